@@ -1,0 +1,322 @@
+//! Settings of this process: flag over `TIDEWATER_*` variable over TOML file over default.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// What was given on the command line, in the environment or in the file; every field may be missing. Clap fills it
+/// from flags and variables; the file is read into the same type and lies underneath.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawConfig {
+    /// Where journal, segments, checkpoints and the cache live [default: ./tidewater-data]
+    #[arg(long, env = "TIDEWATER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The cluster's name; several clusters may share a bucket [default: tidewater]
+    #[arg(long, env = "TIDEWATER_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// The bucket: file:///dir, s3://bucket/prefix, gs://…, az://… [default: <data-dir>/bucket]
+    #[arg(long, env = "TIDEWATER_BUCKET", value_name = "URL")]
+    pub bucket: Option<String>,
+    /// Where Kafka clients connect [default: 127.0.0.1:9092]
+    #[arg(long, env = "TIDEWATER_KAFKA_ADDR", value_name = "HOST:PORT")]
+    pub kafka_addr: Option<String>,
+    /// What Kafka clients are told to connect to; required when --kafka-addr is a wildcard [default: the bound address]
+    #[arg(long, env = "TIDEWATER_ADVERTISED_KAFKA_ADDR", value_name = "HOST:PORT")]
+    pub advertised_kafka_addr: Option<String>,
+    /// Admin API, health and metrics [default: 127.0.0.1:9644]
+    #[arg(long, env = "TIDEWATER_ADMIN_ADDR", value_name = "HOST:PORT")]
+    pub admin_addr: Option<String>,
+    /// Iceberg REST catalog [default: 127.0.0.1:8181]
+    #[arg(long, env = "TIDEWATER_CATALOG_ADDR", value_name = "HOST:PORT")]
+    pub catalog_addr: Option<String>,
+    /// Shards, each pinned to a core [default: one per core]
+    #[arg(long, env = "TIDEWATER_SHARDS", value_name = "N")]
+    pub shards: Option<u16>,
+    /// Disk for chunks read back from the bucket, in bytes or with a unit (10GiB) [default: a tenth of --disk-bytes]
+    #[arg(long, env = "TIDEWATER_CACHE_BYTES", value_name = "BYTES")]
+    pub cache_bytes: Option<ByteSize>,
+    /// Disk for data directory, directory bucket and cache together [default: nine tenths of the disk]
+    #[arg(long, env = "TIDEWATER_DISK_BYTES", value_name = "BYTES")]
+    pub disk_bytes: Option<ByteSize>,
+    /// Partitions of a topic created without a number [default: 1]
+    #[arg(long, env = "TIDEWATER_NUM_PARTITIONS", value_name = "N")]
+    pub num_partitions: Option<u32>,
+    /// Create a topic when a client first asks for it [default: true]
+    #[arg(long, env = "TIDEWATER_AUTO_CREATE_TOPICS_ENABLE", value_name = "BOOL")]
+    pub auto_create_topics_enable: Option<bool>,
+    /// How long a new consumer group waits for more members, in milliseconds [default: 3000]
+    #[arg(long, env = "TIDEWATER_GROUP_INITIAL_REBALANCE_DELAY_MS", value_name = "MS")]
+    pub group_initial_rebalance_delay_ms: Option<u64>,
+}
+
+/// A number of bytes: plain, or with KiB, MiB, GiB, TiB (KB, MB, GB, TB are powers of ten).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "ByteSizeText")]
+pub struct ByteSize(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ByteSizeText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<ByteSizeText> for ByteSize {
+    type Error = ConfigError;
+
+    fn try_from(text: ByteSizeText) -> Result<Self, Self::Error> {
+        match text {
+            ByteSizeText::Number(n) => Ok(Self(n)),
+            ByteSizeText::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl std::str::FromStr for ByteSize {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || ConfigError::ByteSize(text.to_owned());
+        let trimmed = text.trim();
+        let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+        let factor: u64 = match trimmed.get(digits.len()..).unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kib" => 1 << 10,
+            "m" | "mib" => 1 << 20,
+            "g" | "gib" => 1 << 30,
+            "t" | "tib" => 1 << 40,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "tb" => 1_000_000_000_000,
+            _ => return Err(bad()),
+        };
+        let number: u64 = digits.replace('_', "").parse().map_err(|_| bad())?;
+        number.checked_mul(factor).map(Self).ok_or_else(bad)
+    }
+}
+
+/// Why the settings do not hold together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a number of bytes.
+    #[error("{0:?} is not a number of bytes; write 1073741824 or 1GiB")]
+    ByteSize(String),
+    /// The file cannot be read.
+    #[error("cannot read the config file {path}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's or the parser's words.
+        why: String,
+    },
+    /// An address that is none.
+    #[error("{setting}: {value:?} is not an address; write HOST:PORT, for example 127.0.0.1:{port}")]
+    Address {
+        /// Which setting.
+        setting: &'static str,
+        /// What was given.
+        value: String,
+        /// The usual port.
+        port: u16,
+    },
+    /// A wildcard cannot be advertised.
+    #[error("--kafka-addr {0} is a wildcard: set --advertised-kafka-addr to what clients can reach, for example this machine's host name and port")]
+    WildcardAdvertised(SocketAddr),
+    /// A number out of range.
+    #[error("{setting} is {value}, but {expected} is expected")]
+    Range {
+        /// Which setting.
+        setting: &'static str,
+        /// What was given.
+        value: u64,
+        /// What is expected.
+        expected: &'static str,
+    },
+    /// A cluster name that cannot stand in object keys.
+    #[error("--cluster-name {0:?}: use 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit")]
+    ClusterName(String),
+}
+
+/// Settings as the node uses them. Node-wide.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Data directory.
+    pub data_dir: PathBuf,
+    /// Cluster name.
+    pub cluster_name: String,
+    /// Bucket URL.
+    pub bucket: String,
+    /// Is the bucket a directory below the data directory (the embedded default)?
+    pub bucket_is_embedded: bool,
+    /// Bound Kafka address; port 0 takes a free one.
+    pub kafka_addr: SocketAddr,
+    /// Advertised host and port, if set.
+    pub advertised: Option<(String, u16)>,
+    /// Admin address.
+    pub admin_addr: SocketAddr,
+    /// Catalog address.
+    pub catalog_addr: SocketAddr,
+    /// Shards; `None` is one per core.
+    pub shards: Option<u16>,
+    /// Cache budget; `None` is a tenth of the disk budget.
+    pub cache_bytes: Option<u64>,
+    /// Disk budget; `None` is nine tenths of the disk.
+    pub disk_bytes: Option<u64>,
+    /// `num.partitions`.
+    pub num_partitions: u32,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `group.initial.rebalance.delay.ms`.
+    pub group_initial_rebalance_delay_ms: u64,
+}
+
+impl RawConfig {
+    /// Reads a TOML file of the same keys.
+    ///
+    /// # Errors
+    /// The file is missing, malformed or has an unknown key.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let bad = |why: String| ConfigError::File { path: path.to_owned(), why };
+        let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        toml::from_str(&text).map_err(|e| bad(e.to_string()))
+    }
+
+    /// What is missing here is taken from `below`.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(below.data_dir),
+            cluster_name: self.cluster_name.or(below.cluster_name),
+            bucket: self.bucket.or(below.bucket),
+            kafka_addr: self.kafka_addr.or(below.kafka_addr),
+            advertised_kafka_addr: self.advertised_kafka_addr.or(below.advertised_kafka_addr),
+            admin_addr: self.admin_addr.or(below.admin_addr),
+            catalog_addr: self.catalog_addr.or(below.catalog_addr),
+            shards: self.shards.or(below.shards),
+            cache_bytes: self.cache_bytes.or(below.cache_bytes),
+            disk_bytes: self.disk_bytes.or(below.disk_bytes),
+            num_partitions: self.num_partitions.or(below.num_partitions),
+            auto_create_topics_enable: self.auto_create_topics_enable.or(below.auto_create_topics_enable),
+            group_initial_rebalance_delay_ms: self
+                .group_initial_rebalance_delay_ms
+                .or(below.group_initial_rebalance_delay_ms),
+        }
+    }
+
+    /// Fills in defaults and checks everything. Resolves host names of addresses to bind.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn resolve(self) -> Result<NodeConfig, ConfigError> {
+        let data_dir = self.data_dir.unwrap_or_else(|| "tidewater-data".into());
+        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+        let kafka_addr = bind_address("--kafka-addr", self.kafka_addr.as_deref(), 9092)?;
+        let advertised = match &self.advertised_kafka_addr {
+            Some(text) => Some(host_port(text).ok_or_else(|| ConfigError::Address {
+                setting: "--advertised-kafka-addr",
+                value: text.clone(),
+                port: 9092,
+            })?),
+            None if kafka_addr.ip().is_unspecified() => return Err(ConfigError::WildcardAdvertised(kafka_addr)),
+            None => None,
+        };
+        let cluster_name = self.cluster_name.unwrap_or_else(|| "tidewater".into());
+        if !is_cluster_name(&cluster_name) {
+            return Err(ConfigError::ClusterName(cluster_name));
+        }
+        let range = |setting, value: u64, ok: bool, expected| {
+            if ok { Ok(()) } else { Err(ConfigError::Range { setting, value, expected }) }
+        };
+        let num_partitions = self.num_partitions.unwrap_or(1);
+        range("--num-partitions", num_partitions.into(), (1..=100_000).contains(&num_partitions), "1 to 100000")?;
+        if let Some(shards) = self.shards {
+            range("--shards", shards.into(), (1..=1024).contains(&shards), "1 to 1024")?;
+        }
+        Ok(NodeConfig {
+            bucket_is_embedded: self.bucket.is_none(),
+            bucket: self.bucket.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
+            data_dir,
+            cluster_name,
+            kafka_addr,
+            advertised,
+            admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
+            catalog_addr: bind_address("--catalog-addr", self.catalog_addr.as_deref(), 8181)?,
+            shards: self.shards,
+            cache_bytes: self.cache_bytes.map(|b| b.0),
+            disk_bytes: self.disk_bytes.map(|b| b.0),
+            num_partitions,
+            auto_create_topics: self.auto_create_topics_enable.unwrap_or(true),
+            group_initial_rebalance_delay_ms: self.group_initial_rebalance_delay_ms.unwrap_or(3000),
+        })
+    }
+}
+
+impl NodeConfig {
+    /// One line for each listener that other machines can reach without authentication.
+    #[must_use]
+    pub fn exposure_warnings(&self) -> Vec<String> {
+        [("--kafka-addr", self.kafka_addr), ("--admin-addr", self.admin_addr), ("--catalog-addr", self.catalog_addr)]
+            .into_iter()
+            .filter(|(_, addr)| !addr.ip().is_loopback())
+            .map(|(flag, addr)| {
+                format!("{flag} {addr} can be reached from other machines and has no authentication: anyone may read, write and delete")
+            })
+            .collect()
+    }
+}
+
+fn is_cluster_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&name.len())
+        && name.chars().all(legal)
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
+fn host_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
+}
+
+fn bind_address(setting: &'static str, given: Option<&str>, port: u16) -> Result<SocketAddr, ConfigError> {
+    use std::net::ToSocketAddrs;
+    let Some(text) = given else { return Ok(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port)) };
+    let bad = || ConfigError::Address { setting, value: text.to_owned(), port };
+    let (host, port) = host_port(text).ok_or_else(bad)?;
+    (host.as_str(), port).to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_with_units() {
+        for (text, bytes) in [("0", 0), ("1GiB", 1 << 30), ("10 MiB", 10 << 20), ("5kb", 5000), ("1_000", 1000)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        assert!("many".parse::<ByteSize>().is_err());
+        assert!("99999999TiB".parse::<ByteSize>().is_err());
+    }
+
+    #[test]
+    fn flags_lie_over_the_file() {
+        let file: RawConfig = toml::from_str("kafka-addr = \"127.0.0.1:1\"\nshards = 3\ncache-bytes = \"1GiB\"").expect("parses");
+        let flags = RawConfig { kafka_addr: Some("127.0.0.1:2".into()), ..RawConfig::default() };
+        let config = flags.over(file).resolve().expect("holds");
+        assert_eq!((config.kafka_addr.port(), config.shards, config.cache_bytes), (2, Some(3), Some(1 << 30)));
+    }
+
+    #[test]
+    fn a_wildcard_wants_an_advertised_address() {
+        let raw = RawConfig { kafka_addr: Some("0.0.0.0:9092".into()), ..RawConfig::default() };
+        assert!(matches!(raw.clone().resolve(), Err(ConfigError::WildcardAdvertised(_))));
+        let told = RawConfig { advertised_kafka_addr: Some("broker.example:9092".into()), ..raw };
+        let config = told.resolve().expect("holds");
+        assert_eq!(config.advertised, Some(("broker.example".into(), 9092)));
+        assert_eq!(config.exposure_warnings().len(), 1);
+    }
+}

@@ -1,0 +1,371 @@
+//! Topic settings: one table of three kinds, and the typed result.
+//!
+//! *Honoured*: Tidewater does what the setting says. *Accepted*: taken and kept so that tools work, without effect, and
+//! the table says why. *Refused*: a value that would promise what is not done. DescribeConfigs, `topic describe` and the
+//! generated reference all read this table.
+
+use std::collections::BTreeMap;
+
+use tidewater_storage::model::TimestampType;
+
+/// What a setting does here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Done as it says.
+    Honoured,
+    /// Kept, without effect; the reason.
+    Accepted(&'static str),
+}
+
+/// The values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A whole number in a closed range.
+    Integer {
+        /// Least.
+        min: i64,
+        /// Greatest.
+        max: i64,
+    },
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Kafka's list of words, all from this set.
+    List(&'static [&'static str]),
+    /// A real number from 0 to 1.
+    Fraction,
+    /// Anything.
+    Text,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Kafka's name of it, or ours.
+    pub name: &'static str,
+    /// What values it takes.
+    pub shape: Shape,
+    /// The value when the topic does not set it.
+    pub default: &'static str,
+    /// What it does here.
+    pub kind: Kind,
+    /// One sentence for people.
+    pub doc: &'static str,
+    /// Why other values of Kafka's are refused, if some are.
+    pub refuses: Option<&'static str>,
+}
+
+const fn honoured(name: &'static str, shape: Shape, default: &'static str, doc: &'static str) -> Setting {
+    Setting { name, shape, default, kind: Kind::Honoured, doc, refuses: None }
+}
+
+const fn refusing(setting: Setting, why: &'static str) -> Setting {
+    Setting { refuses: Some(why), ..setting }
+}
+
+const fn accepted(name: &'static str, shape: Shape, default: &'static str, why: &'static str) -> Setting {
+    Setting { name, shape, default, kind: Kind::Accepted(why), doc: "Accepted without effect.", refuses: None }
+}
+
+const FROM_MINUS_ONE: Shape = Shape::Integer { min: -1, max: i64::MAX };
+const FROM_MINUS_TWO: Shape = Shape::Integer { min: -2, max: i64::MAX };
+const POSITIVE: Shape = Shape::Integer { min: 1, max: i64::MAX };
+const NATURAL: Shape = Shape::Integer { min: 0, max: i64::MAX };
+
+const FSYNCED: &str = "every acknowledged record is already fsynced";
+const NO_COMPACTION: &str = "topics are not compacted";
+const OWN_INDEX: &str = "segment indexes have a fixed spacing and are preallocated by the engine";
+
+/// Every topic setting, in the order people read them.
+pub static SETTINGS: &[Setting] = &[
+    honoured(
+        "retention.ms",
+        FROM_MINUS_ONE,
+        "604800000",
+        "How long records are kept, in the bucket and here together; -1 is for ever.",
+    ),
+    honoured(
+        "retention.bytes",
+        FROM_MINUS_ONE,
+        "-1",
+        "How many bytes a partition keeps, in the bucket and here together; -1 is no limit.",
+    ),
+    honoured(
+        "local.retention.ms",
+        FROM_MINUS_TWO,
+        "86400000",
+        "How long archived records also stay on local disk; -1 is for ever, -2 is as retention.ms.",
+    ),
+    honoured(
+        "local.retention.bytes",
+        FROM_MINUS_TWO,
+        "-1",
+        "How many bytes of a partition stay on local disk once archived; -1 is no limit, -2 is as retention.bytes.",
+    ),
+    refusing(
+        honoured("remote.storage.enable", Shape::Boolean, "true", "Archive the topic to the bucket."),
+        "switching it off again would strand what is in the bucket; delete the topic instead",
+    ),
+    honoured(
+        "archive.lag.ms",
+        Shape::Integer { min: 100, max: 86_400_000 },
+        "10000",
+        "A committed record is in the bucket at most this much later: the recovery point objective.",
+    ),
+    honoured(
+        "iceberg.mode",
+        Shape::Word(&["disabled", "key_value"]),
+        "disabled",
+        "Keep the topic as the Iceberg table topics.<topic>: key_value has key and value as binary columns.",
+    ),
+    honoured(
+        "iceberg.target.lag.ms",
+        Shape::Integer { min: 100, max: 86_400_000 },
+        "30000",
+        "An archived record is in the table about this much later.",
+    ),
+    honoured("iceberg.delete", Shape::Boolean, "false", "Delete the table and its files with the topic."),
+    honoured(
+        "segment.bytes",
+        Shape::Integer { min: 16_384, max: 2_147_483_647 },
+        "1073741824",
+        "A local segment is closed at this size; closed segments become objects of their own in the bucket.",
+    ),
+    honoured("segment.ms", POSITIVE, "604800000", "A local segment is closed at this age."),
+    honoured(
+        "max.message.bytes",
+        Shape::Integer { min: 0, max: 64 * 1024 * 1024 },
+        "1048588",
+        "The largest record batch accepted, in bytes, as compressed by the producer.",
+    ),
+    honoured(
+        "message.timestamp.type",
+        Shape::Word(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "Whose clock sets record timestamps: the producer's or the broker's.",
+    ),
+    refusing(
+        honoured("cleanup.policy", Shape::List(&["delete"]), "delete", "What retention does: delete old records."),
+        "compaction is not supported",
+    ),
+    refusing(
+        honoured(
+            "compression.type",
+            Shape::Word(&["producer"]),
+            "producer",
+            "Batches are stored as the producer compressed them.",
+        ),
+        "the broker never recompresses; set compression.type on the producer",
+    ),
+    accepted("min.insync.replicas", POSITIVE, "1", "there is one replica of each partition"),
+    accepted("flush.messages", POSITIVE, "9223372036854775807", FSYNCED),
+    accepted("flush.ms", NATURAL, "9223372036854775807", FSYNCED),
+    accepted("index.interval.bytes", NATURAL, "4096", OWN_INDEX),
+    accepted("segment.index.bytes", Shape::Integer { min: 4, max: i64::MAX }, "10485760", OWN_INDEX),
+    accepted("segment.jitter.ms", NATURAL, "0", "segments of many partitions are written back together"),
+    accepted("file.delete.delay.ms", NATURAL, "60000", "files go once a checkpoint no longer names them"),
+    accepted("preallocate", Shape::Boolean, "false", OWN_INDEX),
+    accepted("delete.retention.ms", NATURAL, "86400000", NO_COMPACTION),
+    accepted("min.cleanable.dirty.ratio", Shape::Fraction, "0.5", NO_COMPACTION),
+    accepted("min.compaction.lag.ms", NATURAL, "0", NO_COMPACTION),
+    accepted("max.compaction.lag.ms", POSITIVE, "9223372036854775807", NO_COMPACTION),
+    accepted("message.timestamp.before.max.ms", NATURAL, "9223372036854775807", "timestamps are not limited yet"),
+    accepted("message.timestamp.after.max.ms", NATURAL, "3600000", "timestamps are not limited yet"),
+    accepted("message.downconversion.enable", Shape::Boolean, "false", "Kafka 4 has no down-conversion either"),
+    accepted("unclean.leader.election.enable", Shape::Boolean, "false", "a lane never elects a leader that lacks a record"),
+    accepted("remote.log.copy.disable", Shape::Word(&["false"]), "false", "archiving cannot be switched off"),
+    accepted("remote.log.delete.on.disable", Shape::Word(&["false"]), "false", "archiving cannot be switched off"),
+    accepted("leader.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),
+    accepted("follower.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),
+];
+
+/// Why a setting is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No such setting.
+    #[error("unknown topic setting {0}")]
+    Unknown(String),
+    /// A value of the wrong form, or out of range.
+    #[error("{name}={value}: {expected}")]
+    Value {
+        /// Which.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What is expected.
+        expected: String,
+    },
+    /// A value of Kafka's that is not done here.
+    #[error("{name}={value} is refused: {why}")]
+    Refused {
+        /// Which.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+/// How a topic becomes a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcebergMode {
+    /// Not.
+    Disabled,
+    /// Key and value as binary.
+    KeyValue,
+}
+
+/// A topic's settings with defaults filled in. `None` is "no limit".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// `retention.ms`.
+    pub retention_ms: Option<u64>,
+    /// `retention.bytes`.
+    pub retention_bytes: Option<u64>,
+    /// `local.retention.ms`.
+    pub local_retention_ms: Option<u64>,
+    /// `local.retention.bytes`.
+    pub local_retention_bytes: Option<u64>,
+    /// `remote.storage.enable`.
+    pub archived: bool,
+    /// `archive.lag.ms`.
+    pub archive_lag_ms: u64,
+    /// `iceberg.mode`.
+    pub iceberg_mode: IcebergMode,
+    /// `iceberg.target.lag.ms`.
+    pub iceberg_target_lag_ms: u64,
+    /// `iceberg.delete`.
+    pub iceberg_delete: bool,
+    /// `segment.bytes`.
+    pub segment_bytes: u64,
+    /// `segment.ms`.
+    pub segment_ms: u64,
+    /// `max.message.bytes`.
+    pub max_message_bytes: u32,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+}
+
+/// The row of a setting.
+#[must_use]
+pub fn setting(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.name == name)
+}
+
+impl Setting {
+    /// Is `value` one this setting takes?
+    ///
+    /// # Errors
+    /// What is expected, or why it is refused.
+    pub fn check(&self, value: &str) -> Result<(), SettingError> {
+        let expected = match self.shape {
+            Shape::Integer { min, max } => match value.trim().parse::<i64>() {
+                Ok(n) if (min..=max).contains(&n) => return Ok(()),
+                _ if max == i64::MAX => format!("a whole number from {min} is expected"),
+                _ => format!("a whole number from {min} to {max} is expected"),
+            },
+            Shape::Boolean if matches!(value, "true" | "false") => return Ok(()),
+            Shape::Boolean => "true or false is expected".to_owned(),
+            Shape::Word(words) if words.contains(&value) => return Ok(()),
+            Shape::List(words) if value.split(',').all(|w| words.contains(&w.trim())) => return Ok(()),
+            Shape::Word(words) | Shape::List(words) => format!("one of {} is expected", words.join(", ")),
+            Shape::Fraction if value.parse::<f64>().is_ok_and(|f| (0.0..=1.0).contains(&f)) => return Ok(()),
+            Shape::Fraction => "a number from 0 to 1 is expected".to_owned(),
+            Shape::Text => return Ok(()),
+        };
+        match self.refuses {
+            Some(why) => Err(SettingError::Refused { name: self.name, value: value.to_owned(), why }),
+            None => Err(SettingError::Value { name: self.name, value: value.to_owned(), expected }),
+        }
+    }
+}
+
+/// Checks one setting by name.
+///
+/// # Errors
+/// It is unknown, malformed or refused.
+pub fn check(name: &str, value: &str) -> Result<(), SettingError> {
+    setting(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?.check(value)
+}
+
+impl TopicConfig {
+    /// Fills in defaults under what was set. Overrides were checked when they were set; one that no longer passes (an
+    /// older version's) falls back to the default rather than stop the topic.
+    #[must_use]
+    pub fn resolve(overrides: &BTreeMap<String, String>) -> Self {
+        let text = |name: &str| -> String {
+            let row = setting(name);
+            overrides
+                .get(name)
+                .filter(|value| row.is_some_and(|row| row.check(value).is_ok()))
+                .cloned()
+                .unwrap_or_else(|| row.map_or("", |row| row.default).to_owned())
+        };
+        let number = |name: &str| text(name).trim().parse::<i64>().unwrap_or_default();
+        let limit = |name: &str| u64::try_from(number(name)).ok();
+        let natural = |name: &str| limit(name).unwrap_or_default();
+        let local = |name: &str, total: &str| if number(name) == -2 { limit(total) } else { limit(name) };
+        Self {
+            retention_ms: limit("retention.ms"),
+            retention_bytes: limit("retention.bytes"),
+            local_retention_ms: local("local.retention.ms", "retention.ms"),
+            local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
+            archived: text("remote.storage.enable") == "true",
+            archive_lag_ms: natural("archive.lag.ms"),
+            iceberg_mode: if text("iceberg.mode") == "key_value" {
+                IcebergMode::KeyValue
+            } else {
+                IcebergMode::Disabled
+            },
+            iceberg_target_lag_ms: natural("iceberg.target.lag.ms"),
+            iceberg_delete: text("iceberg.delete") == "true",
+            segment_bytes: natural("segment.bytes"),
+            segment_ms: natural("segment.ms"),
+            max_message_bytes: u32::try_from(natural("max.message.bytes")).unwrap_or(u32::MAX),
+            timestamp_type: if text("message.timestamp.type") == "LogAppendTime" {
+                TimestampType::LogAppend
+            } else {
+                TimestampType::Create
+            },
+        }
+    }
+}
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        Self::resolve(&BTreeMap::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for row in SETTINGS {
+            row.check(row.default).expect(row.name);
+        }
+    }
+
+    #[test]
+    fn refused_values_say_why() {
+        let refused = check("cleanup.policy", "compact").expect_err("refused");
+        assert_eq!(refused.to_string(), "cleanup.policy=compact is refused: compaction is not supported");
+        assert!(matches!(check("compression.type", "lz4"), Err(SettingError::Refused { .. })));
+        assert!(matches!(check("segment.bytes", "12"), Err(SettingError::Value { .. })));
+        assert!(matches!(check("nonsense", "1"), Err(SettingError::Unknown(_))));
+    }
+
+    #[test]
+    fn minus_two_is_as_the_total() {
+        let set = |pairs: &[(&str, &str)]| {
+            TopicConfig::resolve(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
+        assert_eq!(set(&[]).local_retention_ms, Some(86_400_000));
+        assert_eq!(set(&[("retention.ms", "5"), ("local.retention.ms", "-2")]).local_retention_ms, Some(5));
+        assert_eq!(set(&[("retention.ms", "-1")]).retention_ms, None);
+    }
+}

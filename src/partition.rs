@@ -1,0 +1,8 @@
+//! Partitions: what a Kafka partition is on top of a lane's log.
+//!
+//! Owns the way of a batch from "checked" to "committed" (`proposer`, `lane`, `replica`), idempotence (`producers`),
+//! the one place that decides where a read is served from (`read_path`), and the routing of requests to the shard that
+//! owns a partition (`router`). Knows no Kafka request and no topic names beyond what a partition carries with it.
+
+pub mod message;
+pub mod router;

@@ -1,0 +1,321 @@
+//! What is asked of a partition's shard, and what it answers. All are *messages*: owned, `Send`.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use tidewater_storage::model::{
+    BatchHeader, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TimestampMs,
+};
+
+use crate::shard::mesh::Reply;
+
+/// Where a request goes: identity, lane and owning shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The partition.
+    pub id: PartitionId,
+    /// Its lane.
+    pub lane: LaneId,
+    /// The shard that runs the lane.
+    pub shard: ShardId,
+}
+
+/// One batch whose header was parsed from exactly these bytes and whose CRC was verified.
+#[derive(Debug)]
+pub struct CheckedBatch {
+    /// The parsed header.
+    pub header: BatchHeader,
+    /// The batch, still mutable: base offset and leader epoch are patched in place.
+    pub bytes: BytesMut,
+}
+
+/// Who appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A Kafka client; the topic's limits apply.
+    Client,
+    /// The broker itself (group coordinator).
+    Internal,
+}
+
+/// One partition's share of a produce request.
+#[derive(Debug)]
+pub struct ProducePart {
+    /// Where to.
+    pub place: Place,
+    /// What.
+    pub batch: CheckedBatch,
+    /// By whom.
+    pub origin: Origin,
+}
+
+/// A batch is durable and committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProduceDone {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Set when the topic stamps append time.
+    pub log_append_time: Option<TimestampMs>,
+    /// The partition's log start.
+    pub log_start: Offset,
+}
+
+/// Why a batch was not appended (or is not known to be).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProduceError {
+    /// The partition is not here (any more).
+    #[error("partition {0} is not on this broker")]
+    UnknownPartition(PartitionId),
+    /// Not leading, or leadership changed while the batch was in flight: retry.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Sequence numbers leave a gap.
+    #[error("producer {producer} epoch {epoch}: sequence {found} does not follow {expected}")]
+    OutOfOrder {
+        /// Producer id.
+        producer: i64,
+        /// Its epoch.
+        epoch: i16,
+        /// The next expected sequence.
+        expected: i32,
+        /// What came.
+        found: i32,
+    },
+    /// Appended long ago; its offset is no longer remembered.
+    #[error("the batch was appended before and its offset is no longer remembered")]
+    DuplicateForgotten,
+    /// A newer instance of the producer exists.
+    #[error("producer {producer}: epoch {found} is older than {current}")]
+    Fenced {
+        /// Producer id.
+        producer: i64,
+        /// Epoch known.
+        current: i16,
+        /// Epoch sent.
+        found: i16,
+    },
+    /// Larger than `max.message.bytes`.
+    #[error("batch of {size} bytes exceeds max.message.bytes {max}")]
+    TooLarge {
+        /// Its size.
+        size: u32,
+        /// The limit.
+        max: u32,
+    },
+    /// A field the broker does not accept.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// The disk budget or the journal has no room; freed by retention, archiving or the operator.
+    #[error("no space for more data: {0}")]
+    NoSpace(String),
+    /// Too much waits already: retry later.
+    #[error("too many requests wait for this partition's lane")]
+    Busy,
+    /// The node is stopping or its log failed.
+    #[error("the partition's log is not available")]
+    Unavailable,
+}
+
+/// Which records a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// One partition's share of a fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadPart {
+    /// Where from.
+    pub place: Place,
+    /// First offset wanted.
+    pub from: Offset,
+    /// Bytes at most (the first batch comes whole).
+    pub max_bytes: usize,
+    /// Up to where.
+    pub isolation: Isolation,
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub struct ReadDone {
+    /// Whole batches, back to back, as stored; possibly starting before `from`.
+    pub batches: Vec<Bytes>,
+    /// First offset not visible to `read_uncommitted`.
+    pub high_watermark: Offset,
+    /// First offset not visible to `read_committed`.
+    pub last_stable_offset: Offset,
+    /// First offset of the partition.
+    pub log_start: Offset,
+}
+
+impl ReadDone {
+    /// Bytes of the batches.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.batches.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Why nothing could be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The partition is not here (any more).
+    #[error("partition {0} is not on this broker")]
+    UnknownPartition(PartitionId),
+    /// Not leading yet.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Leading, but its own term's first entry is not applied yet.
+    #[error("the partition's end is not known yet")]
+    NotReady,
+    /// Before the log start or after the end.
+    #[error("offset {offset} is outside {valid}")]
+    OutOfRange {
+        /// Asked for.
+        offset: Offset,
+        /// What there is.
+        valid: OffsetRange,
+    },
+    /// The bucket does not answer: retry.
+    #[error("the bucket cannot be read now: {0}")]
+    BucketUnavailable(String),
+    /// Bytes on disk or in the bucket are damaged.
+    #[error("stored data is damaged: {0}")]
+    Corrupt(String),
+    /// The disk or the node failed.
+    #[error("the partition's log is not available")]
+    Unavailable,
+}
+
+/// Which offset is asked for (KIP-79, 734, 405, 1005).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// -2: the log start.
+    Earliest,
+    /// -1: the high watermark.
+    Latest,
+    /// -1 with `read_committed`: the last stable offset.
+    LatestStable,
+    /// -3: the record with the greatest timestamp.
+    MaxTimestamp,
+    /// -4: the first offset on local disk.
+    EarliestLocal,
+    /// -5: the last offset in the bucket.
+    LatestTiered,
+    /// The first record at or after a time.
+    AtTime(TimestampMs),
+}
+
+/// An offset found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedOffset {
+    /// The offset.
+    pub offset: Offset,
+    /// Its timestamp; `None` for a mere boundary.
+    pub timestamp: Option<TimestampMs>,
+    /// The leader epoch of the record there, if known.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// The state of a partition from log to bucket, as `GET /v1/topics/{topic}` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PartitionStatus {
+    /// Partition number.
+    pub partition: i32,
+    /// Its lane.
+    pub lane: u32,
+    /// Its shard.
+    pub shard: u16,
+    /// Leader epoch.
+    pub leader_epoch: i32,
+    /// First offset readable, in the bucket or here.
+    pub log_start_offset: u64,
+    /// First offset on local disk.
+    pub local_start_offset: u64,
+    /// First offset not in the bucket.
+    pub archived_end_offset: u64,
+    /// First offset after the last committed record.
+    pub high_watermark: u64,
+    /// First offset that `read_committed` does not see.
+    pub last_stable_offset: u64,
+    /// Bytes on local disk and in memory.
+    pub local_bytes: u64,
+    /// Bytes in the bucket.
+    pub archived_bytes: u64,
+    /// Rows of the partition's manifest that are resident.
+    pub manifest_rows: u64,
+    /// Key of the newest published partition manifest, if any.
+    pub manifest_key: Option<String>,
+    /// Records not in the bucket yet.
+    pub archive_lag_records: u64,
+    /// Age of the oldest record not in the bucket, in milliseconds.
+    pub archive_lag_ms: u64,
+    /// Why archiving stands still, if it does.
+    pub archive_stopped: Option<String>,
+    /// Ranges set aside after a failed check.
+    pub quarantined: Vec<String>,
+    /// First offset not in the table; `None` without a table.
+    pub table_offset: Option<u64>,
+    /// Records in the bucket but not in the table.
+    pub table_lag_records: Option<u64>,
+    /// Ranges left out of the table because they could not be decoded.
+    pub table_skipped: Vec<String>,
+    /// Why the table stands still, if it does.
+    pub table_paused: Option<String>,
+}
+
+/// What crosses the mesh to the shard that owns partitions. Every variant carries where its answer goes.
+#[derive(Debug)]
+pub enum PartitionRequest {
+    /// Append batches; answers in the order of the parts.
+    Produce(Vec<ProducePart>, Reply<Vec<Result<ProduceDone, ProduceError>>>),
+    /// Read, sharing `max_bytes` among the parts in order.
+    Read {
+        /// Where from.
+        parts: Vec<ReadPart>,
+        /// Bytes at most over all parts.
+        max_bytes: usize,
+        /// Answers in order.
+        reply: Reply<Vec<Result<ReadDone, ReadError>>>,
+    },
+    /// Answer once any partition has data at or past its offset, or the time is up.
+    Wait {
+        /// Partitions and the offsets their readers stand at.
+        at: Vec<(PartitionId, Offset)>,
+        /// At the latest after this.
+        timeout: Duration,
+        /// Told once.
+        reply: Reply<()>,
+    },
+    /// Find an offset.
+    ListOffset(PartitionId, OffsetSpec, Reply<Result<Option<ListedOffset>, ReadError>>),
+    /// Move the log start forward.
+    Trim(PartitionId, Offset, Reply<Result<Offset, TrimError>>),
+    /// Tell the state.
+    Describe(PartitionId, Reply<Option<PartitionStatus>>),
+    /// Offsets a table may take: log start, archived end (or last stable offset without an archive).
+    TableBounds(PartitionId, Reply<Result<OffsetRange, ReadError>>),
+}
+
+/// Why the log start did not move.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrimError {
+    /// The partition is not here (any more).
+    #[error("partition {0} is not on this broker")]
+    UnknownPartition(PartitionId),
+    /// Beyond the high watermark.
+    #[error("offset {to} is beyond the high watermark {high_watermark}")]
+    OutOfRange {
+        /// Asked for.
+        to: Offset,
+        /// The end.
+        high_watermark: Offset,
+    },
+    /// Not leading, or the log failed: retry.
+    #[error("the partition's log is not available")]
+    Unavailable,
+}

@@ -1,0 +1,3 @@
+//! The machine room: one pinned executor per core and the typed messages between them.
+
+pub mod mesh;

@@ -1,0 +1,63 @@
+//! The machine as one handle: clock, disk, tasks, randomness, real or simulated.
+//!
+//! Owns: the façades everything below the socket is written against, and the two ways to make them: [`Env::real`]
+//! inside a glommio executor, [`sim::World`] for a deterministic one. Does not own: what is done with them. Nothing
+//! else in the tree asks the system for the time, a file, a task or a random number.
+//!
+//! Affinity: shard-local. Every handle is a cheap clone and stays on the executor it was made on.
+
+use std::rc::Rc;
+
+pub mod aligned;
+pub mod clock;
+pub mod disk;
+mod disk_dma;
+pub mod disk_sim;
+mod executor_sim;
+pub mod preflight;
+pub mod real;
+pub mod rng;
+pub mod sim;
+mod syscall;
+pub mod tasks;
+
+pub use aligned::{ALIGNMENT, AlignedBuf};
+pub use clock::{Clock, Mono};
+pub use disk::{DirEntry, Disk, File, OpenMode};
+pub use rng::Rng;
+pub use tasks::{Sleep, Task, Tasks};
+
+/// What a shard knows of the machine. Shard-local; clone freely.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Time.
+    pub clock: Clock,
+    /// Files.
+    pub disk: Disk,
+    /// Concurrency.
+    pub tasks: Tasks,
+    /// Randomness.
+    pub rng: Rng,
+}
+
+impl Env {
+    /// The real machine. Call it inside a running glommio executor, once; the handles belong to that executor.
+    #[must_use]
+    pub fn real(seed: u64) -> Self {
+        Self { clock: Clock::real(), disk: Disk::real(), tasks: Tasks::real(), rng: Rng::seeded(seed) }
+    }
+
+    pub(crate) fn sim(
+        executor: Rc<executor_sim::Executor>,
+        group: executor_sim::Group,
+        disk: disk_sim::SimDisk,
+        seed: u64,
+    ) -> Self {
+        Self {
+            clock: Clock::sim(executor.clone()),
+            disk: Disk::sim(disk),
+            tasks: Tasks::sim(executor, group),
+            rng: Rng::seeded(seed),
+        }
+    }
+}

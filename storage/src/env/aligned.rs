@@ -1,0 +1,92 @@
+//! Buffers that O_DIRECT accepts.
+//!
+//! Owns: the one alignment used everywhere and the buffer type of [`super::File::write_at`]. glommio reports 512 as a
+//! device's alignment even where the physical block is 4096 and looks it up under the wrong minor number, so its
+//! answer is never asked. Affinity: shard-local (a real buffer may belong to its executor's registered memory).
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use glommio::io::DmaBuffer;
+
+/// Positions and lengths of file writes are multiples of this, on every disk. Bytes.
+pub const ALIGNMENT: usize = 4096;
+
+/// `n` rounded up to a multiple of [`ALIGNMENT`].
+#[must_use]
+pub const fn align_up(n: u64) -> u64 {
+    n.next_multiple_of(ALIGNMENT as u64)
+}
+
+/// `n` rounded down to a multiple of [`ALIGNMENT`].
+#[must_use]
+pub const fn align_down(n: u64) -> u64 {
+    n - n % ALIGNMENT as u64
+}
+
+/// A buffer to fill and hand to [`super::File::write_at`]. Its length is a multiple of [`ALIGNMENT`].
+pub struct AlignedBuf {
+    kind: Kind,
+}
+
+enum Kind {
+    Dma(DmaBuffer),
+    Heap(Box<[u8]>),
+}
+
+impl AlignedBuf {
+    pub(super) fn dma(buffer: DmaBuffer) -> Self {
+        Self { kind: Kind::Dma(buffer) }
+    }
+
+    /// For the simulated disk, which checks lengths and positions but not addresses.
+    pub(super) fn heap(len: usize) -> Self {
+        Self { kind: Kind::Heap(vec![0; len].into_boxed_slice()) }
+    }
+
+    /// Gives up all after the first `len` bytes, `len` a multiple of [`ALIGNMENT`] not beyond what is there.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len.is_multiple_of(ALIGNMENT) && len <= self.len(), "truncate an aligned buffer to an aligned length");
+        match &mut self.kind {
+            Kind::Dma(buffer) => buffer.trim_to_size(len),
+            Kind::Heap(bytes) => {
+                let mut longer = std::mem::take(bytes).into_vec();
+                longer.truncate(len);
+                *bytes = longer.into_boxed_slice();
+            }
+        }
+    }
+
+    pub(super) fn into_dma(self) -> Option<DmaBuffer> {
+        match self.kind {
+            Kind::Dma(buffer) => Some(buffer),
+            Kind::Heap(_) => None,
+        }
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.kind {
+            Kind::Dma(buffer) => buffer.as_bytes(),
+            Kind::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.kind {
+            Kind::Dma(buffer) => buffer.as_bytes_mut(),
+            Kind::Heap(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedBuf").field("len", &self.len()).finish()
+    }
+}

@@ -1,0 +1,108 @@
+//! Time: a monotonic clock for durations, a wall clock for what Kafka carries.
+//!
+//! Owns: the only calls to the system's clocks. Affinity: shard-local.
+
+use std::fmt;
+use std::ops::Add;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::executor_sim::Executor;
+use crate::model::TimestampMs;
+
+/// A moment: nanoseconds since this executor started. Not comparable across executors or restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(u64);
+
+impl Mono {
+    /// The start.
+    pub const ZERO: Self = Self(0);
+
+    /// From nanoseconds since the start.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the start.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Time from `earlier` to this; zero if it is not earlier.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Mono {
+    type Output = Self;
+
+    fn add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Tells the time. Shard-local.
+#[derive(Clone)]
+pub struct Clock {
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Real(Instant),
+    Sim(Rc<Executor>),
+}
+
+impl Clock {
+    pub(super) fn real() -> Self {
+        Self { source: Source::Real(Instant::now()) }
+    }
+
+    pub(super) fn sim(executor: Rc<Executor>) -> Self {
+        Self { source: Source::Sim(executor) }
+    }
+
+    /// Now, for durations and deadlines.
+    #[must_use]
+    pub fn now(&self) -> Mono {
+        match &self.source {
+            Source::Real(start) => Mono::ZERO + start.elapsed(),
+            Source::Sim(executor) => executor.now(),
+        }
+    }
+
+    /// Now, as Kafka's timestamps count. May step backwards on a real machine.
+    #[must_use]
+    pub fn wall(&self) -> TimestampMs {
+        match &self.source {
+            Source::Real(_) => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+            }
+            Source::Sim(executor) => executor.wall(),
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("now", &self.now()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_add_and_subtract_without_wrapping() {
+        let later = Mono::ZERO + Duration::from_millis(3);
+        assert_eq!(later.since(Mono::ZERO), Duration::from_millis(3));
+        assert_eq!(Mono::ZERO.since(later), Duration::ZERO);
+        assert_eq!(Mono::from_nanos(u64::MAX) + Duration::from_secs(1), Mono::from_nanos(u64::MAX));
+    }
+}

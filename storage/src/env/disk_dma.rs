@@ -1,0 +1,255 @@
+//! The real disk: O_DIRECT through glommio, metadata through guarded blocking calls.
+//!
+//! Owns: every workaround glommio 0.9.0's files need. (1) Its first file per thread and device decides whether polled
+//! I/O works by reading 512 bytes; on an empty or unwritten file the read never reaches the device, "works" is
+//! remembered, and every later read fails with EOPNOTSUPP while writes take 4 ms. So before the first file on a
+//! device a probe file with real blocks is opened for reading. (2) `DmaFile::create` opens write-only: files are
+//! opened read-write here. (3) Its `read_at` miscounts short unaligned reads at the end of a file: only
+//! `read_at_aligned` is used. (4) A panic inside `spawn_blocking` hangs the caller and kills the executor at the next
+//! call: closures run under `catch_unwind`.
+//!
+//! Affinity: shard-local.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use glommio::io::{DmaFile, OpenOptions};
+
+use super::aligned::{ALIGNMENT, AlignedBuf, align_down, align_up};
+use super::disk::{DirEntry, OpenMode};
+use super::syscall;
+
+/// Bytes of the probe file: enough to be real blocks on any file system.
+const PROBE_BYTES: usize = 64 << 10;
+/// One read of [`DmaHandle::read_at`]. Bytes.
+const READ_STEP: u64 = 4 << 20;
+
+thread_local! {
+    /// Devices (`st_dev`) this executor has probed. glommio keeps its answer per thread and device, hence so do we.
+    static PROBED: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+static PROBE_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// Runs blocking `work` on glommio's helper thread, a panic turned into an error.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let guarded = move || catch_unwind(AssertUnwindSafe(work));
+    match glommio::executor().spawn_blocking(guarded).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::other("a blocking file operation panicked")),
+    }
+}
+
+/// Makes sure glommio knows what the device under `dir` can do.
+async fn probe(dir: PathBuf) -> io::Result<()> {
+    let device = fs::metadata(&dir)?.dev();
+    if PROBED.with_borrow(|probed| probed.contains(&device)) {
+        return Ok(());
+    }
+    let number = PROBE_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = dir.join(format!(".probe-{}-{number}", std::process::id()));
+    let write_to = path.clone();
+    blocking(move || {
+        let mut file = fs::File::create(&write_to)?;
+        file.write_all(&[0x5a; PROBE_BYTES])?;
+        file.sync_all()
+    })
+    .await?;
+    let checked = read_back(&path).await;
+    let removed = blocking(move || fs::remove_file(path)).await;
+    checked.and(removed)?;
+    PROBED.with_borrow_mut(|probed| probed.insert(device));
+    Ok(())
+}
+
+async fn read_back(path: &Path) -> io::Result<()> {
+    let file = DmaFile::open(path).await.map_err(io::Error::from)?;
+    let read = file.read_at_aligned(0, PROBE_BYTES).await.map(|bytes| bytes.iter().all(|byte| *byte == 0x5a));
+    file.close().await.map_err(io::Error::from)?;
+    match read {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(io::Error::new(io::ErrorKind::InvalidData, "direct I/O read back other bytes than written")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn sync_dir_now(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// The real disk. Stateless: what there is to know is per thread.
+#[derive(Clone, Debug)]
+pub(super) struct DmaDisk;
+
+impl DmaDisk {
+    pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<DmaHandle> {
+        probe(parent(path)).await?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::CreateNew);
+        let file = options.dma_open(path).await.map_err(io::Error::from)?;
+        Ok(DmaHandle { file: Rc::new(file) })
+    }
+
+    pub(super) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_path_buf();
+        blocking(move || {
+            let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+            missing.retain(|dir| !dir.as_os_str().is_empty());
+            while let Some(dir) = missing.pop() {
+                match fs::create_dir(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => sync_dir_now(&parent(dir))?,
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_path_buf();
+        blocking(move || fs::remove_file(path)).await
+    }
+
+    pub(super) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_path_buf();
+        blocking(move || fs::remove_dir_all(path)).await
+    }
+
+    pub(super) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_path_buf(), to.to_path_buf());
+        blocking(move || fs::rename(from, to)).await
+    }
+
+    pub(super) async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let dir = dir.to_path_buf();
+        blocking(move || {
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(dir)? {
+                let entry = entry?;
+                let meta = match entry.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    other => other?,
+                };
+                if let Ok(name) = entry.file_name().into_string() {
+                    let len = if meta.is_dir() { 0 } else { meta.len() };
+                    entries.push(DirEntry { name, len, is_dir: meta.is_dir() });
+                }
+            }
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(entries)
+        })
+        .await
+    }
+
+    pub(super) async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = dir.to_path_buf();
+        blocking(move || sync_dir_now(&dir)).await
+    }
+
+    pub(super) async fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    pub(super) async fn read_all(&self, path: &Path) -> io::Result<Bytes> {
+        let path = path.to_path_buf();
+        blocking(move || fs::read(path)).await.map(Bytes::from)
+    }
+
+    pub(super) async fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (path, bytes) = (path.to_path_buf(), bytes.to_vec());
+        blocking(move || {
+            let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_os_string();
+            name.push(".tmp");
+            let temporary = path.with_file_name(name);
+            let mut file = fs::File::create(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            sync_dir_now(&parent(&path))
+        })
+        .await
+    }
+
+    pub(super) async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        syscall::free_bytes(path)
+    }
+}
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub(super) struct DmaHandle {
+    file: Rc<DmaFile>,
+}
+
+impl DmaHandle {
+    pub(super) fn alloc(&self, len: usize) -> AlignedBuf {
+        AlignedBuf::dma(self.file.alloc_dma_buffer(len))
+    }
+
+    pub(super) async fn write_at(&self, buffer: AlignedBuf, at: u64) -> io::Result<usize> {
+        match buffer.into_dma() {
+            Some(buffer) => self.file.write_at(buffer, at).await.map_err(io::Error::from),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "buffer of a simulated file written to a real one")),
+        }
+    }
+
+    pub(super) async fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        let end = at.saturating_add(len as u64);
+        let mut out = BytesMut::with_capacity(len);
+        let mut from = align_down(at);
+        while from < end {
+            let step = align_up(end - from).min(READ_STEP);
+            let Ok(size) = usize::try_from(step) else { break };
+            let read = self.file.read_at_aligned(from, size).await.map_err(io::Error::from)?;
+            let skip = usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX);
+            let fresh = read.get(skip..).unwrap_or_default();
+            out.extend_from_slice(fresh.get(..len - out.len()).unwrap_or(fresh));
+            // Short means the file ends here, or (never seen on a local file) a read cut at a block boundary.
+            if read.len() < size && (read.is_empty() || !read.len().is_multiple_of(ALIGNMENT)) {
+                break;
+            }
+            from += read.len() as u64;
+        }
+        Ok(out.freeze())
+    }
+
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        self.file.fdatasync().await.map_err(io::Error::from)
+    }
+
+    pub(super) async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len).await.map_err(io::Error::from)
+    }
+
+    pub(super) async fn len(&self) -> io::Result<u64> {
+        self.file.file_size().await.map_err(io::Error::from)
+    }
+
+    /// Reserves contiguous blocks up to `end` where the file system can; elsewhere writing finds them.
+    pub(super) async fn allocate(&self, end: u64) -> io::Result<()> {
+        match self.file.pre_allocate(end, false).await.map_err(io::Error::from) {
+            Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn close(self) -> io::Result<()> {
+        self.file.close_rc().await.map(|_| ()).map_err(io::Error::from)
+    }
+}

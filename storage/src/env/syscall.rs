@@ -1,0 +1,49 @@
+//! The three system calls that neither std nor glommio offers, as safe functions.
+//!
+//! Owns: all `unsafe` of this crate. Does not own: what their answers mean (`preflight`).
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// Bytes left for this user on the file system that holds `path` (statvfs).
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `path` is a NUL-terminated string and `stat` is writable memory of the right type, both outlive the call.
+    let result = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statvfs returned success, hence filled the structure.
+    let stat = unsafe { stat.assume_init() };
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Tries to set up a ring of one entry and takes it down again (io_uring_setup).
+pub(super) fn try_io_uring() -> io::Result<()> {
+    // struct io_uring_params is 120 bytes; zero means "no flags".
+    let mut params = [0u64; 15];
+    // SAFETY: io_uring_setup reads and writes 120 bytes at the pointer, which is exactly this array.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1u32, params.as_mut_ptr()) };
+    let fd = i32::try_from(fd).unwrap_or(-1);
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was returned just now and nobody else knows it.
+    unsafe { libc::close(fd) };
+    Ok(())
+}
+
+/// Bytes this process may lock in memory; `None` is unlimited (getrlimit).
+pub(super) fn memlock_limit() -> io::Result<Option<u64>> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable memory of the right type for the duration of the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+}

@@ -1,0 +1,147 @@
+//! Concurrency: spawn, sleep, yield.
+//!
+//! Owns: tasks and timers of one executor. A [`Task`] dropped goes on by itself; only [`Task::cancel`] ends it early.
+//! On the real executor a cancelled task leaks about 64 bytes (glommio 0.9), so requests are not given tasks to be
+//! cancelled. Affinity: shard-local.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::clock::Mono;
+use super::executor_sim::{Executor, Group, SimSleep, SimTask};
+
+/// Starts tasks and timers. Shard-local.
+#[derive(Clone)]
+pub struct Tasks {
+    on: On,
+}
+
+#[derive(Clone)]
+enum On {
+    Glommio { started: std::time::Instant },
+    Sim { executor: Rc<Executor>, group: Group },
+}
+
+impl Tasks {
+    pub(super) fn real() -> Self {
+        Self { on: On::Glommio { started: std::time::Instant::now() } }
+    }
+
+    pub(super) fn sim(executor: Rc<Executor>, group: Group) -> Self {
+        Self { on: On::Sim { executor, group } }
+    }
+
+    /// Starts `future` on this executor. `name` says what it is in a simulation's report of a deadlock.
+    pub fn spawn<T: 'static>(&self, name: &'static str, future: impl Future<Output = T> + 'static) -> Task<T> {
+        match &self.on {
+            On::Glommio { .. } => Task { kind: TaskKind::Glommio(glommio::spawn_local(future).detach()) },
+            On::Sim { executor, group } => Task { kind: TaskKind::Sim(executor.spawn(*group, name, future)) },
+        }
+    }
+
+    /// Waits for `time`. A dropped real timer leaks about 96 bytes (glommio 0.9): not one per request.
+    #[must_use]
+    pub fn sleep(&self, time: Duration) -> Sleep {
+        match &self.on {
+            On::Glommio { .. } => Sleep { kind: SleepKind::Glommio(glommio::timer::Timer::new(time)) },
+            On::Sim { executor, .. } => Sleep { kind: SleepKind::Sim(executor.sleep_until(executor.now() + time)) },
+        }
+    }
+
+    /// Waits until the [`super::Clock`] of the same `Env` shows `deadline`.
+    #[must_use]
+    pub fn sleep_until(&self, deadline: Mono) -> Sleep {
+        match &self.on {
+            On::Glommio { started } => self.sleep(deadline.since(Mono::ZERO + started.elapsed())),
+            On::Sim { executor, .. } => Sleep { kind: SleepKind::Sim(executor.sleep_until(deadline)) },
+        }
+    }
+
+    /// Lets other ready tasks run first.
+    pub async fn yield_now(&self) {
+        let mut yielded = false;
+        std::future::poll_fn(|cx| {
+            if yielded {
+                return Poll::Ready(());
+            }
+            yielded = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tasks")
+    }
+}
+
+/// A started task: awaiting it gives its result, or `None` if it was cancelled. Dropping it lets it run on.
+pub struct Task<T> {
+    kind: TaskKind<T>,
+}
+
+enum TaskKind<T> {
+    Glommio(glommio::task::JoinHandle<T>),
+    Sim(SimTask<T>),
+}
+
+impl<T> Task<T> {
+    /// Ends the task at its next suspension. Nothing happens if it is done.
+    pub fn cancel(&self) {
+        match &self.kind {
+            TaskKind::Glommio(handle) => handle.cancel(),
+            TaskKind::Sim(task) => task.cancel(),
+        }
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        match &mut self.kind {
+            TaskKind::Glommio(handle) => Pin::new(handle).poll(cx),
+            TaskKind::Sim(task) => task.poll_join(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
+}
+
+/// A timer that resolves once.
+pub struct Sleep {
+    kind: SleepKind,
+}
+
+enum SleepKind {
+    Glommio(glommio::timer::Timer),
+    Sim(SimSleep),
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.kind {
+            SleepKind::Glommio(timer) => Pin::new(timer).poll(cx).map(|_| ()),
+            SleepKind::Sim(sleep) => sleep.poll_sleep(cx),
+        }
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sleep")
+    }
+}

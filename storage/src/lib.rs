@@ -1,0 +1,3 @@
+//! Bytes on this machine.
+
+pub mod model;

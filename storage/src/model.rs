@@ -1,0 +1,23 @@
+//! The words every other file uses: positions, identities, times and the Kafka record batch.
+//!
+//! Owns: value types that never mix (`Offset` is Kafka's, `LogIndex` is Raft's), half-open ranges, the checked view
+//! of a record batch. Does not own: any I/O, any policy. Everything here is a *message* (owned, `Send`).
+
+pub mod batch;
+pub mod compression;
+pub mod ids;
+pub mod offset;
+pub mod position;
+pub mod record;
+pub mod run;
+pub mod time;
+pub mod topic;
+
+pub use batch::{Batch, BatchError, BatchHeader, TimestampType};
+pub use compression::Compression;
+pub use ids::{Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, ShardId, Term, TopicId};
+pub use offset::{Offset, OffsetRange};
+pub use position::{EntryId, FilePos, LogIndex};
+pub use run::RunSum;
+pub use time::TimestampMs;
+pub use topic::{TopicName, TopicNameError};

@@ -1,0 +1,132 @@
+//! Identities: who and what, each its own type. None is ever reused, across restores too.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// A broker. Kafka's node id.
+    NodeId(i32)
+);
+number!(
+    /// A core's executor on this broker.
+    ShardId(u16)
+);
+number!(
+    /// A Raft group and the partitions it carries. Lane 0 is the controller's.
+    LaneId(u32)
+);
+number!(
+    /// Raft's term of a lane.
+    Term(u64)
+);
+number!(
+    /// Kafka's leader epoch of a partition: its own base plus the lane's term. Never falls.
+    LeaderEpoch(i32)
+);
+number!(
+    /// A partition's number within its topic.
+    PartitionIndex(i32)
+);
+number!(
+    /// Which life of a partition: one more each time it is made anew under the same topic id.
+    Incarnation(u32)
+);
+number!(
+    /// Kafka's id of an idempotent producer.
+    ProducerId(i64)
+);
+number!(
+    /// Kafka's epoch of an idempotent producer.
+    ProducerEpoch(i16)
+);
+
+impl LaneId {
+    /// The lane that carries the cluster's own state: topics, ids, configs, placement.
+    pub const CONTROLLER: Self = Self(0);
+}
+
+/// A topic's id (KIP-516): survives restarts and restores, never reused for another topic of the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TopicId(pub Uuid);
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One partition of one life of one topic: the key under which everything about it is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartitionId {
+    /// Its topic.
+    pub topic: TopicId,
+    /// Its number.
+    pub index: PartitionIndex,
+    /// Its life.
+    pub incarnation: Incarnation,
+}
+
+impl PartitionId {
+    /// Bytes of [`PartitionId::to_bytes`].
+    pub const ENCODED_LEN: usize = 24;
+
+    /// 16 bytes topic id, then index and incarnation, big-endian.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::ENCODED_LEN] {
+        let mut out = [0; Self::ENCODED_LEN];
+        out[..16].copy_from_slice(self.topic.0.as_bytes());
+        out[16..20].copy_from_slice(&self.index.0.to_be_bytes());
+        out[20..].copy_from_slice(&self.incarnation.0.to_be_bytes());
+        out
+    }
+
+    /// The inverse of [`PartitionId::to_bytes`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::ENCODED_LEN]) -> Self {
+        let [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta, tb, tc, td, te, tf, p0, p1, p2, p3, i0, i1, i2, i3] = *bytes;
+        Self {
+            topic: TopicId(Uuid::from_bytes([t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta, tb, tc, td, te, tf])),
+            index: PartitionIndex(i32::from_be_bytes([p0, p1, p2, p3])),
+            incarnation: Incarnation(u32::from_be_bytes([i0, i1, i2, i3])),
+        }
+    }
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}#{}", self.topic, self.index, self.incarnation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partition_id_round_trips() {
+        let id = PartitionId {
+            topic: TopicId(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10)),
+            index: PartitionIndex(7),
+            incarnation: Incarnation(3),
+        };
+        assert_eq!(PartitionId::from_bytes(&id.to_bytes()), id);
+    }
+}

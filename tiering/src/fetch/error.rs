@@ -1,0 +1,114 @@
+//! Why a read of the bucket gave nothing.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tidewater_storage::model::{Offset, OffsetRange, PartitionId};
+
+use crate::store::{ObjectKey, StoreError};
+
+/// A failed read below the local start. Every variant says what the caller can do; see [`RemoteError::retryable`].
+/// *Message*.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The store did not answer, or not in time. Kafka: retriable.
+    #[error("bucket did not give {object}: {reason}; the read may be repeated")]
+    Unavailable {
+        /// What was asked for.
+        object: ObjectKey,
+        /// What the store said.
+        reason: String,
+    },
+    /// Too many reads of the bucket are under way on this shard, or this one took too long. Kafka: retriable.
+    #[error("read of {partition} from the bucket took longer than {after:?}; it may be repeated")]
+    Deadline {
+        /// Whose.
+        partition: PartitionId,
+        /// The time it was given.
+        after: Duration,
+    },
+    /// Offsets below what retention has left.
+    #[error("offset {offset} of {partition} is below the log start {start}")]
+    BelowStart {
+        /// Whose.
+        partition: PartitionId,
+        /// Asked for.
+        offset: Offset,
+        /// First one there.
+        start: Offset,
+    },
+    /// Offsets that are not in the bucket yet.
+    #[error("offset {offset} of {partition} is at or above the archived end {end}")]
+    AboveEnd {
+        /// Whose.
+        partition: PartitionId,
+        /// Asked for.
+        offset: Offset,
+        /// First one not there.
+        end: Offset,
+    },
+    /// An offset between start and end that no object holds: a defect, or a damaged manifest.
+    #[error("no object holds offset {offset} of {partition} although it counts as archived; run the scrubber")]
+    Gap {
+        /// Whose.
+        partition: PartitionId,
+        /// Asked for.
+        offset: Offset,
+    },
+    /// An object that a row names is not there.
+    #[error("object {object}, which holds {partition}, is not in the bucket; restore it from a copy of the bucket")]
+    Missing {
+        /// Whose.
+        partition: PartitionId,
+        /// The key.
+        object: ObjectKey,
+    },
+    /// Bytes that do not match their sums, also when read again.
+    #[error("object {object} bytes {bytes:?}, offsets {offsets} of {partition}, do not match their checksum")]
+    Corrupt {
+        /// Whose.
+        partition: PartitionId,
+        /// Which offsets are unreadable.
+        offsets: OffsetRange,
+        /// The key.
+        object: ObjectKey,
+        /// Where in it.
+        bytes: Range<u64>,
+    },
+    /// An index, footer or page that does not decode.
+    #[error("metadata of object {object} is unreadable: {reason}")]
+    BadIndex {
+        /// The key.
+        object: ObjectKey,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The store refuses for good (credentials, permissions).
+    #[error("bucket refuses {object}: {reason}")]
+    Denied {
+        /// The key.
+        object: ObjectKey,
+        /// What the store said.
+        reason: String,
+    },
+}
+
+impl RemoteError {
+    /// May the same read succeed if it is repeated?
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Deadline { .. })
+    }
+
+    /// What a store's answer for `object` means to a reader of `partition`.
+    #[must_use]
+    pub fn of_store(partition: PartitionId, object: &ObjectKey, error: &StoreError) -> Self {
+        let (object, reason) = (object.clone(), error.to_string());
+        match error {
+            StoreError::NotFound { .. } => Self::Missing { partition, object },
+            StoreError::Denied { .. } => Self::Denied { object, reason },
+            StoreError::Corrupt { .. } => Self::BadIndex { object, reason },
+            _ => Self::Unavailable { object, reason },
+        }
+    }
+}
