@@ -1,3 +1,4 @@
 //! Bytes on this machine.
 
+pub mod env;
 pub mod model;

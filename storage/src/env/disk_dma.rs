@@ -205,7 +205,9 @@ impl DmaHandle {
     pub(super) async fn write_at(&self, buffer: AlignedBuf, at: u64) -> io::Result<usize> {
         match buffer.into_dma() {
             Some(buffer) => self.file.write_at(buffer, at).await.map_err(io::Error::from),
-            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "buffer of a simulated file written to a real one")),
+            None => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "buffer of a simulated file written to a real one"))
+            }
         }
     }
 

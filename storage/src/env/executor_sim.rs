@@ -142,7 +142,8 @@ impl Executor {
     }
 
     fn run(&self, id: TaskId) {
-        let taken = self.tasks.borrow_mut().get_mut(&id).and_then(|slot| Some((slot.future.take()?, slot.waker.clone())));
+        let taken =
+            self.tasks.borrow_mut().get_mut(&id).and_then(|slot| Some((slot.future.take()?, slot.waker.clone())));
         let Some((mut future, waker)) = taken else { return };
         let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
         if done {

@@ -55,7 +55,13 @@ mod tests {
             assert_eq!(names, ["file", "small"]);
             assert!(env.disk.free_bytes(&sub).await.expect("counts") > 0);
             let before = env.clock.now();
-            let task = env.tasks.spawn("sleeper", { let env = env.clone(); async move { env.tasks.sleep(Duration::from_millis(2)).await; 7 } });
+            let task = env.tasks.spawn("sleeper", {
+                let env = env.clone();
+                async move {
+                    env.tasks.sleep(Duration::from_millis(2)).await;
+                    7
+                }
+            });
             assert_eq!(task.await, Some(7));
             assert!(env.clock.now().since(before) >= Duration::from_millis(2));
             let never = env.tasks.spawn("never", std::future::pending::<()>());

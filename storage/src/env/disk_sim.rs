@@ -1,0 +1,625 @@
+//! An in-memory disk that forgets what was not synced.
+//!
+//! **Fault model.**
+//! - A write is visible to reads from its start and durable only after a sync that began after the write completed.
+//!   Every operation takes a random, virtual time; a crash may fall inside it.
+//! - At [`SimDisk::crash`] each write that is not durable is, by the seed, kept, lost, or torn: sectors of 512 or
+//!   4096 bytes are kept or lost each for itself. Changes of length are kept or lost.
+//! - Names are kept per directory: at a crash a random prefix of what happened in a directory since its last
+//!   [`super::Disk::sync_dir`] survives. A file's sync does not make its name durable. An entry whose directory did
+//!   not survive is gone.
+//! - On demand, by operation and part of the path: EIO on open, read, write or sync; ENOSPC when the disk's capacity
+//!   is reached. After a failed sync the writes it covered never become durable by a later one (Linux drops the
+//!   error and the pages).
+//! - On demand: bit rot in what is stored, [`SimDisk::flip_bit`] and [`SimDisk::overwrite`].
+//! - Not modelled: misdirected writes, lies of the device (a sync that returns before the bytes are safe), two
+//!   sectors of one 512-byte block torn apart.
+//!
+//! Owns: bytes and names of one simulated machine. It outlives the tasks: [`super::sim::World::kill_node`] ends a
+//! process, `crash` cuts the power. Affinity: shard-local.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::disk::{DirEntry, OpenMode};
+use super::executor_sim::Executor;
+use super::rng::Rng;
+
+/// Operations that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening a file.
+    Open,
+    /// Reading from a file.
+    Read,
+    /// Writing to a file.
+    Write,
+    /// Syncing a file.
+    Sync,
+    /// Syncing a directory.
+    SyncDir,
+}
+
+/// An order to fail: the next operation of this kind on a path that contains `path`.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What fails.
+    pub operation: Operation,
+    /// On paths that contain this.
+    pub path: String,
+    /// How many matching operations succeed before.
+    pub after: u32,
+    /// The error's kind; `Other` is EIO.
+    pub error: io::ErrorKind,
+}
+
+type Inode = u64;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Dir,
+    File(Inode),
+}
+
+enum NameChange {
+    Put(PathBuf, Node),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+enum Change {
+    Write { at: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+struct Pending {
+    change: Change,
+    completed: bool,
+    doomed: bool,
+}
+
+#[derive(Default)]
+struct Content {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    pending: VecDeque<Pending>,
+    /// Number of `pending`'s first: the sequence goes on when the front is taken off.
+    first_pending: u64,
+}
+
+impl Content {
+    fn apply(bytes: &mut Vec<u8>, change: &Change) {
+        match change {
+            Change::Write { at, bytes: fresh } => {
+                let end = at + fresh.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[*at..end].copy_from_slice(fresh);
+            }
+            Change::SetLen(len) => bytes.resize(*len, 0),
+        }
+    }
+
+    fn start(&mut self, change: Change) -> u64 {
+        Self::apply(&mut self.live, &change);
+        self.pending.push_back(Pending { change, completed: false, doomed: false });
+        self.first_pending + self.pending.len() as u64 - 1
+    }
+
+    fn complete(&mut self, number: u64) {
+        let at = number.checked_sub(self.first_pending).and_then(|at| usize::try_from(at).ok());
+        if let Some(pending) = at.and_then(|at| self.pending.get_mut(at)) {
+            pending.completed = true;
+        }
+    }
+
+    /// Numbers of the writes that a sync beginning now covers.
+    fn covered(&self) -> BTreeSet<u64> {
+        let numbered = (self.first_pending..).zip(&self.pending);
+        numbered.filter(|(_, p)| p.completed && !p.doomed).map(|(number, _)| number).collect()
+    }
+
+    fn make_durable(&mut self, covered: &BTreeSet<u64>) {
+        let mut number = self.first_pending;
+        let mut kept = VecDeque::new();
+        let mut leading = true;
+        for pending in std::mem::take(&mut self.pending) {
+            if covered.contains(&number) && !pending.doomed {
+                Self::apply(&mut self.durable, &pending.change);
+                if leading {
+                    self.first_pending = number + 1;
+                } else {
+                    // Keeps the numbers of those behind it: an empty change in its place.
+                    kept.push_back(Pending { change: Change::nothing(), completed: true, doomed: true });
+                }
+            } else {
+                leading = false;
+                kept.push_back(pending);
+            }
+            number += 1;
+        }
+        self.pending = kept;
+    }
+
+    fn crash(&mut self, rng: &Rng) {
+        for pending in std::mem::take(&mut self.pending) {
+            match (&pending.change, rng.below(3)) {
+                (_, 0) => {}
+                (Change::Write { at, bytes }, 1) if !bytes.is_empty() => {
+                    let sector = if rng.below(2) == 0 { 512 } else { 4096 };
+                    for (n, part) in bytes.chunks(sector).enumerate() {
+                        if rng.below(2) == 0 {
+                            let part = Change::Write { at: at + n * sector, bytes: part.to_vec() };
+                            Self::apply(&mut self.durable, &part);
+                        }
+                    }
+                }
+                (change, _) => Self::apply(&mut self.durable, change),
+            }
+        }
+        self.live.clone_from(&self.durable);
+    }
+}
+
+impl Change {
+    const fn nothing() -> Self {
+        Self::Write { at: 0, bytes: Vec::new() }
+    }
+}
+
+struct State {
+    rng: Rng,
+    names: BTreeMap<PathBuf, Node>,
+    durable_names: BTreeMap<PathBuf, Node>,
+    name_changes: Vec<(PathBuf, NameChange)>,
+    contents: BTreeMap<Inode, Content>,
+    next_inode: Inode,
+    capacity: u64,
+    faults: Vec<Fault>,
+    counts: Counts,
+}
+
+/// How many operations there were: for tests that crash after the n-th.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Writes.
+    pub writes: u64,
+    /// File syncs.
+    pub syncs: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+}
+
+/// One simulated machine's disk. Clones share it.
+#[derive(Clone)]
+pub struct SimDisk {
+    executor: Rc<Executor>,
+    state: Rc<RefCell<State>>,
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
+fn absent(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or_else(|| Path::new("")).to_path_buf()
+}
+
+impl State {
+    fn change(names: &mut BTreeMap<PathBuf, Node>, change: &NameChange) {
+        match change {
+            NameChange::Put(path, node) => {
+                names.insert(path.clone(), *node);
+            }
+            NameChange::Remove(path) => {
+                names.remove(path);
+            }
+            NameChange::Rename(from, to) => {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+
+    fn do_name(&mut self, in_dir: PathBuf, change: NameChange) {
+        Self::change(&mut self.names, &change);
+        self.name_changes.push((in_dir, change));
+    }
+
+    fn sync_dir(&mut self, dir: &Path) {
+        let (synced, rest) = std::mem::take(&mut self.name_changes).into_iter().partition(|(in_dir, _)| in_dir == dir);
+        self.name_changes = rest;
+        for (_, change) in &synced {
+            Self::change(&mut self.durable_names, change);
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Inode> {
+        match self.names.get(path) {
+            Some(Node::File(inode)) => Ok(*inode),
+            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(absent(path)),
+        }
+    }
+
+    fn require_dir(&self, path: &Path) -> io::Result<()> {
+        match self.names.get(path) {
+            _ if path.as_os_str().is_empty() || path == Path::new("/") => Ok(()),
+            Some(Node::Dir) => Ok(()),
+            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(absent(path)),
+        }
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<Inode> {
+        self.require_dir(&parent(path))?;
+        let inode = self.next_inode;
+        self.next_inode += 1;
+        self.contents.insert(inode, Content::default());
+        self.do_name(parent(path), NameChange::Put(path.to_path_buf(), Node::File(inode)));
+        Ok(inode)
+    }
+
+    fn used(&self) -> u64 {
+        let inodes = self.names.values().filter_map(|node| match node {
+            Node::File(inode) => Some(*inode),
+            Node::Dir => None,
+        });
+        inodes.filter_map(|inode| self.contents.get(&inode)).map(|content| content.live.len() as u64).sum()
+    }
+
+    /// The fault that hits this operation, if any.
+    fn fault(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        let text = path.to_string_lossy();
+        let hit = self.faults.iter_mut().position(|fault| {
+            let matches = fault.operation == operation && text.contains(&fault.path);
+            let due = matches && fault.after == 0;
+            if matches && !due {
+                fault.after -= 1;
+            }
+            due
+        });
+        match hit.map(|at| self.faults.swap_remove(at).error) {
+            Some(kind) => Err(io::Error::new(kind, format!("injected fault: {operation:?} of {}", path.display()))),
+            None => Ok(()),
+        }
+    }
+
+    fn crash(&mut self) {
+        let rng = self.rng.clone();
+        let mut ended: BTreeSet<PathBuf> = BTreeSet::new();
+        for (dir, change) in std::mem::take(&mut self.name_changes) {
+            if ended.contains(&dir) || rng.below(3) == 0 {
+                ended.insert(dir);
+            } else {
+                Self::change(&mut self.durable_names, &change);
+            }
+        }
+        self.drop_orphans();
+        self.names.clone_from(&self.durable_names);
+        let named: BTreeSet<Inode> = self
+            .names
+            .values()
+            .filter_map(|node| if let Node::File(inode) = node { Some(*inode) } else { None })
+            .collect();
+        self.contents.retain(|inode, _| named.contains(inode));
+        for content in self.contents.values_mut() {
+            content.crash(&rng);
+        }
+        self.faults.clear();
+    }
+
+    fn drop_orphans(&mut self) {
+        // Parents sort before their children, so one pass in order is enough.
+        let mut kept: BTreeMap<PathBuf, Node> = BTreeMap::new();
+        for (path, node) in std::mem::take(&mut self.durable_names) {
+            let dir = parent(&path);
+            if dir.as_os_str().is_empty() || dir == Path::new("/") || kept.get(&dir) == Some(&Node::Dir) {
+                kept.insert(path, node);
+            }
+        }
+        self.durable_names = kept;
+    }
+}
+
+impl SimDisk {
+    pub(super) fn new(executor: Rc<Executor>, seed: u64) -> Self {
+        let state = State {
+            rng: Rng::seeded(seed),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            name_changes: Vec::new(),
+            contents: BTreeMap::new(),
+            next_inode: 1,
+            capacity: u64::MAX,
+            faults: Vec::new(),
+            counts: Counts::default(),
+        };
+        Self { executor, state: Rc::new(RefCell::new(state)) }
+    }
+
+    /// Cuts the power: see the fault model. Kill the node's tasks first.
+    pub fn crash(&self) {
+        self.state.borrow_mut().crash();
+    }
+
+    /// Orders a failure.
+    pub fn inject(&self, fault: Fault) {
+        self.state.borrow_mut().faults.push(fault);
+    }
+
+    /// Takes back all ordered failures.
+    pub fn clear_faults(&self) {
+        self.state.borrow_mut().faults.clear();
+    }
+
+    /// Total bytes of files the disk can hold; writes beyond fail with `StorageFull`.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state.borrow_mut().capacity = bytes;
+    }
+
+    /// Rot: flips one stored bit, live and durable. False if there is no such byte.
+    pub fn flip_bit(&self, path: &Path, at: u64, bit: u8) -> bool {
+        let byte = usize::try_from(at).ok().and_then(|at| self.contents(path)?.get(at).copied());
+        byte.is_some_and(|byte| self.overwrite(path, at, &[byte ^ (1 << (bit % 8))]))
+    }
+
+    /// Rot: replaces stored bytes, live and durable. False if they are not all within the file.
+    pub fn overwrite(&self, path: &Path, at: u64, bytes: &[u8]) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(content) = state.file(path).ok().and_then(|inode| state.contents.get_mut(&inode)) else {
+            return false;
+        };
+        let Some(range) = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(bytes.len())?)) else {
+            return false;
+        };
+        if let Some(durable) = content.durable.get_mut(range.clone()) {
+            durable.copy_from_slice(bytes);
+        }
+        content.live.get_mut(range).map(|live| live.copy_from_slice(bytes)).is_some()
+    }
+
+    /// A copy of a file as reads see it now.
+    #[must_use]
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.state.borrow();
+        let inode = state.file(path).ok()?;
+        state.contents.get(&inode).map(|content| content.live.clone())
+    }
+
+    /// Operations so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.state.borrow().counts
+    }
+
+    async fn delay(&self, min_us: u64, spread_us: u64) {
+        let micros = min_us + self.state.borrow().rng.below(spread_us);
+        let mut sleep = self.executor.sleep_until(self.executor.now() + Duration::from_micros(micros));
+        std::future::poll_fn(|cx| sleep.poll_sleep(cx)).await;
+    }
+
+    pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SimHandle> {
+        self.delay(5, 20).await;
+        let mut state = self.state.borrow_mut();
+        state.fault(Operation::Open, path)?;
+        let inode = match (state.file(path), mode) {
+            (Ok(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Err(_), OpenMode::CreateNew) => state.create(path)?,
+            (found, _) => found?,
+        };
+        Ok(SimHandle { disk: self.clone(), inode, path: Rc::from(path), writable: mode != OpenMode::Read })
+    }
+
+    pub(super) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.delay(5, 20).await;
+        let mut state = self.state.borrow_mut();
+        let mut dirs: Vec<&Path> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+        while let Some(dir) = dirs.pop() {
+            if state.require_dir(dir).is_err() {
+                if state.names.contains_key(dir) {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+                state.do_name(parent(dir), NameChange::Put(dir.to_path_buf(), Node::Dir));
+                state.sync_dir(&parent(dir));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.delay(5, 20).await;
+        let mut state = self.state.borrow_mut();
+        state.file(path)?;
+        state.do_name(parent(path), NameChange::Remove(path.to_path_buf()));
+        Ok(())
+    }
+
+    pub(super) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.delay(5, 20).await;
+        let mut state = self.state.borrow_mut();
+        if state.names.get(path) != Some(&Node::Dir) {
+            return Err(absent(path));
+        }
+        let mut below: Vec<PathBuf> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
+        while let Some(name) = below.pop() {
+            state.do_name(parent(&name), NameChange::Remove(name));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.delay(5, 20).await;
+        let mut state = self.state.borrow_mut();
+        state.file(from)?;
+        state.require_dir(&parent(to))?;
+        state.do_name(parent(to), NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
+        Ok(())
+    }
+
+    pub(super) async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.delay(5, 20).await;
+        let state = self.state.borrow();
+        state.require_dir(dir)?;
+        let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let entries = inside.map(|(path, node)| DirEntry {
+            name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            len: match node {
+                Node::Dir => 0,
+                Node::File(inode) => state.contents.get(inode).map_or(0, |content| content.live.len() as u64),
+            },
+            is_dir: *node == Node::Dir,
+        });
+        Ok(entries.collect())
+    }
+
+    pub(super) async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.delay(10, 100).await;
+        let mut state = self.state.borrow_mut();
+        state.fault(Operation::SyncDir, dir)?;
+        state.require_dir(dir)?;
+        state.sync_dir(dir);
+        Ok(())
+    }
+
+    pub(super) async fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.state.borrow().names.contains_key(path))
+    }
+
+    pub(super) async fn read_all(&self, path: &Path) -> io::Result<Bytes> {
+        let file = self.open(path, OpenMode::Read).await?;
+        let len = file.len().await?;
+        file.read_at(0, usize::try_from(len).unwrap_or(usize::MAX)).await
+    }
+
+    pub(super) async fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_os_string();
+        name.push(".tmp");
+        let temporary = path.with_file_name(name);
+        let file = match self.open(&temporary, OpenMode::CreateNew).await {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.open(&temporary, OpenMode::ReadWrite).await?
+            }
+            other => other?,
+        };
+        file.set_len(0).await?;
+        file.write_at(bytes, 0).await?;
+        file.sync().await?;
+        self.rename(&temporary, path).await?;
+        self.sync_dir(&parent(path)).await
+    }
+
+    pub(super) async fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        let state = self.state.borrow();
+        Ok(state.capacity.saturating_sub(state.used()))
+    }
+}
+
+/// An open simulated file. It stays readable after its name is removed, until the crash.
+#[derive(Clone, Debug)]
+pub(super) struct SimHandle {
+    disk: SimDisk,
+    inode: Inode,
+    path: Rc<Path>,
+    writable: bool,
+}
+
+impl SimHandle {
+    fn content<T>(&self, act: impl FnOnce(&mut Content) -> T) -> io::Result<T> {
+        let mut state = self.disk.state.borrow_mut();
+        state.contents.get_mut(&self.inode).map(act).ok_or_else(|| absent(&self.path))
+    }
+
+    async fn change(&self, change: Change, grows_to: u64) -> io::Result<()> {
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        {
+            let mut state = self.disk.state.borrow_mut();
+            state.fault(Operation::Write, &self.path)?;
+            let len = state.contents.get(&self.inode).map_or(0, |content| content.live.len() as u64);
+            if state.used().saturating_add(grows_to.saturating_sub(len)) > state.capacity {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            state.counts.writes += 1;
+            if let Change::Write { bytes, .. } = &change {
+                state.counts.bytes_written += bytes.len() as u64;
+            }
+        }
+        let number = self.content(|content| content.start(change))?;
+        self.disk.delay(10, 200).await;
+        self.content(|content| content.complete(number))
+    }
+
+    pub(super) async fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        let place = usize::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let change = Change::Write { at: place, bytes: bytes.to_vec() };
+        self.change(change, at + bytes.len() as u64).await?;
+        Ok(bytes.len())
+    }
+
+    pub(super) async fn set_len(&self, len: u64) -> io::Result<()> {
+        let change = Change::SetLen(usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?);
+        self.change(change, len).await
+    }
+
+    pub(super) async fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        self.disk.delay(10, 100).await;
+        {
+            let mut state = self.disk.state.borrow_mut();
+            state.fault(Operation::Read, &self.path)?;
+            state.counts.reads += 1;
+        }
+        let at = usize::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.content(|content| {
+            let start = at.min(content.live.len());
+            let end = start.saturating_add(len).min(content.live.len());
+            Bytes::copy_from_slice(&content.live[start..end])
+        })
+    }
+
+    pub(super) async fn sync(&self) -> io::Result<()> {
+        let covered = self.content(|content| content.covered())?;
+        self.disk.delay(10, 300).await;
+        let failed = {
+            let mut state = self.disk.state.borrow_mut();
+            state.counts.syncs += 1;
+            state.fault(Operation::Sync, &self.path)
+        };
+        self.content(|content| {
+            if failed.is_ok() {
+                content.make_durable(&covered);
+            } else {
+                (content.first_pending..)
+                    .zip(&mut content.pending)
+                    .filter(|(number, _)| covered.contains(number))
+                    .for_each(|(_, pending)| pending.doomed = true);
+            }
+        })?;
+        failed
+    }
+
+    pub(super) async fn len(&self) -> io::Result<u64> {
+        self.content(|content| content.live.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests;
