@@ -4,5 +4,14 @@
 //! the one place that decides where a read is served from (`read_path`), and the routing of requests to the shard that
 //! owns a partition (`router`). Knows no Kafka request and no topic names beyond what a partition carries with it.
 
+pub mod codec;
+pub mod command;
+pub mod event;
+pub mod lane;
 pub mod message;
+pub mod producers;
+pub mod proposer;
+pub mod read_path;
+pub mod replica;
 pub mod router;
+pub mod shard;

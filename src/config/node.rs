@@ -123,7 +123,9 @@ pub enum ConfigError {
         port: u16,
     },
     /// A wildcard cannot be advertised.
-    #[error("--kafka-addr {0} is a wildcard: set --advertised-kafka-addr to what clients can reach, for example this machine's host name and port")]
+    #[error(
+        "--kafka-addr {0} is a wildcard: set --advertised-kafka-addr to what clients can reach, for example this machine's host name and port"
+    )]
     WildcardAdvertised(SocketAddr),
     /// A number out of range.
     #[error("{setting} is {value}, but {expected} is expected")]
@@ -304,7 +306,8 @@ mod tests {
 
     #[test]
     fn flags_lie_over_the_file() {
-        let file: RawConfig = toml::from_str("kafka-addr = \"127.0.0.1:1\"\nshards = 3\ncache-bytes = \"1GiB\"").expect("parses");
+        let file: RawConfig =
+            toml::from_str("kafka-addr = \"127.0.0.1:1\"\nshards = 3\ncache-bytes = \"1GiB\"").expect("parses");
         let flags = RawConfig { kafka_addr: Some("127.0.0.1:2".into()), ..RawConfig::default() };
         let config = flags.over(file).resolve().expect("holds");
         assert_eq!((config.kafka_addr.port(), config.shards, config.cache_bytes), (2, Some(3), Some(1 << 30)));

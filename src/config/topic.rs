@@ -173,7 +173,12 @@ pub static SETTINGS: &[Setting] = &[
     accepted("message.timestamp.before.max.ms", NATURAL, "9223372036854775807", "timestamps are not limited yet"),
     accepted("message.timestamp.after.max.ms", NATURAL, "3600000", "timestamps are not limited yet"),
     accepted("message.downconversion.enable", Shape::Boolean, "false", "Kafka 4 has no down-conversion either"),
-    accepted("unclean.leader.election.enable", Shape::Boolean, "false", "a lane never elects a leader that lacks a record"),
+    accepted(
+        "unclean.leader.election.enable",
+        Shape::Boolean,
+        "false",
+        "a lane never elects a leader that lacks a record",
+    ),
     accepted("remote.log.copy.disable", Shape::Word(&["false"]), "false", "archiving cannot be switched off"),
     accepted("remote.log.delete.on.disable", Shape::Word(&["false"]), "false", "archiving cannot be switched off"),
     accepted("leader.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),

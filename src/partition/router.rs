@@ -89,9 +89,9 @@ impl Router {
             self.env.tasks.sleep(timeout).await;
             return;
         }
-        let waits = by_shard.into_iter().map(|(shard, at)| {
-            Box::pin(self.ask(shard, move |reply| PartitionRequest::Wait { at, timeout, reply }))
-        });
+        let waits = by_shard
+            .into_iter()
+            .map(|(shard, at)| Box::pin(self.ask(shard, move |reply| PartitionRequest::Wait { at, timeout, reply })));
         futures::future::select_all(waits).await;
     }
 

@@ -1,0 +1,31 @@
+//! Every hard cap of the broker, on one page, with its reason.
+
+use std::time::Duration;
+
+/// A lane entry takes batches until it holds this many bytes. Larger flushes cost latency and win no throughput
+/// (256 × 64 KiB in one flush was slower than 16).
+pub const ENTRY_BYTES_TARGET: usize = 1 << 20;
+
+/// Entries of one lane that may be proposed and not yet applied: enough to fill one commit while another syncs.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// Bytes of batches that may wait at one lane's proposer; beyond it, producers are told to retry.
+pub const LANE_QUEUE_BYTES_MAX: usize = 128 << 20;
+
+/// Messages that may wait in one shard's inbox, per layer.
+pub const MESH_INBOX_MAX: usize = 4096;
+
+/// An idempotent producer silent for this long is forgotten (`producer.id.expiration.ms`), in the log's time.
+pub const PRODUCER_ID_EXPIRATION_MS: i64 = 86_400_000;
+
+/// Producer ids given out per command of the controller.
+pub const PRODUCER_ID_BLOCK: u32 = 1000;
+
+/// Partitions one topic may have.
+pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+
+/// How long a start waits for the bucket to answer before it goes on without it.
+pub const BUCKET_START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often retention is looked at.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,0 +1,310 @@
+//! A data lane's state machine: committed entries become batches in partitions.
+//!
+//! Owns: the partitions of one lane, the lane's archive state, and what applying an entry does. Every decision here is
+//! a function of the log alone, so that all replicas come to the same. Proposals come from `proposer.rs`, from the
+//! controller's reconciliation and from archiving. Shard-local.
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tidewater_storage::engine::Engine;
+use tidewater_storage::env::Env;
+use tidewater_storage::journal::Payload;
+use tidewater_storage::log::LogSettings;
+use tidewater_storage::model::{EntryId, LaneId, LogIndex, PartitionId, Term};
+use tidewater_tiering::manifest::{self, LaneManifest};
+
+use super::codec::{Reader, Writer};
+use super::command::{EntryError, LaneCommand, LaneEntry};
+use super::event::Bell;
+use super::message::{ProduceDone, ProduceError};
+use super::replica::{Birth, Replica};
+use crate::config::topic::TopicConfig;
+use crate::raft::{Answer, Apply, Lane, ProposeError};
+
+/// What applying an entry came to, told to whoever proposed it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Per batch, in order.
+    Batches(Vec<Result<ProduceDone, ProduceError>>),
+    /// A command took effect, or had done so before.
+    Done,
+    /// An archive command: applied, or why it was rejected.
+    Archive(Result<manifest::Applied, manifest::Rejected>),
+    /// The entry could not be understood; it changed nothing.
+    Refused(EntryError),
+}
+
+/// One data lane on its shard.
+pub struct DataLane {
+    /// Its id.
+    pub id: LaneId,
+    /// Rung when something was applied that the archiver may care about.
+    pub archive_bell: Rc<Bell>,
+    engine: Engine,
+    replicas: RefCell<BTreeMap<PartitionId, Rc<Replica>>>,
+    covered: RefCell<BTreeMap<PartitionId, LogIndex>>,
+    archive: RefCell<LaneManifest>,
+    applied: Cell<Option<EntryId>>,
+    leading: Cell<Option<Term>>,
+    raft: OnceCell<Lane>,
+    /// Rung when leadership changes.
+    pub leadership_bell: Rc<Bell>,
+}
+
+impl fmt::Debug for DataLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DataLane({}, {} partitions)", self.id, self.replicas.borrow().len())
+    }
+}
+
+/// A lane's state as a checkpoint held it.
+#[derive(Debug)]
+pub struct RecoveredState {
+    /// What was applied.
+    pub applied: Option<EntryId>,
+    /// The lane's own blob; empty for a new lane.
+    pub blob: Bytes,
+    /// Its partitions, each with the index it is *as of*.
+    pub replicas: Vec<(Replica, LogIndex)>,
+}
+
+/// A lane blob that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the checkpoint of lane {0} is malformed or of a newer version")]
+pub struct BadLaneBlob(pub LaneId);
+
+impl DataLane {
+    /// A lane as recovered; `fresh` is its archive state when it never had one.
+    ///
+    /// # Errors
+    /// The checkpoint's blob is malformed.
+    pub fn recover(
+        id: LaneId,
+        engine: Engine,
+        recovered: RecoveredState,
+        fresh: LaneManifest,
+    ) -> Result<Self, BadLaneBlob> {
+        let (_, archive) = if recovered.blob.is_empty() {
+            (Bytes::new(), fresh)
+        } else {
+            decode_blob(&recovered.blob).ok_or(BadLaneBlob(id))?
+        };
+        let mut replicas = BTreeMap::new();
+        let mut covered = BTreeMap::new();
+        for (replica, as_of) in recovered.replicas {
+            covered.insert(replica.id, as_of);
+            replicas.insert(replica.id, Rc::new(replica));
+        }
+        Ok(Self {
+            id,
+            archive_bell: Rc::default(),
+            engine,
+            replicas: RefCell::new(replicas),
+            covered: RefCell::new(covered),
+            archive: RefCell::new(archive),
+            applied: Cell::new(recovered.applied),
+            leading: Cell::new(None),
+            raft: OnceCell::new(),
+            leadership_bell: Rc::default(),
+        })
+    }
+
+    /// Gives the lane its Raft group; once, before anything is proposed.
+    pub fn attach(&self, raft: Lane) {
+        let _ = self.raft.set(raft);
+    }
+
+    /// Its Raft group.
+    #[must_use]
+    pub fn raft(&self) -> Option<&Lane> {
+        self.raft.get()
+    }
+
+    /// The term in which this replica leads and serves; `None` while it does not.
+    #[must_use]
+    pub fn leading(&self) -> Option<Term> {
+        self.leading.get()
+    }
+
+    /// The last entry applied.
+    #[must_use]
+    pub fn applied(&self) -> Option<EntryId> {
+        self.applied.get()
+    }
+
+    /// A partition of this lane.
+    #[must_use]
+    pub fn replica(&self, id: PartitionId) -> Option<Rc<Replica>> {
+        self.replicas.borrow().get(&id).cloned()
+    }
+
+    /// All its partitions.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Rc<Replica>> {
+        self.replicas.borrow().values().cloned().collect()
+    }
+
+    /// The lane's share of the archive.
+    #[must_use]
+    pub fn archive(&self) -> Ref<'_, LaneManifest> {
+        self.archive.borrow()
+    }
+
+    /// Proposes an entry and waits until it is applied here.
+    ///
+    /// # Errors
+    /// It was not committed, or it is not known whether it was.
+    pub async fn propose(&self, entry: LaneEntry) -> Result<(EntryId, Outcome), ProposeError> {
+        let raft = self.raft.get().ok_or(ProposeError::Shutdown)?;
+        let (id, answer) = raft.propose(entry.encode()).await?;
+        Ok((id, outcome(answer)))
+    }
+
+    /// The lane's blob for the checkpoint.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::default();
+        out.u8(1);
+        out.blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
+        out.blob(&self.archive.borrow().encode());
+        out.finish()
+    }
+
+    fn apply_entry(&self, id: EntryId, entry: LaneEntry) -> Outcome {
+        match entry {
+            LaneEntry::Batches { at, batches } => Outcome::Batches(
+                batches
+                    .into_iter()
+                    .map(|placed| {
+                        let partition = placed.partition;
+                        let replica = self.replica(partition).ok_or(ProduceError::UnknownPartition(partition))?;
+                        if self.is_covered(partition, id.index) {
+                            return Err(ProduceError::NotLeader);
+                        }
+                        replica.append(placed, id, at)
+                    })
+                    .collect(),
+            ),
+            LaneEntry::Command(command) => {
+                self.apply_command(id, command);
+                Outcome::Done
+            }
+            LaneEntry::Archive(bytes) => Outcome::Archive(self.apply_archive(id, &bytes)),
+        }
+    }
+
+    /// Does the checkpoint this partition was recovered from hold the effect of that entry already?
+    fn is_covered(&self, partition: PartitionId, index: LogIndex) -> bool {
+        self.covered.borrow().get(&partition).is_some_and(|as_of| index <= *as_of)
+    }
+
+    fn apply_command(&self, id: EntryId, command: LaneCommand) {
+        match command {
+            LaneCommand::Create { partition, topic, overrides, epoch_base } => {
+                if self.replicas.borrow().contains_key(&partition) || self.is_covered(partition, id.index) {
+                    return;
+                }
+                let settings = log_settings(&TopicConfig::resolve(&overrides));
+                let log = self.engine.create_partition(partition, self.id, id, settings);
+                let replica = Replica::born(partition, self.id, Birth { topic, epoch_base }, overrides, log);
+                self.replicas.borrow_mut().insert(partition, Rc::new(replica));
+                self.engine.touch_partition(partition);
+            }
+            LaneCommand::Drop { partition } => {
+                if let Some(replica) = self.replicas.borrow_mut().remove(&partition) {
+                    replica.waiters.gone();
+                    self.engine.drop_partition(partition, id);
+                }
+            }
+            LaneCommand::Configure { partition, overrides } => {
+                if let Some(replica) = self.replica(partition) {
+                    replica.configure(overrides);
+                    replica.log.configure(log_settings(&replica.config()));
+                    self.engine.touch_partition(partition);
+                }
+            }
+            LaneCommand::Trim { partition, to } => {
+                if let Some(replica) = self.replica(partition) {
+                    replica.trim(to);
+                    self.engine.touch_partition(partition);
+                }
+            }
+        }
+    }
+}
+
+/// Storage's settings of a partition, from its topic's.
+#[must_use]
+pub fn log_settings(config: &TopicConfig) -> LogSettings {
+    LogSettings { segment_bytes: config.segment_bytes, segment_ms: config.segment_ms }
+}
+
+/// The membership blob within a lane's checkpoint blob; empty for a new lane.
+#[must_use]
+pub fn membership_of(blob: &Bytes) -> Option<Bytes> {
+    decode_blob(blob).map(|(membership, _)| membership).filter(|m| !m.is_empty())
+}
+
+fn decode_blob(blob: &Bytes) -> Option<(Bytes, LaneManifest)> {
+    let mut from = Reader::new(blob);
+    if from.u8()? != 1 {
+        return None;
+    }
+    let membership = Bytes::copy_from_slice(from.blob()?);
+    Some((membership, LaneManifest::decode(from.blob()?).ok()?))
+}
+
+/// The outcome within an answer of Raft's.
+#[must_use]
+pub fn outcome(answer: Answer) -> Outcome {
+    let any: Box<dyn Any> = answer.0;
+    match any.downcast::<Outcome>() {
+        Ok(outcome) => *outcome,
+        Err(_) => Outcome::Done,
+    }
+}
+
+impl Apply for DataLane {
+    fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
+        let outcome = match LaneEntry::decode(payload) {
+            Ok(entry) => self.apply_entry(id, entry),
+            Err(error) => {
+                tracing::error!(lane = %self.id, entry = %id, %error, "an entry of the lane's log was refused");
+                Outcome::Refused(error)
+            }
+        };
+        self.applied.set(Some(id));
+        self.archive_bell.ring();
+        Answer(Box::new(outcome))
+    }
+
+    fn applied_blank(&self, id: EntryId) {
+        self.applied.set(Some(id));
+        self.engine.touch_lane(self.id);
+    }
+
+    fn leading(&self, term: Term, _ready_at: EntryId) {
+        self.leading.set(Some(term));
+        self.leadership_bell.ring();
+        self.archive_bell.ring();
+    }
+
+    fn following(&self, _term: Term) {
+        self.leading.set(None);
+        self.leadership_bell.ring();
+        self.archive_bell.ring();
+    }
+
+    fn snapshot(&self) -> Bytes {
+        self.encode()
+    }
+
+    fn install(&self, _at: EntryId, _state: Bytes) {
+        // One voter never installs: there is nobody to send it a snapshot.
+    }
+}

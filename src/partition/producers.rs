@@ -1,0 +1,278 @@
+//! Idempotent producers: who wrote which sequences, so that a batch sent twice is stored once (KIP-98, KIP-360).
+//!
+//! Owns: the table of one partition and the pure check against it. The proposer checks against applied *and* in-flight
+//! batches (an overlay of the same entries); the lane notes what is committed. Time is the proposal's, so every replica
+//! expires alike. Shard-local.
+
+use std::collections::{HashMap, VecDeque};
+
+use tidewater_storage::model::{BatchHeader, Offset, ProducerEpoch, ProducerId, TimestampMs};
+
+use super::codec::{Reader, Writer};
+use super::message::ProduceError;
+
+/// Batches remembered per producer: what may be in flight at once (`max.in.flight.requests.per.connection`).
+pub const BATCHES_REMEMBERED: usize = 5;
+
+/// One remembered batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Sequence of its first record.
+    pub first: i32,
+    /// Sequence of its last record.
+    pub last: i32,
+    /// Offset of its first record.
+    pub base_offset: Offset,
+}
+
+/// What is known of one producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerEntry {
+    /// Its newest epoch.
+    pub epoch: ProducerEpoch,
+    /// Its last batches, oldest first.
+    pub recent: VecDeque<Remembered>,
+    /// When it last wrote, in the log's time.
+    pub seen: TimestampMs,
+}
+
+/// What to do with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Append it.
+    Append,
+    /// It is there already, from this offset on.
+    Duplicate(Offset),
+}
+
+/// Is this batch the next one of its producer, a repetition, or wrong?
+///
+/// # Errors
+/// `OutOfOrder`, `Fenced` or `DuplicateForgotten`, as Kafka's `ProducerAppendInfo` decides.
+pub fn check(entry: Option<&ProducerEntry>, header: &BatchHeader) -> Result<Verdict, ProduceError> {
+    let (Some(id), Some(entry)) = (header.producer_id, entry) else { return Ok(Verdict::Append) };
+    let out_of_order = |expected| ProduceError::OutOfOrder {
+        producer: id.0,
+        epoch: header.producer_epoch.0,
+        expected,
+        found: header.base_sequence,
+    };
+    if header.producer_epoch < entry.epoch {
+        return Err(ProduceError::Fenced { producer: id.0, current: entry.epoch.0, found: header.producer_epoch.0 });
+    }
+    if header.producer_epoch > entry.epoch {
+        return if header.base_sequence == 0 { Ok(Verdict::Append) } else { Err(out_of_order(0)) };
+    }
+    let last = header.last_sequence();
+    if let Some(known) = entry.recent.iter().find(|r| r.first == header.base_sequence && r.last == last) {
+        return Ok(Verdict::Duplicate(known.base_offset));
+    }
+    let Some(newest) = entry.recent.back() else { return Ok(Verdict::Append) };
+    let expected = if newest.last == i32::MAX { 0 } else { newest.last + 1 };
+    if header.base_sequence == expected {
+        return Ok(Verdict::Append);
+    }
+    let oldest = entry.recent.front().map_or(0, |r| r.first);
+    if header.base_sequence < oldest && last < expected {
+        Err(ProduceError::DuplicateForgotten)
+    } else {
+        Err(out_of_order(expected))
+    }
+}
+
+/// Notes an appended batch in a producer's entry.
+#[must_use]
+pub fn noted(entry: Option<&ProducerEntry>, header: &BatchHeader, base: Offset, at: TimestampMs) -> ProducerEntry {
+    let mut next = match entry {
+        Some(entry) if entry.epoch == header.producer_epoch => entry.clone(),
+        _ => ProducerEntry { epoch: header.producer_epoch, recent: VecDeque::new(), seen: at },
+    };
+    if next.recent.len() == BATCHES_REMEMBERED {
+        next.recent.pop_front();
+    }
+    next.recent.push_back(Remembered { first: header.base_sequence, last: header.last_sequence(), base_offset: base });
+    next.seen = next.seen.max(at);
+    next
+}
+
+/// The producers of one partition, as committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerTable {
+    entries: HashMap<ProducerId, ProducerEntry>,
+    expired_at: TimestampMs,
+}
+
+impl ProducerTable {
+    /// A producer's entry.
+    #[must_use]
+    pub fn get(&self, id: ProducerId) -> Option<&ProducerEntry> {
+        self.entries.get(&id)
+    }
+
+    /// How many producers are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Is none known?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All producers.
+    pub fn iter(&self) -> impl Iterator<Item = (&ProducerId, &ProducerEntry)> {
+        self.entries.iter()
+    }
+
+    /// Notes a committed batch; forgets producers silent for `expiration_ms` (looked at once in a tenth of that).
+    pub fn note(&mut self, header: &BatchHeader, base: Offset, at: TimestampMs, expiration_ms: i64) {
+        let Some(id) = header.producer_id else { return };
+        match self.entries.get_mut(&id) {
+            Some(entry) if entry.epoch == header.producer_epoch => {
+                if entry.recent.len() == BATCHES_REMEMBERED {
+                    entry.recent.pop_front();
+                }
+                let (first, last) = (header.base_sequence, header.last_sequence());
+                entry.recent.push_back(Remembered { first, last, base_offset: base });
+                entry.seen = entry.seen.max(at);
+            }
+            other => {
+                let entry = noted(other.as_deref(), header, base, at);
+                self.entries.insert(id, entry);
+            }
+        }
+        if at.since_ms(self.expired_at) > expiration_ms / 10 {
+            self.expired_at = at;
+            self.entries.retain(|_, entry| at.since_ms(entry.seen) <= expiration_ms);
+        }
+    }
+
+    /// For the checkpoint; sorted, so that equal tables have equal bytes.
+    pub fn encode(&self, out: &mut Writer) {
+        out.i64(self.expired_at.0);
+        out.u32(self.entries.len() as u32);
+        let mut ids: Vec<_> = self.entries.keys().copied().collect();
+        ids.sort_unstable();
+        for (id, entry) in ids.iter().filter_map(|id| Some((id, self.entries.get(id)?))) {
+            out.i64(id.0);
+            out.u16(entry.epoch.0 as u16);
+            out.i64(entry.seen.0);
+            out.u8(entry.recent.len() as u8);
+            for batch in &entry.recent {
+                out.u32(batch.first as u32);
+                out.u32(batch.last as u32);
+                out.u64(batch.base_offset.get());
+            }
+        }
+    }
+
+    /// The inverse of [`ProducerTable::encode`]; `None` when the bytes are not one.
+    #[must_use]
+    pub fn decode(from: &mut Reader<'_>) -> Option<Self> {
+        let expired_at = TimestampMs(from.i64()?);
+        let count = from.u32()?;
+        let mut entries = HashMap::new();
+        for _ in 0..count {
+            let id = ProducerId(from.i64()?);
+            let epoch = ProducerEpoch(from.u16()? as i16);
+            let seen = TimestampMs(from.i64()?);
+            let mut recent = VecDeque::new();
+            for _ in 0..from.u8()? {
+                let (first, last) = (from.u32()? as i32, from.u32()? as i32);
+                recent.push_back(Remembered { first, last, base_offset: Offset::new(from.u64()?) });
+            }
+            entries.insert(id, ProducerEntry { epoch, recent, seen });
+        }
+        Some(Self { entries, expired_at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tidewater_storage::model::Compression;
+    use tidewater_storage::model::record::{BatchBuilder, Record};
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    fn batch(epoch: i16, sequence: i32, count: usize) -> BatchHeader {
+        let mut builder = BatchBuilder::new(Compression::None).producer(ProducerId(9), ProducerEpoch(epoch), sequence);
+        for _ in 0..count {
+            builder.push(Record::new(TimestampMs(1), None, Some(Bytes::from_static(b"v"))));
+        }
+        BatchHeader::parse(&builder.build()).expect("parses")
+    }
+
+    fn table(batches: &[(BatchHeader, u64)]) -> ProducerTable {
+        let mut table = ProducerTable::default();
+        for (header, base) in batches {
+            table.note(header, Offset::new(*base), TimestampMs(1000), DAY);
+        }
+        table
+    }
+
+    fn verdict(table: &ProducerTable, header: &BatchHeader) -> Result<Verdict, ProduceError> {
+        check(table.get(ProducerId(9)), header)
+    }
+
+    #[test]
+    fn next_duplicate_gap() {
+        let table = table(&[(batch(0, 0, 3), 10), (batch(0, 3, 2), 13)]);
+        assert_eq!(verdict(&table, &batch(0, 5, 1)), Ok(Verdict::Append));
+        assert_eq!(verdict(&table, &batch(0, 0, 3)), Ok(Verdict::Duplicate(Offset::new(10))));
+        assert_eq!(verdict(&table, &batch(0, 3, 2)), Ok(Verdict::Duplicate(Offset::new(13))));
+        assert!(matches!(verdict(&table, &batch(0, 7, 1)), Err(ProduceError::OutOfOrder { expected: 5, .. })));
+    }
+
+    #[test]
+    fn a_new_epoch_begins_at_zero_and_fences_the_old() {
+        let table = table(&[(batch(0, 0, 3), 0), (batch(1, 0, 1), 3)]);
+        assert!(matches!(verdict(&table, &batch(0, 3, 1)), Err(ProduceError::Fenced { current: 1, .. })));
+        assert!(matches!(verdict(&table, &batch(2, 4, 1)), Err(ProduceError::OutOfOrder { expected: 0, .. })));
+        assert_eq!(verdict(&table, &batch(2, 0, 1)), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn beyond_five_batches_the_offset_is_forgotten() {
+        let batches: Vec<_> = (0..7).map(|n| (batch(0, n, 1), n as u64)).collect();
+        let table = table(&batches);
+        assert_eq!(verdict(&table, &batch(0, 0, 1)), Err(ProduceError::DuplicateForgotten));
+        assert_eq!(verdict(&table, &batch(0, 2, 1)), Ok(Verdict::Duplicate(Offset::new(2))));
+    }
+
+    #[test]
+    fn an_unknown_producer_may_begin_anywhere() {
+        assert_eq!(verdict(&ProducerTable::default(), &batch(3, 77, 1)), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let table = table(&[(batch(0, i32::MAX, 1), 0)]);
+        assert_eq!(verdict(&table, &batch(0, 0, 1)), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn silent_producers_expire_in_log_time() {
+        let mut table = table(&[(batch(0, 0, 1), 0)]);
+        let mut other = batch(0, 0, 1);
+        other.producer_id = Some(ProducerId(10));
+        table.note(&other, Offset::new(1), TimestampMs(2 * DAY), DAY);
+        assert_eq!((table.get(ProducerId(9)), table.len()), (None, 1));
+    }
+
+    #[test]
+    fn the_table_round_trips() {
+        let table = table(&[(batch(0, 0, 3), 10), (batch(0, 3, 2), 13)]);
+        let mut out = Writer::default();
+        table.encode(&mut out);
+        let bytes = out.finish();
+        assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes)), Some(table));
+        for cut in 0..bytes.len() {
+            assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes[..cut])), None);
+        }
+    }
+}

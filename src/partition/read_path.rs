@@ -1,0 +1,179 @@
+//! Reads: the one place that decides whether memory, disk or the bucket answers. A reader sees no seam.
+//!
+//! Shard-local. Reads of the log and of the bucket verify their sums; a batch that fails is an error here and never
+//! reaches a client.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tidewater_storage::log::ReadError as LogReadError;
+use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, TimestampMs};
+use tidewater_tiering::fetch::{RemoteError, RemoteReader};
+
+use super::message::{Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
+use super::replica::Replica;
+
+/// What a partition's reads need beside the partition: the reader of the bucket, if there is one.
+pub type Remote = Rc<RemoteReader>;
+
+/// Reads one partition from `part.from`, at least one batch if any is visible, about `max_bytes`.
+///
+/// # Errors
+/// Out of range, damaged, or not to be had now.
+pub async fn read(
+    replica: &Replica,
+    remote: Option<&Remote>,
+    part: &ReadPart,
+    max_bytes: usize,
+) -> Result<ReadDone, ReadError> {
+    let readable = replica.readable();
+    if part.from < readable.start || part.from > readable.end {
+        return Err(ReadError::OutOfRange { offset: part.from, valid: readable });
+    }
+    let until = match part.isolation {
+        Isolation::ReadUncommitted => replica.high_watermark(),
+        Isolation::ReadCommitted => replica.last_stable_offset(),
+    };
+    let batches = if part.from >= until || max_bytes == 0 {
+        Vec::new()
+    } else {
+        batches(replica, remote, part.from, until, max_bytes.min(part.max_bytes.max(1))).await?.0
+    };
+    Ok(ReadDone {
+        batches,
+        high_watermark: replica.high_watermark(),
+        last_stable_offset: replica.last_stable_offset(),
+        log_start: replica.log_start(),
+    })
+}
+
+/// Whole batches from the one that holds `from` on, and the offsets they cover.
+///
+/// # Errors
+/// As [`read`].
+pub async fn batches(
+    replica: &Replica,
+    remote: Option<&Remote>,
+    from: Offset,
+    until: Offset,
+    max_bytes: usize,
+) -> Result<(Vec<Bytes>, OffsetRange), ReadError> {
+    if from >= replica.log.bounds().start {
+        match replica.log.read(from, until, max_bytes).await {
+            Ok(read) => return Ok((read.batches, read.range)),
+            // Trimmed between the look and the read: the bucket has it, that is why it was trimmed.
+            Err(LogReadError::BelowStart { .. }) => {}
+            Err(error) => return Err(local_error(replica, from, error)),
+        }
+    }
+    let Some(remote) = remote else {
+        return Err(ReadError::BucketUnavailable("no bucket is attached".into()));
+    };
+    let manifest = replica.manifest().clone();
+    let until = until.min(manifest.archived_end);
+    match remote.read(&manifest, from, until, max_bytes).await {
+        Ok(read) => Ok((read.batches, read.range)),
+        Err(error) => Err(remote_error(replica, from, error)),
+    }
+}
+
+fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadError {
+    match error {
+        LogReadError::BelowStart { .. } | LogReadError::AboveEnd { .. } => {
+            ReadError::OutOfRange { offset: from, valid: replica.readable() }
+        }
+        LogReadError::Corrupt { .. } => {
+            tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error,
+                "local data is damaged; the bucket or a restore may have it");
+            ReadError::Corrupt(error.to_string())
+        }
+        error => {
+            tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error, "cannot read local data");
+            ReadError::Unavailable
+        }
+    }
+}
+
+fn remote_error(replica: &Replica, from: Offset, error: RemoteError) -> ReadError {
+    if error.is_retriable() {
+        return ReadError::BucketUnavailable(error.to_string());
+    }
+    tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error, "archived data cannot be read");
+    ReadError::Corrupt(error.to_string())
+}
+
+/// Finds an offset.
+///
+/// # Errors
+/// As [`read`].
+pub async fn list_offset(
+    replica: &Replica,
+    remote: Option<&Remote>,
+    spec: OffsetSpec,
+) -> Result<Option<ListedOffset>, ReadError> {
+    let boundary = |offset| {
+        let leader_epoch = epoch_at(replica, offset);
+        Ok(Some(ListedOffset { offset, timestamp: None, leader_epoch }))
+    };
+    match spec {
+        OffsetSpec::Earliest => boundary(replica.log_start()),
+        OffsetSpec::Latest => boundary(replica.high_watermark()),
+        OffsetSpec::LatestStable => boundary(replica.last_stable_offset()),
+        OffsetSpec::EarliestLocal => boundary(replica.log.bounds().start.max(replica.log_start())),
+        OffsetSpec::LatestTiered => match replica.manifest().archived_end.get().checked_sub(1) {
+            None => Ok(None),
+            Some(last) => boundary(Offset::new(last)),
+        },
+        OffsetSpec::AtTime(time) => at_time(replica, remote, time).await,
+        OffsetSpec::MaxTimestamp => max_timestamp(replica, remote).await,
+    }
+}
+
+/// The leader epoch in which the record at `offset` was appended.
+#[must_use]
+pub fn epoch_at(replica: &Replica, offset: Offset) -> Option<LeaderEpoch> {
+    let epochs = replica.epochs();
+    let n = epochs.partition_point(|(_, start)| *start <= offset);
+    n.checked_sub(1).and_then(|n| epochs.get(n)).map(|(epoch, _)| *epoch)
+}
+
+/// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for what the log has not.
+async fn at_time(
+    replica: &Replica,
+    remote: Option<&Remote>,
+    time: TimestampMs,
+) -> Result<Option<ListedOffset>, ReadError> {
+    let readable = replica.readable();
+    let local_start = replica.log.bounds().start;
+    if readable.start < local_start
+        && let Some(remote) = remote
+    {
+        let manifest = replica.manifest().clone();
+        let cold = OffsetRange::new(readable.start, local_start);
+        let found = remote.find_time(&manifest, time, cold).await;
+        if let Some(found) = found.map_err(|e| remote_error(replica, cold.start, e))? {
+            return Ok(Some(listed(replica, found.offset, found.timestamp)));
+        }
+    }
+    let hot = OffsetRange::new(readable.start.max(local_start), readable.end);
+    let found = replica.log.find_time(time, hot).await.map_err(|e| local_error(replica, hot.start, e))?;
+    Ok(found.map(|found| listed(replica, found.offset, found.timestamp)))
+}
+
+/// The first record that has the greatest timestamp.
+async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Option<ListedOffset>, ReadError> {
+    let readable = replica.readable();
+    if readable.is_empty() {
+        return Ok(None);
+    }
+    let hot = replica.log.max_timestamp();
+    let cold = replica.manifest().rows_max_timestamp(readable.start);
+    match hot.max(cold) {
+        Some(greatest) => at_time(replica, remote, greatest).await,
+        None => Ok(None),
+    }
+}
+
+fn listed(replica: &Replica, offset: Offset, timestamp: TimestampMs) -> ListedOffset {
+    ListedOffset { offset, timestamp: Some(timestamp), leader_epoch: epoch_at(replica, offset) }
+}

@@ -1,0 +1,273 @@
+//! One partition as its lane's applied entries have made it.
+//!
+//! Owns: the log, the producer table, leader epochs, the log start, the partition's share of the archive, and the
+//! readers that wait at its end. Changed only by `lane.rs` in the order of the lane's log. Shard-local.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidewater_storage::log::PartitionLog;
+use tidewater_storage::model::{
+    Batch, EntryId, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, Term, TimestampMs, TopicName,
+};
+use tidewater_tiering::manifest::PartitionManifest;
+
+use super::codec::{Reader, Writer};
+use super::command::PlacedBatch;
+use super::event::Waiters;
+use super::message::{ProduceDone, ProduceError};
+use super::producers::ProducerTable;
+use crate::config::topic::TopicConfig;
+use crate::limits;
+
+/// A partition on this shard.
+pub struct Replica {
+    /// Its identity.
+    pub id: PartitionId,
+    /// Its lane.
+    pub lane: LaneId,
+    /// Its batches.
+    pub log: PartitionLog,
+    /// Readers at its end.
+    pub waiters: Waiters,
+    birth: Birth,
+    settings: RefCell<Settings>,
+    producers: RefCell<ProducerTable>,
+    epochs: RefCell<Vec<(LeaderEpoch, Offset)>>,
+    log_start: Cell<Offset>,
+    manifest: RefCell<PartitionManifest>,
+    /// The log's time of the newest batch.
+    last_append: Cell<TimestampMs>,
+}
+
+/// What a partition is born with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    /// Its topic's name.
+    pub topic: TopicName,
+    /// What its leader epochs are counted from.
+    pub epoch_base: i32,
+}
+
+struct Settings {
+    overrides: BTreeMap<String, String>,
+    config: Rc<TopicConfig>,
+}
+
+/// The upper half of a partition's checkpoint blob.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    birth: Birth,
+    overrides: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replica({} of {})", self.id, self.birth.topic)
+    }
+}
+
+impl Replica {
+    /// A newborn partition over an empty log.
+    #[must_use]
+    pub fn born(
+        id: PartitionId,
+        lane: LaneId,
+        birth: Birth,
+        overrides: BTreeMap<String, String>,
+        log: PartitionLog,
+    ) -> Self {
+        let config = Rc::new(TopicConfig::resolve(&overrides));
+        Self {
+            id,
+            lane,
+            log,
+            waiters: Waiters::default(),
+            birth,
+            settings: RefCell::new(Settings { overrides, config }),
+            producers: RefCell::default(),
+            epochs: RefCell::default(),
+            log_start: Cell::new(Offset::ZERO),
+            manifest: RefCell::new(PartitionManifest::new(id)),
+            last_append: Cell::new(TimestampMs::NONE),
+        }
+    }
+
+    /// The partition's topic.
+    #[must_use]
+    pub fn topic(&self) -> &TopicName {
+        &self.birth.topic
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> Rc<TopicConfig> {
+        Rc::clone(&self.settings.borrow().config)
+    }
+
+    /// What was set on its topic.
+    #[must_use]
+    pub fn overrides(&self) -> BTreeMap<String, String> {
+        self.settings.borrow().overrides.clone()
+    }
+
+    /// Takes new overrides.
+    pub fn configure(&self, overrides: BTreeMap<String, String>) {
+        let config = Rc::new(TopicConfig::resolve(&overrides));
+        *self.settings.borrow_mut() = Settings { overrides, config };
+    }
+
+    /// First offset a consumer may read, here or in the bucket.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.log_start.get()
+    }
+
+    /// First offset after the last committed record. With one voter all that is applied is committed.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.log.bounds().end
+    }
+
+    /// First offset that `read_committed` does not see. Without transactions, the high watermark.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        self.high_watermark()
+    }
+
+    /// The offsets a consumer may read.
+    #[must_use]
+    pub fn readable(&self) -> OffsetRange {
+        OffsetRange::new(self.log_start(), self.high_watermark())
+    }
+
+    /// The epoch with which a leader of `term` appends.
+    #[must_use]
+    pub fn leader_epoch(&self, term: Term) -> LeaderEpoch {
+        let term = i32::try_from(term.0).unwrap_or(i32::MAX);
+        LeaderEpoch(self.birth.epoch_base.saturating_add(term))
+    }
+
+    /// Its idempotent producers.
+    #[must_use]
+    pub fn producers(&self) -> Ref<'_, ProducerTable> {
+        self.producers.borrow()
+    }
+
+    /// Where each leader epoch began, ascending.
+    #[must_use]
+    pub fn epochs(&self) -> Ref<'_, Vec<(LeaderEpoch, Offset)>> {
+        self.epochs.borrow()
+    }
+
+    /// Its share of the archive.
+    #[must_use]
+    pub fn manifest(&self) -> Ref<'_, PartitionManifest> {
+        self.manifest.borrow()
+    }
+
+    /// Changes its share of the archive; for the lane's apply alone.
+    pub fn with_manifest<T>(&self, change: impl FnOnce(&mut PartitionManifest) -> T) -> T {
+        let out = change(&mut self.manifest.borrow_mut());
+        let start = self.manifest.borrow().log_start;
+        self.log_start.set(self.log_start.get().max(start));
+        out
+    }
+
+    /// When a batch was last appended, in the log's time.
+    #[must_use]
+    pub fn last_append(&self) -> TimestampMs {
+        self.last_append.get()
+    }
+
+    /// Appends a committed batch. Refuses, alike on every replica, one that does not continue the partition.
+    ///
+    /// # Errors
+    /// `NotLeader`, which a producer retries.
+    pub fn append(&self, placed: PlacedBatch, id: EntryId, at: TimestampMs) -> Result<ProduceDone, ProduceError> {
+        let bytes = placed.bytes;
+        let batch = tidewater_storage::model::BatchHeader::parse(&bytes)
+            .map(|header| Batch { header, bytes })
+            .map_err(|_| ProduceError::Invalid("the batch in the lane's log is malformed"))?;
+        let header = batch.header;
+        if header.base_offset != self.log.bounds().end || placed.base_offset != header.base_offset {
+            return Err(ProduceError::NotLeader);
+        }
+        self.producers.borrow_mut().note(&header, header.base_offset, at, limits::PRODUCER_ID_EXPIRATION_MS);
+        self.note_epoch(placed.epoch, header.base_offset);
+        self.last_append.set(at);
+        self.log.append(batch, id, at);
+        self.waiters.reached(self.high_watermark());
+        Ok(ProduceDone { base_offset: header.base_offset, log_append_time: None, log_start: self.log_start() })
+    }
+
+    fn note_epoch(&self, epoch: LeaderEpoch, at: Offset) {
+        let mut epochs = self.epochs.borrow_mut();
+        if epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            epochs.push((epoch, at));
+        }
+    }
+
+    /// Moves the log start forward; never back, never past the end.
+    pub fn trim(&self, to: Offset) {
+        let to = to.min(self.high_watermark());
+        if to > self.log_start.get() {
+            self.log_start.set(to);
+            self.log.trim(to);
+            let mut epochs = self.epochs.borrow_mut();
+            let keep = epochs.partition_point(|(_, start)| *start <= to).saturating_sub(1);
+            epochs.drain(..keep);
+        }
+    }
+
+    /// For the checkpoint: everything but the log itself.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let settings = self.settings.borrow();
+        let head = Head { birth: self.birth.clone(), overrides: settings.overrides.clone() };
+        let mut out = Writer::default();
+        out.u8(1);
+        // Serialising plain maps and numbers into memory cannot fail.
+        out.blob(&serde_json::to_vec(&head).unwrap_or_default());
+        out.u64(self.log_start.get().get());
+        out.i64(self.last_append.get().0);
+        let epochs = self.epochs.borrow();
+        out.u32(epochs.len() as u32);
+        for (epoch, start) in epochs.iter() {
+            out.u32(epoch.0 as u32);
+            out.u64(start.get());
+        }
+        out.blob(&self.manifest.borrow().encode());
+        self.producers.borrow().encode(&mut out);
+        out.finish()
+    }
+
+    /// The inverse of [`Replica::encode`], over the recovered log.
+    #[must_use]
+    pub fn decode(id: PartitionId, lane: LaneId, blob: &Bytes, log: PartitionLog) -> Option<Self> {
+        let mut from = Reader::new(blob);
+        if from.u8()? != 1 {
+            return None;
+        }
+        let head: Head = serde_json::from_slice(from.blob()?).ok()?;
+        let log_start = Offset::new(from.u64()?);
+        let last_append = TimestampMs(from.i64()?);
+        let mut epochs = Vec::new();
+        for _ in 0..from.u32()? {
+            epochs.push((LeaderEpoch(from.u32()? as i32), Offset::new(from.u64()?)));
+        }
+        let manifest = PartitionManifest::decode(from.blob()?).ok()?;
+        let producers = ProducerTable::decode(&mut from)?;
+        let replica = Self::born(id, lane, head.birth, head.overrides, log);
+        replica.log_start.set(log_start);
+        replica.last_append.set(last_append);
+        *replica.epochs.borrow_mut() = epochs;
+        *replica.producers.borrow_mut() = producers;
+        *replica.manifest.borrow_mut() = manifest;
+        Some(replica)
+    }
+}

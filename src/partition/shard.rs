@@ -1,0 +1,283 @@
+//! All partitions of one shard: serves the requests that the router brings, and tells checkpoints what to hold.
+//!
+//! Owns: the shard's data lanes and their proposers, the index from partition to lane, the reader of the bucket.
+//! Shard-local.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tidewater_storage::engine::{CheckpointSource, LaneCheckpoint, PartitionCheckpoint};
+use tidewater_storage::env::Env;
+use tidewater_storage::model::{EntryId, LaneId, Offset, OffsetRange, PartitionId, ShardId};
+
+use super::command::{LaneCommand, LaneEntry};
+use super::event::Bell;
+use super::lane::DataLane;
+use super::message::{
+    ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError, ProducePart, ReadDone,
+    ReadError, ReadPart, TrimError,
+};
+use super::proposer::{Admit, Proposer, Slot};
+use super::read_path::{self, Remote};
+use super::replica::Replica;
+use super::router::Serve;
+use crate::shard::mesh::{Inbox, Reply};
+
+/// The partitions of one shard.
+pub struct PartitionShard {
+    /// This shard.
+    pub here: ShardId,
+    env: Env,
+    lanes: RefCell<BTreeMap<LaneId, Served>>,
+    remote: RefCell<Option<Remote>>,
+    extra: RefCell<Option<Rc<dyn DescribeExtra>>>,
+}
+
+#[derive(Clone)]
+struct Served {
+    lane: Rc<DataLane>,
+    proposer: Rc<Proposer>,
+}
+
+/// Adds to a partition's status what layers above know of it (archiver, table).
+pub trait DescribeExtra {
+    /// Fills in fields of `status`.
+    fn describe(&self, replica: &Replica, status: &mut PartitionStatus);
+}
+
+impl fmt::Debug for PartitionShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PartitionShard({}, {} lanes)", self.here, self.lanes.borrow().len())
+    }
+}
+
+impl PartitionShard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(here: ShardId, env: Env) -> Self {
+        Self { here, env, lanes: RefCell::default(), remote: RefCell::default(), extra: RefCell::default() }
+    }
+
+    /// Serves a lane: starts its proposer.
+    pub fn add_lane(&self, lane: Rc<DataLane>, admit: Admit) {
+        let proposer = Rc::new(Proposer::new(self.env.clone(), Rc::clone(&lane), admit));
+        self.env.tasks.spawn("proposer", Rc::clone(&proposer).run());
+        self.lanes.borrow_mut().insert(lane.id, Served { lane, proposer });
+    }
+
+    /// Attaches the reader of the bucket.
+    pub fn set_remote(&self, remote: Remote) {
+        *self.remote.borrow_mut() = Some(remote);
+    }
+
+    /// Attaches what layers above add to a partition's status.
+    pub fn set_extra(&self, extra: Rc<dyn DescribeExtra>) {
+        *self.extra.borrow_mut() = Some(extra);
+    }
+
+    /// The reader of the bucket.
+    #[must_use]
+    pub fn remote(&self) -> Option<Remote> {
+        self.remote.borrow().clone()
+    }
+
+    /// A lane of this shard.
+    #[must_use]
+    pub fn lane(&self, id: LaneId) -> Option<Rc<DataLane>> {
+        self.lanes.borrow().get(&id).map(|served| Rc::clone(&served.lane))
+    }
+
+    /// All its lanes.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<Rc<DataLane>> {
+        self.lanes.borrow().values().map(|served| Rc::clone(&served.lane)).collect()
+    }
+
+    /// A partition of this shard.
+    #[must_use]
+    pub fn replica(&self, id: PartitionId) -> Option<Rc<Replica>> {
+        self.lanes.borrow().values().find_map(|served| served.lane.replica(id))
+    }
+
+    fn serving(&self, id: PartitionId) -> Result<(Rc<DataLane>, Rc<Replica>), ReadError> {
+        let lanes = self.lanes.borrow();
+        let found = lanes.values().find_map(|s| Some((Rc::clone(&s.lane), s.lane.replica(id)?)));
+        let (lane, replica) = found.ok_or(ReadError::UnknownPartition(id))?;
+        match lane.leading() {
+            Some(_) => Ok((lane, replica)),
+            None => Err(ReadError::NotReady),
+        }
+    }
+
+    fn produce(&self, parts: Vec<ProducePart>, reply: Reply<Vec<Result<ProduceDone, ProduceError>>>) {
+        let slots = Slot::of_request(parts.len(), reply);
+        let lanes = self.lanes.borrow();
+        for (part, slot) in parts.into_iter().zip(slots) {
+            match lanes.get(&part.place.lane) {
+                Some(served) => served.proposer.push(part, slot),
+                None => slot.answer(Err(ProduceError::UnknownPartition(part.place.id))),
+            }
+        }
+    }
+
+    async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
+        let remote = self.remote();
+        let mut left = max_bytes;
+        let mut out = Vec::with_capacity(parts.len());
+        for part in parts {
+            let done = match self.serving(part.place.id) {
+                Ok((_, replica)) => read_path::read(&replica, remote.as_ref(), &part, left).await,
+                Err(error) => Err(error),
+            };
+            left = left.saturating_sub(done.as_ref().map_or(0, ReadDone::bytes));
+            out.push(done);
+        }
+        out
+    }
+
+    async fn wait(&self, at: Vec<(PartitionId, Offset)>, timeout: Duration) {
+        let bell = Rc::new(Bell::default());
+        for (id, offset) in at {
+            match self.replica(id) {
+                Some(replica) if replica.high_watermark() <= offset => replica.waiters.register(offset, &bell),
+                _ => return,
+            }
+        }
+        let mut sleep = self.env.tasks.sleep(timeout).fuse();
+        futures::select_biased! {
+            () = bell.heard().fuse() => {}
+            () = sleep => {}
+        }
+    }
+
+    async fn list_offset(&self, id: PartitionId, spec: OffsetSpec) -> Result<Option<ListedOffset>, ReadError> {
+        let (_, replica) = self.serving(id)?;
+        read_path::list_offset(&replica, self.remote().as_ref(), spec).await
+    }
+
+    async fn trim(&self, id: PartitionId, to: Offset) -> Result<Offset, TrimError> {
+        let (lane, replica) = self.serving(id).map_err(|error| match error {
+            ReadError::UnknownPartition(id) => TrimError::UnknownPartition(id),
+            _ => TrimError::Unavailable,
+        })?;
+        let high_watermark = replica.high_watermark();
+        if to > high_watermark {
+            return Err(TrimError::OutOfRange { to, high_watermark });
+        }
+        if to > replica.log_start() {
+            let command = LaneEntry::Command(LaneCommand::Trim { partition: id, to });
+            lane.propose(command).await.map_err(|_| TrimError::Unavailable)?;
+        }
+        Ok(replica.log_start())
+    }
+
+    /// Offsets that a table may take (rule: never ahead of the archive, so that a restore finds none beyond its topic).
+    fn table_bounds(&self, id: PartitionId) -> Result<OffsetRange, ReadError> {
+        let (_, replica) = self.serving(id)?;
+        let end =
+            if replica.config().archived { replica.manifest().archived_end } else { replica.last_stable_offset() };
+        Ok(OffsetRange::new(replica.log_start(), end))
+    }
+
+    /// The state of a partition.
+    #[must_use]
+    pub fn describe(&self, id: PartitionId) -> Option<PartitionStatus> {
+        let (lane, replica) = self.serving(id).ok()?;
+        let bounds = replica.log.bounds();
+        let manifest = replica.manifest();
+        let waiting = bounds.end.since(manifest.archived_end.max(replica.log_start())).unwrap_or_default();
+        let now = self.env.clock.wall();
+        let mut status = PartitionStatus {
+            partition: id.index.0,
+            lane: lane.id.0,
+            shard: self.here.0,
+            leader_epoch: lane.leading().map_or(-1, |term| replica.leader_epoch(term).0),
+            log_start_offset: replica.log_start().get(),
+            local_start_offset: bounds.start.get(),
+            archived_end_offset: manifest.archived_end.get(),
+            high_watermark: bounds.end.get(),
+            last_stable_offset: replica.last_stable_offset().get(),
+            local_bytes: bounds.bytes,
+            archived_bytes: manifest.bytes(),
+            manifest_rows: manifest.rows.len() as u64,
+            archive_lag_records: if replica.config().archived { waiting } else { 0 },
+            archive_lag_ms: if waiting > 0 {
+                u64::try_from(now.since_ms(replica.last_append())).unwrap_or(0)
+            } else {
+                0
+            },
+            archive_stopped: lane.archive().stopped.clone(),
+            quarantined: manifest.quarantined.iter().map(|q| format!("{}: {}", q.offsets, q.reason)).collect(),
+            ..PartitionStatus::default()
+        };
+        drop(manifest);
+        if let Some(extra) = self.extra.borrow().as_ref() {
+            extra.describe(&replica, &mut status);
+        }
+        Some(status)
+    }
+
+    /// Serves what other shards and the side runtime ask, for ever.
+    pub async fn drain(self: Rc<Self>, inbox: Inbox<PartitionRequest>) {
+        while let Some(request) = inbox.recv().await {
+            self.clone().take(request);
+        }
+    }
+
+    fn take(self: Rc<Self>, request: PartitionRequest) {
+        let tasks = self.env.tasks.clone();
+        match request {
+            PartitionRequest::Produce(parts, reply) => self.produce(parts, reply),
+            PartitionRequest::Read { parts, max_bytes, reply } => {
+                tasks.spawn("read", async move { reply.send(self.read(parts, max_bytes).await) });
+            }
+            PartitionRequest::Wait { at, timeout, reply } => {
+                tasks.spawn("wait", async move { reply.send(self.wait(at, timeout).await) });
+            }
+            PartitionRequest::ListOffset(id, spec, reply) => {
+                tasks.spawn("list offset", async move { reply.send(self.list_offset(id, spec).await) });
+            }
+            PartitionRequest::Trim(id, to, reply) => {
+                tasks.spawn("trim", async move { reply.send(self.trim(id, to).await) });
+            }
+            PartitionRequest::Describe(id, reply) => reply.send(self.describe(id)),
+            PartitionRequest::TableBounds(id, reply) => reply.send(self.table_bounds(id)),
+        }
+    }
+}
+
+/// The shard as the router's local side.
+#[derive(Clone, Debug)]
+pub struct Local(pub Rc<PartitionShard>);
+
+impl Serve for Local {
+    fn serve(&self, request: PartitionRequest) {
+        Rc::clone(&self.0).take(request);
+    }
+}
+
+/// The shard's data lanes as the checkpoint's source. The controller's lane is added by the node.
+impl CheckpointSource for PartitionShard {
+    fn lane(&self, id: LaneId) -> Option<LaneCheckpoint> {
+        let lane = self.lane(id)?;
+        Some(LaneCheckpoint { applied: lane.applied()?, state: lane.encode() })
+    }
+
+    fn partition(&self, id: PartitionId) -> Option<PartitionCheckpoint> {
+        let replica = self.replica(id)?;
+        let applied = self.lane(replica.lane)?.applied()?;
+        Some(PartitionCheckpoint { as_of: (replica.lane, applied.index), state: replica.encode() })
+    }
+
+    fn checkpointed(&self, id: LaneId, applied: EntryId) {
+        if let Some(lane) = self.lane(id)
+            && let Some(raft) = lane.raft()
+        {
+            raft.purge(applied);
+        }
+    }
+}
