@@ -1,0 +1,154 @@
+//! The controller's lane: its state machine over Raft. Shard-local, on shard 0 alone.
+
+use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tidewater_storage::engine::{Engine, LaneCheckpoint};
+use tidewater_storage::journal::Payload;
+use tidewater_storage::model::{EntryId, LaneId, Term};
+
+use super::command::Command;
+use super::state::{ControllerState, Verdict};
+use crate::partition::codec::{Reader, Writer};
+use crate::partition::event::Bell;
+use crate::raft::{Answer, Apply, Lane, ProposeError};
+
+/// State machine and Raft group of lane 0.
+pub struct ControllerLane {
+    engine: Engine,
+    state: RefCell<ControllerState>,
+    applied: Cell<Option<EntryId>>,
+    leading: Cell<Option<Term>>,
+    raft: OnceCell<Lane>,
+    /// Rung when leadership changes.
+    pub leadership_bell: Rc<Bell>,
+}
+
+impl fmt::Debug for ControllerLane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ControllerLane(revision {})", self.state.borrow().revision)
+    }
+}
+
+/// The controller's checkpoint cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the controller's checkpoint is malformed or of a newer version")]
+pub struct BadControllerBlob;
+
+impl ControllerLane {
+    /// As the checkpoint held it; an empty blob is a new cluster. Also gives Raft's membership blob.
+    ///
+    /// # Errors
+    /// The blob is malformed.
+    pub fn recover(
+        engine: Engine,
+        applied: Option<EntryId>,
+        blob: &Bytes,
+    ) -> Result<(Self, Option<Bytes>), BadControllerBlob> {
+        let (state, membership) = if blob.is_empty() {
+            (ControllerState::default(), None)
+        } else {
+            let mut from = Reader::new(blob);
+            let version = from.u8().filter(|v| *v == 1);
+            let membership = version.and_then(|_| from.blob()).map(Bytes::copy_from_slice).ok_or(BadControllerBlob)?;
+            let state = from.blob().and_then(ControllerState::decode).ok_or(BadControllerBlob)?;
+            (state, Some(membership).filter(|m| !m.is_empty()))
+        };
+        let lane = Self {
+            engine,
+            state: RefCell::new(state),
+            applied: Cell::new(applied),
+            leading: Cell::new(None),
+            raft: OnceCell::new(),
+            leadership_bell: Rc::default(),
+        };
+        Ok((lane, membership))
+    }
+
+    /// Gives the lane its Raft group; once, before anything is proposed.
+    pub fn attach(&self, raft: Lane) {
+        let _ = self.raft.set(raft);
+    }
+
+    /// Its Raft group.
+    #[must_use]
+    pub fn raft(&self) -> Option<&Lane> {
+        self.raft.get()
+    }
+
+    /// The applied state.
+    #[must_use]
+    pub fn state(&self) -> Ref<'_, ControllerState> {
+        self.state.borrow()
+    }
+
+    /// Does this replica lead and serve?
+    #[must_use]
+    pub fn leading(&self) -> Option<Term> {
+        self.leading.get()
+    }
+
+    /// Proposes a command and waits until it is applied.
+    ///
+    /// # Errors
+    /// It was not committed, or it is not known whether it was.
+    pub async fn propose(&self, command: &Command) -> Result<Verdict, ProposeError> {
+        let raft = self.raft.get().ok_or(ProposeError::Shutdown)?;
+        let (_, answer) = raft.propose(command.encode()).await?;
+        Ok(answer.take::<Verdict>().unwrap_or(Verdict::Stale))
+    }
+
+    /// For the checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<LaneCheckpoint> {
+        Some(LaneCheckpoint { applied: self.applied.get()?, state: self.encode() })
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut out = Writer::default();
+        out.u8(1);
+        out.blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
+        out.blob(&self.state.borrow().encode());
+        out.finish()
+    }
+}
+
+impl Apply for ControllerLane {
+    fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
+        let verdict = match Command::decode(payload) {
+            Some(command) => self.state.borrow_mut().apply(command),
+            None => {
+                tracing::error!(entry = %id, "an entry of the controller's lane was refused: written by a newer version?");
+                Verdict::Stale
+            }
+        };
+        self.applied.set(Some(id));
+        self.engine.touch_lane(LaneId::CONTROLLER);
+        Answer::of(verdict)
+    }
+
+    fn applied_blank(&self, id: EntryId) {
+        self.applied.set(Some(id));
+        self.engine.touch_lane(LaneId::CONTROLLER);
+    }
+
+    fn leading(&self, term: Term, _ready_at: EntryId) {
+        self.leading.set(Some(term));
+        self.leadership_bell.ring();
+    }
+
+    fn following(&self, _term: Term) {
+        self.leading.set(None);
+        self.leadership_bell.ring();
+    }
+
+    fn snapshot(&self) -> Bytes {
+        self.encode()
+    }
+
+    fn install(&self, _at: EntryId, _state: Bytes) {
+        // One voter never installs: there is nobody to send it a snapshot.
+    }
+}

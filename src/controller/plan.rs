@@ -1,0 +1,271 @@
+//! Requests about topics → commands: pure checks against the state, with words for people.
+
+use std::collections::BTreeMap;
+
+use tidewater_storage::model::{LaneId, NodeId, TopicId, TopicName};
+use uuid::Uuid;
+
+use super::client::{ConfigChange, ConfigOp, TopicError, TopicSpec};
+use super::command::Command;
+use super::state::{ControllerState, data_lanes};
+use crate::config::topic::{self, Shape};
+use crate::limits::PARTITIONS_PER_TOPIC_MAX;
+
+/// What a plan needs to know beside the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// This broker.
+    pub broker: NodeId,
+    /// Its shards.
+    pub shards: u16,
+    /// `num.partitions`.
+    pub num_partitions: u32,
+}
+
+/// Checks a topic that shall be made.
+///
+/// # Errors
+/// Why it cannot be.
+pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: TopicId) -> Result<Command, TopicError> {
+    let name = TopicName::new(&spec.name).map_err(|e| TopicError::InvalidName(format!("{:?}: {e}", spec.name)))?;
+    if let Some(other) = state.topics.keys().find(|other| collides(other, &name)) {
+        if *other == name {
+            return Err(TopicError::Exists(spec.name.clone()));
+        }
+        return Err(TopicError::InvalidName(format!(
+            "topic {name} collides with {other}: '.' and '_' are the same in metric and table names"
+        )));
+    }
+    if name.is_internal() && !spec.internal {
+        return Err(TopicError::InvalidName(format!("topic {name} is the broker's own and is made when it is needed")));
+    }
+    if !matches!(spec.replication_factor, -1 | 1) {
+        return Err(TopicError::InvalidReplicationFactor(spec.replication_factor));
+    }
+    let partitions = partitions_of(context, spec)?;
+    let mut overrides = BTreeMap::new();
+    for (key, value) in &spec.configs {
+        if let Some(value) = value {
+            check_setting(key, value)?;
+            overrides.insert(key.clone(), value.clone());
+        }
+    }
+    let lanes = place(context, id, 0, partitions);
+    Ok(Command::CreateTopic { name, id, lanes, overrides })
+}
+
+fn partitions_of(context: Context, spec: &TopicSpec) -> Result<u32, TopicError> {
+    if !spec.assignments.is_empty() {
+        return assigned(context, &spec.assignments, 0);
+    }
+    let wanted = spec.partitions.unwrap_or(i32::try_from(context.num_partitions).unwrap_or(i32::MAX));
+    in_range(wanted)
+}
+
+fn in_range(partitions: i32) -> Result<u32, TopicError> {
+    u32::try_from(partitions).ok().filter(|n| *n > 0 && partitions <= PARTITIONS_PER_TOPIC_MAX).ok_or_else(|| {
+        TopicError::InvalidPartitions(format!("{partitions} partitions: use 1 to {PARTITIONS_PER_TOPIC_MAX}"))
+    })
+}
+
+/// A client's own placement: possible only onto this broker, numbered from `first` without holes.
+fn assigned(context: Context, assignments: &[(i32, Vec<i32>)], first: usize) -> Result<u32, TopicError> {
+    let mut indexes: Vec<i32> = assignments.iter().map(|(index, _)| *index).collect();
+    indexes.sort_unstable();
+    if indexes.iter().enumerate().any(|(n, index)| usize::try_from(*index) != Ok(first + n)) {
+        return Err(TopicError::InvalidAssignment(format!("partitions must be numbered from {first} without holes")));
+    }
+    if assignments.iter().any(|(_, brokers)| *brokers != [context.broker.0]) {
+        return Err(TopicError::InvalidAssignment(format!(
+            "every partition must be placed on broker {}, the only one",
+            context.broker
+        )));
+    }
+    in_range(i32::try_from(assignments.len()).unwrap_or(i32::MAX))
+}
+
+/// Topic names that would be one in metric and table names.
+fn collides(a: &TopicName, b: &TopicName) -> bool {
+    a.as_str().len() == b.as_str().len() && a.as_str().replace('.', "_") == b.as_str().replace('.', "_")
+}
+
+/// Lanes for partitions `[first, total)`: round the data lanes from a place the topic id decides, so that many topics
+/// of one partition spread.
+#[must_use]
+pub fn place(context: Context, id: TopicId, first: u32, total: u32) -> Vec<LaneId> {
+    let lanes: Vec<LaneId> = data_lanes(context.shards).collect();
+    let start = id.0.as_u128() % (lanes.len().max(1) as u128);
+    (first..total).filter_map(|n| lanes.get((start as usize + n as usize) % lanes.len().max(1)).copied()).collect()
+}
+
+/// Checks more partitions for a topic.
+///
+/// # Errors
+/// Why not.
+pub fn add_partitions(
+    state: &ControllerState,
+    context: Context,
+    topic: &str,
+    total: i32,
+) -> Result<Command, TopicError> {
+    let (name, record) = state.topics.get_key_value(topic).ok_or_else(|| TopicError::Unknown(topic.to_owned()))?;
+    let from = u32::try_from(record.lanes.len()).unwrap_or(u32::MAX);
+    let total = in_range(total)?;
+    if total <= from {
+        return Err(TopicError::InvalidPartitions(format!(
+            "topic {name} has {from} partitions; the number can only grow, and {total} is not more"
+        )));
+    }
+    Ok(Command::AddPartitions { name: name.clone(), from, lanes: place(context, record.id, from, total) })
+}
+
+/// Checks changes of a topic's settings, all or none.
+///
+/// # Errors
+/// Why not.
+pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Result<Command, TopicError> {
+    let (name, record) = state.topics.get_key_value(topic).ok_or_else(|| TopicError::Unknown(topic.to_owned()))?;
+    let mut overrides = record.overrides.clone();
+    for ConfigOp { key, change } in ops {
+        match change {
+            ConfigChange::Set(value) => {
+                check_setting(key, value)?;
+                overrides.insert(key.clone(), value.clone());
+            }
+            ConfigChange::Delete => {
+                known(key)?;
+                overrides.remove(key);
+            }
+            ConfigChange::Append(value) | ConfigChange::Subtract(value) => {
+                let row = known(key)?;
+                if !matches!(row.shape, Shape::List(_)) {
+                    return Err(TopicError::InvalidConfig(format!("{key} is not a list: set it instead")));
+                }
+                let add = matches!(change, ConfigChange::Append(_));
+                let list = edit_list(overrides.get(key).map_or(row.default, String::as_str), value, add);
+                check_setting(key, &list)?;
+                overrides.insert(key.clone(), list);
+            }
+        }
+    }
+    let was_on = record.overrides.get("remote.storage.enable").is_none_or(|v| v == "true");
+    let is_on = overrides.get("remote.storage.enable").is_none_or(|v| v == "true");
+    if was_on && !is_on {
+        return Err(TopicError::InvalidConfig(
+            "remote.storage.enable=false is refused: switching it off again would strand what is in the bucket; delete the topic instead".into(),
+        ));
+    }
+    Ok(Command::Configure { name: name.clone(), overrides })
+}
+
+fn known(key: &str) -> Result<&'static topic::Setting, TopicError> {
+    topic::setting(key).ok_or_else(|| TopicError::InvalidConfig(format!("unknown topic setting {key}")))
+}
+
+fn check_setting(key: &str, value: &str) -> Result<(), TopicError> {
+    topic::check(key, value).map_err(|e| TopicError::InvalidConfig(e.to_string()))
+}
+
+fn edit_list(held: &str, change: &str, add: bool) -> String {
+    let mut words: Vec<&str> = held.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
+    for word in change.split(',').map(str::trim) {
+        words.retain(|held| *held != word);
+        if add {
+            words.push(word);
+        }
+    }
+    words.join(",")
+}
+
+/// Checks the end of a topic.
+///
+/// # Errors
+/// There is none of that name, or it is the broker's own.
+pub fn delete(state: &ControllerState, name: &TopicName) -> Result<Command, TopicError> {
+    let record = state.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_string()))?;
+    if name.is_internal() {
+        return Err(TopicError::InvalidRequest(format!("topic {name} is the broker's own and cannot be deleted")));
+    }
+    Ok(Command::DeleteTopic { name: name.clone(), id: record.id })
+}
+
+/// The command a new cluster begins with.
+#[must_use]
+pub fn genesis(cluster: Uuid) -> Command {
+    Command::Genesis { cluster }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTEXT: Context = Context { broker: NodeId(1), shards: 2, num_partitions: 3 };
+
+    fn spec(name: &str) -> TopicSpec {
+        TopicSpec {
+            name: name.into(),
+            partitions: None,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+            validate_only: false,
+            internal: false,
+        }
+    }
+
+    fn with_topic(name: &str) -> ControllerState {
+        let mut state = ControllerState::default();
+        let command = create(&state, CONTEXT, &spec(name), TopicId(Uuid::from_u128(1))).expect("planned");
+        state.apply(command);
+        state
+    }
+
+    #[test]
+    fn partitions_go_round_the_lanes() {
+        let state = with_topic("orders");
+        let lanes = &state.topics.values().next().expect("one").lanes;
+        assert_eq!(lanes, &[LaneId(2), LaneId(1), LaneId(2)]);
+    }
+
+    #[test]
+    fn bad_topics_are_refused_with_a_reason() {
+        let state = with_topic("a.b");
+        let id = TopicId::default();
+        let refused = |spec: TopicSpec| create(&state, CONTEXT, &spec, id).expect_err("refused");
+        assert!(matches!(refused(spec("a.b")), TopicError::Exists(_)));
+        assert!(matches!(refused(spec("a_b")), TopicError::InvalidName(_)));
+        assert!(matches!(refused(spec("__consumer_offsets")), TopicError::InvalidName(_)));
+        assert!(matches!(refused(spec("sp ace")), TopicError::InvalidName(_)));
+        let many = TopicSpec { partitions: Some(0), ..spec("x") };
+        assert!(matches!(refused(many), TopicError::InvalidPartitions(_)));
+        let replicated = TopicSpec { replication_factor: 3, ..spec("x") };
+        assert!(matches!(refused(replicated), TopicError::InvalidReplicationFactor(3)));
+        let elsewhere = TopicSpec { assignments: vec![(0, vec![2])], ..spec("x") };
+        assert!(matches!(refused(elsewhere), TopicError::InvalidAssignment(_)));
+        let compacted = TopicSpec { configs: vec![("cleanup.policy".into(), Some("compact".into()))], ..spec("x") };
+        assert!(matches!(refused(compacted), TopicError::InvalidConfig(_)));
+    }
+
+    #[test]
+    fn partitions_only_grow() {
+        let state = with_topic("orders");
+        assert!(add_partitions(&state, CONTEXT, "orders", 3).is_err());
+        match add_partitions(&state, CONTEXT, "orders", 5) {
+            Ok(Command::AddPartitions { from: 3, lanes, .. }) => assert_eq!(lanes, [LaneId(1), LaneId(2)]),
+            other => assert!(false, "{other:?}"),
+        }
+    }
+
+    #[test]
+    fn settings_change_all_or_none() {
+        let state = with_topic("orders");
+        let set = |key: &str, value: &str| ConfigOp { key: key.into(), change: ConfigChange::Set(value.into()) };
+        let bad = [set("retention.ms", "5"), set("retention.bytes", "many")];
+        assert!(configure(&state, "orders", &bad).is_err());
+        assert!(configure(&state, "orders", &[set("remote.storage.enable", "false")]).is_err());
+        match configure(&state, "orders", &[set("iceberg.mode", "key_value")]) {
+            Ok(Command::Configure { overrides, .. }) => assert_eq!(overrides["iceberg.mode"], "key_value"),
+            other => assert!(false, "{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The cluster's state and the pure transition that a committed command makes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidewater_storage::model::{
+    Incarnation, LaneId, LeaderEpoch, PartitionId, PartitionIndex, ProducerId, ShardId, Term, TopicId, TopicName,
+};
+use uuid::Uuid;
+
+use super::command::Command;
+use super::image::{BrokerImage, ClusterImage, PartitionImage, TopicImage};
+use crate::config::topic::TopicConfig;
+
+/// Everything the controller knows. A *message*; equal on every replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerState {
+    /// The cluster's id; nil before genesis.
+    pub cluster: Uuid,
+    /// Topics by name.
+    pub topics: BTreeMap<TopicName, TopicRecord>,
+    /// First producer id never given out.
+    pub next_producer_id: i64,
+    /// Grows with every change.
+    pub revision: u64,
+}
+
+/// A topic as the controller keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicRecord {
+    /// Its id.
+    pub id: TopicId,
+    /// The lane of each partition, by number.
+    pub lanes: Vec<LaneId>,
+    /// Settings that were given.
+    pub overrides: BTreeMap<String, String>,
+}
+
+/// What a command came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It took effect.
+    Done,
+    /// State had moved on since it was planned: plan again.
+    Stale,
+    /// Producer ids from here on are the proposer's.
+    ProducerIds(ProducerId),
+}
+
+/// What the image needs beside the state: this broker and where lanes live.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// This broker.
+    pub broker: BrokerImage,
+    /// How many shards it has.
+    pub shards: u16,
+    /// The terms in which this broker leads its lanes.
+    pub terms: BTreeMap<LaneId, Term>,
+}
+
+impl ControllerState {
+    /// Applies a command.
+    pub fn apply(&mut self, command: Command) -> Verdict {
+        let verdict = self.change(command);
+        if verdict != Verdict::Stale {
+            self.revision += 1;
+        }
+        verdict
+    }
+
+    fn change(&mut self, command: Command) -> Verdict {
+        match command {
+            Command::Genesis { cluster } if self.cluster.is_nil() => self.cluster = cluster,
+            Command::CreateTopic { name, id, lanes, overrides } if !self.topics.contains_key(&name) => {
+                self.topics.insert(name, TopicRecord { id, lanes, overrides });
+            }
+            Command::DeleteTopic { name, id } if self.topics.get(&name).is_some_and(|t| t.id == id) => {
+                self.topics.remove(&name);
+            }
+            Command::AddPartitions { name, from, lanes } => match self.topics.get_mut(&name) {
+                Some(topic) if topic.lanes.len() == from as usize => topic.lanes.extend(lanes),
+                _ => return Verdict::Stale,
+            },
+            Command::Configure { name, overrides } => match self.topics.get_mut(&name) {
+                Some(topic) => topic.overrides = overrides,
+                None => return Verdict::Stale,
+            },
+            Command::TakeProducerIds { count } => {
+                let first = self.next_producer_id;
+                self.next_producer_id = first.saturating_add(i64::from(count));
+                return Verdict::ProducerIds(ProducerId(first));
+            }
+            Command::Genesis { .. } | Command::CreateTopic { .. } | Command::DeleteTopic { .. } => {
+                return Verdict::Stale;
+            }
+        }
+        Verdict::Done
+    }
+
+    /// For the checkpoint.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        // Serialising plain maps and numbers into memory cannot fail.
+        Bytes::from(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// The inverse of [`ControllerState::encode`].
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// The cluster as shards and clients see it.
+    #[must_use]
+    pub fn image(&self, around: &Surroundings) -> ClusterImage {
+        let topics: BTreeMap<_, _> =
+            self.topics.iter().map(|(name, record)| (name.clone(), Arc::new(record.image(name, around)))).collect();
+        let names: HashMap<_, _> = topics.values().map(|topic| (topic.id, topic.name.clone())).collect();
+        ClusterImage {
+            cluster_id: kafka_id(self.cluster),
+            cluster_name: around.cluster_name.clone(),
+            broker: around.broker.clone(),
+            topics,
+            names,
+            revision: self.revision,
+        }
+    }
+}
+
+impl TopicRecord {
+    fn image(&self, name: &TopicName, around: &Surroundings) -> TopicImage {
+        let partition = |(n, lane): (usize, &LaneId)| PartitionImage {
+            id: PartitionId {
+                topic: self.id,
+                index: PartitionIndex(i32::try_from(n).unwrap_or(i32::MAX)),
+                incarnation: Incarnation(0),
+            },
+            lane: *lane,
+            shard: shard_of(*lane, around.shards),
+            leader_epoch: LeaderEpoch(
+                around.terms.get(lane).map_or(0, |term| i32::try_from(term.0).unwrap_or(i32::MAX)),
+            ),
+        };
+        TopicImage {
+            id: self.id,
+            name: name.clone(),
+            partitions: self.lanes.iter().enumerate().map(partition).collect(),
+            config: Arc::new(TopicConfig::resolve(&self.overrides)),
+            overrides: self.overrides.clone(),
+        }
+    }
+}
+
+/// The shard that runs a lane: lane 0 is the controller's on shard 0, data lanes 1… go round.
+#[must_use]
+pub fn shard_of(lane: LaneId, shards: u16) -> ShardId {
+    let n = lane.0.saturating_sub(1) % u32::from(shards.max(1));
+    ShardId(u16::try_from(n).unwrap_or_default())
+}
+
+/// The data lanes of a broker: one per shard.
+pub fn data_lanes(shards: u16) -> impl Iterator<Item = LaneId> {
+    (1..=u32::from(shards)).map(LaneId)
+}
+
+/// A uuid as Kafka prints ids: 22 characters of URL-safe base64 without padding.
+#[must_use]
+pub fn kafka_id(id: Uuid) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = id.as_u128();
+    (0..22)
+        .map(|n| {
+            // 22 × 6 = 132 bits: the last character carries the low two bits, shifted up.
+            let six = if n < 21 { bits >> (122 - 6 * n) } else { bits << 4 };
+            char::from(ALPHABET[(six & 0x3f) as usize])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(name: &str, id: u128) -> Command {
+        Command::CreateTopic {
+            name: TopicName::new(name).expect("legal"),
+            id: TopicId(Uuid::from_u128(id)),
+            lanes: vec![LaneId(1), LaneId(2)],
+            overrides: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_topic_is_made_once_and_deleted_by_id() {
+        let mut state = ControllerState::default();
+        assert_eq!(state.apply(create("a", 1)), Verdict::Done);
+        assert_eq!(state.apply(create("a", 2)), Verdict::Stale);
+        let delete =
+            |id| Command::DeleteTopic { name: TopicName::new("a").expect("legal"), id: TopicId(Uuid::from_u128(id)) };
+        assert_eq!(state.apply(delete(2)), Verdict::Stale);
+        assert_eq!(state.apply(delete(1)), Verdict::Done);
+        assert_eq!((state.revision, state.topics.len()), (2, 0));
+    }
+
+    #[test]
+    fn producer_ids_are_never_given_twice() {
+        let mut state = ControllerState::default();
+        assert_eq!(state.apply(Command::TakeProducerIds { count: 10 }), Verdict::ProducerIds(ProducerId(0)));
+        assert_eq!(state.apply(Command::TakeProducerIds { count: 10 }), Verdict::ProducerIds(ProducerId(10)));
+    }
+
+    #[test]
+    fn state_round_trips_and_ids_print_as_kafkas() {
+        let mut state = ControllerState::default();
+        state.apply(create("a", 1));
+        assert_eq!(ControllerState::decode(&state.encode()), Some(state));
+        assert_eq!(kafka_id(Uuid::nil()), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(kafka_id(Uuid::from_u128(u128::MAX)), "_____________________w");
+    }
+
+    #[test]
+    fn lanes_go_round_the_shards() {
+        let shards: Vec<_> = data_lanes(3).map(|lane| shard_of(lane, 3).0).collect();
+        assert_eq!(shards, [0, 1, 2]);
+        assert_eq!(shard_of(LaneId::CONTROLLER, 3), ShardId(0));
+    }
+}
