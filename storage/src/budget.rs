@@ -1,0 +1,231 @@
+//! The disk budget (`--disk-bytes`): who uses how much, and what may still be admitted. *Node-wide*: one for all shards,
+//! the chunk cache and a directory bucket; numbers are atomics, so accounts are *messages*.
+//!
+//! A write is admitted before it is proposed (`journal.md` rule 5), for all it will take: journal and segment. The last
+//! part of the budget is a reserve that admissions never touch: votes, commands, purges and checkpoints go on there, so
+//! that a full disk can be freed. Accounts are never refused anything themselves: what is in them is a fact.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Share of the budget kept as reserve, and its bounds. A checkpoint of a shard and a few journal files fit in 64 MiB.
+const RESERVE_DIVISOR: u64 = 20;
+const RESERVE_BYTES_MAX: u64 = 1 << 30;
+
+/// What uses the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(usize)]
+pub enum DiskUse {
+    /// Journal files, recycled ones included.
+    Journal,
+    /// Segment files.
+    Segments,
+    /// Checkpoint pages and roots.
+    Checkpoint,
+    /// The remote reader's chunk cache.
+    Cache,
+    /// A bucket that is a directory on this disk.
+    Bucket,
+}
+
+const USES: usize = 5;
+
+/// Bytes used, by whom. A *message*.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Journal files.
+    pub journal: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Checkpoint files.
+    pub checkpoint: u64,
+    /// Chunk cache.
+    pub cache: u64,
+    /// Directory bucket.
+    pub bucket: u64,
+    /// Admitted and not yet written.
+    pub admitted: u64,
+    /// The budget; `u64::MAX` when there is none.
+    pub limit: u64,
+    /// Part of it that admissions never touch.
+    pub reserve: u64,
+}
+
+impl DiskUsage {
+    /// Everything used or promised.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let used = [self.journal, self.segments, self.checkpoint, self.cache, self.bucket, self.admitted];
+        used.iter().fold(0, |sum, used| sum.saturating_add(*used))
+    }
+
+    /// What may still be admitted.
+    #[must_use]
+    pub fn admissible(&self) -> u64 {
+        self.limit.saturating_sub(self.reserve).saturating_sub(self.total())
+    }
+}
+
+/// No room for a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "disk budget is used up: {wanted} bytes wanted, {admissible} left of {limit} (journal {journal}, segments {segments}, \
+     cache {cache}, bucket {bucket}); shorten retention or raise --disk-bytes",
+    journal = usage.journal, segments = usage.segments, cache = usage.cache, bucket = usage.bucket,
+    limit = usage.limit, admissible = usage.admissible()
+)]
+pub struct DiskFull {
+    /// Bytes asked for.
+    pub wanted: u64,
+    /// Who uses what.
+    pub usage: DiskUsage,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limit: u64,
+    reserve: u64,
+    used: [AtomicU64; USES],
+    admitted: AtomicU64,
+}
+
+/// The budget. Clones share it.
+#[derive(Clone)]
+pub struct DiskBudget {
+    shared: Arc<Shared>,
+}
+
+impl DiskBudget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        let reserve = if limit == u64::MAX { 0 } else { (limit / RESERVE_DIVISOR).min(RESERVE_BYTES_MAX) };
+        Self { shared: Arc::new(Shared { limit, reserve, used: Default::default(), admitted: AtomicU64::new(0) }) }
+    }
+
+    /// No limit: only counts.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::new(u64::MAX)
+    }
+
+    /// An account for one use; several may have the same.
+    #[must_use]
+    pub fn account(&self, of: DiskUse) -> DiskAccount {
+        DiskAccount { shared: self.shared.clone(), of }
+    }
+
+    /// Promises room for `bytes` until the admission is dropped, which is when they are in an account.
+    ///
+    /// # Errors
+    /// [`DiskFull`] when they do not fit beside the reserve.
+    pub fn admit(&self, bytes: u64) -> Result<Admission, DiskFull> {
+        self.shared.admitted.fetch_add(bytes, Ordering::Relaxed);
+        let admission = Admission { shared: self.shared.clone(), bytes };
+        let usage = self.usage();
+        if usage.total() > usage.limit.saturating_sub(usage.reserve) {
+            drop(admission);
+            return Err(DiskFull { wanted: bytes, usage: self.usage() });
+        }
+        Ok(admission)
+    }
+
+    /// Who uses what now.
+    #[must_use]
+    pub fn usage(&self) -> DiskUsage {
+        let used = |of: DiskUse| self.shared.used.get(of as usize).map_or(0, |used| used.load(Ordering::Relaxed));
+        DiskUsage {
+            journal: used(DiskUse::Journal),
+            segments: used(DiskUse::Segments),
+            checkpoint: used(DiskUse::Checkpoint),
+            cache: used(DiskUse::Cache),
+            bucket: used(DiskUse::Bucket),
+            admitted: self.shared.admitted.load(Ordering::Relaxed),
+            limit: self.shared.limit,
+            reserve: self.shared.reserve,
+        }
+    }
+}
+
+impl fmt::Debug for DiskBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskBudget").field("usage", &self.usage()).finish()
+    }
+}
+
+/// Bytes of one use. Clones share it.
+#[derive(Clone)]
+pub struct DiskAccount {
+    shared: Arc<Shared>,
+    of: DiskUse,
+}
+
+impl DiskAccount {
+    /// So much more is used.
+    pub fn add(&self, bytes: u64) {
+        if let Some(used) = self.shared.used.get(self.of as usize) {
+            used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// So much less.
+    pub fn remove(&self, bytes: u64) {
+        if let Some(used) = self.shared.used.get(self.of as usize) {
+            let less = |used: u64| Some(used.saturating_sub(bytes));
+            let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+    }
+
+    /// Moves from one measured amount to another.
+    pub fn change(&self, before: u64, now: u64) {
+        self.add(now.saturating_sub(before));
+        self.remove(before.saturating_sub(now));
+    }
+}
+
+impl fmt::Debug for DiskAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DiskAccount").field(&self.of).finish()
+    }
+}
+
+/// Room promised. Given back when dropped.
+#[derive(Debug)]
+pub struct Admission {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.shared.admitted.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_before_the_reserve_and_says_why() {
+        let budget = DiskBudget::new(2000);
+        let segments = budget.account(DiskUse::Segments);
+        segments.add(1500);
+        let held = budget.admit(300).expect("fits");
+        let full = budget.admit(200).expect_err("the last 100 are reserve");
+        assert_eq!((full.wanted, full.usage.segments, full.usage.admissible()), (200, 1500, 100));
+        assert!(full.to_string().contains("raise --disk-bytes"), "{full}");
+        drop(held);
+        assert!(budget.admit(200).is_ok());
+        segments.remove(5000);
+        assert_eq!(budget.usage().total(), 0);
+    }
+
+    #[test]
+    fn no_limit_refuses_nothing() {
+        let budget = DiskBudget::unlimited();
+        budget.account(DiskUse::Bucket).add(u64::MAX / 2);
+        assert!(budget.admit(1 << 60).is_ok());
+    }
+}

@@ -1,0 +1,88 @@
+//! What can be wrong with a checkpoint.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why bytes are not a root or not a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// They end too early or hold too much.
+    #[error("wrong length")]
+    Length,
+    /// Something else is there.
+    #[error("begins with {found:#010x}, expected {expected:#010x}")]
+    Magic {
+        /// What a root or page begins with.
+        expected: u32,
+        /// What was there.
+        found: u32,
+    },
+    /// Written by a newer version.
+    #[error("has version {0}; this version reads 1")]
+    Version(u16),
+    /// Damaged, or another page.
+    #[error("checksum is {found:#010x}, expected {expected:#010x}")]
+    Crc {
+        /// As recorded.
+        expected: u32,
+        /// Of the bytes.
+        found: u32,
+    },
+    /// A field that makes no sense.
+    #[error("field {0} makes no sense")]
+    Field(&'static str),
+}
+
+impl From<bytes::TryGetError> for FormatError {
+    fn from(_: bytes::TryGetError) -> Self {
+        Self::Length
+    }
+}
+
+/// Why a checkpoint cannot be opened or made.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Neither slot holds a root though the store was made once.
+    #[error(
+        "{dir}: no valid checkpoint root (slot 0: {first}; slot 1: {second}); the shard's state is lost, \
+         restore it from a replica or the bucket"
+    )]
+    NoRoot {
+        /// Where.
+        dir: PathBuf,
+        /// What is wrong with slot 0.
+        first: FormatError,
+        /// What is wrong with slot 1.
+        second: FormatError,
+    },
+    /// A page the root names is not there.
+    #[error("{file}: page of bucket {bucket} at block {block}: {source}; restore the shard from a replica or the bucket")]
+    Page {
+        /// Which file.
+        file: PathBuf,
+        /// Which bucket.
+        bucket: u32,
+        /// Where.
+        block: u64,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// The disk.
+    #[error("{file}: {source}")]
+    Io {
+        /// Which file.
+        file: PathBuf,
+        /// The system's error.
+        source: io::Error,
+        /// A failed sync is never retried: the process must end and recover.
+        sync: bool,
+    },
+}
+
+impl CheckpointError {
+    /// May it be tried again later? Only when the disk is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, sync: false, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+}

@@ -1,0 +1,111 @@
+//! The root: a generation and where the page of every bucket lies. Mirrors `FORMAT.md`, "Checkpoint". Big-endian.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::error::FormatError;
+use crate::segment::{BLOCK, block_ceil};
+
+/// First bytes of a root: "TWCR".
+pub const MAGIC: u32 = 0x5457_4352;
+/// Version written, and the only one read.
+pub const VERSION: u16 = 1;
+/// Bytes before the page references: magic, version, flags, generation, records' bytes, bucket count.
+pub const HEADER_LEN: usize = 4 + 2 + 2 + 8 + 8 + 4;
+/// Bytes of one page reference.
+pub const PAGE_REF_LEN: usize = 16;
+/// More buckets than this are damage.
+pub const BUCKETS_MAX: usize = 1 << 20;
+
+/// Where a bucket's page lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageRef {
+    /// First block of 4 KiB in the page file.
+    pub block: u64,
+    /// Bytes; 0 for an empty bucket, which has no page.
+    pub len: u32,
+    /// crc32c of those bytes.
+    pub crc: u32,
+}
+
+impl PageRef {
+    /// Blocks it takes.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        block_ceil(u64::from(self.len)) / BLOCK
+    }
+}
+
+/// Names the pages of one generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// One more with each commit.
+    pub generation: u64,
+    /// Bytes of all records together, by which the number of buckets is chosen.
+    pub bytes: u64,
+    /// One per bucket, a power of two of them.
+    pub pages: Vec<PageRef>,
+}
+
+impl Root {
+    /// Nothing in it.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { generation: 0, bytes: 0, pages: vec![PageRef::default()] }
+    }
+
+    /// Its bytes, checksum at the end.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_LEN + self.pages.len() * PAGE_REF_LEN + 4);
+        out.put_u32(MAGIC);
+        out.put_u16(VERSION);
+        out.put_u16(0);
+        out.put_u64(self.generation);
+        out.put_u64(self.bytes);
+        out.put_u32(u32::try_from(self.pages.len()).unwrap_or(u32::MAX));
+        for page in &self.pages {
+            out.put_u64(page.block);
+            out.put_u32(page.len);
+            out.put_u32(page.crc);
+        }
+        let crc = crc32c::crc32c(&out);
+        out.put_u32(crc);
+        out
+    }
+
+    /// Reads a slot, which may hold anything after the root.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(slot: &Bytes) -> Result<Self, FormatError> {
+        let mut bytes = slot.clone();
+        let (magic, version) = (bytes.try_get_u32()?, bytes.try_get_u16()?);
+        if magic != MAGIC {
+            return Err(FormatError::Magic { expected: MAGIC, found: magic });
+        }
+        if version != VERSION {
+            return Err(FormatError::Version(version));
+        }
+        bytes.try_get_u16()?;
+        let (generation, total, count) = (bytes.try_get_u64()?, bytes.try_get_u64()?, bytes.try_get_u32()? as usize);
+        if !count.is_power_of_two() || count > BUCKETS_MAX {
+            return Err(FormatError::Field("bucket count"));
+        }
+        let len = HEADER_LEN + count * PAGE_REF_LEN;
+        let covered = slot.get(..len).ok_or(FormatError::Length)?;
+        let mut trailer = slot.slice(len..);
+        let (expected, found) = (trailer.try_get_u32()?, crc32c::crc32c(covered));
+        if expected != found {
+            return Err(FormatError::Crc { expected, found });
+        }
+        let mut pages = Vec::with_capacity(count);
+        for _ in 0..count {
+            let page = PageRef { block: bytes.try_get_u64()?, len: bytes.try_get_u32()?, crc: bytes.try_get_u32()? };
+            if page.block > u64::MAX / BLOCK / 2 {
+                return Err(FormatError::Field("page block"));
+            }
+            pages.push(page);
+        }
+        Ok(Self { generation, bytes: total, pages })
+    }
+}

@@ -1,0 +1,265 @@
+//! The store: opening, reading everything once, committing changes. See the header of `checkpoint`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::error::{CheckpointError, FormatError};
+use super::page::{self, Key, Records};
+use super::root::{PageRef, Root};
+use super::space::Space;
+use crate::env::{Disk, File, OpenMode};
+use crate::segment::{BLOCK, block_ceil};
+
+/// What a bucket should hold on average: a touched partition rewrites about this much. Bytes.
+const BUCKET_BYTES: u64 = 16 << 10;
+/// One write of pages, at most (a larger page is written whole). Bytes.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// What a commit wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Its generation.
+    pub generation: u64,
+    /// Pages written.
+    pub pages: u64,
+    /// Bytes written, root included.
+    pub bytes: u64,
+}
+
+/// The checkpoint of one shard. Shard-local; one commit at a time.
+#[derive(Debug)]
+pub struct CheckpointStore {
+    disk: Disk,
+    dir: PathBuf,
+    pages: File,
+    current: Root,
+    /// The root in the other slot, if it is valid: its pages may not be overwritten.
+    previous: Option<Root>,
+    /// Bytes of the page file.
+    len: u64,
+}
+
+fn slot_path(dir: &Path, generation: u64) -> PathBuf {
+    dir.join(format!("checkpoint.{}", generation % 2))
+}
+
+fn pages_path(dir: &Path) -> PathBuf {
+    dir.join("checkpoint.pages")
+}
+
+fn failed(file: &Path, sync: bool) -> impl FnOnce(io::Error) -> CheckpointError {
+    let file = file.to_owned();
+    move |source| CheckpointError::Io { file, source, sync }
+}
+
+impl CheckpointStore {
+    /// Opens the store in `dir` (which must exist), making it if it was never made, and reads all records.
+    ///
+    /// # Errors
+    /// Damage (no valid root, a page that is not there) or the disk's.
+    pub async fn open(disk: Disk, dir: &Path) -> Result<(Self, Records), CheckpointError> {
+        let (zero, one) = (slot_path(dir, 0), slot_path(dir, 1));
+        if !disk.exists(&zero).await.map_err(failed(&zero, false))? {
+            let empty = Root::empty().encode();
+            disk.write_atomic(&zero, &empty).await.map_err(failed(&zero, true))?;
+        }
+        let first = read_slot(&disk, &zero).await?;
+        let second = read_slot(&disk, &one).await?;
+        let (current, previous) = match (first, second) {
+            (Ok(a), Ok(b)) if a.generation > b.generation => (a, Some(b)),
+            (Ok(a), Ok(b)) => (b, Some(a)),
+            (Ok(only), Err(_)) | (Err(_), Ok(only)) => (only, None),
+            (Err(first), Err(second)) => return Err(CheckpointError::NoRoot { dir: dir.into(), first, second }),
+        };
+        let path = pages_path(dir);
+        let pages = match disk.open(&path, OpenMode::ReadWrite).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let made = disk.open(&path, OpenMode::CreateNew).await.map_err(failed(&path, false))?;
+                disk.sync_dir(dir).await.map_err(failed(dir, true))?;
+                made
+            }
+            other => other.map_err(failed(&path, false))?,
+        };
+        let len = pages.len().await.map_err(failed(&path, false))?;
+        let store = Self { disk, dir: dir.into(), pages, current, previous, len };
+        let mut records = Records::new();
+        for bucket in 0..store.current.pages.len() {
+            records.append(&mut store.load(bucket).await?);
+        }
+        Ok((store, records))
+    }
+
+    /// The generation that is durable.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.current.generation
+    }
+
+    /// Bytes of all its files.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.len + 2 * block_ceil(self.current.encode().len() as u64)
+    }
+
+    /// Makes `changes` durable, all or none: a value replaces, `None` removes.
+    ///
+    /// # Errors
+    /// The disk's, or damage of a page that had to be read. The store is as before unless a sync failed.
+    pub async fn commit(&mut self, changes: BTreeMap<Key, Option<Bytes>>) -> Result<Committed, CheckpointError> {
+        let mut next = Root { generation: self.current.generation + 1, ..self.current.clone() };
+        let touched = self.merge(&mut next, changes).await?;
+        let mut space = Space::beside(&[&self.current, self.previous.as_ref().unwrap_or(&self.current)]);
+        let mut writes = Writes::default();
+        for (bucket, records) in &touched {
+            let bytes = if records.is_empty() { Vec::new() } else { page::encode(*bucket as u32, records) };
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let mut named = PageRef { block: 0, len, crc: crc32c::crc32c(&bytes) };
+            if len > 0 {
+                named.block = space.take(named.blocks());
+                writes.add(named.block, &bytes);
+            }
+            if let Some(place) = next.pages.get_mut(*bucket) {
+                *place = if len > 0 { named } else { PageRef::default() };
+            }
+        }
+        let mut written = self.write_pages(&writes).await?;
+        written += self.write_root(&next).await?;
+        let done = Committed { generation: next.generation, pages: touched.len() as u64, bytes: written };
+        self.previous = Some(std::mem::replace(&mut self.current, next));
+        Ok(done)
+    }
+
+    /// The records of every bucket to be rewritten. Doubles or halves the buckets, rewriting all, when they have become
+    /// four times too full or too empty.
+    async fn merge(
+        &self,
+        next: &mut Root,
+        changes: BTreeMap<Key, Option<Bytes>>,
+    ) -> Result<BTreeMap<usize, Records>, CheckpointError> {
+        let old = self.current.pages.len();
+        let mut touched: BTreeMap<usize, Records> = BTreeMap::new();
+        let needed: BTreeSet<usize> = changes.keys().map(|key| key.bucket(old)).collect();
+        for bucket in needed {
+            touched.insert(bucket, self.load(bucket).await?);
+        }
+        for (key, change) in changes {
+            let Some(records) = touched.get_mut(&key.bucket(old)) else { continue };
+            let (more, less) = match change {
+                Some(blob) => (blob.len(), records.insert(key, blob).map_or(0, |blob| blob.len())),
+                None => (0, records.remove(&key).map_or(0, |blob| blob.len())),
+            };
+            next.bytes = (next.bytes + more as u64).saturating_sub(less as u64);
+        }
+        let wanted = buckets_for(next.bytes);
+        if wanted <= old * 2 && wanted * 4 >= old {
+            return Ok(touched);
+        }
+        let mut all: BTreeMap<usize, Records> = (0..wanted).map(|bucket| (bucket, Records::new())).collect();
+        for bucket in 0..old {
+            let records = match touched.remove(&bucket) {
+                Some(records) => records,
+                None => self.load(bucket).await?,
+            };
+            for (key, blob) in records {
+                all.entry(key.bucket(wanted)).or_default().insert(key, blob);
+            }
+        }
+        next.pages = vec![PageRef::default(); wanted];
+        Ok(all)
+    }
+
+    async fn load(&self, bucket: usize) -> Result<Records, CheckpointError> {
+        let Some(named) = self.current.pages.get(bucket).filter(|page| page.len > 0) else { return Ok(Records::new()) };
+        let path = pages_path(&self.dir);
+        let read = self.pages.read_at(named.block * BLOCK, named.len as usize).await;
+        let bytes = read.map_err(failed(&path, false))?;
+        page::decode(bucket as u32, named.crc, bytes).map_err(|source| CheckpointError::Page {
+            file: path,
+            bucket: bucket as u32,
+            block: named.block,
+            source,
+        })
+    }
+
+    async fn write_pages(&mut self, writes: &Writes) -> Result<u64, CheckpointError> {
+        let (path, mut written) = (pages_path(&self.dir), 0);
+        for (block, bytes) in &writes.runs {
+            let mut buffer = self.pages.alloc(bytes.len());
+            if let Some(place) = buffer.get_mut(..bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+            let len = buffer.len() as u64;
+            self.pages.write_at(buffer, block * BLOCK).await.map_err(failed(&path, false))?;
+            self.len = self.len.max(block * BLOCK + len);
+            written += len;
+        }
+        if written > 0 {
+            self.pages.sync().await.map_err(failed(&path, true))?;
+        }
+        Ok(written)
+    }
+
+    async fn write_root(&mut self, root: &Root) -> Result<u64, CheckpointError> {
+        let path = slot_path(&self.dir, root.generation);
+        let (file, born) = match self.disk.open(&path, OpenMode::ReadWrite).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (self.disk.open(&path, OpenMode::CreateNew).await.map_err(failed(&path, false))?, true)
+            }
+            other => (other.map_err(failed(&path, false))?, false),
+        };
+        let bytes = root.encode();
+        let mut buffer = file.alloc(bytes.len());
+        if let Some(place) = buffer.get_mut(..bytes.len()) {
+            place.copy_from_slice(&bytes);
+        }
+        let len = buffer.len() as u64;
+        // From here on the older root may be gone, also if the write fails: its pages stay until the next commit.
+        file.write_at(buffer, 0).await.map_err(failed(&path, false))?;
+        file.sync().await.map_err(failed(&path, true))?;
+        if born {
+            self.disk.sync_dir(&self.dir).await.map_err(failed(&self.dir, true))?;
+        }
+        file.close().await.map_err(failed(&path, false))?;
+        Ok(len)
+    }
+}
+
+/// A slot's root, or what is wrong with it; an absent slot is as good as an empty one.
+async fn read_slot(disk: &Disk, path: &Path) -> Result<Result<Root, FormatError>, CheckpointError> {
+    match disk.read_all(path).await {
+        Ok(bytes) => Ok(Root::decode(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(FormatError::Length)),
+        Err(error) => Err(failed(path, false)(error)),
+    }
+}
+
+fn buckets_for(bytes: u64) -> usize {
+    let buckets = usize::try_from(bytes / BUCKET_BYTES).unwrap_or(usize::MAX);
+    buckets.clamp(1, super::root::BUCKETS_MAX).next_power_of_two()
+}
+
+/// Pages to write, neighbours put together.
+#[derive(Debug, Default)]
+struct Writes {
+    runs: Vec<(u64, Vec<u8>)>,
+}
+
+impl Writes {
+    fn add(&mut self, block: u64, page: &[u8]) {
+        let padded = block_ceil(page.len() as u64) as usize;
+        match self.runs.last_mut() {
+            Some((first, run)) if *first + run.len() as u64 / BLOCK == block && run.len() + padded <= WRITE_BYTES => {
+                run.extend_from_slice(page);
+                run.resize(run.len() + padded - page.len(), 0);
+            }
+            _ => {
+                let mut run = page.to_vec();
+                run.resize(padded, 0);
+                self.runs.push((block, run));
+            }
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! engine (being written)
+pub(crate) mod wake;

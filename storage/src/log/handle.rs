@@ -1,0 +1,207 @@
+//! The handle of one partition's log: the synchronous operations and the views. Shard-local; clone freely.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use futures::lock::Mutex;
+
+use super::settings::LogSettings;
+use super::shared::LogShared;
+use super::state::LogState;
+use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, PartitionId};
+use crate::segment::{SegmentInfo, partition_dir};
+
+/// Where a log begins and ends. A *message*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogBounds {
+    /// First offset on this disk (in memory or files).
+    pub start: Offset,
+    /// The next offset.
+    pub end: Offset,
+    /// First offset not wholly in segment files yet.
+    pub written: Offset,
+    /// Bytes held, written or not.
+    pub bytes: u64,
+}
+
+/// One partition's log. See the header of `log`. Shard-local; clones share it.
+#[derive(Clone)]
+pub struct PartitionLog {
+    pub(crate) inner: Rc<LogInner>,
+}
+
+pub(crate) struct LogInner {
+    pub(crate) shared: Rc<LogShared>,
+    pub(crate) id: PartitionId,
+    pub(crate) lane: Cell<LaneId>,
+    pub(crate) dir: PathBuf,
+    pub(crate) state: RefCell<LogState>,
+    /// One write-back or sync at a time, in order.
+    pub(crate) io: Mutex<()>,
+    /// The directory is there.
+    pub(crate) dir_made: Cell<bool>,
+    /// A file was born in it since it was last synced.
+    pub(crate) dir_unsynced: Cell<bool>,
+    pub(crate) dropped: Cell<bool>,
+}
+
+impl PartitionLog {
+    pub(crate) fn new(shared: Rc<LogShared>, lane: LaneId, state: LogState) -> Self {
+        let (id, dir) = (state.id, partition_dir(&shared.dir, state.id));
+        let dir_made = Cell::new(state.segments.iter().any(|segment| segment.flushed > 0));
+        Self {
+            inner: Rc::new(LogInner {
+                shared,
+                id,
+                lane: Cell::new(lane),
+                dir,
+                state: RefCell::new(state),
+                io: Mutex::new(()),
+                dir_made,
+                dir_unsynced: Cell::new(false),
+                dropped: Cell::new(false),
+            }),
+        }
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.inner.id
+    }
+
+    /// The lane whose entries it applies.
+    #[must_use]
+    pub fn lane(&self) -> LaneId {
+        self.inner.lane.get()
+    }
+
+    /// Where it begins and ends.
+    #[must_use]
+    pub fn bounds(&self) -> LogBounds {
+        let state = self.inner.state.borrow();
+        LogBounds {
+            start: state.start,
+            end: state.end,
+            written: state.written_end(),
+            bytes: state.segments.iter().map(|segment| segment.bytes).sum(),
+        }
+    }
+
+    /// Appends the committed batch that follows; readable at once. `as_of` is the entry that carried it: a batch that a
+    /// recovered checkpoint already covers is passed over, so entries may be applied again after a crash.
+    ///
+    /// # Panics
+    /// If the batch does not continue the partition: the caller checks that (`journal.md` rule 12).
+    pub fn append(&self, batch: Batch, as_of: EntryId) {
+        let shared = &self.inner.shared;
+        let mut state = self.inner.state.borrow_mut();
+        if state.is_repeat(&batch, as_of) {
+            return;
+        }
+        let len = u64::from(batch.header.len);
+        state.append(batch, shared.memory.add(len));
+        let eager = state.unwritten() >= shared.eager_bytes;
+        drop(state);
+        shared.since_checkpoint.set(shared.since_checkpoint.get() + len);
+        shared.changed(self.inner.id);
+        shared.changed_lanes.borrow_mut().insert(self.inner.lane.get());
+        if eager {
+            shared.eager.borrow_mut().insert(self.inner.id);
+        }
+        if eager || shared.memory.is_over() {
+            shared.wake.notify();
+        }
+    }
+
+    /// Forgets what lies wholly below `to`: whole segments, and of a segment not yet written what is gone before it ever
+    /// is. `bounds().start` says what is left. Files go after the next checkpoint.
+    pub fn trim(&self, to: Offset) {
+        let (dropped, freed) = self.inner.state.borrow_mut().trim(to);
+        if !dropped.is_empty() {
+            self.gone(&dropped, freed);
+        }
+    }
+
+    /// Empties the log and begins it again at `at` (after a snapshot was installed, or by restore).
+    pub fn reset(&self, at: Offset) {
+        let (dropped, freed) = self.inner.state.borrow_mut().reset(at);
+        self.gone(&dropped, freed);
+    }
+
+    fn gone(&self, dropped: &[super::state::Dropped], freed: u64) {
+        let shared = &self.inner.shared;
+        shared.memory.remove(freed);
+        shared.runs.forget(self.inner.id);
+        shared.doom(self.inner.id, dropped);
+        shared.changed(self.inner.id);
+    }
+
+    /// Closes the open segment; the next batch starts a new one.
+    pub fn roll(&self) {
+        self.inner.state.borrow_mut().roll();
+        self.inner.shared.changed(self.inner.id);
+    }
+
+    /// Takes over the topic's settings; they hold from the next batch on.
+    pub fn set_settings(&self, settings: LogSettings) {
+        self.inner.state.borrow_mut().settings = settings;
+        self.inner.shared.changed(self.inner.id);
+    }
+
+    /// The settings it goes by.
+    #[must_use]
+    pub fn settings(&self) -> LogSettings {
+        self.inner.state.borrow().settings
+    }
+
+    /// Its segments, in order; the last may be open.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.inner.state.borrow().segments.iter().map(|segment| segment.info()).collect()
+    }
+
+    /// Bytes held in memory.
+    #[must_use]
+    pub fn recent_bytes(&self) -> u64 {
+        self.inner.state.borrow().recent_bytes
+    }
+
+    /// Bytes write-back could write now.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.inner.state.borrow().unwritten()
+    }
+
+    /// Lets go of written batches older than the memory's cutoff.
+    pub(crate) fn evict(&self, cutoff: u64) {
+        let freed = self.inner.state.borrow_mut().evict(cutoff);
+        self.inner.shared.memory.remove(freed);
+    }
+
+    /// Entries up to `index` repeat what is here: set after recovery.
+    pub(crate) fn set_covered(&self, index: LogIndex) {
+        self.inner.state.borrow_mut().covered = Some(index);
+    }
+
+    /// Takes it out of the shard: nothing of it is written any more, its directory goes after the next checkpoint.
+    pub(crate) fn retire(&self) -> u64 {
+        let flushed = {
+            let state = self.inner.state.borrow();
+            state.segments.iter().map(|segment| crate::segment::block_ceil(segment.flushed)).sum()
+        };
+        let (_, freed) = self.inner.state.borrow_mut().reset(Offset::ZERO);
+        self.inner.dropped.set(true);
+        self.inner.shared.memory.remove(freed);
+        self.inner.shared.runs.forget(self.inner.id);
+        flushed
+    }
+}
+
+impl fmt::Debug for PartitionLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionLog").field("id", &self.inner.id).field("bounds", &self.bounds()).finish()
+    }
+}

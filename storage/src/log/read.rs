@@ -1,0 +1,278 @@
+//! Reading a range: from memory where it is, else run by run from segment files, each run checked.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::error::ReadError;
+use super::handle::PartitionLog;
+use super::state::Stored;
+use crate::model::run::{extend, seed};
+use crate::model::{BatchHeader, FilePos, Offset, OffsetRange, RunSum};
+use crate::segment::format::IndexFile;
+use crate::segment::rebuild::{join, rebuild};
+use crate::segment::{Run, SegmentIndex, index_path, log_path};
+
+/// What a read gave. A *message*.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogRead {
+    /// Whole batches, or runs of them back to back, in order.
+    pub batches: Vec<Bytes>,
+    /// Offsets of those batches; empty at where the read began when there are none.
+    pub range: OffsetRange,
+    /// Their bytes together.
+    pub bytes: usize,
+}
+
+impl LogRead {
+    fn push(&mut self, bytes: Bytes, end: Offset) {
+        self.bytes += bytes.len();
+        self.range.end = end;
+        self.batches.push(bytes);
+    }
+}
+
+/// A run or the part of it that is not in memory, and where it lies.
+pub(super) struct Located {
+    pub(super) sum: RunSum,
+    pub(super) pos: FilePos,
+}
+
+impl PartitionLog {
+    /// Reads whole batches from the one that holds `from` on, up to `max_bytes` but at least one, none that reaches past
+    /// `until`. Empty when `from` is at `until` or at the end.
+    ///
+    /// # Errors
+    /// Below the start, above the end, damage, or the disk's; see [`ReadError`].
+    pub async fn read(&self, from: Offset, until: Offset, max_bytes: usize) -> Result<LogRead, ReadError> {
+        self.check_bounds(from)?;
+        let mut out = LogRead { range: OffsetRange::new(from, from), ..LogRead::default() };
+        let mut next = from;
+        loop {
+            let more = if next >= self.inner.state.borrow().recent_start() {
+                self.read_memory(next, until, max_bytes, &mut out);
+                false
+            } else {
+                match self.read_run(next).await {
+                    Ok((_, bytes)) => self.cut(&bytes, next, until, max_bytes, &mut out)?,
+                    // What was trimmed meanwhile is told as such, or ends a read that already has something.
+                    Err(error) => match self.check_bounds(next) {
+                        _ if !out.batches.is_empty() => return Ok(out),
+                        Err(below) => return Err(below),
+                        Ok(()) => return Err(error),
+                    },
+                }
+            };
+            if !more || out.range.end >= until.min(self.inner.state.borrow().end) {
+                return Ok(out);
+            }
+            next = out.range.end;
+        }
+    }
+
+    /// Sums of all runs that touch `range`; the last may still grow.
+    ///
+    /// # Errors
+    /// As for reads: an index may have to be read.
+    pub async fn run_sums(&self, range: OffsetRange) -> Result<Vec<RunSum>, ReadError> {
+        let mut sums = Vec::new();
+        let mut next = range.start.max(self.inner.state.borrow().start);
+        while next < range.end {
+            let Some(stored) = self.inner.state.borrow().stored_at(next) else { break };
+            let index = self.index(&stored).await?;
+            let runs = index.runs().iter().map(|run| run.sum);
+            sums.extend(runs.filter(|sum| !sum.offsets.intersect(&range).is_empty()));
+            next = stored.offsets.end;
+        }
+        Ok(sums)
+    }
+
+    pub(super) fn check_bounds(&self, offset: Offset) -> Result<(), ReadError> {
+        let (partition, state) = (self.inner.id, self.inner.state.borrow());
+        if offset < state.start {
+            return Err(ReadError::BelowStart { partition, offset, start: state.start });
+        }
+        if offset > state.end {
+            return Err(ReadError::AboveEnd { partition, offset, end: state.end });
+        }
+        Ok(())
+    }
+
+    fn read_memory(&self, from: Offset, until: Offset, max_bytes: usize, out: &mut LogRead) {
+        let state = self.inner.state.borrow();
+        for batch in state.recent_from(from) {
+            let fits = out.batches.is_empty() || out.bytes + batch.bytes.len() <= max_bytes;
+            if !fits || batch.header.next_offset() > until {
+                break;
+            }
+            if out.batches.is_empty() {
+                out.range.start = batch.header.base_offset;
+            }
+            out.push(batch.bytes.clone(), batch.header.next_offset());
+        }
+    }
+
+    /// Takes from a run's bytes what the read wants; false when it wants no more.
+    fn cut(
+        &self,
+        run: &Bytes,
+        from: Offset,
+        until: Offset,
+        max_bytes: usize,
+        out: &mut LogRead,
+    ) -> Result<bool, ReadError> {
+        let (mut at, mut begin, mut more, mut end) = (0usize, None, true, from);
+        while at < run.len() {
+            let header = self.header_in(run, at)?;
+            let (len, next) = (header.len as usize, header.next_offset());
+            if next > from {
+                let taken = begin.map_or(0, |begin| at - begin);
+                let first = out.batches.is_empty() && begin.is_none();
+                if next > until || !(first || out.bytes + taken + len <= max_bytes) {
+                    more = false;
+                    break;
+                }
+                if first {
+                    out.range.start = header.base_offset;
+                }
+                begin.get_or_insert(at);
+                end = next;
+            }
+            at += len;
+        }
+        match begin {
+            Some(begin) => out.push(run.slice(begin..at.min(run.len())), end),
+            None => more = false,
+        }
+        Ok(more)
+    }
+
+    pub(super) fn header_in(&self, run: &Bytes, at: usize) -> Result<BatchHeader, ReadError> {
+        BatchHeader::parse(run.get(at..).unwrap_or_default()).map_err(|source| ReadError::Batch {
+            file: self.inner.dir.clone(),
+            pos: FilePos(at as u64),
+            source,
+        })
+    }
+
+    /// The bytes of the run that holds `offset`, or of the part of it that is not in memory.
+    pub(super) async fn read_run(&self, offset: Offset) -> Result<(OffsetRange, Bytes), ReadError> {
+        let stored = self.inner.state.borrow().stored_at(offset);
+        let Some(stored) = stored else {
+            let (partition, start) = (self.inner.id, self.inner.state.borrow().start);
+            return Err(ReadError::BelowStart { partition, offset, start });
+        };
+        let index = self.index(&stored).await?;
+        let Some(located) = index.find(offset).map(|run| locate(&stored, run)) else {
+            let (partition, start) = (self.inner.id, self.inner.state.borrow().start);
+            return Err(ReadError::BelowStart { partition, offset, start });
+        };
+        let bytes = self.run_bytes(&stored, &located).await?;
+        Ok((located.sum.offsets, bytes))
+    }
+
+    pub(super) async fn run_bytes(&self, stored: &Stored, located: &Located) -> Result<Bytes, ReadError> {
+        let Located { sum, pos } = located;
+        let key = (self.inner.id, stored.key, sum.offsets.start, sum.len as usize);
+        let shared = &self.inner.shared;
+        if let Some(bytes) = shared.runs.get(key) {
+            return Ok(bytes);
+        }
+        let bytes = self.file_bytes(stored, *pos, u64::from(sum.len)).await?;
+        let file = || log_path(&self.inner.dir, stored.offsets.start);
+        if bytes.len() as u64 != u64::from(sum.len) {
+            let (have, need) = (bytes.len() as u64, u64::from(sum.len));
+            return Err(ReadError::Short { file: file(), pos: *pos, have, need });
+        }
+        let found = extend(seed(self.inner.id, sum.offsets.start), &bytes);
+        if found != sum.crc {
+            return Err(ReadError::Corrupt { file: file(), pos: *pos, expected: sum.crc, found });
+        }
+        shared.counters.run_reads.add(1);
+        shared.counters.run_read_bytes.add(u64::from(sum.len));
+        shared.runs.put(key, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Bytes of a segment from its file and, beyond what is written, from its tail.
+    async fn file_bytes(&self, stored: &Stored, pos: FilePos, len: u64) -> Result<Bytes, ReadError> {
+        let end = pos.0 + len;
+        let in_tail = |at: u64| (at.saturating_sub(stored.flushed) as usize).min(stored.tail.len());
+        let tail = stored.tail.slice(in_tail(pos.0)..in_tail(end));
+        let in_file = end.min(stored.flushed).saturating_sub(pos.0);
+        if in_file == 0 {
+            return Ok(tail);
+        }
+        let path = log_path(&self.inner.dir, stored.offsets.start);
+        let read = async {
+            let file = self.inner.shared.handles.existing(&path).await?;
+            file.read_at(pos.0, in_file as usize).await
+        };
+        let bytes = read.await.map_err(|source| ReadError::Io { file: path.clone(), source })?;
+        Ok(if bytes.len() as u64 == in_file { join(bytes, &tail) } else { bytes })
+    }
+
+    /// A segment's index: held, cached, from its file, or made again.
+    pub(super) async fn index(&self, stored: &Stored) -> Result<Rc<SegmentIndex>, ReadError> {
+        if let Some(index) = &stored.index {
+            return Ok(index.clone());
+        }
+        let shared = &self.inner.shared;
+        if let Some(index) = shared.indexes.get(self.inner.id, stored.key) {
+            return Ok(index);
+        }
+        let path = index_path(&self.inner.dir, stored.offsets.start);
+        let index = match self.load_index(stored, &path).await {
+            Some(index) => index,
+            None => self.rebuild_index(stored, &path).await?,
+        };
+        let index = Rc::new(index);
+        shared.indexes.put(self.inner.id, stored.key, index.clone());
+        Ok(index)
+    }
+
+    async fn load_index(&self, stored: &Stored, path: &std::path::Path) -> Option<SegmentIndex> {
+        let bytes = match self.inner.shared.env.disk.read_all(path).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "segment index unreadable, making it again");
+                return None;
+            }
+        };
+        match IndexFile::decode(&bytes) {
+            Ok(file) if (file.partition, file.offsets, file.bytes) == (self.inner.id, stored.offsets, stored.bytes) => {
+                Some(file.index)
+            }
+            Ok(file) => {
+                let (found, expected) = (file.offsets, stored.offsets);
+                tracing::warn!(file = %path.display(), %found, %expected, "segment index is another's, making it again");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "segment index damaged, making it again");
+                None
+            }
+        }
+    }
+
+    async fn rebuild_index(&self, stored: &Stored, path: &std::path::Path) -> Result<SegmentIndex, ReadError> {
+        let log = log_path(&self.inner.dir, stored.offsets.start);
+        let opened = self.inner.shared.handles.existing(&log).await;
+        let file = opened.map_err(|source| ReadError::Io { file: log.clone(), source })?;
+        let made = rebuild(&file, self.inner.id, stored.offsets, stored.bytes).await;
+        let index = made.map_err(|source| ReadError::Index { file: log, source })?;
+        let Some((offsets, bytes, max_timestamp)) = index.extent() else { return Ok(index) };
+        let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index };
+        if let Err(error) = self.inner.shared.env.disk.write_atomic(path, &whole.encode()).await {
+            tracing::warn!(file = %path.display(), %error, "the new segment index was not saved");
+        }
+        Ok(whole.index)
+    }
+}
+
+/// A run as far as it is not in memory: all of it if it is all in the file, else up to where memory begins.
+pub(super) fn locate(stored: &Stored, run: &Run) -> Located {
+    let whole = run.pos.0 + u64::from(run.sum.len) <= stored.flushed + stored.tail.len() as u64;
+    let floor = stored.floor.filter(|floor| !whole && floor.offsets.start == run.sum.offsets.start);
+    Located { sum: floor.unwrap_or(run.sum), pos: run.pos }
+}

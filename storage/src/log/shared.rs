@@ -1,0 +1,70 @@
+//! What all logs of a shard share: machine, directory, open handles, caches, memory, and the lists by which they tell
+//! the engine what there is to do. No log has a task, a timer or an open file of its own. Shard-local.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::memory::Memory;
+use super::run_cache::RunCache;
+use super::state::Dropped;
+use crate::budget::DiskAccount;
+use crate::engine::wake::Wake;
+use crate::env::Env;
+use crate::metrics::EngineCounters;
+use crate::model::{LaneId, Offset, PartitionId};
+use crate::segment::index_cache::IndexCache;
+use crate::segment::{Handles, block_ceil};
+
+/// Bytes of one write of write-back.
+pub(crate) const WRITE_BYTES: u64 = 1 << 20;
+
+/// Names that may go once a checkpoint without them is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doomed {
+    /// A segment's file and its index.
+    Segment { partition: PartitionId, base: Offset, bytes: u64 },
+    /// A partition's directory.
+    Partition { partition: PartitionId, bytes: u64 },
+}
+
+/// See the file's header. Shard-local.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) env: Env,
+    /// The shard's directory.
+    pub(crate) dir: PathBuf,
+    pub(crate) handles: Handles,
+    pub(crate) indexes: IndexCache,
+    pub(crate) runs: RunCache,
+    pub(crate) memory: Memory,
+    /// Bytes of segment files.
+    pub(crate) disk: DiskAccount,
+    pub(crate) counters: EngineCounters,
+    /// Unwritten bytes from which a log is written back without being asked.
+    pub(crate) eager_bytes: u64,
+    /// Logs that reached them.
+    pub(crate) eager: RefCell<BTreeSet<PartitionId>>,
+    /// Partitions and lanes that changed since the last checkpoint.
+    pub(crate) changed_partitions: RefCell<BTreeSet<PartitionId>>,
+    pub(crate) changed_lanes: RefCell<BTreeSet<LaneId>>,
+    pub(crate) doomed: RefCell<Vec<Doomed>>,
+    /// Bytes appended since the last checkpoint.
+    pub(crate) since_checkpoint: Cell<u64>,
+    pub(crate) wake: Wake,
+}
+
+impl LogShared {
+    pub(crate) fn changed(&self, partition: PartitionId) {
+        self.changed_partitions.borrow_mut().insert(partition);
+    }
+
+    pub(crate) fn doom(&self, partition: PartitionId, dropped: &[Dropped]) {
+        let mut doomed = self.doomed.borrow_mut();
+        doomed.extend(dropped.iter().map(|gone| Doomed::Segment {
+            partition,
+            base: gone.base,
+            bytes: block_ceil(gone.flushed),
+        }));
+    }
+}

@@ -1,0 +1,355 @@
+//! The state of one log and every change of it. Pure: no I/O, no clock. Shard-local.
+//!
+//! Bytes of batches are in the segments' files, in their tails, or in `recent`; see `segment::state`.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::settings::LogSettings;
+use crate::model::{Batch, EntryId, LogIndex, Offset, OffsetRange, PartitionId, RunSum};
+use crate::segment::state::{Segment, SegmentKey};
+use crate::segment::{SegmentIndex, block_floor};
+
+/// A batch in memory.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    pub(crate) batch: Batch,
+    /// Where it lies, or will lie, in its segment.
+    pub(crate) pos: u64,
+    /// Sum of its run up to and including it.
+    pub(crate) run: RunSum,
+    /// Its age, see `memory`.
+    mark: u64,
+}
+
+/// A segment the log no longer has; its file may go once a checkpoint without it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) base: Offset,
+    /// Bytes of its file.
+    pub(crate) flushed: u64,
+}
+
+/// Bytes to write next, or a segment to finish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Write this range of the segment's bytes.
+    Write { key: SegmentKey, base: Offset, range: Range<u64> },
+    /// All written: cut the file to `len`, write the index file.
+    Finish { key: SegmentKey, base: Offset, len: u64 },
+}
+
+/// How far write-back is to go: everything before the segment, and of it this much; all and the finish if closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) key: SegmentKey,
+    pub(crate) flushed: u64,
+    pub(crate) finish: bool,
+}
+
+/// What a disk read needs to know of a segment.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) key: SegmentKey,
+    pub(crate) offsets: OffsetRange,
+    pub(crate) bytes: u64,
+    pub(crate) flushed: u64,
+    pub(crate) tail: Bytes,
+    pub(crate) index: Option<Rc<SegmentIndex>>,
+    /// Sum of what is not in memory of the run that is partly so.
+    pub(crate) floor: Option<RunSum>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LogState {
+    pub(crate) id: PartitionId,
+    pub(crate) settings: LogSettings,
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    pub(crate) segments: VecDeque<Segment>,
+    pub(crate) recent: VecDeque<Recent>,
+    pub(crate) recent_bytes: u64,
+    /// Sum of the part of a run that lies below the recent batches, ending exactly where they begin.
+    pub(crate) floor: Option<RunSum>,
+    pub(crate) next_key: u64,
+    /// One more whenever a segment goes: a checkpoint under way that wanted it written must look again.
+    pub(crate) generation: u64,
+    /// The entry up to which a recovered checkpoint covers this partition.
+    pub(crate) covered: Option<LogIndex>,
+}
+
+impl LogState {
+    pub(crate) fn new(id: PartitionId, settings: LogSettings, at: Offset) -> Self {
+        Self {
+            id,
+            settings,
+            start: at,
+            end: at,
+            segments: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            floor: None,
+            next_key: 0,
+            generation: 0,
+            covered: None,
+        }
+    }
+
+    /// First offset held in memory.
+    pub(crate) fn recent_start(&self) -> Offset {
+        self.recent.front().map_or(self.end, |first| first.batch.header.base_offset)
+    }
+
+    /// First offset not wholly in files.
+    pub(crate) fn written_end(&self) -> Offset {
+        let Some(segment) = self.segments.iter().find(|segment| segment.flushed < segment.bytes) else {
+            return self.end;
+        };
+        if segment.flushed == 0 {
+            return segment.offsets.start;
+        }
+        let first = |recent: &&Recent| {
+            segment.offsets.contains(recent.batch.header.base_offset)
+                && recent.pos + u64::from(recent.batch.header.len) > segment.flushed
+        };
+        match self.recent.iter().find(first) {
+            Some(recent) if segment.tail.is_empty() => recent.batch.header.base_offset,
+            // Part of what is not written is held as bare bytes: say the last run's start, which is safe.
+            _ => {
+                let runs = segment.index.as_ref().map(|index| index.runs()).unwrap_or_default();
+                let below = runs.partition_point(|run| run.pos.0 + u64::from(run.sum.len) <= segment.flushed);
+                runs.get(below).map_or(segment.offsets.start, |run| run.sum.offsets.start)
+            }
+        }
+    }
+
+    /// Does `as_of` repeat what a recovered checkpoint already held?
+    pub(crate) fn is_repeat(&self, batch: &Batch, as_of: EntryId) -> bool {
+        batch.header.next_offset() <= self.end && self.covered.is_some_and(|covered| as_of.index <= covered)
+    }
+
+    /// Appends the batch that follows. `mark` is its age.
+    pub(crate) fn append(&mut self, batch: Batch, mark: u64) {
+        let header = batch.header;
+        assert_eq!(header.base_offset, self.end, "a batch must continue its partition {}", self.id);
+        if self.segments.back().is_some_and(|segment| self.must_roll(segment, &batch)) {
+            self.roll();
+        }
+        if self.segments.back().is_none_or(|segment| segment.closed) {
+            let key = SegmentKey(self.next_key);
+            self.next_key += 1;
+            self.segments.push_back(Segment::new(key, header.base_offset, header.max_timestamp));
+        }
+        let Some(segment) = self.segments.back_mut() else { return };
+        let pos = segment.bytes;
+        let run = segment.index.get_or_insert_default();
+        let run = Rc::make_mut(run).push(self.id, &batch);
+        segment.bytes += u64::from(header.len);
+        segment.offsets.end = header.next_offset();
+        segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
+        self.end = header.next_offset();
+        self.recent_bytes += u64::from(header.len);
+        self.recent.push_back(Recent { batch, pos, run, mark });
+    }
+
+    fn must_roll(&self, segment: &Segment, batch: &Batch) -> bool {
+        let too_big = segment.bytes + u64::from(batch.header.len) > self.settings.segment_bytes;
+        let age = batch.header.max_timestamp.since_ms(segment.created);
+        let too_old = segment.created.0 >= 0 && age > i64::try_from(self.settings.segment_ms).unwrap_or(i64::MAX);
+        segment.closed || too_big || too_old
+    }
+
+    /// Closes the open segment; the next batch starts a new one.
+    pub(crate) fn roll(&mut self) {
+        if let Some(last) = self.segments.back_mut() {
+            last.closed = true;
+        }
+    }
+
+    /// Lets go of written batches older than `cutoff`; returns the bytes freed.
+    pub(crate) fn evict(&mut self, cutoff: u64) -> u64 {
+        let mut freed = 0;
+        while let Some(first) = self.recent.front().filter(|first| first.mark < cutoff) {
+            let base = first.batch.header.base_offset;
+            let end_pos = first.pos + u64::from(first.batch.header.len);
+            let at = self.segments.partition_point(|segment| segment.offsets.end <= base);
+            let Some(segment) = self.segments.get_mut(at) else { break };
+            if !segment.may_forget(end_pos) {
+                break;
+            }
+            segment.keep_tail(first.pos, &first.batch.bytes);
+            self.floor = Some(first.run);
+            freed += u64::from(first.batch.header.len);
+            self.recent.pop_front();
+        }
+        self.recent_bytes -= freed;
+        freed
+    }
+
+    /// Bytes that could be written back now.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.segments.iter().rev().take_while(|segment| !segment.finished).map(Segment::unwritten).sum()
+    }
+
+    /// Forgets what lies wholly below `to`; returns the segments dropped and the bytes of memory freed.
+    pub(crate) fn trim(&mut self, to: Offset) -> (Vec<Dropped>, u64) {
+        let (to, before, mut dropped) = (to.min(self.end), self.recent_bytes, Vec::new());
+        while let Some(first) = self.segments.front() {
+            if first.offsets.end <= to {
+                dropped.push(self.drop_front());
+            } else {
+                dropped.extend(self.rebase(to));
+                break;
+            }
+        }
+        self.start = self.segments.front().map_or(self.end, |first| first.offsets.start);
+        (dropped, before - self.recent_bytes)
+    }
+
+    fn drop_front(&mut self) -> Dropped {
+        let gone = self.segments.pop_front();
+        let (offsets, flushed) = gone.map_or_else(Default::default, |gone| (gone.offsets, gone.flushed));
+        while let Some(first) = self.recent.front().filter(|first| first.batch.header.next_offset() <= offsets.end) {
+            self.recent_bytes -= u64::from(first.batch.header.len);
+            self.recent.pop_front();
+        }
+        self.floor = self.floor.filter(|floor| floor.offsets.start >= offsets.end);
+        self.generation += 1;
+        Dropped { base: offsets.start, flushed }
+    }
+
+    /// The only segment left begins below `to`. If all that is in its file lies below too, the file is given up and the
+    /// rest, still in memory, becomes a segment of its own: what is gone before it was written is never written.
+    fn rebase(&mut self, to: Offset) -> Option<Dropped> {
+        if self.segments.len() != 1 {
+            return None;
+        }
+        let at = self.recent.iter().position(|recent| recent.batch.header.next_offset() > to)?;
+        let keep = self.recent.get(at)?;
+        let segment = self.segments.front()?;
+        if segment.closed || keep.pos == 0 || keep.pos < segment.flushed {
+            return None;
+        }
+        let rest: Vec<Recent> = self.recent.drain(at..).collect();
+        let dropped = self.drop_front();
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.floor = None;
+        self.end = rest.first().map_or(self.end, |first| first.batch.header.base_offset);
+        for recent in rest {
+            self.append(recent.batch, recent.mark);
+        }
+        Some(dropped)
+    }
+
+    /// Empties the log and begins it again at `at`.
+    pub(crate) fn reset(&mut self, at: Offset) -> (Vec<Dropped>, u64) {
+        let before = self.recent_bytes;
+        let mut dropped = Vec::new();
+        while !self.segments.is_empty() {
+            dropped.push(self.drop_front());
+        }
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.floor = None;
+        (self.start, self.end) = (at, at);
+        (dropped, before)
+    }
+
+    /// What write-back should do next on the way to `target` (`None`: as far as it goes).
+    pub(crate) fn next_step(&self, target: Option<Target>, chunk: u64) -> Option<Step> {
+        for segment in self.segments.iter().skip_while(|segment| segment.finished) {
+            let mut limit = segment.writable();
+            let mut finish = segment.closed;
+            if let Some(target) = target {
+                if segment.key > target.key {
+                    return None;
+                }
+                if segment.key == target.key && !target.finish {
+                    limit = limit.min(block_floor(target.flushed));
+                    finish = false;
+                }
+            }
+            if segment.flushed < limit {
+                let to = limit.min(segment.flushed + chunk);
+                let range = segment.flushed..to;
+                return Some(Step::Write { key: segment.key, base: segment.offsets.start, range });
+            }
+            if finish {
+                return Some(Step::Finish { key: segment.key, base: segment.offsets.start, len: segment.bytes });
+            }
+        }
+        None
+    }
+
+    /// Where write-back must get for everything appended so far; `None` when there is no segment.
+    pub(crate) fn target(&self) -> Option<Target> {
+        let last = self.segments.back()?;
+        Some(Target { key: last.key, flushed: last.writable(), finish: last.closed })
+    }
+
+    /// Copies bytes of a segment that are not in its file into `out`; false if the segment is gone.
+    pub(crate) fn copy(&self, key: SegmentKey, range: &Range<u64>, out: &mut [u8]) -> bool {
+        let Some(segment) = self.segment(key) else { return false };
+        let mut at = range.start;
+        let mut put = |pos: u64, bytes: &[u8]| {
+            let (from, to) = (at.max(pos), range.end.min(pos + bytes.len() as u64));
+            let source = bytes.get((from - pos.min(from)) as usize..to.saturating_sub(pos) as usize);
+            if let (true, Some(source)) = (from < to && from == at, source) {
+                let place = (from - range.start) as usize;
+                if let Some(out) = out.get_mut(place..place + source.len()) {
+                    out.copy_from_slice(source);
+                    at = to;
+                }
+            }
+        };
+        put(segment.flushed, &segment.tail);
+        let first = self.recent.partition_point(|recent| recent.batch.header.base_offset < segment.offsets.start);
+        for recent in self.recent.range(first..) {
+            if recent.batch.header.base_offset >= segment.offsets.end || recent.pos >= range.end {
+                break;
+            }
+            put(recent.pos, &recent.batch.bytes);
+        }
+        assert_eq!(at, range.end, "unwritten bytes of {} must be in memory", self.id);
+        true
+    }
+
+    pub(crate) fn segment(&self, key: SegmentKey) -> Option<&Segment> {
+        let at = self.segments.partition_point(|segment| segment.key < key);
+        self.segments.get(at).filter(|segment| segment.key == key)
+    }
+
+    pub(crate) fn segment_mut(&mut self, key: SegmentKey) -> Option<&mut Segment> {
+        let at = self.segments.partition_point(|segment| segment.key < key);
+        self.segments.get_mut(at).filter(|segment| segment.key == key)
+    }
+
+    /// The segment that holds `offset`.
+    pub(crate) fn segment_at(&self, offset: Offset) -> Option<&Segment> {
+        let at = self.segments.partition_point(|segment| segment.offsets.end <= offset);
+        self.segments.get(at).filter(|segment| segment.offsets.contains(offset))
+    }
+
+    /// What a read of `offset` from disk needs.
+    pub(crate) fn stored_at(&self, offset: Offset) -> Option<Stored> {
+        self.segment_at(offset).map(|segment| Stored {
+            key: segment.key,
+            offsets: segment.offsets,
+            bytes: segment.bytes,
+            flushed: segment.flushed,
+            tail: segment.tail.clone(),
+            index: segment.index.clone(),
+            floor: self.floor,
+        })
+    }
+
+    /// Recent batches from the one that holds `from` on.
+    pub(crate) fn recent_from(&self, from: Offset) -> impl Iterator<Item = &Batch> {
+        let at = self.recent.partition_point(|recent| recent.batch.header.next_offset() <= from);
+        self.recent.range(at..).map(|recent| &recent.batch)
+    }
+}

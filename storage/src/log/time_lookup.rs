@@ -1,0 +1,134 @@
+//! Look-up by time, exact to the record: segments and runs are passed over by their greatest timestamps, the batch that
+//! may hold the record is opened.
+
+use bytes::Bytes;
+
+use super::error::ReadError;
+use super::handle::PartitionLog;
+use super::read::locate;
+use crate::model::{BatchHeader, Offset, OffsetRange, TimestampMs, TimestampType, record};
+
+/// What a batch's records may unpack to when it is opened for a look-up. Bytes.
+const UNPACKED_BYTES_MAX: usize = 256 << 20;
+
+/// A record's offset and timestamp. A *message*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOffset {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+}
+
+/// Where to go on looking.
+enum Look {
+    Found(TimedOffset),
+    From(Offset),
+}
+
+impl PartitionLog {
+    /// The first record in `within` whose timestamp is not before `at_or_after`. Of a batch that cannot be opened the
+    /// first offset is told.
+    ///
+    /// # Errors
+    /// As for reads. What lies below the start is not looked at.
+    pub async fn find_time(
+        &self,
+        at_or_after: TimestampMs,
+        within: OffsetRange,
+    ) -> Result<Option<TimedOffset>, ReadError> {
+        let mut from = within.start;
+        loop {
+            let bounds = self.bounds();
+            from = from.max(bounds.start);
+            if from >= within.end.min(bounds.end) {
+                return Ok(None);
+            }
+            let in_memory = from >= self.inner.state.borrow().recent_start();
+            let look = if in_memory {
+                self.look_in_memory(at_or_after, from)
+            } else {
+                self.look_on_disk(at_or_after, from).await?
+            };
+            match look {
+                Look::Found(found) => return Ok(Some(found).filter(|found| within.contains(found.offset))),
+                Look::From(next) if next > from => from = next,
+                Look::From(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// The record with the greatest timestamp, the first of them if several have it.
+    ///
+    /// # Errors
+    /// As for reads.
+    pub async fn max_timestamp(&self) -> Result<Option<TimedOffset>, ReadError> {
+        let (greatest, bounds) = {
+            let state = self.inner.state.borrow();
+            (state.segments.iter().map(|segment| segment.max_timestamp).max(), OffsetRange::new(state.start, state.end))
+        };
+        match greatest {
+            Some(greatest) => self.find_time(greatest, bounds).await,
+            None => Ok(None),
+        }
+    }
+
+    fn look_in_memory(&self, at: TimestampMs, from: Offset) -> Look {
+        let state = self.inner.state.borrow();
+        for batch in state.recent_from(from).filter(|batch| batch.header.max_timestamp >= at) {
+            if let Some(found) = first_in_batch(&batch.header, &batch.bytes, at, from) {
+                return Look::Found(found);
+            }
+        }
+        Look::From(state.end)
+    }
+
+    async fn look_on_disk(&self, at: TimestampMs, from: Offset) -> Result<Look, ReadError> {
+        let stored = {
+            let state = self.inner.state.borrow();
+            match state.segment_at(from) {
+                Some(segment) if segment.max_timestamp < at => return Ok(Look::From(segment.offsets.end)),
+                _ => state.stored_at(from),
+            }
+        };
+        // Trimmed meanwhile: the start has moved, look again from there.
+        let Some(stored) = stored else { return Ok(Look::From(from.next())) };
+        let index = self.index(&stored).await?;
+        let mut runs = index.runs().iter().filter(|run| run.sum.offsets.end > from);
+        let Some(run) = runs.find(|run| run.max_timestamp >= at) else { return Ok(Look::From(stored.offsets.end)) };
+        let located = locate(&stored, run);
+        if located.sum.offsets.end <= from {
+            return Ok(Look::From(from));
+        }
+        if run.sum.offsets.start >= self.inner.state.borrow().recent_start() {
+            return Ok(Look::From(run.sum.offsets.start));
+        }
+        let bytes = self.run_bytes(&stored, &located).await?;
+        let mut pos = 0;
+        while pos < bytes.len() {
+            let header = self.header_in(&bytes, pos)?;
+            let batch = bytes.slice(pos..(pos + header.len as usize).min(bytes.len()));
+            if header.next_offset() > from && header.max_timestamp >= at {
+                if let Some(found) = first_in_batch(&header, &batch, at, from) {
+                    return Ok(Look::Found(found));
+                }
+            }
+            pos += header.len as usize;
+        }
+        Ok(Look::From(located.sum.offsets.end))
+    }
+}
+
+fn first_in_batch(header: &BatchHeader, batch: &Bytes, at: TimestampMs, from: Offset) -> Option<TimedOffset> {
+    let first = TimedOffset { offset: header.base_offset.max(from), timestamp: header.max_timestamp };
+    if header.timestamp_type() == TimestampType::LogAppend {
+        return Some(first);
+    }
+    match record::read_all(header, batch, UNPACKED_BYTES_MAX) {
+        Ok(records) => records
+            .into_iter()
+            .find(|record| record.timestamp >= at && record.offset >= from)
+            .map(|record| TimedOffset { offset: record.offset, timestamp: record.timestamp }),
+        Err(_) => Some(first),
+    }
+}

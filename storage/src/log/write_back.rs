@@ -1,0 +1,150 @@
+//! Writing back: recent batches to segment files in large aligned writes, finishing closed segments, syncing. Decisions
+//! are `state`'s; here is the I/O. One write-back of a log at a time.
+//!
+//! Only bytes of committed batches are ever here, and a block is written once in the life of this process. After a crash
+//! the blocks above what the checkpoint names are written again, with the same bytes.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::error::WriteBackError;
+use super::handle::PartitionLog;
+use super::shared::WRITE_BYTES;
+use super::state::{Step, Target};
+use crate::env::File;
+use crate::model::Offset;
+use crate::segment::format::IndexFile;
+use crate::segment::state::SegmentKey;
+use crate::segment::{block_ceil, index_path, log_path};
+
+impl PartitionLog {
+    /// Writes what can be written, up to `target`. Does not sync. Returns the bytes written.
+    pub(crate) async fn write_back(&self, target: Option<Target>) -> Result<u64, WriteBackError> {
+        let _one = self.inner.io.lock().await;
+        self.write_steps(target).await
+    }
+
+    /// Writes everything up to `target` and makes it durable, names included.
+    pub(crate) async fn make_durable(&self, target: Target) -> Result<u64, WriteBackError> {
+        let _one = self.inner.io.lock().await;
+        let written = self.write_steps(Some(target)).await?;
+        self.sync(target).await?;
+        Ok(written)
+    }
+
+    async fn write_steps(&self, target: Option<Target>) -> Result<u64, WriteBackError> {
+        let mut written = 0;
+        loop {
+            let step = self.inner.state.borrow().next_step(target, WRITE_BYTES);
+            match step {
+                Some(Step::Write { key, base, range }) => written += self.write(key, base, range).await?,
+                Some(Step::Finish { key, base, len }) => self.finish(key, base, len).await?,
+                None => return Ok(written),
+            }
+        }
+    }
+
+    async fn write(&self, key: SegmentKey, base: Offset, range: Range<u64>) -> Result<u64, WriteBackError> {
+        let path = log_path(&self.inner.dir, base);
+        let shared = &self.inner.shared;
+        let file = self.open(&path).await.map_err(|source| failed(&path, source, false))?;
+        let len = (range.end - range.start) as usize;
+        let mut buffer = file.alloc(len);
+        let copied = {
+            let place = buffer.get_mut(..len).unwrap_or_default();
+            self.inner.state.borrow().copy(key, &range, place)
+        };
+        if !copied {
+            return Ok(0);
+        }
+        file.write_at(buffer, range.start).await.map_err(|source| failed(&path, source, false))?;
+        shared.counters.write_backs.add(1);
+        shared.counters.write_back_bytes.add(len as u64);
+        if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
+            segment.written(range.end);
+            shared.disk.add(block_ceil(range.end) - range.start);
+        }
+        Ok(len as u64)
+    }
+
+    /// Opens a segment's file to write, making it and its directory if need be.
+    async fn open(&self, path: &std::path::Path) -> io::Result<File> {
+        let shared = &self.inner.shared;
+        if !self.inner.dir_made.get() {
+            shared.env.disk.create_dir_all(&self.inner.dir).await?;
+            self.inner.dir_made.set(true);
+        }
+        let (file, born) = shared.handles.or_create(path).await?;
+        if born {
+            self.inner.dir_unsynced.set(true);
+        }
+        Ok(file)
+    }
+
+    /// Cuts a wholly written segment's file to its length and writes its index file.
+    async fn finish(&self, key: SegmentKey, base: Offset, len: u64) -> Result<(), WriteBackError> {
+        let path = log_path(&self.inner.dir, base);
+        let shared = &self.inner.shared;
+        let index = {
+            let state = self.inner.state.borrow();
+            state.segment(key).and_then(|segment| segment.index.clone())
+        };
+        let Some(index) = index else { return Ok(()) };
+        let cut = async {
+            let file = self.open(&path).await?;
+            file.set_len(len).await
+        };
+        cut.await.map_err(|source| failed(&path, source, false))?;
+        if let Some((offsets, bytes, max_timestamp)) = index.extent() {
+            let runs = index.as_ref().clone();
+            let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index: runs };
+            let path = index_path(&self.inner.dir, base);
+            let saved = shared.env.disk.write_atomic(&path, &whole.encode()).await;
+            saved.map_err(|source| failed(&path, source, false))?;
+        }
+        shared.counters.segments_closed.add(1);
+        if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
+            segment.finished = true;
+            segment.unsynced = true;
+            segment.index = None;
+            shared.indexes.put(self.inner.id, key, index);
+        }
+        Ok(())
+    }
+
+    /// Syncs what was written of segments up to the target's, then the directory where files were born.
+    async fn sync(&self, target: Target) -> Result<(), WriteBackError> {
+        let shared = &self.inner.shared;
+        loop {
+            let unsynced = {
+                let state = self.inner.state.borrow();
+                let mut segments = state.segments.iter().take_while(|segment| segment.key <= target.key);
+                segments.find(|segment| segment.unsynced).map(|segment| (segment.key, segment.offsets.start))
+            };
+            let Some((key, base)) = unsynced else { break };
+            let path = log_path(&self.inner.dir, base);
+            let synced = async { shared.handles.existing(&path).await?.sync().await };
+            synced.await.map_err(|source| failed(&path, source, true))?;
+            shared.counters.segment_syncs.add(1);
+            if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
+                segment.unsynced = false;
+            }
+        }
+        if self.inner.dir_unsynced.replace(false) {
+            let synced = shared.env.disk.sync_dir(&self.inner.dir).await;
+            synced.map_err(|source| failed(&self.inner.dir, source, true))?;
+        }
+        Ok(())
+    }
+
+    /// Is it the same log?
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+fn failed(file: &std::path::Path, source: io::Error, sync: bool) -> WriteBackError {
+    WriteBackError { file: PathBuf::from(file), source, sync }
+}
