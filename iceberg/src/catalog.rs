@@ -1,0 +1,180 @@
+//! The catalog seam: who holds the pointer to a table's current metadata, and moves it by compare-and-set.
+//!
+//! Owns: the trait, its words and errors. [`object_store`] is the built-in one, whose state is objects of the bucket;
+//! [`wire`] its JSON for the Iceberg REST routes. Does not own: HTTP, what is in a commit.
+//!
+//! Contract of [`Catalog::commit`]. **Atomicity**: all updates or none. **Ordering**: commits of a table are totally
+//! ordered; requirements are checked on the state the updates are applied to. **Retries**: an implementation may
+//! retry by itself as long as the requirements hold. **Lost answers**: [`CatalogError::Unknown`] means the commit
+//! may have happened; the caller loads and compares. **Crash**: a commit that did not answer happened wholly or not.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
+pub use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
+use tidewater_tiering::store::StoreError;
+
+use crate::files::{FileError, TableFiles};
+use crate::location::LocationError;
+
+mod creation;
+mod keys;
+mod namespaces;
+pub mod object_store;
+mod pointer;
+mod purge;
+mod rename;
+pub mod wire;
+
+pub use namespaces::PropertyChange;
+pub use object_store::ObjectStoreCatalog;
+
+/// A table's state at one commit. *Message*.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The metadata.
+    pub metadata: Arc<TableMetadata>,
+    /// URI of the file it is in; `None` for a table that is only staged.
+    pub location: Option<String>,
+}
+
+/// A table to be made.
+#[derive(Clone, Debug)]
+pub struct NewTable {
+    /// Columns; ids are assigned afresh.
+    pub schema: Schema,
+    /// Partitioning; `None` for none.
+    pub spec: Option<UnboundPartitionSpec>,
+    /// Order of rows; `None` for none.
+    pub order: Option<SortOrder>,
+    /// Where; `None` lets the catalog choose.
+    pub location: Option<String>,
+    /// Properties.
+    pub properties: HashMap<String, String>,
+    /// Iceberg format version.
+    pub format: FormatVersion,
+}
+
+/// Why a catalog did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// No such namespace.
+    #[error("Namespace does not exist: {0}")]
+    NoSuchNamespace(NamespaceIdent),
+    /// Namespace is there already.
+    #[error("Namespace already exists: {0}")]
+    NamespaceExists(NamespaceIdent),
+    /// Namespace holds tables.
+    #[error("Namespace is not empty: {0}; drop its tables first")]
+    NamespaceNotEmpty(NamespaceIdent),
+    /// No such table.
+    #[error("Table does not exist: {0}")]
+    NoSuchTable(TableIdent),
+    /// Table is there already.
+    #[error("Table already exists: {0}")]
+    TableExists(TableIdent),
+    /// Someone else committed first; load again and decide again.
+    #[error("Commit to {table} conflicts: {detail}; load the table again and retry")]
+    Conflict {
+        /// Which table.
+        table: TableIdent,
+        /// Which requirement failed.
+        detail: String,
+    },
+    /// The commit may or may not have happened.
+    #[error("Commit to {table} got no answer ({detail}); load the table to see whether it happened")]
+    Unknown {
+        /// Which table.
+        table: TableIdent,
+        /// What failed.
+        detail: String,
+    },
+    /// The request makes no sense.
+    #[error("{detail}")]
+    Invalid {
+        /// What is wrong and what to do.
+        detail: String,
+    },
+    /// The request contradicts itself.
+    #[error("{detail}")]
+    Unprocessable {
+        /// How.
+        detail: String,
+    },
+    /// Others are faster; try again.
+    #[error("{detail}")]
+    Busy {
+        /// At what.
+        detail: String,
+    },
+    /// An object of the catalog is not what was written there.
+    #[error("catalog object {key} is damaged: {detail}; restore it or drop the table by deleting the object")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A metadata file does not parse, or an update does not apply.
+    #[error(transparent)]
+    Metadata(#[from] iceberg::Error),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl From<StoreError> for CatalogError {
+    fn from(error: StoreError) -> Self {
+        Self::File(error.into())
+    }
+}
+
+impl From<LocationError> for CatalogError {
+    fn from(error: LocationError) -> Self {
+        Self::Invalid { detail: error.to_string() }
+    }
+}
+
+/// Holds tables' pointers. *Node-wide*; used on the tokio side runtime.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// The files of its tables.
+    fn files(&self) -> TableFiles;
+
+    /// Makes the namespace unless it is there.
+    ///
+    /// # Errors
+    /// If it cannot be known to be there.
+    async fn ensure_namespace(&self, namespace: &NamespaceIdent) -> Result<(), CatalogError>;
+
+    /// A table's current state.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchTable`], or it cannot be read now.
+    async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError>;
+
+    /// Makes a table.
+    ///
+    /// # Errors
+    /// [`CatalogError::TableExists`] and others; after [`CatalogError::Unknown`] it may be there.
+    async fn create(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError>;
+
+    /// Applies `updates` if all `requirements` hold. See the module for the contract.
+    ///
+    /// # Errors
+    /// [`CatalogError::Conflict`], [`CatalogError::Unknown`] and others.
+    async fn commit(
+        &self,
+        table: &TableIdent,
+        requirements: Vec<TableRequirement>,
+        updates: Vec<TableUpdate>,
+    ) -> Result<Loaded, CatalogError>;
+
+    /// Drops a table; with `purge` its files too.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchTable`] and others.
+    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError>;
+}

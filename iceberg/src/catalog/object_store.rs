@@ -1,0 +1,349 @@
+//! The built-in catalog: its state is one small object per namespace and per table, moved by conditional put, so it
+//! survives the cluster and is shared by all brokers without any agreement between them.
+//!
+//! Owns: tables' pointers and metadata files (namespaces, creation, rename and purge are its other files). Does not
+//! own: HTTP (root), data files and manifests (`commit`, engines). *Node-wide*; used on the tokio side runtime.
+//!
+//! A pointer's content is new at every write (`revision`), as some stores' ETags are hashes of the content. A commit
+//! writes a new, uniquely named metadata file and then moves the pointer with put-if-match: readers see the old or the
+//! new table. A lost answer is resolved by looking whether the pointer, or the log of the metadata it names, holds our
+//! file.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use iceberg::spec::{MetadataLog, TableMetadata};
+use iceberg::{ErrorKind, NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
+use tidewater_tiering::store::{ETag, ObjectKey, ObjectStore, PutMode, StoreError};
+
+use super::keys::CatalogKeys;
+use super::pointer::{FORMAT, Pointer, State};
+use super::{Catalog, CatalogError, Loaded, NewTable};
+use crate::files::TableFiles;
+use crate::names::Names;
+
+/// A commit whose requirements still hold is tried this often against others that win the race.
+const COMMIT_ATTEMPTS: usize = 10;
+/// A pointer write without an answer is looked after this often before it is called unknown.
+const ANSWER_ATTEMPTS: usize = 3;
+/// Iceberg's switch for deleting metadata files that fell off the log.
+const DELETE_METADATA: &str = "write.metadata.delete-after-commit.enabled";
+
+/// The built-in catalog.
+#[derive(Clone, Debug)]
+pub struct ObjectStoreCatalog {
+    pub(super) files: TableFiles,
+    pub(super) names: Names,
+    pub(super) keys: CatalogKeys,
+    table_config: Arc<HashMap<String, String>>,
+}
+
+/// How a conditional pointer write ended.
+pub(super) enum Swing {
+    /// It is ours.
+    Done,
+    /// Someone else's is there.
+    Lost,
+}
+
+impl ObjectStoreCatalog {
+    /// The catalog whose state lies in the warehouse of `files`. `table_config` is handed to clients with each table
+    /// (`s3.endpoint`, `s3.path-style-access`, `client.region`, …); no secrets belong there.
+    #[must_use]
+    pub fn new(files: TableFiles, names: Names, table_config: HashMap<String, String>) -> Self {
+        let keys = CatalogKeys::new(&files.warehouse().key_prefix());
+        Self { files, names, keys, table_config: Arc::new(table_config) }
+    }
+
+    /// What clients are told with each table.
+    #[must_use]
+    pub fn table_config(&self) -> &HashMap<String, String> {
+        &self.table_config
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        self.files.store()
+    }
+
+    /// The pointer of a table as it lies there, with its version; `None` if there is none.
+    pub(super) async fn pointer(&self, table: &TableIdent) -> Result<Option<(Pointer, ETag)>, CatalogError> {
+        let key = self.keys.table(table)?;
+        let got = match self.store().get(&key, None).await {
+            Ok(got) => got,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let damaged = |detail: String| CatalogError::Damaged { key: key.as_str().to_owned(), detail };
+        let pointer: Pointer = serde_json::from_slice(&got.body).map_err(|e| damaged(e.to_string()))?;
+        if pointer.format != FORMAT {
+            return Err(damaged(format!("format {} is not known; a newer Tidewater wrote it", pointer.format)));
+        }
+        Ok(Some((pointer, got.etag)))
+    }
+
+    /// The live pointer of a table; a move that was left unfinished is finished first.
+    pub(super) async fn live(&self, table: &TableIdent) -> Result<(Pointer, ETag), CatalogError> {
+        match self.pointer(table).await? {
+            Some((pointer, etag)) if pointer.state == State::Live => Ok((pointer, etag)),
+            Some((pointer, etag)) => {
+                self.finish_move(table, pointer, &etag).await?;
+                match self.pointer(table).await? {
+                    Some((pointer, etag)) if pointer.state == State::Live => Ok((pointer, etag)),
+                    _ => Err(CatalogError::NoSuchTable(table.clone())),
+                }
+            }
+            None => Err(CatalogError::NoSuchTable(table.clone())),
+        }
+    }
+
+    /// Writes a pointer under a condition and finds out what became of it, also when the answer is lost.
+    pub(super) async fn swing(
+        &self,
+        table: &TableIdent,
+        pointer: &Pointer,
+        mode: PutMode,
+    ) -> Result<Swing, CatalogError> {
+        let key = self.keys.table(table)?;
+        let body = serde_json::to_vec(pointer).map_err(iceberg::Error::from)?;
+        let mut detail = String::new();
+        for _ in 0..ANSWER_ATTEMPTS {
+            match self.store().put(&key, Bytes::from(body.clone()), mode.clone()).await {
+                Ok(_) => return Ok(Swing::Done),
+                Err(StoreError::Taken { .. }) => match self.is_ours(table, pointer).await {
+                    Ok(ours) => return Ok(if ours { Swing::Done } else { Swing::Lost }),
+                    Err(error) => detail = error.to_string(),
+                },
+                Err(error) if error.is_retryable() => detail = error.to_string(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::Unknown { table: table.clone(), detail })
+    }
+
+    /// Is `pointer` what lies there, or did a later commit build on it?
+    async fn is_ours(&self, table: &TableIdent, pointer: &Pointer) -> Result<bool, CatalogError> {
+        let Some((found, _)) = self.pointer(table).await? else { return Ok(false) };
+        if found.revision == pointer.revision {
+            return Ok(true);
+        }
+        if found.table_uuid != pointer.table_uuid || found.metadata_location == pointer.metadata_location {
+            return Ok(false);
+        }
+        let metadata = self.read_metadata(&found.metadata_location).await?;
+        Ok(metadata.metadata_log().iter().any(|past| past.metadata_file == pointer.metadata_location))
+    }
+
+    pub(super) fn fresh_pointer(&self, metadata: &TableMetadata, location: &str) -> Pointer {
+        Pointer {
+            format: FORMAT,
+            table_uuid: metadata.uuid(),
+            metadata_location: location.to_owned(),
+            revision: self.names.uuid(),
+            state: State::Live,
+        }
+    }
+
+    pub(super) async fn read_metadata(&self, location: &str) -> Result<TableMetadata, CatalogError> {
+        Ok(TableMetadata::read_from(&self.files.io(), location).await?)
+    }
+
+    /// Writes `metadata` to a new file of its table, `version` being how many came before. Returns its URI.
+    pub(super) async fn write_metadata(&self, metadata: &TableMetadata, version: u64) -> Result<String, CatalogError> {
+        let location = format!("{}/metadata/{version:05}-{}.metadata.json", metadata.location(), self.names.uuid());
+        let body = serde_json::to_vec(metadata).map_err(iceberg::Error::from)?;
+        self.files.write(&location, Bytes::from(body)).await?;
+        Ok(location)
+    }
+
+    /// Deletes what fell off the metadata log, if the table wants that; a failure leaves garbage and is only logged.
+    async fn forget_old_metadata(&self, metadata: &TableMetadata, expired: Vec<MetadataLog>) {
+        if expired.is_empty() || metadata.properties().get(DELETE_METADATA).is_none_or(|v| v != "true") {
+            return;
+        }
+        let files: Vec<_> = expired.into_iter().map(|entry| entry.metadata_file).collect();
+        if let Err(error) = self.files.delete(&files).await {
+            tracing::warn!(%error, "old table metadata could not be deleted");
+        }
+    }
+
+    /// One attempt at a commit: `None` if someone else's came first.
+    async fn try_commit(
+        &self,
+        table: &TableIdent,
+        requirements: &[TableRequirement],
+        updates: &[TableUpdate],
+    ) -> Result<Option<Loaded>, CatalogError> {
+        let (pointer, etag) = self.live(table).await?;
+        let base = self.read_metadata(&pointer.metadata_location).await?;
+        for requirement in requirements {
+            requirement.check(Some(&base)).map_err(|error| failed(table, error))?;
+        }
+        let mut builder = base.into_builder(Some(pointer.metadata_location.clone()));
+        for update in updates.iter().cloned() {
+            builder = update.apply(builder).map_err(|error| failed(table, error))?;
+        }
+        let built = builder.build().map_err(|error| failed(table, error))?;
+        if built.changes.is_empty() {
+            let metadata = self.read_metadata(&pointer.metadata_location).await?;
+            return Ok(Some(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) }));
+        }
+        let location = self.write_metadata(&built.metadata, version_after(&pointer.metadata_location)).await?;
+        let next = self.fresh_pointer(&built.metadata, &location);
+        match self.swing(table, &next, PutMode::IfMatch(etag)).await? {
+            Swing::Done => {
+                self.forget_old_metadata(&built.metadata, built.expired_metadata_logs).await;
+                Ok(Some(Loaded { metadata: Arc::new(built.metadata), location: Some(location) }))
+            }
+            Swing::Lost => {
+                self.discard(&[location]).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Deletes files that nothing names; a failure leaves garbage and is only logged.
+    pub(super) async fn discard(&self, files: &[String]) {
+        if let Err(error) = self.files.delete(files).await {
+            tracing::warn!(%error, "unused file could not be deleted");
+        }
+    }
+
+    /// Tables of a namespace, sorted by name.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchNamespace`]; the bucket.
+    pub async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>, CatalogError> {
+        self.load_namespace(namespace).await?;
+        let found = self.list_keys(&self.keys.tables(namespace)).await?;
+        let mut tables: Vec<_> = found.iter().filter_map(|key| self.keys.parse_table(namespace, key)).collect();
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(tables)
+    }
+
+    pub(super) async fn list_keys(&self, prefix: &str) -> Result<Vec<ObjectKey>, CatalogError> {
+        const PAGE: usize = 1000;
+        let mut keys: Vec<ObjectKey> = Vec::new();
+        loop {
+            let after = keys.last().map(|key| key.as_str().to_owned());
+            let page = self.store().list(prefix, after.as_deref(), PAGE).await?;
+            let last = page.len() < PAGE;
+            keys.extend(page.into_iter().map(|listed| listed.key));
+            if last {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// Is there such a table?
+    ///
+    /// # Errors
+    /// The bucket.
+    pub async fn table_exists(&self, table: &TableIdent) -> Result<bool, CatalogError> {
+        match self.live(table).await {
+            Ok(_) => Ok(true),
+            Err(CatalogError::NoSuchTable(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes a table into the catalog whose metadata file exists already.
+    ///
+    /// # Errors
+    /// [`CatalogError::TableExists`], [`CatalogError::NoSuchNamespace`], a file that is no table metadata.
+    pub async fn register(&self, table: &TableIdent, location: &str) -> Result<Loaded, CatalogError> {
+        self.load_namespace(&table.namespace).await?;
+        let metadata = self.read_metadata(location).await?;
+        let pointer = self.fresh_pointer(&metadata, location);
+        match self.swing(table, &pointer, PutMode::IfAbsent).await? {
+            Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location.to_owned()) }),
+            Swing::Lost => Err(CatalogError::TableExists(table.clone())),
+        }
+    }
+}
+
+/// What an iceberg error means for a commit.
+pub(super) fn failed(table: &TableIdent, error: iceberg::Error) -> CatalogError {
+    match error.kind() {
+        ErrorKind::CatalogCommitConflicts => CatalogError::Conflict { table: table.clone(), detail: error.to_string() },
+        ErrorKind::DataInvalid => CatalogError::Invalid { detail: error.to_string() },
+        _ => error.into(),
+    }
+}
+
+/// The number of the metadata file after `location`, from its name's leading digits.
+fn version_after(location: &str) -> u64 {
+    let name = location.rsplit('/').next().unwrap_or_default();
+    let digits: String = name.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().map_or(1, |version: u64| version.saturating_add(1))
+}
+
+#[async_trait]
+impl Catalog for ObjectStoreCatalog {
+    fn files(&self) -> TableFiles {
+        self.files.clone()
+    }
+
+    async fn ensure_namespace(&self, namespace: &NamespaceIdent) -> Result<(), CatalogError> {
+        match self.create_namespace(namespace, HashMap::new()).await {
+            Ok(()) | Err(CatalogError::NamespaceExists(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError> {
+        let (pointer, _) = self.live(table).await?;
+        match self.read_metadata(&pointer.metadata_location).await {
+            Ok(metadata) => Ok(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) }),
+            // The file may have fallen off the log between the two reads: then the pointer has moved.
+            Err(error) => match self.live(table).await? {
+                (later, _) if later.revision == pointer.revision => Err(error),
+                (later, _) => {
+                    let metadata = self.read_metadata(&later.metadata_location).await?;
+                    Ok(Loaded { metadata: Arc::new(metadata), location: Some(later.metadata_location) })
+                }
+            },
+        }
+    }
+
+    async fn create(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError> {
+        let metadata = self.prepare(table, new).await?;
+        self.publish_new(table, metadata).await
+    }
+
+    async fn commit(
+        &self,
+        table: &TableIdent,
+        requirements: Vec<TableRequirement>,
+        updates: Vec<TableUpdate>,
+    ) -> Result<Loaded, CatalogError> {
+        if requirements.contains(&TableRequirement::NotExist) {
+            let metadata = self.prepare_from_updates(table, updates).await?;
+            return self.publish_new(table, metadata).await.map_err(|error| match error {
+                CatalogError::TableExists(table) => {
+                    CatalogError::Conflict { table, detail: "the table already exists".to_owned() }
+                }
+                other => other,
+            });
+        }
+        for _ in 0..COMMIT_ATTEMPTS {
+            if let Some(done) = self.try_commit(table, &requirements, &updates).await? {
+                return Ok(done);
+            }
+        }
+        Err(CatalogError::Conflict {
+            table: table.clone(),
+            detail: format!("{COMMIT_ATTEMPTS} attempts lost the race"),
+        })
+    }
+
+    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+        let (pointer, _) = self.live(table).await?;
+        self.store().delete(vec![self.keys.table(table)?]).await?;
+        if purge {
+            self.purge(&pointer.metadata_location).await;
+        }
+        Ok(())
+    }
+}

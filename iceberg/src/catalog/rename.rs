@@ -1,0 +1,67 @@
+//! Renaming a table: three conditional writes, each step of which whoever comes along can finish.
+//!
+//! 1. the old pointer becomes `moving` (put-if-match: commits in flight under the old name fail from here on);
+//! 2. the new pointer is put if absent, with the same table and metadata;
+//! 3. the old pointer is deleted.
+//!
+//! A crash after 1 or 2 leaves a `moving` pointer; the next one to load the old name finishes it. If another table
+//! took the new name meanwhile, the old pointer becomes `live` again.
+
+use iceberg::TableIdent;
+use tidewater_tiering::store::{ETag, PutMode};
+
+use super::CatalogError;
+use super::object_store::{ObjectStoreCatalog, Swing};
+use super::pointer::{Pointer, State};
+
+impl ObjectStoreCatalog {
+    /// Renames a table, across namespaces too. Its files stay where they are.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchTable`], [`CatalogError::TableExists`], [`CatalogError::NoSuchNamespace`]; a commit that
+    /// came between ([`CatalogError::Conflict`]).
+    pub async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
+        let (pointer, etag) = self.live(from).await?;
+        self.load_namespace(&to.namespace).await?;
+        if self.table_exists(to).await? {
+            return Err(CatalogError::TableExists(to.clone()));
+        }
+        let moving = Pointer { revision: self.names.uuid(), state: State::Moving { to: to.clone() }, ..pointer };
+        match self.swing(from, &moving, PutMode::IfMatch(etag)).await? {
+            Swing::Done => {}
+            Swing::Lost => {
+                let detail = "the table was changed during the rename".to_owned();
+                return Err(CatalogError::Conflict { table: from.clone(), detail });
+            }
+        }
+        let Some((moving, etag)) = self.pointer(from).await? else { return Ok(()) };
+        self.finish_move(from, moving, &etag).await?;
+        if self.pointer(from).await?.is_some() {
+            return Err(CatalogError::TableExists(to.clone()));
+        }
+        Ok(())
+    }
+
+    /// Steps 2 and 3, or back to `live` if the new name is another table's.
+    pub(super) async fn finish_move(
+        &self,
+        from: &TableIdent,
+        moving: Pointer,
+        etag: &ETag,
+    ) -> Result<(), CatalogError> {
+        let State::Moving { to } = &moving.state else { return Ok(()) };
+        let to = to.clone();
+        let arrived = Pointer { revision: self.names.uuid(), state: State::Live, ..moving.clone() };
+        let there = match self.swing(&to, &arrived, PutMode::IfAbsent).await? {
+            Swing::Done => true,
+            Swing::Lost => self.pointer(&to).await?.is_some_and(|(found, _)| found.table_uuid == moving.table_uuid),
+        };
+        if there {
+            self.store().delete(vec![self.keys.table(from)?]).await?;
+        } else {
+            let back = Pointer { revision: self.names.uuid(), state: State::Live, ..moving };
+            self.swing(from, &back, PutMode::IfMatch(etag.clone())).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! JSON of the Iceberg REST catalog (iceberg `open-api/rest-catalog-open-api.yaml`): requests, answers, errors with
+//! their codes. Routes and sockets are the root's.
+
+use std::collections::HashMap;
+
+use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
+use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
+use serde::{Deserialize, Serialize};
+use tidewater_tiering::store::StoreError;
+
+use super::creation::FORMAT_VERSION;
+use super::{CatalogError, Loaded, NewTable};
+use crate::files::FileError;
+
+/// What `/v1/config` lists as served, so that clients do not try the rest.
+pub const ENDPOINTS: &[&str] = &[
+    "GET /v1/{prefix}/namespaces",
+    "POST /v1/{prefix}/namespaces",
+    "GET /v1/{prefix}/namespaces/{namespace}",
+    "HEAD /v1/{prefix}/namespaces/{namespace}",
+    "DELETE /v1/{prefix}/namespaces/{namespace}",
+    "POST /v1/{prefix}/namespaces/{namespace}/properties",
+    "GET /v1/{prefix}/namespaces/{namespace}/tables",
+    "POST /v1/{prefix}/namespaces/{namespace}/tables",
+    "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "HEAD /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "DELETE /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "POST /v1/{prefix}/namespaces/{namespace}/register",
+    "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/metrics",
+    "POST /v1/{prefix}/tables/rename",
+];
+
+/// Answer of `/v1/config`.
+#[derive(Debug, Serialize)]
+pub struct Config {
+    /// What a client may override.
+    pub defaults: HashMap<String, String>,
+    /// What it may not.
+    pub overrides: HashMap<String, String>,
+    /// [`ENDPOINTS`].
+    pub endpoints: &'static [&'static str],
+}
+
+/// Asks for a namespace.
+#[derive(Debug, Deserialize)]
+pub struct CreateNamespace {
+    /// Its levels.
+    pub namespace: NamespaceIdent,
+    /// Its properties.
+    #[serde(default)]
+    pub properties: HashMap<String, String>,
+}
+
+/// A namespace.
+#[derive(Debug, Serialize)]
+pub struct NamespaceAnswer {
+    /// Its levels.
+    pub namespace: NamespaceIdent,
+    /// Its properties.
+    pub properties: HashMap<String, String>,
+}
+
+/// A page of namespaces.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NamespaceList {
+    /// On this page.
+    pub namespaces: Vec<NamespaceIdent>,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// A page of tables.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TableList {
+    /// On this page.
+    pub identifiers: Vec<TableIdent>,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
+}
+
+/// Asks for a change of a namespace's properties.
+#[derive(Debug, Deserialize)]
+pub struct UpdateProperties {
+    /// Keys to remove.
+    #[serde(default)]
+    pub removals: Vec<String>,
+    /// Keys to set.
+    #[serde(default)]
+    pub updates: HashMap<String, String>,
+}
+
+/// Asks for a table.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// Where.
+    pub location: Option<String>,
+    /// Its columns.
+    pub schema: Schema,
+    /// Its partitioning.
+    pub partition_spec: Option<UnboundPartitionSpec>,
+    /// Its order.
+    pub write_order: Option<SortOrder>,
+    /// Only describe it; a commit makes it.
+    #[serde(default)]
+    pub stage_create: bool,
+    /// Its properties.
+    #[serde(default)]
+    pub properties: HashMap<String, String>,
+}
+
+impl CreateTable {
+    /// As the catalog takes it.
+    ///
+    /// # Errors
+    /// A format version that is not known.
+    pub fn into_new(self) -> Result<NewTable, CatalogError> {
+        let mut properties = self.properties;
+        let format = match properties.remove(FORMAT_VERSION).as_deref() {
+            None | Some("2") => FormatVersion::V2,
+            Some("1") => FormatVersion::V1,
+            Some("3") => FormatVersion::V3,
+            Some(other) => {
+                let detail = format!("format-version {other} is not supported; 1, 2 and 3 are");
+                return Err(CatalogError::Invalid { detail });
+            }
+        };
+        Ok(NewTable {
+            schema: self.schema,
+            spec: self.partition_spec,
+            order: self.write_order,
+            location: self.location,
+            properties,
+            format,
+        })
+    }
+}
+
+/// Asks for a commit.
+#[derive(Debug, Deserialize)]
+pub struct CommitTable {
+    /// Which table, for multi-table commits.
+    pub identifier: Option<TableIdent>,
+    /// What must hold.
+    #[serde(default)]
+    pub requirements: Vec<TableRequirement>,
+    /// What to do.
+    #[serde(default)]
+    pub updates: Vec<TableUpdate>,
+}
+
+/// Asks to take in a table.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RegisterTable {
+    /// Its name.
+    pub name: String,
+    /// Its metadata file.
+    pub metadata_location: String,
+}
+
+/// Asks for another name.
+#[derive(Debug, Deserialize)]
+pub struct RenameTable {
+    /// The old name.
+    pub source: TableIdent,
+    /// The new one.
+    pub destination: TableIdent,
+}
+
+/// A table.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TableAnswer {
+    /// Its metadata file; absent while staged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata_location: Option<String>,
+    /// Its metadata.
+    pub metadata: std::sync::Arc<TableMetadata>,
+    /// What the client needs to reach its files.
+    pub config: HashMap<String, String>,
+}
+
+impl TableAnswer {
+    /// A loaded table and what its client is told.
+    #[must_use]
+    pub fn new(loaded: Loaded, config: HashMap<String, String>) -> Self {
+        Self { metadata_location: loaded.location, metadata: loaded.metadata, config }
+    }
+}
+
+/// An error as the specification wants it.
+#[derive(Debug, Serialize)]
+pub struct ErrorAnswer {
+    /// The one member.
+    pub error: ErrorBody,
+}
+
+/// Its content.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody {
+    /// For people.
+    pub message: String,
+    /// Java's name of the exception.
+    pub r#type: &'static str,
+    /// HTTP status, again.
+    pub code: u16,
+}
+
+impl ErrorAnswer {
+    /// `message` with status `code` and Java's exception name.
+    #[must_use]
+    pub fn new(code: u16, r#type: &'static str, message: String) -> Self {
+        Self { error: ErrorBody { message, r#type, code } }
+    }
+}
+
+impl From<CatalogError> for ErrorAnswer {
+    fn from(error: CatalogError) -> Self {
+        let (code, kind) = match &error {
+            CatalogError::NoSuchNamespace(_) => (404, "NoSuchNamespaceException"),
+            CatalogError::NoSuchTable(_) => (404, "NoSuchTableException"),
+            CatalogError::NamespaceExists(_) | CatalogError::TableExists(_) => (409, "AlreadyExistsException"),
+            CatalogError::NamespaceNotEmpty(_) => (409, "NamespaceNotEmptyException"),
+            CatalogError::Conflict { .. } => (409, "CommitFailedException"),
+            CatalogError::Unknown { .. } => (500, "CommitStateUnknownException"),
+            CatalogError::Invalid { .. } => (400, "BadRequestException"),
+            CatalogError::Unprocessable { .. } => (422, "UnprocessableEntityException"),
+            CatalogError::Busy { .. } => (503, "ServiceUnavailableException"),
+            CatalogError::File(FileError::Location(_)) => (400, "BadRequestException"),
+            CatalogError::File(FileError::Store(StoreError::Denied { .. })) => (403, "ForbiddenException"),
+            CatalogError::File(FileError::Store(e)) if e.is_retryable() => (503, "ServiceUnavailableException"),
+            CatalogError::Damaged { .. } | CatalogError::Metadata(_) | CatalogError::File(_) => {
+                (500, "InternalServerError")
+            }
+        };
+        Self::new(code, kind, error.to_string())
+    }
+}
+
+/// One page of sorted `items`: those after `token`, at most `size`, and the token of the next page.
+pub fn page<T>(
+    items: Vec<T>,
+    token: Option<&str>,
+    size: Option<usize>,
+    name: impl Fn(&T) -> String,
+) -> (Vec<T>, Option<String>) {
+    let after = token.filter(|token| !token.is_empty());
+    let mut rest: Vec<T> = items.into_iter().filter(|item| after.is_none_or(|t| name(item).as_str() > t)).collect();
+    match size.filter(|size| *size > 0 && *size < rest.len()) {
+        None => (rest, None),
+        Some(size) => {
+            rest.truncate(size);
+            let next = rest.last().map(name);
+            (rest, next)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Whose table it is: cluster, topic and fencing epoch, kept as table properties.
+
+use std::collections::HashMap;
+
+use iceberg::TableIdent;
+use iceberg::spec::TableMetadata;
+use tidewater_storage::model::TopicId;
+use uuid::Uuid;
+
+/// Property: the cluster that writes the table.
+pub const CLUSTER: &str = "tidewater.cluster-id";
+/// Property: the topic it holds.
+pub const TOPIC: &str = "tidewater.topic-id";
+/// Property: the highest fencing epoch that committed.
+pub const EPOCH: &str = "tidewater.epoch";
+
+/// Who a writer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableOwner {
+    /// Its cluster.
+    pub cluster: Uuid,
+    /// The topic.
+    pub topic: TopicId,
+    /// Its fencing epoch: higher for every later writer of the same topic (lineage epoch first, then the lane's term).
+    pub epoch: u64,
+}
+
+/// A table that another cluster or topic writes, or that no Tidewater made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "table {table} belongs to cluster {found_cluster:?} topic {found_topic:?}, not to cluster {cluster} topic {topic}; \
+     it is left alone. Rename or drop that table in the catalog, or give the topic another one"
+)]
+pub struct Foreign {
+    /// Which table.
+    pub table: TableIdent,
+    /// The cluster it names, if any.
+    pub found_cluster: Option<String>,
+    /// The topic it names, if any.
+    pub found_topic: Option<String>,
+    /// Ours.
+    pub cluster: Uuid,
+    /// Ours.
+    pub topic: TopicId,
+}
+
+impl TableOwner {
+    /// The properties that say so.
+    #[must_use]
+    pub fn properties(&self) -> HashMap<String, String> {
+        HashMap::from([
+            (CLUSTER.to_owned(), self.cluster.to_string()),
+            (TOPIC.to_owned(), self.topic.to_string()),
+            (EPOCH.to_owned(), self.epoch.to_string()),
+        ])
+    }
+
+    /// Is this our table?
+    ///
+    /// # Errors
+    /// [`Foreign`] if it carries other ids, or none.
+    pub fn check(&self, table: &TableIdent, metadata: &TableMetadata) -> Result<(), Foreign> {
+        let found = |key: &str| metadata.properties().get(key).cloned();
+        let (found_cluster, found_topic) = (found(CLUSTER), found(TOPIC));
+        let ours = found_cluster.as_deref() == Some(&*self.cluster.to_string())
+            && found_topic.as_deref() == Some(&*self.topic.to_string());
+        if ours {
+            return Ok(());
+        }
+        Err(Foreign { table: table.clone(), found_cluster, found_topic, cluster: self.cluster, topic: self.topic })
+    }
+}
+
+/// The table's fencing epoch; 0 if it has none.
+#[must_use]
+pub fn epoch(metadata: &TableMetadata) -> u64 {
+    metadata.properties().get(EPOCH).and_then(|value| value.parse().ok()).unwrap_or(0)
+}

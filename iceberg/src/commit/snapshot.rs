@@ -1,0 +1,320 @@
+//! One snapshot, made on one base: manifest, merged manifests, manifest list, summary, updates and requirements.
+//!
+//! Writes files with unique names and nothing else; a snapshot that loses its race is garbage listed in
+//! [`Made::written`].
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, TryStreamExt};
+use iceberg::spec::{
+    DataFile, FormatVersion, MAIN_BRANCH, ManifestEntryRef, ManifestFile, ManifestList, ManifestListWriter,
+    ManifestWriter, ManifestWriterBuilder, Operation, PartitionSpec, Snapshot, SnapshotReference, SnapshotRetention,
+    SnapshotSummaryCollector, Summary, TableMetadata,
+};
+use iceberg::{TableIdent, TableRequirement, TableUpdate};
+use tidewater_storage::model::TimestampMs;
+
+use super::identity::{EPOCH, TableOwner};
+use super::maintain::{Bounds, MANIFEST_PREFIX, plan_expiry, plan_merge};
+use super::{Append, CommitError, offsets};
+use crate::files::TableFiles;
+use crate::names::Names;
+use crate::schema;
+
+/// Manifests read at once while merging.
+const READS_AT_ONCE: usize = 8;
+
+/// Makes snapshots of one table.
+pub(super) struct Maker<'a> {
+    pub(super) files: TableFiles,
+    pub(super) names: &'a Names,
+    pub(super) table: &'a TableIdent,
+    pub(super) owner: &'a TableOwner,
+    pub(super) bounds: &'a Bounds,
+}
+
+/// A snapshot ready to be committed.
+pub(super) struct Made {
+    pub(super) requirements: Vec<TableRequirement>,
+    pub(super) updates: Vec<TableUpdate>,
+    /// Files written for it alone.
+    pub(super) written: Vec<String>,
+}
+
+impl Maker<'_> {
+    /// Makes the snapshot that adds `append` to `base`.
+    pub(super) async fn make(
+        &self,
+        base: &TableMetadata,
+        append: &Append,
+        id: &str,
+        now: TimestampMs,
+    ) -> Result<Made, CommitError> {
+        let spec = schema::find_hour_spec(base).ok_or_else(|| CommitError::Unfit {
+            table: self.table.clone(),
+            detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
+        })?;
+        let snapshot_id = self.fresh_snapshot_id(base);
+        let mut written = Vec::new();
+        let mut manifests = self.base_manifests(base).await?;
+        if !append.files.is_empty() {
+            let manifest = self.write_added(base, &spec, snapshot_id, &append.files).await?;
+            written.push(manifest.manifest_path.clone());
+            manifests.push(manifest);
+        }
+        let manifests = self.merge(base, &spec, snapshot_id, manifests, &mut written).await?;
+        let list =
+            format!("{}/metadata/{MANIFEST_PREFIX}snap-{snapshot_id}-{}.avro", base.location(), self.names.uuid());
+        let row_range = self.write_list(base, snapshot_id, &list, manifests).await?;
+        written.push(list.clone());
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(snapshot_id)
+            .with_parent_snapshot_id(base.current_snapshot_id())
+            .with_sequence_number(base.next_sequence_number())
+            .with_timestamp_ms(now.0.max(base.last_updated_ms()))
+            .with_manifest_list(list)
+            .with_summary(self.summary(base, append, id)?)
+            .with_schema_id(base.current_schema_id());
+        let snapshot = match row_range {
+            Some((first, rows)) => snapshot.with_row_range(first, rows).build(),
+            None => snapshot.build(),
+        };
+        let mut updates =
+            vec![TableUpdate::AddSnapshot { snapshot }, set_main(snapshot_id), self.properties(base, append)?];
+        let expired = plan_expiry(self.bounds, base, now);
+        if !expired.is_empty() {
+            updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: expired });
+        }
+        let requirements = vec![
+            TableRequirement::UuidMatch { uuid: base.uuid() },
+            TableRequirement::RefSnapshotIdMatch {
+                r#ref: MAIN_BRANCH.to_owned(),
+                snapshot_id: base.current_snapshot_id(),
+            },
+        ];
+        Ok(Made { requirements, updates, written })
+    }
+
+    fn fresh_snapshot_id(&self, base: &TableMetadata) -> i64 {
+        loop {
+            let id = self.names.snapshot_id();
+            if base.snapshot_by_id(id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    async fn base_manifests(&self, base: &TableMetadata) -> Result<Vec<ManifestFile>, CommitError> {
+        let Some(snapshot) = base.current_snapshot() else { return Ok(Vec::new()) };
+        Ok(read_list(&self.files, base, snapshot).await?)
+    }
+
+    fn manifest_writer(
+        &self,
+        base: &TableMetadata,
+        spec: &PartitionSpec,
+        snapshot_id: i64,
+    ) -> Result<ManifestWriter, CommitError> {
+        let path = format!("{}/metadata/{MANIFEST_PREFIX}{}.avro", base.location(), self.names.uuid());
+        let output = self.files.io().new_output(path)?;
+        let builder =
+            ManifestWriterBuilder::new(output, Some(snapshot_id), base.current_schema().clone(), spec.clone());
+        match base.format_version() {
+            FormatVersion::V2 => Ok(builder.build_v2_data()),
+            FormatVersion::V3 => Ok(builder.build_v3_data()),
+            FormatVersion::V1 => Err(CommitError::Unfit {
+                table: self.table.clone(),
+                detail: "it has format version 1; upgrade it to 2".to_owned(),
+            }),
+        }
+    }
+
+    async fn write_added(
+        &self,
+        base: &TableMetadata,
+        spec: &PartitionSpec,
+        snapshot_id: i64,
+        files: &[DataFile],
+    ) -> Result<ManifestFile, CommitError> {
+        let mut writer = self.manifest_writer(base, spec, snapshot_id)?;
+        for file in files {
+            // Minus one: "assigned at commit", so that the sequence number is inherited.
+            writer.add_file(file.clone(), -1)?;
+        }
+        Ok(writer.write_manifest_file().await?)
+    }
+
+    /// Merges small manifests once there are enough of them. Format 3 is left alone: merging would have to carry each
+    /// row's id, which iceberg 0.10 does not expose for existing files.
+    async fn merge(
+        &self,
+        base: &TableMetadata,
+        spec: &PartitionSpec,
+        snapshot_id: i64,
+        manifests: Vec<ManifestFile>,
+        written: &mut Vec<String>,
+    ) -> Result<Vec<ManifestFile>, CommitError> {
+        if base.format_version() != FormatVersion::V2 {
+            return Ok(manifests);
+        }
+        let (small, mut kept) = plan_merge(self.bounds, spec.spec_id(), manifests);
+        // The manifest of this very append has no sequence number yet: it stays as it is.
+        let (fresh, old): (Vec<_>, Vec<_>) = small.into_iter().partition(|m| m.added_snapshot_id == snapshot_id);
+        if !old.is_empty() {
+            for merged in self.rewrite(base, spec, snapshot_id, old).await? {
+                written.push(merged.manifest_path.clone());
+                kept.push(merged);
+            }
+        }
+        kept.extend(fresh);
+        Ok(kept)
+    }
+
+    async fn rewrite(
+        &self,
+        base: &TableMetadata,
+        spec: &PartitionSpec,
+        snapshot_id: i64,
+        old: Vec<ManifestFile>,
+    ) -> Result<Vec<ManifestFile>, CommitError> {
+        let io = self.files.io();
+        let bytes: u64 = old.iter().map(|m| u64::try_from(m.manifest_length).unwrap_or(0)).sum();
+        let manifests: Vec<_> = futures::stream::iter(old)
+            .map(|manifest| {
+                let io = io.clone();
+                async move { manifest.load_manifest(&io).await }
+            })
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let alive: Vec<_> = manifests.iter().flat_map(|m| m.entries()).filter(|entry| entry.is_alive()).collect();
+        let count = u64::try_from(alive.len()).unwrap_or(u64::MAX).max(1);
+        let per_file =
+            usize::try_from(self.bounds.manifest_bytes / (bytes / count).max(1)).unwrap_or(usize::MAX).max(1);
+        let mut out = Vec::new();
+        for entries in alive.chunks(per_file) {
+            out.push(self.write_existing(base, spec, snapshot_id, entries).await?);
+        }
+        Ok(out)
+    }
+
+    async fn write_existing(
+        &self,
+        base: &TableMetadata,
+        spec: &PartitionSpec,
+        snapshot_id: i64,
+        entries: &[&ManifestEntryRef],
+    ) -> Result<ManifestFile, CommitError> {
+        let mut writer = self.manifest_writer(base, spec, snapshot_id)?;
+        for entry in entries {
+            let incomplete = || CommitError::Unfit {
+                table: self.table.clone(),
+                detail: format!("the manifest entry of {} has no snapshot or sequence number", entry.file_path()),
+            };
+            let added_by = entry.snapshot_id().ok_or_else(incomplete)?;
+            let sequence = entry.sequence_number().ok_or_else(incomplete)?;
+            writer.add_existing_file(entry.data_file().clone(), added_by, sequence, entry.file_sequence_number)?;
+        }
+        Ok(writer.write_manifest_file().await?)
+    }
+
+    /// Writes the manifest list; for format 3 returns the range of row ids given out.
+    async fn write_list(
+        &self,
+        base: &TableMetadata,
+        snapshot_id: i64,
+        path: &str,
+        manifests: Vec<ManifestFile>,
+    ) -> Result<Option<(u64, u64)>, CommitError> {
+        let output = self.files.io().new_output(path)?.writer().await?;
+        let (parent, sequence) = (base.current_snapshot_id(), base.next_sequence_number());
+        let first_row = base.next_row_id();
+        let mut writer = match base.format_version() {
+            FormatVersion::V3 => ManifestListWriter::v3(output, snapshot_id, parent, sequence, Some(first_row)),
+            _ => ManifestListWriter::v2(output, snapshot_id, parent, sequence),
+        };
+        writer.add_manifests(manifests.into_iter())?;
+        let range = writer.next_row_id().map(|next| (first_row, next.saturating_sub(first_row)));
+        writer.close().await?;
+        Ok(range)
+    }
+
+    fn summary(&self, base: &TableMetadata, append: &Append, id: &str) -> Result<Summary, CommitError> {
+        let mut collector = SnapshotSummaryCollector::default();
+        for file in &append.files {
+            let spec = base.default_partition_spec().clone();
+            collector.add_file(file, base.current_schema().clone(), spec);
+        }
+        let mut properties = collector.build();
+        let previous = base.current_snapshot().map(|s| &s.summary().additional_properties);
+        totals(&mut properties, previous, append);
+        properties.insert(offsets::OFFSETS.to_owned(), offsets::encode(&append.to));
+        properties.insert(offsets::APPEND.to_owned(), id.to_owned());
+        properties.insert(EPOCH.to_owned(), self.owner.epoch.to_string());
+        if !append.skipped.is_empty() {
+            let skipped = serde_json::to_string(&append.skipped).map_err(iceberg::Error::from)?;
+            properties.insert(offsets::SKIPPED.to_owned(), skipped);
+        }
+        Ok(Summary { operation: Operation::Append, additional_properties: properties })
+    }
+
+    fn properties(&self, base: &TableMetadata, append: &Append) -> Result<TableUpdate, CommitError> {
+        let mut updates = HashMap::from([
+            (offsets::OFFSETS.to_owned(), offsets::encode(&append.to)),
+            (EPOCH.to_owned(), self.owner.epoch.to_string()),
+        ]);
+        if !append.skipped.is_empty() {
+            let (mut ranges, mut count) = offsets::skipped(base);
+            count += append.skipped.iter().map(|range| range.count()).sum::<u64>();
+            ranges.extend(append.skipped.iter().cloned());
+            ranges.drain(..ranges.len().saturating_sub(offsets::SKIPPED_KEPT));
+            let ranges = serde_json::to_string(&ranges).map_err(iceberg::Error::from)?;
+            updates.insert(offsets::SKIPPED.to_owned(), ranges);
+            updates.insert(offsets::SKIPPED_COUNT.to_owned(), count.to_string());
+        }
+        Ok(TableUpdate::SetProperties { updates })
+    }
+}
+
+/// The manifests of a snapshot.
+pub(super) async fn read_list(
+    files: &TableFiles,
+    metadata: &TableMetadata,
+    snapshot: &Snapshot,
+) -> Result<Vec<ManifestFile>, iceberg::Error> {
+    let body = files.io().new_input(snapshot.manifest_list())?.read().await?;
+    let list = ManifestList::parse_with_version(&body, metadata.format_version())?;
+    Ok(list.consume_entries().into_iter().collect())
+}
+
+fn set_main(snapshot_id: i64) -> TableUpdate {
+    let retention = SnapshotRetention::branch(None, None, None);
+    TableUpdate::SetSnapshotRef {
+        ref_name: MAIN_BRANCH.to_owned(),
+        reference: SnapshotReference::new(snapshot_id, retention),
+    }
+}
+
+/// Running totals of the summary (Iceberg spec, "Optional Snapshot Summary Fields"). Left out where the previous
+/// snapshot, an engine's, has none.
+fn totals(properties: &mut HashMap<String, String>, previous: Option<&HashMap<String, String>>, append: &Append) {
+    let records: u64 = append.files.iter().map(DataFile::record_count).sum();
+    let bytes: u64 = append.files.iter().map(DataFile::file_size_in_bytes).sum();
+    let files = u64::try_from(append.files.len()).unwrap_or(u64::MAX);
+    for (key, added) in [
+        ("total-records", records),
+        ("total-files-size", bytes),
+        ("total-data-files", files),
+        ("total-delete-files", 0),
+        ("total-position-deletes", 0),
+        ("total-equality-deletes", 0),
+    ] {
+        let before = match previous {
+            None => Some(0),
+            Some(previous) => previous.get(key).and_then(|value| value.parse::<u64>().ok()),
+        };
+        if let Some(before) = before {
+            properties.insert(key.to_owned(), before.saturating_add(added).to_string());
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Files of tables by URI: the one door through which this crate touches bytes.
+//!
+//! Owns: finding out whether a URI is an object of the bucket or a file beside a directory bucket, and reading,
+//! writing, deleting there. [`storage`] gives the same door iceberg's shape. Does not own: what is in the files.
+//! *Node-wide*; cheap to clone; to be used on the tokio side runtime.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iceberg::io::{FileIO, FileIOBuilder};
+use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode, StoreError};
+
+use crate::location::{LocationError, Place, Warehouse};
+
+pub mod storage;
+
+/// What can go wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The URI cannot be used.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// The bucket refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local file system did.
+    #[error("file {path}: {source}")]
+    Local {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl FileError {
+    /// Is it only that nothing is there?
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Store(StoreError::NotFound { .. }) => true,
+            Self::Local { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
+/// The files of a warehouse.
+#[derive(Clone)]
+pub struct TableFiles {
+    store: Arc<dyn ObjectStore>,
+    warehouse: Warehouse,
+}
+
+impl std::fmt::Debug for TableFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableFiles").field("warehouse", &self.warehouse).finish_non_exhaustive()
+    }
+}
+
+impl TableFiles {
+    /// Files of `warehouse` in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>, warehouse: Warehouse) -> Self {
+        Self { store, warehouse }
+    }
+
+    /// The warehouse.
+    #[must_use]
+    pub fn warehouse(&self) -> &Warehouse {
+        &self.warehouse
+    }
+
+    /// The bucket.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// iceberg's view of the same files.
+    #[must_use]
+    pub fn io(&self) -> FileIO {
+        FileIOBuilder::new(Arc::new(storage::Factory::new(self.clone()))).build()
+    }
+
+    /// The whole file.
+    ///
+    /// # Errors
+    /// [`FileError::is_absent`] if it is not there.
+    pub async fn read(&self, uri: &str) -> Result<Bytes, FileError> {
+        match self.warehouse.place(uri)? {
+            Place::Object(key) => Ok(self.store.get(&key, None).await?.body),
+            Place::Local(path) => blocking(path, |path| std::fs::read(path).map(Bytes::from)).await,
+        }
+    }
+
+    /// Bytes `range` of the file.
+    ///
+    /// # Errors
+    /// As [`TableFiles::read`].
+    pub async fn read_range(&self, uri: &str, range: Range<u64>) -> Result<Bytes, FileError> {
+        match self.warehouse.place(uri)? {
+            Place::Object(key) => Ok(self.store.get(&key, Some(range)).await?.body),
+            Place::Local(path) => {
+                let whole = blocking(path, |path| std::fs::read(path).map(Bytes::from)).await?;
+                let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(whole.len());
+                let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+                Ok(whole.slice(start..end))
+            }
+        }
+    }
+
+    /// Its length in bytes; `None` if it is not there.
+    ///
+    /// # Errors
+    /// Anything but absence.
+    pub async fn size(&self, uri: &str) -> Result<Option<u64>, FileError> {
+        let found = match self.warehouse.place(uri)? {
+            Place::Object(key) => self.store.head(&key).await.map(|head| head.size).map_err(FileError::from),
+            Place::Local(path) => blocking(path, |path| std::fs::metadata(path).map(|m| m.len())).await,
+        };
+        match found {
+            Ok(size) => Ok(Some(size)),
+            Err(e) if e.is_absent() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes the whole file. Names are unique, so a repeated write carries the same bytes.
+    ///
+    /// # Errors
+    /// If it is not certain that the file is there.
+    pub async fn write(&self, uri: &str, body: Bytes) -> Result<(), FileError> {
+        match self.warehouse.place(uri)? {
+            Place::Object(key) => {
+                self.store.put(&key, body, PutMode::Overwrite).await?;
+                Ok(())
+            }
+            Place::Local(path) => blocking(path, move |path| write_local(path, &body)).await,
+        }
+    }
+
+    /// Deletes files; those not there are fine, those outside the warehouse are left alone.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn delete(&self, uris: &[String]) -> Result<(), FileError> {
+        let mut keys: Vec<ObjectKey> = Vec::with_capacity(uris.len());
+        for uri in uris {
+            match self.warehouse.place(uri) {
+                Ok(Place::Object(key)) => keys.push(key),
+                Ok(Place::Local(path)) => match blocking(path, |path| std::fs::remove_file(path)).await {
+                    Err(e) if !e.is_absent() => return Err(e),
+                    _ => {}
+                },
+                Err(error) => tracing::warn!(%uri, %error, "file outside the warehouse is not deleted"),
+            }
+        }
+        if !keys.is_empty() {
+            self.store.delete(keys).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directories of a staged table, which some engines (DuckDB) expect to exist in a `file://` warehouse.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn make_directories(&self, location: &str) -> Result<(), FileError> {
+        if !self.warehouse.is_directory() {
+            return Ok(());
+        }
+        let uri = crate::location::normalise(location)?;
+        let Some(path) = uri.strip_prefix("file://") else { return Ok(()) };
+        for name in ["metadata", "data"] {
+            blocking(Path::new(path).join(name), |path| std::fs::create_dir_all(path)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// File, then directory, as a crash must not take back what a pointer names.
+fn write_local(path: &Path, body: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(dir)?;
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(body)?;
+    file.sync_data()?;
+    std::fs::File::open(dir)?.sync_data()
+}
+
+async fn blocking<T: Send + 'static>(
+    path: PathBuf,
+    act: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, FileError> {
+    let shown = path.clone();
+    let done = tokio::task::spawn_blocking(move || act(&path)).await;
+    done.map_err(io::Error::other).and_then(|r| r).map_err(|source| FileError::Local { path: shown, source })
+}

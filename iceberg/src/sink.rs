@@ -1,0 +1,383 @@
+//! The sink of one topic: plan → read → translate → write → commit, one turn at a time.
+//!
+//! Owns: making the table, the turn, the caps on what a turn holds in memory, the status that `topic describe` and
+//! metrics show. Does not own: when turns happen and who leads (root: `lakehouse`). *Message*: one task on the side
+//! runtime drives it; [`TableSink::status`] is cheap.
+//!
+//! **Exactly once**: a turn begins with the table's own offsets, its commit is refused unless the table still has
+//! them. **Crash, cancellation**: at any point; a dropped turn leaves garbage files at most. **Order**: each
+//! partition's records in order; turns resume where the table ends. **Retries**: the caller calls again, at the time
+//! [`Outcome`] says.
+
+use std::sync::Arc;
+
+use iceberg::TableIdent;
+use tidewater_storage::model::{OffsetRange, PartitionIndex, TimestampMs, TopicId, TopicName};
+use uuid::Uuid;
+
+use crate::catalog::{Catalog, CatalogError, Loaded, NewTable};
+use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, offsets};
+use crate::files::TableFiles;
+use crate::names::Names;
+use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
+use crate::read::{LogReadError, LogReader, PartitionBounds};
+use crate::schema;
+use crate::translate::{Skipped, Translation};
+use crate::write::{DataFileWriter, WriteError};
+
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+pub use status::{Outcome, PartitionStatus, PauseReason, SinkStatus};
+
+/// What a sink is told.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// This cluster.
+    pub cluster: Uuid,
+    /// The topic.
+    pub topic: TopicName,
+    /// Its id.
+    pub topic_id: TopicId,
+    /// The writer's fencing epoch: higher for every later writer of this topic.
+    pub epoch: u64,
+    /// Where the rows go; [`SinkConfig::default_table`] unless the topic names another.
+    pub table: TableIdent,
+    /// `iceberg.target.lag.ms`.
+    pub target_lag_ms: i64,
+    /// Bytes a turn takes, unpacked: what it holds in memory, about twice.
+    pub turn_bytes: usize,
+    /// Hour partitions a turn opens; one batch may exceed it.
+    pub turn_hours: usize,
+    /// Bytes at which a data file is closed.
+    pub file_bytes: usize,
+    /// What may pile up in the table.
+    pub bounds: Bounds,
+}
+
+impl SinkConfig {
+    /// The settings of a topic's sink with the defaults of everything else.
+    #[must_use]
+    pub fn new(cluster: Uuid, topic: TopicName, topic_id: TopicId, epoch: u64) -> Self {
+        Self {
+            cluster,
+            table: Self::default_table(&topic),
+            topic,
+            topic_id,
+            epoch,
+            target_lag_ms: 30_000,
+            turn_bytes: 128 << 20,
+            turn_hours: 256,
+            file_bytes: 64 << 20,
+            bounds: Bounds::default(),
+        }
+    }
+
+    /// `topics.<topic>`.
+    #[must_use]
+    pub fn default_table(topic: &TopicName) -> TableIdent {
+        TableIdent::new(iceberg::NamespaceIdent::new("topics".to_owned()), topic.as_str().to_owned())
+    }
+}
+
+/// Why a turn failed; the next one tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The log.
+    #[error(transparent)]
+    Read(#[from] LogReadError),
+    /// Data files.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<CatalogError> for SinkError {
+    fn from(error: CatalogError) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+/// The sink of one topic.
+pub struct TableSink {
+    config: SinkConfig,
+    catalog: Arc<dyn Catalog>,
+    log: Arc<dyn LogReader>,
+    names: Names,
+    committer: Committer,
+    /// An append whose fate is unknown: found out before anything else.
+    unsettled: Option<Append>,
+    last_commit: Option<TimestampMs>,
+    behind: bool,
+    status: SinkStatus,
+}
+
+/// What one turn read.
+struct Taken {
+    translation: Translation,
+    to: Offsets,
+    behind: bool,
+}
+
+impl TableSink {
+    /// A sink that has done nothing yet.
+    #[must_use]
+    pub fn new(config: SinkConfig, catalog: Arc<dyn Catalog>, log: Arc<dyn LogReader>, names: Names) -> Self {
+        let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: config.epoch };
+        let committer =
+            Committer::new(catalog.clone(), config.table.clone(), owner, names.clone(), config.bounds.clone());
+        let status = SinkStatus::new(config.table.clone());
+        Self { config, catalog, log, names, committer, unsettled: None, last_commit: None, behind: false, status }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> &SinkStatus {
+        &self.status
+    }
+
+    /// Takes over a changed `iceberg.target.lag.ms`.
+    pub fn set_target_lag_ms(&mut self, lag: i64) {
+        self.config.target_lag_ms = lag;
+    }
+
+    /// One turn. Never fails as such: what went wrong is in the outcome and in the status.
+    pub async fn run_once(&mut self, now: TimestampMs) -> Outcome {
+        let outcome = match self.turn(now).await {
+            Ok(outcome) => outcome,
+            Err(error) => self.settle_error(error),
+        };
+        self.status.note(&outcome, now);
+        outcome
+    }
+
+    fn settle_error(&mut self, error: SinkError) -> Outcome {
+        match error {
+            SinkError::Commit(CommitError::Foreign(foreign)) => Outcome::Paused(PauseReason::Foreign(foreign)),
+            SinkError::Commit(CommitError::Fenced { table, found, ours }) => {
+                Outcome::Paused(PauseReason::Fenced { table, found, ours })
+            }
+            SinkError::Commit(CommitError::Unfit { table, detail }) => {
+                self.committer.forget();
+                Outcome::Paused(PauseReason::Unfit { table, detail })
+            }
+            SinkError::Commit(CommitError::Moved { .. }) => Outcome::Again,
+            error => {
+                self.committer.forget();
+                Outcome::Failed(error)
+            }
+        }
+    }
+
+    async fn turn(&mut self, now: TimestampMs) -> Result<Outcome, SinkError> {
+        let first = self.last_commit.is_none();
+        let last_commit = *self.last_commit.get_or_insert(now);
+        if let Some(append) = self.unsettled.take() {
+            return self.commit(append, 0, now).await;
+        }
+        let log = self.log.partitions(self.config.topic_id).await?;
+        let base = self.base().await?;
+        let table = offsets::of(&self.config.table, &base.metadata)?;
+        self.status.see(&log, &table, &base.metadata);
+        let plan = plan::plan(&Situation {
+            now,
+            last_commit,
+            target_lag_ms: self.config.target_lag_ms,
+            behind: self.behind || first,
+            log: &log,
+            table: &table,
+        });
+        match plan {
+            Plan::Idle => Ok(Outcome::Idle),
+            Plan::Wait { until } => Ok(Outcome::Wait { until }),
+            Plan::Ahead { partition, table, log } => {
+                self.committer.forget();
+                Ok(Outcome::Paused(PauseReason::Ahead { partition, table, log }))
+            }
+            Plan::Run { ranges } => self.take_and_commit(&ranges, &log, table, &base, now).await,
+        }
+    }
+
+    async fn take_and_commit(
+        &mut self,
+        ranges: &[PlannedRange],
+        log: &[PartitionBounds],
+        from: Offsets,
+        base: &Loaded,
+        now: TimestampMs,
+    ) -> Result<Outcome, SinkError> {
+        let mut taken = self.take(ranges, &from).await?;
+        let rows = taken.translation.rows();
+        if taken.to == from {
+            return Ok(Outcome::Idle);
+        }
+        let files = self.writer(base)?.write(taken.translation.take_hours()).await?;
+        let append = Append { files, from, to: taken.to, skipped: std::mem::take(&mut taken.translation.skipped) };
+        self.behind = taken.behind;
+        let outcome = self.commit(append, rows, now).await?;
+        if let Some(base) = self.committer.current() {
+            let table = offsets::of(&self.config.table, &base.metadata)?;
+            self.status.see(log, &table, &base.metadata);
+        }
+        Ok(outcome)
+    }
+
+    /// Reads and translates, each partition its share, until the caps of a turn.
+    async fn take(&self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
+        let mut taken = Taken { translation: Translation::new(), to: from.clone(), behind: false };
+        for (at, range) in ranges.iter().enumerate() {
+            let left = self.config.turn_bytes.saturating_sub(taken.translation.bytes());
+            if left == 0 || taken.translation.hours() >= self.config.turn_hours {
+                taken.behind = true;
+                break;
+            }
+            if !range.lost.is_empty() {
+                let reason = "removed by retention before the table had it";
+                taken.translation.skipped.push(Skipped::new(range.partition, range.lost, reason));
+            }
+            let end = taken.translation.bytes() + plan::share(left, ranges.len() - at);
+            let next = self.take_partition(range, end, &mut taken.translation).await?;
+            taken.behind |= next.start < range.offsets.end;
+            taken.to.insert(range.partition, next.start);
+        }
+        Ok(taken)
+    }
+
+    /// Takes from one partition until the translation holds `end` bytes; returns what is left of the range.
+    async fn take_partition(
+        &self,
+        range: &PlannedRange,
+        end: usize,
+        translation: &mut Translation,
+    ) -> Result<OffsetRange, SinkError> {
+        let mut left = range.offsets;
+        while !left.is_empty() && translation.bytes() < end && translation.hours() < self.config.turn_hours.max(1) {
+            let bytes = (end - translation.bytes()).min(self.config.turn_bytes);
+            let read = self.log.read(self.config.topic_id, range.partition, left, bytes).await?;
+            if read.offsets.start > left.start {
+                let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
+                translation.skipped.push(Skipped::new(range.partition, hole, "the log has a hole here"));
+                left.start = hole.end;
+            }
+            let before = left.start;
+            for batches in read.batches {
+                left.start = translation.add(range.partition, batches, left, read.offsets.end);
+            }
+            if left.start == before {
+                // The reader's word for what it covers, so that offsets without records do not stop the table.
+                left.start = read.offsets.end.min(left.end);
+            }
+            if left.start == before {
+                return Err(no_progress(range.partition, left).into());
+            }
+        }
+        Ok(left)
+    }
+
+    fn writer(&self, base: &Loaded) -> Result<DataFileWriter, SinkError> {
+        let spec = schema::find_hour_spec(&base.metadata).ok_or_else(|| CommitError::Unfit {
+            table: self.config.table.clone(),
+            detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
+        })?;
+        let (files, location) = (self.catalog.files(), base.metadata.location());
+        Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), self.config.file_bytes))
+    }
+
+    async fn commit(&mut self, append: Append, rows: u64, now: TimestampMs) -> Result<Outcome, SinkError> {
+        match self.committer.append(&append, now).await {
+            Ok(_) => {
+                self.last_commit = Some(now);
+                self.status.skip(&append.skipped);
+                let files = append.files.len();
+                Ok(Outcome::Committed { rows, files, more: self.behind })
+            }
+            Err(CommitError::Moved { table }) => {
+                let files: Vec<_> = append.files.iter().map(|file| file.file_path().to_owned()).collect();
+                garbage::discard(&self.catalog.files(), &files).await;
+                Err(CommitError::Moved { table }.into())
+            }
+            Err(error) => {
+                if is_unsettled(&error) {
+                    self.unsettled = Some(append);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The table as last seen, or loaded; made if it is not there.
+    async fn base(&mut self) -> Result<Loaded, SinkError> {
+        if let Some(base) = self.committer.current() {
+            return Ok(base.clone());
+        }
+        match self.committer.refresh().await {
+            Ok(base) => {
+                garbage::recover(&self.catalog.files(), &base.metadata).await;
+                Ok(base)
+            }
+            Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => {
+                self.make_table().await?;
+                Ok(self.committer.refresh().await?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn make_table(&self) -> Result<(), SinkError> {
+        self.catalog.ensure_namespace(&self.config.table.namespace).await?;
+        let owner = TableOwner { cluster: self.config.cluster, topic: self.config.topic_id, epoch: self.config.epoch };
+        let mut properties = owner.properties();
+        properties.extend(
+            [
+                ("tidewater.topic", self.config.topic.as_str()),
+                ("write.metadata.delete-after-commit.enabled", "true"),
+                ("write.metadata.previous-versions-max", &self.config.bounds.metadata_kept.to_string()),
+                ("write.parquet.compression-codec", "zstd"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        let new = NewTable {
+            schema: schema::table_schema().map_err(CatalogError::from)?,
+            spec: Some(schema::hour_spec().map_err(CatalogError::from)?),
+            order: None,
+            location: None,
+            properties,
+            format: iceberg::spec::FormatVersion::V2,
+        };
+        match self.catalog.create(&self.config.table, new).await {
+            Ok(_) | Err(CatalogError::TableExists(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Drops the topic's table with its files (`iceberg.delete=true`); someone else's is left alone.
+    ///
+    /// # Errors
+    /// The catalog; [`CommitError::Foreign`].
+    pub async fn drop_table(&mut self) -> Result<(), SinkError> {
+        match self.committer.refresh().await {
+            Ok(_) => Ok(self.catalog.drop_table(&self.config.table, true).await?),
+            Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The files of the warehouse.
+    #[must_use]
+    pub fn files(&self) -> TableFiles {
+        self.catalog.files()
+    }
+}
+
+fn no_progress(partition: PartitionIndex, left: OffsetRange) -> LogReadError {
+    let reason = format!("the log gave nothing of {left}");
+    LogReadError::Unavailable { partition, reason }
+}
+
+/// May the append be in the table in spite of this error?
+fn is_unsettled(error: &CommitError) -> bool {
+    matches!(error, CommitError::Catalog(_) | CommitError::Metadata(_) | CommitError::File(_))
+}

@@ -1,0 +1,173 @@
+//! What a sink says about itself: the outcome of a turn, and the standing status that others show.
+
+use std::collections::BTreeMap;
+
+use iceberg::TableIdent;
+use iceberg::spec::TableMetadata;
+use tidewater_storage::model::{Offset, PartitionIndex, TimestampMs};
+
+use super::SinkError;
+use crate::commit::{Foreign, offsets};
+use crate::plan::Offsets;
+use crate::read::PartitionBounds;
+use crate::translate::Skipped;
+
+/// How a turn ended, and with it when the next should be.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The table holds everything; come back when the log has grown.
+    Idle,
+    /// There is something, but it may wait.
+    Wait {
+        /// Until when.
+        until: TimestampMs,
+    },
+    /// Rows are in the table.
+    Committed {
+        /// How many; 0 when this only found out that an earlier append had succeeded.
+        rows: u64,
+        /// In how many files.
+        files: usize,
+        /// The turn stopped at a cap: come back at once.
+        more: bool,
+    },
+    /// Another writer was faster; come back at once.
+    Again,
+    /// Nothing will happen until someone changes something; look again now and then.
+    Paused(PauseReason),
+    /// It did not work now; come back after a pause.
+    Failed(SinkError),
+}
+
+/// What a sink waits for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PauseReason {
+    /// The table is another's.
+    #[error(transparent)]
+    Foreign(Foreign),
+    /// A later writer exists.
+    #[error("table {table} is written in fencing epoch {found}; this writer has {ours} and stops")]
+    Fenced {
+        /// Which table.
+        table: TableIdent,
+        /// The table's epoch.
+        found: u64,
+        /// Ours.
+        ours: u64,
+    },
+    /// The table was changed so that nothing can be appended.
+    #[error("table {table} cannot be appended to: {detail}")]
+    Unfit {
+        /// Which table.
+        table: TableIdent,
+        /// What is in the way.
+        detail: String,
+    },
+    /// The table holds records that the log does not.
+    #[error(
+        "the table holds partition {partition} up to {table}, the log ends at {log}; roll the table back to a snapshot \
+         at or below that (its summary says tidewater.offsets)"
+    )]
+    Ahead {
+        /// Which partition.
+        partition: PartitionIndex,
+        /// The table's next offset.
+        table: Offset,
+        /// The log's end.
+        log: Offset,
+    },
+}
+
+/// How one partition stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// The table's next offset.
+    pub table: Offset,
+    /// Offsets the table may take and has not.
+    pub lag: u64,
+}
+
+/// How a sink stands.
+#[derive(Clone, Debug)]
+pub struct SinkStatus {
+    /// Its table.
+    pub table: TableIdent,
+    /// Per partition.
+    pub partitions: BTreeMap<PartitionIndex, PartitionStatus>,
+    /// The last ranges left out, at most [`offsets::SKIPPED_KEPT`].
+    pub skipped: Vec<Skipped>,
+    /// How many offsets were ever left out.
+    pub skipped_offsets: u64,
+    /// Rows this sink has committed.
+    pub rows: u64,
+    /// Commits of this sink.
+    pub commits: u64,
+    /// When it committed last.
+    pub committed_at: Option<TimestampMs>,
+    /// Why nothing happens, if so.
+    pub paused: Option<PauseReason>,
+    /// What the last turn failed with, if it did.
+    pub error: Option<String>,
+    /// The table's current snapshot.
+    pub snapshot: Option<i64>,
+}
+
+impl SinkStatus {
+    pub(super) fn new(table: TableIdent) -> Self {
+        Self {
+            table,
+            partitions: BTreeMap::new(),
+            skipped: Vec::new(),
+            skipped_offsets: 0,
+            rows: 0,
+            commits: 0,
+            committed_at: None,
+            paused: None,
+            error: None,
+            snapshot: None,
+        }
+    }
+
+    /// Offsets of all partitions that the table may take and has not.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.partitions.values().map(|partition| partition.lag).sum()
+    }
+
+    pub(super) fn see(&mut self, log: &[PartitionBounds], table: &Offsets, metadata: &TableMetadata) {
+        self.partitions = log
+            .iter()
+            .map(|bounds| {
+                let next = table.get(&bounds.index).copied().unwrap_or(bounds.offsets.start);
+                let lag = bounds.offsets.end.since(next.max(bounds.offsets.start)).unwrap_or(0);
+                (bounds.index, PartitionStatus { table: next, lag })
+            })
+            .collect();
+        (self.skipped, self.skipped_offsets) = offsets::skipped(metadata);
+        self.snapshot = metadata.current_snapshot_id();
+    }
+
+    pub(super) fn skip(&mut self, skipped: &[Skipped]) {
+        for range in skipped {
+            tracing::warn!(
+                table = %self.table, partition = range.partition, start = range.start, end = range.end,
+                reason = %range.reason, "offsets left out of the table"
+            );
+        }
+    }
+
+    pub(super) fn note(&mut self, outcome: &Outcome, now: TimestampMs) {
+        self.paused = None;
+        self.error = None;
+        match outcome {
+            Outcome::Committed { rows, .. } => {
+                self.rows += rows;
+                self.commits += 1;
+                self.committed_at = Some(now);
+            }
+            Outcome::Paused(reason) => self.paused = Some(reason.clone()),
+            Outcome::Failed(error) => self.error = Some(error.to_string()),
+            Outcome::Idle | Outcome::Wait { .. } | Outcome::Again => {}
+        }
+    }
+}
