@@ -1,3 +1,4 @@
 //! The machine room: one pinned executor per core and the typed messages between them.
 
+pub mod executor;
 pub mod mesh;

@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use tidewater_storage::model::{LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ShardId, TopicId, TopicName};
 
+use uuid::Uuid;
+
 use crate::config::topic::TopicConfig;
 use crate::partition::message::Place;
 
 /// Topics, their places and settings, as of one controller revision.
 #[derive(Clone, Debug)]
 pub struct ClusterImage {
-    /// Kafka's cluster id: 22 characters of URL-safe base64.
+    /// The cluster's id.
+    pub cluster: Uuid,
+    /// The same as Kafka prints it: 22 characters of URL-safe base64.
     pub cluster_id: String,
     /// The name under which the cluster stands in its bucket.
     pub cluster_name: String,

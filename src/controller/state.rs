@@ -121,6 +121,7 @@ impl ControllerState {
             self.topics.iter().map(|(name, record)| (name.clone(), Arc::new(record.image(name, around)))).collect();
         let names: HashMap<_, _> = topics.values().map(|topic| (topic.id, topic.name.clone())).collect();
         ClusterImage {
+            cluster: self.cluster,
             cluster_id: kafka_id(self.cluster),
             cluster_name: around.cluster_name.clone(),
             broker: around.broker.clone(),

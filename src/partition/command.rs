@@ -65,6 +65,11 @@ pub enum LaneCommand {
         /// Which.
         partition: PartitionId,
     },
+    /// A dropped partition has nothing left in the bucket.
+    Clean {
+        /// Which.
+        partition: PartitionId,
+    },
     /// The topic's overrides changed.
     Configure {
         /// Which partition.

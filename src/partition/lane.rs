@@ -4,19 +4,19 @@
 //! a function of the log alone, so that all replicas come to the same. Proposals come from `proposer.rs`, from the
 //! controller's reconciliation and from archiving. Shard-local.
 
-use std::any::Any;
 use std::cell::{Cell, OnceCell, Ref, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tidewater_storage::engine::Engine;
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::Payload;
 use tidewater_storage::log::LogSettings;
-use tidewater_storage::model::{EntryId, LaneId, LogIndex, PartitionId, Term};
-use tidewater_tiering::manifest::{self, LaneManifest};
+use tidewater_storage::model::{EntryId, LaneId, LogIndex, Offset, PartitionId, Term, TopicName};
+use tidewater_tiering::manifest::{self, LaneManifest, PartitionManifest};
 
 use super::codec::{Reader, Writer};
 use super::command::{EntryError, LaneCommand, LaneEntry};
@@ -45,10 +45,14 @@ pub struct DataLane {
     pub id: LaneId,
     /// Rung when something was applied that the archiver may care about.
     pub archive_bell: Rc<Bell>,
+    env: Env,
     engine: Engine,
     replicas: RefCell<BTreeMap<PartitionId, Rc<Replica>>>,
     covered: RefCell<BTreeMap<PartitionId, LogIndex>>,
     archive: RefCell<LaneManifest>,
+    /// Dropped partitions whose objects are not gone yet.
+    gone: RefCell<BTreeMap<PartitionId, PartitionManifest>>,
+    happenings: RefCell<VecDeque<(LogIndex, Happening)>>,
     applied: Cell<Option<EntryId>>,
     leading: Cell<Option<Term>>,
     raft: OnceCell<Lane>,
@@ -61,6 +65,38 @@ impl fmt::Debug for DataLane {
         write!(f, "DataLane({}, {} partitions)", self.id, self.replicas.borrow().len())
     }
 }
+
+/// What happened to a partition of the lane, for readers that follow its bundles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Happening {
+    /// It came to be.
+    Created {
+        /// Who.
+        partition: PartitionId,
+        /// Its topic's name.
+        topic: TopicName,
+        /// The topic's overrides.
+        overrides: BTreeMap<String, String>,
+        /// What its leader epochs are counted from.
+        epoch_base: i32,
+    },
+    /// Its topic was deleted.
+    Dropped {
+        /// Who.
+        partition: PartitionId,
+    },
+    /// Records below were deleted.
+    LogStartMoved {
+        /// Who.
+        partition: PartitionId,
+        /// The new log start.
+        to: Offset,
+    },
+}
+
+/// Happenings kept for the next bundles; a reader further behind starts from the lane manifest.
+const HAPPENINGS_MAX: usize = 100_000;
 
 /// A lane's state as a checkpoint held it.
 #[derive(Debug)]
@@ -85,14 +121,15 @@ impl DataLane {
     /// The checkpoint's blob is malformed.
     pub fn recover(
         id: LaneId,
+        env: Env,
         engine: Engine,
         recovered: RecoveredState,
         fresh: LaneManifest,
     ) -> Result<Self, BadLaneBlob> {
-        let (_, archive) = if recovered.blob.is_empty() {
-            (Bytes::new(), fresh)
+        let blob = if recovered.blob.is_empty() {
+            Blob { membership: Bytes::new(), archive: fresh, gone: BTreeMap::new(), happenings: VecDeque::new() }
         } else {
-            decode_blob(&recovered.blob).ok_or(BadLaneBlob(id))?
+            Blob::decode(&recovered.blob).ok_or(BadLaneBlob(id))?
         };
         let mut replicas = BTreeMap::new();
         let mut covered = BTreeMap::new();
@@ -103,10 +140,13 @@ impl DataLane {
         Ok(Self {
             id,
             archive_bell: Rc::default(),
+            env,
             engine,
             replicas: RefCell::new(replicas),
             covered: RefCell::new(covered),
-            archive: RefCell::new(archive),
+            archive: RefCell::new(blob.archive),
+            gone: RefCell::new(blob.gone),
+            happenings: RefCell::new(blob.happenings),
             applied: Cell::new(recovered.applied),
             leading: Cell::new(None),
             raft: OnceCell::new(),
@@ -155,14 +195,37 @@ impl DataLane {
         self.archive.borrow()
     }
 
-    /// Proposes an entry and waits until it is applied here.
-    ///
-    /// # Errors
-    /// It was not committed, or it is not known whether it was.
-    pub async fn propose(&self, entry: LaneEntry) -> Result<(EntryId, Outcome), ProposeError> {
-        let raft = self.raft.get().ok_or(ProposeError::Shutdown)?;
-        let (id, answer) = raft.propose(entry.encode()).await?;
-        Ok((id, outcome(answer)))
+    /// Dropped partitions that still have objects in the bucket.
+    #[must_use]
+    pub fn gone(&self) -> Ref<'_, BTreeMap<PartitionId, PartitionManifest>> {
+        self.gone.borrow()
+    }
+
+    /// What happened after log index `after`, oldest first.
+    #[must_use]
+    pub fn happenings(&self, after: LogIndex) -> Vec<Happening> {
+        self.happenings.borrow().iter().filter(|(index, _)| *index > after).map(|(_, what)| what.clone()).collect()
+    }
+
+    fn happened(&self, index: LogIndex, what: Happening) {
+        let mut happenings = self.happenings.borrow_mut();
+        if happenings.len() == HAPPENINGS_MAX {
+            happenings.pop_front();
+        }
+        happenings.push_back((index, what));
+    }
+
+    /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the
+    /// log. It fails when the entry was not committed, or when it is not known whether it was.
+    pub fn propose(
+        &self,
+        entry: LaneEntry,
+    ) -> impl Future<Output = Result<(EntryId, Outcome), ProposeError>> + use<> {
+        let proposal = self.raft.get().map(|raft| raft.propose(entry.encode()));
+        async move {
+            let (id, answer) = proposal.ok_or(ProposeError::Shutdown)?.await?;
+            Ok((id, outcome(answer)))
+        }
     }
 
     /// The lane's blob for the checkpoint.
@@ -172,6 +235,13 @@ impl DataLane {
         out.u8(1);
         out.blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
         out.blob(&self.archive.borrow().encode());
+        let gone = self.gone.borrow();
+        out.u32(gone.len() as u32);
+        for manifest in gone.values() {
+            out.blob(&manifest.encode());
+        }
+        // Serialising plain maps and numbers into memory cannot fail.
+        out.blob(&serde_json::to_vec(&*self.happenings.borrow()).unwrap_or_default());
         out.finish()
     }
 
@@ -186,7 +256,7 @@ impl DataLane {
                         if self.is_covered(partition, id.index) {
                             return Err(ProduceError::NotLeader);
                         }
-                        replica.append(placed, id, at)
+                        replica.append(placed, id, at, self.env.clock.now())
                     })
                     .collect(),
             ),
@@ -211,15 +281,25 @@ impl DataLane {
                 }
                 let settings = log_settings(&TopicConfig::resolve(&overrides));
                 let log = self.engine.create_partition(partition, self.id, id, settings);
+                let (name, configs) = (topic.clone(), overrides.clone());
                 let replica = Replica::born(partition, self.id, Birth { topic, epoch_base }, overrides, log);
                 self.replicas.borrow_mut().insert(partition, Rc::new(replica));
                 self.engine.touch_partition(partition);
+                self.happened(
+                    id.index,
+                    Happening::Created { partition, topic: name, overrides: configs, epoch_base },
+                );
             }
             LaneCommand::Drop { partition } => {
                 if let Some(replica) = self.replicas.borrow_mut().remove(&partition) {
                     replica.waiters.gone();
                     self.engine.drop_partition(partition, id);
+                    self.gone.borrow_mut().insert(partition, replica.manifest().clone());
+                    self.happened(id.index, Happening::Dropped { partition });
                 }
+            }
+            LaneCommand::Clean { partition } => {
+                self.gone.borrow_mut().remove(&partition);
             }
             LaneCommand::Configure { partition, overrides } => {
                 if let Some(replica) = self.replica(partition) {
@@ -232,6 +312,7 @@ impl DataLane {
                 if let Some(replica) = self.replica(partition) {
                     replica.trim(to);
                     self.engine.touch_partition(partition);
+                    self.happened(id.index, Happening::LogStartMoved { partition, to: replica.log_start() });
                 }
             }
         }
@@ -244,29 +325,42 @@ pub fn log_settings(config: &TopicConfig) -> LogSettings {
     LogSettings { segment_bytes: config.segment_bytes, segment_ms: config.segment_ms }
 }
 
-/// The membership blob within a lane's checkpoint blob; empty for a new lane.
+/// The membership blob within a lane's checkpoint blob; `None` for a new lane.
 #[must_use]
 pub fn membership_of(blob: &Bytes) -> Option<Bytes> {
-    decode_blob(blob).map(|(membership, _)| membership).filter(|m| !m.is_empty())
+    Blob::decode(blob).map(|blob| blob.membership).filter(|m| !m.is_empty())
 }
 
-fn decode_blob(blob: &Bytes) -> Option<(Bytes, LaneManifest)> {
-    let mut from = Reader::new(blob);
-    if from.u8()? != 1 {
-        return None;
+/// What a lane's checkpoint blob holds.
+struct Blob {
+    membership: Bytes,
+    archive: LaneManifest,
+    gone: BTreeMap<PartitionId, PartitionManifest>,
+    happenings: VecDeque<(LogIndex, Happening)>,
+}
+
+impl Blob {
+    fn decode(blob: &Bytes) -> Option<Self> {
+        let mut from = Reader::new(blob);
+        if from.u8()? != 1 {
+            return None;
+        }
+        let membership = Bytes::copy_from_slice(from.blob()?);
+        let archive = LaneManifest::decode(from.blob()?).ok()?;
+        let mut gone = BTreeMap::new();
+        for _ in 0..from.u32()? {
+            let manifest = PartitionManifest::decode(from.blob()?).ok()?;
+            gone.insert(manifest.id, manifest);
+        }
+        let happenings = serde_json::from_slice(from.blob()?).ok()?;
+        Some(Self { membership, archive, gone, happenings })
     }
-    let membership = Bytes::copy_from_slice(from.blob()?);
-    Some((membership, LaneManifest::decode(from.blob()?).ok()?))
 }
 
 /// The outcome within an answer of Raft's.
 #[must_use]
 pub fn outcome(answer: Answer) -> Outcome {
-    let any: Box<dyn Any> = answer.0;
-    match any.downcast::<Outcome>() {
-        Ok(outcome) => *outcome,
-        Err(_) => Outcome::Done,
-    }
+    answer.take::<Outcome>().unwrap_or(Outcome::Done)
 }
 
 impl Apply for DataLane {
@@ -280,7 +374,7 @@ impl Apply for DataLane {
         };
         self.applied.set(Some(id));
         self.archive_bell.ring();
-        Answer(Box::new(outcome))
+        Answer::of(outcome)
     }
 
     fn applied_blank(&self, id: EntryId) {

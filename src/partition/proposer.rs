@@ -9,9 +9,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
+use tidewater_storage::budget::Admission;
+use tidewater_storage::engine::{Engine, Refused};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
 use tidewater_storage::model::{BatchHeader, Offset, PartitionId, ProducerId, Term, TimestampMs, TimestampType};
@@ -24,6 +27,9 @@ use super::producers::{self, ProducerEntry, Verdict};
 use super::replica::Replica;
 use crate::limits;
 use crate::shard::mesh::Reply;
+
+/// How long the proposer waits when journal or memory is behind and nothing is in flight.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(2);
 
 /// Collects the answers of one produce request's parts on this shard.
 struct Gather {
@@ -86,6 +92,8 @@ struct Ahead {
 /// An entry in flight and who waits for it.
 struct Sent {
     waiting: Vec<(PartitionId, Slot, Option<TimestampMs>)>,
+    /// Room promised on disk until the entry is in the journal.
+    admissions: Vec<Admission>,
 }
 
 /// A batch sent again while the first is in flight: answered once the first is applied.
@@ -95,18 +103,16 @@ struct Duplicate {
     done: ProduceDone,
 }
 
-/// Says whether the disk has room for that many more bytes.
-pub type Admit = Rc<dyn Fn(u64) -> Result<(), String>>;
-
 /// The proposer of one lane.
 pub struct Proposer {
     env: Env,
     lane: Rc<DataLane>,
-    admit: Admit,
+    engine: Engine,
     queue: RefCell<VecDeque<(ProducePart, Slot)>>,
     queued_bytes: Cell<usize>,
     ahead: RefCell<BTreeMap<PartitionId, Ahead>>,
     duplicates: RefCell<Vec<Duplicate>>,
+    blocked: Cell<bool>,
     bell: Bell,
 }
 
@@ -119,15 +125,16 @@ impl fmt::Debug for Proposer {
 impl Proposer {
     /// A proposer; start it with [`Proposer::run`].
     #[must_use]
-    pub fn new(env: Env, lane: Rc<DataLane>, admit: Admit) -> Self {
+    pub fn new(env: Env, lane: Rc<DataLane>, engine: Engine) -> Self {
         Self {
             env,
             lane,
-            admit,
+            engine,
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             ahead: RefCell::default(),
             duplicates: RefCell::default(),
+            blocked: Cell::new(false),
             bell: Bell::default(),
         }
     }
@@ -162,11 +169,15 @@ impl Proposer {
             }
             while !broken && in_flight.len() < limits::ENTRIES_IN_FLIGHT_MAX {
                 let Some((entry, sent)) = self.form() else { break };
-                let lane = Rc::clone(&self.lane);
-                in_flight.push(async move { (lane.propose(entry).await, sent) });
+                let proposed = self.lane.propose(entry);
+                in_flight.push(async move { (proposed.await, sent) });
             }
             if in_flight.is_empty() {
-                self.bell.heard().await;
+                if self.blocked.replace(false) {
+                    self.env.tasks.sleep(BLOCKED_PAUSE).await;
+                } else {
+                    self.bell.heard().await;
+                }
                 continue;
             }
             futures::select_biased! {
@@ -184,16 +195,16 @@ impl Proposer {
         let at = self.env.clock.wall();
         let mut bytes = 0;
         let mut batches = Vec::new();
-        let mut sent = Sent { waiting: Vec::new() };
+        let mut sent = Sent { waiting: Vec::new(), admissions: Vec::new() };
         // A batch that cannot be placed is answered at once; the loop ends with the queue or a full entry.
         while bytes < limits::ENTRY_BYTES_TARGET {
-            let Some((part, slot)) = self.queue.borrow_mut().pop_front() else { break };
+            let Some((part, slot, admission)) = self.take_admitted() else { break };
             let len = part.batch.bytes.len();
-            self.queued_bytes.set(self.queued_bytes.get() - len);
             match self.place(part, term, at) {
                 Ok(Placed::Append(batch, stamped)) => {
                     bytes += len;
                     sent.waiting.push((batch.partition, slot, stamped));
+                    sent.admissions.push(admission);
                     batches.push(batch);
                 }
                 Ok(Placed::Applied(done)) => slot.answer(Ok(done)),
@@ -204,6 +215,25 @@ impl Proposer {
             }
         }
         (!batches.is_empty()).then_some((LaneEntry::Batches { at, batches }, sent))
+    }
+
+    /// The oldest batch of the queue with room for it. One that the disk has no room for is refused; when only the
+    /// journal or memory is behind, nothing is taken and producers wait.
+    fn take_admitted(&self) -> Option<(ProducePart, Slot, Admission)> {
+        loop {
+            let len = self.queue.borrow().front().map(|(part, _)| part.batch.bytes.len())?;
+            let admitted = self.engine.admit(len as u64);
+            if let Err(Refused::Journal { .. } | Refused::Memory { .. }) = admitted {
+                self.blocked.set(true);
+                return None;
+            }
+            let (part, slot) = self.queue.borrow_mut().pop_front()?;
+            self.queued_bytes.set(self.queued_bytes.get() - len);
+            match admitted {
+                Ok(admission) => return Some((part, slot, admission)),
+                Err(full) => slot.answer(Err(ProduceError::NoSpace(full.to_string()))),
+            }
+        }
     }
 
     /// Answers the duplicates whose first copy is applied by now; with nothing in flight any more, the others' first
@@ -234,7 +264,6 @@ impl Proposer {
         if let Some(verdict) = self.known(&replica, &header)? {
             return Ok(verdict);
         }
-        (self.admit)(u64::from(header.len)).map_err(ProduceError::NoSpace)?;
         let mut ahead = self.ahead.borrow_mut();
         let ahead = ahead.entry(id).or_insert_with(|| Ahead {
             next: replica.high_watermark(),

@@ -4,12 +4,14 @@
 //! readers that wait at its end. Changed only by `lane.rs` in the order of the lane's log. Shard-local.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tidewater_storage::env::Mono;
 use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{
     Batch, EntryId, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, Term, TimestampMs, TopicName,
@@ -42,7 +44,22 @@ pub struct Replica {
     manifest: RefCell<PartitionManifest>,
     /// The log's time of the newest batch.
     last_append: Cell<TimestampMs>,
+    unarchived: RefCell<Unarchived>,
 }
+
+/// How much is not in the bucket yet, and since when. Derived; counted anew after a restart.
+#[derive(Debug, Default)]
+struct Unarchived {
+    /// Ends of batches, when they were applied and the bytes appended until then; one mark per [`MARK_INTERVAL`].
+    marks: VecDeque<(Offset, Mono, u64)>,
+    appended: u64,
+    archived: u64,
+}
+
+/// Marks of unarchived data are at least this far apart.
+const MARK_INTERVAL: Duration = Duration::from_millis(100);
+/// Marks kept; beyond, the newest are merged.
+const MARKS_MAX: usize = 4096;
 
 /// What a partition is born with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +111,7 @@ impl Replica {
             log_start: Cell::new(Offset::ZERO),
             manifest: RefCell::new(PartitionManifest::new(id)),
             last_append: Cell::new(TimestampMs::NONE),
+            unarchived: RefCell::default(),
         }
     }
 
@@ -152,6 +170,12 @@ impl Replica {
         LeaderEpoch(self.birth.epoch_base.saturating_add(term))
     }
 
+    /// What its leader epochs are counted from.
+    #[must_use]
+    pub fn epoch_base(&self) -> i32 {
+        self.birth.epoch_base
+    }
+
     /// Its idempotent producers.
     #[must_use]
     pub fn producers(&self) -> Ref<'_, ProducerTable> {
@@ -173,9 +197,41 @@ impl Replica {
     /// Changes its share of the archive; for the lane's apply alone.
     pub fn with_manifest<T>(&self, change: impl FnOnce(&mut PartitionManifest) -> T) -> T {
         let out = change(&mut self.manifest.borrow_mut());
-        let start = self.manifest.borrow().log_start;
-        self.log_start.set(self.log_start.get().max(start));
+        let (start, archived_end) = {
+            let manifest = self.manifest.borrow();
+            (manifest.log_start, manifest.archived_end)
+        };
+        self.trim(start);
+        let mut unarchived = self.unarchived.borrow_mut();
+        while let Some((end, _, appended)) = unarchived.marks.front().copied().filter(|(end, ..)| *end <= archived_end) {
+            unarchived.archived = appended;
+            unarchived.marks.pop_front();
+            debug_assert!(end <= archived_end);
+        }
         out
+    }
+
+    fn mark(&self, end: Offset, bytes: u64, now: Mono) {
+        let mut unarchived = self.unarchived.borrow_mut();
+        unarchived.appended += bytes;
+        let appended = unarchived.appended;
+        let full = unarchived.marks.len() >= MARKS_MAX;
+        match unarchived.marks.back_mut() {
+            Some((last, at, sum)) if full || now.since(*at) < MARK_INTERVAL => (*last, *sum) = (end, appended),
+            _ => unarchived.marks.push_back((end, now, appended)),
+        }
+    }
+
+    /// Bytes that are not in the bucket (an estimate after a restart) and since when; `None` when all is.
+    #[must_use]
+    pub fn unarchived(&self) -> Option<(u64, Mono)> {
+        let end = self.manifest.borrow().archived_end;
+        if end >= self.last_stable_offset() {
+            return None;
+        }
+        let unarchived = self.unarchived.borrow();
+        let since = unarchived.marks.front().map_or(Mono::ZERO, |(_, at, _)| *at);
+        Some((unarchived.appended.saturating_sub(unarchived.archived).max(1), since))
     }
 
     /// When a batch was last appended, in the log's time.
@@ -188,7 +244,13 @@ impl Replica {
     ///
     /// # Errors
     /// `NotLeader`, which a producer retries.
-    pub fn append(&self, placed: PlacedBatch, id: EntryId, at: TimestampMs) -> Result<ProduceDone, ProduceError> {
+    pub fn append(
+        &self,
+        placed: PlacedBatch,
+        id: EntryId,
+        at: TimestampMs,
+        now: Mono,
+    ) -> Result<ProduceDone, ProduceError> {
         let bytes = placed.bytes;
         let batch = tidewater_storage::model::BatchHeader::parse(&bytes)
             .map(|header| Batch { header, bytes })
@@ -200,6 +262,7 @@ impl Replica {
         self.producers.borrow_mut().note(&header, header.base_offset, at, limits::PRODUCER_ID_EXPIRATION_MS);
         self.note_epoch(placed.epoch, header.base_offset);
         self.last_append.set(at);
+        self.mark(header.next_offset(), u64::from(header.len), now);
         self.log.append(batch, id, at);
         self.waiters.reached(self.high_watermark());
         Ok(ProduceDone { base_offset: header.base_offset, log_append_time: None, log_start: self.log_start() })

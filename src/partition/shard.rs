@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tidewater_storage::engine::{CheckpointSource, LaneCheckpoint, PartitionCheckpoint};
+use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{EntryId, LaneId, Offset, OffsetRange, PartitionId, ShardId};
+use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId, ShardId};
 
 use super::command::{LaneCommand, LaneEntry};
 use super::event::Bell;
@@ -21,7 +21,7 @@ use super::message::{
     ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError, ProducePart, ReadDone,
     ReadError, ReadPart, TrimError,
 };
-use super::proposer::{Admit, Proposer, Slot};
+use super::proposer::{Proposer, Slot};
 use super::read_path::{self, Remote};
 use super::replica::Replica;
 use super::router::Serve;
@@ -63,8 +63,8 @@ impl PartitionShard {
     }
 
     /// Serves a lane: starts its proposer.
-    pub fn add_lane(&self, lane: Rc<DataLane>, admit: Admit) {
-        let proposer = Rc::new(Proposer::new(self.env.clone(), Rc::clone(&lane), admit));
+    pub fn add_lane(&self, lane: Rc<DataLane>, engine: Engine) {
+        let proposer = Rc::new(Proposer::new(self.env.clone(), Rc::clone(&lane), engine));
         self.env.tasks.spawn("proposer", Rc::clone(&proposer).run());
         self.lanes.borrow_mut().insert(lane.id, Served { lane, proposer });
     }
@@ -221,6 +221,21 @@ impl PartitionShard {
         Some(status)
     }
 
+    /// What a checkpoint holds of a lane.
+    #[must_use]
+    pub fn lane_checkpoint(&self, id: LaneId) -> Option<LaneCheckpoint> {
+        let lane = self.lane(id)?;
+        Some(LaneCheckpoint { applied: lane.applied()?, state: lane.encode() })
+    }
+
+    /// What a checkpoint holds of a partition beside its log.
+    #[must_use]
+    pub fn partition_checkpoint(&self, id: PartitionId) -> Option<PartitionCheckpoint> {
+        let replica = self.replica(id)?;
+        let applied = self.lane(replica.lane)?.applied()?;
+        Some(PartitionCheckpoint { as_of: (replica.lane, applied.index), state: replica.encode() })
+    }
+
     /// Serves what other shards and the side runtime ask, for ever.
     pub async fn drain(self: Rc<Self>, inbox: Inbox<PartitionRequest>) {
         while let Some(request) = inbox.recv().await {
@@ -257,27 +272,5 @@ pub struct Local(pub Rc<PartitionShard>);
 impl Serve for Local {
     fn serve(&self, request: PartitionRequest) {
         Rc::clone(&self.0).take(request);
-    }
-}
-
-/// The shard's data lanes as the checkpoint's source. The controller's lane is added by the node.
-impl CheckpointSource for PartitionShard {
-    fn lane(&self, id: LaneId) -> Option<LaneCheckpoint> {
-        let lane = self.lane(id)?;
-        Some(LaneCheckpoint { applied: lane.applied()?, state: lane.encode() })
-    }
-
-    fn partition(&self, id: PartitionId) -> Option<PartitionCheckpoint> {
-        let replica = self.replica(id)?;
-        let applied = self.lane(replica.lane)?.applied()?;
-        Some(PartitionCheckpoint { as_of: (replica.lane, applied.index), state: replica.encode() })
-    }
-
-    fn checkpointed(&self, id: LaneId, applied: EntryId) {
-        if let Some(lane) = self.lane(id)
-            && let Some(raft) = lane.raft()
-        {
-            raft.purge(applied);
-        }
     }
 }

@@ -1,0 +1,172 @@
+//! A data lane as the archiver sees it.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidewater_storage::log::ReadError;
+use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
+use tidewater_tiering::archive::{
+    LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts,
+};
+use tidewater_tiering::format::LaneEvent;
+use tidewater_tiering::manifest::{Command, LaneManifest, PartitionManifest};
+use tidewater_tiering::retention::RetentionPolicy;
+
+use crate::controller::client::ControllerHandle;
+use crate::partition::command::{LaneCommand, LaneEntry};
+use crate::partition::lane::{DataLane, Happening, Outcome};
+use crate::raft;
+
+/// One lane and the cluster's image beside it.
+#[derive(Clone)]
+pub struct Host {
+    lane: Rc<DataLane>,
+    controller: ControllerHandle,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Host(lane {})", self.lane.id)
+    }
+}
+
+impl Host {
+    /// A host over a lane.
+    #[must_use]
+    pub fn new(lane: Rc<DataLane>, controller: ControllerHandle) -> Self {
+        Self { lane, controller }
+    }
+
+    async fn propose_entry(&self, entry: LaneEntry) -> Result<Outcome, ProposeError> {
+        match self.lane.propose(entry).await {
+            Ok((_, outcome)) => Ok(outcome),
+            Err(raft::ProposeError::NotLeader { .. }) => Err(ProposeError::NotLeader),
+            Err(error) => Err(ProposeError::Unknown { reason: error.to_string() }),
+        }
+    }
+}
+
+impl LaneHost for Host {
+    fn lane(&self) -> LaneId {
+        self.lane.id
+    }
+
+    fn leading(&self) -> Option<Term> {
+        self.lane.leading()
+    }
+
+    fn applied(&self) -> LogIndex {
+        self.lane.applied().map_or(LogIndex(0), |id| id.index)
+    }
+
+    fn with_lane<R>(&self, look: impl FnOnce(&LaneManifest) -> R) -> R {
+        look(&self.lane.archive())
+    }
+
+    fn with_partition<R>(&self, partition: PartitionId, look: impl FnOnce(&PartitionManifest) -> R) -> Option<R> {
+        match self.lane.replica(partition) {
+            Some(replica) => Some(look(&replica.manifest())),
+            None => self.lane.gone().get(&partition).map(look),
+        }
+    }
+
+    fn partitions(&self) -> Vec<PartitionId> {
+        let live = self.lane.replicas().into_iter().filter(|r| r.config().archived).map(|r| r.id);
+        live.chain(self.lane.gone().keys().copied()).collect()
+    }
+
+    fn pending(&self) -> Vec<Pending> {
+        let pending = |replica: Rc<crate::partition::replica::Replica>| {
+            let config = replica.config();
+            let (bytes, since) = config.archived.then(|| replica.unarchived()).flatten()?;
+            let offsets = OffsetRange::new(replica.manifest().archived_end, replica.last_stable_offset());
+            let lag = Duration::from_millis(config.archive_lag_ms);
+            Some(Pending { partition: replica.id, offsets, bytes, since, lag })
+        };
+        self.lane.replicas().into_iter().filter_map(pending).collect()
+    }
+
+    fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
+        self.lane.happenings(after).into_iter().map(event).collect()
+    }
+
+    fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
+        let replica = self.lane.replica(partition)?;
+        let image = self.controller.image();
+        let partitions = image.topic_by_id(partition.topic).map_or(1, |topic| topic.partitions.len());
+        let config = replica.config();
+        Some(TopicFacts {
+            name: replica.topic().clone(),
+            partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
+            configs: replica.overrides(),
+            retention: RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes },
+            epoch_base: LeaderEpoch(replica.epoch_base()),
+        })
+    }
+
+    fn closed_segments(&self, partition: PartitionId) -> Vec<LocalSegment> {
+        let Some(replica) = self.lane.replica(partition) else { return Vec::new() };
+        let closed = replica.log.segments().into_iter().filter(|segment| segment.closed);
+        closed.map(|segment| LocalSegment { offsets: segment.offsets, bytes: segment.bytes }).collect()
+    }
+
+    fn bytes_after(&self, partition: PartitionId, from: Offset) -> u64 {
+        let Some(replica) = self.lane.replica(partition) else { return 0 };
+        let segments = replica.log.segments();
+        let after = |offsets: OffsetRange, bytes: u64| {
+            let inside = offsets.intersect(&OffsetRange::new(from, Offset::MAX)).count();
+            let share = u128::from(bytes) * u128::from(inside) / u128::from(offsets.count().max(1));
+            u64::try_from(share).unwrap_or(u64::MAX)
+        };
+        segments.into_iter().map(|segment| after(segment.offsets, segment.bytes)).sum()
+    }
+
+    async fn read(
+        &self,
+        partition: PartitionId,
+        offsets: OffsetRange,
+        bytes_max: u64,
+    ) -> Result<LocalRead, LocalReadError> {
+        let gone = || LocalReadError::Unavailable { reason: "the partition is gone".into() };
+        let replica = self.lane.replica(partition).ok_or_else(gone)?;
+        let max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        match replica.log.read(offsets.start, offsets.end, max).await {
+            Ok(read) => {
+                let sums = replica.log.run_sums(read.range).await.unwrap_or_default();
+                Ok(LocalRead { batches: read.batches, sums })
+            }
+            Err(ReadError::BelowStart { start, .. }) => Err(LocalReadError::BelowStart { start }),
+            Err(error @ ReadError::Corrupt { .. }) => {
+                Err(LocalReadError::Corrupt { offsets, reason: error.to_string() })
+            }
+            Err(error) => Err(LocalReadError::Unavailable { reason: error.to_string() }),
+        }
+    }
+
+    async fn propose(&self, command: Command) -> Result<(), ProposeError> {
+        match self.propose_entry(LaneEntry::Archive(command.encode())).await? {
+            Outcome::Archive(Ok(_)) => Ok(()),
+            Outcome::Archive(Err(rejected)) => Err(ProposeError::Rejected { reason: rejected.to_string() }),
+            other => Err(ProposeError::Rejected { reason: format!("{other:?}") }),
+        }
+    }
+
+    async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {
+        self.propose_entry(LaneEntry::Command(LaneCommand::Clean { partition })).await.map(|_| ())
+    }
+}
+
+fn event(happening: Happening) -> LaneEvent {
+    match happening {
+        Happening::Created { partition, topic, overrides, epoch_base } => LaneEvent::Created {
+            partition,
+            topic,
+            configs: overrides.into_iter().collect(),
+            start: Offset::ZERO,
+            epoch_base: LeaderEpoch(epoch_base),
+        },
+        Happening::Dropped { partition } => LaneEvent::Dropped { partition },
+        Happening::LogStartMoved { partition, to } => LaneEvent::LogStartMoved { partition, to },
+    }
+}

@@ -1,0 +1,298 @@
+//! Starts and stops archivers with leadership, opens the bucket, and lets local bytes go that the bucket holds.
+//!
+//! [`Tier`] is node-wide; everything else here is shard-local. A bucket that does not answer at start keeps archivers
+//! waiting and nothing else: the broker serves, and says so.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewater_storage::engine::Engine;
+use tidewater_storage::env::Env;
+use tidewater_storage::log::retention::{RetentionLimits, RetentionView, plan};
+use tidewater_storage::model::{LaneId, Offset, TimestampMs};
+use tidewater_tiering::archive::{ArchiveConfig, ArchiveStatus, Archiver, ArchiverParts, Ended};
+use tidewater_tiering::bucket::{Bucket, CatalogueKeeper, Claim};
+use tidewater_tiering::fetch::RemoteReader;
+use tidewater_tiering::keys::{ClusterName, Home, Nonce};
+use tidewater_tiering::store::{self, ObjectStore, OpenError, StoreOptions, StoreStats};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::host::Host;
+use crate::controller::client::ControllerHandle;
+use crate::limits;
+use crate::partition::command::{LaneCommand, LaneEntry};
+use crate::partition::lane::DataLane;
+use crate::partition::message::PartitionStatus;
+use crate::partition::replica::Replica;
+use crate::partition::shard::{DescribeExtra, PartitionShard};
+
+/// Longest pause between two tries to open the bucket.
+const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// The bucket as the whole node sees it. Node-wide, cheap to clone.
+#[derive(Clone)]
+pub struct Tier {
+    /// The store, counted.
+    pub store: Arc<dyn ObjectStore>,
+    /// What every key begins with.
+    pub home: Home,
+    /// The cluster's name in it.
+    pub name: ClusterName,
+    /// The bucket's URL.
+    pub url: String,
+    /// Requests by kind.
+    stats: Arc<StoreStats>,
+    opened: watch::Receiver<Opening>,
+}
+
+/// How far opening the bucket has come.
+#[derive(Clone, Debug)]
+pub enum Opening {
+    /// Not yet; why the last try failed.
+    Waiting(Option<String>),
+    /// Open.
+    Open(Bucket),
+    /// It must not be used; why.
+    Refused(String),
+}
+
+impl fmt::Debug for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tier({})", self.url)
+    }
+}
+
+impl Tier {
+    /// Opens the store at `url` and begins, on the side runtime, to open the cluster's place in it. `rooted` is called
+    /// once the root was seen or made.
+    ///
+    /// # Errors
+    /// The URL or the store's configuration is wrong; a store that does not answer is no error.
+    pub fn open(
+        url: &str,
+        home: Home,
+        name: ClusterName,
+        confirmed: bool,
+        handle: &Handle,
+        rooted: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let stats = Arc::new(StoreStats::default());
+        let options = StoreOptions { stats: Arc::clone(&stats), ..StoreOptions::default() };
+        let store = store::open(url, handle.clone(), &options)?;
+        let claim = Claim { cluster: home.cluster, epoch: home.epoch, name: name.clone(), confirmed };
+        let (sender, opened) = watch::channel(Opening::Waiting(None));
+        handle.spawn(open_bucket(Arc::clone(&store), claim, url.to_owned(), sender, rooted));
+        Ok(Self { store, home, name, url: url.to_owned(), stats, opened })
+    }
+
+    /// Waits until the bucket is open or refused, at most `patience`.
+    pub async fn wait_opened(&self, patience: Duration) -> Opening {
+        let mut opened = self.opened.clone();
+        let settled = opened.wait_for(|opening| !matches!(opening, Opening::Waiting(_)));
+        let _ = tokio::time::timeout(patience, settled).await;
+        self.opening()
+    }
+
+    /// How far opening has come.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        self.opened.borrow().clone()
+    }
+}
+
+/// Opens the bucket, trying again while it does not answer, and calls `rooted` once it is open. Runs on the side
+/// runtime; every step is told through `sender`.
+async fn open_bucket(
+    store: Arc<dyn ObjectStore>,
+    claim: Claim,
+    url: String,
+    sender: watch::Sender<Opening>,
+    rooted: impl FnOnce() + Send,
+) {
+    let mut pause = Duration::from_millis(250);
+    loop {
+        let now = wall();
+        let nonce = Nonce(uuid::Uuid::new_v4().as_u64_pair().0);
+        match Bucket::open(Arc::clone(&store), &claim, nonce, now).await {
+            Ok(bucket) => {
+                rooted();
+                sender.send_replace(Opening::Open(bucket));
+                return;
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(bucket = %url, %error, "the bucket does not answer; archiving waits, everything else serves");
+                sender.send_replace(Opening::Waiting(Some(error.to_string())));
+            }
+            Err(error) => {
+                tracing::error!(bucket = %url, %error, "the bucket must not be used; nothing is archived");
+                sender.send_replace(Opening::Refused(error.to_string()));
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(OPEN_BACKOFF_MAX);
+    }
+}
+
+/// The side runtime's wall clock: it has no `Env`, and the root's creation time is for people.
+#[allow(clippy::disallowed_methods, reason = "outside the shards; a date for people")]
+fn wall() -> TimestampMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// What the shard's archivers share.
+struct Yard {
+    env: Env,
+    shard: Rc<PartitionShard>,
+    controller: ControllerHandle,
+    tier: Tier,
+    remote: Rc<RemoteReader>,
+    config: ArchiveConfig,
+    archivers: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
+}
+
+/// Starts archiving and retention on a shard.
+pub fn start(
+    env: &Env,
+    shard: &Rc<PartitionShard>,
+    engine: &Engine,
+    controller: &ControllerHandle,
+    tier: &Tier,
+    remote: &Rc<RemoteReader>,
+) {
+    let yard = Rc::new(Yard {
+        env: env.clone(),
+        shard: Rc::clone(shard),
+        controller: controller.clone(),
+        tier: tier.clone(),
+        remote: Rc::clone(remote),
+        config: ArchiveConfig::default(),
+        archivers: RefCell::default(),
+    });
+    shard.set_extra(Rc::clone(&yard) as Rc<dyn DescribeExtra>);
+    env.tasks.spawn("archiving", Rc::clone(&yard).archive());
+    env.tasks.spawn("retention", yard.retain(engine.clone()));
+}
+
+impl Yard {
+    /// Waits for the bucket, then keeps an archiver on every lane this shard leads.
+    async fn archive(self: Rc<Self>) {
+        let mut opened = self.tier.opened.clone();
+        let bucket = loop {
+            match &*opened.borrow_and_update() {
+                Opening::Open(bucket) => break bucket.clone(),
+                Opening::Refused(_) => return,
+                Opening::Waiting(_) => {}
+            }
+            if opened.changed().await.is_err() {
+                return;
+            }
+        };
+        let catalogue = Rc::new(CatalogueKeeper::new(bucket.clone(), self.env.clock.clone()));
+        for lane in self.shard.lanes() {
+            let (yard, bucket, catalogue) = (Rc::clone(&self), bucket.clone(), Rc::clone(&catalogue));
+            self.env.tasks.spawn("archiver", async move { yard.archive_lane(lane, bucket, catalogue).await });
+        }
+    }
+
+    async fn archive_lane(&self, lane: Rc<DataLane>, bucket: Bucket, catalogue: Rc<CatalogueKeeper>) {
+        loop {
+            while lane.leading().is_none() {
+                lane.leadership_bell.heard().await;
+            }
+            let archiver = Archiver::new(ArchiverParts {
+                env: self.env.clone(),
+                host: Rc::new(Host::new(Rc::clone(&lane), self.controller.clone())),
+                bucket: bucket.clone(),
+                catalogue: Rc::clone(&catalogue),
+                indexes: self.remote.indexes(),
+                config: self.config.clone(),
+            });
+            self.archivers.borrow_mut().insert(lane.id, archiver.clone());
+            match archiver.run().await {
+                Ended::Deposed => {}
+                Ended::Unsettled(reason) => {
+                    tracing::warn!(lane = %lane.id, reason, "archiving of a lane starts again");
+                    self.env.tasks.sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Local retention behind what the bucket holds; total retention of topics without a bucket.
+    async fn retain(self: Rc<Self>, engine: Engine) {
+        loop {
+            self.env.tasks.sleep(limits::RETENTION_INTERVAL).await;
+            for lane in self.shard.lanes().into_iter().filter(|lane| lane.leading().is_some()) {
+                for replica in lane.replicas() {
+                    self.retain_one(&lane, &replica, &engine).await;
+                }
+            }
+        }
+    }
+
+    async fn retain_one(&self, lane: &DataLane, replica: &Replica, engine: &Engine) {
+        let config = replica.config();
+        let segments = replica.log.segments();
+        let archived_end = config.archived.then(|| replica.manifest().archived_end);
+        let limits = RetentionLimits {
+            total_ms: config.retention_ms.filter(|_| !config.archived),
+            total_bytes: config.retention_bytes.filter(|_| !config.archived),
+            local_ms: config.local_retention_ms,
+            local_bytes: config.local_retention_bytes,
+        };
+        let plan = plan(
+            &RetentionView {
+                segments: &segments,
+                log_start: replica.log_start(),
+                stable_end: replica.last_stable_offset(),
+                archived_end,
+                remote_only_bytes: 0,
+                now: self.env.clock.wall(),
+            },
+            &limits,
+        );
+        if plan.log_start > replica.log_start() {
+            let command = LaneCommand::Trim { partition: replica.id, to: plan.log_start };
+            if let Err(error) = lane.propose(LaneEntry::Command(command)).await {
+                tracing::debug!(partition = %replica.id, %error, "retention will be tried again");
+            }
+        }
+        if plan.local_start > replica.log.bounds().start && self.may_trim(lane, replica, plan.local_start) {
+            replica.log.trim(plan.local_start);
+            engine.touch_partition(replica.id);
+        }
+    }
+
+    /// Local bytes go only behind what the bucket holds, and not before a new leader has looked at the bucket.
+    fn may_trim(&self, lane: &DataLane, replica: &Replica, to: Offset) -> bool {
+        if !replica.config().archived {
+            return to <= replica.log_start();
+        }
+        let probed = self.archivers.borrow().get(&lane.id).is_some_and(|archiver| archiver.status().probed);
+        let manifest = replica.manifest();
+        probed && lane.archive().stopped.is_none() && to <= manifest.archived_end
+    }
+
+    fn lane_status(&self, lane: LaneId) -> Option<ArchiveStatus> {
+        self.archivers.borrow().get(&lane).map(Archiver::status)
+    }
+}
+
+impl DescribeExtra for Yard {
+    fn describe(&self, replica: &Replica, status: &mut PartitionStatus) {
+        let archiver = self.lane_status(replica.lane);
+        let waits = match self.tier.opening() {
+            Opening::Waiting(why) => Some(why.map_or("the bucket is being opened".to_owned(), |w| format!("the bucket does not answer: {w}"))),
+            Opening::Refused(why) => Some(why),
+            Opening::Open(_) => archiver.as_ref().and_then(|a| a.stopped.clone().or_else(|| a.failing.clone())),
+        };
+        status.archive_stopped = waits;
+    }
+}

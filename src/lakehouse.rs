@@ -1,0 +1,46 @@
+//! Tables on this broker: one sink for each topic with `iceberg.mode`, and the built-in catalog's port.
+//!
+//! Everything here runs on the side runtime. Owns: which sinks run (`run`), the log as sinks read it (`reader`), what
+//! others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without the feature
+//! `lakehouse` no sink runs and the port stays closed.
+
+mod states;
+
+#[cfg(feature = "lakehouse")]
+mod reader;
+#[cfg(feature = "lakehouse")]
+mod run;
+
+#[cfg(feature = "lakehouse")]
+pub use run::start;
+pub use states::{TableState, TableStates};
+
+#[cfg(not(feature = "lakehouse"))]
+mod without {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use tokio::runtime::Handle;
+    use tokio::sync::watch;
+
+    use super::TableStates;
+    use crate::archival::run::Tier;
+    use crate::controller::image::ClusterImage;
+    use crate::partition::message::PartitionRequest;
+    use crate::shard::mesh::Mesh;
+
+    /// Nothing to start: this binary was built without tables.
+    pub fn start(
+        _tier: &Tier,
+        _images: watch::Receiver<Arc<ClusterImage>>,
+        _partitions: Mesh<PartitionRequest>,
+        _states: TableStates,
+        _handle: &Handle,
+        _catalog: TcpListener,
+    ) -> Result<bool, String> {
+        Ok(false)
+    }
+}
+
+#[cfg(not(feature = "lakehouse"))]
+pub use without::start;

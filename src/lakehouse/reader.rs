@@ -1,0 +1,82 @@
+//! The log as a sink reads it: questions to the shards that own the partitions, hot or cold alike.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
+use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionIndex, TopicId};
+use tokio::sync::watch;
+
+use crate::controller::image::{ClusterImage, PartitionImage};
+use crate::partition::message::{Isolation, PartitionRequest, ReadError, ReadPart};
+use crate::shard::mesh::Mesh;
+
+/// Reads through the mesh. Node-wide.
+#[derive(Clone, Debug)]
+pub(super) struct MeshReader {
+    pub(super) images: watch::Receiver<Arc<ClusterImage>>,
+    pub(super) partitions: Mesh<PartitionRequest>,
+}
+
+fn unavailable(partition: PartitionIndex, reason: impl ToString) -> LogReadError {
+    LogReadError::Unavailable { partition, reason: reason.to_string() }
+}
+
+impl MeshReader {
+    fn places(&self, topic: TopicId) -> Result<Vec<PartitionImage>, LogReadError> {
+        let image = self.images.borrow();
+        image.topic_by_id(topic).map(|topic| topic.partitions.clone()).ok_or(LogReadError::NoTopic(topic))
+    }
+
+    async fn bounds(&self, place: &PartitionImage) -> Result<PartitionBounds, LogReadError> {
+        let index = place.id.index;
+        let asked = self.partitions.call(place.shard, |reply| PartitionRequest::TableBounds(place.id, reply)).await;
+        let offsets = asked.map_err(|e| unavailable(index, e))?.map_err(|e| unavailable(index, e))?;
+        Ok(PartitionBounds { index, offsets })
+    }
+}
+
+#[async_trait]
+impl LogReader for MeshReader {
+    async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionBounds>, LogReadError> {
+        let places = self.places(topic)?;
+        futures::future::try_join_all(places.iter().map(|place| self.bounds(place))).await
+    }
+
+    async fn read(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+        range: OffsetRange,
+        max_bytes: usize,
+    ) -> Result<LogRead, LogReadError> {
+        let places = self.places(topic)?;
+        let place = usize::try_from(partition.0).ok().and_then(|n| places.get(n)).ok_or(LogReadError::NoTopic(topic))?;
+        let part = ReadPart { place: place.place(), from: range.start, max_bytes, isolation: Isolation::ReadCommitted };
+        let ask = |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply };
+        let answers = self.partitions.call(place.shard, ask).await.map_err(|e| unavailable(partition, e))?;
+        let answer = answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
+        let done = answer.map_err(|error| match error {
+            ReadError::OutOfRange { valid, offset } if offset < valid.start => {
+                LogReadError::BelowStart { partition, asked: offset, start: valid.start }
+            }
+            error => unavailable(partition, error),
+        })?;
+        let offsets = covered(&done.batches).unwrap_or(OffsetRange::new(range.start, range.start));
+        Ok(LogRead { batches: done.batches, offsets })
+    }
+}
+
+/// The offsets of whole batches back to back.
+fn covered(pieces: &[bytes::Bytes]) -> Option<OffsetRange> {
+    let mut covered: Option<(Offset, Offset)> = None;
+    for piece in pieces {
+        let mut rest = &piece[..];
+        while let Ok(header) = BatchHeader::parse(rest) {
+            let start = covered.map_or(header.base_offset, |(start, _)| start);
+            covered = Some((start, header.next_offset()));
+            rest = rest.get(header.len as usize..).unwrap_or_default();
+        }
+    }
+    covered.map(|(start, end)| OffsetRange::new(start, end))
+}

@@ -1,0 +1,212 @@
+//! Which sinks run: one task per topic with `iceberg.mode`, started and stopped as the cluster's image says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewater_iceberg::catalog::ObjectStoreCatalog;
+use tidewater_iceberg::files::TableFiles;
+use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::names::Names;
+use tidewater_iceberg::sink::{Outcome, SinkConfig, SinkStatus, TableSink};
+use tidewater_storage::model::{TimestampMs, TopicId};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::reader::MeshReader;
+use super::states::{TableState, TableStates};
+use crate::archival::run::Tier;
+use crate::catalog_http;
+use crate::config::topic::IcebergMode;
+use crate::controller::image::{ClusterImage, TopicImage};
+use crate::partition::message::PartitionRequest;
+use crate::shard::mesh::Mesh;
+
+/// How often an idle sink looks whether its topic has grown.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// First and longest pause after a failed turn.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often a paused sink looks whether somebody has cleared the way.
+const PAUSED_LOOK: Duration = Duration::from_secs(10);
+
+/// Starts the catalog's port and the sinks. True: the port is served.
+///
+/// # Errors
+/// The bucket's URL is none that a table location can be made of.
+pub fn start(
+    tier: &Tier,
+    images: watch::Receiver<Arc<ClusterImage>>,
+    partitions: Mesh<PartitionRequest>,
+    states: TableStates,
+    handle: &Handle,
+    socket: TcpListener,
+) -> Result<bool, String> {
+    let prefix = tier.name.warehouse_prefix();
+    let warehouse = Warehouse::new(&tier.url, &prefix).map_err(|e| e.to_string())?;
+    let files = TableFiles::new(Arc::clone(&tier.store), warehouse);
+    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), table_config(&tier.url)));
+    let served = Arc::clone(&catalog);
+    handle.spawn(async move {
+        let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
+        let served = match listener {
+            Ok(listener) => catalog_http::serve(served, listener).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, "the catalog port is not served any more");
+        }
+    });
+    let log = Arc::new(MeshReader { images: images.clone(), partitions });
+    handle.spawn(follow(Sinks { catalog, log, states, running: HashMap::new() }, images));
+    Ok(true)
+}
+
+/// What clients are told with each table, so that they find the store without settings of their own. Never secrets.
+fn table_config(bucket: &str) -> HashMap<String, String> {
+    let mut config = HashMap::new();
+    if bucket.starts_with("s3://") {
+        if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL_S3").or_else(|_| std::env::var("AWS_ENDPOINT_URL")) {
+            config.insert("s3.endpoint".into(), endpoint);
+            config.insert("s3.path-style-access".into(), "true".into());
+        }
+        let region = std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
+        config.insert("client.region".into(), region.unwrap_or_else(|_| "us-east-1".into()));
+    }
+    config
+}
+
+struct Sinks {
+    catalog: Arc<ObjectStoreCatalog>,
+    log: Arc<MeshReader>,
+    states: TableStates,
+    running: HashMap<TopicId, Sink>,
+}
+
+struct Sink {
+    topic: Arc<TopicImage>,
+    lag: watch::Sender<u64>,
+    task: JoinHandle<TableSink>,
+    stop: watch::Sender<bool>,
+}
+
+async fn follow(mut sinks: Sinks, mut images: watch::Receiver<Arc<ClusterImage>>) {
+    loop {
+        let image = Arc::clone(&images.borrow_and_update());
+        if image.revision > 0 {
+            sinks.reconcile(&image).await;
+        }
+        if images.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Sinks {
+    async fn reconcile(&mut self, image: &ClusterImage) {
+        let wanted: BTreeMap<TopicId, &Arc<TopicImage>> = image
+            .topics
+            .values()
+            .filter(|topic| topic.config.iceberg_mode == IcebergMode::KeyValue)
+            .map(|topic| (topic.id, topic))
+            .collect();
+        let gone: Vec<TopicId> = self.running.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for id in gone {
+            self.stop(id, image).await;
+        }
+        for (id, topic) in wanted {
+            match self.running.get_mut(&id) {
+                Some(sink) => {
+                    sink.lag.send_replace(topic.config.iceberg_target_lag_ms);
+                    sink.topic = Arc::clone(topic);
+                }
+                None => self.start(image, topic),
+            }
+        }
+    }
+
+    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>) {
+        // The lane's term grows with every start of the broker, and so does the fencing epoch.
+        let term = topic.partitions.iter().map(|p| p.leader_epoch.0.max(0) as u64).max().unwrap_or_default();
+        let config = SinkConfig::new(image.cluster, topic.name.clone(), topic.id, term);
+        let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
+        let (lag, lag_seen) = watch::channel(topic.config.iceberg_target_lag_ms);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(drive(sink, topic.id, self.states.clone(), lag_seen, stopped));
+        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), lag, task, stop });
+    }
+
+    async fn stop(&mut self, id: TopicId, image: &ClusterImage) {
+        let Some(sink) = self.running.remove(&id) else { return };
+        sink.stop.send_replace(true);
+        let Ok(mut ended) = sink.task.await else { return };
+        self.states.remove(id);
+        let deleted = image.topic_by_id(id).is_none();
+        if deleted
+            && sink.topic.config.iceberg_delete
+            && let Err(error) = ended.drop_table().await
+        {
+            tracing::warn!(topic = %sink.topic.name, %error, "the table of a deleted topic could not be deleted; drop it by hand");
+        }
+    }
+}
+
+/// Turns of one sink until it is told to stop.
+async fn drive(
+    mut sink: TableSink,
+    topic: TopicId,
+    states: TableStates,
+    mut lag: watch::Receiver<u64>,
+    mut stopped: watch::Receiver<bool>,
+) -> TableSink {
+    let mut backoff = BACKOFF.0;
+    while !*stopped.borrow() {
+        sink.set_target_lag_ms(i64::try_from(*lag.borrow_and_update()).unwrap_or(i64::MAX));
+        let now = wall();
+        let outcome = sink.run_once(now).await;
+        states.set(topic, state_of(sink.status()));
+        let pause = match &outcome {
+            Outcome::Idle => IDLE_LOOK,
+            Outcome::Wait { until } => Duration::from_millis(u64::try_from(until.since_ms(now)).unwrap_or_default()),
+            Outcome::Committed { more: true, .. } | Outcome::Again => Duration::ZERO,
+            Outcome::Committed { .. } => IDLE_LOOK,
+            Outcome::Paused(reason) => {
+                tracing::warn!(table = %sink.status().table, %reason, "a table stands still");
+                PAUSED_LOOK
+            }
+            Outcome::Failed(error) => {
+                tracing::warn!(table = %sink.status().table, %error, ?backoff, "a table could not be brought up to date, will be tried again");
+                backoff
+            }
+        };
+        backoff = if matches!(outcome, Outcome::Failed(_)) { (backoff * 2).min(BACKOFF.1) } else { BACKOFF.0 };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stopped.changed() => {}
+            _ = lag.changed() => {}
+        }
+    }
+    sink
+}
+
+fn state_of(status: &SinkStatus) -> TableState {
+    let mut skipped: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+    for range in &status.skipped {
+        let text = format!("[{}, {}): {}", range.start, range.end, range.reason);
+        skipped.entry(range.partition).or_default().push(text);
+    }
+    TableState {
+        table: status.table.to_string(),
+        partitions: status.partitions.iter().map(|(n, p)| (n.0, (p.table.get(), p.lag))).collect(),
+        skipped,
+        paused: status.paused.as_ref().map(ToString::to_string).or_else(|| status.error.clone()),
+    }
+}
+
+/// The side runtime's wall clock: sinks take the time as an argument, this is where it comes from.
+#[allow(clippy::disallowed_methods, reason = "outside the shards")]
+fn wall() -> TimestampMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

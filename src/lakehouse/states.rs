@@ -1,0 +1,58 @@
+//! How far each topic's table is, as the admin API and metrics show it. Node-wide.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidewater_storage::model::TopicId;
+
+use crate::config::topic::IcebergMode;
+use crate::controller::image::TopicImage;
+use crate::partition::message::PartitionStatus;
+
+/// One topic's table.
+#[derive(Clone, Debug, Default)]
+pub struct TableState {
+    /// `namespace.table`.
+    pub table: String,
+    /// The table's next offset and the records it may take and has not, by partition.
+    pub partitions: BTreeMap<i32, (u64, u64)>,
+    /// Ranges left out, with the reason, by partition.
+    pub skipped: BTreeMap<i32, Vec<String>>,
+    /// Why the table stands still.
+    pub paused: Option<String>,
+}
+
+/// All topics' tables. Written by the sinks' tasks, read by HTTP handlers; both on the side runtime.
+#[derive(Clone, Debug, Default)]
+pub struct TableStates {
+    by_topic: Arc<RwLock<HashMap<TopicId, TableState>>>,
+}
+
+impl TableStates {
+    /// Notes a topic's newest state.
+    pub fn set(&self, topic: TopicId, state: TableState) {
+        self.by_topic.write().unwrap_or_else(PoisonError::into_inner).insert(topic, state);
+    }
+
+    /// Forgets a topic.
+    pub fn remove(&self, topic: TopicId) {
+        self.by_topic.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+    }
+
+    /// Fills the table's fields of a topic's partitions; gives the table's name.
+    pub fn fill(&self, topic: &TopicImage, partitions: &mut [PartitionStatus]) -> Option<String> {
+        if topic.config.iceberg_mode == IcebergMode::Disabled {
+            return None;
+        }
+        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
+        let state = by_topic.get(&topic.id)?;
+        for status in partitions {
+            let seen = state.partitions.get(&status.partition);
+            status.table_offset = seen.map(|(next, _)| *next);
+            status.table_lag_records = seen.map(|(_, lag)| *lag);
+            status.table_skipped = state.skipped.get(&status.partition).cloned().unwrap_or_default();
+            status.table_paused = state.paused.clone();
+        }
+        Some(state.table.clone())
+    }
+}

@@ -1,0 +1,17 @@
+//! The process: from settings to a serving broker and back.
+//!
+//! Owns: the order of start (`start`) and stop, the data directory's identity and lock (`identity`), the shards'
+//! executors (`shard_main`), the side runtime for everything whose crate wants tokio (`side`), the preflight. Contains
+//! no logic of what is served.
+
+mod error;
+pub mod identity;
+pub mod preflight;
+mod shard_main;
+mod side;
+mod source;
+mod start;
+pub mod status;
+
+pub use error::StartError;
+pub use start::{Running, serve, start};

@@ -1,0 +1,94 @@
+//! The preflight: one line for each thing the machine must have, and what to do when it has not.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::Serialize;
+use tidewater_storage::env::preflight;
+
+use crate::config::node::NodeConfig;
+use crate::net::listen::Bound;
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub what: &'static str,
+    /// Can the broker start as far as this goes?
+    pub ok: bool,
+    /// What was found, and what to do if it is not well.
+    pub detail: String,
+}
+
+fn check(what: &'static str, result: Result<String, String>) -> Check {
+    match result {
+        Ok(detail) => Check { what, ok: true, detail },
+        Err(detail) => Check { what, ok: false, detail },
+    }
+}
+
+/// Checks of the machine and the data directory; they leave nothing behind but the directory itself.
+#[must_use]
+pub fn machine(data_dir: &Path) -> Vec<Check> {
+    let io_uring = preflight::io_uring().map(|()| "available".into()).map_err(|e| e.to_string());
+    let memlock = preflight::memlock()
+        .map(|limit| limit.map_or("unlimited".into(), |bytes| format!("{} KiB", bytes >> 10)))
+        .map_err(|e| e.to_string());
+    let made = std::fs::create_dir_all(data_dir).map_err(|e| format!("cannot make {}: {e}", data_dir.display()));
+    let direct = made.and_then(|()| preflight::direct_io(data_dir).map_err(|e| e.to_string()));
+    let free = preflight::free_bytes(data_dir).map_err(|e| e.to_string()).and_then(|bytes| {
+        let gib = format!("{:.1} GiB free", bytes as f64 / (1u64 << 30) as f64);
+        if bytes < 1 << 30 { Err(format!("{gib}: at least 1 GiB is needed; free some space or use --data-dir")) } else { Ok(gib) }
+    });
+    vec![
+        check("io_uring", io_uring),
+        check("locked memory", memlock),
+        check("direct I/O", direct.map(|()| format!("works in {}", data_dir.display()))),
+        check("disk space", free),
+    ]
+}
+
+/// Checks that need the settings: ports, the lock of the data directory.
+#[must_use]
+pub fn settings(config: &NodeConfig) -> Vec<Check> {
+    let port = |what, addr: SocketAddr| {
+        check(what, Bound::bind(addr).map(|_| format!("{addr} is free")).map_err(|e| e.to_string()))
+    };
+    let lock = super::identity::DataDir::lock(&config.data_dir);
+    vec![
+        check(
+            "data directory",
+            lock.map(|_| format!("{} is not in use", config.data_dir.display())).map_err(|e| e.to_string()),
+        ),
+        port("kafka address", config.kafka_addr),
+        port("admin address", config.admin_addr),
+        port("catalog address", config.catalog_addr),
+    ]
+}
+
+/// The checks that failed, a line each; empty when all is well.
+#[must_use]
+pub fn failures(checks: &[Check]) -> String {
+    let bad = checks.iter().filter(|c| !c.ok);
+    bad.map(|c| format!("  {}: {}", c.what, c.detail)).collect::<Vec<_>>().join("\n")
+}
+
+/// Nine tenths of the disk, the default of `--disk-bytes`: what is free and what the data directory holds already.
+///
+/// # Errors
+/// The disk cannot be asked.
+pub fn disk_share(data_dir: &Path) -> Result<u64, super::StartError> {
+    let free = preflight::free_bytes(data_dir).map_err(|e| super::StartError::Unfit(e.to_string()))?;
+    Ok((free + held(data_dir)) / 10 * 9)
+}
+
+/// Bytes in a directory; what cannot be read counts nothing.
+fn held(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => held(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}

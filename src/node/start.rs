@@ -1,0 +1,306 @@
+//! Start and stop: preflight → data directory → side runtime → bucket → sockets → shards → HTTP; stop in reverse.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidewater_storage::budget::DiskBudget;
+use tidewater_storage::engine::EngineConfig;
+use tidewater_storage::model::{NodeId, ShardId};
+use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
+use uuid::Uuid;
+
+use super::error::StartError;
+use super::identity::{self, DataDir, Identity};
+use super::preflight;
+use super::shard_main::{self, Inboxes, Meshes, ShardStart};
+use super::side::Side;
+use super::status::ShardStatus;
+use crate::admin;
+use crate::archival::run::{Opening, Tier};
+use crate::config::node::NodeConfig;
+use crate::controller::image::{BrokerImage, ClusterImage};
+use crate::controller::state::kafka_id;
+use crate::limits::{BUCKET_START_PATIENCE, MESH_INBOX_MAX};
+use crate::net::listen::Bound;
+use crate::net::placement::Placement;
+use crate::lakehouse::{self, TableStates};
+use crate::shard::executor;
+use crate::shard::mesh::Mesh;
+
+/// How long a start may take before it is reported as stuck (recovery of a large journal included).
+const START_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running broker.
+pub struct Running {
+    /// Where Kafka is served.
+    pub kafka: SocketAddr,
+    /// Where admin and metrics are served.
+    pub admin: SocketAddr,
+    /// Where the Iceberg catalog is served; `None` without the lakehouse.
+    pub catalog: Option<SocketAddr>,
+    /// The cluster's id as Kafka prints it.
+    pub cluster_id: String,
+    shards: Vec<JoinHandle<()>>,
+    stops: Vec<flume::Sender<()>>,
+    side: Side,
+    _data: DataDir,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Running(kafka {}, {} shards)", self.kafka, self.shards.len())
+    }
+}
+
+/// Runs a broker until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why it did not start.
+pub fn serve(config: NodeConfig) -> Result<(), StartError> {
+    for warning in config.exposure_warnings() {
+        tracing::warn!("{warning}");
+    }
+    let running = start(config)?;
+    tracing::info!(
+        kafka = %running.kafka, admin = %running.admin, catalog = ?running.catalog, cluster = %running.cluster_id,
+        "tidewater is ready"
+    );
+    running.wait_for_signal();
+    tracing::info!("stopping");
+    running.stop();
+    Ok(())
+}
+
+/// Starts a broker and returns once it serves.
+///
+/// # Errors
+/// Why it did not start; nothing is left running.
+pub fn start(config: NodeConfig) -> Result<Running, StartError> {
+    let checks = preflight::machine(&config.data_dir);
+    let unfit = preflight::failures(&checks);
+    if !unfit.is_empty() {
+        return Err(StartError::Unfit(unfit));
+    }
+    let data = DataDir::lock(&config.data_dir)?;
+    let identity = identify(&data, &config)?;
+    let side = Side::start()?;
+    let config = Arc::new(config);
+    let home = Home { cluster: ClusterId(identity.cluster), epoch: LineageEpoch(identity.epoch) };
+    let tier = open_tier(&config, &data, &identity, home, &side)?;
+
+    let bound = Bound::bind(config.kafka_addr)?;
+    let admin_socket = Bound::bind(config.admin_addr)?;
+    let catalog_socket = Bound::bind(config.catalog_addr)?;
+    let (kafka, admin, catalog) = (bound.addr(), admin_socket.addr(), catalog_socket.addr());
+    let image = placeholder_image(&config, &identity, kafka);
+    let cluster_id = image.cluster_id.clone();
+
+    let (meshes, inboxes) = meshes(identity.shards);
+    let placement = Placement::new(identity.shards);
+    let (status_sender, statuses) = flume::bounded(usize::from(identity.shards) * 4);
+    let budgets = Budgets::of(&config)?;
+    let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
+    let mut image_sender = Some(image_sender);
+    let (mut shards, mut stops, mut bound) = (Vec::new(), Vec::new(), Some(bound));
+    for (n, inboxes) in (0..identity.shards).zip(inboxes) {
+        let (stop_sender, stop) = flume::bounded(1);
+        stops.push(stop_sender);
+        let start = ShardStart {
+            here: ShardId(n),
+            shards: identity.shards,
+            node: NodeId(identity.node),
+            dir: data.shard(n),
+            cache_dir: data.path.join("cache").join(format!("shard-{n}")),
+            seed: Uuid::new_v4().as_u64_pair().0,
+            engine: EngineConfig { budget: budgets.disk.clone(), ..EngineConfig::default() },
+            cache_bytes: budgets.cache / u64::from(identity.shards),
+            config: Arc::clone(&config),
+            home,
+            tier: tier.clone(),
+            image: Arc::clone(&image),
+            images: image_sender.take(),
+            meshes: meshes.clone(),
+            inboxes,
+            placement: placement.clone(),
+            bound: bound.take(),
+            status: status_sender.clone(),
+            stop,
+        };
+        shards.push(spawn_shard(start)?);
+    }
+    drop(status_sender);
+    await_serving(&statuses, identity.shards)?;
+
+    let handle = side.handle();
+    let tables = TableStates::default();
+    let services = admin::Services {
+        partitions: meshes.partitions.clone(),
+        images: images.clone(),
+        tier: tier.clone(),
+        tables: tables.clone(),
+    };
+    handle.spawn(admin::serve(services, admin_socket.into_std()));
+    let with_tables =
+        lakehouse::start(&tier, images, meshes.partitions, tables, &handle, catalog_socket.into_std())
+            .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
+    Ok(Running { kafka, admin, catalog: with_tables.then_some(catalog), cluster_id, shards, stops, side, _data: data })
+}
+
+impl Running {
+    fn wait_for_signal(&self) {
+        self.side.handle().block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+                tracing::error!("cannot listen for signals; stop the process with SIGKILL, nothing acknowledged is lost");
+                return std::future::pending().await;
+            };
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        });
+    }
+
+    /// Stops: connections finish their requests, a checkpoint is taken, the shards end.
+    pub fn stop(self) {
+        drop(self.stops);
+        for shard in self.shards {
+            if shard.join().is_err() {
+                tracing::error!("a shard ended badly while stopping; the next start recovers from its journal");
+            }
+        }
+        self.side.stop();
+    }
+}
+
+/// Who this data directory is; a fresh one becomes a newborn cluster.
+fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+    let Some(identity) = data.identity()? else {
+        let identity = Identity::newborn(Uuid::new_v4(), &config.cluster_name, config.shards.unwrap_or(cores));
+        data.write(&identity)?;
+        return Ok(identity);
+    };
+    if let Some(want) = config.shards.filter(|want| *want != identity.shards) {
+        return Err(StartError::Shards { path: data.path.clone(), had: identity.shards, want });
+    }
+    if identity.cluster_name != config.cluster_name {
+        let why = format!(
+            "it holds the cluster {:?} and --cluster-name asks for {:?}: a cluster cannot be renamed",
+            identity.cluster_name, config.cluster_name
+        );
+        return Err(StartError::DataDir { path: data.path.clone(), why });
+    }
+    Ok(identity)
+}
+
+/// Opens the store and waits a moment for the cluster's place in it. A bucket that belongs to somebody else stops the
+/// start; one that does not answer does not.
+fn open_tier(
+    config: &NodeConfig,
+    data: &DataDir,
+    identity: &Identity,
+    home: Home,
+    side: &Side,
+) -> Result<Tier, StartError> {
+    let bad = |why: String| StartError::Bucket { url: config.bucket.clone(), why };
+    let name = ClusterName::new(&config.cluster_name).map_err(|e| bad(e.to_string()))?;
+    let (path, rooted) = (data.path.clone(), Identity { rooted: true, ..identity.clone() });
+    let note = move || {
+        if let Err(error) = identity::write(&path, &rooted) {
+            tracing::warn!(%error, "the data directory could not note that its bucket was seen");
+        }
+    };
+    let handle = side.handle();
+    let tier = Tier::open(&config.bucket, home, name, identity.rooted, &handle, note).map_err(|e| bad(e.to_string()))?;
+    match handle.block_on(tier.wait_opened(BUCKET_START_PATIENCE)) {
+        Opening::Refused(why) => Err(bad(why)),
+        Opening::Open(_) | Opening::Waiting(_) => Ok(tier),
+    }
+}
+
+/// What shards show until the controller's first image: nobody is served yet.
+fn placeholder_image(config: &NodeConfig, identity: &Identity, kafka: SocketAddr) -> Arc<ClusterImage> {
+    let (host, port) = config.advertised.clone().unwrap_or_else(|| (kafka.ip().to_string(), kafka.port()));
+    Arc::new(ClusterImage {
+        cluster: identity.cluster,
+        cluster_id: kafka_id(identity.cluster),
+        cluster_name: identity.cluster_name.clone(),
+        broker: BrokerImage { id: NodeId(identity.node), host, port },
+        topics: std::collections::BTreeMap::new(),
+        names: std::collections::HashMap::new(),
+        revision: 0,
+    })
+}
+
+fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
+    let (partitions, partition_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (controller, controller_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (reconcile, reconcile_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (groups, group_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (arrivals, arrival_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let inboxes = partition_inboxes
+        .into_iter()
+        .zip(controller_inboxes)
+        .zip(reconcile_inboxes)
+        .zip(group_inboxes)
+        .zip(arrival_inboxes)
+        .map(|((((partitions, controller), reconcile), groups), arrivals)| Inboxes {
+            partitions,
+            controller,
+            reconcile,
+            groups,
+            arrivals,
+        })
+        .collect();
+    (Meshes { partitions, controller, reconcile, groups, arrivals }, inboxes)
+}
+
+/// Disk shared out: what `--disk-bytes` and `--cache-bytes` come to.
+struct Budgets {
+    disk: DiskBudget,
+    cache: u64,
+}
+
+impl Budgets {
+    fn of(config: &NodeConfig) -> Result<Self, StartError> {
+        let disk = match config.disk_bytes {
+            Some(bytes) => bytes,
+            None => preflight::disk_share(&config.data_dir)?,
+        };
+        Ok(Self { disk: DiskBudget::new(disk), cache: config.cache_bytes.unwrap_or(disk / 10).min(disk / 2) })
+    }
+}
+
+/// One thread, one pinned executor. A shard that ends by itself takes the process with it.
+fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
+    let (here, status) = (start.here, start.status.clone());
+    let run = move || async move {
+        if let Err(failure) = shard_main::run(start).await {
+            let _ = status.send(ShardStatus::Failed(failure));
+        }
+    };
+    executor::spawn(here, run).map_err(|e| StartError::System { what: "a thread for a shard", why: e.to_string() })
+}
+
+/// Waits until every shard serves.
+fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16) -> Result<(), StartError> {
+    let mut serving = 0;
+    while serving < shards {
+        match statuses.recv_timeout(START_PATIENCE) {
+            Ok(ShardStatus::Serving(_)) => serving += 1,
+            Ok(ShardStatus::Recovered(shard)) => tracing::debug!(%shard, "recovered"),
+            Ok(ShardStatus::Failed(failure)) => {
+                return Err(StartError::Shard { shard: failure.shard.0, why: failure.why });
+            }
+            Err(flume::RecvTimeoutError::Timeout) => {
+                let why = format!("not ready after {} s; see the log above", START_PATIENCE.as_secs());
+                return Err(StartError::Shard { shard: serving, why });
+            }
+            Err(flume::RecvTimeoutError::Disconnected) => {
+                return Err(StartError::Shard { shard: serving, why: "it ended while starting; see the log above".into() });
+            }
+        }
+    }
+    Ok(())
+}
