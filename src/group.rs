@@ -1,0 +1,40 @@
+//! Consumer groups: the coordinator of the classic group protocol and of committed offsets.
+//!
+//! A group belongs to the partition of `__consumer_offsets` its name hashes to, and so to that partition's shard; the
+//! [`GroupRouter`] finds it and asks by message. On its shard a [`Coordinator`] holds the groups in memory, writes every
+//! change to that partition through `partition::Router` in Kafka's record layout, answers once it is committed, and
+//! reads the partition back on first use. Which member gets what is decided by the pure machine in [`state`].
+//!
+//! Owns: membership, generations, committed offsets and their expiry. Does not own: the log, topics, the protocol's
+//! wire form (`kafka/handlers`). Idle groups cost nothing: one deadline queue a shard, no timer of their own.
+//!
+//! `__consumer_offsets` keeps every record of its partition's state after its log start: when the log since the last
+//! snapshot has grown past a bound, the state is written again as records and the prefix is cut off. That is what
+//! compaction does for Kafka, with a bound on the log instead of a cleaner.
+
+mod append;
+mod coordinator;
+mod deadlines;
+pub mod error;
+mod home;
+pub mod ids;
+mod load;
+pub mod message;
+mod offsets;
+mod record;
+mod router;
+pub mod state;
+mod subscription;
+
+pub use coordinator::{Coordinator, GroupSettings};
+pub use error::GroupError;
+pub use ids::{GroupId, InstanceId, MemberId, ProtocolName};
+pub use message::GroupRequest;
+pub use router::GroupRouter;
+
+/// The internal topic that holds groups and offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Partitions of [`OFFSETS_TOPIC`] when this broker makes it. Kafka takes 50 to spread coordinators over brokers; here
+/// they spread over the shards of one, and every partition in use is read at start and cut by snapshots of its own.
+pub const OFFSETS_PARTITIONS: i32 = 16;

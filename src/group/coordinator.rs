@@ -1,0 +1,333 @@
+//! The group coordinator of one shard: its partitions of `__consumer_offsets`, their loading, their deadlines.
+//!
+//! *Shard-local*, cheap to clone. Three tasks at most: the inbox, the deadlines (asleep until the nearest one; without
+//! groups, for good), and per partition a writer that lives while there is something to write.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use tidewater_storage::env::{Env, Mono};
+use tidewater_storage::model::PartitionId;
+
+use super::append::{self, Work};
+use super::deadlines::Deadlines;
+use super::error::GroupError;
+use super::home::{Home, Moment};
+use super::ids::GroupId;
+use super::load;
+use super::message::{Ask, GroupRequest};
+use super::state::GroupTimes;
+use crate::controller::client::ControllerHandle;
+use crate::partition::message::Place;
+use crate::partition::router::Router;
+use crate::shard::mesh::Inbox;
+
+/// Settings of the coordinator. Node-wide.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupSettings {
+    /// Delays and bounds of the protocol.
+    pub times: GroupTimes,
+    /// `offsets.retention.minutes`, in ms: how long an offset outlives its group's last member.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub sweep_interval: Duration,
+    /// `offset.metadata.max.bytes`.
+    pub metadata_max: usize,
+    /// A partition's log is cut by a snapshot once it has grown by this many bytes (and three times the state).
+    pub snapshot_bytes: u64,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        Self {
+            times: GroupTimes::default(),
+            offsets_retention_ms: 7 * 24 * 3600 * 1000,
+            sweep_interval: Duration::from_secs(600),
+            metadata_max: 4096,
+            snapshot_bytes: 4 << 20,
+        }
+    }
+}
+
+/// While a partition loads, questions wait this long (a small log is read by then); after that clients are told to
+/// come back.
+const LOAD_PATIENCE: Duration = Duration::from_millis(500);
+/// Questions that wait for one partition to load.
+const LOAD_WAITING_MAX: usize = 1024;
+/// After a failed load.
+const LOAD_RETRY: Duration = Duration::from_secs(1);
+
+/// The coordinator of a shard.
+#[derive(Clone)]
+pub struct Coordinator {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    router: Router,
+    controller: ControllerHandle,
+    settings: GroupSettings,
+    homes: RefCell<BTreeMap<PartitionId, Rc<Hosted>>>,
+    deadlines: RefCell<Deadlines>,
+    sweep_at: Cell<Option<Mono>>,
+    image_seen: Cell<u64>,
+    wake: flume::Sender<()>,
+}
+
+/// A partition and where it stands.
+struct Hosted {
+    place: Place,
+    stage: RefCell<Stage>,
+    writing: Cell<bool>,
+}
+
+enum Stage {
+    Loading { waiting: VecDeque<Ask>, patient: bool },
+    Ready(Box<Home>),
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Coordinator({} partitions)", self.inner.homes.borrow().len())
+    }
+}
+
+impl Coordinator {
+    /// A coordinator on this shard; its deadlines run from now on.
+    #[must_use]
+    pub fn new(env: Env, router: Router, controller: ControllerHandle, settings: GroupSettings) -> Self {
+        let (wake, woken) = flume::bounded(1);
+        let inner = Rc::new(Inner {
+            image_seen: Cell::new(controller.image().revision),
+            env: env.clone(),
+            router,
+            controller,
+            settings,
+            homes: RefCell::default(),
+            deadlines: RefCell::default(),
+            sweep_at: Cell::new(None),
+            wake,
+        });
+        drop(env.tasks.spawn("group-deadlines", Rc::clone(&inner).keep_time(woken)));
+        Self { inner }
+    }
+
+    /// Serves what other shards ask, until the mesh closes.
+    pub fn serve(&self, inbox: Inbox<GroupRequest>) {
+        let coordinator = self.clone();
+        drop(self.inner.env.tasks.spawn("group-inbox", async move {
+            while let Some(request) = inbox.recv().await {
+                coordinator.ask(request);
+            }
+        }));
+    }
+
+    /// Takes a question; its answer goes through the reply it carries, now or later.
+    pub fn ask(&self, request: GroupRequest) {
+        let inner = &self.inner;
+        inner.follow_image();
+        let cell = inner.cell(request.home);
+        let group = request.ask.group().cloned();
+        match &mut *cell.stage.borrow_mut() {
+            Stage::Loading { waiting, patient: true } if waiting.len() < LOAD_WAITING_MAX => {
+                return waiting.push_back(request.ask);
+            }
+            Stage::Loading { .. } => return request.ask.refuse(GroupError::Loading),
+            Stage::Ready(home) => home.ask(inner.moment(), request.ask, &inner.controller.image()),
+        }
+        inner.settle(&cell, group.as_ref());
+    }
+}
+
+impl Inner {
+    fn moment(&self) -> Moment {
+        Moment { now: self.env.clock.now(), wall: self.env.clock.wall() }
+    }
+
+    /// The partition's cell; on first use it begins to load.
+    fn cell(self: &Rc<Self>, place: Place) -> Rc<Hosted> {
+        if let Some(cell) = self.homes.borrow().get(&place.id) {
+            return Rc::clone(cell);
+        }
+        let stage = RefCell::new(Stage::Loading { waiting: VecDeque::new(), patient: true });
+        let cell = Rc::new(Hosted { place, stage, writing: Cell::new(false) });
+        self.homes.borrow_mut().insert(place.id, Rc::clone(&cell));
+        drop(self.env.tasks.spawn("group-load", Rc::clone(self).load(Rc::clone(&cell))));
+        cell
+    }
+
+    async fn load(self: Rc<Self>, cell: Rc<Hosted>) {
+        let patience = self.env.tasks.sleep(LOAD_PATIENCE);
+        let loading = Box::pin(self.read(cell.place));
+        let loaded = match select(loading, patience).await {
+            Either::Left((loaded, _)) => loaded,
+            Either::Right(((), loading)) => {
+                let waiting = match &mut *cell.stage.borrow_mut() {
+                    Stage::Loading { waiting, patient } => {
+                        *patient = false;
+                        std::mem::take(waiting)
+                    }
+                    Stage::Ready(_) => VecDeque::new(),
+                };
+                waiting.into_iter().for_each(|ask| ask.refuse(GroupError::Loading));
+                loading.await
+            }
+        };
+        self.open(&cell, loaded);
+    }
+
+    async fn read(&self, place: Place) -> load::Loading {
+        loop {
+            match load::load(&self.router, place).await {
+                Ok(loaded) => return loaded,
+                Err(error) => {
+                    tracing::warn!(partition = %place.id, %error, "groups cannot be loaded; trying again");
+                    self.env.tasks.sleep(LOAD_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn open(self: &Rc<Self>, cell: &Rc<Hosted>, loaded: load::Loading) {
+        let at = self.moment();
+        let (groups, log) = loaded.finish(&self.settings, at.now, at.wall);
+        let ids = groups.keys().cloned().collect::<Vec<_>>();
+        let mut home = Box::new(Home::new(groups, self.settings, log));
+        home.learn_topics(&self.controller.image());
+        let before = cell.stage.replace(Stage::Ready(home));
+        ids.iter().for_each(|id| self.settle(cell, Some(id)));
+        if self.sweep_at.get().is_none() {
+            self.sweep_at.set(Some(at.now + self.settings.sweep_interval));
+            self.wake();
+        }
+        if let Stage::Loading { waiting, .. } = before {
+            let coordinator = Coordinator { inner: Rc::clone(self) };
+            waiting.into_iter().for_each(|ask| coordinator.ask(GroupRequest { home: cell.place, ask }));
+        }
+        self.settle(cell, None);
+    }
+
+    /// After a change: the group's deadline is queued, and what must be written gets a writer.
+    fn settle(self: &Rc<Self>, cell: &Rc<Hosted>, group: Option<&GroupId>) {
+        let Stage::Ready(home) = &mut *cell.stage.borrow_mut() else { return };
+        if let Some((id, slot)) = group.and_then(|id| home.groups.get_mut(id).map(|slot| (id, slot))) {
+            let wanted = slot.group.next_deadline();
+            if self.deadlines.borrow_mut().set(cell.place.id, id, &mut slot.queued, wanted) {
+                self.wake();
+            }
+        }
+        if !home.queue.is_empty() && !cell.writing.replace(true) {
+            drop(self.env.tasks.spawn("group-append", Rc::clone(self).write(Rc::clone(cell))));
+        }
+    }
+
+    /// Writes until nothing is left to write.
+    async fn write(self: Rc<Self>, cell: Rc<Hosted>) {
+        loop {
+            let (work, end) = match &mut *cell.stage.borrow_mut() {
+                Stage::Ready(home) => (home.next_work(), home.log.end),
+                Stage::Loading { .. } => (None, tidewater_storage::model::Offset::ZERO),
+            };
+            let wall = self.env.clock.wall();
+            match work {
+                None => break,
+                Some(Work::Intents(intents, records)) => {
+                    let outcome = append::append(&self.router, cell.place, end, records, wall).await;
+                    self.finish(&cell, intents, &outcome);
+                }
+                Some(Work::Piece(records)) => {
+                    let outcome = append::append(&self.router, cell.place, end, records, wall).await;
+                    if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
+                        match &outcome {
+                            Ok(appended) => home.note(appended, true),
+                            Err(_) => home.abandon_snapshot(),
+                        }
+                    }
+                }
+                Some(Work::Trim(to)) => {
+                    if let Err(error) = self.router.trim(cell.place, to).await {
+                        tracing::warn!(partition = %cell.place.id, %error, "log of groups could not be cut");
+                    }
+                }
+            }
+        }
+        cell.writing.set(false);
+    }
+
+    fn finish(
+        self: &Rc<Self>,
+        cell: &Rc<Hosted>,
+        intents: Vec<append::Intent>,
+        outcome: &Result<append::Appended, GroupError>,
+    ) {
+        let at = self.moment();
+        let groups = intents.iter().map(|intent| intent.group().clone()).collect::<Vec<_>>();
+        if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
+            outcome.iter().for_each(|appended| home.note(appended, false));
+            intents.into_iter().for_each(|intent| home.finish(at, intent, outcome));
+        }
+        groups.iter().for_each(|group| self.settle(cell, Some(group)));
+    }
+
+    fn wake(&self) {
+        let _ = self.wake.try_send(());
+    }
+
+    /// Sleeps until the nearest deadline or sweep and lets time act.
+    async fn keep_time(self: Rc<Self>, woken: flume::Receiver<()>) {
+        loop {
+            let next = self.deadlines.borrow().next().into_iter().chain(self.sweep_at.get()).min();
+            let woken = match next {
+                None => woken.recv_async().await.is_ok(),
+                Some(at) => match select(self.env.tasks.sleep_until(at), woken.recv_async()).await {
+                    Either::Left(_) => true,
+                    Either::Right((woken, _)) => woken.is_ok(),
+                },
+            };
+            if !woken {
+                return;
+            }
+            self.expire_due();
+        }
+    }
+
+    fn expire_due(self: &Rc<Self>) {
+        let at = self.moment();
+        loop {
+            let due = self.deadlines.borrow_mut().pop_due(at.now);
+            let Some((home, group)) = due else { break };
+            let Some(cell) = self.homes.borrow().get(&home).cloned() else { continue };
+            if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
+                home.expire(at, &group);
+            }
+            self.settle(&cell, Some(&group));
+        }
+        if self.sweep_at.get().is_some_and(|sweep_at| sweep_at <= at.now) {
+            self.sweep_at.set(Some(at.now + self.settings.sweep_interval));
+            self.each_home(|home| home.sweep(at.wall));
+        }
+    }
+
+    /// Topics may have gone since the last question.
+    fn follow_image(self: &Rc<Self>) {
+        let image = self.controller.image();
+        if self.image_seen.replace(image.revision) != image.revision {
+            self.each_home(|home| home.follow_topics(&image));
+        }
+    }
+
+    fn each_home(self: &Rc<Self>, act: impl Fn(&mut Home)) {
+        let cells = self.homes.borrow().values().cloned().collect::<Vec<_>>();
+        for cell in cells {
+            if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
+                act(home);
+            }
+            self.settle(&cell, None);
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! The groups of one partition of `__consumer_offsets`, and what they answer. *Shard-local*; everything here runs to
+//! completion without waiting.
+//!
+//! Owns the groups and whose answers are outstanding. Does not own the log: what must be written is queued as an
+//! [`Intent`] and comes back through [`Home::finish`](super::append).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidewater_storage::env::Mono;
+use tidewater_storage::model::{Offset, TimestampMs, TopicId};
+
+use super::append::{Intent, LogState};
+use super::coordinator::GroupSettings;
+use super::error::GroupError;
+use super::ids::{GroupId, ProtocolName};
+use super::message::{
+    Answer, Ask, Commit, CommitAsk, DescribedGroup, DescribedMember, FetchAsk, FetchedOffset, Heartbeat, ListedGroup,
+};
+use super::offsets::Offsets;
+use super::record::GroupRecord;
+use super::state::{Effect, Group, Join, Joined, StateName, Sync, Synced, Ticket};
+use super::subscription;
+use crate::controller::image::ClusterImage;
+
+/// A group, its offsets, and what the log knows of it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) group: Group,
+    pub(super) offsets: Offsets,
+    /// The value of its last metadata record.
+    pub(super) saved: Option<Bytes>,
+    /// When it last had members.
+    pub(super) in_use_until: TimestampMs,
+    /// Its place in the deadline queue.
+    pub(super) queued: Option<Mono>,
+}
+
+/// The groups of a partition.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) groups: BTreeMap<GroupId, Slot>,
+    pub(super) settings: GroupSettings,
+    /// What must be written, in order.
+    pub(super) queue: VecDeque<Intent>,
+    pub(super) queue_bytes: usize,
+    pub(super) log: LogState,
+    /// Topics with offsets here, as they were when an offset was committed.
+    topics: HashMap<Arc<str>, TopicId>,
+    joins: HashMap<Ticket, Answer<Joined>>,
+    syncs: HashMap<Ticket, Answer<Synced>>,
+    tickets: u64,
+}
+
+/// What is queued may wait this long in bytes and entries; beyond that commits are refused and clients come back.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+const QUEUE_LEN_MAX: usize = 8192;
+
+/// The moment of a request, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Mono,
+    pub(super) wall: TimestampMs,
+}
+
+impl Home {
+    pub(super) fn new(groups: BTreeMap<GroupId, Slot>, settings: GroupSettings, log: LogState) -> Self {
+        Self {
+            groups,
+            settings,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            log,
+            topics: HashMap::new(),
+            joins: HashMap::new(),
+            syncs: HashMap::new(),
+            tickets: 0,
+        }
+    }
+
+    /// Answers, now or once what it takes is written.
+    pub(super) fn ask(&mut self, at: Moment, ask: Ask, image: &ClusterImage) {
+        match ask {
+            Ask::Join(id, join, reply) => self.join(at, id, *join, reply),
+            Ask::Sync(id, sync, reply) => self.sync(at, &id, *sync, reply),
+            Ask::Heartbeat(id, beat, reply) => reply.send(self.heartbeat(at, &id, &beat)),
+            Ask::Leave(id, leaves, reply) => match self.groups.get_mut(&id) {
+                None => reply.send(Ok(leaves.iter().map(|_| Err(GroupError::UnknownMember)).collect())),
+                Some(slot) => {
+                    let mut effects = Vec::new();
+                    reply.send(Ok(slot.group.leave(at.now, &leaves, &mut effects)));
+                    self.act(at, &id, effects);
+                }
+            },
+            Ask::Commit(id, commit, reply) => self.commit(at, id, *commit, image, reply),
+            Ask::Fetch(id, wanted, reply) => reply.send(Ok(self.fetch(&id, wanted))),
+            Ask::List(reply) => reply.send(Ok(self.list())),
+            Ask::Describe(id, reply) => {
+                reply.send(self.groups.get(&id).map(describe).ok_or(GroupError::NotFound));
+            }
+            Ask::Delete(id, reply) => self.delete(id, reply),
+            Ask::DeleteOffsets(id, keys, reply) => self.delete_offsets(id, keys, reply),
+        }
+    }
+
+    /// Lets time act on a group.
+    pub(super) fn expire(&mut self, at: Moment, id: &GroupId) {
+        let Some(slot) = self.groups.get_mut(id) else { return };
+        slot.queued = None;
+        let mut effects = Vec::new();
+        slot.group.expire(at.now, &mut effects);
+        self.act(at, id, effects);
+    }
+
+    /// Carries out what the machine wants; drops a group that never came to be.
+    pub(super) fn act(&mut self, at: Moment, id: &GroupId, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Joined(ticket, answer) => {
+                    self.joins.remove(&ticket).into_iter().for_each(|reply| reply.send(answer.clone()));
+                }
+                Effect::Synced(ticket, answer) => {
+                    self.syncs.remove(&ticket).into_iter().for_each(|reply| reply.send(answer.clone()));
+                }
+                Effect::Save(cause) => {
+                    let Some(slot) = self.groups.get_mut(id) else { continue };
+                    slot.in_use_until = at.wall;
+                    let saved = Some(slot.group.saved_form(at.wall));
+                    let record = GroupRecord::Group { group: id.to_string(), saved }.encode();
+                    self.queue(Intent::Save { group: id.clone(), cause, record });
+                }
+            }
+        }
+        if self.groups.get(id).is_some_and(Slot::is_nothing) {
+            self.groups.remove(id);
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn slot(&mut self, id: &GroupId, wall: TimestampMs) -> &mut Slot {
+        let times = self.settings.times;
+        self.groups.entry(id.clone()).or_insert_with(|| Slot {
+            group: Group::new(id.clone(), times),
+            offsets: Offsets::default(),
+            saved: None,
+            in_use_until: wall,
+            queued: None,
+        })
+    }
+
+    fn join(&mut self, at: Moment, id: GroupId, join: Join, reply: Answer<Joined>) {
+        if join.member.is_some() && !self.groups.contains_key(&id) {
+            return reply.send(Err(GroupError::UnknownMember));
+        }
+        let ticket = self.ticket();
+        self.joins.insert(ticket, reply);
+        let mut effects = Vec::new();
+        self.slot(&id, at.wall).group.join(at.now, join, ticket, &mut effects);
+        self.act(at, &id, effects);
+    }
+
+    fn sync(&mut self, at: Moment, id: &GroupId, sync: Sync, reply: Answer<Synced>) {
+        let ticket = self.ticket();
+        let Some(slot) = self.groups.get_mut(id) else { return reply.send(Err(GroupError::UnknownMember)) };
+        self.syncs.insert(ticket, reply);
+        let mut effects = Vec::new();
+        slot.group.sync(at.now, sync, ticket, &mut effects);
+        self.act(at, id, effects);
+    }
+
+    fn heartbeat(&mut self, at: Moment, id: &GroupId, beat: &Heartbeat) -> Result<(), GroupError> {
+        let slot = self.groups.get_mut(id).ok_or(GroupError::UnknownMember)?;
+        slot.group.heartbeat(at.now, &beat.member, beat.instance.as_ref(), beat.generation)
+    }
+
+    fn commit(
+        &mut self,
+        at: Moment,
+        id: GroupId,
+        ask: CommitAsk,
+        image: &ClusterImage,
+        reply: Answer<Vec<Result<(), GroupError>>>,
+    ) {
+        if let Err(error) = self.may_commit(at, &id, &ask) {
+            return reply.send(Err(error));
+        }
+        let max = self.settings.metadata_max;
+        let expires_at = ask.retention_ms.map(|keep| at.wall.plus_ms(keep));
+        let mut answers = Vec::with_capacity(ask.offsets.len());
+        let mut commits = Vec::with_capacity(ask.offsets.len());
+        for (topic, partition, commit) in ask.offsets {
+            let known = image.topic(&topic).filter(|t| t.partition(partition).is_some());
+            answers.push(match known {
+                None => Err(GroupError::UnknownPartition),
+                Some(_) if commit.metadata.len() > max => {
+                    Err(GroupError::MetadataTooLarge { found: commit.metadata.len(), max })
+                }
+                Some(image) => {
+                    self.topics.insert(Arc::clone(&topic), image.id);
+                    commits.push((topic, partition, Commit { at: at.wall, expires_at, ..commit }));
+                    Ok(())
+                }
+            });
+        }
+        if commits.is_empty() {
+            return reply.send(Ok(answers));
+        }
+        let intent = Intent::commit(id, commits, answers, reply);
+        let (found, max) = (intent.bytes(), super::append::INTENT_BYTES_MAX);
+        if found > max {
+            intent.refuse(GroupError::CommitTooLarge { found, max });
+        } else {
+            self.queue(intent);
+        }
+    }
+
+    fn may_commit(&mut self, at: Moment, id: &GroupId, ask: &CommitAsk) -> Result<(), GroupError> {
+        match self.groups.get_mut(id) {
+            Some(slot) => slot.group.commit(at.now, ask.member.as_ref(), ask.instance.as_ref(), ask.generation)?,
+            None if ask.generation >= 0 => {
+                return Err(GroupError::IllegalGeneration { current: -1, found: ask.generation });
+            }
+            // A group that only stores offsets comes into being once its first commit is written.
+            None => {}
+        }
+        if self.queue.len() < QUEUE_LEN_MAX && self.queue_bytes < QUEUE_BYTES_MAX {
+            Ok(())
+        } else {
+            Err(GroupError::NotAvailable)
+        }
+    }
+
+    /// Applies commits whose record stands at `place`.
+    pub(super) fn committed(
+        &mut self,
+        id: &GroupId,
+        commits: Vec<(Arc<str>, i32, Commit)>,
+        wall: TimestampMs,
+        place: Offset,
+    ) {
+        let slot = self.slot(id, wall);
+        for (topic, partition, commit) in commits {
+            slot.offsets.set(&topic, partition, commit, place);
+        }
+    }
+
+    fn fetch(&self, id: &GroupId, wanted: FetchAsk) -> Vec<FetchedOffset> {
+        let offsets = self.groups.get(id).map(|slot| &slot.offsets);
+        let Some(wanted) = wanted else {
+            let all = offsets.into_iter().flat_map(Offsets::iter);
+            return all
+                .map(|(topic, partition, commit)| FetchedOffset {
+                    topic: Arc::clone(topic),
+                    partition,
+                    commit: Some(commit.clone()),
+                })
+                .collect();
+        };
+        let one = |topic: &Arc<str>, partition| FetchedOffset {
+            topic: Arc::clone(topic),
+            partition,
+            commit: offsets.and_then(|offsets| offsets.get(topic, partition)).cloned(),
+        };
+        let mut found = Vec::new();
+        for (topic, partitions) in wanted {
+            let topic: Arc<str> = topic.into();
+            found.extend(partitions.into_iter().map(|partition| one(&topic, partition)));
+        }
+        found
+    }
+
+    fn list(&self) -> Vec<ListedGroup> {
+        let listed = |(id, slot): (&GroupId, &Slot)| ListedGroup {
+            id: id.clone(),
+            protocol_type: name(slot.group.protocol_type()),
+            state: slot.group.state(),
+        };
+        self.groups.iter().map(listed).collect()
+    }
+
+    fn delete(&mut self, id: GroupId, reply: Answer<()>) {
+        match self.groups.get(&id) {
+            None => reply.send(Err(GroupError::NotFound)),
+            Some(slot) if !slot.group.is_vacant() => reply.send(Err(GroupError::NotEmpty)),
+            Some(_) => self.queue(Intent::Delete { group: id, reply: Some(reply) }),
+        }
+    }
+
+    fn delete_offsets(&mut self, id: GroupId, keys: Vec<(String, i32)>, reply: Answer<Vec<Result<(), GroupError>>>) {
+        let Some(slot) = self.groups.get(&id) else { return reply.send(Err(GroupError::NotFound)) };
+        let Some(subscribed) = slot.subscribed() else { return reply.send(Err(GroupError::NotEmpty)) };
+        let mut answers = Vec::with_capacity(keys.len());
+        let mut gone: Vec<(Arc<str>, i32)> = Vec::with_capacity(keys.len());
+        for (topic, partition) in keys {
+            if subscribed.contains(&topic) {
+                answers.push(Err(GroupError::Subscribed));
+                continue;
+            }
+            answers.push(Ok(()));
+            if slot.offsets.get(&topic, partition).is_some() {
+                gone.push((topic.into(), partition));
+            }
+        }
+        if gone.is_empty() {
+            return reply.send(Ok(answers));
+        }
+        self.queue(Intent::Remove { group: id, keys: gone, answer: Some((answers, reply)) });
+    }
+
+    pub(super) fn queue(&mut self, intent: Intent) {
+        self.queue_bytes += intent.bytes();
+        self.queue.push_back(intent);
+    }
+
+    /// Offsets that lapsed and groups that nobody uses any more are written off.
+    pub(super) fn sweep(&mut self, wall: TimestampMs) {
+        let keep = self.settings.offsets_retention_ms;
+        let mut intents = Vec::new();
+        for (id, slot) in self.groups.iter().filter(|(_, slot)| slot.group.is_vacant()) {
+            if slot.offsets.is_empty() {
+                intents.push(Intent::Delete { group: id.clone(), reply: None });
+                continue;
+            }
+            let in_use_until = if slot.group.was_used() { slot.in_use_until } else { TimestampMs::NONE };
+            let keys = slot.offsets.lapsed(wall, keep, in_use_until);
+            if !keys.is_empty() {
+                intents.push(Intent::Remove { group: id.clone(), keys, answer: None });
+            }
+        }
+        intents.into_iter().for_each(|intent| self.queue(intent));
+    }
+
+    /// Offsets of topics that were deleted (and perhaps made anew) are forgotten at once and written off.
+    pub(super) fn follow_topics(&mut self, image: &ClusterImage) {
+        let is_current = |topic: &Arc<str>, id: &TopicId| image.topic(topic).is_some_and(|now| now.id == *id);
+        let gone = self.topics.iter().filter(|(topic, id)| !is_current(topic, id));
+        let gone = gone.map(|(topic, _)| Arc::clone(topic)).collect::<Vec<_>>();
+        for topic in gone {
+            self.topics.remove(&topic);
+            self.forget_topic(&topic);
+        }
+    }
+
+    /// After loading: learns which life of each topic the offsets belong to.
+    pub(super) fn learn_topics(&mut self, image: &ClusterImage) {
+        let held = self.groups.values().flat_map(|slot| slot.offsets.iter()).map(|(topic, _, _)| Arc::clone(topic));
+        let held = held.collect::<std::collections::BTreeSet<_>>();
+        for topic in held {
+            match image.topic(&topic) {
+                Some(known) => drop(self.topics.insert(topic, known.id)),
+                None => self.forget_topic(&topic),
+            }
+        }
+    }
+
+    fn forget_topic(&mut self, topic: &Arc<str>) {
+        let mut intents = Vec::new();
+        for (id, slot) in &mut self.groups {
+            let keys = slot.offsets.forget(topic).into_iter().map(|n| (Arc::clone(topic), n)).collect::<Vec<_>>();
+            if !keys.is_empty() {
+                intents.push(Intent::Remove { group: id.clone(), keys, answer: None });
+            }
+        }
+        intents.into_iter().for_each(|intent| self.queue(intent));
+    }
+}
+
+impl Slot {
+    /// Never used, nothing stored: a join that was refused, an id that was never taken up.
+    fn is_nothing(&self) -> bool {
+        self.group.is_vacant() && !self.group.was_used() && self.offsets.is_empty() && self.saved.is_none()
+    }
+
+    /// Topics its members subscribe to; `None` when it has members and they are no consumers.
+    fn subscribed(&self) -> Option<std::collections::BTreeSet<String>> {
+        if self.group.is_vacant() {
+            return Some(std::collections::BTreeSet::new());
+        }
+        if self.group.protocol_type().map(ProtocolName::as_str) != Some("consumer") {
+            return None;
+        }
+        let metadata = self.group.members().flat_map(|(_, member)| member.protocols.iter().map(|(_, bytes)| bytes));
+        Some(metadata.filter_map(subscription::topics).flatten().collect())
+    }
+}
+
+fn name(name: Option<&ProtocolName>) -> String {
+    name.map(ToString::to_string).unwrap_or_default()
+}
+
+/// Protocol, metadata and shares are shown only of a stable group, as Kafka does.
+fn describe(slot: &Slot) -> DescribedGroup {
+    let group = &slot.group;
+    let stable = group.state() == StateName::Stable;
+    let members = group.members().map(|(id, member)| DescribedMember {
+        id: id.clone(),
+        instance: member.instance.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        metadata: if stable { member.metadata(group.protocol()) } else { Bytes::new() },
+        assignment: if stable { member.assignment.clone() } else { Bytes::new() },
+    });
+    DescribedGroup {
+        state: group.state(),
+        protocol_type: name(group.protocol_type()),
+        protocol: if stable { name(group.protocol()) } else { String::new() },
+        members: members.collect(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Reading a partition of `__consumer_offsets` back into groups, on first use. *Shard-local.*
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, Bytes};
+use tidewater_storage::env::Mono;
+use tidewater_storage::model::record::{Record, read_all};
+use tidewater_storage::model::{BatchHeader, Offset, TimestampMs};
+
+use super::append::LogState;
+use super::coordinator::GroupSettings;
+use super::home::Slot;
+use super::ids::GroupId;
+use super::offsets::Offsets;
+use super::record::{GroupRecord, RecordError};
+use super::state::{Group, SavedGroup};
+use crate::partition::message::{Isolation, Place, ReadDone, ReadError, ReadPart};
+use crate::partition::router::Router;
+
+/// Bytes asked for at a time.
+const READ_BYTES: usize = 1 << 20;
+/// What a batch may unpack to. The coordinator writes uncompressed batches of half of this at most.
+const UNPACKED_MAX: usize = 16 << 20;
+
+/// Why the state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// The partition did not answer.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What it holds is no batch.
+    #[error("batch at offset {at}: {why}")]
+    Batch {
+        /// Where.
+        at: Offset,
+        /// The decoder's words.
+        why: String,
+    },
+}
+
+/// What the log says of a group.
+#[derive(Debug, Default)]
+struct Loaded {
+    offsets: Offsets,
+    saved: Option<(SavedGroup, Bytes)>,
+}
+
+/// A partition's groups as its log tells them.
+#[derive(Debug, Default)]
+pub(super) struct Loading {
+    groups: BTreeMap<GroupId, Loaded>,
+    log: LogState,
+    skipped: u64,
+}
+
+/// Reads the whole log.
+///
+/// # Errors
+/// The log cannot be read or is damaged.
+pub(super) async fn load(router: &Router, home: Place) -> Result<Loading, LoadError> {
+    let mut loading = Loading::default();
+    loop {
+        let done = read(router, home, loading.log.end).await?;
+        loading.log.end = loading.log.end.max(done.log_start);
+        let before = loading.log.end;
+        for run in &done.batches {
+            loading.take(run.clone())?;
+        }
+        if loading.log.end >= done.high_watermark || loading.log.end == before {
+            return Ok(loading);
+        }
+    }
+}
+
+/// Reads from `from`, or from the log start if that is later.
+async fn read(router: &Router, home: Place, from: Offset) -> Result<ReadDone, ReadError> {
+    let part = |from| ReadPart { place: home, from, max_bytes: READ_BYTES, isolation: Isolation::ReadUncommitted };
+    let first = |answers: Vec<_>| answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
+    match first(router.read(vec![part(from)], READ_BYTES).await) {
+        Err(ReadError::OutOfRange { valid, .. }) if from < valid.start => {
+            first(router.read(vec![part(valid.start)], READ_BYTES).await)
+        }
+        answer => answer,
+    }
+}
+
+impl Loading {
+    /// Takes batches back to back.
+    fn take(&mut self, mut run: Bytes) -> Result<(), LoadError> {
+        while !run.is_empty() {
+            let bad = |at, why: String| LoadError::Batch { at, why };
+            let header = BatchHeader::parse(&run).map_err(|e| bad(self.log.end, e.to_string()))?;
+            let records = read_all(&header, &run, UNPACKED_MAX).map_err(|e| bad(header.base_offset, e.to_string()))?;
+            if header.next_offset() > self.log.end && !header.is_control() {
+                let fresh = records.into_iter().filter(|record| record.offset >= self.log.end);
+                fresh.collect::<Vec<_>>().into_iter().for_each(|record| self.apply(record));
+                self.log.bytes += u64::from(header.len);
+            }
+            self.log.end = self.log.end.max(header.next_offset());
+            run.advance((header.len as usize).min(run.len()));
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, record: Record) {
+        let Some(key) = &record.key else { return };
+        match GroupRecord::decode(key, record.value.as_ref()) {
+            Ok(GroupRecord::Offset { group, topic, partition, commit }) => {
+                let loaded = self.groups.entry(group.into()).or_default();
+                match commit {
+                    Some(commit) => loaded.offsets.set(&topic, partition, commit, record.offset),
+                    None => loaded.offsets.remove(&topic, partition, record.offset),
+                }
+            }
+            Ok(GroupRecord::Group { group, saved }) => {
+                self.groups.entry(group.into()).or_default().saved = saved.zip(record.value.clone());
+            }
+            Err(RecordError::Kind(_)) => {}
+            Err(error) => {
+                self.skipped += 1;
+                tracing::warn!(offset = %record.offset, %error, "record of __consumer_offsets is left out");
+            }
+        }
+    }
+
+    /// The groups, live from `now` on: members have a session's time to be heard.
+    pub(super) fn finish(
+        self,
+        settings: &GroupSettings,
+        now: Mono,
+        wall: TimestampMs,
+    ) -> (BTreeMap<GroupId, Slot>, LogState) {
+        let wanted = self.groups.into_iter().filter(|(_, loaded)| loaded.saved.is_some() || !loaded.offsets.is_empty());
+        let groups = wanted.map(|(id, loaded)| {
+            let (saved, value) = loaded.saved.map_or((None, None), |(saved, value)| (Some(saved), Some(value)));
+            let empty = saved.as_ref().is_none_or(|saved| saved.members.is_empty());
+            let changed = saved.as_ref().map_or(TimestampMs::NONE, |saved| saved.changed);
+            let group = match saved {
+                Some(saved) => Group::restore(id.clone(), settings.times, saved, now),
+                None => Group::new(id.clone(), settings.times),
+            };
+            let in_use_until = if empty { changed } else { wall };
+            (id, Slot { group, offsets: loaded.offsets, saved: value, in_use_until, queued: None })
+        });
+        (groups.collect(), self.log)
+    }
+}

@@ -1,0 +1,173 @@
+//! What a coordinator is asked and what it answers. All are *messages*: owned, `Send`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidewater_storage::model::{Offset, TimestampMs};
+
+use super::error::GroupError;
+use super::ids::{GroupId, InstanceId, MemberId};
+use super::state::{Join, Joined, Leave, StateName, Sync, Synced};
+use crate::partition::message::Place;
+use crate::shard::mesh::Reply;
+
+pub use super::offsets::Commit;
+
+/// A question to the coordinator of one partition of `__consumer_offsets`.
+#[derive(Debug)]
+pub struct GroupRequest {
+    /// That partition.
+    pub home: Place,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// Where an answer that may be a refusal goes.
+pub type Answer<T> = Reply<Result<T, GroupError>>;
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Ask {
+    /// Join a group.
+    Join(GroupId, Box<Join>, Answer<Joined>),
+    /// Sync with a group.
+    Sync(GroupId, Box<Sync>, Answer<Synced>),
+    /// Still there.
+    Heartbeat(GroupId, Heartbeat, Answer<()>),
+    /// Leave a group; one answer for each who leaves.
+    Leave(GroupId, Vec<Leave>, Answer<Vec<Result<(), GroupError>>>),
+    /// Commit offsets; one answer for each, in order.
+    Commit(GroupId, Box<CommitAsk>, Answer<Vec<Result<(), GroupError>>>),
+    /// Read committed offsets.
+    Fetch(GroupId, FetchAsk, Answer<Vec<FetchedOffset>>),
+    /// All groups of this partition.
+    List(Answer<Vec<ListedGroup>>),
+    /// One group in full.
+    Describe(GroupId, Answer<DescribedGroup>),
+    /// Delete a group without members.
+    Delete(GroupId, Answer<()>),
+    /// Delete offsets; one answer for each, in order.
+    DeleteOffsets(GroupId, Vec<(String, i32)>, Answer<Vec<Result<(), GroupError>>>),
+}
+
+/// A sign of life.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    /// Who.
+    pub member: MemberId,
+    /// Static identity.
+    pub instance: Option<InstanceId>,
+    /// Of which generation.
+    pub generation: i32,
+}
+
+/// Offsets to commit.
+#[derive(Clone, Debug)]
+pub struct CommitAsk {
+    /// Who; `None` for an admin or a consumer that assigns by itself.
+    pub member: Option<MemberId>,
+    /// Static identity.
+    pub instance: Option<InstanceId>,
+    /// Of which generation; below 0 for none.
+    pub generation: i32,
+    /// How long to keep them, in ms; `None` is the broker's `offsets.retention.minutes`.
+    pub retention_ms: Option<i64>,
+    /// Topic, partition, what to commit (its time is set by the coordinator).
+    pub offsets: Vec<(Arc<str>, i32, Commit)>,
+}
+
+impl Commit {
+    /// An offset to be committed, without a time yet.
+    #[must_use]
+    pub fn new(offset: Offset, leader_epoch: Option<tidewater_storage::model::LeaderEpoch>, metadata: &str) -> Self {
+        Self { offset, leader_epoch, metadata: metadata.into(), at: TimestampMs::NONE, expires_at: None }
+    }
+}
+
+/// Which offsets; `None` is all there are.
+pub type FetchAsk = Option<Vec<(String, Vec<i32>)>>;
+
+/// A committed offset, or that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedOffset {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// What was committed.
+    pub commit: Option<Commit>,
+}
+
+/// A group in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGroup {
+    /// Its id.
+    pub id: GroupId,
+    /// Its protocol type; empty for one that only stores offsets.
+    pub protocol_type: String,
+    /// Its state.
+    pub state: StateName,
+}
+
+/// A group in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribedGroup {
+    /// Its state.
+    pub state: StateName,
+    /// Its protocol type; empty for one that only stores offsets.
+    pub protocol_type: String,
+    /// The protocol chosen; empty unless stable.
+    pub protocol: String,
+    /// Its members.
+    pub members: Vec<DescribedMember>,
+}
+
+/// A member in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DescribedMember {
+    /// Its id.
+    pub id: MemberId,
+    /// Static identity.
+    pub instance: Option<InstanceId>,
+    /// As its client names itself.
+    pub client_id: String,
+    /// Where it connects from.
+    pub client_host: String,
+    /// Metadata for the protocol; empty unless stable.
+    pub metadata: Bytes,
+    /// Its share; empty unless stable.
+    pub assignment: Bytes,
+}
+
+impl Ask {
+    /// The group it is about; `None` for a list.
+    pub(super) fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Join(group, ..)
+            | Self::Sync(group, ..)
+            | Self::Heartbeat(group, ..)
+            | Self::Leave(group, ..)
+            | Self::Commit(group, ..)
+            | Self::Fetch(group, ..)
+            | Self::Describe(group, ..)
+            | Self::Delete(group, ..)
+            | Self::DeleteOffsets(group, ..) => Some(group),
+            Self::List(_) => None,
+        }
+    }
+
+    /// Refuses, whatever was asked.
+    pub(super) fn refuse(self, error: GroupError) {
+        match self {
+            Self::Join(_, _, reply) => reply.send(Err(error)),
+            Self::Sync(_, _, reply) => reply.send(Err(error)),
+            Self::Heartbeat(_, _, reply) | Self::Delete(_, reply) => reply.send(Err(error)),
+            Self::Leave(_, _, reply) | Self::Commit(_, _, reply) | Self::DeleteOffsets(_, _, reply) => {
+                reply.send(Err(error));
+            }
+            Self::Fetch(_, _, reply) => reply.send(Err(error)),
+            Self::List(reply) => reply.send(Err(error)),
+            Self::Describe(_, reply) => reply.send(Err(error)),
+        }
+    }
+}

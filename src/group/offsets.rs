@@ -1,0 +1,130 @@
+//! The committed offsets of one group. Pure, *shard-local*.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs};
+
+/// One committed offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Next offset the group will read.
+    pub offset: Offset,
+    /// Leader epoch of the last record read, if the client told.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// The client's words.
+    pub metadata: Arc<str>,
+    /// When.
+    pub at: TimestampMs,
+    /// When it lapses, if the client said so (OffsetCommit v2 to v4).
+    pub expires_at: Option<TimestampMs>,
+}
+
+/// A commit and where its record stands in `__consumer_offsets`: a later record wins, whichever is applied first;
+/// records of one append share a place and are applied in their order.
+#[derive(Clone, Debug)]
+struct Placed {
+    commit: Commit,
+    place: Offset,
+}
+
+/// Offsets by topic and partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Offsets {
+    topics: BTreeMap<Arc<str>, BTreeMap<i32, Placed>>,
+}
+
+impl Offsets {
+    /// A record at `place` says that this offset was committed.
+    pub(super) fn set(&mut self, topic: &str, partition: i32, commit: Commit, place: Offset) {
+        let partitions = match self.topics.get_mut(topic) {
+            Some(partitions) => partitions,
+            None => self.topics.entry(topic.into()).or_default(),
+        };
+        if partitions.get(&partition).is_none_or(|held| held.place <= place) {
+            partitions.insert(partition, Placed { commit, place });
+        }
+    }
+
+    /// A record at `place` says that this offset is gone.
+    pub(super) fn remove(&mut self, topic: &str, partition: i32, place: Offset) {
+        let Some(partitions) = self.topics.get_mut(topic) else { return };
+        if partitions.get(&partition).is_some_and(|held| held.place <= place) {
+            partitions.remove(&partition);
+        }
+        if partitions.is_empty() {
+            self.topics.remove(topic);
+        }
+    }
+
+    /// One offset.
+    pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&Commit> {
+        self.topics.get(topic)?.get(&partition).map(|placed| &placed.commit)
+    }
+
+    /// Forgets a topic, whatever the log says yet; tells which partitions had an offset.
+    pub(super) fn forget(&mut self, topic: &str) -> Vec<i32> {
+        self.topics.remove(topic).map(|partitions| partitions.into_keys().collect()).unwrap_or_default()
+    }
+
+    /// All, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, i32, &Commit)> {
+        self.topics.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(move |(partition, placed)| (topic, *partition, &placed.commit))
+        })
+    }
+
+    /// Is there none?
+    pub(super) fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Offsets that have lapsed at `now`, given how long one is kept after its commit (or after the group was last
+    /// known to have members, if that is later).
+    pub(super) fn lapsed(&self, now: TimestampMs, keep_ms: i64, in_use_until: TimestampMs) -> Vec<(Arc<str>, i32)> {
+        let gone = |commit: &Commit| match commit.expires_at {
+            Some(at) => at <= now,
+            None => commit.at.max(in_use_until).plus_ms(keep_ms) <= now,
+        };
+        self.iter()
+            .filter(|(_, _, commit)| gone(commit))
+            .map(|(topic, partition, _)| (Arc::clone(topic), partition))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(offset: u64, at: i64) -> Commit {
+        Commit {
+            offset: Offset::new(offset),
+            leader_epoch: None,
+            metadata: "".into(),
+            at: TimestampMs(at),
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn the_later_record_wins_in_any_order() {
+        let mut offsets = Offsets::default();
+        offsets.set("t", 0, commit(20, 0), Offset::new(2));
+        offsets.set("t", 0, commit(10, 0), Offset::new(1));
+        assert_eq!(offsets.get("t", 0).map(|c| c.offset), Some(Offset::new(20)));
+        offsets.remove("t", 0, Offset::new(1));
+        assert!(!offsets.is_empty());
+        offsets.remove("t", 0, Offset::new(3));
+        assert!(offsets.is_empty());
+    }
+
+    #[test]
+    fn offsets_lapse_after_their_time() {
+        let mut offsets = Offsets::default();
+        offsets.set("t", 0, commit(1, 1000), Offset::new(0));
+        offsets.set("t", 1, commit(1, 5000), Offset::new(1));
+        assert_eq!(offsets.lapsed(TimestampMs(3000), 1500, TimestampMs::NONE), [("t".into(), 0)]);
+        assert!(offsets.lapsed(TimestampMs(3000), 1500, TimestampMs(2900)).is_empty());
+    }
+}
