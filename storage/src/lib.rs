@@ -1,4 +1,11 @@
 //! Bytes on this machine.
 
+pub mod budget;
+pub mod checkpoint;
+pub mod engine;
 pub mod env;
+pub mod journal;
+pub mod log;
+pub mod metrics;
 pub mod model;
+pub mod segment;

@@ -40,8 +40,13 @@ impl AlignedBuf {
     }
 
     /// For the simulated disk, which checks lengths and positions but not addresses.
-    pub(super) fn heap(len: usize) -> Self {
+    pub(crate) fn heap(len: usize) -> Self {
         Self { kind: Kind::Heap(vec![0; len].into_boxed_slice()) }
+    }
+
+    /// No bytes at all: what is left in place of a buffer that was handed on.
+    pub(crate) fn empty() -> Self {
+        Self { kind: Kind::Heap(Box::default()) }
     }
 
     /// Gives up all after the first `len` bytes, `len` a multiple of [`ALIGNMENT`] not beyond what is there.

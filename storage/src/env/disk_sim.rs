@@ -360,6 +360,13 @@ impl SimDisk {
         self.state.borrow_mut().crash();
     }
 
+    /// What the device was given before its process died, it goes on to do: a later sync covers it.
+    pub(super) fn process_died(&self) {
+        let mut state = self.state.borrow_mut();
+        let all = state.contents.values_mut().flat_map(|content| &mut content.pending);
+        all.for_each(|pending| pending.completed = true);
+    }
+
     /// Orders a failure.
     pub fn inject(&self, fault: Fault) {
         self.state.borrow_mut().faults.push(fault);

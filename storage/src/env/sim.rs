@@ -106,6 +106,7 @@ impl World {
             group
         });
         self.executor.kill(group);
+        self.disk_of(node).process_died();
     }
 
     /// Cuts node 0's power.
