@@ -12,7 +12,7 @@ pub const MAGIC: u32 = 0x5457_4350;
 
 const LANE: u8 = 1;
 const PARTITION: u8 = 2;
-const DOOMED: u8 = 3;
+const SHARD: u8 = 3;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,8 +21,8 @@ pub enum Key {
     Lane(LaneId),
     /// A partition.
     Partition(PartitionId),
-    /// Files that are to be removed and may not have been yet.
-    Doomed,
+    /// The shard itself.
+    Shard,
 }
 
 /// The records of one bucket.
@@ -39,7 +39,7 @@ impl Key {
                 out.put_u8(PARTITION);
                 out.put_slice(&id.to_bytes());
             }
-            Self::Doomed => out.put_u8(DOOMED),
+            Self::Shard => out.put_u8(SHARD),
         }
     }
 
@@ -51,7 +51,7 @@ impl Key {
                 bytes.try_copy_to_slice(&mut id)?;
                 Ok(Self::Partition(PartitionId::from_bytes(&id)))
             }
-            DOOMED => Ok(Self::Doomed),
+            SHARD => Ok(Self::Shard),
             _ => Err(FormatError::Field("key kind")),
         }
     }

@@ -53,10 +53,16 @@ impl Root {
         Self { generation: 0, bytes: 0, pages: vec![PageRef::default()] }
     }
 
+    /// Bytes of [`Root::encode`].
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        HEADER_LEN + self.pages.len() * PAGE_REF_LEN + 4
+    }
+
     /// Its bytes, checksum at the end.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_LEN + self.pages.len() * PAGE_REF_LEN + 4);
+        let mut out = Vec::with_capacity(self.encoded_len());
         out.put_u32(MAGIC);
         out.put_u16(VERSION);
         out.put_u16(0);

@@ -75,15 +75,9 @@ impl CheckpointStore {
             (Err(first), Err(second)) => return Err(CheckpointError::NoRoot { dir: dir.into(), first, second }),
         };
         let path = pages_path(dir);
-        let pages = match disk.open(&path, OpenMode::ReadWrite).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made = disk.open(&path, OpenMode::CreateNew).await.map_err(failed(&path, false))?;
-                disk.sync_dir(dir).await.map_err(failed(dir, true))?;
-                made
-            }
-            other => other.map_err(failed(&path, false))?,
-        };
+        let (pages, _) = open_or_create(&disk, &path).await?;
         let len = pages.len().await.map_err(failed(&path, false))?;
+        settle(&disk, dir, &pages, &current).await?;
         let store = Self { disk, dir: dir.into(), pages, current, previous, len };
         let mut records = Records::new();
         for bucket in 0..store.current.pages.len() {
@@ -101,7 +95,7 @@ impl CheckpointStore {
     /// Bytes of all its files.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.len + 2 * block_ceil(self.current.encode().len() as u64)
+        self.len + 2 * block_ceil(self.current.encoded_len() as u64)
     }
 
     /// Makes `changes` durable, all or none: a value replaces, `None` removes.
@@ -204,12 +198,7 @@ impl CheckpointStore {
 
     async fn write_root(&mut self, root: &Root) -> Result<u64, CheckpointError> {
         let path = slot_path(&self.dir, root.generation);
-        let (file, born) = match self.disk.open(&path, OpenMode::ReadWrite).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (self.disk.open(&path, OpenMode::CreateNew).await.map_err(failed(&path, false))?, true)
-            }
-            other => (other.map_err(failed(&path, false))?, false),
-        };
+        let (file, born) = open_or_create(&self.disk, &path).await?;
         let bytes = root.encode();
         let mut buffer = file.alloc(bytes.len());
         if let Some(place) = buffer.get_mut(..bytes.len()) {
@@ -234,6 +223,26 @@ async fn read_slot(disk: &Disk, path: &Path) -> Result<Result<Root, FormatError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(FormatError::Length)),
         Err(error) => Err(failed(path, false)(error)),
     }
+}
+
+async fn open_or_create(disk: &Disk, path: &Path) -> Result<(File, bool), CheckpointError> {
+    match disk.open(path, OpenMode::ReadWrite).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok((disk.open(path, OpenMode::CreateNew).await.map_err(failed(path, false))?, true))
+        }
+        other => Ok((other.map_err(failed(path, false))?, false)),
+    }
+}
+
+/// A process that was killed may have left a root that can be read and is not durable: what is built on it must not
+/// outlive it.
+async fn settle(disk: &Disk, dir: &Path, pages: &File, current: &Root) -> Result<(), CheckpointError> {
+    pages.sync().await.map_err(failed(&pages_path(dir), true))?;
+    let path = slot_path(dir, current.generation);
+    let slot = disk.open(&path, OpenMode::ReadWrite).await.map_err(failed(&path, false))?;
+    slot.sync().await.map_err(failed(&path, true))?;
+    slot.close().await.map_err(failed(&path, false))?;
+    disk.sync_dir(dir).await.map_err(failed(dir, true))
 }
 
 fn buckets_for(bytes: u64) -> usize {

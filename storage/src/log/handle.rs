@@ -9,7 +9,7 @@ use futures::lock::Mutex;
 
 use super::settings::LogSettings;
 use super::shared::LogShared;
-use super::state::LogState;
+use super::state::{Dropped, LogState};
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, PartitionId};
 use crate::segment::{SegmentInfo, partition_dir};
 
@@ -44,7 +44,6 @@ pub(crate) struct LogInner {
     pub(crate) dir_made: Cell<bool>,
     /// A file was born in it since it was last synced.
     pub(crate) dir_unsynced: Cell<bool>,
-    pub(crate) dropped: Cell<bool>,
 }
 
 impl PartitionLog {
@@ -61,7 +60,6 @@ impl PartitionLog {
                 io: Mutex::new(()),
                 dir_made,
                 dir_unsynced: Cell::new(false),
-                dropped: Cell::new(false),
             }),
         }
     }
@@ -86,7 +84,7 @@ impl PartitionLog {
             start: state.start,
             end: state.end,
             written: state.written_end(),
-            bytes: state.segments.iter().map(|segment| segment.bytes).sum(),
+            bytes: state.bytes,
         }
     }
 
@@ -103,15 +101,17 @@ impl PartitionLog {
         }
         let len = u64::from(batch.header.len);
         state.append(batch, shared.memory.add(len));
+        shared.disk.add(len);
         let eager = state.unwritten() >= shared.eager_bytes;
         drop(state);
-        shared.since_checkpoint.set(shared.since_checkpoint.get() + len);
+        let since = shared.since_checkpoint.get() + len;
+        shared.since_checkpoint.set(since);
         shared.changed(self.inner.id);
-        shared.changed_lanes.borrow_mut().insert(self.inner.lane.get());
+        shared.lane_changed(self.inner.lane.get());
         if eager {
             shared.eager.borrow_mut().insert(self.inner.id);
         }
-        if eager || shared.memory.is_over() {
+        if eager || since >= shared.checkpoint_bytes || shared.memory.is_over() {
             shared.wake.notify();
         }
     }
@@ -119,20 +119,25 @@ impl PartitionLog {
     /// Forgets what lies wholly below `to`: whole segments, and of a segment not yet written what is gone before it ever
     /// is. `bounds().start` says what is left. Files go after the next checkpoint.
     pub fn trim(&self, to: Offset) {
+        let before = self.inner.state.borrow().bytes;
         let (dropped, freed) = self.inner.state.borrow_mut().trim(to);
         if !dropped.is_empty() {
-            self.gone(&dropped, freed);
+            self.gone(&dropped, freed, before - self.inner.state.borrow().bytes);
         }
     }
 
     /// Empties the log and begins it again at `at` (after a snapshot was installed, or by restore).
     pub fn reset(&self, at: Offset) {
+        let before = self.inner.state.borrow().bytes;
         let (dropped, freed) = self.inner.state.borrow_mut().reset(at);
-        self.gone(&dropped, freed);
+        self.gone(&dropped, freed, before);
     }
 
-    fn gone(&self, dropped: &[super::state::Dropped], freed: u64) {
+    /// What is not in a file gives its room back now, the rest when the file goes.
+    fn gone(&self, dropped: &[Dropped], freed: u64, bytes: u64) {
         let shared = &self.inner.shared;
+        let in_files: u64 = dropped.iter().map(|gone| gone.flushed).sum();
+        shared.disk.remove(bytes.saturating_sub(in_files));
         shared.memory.remove(freed);
         shared.runs.forget(self.inner.id);
         shared.doom(self.inner.id, dropped);
@@ -186,17 +191,16 @@ impl PartitionLog {
         self.inner.state.borrow_mut().covered = Some(index);
     }
 
-    /// Takes it out of the shard: nothing of it is written any more, its directory goes after the next checkpoint.
+    /// Takes it out of the shard: nothing of it is written any more. Returns the bytes of its files, which are freed
+    /// when its directory goes.
     pub(crate) fn retire(&self) -> u64 {
-        let flushed = {
-            let state = self.inner.state.borrow();
-            state.segments.iter().map(|segment| crate::segment::block_ceil(segment.flushed)).sum()
-        };
-        let (_, freed) = self.inner.state.borrow_mut().reset(Offset::ZERO);
-        self.inner.dropped.set(true);
+        let before = self.inner.state.borrow().bytes;
+        let (dropped, freed) = self.inner.state.borrow_mut().reset(Offset::ZERO);
+        let in_files = dropped.iter().map(|gone| gone.flushed).sum();
+        self.inner.shared.disk.remove(before.saturating_sub(in_files));
         self.inner.shared.memory.remove(freed);
         self.inner.shared.runs.forget(self.inner.id);
-        flushed
+        in_files
     }
 }
 

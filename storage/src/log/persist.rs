@@ -90,6 +90,7 @@ pub(crate) fn decode(id: PartitionId, mut bytes: Bytes) -> Result<LogState, LogS
     if bytes.has_remaining() {
         return Err(LogStateError::Length);
     }
+    state.bytes = segments.iter().map(|segment| segment.bytes).sum();
     state.segments = segments;
     Ok(state)
 }

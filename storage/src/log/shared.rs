@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::metrics::EngineCounters;
 use crate::model::{LaneId, Offset, PartitionId};
 use crate::segment::index_cache::IndexCache;
-use crate::segment::{Handles, block_ceil};
+use crate::segment::Handles;
 
 /// Bytes of one write of write-back.
 pub(crate) const WRITE_BYTES: u64 = 1 << 20;
@@ -49,14 +49,31 @@ pub(crate) struct LogShared {
     pub(crate) changed_partitions: RefCell<BTreeSet<PartitionId>>,
     pub(crate) changed_lanes: RefCell<BTreeSet<LaneId>>,
     pub(crate) doomed: RefCell<Vec<Doomed>>,
-    /// Bytes appended since the last checkpoint.
+    /// Bytes appended since the last checkpoint, and how many call for one.
+    pub(crate) checkpoint_bytes: u64,
     pub(crate) since_checkpoint: Cell<u64>,
     pub(crate) wake: Wake,
 }
 
 impl LogShared {
     pub(crate) fn changed(&self, partition: PartitionId) {
-        self.changed_partitions.borrow_mut().insert(partition);
+        let mut changed = self.changed_partitions.borrow_mut();
+        if changed.is_empty() {
+            self.wake.notify();
+        }
+        changed.insert(partition);
+    }
+
+    pub(crate) fn lane_changed(&self, lane: LaneId) {
+        let mut changed = self.changed_lanes.borrow_mut();
+        if changed.is_empty() {
+            self.wake.notify();
+        }
+        changed.insert(lane);
+    }
+
+    pub(crate) fn has_changes(&self) -> bool {
+        !(self.changed_partitions.borrow().is_empty() && self.changed_lanes.borrow().is_empty())
     }
 
     pub(crate) fn doom(&self, partition: PartitionId, dropped: &[Dropped]) {
@@ -64,7 +81,7 @@ impl LogShared {
         doomed.extend(dropped.iter().map(|gone| Doomed::Segment {
             partition,
             base: gone.base,
-            bytes: block_ceil(gone.flushed),
+            bytes: gone.flushed,
         }));
     }
 }

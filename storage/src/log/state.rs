@@ -70,6 +70,8 @@ pub(crate) struct LogState {
     pub(crate) start: Offset,
     pub(crate) end: Offset,
     pub(crate) segments: VecDeque<Segment>,
+    /// Bytes of all segments.
+    pub(crate) bytes: u64,
     pub(crate) recent: VecDeque<Recent>,
     pub(crate) recent_bytes: u64,
     /// Sum of the part of a run that lies below the recent batches, ending exactly where they begin.
@@ -89,6 +91,7 @@ impl LogState {
             start: at,
             end: at,
             segments: VecDeque::new(),
+            bytes: 0,
             recent: VecDeque::new(),
             recent_bytes: 0,
             floor: None,
@@ -105,19 +108,17 @@ impl LogState {
 
     /// First offset not wholly in files.
     pub(crate) fn written_end(&self) -> Offset {
-        let Some(segment) = self.segments.iter().find(|segment| segment.flushed < segment.bytes) else {
-            return self.end;
+        let at = self.segments.partition_point(|segment| segment.flushed == segment.bytes);
+        let Some(segment) = self.segments.get(at) else { return self.end };
+        let in_file = |recent: &Recent| {
+            let header = &recent.batch.header;
+            let within = header.base_offset >= segment.offsets.start;
+            !within || recent.pos + u64::from(header.len) <= segment.flushed
         };
-        if segment.flushed == 0 {
-            return segment.offsets.start;
-        }
-        let first = |recent: &&Recent| {
-            segment.offsets.contains(recent.batch.header.base_offset)
-                && recent.pos + u64::from(recent.batch.header.len) > segment.flushed
-        };
-        match self.recent.iter().find(first) {
+        let first = self.recent.partition_point(in_file);
+        match self.recent.get(first) {
             Some(recent) if segment.tail.is_empty() => recent.batch.header.base_offset,
-            // Part of what is not written is held as bare bytes: say the last run's start, which is safe.
+            // Part of what is not written is held as bare bytes: say the start of its run, which is safe.
             _ => {
                 let runs = segment.index.as_ref().map(|index| index.runs()).unwrap_or_default();
                 let below = runs.partition_point(|run| run.pos.0 + u64::from(run.sum.len) <= segment.flushed);
@@ -151,6 +152,7 @@ impl LogState {
         segment.offsets.end = header.next_offset();
         segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
         self.end = header.next_offset();
+        self.bytes += u64::from(header.len);
         self.recent_bytes += u64::from(header.len);
         self.recent.push_back(Recent { batch, pos, run, mark });
     }
@@ -211,7 +213,8 @@ impl LogState {
 
     fn drop_front(&mut self) -> Dropped {
         let gone = self.segments.pop_front();
-        let (offsets, flushed) = gone.map_or_else(Default::default, |gone| (gone.offsets, gone.flushed));
+        let (offsets, flushed, bytes) = gone.map(|gone| (gone.offsets, gone.flushed, gone.bytes)).unwrap_or_default();
+        self.bytes -= bytes;
         while let Some(first) = self.recent.front().filter(|first| first.batch.header.next_offset() <= offsets.end) {
             self.recent_bytes -= u64::from(first.batch.header.len);
             self.recent.pop_front();

@@ -7,7 +7,6 @@
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use super::error::WriteBackError;
 use super::handle::PartitionLog;
@@ -17,7 +16,7 @@ use crate::env::File;
 use crate::model::Offset;
 use crate::segment::format::IndexFile;
 use crate::segment::state::SegmentKey;
-use crate::segment::{block_ceil, index_path, log_path};
+use crate::segment::{index_path, log_path};
 
 impl PartitionLog {
     /// Writes what can be written, up to `target`. Does not sync. Returns the bytes written.
@@ -52,6 +51,10 @@ impl PartitionLog {
         let file = self.open(&path).await.map_err(|source| failed(&path, source, false))?;
         let len = (range.end - range.start) as usize;
         let mut buffer = file.alloc(len);
+        if range.start == 0 {
+            // The file may be an earlier process's, its name not durable yet.
+            self.inner.dir_unsynced.set(true);
+        }
         let copied = {
             let place = buffer.get_mut(..len).unwrap_or_default();
             self.inner.state.borrow().copy(key, &range, place)
@@ -64,7 +67,6 @@ impl PartitionLog {
         shared.counters.write_back_bytes.add(len as u64);
         if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
             segment.written(range.end);
-            shared.disk.add(block_ceil(range.end) - range.start);
         }
         Ok(len as u64)
     }
@@ -137,11 +139,6 @@ impl PartitionLog {
             synced.map_err(|source| failed(&self.inner.dir, source, true))?;
         }
         Ok(())
-    }
-
-    /// Is it the same log?
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.inner, &other.inner)
     }
 }
 

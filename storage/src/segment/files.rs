@@ -66,6 +66,20 @@ impl Handles {
         }
     }
 
+    /// Lets go of the handles of all files below a directory about to be removed.
+    pub async fn forget_below(&self, dir: &Path) {
+        let gone: Vec<File> = {
+            let mut open = self.open.borrow_mut();
+            let (gone, stay) = std::mem::take(&mut *open).into_iter().partition(|(path, _)| path.starts_with(dir));
+            *open = stay;
+            let gone: VecDeque<(PathBuf, File)> = gone;
+            gone.into_iter().map(|(_, file)| file).collect()
+        };
+        for file in gone {
+            close(file).await;
+        }
+    }
+
     /// How many are open now.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,0 +1,179 @@
+//! Taking a checkpoint: collect at one instant, make the segments durable, commit, then release. The order is rule 3 of
+//! the header of `engine`; every step is a function here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::error::EngineError;
+use super::handle::Engine;
+use super::records::{LaneRecord, PartitionRecord, ShardRecord};
+use crate::checkpoint::Key;
+use crate::log::shared::Doomed;
+use crate::log::state::Target;
+use crate::log::{PartitionLog, WriteBackError, persist};
+use crate::model::{EntryId, LaneId, PartitionId};
+
+/// Logs written and synced at the same time.
+const LOGS_AT_ONCE: usize = 8;
+/// How often a checkpoint begins again because a log was trimmed or dropped under it.
+const TRIES_MAX: u32 = 8;
+
+/// What changed, as of one instant.
+#[derive(Default)]
+struct Collected {
+    lanes: BTreeSet<LaneId>,
+    partitions: BTreeSet<PartitionId>,
+    doomed: Vec<Doomed>,
+    changes: BTreeMap<Key, Option<Bytes>>,
+    applied: Vec<(LaneId, EntryId)>,
+    logs: Vec<Pending>,
+}
+
+/// A log whose record holds once it is written and synced up to its target.
+struct Pending {
+    log: PartitionLog,
+    target: Option<Target>,
+    generation: u64,
+}
+
+impl Engine {
+    /// Takes a checkpoint now: when it returns, everything applied before the call is durable without the journal.
+    ///
+    /// # Errors
+    /// [`EngineError`]; after a fatal one the engine has ended.
+    pub async fn checkpoint(&self) -> Result<(), EngineError> {
+        let done = self.try_checkpoint().await;
+        if let Err(error) = &done {
+            if error.is_fatal() {
+                self.fail(error);
+            }
+        }
+        done
+    }
+
+    async fn try_checkpoint(&self) -> Result<(), EngineError> {
+        if self.inner.ended.get() {
+            return Err(EngineError::Ended);
+        }
+        let shared = &self.inner.shared;
+        let mut store = self.inner.store.lock().await;
+        let appended = shared.since_checkpoint.get();
+        let mut collected = self.settle().await?;
+        if collected.changes.is_empty() && collected.doomed.is_empty() && self.inner.leftover.borrow().is_empty() {
+            return Ok(());
+        }
+        // Nothing applied may be ahead of the journal, or a restart would find a lane that ends before its state.
+        if let Err(error) = self.inner.journal.flush().await {
+            self.put_back(collected);
+            return Err(error.into());
+        }
+        let doomed = self.inner.leftover.borrow().iter().chain(&collected.doomed).copied().collect();
+        let shard = ShardRecord { journal_sequence: self.inner.journal.durable_sequence(), doomed };
+        collected.changes.insert(Key::Shard, Some(shard.encode()));
+        let committed = match store.commit(std::mem::take(&mut collected.changes)).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.put_back(collected);
+                return Err(error.into());
+            }
+        };
+        drop(store);
+        shared.counters.checkpoints.add(1);
+        shared.counters.checkpoint_pages.add(committed.pages);
+        shared.counters.checkpoint_bytes.add(committed.bytes);
+        shared.since_checkpoint.set(shared.since_checkpoint.get().saturating_sub(appended));
+        self.inner.last_checkpoint.set(shared.env.clock.now());
+        self.release(collected).await;
+        Ok(())
+    }
+
+    /// Collects and makes durable until nothing was taken away meanwhile.
+    async fn settle(&self) -> Result<Collected, EngineError> {
+        for _ in 0..TRIES_MAX {
+            let collected = self.collect()?;
+            if let Err(error) = make_durable(&collected.logs).await {
+                self.put_back(collected);
+                return Err(error.into());
+            }
+            let moved = |pending: &Pending| pending.log.inner.state.borrow().generation != pending.generation;
+            if !collected.logs.iter().any(moved) {
+                return Ok(collected);
+            }
+            self.put_back(collected);
+        }
+        Err(EngineError::Unsettled(TRIES_MAX))
+    }
+
+    /// Takes all that changed, at this instant: no await in here.
+    fn collect(&self) -> Result<Collected, EngineError> {
+        let source = self.inner.source.borrow().clone().ok_or(EngineError::NoSource)?;
+        let shared = &self.inner.shared;
+        let mut out = Collected {
+            lanes: std::mem::take(&mut *shared.changed_lanes.borrow_mut()),
+            partitions: std::mem::take(&mut *shared.changed_partitions.borrow_mut()),
+            doomed: std::mem::take(&mut *shared.doomed.borrow_mut()),
+            ..Collected::default()
+        };
+        for lane in &out.lanes {
+            if let Some(point) = source.lane(*lane) {
+                let record = LaneRecord { applied: Some(point.applied), state: point.state };
+                out.changes.insert(Key::Lane(*lane), Some(record.encode()));
+                out.applied.push((*lane, point.applied));
+            }
+        }
+        for id in out.partitions.clone() {
+            let Some(log) = self.partition(id) else {
+                out.changes.insert(Key::Partition(id), None);
+                continue;
+            };
+            let Some(point) = source.partition(id) else {
+                self.put_back(out);
+                return Err(EngineError::Stateless(id));
+            };
+            let (record, target, generation) = {
+                let state = log.inner.state.borrow();
+                let (record, target) = persist::encode(&state);
+                (record, target, state.generation)
+            };
+            log.inner.lane.set(point.as_of.0);
+            let (lane, as_of) = point.as_of;
+            let record = PartitionRecord { lane, as_of, state: point.state, log: record.into() };
+            out.changes.insert(Key::Partition(id), Some(record.encode()));
+            out.logs.push(Pending { log, target, generation });
+        }
+        Ok(out)
+    }
+
+    /// Leaves what was taken to the next try.
+    fn put_back(&self, collected: Collected) {
+        let shared = &self.inner.shared;
+        shared.changed_lanes.borrow_mut().extend(collected.lanes);
+        shared.changed_partitions.borrow_mut().extend(collected.partitions);
+        shared.doomed.borrow_mut().extend(collected.doomed);
+    }
+
+    /// The checkpoint is durable: tell what may be purged, remove what no record names.
+    async fn release(&self, collected: Collected) {
+        let source = self.inner.source.borrow().clone();
+        if let Some(source) = source {
+            for (lane, applied) in collected.applied {
+                source.checkpointed(lane, applied);
+            }
+        }
+        let mut doomed = std::mem::take(&mut *self.inner.leftover.borrow_mut());
+        doomed.extend(collected.doomed);
+        self.remove(doomed).await;
+        self.account();
+    }
+}
+
+async fn make_durable(logs: &[Pending]) -> Result<(), WriteBackError> {
+    let pending = logs.iter().filter_map(|pending| pending.target.map(|target| pending.log.make_durable(target)));
+    let mut running = futures::stream::iter(pending).buffer_unordered(LOGS_AT_ONCE);
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! What can go wrong with a shard's engine, an enum per operation.
+
+use crate::budget::DiskFull;
+use crate::checkpoint::CheckpointError;
+use crate::journal::{JournalError, JournalOpenError};
+use crate::log::{LogStateError, WriteBackError};
+use crate::model::{EntryId, LaneId, PartitionId};
+
+use super::records::RecordError;
+
+/// Why a shard cannot be opened. Nothing may be served from it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its directory cannot be made.
+    #[error("{dir}: {source}")]
+    Dir {
+        /// Which.
+        dir: std::path::PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalOpenError),
+    /// A lane's record in the checkpoint.
+    #[error("checkpoint record of lane {lane}: {source}")]
+    Lane {
+        /// Which.
+        lane: LaneId,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// The shard's record in the checkpoint.
+    #[error("checkpoint record of the shard: {0}")]
+    Shard(RecordError),
+    /// A partition's record in the checkpoint.
+    #[error("checkpoint record of partition {partition}: {source}")]
+    Partition {
+        /// Which.
+        partition: PartitionId,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// A partition's log in its record.
+    #[error("checkpoint record of partition {partition}: {source}")]
+    Log {
+        /// Which.
+        partition: PartitionId,
+        /// What is wrong.
+        source: LogStateError,
+    },
+    /// Checkpoint and journal do not meet: one of them is older than it should be.
+    #[error(
+        "lane {lane} is applied up to {applied:?} in the checkpoint but its log was purged up to {purged}: entries between \
+         are lost here; restore this replica"
+    )]
+    Gap {
+        /// Which lane.
+        lane: LaneId,
+        /// As the checkpoint says.
+        applied: Option<EntryId>,
+        /// As the journal says.
+        purged: EntryId,
+    },
+    /// The journal has lost more than what was under way.
+    #[error("the journal ends at commit {found}, the checkpoint saw {expected} durable; restore this replica")]
+    JournalBehind {
+        /// From the checkpoint.
+        expected: u64,
+        /// In the journal.
+        found: u64,
+    },
+}
+
+/// Why a checkpoint was not taken, or why the engine ended.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No source was set.
+    #[error("no checkpoint source is set")]
+    NoSource,
+    /// The source knows nothing of a partition that exists: a defect above.
+    #[error("partition {0} exists but its owner has no state for it; no checkpoint is taken")]
+    Stateless(PartitionId),
+    /// Partitions were trimmed or dropped faster than they could be written. The next try may do better.
+    #[error("partitions changed under the checkpoint {0} times")]
+    Unsettled(u32),
+    /// The checkpoint store.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A segment file.
+    #[error(transparent)]
+    WriteBack(#[from] WriteBackError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It ended before.
+    #[error("the storage engine has ended after an error; start again")]
+    Ended,
+}
+
+impl EngineError {
+    /// Must the process end and recover? A full disk and a busy moment pass.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::NoSource | Self::Stateless(_) | Self::Unsettled(_) => false,
+            Self::Checkpoint(error) => !error.is_disk_full(),
+            Self::WriteBack(error) => !error.is_disk_full(),
+            Self::Journal(_) | Self::Ended => true,
+        }
+    }
+}
+
+/// Why a write may not be proposed now. All pass.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refused {
+    /// The disk budget; passes when something is deleted.
+    #[error(transparent)]
+    Disk(#[from] DiskFull),
+    /// The journal is nearly full; passes with the next checkpoints.
+    #[error("journal is nearly full ({used} of {capacity} bytes); checkpoints are behind, try again shortly")]
+    Journal {
+        /// Bytes in use.
+        used: u64,
+        /// Its capacity.
+        capacity: u64,
+    },
+    /// Too much is not written back yet; passes with write-back.
+    #[error("{resident} bytes wait to be written to segments, the memory for them is {cap}; try again shortly")]
+    Memory {
+        /// Bytes in memory.
+        resident: u64,
+        /// The soft cap.
+        cap: u64,
+    },
+}

@@ -1,0 +1,217 @@
+//! The engine's handle: logs and lanes by id, admission, usage. Shard-local; clones share it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use futures::lock::Mutex;
+
+use super::config::EngineConfig;
+use super::error::{EngineError, Refused};
+use super::source::CheckpointSource;
+use crate::budget::{Admission, DiskAccount, DiskUsage};
+use crate::checkpoint::CheckpointStore;
+use crate::env::Mono;
+use crate::journal::{Journal, LaneLog, Pressure};
+use crate::log::shared::{Doomed, LogShared};
+use crate::log::state::LogState;
+use crate::log::{LogSettings, PartitionLog};
+use crate::metrics::EngineCounts;
+use crate::model::{EntryId, LaneId, Offset, PartitionId};
+
+/// One shard's storage. See the header of `engine`. Shard-local; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) inner: Rc<EngineInner>,
+}
+
+pub(super) struct EngineInner {
+    pub(super) shared: Rc<LogShared>,
+    pub(super) config: EngineConfig,
+    pub(super) journal: Journal,
+    pub(super) logs: RefCell<BTreeMap<PartitionId, PartitionLog>>,
+    pub(super) source: RefCell<Option<Rc<dyn CheckpointSource>>>,
+    /// One checkpoint at a time.
+    pub(super) store: Mutex<CheckpointStore>,
+    /// Files that should be gone by now and could not be removed yet.
+    pub(super) leftover: RefCell<Vec<Doomed>>,
+    pub(super) journal_disk: DiskAccount,
+    pub(super) checkpoint_disk: DiskAccount,
+    /// As last told to the two accounts.
+    pub(super) accounted: Cell<(u64, u64)>,
+    pub(super) last_checkpoint: Cell<Mono>,
+    pub(super) started: Cell<bool>,
+    pub(super) ending: Cell<bool>,
+    pub(super) ended: Cell<bool>,
+}
+
+impl Engine {
+    /// Who answers for lanes and partitions when a checkpoint is taken. Set it before [`Engine::start`].
+    pub fn set_source(&self, source: Rc<dyn CheckpointSource>) {
+        *self.inner.source.borrow_mut() = Some(source);
+    }
+
+    /// Starts write-back and checkpoints. Once.
+    pub fn start(&self) {
+        if !self.inner.started.replace(true) {
+            let engine = self.clone();
+            drop(self.inner.shared.env.tasks.spawn("storage upkeep", async move { engine.upkeep().await }));
+        }
+    }
+
+    /// A lane's log in the journal.
+    #[must_use]
+    pub fn lane(&self, lane: LaneId) -> LaneLog {
+        self.inner.journal.lane(lane)
+    }
+
+    /// The shard's journal, for its figures and for inspection.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// Makes a partition's log, empty and starting at offset 0, by the entry `at` of `lane`. Made again by the same entry
+    /// after a crash, or there from a checkpoint, it is the one that is there.
+    pub fn create_partition(&self, id: PartitionId, lane: LaneId, at: EntryId, settings: LogSettings) -> PartitionLog {
+        tracing::debug!(partition = %id, %lane, %at, "partition log created");
+        let mut logs = self.inner.logs.borrow_mut();
+        let shared = &self.inner.shared;
+        let make = || PartitionLog::new(shared.clone(), lane, LogState::new(id, settings, Offset::ZERO));
+        let log = logs.entry(id).or_insert_with(make).clone();
+        drop(logs);
+        shared.changed(id);
+        shared.lane_changed(lane);
+        log
+    }
+
+    /// A partition's log, if it is on this shard.
+    #[must_use]
+    pub fn partition(&self, id: PartitionId) -> Option<PartitionLog> {
+        self.inner.logs.borrow().get(&id).cloned()
+    }
+
+    /// All partitions on this shard.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        self.inner.logs.borrow().keys().copied().collect()
+    }
+
+    /// Drops a partition's log by the entry `at` of its lane. Its files go after the next checkpoint.
+    pub fn drop_partition(&self, id: PartitionId, at: EntryId) {
+        let Some(log) = self.inner.logs.borrow_mut().remove(&id) else { return };
+        tracing::debug!(partition = %id, %at, "partition log dropped");
+        let shared = &self.inner.shared;
+        let bytes = log.retire();
+        shared.doomed.borrow_mut().push(Doomed::Partition { partition: id, bytes });
+        shared.changed(id);
+        shared.lane_changed(log.lane());
+    }
+
+    /// The partition's state above changed: the next checkpoint asks for it.
+    pub fn touch_partition(&self, id: PartitionId) {
+        self.inner.shared.changed(id);
+    }
+
+    /// The lane has applied more, or its state above changed: the next checkpoint asks for it.
+    pub fn touch_lane(&self, lane: LaneId) {
+        self.inner.shared.lane_changed(lane);
+    }
+
+    /// Promises room for a write of `bytes` in journal and segments. Hold it until the write is applied or has failed.
+    /// Not for votes, commands that free space, and checkpoints: those have the reserve.
+    ///
+    /// # Errors
+    /// [`Refused`], which says what is short and passes.
+    pub fn admit(&self, bytes: u64) -> Result<Admission, Refused> {
+        let (inner, shared) = (&self.inner, &self.inner.shared);
+        let pressure = inner.journal.pressure();
+        if pressure != Pressure::None || shared.memory.is_over() {
+            shared.wake.notify();
+        }
+        if pressure == Pressure::Refuse {
+            shared.counters.refused_pressure.add(1);
+            let usage = inner.journal.usage();
+            return Err(Refused::Journal { used: usage.used_bytes, capacity: usage.capacity_bytes });
+        }
+        if shared.memory.is_full() {
+            shared.counters.refused_pressure.add(1);
+            return Err(Refused::Memory { resident: shared.memory.resident(), cap: shared.memory.cap() });
+        }
+        self.account();
+        inner.config.budget.admit(bytes).map_err(|full| {
+            shared.counters.refused_disk.add(1);
+            full.into()
+        })
+    }
+
+    /// Who uses how much of the node's disk budget.
+    #[must_use]
+    pub fn usage(&self) -> DiskUsage {
+        self.account();
+        self.inner.config.budget.usage()
+    }
+
+    /// What was counted since the shard was opened.
+    #[must_use]
+    pub fn counts(&self) -> EngineCounts {
+        self.inner.shared.counters.counts()
+    }
+
+    /// Bytes of recent batches in memory.
+    #[must_use]
+    pub fn recent_bytes(&self) -> u64 {
+        self.inner.shared.memory.resident()
+    }
+
+    /// Has it ended after an error?
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.inner.ended.get()
+    }
+
+    /// Takes a last checkpoint and ends: upkeep, journal, open files. What could not be checkpointed is in the journal.
+    pub async fn close(&self) {
+        self.inner.ending.set(true);
+        self.inner.shared.wake.notify();
+        if !self.inner.ended.get() && self.inner.source.borrow().is_some() {
+            if let Err(error) = self.checkpoint().await {
+                tracing::warn!(%error, "no checkpoint at shutdown; the journal has what it lacks");
+            }
+        }
+        if let Err(error) = self.inner.journal.close().await {
+            tracing::warn!(%error, "closing the journal");
+        }
+        self.inner.shared.handles.close_all().await;
+        *self.inner.source.borrow_mut() = None;
+    }
+
+    /// Tells the budget what journal and checkpoint take now.
+    pub(super) fn account(&self) {
+        let inner = &self.inner;
+        let (journal, checkpoint) = inner.accounted.get();
+        let journal_now = inner.journal.usage().disk_bytes;
+        let checkpoint_now = inner.store.try_lock().map_or(checkpoint, |store| store.disk_bytes());
+        inner.journal_disk.change(journal, journal_now);
+        inner.checkpoint_disk.change(checkpoint, checkpoint_now);
+        inner.accounted.set((journal_now, checkpoint_now));
+    }
+
+    /// Ends the engine after an error that does not pass.
+    pub(super) fn fail(&self, error: &EngineError) {
+        if !self.inner.ended.replace(true) {
+            let source = self.inner.source.borrow().clone();
+            match source {
+                Some(source) => source.failed(error),
+                None => tracing::error!(%error, "storage engine ended"),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("dir", &self.inner.shared.dir).field("usage", &self.usage()).finish()
+    }
+}

@@ -1,0 +1,159 @@
+//! Opening a shard: the checkpoint's records, the journal behind them, and whether the two meet.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures::lock::Mutex;
+
+use super::config::EngineConfig;
+use super::error::OpenError;
+use super::handle::{Engine, EngineInner};
+use super::records::{LaneRecord, PartitionRecord, ShardRecord};
+use super::wake::Wake;
+use crate::budget::DiskUse;
+use crate::checkpoint::{CheckpointStore, Key};
+use crate::env::Env;
+use crate::journal::Journal;
+use crate::log::memory::Memory;
+use crate::log::shared::LogShared;
+use crate::log::{PartitionLog, persist};
+use crate::metrics::EngineCounters;
+use crate::model::{EntryId, LaneId, LogIndex, PartitionId};
+use crate::segment::Handles;
+use crate::segment::index_cache::IndexCache;
+
+/// What a shard's checkpoint held. A *message*.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Its lanes. A lane that only the journal knows is not among them: it starts from nothing.
+    pub lanes: Vec<RecoveredLane>,
+    /// Its partitions; their logs are in the engine.
+    pub partitions: Vec<RecoveredPartition>,
+}
+
+/// A lane as it was at the last checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredLane {
+    /// Which.
+    pub lane: LaneId,
+    /// Last entry applied; apply again from the next on.
+    pub applied: Option<EntryId>,
+    /// The layer above's blob.
+    pub state: Bytes,
+}
+
+/// A partition as it was at the last checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredPartition {
+    /// Which.
+    pub id: PartitionId,
+    /// Entries of this lane up to this index are in it: skip them.
+    pub as_of: (LaneId, LogIndex),
+    /// The layer above's blob.
+    pub state: Bytes,
+}
+
+impl Engine {
+    /// Opens the shard in `dir`, making it if it is not there.
+    ///
+    /// # Errors
+    /// Damage, a checkpoint and a journal that do not meet, or the disk's.
+    pub async fn open(env: Env, dir: PathBuf, config: EngineConfig) -> Result<(Self, Recovered), OpenError> {
+        let made = env.disk.create_dir_all(&dir).await;
+        made.map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
+        let (store, records) = CheckpointStore::open(env.disk.clone(), &dir).await?;
+        let journal = Journal::open(env.clone(), &dir.join("journal"), config.journal.clone()).await?;
+        let shared = Rc::new(share(env, dir, &config));
+        let (mut recovered, mut logs, mut shard) = (Recovered::default(), BTreeMap::new(), ShardRecord::default());
+        for (key, blob) in records {
+            match key {
+                Key::Lane(lane) => {
+                    let record = LaneRecord::decode(blob).map_err(|source| OpenError::Lane { lane, source })?;
+                    recovered.lanes.push(RecoveredLane { lane, applied: record.applied, state: record.state });
+                }
+                Key::Partition(id) => {
+                    let (partition, log) = partition(&shared, id, blob)?;
+                    recovered.partitions.push(partition);
+                    logs.insert(id, log);
+                }
+                Key::Shard => shard = ShardRecord::decode(blob).map_err(OpenError::Shard)?,
+            }
+        }
+        check(&journal, &recovered, &shard)?;
+        let now = shared.env.clock.now();
+        let engine = Self {
+            inner: Rc::new(EngineInner {
+                journal_disk: config.budget.account(DiskUse::Journal),
+                checkpoint_disk: config.budget.account(DiskUse::Checkpoint),
+                accounted: Cell::new((0, 0)),
+                shared,
+                config,
+                journal,
+                logs: RefCell::new(logs),
+                source: RefCell::new(None),
+                store: Mutex::new(store),
+                leftover: RefCell::default(),
+                last_checkpoint: Cell::new(now),
+                started: Cell::new(false),
+                ending: Cell::new(false),
+                ended: Cell::new(false),
+            }),
+        };
+        // Whatever the last process was to remove and perhaps did not: before anything is written again.
+        engine.remove(shard.doomed).await;
+        engine.account();
+        Ok((engine, recovered))
+    }
+}
+
+fn share(env: Env, dir: PathBuf, config: &EngineConfig) -> LogShared {
+    LogShared {
+        handles: Handles::new(env.disk.clone(), config.open_files),
+        indexes: IndexCache::new(config.open_indexes),
+        runs: Default::default(),
+        memory: Memory::new(config.recent_bytes),
+        disk: config.budget.account(DiskUse::Segments),
+        counters: EngineCounters::default(),
+        eager_bytes: config.write_back_bytes,
+        eager: RefCell::default(),
+        changed_partitions: RefCell::default(),
+        changed_lanes: RefCell::default(),
+        doomed: RefCell::default(),
+        checkpoint_bytes: config.checkpoint_bytes,
+        since_checkpoint: Cell::new(0),
+        wake: Wake::default(),
+        env,
+        dir,
+    }
+}
+
+fn partition(
+    shared: &Rc<LogShared>,
+    id: PartitionId,
+    blob: Bytes,
+) -> Result<(RecoveredPartition, PartitionLog), OpenError> {
+    let record = PartitionRecord::decode(blob).map_err(|source| OpenError::Partition { partition: id, source })?;
+    let state = persist::decode(id, record.log).map_err(|source| OpenError::Log { partition: id, source })?;
+    shared.disk.add(state.bytes);
+    let log = PartitionLog::new(shared.clone(), record.lane, state);
+    log.set_covered(record.as_of);
+    Ok((RecoveredPartition { id, as_of: (record.lane, record.as_of), state: record.state }, log))
+}
+
+/// Checkpoint and journal must meet: nothing purged beyond what was checkpointed, and no journal older than it.
+fn check(journal: &Journal, recovered: &Recovered, shard: &ShardRecord) -> Result<(), OpenError> {
+    let found = journal.durable_sequence();
+    if found < shard.journal_sequence {
+        return Err(OpenError::JournalBehind { expected: shard.journal_sequence, found });
+    }
+    for (lane, state) in journal.lanes() {
+        let applied = recovered.lanes.iter().find(|recovered| recovered.lane == lane).and_then(|lane| lane.applied);
+        if let Some(purged) = state.purged.filter(|purged| applied.is_none_or(|applied| applied.index < purged.index)) {
+            return Err(OpenError::Gap { lane, applied, purged });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! Removing files that no durable record names any more. Whatever cannot be removed is tried again with the next
+//! checkpoint, and stands in the shard's record until it is gone, so a crash forgets none of it.
+
+use std::io;
+
+use super::handle::Engine;
+use crate::log::shared::Doomed;
+use crate::model::{Offset, PartitionId};
+use crate::segment::{index_path, log_path, partition_dir};
+
+impl Engine {
+    /// Removes them; what fails becomes leftover.
+    pub(super) async fn remove(&self, doomed: Vec<Doomed>) {
+        let shared = &self.inner.shared;
+        for one in doomed {
+            let (removed, bytes) = match one {
+                Doomed::Segment { partition, base, bytes } => (self.remove_segment(partition, base).await, bytes),
+                Doomed::Partition { partition, bytes } => (self.remove_partition(partition).await, bytes),
+            };
+            match removed {
+                Ok(()) => {
+                    shared.disk.remove(bytes);
+                    shared.counters.files_removed.add(1);
+                }
+                Err(error) => {
+                    tracing::warn!(?one, %error, "file not removed, trying again with the next checkpoint");
+                    self.inner.leftover.borrow_mut().push(one);
+                }
+            }
+        }
+    }
+
+    async fn remove_segment(&self, partition: PartitionId, base: Offset) -> io::Result<()> {
+        // A log that was reset may have begun a new segment at the same offset: the file is that one's now.
+        let live = |log: &crate::log::PartitionLog| log.segments().iter().any(|segment| segment.offsets.start == base);
+        if self.partition(partition).is_some_and(|log| live(&log)) {
+            return Ok(());
+        }
+        let shared = &self.inner.shared;
+        let dir = partition_dir(&shared.dir, partition);
+        for path in [log_path(&dir, base), index_path(&dir, base)] {
+            shared.handles.forget(&path).await;
+            absent_is_fine(shared.env.disk.remove_file(&path).await)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_partition(&self, partition: PartitionId) -> io::Result<()> {
+        if self.partition(partition).is_some() {
+            return Ok(());
+        }
+        let shared = &self.inner.shared;
+        let dir = partition_dir(&shared.dir, partition);
+        shared.handles.forget_below(&dir).await;
+        absent_is_fine(shared.env.disk.remove_dir_all(&dir).await)
+    }
+}
+
+fn absent_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

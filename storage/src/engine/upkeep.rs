@@ -1,0 +1,143 @@
+//! The shard's one background task: writes back what piles up, keeps memory under its cap, takes checkpoints. It sleeps
+//! until it is woken, and has a timer only while something has changed since the last checkpoint.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{Either, select};
+
+use super::error::EngineError;
+use super::handle::Engine;
+use crate::env::Sleep;
+use crate::journal::Pressure;
+use crate::log::PartitionLog;
+use crate::log::WriteBackError;
+
+/// Logs written back at the same time.
+const LOGS_AT_ONCE: usize = 4;
+/// After an error that may pass, and between checkpoints under pressure that set nothing free.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Least time between two checkpoints.
+const CHECKPOINT_GAP: Duration = Duration::from_millis(50);
+
+impl Engine {
+    pub(super) async fn upkeep(&self) {
+        let mut timer: Option<Sleep> = None;
+        while !self.inner.ending.get() && !self.inner.ended.get() {
+            self.rest(&mut timer).await;
+            if self.inner.ending.get() || self.inner.ended.get() {
+                break;
+            }
+            if let Err(error) = self.work().await {
+                if error.is_fatal() {
+                    self.fail(&error);
+                    break;
+                }
+                tracing::warn!(%error, "storage upkeep goes on after a pause");
+                self.inner.shared.env.tasks.sleep(PAUSE).await;
+                self.inner.shared.wake.notify();
+            }
+        }
+    }
+
+    /// Until woken, or until the next checkpoint is due. The timer is kept over wakes: each one made leaks a little.
+    async fn rest(&self, timer: &mut Option<Sleep>) {
+        let shared = &self.inner.shared;
+        if timer.is_none() && shared.has_changes() {
+            let due = self.inner.last_checkpoint.get() + self.inner.config.checkpoint_interval;
+            *timer = Some(shared.env.tasks.sleep_until(due));
+        }
+        let woken = std::pin::pin!(shared.wake.heard());
+        match timer {
+            None => woken.await,
+            Some(sleep) => {
+                if let Either::Right(_) = select(woken, sleep).await {
+                    *timer = None;
+                }
+            }
+        }
+    }
+
+    async fn work(&self) -> Result<(), EngineError> {
+        self.write_back_eager().await?;
+        self.relieve_memory().await?;
+        if self.is_checkpoint_due() {
+            self.checkpoint().await?;
+            self.relieve_journal().await?;
+        }
+        Ok(())
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let (inner, shared) = (&self.inner, &self.inner.shared);
+        let since = shared.env.clock.now().since(inner.last_checkpoint.get());
+        let asked = inner.journal.pressure() != Pressure::None
+            || shared.since_checkpoint.get() >= inner.config.checkpoint_bytes
+            || since >= inner.config.checkpoint_interval;
+        shared.has_changes() && asked && inner.source.borrow().is_some()
+    }
+
+    /// What purging behind the checkpoint did not free is copied to the head of the journal (`journal.md` rule 11).
+    async fn relieve_journal(&self) -> Result<(), EngineError> {
+        let (inner, tasks) = (&self.inner, &self.inner.shared.env.tasks);
+        if inner.journal.pressure() == Pressure::None {
+            return Ok(());
+        }
+        // Purging is the lanes' work and takes them a moment.
+        tasks.sleep(CHECKPOINT_GAP).await;
+        let usage = inner.journal.usage();
+        if usage.used_bytes / 3 > usage.capacity_bytes / 4 && !inner.journal.oldest_pins().is_empty() {
+            let bytes = inner.journal.rewrite_oldest().await?;
+            tracing::info!(bytes, "entries that kept the journal's oldest file were moved to its head");
+        }
+        Ok(())
+    }
+
+    async fn write_back_eager(&self) -> Result<(), EngineError> {
+        let eager = std::mem::take(&mut *self.inner.shared.eager.borrow_mut());
+        let logs = eager.into_iter().filter_map(|id| self.partition(id)).collect();
+        Ok(write_back(logs).await?)
+    }
+
+    /// Over the cap: first what is written and old goes, then what is not is written, the largest first.
+    async fn relieve_memory(&self) -> Result<(), EngineError> {
+        let memory = &self.inner.shared.memory;
+        if !memory.is_over() {
+            return Ok(());
+        }
+        self.evict();
+        if !memory.is_over() {
+            return Ok(());
+        }
+        let mut logs: Vec<(u64, PartitionLog)> = {
+            let logs = self.inner.logs.borrow();
+            let unwritten = logs.values().map(|log| (log.unwritten_bytes(), log.clone()));
+            unwritten.filter(|(bytes, _)| *bytes > 0).collect()
+        };
+        logs.sort_by_key(|(bytes, log)| (std::cmp::Reverse(*bytes), log.id()));
+        let mut too_much = memory.resident().saturating_sub(memory.cap() / 4 * 3);
+        logs.retain(|(bytes, _)| {
+            let wanted = too_much > 0;
+            too_much = too_much.saturating_sub(*bytes);
+            wanted
+        });
+        write_back(logs.into_iter().map(|(_, log)| log).collect()).await?;
+        self.evict();
+        Ok(())
+    }
+
+    fn evict(&self) {
+        let cutoff = self.inner.shared.memory.cutoff();
+        let logs: Vec<PartitionLog> = self.inner.logs.borrow().values().cloned().collect();
+        logs.iter().for_each(|log| log.evict(cutoff));
+    }
+}
+
+async fn write_back(logs: Vec<PartitionLog>) -> Result<(), WriteBackError> {
+    let all = logs.iter().map(|log| log.write_back(None));
+    let mut running = futures::stream::iter(all).buffer_unordered(LOGS_AT_ONCE);
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(())
+}
