@@ -1,0 +1,63 @@
+//! The Kafka protocol: from the bytes of a socket to partitions, groups and the controller, and back.
+//!
+//! The way of a request: [`connection`] cuts frames and keeps order, [`api`] says whether it is served, [`wire::guard`]
+//! checks its structure, [`dispatch`] decodes it and calls the one file of [`handlers`] that answers it,
+//! [`error_code`] names what went wrong, [`outbox`] sends. Owns no state of the cluster: it asks
+//! [`Router`](crate::partition::router::Router), [`ControllerHandle`](crate::controller::client::ControllerHandle) and
+//! the group coordinators.
+//!
+//! Start, per shard: [`serve`] with a [`Broker`]; on one shard also [`accept`] with the bound socket. Stop:
+//! [`server::Server::stop`]. Everything but [`Arrival`] is shard-local.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidewater_storage::env::Env;
+
+use crate::config::node::NodeConfig;
+use crate::controller::client::ControllerHandle;
+use crate::net::listen::Accepted;
+use crate::net::placement::Seat;
+use crate::partition::router::Router;
+
+pub mod api;
+pub mod budget;
+pub mod connection;
+pub mod context;
+pub mod dispatch;
+pub mod error_code;
+pub mod handlers;
+pub mod limits;
+pub mod metrics;
+pub mod outbox;
+pub mod server;
+pub mod topic_ref;
+pub mod wire;
+pub mod words;
+
+pub use context::RequestContext;
+pub use server::{Server, accept, serve};
+
+/// What the protocol code of one shard works with. Shard-local.
+#[derive(Debug)]
+pub struct Broker {
+    /// The machine.
+    pub env: Env,
+    /// The way to partitions.
+    pub router: Router,
+    /// The way to the controller, and the cluster's image.
+    pub controller: ControllerHandle,
+    /// This process's settings.
+    pub config: Arc<NodeConfig>,
+    /// What is counted.
+    pub metrics: Rc<metrics::KafkaMetrics>,
+}
+
+/// An accepted connection on its way to its shard. A message.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The socket.
+    pub accepted: Accepted,
+    /// Its place in the count of connections.
+    pub seat: Seat,
+}

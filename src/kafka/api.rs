@@ -1,0 +1,98 @@
+//! What is served: every API key with its versions. What is not in this table is not advertised.
+//!
+//! Each key stands at the lower of Kafka 4.3's range and what kafka-protocol 0.18 encodes. Two minima are Kafka's own
+//! exceptions: Produce is advertised from 0 although 0 to 2 are refused (KAFKA-18659: librdkafka tells its compression
+//! support by it), JoinGroup is served from 0 (KAFKA-19444).
+
+use kafka_protocol::messages::ApiKey;
+
+/// One key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Which.
+    pub key: ApiKey,
+    /// Lowest version advertised.
+    pub advertised_min: i16,
+    /// Lowest version served.
+    pub min: i16,
+    /// Highest version served.
+    pub max: i16,
+}
+
+const fn api(key: ApiKey, min: i16, max: i16) -> Api {
+    Api { key, advertised_min: min, min, max }
+}
+
+/// The table, by key.
+pub static APIS: &[Api] = &[
+    Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13 },
+    api(ApiKey::Fetch, 4, 18),
+    api(ApiKey::ListOffsets, 1, 10),
+    api(ApiKey::Metadata, 0, 13),
+    api(ApiKey::ApiVersions, 0, 4),
+    api(ApiKey::CreateTopics, 2, 7),
+    api(ApiKey::DeleteTopics, 1, 6),
+    api(ApiKey::DeleteRecords, 0, 2),
+    api(ApiKey::InitProducerId, 0, 5),
+    api(ApiKey::DescribeConfigs, 1, 4),
+    api(ApiKey::AlterConfigs, 0, 2),
+    api(ApiKey::DescribeLogDirs, 1, 4),
+    api(ApiKey::CreatePartitions, 0, 3),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1),
+    api(ApiKey::DescribeCluster, 0, 2),
+    api(ApiKey::DescribeTopicPartitions, 0, 0),
+];
+
+/// What a key and version of a request mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Served.
+    Yes(Api),
+    /// `ApiVersions` in a version of the future: answered with version 0 and the table (KIP-511).
+    ApiVersionsFallback,
+    /// Neither key nor version are served: the connection closes, as Kafka does.
+    No,
+}
+
+/// Looks a request up.
+#[must_use]
+pub fn known(key: i16, version: i16) -> Known {
+    let Some(api) = APIS.iter().find(|api| api.key as i16 == key) else { return Known::No };
+    if (api.min..=api.max).contains(&version) {
+        Known::Yes(*api)
+    } else if api.key == ApiKey::ApiVersions {
+        Known::ApiVersionsFallback
+    } else {
+        Known::No
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::wire::schema::schema;
+
+    #[test]
+    fn every_served_request_is_guarded() {
+        for api in APIS.iter().filter(|api| api.key != ApiKey::Produce) {
+            assert!(schema(api.key).is_some(), "{:?}", api.key);
+        }
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_the_codec_covers_it() {
+        assert!(APIS.windows(2).all(|w| (w[0].key as i16) < (w[1].key as i16)));
+        for api in APIS {
+            let codec = api.key.valid_versions();
+            assert!(codec.min <= api.min && api.max <= codec.max, "{:?}: {codec}", api.key);
+        }
+    }
+
+    #[test]
+    fn kafkas_exceptions() {
+        assert_eq!(known(0, 2), Known::No);
+        assert_eq!(known(18, 99), Known::ApiVersionsFallback);
+        assert_eq!(known(4, 0), Known::No);
+        assert!(matches!(known(1, 18), Known::Yes(_)));
+    }
+}

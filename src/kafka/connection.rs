@@ -1,0 +1,421 @@
+//! One connection on its shard: reads frames, starts requests in order, answers in order.
+//!
+//! One task does all of it, so that whatever happens (bytes came, an answer is ready, the socket has room) costs one
+//! wake-up. Kafka's order is kept: a request is started when those before it are answered, except that Produce requests
+//! are started one behind the other without waiting; each is polled once before the next is looked at, which sends its
+//! batches to their lanes, so that order per partition is the client's. Answers that are ready together go out with one
+//! write.
+//!
+//! Back-pressure: nothing is read while too many requests or bytes are in work, while the peer does not take its
+//! responses, or while the shard's memory is spent.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesOrdered;
+use kafka_protocol::messages::ApiKey;
+use tidewater_storage::env::Mono;
+
+use super::api::{self, Api, Known};
+use super::budget::{Budget, Lease};
+use super::limits::{FRAME_BYTES_MAX, FREE_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, OUTBOX_BYTES_MAX};
+use super::outbox::{Outbox, Sent};
+use super::wire::frame::{FrameBuffer, FrameTooLarge};
+use super::wire::header::{self, RequestHeader};
+use super::wire::reader::Malformed;
+use crate::net::stream::Stream;
+
+/// Rounds of one poll before other tasks of the shard get their turn.
+const ROUNDS_MAX: usize = 32;
+
+/// A request, whole, its header read.
+#[derive(Debug)]
+pub struct Request {
+    /// Its header.
+    pub header: RequestHeader,
+    /// Its row of the table.
+    pub api: Api,
+    /// What follows the header.
+    pub body: BytesMut,
+    /// Who asks.
+    pub peer: SocketAddr,
+}
+
+/// What is to be done with an answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// Send these pieces of one response frame; the memory they hold is given back when they are sent.
+    Send(Vec<Bytes>, Option<Lease>),
+    /// The client wants none (acks=0).
+    Silent,
+    /// Close the connection after what came before is sent.
+    Close(CloseReason),
+}
+
+/// Answers requests. [`super::dispatch::Dispatch`] in the broker, something simple in tests.
+pub trait Service {
+    /// Begins to answer; what must happen in order happens in the first poll.
+    fn call(&self, request: Request) -> LocalBoxFuture<'static, Reply>;
+    /// The answer to an `ApiVersions` request of an unknown version.
+    fn api_versions_fallback(&self, correlation_id: i32) -> Bytes;
+    /// The time.
+    fn now(&self) -> Mono;
+    /// Bytes received, bytes and writes sent, since the last call.
+    fn moved(&self, received: usize, sent: Sent);
+}
+
+/// Why a connection was closed.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseReason {
+    /// By the peer, between requests.
+    #[error("the peer closed the connection")]
+    Peer,
+    /// By the peer, in the middle of a request, or by the network.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    /// A frame longer than accepted.
+    #[error(transparent)]
+    Frame(#[from] FrameTooLarge),
+    /// A request that makes no sense.
+    #[error("api key {key} version {version}: {why}")]
+    Malformed {
+        /// Its API.
+        key: i16,
+        /// Its version.
+        version: i16,
+        /// What is wrong.
+        why: String,
+    },
+    /// A request that is not served.
+    #[error("api key {key} version {version} is not served")]
+    Unsupported {
+        /// Its API.
+        key: i16,
+        /// Its version.
+        version: i16,
+    },
+    /// A produce request with acks=0 failed: closing is the only way to say so.
+    #[error("a produce request without acknowledgement failed: {0}")]
+    Unacknowledged(String),
+    /// Silent for too long.
+    #[error("idle for too long")]
+    Idle,
+    /// A request or response stuck half way for too long.
+    #[error("stalled in the middle of a request or response")]
+    Stalled,
+    /// The broker stops.
+    #[error("the broker is stopping")]
+    Stopping,
+    /// A response that could not be written: our mistake.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What the shard knows of a connection, to close it from outside. Shared by the connection and its server.
+#[derive(Debug)]
+pub struct Handle {
+    /// Last byte moved or answer made.
+    pub active: Cell<Mono>,
+    /// Is a request being worked on?
+    pub working: Cell<bool>,
+    /// Is a request half received or a response half sent?
+    pub half_way: Cell<bool>,
+    /// Finish what is in work, then close.
+    stop: Cell<bool>,
+    /// Close now.
+    kill: Cell<Option<Kill>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Why the server closes a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Kill {
+    /// See [`CloseReason::Idle`].
+    Idle,
+    /// See [`CloseReason::Stalled`].
+    Stalled,
+    /// See [`CloseReason::Stopping`].
+    Stopping,
+}
+
+impl Handle {
+    /// Of a connection that begins now.
+    #[must_use]
+    pub fn new(now: Mono) -> Rc<Self> {
+        Rc::new(Self {
+            active: Cell::new(now),
+            working: Cell::new(false),
+            half_way: Cell::new(false),
+            stop: Cell::new(false),
+            kill: Cell::new(None),
+            waker: RefCell::new(None),
+        })
+    }
+
+    /// Lets it finish its requests and close.
+    pub fn stop(&self) {
+        self.stop.set(true);
+        self.wake();
+    }
+
+    /// Closes it at once.
+    pub fn kill(&self, why: Kill) {
+        self.kill.set(Some(why));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+struct Answered {
+    reply: Reply,
+    request: Lease,
+}
+
+/// A connection at work. Shard-local.
+pub struct Connection<S> {
+    stream: Stream,
+    service: Rc<S>,
+    handle: Rc<Handle>,
+    frames: FrameBuffer,
+    received: Lease,
+    /// Read, but not started: something before it must be answered first.
+    next: Option<(Request, Lease)>,
+    in_flight: FuturesOrdered<LocalBoxFuture<'static, Answered>>,
+    in_flight_bytes: usize,
+    /// Is what is in flight something else than Produce?
+    exclusive: bool,
+    outbox: Outbox,
+    outgoing: Vec<Lease>,
+    /// No more requests are taken.
+    closing: Option<CloseReason>,
+}
+
+impl<S> std::fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connection({:?}, {} in flight)", self.stream, self.in_flight.len())
+    }
+}
+
+impl<S: Service + 'static> Connection<S> {
+    /// Of a fresh socket.
+    #[must_use]
+    pub fn new(stream: Stream, service: Rc<S>, budget: &Budget, handle: Rc<Handle>) -> Self {
+        Self {
+            stream,
+            service,
+            handle,
+            frames: FrameBuffer::new(FRAME_BYTES_MAX),
+            received: budget.empty(),
+            next: None,
+            in_flight: FuturesOrdered::new(),
+            in_flight_bytes: 0,
+            exclusive: false,
+            outbox: Outbox::default(),
+            outgoing: Vec::new(),
+            closing: None,
+        }
+    }
+
+    /// Serves until it is closed, and says why it was.
+    pub async fn run(mut self) -> CloseReason {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        match self.try_poll(cx) {
+            Poll::Ready(Ok(reason) | Err(reason)) => Poll::Ready(reason),
+            Poll::Pending => {
+                self.handle.working.set(!self.in_flight.is_empty());
+                let starved = self.in_flight.is_empty() && self.next.is_none() && self.frames.is_mid_frame();
+                self.handle.half_way.set(starved || !self.outbox.is_empty());
+                *self.handle.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn try_poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, CloseReason>> {
+        match self.handle.kill.get() {
+            Some(Kill::Idle) => return Poll::Ready(Err(CloseReason::Idle)),
+            Some(Kill::Stalled) => return Poll::Ready(Err(CloseReason::Stalled)),
+            Some(Kill::Stopping) => return Poll::Ready(Err(CloseReason::Stopping)),
+            None => {}
+        }
+        if self.handle.stop.get() && self.closing.is_none() {
+            self.closing = Some(CloseReason::Stopping);
+        }
+        for _ in 0..ROUNDS_MAX {
+            let mut moved = self.collect_answers(cx);
+            moved |= self.flush(cx)?;
+            if self.in_flight.is_empty() && self.outbox.is_empty() {
+                if let Some(reason) = self.closing.take() {
+                    return Poll::Ready(Ok(reason));
+                }
+            }
+            moved |= self.take_requests(cx)?;
+            if !moved {
+                return Poll::Pending;
+            }
+            self.handle.active.set(self.service.now());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves answers that are ready, in order, to the outbox.
+    fn collect_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.outbox.bytes() < OUTBOX_BYTES_MAX {
+            let Poll::Ready(Some(answered)) = self.in_flight.poll_next_unpin(cx) else { break };
+            moved = true;
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(answered.request.bytes());
+            match answered.reply {
+                Reply::Send(pieces, lease) => {
+                    self.outbox.push(pieces);
+                    self.outgoing.extend(lease);
+                }
+                Reply::Silent => {}
+                Reply::Close(reason) => {
+                    // What was asked behind it is not answered any more.
+                    self.in_flight.clear();
+                    self.next = None;
+                    self.closing = Some(reason);
+                }
+            }
+        }
+        if self.in_flight.is_empty() {
+            self.exclusive = false;
+        }
+        moved
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if self.outbox.is_empty() {
+            return Ok(false);
+        }
+        let mut sent = Sent::default();
+        let flushed = self.outbox.poll_flush(&mut self.stream, cx, &mut sent);
+        self.service.moved(0, sent);
+        if let Poll::Ready(done) = flushed {
+            done?;
+            self.outgoing.clear();
+        }
+        Ok(sent.bytes > 0)
+    }
+
+    /// Starts what may be started and reads what may be read.
+    fn take_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if self.closing.is_some() {
+            return Ok(false);
+        }
+        if self.next.is_some() {
+            return Ok(self.start_next());
+        }
+        if self.in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
+            || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX
+            || self.outbox.bytes() >= OUTBOX_BYTES_MAX
+        {
+            return Ok(false);
+        }
+        if let Some(frame) = self.frames.next_frame()? {
+            self.accept(frame)?;
+            self.start_next();
+            return Ok(true);
+        }
+        self.read(cx)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        let charged = self.frames.held().saturating_sub(FREE_BYTES);
+        if self.received.poll_set(cx, charged).is_pending() {
+            return Ok(false);
+        }
+        let room = self.frames.room()?;
+        match self.stream.poll_read(cx, room) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) if self.frames.is_mid_frame() => {
+                Err(CloseReason::Broken(io::ErrorKind::UnexpectedEof.into()))
+            }
+            Poll::Ready(Ok(0)) => {
+                self.closing = Some(CloseReason::Peer);
+                Ok(true)
+            }
+            Poll::Ready(Ok(n)) => {
+                self.frames.advance(n);
+                self.service.moved(n, Sent::default());
+                Ok(true)
+            }
+            Poll::Ready(Err(e)) => Err(e.into()),
+        }
+    }
+
+    /// Reads the header of a frame and finds out what it wants.
+    fn accept(&mut self, mut frame: BytesMut) -> Result<(), CloseReason> {
+        let len = frame.len();
+        let mut lease = self.received.take();
+        lease.set(len);
+        let (key, version, correlation_id) = header::peek(&frame).map_err(|e| malformed(-1, -1, &e))?;
+        match api::known(key, version) {
+            Known::Yes(api) => {
+                let flexible = api.key.request_header_version(version) >= 2;
+                let header = header::parse(&mut frame, flexible).map_err(|e| malformed(key, version, &e))?;
+                let peer = self.stream.peer();
+                self.next = Some((Request { header, api, body: frame, peer }, lease));
+            }
+            Known::ApiVersionsFallback => {
+                let response = self.service.api_versions_fallback(correlation_id);
+                let answered = Answered { reply: Reply::Send(vec![response], None), request: lease };
+                self.in_flight_bytes += len;
+                self.in_flight.push_back(Box::pin(std::future::ready(answered)));
+            }
+            Known::No => {
+                self.closing = Some(CloseReason::Unsupported { key, version });
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the request that waits, if its turn has come.
+    fn start_next(&mut self) -> bool {
+        let pipelines = |request: &Request| request.api.key == ApiKey::Produce;
+        let may = match &self.next {
+            Some((request, _)) => self.in_flight.is_empty() || (pipelines(request) && !self.exclusive),
+            None => false,
+        };
+        if !may {
+            return false;
+        }
+        let Some((request, lease)) = self.next.take() else { return false };
+        self.exclusive = !pipelines(&request);
+        self.in_flight_bytes += lease.bytes();
+        let call = self.service.call(request);
+        self.in_flight.push_back(Box::pin(async move { Answered { reply: call.await, request: lease } }));
+        true
+    }
+}
+
+fn malformed(key: i16, version: i16, why: &Malformed) -> CloseReason {
+    CloseReason::Malformed { key, version, why: why.to_string() }
+}
+
+/// A boxed answer that is there already.
+#[must_use]
+pub fn ready(reply: Reply) -> LocalBoxFuture<'static, Reply> {
+    Pin::from(Box::new(std::future::ready(reply)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! From a request's bytes to its handler and from the handler's answer to bytes: one row per API.
+//!
+//! A handler is `pub async fn handle(ctx: &RequestContext, request: XRequest) -> XResponse` in a file of its own;
+//! Produce and Fetch have their own codecs and are called with bytes. A request that does not pass the guard or the
+//! decoder closes the connection, as Kafka does.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::LocalBoxFuture;
+use kafka_protocol::messages::{self, ApiKey};
+use kafka_protocol::protocol::{Decodable, Encodable};
+use tidewater_storage::env::Mono;
+
+use super::api::APIS;
+use super::budget::Budget;
+use super::connection::{CloseReason, Reply, Request, Service};
+use super::metrics::add;
+use super::outbox::Sent;
+use super::wire::{guard, response, schema};
+use super::{Broker, RequestContext, handlers};
+
+/// Answers the requests of a shard. Shard-local.
+#[derive(Debug)]
+pub struct Dispatch {
+    broker: Rc<Broker>,
+    budget: Budget,
+}
+
+impl Dispatch {
+    /// With the shard's broker and its memory for requests.
+    #[must_use]
+    pub fn new(broker: Rc<Broker>, budget: Budget) -> Self {
+        Self { broker, budget }
+    }
+}
+
+impl Service for Dispatch {
+    fn call(&self, request: Request) -> LocalBoxFuture<'static, Reply> {
+        let ctx = RequestContext {
+            broker: Rc::clone(&self.broker),
+            budget: self.budget.clone(),
+            key: request.api.key,
+            version: request.header.api_version,
+            correlation_id: request.header.correlation_id,
+            client_id: request.header.client_id.unwrap_or_default(),
+            peer: request.peer,
+        };
+        answer(ctx, request.body)
+    }
+
+    fn api_versions_fallback(&self, correlation_id: i32) -> Bytes {
+        let apis = APIS.iter().map(|api| (api.key as i16, api.advertised_min, api.max));
+        response::api_versions_fallback(correlation_id, apis)
+    }
+
+    fn now(&self) -> Mono {
+        self.broker.env.clock.now()
+    }
+
+    fn moved(&self, received: usize, sent: Sent) {
+        let metrics = &self.broker.metrics;
+        add(&metrics.bytes_received, received as u64);
+        add(&metrics.bytes_sent, sent.bytes as u64);
+        add(&metrics.writes, sent.writes as u64);
+    }
+}
+
+/// Decodes with the generated decoder, calls the handler of that file, encodes.
+macro_rules! generated {
+    ($ctx:ident, $body:ident, $handler:ident, $request:ident) => {
+        Box::pin(async move {
+            let start = $ctx.broker.env.clock.now();
+            let request = match decode::<messages::$request>(&$ctx, $body) {
+                Ok(request) => request,
+                Err(reason) => return Reply::Close(reason),
+            };
+            let answer = handlers::$handler::handle(&$ctx, request).await;
+            let reply = encode(&$ctx, &answer);
+            $ctx.broker.metrics.answered($ctx.key, $ctx.broker.env.clock.now().since(start));
+            reply
+        })
+    };
+}
+
+/// Calls a handler that reads and writes its own bytes.
+macro_rules! by_hand {
+    ($ctx:ident, $body:ident, $handler:ident) => {
+        Box::pin(async move {
+            let start = $ctx.broker.env.clock.now();
+            let reply = handlers::$handler::serve(&$ctx, $body).await;
+            $ctx.broker.metrics.answered($ctx.key, $ctx.broker.env.clock.now().since(start));
+            reply
+        })
+    };
+}
+
+fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply> {
+    match ctx.key {
+        ApiKey::Produce => by_hand!(ctx, body, produce),
+        ApiKey::Fetch => by_hand!(ctx, body, fetch),
+        ApiKey::ListOffsets => generated!(ctx, body, list_offsets, ListOffsetsRequest),
+        ApiKey::Metadata => generated!(ctx, body, metadata, MetadataRequest),
+        ApiKey::ApiVersions => generated!(ctx, body, api_versions, ApiVersionsRequest),
+        ApiKey::CreateTopics => generated!(ctx, body, create_topics, CreateTopicsRequest),
+        ApiKey::DeleteTopics => generated!(ctx, body, delete_topics, DeleteTopicsRequest),
+        ApiKey::DeleteRecords => generated!(ctx, body, delete_records, DeleteRecordsRequest),
+        ApiKey::InitProducerId => generated!(ctx, body, init_producer_id, InitProducerIdRequest),
+        ApiKey::DescribeConfigs => generated!(ctx, body, describe_configs, DescribeConfigsRequest),
+        ApiKey::AlterConfigs => generated!(ctx, body, alter_configs, AlterConfigsRequest),
+        ApiKey::DescribeLogDirs => generated!(ctx, body, describe_log_dirs, DescribeLogDirsRequest),
+        ApiKey::CreatePartitions => generated!(ctx, body, create_partitions, CreatePartitionsRequest),
+        ApiKey::IncrementalAlterConfigs => {
+            generated!(ctx, body, incremental_alter_configs, IncrementalAlterConfigsRequest)
+        }
+        ApiKey::DescribeCluster => generated!(ctx, body, describe_cluster, DescribeClusterRequest),
+        ApiKey::DescribeTopicPartitions => {
+            generated!(ctx, body, describe_topic_partitions, DescribeTopicPartitionsRequest)
+        }
+        key => {
+            let reason = CloseReason::Unsupported { key: key as i16, version: ctx.version };
+            super::connection::ready(Reply::Close(reason))
+        }
+    }
+}
+
+fn decode<R: Decodable>(ctx: &RequestContext, body: BytesMut) -> Result<R, CloseReason> {
+    let bad = |why: String| CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why };
+    let schema = schema::schema(ctx.key).ok_or_else(|| bad("no schema".to_owned()))?;
+    guard::check(&schema, ctx.version, &body).map_err(|e| bad(e.to_string()))?;
+    R::decode(&mut body.freeze(), ctx.version).map_err(|e| bad(e.to_string()))
+}
+
+fn encode<R: Encodable>(ctx: &RequestContext, answer: &R) -> Reply {
+    match response::encode(ctx.key, ctx.version, ctx.correlation_id, answer) {
+        Ok(frame) => Reply::Send(vec![frame], None),
+        Err(error) => Reply::Close(CloseReason::Internal(error.to_string())),
+    }
+}

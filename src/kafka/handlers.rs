@@ -1,0 +1,25 @@
+//! One file per API key: what is asked, what is done for it, what is answered.
+//!
+//! `handle(&RequestContext, Request) -> Response`, called by one row of [`super::dispatch`]. Protocol sentinels (-1, -2,
+//! null) become `Option` or an enum here and go no further in; whatever can be decided without waiting is a pure
+//! function with tests beside it.
+
+pub mod alter_configs;
+pub mod api_versions;
+pub mod broker_settings;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_topic_partitions;
+pub mod fetch;
+#[cfg(test)]
+mod fixture;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod metadata;
+pub mod produce;

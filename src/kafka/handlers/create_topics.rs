@@ -1,0 +1,134 @@
+//! `CreateTopics` (19).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+
+use super::describe_configs::{self, Described};
+use crate::controller::client::{TopicError, TopicSpec};
+use crate::controller::image::TopicImage;
+use crate::kafka::RequestContext;
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::words::{message, text};
+
+/// Makes every topic of the request; each stands or falls by itself.
+pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for topic in &request.topics {
+        *counts.entry(topic.name.as_str()).or_default() += 1;
+    }
+    let made = request.topics.iter().map(|topic| {
+        let twice = counts.get(topic.name.as_str()).is_some_and(|n| *n > 1);
+        async move {
+            let made = match spec(topic, twice, request.validate_only) {
+                Ok(spec) => ctx.broker.controller.create_topic(spec).await,
+                Err(error) => Err(error),
+            };
+            answer(ctx.version, topic, made)
+        }
+    });
+    CreateTopicsResponse::default().with_topics(join_all(made).await)
+}
+
+fn spec(topic: &CreatableTopic, twice: bool, validate_only: bool) -> Result<TopicSpec, TopicError> {
+    if twice {
+        return Err(TopicError::InvalidRequest(format!("topic {} is named more than once", topic.name.as_str())));
+    }
+    let placed = !topic.assignments.is_empty();
+    if placed && (topic.num_partitions != -1 || topic.replication_factor != -1) {
+        let why = "give either assignments, or numbers of partitions and replicas";
+        return Err(TopicError::InvalidRequest(why.into()));
+    }
+    let partitions = match topic.num_partitions {
+        -1 if placed => Some(i32::try_from(topic.assignments.len()).unwrap_or(i32::MAX)),
+        -1 => None,
+        n => Some(n),
+    };
+    let assignments = topic.assignments.iter();
+    let configs = topic.configs.iter();
+    Ok(TopicSpec {
+        name: topic.name.as_str().to_owned(),
+        partitions,
+        replication_factor: topic.replication_factor,
+        assignments: assignments.map(|a| (a.partition_index, a.broker_ids.iter().map(|b| b.0).collect())).collect(),
+        configs: configs
+            .map(|c| (c.name.as_str().to_owned(), c.value.as_ref().map(|v| v.as_str().to_owned())))
+            .collect(),
+        validate_only,
+        internal: false,
+    })
+}
+
+fn answer(version: i16, asked: &CreatableTopic, made: Result<Arc<TopicImage>, TopicError>) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default().with_name(asked.name.clone());
+    let topic = match made {
+        Ok(topic) => topic,
+        Err(error) => {
+            let result = result.with_error_code(ErrorCode::from(&error).number()).with_error_message(message(&error));
+            // Versions with these fields expect them null when nothing was made.
+            return if version >= 5 { result.with_configs(None) } else { result };
+        }
+    };
+    let result = if version >= 7 { result.with_topic_id(topic.id.0) } else { result };
+    if version < 5 {
+        return result;
+    }
+    let configs = describe_configs::topic_configs(&topic.overrides).into_iter().map(config);
+    result
+        .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
+        .with_replication_factor(1)
+        .with_configs(Some(configs.collect()))
+}
+
+fn config(described: Described) -> CreatableTopicConfigs {
+    CreatableTopicConfigs::default()
+        .with_name(text(described.name))
+        .with_value(Some(text(&described.value)))
+        .with_read_only(described.read_only)
+        .with_config_source(described.source)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ApiKey;
+    use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
+
+    use super::*;
+    use crate::kafka::handlers::fixture::image;
+    use crate::kafka::wire::response;
+    use crate::kafka::words::topic_name;
+
+    fn asked() -> CreatableTopic {
+        CreatableTopic::default().with_name(topic_name("orders")).with_num_partitions(-1).with_replication_factor(-1)
+    }
+
+    #[test]
+    fn numbers_and_assignments() {
+        assert_eq!(spec(&asked(), false, false).expect("holds").partitions, None);
+        assert_eq!(spec(&asked().with_num_partitions(3), false, false).expect("holds").partitions, Some(3));
+        let one = |index| {
+            CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![1.into()])
+        };
+        let placed = asked().with_assignments(vec![one(0), one(1)]);
+        let held = spec(&placed, false, false).expect("holds");
+        assert_eq!((held.partitions, held.assignments.len()), (Some(2), 2));
+        assert!(spec(&placed.with_num_partitions(2), false, false).is_err());
+        assert!(spec(&asked(), true, false).is_err());
+    }
+
+    #[test]
+    fn answers_can_be_written() {
+        let image = image(&[("orders", 2)]);
+        let topic = Arc::clone(image.topic("orders").expect("there"));
+        for version in 2..=7 {
+            let topics = [Ok(Arc::clone(&topic)), Err(TopicError::Exists("orders".into()))];
+            let topics = topics.into_iter().map(|made| answer(version, &asked(), made)).collect();
+            let answer = CreateTopicsResponse::default().with_topics(topics);
+            response::encode(ApiKey::CreateTopics, version, 1, &answer).expect("writes");
+        }
+    }
+}

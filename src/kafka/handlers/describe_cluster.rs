@@ -1,0 +1,58 @@
+//! `DescribeCluster` (60).
+
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
+
+use crate::controller::image::ClusterImage;
+use crate::kafka::RequestContext;
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::words::{message, text};
+
+/// Kafka's endpoint type of a broker's listener.
+const BROKERS: i8 = 1;
+/// And of a controller's.
+const CONTROLLERS: i8 = 2;
+
+/// Answers from the image.
+pub async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
+    answer(&ctx.image(), request.endpoint_type)
+}
+
+fn answer(image: &ClusterImage, endpoint_type: i8) -> DescribeClusterResponse {
+    let refused = match endpoint_type {
+        BROKERS => None,
+        CONTROLLERS => Some((ErrorCode::MISMATCHED_ENDPOINT_TYPE, "this is a broker's listener")),
+        _ => Some((ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, "there is no such kind of listener")),
+    };
+    if let Some((error, why)) = refused {
+        return DescribeClusterResponse::default()
+            .with_error_code(error.number())
+            .with_error_message(message(&why));
+    }
+    let broker = DescribeClusterBroker::default()
+        .with_broker_id(image.broker.id.0.into())
+        .with_host(text(&image.broker.host))
+        .with_port(image.broker.port.into());
+    DescribeClusterResponse::default()
+        .with_cluster_id(text(&image.cluster_id))
+        .with_controller_id(image.broker.id.0.into())
+        .with_brokers(vec![broker])
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ApiKey;
+
+    use super::*;
+    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+
+    #[test]
+    fn only_brokers_are_here() {
+        let image = image(&[]);
+        assert_eq!(answer(&image, 1).brokers.len(), 1);
+        assert_eq!(answer(&image, 2).error_code, 114);
+        assert_eq!(answer(&image, 3).error_code, 115);
+        encodes_in_every_version(ApiKey::DescribeCluster, &answer(&image, 1));
+        encodes_in_every_version(ApiKey::DescribeCluster, &answer(&image, 2));
+    }
+}

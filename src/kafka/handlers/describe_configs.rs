@@ -1,0 +1,213 @@
+//! `DescribeConfigs` (32): settings of topics and of the broker.
+//!
+//! The three kinds of topic settings are told apart: an *honoured* one has its plain documentation; one *accepted without
+//! effect* says so and why; one of which only a single value is taken is read-only, and its documentation says why others
+//! are *refused*.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+
+use super::broker_settings::broker_configs;
+use crate::config::node::NodeConfig;
+use crate::config::topic::{Kind, SETTINGS, Setting, Shape};
+use crate::controller::image::ClusterImage;
+use crate::kafka::RequestContext;
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::words::{message, text};
+
+/// Kafka's resource types.
+pub(super) const TOPIC: i8 = 2;
+/// A broker.
+pub(super) const BROKER: i8 = 4;
+
+/// Kafka's sources of a value (`ConfigSource`): set on the topic, set for the process, nobody's choice.
+pub(super) const SET_ON_TOPIC: i8 = 1;
+/// See [`SET_ON_TOPIC`].
+pub(super) const SET_ON_PROCESS: i8 = 4;
+/// See [`SET_ON_TOPIC`].
+pub(super) const DEFAULT: i8 = 5;
+
+/// Kafka's types of a value (`ConfigType`).
+pub(super) const BOOLEAN: i8 = 1;
+pub(super) const STRING: i8 = 2;
+pub(super) const INT: i8 = 3;
+pub(super) const LONG: i8 = 5;
+pub(super) const DOUBLE: i8 = 6;
+pub(super) const LIST: i8 = 7;
+
+/// One setting as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value now.
+    pub value: String,
+    /// Its value if nobody set it.
+    pub default: String,
+    /// Kafka's number of where the value comes from.
+    pub source: i8,
+    /// Only one value is taken.
+    pub read_only: bool,
+    /// Kafka's number of its type.
+    pub kind: i8,
+    /// For people.
+    pub documentation: String,
+}
+
+/// Answers from the image and the process's settings.
+pub async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let image = ctx.image();
+    let results = request.resources.iter().map(|resource| describe(ctx.version, &image, &ctx.broker.config, resource, &request));
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+fn describe(
+    version: i16,
+    image: &ClusterImage,
+    config: &NodeConfig,
+    resource: &DescribeConfigsResource,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResult {
+    let name = resource.resource_name.as_str();
+    let result = DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(resource.resource_name.clone())
+        .with_error_message(Some(text("")));
+    let failed = |error: ErrorCode, why: String| {
+        DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone())
+            .with_error_code(error.number())
+            .with_error_message(message(&why))
+    };
+    let configs = match resource.resource_type {
+        TOPIC => match image.topic(name) {
+            Some(topic) => topic_configs(&topic.overrides),
+            None => return failed(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist")),
+        },
+        BROKER if name.is_empty() || name.parse() == Ok(image.broker.id.0) => broker_configs(config, image),
+        BROKER => return failed(ErrorCode::INVALID_REQUEST, format!("there is no broker {name:?} here")),
+        other => return failed(ErrorCode::INVALID_REQUEST, format!("resource type {other} has no settings here")),
+    };
+    let wanted = |described: &Described| match &resource.configuration_keys {
+        Some(keys) => keys.iter().any(|key| key.as_str() == described.name),
+        None => true,
+    };
+    let configs = configs.iter().filter(|d| wanted(d)).map(|d| written(version, d, request)).collect();
+    result.with_configs(configs)
+}
+
+fn written(version: i16, described: &Described, request: &DescribeConfigsRequest) -> DescribeConfigsResourceResult {
+    let mut out = DescribeConfigsResourceResult::default()
+        .with_name(text(described.name))
+        .with_value(Some(text(&described.value)))
+        .with_read_only(described.read_only)
+        .with_config_source(described.source);
+    if request.include_synonyms {
+        out.synonyms = synonyms(described);
+    }
+    if version >= 3 {
+        out.config_type = described.kind;
+        if request.include_documentation {
+            out.documentation = Some(text(&described.documentation));
+        }
+    }
+    out
+}
+
+/// Where a value could come from, the one in force first.
+fn synonyms(described: &Described) -> Vec<DescribeConfigsSynonym> {
+    let one = |value: &str, source| {
+        DescribeConfigsSynonym::default()
+            .with_name(text(described.name))
+            .with_value(Some(text(value)))
+            .with_source(source)
+    };
+    let mut out = Vec::new();
+    if described.source != DEFAULT {
+        out.push(one(&described.value, described.source));
+    }
+    out.push(one(&described.default, DEFAULT));
+    out
+}
+
+/// The settings of a topic with these overrides.
+#[must_use]
+pub fn topic_configs(overrides: &BTreeMap<String, String>) -> Vec<Described> {
+    SETTINGS.iter().map(|setting| topic_config(setting, overrides.get(setting.name))).collect()
+}
+
+fn topic_config(setting: &Setting, set: Option<&String>) -> Described {
+    let (kind, single) = match setting.shape {
+        Shape::Integer { max, .. } => (if max <= i64::from(i32::MAX) { INT } else { LONG }, false),
+        Shape::Boolean => (BOOLEAN, false),
+        Shape::Word(words) => (STRING, words.len() == 1),
+        Shape::List(words) => (LIST, words.len() == 1),
+        Shape::Fraction => (DOUBLE, false),
+        Shape::Text => (STRING, false),
+    };
+    let mut documentation = match setting.kind {
+        Kind::Honoured => setting.doc.to_owned(),
+        Kind::Accepted(why) => format!("Accepted without effect: {why}."),
+    };
+    if let Some(why) = setting.refuses {
+        documentation.push_str(&format!(" Other values are refused: {why}."));
+    }
+    Described {
+        name: setting.name,
+        value: set.map_or(setting.default, String::as_str).to_owned(),
+        default: setting.default.to_owned(),
+        source: if set.is_some() { SET_ON_TOPIC } else { DEFAULT },
+        read_only: single,
+        kind,
+        documentation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ApiKey;
+
+    use super::*;
+    use crate::kafka::handlers::fixture::image;
+    use crate::kafka::wire::response;
+
+    #[test]
+    fn the_three_kinds_are_told_apart() {
+        let set = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+        let all = topic_configs(&set);
+        let get = |name: &str| all.iter().find(|d| d.name == name).expect("in the table");
+        assert_eq!((get("retention.ms").value.as_str(), get("retention.ms").source), ("5", SET_ON_TOPIC));
+        assert_eq!(get("retention.bytes").source, DEFAULT);
+        assert!(get("flush.ms").documentation.starts_with("Accepted without effect: every"));
+        assert!(get("cleanup.policy").read_only);
+        assert!(get("cleanup.policy").documentation.contains("refused: compaction"));
+        assert!(!get("max.message.bytes").read_only);
+    }
+
+    #[test]
+    fn answers_can_be_written_in_every_version() {
+        let image = image(&[("orders", 1)]);
+        let config = crate::config::node::RawConfig::default().resolve().expect("defaults hold");
+        for version in 1..=4 {
+            let request = DescribeConfigsRequest::default()
+                .with_include_synonyms(true)
+                .with_include_documentation(version >= 3);
+            let ask = |kind, name: &str| {
+                let asked = DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name));
+                describe(version, &image, &config, &asked.with_configuration_keys(None), &request)
+            };
+            let results = vec![ask(TOPIC, "orders"), ask(BROKER, "1"), ask(TOPIC, "nope"), ask(BROKER, "2"), ask(8, "1")];
+            let codes: Vec<_> = results.iter().map(|r| r.error_code).collect();
+            assert_eq!(codes, [0, 0, 3, 42, 42]);
+            assert!(!results[0].configs.is_empty() && !results[1].configs.is_empty());
+            let answer = DescribeConfigsResponse::default().with_results(results);
+            response::encode(ApiKey::DescribeConfigs, version, 1, &answer).expect("writes");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `ListOffsets` (2): offsets by time and by name, over local data and bucket alike.
+
+use futures::future::join_all;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use tidewater_storage::model::TimestampMs;
+
+use super::fetch::epoch_holds;
+use crate::controller::image::ClusterImage;
+use crate::kafka::RequestContext;
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::topic_ref::TopicRef;
+use crate::partition::message::{ListedOffset, OffsetSpec, Place, ReadError};
+
+/// Asks every partition at once.
+pub async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let image = ctx.image();
+    let committed = request.isolation_level == 1;
+    let topics = request.topics.into_iter().map(|topic| {
+        let name = TopicRef::Name(topic.name.as_str().to_owned());
+        let image = &image;
+        async move {
+            let asked = topic.partitions.iter().map(|asked| async {
+                match plan(image, &name, ctx.version, committed, asked) {
+                    Ok((place, spec)) => {
+                        let found = ctx.broker.router.list_offset(place, spec).await;
+                        answer(ctx.version, asked.partition_index, found)
+                    }
+                    Err(error) => failed(asked.partition_index, error),
+                }
+            });
+            let partitions = join_all(asked).await;
+            ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
+        }
+    });
+    ListOffsetsResponse::default().with_topics(join_all(topics).await)
+}
+
+fn plan(
+    image: &ClusterImage,
+    topic: &TopicRef,
+    version: i16,
+    committed: bool,
+    asked: &ListOffsetsPartition,
+) -> Result<(Place, OffsetSpec), ErrorCode> {
+    let (_, partition) = topic.partition(image, asked.partition_index)?;
+    epoch_holds(asked.current_leader_epoch, partition.leader_epoch)?;
+    Ok((Place::from(partition), spec(asked.timestamp, version, committed)?))
+}
+
+/// What a timestamp means; the special ones came with later versions (KIP-79, 734, 405, 1005).
+fn spec(timestamp: i64, version: i16, committed: bool) -> Result<OffsetSpec, ErrorCode> {
+    match timestamp {
+        0.. => Ok(OffsetSpec::AtTime(TimestampMs(timestamp))),
+        -1 if committed => Ok(OffsetSpec::LatestStable),
+        -1 => Ok(OffsetSpec::Latest),
+        -2 => Ok(OffsetSpec::Earliest),
+        -3 if version >= 7 => Ok(OffsetSpec::MaxTimestamp),
+        -4 if version >= 8 => Ok(OffsetSpec::EarliestLocal),
+        -5 if version >= 9 => Ok(OffsetSpec::LatestTiered),
+        _ => Err(ErrorCode::UNSUPPORTED_VERSION),
+    }
+}
+
+fn answer(version: i16, index: i32, found: Result<Option<ListedOffset>, ReadError>) -> ListOffsetsPartitionResponse {
+    match found {
+        Ok(Some(found)) => ListOffsetsPartitionResponse::default()
+            .with_partition_index(index)
+            .with_offset(found.offset.to_wire())
+            .with_timestamp(found.timestamp.map_or(-1, |t| t.0))
+            .with_leader_epoch(found.leader_epoch.filter(|_| version >= 4).map_or(-1, |e| e.0)),
+        Ok(None) => ListOffsetsPartitionResponse::default().with_partition_index(index),
+        // Clients before version 5 do not know OFFSET_NOT_AVAILABLE.
+        Err(ReadError::NotReady) if version < 5 => failed(index, ErrorCode::LEADER_NOT_AVAILABLE),
+        Err(error) => failed(index, ErrorCode::from(&error)),
+    }
+}
+
+fn failed(index: i32, error: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse::default().with_partition_index(index).with_error_code(error.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ApiKey;
+    use tidewater_storage::model::{LeaderEpoch, Offset};
+
+    use super::*;
+    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+
+    #[test]
+    fn special_timestamps_and_the_versions_that_have_them() {
+        assert_eq!(spec(5, 1, false), Ok(OffsetSpec::AtTime(TimestampMs(5))));
+        assert_eq!(spec(-1, 1, false), Ok(OffsetSpec::Latest));
+        assert_eq!(spec(-1, 2, true), Ok(OffsetSpec::LatestStable));
+        assert_eq!(spec(-3, 6, false), Err(ErrorCode::UNSUPPORTED_VERSION));
+        assert_eq!(spec(-3, 7, false), Ok(OffsetSpec::MaxTimestamp));
+        assert_eq!(spec(-4, 8, false), Ok(OffsetSpec::EarliestLocal));
+        assert_eq!(spec(-5, 9, false), Ok(OffsetSpec::LatestTiered));
+        assert_eq!(spec(-6, 10, false), Err(ErrorCode::UNSUPPORTED_VERSION));
+        assert_eq!(spec(i64::MIN, 10, false), Err(ErrorCode::UNSUPPORTED_VERSION));
+    }
+
+    #[test]
+    fn epochs_fence() {
+        let image = image(&[("orders", 1)]);
+        let topic = TopicRef::Name("orders".into());
+        let ask = |epoch| {
+            let asked = ListOffsetsPartition::default().with_current_leader_epoch(epoch).with_timestamp(-1);
+            plan(&image, &topic, 9, false, &asked).map(|(_, spec)| spec)
+        };
+        assert_eq!(ask(-1), Ok(OffsetSpec::Latest));
+        assert_eq!(ask(3), Ok(OffsetSpec::Latest));
+        assert_eq!(ask(2), Err(ErrorCode::FENCED_LEADER_EPOCH));
+        assert_eq!(ask(4), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
+    }
+
+    #[test]
+    fn answers_can_be_written() {
+        let found = ListedOffset {
+            offset: Offset::new(7),
+            timestamp: Some(TimestampMs(9)),
+            leader_epoch: Some(LeaderEpoch(1)),
+        };
+        for version in 1..=10 {
+            let partitions = [Ok(Some(found)), Ok(None), Err(ReadError::NotReady)];
+            let partitions = partitions.into_iter().map(|p| answer(version, 0, p)).collect();
+            let topic = ListOffsetsTopicResponse::default().with_partitions(partitions);
+            let response = ListOffsetsResponse::default().with_topics(vec![topic]);
+            crate::kafka::wire::response::encode(ApiKey::ListOffsets, version, 1, &response).expect("writes");
+        }
+        encodes_in_every_version(ApiKey::ListOffsets, &ListOffsetsResponse::default());
+    }
+}

@@ -1,0 +1,203 @@
+//! `Metadata` (3): brokers, topics, who leads what; creates topics that a client asks for, if that is switched on.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
+use tidewater_storage::model::TopicName;
+use uuid::Uuid;
+
+use crate::controller::client::{TopicError, TopicSpec};
+use crate::controller::image::{BrokerImage, ClusterImage, TopicImage};
+use crate::kafka::RequestContext;
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::limits::AUTO_CREATE_MAX;
+use crate::kafka::topic_ref::TopicRef;
+use crate::kafka::words::{text, topic_name};
+
+/// Answers from the image, after creating what is to be created.
+pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let asked = asked(ctx.version, request.topics);
+    let may_create = ctx.broker.config.auto_create_topics && (ctx.version < 4 || request.allow_auto_topic_creation);
+    let mut created: Vec<(String, Result<Arc<TopicImage>, TopicError>)> = Vec::new();
+    if let (true, Asked::Some(topics)) = (may_create, &asked) {
+        let names = missing(&ctx.image(), topics);
+        let making = names.into_iter().map(|name| async move {
+            let made = ctx.broker.controller.create_topic(auto_spec(&name)).await;
+            (name, made)
+        });
+        created = join_all(making).await;
+    }
+    let image = ctx.image();
+    answer(&image, &asked, |name| {
+        let (_, made) = created.iter().find(|(made, _)| made == name)?;
+        Some(match made {
+            // Made by somebody else in between: the image will show it.
+            Err(TopicError::Exists(_)) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
+            Err(TopicError::Unavailable) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
+            Err(error) => Err(error.into()),
+            Ok(topic) => Ok(Arc::clone(topic)),
+        })
+    })
+}
+
+/// Which topics a request is about.
+#[derive(Debug, PartialEq)]
+enum Asked {
+    All,
+    Some(Vec<TopicRef>),
+}
+
+/// Version 0 says "all" with an empty array, later ones with null.
+fn asked(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Asked {
+    match topics {
+        None => Asked::All,
+        Some(topics) if topics.is_empty() && version == 0 => Asked::All,
+        Some(topics) => Asked::Some(
+            topics
+                .into_iter()
+                .map(|topic| match topic.name {
+                    Some(name) => TopicRef::Name(name.as_str().to_owned()),
+                    None => TopicRef::Id(topic.topic_id),
+                })
+                .collect(),
+        ),
+    }
+}
+
+/// Legal names that no topic has, as many as one request may create.
+fn missing(image: &ClusterImage, topics: &[TopicRef]) -> Vec<String> {
+    let names = topics.iter().filter_map(|topic| match topic {
+        TopicRef::Name(name) if image.topic(name).is_none() => TopicName::new(name).ok(),
+        _ => None,
+    });
+    let mut names: Vec<String> = names.filter(|n| !n.is_internal()).map(|n| n.as_str().to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(AUTO_CREATE_MAX);
+    names
+}
+
+fn auto_spec(name: &str) -> TopicSpec {
+    TopicSpec {
+        name: name.to_owned(),
+        partitions: None,
+        replication_factor: -1,
+        assignments: Vec::new(),
+        configs: Vec::new(),
+        validate_only: false,
+        internal: false,
+    }
+}
+
+fn answer(
+    image: &ClusterImage,
+    asked: &Asked,
+    made: impl Fn(&str) -> Option<Result<Arc<TopicImage>, ErrorCode>>,
+) -> MetadataResponse {
+    let topics = match asked {
+        Asked::All => image.topics.values().map(|topic| found(topic, &image.broker)).collect(),
+        Asked::Some(topics) => topics.iter().map(|topic| one(image, topic, &made)).collect(),
+    };
+    MetadataResponse::default()
+        .with_brokers(vec![broker(&image.broker)])
+        .with_cluster_id(Some(text(&image.cluster_id)))
+        .with_controller_id(image.broker.id.0.into())
+        .with_topics(topics)
+}
+
+fn broker(broker: &BrokerImage) -> MetadataResponseBroker {
+    MetadataResponseBroker::default()
+        .with_node_id(broker.id.0.into())
+        .with_host(text(&broker.host))
+        .with_port(broker.port.into())
+}
+
+fn one(
+    image: &ClusterImage,
+    asked: &TopicRef,
+    made: impl Fn(&str) -> Option<Result<Arc<TopicImage>, ErrorCode>>,
+) -> MetadataResponseTopic {
+    let error = match (asked.topic(image), asked) {
+        (Ok(topic), _) => return found(topic, &image.broker),
+        (Err(_), TopicRef::Name(name)) if TopicName::new(name).is_err() => ErrorCode::INVALID_TOPIC_EXCEPTION,
+        (Err(error), TopicRef::Name(name)) => match made(name) {
+            Some(Ok(topic)) => return found(&topic, &image.broker),
+            Some(Err(error)) => error,
+            None => error,
+        },
+        (Err(error), TopicRef::Id(_)) => error,
+    };
+    let (name, id) = match asked {
+        TopicRef::Name(name) => (Some(topic_name(name)), Uuid::nil()),
+        TopicRef::Id(id) => (None, *id),
+    };
+    MetadataResponseTopic::default().with_error_code(error.number()).with_name(name).with_topic_id(id)
+}
+
+fn found(topic: &TopicImage, broker: &BrokerImage) -> MetadataResponseTopic {
+    let partitions = topic.partitions.iter().map(|partition| {
+        MetadataResponsePartition::default()
+            .with_partition_index(partition.id.index.0)
+            .with_leader_id(broker.id.0.into())
+            .with_leader_epoch(partition.leader_epoch.0)
+            .with_replica_nodes(vec![broker.id.0.into()])
+            .with_isr_nodes(vec![broker.id.0.into()])
+    });
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(topic.name.as_str())))
+        .with_topic_id(topic.id.0)
+        .with_is_internal(topic.name.is_internal())
+        .with_partitions(partitions.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+    use kafka_protocol::messages::ApiKey;
+
+    fn name(name: &str) -> TopicRef {
+        TopicRef::Name(name.into())
+    }
+
+    #[test]
+    fn all_some_and_none() {
+        let topic = || MetadataRequestTopic::default().with_name(Some(topic_name("a")));
+        assert_eq!(asked(0, Some(Vec::new())), Asked::All);
+        assert_eq!(asked(1, Some(Vec::new())), Asked::Some(Vec::new()));
+        assert_eq!(asked(1, None), Asked::All);
+        assert_eq!(asked(12, Some(vec![topic()])), Asked::Some(vec![name("a")]));
+    }
+
+    #[test]
+    fn known_unknown_and_illegal_topics() {
+        let image = image(&[("orders", 2), ("users", 1)]);
+        let id = image.topic("users").expect("there").id.0;
+        let topics = vec![name("orders"), TopicRef::Id(id), name("nope"), name("b/d"), TopicRef::Id(Uuid::from_u128(9))];
+        let answer = answer(&image, &Asked::Some(topics), |_| None);
+        let errors: Vec<_> = answer.topics.iter().map(|t| t.error_code).collect();
+        assert_eq!(errors, [0, 0, 3, 17, 100]);
+        assert_eq!(answer.topics[0].partitions.len(), 2);
+        assert_eq!(answer.topics[1].name.as_ref().map(|n| n.as_str()), Some("users"));
+    }
+
+    #[test]
+    fn every_version_can_be_written() {
+        let image = image(&[("orders", 2)]);
+        encodes_in_every_version(ApiKey::Metadata, &answer(&image, &Asked::All, |_| None));
+        let missing = answer(&image, &Asked::Some(vec![name("x")]), |_| None);
+        encodes_in_every_version(ApiKey::Metadata, &missing);
+    }
+
+    #[test]
+    fn what_would_be_created() {
+        let image = image(&[("orders", 2)]);
+        let topics = [name("orders"), name("b"), name("a"), name("b"), name("b/d"), name("__consumer_offsets")];
+        assert_eq!(missing(&image, &topics), ["a", "b"]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Caps of the protocol layer, with their reasons. The largest memory of a shard for requests and responses is
+//! `REQUEST_BYTES_SHARD_MAX` plus what is free of charge: `FREE_BYTES` a connection.
+
+use std::time::Duration;
+
+/// Largest request accepted (`socket.request.max.bytes` of Kafka).
+pub const FRAME_BYTES_MAX: usize = 100 << 20;
+
+/// Requests and responses of one shard together.
+pub const REQUEST_BYTES_SHARD_MAX: usize = 256 << 20;
+
+/// What a connection may hold without asking the budget: every small request, so that a shard whose budget is spent by
+/// large ones still answers heartbeats.
+pub const FREE_BYTES: usize = 16 << 10;
+
+/// Requests of one connection that may be in work: five of a Java producer's, many of librdkafka's.
+pub const IN_FLIGHT_REQUESTS_MAX: usize = 64;
+
+/// Bytes of one connection's requests that may be in work, beyond which it is not read from: 16 of 1 MiB.
+pub const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of responses that may wait for one connection's socket before no more requests are taken from it.
+pub const OUTBOX_BYTES_MAX: usize = 1 << 20;
+
+/// Records in one fetch response (`fetch.max.bytes` of Kafka's broker).
+pub const FETCH_BYTES_MAX: usize = 55 << 20;
+
+/// What a fetch may read even when the shard's budget is spent.
+pub const FETCH_BYTES_FLOOR: usize = 64 << 10;
+
+/// Longest that a fetch waits for data, whatever the client asks.
+pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A connection silent for this long is closed (`connections.max.idle.ms`).
+pub const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// A connection whose request does not become whole, or whose response is not taken, for this long is closed.
+pub const STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How often silent connections are looked for, while there are connections.
+pub const REAP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Connections of the node (`max.connections`); each takes a file handle.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// Accepted connections that may wait for their shard.
+pub const ACCEPTED_MAX: usize = 1024;
+
+/// Topics that one request may create without being asked to (auto-creation by metadata).
+pub const AUTO_CREATE_MAX: usize = 100;
+
+/// Pieces of at most this many bytes are copied together before they are sent; a copy of 4 KiB costs less than a
+/// piece of a `sendmsg` of its own.
+pub const PIECE_COPIED_MAX: usize = 4 << 10;
+
+const _: () = assert!(IN_FLIGHT_BYTES_MAX < REQUEST_BYTES_SHARD_MAX);
+const _: () = assert!(FRAME_BYTES_MAX < REQUEST_BYTES_SHARD_MAX);

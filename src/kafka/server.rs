@@ -1,0 +1,215 @@
+//! The connections of a shard: takes them in, watches over silent ones, lets them finish at stop. Shard-local.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::budget::Budget;
+use super::connection::{CloseReason, Connection, Handle, Kill};
+use super::dispatch::Dispatch;
+use super::limits::{CONNECTIONS_MAX, IDLE_MAX, REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX};
+use super::metrics::add;
+use super::{Arrival, Broker};
+use crate::net::listen::{Bound, Listener};
+use crate::net::placement::Placement;
+use crate::shard::mesh::{Inbox, Mesh};
+
+/// How long accepting pauses when the system refuses (no file handles left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a stop looks whether connections have finished.
+const STOP_POLL: Duration = Duration::from_millis(5);
+
+/// The Kafka server of one shard. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    broker: Rc<Broker>,
+    service: Rc<Dispatch>,
+    budget: Budget,
+    open: RefCell<BTreeMap<u64, Rc<Handle>>>,
+    next_id: Cell<u64>,
+    reaping: Cell<bool>,
+    stopping: Cell<bool>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({} connections)", self.inner.open.borrow().len())
+    }
+}
+
+/// Serves, on this shard, the connections that arrive in `inbox`.
+pub fn serve(broker: Rc<Broker>, inbox: Inbox<Arrival>) -> Server {
+    let budget = Budget::new(REQUEST_BYTES_SHARD_MAX);
+    let server = Server {
+        inner: Rc::new(Inner {
+            service: Rc::new(Dispatch::new(Rc::clone(&broker), budget.clone())),
+            broker: Rc::clone(&broker),
+            budget,
+            open: RefCell::default(),
+            next_id: Cell::new(0),
+            reaping: Cell::new(false),
+            stopping: Cell::new(false),
+        }),
+    };
+    let here = server.clone();
+    drop(broker.env.tasks.spawn("kafka connections", async move {
+        while let Some(arrival) = inbox.recv().await {
+            here.take_in(arrival);
+        }
+    }));
+    server
+}
+
+/// Accepts on the calling shard and hands each connection to the shard with the fewest. Runs until the task is
+/// cancelled or every shard has stopped.
+pub async fn accept(broker: Rc<Broker>, bound: Bound, placement: Placement, mesh: Mesh<Arrival>) {
+    let listener: Listener = bound.into_listener();
+    loop {
+        let accepted = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n) if it says so");
+                broker.env.tasks.sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some((shard, seat)) = placement.seat(CONNECTIONS_MAX) else {
+            warn!(max = CONNECTIONS_MAX, "too many connections; closing a new one");
+            drop(accepted.into_stream());
+            continue;
+        };
+        if mesh.send(shard, Arrival { accepted, seat }).await.is_err() {
+            info!("shards have stopped; no longer accepting");
+            return;
+        }
+    }
+}
+
+impl Server {
+    /// Connections open on this shard.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.open.borrow().len()
+    }
+
+    /// Takes no more connections, lets the open ones answer what they have begun, and closes them; after `grace` it
+    /// closes them as they are.
+    pub async fn stop(&self, grace: Duration) {
+        self.inner.stopping.set(true);
+        for handle in self.handles() {
+            handle.stop();
+        }
+        let env = &self.inner.broker.env;
+        let start = env.clock.now();
+        while self.connections() > 0 && env.clock.now().since(start) < grace {
+            env.tasks.sleep(STOP_POLL).await;
+        }
+        for handle in self.handles() {
+            handle.kill(Kill::Stopping);
+        }
+        env.tasks.yield_now().await;
+    }
+
+    fn handles(&self) -> Vec<Rc<Handle>> {
+        self.inner.open.borrow().values().cloned().collect()
+    }
+
+    fn take_in(&self, arrival: Arrival) {
+        let Arrival { accepted, seat } = arrival;
+        let stream = match accepted.into_stream() {
+            Ok(stream) if !self.inner.stopping.get() => stream,
+            Ok(_) => return,
+            Err(error) => {
+                debug!(%error, "connection was gone before it was served");
+                return;
+            }
+        };
+        let (id, peer) = (self.inner.next_id.replace(self.inner.next_id.get() + 1), stream.peer());
+        let handle = Handle::new(self.inner.broker.env.clock.now());
+        self.inner.open.borrow_mut().insert(id, Rc::clone(&handle));
+        self.count(|m| add(&m.connections_opened, 1));
+        let connection = Connection::new(stream, Rc::clone(&self.inner.service), &self.inner.budget, handle);
+        let server = self.clone();
+        drop(self.inner.broker.env.tasks.spawn("kafka connection", async move {
+            let reason = connection.run().await;
+            drop(seat);
+            server.inner.open.borrow_mut().remove(&id);
+            server.report(peer, &reason);
+        }));
+        self.reap();
+    }
+
+    fn count(&self, act: impl FnOnce(&super::metrics::KafkaMetrics)) {
+        let metrics = &self.inner.broker.metrics;
+        act(metrics);
+        metrics.connections_open.set(self.connections() as u64);
+    }
+
+    fn report(&self, peer: std::net::SocketAddr, reason: &CloseReason) {
+        let refused = !matches!(reason, CloseReason::Peer | CloseReason::Broken(_) | CloseReason::Stopping);
+        self.count(|m| add(&m.connections_refused, u64::from(refused)));
+        match reason {
+            CloseReason::Internal(_) => warn!(%peer, %reason, "connection closed"),
+            CloseReason::Frame(_) | CloseReason::Malformed { .. } | CloseReason::Unsupported { .. } => {
+                info!(%peer, %reason, "connection closed");
+            }
+            _ => debug!(%peer, %reason, "connection closed"),
+        }
+    }
+
+    /// Looks for silent connections from time to time, while there are any: an idle shard has no timer here.
+    fn reap(&self) {
+        if self.inner.reaping.replace(true) {
+            return;
+        }
+        let server = self.clone();
+        let tasks = self.inner.broker.env.tasks.clone();
+        drop(self.inner.broker.env.tasks.spawn("kafka idle connections", async move {
+            while server.connections() > 0 {
+                tasks.sleep(REAP_INTERVAL).await;
+                let now = server.inner.broker.env.clock.now();
+                for handle in server.handles() {
+                    let silent = now.since(handle.active.get());
+                    if let Some(why) = verdict(silent, handle.working.get(), handle.half_way.get()) {
+                        handle.kill(why);
+                    }
+                }
+            }
+            server.inner.reaping.set(false);
+        }));
+    }
+}
+
+/// Shall a connection be closed that has been silent for so long?
+fn verdict(silent: Duration, working: bool, half_way: bool) -> Option<Kill> {
+    match (working, half_way) {
+        // A group join or a long poll is silent by nature and has its own end.
+        (true, false) => None,
+        (_, true) if silent > STALL_MAX => Some(Kill::Stalled),
+        (false, false) if silent > IDLE_MAX => Some(Kill::Idle),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_silent_are_closed() {
+        let (minute, hour) = (Duration::from_secs(59), Duration::from_secs(3600));
+        assert!(verdict(minute, false, true).is_none());
+        assert!(matches!(verdict(hour, false, true), Some(Kill::Stalled)));
+        assert!(matches!(verdict(hour, true, true), Some(Kill::Stalled)));
+        assert!(matches!(verdict(hour, false, false), Some(Kill::Idle)));
+        assert!(verdict(hour, true, false).is_none());
+    }
+}

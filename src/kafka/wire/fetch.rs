@@ -1,0 +1,150 @@
+//! The Fetch response, versions 4 to 18, by hand: stored batches are spliced in, never copied.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::header::begin_response;
+use super::writer::{put_list_len, put_no_tags, put_text, put_uvarint};
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::topic_ref::TopicRef;
+
+const FLEXIBLE_FROM: i16 = 12;
+
+/// The answer for one partition.
+#[derive(Clone, Debug)]
+pub struct PartitionAnswer {
+    /// Which.
+    pub index: i32,
+    /// What became of it.
+    pub error: ErrorCode,
+    /// First offset not committed, or -1.
+    pub high_watermark: i64,
+    /// First offset not stable, or -1.
+    pub last_stable_offset: i64,
+    /// First offset of the partition, or -1.
+    pub log_start_offset: i64,
+    /// Asked with `read_committed`? Then the list of aborted transactions is there, and empty.
+    pub lists_aborted: bool,
+    /// Whole batches.
+    pub batches: Vec<Bytes>,
+}
+
+impl PartitionAnswer {
+    /// One that only tells an error.
+    #[must_use]
+    pub fn error(index: i32, error: ErrorCode) -> Self {
+        Self {
+            index,
+            error,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            lists_aborted: false,
+            batches: Vec::new(),
+        }
+    }
+
+    /// Bytes of its records.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.batches.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Writes a whole response frame, as the pieces to send one after another.
+#[must_use]
+pub fn encode_response(
+    correlation_id: i32,
+    version: i16,
+    error: ErrorCode,
+    topics: Vec<(TopicRef, Vec<PartitionAnswer>)>,
+) -> Vec<Bytes> {
+    let flexible = version >= FLEXIBLE_FROM;
+    let partitions: usize = topics.iter().map(|(_, p)| p.len()).sum();
+    let mut pieces = Pieces::new(begin_response(correlation_id, flexible, 32 + topics.len() * 64 + partitions * 64));
+    let out = &mut pieces.tail;
+    out.put_i32(0); // throttle time
+    if version >= 7 {
+        out.put_i16(error.number());
+        out.put_i32(0); // no fetch session
+    }
+    put_list_len(out, flexible, topics.len());
+    for (topic, partitions) in topics {
+        match topic {
+            TopicRef::Name(name) => put_text(&mut pieces.tail, flexible, &name),
+            TopicRef::Id(id) => pieces.tail.put_slice(id.as_bytes()),
+        }
+        put_list_len(&mut pieces.tail, flexible, partitions.len());
+        for partition in partitions {
+            put_partition(&mut pieces, version, partition);
+        }
+        put_no_tags(&mut pieces.tail, flexible);
+    }
+    put_no_tags(&mut pieces.tail, flexible);
+    pieces.finish()
+}
+
+fn put_partition(pieces: &mut Pieces, version: i16, answer: PartitionAnswer) {
+    let flexible = version >= FLEXIBLE_FROM;
+    let out = &mut pieces.tail;
+    out.put_i32(answer.index);
+    out.put_i16(answer.error.number());
+    out.put_i64(answer.high_watermark);
+    out.put_i64(answer.last_stable_offset);
+    if version >= 5 {
+        out.put_i64(answer.log_start_offset);
+    }
+    match (answer.lists_aborted, flexible) {
+        (true, _) => put_list_len(out, flexible, 0),
+        (false, true) => out.put_u8(0),
+        (false, false) => out.put_i32(-1),
+    }
+    if version >= 11 {
+        out.put_i32(-1); // no preferred read replica
+    }
+    let len = answer.record_bytes();
+    if flexible {
+        put_uvarint(out, u32::try_from(len + 1).unwrap_or(u32::MAX));
+    } else {
+        out.put_i32(i32::try_from(len).unwrap_or(i32::MAX));
+    }
+    for batch in answer.batches {
+        pieces.splice(batch);
+    }
+    put_no_tags(&mut pieces.tail, flexible);
+}
+
+/// Written parts and spliced parts, in order.
+struct Pieces {
+    done: Vec<Bytes>,
+    tail: BytesMut,
+}
+
+impl Pieces {
+    fn new(begun: BytesMut) -> Self {
+        Self { done: Vec::new(), tail: begun }
+    }
+
+    fn splice(&mut self, bytes: Bytes) {
+        if !self.tail.is_empty() {
+            self.done.push(self.tail.split().freeze());
+        }
+        self.done.push(bytes);
+    }
+
+    /// Writes the length prefix, which lies in the first piece.
+    fn finish(mut self) -> Vec<Bytes> {
+        let len = self.done.iter().map(Bytes::len).sum::<usize>() + self.tail.len();
+        let prefix = u32::try_from(len.saturating_sub(4)).unwrap_or(u32::MAX).to_be_bytes();
+        if !self.tail.is_empty() {
+            self.done.push(self.tail.split().freeze());
+        }
+        if let Some(first) = self.done.first_mut() {
+            let mut head = BytesMut::from(std::mem::take(first));
+            if let Some(place) = head.get_mut(..4) {
+                place.copy_from_slice(&prefix);
+            }
+            *first = head.freeze();
+        }
+        self.done
+    }
+}

@@ -1,0 +1,166 @@
+//! Produce, versions 3 to 13, by hand: records stay where they were received.
+//!
+//! The request is walked once, every length checked against what remains; then each partition's records are split off
+//! the frame as a `BytesMut` of their own, without a copy, so that base offset and epoch can be patched in place.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::header::{begin_response, end_response};
+use super::reader::{Malformed, Reader};
+use super::schema::TAGS_MAX;
+use super::writer::{put_list_len, put_no_tags, put_text, put_text_or_null};
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::topic_ref::TopicRef;
+
+/// First version with compact encodings.
+const FLEXIBLE_FROM: i16 = 9;
+/// First version with topic ids.
+const IDS_FROM: i16 = 13;
+/// Fewest bytes of a topic, or of a partition: what bounds their number by the frame's length.
+const ELEMENT_MIN: usize = 5;
+
+/// A produce request.
+#[derive(Debug)]
+pub struct ProduceRequest {
+    /// Set by transactional producers.
+    pub transactional_id: Option<String>,
+    /// 0, 1 or -1.
+    pub acks: i16,
+    /// How long the client waits for acknowledgement.
+    pub timeout_ms: i32,
+    /// In the client's order.
+    pub topics: Vec<ProduceTopic>,
+}
+
+/// One topic's share.
+#[derive(Debug)]
+pub struct ProduceTopic {
+    /// Which.
+    pub topic: TopicRef,
+    /// In the client's order.
+    pub partitions: Vec<ProducePartition>,
+}
+
+/// One partition's share.
+#[derive(Debug)]
+pub struct ProducePartition {
+    /// Which.
+    pub index: i32,
+    /// Its batches, as received.
+    pub records: BytesMut,
+}
+
+struct TopicPlaces {
+    topic: TopicRef,
+    partitions: Vec<(i32, usize, usize)>,
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// The first place that makes no sense.
+pub fn decode(mut body: BytesMut, version: i16) -> Result<ProduceRequest, Malformed> {
+    let flexible = version >= FLEXIBLE_FROM;
+    let mut reader = Reader::new(&body);
+    let transactional_id = reader.text_or_null(flexible, "transactional id")?.map(str::to_owned);
+    let acks = reader.i16("acks")?;
+    let timeout_ms = reader.i32("timeout")?;
+    let count = reader.list_len(flexible, ELEMENT_MIN.min(3), "number of topics")?.unwrap_or(0);
+    let places = (0..count).map(|_| topic_places(&mut reader, version)).collect::<Result<Vec<_>, _>>()?;
+    reader.skip_tags(flexible, TAGS_MAX)?;
+
+    let mut taken = 0;
+    let mut split = |start: usize, len: usize| {
+        drop(body.split_to(start - taken));
+        taken = start + len;
+        body.split_to(len)
+    };
+    let topics = places
+        .into_iter()
+        .map(|t| ProduceTopic {
+            topic: t.topic,
+            partitions: t
+                .partitions
+                .into_iter()
+                .map(|(index, start, len)| ProducePartition { index, records: split(start, len) })
+                .collect(),
+        })
+        .collect();
+    Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics })
+}
+
+fn topic_places(reader: &mut Reader<'_>, version: i16) -> Result<TopicPlaces, Malformed> {
+    let flexible = version >= FLEXIBLE_FROM;
+    let topic = if version >= IDS_FROM {
+        TopicRef::Id(reader.uuid("topic id")?)
+    } else {
+        TopicRef::Name(reader.text(flexible, "topic name")?.to_owned())
+    };
+    let count = reader.list_len(flexible, ELEMENT_MIN, "number of partitions")?.unwrap_or(0);
+    let mut partitions = Vec::with_capacity(count.min(64));
+    for _ in 0..count {
+        let index = reader.i32("partition")?;
+        let len = reader.blob_len(flexible, "records")?.unwrap_or(0);
+        partitions.push((index, reader.position(), len));
+        reader.take(len, "records")?;
+        reader.skip_tags(flexible, TAGS_MAX)?;
+    }
+    reader.skip_tags(flexible, TAGS_MAX)?;
+    Ok(TopicPlaces { topic, partitions })
+}
+
+/// The answer for one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionAnswer {
+    /// Which.
+    pub index: i32,
+    /// What became of it.
+    pub error: ErrorCode,
+    /// Offset of the first record, or -1.
+    pub base_offset: i64,
+    /// The broker's stamp, or -1.
+    pub log_append_time_ms: i64,
+    /// First offset of the partition, or -1.
+    pub log_start_offset: i64,
+    /// For people, from version 8.
+    pub message: Option<String>,
+}
+
+/// Writes a whole response frame.
+#[must_use]
+pub fn encode_response(correlation_id: i32, version: i16, topics: &[(TopicRef, Vec<PartitionAnswer>)]) -> Bytes {
+    let flexible = version >= FLEXIBLE_FROM;
+    let partitions: usize = topics.iter().map(|(_, p)| p.len()).sum();
+    let mut out = begin_response(correlation_id, flexible, 32 + topics.len() * 64 + partitions * 64);
+    put_list_len(&mut out, flexible, topics.len());
+    for (topic, partitions) in topics {
+        match topic {
+            TopicRef::Name(name) => put_text(&mut out, flexible, name),
+            TopicRef::Id(id) => out.put_slice(id.as_bytes()),
+        }
+        put_list_len(&mut out, flexible, partitions.len());
+        for partition in partitions {
+            put_partition(&mut out, version, partition);
+        }
+        put_no_tags(&mut out, flexible);
+    }
+    out.put_i32(0); // throttle time
+    put_no_tags(&mut out, flexible);
+    end_response(out)
+}
+
+fn put_partition(out: &mut BytesMut, version: i16, answer: &PartitionAnswer) {
+    let flexible = version >= FLEXIBLE_FROM;
+    out.put_i32(answer.index);
+    out.put_i16(answer.error.number());
+    out.put_i64(answer.base_offset);
+    out.put_i64(answer.log_append_time_ms);
+    if version >= 5 {
+        out.put_i64(answer.log_start_offset);
+    }
+    if version >= 8 {
+        put_list_len(out, flexible, 0); // errors of single records
+        put_text_or_null(out, flexible, answer.message.as_deref());
+    }
+    put_no_tags(out, flexible);
+}

@@ -1,0 +1,8 @@
+//! Sockets of a shard: listening, placing connections on shards, reading and writing without blocking.
+//!
+//! The only module beside `shard` that names glommio. A [`listen::Bound`] and an [`listen::Accepted`] are *messages*; a
+//! [`stream::Stream`] is *shard-local*.
+
+pub mod listen;
+pub mod placement;
+pub mod stream;

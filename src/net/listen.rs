@@ -1,0 +1,125 @@
+//! Binding and accepting.
+//!
+//! The socket is made by hand: address reuse yes, port reuse no, so that a second broker on the same port is refused
+//! rather than given half of the connections, and a backlog that survives a thousand clients that come back at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, IntoRawFd};
+
+use glommio::net::{AcceptedTcpStream, TcpListener};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::stream::Stream;
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {addr}: {source}{}", hint(source))]
+pub struct BindError {
+    /// Which address.
+    pub addr: SocketAddr,
+    /// The system's words.
+    pub source: io::Error,
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "; another program has the port: stop it or choose another address",
+        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        _ => "",
+    }
+}
+
+/// A bound and listening socket, not yet on a shard.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    addr: SocketAddr,
+}
+
+impl Bound {
+    /// Binds and listens. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+        Self::try_bind(addr).map_err(|source| BindError { addr, source })
+    }
+
+    fn try_bind(addr: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        let addr = socket.local_addr()?.as_socket().unwrap_or(addr);
+        Ok(Self { socket, addr })
+    }
+
+    /// The address really bound.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The socket for the side runtime.
+    #[must_use]
+    pub fn into_std(self) -> std::net::TcpListener {
+        self.socket.into()
+    }
+
+    /// Gives the socket to the calling shard's executor.
+    #[must_use]
+    pub fn into_listener(self) -> Listener {
+        let fd = self.socket.into_raw_fd();
+        // SAFETY: `fd` was just released by the `Socket` that owned it, so the listener is its only owner; it is bound
+        // and listening, as the constructor demands.
+        #[allow(unsafe_code)]
+        let listener = unsafe { TcpListener::from_raw_fd(fd) };
+        Listener { listener }
+    }
+}
+
+/// A listening socket of one shard. Shard-local.
+pub struct Listener {
+    listener: TcpListener,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+impl Listener {
+    /// The next connection, to be served by any shard.
+    ///
+    /// # Errors
+    /// The system's; a connection that was reset before it was accepted, or no file handle left.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        let stream = self.listener.shared_accept().await.map_err(io::Error::from)?;
+        Ok(Accepted { stream })
+    }
+}
+
+/// An accepted connection on its way to its shard. A message.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: AcceptedTcpStream,
+}
+
+impl Accepted {
+    /// Binds it to the calling shard.
+    ///
+    /// # Errors
+    /// The peer has gone already.
+    pub fn into_stream(self) -> io::Result<Stream> {
+        Stream::new(self.stream.bind_to_executor())
+    }
+}

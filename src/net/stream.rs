@@ -1,0 +1,92 @@
+//! One connection's socket on its shard. Reading and writing are polled by the one task that owns the connection.
+//!
+//! Writing takes many pieces at once: one `sendmsg` for a header and the stored batches behind it, where glommio's own
+//! stream would need one `send` each. Only the waiting for room is glommio's.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+use socket2::SockRef;
+
+/// Pieces given to the kernel at once, at most (Linux takes 1024).
+const PIECES_MAX: usize = 64;
+
+/// A connection. Shard-local; dropping it closes it.
+pub struct Stream {
+    socket: TcpStream,
+    peer: SocketAddr,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({})", self.peer)
+    }
+}
+
+impl Stream {
+    pub(super) fn new(socket: TcpStream) -> io::Result<Self> {
+        let peer = socket.peer_addr().map_err(io::Error::from)?;
+        socket.set_nodelay(true).map_err(io::Error::from)?;
+        let stream = Self { socket, peer };
+        // Half-open peers (pulled cables) are found by the kernel: no timer of ours.
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(std::time::Duration::from_secs(60))
+            .with_interval(std::time::Duration::from_secs(15))
+            .with_retries(4);
+        stream.with_raw(|raw| raw.set_tcp_keepalive(&keepalive))?;
+        Ok(stream)
+    }
+
+    /// Connects, for tests and for the broker's own client.
+    ///
+    /// # Errors
+    /// Nobody listens there, or it cannot be reached.
+    pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
+        Self::new(TcpStream::connect(addr).await.map_err(io::Error::from)?)
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    fn with_raw<T>(&self, act: impl FnOnce(&socket2::Socket) -> T) -> T {
+        // SAFETY: the descriptor belongs to `self.socket`, which lives and stays open until this function returns.
+        #[allow(unsafe_code)]
+        let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
+        act(&SockRef::from(&fd))
+    }
+
+    /// Reads what is there, or waits. 0 is the end.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_read(cx, into)
+    }
+
+    /// Writes a prefix of `pieces`, or waits for room; answers how many bytes went out.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let pieces = pieces.get(..PIECES_MAX).unwrap_or(pieces);
+        if pieces.len() > 1 {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            match self.with_raw(|raw| raw.send_vectored_with_flags(pieces, flags)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        let Some(first) = pieces.iter().find(|p| !p.is_empty()) else { return Poll::Ready(Ok(0)) };
+        let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, first));
+        Poll::Ready(sent)
+    }
+
+    /// Says that nothing more will be written.
+    pub fn shutdown(&self) {
+        let _ = self.with_raw(|raw| raw.shutdown(std::net::Shutdown::Write));
+    }
+}
