@@ -29,8 +29,14 @@ use crate::shard::mesh::Inbox;
 /// Settings of the coordinator. Node-wide.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupSettings {
-    /// Delays and bounds of the protocol.
-    pub times: GroupTimes,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay_ms: u64,
+    /// `group.min.session.timeout.ms`.
+    pub session_min_ms: u64,
+    /// `group.max.session.timeout.ms`.
+    pub session_max_ms: u64,
+    /// `group.max.size`. Kafka's default is no bound; a rebalance of more than this cannot finish in useful time.
+    pub members_max: usize,
     /// `offsets.retention.minutes`, in ms: how long an offset outlives its group's last member.
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`.
@@ -44,11 +50,26 @@ pub struct GroupSettings {
 impl Default for GroupSettings {
     fn default() -> Self {
         Self {
-            times: GroupTimes::default(),
+            initial_rebalance_delay_ms: 3000,
+            session_min_ms: 6000,
+            session_max_ms: 30 * 60 * 1000,
+            members_max: 10_000,
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
             sweep_interval: Duration::from_secs(600),
             metadata_max: 4096,
             snapshot_bytes: 4 << 20,
+        }
+    }
+}
+
+impl GroupSettings {
+    /// What the state machine needs of them.
+    pub(super) fn times(&self) -> GroupTimes {
+        GroupTimes {
+            initial_delay: Duration::from_millis(self.initial_rebalance_delay_ms),
+            session_min: Duration::from_millis(self.session_min_ms),
+            session_max: Duration::from_millis(self.session_max_ms),
+            members_max: self.members_max,
         }
     }
 }

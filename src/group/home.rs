@@ -143,7 +143,7 @@ impl Home {
     }
 
     fn slot(&mut self, id: &GroupId, wall: TimestampMs) -> &mut Slot {
-        let times = self.settings.times;
+        let times = self.settings.times();
         self.groups.entry(id.clone()).or_insert_with(|| Slot {
             group: Group::new(id.clone(), times),
             offsets: Offsets::default(),

@@ -136,8 +136,8 @@ impl Loading {
             let empty = saved.as_ref().is_none_or(|saved| saved.members.is_empty());
             let changed = saved.as_ref().map_or(TimestampMs::NONE, |saved| saved.changed);
             let group = match saved {
-                Some(saved) => Group::restore(id.clone(), settings.times, saved, now),
-                None => Group::new(id.clone(), settings.times),
+                Some(saved) => Group::restore(id.clone(), settings.times(), saved, now),
+                None => Group::new(id.clone(), settings.times()),
             };
             let in_use_until = if empty { changed } else { wall };
             (id, Slot { group, offsets: loaded.offsets, saved: value, in_use_until, queued: None })

@@ -33,7 +33,7 @@ pub use join::Join;
 pub use leave::Leave;
 pub use sync::Sync;
 
-/// Limits and delays of the protocol, Kafka's defaults.
+/// Limits and delays of the protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupTimes {
     /// `group.initial.rebalance.delay.ms`: how long an empty group waits for more members after the first.
@@ -44,18 +44,6 @@ pub struct GroupTimes {
     pub session_max: Duration,
     /// `group.max.size`.
     pub members_max: usize,
-}
-
-impl Default for GroupTimes {
-    fn default() -> Self {
-        Self {
-            initial_delay: Duration::from_secs(3),
-            session_min: Duration::from_secs(6),
-            session_max: Duration::from_secs(30 * 60),
-            // Kafka's default is no bound; a rebalance of more than this many members cannot finish in useful time.
-            members_max: 10_000,
-        }
-    }
 }
 
 /// How long a new member may wait in a join before it is taken for gone. It has no id to heartbeat with, and a client

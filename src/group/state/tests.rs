@@ -6,6 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn times(initial_delay_ms: u64) -> GroupTimes {
+    GroupTimes {
+        initial_delay: Duration::from_millis(initial_delay_ms),
+        session_min: Duration::from_secs(6),
+        session_max: Duration::from_secs(1800),
+        members_max: 100,
+    }
+}
+
 struct World {
     group: Group,
     now: Mono,
@@ -30,7 +39,7 @@ fn who(member: Option<&MemberId>) -> Who {
 
 impl World {
     fn new(initial_delay_ms: u64) -> Self {
-        let times = GroupTimes { initial_delay: Duration::from_millis(initial_delay_ms), ..GroupTimes::default() };
+        let times = times(initial_delay_ms);
         let group = Group::new(GroupId::from("g"), times);
         Self { group, now: Mono::ZERO, tickets: 0, fresh: 0, effects: Vec::new() }
     }
@@ -514,7 +523,7 @@ fn a_restored_group_goes_on_and_gives_its_members_a_session() {
     let (first, second) = world.stable_two();
     let saved = world.group.saved_form(TimestampMs(5));
     let later = Mono::ZERO + Duration::from_secs(1000);
-    let mut group = Group::restore(GroupId::from("g"), GroupTimes::default(), saved.clone(), later);
+    let mut group = Group::restore(GroupId::from("g"), times(3000), saved.clone(), later);
     assert_eq!(group.saved_form(TimestampMs(5)), saved);
     assert_eq!(group.heartbeat(later, &first.member, None, 2), Ok(()));
     assert_eq!(group.heartbeat(later, &second.member, None, 2), Ok(()));
