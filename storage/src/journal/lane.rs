@@ -71,6 +71,11 @@ impl Removed {
 }
 
 impl LaneState {
+    /// A lane without entries.
+    pub(super) fn with_past(purged: Option<EntryId>, vote: Option<Bytes>, meta: MetaPlaces) -> Self {
+        Self { purged, vote, meta, ..Self::default() }
+    }
+
     pub(super) fn state(&self) -> LaneLogState {
         LaneLogState { purged: self.purged, last: self.last(), committed: self.committed, vote: self.vote.clone() }
     }

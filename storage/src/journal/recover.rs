@@ -150,7 +150,7 @@ impl Replayed {
     /// The lane, if it has no hole; else the index expected and the one found.
     fn finish(self) -> Result<LaneState, (LogIndex, LogIndex)> {
         let Self { purged, committed, vote, meta, entries } = self;
-        let mut lane = LaneState { purged, vote, meta, ..LaneState::default() };
+        let mut lane = LaneState::with_past(purged, vote, meta);
         for (index, (term, place)) in entries {
             if let Some(expected) = lane.expected().filter(|expected| expected.0 != index) {
                 return Err((expected, LogIndex(index)));
