@@ -1,0 +1,61 @@
+//! Lanes: Raft groups that carry one partition or many, over openraft.
+//!
+//! Owns: replication and election of a lane, its log store over the shard's journal, the moment a replica may serve.
+//! Does not own: what entries mean ([`Apply`], given by the layers above), where state is durable (the engine's
+//! checkpoint), connections between brokers ([`network::PeerTransport`]). openraft hides here: none of its types is
+//! named outside this folder, and its version is pinned with `=` because its alphas change their API every week.
+//!
+//! Affinity: shard-local. A lane never leaves its shard.
+//!
+//! Ordering: entries are applied in log order, each once per recovery; answers come in log order. Retries: none.
+//! Crash: an acknowledged entry is in the journals of a majority, and is applied again after the checkpoint.
+
+use bytes::Bytes;
+use tidewater_storage::journal::Payload;
+use tidewater_storage::model::{EntryId, Term};
+
+mod codec;
+mod lane;
+mod leadership;
+mod log_store;
+#[cfg(test)]
+mod memory_log;
+pub mod network;
+mod proposal;
+mod runtime;
+mod settings;
+mod snapshot;
+mod state_machine;
+mod type_config;
+
+pub use codec::CodecError;
+pub use lane::{Lane, LaneError, LaneFatal, LaneOptions, Leadership};
+pub use proposal::{Answer, Proposal, ProposeError};
+pub use settings::PROPOSALS_MAX;
+
+/// The state that a lane's entries build, given by the layer above.
+///
+/// Everything is called on the lane's shard, from its tasks, with nothing of the lane borrowed: an implementation may
+/// call the [`Lane`] back, and must not block. `apply` is deterministic and never fails: what an entry cannot do is
+/// part of its answer, the same on every replica.
+pub trait Apply {
+    /// Applies a proposed entry. The answer travels to the proposer if it waits on this replica.
+    fn apply(&self, id: EntryId, payload: &Payload) -> Answer;
+
+    /// An entry without content was applied: a new leader's first, or a membership.
+    fn applied_blank(&self, id: EntryId);
+
+    /// This replica leads `term`, and `ready_at`, the first entry of that term, is applied: it may serve and propose.
+    fn leading(&self, term: Term, ready_at: EntryId);
+
+    /// It leads no longer; `term` is the one it is in. Called only after `leading`, and before an entry of a later
+    /// leader is applied.
+    fn following(&self, term: Term);
+
+    /// The state of everything applied, for a replica that is too far behind. It must not cover data that the other
+    /// side would not hold after [`Apply::install`].
+    fn snapshot(&self) -> Bytes;
+
+    /// Takes over another replica's state as of `at`, in place of everything applied here.
+    fn install(&self, at: EntryId, state: Bytes);
+}

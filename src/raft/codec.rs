@@ -1,0 +1,298 @@
+//! The bytes this layer puts into the journal and the checkpoint: entry kinds, votes, memberships.
+//!
+//! Entry: the journal's `meta` is one kind byte, then the payload's own meta (`NORMAL`), nothing (`BLANK`), or a
+//! membership (`MEMBERSHIP`). Vote: version, term u64, node u64, committed u8. Membership: version, count of configs
+//! u16, per config a count u16 and its voters u64, count of nodes u16 and the nodes u64. Stored membership: presence
+//! u8, term u64, index u64, membership. All big-endian. Readers check every length; bytes left over are an error.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use openraft::EntryPayload as Kind;
+use tidewater_storage::journal::{LaneEntry, Payload};
+
+use super::type_config::{
+    CommittedLeader, Entry, EntryPayload, LeaderId, LogId, Membership, Proposed, StoredMembership, Vote, entry_id,
+    log_id,
+};
+
+const BLANK: u8 = 0;
+const NORMAL: u8 = 1;
+const MEMBERSHIP: u8 = 2;
+const VERSION: u8 = 1;
+/// Leader epochs are i32 on Kafka's wire and grow with the term.
+pub(crate) const TERM_MAX: u64 = i32::MAX as u64;
+
+/// What is wrong with bytes this layer wrote.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// They end early.
+    #[error("{what} is cut short: {have} bytes of at least {need}")]
+    Short {
+        /// What was read.
+        what: &'static str,
+        /// Bytes there.
+        have: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// More bytes than it takes.
+    #[error("{what} is followed by {extra} bytes that do not belong to it")]
+    Trailing {
+        /// What was read.
+        what: &'static str,
+        /// Bytes left over.
+        extra: usize,
+    },
+    /// A tag or version this build does not know.
+    #[error("{what} has the unknown tag or version {found}; it was written by a newer build or is damaged")]
+    Unknown {
+        /// What was read.
+        what: &'static str,
+        /// What it held.
+        found: u8,
+    },
+    /// Sets of voters and nodes that do not fit together.
+    #[error("membership is inconsistent: {0}")]
+    Membership(String),
+    /// The term no longer fits Kafka's leader epoch.
+    #[error(
+        "term {0} of a lane does not fit Kafka's leader epoch (at most {TERM_MAX}); the lane cannot elect any more"
+    )]
+    Term(u64),
+}
+
+fn need(what: &'static str, bytes: &Bytes, len: usize) -> Result<(), CodecError> {
+    if bytes.len() < len { Err(CodecError::Short { what, have: bytes.len(), need: len }) } else { Ok(()) }
+}
+
+fn done(what: &'static str, bytes: &Bytes) -> Result<(), CodecError> {
+    if bytes.is_empty() { Ok(()) } else { Err(CodecError::Trailing { what, extra: bytes.len() }) }
+}
+
+fn version(what: &'static str, bytes: &mut Bytes) -> Result<(), CodecError> {
+    need(what, bytes, 1)?;
+    match bytes.get_u8() {
+        VERSION => Ok(()),
+        found => Err(CodecError::Unknown { what, found }),
+    }
+}
+
+/// The journal's form of an entry. Blobs are moved, never copied.
+pub(crate) fn to_lane_entry(entry: Entry) -> LaneEntry {
+    let id = entry_id(&entry.log_id);
+    let payload = match entry.payload {
+        Kind::Blank => Payload { meta: Bytes::from_static(&[BLANK]), blobs: Vec::new() },
+        Kind::Normal(Proposed(payload)) => {
+            let mut meta = BytesMut::with_capacity(1 + payload.meta.len());
+            meta.put_u8(NORMAL);
+            meta.put_slice(&payload.meta);
+            Payload { meta: meta.freeze(), blobs: payload.blobs }
+        }
+        Kind::Membership(membership) => {
+            let mut meta = BytesMut::new();
+            meta.put_u8(MEMBERSHIP);
+            put_membership(&mut meta, &membership);
+            Payload { meta: meta.freeze(), blobs: Vec::new() }
+        }
+    };
+    LaneEntry { id, payload }
+}
+
+/// openraft's form of an entry.
+///
+/// # Errors
+/// The journal holds an entry this layer did not write.
+pub(crate) fn from_lane_entry(entry: LaneEntry) -> Result<Entry, CodecError> {
+    let LaneEntry { id, payload: Payload { mut meta, blobs } } = entry;
+    need("entry", &meta, 1)?;
+    let payload: EntryPayload = match meta.get_u8() {
+        BLANK => {
+            done("blank entry", &meta)?;
+            Kind::Blank
+        }
+        NORMAL => Kind::Normal(Proposed(Payload { meta, blobs })),
+        MEMBERSHIP => {
+            let membership = take_membership(&mut meta)?;
+            done("membership entry", &meta)?;
+            Kind::Membership(membership)
+        }
+        found => return Err(CodecError::Unknown { what: "entry", found }),
+    };
+    Ok(Entry { log_id: log_id(id), payload })
+}
+
+/// A vote for the journal.
+///
+/// # Errors
+/// The term no longer fits.
+pub(crate) fn encode_vote(vote: &Vote) -> Result<Bytes, CodecError> {
+    if vote.leader_id.term > TERM_MAX {
+        return Err(CodecError::Term(vote.leader_id.term));
+    }
+    let mut out = BytesMut::with_capacity(18);
+    out.put_u8(VERSION);
+    out.put_u64(vote.leader_id.term);
+    out.put_u64(vote.leader_id.voted_for);
+    out.put_u8(u8::from(vote.committed));
+    Ok(out.freeze())
+}
+
+/// The inverse of [`encode_vote`].
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub(crate) fn decode_vote(mut bytes: Bytes) -> Result<Vote, CodecError> {
+    version("vote", &mut bytes)?;
+    need("vote", &bytes, 17)?;
+    let leader_id = LeaderId { term: bytes.get_u64(), voted_for: bytes.get_u64() };
+    let committed = bytes.get_u8() != 0;
+    done("vote", &bytes)?;
+    Ok(Vote { leader_id, committed })
+}
+
+fn count(of: usize) -> u16 {
+    u16::try_from(of).unwrap_or(u16::MAX)
+}
+
+fn put_membership(out: &mut BytesMut, membership: &Membership) {
+    out.put_u8(VERSION);
+    let configs = membership.get_joint_config();
+    out.put_u16(count(configs.len()));
+    for config in configs {
+        out.put_u16(count(config.len()));
+        config.iter().for_each(|voter| out.put_u64(*voter));
+    }
+    out.put_u16(count(membership.nodes().count()));
+    membership.nodes().for_each(|(node, ())| out.put_u64(*node));
+}
+
+fn take_nodes<C: FromIterator<u64>>(bytes: &mut Bytes) -> Result<C, CodecError> {
+    need("membership", bytes, 2)?;
+    let nodes = usize::from(bytes.get_u16());
+    need("membership", bytes, nodes * 8)?;
+    Ok((0..nodes).map(|_| bytes.get_u64()).collect())
+}
+
+fn take_membership(bytes: &mut Bytes) -> Result<Membership, CodecError> {
+    version("membership", bytes)?;
+    need("membership", bytes, 2)?;
+    let configs = usize::from(bytes.get_u16());
+    let configs = (0..configs).map(|_| take_nodes(bytes)).collect::<Result<Vec<_>, _>>()?;
+    let nodes: Vec<u64> = take_nodes(bytes)?;
+    if configs.is_empty() && nodes.is_empty() {
+        return Ok(Membership::default());
+    }
+    let nodes: std::collections::BTreeMap<u64, ()> = nodes.into_iter().map(|node| (node, ())).collect();
+    Membership::new(configs, nodes).map_err(|error| CodecError::Membership(error.to_string()))
+}
+
+/// The applied membership for the checkpoint.
+pub(crate) fn encode_stored(membership: &StoredMembership) -> Bytes {
+    let mut out = BytesMut::new();
+    match membership.log_id() {
+        None => out.put_u8(0),
+        Some(at) => {
+            out.put_u8(1);
+            out.put_u64(at.leader_id.term);
+            out.put_u64(at.index);
+        }
+    }
+    put_membership(&mut out, membership.membership());
+    out.freeze()
+}
+
+/// The inverse of [`encode_stored`].
+///
+/// # Errors
+/// What is wrong with the bytes.
+pub(crate) fn decode_stored(mut bytes: Bytes) -> Result<StoredMembership, CodecError> {
+    need("stored membership", &bytes, 1)?;
+    let at = match bytes.get_u8() {
+        0 => None,
+        1 => {
+            need("stored membership", &bytes, 16)?;
+            Some(LogId::new(CommittedLeader::new(bytes.get_u64()), bytes.get_u64()))
+        }
+        found => return Err(CodecError::Unknown { what: "stored membership", found }),
+    };
+    let membership = take_membership(&mut bytes)?;
+    done("stored membership", &bytes)?;
+    Ok(StoredMembership::new(at, membership))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use tidewater_storage::model::{EntryId, LogIndex, Term};
+
+    use super::*;
+
+    fn entry(payload: EntryPayload) -> Entry {
+        Entry { log_id: log_id(EntryId { term: Term(3), index: LogIndex(7) }), payload }
+    }
+
+    fn members(configs: &[&[u64]], learners: &[u64]) -> Membership {
+        let configs = configs.iter().map(|c| c.iter().copied().collect::<BTreeSet<_>>()).collect();
+        Membership::new_with_defaults(configs, learners.iter().copied().collect::<BTreeSet<_>>())
+    }
+
+    #[test]
+    fn entries_round_trip() {
+        let payload = Payload { meta: Bytes::from_static(b"meta"), blobs: vec![Bytes::from_static(b"blob")] };
+        for payload in [
+            Kind::Blank,
+            Kind::Normal(Proposed(payload)),
+            Kind::Normal(Proposed(Payload { meta: Bytes::new(), blobs: vec![] })),
+            Kind::Membership(members(&[&[1, 2, 3], &[2, 3, 4]], &[9])),
+        ] {
+            let before = entry(payload);
+            let after = from_lane_entry(to_lane_entry(before.clone())).expect("reads back");
+            assert_eq!(before.log_id, after.log_id);
+            match (before.payload, after.payload) {
+                (Kind::Blank, Kind::Blank) => {}
+                (Kind::Normal(a), Kind::Normal(b)) => assert_eq!((a.0.meta, a.0.blobs), (b.0.meta, b.0.blobs)),
+                (Kind::Membership(a), Kind::Membership(b)) => assert_eq!(a, b),
+                (a, b) => unreachable!("kind changed from {a} to {b}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_normal_entry_shares_its_bytes() {
+        let blob = Bytes::from(vec![1; 4096]);
+        let payload = Payload { meta: Bytes::new(), blobs: vec![blob.clone()] };
+        let lane = to_lane_entry(entry(Kind::Normal(Proposed(payload))));
+        assert_eq!(lane.payload.blobs[0].as_ptr(), blob.as_ptr());
+    }
+
+    #[test]
+    fn votes_round_trip_and_terms_end_at_kafkas() {
+        let mut vote = Vote { leader_id: LeaderId { term: TERM_MAX, voted_for: 4 }, committed: true };
+        assert_eq!(decode_vote(encode_vote(&vote).expect("fits")).expect("reads back"), vote);
+        vote.leader_id.term += 1;
+        assert_eq!(encode_vote(&vote), Err(CodecError::Term(TERM_MAX + 1)));
+    }
+
+    #[test]
+    fn stored_memberships_round_trip() {
+        let at = Some(log_id(EntryId { term: Term(1), index: LogIndex(2) }));
+        for stored in [
+            StoredMembership::default(),
+            StoredMembership::new(at, members(&[&[1]], &[])),
+            StoredMembership::new(at, members(&[&[1, 2], &[2, 3]], &[7])),
+        ] {
+            assert_eq!(decode_stored(encode_stored(&stored)).expect("reads back"), stored);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let bytes = Bytes::from(bytes);
+            let _ = decode_vote(bytes.clone());
+            let _ = decode_stored(bytes.clone());
+            let _ = from_lane_entry(LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, blobs: vec![] } });
+        }
+    }
+}

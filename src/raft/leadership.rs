@@ -1,0 +1,299 @@
+//! Who leads, what is applied, and when the layer above is told.
+//!
+//! Owns: one lane's standing, shared by its state machine (applies entries), its watcher (sees openraft's view) and
+//! its handle (answers questions). The decision what to tell is pure ([`decide`]): a replica serves only once it
+//! leads *and* an entry of its own term is applied; it stops when openraft says so or when an entry of a later term
+//! is applied, whichever is seen first. Affinity: shard-local; nothing is borrowed while the layer above is called.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use openraft_rt::{Watch as _, WatchReceiver as _, WatchSender as _};
+use tidewater_storage::journal::Payload;
+use tidewater_storage::model::{EntryId, LaneId, NodeId, Term};
+
+use super::proposal::{Answer, ProposeError};
+use super::runtime::watch::{self, ShardWatch};
+use super::type_config::{Membership, StoredMembership, log_id};
+use super::{Apply, LaneFatal, Leadership};
+
+/// openraft's view of this replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// The term it is in.
+    pub(crate) term: Term,
+    /// Who leads, as far as it knows.
+    pub(crate) leader: Option<NodeId>,
+    /// Does it lead itself?
+    pub(crate) leads: bool,
+}
+
+/// What the layer above was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Not leading.
+    Following,
+    /// Leading in this term.
+    Leading(Term),
+}
+
+/// What to tell it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing changed.
+    None,
+    /// It leads and may serve.
+    Leading(Term),
+    /// It leads no longer; the term it is in.
+    Following(Term),
+}
+
+/// What to tell the layer above, given what it knows, openraft's view and the last applied entry.
+pub(crate) fn decide(told: Told, view: View, applied: Option<EntryId>) -> News {
+    let applied_term = applied.map_or(Term(0), |id| id.term);
+    match told {
+        Told::Leading(term) if !view.leads || view.term != term || applied_term > term => {
+            News::Following(view.term.max(applied_term))
+        }
+        Told::Leading(_) => News::None,
+        Told::Following if view.leads && applied_term == view.term => News::Leading(view.term),
+        Told::Following => News::None,
+    }
+}
+
+/// How a lane ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum End {
+    Running,
+    Shutdown,
+    Died(LaneFatal),
+}
+
+/// One lane's standing.
+pub(crate) struct Standing {
+    lane: LaneId,
+    apply: Rc<dyn Apply>,
+    applied: Cell<Option<EntryId>>,
+    first_of_term: Cell<Option<EntryId>>,
+    membership: RefCell<StoredMembership>,
+    view: Cell<View>,
+    told: Cell<Told>,
+    in_flight: Rc<Cell<usize>>,
+    end: watch::Sender<End>,
+    ends: watch::Receiver<End>,
+}
+
+impl Standing {
+    pub(crate) fn new(
+        lane: LaneId,
+        apply: Rc<dyn Apply>,
+        applied: Option<EntryId>,
+        membership: StoredMembership,
+    ) -> Self {
+        let (end, ends) = ShardWatch::channel(End::Running);
+        Self {
+            lane,
+            apply,
+            applied: Cell::new(applied),
+            first_of_term: Cell::new(applied),
+            membership: RefCell::new(membership),
+            view: Cell::default(),
+            told: Cell::new(Told::Following),
+            in_flight: Rc::default(),
+            end,
+            ends,
+        }
+    }
+
+    pub(crate) fn lane(&self) -> LaneId {
+        self.lane
+    }
+
+    pub(crate) fn applied(&self) -> Option<EntryId> {
+        self.applied.get()
+    }
+
+    pub(crate) fn membership(&self) -> StoredMembership {
+        self.membership.borrow().clone()
+    }
+
+    pub(crate) fn in_flight(&self) -> &Rc<Cell<usize>> {
+        &self.in_flight
+    }
+
+    pub(crate) fn leadership(&self) -> Leadership {
+        let view = self.view.get();
+        let ready = self.told.get() == Told::Leading(view.term);
+        Leadership { term: view.term, leader: view.leader, ready }
+    }
+
+    /// The term to propose in, or why not.
+    pub(crate) fn serving(&self) -> Result<Term, ProposeError> {
+        if *self.ends.borrow_watched() != End::Running {
+            return Err(self.abandoned());
+        }
+        match self.told.get() {
+            Told::Leading(term) => Ok(term),
+            Told::Following => Err(ProposeError::NotLeader { hint: self.view.get().leader }),
+        }
+    }
+
+    /// openraft's view changed.
+    pub(crate) fn see(&self, view: View) {
+        self.view.set(view);
+        self.tell();
+    }
+
+    /// Applies a proposed entry.
+    pub(crate) fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
+        self.before(id);
+        let answer = self.apply.apply(id, payload);
+        self.after(id);
+        answer
+    }
+
+    /// Applies an entry without content for the layer above.
+    pub(crate) fn apply_blank(&self, id: EntryId, membership: Option<Membership>) {
+        self.before(id);
+        if let Some(membership) = membership {
+            self.membership.replace(StoredMembership::new(Some(log_id(id)), membership));
+        }
+        self.apply.applied_blank(id);
+        self.after(id);
+    }
+
+    /// Takes over the state of a snapshot.
+    pub(crate) fn install(&self, at: EntryId, membership: StoredMembership, state: bytes::Bytes) {
+        self.before(at);
+        self.apply.install(at, state);
+        self.membership.replace(membership);
+        self.after(at);
+    }
+
+    /// The state of everything applied.
+    pub(crate) fn snapshot(&self) -> bytes::Bytes {
+        self.apply.snapshot()
+    }
+
+    /// An entry of a later term ends leadership before it is applied, whatever openraft has said so far.
+    fn before(&self, id: EntryId) {
+        if let Told::Leading(term) = self.told.get()
+            && id.term > term
+        {
+            self.told.set(Told::Following);
+            self.apply.following(id.term);
+        }
+    }
+
+    fn after(&self, id: EntryId) {
+        if self.applied.get().is_none_or(|before| before.term != id.term) {
+            self.first_of_term.set(Some(id));
+        }
+        self.applied.set(Some(id));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        match decide(self.told.get(), self.view.get(), self.applied.get()) {
+            News::None => {}
+            News::Leading(term) => {
+                self.told.set(Told::Leading(term));
+                if let Some(ready_at) = self.first_of_term.get() {
+                    self.apply.leading(term, ready_at);
+                }
+            }
+            News::Following(term) => {
+                self.told.set(Told::Following);
+                self.apply.following(term);
+            }
+        }
+    }
+
+    /// An orderly end begins.
+    pub(crate) fn shut_down(&self) {
+        self.end.send_if_modified(|end| {
+            let running = *end == End::Running;
+            if running {
+                *end = End::Shutdown;
+            }
+            running
+        });
+    }
+
+    /// The group ended by itself.
+    pub(crate) fn die(&self, reason: String) {
+        let lane = self.lane;
+        let died = self.end.send_if_modified(|end| {
+            let running = *end == End::Running;
+            if running {
+                *end = End::Died(LaneFatal { lane, reason });
+            }
+            running
+        });
+        if died && let Told::Leading(term) = self.told.replace(Told::Following) {
+            self.apply.following(term);
+        }
+    }
+
+    /// Why a proposal that openraft dropped has no answer.
+    pub(crate) fn abandoned(&self) -> ProposeError {
+        match &*self.ends.borrow_watched() {
+            End::Shutdown => ProposeError::Shutdown,
+            // openraft drops a proposal only when its core is gone; the watcher may not have said so yet.
+            End::Running | End::Died(_) => ProposeError::Fatal,
+        }
+    }
+
+    pub(crate) fn died(&self) -> Option<LaneFatal> {
+        match &*self.ends.borrow_watched() {
+            End::Died(fatal) => Some(fatal.clone()),
+            End::Running | End::Shutdown => None,
+        }
+    }
+
+    /// Resolves when the group dies; never after an orderly shutdown.
+    pub(crate) async fn death(&self) -> LaneFatal {
+        let mut ends = self.ends.clone();
+        loop {
+            if let Some(fatal) = self.died() {
+                return fatal;
+            }
+            if ends.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::model::LogIndex;
+
+    use super::*;
+
+    fn at(term: u64) -> Option<EntryId> {
+        Some(EntryId { term: Term(term), index: LogIndex(9) })
+    }
+
+    fn view(term: u64, leads: bool) -> View {
+        View { term: Term(term), leader: None, leads }
+    }
+
+    #[test]
+    fn a_leader_serves_only_after_an_entry_of_its_own_term() {
+        assert_eq!(decide(Told::Following, view(3, true), at(2)), News::None);
+        assert_eq!(decide(Told::Following, view(3, true), None), News::None);
+        assert_eq!(decide(Told::Following, view(3, true), at(3)), News::Leading(Term(3)));
+        assert_eq!(decide(Told::Following, view(3, false), at(3)), News::None);
+        assert_eq!(decide(Told::Leading(Term(3)), view(3, true), at(3)), News::None);
+    }
+
+    #[test]
+    fn a_later_term_ends_it_however_it_is_seen() {
+        assert_eq!(decide(Told::Leading(Term(3)), view(3, false), at(3)), News::Following(Term(3)));
+        assert_eq!(decide(Told::Leading(Term(3)), view(4, false), at(3)), News::Following(Term(4)));
+        assert_eq!(decide(Told::Leading(Term(3)), view(3, true), at(4)), News::Following(Term(4)));
+        // A view that lags behind does not bring it back.
+        assert_eq!(decide(Told::Following, view(3, true), at(4)), News::None);
+    }
+}

@@ -1,0 +1,228 @@
+//! A proposal on its way through the group, and what comes back.
+//!
+//! Owns: the slot a proposal waits on (one allocation), the count of proposals in flight, the errors and what each
+//! says about the log. Affinity: shard-local.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
+use tidewater_storage::model::{EntryId, NodeId};
+
+use super::leadership::Standing;
+use super::type_config::{Types, WriteResult, entry_id, node_id};
+
+/// What [`super::Apply::apply`] gave for an entry; travels to the local proposer and nowhere else.
+pub struct Answer(pub Box<dyn Any>);
+
+impl Answer {
+    /// An answer without content.
+    #[must_use]
+    pub fn none() -> Self {
+        // A box of a zero-sized type does not allocate.
+        Self(Box::new(()))
+    }
+
+    /// An answer that carries a value.
+    #[must_use]
+    pub fn of<T: 'static>(value: T) -> Self {
+        Self(Box::new(value))
+    }
+
+    /// The value, if it is a `T`.
+    ///
+    /// # Errors
+    /// The answer itself, when it is something else.
+    pub fn take<T: 'static>(self) -> Result<T, Self> {
+        self.0.downcast().map(|value| *value).map_err(Self)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// Why a proposal did not come back with an answer.
+///
+/// After an error whose outcome is not known ([`ProposeError::settled`] is false) a proposer proposes nothing until
+/// everything it has in flight is settled, then goes on from applied state: rule 12 of the log's design.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This replica does not lead, or does not yet serve in its term. Nothing was written.
+    #[error("this replica does not lead the lane; leader: {hint:?}")]
+    NotLeader {
+        /// Who does, if known.
+        hint: Option<NodeId>,
+    },
+    /// It leads, but no quorum has answered for a while. Nothing was written; call
+    /// [`super::Lane::confirm_leadership`] once everything in flight is settled, then propose again.
+    #[error("this leader has not heard from a quorum lately; confirm leadership, then propose again")]
+    Unconfirmed,
+    /// Too many proposals in flight. Nothing was written.
+    #[error("{cap} proposals are in flight on this lane, the most there may be; wait for one")]
+    Full {
+        /// The cap.
+        cap: usize,
+    },
+    /// Leadership changed while it was in flight: the entry may or may not be in the log.
+    #[error("leadership changed while the proposal was in flight, its outcome is unknown; leader: {hint:?}")]
+    Unknown {
+        /// Who leads, if known.
+        hint: Option<NodeId>,
+    },
+    /// The lane was shut down with the proposal in flight, or before.
+    #[error("the lane is shut down; the proposal's outcome is unknown until it starts again")]
+    Shutdown,
+    /// The group died. The node must abort; recovery decides what became of the entry.
+    #[error("the lane's group has died; the proposal's outcome is unknown until recovery")]
+    Fatal,
+}
+
+impl ProposeError {
+    /// Is it certain that nothing was written?
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        match self {
+            Self::NotLeader { .. } | Self::Unconfirmed | Self::Full { .. } => true,
+            Self::Unknown { .. } | Self::Shutdown | Self::Fatal => false,
+        }
+    }
+}
+
+fn hint(forward: &ForwardToLeader<Types>) -> Option<NodeId> {
+    forward.leader_id.map(node_id)
+}
+
+/// What openraft's answer means to a proposer.
+fn outcome(result: WriteResult) -> Result<(EntryId, Answer), ProposeError> {
+    match result {
+        Ok(done) => Ok((entry_id(&done.log_id), done.data)),
+        Err(ClientWriteError::ForwardToLeader(forward)) => match forward.reason {
+            ForwardReason::LeaseExpired => Err(ProposeError::Unconfirmed),
+            ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+                Err(ProposeError::NotLeader { hint: hint(&forward) })
+            }
+        },
+        Err(ClientWriteError::LogEntryDiscarded(forward)) => Err(ProposeError::Unknown { hint: hint(&forward) }),
+        // Refused before it reached the log: the term the proposal was formed in is over.
+        Err(ClientWriteError::PreconditionFailed(_) | ClientWriteError::ChangeMembershipError(_)) => {
+            Err(ProposeError::NotLeader { hint: None })
+        }
+    }
+}
+
+struct Slot<T> {
+    value: RefCell<Option<T>>,
+    abandoned: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
+    in_flight: Rc<Cell<usize>>,
+}
+
+/// openraft's side of a proposal: completes it, or abandons it when dropped.
+pub(crate) struct Responder<T> {
+    slot: Rc<Slot<T>>,
+}
+
+impl<T> Drop for Responder<T> {
+    fn drop(&mut self) {
+        let slot = &self.slot;
+        slot.in_flight.set(slot.in_flight.get() - 1);
+        slot.abandoned.set(true);
+        if let Some(waiter) = slot.waiter.take() {
+            waiter.wake();
+        }
+    }
+}
+
+impl<T: 'static> openraft::raft::responder::Responder<Types, T> for Responder<T> {
+    fn on_complete(self, result: T) {
+        self.slot.value.replace(Some(result));
+    }
+}
+
+/// A proposal in flight. Dropping it changes nothing for the entry.
+pub struct Proposal {
+    state: State,
+}
+
+enum State {
+    Refused(ProposeError),
+    Waiting { slot: Rc<Slot<WriteResult>>, standing: Rc<Standing> },
+}
+
+impl Proposal {
+    /// A proposal that was never sent.
+    pub(crate) fn refused(error: ProposeError) -> Self {
+        Self { state: State::Refused(error) }
+    }
+
+    /// Both sides of a proposal, counted as in flight.
+    pub(crate) fn new(standing: Rc<Standing>) -> (Self, Responder<WriteResult>) {
+        let in_flight = standing.in_flight().clone();
+        in_flight.set(in_flight.get() + 1);
+        let slot = Rc::new(Slot {
+            value: RefCell::new(None),
+            abandoned: Cell::new(false),
+            waiter: RefCell::new(None),
+            in_flight,
+        });
+        (Self { state: State::Waiting { slot: slot.clone(), standing } }, Responder { slot })
+    }
+}
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state {
+            State::Refused(error) => f.debug_tuple("Proposal").field(error).finish(),
+            State::Waiting { .. } => f.write_str("Proposal(in flight)"),
+        }
+    }
+}
+
+impl Future for Proposal {
+    type Output = Result<(EntryId, Answer), ProposeError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &self.state {
+            State::Refused(error) => Poll::Ready(Err(error.clone())),
+            State::Waiting { slot, standing } => {
+                if let Some(result) = slot.value.take() {
+                    return Poll::Ready(outcome(result));
+                }
+                if slot.abandoned.get() {
+                    return Poll::Ready(Err(standing.abandoned()));
+                }
+                slot.waiter.replace(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_give_back_what_they_carry() {
+        assert_eq!(Answer::of(7u64).take::<u64>().expect("a u64"), 7);
+        assert!(Answer::of(7u64).take::<String>().is_err());
+    }
+
+    #[test]
+    fn only_refusals_are_settled() {
+        assert!(ProposeError::NotLeader { hint: None }.settled());
+        assert!(ProposeError::Unconfirmed.settled());
+        assert!(ProposeError::Full { cap: 1 }.settled());
+        assert!(!ProposeError::Unknown { hint: None }.settled());
+        assert!(!ProposeError::Shutdown.settled());
+        assert!(!ProposeError::Fatal.settled());
+    }
+}

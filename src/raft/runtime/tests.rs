@@ -1,0 +1,86 @@
+//! openraft's conformance suite on both machines, and what the suite does not ask.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use openraft_rt::{AsyncRuntime as _, Instant as _, Mpsc as _, MpscReceiver as _, MpscSender as _};
+use tidewater_storage::env::sim::World;
+
+use super::scope::{current, enter, scoped};
+use super::time::ShardInstant;
+use super::{ShardRuntime, mpsc};
+
+thread_local! {
+    static MACHINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Do the suite's runtimes run on the real machine?
+pub(super) fn on_the_machine() -> bool {
+    MACHINE.get()
+}
+
+pub(super) fn run_on_the_machine<T>(future: impl Future<Output = T>) -> T {
+    tidewater_storage::env::real::run(1, |env| scoped(Rc::new(env), future)).expect("executor")
+}
+
+#[test]
+fn openrafts_suite_passes_in_a_simulated_world() {
+    openraft_rt::testing::Suite::<ShardRuntime>::test_all();
+}
+
+#[test]
+fn openrafts_suite_passes_on_the_machine() {
+    MACHINE.set(true);
+    openraft_rt::testing::Suite::<ShardRuntime>::test_all();
+}
+
+#[test]
+fn sleeps_end_on_the_grid_and_a_microsecond_only_gives_way() {
+    let mut runtime = ShardRuntime::new(1);
+    runtime.block_on(async {
+        let start = ShardInstant::now();
+        ShardRuntime::sleep(Duration::from_micros(1)).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        ShardRuntime::sleep(Duration::from_millis(3)).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(20));
+        ShardRuntime::sleep(Duration::from_millis(21)).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(60));
+    });
+}
+
+#[test]
+fn tasks_stay_with_the_node_that_spawned_them() {
+    let world = World::new(1);
+    let (a, b) = (Rc::new(world.env_of(1)), Rc::new(world.env_of(2)));
+    let of = |env: &Rc<tidewater_storage::env::Env>| enter(env, || Rc::as_ptr(&current()));
+    assert_ne!(of(&a), of(&b));
+    enter(&a, || {
+        assert_eq!(of(&b), Rc::as_ptr(&b));
+        assert_eq!(Rc::as_ptr(&current()), Rc::as_ptr(&a));
+    });
+    let task = enter(&a, || ShardRuntime::spawn(async { ShardRuntime::spawn(std::future::pending::<()>()).await }));
+    world.run_for(Duration::from_millis(1));
+    assert_eq!((world.tasks_alive(1), world.tasks_alive(2)), (2, 0));
+    world.kill_node(1);
+    assert!(world.block_on(task).is_err());
+}
+
+#[test]
+fn a_full_queue_is_served_in_order() {
+    let (sender, mut receiver) = mpsc::ShardMpsc::channel::<u32>(1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut first = Box::pin(sender.send(1));
+    let mut second = Box::pin(sender.send(2));
+    let mut third = Box::pin(sender.send(3));
+    assert!(first.as_mut().poll(&mut cx).is_ready());
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    assert!(third.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(receiver.try_recv(), Ok(1));
+    assert!(third.as_mut().poll(&mut cx).is_pending(), "nobody passes");
+    drop(second);
+    assert!(third.as_mut().poll(&mut cx).is_ready(), "who leaves the line lets the next go");
+    assert_eq!(receiver.try_recv(), Ok(3));
+}

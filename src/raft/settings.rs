@@ -1,0 +1,69 @@
+//! openraft's settings, in one place, each with its reason.
+//!
+//! Some of the defaults lose data in this use (a snapshot here is a marker behind our own checkpoint, several
+//! replicas acknowledge before the leader's own flush): a test pins those that correctness depends on.
+
+use std::sync::Arc;
+
+use openraft::{Config, SnapshotPolicy};
+use tidewater_storage::model::LaneId;
+
+/// Proposals in flight on one lane. Below the channel sizes, so that a proposal never waits to be sent.
+pub const PROPOSALS_MAX: usize = 256;
+/// Messages queued at the group's core, of any one kind.
+const CHANNEL: u64 = 1024;
+/// A follower sends no vote before this long without its leader. Milliseconds.
+const ELECTION_MS: (u64, u64) = (1000, 2000);
+const HEARTBEAT_MS: u64 = 250;
+/// A follower that answered within this is spared the next heartbeat. Milliseconds.
+const HEARTBEAT_SPARED_MS: u64 = 200;
+/// A snapshot is one message; its bytes are a lane's state without the data that is in the bucket.
+const SNAPSHOT_MS: u64 = 60_000;
+
+/// The settings of a lane's group.
+pub(crate) fn settings(lane: LaneId) -> Arc<Config> {
+    Arc::new(Config {
+        cluster_name: format!("lane-{lane}"),
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        heartbeat_interval: HEARTBEAT_MS,
+        heartbeat_min_interval: Some(HEARTBEAT_SPARED_MS),
+        install_snapshot_timeout: SNAPSHOT_MS,
+        // Only our checkpoint builds a marker, and only our purge purges: with the default of 1000 every built
+        // snapshot would purge by itself, whatever the policy says.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        // By default a restarted leader leads again in the same term, without an entry of its own; an entry that
+        // followers acknowledged before its own flush could then be replaced.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        enable_pre_vote: Some(true),
+        // Ticks cost a wake-up each; the watcher turns them on when there is more than one voter.
+        enable_tick: false,
+        api_channel_size: Some(CHANNEL),
+        notification_channel_size: Some(CHANNEL),
+        state_machine_channel_size: Some(CHANNEL),
+        api_batch_capacity: PROPOSALS_MAX as u64,
+        max_append_entries: Some(PROPOSALS_MAX as u64),
+        // Six rings of this many slots are allocated per group and walked through; the statistics are not built in.
+        log_stage_capacity: Some(4),
+        ..Config::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_correctness_depends_on_is_set() {
+        let config = Config::clone(&settings(LaneId(3))).validate().expect("openraft accepts it");
+        assert_eq!(config.enable_leader_restore, Some(false));
+        assert_eq!(config.allow_log_reversion, Some(false));
+        assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);
+        assert_eq!(config.max_in_snapshot_log_to_keep, u64::MAX);
+        assert_eq!(config.log_stage_capacity, Some(4));
+        assert!(config.api_channel_size.is_some_and(|size| size > PROPOSALS_MAX as u64 * 2));
+    }
+}
