@@ -16,6 +16,7 @@ use tidewater_storage::env::Env;
 
 use crate::config::node::NodeConfig;
 use crate::controller::client::ControllerHandle;
+use crate::group::GroupRouter;
 use crate::net::listen::Accepted;
 use crate::net::placement::Seat;
 use crate::partition::router::Router;
@@ -47,6 +48,8 @@ pub struct Broker {
     pub router: Router,
     /// The way to the controller, and the cluster's image.
     pub controller: ControllerHandle,
+    /// The way to the group coordinators.
+    pub groups: GroupRouter,
     /// This process's settings.
     pub config: Arc<NodeConfig>,
     /// What is counted.

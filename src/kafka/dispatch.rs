@@ -101,6 +101,15 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         ApiKey::Fetch => by_hand!(ctx, body, fetch),
         ApiKey::ListOffsets => generated!(ctx, body, list_offsets, ListOffsetsRequest),
         ApiKey::Metadata => generated!(ctx, body, metadata, MetadataRequest),
+        ApiKey::OffsetCommit => generated!(ctx, body, offset_commit, OffsetCommitRequest),
+        ApiKey::OffsetFetch => generated!(ctx, body, offset_fetch, OffsetFetchRequest),
+        ApiKey::FindCoordinator => generated!(ctx, body, find_coordinator, FindCoordinatorRequest),
+        ApiKey::JoinGroup => generated!(ctx, body, join_group, JoinGroupRequest),
+        ApiKey::Heartbeat => generated!(ctx, body, heartbeat, HeartbeatRequest),
+        ApiKey::LeaveGroup => generated!(ctx, body, leave_group, LeaveGroupRequest),
+        ApiKey::SyncGroup => generated!(ctx, body, sync_group, SyncGroupRequest),
+        ApiKey::DescribeGroups => generated!(ctx, body, describe_groups, DescribeGroupsRequest),
+        ApiKey::ListGroups => generated!(ctx, body, list_groups, ListGroupsRequest),
         ApiKey::ApiVersions => generated!(ctx, body, api_versions, ApiVersionsRequest),
         ApiKey::CreateTopics => generated!(ctx, body, create_topics, CreateTopicsRequest),
         ApiKey::DeleteTopics => generated!(ctx, body, delete_topics, DeleteTopicsRequest),
@@ -110,9 +119,11 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         ApiKey::AlterConfigs => generated!(ctx, body, alter_configs, AlterConfigsRequest),
         ApiKey::DescribeLogDirs => generated!(ctx, body, describe_log_dirs, DescribeLogDirsRequest),
         ApiKey::CreatePartitions => generated!(ctx, body, create_partitions, CreatePartitionsRequest),
+        ApiKey::DeleteGroups => generated!(ctx, body, delete_groups, DeleteGroupsRequest),
         ApiKey::IncrementalAlterConfigs => {
             generated!(ctx, body, incremental_alter_configs, IncrementalAlterConfigsRequest)
         }
+        ApiKey::OffsetDelete => generated!(ctx, body, offset_delete, OffsetDeleteRequest),
         ApiKey::DescribeCluster => generated!(ctx, body, describe_cluster, DescribeClusterRequest),
         ApiKey::DescribeTopicPartitions => {
             generated!(ctx, body, describe_topic_partitions, DescribeTopicPartitionsRequest)

@@ -6,15 +6,16 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidewater_storage::env::Env;
 use tracing::{debug, info, warn};
 
 use super::budget::Budget;
 use super::connection::{CloseReason, Connection, Handle, Kill};
 use super::dispatch::Dispatch;
-use super::limits::{CONNECTIONS_MAX, IDLE_MAX, REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX};
+use super::limits::{CONNECTIONS_MAX, IDLE_MAX, REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX, STOP_GRACE};
 use super::metrics::add;
 use super::{Arrival, Broker};
-use crate::net::listen::{Bound, Listener};
+use crate::net::listen::Listener;
 use crate::net::placement::Placement;
 use crate::shard::mesh::{Inbox, Mesh};
 
@@ -70,14 +71,13 @@ pub fn serve(broker: Rc<Broker>, inbox: Inbox<Arrival>) -> Server {
 
 /// Accepts on the calling shard and hands each connection to the shard with the fewest. Runs until the task is
 /// cancelled or every shard has stopped.
-pub async fn accept(broker: Rc<Broker>, bound: Bound, placement: Placement, mesh: Mesh<Arrival>) {
-    let listener: Listener = bound.into_listener();
+pub async fn accept(env: Env, listener: Listener, mesh: Mesh<Arrival>, placement: Placement) {
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n) if it says so");
-                broker.env.tasks.sleep(ACCEPT_PAUSE).await;
+                env.tasks.sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -100,16 +100,16 @@ impl Server {
         self.inner.open.borrow().len()
     }
 
-    /// Takes no more connections, lets the open ones answer what they have begun, and closes them; after `grace` it
-    /// closes them as they are.
-    pub async fn stop(&self, grace: Duration) {
+    /// Takes no more connections, lets the open ones answer what they have begun, and closes them; after
+    /// [`STOP_GRACE`] it closes them as they are.
+    pub async fn stop(&self) {
         self.inner.stopping.set(true);
         for handle in self.handles() {
             handle.stop();
         }
         let env = &self.inner.broker.env;
         let start = env.clock.now();
-        while self.connections() > 0 && env.clock.now().since(start) < grace {
+        while self.connections() > 0 && env.clock.now().since(start) < STOP_GRACE {
             env.tasks.sleep(STOP_POLL).await;
         }
         for handle in self.handles() {

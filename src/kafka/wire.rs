@@ -3,6 +3,7 @@
 //! Everything here is a pure function over bytes from outside: lengths are checked against what remains before anything
 //! is allocated, nothing indexes, nothing panics. Shard-local by use, free of I/O.
 
+pub mod fetch;
 pub mod frame;
 pub mod guard;
 pub mod header;
@@ -10,7 +11,6 @@ pub mod produce;
 pub mod reader;
 pub mod response;
 pub mod schema;
-pub mod fetch;
 pub mod writer;
 
 #[cfg(test)]

@@ -67,7 +67,8 @@ mod tests {
     fn placements() {
         let image = image(&[("orders", 2)]);
         let ask = |brokers: &[i32]| {
-            let assignments = brokers.iter().map(|b| CreatePartitionsAssignment::default().with_broker_ids(vec![(*b).into()]));
+            let assignments =
+                brokers.iter().map(|b| CreatePartitionsAssignment::default().with_broker_ids(vec![(*b).into()]));
             let topic = CreatePartitionsTopic::default().with_name(topic_name("orders")).with_count(4);
             check(&image, &topic.with_assignments(Some(assignments.collect())))
         };

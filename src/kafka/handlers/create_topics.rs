@@ -110,9 +110,8 @@ mod tests {
     fn numbers_and_assignments() {
         assert_eq!(spec(&asked(), false, false).expect("holds").partitions, None);
         assert_eq!(spec(&asked().with_num_partitions(3), false, false).expect("holds").partitions, Some(3));
-        let one = |index| {
-            CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![1.into()])
-        };
+        let one =
+            |index| CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![1.into()]);
         let placed = asked().with_assignments(vec![one(0), one(1)]);
         let held = spec(&placed, false, false).expect("holds");
         assert_eq!((held.partitions, held.assignments.len()), (Some(2), 2));

@@ -18,7 +18,7 @@ pub async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> Dele
         let image = &image;
         async move {
             let trimmed = topic.partitions.iter().map(|asked| async {
-                let place = name.partition(image, asked.partition_index).map(|(_, partition)| Place::from(partition));
+                let place = name.partition(image, asked.partition_index).map(|(_, partition)| partition.place());
                 let done = match place {
                     Ok(place) => trim(ctx, place, asked.offset).await,
                     Err(error) => Err(error),

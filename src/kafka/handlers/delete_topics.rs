@@ -25,7 +25,8 @@ pub async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> Delet
             None => ctx.broker.controller.delete_topic_by_id(TopicId(topic.topic_id)).await.map(Some),
         };
         let found = done.as_ref().ok().and_then(Option::as_ref).map(|name| topic_name(name.as_str()));
-        answer(ctx.version, DeleteTopicState { name: topic.name.clone().or(found), ..topic }, done.err().as_ref())
+        let named = topic.name.clone().or(found);
+        answer(ctx.version, topic.with_name(named), done.err().as_ref())
     });
     DeleteTopicsResponse::default().with_responses(join_all(deleted).await)
 }

@@ -25,9 +25,7 @@ fn answer(image: &ClusterImage, endpoint_type: i8) -> DescribeClusterResponse {
         _ => Some((ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, "there is no such kind of listener")),
     };
     if let Some((error, why)) = refused {
-        return DescribeClusterResponse::default()
-            .with_error_code(error.number())
-            .with_error_message(message(&why));
+        return DescribeClusterResponse::default().with_error_code(error.number()).with_error_message(message(&why));
     }
     let broker = DescribeClusterBroker::default()
         .with_broker_id(image.broker.id.0.into())

@@ -62,7 +62,8 @@ pub struct Described {
 /// Answers from the image and the process's settings.
 pub async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let image = ctx.image();
-    let results = request.resources.iter().map(|resource| describe(ctx.version, &image, &ctx.broker.config, resource, &request));
+    let results =
+        request.resources.iter().map(|resource| describe(ctx.version, &image, &ctx.broker.config, resource, &request));
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
@@ -195,14 +196,14 @@ mod tests {
         let image = image(&[("orders", 1)]);
         let config = crate::config::node::RawConfig::default().resolve().expect("defaults hold");
         for version in 1..=4 {
-            let request = DescribeConfigsRequest::default()
-                .with_include_synonyms(true)
-                .with_include_documentation(version >= 3);
+            let request =
+                DescribeConfigsRequest::default().with_include_synonyms(true).with_include_documentation(version >= 3);
             let ask = |kind, name: &str| {
                 let asked = DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name));
                 describe(version, &image, &config, &asked.with_configuration_keys(None), &request)
             };
-            let results = vec![ask(TOPIC, "orders"), ask(BROKER, "1"), ask(TOPIC, "nope"), ask(BROKER, "2"), ask(8, "1")];
+            let results =
+                vec![ask(TOPIC, "orders"), ask(BROKER, "1"), ask(TOPIC, "nope"), ask(BROKER, "2"), ask(8, "1")];
             let codes: Vec<_> = results.iter().map(|r| r.error_code).collect();
             assert_eq!(codes, [0, 0, 3, 42, 42]);
             assert!(!results[0].configs.is_empty() && !results[1].configs.is_empty());

@@ -6,7 +6,7 @@ use kafka_protocol::messages::describe_log_dirs_response::{
 };
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
-use crate::controller::image::ClusterImage;
+use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::kafka::RequestContext;
 use crate::kafka::words::{text, topic_name};
 use crate::partition::message::{PartitionStatus, Place};
@@ -37,13 +37,14 @@ fn asked(image: &ClusterImage, request: DescribeLogDirsRequest) -> Vec<(String, 
         None => image
             .topics
             .values()
-            .map(|t| (t.name.as_str().to_owned(), t.partitions.iter().map(Place::from).collect()))
+            .map(|t| (t.name.as_str().to_owned(), t.partitions.iter().map(PartitionImage::place).collect()))
             .collect(),
         Some(topics) => topics
             .into_iter()
             .filter_map(|asked| {
                 let topic = image.topic(asked.topic.as_str())?;
-                let places = asked.partitions.into_iter().filter_map(|index| topic.partition(index)).map(Place::from);
+                let places =
+                    asked.partitions.into_iter().filter_map(|index| topic.partition(index)).map(PartitionImage::place);
                 Some((asked.topic.as_str().to_owned(), places.collect()))
             })
             .collect(),

@@ -67,7 +67,12 @@ fn missing(name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default().with_error_code(error.number()).with_name(Some(topic_name(name)))
 }
 
-fn found(image: &ClusterImage, topic: &Arc<TopicImage>, start: usize, end: usize) -> DescribeTopicPartitionsResponseTopic {
+fn found(
+    image: &ClusterImage,
+    topic: &Arc<TopicImage>,
+    start: usize,
+    end: usize,
+) -> DescribeTopicPartitionsResponseTopic {
     let here = || vec![image.broker.id.0.into()];
     let partitions = topic.partitions.get(start..end).unwrap_or_default().iter().map(|partition| {
         DescribeTopicPartitionsResponsePartition::default()

@@ -113,7 +113,7 @@ fn plan(image: &ClusterImage, version: i16, request: &FetchRequest) -> Plan {
                 epoch_holds(partition.current_leader_epoch, found.leader_epoch)?;
                 let from = Offset::from_wire(partition.fetch_offset).ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
                 let max_bytes = usize::try_from(partition.partition_max_bytes).unwrap_or(0);
-                Ok(ReadPart { place: Place::from(found), from, max_bytes, isolation })
+                Ok(ReadPart { place: found.place(), from, max_bytes, isolation })
             });
             wants.push(Want { index: partition.partition, refused: part.as_ref().err().copied() });
             plan.parts.extend(part);

@@ -31,6 +31,7 @@ pub fn image(topics: &[(&str, i32)]) -> ClusterImage {
     });
     let topics: Vec<_> = made.collect();
     ClusterImage {
+        cluster: Uuid::nil(),
         cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".into(),
         cluster_name: "tidewater".into(),
         broker: BrokerImage { id: NodeId(1), host: "127.0.0.1".into(), port: 9092 },

@@ -41,7 +41,8 @@ pub(super) fn of_topics(resource_type: i8) -> Result<(), TopicError> {
     match resource_type {
         TOPIC => Ok(()),
         BROKER => {
-            let why = "broker settings come from the command line, the environment or the config file; restart with others";
+            let why =
+                "broker settings come from the command line, the environment or the config file; restart with others";
             Err(TopicError::InvalidConfig(why.into()))
         }
         other => Err(TopicError::InvalidRequest(format!("resource type {other} has no settings here"))),
@@ -76,14 +77,14 @@ mod tests {
     use crate::kafka::words::text;
 
     fn change(name: &str, operation: i8, value: Option<&str>) -> AlterableConfig {
-        AlterableConfig::default()
-            .with_name(text(name))
-            .with_config_operation(operation)
-            .with_value(value.map(text))
+        AlterableConfig::default().with_name(text(name)).with_config_operation(operation).with_value(value.map(text))
     }
 
     fn topic(configs: Vec<AlterableConfig>) -> AlterConfigsResource {
-        AlterConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text("orders")).with_configs(configs)
+        AlterConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(text("orders"))
+            .with_configs(configs)
     }
 
     #[test]

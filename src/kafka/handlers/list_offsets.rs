@@ -46,7 +46,7 @@ fn plan(
 ) -> Result<(Place, OffsetSpec), ErrorCode> {
     let (_, partition) = topic.partition(image, asked.partition_index)?;
     epoch_holds(asked.current_leader_epoch, partition.leader_epoch)?;
-    Ok((Place::from(partition), spec(asked.timestamp, version, committed)?))
+    Ok((partition.place(), spec(asked.timestamp, version, committed)?))
 }
 
 /// What a timestamp means; the special ones came with later versions (KIP-79, 734, 405, 1005).

@@ -178,7 +178,8 @@ mod tests {
     fn known_unknown_and_illegal_topics() {
         let image = image(&[("orders", 2), ("users", 1)]);
         let id = image.topic("users").expect("there").id.0;
-        let topics = vec![name("orders"), TopicRef::Id(id), name("nope"), name("b/d"), TopicRef::Id(Uuid::from_u128(9))];
+        let topics =
+            vec![name("orders"), TopicRef::Id(id), name("nope"), name("b/d"), TopicRef::Id(Uuid::from_u128(9))];
         let answer = answer(&image, &Asked::Some(topics), |_| None);
         let errors: Vec<_> = answer.topics.iter().map(|t| t.error_code).collect();
         assert_eq!(errors, [0, 0, 3, 17, 100]);

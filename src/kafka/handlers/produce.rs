@@ -12,7 +12,7 @@ use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, decode, encode_response};
-use crate::partition::message::{CheckedBatch, Origin, Place, ProduceDone, ProduceError, ProducePart};
+use crate::partition::message::{CheckedBatch, Origin, ProduceDone, ProduceError, ProducePart};
 
 /// First version whose clients know zstd (KIP-110).
 const ZSTD_FROM: i16 = 7;
@@ -65,7 +65,7 @@ fn plan(image: &ClusterImage, version: i16, request: ProduceRequest) -> Plan {
             let checked = whole.clone().and_then(|()| {
                 let (found, place) = topic.topic.partition(image, index).map_err(Refusal::code)?;
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
-                Ok(ProducePart { place: Place::from(place), batch, origin: Origin::Client })
+                Ok(ProducePart { place: place.place(), batch, origin: Origin::Client })
             });
             match checked {
                 Ok(part) => {

@@ -54,7 +54,8 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn shape(&mut self, shape: &Shape) -> Result<(), Malformed> {
-        for field in shape.fields.iter().filter(|f| f.is_in(self.version)) {
+        let version = self.version;
+        for field in shape.fields.iter().filter(|f| f.is_in(version)) {
             self.kind(&field.kind)?;
         }
         if self.flexible { self.tags(shape) } else { Ok(()) }

@@ -21,7 +21,11 @@ pub fn put_list_len(out: &mut BytesMut, compact: bool, len: usize) {
 pub fn put_text(out: &mut BytesMut, compact: bool, text: &str) {
     let bytes = text.as_bytes();
     let bytes = bytes.get(..i16::MAX as usize).unwrap_or(bytes);
-    if compact { put_uvarint(out, bytes.len() as u32 + 1) } else { out.put_i16(bytes.len() as i16) }
+    if compact {
+        put_uvarint(out, bytes.len() as u32 + 1)
+    } else {
+        out.put_i16(bytes.len() as i16)
+    }
     out.put_slice(bytes);
 }
 
