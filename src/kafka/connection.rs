@@ -241,7 +241,10 @@ impl<S: Service + 'static> Connection<S> {
                 self.handle.working.set(!self.in_flight.is_empty());
                 let starved = self.in_flight.is_empty() && self.next.is_none() && self.frames.is_mid_frame();
                 self.handle.half_way.set(starved || !self.outbox.is_empty());
-                *self.handle.waker.borrow_mut() = Some(cx.waker().clone());
+                let mut waker = self.handle.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|held| held.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
                 Poll::Pending
             }
         }

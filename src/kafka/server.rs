@@ -72,6 +72,7 @@ pub fn serve(broker: Rc<Broker>, inbox: Inbox<Arrival>) -> Server {
 /// Accepts on the calling shard and hands each connection to the shard with the fewest. Runs until the task is
 /// cancelled or every shard has stopped.
 pub async fn accept(env: Env, listener: Listener, mesh: Mesh<Arrival>, placement: Placement) {
+    let mut told_full = false;
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -82,10 +83,13 @@ pub async fn accept(env: Env, listener: Listener, mesh: Mesh<Arrival>, placement
             }
         };
         let Some((shard, seat)) = placement.seat(CONNECTIONS_MAX) else {
-            warn!(max = CONNECTIONS_MAX, "too many connections; closing a new one");
+            if !std::mem::replace(&mut told_full, true) {
+                warn!(max = CONNECTIONS_MAX, "too many connections; new ones are closed until others go");
+            }
             drop(accepted.into_stream());
             continue;
         };
+        told_full = false;
         if mesh.send(shard, Arrival { accepted, seat }).await.is_err() {
             info!("shards have stopped; no longer accepting");
             return;

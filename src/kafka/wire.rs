@@ -14,4 +14,6 @@ pub mod schema;
 pub mod writer;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
