@@ -9,9 +9,13 @@
 //! `follow_from` never fall; T3 local bytes go only after `bundled` is applied; T4 an object goes only after a
 //! published manifest forgot it, and a grace; T5 a taken key is adopted or stops the lane, never overwritten.
 
+pub mod archive;
+pub mod bucket;
 pub mod error;
+pub mod fetch;
 pub mod format;
 pub mod keys;
 pub mod manifest;
 pub mod metrics;
+pub mod retention;
 pub mod store;

@@ -100,7 +100,11 @@ mod tests {
 
     fn waits(index: i32, bytes: u64, since: u64, lag: u64) -> Pending {
         Pending {
-            partition: PartitionId { topic: TopicId::default(), index: PartitionIndex(index), incarnation: Incarnation(0) },
+            partition: PartitionId {
+                topic: TopicId::default(),
+                index: PartitionIndex(index),
+                incarnation: Incarnation(0),
+            },
             offsets: OffsetRange::new(Offset::ZERO, Offset::new(bytes)),
             bytes,
             since: at(since),

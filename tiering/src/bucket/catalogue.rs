@@ -1,41 +1,16 @@
-//! The catalogue: which topics and lanes an epoch of a cluster has, so that a reader who knows nothing but the root finds
-//! everything.
+//! Changes to the catalogue: what somebody is about to rely on, merged into what is there.
 //!
-//! Owns: its content, its JSON form, merging into it. Does not own: reading and writing the object (`bucket`).
-//! Pure; *message*. A lane is in the catalogue before its first bundle is written, a topic before its first row.
+//! Owns: that merge. Does not own: the catalogue's content and form (`manifest::Catalogue`), reading and writing the
+//! object (`bucket`). Pure; *message*. A lane is in the catalogue before its first bundle is written, a topic before its
+//! first row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{LaneId, TopicId, TopicName};
+use tidewater_storage::model::{LaneId, TimestampMs, TopicId};
 
-/// Version of the JSON form.
-pub const FORMAT: u32 = 1;
+use crate::manifest::{Catalogue, CatalogueTopic};
 
-/// A topic as the catalogue tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CatalogueTopic {
-    /// Its name.
-    pub name: TopicName,
-    /// How many partitions.
-    pub partitions: u32,
-    /// Its settings that differ from the defaults.
-    #[serde(default)]
-    pub configs: BTreeMap<String, String>,
-}
-
-/// All topics and lanes of one epoch. *Message*.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Catalogue {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// By id.
-    pub topics: BTreeMap<TopicId, CatalogueTopic>,
-    /// Every lane that ever wrote a bundle.
-    pub lanes: BTreeSet<LaneId>,
-}
-
-/// What somebody is about to rely on, or what went away. *Message*.
+/// What is to be true of the catalogue. *Message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CatalogueChange {
     /// Topics to be there, as given.
@@ -46,52 +21,57 @@ pub struct CatalogueChange {
     pub forgotten: BTreeSet<TopicId>,
 }
 
-impl Catalogue {
-    /// An empty one.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { format: FORMAT, ..Self::default() }
-    }
-
+impl CatalogueChange {
     /// Does the catalogue already say all that?
     #[must_use]
-    pub fn says(&self, change: &CatalogueChange) -> bool {
-        change.lanes.is_subset(&self.lanes)
-            && change.topics.iter().all(|(id, topic)| self.topics.get(id) == Some(topic))
-            && !change.forgotten.iter().any(|id| self.topics.contains_key(id))
+    pub fn is_in(&self, catalogue: &Catalogue) -> bool {
+        let topic = |id: &TopicId| catalogue.topics.iter().find(|topic| topic.id == *id);
+        self.lanes.iter().all(|lane| catalogue.lanes.contains(lane))
+            && self.topics.iter().all(|(id, wanted)| topic(id) == Some(wanted))
+            && !self.forgotten.iter().any(|id| topic(id).is_some())
     }
 
-    /// Takes a change in. Lanes are never removed.
-    pub fn merge(&mut self, change: &CatalogueChange) {
-        self.lanes.extend(&change.lanes);
-        self.topics.extend(change.topics.clone());
-        self.topics.retain(|id, _| !change.forgotten.contains(id));
+    /// Takes the change in: lanes are never removed, topics sorted by id.
+    pub fn merge_into(&self, catalogue: &mut Catalogue, now: TimestampMs) {
+        let gone = |id: &TopicId| self.forgotten.contains(id) || self.topics.contains_key(id);
+        catalogue.topics.retain(|topic| !gone(&topic.id));
+        catalogue.topics.extend(self.topics.values().cloned());
+        catalogue.topics.sort_by_key(|topic| topic.id);
+        let lanes: BTreeSet<LaneId> = catalogue.lanes.iter().chain(&self.lanes).copied().collect();
+        catalogue.lanes = lanes.into_iter().collect();
+        catalogue.revision = catalogue.revision.saturating_add(1);
+        catalogue.written = now;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tidewater_storage::model::TopicName;
+
     use super::*;
+    use crate::keys::{ClusterId, Home, LineageEpoch};
 
     #[test]
-    fn merging_makes_it_say_so_and_json_keeps_it() {
+    fn merging_makes_it_true() {
         let topic = CatalogueTopic {
+            id: TopicId::default(),
             name: TopicName::new("orders").expect("legal"),
-            partitions: 3,
             configs: BTreeMap::from([("retention.ms".into(), "-1".into())]),
+            partitions: Vec::new(),
         };
         let change = CatalogueChange {
             topics: BTreeMap::from([(TopicId::default(), topic)]),
             lanes: BTreeSet::from([LaneId(1)]),
             forgotten: BTreeSet::new(),
         };
-        let mut catalogue = Catalogue::new();
-        assert!(!catalogue.says(&change));
-        catalogue.merge(&change);
-        assert!(catalogue.says(&change));
-        let json = serde_json::to_vec(&catalogue).expect("encodes");
-        assert_eq!(serde_json::from_slice::<Catalogue>(&json).expect("decodes"), catalogue);
-        catalogue.merge(&CatalogueChange { forgotten: BTreeSet::from([TopicId::default()]), ..Default::default() });
-        assert!(catalogue.topics.is_empty() && catalogue.lanes.contains(&LaneId(1)));
+        let home = Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST };
+        let mut catalogue = Catalogue::new(home, TimestampMs(1));
+        assert!(!change.is_in(&catalogue));
+        change.merge_into(&mut catalogue, TimestampMs(2));
+        assert!(change.is_in(&catalogue));
+        assert_eq!((catalogue.revision, catalogue.written), (1, TimestampMs(2)));
+        let forget = CatalogueChange { forgotten: BTreeSet::from([TopicId::default()]), ..Default::default() };
+        forget.merge_into(&mut catalogue, TimestampMs(3));
+        assert!(forget.is_in(&catalogue) && catalogue.topics.is_empty() && catalogue.lanes == [LaneId(1)]);
     }
 }

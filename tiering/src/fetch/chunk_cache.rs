@@ -24,7 +24,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tidewater_storage::env::{Env, OpenMode};
 
-use crate::store::ObjectKey;
+use crate::keys::{ObjectKey, ObjectName};
 
 /// Files are written in blocks of this size (O_DIRECT).
 const BLOCK: u64 = 4096;
@@ -38,7 +38,7 @@ const NAME_BYTES_MAX: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkId {
     /// Where it lies.
-    pub object: ObjectKey,
+    pub object: ObjectName,
     /// Which bytes of it.
     pub bytes: Range<u64>,
 }
@@ -58,7 +58,8 @@ impl ChunkId {
 
     /// `<key with ~ for />@<first byte>-<bytes>.chunk`; `None` when that is longer than a file name may be.
     fn file_name(&self) -> Option<String> {
-        let name = format!("{}@{}-{}{SUFFIX}", self.object.as_str().replace('/', "~"), self.bytes.start, self.len());
+        let name =
+            format!("{}@{}-{}{SUFFIX}", self.object.key().as_str().replace('/', "~"), self.bytes.start, self.len());
         (name.len() <= NAME_BYTES_MAX).then_some(name)
     }
 
@@ -66,7 +67,7 @@ impl ChunkId {
         let (object, place) = name.strip_suffix(SUFFIX)?.rsplit_once('@')?;
         let (start, len) = place.split_once('-')?;
         let (start, len) = (start.parse::<u64>().ok()?, len.parse::<u64>().ok()?);
-        let object = ObjectKey::new(object.replace('~', "/")).ok()?;
+        let object = ObjectName::parse(&ObjectKey::new(&object.replace('~', "/")).ok()?)?;
         Some(Self { object, bytes: start..start.checked_add(len)? })
     }
 
@@ -207,7 +208,7 @@ impl ChunkCache {
         let name = id.file_name().ok_or(io::ErrorKind::NotFound)?;
         let file = self.inner.env.disk.open(&self.inner.path(&name), OpenMode::Read).await?;
         let bytes = file.read_at(at, len).await;
-        file.close().await;
+        file.close().await?;
         bytes
     }
 
@@ -239,7 +240,13 @@ impl ChunkCache {
 
     async fn write_file(&self, id: &ChunkId, bytes: &Bytes) -> io::Result<()> {
         let name = id.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let file = self.inner.env.disk.open(&self.inner.path(&name), OpenMode::ReadWrite).await?;
+        let path = self.inner.path(&name);
+        let file = match self.inner.env.disk.open(&path, OpenMode::CreateNew).await {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.inner.env.disk.open(&path, OpenMode::ReadWrite).await?
+            }
+            other => other?,
+        };
         let padded = bytes.len().next_multiple_of(BLOCK as usize);
         let mut buf = file.alloc(padded);
         let wrote = match buf.get_mut(..bytes.len()) {
@@ -249,7 +256,7 @@ impl ChunkCache {
             }
             None => Err(io::ErrorKind::OutOfMemory.into()),
         };
-        file.close().await;
+        file.close().await?;
         if wrote? == padded { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 

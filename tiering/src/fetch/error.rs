@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId};
 
-use crate::store::{ObjectKey, StoreError};
+use crate::keys::ObjectName;
+use crate::store::StoreError;
 
 /// A failed read below the local start. Every variant says what the caller can do; see [`RemoteError::retryable`].
 /// *Message*.
@@ -15,7 +16,7 @@ pub enum RemoteError {
     #[error("bucket did not give {object}: {reason}; the read may be repeated")]
     Unavailable {
         /// What was asked for.
-        object: ObjectKey,
+        object: ObjectName,
         /// What the store said.
         reason: String,
     },
@@ -61,7 +62,7 @@ pub enum RemoteError {
         /// Whose.
         partition: PartitionId,
         /// The key.
-        object: ObjectKey,
+        object: ObjectName,
     },
     /// Bytes that do not match their sums, also when read again.
     #[error("object {object} bytes {bytes:?}, offsets {offsets} of {partition}, do not match their checksum")]
@@ -71,7 +72,7 @@ pub enum RemoteError {
         /// Which offsets are unreadable.
         offsets: OffsetRange,
         /// The key.
-        object: ObjectKey,
+        object: ObjectName,
         /// Where in it.
         bytes: Range<u64>,
     },
@@ -79,7 +80,7 @@ pub enum RemoteError {
     #[error("metadata of object {object} is unreadable: {reason}")]
     BadIndex {
         /// The key.
-        object: ObjectKey,
+        object: ObjectName,
         /// What the decoder said.
         reason: String,
     },
@@ -87,7 +88,7 @@ pub enum RemoteError {
     #[error("bucket refuses {object}: {reason}")]
     Denied {
         /// The key.
-        object: ObjectKey,
+        object: ObjectName,
         /// What the store said.
         reason: String,
     },
@@ -102,13 +103,18 @@ impl RemoteError {
 
     /// What a store's answer for `object` means to a reader of `partition`.
     #[must_use]
-    pub fn of_store(partition: PartitionId, object: &ObjectKey, error: &StoreError) -> Self {
-        let (object, reason) = (object.clone(), error.to_string());
+    pub fn of_store(partition: PartitionId, object: ObjectName, error: &StoreError) -> Self {
+        let reason = error.to_string();
         match error {
             StoreError::NotFound { .. } => Self::Missing { partition, object },
-            StoreError::Denied { .. } => Self::Denied { object, reason },
-            StoreError::Corrupt { .. } => Self::BadIndex { object, reason },
-            _ => Self::Unavailable { object, reason },
+            StoreError::Denied { .. } | StoreError::Refused { .. } => Self::Denied { object, reason },
+            StoreError::Range { .. } => Self::BadIndex { object, reason },
+            StoreError::Taken { .. }
+            | StoreError::Unavailable { .. }
+            | StoreError::Torn { .. }
+            | StoreError::Source { .. }
+            | StoreError::NoSpace { .. }
+            | StoreError::Closed => Self::Unavailable { object, reason },
         }
     }
 }

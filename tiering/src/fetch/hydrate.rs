@@ -134,7 +134,7 @@ impl Inner {
     async fn run(self: Rc<Self>, id: ChunkId, budget: Budget, answer: oneshot::Sender<Arrived>) {
         let Ok(_memory) = budget.free.acquire_many(budget.permits(&id)).await else { return };
         let space = self.cache.as_ref().and_then(|cache| cache.reserve(&id));
-        let got = self.store.get(&id.object, Some(id.bytes.clone())).await;
+        let got = self.store.get(&id.object.key(), Some(id.bytes.clone())).await;
         match got {
             Ok(got) => {
                 answer.send(Ok(got.body.clone())).ok();

@@ -1,0 +1,221 @@
+//! Retention, topic deletion, and the way of objects out of the bucket: forgotten → published → grace → deleted.
+//!
+//! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local.
+
+use std::collections::BTreeMap;
+
+use tidewater_storage::model::{Offset, PartitionId};
+
+use super::{Inner, LaneHost, StepError};
+use crate::fetch::locate::{Step, unfold};
+use crate::keys::{ObjectKey, ObjectKind, ObjectName};
+use crate::manifest::{Command, Deleted, PartitionManifest, Row, SpillPage, SpillRow, Trimmed, Unfolded, plan_spill};
+use crate::retention::{self, Extent};
+use crate::store::PutMode;
+
+/// Objects deleted in one step: one request to stores that take a thousand.
+const DELETE_BATCH: usize = 1000;
+/// Pages opened to look at single rows of the oldest; each is one level down.
+const LEVELS_MAX: usize = 8;
+
+fn extent(row: &Row) -> Extent {
+    Extent { offsets: row.offsets, bytes: row.bytes, max_timestamp: row.max_timestamp }
+}
+
+fn page_extent(page: &SpillRow) -> Extent {
+    Extent { offsets: page.offsets, bytes: page.bytes, max_timestamp: page.max_timestamp }
+}
+
+impl<H: LaneHost> Inner<H> {
+    /// Moves log starts as `retention.ms` and `retention.bytes` ask.
+    pub(super) async fn retain(&self) -> Result<bool, StepError> {
+        let mut moved = false;
+        for partition in self.host.partitions() {
+            let Some(facts) = self.host.topic(partition) else { continue };
+            if facts.retention.retention_ms.is_none() && facts.retention.retention_bytes.is_none() {
+                continue;
+            }
+            let Some(extents) = self.extents(partition).await? else { continue };
+            let seen = self.host.with_partition(partition, |m| (m.log_start, m.archived_end));
+            let Some((log_start, archived_end)) = seen else { continue };
+            let tail = self.host.bytes_after(partition, archived_end);
+            if let Some((to, cause)) = retention::plan(&extents, tail, log_start, self.now(), facts.retention) {
+                tracing::info!(%partition, %to, ?cause, "log start moves");
+                self.trim_to(partition, to).await?;
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// What the partition has in the bucket, the oldest page opened down to its rows so that it can go row by row.
+    async fn extents(&self, partition: PartitionId) -> Result<Option<Vec<Extent>>, StepError> {
+        let seen = self.host.with_partition(partition, |m| (m.spilled.clone(), m.rows.iter().map(extent).collect()));
+        let Some((spilled, rows)): Option<(Vec<SpillRow>, Vec<Extent>)> = seen else { return Ok(None) };
+        let mut steps: Vec<Step> = spilled.iter().map(|page| Step::Page(*page)).collect();
+        for _ in 0..LEVELS_MAX {
+            let Some(Step::Page(oldest)) = steps.first().copied() else { break };
+            let page = self.page(partition, &oldest).await?;
+            steps.splice(0..1, unfold(&page, Offset::ZERO));
+        }
+        let pages = steps.iter().map(|step| match step {
+            Step::Row(row) => extent(row),
+            Step::Page(page) => page_extent(page),
+        });
+        Ok(Some(pages.chain(rows).collect()))
+    }
+
+    async fn page(&self, partition: PartitionId, row: &SpillRow) -> Result<SpillPage, StepError> {
+        let read = self.indexes.page(partition, row).await;
+        read.map(|page| (*page).clone()).map_err(|error| StepError::Later(format!("page {}: {error}", row.page)))
+    }
+
+    /// Moves the log start to `to`, page by page: a page of pages is opened first, a page of rows goes with what it
+    /// names.
+    async fn trim_to(&self, partition: PartitionId, to: Offset) -> Result<(), StepError> {
+        loop {
+            self.stale.set(true);
+            let oldest = self.host.with_partition(partition, |m| {
+                let nested = m.spilled.first().filter(|page| page.level() > 0 && page.offsets.start < to).copied();
+                (nested, m.spilled.first().filter(|page| page.offsets.end <= to).copied())
+            });
+            match oldest {
+                None => return Ok(()),
+                Some((Some(nested), _)) => {
+                    let content = self.page(partition, &nested).await?;
+                    self.propose(Command::Unfolded(Unfolded { partition, page: nested.page, content })).await?;
+                }
+                Some((None, Some(page))) => {
+                    let named = self.page(partition, &page).await?.named();
+                    let (log_start, pages) = (page.offsets.end, vec![(page.page, named)]);
+                    self.propose(Command::Trimmed(Trimmed { partition, log_start, pages })).await?;
+                }
+                Some((None, None)) => {
+                    self.propose(Command::Trimmed(Trimmed { partition, log_start: to, pages: Vec::new() })).await?;
+                    self.unpublished.set(true);
+                    return Ok(());
+                }
+            }
+            self.unpublished.set(true);
+        }
+    }
+
+    /// Partitions of deleted topics: everything they have is let go.
+    pub(super) async fn drop_topics(&self) -> Result<bool, StepError> {
+        let mut dropped = false;
+        for partition in self.host.partitions().into_iter().filter(|id| self.host.dropped(*id)) {
+            let seen = |m: &PartitionManifest| (m.dropped, m.rows.is_empty() && m.spilled.is_empty(), m.archived_end);
+            let Some((known, empty, end)) = self.host.with_partition(partition, seen) else { continue };
+            if !known {
+                self.stale.set(true);
+                self.propose(Command::Dropped { partition }).await?;
+                self.unpublished.set(true);
+                dropped = true;
+            }
+            if !empty {
+                self.trim_to(partition, end).await?;
+                dropped = true;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Writes the oldest rows of crowded manifests into pages.
+    pub(super) async fn spill(&self) -> Result<bool, StepError> {
+        let home = self.bucket.home;
+        let mut spilled = false;
+        for partition in self.host.partitions() {
+            let nonce = self.nonce();
+            let planned = self.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
+            let Some(Some(Some((object, command)))) = planned else { continue };
+            self.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
+            self.stale.set(true);
+            self.propose(Command::Spilled(command)).await?;
+            self.unpublished.set(true);
+            spilled = true;
+        }
+        Ok(spilled)
+    }
+
+    /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers
+    /// may still ask for wait for the publication that moves `follow_from` past them.
+    pub(super) async fn forget(&self) -> Result<bool, StepError> {
+        if !self.stale.replace(false) {
+            return Ok(false);
+        }
+        let mut objects = self.host.with_manifests(|lane, partitions| {
+            let mut unnamed = lane.unnamed(partitions.iter().copied());
+            unnamed.retain(|object| !lane.must_follow(object));
+            unnamed
+        });
+        objects.truncate(DELETE_BATCH);
+        if objects.is_empty() {
+            self.ask_for_publication();
+            return Ok(false);
+        }
+        self.stale.set(true);
+        self.propose(Command::Forgotten { objects }).await?;
+        self.unpublished.set(true);
+        Ok(true)
+    }
+
+    /// Objects that wait for a publication to forget them make one due.
+    fn ask_for_publication(&self) {
+        let waiting = self.host.with_manifests(|lane, partitions| {
+            let unseen = |intended| lane.forgotten_since(intended).is_none();
+            let shared = lane.pending.iter().filter(|(object, _)| !matches!(object.kind, ObjectKind::Page { .. }));
+            let own = partitions.iter().flat_map(|manifest| &manifest.pending);
+            shared.map(|(_, pending)| pending.intended).chain(own.map(|(_, at)| *at)).any(unseen)
+        });
+        if waiting {
+            self.unpublished.set(true);
+        }
+    }
+
+    /// Deletes what a published manifest forgot long enough ago, then says so.
+    pub(super) async fn delete(&self) -> Result<bool, StepError> {
+        let now = self.now();
+        let grace = i64::try_from(self.config.delete_grace.as_millis()).unwrap_or(i64::MAX);
+        let mut due = self.host.with_lane(|lane| lane.deletable(now, grace));
+        due.truncate(DELETE_BATCH);
+        let mut of_partitions: BTreeMap<PartitionId, Vec<ObjectName>> = BTreeMap::new();
+        let mut room = DELETE_BATCH;
+        for partition in self.host.partitions() {
+            let look = |manifest: &PartitionManifest| self.host.with_lane(|lane| manifest.deletable(lane, now, grace));
+            let mut objects = self.host.with_partition(partition, look).unwrap_or_default();
+            objects.truncate(room);
+            room -= objects.len();
+            if !objects.is_empty() {
+                of_partitions.insert(partition, objects);
+            }
+        }
+        if due.is_empty() && of_partitions.is_empty() {
+            return Ok(false);
+        }
+        let shared = due.iter().flat_map(|(object, parts)| parts.iter().chain([object]));
+        let keys: Vec<ObjectKey> = shared.chain(of_partitions.values().flatten()).map(ObjectName::key).collect();
+        let count = keys.len() as u64;
+        self.bucket.store.delete(keys).await?;
+        let lane = due.into_iter().map(|(object, _)| object).collect();
+        self.propose(Command::Deleted(Deleted { lane, partitions: of_partitions.into_iter().collect() })).await?;
+        self.note(|status| status.deleted += count);
+        Ok(true)
+    }
+
+    /// Lets go of dropped partitions that have nothing left in the bucket, and of topics with them.
+    pub(super) async fn clean(&self) -> Result<bool, StepError> {
+        let mut cleaned = false;
+        for partition in self.host.partitions() {
+            let gone = self.host.with_partition(partition, PartitionManifest::is_gone) == Some(true);
+            if !gone {
+                continue;
+            }
+            self.catalogue.forget([partition.topic].into()).await?;
+            let _one = self.proposing.lock().await;
+            self.host.partition_clean(partition).await?;
+            self.unpublished.set(true);
+            cleaned = true;
+        }
+        Ok(cleaned)
+    }
+}

@@ -1,0 +1,218 @@
+//! Gathering: what still lies in a lane's oldest bundles is read back from the bucket and written again as one object
+//! sorted by partition, so that quiet partitions cost a read a row per hour and not per interval, and mostly dead
+//! bundles can go.
+//!
+//! Owns: choosing rows (pure: [`choose`]), reading them back checked, the object. Does not own: bundles of busy
+//! partitions (their segments replace them at close). Shard-local.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+use tidewater_storage::model::{Batch, OffsetRange, PartitionId};
+
+use super::segment::rows_of;
+use super::{Ended, Inner, LaneHost, StepError};
+use crate::fetch::locate::pieces;
+use crate::format::{DataKind, ObjectBuilder};
+use crate::keys::{ObjectKind, ObjectName, Sequence};
+use crate::manifest::{LaneManifest, PartitionManifest, Quarantine, Row, Source};
+
+/// Bundles that one gathering empties, at least and at most.
+const BUNDLES_MIN: usize = 2;
+/// GETs side by side.
+const PARALLEL_READS: usize = 8;
+
+/// Bounds of one gathering.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GatherBounds {
+    /// Bundles it takes from.
+    pub(super) bundles_max: usize,
+    /// Bytes it takes.
+    pub(super) bytes_max: u64,
+    /// Larger rows stay, unless less than half of their bundle is alive.
+    pub(super) row_bytes_max: u64,
+}
+
+/// The rows to gather: from the oldest live bundles, of each partition only what is contiguous.
+#[must_use]
+pub(super) fn choose(
+    lane: &LaneManifest,
+    partitions: &[&PartitionManifest],
+    bounds: GatherBounds,
+) -> BTreeMap<PartitionId, Vec<Row>> {
+    let is_bundle = |object: &&ObjectName| matches!(object.kind, ObjectKind::Bundle { .. });
+    let oldest: Vec<ObjectName> = lane.live.keys().filter(is_bundle).take(bounds.bundles_max).copied().collect();
+    let mut alive: BTreeMap<ObjectName, u64> = BTreeMap::new();
+    let rows = |manifest: &PartitionManifest| {
+        manifest.rows.iter().filter(|row| matches!(row.source, Source::Bundle(_))).copied().collect::<Vec<_>>()
+    };
+    for row in partitions.iter().flat_map(|manifest| rows(manifest)) {
+        *alive.entry(row.object()).or_default() += row.bytes;
+    }
+    let mostly_dead = |object: &ObjectName| {
+        let size = lane.live.get(object).map_or(0, |live| live.size);
+        alive.get(object).copied().unwrap_or(0) < size / 2
+    };
+    let mut chosen: BTreeMap<PartitionId, Vec<Row>> = BTreeMap::new();
+    let mut room = bounds.bytes_max;
+    for manifest in partitions.iter().filter(|manifest| !manifest.dropped) {
+        let mut taken: Vec<Row> = Vec::new();
+        for row in rows(manifest).into_iter().filter(|row| oldest.binary_search(&row.object()).is_ok()) {
+            let wanted = row.bytes <= bounds.row_bytes_max || mostly_dead(&row.object());
+            let sound = manifest.quarantine_in(row.offsets).is_none();
+            let joins = taken.last().is_none_or(|last| last.offsets.end == row.offsets.start);
+            if wanted && sound && joins && row.bytes <= room {
+                room -= row.bytes;
+                taken.push(row);
+            } else if !taken.is_empty() {
+                break;
+            }
+        }
+        if !taken.is_empty() {
+            chosen.insert(manifest.id, taken);
+        }
+    }
+    chosen
+}
+
+impl<H: LaneHost> Inner<H> {
+    /// Gathers once, if it is due.
+    pub(super) async fn gather(&self) -> Result<bool, StepError> {
+        if !self.gather_due().await {
+            return Ok(false);
+        }
+        let started = self.env.clock.now();
+        let Some(term) = self.host.leading() else { return Err(StepError::End(Ended::Deposed)) };
+        let bounds = GatherBounds {
+            bundles_max: self.config.gather_bundles.max(BUNDLES_MIN),
+            bytes_max: self.config.object_bytes_max,
+            row_bytes_max: self.config.gather_row_bytes_max,
+        };
+        let chosen = self.host.with_manifests(|lane, partitions| choose(lane, partitions, bounds));
+        let first = chosen.values().flatten().map(|row| sequence_of(&row.object())).min().unwrap_or_default();
+        if chosen.is_empty() || chosen.values().flatten().count() < BUNDLES_MIN {
+            return Ok(false);
+        }
+        let object =
+            self.bucket.home.name(ObjectKind::Gathered { lane: self.host.lane(), first, term, nonce: self.nonce() });
+        let mut builder = ObjectBuilder::new(self.object_index(DataKind::Gathered, first, term));
+        let mut answers: BTreeMap<PartitionId, OffsetRange> = BTreeMap::new();
+        for (partition, rows) in chosen {
+            let batches = match self.read_rows(partition, &rows).await? {
+                Ok(batches) => batches,
+                Err(bad) => {
+                    self.quarantine(bad).await?;
+                    continue;
+                }
+            };
+            let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
+            let range = OffsetRange::new(first.offsets.start, last.offsets.end);
+            let log_start = self.host.with_partition(partition, |m| m.log_start).unwrap_or_default();
+            builder.begin(partition, range.start, log_start);
+            batches.iter().for_each(|batch| builder.push(batch));
+            self.host.aborted(partition, range).into_iter().for_each(|aborted| builder.aborted(aborted));
+            answers.insert(partition, range);
+        }
+        if builder.data_len() == 0 {
+            return Ok(false);
+        }
+        let placed = builder.finish();
+        let rows = rows_of(&placed, |partition| answers.get(&partition).copied());
+        self.replace(object, placed, rows, started).await?;
+        self.note(|status| status.gathered += 1);
+        Ok(true)
+    }
+
+    /// Enough bundles, or the oldest is old enough. A bundle's age is in its index, which is read once.
+    async fn gather_due(&self) -> bool {
+        let oldest = self.host.with_lane(|lane| {
+            let mut bundles = lane.live.keys().filter(|object| matches!(object.kind, ObjectKind::Bundle { .. }));
+            (bundles.clone().count(), bundles.next().copied())
+        });
+        match oldest {
+            (count, _) if count >= self.config.gather_bundles => true,
+            (_, Some(oldest)) => {
+                let after = i64::try_from(self.config.gather_after.as_millis()).unwrap_or(i64::MAX);
+                let written = self.indexes.of_object(oldest).await.map(|found| found.index.written);
+                written.is_ok_and(|written| self.now().since_ms(written) >= after)
+            }
+            (_, None) => false,
+        }
+    }
+
+    /// The batches of contiguous rows of one partition, read from the bucket and checked; or what is to be quarantined.
+    pub(super) async fn read_rows(
+        &self,
+        partition: PartitionId,
+        rows: &[Row],
+    ) -> Result<Result<Vec<Batch>, Quarantine>, StepError> {
+        let reads = rows.iter().map(|row| self.read_row(partition, *row));
+        let mut reads = futures::stream::iter(reads).buffered(PARALLEL_READS);
+        let mut out: Vec<Batch> = Vec::new();
+        while let Some(read) = reads.next().await {
+            let batches = match read? {
+                Ok(batches) => batches,
+                Err(bad) => return Ok(Err(bad)),
+            };
+            // Rows may be clips of what objects hold: the batch at an edge can come twice.
+            let next = out.last().map(|last| last.header.next_offset());
+            out.extend(batches.into_iter().filter(|batch| next.is_none_or(|next| batch.header.base_offset >= next)));
+        }
+        let broken = out.windows(2).find_map(|pair| match pair {
+            [a, b] if a.header.next_offset() != b.header.base_offset => {
+                Some(OffsetRange::new(a.header.next_offset(), b.header.base_offset))
+            }
+            _ => None,
+        });
+        Ok(match broken {
+            Some(offsets) => Err(Quarantine { partition, offsets, reason: "offsets missing between rows".to_owned() }),
+            None => Ok(out),
+        })
+    }
+
+    async fn read_row(&self, partition: PartitionId, row: Row) -> Result<Result<Vec<Batch>, Quarantine>, StepError> {
+        let object = row.object();
+        let bad =
+            |offsets, reason: String| Ok(Err(Quarantine { partition, offsets, reason: format!("{object}: {reason}") }));
+        let found = match self.indexes.of_row(&row).await {
+            Ok(found) => found,
+            Err(crate::fetch::indexes::IndexError::Store(error)) if error.is_retryable() => return Err(error.into()),
+            Err(error) => return bad(row.offsets, error.to_string()),
+        };
+        let Some(entry) = found.index.partition(partition) else {
+            return bad(row.offsets, "it does not hold the partition".to_owned());
+        };
+        let mut batches = Vec::new();
+        let pieces = pieces(object, entry, row.offsets, self.config.object_bytes_max);
+        for group in pieces.chunk_by(|a, b| a.chunk.object == b.chunk.object && a.bytes.end == b.bytes.start) {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+            let key = first.chunk.object.key();
+            let got = match self.bucket.store.get(&key, Some(first.bytes.start..last.bytes.end)).await {
+                Ok(got) => got.body,
+                Err(error) if error.is_retryable() => return Err(error.into()),
+                Err(error) => return bad(row.offsets, error.to_string()),
+            };
+            for piece in group {
+                let place = |at: u64| usize::try_from(at - first.bytes.start).unwrap_or(usize::MAX).min(got.len());
+                let run = got.slice(place(piece.bytes.start)..place(piece.bytes.end));
+                let sum = piece.run.sum;
+                if !sum.matches(partition, &run) {
+                    return bad(sum.offsets, "bytes do not match their checksum".to_owned());
+                }
+                match Batch::split_all(run) {
+                    Ok(run) => batches.extend(run),
+                    Err(error) => return bad(sum.offsets, error.to_string()),
+                }
+            }
+        }
+        batches.retain(|batch| !batch.header.offsets().intersect(&row.offsets).is_empty());
+        Ok(Ok(batches))
+    }
+}
+
+fn sequence_of(object: &ObjectName) -> Sequence {
+    match object.kind {
+        ObjectKind::Bundle { sequence, .. } => sequence,
+        _ => Sequence::NONE,
+    }
+}

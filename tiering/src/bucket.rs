@@ -1,0 +1,198 @@
+//! A cluster's place in a bucket: its root and its catalogue.
+//!
+//! Owns: opening (create, adopt or refuse the root; tier rule 7), keeping the catalogue true. Does not own: lanes and
+//! partitions in the bucket (`archive`), which store it is (`store`). The preflight proof of the store's conditional
+//! puts runs before a root is created, because everything after it relies on them.
+//! [`Bucket`] is *node-wide* and cheap to clone; [`CatalogueKeeper`] is *shard-local*, one per shard: keepers of several
+//! shards meet at the object by put-if-match.
+
+pub mod catalogue;
+pub mod root;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidewater_storage::env::Clock;
+use tidewater_storage::model::{TimestampMs, TopicId};
+
+use crate::keys::{Home, Nonce, ObjectKey, ObjectKind};
+use crate::manifest::{Catalogue, PointerError, Root};
+use crate::store::{ETag, Got, ObjectStore, PreflightError, PutMode, StoreError};
+pub use catalogue::CatalogueChange;
+pub use root::{Claim, RootRefusal};
+use root::{RootStep, decide};
+
+/// How often a conditional put that met another writer is tried again before the caller hears of it.
+const CONFLICTS_MAX: usize = 16;
+
+/// Why the bucket cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BucketError {
+    /// It does not belong to this data directory.
+    #[error(transparent)]
+    Refused(#[from] RootRefusal),
+    /// It does not keep the promises the tier is built on.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object that does not decode.
+    #[error("object {key}: {reason}; restore it from a copy of the bucket")]
+    Unreadable {
+        /// Where.
+        key: ObjectKey,
+        /// What the decoder said.
+        reason: PointerError,
+    },
+    /// Others kept writing the same object.
+    #[error("object {key} was written by others {CONFLICTS_MAX} times in a row; will be tried again")]
+    Busy {
+        /// Where.
+        key: ObjectKey,
+    },
+}
+
+impl BucketError {
+    /// May the same call work later?
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            Self::Preflight(PreflightError::Store(error)) => error.is_retryable(),
+            Self::Busy { .. } => true,
+            Self::Refused(_) | Self::Preflight(_) | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+/// An opened bucket. *Node-wide*.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// What every key begins with.
+    pub home: Home,
+    /// The root as found or made.
+    pub root: Arc<Root>,
+}
+
+impl Bucket {
+    /// Opens the bucket for the cluster that `claim` describes; makes the root at the first start, after the preflight
+    /// has shown that conditional puts hold. `nonce` (random) keeps the proofs of several starts apart.
+    ///
+    /// # Errors
+    /// [`BucketError::Refused`] with the way out; what the store says. Safe to call again after a retryable one.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        claim: &Claim,
+        nonce: Nonce,
+        now: TimestampMs,
+    ) -> Result<Self, BucketError> {
+        let key = claim.name.root_key();
+        for _ in 0..CONFLICTS_MAX {
+            let found = match read(&*store, &key).await? {
+                Some(got) => Some(Root::decode(&got.body).map_err(|reason| unreadable(&key, reason))?),
+                None => None,
+            };
+            let root = match decide(claim, found, now)? {
+                RootStep::Use(root) => root,
+                RootStep::Create(root) => {
+                    crate::store::prove(&*store, &claim.name, nonce).await?;
+                    match store.put(&key, root.encode(), PutMode::IfAbsent).await {
+                        Ok(_) => root,
+                        // Somebody was there first, or a lost answer was ours: look again.
+                        Err(StoreError::Taken { .. }) => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            return Ok(Self { store, home: root.home(), root: Arc::new(root) });
+        }
+        Err(BucketError::Busy { key })
+    }
+
+    /// Where the catalogue lies.
+    #[must_use]
+    pub fn catalogue_key(&self) -> ObjectKey {
+        self.home.name(ObjectKind::Catalogue).key()
+    }
+
+    /// Reads the catalogue with its version; `None` before anything was written.
+    ///
+    /// # Errors
+    /// What the store says, or that it does not decode.
+    pub async fn catalogue(&self) -> Result<Option<(Catalogue, ETag)>, BucketError> {
+        let key = self.catalogue_key();
+        let Some(got) = read(&*self.store, &key).await? else { return Ok(None) };
+        let catalogue = Catalogue::decode(&got.body).map_err(|reason| unreadable(&key, reason))?;
+        Ok(Some((catalogue, got.etag)))
+    }
+}
+
+/// Keeps the catalogue ahead of what refers to it. *Shard-local*.
+#[derive(Debug)]
+pub struct CatalogueKeeper {
+    bucket: Bucket,
+    clock: Clock,
+    /// As last read or written; others may have gone further.
+    seen: RefCell<Option<Catalogue>>,
+}
+
+impl CatalogueKeeper {
+    /// Of an opened bucket.
+    #[must_use]
+    pub fn new(bucket: Bucket, clock: Clock) -> Self {
+        Self { bucket, clock, seen: RefCell::default() }
+    }
+
+    /// Returns once the catalogue in the bucket says what `change` says. Costs nothing when it is known to.
+    ///
+    /// # Errors
+    /// What the store says; [`BucketError::Busy`] when others write all the time.
+    pub async fn ensure(&self, change: &CatalogueChange) -> Result<(), BucketError> {
+        if self.seen.borrow().as_ref().is_some_and(|catalogue| change.is_in(catalogue)) {
+            return Ok(());
+        }
+        let key = self.bucket.catalogue_key();
+        for _ in 0..CONFLICTS_MAX {
+            let now = self.clock.wall();
+            let (mut catalogue, mode) = match self.bucket.catalogue().await? {
+                Some((catalogue, etag)) => (catalogue, PutMode::IfMatch(etag)),
+                None => (Catalogue::new(self.bucket.home, now), PutMode::IfAbsent),
+            };
+            if !change.is_in(&catalogue) {
+                change.merge_into(&mut catalogue, now);
+                match self.bucket.store.put(&key, catalogue.encode(), mode).await {
+                    Ok(_) => {}
+                    Err(StoreError::Taken { .. }) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            *self.seen.borrow_mut() = Some(catalogue);
+            return Ok(());
+        }
+        Err(BucketError::Busy { key })
+    }
+
+    /// Strikes topics whose last object is gone.
+    ///
+    /// # Errors
+    /// As [`CatalogueKeeper::ensure`].
+    pub async fn forget(&self, topics: BTreeSet<TopicId>) -> Result<(), BucketError> {
+        self.ensure(&CatalogueChange { forgotten: topics, ..CatalogueChange::default() }).await
+    }
+}
+
+async fn read(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Got>, StoreError> {
+    match store.get(key, None).await {
+        Ok(got) => Ok(Some(got)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn unreadable(key: &ObjectKey, reason: PointerError) -> BucketError {
+    BucketError::Unreadable { key: key.clone(), reason }
+}

@@ -1,0 +1,116 @@
+//! Searches by time over what is archived: exact, reading only runs that may hold the answer.
+//!
+//! Owns: the search. Does not own: reading runs (`fetch`). Shard-local. A row's and a run's greatest timestamp bound what
+//! is inside from above, so everything below the time asked for is passed over unread.
+
+use tidewater_storage::model::record::read_all;
+use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, TimestampMs};
+
+use super::error::RemoteError;
+use super::locate::{Piece, ReadView};
+use super::rows::RowWalk;
+use super::{RemoteReader, RemoteTime};
+
+/// What the records of one batch may unpack to. Kafka's own cap on a batch is 1 MiB by default; this is far above.
+const UNPACKED_BYTES_MAX: usize = 256 << 20;
+
+pub(super) async fn find_time(
+    reader: &RemoteReader,
+    view: ReadView,
+    at_or_after: TimestampMs,
+    until: Offset,
+) -> Result<Option<RemoteTime>, RemoteError> {
+    let readable = OffsetRange::new(view.log_start, until.min(view.archived_end));
+    let mut view = view;
+    view.steps.retain(|step| max_timestamp_of(step) >= at_or_after);
+    let mut walk = RowWalk::new(reader.indexes(), view);
+    let mut next = readable.start;
+    while let Some(row) = walk.next_at(next).await? {
+        let offsets = row.offsets.intersect(&readable);
+        next = row.offsets.end;
+        if row.max_timestamp < at_or_after || offsets.is_empty() {
+            continue;
+        }
+        for piece in reader.locate(walk.partition(), &row, offsets).await? {
+            if piece.run.max_timestamp < at_or_after {
+                continue;
+            }
+            let records = records_of(reader, walk.partition(), &piece, offsets, at_or_after).await?;
+            if let Some(found) = records.into_iter().find(|record| record.timestamp >= at_or_after) {
+                return Ok(Some(found));
+            }
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn max_timestamp(
+    reader: &RemoteReader,
+    view: ReadView,
+    until: Offset,
+) -> Result<Option<RemoteTime>, RemoteError> {
+    let readable = OffsetRange::new(view.log_start, until.min(view.archived_end));
+    let mut best: Option<RemoteTime> = None;
+    let mut steps = view.steps.clone();
+    // The most promising first; what cannot beat the best is never read.
+    steps.sort_by_key(|step| (std::cmp::Reverse(max_timestamp_of(step)), step.offsets().start));
+    for step in steps {
+        if best.is_some_and(|best| max_timestamp_of(&step) < best.timestamp) {
+            break;
+        }
+        let mut walk = RowWalk::new(reader.indexes(), ReadView { steps: vec![step], ..view.clone() });
+        let mut next = step.offsets().start;
+        while let Some(row) = walk.next_at(next).await? {
+            next = row.offsets.end;
+            let offsets = row.offsets.intersect(&readable);
+            if offsets.is_empty() || best.is_some_and(|best| row.max_timestamp < best.timestamp) {
+                continue;
+            }
+            for piece in reader.locate(walk.partition(), &row, offsets).await? {
+                let least = best.map_or(TimestampMs(i64::MIN), |best| best.timestamp);
+                if piece.run.max_timestamp < least {
+                    continue;
+                }
+                for record in records_of(reader, walk.partition(), &piece, offsets, least).await? {
+                    best = Some(best.filter(|best| !beats(&record, best)).unwrap_or(record));
+                }
+            }
+        }
+    }
+    Ok(best)
+}
+
+fn beats(record: &RemoteTime, best: &RemoteTime) -> bool {
+    record.timestamp > best.timestamp || (record.timestamp == best.timestamp && record.offset < best.offset)
+}
+
+fn max_timestamp_of(step: &super::locate::Step) -> TimestampMs {
+    match step {
+        super::locate::Step::Row(row) => row.max_timestamp,
+        super::locate::Step::Page(page) => page.max_timestamp,
+    }
+}
+
+/// Offsets and timestamps of a run's records in `offsets`, of batches that may hold something at or after `least`.
+async fn records_of(
+    reader: &RemoteReader,
+    partition: PartitionId,
+    piece: &Piece,
+    offsets: OffsetRange,
+    least: TimestampMs,
+) -> Result<Vec<RemoteTime>, RemoteError> {
+    let run = reader.run(partition, piece).await?;
+    let object = piece.chunk.object;
+    let bad = |reason: String| RemoteError::BadIndex { object, reason };
+    let mut out = Vec::new();
+    for batch in Batch::split_all(run).map_err(|error| bad(error.to_string()))? {
+        if batch.header.max_timestamp < least || batch.header.is_control() {
+            continue;
+        }
+        let records =
+            read_all(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(|error| bad(error.to_string()))?;
+        let inside = records.into_iter().filter(|record| offsets.contains(record.offset));
+        out.extend(inside.map(|record| RemoteTime { offset: record.offset, timestamp: record.timestamp }));
+    }
+    Ok(out)
+}
