@@ -1,0 +1,166 @@
+//! The command line: what can be said, and who does it.
+//!
+//! `tidewater` without a word is `tidewater serve`. Reads print tables for people or, with `--json`, one JSON document
+//! (one a line where records stream). Errors go to standard error with what to do; exit codes: 0 done, 1 failed, 2 not
+//! understood. A reader that closes the pipe ends the command quietly.
+//!
+//! Owns no logic of the broker: client commands go through [`crate::client`] and the admin port as anybody's would.
+
+mod admin_http;
+mod check;
+mod cluster;
+mod consume;
+mod describe;
+mod error;
+mod group;
+mod output;
+mod partitioner;
+mod process;
+mod produce;
+mod topic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use error::CliError;
+pub use process::ServeArgs;
+
+/// A Kafka-compatible broker whose topics live on object storage and are Apache Iceberg tables.
+#[derive(Debug, Parser)]
+#[command(name = "tidewater", version, about, subcommand_negates_reqs = true)]
+#[command(after_help = "Without a command, tidewater serves: Kafka on 127.0.0.1:9092, data in ./tidewater-data.")]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a broker (the default)
+    Serve(ServeArgs),
+    /// The whole journey in one go: produce, archive, trim, read back, query
+    Demo(process::DemoArgs),
+    /// Look at this machine and the settings without starting anything
+    Check(check::CheckArgs),
+    /// Make, look at, change, fill and read topics
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    /// Look at consumer groups and move their offsets
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Look at the cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Print what a file or object holds
+    #[command(subcommand)]
+    Inspect(process::InspectCommand),
+}
+
+/// Where the broker is, and how to print.
+#[derive(Clone, Debug, Args)]
+struct Remote {
+    /// Kafka address of the broker
+    #[arg(long, env = "TIDEWATER_BOOTSTRAP", default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
+    bootstrap: String,
+    /// Admin address of the broker
+    #[arg(long, env = "TIDEWATER_ADMIN", default_value = "127.0.0.1:9644", value_name = "HOST:PORT")]
+    admin: String,
+}
+
+/// For commands that read.
+#[derive(Clone, Debug, Args)]
+struct Reading {
+    #[command(flatten)]
+    remote: Remote,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Parses the command line, does what it says and tells how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidewater: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        None => process::serve(cli.serve),
+        Some(Command::Serve(args)) => process::serve(args.over(cli.serve)),
+        Some(Command::Demo(args)) => process::demo(args, cli.serve),
+        Some(Command::Check(args)) => check::run(args, cli.serve),
+        Some(Command::Inspect(command)) => process::inspect(command),
+        Some(Command::Topic(command)) => block_on(topic::run(command)),
+        Some(Command::Group(command)) => block_on(group::run(command)),
+        Some(Command::Cluster(command)) => block_on(cluster::run(command)),
+    }
+}
+
+/// Client commands need no more than one thread.
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
+    runtime.block_on(command)
+}
+
+/// A path that may be `-` for standard input.
+fn is_stdin(path: Option<&PathBuf>) -> bool {
+    path.is_none_or(|path| path.as_os_str() == "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_nothing_means() {
+        let cli = Cli::try_parse_from(["tidewater", "--data-dir", "/d", "--shards", "2", "--disk-bytes", "10GiB"]);
+        let cli = cli.expect("parses");
+        assert!(cli.command.is_none());
+        assert_eq!(cli.serve.raw.shards, Some(2));
+        let cli = Cli::try_parse_from(["tidewater", "--shards", "2", "serve", "--shards", "3"]).expect("parses");
+        let Some(Command::Serve(args)) = cli.command else { unreachable!("serve was said") };
+        assert_eq!(args.over(cli.serve).raw.shards, Some(3));
+    }
+
+    #[test]
+    fn client_commands_parse() {
+        for line in [
+            "topic create t --partitions 3 --set retention.ms=1000",
+            "topic list --json",
+            "topic describe t --bootstrap a:1 --admin b:2",
+            "topic alter t --set iceberg.mode=key_value --unset retention.ms --partitions 6",
+            "topic delete t",
+            "topic produce t --key-separator : --compression zstd --partition 0 --rate 100",
+            "topic consume t --from earliest --count 5 --format %k=%v",
+            "topic trim t --to latest",
+            "group list",
+            "group describe g",
+            "group seek g --topic t --to earliest",
+            "group delete g",
+            "cluster info --json",
+            "check --data-dir /d",
+            "inspect journal /d/shard-0",
+        ] {
+            let words = std::iter::once("tidewater").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+}

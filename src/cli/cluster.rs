@@ -1,0 +1,46 @@
+//! `tidewater cluster …`.
+
+use clap::Subcommand;
+
+use super::error::CliError;
+use super::{Reading, admin_http, output};
+use crate::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Id, brokers, bucket
+    Info(Reading),
+}
+
+pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
+    let ClusterCommand::Info(args) = command;
+    let cluster = Client::connect(&args.remote.bootstrap).await?.cluster().await?;
+    // The Kafka side is the answer; what only the admin port knows is added if it can be reached.
+    let status = admin_http::get(&args.remote.admin, "/v1/cluster").await;
+    if args.json {
+        let status = status.ok().flatten();
+        return output::json(&serde_json::json!({ "kafka": cluster, "admin": status }));
+    }
+    output::line(&format!("cluster     {}", cluster.cluster_id))?;
+    match status {
+        Ok(Some(status)) => {
+            for (label, key) in [
+                ("name", "name"),
+                ("bucket", "bucket"),
+                ("bucket is", "bucket_state"),
+                ("topics", "topics"),
+                ("partitions", "partitions"),
+            ] {
+                let value = status.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned));
+                output::line(&format!("{label:<11} {}", value.unwrap_or_default()))?;
+            }
+        }
+        Ok(None) => {}
+        Err(error) => eprintln!("tidewater: {error}"),
+    }
+    for (id, host, port) in &cluster.brokers {
+        let role = if *id == cluster.controller { " (controller)" } else { "" };
+        output::line(&format!("broker {id:<4} {host}:{port}{role}"))?;
+    }
+    Ok(())
+}

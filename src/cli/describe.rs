@@ -1,0 +1,157 @@
+//! `tidewater topic describe`: settings by kind, and each partition from log to bucket to table.
+
+use clap::Args;
+use serde_json::Value;
+
+use super::error::CliError;
+use super::{Reading, admin_http, output};
+use crate::client::{Client, ConfigEntry, OffsetQuery, TopicInfo};
+use crate::config::topic::{self, Kind};
+
+#[derive(Debug, Args)]
+pub(super) struct DescribeArgs {
+    /// The topic
+    topic: String,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+pub(super) async fn run(args: DescribeArgs) -> Result<(), CliError> {
+    let remote = &args.reading.remote;
+    let mut client = Client::connect(&remote.bootstrap).await?;
+    let info = client.topic(&args.topic).await?;
+    let configs = client.topic_configs(&args.topic).await?;
+    let status = admin_http::get(&remote.admin, &format!("/v1/topics/{}", args.topic)).await;
+    if args.reading.json {
+        let status = status.ok().flatten();
+        return output::json(&serde_json::json!({ "topic": info, "configs": configs, "status": status }));
+    }
+    output::line(&format!("topic   {}", info.name))?;
+    output::line(&format!("id      {}", info.id))?;
+    settings(&configs)?;
+    output::line("\nPartitions")?;
+    match status {
+        Ok(Some(status)) => partitions(&status),
+        Ok(None) => offsets_only(&mut client, &info).await,
+        Err(error) => {
+            eprintln!("tidewater: {error}");
+            offsets_only(&mut client, &info).await
+        }
+    }
+}
+
+/// Settings that do something, then those that are taken and do nothing, with the reason.
+fn settings(configs: &[ConfigEntry]) -> Result<(), CliError> {
+    let accepted = |config: &&ConfigEntry| {
+        matches!(topic::setting(&config.name), Some(topic::Setting { kind: Kind::Accepted(_), .. }))
+    };
+    output::line("\nSettings (* set on the topic)")?;
+    let mut table = output::table(&["", "NAME", "VALUE"]);
+    for config in configs.iter().filter(|config| !accepted(config)) {
+        table.add_row([mark(config), &config.name, &shown(config)]);
+    }
+    output::print(&table)?;
+    let idle = configs.iter().filter(|config| accepted(config) && config.is_override).collect::<Vec<_>>();
+    if !idle.is_empty() {
+        output::line("\nAccepted without effect")?;
+        let mut table = output::table(&["", "NAME", "VALUE", "BECAUSE"]);
+        for config in idle {
+            let why = match topic::setting(&config.name).map(|setting| &setting.kind) {
+                Some(Kind::Accepted(why)) => *why,
+                _ => "",
+            };
+            table.add_row([mark(config), &config.name, config.value.as_deref().unwrap_or_default(), why]);
+        }
+        output::print(&table)?;
+    }
+    Ok(())
+}
+
+fn mark(config: &ConfigEntry) -> &'static str {
+    if config.is_override { "*" } else { "" }
+}
+
+/// The value, and for times and sizes what it means: `604800000 (7 d)`.
+fn shown(config: &ConfigEntry) -> String {
+    let value = config.value.clone().unwrap_or_default();
+    match value.parse::<u64>() {
+        Ok(ms) if config.name.ends_with(".ms") && ms >= 1000 => format!("{value} ({})", output::millis(ms)),
+        Ok(bytes) if config.name.ends_with(".bytes") && bytes >= 1024 => format!("{value} ({})", output::bytes(bytes)),
+        _ => value,
+    }
+}
+
+fn partitions(status: &Value) -> Result<(), CliError> {
+    let rows = status.get("partitions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut table = output::table(&[
+        "PARTITION",
+        "START",
+        "LOCAL START",
+        "ARCHIVED TO",
+        "END",
+        "LOCAL",
+        "BUCKET",
+        "ARCHIVE LAG",
+        "TABLE AT",
+        "TABLE LAG",
+    ]);
+    let mut notes = Vec::new();
+    for row in &rows {
+        let number = |key: &str| row.get(key).and_then(Value::as_u64);
+        let plain = |key: &str| number(key).map_or("-".to_owned(), |n| n.to_string());
+        let size = |key: &str| number(key).map_or("-".to_owned(), output::bytes);
+        let lag = match number("archive_lag_records") {
+            None | Some(0) => "0".to_owned(),
+            Some(n) => format!("{} ({})", output::count(n), output::millis(number("archive_lag_ms").unwrap_or(0))),
+        };
+        table.add_row([
+            plain("partition"),
+            plain("log_start_offset"),
+            plain("local_start_offset"),
+            plain("archived_end_offset"),
+            plain("high_watermark"),
+            size("local_bytes"),
+            size("archived_bytes"),
+            lag,
+            plain("table_offset"),
+            plain("table_lag_records"),
+        ]);
+        notes.extend(notes_of(row));
+    }
+    output::print(&table)?;
+    if let Some(name) = status.get("table").and_then(Value::as_str) {
+        output::line(&format!("\nTable   {name}"))?;
+    }
+    notes.iter().try_for_each(|note| output::line(note))
+}
+
+/// What stands still or was left out, in the broker's words.
+fn notes_of(row: &Value) -> Vec<String> {
+    let partition = row.get("partition").and_then(Value::as_i64).unwrap_or(-1);
+    let mut notes = Vec::new();
+    for (key, what) in [("archive_stopped", "archiving has stopped"), ("table_paused", "the table is paused")] {
+        if let Some(why) = row.get(key).and_then(Value::as_str) {
+            notes.push(format!("partition {partition}: {what}: {why}"));
+        }
+    }
+    for (key, what) in [("quarantined", "set aside"), ("table_skipped", "left out of the table")] {
+        for range in row.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            notes.push(format!("partition {partition}: {what}: {range}"));
+        }
+    }
+    notes
+}
+
+/// Without the admin port: what Kafka's protocol tells.
+async fn offsets_only(client: &mut Client, info: &TopicInfo) -> Result<(), CliError> {
+    let all = super::topic::chosen(info, None)?;
+    let starts = client.list_offsets(&info.name, &all, OffsetQuery::Earliest).await?;
+    let locals = client.list_offsets(&info.name, &all, OffsetQuery::EarliestLocal).await?;
+    let ends = client.list_offsets(&info.name, &all, OffsetQuery::Latest).await?;
+    let mut table = output::table(&["PARTITION", "START", "LOCAL START", "END"]);
+    for (((partition, start), (_, local)), (_, end)) in starts.into_iter().zip(locals).zip(ends) {
+        let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
+        table.add_row([partition.to_string(), number(start), number(local), number(end)]);
+    }
+    output::print(&table)
+}

@@ -1,0 +1,99 @@
+//! Commands that run here instead of asking a broker: serve, demo, inspect. Each is one call into its owner.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::error::CliError;
+use crate::config::node::{NodeConfig, RawConfig};
+
+/// Settings of a broker.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Settings, by flag or variable.
+    #[command(flatten)]
+    pub raw: RawConfig,
+    /// TOML file with the same settings (kafka-addr = "…"); flags and variables win over it
+    #[arg(long, env = "TIDEWATER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    /// What is missing here is taken from `below` (`tidewater --shards 2 serve`).
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self { raw: self.raw.over(below.raw), config: self.config.or(below.config) }
+    }
+
+    /// Flag over variable over file over default.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the settings do not hold.
+    pub fn resolve(self) -> Result<NodeConfig, CliError> {
+        let file = self.config.as_deref().map(RawConfig::from_file).transpose()?.unwrap_or_default();
+        Ok(self.raw.over(file).resolve()?)
+    }
+}
+
+/// Settings of the demo.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Settings of its broker.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Records to write
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pub records: u64,
+    /// End when the journey is through, instead of serving on
+    #[arg(long)]
+    pub exit: bool,
+}
+
+/// What to look into.
+#[derive(Clone, Debug, Subcommand)]
+pub enum InspectCommand {
+    /// A shard's journal: entries by lane
+    Journal(InspectArgs),
+    /// A segment file: batches and records
+    Segment(InspectArgs),
+    /// A manifest: what the bucket holds of a partition or lane
+    Manifest(InspectArgs),
+    /// An object of the bucket: bundle or segment, with its index
+    Object(InspectArgs),
+}
+
+/// Where it is.
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// File or directory, or the key of an object with --bucket
+    pub path: String,
+    /// The bucket the object is in
+    #[arg(long, env = "TIDEWATER_BUCKET", value_name = "URL")]
+    pub bucket: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
+    crate::trace::start();
+    crate::node::serve(args.resolve()?).map_err(|e| CliError::Process(e.to_string()))
+}
+
+pub(super) fn demo(args: DemoArgs, below: ServeArgs) -> Result<(), CliError> {
+    let _ = args.serve.over(below).resolve()?;
+    Err(CliError::Process(format!(
+        "the demo of {} records is not part of this build (exit: {})",
+        args.records, args.exit
+    )))
+}
+
+pub(super) fn inspect(command: InspectCommand) -> Result<(), CliError> {
+    let (what, args) = match command {
+        InspectCommand::Journal(args) => ("journal", args),
+        InspectCommand::Segment(args) => ("segment", args),
+        InspectCommand::Manifest(args) => ("manifest", args),
+        InspectCommand::Object(args) => ("object", args),
+    };
+    Err(CliError::Process(format!("inspect {what} {} is not part of this build", args.path)))
+}

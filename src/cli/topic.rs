@@ -1,0 +1,227 @@
+//! `tidewater topic …`, but for describe, produce and consume, which have files of their own.
+
+use std::str::FromStr;
+
+use clap::{Args, Subcommand};
+
+use super::error::CliError;
+use super::{Reading, Remote, consume, describe, output, produce};
+use crate::client::{Client, ClientError, NewTopic, OffsetQuery, TopicInfo};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TopicCommand {
+    /// Make a topic
+    Create(CreateArgs),
+    /// All topics
+    List(ListArgs),
+    /// Settings, offsets, archive and table of a topic
+    Describe(describe::DescribeArgs),
+    /// Change settings or add partitions
+    Alter(AlterArgs),
+    /// Delete a topic
+    Delete(DeleteArgs),
+    /// Write lines of standard input or a file as records
+    Produce(produce::ProduceArgs),
+    /// Read records
+    Consume(consume::ConsumeArgs),
+    /// Delete records before an offset
+    Trim(TrimArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateArgs {
+    /// The topic
+    topic: String,
+    /// Partitions [default: the broker's num.partitions]
+    #[arg(long, short)]
+    partitions: Option<i32>,
+    /// A setting, as name=value; may be repeated
+    #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// The broker's own topics as well
+    #[arg(long)]
+    internal: bool,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AlterArgs {
+    /// The topic
+    topic: String,
+    /// Set a setting, as name=value; may be repeated
+    #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// Put a setting back to its default; may be repeated
+    #[arg(long = "unset", short = 'u', value_name = "NAME")]
+    unset: Vec<String>,
+    /// Raise the number of partitions to this
+    #[arg(long, short)]
+    partitions: Option<i32>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeleteArgs {
+    /// The topics
+    #[arg(required = true)]
+    topics: Vec<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TrimArgs {
+    /// The topic
+    topic: String,
+    /// Only this partition
+    #[arg(long)]
+    partition: Option<i32>,
+    /// First offset to keep: latest, an offset, or @ and a time in ms
+    #[arg(long, value_name = "WHERE")]
+    to: Target,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: write NAME=VALUE"))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// A place in a partition, as said on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Earliest,
+    Latest,
+    Offset(u64),
+    Time(i64),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || format!("{text:?}: write earliest, latest, an offset, or @ and a time in ms since 1970");
+        match text {
+            "earliest" | "beginning" => Ok(Self::Earliest),
+            "latest" | "end" => Ok(Self::Latest),
+            _ => match text.strip_prefix('@') {
+                Some(ms) => ms.parse().map(Self::Time).map_err(|_| bad()),
+                None => text.parse().map(Self::Offset).map_err(|_| bad()),
+            },
+        }
+    }
+}
+
+impl Target {
+    /// The offset it means in each partition of `topic`, or in one; a time after the last record means the end.
+    pub(super) async fn resolve(
+        self,
+        client: &mut Client,
+        topic: &str,
+        only: Option<i32>,
+    ) -> Result<Vec<(i32, u64)>, CliError> {
+        let partitions = chosen(&client.topic(topic).await?, only)?;
+        let query = match self {
+            Self::Offset(offset) => return Ok(partitions.into_iter().map(|n| (n, offset)).collect()),
+            Self::Earliest => OffsetQuery::Earliest,
+            Self::Latest => OffsetQuery::Latest,
+            Self::Time(ms) => OffsetQuery::AtTime(ms),
+        };
+        let found = client.list_offsets(topic, &partitions, query).await?;
+        let ends = match found.iter().any(|(_, offset)| offset.is_none()) {
+            true => client.list_offsets(topic, &partitions, OffsetQuery::Latest).await?,
+            false => Vec::new(),
+        };
+        let end = |n: i32| ends.iter().find(|(m, _)| *m == n).and_then(|(_, end)| *end).unwrap_or(0);
+        Ok(found.into_iter().map(|(n, offset)| (n, offset.unwrap_or_else(|| end(n)))).collect())
+    }
+}
+
+/// All partitions of a topic, or the one that was named.
+pub(super) fn chosen(topic: &TopicInfo, only: Option<i32>) -> Result<Vec<i32>, CliError> {
+    let all = topic.partitions.iter().map(|partition| partition.partition).collect::<Vec<_>>();
+    match only {
+        None => Ok(all),
+        Some(n) if all.contains(&n) => Ok(vec![n]),
+        Some(partition) => {
+            let last = all.last().copied().unwrap_or(-1);
+            Err(ClientError::UnknownPartition { topic: topic.name.clone(), partition, last }.into())
+        }
+    }
+}
+
+pub(super) async fn run(command: TopicCommand) -> Result<(), CliError> {
+    match command {
+        TopicCommand::Create(args) => create(args).await,
+        TopicCommand::List(args) => list(args).await,
+        TopicCommand::Describe(args) => describe::run(args).await,
+        TopicCommand::Alter(args) => alter(args).await,
+        TopicCommand::Delete(args) => delete(args).await,
+        TopicCommand::Produce(args) => produce::run(args).await,
+        TopicCommand::Consume(args) => consume::run(args).await,
+        TopicCommand::Trim(args) => trim(args).await,
+    }
+}
+
+async fn create(args: CreateArgs) -> Result<(), CliError> {
+    let mut client = Client::connect(&args.remote.bootstrap).await?;
+    let topic = NewTopic { name: args.topic.clone(), partitions: args.partitions, configs: args.set };
+    client.create_topic(&topic).await?;
+    output::line(&format!("created topic {}", args.topic))
+}
+
+async fn list(args: ListArgs) -> Result<(), CliError> {
+    let mut topics = Client::connect(&args.reading.remote.bootstrap).await?.topics().await?;
+    topics.retain(|topic| args.internal || !topic.internal);
+    if args.reading.json {
+        return output::json(&topics);
+    }
+    let mut table = output::table(&["TOPIC", "PARTITIONS", "ID"]);
+    for topic in &topics {
+        table.add_row([&topic.name, &topic.partitions.len().to_string(), &topic.id]);
+    }
+    output::print(&table)
+}
+
+async fn alter(args: AlterArgs) -> Result<(), CliError> {
+    let mut client = Client::connect(&args.remote.bootstrap).await?;
+    let set = args.set.into_iter().map(|(name, value)| (name, Some(value)));
+    let changes = set.chain(args.unset.into_iter().map(|name| (name, None))).collect::<Vec<_>>();
+    if changes.is_empty() && args.partitions.is_none() {
+        return Err(CliError::Usage("nothing to alter: give --set NAME=VALUE, --unset NAME or --partitions N".into()));
+    }
+    if !changes.is_empty() {
+        client.alter_configs(&args.topic, &changes).await?;
+    }
+    if let Some(total) = args.partitions {
+        client.add_partitions(&args.topic, total).await?;
+    }
+    output::line(&format!("altered topic {}", args.topic))
+}
+
+async fn delete(args: DeleteArgs) -> Result<(), CliError> {
+    let mut client = Client::connect(&args.remote.bootstrap).await?;
+    for topic in &args.topics {
+        client.delete_topic(topic).await?;
+        output::line(&format!("deleted topic {topic}"))?;
+    }
+    Ok(())
+}
+
+async fn trim(args: TrimArgs) -> Result<(), CliError> {
+    let mut client = Client::connect(&args.remote.bootstrap).await?;
+    let to = args.to.resolve(&mut client, &args.topic, args.partition).await?;
+    for (partition, start) in client.delete_records(&args.topic, &to).await? {
+        output::line(&format!("{}/{partition} now starts at {start}", args.topic))?;
+    }
+    Ok(())
+}

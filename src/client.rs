@@ -1,0 +1,20 @@
+//! A small Kafka client: what the command line, the demo and the tests need, over kafka-protocol and tokio's TCP.
+//!
+//! Owns: one connection to one broker, version negotiation, idempotent produce, fetch by assigned partition, the admin
+//! calls of the command line. Does not own: consumer group membership, several brokers, retries that outlive a call.
+//! Runs on any tokio runtime, never on a shard. A broker's bytes are trusted to be Kafka's: this is a tool for one's own
+//! broker, not for hostile ones.
+
+mod admin;
+mod connection;
+mod error;
+mod fetch;
+mod group;
+mod produce;
+
+pub use admin::{ClusterInfo, ConfigEntry, NewTopic, OffsetQuery, PartitionInfo, TopicInfo};
+pub use connection::Client;
+pub use error::ClientError;
+pub use fetch::Fetched;
+pub use group::{GroupInfo, GroupOffset, GroupSummary, MemberInfo};
+pub use produce::{Producer, Produced};
