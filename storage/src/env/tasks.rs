@@ -38,7 +38,15 @@ impl Tasks {
     /// Starts `future` on this executor. `name` says what it is in a simulation's report of a deadlock.
     pub fn spawn<T: 'static>(&self, name: &'static str, future: impl Future<Output = T> + 'static) -> Task<T> {
         match &self.on {
-            On::Glommio { .. } => Task { kind: TaskKind::Glommio(glommio::spawn_local(future).detach()) },
+            On::Glommio { .. } => {
+                // glommio 0.9 polls a spawned task at once, inside whatever its caller has borrowed; the simulation does
+                // not. Both must begin it later.
+                let later = async move {
+                    pause().await;
+                    future.await
+                };
+                Task { kind: TaskKind::Glommio(glommio::spawn_local(later).detach()) }
+            }
             On::Sim { executor, group } => Task { kind: TaskKind::Sim(executor.spawn(*group, name, future)) },
         }
     }
@@ -63,17 +71,22 @@ impl Tasks {
 
     /// Lets other ready tasks run first.
     pub async fn yield_now(&self) {
-        let mut yielded = false;
-        std::future::poll_fn(|cx| {
-            if yielded {
-                return Poll::Ready(());
-            }
-            yielded = true;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        pause().await;
     }
+}
+
+/// Pending once.
+async fn pause() {
+    let mut paused = false;
+    std::future::poll_fn(|cx| {
+        if paused {
+            return Poll::Ready(());
+        }
+        paused = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl fmt::Debug for Tasks {
