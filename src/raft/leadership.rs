@@ -193,18 +193,21 @@ impl Standing {
         self.tell();
     }
 
+    /// Tells the layer above until there is nothing new: a view may skip a term this replica led before.
     fn tell(&self) {
-        match decide(self.told.get(), self.view.get(), self.applied.get()) {
-            News::None => {}
-            News::Leading(term) => {
-                self.told.set(Told::Leading(term));
-                if let Some(ready_at) = self.first_of_term.get() {
-                    self.apply.leading(term, ready_at);
+        loop {
+            match decide(self.told.get(), self.view.get(), self.applied.get()) {
+                News::None => return,
+                News::Leading(term) => {
+                    self.told.set(Told::Leading(term));
+                    if let Some(ready_at) = self.first_of_term.get() {
+                        self.apply.leading(term, ready_at);
+                    }
                 }
-            }
-            News::Following(term) => {
-                self.told.set(Told::Following);
-                self.apply.following(term);
+                News::Following(term) => {
+                    self.told.set(Told::Following);
+                    self.apply.following(term);
+                }
             }
         }
     }

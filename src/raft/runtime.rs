@@ -25,7 +25,7 @@ pub(crate) mod watch;
 use time::{Elapsed, ShardInstant, ShardSleep, ShardTimeout};
 
 /// The runtime. A value of it exists only in openraft's conformance suite, where it is a simulated world of its own.
-pub struct ShardRuntime {
+pub(crate) struct ShardRuntime {
     runner: Runner,
 }
 
@@ -62,10 +62,10 @@ impl std::fmt::Debug for ShardRuntime {
 /// The task was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("task was cancelled")]
-pub struct Cancelled;
+pub(crate) struct Cancelled;
 
 /// Waits for a task.
-pub struct Joining<T>(Task<T>);
+pub(crate) struct Joining<T>(Task<T>);
 
 impl<T> Future for Joining<T> {
     type Output = Result<T, Cancelled>;
@@ -76,7 +76,7 @@ impl<T> Future for Joining<T> {
 }
 
 /// The shard's random numbers under rand's trait.
-pub struct ShardRng(Rng);
+pub(crate) struct ShardRng(Rng);
 
 impl rand::TryRng for ShardRng {
     type Error = std::convert::Infallible;
@@ -152,7 +152,7 @@ impl AsyncRuntime for ShardRuntime {
 }
 
 /// openraft's async mutex.
-pub struct ShardMutex<T>(futures::lock::Mutex<T>);
+pub(crate) struct ShardMutex<T>(futures::lock::Mutex<T>);
 
 impl<T: OptionalSend + 'static> openraft_rt::Mutex<T> for ShardMutex<T> {
     type Guard<'a>

@@ -32,11 +32,12 @@ pub(super) struct Numbers {
     pub(super) applied: RefCell<Vec<(EntryId, u64)>>,
     pub(super) last: Cell<Option<EntryId>>,
     pub(super) events: RefCell<Vec<Event>>,
+    leads: Cell<bool>,
 }
 
 impl Numbers {
     pub(super) fn restored(applied: Vec<(EntryId, u64)>, last: Option<EntryId>) -> Rc<Self> {
-        Rc::new(Self { applied: RefCell::new(applied), last: Cell::new(last), events: RefCell::default() })
+        Rc::new(Self { applied: RefCell::new(applied), last: Cell::new(last), ..Self::default() })
     }
 
     fn advance(&self, id: EntryId) {
@@ -65,11 +66,12 @@ impl Apply for Numbers {
 
     fn leading(&self, term: Term, ready_at: EntryId) {
         assert_eq!(ready_at.term, term);
+        assert!(!self.leads.replace(true), "told once");
         self.events.borrow_mut().push(Event::Leading(term, ready_at));
     }
 
     fn following(&self, term: Term) {
-        assert!(matches!(self.events.borrow().last(), Some(Event::Leading(..))), "told only after leading");
+        assert!(self.leads.replace(false), "told only after leading");
         self.events.borrow_mut().push(Event::Following(term));
     }
 

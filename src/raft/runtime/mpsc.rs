@@ -42,17 +42,17 @@ fn wake(waker: Option<Waker>) {
 }
 
 /// Sends. Clones count as one sender more.
-pub struct Sender<T> {
+pub(crate) struct Sender<T> {
     shared: Shared<T>,
 }
 
 /// Does not keep the channel open.
-pub struct WeakSender<T> {
+pub(crate) struct WeakSender<T> {
     shared: Shared<T>,
 }
 
 /// Receives.
-pub struct Receiver<T> {
+pub(crate) struct Receiver<T> {
     shared: Shared<T>,
 }
 
@@ -160,7 +160,7 @@ impl<T> Drop for Sending<'_, T> {
 
 /// openraft's view of it.
 #[derive(Debug)]
-pub struct ShardMpsc;
+pub(crate) struct ShardMpsc;
 
 impl openraft_rt::Mpsc for ShardMpsc {
     type Sender<T: OptionalSend> = Sender<T>;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 /// The sender was dropped without sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sender of a one-shot channel was dropped without a value")]
-pub struct SenderGone;
+pub(crate) struct SenderGone;
 
 struct Shared<T> {
     value: RefCell<Option<T>>,
@@ -21,12 +21,12 @@ struct Shared<T> {
 }
 
 /// Sends the value.
-pub struct Sender<T> {
+pub(crate) struct Sender<T> {
     shared: Rc<Shared<T>>,
 }
 
 /// Resolves to the value.
-pub struct Receiver<T> {
+pub(crate) struct Receiver<T> {
     shared: Rc<Shared<T>>,
 }
 
@@ -86,7 +86,7 @@ impl<T> Future for Receiver<T> {
 
 /// openraft's view of it.
 #[derive(Debug)]
-pub struct ShardOneshot;
+pub(crate) struct ShardOneshot;
 
 impl openraft_rt::Oneshot for ShardOneshot {
     type Sender<T: openraft_rt::OptionalSend> = Sender<T>;

@@ -24,7 +24,7 @@ const START_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
 
 /// A moment of the shard's monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ShardInstant(u64);
+pub(crate) struct ShardInstant(u64);
 
 impl ShardInstant {
     fn mono(self) -> Mono {
@@ -84,7 +84,7 @@ fn on_grid(at: Mono) -> Mono {
 }
 
 /// A sleep of openraft's.
-pub struct ShardSleep {
+pub(crate) struct ShardSleep {
     wait: Wait,
 }
 
@@ -130,11 +130,11 @@ impl Future for ShardSleep {
 /// The deadline passed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("deadline has elapsed")]
-pub struct Elapsed;
+pub(crate) struct Elapsed;
 
 pin_project! {
     /// A future with a deadline. The timer is armed only when the future is not ready at once.
-    pub struct ShardTimeout<F> {
+    pub(crate) struct ShardTimeout<F> {
         #[pin]
         future: F,
         deadline: ShardInstant,

@@ -31,12 +31,12 @@ impl<T> Shared<T> {
 }
 
 /// Sets the value. Clones share it.
-pub struct Sender<T> {
+pub(crate) struct Sender<T> {
     shared: Rc<Shared<T>>,
 }
 
 /// Reads the value and waits for the next.
-pub struct Receiver<T> {
+pub(crate) struct Receiver<T> {
     shared: Rc<Shared<T>>,
     seen: u64,
 }
@@ -72,7 +72,7 @@ impl<T> Drop for Receiver<T> {
 
 /// openraft's view of it.
 #[derive(Debug)]
-pub struct ShardWatch;
+pub(crate) struct ShardWatch;
 
 impl openraft_rt::Watch for ShardWatch {
     type Sender<T: OptionalSend + OptionalSync> = Sender<T>;
