@@ -100,7 +100,7 @@ pub enum KeyError {
     #[error("object key {0:?} has an empty, \".\" or \"..\" segment")]
     Segment(String),
     /// A character outside the set that every store takes unescaped.
-    #[error("object key {key:?} contains {found:?}; legal are ASCII letters, digits and ! - _ . * ' ( ) = / ~ + @ ,")]
+    #[error("object key {key:?} contains {found:?}; legal are ASCII letters, digits and ! - _ . ' ( ) = / + @ ,")]
     Character {
         /// The key.
         key: String,
@@ -210,7 +210,7 @@ impl ObjectKey {
         if key.len() > KEY_BYTES_MAX {
             return Err(KeyError::TooLong(key.len()));
         }
-        let legal = |c: &char| c.is_ascii_alphanumeric() || "!-_.*'()=/~+@,".contains(*c);
+        let legal = |c: &char| c.is_ascii_alphanumeric() || "!-_.'()=/+@,".contains(*c);
         if let Some(found) = key.chars().find(|c| !legal(c)) {
             return Err(KeyError::Character { key: key.to_owned(), found });
         }
@@ -459,4 +459,4 @@ fn parse_nonce(text: &str) -> Option<Nonce> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -38,11 +38,11 @@ pub use crate::keys::{KeyError, ObjectKey};
 pub use counted::{Counted, RequestKind, StoreStats};
 pub use directory::DirectoryStore;
 pub use limit::Limited;
-pub use open::{OpenError, StoreOptions, open, open_with};
+pub use open::{OpenError, StoreOptions, open};
 pub use preflight::{PreflightError, prove};
 pub use remote::RemoteStore;
-pub use retry::{Retrying, RetryPolicy, Sleeper};
-pub use sim::{Faults, SimStore};
+pub use retry::{RetryPolicy, Retrying, Sleeper, TokioSleeper};
+pub use sim::{Faults, SimBucket, SimSleeper, SimStore};
 
 use crate::error::Disposition;
 
@@ -243,7 +243,9 @@ impl StoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Unavailable { .. } | Self::Torn { .. } | Self::NoSpace { .. } => Disposition::Retry,
-            Self::NotFound { .. } | Self::Range { .. } | Self::Denied { .. } | Self::Refused { .. } => Disposition::Reject,
+            Self::NotFound { .. } | Self::Range { .. } | Self::Denied { .. } | Self::Refused { .. } => {
+                Disposition::Reject
+            }
             Self::Source { .. } => Disposition::Reject,
             Self::Taken { .. } => Disposition::Redirect,
             Self::Closed => Disposition::Shutdown,

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId};
 
-use super::command::{Bundled, Command, Deleted, NewObject, NewRow, Published, Quarantine, Replaced, Spilled, Trimmed, Unfolded};
+use super::command::{
+    Bundled, Command, Deleted, NewObject, NewRow, Published, Quarantine, Replaced, Spilled, Trimmed, Unfolded,
+};
 use super::lane::{LaneManifest, Live, PUBLICATIONS_MAX, Pending, Publication, is_shared};
 use super::partition::{PartitionManifest, QUARANTINED_MAX, Quarantined};
 use super::row::{Row, Source};

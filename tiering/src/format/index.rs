@@ -1,0 +1,265 @@
+//! The index of a data object: bytes ↔ [`DataIndex`].
+//!
+//! Layout: sections (`FORMAT.md` §3). What decoding accepts is in canonical form: entries sorted, extents and runs
+//! contiguous in offsets, each run not empty.
+
+use bytes::Bytes;
+use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, ProducerId, RunSum, TopicName};
+
+use super::codec::{FormatError, Reader, Sections, Writer};
+use super::{
+    AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, LaneEvent, PartitionEntry, Place, Run, Seal,
+};
+use crate::keys::LineageEpoch;
+
+const WHAT: &str = "index";
+const HEADER: u64 = 1;
+const PARTITIONS: u64 = 2;
+const EVENTS: u64 = 3;
+const SEAL: u64 = 4;
+const CUT: u64 = 5;
+const KNOWN: [u64; 5] = [HEADER, PARTITIONS, EVENTS, SEAL, CUT];
+
+/// Least bytes of an encoded entry, extent, run, event, epoch, aborted transaction.
+const ENTRY_MIN: usize = 31;
+const EXTENT_MIN: usize = 3;
+const RUN_MIN: usize = 7;
+const EVENT_MIN: usize = 25;
+const EPOCH_MIN: usize = 2;
+const ABORTED_MIN: usize = 3;
+
+impl DataKind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Bundle => 1,
+            Self::Part => 2,
+            Self::Segment => 3,
+            Self::Gathered => 4,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Bundle, Self::Part, Self::Segment, Self::Gathered].into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// The bytes of an index.
+#[must_use]
+pub fn encode_index(index: &DataIndex) -> Bytes {
+    let mut out = Writer::new();
+    out.section(HEADER, true, |out| {
+        out.u8(index.kind.code());
+        out.home(index.home);
+        out.var(index.lane.0.into());
+        out.var(index.sequence.0);
+        out.var(index.term.0);
+        out.var(index.log_index.0);
+        out.u32(index.previous);
+        out.time(index.written);
+    });
+    out.section(PARTITIONS, true, |out| {
+        out.count(index.partitions.len());
+        index.partitions.iter().for_each(|entry| put_entry(out, entry));
+    });
+    if !index.events.is_empty() {
+        out.section(EVENTS, true, |out| {
+            out.count(index.events.len());
+            index.events.iter().for_each(|event| put_event(out, event));
+        });
+    }
+    if let Some(seal) = index.seal {
+        out.section(SEAL, true, |out| {
+            out.u32(seal.next_epoch.0);
+            out.var(seal.last.0);
+        });
+    }
+    if let Some(cut) = index.cut {
+        out.section(CUT, false, |out| {
+            out.var(cut.number);
+            out.option(cut.manifest, Writer::name);
+        });
+    }
+    out.finish()
+}
+
+/// Reads an index.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn decode_index(bytes: &[u8]) -> Result<DataIndex, FormatError> {
+    let mut sections = Sections::new(WHAT, bytes);
+    let mut last = 0;
+    let mut index = match sections.next(&KNOWN, &mut last)? {
+        Some((HEADER, mut header)) => take_header(&mut header)?,
+        _ => return Err(FormatError::Missing { what: WHAT, tag: HEADER }),
+    };
+    while let Some((tag, mut body)) = sections.next(&KNOWN, &mut last)? {
+        match tag {
+            PARTITIONS => index.partitions = body.list(ENTRY_MIN, take_entry)?,
+            EVENTS => index.events = body.list(EVENT_MIN, take_event)?,
+            SEAL => index.seal = Some(Seal { next_epoch: LineageEpoch(body.u32()?), last: body.sequence()? }),
+            _ => index.cut = Some(CutMark { number: body.var()?, manifest: body.option(Reader::name)? }),
+        }
+        body.end()?;
+    }
+    let sorted = index.partitions.windows(2).all(|pair| matches!(pair, [a, b] if a.partition < b.partition));
+    if !sorted {
+        return Err(FormatError::Field { what: WHAT, field: "order of partitions", at: 0 });
+    }
+    Ok(index)
+}
+
+fn take_header(body: &mut Reader<'_>) -> Result<DataIndex, FormatError> {
+    let code = body.u8()?;
+    let kind = DataKind::from_code(code).ok_or_else(|| body.bad("kind"))?;
+    let index = DataIndex {
+        kind,
+        home: body.home()?,
+        lane: body.lane()?,
+        sequence: body.sequence()?,
+        term: body.term()?,
+        log_index: body.index()?,
+        previous: body.u32()?,
+        written: body.time()?,
+        partitions: Vec::new(),
+        events: Vec::new(),
+        seal: None,
+        cut: None,
+    };
+    body.end()?;
+    Ok(index)
+}
+
+fn put_entry(out: &mut Writer, entry: &PartitionEntry) {
+    out.partition(entry.partition);
+    out.offset(entry.offsets.start);
+    out.offset(entry.log_start);
+    out.time(entry.min_timestamp);
+    out.time(entry.max_timestamp);
+    out.count(entry.epochs.len());
+    for epoch in &entry.epochs {
+        out.signed(epoch.epoch.0.into());
+        out.offset(epoch.start);
+    }
+    out.count(entry.aborted.len());
+    for aborted in &entry.aborted {
+        out.signed(aborted.producer.0);
+        out.offset(aborted.first);
+        out.offset(aborted.last);
+    }
+    out.count(entry.extents.len());
+    for extent in &entry.extents {
+        match extent.place {
+            Place::Here => out.u8(0),
+            Place::Part(part) => {
+                out.u8(1);
+                out.name(part);
+            }
+        }
+        out.var(extent.position);
+        out.count(extent.runs.len());
+        for run in &extent.runs {
+            out.var(run.sum.offsets.count());
+            out.var(run.sum.len.into());
+            out.u32(run.sum.crc);
+            out.time(run.max_timestamp);
+        }
+    }
+}
+
+fn take_entry(body: &mut Reader<'_>) -> Result<PartitionEntry, FormatError> {
+    let partition = body.partition()?;
+    let start = body.offset()?;
+    let (log_start, min_timestamp, max_timestamp) = (body.offset()?, body.time()?, body.time()?);
+    let epochs = body.list(EPOCH_MIN, |body| {
+        let epoch = i32::try_from(body.signed()?).map_err(|_| body.bad("leader epoch"))?;
+        Ok(EpochStart { epoch: LeaderEpoch(epoch), start: body.offset()? })
+    })?;
+    let aborted = body.list(ABORTED_MIN, |body| {
+        Ok(AbortedTransaction { producer: ProducerId(body.signed()?), first: body.offset()?, last: body.offset()? })
+    })?;
+    let mut at = start;
+    let extents = body.list(EXTENT_MIN, |body| take_extent(body, &mut at))?;
+    let offsets = OffsetRange::new(start, at);
+    Ok(PartitionEntry { partition, offsets, log_start, min_timestamp, max_timestamp, epochs, aborted, extents })
+}
+
+fn take_extent(body: &mut Reader<'_>, at: &mut Offset) -> Result<Extent, FormatError> {
+    let place = if body.flag()? { Place::Part(body.name()?) } else { Place::Here };
+    let position = body.var()?;
+    let mut end = position;
+    let runs = body.list(RUN_MIN, |body| {
+        let count = body.var()?;
+        let len = body.var32()?;
+        let next = at.get().checked_add(count).filter(|next| *next <= Offset::MAX.get()).map(Offset::new);
+        let (Some(next), true) = (next, count > 0 && len > 0) else { return Err(body.bad("run")) };
+        end = end.checked_add(len.into()).ok_or_else(|| body.bad("run"))?;
+        let sum = RunSum { offsets: OffsetRange::new(*at, next), len, crc: body.u32()? };
+        *at = next;
+        Ok(Run { sum, max_timestamp: body.time()? })
+    })?;
+    if runs.is_empty() {
+        return Err(body.bad("extent without runs"));
+    }
+    Ok(Extent { place, position, runs })
+}
+
+fn put_event(out: &mut Writer, event: &LaneEvent) {
+    match event {
+        LaneEvent::Created { partition, topic, configs, start, epoch_base } => {
+            out.u8(1);
+            out.partition(*partition);
+            out.text(topic.as_str());
+            out.offset(*start);
+            out.signed(epoch_base.0.into());
+            out.count(configs.len());
+            for (key, value) in configs {
+                out.text(key);
+                out.text(value);
+            }
+        }
+        LaneEvent::Dropped { partition } => {
+            out.u8(2);
+            out.partition(*partition);
+        }
+        LaneEvent::LogStartMoved { partition, to } => {
+            out.u8(3);
+            out.partition(*partition);
+            out.offset(*to);
+        }
+        LaneEvent::Departed { partition, to, at } => {
+            out.u8(4);
+            out.partition(*partition);
+            out.var(to.0.into());
+            out.offset(*at);
+        }
+        LaneEvent::Arrived { partition, from, at } => {
+            out.u8(5);
+            out.partition(*partition);
+            out.var(from.0.into());
+            out.offset(*at);
+        }
+    }
+}
+
+fn take_event(body: &mut Reader<'_>) -> Result<LaneEvent, FormatError> {
+    let code = body.u8()?;
+    let partition = body.partition()?;
+    Ok(match code {
+        1 => LaneEvent::Created {
+            partition,
+            topic: TopicName::new(&body.text()?).map_err(|_| body.bad("topic name"))?,
+            start: body.offset()?,
+            epoch_base: LeaderEpoch(i32::try_from(body.signed()?).map_err(|_| body.bad("leader epoch"))?),
+            configs: body.list(2, |body| Ok((body.text()?, body.text()?)))?,
+        },
+        2 => LaneEvent::Dropped { partition },
+        3 => LaneEvent::LogStartMoved { partition, to: body.offset()? },
+        4 => LaneEvent::Departed { partition, to: body.lane()?, at: body.offset()? },
+        5 => LaneEvent::Arrived { partition, from: body.lane()?, at: body.offset()? },
+        _ => return Err(body.bad("event")),
+    })
+}
+
+#[cfg(test)]
+mod tests;

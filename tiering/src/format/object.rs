@@ -1,0 +1,151 @@
+//! Builds a data object in memory: batches in, body with index and trailer out.
+//!
+//! Owns: cutting batches into runs with their seeded checksums, collecting what an entry says. Does not own: which
+//! batches go in (the archiver), uploads. For objects too large for memory, `measure` batches
+//! and send their bytes elsewhere.
+
+use bytes::{Bytes, BytesMut};
+use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, RunSum, TimestampMs, run};
+
+use super::trailer::{Body, IndexRef, TRAILER_LEN, Trailer};
+use super::{AbortedTransaction, DataIndex, EpochStart, Extent, PartitionEntry, Place, Run, encode_index};
+
+/// Gathers the data of an object and its index, partition after partition.
+#[derive(Debug)]
+pub struct ObjectBuilder {
+    index: DataIndex,
+    pieces: Vec<Bytes>,
+    position: u64,
+    open: Option<OpenRun>,
+}
+
+#[derive(Debug)]
+struct OpenRun {
+    start: Offset,
+    end: Offset,
+    len: u32,
+    crc: u32,
+    max_timestamp: TimestampMs,
+}
+
+/// A finished object.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its index, decoded.
+    pub index: DataIndex,
+    /// Where the index lies.
+    pub at: IndexRef,
+    /// Bytes of the whole object.
+    pub size: u64,
+    /// Data pieces, index, trailer: back to back they are the object.
+    pub pieces: Vec<Bytes>,
+}
+
+impl ObjectBuilder {
+    /// With everything but partitions already in `index`.
+    #[must_use]
+    pub fn new(index: DataIndex) -> Self {
+        Self { index, pieces: Vec::new(), position: 0, open: None }
+    }
+
+    /// Bytes of data so far.
+    #[must_use]
+    pub fn data_len(&self) -> u64 {
+        self.position
+    }
+
+    /// Begins the next partition; ids ascend. Its bytes begin at the object's current end.
+    pub fn begin(&mut self, partition: PartitionId, start: Offset, log_start: Offset) {
+        self.close_run();
+        debug_assert!(self.index.partitions.last().is_none_or(|last| last.partition < partition));
+        self.index.partitions.push(PartitionEntry {
+            partition,
+            offsets: OffsetRange::new(start, start),
+            log_start,
+            min_timestamp: TimestampMs::NONE,
+            max_timestamp: TimestampMs::NONE,
+            epochs: Vec::new(),
+            aborted: Vec::new(),
+            extents: Vec::new(),
+        });
+    }
+
+    /// Adds the current partition's next batch; it must continue what it has (a first batch may start earlier or
+    /// later than [`ObjectBuilder::begin`] said: the entry then starts there).
+    pub fn push(&mut self, batch: &Batch) {
+        self.measure(batch);
+        self.pieces.push(batch.bytes.clone());
+    }
+
+    /// As [`ObjectBuilder::push`], but the caller sends the bytes itself (`pieces` then holds only index and trailer).
+    pub fn measure(&mut self, batch: &Batch) {
+        let header = &batch.header;
+        let position = self.position;
+        if self.open.as_ref().is_some_and(|run| run.len.saturating_add(header.len) > run::RUN_BYTES_MAX) {
+            self.close_run();
+        }
+        let Some(entry) = self.index.partitions.last_mut() else { return };
+        if entry.extents.is_empty() {
+            entry.offsets = OffsetRange::new(header.base_offset, header.base_offset);
+            entry.extents.push(Extent { place: Place::Here, position, runs: Vec::new() });
+        }
+        debug_assert_eq!(entry.offsets.end, header.base_offset, "batches continue each other");
+        entry.offsets.end = header.next_offset();
+        if entry.epochs.last().is_none_or(|last| last.epoch < header.leader_epoch) {
+            entry.epochs.push(EpochStart { epoch: header.leader_epoch, start: header.base_offset });
+        }
+        let least = entry.min_timestamp == TimestampMs::NONE || header.base_timestamp < entry.min_timestamp;
+        entry.min_timestamp = if least { header.base_timestamp } else { entry.min_timestamp };
+        entry.max_timestamp = entry.max_timestamp.max(header.max_timestamp);
+        let run = self.open.get_or_insert_with(|| OpenRun {
+            start: header.base_offset,
+            end: header.base_offset,
+            len: 0,
+            crc: run::seed(entry.partition, header.base_offset),
+            max_timestamp: TimestampMs::NONE,
+        });
+        run.end = header.next_offset();
+        run.len = run.len.saturating_add(header.len);
+        run.crc = run::extend(run.crc, &batch.bytes);
+        run.max_timestamp = run.max_timestamp.max(header.max_timestamp);
+        self.position += u64::from(header.len);
+    }
+
+    /// Notes an aborted transaction of the current partition.
+    pub fn aborted(&mut self, aborted: AbortedTransaction) {
+        if let Some(entry) = self.index.partitions.last_mut() {
+            entry.aborted.push(aborted);
+        }
+    }
+
+    fn close_run(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let Some(extent) = self.index.partitions.last_mut().and_then(|entry| entry.extents.last_mut()) else { return };
+        let offsets = OffsetRange::new(open.start, open.end);
+        let sum = RunSum { offsets, len: open.len, crc: open.crc };
+        extent.runs.push(Run { sum, max_timestamp: open.max_timestamp });
+    }
+
+    /// Index and trailer behind the data.
+    #[must_use]
+    pub fn finish(mut self) -> Placed {
+        self.close_run();
+        let bytes = encode_index(&self.index);
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let at = IndexRef { offset: self.position, len, crc: crc32c::crc32c(&bytes) };
+        let size = self.position + bytes.len() as u64 + TRAILER_LEN as u64;
+        self.pieces.push(bytes);
+        self.pieces.push(Bytes::copy_from_slice(&Trailer { index: at, body: Body::Index }.encode()));
+        Placed { index: self.index, at, size, pieces: self.pieces }
+    }
+}
+
+impl Placed {
+    /// The object as one piece (copies).
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(usize::try_from(self.size).unwrap_or_default());
+        self.pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+        out.freeze()
+    }
+}

@@ -1,0 +1,36 @@
+//! Manifests: where every archived offset of a partition lies, and what a lane has put into the bucket.
+//!
+//! Owns: the replicated state ([`LaneManifest`], [`PartitionManifest`]), the commands that change it, the pure
+//! transition, its invariants, its codecs, what is published of it in the bucket, root and catalogue. Does not own:
+//! when to archive, gather or delete, nor any I/O. Everything is a *message* or pure.
+//!
+//! Lane and partition state are checkpointed apart and may be *as of* different log indexes. Therefore each applies
+//! its own share of a command, decides from its own state alone, and skips what it already covers (`changed`).
+
+mod apply;
+mod catalogue;
+mod codec;
+mod command;
+mod invariants;
+mod lane;
+mod page;
+mod partition;
+mod publish;
+mod root;
+mod row;
+mod spill;
+
+pub use apply::{Applied, Rejected, apply};
+pub use catalogue::{Catalogue, CataloguePartition, CatalogueTopic};
+pub use command::{
+    Bundled, BundledEnd, Command, Deleted, NewObject, NewRow, Published, Quarantine, Replaced, Spilled, Trimmed,
+    Unfolded,
+};
+pub use invariants::{Violation, check_lane, check_lane_step, check_partition, check_partition_step};
+pub use lane::{LaneManifest, Live, Pending, Publication, is_shared};
+pub use page::{PageRef, PublishedLane, PublishedPartition, decode_page};
+pub use partition::{Covering, PartitionManifest, Quarantined};
+pub use publish::{PublishPlan, PublishRequest, plan_publish};
+pub use root::{PointerError, Root};
+pub use row::{Row, Source};
+pub use spill::{SpillPage, SpillRow, decode_spill, encode_spill, plan_spill};

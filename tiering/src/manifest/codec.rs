@@ -1,0 +1,405 @@
+//! Manifest state ↔ bytes: checkpoint blobs, page records, and the pieces that spills and commands share.
+//!
+//! Rows are written as differences: a bundle row after one of the same lane takes about eight bytes, so that a
+//! partition that trickles costs a checkpoint little. Layout: `FORMAT.md` §5.
+
+use bytes::Bytes;
+use tidewater_storage::model::{Offset, OffsetRange, TimestampMs};
+
+use super::lane::{LaneManifest, Live, Pending, Publication};
+use super::page::PageRef;
+use super::partition::{PartitionManifest, Quarantined};
+use super::row::{Row, Source};
+use super::spill::SpillRow;
+use crate::format::{FormatError, IndexRef, Reader, Sections, Writer};
+use crate::keys::{ObjectKind, ObjectName, Sequence};
+
+const PARTITION: &str = "partition manifest";
+const LANE: &str = "lane state";
+const HEADER: u64 = 1;
+const SPILLED: u64 = 2;
+const ROWS: u64 = 3;
+const QUARANTINED: u64 = 4;
+const PENDING: u64 = 5;
+const LIVE: u64 = 2;
+const LANE_PENDING: u64 = 3;
+const PAGES: u64 = 4;
+const PUBLICATIONS: u64 = 5;
+
+/// How a row's object is told: the bundle after an earlier row's, any bundle, any object.
+const ROW_NEXT_BUNDLE: u8 = 0;
+const ROW_BUNDLE: u8 = 1;
+const ROW_OBJECT: u8 = 2;
+const ROW_SAME_OBJECT: u8 = 3;
+
+const ROW_MIN: usize = 5;
+const SPILL_ROW_MIN: usize = 40;
+const NAME_MIN: usize = 21;
+
+impl PartitionManifest {
+    /// Its blob.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::new();
+        self.put(&mut out);
+        out.finish()
+    }
+
+    /// Reads a blob.
+    ///
+    /// # Errors
+    /// What is wrong with it; rows that leave a gap or overlap are.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut sections = Sections::new(PARTITION, bytes);
+        let mut last = 0;
+        let known = [HEADER, SPILLED, ROWS, QUARANTINED, PENDING];
+        let Some((HEADER, mut header)) = sections.next(&known, &mut last)? else {
+            return Err(FormatError::Missing { what: PARTITION, tag: HEADER });
+        };
+        let mut manifest = take_partition_header(&mut header)?;
+        while let Some((tag, mut body)) = sections.next(&known, &mut last)? {
+            match tag {
+                SPILLED => manifest.spilled = take_spill_rows(&mut body)?,
+                ROWS => manifest.rows = take_rows(&mut body)?,
+                QUARANTINED => {
+                    manifest.quarantined =
+                        body.list(3, |body| Ok(Quarantined { offsets: body.offsets()?, reason: body.text()? }))?;
+                }
+                _ => manifest.pending = body.list(NAME_MIN + 1, |body| Ok((body.name()?, body.index()?)))?,
+            }
+            body.end()?;
+        }
+        match super::invariants::check_partition(&manifest) {
+            Ok(()) => Ok(manifest),
+            Err(_) => Err(Reader::new(PARTITION, bytes).bad("coverage")),
+        }
+    }
+
+    pub(super) fn put(&self, out: &mut Writer) {
+        out.section(HEADER, true, |out| {
+            out.partition(self.id);
+            out.option(self.changed, |out, index| out.var(index.0));
+            out.offset(self.log_start);
+            out.offset(self.archived_end);
+            out.u8(u8::from(self.dropped));
+        });
+        if !self.spilled.is_empty() {
+            out.section(SPILLED, true, |out| put_spill_rows(out, &self.spilled));
+        }
+        if !self.rows.is_empty() {
+            out.section(ROWS, true, |out| put_rows(out, &self.rows));
+        }
+        if !self.quarantined.is_empty() {
+            out.section(QUARANTINED, false, |out| {
+                out.count(self.quarantined.len());
+                for range in &self.quarantined {
+                    out.offsets(range.offsets);
+                    out.text(&range.reason);
+                }
+            });
+        }
+        if !self.pending.is_empty() {
+            out.section(PENDING, false, |out| {
+                out.count(self.pending.len());
+                for (object, intended) in &self.pending {
+                    out.name(*object);
+                    out.var(intended.0);
+                }
+            });
+        }
+    }
+}
+
+fn take_partition_header(header: &mut Reader<'_>) -> Result<PartitionManifest, FormatError> {
+    let manifest = PartitionManifest {
+        id: header.partition()?,
+        changed: header.option(Reader::index)?,
+        log_start: header.offset()?,
+        archived_end: header.offset()?,
+        dropped: header.flag()?,
+        spilled: Vec::new(),
+        rows: Vec::new(),
+        quarantined: Vec::new(),
+        pending: Vec::new(),
+    };
+    header.end()?;
+    Ok(manifest)
+}
+
+/// What the next row is told against.
+#[derive(Default)]
+struct Before {
+    end: Offset,
+    max_timestamp: TimestampMs,
+    bundle: Option<ObjectName>,
+    object: Option<(ObjectName, IndexRef)>,
+}
+
+pub(super) fn put_rows(out: &mut Writer, rows: &[Row]) {
+    out.count(rows.len());
+    let mut before = Before::default();
+    for row in rows {
+        // Rows follow each other, so the distance is 0 for all but the first; kept general, checked when read.
+        out.signed(row.offsets.start.to_wire().wrapping_sub(before.end.to_wire()));
+        out.var(row.offsets.count());
+        out.var(row.bytes);
+        out.signed(row.max_timestamp.0.wrapping_sub(before.max_timestamp.0));
+        match row.source {
+            Source::Bundle(bundle) => put_bundle(out, bundle, &mut before),
+            Source::Object { object, start, len, index } => {
+                if before.object == Some((object, index)) {
+                    out.u8(ROW_SAME_OBJECT);
+                } else {
+                    out.u8(ROW_OBJECT);
+                    out.name(object);
+                    put_index_ref(out, index);
+                    before.object = Some((object, index));
+                }
+                out.var(start);
+                out.var(len);
+            }
+        }
+        (before.end, before.max_timestamp) = (row.offsets.end, row.max_timestamp);
+    }
+}
+
+fn put_bundle(out: &mut Writer, bundle: ObjectName, before: &mut Before) {
+    let step = before.bundle.and_then(|last| match (last.kind, bundle.kind) {
+        (ObjectKind::Bundle { lane: a, sequence: from }, ObjectKind::Bundle { lane: b, sequence: to })
+            if a == b && last.home == bundle.home =>
+        {
+            to.0.checked_sub(from.0)
+        }
+        _ => None,
+    });
+    match step {
+        Some(step) => {
+            out.u8(ROW_NEXT_BUNDLE);
+            out.var(step);
+        }
+        None => {
+            out.u8(ROW_BUNDLE);
+            out.name(bundle);
+        }
+    }
+    before.bundle = Some(bundle);
+}
+
+pub(super) fn take_rows(body: &mut Reader<'_>) -> Result<Vec<Row>, FormatError> {
+    let mut before = Before::default();
+    body.list(ROW_MIN, |body| {
+        let start = before.end.to_wire().checked_add(body.signed()?).and_then(Offset::from_wire);
+        let start = start.ok_or_else(|| body.bad("row start"))?;
+        let end = start.get().checked_add(body.var()?).filter(|end| *end <= Offset::MAX.get());
+        let end = Offset::new(end.ok_or_else(|| body.bad("row end"))?);
+        let bytes = body.var()?;
+        let max_timestamp = TimestampMs(before.max_timestamp.0.wrapping_add(body.signed()?));
+        let source = take_source(body, &mut before)?;
+        (before.end, before.max_timestamp) = (end, max_timestamp);
+        Ok(Row { offsets: OffsetRange::new(start, end), bytes, max_timestamp, source })
+    })
+}
+
+fn take_source(body: &mut Reader<'_>, before: &mut Before) -> Result<Source, FormatError> {
+    let tag = body.u8()?;
+    let bundle = match (tag, before.bundle) {
+        (ROW_NEXT_BUNDLE, Some(ObjectName { home, kind: ObjectKind::Bundle { lane, sequence } })) => {
+            let next = sequence.0.checked_add(body.var()?).ok_or_else(|| body.bad("bundle of a row"))?;
+            Some(home.bundle(lane, Sequence(next)))
+        }
+        (ROW_BUNDLE, _) => Some(body.name()?),
+        _ => None,
+    };
+    if let Some(bundle) = bundle {
+        if !matches!(bundle.kind, ObjectKind::Bundle { .. }) {
+            return Err(body.bad("bundle of a row"));
+        }
+        before.bundle = Some(bundle);
+        return Ok(Source::Bundle(bundle));
+    }
+    let (object, index) = match (tag, before.object) {
+        (ROW_OBJECT, _) => (body.name()?, take_index_ref(body)?),
+        (ROW_SAME_OBJECT, Some(same)) => same,
+        _ => return Err(body.bad("kind of row")),
+    };
+    before.object = Some((object, index));
+    Ok(Source::Object { object, start: body.var()?, len: body.var()?, index })
+}
+
+pub(super) fn put_index_ref(out: &mut Writer, index: IndexRef) {
+    out.var(index.offset);
+    out.var(index.len.into());
+    out.u32(index.crc);
+}
+
+pub(super) fn take_index_ref(body: &mut Reader<'_>) -> Result<IndexRef, FormatError> {
+    Ok(IndexRef { offset: body.var()?, len: body.var32()?, crc: body.u32()? })
+}
+
+pub(super) fn put_spill_row(out: &mut Writer, row: &SpillRow) {
+    out.offsets(row.offsets);
+    out.var(row.bytes);
+    out.time(row.max_timestamp);
+    out.name(row.page);
+    out.u32(row.size);
+    out.u32(row.crc);
+}
+
+pub(super) fn take_spill_row(body: &mut Reader<'_>) -> Result<SpillRow, FormatError> {
+    let row = SpillRow {
+        offsets: body.offsets()?,
+        bytes: body.var()?,
+        max_timestamp: body.time()?,
+        page: body.name()?,
+        size: body.u32()?,
+        crc: body.u32()?,
+    };
+    match row.page.kind {
+        ObjectKind::Spill { .. } => Ok(row),
+        _ => Err(body.bad("spill page")),
+    }
+}
+
+pub(super) fn put_spill_rows(out: &mut Writer, rows: &[SpillRow]) {
+    out.count(rows.len());
+    rows.iter().for_each(|row| put_spill_row(out, row));
+}
+
+pub(super) fn take_spill_rows(body: &mut Reader<'_>) -> Result<Vec<SpillRow>, FormatError> {
+    body.list(SPILL_ROW_MIN, take_spill_row)
+}
+
+pub(super) fn put_names(out: &mut Writer, names: &[ObjectName]) {
+    out.count(names.len());
+    names.iter().for_each(|name| out.name(*name));
+}
+
+pub(super) fn take_names(body: &mut Reader<'_>) -> Result<Vec<ObjectName>, FormatError> {
+    body.list(NAME_MIN, Reader::name)
+}
+
+pub(super) fn put_page_refs(out: &mut Writer, pages: &[PageRef]) {
+    out.count(pages.len());
+    for page in pages {
+        out.name(page.page);
+        out.partition(page.first);
+        out.partition(page.last);
+        out.var(page.count.into());
+        out.u32(page.size);
+        out.u32(page.crc);
+    }
+}
+
+pub(super) fn take_page_refs(body: &mut Reader<'_>) -> Result<Vec<PageRef>, FormatError> {
+    body.list(NAME_MIN + 57, |body| {
+        Ok(PageRef {
+            page: body.name()?,
+            first: body.partition()?,
+            last: body.partition()?,
+            count: body.var32()?,
+            size: body.u32()?,
+            crc: body.u32()?,
+        })
+    })
+}
+
+impl LaneManifest {
+    /// Its blob.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Writer::new();
+        out.section(HEADER, true, |out| {
+            out.home(self.home);
+            out.var(self.lane.0.into());
+            out.option(self.changed, |out, index| out.var(index.0));
+            out.var(self.last.0);
+            out.u32(self.last_crc);
+            out.var(self.follow_from.0);
+            out.option(self.etag.as_deref(), Writer::text);
+            out.option(self.stopped.as_deref(), Writer::text);
+        });
+        out.section(LIVE, true, |out| {
+            out.count(self.live.len());
+            for (object, live) in &self.live {
+                out.name(*object);
+                out.var(live.size);
+                out.var(live.since.0);
+                put_names(out, &live.parts);
+                out.var(live.pins.into());
+                out.var(live.spilled.into());
+            }
+        });
+        out.section(LANE_PENDING, true, |out| {
+            out.count(self.pending.len());
+            for (object, pending) in &self.pending {
+                out.name(*object);
+                out.var(pending.intended.0);
+                put_names(out, &pending.parts);
+            }
+        });
+        out.section(PAGES, true, |out| put_page_refs(out, &self.pages));
+        out.section(PUBLICATIONS, true, |out| {
+            out.count(self.publications.len());
+            for publication in &self.publications {
+                out.var(publication.as_of.0);
+                out.time(publication.at);
+            }
+        });
+        out.finish()
+    }
+
+    /// Reads a blob.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut sections = Sections::new(LANE, bytes);
+        let mut last = 0;
+        let known = [HEADER, LIVE, LANE_PENDING, PAGES, PUBLICATIONS];
+        let Some((HEADER, mut header)) = sections.next(&known, &mut last)? else {
+            return Err(FormatError::Missing { what: LANE, tag: HEADER });
+        };
+        let mut state = Self::new(header.home()?, header.lane()?);
+        state.changed = header.option(Reader::index)?;
+        state.last = header.sequence()?;
+        state.last_crc = header.u32()?;
+        state.follow_from = header.sequence()?;
+        state.etag = header.option(Reader::text)?;
+        state.stopped = header.option(Reader::text)?;
+        header.end()?;
+        while let Some((tag, mut body)) = sections.next(&known, &mut last)? {
+            match tag {
+                LIVE => state.live = body.list(NAME_MIN + 5, take_live)?.into_iter().collect(),
+                LANE_PENDING => {
+                    let take = |body: &mut Reader<'_>| {
+                        let object = body.name()?;
+                        Ok((object, Pending { intended: body.index()?, parts: take_names(body)? }))
+                    };
+                    state.pending = body.list(NAME_MIN + 2, take)?.into_iter().collect();
+                }
+                PAGES => state.pages = take_page_refs(&mut body)?,
+                _ => {
+                    let take = |body: &mut Reader<'_>| Ok(Publication { as_of: body.index()?, at: body.time()? });
+                    state.publications = body.list(2, take)?.into();
+                }
+            }
+            body.end()?;
+        }
+        Ok(state)
+    }
+}
+
+fn take_live(body: &mut Reader<'_>) -> Result<(ObjectName, Live), FormatError> {
+    let object = body.name()?;
+    let live = Live {
+        size: body.var()?,
+        since: body.index()?,
+        parts: take_names(body)?,
+        pins: body.var32()?,
+        spilled: body.var32()?,
+    };
+    Ok((object, live))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,174 @@
+//! What a lane has in the bucket: its bundle chain, its live and dying objects, what was published.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tidewater_storage::model::{LaneId, LogIndex, TimestampMs};
+
+use super::page::PageRef;
+use super::partition::PartitionManifest;
+use crate::keys::{Home, ObjectKind, ObjectName, Sequence};
+
+/// Publications remembered; beyond, every second one is dropped (which only delays deletes).
+pub const PUBLICATIONS_MAX: usize = 64;
+
+/// The replicated state of a lane's share of the tier. *Shard-local* by use, a *message* by type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneManifest {
+    /// Whose.
+    pub home: Home,
+    /// Which lane.
+    pub lane: LaneId,
+    /// Log index of the last command that changed this; what is at or below is covered.
+    pub changed: Option<LogIndex>,
+    /// The last bundle settled; [`Sequence::NONE`] before the first.
+    pub last: Sequence,
+    /// Its index's crc: `previous` of the next.
+    pub last_crc: u32,
+    /// From here on bundles exist without a hole; what is published says so.
+    pub follow_from: Sequence,
+    /// Bundles and gathered objects that rows may name.
+    pub live: BTreeMap<ObjectName, Live>,
+    /// Objects no row names, to be deleted once a published manifest forgot them for long enough.
+    pub pending: BTreeMap<ObjectName, Pending>,
+    /// Pages of the manifest last published.
+    pub pages: Vec<PageRef>,
+    /// Its version, for the next put-if-match.
+    pub etag: Option<String>,
+    /// When which state was published, oldest first; thinned, never empty after the first.
+    pub publications: VecDeque<Publication>,
+    /// Why archiving stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// A shared object that rows may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Its bytes.
+    pub size: u64,
+    /// Since when.
+    pub since: LogIndex,
+    /// Parts that go with it.
+    pub parts: Vec<ObjectName>,
+    /// Holds that others have on it: partitions that moved away, cuts (rules 5, 9).
+    pub pins: u32,
+    /// Spill pages of level 0 that name it.
+    pub spilled: u32,
+}
+
+/// An object on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// When the intent was applied.
+    pub intended: LogIndex,
+    /// Parts that go with it.
+    pub parts: Vec<ObjectName>,
+}
+
+/// One publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Which state.
+    pub as_of: LogIndex,
+    /// When.
+    pub at: TimestampMs,
+}
+
+impl LaneManifest {
+    /// Of a lane that has archived nothing.
+    #[must_use]
+    pub fn new(home: Home, lane: LaneId) -> Self {
+        Self {
+            home,
+            lane,
+            changed: None,
+            last: Sequence::NONE,
+            last_crc: 0,
+            follow_from: Sequence::NONE.next(),
+            live: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            pages: Vec::new(),
+            etag: None,
+            publications: VecDeque::new(),
+            stopped: None,
+        }
+    }
+
+    /// Where the next bundle goes.
+    #[must_use]
+    pub fn next_bundle(&self) -> ObjectName {
+        self.home.bundle(self.lane, self.last.next())
+    }
+
+    /// As of which log index the last publication is.
+    #[must_use]
+    pub fn published_as_of(&self) -> Option<LogIndex> {
+        self.publications.back().map(|publication| publication.as_of)
+    }
+
+    /// When a manifest that forgets what was intended at `intended` was (at the latest) first published.
+    #[must_use]
+    pub fn forgotten_since(&self, intended: LogIndex) -> Option<TimestampMs> {
+        self.publications.iter().find(|publication| publication.as_of >= intended).map(|publication| publication.at)
+    }
+
+    /// Has a published manifest forgotten it for at least `grace_ms`?
+    #[must_use]
+    pub fn is_past_grace(&self, intended: LogIndex, now: TimestampMs, grace_ms: i64) -> bool {
+        self.forgotten_since(intended).is_some_and(|since| now.since_ms(since) >= grace_ms)
+    }
+
+    /// Live objects that no spill page, no hold and no row of `partitions` (all of the lane's) names: what a
+    /// `Forgotten` command may take. Naming only ever falls after an object's birth was applied, so the answer stays
+    /// true until the command is.
+    #[must_use]
+    pub fn unnamed<'a>(&self, partitions: impl IntoIterator<Item = &'a PartitionManifest>) -> Vec<ObjectName> {
+        let free = |(object, live): (&ObjectName, &Live)| (live.pins == 0 && live.spilled == 0).then_some(*object);
+        let mut candidates: BTreeSet<ObjectName> = self.live.iter().filter_map(free).collect();
+        for row in partitions.into_iter().flat_map(|partition| &partition.rows) {
+            if candidates.is_empty() {
+                break;
+            }
+            candidates.remove(&row.object());
+        }
+        candidates.into_iter().collect()
+    }
+
+    /// Pending objects, each with its parts, that may be deleted now.
+    #[must_use]
+    pub fn deletable(&self, now: TimestampMs, grace_ms: i64) -> Vec<(ObjectName, Vec<ObjectName>)> {
+        let due = |object: &ObjectName, pending: &Pending| {
+            self.is_past_grace(pending.intended, now, grace_ms) && !self.must_follow(object)
+        };
+        let pending = self.pending.iter().filter(|(object, pending)| due(object, pending));
+        pending.map(|(object, pending)| (*object, pending.parts.clone())).collect()
+    }
+
+    /// Is it one of the bundles that followers may still ask for (rule 4)?
+    #[must_use]
+    pub fn must_follow(&self, object: &ObjectName) -> bool {
+        match object.kind {
+            ObjectKind::Bundle { lane, sequence } => {
+                object.home == self.home && lane == self.lane && sequence >= self.follow_from
+            }
+            _ => false,
+        }
+    }
+
+    /// Does the lane's own state name this object (live, pending, a part of either, a published page, its manifest)?
+    #[must_use]
+    pub fn names(&self, object: &ObjectName) -> bool {
+        self.live.contains_key(object)
+            || self.pending.contains_key(object)
+            || self.must_follow(object)
+            || *object == self.home.lane_manifest(self.lane)
+            || self.pages.iter().any(|page| page.page == *object)
+            || self.live.values().any(|live| live.parts.contains(object))
+            || self.pending.values().any(|pending| pending.parts.contains(object))
+    }
+}
+
+/// Is this kind of object shared by partitions, and therefore kept in [`LaneManifest::live`]?
+#[must_use]
+pub fn is_shared(object: &ObjectName) -> bool {
+    matches!(object.kind, ObjectKind::Bundle { .. } | ObjectKind::Gathered { .. } | ObjectKind::Part { .. })
+}

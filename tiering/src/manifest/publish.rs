@@ -1,0 +1,140 @@
+//! What to write so that the bucket's lane manifest says what the lane's state says. Pure.
+//!
+//! Owns: which pages are written anew (those with a partition that changed, came or went), how they are cut. Does not
+//! own: the puts (pages first, in any order; then the lane manifest, conditional; then the command).
+
+use bytes::Bytes;
+use tidewater_storage::model::{LogIndex, Term, TimestampMs};
+
+use super::command::Published;
+use super::lane::LaneManifest;
+use super::page::{PageRef, PublishedLane, encode_page};
+use super::partition::PartitionManifest;
+use crate::keys::{Nonce, ObjectKind, ObjectName};
+use crate::store::{ETag, PutMode};
+
+/// Bytes at which a page is cut. A page with one partition may be larger.
+pub const PAGE_BYTES: usize = 256 << 10;
+
+/// The state to publish.
+pub struct PublishRequest<'a> {
+    /// The lane.
+    pub lane: &'a LaneManifest,
+    /// All its partitions, sorted by id.
+    pub partitions: &'a [&'a PartitionManifest],
+    /// What the lane had applied: state above is as of here.
+    pub as_of: LogIndex,
+    /// The publisher's term.
+    pub term: Term,
+    /// Now.
+    pub now: TimestampMs,
+}
+
+/// What to write, in this order.
+#[derive(Clone, Debug)]
+pub struct PublishPlan {
+    /// New pages.
+    pub pages: Vec<(ObjectName, Bytes)>,
+    /// The lane manifest's name.
+    pub name: ObjectName,
+    /// Its bytes.
+    pub manifest: Bytes,
+    /// The condition of its put.
+    pub mode: PutMode,
+    /// The command to propose after it, with the etag still empty.
+    pub published: Published,
+}
+
+/// Plans a publication; `nonce` gives fresh random numbers.
+#[must_use]
+pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Nonce) -> PublishPlan {
+    let lane = request.lane;
+    let mut pages = Vec::new();
+    let mut refs = Vec::new();
+    let mut waiting: Vec<&PartitionManifest> = Vec::new();
+    let mut rest = request.partitions;
+    for old in &lane.pages {
+        let below = rest.partition_point(|partition| partition.id < old.first);
+        let (before, from) = rest.split_at(below);
+        let (inside, after) = from.split_at(from.partition_point(|partition| partition.id <= old.last));
+        rest = after;
+        waiting.extend(before);
+        if is_clean(lane, old, inside) && (waiting.is_empty() || old.size as usize >= PAGE_BYTES / 4) {
+            write_pages(request, &mut waiting, &mut nonce, &mut pages, &mut refs);
+            refs.push(*old);
+        } else {
+            waiting.extend(inside);
+        }
+    }
+    waiting.extend(rest);
+    write_pages(request, &mut waiting, &mut nonce, &mut pages, &mut refs);
+
+    let published = PublishedLane {
+        home: lane.home,
+        lane: lane.lane,
+        term: request.term,
+        as_of: request.as_of,
+        follow_from: lane.last.next(),
+        last_crc: lane.last_crc,
+        written: request.now,
+        pages: refs.clone(),
+        pins: lane.live.iter().filter(|(_, live)| live.pins > 0).map(|(object, live)| (*object, live.pins)).collect(),
+        closed_for: None,
+    };
+    PublishPlan {
+        pages,
+        name: lane.home.lane_manifest(lane.lane),
+        manifest: published.encode(),
+        mode: lane.etag.as_deref().map_or(PutMode::IfAbsent, |etag| PutMode::IfMatch(ETag(etag.into()))),
+        published: Published {
+            as_of: request.as_of,
+            sequence: lane.last,
+            etag: String::new(),
+            pages: refs,
+            at: request.now,
+        },
+    }
+}
+
+fn is_clean(lane: &LaneManifest, page: &PageRef, inside: &[&PartitionManifest]) -> bool {
+    let as_of = lane.published_as_of();
+    u32::try_from(inside.len()) == Ok(page.count)
+        && inside.iter().all(|partition| partition.changed <= as_of)
+        && inside.first().is_some_and(|first| first.id == page.first)
+        && inside.last().is_some_and(|last| last.id == page.last)
+}
+
+fn write_pages(
+    request: &PublishRequest<'_>,
+    waiting: &mut Vec<&PartitionManifest>,
+    nonce: &mut impl FnMut() -> Nonce,
+    pages: &mut Vec<(ObjectName, Bytes)>,
+    refs: &mut Vec<PageRef>,
+) {
+    let (home, lane) = (request.lane.home, request.lane.lane);
+    let mut left: &[&PartitionManifest] = waiting;
+    while let (Some(first), true) = (left.first(), !left.is_empty()) {
+        let mut bytes = 0;
+        let fitting = left.iter().take_while(|partition| {
+            bytes += 64 + partition.rows.len() * 24 + partition.spilled.len() * 100;
+            bytes <= PAGE_BYTES
+        });
+        let (now, later) = left.split_at(fitting.count().max(1));
+        left = later;
+        let (object, crc) = encode_page(home, lane, now);
+        let name = home.name(ObjectKind::Page { lane, term: request.term, nonce: nonce() });
+        refs.push(PageRef {
+            page: name,
+            first: first.id,
+            last: now.last().map_or(first.id, |last| last.id),
+            count: u32::try_from(now.len()).unwrap_or(u32::MAX),
+            size: u32::try_from(object.len()).unwrap_or(u32::MAX),
+            crc,
+        });
+        pages.push((name, object));
+    }
+    waiting.clear();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The suite that every store must pass: what the trait's contract says, one check each.
+//!
+//! Driven by any executor; keys lie under a prefix of the caller's choice, which must be empty.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::join_all;
+
+use super::{ETag, ObjectKey, ObjectStore, PutMode, StoreError};
+
+/// A rule that a store broke.
+#[derive(Debug, thiserror::Error)]
+#[error("store contract: {0}")]
+pub struct Broken(String);
+
+type Check = Result<(), Broken>;
+
+fn broken<T>(what: impl Into<String>) -> Result<T, Broken> {
+    Err(Broken(what.into()))
+}
+
+fn told(error: impl std::fmt::Display) -> Broken {
+    Broken(error.to_string())
+}
+
+/// Runs every check below `prefix` (no slash at its end).
+///
+/// # Errors
+/// The first rule that is broken.
+pub async fn check(store: &Arc<dyn ObjectStore>, prefix: &str) -> Check {
+    conditions(&**store, prefix).await?;
+    ranges(&**store, prefix).await?;
+    changes(&**store, prefix).await?;
+    listing(&**store, prefix).await?;
+    deleting(&**store, prefix).await?;
+    large(&**store, prefix).await?;
+    racing_creates(store, prefix).await?;
+    racing_increments(store, prefix).await
+}
+
+fn key(prefix: &str, name: &str) -> Result<ObjectKey, Broken> {
+    ObjectKey::new(&format!("{prefix}/{name}")).map_err(told)
+}
+
+async fn conditions(store: &dyn ObjectStore, prefix: &str) -> Check {
+    let at = key(prefix, "conditions")?;
+    let put = |body: &'static str, mode| store.put(&at, Bytes::from_static(body.as_bytes()), mode);
+    if !matches!(put("x", PutMode::IfMatch(ETag("none".into()))).await, Err(StoreError::Taken { .. })) {
+        return broken("put-if-match on an absent key must answer Taken");
+    }
+    let first = put("one", PutMode::IfAbsent).await.map_err(told)?.etag;
+    if !matches!(put("two", PutMode::IfAbsent).await, Err(StoreError::Taken { .. })) {
+        return broken("a second put-if-absent must answer Taken");
+    }
+    let second = put("two", PutMode::IfMatch(first.clone())).await.map_err(told)?.etag;
+    if first == second {
+        return broken("a write must change the version");
+    }
+    if !matches!(put("three", PutMode::IfMatch(first)).await, Err(StoreError::Taken { .. })) {
+        return broken("a stale put-if-match must answer Taken");
+    }
+    let got = store.get(&at, None).await.map_err(told)?;
+    if got.body.as_ref() != b"two" || got.etag != second || got.size != 3 {
+        return broken("get must bring what was put last, and its version");
+    }
+    let third = put("four", PutMode::Overwrite).await.map_err(told)?.etag;
+    let head = store.head(&at).await.map_err(told)?;
+    if head.etag != third || head.size != 4 || third == second {
+        return broken("head must tell size and version of what was put last");
+    }
+    Ok(())
+}
+
+async fn ranges(store: &dyn ObjectStore, prefix: &str) -> Check {
+    let at = key(prefix, "ranges")?;
+    store.put(&at, Bytes::from_static(b"0123456789"), PutMode::Overwrite).await.map_err(told)?;
+    for (range, expected) in [(0..10, "0123456789"), (3..4, "3"), (4..7, "456"), (8..100, "89")] {
+        let got = store.get(&at, Some(range.clone())).await.map_err(told)?;
+        if got.body.as_ref() != expected.as_bytes() || got.size != 10 {
+            return broken(format!("range {range:?} brought {:?} of {}", got.body, got.size));
+        }
+    }
+    for range in [10..11, 50..60, 5..5] {
+        if !matches!(store.get(&at, Some(range.clone())).await, Err(StoreError::Range { .. })) {
+            return broken(format!("range {range:?} of 10 bytes must answer Range"));
+        }
+    }
+    let absent = key(prefix, "absent")?;
+    let nothing = [
+        store.get(&absent, None).await.err(),
+        store.get(&absent, Some(0..1)).await.err(),
+        store.head(&absent).await.err(),
+    ];
+    if !nothing.iter().all(|error| matches!(error, Some(StoreError::NotFound { .. }))) {
+        return broken(format!("get and head of an absent key must answer NotFound, not {nothing:?}"));
+    }
+    let empty = key(prefix, "empty")?;
+    store.put(&empty, Bytes::new(), PutMode::Overwrite).await.map_err(told)?;
+    let got = store.get(&empty, None).await.map_err(told)?;
+    if got.body.is_empty() { Ok(()) } else { broken("an empty object must come back empty") }
+}
+
+async fn changes(store: &dyn ObjectStore, prefix: &str) -> Check {
+    let at = key(prefix, "changes")?;
+    let first = store.put(&at, Bytes::from_static(b"a"), PutMode::Overwrite).await.map_err(told)?.etag;
+    if store.get_if_changed(&at, &first).await.map_err(told)?.is_some() {
+        return broken("get_if_changed must answer nothing while nothing changed");
+    }
+    let second = store.put(&at, Bytes::from_static(b"b"), PutMode::IfMatch(first.clone())).await.map_err(told)?.etag;
+    match store.get_if_changed(&at, &first).await.map_err(told)? {
+        Some(got) if got.body.as_ref() == b"b" && got.etag == second => Ok(()),
+        _ => broken("get_if_changed must bring what changed"),
+    }
+}
+
+async fn listing(store: &dyn ObjectStore, prefix: &str) -> Check {
+    let names = ["list/a", "list/a-b/c", "list/a/b", "list/b/1", "list/b/2", "list/b/3", "listing"];
+    // A file store cannot hold both `a` and `a/b`: these keys never occur together in the layout.
+    let names: Vec<&str> = names.into_iter().filter(|name| *name != "list/a").collect();
+    for name in &names {
+        store.put(&key(prefix, name)?, Bytes::from_static(b"12"), PutMode::Overwrite).await.map_err(told)?;
+    }
+    let list = async |under: &str, after: Option<String>, max| {
+        let found = store.list(&format!("{prefix}/{under}"), after.as_deref(), max).await.map_err(told)?;
+        let short =
+            found.into_iter().map(|one| one.key.as_str().strip_prefix(prefix).unwrap_or_default()[1..].to_owned());
+        Ok::<Vec<String>, Broken>(short.collect())
+    };
+    if list("list/", None, 100).await? != names.iter().filter(|n| n.starts_with("list/")).copied().collect::<Vec<_>>() {
+        return broken(format!("list must bring keys of a prefix in order: {:?}", list("list/", None, 100).await?));
+    }
+    if list("list", None, 100).await?.len() != 6 || list("list/b/", None, 2).await? != ["list/b/1", "list/b/2"] {
+        return broken("list must honour any prefix, and its maximum");
+    }
+    let (mut seen, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
+    loop {
+        let page = list("list/", after.clone(), 2).await?;
+        after = page.last().map(|last| format!("{prefix}/{last}"));
+        let full = page.len() == 2;
+        seen.extend(page);
+        if !full {
+            break;
+        }
+    }
+    if seen.len() != 5 {
+        return broken(format!("pages must bring every key once, not {seen:?}"));
+    }
+    if list("nothing/", None, 10).await?.is_empty() { Ok(()) } else { broken("an unused prefix lists nothing") }
+}
+
+async fn deleting(store: &dyn ObjectStore, prefix: &str) -> Check {
+    let (one, two) = (key(prefix, "delete/one")?, key(prefix, "delete/two")?);
+    store.put(&one, Bytes::from_static(b"1"), PutMode::Overwrite).await.map_err(told)?;
+    store.delete(vec![one.clone(), two]).await.map_err(told)?;
+    if !matches!(store.head(&one).await, Err(StoreError::NotFound { .. })) {
+        return broken("a deleted object must be gone");
+    }
+    store.delete(vec![one.clone()]).await.map_err(told)?;
+    store.delete(Vec::new()).await.map_err(told)?;
+    store.put(&one, Bytes::from_static(b"2"), PutMode::IfAbsent).await.map_err(told)?;
+    Ok(())
+}
+
+async fn large(store: &dyn ObjectStore, prefix: &str) -> Check {
+    const PIECE: usize = 3 << 20;
+    const PIECES: usize = 7;
+    let at = key(prefix, "large")?;
+    let pieces =
+        || futures::stream::iter((0..PIECES).map(|n| Ok(Bytes::from(vec![u8::try_from(n).unwrap_or(0); PIECE]))));
+    store.put_large(&at, (PIECE * PIECES) as u64, pieces().boxed()).await.map_err(told)?;
+    let middle = (PIECE * 3) as u64 - 1..(PIECE * 3) as u64 + 1;
+    let got = store.get(&at, Some(middle)).await.map_err(told)?;
+    if got.body.as_ref() != [2, 3] || got.size != (PIECE * PIECES) as u64 {
+        return broken("a large put must bring its pieces in order");
+    }
+    let short = key(prefix, "short")?;
+    if store.put_large(&short, 1, pieces().boxed()).await.is_ok() || store.head(&short).await.is_ok() {
+        return broken("a large put of another size than announced must fail and leave nothing");
+    }
+    Ok(())
+}
+
+async fn racing_creates(store: &Arc<dyn ObjectStore>, prefix: &str) -> Check {
+    for round in 0..4 {
+        let at = key(prefix, &format!("race/{round}"))?;
+        let racers = (0..16u8).map(|n| {
+            let (store, at) = (Arc::clone(store), at.clone());
+            async move { store.put(&at, Bytes::from(vec![n; 100]), PutMode::IfAbsent).await.is_ok().then_some(n) }
+        });
+        let winners: Vec<u8> = join_all(racers).await.into_iter().flatten().collect();
+        let got = store.get(&at, None).await.map_err(told)?;
+        if winners.len() != 1 || got.body.first() != winners.first() {
+            return broken(format!("16 racing creates must have one winner, whose bytes stay; won: {winners:?}"));
+        }
+    }
+    Ok(())
+}
+
+async fn racing_increments(store: &Arc<dyn ObjectStore>, prefix: &str) -> Check {
+    let at = key(prefix, "counter")?;
+    store.put(&at, Bytes::from_static(b"0"), PutMode::Overwrite).await.map_err(told)?;
+    let count = |body: &[u8]| std::str::from_utf8(body).ok().and_then(|text| text.parse::<u64>().ok());
+    let racers = (0..8).map(|_| {
+        let (store, at) = (Arc::clone(store), at.clone());
+        async move {
+            let mut done = 0;
+            while done < 10 {
+                let got = store.get(&at, None).await.map_err(told)?;
+                let next = count(&got.body).ok_or_else(|| told("counter is damaged"))? + 1;
+                match store.put(&at, Bytes::from(next.to_string()), PutMode::IfMatch(got.etag)).await {
+                    Ok(_) => done += 1,
+                    Err(StoreError::Taken { .. }) => {}
+                    Err(error) => return Err(told(error)),
+                }
+            }
+            Ok(())
+        }
+    });
+    join_all(racers).await.into_iter().collect::<Check>()?;
+    let got = store.get(&at, None).await.map_err(told)?;
+    if count(&got.body) == Some(80) { Ok(()) } else { broken(format!("80 increments gave {:?}", got.body)) }
+}

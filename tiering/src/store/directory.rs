@@ -1,0 +1,361 @@
+//! A directory as a bucket: objects are plain files, so any engine reads them by path.
+//!
+//! Owns: atomic and durable puts (temporary file, fsync, link or rename, fsync of directories, then the answer), its
+//! own compare-and-set (object_store's local store has none). Does not own: caches, retries.
+//! Affinity: *node-wide*; every call runs on the side runtime's blocking threads.
+//!
+//! Conditional puts, overwrites and deletes of a key hold one of 64 lock files (`flock`), so several processes may
+//! share the directory. A version ([`ETag`]) is modification time, inode and size; an overwrite sets a time strictly
+//! above its predecessor's, so a version never comes back.
+
+mod list;
+
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::oneshot;
+use tidewater_storage::model::TimestampMs;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::open::OpenError;
+use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+
+/// Where temporary and lock files lie; no key may begin with it.
+const PRIVATE: &str = ".tidewater";
+const LOCKS: u32 = 64;
+/// Temporary files older than this are left over from a crash.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
+/// How often a put makes its directory anew when a delete removed it meanwhile.
+const DIRECTORY_TRIES: u32 = 16;
+
+/// Objects as files under a directory.
+#[derive(Clone, Debug)]
+pub struct DirectoryStore {
+    root: Arc<Path>,
+    handle: Handle,
+    temporaries: Arc<AtomicU64>,
+    process: Uuid,
+}
+
+impl DirectoryStore {
+    /// Makes the directory if need be and removes what a crash left over.
+    ///
+    /// # Errors
+    /// [`OpenError::Directory`].
+    pub fn open(root: PathBuf, handle: Handle) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Directory { path: root.clone(), source };
+        for part in ["tmp", "locks"] {
+            create_dirs(&root.join(PRIVATE).join(part)).map_err(failed)?;
+        }
+        remove_left_over(&root.join(PRIVATE).join("tmp")).map_err(failed)?;
+        let root = Arc::from(root.as_path());
+        Ok(Self { root, handle, temporaries: Arc::default(), process: Uuid::new_v4() })
+    }
+
+    /// Runs `work` on a blocking thread; errors of the disk become the store's.
+    async fn run<T: Send + 'static>(
+        &self,
+        key: &str,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let store = self.clone();
+        self.handle.spawn_blocking(move || {
+            let _ = answer.send(work(&store));
+        });
+        let result = answered.await.map_err(|_| StoreError::Closed)?;
+        result.map_err(|failure| failure.at(key))
+    }
+
+    fn path(&self, key: &ObjectKey) -> Result<PathBuf, Failure> {
+        if key.as_str().split('/').next() == Some(PRIVATE) {
+            return Err(Failure::Refused("keys beginning with .tidewater are the directory store's own"));
+        }
+        Ok(self.root.join(key.as_str()))
+    }
+
+    fn lock(&self, key: &ObjectKey) -> io::Result<File> {
+        let number = crc32c::crc32c(key.as_str().as_bytes()) % LOCKS;
+        let path = self.root.join(PRIVATE).join("locks").join(number.to_string());
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    fn temporary(&self) -> io::Result<(PathBuf, File)> {
+        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join(PRIVATE).join("tmp").join(format!("{}-{number}", self.process));
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        Ok((path, file))
+    }
+
+    /// Gives a finished, synced temporary file its key, under the condition; the answer is durable.
+    fn place(&self, key: &ObjectKey, temporary: &Path, file: &File, mode: &PutMode) -> Result<PutDone, Failure> {
+        let path = self.path(key)?;
+        let _lock = self.lock(key)?;
+        let old = match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() => Some(found),
+            Ok(_) => return Err(Failure::Refused("a directory of that name exists: another key continues this one")),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match (mode, &old) {
+            (PutMode::IfAbsent, Some(_)) | (PutMode::IfMatch(_), None) => return Err(Failure::Taken),
+            (PutMode::IfMatch(etag), Some(old)) if *etag != version(old) => return Err(Failure::Taken),
+            _ => {}
+        }
+        file.set_times(FileTimes::new().set_modified(after(old.as_ref())))?;
+        file.sync_all()?;
+        let etag = version(&file.metadata()?);
+        let parent = path.parent().ok_or(Failure::Refused("the key has no directory"))?;
+        for attempt in 0.. {
+            create_dirs(parent)?;
+            let placed = match mode {
+                // link(2) fails on an existing name even against writers that do not know our locks.
+                PutMode::IfAbsent => fs::hard_link(temporary, &path),
+                PutMode::Overwrite | PutMode::IfMatch(_) => fs::rename(temporary, &path),
+            };
+            match placed {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Failure::Taken),
+                Err(error) if error.kind() == ErrorKind::NotFound && attempt < DIRECTORY_TRIES => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        sync_dir(parent)?;
+        Ok(PutDone { etag })
+    }
+
+    fn put_whole(&self, key: &ObjectKey, body: &[u8], mode: &PutMode) -> Result<PutDone, Failure> {
+        self.path(key)?;
+        let (temporary, mut file) = self.temporary()?;
+        let done = file.write_all(body).map_err(Failure::from).and_then(|()| self.place(key, &temporary, &file, mode));
+        remove_temporary(&temporary);
+        done
+    }
+
+    fn read(&self, key: &ObjectKey, range: Option<Range<u64>>, unless: Option<&ETag>) -> Result<Option<Got>, Failure> {
+        let mut file = File::open(self.path(key)?)?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(Failure::Io(ErrorKind::NotFound.into()));
+        }
+        let (etag, size) = (version(&found), found.len());
+        if unless == Some(&etag) {
+            return Ok(None);
+        }
+        let (start, end) = range.map_or((0, size), |range| (range.start, range.end));
+        if (start >= end || start >= size) && !(start == 0 && size == 0 && end == 0) {
+            return Err(Failure::Range { start, end });
+        }
+        let len =
+            usize::try_from(end.min(size) - start).map_err(|_| Failure::Refused("object too large for memory"))?;
+        let mut body = vec![0; len];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut body)?;
+        Ok(Some(Got { body: body.into(), etag, size }))
+    }
+
+    fn remove(&self, key: &ObjectKey) -> Result<(), Failure> {
+        let path = self.path(key)?;
+        let _lock = self.lock(key)?;
+        match fs::remove_file(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+            removed => removed?,
+        }
+        let mut parent = path.parent();
+        while let Some(directory) = parent.filter(|directory| directory.starts_with(&self.root)) {
+            // The first directory that is not empty keeps the ones above it.
+            if directory == &*self.root || fs::remove_dir(directory).is_err() {
+                sync_dir(directory)?;
+                break;
+            }
+            parent = directory.parent();
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for DirectoryStore {
+    async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
+        let at = key.clone();
+        self.run(key.as_str(), move |store| store.put_whole(&at, &body, &mode)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
+        let at = key.clone();
+        let got = self.run(key.as_str(), move |store| store.read(&at, range, None)).await?;
+        got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+    }
+
+    async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
+        let (at, etag) = (key.clone(), etag.clone());
+        self.run(key.as_str(), move |store| store.read(&at, None, Some(&etag))).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let at = key.clone();
+        let work = move |store: &Self| {
+            let found = fs::metadata(store.path(&at)?)?;
+            if !found.is_file() {
+                return Err(Failure::Io(ErrorKind::NotFound.into()));
+            }
+            Ok(Head { size: found.len(), etag: version(&found), modified: modified(&found) })
+        };
+        self.run(key.as_str(), work).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
+        let (wanted, after) = (prefix.to_owned(), after.map(str::to_owned));
+        let work = move |store: &Self| Ok(list::list(&store.root, &wanted, after.as_deref(), max)?);
+        self.run(prefix, work).await
+    }
+
+    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
+        for key in keys {
+            let at = key.clone();
+            self.run(key.as_str(), move |store| store.remove(&at)).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_large(&self, key: &ObjectKey, size: u64, mut source: ByteSource) -> Result<PutDone, StoreError> {
+        let (temporary, file) = self.run(key.as_str(), |store| Ok(store.temporary()?)).await?;
+        let guard = Remove(temporary.clone());
+        let file = Arc::new(file);
+        let failed = |detail: String| StoreError::Source { key: key.to_string(), detail };
+        let mut brought = 0;
+        while let Some(piece) = source.next().await {
+            let piece = piece.map_err(|error| failed(error.to_string()))?;
+            brought += piece.len() as u64;
+            let file = Arc::clone(&file);
+            self.run(key.as_str(), move |_| Ok((&*file).write_all(&piece)?)).await?;
+        }
+        if brought != size {
+            return Err(failed(format!("it brought {brought} bytes, {size} were announced")));
+        }
+        let at = key.clone();
+        let work = move |store: &Self| {
+            let done = store.place(&at, &temporary, &file, &PutMode::Overwrite);
+            drop(guard);
+            done
+        };
+        self.run(key.as_str(), work).await
+    }
+}
+
+/// Removes a temporary file when a large put is abandoned.
+struct Remove(PathBuf);
+
+impl Drop for Remove {
+    fn drop(&mut self) {
+        remove_temporary(&self.0);
+    }
+}
+
+enum Failure {
+    Io(io::Error),
+    Taken,
+    Range { start: u64, end: u64 },
+    Refused(&'static str),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Failure {
+    fn at(self, key: &str) -> StoreError {
+        let key = key.to_owned();
+        match self {
+            Self::Taken => StoreError::Taken { key },
+            Self::Range { start, end } => StoreError::Range { key, start, end },
+            Self::Refused(detail) => StoreError::Refused { key, detail: detail.to_owned() },
+            Self::Io(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::NotFound { key },
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    StoreError::Denied { key, detail: error.to_string() }
+                }
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::NoSpace { key },
+                _ => StoreError::Unavailable { key, detail: error.to_string() },
+            },
+        }
+    }
+}
+
+fn version(found: &fs::Metadata) -> ETag {
+    ETag(format!("{:x}-{:x}-{:x}-{:x}", found.mtime(), found.mtime_nsec(), found.ino(), found.len()).into())
+}
+
+fn modified(found: &fs::Metadata) -> TimestampMs {
+    TimestampMs(found.mtime().saturating_mul(1000).saturating_add(found.mtime_nsec() / 1_000_000))
+}
+
+/// Now, but above the predecessor's time: by 1 µs, which every file system here can tell apart.
+fn after(old: Option<&fs::Metadata>) -> SystemTime {
+    let now = SystemTime::now();
+    let above = old.and_then(|old| {
+        let since = Duration::new(u64::try_from(old.mtime()).ok()?, u32::try_from(old.mtime_nsec()).ok()?);
+        UNIX_EPOCH.checked_add(since + Duration::from_micros(1))
+    });
+    above.map_or(now, |above| now.max(above))
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    match File::open(path) {
+        // Removed meanwhile, with everything in it.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        opened => opened?.sync_all(),
+    }
+}
+
+/// Makes a directory and those above it, each durable in its parent.
+fn create_dirs(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_dirs(path.parent().ok_or(error)?)?;
+            match fs::create_dir(path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                // The directory above was removed again: the caller's loop comes back.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                made => made?,
+            }
+            path.parent().map_or(Ok(()), sync_dir)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_temporary(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != ErrorKind::NotFound
+    {
+        tracing::debug!(path = %path.display(), %error, "temporary file stays until the next start");
+    }
+}
+
+fn remove_left_over(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let age = entry.metadata().and_then(|found| found.modified()).map(|time| time.elapsed().unwrap_or_default());
+        if age.is_ok_and(|age| age > LEFT_OVER) {
+            remove_temporary(&entry.path());
+        }
+    }
+    Ok(())
+}

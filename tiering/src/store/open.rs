@@ -1,0 +1,76 @@
+//! Opens a store by URL: `file:///dir`, `s3://bucket/prefix`, `gs://…`, `az://…`; counted, limited, retrying.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::{
+    Counted, DirectoryStore, Limited, ObjectStore, RemoteStore, RetryPolicy, Retrying, StoreStats, TokioSleeper,
+};
+
+/// What an opened store may use.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Requests at once.
+    pub requests_max: usize,
+    /// Body bytes in flight at once.
+    pub bytes_max: u64,
+    /// Retries.
+    pub retry: RetryPolicy,
+    /// Where requests are counted.
+    pub stats: Arc<StoreStats>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        let (requests_max, bytes_max) = (64, 256 << 20);
+        Self { requests_max, bytes_max, retry: RetryPolicy::default(), stats: Arc::default() }
+    }
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not a URL of a known kind.
+    #[error(
+        "bucket URL {url:?} is not one of file:///dir, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
+    )]
+    Url {
+        /// What was given.
+        url: String,
+    },
+    /// The directory cannot be made or used.
+    #[error("bucket directory {path} cannot be used: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The cloud client refuses its configuration.
+    #[error(
+        "object store {url:?} is not configured: {detail}; S3 reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL"
+    )]
+    Configuration {
+        /// What was given.
+        url: String,
+        /// What the client says.
+        detail: String,
+    },
+}
+
+/// Opens the store at `url`; its I/O runs on `handle`, calls come from anywhere.
+///
+/// # Errors
+/// [`OpenError`]. A cloud store is not contacted: [`super::prove`] does that.
+pub fn open(url: &str, handle: Handle, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    let inner: Arc<dyn ObjectStore> = match url.strip_prefix("file://") {
+        Some(path) if path.starts_with('/') => Arc::new(DirectoryStore::open(path.into(), handle.clone())?),
+        Some(_) => return Err(OpenError::Url { url: url.to_owned() }),
+        None => Arc::new(RemoteStore::open(url, handle.clone())?),
+    };
+    let counted = Arc::new(Counted::new(inner, Arc::clone(&options.stats)));
+    let limited = Arc::new(Limited::new(counted, options.requests_max, options.bytes_max));
+    Ok(Arc::new(Retrying::new(limited, options.retry, Arc::new(TokioSleeper(handle)))))
+}

@@ -1,0 +1,336 @@
+//! S3, Google Cloud Storage and Azure through the object_store crate.
+//!
+//! Owns: configuration by URL and environment, the hop to the side runtime (every request is a task there; the
+//! answer comes back by a oneshot that any executor polls), errors in our words. Does not own: retries (`retry.rs`
+//! does them for all stores alike; the crate's own are off). Affinity: *node-wide*.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path;
+use object_store::{
+    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore as Upstream, PutMultipartOptions, PutPayload,
+    PutResult, RetryConfig, UpdateVersion, WriteMultipart,
+};
+use tidewater_storage::model::TimestampMs;
+use tokio::runtime::Handle;
+
+use super::open::OpenError;
+use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+
+/// Bytes of one piece of a large put; S3 wants at least 5 MiB and at most 10,000 pieces.
+const PIECE_BYTES: usize = 8 << 20;
+/// Pieces of one large put in flight.
+const PIECES_MAX: usize = 4;
+/// One request, body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the parts of a version that has two (Google's etag and generation).
+const VERSION_MARK: char = '\n';
+
+/// A cloud store, below an optional prefix.
+#[derive(Clone, Debug)]
+pub struct RemoteStore {
+    inner: Arc<dyn Upstream>,
+    prefix: Arc<str>,
+    handle: Handle,
+}
+
+impl RemoteStore {
+    /// Configures a client; contacts nothing. Credentials and endpoints come from the environment as each cloud's own
+    /// tools read them; plain http is allowed when the endpoint says http.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(url: &str, handle: Handle) -> Result<Self, OpenError> {
+        let unknown = || OpenError::Url { url: url.to_owned() };
+        let (scheme, rest) = url.split_once("://").ok_or_else(unknown)?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(unknown());
+        }
+        let prefix = prefix.trim_matches('/');
+        if !prefix.is_empty() && ObjectKey::new(prefix).is_err() {
+            return Err(unknown());
+        }
+        let prefix: Arc<str> = if prefix.is_empty() { "".into() } else { format!("{prefix}/").into() };
+        let inner = client(scheme, bucket)
+            .ok_or_else(unknown)?
+            .map_err(|error| OpenError::Configuration { url: url.to_owned(), detail: error.to_string() })?;
+        Ok(Self { inner, prefix, handle })
+    }
+
+    fn path(&self, key: &str) -> Result<Path, StoreError> {
+        let refused =
+            |error: object_store::path::Error| StoreError::Refused { key: key.to_owned(), detail: error.to_string() };
+        Path::parse(format!("{}{key}", self.prefix)).map_err(refused)
+    }
+
+    fn key(&self, path: &Path) -> Option<ObjectKey> {
+        ObjectKey::new(path.as_ref().strip_prefix(&*self.prefix)?).ok()
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.handle.spawn(async move {
+            let _ = answer.send(work.await);
+        });
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn fetch(
+        &self,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+        unless: Option<&ETag>,
+    ) -> Result<Option<Got>, StoreError> {
+        if let Some(Range { start, end }) = range.clone().filter(|range| range.is_empty()) {
+            return Err(StoreError::Range { key: key.to_string(), start, end });
+        }
+        let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
+        let if_none_match = unless.map(|etag| split_version(etag).0);
+        self.run(async move {
+            let options =
+                GetOptions { range: range.clone().map(GetRange::Bounded), if_none_match, ..GetOptions::default() };
+            let result = match inner.get_opts(&path, options).await {
+                Err(object_store::Error::NotModified { .. }) => return Ok(None),
+                Err(error) => return Err(past_end(&*inner, &path, &at, range, error).await),
+                Ok(result) => result,
+            };
+            let (etag, size, expected) = (version_of(&result.meta), result.meta.size, result.range.clone());
+            let body = result.bytes().await.map_err(|error| told(at.as_str(), &error))?;
+            let (expected, found) = (expected.end.saturating_sub(expected.start), body.len() as u64);
+            if found != expected {
+                return Err(StoreError::Torn { key: at.to_string(), expected, found });
+            }
+            Ok(Some(Got { body, etag, size }))
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ObjectStore for RemoteStore {
+    async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
+        let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
+        let mode = match mode {
+            PutMode::Overwrite => object_store::PutMode::Overwrite,
+            PutMode::IfAbsent => object_store::PutMode::Create,
+            PutMode::IfMatch(etag) => {
+                let (e_tag, version) = split_version(&etag);
+                object_store::PutMode::Update(UpdateVersion { e_tag: Some(e_tag), version })
+            }
+        };
+        self.run(async move {
+            let put = inner.put_opts(&path, PutPayload::from_bytes(body), mode.into()).await;
+            put.map(|done| PutDone { etag: version_put(&done) }).map_err(|error| told(at.as_str(), &error))
+        })
+        .await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
+        self.fetch(key, range, None).await?.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+    }
+
+    async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
+        self.fetch(key, None, Some(etag)).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
+        self.run(async move {
+            let options = GetOptions { head: true, ..GetOptions::default() };
+            let found = inner.get_opts(&path, options).await.map_err(|error| told(at.as_str(), &error))?;
+            let (etag, modified) = (version_of(&found.meta), found.meta.last_modified.timestamp_millis());
+            Ok(Head { size: found.meta.size, etag, modified: TimestampMs(modified) })
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
+        // The crate lists by whole path segments: list the folder, keep what begins with the prefix.
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = Path::from(format!("{}{folder}", self.prefix));
+        let folder = (!folder.as_ref().is_empty()).then_some(folder);
+        let offset = after.filter(|after| !after.is_empty()).map(|after| Path::from(format!("{}{after}", self.prefix)));
+        let (store, wanted) = (self.clone(), prefix.to_owned());
+        self.run(async move {
+            let mut found = match &offset {
+                Some(offset) => store.inner.list_with_offset(folder.as_ref(), offset),
+                None => store.inner.list(folder.as_ref()),
+            };
+            let mut out = Vec::new();
+            while out.len() < max {
+                let Some(meta) = found.try_next().await.map_err(|error| told(&wanted, &error))? else { break };
+                let Some(key) = store.key(&meta.location).filter(|key| key.as_str().starts_with(&wanted)) else {
+                    continue;
+                };
+                out.push(Listed { key, size: meta.size, modified: TimestampMs(meta.last_modified.timestamp_millis()) });
+            }
+            out.sort_by(|a, b| a.key.cmp(&b.key));
+            Ok(out)
+        })
+        .await
+    }
+
+    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
+        let Some(first) = keys.first().cloned() else { return Ok(()) };
+        let paths: Result<Vec<Path>, StoreError> = keys.iter().map(|key| self.path(key.as_str())).collect();
+        let (paths, inner) = (paths?, Arc::clone(&self.inner));
+        self.run(async move {
+            let mut gone = inner.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+            while let Some(one) = gone.next().await {
+                match one {
+                    Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(told(first.as_str(), &error)),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn put_large(&self, key: &ObjectKey, size: u64, mut source: ByteSource) -> Result<PutDone, StoreError> {
+        let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.to_string());
+        self.run(async move {
+            let failed = |detail: String| StoreError::Source { key: at.clone(), detail };
+            let upload = inner.put_multipart_opts(&path, PutMultipartOptions::default()).await;
+            let upload = upload.map_err(|error| told(&at, &error))?;
+            let mut upload = WriteMultipart::new_with_chunk_size(upload, PIECE_BYTES);
+            let mut brought = 0;
+            let sent = loop {
+                match source.next().await {
+                    None if brought == size => break Ok(()),
+                    None => break Err(failed(format!("it brought {brought} bytes, {size} were announced"))),
+                    Some(Err(error)) => break Err(failed(error.to_string())),
+                    Some(Ok(piece)) => {
+                        brought += piece.len() as u64;
+                        if let Err(error) = upload.wait_for_capacity(PIECES_MAX).await {
+                            break Err(told(&at, &error));
+                        }
+                        upload.put(piece);
+                    }
+                }
+            };
+            match sent {
+                Ok(()) => upload
+                    .finish()
+                    .await
+                    .map(|done| PutDone { etag: version_put(&done) })
+                    .map_err(|error| told(&at, &error)),
+                Err(error) => {
+                    // What cannot be taken back now, the bucket's rule for unfinished uploads takes later.
+                    let _ = upload.abort().await;
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+}
+
+fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Upstream>>> {
+    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+    let plain = |name: &str| std::env::var(name).is_ok_and(|url| url.starts_with("http://"));
+    let options = |http| {
+        let options = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
+        options.with_allow_http(http)
+    };
+    Some(match scheme {
+        "s3" | "s3a" => {
+            let http = plain("AWS_ENDPOINT_URL") || plain("AWS_ENDPOINT_URL_S3") || plain("AWS_ENDPOINT");
+            let client = AmazonS3Builder::from_env().with_client_options(options(http)).with_retry(retry);
+            client.with_bucket_name(bucket).build().map(|client| Arc::new(client) as _)
+        }
+        "gs" | "gcs" => {
+            let client = GoogleCloudStorageBuilder::from_env().with_client_options(options(false)).with_retry(retry);
+            client.with_bucket_name(bucket).build().map(|client| Arc::new(client) as _)
+        }
+        "az" | "azure" | "abfs" => {
+            let http = plain("AZURE_STORAGE_ENDPOINT") || plain("AZURE_ENDPOINT");
+            let client = MicrosoftAzureBuilder::from_env().with_client_options(options(http)).with_retry(retry);
+            client.with_container_name(bucket).build().map(|client| Arc::new(client) as _)
+        }
+        _ => return None,
+    })
+}
+
+fn version(e_tag: Option<&String>, version: Option<&String>) -> ETag {
+    let etag = e_tag.map_or("", String::as_str);
+    ETag(version.map_or_else(|| etag.into(), |version| format!("{etag}{VERSION_MARK}{version}").into()))
+}
+
+fn version_of(meta: &ObjectMeta) -> ETag {
+    version(meta.e_tag.as_ref(), meta.version.as_ref())
+}
+
+fn version_put(done: &PutResult) -> ETag {
+    version(done.e_tag.as_ref(), done.version.as_ref())
+}
+
+fn split_version(etag: &ETag) -> (String, Option<String>) {
+    match etag.0.split_once(VERSION_MARK) {
+        Some((etag, version)) => (etag.to_owned(), Some(version.to_owned())),
+        None => (etag.0.to_string(), None),
+    }
+}
+
+/// A range that starts past the end is an ordinary client error to the crate: look whether that is what it was.
+async fn past_end(
+    inner: &dyn Upstream,
+    path: &Path,
+    key: &ObjectKey,
+    range: Option<Range<u64>>,
+    error: object_store::Error,
+) -> StoreError {
+    let told = told(key.as_str(), &error);
+    let (Some(Range { start, end }), true) = (range, matches!(told, StoreError::Unavailable { .. })) else {
+        return told;
+    };
+    let options = GetOptions { head: true, ..GetOptions::default() };
+    match inner.get_opts(path, options).await {
+        Ok(found) if start >= found.meta.size => StoreError::Range { key: key.to_string(), start, end },
+        _ => told,
+    }
+}
+
+fn told(key: &str, error: &object_store::Error) -> StoreError {
+    use object_store::Error;
+    let (key, detail) = (key.to_owned(), with_sources(error));
+    match error {
+        Error::NotFound { .. } => StoreError::NotFound { key },
+        Error::AlreadyExists { .. } | Error::Precondition { .. } => StoreError::Taken { key },
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreError::Denied { key, detail },
+        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
+            StoreError::Refused { key, detail }
+        }
+        Error::UnknownConfigurationKey { .. } => StoreError::Refused { key, detail },
+        _ => StoreError::Unavailable { key, detail },
+    }
+}
+
+/// The whole chain, each part once, on one line: the crate's own text often ends before the reason.
+fn with_sources(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(next) = source {
+        let part = next.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = next.source();
+    }
+    text.replace('\n', " ")
+}
