@@ -4,7 +4,21 @@
 //! `main cli node demo` → `kafka admin catalog_http` → `controller group archival lakehouse` → `partition` → `raft` →
 //! `shard net client` → `config limits metrics trace`.
 
+pub mod admin;
+pub mod archival;
+#[cfg(feature = "lakehouse")]
+pub mod catalog_http;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod controller;
+pub mod group;
+pub mod kafka;
+pub mod lakehouse;
+pub mod limits;
+pub mod net;
+pub mod node;
 pub mod partition;
+pub mod raft;
 pub mod shard;
+pub mod trace;

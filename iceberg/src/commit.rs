@@ -54,6 +54,8 @@ pub struct Append {
     pub to: Offsets,
     /// Offsets left out.
     pub skipped: Vec<Skipped>,
+    /// An attempt got no answer, so it may be in the table: its files must not be deleted whatever happens next.
+    pub uncertain: bool,
 }
 
 /// Why an append did not happen.
@@ -151,7 +153,7 @@ impl Committer {
     /// # Errors
     /// See [`CommitError`]. After [`CommitError::Catalog`] the append may or may not be in the table: calling again
     /// with the same append finds out.
-    pub async fn append(&mut self, append: &Append, now: TimestampMs) -> Result<Loaded, CommitError> {
+    pub async fn append(&mut self, append: &mut Append, now: TimestampMs) -> Result<Loaded, CommitError> {
         let id = append_id(append);
         for _ in 0..ATTEMPTS {
             let base = match self.current.clone() {
@@ -183,7 +185,7 @@ impl Committer {
     async fn attempt(
         &mut self,
         base: &Loaded,
-        append: &Append,
+        append: &mut Append,
         id: &str,
         now: TimestampMs,
     ) -> Result<Option<Loaded>, CommitError> {
@@ -209,6 +211,7 @@ impl Committer {
             // Nobody knows: the next attempt, or the next call, looks at the table.
             Err(error) => {
                 self.current = None;
+                append.uncertain = true;
                 if matches!(error, CatalogError::Unknown { .. }) { Ok(None) } else { Err(error.into()) }
             }
         }

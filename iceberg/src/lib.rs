@@ -11,6 +11,8 @@
 pub mod catalog;
 pub mod commit;
 pub mod files;
+#[cfg(test)]
+mod fixture;
 pub mod location;
 pub mod names;
 pub mod plan;

@@ -81,6 +81,9 @@ impl SinkConfig {
     }
 }
 
+/// Bytes asked of the log at once, as stored: what they unpack to is seen before more is asked for.
+const READ_BYTES: usize = 4 << 20;
+
 /// Why a turn failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -215,7 +218,8 @@ impl TableSink {
             return Ok(Outcome::Idle);
         }
         let files = self.writer(base)?.write(taken.translation.take_hours()).await?;
-        let append = Append { files, from, to: taken.to, skipped: std::mem::take(&mut taken.translation.skipped) };
+        let skipped = std::mem::take(&mut taken.translation.skipped);
+        let append = Append { files, from, to: taken.to, skipped, uncertain: false };
         self.behind = taken.behind;
         let outcome = self.commit(append, rows, now).await?;
         if let Some(base) = self.committer.current() {
@@ -255,7 +259,7 @@ impl TableSink {
     ) -> Result<OffsetRange, SinkError> {
         let mut left = range.offsets;
         while !left.is_empty() && translation.bytes() < end && translation.hours() < self.config.turn_hours.max(1) {
-            let bytes = (end - translation.bytes()).min(self.config.turn_bytes);
+            let bytes = (end - translation.bytes()).min(READ_BYTES);
             let read = self.log.read(self.config.topic_id, range.partition, left, bytes).await?;
             if read.offsets.start > left.start {
                 let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
@@ -286,23 +290,23 @@ impl TableSink {
         Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), self.config.file_bytes))
     }
 
-    async fn commit(&mut self, append: Append, rows: u64, now: TimestampMs) -> Result<Outcome, SinkError> {
-        match self.committer.append(&append, now).await {
+    async fn commit(&mut self, mut append: Append, rows: u64, now: TimestampMs) -> Result<Outcome, SinkError> {
+        match self.committer.append(&mut append, now).await {
             Ok(_) => {
                 self.last_commit = Some(now);
                 self.status.skip(&append.skipped);
                 let files = append.files.len();
                 Ok(Outcome::Committed { rows, files, more: self.behind })
             }
-            Err(CommitError::Moved { table }) => {
+            Err(error) if is_unsettled(&error) => {
+                self.unsettled = Some(append);
+                Err(error.into())
+            }
+            // An earlier attempt may have reached the table before someone else went on from there.
+            Err(error) if append.uncertain => Err(error.into()),
+            Err(error) => {
                 let files: Vec<_> = append.files.iter().map(|file| file.file_path().to_owned()).collect();
                 garbage::discard(&self.catalog.files(), &files).await;
-                Err(CommitError::Moved { table }.into())
-            }
-            Err(error) => {
-                if is_unsettled(&error) {
-                    self.unsettled = Some(append);
-                }
                 Err(error.into())
             }
         }

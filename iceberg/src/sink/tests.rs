@@ -1,1 +1,223 @@
+//! Turns of a sink: what reaches the table, what is left out, and crashes between any two steps.
+#![allow(clippy::panic)]
 
+use futures::executor::block_on;
+use tidewater_storage::model::TimestampMs;
+
+use super::*;
+use crate::fixture::{Fault, World};
+
+const NOW: TimestampMs = TimestampMs(1_760_000_000_000);
+
+/// Turns until nothing is left; panics if that takes too long.
+async fn drain(sink: &mut TableSink, now: TimestampMs) {
+    for _ in 0..200 {
+        match sink.run_once(now).await {
+            Outcome::Idle => return,
+            Outcome::Paused(reason) => panic!("paused: {reason}"),
+            _ => {}
+        }
+    }
+    panic!("never idle: {:?}", sink.status());
+}
+
+fn fill(world: &World) {
+    for n in 0..6 {
+        world.log.append(0, 3 + n, NOW);
+        world.log.append(1, 2, NOW.plus_ms(i64::try_from(n).unwrap_or(0) * 3_600_000));
+    }
+}
+
+#[test]
+fn everything_once_and_in_the_right_place() {
+    block_on(async {
+        let mut world = World::new(1);
+        fill(&world);
+        let mut sink = world.sink(1);
+        drain(&mut sink, NOW).await;
+        assert_eq!(world.rows().await, world.expected());
+        assert_eq!(sink.status().lag(), 0);
+        world.log.append(2, 5, NOW);
+        drain(&mut sink, NOW).await;
+        assert_eq!(world.rows().await, world.expected());
+        assert_eq!(sink.status().partitions[&PartitionIndex(2)].table.get(), 5);
+    });
+}
+
+#[test]
+fn a_backlog_is_taken_in_bounded_turns() {
+    block_on(async {
+        let mut world = World::new(2);
+        for _ in 0..50 {
+            world.log.append(0, 20, NOW);
+            world.log.append(1, 20, NOW);
+        }
+        let mut config = world.config(1);
+        config.turn_bytes = 5_000;
+        let mut sink = world.sink_with(config.clone());
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { more: true, .. }));
+        // Another process goes on where the table ends.
+        let mut sink = world.sink_with(config);
+        drain(&mut sink, NOW).await;
+        assert!(sink.status().commits >= 2, "{} commits", sink.status().commits);
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
+fn waits_for_the_target_lag() {
+    block_on(async {
+        let mut world = World::new(3);
+        fill(&world);
+        let mut config = world.config(1);
+        config.target_lag_ms = 30_000;
+        let mut sink = world.sink_with(config);
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { .. }));
+        world.log.append(0, 1, NOW);
+        assert!(matches!(sink.run_once(NOW.plus_ms(29_999)).await, Outcome::Wait { .. }));
+        assert!(matches!(sink.run_once(NOW.plus_ms(30_000)).await, Outcome::Committed { rows: 1, .. }));
+    });
+}
+
+#[test]
+fn what_cannot_be_decoded_is_left_out_by_name_and_the_rest_goes_on() {
+    block_on(async {
+        let mut world = World::new(4);
+        world.log.append(0, 4, NOW);
+        world.log.append(0, 3, NOW);
+        world.log.damage_last(0);
+        world.log.append(0, 2, NOW);
+        world.log.append(1, 6, NOW);
+        world.log.trim(1, 2);
+        let mut sink = world.sink(1);
+        drain(&mut sink, NOW).await;
+        let offsets: Vec<_> = world.rows().await.into_iter().map(|(p, o, _)| (p, o)).collect();
+        let wanted = [0, 1, 2, 3, 7, 8].map(|o| (0, o)).into_iter().chain([2, 3, 4, 5].map(|o| (1, o)));
+        assert_eq!(offsets, wanted.collect::<Vec<_>>());
+        // Another process still knows.
+        let mut sink = world.sink(2);
+        drain(&mut sink, NOW).await;
+        assert_eq!(sink.status().skipped_offsets, 3);
+        assert_eq!((sink.status().skipped[0].start, sink.status().skipped[0].end), (4, 7));
+        // Retention that overtakes the table is a loss, and is named.
+        world.log.append(1, 4, NOW);
+        world.log.trim(1, 8);
+        drain(&mut sink, NOW).await;
+        assert_eq!(sink.status().skipped_offsets, 5);
+    });
+}
+
+#[test]
+fn another_clusters_table_is_not_touched() {
+    block_on(async {
+        let mut world = World::new(5);
+        fill(&world);
+        let mut sink = world.sink(1);
+        drain(&mut sink, NOW).await;
+        let rows = world.rows().await;
+        let mut other = world.config(9);
+        other.cluster = Uuid::from_u128(8);
+        let mut sink = world.sink_with(other);
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Paused(PauseReason::Foreign(_))));
+        assert!(sink.drop_table().await.is_err());
+        assert!(sink.status().paused.is_some());
+        assert_eq!(world.rows().await, rows);
+    });
+}
+
+#[test]
+fn an_old_writer_is_fenced_and_two_writers_never_double() {
+    block_on(async {
+        let mut world = World::new(6);
+        fill(&world);
+        let (mut old, mut new) = (world.sink(1), world.sink(2));
+        // Both have seen the empty table.
+        assert!(matches!(old.run_once(NOW).await, Outcome::Committed { .. }));
+        world.log.append(0, 5, NOW);
+        drain(&mut new, NOW).await;
+        world.log.append(0, 5, NOW);
+        // Its idea of the table is stale: it must neither commit nor double.
+        assert!(matches!(old.run_once(NOW).await, Outcome::Paused(PauseReason::Fenced { found: 2, ours: 1, .. })));
+        drain(&mut new, NOW).await;
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+/// Runs the work with one fault, restarting the process whenever it dies, and checks the table.
+fn run_with(world: &mut World) {
+    block_on(async {
+        let mut epoch = 1;
+        let mut sink = world.sink(epoch);
+        for round in 0..4 {
+            fill(world);
+            let now = NOW.plus_ms(round * 60_000);
+            for turn in 0.. {
+                assert!(turn < 500, "never idle: {:?}", sink.status());
+                let outcome = sink.run_once(now).await;
+                if world.store.is_dead() {
+                    world.store.revive();
+                    epoch += 1;
+                    sink = world.sink(epoch);
+                } else if matches!(outcome, Outcome::Idle) {
+                    break;
+                } else if let Outcome::Paused(reason) = outcome {
+                    panic!("paused: {reason}");
+                }
+            }
+        }
+        world.store.calm();
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
+fn a_fault_at_any_single_step_neither_doubles_nor_loses() {
+    let mut calm = World::new(100);
+    run_with(&mut calm);
+    let steps = calm.store.steps();
+    assert!(steps > 40, "the work has steps to fail at: {steps}");
+    for step in 1..=steps {
+        for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::Refused, Fault::LostAnswer] {
+            let mut world = World::new(100);
+            world.store.arm(step, fault);
+            run_with(&mut world);
+        }
+    }
+}
+
+#[test]
+fn many_faults_neither_double_nor_lose() {
+    for seed in 0..150 {
+        let mut world = World::new(seed * 1000);
+        world.store.arm_random(seed, 5 + seed % 120);
+        run_with(&mut world);
+    }
+}
+
+/// Two processes that both believe to be the writer, with lost answers: the worst a bad failover brings.
+#[test]
+fn two_writers_and_lost_answers_neither_double_nor_lose() {
+    block_on(async {
+        for seed in 0..60 {
+            let mut world = World::new(seed * 1000);
+            fill(&world);
+            // Same epoch: only the offsets keep them apart.
+            let mut sinks = [world.sink(1), world.sink(1)];
+            world.store.arm_random(seed, 60);
+            for turn in 0..60 {
+                if turn % 3 == 0 {
+                    world.log.append(turn % 2, 2, NOW);
+                }
+                let at = usize::try_from(turn).unwrap_or(0) % 2;
+                let _ = sinks[at].run_once(NOW).await;
+                if world.store.is_dead() {
+                    world.store.revive();
+                    sinks[at] = world.sink(1);
+                }
+            }
+            world.store.calm();
+            drain(&mut sinks[1], NOW).await;
+            assert_eq!(world.rows().await, world.expected(), "seed {seed}");
+        }
+    });
+}

@@ -1,0 +1,385 @@
+//! What tests of this crate share: a bucket in memory that can crash its process at any step, a log in memory, and a
+//! reader of tables that goes only by what the catalog's pointer reaches.
+#![allow(clippy::panic, unreachable_pub)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use iceberg::TableIdent;
+use iceberg::spec::ManifestList;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tidewater_storage::model::batch::patch;
+use tidewater_storage::model::record::{BatchBuilder, Record};
+use tidewater_storage::model::{
+    Compression, LeaderEpoch, Offset, OffsetRange, PartitionIndex, TimestampMs, TopicId, TopicName,
+};
+use tidewater_tiering::store::{
+    ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
+use uuid::Uuid;
+
+use crate::catalog::{Catalog, ObjectStoreCatalog};
+use crate::files::TableFiles;
+use crate::location::Warehouse;
+use crate::names::Names;
+use crate::read::{LogRead, LogReadError, LogReader, PartitionBounds};
+use crate::sink::{SinkConfig, TableSink};
+
+/// What happens at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies before the store has done anything.
+    CrashBefore,
+    /// The store has done it, then the process dies.
+    CrashAfter,
+    /// The store has not done it and says "unavailable"; the process lives.
+    Refused,
+    /// The store has done it and says "unavailable"; the process lives.
+    LostAnswer,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, (Bytes, u64)>,
+    version: u64,
+    steps: u64,
+    fault: Option<(u64, Fault)>,
+    /// Faults drawn at random: state of the generator and odds in 1,000.
+    random: Option<(u64, u64)>,
+    dead: bool,
+}
+
+/// A bucket in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore(Arc<Mutex<State>>);
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn arm(&self, step: u64, fault: Fault) {
+        self.lock().fault = Some((step, fault));
+    }
+
+    pub fn arm_random(&self, seed: u64, odds: u64) {
+        self.lock().random = Some((seed, odds));
+    }
+
+    pub fn calm(&self) {
+        let mut state = self.lock();
+        (state.random, state.fault, state.dead) = (None, None, false);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
+    pub fn revive(&self) {
+        self.lock().dead = false;
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.lock().steps
+    }
+
+    pub fn keys(&self) -> Vec<(String, usize)> {
+        self.lock().objects.iter().map(|(key, (body, _))| (key.clone(), body.len())).collect()
+    }
+
+    fn run<T>(&self, key: &str, act: impl FnOnce(&mut State) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut state = self.lock();
+        let unavailable = || StoreError::Unavailable { key: key.to_owned(), detail: "simulated".to_owned() };
+        if state.dead {
+            return Err(StoreError::Closed);
+        }
+        state.steps += 1;
+        let mut fault = state.fault.filter(|(step, _)| *step == state.steps).map(|(_, fault)| fault);
+        if let Some((draw, odds)) = &mut state.random {
+            *draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if (*draw >> 33) % 1000 < *odds {
+                let faults = [Fault::CrashBefore, Fault::CrashAfter, Fault::Refused, Fault::LostAnswer];
+                fault = Some(faults[(*draw >> 20) as usize % 4]);
+            }
+        }
+        match fault {
+            None => act(&mut state),
+            Some(Fault::CrashBefore) => {
+                state.dead = true;
+                Err(StoreError::Closed)
+            }
+            Some(Fault::CrashAfter) => {
+                let _ = act(&mut state);
+                state.dead = true;
+                Err(StoreError::Closed)
+            }
+            Some(Fault::Refused) => Err(unavailable()),
+            Some(Fault::LostAnswer) => {
+                let _ = act(&mut state);
+                Err(unavailable())
+            }
+        }
+    }
+}
+
+fn etag(version: u64) -> ETag {
+    ETag(version.to_string().into())
+}
+
+#[async_trait]
+impl ObjectStore for MemoryStore {
+    async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
+        self.run(key.as_str(), |state| {
+            let old = state.objects.get(key.as_str()).map(|(_, version)| etag(*version));
+            let holds = match &mode {
+                PutMode::Overwrite => true,
+                PutMode::IfAbsent => old.is_none(),
+                PutMode::IfMatch(wanted) => old.as_ref() == Some(wanted),
+            };
+            if !holds {
+                return Err(StoreError::Taken { key: key.as_str().to_owned() });
+            }
+            state.version += 1;
+            let version = state.version;
+            state.objects.insert(key.as_str().to_owned(), (body, version));
+            Ok(PutDone { etag: etag(version) })
+        })
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
+        self.run(key.as_str(), |state| {
+            let (body, version) =
+                state.objects.get(key.as_str()).ok_or_else(|| StoreError::NotFound { key: key.as_str().to_owned() })?;
+            let size = body.len() as u64;
+            let range = range.unwrap_or(0..size);
+            let body = body.slice(range.start as usize..range.end.min(size) as usize);
+            Ok(Got { body, etag: etag(*version), size })
+        })
+    }
+
+    async fn get_if_changed(&self, key: &ObjectKey, known: &ETag) -> Result<Option<Got>, StoreError> {
+        let got = self.get(key, None).await?;
+        Ok((got.etag != *known).then_some(got))
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let got = self.get(key, None).await?;
+        Ok(Head { size: got.size, etag: got.etag, modified: TimestampMs(0) })
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.run(prefix, |state| {
+            let keys = state.objects.iter().filter(|(key, _)| key.starts_with(prefix));
+            let keys = keys.filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)).take(max);
+            keys.map(|(key, (body, _))| {
+                let key = ObjectKey::new(key).map_err(|_| StoreError::Closed)?;
+                Ok(Listed { key, size: body.len() as u64, modified: TimestampMs(0) })
+            })
+            .collect()
+        })
+    }
+
+    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
+        for key in keys {
+            self.run(key.as_str(), |state| {
+                state.objects.remove(key.as_str());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn put_large(&self, key: &ObjectKey, _: u64, _: ByteSource) -> Result<PutDone, StoreError> {
+        Err(StoreError::NotFound { key: key.as_str().to_owned() })
+    }
+}
+
+/// A topic's log in memory.
+#[derive(Debug, Default)]
+pub struct MemoryLog {
+    partitions: Mutex<BTreeMap<i32, PartitionBatches>>,
+}
+
+#[derive(Debug, Default)]
+struct PartitionBatches {
+    start: u64,
+    end: u64,
+    batches: Vec<(u64, u64, Bytes)>,
+}
+
+impl MemoryLog {
+    /// Appends a batch whose values say where they are: `<partition>/<offset>`.
+    pub fn append(&self, partition: i32, count: u64, at: TimestampMs) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = partitions.entry(partition).or_default();
+        let mut builder = BatchBuilder::new(Compression::Lz4);
+        for n in 0..count {
+            let value = value_of(partition, log.end + n);
+            builder.push(Record::new(at, Some(Bytes::from_static(b"k")), Some(Bytes::from(value))));
+        }
+        let mut bytes = BytesMut::from(&builder.build()[..]);
+        patch(&mut bytes, Offset::new(log.end), LeaderEpoch(1));
+        log.batches.push((log.end, log.end + count, bytes.freeze()));
+        log.end += count;
+    }
+
+    /// Damages the last batch of a partition.
+    pub fn damage_last(&self, partition: i32) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, bytes)) = partitions.entry(partition).or_default().batches.last_mut() {
+            let mut bad = bytes.to_vec();
+            if let Some(last) = bad.last_mut() {
+                *last ^= 1;
+            }
+            *bytes = Bytes::from(bad);
+        }
+    }
+
+    /// Retention takes everything below `start`.
+    pub fn trim(&self, partition: i32, start: u64) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.entry(partition).or_default().start = start;
+    }
+
+    pub fn ends(&self) -> BTreeMap<i32, u64> {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        partitions.iter().map(|(partition, log)| (*partition, log.end)).collect()
+    }
+}
+
+pub fn value_of(partition: i32, offset: u64) -> String {
+    format!("{partition}/{offset}")
+}
+
+#[async_trait]
+impl LogReader for MemoryLog {
+    async fn partitions(&self, _: TopicId) -> Result<Vec<PartitionBounds>, LogReadError> {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = |(partition, log): (&i32, &PartitionBatches)| PartitionBounds {
+            index: PartitionIndex(*partition),
+            offsets: OffsetRange::new(Offset::new(log.start), Offset::new(log.end)),
+        };
+        Ok(partitions.iter().map(bounds).collect())
+    }
+
+    async fn read(
+        &self,
+        _: TopicId,
+        partition: PartitionIndex,
+        range: OffsetRange,
+        max_bytes: usize,
+    ) -> Result<LogRead, LogReadError> {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = &partitions[&partition.0];
+        let mut read = LogRead { batches: Vec::new(), offsets: OffsetRange::new(range.start, range.start) };
+        let mut bytes = 0;
+        for (start, end, batch) in &log.batches {
+            if *end <= range.start.get() || *start >= range.end.get() || (bytes > 0 && bytes + batch.len() > max_bytes)
+            {
+                continue;
+            }
+            if read.batches.is_empty() {
+                read.offsets.start = Offset::new(*start);
+            }
+            bytes += batch.len();
+            read.batches.push(batch.clone());
+            read.offsets.end = Offset::new(*end);
+        }
+        Ok(read)
+    }
+}
+
+/// A bucket, a log, and processes that come and go.
+pub struct World {
+    pub store: MemoryStore,
+    pub log: Arc<MemoryLog>,
+    pub cluster: Uuid,
+    pub topic: TopicId,
+    pub seed: u64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let cluster = Uuid::from_u128(7);
+        let topic = TopicId(Uuid::from_u128(9));
+        Self { store: MemoryStore::default(), log: Arc::default(), cluster, topic, seed }
+    }
+
+    pub fn catalog(&self) -> Arc<ObjectStoreCatalog> {
+        let warehouse = Warehouse::new("s3://bucket", "lake").expect("legal");
+        let files = TableFiles::new(Arc::new(self.store.clone()), warehouse);
+        Arc::new(ObjectStoreCatalog::new(files, Names::seeded(self.seed), HashMap::new()))
+    }
+
+    pub fn config(&self, epoch: u64) -> SinkConfig {
+        let topic = TopicName::new("orders").expect("legal");
+        let mut config = SinkConfig::new(self.cluster, topic, self.topic, epoch);
+        config.target_lag_ms = 0;
+        config
+    }
+
+    pub fn table(&self) -> TableIdent {
+        self.config(1).table
+    }
+
+    /// A process begins. Its names never repeat those of an earlier one.
+    pub fn sink(&mut self, epoch: u64) -> TableSink {
+        let config = self.config(epoch);
+        self.sink_with(config)
+    }
+
+    pub fn sink_with(&mut self, config: SinkConfig) -> TableSink {
+        self.seed += 1;
+        let catalog = self.catalog();
+        TableSink::new(config, catalog, self.log.clone(), Names::seeded(self.seed << 32))
+    }
+
+    /// The table's rows: (partition, offset) and value.
+    pub async fn rows(&self) -> Vec<(i32, u64, String)> {
+        let catalog = self.catalog();
+        let table = catalog.load(&self.table()).await.expect("table loads");
+        let files = catalog.files();
+        let Some(snapshot) = table.metadata.current_snapshot() else { return Vec::new() };
+        let list = files.read(snapshot.manifest_list()).await.expect("manifest list is there");
+        let list = ManifestList::parse_with_version(&list, table.metadata.format_version()).expect("parses");
+        let mut rows = Vec::new();
+        for manifest in list.entries() {
+            let manifest = manifest.load_manifest(&files.io()).await.expect("manifest is there");
+            for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+                let body = files.read(entry.file_path()).await.expect("data file is there");
+                assert_eq!(body.len() as u64, entry.file_size_in_bytes());
+                let before = rows.len();
+                read_parquet(body, &mut rows);
+                assert_eq!((rows.len() - before) as u64, entry.record_count());
+            }
+        }
+        rows.sort();
+        rows
+    }
+
+    /// What the table should hold: everything in the log from `start` on.
+    pub fn expected(&self) -> Vec<(i32, u64, String)> {
+        let ends = self.log.ends().into_iter();
+        ends.flat_map(|(p, end)| (0..end).map(move |o| (p, o, value_of(p, o)))).collect()
+    }
+}
+
+fn read_parquet(body: Bytes, rows: &mut Vec<(i32, u64, String)>) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|builder| builder.build()).expect("parquet");
+    for batch in reader {
+        let batch = batch.expect("reads");
+        let system = batch.column(0).as_struct();
+        let partitions = system.column(0).as_primitive::<Int32Type>();
+        let offsets = system.column(1).as_primitive::<Int64Type>();
+        let values = batch.column(1).as_binary::<i64>();
+        for at in 0..batch.num_rows() {
+            let value = String::from_utf8_lossy(values.value(at)).into_owned();
+            rows.push((partitions.value(at), offsets.value(at) as u64, value));
+        }
+    }
+}

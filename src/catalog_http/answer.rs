@@ -1,0 +1,73 @@
+//! Answers and errors in the shape the specification wants, the path's names, and `/v1/config`.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use tidewater_iceberg::catalog::wire::{Config, ENDPOINTS, ErrorAnswer};
+use tidewater_iceberg::catalog::{CatalogError, NamespaceIdent, ObjectStoreCatalog, TableIdent};
+
+/// A route's failure.
+pub(super) struct Failure(ErrorAnswer);
+
+impl From<CatalogError> for Failure {
+    fn from(error: CatalogError) -> Self {
+        let answer = ErrorAnswer::from(error);
+        if answer.error.code >= 500 {
+            tracing::warn!(code = answer.error.code, message = %answer.error.message, "catalog request failed");
+        }
+        Self(answer)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.0)).into_response()
+    }
+}
+
+/// What a route returns.
+pub(super) type Answer<T> = Result<T, Failure>;
+
+/// The names in a request's path, decoded.
+pub(super) type Names = Path<HashMap<String, String>>;
+
+/// Between the levels of a namespace in a path (specification: "unit separator", `0x1F`).
+const LEVELS: char = '\u{1f}';
+
+/// A namespace from its form in a path or query.
+pub(super) fn namespace(text: &str) -> Answer<NamespaceIdent> {
+    NamespaceIdent::from_strs(text.split(LEVELS)).map_err(|error| CatalogError::from(error).into())
+}
+
+/// The namespace a path names.
+pub(super) fn path_namespace(names: &Names) -> Answer<NamespaceIdent> {
+    namespace(names.get("namespace").map_or("", String::as_str))
+}
+
+/// The table a path names.
+pub(super) fn path_table(names: &Names) -> Answer<TableIdent> {
+    Ok(TableIdent::new(path_namespace(names)?, names.get("table").cloned().unwrap_or_default()))
+}
+
+/// A request's JSON.
+pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| CatalogError::Invalid { detail: format!("Malformed request: {error}") }.into())
+}
+
+/// `GET /v1/config`: any warehouse name is accepted.
+pub(super) async fn config(State(_): State<std::sync::Arc<ObjectStoreCatalog>>) -> Json<Config> {
+    Json(Config { defaults: HashMap::new(), overrides: HashMap::new(), endpoints: ENDPOINTS })
+}
+
+/// Anything else.
+pub(super) async fn no_route(uri: Uri) -> Failure {
+    let message = format!("No route for {}; this catalog serves what /v1/config lists", uri.path());
+    Failure(ErrorAnswer::new(404, "NotFoundException", message))
+}

@@ -1,0 +1,129 @@
+//! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines.
+//!
+//! Engines run when `TIDEWATER_ENGINES_PYTHON` names a Python with the packages of `tests/iceberg/requirements.txt`.
+#![cfg(feature = "lakehouse")]
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use tidewater::catalog_http;
+use tidewater_iceberg::catalog::ObjectStoreCatalog;
+use tidewater_iceberg::files::TableFiles;
+use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::names::Names;
+use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
+use tidewater_iceberg::sink::{Outcome, SinkConfig, TableSink};
+use tidewater_storage::model::batch::patch;
+use tidewater_storage::model::record::{BatchBuilder, Record, RecordHeader};
+use tidewater_storage::model::{
+    Compression, LeaderEpoch, Offset, OffsetRange, PartitionIndex, TimestampMs, TopicId, TopicName,
+};
+use tidewater_tiering::store;
+use tokio::net::TcpListener;
+
+/// Rows per partition; the engine script knows both numbers.
+const ROWS: u64 = 1000;
+const PARTITIONS: i32 = 3;
+const NOW: i64 = 1_760_000_000_000;
+
+/// A topic whose record `n` of partition `p` has the value `{"p":p,"n":n}`, a null key in every tenth record, a null
+/// value in every hundredth, one header with and one without a value, and a timestamp `n` minutes after `NOW`.
+#[derive(Debug)]
+struct KnownLog;
+
+fn batch(partition: i32) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::Zstd);
+    for n in 0..ROWS {
+        let key = (n % 10 != 0).then(|| Bytes::from(format!("k{n}")));
+        let value = (n % 100 != 0).then(|| Bytes::from(format!("{{\"p\":{partition},\"n\":{n}}}")));
+        let header = |key: &'static str, value| RecordHeader { key: Bytes::from_static(key.as_bytes()), value };
+        let headers = vec![header("trace", Some(Bytes::from(n.to_string()))), header("empty", None)];
+        let timestamp = TimestampMs(NOW + i64::try_from(n).unwrap_or(0) * 60_000);
+        builder.push(Record { offset: Offset::ZERO, timestamp, key, value, headers });
+    }
+    let mut bytes = BytesMut::from(&builder.build()[..]);
+    patch(&mut bytes, Offset::ZERO, LeaderEpoch(0));
+    bytes.freeze()
+}
+
+#[async_trait]
+impl LogReader for KnownLog {
+    async fn partitions(&self, _: TopicId) -> Result<Vec<PartitionBounds>, LogReadError> {
+        let offsets = OffsetRange::new(Offset::ZERO, Offset::new(ROWS));
+        Ok((0..PARTITIONS).map(|n| PartitionBounds { index: PartitionIndex(n), offsets }).collect())
+    }
+
+    async fn read(
+        &self,
+        _: TopicId,
+        partition: PartitionIndex,
+        _: OffsetRange,
+        _: usize,
+    ) -> Result<LogRead, LogReadError> {
+        let offsets = OffsetRange::new(Offset::ZERO, Offset::new(ROWS));
+        Ok(LogRead { batches: vec![batch(partition.0)], offsets })
+    }
+}
+
+async fn fill(catalog: Arc<ObjectStoreCatalog>) {
+    let topic = TopicName::new("orders").expect("legal");
+    let config = SinkConfig::new(uuid::Uuid::from_u128(1), topic, TopicId(uuid::Uuid::from_u128(2)), 1);
+    let mut sink = TableSink::new(config, catalog, Arc::new(KnownLog), Names::random());
+    let outcome = sink.run_once(TimestampMs(NOW)).await;
+    assert!(matches!(outcome, Outcome::Committed { rows, .. } if rows == ROWS * PARTITIONS as u64), "{outcome:?}");
+}
+
+fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> String {
+    let mut socket = std::net::TcpStream::connect(address).expect("connects");
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    socket.write_all(request.as_bytes()).expect("writes");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("reads");
+    answer
+}
+
+fn check_http(address: std::net::SocketAddr) {
+    let expect = |method: &str, path: &str, status: &str, text: &str| {
+        let answer = ask(address, method, path);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(text),
+            "{method} {path}: {answer}"
+        );
+    };
+    expect("GET", "/v1/config?warehouse=anything", "200", "endpoints");
+    expect("GET", "/v1/namespaces", "200", r#"{"namespaces":[["topics"]]}"#);
+    expect("GET", "/v1/some-prefix/namespaces/topics/tables", "200", r#""name":"orders""#);
+    expect("HEAD", "/v1/namespaces/topics/tables/orders", "204", "");
+    expect("GET", "/v1/namespaces/topics/tables/orders", "200", "tidewater.offsets");
+    expect("GET", "/v1/namespaces/topics/tables/nothing", "404", "NoSuchTableException");
+    expect("GET", "/v1/namespaces/nothing/tables", "404", "NoSuchNamespaceException");
+    expect("DELETE", "/v1/namespaces/topics", "409", "NamespaceNotEmptyException");
+    expect("GET", "/v1/nonsense/at/all", "404", "NotFoundException");
+}
+
+#[test]
+fn engines_read_what_the_sink_wrote() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let folder = tempfile::tempdir().expect("a directory");
+    let url = format!("file://{}", folder.path().display());
+    let bucket = store::open(&url, runtime.handle().clone(), &store::StoreOptions::default()).expect("opens");
+    let files = TableFiles::new(bucket, Warehouse::new(&url, "iceberg").expect("a URI"));
+    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
+    let address = runtime.block_on(async {
+        fill(catalog.clone()).await;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(catalog_http::serve(listener, catalog, std::future::pending()));
+        address
+    });
+    check_http(address);
+    if let Ok(python) = std::env::var("TIDEWATER_ENGINES_PYTHON") {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/iceberg/engines.py");
+        let status = std::process::Command::new(python).arg(script).arg(format!("http://{address}")).status();
+        assert!(status.expect("python runs").success(), "an engine disagrees; see above");
+    }
+}
