@@ -75,7 +75,8 @@ async fn check(engine: &Engine) {
         }
         let want: Vec<u8> = (0..BATCHES / 4).flat_map(|base| sample(base).bytes.to_vec()).collect();
         assert!(all == want, "partition {n} is not what was appended");
-        let found = log.find_time(TimestampMs(50), tidewater_storage::model::OffsetRange::new(Offset::ZERO, next)).await;
+        let found =
+            log.find_time(TimestampMs(50), tidewater_storage::model::OffsetRange::new(Offset::ZERO, next)).await;
         assert_eq!(found.expect("reads").map(|found| found.offset), Some(Offset::new(50)));
     }
 }

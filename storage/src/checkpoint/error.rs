@@ -56,7 +56,9 @@ pub enum CheckpointError {
         second: FormatError,
     },
     /// A page the root names is not there.
-    #[error("{file}: page of bucket {bucket} at block {block}: {source}; restore the shard from a replica or the bucket")]
+    #[error(
+        "{file}: page of bucket {bucket} at block {block}: {source}; restore the shard from a replica or the bucket"
+    )]
     Page {
         /// Which file.
         file: PathBuf,

@@ -98,7 +98,11 @@ fn a_power_cut_at_any_moment_leaves_the_last_commit_or_the_one_under_way() {
             });
             world.run_for(Duration::from_micros(50 + env.rng.below(8_000)));
             drop(task);
-            if env.rng.below(3) == 0 { world.kill() } else { world.crash() }
+            if env.rng.below(3) == 0 {
+                world.kill()
+            } else {
+                world.crash()
+            }
             // A kill leaves what a later power cut may still take: both states stay possible.
             let mut seen = seen.borrow().clone();
             if seen.is_empty() {

@@ -176,7 +176,8 @@ mod tests {
         assert_eq!(PartitionRecord::decode(partition.encode()), Ok(partition));
         let id = sample::partition(4);
         let segment = Doomed::Segment { partition: id, base: Offset::new(5), bytes: 0 };
-        let shard = ShardRecord { journal_sequence: 8, doomed: vec![segment, Doomed::Partition { partition: id, bytes: 0 }] };
+        let shard =
+            ShardRecord { journal_sequence: 8, doomed: vec![segment, Doomed::Partition { partition: id, bytes: 0 }] };
         assert_eq!(ShardRecord::decode(shard.encode()), Ok(shard));
     }
 

@@ -61,7 +61,7 @@ fn crash_run(seed: u64) {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_invented() {
-    let seeds = std::env::var("TIDEWATER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(250);
+    let seeds = std::env::var("TIDEWATER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(200);
     for seed in 0..seeds {
         crash_run(seed);
     }
@@ -74,7 +74,7 @@ fn filled(world: &World, config: EngineConfig) -> Rc<History> {
     world.block_on(async {
         let machine = Machine::open(&env, dir(), config, &history).await;
         (0..3).for_each(|_| machine.propose(&history, LaneId(1), Command::Create));
-        for _ in 0..60 {
+        for _ in 0..200 {
             machine.propose(&history, LaneId(1), Command::Append);
             machine.wait_for_room().await;
         }

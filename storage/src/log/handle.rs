@@ -49,6 +49,9 @@ pub(crate) struct LogInner {
 impl PartitionLog {
     pub(crate) fn new(shared: Rc<LogShared>, lane: LaneId, state: LogState) -> Self {
         let (id, dir) = (state.id, partition_dir(&shared.dir, state.id));
+        // Segments are numbered anew by each handle: nothing of one before may answer for them.
+        shared.indexes.forget(id);
+        shared.runs.forget(id);
         let dir_made = Cell::new(state.segments.iter().any(|segment| segment.flushed > 0));
         Self {
             inner: Rc::new(LogInner {
@@ -80,12 +83,7 @@ impl PartitionLog {
     #[must_use]
     pub fn bounds(&self) -> LogBounds {
         let state = self.inner.state.borrow();
-        LogBounds {
-            start: state.start,
-            end: state.end,
-            written: state.written_end(),
-            bytes: state.bytes,
-        }
+        LogBounds { start: state.start, end: state.end, written: state.written_end(), bytes: state.bytes }
     }
 
     /// Appends the committed batch that follows; readable at once. `as_of` is the entry that carried it: a batch that a

@@ -72,7 +72,11 @@ pub(crate) fn decode(id: PartitionId, mut bytes: Bytes) -> Result<LogState, LogS
     for at in 0..count {
         let segment = take_segment(bytes, at)?;
         let last = at + 1 == count;
-        if segment.offsets.start != next || segment.offsets.is_empty() || segment.bytes == 0 || !(segment.closed || last) {
+        if segment.offsets.start != next
+            || segment.offsets.is_empty()
+            || segment.bytes == 0
+            || !(segment.closed || last)
+        {
             return Err(LogStateError::Segment(at));
         }
         next = segment.offsets.end;

@@ -53,9 +53,9 @@ pub fn plan(view: &RetentionView<'_>, limits: &RetentionLimits) -> RetentionPlan
     let total = expire(view, limits.total_ms, limits.total_bytes, view.remote_only_bytes, view.stable_end);
     let log_start = total.map_or(view.log_start, |to| to.max(view.log_start));
     // Without a bucket the two are one; local limits mean nothing then, as in Kafka.
-    let local = view.archived_end.and_then(|archived| {
-        expire(view, limits.local_ms, limits.local_bytes, 0, archived.min(view.stable_end))
-    });
+    let local = view
+        .archived_end
+        .and_then(|archived| expire(view, limits.local_ms, limits.local_bytes, 0, archived.min(view.stable_end)));
     let local_start = local_start.max(local.unwrap_or(Offset::ZERO)).max(log_start.min(view.stable_end));
     RetentionPlan { log_start, local_start }
 }

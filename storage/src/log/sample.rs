@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::model::record::{BatchBuilder, Record};
-use crate::model::{Batch, Compression, Incarnation, LeaderEpoch, Offset, PartitionId, PartitionIndex, TimestampMs, TopicId, batch};
+use crate::model::{
+    Batch, Compression, Incarnation, LeaderEpoch, Offset, PartitionId, PartitionIndex, TimestampMs, TopicId, batch,
+};
 
 /// A partition told apart by a number.
 pub(crate) fn partition(n: i32) -> PartitionId {

@@ -13,8 +13,8 @@ use crate::engine::wake::Wake;
 use crate::env::Env;
 use crate::metrics::EngineCounters;
 use crate::model::{LaneId, Offset, PartitionId};
-use crate::segment::index_cache::IndexCache;
 use crate::segment::Handles;
+use crate::segment::index_cache::IndexCache;
 
 /// Bytes of one write of write-back.
 pub(crate) const WRITE_BYTES: u64 = 1 << 20;
@@ -78,10 +78,6 @@ impl LogShared {
 
     pub(crate) fn doom(&self, partition: PartitionId, dropped: &[Dropped]) {
         let mut doomed = self.doomed.borrow_mut();
-        doomed.extend(dropped.iter().map(|gone| Doomed::Segment {
-            partition,
-            base: gone.base,
-            bytes: gone.flushed,
-        }));
+        doomed.extend(dropped.iter().map(|gone| Doomed::Segment { partition, base: gone.base, bytes: gone.flushed }));
     }
 }

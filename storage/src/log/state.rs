@@ -233,7 +233,9 @@ impl LogState {
         let at = self.recent.iter().position(|recent| recent.batch.header.next_offset() > to)?;
         let keep = self.recent.get(at)?;
         let segment = self.segments.front()?;
-        if segment.closed || keep.pos == 0 || keep.pos < segment.flushed {
+        // The batch that holds `to` must itself be in memory: what lies before it may be in the tail alone.
+        let holds_to = keep.batch.header.base_offset <= to;
+        if segment.closed || !holds_to || keep.pos == 0 || keep.pos < segment.flushed {
             return None;
         }
         let rest: Vec<Recent> = self.recent.drain(at..).collect();

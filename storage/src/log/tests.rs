@@ -201,7 +201,10 @@ fn bounds_of_reads() {
             log.read(Offset::new(3), Offset::new(200), 1).await,
             Err(ReadError::BelowStart { start, .. }) if start == Offset::new(500)
         ));
-        assert_eq!(log.bounds(), LogBounds { start: Offset::new(500), end: Offset::new(500), written: Offset::new(500), bytes: 0 });
+        assert_eq!(
+            log.bounds(),
+            LogBounds { start: Offset::new(500), end: Offset::new(500), written: Offset::new(500), bytes: 0 }
+        );
     });
 }
 
@@ -222,6 +225,25 @@ fn what_is_trimmed_before_its_write_back_is_never_written() {
         log.trim(Offset::new(100));
         assert_eq!((log.bounds().start, log.segments().len()), (Offset::new(100), 0));
         assert_eq!(shared.memory.resident(), 0);
+    });
+}
+
+#[test]
+fn trimming_within_a_segment_half_in_memory_loses_nothing() {
+    let world = World::new(1);
+    let shared = shared(world.env(), 1 << 20);
+    world.block_on(async {
+        let (log, mut model) = (new_log(&shared, LogSettings::default()), Model::default());
+        for _ in 0..10 {
+            model.append(&log, 1, 1_000, 0);
+        }
+        log.write_back(None).await.expect("writes");
+        log.evict(u64::MAX);
+        assert_eq!(log.recent_bytes(), 0);
+        model.append(&log, 1, 1_000, 0);
+        log.trim(Offset::new(3));
+        assert_eq!(log.bounds().start, Offset::ZERO);
+        model.check(&log, 1).await;
     });
 }
 

@@ -39,4 +39,9 @@ impl IndexCache {
             entries.pop_front();
         }
     }
+
+    /// Forgets a partition.
+    pub(crate) fn forget(&self, id: PartitionId) {
+        self.entries.borrow_mut().retain(|entry| entry.0 != id);
+    }
 }

@@ -78,7 +78,11 @@ pub(crate) async fn rebuild(
         have = longer;
     }
     let found = OffsetRange::new(offsets.start, next);
-    if found == offsets { Ok(index) } else { Err(RebuildError::Offsets { pos: FilePos(pos), expected: offsets, found }) }
+    if found == offsets {
+        Ok(index)
+    } else {
+        Err(RebuildError::Offsets { pos: FilePos(pos), expected: offsets, found })
+    }
 }
 
 fn take_batch(have: &mut Bytes, pos: u64) -> Result<Batch, RebuildError> {

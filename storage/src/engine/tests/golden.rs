@@ -63,11 +63,14 @@ fn checkpoint_v1() {
     let root = Root { generation: 7, bytes: 4_900, pages };
     assert_eq!(Root::decode(&golden("checkpoint_root_v1.bin", &root.encode())), Ok(root));
     let id = sample::partition(5);
-    let lane = LaneRecord { applied: Some(EntryId { term: Term(3), index: LogIndex(9) }), state: Bytes::from_static(b"lane") };
+    let lane =
+        LaneRecord { applied: Some(EntryId { term: Term(3), index: LogIndex(9) }), state: Bytes::from_static(b"lane") };
     let log = persist::encode(&log_state()).0.into();
-    let partition = PartitionRecord { lane: LaneId(1), as_of: LogIndex(9), state: Bytes::from_static(b"partition"), log };
+    let partition =
+        PartitionRecord { lane: LaneId(1), as_of: LogIndex(9), state: Bytes::from_static(b"partition"), log };
     let segment = Doomed::Segment { partition: id, base: Offset::new(40), bytes: 0 };
-    let shard = ShardRecord { journal_sequence: 77, doomed: vec![segment, Doomed::Partition { partition: id, bytes: 0 }] };
+    let shard =
+        ShardRecord { journal_sequence: 77, doomed: vec![segment, Doomed::Partition { partition: id, bytes: 0 }] };
     let records = page::Records::from([
         (Key::Lane(LaneId(1)), lane.encode()),
         (Key::Partition(id), partition.encode()),

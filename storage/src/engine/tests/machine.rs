@@ -17,7 +17,12 @@ use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, OffsetRange, Partit
 /// Small, so that everything happens often.
 pub(super) fn config() -> EngineConfig {
     EngineConfig {
-        journal: JournalConfig { file_bytes: 256 << 10, capacity_bytes: 2 << 20, memory_bytes: 64 << 10, ..JournalConfig::default() },
+        journal: JournalConfig {
+            file_bytes: 256 << 10,
+            capacity_bytes: 2 << 20,
+            memory_bytes: 64 << 10,
+            ..JournalConfig::default()
+        },
         recent_bytes: 96 << 10,
         write_back_bytes: 16 << 10,
         open_files: 3,
@@ -376,7 +381,11 @@ async fn recover_lane(
         let entries = log.read(LogIndex(next)..LogIndex(end), 50_000).await.expect("reads");
         assert!(!entries.is_empty());
         for entry in &entries {
-            assert!(*entry == proposed.entries[entry.id.index.0 as usize], "lane {lane}: another entry at {}", entry.id);
+            assert!(
+                *entry == proposed.entries[entry.id.index.0 as usize],
+                "lane {lane}: another entry at {}",
+                entry.id
+            );
             upper.apply(lane, entry);
             next = entry.id.index.0 + 1;
         }
