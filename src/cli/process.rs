@@ -37,7 +37,7 @@ impl ServeArgs {
 
 /// Settings of the demo.
 #[derive(Clone, Debug, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Settings of its broker.
     #[command(flatten)]
     pub serve: ServeArgs,
@@ -51,7 +51,7 @@ pub struct DemoArgs {
 
 /// What to look into.
 #[derive(Clone, Debug, Subcommand)]
-pub enum InspectCommand {
+pub(crate) enum InspectCommand {
     /// A shard's journal: entries by lane
     Journal(InspectArgs),
     /// A segment file: batches and records
@@ -64,7 +64,7 @@ pub enum InspectCommand {
 
 /// Where it is.
 #[derive(Clone, Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// File or directory, or the key of an object with --bucket
     pub path: String,
     /// The bucket the object is in

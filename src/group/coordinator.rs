@@ -3,6 +3,9 @@
 //! *Shard-local*, cheap to clone. Three tasks at most: the inbox, the deadlines (asleep until the nearest one; without
 //! groups, for good), and per partition a writer that lives while there is something to write.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

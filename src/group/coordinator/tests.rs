@@ -1,0 +1,341 @@
+//! The coordinator over a log in memory and simulated time: what it answers, what survives, how far its log grows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidewater_storage::env::sim::World;
+use tidewater_storage::model::{
+    Incarnation, LaneId, LeaderEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId, TopicName,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::controller::image::{BrokerImage, ClusterImage, PartitionImage, TopicImage};
+use crate::group::message::{Commit, CommitAsk, FetchedOffset, Heartbeat};
+use crate::group::state::{Join, Joined, StateName, Sync};
+use crate::group::{GroupRouter, OFFSETS_TOPIC};
+use crate::partition::message::{PartitionRequest, ProduceDone, ReadDone, ReadError};
+use crate::partition::router::Serve;
+use crate::shard::mesh::Mesh;
+
+/// One partition's log: answers appends after a while, as a disk does.
+struct MemoryLog {
+    env: Env,
+    state: RefCell<LogState>,
+}
+
+#[derive(Default)]
+struct LogState {
+    batches: Vec<(Offset, Offset, Bytes)>,
+    start: Offset,
+    end: Offset,
+    appends: usize,
+}
+
+impl Serve for Rc<MemoryLog> {
+    fn serve(&self, request: PartitionRequest) {
+        match request {
+            PartitionRequest::Produce(parts, reply) => {
+                let log = Rc::clone(self);
+                drop(self.env.tasks.spawn("append", async move {
+                    log.env.tasks.sleep(Duration::from_millis(5)).await;
+                    let done = parts.into_iter().map(|part| {
+                        let mut state = log.state.borrow_mut();
+                        let (base, mut bytes) = (state.end, part.batch.bytes);
+                        bytes[..8].copy_from_slice(&base.to_wire().to_be_bytes());
+                        state.end = base.plus(u64::from(part.batch.header.record_count));
+                        state.appends += 1;
+                        let end = state.end;
+                        state.batches.push((base, end, bytes.freeze()));
+                        Ok(ProduceDone { base_offset: base, log_append_time: None, log_start: state.start })
+                    });
+                    reply.send(done.collect());
+                }));
+            }
+            PartitionRequest::Read { parts, reply, .. } => {
+                reply.send(parts.iter().map(|part| self.state.borrow().read(part.from)).collect());
+            }
+            PartitionRequest::Trim(_, to, reply) => {
+                let mut state = self.state.borrow_mut();
+                state.start = state.start.max(to);
+                let start = state.start;
+                state.batches.retain(|(_, end, _)| *end > start);
+                reply.send(Ok(start));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl LogState {
+    /// A batch or two at a time, so that a load takes several reads.
+    fn read(&self, from: Offset) -> Result<ReadDone, ReadError> {
+        if from < self.start {
+            let valid = tidewater_storage::model::OffsetRange::new(self.start, self.end);
+            return Err(ReadError::OutOfRange { offset: from, valid });
+        }
+        let batches = self.batches.iter().filter(|(_, end, _)| *end > from).take(2).map(|(_, _, bytes)| bytes.clone());
+        Ok(ReadDone {
+            batches: batches.collect(),
+            high_watermark: self.end,
+            last_stable_offset: self.end,
+            log_start: self.start,
+        })
+    }
+}
+
+fn topic(name: &str, id: u128) -> Arc<TopicImage> {
+    let id = TopicId(Uuid::from_u128(id));
+    let partition = PartitionImage {
+        id: PartitionId { topic: id, index: PartitionIndex(0), incarnation: Incarnation(0) },
+        lane: LaneId(1),
+        shard: ShardId(0),
+        leader_epoch: LeaderEpoch(0),
+    };
+    let name = TopicName::new(name).expect("legal");
+    let (config, overrides) = (Arc::default(), BTreeMap::new());
+    Arc::new(TopicImage { id, name, partitions: vec![partition], config, overrides })
+}
+
+fn image(revision: u64, t: Option<u128>) -> Arc<ClusterImage> {
+    let topics = std::iter::once(topic(OFFSETS_TOPIC, 1)).chain(t.map(|id| topic("t", id)));
+    let topics = topics.collect::<Vec<_>>();
+    Arc::new(ClusterImage {
+        cluster: Uuid::nil(),
+        cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".into(),
+        cluster_name: "tidewater".into(),
+        broker: BrokerImage { id: NodeId(1), host: "localhost".into(), port: 9092 },
+        names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
+        topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
+        revision,
+    })
+}
+
+/// A node with one shard and one partition of `__consumer_offsets`, whose coordinator can be started again.
+struct Node {
+    env: Env,
+    log: Rc<MemoryLog>,
+    controller: ControllerHandle,
+    settings: GroupSettings,
+}
+
+impl Node {
+    fn new(world: &World) -> Self {
+        let env = world.env();
+        let log = Rc::new(MemoryLog { env: env.clone(), state: RefCell::default() });
+        let controller = ControllerHandle::new(image(1, Some(2)), Mesh::new(1, 1).0);
+        let settings = GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() };
+        Self { env, log, controller, settings }
+    }
+
+    /// A coordinator that knows nothing yet, and the way to it.
+    fn start(&self) -> GroupRouter {
+        let (env, here) = (self.env.clone(), ShardId(0));
+        let router = Router::new(env.clone(), here, Rc::new(Rc::clone(&self.log)), Mesh::new(1, 1).0);
+        let coordinator = Coordinator::new(env, router, self.controller.clone(), self.settings);
+        GroupRouter::new(here, coordinator, Mesh::new(1, 1).0, self.controller.clone())
+    }
+}
+
+fn g() -> GroupId {
+    GroupId::from("g")
+}
+
+fn commit(offset: u64) -> CommitAsk {
+    let offsets = vec![("t".into(), 0, Commit::new(Offset::new(offset), None, "m"))];
+    CommitAsk { member: None, instance: None, generation: -1, retention_ms: None, offsets }
+}
+
+async fn committed(groups: &GroupRouter) -> Option<u64> {
+    let found: Vec<FetchedOffset> = groups.fetch(g(), Some(vec![("t".into(), vec![0])])).await.expect("answers");
+    found[0].commit.as_ref().map(|commit| commit.offset.get())
+}
+
+/// A member alone in its group, with its share.
+async fn join_alone(groups: &GroupRouter) -> Joined {
+    let join = Join {
+        member: None,
+        fresh: "m".into(),
+        instance: None,
+        id_required: false,
+        may_skip: false,
+        client_id: "c".into(),
+        client_host: "/127.0.0.1".into(),
+        session: Duration::from_secs(10),
+        rebalance: Duration::from_secs(60),
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), Bytes::from_static(&[0, 1, 0, 0, 0, 1, 0, 1, b't']))],
+    };
+    let joined = groups.join(g(), join).await.expect("joins");
+    let sync = Sync {
+        member: joined.member.clone(),
+        instance: None,
+        generation: joined.generation,
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![(joined.member.clone(), Bytes::from_static(b"share"))],
+    };
+    assert_eq!(groups.sync(g(), sync).await.expect("syncs").assignment, Bytes::from_static(b"share"));
+    joined
+}
+
+async fn beat(groups: &GroupRouter, joined: &Joined) -> Result<(), GroupError> {
+    let beat = Heartbeat { member: joined.member.clone(), instance: None, generation: joined.generation };
+    groups.heartbeat(g(), beat).await
+}
+
+#[test]
+fn offsets_are_there_after_a_restart() {
+    let world = World::new(1);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(committed(&groups).await, None);
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        assert_eq!(committed(&groups).await, Some(5));
+        assert_eq!(groups.commit(g(), commit(9)).await, Ok(vec![Ok(())]));
+        let again = node.start();
+        assert_eq!(committed(&again).await, Some(9));
+        assert_eq!(again.describe(g()).await.expect("known").state, StateName::Empty);
+    });
+}
+
+#[test]
+fn commits_that_wait_share_an_append() {
+    let world = World::new(2);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        let commits = (0..100).map(|n| groups.commit(g(), commit(n)));
+        for answer in futures::future::join_all(commits).await {
+            assert_eq!(answer, Ok(vec![Ok(())]));
+        }
+        assert_eq!(committed(&groups).await, Some(99));
+        assert!(node.log.state.borrow().appends <= 3, "{} appends", node.log.state.borrow().appends);
+    });
+}
+
+#[test]
+fn members_go_on_after_a_restart_and_are_dropped_when_silent() {
+    let world = World::new(3);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        let joined = join_alone(&groups).await;
+        let again = node.start();
+        assert_eq!(beat(&again, &joined).await, Ok(()));
+        let described = again.describe(g()).await.expect("known");
+        assert_eq!((described.state, described.members.len()), (StateName::Stable, 1));
+        assert_eq!(described.members[0].assignment, Bytes::from_static(b"share"));
+        node.env.tasks.sleep(Duration::from_secs(9)).await;
+        assert_eq!(beat(&again, &joined).await, Ok(()));
+        node.env.tasks.sleep(Duration::from_secs(9)).await;
+        assert_eq!(again.describe(g()).await.expect("known").state, StateName::Stable);
+        node.env.tasks.sleep(Duration::from_secs(2)).await;
+        assert_eq!(again.describe(g()).await.expect("known").state, StateName::Empty);
+        assert_eq!(beat(&again, &joined).await, Err(GroupError::UnknownMember));
+        // A restart after that finds it empty too.
+        node.env.tasks.sleep(Duration::from_secs(1)).await;
+        assert_eq!(node.start().describe(g()).await.expect("known").state, StateName::Empty);
+    });
+}
+
+#[test]
+fn the_log_is_cut_and_tells_the_same() {
+    let world = World::new(4);
+    let mut node = Node::new(&world);
+    node.settings.snapshot_bytes = 10_000;
+    world.block_on(async {
+        let groups = node.start();
+        let joined = join_alone(&groups).await;
+        for n in 0..1000 {
+            let ask = CommitAsk { member: Some(joined.member.clone()), generation: joined.generation, ..commit(n) };
+            assert_eq!(groups.commit(g(), ask).await, Ok(vec![Ok(())]));
+            beat(&groups, &joined).await.expect("lives");
+        }
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        let (kept, start) = {
+            let state = node.log.state.borrow();
+            (state.batches.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>(), state.start)
+        };
+        assert!(kept < 40_000, "{kept} bytes are kept");
+        assert!(start > Offset::new(500), "{start}");
+        let again = node.start();
+        assert_eq!(committed(&again).await, Some(999));
+        assert_eq!(beat(&again, &joined).await, Ok(()));
+    });
+}
+
+#[test]
+fn a_deleted_group_stays_deleted() {
+    let world = World::new(5);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        let joined = join_alone(&groups).await;
+        assert_eq!(groups.delete(g()).await, Err(GroupError::NotEmpty));
+        let leave = crate::group::state::Leave { member: Some(joined.member), instance: None };
+        assert_eq!(groups.leave(g(), vec![leave]).await, Ok(vec![Ok(())]));
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        // A commit that is under way goes with the group.
+        let (late, gone) = futures::join!(groups.commit(g(), commit(6)), groups.delete(g()));
+        assert_eq!((late, gone), (Ok(vec![Ok(())]), Ok(())));
+        assert_eq!(groups.delete(g()).await, Err(GroupError::NotFound));
+        let again = node.start();
+        assert_eq!(committed(&again).await, None);
+        assert!(again.list().await.expect("lists").is_empty());
+    });
+}
+
+#[test]
+fn offsets_of_a_deleted_topic_are_forgotten() {
+    let world = World::new(6);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        // Deleted and made anew under the same name.
+        node.controller.set_image(image(2, Some(3)));
+        assert_eq!(committed(&groups).await, None);
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert_eq!(committed(&node.start()).await, None);
+        node.controller.set_image(image(3, None));
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Err(GroupError::UnknownPartition)]));
+    });
+}
+
+#[test]
+fn offsets_lapse_and_their_group_with_them() {
+    let world = World::new(7);
+    let mut node = Node::new(&world);
+    node.settings.offsets_retention_ms = 3_600_000;
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        node.env.tasks.sleep(Duration::from_secs(3000)).await;
+        assert_eq!(committed(&groups).await, Some(5));
+        node.env.tasks.sleep(Duration::from_secs(1300)).await;
+        assert_eq!(committed(&groups).await, None);
+        assert_eq!(groups.list().await.expect("lists"), []);
+    });
+}
+
+#[test]
+fn offsets_in_use_are_not_deleted() {
+    let world = World::new(8);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        let joined = join_alone(&groups).await;
+        let ask = CommitAsk { member: Some(joined.member.clone()), generation: joined.generation, ..commit(5) };
+        assert_eq!(groups.commit(g(), ask).await, Ok(vec![Ok(())]));
+        let keys = || vec![("t".to_owned(), 0), ("other".to_owned(), 0)];
+        let answers = groups.delete_offsets(g(), keys()).await;
+        assert_eq!(answers, Ok(vec![Err(GroupError::Subscribed), Ok(())]));
+        node.env.tasks.sleep(Duration::from_secs(11)).await;
+        assert_eq!(groups.delete_offsets(g(), keys()).await, Ok(vec![Ok(()), Ok(())]));
+        assert_eq!(committed(&groups).await, None);
+        assert_eq!(committed(&node.start()).await, None);
+    });
+}
