@@ -111,7 +111,9 @@ pub struct ArchiveStatus {
     pub last_bundle: Option<Sequence>,
     /// Bundles put or adopted by this archiver.
     pub bundles: u64,
-    /// Bytes of those.
+    /// Those of them that were found at their key: lost answers, a dead predecessor's last.
+    pub adopted: u64,
+    /// Bytes of those that this archiver put.
     pub bundle_bytes: u64,
     /// Segment objects put.
     pub segments: u64,
@@ -365,7 +367,11 @@ impl<H: LaneHost> Inner<H> {
                 self.note(|status| status.probed = true);
                 Ok(())
             }
-            Probe::Adopt(command) => self.settle(command).await,
+            Probe::Adopt(command) => {
+                self.settle(command).await?;
+                self.note(|status| status.adopted += 1);
+                Ok(())
+            }
             Probe::Stop(reason) => Err(StepError::Stop(reason)),
         }
     }

@@ -31,6 +31,7 @@ impl<H: LaneHost> Inner<H> {
     pub(super) async fn retain(&self) -> Result<bool, StepError> {
         let mut moved = false;
         for partition in self.host.partitions() {
+            moved |= self.follow_log_start(partition).await?;
             let Some(facts) = self.host.topic(partition) else { continue };
             if facts.retention.retention_ms.is_none() && facts.retention.retention_bytes.is_none() {
                 continue;
@@ -46,6 +47,17 @@ impl<H: LaneHost> Inner<H> {
             }
         }
         Ok(moved)
+    }
+
+    /// Lets the manifest follow a log start that was moved by DeleteRecords.
+    async fn follow_log_start(&self, partition: PartitionId) -> Result<bool, StepError> {
+        let held = self.host.with_partition(partition, |m| m.log_start);
+        let (Some(wanted), Some(held)) = (self.host.wanted_log_start(partition), held) else { return Ok(false) };
+        if wanted <= held {
+            return Ok(false);
+        }
+        self.trim_to(partition, wanted).await?;
+        Ok(true)
     }
 
     /// What the partition has in the bucket, the oldest page opened down to its rows so that it can go row by row.

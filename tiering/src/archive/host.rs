@@ -149,6 +149,11 @@ pub trait LaneHost: 'static {
         }
     }
 
+    /// A log start that was asked for by other means than retention (DeleteRecords); the manifest follows it.
+    fn wanted_log_start(&self, _partition: PartitionId) -> Option<Offset> {
+        None
+    }
+
     /// Closed segments of the local log, ascending.
     fn closed_segments(&self, partition: PartitionId) -> Vec<LocalSegment>;
 

@@ -35,6 +35,8 @@ struct Bench {
     lane: Rc<SimLane>,
     config: ArchiveConfig,
     partitions: Vec<PartitionId>,
+    /// What the archivers of all lives did.
+    done: RefCell<ArchiveStatus>,
 }
 
 fn quick() -> ArchiveConfig {
@@ -82,7 +84,7 @@ impl Bench {
         let partitions: Vec<PartitionId> =
             (0..partitions).map(|n| partition(1 + n as u128 / 2, n as i32 % 2)).collect();
         partitions.iter().for_each(|id| lane.create(*id, RetentionPolicy::default()));
-        Self { world, env, sim, bucket, reader, lane, config: quick(), partitions }
+        Self { world, env, sim, bucket, reader, lane, config: quick(), partitions, done: RefCell::default() }
     }
 
     fn archiver(&self) -> Archiver<Rc<SimLane>> {
@@ -123,6 +125,13 @@ impl Bench {
         }
         task.cancel();
         self.lane.new_term();
+        let (mut done, status) = (self.done.borrow_mut(), archiver.status());
+        done.adopted += status.adopted;
+        done.segments += status.segments;
+        done.gathered += status.gathered;
+        done.published += status.published;
+        done.deleted += status.deleted;
+        done.swept += status.swept;
     }
 
     /// Good weather until everything is archived and nothing moves any more.
@@ -138,6 +147,13 @@ impl Bench {
         assert_eq!(archiver.status().stopped, None);
         task.cancel();
         self.lane.new_term();
+        let (mut done, status) = (self.done.borrow_mut(), archiver.status());
+        done.adopted += status.adopted;
+        done.segments += status.segments;
+        done.gathered += status.gathered;
+        done.published += status.published;
+        done.deleted += status.deleted;
+        done.swept += status.swept;
     }
 
     fn read_back(&self, id: PartitionId) -> Result<(Offset, Vec<u8>), RemoteError> {
@@ -186,6 +202,7 @@ impl Bench {
 #[test]
 fn whatever_happens_the_archive_reads_back_and_nothing_stays_behind() {
     let seeds = std::env::var("TIDEWATER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let mut done = ArchiveStatus::default();
     for seed in 0..seeds {
         let bench = Bench::new(seed, Faults::rough(), 4);
         let lives = 3 + bench.env.rng.below(5);
@@ -204,7 +221,15 @@ fn whatever_happens_the_archive_reads_back_and_nothing_stays_behind() {
         assert_eq!(bench.orphans(), Vec::<String>::new(), "seed {seed}");
         let pending = bench.lane.with_manifests(|_, all| all.iter().map(|m| m.pending.len()).sum::<usize>());
         assert_eq!(pending, 0, "seed {seed}: nothing waits to be deleted");
+        let life = bench.done.borrow();
+        done.adopted += life.adopted;
+        done.segments += life.segments;
+        done.gathered += life.gathered;
+        done.deleted += life.deleted;
+        done.swept += life.swept;
     }
+    let rare = done.adopted.min(done.segments).min(done.gathered).min(done.deleted).min(done.swept);
+    assert!(rare > 0, "the runs met everything at least once: {done:?}");
 }
 
 #[test]

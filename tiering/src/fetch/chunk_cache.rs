@@ -290,3 +290,6 @@ impl ChunkCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
