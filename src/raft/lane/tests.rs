@@ -255,7 +255,7 @@ fn a_checkpoint_that_cannot_be_read_or_does_not_fit_is_refused() {
     });
 }
 
-/// Not a target here; printed by `cargo test --release raft::lane::tests::cost -- --ignored --nocapture`.
+/// Not a target here; printed by `cargo test --release cost_of_a_proposal -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_a_proposal() {
