@@ -20,12 +20,14 @@ use crate::files::{FileError, TableFiles};
 use crate::location::LocationError;
 
 mod creation;
+mod json;
 mod keys;
 mod namespaces;
 pub mod object_store;
 mod pointer;
 mod purge;
 mod rename;
+mod requirement;
 pub mod wire;
 
 pub use namespaces::PropertyChange;
@@ -76,7 +78,7 @@ pub enum CatalogError {
     #[error("Table already exists: {0}")]
     TableExists(TableIdent),
     /// Someone else committed first; load again and decide again.
-    #[error("Commit to {table} conflicts: {detail}; load the table again and retry")]
+    #[error("{detail} ({table}); load the table again and retry")]
     Conflict {
         /// Which table.
         table: TableIdent,
@@ -96,6 +98,14 @@ pub enum CatalogError {
     Invalid {
         /// What is wrong and what to do.
         detail: String,
+    },
+    /// The file the pointer names is gone.
+    #[error("Failed to open input stream for file: {location}, the metadata of {table}; restore it or drop the table")]
+    MetadataMissing {
+        /// Which table.
+        table: TableIdent,
+        /// Where the file was.
+        location: String,
     },
     /// The request contradicts itself.
     #[error("{detail}")]

@@ -12,8 +12,8 @@ use super::Catalog;
 use super::answer::{Answer, Names, body, path_namespace, path_table};
 use super::namespaces::Listing;
 
-fn answer(catalog: &Catalog, loaded: Loaded) -> Json<TableAnswer> {
-    Json(TableAnswer::new(loaded, catalog.table_config().clone()))
+fn answer(catalog: &Catalog, loaded: Loaded) -> Answer<Json<TableAnswer>> {
+    Ok(Json(TableAnswer::new(loaded, catalog.table_config().clone())?))
 }
 
 pub(super) async fn list(catalog: Catalog, names: Names, Query(query): Query<Listing>) -> Answer<Json<TableList>> {
@@ -28,12 +28,12 @@ pub(super) async fn create(catalog: Catalog, names: Names, bytes: Bytes) -> Answ
     let staged = asked.stage_create;
     let new = asked.into_new()?;
     let loaded = if staged { catalog.stage(&table, new).await? } else { catalog.create(&table, new).await? };
-    Ok(answer(&catalog, loaded))
+    answer(&catalog, loaded)
 }
 
 pub(super) async fn load(catalog: Catalog, names: Names) -> Answer<Json<TableAnswer>> {
     let loaded = catalog.load(&path_table(&names)?).await?;
-    Ok(answer(&catalog, loaded))
+    answer(&catalog, loaded)
 }
 
 pub(super) async fn exists(catalog: Catalog, names: Names) -> Answer<StatusCode> {
@@ -47,7 +47,7 @@ pub(super) async fn exists(catalog: Catalog, names: Names) -> Answer<StatusCode>
 pub(super) async fn commit(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Json<TableAnswer>> {
     let asked: CommitTable = body(&bytes)?;
     let loaded = catalog.commit(&path_table(&names)?, asked.requirements, asked.updates).await?;
-    Ok(answer(&catalog, loaded))
+    answer(&catalog, loaded)
 }
 
 /// Query of a drop.
@@ -68,7 +68,7 @@ pub(super) async fn register(catalog: Catalog, names: Names, bytes: Bytes) -> An
     let asked: RegisterTable = body(&bytes)?;
     let table = TableIdent::new(path_namespace(&names)?, asked.name);
     let loaded = catalog.register(&table, &asked.metadata_location).await?;
-    Ok(answer(&catalog, loaded))
+    answer(&catalog, loaded)
 }
 
 pub(super) async fn rename(catalog: Catalog, bytes: Bytes) -> Answer<StatusCode> {

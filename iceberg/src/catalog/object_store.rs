@@ -152,7 +152,7 @@ impl ObjectStoreCatalog {
     /// Writes `metadata` to a new file of its table, `version` being how many came before. Returns its URI.
     pub(super) async fn write_metadata(&self, metadata: &TableMetadata, version: u64) -> Result<String, CatalogError> {
         let location = format!("{}/metadata/{version:05}-{}.metadata.json", metadata.location(), self.names.uuid());
-        let body = serde_json::to_vec(metadata).map_err(iceberg::Error::from)?;
+        let body = serde_json::to_vec(&super::json::ordered(metadata)?).map_err(iceberg::Error::from)?;
         self.files.write(&location, Bytes::from(body)).await?;
         Ok(location)
     }
@@ -178,7 +178,10 @@ impl ObjectStoreCatalog {
         let (pointer, etag) = self.live(table).await?;
         let base = self.read_metadata(&pointer.metadata_location).await?;
         for requirement in requirements {
-            requirement.check(Some(&base)).map_err(|error| failed(table, error))?;
+            if requirement.check(Some(&base)).is_err() {
+                let detail = super::requirement::explain(requirement, &base);
+                return Err(CatalogError::Conflict { table: table.clone(), detail });
+            }
         }
         let mut builder = base.into_builder(Some(pointer.metadata_location.clone()));
         for update in updates.iter().cloned() {
@@ -298,7 +301,13 @@ impl Catalog for ObjectStoreCatalog {
             Ok(metadata) => Ok(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) }),
             // The file may have fallen off the log between the two reads: then the pointer has moved.
             Err(error) => match self.live(table).await? {
-                (later, _) if later.revision == pointer.revision => Err(error),
+                (later, _) if later.revision == pointer.revision => {
+                    let location = pointer.metadata_location;
+                    match self.files.size(&location).await? {
+                        None => Err(CatalogError::MetadataMissing { table: table.clone(), location }),
+                        Some(_) => Err(error),
+                    }
+                }
                 (later, _) => {
                     let metadata = self.read_metadata(&later.metadata_location).await?;
                     Ok(Loaded { metadata: Arc::new(metadata), location: Some(later.metadata_location) })
@@ -322,7 +331,7 @@ impl Catalog for ObjectStoreCatalog {
             let metadata = self.prepare_from_updates(table, updates).await?;
             return self.publish_new(table, metadata).await.map_err(|error| match error {
                 CatalogError::TableExists(table) => {
-                    CatalogError::Conflict { table, detail: "the table already exists".to_owned() }
+                    CatalogError::Conflict { table, detail: "Requirement failed: table already exists".to_owned() }
                 }
                 other => other,
             });

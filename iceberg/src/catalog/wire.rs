@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
+use iceberg::spec::{FormatVersion, Schema, SortOrder, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
 use serde::{Deserialize, Serialize};
 use tidewater_tiering::store::StoreError;
@@ -183,16 +183,19 @@ pub struct TableAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata_location: Option<String>,
     /// Its metadata.
-    pub metadata: std::sync::Arc<TableMetadata>,
+    pub metadata: serde_json::Value,
     /// What the client needs to reach its files.
     pub config: HashMap<String, String>,
 }
 
 impl TableAnswer {
     /// A loaded table and what its client is told.
-    #[must_use]
-    pub fn new(loaded: Loaded, config: HashMap<String, String>) -> Self {
-        Self { metadata_location: loaded.location, metadata: loaded.metadata, config }
+    ///
+    /// # Errors
+    /// If its metadata cannot be serialised: a defect.
+    pub fn new(loaded: Loaded, config: HashMap<String, String>) -> Result<Self, CatalogError> {
+        let metadata = super::json::ordered(&loaded.metadata)?;
+        Ok(Self { metadata_location: loaded.location, metadata, config })
     }
 }
 
@@ -227,6 +230,7 @@ impl From<CatalogError> for ErrorAnswer {
         let (code, kind) = match &error {
             CatalogError::NoSuchNamespace(_) => (404, "NoSuchNamespaceException"),
             CatalogError::NoSuchTable(_) => (404, "NoSuchTableException"),
+            CatalogError::MetadataMissing { .. } => (404, "NotFoundException"),
             CatalogError::NamespaceExists(_) | CatalogError::TableExists(_) => (409, "AlreadyExistsException"),
             CatalogError::NamespaceNotEmpty(_) => (409, "NamespaceNotEmptyException"),
             CatalogError::Conflict { .. } => (409, "CommitFailedException"),
