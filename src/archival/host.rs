@@ -10,10 +10,11 @@ use tidewater_tiering::archive::{
     LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts,
 };
 use tidewater_tiering::format::LaneEvent;
-use tidewater_tiering::manifest::{Command, LaneManifest, PartitionManifest};
+use tidewater_tiering::manifest::{CataloguePartition, CatalogueTopic, Command, LaneManifest, PartitionManifest};
 use tidewater_tiering::retention::RetentionPolicy;
 
 use crate::controller::client::ControllerHandle;
+use crate::controller::image::PartitionImage;
 use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::{DataLane, Happening, Outcome};
 use crate::raft;
@@ -71,9 +72,19 @@ impl LaneHost for Host {
         }
     }
 
+    fn with_manifests<R>(&self, look: impl FnOnce(&LaneManifest, &[&PartitionManifest]) -> R) -> R {
+        let replicas: Vec<_> = self.lane.replicas().into_iter().filter(|r| r.config().archived).collect();
+        let (held, gone) = (replicas.iter().map(|r| r.manifest()).collect::<Vec<_>>(), self.lane.gone());
+        let mut all: Vec<&PartitionManifest> = held.iter().map(|m| &**m).chain(gone.values()).collect();
+        all.sort_unstable_by_key(|m| m.id);
+        look(&self.lane.archive(), &all)
+    }
+
     fn partitions(&self) -> Vec<PartitionId> {
         let live = self.lane.replicas().into_iter().filter(|r| r.config().archived).map(|r| r.id);
-        live.chain(self.lane.gone().keys().copied()).collect()
+        let mut all: Vec<PartitionId> = live.chain(self.lane.gone().keys().copied()).collect();
+        all.sort_unstable();
+        all
     }
 
     fn pending(&self) -> Vec<Pending> {
@@ -94,15 +105,30 @@ impl LaneHost for Host {
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
         let replica = self.lane.replica(partition)?;
         let image = self.controller.image();
-        let partitions = image.topic_by_id(partition.topic).map_or(1, |topic| topic.partitions.len());
+        let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        Some(TopicFacts {
-            name: replica.topic().clone(),
-            partitions: u32::try_from(partitions).unwrap_or(u32::MAX),
-            configs: replica.overrides(),
-            retention: RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes },
+        let place = |p: &PartitionImage| CataloguePartition {
+            incarnation: p.id.incarnation,
+            lane: p.lane,
             epoch_base: LeaderEpoch(replica.epoch_base()),
+        };
+        Some(TopicFacts {
+            catalogue: CatalogueTopic {
+                id: topic.id,
+                name: topic.name.clone(),
+                configs: topic.overrides.clone(),
+                partitions: topic.partitions.iter().map(place).collect(),
+            },
+            retention: RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes },
         })
+    }
+
+    fn dropped(&self, partition: PartitionId) -> bool {
+        self.lane.replica(partition).is_none()
+    }
+
+    fn wanted_log_start(&self, partition: PartitionId) -> Option<Offset> {
+        self.lane.replica(partition).map(|replica| replica.log_start())
     }
 
     fn closed_segments(&self, partition: PartitionId) -> Vec<LocalSegment> {

@@ -90,6 +90,12 @@ impl Tier {
         Ok(Self { store, home, name, url: url.to_owned(), stats, opened })
     }
 
+    /// What was asked of the store so far.
+    #[must_use]
+    pub fn stats(&self) -> &StoreStats {
+        &self.stats
+    }
+
     /// Waits until the bucket is open or refused, at most `patience`.
     pub async fn wait_opened(&self, patience: Duration) -> Opening {
         let mut opened = self.opened.clone();
@@ -288,11 +294,10 @@ impl Yard {
 impl DescribeExtra for Yard {
     fn describe(&self, replica: &Replica, status: &mut PartitionStatus) {
         let archiver = self.lane_status(replica.lane);
-        let waits = match self.tier.opening() {
+        status.archive_stopped = match self.tier.opening() {
             Opening::Waiting(why) => Some(why.map_or("the bucket is being opened".to_owned(), |w| format!("the bucket does not answer: {w}"))),
             Opening::Refused(why) => Some(why),
             Opening::Open(_) => archiver.as_ref().and_then(|a| a.stopped.clone().or_else(|| a.failing.clone())),
         };
-        status.archive_stopped = waits;
     }
 }

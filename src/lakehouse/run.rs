@@ -51,7 +51,7 @@ pub fn start(
     handle.spawn(async move {
         let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
         let served = match listener {
-            Ok(listener) => catalog_http::serve(served, listener).await,
+            Ok(listener) => catalog_http::serve(listener, served, std::future::pending()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = served {

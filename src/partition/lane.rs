@@ -268,6 +268,32 @@ impl DataLane {
         }
     }
 
+    /// The lane decides first; only what it accepts reaches the partitions, dropped ones included.
+    fn apply_archive(&self, id: EntryId, bytes: &Bytes) -> Result<manifest::Applied, manifest::Rejected> {
+        let command = manifest::Command::decode(bytes)
+            .map_err(|_| manifest::Rejected::Malformed("the command does not decode; a newer version wrote it"))?;
+        let applied = self.archive.borrow_mut().apply(id.index, &command)?;
+        self.engine.touch_lane(self.id);
+        let (home, mut result) = (self.archive.borrow().home, Ok(applied));
+        for partition in command.partitions() {
+            if self.is_covered(partition, id.index) {
+                continue;
+            }
+            let share = match self.replica(partition) {
+                Some(replica) => {
+                    self.engine.touch_partition(partition);
+                    replica.with_manifest(|manifest| manifest.apply(home, self.id, id.index, &command))
+                }
+                None => match self.gone.borrow_mut().get_mut(&partition) {
+                    Some(manifest) => manifest.apply(home, self.id, id.index, &command),
+                    None => continue,
+                },
+            };
+            result = result.and(share);
+        }
+        result
+    }
+
     /// Does the checkpoint this partition was recovered from hold the effect of that entry already?
     fn is_covered(&self, partition: PartitionId, index: LogIndex) -> bool {
         self.covered.borrow().get(&partition).is_some_and(|as_of| index <= *as_of)
@@ -282,7 +308,7 @@ impl DataLane {
                 let settings = log_settings(&TopicConfig::resolve(&overrides));
                 let log = self.engine.create_partition(partition, self.id, id, settings);
                 let (name, configs) = (topic.clone(), overrides.clone());
-                let replica = Replica::born(partition, self.id, Birth { topic, epoch_base }, overrides, log);
+                let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
                 self.replicas.borrow_mut().insert(partition, Rc::new(replica));
                 self.engine.touch_partition(partition);
                 self.happened(
@@ -304,7 +330,7 @@ impl DataLane {
             LaneCommand::Configure { partition, overrides } => {
                 if let Some(replica) = self.replica(partition) {
                     replica.configure(overrides);
-                    replica.log.configure(log_settings(&replica.config()));
+                    replica.log.set_settings(log_settings(&replica.config()));
                     self.engine.touch_partition(partition);
                 }
             }

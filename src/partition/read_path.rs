@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tidewater_storage::log::ReadError as LogReadError;
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, TimestampMs};
-use tidewater_tiering::fetch::{RemoteError, RemoteReader};
+use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteReader};
 
 use super::message::{Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
 use super::replica::Replica;
@@ -69,9 +69,9 @@ pub async fn batches(
     let Some(remote) = remote else {
         return Err(ReadError::BucketUnavailable("no bucket is attached".into()));
     };
-    let manifest = replica.manifest().clone();
-    let until = until.min(manifest.archived_end);
-    match remote.read(&manifest, from, until, max_bytes).await {
+    let view = RemoteReader::view(&replica.manifest(), from);
+    let until = until.min(view.archived_end);
+    match remote.read(view, from, until, max_bytes).await {
         Ok(read) => Ok((read.batches, read.range)),
         Err(error) => Err(remote_error(replica, from, error)),
     }
@@ -95,7 +95,7 @@ fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadErro
 }
 
 fn remote_error(replica: &Replica, from: Offset, error: RemoteError) -> ReadError {
-    if error.is_retriable() {
+    if error.retryable() {
         return ReadError::BucketUnavailable(error.to_string());
     }
     tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error, "archived data cannot be read");
@@ -148,10 +148,9 @@ async fn at_time(
     if readable.start < local_start
         && let Some(remote) = remote
     {
-        let manifest = replica.manifest().clone();
-        let cold = OffsetRange::new(readable.start, local_start);
-        let found = remote.find_time(&manifest, time, cold).await;
-        if let Some(found) = found.map_err(|e| remote_error(replica, cold.start, e))? {
+        let view = ReadView::whole(&replica.manifest());
+        let found = remote.find_time(view, time, local_start).await;
+        if let Some(found) = found.map_err(|e| remote_error(replica, readable.start, e))? {
             return Ok(Some(listed(replica, found.offset, found.timestamp)));
         }
     }
@@ -166,12 +165,22 @@ async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Opt
     if readable.is_empty() {
         return Ok(None);
     }
-    let hot = replica.log.max_timestamp();
-    let cold = replica.manifest().rows_max_timestamp(readable.start);
-    match hot.max(cold) {
-        Some(greatest) => at_time(replica, remote, greatest).await,
-        None => Ok(None),
+    let hot = replica.log.max_timestamp().await.map_err(|e| local_error(replica, readable.start, e))?;
+    let hot = hot.map(|found| listed(replica, found.offset, found.timestamp));
+    let local_start = replica.log.bounds().start;
+    if readable.start >= local_start {
+        return Ok(hot);
     }
+    let Some(remote) = remote else { return Ok(hot) };
+    let view = ReadView::whole(&replica.manifest());
+    let cold = remote.max_timestamp(view, local_start).await.map_err(|e| remote_error(replica, readable.start, e))?;
+    let cold = cold.map(|found| listed(replica, found.offset, found.timestamp));
+    // The earlier of two equals, as Kafka answers.
+    Ok(match (cold, hot) {
+        (Some(cold), Some(hot)) if hot.timestamp <= cold.timestamp => Some(cold),
+        (cold, None) => cold,
+        (_, hot) => hot,
+    })
 }
 
 fn listed(replica: &Replica, offset: Offset, timestamp: TimestampMs) -> ListedOffset {

