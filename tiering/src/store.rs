@@ -31,7 +31,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
-use serde::{Deserialize, Serialize};
 use tidewater_storage::model::TimestampMs;
 
 pub use crate::keys::{KeyError, ObjectKey};
@@ -47,8 +46,7 @@ pub use sim::{Faults, SimBucket, SimSleeper, SimStore};
 use crate::error::Disposition;
 
 /// An opaque version of an object's content: changes with every write.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ETag(pub Arc<str>);
 
 impl fmt::Display for ETag {
@@ -258,3 +256,6 @@ impl StoreError {
         self.disposition() == Disposition::Retry
     }
 }
+
+#[cfg(test)]
+mod tests;

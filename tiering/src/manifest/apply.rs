@@ -79,8 +79,8 @@ pub enum Rejected {
         /// The page.
         page: Box<ObjectName>,
     },
-    /// An object that cannot be forgotten: not live, held, or named by a spill page.
-    #[error("{0} is not live and free")]
+    /// An object that cannot be forgotten (not live, held, named by a spill page) or that is forgotten already.
+    #[error("{0} is not free for this")]
     Named(Box<ObjectName>),
     /// A publication older than the last, or ahead of the lane.
     #[error("publication as of index {as_of}, bundle {sequence} is behind the last one or ahead of the lane")]
@@ -136,7 +136,7 @@ impl LaneManifest {
         let applied = match command {
             Command::Bundled(bundled) => self.bundled(at, bundled)?,
             Command::Replaced(replaced) => self.replaced(at, replaced)?,
-            Command::Trimmed(trimmed) => self.unspill(trimmed.pages.iter().flat_map(|(_, named)| named)),
+            Command::Trimmed(trimmed) => self.trimmed(trimmed)?,
             Command::Spilled(spilled) => self.spilled(&spilled.shared),
             Command::Unfolded(unfolded) => match &unfolded.content {
                 SpillPage::Rows(rows) => self.unspill(&rows.iter().map(Row::object).collect::<BTreeSet<_>>()),
@@ -199,6 +199,14 @@ impl LaneManifest {
             applied = Applied::Changed;
         }
         Ok(applied)
+    }
+
+    fn trimmed(&mut self, trimmed: &Trimmed) -> Result<Applied, Rejected> {
+        let of_rows = |page: &ObjectName| matches!(page.kind, ObjectKind::Spill { level: 0, .. });
+        match trimmed.pages.iter().find(|(page, _)| !of_rows(page)) {
+            Some((page, _)) => Err(Rejected::Page { partition: trimmed.partition, page: Box::new(*page) }),
+            None => Ok(self.unspill(trimmed.pages.iter().flat_map(|(_, named)| named))),
+        }
     }
 
     fn spilled(&mut self, shared: &[ObjectName]) -> Applied {
@@ -349,6 +357,9 @@ impl PartitionManifest {
         if within.is_empty() || offered.end > self.archived_end || self.dropped {
             return Err(Rejected::Outside { partition, covered, offered });
         }
+        if self.pending.iter().any(|(other, _)| *other == object.object) {
+            return Err(Rejected::Named(Box::new(object.object)));
+        }
         let touched = |row: &&Row| !row.offsets.intersect(&within).is_empty();
         let split = |row: &&Row| !is_shared(&row.object()) && row.offsets.intersect(&within) != row.offsets;
         if let Some(row) = self.rows.iter().filter(touched).find(split) {
@@ -364,14 +375,18 @@ impl PartitionManifest {
         self.rows.extend(old.iter().filter_map(|row| row.clip(below)));
         self.rows.push(row);
         self.rows.extend(old.iter().filter_map(|row| row.clip(above)));
-        self.release(at, old.iter().map(Row::object));
+        let below = self.drop_below();
+        self.release(at, old.iter().chain(&below).map(Row::object));
         Ok(Applied::Changed)
     }
 
+    /// Takes out rows wholly below the log start, unless pages are still before them.
+    fn drop_below(&mut self) -> Vec<Row> {
+        let below = self.rows.partition_point(|row| row.offsets.end <= self.log_start);
+        self.rows.drain(..if self.spilled.is_empty() { below } else { 0 }).collect()
+    }
+
     fn trimmed(&mut self, at: LogIndex, trimmed: &Trimmed) -> Result<Applied, Rejected> {
-        if trimmed.log_start <= self.log_start && !self.dropped {
-            return Ok(Applied::Unchanged);
-        }
         let log_start = trimmed.log_start.max(self.log_start);
         let below = self.spilled.iter().take_while(|page| page.offsets.end <= log_start);
         let gone: Vec<ObjectName> = below.map(|page| page.page).collect();
@@ -383,10 +398,13 @@ impl PartitionManifest {
         if !listed {
             return Err(Rejected::Malformed("trimming lists pages that stay"));
         }
+        let kept = self.rows.partition_point(|row| row.offsets.end <= log_start);
+        if log_start == self.log_start && gone.is_empty() && kept == 0 {
+            return Ok(Applied::Unchanged);
+        }
         self.log_start = log_start;
         self.archived_end = self.archived_end.max(log_start);
         self.spilled.drain(..gone.len());
-        let kept = self.rows.partition_point(|row| row.offsets.end <= log_start);
         let rows: Vec<Row> = self.rows.drain(..kept).collect();
         self.quarantined.retain(|range| range.offsets.end > log_start);
         self.release(at, rows.iter().map(Row::object));
@@ -442,7 +460,8 @@ impl PartitionManifest {
             }
             _ => return Err(mismatch),
         }
-        self.intend(at, unfolded.page);
+        let below = self.drop_below();
+        self.release(at, below.iter().map(Row::object).chain([unfolded.page]));
         Ok(Applied::Changed)
     }
 

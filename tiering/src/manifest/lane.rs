@@ -9,7 +9,7 @@ use super::partition::PartitionManifest;
 use crate::keys::{Home, ObjectKind, ObjectName, Sequence};
 
 /// Publications remembered; beyond, every second one is dropped (which only delays deletes).
-pub const PUBLICATIONS_MAX: usize = 64;
+pub(crate) const PUBLICATIONS_MAX: usize = 64;
 
 /// The replicated state of a lane's share of the tier. *Shard-local* by use, a *message* by type.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,13 @@ use super::spill::SpillRow;
 use crate::keys::ObjectName;
 
 /// Resident rows beyond which the oldest are to be spilled.
-pub const ROWS_MAX: usize = 512;
+pub(crate) const ROWS_MAX: usize = 512;
 /// Rows (or pages of one level) that go into one spill page.
-pub const SPILL_ROWS: usize = 256;
+pub(crate) const SPILL_ROWS: usize = 256;
 /// Resident pages of one level beyond which the oldest are to be spilled into one of the next.
-pub const SPILL_PAGES_MAX: usize = 128;
+pub(crate) const SPILL_PAGES_MAX: usize = 128;
 /// Quarantined ranges that are told apart; beyond, the nearest are joined.
-pub const QUARANTINED_MAX: usize = 64;
+pub(crate) const QUARANTINED_MAX: usize = 64;
 
 /// The replicated state of one partition's share of the tier; its blob in the checkpoint and its record in a page.
 ///

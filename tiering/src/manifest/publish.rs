@@ -14,7 +14,7 @@ use crate::keys::{Nonce, ObjectKind, ObjectName};
 use crate::store::{ETag, PutMode};
 
 /// Bytes at which a page is cut. A page with one partition may be larger.
-pub const PAGE_BYTES: usize = 256 << 10;
+pub(crate) const PAGE_BYTES: usize = 256 << 10;
 
 /// The state to publish.
 pub struct PublishRequest<'a> {

@@ -1,0 +1,130 @@
+//! The contract suite over every store; what is special to each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidewater_storage::env::sim::World;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::keys::{ClusterName, Nonce};
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).expect("legal")
+}
+
+fn name() -> ClusterName {
+    ClusterName::new("tidewater").expect("legal")
+}
+
+#[test]
+fn a_directory_keeps_the_contract() {
+    let runtime = Runtime::new().expect("runtime");
+    let directory = tempfile::tempdir().expect("directory");
+    let url = format!("file://{}/deep/bucket", directory.path().display());
+    let options = StoreOptions::default();
+    let store = open(&url, runtime.handle().clone(), &options).expect("opens");
+    // Another executor than the one that does the I/O.
+    futures::executor::block_on(async {
+        contract::check(&store, "suite").await.expect("contract");
+        prove(&*store, &name(), Nonce(1)).await.expect("proof");
+        assert_eq!(store.list("tidewater/", None, 10).await, Ok(Vec::new()), "the proof cleans up");
+        let private = store.put(&key(".tidewater/tmp/x"), Bytes::new(), PutMode::Overwrite).await;
+        assert!(matches!(private, Err(StoreError::Refused { .. })), "{private:?}");
+    });
+    let temporaries = std::fs::read_dir(directory.path().join("deep/bucket/.tidewater/tmp")).expect("there").count();
+    assert_eq!(temporaries, 0, "nothing is left over");
+    assert!(options.stats.requests(RequestKind::Put) > 100);
+    assert_eq!(options.stats.failures(RequestKind::Put), 1, "the private key");
+}
+
+#[test]
+fn two_processes_share_a_directory() {
+    let runtime = Runtime::new().expect("runtime");
+    let directory = tempfile::tempdir().expect("directory");
+    let open = || DirectoryStore::open(directory.path().into(), runtime.handle().clone()).expect("opens");
+    let (one, two) = (open(), open());
+    futures::executor::block_on(async {
+        let at = key("shared/counter");
+        let first = one.put(&at, Bytes::from_static(b"1"), PutMode::IfAbsent).await.expect("absent").etag;
+        let second = two.put(&at, Bytes::from_static(b"2"), PutMode::IfMatch(first.clone())).await.expect("match").etag;
+        assert_eq!(
+            one.put(&at, Bytes::new(), PutMode::IfMatch(first)).await.map_err(|e| e.disposition()),
+            Err(Disposition::Redirect)
+        );
+        assert_eq!(one.head(&at).await.expect("there").etag, second);
+    });
+}
+
+#[test]
+fn the_simulated_bucket_keeps_the_contract() {
+    let world = World::new(7);
+    let latency = Faults { latency_max: Duration::from_millis(50), ..Faults::default() };
+    let bucket = SimBucket::new(&world.env_of(99), latency);
+    let store = bucket.store();
+    world.block_on(async {
+        contract::check(&store, "suite").await.expect("contract");
+        prove(&*store, &name(), Nonce(1)).await.expect("proof");
+    });
+    assert!(world.now() > tidewater_storage::env::Mono::default() + Duration::from_secs(1), "requests take time");
+}
+
+#[test]
+fn a_rough_bucket_with_retries_does_what_is_asked_the_same_way_each_time() {
+    let run = |seed| {
+        let world = World::new(seed);
+        let env = world.env_of(99);
+        let bucket = SimBucket::new(&env, Faults { throttled: 200, torn: 100, ..Faults::rough() });
+        let policy = RetryPolicy { attempts_max: 30, ..RetryPolicy::default() };
+        let store = Retrying::new(bucket.store(), policy, Arc::new(SimSleeper::new(&env)));
+        world.block_on(async {
+            for n in 0..50u8 {
+                let at = key(&format!("rough/{n}"));
+                let put = store.put(&at, Bytes::from(vec![n; 10]), PutMode::IfAbsent).await;
+                assert!(matches!(put, Ok(_) | Err(StoreError::Taken { .. })), "{put:?}");
+                let got = store.get(&at, None).await;
+                assert!(got.is_ok_and(|got| got.body.as_ref() == [n; 10]));
+            }
+        });
+        (bucket.take_log(), world.now())
+    };
+    assert_eq!(run(3), run(3), "a seed repeats");
+    assert_ne!(run(3).0, run(4).0, "another seed differs");
+}
+
+#[test]
+fn a_bucket_that_is_down_and_one_that_lies_are_told_apart() {
+    let world = World::new(1);
+    let bucket = SimBucket::new(&world.env_of(99), Faults { down: true, ..Faults::default() });
+    let store = bucket.store();
+    world.block_on(async {
+        let proof = prove(&*store, &name(), Nonce(1)).await;
+        assert!(matches!(proof, Err(PreflightError::Store(StoreError::Unavailable { .. }))), "{proof:?}");
+        bucket.set_faults(Faults { corrupt: 1000, ..Faults::default() });
+        let proof = prove(&*store, &name(), Nonce(2)).await;
+        assert!(matches!(proof, Err(PreflightError::ReadBack(_))), "{proof:?}");
+    });
+}
+
+/// Needs `TIDEWATER_TEST_S3=s3://bucket/prefix` and the usual `AWS_*` variables.
+#[test]
+fn an_s3_server_keeps_the_contract() {
+    let Ok(url) = std::env::var("TIDEWATER_TEST_S3") else { return };
+    let runtime = Runtime::new().expect("runtime");
+    let store = open(&url, runtime.handle().clone(), &StoreOptions::default()).expect("opens");
+    let prefix = format!("suite-{}", uuid::Uuid::new_v4());
+    futures::executor::block_on(async {
+        contract::check(&store, &prefix).await.expect("contract");
+        prove(&*store, &name(), Nonce(1)).await.expect("proof");
+    });
+}
+
+#[test]
+fn urls_that_are_none_are_refused_with_a_way_out() {
+    let runtime = Runtime::new().expect("runtime");
+    for bad in ["", "bucket", "file://relative", "ftp://host/dir", "s3://"] {
+        let error = open(bad, runtime.handle().clone(), &StoreOptions::default()).expect_err("not a bucket");
+        assert!(matches!(error, OpenError::Url { .. }), "{bad}: {error}");
+    }
+}
