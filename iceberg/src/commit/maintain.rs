@@ -16,8 +16,8 @@ pub const MANIFEST_PREFIX: &str = "tidewater-";
 pub struct Bounds {
     /// Merge small manifests once there are this many.
     pub merge_at: usize,
-    /// A manifest of this many bytes is full and left alone.
-    pub manifest_bytes: u64,
+    /// A manifest of this many files is full and left alone: about 700 bytes each.
+    pub manifest_files: usize,
     /// Snapshots kept when expiring.
     pub snapshots_kept: usize,
     /// Expire once there are this many more.
@@ -35,7 +35,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             merge_at: 50,
-            manifest_bytes: 4 << 20,
+            manifest_files: 5000,
             snapshots_kept: 100,
             snapshots_slack: 20,
             snapshot_age_ms: 10 * 60 * 1000,
@@ -49,11 +49,10 @@ impl Default for Bounds {
 /// `spec` is the spec new files are written with: a manifest holds files of one spec.
 #[must_use]
 pub fn plan_merge(bounds: &Bounds, spec: i32, manifests: Vec<ManifestFile>) -> (Vec<ManifestFile>, Vec<ManifestFile>) {
-    let full = i64::try_from(bounds.manifest_bytes).unwrap_or(i64::MAX);
     let is_small = |manifest: &ManifestFile| {
         manifest.content == ManifestContentType::Data
             && manifest.partition_spec_id == spec
-            && manifest.manifest_length < full
+            && files_of(manifest) < bounds.manifest_files
             && manifest.key_metadata.is_none()
             && is_ours(&manifest.manifest_path)
     };
@@ -61,6 +60,13 @@ pub fn plan_merge(bounds: &Bounds, spec: i32, manifests: Vec<ManifestFile>) -> (
         return (Vec::new(), manifests);
     }
     manifests.into_iter().partition(is_small)
+}
+
+/// Files a manifest holds. Counted, not measured: a small manifest is mostly its own schema, so its bytes say nothing
+/// about how many it could hold.
+fn files_of(manifest: &ManifestFile) -> usize {
+    let count = |files: Option<u32>| files.map_or(usize::MAX / 2, |n| n as usize);
+    count(manifest.added_files_count) + count(manifest.existing_files_count)
 }
 
 fn is_ours(path: &str) -> bool {

@@ -178,7 +178,6 @@ impl Maker<'_> {
         old: Vec<ManifestFile>,
     ) -> Result<Vec<ManifestFile>, CommitError> {
         let io = self.files.io();
-        let bytes: u64 = old.iter().map(|m| u64::try_from(m.manifest_length).unwrap_or(0)).sum();
         let manifests: Vec<_> = futures::stream::iter(old)
             .map(|manifest| {
                 let io = io.clone();
@@ -188,11 +187,8 @@ impl Maker<'_> {
             .try_collect()
             .await?;
         let alive: Vec<_> = manifests.iter().flat_map(|m| m.entries()).filter(|entry| entry.is_alive()).collect();
-        let count = u64::try_from(alive.len()).unwrap_or(u64::MAX).max(1);
-        let per_file =
-            usize::try_from(self.bounds.manifest_bytes / (bytes / count).max(1)).unwrap_or(usize::MAX).max(1);
         let mut out = Vec::new();
-        for entries in alive.chunks(per_file) {
+        for entries in alive.chunks(self.bounds.manifest_files.max(1)) {
             out.push(self.write_existing(base, spec, snapshot_id, entries).await?);
         }
         Ok(out)

@@ -17,7 +17,7 @@ const NOW: i64 = 1_760_000_000_000;
 fn bounds() -> Bounds {
     Bounds {
         merge_at: 20,
-        manifest_bytes: 32 << 10,
+        manifest_files: 50,
         snapshots_kept: 10,
         snapshots_slack: 5,
         snapshot_age_ms: 60_000,
