@@ -116,9 +116,7 @@ async fn changes(store: &dyn ObjectStore, prefix: &str) -> Check {
 }
 
 async fn listing(store: &dyn ObjectStore, prefix: &str) -> Check {
-    let names = ["list/a", "list/a-b/c", "list/a/b", "list/b/1", "list/b/2", "list/b/3", "listing"];
-    // A file store cannot hold both `a` and `a/b`: these keys never occur together in the layout.
-    let names: Vec<&str> = names.into_iter().filter(|name| *name != "list/a").collect();
+    let names = ["list/a/a", "list/a/b", "list/b/1", "list/b/2", "list/b/3", "listing"];
     for name in &names {
         store.put(&key(prefix, name)?, Bytes::from_static(b"12"), PutMode::Overwrite).await.map_err(told)?;
     }
@@ -148,6 +146,22 @@ async fn listing(store: &dyn ObjectStore, prefix: &str) -> Check {
         return broken(format!("pages must bring every key once, not {seen:?}"));
     }
     if list("nothing/", None, 10).await?.is_empty() { Ok(()) } else { broken("an unused prefix lists nothing") }
+}
+
+/// Keys of which one's segment continues the other's with a character below `/` sort by bytes, not by folder. Apart
+/// from [`check`], because SeaweedFS 4.48 sorts (and pages) these by folder; the layout of `keys.rs` has none.
+///
+/// # Errors
+/// That the order is another.
+pub async fn check_order(store: &dyn ObjectStore, prefix: &str) -> Check {
+    for name in ["order/a-b/c", "order/a/b"] {
+        store.put(&key(prefix, name)?, Bytes::from_static(b"12"), PutMode::Overwrite).await.map_err(told)?;
+    }
+    let first = store.list(&format!("{prefix}/order/"), None, 1).await.map_err(told)?;
+    let after = first.first().map(|one| one.key.to_string());
+    let second = store.list(&format!("{prefix}/order/"), after.as_deref(), 1).await.map_err(told)?;
+    let ends = |page: &[super::Listed], name: &str| page.first().is_some_and(|one| one.key.as_str().ends_with(name));
+    if ends(&first, "a-b/c") && ends(&second, "a/b") { Ok(()) } else { broken("keys must sort by their bytes") }
 }
 
 async fn deleting(store: &dyn ObjectStore, prefix: &str) -> Check {

@@ -28,6 +28,7 @@ fn a_directory_keeps_the_contract() {
     // Another executor than the one that does the I/O.
     futures::executor::block_on(async {
         contract::check(&store, "suite").await.expect("contract");
+        contract::check_order(&*store, "suite").await.expect("order");
         prove(&*store, &name(), Nonce(1)).await.expect("proof");
         assert_eq!(store.list("tidewater/", None, 10).await, Ok(Vec::new()), "the proof cleans up");
         let private = store.put(&key(".tidewater/tmp/x"), Bytes::new(), PutMode::Overwrite).await;
@@ -65,6 +66,7 @@ fn the_simulated_bucket_keeps_the_contract() {
     let store = bucket.store();
     world.block_on(async {
         contract::check(&store, "suite").await.expect("contract");
+        contract::check_order(&*store, "suite").await.expect("order");
         prove(&*store, &name(), Nonce(1)).await.expect("proof");
     });
     assert!(world.now() > tidewater_storage::env::Mono::default() + Duration::from_secs(1), "requests take time");
