@@ -80,9 +80,14 @@ struct History {
 }
 
 impl History {
+    /// An append of several entries may lie in several commits, so each entry is an operation of its own.
     fn push(&self, op: Op) -> usize {
-        self.ops.borrow_mut().push(op);
-        self.ops.borrow().len()
+        let mut ops = self.ops.borrow_mut();
+        match op {
+            Op::Append(lane, entries) => ops.extend(entries.into_iter().map(|entry| Op::Append(lane, vec![entry]))),
+            other => ops.push(other),
+        }
+        ops.len()
     }
 
     fn complete(&self, upto: usize) {
