@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidewater_storage::log::ReadError;
 use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
 use tidewater_tiering::archive::{
-    LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts,
+    LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts, Whereabouts,
 };
 use tidewater_tiering::format::LaneEvent;
 use tidewater_tiering::manifest::{CataloguePartition, CatalogueTopic, Command, LaneManifest, PartitionManifest};
@@ -129,6 +129,16 @@ impl LaneHost for Host {
 
     fn wanted_log_start(&self, partition: PartitionId) -> Option<Offset> {
         self.lane.replica(partition).map(|replica| replica.log_start())
+    }
+
+    fn whereabouts(&self, partition: PartitionId) -> Whereabouts {
+        if self.with_partition(partition, |_| ()).is_some() {
+            return Whereabouts::Here;
+        }
+        match self.controller.image().topic_by_id(partition.topic) {
+            Some(_) => Whereabouts::Elsewhere,
+            None => Whereabouts::Nowhere,
+        }
     }
 
     fn closed_segments(&self, partition: PartitionId) -> Vec<LocalSegment> {

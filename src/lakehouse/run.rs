@@ -59,7 +59,8 @@ pub fn start(
         }
     });
     let log = Arc::new(MeshReader { images: images.clone(), partitions });
-    handle.spawn(follow(Sinks { catalog, log, states, running: HashMap::new() }, images));
+    let lineage = u64::from(tier.home.epoch.0);
+    handle.spawn(follow(Sinks { catalog, log, states, lineage, running: HashMap::new() }, images));
     Ok(true)
 }
 
@@ -81,6 +82,8 @@ struct Sinks {
     catalog: Arc<ObjectStoreCatalog>,
     log: Arc<MeshReader>,
     states: TableStates,
+    /// The lineage epoch: the high half of the fencing epoch.
+    lineage: u64,
     running: HashMap<TopicId, Sink>,
 }
 
@@ -127,9 +130,9 @@ impl Sinks {
     }
 
     fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>) {
-        // The lane's term grows with every start of the broker, and so does the fencing epoch.
+        // The lane's term grows with every start of the broker, the lineage epoch with every restore; so does the fence.
         let term = topic.partitions.iter().map(|p| p.leader_epoch.0.max(0) as u64).max().unwrap_or_default();
-        let config = SinkConfig::new(image.cluster, topic.name.clone(), topic.id, term);
+        let config = SinkConfig::new(image.cluster, topic.name.clone(), topic.id, (self.lineage << 32) | term);
         let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
         let (lag, lag_seen) = watch::channel(topic.config.iceberg_target_lag_ms);
         let (stop, stopped) = watch::channel(false);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tidewater_storage::engine::{CheckpointSource, LaneCheckpoint, PartitionCheckpoint};
+use tidewater_storage::engine::{CheckpointSource, EngineError, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::model::{EntryId, LaneId, PartitionId};
 
 use crate::controller::lane::ControllerLane;
@@ -36,5 +36,10 @@ impl CheckpointSource for ShardSource {
         if let Some(raft) = raft {
             raft.purge(applied);
         }
+    }
+
+    fn failed(&self, error: &EngineError) {
+        tracing::error!(%error, "the storage engine failed; the broker stops, a restart recovers everything acknowledged");
+        std::process::abort();
     }
 }

@@ -43,8 +43,6 @@ pub enum Outcome {
 pub struct DataLane {
     /// Its id.
     pub id: LaneId,
-    /// Rung when something was applied that the archiver may care about.
-    pub archive_bell: Rc<Bell>,
     env: Env,
     engine: Engine,
     replicas: RefCell<BTreeMap<PartitionId, Rc<Replica>>>,
@@ -139,7 +137,6 @@ impl DataLane {
         }
         Ok(Self {
             id,
-            archive_bell: Rc::default(),
             env,
             engine,
             replicas: RefCell::new(replicas),
@@ -399,7 +396,7 @@ impl Apply for DataLane {
             }
         };
         self.applied.set(Some(id));
-        self.archive_bell.ring();
+        self.engine.touch_lane(self.id);
         Answer::of(outcome)
     }
 
@@ -411,13 +408,11 @@ impl Apply for DataLane {
     fn leading(&self, term: Term, _ready_at: EntryId) {
         self.leading.set(Some(term));
         self.leadership_bell.ring();
-        self.archive_bell.ring();
     }
 
     fn following(&self, _term: Term) {
         self.leading.set(None);
         self.leadership_bell.ring();
-        self.archive_bell.ring();
     }
 
     fn snapshot(&self) -> Bytes {

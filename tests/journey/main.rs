@@ -24,7 +24,7 @@ const SETTINGS: &[&str] = &[
 /// Produces the flights, sees them archived and trimmed; gives count and checksum as the producer printed them.
 fn write_and_trim(broker: &Broker) -> String {
     let mut create = vec!["topic", "create", "flights", "--partitions", "4"];
-    SETTINGS.iter().for_each(|setting| create.extend(["--config", setting]));
+    SETTINGS.iter().for_each(|setting| create.extend(["--set", setting]));
     broker.cli(&create);
     let written = python::script("journey/produce.py", &[&broker.kafka, "flights"], &[]);
     broker.wait_topic("flights", "archived and trimmed", Duration::from_secs(120), |partitions| {
@@ -55,7 +55,7 @@ fn read_back(broker: &Broker, written: &str) {
 }
 
 fn wait_for_table(broker: &Broker) {
-    broker.cli(&["topic", "alter", "flights", "--config", "iceberg.mode=key_value"]);
+    broker.cli(&["topic", "alter", "flights", "--set", "iceberg.mode=key_value"]);
     broker.wait_topic("flights", "the table holds everything", Duration::from_secs(120), |partitions| {
         partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
     });

@@ -64,6 +64,9 @@ fn plan(image: &ClusterImage, version: i16, request: ProduceRequest) -> Plan {
             let index = partition.index;
             let checked = whole.clone().and_then(|()| {
                 let (found, place) = topic.topic.partition(image, index).map_err(Refusal::code)?;
+                if found.name.is_internal() {
+                    return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"));
+                }
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
                 Ok(ProducePart { place: place.place(), batch, origin: Origin::Client })
             });
