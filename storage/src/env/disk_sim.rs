@@ -128,10 +128,9 @@ impl Content {
     }
 
     fn make_durable(&mut self, covered: &BTreeSet<u64>) {
-        let mut number = self.first_pending;
         let mut kept = VecDeque::new();
         let mut leading = true;
-        for pending in std::mem::take(&mut self.pending) {
+        for (number, pending) in (self.first_pending..).zip(std::mem::take(&mut self.pending)) {
             if covered.contains(&number) && !pending.doomed {
                 Self::apply(&mut self.durable, &pending.change);
                 if leading {
@@ -144,7 +143,6 @@ impl Content {
                 leading = false;
                 kept.push_back(pending);
             }
-            number += 1;
         }
         self.pending = kept;
     }
