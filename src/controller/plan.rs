@@ -252,7 +252,7 @@ mod tests {
         assert!(add_partitions(&state, CONTEXT, "orders", 3).is_err());
         match add_partitions(&state, CONTEXT, "orders", 5) {
             Ok(Command::AddPartitions { from: 3, lanes, .. }) => assert_eq!(lanes, [LaneId(1), LaneId(2)]),
-            other => assert!(false, "{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
 
@@ -265,7 +265,7 @@ mod tests {
         assert!(configure(&state, "orders", &[set("remote.storage.enable", "false")]).is_err());
         match configure(&state, "orders", &[set("iceberg.mode", "key_value")]) {
             Ok(Command::Configure { overrides, .. }) => assert_eq!(overrides["iceberg.mode"], "key_value"),
-            other => assert!(false, "{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
 }

@@ -37,7 +37,7 @@ use crate::raft::{Lane, LaneOptions};
 use crate::shard::mesh::{Inbox, Mesh};
 
 /// Everything a shard is started with. A message.
-pub struct ShardStart {
+pub(super) struct ShardStart {
     pub here: ShardId,
     pub shards: u16,
     pub node: NodeId,
@@ -63,7 +63,7 @@ pub struct ShardStart {
 
 /// One mesh per layer.
 #[derive(Clone)]
-pub struct Meshes {
+pub(super) struct Meshes {
     pub partitions: Mesh<PartitionRequest>,
     pub controller: Mesh<ControllerRequest>,
     pub reconcile: Mesh<Reconcile>,
@@ -72,7 +72,7 @@ pub struct Meshes {
 }
 
 /// This shard's ends of them.
-pub struct Inboxes {
+pub(super) struct Inboxes {
     pub partitions: Inbox<PartitionRequest>,
     pub controller: Inbox<ControllerRequest>,
     pub reconcile: Inbox<Reconcile>,
@@ -81,7 +81,7 @@ pub struct Inboxes {
 }
 
 /// Runs a shard until it is told to stop.
-pub async fn run(start: ShardStart) -> Result<(), ShardFailure> {
+pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let env = Env::real(start.seed);
     let here = start.here;
     let opened = Engine::open(env.clone(), start.dir.clone(), start.engine.clone()).await;

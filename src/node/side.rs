@@ -11,7 +11,7 @@ const BLOCKING_MAX: usize = 16;
 
 /// The running side runtime.
 #[derive(Debug)]
-pub struct Side {
+pub(super) struct Side {
     runtime: Runtime,
 }
 
@@ -20,7 +20,7 @@ impl Side {
     ///
     /// # Errors
     /// The system refuses threads.
-    pub fn start() -> Result<Self, StartError> {
+    pub(super) fn start() -> Result<Self, StartError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .max_blocking_threads(BLOCKING_MAX)
@@ -33,12 +33,12 @@ impl Side {
 
     /// To spawn onto it from anywhere.
     #[must_use]
-    pub fn handle(&self) -> Handle {
+    pub(super) fn handle(&self) -> Handle {
         self.runtime.handle().clone()
     }
 
     /// Ends it; tasks still running are dropped after a moment.
-    pub fn stop(self) {
+    pub(super) fn stop(self) {
         self.runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     }
 }

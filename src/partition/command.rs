@@ -189,7 +189,7 @@ mod tests {
         let command = LaneCommand::Trim { partition: id(), to: Offset::new(9) };
         match LaneEntry::decode(&LaneEntry::Command(command.clone()).encode()) {
             Ok(LaneEntry::Command(back)) => assert_eq!(back, command),
-            other => assert!(false, "{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
 

@@ -62,7 +62,7 @@ impl Router {
         self.scatter(
             parts,
             |part| part.place,
-            |parts, reply| PartitionRequest::Produce(parts, reply),
+            PartitionRequest::Produce,
             || Err(ProduceError::Unavailable),
         )
         .await

@@ -251,7 +251,10 @@ impl PartitionShard {
                 tasks.spawn("read", async move { reply.send(self.read(parts, max_bytes).await) });
             }
             PartitionRequest::Wait { at, timeout, reply } => {
-                tasks.spawn("wait", async move { reply.send(self.wait(at, timeout).await) });
+                tasks.spawn("wait", async move {
+                    self.wait(at, timeout).await;
+                    reply.send(());
+                });
             }
             PartitionRequest::ListOffset(id, spec, reply) => {
                 tasks.spawn("list offset", async move { reply.send(self.list_offset(id, spec).await) });

@@ -116,7 +116,6 @@ impl<M> Inbox<M> {
 }
 
 /// A reply and the future of its answer, for calls that stay on their shard.
-#[must_use]
 pub fn reply_pair<T>() -> (Reply<T>, futures::channel::oneshot::Receiver<T>) {
     let (sender, receiver) = futures::channel::oneshot::channel();
     (Reply { sender }, receiver)

@@ -30,9 +30,11 @@ pub async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> Offse
 }
 
 type Outcome = Option<Result<(), GroupError>>;
+/// Topic, partition and what to commit there.
+type Wanted = Vec<(Arc<str>, i32, Commit)>;
 
 /// What to commit, and the outcomes known already: a negative offset is refused, the rest is open.
-fn split(topics: &[OffsetCommitRequestTopic]) -> (Vec<(Arc<str>, i32, Commit)>, Vec<Outcome>) {
+fn split(topics: &[OffsetCommitRequestTopic]) -> (Wanted, Vec<Outcome>) {
     let (mut offsets, mut outcomes) = (Vec::new(), Vec::new());
     for topic in topics {
         let name: Arc<str> = topic.name.as_str().into();

@@ -45,11 +45,12 @@ impl Drop for Entered<'_> {
 pub(crate) fn current() -> Rc<Env> {
     match CURRENT.with_borrow(Clone::clone) {
         Some(env) => env,
-        None => unreachable!("raft code runs outside a scope: wrap the call in scope::enter or scope::scoped"),
+        None => unreachable!("raft code runs outside a scope: wrap the future in scope::scoped"),
     }
 }
 
 /// Runs `call` with `env` in place.
+#[cfg(test)]
 pub(crate) fn enter<T>(env: &Rc<Env>, call: impl FnOnce() -> T) -> T {
     let mut place = Some(env.clone());
     let entered = Entered::new(&mut place);

@@ -45,11 +45,10 @@ impl Engine {
     /// [`EngineError`]; after a fatal one the engine has ended.
     pub async fn checkpoint(&self) -> Result<(), EngineError> {
         let done = self.try_checkpoint().await;
-        if let Err(error) = &done {
-            if error.is_fatal() {
+        if let Err(error) = &done
+            && error.is_fatal() {
                 self.fail(error);
             }
-        }
         done
     }
 

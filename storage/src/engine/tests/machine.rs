@@ -332,10 +332,8 @@ impl Machine {
     async fn check_partition(&self, id: PartitionId, expected: &Expected, when: &str) {
         let log = self.engine.partition(id).expect("is there");
         assert_eq!(log.bounds().end, expected.end, "{when}: {id}");
-        let states = self.upper.states.borrow();
-        let trimmed = states.get(&id).map_or(Offset::ZERO, |state| state.trimmed);
+        let trimmed = self.upper.states.borrow().get(&id).map_or(Offset::ZERO, |state| state.trimmed);
         assert!(log.bounds().start <= trimmed.max(expected.trimmed), "{when}: {id} starts after what was trimmed");
-        drop(states);
         self.check_contents(id, expected, when).await;
     }
 

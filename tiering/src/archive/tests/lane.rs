@@ -48,6 +48,9 @@ pub(super) struct Log {
     pub(super) rotten: Option<Offset>,
 }
 
+/// A command on its way: the term it was proposed in and where its outcome goes.
+type InFlight = (Term, Command, oneshot::Sender<Result<(), ProposeError>>);
+
 /// The lane. Shared by the archivers of all its terms.
 pub(super) struct SimLane {
     env: Env,
@@ -57,7 +60,7 @@ pub(super) struct SimLane {
     index: Cell<u64>,
     term: Cell<u64>,
     /// Commands on their way, by order; `false` once a new term began.
-    in_flight: RefCell<Vec<(Term, Command, oneshot::Sender<Result<(), ProposeError>>)>>,
+    in_flight: RefCell<Vec<InFlight>>,
     pub(super) rejected: RefCell<Vec<String>>,
     pub(super) lag: Cell<Duration>,
     pub(super) clean: RefCell<BTreeSet<PartitionId>>,
