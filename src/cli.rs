@@ -6,14 +6,14 @@
 //!
 //! Owns no logic of the broker: client commands go through [`crate::client`] and the admin port as anybody's would.
 
-mod admin_http;
+pub(crate) mod admin_http;
 mod check;
 mod cluster;
 mod consume;
 mod describe;
 mod error;
 mod group;
-mod output;
+pub(crate) mod output;
 mod partitioner;
 mod process;
 mod produce;

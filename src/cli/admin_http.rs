@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// Asks for `path`; `None` when it does not exist.
-pub(super) async fn get(addr: &str, path: &str) -> Result<Option<Value>, CliError> {
+pub(crate) async fn get(addr: &str, path: &str) -> Result<Option<Value>, CliError> {
     let failed = |why: String| CliError::Admin { addr: addr.to_owned(), why };
     let asked = tokio::time::timeout(TIMEOUT, exchange(addr, path)).await;
     let answer = asked.map_err(|_| failed(format!("no answer within {TIMEOUT:?}")))?;

@@ -9,14 +9,14 @@ use serde::Serialize;
 use super::error::CliError;
 
 /// A table without lines, as `kubectl` and `ps` print.
-pub(super) fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_header(header.iter().copied());
     table
 }
 
 /// Prints a table.
-pub(super) fn print(table: &Table) -> Result<(), CliError> {
+pub(crate) fn print(table: &Table) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     for line in table.to_string().lines() {
         writeln!(out, "{}", line.trim())?;
@@ -25,13 +25,13 @@ pub(super) fn print(table: &Table) -> Result<(), CliError> {
 }
 
 /// Prints a line.
-pub(super) fn line(text: &str) -> Result<(), CliError> {
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
     writeln!(io::stdout().lock(), "{text}")?;
     Ok(())
 }
 
 /// Prints a document.
-pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
+pub(crate) fn json(value: &impl Serialize) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
@@ -39,7 +39,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// Bytes with a binary unit: `1.5 GiB`.
-pub(super) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = n as f64;
     let mut unit = 0;
@@ -52,7 +52,7 @@ pub(super) fn bytes(n: u64) -> String {
 }
 
 /// Milliseconds for people: `350 ms`, `12 s`, `5 m 10 s`, `2 h 3 m`, `7 d`.
-pub(super) fn millis(ms: u64) -> String {
+pub(crate) fn millis(ms: u64) -> String {
     let (s, m, h, d) = (ms / 1000, ms / 60_000, ms / 3_600_000, ms / 86_400_000);
     let two = |big: u64, unit: &str, small: u64, under: &str| match small {
         0 => format!("{big} {unit}"),
@@ -68,7 +68,7 @@ pub(super) fn millis(ms: u64) -> String {
 }
 
 /// A count with thousands set apart: `1,000,000`.
-pub(super) fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

@@ -81,11 +81,9 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn demo(args: DemoArgs, below: ServeArgs) -> Result<(), CliError> {
-    let _ = args.serve.over(below).resolve()?;
-    Err(CliError::Process(format!(
-        "the demo of {} records is not part of this build (exit: {})",
-        args.records, args.exit
-    )))
+    crate::trace::start_quietly();
+    let config = args.serve.over(below).resolve()?;
+    crate::demo::run(config, args.records, args.exit).map_err(|e| CliError::Process(e.to_string()))
 }
 
 pub(super) fn inspect(command: InspectCommand) -> Result<(), CliError> {

@@ -1,0 +1,150 @@
+//! `tidewater demo`: the whole journey in one process, every claim checked before it is printed.
+//!
+//! Broker up → topic → records written over the Kafka protocol (`write`) → archived and gone from the local disk
+//! (`wait`) → read back from the bucket and compared (`read`) → counted in the table (`table`) → told (`report`). Owns:
+//! the order, the topic and its settings. Does not own: anything a broker does: it is a client of its own process, by
+//! Kafka, admin and catalog ports, as anybody else would be. Runs on a tokio runtime of its own, never on a shard.
+
+mod content;
+mod error;
+mod place;
+mod progress;
+mod read;
+mod report;
+mod table;
+mod wait;
+mod write;
+
+use std::collections::BTreeMap;
+
+pub use error::DemoError;
+
+use crate::cli::output;
+use crate::client::{Client, ClientError, NewTopic, OffsetQuery};
+use crate::config::node::NodeConfig;
+use crate::node;
+use place::Place;
+use progress::Phase;
+
+/// The topic.
+const TOPIC: &str = "demo";
+/// Its partitions when the demo makes it.
+const PARTITIONS: i32 = 4;
+/// Its settings: segments close and go to the bucket soon, and nothing archived stays on the local disk for long.
+const SETTINGS: [(&str, &str); 6] = [
+    ("segment.bytes", "4194304"),
+    ("local.retention.bytes", "1048576"),
+    ("local.retention.ms", "1000"),
+    ("archive.lag.ms", "1000"),
+    ("iceberg.mode", "key_value"),
+    ("iceberg.target.lag.ms", "1000"),
+];
+/// Threads of the clients.
+const WORKERS: usize = 2;
+
+/// Offsets `[start, end)` of each partition.
+type Bounds = BTreeMap<i32, (u64, u64)>;
+
+/// Starts a broker, takes `records` through the journey and goes on serving until SIGINT or SIGTERM; with `exit` the
+/// end of the journey is the end.
+///
+/// # Errors
+/// The broker does not start, a step stands still, or what log, bucket and table hold is not the same.
+pub fn run(config: NodeConfig, records: u64, exit: bool) -> Result<(), DemoError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.map_err(DemoError::Runtime)?;
+    let phase = Phase::begin("starting a broker", None);
+    let (bucket, data_dir) = (config.bucket.clone(), config.data_dir.clone());
+    let running = node::start(config)?;
+    let place = Place::new(&running, bucket, data_dir);
+    phase.done(&format!("broker serving Kafka on {}, data in {}", place.kafka, place.data_dir.display()));
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = journey_and_serve(&place, records, exit) => ended,
+            signal = signalled() => signal,
+        }
+    });
+    drop(runtime);
+    running.stop();
+    match ended {
+        Err(DemoError::Stopped) => Ok(()),
+        ended => ended,
+    }
+}
+
+async fn journey_and_serve(place: &Place, records: u64, exit: bool) -> Result<(), DemoError> {
+    journey(place, records).await?;
+    if exit {
+        return Ok(());
+    }
+    for line in report::next_steps(place, TOPIC) {
+        output::line(&line)?;
+    }
+    signalled().await.map_err(|interrupted| match interrupted {
+        DemoError::Interrupted => DemoError::Stopped,
+        other => other,
+    })
+}
+
+async fn signalled() -> Result<(), DemoError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(DemoError::Runtime)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(DemoError::Runtime)?;
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    Err(DemoError::Interrupted)
+}
+
+async fn journey(place: &Place, records: u64) -> Result<(), DemoError> {
+    let mut client = Client::connect(&place.kafka).await?;
+    let partitions = ensure_topic(&mut client).await?;
+    let before = bounds(&mut client, &partitions).await?;
+    let written = write::run(place, TOPIC, &before, records).await?;
+    let log = bounds(&mut client, &partitions).await?;
+    wait::archived(place, TOPIC, &log).await?;
+    wait::trimmed(place, TOPIC, &log).await?;
+    let read = read::run(place, TOPIC, &log, &written).await?;
+    let table = table::run(place, TOPIC, &log).await?;
+    let outcome = report::Outcome { before, written, log, read, table };
+    report::print(&outcome)?;
+    let differences = outcome.differences();
+    if differences.is_empty() { Ok(()) } else { Err(DemoError::Differs(differences.join("; "))) }
+}
+
+/// Makes the topic, or makes sure that the one there is the demo's; answers its partitions.
+async fn ensure_topic(client: &mut Client) -> Result<Vec<i32>, DemoError> {
+    let found = match client.topic(TOPIC).await {
+        Ok(found) => {
+            for entry in client.topic_configs(TOPIC).await? {
+                let wanted = SETTINGS.iter().find(|(name, _)| *name == entry.name).map(|(_, value)| *value);
+                let value = entry.value.unwrap_or_default();
+                if wanted.is_some_and(|wanted| wanted != value) {
+                    return Err(DemoError::NotOurs { topic: TOPIC, setting: entry.name, value });
+                }
+            }
+            found
+        }
+        Err(ClientError::UnknownTopic(_)) => {
+            let configs = SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            client.create_topic(&NewTopic { name: TOPIC.into(), partitions: Some(PARTITIONS), configs }).await?;
+            client.topic(TOPIC).await?
+        }
+        Err(other) => return Err(other.into()),
+    };
+    Ok(found.partitions.iter().map(|partition| partition.partition).collect())
+}
+
+/// Log start and end of each partition, by Kafka's ListOffsets.
+async fn bounds(client: &mut Client, partitions: &[i32]) -> Result<Bounds, DemoError> {
+    let starts = client.list_offsets(TOPIC, partitions, OffsetQuery::Earliest).await?;
+    let ends: BTreeMap<_, _> = client.list_offsets(TOPIC, partitions, OffsetQuery::Latest).await?.into_iter().collect();
+    let bound = |(n, start): (i32, Option<u64>)| {
+        let start = start.unwrap_or(0);
+        (n, (start, ends.get(&n).copied().flatten().unwrap_or(start)))
+    };
+    Ok(starts.into_iter().map(bound).collect())
+}
+
+/// Records within bounds.
+fn count(bounds: &Bounds) -> u64 {
+    bounds.values().map(|(start, end)| end.saturating_sub(*start)).sum()
+}

@@ -1,0 +1,91 @@
+//! Reading back: every partition from its log start to its end over the Kafka protocol, each on its own connection.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::content::Checksum;
+use super::error::DemoError;
+use super::place::Place;
+use super::progress::Phase;
+use super::write::Written;
+use super::{Bounds, count, output};
+use crate::client::Client;
+
+const MAX_WAIT_MS: i32 = 500;
+const MAX_BYTES: i32 = 4 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was read of one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Read {
+    /// Records, of all runs.
+    pub(super) records: u64,
+    /// Offsets at which no record came or one came twice.
+    pub(super) holes: u64,
+    /// Over the records this run wrote.
+    pub(super) sum: Checksum,
+}
+
+/// Reads all of `log`; `written` tells which records to sum up.
+pub(super) async fn run(
+    place: &Place,
+    topic: &'static str,
+    log: &Bounds,
+    written: &BTreeMap<i32, Written>,
+) -> Result<BTreeMap<i32, Read>, DemoError> {
+    let phase = Phase::begin("reading back from the bucket", Some(count(log)));
+    let mut tasks = JoinSet::new();
+    for (partition, bounds) in log {
+        let client = Client::connect(&place.kafka).await?;
+        let own = written.get(partition).copied().unwrap_or_default();
+        tasks.spawn(read(client, topic, *partition, *bounds, own, phase.clone()));
+    }
+    let mut found = BTreeMap::new();
+    while let Some(done) = tasks.join_next().await {
+        let (partition, read) = done??;
+        found.insert(partition, read);
+    }
+    let records: u64 = found.values().map(|read| read.records).sum();
+    let rate = output::count((records as f64 / phase.seconds().max(0.001)) as u64);
+    phase.done(&format!("{} records read back from offset 0, {rate} a second", output::count(records)));
+    Ok(found)
+}
+
+async fn read(
+    mut client: Client,
+    topic: &'static str,
+    partition: i32,
+    (start, end): (u64, u64),
+    own: Written,
+    phase: Phase,
+) -> Result<(i32, Read), DemoError> {
+    let (mut read, mut at, mut moved) = (Read::default(), start, Instant::now());
+    let mut expected = start;
+    while at < end {
+        for found in client.fetch(topic, &[(partition, at)], MAX_WAIT_MS, MAX_BYTES).await? {
+            let new = found.records.iter().take_while(|record| record.offset.get() < end);
+            let before = read.records;
+            for record in new {
+                let offset = record.offset.get();
+                read.records += 1;
+                read.holes += u64::from(offset != expected);
+                expected = offset + 1;
+                if (own.start..own.end).contains(&offset) {
+                    read.sum.take(offset, record);
+                }
+            }
+            phase.add(read.records - before);
+            if found.next_offset > at {
+                (at, moved) = (found.next_offset, Instant::now());
+            }
+        }
+        if moved.elapsed() > PATIENCE {
+            let why = format!("partition {partition} gives nothing at offset {at}, its log ends at {end}");
+            return Err(DemoError::Stalled { step: "reading back", after: PATIENCE, why });
+        }
+    }
+    Ok((partition, read))
+}

@@ -1,0 +1,225 @@
+//! What came of it: the comparison of log, bucket and table (pure), its table for people, and the lines to go on with.
+
+use std::collections::BTreeMap;
+
+use super::content::Checksum;
+use super::place::Place;
+use super::read::Read;
+use super::table::Table;
+use super::write::Written;
+use super::{Bounds, count, output};
+use crate::cli::CliError;
+
+/// Everything that was seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outcome {
+    /// The log before.
+    pub(super) before: Bounds,
+    /// What this run wrote.
+    pub(super) written: BTreeMap<i32, Written>,
+    /// The log after.
+    pub(super) log: Bounds,
+    /// What came back.
+    pub(super) read: BTreeMap<i32, Read>,
+    /// What the table holds; `None` in a build without tables.
+    pub(super) table: Option<Table>,
+}
+
+impl Outcome {
+    /// Everything that is not as it should be; empty: log, bucket and table hold the same.
+    pub(super) fn differences(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (n, (start, end)) in &self.log {
+            let (before, written) = (self.before.get(n).copied().unwrap_or_default(), self.written(*n));
+            if before.1 != written.start || written.end != *end {
+                found.push(format!(
+                    "partition {n}: the log ended at {}, [{}, {}) was acknowledged, it ends at {end}",
+                    before.1, written.start, written.end
+                ));
+            }
+            let read = self.read.get(n).copied().unwrap_or_default();
+            if read.records != end.saturating_sub(*start) || read.holes > 0 {
+                let log = end.saturating_sub(*start);
+                found.push(format!(
+                    "partition {n}: the log holds {log} records, {} came back, {} out of place",
+                    read.records, read.holes
+                ));
+            }
+            if read.sum != written.sum {
+                found.push(format!(
+                    "partition {n}: checksum {:08x} was written, {:08x} came back",
+                    written.sum.0, read.sum.0
+                ));
+            }
+        }
+        if let Some(table) = &self.table {
+            self.table_differences(table, &mut found);
+        }
+        found
+    }
+
+    fn table_differences(&self, table: &Table, found: &mut Vec<String>) {
+        for (n, (_, end)) in &self.log {
+            let next = table.offsets.get(n).copied().unwrap_or(0);
+            if next != *end {
+                found.push(format!("partition {n}: the log ends at {end}, the table at {next}"));
+            }
+        }
+        // The table keeps rows whose records retention has removed from the log since.
+        let (least, most) = (count(&self.log), self.log.values().map(|(_, end)| end).sum::<u64>());
+        if !(least..=most).contains(&table.rows) {
+            let log = if least == most { most.to_string() } else { format!("{least} of {most} ever written") };
+            found.push(format!("the log holds {log} records, the table {} rows", table.rows));
+        }
+        found.extend(table.skipped.iter().map(|range| format!("left out of the table: {range}")));
+    }
+
+    fn written(&self, partition: i32) -> Written {
+        self.written.get(&partition).copied().unwrap_or_default()
+    }
+}
+
+/// Prints the comparison.
+pub(super) fn print(outcome: &Outcome) -> Result<(), CliError> {
+    let mut table = output::table(&[
+        "PARTITION",
+        "WRITTEN NOW",
+        "CHECKSUM",
+        "READ BACK",
+        "CHECKSUM",
+        "IN THE LOG",
+        "TABLE TO OFFSET",
+    ]);
+    let number = |n: u64| output::count(n);
+    let sum = |sum: Checksum| format!("{:08x}", sum.0);
+    for (n, (start, end)) in &outcome.log {
+        let (written, read) = (outcome.written(*n), outcome.read.get(n).copied().unwrap_or_default());
+        let to = outcome.table.as_ref().and_then(|table| table.offsets.get(n)).map_or("-".into(), |to| number(*to));
+        table.add_row([
+            n.to_string(),
+            number(written.end.saturating_sub(written.start)),
+            sum(written.sum),
+            number(read.records),
+            sum(read.sum),
+            number(end.saturating_sub(*start)),
+            to,
+        ]);
+    }
+    let written = outcome.written.values().map(|w| w.end.saturating_sub(w.start)).sum();
+    let read = outcome.read.values().map(|r| r.records).sum();
+    let rows = outcome.table.as_ref().map_or("no table in this build".into(), |t| format!("{} rows", number(t.rows)));
+    let log = number(count(&outcome.log));
+    table.add_row(["all".into(), number(written), String::new(), number(read), String::new(), log.clone(), rows]);
+    output::line("")?;
+    output::print(&table)?;
+    output::line("")?;
+    if outcome.differences().is_empty() {
+        let what = if outcome.table.is_some() { "log, bucket and table" } else { "log and bucket" };
+        output::line(&format!("{what} hold the same {log} records"))?;
+    }
+    Ok(())
+}
+
+/// What to try next, with this broker's addresses.
+pub(super) fn next_steps(place: &Place, topic: &str) -> Vec<String> {
+    let Place { kafka, admin, bucket, .. } = place;
+    let mut lines = vec![
+        String::new(),
+        "The broker goes on serving; Ctrl-C stops it. To copy:".into(),
+        String::new(),
+        "# Kafka: the first five orders, from the bucket".into(),
+        format!("kcat -C -b {kafka} -t {topic} -o beginning -c 5"),
+        format!("tidewater topic consume {topic} --from earliest --count 5 --bootstrap {kafka} --admin {admin}"),
+        "# its state, and all of the broker's counters".into(),
+        format!("tidewater topic describe {topic} --bootstrap {kafka} --admin {admin}"),
+        format!("curl http://{admin}/metrics"),
+    ];
+    let Some(catalog) = &place.catalog else { return lines };
+    lines.extend([
+        String::new(),
+        "# DuckDB".into(),
+        "INSTALL iceberg; LOAD iceberg; INSTALL httpfs; LOAD httpfs;".into(),
+    ]);
+    if bucket.starts_with("s3://") {
+        lines.push(
+            "CREATE SECRET (TYPE s3, PROVIDER config, KEY_ID '<key>', SECRET '<secret>', REGION '<region>');".into(),
+        );
+    }
+    lines.extend([
+        format!("ATTACH 'tidewater' AS lake (TYPE iceberg, ENDPOINT 'http://{catalog}', AUTHORIZATION_TYPE 'none');"),
+        format!(
+            "SELECT decode(value)->>'$.item' AS item, count(*), sum((decode(value)->>'$.cents')::BIGINT) FROM lake.topics.{topic} GROUP BY ALL;"
+        ),
+        String::new(),
+        "# Trino: etc/catalog/lake.properties".into(),
+        "connector.name=iceberg".into(),
+        "iceberg.catalog.type=rest".into(),
+        format!("iceberg.rest-catalog.uri=http://{catalog}"),
+    ]);
+    lines.extend(trino_store(bucket).iter().map(|line| (*line).to_owned()));
+    lines.extend([
+        "# then".into(),
+        format!(
+            "SELECT json_extract_scalar(from_utf8(value), '$.item') AS item, count(*) FROM lake.topics.{topic} GROUP BY 1;"
+        ),
+    ]);
+    lines
+}
+
+/// How Trino reaches the bucket's files.
+fn trino_store(bucket: &str) -> &'static [&'static str] {
+    match bucket.split_once("://").map_or("", |(scheme, _)| scheme) {
+        "file" => &["fs.native-local.enabled=true", "local.location=/"],
+        "s3" => &[
+            "fs.native-s3.enabled=true",
+            "s3.region=<region>",
+            "# for a store that is not AWS: s3.endpoint=<url>, s3.path-style-access=true, s3.aws-access-key, s3.aws-secret-key",
+        ],
+        "gs" => &["fs.native-gcs.enabled=true"],
+        "az" => &["fs.native-azure.enabled=true"],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Outcome {
+        let sum = Checksum(7);
+        Outcome {
+            before: Bounds::from([(0, (0, 5))]),
+            written: BTreeMap::from([(0, Written { start: 5, end: 15, sum })]),
+            log: Bounds::from([(0, (0, 15))]),
+            read: BTreeMap::from([(0, Read { records: 15, holes: 0, sum })]),
+            table: Some(Table { rows: 15, offsets: BTreeMap::from([(0, 15)]), skipped: Vec::new() }),
+        }
+    }
+
+    #[test]
+    fn the_same_is_the_same() {
+        assert_eq!(good().differences(), Vec::<String>::new());
+        assert!(Outcome { table: None, ..good() }.differences().is_empty());
+    }
+
+    #[test]
+    fn every_difference_is_told() {
+        let mut lost = good();
+        lost.read.insert(0, Read { records: 14, holes: 1, sum: Checksum(8) });
+        assert_eq!(lost.differences().len(), 2);
+        let mut twice = good();
+        twice.log.insert(0, (0, 16));
+        assert_eq!(twice.differences().len(), 4);
+        let mut rows = good();
+        rows.table = Some(Table { rows: 16, offsets: BTreeMap::from([(0, 15)]), skipped: vec!["0: [1, 2)".into()] });
+        assert_eq!(rows.differences().len(), 2);
+    }
+
+    #[test]
+    fn rows_outlive_retention() {
+        let mut aged = good();
+        aged.log.insert(0, (10, 15));
+        aged.read.insert(0, Read { records: 5, holes: 0, sum: Checksum(7) });
+        assert!(aged.differences().is_empty());
+    }
+}

@@ -1,0 +1,1 @@
+//! Looks into files and objects.
