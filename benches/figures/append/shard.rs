@@ -1,0 +1,161 @@
+//! A shard without its socket: engine, one data lane, its Raft group and proposer, and the router in front.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::join_all;
+use tidewater::partition::command::{LaneCommand, LaneEntry};
+use tidewater::partition::lane::{DataLane, RecoveredState};
+use tidewater::partition::message::{CheckedBatch, Origin, Place, ProducePart};
+use tidewater::partition::router::Router;
+use tidewater::partition::shard::{Local, PartitionShard};
+use tidewater::raft::{Lane, LaneOptions};
+use tidewater::shard::executor;
+use tidewater::shard::mesh::Mesh;
+use tidewater_storage::engine::{CheckpointSource, Engine, EngineConfig, LaneCheckpoint, PartitionCheckpoint};
+use tidewater_storage::env::Env;
+use tidewater_storage::model::record::{BatchBuilder, Record};
+use tidewater_storage::model::{
+    BatchHeader, Compression, EntryId, Incarnation, LaneId, NodeId, PartitionId, PartitionIndex, ShardId, TimestampMs,
+    TopicId, TopicName,
+};
+use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
+use tidewater_tiering::manifest::LaneManifest;
+use uuid::Uuid;
+
+use super::{BATCH_MIN, Until, WARM_UP};
+use crate::machine;
+use crate::report::Samples;
+
+const HERE: ShardId = ShardId(0);
+const LANE: LaneId = LaneId(1);
+
+/// Runs the loop on an executor of its own.
+pub fn measure(dir: &Path, bytes: usize, partitions: usize, until: Until) -> Samples {
+    let (sender, samples) = flume::bounded(1);
+    let dir = dir.to_owned();
+    let main = move || async move {
+        let shard = Shard::open(&dir, partitions).await;
+        let _ = sender.send(shard.appends(bytes, until).await);
+        shard.close().await;
+    };
+    executor::spawn(HERE, main).expect("an executor").join().expect("the shard ends well");
+    samples.recv().expect("samples")
+}
+
+struct Shard {
+    engine: Engine,
+    lane: Rc<DataLane>,
+    router: Router,
+    places: Vec<Place>,
+}
+
+impl Shard {
+    async fn open(dir: &Path, partitions: usize) -> Self {
+        let env = Env::real(1);
+        let opened = Engine::open(env.clone(), dir.to_owned(), EngineConfig::default()).await;
+        let (engine, _) = opened.expect("the engine opens");
+        let state = RecoveredState { applied: None, blob: Bytes::new(), replicas: Vec::new() };
+        let home = Home { cluster: ClusterId(Uuid::from_u128(1)), epoch: LineageEpoch(1) };
+        let manifest = LaneManifest::new(home, LANE);
+        let lane = DataLane::recover(LANE, env.clone(), engine.clone(), state, manifest).expect("a new lane");
+        let lane = Rc::new(lane);
+        let shard = Rc::new(PartitionShard::new(HERE, env.clone()));
+        engine.set_source(Rc::new(Source(Rc::clone(&shard))));
+        engine.start();
+        let options = LaneOptions::single(LANE, NodeId(1));
+        let raft = Lane::start(&env, engine.lane(LANE), Rc::clone(&lane) as _, options).await;
+        lane.attach(raft.expect("the Raft group starts"));
+        shard.add_lane(Rc::clone(&lane), engine.clone());
+        while lane.leading().is_none() {
+            lane.leadership_bell.heard().await;
+        }
+        let places: Vec<Place> = (0..partitions).map(place).collect();
+        for places in places.chunks(100) {
+            join_all(places.iter().map(|place| create(&lane, place.id))).await;
+        }
+        let (mesh, _inboxes) = Mesh::new(1, 16);
+        let router = Router::new(env, HERE, Rc::new(Local(shard)), mesh);
+        Self { engine, lane, router, places }
+    }
+
+    async fn appends(&self, bytes: usize, until: Until) -> Samples {
+        let batches = self.places.len().min(bytes / BATCH_MIN).max(1);
+        let (header, template) = batch(bytes / batches);
+        let mut places = self.places.iter().cycle();
+        let (mut samples, mut warm) = (Samples::default(), 0);
+        let (mut start, mut cpu) = (Instant::now(), machine::cpu_of_thread());
+        while warm < WARM_UP || !until.done(start, &samples) {
+            let parts = places.by_ref().take(batches).map(|place| ProducePart {
+                place: *place,
+                batch: CheckedBatch { header, bytes: template.clone() },
+                origin: Origin::Client,
+            });
+            let parts: Vec<ProducePart> = parts.collect();
+            let one = Instant::now();
+            let answers = self.router.produce(parts).await;
+            samples.add(one.elapsed(), (template.len() * batches) as u64);
+            answers.into_iter().for_each(|answer| assert!(answer.is_ok(), "{answer:?}"));
+            warm += 1;
+            if warm == WARM_UP {
+                (samples, start, cpu) = (Samples::default(), Instant::now(), machine::cpu_of_thread());
+            }
+        }
+        samples.cpu = machine::cpu_of_thread().saturating_sub(cpu);
+        samples
+    }
+
+    async fn close(self) {
+        if let Some(raft) = self.lane.raft() {
+            raft.shutdown().await;
+        }
+        self.engine.close().await;
+    }
+}
+
+fn place(index: usize) -> Place {
+    let index = PartitionIndex(i32::try_from(index).expect("few partitions"));
+    let id = PartitionId { topic: TopicId(Uuid::from_u128(2)), index, incarnation: Incarnation(0) };
+    Place { id, lane: LANE, shard: HERE }
+}
+
+async fn create(lane: &DataLane, partition: PartitionId) {
+    let overrides = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
+    let topic = TopicName::new("bench").expect("legal");
+    let command = LaneCommand::Create { partition, topic, overrides, epoch_base: 0 };
+    lane.propose(LaneEntry::Command(command)).await.expect("the partition is created");
+}
+
+/// A batch of exactly `bytes`: one record of noise.
+pub fn batch(bytes: usize) -> (BatchHeader, BytesMut) {
+    let build = |value: usize| {
+        let value: Vec<u8> = (0..value).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.push(Record::new(TimestampMs(1_700_000_000_000), None, Some(Bytes::from(value))));
+        builder.build()
+    };
+    let overhead = build(bytes).len() - bytes;
+    let built = build(bytes - overhead);
+    (BatchHeader::parse(&built).expect("a batch"), BytesMut::from(&built[..]))
+}
+
+struct Source(Rc<PartitionShard>);
+
+impl CheckpointSource for Source {
+    fn lane(&self, lane: LaneId) -> Option<LaneCheckpoint> {
+        self.0.lane_checkpoint(lane)
+    }
+
+    fn partition(&self, partition: PartitionId) -> Option<PartitionCheckpoint> {
+        self.0.partition_checkpoint(partition)
+    }
+
+    fn checkpointed(&self, lane: LaneId, applied: EntryId) {
+        if let Some(raft) = self.0.lane(lane).and_then(|lane| lane.raft().cloned()) {
+            raft.purge(applied);
+        }
+    }
+}

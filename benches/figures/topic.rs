@@ -1,0 +1,67 @@
+//! Topics of a real broker filled through a real client.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tidewater::client::{Client, NewTopic, Producer};
+use tidewater_storage::model::record::Record;
+use tidewater_storage::model::{Compression, TimestampMs};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::support::broker::{Broker, Options};
+
+/// Name of the only topic of every figure.
+pub const NAME: &str = "figures";
+/// Bytes of the value of a record that is a batch of its own.
+pub const VALUE: usize = 64 << 10;
+
+/// A broker of one shard whose bucket is the directory `bucket`.
+pub fn broker(data: &Path, bucket: &Path) -> Broker {
+    let mut options = Options::new(data).arg("--shards", "1").arg("--disk-bytes", "8GiB");
+    options.bucket = Some(url(bucket));
+    Broker::start(&options)
+}
+
+/// A directory as the URL of a bucket.
+pub fn url(dir: &Path) -> String {
+    format!("file://{}", dir.display())
+}
+
+/// A runtime on the calling thread.
+pub fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+pub async fn create(addr: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let mut client = Client::connect(addr).await.expect("connects");
+    let configs = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let topic = NewTopic { name: NAME.to_owned(), partitions: Some(partitions), configs };
+    client.create_topic(&topic).await.expect("the topic is made");
+}
+
+pub async fn producer(addr: &str) -> Producer {
+    let client = Client::connect(addr).await.expect("connects");
+    Producer::new(client, NAME, Compression::None).await.expect("a producer id")
+}
+
+/// `batches` of one record of noise each into partition 0.
+pub async fn fill(addr: &str, batches: usize) {
+    let value: Vec<u8> = (0..VALUE).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let value = Bytes::from(value);
+    let mut producer = producer(addr).await;
+    for _ in 0..batches {
+        producer.send(0, vec![Record::new(now(), None, Some(value.clone()))]).await.expect("sent");
+    }
+    producer.flush().await.expect("acknowledged");
+}
+
+/// The time of a record sent now: older ones would be taken by retention.
+pub fn now() -> TimestampMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A number out of a partition's status.
+pub fn number(partition: &serde_json::Value, field: &str) -> u64 {
+    partition[field].as_u64().unwrap_or_default()
+}
