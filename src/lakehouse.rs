@@ -7,7 +7,7 @@
 mod states;
 
 #[cfg(feature = "lakehouse")]
-mod reader;
+pub mod reader;
 #[cfg(feature = "lakehouse")]
 mod run;
 

@@ -9,7 +9,7 @@ pub mod identity;
 pub mod preflight;
 mod shard_main;
 mod side;
-mod source;
+pub mod source;
 mod start;
 pub mod status;
 

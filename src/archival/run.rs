@@ -90,6 +90,14 @@ impl Tier {
         Ok(Self { store, home, name, url: url.to_owned(), stats, opened })
     }
 
+    /// A tier over a store that is there already, whose bucket the caller opens and tells of through the sender: for
+    /// simulated worlds, which have no side runtime.
+    #[must_use]
+    pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
+        let (sender, opened) = watch::channel(Opening::Waiting(None));
+        (Self { store, home, name, url: String::new(), stats: Arc::default(), opened }, sender)
+    }
+
     /// What was asked of the store so far.
     #[must_use]
     pub fn stats(&self) -> &StoreStats {
@@ -172,13 +180,26 @@ pub fn start(
     tier: &Tier,
     remote: &Rc<RemoteReader>,
 ) {
+    start_with(env, shard, engine, controller, tier, remote, ArchiveConfig::default());
+}
+
+/// As [`start`], with other bounds and cadences: for simulated worlds, where an hour of grace is long.
+pub fn start_with(
+    env: &Env,
+    shard: &Rc<PartitionShard>,
+    engine: &Engine,
+    controller: &ControllerHandle,
+    tier: &Tier,
+    remote: &Rc<RemoteReader>,
+    config: ArchiveConfig,
+) {
     let yard = Rc::new(Yard {
         env: env.clone(),
         shard: Rc::clone(shard),
         controller: controller.clone(),
         tier: tier.clone(),
         remote: Rc::clone(remote),
-        config: ArchiveConfig::default(),
+        config,
         archivers: RefCell::default(),
     });
     shard.set_extra(Rc::clone(&yard) as Rc<dyn DescribeExtra>);

@@ -13,9 +13,11 @@ use crate::shard::mesh::Mesh;
 
 /// Reads through the mesh. Node-wide.
 #[derive(Clone, Debug)]
-pub(super) struct MeshReader {
-    pub(super) images: watch::Receiver<Arc<ClusterImage>>,
-    pub(super) partitions: Mesh<PartitionRequest>,
+pub struct MeshReader {
+    /// Where topics and their places are looked up.
+    pub images: watch::Receiver<Arc<ClusterImage>>,
+    /// The way to the shards.
+    pub partitions: Mesh<PartitionRequest>,
 }
 
 fn unavailable(partition: PartitionIndex, reason: impl ToString) -> LogReadError {

@@ -9,7 +9,7 @@ use crate::controller::lane::ControllerLane;
 use crate::partition::shard::PartitionShard;
 
 /// One shard's state for its checkpoints. Shard-local.
-pub(super) struct ShardSource {
+pub struct ShardSource {
     /// Its partitions.
     pub partitions: Rc<PartitionShard>,
     /// The controller, on shard 0.

@@ -1,0 +1,71 @@
+//! What must hold, one file each. `watch` looks while the run goes on, `at_rest` when nothing moves any more, `at_end`
+//! after a last power cut.
+//!
+//! | property | file | when |
+//! | --- | --- | --- |
+//! | every acknowledged batch once, in order, at its offset | `acknowledged_once` | end |
+//! | nothing that was never sent, nothing twice | `none_invented` | end |
+//! | offsets without holes from log start to end | `contiguous` | end |
+//! | log start, archived end and end never move back | `forward_only` | always |
+//! | the archive never passes the end; manifests hold their own predicates | `archive_behind_log` | always |
+//! | local bytes go only after the bucket holds them | `local_after_bucket` | always |
+//! | the bucket holds the same bytes as the log | `bucket_equals_log` | rest, end |
+//! | the table holds the same records as the log | `table_equals_log` | rest |
+
+mod acknowledged_once;
+mod archive_behind_log;
+mod bucket_equals_log;
+mod contiguous;
+mod forward_only;
+mod local_after_bucket;
+mod none_invented;
+mod table_equals_log;
+
+use std::rc::Rc;
+
+use crate::world::World;
+
+/// Looks at the broker again and again until the run ends.
+pub(crate) fn watch(world: &Rc<World>) {
+    let (env, world) = (world.clients.clone(), Rc::downgrade(world));
+    let watcher = env.clone();
+    drop(env.tasks.spawn("watch", async move {
+        loop {
+            let pause = std::time::Duration::from_millis(10 + watcher.rng.below(100));
+            watcher.tasks.sleep(pause).await;
+            let Some(world) = world.upgrade() else { return };
+            let Some(node) = world.way().node() else { continue };
+            for partition in &world.topic.partitions {
+                let Some(replica) = node.shard.replica(partition.id) else {
+                    panic!("partition {} is gone", partition.id);
+                };
+                forward_only::check(&world.history, &replica);
+                archive_behind_log::check(&node.lane, &replica);
+                local_after_bucket::check(&world, &node, &replica);
+            }
+        }
+    }));
+}
+
+/// When everything is archived and nobody writes.
+pub(crate) async fn at_rest(world: &World) {
+    past(world);
+    bucket_equals_log::check(world).await;
+    table_equals_log::check(world).await;
+}
+
+/// After a last power cut.
+pub(crate) async fn at_end(world: &World) {
+    past(world);
+    bucket_equals_log::check(world).await;
+}
+
+fn past(world: &World) {
+    for partition in world.history.partitions() {
+        world.history.with(partition, |past| {
+            contiguous::check(partition, past);
+            acknowledged_once::check(partition, past);
+            none_invented::check(partition, past);
+        });
+    }
+}

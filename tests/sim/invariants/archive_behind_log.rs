@@ -1,0 +1,16 @@
+//! The archive never passes the log's end, no lane stops by itself, and manifests hold their own predicates.
+
+use std::collections::BTreeMap;
+
+use tidewater::partition::lane::DataLane;
+use tidewater::partition::replica::Replica;
+use tidewater_tiering::manifest::check_lane;
+
+pub(crate) fn check(lane: &DataLane, replica: &Replica) {
+    let (partition, end, archived) = (replica.id, replica.high_watermark(), replica.manifest().archived_end);
+    assert!(archived <= end, "{partition}: archived up to {archived}, the log ends at {end}");
+    let manifests: BTreeMap<_, _> = lane.replicas().iter().map(|r| (r.id, r.manifest().clone())).collect();
+    let held = lane.archive();
+    assert!(held.stopped.is_none(), "the lane stopped archiving: {:?}", held.stopped);
+    check_lane(&held, &manifests).unwrap_or_else(|violation| panic!("{violation}"));
+}

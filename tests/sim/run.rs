@@ -1,0 +1,106 @@
+//! One run: start, work under faults, calm down, and look at everything.
+
+use std::rc::Rc;
+
+use crate::faults;
+use crate::history::History;
+use crate::invariants;
+use crate::workload::{self, Clients};
+use crate::world::World;
+
+/// Virtual time under faults, least and spread.
+const ROUGH_MS: (u64, u64) = (8_000, 20_000);
+/// Virtual time in which everything must have caught up.
+const CALM_MS: u64 = 600_000;
+
+/// Runs a seed; gives its trace.
+pub(crate) fn run(seed: u64, trace: bool) -> Vec<String> {
+    let world = Rc::new(World::new(seed));
+    world.machines.block_on(whole(&world));
+    let notes = world.history.trace();
+    if trace {
+        notes.iter().for_each(|note| eprintln!("{note}"));
+    }
+    world.end(false);
+    notes
+}
+
+async fn whole(world: &Rc<World>) {
+    world.start();
+    drop(world.serving().await);
+    let clients = Clients::start(world);
+    invariants::watch(world);
+    let rough = ROUGH_MS.0 + world.clients.rng.below(ROUGH_MS.1);
+    faults::disturb(world, rough).await;
+    drop(world.serving().await);
+    world.history.note(format!("{} calm", world.machines.now().nanos()));
+    clients.stop();
+    wait_for(world, "clients have their answers", |_| clients.running() == 0).await;
+    wait_for(world, "all is archived", archived).await;
+    everything_read(world).await;
+    invariants::at_rest(world).await;
+    // Once more from the bucket alone, and once more after a power cut.
+    forget_local(world).await;
+    everything_read(world).await;
+    world.end(true);
+    world.start();
+    drop(world.serving().await);
+    everything_read(world).await;
+    invariants::at_end(world).await;
+}
+
+async fn wait_for(world: &World, what: &str, done: impl Fn(&World) -> bool) {
+    let until = world.machines.now().nanos() / 1_000_000 + CALM_MS;
+    while !done(world) {
+        assert!(world.machines.now().nanos() / 1_000_000 < until, "never: {what}; {}", state(world));
+        world.sleep_ms(50).await;
+    }
+}
+
+fn state(world: &World) -> String {
+    let Some(node) = world.way().node() else { return "the broker is down".into() };
+    let of = |p: &tidewater::controller::image::PartitionImage| format!("{:?}", node.shard.describe(p.id));
+    world.topic.partitions.iter().map(of).collect::<Vec<_>>().join("\n")
+}
+
+fn archived(world: &World) -> bool {
+    let Some(node) = world.way().node() else { return false };
+    world.topic.partitions.iter().all(|partition| {
+        node.shard.describe(partition.id).is_some_and(|status| status.archived_end_offset == status.high_watermark)
+    })
+}
+
+/// Lets every local byte go that may go.
+async fn forget_local(world: &World) {
+    let node = world.serving().await;
+    for replica in node.lane.replicas() {
+        let archived = replica.manifest().archived_end;
+        replica.log.trim(archived);
+        node.engine.touch_partition(replica.id);
+    }
+}
+
+/// Reads every partition from its start to its end.
+pub(crate) async fn everything_read(world: &World) {
+    for partition in &world.topic.partitions {
+        let index = partition.id.index.0;
+        let node = world.serving().await;
+        let status = node.shard.describe(partition.id).expect("is there");
+        let (mut from, end) = (status.log_start_offset, status.high_watermark);
+        let mut tries = 0;
+        while from < end {
+            let at = tidewater_storage::model::Offset::new(from);
+            let history: &History = &world.history;
+            let max_bytes = 1 + usize::try_from(world.clients.rng.below(100_000)).expect("small");
+            let next = workload::read(&world.clients, &world.way(), history, &world.topic, index, at, max_bytes).await;
+            match next {
+                Some(next) if next > at => from = next.get(),
+                _ => {
+                    tries += 1;
+                    assert!(tries < 50, "p{index}: cannot read at {from} of {end}; {}", state(world));
+                    world.sleep_ms(100).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The table: the sink that keeps it within the broker's process, and a reader that goes by the catalog alone.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+use bytes::Bytes;
+use iceberg::spec::ManifestList;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tidewater::lakehouse::reader::MeshReader;
+use tidewater::partition::lane::DataLane;
+use tidewater::partition::message::PartitionRequest;
+use tidewater::shard::mesh::Mesh;
+use tidewater_iceberg::catalog::{Catalog, ObjectStoreCatalog};
+use tidewater_iceberg::commit::offsets;
+use tidewater_iceberg::files::TableFiles;
+use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::names::Names;
+use tidewater_iceberg::plan::Offsets;
+use tidewater_iceberg::sink::{Outcome, SinkConfig, TableSink};
+use tidewater_storage::env::Env;
+use tidewater_tiering::store::ObjectStore;
+
+use crate::node::fixed;
+use crate::world::World;
+
+/// A row: partition, offset, value.
+pub(crate) type Row = (i32, u64, Bytes);
+
+/// What the table holds.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) offsets: Offsets,
+}
+
+fn catalog(store: Arc<dyn ObjectStore>, seed: u64) -> Arc<ObjectStoreCatalog> {
+    let warehouse = Warehouse::new("s3://bucket", "sim/lake").expect("legal");
+    let files = TableFiles::new(store, warehouse);
+    Arc::new(ObjectStoreCatalog::new(files, Names::seeded(seed), HashMap::new()))
+}
+
+fn config(world: &World, epoch: u64) -> SinkConfig {
+    let mut config = SinkConfig::new(world.cluster(), world.topic.name.clone(), world.topic.id, epoch);
+    config.target_lag_ms = 1_000;
+    config.turn_bytes = 64 << 10;
+    config
+}
+
+/// Keeps the table for as long as the broker lives.
+pub(crate) fn keep(
+    env: &Env,
+    world: &World,
+    lane: &Rc<DataLane>,
+    store: &Arc<dyn ObjectStore>,
+    mesh: &Mesh<PartitionRequest>,
+) {
+    let seed = (world.seed << 20) + (world.lives() << 8);
+    let log = Arc::new(MeshReader { images: fixed(world.image()), partitions: mesh.clone() });
+    let epoch = lane.leading().map_or(0, |term| term.0);
+    let catalog = catalog(Arc::clone(store), seed);
+    let mut sink = TableSink::new(config(world, epoch), catalog, log, Names::seeded(seed + 1));
+    let (driver, history) = (env.clone(), world.history.clone());
+    drop(env.tasks.spawn("sink", async move {
+        loop {
+            let pause = match sink.run_once(driver.clock.wall()).await {
+                Outcome::Idle | Outcome::Wait { .. } => 300,
+                Outcome::Committed { rows, more, .. } => {
+                    history.note(format!("{} table +{rows}", driver.clock.now().nanos()));
+                    if more { 0 } else { 300 }
+                }
+                Outcome::Again => 0,
+                Outcome::Paused(reason) => panic!("the table stands still: {reason}"),
+                Outcome::Failed(_) => 500,
+            };
+            driver.tasks.sleep(Duration::from_millis(pause)).await;
+        }
+    }));
+}
+
+/// The whole table, read through `store`.
+pub(crate) async fn read(world: &World, store: Arc<dyn ObjectStore>) -> Table {
+    let (catalog, ident) = (catalog(store, 0), config(world, 0).table);
+    let Ok(table) = catalog.load(&ident).await else { return Table::default() };
+    let mut found = Table { rows: Vec::new(), offsets: offsets::of(&ident, &table.metadata).expect("decodes") };
+    let files = catalog.files();
+    let Some(snapshot) = table.metadata.current_snapshot() else { return found };
+    let list = files.read(snapshot.manifest_list()).await.expect("the manifest list is there");
+    let list = ManifestList::parse_with_version(&list, table.metadata.format_version()).expect("parses");
+    for manifest in list.entries() {
+        let manifest = manifest.load_manifest(&files.io()).await.expect("the manifest is there");
+        for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
+            let body = files.read(entry.file_path()).await.expect("the data file is there");
+            let before = found.rows.len();
+            rows_of(body, &mut found.rows);
+            assert_eq!((found.rows.len() - before) as u64, entry.record_count(), "rows of {}", entry.file_path());
+        }
+    }
+    found.rows.sort();
+    found
+}
+
+fn rows_of(body: Bytes, rows: &mut Vec<Row>) {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|builder| builder.build()).expect("parquet");
+    for batch in reader {
+        let batch = batch.expect("reads");
+        let system = batch.column(0).as_struct();
+        let partitions = system.column(0).as_primitive::<Int32Type>();
+        let offsets = system.column(1).as_primitive::<Int64Type>();
+        let values = batch.column(1).as_binary::<i64>();
+        for at in 0..batch.num_rows() {
+            let offset = u64::try_from(offsets.value(at)).expect("an offset");
+            rows.push((partitions.value(at), offset, Bytes::copy_from_slice(values.value(at))));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What clients do: idempotent producers that send again until they know, plain ones that send once, readers at random
+//! places, and deletion of records. They live on while the broker dies.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::future::join_all;
+use tidewater::partition::message::{
+    CheckedBatch, Isolation, Origin, PartitionRequest, ProduceError, ProducePart, ReadDone, ReadError, ReadPart,
+};
+use tidewater_storage::env::{Env, Rng};
+use tidewater_storage::model::record::{BatchBuilder, Record};
+use tidewater_storage::model::{BatchHeader, Compression, Offset, ProducerEpoch, ProducerId};
+
+use crate::history::{History, Sent};
+use crate::world::{SHARD, Way, World, within};
+
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Batches of one producer and partition in flight, as in Kafka's clients.
+const IN_FLIGHT: u64 = 4;
+
+/// Everything a client needs.
+#[derive(Clone)]
+pub(crate) struct Client {
+    env: Env,
+    way: Way,
+    history: History,
+    topic: std::sync::Arc<tidewater::controller::image::TopicImage>,
+    stop: Rc<Cell<bool>>,
+    running: Rc<Cell<u64>>,
+}
+
+/// The clients of a run.
+pub(crate) struct Clients {
+    stop: Rc<Cell<bool>>,
+    running: Rc<Cell<u64>>,
+}
+
+impl Clients {
+    /// Starts them.
+    pub(crate) fn start(world: &World) -> Self {
+        let (stop, running) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+        let client = Client {
+            env: world.clients.clone(),
+            way: world.way(),
+            history: world.history.clone(),
+            topic: std::sync::Arc::clone(&world.topic),
+            stop: Rc::clone(&stop),
+            running: Rc::clone(&running),
+        };
+        let rng = &world.clients.rng;
+        let mut writer = 0;
+        for partition in 0..client.partitions() {
+            for idempotent in 0..=rng.below(3) {
+                writer += 1;
+                client.spawn(Client::produce(client.clone(), writer, partition, idempotent < 2));
+            }
+        }
+        for _ in 0..=rng.below(2) {
+            client.spawn(Client::read(client.clone()));
+        }
+        if rng.below(2) == 0 {
+            client.spawn(Client::trim(client.clone()));
+        }
+        Self { stop, running }
+    }
+
+    /// Tells them to finish what they began.
+    pub(crate) fn stop(&self) {
+        self.stop.set(true);
+    }
+
+    /// How many have not.
+    pub(crate) fn running(&self) -> u64 {
+        self.running.get()
+    }
+}
+
+/// A batch that is not acknowledged yet.
+struct Waiting {
+    bytes: Bytes,
+    idempotent: bool,
+}
+
+impl Client {
+    fn spawn(&self, work: impl Future<Output = ()> + 'static) {
+        let running = Rc::clone(&self.running);
+        running.set(running.get() + 1);
+        drop(self.env.tasks.spawn("client", async move {
+            work.await;
+            running.set(running.get() - 1);
+        }));
+    }
+
+    fn partitions(&self) -> i32 {
+        i32::try_from(self.topic.partitions.len()).expect("few")
+    }
+
+    async fn pause(&self, ms: u64) {
+        self.env.tasks.sleep(Duration::from_millis(1 + self.env.rng.below(ms))).await;
+    }
+
+    /// Batches of one writer to one partition, in order; sent again, in order, until each is acknowledged.
+    async fn produce(self, writer: u32, partition: i32, idempotent: bool) {
+        let producer = idempotent.then_some(ProducerId(i64::from(writer)));
+        let pace = 20 + self.env.rng.below(400);
+        let (mut n, mut sequence) = (0, 0);
+        let mut window: VecDeque<Waiting> = VecDeque::new();
+        loop {
+            let wanted = if self.stop.get() { 0 } else { 1 + self.env.rng.below(IN_FLIGHT) };
+            while (window.len() as u64) < wanted {
+                let (bytes, records) = batch(&self.env, writer, n, producer.map(|id| (id, sequence)));
+                let sent = Sent { writer, n, producer, records, acked: None };
+                self.history.sending(partition, &bytes, sent);
+                window.push_back(Waiting { bytes, idempotent });
+                n += 1;
+                sequence += i32::try_from(records).expect("few");
+            }
+            if window.is_empty() {
+                return;
+            }
+            let calls: Vec<_> = window.iter().map(|waiting| self.send(partition, waiting.bytes.clone())).collect();
+            let answers = join_all(calls).await;
+            self.settle(partition, &mut window, answers);
+            self.pause(pace).await;
+        }
+    }
+
+    /// Takes what is acknowledged out of the window.
+    fn settle(&self, partition: i32, window: &mut VecDeque<Waiting>, answers: Vec<Result<Offset, ProduceError>>) {
+        let mut unknown = false;
+        let mut left = VecDeque::new();
+        for (waiting, answer) in window.drain(..).zip(answers) {
+            match answer {
+                Ok(base) => self.history.acknowledged(partition, &waiting.bytes, Some(base)),
+                Err(ProduceError::DuplicateForgotten) => self.history.acknowledged(partition, &waiting.bytes, None),
+                Err(error) => {
+                    let lost = matches!(error, ProduceError::OutOfOrder { .. } if !unknown);
+                    assert!(!lost, "p{partition}: the broker has forgotten a producer: {error}");
+                    let bad = matches!(
+                        error,
+                        ProduceError::Fenced { .. } | ProduceError::Invalid(_) | ProduceError::TooLarge { .. }
+                    );
+                    assert!(!bad, "p{partition}: a good batch is refused: {error}");
+                    unknown = true;
+                    if waiting.idempotent {
+                        left.push_back(waiting);
+                    }
+                }
+            }
+        }
+        *window = left;
+    }
+
+    async fn send(&self, partition: i32, bytes: Bytes) -> Result<Offset, ProduceError> {
+        let Some(node) = self.way.node() else { return Err(ProduceError::Unavailable) };
+        let mesh = node.mesh.clone();
+        drop(node);
+        let place = self.topic.partition(partition).expect("is there").place();
+        let header = BatchHeader::parse(&bytes).expect("well formed");
+        let batch = CheckedBatch { header, bytes: BytesMut::from(&bytes[..]) };
+        let parts = vec![ProducePart { place, batch, origin: Origin::Client }];
+        let call = mesh.call(SHARD, |reply| PartitionRequest::Produce(parts, reply));
+        let answer = within(&self.env, PATIENCE, call).await;
+        let answers = answer.and_then(Result::ok).unwrap_or_default();
+        answers.into_iter().next().unwrap_or(Err(ProduceError::Unavailable)).map(|done| done.base_offset)
+    }
+
+    /// Reads at random places.
+    async fn read(self) {
+        while !self.stop.get() {
+            self.pause(300).await;
+            let partition = i32::try_from(self.env.rng.below(self.partitions() as u64)).expect("few");
+            let (start, end) = self.history.with(partition, |past| (past.log_start, past.high_watermark));
+            let mut from = match self.env.rng.below(3) {
+                0 => start,
+                _ => Offset::new(start.get() + self.env.rng.below(end.get() - start.get() + 1)),
+            };
+            for _ in 0..=self.env.rng.below(4) {
+                let max_bytes = 1 + usize::try_from(self.env.rng.below(60_000)).expect("small");
+                match read(&self.env, &self.way, &self.history, &self.topic, partition, from, max_bytes).await {
+                    Some(next) if next > from => from = next,
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Deletes records now and then.
+    async fn trim(self) {
+        while !self.stop.get() {
+            self.pause(8_000).await;
+            let partition = i32::try_from(self.env.rng.below(self.partitions() as u64)).expect("few");
+            let (start, end) = self.history.with(partition, |past| (past.log_start, past.acked_end));
+            let Some(span) = end.since(start) else { continue };
+            let to = Offset::new(start.get() + self.env.rng.below(span / 2 + 1));
+            let Some(node) = self.way.node() else { continue };
+            self.history.with(partition, |past| past.trim_asked = past.trim_asked.max(to));
+            let id = self.topic.partition(partition).expect("is there").id;
+            let call = node.mesh.call(SHARD, |reply| PartitionRequest::Trim(id, to, reply));
+            if let Some(Ok(Ok(start))) = within(&self.env, PATIENCE, call).await {
+                assert!(start >= to, "p{partition}: records below {to} were deleted, the log start is {start}");
+                self.history.with(partition, |past| past.trim_done = past.trim_done.max(to));
+            }
+        }
+    }
+}
+
+/// One read through the way in, held against the past; the offset after it, or `None` when nothing was to be had.
+pub(crate) async fn read(
+    env: &Env,
+    way: &Way,
+    history: &History,
+    topic: &tidewater::controller::image::TopicImage,
+    partition: i32,
+    from: Offset,
+    max_bytes: usize,
+) -> Option<Offset> {
+    let mesh = way.node()?.mesh.clone();
+    let place = topic.partition(partition).expect("is there").place();
+    let part = ReadPart { place, from, max_bytes, isolation: Isolation::ReadUncommitted };
+    let (acked_end, trim_done) = history.with(partition, |past| (past.acked_end, past.trim_done));
+    let call = mesh.call(SHARD, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
+    let answer = within(env, Duration::from_secs(120), call).await?.ok()?.into_iter().next()?;
+    match answer {
+        Ok(ReadDone { batches, high_watermark, log_start, .. }) => {
+            assert!(high_watermark >= acked_end, "p{partition}: the end {high_watermark} is below {acked_end}");
+            assert!(log_start >= trim_done, "p{partition}: the log start {log_start} is below {trim_done}");
+            let covered = history.observed(partition, &batches);
+            assert!(
+                covered.is_some() || from >= acked_end,
+                "p{partition}: nothing at {from} although {acked_end} is acknowledged"
+            );
+            let holds = covered.is_none_or(|covered| covered.contains(from));
+            assert!(holds, "p{partition}: a read from {from} answered {covered:?}");
+            Some(covered.map_or(from, |covered| covered.end))
+        }
+        Err(ReadError::OutOfRange { valid, .. }) => {
+            assert!(from < valid.start || from >= acked_end, "p{partition}: {from} is out of {valid}");
+            let trimmed = history.with(partition, |past| past.trim_asked);
+            assert!(
+                from >= valid.start || valid.start <= trimmed,
+                "p{partition}: {from} is gone, only {trimmed} was asked"
+            );
+            None
+        }
+        Err(error @ (ReadError::Corrupt(_) | ReadError::UnknownPartition(_))) => panic!("p{partition}: {error}"),
+        Err(_) => None,
+    }
+}
+
+fn batch(env: &Env, writer: u32, n: u64, producer: Option<(ProducerId, i32)>) -> (Bytes, u64) {
+    let rng = &env.rng;
+    let compression = if rng.below(4) == 0 { Compression::Lz4 } else { Compression::None };
+    let mut builder = BatchBuilder::new(compression);
+    if let Some((id, sequence)) = producer {
+        builder = builder.producer(id, ProducerEpoch(0), sequence);
+    }
+    let records = 1 + rng.below(5);
+    for record in 0..records {
+        let key = Bytes::from(format!("{writer}/{n}"));
+        builder.push(Record::new(env.clock.wall(), Some(key), Some(value(rng, writer, n, record))));
+    }
+    (builder.build(), records)
+}
+
+fn value(rng: &Rng, writer: u32, n: u64, record: u64) -> Bytes {
+    let most = if rng.below(12) == 0 { 12_000 } else { 900 };
+    let mut bytes = vec![0; usize::try_from(rng.below(most)).expect("small")];
+    rng.fill(&mut bytes);
+    let mut value = format!("{writer}/{n}/{record}:").into_bytes();
+    value.append(&mut bytes);
+    Bytes::from(value)
+}
