@@ -87,11 +87,16 @@ pub(super) fn demo(args: DemoArgs, below: ServeArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn inspect(command: InspectCommand) -> Result<(), CliError> {
-    let (what, args) = match command {
-        InspectCommand::Journal(args) => ("journal", args),
-        InspectCommand::Segment(args) => ("segment", args),
-        InspectCommand::Manifest(args) => ("manifest", args),
-        InspectCommand::Object(args) => ("object", args),
+    use crate::inspect::{self, InspectError, Request};
+    let request = |args: InspectArgs| Request { path: args.path, bucket: args.bucket, json: args.json };
+    let done = match command {
+        InspectCommand::Journal(args) => inspect::journal(&request(args)),
+        InspectCommand::Segment(args) => inspect::segment(&request(args)),
+        InspectCommand::Manifest(args) => inspect::manifest(&request(args)),
+        InspectCommand::Object(args) => inspect::object(&request(args)),
     };
-    Err(CliError::Process(format!("inspect {what} {} is not part of this build", args.path)))
+    done.map_err(|error| match error {
+        InspectError::Output(error) => error,
+        other => CliError::Process(other.to_string()),
+    })
 }

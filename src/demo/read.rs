@@ -50,7 +50,8 @@ pub(super) async fn run(
     }
     let records: u64 = found.values().map(|read| read.records).sum();
     let rate = output::count((records as f64 / phase.seconds().max(0.001)) as u64);
-    phase.done(&format!("{} records read back from offset 0, {rate} a second", output::count(records)));
+    let from = if log.values().all(|(start, _)| *start == 0) { "offset 0" } else { "the start of the log" };
+    phase.done(&format!("{} records read back from {from}, {rate} a second", output::count(records)));
     Ok(found)
 }
 
