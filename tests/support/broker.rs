@@ -134,7 +134,9 @@ impl Broker {
                     assert!(status.success(), "the broker ended with {status}:\n{}", self.log());
                     break;
                 }
-                None if start.elapsed() > Duration::from_secs(30) => panic!("the broker does not stop:\n{}", self.log()),
+                None if start.elapsed() > Duration::from_secs(30) => {
+                    panic!("the broker does not stop:\n{}", self.log())
+                }
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
         }

@@ -1,0 +1,237 @@
+//! A bucket that is damaged, away, or down from the start.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::steady::{create, damage, fetch, files, produce, read_to_end, serves_on};
+use super::support::broker::{Broker, Options, http_get};
+
+const CORRUPT_MESSAGE: i16 = 2;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker whose bucket is a directory beside its data.
+fn options(dir: &tempfile::TempDir) -> (Options, PathBuf) {
+    let bucket = dir.path().join("bucket");
+    std::fs::create_dir_all(&bucket).expect("bucket");
+    let url = format!("file://{}", bucket.display());
+    (Options { bucket: Some(url), ..Options::new(&dir.path().join("data")) }.arg("--shards", "1"), bucket)
+}
+
+const SMALL: &[(&str, &str)] =
+    &[("segment.bytes", "1048576"), ("local.retention.bytes", "65536"), ("archive.lag.ms", "200")];
+
+fn values(tag: &str) -> Vec<Bytes> {
+    (0..80).map(|n| Bytes::from(format!("{tag} {n} {}", "y".repeat(50_000)))).collect()
+}
+
+fn write_and_trim(broker: &Broker, topic: &str) -> Vec<Bytes> {
+    create(broker, topic, 1, SMALL);
+    let values = values(topic);
+    for (n, value) in values.iter().enumerate() {
+        assert_eq!(produce(broker, topic, 0, value), n as u64);
+    }
+    broker.wait_topic(topic, "archived and trimmed", PATIENCE, |partitions| {
+        partitions
+            .iter()
+            .all(|p| p["archived_end_offset"] == p["high_watermark"] && p["local_start_offset"].as_u64() > Some(30))
+    });
+    values
+}
+
+fn bucket_state(broker: &Broker) -> String {
+    let (status, body) = http_get(&broker.admin, "/v1/cluster").expect("admin answers");
+    assert_eq!(status, 200, "{body}");
+    let state: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    state["bucket_state"].as_str().expect("bucket_state").to_owned()
+}
+
+/// Everything of a kind in the bucket, damaged in its middle.
+fn damage_all(bucket: &Path, kind: &str) -> usize {
+    let found = files(bucket, kind);
+    found.iter().for_each(|path| {
+        let len = std::fs::metadata(path).expect("file").len() as usize;
+        damage(path, len / 2);
+    });
+    found.len()
+}
+
+#[test]
+fn damaged_objects_are_errors_not_wrong_data() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let options = options.expect("archived data cannot be read").expect("archived bytes do not match their checksum");
+    let broker = Broker::start(&options.expect("chunk not kept"));
+    let written = write_and_trim(&broker, "rotten");
+    assert!(damage_all(&bucket, "/segments/") + damage_all(&bucket, "/lanes/") > 0);
+    let mut refused = 0;
+    for (n, value) in written.iter().enumerate() {
+        match fetch(&broker, "rotten", 0, n as u64) {
+            Ok(found) => assert!(found.records[0].value.as_ref() == Some(value), "wrong data at {n}"),
+            Err(error) => {
+                assert_eq!(error.code(), Some(CORRUPT_MESSAGE), "{error}\n{}", broker.log());
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "the damage was not seen");
+    assert!(refused < written.len(), "one damaged place costs everything");
+    assert!(broker.log().contains("archived data cannot be read"), "{}", broker.log());
+    serves_on(&broker);
+    // New data of the same topic goes the whole way.
+    produce(&broker, "rotten", 0, b"after");
+    broker.wait_topic("rotten", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
+    broker.stop();
+}
+
+#[test]
+fn objects_that_are_gone_are_errors() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let options = options.expect("archived data cannot be read");
+    let broker = Broker::start(&options);
+    write_and_trim(&broker, "gone");
+    for path in files(&bucket, "/segments/").into_iter().chain(files(&bucket, "/lanes/")) {
+        std::fs::remove_file(path).expect("removed");
+    }
+    let error = fetch(&broker, "gone", 0, 0).expect_err("nothing to read");
+    assert!(error.code().is_some_and(|code| code != 0), "{error}");
+    serves_on(&broker);
+    broker.stop();
+}
+
+#[test]
+fn damaged_manifests_stop_neither_broker_nor_archive() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let broker = Broker::start(&options);
+    let mut written = write_and_trim(&broker, "listed");
+    broker.stop();
+    assert!(damage_all(&bucket, "/manifests/") > 0);
+    damage_all(&bucket, "/pages/");
+    let options = options.expect("manifest");
+    let broker = Broker::start(&options);
+    // What is in the bucket is known from the log, not from what was published of it.
+    assert_eq!(read_to_end(&broker, "listed", 0, 0), written);
+    for value in values("more") {
+        produce(&broker, "listed", 0, &value);
+        written.push(value);
+    }
+    broker.wait_topic("listed", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
+    assert!(read_to_end(&broker, "listed", 0, 0) == written);
+    serves_on(&broker);
+    broker.stop();
+}
+
+/// What tells names to whoever reads the bucket without this broker: archiving waits for it and says so.
+#[test]
+fn a_damaged_catalogue_is_told() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let broker = Broker::start(&options);
+    let written = write_and_trim(&broker, "named");
+    broker.stop();
+    assert_eq!(damage_all(&bucket, "/catalogue"), 1);
+    let options = options.expect("catalogue is damaged");
+    let broker = Broker::start(&options);
+    produce(&broker, "named", 0, b"more");
+    broker.wait_topic("named", "archiving says why it waits", PATIENCE, |p| {
+        p[0]["archive_stopped"].as_str().is_some_and(|why| why.contains("catalogue is damaged"))
+    });
+    assert!(read_to_end(&broker, "named", 0, 0)[..80] == written);
+    serves_on(&broker);
+    broker.stop();
+}
+
+#[test]
+fn a_damaged_root_is_not_overwritten() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let broker = Broker::start(&options);
+    serves_on(&broker);
+    broker.stop();
+    let root = bucket.join("tidewater/root");
+    let len = std::fs::metadata(&root).expect("root").len() as usize;
+    damage(&root, len / 2);
+    let held = std::fs::read(&root).expect("root");
+    let mut broker = Broker::spawn(&options);
+    let start = Instant::now();
+    while broker.ended().is_none() && !broker.is_ready() {
+        assert!(start.elapsed() < Duration::from_secs(30), "neither up nor down:\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = broker.log();
+    assert!(log.contains("root"), "no word of the root:\n{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    assert_eq!(std::fs::read(&root).expect("root"), held, "it was overwritten");
+}
+
+#[test]
+fn a_bucket_that_goes_away_and_comes_back() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let options = options.expect("archiving").expect("cannot be read").expect("housekeeping of the bucket fails");
+    let broker = Broker::start(&options);
+    let written = write_and_trim(&broker, "away");
+    let aside = dir.path().join("aside");
+    std::fs::rename(&bucket, &aside).expect("renamed");
+    // A file in its place: nothing can be made there.
+    std::fs::write(&bucket, b"not a directory").expect("file");
+    let before = broker.topic("away")["partitions"][0]["archived_end_offset"].as_u64().expect("offset");
+    let more = values("meanwhile");
+    (80..).zip(&more).for_each(|(n, value)| assert_eq!(produce(&broker, "away", 0, value), n));
+    let away_until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < away_until {
+        serves_on(&broker);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let status = broker.topic("away");
+    let partition = &status["partitions"][0];
+    assert_eq!(partition["archived_end_offset"].as_u64(), Some(before), "archived into a bucket that is away");
+    assert!(partition["local_start_offset"].as_u64() <= Some(before), "local data went before it was archived");
+    assert!(broker.log().contains("archiving"), "the log says nothing of it:\n{}", broker.log());
+    let error = fetch(&broker, "away", 0, 0).expect_err("the bucket has it, and is away");
+    assert!(error.code().is_some_and(|code| code != 0), "{error}");
+    assert_eq!(read_to_end(&broker, "away", 0, before).len(), more.len(), "what is local is served");
+    std::fs::remove_file(&bucket).expect("file");
+    std::fs::rename(&aside, &bucket).expect("renamed");
+    broker.wait_topic("away", "archived again", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
+    let all: Vec<Bytes> = written.into_iter().chain(more).collect();
+    assert!(read_to_end(&broker, "away", 0, 0) == all);
+    serves_on(&broker);
+    broker.stop();
+}
+
+#[test]
+fn a_bucket_that_is_down_from_the_start() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    // A port that nobody listens on.
+    let [port, ..] = super::support::broker::free_ports();
+    let envs = [
+        ("AWS_ACCESS_KEY_ID", "key".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+    ];
+    let options = Options {
+        bucket: Some("s3://nowhere/lake".to_owned()),
+        envs: envs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        ..Options::new(&dir.path().join("data"))
+    };
+    let options = options.expect("the bucket does not answer").expect("table could not be brought up to date");
+    let broker = Broker::start(&options);
+    serves_on(&broker);
+    let state = bucket_state(&broker);
+    assert!(state.contains("does not answer") || state.contains("being opened"), "{state}");
+    create(&broker, "waiting", 1, &[("archive.lag.ms", "100"), ("iceberg.mode", "key_value")]);
+    produce(&broker, "waiting", 0, b"kept here");
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(bucket_state(&broker).contains("does not answer"), "{}", bucket_state(&broker));
+    assert!(broker.log().contains("the bucket does not answer"), "{}", broker.log());
+    assert_eq!(broker.topic("waiting")["partitions"][0]["archived_end_offset"], 0);
+    assert_eq!(read_to_end(&broker, "waiting", 0, 0), [Bytes::from_static(b"kept here")]);
+    serves_on(&broker);
+    broker.stop();
+}
