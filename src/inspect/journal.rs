@@ -123,13 +123,14 @@ impl Seen {
                 ));
             }
         }
-        if let (Some(end), true) = (ends.last(), self.last < durable) {
+        if let (Some(last), true) = (ends.last(), self.last < durable) {
+            // Where one file ends and the next begins only the commit itself tells: all its possible places are named.
+            let places = ends.iter().filter(|end| end.expected == last.expected);
+            let places = places.map(|end| format!("byte {} of {} ({})", end.at, end.file.display(), end.error));
             damage.push(format!(
-                "{} cannot be read at byte {}: commit {} is missing ({}), yet commit {durable} was durable",
-                end.file.display(),
-                end.at,
-                end.expected,
-                end.error
+                "commit {} cannot be read at {}, yet commit {durable} was durable",
+                last.expected,
+                places.collect::<Vec<_>>().join(" or at ")
             ));
         }
         let files = layout.files.iter().map(|row| {
