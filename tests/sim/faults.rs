@@ -24,7 +24,7 @@ fn weather(world: &World) -> Faults {
 /// Disturbs the world until `until_ms` of virtual time; the broker runs when it returns, the bucket behaves.
 pub(crate) async fn disturb(world: &std::rc::Rc<World>, until_ms: u64) {
     let rng = world.clients.rng.clone();
-    let often = 300 + rng.below(8_000);
+    let often = 100 + rng.below(2_500);
     while world.machines.now().nanos() / 1_000_000 < until_ms {
         world.sleep_ms(1 + rng.below(often)).await;
         match rng.below(4) {
@@ -40,7 +40,7 @@ pub(crate) async fn disturb(world: &std::rc::Rc<World>, until_ms: u64) {
                 world.start();
             }
             2 => world.bucket.set_faults(weather(world)),
-            _ => world.sleep_ms(rng.below(4_000)).await,
+            _ => world.sleep_ms(rng.below(2_000)).await,
         }
     }
     world.bucket.set_faults(Faults { latency_max: Duration::from_millis(5), ..Faults::default() });

@@ -2,7 +2,7 @@
 //!
 //! A batch is known by its bytes from the attributes on: all that producers write and brokers may not change.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -54,6 +54,7 @@ pub(crate) struct Past {
 pub(crate) struct History {
     partitions: Rc<RefCell<BTreeMap<i32, Past>>>,
     trace: Rc<RefCell<Vec<String>>>,
+    aloud: Rc<Cell<bool>>,
 }
 
 /// The part of a batch by which it is known.
@@ -68,7 +69,15 @@ impl History {
 
     /// Notes something that must come out the same when the seed is run again.
     pub(crate) fn note(&self, what: String) {
+        if self.aloud.get() {
+            eprintln!("{what}");
+        }
         self.trace.borrow_mut().push(what);
+    }
+
+    /// Shall notes be printed as they come?
+    pub(crate) fn tell(&self, aloud: bool) {
+        self.aloud.set(aloud);
     }
 
     pub(crate) fn trace(&self) -> Vec<String> {

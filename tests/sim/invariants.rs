@@ -31,16 +31,17 @@ pub(crate) fn watch(world: &Rc<World>) {
     let watcher = env.clone();
     drop(env.tasks.spawn("watch", async move {
         loop {
-            let pause = std::time::Duration::from_millis(10 + watcher.rng.below(100));
+            let pause = std::time::Duration::from_millis(10 + watcher.rng.below(300));
             watcher.tasks.sleep(pause).await;
             let Some(world) = world.upgrade() else { return };
             let Some(node) = world.way().node() else { continue };
+            archive_behind_log::check_lane_now(&node.lane);
             for partition in &world.topic.partitions {
                 let Some(replica) = node.shard.replica(partition.id) else {
                     panic!("partition {} is gone", partition.id);
                 };
                 forward_only::check(&world.history, &replica);
-                archive_behind_log::check(&node.lane, &replica);
+                archive_behind_log::check(&replica);
                 local_after_bucket::check(&world, &node, &replica);
             }
         }

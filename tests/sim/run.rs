@@ -9,18 +9,16 @@ use crate::workload::{self, Clients};
 use crate::world::World;
 
 /// Virtual time under faults, least and spread.
-const ROUGH_MS: (u64, u64) = (8_000, 20_000);
+const ROUGH_MS: (u64, u64) = (4_000, 10_000);
 /// Virtual time in which everything must have caught up.
 const CALM_MS: u64 = 600_000;
 
 /// Runs a seed; gives its trace.
 pub(crate) fn run(seed: u64, trace: bool) -> Vec<String> {
     let world = Rc::new(World::new(seed));
+    world.history.tell(trace);
     world.machines.block_on(whole(&world));
     let notes = world.history.trace();
-    if trace {
-        notes.iter().for_each(|note| eprintln!("{note}"));
-    }
     world.end(false);
     notes
 }

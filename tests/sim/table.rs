@@ -45,8 +45,8 @@ fn catalog(store: Arc<dyn ObjectStore>, seed: u64) -> Arc<ObjectStoreCatalog> {
 
 fn config(world: &World, epoch: u64) -> SinkConfig {
     let mut config = SinkConfig::new(world.cluster(), world.topic.name.clone(), world.topic.id, epoch);
-    config.target_lag_ms = 1_000;
-    config.turn_bytes = 64 << 10;
+    config.target_lag_ms = 1_500;
+    config.turn_bytes = if world.seed % 4 == 0 { 64 << 10 } else { 512 << 10 };
     config
 }
 
