@@ -62,10 +62,11 @@ fn archived_end(topic: &serde_json::Value) -> u64 {
     topic::number(&topic["partitions"][0], "archived_end_offset")
 }
 
-/// Files of a directory bucket with their sizes.
+/// Objects of a directory bucket with their sizes; the store's own files (`.tidewater`: locks) are none.
 pub fn objects(dir: &Path) -> Vec<(String, u64)> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")) {
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => found.extend(objects(&entry.path())),
             Ok(meta) => found.push((entry.path().display().to_string(), meta.len())),
