@@ -46,7 +46,9 @@ pub fn start(
     let prefix = tier.name.warehouse_prefix();
     let warehouse = Warehouse::new(&tier.url, &prefix).map_err(|e| e.to_string())?;
     let files = TableFiles::new(Arc::clone(&tier.store), warehouse);
-    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), table_config(&tier.url)));
+    // Nothing is handed out with tables: DuckDB takes an endpoint without keys for a secret of the table and lets it
+    // shadow the user's own.
+    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
     let served = Arc::clone(&catalog);
     handle.spawn(async move {
         let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
@@ -62,20 +64,6 @@ pub fn start(
     let lineage = u64::from(tier.home.epoch.0);
     handle.spawn(follow(Sinks { catalog, log, states, lineage, running: HashMap::new() }, images));
     Ok(true)
-}
-
-/// What clients are told with each table, so that they find the store without settings of their own. Never secrets.
-fn table_config(bucket: &str) -> HashMap<String, String> {
-    let mut config = HashMap::new();
-    if bucket.starts_with("s3://") {
-        if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL_S3").or_else(|_| std::env::var("AWS_ENDPOINT_URL")) {
-            config.insert("s3.endpoint".into(), endpoint);
-            config.insert("s3.path-style-access".into(), "true".into());
-        }
-        let region = std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
-        config.insert("client.region".into(), region.unwrap_or_else(|_| "us-east-1".into()));
-    }
-    config
 }
 
 struct Sinks {
