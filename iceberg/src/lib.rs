@@ -8,6 +8,7 @@
 //! table move only together with its rows, in one commit; I3 a table that carries another cluster's or topic's id is
 //! never written; I4 a file is deleted only after a commit that no longer names it.
 
+pub mod audit;
 pub mod catalog;
 pub mod commit;
 pub mod files;

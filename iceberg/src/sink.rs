@@ -130,8 +130,7 @@ impl TableSink {
     #[must_use]
     pub fn new(config: SinkConfig, catalog: Arc<dyn Catalog>, log: Arc<dyn LogReader>, names: Names) -> Self {
         let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: config.epoch };
-        let committer =
-            Committer::new(catalog.clone(), config.table.clone(), owner, names.clone(), config.bounds);
+        let committer = Committer::new(catalog.clone(), config.table.clone(), owner, names.clone(), config.bounds);
         let status = SinkStatus::new(config.table.clone());
         Self { config, catalog, log, names, committer, unsettled: None, last_commit: None, behind: false, status }
     }

@@ -263,10 +263,12 @@ impl<S: Service + 'static> Connection<S> {
         for _ in 0..ROUNDS_MAX {
             let mut moved = self.collect_answers(cx);
             moved |= self.flush(cx)?;
-            if self.in_flight.is_empty() && self.outbox.is_empty()
-                && let Some(reason) = self.closing.take() {
-                    return Poll::Ready(Ok(reason));
-                }
+            if self.in_flight.is_empty()
+                && self.outbox.is_empty()
+                && let Some(reason) = self.closing.take()
+            {
+                return Poll::Ready(Ok(reason));
+            }
             moved |= self.take_requests(cx)?;
             if !moved {
                 return Poll::Pending;

@@ -1,7 +1,7 @@
 //! The disk budget (`--disk-bytes`): who uses how much, and what may still be admitted. *Node-wide*: one for all shards,
 //! the chunk cache and a directory bucket; numbers are atomics, so accounts are *messages*.
 //!
-//! A write is admitted before it is proposed (`journal.md` rule 5), for all it will take: journal and segment. The last
+//! A write is admitted before it is proposed, for all it will take: journal and segment. The last
 //! part of the budget is a reserve that admissions never touch: votes, commands, purges and checkpoints go on there, so
 //! that a full disk can be freed. Accounts are never refused anything themselves: what is in them is a fact.
 

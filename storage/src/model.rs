@@ -15,7 +15,10 @@ pub mod topic;
 
 pub use batch::{Batch, BatchError, BatchHeader, TimestampType};
 pub use compression::Compression;
-pub use ids::{Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, ShardId, Term, TopicId};
+pub use ids::{
+    Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, ShardId, Term,
+    TopicId,
+};
 pub use offset::{Offset, OffsetRange};
 pub use position::{EntryId, FilePos, LogIndex};
 pub use run::RunSum;

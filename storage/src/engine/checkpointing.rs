@@ -46,9 +46,10 @@ impl Engine {
     pub async fn checkpoint(&self) -> Result<(), EngineError> {
         let done = self.try_checkpoint().await;
         if let Err(error) = &done
-            && error.is_fatal() {
-                self.fail(error);
-            }
+            && error.is_fatal()
+        {
+            self.fail(error);
+        }
         done
     }
 

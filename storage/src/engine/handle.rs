@@ -175,10 +175,12 @@ impl Engine {
     pub async fn close(&self) {
         self.inner.ending.set(true);
         self.inner.shared.wake.notify();
-        if !self.inner.ended.get() && self.inner.source.borrow().is_some()
-            && let Err(error) = self.checkpoint().await {
-                tracing::warn!(%error, "no checkpoint at shutdown; the journal has what it lacks");
-            }
+        if !self.inner.ended.get()
+            && self.inner.source.borrow().is_some()
+            && let Err(error) = self.checkpoint().await
+        {
+            tracing::warn!(%error, "no checkpoint at shutdown; the journal has what it lacks");
+        }
         if let Err(error) = self.inner.journal.close().await {
             tracing::warn!(%error, "closing the journal");
         }

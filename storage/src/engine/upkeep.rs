@@ -77,7 +77,7 @@ impl Engine {
         shared.has_changes() && asked && inner.source.borrow().is_some()
     }
 
-    /// What purging behind the checkpoint did not free is copied to the head of the journal (`journal.md` rule 11).
+    /// What purging behind the checkpoint did not free is copied to the head of the journal.
     async fn relieve_journal(&self) -> Result<(), EngineError> {
         let (inner, tasks) = (&self.inner, &self.inner.shared.env.tasks);
         if inner.journal.pressure() == Pressure::None {

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -99,9 +100,11 @@ pub(super) struct DmaDisk;
 impl DmaDisk {
     pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<DmaHandle> {
         probe(parent(path)).await?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::CreateNew);
-        let file = options.dma_open(path).await.map_err(io::Error::from)?;
+        let write = mode != OpenMode::Read;
+        let held = fs::OpenOptions::new().read(true).write(write).create_new(mode == OpenMode::CreateNew).open(path)?;
+        let by_handle = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()));
+        let file = OpenOptions::new().read(true).write(write).dma_open(&by_handle).await.map_err(io::Error::from)?;
+        drop(held);
         Ok(DmaHandle { file: Rc::new(file) })
     }
 

@@ -90,7 +90,7 @@ impl PartitionLog {
     /// recovered checkpoint already covers is passed over, so entries may be applied again after a crash.
     ///
     /// # Panics
-    /// If the batch does not continue the partition: the caller checks that (`journal.md` rule 12).
+    /// If the batch does not continue the partition: the caller checks that.
     pub fn append(&self, batch: Batch, as_of: EntryId) {
         let shared = &self.inner.shared;
         let mut state = self.inner.state.borrow_mut();

@@ -2,7 +2,7 @@
 //!
 //! Age is counted in bytes appended on the shard since it started, so "older than the cap" needs no list: whatever was
 //! appended more than a cap ago may go, if it is written. The cap is soft: what is not written yet stays, and write-back
-//! is hurried (`journal.md` rule 11); admission stops at twice the cap.
+//! is hurried; admission stops at twice the cap.
 
 use std::cell::Cell;
 

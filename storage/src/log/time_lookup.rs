@@ -108,10 +108,12 @@ impl PartitionLog {
         while pos < bytes.len() {
             let header = self.header_in(&bytes, pos)?;
             let batch = bytes.slice(pos..(pos + header.len as usize).min(bytes.len()));
-            if header.next_offset() > from && header.max_timestamp >= at
-                && let Some(found) = first_in_batch(&header, &batch, at, from) {
-                    return Ok(Look::Found(found));
-                }
+            if header.next_offset() > from
+                && header.max_timestamp >= at
+                && let Some(found) = first_in_batch(&header, &batch, at, from)
+            {
+                return Ok(Look::Found(found));
+            }
             pos += header.len as usize;
         }
         Ok(Look::From(located.sum.offsets.end))

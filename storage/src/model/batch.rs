@@ -151,7 +151,12 @@ impl BatchHeader {
             base_sequence: i32_at(53)?,
             record_count: u32::try_from(record_count).map_err(|_| field("recordCount", record_count.into()))?,
         };
-        if header.base_offset.get().checked_add(u64::from(header.last_offset_delta)).is_none_or(|l| l >= Offset::MAX.get()) {
+        if header
+            .base_offset
+            .get()
+            .checked_add(u64::from(header.last_offset_delta))
+            .is_none_or(|l| l >= Offset::MAX.get())
+        {
             return Err(field("baseOffset", base_offset));
         }
         Ok(header)
@@ -278,7 +283,11 @@ mod tests {
     fn sample() -> Bytes {
         let mut builder = BatchBuilder::new(Compression::None);
         for n in 0..10 {
-            builder.push(Record::new(TimestampMs(1000 + n), Some(Bytes::from_static(b"k")), Some(Bytes::from(vec![7; 100]))));
+            builder.push(Record::new(
+                TimestampMs(1000 + n),
+                Some(Bytes::from_static(b"k")),
+                Some(Bytes::from(vec![7; 100])),
+            ));
         }
         builder.build()
     }

@@ -161,7 +161,13 @@ impl Cursor {
             TimestampType::Create => header.base_timestamp.plus_ms(timestamp_delta),
             TimestampType::LogAppend => header.max_timestamp,
         };
-        (self.at == end).then_some(Record { offset: header.base_offset.plus(offset_delta), timestamp, key, value, headers })
+        (self.at == end).then_some(Record {
+            offset: header.base_offset.plus(offset_delta),
+            timestamp,
+            key,
+            value,
+            headers,
+        })
     }
 }
 
@@ -298,9 +304,16 @@ mod tests {
     }
 
     fn any_record() -> impl Strategy<Value = Record> {
-        let header = (any_bytes(), any_bytes()).prop_map(|(key, value)| RecordHeader { key: key.unwrap_or_default(), value });
+        let header =
+            (any_bytes(), any_bytes()).prop_map(|(key, value)| RecordHeader { key: key.unwrap_or_default(), value });
         (0i64..1 << 50, any_bytes(), any_bytes(), proptest::collection::vec(header, 0..4)).prop_map(
-            |(at, key, value, headers)| Record { offset: Offset::ZERO, timestamp: TimestampMs(at), key, value, headers },
+            |(at, key, value, headers)| Record {
+                offset: Offset::ZERO,
+                timestamp: TimestampMs(at),
+                key,
+                value,
+                headers,
+            },
         )
     }
 

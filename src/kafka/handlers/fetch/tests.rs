@@ -1,3 +1,5 @@
+//! Tests of `fetch`, beside it.
+
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use tidewater_storage::model::OffsetRange;
 

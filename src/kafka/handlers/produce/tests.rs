@@ -1,3 +1,5 @@
+//! Tests of `produce`, beside it.
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use tidewater_storage::model::record::{BatchBuilder, Record};

@@ -1,3 +1,5 @@
+//! Tests of `disk_sim`, beside it.
+
 use super::*;
 use crate::env::sim::World;
 

@@ -1,3 +1,5 @@
+//! Tests of `format`, beside it.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `chunk_cache`, beside it.
+
 use tidewater_storage::env::sim::World;
 use tidewater_storage::model::LaneId;
 

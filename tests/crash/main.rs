@@ -1,0 +1,186 @@
+//! kill -9 of the real process, again and again, under idempotent load while it archives and commits a table. In the
+//! end: every acknowledged record once, in order, at its offset, none invented; bucket and table equal to the log.
+//!
+//! `TIDEWATER_KILLS=n` asks for more kills (25), `TIDEWATER_SEED=n` for the same random choices again.
+#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a test binary")]
+
+#[path = "../support/support.rs"]
+mod support;
+
+mod commits;
+mod ledger;
+mod producer;
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use commits::Committer;
+use ledger::{Found, Ledger};
+use producer::Producer;
+use support::broker::{Broker, Options};
+use support::python;
+use tidewater::client::{Client, NewTopic};
+
+const TOPIC: &str = "orders";
+const PARTITIONS: i32 = 4;
+const PRODUCERS: u64 = 3;
+const SETTINGS: &[(&str, &str)] = &[
+    ("segment.bytes", "1048576"),
+    ("local.retention.bytes", "65536"),
+    ("archive.lag.ms", "300"),
+    ("iceberg.mode", "key_value"),
+    ("iceberg.target.lag.ms", "1000"),
+];
+const CATCH_UP: Duration = Duration::from_secs(90);
+
+/// WARN and ERROR lines that a kill may leave, and why they are none of the broker's fault.
+const EXPECTED: &[&str] = &[];
+
+/// xorshift: the same choices for the same seed.
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
+}
+
+/// Runs a client's call to its end.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+}
+
+#[test]
+fn killed_again_and_again() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
+    let seed = number("TIDEWATER_SEED").unwrap_or_else(|| now.into());
+    let kills = number("TIDEWATER_KILLS").unwrap_or(25);
+    println!("seed {seed}, {kills} kills");
+    let mut dice = Dice::new(seed);
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut options = Options::new(&dir.path().join("data"));
+    options.expected = EXPECTED.iter().map(ToString::to_string).collect();
+    let mut broker = Broker::start(&options);
+    create(&broker);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let producers: Vec<JoinHandle<Ledger>> = (0..PRODUCERS)
+        .map(|n| {
+            let (addr, stop) = (broker.kafka.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || Producer::new(n, addr, seed).run(&stop))
+        })
+        .collect();
+    let committer = {
+        let (addr, stop) = (broker.kafka.clone(), Arc::clone(&stop));
+        std::thread::spawn(move || Committer::new(addr).run(&stop))
+    };
+    for kill in 0..kills {
+        std::thread::sleep(Duration::from_millis(100 + dice.below(1900)));
+        broker.kill();
+        if dice.below(4) == 0 {
+            // Once more, before it has recovered.
+            let half_up = Broker::spawn(&options);
+            std::thread::sleep(Duration::from_millis(dice.below(600)));
+            half_up.kill();
+        }
+        assert!(!producers.iter().any(JoinHandle::is_finished), "a producer gave up before kill {kill}, seed {seed}");
+        broker = Broker::start(&options);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut ledger = Ledger::default();
+    for producer in producers {
+        ledger.add(producer.join().unwrap_or_else(|_| panic!("a producer failed, seed {seed}; see above")));
+    }
+    let committed = committer.join().unwrap_or_else(|_| panic!("the committer failed, seed {seed}; see above"));
+    println!("{} records acknowledged, {} left open", ledger.acknowledged(), ledger.open());
+    assert!(ledger.acknowledged() as u64 > kills * 20, "too little was written to tell anything");
+
+    let found = read_all(&broker);
+    ledger.check(&found, seed);
+    committed.check(&broker);
+    caught_up(&broker);
+    let cold = read_all(&broker);
+    assert!(cold == found, "what the bucket gives back is not what the log gave, seed {seed}");
+    table_is_log(&broker, dir.path(), &found);
+    broker.stop();
+}
+
+fn create(broker: &Broker) {
+    let configs = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), configs };
+    run(async { Client::connect(&broker.kafka).await?.create_topic(&topic).await }).expect("topic is made");
+}
+
+/// All of every partition from offset 0.
+fn read_all(broker: &Broker) -> Vec<Vec<Found>> {
+    run(async {
+        let mut client = Client::connect(&broker.kafka).await.expect("connects");
+        let mut all = Vec::new();
+        for partition in 0..PARTITIONS {
+            let (mut at, mut found) = (0, Vec::new());
+            loop {
+                let fetched = client.fetch(TOPIC, &[(partition, at)], 1000, 4 << 20).await.expect("fetch");
+                let fetched = fetched.into_iter().next().expect("a partition");
+                assert_eq!(fetched.log_start, 0);
+                for record in fetched.records {
+                    assert_eq!(
+                        record.offset.get(),
+                        found.len() as u64,
+                        "offsets of partition {partition} leave no gap"
+                    );
+                    found.push(Found::of(&record));
+                }
+                at = fetched.next_offset;
+                if at >= fetched.high_watermark {
+                    break;
+                }
+            }
+            all.push(found);
+        }
+        all
+    })
+}
+
+fn caught_up(broker: &Broker) {
+    broker.wait_topic(TOPIC, "archive, disk and table have caught up", CATCH_UP, |partitions| {
+        partitions.len() == PARTITIONS as usize
+            && partitions.iter().all(|p| {
+                p["archived_end_offset"] == p["high_watermark"]
+                    && p["table_offset"] == p["high_watermark"]
+                    && p["local_start_offset"].as_u64() > Some(0)
+                    && p["quarantined"].as_array().is_some_and(Vec::is_empty)
+                    && p["table_skipped"].as_array().is_some_and(Vec::is_empty)
+            })
+    });
+}
+
+/// Every row of the table against every record of the log, with PyIceberg.
+fn table_is_log(broker: &Broker, dir: &Path, found: &[Vec<Found>]) {
+    let mut lines = String::new();
+    for (partition, records) in found.iter().enumerate() {
+        for (offset, record) in records.iter().enumerate() {
+            writeln!(lines, "{partition}\t{offset}\t{}\t{}", record.key, record.value).expect("text");
+        }
+    }
+    let log = dir.join("log.tsv");
+    std::fs::write(&log, lines).expect("file");
+    let catalog = format!("http://{}", broker.catalog);
+    let said = python::script("crash/table.py", &[&catalog, TOPIC, &log.display().to_string()], &[]);
+    println!("{}", said.trim());
+}
