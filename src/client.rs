@@ -17,4 +17,4 @@ pub use connection::Client;
 pub use error::ClientError;
 pub use fetch::Fetched;
 pub use group::{GroupInfo, GroupOffset, GroupSummary, MemberInfo};
-pub use produce::{Producer, Produced};
+pub use produce::{Produced, Producer};

@@ -5,6 +5,8 @@
 //! the order, the topic and its settings. Does not own: anything a broker does: it is a client of its own process, by
 //! Kafka, admin and catalog ports, as anybody else would be. Runs on a tokio runtime of its own, never on a shard.
 
+#[cfg(feature = "lakehouse")]
+mod audit;
 mod content;
 mod error;
 mod place;
@@ -54,9 +56,9 @@ pub fn run(config: NodeConfig, records: u64, exit: bool) -> Result<(), DemoError
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(DemoError::Runtime)?;
     let phase = Phase::begin("starting a broker", None);
-    let (bucket, data_dir) = (config.bucket.clone(), config.data_dir.clone());
+    let (bucket, name, data_dir) = (config.bucket.clone(), config.cluster_name.clone(), config.data_dir.clone());
     let running = node::start(config)?;
-    let place = Place::new(&running, bucket, data_dir);
+    let place = Place::new(&running, bucket, name, data_dir);
     phase.done(&format!("broker serving Kafka on {}, data in {}", place.kafka, place.data_dir.display()));
     let ended = runtime.block_on(async {
         tokio::select! {
@@ -103,7 +105,7 @@ async fn journey(place: &Place, records: u64) -> Result<(), DemoError> {
     wait::archived(place, TOPIC, &log).await?;
     wait::trimmed(place, TOPIC, &log).await?;
     let read = read::run(place, TOPIC, &log, &written).await?;
-    let table = table::run(place, TOPIC, &log).await?;
+    let table = table::run(place, TOPIC, &log, &written).await?;
     let outcome = report::Outcome { before, written, log, read, table };
     report::print(&outcome)?;
     let differences = outcome.differences();

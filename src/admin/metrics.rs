@@ -117,7 +117,10 @@ pub(super) fn render(services: &Services, topics: &[(String, Vec<PartitionStatus
 
 fn store_metrics(services: &Services, registry: &mut Registry) {
     let stats = services.tier.stats();
-    let (requests, failures) = (Family::<KindLabel, prometheus_client::metrics::counter::Counter>::default(), Family::<KindLabel, prometheus_client::metrics::counter::Counter>::default());
+    let (requests, failures) = (
+        Family::<KindLabel, prometheus_client::metrics::counter::Counter>::default(),
+        Family::<KindLabel, prometheus_client::metrics::counter::Counter>::default(),
+    );
     for kind in RequestKind::ALL {
         let label = KindLabel { kind: kind.label() };
         requests.get_or_create(&label).inc_by(stats.requests(kind));

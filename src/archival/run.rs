@@ -316,7 +316,9 @@ impl DescribeExtra for Yard {
     fn describe(&self, replica: &Replica, status: &mut PartitionStatus) {
         let archiver = self.lane_status(replica.lane);
         status.archive_stopped = match self.tier.opening() {
-            Opening::Waiting(why) => Some(why.map_or("the bucket is being opened".to_owned(), |w| format!("the bucket does not answer: {w}"))),
+            Opening::Waiting(why) => Some(
+                why.map_or("the bucket is being opened".to_owned(), |w| format!("the bucket does not answer: {w}")),
+            ),
             Opening::Refused(why) => Some(why),
             Opening::Open(_) => archiver.as_ref().and_then(|a| a.stopped.clone().or_else(|| a.failing.clone())),
         };

@@ -29,18 +29,30 @@ fn mix(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-/// crc32c over offset, timestamp, key and value of records in order.
+/// A sum over records that does not depend on their order: of each, offset, timestamp, key and value are mixed into 64
+/// bits. A table gives its rows in no order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Checksum(pub(super) u32);
+pub(super) struct Checksum(pub(super) u64);
 
 impl Checksum {
     /// Takes in the record that lies at `offset`.
-    pub(super) fn take(&mut self, offset: u64, record: &Record) {
-        let crc = crc32c::crc32c_append(self.0, &offset.to_be_bytes());
-        let crc = crc32c::crc32c_append(crc, &record.timestamp.0.to_be_bytes());
-        let crc = crc32c::crc32c_append(crc, record.key.as_deref().unwrap_or_default());
-        self.0 = crc32c::crc32c_append(crc, record.value.as_deref().unwrap_or_default());
+    pub(super) fn take(&mut self, offset: u64, timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let crc = crc32c::crc32c(&timestamp_ms.to_be_bytes());
+        let crc = crc32c::crc32c_append(crc, key.unwrap_or_default());
+        let crc = crc32c::crc32c_append(mix_length(crc, key), value.unwrap_or_default());
+        self.0 = self.0.wrapping_add(mix(mix(offset) ^ u64::from(mix_length(crc, value))));
     }
+
+    /// Takes in a record as a client has it.
+    pub(super) fn take_record(&mut self, offset: u64, record: &Record) {
+        self.take(offset, record.timestamp.0, record.key.as_deref(), record.value.as_deref());
+    }
+}
+
+/// Where one field ends and the next begins counts, and null is not empty.
+fn mix_length(crc: u32, field: Option<&[u8]>) -> u32 {
+    let len = field.map_or(u64::MAX, |field| field.len() as u64);
+    crc32c::crc32c_append(crc, &len.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -57,13 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_sees_order_place_and_content() {
+    fn a_checksum_sees_place_and_content_in_any_order() {
         let sum = |pairs: &[(u64, u64)]| {
             let mut sum = Checksum::default();
-            pairs.iter().for_each(|(at, of)| sum.take(*at, &order(0, *of, TimestampMs(0))));
+            pairs.iter().for_each(|(at, of)| sum.take_record(*at, &order(0, *of, TimestampMs(0))));
             sum
         };
         assert_eq!(sum(&[(0, 0), (1, 1)]), sum(&[(0, 0), (1, 1)]));
+        assert_eq!(sum(&[(0, 0), (1, 1)]), sum(&[(1, 1), (0, 0)]));
         assert_ne!(sum(&[(0, 0), (1, 1)]), sum(&[(0, 1), (1, 0)]));
         assert_ne!(sum(&[(0, 0)]), sum(&[(1, 0)]));
     }

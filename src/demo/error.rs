@@ -68,6 +68,9 @@ pub enum DemoError {
         /// What the broker says.
         why: String,
     },
+    /// The table cannot be read through from the bucket.
+    #[error("the table cannot be read from the bucket: {0}")]
+    Table(String),
     /// Log, bucket and table do not hold the same.
     #[error("log, bucket and table do not hold the same: {0}")]
     Differs(String),

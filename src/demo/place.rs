@@ -16,17 +16,20 @@ pub(super) struct Place {
     pub(super) catalog: Option<String>,
     /// Bucket URL.
     pub(super) bucket: String,
+    /// The cluster's name in it.
+    pub(super) cluster_name: String,
     /// Data directory.
     pub(super) data_dir: PathBuf,
 }
 
 impl Place {
-    pub(super) fn new(running: &Running, bucket: String, data_dir: PathBuf) -> Self {
+    pub(super) fn new(running: &Running, bucket: String, cluster_name: String, data_dir: PathBuf) -> Self {
         Self {
             kafka: reachable(running.kafka),
             admin: reachable(running.admin),
             catalog: running.catalog.map(reachable),
             bucket,
+            cluster_name,
             data_dir,
         }
     }

@@ -75,7 +75,7 @@ async fn read(
                 read.holes += u64::from(offset != expected);
                 expected = offset + 1;
                 if (own.start..own.end).contains(&offset) {
-                    read.sum.take(offset, record);
+                    read.sum.take_record(offset, record);
                 }
             }
             phase.add(read.records - before);

@@ -47,7 +47,7 @@ impl Outcome {
             }
             if read.sum != written.sum {
                 found.push(format!(
-                    "partition {n}: checksum {:08x} was written, {:08x} came back",
+                    "partition {n}: checksum {:016x} was written, {:016x} came back",
                     written.sum.0, read.sum.0
                 ));
             }
@@ -64,6 +64,17 @@ impl Outcome {
             if next != *end {
                 found.push(format!("partition {n}: the log ends at {end}, the table at {next}"));
             }
+            let (rows, written) = (table.found.rows.get(n).copied().unwrap_or_default(), self.written(*n));
+            if rows.sum != written.sum {
+                found.push(format!(
+                    "partition {n}: checksum {:016x} was written, {:016x} is in the table",
+                    written.sum.0, rows.sum.0
+                ));
+            }
+        }
+        let rows: u64 = table.found.rows.values().map(|rows| rows.count).sum();
+        if rows != table.rows {
+            found.push(format!("the table's snapshot says {} rows, its files hold {rows}", table.rows));
         }
         // The table keeps rows whose records retention has removed from the log since.
         let (least, most) = (count(&self.log), self.log.values().map(|(_, end)| end).sum::<u64>());
@@ -81,35 +92,30 @@ impl Outcome {
 
 /// Prints the comparison.
 pub(super) fn print(outcome: &Outcome) -> Result<(), CliError> {
-    let mut table = output::table(&[
-        "PARTITION",
-        "WRITTEN NOW",
-        "CHECKSUM",
-        "READ BACK",
-        "CHECKSUM",
-        "IN THE LOG",
-        "TABLE TO OFFSET",
-    ]);
+    let header =
+        ["PARTITION", "WRITTEN NOW", "IN THE LOG", "READ BACK", "TABLE ROWS", "SUM WRITTEN", "SUM READ", "SUM TABLE"];
+    let mut table = output::table(&header);
     let number = |n: u64| output::count(n);
-    let sum = |sum: Checksum| format!("{:08x}", sum.0);
+    let sum = |sum: Checksum| format!("{:016x}", sum.0);
     for (n, (start, end)) in &outcome.log {
         let (written, read) = (outcome.written(*n), outcome.read.get(n).copied().unwrap_or_default());
-        let to = outcome.table.as_ref().and_then(|table| table.offsets.get(n)).map_or("-".into(), |to| number(*to));
+        let rows = outcome.table.as_ref().map(|table| table.found.rows.get(n).copied().unwrap_or_default());
         table.add_row([
             n.to_string(),
             number(written.end.saturating_sub(written.start)),
-            sum(written.sum),
-            number(read.records),
-            sum(read.sum),
             number(end.saturating_sub(*start)),
-            to,
+            number(read.records),
+            rows.map_or("-".into(), |rows| number(rows.count)),
+            sum(written.sum),
+            sum(read.sum),
+            rows.map_or("-".into(), |rows| sum(rows.sum)),
         ]);
     }
     let written = outcome.written.values().map(|w| w.end.saturating_sub(w.start)).sum();
     let read = outcome.read.values().map(|r| r.records).sum();
-    let rows = outcome.table.as_ref().map_or("no table in this build".into(), |t| format!("{} rows", number(t.rows)));
+    let rows = outcome.table.as_ref().map_or("no table in this build".into(), |t| number(t.rows));
     let log = number(count(&outcome.log));
-    table.add_row(["all".into(), number(written), String::new(), number(read), String::new(), log.clone(), rows]);
+    table.add_row(["all".into(), number(written), log.clone(), number(read), rows]);
     output::line("")?;
     output::print(&table)?;
     output::line("")?;
@@ -184,6 +190,12 @@ fn trino_store(bucket: &str) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::table::{Found, Rows};
+
+    fn table(rows: u64) -> Table {
+        let found = Found { files: 1, rows: BTreeMap::from([(0, Rows { count: rows, sum: Checksum(7) })]) };
+        Table { rows, found, offsets: BTreeMap::from([(0, 15)]), skipped: Vec::new() }
+    }
 
     fn good() -> Outcome {
         let sum = Checksum(7);
@@ -192,7 +204,7 @@ mod tests {
             written: BTreeMap::from([(0, Written { start: 5, end: 15, sum })]),
             log: Bounds::from([(0, (0, 15))]),
             read: BTreeMap::from([(0, Read { records: 15, holes: 0, sum })]),
-            table: Some(Table { rows: 15, offsets: BTreeMap::from([(0, 15)]), skipped: Vec::new() }),
+            table: Some(table(15)),
         }
     }
 
@@ -211,8 +223,11 @@ mod tests {
         twice.log.insert(0, (0, 16));
         assert_eq!(twice.differences().len(), 4);
         let mut rows = good();
-        rows.table = Some(Table { rows: 16, offsets: BTreeMap::from([(0, 15)]), skipped: vec!["0: [1, 2)".into()] });
+        rows.table = Some(Table { skipped: vec!["0: [1, 2)".into()], ..table(16) });
         assert_eq!(rows.differences().len(), 2);
+        let mut lying = good();
+        lying.table = Some(Table { rows: 15, ..table(14) });
+        assert_eq!(lying.differences().len(), 1);
     }
 
     #[test]

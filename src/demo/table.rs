@@ -1,28 +1,57 @@
-//! The table: wait until it has everything, then ask the catalog what it holds.
+//! The table: wait until it has everything, ask the catalog what it holds, and read it through from the bucket.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+#[cfg(feature = "lakehouse")]
+use super::audit::rows as found;
+use super::content::Checksum;
 use super::error::DemoError;
 use super::place::Place;
 use super::progress::Phase;
+use super::write::Written;
 use super::{Bounds, count, output, wait};
 use crate::cli::admin_http;
 
-/// What the catalog says of the table's current snapshot.
+/// What the table holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Rows.
+    /// Rows, as the current snapshot's summary says over the catalog's port.
     pub(super) rows: u64,
+    /// Rows found in the data files.
+    pub(super) found: Found,
     /// Next offset per partition, committed with the rows.
     pub(super) offsets: BTreeMap<i32, u64>,
     /// Ranges left out.
     pub(super) skipped: Vec<String>,
 }
 
+/// What the data files hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// How many files.
+    pub(super) files: u64,
+    /// Their rows, by partition.
+    pub(super) rows: BTreeMap<i32, Rows>,
+}
+
+/// Rows of one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// How many, of all runs.
+    pub(super) count: u64,
+    /// Over those this run wrote.
+    pub(super) sum: Checksum,
+}
+
 /// Waits for the table and looks at it; `None` in a build without tables.
-pub(super) async fn run(place: &Place, topic: &str, log: &Bounds) -> Result<Option<Table>, DemoError> {
+pub(super) async fn run(
+    place: &Place,
+    topic: &str,
+    log: &Bounds,
+    written: &BTreeMap<i32, Written>,
+) -> Result<Option<Table>, DemoError> {
     let Some(catalog) = &place.catalog else { return Ok(None) };
     let phase = Phase::begin("committing to the Iceberg table", Some(count(log)));
     let status = wait::in_table(place, topic, log, &phase).await?;
@@ -33,8 +62,18 @@ pub(super) async fn run(place: &Place, topic: &str, log: &Bounds) -> Result<Opti
         what: format!("rows and offsets of the table topics.{topic}"),
     })?;
     table.skipped = status.partitions.into_iter().flat_map(|p| p.table_skipped).collect();
-    phase.done(&format!("{} rows in the Iceberg table topics.{topic}", output::count(table.rows)));
+    phase.done(&format!("all of it committed to the Iceberg table topics.{topic}"));
+    let phase = Phase::begin("reading the table's files", Some(table.rows));
+    table.found = found(place, topic, written, &phase).await?;
+    let (rows, files) = (table.found.rows.values().map(|rows| rows.count).sum(), table.found.files);
+    phase.done(&format!("{} rows read from {files} Parquet files of the table", output::count(rows)));
     Ok(Some(table))
+}
+
+/// Never asked: such a build serves no catalog.
+#[cfg(not(feature = "lakehouse"))]
+async fn found(_: &Place, _: &str, _: &BTreeMap<i32, Written>, _: &Phase) -> Result<Found, DemoError> {
+    Ok(Found::default())
 }
 
 /// Rows and offsets from the summary of the current snapshot of a loaded table (Iceberg REST `LoadTableResult`).
@@ -45,7 +84,7 @@ fn snapshot(loaded: &Value) -> Option<Table> {
     let summary = snapshots.iter().find(|s| s.get("snapshot-id") == Some(current))?.get("summary")?;
     let rows = summary.get("total-records")?.as_str()?.parse().ok()?;
     let offsets = serde_json::from_str(summary.get("tidewater.offsets")?.as_str()?).ok()?;
-    Some(Table { rows, offsets, skipped: Vec::new() })
+    Some(Table { rows, offsets, ..Table::default() })
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ async fn write(
         let end = (at + BATCH_RECORDS).min(start + records);
         let now = now();
         let batch: Vec<_> = (at..end).map(|offset| order(partition, offset, now)).collect();
-        batch.iter().zip(at..).for_each(|(record, offset)| sum.take(offset, record));
+        batch.iter().zip(at..).for_each(|(record, offset)| sum.take_record(offset, record));
         if let Some(done) = producer.send(partition, batch).await? {
             acknowledged.take(done)?;
         }

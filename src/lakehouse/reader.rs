@@ -53,7 +53,8 @@ impl LogReader for MeshReader {
         max_bytes: usize,
     ) -> Result<LogRead, LogReadError> {
         let places = self.places(topic)?;
-        let place = usize::try_from(partition.0).ok().and_then(|n| places.get(n)).ok_or(LogReadError::NoTopic(topic))?;
+        let place =
+            usize::try_from(partition.0).ok().and_then(|n| places.get(n)).ok_or(LogReadError::NoTopic(topic))?;
         let part = ReadPart { place: place.place(), from: range.start, max_bytes, isolation: Isolation::ReadCommitted };
         let ask = |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply };
         let answers = self.partitions.call(place.shard, ask).await.map_err(|e| unavailable(partition, e))?;

@@ -38,7 +38,11 @@ pub fn machine(data_dir: &Path) -> Vec<Check> {
     let direct = made.and_then(|()| preflight::direct_io(data_dir).map_err(|e| e.to_string()));
     let free = preflight::free_bytes(data_dir).map_err(|e| e.to_string()).and_then(|bytes| {
         let gib = format!("{:.1} GiB free", bytes as f64 / (1u64 << 30) as f64);
-        if bytes < 1 << 30 { Err(format!("{gib}: at least 1 GiB is needed; free some space or use --data-dir")) } else { Ok(gib) }
+        if bytes < 1 << 30 {
+            Err(format!("{gib}: at least 1 GiB is needed; free some space or use --data-dir"))
+        } else {
+            Ok(gib)
+        }
     });
     vec![
         check("io_uring", io_uring),

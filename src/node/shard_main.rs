@@ -113,7 +113,16 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let groups = GroupRouter::new(here, coordinator, start.meshes.groups.clone(), controller.clone());
 
     if let Some(lane) = lanes.controller.clone() {
-        start_controller(&env, lane, &start.config, &start.image, start.shards, &start.meshes, &controller, start.inboxes.controller);
+        start_controller(
+            &env,
+            lane,
+            &start.config,
+            &start.image,
+            start.shards,
+            &start.meshes,
+            &controller,
+            start.inboxes.controller,
+        );
     }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
@@ -321,4 +330,3 @@ async fn wait_for_first_image(env: &Env, controller: &ControllerHandle) {
         env.tasks.sleep(std::time::Duration::from_millis(1)).await;
     }
 }
-

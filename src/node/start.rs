@@ -23,10 +23,10 @@ use crate::archival::run::{Opening, Tier};
 use crate::config::node::NodeConfig;
 use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
+use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_START_PATIENCE, MESH_INBOX_MAX};
 use crate::net::listen::Bound;
 use crate::net::placement::Placement;
-use crate::lakehouse::{self, TableStates};
 use crate::shard::executor;
 use crate::shard::mesh::Mesh;
 
@@ -143,9 +143,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         tables: tables.clone(),
     };
     handle.spawn(admin::serve(services, admin_socket.into_std()));
-    let with_tables =
-        lakehouse::start(&tier, images, meshes.partitions, tables, &handle, catalog_socket.into_std())
-            .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
+    let with_tables = lakehouse::start(&tier, images, meshes.partitions, tables, &handle, catalog_socket.into_std())
+        .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     Ok(Running { kafka, admin, catalog: with_tables.then_some(catalog), cluster_id, shards, stops, side, _data: data })
 }
 
@@ -154,7 +153,9 @@ impl Running {
         self.side.handle().block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-                tracing::error!("cannot listen for signals; stop the process with SIGKILL, nothing acknowledged is lost");
+                tracing::error!(
+                    "cannot listen for signals; stop the process with SIGKILL, nothing acknowledged is lost"
+                );
                 return std::future::pending().await;
             };
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
@@ -212,7 +213,8 @@ fn open_tier(
         }
     };
     let handle = side.handle();
-    let tier = Tier::open(&config.bucket, home, name, identity.rooted, &handle, note).map_err(|e| bad(e.to_string()))?;
+    let tier =
+        Tier::open(&config.bucket, home, name, identity.rooted, &handle, note).map_err(|e| bad(e.to_string()))?;
     match handle.block_on(tier.wait_opened(BUCKET_START_PATIENCE)) {
         Opening::Refused(why) => Err(bad(why)),
         Opening::Open(_) | Opening::Waiting(_) => Ok(tier),
@@ -298,7 +300,10 @@ fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16) -> Result
                 return Err(StartError::Shard { shard: serving, why });
             }
             Err(flume::RecvTimeoutError::Disconnected) => {
-                return Err(StartError::Shard { shard: serving, why: "it ended while starting; see the log above".into() });
+                return Err(StartError::Shard {
+                    shard: serving,
+                    why: "it ended while starting; see the log above".into(),
+                });
             }
         }
     }

@@ -214,10 +214,7 @@ impl DataLane {
 
     /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the
     /// log. It fails when the entry was not committed, or when it is not known whether it was.
-    pub fn propose(
-        &self,
-        entry: LaneEntry,
-    ) -> impl Future<Output = Result<(EntryId, Outcome), ProposeError>> + use<> {
+    pub fn propose(&self, entry: LaneEntry) -> impl Future<Output = Result<(EntryId, Outcome), ProposeError>> + use<> {
         let proposal = self.raft.get().map(|raft| raft.propose(entry.encode()));
         async move {
             let (id, answer) = proposal.ok_or(ProposeError::Shutdown)?.await?;
@@ -308,10 +305,7 @@ impl DataLane {
                 let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
                 self.replicas.borrow_mut().insert(partition, Rc::new(replica));
                 self.engine.touch_partition(partition);
-                self.happened(
-                    id.index,
-                    Happening::Created { partition, topic: name, overrides: configs, epoch_base },
-                );
+                self.happened(id.index, Happening::Created { partition, topic: name, overrides: configs, epoch_base });
             }
             LaneCommand::Drop { partition } => {
                 if let Some(replica) = self.replicas.borrow_mut().remove(&partition) {

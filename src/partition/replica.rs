@@ -204,7 +204,8 @@ impl Replica {
         };
         self.trim(start);
         let mut unarchived = self.unarchived.borrow_mut();
-        while let Some((end, _, appended)) = unarchived.marks.front().copied().filter(|(end, ..)| *end <= archived_end) {
+        while let Some((end, _, appended)) = unarchived.marks.front().copied().filter(|(end, ..)| *end <= archived_end)
+        {
             unarchived.archived = appended;
             unarchived.marks.pop_front();
             debug_assert!(end <= archived_end);

@@ -1,0 +1,48 @@
+//! The table's rows, read from the bucket by a client of its own: pointer, metadata, manifests, every data file.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidewater_iceberg::audit;
+use tidewater_iceberg::catalog::{ObjectStoreCatalog, TableIdent};
+use tidewater_iceberg::files::TableFiles;
+use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::names::Names;
+use tidewater_tiering::keys::ClusterName;
+use tidewater_tiering::store::{self, StoreOptions};
+use tokio::runtime::Handle;
+
+use super::error::DemoError;
+use super::place::Place;
+use super::progress::Phase;
+use super::table::{Found, Rows};
+use super::write::Written;
+
+/// Reads `topics.<topic>`; `written` tells which rows to sum up.
+pub(super) async fn rows(
+    place: &Place,
+    topic: &str,
+    written: &BTreeMap<i32, Written>,
+    phase: &Phase,
+) -> Result<Found, DemoError> {
+    fn failed(error: impl ToString) -> DemoError {
+        DemoError::Table(error.to_string())
+    }
+    let store = store::open(&place.bucket, Handle::current(), &StoreOptions::default()).map_err(failed)?;
+    let prefix = ClusterName::new(&place.cluster_name).map_err(failed)?.warehouse_prefix();
+    let files = TableFiles::new(store, Warehouse::new(&place.bucket, &prefix).map_err(failed)?);
+    let catalog = ObjectStoreCatalog::new(files, Names::random(), HashMap::new());
+    let table = TableIdent::from_strs(["topics", topic]).map_err(failed)?;
+    let mut found = Found::default();
+    let audited = audit::read(&catalog, &table, |row| {
+        let rows: &mut Rows = found.rows.entry(row.partition).or_default();
+        rows.count += 1;
+        phase.add(1);
+        let own = written.get(&row.partition).copied().unwrap_or_default();
+        if let Some(offset) = u64::try_from(row.offset).ok().filter(|offset| (own.start..own.end).contains(offset)) {
+            // Records have milliseconds; Kafka's "none" is -1.
+            rows.sum.take(offset, row.timestamp_us.map_or(-1, |us| us / 1000), row.key, row.value);
+        }
+    });
+    found.files = audited.await.map_err(failed)?.files;
+    Ok(found)
+}
