@@ -14,12 +14,8 @@ use support::trino::Trino;
 use support::{cache, maven, python};
 
 const FLIGHTS: u64 = 336_776;
-const SETTINGS: &[&str] = &[
-    "segment.bytes=1048576",
-    "local.retention.bytes=65536",
-    "archive.lag.ms=1000",
-    "iceberg.target.lag.ms=1000",
-];
+const SETTINGS: &[&str] =
+    &["segment.bytes=1048576", "local.retention.bytes=65536", "archive.lag.ms=1000", "iceberg.target.lag.ms=1000"];
 
 /// Produces the flights, sees them archived and trimmed; gives count and checksum as the producer printed them.
 fn write_and_trim(broker: &Broker) -> String {

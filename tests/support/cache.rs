@@ -5,9 +5,9 @@ use std::process::Command;
 
 /// `${XDG_CACHE_HOME:-~/.cache}/tidewater-ci`.
 pub fn root() -> PathBuf {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache")
-    });
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
     base.join("tidewater-ci")
 }
 

@@ -25,11 +25,7 @@ pub fn script(path: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
     command.arg(source(path)).args(args).envs(envs.iter().copied());
     let output = command.output().expect("python runs");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{path} {args:?} failed\n{stdout}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{path} {args:?} failed\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
     stdout
 }
 

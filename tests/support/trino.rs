@@ -12,7 +12,8 @@ pub struct Trino {
     pub port: u16,
 }
 
-const MAIN: &str = "public class Main { public static void main(String[] a) { new io.trino.server.Server().start(\"483\"); } }\n";
+const MAIN: &str =
+    "public class Main { public static void main(String[] a) { new io.trino.server.Server().start(\"483\"); } }\n";
 
 impl Trino {
     /// Starts Trino in `dir` with the catalog `lake` at `catalog` (`http://…`); `s3` is endpoint, key and secret.
@@ -26,7 +27,8 @@ impl Trino {
             run(&mut javac, "a JDK 25 with javac");
             let services = home.join("plugin/iceberg/META-INF/services");
             std::fs::create_dir_all(&services).expect("services");
-            std::fs::write(services.join("io.trino.spi.Plugin"), "io.trino.plugin.iceberg.IcebergPlugin\n").expect("service");
+            std::fs::write(services.join("io.trino.spi.Plugin"), "io.trino.plugin.iceberg.IcebergPlugin\n")
+                .expect("service");
             let mut jar = Command::new(java.join("bin/jar"));
             jar.args(["cf"]).arg(home.join("plugin/iceberg/service.jar"));
             jar.arg("-C").arg(home.join("plugin/iceberg")).arg("META-INF");
@@ -34,7 +36,8 @@ impl Trino {
             std::fs::remove_dir_all(home.join("plugin/iceberg/META-INF")).expect("clean");
             for jar in std::fs::read_dir(&plugin).expect("plugin").flatten() {
                 if jar.path().extension().is_some_and(|e| e == "jar") {
-                    std::os::unix::fs::symlink(jar.path(), home.join("plugin/iceberg").join(jar.file_name())).expect("link");
+                    std::os::unix::fs::symlink(jar.path(), home.join("plugin/iceberg").join(jar.file_name()))
+                        .expect("link");
                 }
             }
         });
