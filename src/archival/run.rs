@@ -167,7 +167,7 @@ struct Yard {
     controller: ControllerHandle,
     tier: Tier,
     remote: Rc<RemoteReader>,
-    config: ArchiveConfig,
+    cadence: Cadence,
     archivers: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
 }
 
@@ -180,7 +180,22 @@ pub fn start(
     tier: &Tier,
     remote: &Rc<RemoteReader>,
 ) {
-    start_with(env, shard, engine, controller, tier, remote, ArchiveConfig::default());
+    start_with(env, shard, engine, controller, tier, remote, Cadence::default());
+}
+
+/// Bounds and cadences of archiving and retention on a shard.
+#[derive(Clone, Debug)]
+pub struct Cadence {
+    /// Of each lane's archiver.
+    pub archive: ArchiveConfig,
+    /// Time between two looks at local retention.
+    pub retention_interval: Duration,
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        Self { archive: ArchiveConfig::default(), retention_interval: limits::RETENTION_INTERVAL }
+    }
 }
 
 /// As [`start`], with other bounds and cadences: for simulated worlds, where an hour of grace is long.
@@ -191,7 +206,7 @@ pub fn start_with(
     controller: &ControllerHandle,
     tier: &Tier,
     remote: &Rc<RemoteReader>,
-    config: ArchiveConfig,
+    cadence: Cadence,
 ) {
     let yard = Rc::new(Yard {
         env: env.clone(),
@@ -199,7 +214,7 @@ pub fn start_with(
         controller: controller.clone(),
         tier: tier.clone(),
         remote: Rc::clone(remote),
-        config,
+        cadence,
         archivers: RefCell::default(),
     });
     shard.set_extra(Rc::clone(&yard) as Rc<dyn DescribeExtra>);
@@ -239,7 +254,7 @@ impl Yard {
                 bucket: bucket.clone(),
                 catalogue: Rc::clone(&catalogue),
                 indexes: self.remote.indexes(),
-                config: self.config.clone(),
+                config: self.cadence.archive.clone(),
             });
             self.archivers.borrow_mut().insert(lane.id, archiver.clone());
             match archiver.run().await {
@@ -255,7 +270,7 @@ impl Yard {
     /// Local retention behind what the bucket holds; total retention of topics without a bucket.
     async fn retain(self: Rc<Self>, engine: Engine) {
         loop {
-            self.env.tasks.sleep(limits::RETENTION_INTERVAL).await;
+            self.env.tasks.sleep(self.cadence.retention_interval).await;
             for lane in self.shard.lanes().into_iter().filter(|lane| lane.leading().is_some()) {
                 for replica in lane.replicas() {
                     self.retain_one(&lane, &replica, &engine).await;

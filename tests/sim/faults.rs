@@ -15,8 +15,8 @@ fn weather(world: &World) -> Faults {
         0 => Faults { down: true, ..mild },
         1 => Faults { throttled: 300, ..mild },
         2 => Faults { lost_answers: 300, ..mild },
-        3 => Faults { late_writes: 150, late_max: Duration::from_secs(5), ..Faults::rough() },
-        4 => Faults::rough(),
+        3 => Faults { late_writes: 150, late_max: Duration::from_secs(1), ..Faults::rough() },
+        4 => Faults { late_max: Duration::from_millis(300), ..Faults::rough() },
         _ => mild,
     }
 }

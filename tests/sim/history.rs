@@ -72,6 +72,11 @@ impl History {
         if self.aloud.get() {
             eprintln!("{what}");
         }
+        self.keep(what);
+    }
+
+    /// As [`History::note`], but never printed.
+    pub(crate) fn keep(&self, what: String) {
         self.trace.borrow_mut().push(what);
     }
 
@@ -124,6 +129,16 @@ impl History {
 }
 
 impl Past {
+    /// In a line: how much was sent, acknowledged and read, and where everything ended.
+    pub(crate) fn summary(&self) -> String {
+        let acked = self.sent.values().filter(|sent| sent.acked.is_some()).count();
+        let (sent, seen, start, end) = (self.sent.len(), self.seen.len(), self.log_start, self.high_watermark);
+        format!(
+            "{sent} batches sent, {acked} acknowledged, {seen} read, log {start}..{end}, asked to trim to {}",
+            self.trim_asked
+        )
+    }
+
     fn observe(&mut self, partition: i32, offsets: OffsetRange, bytes: Bytes) {
         let seen = self.seen.entry(offsets.start).or_insert_with(|| Seen { offsets, bytes: bytes.clone() });
         assert!(

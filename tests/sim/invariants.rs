@@ -50,18 +50,21 @@ pub(crate) fn watch(world: &Rc<World>) {
 
 /// When everything is archived and nobody writes.
 pub(crate) async fn at_rest(world: &World) {
-    past(world);
+    past(world).await;
     bucket_equals_log::check(world).await;
     table_equals_log::check(world).await;
 }
 
 /// After a last power cut.
 pub(crate) async fn at_end(world: &World) {
-    past(world);
+    past(world).await;
     bucket_equals_log::check(world).await;
 }
 
-fn past(world: &World) {
+async fn past(world: &World) {
+    for replica in world.serving().await.lane.replicas() {
+        forward_only::check(&world.history, &replica);
+    }
     for partition in world.history.partitions() {
         world.history.with(partition, |past| {
             contiguous::check(partition, past);

@@ -16,6 +16,6 @@ fn the_same_seed_twice_is_the_same_run() {
             once.get(at),
             again.get(at)
         );
-        assert!(once.len() > 20, "seed {seed} does something");
+        assert!(once.len() > 10, "seed {seed} does something");
     }
 }

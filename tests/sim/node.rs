@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidewater::archival::run::{Opening, Tier, start_with};
+use tidewater::archival::run::{Cadence, Opening, Tier, start_with};
 use tidewater::controller::client::ControllerHandle;
 use tidewater::node::source::ShardSource;
 use tidewater::partition::command::{LaneCommand, LaneEntry};
@@ -37,7 +37,6 @@ pub(crate) struct Node {
     pub(crate) shard: Rc<PartitionShard>,
     pub(crate) lane: Rc<DataLane>,
     pub(crate) engine: Engine,
-    pub(crate) store: Arc<dyn ObjectStore>,
     /// The way in.
     pub(crate) mesh: Mesh<PartitionRequest>,
 }
@@ -67,22 +66,24 @@ fn engine_config(env: &Env) -> EngineConfig {
     }
 }
 
-fn archive_config() -> ArchiveConfig {
-    ArchiveConfig {
+/// Everything often enough to happen in a run; the grace still outlasts a late write and a reader's longest read.
+fn cadence() -> Cadence {
+    let archive = ArchiveConfig {
         bundle_bytes_max: 48 << 10,
         bundle_bytes_eager: 24 << 10,
         object_bytes_max: 256 << 10,
         gather_bundles: 6,
-        gather_after: Duration::from_secs(20),
+        gather_after: Duration::from_secs(3),
         gather_row_bytes_max: 16 << 10,
-        publish_interval: Duration::from_secs(2),
-        delete_grace: Duration::from_secs(90),
-        retention_interval: Duration::from_secs(5),
-        sweep_interval: Duration::from_secs(30),
+        publish_interval: Duration::from_millis(700),
+        delete_grace: Duration::from_secs(8),
+        retention_interval: Duration::from_secs(1),
+        sweep_interval: Duration::from_secs(4),
         tick: Duration::from_millis(100),
         housekeeping_interval: Duration::from_millis(500),
         backoff: (Duration::from_millis(200), Duration::from_secs(2)),
-    }
+    };
+    Cadence { archive, retention_interval: Duration::from_millis(400) }
 }
 
 impl Node {
@@ -119,7 +120,7 @@ impl Node {
         create_partitions(&lane, world).await;
         archive(&env, world, &shard, &engine, &store, &remote);
         table::keep(&env, world, &lane, &store, &mesh);
-        Rc::new(Self { env, shard, lane, engine, store, mesh })
+        Rc::new(Self { env, shard, lane, engine, mesh })
     }
 
     /// Lets go of what holds on to itself, after the node was killed.
@@ -184,7 +185,7 @@ fn archive(
     }));
     let (controller_mesh, _) = Mesh::new(1, 1);
     let controller = ControllerHandle::new(world.image(), controller_mesh);
-    start_with(env, shard, engine, &controller, &tier, remote, archive_config());
+    start_with(env, shard, engine, &controller, &tier, remote, cadence());
 }
 
 /// A watch that never changes.

@@ -18,6 +18,9 @@ pub(crate) fn run(seed: u64, trace: bool) -> Vec<String> {
     let world = Rc::new(World::new(seed));
     world.history.tell(trace);
     world.machines.block_on(whole(&world));
+    for request in world.bucket.take_log() {
+        world.history.keep(request);
+    }
     let notes = world.history.trace();
     world.end(false);
     notes
@@ -45,6 +48,10 @@ async fn whole(world: &Rc<World>) {
     drop(world.serving().await);
     everything_read(world).await;
     invariants::at_end(world).await;
+    for partition in world.history.partitions() {
+        let summary = world.history.with(partition, |past| past.summary());
+        world.history.note(format!("p{partition}: {summary}"));
+    }
 }
 
 async fn wait_for(world: &World, what: &str, done: impl Fn(&World) -> bool) {

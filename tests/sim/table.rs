@@ -15,7 +15,7 @@ use tidewater::partition::lane::DataLane;
 use tidewater::partition::message::PartitionRequest;
 use tidewater::shard::mesh::Mesh;
 use tidewater_iceberg::catalog::{Catalog, ObjectStoreCatalog};
-use tidewater_iceberg::commit::offsets;
+use tidewater_iceberg::commit::{Bounds, offsets};
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
@@ -47,6 +47,11 @@ fn config(world: &World, epoch: u64) -> SinkConfig {
     let mut config = SinkConfig::new(world.cluster(), world.topic.name.clone(), world.topic.id, epoch);
     config.target_lag_ms = 1_500;
     config.turn_bytes = if world.seed % 4 == 0 { 64 << 10 } else { 512 << 10 };
+    if world.seed % 2 == 0 {
+        // Upkeep in every few commits.
+        let kept = Bounds { snapshots_kept: 3, snapshots_slack: 2, snapshots_max: 9, ..Bounds::default() };
+        config.bounds = Bounds { merge_at: 4, snapshot_age_ms: 1_000, metadata_kept: 3, ..kept };
+    }
     config
 }
 

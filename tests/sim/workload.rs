@@ -107,7 +107,7 @@ impl Client {
     /// Batches of one writer to one partition, in order; sent again, in order, until each is acknowledged.
     async fn produce(self, writer: u32, partition: i32, idempotent: bool) {
         let producer = idempotent.then_some(ProducerId(i64::from(writer)));
-        let pace = 20 + self.env.rng.below(400);
+        let pace = 40 + self.env.rng.below(600);
         let (mut n, mut sequence) = (0, 0);
         let mut window: VecDeque<Waiting> = VecDeque::new();
         loop {

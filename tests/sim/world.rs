@@ -2,7 +2,7 @@
 //!
 //! Node 0 is the broker, 1 the clients, 2 the bucket. Nothing but the disk and the bucket outlives the broker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use tidewater::controller::image::{BrokerImage, ClusterImage, PartitionImage, To
 use tidewater_storage::env::sim::World as Machines;
 use tidewater_storage::env::{Env, Sleep};
 use tidewater_storage::model::{
-    Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ShardId, TopicId, TopicName,
+    Incarnation, LaneId, LeaderEpoch, NodeId, Offset, PartitionId, PartitionIndex, ShardId, TopicId, TopicName,
 };
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::store::{Faults, SimBucket};
@@ -43,7 +43,7 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     /// The broker while it serves.
     node: Rc<RefCell<Option<Rc<Node>>>>,
-    lives: std::cell::Cell<u64>,
+    lives: Cell<u64>,
 }
 
 /// What a client may see of the broker.
@@ -59,13 +59,16 @@ impl Way {
 
 fn overrides(env: &Env) -> BTreeMap<String, String> {
     let rng = &env.rng;
-    let pairs = [
+    let mut pairs = vec![
         ("segment.bytes", 16_384 + rng.below(60_000)),
         ("segment.ms", 2_000 + rng.below(60_000)),
         ("local.retention.bytes", rng.below(80_000)),
         ("local.retention.ms", 500 + rng.below(60_000)),
         ("archive.lag.ms", 100 + rng.below(3_000)),
     ];
+    if rng.below(4) == 0 {
+        pairs.push(("retention.bytes", 30_000 + rng.below(200_000)));
+    }
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_string())).collect()
 }
 
@@ -89,8 +92,11 @@ impl World {
             config: Arc::new(TopicConfig::resolve(&overrides)),
             overrides,
         });
-        let (node, lives) = (Rc::default(), std::cell::Cell::new(0));
-        Self { machines, clients, bucket, history: History::default(), topic, seed, node, lives }
+        let history = History::default();
+        if topic.config.retention_bytes.is_some() {
+            (0..partitions).for_each(|n| history.with(n, |past| past.trim_asked = Offset::MAX));
+        }
+        Self { machines, clients, bucket, history, topic, seed, node: Rc::default(), lives: Cell::new(0) }
     }
 
     pub(crate) fn home(&self) -> Home {
