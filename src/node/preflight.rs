@@ -87,7 +87,7 @@ pub fn disk_share(data_dir: &Path) -> Result<u64, super::StartError> {
 }
 
 /// Bytes in a directory; what cannot be read counts nothing.
-fn held(dir: &Path) -> u64 {
+pub(super) fn held(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => held(&entry.path()),

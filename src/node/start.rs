@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidewater_storage::budget::DiskBudget;
+use tidewater_storage::budget::{DiskBudget, DiskUse};
 use tidewater_storage::engine::EngineConfig;
 use tidewater_storage::model::{NodeId, ShardId};
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
@@ -32,6 +33,9 @@ use crate::shard::mesh::Mesh;
 
 /// How long a start may take before it is reported as stuck (recovery of a large journal included).
 const START_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often the size of a directory bucket is looked at.
+const BUCKET_LOOK: Duration = Duration::from_secs(10);
 
 /// A running broker.
 pub struct Running {
@@ -102,6 +106,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let placement = Placement::new(identity.shards);
     let (status_sender, statuses) = flume::bounded(usize::from(identity.shards) * 4);
     let budgets = Budgets::of(&config)?;
+    budgets.watch_bucket(&config, &side);
     let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
     let mut image_sender = Some(image_sender);
     let (mut shards, mut stops, mut bound) = (Vec::new(), Vec::new(), Some(bound));
@@ -270,7 +275,27 @@ impl Budgets {
             Some(bytes) => bytes,
             None => preflight::disk_share(&config.data_dir)?,
         };
-        Ok(Self { disk: DiskBudget::new(disk), cache: config.cache_bytes.unwrap_or(disk / 10).min(disk / 2) })
+        let cache = config.cache_bytes.unwrap_or(disk / 10).min(disk / 2);
+        let disk = DiskBudget::new(disk);
+        // What the cache may take is taken from the start: it fills without asking.
+        disk.account(DiskUse::Cache).add(cache);
+        Ok(Self { disk, cache })
+    }
+
+    /// A directory bucket counts too: its size is looked at now and then, on the side runtime.
+    fn watch_bucket(&self, config: &NodeConfig, side: &Side) {
+        let Some(dir) = config.bucket.strip_prefix("file://").map(PathBuf::from) else { return };
+        let account = self.disk.account(DiskUse::Bucket);
+        side.handle().spawn(async move {
+            let mut known = 0;
+            loop {
+                let looked = dir.clone();
+                let now = tokio::task::spawn_blocking(move || preflight::held(&looked)).await.unwrap_or(known);
+                account.change(known, now);
+                known = now;
+                tokio::time::sleep(BUCKET_LOOK).await;
+            }
+        });
     }
 }
 

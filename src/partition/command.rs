@@ -1,7 +1,7 @@
 //! What a lane's log entries say: batches of its partitions, or one command. The encoding of [`Payload::meta`].
 //!
 //! Batches themselves travel beside it as blobs, never copied. First byte: 1 batches, 2 a command; an unknown one is an
-//! entry of a newer version and refused by name. Documented in `src/partition/FORMAT.md`.
+//! entry of a newer version and refused by name.
 
 use std::collections::BTreeMap;
 
