@@ -6,7 +6,10 @@
 //! device a probe file with real blocks is opened for reading. (2) `DmaFile::create` opens write-only: files are
 //! opened read-write here. (3) Its `read_at` miscounts short unaligned reads at the end of a file: only
 //! `read_at_aligned` is used. (4) A panic inside `spawn_blocking` hangs the caller and kills the executor at the next
-//! call: closures run under `catch_unwind`.
+//! call: closures run under `catch_unwind`. (5) `DmaFile` asks for its size by path, and unwraps a `statfs`
+//! of the path after it has opened it: a file removed in between (a chunk that is dropped, a segment that is trimmed)
+//! would end the shard. So a file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, which stays
+//! while the first handle is held, as long as the file is open.
 //!
 //! Affinity: shard-local.
 
@@ -104,8 +107,7 @@ impl DmaDisk {
         let held = fs::OpenOptions::new().read(true).write(write).create_new(mode == OpenMode::CreateNew).open(path)?;
         let by_handle = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()));
         let file = OpenOptions::new().read(true).write(write).dma_open(&by_handle).await.map_err(io::Error::from)?;
-        drop(held);
-        Ok(DmaHandle { file: Rc::new(file) })
+        Ok(DmaHandle { file: Rc::new(file), _held: Rc::new(held) })
     }
 
     pub(super) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -198,6 +200,8 @@ impl DmaDisk {
 #[derive(Clone, Debug)]
 pub(super) struct DmaHandle {
     file: Rc<DmaFile>,
+    /// Keeps the path that `file` knows itself by, for as long as it is open.
+    _held: Rc<fs::File>,
 }
 
 impl DmaHandle {
