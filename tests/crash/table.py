@@ -18,7 +18,7 @@ for row in table.scan().to_arrow().to_pylist():
     if at in seen:
         raise SystemExit(f"{at} is in the table twice")
     seen.add(at)
-    found = (row["key"].decode(), row["value"].decode())
+    found = (row["tidewater"]["key"].decode(), row["value"].decode())
     if log.get(at) != found:
         raise SystemExit(f"{at} is {found} in the table and {log.get(at)} in the log")
 if missing := sorted(log.keys() - seen):
