@@ -207,9 +207,9 @@ mod tests {
         world.log.append(0, 30, TimestampMs(1_760_000_000_000));
         world.log.append(1, 20, TimestampMs(1_760_000_000_000));
         let mut sink = world.sink(1);
-        while sink.run_once(TimestampMs(1_760_000_001_000)).await != crate::sink::Outcome::Idle {}
-        let mut seen = BTreeMap::new();
-        let audited = read(&*world.catalog(), &world.table(), |row| {
+        while !matches!(sink.run_once(TimestampMs(1_760_000_001_000)).await, crate::sink::Outcome::Idle) {}
+        let (catalog, table, mut seen) = (world.catalog(), world.table(), BTreeMap::new());
+        let audited = read(&*catalog, &table, |row| {
             let value = row.value.map(|value| String::from_utf8_lossy(value).into_owned());
             assert!(seen.insert((row.partition, row.offset), value).is_none(), "each offset once");
         });
