@@ -1,6 +1,15 @@
-//! The simulator itself: a seed is a run.
+//! The simulator itself: a seed is a run, and what must not be is noticed.
 
-use crate::run::run;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::{Bytes, BytesMut};
+use tidewater_storage::model::batch::patch;
+use tidewater_storage::model::record::{BatchBuilder, Record};
+use tidewater_storage::model::{Compression, LeaderEpoch, Offset, ProducerId, TimestampMs};
+
+use crate::history::{History, Sent};
+use crate::invariants::check_past;
+use crate::run::{run, run_with};
 
 #[test]
 fn the_same_seed_twice_is_the_same_run() {
@@ -18,4 +27,67 @@ fn the_same_seed_twice_is_the_same_run() {
         );
         assert!(once.len() > 10, "seed {seed} does something");
     }
+}
+
+/// A batch of two records as sent, and as it lies at `base`.
+fn batch(n: u8, base: u64) -> (Bytes, Bytes) {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for _ in 0..2 {
+        builder.push(Record::new(TimestampMs(1), None, Some(Bytes::from(vec![n; 9]))));
+    }
+    let sent = builder.build();
+    let mut lies = BytesMut::from(&sent[..]);
+    patch(&mut lies, Offset::new(base), LeaderEpoch(1));
+    (sent, lies.freeze())
+}
+
+/// Batches as sent (numbers), as acknowledged and as read (numbers with offsets).
+fn holds(sent: &[u8], acked: &[(u8, u64)], read: &[(u8, u64)]) -> bool {
+    let history = History::default();
+    for n in sent {
+        let producer = Some(ProducerId(1));
+        history.sending(0, &batch(*n, 0).0, Sent { writer: 1, n: u64::from(*n), producer, records: 2, acked: None });
+    }
+    let check = || {
+        acked.iter().for_each(|(n, at)| history.acknowledged(0, &batch(*n, 0).0, Some(Offset::new(*at))));
+        for (n, at) in read {
+            let _ = history.observed(0, &[batch(*n, *at).1]);
+        }
+        history.with(0, |past| check_past(0, past));
+    };
+    catch_unwind(AssertUnwindSafe(check)).is_ok()
+}
+
+#[test]
+fn a_past_that_cannot_be_is_noticed() {
+    assert!(holds(&[1, 2, 3], &[(1, 0), (2, 2)], &[(1, 0), (2, 2), (3, 4)]), "as it should be");
+    assert!(!holds(&[1, 2], &[(1, 0), (2, 2)], &[(1, 0)]), "an acknowledged batch is lost");
+    assert!(!holds(&[1, 2], &[(1, 0)], &[(1, 0), (1, 2)]), "a batch lies there twice");
+    assert!(!holds(&[1], &[(1, 0)], &[(1, 0), (2, 2)]), "nobody sent a batch");
+    assert!(!holds(&[1, 2], &[(1, 0)], &[(1, 0), (2, 4)]), "offsets have a hole");
+    assert!(!holds(&[1, 2], &[], &[(2, 0), (1, 2)]), "a producer's batches change places");
+    assert!(!holds(&[1, 2], &[(1, 0)], &[(2, 0)]), "another batch lies where one was acknowledged");
+    assert!(!holds(&[1, 2], &[(1, 0), (1, 2)], &[(1, 0)]), "one batch is acknowledged twice");
+    assert!(!holds(&[1, 2], &[], &[(1, 0), (2, 0)]), "two readers see different bytes");
+}
+
+#[test]
+fn a_lost_and_a_damaged_object_are_noticed() {
+    let named = |world: &crate::world::World| {
+        let node = world.way().node().expect("serves");
+        let rows = node.lane.replicas().into_iter().flat_map(|replica| replica.manifest().rows.clone());
+        rows.last().expect("something is archived").object().key().as_str().to_owned()
+    };
+    let lost = || run_with(3, false, |world| world.bucket.tamper(&named(world), None));
+    assert!(catch_unwind(AssertUnwindSafe(lost)).is_err());
+    let damaged = || {
+        run_with(3, false, |world| {
+            let key = named(world);
+            let mut body = world.bucket.objects().remove(&key).expect("is there").to_vec();
+            let half = body.len() / 2;
+            body.iter_mut().skip(half).take(64).for_each(|byte| *byte ^= 0x55);
+            world.bucket.tamper(&key, Some(Bytes::from(body)));
+        })
+    };
+    assert!(catch_unwind(AssertUnwindSafe(damaged)).is_err());
 }

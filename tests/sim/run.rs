@@ -15,9 +15,14 @@ const CALM_MS: u64 = 600_000;
 
 /// Runs a seed; gives its trace.
 pub(crate) fn run(seed: u64, trace: bool) -> Vec<String> {
+    run_with(seed, trace, |_| {})
+}
+
+/// As [`run`], with something done to the world behind everybody's back once all is archived.
+pub(crate) fn run_with(seed: u64, trace: bool, sabotage: impl Fn(&World)) -> Vec<String> {
     let world = Rc::new(World::new(seed));
     world.history.tell(trace);
-    world.machines.block_on(whole(&world));
+    world.machines.block_on(whole(&world, sabotage));
     for request in world.bucket.take_log() {
         world.history.keep(request);
     }
@@ -26,7 +31,7 @@ pub(crate) fn run(seed: u64, trace: bool) -> Vec<String> {
     notes
 }
 
-async fn whole(world: &Rc<World>) {
+async fn whole(world: &Rc<World>, sabotage: impl Fn(&World)) {
     world.start();
     drop(world.serving().await);
     let clients = Clients::start(world);
@@ -42,6 +47,7 @@ async fn whole(world: &Rc<World>) {
     invariants::at_rest(world).await;
     // Once more from the bucket alone, and once more after a power cut.
     forget_local(world).await;
+    sabotage(world);
     everything_read(world).await;
     world.end(true);
     world.start();
