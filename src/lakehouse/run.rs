@@ -112,6 +112,9 @@ impl Sinks {
                     sink.lag.send_replace(topic.config.iceberg_target_lag_ms);
                     sink.topic = Arc::clone(topic);
                 }
+                // After a start of the broker, an image may come before its lanes are led. A fence made of that would be
+                // lower than the one in the table, and the table would stand still until the next start.
+                None if topic.partitions.iter().any(|p| p.leader_epoch.0 < 1) => {}
                 None => self.start(image, topic),
             }
         }
