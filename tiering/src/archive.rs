@@ -278,10 +278,14 @@ impl<H: LaneHost> Inner<H> {
     async fn bundles(&self) -> Ended {
         let mut pause = self.config.backoff.0;
         loop {
+            // A probe that finds its way free says nothing of the write that failed before it.
+            let only_probed = !self.status.borrow().probed;
             match self.bundle_step().await {
                 Ok(sleep) => {
-                    pause = self.config.backoff.0;
-                    self.note(|status| status.failing = None);
+                    if !only_probed {
+                        pause = self.config.backoff.0;
+                        self.note(|status| status.failing = None);
+                    }
                     self.env.tasks.sleep(sleep).await;
                 }
                 Err(StepError::End(ended)) => return ended,
