@@ -277,12 +277,14 @@ impl Replica {
         }
     }
 
-    /// Moves the log start forward; never back, never past the end.
+    /// Moves the log start forward; never back, never past the end. Local bytes that the archiver has not taken yet stay
+    /// until it has: archived ranges are contiguous, without them archiving of the whole lane would stand still.
     pub fn trim(&self, to: Offset) {
         let to = to.min(self.high_watermark());
         if to > self.log_start.get() {
             self.log_start.set(to);
-            self.log.trim(to);
+            let free = if self.config().archived { to.min(self.manifest.borrow().archived_end) } else { to };
+            self.log.trim(free);
             let mut epochs = self.epochs.borrow_mut();
             let keep = epochs.partition_point(|(_, start)| *start <= to).saturating_sub(1);
             epochs.drain(..keep);
