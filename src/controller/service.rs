@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{NodeId, ProducerId, ShardId, TopicId};
+use tokio::sync::watch;
 
 use super::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
 use super::command::Command;
@@ -29,6 +30,8 @@ pub struct Controller {
     num_partitions: u32,
     shards: Mesh<Reconcile>,
     handle: ControllerHandle,
+    /// Where the side runtime sees an image, once every shard has followed it.
+    images: Option<watch::Sender<Arc<ClusterImage>>>,
 }
 
 impl fmt::Debug for Controller {
@@ -47,8 +50,9 @@ impl Controller {
         num_partitions: u32,
         shards: Mesh<Reconcile>,
         handle: ControllerHandle,
+        images: Option<watch::Sender<Arc<ClusterImage>>>,
     ) -> Self {
-        Self { env, lane, around: RefCell::new(around), num_partitions, shards, handle }
+        Self { env, lane, around: RefCell::new(around), num_partitions, shards, handle, images }
     }
 
     /// Makes every shard agree with the state as it is; call once the lanes lead.
@@ -144,7 +148,10 @@ impl Controller {
                 .fold(false, |changed, (lane, term)| around.terms.insert(lane, term) != Some(term) || changed)
         };
         if changed {
-            Box::pin(self.spread()).await;
+            return Box::pin(self.spread()).await;
+        }
+        if let Some(images) = &self.images {
+            images.send_replace(image);
         }
     }
 

@@ -101,7 +101,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     lanes.partitions.set_remote(Rc::clone(&remote));
     let local: Rc<PartitionShard> = Rc::clone(&lanes.partitions);
     env.tasks.spawn("partition inbox", Rc::clone(&local).drain(start.inboxes.partitions));
-    follow_images(&env, &local, &controller, start.inboxes.reconcile, start.images);
+    follow_images(&env, &local, &controller, start.inboxes.reconcile);
 
     let router = Router::new(env.clone(), here, Rc::new(Local(Rc::clone(&local))), start.meshes.partitions.clone());
     let settings = GroupSettings {
@@ -120,7 +120,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             &start.image,
             start.shards,
             &start.meshes,
-            &controller,
+            (&controller, start.images),
             start.inboxes.controller,
         );
     }
@@ -265,21 +265,12 @@ fn watch(env: &Env, raft: &Lane) {
 }
 
 /// Follows the controller's images: reconcile, then show the image to clients, then answer.
-fn follow_images(
-    env: &Env,
-    shard: &Rc<PartitionShard>,
-    controller: &ControllerHandle,
-    inbox: Inbox<Reconcile>,
-    images: Option<tokio::sync::watch::Sender<Arc<ClusterImage>>>,
-) {
+fn follow_images(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
     let (shard, controller) = (Rc::clone(shard), controller.clone());
     env.tasks.spawn("reconcile", async move {
         while let Some(Reconcile { image, reply }) = inbox.recv().await {
             let terms = reconcile::run(&shard, &image).await;
-            controller.set_image(Arc::clone(&image));
-            if let Some(images) = &images {
-                images.send_replace(image);
-            }
+            controller.set_image(image);
             reply.send(terms);
         }
     });
@@ -293,7 +284,7 @@ fn start_controller(
     image: &ClusterImage,
     shards: u16,
     meshes: &Meshes,
-    handle: &ControllerHandle,
+    (handle, images): (&ControllerHandle, Option<tokio::sync::watch::Sender<Arc<ClusterImage>>>),
     inbox: Inbox<ControllerRequest>,
 ) {
     let around = Surroundings {
@@ -310,6 +301,7 @@ fn start_controller(
         config.num_partitions,
         meshes.reconcile.clone(),
         handle.clone(),
+        images,
     );
     let service = Rc::new(service);
     env.tasks.spawn("controller", async move {
