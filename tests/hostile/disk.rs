@@ -205,7 +205,8 @@ fn a_full_disk_refuses_writes_until_something_goes() {
     let dir = tempfile::tempdir().expect("tempdir");
     let options = options(&dir).arg("--disk-bytes", "400MiB").arg("--cache-bytes", "16MiB");
     let broker = Broker::start(&options);
-    create(&broker, "fat", 1, &[("archive.lag.ms", "3600000"), ("segment.bytes", "16777216")]);
+    // Not archived: what is in the bucket goes only after a grace.
+    create(&broker, "fat", 1, &[("remote.storage.enable", "false"), ("segment.bytes", "16777216")]);
     create(&broker, "thin", 1, &[]);
     produce(&broker, "thin", 0, b"before");
     let mut wire = Wire::connect(&broker.kafka).expect("connects");
