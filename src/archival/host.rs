@@ -42,7 +42,8 @@ impl Host {
     async fn propose_entry(&self, entry: LaneEntry) -> Result<Outcome, ProposeError> {
         match self.lane.propose(entry).await {
             Ok((_, outcome)) => Ok(outcome),
-            Err(raft::ProposeError::NotLeader { .. }) => Err(ProposeError::NotLeader),
+            // A lane that is shut down leads no more; what was in flight is settled by the next start.
+            Err(raft::ProposeError::NotLeader { .. } | raft::ProposeError::Shutdown) => Err(ProposeError::NotLeader),
             Err(error) => Err(ProposeError::Unknown { reason: error.to_string() }),
         }
     }

@@ -258,7 +258,7 @@ impl Yard {
             });
             self.archivers.borrow_mut().insert(lane.id, archiver.clone());
             match archiver.run().await {
-                Ended::Deposed => {}
+                Ended::Deposed => self.env.tasks.sleep(Duration::from_millis(50)).await,
                 Ended::Unsettled(reason) => {
                     tracing::warn!(lane = %lane.id, reason, "archiving of a lane starts again");
                     self.env.tasks.sleep(Duration::from_millis(100)).await;
