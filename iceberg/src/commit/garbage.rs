@@ -32,8 +32,10 @@ pub async fn recover(files: &TableFiles, metadata: &TableMetadata) {
 
 /// Deletes what `before` named and `after` does not.
 pub async fn collect(files: &TableFiles, before: &TableMetadata, after: &TableMetadata) {
-    let expired: Vec<&Snapshot> =
+    let mut expired: Vec<&Snapshot> =
         before.snapshots().map(AsRef::as_ref).filter(|s| after.snapshot_by_id(s.snapshot_id()).is_none()).collect();
+    // In an order of their own: the metadata keeps them in a hash map.
+    expired.sort_by_key(|snapshot| snapshot.sequence_number());
     if expired.is_empty() || before.uuid() != after.uuid() {
         return;
     }
