@@ -1,7 +1,8 @@
 //! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines.
-//!
-//! Engines run when `TIDEWATER_ENGINES_PYTHON` names a Python with the packages of `tests/iceberg/requirements.txt`.
 #![cfg(feature = "lakehouse")]
+
+#[path = "../support/support.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -121,9 +122,5 @@ fn engines_read_what_the_sink_wrote() {
         address
     });
     check_http(address);
-    if let Ok(python) = std::env::var("TIDEWATER_ENGINES_PYTHON") {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/iceberg/engines.py");
-        let status = std::process::Command::new(python).arg(script).arg(format!("http://{address}")).status();
-        assert!(status.expect("python runs").success(), "an engine disagrees; see above");
-    }
+    support::python::script("iceberg/engines.py", &[&format!("http://{address}")], &[]);
 }
