@@ -6,6 +6,12 @@ use std::time::Duration;
 /// (256 × 64 KiB in one flush was slower than 16).
 pub const ENTRY_BYTES_TARGET: usize = 1 << 20;
 
+/// The largest batch that is ever proposed, whoever wrote it. With an entry's target on top it stays well below what one
+/// journal file takes; an entry the journal refuses would end its lane.
+pub const BATCH_BYTES_MAX: u32 = 32 << 20;
+
+const _: () = assert!(BATCH_BYTES_MAX as usize + 2 * ENTRY_BYTES_TARGET < 64 << 20, "an entry fits in a journal file");
+
 /// Entries of one lane that may be proposed and not yet applied: enough to fill one commit while another syncs.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 

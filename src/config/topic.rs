@@ -135,7 +135,7 @@ pub static SETTINGS: &[Setting] = &[
     honoured("segment.ms", POSITIVE, "604800000", "A local segment is closed at this age."),
     honoured(
         "max.message.bytes",
-        Shape::Integer { min: 0, max: 64 * 1024 * 1024 },
+        Shape::Integer { min: 0, max: crate::limits::BATCH_BYTES_MAX as i64 },
         "1048588",
         "The largest record batch accepted, in bytes, as compressed by the producer.",
     ),

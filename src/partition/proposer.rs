@@ -258,8 +258,12 @@ impl Proposer {
         let replica = self.lane.replica(id).ok_or(ProduceError::UnknownPartition(id))?;
         let config = replica.config();
         let mut header = part.batch.header;
-        if part.origin == Origin::Client && header.len > config.max_message_bytes {
-            return Err(ProduceError::TooLarge { size: header.len, max: config.max_message_bytes });
+        let max = match part.origin {
+            Origin::Client => config.max_message_bytes.min(limits::BATCH_BYTES_MAX),
+            Origin::Internal => limits::BATCH_BYTES_MAX,
+        };
+        if header.len > max {
+            return Err(ProduceError::TooLarge { size: header.len, max });
         }
         if let Some(verdict) = self.known(&replica, &header)? {
             return Ok(verdict);

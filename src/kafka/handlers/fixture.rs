@@ -15,7 +15,7 @@ use crate::kafka::api::APIS;
 use crate::kafka::wire::response;
 
 /// A cluster with these topics and numbers of partitions; topic ids are 1, 2, ….
-pub fn image(topics: &[(&str, i32)]) -> ClusterImage {
+pub(super) fn image(topics: &[(&str, i32)]) -> ClusterImage {
     let made = topics.iter().enumerate().map(|(n, (name, partitions))| {
         let id = TopicId(Uuid::from_u128(n as u128 + 1));
         let name = TopicName::new(name).expect("legal");
@@ -42,7 +42,7 @@ pub fn image(topics: &[(&str, i32)]) -> ClusterImage {
 }
 
 /// Fails for a version in which the response sets a field that the version lacks.
-pub fn encodes_in_every_version<R: Encodable>(key: ApiKey, answer: &R) {
+pub(super) fn encodes_in_every_version<R: Encodable>(key: ApiKey, answer: &R) {
     let api = APIS.iter().find(|api| api.key == key).expect("served");
     for version in api.min..=api.max {
         response::encode(key, version, 7, answer).expect("writes");
