@@ -109,7 +109,7 @@ async fn fill(env: Env, dir: std::path::PathBuf) {
     check(&engine).await;
     engine.close().await;
     let counts = engine.counts();
-    assert!(counts.checkpoints > 0 && counts.segments_closed > 10 && counts.run_reads > 3, "{counts:?}");
+    assert!(counts.checkpoints > 0 && counts.segments_closed > 10 && counts.run_reads > 0, "{counts:?}");
     *above.engine.borrow_mut() = None;
 }
 

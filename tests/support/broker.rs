@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::logs;
@@ -37,8 +38,21 @@ pub struct Options {
 
 /// Three free ports of loopback.
 pub fn free_ports() -> [u16; 3] {
-    let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    [0, 1, 2].map(|n: usize| held[n].local_addr().expect("bound").port())
+    let ports = free_ports_of(3);
+    [ports[0], ports[1], ports[2]]
+}
+
+/// Free ports below the range from which the system gives clients theirs: a client that knocks at a broker that was
+/// killed would otherwise take the broker's port for its own, and even connect to itself.
+pub fn free_ports_of(count: usize) -> Vec<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut held = Vec::new();
+    while held.len() < count {
+        let place = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let port = u16::try_from(12_000 + place).expect("below 32,000");
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    held.iter().map(|socket| socket.local_addr().expect("bound").port()).collect()
 }
 
 impl Options {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::broker::http_get;
+use super::broker::{free_ports_of, http_get};
 use super::python;
 
 const KEY: &str = "testkey";
@@ -27,7 +27,7 @@ impl S3 {
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]});
         std::fs::write(&config, identity.to_string()).expect("config");
-        let ports = ports(9);
+        let ports = free_ports_of(8);
         let flag = |name: &str, n: usize| format!("-{name}={}", ports[n]);
         let log = std::fs::File::create(dir.join("weed.log")).expect("log");
         let child = Command::new(python::weed())
@@ -78,9 +78,4 @@ impl Drop for S3 {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn ports(n: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..n).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    held.iter().map(|l| l.local_addr().expect("bound").port()).collect()
 }
