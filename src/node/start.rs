@@ -26,13 +26,17 @@ use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
 use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_START_PATIENCE, MESH_INBOX_MAX};
-use crate::net::listen::Bound;
+use crate::net::listen::{BindError, Bound};
 use crate::net::placement::Placement;
 use crate::shard::executor;
 use crate::shard::mesh::Mesh;
 
 /// How long a start may take before it is reported as stuck (recovery of a large journal included).
 const START_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a start waits for an address in use, and how often it looks.
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often the size of a directory bucket is looked at.
 const BUCKET_LOOK: Duration = Duration::from_secs(10);
@@ -95,9 +99,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let home = Home { cluster: ClusterId(identity.cluster), epoch: LineageEpoch(identity.epoch) };
     let tier = open_tier(&config, &data, &identity, home, &side)?;
 
-    let bound = Bound::bind(config.kafka_addr)?;
-    let admin_socket = Bound::bind(config.admin_addr)?;
-    let catalog_socket = Bound::bind(config.catalog_addr)?;
+    let bound = bind(config.kafka_addr)?;
+    let admin_socket = bind(config.admin_addr)?;
+    let catalog_socket = bind(config.catalog_addr)?;
     let (kafka, admin, catalog) = (bound.addr(), admin_socket.addr(), catalog_socket.addr());
     let image = placeholder_image(&config, &identity, kafka);
     let cluster_id = image.cluster_id.clone();
@@ -223,6 +227,21 @@ fn open_tier(
     match handle.block_on(tier.wait_opened(BUCKET_START_PATIENCE)) {
         Opening::Refused(why) => Err(bad(why)),
         Opening::Open(_) | Opening::Waiting(_) => Ok(tier),
+    }
+}
+
+/// Binds, waiting a moment for an address in use: the kernel lets go of a killed broker's sockets only once its rings are
+/// torn down, a little after the process has ended, and a restart must not fail on that.
+fn bind(addr: SocketAddr) -> Result<Bound, BindError> {
+    let mut left = BIND_PATIENCE;
+    loop {
+        match Bound::bind(addr) {
+            Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse && !left.is_zero() => {
+                std::thread::sleep(BIND_PAUSE);
+                left = left.saturating_sub(BIND_PAUSE);
+            }
+            settled => return settled,
+        }
     }
 }
 
