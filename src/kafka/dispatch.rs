@@ -9,7 +9,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
 use kafka_protocol::messages::{self, ApiKey};
-use kafka_protocol::protocol::{Decodable, Encodable};
+use kafka_protocol::protocol::Encodable;
 use tidewater_storage::env::Mono;
 
 use super::api::APIS;
@@ -17,7 +17,7 @@ use super::budget::Budget;
 use super::connection::{CloseReason, Reply, Request, Service};
 use super::metrics::add;
 use super::outbox::Sent;
-use super::wire::{guard, response, schema};
+use super::wire::{request, response};
 use super::{Broker, RequestContext, handlers};
 
 /// Answers the requests of a shard. Shard-local.
@@ -69,11 +69,17 @@ impl Service for Dispatch {
 /// Decodes with the generated decoder, calls the handler of that file, encodes.
 macro_rules! generated {
     ($ctx:ident, $body:ident, $handler:ident, $request:ident) => {
+        generated!($ctx, $body, $handler, |version, body| request::decode::<messages::$request>(
+            $ctx.key, version, body
+        ))
+    };
+    ($ctx:ident, $body:ident, $handler:ident, $read:expr) => {
         Box::pin(async move {
             let start = $ctx.broker.env.clock.now();
-            let request = match decode::<messages::$request>(&$ctx, $body) {
+            let read = $read;
+            let request = match read($ctx.version, $body) {
                 Ok(request) => request,
-                Err(reason) => return Reply::Close(reason),
+                Err(why) => return malformed(&$ctx, why),
             };
             let answer = handlers::$handler::handle(&$ctx, request).await;
             let reply = encode(&$ctx, &answer);
@@ -101,8 +107,8 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         ApiKey::Fetch => by_hand!(ctx, body, fetch),
         ApiKey::ListOffsets => generated!(ctx, body, list_offsets, ListOffsetsRequest),
         ApiKey::Metadata => generated!(ctx, body, metadata, MetadataRequest),
-        ApiKey::OffsetCommit => generated!(ctx, body, offset_commit, OffsetCommitRequest),
-        ApiKey::OffsetFetch => generated!(ctx, body, offset_fetch, OffsetFetchRequest),
+        ApiKey::OffsetCommit => generated!(ctx, body, offset_commit, request::offset_commit),
+        ApiKey::OffsetFetch => generated!(ctx, body, offset_fetch, request::offset_fetch),
         ApiKey::FindCoordinator => generated!(ctx, body, find_coordinator, FindCoordinatorRequest),
         ApiKey::JoinGroup => generated!(ctx, body, join_group, JoinGroupRequest),
         ApiKey::Heartbeat => generated!(ctx, body, heartbeat, HeartbeatRequest),
@@ -117,7 +123,7 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         ApiKey::InitProducerId => generated!(ctx, body, init_producer_id, InitProducerIdRequest),
         ApiKey::DescribeConfigs => generated!(ctx, body, describe_configs, DescribeConfigsRequest),
         ApiKey::AlterConfigs => generated!(ctx, body, alter_configs, AlterConfigsRequest),
-        ApiKey::DescribeLogDirs => generated!(ctx, body, describe_log_dirs, DescribeLogDirsRequest),
+        ApiKey::DescribeLogDirs => by_hand!(ctx, body, describe_log_dirs),
         ApiKey::CreatePartitions => generated!(ctx, body, create_partitions, CreatePartitionsRequest),
         ApiKey::DeleteGroups => generated!(ctx, body, delete_groups, DeleteGroupsRequest),
         ApiKey::IncrementalAlterConfigs => {
@@ -125,6 +131,22 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         }
         ApiKey::OffsetDelete => generated!(ctx, body, offset_delete, OffsetDeleteRequest),
         ApiKey::DescribeCluster => generated!(ctx, body, describe_cluster, DescribeClusterRequest),
+        ApiKey::DescribeAcls => generated!(ctx, body, describe_acls, DescribeAclsRequest),
+        ApiKey::CreateAcls => generated!(ctx, body, create_acls, CreateAclsRequest),
+        ApiKey::DeleteAcls => generated!(ctx, body, delete_acls, DeleteAclsRequest),
+        ApiKey::ElectLeaders => generated!(ctx, body, elect_leaders, ElectLeadersRequest),
+        ApiKey::AlterPartitionReassignments => {
+            generated!(ctx, body, alter_partition_reassignments, AlterPartitionReassignmentsRequest)
+        }
+        ApiKey::ListPartitionReassignments => {
+            generated!(ctx, body, list_partition_reassignments, ListPartitionReassignmentsRequest)
+        }
+        ApiKey::DescribeClientQuotas => generated!(ctx, body, describe_client_quotas, DescribeClientQuotasRequest),
+        ApiKey::DescribeUserScramCredentials => {
+            generated!(ctx, body, describe_user_scram_credentials, DescribeUserScramCredentialsRequest)
+        }
+        ApiKey::DescribeProducers => generated!(ctx, body, describe_producers, DescribeProducersRequest),
+        ApiKey::ListConfigResources => generated!(ctx, body, list_config_resources, ListConfigResourcesRequest),
         ApiKey::DescribeTopicPartitions => {
             generated!(ctx, body, describe_topic_partitions, DescribeTopicPartitionsRequest)
         }
@@ -135,11 +157,8 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
     }
 }
 
-fn decode<R: Decodable>(ctx: &RequestContext, body: BytesMut) -> Result<R, CloseReason> {
-    let bad = |why: String| CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why };
-    let schema = schema::schema(ctx.key).ok_or_else(|| bad("no schema".to_owned()))?;
-    guard::check(&schema, ctx.version, &body).map_err(|e| bad(e.to_string()))?;
-    R::decode(&mut body.freeze(), ctx.version).map_err(|e| bad(e.to_string()))
+fn malformed(ctx: &RequestContext, why: String) -> Reply {
+    Reply::Close(CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why })
 }
 
 fn encode<R: Encodable>(ctx: &RequestContext, answer: &R) -> Reply {

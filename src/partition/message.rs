@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tidewater_storage::model::{
-    BatchHeader, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TimestampMs,
+    BatchHeader, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ProducerEpoch, ProducerId, ShardId, TimestampMs,
 };
 
 use crate::shard::mesh::Reply;
@@ -268,6 +268,19 @@ pub struct PartitionStatus {
     pub table_paused: Option<String>,
 }
 
+/// An idempotent producer that a partition remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: ProducerId,
+    /// Its newest epoch.
+    pub epoch: ProducerEpoch,
+    /// Sequence of the last record it wrote.
+    pub last_sequence: i32,
+    /// When it last wrote, in the log's time.
+    pub last_timestamp: TimestampMs,
+}
+
 /// What crosses the mesh to the shard that owns partitions. Every variant carries where its answer goes.
 #[derive(Debug)]
 pub enum PartitionRequest {
@@ -297,6 +310,8 @@ pub enum PartitionRequest {
     Trim(PartitionId, Offset, Reply<Result<Offset, TrimError>>),
     /// Tell the state.
     Describe(PartitionId, Reply<Option<PartitionStatus>>),
+    /// Tell the idempotent producers.
+    Producers(PartitionId, Reply<Option<Vec<ActiveProducer>>>),
     /// Offsets a table may take: log start, archived end (or last stable offset without an archive).
     TableBounds(PartitionId, Reply<Result<OffsetRange, ReadError>>),
 }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use tidewater_storage::model::{BatchHeader, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 use super::codec::{Reader, Writer};
-use super::message::ProduceError;
+use super::message::{ActiveProducer, ProduceError};
 
 /// Batches remembered per producer: what may be in flight at once (`max.in.flight.requests.per.connection`).
 pub const BATCHES_REMEMBERED: usize = 5;
@@ -34,6 +34,15 @@ pub struct ProducerEntry {
     pub recent: VecDeque<Remembered>,
     /// When it last wrote, in the log's time.
     pub seen: TimestampMs,
+}
+
+impl ProducerEntry {
+    /// As tools are shown it.
+    #[must_use]
+    pub fn active(&self, id: ProducerId) -> ActiveProducer {
+        let last_sequence = self.recent.back().map_or(-1, |batch| batch.last);
+        ActiveProducer { id, epoch: self.epoch, last_sequence, last_timestamp: self.seen }
+    }
 }
 
 /// What to do with a batch.

@@ -15,8 +15,8 @@ use tidewater_storage::env::Env;
 use tidewater_storage::model::{Offset, PartitionId, ShardId};
 
 use super::message::{
-    ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, Place, ProduceDone, ProduceError, ProducePart,
-    ReadDone, ReadError, ReadPart, TrimError,
+    ActiveProducer, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, Place, ProduceDone, ProduceError,
+    ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
 use crate::shard::mesh::{Mesh, reply_pair};
 
@@ -110,6 +110,11 @@ impl Router {
     /// The partition's state; `None` when it is not here (any more).
     pub async fn describe(&self, place: Place) -> Option<PartitionStatus> {
         self.ask(place.shard, |reply| PartitionRequest::Describe(place.id, reply)).await.flatten()
+    }
+
+    /// The partition's idempotent producers, by id; `None` when it is not served here now.
+    pub async fn producers(&self, place: Place) -> Option<Vec<ActiveProducer>> {
+        self.ask(place.shard, |reply| PartitionRequest::Producers(place.id, reply)).await.flatten()
     }
 
     /// One question to one shard; `None` when it has stopped.

@@ -18,8 +18,8 @@ use super::command::{LaneCommand, LaneEntry};
 use super::event::Bell;
 use super::lane::DataLane;
 use super::message::{
-    ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError, ProducePart, ReadDone,
-    ReadError, ReadPart, TrimError,
+    ActiveProducer, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
+    ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
 use super::proposer::{Proposer, Slot};
 use super::read_path::{self, Remote};
@@ -183,6 +183,14 @@ impl PartitionShard {
         Ok(OffsetRange::new(replica.log_start(), end))
     }
 
+    /// The producers that a partition remembers, by id.
+    fn producers(&self, id: PartitionId) -> Option<Vec<ActiveProducer>> {
+        let (_, replica) = self.serving(id).ok()?;
+        let mut active: Vec<_> = replica.producers().iter().map(|(id, entry)| entry.active(*id)).collect();
+        active.sort_unstable_by_key(|producer| producer.id);
+        Some(active)
+    }
+
     /// The state of a partition.
     #[must_use]
     pub fn describe(&self, id: PartitionId) -> Option<PartitionStatus> {
@@ -263,6 +271,7 @@ impl PartitionShard {
                 tasks.spawn("trim", async move { reply.send(self.trim(id, to).await) });
             }
             PartitionRequest::Describe(id, reply) => reply.send(self.describe(id)),
+            PartitionRequest::Producers(id, reply) => reply.send(self.producers(id)),
             PartitionRequest::TableBounds(id, reply) => reply.send(self.table_bounds(id)),
         }
     }

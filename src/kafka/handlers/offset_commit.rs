@@ -5,17 +5,19 @@ use std::sync::Arc;
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
-use tidewater_storage::model::{LeaderEpoch, Offset};
+use tidewater_storage::model::{LeaderEpoch, Offset, TopicId};
 
+use crate::controller::image::ClusterImage;
 use crate::group::message::{Commit, CommitAsk};
 use crate::group::{GroupError, GroupId, InstanceId, MemberId};
 use crate::kafka::RequestContext;
-use crate::kafka::error_code::code_of;
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::wire::request::OFFSETS_BY_ID;
 
 /// Answers when the offsets are durable.
 pub async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let group = GroupId::from(request.group_id.as_str());
-    let (offsets, mut outcomes) = split(&request.topics);
+    let (offsets, mut outcomes) = split(&ctx.image(), ctx.version, &request.topics);
     let ask = CommitAsk {
         member: (!request.member_id.is_empty()).then(|| MemberId::from(request.member_id.as_str())),
         instance: request.group_instance_id.as_deref().map(InstanceId::from),
@@ -29,39 +31,45 @@ pub async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> Offse
     answer(request.topics, &outcomes)
 }
 
-type Outcome = Option<Result<(), GroupError>>;
+type Outcome = Option<ErrorCode>;
 /// Topic, partition and what to commit there.
 type Wanted = Vec<(Arc<str>, i32, Commit)>;
 
-/// What to commit, and the outcomes known already: a negative offset is refused, the rest is open.
-fn split(topics: &[OffsetCommitRequestTopic]) -> (Wanted, Vec<Outcome>) {
+/// What to commit, and the outcomes known already: a negative offset is refused, an id that no topic has as well; the
+/// rest is open.
+fn split(image: &ClusterImage, version: i16, topics: &[OffsetCommitRequestTopic]) -> (Wanted, Vec<Outcome>) {
     let (mut offsets, mut outcomes) = (Vec::new(), Vec::new());
     for topic in topics {
-        let name: Arc<str> = topic.name.as_str().into();
+        let name: Option<Arc<str>> = if version >= OFFSETS_BY_ID {
+            image.topic_by_id(TopicId(topic.topic_id)).map(|found| found.name.as_str().into())
+        } else {
+            Some(topic.name.as_str().into())
+        };
         for partition in &topic.partitions {
+            let Some(name) = &name else {
+                outcomes.push(Some(ErrorCode::UNKNOWN_TOPIC_ID));
+                continue;
+            };
             let Some(offset) = Offset::from_wire(partition.committed_offset) else {
-                outcomes.push(Some(Err(GroupError::InvalidOffset(partition.committed_offset))));
+                outcomes.push(Some(ErrorCode::from(&GroupError::InvalidOffset(partition.committed_offset))));
                 continue;
             };
             let epoch = Some(partition.committed_leader_epoch).filter(|epoch| *epoch >= 0).map(LeaderEpoch);
             let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
-            offsets.push((Arc::clone(&name), partition.partition_index, Commit::new(offset, epoch, metadata)));
+            offsets.push((Arc::clone(name), partition.partition_index, Commit::new(offset, epoch, metadata)));
             outcomes.push(None);
         }
     }
     (offsets, outcomes)
 }
 
-/// Puts the coordinator's answers where they are open; a refusal of the whole goes everywhere.
+/// Puts the coordinator's answers where they are open, as Kafka does; a refusal of the whole to all of them.
 fn fill(outcomes: &mut [Outcome], answers: Result<Vec<Result<(), GroupError>>, GroupError>) {
+    let code = |outcome: &Result<(), GroupError>| outcome.as_ref().map_or_else(ErrorCode::from, |()| ErrorCode::NONE);
+    let open = outcomes.iter_mut().filter(|outcome| outcome.is_none());
     match answers {
-        Err(error) => outcomes.iter_mut().for_each(|outcome| *outcome = Some(Err(error.clone()))),
-        Ok(answers) => {
-            let mut answers = answers.into_iter();
-            for open in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
-                *open = answers.next();
-            }
-        }
+        Err(error) => open.for_each(|outcome| *outcome = Some(ErrorCode::from(&error))),
+        Ok(answers) => open.zip(&answers).for_each(|(outcome, answer)| *outcome = Some(code(answer))),
     }
 }
 
@@ -69,14 +77,16 @@ fn answer(topics: Vec<OffsetCommitRequestTopic>, outcomes: &[Outcome]) -> Offset
     let mut outcomes = outcomes.iter();
     let topics = topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let outcome = outcomes.next().and_then(Option::as_ref);
-            let code = outcome.map_or_else(|| code_of::<()>(&Err(GroupError::NotAvailable)), code_of);
+            let code = outcomes.next().copied().flatten().unwrap_or(ErrorCode::COORDINATOR_NOT_AVAILABLE);
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(code)
+                .with_error_code(code.number())
         });
         let partitions = partitions.collect();
-        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+            .with_partitions(partitions)
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
@@ -85,8 +95,12 @@ fn answer(topics: Vec<OffsetCommitRequestTopic>, outcomes: &[Outcome]) -> Offset
 mod tests {
     use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 
+    use kafka_protocol::messages::ApiKey;
+    use uuid::Uuid;
+
     use super::*;
-    use crate::kafka::error_code::ErrorCode;
+    use crate::kafka::handlers::fixture::image;
+    use crate::kafka::wire::response;
     use crate::kafka::words::topic_name;
 
     #[test]
@@ -98,7 +112,7 @@ mod tests {
             part(1, -7),
             part(2, 6),
         ]);
-        let (offsets, mut outcomes) = split(std::slice::from_ref(&topic));
+        let (offsets, mut outcomes) = split(&image(&[]), 9, std::slice::from_ref(&topic));
         assert_eq!(offsets.len(), 2);
         fill(&mut outcomes, Ok(vec![Ok(()), Err(GroupError::UnknownPartition)]));
         let answer = answer(vec![topic], &outcomes);
@@ -108,5 +122,19 @@ mod tests {
             codes,
             [(0, 0), (1, code(ErrorCode::OFFSET_OUT_OF_RANGE)), (2, code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),]
         );
+    }
+    #[test]
+    fn from_v10_on_topics_have_ids() {
+        let image = image(&[("a", 1)]);
+        let part = || vec![OffsetCommitRequestPartition::default().with_committed_offset(5)];
+        let topic = |id| OffsetCommitRequestTopic::default().with_topic_id(Uuid::from_u128(id)).with_partitions(part());
+        let topics = vec![topic(1), topic(9)];
+        let (offsets, mut outcomes) = split(&image, 10, &topics);
+        assert_eq!(offsets.iter().map(|(name, ..)| &**name).collect::<Vec<_>>(), ["a"]);
+        fill(&mut outcomes, Err(GroupError::Loading));
+        let answer = answer(topics, &outcomes);
+        let told: Vec<_> = answer.topics.iter().map(|t| (t.topic_id.as_u128(), t.partitions[0].error_code)).collect();
+        assert_eq!(told, [(1, 14), (9, 100)]);
+        response::encode(ApiKey::OffsetCommit, 10, 1, &answer).expect("writes");
     }
 }

@@ -1,16 +1,20 @@
 //! `OffsetFetch` (9): how far groups have read; one group until v7, several from v8 on, all topics if none is named.
 
 use futures::future::join_all;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
+use tidewater_storage::model::TopicId;
 
+use crate::controller::image::ClusterImage;
 use crate::group::message::{FetchAsk, FetchedOffset};
 use crate::group::{GroupError, GroupId};
 use crate::kafka::RequestContext;
-use crate::kafka::error_code::code_of;
+use crate::kafka::error_code::{ErrorCode, code_of};
+use crate::kafka::wire::request::OFFSETS_BY_ID;
 use crate::kafka::words::{text, topic_name};
 
 /// Asks the coordinators of the groups.
@@ -22,15 +26,68 @@ pub async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> Offset
         let found = ctx.broker.groups.fetch(GroupId::from(request.group_id.as_str()), wanted.clone()).await;
         return single(ctx.version, wanted, found);
     }
-    let asked = request.groups.into_iter().map(|group| async move {
-        let wanted = group
-            .topics
-            .map(|topics| topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect());
-        let found = ctx.broker.groups.fetch(GroupId::from(group.group_id.as_str()), wanted).await;
-        let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code_of(&found));
-        answer.with_topics(by_topic(found.unwrap_or_default()).into_iter().map(topic_from_8).collect())
+    let image = ctx.image();
+    let asked = request.groups.into_iter().map(|group| {
+        let image = &image;
+        async move {
+            let (wanted, unknown) = wanted(image, ctx.version, group.topics);
+            let found = ctx.broker.groups.fetch(GroupId::from(group.group_id.as_str()), wanted).await;
+            let answer =
+                OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code_of(&found));
+            let found = found.unwrap_or_default();
+            answer.with_topics(topics_from_8(image, ctx.version, found, unknown))
+        }
     });
     OffsetFetchResponse::default().with_groups(join_all(asked).await)
+}
+
+/// What to ask the coordinator for, and the topics of v10 whose id nobody has.
+fn wanted(
+    image: &ClusterImage,
+    version: i16,
+    topics: Option<Vec<OffsetFetchRequestTopics>>,
+) -> (FetchAsk, Vec<OffsetFetchRequestTopics>) {
+    let Some(topics) = topics else { return (None, Vec::new()) };
+    let (mut wanted, mut unknown) = (Vec::with_capacity(topics.len()), Vec::new());
+    for topic in topics {
+        if version < OFFSETS_BY_ID {
+            wanted.push((topic.name.to_string(), topic.partition_indexes));
+        } else if let Some(found) = image.topic_by_id(TopicId(topic.topic_id)) {
+            wanted.push((found.name.as_str().to_owned(), topic.partition_indexes));
+        } else {
+            unknown.push(topic);
+        }
+    }
+    (Some(wanted), unknown)
+}
+
+/// Topics of one group, by id from v10 on; offsets of a topic that has gone meanwhile have no id and are left out.
+fn topics_from_8(
+    image: &ClusterImage,
+    version: i16,
+    found: Vec<FetchedOffset>,
+    unknown: Vec<OffsetFetchRequestTopics>,
+) -> Vec<OffsetFetchResponseTopics> {
+    let named = by_topic(found).into_iter().map(topic_from_8);
+    if version < OFFSETS_BY_ID {
+        return named.collect();
+    }
+    let known = named.filter_map(|topic| {
+        let id = image.topic(topic.name.as_str())?.id;
+        Some(topic.with_topic_id(id.0).with_name(topic_name("")))
+    });
+    let missing = |index| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(index)
+            .with_committed_offset(-1)
+            .with_metadata(Some(text("")))
+            .with_error_code(ErrorCode::UNKNOWN_TOPIC_ID.number())
+    };
+    let unknown = unknown.into_iter().map(|topic| {
+        let partitions = topic.partition_indexes.into_iter().map(missing).collect();
+        OffsetFetchResponseTopics::default().with_topic_id(topic.topic_id).with_partitions(partitions)
+    });
+    known.chain(unknown).collect()
 }
 
 /// Until v7. Before v2 there is no place for an error but beside each partition.
@@ -119,5 +176,29 @@ mod tests {
         for version in 8..=9 {
             response::encode(ApiKey::OffsetFetch, version, 1, &answer).expect("writes");
         }
+    }
+    #[test]
+    fn from_v10_on_topics_have_ids() {
+        use uuid::Uuid;
+
+        let image = crate::kafka::handlers::fixture::image(&[("a", 1)]);
+        let ask =
+            |id| OffsetFetchRequestTopics::default().with_topic_id(Uuid::from_u128(id)).with_partition_indexes(vec![0]);
+        let (wanted, unknown) = wanted(&image, 10, Some(vec![ask(9), ask(1)]));
+        assert_eq!(wanted, Some(vec![("a".to_owned(), vec![0])]));
+        let of = |topic: &str| FetchedOffset {
+            topic: topic.into(),
+            partition: 0,
+            commit: Some(Commit::new(Offset::new(5), None, "")),
+        };
+        let topics = topics_from_8(&image, 10, vec![of("a"), of("gone")], unknown);
+        let told: Vec<_> = topics
+            .iter()
+            .map(|t| (t.topic_id.as_u128(), t.partitions[0].committed_offset, t.partitions[0].error_code))
+            .collect();
+        assert_eq!(told, [(1, 5, 0), (9, -1, 100)]);
+        let group = OffsetFetchResponseGroup::default().with_topics(topics);
+        response::encode(ApiKey::OffsetFetch, 10, 1, &OffsetFetchResponse::default().with_groups(vec![group]))
+            .expect("writes");
     }
 }

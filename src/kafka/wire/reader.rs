@@ -82,6 +82,14 @@ impl<'a> Reader<'a> {
         Ok(i32::from_be_bytes(self.array(what)?))
     }
 
+    /// Eight bytes.
+    ///
+    /// # Errors
+    /// Fewer are left.
+    pub fn i64(&mut self, what: &'static str) -> Result<i64, Malformed> {
+        Ok(i64::from_be_bytes(self.array(what)?))
+    }
+
     /// Sixteen bytes.
     ///
     /// # Errors

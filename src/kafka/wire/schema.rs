@@ -7,6 +7,15 @@
 use Kind::{Blob, Fixed, List, Maybe, Struct, Text};
 use kafka_protocol::messages::ApiKey;
 
+mod admin;
+
+use admin::{
+    ALTER_CONFIGS, ALTER_PARTITION_REASSIGNMENTS, CREATE_ACLS, CREATE_PARTITIONS, DELETE_ACLS, DELETE_GROUPS,
+    DESCRIBE_ACLS, DESCRIBE_CLIENT_QUOTAS, DESCRIBE_CLUSTER, DESCRIBE_CONFIGS, DESCRIBE_LOG_DIRS, DESCRIBE_PRODUCERS,
+    DESCRIBE_TOPIC_PARTITIONS, DESCRIBE_USER_SCRAM_CREDENTIALS, ELECT_LEADERS, INCREMENTAL_ALTER_CONFIGS,
+    LIST_CONFIG_RESOURCES, LIST_PARTITION_REASSIGNMENTS, OFFSET_DELETE,
+};
+
 /// Tagged fields of one struct at most; Kafka's own schemas never use more than a handful.
 pub const TAGS_MAX: u32 = 16;
 
@@ -115,6 +124,15 @@ pub fn schema(key: ApiKey) -> Option<Schema> {
         ApiKey::DescribeCluster => (Some(0), DESCRIBE_CLUSTER),
         ApiKey::DescribeProducers => (Some(0), DESCRIBE_PRODUCERS),
         ApiKey::DescribeTopicPartitions => (Some(0), DESCRIBE_TOPIC_PARTITIONS),
+        ApiKey::DescribeAcls => (Some(2), DESCRIBE_ACLS),
+        ApiKey::CreateAcls => (Some(2), CREATE_ACLS),
+        ApiKey::DeleteAcls => (Some(2), DELETE_ACLS),
+        ApiKey::ElectLeaders => (Some(2), ELECT_LEADERS),
+        ApiKey::AlterPartitionReassignments => (Some(0), ALTER_PARTITION_REASSIGNMENTS),
+        ApiKey::ListPartitionReassignments => (Some(0), LIST_PARTITION_REASSIGNMENTS),
+        ApiKey::DescribeClientQuotas => (Some(1), DESCRIBE_CLIENT_QUOTAS),
+        ApiKey::DescribeUserScramCredentials => (Some(0), DESCRIBE_USER_SCRAM_CREDENTIALS),
+        ApiKey::ListConfigResources => (Some(0), LIST_CONFIG_RESOURCES),
         _ => return None,
     };
     Some(Schema { flexible_from, request })
@@ -211,28 +229,29 @@ const METADATA: &Shape = &Shape {
 };
 const OFFSET_COMMIT_OFFSET_COMMIT_REQUEST_PARTITION: &Shape = &Shape {
     fields: &[
-        field(2, 9, Fixed(4)), // partition_index
-        field(2, 9, Fixed(8)), // committed_offset
-        field(6, 9, Fixed(4)), // committed_leader_epoch
-        field(2, 9, Text),     // committed_metadata
+        field(2, 10, Fixed(4)), // partition_index
+        field(2, 10, Fixed(8)), // committed_offset
+        field(6, 10, Fixed(4)), // committed_leader_epoch
+        field(2, 10, Text),     // committed_metadata
     ],
     tagged: &[],
 };
 const OFFSET_COMMIT_OFFSET_COMMIT_REQUEST_TOPIC: &Shape = &Shape {
     fields: &[
-        field(2, 9, Text),                                                         // name
-        field(2, 9, List(&Struct(OFFSET_COMMIT_OFFSET_COMMIT_REQUEST_PARTITION))), // partitions
+        field(2, 9, Text),                                                          // name
+        field(10, 10, Fixed(16)),                                                   // topic_id
+        field(2, 10, List(&Struct(OFFSET_COMMIT_OFFSET_COMMIT_REQUEST_PARTITION))), // partitions
     ],
     tagged: &[],
 };
 const OFFSET_COMMIT: &Shape = &Shape {
     fields: &[
-        field(2, 9, Text),                                                     // group_id
-        field(2, 9, Fixed(4)),                                                 // generation_id_or_member_epoch
-        field(2, 9, Text),                                                     // member_id
-        field(7, 9, Text),                                                     // group_instance_id
-        field(2, 4, Fixed(8)),                                                 // retention_time_ms
-        field(2, 9, List(&Struct(OFFSET_COMMIT_OFFSET_COMMIT_REQUEST_TOPIC))), // topics
+        field(2, 10, Text),                                                     // group_id
+        field(2, 10, Fixed(4)),                                                 // generation_id_or_member_epoch
+        field(2, 10, Text),                                                     // member_id
+        field(7, 10, Text),                                                     // group_instance_id
+        field(2, 4, Fixed(8)),                                                  // retention_time_ms
+        field(2, 10, List(&Struct(OFFSET_COMMIT_OFFSET_COMMIT_REQUEST_TOPIC))), // topics
     ],
     tagged: &[],
 };
@@ -245,26 +264,27 @@ const OFFSET_FETCH_OFFSET_FETCH_REQUEST_TOPIC: &Shape = &Shape {
 };
 const OFFSET_FETCH_OFFSET_FETCH_REQUEST_TOPICS: &Shape = &Shape {
     fields: &[
-        field(8, 9, Text),            // name
-        field(8, 9, List(&Fixed(4))), // partition_indexes
+        field(8, 9, Text),             // name
+        field(10, 10, Fixed(16)),      // topic_id
+        field(8, 10, List(&Fixed(4))), // partition_indexes
     ],
     tagged: &[],
 };
 const OFFSET_FETCH_OFFSET_FETCH_REQUEST_GROUP: &Shape = &Shape {
     fields: &[
-        field(8, 9, Text),                                                    // group_id
-        field(9, 9, Text),                                                    // member_id
-        field(9, 9, Fixed(4)),                                                // member_epoch
-        field(8, 9, List(&Struct(OFFSET_FETCH_OFFSET_FETCH_REQUEST_TOPICS))), // topics
+        field(8, 10, Text),                                                    // group_id
+        field(9, 10, Text),                                                    // member_id
+        field(9, 10, Fixed(4)),                                                // member_epoch
+        field(8, 10, List(&Struct(OFFSET_FETCH_OFFSET_FETCH_REQUEST_TOPICS))), // topics
     ],
     tagged: &[],
 };
 const OFFSET_FETCH: &Shape = &Shape {
     fields: &[
-        field(1, 7, Text),                                                   // group_id
-        field(1, 7, List(&Struct(OFFSET_FETCH_OFFSET_FETCH_REQUEST_TOPIC))), // topics
-        field(8, 9, List(&Struct(OFFSET_FETCH_OFFSET_FETCH_REQUEST_GROUP))), // groups
-        field(7, 9, Fixed(1)),                                               // require_stable
+        field(1, 7, Text),                                                    // group_id
+        field(1, 7, List(&Struct(OFFSET_FETCH_OFFSET_FETCH_REQUEST_TOPIC))),  // topics
+        field(8, 10, List(&Struct(OFFSET_FETCH_OFFSET_FETCH_REQUEST_GROUP))), // groups
+        field(7, 10, Fixed(1)),                                               // require_stable
     ],
     tagged: &[],
 };
@@ -457,170 +477,6 @@ const OFFSET_FOR_LEADER_EPOCH: &Shape = &Shape {
     fields: &[
         field(3, 4, Fixed(4)),                                                       // replica_id
         field(2, 4, List(&Struct(OFFSET_FOR_LEADER_EPOCH_OFFSET_FOR_LEADER_TOPIC))), // topics
-    ],
-    tagged: &[],
-};
-const DESCRIBE_CONFIGS_DESCRIBE_CONFIGS_RESOURCE: &Shape = &Shape {
-    fields: &[
-        field(1, 4, Fixed(1)),    // resource_type
-        field(1, 4, Text),        // resource_name
-        field(1, 4, List(&Text)), // configuration_keys
-    ],
-    tagged: &[],
-};
-const DESCRIBE_CONFIGS: &Shape = &Shape {
-    fields: &[
-        field(1, 4, List(&Struct(DESCRIBE_CONFIGS_DESCRIBE_CONFIGS_RESOURCE))), // resources
-        field(1, 4, Fixed(1)),                                                  // include_synonyms
-        field(3, 4, Fixed(1)),                                                  // include_documentation
-    ],
-    tagged: &[],
-};
-const ALTER_CONFIGS_ALTERABLE_CONFIG: &Shape = &Shape {
-    fields: &[
-        field(0, 2, Text), // name
-        field(0, 2, Text), // value
-    ],
-    tagged: &[],
-};
-const ALTER_CONFIGS_ALTER_CONFIGS_RESOURCE: &Shape = &Shape {
-    fields: &[
-        field(0, 2, Fixed(1)),                                      // resource_type
-        field(0, 2, Text),                                          // resource_name
-        field(0, 2, List(&Struct(ALTER_CONFIGS_ALTERABLE_CONFIG))), // configs
-    ],
-    tagged: &[],
-};
-const ALTER_CONFIGS: &Shape = &Shape {
-    fields: &[
-        field(0, 2, List(&Struct(ALTER_CONFIGS_ALTER_CONFIGS_RESOURCE))), // resources
-        field(0, 2, Fixed(1)),                                            // validate_only
-    ],
-    tagged: &[],
-};
-const DESCRIBE_LOG_DIRS_DESCRIBABLE_LOG_DIR_TOPIC: &Shape = &Shape {
-    fields: &[
-        field(1, 4, Text),            // topic
-        field(1, 4, List(&Fixed(4))), // partitions
-    ],
-    tagged: &[],
-};
-const DESCRIBE_LOG_DIRS: &Shape = &Shape {
-    fields: &[
-        field(1, 4, List(&Struct(DESCRIBE_LOG_DIRS_DESCRIBABLE_LOG_DIR_TOPIC))), // topics
-    ],
-    tagged: &[],
-};
-const CREATE_PARTITIONS_CREATE_PARTITIONS_ASSIGNMENT: &Shape = &Shape {
-    fields: &[
-        field(0, 3, List(&Fixed(4))), // broker_ids
-    ],
-    tagged: &[],
-};
-const CREATE_PARTITIONS_CREATE_PARTITIONS_TOPIC: &Shape = &Shape {
-    fields: &[
-        field(0, 3, Text),                                                          // name
-        field(0, 3, Fixed(4)),                                                      // count
-        field(0, 3, List(&Struct(CREATE_PARTITIONS_CREATE_PARTITIONS_ASSIGNMENT))), // assignments
-    ],
-    tagged: &[],
-};
-const CREATE_PARTITIONS: &Shape = &Shape {
-    fields: &[
-        field(0, 3, List(&Struct(CREATE_PARTITIONS_CREATE_PARTITIONS_TOPIC))), // topics
-        field(0, 3, Fixed(4)),                                                 // timeout_ms
-        field(0, 3, Fixed(1)),                                                 // validate_only
-    ],
-    tagged: &[],
-};
-const DELETE_GROUPS: &Shape = &Shape {
-    fields: &[
-        field(0, 2, List(&Text)), // groups_names
-    ],
-    tagged: &[],
-};
-const INCREMENTAL_ALTER_CONFIGS_ALTERABLE_CONFIG: &Shape = &Shape {
-    fields: &[
-        field(0, 1, Text),     // name
-        field(0, 1, Fixed(1)), // config_operation
-        field(0, 1, Text),     // value
-    ],
-    tagged: &[],
-};
-const INCREMENTAL_ALTER_CONFIGS_ALTER_CONFIGS_RESOURCE: &Shape = &Shape {
-    fields: &[
-        field(0, 1, Fixed(1)),                                                  // resource_type
-        field(0, 1, Text),                                                      // resource_name
-        field(0, 1, List(&Struct(INCREMENTAL_ALTER_CONFIGS_ALTERABLE_CONFIG))), // configs
-    ],
-    tagged: &[],
-};
-const INCREMENTAL_ALTER_CONFIGS: &Shape = &Shape {
-    fields: &[
-        field(0, 1, List(&Struct(INCREMENTAL_ALTER_CONFIGS_ALTER_CONFIGS_RESOURCE))), // resources
-        field(0, 1, Fixed(1)),                                                        // validate_only
-    ],
-    tagged: &[],
-};
-const OFFSET_DELETE_OFFSET_DELETE_REQUEST_PARTITION: &Shape = &Shape {
-    fields: &[
-        field(0, 0, Fixed(4)), // partition_index
-    ],
-    tagged: &[],
-};
-const OFFSET_DELETE_OFFSET_DELETE_REQUEST_TOPIC: &Shape = &Shape {
-    fields: &[
-        field(0, 0, Text),                                                         // name
-        field(0, 0, List(&Struct(OFFSET_DELETE_OFFSET_DELETE_REQUEST_PARTITION))), // partitions
-    ],
-    tagged: &[],
-};
-const OFFSET_DELETE: &Shape = &Shape {
-    fields: &[
-        field(0, 0, Text),                                                     // group_id
-        field(0, 0, List(&Struct(OFFSET_DELETE_OFFSET_DELETE_REQUEST_TOPIC))), // topics
-    ],
-    tagged: &[],
-};
-const DESCRIBE_CLUSTER: &Shape = &Shape {
-    fields: &[
-        field(0, 2, Fixed(1)), // include_cluster_authorized_operations
-        field(1, 2, Fixed(1)), // endpoint_type
-        field(2, 2, Fixed(1)), // include_fenced_brokers
-    ],
-    tagged: &[],
-};
-const DESCRIBE_PRODUCERS_TOPIC_REQUEST: &Shape = &Shape {
-    fields: &[
-        field(0, 0, Text),            // name
-        field(0, 0, List(&Fixed(4))), // partition_indexes
-    ],
-    tagged: &[],
-};
-const DESCRIBE_PRODUCERS: &Shape = &Shape {
-    fields: &[
-        field(0, 0, List(&Struct(DESCRIBE_PRODUCERS_TOPIC_REQUEST))), // topics
-    ],
-    tagged: &[],
-};
-const DESCRIBE_TOPIC_PARTITIONS_TOPIC_REQUEST: &Shape = &Shape {
-    fields: &[
-        field(0, 0, Text), // name
-    ],
-    tagged: &[],
-};
-const DESCRIBE_TOPIC_PARTITIONS_CURSOR: &Shape = &Shape {
-    fields: &[
-        field(0, 0, Text),     // topic_name
-        field(0, 0, Fixed(4)), // partition_index
-    ],
-    tagged: &[],
-};
-const DESCRIBE_TOPIC_PARTITIONS: &Shape = &Shape {
-    fields: &[
-        field(0, 0, List(&Struct(DESCRIBE_TOPIC_PARTITIONS_TOPIC_REQUEST))), // topics
-        field(0, 0, Fixed(4)),                                               // response_partition_limit
-        field(0, 0, Maybe(DESCRIBE_TOPIC_PARTITIONS_CURSOR)),                // cursor
     ],
     tagged: &[],
 };

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::guard::{ELEMENTS_MAX, check};
 use super::schema::schema;
-use super::{fetch, header, produce};
+use super::{fetch, header, produce, request};
 use crate::kafka::api::APIS;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
@@ -40,6 +40,9 @@ fn sample(key: ApiKey, v: i16) -> Bytes {
             let request = m::MetadataRequest::default().with_topics(Some(vec![topic; 3]));
             written(&request.with_allow_auto_topic_creation(true), v)
         }
+        ApiKey::OffsetCommit if v == 10 => offsets_by_id(key),
+        ApiKey::OffsetFetch if v == 10 => offsets_by_id(key),
+        ApiKey::DescribeLogDirs if v == 5 => sample(key, 4),
         ApiKey::OffsetCommit => {
             use m::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
             let partition = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text("meta")));
@@ -169,6 +172,73 @@ fn sample(key: ApiKey, v: i16) -> Bytes {
             let request = request.with_topics(vec![TopicRequest::default().with_name(name()); 3]);
             written(&request.with_cursor(Some(Cursor::default().with_topic_name(name()).with_partition_index(3))), v)
         }
+        _ => admin_sample(key, v),
+    }
+}
+
+/// Version 10 of `OffsetCommit` and `OffsetFetch`, which the generated encoder lacks, byte by byte.
+fn offsets_by_id(key: ApiKey) -> Bytes {
+    let mut out = BytesMut::new();
+    let id = [7; 16];
+    if key == ApiKey::OffsetCommit {
+        out.extend_from_slice(&[2, b'g', 0, 0, 0, 1, 2, b'm', 0, 2]); // group, generation, member, instance, topics
+        out.extend_from_slice(&id);
+        out.extend_from_slice(&[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0]); // one partition
+    } else {
+        out.extend_from_slice(&[2, 2, b'g', 0, 0, 0, 0, 1, 2]); // groups, group, member, epoch, topics
+        out.extend_from_slice(&id);
+        out.extend_from_slice(&[2, 0, 0, 0, 3, 0, 0, 1, 0]); // one partition, tags, tags, require stable, tags
+    }
+    out.freeze()
+}
+
+/// Requests of tools.
+fn admin_sample(key: ApiKey, v: i16) -> Bytes {
+    let name = || topic_name("orders");
+    match key {
+        ApiKey::DescribeAcls => written(&m::DescribeAclsRequest::default().with_principal_filter(Some(text("p"))), v),
+        ApiKey::CreateAcls => {
+            let one = m::create_acls_request::AclCreation::default().with_host(text("h"));
+            written(&m::CreateAclsRequest::default().with_creations(vec![one; 2]), v)
+        }
+        ApiKey::DeleteAcls => {
+            let one = m::delete_acls_request::DeleteAclsFilter::default().with_host_filter(Some(text("h")));
+            written(&m::DeleteAclsRequest::default().with_filters(vec![one; 2]), v)
+        }
+        ApiKey::ElectLeaders => {
+            use m::elect_leaders_request::TopicPartitions;
+            let topic = TopicPartitions::default().with_topic(name()).with_partitions(vec![1, 2]);
+            written(&m::ElectLeadersRequest::default().with_topic_partitions(Some(vec![topic; 2])), v)
+        }
+        ApiKey::AlterPartitionReassignments => {
+            use m::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+            let partition = ReassignablePartition::default().with_replicas(Some(vec![1.into(), 2.into()]));
+            let topic = ReassignableTopic::default().with_name(name()).with_partitions(vec![partition; 2]);
+            written(&m::AlterPartitionReassignmentsRequest::default().with_topics(vec![topic; 2]), v)
+        }
+        ApiKey::ListPartitionReassignments => {
+            use m::list_partition_reassignments_request::ListPartitionReassignmentsTopics as Topic;
+            let topic = Topic::default().with_name(name()).with_partition_indexes(vec![1, 2]);
+            written(&m::ListPartitionReassignmentsRequest::default().with_topics(Some(vec![topic; 2])), v)
+        }
+        ApiKey::DescribeClientQuotas => {
+            use m::describe_client_quotas_request::ComponentData;
+            let one = ComponentData::default().with_entity_type(text("user")).with_match(Some(text("u")));
+            written(&m::DescribeClientQuotasRequest::default().with_components(vec![one; 2]), v)
+        }
+        ApiKey::DescribeUserScramCredentials => {
+            let user = m::describe_user_scram_credentials_request::UserName::default().with_name(text("u"));
+            written(&m::DescribeUserScramCredentialsRequest::default().with_users(Some(vec![user; 2])), v)
+        }
+        ApiKey::DescribeProducers => {
+            use m::describe_producers_request::TopicRequest;
+            let topic = TopicRequest::default().with_name(name()).with_partition_indexes(vec![1, 2]);
+            written(&m::DescribeProducersRequest::default().with_topics(vec![topic; 2]), v)
+        }
+        ApiKey::ListConfigResources => {
+            let types = if v >= 1 { vec![2, 4] } else { Vec::new() };
+            written(&m::ListConfigResourcesRequest::default().with_resource_types(types), v)
+        }
         other => unreachable!("no sample of {other:?}"),
     }
 }
@@ -204,6 +274,12 @@ fn read(key: ApiKey, version: i16, body: &Bytes) {
         let _ = produce::decode(BytesMut::from(&body[..]), version);
         return;
     }
+    match (key, version) {
+        (ApiKey::OffsetCommit, 10) => return drop(request::offset_commit(version, BytesMut::from(&body[..]))),
+        (ApiKey::OffsetFetch, 10) => return drop(request::offset_fetch(version, BytesMut::from(&body[..]))),
+        (ApiKey::DescribeLogDirs, 5) => return drop(request::describe_log_dirs(version, BytesMut::from(&body[..]))),
+        _ => {}
+    }
     let schema = schema(key).expect("has a schema");
     let Ok(weight) = check(&schema, version, body) else { return };
     assert!(weight.elements <= ELEMENTS_MAX && weight.elements <= body.len());
@@ -228,6 +304,12 @@ fn read(key: ApiKey, version: i16, body: &Bytes) {
         DescribeLogDirs => DescribeLogDirsRequest, CreatePartitions => CreatePartitionsRequest,
         DeleteGroups => DeleteGroupsRequest, OffsetDelete => OffsetDeleteRequest,
         DescribeCluster => DescribeClusterRequest, DescribeTopicPartitions => DescribeTopicPartitionsRequest,
+        DescribeAcls => DescribeAclsRequest, CreateAcls => CreateAclsRequest, DeleteAcls => DeleteAclsRequest,
+        ElectLeaders => ElectLeadersRequest, DescribeProducers => DescribeProducersRequest,
+        AlterPartitionReassignments => AlterPartitionReassignmentsRequest,
+        ListPartitionReassignments => ListPartitionReassignmentsRequest,
+        DescribeClientQuotas => DescribeClientQuotasRequest, ListConfigResources => ListConfigResourcesRequest,
+        DescribeUserScramCredentials => DescribeUserScramCredentialsRequest,
     }
 }
 
