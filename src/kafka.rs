@@ -21,6 +21,7 @@ use crate::net::listen::Accepted;
 use crate::net::placement::Seat;
 use crate::partition::router::Router;
 
+mod answer_codes;
 pub mod api;
 pub mod budget;
 pub mod connection;

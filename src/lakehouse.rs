@@ -13,7 +13,7 @@ mod run;
 
 #[cfg(feature = "lakehouse")]
 pub use run::start;
-pub use states::{TableState, TableStates};
+pub use states::{TableState, TableStates, TableSums};
 
 #[cfg(not(feature = "lakehouse"))]
 mod without {

@@ -35,3 +35,15 @@ pub const BUCKET_START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often retention is looked at.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Topics that metrics tell by name; the rest are summed up in one series. A scrape of 1,000 topics is about a megabyte.
+pub const METRIC_TOPICS_MAX: usize = 1000;
+
+/// Group × topic × partition that metrics tell one by one; a group beyond it is told by topic.
+pub const METRIC_GROUP_PARTITIONS_MAX: usize = 5000;
+
+/// Scrapes and status pages that may be gathered at a time; the next wait. Each holds its answer in memory.
+pub const SURVEYS_AT_ONCE: usize = 2;
+
+/// How long a scrape waits for a shard or a group coordinator before it leaves that part out.
+pub const SURVEY_PATIENCE: Duration = Duration::from_secs(5);

@@ -15,3 +15,4 @@ pub mod read_path;
 pub mod replica;
 pub mod router;
 pub mod shard;
+pub mod sums;

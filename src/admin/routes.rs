@@ -1,5 +1,6 @@
 //! The routes of the admin port.
 
+use std::fmt;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -9,26 +10,50 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::metrics;
+use super::report::ReportRequest;
+use super::survey::{self, GroupLag};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::image::{ClusterImage, TopicImage};
+use crate::group::GroupRequest;
 use crate::lakehouse::TableStates;
+use crate::limits::SURVEYS_AT_ONCE;
 use crate::partition::message::{PartitionRequest, PartitionStatus};
-use crate::shard::mesh::Mesh;
+use crate::shard::mesh::{Depths, Mesh};
 
 /// What the routes ask. Node-wide, cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Services {
-    /// The shards.
+    /// The shards' partitions.
     pub partitions: Mesh<PartitionRequest>,
+    /// The shards' group coordinators.
+    pub groups: Mesh<GroupRequest>,
+    /// The shards' counters.
+    pub reports: Mesh<ReportRequest>,
+    /// Every mesh by name, for the depth of its inboxes.
+    pub queues: Arc<[(&'static str, Arc<dyn Depths>)]>,
     /// The newest image.
     pub images: watch::Receiver<Arc<ClusterImage>>,
     /// The bucket.
     pub tier: Tier,
     /// How far the tables are.
     pub tables: TableStates,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Services({} shards)", self.partitions.shards())
+    }
+}
+
+/// What the routes share.
+#[derive(Clone, Debug)]
+struct Desk {
+    services: Services,
+    /// How many surveys may be gathered at a time.
+    surveys: Arc<Semaphore>,
 }
 
 /// `GET /v1/topics/{topic}`.
@@ -38,6 +63,15 @@ struct TopicStatus {
     id: String,
     table: Option<String>,
     partitions: Vec<PartitionStatus>,
+    groups: Vec<TopicGroup>,
+}
+
+/// A group that has offsets in a topic.
+#[derive(Debug, Serialize)]
+struct TopicGroup {
+    group: String,
+    state: &'static str,
+    lag_records: u64,
 }
 
 /// `GET /v1/cluster`.
@@ -54,6 +88,7 @@ struct ClusterStatus {
 
 /// Serves the admin port until the runtime ends.
 pub async fn serve(services: Services, socket: TcpListener) {
+    let desk = Desk { services, surveys: Arc::new(Semaphore::new(SURVEYS_AT_ONCE)) };
     let app = Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
@@ -61,7 +96,9 @@ pub async fn serve(services: Services, socket: TcpListener) {
         .route("/v1/cluster", get(cluster))
         .route("/v1/topics", get(topics))
         .route("/v1/topics/{topic}", get(topic))
-        .with_state(services);
+        .route("/v1/groups", get(groups))
+        .route("/v1/groups/{group}", get(group))
+        .with_state(desk);
     let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
     let served = match listener {
         Ok(listener) => axum::serve(listener, app).await,
@@ -73,7 +110,7 @@ pub async fn serve(services: Services, socket: TcpListener) {
 }
 
 /// Ready once a controller's image has arrived: topics are known and their partitions serve.
-async fn ready(State(services): State<Services>) -> Response {
+async fn ready(State(Desk { services, .. }): State<Desk>) -> Response {
     if services.images.borrow().revision > 0 {
         (StatusCode::OK, "ready\n").into_response()
     } else {
@@ -81,13 +118,14 @@ async fn ready(State(services): State<Services>) -> Response {
     }
 }
 
-async fn metrics_text(State(services): State<Services>) -> Response {
-    let topics = all(&services).await;
-    let text = metrics::render(&services, &topics);
+async fn metrics_text(State(desk): State<Desk>) -> Response {
+    let _turn = desk.surveys.acquire().await;
+    let survey = survey::survey(&desk.services).await;
+    let text = metrics::render(&desk.services, &survey);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-async fn cluster(State(services): State<Services>) -> Json<ClusterStatus> {
+async fn cluster(State(Desk { services, .. }): State<Desk>) -> Json<ClusterStatus> {
     let image = Arc::clone(&services.images.borrow());
     Json(ClusterStatus {
         id: image.cluster_id.clone(),
@@ -105,36 +143,53 @@ async fn cluster(State(services): State<Services>) -> Json<ClusterStatus> {
     })
 }
 
-async fn topics(State(services): State<Services>) -> Json<Vec<String>> {
+async fn topics(State(Desk { services, .. }): State<Desk>) -> Json<Vec<String>> {
     let image = Arc::clone(&services.images.borrow());
     Json(image.topics.keys().map(ToString::to_string).collect())
 }
 
-async fn topic(State(services): State<Services>, Path(name): Path<String>) -> Response {
-    let image = Arc::clone(&services.images.borrow());
-    let Some(topic) = image.topic(&name) else {
-        let why = serde_json::json!({ "error": format!("topic {name} does not exist") });
-        return (StatusCode::NOT_FOUND, Json(why)).into_response();
+async fn topic(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
+    let image = Arc::clone(&desk.services.images.borrow());
+    let Some(topic) = image.topic(&name) else { return missing(&format!("topic {name} does not exist")) };
+    let groups = {
+        let _turn = desk.surveys.acquire().await;
+        survey::groups(&desk.services, &image).await
     };
-    Json(status_of(&services, topic).await).into_response()
+    Json(status_of(&desk.services, topic, &groups).await).into_response()
 }
 
-async fn status_of(services: &Services, topic: &TopicImage) -> TopicStatus {
+async fn groups(State(desk): State<Desk>) -> Json<Vec<GroupLag>> {
+    let image = Arc::clone(&desk.services.images.borrow());
+    let _turn = desk.surveys.acquire().await;
+    Json(survey::groups(&desk.services, &image).await)
+}
+
+async fn group(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
+    let Json(groups) = groups(State(desk)).await;
+    match groups.into_iter().find(|group| group.group == name) {
+        Some(group) => Json(group).into_response(),
+        None => missing(&format!("group {name} does not exist")),
+    }
+}
+
+fn missing(why: &str) -> Response {
+    (StatusCode::NOT_FOUND, Json(serde_json::json!({ "error": why }))).into_response()
+}
+
+async fn status_of(services: &Services, topic: &TopicImage, groups: &[GroupLag]) -> TopicStatus {
     let asked = topic.partitions.iter().map(|partition| {
         services.partitions.call(partition.shard, |reply| PartitionRequest::Describe(partition.id, reply))
     });
     let answers = futures::future::join_all(asked).await;
     let mut partitions: Vec<PartitionStatus> = answers.into_iter().filter_map(|a| a.ok().flatten()).collect();
     let table = services.tables.fill(topic, &mut partitions);
-    TopicStatus { name: topic.name.to_string(), id: topic.id.to_string(), table, partitions }
-}
-
-/// Every topic's state, for metrics.
-async fn all(services: &Services) -> Vec<(String, Vec<PartitionStatus>)> {
-    let image = Arc::clone(&services.images.borrow());
-    let mut out = Vec::with_capacity(image.topics.len());
-    for topic in image.topics.values() {
-        out.push((topic.name.to_string(), status_of(services, topic).await.partitions));
-    }
-    out
+    let name = topic.name.to_string();
+    let groups = groups.iter().filter_map(|group| {
+        let mut rows = group.partitions.iter().filter(|row| row.topic == name).peekable();
+        rows.peek()?;
+        let lag_records = rows.filter_map(|row| row.lag).sum();
+        Some(TopicGroup { group: group.group.clone(), state: group.state, lag_records })
+    });
+    let groups = groups.collect();
+    TopicStatus { name, id: topic.id.to_string(), table, partitions, groups }
 }

@@ -179,8 +179,27 @@ pub fn start(
     controller: &ControllerHandle,
     tier: &Tier,
     remote: &Rc<RemoteReader>,
-) {
-    start_with(env, shard, engine, controller, tier, remote, Cadence::default());
+) -> Archives {
+    start_with(env, shard, engine, controller, tier, remote, Cadence::default())
+}
+
+/// The archivers of a shard, for metrics. Shard-local.
+pub struct Archives {
+    yard: Rc<Yard>,
+}
+
+impl fmt::Debug for Archives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Archives({})", self.yard.archivers.borrow().len())
+    }
+}
+
+impl Archives {
+    /// How each lane's archiving is doing.
+    #[must_use]
+    pub fn status(&self) -> Vec<(LaneId, ArchiveStatus)> {
+        self.yard.archivers.borrow().iter().map(|(lane, archiver)| (*lane, archiver.status())).collect()
+    }
 }
 
 /// Bounds and cadences of archiving and retention on a shard.
@@ -207,7 +226,7 @@ pub fn start_with(
     tier: &Tier,
     remote: &Rc<RemoteReader>,
     cadence: Cadence,
-) {
+) -> Archives {
     let yard = Rc::new(Yard {
         env: env.clone(),
         shard: Rc::clone(shard),
@@ -219,7 +238,8 @@ pub fn start_with(
     });
     shard.set_extra(Rc::clone(&yard) as Rc<dyn DescribeExtra>);
     env.tasks.spawn("archiving", Rc::clone(&yard).archive());
-    env.tasks.spawn("retention", yard.retain(engine.clone()));
+    env.tasks.spawn("retention", Rc::clone(&yard).retain(engine.clone()));
+    Archives { yard }
 }
 
 impl Yard {
@@ -328,6 +348,13 @@ impl Yard {
 }
 
 impl DescribeExtra for Yard {
+    fn stands_still(&self, lane: LaneId) -> bool {
+        match self.tier.opening() {
+            Opening::Open(_) => self.lane_status(lane).is_some_and(|a| a.stopped.is_some() || a.failing.is_some()),
+            Opening::Waiting(_) | Opening::Refused(_) => true,
+        }
+    }
+
     fn describe(&self, replica: &Replica, status: &mut PartitionStatus) {
         let archiver = self.lane_status(replica.lane);
         status.archive_stopped = match self.tier.opening() {

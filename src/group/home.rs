@@ -16,7 +16,8 @@ use super::coordinator::GroupSettings;
 use super::error::GroupError;
 use super::ids::{GroupId, ProtocolName};
 use super::message::{
-    Answer, Ask, Commit, CommitAsk, DescribedGroup, DescribedMember, FetchAsk, FetchedOffset, Heartbeat, ListedGroup,
+    Answer, Ask, Commit, CommitAsk, DescribedGroup, DescribedMember, FetchAsk, FetchedOffset, GroupProgress, Heartbeat,
+    ListedGroup,
 };
 use super::offsets::Offsets;
 use super::record::GroupRecord;
@@ -96,6 +97,7 @@ impl Home {
             Ask::Commit(id, commit, reply) => self.commit(at, id, *commit, image, reply),
             Ask::Fetch(id, wanted, reply) => reply.send(Ok(self.fetch(&id, wanted))),
             Ask::List(reply) => reply.send(Ok(self.list())),
+            Ask::Progress(reply) => reply.send(Ok(self.progress())),
             Ask::Describe(id, reply) => {
                 reply.send(self.groups.get(&id).map(describe).ok_or(GroupError::NotFound));
             }
@@ -281,6 +283,16 @@ impl Home {
             state: slot.group.state(),
         };
         self.groups.iter().map(listed).collect()
+    }
+
+    fn progress(&self) -> Vec<GroupProgress> {
+        let of = |(id, slot): (&GroupId, &Slot)| GroupProgress {
+            id: id.clone(),
+            state: slot.group.state(),
+            members: slot.group.members().count(),
+            offsets: slot.offsets.iter().map(|(topic, n, commit)| (Arc::clone(topic), n, commit.offset)).collect(),
+        };
+        self.groups.iter().map(of).collect()
     }
 
     fn delete(&mut self, id: GroupId, reply: Answer<()>) {

@@ -42,6 +42,8 @@ pub enum Ask {
     Fetch(GroupId, FetchAsk, Answer<Vec<FetchedOffset>>),
     /// All groups of this partition.
     List(Answer<Vec<ListedGroup>>),
+    /// All groups of this partition with what they have committed.
+    Progress(Answer<Vec<GroupProgress>>),
     /// One group in full.
     Describe(GroupId, Answer<DescribedGroup>),
     /// Delete a group without members.
@@ -109,6 +111,19 @@ pub struct ListedGroup {
     pub state: StateName,
 }
 
+/// A group and how far it has come, for metrics and the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupProgress {
+    /// Its id.
+    pub id: GroupId,
+    /// Its state.
+    pub state: StateName,
+    /// Its members.
+    pub members: usize,
+    /// Topic, partition and what was committed, in order.
+    pub offsets: Vec<(Arc<str>, i32, Offset)>,
+}
+
 /// A group in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribedGroup {
@@ -152,7 +167,7 @@ impl Ask {
             | Self::Describe(group, ..)
             | Self::Delete(group, ..)
             | Self::DeleteOffsets(group, ..) => Some(group),
-            Self::List(_) => None,
+            Self::List(_) | Self::Progress(_) => None,
         }
     }
 
@@ -167,6 +182,7 @@ impl Ask {
             }
             Self::Fetch(_, _, reply) => reply.send(Err(error)),
             Self::List(reply) => reply.send(Err(error)),
+            Self::Progress(reply) => reply.send(Err(error)),
             Self::Describe(_, reply) => reply.send(Err(error)),
         }
     }

@@ -119,6 +119,39 @@ pub enum CloseReason {
     Internal(String),
 }
 
+impl CloseReason {
+    /// What metrics call the reasons.
+    pub const LABELS: [&'static str; 10] = [
+        "peer",
+        "broken",
+        "frame_too_large",
+        "malformed",
+        "unsupported",
+        "unacknowledged",
+        "idle",
+        "stalled",
+        "stopping",
+        "internal",
+    ];
+
+    /// Its place in [`CloseReason::LABELS`].
+    #[must_use]
+    pub const fn place(&self) -> usize {
+        match self {
+            Self::Peer => 0,
+            Self::Broken(_) => 1,
+            Self::Frame(_) => 2,
+            Self::Malformed { .. } => 3,
+            Self::Unsupported { .. } => 4,
+            Self::Unacknowledged(_) => 5,
+            Self::Idle => 6,
+            Self::Stalled => 7,
+            Self::Stopping => 8,
+            Self::Internal(_) => 9,
+        }
+    }
+}
+
 /// What the shard knows of a connection, to close it from outside. Shared by the connection and its server.
 #[derive(Debug)]
 pub struct Handle {

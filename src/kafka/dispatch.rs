@@ -12,6 +12,7 @@ use kafka_protocol::messages::{self, ApiKey};
 use kafka_protocol::protocol::Encodable;
 use tidewater_storage::env::Mono;
 
+use super::answer_codes::AnswerCodes;
 use super::api::APIS;
 use super::budget::Budget;
 use super::connection::{CloseReason, Reply, Request, Service};
@@ -76,14 +77,16 @@ macro_rules! generated {
     ($ctx:ident, $body:ident, $handler:ident, $read:expr) => {
         Box::pin(async move {
             let start = $ctx.broker.env.clock.now();
+            let _in_work = $ctx.broker.metrics.begin();
             let read = $read;
             let request = match read($ctx.version, $body) {
                 Ok(request) => request,
                 Err(why) => return malformed(&$ctx, why),
             };
             let answer = handlers::$handler::handle(&$ctx, request).await;
+            answer.codes(&mut |code| $ctx.broker.metrics.told($ctx.key, code));
             let reply = encode(&$ctx, &answer);
-            $ctx.broker.metrics.answered($ctx.key, $ctx.broker.env.clock.now().since(start));
+            $ctx.broker.metrics.answered($ctx.key, $ctx.version, $ctx.broker.env.clock.now().since(start));
             reply
         })
     };
@@ -94,8 +97,9 @@ macro_rules! by_hand {
     ($ctx:ident, $body:ident, $handler:ident) => {
         Box::pin(async move {
             let start = $ctx.broker.env.clock.now();
+            let _in_work = $ctx.broker.metrics.begin();
             let reply = handlers::$handler::serve(&$ctx, $body).await;
-            $ctx.broker.metrics.answered($ctx.key, $ctx.broker.env.clock.now().since(start));
+            $ctx.broker.metrics.answered($ctx.key, $ctx.version, $ctx.broker.env.clock.now().since(start));
             reply
         })
     };

@@ -9,7 +9,7 @@ use crate::partition::message::{ProduceError, ReadError, TrimError};
 use tidewater_storage::model::BatchError;
 
 /// A code as the wire carries it (Kafka's `Errors.java`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ErrorCode(i16);
 
 macro_rules! codes {
@@ -93,6 +93,12 @@ codes! {
 }
 
 impl ErrorCode {
+    /// As an answer carries it.
+    #[must_use]
+    pub const fn of(number: i16) -> Self {
+        Self(number)
+    }
+
     /// The number.
     #[must_use]
     pub const fn number(self) -> i16 {

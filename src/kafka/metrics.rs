@@ -1,26 +1,38 @@
 //! What the protocol layer counts, per shard. Plain cells: the exporter takes a [`Snapshot`], which is a message.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
+use tidewater_storage::metrics::{Histogram, HistogramCounts};
 
 use super::api::APIS;
+use super::connection::CloseReason;
+use super::error_code::ErrorCode;
 
-/// Buckets of a latency histogram: bucket `n` counts what took less than `2^n` µs and no less than half of that.
-pub const BUCKETS: usize = 32;
+/// Versions of one API that are told apart; none has more.
+const VERSIONS: usize = 24;
 
 /// Counters of one API.
 #[derive(Debug)]
 pub struct ApiMetrics {
-    requests: Cell<u64>,
-    micros: Cell<u64>,
-    buckets: [Cell<u64>; BUCKETS],
+    /// Requests answered, by version.
+    versions: [Cell<u64>; VERSIONS],
+    /// From the whole request to the ready response; what a fetch or group waits for included.
+    latency: Histogram,
+    /// Error codes in answers. Codes are a closed set, so the map is bounded.
+    errors: RefCell<BTreeMap<ErrorCode, u64>>,
 }
 
 impl Default for ApiMetrics {
     fn default() -> Self {
-        Self { requests: Cell::new(0), micros: Cell::new(0), buckets: std::array::from_fn(|_| Cell::new(0)) }
+        Self {
+            versions: std::array::from_fn(|_| Cell::new(0)),
+            latency: Histogram::default(),
+            errors: RefCell::default(),
+        }
     }
 }
 
@@ -28,12 +40,14 @@ impl Default for ApiMetrics {
 #[derive(Debug)]
 pub struct KafkaMetrics {
     apis: Vec<ApiMetrics>,
+    /// Requests in work.
+    in_work: Cell<u64>,
     /// Connections open now.
     pub connections_open: Cell<u64>,
     /// Connections ever opened.
     pub connections_opened: Cell<u64>,
-    /// Connections closed by us for a reason, not by the peer.
-    pub connections_refused: Cell<u64>,
+    /// Connections closed, by reason.
+    closed: [Cell<u64>; CloseReason::LABELS.len()],
     /// Bytes of requests.
     pub bytes_received: Cell<u64>,
     /// Bytes of responses.
@@ -47,13 +61,24 @@ pub fn add(counter: &Cell<u64>, n: u64) {
     counter.set(counter.get().wrapping_add(n));
 }
 
+/// A request in work; dropping it ends that, answered or not. Shard-local.
+#[derive(Debug)]
+pub struct InWork(Rc<KafkaMetrics>);
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        self.0.in_work.set(self.0.in_work.get().saturating_sub(1));
+    }
+}
+
 impl Default for KafkaMetrics {
     fn default() -> Self {
         Self {
             apis: APIS.iter().map(|_| ApiMetrics::default()).collect(),
+            in_work: Cell::default(),
             connections_open: Cell::default(),
             connections_opened: Cell::default(),
-            connections_refused: Cell::default(),
+            closed: std::array::from_fn(|_| Cell::new(0)),
             bytes_received: Cell::default(),
             bytes_sent: Cell::default(),
             writes: Cell::default(),
@@ -62,15 +87,39 @@ impl Default for KafkaMetrics {
 }
 
 impl KafkaMetrics {
+    fn api(&self, key: ApiKey) -> Option<&ApiMetrics> {
+        APIS.iter().position(|api| api.key == key).and_then(|n| self.apis.get(n))
+    }
+
+    /// A request begins; it is in work until the guard goes.
+    #[must_use]
+    pub fn begin(self: &Rc<Self>) -> InWork {
+        add(&self.in_work, 1);
+        InWork(Rc::clone(self))
+    }
+
     /// A request was answered.
-    pub fn answered(&self, key: ApiKey, took: Duration) {
-        let Some(metrics) = APIS.iter().position(|api| api.key == key).and_then(|n| self.apis.get(n)) else { return };
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        add(&metrics.requests, 1);
-        add(&metrics.micros, micros);
-        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
-        if let Some(counter) = metrics.buckets.get(bucket.min(BUCKETS - 1)) {
-            add(counter, 1);
+    pub fn answered(&self, key: ApiKey, version: i16, took: Duration) {
+        let Some(metrics) = self.api(key) else { return };
+        metrics.latency.note(took);
+        if let Some(count) = usize::try_from(version).ok().and_then(|version| metrics.versions.get(version)) {
+            add(count, 1);
+        }
+    }
+
+    /// An answer, or one partition's share of it, carries this code. [`ErrorCode::NONE`] is not counted.
+    pub fn told(&self, key: ApiKey, code: ErrorCode) {
+        if !code.is_none()
+            && let Some(metrics) = self.api(key)
+        {
+            *metrics.errors.borrow_mut().entry(code).or_default() += 1;
+        }
+    }
+
+    /// A connection was closed.
+    pub fn closed(&self, reason: &CloseReason) {
+        if let Some(count) = self.closed.get(reason.place()) {
+            add(count, 1);
         }
     }
 
@@ -78,22 +127,26 @@ impl KafkaMetrics {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            apis: APIS
-                .iter()
-                .zip(&self.apis)
-                .map(|(api, m)| ApiSnapshot {
-                    name: format!("{:?}", api.key),
-                    requests: m.requests.get(),
-                    micros: m.micros.get(),
-                    buckets: m.buckets.iter().map(Cell::get).collect(),
-                })
-                .collect(),
+            apis: APIS.iter().zip(&self.apis).map(|(api, metrics)| metrics.snapshot(api.key)).collect(),
+            in_work: self.in_work.get(),
             connections_open: self.connections_open.get(),
             connections_opened: self.connections_opened.get(),
-            connections_refused: self.connections_refused.get(),
+            closed: CloseReason::LABELS.iter().copied().zip(self.closed.iter().map(Cell::get)).collect(),
             bytes_received: self.bytes_received.get(),
             bytes_sent: self.bytes_sent.get(),
             writes: self.writes.get(),
+        }
+    }
+}
+
+impl ApiMetrics {
+    fn snapshot(&self, key: ApiKey) -> ApiSnapshot {
+        let versions = self.versions.iter().enumerate().filter(|(_, count)| count.get() > 0);
+        ApiSnapshot {
+            name: format!("{key:?}"),
+            versions: versions.map(|(version, count)| (version, count.get())).collect(),
+            latency: self.latency.counts(),
+            errors: self.errors.borrow().clone(),
         }
     }
 }
@@ -103,12 +156,14 @@ impl KafkaMetrics {
 pub struct Snapshot {
     /// Per API of the table, in its order.
     pub apis: Vec<ApiSnapshot>,
+    /// Requests in work.
+    pub in_work: u64,
     /// Connections open.
     pub connections_open: u64,
     /// Connections ever opened.
     pub connections_opened: u64,
-    /// Connections closed by us for a reason.
-    pub connections_refused: u64,
+    /// Connections closed, by reason.
+    pub closed: Vec<(&'static str, u64)>,
     /// Bytes of requests.
     pub bytes_received: u64,
     /// Bytes of responses.
@@ -122,33 +177,51 @@ pub struct Snapshot {
 pub struct ApiSnapshot {
     /// Kafka's name of it.
     pub name: String,
+    /// Requests answered, by version; versions never asked are left out.
+    pub versions: BTreeMap<usize, u64>,
+    /// From the whole request to the ready response.
+    pub latency: HistogramCounts,
+    /// Error codes in answers.
+    pub errors: BTreeMap<ErrorCode, u64>,
+}
+
+impl ApiSnapshot {
     /// Requests answered.
-    pub requests: u64,
-    /// Microseconds they took together, from the whole request to the ready response.
-    pub micros: u64,
-    /// Requests per latency bucket (see [`BUCKETS`]).
-    pub buckets: Vec<u64>,
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.versions.values().sum()
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.latency.merge(&other.latency);
+        for (version, count) in &other.versions {
+            *self.versions.entry(*version).or_default() += count;
+        }
+        for (code, count) in &other.errors {
+            *self.errors.entry(*code).or_default() += count;
+        }
+    }
 }
 
 impl Snapshot {
     /// Adds another shard's counters.
     pub fn merge(&mut self, other: &Self) {
+        self.in_work += other.in_work;
         self.connections_open += other.connections_open;
         self.connections_opened += other.connections_opened;
-        self.connections_refused += other.connections_refused;
         self.bytes_received += other.bytes_received;
         self.bytes_sent += other.bytes_sent;
         self.writes += other.writes;
         if self.apis.is_empty() {
             self.apis.clone_from(&other.apis);
+            self.closed.clone_from(&other.closed);
             return;
         }
+        for ((_, mine), (_, theirs)) in self.closed.iter_mut().zip(&other.closed) {
+            *mine += theirs;
+        }
         for (mine, theirs) in self.apis.iter_mut().zip(&other.apis) {
-            mine.requests += theirs.requests;
-            mine.micros += theirs.micros;
-            for (a, b) in mine.buckets.iter_mut().zip(&theirs.buckets) {
-                *a += b;
-            }
+            mine.merge(theirs);
         }
     }
 }
@@ -158,15 +231,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latencies_fall_into_their_buckets() {
-        let metrics = KafkaMetrics::default();
-        for micros in [0, 1, 3, 1000] {
-            metrics.answered(ApiKey::Metadata, Duration::from_micros(micros));
+    fn shards_add_up() {
+        let metrics = Rc::new(KafkaMetrics::default());
+        let in_work = metrics.begin();
+        for version in [12, 13, 13] {
+            metrics.answered(ApiKey::Metadata, version, Duration::from_micros(3));
         }
+        metrics.told(ApiKey::Metadata, ErrorCode::NONE);
+        metrics.told(ApiKey::Metadata, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        metrics.closed(&CloseReason::Idle);
         let mut sum = metrics.snapshot();
         sum.merge(&metrics.snapshot());
         let metadata = sum.apis.iter().find(|a| a.name == "Metadata").expect("in the table");
-        assert_eq!((metadata.requests, metadata.micros), (8, 2008));
-        assert_eq!(metadata.buckets[..11], [2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!((metadata.requests(), metadata.versions[&13], metadata.latency.micros), (6, 4, 18));
+        assert_eq!(metadata.errors, BTreeMap::from([(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, 2)]));
+        assert!(sum.closed.contains(&("idle", 2)), "{:?}", sum.closed);
+        assert_eq!(sum.in_work, 2);
+        drop(in_work);
+        assert_eq!(metrics.snapshot().in_work, 0);
+    }
+
+    #[test]
+    fn every_version_served_has_a_counter() {
+        assert!(APIS.iter().all(|api| usize::try_from(api.max).is_ok_and(|max| max < VERSIONS)));
     }
 }

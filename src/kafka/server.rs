@@ -104,6 +104,12 @@ impl Server {
         self.inner.open.borrow().len()
     }
 
+    /// Memory taken for requests and responses on this shard, and the most it may be, in bytes.
+    #[must_use]
+    pub fn request_memory(&self) -> (usize, usize) {
+        (self.inner.budget.used(), REQUEST_BYTES_SHARD_MAX)
+    }
+
     /// Takes no more connections, lets the open ones answer what they have begun, and closes them; after
     /// [`STOP_GRACE`] it closes them as they are.
     pub async fn stop(&self) {
@@ -158,8 +164,7 @@ impl Server {
     }
 
     fn report(&self, peer: std::net::SocketAddr, reason: &CloseReason) {
-        let refused = !matches!(reason, CloseReason::Peer | CloseReason::Broken(_) | CloseReason::Stopping);
-        self.count(|m| add(&m.connections_refused, u64::from(refused)));
+        self.count(|m| m.closed(reason));
         match reason {
             CloseReason::Internal(_) => warn!(%peer, %reason, "connection closed"),
             CloseReason::Frame(_) | CloseReason::Malformed { .. } | CloseReason::Unsupported { .. } => {

@@ -195,6 +195,8 @@ fn state_of(status: &SinkStatus) -> TableState {
         partitions: status.partitions.iter().map(|(n, p)| (n.0, (p.table.get(), p.lag))).collect(),
         skipped,
         paused: status.paused.as_ref().map(ToString::to_string).or_else(|| status.error.clone()),
+        rows: status.rows,
+        commits: status.commits,
     }
 }
 

@@ -20,6 +20,39 @@ pub struct TableState {
     pub skipped: BTreeMap<i32, Vec<String>>,
     /// Why the table stands still.
     pub paused: Option<String>,
+    /// Rows this sink has committed.
+    pub rows: u64,
+    /// Commits of this sink.
+    pub commits: u64,
+}
+
+/// A table in figures, for metrics. A message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSums {
+    /// Records it may take and has not.
+    pub lag_records: u64,
+    /// Ranges left out.
+    pub skipped_ranges: u64,
+    /// Does it stand still?
+    pub paused: bool,
+    /// Rows committed since the broker started.
+    pub rows: u64,
+    /// Commits since the broker started.
+    pub commits: u64,
+}
+
+impl TableSums {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            lag_records: self.lag_records + other.lag_records,
+            skipped_ranges: self.skipped_ranges + other.skipped_ranges,
+            paused: self.paused || other.paused,
+            rows: self.rows + other.rows,
+            commits: self.commits + other.commits,
+        }
+    }
 }
 
 /// All topics' tables. Written by the sinks' tasks, read by HTTP handlers; both on the side runtime.
@@ -37,6 +70,23 @@ impl TableStates {
     /// Forgets a topic.
     pub fn remove(&self, topic: TopicId) {
         self.by_topic.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+    }
+
+    /// A topic's table in figures; `None` without a table.
+    #[must_use]
+    pub fn sums(&self, topic: &TopicImage) -> Option<TableSums> {
+        if topic.config.iceberg_mode == IcebergMode::Disabled {
+            return None;
+        }
+        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
+        let state = by_topic.get(&topic.id)?;
+        Some(TableSums {
+            lag_records: state.partitions.values().map(|(_, lag)| lag).sum(),
+            skipped_ranges: state.skipped.values().map(|ranges| ranges.len() as u64).sum(),
+            paused: state.paused.is_some(),
+            rows: state.rows,
+            commits: state.commits,
+        })
     }
 
     /// Fills the table's fields of a topic's partitions; gives the table's name.

@@ -15,6 +15,7 @@ use tidewater_tiering::manifest::LaneManifest;
 
 use super::source::ShardSource;
 use super::status::{ShardFailure, ShardStatus};
+use crate::admin::report::{ReportRequest, Reporter};
 use crate::archival;
 use crate::config::node::NodeConfig;
 use crate::controller::client::{ControllerHandle, ControllerRequest};
@@ -25,6 +26,7 @@ use crate::controller::reconcile::{self, Reconcile};
 use crate::controller::service::Controller;
 use crate::controller::state::{Surroundings, data_lanes, shard_of};
 use crate::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
+use crate::kafka::metrics::KafkaMetrics;
 use crate::kafka::{self, Arrival, Broker};
 use crate::net::listen::Bound;
 use crate::net::placement::Placement;
@@ -34,7 +36,7 @@ use crate::partition::replica::Replica;
 use crate::partition::router::Router;
 use crate::partition::shard::{Local, PartitionShard};
 use crate::raft::{Lane, LaneOptions};
-use crate::shard::mesh::{Inbox, Mesh};
+use crate::shard::mesh::{Depths, Inbox, Mesh};
 
 /// Everything a shard is started with. A message.
 pub(super) struct ShardStart {
@@ -69,6 +71,22 @@ pub(super) struct Meshes {
     pub reconcile: Mesh<Reconcile>,
     pub groups: Mesh<GroupRequest>,
     pub arrivals: Mesh<Arrival>,
+    pub reports: Mesh<ReportRequest>,
+}
+
+impl Meshes {
+    /// All of them, for metrics.
+    pub(super) fn queues(&self) -> Arc<[(&'static str, Arc<dyn Depths>)]> {
+        let all: [(&'static str, Arc<dyn Depths>); 6] = [
+            ("partitions", Arc::new(self.partitions.clone())),
+            ("controller", Arc::new(self.controller.clone())),
+            ("reconcile", Arc::new(self.reconcile.clone())),
+            ("groups", Arc::new(self.groups.clone())),
+            ("arrivals", Arc::new(self.arrivals.clone())),
+            ("reports", Arc::new(self.reports.clone())),
+        ];
+        Arc::new(all)
+    }
 }
 
 /// This shard's ends of them.
@@ -78,6 +96,7 @@ pub(super) struct Inboxes {
     pub reconcile: Inbox<Reconcile>,
     pub groups: Inbox<GroupRequest>,
     pub arrivals: Inbox<Arrival>,
+    pub reports: Inbox<ReportRequest>,
 }
 
 /// Runs a shard until it is told to stop.
@@ -127,20 +146,31 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
 
+    let metrics = Rc::new(KafkaMetrics::default());
     let broker = Rc::new(Broker {
         env: env.clone(),
         router,
         controller: controller.clone(),
         groups,
         config: Arc::clone(&start.config),
-        metrics: Rc::default(),
+        metrics: Rc::clone(&metrics),
     });
     let server = kafka::serve(broker, start.inboxes.arrivals);
     if let Some(bound) = start.bound {
         let (arrivals, placement) = (start.meshes.arrivals.clone(), start.placement.clone());
         env.tasks.spawn("accept", kafka::accept(env.clone(), bound.into_listener(), arrivals, placement));
     }
-    archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote);
+    let archives = archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote);
+    let reporter = Reporter {
+        here,
+        engine: engine.clone(),
+        partitions: Rc::clone(&local),
+        kafka: metrics,
+        server: server.clone(),
+        remote,
+        archives,
+    };
+    env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
     let _ = start.status.send_async(ShardStatus::Serving(here)).await;
 
     let _ = start.stop.recv_async().await;

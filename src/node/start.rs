@@ -147,6 +147,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let tables = TableStates::default();
     let services = admin::Services {
         partitions: meshes.partitions.clone(),
+        groups: meshes.groups.clone(),
+        reports: meshes.reports.clone(),
+        queues: meshes.queues(),
         images: images.clone(),
         tier: tier.clone(),
         tables: tables.clone(),
@@ -265,21 +268,24 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
     let (reconcile, reconcile_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let (groups, group_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let (arrivals, arrival_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (reports, report_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let inboxes = partition_inboxes
         .into_iter()
         .zip(controller_inboxes)
         .zip(reconcile_inboxes)
         .zip(group_inboxes)
         .zip(arrival_inboxes)
-        .map(|((((partitions, controller), reconcile), groups), arrivals)| Inboxes {
+        .zip(report_inboxes)
+        .map(|(((((partitions, controller), reconcile), groups), arrivals), reports)| Inboxes {
             partitions,
             controller,
             reconcile,
             groups,
             arrivals,
+            reports,
         })
         .collect();
-    (Meshes { partitions, controller, reconcile, groups, arrivals }, inboxes)
+    (Meshes { partitions, controller, reconcile, groups, arrivals, reports }, inboxes)
 }
 
 /// Disk shared out: what `--disk-bytes` and `--cache-bytes` come to.

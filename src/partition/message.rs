@@ -314,6 +314,8 @@ pub enum PartitionRequest {
     Producers(PartitionId, Reply<Option<Vec<ActiveProducer>>>),
     /// Offsets a table may take: log start, archived end (or last stable offset without an archive).
     TableBounds(PartitionId, Reply<Result<OffsetRange, ReadError>>),
+    /// Log start and high watermark of each; `None` for one that is not here.
+    Ends(Vec<PartitionId>, Reply<Vec<Option<OffsetRange>>>),
 }
 
 /// Why the log start did not move.

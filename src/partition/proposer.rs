@@ -157,6 +157,12 @@ impl Proposer {
         self.queued_bytes.get()
     }
 
+    /// Batches that wait.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.borrow().len()
+    }
+
     /// Proposes what is queued, for ever.
     pub async fn run(self: Rc<Self>) {
         let mut in_flight = FuturesUnordered::new();

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
-use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId, ShardId};
+use tidewater_storage::env::{Env, Mono};
+use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
 use super::command::{LaneCommand, LaneEntry};
 use super::event::Bell;
@@ -25,7 +25,11 @@ use super::proposer::{Proposer, Slot};
 use super::read_path::{self, Remote};
 use super::replica::Replica;
 use super::router::Serve;
+use super::sums::TopicSums;
 use crate::shard::mesh::{Inbox, Reply};
+
+/// Partitions summed up for metrics before others get their turn: about a millisecond.
+const SUMMED_AT_ONCE: usize = 512;
 
 /// The partitions of one shard.
 pub struct PartitionShard {
@@ -47,6 +51,11 @@ struct Served {
 pub trait DescribeExtra {
     /// Fills in fields of `status`.
     fn describe(&self, replica: &Replica, status: &mut PartitionStatus);
+
+    /// Does archiving of a lane stand still?
+    fn stands_still(&self, _lane: LaneId) -> bool {
+        false
+    }
 }
 
 impl fmt::Debug for PartitionShard {
@@ -229,6 +238,38 @@ impl PartitionShard {
         Some(status)
     }
 
+    /// Sums over all partitions by topic; others get their turn in between.
+    pub async fn topic_sums(&self) -> BTreeMap<TopicId, TopicSums> {
+        let mut sums: BTreeMap<TopicId, TopicSums> = BTreeMap::new();
+        let now = self.env.clock.now();
+        for lane in self.lanes() {
+            let stopped = self.extra.borrow().as_ref().is_some_and(|extra| extra.stands_still(lane.id));
+            for some in lane.replicas().chunks(SUMMED_AT_ONCE) {
+                for replica in some {
+                    sums.entry(replica.id.topic).or_default().merge(&sums_of(replica, stopped, now));
+                }
+                self.env.tasks.yield_now().await;
+            }
+        }
+        sums
+    }
+
+    /// Batches and bytes that wait at the proposers.
+    #[must_use]
+    pub fn queued(&self) -> (u64, u64) {
+        let lanes = self.lanes.borrow();
+        lanes.values().fold((0, 0), |(batches, bytes), served| {
+            (batches + served.proposer.queued() as u64, bytes + served.proposer.queued_bytes() as u64)
+        })
+    }
+
+    /// Log start and high watermark of each; `None` for one that is not here.
+    #[must_use]
+    pub fn ends(&self, of: &[PartitionId]) -> Vec<Option<OffsetRange>> {
+        let range = |replica: Rc<Replica>| OffsetRange::new(replica.log_start(), replica.high_watermark());
+        of.iter().map(|id| self.replica(*id).map(range)).collect()
+    }
+
     /// What a checkpoint holds of a lane.
     #[must_use]
     pub fn lane_checkpoint(&self, id: LaneId) -> Option<LaneCheckpoint> {
@@ -273,7 +314,31 @@ impl PartitionShard {
             PartitionRequest::Describe(id, reply) => reply.send(self.describe(id)),
             PartitionRequest::Producers(id, reply) => reply.send(self.producers(id)),
             PartitionRequest::TableBounds(id, reply) => reply.send(self.table_bounds(id)),
+            PartitionRequest::Ends(ids, reply) => reply.send(self.ends(&ids)),
         }
+    }
+}
+
+fn sums_of(replica: &Replica, stopped: bool, now: Mono) -> TopicSums {
+    let (bounds, readable) = (replica.log.bounds(), replica.readable());
+    let config = replica.config();
+    let waiting = config.archived.then(|| replica.unarchived()).flatten();
+    let manifest = replica.manifest();
+    let (lag_records, lag_bytes, lag_ms) = waiting.map_or((0, 0, 0), |(bytes, since)| {
+        let records = replica.last_stable_offset().since(manifest.archived_end.max(readable.start)).unwrap_or_default();
+        (records, bytes, u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX))
+    });
+    TopicSums {
+        partitions: 1,
+        records: readable.count(),
+        high_watermarks: replica.high_watermark().get(),
+        local_bytes: bounds.bytes,
+        archived_bytes: manifest.bytes(),
+        archive_lag_records: lag_records,
+        archive_lag_bytes: lag_bytes,
+        archive_lag_ms: lag_ms,
+        archive_stopped: u64::from(config.archived && stopped),
+        quarantined: manifest.quarantined.len() as u64,
     }
 }
 

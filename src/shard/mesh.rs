@@ -102,6 +102,18 @@ impl<M: Send + 'static> Mesh<M> {
     }
 }
 
+/// How many messages wait in each shard's inbox; what metrics show of a mesh, whatever it carries.
+pub trait Depths: Send + Sync {
+    /// By shard.
+    fn depths(&self) -> Vec<usize>;
+}
+
+impl<M: Send + 'static> Depths for Mesh<M> {
+    fn depths(&self) -> Vec<usize> {
+        self.senders.iter().map(flume::Sender::len).collect()
+    }
+}
+
 impl<M> Inbox<M> {
     /// The next message; `None` when every sender is gone.
     pub async fn recv(&self) -> Option<M> {

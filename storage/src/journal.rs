@@ -25,6 +25,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::env::Env;
+use crate::metrics::{JournalCounters, JournalCounts};
 use crate::model::{EntryId, LaneId, LogIndex};
 
 mod books;
@@ -165,6 +166,7 @@ pub(crate) struct Inner {
     env: Env,
     dir: PathBuf,
     books: RefCell<Books>,
+    counters: JournalCounters,
     /// For the committer: records wait, or a file became ready.
     commit_wake: Wake,
     /// For the keeper of files.
@@ -188,6 +190,7 @@ impl Journal {
             env: env.clone(),
             dir: dir.to_path_buf(),
             books: RefCell::new(books),
+            counters: JournalCounters::default(),
             commit_wake: Wake::default(),
             keep_wake: Wake::default(),
         });
@@ -229,6 +232,12 @@ impl Journal {
     #[must_use]
     pub fn usage(&self) -> JournalUsage {
         self.inner.books.borrow().usage()
+    }
+
+    /// What was counted since it was opened.
+    #[must_use]
+    pub fn counts(&self) -> JournalCounts {
+        self.inner.counters.counts()
     }
 
     /// Should the callers make room, or stop?

@@ -7,5 +7,6 @@ mod support;
 
 mod bucket;
 mod disk;
+mod scrape;
 mod steady;
 mod wire;

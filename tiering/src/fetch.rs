@@ -31,6 +31,7 @@ use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId, Ru
 
 pub use chunk_cache::{ChunkCache, ChunkId};
 pub use error::RemoteError;
+pub use hydrate::HydrateCounts;
 use hydrate::{HydrateError, Hydrator};
 pub use indexes::Indexes;
 pub use locate::ReadView;
@@ -148,6 +149,18 @@ impl RemoteReader {
     #[must_use]
     pub fn cache_used_bytes(&self) -> u64 {
         self.inner.cache.as_ref().map_or(0, ChunkCache::used_bytes)
+    }
+
+    /// Disk that the chunk cache may take, in bytes.
+    #[must_use]
+    pub fn cache_capacity_bytes(&self) -> u64 {
+        self.inner.config.cache_bytes
+    }
+
+    /// Where the bytes of reads came from.
+    #[must_use]
+    pub fn counts(&self) -> HydrateCounts {
+        self.inner.hydrator.counts()
     }
 
     /// Reads whole batches from the one that holds `from`, up to `until` (exclusive; a batch that begins below it may

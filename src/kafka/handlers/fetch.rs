@@ -33,6 +33,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     };
     if request.session_id != 0 {
         let error = ErrorCode::FETCH_SESSION_ID_NOT_FOUND;
+        ctx.broker.metrics.told(ctx.key, error);
         return Reply::Send(encode_response(ctx.correlation_id, ctx.version, error, Vec::new()), None);
     }
     let terms = Terms::of(&request);
@@ -53,6 +54,9 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         lease = ctx.budget.up_to(terms.max_bytes, FETCH_BYTES_FLOOR);
     };
     let topics = answer(plan, found, terms.isolation);
+    for partition in topics.iter().flat_map(|(_, partitions)| partitions) {
+        ctx.broker.metrics.told(ctx.key, partition.error);
+    }
     let pieces = encode_response(ctx.correlation_id, ctx.version, ErrorCode::NONE, topics);
     lease.set(pieces.iter().map(Bytes::len).sum());
     Reply::Send(pieces, Some(lease))

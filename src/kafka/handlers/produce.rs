@@ -34,6 +34,9 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
             *slot = appended(slot.index, &done);
         }
     }
+    for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
+        ctx.broker.metrics.told(ctx.key, partition.error);
+    }
     if acks != 0 {
         return Reply::Send(vec![encode_response(ctx.correlation_id, ctx.version, &answers)], None);
     }

@@ -55,8 +55,14 @@ async fn write(inner: &Inner, mut commit: Filling) -> Result<(), JournalError> {
     let len = commit.padded_len() as u64;
     let head = room_for(inner, len).await?;
     let (placed, buffer) = place(inner, &head, &mut commit, len);
+    let (clock, counters) = (&inner.env.clock, &inner.counters);
+    let begun = clock.now();
     head.file.write_at(buffer, placed.position).await.map_err(|error| poisoned("write", &head.path, error))?;
+    let written = clock.now();
     head.file.sync().await.map_err(|error| poisoned("sync", &head.path, error))?;
+    counters.written_bytes.add(len);
+    counters.write.note(written.since(begun));
+    counters.sync.note(clock.now().since(written));
     let oldest_is_free = {
         let mut books = inner.books.borrow_mut();
         books.position = placed.position + placed.len;

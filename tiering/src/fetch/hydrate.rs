@@ -16,6 +16,7 @@ use futures::FutureExt as _;
 use futures::channel::oneshot;
 use futures::future::Shared;
 use tidewater_storage::env::Env;
+use tidewater_storage::metrics::Counter;
 use tokio::sync::Semaphore;
 
 use super::chunk_cache::{ChunkCache, ChunkId};
@@ -40,6 +41,29 @@ struct Inner {
     demand: Budget,
     /// Chunks in memory that nobody has asked for yet.
     ahead: Budget,
+    counters: HydrateCounters,
+}
+
+/// Where the bytes of reads came from. Shard-local.
+#[derive(Debug, Default)]
+struct HydrateCounters {
+    hits: Counter,
+    joined: Counter,
+    misses: Counter,
+    ahead: Counter,
+}
+
+/// Where the bytes of reads came from, since start. *Message*.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HydrateCounts {
+    /// Reads answered by the chunk cache.
+    pub hits: u64,
+    /// Reads that waited for a GET that was under way.
+    pub joined: u64,
+    /// Reads that began a GET.
+    pub misses: u64,
+    /// GETs begun ahead of a reader.
+    pub ahead: u64,
 }
 
 /// KiB of memory for chunks. A chunk larger than all of it may still be read, alone.
@@ -74,7 +98,24 @@ impl Hydrator {
     #[must_use]
     pub fn new(env: Env, store: Arc<dyn ObjectStore>, cache: Option<ChunkCache>, memory_bytes: u64) -> Self {
         let (demand, ahead) = (Budget::new(memory_bytes), Budget::new(memory_bytes / 2));
-        Self { inner: Rc::new(Inner { env, store, cache, flights: RefCell::default(), demand, ahead }) }
+        Self {
+            inner: Rc::new(Inner {
+                env,
+                store,
+                cache,
+                flights: RefCell::default(),
+                demand,
+                ahead,
+                counters: HydrateCounters::default(),
+            }),
+        }
+    }
+
+    /// What was counted since start.
+    #[must_use]
+    pub fn counts(&self) -> HydrateCounts {
+        let HydrateCounters { hits, joined, misses, ahead } = &self.inner.counters;
+        HydrateCounts { hits: hits.get(), joined: joined.get(), misses: misses.get(), ahead: ahead.get() }
     }
 
     /// Bytes `want` of the object (inside the chunk): from the cache, from a GET under way, or from one of its own.
@@ -84,13 +125,16 @@ impl Hydrator {
     pub async fn read(&self, id: &ChunkId, want: Range<u64>) -> Result<Bytes, HydrateError> {
         let flight = self.inner.flights.borrow().get(id).cloned();
         if let Some(flight) = flight {
+            self.inner.counters.joined.add(1);
             return cut(id, &landed(flight).await?, &want);
         }
         if let Some(cache) = &self.inner.cache
             && let Some(bytes) = cache.read(id, want.clone()).await
         {
+            self.inner.counters.hits.add(1);
             return Ok(bytes);
         }
+        self.inner.counters.misses.add(1);
         let flight = self.fly(id, &self.inner.demand);
         cut(id, &landed(flight).await?, &want)
     }
@@ -102,6 +146,7 @@ impl Hydrator {
         let room = inner.ahead.free.available_permits() >= inner.ahead.permits(id) as usize;
         let Some(cache) = &inner.cache else { return };
         if room && !cache.contains(id) && !inner.flights.borrow().contains_key(id) {
+            inner.counters.ahead.add(1);
             drop(self.fly(id, &inner.ahead));
         }
     }

@@ -1,0 +1,80 @@
+//! The bucket: requests and bytes, archivers, cold reads.
+
+use tidewater_storage::model::LaneId;
+use tidewater_tiering::archive::ArchiveStatus;
+use tidewater_tiering::fetch::HydrateCounts;
+use tidewater_tiering::store::{RequestKind, StoreStats};
+
+use super::by_shard;
+use super::samples::{Sheet, label};
+use crate::admin::report::ShardReport;
+
+pub(super) fn fill(sheet: &mut Sheet, stats: &StoreStats, shards: &[ShardReport]) {
+    let by_kind = |read: fn(&StoreStats, RequestKind) -> u64| {
+        RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), read(stats, *kind))).collect()
+    };
+    sheet.counters(
+        "tidewater_bucket_requests",
+        "Requests to the bucket by kind, every attempt",
+        by_kind(StoreStats::requests),
+    );
+    sheet.counters(
+        "tidewater_bucket_failures",
+        "Requests that the bucket did not answer, by kind",
+        by_kind(StoreStats::failures),
+    );
+    sheet.counter("tidewater_bucket_sent_bytes", "Body bytes sent to the bucket", stats.bytes_sent());
+    sheet.counter("tidewater_bucket_received_bytes", "Body bytes received from the bucket", stats.bytes_received());
+    archives(sheet, shards);
+    cold_reads(sheet, shards);
+}
+
+/// Counters of archivers, by lane: there is one a shard, and a new one after a change of leadership starts at 0.
+const ARCHIVES: &[(&str, &str, fn(&ArchiveStatus) -> u64)] = &[
+    ("tidewater_archive_bundles", "Bundles put or adopted", |s| s.bundles),
+    ("tidewater_archive_adopted", "Bundles found at their key: answers lost, a predecessor's last", |s| s.adopted),
+    ("tidewater_archive_bundle_bytes", "Bytes of bundles put", |s| s.bundle_bytes),
+    ("tidewater_archive_segments", "Segment objects put", |s| s.segments),
+    ("tidewater_archive_gathered", "Gathered objects put", |s| s.gathered),
+    ("tidewater_archive_published", "Lane manifests published", |s| s.published),
+    ("tidewater_archive_deleted_objects", "Objects deleted after their grace", |s| s.deleted),
+    ("tidewater_archive_swept_objects", "Objects removed because nobody named them", |s| s.swept),
+];
+
+fn archives(sheet: &mut Sheet, shards: &[ShardReport]) {
+    let lanes: Vec<&(LaneId, ArchiveStatus)> = shards.iter().flat_map(|report| &report.archives).collect();
+    for (name, help, read) in ARCHIVES {
+        let rows = lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), read(status)));
+        sheet.counters(name, help, rows.collect());
+    }
+    let stands = |status: &ArchiveStatus| f64::from(u8::from(status.stopped.is_some() || status.failing.is_some()));
+    sheet.gauges(
+        "tidewater_archive_failing",
+        "1 while a lane's archiving fails or is stopped; describe a topic for the reason",
+        lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), stands(status))).collect(),
+    );
+}
+
+fn cold_reads(sheet: &mut Sheet, shards: &[ShardReport]) {
+    let of = |read: fn(&HydrateCounts) -> u64| shards.iter().map(|report| read(&report.cold_reads)).sum::<u64>();
+    sheet.counters(
+        "tidewater_cold_reads",
+        "Chunks read for consumers below the local log, by where they came from",
+        vec![
+            (label("from", "cache"), of(|counts| counts.hits)),
+            (label("from", "request_under_way"), of(|counts| counts.joined)),
+            (label("from", "bucket"), of(|counts| counts.misses)),
+        ],
+    );
+    sheet.counter("tidewater_read_ahead_chunks", "Chunks fetched ahead of a reader", of(|counts| counts.ahead));
+    sheet.gauges(
+        "tidewater_chunk_cache_used_bytes",
+        "Disk taken by the chunk cache",
+        by_shard(shards, |report| report.cache.0 as f64),
+    );
+    sheet.gauges(
+        "tidewater_chunk_cache_capacity_bytes",
+        "Disk the chunk cache may take",
+        by_shard(shards, |report| report.cache.1 as f64),
+    );
+}

@@ -1,0 +1,40 @@
+//! Consumer groups: members and lag.
+
+use std::collections::BTreeMap;
+
+use super::GroupLag;
+use super::samples::{Labels, Sheet, and, label};
+use crate::limits::METRIC_GROUP_PARTITIONS_MAX;
+
+pub(super) fn fill(sheet: &mut Sheet, groups: &[GroupLag]) {
+    let members = groups
+        .iter()
+        .map(|group| (and(label("group", group.group.clone()), "state", group.state), group.members as f64));
+    sheet.gauges("tidewater_group_members", "Members of a group, and its state", members.collect());
+    let mut by_partition: Vec<(Labels, f64)> = Vec::new();
+    let mut by_topic: Vec<(Labels, f64)> = Vec::new();
+    for group in groups {
+        let labels = |topic: &str| and(label("group", group.group.clone()), "topic", topic.to_owned());
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for row in &group.partitions {
+            *sums.entry(&row.topic).or_default() += row.lag.unwrap_or_default();
+        }
+        by_topic.extend(sums.into_iter().map(|(topic, lag)| (labels(topic), lag as f64)));
+        if by_partition.len() + group.partitions.len() <= METRIC_GROUP_PARTITIONS_MAX {
+            by_partition.extend(group.partitions.iter().filter_map(|row| {
+                let labels = and(labels(&row.topic), "partition", row.partition.to_string());
+                Some((labels, row.lag? as f64))
+            }));
+        }
+    }
+    sheet.gauges(
+        "tidewater_group_topic_lag_records",
+        "Records a group has not committed yet, by topic: high watermarks less committed offsets",
+        by_topic,
+    );
+    sheet.gauges(
+        "tidewater_group_lag_records",
+        "Records a group has not committed yet, by partition; groups beyond the cap are told by topic alone",
+        by_partition,
+    );
+}

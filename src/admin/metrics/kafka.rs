@@ -1,0 +1,60 @@
+//! The protocol: requests, errors, connections, bytes.
+
+use super::by_shard;
+use super::samples::{Labels, Sheet, and, label};
+use crate::admin::report::ShardReport;
+use crate::kafka::metrics::{ApiSnapshot, Snapshot};
+
+pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
+    let mut node = Snapshot::default();
+    shards.iter().for_each(|report| node.merge(&report.kafka));
+    requests(sheet, &node.apis);
+    let told = |name: &'static str, count: u64| (label("reason", name), count);
+    sheet.gauge("tidewater_kafka_requests_in_work", "Requests begun and not answered yet", node.in_work as f64);
+    sheet.gauges(
+        "tidewater_kafka_connections",
+        "Connections open",
+        by_shard(shards, |report| report.kafka.connections_open as f64),
+    );
+    sheet.counter("tidewater_kafka_connections_opened", "Connections ever opened", node.connections_opened);
+    sheet.counters(
+        "tidewater_kafka_connections_closed",
+        "Connections closed, by reason",
+        node.closed.iter().map(|(reason, count)| told(reason, *count)).collect(),
+    );
+    sheet.counter("tidewater_kafka_received_bytes", "Bytes of requests received", node.bytes_received);
+    sheet.counter("tidewater_kafka_sent_bytes", "Bytes of responses sent", node.bytes_sent);
+    sheet.counter("tidewater_kafka_socket_writes", "Writes to sockets", node.writes);
+    sheet.gauges(
+        "tidewater_kafka_request_memory_bytes",
+        "Memory taken for large requests and responses; at the limit, sockets are not read",
+        by_shard(shards, |report| report.request_memory.0 as f64),
+    );
+    sheet.gauges(
+        "tidewater_kafka_request_memory_limit_bytes",
+        "The most that may be taken",
+        by_shard(shards, |report| report.request_memory.1 as f64),
+    );
+}
+
+fn requests(sheet: &mut Sheet, apis: &[ApiSnapshot]) {
+    let api = |snapshot: &ApiSnapshot| -> Labels { label("api", snapshot.name.clone()) };
+    let used = || apis.iter().filter(|snapshot| snapshot.requests() > 0);
+    let versions = used().flat_map(|snapshot| {
+        snapshot.versions.iter().map(move |(version, n)| (and(api(snapshot), "version", version.to_string()), *n))
+    });
+    sheet.counters("tidewater_kafka_requests", "Requests answered, by API and version", versions.collect());
+    let errors = apis.iter().flat_map(|snapshot| {
+        snapshot.errors.iter().map(move |(code, n)| (and(api(snapshot), "error", code.name()), *n))
+    });
+    sheet.counters(
+        "tidewater_kafka_errors",
+        "Error codes told to clients, by API and Kafka's name of the code; retriable ones included",
+        errors.collect(),
+    );
+    sheet.seconds(
+        "tidewater_kafka_request_seconds",
+        "From the whole request to the ready response; a fetch's wait for data and a group's for its members included",
+        used().map(|snapshot| (api(snapshot), snapshot.latency)).collect(),
+    );
+}

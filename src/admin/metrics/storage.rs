@@ -1,0 +1,105 @@
+//! The shards: journal, segments, disk, queues.
+
+use std::sync::Arc;
+
+use tidewater_storage::budget::DiskUsage;
+
+use super::by_shard;
+use super::samples::{Sheet, and, label};
+use crate::admin::report::ShardReport;
+use crate::shard::mesh::Depths;
+
+pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'static str, Arc<dyn Depths>)]) {
+    journal(sheet, shards);
+    engine(sheet, shards);
+    if let Some(report) = shards.first() {
+        disk(sheet, &report.disk);
+    }
+    waiting(sheet, shards, queues);
+}
+
+fn journal(sheet: &mut Sheet, shards: &[ShardReport]) {
+    sheet.counters(
+        "tidewater_journal_commits",
+        "Group commits: one write and one sync each",
+        by_shard(shards, |report| report.commits.sync.count()),
+    );
+    sheet.counters(
+        "tidewater_journal_written_bytes",
+        "Bytes written by commits, padding included",
+        by_shard(shards, |report| report.commits.written_bytes),
+    );
+    sheet.seconds(
+        "tidewater_journal_write_seconds",
+        "The write of a commit",
+        by_shard(shards, |report| report.commits.write),
+    );
+    sheet.seconds(
+        "tidewater_journal_sync_seconds",
+        "The sync (fdatasync) of a commit",
+        by_shard(shards, |report| report.commits.sync),
+    );
+    for (name, help, read) in [
+        (
+            "tidewater_journal_used_bytes",
+            "Journal that is not released yet",
+            (|report| report.journal.used_bytes) as fn(&ShardReport) -> u64,
+        ),
+        ("tidewater_journal_capacity_bytes", "The most of it", |report| report.journal.capacity_bytes),
+        ("tidewater_journal_disk_bytes", "Journal files, spare ones included", |report| report.journal.disk_bytes),
+        ("tidewater_journal_memory_bytes", "Entries kept in memory", |report| report.journal.memory_bytes),
+        ("tidewater_journal_waiting_bytes", "Entries that wait for the next commit", |report| {
+            report.journal.waiting_bytes
+        }),
+        ("tidewater_recent_batches_bytes", "Recent batches kept in memory for readers", |report| report.recent_bytes),
+    ] {
+        sheet.gauges(name, help, by_shard(shards, |report| read(report) as f64));
+    }
+}
+
+/// What the storage engine counts, under its own names.
+fn engine(sheet: &mut Sheet, shards: &[ShardReport]) {
+    let Some(first) = shards.first() else { return };
+    for (n, (name, _)) in first.storage.table().into_iter().enumerate() {
+        let read = |report: &ShardReport| report.storage.table().get(n).map_or(0, |(_, value)| *value);
+        let help = format!("Storage: {}", name.replace('_', " "));
+        sheet.counters(&format!("tidewater_storage_{name}"), &help, by_shard(shards, read));
+    }
+}
+
+fn disk(sheet: &mut Sheet, usage: &DiskUsage) {
+    let of = |name: &'static str, bytes: u64| (label("use", name), bytes as f64);
+    sheet.gauges(
+        "tidewater_disk_used_bytes",
+        "Disk used of the budget, by use; the cache counts with its full share",
+        vec![
+            of("journal", usage.journal),
+            of("segments", usage.segments),
+            of("checkpoint", usage.checkpoint),
+            of("cache", usage.cache),
+            of("bucket", usage.bucket),
+            of("admitted", usage.admitted),
+        ],
+    );
+    sheet.gauge("tidewater_disk_limit_bytes", "The budget (--disk-bytes)", usage.limit as f64);
+    sheet.gauge("tidewater_disk_reserve_bytes", "Part of it that producers never get", usage.reserve as f64);
+    sheet.gauge("tidewater_disk_admissible_bytes", "What producers may still write", usage.admissible() as f64);
+}
+
+fn waiting(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'static str, Arc<dyn Depths>)]) {
+    sheet.gauges(
+        "tidewater_proposer_waiting_batches",
+        "Batches that wait for their lane",
+        by_shard(shards, |report| report.proposer_queue.0 as f64),
+    );
+    sheet.gauges(
+        "tidewater_proposer_waiting_bytes",
+        "Bytes of batches that wait for their lane",
+        by_shard(shards, |report| report.proposer_queue.1 as f64),
+    );
+    let inboxes = queues.iter().flat_map(|(mesh, queue)| {
+        let depths = queue.depths().into_iter().enumerate();
+        depths.map(move |(shard, n)| (and(label("mesh", *mesh), "shard", shard.to_string()), n as f64))
+    });
+    sheet.gauges("tidewater_mesh_inbox_messages", "Messages that wait in a shard's inbox", inboxes.collect());
+}

@@ -1,0 +1,135 @@
+//! Topics: sizes, archive lag, table lag. By topic up to a cap, never by partition.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::samples::{Labels, Sheet, label};
+use crate::admin::routes::Services;
+use crate::admin::survey::Survey;
+use crate::lakehouse::TableSums;
+use crate::limits::METRIC_TOPICS_MAX;
+use crate::partition::sums::TopicSums;
+
+/// Where the topics beyond the cap are summed up. No topic can have this name.
+const OTHER: &str = "(other)";
+
+/// One topic's row.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    log: TopicSums,
+    table: Option<TableSums>,
+}
+
+/// One metric of a topic: name, help, how it is read off its row; `None` leaves the topic out.
+struct Metric {
+    name: &'static str,
+    help: &'static str,
+    read: fn(&Row) -> Option<f64>,
+}
+
+const METRICS: &[Metric] = &[
+    Metric { name: "tidewater_topic_partitions", help: "Partitions", read: |r| Some(r.log.partitions as f64) },
+    Metric {
+        name: "tidewater_topic_records",
+        help: "Records readable, in the bucket and here",
+        read: |r| Some(r.log.records as f64),
+    },
+    Metric {
+        name: "tidewater_topic_high_watermark",
+        help: "Sum of the partitions' high watermarks: records ever written",
+        read: |r| Some(r.log.high_watermarks as f64),
+    },
+    Metric {
+        name: "tidewater_topic_local_bytes",
+        help: "Bytes on local disk and in memory",
+        read: |r| Some(r.log.local_bytes as f64),
+    },
+    Metric {
+        name: "tidewater_topic_archived_bytes",
+        help: "Bytes in the bucket",
+        read: |r| Some(r.log.archived_bytes as f64),
+    },
+    Metric {
+        name: "tidewater_topic_archive_lag_records",
+        help: "Records not in the bucket yet",
+        read: |r| Some(r.log.archive_lag_records as f64),
+    },
+    Metric {
+        name: "tidewater_topic_archive_lag_bytes",
+        help: "Bytes not in the bucket yet; an estimate after a restart",
+        read: |r| Some(r.log.archive_lag_bytes as f64),
+    },
+    Metric {
+        name: "tidewater_topic_archive_lag_seconds",
+        help: "How long the oldest record that is not in the bucket has waited: what would be lost with this machine",
+        read: |r| Some(r.log.archive_lag_ms as f64 / 1e3),
+    },
+    Metric {
+        name: "tidewater_topic_archive_stopped_partitions",
+        help: "Partitions whose archiving stands still; describe the topic for the reason",
+        read: |r| Some(r.log.archive_stopped as f64),
+    },
+    Metric {
+        name: "tidewater_topic_quarantined_ranges",
+        help: "Ranges set aside after a failed check; describe the topic for the reason",
+        read: |r| Some(r.log.quarantined as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_lag_records",
+        help: "Records in the bucket but not in the table",
+        read: |r| r.table.map(|table| table.lag_records as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_rows",
+        help: "Rows committed to the table since this broker started",
+        read: |r| r.table.map(|table| table.rows as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_commits",
+        help: "Commits to the table since this broker started",
+        read: |r| r.table.map(|table| table.commits as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_skipped_ranges",
+        help: "Ranges left out of the table because they could not be decoded",
+        read: |r| r.table.map(|table| table.skipped_ranges as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_paused",
+        help: "1 when the table stands still; describe the topic for the reason",
+        read: |r| r.table.map(|table| f64::from(u8::from(table.paused))),
+    },
+];
+
+pub(super) fn fill(sheet: &mut Sheet, services: &Services, survey: &Survey) {
+    let image = &survey.image;
+    let mut sums: BTreeMap<_, TopicSums> = BTreeMap::new();
+    for (topic, more) in survey.shards.iter().flat_map(|report| &report.topics) {
+        sums.entry(*topic).or_default().merge(more);
+    }
+    let mut rows: Vec<(Labels, Row)> = Vec::new();
+    let mut other = Row::default();
+    for (name, topic) in &image.topics {
+        let log = sums.get(&topic.id).copied().unwrap_or_default();
+        let table = services.tables.sums(topic);
+        if rows.len() < METRIC_TOPICS_MAX {
+            rows.push((label("topic", name.to_string()), Row { log, table }));
+        } else {
+            other.log.merge(&log);
+            other.table = match table {
+                Some(more) => Some(other.table.unwrap_or_default().plus(more)),
+                None => other.table,
+            };
+        }
+    }
+    if image.topics.len() > METRIC_TOPICS_MAX {
+        rows.push((label("topic", Cow::Borrowed(OTHER)), other));
+    }
+    for metric in METRICS {
+        let of = |(labels, row): &(Labels, Row)| Some((labels.clone(), (metric.read)(row)?));
+        sheet.gauges(metric.name, metric.help, rows.iter().filter_map(of).collect());
+    }
+    sheet.gauge("tidewater_topics", "Topics, internal ones included", image.topics.len() as f64);
+    let partitions: u64 = sums.values().map(|sums| sums.partitions).sum();
+    sheet.gauge("tidewater_partitions", "Partitions that serve", partitions as f64);
+}

@@ -1,0 +1,94 @@
+//! What an operator sees: a scrape shows what was done, and never more than its bounds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidewater::client::Client;
+
+use super::steady::{batch, create, fetch, produce, run, serves_on};
+use super::support::broker::{Broker, Options, http_get};
+use super::support::wire::Wire;
+
+/// Every sample of a scrape: name with labels, value.
+pub fn scrape(broker: &Broker) -> BTreeMap<String, f64> {
+    let (status, text) = http_get(&broker.admin, "/metrics").expect("admin answers");
+    assert_eq!(status, 200, "{text}");
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let parsed = samples.filter_map(|line| {
+        let (name, value) = line.rsplit_once(' ')?;
+        Some((name.to_owned(), value.parse().expect("a number")))
+    });
+    parsed.collect()
+}
+
+/// The sum of a metric's samples whose labels hold all of `labels`.
+pub fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
+    let named = samples.iter().filter(|(sample, _)| sample.split('{').next() == Some(name));
+    named.filter(|(sample, _)| labels.iter().all(|label| sample.contains(label))).map(|(_, value)| value).sum()
+}
+
+#[test]
+fn a_scrape_shows_what_was_done() {
+    let dir = tempfile::tempdir().expect("directory");
+    let broker = Broker::start(&Options::new(&dir.path().join("data")));
+    create(&broker, "orders", 2, &[("archive.lag.ms", "200")]);
+    for n in 0..20 {
+        produce(&broker, "orders", n % 2, b"a value");
+    }
+    fetch(&broker, "orders", 0, 0).expect("fetch");
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    let refused = wire.produce("absent", 0, batch(&[b"x"])).expect("an answer");
+    assert!(refused.is_err());
+    run(async { Client::connect(&broker.kafka).await?.commit("readers", "orders", &[(0, 3), (1, 10)]).await })
+        .expect("committed");
+    broker.wait_topic("orders", "archived", Duration::from_secs(20), |partitions| {
+        partitions.iter().all(|p| p["archive_lag_records"] == 0)
+    });
+    let samples = scrape(&broker);
+    let is = |name: &str, labels: &[&str]| sum(&samples, name, labels);
+    assert_eq!(is("tidewater_kafka_requests_total", &["api=\"Produce\"", "version=\""]), 21.0);
+    assert_eq!(is("tidewater_kafka_request_seconds_count", &["api=\"Produce\""]), 21.0);
+    assert_eq!(is("tidewater_kafka_errors_total", &["api=\"Produce\"", "UNKNOWN_TOPIC_OR_PARTITION"]), 1.0);
+    assert_eq!(is("tidewater_topic_high_watermark", &["topic=\"orders\""]), 20.0);
+    assert_eq!(is("tidewater_topic_archive_lag_records", &["topic=\"orders\""]), 0.0);
+    assert_eq!(is("tidewater_group_lag_records", &["group=\"readers\"", "topic=\"orders\"", "partition=\"0\""]), 7.0);
+    assert_eq!(is("tidewater_group_topic_lag_records", &["group=\"readers\"", "topic=\"orders\""]), 7.0);
+    for busy in [
+        "tidewater_kafka_received_bytes_total",
+        "tidewater_kafka_sent_bytes_total",
+        "tidewater_kafka_connections_opened_total",
+        "tidewater_kafka_connections_closed_total",
+        "tidewater_journal_commits_total",
+        "tidewater_journal_written_bytes_total",
+        "tidewater_journal_write_seconds_count",
+        "tidewater_journal_sync_seconds_count",
+        "tidewater_archive_bundles_total",
+        "tidewater_bucket_requests_total",
+        "tidewater_disk_used_bytes",
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+    ] {
+        assert!(is(busy, &[]) > 0.0, "{busy} is 0:\n{samples:#?}");
+    }
+    groups_and_topics(&broker);
+    serves_on(&broker);
+    broker.stop();
+}
+
+/// The same by JSON.
+fn groups_and_topics(broker: &Broker) {
+    let json = |path: &str| {
+        let (status, body) = http_get(&broker.admin, path).expect("admin answers");
+        (status, serde_json::from_str::<serde_json::Value>(&body).expect("JSON"))
+    };
+    let (status, group) = json("/v1/groups/readers");
+    assert_eq!((status, &group["lag_records"], &group["state"]), (200, &7.into(), &"Empty".into()), "{group:#}");
+    assert_eq!(group["partitions"][0]["high_watermark"], 10, "{group:#}");
+    let (_, all) = json("/v1/groups");
+    assert_eq!(all.as_array().map(Vec::len), Some(1), "{all:#}");
+    let (_, topic) = json("/v1/topics/orders");
+    assert_eq!(topic["groups"][0]["lag_records"], 7, "{topic:#}");
+    let (status, _) = json("/v1/groups/nobody");
+    assert_eq!(status, 404);
+}
