@@ -84,6 +84,10 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(500);
 const LOAD_WAITING_MAX: usize = 1024;
 /// After a failed load.
 const LOAD_RETRY: Duration = Duration::from_secs(1);
+/// A topic just made is seen by one shard a moment before another has its partitions: until then a load tries again
+/// soon, and so many times without a word.
+const NOT_YET_RETRY: Duration = Duration::from_millis(10);
+const NOT_YET_TRIES: u32 = 300;
 
 /// The coordinator of a shard.
 #[derive(Clone)]
@@ -206,9 +210,14 @@ impl Inner {
     }
 
     async fn read(&self, place: Place) -> load::Loading {
+        let mut early = 0;
         loop {
             match load::load(&self.router, place).await {
                 Ok(loaded) => return loaded,
+                Err(error) if error.is_early() && early < NOT_YET_TRIES => {
+                    early += 1;
+                    self.env.tasks.sleep(NOT_YET_RETRY).await;
+                }
                 Err(error) => {
                     tracing::warn!(partition = %place.id, %error, "groups cannot be loaded; trying again");
                     self.env.tasks.sleep(LOAD_RETRY).await;

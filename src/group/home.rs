@@ -333,13 +333,18 @@ impl Home {
     pub(super) fn sweep(&mut self, wall: TimestampMs) {
         let keep = self.settings.offsets_retention_ms;
         let mut intents = Vec::new();
-        for (id, slot) in self.groups.iter().filter(|(_, slot)| slot.group.is_vacant()) {
-            if slot.offsets.is_empty() {
+        for (id, slot) in &self.groups {
+            let vacant = slot.group.is_vacant();
+            // A group that consumes keeps the offsets of what it subscribes to; those of topics it has left lapse.
+            let subscribed = slot.subscribed().filter(|_| vacant || slot.group.state() == StateName::Stable);
+            let Some(subscribed) = subscribed else { continue };
+            if vacant && slot.offsets.is_empty() {
                 intents.push(Intent::Delete { group: id.clone(), reply: None });
                 continue;
             }
-            let in_use_until = if slot.group.was_used() { slot.in_use_until } else { TimestampMs::NONE };
-            let keys = slot.offsets.lapsed(wall, keep, in_use_until);
+            let in_use_until = if vacant && slot.group.was_used() { slot.in_use_until } else { TimestampMs::NONE };
+            let mut keys = slot.offsets.lapsed(wall, keep, in_use_until);
+            keys.retain(|(topic, _)| !subscribed.contains(&**topic));
             if !keys.is_empty() {
                 intents.push(Intent::Remove { group: id.clone(), keys, answer: None });
             }

@@ -38,6 +38,13 @@ pub(super) enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Is the partition about to be served: just made, or its lane about to lead?
+    pub(super) fn is_early(&self) -> bool {
+        matches!(self, Self::Read(ReadError::UnknownPartition(_) | ReadError::NotReady | ReadError::NotLeader))
+    }
+}
+
 /// What the log says of a group.
 #[derive(Debug, Default)]
 struct Loaded {

@@ -152,8 +152,13 @@ async fn committed(groups: &GroupRouter) -> Option<u64> {
     found[0].commit.as_ref().map(|commit| commit.offset.get())
 }
 
-/// A member alone in its group, with its share.
+/// A member alone in its group, with its share, that subscribes to `t`.
 async fn join_alone(groups: &GroupRouter) -> Joined {
+    join_for(groups, b't').await
+}
+
+async fn join_for(groups: &GroupRouter, topic: u8) -> Joined {
+    let subscription = Bytes::copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 1, topic]);
     let join = Join {
         member: None,
         fresh: "m".into(),
@@ -165,7 +170,7 @@ async fn join_alone(groups: &GroupRouter) -> Joined {
         session: Duration::from_secs(10),
         rebalance: Duration::from_secs(60),
         protocol_type: "consumer".into(),
-        protocols: vec![("range".into(), Bytes::from_static(&[0, 1, 0, 0, 0, 1, 0, 1, b't']))],
+        protocols: vec![("range".into(), subscription)],
     };
     let joined = groups.join(g(), join).await.expect("joins");
     let sync = Sync {
@@ -319,6 +324,26 @@ fn offsets_lapse_and_their_group_with_them() {
         assert_eq!(committed(&groups).await, None);
         assert_eq!(groups.list().await.expect("lists"), []);
     });
+}
+
+#[test]
+fn a_group_that_consumes_keeps_the_offsets_of_its_topics_alone() {
+    for (topic, kept) in [(b't', Some(5)), (b'u', None)] {
+        let world = World::new(9);
+        let mut node = Node::new(&world);
+        node.settings.offsets_retention_ms = 3_600_000;
+        world.block_on(async {
+            let groups = node.start();
+            assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+            let joined = join_for(&groups, topic).await;
+            for _ in 0..900 {
+                node.env.tasks.sleep(Duration::from_secs(5)).await;
+                beat(&groups, &joined).await.expect("lives");
+            }
+            assert_eq!(committed(&groups).await, kept);
+            assert_eq!(groups.describe(g()).await.expect("known").state, StateName::Stable);
+        });
+    }
 }
 
 #[test]

@@ -171,7 +171,8 @@ impl Group {
         if generation < 0 && id.is_none() && instance.is_none() {
             return Err(GroupError::UnknownMember);
         }
-        let id = id.ok_or(GroupError::UnknownMember)?;
+        let nobody = MemberId::from("");
+        let id = id.unwrap_or(&nobody);
         self.check_member(id, instance)?;
         self.check_generation(generation)?;
         if let Phase::Completing { .. } = self.phase {

@@ -501,6 +501,21 @@ fn commits_follow_membership() {
 }
 
 #[test]
+fn a_commit_for_a_static_identity_that_another_bears_is_fenced() {
+    let mut world = World::new(0);
+    let ticket = world.join(Who { instance: Some("i"), ..who(None) });
+    let joined = world.must_join(ticket);
+    world.sync(&joined, &[(&joined.member, "share")]);
+    world.save(Ok(()));
+    let (mine, other) = (InstanceId::from("i"), InstanceId::from("j"));
+    assert_eq!(world.group.commit(world.now, Some(&joined.member), Some(&mine), 1), Ok(()));
+    assert_eq!(world.group.commit(world.now, None, Some(&mine), -1), Err(GroupError::Fenced(mine.clone())));
+    let stranger = MemberId::from("x");
+    assert_eq!(world.group.commit(world.now, Some(&stranger), Some(&mine), 1), Err(GroupError::Fenced(mine)));
+    assert_eq!(world.group.commit(world.now, None, Some(&other), 1), Err(GroupError::UnknownMember));
+}
+
+#[test]
 fn sessions_outside_the_bounds_are_refused() {
     let mut world = World::new(0);
     world.group.times.session_min = Duration::from_secs(60);
