@@ -21,8 +21,12 @@ pub const LANE_QUEUE_BYTES_MAX: usize = 128 << 20;
 /// Messages that may wait in one shard's inbox, per layer.
 pub const MESH_INBOX_MAX: usize = 4096;
 
-/// An idempotent producer silent for this long is forgotten (`producer.id.expiration.ms`), in the log's time.
-pub const PRODUCER_ID_EXPIRATION_MS: i64 = 86_400_000;
+/// An idempotent producer silent for this long is forgotten (`producer.id.expiration.ms`), in the log's time, unless
+/// the process is told another time.
+pub const PRODUCER_ID_EXPIRATION_MS: u64 = 86_400_000;
+
+/// Idempotent producers one partition remembers, each with up to 300 bytes; beyond, those silent longest are forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 
 /// Producer ids given out per command of the controller.
 pub const PRODUCER_ID_BLOCK: u32 = 1000;

@@ -125,6 +125,10 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let router = Router::new(env.clone(), here, Rc::new(Local(Rc::clone(&local))), start.meshes.partitions.clone());
     let settings = GroupSettings {
         initial_rebalance_delay_ms: start.config.group_initial_rebalance_delay_ms,
+        session_min_ms: start.config.group_min_session_timeout_ms,
+        session_max_ms: start.config.group_max_session_timeout_ms,
+        offsets_retention_ms: i64::try_from(start.config.offsets_retention_minutes.saturating_mul(60_000))
+            .unwrap_or(i64::MAX),
         ..GroupSettings::default()
     };
     let coordinator = Coordinator::new(env.clone(), router.clone(), controller.clone(), settings);
@@ -216,7 +220,9 @@ impl Lanes {
             let state = RecoveredState { applied, blob, replicas };
             let fresh = LaneManifest::new(start.home, lane);
             let lane = DataLane::recover(lane, env.clone(), engine.clone(), state, fresh);
-            data.push((Rc::new(lane.map_err(|e| ShardFailure::new(here, &e))?), membership));
+            let lane = lane.map_err(|e| ShardFailure::new(here, &e))?;
+            lane.forget_producers_after(start.config.producer_id_expiration_ms);
+            data.push((Rc::new(lane), membership));
         }
         let (controller, controller_membership) = if here == ShardId(0) {
             let (applied, blob) = blob_of(LaneId::CONTROLLER);

@@ -24,6 +24,7 @@ use super::event::Bell;
 use super::message::{ProduceDone, ProduceError};
 use super::replica::{Birth, Replica};
 use crate::config::topic::TopicConfig;
+use crate::limits;
 use crate::raft::{Answer, Apply, Lane, ProposeError};
 
 /// What applying an entry came to, told to whoever proposed it.
@@ -54,6 +55,8 @@ pub struct DataLane {
     applied: Cell<Option<EntryId>>,
     leading: Cell<Option<Term>>,
     raft: OnceCell<Lane>,
+    /// `producer.id.expiration.ms`.
+    producers_after_ms: Cell<i64>,
     /// Rung when leadership changes.
     pub leadership_bell: Rc<Bell>,
 }
@@ -147,8 +150,14 @@ impl DataLane {
             applied: Cell::new(recovered.applied),
             leading: Cell::new(None),
             raft: OnceCell::new(),
+            producers_after_ms: Cell::new(i64::try_from(limits::PRODUCER_ID_EXPIRATION_MS).unwrap_or(i64::MAX)),
             leadership_bell: Rc::default(),
         })
+    }
+
+    /// Idempotent producers silent for `ms` of the log's time are forgotten from now on (`producer.id.expiration.ms`).
+    pub fn forget_producers_after(&self, ms: u64) {
+        self.producers_after_ms.set(i64::try_from(ms).unwrap_or(i64::MAX));
     }
 
     /// Gives the lane its Raft group; once, before anything is proposed.
@@ -250,7 +259,7 @@ impl DataLane {
                         if self.is_covered(partition, id.index) {
                             return Err(ProduceError::NotLeader);
                         }
-                        replica.append(placed, id, at, self.env.clock.now())
+                        replica.append(placed, id, at, self.env.clock.now(), self.producers_after_ms.get())
                     })
                     .collect(),
             ),

@@ -82,9 +82,6 @@ pub enum ProduceError {
         /// What came.
         found: i32,
     },
-    /// Appended long ago; its offset is no longer remembered.
-    #[error("the batch was appended before and its offset is no longer remembered")]
-    DuplicateForgotten,
     /// A newer instance of the producer exists.
     #[error("producer {producer}: epoch {found} is older than {current}")]
     Fenced {

@@ -10,6 +10,7 @@ use tidewater_storage::model::{BatchHeader, Offset, ProducerEpoch, ProducerId, T
 
 use super::codec::{Reader, Writer};
 use super::message::{ActiveProducer, ProduceError};
+use crate::limits::PRODUCERS_PER_PARTITION_MAX;
 
 /// Batches remembered per producer: what may be in flight at once (`max.in.flight.requests.per.connection`).
 pub const BATCHES_REMEMBERED: usize = 5;
@@ -57,7 +58,8 @@ pub enum Verdict {
 /// Is this batch the next one of its producer, a repetition, or wrong?
 ///
 /// # Errors
-/// `OutOfOrder`, `Fenced` or `DuplicateForgotten`, as Kafka's `ProducerAppendInfo` decides.
+/// `OutOfOrder` or `Fenced`, as Kafka's `ProducerAppendInfo` decides. A batch from before the remembered ones is out of
+/// order too: whether it was ever appended is not known, and a producer told "duplicate" would take it for stored.
 pub fn check(entry: Option<&ProducerEntry>, header: &BatchHeader) -> Result<Verdict, ProduceError> {
     let (Some(id), Some(entry)) = (header.producer_id, entry) else { return Ok(Verdict::Append) };
     let out_of_order = |expected| ProduceError::OutOfOrder {
@@ -81,12 +83,7 @@ pub fn check(entry: Option<&ProducerEntry>, header: &BatchHeader) -> Result<Verd
     if header.base_sequence == expected {
         return Ok(Verdict::Append);
     }
-    let oldest = entry.recent.front().map_or(0, |r| r.first);
-    if header.base_sequence < oldest && last < expected {
-        Err(ProduceError::DuplicateForgotten)
-    } else {
-        Err(out_of_order(expected))
-    }
+    Err(out_of_order(expected))
 }
 
 /// Notes an appended batch in a producer's entry.
@@ -156,6 +153,17 @@ impl ProducerTable {
             self.expired_at = at;
             self.entries.retain(|_, entry| at.since_ms(entry.seen) <= expiration_ms);
         }
+        if self.entries.len() > PRODUCERS_PER_PARTITION_MAX {
+            self.forget_silent();
+        }
+    }
+
+    /// Forgets the tenth that has been silent longest; alike on every replica.
+    fn forget_silent(&mut self) {
+        let mut by_age: Vec<_> = self.entries.iter().map(|(id, entry)| (entry.seen, *id)).collect();
+        by_age.sort_unstable();
+        by_age.truncate(PRODUCERS_PER_PARTITION_MAX / 10);
+        by_age.iter().for_each(|(_, id)| drop(self.entries.remove(id)));
     }
 
     /// For the checkpoint; sorted, so that equal tables have equal bytes.
@@ -249,7 +257,7 @@ mod tests {
     fn beyond_five_batches_the_offset_is_forgotten() {
         let batches: Vec<_> = (0..7).map(|n| (batch(0, n, 1), n as u64)).collect();
         let table = table(&batches);
-        assert_eq!(verdict(&table, &batch(0, 0, 1)), Err(ProduceError::DuplicateForgotten));
+        assert!(matches!(verdict(&table, &batch(0, 0, 1)), Err(ProduceError::OutOfOrder { expected: 7, .. })));
         assert_eq!(verdict(&table, &batch(0, 2, 1)), Ok(Verdict::Duplicate(Offset::new(2))));
     }
 
@@ -271,6 +279,27 @@ mod tests {
         other.producer_id = Some(ProducerId(10));
         table.note(&other, Offset::new(1), TimestampMs(2 * DAY), DAY);
         assert_eq!((table.get(ProducerId(9)), table.len()), (None, 1));
+    }
+
+    #[test]
+    fn beyond_the_cap_those_silent_longest_are_forgotten() {
+        let mut table = ProducerTable::default();
+        let count = PRODUCERS_PER_PARTITION_MAX as i64 + 1;
+        for n in 0..count {
+            let mut header = batch(0, 0, 1);
+            header.producer_id = Some(ProducerId(n));
+            table.note(&header, Offset::new(n as u64), TimestampMs(n), DAY);
+        }
+        assert_eq!(table.len(), PRODUCERS_PER_PARTITION_MAX + 1 - PRODUCERS_PER_PARTITION_MAX / 10);
+        assert!(table.get(ProducerId(0)).is_none() && table.get(ProducerId(count - 1)).is_some());
+    }
+
+    #[test]
+    fn a_batch_may_cross_the_greatest_sequence() {
+        let table = table(&[(batch(0, i32::MAX - 1, 4), 0)]);
+        assert_eq!(verdict(&table, &batch(0, 2, 1)), Ok(Verdict::Append));
+        assert_eq!(verdict(&table, &batch(0, i32::MAX - 1, 4)), Ok(Verdict::Duplicate(Offset::new(0))));
+        assert!(matches!(verdict(&table, &batch(0, 3, 1)), Err(ProduceError::OutOfOrder { expected: 2, .. })));
     }
 
     #[test]

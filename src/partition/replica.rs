@@ -24,7 +24,6 @@ use super::event::Waiters;
 use super::message::{ProduceDone, ProduceError};
 use super::producers::ProducerTable;
 use crate::config::topic::TopicConfig;
-use crate::limits;
 
 /// A partition on this shard.
 pub struct Replica {
@@ -242,7 +241,7 @@ impl Replica {
         self.last_append.get()
     }
 
-    /// Appends a committed batch. Refuses, alike on every replica, one that does not continue the partition.
+    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses, alike on every replica, one that does not continue the partition.
     ///
     /// # Errors
     /// `NotLeader`, which a producer retries.
@@ -252,6 +251,7 @@ impl Replica {
         id: EntryId,
         at: TimestampMs,
         now: Mono,
+        producers_after_ms: i64,
     ) -> Result<ProduceDone, ProduceError> {
         let bytes = placed.bytes;
         let batch = tidewater_storage::model::BatchHeader::parse(&bytes)
@@ -261,7 +261,7 @@ impl Replica {
         if header.base_offset != self.log.bounds().end || placed.base_offset != header.base_offset {
             return Err(ProduceError::NotLeader);
         }
-        self.producers.borrow_mut().note(&header, header.base_offset, at, limits::PRODUCER_ID_EXPIRATION_MS);
+        self.producers.borrow_mut().note(&header, header.base_offset, at, producers_after_ms);
         self.note_epoch(placed.epoch, header.base_offset);
         self.last_append.set(at);
         self.mark(header.next_offset(), u64::from(header.len), now);

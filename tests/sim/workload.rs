@@ -137,7 +137,6 @@ impl Client {
         for (waiting, answer) in window.drain(..).zip(answers) {
             match answer {
                 Ok(base) => self.history.acknowledged(partition, &waiting.bytes, Some(base)),
-                Err(ProduceError::DuplicateForgotten) => self.history.acknowledged(partition, &waiting.bytes, None),
                 Err(error) => {
                     let lost = matches!(error, ProduceError::OutOfOrder { .. } if !unknown);
                     assert!(!lost, "p{partition}: the broker has forgotten a producer: {error}");
