@@ -49,6 +49,12 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 /// Accepted connections that may wait for their shard.
 pub const ACCEPTED_MAX: usize = 1024;
 
+/// Records that the answer to a refused batch names.
+pub const RECORD_ERRORS_MAX: usize = 1000;
+
+/// What a batch may unpack to when it must be opened to be checked.
+pub const UNPACKED_MAX: usize = 64 << 20;
+
 /// Topics that one request may create without being asked to (auto-creation by metadata).
 pub const AUTO_CREATE_MAX: usize = 100;
 

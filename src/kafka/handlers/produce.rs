@@ -3,8 +3,10 @@
 //! One batch per partition, as every client since 2017 sends. The checks are those of Kafka's `LogValidator`, on the 61
 //! bytes of the header and the CRC; the records inside are the client's business.
 
+mod timestamps;
+
 use bytes::BytesMut;
-use tidewater_storage::model::{BatchError, BatchHeader, Compression, TimestampType};
+use tidewater_storage::model::{BatchError, BatchHeader, Compression, TimestampMs, TimestampType};
 
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
@@ -27,7 +29,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         }
     };
     let acks = request.acks;
-    let Plan { mut answers, parts, places } = plan(&ctx.image(), ctx.version, request);
+    let Plan { mut answers, parts, places } = plan(&ctx.image(), ctx.version, ctx.broker.env.clock.wall(), request);
     let done = ctx.broker.router.produce(parts).await;
     for ((topic, partition), done) in places.into_iter().zip(done) {
         if let Some(slot) = answers.get_mut(topic).and_then(|(_, partitions)| partitions.get_mut(partition)) {
@@ -58,7 +60,7 @@ struct Plan {
     places: Vec<(usize, usize)>,
 }
 
-fn plan(image: &ClusterImage, version: i16, request: ProduceRequest) -> Plan {
+fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRequest) -> Plan {
     let whole = whole_request(&request);
     let mut plan = Plan { answers: Vec::with_capacity(request.topics.len()), parts: Vec::new(), places: Vec::new() };
     for topic in request.topics {
@@ -71,6 +73,7 @@ fn plan(image: &ClusterImage, version: i16, request: ProduceRequest) -> Plan {
                     return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"));
                 }
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
+                timestamps::check(&batch, &found.config, now)?;
                 Ok(ProducePart { place: place.place(), batch, origin: Origin::Client })
             });
             match checked {
@@ -92,15 +95,17 @@ fn plan(image: &ClusterImage, version: i16, request: ProduceRequest) -> Plan {
 struct Refusal {
     code: ErrorCode,
     message: Option<String>,
+    /// Records of the batch at fault, by index, if it is not the batch as a whole.
+    records: Vec<(i32, String)>,
 }
 
 impl Refusal {
     fn code(code: ErrorCode) -> Self {
-        Self { code, message: None }
+        Self { code, message: None, records: Vec::new() }
     }
 
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: Some(message.into()) }
+        Self { code, message: Some(message.into()), records: Vec::new() }
     }
 }
 
@@ -171,6 +176,7 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionAnswer {
         log_append_time_ms: -1,
         log_start_offset: -1,
         message: refusal.message.clone(),
+        record_errors: refusal.records.clone(),
     }
 }
 
@@ -183,6 +189,7 @@ fn appended(index: i32, done: &Result<ProduceDone, ProduceError>) -> PartitionAn
             log_append_time_ms: done.log_append_time.map_or(-1, |t| t.0),
             log_start_offset: done.log_start.to_wire(),
             message: None,
+            record_errors: Vec::new(),
         },
         Err(error) => refused(index, &Refusal::new(error.into(), error.to_string())),
     }

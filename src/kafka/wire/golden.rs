@@ -44,6 +44,7 @@ fn produce_responses() {
             log_append_time_ms: -1,
             log_start_offset: 17,
             message: None,
+            record_errors: Vec::new(),
         };
         let bad = produce::PartitionAnswer {
             index: 7,
@@ -52,6 +53,7 @@ fn produce_responses() {
             log_append_time_ms: -1,
             log_start_offset: -1,
             message: Some("too large".into()),
+            record_errors: Vec::new(),
         };
         let frame = produce::encode_response(0x0a0b_0c0d, version, &[(topic(version, 13), vec![good, bad])]);
         holds(&format!("produce-response-v{version}"), &frame);

@@ -124,6 +124,8 @@ pub struct PartitionAnswer {
     pub log_start_offset: i64,
     /// For people, from version 8.
     pub message: Option<String>,
+    /// Records at fault, by their index in the batch, and why; from version 8.
+    pub record_errors: Vec<(i32, String)>,
 }
 
 /// Writes a whole response frame.
@@ -159,7 +161,12 @@ fn put_partition(out: &mut BytesMut, version: i16, answer: &PartitionAnswer) {
         out.put_i64(answer.log_start_offset);
     }
     if version >= 8 {
-        put_list_len(out, flexible, 0); // errors of single records
+        put_list_len(out, flexible, answer.record_errors.len());
+        for (index, why) in &answer.record_errors {
+            out.put_i32(*index);
+            put_text(out, flexible, why);
+            put_no_tags(out, flexible);
+        }
         put_text_or_null(out, flexible, answer.message.as_deref());
     }
     put_no_tags(out, flexible);

@@ -385,6 +385,7 @@ fn produce_responses_are_read_by_the_generated_decoder() {
             log_append_time_ms: 7,
             log_start_offset: 5,
             message: Some("why".into()),
+            record_errors: vec![(2, "late".into())],
         };
         let answers = vec![(topic, vec![answer(0, ErrorCode::NONE), answer(1, ErrorCode::MESSAGE_TOO_LARGE)])];
         let mut frame = produce::encode_response(99, version, &answers);
@@ -394,6 +395,8 @@ fn produce_responses_are_read_by_the_generated_decoder() {
         assert_eq!((partitions[1].index, partitions[1].error_code), (1, 10));
         assert_eq!(partitions[0].log_start_offset, if version >= 5 { 5 } else { -1 });
         assert_eq!(partitions[1].error_message.is_some(), version >= 8);
+        assert_eq!(partitions[1].record_errors.len(), usize::from(version >= 8));
+        assert!(partitions[1].record_errors.iter().all(|record| record.batch_index == 2));
     }
 }
 

@@ -85,7 +85,7 @@ fn request(acks: i16, topics: &[(&str, &[i32])]) -> ProduceRequest {
 #[test]
 fn what_is_refused_keeps_its_place_among_what_is_appended() {
     let image = image(&[("orders", 2), ("users", 1)]);
-    let plan = plan(&image, 9, request(-1, &[("orders", &[1, 7, 0]), ("nope", &[0]), ("users", &[0])]));
+    let plan = plan(&image, 9, TimestampMs(0), request(-1, &[("orders", &[1, 7, 0]), ("nope", &[0]), ("users", &[0])]));
     assert_eq!(plan.places, [(0, 0), (0, 2), (2, 0)]);
     assert_eq!(plan.parts.len(), 3);
     assert_eq!(plan.answers[0].1[1].error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
@@ -95,11 +95,11 @@ fn what_is_refused_keeps_its_place_among_what_is_appended() {
 #[test]
 fn whole_requests_are_refused() {
     let image = image(&[("orders", 2)]);
-    let refused = plan(&image, 9, request(2, &[("orders", &[0, 1])]));
+    let refused = plan(&image, 9, TimestampMs(0), request(2, &[("orders", &[0, 1])]));
     assert!(refused.parts.is_empty());
     assert!(refused.answers[0].1.iter().all(|a| a.error == ErrorCode::INVALID_REQUIRED_ACKS));
     let transactional = ProduceRequest { transactional_id: Some("t".into()), ..request(-1, &[("orders", &[0])]) };
-    assert!(plan(&image, 9, transactional).parts.is_empty());
+    assert!(plan(&image, 9, TimestampMs(0), transactional).parts.is_empty());
 }
 
 #[test]
