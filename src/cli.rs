@@ -17,6 +17,7 @@ pub(crate) mod output;
 mod partitioner;
 mod process;
 mod produce;
+mod seek;
 mod topic;
 
 use std::path::PathBuf;

@@ -4,8 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::error::CliError;
-use super::topic::Target;
-use super::{Reading, Remote, output};
+use super::{Reading, output, seek};
 use crate::client::{Client, GroupInfo, OffsetQuery};
 
 #[derive(Debug, Subcommand)]
@@ -15,8 +14,8 @@ pub(super) enum GroupCommand {
     /// Members, offsets and lag of a group
     Describe(DescribeArgs),
     /// Move the offsets of a group without members
-    Seek(SeekArgs),
-    /// Delete a group without members, offsets and all
+    Seek(seek::SeekArgs),
+    /// Delete groups without members, offsets and all
     Delete(DeleteArgs),
 }
 
@@ -29,40 +28,34 @@ pub(super) struct DescribeArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct SeekArgs {
-    /// The group
-    group: String,
-    /// The topic
-    #[arg(long)]
-    topic: String,
-    /// Only this partition
-    #[arg(long)]
-    partition: Option<i32>,
-    /// earliest, latest, an offset, or @ and a time in ms
-    #[arg(long, value_name = "WHERE")]
-    to: Target,
-    #[command(flatten)]
-    remote: Remote,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct DeleteArgs {
-    /// The group
-    group: String,
+    /// The groups
+    #[arg(required = true)]
+    groups: Vec<String>,
     #[command(flatten)]
-    remote: Remote,
+    reading: Reading,
 }
 
 pub(super) async fn run(command: GroupCommand) -> Result<(), CliError> {
     match command {
         GroupCommand::List(args) => list(args).await,
         GroupCommand::Describe(args) => describe(args).await,
-        GroupCommand::Seek(args) => seek(args).await,
-        GroupCommand::Delete(args) => {
-            Client::connect(&args.remote.bootstrap).await?.delete_group(&args.group).await?;
-            output::line(&format!("deleted group {}", args.group))
+        GroupCommand::Seek(args) => seek::run(args).await,
+        GroupCommand::Delete(args) => delete(args).await,
+    }
+}
+
+async fn delete(args: DeleteArgs) -> Result<(), CliError> {
+    let mut client = Client::connect(&args.reading.remote.bootstrap).await?;
+    for group in &args.groups {
+        client.delete_group(group).await?;
+        if args.reading.json {
+            output::json(&serde_json::json!({ "group": group, "deleted": true }))?;
+        } else {
+            output::line(&format!("deleted group {group}"))?;
         }
     }
+    Ok(())
 }
 
 async fn list(args: Reading) -> Result<(), CliError> {
@@ -91,6 +84,10 @@ struct Progress {
 async fn describe(args: DescribeArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&args.reading.remote.bootstrap).await?;
     let info = client.group(&args.group).await?;
+    if info.state == "Dead" {
+        let why = format!("group {} does not exist; `tidewater group list` shows those that do", args.group);
+        return Err(CliError::Usage(why));
+    }
     let progress = progress(&mut client, &args.group, &info).await?;
     if args.reading.json {
         return output::json(&serde_json::json!({ "group": info, "offsets": progress }));
@@ -153,14 +150,4 @@ async fn progress(client: &mut Client, group: &str, info: &GroupInfo) -> Result<
         }
     }
     Ok(rows)
-}
-
-async fn seek(args: SeekArgs) -> Result<(), CliError> {
-    let mut client = Client::connect(&args.remote.bootstrap).await?;
-    let to = args.to.resolve(&mut client, &args.topic, args.partition).await?;
-    client.commit(&args.group, &args.topic, &to).await?;
-    for (partition, offset) in to {
-        output::line(&format!("{}/{partition} -> {offset}", args.topic))?;
-    }
-    Ok(())
 }

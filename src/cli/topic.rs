@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::error::CliError;
 use super::{Reading, Remote, consume, describe, output, produce};
@@ -87,8 +88,19 @@ pub(super) struct TrimArgs {
     /// First offset to keep: latest, an offset, or @ and a time in ms
     #[arg(long, value_name = "WHERE")]
     to: Target,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
-    remote: Remote,
+    reading: Reading,
+}
+
+/// Where a partition starts after a trim.
+#[derive(Debug, Serialize)]
+struct Start {
+    topic: String,
+    partition: i32,
+    log_start_offset: u64,
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -218,10 +230,17 @@ async fn delete(args: DeleteArgs) -> Result<(), CliError> {
 }
 
 async fn trim(args: TrimArgs) -> Result<(), CliError> {
-    let mut client = Client::connect(&args.remote.bootstrap).await?;
+    let mut client = Client::connect(&args.reading.remote.bootstrap).await?;
     let to = args.to.resolve(&mut client, &args.topic, args.partition).await?;
-    for (partition, start) in client.delete_records(&args.topic, &to).await? {
-        output::line(&format!("{}/{partition} now starts at {start}", args.topic))?;
+    let starts = if args.dry_run { to } else { client.delete_records(&args.topic, &to).await? };
+    let start = |(partition, log_start_offset)| Start { topic: args.topic.clone(), partition, log_start_offset };
+    let starts = starts.into_iter().map(start).collect::<Vec<_>>();
+    if args.reading.json {
+        return output::json(&starts);
+    }
+    let verb = if args.dry_run { "would start" } else { "now starts" };
+    for Start { topic, partition, log_start_offset } in &starts {
+        output::line(&format!("{topic}/{partition} {verb} at {log_start_offset}"))?;
     }
     Ok(())
 }

@@ -66,6 +66,9 @@ pub struct GroupOffset {
     pub metadata: String,
 }
 
+/// Kafka's number of it.
+const GROUP_ID_NOT_FOUND: i16 = 69;
+
 fn group_id(group: &str) -> GroupId {
     GroupId(text(group))
 }
@@ -95,7 +98,11 @@ impl Client {
     pub async fn group(&mut self, group: &str) -> Result<GroupInfo, ClientError> {
         let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
         let found = self.call(&request).await?.groups.into_iter().next();
-        let found = found.ok_or_else(|| ClientError::Missing(format!("group {group}")))?;
+        let mut found = found.ok_or_else(|| ClientError::Missing(format!("group {group}")))?;
+        // From v6 on an unknown group is an error beside the state.
+        if found.error_code == GROUP_ID_NOT_FOUND {
+            found.error_code = 0;
+        }
         check(|| format!("describe group {group}"), found.error_code, found.error_message.as_deref())?;
         let member = |m: kafka_protocol::messages::describe_groups_response::DescribedGroupMember| MemberInfo {
             id: m.member_id.to_string(),

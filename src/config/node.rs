@@ -49,6 +49,18 @@ pub struct RawConfig {
     /// How long a new consumer group waits for more members, in milliseconds [default: 3000]
     #[arg(long, env = "TIDEWATER_GROUP_INITIAL_REBALANCE_DELAY_MS", value_name = "MS")]
     pub group_initial_rebalance_delay_ms: Option<u64>,
+    /// Shortest session timeout that a group member may ask for, in milliseconds [default: 6000]
+    #[arg(long, env = "TIDEWATER_GROUP_MIN_SESSION_TIMEOUT_MS", value_name = "MS")]
+    pub group_min_session_timeout_ms: Option<u64>,
+    /// Longest session timeout that a group member may ask for, in milliseconds [default: 1800000]
+    #[arg(long, env = "TIDEWATER_GROUP_MAX_SESSION_TIMEOUT_MS", value_name = "MS")]
+    pub group_max_session_timeout_ms: Option<u64>,
+    /// How long committed offsets outlive their group's last member, in minutes [default: 10080]
+    #[arg(long, env = "TIDEWATER_OFFSETS_RETENTION_MINUTES", value_name = "MINUTES")]
+    pub offsets_retention_minutes: Option<u64>,
+    /// How long a partition remembers a silent idempotent producer, in milliseconds [default: 86400000]
+    #[arg(long, env = "TIDEWATER_PRODUCER_ID_EXPIRATION_MS", value_name = "MS")]
+    pub producer_id_expiration_ms: Option<u64>,
 }
 
 /// A number of bytes: plain, or with KiB, MiB, GiB, TiB (KB, MB, GB, TB are powers of ten).
@@ -173,6 +185,14 @@ pub struct NodeConfig {
     pub auto_create_topics: bool,
     /// `group.initial.rebalance.delay.ms`.
     pub group_initial_rebalance_delay_ms: u64,
+    /// `group.min.session.timeout.ms`.
+    pub group_min_session_timeout_ms: u64,
+    /// `group.max.session.timeout.ms`.
+    pub group_max_session_timeout_ms: u64,
+    /// `offsets.retention.minutes`.
+    pub offsets_retention_minutes: u64,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: u64,
 }
 
 impl RawConfig {
@@ -205,6 +225,10 @@ impl RawConfig {
             group_initial_rebalance_delay_ms: self
                 .group_initial_rebalance_delay_ms
                 .or(below.group_initial_rebalance_delay_ms),
+            group_min_session_timeout_ms: self.group_min_session_timeout_ms.or(below.group_min_session_timeout_ms),
+            group_max_session_timeout_ms: self.group_max_session_timeout_ms.or(below.group_max_session_timeout_ms),
+            offsets_retention_minutes: self.offsets_retention_minutes.or(below.offsets_retention_minutes),
+            producer_id_expiration_ms: self.producer_id_expiration_ms.or(below.producer_id_expiration_ms),
         }
     }
 
@@ -237,6 +261,17 @@ impl RawConfig {
         if let Some(shards) = self.shards {
             range("--shards", shards.into(), (1..=1024).contains(&shards), "1 to 1024")?;
         }
+        let session_min = self.group_min_session_timeout_ms.unwrap_or(6000);
+        let session_max = self.group_max_session_timeout_ms.unwrap_or(30 * 60 * 1000);
+        let sessions = session_min <= session_max && session_max <= i32::MAX as u64;
+        let expected = "at least --group-min-session-timeout-ms and at most 2147483647";
+        range("--group-max-session-timeout-ms", session_max, sessions, expected)?;
+        let retention = self.offsets_retention_minutes.unwrap_or(7 * 24 * 60);
+        let minutes = 1..=u64::from(u32::MAX);
+        range("--offsets-retention-minutes", retention, minutes.contains(&retention), "1 to 4294967295")?;
+        let expiration = self.producer_id_expiration_ms.unwrap_or(crate::limits::PRODUCER_ID_EXPIRATION_MS);
+        let range_ms = 1..=i64::MAX as u64;
+        range("--producer-id-expiration-ms", expiration, range_ms.contains(&expiration), "at least 1")?;
         Ok(NodeConfig {
             bucket_is_embedded: self.bucket.is_none(),
             bucket: self.bucket.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
@@ -252,6 +287,10 @@ impl RawConfig {
             num_partitions,
             auto_create_topics: self.auto_create_topics_enable.unwrap_or(true),
             group_initial_rebalance_delay_ms: self.group_initial_rebalance_delay_ms.unwrap_or(3000),
+            group_min_session_timeout_ms: session_min,
+            group_max_session_timeout_ms: session_max,
+            offsets_retention_minutes: retention,
+            producer_id_expiration_ms: expiration,
         })
     }
 }

@@ -74,6 +74,7 @@ const POSITIVE: Shape = Shape::Integer { min: 1, max: i64::MAX };
 const NATURAL: Shape = Shape::Integer { min: 0, max: i64::MAX };
 
 const FSYNCED: &str = "every acknowledged record is already fsynced";
+const NO_RECOMPRESSION: &str = "the broker never recompresses";
 const NO_COMPACTION: &str = "topics are not compacted";
 const OWN_INDEX: &str = "segment indexes have a fixed spacing and are preallocated by the engine";
 
@@ -145,6 +146,18 @@ pub static SETTINGS: &[Setting] = &[
         "CreateTime",
         "Whose clock sets record timestamps: the producer's or the broker's.",
     ),
+    honoured(
+        "message.timestamp.before.max.ms",
+        NATURAL,
+        "9223372036854775807",
+        "A record whose timestamp is further in the past is refused, when producers set timestamps.",
+    ),
+    honoured(
+        "message.timestamp.after.max.ms",
+        NATURAL,
+        "3600000",
+        "A record whose timestamp is further in the future is refused, when producers set timestamps.",
+    ),
     refusing(
         honoured("cleanup.policy", Shape::List(&["delete"]), "delete", "What retention does: delete old records."),
         "compaction is not supported",
@@ -158,6 +171,9 @@ pub static SETTINGS: &[Setting] = &[
         ),
         "the broker never recompresses; set compression.type on the producer",
     ),
+    accepted("compression.gzip.level", Shape::Integer { min: -1, max: 9 }, "-1", NO_RECOMPRESSION),
+    accepted("compression.lz4.level", Shape::Integer { min: 1, max: 17 }, "9", NO_RECOMPRESSION),
+    accepted("compression.zstd.level", Shape::Integer { min: -131_072, max: 22 }, "3", NO_RECOMPRESSION),
     accepted("min.insync.replicas", POSITIVE, "1", "there is one replica of each partition"),
     accepted("flush.messages", POSITIVE, "9223372036854775807", FSYNCED),
     accepted("flush.ms", NATURAL, "9223372036854775807", FSYNCED),
@@ -170,8 +186,6 @@ pub static SETTINGS: &[Setting] = &[
     accepted("min.cleanable.dirty.ratio", Shape::Fraction, "0.5", NO_COMPACTION),
     accepted("min.compaction.lag.ms", NATURAL, "0", NO_COMPACTION),
     accepted("max.compaction.lag.ms", POSITIVE, "9223372036854775807", NO_COMPACTION),
-    accepted("message.timestamp.before.max.ms", NATURAL, "9223372036854775807", "timestamps are not limited yet"),
-    accepted("message.timestamp.after.max.ms", NATURAL, "3600000", "timestamps are not limited yet"),
     accepted("message.downconversion.enable", Shape::Boolean, "false", "Kafka 4 has no down-conversion either"),
     accepted(
         "unclean.leader.election.enable",
@@ -185,14 +199,14 @@ pub static SETTINGS: &[Setting] = &[
     accepted("follower.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),
 ];
 
-/// Why a setting is not taken.
+/// Why a setting is not taken, in Kafka's words where Kafka refuses it too: tools show them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No such setting.
-    #[error("unknown topic setting {0}")]
+    #[error("Unknown topic config name: {0}")]
     Unknown(String),
     /// A value of the wrong form, or out of range.
-    #[error("{name}={value}: {expected}")]
+    #[error("Invalid value {value} for configuration {name}: {expected}")]
     Value {
         /// Which.
         name: &'static str,
@@ -251,6 +265,10 @@ pub struct TopicConfig {
     pub max_message_bytes: u32,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`.
+    pub timestamp_before_max_ms: u64,
+    /// `message.timestamp.after.max.ms`.
+    pub timestamp_after_max_ms: u64,
 }
 
 /// The row of a setting.
@@ -267,17 +285,23 @@ impl Setting {
     pub fn check(&self, value: &str) -> Result<(), SettingError> {
         let expected = match self.shape {
             Shape::Integer { min, max } => match value.trim().parse::<i64>() {
-                Ok(n) if (min..=max).contains(&n) => return Ok(()),
-                _ if max == i64::MAX => format!("a whole number from {min} is expected"),
-                _ => format!("a whole number from {min} to {max} is expected"),
+                Ok(n) if n < min => format!("Value must be at least {min}"),
+                Ok(n) if n > max => format!("Value must be no more than {max}"),
+                Ok(_) => return Ok(()),
+                Err(_) if max <= i64::from(i32::MAX) => "Not a number of type INT".to_owned(),
+                Err(_) => "Not a number of type LONG".to_owned(),
             },
             Shape::Boolean if matches!(value, "true" | "false") => return Ok(()),
-            Shape::Boolean => "true or false is expected".to_owned(),
+            Shape::Boolean => "Expected value to be either true or false".to_owned(),
             Shape::Word(words) if words.contains(&value) => return Ok(()),
             Shape::List(words) if value.split(',').all(|w| words.contains(&w.trim())) => return Ok(()),
-            Shape::Word(words) | Shape::List(words) => format!("one of {} is expected", words.join(", ")),
-            Shape::Fraction if value.parse::<f64>().is_ok_and(|f| (0.0..=1.0).contains(&f)) => return Ok(()),
-            Shape::Fraction => "a number from 0 to 1 is expected".to_owned(),
+            Shape::Word(words) | Shape::List(words) => format!("String must be one of: {}", words.join(", ")),
+            Shape::Fraction => match value.trim().parse::<f64>() {
+                Ok(f) if (0.0..=1.0).contains(&f) => return Ok(()),
+                Ok(f) if f > 1.0 => "Value must be no more than 1".to_owned(),
+                Ok(_) => "Value must be at least 0".to_owned(),
+                Err(_) => "Not a number of type DOUBLE".to_owned(),
+            },
             Shape::Text => return Ok(()),
         };
         match self.refuses {
@@ -329,6 +353,8 @@ impl TopicConfig {
             segment_bytes: natural("segment.bytes"),
             segment_ms: natural("segment.ms"),
             max_message_bytes: u32::try_from(natural("max.message.bytes")).unwrap_or(u32::MAX),
+            timestamp_before_max_ms: natural("message.timestamp.before.max.ms"),
+            timestamp_after_max_ms: natural("message.timestamp.after.max.ms"),
             timestamp_type: if text("message.timestamp.type") == "LogAppendTime" {
                 TimestampType::LogAppend
             } else {
@@ -362,6 +388,24 @@ mod tests {
         assert!(matches!(check("compression.type", "lz4"), Err(SettingError::Refused { .. })));
         assert!(matches!(check("segment.bytes", "12"), Err(SettingError::Value { .. })));
         assert!(matches!(check("nonsense", "1"), Err(SettingError::Unknown(_))));
+    }
+
+    #[test]
+    fn refusals_are_kafkas_words() {
+        let words = |name, value| check(name, value).expect_err("refused").to_string();
+        assert_eq!(
+            words("retention.ms", "-5"),
+            "Invalid value -5 for configuration retention.ms: Value must be at least -1"
+        );
+        assert_eq!(
+            words("retention.ms", "week"),
+            "Invalid value week for configuration retention.ms: Not a number of type LONG"
+        );
+        assert_eq!(
+            words("message.timestamp.type", "Now"),
+            "Invalid value Now for configuration message.timestamp.type: String must be one of: CreateTime, LogAppendTime"
+        );
+        assert_eq!(words("nonsense", "1"), "Unknown topic config name: nonsense");
     }
 
     #[test]

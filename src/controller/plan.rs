@@ -159,7 +159,7 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
 }
 
 fn known(key: &str) -> Result<&'static topic::Setting, TopicError> {
-    topic::setting(key).ok_or_else(|| TopicError::InvalidConfig(format!("unknown topic setting {key}")))
+    topic::setting(key).ok_or_else(|| TopicError::InvalidConfig(format!("Unknown topic config name: {key}")))
 }
 
 fn check_setting(key: &str, value: &str) -> Result<(), TopicError> {

@@ -118,7 +118,6 @@ impl From<&ProduceError> for ErrorCode {
             ProduceError::UnknownPartition(_) => Self::UNKNOWN_TOPIC_OR_PARTITION,
             ProduceError::NotLeader => Self::NOT_LEADER_OR_FOLLOWER,
             ProduceError::OutOfOrder { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
-            ProduceError::DuplicateForgotten => Self::DUPLICATE_SEQUENCE_NUMBER,
             ProduceError::Fenced { .. } => Self::INVALID_PRODUCER_EPOCH,
             ProduceError::TooLarge { .. } => Self::MESSAGE_TOO_LARGE,
             ProduceError::Invalid(_) => Self::INVALID_RECORD,

@@ -5,6 +5,7 @@ use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionRe
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use tidewater_storage::model::Offset;
 
+use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
@@ -18,8 +19,7 @@ pub async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> Dele
         let image = &image;
         async move {
             let trimmed = topic.partitions.iter().map(|asked| async {
-                let place = name.partition(image, asked.partition_index).map(|(_, partition)| partition.place());
-                let done = match place {
+                let done = match place(image, &name, asked.partition_index) {
                     Ok(place) => trim(ctx, place, asked.offset).await,
                     Err(error) => Err(error),
                 };
@@ -30,6 +30,12 @@ pub async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> Dele
         }
     });
     DeleteRecordsResponse::default().with_topics(join_all(topics).await)
+}
+
+/// Where the partition is. The broker's own topics are cut by the broker alone: groups live in them.
+fn place(image: &ClusterImage, topic: &TopicRef, index: i32) -> Result<Place, ErrorCode> {
+    let (topic, partition) = topic.partition(image, index)?;
+    if topic.name.is_internal() { Err(ErrorCode::INVALID_TOPIC_EXCEPTION) } else { Ok(partition.place()) }
 }
 
 /// -1 is "all there is".
@@ -55,4 +61,19 @@ fn answer(index: i32, done: Result<Offset, ErrorCode>) -> DeleteRecordsPartition
         .with_partition_index(index)
         .with_low_watermark(low)
         .with_error_code(error.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::handlers::fixture::image;
+
+    #[test]
+    fn the_brokers_own_topics_are_not_cut() {
+        let image = image(&[("orders", 1), ("__consumer_offsets", 1)]);
+        let of = |name: &str, index| place(&image, &TopicRef::Name(name.into()), index).err();
+        assert_eq!(of("orders", 0), None);
+        assert_eq!(of("orders", 1), Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
+        assert_eq!(of("__consumer_offsets", 0), Some(ErrorCode::INVALID_TOPIC_EXCEPTION));
+    }
 }

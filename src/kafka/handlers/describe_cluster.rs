@@ -5,6 +5,7 @@ use kafka_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
@@ -15,7 +16,8 @@ const CONTROLLERS: i8 = 2;
 
 /// Answers from the image.
 pub async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
-    answer(&ctx.image(), request.endpoint_type)
+    let operations = authorized::told(request.include_cluster_authorized_operations, authorized::ON_CLUSTER);
+    answer(&ctx.image(), request.endpoint_type).with_cluster_authorized_operations(operations)
 }
 
 fn answer(image: &ClusterImage, endpoint_type: i8) -> DescribeClusterResponse {

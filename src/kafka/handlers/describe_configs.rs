@@ -45,6 +45,8 @@ pub(super) const LIST: i8 = 7;
 pub struct Described {
     /// Its name.
     pub name: &'static str,
+    /// The broker's name of its default.
+    pub broker_name: &'static str,
     /// Its value now.
     pub value: String,
     /// Its value if nobody set it.
@@ -121,13 +123,11 @@ fn written(version: i16, described: &Described, request: &DescribeConfigsRequest
     out
 }
 
-/// Where a value could come from, the one in force first.
+/// Where a value could come from, the one in force first; a topic's default goes by the broker's name of it.
 fn synonyms(described: &Described) -> Vec<DescribeConfigsSynonym> {
     let one = |value: &str, source| {
-        DescribeConfigsSynonym::default()
-            .with_name(text(described.name))
-            .with_value(Some(text(value)))
-            .with_source(source)
+        let name = if source == DEFAULT { described.broker_name } else { described.name };
+        DescribeConfigsSynonym::default().with_name(text(name)).with_value(Some(text(value))).with_source(source)
     };
     let mut out = Vec::new();
     if described.source != DEFAULT {
@@ -141,6 +141,35 @@ fn synonyms(described: &Described) -> Vec<DescribeConfigsSynonym> {
 #[must_use]
 pub fn topic_configs(overrides: &BTreeMap<String, String>) -> Vec<Described> {
     SETTINGS.iter().map(|setting| topic_config(setting, overrides.get(setting.name))).collect()
+}
+
+/// Kafka's name of the broker setting that a topic setting defaults to (`ServerTopicConfigSynonyms`).
+fn broker_name(name: &'static str) -> &'static str {
+    match name {
+        "segment.bytes" => "log.segment.bytes",
+        "segment.ms" => "log.roll.ms",
+        "segment.jitter.ms" => "log.roll.jitter.ms",
+        "segment.index.bytes" => "log.index.size.max.bytes",
+        "flush.messages" => "log.flush.interval.messages",
+        "flush.ms" => "log.flush.interval.ms",
+        "retention.bytes" => "log.retention.bytes",
+        "retention.ms" => "log.retention.ms",
+        "local.retention.bytes" => "log.local.retention.bytes",
+        "local.retention.ms" => "log.local.retention.ms",
+        "max.message.bytes" => "message.max.bytes",
+        "index.interval.bytes" => "log.index.interval.bytes",
+        "delete.retention.ms" => "log.cleaner.delete.retention.ms",
+        "min.compaction.lag.ms" => "log.cleaner.min.compaction.lag.ms",
+        "max.compaction.lag.ms" => "log.cleaner.max.compaction.lag.ms",
+        "file.delete.delay.ms" => "log.segment.delete.delay.ms",
+        "min.cleanable.dirty.ratio" => "log.cleaner.min.cleanable.ratio",
+        "cleanup.policy" => "log.cleanup.policy",
+        "preallocate" => "log.preallocate",
+        "message.timestamp.type" => "log.message.timestamp.type",
+        "message.timestamp.before.max.ms" => "log.message.timestamp.before.max.ms",
+        "message.timestamp.after.max.ms" => "log.message.timestamp.after.max.ms",
+        other => other,
+    }
 }
 
 fn topic_config(setting: &Setting, set: Option<&String>) -> Described {
@@ -161,6 +190,7 @@ fn topic_config(setting: &Setting, set: Option<&String>) -> Described {
     }
     Described {
         name: setting.name,
+        broker_name: broker_name(setting.name),
         value: set.map_or(setting.default, String::as_str).to_owned(),
         default: setting.default.to_owned(),
         source: if set.is_some() { SET_ON_TOPIC } else { DEFAULT },

@@ -8,14 +8,16 @@ use crate::group::message::DescribedGroup;
 use crate::group::state::StateName;
 use crate::group::{GroupError, GroupId};
 use crate::kafka::RequestContext;
+use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
 /// Asks the coordinators of the groups.
 pub async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let operations = authorized::told(request.include_authorized_operations, authorized::ON_GROUP);
     let asked = request.groups.into_iter().map(|group| async move {
         let found = ctx.broker.groups.describe(GroupId::from(group.as_str())).await;
-        described(ctx.version, found).with_group_id(group)
+        described(ctx.version, found).with_group_id(group).with_authorized_operations(operations)
     });
     DescribeGroupsResponse::default().with_groups(join_all(asked).await)
 }

@@ -10,6 +10,7 @@ use tidewater_storage::model::TopicName;
 
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::kafka::RequestContext;
+use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::topic_name;
 
@@ -88,6 +89,7 @@ fn found(
         .with_name(Some(topic_name(topic.name.as_str())))
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.name.is_internal())
+        .with_topic_authorized_operations(authorized::ON_TOPIC)
         .with_partitions(partitions.collect())
 }
 

@@ -14,6 +14,9 @@ pub async fn handle(ctx: &RequestContext, request: InitProducerIdRequest) -> Ini
         // The error by which clients know that a broker lacks a feature; they do not retry it.
         return failed(ErrorCode::UNSUPPORTED_VERSION);
     }
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return failed(ErrorCode::INVALID_REQUEST);
+    }
     answer(ctx.broker.controller.producer_id().await)
 }
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::controller::client::{TopicError, TopicSpec};
 use crate::controller::image::{BrokerImage, ClusterImage, TopicImage};
 use crate::kafka::RequestContext;
+use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::AUTO_CREATE_MAX;
 use crate::kafka::topic_ref::TopicRef;
@@ -33,7 +34,7 @@ pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataR
         created = join_all(making).await;
     }
     let image = ctx.image();
-    answer(&image, &asked, |name| {
+    let mut answer = answer(&image, &asked, |name| {
         let (_, made) = created.iter().find(|(made, _)| made == name)?;
         Some(match made {
             // Made by somebody else in between: the image will show it.
@@ -42,7 +43,11 @@ pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataR
             Err(error) => Err(error.into()),
             Ok(topic) => Ok(Arc::clone(topic)),
         })
-    })
+    });
+    let of_topic = authorized::told(request.include_topic_authorized_operations, authorized::ON_TOPIC);
+    answer.topics.iter_mut().filter(|t| t.error_code == 0).for_each(|t| t.topic_authorized_operations = of_topic);
+    let of_cluster = authorized::told(request.include_cluster_authorized_operations, authorized::ON_CLUSTER);
+    answer.with_cluster_authorized_operations(of_cluster)
 }
 
 /// Which topics a request is about.
