@@ -36,6 +36,11 @@ pub struct Options {
     pub expected: Vec<String>,
 }
 
+/// The broker of this build, or the one that `TIDEWATER_BIN` names: to measure a build beside another.
+fn binary() -> PathBuf {
+    std::env::var_os("TIDEWATER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tidewater").into(), PathBuf::from)
+}
+
 /// Three free ports of loopback.
 pub fn free_ports() -> [u16; 3] {
     let ports = free_ports_of(3);
@@ -99,7 +104,7 @@ impl Broker {
         let log = options.data.with_extension("log");
         let file = File::options().create(true).append(true).open(&log).expect("log file");
         let [kafka, admin, catalog] = options.ports.map(|port| format!("127.0.0.1:{port}"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidewater"));
+        let mut command = Command::new(binary());
         command.arg("serve").arg("--data-dir").arg(&options.data);
         command.args(["--kafka-addr", &kafka, "--admin-addr", &admin, "--catalog-addr", &catalog]);
         if let Some(bucket) = &options.bucket {
@@ -187,7 +192,7 @@ impl Broker {
 
     /// Runs a client command of the same binary; gives what it printed.
     pub fn cli(&self, args: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_tidewater"))
+        let output = Command::new(binary())
             .args(args)
             .env("TIDEWATER_BOOTSTRAP", &self.kafka)
             .args(["--bootstrap", &self.kafka, "--admin", &self.admin])

@@ -1,4 +1,5 @@
-//! A virtual environment with the Python peers: clients, DuckDB, PyIceberg, Spark, SeaweedFS.
+//! Virtual environments with the Python peers: clients, DuckDB, PyIceberg, Spark, SeaweedFS; Kafka clients in one of
+//! their own, which is small.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +10,18 @@ const INSTALL: &str = "apt-get install python3 python3-venv";
 
 /// The interpreter with all peers installed.
 pub fn python() -> PathBuf {
-    let requirements = source("support/python/requirements.txt");
+    environment("python", "requirements.txt")
+}
+
+/// The interpreter with confluent-kafka, kafka-python and aiokafka, and every codec they can use.
+pub fn kafka_clients() -> PathBuf {
+    environment("python-kafka", "kafka-clients.txt")
+}
+
+fn environment(name: &str, requirements: &str) -> PathBuf {
+    let requirements = source("support/python").join(requirements);
     let stamp = std::fs::read_to_string(&requirements).expect("requirements");
-    let dir = peer("python", &stamp, |dir| {
+    let dir = peer(name, &stamp, |dir| {
         run(Command::new("python3").args(["-m", "venv"]).arg(dir), INSTALL);
         let pip = dir.join("bin/pip");
         run(Command::new(pip).args(["install", "-q", "--disable-pip-version-check", "-r"]).arg(&requirements), INSTALL);

@@ -6,9 +6,14 @@
 
 pub mod broker;
 pub mod cache;
+pub mod golang;
+pub mod kafka;
+pub mod kcat;
 pub mod logs;
 pub mod maven;
+pub mod node;
 pub mod python;
 pub mod s3;
+pub mod tap;
 pub mod trino;
 pub mod wire;
