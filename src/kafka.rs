@@ -31,6 +31,7 @@ pub mod dispatch;
 pub mod error_code;
 pub mod handlers;
 pub mod limits;
+pub mod long_polls;
 pub mod metrics;
 pub mod outbox;
 pub mod server;
@@ -54,6 +55,10 @@ pub struct Broker {
     pub groups: GroupRouter,
     /// This process's settings.
     pub config: Arc<NodeConfig>,
+    /// Fetch sessions.
+    pub fetches: handlers::fetch::FetchSessions,
+    /// Deadlines of fetches that wait.
+    pub long_polls: long_polls::LongPolls,
     /// What is counted.
     pub metrics: Rc<metrics::KafkaMetrics>,
 }

@@ -16,3 +16,4 @@ pub mod replica;
 pub mod router;
 pub mod shard;
 pub mod sums;
+pub mod watch;

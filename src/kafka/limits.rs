@@ -31,6 +31,20 @@ pub const FETCH_BYTES_FLOOR: usize = 64 << 10;
 /// Longest that a fetch waits for data, whatever the client asks.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Fetch sessions of one shard (`max.incremental.fetch.session.cache.slots` of Kafka, there per broker).
+pub const FETCH_SESSIONS_MAX: usize = 1000;
+
+/// Partitions and topics that the fetch sessions of one shard remember together: about 40 MiB. A fetch beyond it is
+/// answered, but gets no session.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 250_000;
+
+/// A session unused for this long, or a smaller one of this age, makes room for a new one
+/// (`min.incremental.fetch.session.eviction.ms` of Kafka).
+pub const FETCH_SESSION_EVICTION: Duration = Duration::from_secs(120);
+
+/// Partitions of one shard that a fetch asks for at once; it stops between two askings when its answer is full.
+pub const FETCH_LOOK_PARTITIONS: usize = 256;
+
 /// A connection silent for this long is closed (`connections.max.idle.ms`).
 pub const IDLE_MAX: Duration = Duration::from_secs(600);
 

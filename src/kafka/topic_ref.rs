@@ -10,7 +10,7 @@ use super::error_code::ErrorCode;
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 
 /// A topic as a request names it; answers name it the same way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TopicRef {
     /// By name.
     Name(String),

@@ -122,7 +122,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     env.tasks.spawn("partition inbox", Rc::clone(&local).drain(start.inboxes.partitions));
     follow_images(&env, &local, &controller, start.inboxes.reconcile);
 
-    let router = Router::new(env.clone(), here, Rc::new(Local(Rc::clone(&local))), start.meshes.partitions.clone());
+    let router = Router::new(here, Rc::new(Local(Rc::clone(&local))), start.meshes.partitions.clone());
     let settings = GroupSettings {
         initial_rebalance_delay_ms: start.config.group_initial_rebalance_delay_ms,
         session_min_ms: start.config.group_min_session_timeout_ms,
@@ -157,6 +157,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         controller: controller.clone(),
         groups,
         config: Arc::clone(&start.config),
+        fetches: kafka::handlers::fetch::FetchSessions::default(),
+        long_polls: kafka::long_polls::LongPolls::new(env.clone()),
         metrics: Rc::clone(&metrics),
     });
     let server = kafka::serve(broker, start.inboxes.arrivals);

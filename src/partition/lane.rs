@@ -318,7 +318,7 @@ impl DataLane {
             }
             LaneCommand::Drop { partition } => {
                 if let Some(replica) = self.replicas.borrow_mut().remove(&partition) {
-                    replica.waiters.gone();
+                    replica.waiters.all();
                     self.engine.drop_partition(partition, id);
                     self.gone.borrow_mut().insert(partition, replica.manifest().clone());
                     self.happened(id.index, Happening::Dropped { partition });
@@ -416,6 +416,7 @@ impl Apply for DataLane {
     fn following(&self, _term: Term) {
         self.leading.set(None);
         self.leadership_bell.ring();
+        self.replicas.borrow().values().for_each(|replica| replica.waiters.all());
     }
 
     fn snapshot(&self) -> Bytes {

@@ -1,13 +1,12 @@
 //! What is asked of a partition's shard, and what it answers. All are *messages*: owned, `Send`.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tidewater_storage::model::{
     BatchHeader, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ProducerEpoch, ProducerId, ShardId, TimestampMs,
 };
 
+use super::watch::{Alarm, Watched};
 use crate::shard::mesh::Reply;
 
 /// Where a request goes: identity, lane and owning shard.
@@ -155,6 +154,20 @@ impl ReadDone {
     pub fn bytes(&self) -> usize {
         self.batches.iter().map(Bytes::len).sum()
     }
+
+    /// Takes its bytes out of `left`. The first that has any comes whole (KIP-74); a later one that is larger than what
+    /// is left comes without its batches, and must be read again.
+    #[must_use]
+    pub fn within(mut self, left: &mut usize, first: &mut bool) -> Self {
+        let bytes = self.bytes();
+        if bytes > *left && !*first {
+            self.batches.clear();
+            return self;
+        }
+        *first &= bytes == 0;
+        *left = left.saturating_sub(bytes);
+        self
+    }
 }
 
 /// Why nothing could be read.
@@ -216,6 +229,15 @@ pub struct ListedOffset {
     pub timestamp: Option<TimestampMs>,
     /// The leader epoch of the record there, if known.
     pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// The greatest leader epoch not above one asked for, and where it ends (KIP-101, KIP-279).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The epoch.
+    pub epoch: LeaderEpoch,
+    /// First offset that is not of it: where the next begins, or the partition's end.
+    pub end: Offset,
 }
 
 /// The state of a partition from log to bucket, as `GET /v1/topics/{topic}` shows it.
@@ -292,15 +314,10 @@ pub enum PartitionRequest {
         /// Answers in order.
         reply: Reply<Vec<Result<ReadDone, ReadError>>>,
     },
-    /// Answer once any partition has data at or past its offset, or the time is up.
-    Wait {
-        /// Partitions and the offsets their readers stand at.
-        at: Vec<(PartitionId, Offset)>,
-        /// At the latest after this.
-        timeout: Duration,
-        /// Told once.
-        reply: Reply<()>,
-    },
+    /// Ring the alarm, once each, when these partitions are no longer as the reader knows them.
+    Watch(Vec<Watched>, Alarm),
+    /// Where a leader epoch ends.
+    EpochEnd(PartitionId, LeaderEpoch, Reply<Result<Option<EpochEnd>, ReadError>>),
     /// Find an offset.
     ListOffset(PartitionId, OffsetSpec, Reply<Result<Option<ListedOffset>, ReadError>>),
     /// Move the log start forward.

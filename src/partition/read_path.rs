@@ -10,7 +10,7 @@ use tidewater_storage::log::ReadError as LogReadError;
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, TimestampMs};
 use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteReader};
 
-use super::message::{Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
+use super::message::{EpochEnd, Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
 use super::replica::Replica;
 
 /// What a partition's reads need beside the partition: the reader of the bucket, if there is one.
@@ -137,6 +137,27 @@ pub fn epoch_at(replica: &Replica, offset: Offset) -> Option<LeaderEpoch> {
     n.checked_sub(1).and_then(|n| epochs.get(n)).map(|(epoch, _)| *epoch)
 }
 
+/// Where `asked` ends, as Kafka's epoch cache tells it: the greatest epoch not above it and the beginning of the next.
+/// `current` is the leader's own epoch, in which it may not have appended yet. `None` for an epoch above all known.
+#[must_use]
+pub fn epoch_end(
+    epochs: &[(LeaderEpoch, Offset)],
+    current: Option<LeaderEpoch>,
+    end: Offset,
+    asked: LeaderEpoch,
+) -> Option<EpochEnd> {
+    let newest = current.max(epochs.last().map(|(epoch, _)| *epoch));
+    if newest.is_none_or(|newest| asked > newest) {
+        return None;
+    }
+    let above = epochs.partition_point(|(epoch, _)| *epoch <= asked);
+    let begins = epochs.get(above).map_or(end, |(_, start)| *start);
+    let below = above.checked_sub(1).and_then(|n| epochs.get(n)).map(|(epoch, _)| *epoch);
+    // The leader's own epoch holds even before its first batch; below all known, the asked one ends where they begin.
+    let epoch = if newest == Some(asked) { asked } else { below.unwrap_or(asked) };
+    Some(EpochEnd { epoch, end: begins })
+}
+
 /// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for what the log has not.
 async fn at_time(
     replica: &Replica,
@@ -185,4 +206,30 @@ async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Opt
 
 fn listed(replica: &Replica, offset: Offset, timestamp: TimestampMs) -> ListedOffset {
     ListedOffset { offset, timestamp: Some(timestamp), leader_epoch: epoch_at(replica, offset) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_end_where_the_next_begins() {
+        let table = [(LeaderEpoch(2), Offset::new(10)), (LeaderEpoch(5), Offset::new(20))];
+        let end = |current, asked| {
+            epoch_end(&table, current, Offset::new(30), LeaderEpoch(asked)).map(|e| (e.epoch.0, e.end.get()))
+        };
+        assert_eq!(end(None, 1), Some((1, 10)), "before all known");
+        assert_eq!(end(None, 2), Some((2, 20)));
+        assert_eq!(end(None, 4), Some((2, 20)), "an epoch nobody wrote in");
+        assert_eq!(end(None, 5), Some((5, 30)));
+        assert_eq!(end(None, 6), None);
+        let leads = Some(LeaderEpoch(7));
+        assert_eq!(end(leads, 5), Some((5, 30)), "nothing written in 7 yet");
+        assert_eq!(end(leads, 6), Some((5, 30)));
+        assert_eq!(end(leads, 7), Some((7, 30)));
+        assert_eq!(end(leads, 8), None);
+        let none = epoch_end(&[], leads, Offset::ZERO, LeaderEpoch(7));
+        assert_eq!(none, Some(EpochEnd { epoch: LeaderEpoch(7), end: Offset::ZERO }));
+        assert_eq!(epoch_end(&[], None, Offset::ZERO, LeaderEpoch(0)), None);
+    }
 }

@@ -20,9 +20,9 @@ use tidewater_tiering::manifest::PartitionManifest;
 
 use super::codec::{Reader, Writer};
 use super::command::PlacedBatch;
-use super::event::Waiters;
 use super::message::{ProduceDone, ProduceError};
 use super::producers::ProducerTable;
+use super::watch::Waiters;
 use crate::config::topic::TopicConfig;
 
 /// A partition on this shard.
@@ -288,6 +288,8 @@ impl Replica {
             let mut epochs = self.epochs.borrow_mut();
             let keep = epochs.partition_point(|(_, start)| *start <= to).saturating_sub(1);
             epochs.drain(..keep);
+            drop(epochs);
+            self.waiters.all();
         }
     }
 

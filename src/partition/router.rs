@@ -8,16 +8,15 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures::future::join_all;
-use tidewater_storage::env::Env;
-use tidewater_storage::model::{Offset, PartitionId, ShardId};
+use tidewater_storage::model::{LeaderEpoch, Offset, ShardId};
 
 use super::message::{
-    ActiveProducer, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, Place, ProduceDone, ProduceError,
-    ProducePart, ReadDone, ReadError, ReadPart, TrimError,
+    ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, Place, ProduceDone,
+    ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
+use super::watch::{Alarm, Watched};
 use crate::shard::mesh::{Mesh, reply_pair};
 
 /// A future of this shard.
@@ -32,7 +31,6 @@ pub trait Serve {
 /// The router of one shard.
 #[derive(Clone)]
 pub struct Router {
-    env: Env,
     here: ShardId,
     local: Rc<dyn Serve>,
     mesh: Mesh<PartitionRequest>,
@@ -47,8 +45,8 @@ impl fmt::Debug for Router {
 impl Router {
     /// A router on shard `here`.
     #[must_use]
-    pub fn new(env: Env, here: ShardId, local: Rc<dyn Serve>, mesh: Mesh<PartitionRequest>) -> Self {
-        Self { env, here, local, mesh }
+    pub fn new(here: ShardId, local: Rc<dyn Serve>, mesh: Mesh<PartitionRequest>) -> Self {
+        Self { here, local, mesh }
     }
 
     /// The shard this router stands on.
@@ -73,20 +71,25 @@ impl Router {
         .await
     }
 
-    /// Resolves once any of the partitions has data at or past the offset beside it, or after `timeout`.
-    pub async fn wait_for_data(&self, at: Vec<(Place, Offset)>, timeout: Duration) {
-        let mut by_shard: BTreeMap<ShardId, Vec<(PartitionId, Offset)>> = BTreeMap::new();
-        for (place, offset) in at {
-            by_shard.entry(place.shard).or_default().push((place.id, offset));
+    /// Has `alarm` rung, once each, when these partitions of `shard` are no longer as the reader knows them. Returns when
+    /// the shard has been told, not when it rings.
+    pub async fn watch(&self, shard: ShardId, watched: Vec<Watched>, alarm: &Alarm) {
+        let request = PartitionRequest::Watch(watched, alarm.clone());
+        if shard == self.here {
+            self.local.serve(request);
+        } else {
+            // A shard that has stopped will not move: the reader's deadline ends its wait.
+            let _ = self.mesh.send(shard, request).await;
         }
-        if by_shard.is_empty() {
-            self.env.tasks.sleep(timeout).await;
-            return;
-        }
-        let waits = by_shard
-            .into_iter()
-            .map(|(shard, at)| Box::pin(self.ask(shard, move |reply| PartitionRequest::Wait { at, timeout, reply })));
-        futures::future::select_all(waits).await;
+    }
+
+    /// Where leader epoch `epoch` ends; `None` when it is newer than any known.
+    ///
+    /// # Errors
+    /// Why it cannot be told now.
+    pub async fn epoch_end(&self, place: Place, epoch: LeaderEpoch) -> Result<Option<EpochEnd>, ReadError> {
+        let asked = self.ask(place.shard, |reply| PartitionRequest::EpochEnd(place.id, epoch, reply)).await;
+        asked.unwrap_or(Err(ReadError::Unavailable))
     }
 
     /// Finds an offset; `None` when no record matches.

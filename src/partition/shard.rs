@@ -7,18 +7,15 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
 
-use futures::FutureExt;
 use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Env, Mono};
-use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId, ShardId, TopicId};
+use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
 use super::command::{LaneCommand, LaneEntry};
-use super::event::Bell;
 use super::lane::DataLane;
 use super::message::{
-    ActiveProducer, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
+    ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
     ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
 use super::proposer::{Proposer, Slot};
@@ -26,6 +23,7 @@ use super::read_path::{self, Remote};
 use super::replica::Replica;
 use super::router::Serve;
 use super::sums::TopicSums;
+use super::watch::{self, Alarm, Watched};
 use crate::shard::mesh::{Inbox, Reply};
 
 /// Partitions summed up for metrics before others get their turn: about a millisecond.
@@ -135,32 +133,34 @@ impl PartitionShard {
 
     async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
         let remote = self.remote();
-        let mut left = max_bytes;
+        let (mut left, mut first) = (max_bytes, true);
         let mut out = Vec::with_capacity(parts.len());
         for part in parts {
             let done = match self.serving(part.place.id) {
                 Ok((_, replica)) => read_path::read(&replica, remote.as_ref(), &part, left).await,
                 Err(error) => Err(error),
             };
-            left = left.saturating_sub(done.as_ref().map_or(0, ReadDone::bytes));
-            out.push(done);
+            out.push(done.map(|done| done.within(&mut left, &mut first)));
         }
         out
     }
 
-    async fn wait(&self, at: Vec<(PartitionId, Offset)>, timeout: Duration) {
-        let bell = Rc::new(Bell::default());
-        for (id, offset) in at {
-            match self.replica(id) {
-                Some(replica) if replica.high_watermark() <= offset => replica.waiters.register(offset, &bell),
-                _ => return,
+    /// Registers a reader where the partition is as the reader knows it; elsewhere it is to look again at once.
+    fn watch(&self, watched: &[Watched], alarm: &Alarm) {
+        for Watched { token, id, end, log_start } in watched {
+            match self.serving(*id) {
+                Ok((_, replica)) if replica.high_watermark() == *end && replica.log_start() == *log_start => {
+                    replica.waiters.register(*end, alarm, *token);
+                }
+                _ => watch::ring_now(alarm, *token),
             }
         }
-        let mut sleep = self.env.tasks.sleep(timeout).fuse();
-        futures::select_biased! {
-            () = bell.heard().fuse() => {}
-            () = sleep => {}
-        }
+    }
+
+    fn epoch_end(&self, id: PartitionId, epoch: LeaderEpoch) -> Result<Option<EpochEnd>, ReadError> {
+        let (lane, replica) = self.serving(id)?;
+        let current = lane.leading().map(|term| replica.leader_epoch(term));
+        Ok(read_path::epoch_end(&replica.epochs(), current, replica.high_watermark(), epoch))
     }
 
     async fn list_offset(&self, id: PartitionId, spec: OffsetSpec) -> Result<Option<ListedOffset>, ReadError> {
@@ -299,12 +299,8 @@ impl PartitionShard {
             PartitionRequest::Read { parts, max_bytes, reply } => {
                 tasks.spawn("read", async move { reply.send(self.read(parts, max_bytes).await) });
             }
-            PartitionRequest::Wait { at, timeout, reply } => {
-                tasks.spawn("wait", async move {
-                    self.wait(at, timeout).await;
-                    reply.send(());
-                });
-            }
+            PartitionRequest::Watch(watched, alarm) => self.watch(&watched, &alarm),
+            PartitionRequest::EpochEnd(id, epoch, reply) => reply.send(self.epoch_end(id, epoch)),
             PartitionRequest::ListOffset(id, spec, reply) => {
                 tasks.spawn("list offset", async move { reply.send(self.list_offset(id, spec).await) });
             }

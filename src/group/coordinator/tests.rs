@@ -132,7 +132,7 @@ impl Node {
     /// A coordinator that knows nothing yet, and the way to it.
     fn start(&self) -> GroupRouter {
         let (env, here) = (self.env.clone(), ShardId(0));
-        let router = Router::new(env.clone(), here, Rc::new(Rc::clone(&self.log)), Mesh::new(1, 1).0);
+        let router = Router::new(here, Rc::new(Rc::clone(&self.log)), Mesh::new(1, 1).0);
         let coordinator = Coordinator::new(env, router, self.controller.clone(), self.settings);
         GroupRouter::new(here, coordinator, Mesh::new(1, 1).0, self.controller.clone())
     }

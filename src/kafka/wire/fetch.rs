@@ -6,6 +6,7 @@ use super::header::begin_response;
 use super::writer::{put_list_len, put_no_tags, put_text, put_uvarint};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
+use crate::partition::message::EpochEnd;
 
 const FLEXIBLE_FROM: i16 = 12;
 
@@ -24,6 +25,8 @@ pub struct PartitionAnswer {
     pub log_start_offset: i64,
     /// Asked with `read_committed`? Then the list of aborted transactions is there, and empty.
     pub lists_aborted: bool,
+    /// Where the client's log and the partition's part, for a client that told its last epoch (from version 12).
+    pub diverging: Option<EpochEnd>,
     /// Whole batches.
     pub batches: Vec<Bytes>,
 }
@@ -39,8 +42,15 @@ impl PartitionAnswer {
             last_stable_offset: -1,
             log_start_offset: -1,
             lists_aborted: false,
+            diverging: None,
             batches: Vec::new(),
         }
+    }
+
+    /// The same with these batches.
+    #[must_use]
+    pub fn with(self, batches: Vec<Bytes>) -> Self {
+        Self { batches, ..self }
     }
 
     /// Bytes of its records.
@@ -50,12 +60,13 @@ impl PartitionAnswer {
     }
 }
 
-/// Writes a whole response frame, as the pieces to send one after another.
+/// Writes a whole response frame, as the pieces to send one after another. `session` is 0 outside of one.
 #[must_use]
 pub fn encode_response(
     correlation_id: i32,
     version: i16,
     error: ErrorCode,
+    session: i32,
     topics: Vec<(TopicRef, Vec<PartitionAnswer>)>,
 ) -> Vec<Bytes> {
     let flexible = version >= FLEXIBLE_FROM;
@@ -65,7 +76,7 @@ pub fn encode_response(
     out.put_i32(0); // throttle time
     if version >= 7 {
         out.put_i16(error.number());
-        out.put_i32(0); // no fetch session
+        out.put_i32(session);
     }
     put_list_len(out, flexible, topics.len());
     for (topic, partitions) in topics {
@@ -110,7 +121,17 @@ fn put_partition(pieces: &mut Pieces, version: i16, answer: PartitionAnswer) {
     for batch in answer.batches {
         pieces.splice(batch);
     }
-    put_no_tags(&mut pieces.tail, flexible);
+    match answer.diverging.filter(|_| flexible) {
+        None => put_no_tags(&mut pieces.tail, flexible),
+        Some(diverging) => {
+            // One tagged field, number 0, of 13 bytes: epoch, end offset, no tags of its own.
+            let out = &mut pieces.tail;
+            out.put_slice(&[1, 0, 13]);
+            out.put_i32(diverging.epoch.0);
+            out.put_i64(diverging.end.to_wire());
+            out.put_u8(0);
+        }
+    }
 }
 
 /// Written parts and spliced parts, in order.

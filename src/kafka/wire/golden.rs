@@ -70,11 +70,12 @@ fn fetch_responses() {
             last_stable_offset: 1999,
             log_start_offset: 17,
             lists_aborted: true,
+            diverging: None,
             batches: vec![Bytes::from_static(b"first batch"), Bytes::from_static(b"second")],
         };
         let bad = fetch::PartitionAnswer::error(1, ErrorCode::OFFSET_OUT_OF_RANGE);
         let topics = vec![(topic(version, 13), vec![good, bad])];
-        let pieces = fetch::encode_response(0x0a0b_0c0d, version, ErrorCode::NONE, topics);
+        let pieces = fetch::encode_response(0x0a0b_0c0d, version, ErrorCode::NONE, 0, topics);
         holds(&format!("fetch-response-v{version}"), &pieces.concat());
     }
 }

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{self as m, ApiKey};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use proptest::prelude::*;
+use tidewater_storage::model::{LeaderEpoch, Offset};
 use uuid::Uuid;
 
 use super::guard::{ELEMENTS_MAX, check};
@@ -14,6 +15,7 @@ use crate::kafka::api::APIS;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::words::{text, topic_name};
+use crate::partition::message::EpochEnd;
 
 fn written<R: Encodable>(request: &R, version: i16) -> Bytes {
     let mut out = BytesMut::new();
@@ -412,14 +414,19 @@ fn fetch_responses_are_read_by_the_generated_decoder_and_copy_nothing() {
             last_stable_offset: 90,
             log_start_offset: 10,
             lists_aborted: version % 2 == 0,
+            diverging: Some(EpochEnd { epoch: LeaderEpoch(3), end: Offset::new(55) }),
             batches: batches.clone(),
         };
         let refused = fetch::PartitionAnswer::error(4, ErrorCode::OFFSET_OUT_OF_RANGE);
-        let pieces = fetch::encode_response(99, version, ErrorCode::NONE, vec![(topic, vec![full, refused])]);
+        let pieces = fetch::encode_response(99, version, ErrorCode::NONE, 77, vec![(topic, vec![full, refused])]);
         assert!(pieces.iter().any(|p| p.as_ptr() == batches[0].as_ptr()));
         let mut frame = Bytes::from(pieces.concat());
         let read: m::FetchResponse = response_of(&mut frame, ApiKey::Fetch, version);
+        assert_eq!(read.session_id, if version >= 7 { 77 } else { 0 });
         let partitions = &read.responses[0].partitions;
+        let diverging = &partitions[0].diverging_epoch;
+        assert_eq!((diverging.epoch, diverging.end_offset), if version >= 12 { (3, 55) } else { (-1, -1) });
+        assert_eq!(partitions[1].diverging_epoch.epoch, -1);
         assert_eq!(partitions[0].records.as_ref().map(Bytes::len), Some(70_005));
         assert_eq!((partitions[0].high_watermark, partitions[0].last_stable_offset), (100, 90));
         assert_eq!(partitions[0].aborted_transactions.is_some(), version % 2 == 0);

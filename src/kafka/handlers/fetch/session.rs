@@ -1,0 +1,494 @@
+//! What one fetch session remembers (KIP-227): its partitions, which of them are to be looked at, what was told of each.
+//!
+//! Pure. A partition is *queued* when it is to be read at the next look: it is new, its offset changed, it had data or an
+//! error the last time, or it moved since. All others are *idle*: the client stands at their end, and an alarm is
+//! registered there (`crate::partition::watch`), so a fetch costs what changed, not what there is. The queue is the
+//! rotation: whoever brought data goes to its end, whoever was not reached stays in front. A fetch without a session is
+//! a session that lives for one request.
+
+use std::collections::{HashMap, VecDeque};
+
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
+use tidewater_storage::model::{Offset, TopicId, TopicName};
+use uuid::Uuid;
+
+use super::epoch_holds;
+use crate::controller::image::{ClusterImage, PartitionImage};
+use crate::kafka::error_code::ErrorCode;
+use crate::kafka::topic_ref::TopicRef;
+use crate::kafka::wire::fetch::PartitionAnswer;
+use crate::partition::message::{EpochEnd, Isolation, Place, ReadDone, ReadPart};
+use crate::partition::watch::Watched;
+
+/// A partition within its session; also the token of its alarm. Never used anew while an alarm of it may ring.
+pub(super) type SlotId = u32;
+
+/// What the client wants of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    offset: i64,
+    max_bytes: i32,
+    current_epoch: i32,
+    last_epoch: i32,
+}
+
+/// Where a partition's bounds were when last read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// First offset not committed.
+    pub high_watermark: Offset,
+    /// First offset not stable.
+    pub last_stable: Offset,
+    /// First offset.
+    pub log_start: Offset,
+}
+
+impl Seen {
+    fn of(done: &ReadDone) -> Self {
+        Self { high_watermark: done.high_watermark, last_stable: done.last_stable_offset, log_start: done.log_start }
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    topic: u32,
+    index: i32,
+    asked: Asked,
+    /// Where it was last found; none while the client is refused it.
+    place: Option<Place>,
+    seen: Option<Seen>,
+    /// High watermark and log start as the client knows them.
+    told: Option<(Offset, Offset)>,
+    queued: bool,
+    /// An alarm is registered that has not been heard.
+    armed: bool,
+    /// Forgotten by the client; kept until its alarm rings.
+    forgotten: bool,
+}
+
+impl Slot {
+    /// Does the client stand where there is nothing for it yet?
+    fn is_at_end(&self, done: &ReadDone, isolation: Isolation) -> bool {
+        let end = match isolation {
+            Isolation::ReadCommitted => done.last_stable_offset,
+            Isolation::ReadUncommitted => done.high_watermark,
+        };
+        Offset::from_wire(self.asked.offset).is_some_and(|from| from >= end)
+    }
+}
+
+#[derive(Debug)]
+struct Topic {
+    asked: TopicRef,
+    /// By which name and id it was first found.
+    known: Option<(TopicName, TopicId)>,
+    partitions: HashMap<i32, SlotId>,
+}
+
+/// What became of one partition at one look.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Read; perhaps nothing.
+    Read(ReadDone),
+    /// Read, and the client's log is not a prefix of the partition's: no batches, but where they part.
+    Diverges(ReadDone, EpochEnd),
+    /// An error.
+    Refused(ErrorCode),
+    /// Not reached: the answer was full.
+    Unread,
+}
+
+/// What to do to look at a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// What to read.
+    pub part: ReadPart,
+    /// The epoch of the client's last record, if it says so.
+    pub last_epoch: Option<i32>,
+}
+
+/// See the header.
+#[derive(Debug)]
+pub(super) struct Session {
+    by_id: bool,
+    isolation: Isolation,
+    topics: Vec<Topic>,
+    by_topic: HashMap<TopicRef, u32>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<SlotId>,
+    queue: VecDeque<SlotId>,
+}
+
+impl Session {
+    /// Of a full request.
+    pub(super) fn new(by_id: bool, isolation: Isolation, topics: &[FetchTopic]) -> Self {
+        let mut session = Self {
+            by_id,
+            isolation,
+            topics: Vec::with_capacity(topics.len()),
+            by_topic: HashMap::with_capacity(topics.len()),
+            slots: Vec::with_capacity(topics.iter().map(|topic| topic.partitions.len()).sum()),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+        };
+        session.take(topics);
+        session
+    }
+
+    /// Are topics named by id?
+    pub(super) fn by_id(&self) -> bool {
+        self.by_id
+    }
+
+    /// Partitions and topics it keeps in memory.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len() + self.topics.len()
+    }
+
+    /// Has the client forgotten everything?
+    pub(super) fn is_empty(&self) -> bool {
+        !self.slots.iter().flatten().any(|slot| !slot.forgotten)
+    }
+
+    /// An incremental request: added and changed partitions, then forgotten ones (in this order, as Kafka does).
+    pub(super) fn update(&mut self, isolation: Isolation, topics: &[FetchTopic], forgotten: &[ForgottenTopic]) {
+        if isolation != self.isolation {
+            self.isolation = isolation;
+            self.queue_all();
+        }
+        self.take(topics);
+        for gone in forgotten {
+            let topic = self.name(&gone.topic, gone.topic_id);
+            let Some(topic) = self.by_topic.get(&topic).and_then(|n| self.topics.get(*n as usize)) else { continue };
+            let ids: Vec<SlotId> = gone.partitions.iter().filter_map(|n| topic.partitions.get(n).copied()).collect();
+            ids.into_iter().for_each(|id| self.forget(id));
+        }
+    }
+
+    fn name(&self, name: &kafka_protocol::messages::TopicName, id: Uuid) -> TopicRef {
+        TopicRef::either(self.by_id, name.as_str(), id)
+    }
+
+    fn take(&mut self, topics: &[FetchTopic]) {
+        for asked in topics {
+            let topic = self.name(&asked.topic, asked.topic_id);
+            let n = self.topic(topic);
+            asked.partitions.iter().for_each(|partition| self.ask(n, partition));
+        }
+    }
+
+    fn topic(&mut self, asked: TopicRef) -> u32 {
+        if let Some(n) = self.by_topic.get(&asked) {
+            return *n;
+        }
+        let n = u32::try_from(self.topics.len()).unwrap_or(u32::MAX);
+        self.by_topic.insert(asked.clone(), n);
+        self.topics.push(Topic { asked, known: None, partitions: HashMap::new() });
+        n
+    }
+
+    fn ask(&mut self, topic: u32, partition: &FetchPartition) {
+        let asked = Asked {
+            offset: partition.fetch_offset,
+            max_bytes: partition.partition_max_bytes,
+            current_epoch: partition.current_leader_epoch,
+            last_epoch: partition.last_fetched_epoch,
+        };
+        let index = partition.partition;
+        let known = self.topics.get(topic as usize).and_then(|topic| topic.partitions.get(&index)).copied();
+        let id = known.unwrap_or_else(|| self.new_slot(topic, index, asked));
+        if let Some(slot) = self.slot_mut(id) {
+            if std::mem::take(&mut slot.forgotten) {
+                slot.told = None;
+            }
+            slot.asked = asked;
+        }
+        self.enqueue(id);
+    }
+
+    fn new_slot(&mut self, topic: u32, index: i32, asked: Asked) -> SlotId {
+        let slot = Slot {
+            topic,
+            index,
+            asked,
+            place: None,
+            seen: None,
+            told: None,
+            queued: false,
+            armed: false,
+            forgotten: false,
+        };
+        let id = match self.free.pop() {
+            Some(id) => id,
+            None => {
+                self.slots.push(None);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        if let Some(place) = self.slots.get_mut(id as usize) {
+            *place = Some(slot);
+        }
+        if let Some(topic) = self.topics.get_mut(topic as usize) {
+            topic.partitions.insert(index, id);
+        }
+        id
+    }
+
+    fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
+    fn enqueue(&mut self, id: SlotId) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        if !std::mem::replace(&mut slot.queued, true) {
+            self.queue.push_back(id);
+        }
+    }
+
+    fn queue_all(&mut self) {
+        for id in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            if self.slot(id).is_some_and(|slot| !slot.forgotten) {
+                self.enqueue(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: SlotId) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.forgotten = true;
+        }
+        self.free_if_done(id);
+    }
+
+    /// Frees a slot that nothing refers to any more.
+    fn free_if_done(&mut self, id: SlotId) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.forgotten && !slot.armed && !slot.queued) else { return };
+        let (topic, index) = (slot.topic, slot.index);
+        if let Some(topic) = self.topics.get_mut(topic as usize) {
+            topic.partitions.remove(&index);
+        }
+        if let Some(place) = self.slots.get_mut(id as usize) {
+            *place = None;
+            self.free.push(id);
+        }
+    }
+
+    /// An alarm rang; tells whether it concerns a partition the client wants.
+    pub(super) fn rang(&mut self, id: SlotId) -> bool {
+        let Some(slot) = self.slot_mut(id) else { return false };
+        slot.armed = false;
+        if slot.forgotten {
+            self.free_if_done(id);
+            return false;
+        }
+        self.enqueue(id);
+        true
+    }
+
+    /// Takes what is to be looked at, in order; [`Session::settle`] must follow.
+    pub(super) fn take_queue(&mut self) -> Vec<SlotId> {
+        let taken = std::mem::take(&mut self.queue);
+        let mut live = Vec::with_capacity(taken.len());
+        for id in taken {
+            let Some(slot) = self.slot_mut(id) else { continue };
+            slot.queued = false;
+            if slot.forgotten {
+                self.free_if_done(id);
+            } else {
+                live.push(id);
+            }
+        }
+        live
+    }
+
+    /// Finds a partition in the image.
+    ///
+    /// # Errors
+    /// What the client is told instead of records.
+    pub(super) fn look(&mut self, id: SlotId, image: &ClusterImage) -> Result<Look, ErrorCode> {
+        let isolation = self.isolation;
+        let slot = self.slots.get_mut(id as usize).and_then(Option::as_mut).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)?;
+        slot.place = None;
+        let topic = self.topics.get_mut(slot.topic as usize).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)?;
+        let found = find(topic, slot.index, image)?;
+        epoch_holds(slot.asked.current_epoch, found.leader_epoch)?;
+        let from = Offset::from_wire(slot.asked.offset).ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
+        slot.place = Some(found.place());
+        let max_bytes = usize::try_from(slot.asked.max_bytes).unwrap_or(0);
+        let part = ReadPart { place: found.place(), from, max_bytes, isolation };
+        Ok(Look { part, last_epoch: Some(slot.asked.last_epoch).filter(|epoch| *epoch >= 0) })
+    }
+
+    /// Is there more than the answer takes? Then nothing is waited for.
+    pub(super) fn is_full(&self, found: &[(SlotId, Outcome)]) -> bool {
+        found.iter().any(|(id, outcome)| match outcome {
+            Outcome::Unread => true,
+            Outcome::Read(done) if done.batches.is_empty() => {
+                self.slot(*id).is_some_and(|slot| !slot.is_at_end(done, self.isolation))
+            }
+            _ => false,
+        })
+    }
+
+    /// Puts what was looked at where it belongs: unread partitions to the front, those with data or an error to the end,
+    /// the rest idle. Answers the partitions that need an alarm: the idle ones, and with `all` those with data too.
+    pub(super) fn settle(&mut self, found: &[(SlotId, Outcome)], all: bool) -> Vec<(Place, Watched)> {
+        let (mut front, mut watch) = (Vec::new(), Vec::new());
+        for (id, outcome) in found {
+            let isolation = self.isolation;
+            let Some(slot) = self.slot_mut(*id) else { continue };
+            let idle = match outcome {
+                Outcome::Read(done) => {
+                    slot.seen = Some(Seen::of(done));
+                    let at_end = slot.is_at_end(done, isolation);
+                    if done.batches.is_empty() && !at_end {
+                        front.push(*id);
+                    } else if !done.batches.is_empty() {
+                        self.enqueue(*id);
+                    }
+                    at_end
+                }
+                Outcome::Diverges(..) | Outcome::Refused(_) => {
+                    slot.told = None;
+                    self.enqueue(*id);
+                    false
+                }
+                Outcome::Unread => {
+                    front.push(*id);
+                    false
+                }
+            };
+            if let Some(watched) = self.arm(*id).filter(|_| idle || all) {
+                watch.push(watched);
+            }
+        }
+        for id in front.into_iter().rev() {
+            let Some(slot) = self.slot_mut(id) else { continue };
+            if !std::mem::replace(&mut slot.queued, true) {
+                self.queue.push_front(id);
+            }
+        }
+        watch
+    }
+
+    /// What an alarm for the partition needs; none when one is registered already or nobody knows where.
+    fn arm(&self, id: SlotId) -> Option<(Place, Watched)> {
+        let slot = self.slot(id).filter(|slot| !slot.armed)?;
+        let (place, seen) = (slot.place?, slot.seen?);
+        let watched = Watched { token: id, id: place.id, end: seen.high_watermark, log_start: seen.log_start };
+        Some((place, watched))
+    }
+
+    /// Alarms were registered.
+    pub(super) fn armed(&mut self, watched: &[(Place, Watched)]) {
+        for (_, watched) in watched {
+            if let Some(slot) = self.slot_mut(watched.token) {
+                slot.armed = true;
+            }
+        }
+    }
+
+    /// The answer of an incremental request: what has data, an error, or bounds that the client does not know.
+    pub(super) fn changed(&mut self, found: Vec<(SlotId, Outcome)>) -> Vec<(TopicRef, Vec<PartitionAnswer>)> {
+        let mut answers = Answers::default();
+        for (id, outcome) in found {
+            let lists_aborted = self.isolation == Isolation::ReadCommitted;
+            let Some(slot) = self.slot_mut(id) else { continue };
+            let news = match &outcome {
+                Outcome::Unread => false,
+                Outcome::Refused(_) | Outcome::Diverges(..) => true,
+                Outcome::Read(done) => {
+                    let bounds = Some((done.high_watermark, done.log_start));
+                    let moved = std::mem::replace(&mut slot.told, bounds) != bounds;
+                    moved || !done.batches.is_empty()
+                }
+            };
+            if news {
+                let (topic, answer) = (slot.topic, answer(slot, Some(outcome), lists_aborted));
+                answers.push(topic, answer);
+            }
+        }
+        answers.named(&self.topics)
+    }
+
+    /// The answer of a full request: every partition, in the request's order.
+    pub(super) fn whole(&mut self, found: Vec<(SlotId, Outcome)>) -> Vec<(TopicRef, Vec<PartitionAnswer>)> {
+        let mut found: HashMap<SlotId, Outcome> = found.into_iter().collect();
+        let lists_aborted = self.isolation == Isolation::ReadCommitted;
+        let mut answers = Answers::default();
+        for (id, slot) in self.slots.iter_mut().enumerate() {
+            let Some(slot) = slot else { continue };
+            let outcome = u32::try_from(id).ok().and_then(|id| found.remove(&id));
+            let answer = answer(slot, outcome, lists_aborted);
+            slot.told = slot.seen.filter(|_| answer.error.is_none()).map(|seen| (seen.high_watermark, seen.log_start));
+            answers.push(slot.topic, answer);
+        }
+        answers.named(&self.topics)
+    }
+}
+
+/// The partition of a topic as the session first found it (KIP-516): a name that has come to mean another topic is not
+/// followed by a session that goes by ids.
+fn find<'a>(topic: &mut Topic, index: i32, image: &'a ClusterImage) -> Result<&'a PartitionImage, ErrorCode> {
+    let found = topic.asked.topic(image);
+    match (&topic.known, &found) {
+        (None, Ok(found)) => topic.known = Some((found.name.clone(), found.id)),
+        (Some((name, _)), Err(ErrorCode::UNKNOWN_TOPIC_ID)) => {
+            let renamed = image.topic(name.as_str()).is_some();
+            return Err(if renamed { ErrorCode::INCONSISTENT_TOPIC_ID } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION });
+        }
+        _ => {}
+    }
+    found?.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+}
+
+/// What the client is told of a partition; without an outcome, that nothing new was found.
+fn answer(slot: &Slot, outcome: Option<Outcome>, lists_aborted: bool) -> PartitionAnswer {
+    let bounds = |seen: Seen| PartitionAnswer {
+        high_watermark: seen.high_watermark.to_wire(),
+        last_stable_offset: seen.last_stable.to_wire(),
+        log_start_offset: seen.log_start.to_wire(),
+        lists_aborted,
+        ..PartitionAnswer::error(slot.index, ErrorCode::NONE)
+    };
+    match outcome {
+        Some(Outcome::Refused(error)) => PartitionAnswer::error(slot.index, error),
+        Some(Outcome::Read(done)) => bounds(Seen::of(&done)).with(done.batches),
+        Some(Outcome::Diverges(done, from)) => PartitionAnswer { diverging: Some(from), ..bounds(Seen::of(&done)) },
+        Some(Outcome::Unread) | None => match slot.seen {
+            Some(seen) => bounds(seen),
+            None => PartitionAnswer::error(slot.index, ErrorCode::NONE),
+        },
+    }
+}
+
+/// Answers by topic, topics in the order of their first partition.
+#[derive(Default)]
+struct Answers {
+    order: Vec<(u32, Vec<PartitionAnswer>)>,
+    at: HashMap<u32, usize>,
+}
+
+impl Answers {
+    fn push(&mut self, topic: u32, answer: PartitionAnswer) {
+        let at = *self.at.entry(topic).or_insert_with(|| {
+            self.order.push((topic, Vec::new()));
+            self.order.len() - 1
+        });
+        if let Some((_, answers)) = self.order.get_mut(at) {
+            answers.push(answer);
+        }
+    }
+
+    fn named(self, topics: &[Topic]) -> Vec<(TopicRef, Vec<PartitionAnswer>)> {
+        let named = |(topic, answers)| Some((topics.get(topic as usize)?.asked.clone(), answers));
+        self.order.into_iter().filter_map(named).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! The deadlines of all waiting fetches of a shard in one place, with one timer. Shard-local.
+//!
+//! A timer of its own per fetch would cost an operation of the kernel each time and, dropped before its time as most
+//! are, leak a little (glommio 0.9). Here a fetch that ends early only leaves the queue. Deadlines are rounded up to
+//! [`GRID`], so that many consumers with the same wait cost one wake-up.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tidewater_storage::env::{Env, Mono};
+
+/// How late a deadline may be noticed.
+const GRID: Duration = Duration::from_millis(5);
+
+/// See the header. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LongPolls {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    env: Env,
+    /// By the end of their cell of the grid (in [`GRID`]s) and a number.
+    waiting: RefCell<BTreeMap<(u64, u64), Option<Waker>>>,
+    next: Cell<u64>,
+    /// Cells for which a timer runs; the nearest is the last.
+    timers: RefCell<Vec<u64>>,
+}
+
+/// Resolves when the time has come.
+#[derive(Debug)]
+pub struct Until {
+    inner: Rc<Inner>,
+    key: (u64, u64),
+}
+
+impl LongPolls {
+    /// Of a shard.
+    #[must_use]
+    pub fn new(env: Env) -> Self {
+        let inner = Inner { env, waiting: RefCell::default(), next: Cell::new(0), timers: RefCell::default() };
+        Self { inner: Rc::new(inner) }
+    }
+
+    /// Waits until `deadline`, and at most a cell of the grid longer.
+    #[must_use]
+    pub fn until(&self, deadline: Mono) -> Until {
+        let inner = &self.inner;
+        let cell = u64::try_from(deadline.since(Mono::ZERO).as_nanos().div_ceil(GRID.as_nanos())).unwrap_or(u64::MAX);
+        let key = (cell, inner.next.replace(inner.next.get() + 1));
+        inner.waiting.borrow_mut().insert(key, None);
+        let mut timers = inner.timers.borrow_mut();
+        if timers.last().is_none_or(|nearest| cell < *nearest) {
+            timers.push(cell);
+            drop(inner.env.tasks.spawn("long polls", Rc::clone(inner).keep_time(cell)));
+        }
+        Until { inner: Rc::clone(inner), key }
+    }
+}
+
+impl Inner {
+    /// Wakes those whose cell has come; goes on for the next one unless another timer is nearer.
+    async fn keep_time(self: Rc<Self>, mut cell: u64) {
+        loop {
+            let nanos = cell.saturating_mul(u64::try_from(GRID.as_nanos()).unwrap_or(1));
+            self.env.tasks.sleep_until(Mono::from_nanos(nanos)).await;
+            self.timers.borrow_mut().retain(|timer| *timer != cell);
+            let mut waiting = self.waiting.borrow_mut();
+            let later = waiting.split_off(&(cell + 1, 0));
+            let due = std::mem::replace(&mut *waiting, later);
+            let after = waiting.first_key_value().map(|((next, _), _)| *next);
+            drop(waiting);
+            due.into_values().flatten().for_each(Waker::wake);
+            let mut timers = self.timers.borrow_mut();
+            match after {
+                Some(next) if timers.last().is_none_or(|nearest| next < *nearest) => {
+                    timers.push(next);
+                    cell = next;
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Future for Until {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.inner.waiting.borrow_mut().get_mut(&self.key) {
+            // Taken out: the time has come.
+            None => Poll::Ready(()),
+            Some(Some(waker)) if waker.will_wake(cx.waker()) => Poll::Pending,
+            Some(place) => {
+                *place = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        self.inner.waiting.borrow_mut().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::future::join_all;
+    use tidewater_storage::env::sim::World;
+
+    use super::*;
+
+    #[test]
+    fn each_is_woken_at_its_time_whatever_the_order() {
+        let world = World::new(1);
+        let env = world.env();
+        let polls = LongPolls::new(env.clone());
+        let (start, clock) = (env.clock.now(), env.clock.clone());
+        let late = world.block_on(async move {
+            let waits = [40u64, 500, 7, 300, 500, 20].map(|ms| {
+                let deadline = start + Duration::from_millis(ms);
+                let (until, clock) = (polls.until(deadline), clock.clone());
+                until.map(move |()| clock.now().since(deadline))
+            });
+            // Dropped ones leave nothing behind.
+            drop(polls.until(start + Duration::from_millis(1)));
+            let late = join_all(waits).await;
+            assert!(polls.inner.waiting.borrow().is_empty());
+            polls.until(clock.now()).await;
+            late
+        });
+        assert!(late.iter().all(|late| *late <= GRID), "{late:?}");
+    }
+}
