@@ -28,7 +28,7 @@ const fn api(key: ApiKey, min: i16, max: i16) -> Api {
 pub static APIS: &[Api] = &[
     Api { key: ApiKey::Produce, advertised_min: 0, min: 3, max: 13 },
     api(ApiKey::Fetch, 4, 18),
-    api(ApiKey::ListOffsets, 1, 10),
+    api(ApiKey::ListOffsets, 1, 11),
     api(ApiKey::Metadata, 0, 13),
     api(ApiKey::OffsetCommit, 2, 10),
     api(ApiKey::OffsetFetch, 1, 10),
@@ -44,6 +44,7 @@ pub static APIS: &[Api] = &[
     api(ApiKey::DeleteTopics, 1, 6),
     api(ApiKey::DeleteRecords, 0, 2),
     api(ApiKey::InitProducerId, 0, 5),
+    api(ApiKey::OffsetForLeaderEpoch, 2, 4),
     api(ApiKey::DescribeAcls, 1, 3),
     api(ApiKey::CreateAcls, 1, 3),
     api(ApiKey::DeleteAcls, 1, 3),
@@ -104,7 +105,12 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_the_codec_covers_it() {
         assert!(APIS.windows(2).all(|w| (w[0].key as i16) < (w[1].key as i16)));
-        let by_hand = [(ApiKey::OffsetCommit, 10), (ApiKey::OffsetFetch, 10), (ApiKey::DescribeLogDirs, 5)];
+        let by_hand = [
+            (ApiKey::ListOffsets, 11),
+            (ApiKey::OffsetCommit, 10),
+            (ApiKey::OffsetFetch, 10),
+            (ApiKey::DescribeLogDirs, 5),
+        ];
         for api in APIS {
             let codec = api.key.valid_versions();
             let max = by_hand.iter().find(|(key, _)| *key == api.key).map_or(codec.max, |(_, max)| *max);

@@ -109,7 +109,7 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
     match ctx.key {
         ApiKey::Produce => by_hand!(ctx, body, produce),
         ApiKey::Fetch => by_hand!(ctx, body, fetch),
-        ApiKey::ListOffsets => generated!(ctx, body, list_offsets, ListOffsetsRequest),
+        ApiKey::ListOffsets => generated!(ctx, body, list_offsets, request::list_offsets),
         ApiKey::Metadata => generated!(ctx, body, metadata, MetadataRequest),
         ApiKey::OffsetCommit => generated!(ctx, body, offset_commit, request::offset_commit),
         ApiKey::OffsetFetch => generated!(ctx, body, offset_fetch, request::offset_fetch),
@@ -125,6 +125,9 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         ApiKey::DeleteTopics => generated!(ctx, body, delete_topics, DeleteTopicsRequest),
         ApiKey::DeleteRecords => generated!(ctx, body, delete_records, DeleteRecordsRequest),
         ApiKey::InitProducerId => generated!(ctx, body, init_producer_id, InitProducerIdRequest),
+        ApiKey::OffsetForLeaderEpoch => {
+            generated!(ctx, body, offset_for_leader_epoch, OffsetForLeaderEpochRequest)
+        }
         ApiKey::DescribeConfigs => generated!(ctx, body, describe_configs, DescribeConfigsRequest),
         ApiKey::AlterConfigs => generated!(ctx, body, alter_configs, AlterConfigsRequest),
         ApiKey::DescribeLogDirs => by_hand!(ctx, body, describe_log_dirs),

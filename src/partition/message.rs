@@ -201,7 +201,7 @@ pub enum ReadError {
     Unavailable,
 }
 
-/// Which offset is asked for (KIP-79, 734, 405, 1005).
+/// Which offset is asked for (KIP-79, 734, 405, 1005, 1023).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetSpec {
     /// -2: the log start.
@@ -216,6 +216,8 @@ pub enum OffsetSpec {
     EarliestLocal,
     /// -5: the last offset in the bucket.
     LatestTiered,
+    /// -6: the first offset that is still to be put into the bucket.
+    EarliestPendingUpload,
     /// The first record at or after a time.
     AtTime(TimestampMs),
 }

@@ -124,6 +124,11 @@ pub async fn list_offset(
             None => Ok(None),
             Some(last) => boundary(Offset::new(last)),
         },
+        OffsetSpec::EarliestPendingUpload if replica.config().archived => {
+            let archived_end = replica.manifest().archived_end;
+            boundary(archived_end.max(replica.log_start()))
+        }
+        OffsetSpec::EarliestPendingUpload => Ok(None),
         OffsetSpec::AtTime(time) => at_time(replica, remote, time).await,
         OffsetSpec::MaxTimestamp => max_timestamp(replica, remote).await,
     }

@@ -78,7 +78,7 @@ impl Shard {
             join_all(places.iter().map(|place| create(&lane, place.id))).await;
         }
         let (mesh, _inboxes) = Mesh::new(1, 16);
-        let router = Router::new(env, HERE, Rc::new(Local(shard)), mesh);
+        let router = Router::new(HERE, Rc::new(Local(shard)), mesh);
         Self { engine, lane, router, places }
     }
 

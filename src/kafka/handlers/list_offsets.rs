@@ -49,7 +49,7 @@ fn plan(
     Ok((partition.place(), spec(asked.timestamp, version, committed)?))
 }
 
-/// What a timestamp means; the special ones came with later versions (KIP-79, 734, 405, 1005).
+/// What a timestamp means; the special ones came with later versions (KIP-79, 734, 405, 1005, 1023).
 fn spec(timestamp: i64, version: i16, committed: bool) -> Result<OffsetSpec, ErrorCode> {
     match timestamp {
         0.. => Ok(OffsetSpec::AtTime(TimestampMs(timestamp))),
@@ -59,6 +59,7 @@ fn spec(timestamp: i64, version: i16, committed: bool) -> Result<OffsetSpec, Err
         -3 if version >= 7 => Ok(OffsetSpec::MaxTimestamp),
         -4 if version >= 8 => Ok(OffsetSpec::EarliestLocal),
         -5 if version >= 9 => Ok(OffsetSpec::LatestTiered),
+        -6 if version >= 11 => Ok(OffsetSpec::EarliestPendingUpload),
         _ => Err(ErrorCode::UNSUPPORTED_VERSION),
     }
 }
@@ -99,6 +100,7 @@ mod tests {
         assert_eq!(spec(-4, 8, false), Ok(OffsetSpec::EarliestLocal));
         assert_eq!(spec(-5, 9, false), Ok(OffsetSpec::LatestTiered));
         assert_eq!(spec(-6, 10, false), Err(ErrorCode::UNSUPPORTED_VERSION));
+        assert_eq!(spec(-6, 11, false), Ok(OffsetSpec::EarliestPendingUpload));
         assert_eq!(spec(i64::MIN, 10, false), Err(ErrorCode::UNSUPPORTED_VERSION));
     }
 
@@ -123,7 +125,7 @@ mod tests {
             timestamp: Some(TimestampMs(9)),
             leader_epoch: Some(LeaderEpoch(1)),
         };
-        for version in 1..=10 {
+        for version in 1..=11 {
             let partitions = [Ok(Some(found)), Ok(None), Err(ReadError::NotReady)];
             let partitions = partitions.into_iter().map(|p| answer(version, 0, p)).collect();
             let topic = ListOffsetsTopicResponse::default().with_partitions(partitions);

@@ -1,12 +1,14 @@
-//! Request bodies read by the generated decoders, behind the guard; and the three versions that those decoders lack.
+//! Request bodies read by the generated decoders, behind the guard; and the versions that those decoders lack.
 //!
 //! kafka-protocol 0.18 reads `OffsetCommit` and `OffsetFetch` up to v9 and `DescribeLogDirs` up to v4. Version 10 of the
-//! first two puts a topic's id where its name was; v5 of the last asks like v4.
+//! first two puts a topic's id where its name was; v5 of the last asks like v4, and `ListOffsets` v11 like v10.
 
 use bytes::BytesMut;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use kafka_protocol::messages::{ApiKey, DescribeLogDirsRequest, OffsetCommitRequest, OffsetFetchRequest};
+use kafka_protocol::messages::{
+    ApiKey, DescribeLogDirsRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest,
+};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
 use super::reader::{Malformed, Reader};
@@ -15,6 +17,9 @@ use crate::kafka::words::text;
 
 /// First version of `OffsetCommit` and `OffsetFetch` that names topics by id.
 pub const OFFSETS_BY_ID: i16 = 10;
+/// Highest version of `ListOffsets` that the generated codec knows; v11 is written alike and only gives one more timestamp
+/// a meaning (KIP-1023).
+pub const LIST_OFFSETS_GENERATED_MAX: i16 = 10;
 /// Highest version of `DescribeLogDirs` that the generated codec knows.
 pub const LOG_DIRS_GENERATED_MAX: i16 = 4;
 
@@ -38,6 +43,14 @@ fn guarded(key: ApiKey, version: i16, body: &[u8]) -> Result<(), String> {
 /// As [`decode`].
 pub fn describe_log_dirs(version: i16, body: BytesMut) -> Result<DescribeLogDirsRequest, String> {
     decode(ApiKey::DescribeLogDirs, version.min(LOG_DIRS_GENERATED_MAX), body)
+}
+
+/// `ListOffsets`, any version.
+///
+/// # Errors
+/// As [`decode`].
+pub fn list_offsets(version: i16, body: BytesMut) -> Result<ListOffsetsRequest, String> {
+    decode(ApiKey::ListOffsets, version.min(LIST_OFFSETS_GENERATED_MAX), body)
 }
 
 /// `OffsetCommit`, any version.

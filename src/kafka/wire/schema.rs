@@ -189,25 +189,25 @@ const FETCH: &Shape = &Shape {
 };
 const LIST_OFFSETS_LIST_OFFSETS_PARTITION: &Shape = &Shape {
     fields: &[
-        field(1, 10, Fixed(4)), // partition_index
-        field(4, 10, Fixed(4)), // current_leader_epoch
-        field(1, 10, Fixed(8)), // timestamp
+        field(1, 11, Fixed(4)), // partition_index
+        field(4, 11, Fixed(4)), // current_leader_epoch
+        field(1, 11, Fixed(8)), // timestamp
     ],
     tagged: &[],
 };
 const LIST_OFFSETS_LIST_OFFSETS_TOPIC: &Shape = &Shape {
     fields: &[
-        field(1, 10, Text),                                               // name
-        field(1, 10, List(&Struct(LIST_OFFSETS_LIST_OFFSETS_PARTITION))), // partitions
+        field(1, 11, Text),                                               // name
+        field(1, 11, List(&Struct(LIST_OFFSETS_LIST_OFFSETS_PARTITION))), // partitions
     ],
     tagged: &[],
 };
 const LIST_OFFSETS: &Shape = &Shape {
     fields: &[
-        field(1, 10, Fixed(4)),                                       // replica_id
-        field(2, 10, Fixed(1)),                                       // isolation_level
-        field(1, 10, List(&Struct(LIST_OFFSETS_LIST_OFFSETS_TOPIC))), // topics
-        field(10, 10, Fixed(4)),                                      // timeout_ms
+        field(1, 11, Fixed(4)),                                       // replica_id
+        field(2, 11, Fixed(1)),                                       // isolation_level
+        field(1, 11, List(&Struct(LIST_OFFSETS_LIST_OFFSETS_TOPIC))), // topics
+        field(10, 11, Fixed(4)),                                      // timeout_ms
     ],
     tagged: &[],
 };

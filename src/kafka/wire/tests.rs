@@ -30,6 +30,7 @@ fn sample(key: ApiKey, v: i16) -> Bytes {
     match key {
         ApiKey::Produce => produce_sample(v),
         ApiKey::Fetch => fetch_sample(v),
+        ApiKey::ListOffsets if v == 11 => sample(key, 10),
         ApiKey::ListOffsets => {
             use m::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
             let partition = ListOffsetsPartition::default().with_partition_index(3).with_timestamp(-1);
@@ -44,6 +45,12 @@ fn sample(key: ApiKey, v: i16) -> Bytes {
         }
         ApiKey::OffsetCommit if v == 10 => offsets_by_id(key),
         ApiKey::OffsetFetch if v == 10 => offsets_by_id(key),
+        ApiKey::OffsetForLeaderEpoch => {
+            use m::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+            let partition = OffsetForLeaderPartition::default().with_partition(3).with_leader_epoch(2);
+            let topic = OffsetForLeaderTopic::default().with_topic(name()).with_partitions(vec![partition; 3]);
+            written(&m::OffsetForLeaderEpochRequest::default().with_topics(vec![topic; 2]), v)
+        }
         ApiKey::DescribeLogDirs if v == 5 => sample(key, 4),
         ApiKey::OffsetCommit => {
             use m::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -278,6 +285,7 @@ fn read(key: ApiKey, version: i16, body: &Bytes) {
     }
     match (key, version) {
         (ApiKey::OffsetCommit, 10) => return drop(request::offset_commit(version, BytesMut::from(&body[..]))),
+        (ApiKey::ListOffsets, 11) => return drop(request::list_offsets(version, BytesMut::from(&body[..]))),
         (ApiKey::OffsetFetch, 10) => return drop(request::offset_fetch(version, BytesMut::from(&body[..]))),
         (ApiKey::DescribeLogDirs, 5) => return drop(request::describe_log_dirs(version, BytesMut::from(&body[..]))),
         _ => {}
@@ -297,6 +305,7 @@ fn read(key: ApiKey, version: i16, body: &Bytes) {
     decode! {
         Fetch => FetchRequest, ListOffsets => ListOffsetsRequest, Metadata => MetadataRequest,
         OffsetCommit => OffsetCommitRequest, OffsetFetch => OffsetFetchRequest,
+        OffsetForLeaderEpoch => OffsetForLeaderEpochRequest,
         FindCoordinator => FindCoordinatorRequest, JoinGroup => JoinGroupRequest, Heartbeat => HeartbeatRequest,
         LeaveGroup => LeaveGroupRequest, SyncGroup => SyncGroupRequest, DescribeGroups => DescribeGroupsRequest,
         ListGroups => ListGroupsRequest, ApiVersions => ApiVersionsRequest, CreateTopics => CreateTopicsRequest,

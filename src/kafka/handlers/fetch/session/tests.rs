@@ -126,7 +126,8 @@ struct World {
     client: BTreeMap<i32, (u64, Option<(u64, u64)>)>,
     /// What the next request has to say.
     changed: BTreeSet<i32>,
-    forgotten: BTreeSet<i32>,
+    /// What it will forget, and what it was told of that.
+    forgotten: BTreeMap<i32, Option<(u64, u64)>>,
     started: bool,
 }
 
@@ -140,7 +141,7 @@ impl World {
             alarms: BTreeMap::new(),
             client: (0..PARTITIONS).map(|n| (n, (0, None))).collect(),
             changed: BTreeSet::new(),
-            forgotten: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             started: false,
         };
         world.fetch(1000);
@@ -168,15 +169,16 @@ impl World {
                 // Also brings back what was forgotten.
                 let (start, end) = self.logs[&n];
                 let to = to.clamp(start, end);
-                let told = self.client.get(&n).and_then(|(_, told)| *told);
-                self.client.insert(n, (to, told));
+                let told = self.client.get(&n).map(|(_, told)| *told).or_else(|| self.forgotten.remove(&n));
+                self.client.insert(n, (to, told.flatten()));
                 self.changed.insert(n);
-                self.forgotten.remove(&n);
             }
             Event::Forget(n) => {
-                if self.client.len() > 1 && self.client.remove(&n).is_some() {
+                if self.client.len() > 1
+                    && let Some((_, told)) = self.client.remove(&n)
+                {
                     self.changed.remove(&n);
-                    self.forgotten.insert(n);
+                    self.forgotten.insert(n, told);
                 }
             }
             Event::Fetch(room) => self.fetch(room),
@@ -185,7 +187,7 @@ impl World {
 
     fn send(&mut self) {
         let asks: Vec<(i32, i64)> = self.changed.iter().map(|n| (*n, self.client[n].0 as i64)).collect();
-        let gone: Vec<i32> = std::mem::take(&mut self.forgotten).into_iter().collect();
+        let gone: Vec<i32> = std::mem::take(&mut self.forgotten).into_keys().collect();
         let gone = ForgottenTopic::default().with_topic(topic_name("orders")).with_partitions(gone);
         self.session.update(Isolation::ReadUncommitted, &[asked("orders", &asks)], &[gone]);
         self.changed.clear();
