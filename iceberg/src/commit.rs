@@ -33,6 +33,7 @@ pub mod garbage;
 pub mod identity;
 pub mod maintain;
 pub mod offsets;
+pub mod orphans;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -132,6 +133,19 @@ impl Committer {
         self.check(&loaded.metadata)?;
         self.current = Some(loaded.clone());
         Ok(loaded)
+    }
+
+    /// Deletes the table's orphans, if the table was last written in this writer's epoch: nobody older can come back.
+    ///
+    /// # Errors
+    /// See [`orphans::SweepError`].
+    pub async fn sweep(&self, now: TimestampMs) -> Result<orphans::Swept, orphans::SweepError> {
+        match &self.current {
+            Some(base) if identity::epoch(&base.metadata) == self.owner.epoch => {
+                orphans::sweep(&self.catalog.files(), &base.metadata, now.plus_ms(-self.bounds.orphan_age_ms)).await
+            }
+            _ => Ok(orphans::Swept::default()),
+        }
     }
 
     /// Forgets what was seen: the next append looks again.

@@ -84,6 +84,10 @@ impl SinkConfig {
 /// Bytes asked of the log at once, as stored: what they unpack to is seen before more is asked for.
 const READ_BYTES: usize = 4 << 20;
 
+/// The first look for orphans comes this long after a sink began, so that a broker that starts again and again does
+/// not list its tables each time.
+const FIRST_SWEEP_MS: i64 = 6 * 60 * 1000;
+
 /// Why a turn failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -115,6 +119,7 @@ pub struct TableSink {
     unsettled: Option<Append>,
     last_commit: Option<TimestampMs>,
     behind: bool,
+    sweep_at: Option<TimestampMs>,
     status: SinkStatus,
 }
 
@@ -132,7 +137,18 @@ impl TableSink {
         let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: config.epoch };
         let committer = Committer::new(catalog.clone(), config.table.clone(), owner, names.clone(), config.bounds);
         let status = SinkStatus::new(config.table.clone());
-        Self { config, catalog, log, names, committer, unsettled: None, last_commit: None, behind: false, status }
+        Self {
+            config,
+            catalog,
+            log,
+            names,
+            committer,
+            unsettled: None,
+            last_commit: None,
+            behind: false,
+            sweep_at: None,
+            status,
+        }
     }
 
     /// How it stands.
@@ -153,7 +169,25 @@ impl TableSink {
             Err(error) => self.settle_error(error),
         };
         self.status.note(&outcome, now);
+        let sweep_at = *self.sweep_at.get_or_insert(now.plus_ms(FIRST_SWEEP_MS));
+        if now >= sweep_at && matches!(outcome, Outcome::Committed { more: false, .. }) {
+            self.sweep_at = Some(now.plus_ms(self.config.bounds.sweep_every_ms));
+            self.sweep(now).await;
+        }
         outcome
+    }
+
+    /// Deletes what cut-off turns left behind. A failure leaves garbage until the next time.
+    async fn sweep(&mut self, now: TimestampMs) {
+        match self.committer.sweep(now).await {
+            Ok(swept) if swept.files == 0 => {}
+            Ok(swept) => {
+                self.status.orphans += swept.files;
+                let table = &self.config.table;
+                tracing::info!(%table, files = swept.files, bytes = swept.bytes, "files of cut-off commits deleted");
+            }
+            Err(error) => tracing::warn!(table = %self.config.table, %error, "tried again in a day"),
+        }
     }
 
     fn settle_error(&mut self, error: SinkError) -> Outcome {

@@ -29,6 +29,10 @@ pub struct Bounds {
     /// Metadata files kept beside the current one; more than `snapshots_slack`, so that the log still knows the last
     /// expiry when its deletions were cut off.
     pub metadata_kept: usize,
+    /// A file of ours that no snapshot names is an orphan at this age: longer than any commit takes.
+    pub orphan_age_ms: i64,
+    /// How often orphans are looked for; the first time a tenth of an hour after the sink began.
+    pub sweep_every_ms: i64,
 }
 
 impl Default for Bounds {
@@ -41,6 +45,8 @@ impl Default for Bounds {
             snapshot_age_ms: 10 * 60 * 1000,
             snapshots_max: 1000,
             metadata_kept: 30,
+            orphan_age_ms: 24 * 3_600_000,
+            sweep_every_ms: 24 * 3_600_000,
         }
     }
 }

@@ -23,6 +23,7 @@ fn bounds() -> Bounds {
         snapshot_age_ms: 60_000,
         snapshots_max: 40,
         metadata_kept: 8,
+        ..Bounds::default()
     }
 }
 

@@ -102,6 +102,8 @@ pub struct SinkStatus {
     pub rows: u64,
     /// Commits of this sink.
     pub commits: u64,
+    /// Files of cut-off commits it has deleted.
+    pub orphans: u64,
     /// When it committed last.
     pub committed_at: Option<TimestampMs>,
     /// Why nothing happens, if so.
@@ -121,6 +123,7 @@ impl SinkStatus {
             skipped_offsets: 0,
             rows: 0,
             commits: 0,
+            orphans: 0,
             committed_at: None,
             paused: None,
             error: None,

@@ -3,6 +3,7 @@
 
 use futures::executor::block_on;
 use tidewater_storage::model::TimestampMs;
+use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode};
 
 use super::*;
 use crate::fixture::{Fault, World};
@@ -219,5 +220,54 @@ fn two_writers_and_lost_answers_neither_double_nor_lose() {
             drain(&mut sinks[1], NOW).await;
             assert_eq!(world.rows().await, world.expected(), "seed {seed}");
         }
+    });
+}
+
+/// Data files below the table's location and those its snapshots name.
+async fn data_files(world: &World) -> (Vec<String>, Vec<String>) {
+    let there = world.store.keys().into_iter().map(|(key, _)| key).filter(|key| key.ends_with(".parquet")).collect();
+    let catalog = world.catalog();
+    let table = catalog.load(&world.table()).await.expect("table loads");
+    let mut named = std::collections::BTreeSet::new();
+    for snapshot in table.metadata.snapshots() {
+        let list = catalog.files().read(snapshot.manifest_list()).await.expect("list");
+        let list = iceberg::spec::ManifestList::parse_with_version(&list, table.metadata.format_version());
+        for manifest in list.expect("parses").entries() {
+            let manifest = manifest.load_manifest(&catalog.files().io()).await.expect("manifest");
+            let paths = manifest.entries().iter().map(|entry| entry.file_path().replace("s3://bucket/", ""));
+            named.extend(paths);
+        }
+    }
+    (there, named.into_iter().collect())
+}
+
+#[test]
+fn what_cut_off_turns_left_is_swept_and_nothing_else() {
+    block_on(async {
+        let mut world = World::new(77);
+        for step in 1..60 {
+            world.log.append(0, 2, NOW);
+            let mut sink = world.sink(step);
+            world.store.arm(world.store.steps() + 1 + step % 12, Fault::CrashAfter);
+            for _ in 0..3 {
+                sink.run_once(NOW).await;
+            }
+            world.store.calm();
+        }
+        let engine = ObjectKey::new("lake/topics/orders/data/hour=1/00000-0-engine.parquet").expect("legal");
+        world.store.put(&engine, bytes::Bytes::from_static(b"x"), PutMode::Overwrite).await.expect("put");
+        let mut sink = world.sink(100);
+        drain(&mut sink, NOW).await;
+        let (there, named) = data_files(&world).await;
+        assert!(there.len() > named.len() + 1, "crashes left orphans: {} of {}", there.len(), named.len());
+        world.log.append(0, 2, NOW);
+        let later = NOW.plus_ms(3_600_000);
+        drain(&mut sink, later).await;
+        let (mut there, named) = data_files(&world).await;
+        there.retain(|key| !key.contains("engine"));
+        assert_eq!(there, named);
+        assert!(sink.status().orphans > 0);
+        assert!(world.store.keys().iter().any(|(key, _)| key == engine.as_str()), "an engine's file stays");
+        assert_eq!(world.rows().await, world.expected());
     });
 }

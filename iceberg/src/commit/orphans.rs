@@ -1,0 +1,170 @@
+//! Orphans: files of ours below a table's location that nothing names, left by turns that were cut off.
+//!
+//! Owns: telling them from everything else and deleting them. A file goes only if its name is one this crate gives
+//! (an engine's files are its own business), it is older than [`Bounds::orphan_age_ms`](super::Bounds), and no
+//! snapshot the table keeps reads it. Whoever might still commit an older file is fenced by then: the caller sweeps
+//! right after a commit of its own, with nothing of its own unsettled.
+//!
+//! **Memory**: eight bytes a file of the table. Names are kept as hashes; two that collide keep an orphan alive, never
+//! the other way round. **Crash**: at any point; the next sweep goes on.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use iceberg::spec::TableMetadata;
+use tidewater_storage::model::TimestampMs;
+use tidewater_tiering::store::{Listed, ObjectKey};
+use uuid::Uuid;
+
+use super::maintain::MANIFEST_PREFIX;
+use super::snapshot::read_list;
+use crate::files::{FileError, TableFiles};
+use crate::location::Place;
+
+/// Keys asked for at once.
+const PAGE: usize = 1000;
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Files deleted.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Why a sweep ended early; what it had deleted stays deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A manifest of the table could not be read.
+    #[error("orphans are not looked for, a manifest of the table cannot be read: {0}")]
+    Metadata(#[from] iceberg::Error),
+    /// The bucket.
+    #[error("orphans are not all deleted: {0}")]
+    File(#[from] FileError),
+}
+
+/// Deletes the orphans of a table written before `before`, by the store's clock.
+///
+/// # Errors
+/// The first failure. Nothing is deleted unless everything the table names was read.
+pub async fn sweep(files: &TableFiles, metadata: &TableMetadata, before: TimestampMs) -> Result<Swept, SweepError> {
+    let mut swept = Swept::default();
+    let folders = [format!("{}/data/", metadata.location()), format!("{}/metadata/", metadata.location())];
+    let Some(named) = Named::read(files, metadata).await? else { return Ok(swept) };
+    for folder in folders {
+        // A table beside the bucket has no listing of ours; nor do its writers crash with us.
+        let Ok(Place::Object(prefix)) = files.warehouse().place(&format!("{folder}x")) else { continue };
+        let prefix = prefix.as_str().trim_end_matches('x').to_owned();
+        let mut after: Option<String> = None;
+        loop {
+            let page = files.store().list(&prefix, after.as_deref(), PAGE).await.map_err(FileError::from)?;
+            let more = page.len() == PAGE;
+            after = page.last().map(|last| last.key.as_str().to_owned());
+            let orphans: Vec<Listed> = page
+                .into_iter()
+                .filter(|found| is_old_and_ours(found, &prefix, before) && !named.has(&found.key))
+                .collect();
+            swept.files += orphans.len() as u64;
+            swept.bytes += orphans.iter().map(|orphan| orphan.size).sum::<u64>();
+            if !orphans.is_empty() {
+                let keys = orphans.into_iter().map(|orphan| orphan.key).collect();
+                files.store().delete(keys).await.map_err(FileError::from)?;
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Does the name have the shape of `data/hour=<n>/<uuid>.parquet` or `metadata/tidewater-….avro`, and is the file old?
+fn is_old_and_ours(found: &Listed, prefix: &str, before: TimestampMs) -> bool {
+    let Some(name) = found.key.as_str().strip_prefix(prefix) else { return false };
+    let ours = match name.split_once('/') {
+        Some((hour, file)) => {
+            hour.strip_prefix("hour=").is_some_and(|n| n.parse::<i32>().is_ok())
+                && file.strip_suffix(".parquet").is_some_and(|id| Uuid::try_parse(id).is_ok())
+        }
+        None => name.starts_with(MANIFEST_PREFIX) && name.ends_with(".avro"),
+    };
+    ours && found.modified < before
+}
+
+/// Everything the table's snapshots name.
+struct Named(HashSet<u64>);
+
+impl Named {
+    /// `None` if a name cannot be placed: then nothing can be said of the others either.
+    async fn read(files: &TableFiles, metadata: &TableMetadata) -> Result<Option<Self>, SweepError> {
+        let mut named = Self(HashSet::new());
+        let mut manifests = HashSet::new();
+        for snapshot in metadata.snapshots() {
+            if !named.add(files, snapshot.manifest_list()) {
+                return Ok(None);
+            }
+            for manifest in read_list(files, metadata, snapshot).await? {
+                if !manifests.insert(manifest.manifest_path.clone()) {
+                    continue;
+                }
+                let loaded = manifest.load_manifest(&files.io()).await?;
+                let mut paths = loaded.entries().iter().filter(|e| e.is_alive()).map(|e| e.file_path());
+                if !named.add(files, &manifest.manifest_path) || !paths.all(|path| named.add(files, path)) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(named))
+    }
+
+    fn add(&mut self, files: &TableFiles, uri: &str) -> bool {
+        match files.warehouse().place(uri) {
+            Ok(Place::Object(key)) => {
+                self.0.insert(hash(&key));
+                true
+            }
+            Ok(Place::Local(_)) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn has(&self, key: &ObjectKey) -> bool {
+        self.0.contains(&hash(key))
+    }
+}
+
+fn hash(key: &ObjectKey) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.as_str().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_files_with_our_names() {
+        let prefix = "lake/t/data/";
+        let listed = |name: &str, modified| Listed {
+            key: ObjectKey::new(&format!("{prefix}{name}")).expect("legal"),
+            size: 1,
+            modified: TimestampMs(modified),
+        };
+        let id = Uuid::from_u128(5);
+        let before = TimestampMs(1000);
+        assert!(is_old_and_ours(&listed(&format!("hour=-3/{id}.parquet"), 999), prefix, before));
+        assert!(is_old_and_ours(&listed("tidewater-snap-1.avro", 999), prefix, before));
+        for (name, modified) in [
+            (format!("hour=3/{id}.parquet"), 1000),
+            (format!("tidewater_hour=2025-01-01-10/{id}.parquet"), 0),
+            ("hour=3/00000-0-engine.parquet".to_owned(), 0),
+            (format!("hour=3/deeper/{id}.parquet"), 0),
+            (format!("{id}-m0.avro"), 0),
+            ("00001-x.metadata.json".to_owned(), 0),
+        ] {
+            assert!(!is_old_and_ours(&listed(&name, modified), prefix, before), "{name}");
+        }
+    }
+}
