@@ -1,0 +1,134 @@
+//! What the broker's process holds, once a second: memory, file handles, threads, processor, disk; how far everything
+//! is behind. Owns the sampling thread and the CSV.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::load::{Counts, TOPIC};
+use super::machine::cpu_of;
+use super::support::broker::http_get;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// One moment.
+#[derive(Clone, Default)]
+pub struct Sample {
+    pub second: f64,
+    pub resident_mib: u64,
+    pub handles: u64,
+    pub threads: u64,
+    /// Of a core, over the time since the last sample.
+    pub cpu_percent: u64,
+    pub disk_mib: u64,
+    pub archive_lag_records: u64,
+    pub table_lag_records: u64,
+    pub produced: u64,
+    pub consumed: u64,
+}
+
+/// The sampling thread.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    paused: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Sample>>,
+}
+
+impl Watch {
+    pub fn start(pid: Arc<AtomicU32>, counts: Arc<Counts>, admin: String, data: PathBuf) -> Self {
+        let (stop, paused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stopped, held) = (Arc::clone(&stop), Arc::clone(&paused));
+        let thread = std::thread::spawn(move || {
+            let (begin, mut samples, mut last) = (Instant::now(), Vec::new(), (0, Duration::ZERO, Instant::now()));
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(EVERY);
+                if held.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let pid = pid.load(Ordering::Relaxed);
+                let (cpu, now) = (cpu_of(pid), Instant::now());
+                let used = if pid == last.0 { cpu.saturating_sub(last.1) } else { Duration::ZERO };
+                let share = 100.0 * used.as_secs_f64() / (now - last.2).as_secs_f64();
+                last = (pid, cpu, now);
+                let mut sample = take(pid, &counts, &admin, &data);
+                (sample.second, sample.cpu_percent) = (begin.elapsed().as_secs_f64(), share as u64);
+                samples.push(sample);
+            }
+            samples
+        });
+        Self { stop, paused, thread }
+    }
+
+    /// While the broker restarts there is nothing to look at.
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    pub fn stop(self) -> Vec<Sample> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the watch ends well")
+    }
+}
+
+fn take(pid: u32, counts: &Counts, admin: &str, data: &Path) -> Sample {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let handles = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64);
+    let (archive_lag_records, table_lag_records) = lags(admin).unwrap_or_default();
+    Sample {
+        resident_mib: number("VmRSS:") >> 10,
+        handles,
+        threads: number("Threads:"),
+        disk_mib: size(data) >> 20,
+        archive_lag_records,
+        table_lag_records,
+        produced: counts.produced.load(Ordering::Relaxed),
+        consumed: counts.consumed.load(Ordering::Relaxed),
+        ..Sample::default()
+    }
+}
+
+/// Records not in the bucket, and not in the table.
+fn lags(admin: &str) -> Option<(u64, u64)> {
+    let (_, body) = http_get(admin, &format!("/v1/topics/{TOPIC}"))?;
+    let status: serde_json::Value = serde_json::from_str(&body).ok()?;
+    let behind = |name: &str| -> u64 {
+        let partitions = status["partitions"].as_array().into_iter().flatten();
+        partitions
+            .map(|p| p["high_watermark"].as_u64().unwrap_or(0).saturating_sub(p[name].as_u64().unwrap_or(0)))
+            .sum()
+    };
+    Some((behind("archived_end_offset"), behind("table_offset")))
+}
+
+/// Bytes that the files of a directory take on disk.
+fn size(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => size(&entry.path()),
+            Ok(meta) => meta.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+pub fn write_csv(path: &Path, samples: &[Sample]) {
+    let mut text = String::from(
+        "second,resident_mib,handles,threads,cpu_percent,disk_mib,archive_lag_records,table_lag_records,\
+         produced,consumed\n",
+    );
+    for s in samples {
+        let lags = format!("{},{}", s.archive_lag_records, s.table_lag_records);
+        let process = format!("{},{},{},{},{}", s.resident_mib, s.handles, s.threads, s.cpu_percent, s.disk_mib);
+        writeln!(text, "{:.0},{process},{lags},{},{}", s.second, s.produced, s.consumed).expect("text");
+    }
+    std::fs::write(path, text).expect("the samples");
+}

@@ -1,0 +1,82 @@
+//! Beside Apache Kafka: the same clients, the same bytes, the same disk, one broker at a time, runs alternated.
+//!
+//! Owns: the command line and the rows. `cargo bench -p tidewater --bench vs_kafka` measures all rows, `-- bulk paced`
+//! these; without `--bench` (that is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every row that needs
+//! no JVM runs on tiny inputs against ours alone, so that none rots. What the numbers mean: `benches/README.md`.
+#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
+
+mod consumer;
+mod contender;
+mod java;
+#[path = "../figures/machine.rs"]
+#[allow(dead_code, reason = "shared with the figures")]
+mod machine;
+mod many;
+mod memory;
+mod paced;
+mod producer;
+mod rows;
+#[path = "../../tests/support/support.rs"]
+mod support;
+
+use std::path::PathBuf;
+
+use contender::Field;
+
+/// How a run is scaled and where its files lie.
+pub struct Run {
+    /// Tiny inputs, ours alone: to see that it works, not how fast.
+    pub small: bool,
+    root: PathBuf,
+    /// Each figure is the median of so many.
+    pub rounds: usize,
+}
+
+impl Run {
+    /// `full` when measuring, `small` when only trying.
+    pub fn pick<T>(&self, full: T, small: T) -> T {
+        if self.small { small } else { full }
+    }
+}
+
+/// A row: its name on the command line and what it runs.
+type Row = (&'static str, fn(&Run, &Field));
+
+const ROWS: [Row; 8] = [
+    ("bulk", rows::bulk),
+    ("small", rows::small),
+    ("hundred", rows::hundred),
+    ("java", java::run),
+    ("paced", paced::run),
+    ("fetch", consumer::run),
+    ("connections", many::run),
+    ("memory", memory::run),
+];
+
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let measure = args.iter().any(|arg| arg == "--bench") && std::env::var_os("TIDEWATER_BENCH_SMALL").is_none();
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !ROWS.iter().any(|(known, _)| known == *name)) {
+        let known: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
+        panic!("no row is called {unknown:?}; there are {}", known.join(", "));
+    }
+    let root = std::env::var_os("TIDEWATER_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    let rounds = number("TIDEWATER_BENCH_ROUNDS").unwrap_or(3);
+    let run = Run { small: !measure, root: root.into(), rounds: if measure { rounds } else { 1 } };
+    std::fs::create_dir_all(&run.root).expect("the directory to measure in");
+    machine::print(&run.root);
+    let _held = measure.then(|| memory::populate(number("TIDEWATER_BENCH_FREE_GIB").unwrap_or(4)));
+    let dir = tempfile::Builder::new().prefix("vs_kafka").tempdir_in(&run.root).expect("a directory to measure in");
+    let field = Field::start(&run, dir.path());
+    for (name, row) in ROWS {
+        if wanted.is_empty() || wanted.iter().any(|want| *want == name) {
+            println!("\n### {name}{}\n", if run.small { " (tiny inputs: no figure)" } else { "" });
+            row(&run, &field);
+        }
+    }
+}
