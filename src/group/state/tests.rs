@@ -569,6 +569,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What is so at every moment: one of the members leads, and every static identity is borne by one member.
+fn holds_together(group: &Group) {
+    match &group.leader {
+        Some(leader) => assert!(group.members.contains_key(leader), "{leader} leads and is no member"),
+        None => assert!(group.members.is_empty(), "nobody leads"),
+    }
+    let borne = group.members.values().filter(|member| member.instance.is_some()).count();
+    assert_eq!(group.instances.len(), borne);
+    for (instance, id) in &group.instances {
+        let member = group.members.get(id).expect("the identity is a member's");
+        assert_eq!(member.instance.as_ref(), Some(instance));
+    }
+    assert_eq!(group.phase == Phase::Empty && group.members.is_empty(), group.phase == Phase::Empty);
+}
+
 proptest! {
     /// Whatever comes in whatever order: every request is answered exactly once and none hangs for ever; generations
     /// never fall; a deadline is always in the future; and a group left alone ends up empty.
@@ -617,6 +632,7 @@ proptest! {
                 Step::Pass(ms) => world.pass(ms),
             }
             drain(&mut world, &mut open, &mut seen);
+            holds_together(&world.group);
             prop_assert!(world.group.generation() >= generation);
             generation = world.group.generation();
         }

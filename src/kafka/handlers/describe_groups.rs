@@ -17,17 +17,22 @@ pub async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> Des
     let operations = authorized::told(request.include_authorized_operations, authorized::ON_GROUP);
     let asked = request.groups.into_iter().map(|group| async move {
         let found = ctx.broker.groups.describe(GroupId::from(group.as_str())).await;
-        described(ctx.version, found).with_group_id(group).with_authorized_operations(operations)
+        let id = group.as_str().to_owned();
+        described(ctx.version, &id, found).with_group_id(group).with_authorized_operations(operations)
     });
     DescribeGroupsResponse::default().with_groups(join_all(asked).await)
 }
 
-fn described(version: i16, found: Result<DescribedGroup, GroupError>) -> Described {
+fn described(version: i16, id: &str, found: Result<DescribedGroup, GroupError>) -> Described {
     match found {
         Ok(group) => in_full(version, &group),
         Err(GroupError::NotFound) if version < 6 => {
             Described::default().with_group_state(text(StateName::Dead.as_str())).with_error_message(None)
         }
+        Err(GroupError::NotFound) => Described::default()
+            .with_group_state(text(StateName::Dead.as_str()))
+            .with_error_code(ErrorCode::GROUP_ID_NOT_FOUND.number())
+            .with_error_message(message(&format!("Group {id} not found."))),
         Err(error) => Described::default()
             .with_group_state(text(StateName::Dead.as_str()))
             .with_error_code(ErrorCode::from(&error).number())
@@ -51,4 +56,49 @@ fn in_full(version: i16, group: &DescribedGroup) -> Described {
         .with_protocol_type(text(&group.protocol_type))
         .with_protocol_data(text(&group.protocol))
         .with_members(members.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kafka_protocol::messages::ApiKey;
+
+    use super::*;
+    use crate::group::message::DescribedMember;
+    use crate::kafka::handlers::fixture::encodes_in_every_version;
+    use crate::kafka::wire::response;
+
+    #[test]
+    fn an_unknown_group_is_dead_and_from_v6_on_an_error() {
+        let before = described(5, "g", Err(GroupError::NotFound));
+        assert_eq!((before.error_code, before.group_state.as_str()), (0, "Dead"));
+        let after = described(6, "g", Err(GroupError::NotFound));
+        assert_eq!((after.error_code, after.error_message.as_deref()), (69, Some("Group g not found.")));
+        let loading = described(5, "g", Err(GroupError::Loading));
+        assert_eq!(loading.error_code, 14);
+        encodes_in_every_version(ApiKey::DescribeGroups, &DescribeGroupsResponse::default().with_groups(vec![loading]));
+    }
+
+    #[test]
+    fn members_can_be_written_in_every_version() {
+        let member = DescribedMember {
+            id: "m".into(),
+            instance: Some("i".into()),
+            client_id: "c".into(),
+            client_host: "/127.0.0.1".into(),
+            metadata: Bytes::from_static(b"x"),
+            assignment: Bytes::from_static(b"y"),
+        };
+        let group = DescribedGroup {
+            state: StateName::Stable,
+            protocol_type: "consumer".into(),
+            protocol: "range".into(),
+            members: vec![member],
+        };
+        for version in 0..=6 {
+            let answer =
+                DescribeGroupsResponse::default().with_groups(vec![described(version, "g", Ok(group.clone()))]);
+            response::encode(ApiKey::DescribeGroups, version, 1, &answer).expect("writes");
+        }
+    }
 }
