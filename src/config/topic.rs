@@ -35,7 +35,7 @@ pub enum Shape {
     List(&'static [&'static str]),
     /// A real number from 0 to 1.
     Fraction,
-    /// Anything.
+    /// Anything: Kafka's list of free words.
     Text,
 }
 
@@ -174,11 +174,16 @@ pub static SETTINGS: &[Setting] = &[
     accepted("compression.gzip.level", Shape::Integer { min: -1, max: 9 }, "-1", NO_RECOMPRESSION),
     accepted("compression.lz4.level", Shape::Integer { min: 1, max: 17 }, "9", NO_RECOMPRESSION),
     accepted("compression.zstd.level", Shape::Integer { min: -131_072, max: 22 }, "3", NO_RECOMPRESSION),
-    accepted("min.insync.replicas", POSITIVE, "1", "there is one replica of each partition"),
+    accepted(
+        "min.insync.replicas",
+        Shape::Integer { min: 1, max: 2_147_483_647 },
+        "1",
+        "there is one replica of each partition",
+    ),
     accepted("flush.messages", POSITIVE, "9223372036854775807", FSYNCED),
     accepted("flush.ms", NATURAL, "9223372036854775807", FSYNCED),
-    accepted("index.interval.bytes", NATURAL, "4096", OWN_INDEX),
-    accepted("segment.index.bytes", Shape::Integer { min: 4, max: i64::MAX }, "10485760", OWN_INDEX),
+    accepted("index.interval.bytes", Shape::Integer { min: 0, max: 2_147_483_647 }, "4096", OWN_INDEX),
+    accepted("segment.index.bytes", Shape::Integer { min: 4, max: 2_147_483_647 }, "10485760", OWN_INDEX),
     accepted("segment.jitter.ms", NATURAL, "0", "segments of many partitions are written back together"),
     accepted("file.delete.delay.ms", NATURAL, "60000", "files go once a checkpoint no longer names them"),
     accepted("preallocate", Shape::Boolean, "false", OWN_INDEX),

@@ -4,7 +4,7 @@
 //! Owns the groups and whose answers are outstanding. Does not own the log: what must be written is queued as an
 //! [`Intent`] and comes back through [`Home::finish`](super::append).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -309,7 +309,7 @@ impl Home {
         let mut answers = Vec::with_capacity(keys.len());
         let mut gone: Vec<(Arc<str>, i32)> = Vec::with_capacity(keys.len());
         for (topic, partition) in keys {
-            if subscribed.contains(&topic) {
+            if subscribed.has(&topic) {
                 answers.push(Err(GroupError::Subscribed));
                 continue;
             }
@@ -344,7 +344,7 @@ impl Home {
             }
             let in_use_until = if vacant && slot.group.was_used() { slot.in_use_until } else { TimestampMs::NONE };
             let mut keys = slot.offsets.lapsed(wall, keep, in_use_until);
-            keys.retain(|(topic, _)| !subscribed.contains(&**topic));
+            keys.retain(|(topic, _)| !subscribed.has(topic));
             if !keys.is_empty() {
                 intents.push(Intent::Remove { group: id.clone(), keys, answer: None });
             }
@@ -366,7 +366,7 @@ impl Home {
     /// After loading: learns which life of each topic the offsets belong to.
     pub(super) fn learn_topics(&mut self, image: &ClusterImage) {
         let held = self.groups.values().flat_map(|slot| slot.offsets.iter()).map(|(topic, _, _)| Arc::clone(topic));
-        let held = held.collect::<std::collections::BTreeSet<_>>();
+        let held = held.collect::<BTreeSet<_>>();
         for topic in held {
             match image.topic(&topic) {
                 Some(known) => drop(self.topics.insert(topic, known.id)),
@@ -387,22 +387,39 @@ impl Home {
     }
 }
 
+/// What the members of a group subscribe to.
+enum Subscribed {
+    Everything,
+    To(BTreeSet<String>),
+}
+
+impl Subscribed {
+    fn has(&self, topic: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::To(topics) => topics.contains(topic),
+        }
+    }
+}
+
 impl Slot {
     /// Never used, nothing stored: a join that was refused, an id that was never taken up.
     fn is_nothing(&self) -> bool {
         self.group.is_vacant() && !self.group.was_used() && self.offsets.is_empty() && self.saved.is_none()
     }
 
-    /// Topics its members subscribe to; `None` when it has members and they are no consumers.
-    fn subscribed(&self) -> Option<std::collections::BTreeSet<String>> {
+    /// Topics its members subscribe to; `None` when it has members and they are no consumers. Members whose subscription
+    /// cannot be read are taken to subscribe to everything.
+    fn subscribed(&self) -> Option<Subscribed> {
         if self.group.is_vacant() {
-            return Some(std::collections::BTreeSet::new());
+            return Some(Subscribed::To(BTreeSet::new()));
         }
         if self.group.protocol_type().map(ProtocolName::as_str) != Some("consumer") {
             return None;
         }
         let metadata = self.group.members().flat_map(|(_, member)| member.protocols.iter().map(|(_, bytes)| bytes));
-        Some(metadata.filter_map(subscription::topics).flatten().collect())
+        let topics = metadata.map(subscription::topics).collect::<Option<Vec<_>>>();
+        Some(topics.map_or(Subscribed::Everything, |topics| Subscribed::To(topics.into_iter().flatten().collect())))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `CreateTopics` (19).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -15,13 +15,15 @@ use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
-/// Makes every topic of the request; each stands or falls by itself.
+/// Makes every topic of the request; each stands or falls by itself. One named twice is refused, once.
 pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for topic in &request.topics {
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
-    let made = request.topics.iter().map(|topic| {
+    let mut told = HashSet::new();
+    let once = request.topics.iter().filter(|topic| told.insert(topic.name.as_str())).collect::<Vec<_>>();
+    let made = once.into_iter().map(|topic| {
         let twice = counts.get(topic.name.as_str()).is_some_and(|n| *n > 1);
         async move {
             let made = match spec(topic, twice, request.validate_only) {
@@ -69,8 +71,7 @@ fn answer(version: i16, asked: &CreatableTopic, made: Result<Arc<TopicImage>, To
         Ok(topic) => topic,
         Err(error) => {
             let result = result.with_error_code(ErrorCode::from(&error).number()).with_error_message(message(&error));
-            // Versions with these fields expect them null when nothing was made.
-            return if version >= 5 { result.with_configs(None) } else { result };
+            return if version >= 5 { result.with_configs(Some(Vec::new())) } else { result };
         }
     };
     let result = if version >= 7 { result.with_topic_id(topic.id.0) } else { result };

@@ -5,6 +5,7 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use tidewater_storage::model::TopicId;
+use uuid::Uuid;
 
 use crate::controller::client::TopicError;
 use crate::kafka::RequestContext;
@@ -15,20 +16,39 @@ use crate::kafka::words::{message, topic_name};
 pub async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let named = request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name)));
     let asked: Vec<_> = request.topics.into_iter().chain(named).collect();
+    let image = ctx.image();
+    let image = &image;
     let deleted = asked.into_iter().map(|topic| async move {
         let done = match &topic.name {
             Some(name) if !topic.topic_id.is_nil() => {
                 let name = name.as_str();
                 Err(TopicError::InvalidRequest(format!("topic {name} is given by name and id; give one of them")))
             }
-            Some(name) => ctx.broker.controller.delete_topic(name.as_str()).await.map(|()| None),
-            None => ctx.broker.controller.delete_topic_by_id(TopicId(topic.topic_id)).await.map(Some),
+            Some(name) => {
+                let id = image.topic(name.as_str()).map(|topic| topic.id.0);
+                let done = ctx.broker.controller.delete_topic(name.as_str()).await;
+                done.map(|()| Deleted { name: name.as_str().to_owned(), id: id.unwrap_or_default() })
+            }
+            None => {
+                let done = ctx.broker.controller.delete_topic_by_id(TopicId(topic.topic_id)).await;
+                done.map(|name| Deleted { name: name.as_str().to_owned(), id: topic.topic_id })
+            }
         };
-        let found = done.as_ref().ok().and_then(Option::as_ref).map(|name| topic_name(name.as_str()));
-        let named = topic.name.clone().or(found);
-        answer(ctx.version, topic.with_name(named), done.err().as_ref())
+        match done {
+            Ok(deleted) => {
+                let topic = topic.with_name(Some(topic_name(&deleted.name))).with_topic_id(deleted.id);
+                answer(ctx.version, topic, None)
+            }
+            Err(error) => answer(ctx.version, topic, Some(&error)),
+        }
     });
     DeleteTopicsResponse::default().with_responses(join_all(deleted).await)
+}
+
+/// A topic that is gone, by name and id.
+struct Deleted {
+    name: String,
+    id: Uuid,
 }
 
 fn answer(version: i16, topic: DeleteTopicState, error: Option<&TopicError>) -> DeletableTopicResult {
@@ -41,7 +61,6 @@ fn answer(version: i16, topic: DeleteTopicState, error: Option<&TopicError>) -> 
 #[cfg(test)]
 mod tests {
     use kafka_protocol::messages::ApiKey;
-    use uuid::Uuid;
 
     use super::*;
     use crate::kafka::wire::response;

@@ -11,6 +11,7 @@ use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use tidewater_storage::model::TopicName;
 
 use super::broker_settings::broker_configs;
 use crate::config::node::NodeConfig;
@@ -91,6 +92,9 @@ fn describe(
     let configs = match resource.resource_type {
         TOPIC => match image.topic(name) {
             Some(topic) => topic_configs(&topic.overrides),
+            None if TopicName::new(name).is_err() => {
+                return failed(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("{name:?} is not a legal topic name"));
+            }
             None => return failed(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist")),
         },
         BROKER if name.is_empty() || name.parse() == Ok(image.broker.id.0) => broker_configs(config, image),
@@ -176,10 +180,11 @@ fn topic_config(setting: &Setting, set: Option<&String>) -> Described {
     let (kind, single) = match setting.shape {
         Shape::Integer { max, .. } => (if max <= i64::from(i32::MAX) { INT } else { LONG }, false),
         Shape::Boolean => (BOOLEAN, false),
+        Shape::Word(words) if words.iter().all(|w| matches!(*w, "true" | "false")) => (BOOLEAN, words.len() == 1),
         Shape::Word(words) => (STRING, words.len() == 1),
         Shape::List(words) => (LIST, words.len() == 1),
         Shape::Fraction => (DOUBLE, false),
-        Shape::Text => (STRING, false),
+        Shape::Text => (LIST, false),
     };
     let mut documentation = match setting.kind {
         Kind::Honoured => setting.doc.to_owned(),

@@ -65,7 +65,10 @@ fn cursor(name: &str, partition: usize) -> Cursor {
 fn missing(name: &str) -> DescribeTopicPartitionsResponseTopic {
     let legal = TopicName::new(name).is_ok();
     let error = if legal { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION } else { ErrorCode::INVALID_TOPIC_EXCEPTION };
-    DescribeTopicPartitionsResponseTopic::default().with_error_code(error.number()).with_name(Some(topic_name(name)))
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(error.number())
+        .with_name(Some(topic_name(name)))
+        .with_topic_authorized_operations(authorized::ON_TOPIC)
 }
 
 fn found(
