@@ -1,9 +1,27 @@
 //! Logs of this process: to standard error, level by `TIDEWATER_LOG`, text or JSON by `TIDEWATER_LOG_FORMAT`.
+//!
+//! Owns: what is on by default, that a variable with a mistake in it is told and not passed over, and that one line said
+//! over and over is thinned out (`thinned`).
+
+mod thinned;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
+
+/// The variable that holds levels, and what it takes.
+pub const LEVELS: (&str, &str) = (
+    "TIDEWATER_LOG",
+    "Levels: one word (`error`, `warn`, `info`, `debug`) or a list by module, the most exact wins: \
+     `info,tidewater::kafka=debug,tidewater_tiering=debug` [default: info, libraries warn]",
+);
+
+/// The variable that holds the form, and what it takes.
+pub const FORM: (&str, &str) = (
+    "TIDEWATER_LOG_FORMAT",
+    "`text` or `json`: one object a line with timestamp, level, target and fields [default: text]",
+);
 
 /// Libraries whose INFO is noise to an operator.
 const QUIET: &str = "info,glommio=warn,openraft=warn,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
@@ -19,12 +37,13 @@ pub fn start_quietly() {
 }
 
 fn start_with(default: &str) {
-    let filter = EnvFilter::try_from_env("TIDEWATER_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let (filter, bad_filter) = filter(std::env::var(LEVELS.0).ok().as_deref(), default);
+    let (json, bad_form) = is_json(std::env::var(FORM.0).ok().as_deref());
     let ansi = std::io::stderr().is_terminal();
-    let json = std::env::var("TIDEWATER_LOG_FORMAT").is_ok_and(|f| f == "json");
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(thinned::Thinned::default());
     let started = if json {
-        registry.with(tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr)).try_init()
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        registry.with(lines.with_writer(std::io::stderr)).try_init()
     } else {
         registry
             .with(tracing_subscriber::fmt::layer().with_target(false).with_ansi(ansi).with_writer(std::io::stderr))
@@ -32,5 +51,45 @@ fn start_with(default: &str) {
     };
     if started.is_ok() {
         let _ = tracing_log::LogTracer::init();
+    }
+    for (variable, why) in [(LEVELS.0, bad_filter), (FORM.0, bad_form)] {
+        if let Some(why) = why {
+            tracing::warn!(variable, why, "a variable of the log is not understood and is passed over");
+        }
+    }
+}
+
+/// The filter to use, and what is wrong with the one that was given.
+fn filter(given: Option<&str>, default: &str) -> (EnvFilter, Option<String>) {
+    match given.filter(|text| !text.trim().is_empty()).map(EnvFilter::try_new) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => {
+            (EnvFilter::new(default), Some(format!("{error}; write for example info,tidewater::kafka=debug")))
+        }
+        None => (EnvFilter::new(default), None),
+    }
+}
+
+/// Is it to be JSON, and what is wrong with what was given?
+fn is_json(given: Option<&str>) -> (bool, Option<String>) {
+    match given {
+        Some("json") => (true, None),
+        None | Some("" | "text") => (false, None),
+        Some(other) => (false, Some(format!("{other:?} is neither text nor json"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_told() {
+        assert!(filter(Some("info,tidewater::kafka=debug"), QUIET).1.is_none());
+        assert!(filter(None, QUIET).1.is_none());
+        let (_, why) = filter(Some("tidewater=loud"), QUIET);
+        assert!(why.is_some_and(|why| why.contains("write for example")));
+        assert_eq!(is_json(Some("json")), (true, None));
+        assert!(is_json(Some("xml")).1.is_some());
     }
 }

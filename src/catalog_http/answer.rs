@@ -18,7 +18,7 @@ impl From<CatalogError> for Failure {
     fn from(error: CatalogError) -> Self {
         let answer = ErrorAnswer::from(error);
         if answer.error.code >= 500 {
-            tracing::warn!(code = answer.error.code, message = %answer.error.message, "catalog request failed");
+            tracing::warn!(code = answer.error.code, message = %answer.error.message, "a request to the Iceberg catalog failed");
         }
         Self(answer)
     }

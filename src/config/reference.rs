@@ -6,6 +6,7 @@ use clap::{Args, Command};
 
 use super::node::RawConfig;
 use super::topic::{Kind, SETTINGS, Shape};
+use crate::trace;
 
 /// The reference as Markdown.
 #[must_use]
@@ -20,6 +21,9 @@ pub fn markdown() -> String {
         let (Some(long), Some(env)) = (arg.get_long(), arg.get_env()) else { continue };
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(out, "| `--{long}` | `{}` | {help} |", env.to_string_lossy());
+    }
+    for (name, meaning) in [trace::LEVELS, trace::FORM] {
+        let _ = writeln!(out, "| | `{name}` | {meaning} |");
     }
     out.push_str("\n## Of a topic\n\n### Honoured\n\n| setting | default | values | meaning |\n|---|---|---|---|\n");
     for row in SETTINGS.iter().filter(|row| row.kind == Kind::Honoured) {

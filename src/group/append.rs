@@ -334,7 +334,7 @@ fn refusal(error: &ProduceError) -> GroupError {
             GroupError::CommitTooLarge { found: *size as usize, max: *max as usize }
         }
         error => {
-            tracing::warn!(%error, "group state could not be written");
+            tracing::warn!(%error, "group state could not be written; clients are told and try again");
             GroupError::NotAvailable
         }
     }

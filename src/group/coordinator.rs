@@ -219,7 +219,7 @@ impl Inner {
                     self.env.tasks.sleep(NOT_YET_RETRY).await;
                 }
                 Err(error) => {
-                    tracing::warn!(partition = %place.id, %error, "groups cannot be loaded; trying again");
+                    tracing::warn!(partition = %place.id, %error, "groups of a partition cannot be loaded, their clients are told to wait; tried again every second");
                     self.env.tasks.sleep(LOAD_RETRY).await;
                 }
             }
@@ -284,7 +284,7 @@ impl Inner {
                 }
                 Some(Work::Trim(to)) => {
                     if let Err(error) = self.router.trim(cell.place, to).await {
-                        tracing::warn!(partition = %cell.place.id, %error, "log of groups could not be cut");
+                        tracing::warn!(partition = %cell.place.id, %error, "the log of groups could not be cut, it stays longer; tried again after the next snapshot");
                     }
                 }
             }

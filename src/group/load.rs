@@ -125,7 +125,7 @@ impl Loading {
             Err(RecordError::Kind(_)) => {}
             Err(error) => {
                 self.skipped += 1;
-                tracing::warn!(offset = %record.offset, %error, "record of __consumer_offsets is left out");
+                tracing::warn!(offset = %record.offset, %error, "a record of __consumer_offsets is left out: it was written by another version or program");
             }
         }
     }

@@ -189,7 +189,7 @@ impl GroupRouter {
                 self.controller.image().topic(OFFSETS_TOPIC).cloned().ok_or(GroupError::NotAvailable)
             }
             Err(error) => {
-                tracing::warn!(%error, "__consumer_offsets could not be made");
+                tracing::warn!(%error, "__consumer_offsets could not be made, groups wait; tried again with the next request");
                 Err(GroupError::NotAvailable)
             }
         }

@@ -31,7 +31,7 @@ where
         match builder.make() {
             Ok(executor) => executor.run(main()),
             Err(error) => {
-                tracing::error!(%shard, %error, "the executor could not start");
+                tracing::error!(%shard, %error, "a shard's executor could not start; tidewater check looks at the machine");
                 std::process::abort();
             }
         }

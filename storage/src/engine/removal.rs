@@ -23,7 +23,7 @@ impl Engine {
                     shared.counters.files_removed.add(1);
                 }
                 Err(error) => {
-                    tracing::warn!(?one, %error, "file not removed, trying again with the next checkpoint");
+                    tracing::warn!(?one, %error, "file not removed, its bytes stay in the disk budget; trying again with the next checkpoint");
                     self.inner.leftover.borrow_mut().push(one);
                 }
             }

@@ -33,7 +33,7 @@ impl Engine {
                     self.fail(&error);
                     break;
                 }
-                tracing::warn!(%error, "storage upkeep goes on after a pause");
+                tracing::warn!(%error, "storage upkeep failed and goes on after a pause; nothing acknowledged is at stake, the journal holds it");
                 self.inner.shared.env.tasks.sleep(PAUSE).await;
                 self.inner.shared.wake.notify();
             }

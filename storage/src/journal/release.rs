@@ -26,7 +26,7 @@ pub(super) async fn run(inner: Rc<Inner>) {
         match keep(&inner).await {
             Ok(()) => inner.keep_wake.wait().await,
             Err(JournalError::Poisoned { error, .. }) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!(dir = %inner.dir.display(), "disk full: journal has no next file; free space");
+                tracing::warn!(dir = %inner.dir.display(), "disk full: the journal has no next file and writes wait; free space on this file system");
                 inner.env.tasks.sleep(FULL_RETRY).await;
             }
             Err(failure) => inner.fail(&failure),
@@ -49,7 +49,7 @@ async fn keep(inner: &Rc<Inner>) -> Result<(), JournalError> {
         let shared = inner.clone();
         let work = async move {
             if let Err(error) = rewrite_oldest(&shared).await {
-                tracing::warn!(%error, "entries in the oldest journal file stay where they are");
+                tracing::warn!(%error, "entries in the oldest journal file could not be moved, the file stays; tried again");
             }
             shared.books.borrow_mut().rewriting = false;
         };

@@ -124,6 +124,6 @@ impl Handles {
 /// Nothing unsynced hangs on a close: writes were awaited, syncs go through any handle. So its error is only told.
 async fn close(file: File) {
     if let Err(error) = file.close().await {
-        tracing::warn!(%error, "closing a segment file failed");
+        tracing::warn!(%error, "a segment file did not close cleanly; what was synced is safe");
     }
 }
