@@ -4,26 +4,32 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidewater_storage::engine::Engine;
 use tidewater_storage::log::ReadError;
 use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
 use tidewater_tiering::archive::{
     LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts, Whereabouts,
 };
+use tidewater_tiering::bucket::CatalogueChange;
 use tidewater_tiering::format::LaneEvent;
 use tidewater_tiering::manifest::{CataloguePartition, CatalogueTopic, Command, LaneManifest, PartitionManifest};
 use tidewater_tiering::retention::RetentionPolicy;
 
 use crate::controller::client::ControllerHandle;
-use crate::controller::image::PartitionImage;
+use crate::controller::image::{PartitionImage, TopicImage};
 use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::{DataLane, Happening, Outcome};
 use crate::raft;
+
+/// Pressed is who may write less than this part of the disk budget.
+const PRESSED_BELOW: u64 = 20;
 
 /// One lane and the cluster's image beside it.
 #[derive(Clone)]
 pub struct Host {
     lane: Rc<DataLane>,
     controller: ControllerHandle,
+    engine: Engine,
 }
 
 impl fmt::Debug for Host {
@@ -35,8 +41,24 @@ impl fmt::Debug for Host {
 impl Host {
     /// A host over a lane.
     #[must_use]
-    pub fn new(lane: Rc<DataLane>, controller: ControllerHandle) -> Self {
-        Self { lane, controller }
+    pub fn new(lane: Rc<DataLane>, controller: ControllerHandle, engine: Engine) -> Self {
+        Self { lane, controller, engine }
+    }
+
+    /// A topic as the catalogue tells it. Where a partition's epochs begin is known of those of this lane; the controller
+    /// begins all at 0.
+    fn told(&self, topic: &TopicImage, known: Option<i32>) -> CatalogueTopic {
+        let place = |p: &PartitionImage| CataloguePartition {
+            incarnation: p.id.incarnation,
+            lane: p.lane,
+            epoch_base: LeaderEpoch(known.unwrap_or_default()),
+        };
+        CatalogueTopic {
+            id: topic.id,
+            name: topic.name.clone(),
+            configs: topic.overrides.clone(),
+            partitions: topic.partitions.iter().map(place).collect(),
+        }
     }
 
     async fn propose_entry(&self, entry: LaneEntry) -> Result<Outcome, ProposeError> {
@@ -108,20 +130,31 @@ impl LaneHost for Host {
         let image = self.controller.image();
         let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        let place = |p: &PartitionImage| CataloguePartition {
-            incarnation: p.id.incarnation,
-            lane: p.lane,
-            epoch_base: LeaderEpoch(replica.epoch_base()),
-        };
         Some(TopicFacts {
-            catalogue: CatalogueTopic {
-                id: topic.id,
-                name: topic.name.clone(),
-                configs: topic.overrides.clone(),
-                partitions: topic.partitions.iter().map(place).collect(),
-            },
+            catalogue: self.told(topic, Some(replica.epoch_base())),
             retention: RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes },
         })
+    }
+
+    /// There is one broker: its image has every topic, and every lane runs here.
+    fn catalogue(&self) -> Option<CatalogueChange> {
+        let image = self.controller.image();
+        if image.revision == 0 {
+            return None;
+        }
+        let archived = || image.topics.values().filter(|topic| topic.config.archived);
+        let own = |topic: &TopicImage| topic.partitions.iter().find_map(|p| self.lane.replica(p.id));
+        let lanes = archived().flat_map(|topic| topic.partitions.iter().map(|p| p.lane)).chain([self.lane.id]);
+        Some(CatalogueChange {
+            topics: archived().map(|t| (t.id, self.told(t, own(t).map(|replica| replica.epoch_base())))).collect(),
+            lanes: lanes.collect(),
+            ..CatalogueChange::default()
+        })
+    }
+
+    fn is_pressed(&self) -> bool {
+        let usage = self.engine.usage();
+        usage.bucket > 0 && usage.admissible() < usage.limit / PRESSED_BELOW
     }
 
     fn dropped(&self, partition: PartitionId) -> bool {

@@ -167,6 +167,7 @@ struct Yard {
     controller: ControllerHandle,
     tier: Tier,
     remote: Rc<RemoteReader>,
+    engine: Engine,
     cadence: Cadence,
     archivers: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
 }
@@ -233,6 +234,7 @@ pub fn start_with(
         controller: controller.clone(),
         tier: tier.clone(),
         remote: Rc::clone(remote),
+        engine: engine.clone(),
         cadence,
         archivers: RefCell::default(),
     });
@@ -270,7 +272,7 @@ impl Yard {
             }
             let archiver = Archiver::new(ArchiverParts {
                 env: self.env.clone(),
-                host: Rc::new(Host::new(Rc::clone(&lane), self.controller.clone())),
+                host: Rc::new(Host::new(Rc::clone(&lane), self.controller.clone(), self.engine.clone())),
                 bucket: bucket.clone(),
                 catalogue: Rc::clone(&catalogue),
                 indexes: self.remote.indexes(),

@@ -124,21 +124,35 @@ fn damaged_manifests_stop_neither_broker_nor_archive() {
     broker.stop();
 }
 
-/// What tells names to whoever reads the bucket without this broker: archiving waits for it and says so.
+/// What tells names to whoever reads the bucket without this broker: the only broker of a cluster knows all of it.
 #[test]
-fn a_damaged_catalogue_is_told() {
+fn a_damaged_catalogue_is_written_anew() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (options, bucket) = options(&dir);
     let broker = Broker::start(&options);
     let written = write_and_trim(&broker, "named");
+    create(&broker, "quiet", 3, SMALL);
+    produce(&broker, "quiet", 2, b"once");
+    broker.wait_topic("quiet", "archived", PATIENCE, |p| p[2]["archived_end_offset"] == 1);
     broker.stop();
+    let names = || {
+        let path = files(&bucket, "/catalogue").pop().expect("a catalogue");
+        let held: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let topics = held["topics"].as_array()?.iter().filter_map(|topic| topic["name"].as_str().map(str::to_owned));
+        let mut names: Vec<String> = topics.collect();
+        names.sort();
+        Some((names, held["lanes"].clone(), held["revision"].as_u64()))
+    };
+    let before = names().expect("a good catalogue");
     assert_eq!(damage_all(&bucket, "/catalogue"), 1);
-    let options = options.expect("catalogue is damaged");
+    assert!(names().is_none(), "the damage shows");
+    let options = options.expect("the catalogue is written anew");
     let broker = Broker::start(&options);
     produce(&broker, "named", 0, b"more");
-    broker.wait_topic("named", "archiving says why it waits", PATIENCE, |p| {
-        p[0]["archive_stopped"].as_str().is_some_and(|why| why.contains("catalogue is damaged"))
-    });
+    broker.wait_topic("named", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
+    let after = names().expect("a good catalogue again");
+    assert_eq!((&after.0, &after.1), (&before.0, &before.1), "every topic and lane is back");
+    assert!(after.2 > before.2, "readers see that it is newer: {after:?}");
     assert!(read_to_end(&broker, "named", 0, 0)[..80] == written);
     serves_on(&broker);
     broker.stop();

@@ -82,6 +82,7 @@ fn cadence() -> Cadence {
         tick: Duration::from_millis(100),
         housekeeping_interval: Duration::from_millis(500),
         backoff: (Duration::from_millis(200), Duration::from_secs(2)),
+        pressed: (Duration::from_secs(8), Duration::from_millis(700)),
     };
     Cadence { archive, retention_interval: Duration::from_millis(400) }
 }

@@ -68,6 +68,9 @@ pub struct ArchiveConfig {
     pub delete_grace: Duration,
     /// How often total retention is looked at.
     pub retention_interval: Duration,
+    /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is pressed for the
+    /// bucket's space: longer than a read's deadline, with no reader but this broker.
+    pub pressed: (Duration, Duration),
     /// How often the bucket is listed for objects that nobody names.
     pub sweep_interval: Duration,
     /// Longest sleep between two looks at what waits for a bundle.
@@ -89,6 +92,7 @@ impl Default for ArchiveConfig {
             gather_row_bytes_max: 4 << 20,
             publish_interval: Duration::from_secs(60),
             delete_grace: Duration::from_secs(3600),
+            pressed: (Duration::from_secs(45), Duration::from_secs(10)),
             retention_interval: Duration::from_secs(60),
             sweep_interval: Duration::from_secs(6 * 3600),
             tick: Duration::from_millis(250),
@@ -440,7 +444,7 @@ impl<H: LaneHost> Inner<H> {
                 change.topics.insert(partition.topic, facts.catalogue);
             }
         }
-        Ok(self.catalogue.ensure(&change).await?)
+        Ok(self.catalogue.ensure(&change, &|| self.host.catalogue()).await?)
     }
 
     /// Proposes one command and waits until it is applied here. One at a time.
@@ -463,8 +467,20 @@ impl<H: LaneHost> Inner<H> {
 
     /// Stops the lane's archiving where everybody sees it.
     async fn stop(&self, reason: StopReason) -> Result<(), StepError> {
-        tracing::error!(lane = %self.host.lane(), %reason, "archiving of the lane stopped");
+        tracing::error!(lane = %self.host.lane(), %reason, "archiving of the lane stopped and stays so until somebody looks: its records stay on this disk; tidewater topic describe shows the reason");
         self.propose(Command::Stopped { reason: Some(reason.to_string()) }).await
+    }
+
+    /// Time between the publication that forgets an object and its deletion, now.
+    fn delete_grace(&self) -> Duration {
+        let grace = self.config.delete_grace;
+        if self.host.is_pressed() { grace.min(self.config.pressed.0) } else { grace }
+    }
+
+    /// Least time between two publications, now.
+    fn publish_interval(&self) -> Duration {
+        let interval = self.config.publish_interval;
+        if self.host.is_pressed() { interval.min(self.config.pressed.1) } else { interval }
     }
 
     fn note(&self, change: impl FnOnce(&mut ArchiveStatus)) {

@@ -151,18 +151,25 @@ impl CatalogueKeeper {
     ///
     /// # Errors
     /// What the store says; [`BucketError::Busy`] when others write all the time.
-    pub async fn ensure(&self, change: &CatalogueChange) -> Result<(), BucketError> {
+    ///
+    /// A catalogue that does not decode any more is written anew from `whole`: everything it must say, by one who knows
+    /// all of it, or `None`. Its version is matched, so a good one that another wrote meanwhile is never lost.
+    pub async fn ensure(
+        &self,
+        change: &CatalogueChange,
+        whole: &dyn Fn() -> Option<CatalogueChange>,
+    ) -> Result<(), BucketError> {
         if self.seen.borrow().as_ref().is_some_and(|catalogue| change.is_in(catalogue)) {
             return Ok(());
         }
         let key = self.bucket.catalogue_key();
         for _ in 0..CONFLICTS_MAX {
             let now = self.clock.wall();
-            let (mut catalogue, mode) = match self.bucket.catalogue().await? {
-                Some((catalogue, etag)) => (catalogue, PutMode::IfMatch(etag)),
-                None => (Catalogue::new(self.bucket.home, now), PutMode::IfAbsent),
+            let ((mut catalogue, mended), mode) = match read(&*self.bucket.store, &key).await? {
+                Some(got) => (self.decoded(&key, &got, whole, now)?, PutMode::IfMatch(got.etag)),
+                None => ((Catalogue::new(self.bucket.home, now), false), PutMode::IfAbsent),
             };
-            if !change.is_in(&catalogue) {
+            if mended || !change.is_in(&catalogue) {
                 change.merge_into(&mut catalogue, now);
                 match self.bucket.store.put(&key, catalogue.encode(), mode).await {
                     Ok(_) => {}
@@ -180,8 +187,34 @@ impl CatalogueKeeper {
     ///
     /// # Errors
     /// As [`CatalogueKeeper::ensure`].
-    pub async fn forget(&self, topics: BTreeSet<TopicId>) -> Result<(), BucketError> {
-        self.ensure(&CatalogueChange { forgotten: topics, ..CatalogueChange::default() }).await
+    pub async fn forget(
+        &self,
+        topics: BTreeSet<TopicId>,
+        whole: &dyn Fn() -> Option<CatalogueChange>,
+    ) -> Result<(), BucketError> {
+        self.ensure(&CatalogueChange { forgotten: topics, ..CatalogueChange::default() }, whole).await
+    }
+
+    /// The catalogue that was found; one that is damaged (not one of a newer version) as it must be, and that it is so.
+    fn decoded(
+        &self,
+        key: &ObjectKey,
+        got: &Got,
+        whole: &dyn Fn() -> Option<CatalogueChange>,
+        now: TimestampMs,
+    ) -> Result<(Catalogue, bool), BucketError> {
+        let reason = match Catalogue::decode(&got.body) {
+            Ok(catalogue) => return Ok((catalogue, false)),
+            Err(reason) => reason,
+        };
+        let known = matches!(reason, PointerError::Malformed { .. }).then(whole).flatten();
+        let Some(known) = known else { return Err(unreadable(key, reason)) };
+        tracing::error!(%key, %reason, topics = known.topics.len(), "the catalogue is written anew from this cluster's own state");
+        let mut catalogue = Catalogue::new(self.bucket.home, now);
+        // Its count of revisions is lost; the time in milliseconds is beyond any that was reached.
+        catalogue.revision = u64::try_from(now.0).unwrap_or_default();
+        known.merge_into(&mut catalogue, now);
+        Ok((catalogue, true))
     }
 }
 

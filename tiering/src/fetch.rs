@@ -292,7 +292,7 @@ impl RemoteReader {
             self.inner.hydrator.forget(&piece.chunk).await;
         }
         let RunSum { offsets, .. } = sum;
-        tracing::error!(%partition, %offsets, object = %piece.chunk.object, "archived bytes do not match their checksum");
+        tracing::error!(%partition, %offsets, object = %piece.chunk.object, "archived bytes do not match their checksum: the object was damaged after it was written; restore it from a copy of the bucket");
         Err(RemoteError::Corrupt { partition, offsets, object: piece.chunk.object, bytes: piece.bytes.clone() })
     }
 

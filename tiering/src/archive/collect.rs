@@ -187,7 +187,7 @@ impl<H: LaneHost> Inner<H> {
     /// Deletes what a published manifest forgot long enough ago, then says so.
     pub(super) async fn delete(&self) -> Result<bool, StepError> {
         let now = self.now();
-        let grace = i64::try_from(self.config.delete_grace.as_millis()).unwrap_or(i64::MAX);
+        let grace = i64::try_from(self.delete_grace().as_millis()).unwrap_or(i64::MAX);
         let mut due = self.host.with_lane(|lane| lane.deletable(now, grace));
         due.truncate(DELETE_BATCH);
         let mut of_partitions: BTreeMap<PartitionId, Vec<ObjectName>> = BTreeMap::new();
@@ -222,7 +222,7 @@ impl<H: LaneHost> Inner<H> {
             if !gone {
                 continue;
             }
-            self.catalogue.forget([partition.topic].into()).await?;
+            self.catalogue.forget([partition.topic].into(), &|| self.host.catalogue()).await?;
             let _one = self.proposing.lock().await;
             self.host.partition_clean(partition).await?;
             self.unpublished.set(true);

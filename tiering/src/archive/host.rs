@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, RunSum, Term};
 
 use super::plan::Pending;
+use crate::bucket::CatalogueChange;
 use crate::format::{AbortedTransaction, LaneEvent};
 use crate::manifest::{CatalogueTopic, Command, LaneManifest, PartitionManifest};
 use crate::retention::RetentionPolicy;
@@ -135,6 +136,17 @@ pub trait LaneHost: 'static {
 
     /// Facts of the partition's topic; `None` once the topic is deleted.
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts>;
+
+    /// Everything the catalogue must say, by a host that knows all topics and lanes of the cluster; `None` by one that
+    /// does not. A catalogue that is damaged is written anew from it.
+    fn catalogue(&self) -> Option<CatalogueChange> {
+        None
+    }
+
+    /// Is the bucket on this node's own disk, and that disk nearly full? Then what is forgotten goes sooner.
+    fn is_pressed(&self) -> bool {
+        false
+    }
 
     /// Has the partition's topic been deleted?
     fn dropped(&self, partition: PartitionId) -> bool {

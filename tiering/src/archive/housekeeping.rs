@@ -47,7 +47,7 @@ impl<H: LaneHost> Inner<H> {
                     _ => self.config.housekeeping_interval,
                 },
                 Err(StepError::Later(reason)) => {
-                    tracing::warn!(lane = %self.host.lane(), reason, ?pause, "housekeeping of the bucket fails");
+                    tracing::warn!(lane = %self.host.lane(), reason, ?pause, "housekeeping of the bucket fails, will be tried again");
                     let slept = pause;
                     pause = (pause * 2).min(self.config.backoff.1);
                     slept
@@ -85,7 +85,7 @@ impl<H: LaneHost> Inner<H> {
             take(gathered)?;
         }
         take(self.spill().await)?;
-        if self.unpublished.get() && due(rounds.publish, self.config.publish_interval, self.env.clock.now()) {
+        if self.unpublished.get() && due(rounds.publish, self.publish_interval(), self.env.clock.now()) {
             let published = self.publish().await;
             if published.is_ok() {
                 rounds.publish = Some(self.env.clock.now());

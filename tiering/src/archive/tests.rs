@@ -54,6 +54,7 @@ fn quick() -> ArchiveConfig {
         tick: Duration::from_millis(50),
         housekeeping_interval: Duration::from_millis(200),
         backoff: (Duration::from_millis(20), Duration::from_millis(500)),
+        pressed: (Duration::from_secs(5), Duration::from_secs(1)),
     }
 }
 

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tidewater_storage::env::{Env, OpenMode};
+use tidewater_storage::env::{Env, File, OpenMode};
 
 use crate::keys::{ObjectKey, ObjectName};
 
@@ -30,6 +30,8 @@ use crate::keys::{ObjectKey, ObjectName};
 const BLOCK: u64 = 4096;
 /// What a file of the cache ends in.
 const SUFFIX: &str = ".chunk";
+/// How often a file is opened that another task unlinks at the same time.
+const REOPEN_TRIES: usize = 4;
 /// Longest file name that ext4 and XFS take.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -228,8 +230,15 @@ impl ChunkCache {
                 self.inner.index.insert(id.clone(), ());
                 drop(reservation);
             }
+            // The cache's own unlinking was faster: the chunk is fetched again when it is wanted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::debug!(%error, object = %id.object, "chunk not kept: its file was removed meanwhile");
+            }
             Err(error) => {
-                tracing::warn!(%error, object = %id.object, "chunk not kept: the cache's disk refused it");
+                tracing::warn!(
+                    %error, object = %id.object, dir = %self.inner.dir.display(),
+                    "chunk not kept: the cache's disk refused it; reads go to the bucket until it has room"
+                );
                 if let Some(name) = id.file_name() {
                     self.inner.env.disk.remove_file(&self.inner.path(&name)).await.ok();
                 }
@@ -241,12 +250,7 @@ impl ChunkCache {
     async fn write_file(&self, id: &ChunkId, bytes: &Bytes) -> io::Result<()> {
         let name = id.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let path = self.inner.path(&name);
-        let file = match self.inner.env.disk.open(&path, OpenMode::CreateNew).await {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.inner.env.disk.open(&path, OpenMode::ReadWrite).await?
-            }
-            other => other?,
-        };
+        let file = self.open_to_write(&path).await?;
         let padded = bytes.len().next_multiple_of(BLOCK as usize);
         let mut buf = file.alloc(padded);
         let wrote = match buf.get_mut(..bytes.len()) {
@@ -258,6 +262,22 @@ impl ChunkCache {
         };
         file.close().await?;
         if wrote? == padded { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    /// A file that is there may be one that was evicted and is being unlinked just now: then it is made again.
+    async fn open_to_write(&self, path: &Path) -> io::Result<File> {
+        let disk = &self.inner.env.disk;
+        for _ in 0..REOPEN_TRIES {
+            match disk.open(path, OpenMode::CreateNew).await {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => return other,
+            }
+            match disk.open(path, OpenMode::ReadWrite).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
     }
 
     /// Removes a chunk (its sums did not hold, its object is gone).
