@@ -10,6 +10,7 @@ pub(crate) mod admin_http;
 mod check;
 mod cluster;
 mod consume;
+mod dashboard;
 mod describe;
 mod error;
 mod group;
@@ -56,6 +57,8 @@ enum Command {
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Print a Grafana dashboard for /metrics
+    Dashboard,
     /// Print what a file or object holds
     #[command(subcommand)]
     Inspect(process::InspectCommand),
@@ -101,6 +104,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Serve(args)) => process::serve(args.over(cli.serve)),
         Some(Command::Demo(args)) => process::demo(args, cli.serve),
         Some(Command::Check(args)) => check::run(args, cli.serve),
+        Some(Command::Dashboard) => dashboard::run(),
         Some(Command::Inspect(command)) => process::inspect(command),
         Some(Command::Topic(command)) => block_on(topic::run(command)),
         Some(Command::Group(command)) => block_on(group::run(command)),
@@ -158,6 +162,7 @@ mod tests {
             "group delete g",
             "cluster info --json",
             "check --data-dir /d",
+            "dashboard",
             "inspect journal /d/shard-0",
         ] {
             let words = std::iter::once("tidewater").chain(line.split(' '));

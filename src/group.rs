@@ -28,6 +28,7 @@ mod subscription;
 
 pub use coordinator::{Coordinator, GroupSettings};
 pub use error::GroupError;
+pub use home::QUEUE_BYTES_MAX;
 pub use ids::{GroupId, InstanceId, MemberId, ProtocolName};
 pub use message::GroupRequest;
 pub use router::GroupRouter;

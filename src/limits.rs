@@ -15,8 +15,9 @@ const _: () = assert!(BATCH_BYTES_MAX as usize + 2 * ENTRY_BYTES_TARGET < 64 << 
 /// Entries of one lane that may be proposed and not yet applied: enough to fill one commit while another syncs.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
-/// Bytes of batches that may wait at one lane's proposer; beyond it, producers are told to retry.
-pub const LANE_QUEUE_BYTES_MAX: usize = 128 << 20;
+/// Bytes of batches that may wait at one lane's proposer; beyond it, producers are told to retry. They wait in memory that
+/// is charged to the requests they came with, so the requests of 32 shards fit in and this is never met.
+pub const LANE_QUEUE_BYTES_MAX: usize = 8 << 30;
 
 /// Messages that may wait in one shard's inbox, per layer.
 pub const MESH_INBOX_MAX: usize = 4096;
@@ -51,3 +52,17 @@ pub const SURVEYS_AT_ONCE: usize = 2;
 
 /// How long a scrape waits for a shard or a group coordinator before it leaves that part out.
 pub const SURVEY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tables that are brought up to date at a time. A turn holds up to 128 MiB of records, twice while they are written.
+pub const TABLE_TURNS_AT_ONCE: usize = 2;
+
+/// Connections of the node unless `--max-connections` says otherwise; each takes a file handle.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// Before a silent peer is asked whether it is there, between questions, and how many go unanswered: a peer whose cable
+/// was pulled is found after two minutes by the kernel, without a timer of ours.
+pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// Sent bytes that a peer leaves unacknowledged for this long end the connection (TCP_USER_TIMEOUT); a little longer than
+/// the broker's own patience with a stalled peer, which names the reason in its log.
+pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);

@@ -4,6 +4,7 @@
 //! executors (`shard_main`), the side runtime for everything whose crate wants tokio (`side`), the preflight. Contains
 //! no logic of what is served.
 
+pub mod bounds;
 mod error;
 pub mod identity;
 pub mod preflight;

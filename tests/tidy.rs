@@ -143,7 +143,7 @@ fn openraft_hides_in_raft() {
 #[test]
 fn the_config_reference_is_current() {
     let path = root().join("src/config/REFERENCE.md");
-    let wanted = tidewater::config::reference::markdown();
+    let wanted = tidewater::config::reference::markdown() + &tidewater::node::bounds::markdown();
     if std::env::var_os("TIDEWATER_WRITE").is_some() {
         std::fs::write(&path, &wanted).expect("writable");
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tidewater_storage::budget::DiskUsage;
 use tidewater_storage::engine::Engine;
 use tidewater_storage::journal::JournalUsage;
-use tidewater_storage::metrics::{EngineCounts, JournalCounts};
+use tidewater_storage::metrics::{EngineCounts, EngineTimingCounts, JournalCounts};
 use tidewater_storage::model::{LaneId, ShardId, TopicId};
 use tidewater_tiering::archive::ArchiveStatus;
 use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
@@ -18,6 +18,7 @@ use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 use crate::archival::run::Archives;
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
+use crate::partition::proposer::ProposerTimings;
 use crate::partition::shard::PartitionShard;
 use crate::partition::sums::TopicSums;
 use crate::shard::mesh::{Inbox, Reply};
@@ -35,6 +36,10 @@ pub struct ShardReport {
     pub proposer_queue: (u64, u64),
     /// Segments, checkpoints, refusals.
     pub storage: EngineCounts,
+    /// How long the disk took for segments.
+    pub disk_timings: EngineTimingCounts,
+    /// How long entries took from queue to application.
+    pub entries: ProposerTimings,
     /// Space and memory of the journal.
     pub journal: JournalUsage,
     /// Its writes and syncs.
@@ -98,6 +103,8 @@ impl Reporter {
             request_memory: (taken as u64, most as u64),
             proposer_queue: self.partitions.queued(),
             storage: self.engine.counts(),
+            disk_timings: self.engine.timings(),
+            entries: self.partitions.timings(),
             journal: self.engine.journal().usage(),
             commits: self.engine.journal().counts(),
             recent_bytes: self.engine.recent_bytes(),

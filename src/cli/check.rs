@@ -5,7 +5,7 @@ use clap::Args;
 use super::error::CliError;
 use super::output;
 use super::process::ServeArgs;
-use crate::node::preflight;
+use crate::node::{bounds, preflight};
 
 /// Settings to check.
 #[derive(Clone, Debug, Args)]
@@ -21,14 +21,27 @@ pub(super) fn run(args: CheckArgs, below: ServeArgs) -> Result<(), CliError> {
     let config = args.serve.over(below).resolve()?;
     let mut checks = preflight::machine(&config.data_dir);
     checks.extend(preflight::settings(&config));
+    let cores = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+    let (shards, connections) = (config.shards.unwrap_or(cores), config.max_connections as u64);
+    let worst = bounds::worst_case(shards, 0);
+    let each = bounds::worst_case(shards, 1) - worst;
     if args.json {
-        output::json(&checks)?;
+        let memory = serde_json::json!({
+            "bounds": bounds::memory(), "shards": shards, "worst_case_bytes": worst,
+            "bytes_per_connection": each, "max_connections": connections,
+        });
+        output::json(&serde_json::json!({ "checks": checks, "memory": memory }))?;
     } else {
         let mut table = output::table(&["", "CHECK", "FOUND"]);
         for check in &checks {
             table.add_row([if check.ok { "ok" } else { "FAILED" }, check.what, &check.detail]);
         }
         output::print(&table)?;
+        output::line(&format!(
+            "memory at worst: {} for {shards} shards, and {} for each connection, of which {connections} are accepted",
+            output::bytes(worst),
+            output::bytes(each)
+        ))?;
         for warning in config.exposure_warnings() {
             output::line(&format!("warning: {warning}"))?;
         }

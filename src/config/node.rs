@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::limits::CONNECTIONS_MAX;
+
 /// What was given on the command line, in the environment or in the file; every field may be missing. Clap fills it
 /// from flags and variables; the file is read into the same type and lies underneath.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
@@ -61,6 +63,12 @@ pub struct RawConfig {
     /// How long a partition remembers a silent idempotent producer, in milliseconds [default: 86400000]
     #[arg(long, env = "TIDEWATER_PRODUCER_ID_EXPIRATION_MS", value_name = "MS")]
     pub producer_id_expiration_ms: Option<u64>,
+    /// Kafka connections of the node; more are closed at once [default: 20000]
+    #[arg(long, env = "TIDEWATER_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// Kafka connections from one address; more are closed at once [default: as many as --max-connections]
+    #[arg(long, env = "TIDEWATER_MAX_CONNECTIONS_PER_IP", value_name = "N")]
+    pub max_connections_per_ip: Option<usize>,
 }
 
 /// A number of bytes: plain, or with KiB, MiB, GiB, TiB (KB, MB, GB, TB are powers of ten).
@@ -193,6 +201,10 @@ pub struct NodeConfig {
     pub offsets_retention_minutes: u64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: u64,
+    /// `max.connections`.
+    pub max_connections: usize,
+    /// `max.connections.per.ip`.
+    pub max_connections_per_ip: usize,
 }
 
 impl RawConfig {
@@ -229,6 +241,8 @@ impl RawConfig {
             group_max_session_timeout_ms: self.group_max_session_timeout_ms.or(below.group_max_session_timeout_ms),
             offsets_retention_minutes: self.offsets_retention_minutes.or(below.offsets_retention_minutes),
             producer_id_expiration_ms: self.producer_id_expiration_ms.or(below.producer_id_expiration_ms),
+            max_connections: self.max_connections.or(below.max_connections),
+            max_connections_per_ip: self.max_connections_per_ip.or(below.max_connections_per_ip),
         }
     }
 
@@ -272,6 +286,8 @@ impl RawConfig {
         let expiration = self.producer_id_expiration_ms.unwrap_or(crate::limits::PRODUCER_ID_EXPIRATION_MS);
         let range_ms = 1..=i64::MAX as u64;
         range("--producer-id-expiration-ms", expiration, range_ms.contains(&expiration), "at least 1")?;
+        let max_connections = self.max_connections.unwrap_or(CONNECTIONS_MAX);
+        range("--max-connections", max_connections as u64, max_connections > 0, "1 or more")?;
         Ok(NodeConfig {
             bucket_is_embedded: self.bucket.is_none(),
             bucket: self.bucket.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
@@ -291,6 +307,8 @@ impl RawConfig {
             group_max_session_timeout_ms: session_max,
             offsets_retention_minutes: retention,
             producer_id_expiration_ms: expiration,
+            max_connections,
+            max_connections_per_ip: self.max_connections_per_ip.unwrap_or(max_connections),
         })
     }
 }

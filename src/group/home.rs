@@ -55,7 +55,7 @@ pub(super) struct Home {
 }
 
 /// What is queued may wait this long in bytes and entries; beyond that commits are refused and clients come back.
-const QUEUE_BYTES_MAX: usize = 16 << 20;
+pub const QUEUE_BYTES_MAX: usize = 16 << 20;
 const QUEUE_LEN_MAX: usize = 8192;
 
 /// The moment of a request, on both clocks.

@@ -63,6 +63,12 @@ impl Lease {
         self.bytes
     }
 
+    /// Is the budget it belongs to used up?
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.state.used.get() >= self.state.max
+    }
+
     /// Holds exactly `bytes` from now on, whatever the budget says.
     pub fn set(&mut self, bytes: usize) {
         let state = &self.state;

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -70,6 +71,8 @@ pub trait Service {
     fn now(&self) -> Mono;
     /// Bytes received, bytes and writes sent, since the last call.
     fn moved(&self, received: usize, sent: Sent);
+    /// Responses were in the socket's queue for so long until all were taken.
+    fn flushed(&self, _took: Duration) {}
 }
 
 /// Why a connection was closed.
@@ -111,6 +114,9 @@ pub enum CloseReason {
     /// A request or response stuck half way for too long.
     #[error("stalled in the middle of a request or response")]
     Stalled,
+    /// Its address has too many.
+    #[error("too many connections from its address")]
+    TooMany,
     /// The broker stops.
     #[error("the broker is stopping")]
     Stopping,
@@ -121,7 +127,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// What metrics call the reasons.
-    pub const LABELS: [&'static str; 10] = [
+    pub const LABELS: [&'static str; 11] = [
         "peer",
         "broken",
         "frame_too_large",
@@ -132,6 +138,7 @@ impl CloseReason {
         "stalled",
         "stopping",
         "internal",
+        "too_many",
     ];
 
     /// Its place in [`CloseReason::LABELS`].
@@ -148,6 +155,7 @@ impl CloseReason {
             Self::Stalled => 7,
             Self::Stopping => 8,
             Self::Internal(_) => 9,
+            Self::TooMany => 10,
         }
     }
 }
@@ -231,6 +239,8 @@ pub struct Connection<S> {
     /// Is what is in flight something else than Produce?
     exclusive: bool,
     outbox: Outbox,
+    /// Since when something waits in the outbox.
+    sending: Option<Mono>,
     outgoing: Vec<Lease>,
     /// No more requests are taken.
     closing: Option<CloseReason>,
@@ -257,6 +267,7 @@ impl<S: Service + 'static> Connection<S> {
             in_flight_bytes: 0,
             exclusive: false,
             outbox: Outbox::default(),
+            sending: None,
             outgoing: Vec::new(),
             closing: None,
         }
@@ -343,12 +354,15 @@ impl<S: Service + 'static> Connection<S> {
         if self.outbox.is_empty() {
             return Ok(false);
         }
+        let begun = *self.sending.get_or_insert_with(|| self.service.now());
         let mut sent = Sent::default();
         let flushed = self.outbox.poll_flush(&mut self.stream, cx, &mut sent);
         self.service.moved(0, sent);
         if let Poll::Ready(done) = flushed {
             done?;
             self.outgoing.clear();
+            self.sending = None;
+            self.service.flushed(self.service.now().since(begun));
         }
         Ok(sent.bytes > 0)
     }
@@ -361,7 +375,9 @@ impl<S: Service + 'static> Connection<S> {
         if self.next.is_some() {
             return Ok(self.start_next());
         }
-        if self.in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
+        // With the shard's memory spent, a peer that does not take its responses is asked for no more.
+        if (self.received.is_spent() && !self.outbox.is_empty())
+            || self.in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
             || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX
             || self.outbox.bytes() >= OUTBOX_BYTES_MAX
         {

@@ -5,6 +5,7 @@
 //! decoder closes the connection, as Kafka does.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
@@ -16,7 +17,8 @@ use super::answer_codes::AnswerCodes;
 use super::api::APIS;
 use super::budget::Budget;
 use super::connection::{CloseReason, Reply, Request, Service};
-use super::metrics::add;
+use super::limits::FREE_BYTES;
+use super::metrics::{Stage, add};
 use super::outbox::Sent;
 use super::wire::{request, response};
 use super::{Broker, RequestContext, handlers};
@@ -64,6 +66,10 @@ impl Service for Dispatch {
         add(&metrics.bytes_received, received as u64);
         add(&metrics.bytes_sent, sent.bytes as u64);
         add(&metrics.writes, sent.writes as u64);
+    }
+
+    fn flushed(&self, took: Duration) {
+        self.broker.metrics.stage(Stage::Send, took);
     }
 }
 
@@ -170,6 +176,11 @@ fn malformed(ctx: &RequestContext, why: String) -> Reply {
 
 fn encode<R: Encodable>(ctx: &RequestContext, answer: &R) -> Reply {
     match response::encode(ctx.key, ctx.version, ctx.correlation_id, answer) {
+        Ok(frame) if frame.len() > FREE_BYTES => {
+            let mut lease = ctx.budget.empty();
+            lease.set(frame.len());
+            Reply::Send(vec![frame], Some(lease))
+        }
         Ok(frame) => Reply::Send(vec![frame], None),
         Err(error) => Reply::Close(CloseReason::Internal(error.to_string())),
     }

@@ -57,9 +57,6 @@ pub const REAP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a stop lets connections answer what they have begun; a waiting fetch or group join is cut short.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
 
-/// Connections of the node (`max.connections`); each takes a file handle.
-pub const CONNECTIONS_MAX: usize = 20_000;
-
 /// Accepted connections that may wait for their shard.
 pub const ACCEPTED_MAX: usize = 1024;
 

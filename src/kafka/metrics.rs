@@ -36,10 +36,45 @@ impl Default for ApiMetrics {
     }
 }
 
+/// Stages of a request on the connection's shard whose time is told apart. What a batch goes through on its lane's
+/// shard is timed there (proposer, journal).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Stage {
+    /// Produce: decoding and checking batches, CRC included.
+    ProduceDecode,
+    /// Produce: from handing the batches to their lanes to all being durable and applied.
+    ProduceAppend,
+    /// Fetch: reading, each time it is tried.
+    FetchRead,
+    /// Fetch: waiting for data, as the client asked.
+    FetchWait,
+    /// Responses in the socket's queue until the kernel has taken all of them.
+    Send,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::ProduceDecode, Self::ProduceAppend, Self::FetchRead, Self::FetchWait, Self::Send];
+
+    /// As metrics call it.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ProduceDecode => "produce_decode",
+            Self::ProduceAppend => "produce_append",
+            Self::FetchRead => "fetch_read",
+            Self::FetchWait => "fetch_wait",
+            Self::Send => "send",
+        }
+    }
+}
+
 /// Counters of one shard. Shard-local.
 #[derive(Debug)]
 pub struct KafkaMetrics {
     apis: Vec<ApiMetrics>,
+    stages: [Histogram; Stage::ALL.len()],
     /// Requests in work.
     in_work: Cell<u64>,
     /// Connections open now.
@@ -75,6 +110,7 @@ impl Default for KafkaMetrics {
     fn default() -> Self {
         Self {
             apis: APIS.iter().map(|_| ApiMetrics::default()).collect(),
+            stages: Default::default(),
             in_work: Cell::default(),
             connections_open: Cell::default(),
             connections_opened: Cell::default(),
@@ -107,6 +143,13 @@ impl KafkaMetrics {
         }
     }
 
+    /// A stage is over.
+    pub fn stage(&self, stage: Stage, took: Duration) {
+        if let Some(histogram) = self.stages.get(stage as usize) {
+            histogram.note(took);
+        }
+    }
+
     /// An answer, or one partition's share of it, carries this code. [`ErrorCode::NONE`] is not counted.
     pub fn told(&self, key: ApiKey, code: ErrorCode) {
         if !code.is_none()
@@ -128,6 +171,7 @@ impl KafkaMetrics {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             apis: APIS.iter().zip(&self.apis).map(|(api, metrics)| metrics.snapshot(api.key)).collect(),
+            stages: Stage::ALL.iter().zip(&self.stages).map(|(stage, h)| (stage.label(), h.counts())).collect(),
             in_work: self.in_work.get(),
             connections_open: self.connections_open.get(),
             connections_opened: self.connections_opened.get(),
@@ -156,6 +200,8 @@ impl ApiMetrics {
 pub struct Snapshot {
     /// Per API of the table, in its order.
     pub apis: Vec<ApiSnapshot>,
+    /// How long each [`Stage`] took.
+    pub stages: Vec<(&'static str, HistogramCounts)>,
     /// Requests in work.
     pub in_work: u64,
     /// Connections open.
@@ -215,7 +261,11 @@ impl Snapshot {
         if self.apis.is_empty() {
             self.apis.clone_from(&other.apis);
             self.closed.clone_from(&other.closed);
+            self.stages.clone_from(&other.stages);
             return;
+        }
+        for ((_, mine), (_, theirs)) in self.stages.iter_mut().zip(&other.stages) {
+            mine.merge(theirs);
         }
         for ((_, mine), (_, theirs)) in self.closed.iter_mut().zip(&other.closed) {
             *mine += theirs;

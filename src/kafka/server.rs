@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::budget::Budget;
 use super::connection::{CloseReason, Connection, Handle, Kill};
 use super::dispatch::Dispatch;
-use super::limits::{CONNECTIONS_MAX, IDLE_MAX, REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX, STOP_GRACE};
+use super::limits::{IDLE_MAX, REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX, STOP_GRACE};
 use super::metrics::add;
 use super::{Arrival, Broker};
 use crate::net::listen::Listener;
@@ -71,7 +71,7 @@ pub fn serve(broker: Rc<Broker>, inbox: Inbox<Arrival>) -> Server {
 
 /// Accepts on the calling shard and hands each connection to the shard with the fewest. Runs until the task is
 /// cancelled or every shard has stopped.
-pub async fn accept(env: Env, listener: Listener, mesh: Mesh<Arrival>, placement: Placement) {
+pub async fn accept(env: Env, listener: Listener, mesh: Mesh<Arrival>, placement: Placement, max: usize) {
     let mut told_full = false;
     loop {
         let accepted = match listener.accept().await {
@@ -82,9 +82,9 @@ pub async fn accept(env: Env, listener: Listener, mesh: Mesh<Arrival>, placement
                 continue;
             }
         };
-        let Some((shard, seat)) = placement.seat(CONNECTIONS_MAX) else {
+        let Some((shard, seat)) = placement.seat(max) else {
             if !std::mem::replace(&mut told_full, true) {
-                warn!(max = CONNECTIONS_MAX, "too many connections; new ones are closed until others go");
+                warn!(max, "too many connections; new ones are closed until others go (--max-connections)");
             }
             drop(accepted.into_stream());
             continue;
@@ -133,7 +133,7 @@ impl Server {
     }
 
     fn take_in(&self, arrival: Arrival) {
-        let Arrival { accepted, seat } = arrival;
+        let Arrival { accepted, mut seat } = arrival;
         let stream = match accepted.into_stream() {
             Ok(stream) if !self.inner.stopping.get() => stream,
             Ok(_) => return,
@@ -142,6 +142,12 @@ impl Server {
                 return;
             }
         };
+        if !seat.claim(stream.peer().ip(), self.inner.broker.config.max_connections_per_ip) {
+            self.count(|m| m.closed(&CloseReason::TooMany));
+            let (peer, max) = (stream.peer(), self.inner.broker.config.max_connections_per_ip);
+            debug!(%peer, max, "connection closed: its address has too many (--max-connections-per-ip)");
+            return;
+        }
         let (id, peer) = (self.inner.next_id.replace(self.inner.next_id.get() + 1), stream.peer());
         let handle = Handle::new(self.inner.broker.env.clock.now());
         self.inner.open.borrow_mut().insert(id, Rc::clone(&handle));

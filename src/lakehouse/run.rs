@@ -12,7 +12,7 @@ use tidewater_iceberg::names::Names;
 use tidewater_iceberg::sink::{Outcome, SinkConfig, SinkStatus, TableSink};
 use tidewater_storage::model::{TimestampMs, TopicId};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::reader::MeshReader;
@@ -21,6 +21,7 @@ use crate::archival::run::Tier;
 use crate::catalog_http;
 use crate::config::topic::IcebergMode;
 use crate::controller::image::{ClusterImage, TopicImage};
+use crate::limits::TABLE_TURNS_AT_ONCE;
 use crate::partition::message::PartitionRequest;
 use crate::shard::mesh::Mesh;
 
@@ -62,7 +63,17 @@ pub fn start(
     });
     let log = Arc::new(MeshReader { images: images.clone(), partitions });
     let lineage = u64::from(tier.home.epoch.0);
-    handle.spawn(follow(Sinks { catalog, log, states, lineage, running: HashMap::new() }, images));
+    handle.spawn(follow(
+        Sinks {
+            catalog,
+            log,
+            states,
+            lineage,
+            running: HashMap::new(),
+            turns: Arc::new(Semaphore::new(TABLE_TURNS_AT_ONCE)),
+        },
+        images,
+    ));
     Ok(true)
 }
 
@@ -73,6 +84,7 @@ struct Sinks {
     /// The lineage epoch: the high half of the fencing epoch.
     lineage: u64,
     running: HashMap<TopicId, Sink>,
+    turns: Arc<Semaphore>,
 }
 
 struct Sink {
@@ -127,7 +139,7 @@ impl Sinks {
         let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
         let (lag, lag_seen) = watch::channel(topic.config.iceberg_target_lag_ms);
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(drive(sink, topic.id, self.states.clone(), lag_seen, stopped));
+        let task = tokio::spawn(drive(sink, topic.id, self.states.clone(), Arc::clone(&self.turns), lag_seen, stopped));
         self.running.insert(topic.id, Sink { topic: Arc::clone(topic), lag, task, stop });
     }
 
@@ -151,6 +163,7 @@ async fn drive(
     mut sink: TableSink,
     topic: TopicId,
     states: TableStates,
+    turns: Arc<Semaphore>,
     mut lag: watch::Receiver<u64>,
     mut stopped: watch::Receiver<bool>,
 ) -> TableSink {
@@ -158,7 +171,10 @@ async fn drive(
     while !*stopped.borrow() {
         sink.set_target_lag_ms(i64::try_from(*lag.borrow_and_update()).unwrap_or(i64::MAX));
         let now = wall();
-        let outcome = sink.run_once(now).await;
+        let outcome = {
+            let _turn = turns.acquire().await;
+            sink.run_once(now).await
+        };
         states.set(topic, state_of(sink.status()));
         let pause = match &outcome {
             Outcome::Idle => IDLE_LOOK,

@@ -1,7 +1,11 @@
-//! Which shard gets the next connection: the one with the fewest. Node-wide counters, nothing else.
+//! Which shard gets the next connection: the one with the fewest; and how many each address has. Node-wide.
+//!
+//! The one lock is taken when a connection comes and when it goes, never in between.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidewater_storage::model::ShardId;
 
@@ -9,20 +13,25 @@ use tidewater_storage::model::ShardId;
 #[derive(Clone, Debug)]
 pub struct Placement {
     open: Arc<[AtomicUsize]>,
+    by_address: ByAddress,
 }
+
+type ByAddress = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
 /// One connection counted on its shard; dropping it counts it out.
 #[derive(Debug)]
 pub struct Seat {
     open: Arc<[AtomicUsize]>,
     shard: usize,
+    by_address: ByAddress,
+    address: Option<IpAddr>,
 }
 
 impl Placement {
     /// For `shards` shards.
     #[must_use]
     pub fn new(shards: u16) -> Self {
-        Self { open: (0..shards).map(|_| AtomicUsize::new(0)).collect() }
+        Self { open: (0..shards).map(|_| AtomicUsize::new(0)).collect(), by_address: Arc::default() }
     }
 
     /// Connections open on all shards.
@@ -39,7 +48,23 @@ impl Placement {
         }
         let (shard, counter) = self.open.iter().enumerate().min_by_key(|(_, n)| n.load(Ordering::Relaxed))?;
         counter.fetch_add(1, Ordering::Relaxed);
-        Some((ShardId(u16::try_from(shard).ok()?), Seat { open: Arc::clone(&self.open), shard }))
+        let (open, by_address) = (Arc::clone(&self.open), Arc::clone(&self.by_address));
+        Some((ShardId(u16::try_from(shard).ok()?), Seat { open, shard, by_address, address: None }))
+    }
+}
+
+impl Seat {
+    /// Counts the connection for its peer's address; false when that has `max` already.
+    #[must_use]
+    pub fn claim(&mut self, address: IpAddr, max: usize) -> bool {
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_address.entry(address).or_default();
+        if *count >= max {
+            return false;
+        }
+        *count += 1;
+        self.address = Some(address);
+        true
     }
 }
 
@@ -48,12 +73,30 @@ impl Drop for Seat {
         if let Some(counter) = self.open.get(self.shard) {
             counter.fetch_sub(1, Ordering::Relaxed);
         }
+        let Some(address) = self.address else { return };
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_its_share() {
+        let placement = Placement::new(1);
+        let mut seats: Vec<_> = (0..3).map(|_| placement.seat(9).expect("room").1).collect();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        assert!(seats[0].claim(one, 1) && !seats[1].claim(one, 1) && seats[2].claim(other, 1));
+        drop(seats);
+        assert!(placement.by_address.lock().expect("whole").is_empty());
+    }
 
     #[test]
     fn connections_spread_and_are_counted_out() {

@@ -14,6 +14,8 @@ use futures::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::SockRef;
 
+use crate::limits::{KEEPALIVE, UNACKNOWLEDGED_MAX};
+
 /// Pieces given to the kernel at once, at most (Linux takes 1024).
 const PIECES_MAX: usize = 64;
 
@@ -35,11 +37,12 @@ impl Stream {
         socket.set_nodelay(true).map_err(io::Error::from)?;
         let stream = Self { socket, peer };
         // Half-open peers (pulled cables) are found by the kernel: no timer of ours.
-        let keepalive = socket2::TcpKeepalive::new()
-            .with_time(std::time::Duration::from_secs(60))
-            .with_interval(std::time::Duration::from_secs(15))
-            .with_retries(4);
-        stream.with_raw(|raw| raw.set_tcp_keepalive(&keepalive))?;
+        let (after, between, tries) = KEEPALIVE;
+        let keepalive = socket2::TcpKeepalive::new().with_time(after).with_interval(between).with_retries(tries);
+        stream.with_raw(|raw| {
+            raw.set_tcp_keepalive(&keepalive)?;
+            raw.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+        })?;
         Ok(stream)
     }
 

@@ -9,6 +9,9 @@ use tidewater_storage::env::preflight;
 use crate::config::node::NodeConfig;
 use crate::net::listen::Bound;
 
+/// Segments, journal, the bucket's requests and tables take up to half of this.
+const OPEN_FILES_LOW: u64 = 2048;
+
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -52,18 +55,32 @@ pub fn machine(data_dir: &Path) -> Vec<Check> {
     ]
 }
 
+/// Raises the limit of open files as far as the system lets it; a low one is told, since every connection takes a file.
+pub fn open_files() {
+    match preflight::raise_open_files() {
+        Ok(limit) if limit < OPEN_FILES_LOW => tracing::warn!(
+            limit,
+            "few files may be open, and every connection takes one: raise the hard limit (ulimit -Hn, LimitNOFILE)"
+        ),
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files cannot be asked or raised (ulimit -n)"),
+    }
+}
+
 /// Checks that need the settings: ports, the lock of the data directory.
 #[must_use]
 pub fn settings(config: &NodeConfig) -> Vec<Check> {
     let port = |what, addr: SocketAddr| {
         check(what, Bound::bind(addr).map(|_| format!("{addr} is free")).map_err(|e| e.to_string()))
     };
+    let files = preflight::raise_open_files().map(|limit| format!("{limit} may be open")).map_err(|e| e.to_string());
     let lock = super::identity::DataDir::lock(&config.data_dir);
     vec![
         check(
             "data directory",
             lock.map(|_| format!("{} is not in use", config.data_dir.display())).map_err(|e| e.to_string()),
         ),
+        check("file handles", files),
         port("kafka address", config.kafka_addr),
         port("admin address", config.admin_addr),
         port("catalog address", config.catalog_addr),

@@ -164,7 +164,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let server = kafka::serve(broker, start.inboxes.arrivals);
     if let Some(bound) = start.bound {
         let (arrivals, placement) = (start.meshes.arrivals.clone(), start.placement.clone());
-        env.tasks.spawn("accept", kafka::accept(env.clone(), bound.into_listener(), arrivals, placement));
+        let max = start.config.max_connections;
+        env.tasks.spawn("accept", kafka::accept(env.clone(), bound.into_listener(), arrivals, placement, max));
     }
     let archives = archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote);
     let reporter = Reporter {

@@ -92,6 +92,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     if !unfit.is_empty() {
         return Err(StartError::Unfit(unfit));
     }
+    preflight::open_files();
     let data = DataDir::lock(&config.data_dir)?;
     let identity = identify(&data, &config)?;
     let side = Side::start()?;

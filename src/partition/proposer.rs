@@ -15,7 +15,8 @@ use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tidewater_storage::budget::Admission;
 use tidewater_storage::engine::{Engine, Refused};
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Env, Mono};
+use tidewater_storage::metrics::{Histogram, HistogramCounts};
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
 use tidewater_storage::model::{BatchHeader, Offset, PartitionId, ProducerId, Term, TimestampMs, TimestampType};
 
@@ -94,6 +95,17 @@ struct Sent {
     waiting: Vec<(PartitionId, Slot, Option<TimestampMs>)>,
     /// Room promised on disk until the entry is in the journal.
     admissions: Vec<Admission>,
+    /// When it was formed.
+    formed: Mono,
+}
+
+/// How long entries took on their way. A message; several lanes' add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProposerTimings {
+    /// From the oldest batch of an entry in the queue to the entry.
+    pub queued: HistogramCounts,
+    /// From the entry to its application: journal, agreement, apply.
+    pub committed: HistogramCounts,
 }
 
 /// A batch sent again while the first is in flight: answered once the first is applied.
@@ -114,6 +126,10 @@ pub struct Proposer {
     duplicates: RefCell<Vec<Duplicate>>,
     blocked: Cell<bool>,
     bell: Bell,
+    /// Since when the oldest batch waits, while one does.
+    oldest: Cell<Option<Mono>>,
+    queued: Histogram,
+    committed: Histogram,
 }
 
 impl fmt::Debug for Proposer {
@@ -136,6 +152,9 @@ impl Proposer {
             duplicates: RefCell::default(),
             blocked: Cell::new(false),
             bell: Bell::default(),
+            oldest: Cell::new(None),
+            queued: Histogram::default(),
+            committed: Histogram::default(),
         }
     }
 
@@ -147,6 +166,9 @@ impl Proposer {
             return;
         }
         self.queued_bytes.set(self.queued_bytes.get() + bytes);
+        if self.oldest.get().is_none() {
+            self.oldest.set(Some(self.env.clock.now()));
+        }
         self.queue.borrow_mut().push_back((part, slot));
         self.bell.ring();
     }
@@ -155,6 +177,12 @@ impl Proposer {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.get()
+    }
+
+    /// How long entries took so far.
+    #[must_use]
+    pub fn timings(&self) -> ProposerTimings {
+        ProposerTimings { queued: self.queued.counts(), committed: self.committed.counts() }
     }
 
     /// Batches that wait.
@@ -201,7 +229,7 @@ impl Proposer {
         let at = self.env.clock.wall();
         let mut bytes = 0;
         let mut batches = Vec::new();
-        let mut sent = Sent { waiting: Vec::new(), admissions: Vec::new() };
+        let mut sent = Sent { waiting: Vec::new(), admissions: Vec::new(), formed: Mono::ZERO };
         // A batch that cannot be placed is answered at once; the loop ends with the queue or a full entry.
         while bytes < limits::ENTRY_BYTES_TARGET {
             let Some((part, slot, admission)) = self.take_admitted() else { break };
@@ -220,7 +248,18 @@ impl Proposer {
                 Err(error) => slot.answer(Err(error)),
             }
         }
-        (!batches.is_empty()).then_some((LaneEntry::Batches { at, batches }, sent))
+        if batches.is_empty() {
+            if self.queue.borrow().is_empty() {
+                self.oldest.set(None);
+            }
+            return None;
+        }
+        sent.formed = self.env.clock.now();
+        let left = (!self.queue.borrow().is_empty()).then_some(sent.formed);
+        if let Some(since) = self.oldest.replace(left) {
+            self.queued.note(sent.formed.since(since));
+        }
+        Some((LaneEntry::Batches { at, batches }, sent))
     }
 
     /// The oldest batch of the queue with room for it. One that the disk has no room for is refused; when only the
@@ -315,6 +354,7 @@ impl Proposer {
     /// Tells everyone what became of an entry; false when it failed and proposing must pause.
     fn settle(&self, outcome: Option<Outcome>, sent: Sent) -> bool {
         let mut fine = true;
+        self.committed.note(self.env.clock.now().since(sent.formed));
         let answers = match outcome {
             Some(Outcome::Batches(answers)) => answers,
             _ => vec![Err(ProduceError::NotLeader); sent.waiting.len()],

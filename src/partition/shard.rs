@@ -18,7 +18,7 @@ use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
     ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
-use super::proposer::{Proposer, Slot};
+use super::proposer::{Proposer, ProposerTimings, Slot};
 use super::read_path::{self, Remote};
 use super::replica::Replica;
 use super::router::Serve;
@@ -261,6 +261,18 @@ impl PartitionShard {
         lanes.values().fold((0, 0), |(batches, bytes), served| {
             (batches + served.proposer.queued() as u64, bytes + served.proposer.queued_bytes() as u64)
         })
+    }
+
+    /// How long entries took so far, all lanes together.
+    #[must_use]
+    pub fn timings(&self) -> ProposerTimings {
+        let mut sum = ProposerTimings::default();
+        for served in self.lanes.borrow().values() {
+            let timings = served.proposer.timings();
+            sum.queued.merge(&timings.queued);
+            sum.committed.merge(&timings.committed);
+        }
+        sum
     }
 
     /// Log start and high watermark of each; `None` for one that is not here.

@@ -121,11 +121,45 @@ impl JournalCounters {
     }
 }
 
+/// How long the disk took for segments. Shard-local.
+#[derive(Debug, Default)]
+pub struct EngineTimings {
+    /// One write-back.
+    pub write: Histogram,
+    /// One sync of a segment file.
+    pub sync: Histogram,
+    /// One read of a run.
+    pub read: Histogram,
+}
+
+/// [`EngineTimings`] at one moment. A *message*.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineTimingCounts {
+    /// One write-back.
+    pub write: HistogramCounts,
+    /// One sync of a segment file.
+    pub sync: HistogramCounts,
+    /// One read of a run.
+    pub read: HistogramCounts,
+}
+
+impl EngineTimings {
+    /// The values now.
+    #[must_use]
+    pub fn counts(&self) -> EngineTimingCounts {
+        EngineTimingCounts { write: self.write.counts(), sync: self.sync.counts(), read: self.read.counts() }
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// The counters of one shard's engine. Shard-local.
         #[derive(Debug, Default)]
-        pub struct EngineCounters { $($(#[$doc])* pub $name: Counter,)* }
+        pub struct EngineCounters {
+            $($(#[$doc])* pub $name: Counter,)*
+            /// How long the disk took.
+            pub timings: EngineTimings,
+        }
 
         /// Their values at one moment. A *message*.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::scrape::{scrape, sum};
 use super::steady::{batch, create, damage, fetch, files, produce, read_to_end, run, serves_on};
 use super::support::broker::{Broker, Options};
 use super::support::wire::Wire;
@@ -239,6 +240,45 @@ fn a_full_disk_refuses_writes_until_something_goes() {
     let mut log = std::fs::File::options().append(true).open(options.data.with_extension("log")).expect("log");
     writeln!(log, "-- started again").expect("write");
     let broker = Broker::start(&options);
+    serves_on(&broker);
+    broker.stop();
+}
+
+/// What a deleted topic has in a directory bucket counts against the budget until it is gone: when producers need the
+/// room it goes after seconds, not after the grace of an hour.
+#[test]
+fn a_deleted_topic_frees_its_share_of_a_directory_bucket() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let options = options(&dir).arg("--disk-bytes", "600MiB").arg("--cache-bytes", "16MiB");
+    let broker = Broker::start(&options);
+    let archived = [("segment.bytes", "8388608"), ("archive.lag.ms", "100"), ("local.retention.bytes", "1")];
+    create(&broker, "fat", 1, &archived);
+    create(&broker, "next", 1, &[("remote.storage.enable", "false")]);
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    let block = vec![b'f'; 900_000];
+    let held = || sum(&scrape(&broker), "tidewater_disk_used_bytes", &["use=\"bucket\""]);
+    let start = Instant::now();
+    while held() < 250e6 {
+        assert!(start.elapsed() < Duration::from_secs(120), "{} bytes in the bucket\n{}", held(), broker.log());
+        if wire.produce("fat", 0, batch(&[&block])).expect("an answer").is_err() {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    run(async { tidewater::client::Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
+    // More than the budget has beside the bucket's share.
+    let (start, mut written) = (Instant::now(), 0);
+    while written < 280 {
+        match wire.produce("next", 0, batch(&[&block])).expect("an answer") {
+            Ok(_) => written += 1,
+            Err((code, why)) => {
+                assert_eq!(code, KAFKA_STORAGE_ERROR, "{why}");
+                assert!(start.elapsed() < Duration::from_secs(180), "no room after {written}: {why}\n{}", broker.log());
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
+    }
+    eprintln!("250 MB more found room after {:?}", start.elapsed());
+    assert!(held() < 50e6, "{} bytes still in the bucket", held());
     serves_on(&broker);
     broker.stop();
 }

@@ -92,3 +92,43 @@ fn groups_and_topics(broker: &Broker) {
     let (status, _) = json("/v1/groups/nobody");
     assert_eq!(status, 404);
 }
+
+/// Every metric that the dashboard names is in a scrape: as samples or, where nothing has happened yet, by its type.
+#[test]
+fn the_dashboard_names_what_is_there() {
+    let dir = tempfile::tempdir().expect("directory");
+    let broker = Broker::start(&Options::new(&dir.path().join("data")));
+    serves_on(&broker);
+    let (_, text) = http_get(&broker.admin, "/metrics").expect("admin answers");
+    let types: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let printed = broker_command(&["dashboard"]);
+    let dashboard: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let rows: Vec<_> = panels.iter().filter(|p| p["type"] == "row").filter_map(|p| p["title"].as_str()).collect();
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    let exprs = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let exprs: Vec<&str> = exprs.filter_map(|target| target["expr"].as_str()).collect();
+    assert!(exprs.len() > 50, "{}", exprs.len());
+    for expr in exprs {
+        let words = expr.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let names: Vec<&str> = words.filter(|w| w.starts_with("tidewater_") || w.starts_with("process_")).collect();
+        assert!(!names.is_empty(), "no metric in {expr}");
+        for name in names {
+            let known = match (name.strip_suffix("_total"), name.strip_suffix("_bucket")) {
+                (Some(base), _) => types.get(base) == Some(&"counter"),
+                (_, Some(base)) => types.get(base) == Some(&"histogram"),
+                _ => types.get(name) == Some(&"gauge"),
+            };
+            assert!(known, "{name} of {expr} is in no scrape:\n{types:#?}");
+        }
+    }
+    broker.stop();
+}
+
+/// What a command prints that needs no broker.
+fn broker_command(args: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidewater")).args(args).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}

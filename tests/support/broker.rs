@@ -34,6 +34,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Parts of WARN and ERROR lines that are no failure.
     pub expected: Vec<String>,
+    /// A command that runs the broker as its last words, and becomes it.
+    pub wrapper: Vec<String>,
 }
 
 /// The broker of this build, or the one that `TIDEWATER_BIN` names: to measure a build beside another.
@@ -69,6 +71,7 @@ impl Options {
             envs: Vec::new(),
             args: Vec::new(),
             expected: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -104,8 +107,9 @@ impl Broker {
         let log = options.data.with_extension("log");
         let file = File::options().create(true).append(true).open(&log).expect("log file");
         let [kafka, admin, catalog] = options.ports.map(|port| format!("127.0.0.1:{port}"));
-        let mut command = Command::new(binary());
-        command.arg("serve").arg("--data-dir").arg(&options.data);
+        let words = options.wrapper.iter().map(PathBuf::from).chain([binary()]).collect::<Vec<_>>();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve").arg("--data-dir").arg(&options.data);
         command.args(["--kafka-addr", &kafka, "--admin-addr", &admin, "--catalog-addr", &catalog]);
         if let Some(bucket) = &options.bucket {
             command.args(["--bucket", bucket]);

@@ -32,6 +32,11 @@ impl Wire {
         Ok(Self { stream, correlation: 0 })
     }
 
+    /// The same connection once more, for another thread: one sends, the other receives.
+    pub fn try_clone(&self) -> Self {
+        Self { stream: self.stream.try_clone().expect("a second handle"), correlation: 0 }
+    }
+
     /// Sends bytes as they are.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)

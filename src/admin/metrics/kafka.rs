@@ -1,5 +1,7 @@
 //! The protocol: requests, errors, connections, bytes.
 
+use tidewater_storage::metrics::HistogramCounts;
+
 use super::by_shard;
 use super::samples::{Labels, Sheet, and, label};
 use crate::admin::report::ShardReport;
@@ -9,6 +11,7 @@ pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
     let mut node = Snapshot::default();
     shards.iter().for_each(|report| node.merge(&report.kafka));
     requests(sheet, &node.apis);
+    stages(sheet, &node, shards);
     let told = |name: &'static str, count: u64| (label("reason", name), count);
     sheet.gauge("tidewater_kafka_requests_in_work", "Requests begun and not answered yet", node.in_work as f64);
     sheet.gauges(
@@ -34,6 +37,25 @@ pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
         "tidewater_kafka_request_memory_limit_bytes",
         "The most that may be taken",
         by_shard(shards, |report| report.request_memory.1 as f64),
+    );
+}
+
+/// A request's way, stage by stage: those of its connection's shard, then those of its lane's. `journal` is the write and
+/// sync of a commit together and lies inside `commit`.
+fn stages(sheet: &mut Sheet, node: &Snapshot, shards: &[ShardReport]) {
+    let (mut queue, mut commit) = (HistogramCounts::default(), HistogramCounts::default());
+    for report in shards {
+        queue.merge(&report.entries.queued);
+        commit.merge(&report.entries.committed);
+    }
+    let mut rows: Vec<(Labels, HistogramCounts)> =
+        node.stages.iter().map(|(stage, counts)| (label("stage", *stage), *counts)).collect();
+    rows.extend([(label("stage", "queue"), queue), (label("stage", "commit"), commit)]);
+    sheet.seconds(
+        "tidewater_stage_seconds",
+        "A request by stage: produce_decode, produce_append (of which queue: until a lane takes the batch; commit: \
+         journal and application), fetch_read, fetch_wait (as the client asked), send (until the kernel has it)",
+        rows,
     );
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidewater_storage::budget::DiskUsage;
+use tidewater_storage::metrics::HistogramCounts;
 
 use super::by_shard;
 use super::samples::{Sheet, and, label};
@@ -11,6 +12,7 @@ use crate::shard::mesh::Depths;
 
 pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'static str, Arc<dyn Depths>)]) {
     journal(sheet, shards);
+    segments(sheet, shards);
     engine(sheet, shards);
     if let Some(report) = shards.first() {
         disk(sheet, &report.disk);
@@ -54,6 +56,23 @@ fn journal(sheet: &mut Sheet, shards: &[ShardReport]) {
         ("tidewater_recent_batches_bytes", "Recent batches kept in memory for readers", |report| report.recent_bytes),
     ] {
         sheet.gauges(name, help, by_shard(shards, |report| read(report) as f64));
+    }
+}
+
+/// How long the disk takes for segments.
+fn segments(sheet: &mut Sheet, shards: &[ShardReport]) {
+    for (name, help, read) in [
+        (
+            "tidewater_segment_write_seconds",
+            "One write-back to a segment file",
+            (|report| report.disk_timings.write) as fn(&ShardReport) -> HistogramCounts,
+        ),
+        ("tidewater_segment_sync_seconds", "One sync (fdatasync) of a segment file", |r| r.disk_timings.sync),
+        ("tidewater_segment_read_seconds", "One read of a segment file for a consumer or the archiver", |r| {
+            r.disk_timings.read
+        }),
+    ] {
+        sheet.seconds(name, help, by_shard(shards, read));
     }
 }
 

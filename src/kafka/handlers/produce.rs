@@ -12,6 +12,7 @@ use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::metrics::Stage;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, decode, encode_response};
 use crate::partition::message::{CheckedBatch, Origin, ProduceDone, ProduceError, ProducePart};
@@ -21,6 +22,8 @@ const ZSTD_FROM: i16 = 7;
 
 /// Decodes, checks, appends and answers. What is appended is handed to its lane in the first poll.
 pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
+    let clock = &ctx.broker.env.clock;
+    let begun = clock.now();
     let request = match decode(body, ctx.version) {
         Ok(request) => request,
         Err(why) => {
@@ -30,7 +33,10 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     };
     let acks = request.acks;
     let Plan { mut answers, parts, places } = plan(&ctx.image(), ctx.version, ctx.broker.env.clock.wall(), request);
+    let checked = clock.now();
+    ctx.broker.metrics.stage(Stage::ProduceDecode, checked.since(begun));
     let done = ctx.broker.router.produce(parts).await;
+    ctx.broker.metrics.stage(Stage::ProduceAppend, clock.now().since(checked));
     for ((topic, partition), done) in places.into_iter().zip(done) {
         if let Some(slot) = answers.get_mut(topic).and_then(|(_, partitions)| partitions.get_mut(partition)) {
             *slot = appended(slot.index, &done);

@@ -17,7 +17,7 @@ use crate::journal::{Journal, LaneLog, Pressure};
 use crate::log::shared::{Doomed, LogShared};
 use crate::log::state::LogState;
 use crate::log::{LogSettings, PartitionLog};
-use crate::metrics::EngineCounts;
+use crate::metrics::{EngineCounts, EngineTimingCounts};
 use crate::model::{EntryId, LaneId, Offset, PartitionId};
 
 /// One shard's storage. See the header of `engine`. Shard-local; clones share it.
@@ -159,6 +159,12 @@ impl Engine {
         self.inner.shared.counters.counts()
     }
 
+    /// How long the disk took for segments since the shard was opened.
+    #[must_use]
+    pub fn timings(&self) -> EngineTimingCounts {
+        self.inner.shared.counters.timings.counts()
+    }
+
     /// Bytes of recent batches in memory.
     #[must_use]
     pub fn recent_bytes(&self) -> u64 {
@@ -182,7 +188,7 @@ impl Engine {
             tracing::warn!(%error, "no checkpoint at shutdown; the journal has what it lacks");
         }
         if let Err(error) = self.inner.journal.close().await {
-            tracing::warn!(%error, "closing the journal");
+            tracing::warn!(%error, "the journal did not close cleanly; the next start recovers from what is durable");
         }
         self.inner.shared.handles.close_all().await;
         *self.inner.source.borrow_mut() = None;

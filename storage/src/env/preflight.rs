@@ -139,6 +139,15 @@ fn direct_round_trip(probe: &Path) -> io::Result<()> {
     if aligned.iter().all(|byte| *byte == 0xa5) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
+/// Lets this process open as many files as the system allows it, and tells how many: the usual soft limit of 1024 is
+/// for programs that use `select`.
+///
+/// # Errors
+/// The system's.
+pub fn raise_open_files() -> io::Result<u64> {
+    syscall::raise_open_files()
+}
+
 /// Bytes left on the file system that holds `dir`.
 ///
 /// # Errors

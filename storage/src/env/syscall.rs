@@ -1,4 +1,4 @@
-//! The three system calls that neither std nor glommio offers, as safe functions.
+//! The few system calls that neither std nor glommio offers, as safe functions.
 //!
 //! Owns: all `unsafe` of this crate. Does not own: what their answers mean (`preflight`).
 #![allow(unsafe_code)]
@@ -46,4 +46,21 @@ pub(super) fn memlock_limit() -> io::Result<Option<u64>> {
         return Err(io::Error::last_os_error());
     }
     Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
+}
+
+/// Lets this process open as many files as it may (RLIMIT_NOFILE: soft to hard limit); how many that is.
+pub(super) fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable memory of the right type for the duration of the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: `limit` is readable memory of the right type for the duration of the call.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(limit.rlim_cur)
 }

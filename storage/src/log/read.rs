@@ -178,7 +178,9 @@ impl PartitionLog {
         if let Some(bytes) = shared.runs.get(key) {
             return Ok(bytes);
         }
+        let begun = shared.env.clock.now();
         let bytes = self.file_bytes(stored, *pos, u64::from(sum.len)).await?;
+        shared.counters.timings.read.note(shared.env.clock.now().since(begun));
         let file = || log_path(&self.inner.dir, stored.offsets.start);
         if bytes.len() as u64 != u64::from(sum.len) {
             let (have, need) = (bytes.len() as u64, u64::from(sum.len));

@@ -62,7 +62,9 @@ impl PartitionLog {
         if !copied {
             return Ok(0);
         }
+        let begun = shared.env.clock.now();
         file.write_at(buffer, range.start).await.map_err(|source| failed(&path, source, false))?;
+        shared.counters.timings.write.note(shared.env.clock.now().since(begun));
         shared.counters.write_backs.add(1);
         shared.counters.write_back_bytes.add(len as u64);
         if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
@@ -127,8 +129,10 @@ impl PartitionLog {
             };
             let Some((key, base)) = unsynced else { break };
             let path = log_path(&self.inner.dir, base);
+            let begun = shared.env.clock.now();
             let synced = async { shared.handles.existing(&path).await?.sync().await };
             synced.await.map_err(|source| failed(&path, source, true))?;
+            shared.counters.timings.sync.note(shared.env.clock.now().since(begun));
             shared.counters.segment_syncs.add(1);
             if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
                 segment.unsynced = false;

@@ -18,6 +18,7 @@ use crate::kafka::RequestContext;
 use crate::kafka::budget::Lease;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_FLOOR, FETCH_LOOK_PARTITIONS};
+use crate::kafka::metrics::Stage;
 use crate::partition::message::{EpochEnd, ReadDone};
 use crate::partition::watch::Alarms;
 
@@ -33,12 +34,15 @@ pub(super) async fn poll(ctx: &RequestContext, watching: &mut Watching, terms: &
     let deadline = ctx.broker.env.clock.now() + terms.wait;
     loop {
         hear(watching);
+        let begun = ctx.broker.env.clock.now();
         let mut lease = ctx.budget.up_to(terms.max_bytes.max(1), FETCH_BYTES_FLOOR);
         let outcomes = look(ctx, watching, lease.bytes(), whole).await;
+        let looked = ctx.broker.env.clock.now();
+        ctx.broker.metrics.stage(Stage::FetchRead, looked.since(begun));
         let waits = !watching.session.is_empty()
             && !is_enough(&outcomes, terms.min_bytes.min(lease.bytes()))
             && !watching.session.is_full(&outcomes)
-            && !deadline.since(ctx.broker.env.clock.now()).is_zero();
+            && !deadline.since(looked).is_zero();
         let watched = watching.session.settle(&outcomes, waits);
         if !waits {
             // A session watches what went idle; a fetch without one has no further use for it.
@@ -53,6 +57,7 @@ pub(super) async fn poll(ctx: &RequestContext, watching: &mut Watching, terms: &
         lease.set(0);
         arm(ctx, watching, watched).await;
         wait(ctx, watching, deadline).await;
+        ctx.broker.metrics.stage(Stage::FetchWait, ctx.broker.env.clock.now().since(looked));
     }
 }
 

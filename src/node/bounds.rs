@@ -1,0 +1,205 @@
+//! What a node may hold in memory at worst: every cap of `src/limits.rs`, `src/kafka/limits.rs` and the crates below, added
+//! up; and the page that lists them. `tidewater check` prints the sum for its settings.
+//!
+//! A sum of bounds, not a forecast: nothing takes all of its bound at the same time as everything else. What is not in it
+//! grows with what is stored (topics, partitions, manifests; figures in `benches/README.md`) or with the allocator.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use tidewater_storage::engine::EngineConfig;
+use tidewater_tiering::archive::ArchiveConfig;
+use tidewater_tiering::fetch::FetchConfig;
+
+use crate::group::{OFFSETS_PARTITIONS, QUEUE_BYTES_MAX};
+use crate::kafka::limits as kafka;
+use crate::limits;
+
+/// What a bound is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// Once.
+    Node,
+    /// Each shard.
+    Shard,
+    /// Each connection.
+    Connection,
+}
+
+/// One bound.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bound {
+    /// Of what.
+    pub what: &'static str,
+    /// Counted by.
+    pub per: Per,
+    /// The most. Bytes.
+    pub bytes: u64,
+    /// Where the figure comes from.
+    pub from: &'static str,
+}
+
+/// A message in an inbox, about: an enum of owned parts.
+const MESSAGE_BYTES: u64 = 256;
+/// Meshes between shards.
+const MESHES: u64 = 6;
+/// An index of a closed segment of 1 GiB, about.
+const INDEX_BYTES: u64 = 40 << 10;
+/// A connection's own state and buffers when it is idle, measured (tests/hostile/crowd.rs).
+const CONNECTION_BYTES: u64 = 8 << 10;
+
+/// Every bound of memory.
+#[must_use]
+pub fn memory() -> Vec<Bound> {
+    let (engine, archive) = (EngineConfig::default(), ArchiveConfig::default());
+    let fetch = FetchConfig::new(std::path::PathBuf::new(), 0);
+    let entry = u64::from(limits::BATCH_BYTES_MAX) + limits::ENTRY_BYTES_TARGET as u64;
+    let bound = |what, per, bytes: u64, from| Bound { what, per, bytes, from };
+    vec![
+        bound(
+            "requests and responses, batches that wait for their lane included",
+            Per::Shard,
+            kafka::REQUEST_BYTES_SHARD_MAX as u64,
+            "REQUEST_BYTES_SHARD_MAX",
+        ),
+        bound("recent batches", Per::Shard, 2 * engine.recent_bytes, "EngineConfig::recent_bytes, twice"),
+        bound("journal: recent entries", Per::Shard, engine.journal.memory_bytes as u64, "JournalConfig::memory_bytes"),
+        bound("journal: two commits under way", Per::Shard, 2 * entry, "BATCH_BYTES_MAX + ENTRY_BYTES_TARGET, twice"),
+        bound(
+            "segment indexes",
+            Per::Shard,
+            engine.open_indexes as u64 * INDEX_BYTES,
+            "EngineConfig::open_indexes, 40 KiB each",
+        ),
+        bound(
+            "cold reads and read-ahead",
+            Per::Shard,
+            fetch.memory_bytes * 3 / 2 + fetch.index_bytes,
+            "FetchConfig::memory_bytes and half of it again, index_bytes",
+        ),
+        bound(
+            "archiver: a bundle and an object under way",
+            Per::Shard,
+            archive.bundle_bytes_max + archive.object_bytes_max,
+            "ArchiveConfig::bundle_bytes_max, object_bytes_max",
+        ),
+        bound(
+            "messages between shards",
+            Per::Shard,
+            MESHES * limits::MESH_INBOX_MAX as u64 * MESSAGE_BYTES,
+            "MESH_INBOX_MAX, six meshes",
+        ),
+        bound(
+            "group commits that wait",
+            Per::Node,
+            u64::from(OFFSETS_PARTITIONS.unsigned_abs()) * QUEUE_BYTES_MAX as u64,
+            "QUEUE_BYTES_MAX for each partition of __consumer_offsets",
+        ),
+        bound(
+            "tables being written",
+            Per::Node,
+            limits::TABLE_TURNS_AT_ONCE as u64 * 2 * TURN_BYTES,
+            "TABLE_TURNS_AT_ONCE, twice 128 MiB each",
+        ),
+        bound(
+            "a connection: its state, small requests, a fetch past a spent budget",
+            Per::Connection,
+            CONNECTION_BYTES + (kafka::FREE_BYTES + kafka::FETCH_BYTES_FLOOR) as u64,
+            "FREE_BYTES, FETCH_BYTES_FLOOR",
+        ),
+    ]
+}
+
+/// What a turn of a table's sink holds (`SinkConfig::turn_bytes`).
+const TURN_BYTES: u64 = 128 << 20;
+
+/// The sum for so many shards and connections. Bytes.
+#[must_use]
+pub fn worst_case(shards: u16, connections: u64) -> u64 {
+    let times = |per| match per {
+        Per::Node => 1,
+        Per::Shard => u64::from(shards),
+        Per::Connection => connections,
+    };
+    memory().iter().map(|bound| bound.bytes * times(bound.per)).sum()
+}
+
+/// The limits as a part of the reference, generated from the constants and their comments.
+#[must_use]
+pub fn markdown() -> String {
+    let mib = |bytes: u64| match bytes {
+        small if small < 1 << 20 => format!("{} KiB", small >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    };
+    let mut out = String::from(
+        "\n## Limits\n\nFixed in this version. What meets one waits (back-pressure) unless it says otherwise.\n\n\
+         ### Memory at worst\n\n| what | most | for each | from |\n|---|---|---|---|\n",
+    );
+    for bound in memory() {
+        let per = match bound.per {
+            Per::Node => "node",
+            Per::Shard => "shard",
+            Per::Connection => "connection",
+        };
+        let _ = writeln!(out, "| {} | {} | {per} | {} |", bound.what, mib(bound.bytes), bound.from);
+    }
+    for (shards, connections) in [(1, 100), (2, 1000), (8, 10_000)] {
+        let sum = worst_case(shards, connections);
+        let _ = writeln!(out, "\nSum for {shards} shards and {connections} connections: {}.", mib(sum));
+    }
+    out.push_str(
+        "\nA sum of bounds, not a forecast. A batch larger than what a fetch past a spent budget may read comes whole: up to \
+         32 MiB for one connection at a time.\n",
+    );
+    for (title, source) in [
+        ("Of the broker (`src/limits.rs`)", include_str!("../limits.rs")),
+        ("Of the protocol (`src/kafka/limits.rs`)", include_str!("../kafka/limits.rs")),
+    ] {
+        let _ = write!(out, "\n### {title}\n\n| limit | value | why |\n|---|---|---|\n");
+        for (name, value, why) in constants(source) {
+            let _ = writeln!(out, "| `{name}` | `{value}` | {why} |");
+        }
+    }
+    out
+}
+
+/// Name, value and comment of every public constant of a source file.
+fn constants(source: &str) -> Vec<(String, String, String)> {
+    let (mut found, mut why) = (Vec::new(), Vec::new());
+    for line in source.lines() {
+        if let Some(comment) = line.strip_prefix("///") {
+            why.push(comment.trim());
+        } else if let Some((name, value)) = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(" = ")) {
+            let name = name.split(':').next().unwrap_or_default().to_owned();
+            found.push((name, value.trim_end_matches(';').to_owned(), why.join(" ").replace('|', "\\|")));
+            why.clear();
+        } else {
+            why.clear();
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_found_with_their_reasons() {
+        let source = "/// One\n/// line.\npub const A: usize = 1 << 20;\n\n/// Not this.\nconst B: u8 = 1;\npub const C: u8 = 2;";
+        let found = constants(source);
+        assert_eq!(found[0], ("A".to_owned(), "1 << 20".to_owned(), "One line.".to_owned()));
+        assert_eq!(found.len(), 2);
+    }
+
+    /// The sum, stated: whoever raises a cap sees here what it costs.
+    #[test]
+    fn the_worst_case_is_known() {
+        let (one, two) = (worst_case(1, 0), worst_case(2, 0));
+        assert_eq!((one >> 20, (two - one) >> 20), (1642, 874), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((worst_case(1, 1000) - one) >> 20, 85, "MiB of 1,000 connections");
+        // A lane's queue refuses nothing that the shards' memory for requests has taken in.
+        assert!(kafka::REQUEST_BYTES_SHARD_MAX * 32 <= limits::LANE_QUEUE_BYTES_MAX);
+    }
+}

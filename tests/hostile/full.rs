@@ -1,0 +1,120 @@
+//! A file system that is really full (ENOSPC from the kernel), below the broker's own budget: a tmpfs of its own in a
+//! mount namespace, made smaller and larger while the broker runs. Needs user namespaces, as any Linux of these years has.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::steady::{batch, create, fetch, read_to_end, serves_on};
+use super::support::broker::{Broker, Options};
+use super::support::wire::Wire;
+
+const ROOMY: &str = "2400m";
+
+/// A namespace with a tmpfs in it, for as long as it lives.
+struct SmallDisk {
+    holder: Child,
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir_all(&at).expect("directory");
+        let script =
+            format!("mount -t tmpfs -o size={ROOMY} tmpfs {0} && touch {0}/mounted && exec sleep 1000", at.display());
+        let holder = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("unshare (util-linux) runs");
+        let disk = Self { holder, at };
+        let start = Instant::now();
+        while !disk.enter(&["test", "-e", &disk.at.join("mounted").display().to_string()]) {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "no tmpfs in a namespace of its own: sysctl kernel.unprivileged_userns_clone=1, \
+                 kernel.apparmor_restrict_unprivileged_userns=0"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        disk
+    }
+
+    /// What runs a command inside.
+    fn wrapper(&self) -> Vec<String> {
+        let target = self.holder.id().to_string();
+        ["nsenter", "--target", &target, "--user", "--mount", "--preserve-credentials", "--"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn enter(&self, command: &[&str]) -> bool {
+        let wrapper = self.wrapper();
+        let run = Command::new(&wrapper[0]).args(&wrapper[1..]).args(command).stderr(Stdio::null()).status();
+        run.expect("nsenter (util-linux) runs").success()
+    }
+
+    fn resize(&self, size: &str) {
+        let at = self.at.display().to_string();
+        assert!(self.enter(&["mount", "-o", &format!("remount,size={size}"), "tmpfs", &at]), "resized to {size}");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[test]
+fn a_file_system_without_room_loses_nothing() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let disk = SmallDisk::mount(dir.path().join("disk"));
+    let options = Options { wrapper: disk.wrapper(), ..Options::new(&disk.at.join("data")) }.arg("--shards", "1");
+    let mut options = options;
+    for line in ["disk full", "storage upkeep", "no space left for", "registering buffers"] {
+        options = options.expect(line);
+    }
+    let mut broker = Broker::start(&options);
+    create(&broker, "fat", 1, &[("remote.storage.enable", "false"), ("segment.bytes", "16777216")]);
+    disk.resize("420m");
+    let block = vec![b'f'; 900_000];
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    let mut acknowledged = 0;
+    // Up to the first refusal or silence: what is open then may be there or not.
+    let end = loop {
+        match wire.produce("fat", 0, batch(&[&block])) {
+            Ok(Ok(offset)) => {
+                assert_eq!(offset, acknowledged);
+                acknowledged += 1;
+            }
+            Ok(Err(refused)) => break format!("{refused:?}"),
+            Err(silence) => break silence.to_string(),
+        }
+        assert!(acknowledged < 1000, "900 MB went into 420 MB");
+    };
+    eprintln!("{acknowledged} batches acknowledged, then: {end}");
+    assert!(acknowledged > 20, "full after {acknowledged} batches\n{}", broker.log());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(broker.ended().is_none(), "it ended:\n{}", broker.log());
+    assert!(!fetch(&broker, "fat", 0, 0).expect("reads go on").records.is_empty());
+    disk.resize(ROOMY);
+    let start = Instant::now();
+    loop {
+        let mut wire = Wire::connect(&broker.kafka).expect("connects");
+        if wire.produce("fat", 0, batch(&[b"there is room"])).is_ok_and(|told| told.is_ok()) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "still no room:\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    serves_on(&broker);
+    let found = read_to_end(&broker, "fat", 0, 0).len() as u64;
+    assert!(found > acknowledged, "{found} of {acknowledged} and one");
+    broker.kill();
+    let broker = Broker::start(&options);
+    assert_eq!(read_to_end(&broker, "fat", 0, 0).len() as u64, found, "after kill -9");
+    serves_on(&broker);
+    broker.stop();
+}
