@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ProduceResponse, ResponseHeader};
@@ -22,9 +22,12 @@ pub const WINDOW: usize = 5;
 /// A batch of `records` records of `bytes` random bytes each.
 pub fn batch(records: usize, bytes: usize) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
+    // Of today: retention would take older ones.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis();
+    let now = TimestampMs(i64::try_from(now).expect("a date"));
     let value: Bytes = (0..bytes).map(|_| rand::random::<u8>()).collect();
     for _ in 0..records {
-        builder.push(Record::new(TimestampMs(1_700_000_000_000), None, Some(value.clone())));
+        builder.push(Record::new(now, None, Some(value.clone())));
     }
     builder.build()
 }

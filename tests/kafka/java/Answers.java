@@ -119,7 +119,7 @@ public class Answers {
     }
 
     static final Set<String> DROPPED = Set.of("throttleTimeMs", "errorMessage", "topicConfigErrorCode", "usableBytes", "totalBytes", "size",
-        "documentation", "partitionSize", "isFutureKey", "sessionId");
+        "documentation", "finalizedFeaturesEpoch", "partitionSize", "isFutureKey", "sessionId");
     static final Set<String> HIDDEN = Set.of("host", "clusterId", "memberId", "producerId", "leader", "topicId", "port", "members.memberId",
         "logDir", "timestamp", "clientHost", "logAppendTimeMs", "controllerId");
 
@@ -139,7 +139,7 @@ public class Answers {
             array.forEach(element -> kept.add(plain(element)));
             return kept;
         }
-        return node;
+        return node.isLong() && node.longValue() > 1_600_000_000_000L ? TextNode.valueOf("a time of now") : node;
     }
 
     /** Whether there is something, but not what. */

@@ -6,9 +6,12 @@ import org.apache.kafka.clients.admin.*;
 import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.*;
+import org.apache.kafka.common.acl.*;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.*;
+
 import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.resource.*;
 import org.apache.kafka.common.serialization.*;
 
 /** The Java clients: BOOTSTRAP. Prints `ok` and what was checked, one line each; any other end is a failure. */
@@ -178,6 +181,7 @@ public class Clients {
             admin.listOffsets(Map.of(ZERO, spec)).all().get();
         }
         ok("partitions added, records deleted, offsets by every special timestamp");
+        console(admin);
         var cluster = admin.describeCluster();
         int node = cluster.nodes().get().iterator().next().id();
         must(cluster.clusterId().get() != null, "cluster");
@@ -193,6 +197,35 @@ public class Clients {
             }
         });
         ok("cluster and log directories described, topic deleted");
+    }
+
+    static void disabled(KafkaFuture<?> asked) throws Exception {
+        try {
+            asked.get();
+            throw new AssertionError("ACLs without security");
+        } catch (ExecutionException refused) {
+            must(refused.getCause() instanceof SecurityDisabledException, refused);
+        }
+    }
+
+    /** What Kafka's consoles ask on top of that. */
+    static void console(Admin admin) throws Exception {
+        disabled(admin.describeAcls(AclBindingFilter.ANY).values());
+        disabled(admin.deleteAcls(List.of(AclBindingFilter.ANY)).all());
+        var anyone = new AccessControlEntry("User:*", "*", AclOperation.READ, AclPermissionType.ALLOW);
+        disabled(admin.createAcls(List.of(new AclBinding(new ResourcePattern(ResourceType.TOPIC, TOPIC, PatternType.LITERAL), anyone))).all());
+        must(admin.describeProducers(List.of(ONE)).all().get().get(ONE).activeProducers().size() <= 1, "producers");
+        must(admin.listPartitionReassignments().reassignments().get().isEmpty(), "reassignments");
+        admin.electLeaders(ElectionType.PREFERRED, Set.of(ZERO)).partitions().get();
+        must(admin.describeClientQuotas(org.apache.kafka.common.quota.ClientQuotaFilter.all()).entities().get().isEmpty(), "quotas");
+        admin.describeUserScramCredentials().users().get();
+        var resources = admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC), new ListConfigResourcesOptions()).all().get();
+        must(resources.stream().anyMatch(resource -> resource.name().equals(TOPIC)), resources);
+        int node = admin.describeCluster().nodes().get().iterator().next().id();
+        admin.alterPartitionReassignments(Map.of(ZERO, Optional.of(new NewPartitionReassignment(List.of(node))))).all().get();
+        var features = admin.describeFeatures().featureMetadata().get();
+        must(features != null, "features");
+        ok("what consoles ask: ACLs (disabled), producers, reassignments, elections, quotas, SCRAM users, config resources, features");
     }
 
     public static void main(String[] args) throws Exception {
