@@ -10,6 +10,8 @@ mod connection;
 mod error;
 mod fetch;
 mod group;
+#[doc(hidden)]
+pub mod outside;
 mod produce;
 
 pub use admin::{ClusterInfo, ConfigEntry, NewTopic, OffsetQuery, PartitionInfo, TopicInfo};

@@ -21,6 +21,8 @@ pub mod ids;
 mod load;
 pub mod message;
 mod offsets;
+#[doc(hidden)]
+pub mod outside;
 mod record;
 mod router;
 pub mod state;

@@ -21,6 +21,8 @@ mod log_store;
 #[cfg(test)]
 mod memory_log;
 pub mod network;
+#[doc(hidden)]
+pub mod outside;
 mod proposal;
 mod runtime;
 mod settings;

@@ -75,7 +75,12 @@ impl Client {
 }
 
 /// Opens batches back to back; records before `from` are left out, control batches too, and so is a batch cut short.
-fn open(topic: &str, partition: i32, from: u64, mut bytes: Bytes) -> Result<(Vec<Record>, u64), ClientError> {
+pub(super) fn open(
+    topic: &str,
+    partition: i32,
+    from: u64,
+    mut bytes: Bytes,
+) -> Result<(Vec<Record>, u64), ClientError> {
     let (mut records, mut next) = (Vec::new(), from);
     while let Ok(header) = BatchHeader::parse(&bytes) {
         let bad = |why: String| ClientError::Records {

@@ -23,7 +23,7 @@ mod config;
 mod error;
 mod handle;
 mod open;
-mod records;
+pub(crate) mod records;
 mod removal;
 mod source;
 mod upkeep;

@@ -8,4 +8,6 @@ pub mod journal;
 pub mod log;
 pub mod metrics;
 pub mod model;
+#[doc(hidden)]
+pub mod outside;
 pub mod segment;

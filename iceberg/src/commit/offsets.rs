@@ -40,12 +40,14 @@ pub fn decode(text: &str) -> Option<Offsets> {
     Some(map.into_iter().map(|(partition, next)| (PartitionIndex(partition), Offset::new(next))).collect())
 }
 
-/// The snapshots from the current one back, as far as they are kept.
+/// The snapshots from the current one back, as far as they are kept. Metadata may come from anybody: parents that go
+/// in a circle end after each was seen once.
 pub fn lineage(metadata: &TableMetadata) -> impl Iterator<Item = &Snapshot> {
     let first = metadata.current_snapshot().map(AsRef::as_ref);
     std::iter::successors(first, |snapshot: &&Snapshot| {
         metadata.snapshot_by_id(snapshot.parent_snapshot_id()?).map(AsRef::as_ref)
     })
+    .take(metadata.snapshots().len())
 }
 
 fn nearest<'a>(metadata: &'a TableMetadata, key: &str) -> Option<&'a String> {

@@ -11,15 +11,15 @@
 //! - On demand, by operation and part of the path: EIO on open, read, write or sync; ENOSPC when the disk's capacity
 //!   is reached. After a failed sync the writes it covered never become durable by a later one (Linux drops the
 //!   error and the pages).
-//! - On demand: bit rot in what is stored, [`SimDisk::flip_bit`] and [`SimDisk::overwrite`].
-//! - Not modelled: misdirected writes, lies of the device (a sync that returns before the bytes are safe), two
-//!   sectors of one 512-byte block torn apart.
+//! - On demand: bit rot in what is stored, [`SimDisk::flip_bit`] and [`SimDisk::overwrite`]; short and misdirected
+//!   writes, [`SimDisk::twist`]; syncs that do nothing, [`SimDisk::lie`].
+//! - Not modelled: two sectors of one 512-byte block torn apart.
 //!
 //! Owns: bytes and names of one simulated machine. It outlives the tasks: [`super::sim::World::kill_node`] ends a
 //! process, `crash` cuts the power. Affinity: shard-local.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,37 +28,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+mod content;
+mod faults;
+
+pub use faults::{Fault, Operation, Twist, TwistKind};
+
+use self::content::{Change, Content};
 use super::disk::{DirEntry, OpenMode};
 use super::executor_sim::Executor;
 use super::rng::Rng;
-
-/// Operations that can be made to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Opening a file.
-    Open,
-    /// Reading from a file.
-    Read,
-    /// Writing to a file.
-    Write,
-    /// Syncing a file.
-    Sync,
-    /// Syncing a directory.
-    SyncDir,
-}
-
-/// An order to fail: the next operation of this kind on a path that contains `path`.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    /// What fails.
-    pub operation: Operation,
-    /// On paths that contain this.
-    pub path: String,
-    /// How many matching operations succeed before.
-    pub after: u32,
-    /// The error's kind; `Other` is EIO.
-    pub error: io::ErrorKind,
-}
 
 type Inode = u64;
 
@@ -74,105 +52,6 @@ enum NameChange {
     Rename(PathBuf, PathBuf),
 }
 
-enum Change {
-    Write { at: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-struct Pending {
-    change: Change,
-    completed: bool,
-    doomed: bool,
-}
-
-#[derive(Default)]
-struct Content {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    pending: VecDeque<Pending>,
-    /// Number of `pending`'s first: the sequence goes on when the front is taken off.
-    first_pending: u64,
-}
-
-impl Content {
-    fn apply(bytes: &mut Vec<u8>, change: &Change) {
-        match change {
-            Change::Write { at, bytes: fresh } => {
-                let end = at + fresh.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[*at..end].copy_from_slice(fresh);
-            }
-            Change::SetLen(len) => bytes.resize(*len, 0),
-        }
-    }
-
-    fn start(&mut self, change: Change) -> u64 {
-        Self::apply(&mut self.live, &change);
-        self.pending.push_back(Pending { change, completed: false, doomed: false });
-        self.first_pending + self.pending.len() as u64 - 1
-    }
-
-    fn complete(&mut self, number: u64) {
-        let at = number.checked_sub(self.first_pending).and_then(|at| usize::try_from(at).ok());
-        if let Some(pending) = at.and_then(|at| self.pending.get_mut(at)) {
-            pending.completed = true;
-        }
-    }
-
-    /// Numbers of the writes that a sync beginning now covers.
-    fn covered(&self) -> BTreeSet<u64> {
-        let numbered = (self.first_pending..).zip(&self.pending);
-        numbered.filter(|(_, p)| p.completed && !p.doomed).map(|(number, _)| number).collect()
-    }
-
-    fn make_durable(&mut self, covered: &BTreeSet<u64>) {
-        let mut kept = VecDeque::new();
-        let mut leading = true;
-        for (number, pending) in (self.first_pending..).zip(std::mem::take(&mut self.pending)) {
-            if covered.contains(&number) && !pending.doomed {
-                Self::apply(&mut self.durable, &pending.change);
-                if leading {
-                    self.first_pending = number + 1;
-                } else {
-                    // Keeps the numbers of those behind it: an empty change in its place.
-                    kept.push_back(Pending { change: Change::nothing(), completed: true, doomed: true });
-                }
-            } else {
-                leading = false;
-                kept.push_back(pending);
-            }
-        }
-        self.pending = kept;
-    }
-
-    fn crash(&mut self, rng: &Rng) {
-        for pending in std::mem::take(&mut self.pending) {
-            match (&pending.change, rng.below(3)) {
-                (_, 0) => {}
-                (Change::Write { at, bytes }, 1) if !bytes.is_empty() => {
-                    let sector = if rng.below(2) == 0 { 512 } else { 4096 };
-                    for (n, part) in bytes.chunks(sector).enumerate() {
-                        if rng.below(2) == 0 {
-                            let part = Change::Write { at: at + n * sector, bytes: part.to_vec() };
-                            Self::apply(&mut self.durable, &part);
-                        }
-                    }
-                }
-                (change, _) => Self::apply(&mut self.durable, change),
-            }
-        }
-        self.live.clone_from(&self.durable);
-    }
-}
-
-impl Change {
-    const fn nothing() -> Self {
-        Self::Write { at: 0, bytes: Vec::new() }
-    }
-}
-
 struct State {
     rng: Rng,
     names: BTreeMap<PathBuf, Node>,
@@ -182,6 +61,8 @@ struct State {
     next_inode: Inode,
     capacity: u64,
     faults: Vec<Fault>,
+    twists: Vec<Twist>,
+    lies: Vec<String>,
     counts: Counts,
 }
 
@@ -300,6 +181,25 @@ impl State {
         }
     }
 
+    fn lies_about(&self, path: &Path) -> bool {
+        let text = path.to_string_lossy();
+        self.lies.iter().any(|lie| text.contains(lie))
+    }
+
+    /// The twist of this write, if any.
+    fn twist(&mut self, path: &Path) -> Option<TwistKind> {
+        let text = path.to_string_lossy();
+        let hit = self.twists.iter_mut().position(|twist| {
+            let matches = text.contains(&twist.path);
+            let due = matches && twist.after == 0;
+            if matches && !due {
+                twist.after -= 1;
+            }
+            due
+        });
+        hit.map(|at| self.twists.swap_remove(at).kind)
+    }
+
     fn crash(&mut self) {
         let rng = self.rng.clone();
         let mut ended: BTreeSet<PathBuf> = BTreeSet::new();
@@ -348,6 +248,8 @@ impl SimDisk {
             next_inode: 1,
             capacity: u64::MAX,
             faults: Vec::new(),
+            twists: Vec::new(),
+            lies: Vec::new(),
             counts: Counts::default(),
         };
         Self { executor, state: Rc::new(RefCell::new(state)) }
@@ -370,9 +272,28 @@ impl SimDisk {
         self.state.borrow_mut().faults.push(fault);
     }
 
-    /// Takes back all ordered failures.
+    /// Orders a write that goes wrong in silence.
+    pub fn twist(&self, twist: Twist) {
+        self.state.borrow_mut().twists.push(twist);
+    }
+
+    /// Takes back all ordered failures and twists.
     pub fn clear_faults(&self) {
-        self.state.borrow_mut().faults.clear();
+        let mut state = self.state.borrow_mut();
+        state.faults.clear();
+        state.twists.clear();
+    }
+
+    /// From now on syncs of files (and directories) whose path contains `path` say that all is well and do nothing: a
+    /// device that lies, or a program that forgot to sync.
+    pub fn lie(&self, path: &str) {
+        self.state.borrow_mut().lies.push(path.to_owned());
+    }
+
+    /// Bytes that all files together have now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.state.borrow().used()
     }
 
     /// Total bytes of files the disk can hold; writes beyond fail with `StorageFull`.
@@ -407,6 +328,32 @@ impl SimDisk {
         let state = self.state.borrow();
         let inode = state.file(path).ok()?;
         state.contents.get(&inode).map(|content| content.live.clone())
+    }
+
+    /// All files as reads see them now, by path.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let state = self.state.borrow();
+        let inodes = state.names.iter().filter_map(|(path, node)| match node {
+            Node::File(inode) => Some((path.clone(), *inode)),
+            Node::Dir => None,
+        });
+        inodes.filter_map(|(path, inode)| Some((path, state.contents.get(&inode)?.live.clone()))).collect()
+    }
+
+    /// Puts a durable file there, with its directories, in place of what was there.
+    pub fn place(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        for dir in path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
+            state.names.insert(dir.to_path_buf(), Node::Dir);
+            state.durable_names.insert(dir.to_path_buf(), Node::Dir);
+        }
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        let content = Content { live: bytes.to_vec(), durable: bytes.to_vec(), ..Content::default() };
+        state.contents.insert(inode, content);
+        state.names.insert(path.to_path_buf(), Node::File(inode));
+        state.durable_names.insert(path.to_path_buf(), Node::File(inode));
     }
 
     /// Operations so far.
@@ -500,7 +447,9 @@ impl SimDisk {
         let mut state = self.state.borrow_mut();
         state.fault(Operation::SyncDir, dir)?;
         state.require_dir(dir)?;
-        state.sync_dir(dir);
+        if !state.lies_about(dir) {
+            state.sync_dir(dir);
+        }
         Ok(())
     }
 
@@ -574,9 +523,20 @@ impl SimHandle {
     }
 
     pub(super) async fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        let place = usize::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut place = usize::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut bytes = bytes;
+        let twist = self.disk.state.borrow_mut().twist(&self.path);
+        match twist {
+            Some(TwistKind::Short) => bytes = bytes.get(..bytes.len() / 1024 * 512).unwrap_or_default(),
+            Some(TwistKind::Misdirected(by)) => {
+                let len = self.content(|content| content.live.len())?;
+                let further = place + by;
+                place = if further + bytes.len() <= len { further } else { place.saturating_sub(by) };
+            }
+            None => {}
+        }
         let change = Change::Write { at: place, bytes: bytes.to_vec() };
-        self.change(change, at + bytes.len() as u64).await?;
+        self.change(change, (place + bytes.len()) as u64).await?;
         Ok(bytes.len())
     }
 
@@ -601,7 +561,8 @@ impl SimHandle {
     }
 
     pub(super) async fn sync(&self) -> io::Result<()> {
-        let covered = self.content(|content| content.covered())?;
+        let lies = self.disk.state.borrow().lies_about(&self.path);
+        let covered = if lies { BTreeSet::new() } else { self.content(|content| content.covered())? };
         self.disk.delay(10, 300).await;
         let failed = {
             let mut state = self.disk.state.borrow_mut();

@@ -27,6 +27,13 @@ const WALL_START_MS: i64 = 1_767_225_600_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Group(pub(crate) u64);
 
+impl Group {
+    /// Groups of a node are numbered from its id, shifted.
+    const fn is_of_node_0(self) -> bool {
+        self.0 >> 32 == 0
+    }
+}
+
 type TaskId = u64;
 const MAIN: TaskId = 0;
 
@@ -62,6 +69,14 @@ pub(crate) struct Executor {
     ready: ReadyQueue,
     tasks: RefCell<BTreeMap<TaskId, Slot>>,
     timers: RefCell<BTreeMap<(Mono, u64), Waker>>,
+    wall_step_ms: Cell<i64>,
+    /// How often tasks of node 0 were run.
+    polls: Cell<u64>,
+    /// At which of those it stops; 0 is never.
+    halt_at: Cell<u64>,
+    /// Does it stand still?
+    halted: Cell<bool>,
+    halt_waiter: RefCell<Option<Waker>>,
 }
 
 impl Executor {
@@ -73,6 +88,11 @@ impl Executor {
             ready: ReadyQueue::default(),
             tasks: RefCell::default(),
             timers: RefCell::default(),
+            wall_step_ms: Cell::new(0),
+            polls: Cell::new(0),
+            halt_at: Cell::new(0),
+            halted: Cell::new(false),
+            halt_waiter: RefCell::default(),
         })
     }
 
@@ -81,7 +101,39 @@ impl Executor {
     }
 
     pub(crate) fn wall(&self) -> TimestampMs {
-        TimestampMs(WALL_START_MS).plus_ms(i64::try_from(self.now().nanos() / 1_000_000).unwrap_or(i64::MAX))
+        let since = i64::try_from(self.now().nanos() / 1_000_000).unwrap_or(i64::MAX);
+        TimestampMs(WALL_START_MS).plus_ms(since.saturating_add(self.wall_step_ms.get()))
+    }
+
+    pub(crate) fn step_wall(&self, ms: i64) {
+        self.wall_step_ms.set(self.wall_step_ms.get().saturating_add(ms));
+    }
+
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.get()
+    }
+
+    pub(crate) fn halt_at(&self, polls: u64) {
+        self.halt_at.set(polls);
+    }
+
+    pub(crate) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.halted.get() {
+            return Poll::Ready(());
+        }
+        *self.halt_waiter.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// A task of node 0 was run: is this where it stops?
+    fn count_poll(&self) {
+        self.polls.set(self.polls.get() + 1);
+        if self.polls.get() == self.halt_at.get() {
+            self.halted.set(true);
+            if let Some(waiter) = self.halt_waiter.borrow_mut().take() {
+                waiter.wake();
+            }
+        }
     }
 
     fn fresh_id(&self) -> u64 {
@@ -142,10 +194,15 @@ impl Executor {
     }
 
     fn run(&self, id: TaskId) {
-        let taken =
-            self.tasks.borrow_mut().get_mut(&id).and_then(|slot| Some((slot.future.take()?, slot.waker.clone())));
-        let Some((mut future, waker)) = taken else { return };
+        let taken = self.tasks.borrow_mut().get_mut(&id).and_then(|slot| {
+            let stands = self.halted.get() && slot.group.is_of_node_0();
+            if stands { None } else { Some((slot.future.take()?, slot.waker.clone(), slot.group)) }
+        });
+        let Some((mut future, waker, group)) = taken else { return };
         let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        if group.is_of_node_0() {
+            self.count_poll();
+        }
         if done {
             self.tasks.borrow_mut().remove(&id);
         }
@@ -176,6 +233,9 @@ impl Executor {
 
     /// Drops every task of a group, as if its process had been killed.
     pub(crate) fn kill(&self, group: Group) {
+        if group.is_of_node_0() {
+            self.halted.set(false);
+        }
         loop {
             let id = self.tasks.borrow().iter().find(|(_, slot)| slot.group == group).map(|(id, _)| *id);
             match id {

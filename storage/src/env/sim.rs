@@ -14,7 +14,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use super::disk_sim::{Counts, Fault, Operation, SimDisk};
+pub use super::disk_sim::{Counts, Fault, Operation, SimDisk, Twist, TwistKind};
 use super::executor_sim::{Executor, Group};
 use super::rng::Rng;
 use super::{Env, Mono};
@@ -91,6 +91,28 @@ impl World {
     #[must_use]
     pub fn now(&self) -> Mono {
         self.executor.now()
+    }
+
+    /// Lets the wall clock of every node jump by so many milliseconds; durations and timers are not touched.
+    pub fn step_wall(&self, ms: i64) {
+        self.executor.step_wall(ms);
+    }
+
+    /// How often tasks of node 0 were run so far, in all its incarnations. Each time ends at an await.
+    #[must_use]
+    pub fn awaits(&self) -> u64 {
+        self.executor.polls()
+    }
+
+    /// Stops node 0 for good at this await, counted by [`World::awaits`]: none of its tasks runs any more until it is
+    /// killed or its power is cut.
+    pub fn halt_at(&self, awaits: u64) {
+        self.executor.halt_at(awaits);
+    }
+
+    /// Waits until node 0 has been stopped.
+    pub async fn halted(&self) {
+        std::future::poll_fn(|cx| self.executor.poll_halted(cx)).await;
     }
 
     /// Kills node 0's process.

@@ -1,0 +1,27 @@
+//! Decoders of bytes from journal and checkpoint that nothing outside this folder needs: for `tests/fuzz` alone.
+
+use bytes::Bytes;
+use tidewater_storage::journal::{LaneEntry, Payload};
+use tidewater_storage::model::EntryId;
+
+use super::codec;
+
+/// A vote, a stored membership, an entry's kind and content.
+///
+/// # Panics
+/// If what decodes does not encode to something that decodes alike.
+pub fn decode(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if let Ok(vote) = codec::decode_vote(bytes.clone())
+        && let Ok(written) = codec::encode_vote(&vote)
+    {
+        assert_eq!(codec::decode_vote(written), Ok(vote));
+    }
+    if let Ok(stored) = codec::decode_stored(bytes.clone()) {
+        assert_eq!(codec::decode_stored(codec::encode_stored(&stored)), Ok(stored));
+    }
+    let entry = LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, blobs: Vec::new() } };
+    if let Ok(entry) = codec::from_lane_entry(entry) {
+        let _ = codec::to_lane_entry(entry);
+    }
+}

@@ -1,0 +1,207 @@
+//! What the broker keeps for itself: lane and controller entries, Raft's own, checkpoint blobs, `__consumer_offsets`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tidewater::config::topic::TopicConfig;
+use tidewater::controller::command::Command;
+use tidewater::controller::state::{ControllerState, Surroundings};
+use tidewater::partition::codec::{Reader, Writer};
+use tidewater::partition::command::{LaneCommand, LaneEntry, PlacedBatch};
+use tidewater::partition::lane::membership_of;
+use tidewater::partition::producers::ProducerTable;
+use tidewater::{group, raft};
+use tidewater_storage::journal::Payload;
+use tidewater_storage::model::{
+    BatchHeader, LaneId, LeaderEpoch, NodeId, Offset, PartitionId, TimestampMs, TopicId, TopicName,
+};
+
+use super::target::Target;
+use super::{batches, corpus};
+
+pub(crate) fn targets() -> Vec<Target> {
+    vec![
+        Target::new("lane_entry", lane_entry, lane_entries),
+        Target::new("lane_blob", |input| drop(membership_of(&Bytes::copy_from_slice(input))), lane_blobs),
+        Target::new("controller_entry", controller_entry, controller_entries),
+        Target::new("controller_blob", controller_blob, controller_blobs),
+        Target::new("producer_table", producers, producer_tables),
+        Target::new("raft_bytes", raft::outside::decode, raft_bytes),
+        Target::new("group_record", group_record, group_records),
+        Target::new("group_subscription", group::outside::subscription, || {
+            vec![b"\x00\x01\x00\x00\x00\x02\x00\x01a\x00\x02bc\xff\xff\xff\xff".to_vec()]
+        }),
+    ]
+}
+
+/// First byte: how many of the bytes after it (a quarter each) are the meta; the rest is one blob.
+fn lane_entry(input: &[u8]) {
+    let Some((split, rest)) = input.split_first() else { return };
+    let (meta, blob) = rest.split_at(rest.len() * usize::from(split % 5) / 4);
+    let (meta, blob) = (Bytes::copy_from_slice(meta), Bytes::copy_from_slice(blob));
+    for blobs in [vec![], vec![blob.clone()], vec![blob.clone(), blob]] {
+        if let Ok(entry) = LaneEntry::decode(&Payload { meta: meta.clone(), blobs }) {
+            let text = format!("{entry:?}");
+            let again = LaneEntry::decode(&entry.encode()).expect("what was read can be written and read again");
+            assert_eq!(format!("{again:?}"), text);
+        }
+    }
+}
+
+fn lane_entries() -> Vec<Vec<u8>> {
+    let partition = PartitionId::default();
+    let topic = TopicName::new("orders").expect("legal");
+    let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+    let batch = PlacedBatch {
+        partition,
+        base_offset: Offset::new(7),
+        epoch: LeaderEpoch(2),
+        bytes: Bytes::from(batches::seeds().swap_remove(0)),
+    };
+    let entries = [
+        LaneEntry::Batches { at: TimestampMs(5), batches: vec![batch.clone()] },
+        LaneEntry::Batches { at: TimestampMs(5), batches: vec![batch.clone(), batch] },
+        LaneEntry::Command(LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 3 }),
+        LaneEntry::Command(LaneCommand::Configure { partition, overrides }),
+        LaneEntry::Command(LaneCommand::Trim { partition, to: Offset::new(9) }),
+        LaneEntry::Command(LaneCommand::Drop { partition }),
+        LaneEntry::Archive(Bytes::from_static(b"archive")),
+    ];
+    entries.into_iter().map(|entry| [&[4][..], &entry.encode().meta].concat()).collect()
+}
+
+fn lane_blobs() -> Vec<Vec<u8>> {
+    let mut out = Writer::default();
+    out.u8(1);
+    out.blob(b"membership");
+    out.blob(&corpus::golden("tiering/lane_state_v1.bin"));
+    out.u32(0);
+    out.blob(br#"[[3,{"log_start_moved":{"partition":"00000000-0000-0000-0000-000000000000/0/0","to":3}}],[4,null]]"#);
+    vec![out.finish().to_vec()]
+}
+
+fn controller_entry(input: &[u8]) {
+    let payload = Payload { meta: Bytes::copy_from_slice(input), blobs: Vec::new() };
+    let Some(command) = Command::decode(&payload) else { return };
+    let mut state = ControllerState::default();
+    let _ = state.apply(command.clone());
+    let _ = state.apply(command);
+    image(&state);
+}
+
+/// As every shard sees it.
+fn image(state: &ControllerState) {
+    let broker = tidewater::controller::image::BrokerImage { id: NodeId(0), host: "h".into(), port: 9092 };
+    let around = Surroundings { cluster_name: "c".into(), broker, shards: 2, terms: BTreeMap::new() };
+    let image = state.image(&around);
+    for topic in image.topics.values() {
+        let _ = TopicConfig::resolve(&topic.overrides);
+    }
+}
+
+fn some_commands() -> Vec<Command> {
+    let (name, id) = (TopicName::new("orders").expect("legal"), TopicId(uuid::Uuid::from_u128(7)));
+    let overrides = BTreeMap::from([("segment.bytes".to_owned(), "2000000".to_owned())]);
+    vec![
+        Command::Genesis { cluster: uuid::Uuid::from_u128(9) },
+        Command::CreateTopic {
+            name: name.clone(),
+            id,
+            lanes: vec![LaneId(1), LaneId(2)],
+            overrides: overrides.clone(),
+        },
+        Command::AddPartitions { name: name.clone(), from: 2, lanes: vec![LaneId(1)] },
+        Command::Configure { name: name.clone(), overrides },
+        Command::TakeProducerIds { count: 1000 },
+        Command::DeleteTopic { name, id },
+    ]
+}
+
+fn controller_entries() -> Vec<Vec<u8>> {
+    some_commands().iter().map(|command| command.encode().meta.to_vec()).collect()
+}
+
+fn controller_blob(input: &[u8]) {
+    if let Some(state) = ControllerState::decode(input) {
+        image(&state);
+        assert_eq!(ControllerState::decode(&state.encode()).as_ref(), Some(&state));
+    }
+}
+
+fn controller_blobs() -> Vec<Vec<u8>> {
+    let mut state = ControllerState::default();
+    for command in some_commands().into_iter().take(5) {
+        let _ = state.apply(command);
+    }
+    vec![state.encode().to_vec()]
+}
+
+fn producers(input: &[u8]) {
+    let Some(mut table) = ProducerTable::decode(&mut Reader::new(input)) else { return };
+    let mut out = Writer::default();
+    table.encode(&mut out);
+    let again = out.finish();
+    let read = ProducerTable::decode(&mut Reader::new(&again)).expect("what was read can be written and read again");
+    assert_eq!(read.len(), table.len());
+    // The next batch meets whatever was read.
+    for batch in batches::seeds() {
+        let header = BatchHeader::parse(&batch).expect("sound");
+        if let Some(id) = header.producer_id {
+            let _ = tidewater::partition::producers::check(table.get(id), &header);
+        }
+        table.note(&header, Offset::new(5), TimestampMs(1), 1000);
+    }
+}
+
+fn producer_tables() -> Vec<Vec<u8>> {
+    let mut table = ProducerTable::default();
+    for (n, batch) in (0..).zip(batches::seeds()) {
+        let header = BatchHeader::parse(&batch).expect("sound");
+        table.note(&header, Offset::new(n * 10), TimestampMs(5), 1_000_000);
+    }
+    let mut out = Writer::default();
+    table.encode(&mut out);
+    vec![out.finish().to_vec()]
+}
+
+fn raft_bytes() -> Vec<Vec<u8>> {
+    let vote = [&[1_u8][..], &3_u64.to_be_bytes(), &4_u64.to_be_bytes(), &[1]].concat();
+    let members = [&[1_u8, 0, 1, 0, 1][..], &4_u64.to_be_bytes(), &[0, 1], &4_u64.to_be_bytes()].concat();
+    let stored = [&[1_u8][..], &3_u64.to_be_bytes(), &9_u64.to_be_bytes(), &members].concat();
+    vec![vote, stored, [&[2][..], &members].concat(), vec![0], b"\x01normal".to_vec()]
+}
+
+/// First byte: the length of the key; 255 and above all: no value.
+fn group_record(input: &[u8]) {
+    let Some((len, rest)) = input.split_first() else { return };
+    let (key, value) = rest.split_at(usize::from(*len).min(rest.len()));
+    group::outside::record(key, (*len < 255).then_some(value));
+}
+
+fn group_records() -> Vec<Vec<u8>> {
+    let seed = |key: &[u8], value: &[u8]| [&[u8::try_from(key.len()).expect("short")][..], key, value].concat();
+    let commit_key = b"\x00\x01\x00\x01g\x00\x06orders\x00\x00\x00\x03";
+    let group_key = b"\x00\x02\x00\x01g";
+    let at = 1_700_000_000_000_i64.to_be_bytes();
+    let commit = |version: u8| {
+        let mut value = vec![0, version];
+        value.extend_from_slice(&5_i64.to_be_bytes());
+        if version >= 3 {
+            value.extend_from_slice(&7_i32.to_be_bytes());
+        }
+        value.extend_from_slice(if version == 4 { b"\x04why" } else { b"\x00\x03why" });
+        value.extend_from_slice(&at);
+        match version {
+            1 => value.extend_from_slice(&at),
+            4 => value.push(0),
+            _ => {}
+        }
+        value
+    };
+    let member = b"\x00\x03m-1\xff\xff\x00\x01c\x00\x0a/127.0.0.1\x00\x00\xea\x60\x00\x00\xaf\xc8\x00\x00\x00\x03sub\x00\x00\x00\x08assigned";
+    let head = b"\x00\x03\x00\x08consumer\x00\x00\x00\x04\x00\x05range\x00\x03m-1";
+    let group = [&head[..], &at, b"\x00\x00\x00\x01", member].concat();
+    let mut seeds: Vec<_> = [0, 1, 2, 3, 4].map(|version| seed(commit_key, &commit(version))).to_vec();
+    seeds.push(seed(group_key, &group));
+    seeds
+}

@@ -1,0 +1,193 @@
+//! What lies in the bucket: data objects and their indexes, manifests, pages, spills, pointers, keys; and the manifests
+//! and commands that lanes keep in the same encoding.
+
+use bytes::Bytes;
+use tidewater_storage::model::{
+    LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex, Term, TimestampMs, TopicId,
+};
+use tidewater_tiering::format::{Body, IndexRef, Trailer, decode_index, encode_index, read_whole};
+use tidewater_tiering::keys::{Nonce, ObjectKind, ObjectName, Sequence};
+use tidewater_tiering::manifest::{
+    Bundled, BundledEnd, Catalogue, Command, Deleted, LaneManifest, NewObject, NewRow, PageRef, PartitionManifest,
+    Published, PublishedLane, Quarantine, Replaced, Root, Trimmed, check_lane, check_partition, decode_page,
+    decode_spill,
+};
+use tidewater_tiering::store::ObjectKey;
+
+use super::corpus::golden;
+use super::target::Target;
+
+fn seeds(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| golden(&format!("tiering/{name}"))).collect()
+}
+
+pub(crate) fn targets() -> Vec<Target> {
+    vec![
+        Target::new("bucket_object", object, || seeds(&["bundle_v1.bin", "seal_v1.bin"])).mended(mend),
+        Target::new("bucket_index", index, || {
+            seeds(&["bundle_v1.bin", "seal_v1.bin"]).into_iter().map(|object| body(&object, Body::Index)).collect()
+        }),
+        Target::new("bucket_manifest", manifest, || seeds(&["lane_manifest_v1.bin", "page_v1.bin", "spill_v1.bin"]))
+            .mended(mend),
+        Target::new("bucket_pointer", pointer, || {
+            let catalogue = br#"{"format":1,"home":{"cluster":"00000000-0000-0000-0000-000000007177","epoch":1},
+                "revision":3,"written":1,"lanes":[1],"topics":[]}"#;
+            [seeds(&["root_v1.json"]), vec![catalogue.to_vec()]].concat()
+        }),
+        Target::new("bucket_key", key, || {
+            let keys = [
+                "tidewater/00000000000000000000000000007177/1/lanes/3/17",
+                "sim/root.json",
+                "a/b/../c",
+                "tidewater/00000000000000000000000000007177/00000001/segments/1f/0/0-99",
+            ];
+            keys.map(|key| key.as_bytes().to_vec()).to_vec()
+        }),
+        Target::new("lane_manifest", lane, || seeds(&["lane_state_v1.bin"])),
+        Target::new("partition_manifest", partition, partitions),
+        Target::new("archive_command", command, commands),
+    ]
+}
+
+fn body(object: &[u8], of: Body) -> Vec<u8> {
+    read_whole(&Bytes::copy_from_slice(object), of).expect("a golden object").0.to_vec()
+}
+
+/// Trailer and body sums, and the body's length.
+fn mend(input: &mut Vec<u8>) {
+    let Some(at) = input.len().checked_sub(32) else { return };
+    let start = u64::from_be_bytes(input[at..at + 8].try_into().expect("eight"));
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    let start = if start > at { 0 } else { start };
+    let crc = crc32c::crc32c(&input[start..at]);
+    input[at..at + 8].copy_from_slice(&(start as u64).to_be_bytes());
+    input[at + 8..at + 12].copy_from_slice(&u32::try_from(at - start).expect("small").to_be_bytes());
+    input[at + 12..at + 16].copy_from_slice(&crc.to_be_bytes());
+    let crc = crc32c::crc32c(&input[at..at + 20]);
+    input[at + 20..at + 24].copy_from_slice(&crc.to_be_bytes());
+}
+
+fn object(input: &[u8]) {
+    let object = Bytes::copy_from_slice(input);
+    let _ = Trailer::parse(input, input.len() as u64);
+    let _ = Trailer::parse(input, u64::MAX);
+    if let Ok((bytes, _)) = read_whole(&object, Body::Index) {
+        index(&bytes);
+    }
+}
+
+fn index(input: &[u8]) {
+    let Ok(index) = decode_index(input) else { return };
+    for entry in &index.partitions {
+        let _ = index.partition(entry.partition);
+        for extent in &entry.extents {
+            let _ = (extent.bytes(), extent.runs_in(entry.offsets).count());
+        }
+        let _ = entry.bytes();
+    }
+    let again = decode_index(&encode_index(&index)).expect("what was read can be written and read again");
+    assert_eq!(again, index);
+}
+
+fn manifest(input: &[u8]) {
+    let object = Bytes::copy_from_slice(input);
+    if let Ok(lane) = PublishedLane::decode(&object) {
+        let _ = lane.page_of(PartitionId::default());
+    }
+    let crc = Trailer::parse(input, input.len() as u64).map_or(0, |trailer| trailer.index.crc);
+    let page = PageRef { crc, ..page() };
+    let _ = decode_page(&page, &object);
+    let _ = decode_spill(spill_owner(), crc, &object);
+}
+
+/// The golden spill's partition.
+fn spill_owner() -> PartitionId {
+    PartitionId { topic: TopicId(uuid::Uuid::from_u128(0x70)), index: PartitionIndex(2), ..PartitionId::default() }
+}
+
+/// What the golden lane manifest says of its page.
+fn page() -> PageRef {
+    let lane = PublishedLane::decode(&golden("tiering/lane_manifest_v1.bin").into()).expect("a golden manifest");
+    lane.pages.into_iter().next().expect("names a page")
+}
+
+fn pointer(input: &[u8]) {
+    if let Ok(root) = Root::decode(input) {
+        let _ = (root.home(), root.encode());
+    }
+    let _ = Catalogue::decode(input);
+}
+
+fn key(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(key) = ObjectKey::new(text) else { return };
+    if let Some(name) = ObjectName::parse(&key) {
+        assert_eq!(name.key(), key, "a name has one key");
+    }
+}
+
+fn lane(input: &[u8]) {
+    let Ok(lane) = LaneManifest::decode(input) else { return };
+    let _ = check_lane(&lane, &std::collections::BTreeMap::new());
+    let _ = (lane.next_bundle(), lane.published_as_of());
+    assert_eq!(LaneManifest::decode(&lane.encode()).as_ref(), Ok(&lane), "what was read can be written and read again");
+}
+
+fn partition(input: &[u8]) {
+    let Ok(manifest) = PartitionManifest::decode(input) else { return };
+    let _ = check_partition(&manifest);
+    let _ = (manifest.bytes(), manifest.max_timestamp(), manifest.first_covered());
+    let _ = manifest.covering(manifest.archived_end).is_some();
+    assert_eq!(PartitionManifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
+}
+
+/// Those of the golden page.
+fn partitions() -> Vec<Vec<u8>> {
+    let published = decode_page(&page(), &golden("tiering/page_v1.bin").into()).expect("a golden page");
+    published.iter().map(|partition| partition.encode().to_vec()).collect()
+}
+
+/// Decoded, and applied to a lane and a partition that know nothing of it.
+fn command(input: &[u8]) {
+    let Ok(command) = Command::decode(input) else { return };
+    assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
+    let mut lane = LaneManifest::decode(&golden_lane()).expect("a golden lane");
+    let _ = lane.apply(LogIndex(1_000_000), &command);
+    for id in command.partitions() {
+        let mut manifest = PartitionManifest::new(id, Offset::ZERO, LogIndex(1));
+        let _ = manifest.apply(lane.home, lane.lane, LogIndex(1_000_000), &command);
+    }
+}
+
+fn golden_lane() -> Vec<u8> {
+    thread_local!(static LANE: Vec<u8> = golden("tiering/lane_state_v1.bin"));
+    LANE.with(Clone::clone)
+}
+
+fn commands() -> Vec<Vec<u8>> {
+    let lane = LaneManifest::decode(&golden_lane()).expect("a golden lane");
+    let (home, partition, offsets) = (lane.home, spill_owner(), OffsetRange::new(Offset::new(3), Offset::new(9)));
+    let index = IndexRef { offset: 100, len: 40, crc: 7 };
+    let nonce = Nonce(5);
+    let segment = home.name(ObjectKind::Segment { partition, base: Offset::new(3), term: Term(5), nonce });
+    let ends = vec![BundledEnd { partition, offsets, bytes: 100, max_timestamp: TimestampMs(5) }];
+    let row = NewRow { partition, offsets, object: 0, start: 0, len: 100, max_timestamp: TimestampMs(5) };
+    let all = [
+        Command::Bundled(Bundled { sequence: Sequence(4), size: 172, index, ends, parts: vec![segment] }),
+        Command::Replaced(Replaced { objects: vec![NewObject { object: segment, size: 172, index }], rows: vec![row] }),
+        Command::Trimmed(Trimmed { partition, log_start: Offset::new(5), pages: vec![(segment, vec![segment])] }),
+        Command::Quarantined(Quarantine { partition, offsets, reason: "crc".into() }),
+        Command::Forgotten { objects: vec![home.bundle(lane.lane, Sequence(1))] },
+        Command::Published(Published {
+            as_of: LogIndex(9),
+            sequence: Sequence(3),
+            etag: "\"e\"".into(),
+            pages: vec![page()],
+            at: TimestampMs(9),
+        }),
+        Command::Deleted(Deleted { lane: vec![segment], partitions: vec![(partition, vec![segment])] }),
+        Command::Dropped { partition },
+        Command::Stopped { reason: Some("why".into()) },
+    ];
+    all.iter().map(|command| command.encode().to_vec()).collect()
+}

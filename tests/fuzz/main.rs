@@ -1,0 +1,33 @@
+//! Every decoder of bytes from outside, fed with damaged ones: none panics, overflows, hangs or allocates far more than
+//! it was given.
+//!
+//! A target is a plain function over `&[u8]` ([`target`]); [`drive`] mutates seeds, which the targets build with the
+//! product's own encoders, and the inputs of `corpus/`, which once found a defect or reach far. [`meter`] counts what is
+//! allocated. Stable and seeded: `TIDEWATER_FUZZ_SECONDS=n` fuzzes each target for n seconds (default 1),
+//! `TIDEWATER_FUZZ_TARGET=part-of-name` only some, `TIDEWATER_SEED=n` otherwise. With coverage as a guide:
+//! `tests/fuzz/coverage.sh` ([`coverage`]).
+#![allow(clippy::panic, reason = "a test binary")]
+#![cfg(feature = "lakehouse")]
+
+mod answers;
+mod batches;
+mod broker;
+mod bucket;
+mod corpus;
+mod coverage;
+mod drive;
+mod files;
+mod meter;
+mod mutate;
+mod requests;
+mod shard_dir;
+mod table;
+mod target;
+
+#[global_allocator]
+static METER: meter::Meter = meter::Meter;
+
+#[test]
+fn no_decoder_falls_over_bytes_from_outside() {
+    drive::all(&target::all());
+}

@@ -1,0 +1,266 @@
+//! What comes through the Kafka socket: the byte stream cut into frames, headers, and every key and version served.
+
+use bytes::BytesMut;
+use kafka_protocol::messages::{self as m, ApiKey};
+use kafka_protocol::protocol::Decodable;
+use tidewater::kafka::api::{APIS, Known, known};
+use tidewater::kafka::wire::frame::FrameBuffer;
+use tidewater::kafka::wire::schema::{Kind, Schema, Shape, schema};
+use tidewater::kafka::wire::{guard, header, produce};
+use tidewater_storage::env::Rng;
+
+use super::target::Target;
+use super::{batches, corpus};
+
+const FRAME_MAX: usize = 1 << 20;
+
+pub(crate) fn targets() -> Vec<Target> {
+    vec![
+        // A peer that sent a large frame gets as much room at once for its next.
+        Target::new("kafka_stream", stream, streams).extra(2 * FRAME_MAX),
+        // The guard's own bound: 200 bytes an element, of which the least takes a byte.
+        Target::new("kafka_request", request, requests).extra(4 << 20),
+        Target::new("kafka_produce", request, produces),
+    ]
+}
+
+/// First byte: size of the pieces in which it arrives.
+fn stream(input: &[u8]) {
+    let Some((piece, bytes)) = input.split_first() else { return };
+    let mut buffer = FrameBuffer::new(FRAME_MAX);
+    let mut taken = 0;
+    for mut bytes in bytes.chunks(usize::from(*piece) * 16 + 1) {
+        while !bytes.is_empty() {
+            let Ok(room) = buffer.room() else { return };
+            let n = room.len().min(bytes.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            buffer.advance(n);
+            bytes = &bytes[n..];
+            loop {
+                match buffer.next_frame() {
+                    Ok(Some(frame)) => taken += frame.len() + 4,
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
+            }
+        }
+    }
+    assert_eq!(taken + buffer.held(), input.len() - 1, "every byte is in a frame or held");
+}
+
+fn streams() -> Vec<Vec<u8>> {
+    let frames = [requests(), produces()].concat();
+    let mut seeds = Vec::new();
+    for (piece, some) in [0, 1, 7, 255].into_iter().zip(frames.chunks(20)) {
+        let mut seed = vec![piece];
+        for frame in some {
+            seed.extend_from_slice(&u32::try_from(frame.len()).expect("small").to_be_bytes());
+            seed.extend_from_slice(frame);
+        }
+        seeds.push(seed);
+    }
+    seeds
+}
+
+/// A frame without its length, as the connection and the dispatcher take it.
+fn request(input: &[u8]) {
+    let Ok((key, version, _)) = header::peek(input) else { return };
+    let Known::Yes(api) = known(key, version) else { return };
+    let mut frame = BytesMut::from(input);
+    let table = schema(api.key);
+    let flexible = match &table {
+        Some(table) => table.flexible_from.is_some_and(|from| version >= from),
+        None => version >= 9,
+    };
+    if header::parse(&mut frame, flexible).is_err() {
+        return;
+    }
+    let Some(table) = table else {
+        let len = frame.len();
+        if let Ok(request) = produce::decode(frame, version) {
+            let parts = request.topics.into_iter().flat_map(|topic| topic.partitions);
+            assert!(parts.map(|part| part.records.len()).sum::<usize>() <= len, "records are part of their frame");
+        }
+        return;
+    };
+    if guard::check(&table, version, &frame).is_ok() {
+        decode(api.key, version, frame);
+    }
+}
+
+macro_rules! generated {
+    ($key:expr, $version:expr, $body:expr, $($name:ident $request:ident),* $(,)?) => {
+        match $key {
+            $(ApiKey::$name => drop(m::$request::decode(&mut $body.freeze(), $version)),)*
+            other => panic!("{other:?} is served and not fuzzed: add it to tests/fuzz/requests.rs"),
+        }
+    };
+}
+
+fn decode(key: ApiKey, version: i16, body: BytesMut) {
+    generated!(key, version, body,
+        Fetch FetchRequest,
+        ListOffsets ListOffsetsRequest,
+        Metadata MetadataRequest,
+        OffsetCommit OffsetCommitRequest,
+        OffsetFetch OffsetFetchRequest,
+        FindCoordinator FindCoordinatorRequest,
+        JoinGroup JoinGroupRequest,
+        Heartbeat HeartbeatRequest,
+        LeaveGroup LeaveGroupRequest,
+        SyncGroup SyncGroupRequest,
+        DescribeGroups DescribeGroupsRequest,
+        ListGroups ListGroupsRequest,
+        ApiVersions ApiVersionsRequest,
+        CreateTopics CreateTopicsRequest,
+        DeleteTopics DeleteTopicsRequest,
+        DeleteRecords DeleteRecordsRequest,
+        InitProducerId InitProducerIdRequest,
+        OffsetForLeaderEpoch OffsetForLeaderEpochRequest,
+        DescribeConfigs DescribeConfigsRequest,
+        AlterConfigs AlterConfigsRequest,
+        DescribeLogDirs DescribeLogDirsRequest,
+        CreatePartitions CreatePartitionsRequest,
+        DeleteGroups DeleteGroupsRequest,
+        IncrementalAlterConfigs IncrementalAlterConfigsRequest,
+        OffsetDelete OffsetDeleteRequest,
+        DescribeCluster DescribeClusterRequest,
+        DescribeProducers DescribeProducersRequest,
+        DescribeTopicPartitions DescribeTopicPartitionsRequest,
+        ElectLeaders ElectLeadersRequest,
+        ListConfigResources ListConfigResourcesRequest,
+        AlterReplicaLogDirs AlterReplicaLogDirsRequest,
+        ListPartitionReassignments ListPartitionReassignmentsRequest,
+        ListTransactions ListTransactionsRequest,
+        DescribeTransactions DescribeTransactionsRequest,
+        SaslHandshake SaslHandshakeRequest,
+        SaslAuthenticate SaslAuthenticateRequest,
+    );
+}
+
+fn head(key: ApiKey, version: i16, flexible: bool) -> Vec<u8> {
+    let mut frame = (key as i16).to_be_bytes().to_vec();
+    frame.extend_from_slice(&version.to_be_bytes());
+    frame.extend_from_slice(&[0, 0, 0, 9, 0, 1, b'c']);
+    if flexible {
+        frame.push(0);
+    }
+    frame
+}
+
+/// Every served key and version but Produce, made from the guard's own tables.
+fn requests() -> Vec<Vec<u8>> {
+    let rng = Rng::seeded(1);
+    let mut seeds = Vec::new();
+    for api in APIS {
+        let Some(table) = schema(api.key) else { continue };
+        for version in api.min..=api.max {
+            let flexible = table.flexible_from.is_some_and(|from| version >= from);
+            let mut frame = head(api.key, version, flexible);
+            write(&table, version, &mut frame, &rng);
+            seeds.push(frame);
+        }
+    }
+    seeds
+}
+
+fn write(table: &Schema, version: i16, out: &mut Vec<u8>, rng: &Rng) {
+    let flexible = table.flexible_from.is_some_and(|from| version >= from);
+    Author { version, flexible, rng }.shape(table.request, out);
+}
+
+/// Writes what a table describes.
+struct Author<'a> {
+    version: i16,
+    flexible: bool,
+    rng: &'a Rng,
+}
+
+impl Author<'_> {
+    fn shape(&self, shape: &Shape, out: &mut Vec<u8>) {
+        for field in shape.fields.iter().filter(|field| field.is_in(self.version)) {
+            self.kind(&field.kind, out);
+        }
+        if self.flexible {
+            out.push(0);
+        }
+    }
+
+    fn kind(&self, kind: &Kind, out: &mut Vec<u8>) {
+        match kind {
+            Kind::Fixed(n) => out.extend((0..*n).map(|at| if at + 1 == *n { 1 } else { 0 })),
+            Kind::Text => self.blob(2, b"orders", out),
+            Kind::Blob => self.blob(4, b"bytes", out),
+            Kind::Struct(shape) => self.shape(shape, out),
+            Kind::Maybe(shape) => {
+                out.push(1);
+                self.shape(shape, out);
+            }
+            Kind::List(element) => {
+                let count = 1 + u8::try_from(self.rng.below(2)).expect("small");
+                if self.flexible {
+                    out.push(count + 1)
+                } else {
+                    out.extend_from_slice(&[0, 0, 0, count])
+                }
+                (0..count).for_each(|_| self.kind(element, out));
+            }
+        }
+    }
+
+    fn blob(&self, width: usize, bytes: &[u8], out: &mut Vec<u8>) {
+        let len = u8::try_from(bytes.len()).expect("short");
+        if self.flexible {
+            out.push(len + 1);
+        } else {
+            out.resize(out.len() + width - 1, 0);
+            out.push(len);
+        }
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// Produce, by hand as its codec is: every version, two topics with a batch each.
+fn produces() -> Vec<Vec<u8>> {
+    let batch = batches::seeds().swap_remove(0);
+    let write = |version: i16| {
+        let flexible = version >= 9;
+        let mut out = head(ApiKey::Produce, version, flexible);
+        let list =
+            |out: &mut Vec<u8>, n: u8| if flexible { out.push(n + 1) } else { out.extend_from_slice(&[0, 0, 0, n]) };
+        if flexible {
+            out.push(0)
+        } else {
+            out.extend_from_slice(&[0xff, 0xff])
+        }
+        out.extend_from_slice(&[0xff, 0xff, 0, 0, 0x75, 0x30]);
+        list(&mut out, 2);
+        for _ in 0..2 {
+            match version {
+                13.. => out.extend_from_slice(&[7; 16]),
+                9.. => out.extend_from_slice(b"\x07orders"),
+                _ => out.extend_from_slice(b"\x00\x06orders"),
+            }
+            list(&mut out, 1);
+            out.extend_from_slice(&[0, 0, 0, 3]);
+            let len = u32::try_from(batch.len()).expect("small");
+            if flexible {
+                let len = len + 1;
+                out.extend_from_slice(&[(len & 0x7f) as u8 | 0x80, (len >> 7) as u8]);
+            } else {
+                out.extend_from_slice(&len.to_be_bytes());
+            }
+            out.extend_from_slice(&batch);
+            if flexible {
+                out.extend_from_slice(&[0, 0]);
+            }
+        }
+        if flexible {
+            out.push(0);
+        }
+        out
+    };
+    let mut seeds: Vec<_> = (3..=13).map(write).collect();
+    seeds.extend(corpus::inputs("kafka_request"));
+    seeds
+}
