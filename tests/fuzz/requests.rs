@@ -133,6 +133,12 @@ fn decode(key: ApiKey, version: i16, body: BytesMut) {
         ListPartitionReassignments ListPartitionReassignmentsRequest,
         ListTransactions ListTransactionsRequest,
         DescribeTransactions DescribeTransactionsRequest,
+        AlterPartitionReassignments AlterPartitionReassignmentsRequest,
+        DescribeAcls DescribeAclsRequest,
+        CreateAcls CreateAclsRequest,
+        DeleteAcls DeleteAclsRequest,
+        DescribeClientQuotas DescribeClientQuotasRequest,
+        DescribeUserScramCredentials DescribeUserScramCredentialsRequest,
         SaslHandshake SaslHandshakeRequest,
         SaslAuthenticate SaslAuthenticateRequest,
     );

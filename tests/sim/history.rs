@@ -55,6 +55,7 @@ pub(crate) struct History {
     partitions: Rc<RefCell<BTreeMap<i32, Past>>>,
     trace: Rc<RefCell<Vec<String>>>,
     aloud: Rc<Cell<bool>>,
+    rotten: Rc<Cell<bool>>,
 }
 
 /// The part of a batch by which it is known.
@@ -83,6 +84,15 @@ impl History {
     /// Shall notes be printed as they come?
     pub(crate) fn tell(&self, aloud: bool) {
         self.aloud.set(aloud);
+    }
+
+    /// Stored bytes were damaged on purpose: what is damaged may be refused, never answered.
+    pub(crate) fn rot(&self) {
+        self.rotten.set(true);
+    }
+
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.rotten.get()
     }
 
     pub(crate) fn trace(&self) -> Vec<String> {

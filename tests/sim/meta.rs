@@ -1,6 +1,6 @@
 //! The simulator itself: a seed is a run, and what must not be is noticed.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 use tidewater_storage::model::batch::patch;
@@ -9,12 +9,15 @@ use tidewater_storage::model::{Compression, LeaderEpoch, Offset, ProducerId, Tim
 
 use crate::history::{History, Sent};
 use crate::invariants::check_past;
+use crate::plan::Plan;
 use crate::run::{run, run_with};
+use crate::seeds::{quietly, shrink};
 
 #[test]
 fn the_same_seed_twice_is_the_same_run() {
-    for seed in [3, 14] {
-        let (once, again) = (run(seed, false), run(seed, false));
+    for seed in [3, 14, 16] {
+        let plan = Plan::of(seed, BTreeSet::new());
+        let (once, again) = (run(plan.clone(), false), run(plan, false));
         let differ = once.iter().zip(&again).position(|(a, b)| a != b);
         let at = differ.unwrap_or(0);
         assert!(
@@ -55,7 +58,7 @@ fn holds(sent: &[u8], acked: &[(u8, u64)], read: &[(u8, u64)]) -> bool {
         }
         history.with(0, |past| check_past(0, past));
     };
-    catch_unwind(AssertUnwindSafe(check)).is_ok()
+    quietly(check).is_none()
 }
 
 #[test]
@@ -75,19 +78,30 @@ fn a_past_that_cannot_be_is_noticed() {
 fn a_lost_and_a_damaged_object_are_noticed() {
     let named = |world: &crate::world::World| {
         let node = world.way().node().expect("serves");
-        let rows = node.lane.replicas().into_iter().flat_map(|replica| replica.manifest().rows.clone());
+        let rows = node.replicas(&world.topic()).into_iter().flat_map(|replica| replica.manifest().rows.clone());
         rows.last().expect("something is archived").object().key().as_str().to_owned()
     };
-    let lost = || run_with(3, false, |world| world.bucket.tamper(&named(world), None));
-    assert!(catch_unwind(AssertUnwindSafe(lost)).is_err());
+    let plan = || Plan::of(3, BTreeSet::new());
+    let lost = || drop(run_with(plan(), false, |world| world.bucket.tamper(&named(world), None)));
+    assert!(quietly(lost).is_some());
     let damaged = || {
-        run_with(3, false, |world| {
+        drop(run_with(plan(), false, |world| {
             let key = named(world);
             let mut body = world.bucket.objects().remove(&key).expect("is there").to_vec();
             let half = body.len() / 2;
             body.iter_mut().skip(half).take(64).for_each(|byte| *byte ^= 0x55);
             world.bucket.tamper(&key, Some(Bytes::from(body)));
-        })
+        }));
     };
-    assert!(catch_unwind(AssertUnwindSafe(damaged)).is_err());
+    assert!(quietly(damaged).is_some());
+}
+
+#[test]
+fn a_failing_seed_is_made_smaller() {
+    let culprit = "e2".to_owned();
+    let run = |plan: Plan| plan.events.iter().any(|event| event.name == culprit).then(|| "broken".to_owned());
+    let whole = Plan::of(11, BTreeSet::new());
+    assert!(whole.parts().contains(&culprit), "{:?}", whole.parts());
+    let (out, why) = shrink(11, "broken".into(), &run);
+    assert_eq!((Plan::of(11, out).parts(), why), (vec![culprit], "broken".to_owned()));
 }

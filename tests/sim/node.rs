@@ -1,45 +1,58 @@
-//! One life of the broker: a shard composed as `src/node/shard_main.rs` composes it, without sockets and controller.
+//! One life of the broker: shards composed as `src/node/shard_main.rs` composes them, without sockets, on one thread.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tidewater::archival::run::{Cadence, Opening, Tier, start_with};
-use tidewater::controller::client::ControllerHandle;
-use tidewater::node::source::ShardSource;
-use tidewater::partition::command::{LaneCommand, LaneEntry};
-use tidewater::partition::lane::{DataLane, RecoveredState, membership_of};
+use tidewater::archival::run::{Cadence, start_with};
+use tidewater::controller::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
+use tidewater::controller::image::{ClusterImage, TopicImage};
+use tidewater::controller::plan::genesis;
+use tidewater::controller::reconcile::{self, Reconcile};
+use tidewater::controller::service::Controller;
+use tidewater::controller::state::Surroundings;
+use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
+use tidewater::partition::lane::DataLane;
 use tidewater::partition::message::{PartitionRequest, PartitionStatus};
 use tidewater::partition::replica::Replica;
-use tidewater::partition::shard::{DescribeExtra, PartitionShard};
-use tidewater::raft::{Lane, LaneOptions};
-use tidewater::shard::mesh::Mesh;
-use tidewater_storage::engine::{Engine, EngineConfig, Recovered};
+use tidewater::partition::router::Router;
+use tidewater::partition::shard::{DescribeExtra, Local, PartitionShard};
+use tidewater::shard::mesh::{Inbox, Mesh};
+use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::JournalConfig;
-use tidewater_storage::model::NodeId;
+use tidewater_storage::model::{PartitionId, ShardId};
 use tidewater_tiering::archive::ArchiveConfig;
-use tidewater_tiering::bucket::{Bucket, Claim};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
-use tidewater_tiering::keys::{ClusterName, Nonce};
-use tidewater_tiering::manifest::LaneManifest;
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 use tokio::sync::watch;
 
-use crate::table;
-use crate::world::{LANE, NAME, SHARD, World};
+use crate::lanes::Lanes;
+use crate::world::World;
+use crate::{bucket, table};
 
 /// The broker while it serves.
 pub(crate) struct Node {
     pub(crate) env: Env,
-    pub(crate) shard: Rc<PartitionShard>,
-    pub(crate) lane: Rc<DataLane>,
-    pub(crate) engine: Engine,
+    pub(crate) shards: Vec<Shard>,
     /// The way in.
     pub(crate) mesh: Mesh<PartitionRequest>,
+    /// Shard 0's.
+    pub(crate) controller: ControllerHandle,
+    /// Shard 0's.
+    pub(crate) groups: GroupRouter,
 }
+
+/// One of its shards.
+pub(crate) struct Shard {
+    pub(crate) partitions: Rc<PartitionShard>,
+    pub(crate) engine: Engine,
+}
+
+/// Why a broker does not come up.
+pub(crate) type NoStart = String;
 
 struct Nothing;
 
@@ -47,12 +60,13 @@ impl DescribeExtra for Nothing {
     fn describe(&self, _: &Replica, _: &mut PartitionStatus) {}
 }
 
-/// Small everything, so that files roll, checkpoints come and memory is short within a run.
-fn engine_config(env: &Env) -> EngineConfig {
+/// Small everything, so that files roll, checkpoints come and memory and journal are short within a run.
+fn engine_config(env: &Env, world: &World) -> EngineConfig {
+    let tight = world.plan.seed % 5 == 0;
     EngineConfig {
         journal: JournalConfig {
-            file_bytes: 256 << 10,
-            capacity_bytes: 4 << 20,
+            file_bytes: if tight { 64 << 10 } else { 256 << 10 },
+            capacity_bytes: if tight { 640 << 10 } else { 4 << 20 },
             memory_bytes: 64 << 10,
             ..JournalConfig::default()
         },
@@ -61,7 +75,7 @@ fn engine_config(env: &Env) -> EngineConfig {
         open_files: 3,
         open_indexes: 2,
         checkpoint_interval: Duration::from_millis(50 + env.rng.below(3_000)),
-        checkpoint_bytes: 800 << 10,
+        checkpoint_bytes: if tight { 120 << 10 } else { 800 << 10 },
         ..EngineConfig::default()
     }
 }
@@ -87,109 +101,198 @@ fn cadence() -> Cadence {
     Cadence { archive, retention_interval: Duration::from_millis(400) }
 }
 
+/// One mesh per layer, and the ends of them.
+struct Meshes {
+    partitions: Mesh<PartitionRequest>,
+    controller: Mesh<ControllerRequest>,
+    reconcile: Mesh<Reconcile>,
+    groups: Mesh<GroupRequest>,
+}
+
+struct Inboxes {
+    partitions: Vec<Inbox<PartitionRequest>>,
+    controller: Vec<Inbox<ControllerRequest>>,
+    reconcile: Vec<Inbox<Reconcile>>,
+    groups: Vec<Inbox<GroupRequest>>,
+}
+
+fn meshes(shards: u16) -> (Meshes, Inboxes) {
+    let (partitions, partition_inboxes) = Mesh::new(shards, 4096);
+    let (controller, controller_inboxes) = Mesh::new(1, 256);
+    let (reconcile, reconcile_inboxes) = Mesh::new(shards, 16);
+    let (groups, group_inboxes) = Mesh::new(shards, 256);
+    let inboxes = Inboxes {
+        partitions: partition_inboxes,
+        controller: controller_inboxes,
+        reconcile: reconcile_inboxes,
+        groups: group_inboxes,
+    };
+    (Meshes { partitions, controller, reconcile, groups }, inboxes)
+}
+
 impl Node {
     /// Recovers and starts everything, in production's order.
-    pub(crate) async fn start(env: Env, world: &World) -> Rc<Self> {
-        let opened = Engine::open(env.clone(), PathBuf::from("/node/shard-0"), engine_config(&env)).await;
-        let (engine, recovered) = opened.unwrap_or_else(|error| panic!("the engine does not open: {error}"));
-        let (lane, membership) = recover(&env, world, &engine, &recovered);
-        let shard = Rc::new(PartitionShard::new(SHARD, env.clone()));
-        engine.set_source(Rc::new(ShardSource { partitions: Rc::clone(&shard), controller: None }));
-        engine.start();
-        let options = LaneOptions::single(LANE, NodeId(0)).from_checkpoint(lane.applied(), membership);
-        let raft = Lane::start(&env, engine.lane(LANE), Rc::clone(&lane) as _, options).await;
-        let raft = raft.unwrap_or_else(|error| panic!("the lane does not start: {error}"));
-        let watched = raft.clone();
-        drop(env.tasks.spawn("lane watch", async move { panic!("{}", watched.fatal().await) }));
-        lane.attach(raft);
-        shard.add_lane(Rc::clone(&lane), engine.clone());
-        while lane.leading().is_none() {
-            lane.leadership_bell.heard().await;
+    pub(crate) async fn start(env: Env, world: &Rc<World>) -> Result<Rc<Self>, NoStart> {
+        let count = world.plan.shards;
+        let (meshes, mut inboxes) = meshes(count);
+        let placeholder = Arc::new(ClusterImage { revision: 0, ..world.image() });
+        let (images, images_seen) = watch::channel(Arc::clone(&placeholder));
+        let mut opened = Vec::new();
+        for here in 0..count {
+            let here = ShardId(here);
+            let dir = PathBuf::from(format!("/node/shard-{here}"));
+            let (engine, recovered) =
+                Engine::open(env.clone(), dir, engine_config(&env, world)).await.map_err(|error| error.to_string())?;
+            let lanes = Lanes::recover(&env, world, here, &engine, &recovered)?;
+            engine.set_source(lanes.source(world));
+            engine.start();
+            opened.push((engine, lanes));
         }
+        // Nobody asks one shard before all stand, as the real one's status channel sees to.
+        for (engine, lanes) in &opened {
+            lanes.start_groups(&env, world, engine).await?;
+        }
+        let store = retrying(&env, world);
+        let (mut shards, mut controller_handle, mut group_router, mut lane_0) = (Vec::new(), None, None, None);
+        for (here, (engine, lanes)) in (0..).map(ShardId).zip(opened) {
+            let controller = ControllerHandle::new(Arc::clone(&placeholder), meshes.controller.clone());
+            let partitions = Rc::clone(&lanes.partitions);
+            let remote = remote(&env, here, &store).await?;
+            partitions.set_remote(Rc::clone(&remote));
+            drop(env.tasks.spawn("partition inbox", Rc::clone(&partitions).drain(inboxes.partitions.remove(0))));
+            follow_images(&env, &partitions, &controller, inboxes.reconcile.remove(0));
+            let local = Rc::new(Local(Rc::clone(&partitions)));
+            let router = Router::new(env.clone(), here, local, meshes.partitions.clone());
+            let settings = GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() };
+            let coordinator = Coordinator::new(env.clone(), router, controller.clone(), settings);
+            coordinator.serve(inboxes.groups.remove(0));
+            if here == ShardId(0) {
+                group_router = Some(GroupRouter::new(here, coordinator, meshes.groups.clone(), controller.clone()));
+                controller_handle = Some(controller.clone());
+                lane_0.clone_from(&lanes.controller);
+            }
+            let tier = bucket::open(&env, world, &store);
+            start_with(&env, &partitions, &engine, &controller, &tier, &remote, cadence());
+            shards.push(Shard { partitions, engine });
+        }
+        let (controller, groups) = (controller_handle.expect("shard 0"), group_router.expect("shard 0"));
+        let lane = lane_0.expect("shard 0 has the controller's lane");
+        let around = Surroundings {
+            cluster_name: placeholder.cluster_name.clone(),
+            broker: placeholder.broker.clone(),
+            shards: count,
+            terms: BTreeMap::new(),
+        };
+        let reconcile = meshes.reconcile.clone();
+        let service = Rc::new(Controller::new(
+            env.clone(),
+            Rc::clone(&lane),
+            around,
+            1,
+            reconcile,
+            controller.clone(),
+            Some(images),
+        ));
+        let inbox = inboxes.controller.remove(0);
+        let (teller, cluster) = (world.obituaries(), world.cluster());
+        drop(env.tasks.spawn("controller", async move {
+            if lane.state().cluster.is_nil()
+                && let Err(error) = lane.propose(&genesis(cluster)).await
+            {
+                return teller.tell(format!("the cluster could not be born: {error}"));
+            }
+            service.settle().await;
+            service.run(inbox).await;
+        }));
+        while controller.image().revision == 0 {
+            env.tasks.sleep(Duration::from_millis(1)).await;
+        }
+        let node = Rc::new(Self { env, shards, mesh: meshes.partitions, controller, groups });
+        node.make_topic(world).await?;
+        if world.plan.has("table") {
+            table::keep(&node, world, &store, images_seen);
+        }
+        Ok(node)
+    }
 
-        let sleeper = Arc::new(SimSleeper::new(&env));
-        let policy = RetryPolicy { attempts_max: 3, ..RetryPolicy::default() };
-        let store: Arc<dyn ObjectStore> = Arc::new(Retrying::new(world.bucket.store(), policy, sleeper));
-        let mut fetch = FetchConfig::new(PathBuf::from("/node/cache"), 512 << 10);
-        fetch.chunk_bytes = 16 << 10;
-        let remote = RemoteReader::open(env.clone(), Arc::clone(&store), fetch).await;
-        let remote = Rc::new(remote.unwrap_or_else(|error| panic!("the cache does not open: {error}")));
-        shard.set_remote(Rc::clone(&remote));
-        let (mesh, mut inboxes) = Mesh::new(1, 4096);
-        let inbox = inboxes.pop().expect("one shard");
-        drop(env.tasks.spawn("partition inbox", Rc::clone(&shard).drain(inbox)));
-        create_partitions(&lane, world).await;
-        archive(&env, world, &shard, &engine, &store, &remote);
-        table::keep(&env, world, &lane, &store, &mesh);
-        Rc::new(Self { env, shard, lane, engine, mesh })
+    /// The run's topic is made in the broker's first life, and is there in all others once it was.
+    async fn make_topic(&self, world: &World) -> Result<(), NoStart> {
+        loop {
+            if let Some(topic) = self.controller.image().topic(world.topic_name()) {
+                world.topic_is(topic);
+                return Ok(());
+            }
+            let spec = TopicSpec {
+                name: world.topic_name().to_owned(),
+                partitions: Some(world.plan.partitions),
+                replication_factor: -1,
+                assignments: Vec::new(),
+                configs: world.overrides.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect(),
+                validate_only: false,
+                internal: false,
+            };
+            match self.controller.create_topic(spec).await {
+                Ok(_) | Err(TopicError::Exists(_) | TopicError::Unavailable) => {}
+                Err(error) => return Err(format!("the topic is refused: {error}")),
+            }
+            self.env.tasks.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Every data lane.
+    pub(crate) fn lanes(&self) -> Vec<Rc<DataLane>> {
+        self.shards.iter().flat_map(|shard| shard.partitions.lanes()).collect()
+    }
+
+    /// A partition, wherever it is.
+    pub(crate) fn replica(&self, id: PartitionId) -> Option<Rc<Replica>> {
+        self.shards.iter().find_map(|shard| shard.partitions.replica(id))
+    }
+
+    /// All partitions of a topic.
+    pub(crate) fn replicas(&self, topic: &TopicImage) -> Vec<Rc<Replica>> {
+        topic.partitions.iter().filter_map(|partition| self.replica(partition.id)).collect()
+    }
+
+    /// What a partition says of itself.
+    pub(crate) fn describe(&self, id: PartitionId) -> Option<PartitionStatus> {
+        self.shards.iter().find_map(|shard| shard.partitions.describe(id))
     }
 
     /// Lets go of what holds on to itself, after the node was killed.
     pub(crate) fn forget(&self) {
-        self.shard.set_extra(Rc::new(Nothing));
-    }
-}
-
-fn recover(env: &Env, world: &World, engine: &Engine, recovered: &Recovered) -> (Rc<DataLane>, Option<Bytes>) {
-    let known = recovered.lanes.iter().find(|known| known.lane == LANE);
-    let (applied, blob) = known.map_or((None, Bytes::new()), |known| (known.applied, known.state.clone()));
-    let membership = membership_of(&blob);
-    let replicas = recovered.partitions.iter().map(|found| {
-        let log = engine.partition(found.id).expect("a recovered partition has its log");
-        let replica = Replica::decode(found.id, LANE, &found.state, log).expect("its checkpoint decodes");
-        (replica, found.as_of.1)
-    });
-    let state = RecoveredState { applied, blob, replicas: replicas.collect() };
-    let fresh = LaneManifest::new(world.home(), LANE);
-    let lane = DataLane::recover(LANE, env.clone(), engine.clone(), state, fresh);
-    (Rc::new(lane.unwrap_or_else(|error| panic!("{error}"))), membership)
-}
-
-/// As the controller's reconciliation: what is not there is proposed, until it is.
-async fn create_partitions(lane: &Rc<DataLane>, world: &World) {
-    for partition in &world.topic.partitions {
-        while lane.replica(partition.id).is_none() {
-            let (topic, overrides) = (world.topic.name.clone(), world.topic.overrides.clone());
-            let command = LaneCommand::Create { partition: partition.id, topic, overrides, epoch_base: 0 };
-            if let Err(error) = lane.propose(LaneEntry::Command(command)).await {
-                panic!("a single voter refuses a command: {error}");
-            }
+        for shard in &self.shards {
+            shard.partitions.set_extra(Rc::new(Nothing));
         }
     }
 }
 
-/// Opens the bucket as the side runtime does, and starts archiving and retention.
-fn archive(
-    env: &Env,
-    world: &World,
-    shard: &Rc<PartitionShard>,
-    engine: &Engine,
-    store: &Arc<dyn ObjectStore>,
-    remote: &Rc<RemoteReader>,
-) {
-    let name = ClusterName::new(NAME).expect("legal");
-    let (tier, told) = Tier::over(Arc::clone(store), world.home(), name.clone());
-    let claim = Claim { cluster: world.home().cluster, epoch: world.home().epoch, name, confirmed: false };
-    let (opener, store) = (env.clone(), Arc::clone(store));
-    drop(env.tasks.spawn("bucket opening", async move {
-        loop {
-            let nonce = Nonce(opener.rng.next_u64());
-            match Bucket::open(Arc::clone(&store), &claim, nonce, opener.clock.wall()).await {
-                Ok(bucket) => {
-                    told.send_replace(Opening::Open(bucket));
-                    return;
-                }
-                Err(error) if error.is_retryable() => opener.tasks.sleep(Duration::from_millis(500)).await,
-                Err(error) => panic!("the bucket is refused: {error}"),
-            }
+/// The bucket as the broker uses it: with retries, and with its defect, if it has one.
+fn retrying(env: &Env, world: &World) -> Arc<dyn ObjectStore> {
+    let policy = RetryPolicy { attempts_max: 3, ..RetryPolicy::default() };
+    let store: Arc<dyn ObjectStore> =
+        Arc::new(Retrying::new(world.bucket.store(), policy, Arc::new(SimSleeper::new(env))));
+    match world.plan.defect {
+        Some(defect) => defect.spoil_store(env, store),
+        None => store,
+    }
+}
+
+async fn remote(env: &Env, here: ShardId, store: &Arc<dyn ObjectStore>) -> Result<Rc<RemoteReader>, NoStart> {
+    let mut fetch = FetchConfig::new(PathBuf::from(format!("/node/cache-{here}")), 512 << 10);
+    fetch.chunk_bytes = 16 << 10;
+    let remote = RemoteReader::open(env.clone(), Arc::clone(store), fetch).await;
+    remote.map(Rc::new).map_err(|error| format!("the cache does not open: {error}"))
+}
+
+/// Reconcile, then show the image to clients, then answer.
+fn follow_images(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
+    let (shard, controller) = (Rc::clone(shard), controller.clone());
+    drop(env.tasks.spawn("reconcile", async move {
+        while let Some(Reconcile { image, reply }) = inbox.recv().await {
+            let terms = reconcile::run(&shard, &image).await;
+            controller.set_image(image);
+            reply.send(terms);
         }
     }));
-    let (controller_mesh, _) = Mesh::new(1, 1);
-    let controller = ControllerHandle::new(world.image(), controller_mesh);
-    start_with(env, shard, engine, &controller, &tier, remote, cadence());
-}
-
-/// A watch that never changes.
-pub(crate) fn fixed<T>(value: T) -> watch::Receiver<T> {
-    watch::channel(value).1
 }

@@ -1,27 +1,112 @@
-//! Which seeds run, and how a failing one says how to repeat it.
+//! Which seeds run, on all cores, and how a failing one is made smaller and says how to repeat it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-fn number(name: &str) -> Option<u64> {
+use crate::plan::Plan;
+
+/// Making a failing seed smaller takes no longer than this.
+const SHRINK: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(crate) fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a whole number, not {text:?}")))
 }
 
+/// What to leave out of a run that is repeated.
+fn without() -> BTreeSet<String> {
+    let text = std::env::var("TIDEWATER_WITHOUT").unwrap_or_default();
+    text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+/// What a run said when it failed; nothing is printed meanwhile.
+pub(crate) fn quietly(act: impl FnOnce()) -> Option<String> {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+    let before = QUIET.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(act));
+    QUIET.set(before);
+    let panic = done.err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default())
+}
+
+/// Threads that run at once.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
 /// Runs `act` for `TIDEWATER_SEED` alone (with its trace), or for `TIDEWATER_SEEDS`, or for `usual` seeds.
-pub(crate) fn each(usual: u64, act: impl Fn(u64, bool)) {
+pub(crate) fn each(usual: u64, act: impl Fn(Plan, bool) + Sync) {
     if let Some(seed) = number("TIDEWATER_SEED") {
-        act(seed, true);
+        act(Plan::of(seed, without()), true);
         return;
     }
     let first = number("TIDEWATER_SEED_FROM").unwrap_or(0);
-    let mut failed = Vec::new();
-    for seed in first..first + number("TIDEWATER_SEEDS").unwrap_or(usual) {
-        let Err(broken) = catch_unwind(AssertUnwindSafe(|| act(seed, false))) else { continue };
-        eprintln!("seed {seed} failed; repeat it with TIDEWATER_SEED={seed} cargo test --release --test sim");
-        failed.push(seed);
-        if number("TIDEWATER_KEEP_GOING").is_none() {
-            resume_unwind(broken);
+    let end = first + number("TIDEWATER_SEEDS").unwrap_or(usual);
+    let (next, stop, failed) = (AtomicU64::new(first), AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads() {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let run = |plan: Plan| quietly(|| act(plan, false));
+                    let Some(why) = run(Plan::of(seed, without())) else { continue };
+                    stop.store(number("TIDEWATER_KEEP_GOING").is_none(), Ordering::Relaxed);
+                    eprintln!("seed {seed} failed: {why}");
+                    let (left_out, why) = shrink(seed, why, &run);
+                    let left_out: Vec<_> = left_out.into_iter().collect();
+                    let left_out = left_out.join(",");
+                    let repeat = format!("TIDEWATER_SEED={seed} TIDEWATER_WITHOUT={left_out}");
+                    let line = format!("{why}\n    repeat it: {repeat} cargo test --release --test sim nothing_ack");
+                    eprintln!("seed {seed}, made smaller: {line}");
+                    failed.lock().expect("no thread panics").push(line);
+                }
+            });
         }
+    });
+    let failed = failed.into_inner().expect("no thread panics");
+    assert!(failed.is_empty(), "{} seeds failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Leaves out what can be left out while the seed still fails: halves first, then one by one.
+pub(crate) fn shrink(seed: u64, why: String, run: &dyn Fn(Plan) -> Option<String>) -> (BTreeSet<String>, String) {
+    let until = Instant::now() + Duration::from_secs(number("TIDEWATER_SHRINK_SECONDS").unwrap_or(SHRINK.as_secs()));
+    let (mut out, mut why) = (without(), why);
+    let mut piece = Plan::of(seed, out.clone()).parts().len().div_ceil(2).max(1);
+    loop {
+        let parts = Plan::of(seed, out.clone()).parts();
+        for some in parts.chunks(piece) {
+            if Instant::now() >= until {
+                return (out, why);
+            }
+            let mut tried = out.clone();
+            tried.extend(some.iter().cloned());
+            if let Some(again) = run(Plan::of(seed, tried.clone())) {
+                (out, why) = (tried, again);
+            }
+        }
+        if piece == 1 {
+            return (out, why);
+        }
+        piece /= 2;
     }
-    assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
 }

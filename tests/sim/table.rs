@@ -1,7 +1,6 @@
 //! The table: the sink that keeps it within the broker's process, and a reader that goes by the catalog alone.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,8 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use iceberg::spec::ManifestList;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tidewater::controller::image::ClusterImage;
 use tidewater::lakehouse::reader::MeshReader;
-use tidewater::partition::lane::DataLane;
-use tidewater::partition::message::PartitionRequest;
-use tidewater::shard::mesh::Mesh;
 use tidewater_iceberg::catalog::{Catalog, ObjectStoreCatalog};
 use tidewater_iceberg::commit::{Bounds, offsets};
 use tidewater_iceberg::files::TableFiles;
@@ -21,10 +18,10 @@ use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::plan::Offsets;
 use tidewater_iceberg::sink::{Outcome, SinkConfig, TableSink};
-use tidewater_storage::env::Env;
 use tidewater_tiering::store::ObjectStore;
+use tokio::sync::watch;
 
-use crate::node::fixed;
+use crate::node::Node;
 use crate::world::World;
 
 /// A row: partition, offset, value.
@@ -44,10 +41,11 @@ fn catalog(store: Arc<dyn ObjectStore>, seed: u64) -> Arc<ObjectStoreCatalog> {
 }
 
 fn config(world: &World, epoch: u64) -> SinkConfig {
-    let mut config = SinkConfig::new(world.cluster(), world.topic.name.clone(), world.topic.id, epoch);
+    let topic = world.topic();
+    let mut config = SinkConfig::new(world.cluster(), topic.name.clone(), topic.id, epoch);
     config.target_lag_ms = 1_500;
-    config.turn_bytes = if world.seed % 4 == 0 { 64 << 10 } else { 512 << 10 };
-    if world.seed % 2 == 0 {
+    config.turn_bytes = if world.plan.seed % 4 == 0 { 64 << 10 } else { 512 << 10 };
+    if world.plan.seed % 2 == 0 {
         // Upkeep in every few commits.
         let kept = Bounds { snapshots_kept: 3, snapshots_slack: 2, snapshots_max: 9, ..Bounds::default() };
         config.bounds = Bounds { merge_at: 4, snapshot_age_ms: 1_000, metadata_kept: 3, ..kept };
@@ -57,19 +55,18 @@ fn config(world: &World, epoch: u64) -> SinkConfig {
 
 /// Keeps the table for as long as the broker lives.
 pub(crate) fn keep(
-    env: &Env,
+    node: &Node,
     world: &World,
-    lane: &Rc<DataLane>,
     store: &Arc<dyn ObjectStore>,
-    mesh: &Mesh<PartitionRequest>,
+    images: watch::Receiver<Arc<ClusterImage>>,
 ) {
-    let seed = (world.seed << 20) + (world.lives() << 8);
-    let log = Arc::new(MeshReader { images: fixed(world.image()), partitions: mesh.clone() });
-    let epoch = lane.leading().map_or(0, |term| term.0);
+    let seed = (world.plan.seed << 20) + (world.lives() << 8);
+    let log = Arc::new(MeshReader { images, partitions: node.mesh.clone() });
+    let epoch = node.lanes().first().and_then(|lane| lane.leading()).map_or(0, |term| term.0);
     let catalog = catalog(Arc::clone(store), seed);
     let mut sink = TableSink::new(config(world, epoch), catalog, log, Names::seeded(seed + 1));
-    let (driver, history) = (env.clone(), world.history.clone());
-    drop(env.tasks.spawn("sink", async move {
+    let (driver, history) = (node.env.clone(), world.history.clone());
+    drop(node.env.tasks.spawn("sink", async move {
         loop {
             let pause = match sink.run_once(driver.clock.wall()).await {
                 Outcome::Idle | Outcome::Wait { .. } => 300,

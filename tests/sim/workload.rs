@@ -8,18 +8,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
+use tidewater::partition::command::{LaneEntry, PlacedBatch};
 use tidewater::partition::message::{
-    CheckedBatch, Isolation, Origin, PartitionRequest, ProduceError, ProducePart, ReadDone, ReadError, ReadPart,
+    CheckedBatch, Isolation, Origin, PartitionRequest, Place, ProduceError, ProducePart, ReadDone, ReadError, ReadPart,
 };
 use tidewater_storage::env::{Env, Rng};
+use tidewater_storage::model::batch::patch;
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{BatchHeader, Compression, Offset, ProducerEpoch, ProducerId};
 
+use crate::defect::Defect;
+use crate::groups::{self, Group};
 use crate::history::{History, Sent};
-use crate::world::{SHARD, Way, World, within};
+use crate::topics::Passing;
+use crate::world::{Way, World, within};
 
 /// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Batches of one producer and partition in flight, as in Kafka's clients.
 const IN_FLIGHT: u64 = 4;
 
@@ -30,6 +35,7 @@ pub(crate) struct Client {
     way: Way,
     history: History,
     topic: std::sync::Arc<tidewater::controller::image::TopicImage>,
+    defect: Option<Defect>,
     stop: Rc<Cell<bool>>,
     running: Rc<Cell<u64>>,
 }
@@ -38,6 +44,22 @@ pub(crate) struct Client {
 pub(crate) struct Clients {
     stop: Rc<Cell<bool>>,
     running: Rc<Cell<u64>>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) topics: Vec<Passing>,
+}
+
+/// What any client needs: a clock, the way to the broker, and to be told when to stop.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) env: Env,
+    pub(crate) way: Way,
+    pub(crate) stop: Rc<Cell<bool>>,
+}
+
+impl Desk {
+    pub(crate) async fn pause(&self, ms: u64) {
+        self.env.tasks.sleep(Duration::from_millis(1 + self.env.rng.below(ms))).await;
+    }
 }
 
 impl Clients {
@@ -48,30 +70,61 @@ impl Clients {
             env: world.clients.clone(),
             way: world.way(),
             history: world.history.clone(),
-            topic: std::sync::Arc::clone(&world.topic),
+            topic: world.topic(),
+            defect: world.plan.defect,
             stop: Rc::clone(&stop),
             running: Rc::clone(&running),
         };
         let rng = &world.clients.rng;
         let mut writer = 0;
         for partition in 0..client.partitions() {
-            for idempotent in 0..=rng.below(3) {
+            for n in 0..=rng.below(3) {
                 writer += 1;
-                client.spawn(Client::produce(client.clone(), writer, partition, idempotent < 2));
+                if n < 2 || world.plan.has("plain") {
+                    client.spawn(Client::produce(client.clone(), writer, partition, n < 2));
+                }
             }
         }
-        for _ in 0..=rng.below(2) {
-            client.spawn(Client::read(client.clone()));
+        let (readers, trims) = (1 + rng.below(2), rng.below(2) == 0);
+        if world.plan.has("readers") {
+            (0..readers).for_each(|_| client.spawn(Client::read(client.clone())));
         }
-        if rng.below(2) == 0 {
+        if trims && world.plan.has("trim") {
             client.spawn(Client::trim(client.clone()));
         }
-        Self { stop, running }
+        let desk = Desk { env: client.env.clone(), way: client.way.clone(), stop: Rc::clone(&stop) };
+        let groups = world.plan.has("groups").then(|| ["early", "bird"].map(|name| Group::new(&desk, name)));
+        for group in groups.iter().flatten() {
+            client.spawn(group.clone().commit());
+        }
+        if world.plan.has("groups") {
+            client.spawn(groups::take_producer_ids(desk.clone()));
+        }
+        let topics = world.plan.has("topics").then(|| ["passing", "visiting"].map(|name| Passing::new(&desk, name)));
+        for topic in topics.iter().flatten() {
+            client.spawn(topic.clone().come_and_go());
+        }
+        Self {
+            stop,
+            running,
+            groups: groups.into_iter().flatten().collect(),
+            topics: topics.into_iter().flatten().collect(),
+        }
     }
 
     /// Tells them to finish what they began.
     pub(crate) fn stop(&self) {
         self.stop.set(true);
+    }
+
+    /// What groups and passing topics were told holds.
+    pub(crate) async fn check(&self, world: &World) {
+        for group in &self.groups {
+            group.check(world).await;
+        }
+        for topic in &self.topics {
+            topic.check(world).await;
+        }
     }
 
     /// How many have not.
@@ -136,7 +189,12 @@ impl Client {
         let mut left = VecDeque::new();
         for (waiting, answer) in window.drain(..).zip(answers) {
             match answer {
-                Ok(base) => self.history.acknowledged(partition, &waiting.bytes, Some(base)),
+                Ok(base) => {
+                    self.history.acknowledged(partition, &waiting.bytes, Some(base));
+                    if self.defect == Some(Defect::ReplayBatch) && waiting.idempotent {
+                        self.replay(partition, &waiting.bytes);
+                    }
+                }
                 Err(error) => {
                     let lost = matches!(error, ProduceError::OutOfOrder { .. } if !unknown);
                     assert!(!lost, "p{partition}: the broker has forgotten a producer: {error}");
@@ -156,17 +214,25 @@ impl Client {
     }
 
     async fn send(&self, partition: i32, bytes: Bytes) -> Result<Offset, ProduceError> {
-        let Some(node) = self.way.node() else { return Err(ProduceError::Unavailable) };
-        let mesh = node.mesh.clone();
-        drop(node);
         let place = self.topic.partition(partition).expect("is there").place();
-        let header = BatchHeader::parse(&bytes).expect("well formed");
-        let batch = CheckedBatch { header, bytes: BytesMut::from(&bytes[..]) };
-        let parts = vec![ProducePart { place, batch, origin: Origin::Client }];
-        let call = mesh.call(SHARD, |reply| PartitionRequest::Produce(parts, reply));
-        let answer = within(&self.env, PATIENCE, call).await;
-        let answers = answer.and_then(Result::ok).unwrap_or_default();
-        answers.into_iter().next().unwrap_or(Err(ProduceError::Unavailable)).map(|done| done.base_offset)
+        send(&self.env, &self.way, place, bytes).await
+    }
+
+    /// A broker's defect: now and then an acknowledged batch is appended once more.
+    fn replay(&self, partition: i32, bytes: &Bytes) {
+        let Some(node) = self.way.node().filter(|_| self.env.rng.below(8) == 0) else { return };
+        let id = self.topic.partition(partition).expect("is there").id;
+        let Some(replica) = node.replica(id) else { return };
+        let Some(lane) = node.lanes().into_iter().find(|lane| lane.id == replica.lane) else { return };
+        let (base_offset, epoch) = (replica.high_watermark(), replica.leader_epoch(lane.leading().unwrap_or_default()));
+        let mut again = BytesMut::from(&bytes[..]);
+        patch(&mut again, base_offset, epoch);
+        let batch = PlacedBatch { partition: id, base_offset, epoch, bytes: again.freeze() };
+        drop(
+            self.env
+                .tasks
+                .spawn("replay", lane.propose(LaneEntry::Batches { at: self.env.clock.wall(), batches: vec![batch] })),
+        );
     }
 
     /// Reads at random places.
@@ -199,14 +265,29 @@ impl Client {
             let to = Offset::new(start.get() + self.env.rng.below(span / 2 + 1));
             let Some(node) = self.way.node() else { continue };
             self.history.with(partition, |past| past.trim_asked = past.trim_asked.max(to));
-            let id = self.topic.partition(partition).expect("is there").id;
-            let call = node.mesh.call(SHARD, |reply| PartitionRequest::Trim(id, to, reply));
+            let place = self.topic.partition(partition).expect("is there").place();
+            let id = place.id;
+            let call = node.mesh.call(place.shard, |reply| PartitionRequest::Trim(id, to, reply));
             if let Some(Ok(Ok(start))) = within(&self.env, PATIENCE, call).await {
                 assert!(start >= to, "p{partition}: records below {to} were deleted, the log start is {start}");
                 self.history.with(partition, |past| past.trim_done = past.trim_done.max(to));
             }
         }
     }
+}
+
+/// One batch through the way in.
+pub(crate) async fn send(env: &Env, way: &Way, place: Place, bytes: Bytes) -> Result<Offset, ProduceError> {
+    let Some(node) = way.node() else { return Err(ProduceError::Unavailable) };
+    let mesh = node.mesh.clone();
+    drop(node);
+    let header = BatchHeader::parse(&bytes).expect("well formed");
+    let batch = CheckedBatch { header, bytes: BytesMut::from(&bytes[..]) };
+    let parts = vec![ProducePart { place, batch, origin: Origin::Client }];
+    let call = mesh.call(place.shard, |reply| PartitionRequest::Produce(parts, reply));
+    let answer = within(env, PATIENCE, call).await;
+    let answers = answer.and_then(Result::ok).unwrap_or_default();
+    answers.into_iter().next().unwrap_or(Err(ProduceError::Unavailable)).map(|done| done.base_offset)
 }
 
 /// One read through the way in, held against the past; the offset after it, or `None` when nothing was to be had.
@@ -223,15 +304,19 @@ pub(crate) async fn read(
     let place = topic.partition(partition).expect("is there").place();
     let part = ReadPart { place, from, max_bytes, isolation: Isolation::ReadUncommitted };
     let (acked_end, trim_done) = history.with(partition, |past| (past.acked_end, past.trim_done));
-    let call = mesh.call(SHARD, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
+    let call = mesh.call(place.shard, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
     let answer = within(env, Duration::from_secs(120), call).await?.ok()?.into_iter().next()?;
     match answer {
         Ok(ReadDone { batches, high_watermark, log_start, .. }) => {
-            assert!(high_watermark >= acked_end, "p{partition}: the end {high_watermark} is below {acked_end}");
+            let rotten = history.is_rotten();
+            assert!(
+                rotten || high_watermark >= acked_end,
+                "p{partition}: the end {high_watermark} is below {acked_end}"
+            );
             assert!(log_start >= trim_done, "p{partition}: the log start {log_start} is below {trim_done}");
             let covered = history.observed(partition, &batches);
             assert!(
-                covered.is_some() || from >= acked_end,
+                rotten || covered.is_some() || from >= acked_end,
                 "p{partition}: nothing at {from} although {acked_end} is acknowledged"
             );
             let holds = covered.is_none_or(|covered| covered.contains(from));
@@ -239,7 +324,8 @@ pub(crate) async fn read(
             Some(covered.map_or(from, |covered| covered.end))
         }
         Err(ReadError::OutOfRange { valid, .. }) => {
-            assert!(from < valid.start || from >= acked_end, "p{partition}: {from} is out of {valid}");
+            let lost = history.is_rotten();
+            assert!(lost || from < valid.start || from >= acked_end, "p{partition}: {from} is out of {valid}");
             let trimmed = history.with(partition, |past| past.trim_asked);
             assert!(
                 from >= valid.start || valid.start <= trimmed,
@@ -247,12 +333,13 @@ pub(crate) async fn read(
             );
             None
         }
+        Err(ReadError::Corrupt(_)) if history.is_rotten() => None,
         Err(error @ (ReadError::Corrupt(_) | ReadError::UnknownPartition(_))) => panic!("p{partition}: {error}"),
         Err(_) => None,
     }
 }
 
-fn batch(env: &Env, writer: u32, n: u64, producer: Option<(ProducerId, i32)>) -> (Bytes, u64) {
+pub(crate) fn batch(env: &Env, writer: u32, n: u64, producer: Option<(ProducerId, i32)>) -> (Bytes, u64) {
     let rng = &env.rng;
     let compression = if rng.below(4) == 0 { Compression::Lz4 } else { Compression::None };
     let mut builder = BatchBuilder::new(compression);

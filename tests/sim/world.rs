@@ -2,7 +2,7 @@
 //!
 //! Node 0 is the broker, 1 the clients, 2 the bucket. Nothing but the disk and the bucket outlives the broker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::rc::Rc;
@@ -11,39 +11,40 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use tidewater::config::topic::TopicConfig;
-use tidewater::controller::image::{BrokerImage, ClusterImage, PartitionImage, TopicImage};
+use tidewater::controller::image::{BrokerImage, ClusterImage, TopicImage};
 use tidewater_storage::env::sim::World as Machines;
 use tidewater_storage::env::{Env, Sleep};
-use tidewater_storage::model::{
-    Incarnation, LaneId, LeaderEpoch, NodeId, Offset, PartitionId, PartitionIndex, ShardId, TopicId, TopicName,
-};
+use tidewater_storage::model::{NodeId, Offset};
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::store::{Faults, SimBucket};
 use uuid::Uuid;
 
 use crate::history::History;
 use crate::node::Node;
+use crate::plan::Plan;
 
-/// The one data lane.
-pub(crate) const LANE: LaneId = LaneId(1);
-/// The one shard.
-pub(crate) const SHARD: ShardId = ShardId(0);
 /// The cluster's name in its bucket.
 pub(crate) const NAME: &str = "sim";
 const CLUSTER: Uuid = Uuid::from_u128(0x51);
-const TOPIC: TopicId = TopicId(Uuid::from_u128(0x70_91c));
+/// After a fault of the disk a broker may die of it for so long.
+const EXCUSED: Duration = Duration::from_secs(20);
 
 /// A run's world.
 pub(crate) struct World {
+    pub(crate) plan: Plan,
     pub(crate) machines: Machines,
     pub(crate) clients: Env,
     pub(crate) bucket: SimBucket,
     pub(crate) history: History,
-    pub(crate) topic: Arc<TopicImage>,
-    pub(crate) seed: u64,
+    /// The topic's settings.
+    pub(crate) overrides: BTreeMap<String, String>,
+    topic: OnceCell<Arc<TopicImage>>,
     /// The broker while it serves.
     node: Rc<RefCell<Option<Rc<Node>>>>,
     lives: Cell<u64>,
+    alive: Cell<bool>,
+    excused_until: Cell<u64>,
+    deaths: (flume::Sender<(u64, String)>, flume::Receiver<(u64, String)>),
 }
 
 /// What a client may see of the broker.
@@ -54,6 +55,19 @@ impl Way {
     /// The broker, if it serves.
     pub(crate) fn node(&self) -> Option<Rc<Node>> {
         self.0.borrow().clone()
+    }
+}
+
+/// Where a broker says that it dies, in one of its lives.
+#[derive(Clone)]
+pub(crate) struct Obituaries {
+    life: u64,
+    sender: flume::Sender<(u64, String)>,
+}
+
+impl Obituaries {
+    pub(crate) fn tell(&self, why: String) {
+        let _ = self.sender.send((self.life, why));
     }
 }
 
@@ -73,30 +87,32 @@ fn overrides(env: &Env) -> BTreeMap<String, String> {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Self {
-        let machines = Machines::new(seed);
+    pub(crate) fn new(plan: Plan) -> Self {
+        let machines = Machines::new(plan.seed);
         let clients = machines.env_of(1);
         let bucket = SimBucket::new(&machines.env_of(2), Faults::default());
-        let partitions = 1 + i32::try_from(clients.rng.below(4)).expect("small");
         let overrides = overrides(&clients);
-        let place = |n| PartitionImage {
-            id: PartitionId { topic: TOPIC, index: PartitionIndex(n), incarnation: Incarnation(1) },
-            lane: LANE,
-            shard: SHARD,
-            leader_epoch: LeaderEpoch(0),
-        };
-        let topic = Arc::new(TopicImage {
-            id: TOPIC,
-            name: TopicName::new("orders").expect("legal"),
-            partitions: (0..partitions).map(place).collect(),
-            config: Arc::new(TopicConfig::resolve(&overrides)),
-            overrides,
-        });
         let history = History::default();
-        if topic.config.retention_bytes.is_some() {
-            (0..partitions).for_each(|n| history.with(n, |past| past.trim_asked = Offset::MAX));
+        if TopicConfig::resolve(&overrides).retention_bytes.is_some() {
+            (0..plan.partitions).for_each(|n| history.with(n, |past| past.trim_asked = Offset::MAX));
         }
-        Self { machines, clients, bucket, history, topic, seed, node: Rc::default(), lives: Cell::new(0) }
+        if let Some(defect) = plan.defect {
+            defect.spoil_disk(&machines.disk());
+        }
+        Self {
+            plan,
+            machines,
+            clients,
+            bucket,
+            history,
+            overrides,
+            topic: OnceCell::new(),
+            node: Rc::default(),
+            lives: Cell::new(0),
+            alive: Cell::new(false),
+            excused_until: Cell::new(0),
+            deaths: flume::unbounded(),
+        }
     }
 
     pub(crate) fn home(&self) -> Home {
@@ -107,16 +123,34 @@ impl World {
         CLUSTER
     }
 
-    pub(crate) fn image(&self) -> Arc<ClusterImage> {
-        Arc::new(ClusterImage {
+    pub(crate) fn topic_name(&self) -> &'static str {
+        "orders"
+    }
+
+    /// The run's topic; known since the broker served first.
+    pub(crate) fn topic(&self) -> Arc<TopicImage> {
+        Arc::clone(self.topic.get().expect("the broker has served"))
+    }
+
+    /// The broker has this topic; it must be the one it always had, unless nobody was ever told of that one.
+    pub(crate) fn topic_is(&self, image: &Arc<TopicImage>) {
+        let known = self.topic.get_or_init(|| Arc::clone(image));
+        assert_eq!(known.id, image.id, "the topic has another id than before");
+        assert_eq!(known.partitions.len(), image.partitions.len(), "the topic has other partitions than before");
+        assert_eq!(known.overrides, image.overrides, "the topic has other settings than before");
+    }
+
+    /// A cluster without topics.
+    pub(crate) fn image(&self) -> ClusterImage {
+        ClusterImage {
             cluster: CLUSTER,
             cluster_id: "sim".into(),
             cluster_name: NAME.into(),
             broker: BrokerImage { id: NodeId(0), host: "sim".into(), port: 9092 },
-            topics: BTreeMap::from([(self.topic.name.clone(), Arc::clone(&self.topic))]),
-            names: HashMap::from([(self.topic.id, self.topic.name.clone())]),
-            revision: 1,
-        })
+            topics: BTreeMap::new(),
+            names: HashMap::new(),
+            revision: 0,
+        }
     }
 
     pub(crate) fn way(&self) -> Way {
@@ -128,20 +162,57 @@ impl World {
         self.lives.get()
     }
 
-    /// Starts the broker; it serves some time later, and the machine may be killed before that.
+    pub(crate) fn obituaries(&self) -> Obituaries {
+        Obituaries { life: self.lives(), sender: self.deaths.0.clone() }
+    }
+
+    /// From now on, for a while, a broker may die of its disk.
+    pub(crate) fn disk_may_fail(&self) {
+        self.excused_until.set((self.machines.now() + EXCUSED).nanos());
+    }
+
+    /// Looks after brokers that die by themselves: they are started again, if they had a reason.
+    pub(crate) fn watch_over(self: &Rc<Self>) {
+        let (deaths, world) = (self.deaths.1.clone(), Rc::downgrade(self));
+        drop(self.clients.tasks.spawn("supervisor", async move {
+            while let Ok((life, why)) = deaths.recv_async().await {
+                let Some(world) = world.upgrade() else { return };
+                if !world.alive.get() || world.lives() != life {
+                    continue;
+                }
+                let excused = world.machines.now().nanos() < world.excused_until.get();
+                assert!(excused, "the broker died by itself: {why}");
+                world.history.note(format!("{} dies: {why}", world.machines.now().nanos()));
+                world.end(false);
+                world.sleep_ms(150).await;
+                world.start();
+            }
+        }));
+    }
+
+    /// Starts the broker, unless it runs; it serves some time later, and the machine may be killed before that.
     pub(crate) fn start(self: &Rc<Self>) {
+        if self.alive.replace(true) {
+            return;
+        }
         self.lives.set(self.lives.get() + 1);
         let env = self.machines.env();
-        let (world, slot, starting) = (Rc::clone(self), Rc::clone(&self.node), env.clone());
+        let (world, slot, starting, obituaries) =
+            (Rc::clone(self), Rc::clone(&self.node), env.clone(), self.obituaries());
         drop(env.tasks.spawn("node", async move {
-            let node = Node::start(starting, &world).await;
-            world.history.note(format!("{} serves", world.machines.now().nanos()));
-            *slot.borrow_mut() = Some(node);
+            match Node::start(starting, &world).await {
+                Ok(node) => {
+                    world.history.note(format!("{} serves", world.machines.now().nanos()));
+                    *slot.borrow_mut() = Some(node);
+                }
+                Err(why) => obituaries.tell(format!("it does not start: {why}")),
+            }
         }));
     }
 
     /// Ends the broker: `kill -9`, or a power cut that loses and tears what was not synced.
     pub(crate) fn end(&self, power_cut: bool) {
+        self.alive.set(false);
         let node = self.node.borrow_mut().take();
         if power_cut {
             self.machines.crash();
@@ -163,6 +234,10 @@ impl World {
             self.sleep_ms(10).await;
         }
         panic!("the broker does not come up again within ten minutes");
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.machines.now().nanos() / 1_000_000
     }
 
     pub(crate) async fn sleep_ms(&self, ms: u64) {

@@ -11,7 +11,7 @@ pub(crate) async fn check(world: &World) {
     let node = world.serving().await;
     let config = FetchConfig::new(PathBuf::from("/unused"), 0);
     let reader = RemoteReader::open(world.clients.clone(), world.bucket.store(), config).await.expect("opens");
-    for replica in node.lane.replicas() {
+    for replica in node.replicas(&world.topic()) {
         let partition = replica.id.index.0;
         let (mut from, end) = (replica.log_start(), replica.manifest().archived_end);
         while from < end {

@@ -1,0 +1,34 @@
+//! Opening the cluster's place in the bucket, as the side runtime does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewater::archival::run::{Opening, Tier};
+use tidewater_storage::env::Env;
+use tidewater_tiering::bucket::{Bucket, Claim};
+use tidewater_tiering::keys::{ClusterName, Nonce};
+use tidewater_tiering::store::ObjectStore;
+
+use crate::world::{NAME, World};
+
+/// A tier that opens in its own time.
+pub(crate) fn open(env: &Env, world: &World, store: &Arc<dyn ObjectStore>) -> Tier {
+    let name = ClusterName::new(NAME).expect("legal");
+    let (tier, told) = Tier::over(Arc::clone(store), world.home(), name.clone());
+    let claim = Claim { cluster: world.home().cluster, epoch: world.home().epoch, name, confirmed: false };
+    let (opener, store) = (env.clone(), Arc::clone(store));
+    drop(env.tasks.spawn("bucket opening", async move {
+        loop {
+            let nonce = Nonce(opener.rng.next_u64());
+            match Bucket::open(Arc::clone(&store), &claim, nonce, opener.clock.wall()).await {
+                Ok(bucket) => {
+                    told.send_replace(Opening::Open(bucket));
+                    return;
+                }
+                Err(error) if error.is_retryable() => opener.tasks.sleep(Duration::from_millis(500)).await,
+                Err(error) => panic!("the bucket is refused: {error}"),
+            }
+        }
+    }));
+    tier
+}
