@@ -1,7 +1,9 @@
-//! kill -9 of the real process, again and again, under idempotent load while it archives and commits a table. In the
-//! end: every acknowledged record once, in order, at its offset, none invented; bucket and table equal to the log.
+//! kill -9 of the real process, again and again, under idempotent load while it archives, commits a table and
+//! coordinates groups. In the end: every acknowledged record once, in order, at its offset, none invented; what group
+//! members read and committed agrees with it; bucket and table equal to the log.
 //!
-//! `TIDEWATER_KILLS=n` asks for more kills (25), `TIDEWATER_SEED=n` for the same random choices again.
+//! Brokers are killed side by side, each with its own directory, clients and histories. `TIDEWATER_KILLS=n` asks for
+//! another number of kills (100), `TIDEWATER_BROKERS=n` of brokers (2), `TIDEWATER_SEED=n` for the same random choices.
 #![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a test binary")]
 
 #[path = "../support/support.rs"]
@@ -9,17 +11,19 @@ mod support;
 
 mod commits;
 mod ledger;
+mod member;
 mod producer;
 
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use commits::Committer;
 use ledger::{Found, Ledger};
+use member::{Member, Readings};
 use producer::Producer;
 use support::broker::{Broker, Options};
 use support::python;
@@ -28,6 +32,7 @@ use tidewater::client::{Client, NewTopic};
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 4;
 const PRODUCERS: u64 = 3;
+const MEMBERS: u64 = 2;
 const SETTINGS: &[(&str, &str)] = &[
     ("segment.bytes", "1048576"),
     ("local.retention.bytes", "65536"),
@@ -77,8 +82,17 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 fn killed_again_and_again() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
     let seed = number("TIDEWATER_SEED").unwrap_or_else(|| now.into());
-    let kills = number("TIDEWATER_KILLS").unwrap_or(25);
-    println!("seed {seed}, {kills} kills");
+    let kills = number("TIDEWATER_KILLS").unwrap_or(100);
+    let brokers = number("TIDEWATER_BROKERS").unwrap_or(2).clamp(1, kills.max(1));
+    println!("seed {seed}, {kills} kills of {brokers} brokers");
+    let side_by_side: Vec<_> =
+        (0..brokers).map(|n| std::thread::spawn(move || one_broker(seed + n, kills.div_ceil(brokers)))).collect();
+    let failed = side_by_side.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+    assert_eq!(failed, 0, "brokers failed, seed {seed}; see above");
+}
+
+/// One broker's life, from its first start to its last check.
+fn one_broker(seed: u64, kills: u64) {
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");
     let mut options = Options::new(&dir.path().join("data"));
@@ -86,46 +100,90 @@ fn killed_again_and_again() {
     let mut broker = Broker::start(&options);
     create(&broker);
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let producers: Vec<JoinHandle<Ledger>> = (0..PRODUCERS)
-        .map(|n| {
-            let (addr, stop) = (broker.kafka.clone(), Arc::clone(&stop));
-            std::thread::spawn(move || Producer::new(n, addr, seed).run(&stop))
-        })
-        .collect();
-    let committer = {
-        let (addr, stop) = (broker.kafka.clone(), Arc::clone(&stop));
-        std::thread::spawn(move || Committer::new(addr).run(&stop))
-    };
+    let clients = Clients::start(&broker, seed);
     for kill in 0..kills {
-        std::thread::sleep(Duration::from_millis(100 + dice.below(1900)));
+        let spread = if dice.below(8) == 0 { 2_000 } else { 600 };
+        std::thread::sleep(Duration::from_millis(40 + dice.below(spread)));
         broker.kill();
-        if dice.below(4) == 0 {
+        if dice.below(5) == 0 {
             // Once more, before it has recovered.
             let half_up = Broker::spawn(&options);
-            std::thread::sleep(Duration::from_millis(dice.below(600)));
+            std::thread::sleep(Duration::from_millis(dice.below(400)));
             half_up.kill();
         }
-        assert!(!producers.iter().any(JoinHandle::is_finished), "a producer gave up before kill {kill}, seed {seed}");
+        assert!(!clients.any_gave_up(), "a client gave up before kill {kill}, seed {seed}");
         broker = Broker::start(&options);
     }
-    stop.store(true, Ordering::Relaxed);
-    let mut ledger = Ledger::default();
-    for producer in producers {
-        ledger.add(producer.join().unwrap_or_else(|_| panic!("a producer failed, seed {seed}; see above")));
-    }
-    let committed = committer.join().unwrap_or_else(|_| panic!("the committer failed, seed {seed}; see above"));
+    let Heard { ledger, committed, readings } = clients.stop(seed);
     println!("{} records acknowledged, {} left open", ledger.acknowledged(), ledger.open());
     assert!(ledger.acknowledged() as u64 > kills * 20, "too little was written to tell anything");
 
     let found = read_all(&broker);
     ledger.check(&found, seed);
     committed.check(&broker);
+    readings.check(&found);
     caught_up(&broker);
     let cold = read_all(&broker);
     assert!(cold == found, "what the bucket gives back is not what the log gave, seed {seed}");
     table_is_log(&broker, dir.path(), &found);
     broker.stop();
+}
+
+/// A broker's clients while it dies.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    producers: Vec<JoinHandle<Ledger>>,
+    committer: JoinHandle<Committer>,
+    members: Vec<JoinHandle<()>>,
+    readings: Arc<Mutex<Readings>>,
+}
+
+/// What they were told.
+struct Heard {
+    ledger: Ledger,
+    committed: Committer,
+    readings: Readings,
+}
+
+impl Clients {
+    fn start(broker: &Broker, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let readings = Arc::new(Mutex::new(Readings::default()));
+        let producers = (0..PRODUCERS).map(|n| {
+            let (addr, stop) = (broker.kafka.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || Producer::new(n, addr, seed).run(&stop))
+        });
+        let producers = producers.collect();
+        let (addr, stopped) = (broker.kafka.clone(), Arc::clone(&stop));
+        let committer = std::thread::spawn(move || Committer::new(addr).run(&stopped));
+        let members = (0..MEMBERS).map(|_| {
+            let (member, stop) = (Member::new(broker.kafka.clone(), Arc::clone(&readings)), Arc::clone(&stop));
+            std::thread::spawn(move || member.run(&stop))
+        });
+        let members = members.collect();
+        Self { stop, producers, committer, members, readings }
+    }
+
+    fn any_gave_up(&self) -> bool {
+        self.producers.iter().any(JoinHandle::is_finished)
+            || self.members.iter().any(JoinHandle::is_finished)
+            || self.committer.is_finished()
+    }
+
+    fn stop(self, seed: u64) -> Heard {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut ledger = Ledger::default();
+        for producer in self.producers {
+            ledger.add(producer.join().unwrap_or_else(|_| panic!("a producer failed, seed {seed}; see above")));
+        }
+        let committed =
+            self.committer.join().unwrap_or_else(|_| panic!("the committer failed, seed {seed}; see above"));
+        for member in self.members {
+            member.join().unwrap_or_else(|_| panic!("a group's member failed, seed {seed}; see above"));
+        }
+        let readings = std::mem::take(&mut *self.readings.lock().expect("no member panicked"));
+        Heard { ledger, committed, readings }
+    }
 }
 
 fn create(broker: &Broker) {

@@ -104,7 +104,7 @@ impl Producer {
                 Err((code, message)) => panic!("producer {}: the oldest batch is refused: {code} {message}", self.name),
             }
             self.flying.pop_front();
-            std::thread::sleep(Duration::from_millis(self.dice.below(6)));
+            std::thread::sleep(Duration::from_millis(self.dice.below(12)));
         }
     }
 
