@@ -56,6 +56,7 @@ pub(crate) struct History {
     trace: Rc<RefCell<Vec<String>>>,
     aloud: Rc<Cell<bool>>,
     rotten: Rc<Cell<bool>>,
+    refused: Rc<Cell<u64>>,
 }
 
 /// The part of a batch by which it is known.
@@ -93,6 +94,16 @@ impl History {
 
     pub(crate) fn is_rotten(&self) -> bool {
         self.rotten.get()
+    }
+
+    /// Damaged bytes were refused.
+    pub(crate) fn refused(&self) {
+        self.refused.set(self.refused.get() + 1);
+    }
+
+    /// How often.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refused.get()
     }
 
     pub(crate) fn trace(&self) -> Vec<String> {

@@ -333,7 +333,10 @@ pub(crate) async fn read(
             );
             None
         }
-        Err(ReadError::Corrupt(_)) if history.is_rotten() => None,
+        Err(ReadError::Corrupt(_)) if history.is_rotten() => {
+            history.refused();
+            None
+        }
         Err(error @ (ReadError::Corrupt(_) | ReadError::UnknownPartition(_))) => panic!("p{partition}: {error}"),
         Err(_) => None,
     }
