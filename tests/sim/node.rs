@@ -162,7 +162,7 @@ impl Node {
             drop(env.tasks.spawn("partition inbox", Rc::clone(&partitions).drain(inboxes.partitions.remove(0))));
             follow_images(&env, &partitions, &controller, inboxes.reconcile.remove(0));
             let local = Rc::new(Local(Rc::clone(&partitions)));
-            let router = Router::new(env.clone(), here, local, meshes.partitions.clone());
+            let router = Router::new(here, local, meshes.partitions.clone());
             let settings = GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() };
             let coordinator = Coordinator::new(env.clone(), router, controller.clone(), settings);
             coordinator.serve(inboxes.groups.remove(0));
