@@ -293,7 +293,8 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = decode_vote(bytes.clone());
             let _ = decode_stored(bytes.clone());
-            let _ = from_lane_entry(LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, blobs: vec![], verified: false } });
+            let payload = Payload { meta: bytes, ..Payload::default() };
+            let _ = from_lane_entry(LaneEntry { id: EntryId::default(), payload });
         }
     }
 }

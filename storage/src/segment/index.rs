@@ -36,7 +36,8 @@ impl SegmentIndex {
         &self.runs
     }
 
-    /// Takes up the batch that follows, whose checksum was verified when it came in; returns the sum of its run up to and including it.
+    /// Takes up the batch that follows, whose checksum was verified when it came in; returns the sum of its run up to and
+    /// including it.
     pub fn push(&mut self, id: PartitionId, batch: &Batch) -> RunSum {
         let header = &batch.header;
         match self.runs.last_mut() {
