@@ -21,6 +21,7 @@ use crate::group::GroupRequest;
 use crate::lakehouse::TableStates;
 use crate::limits::SURVEYS_AT_ONCE;
 use crate::partition::message::{PartitionRequest, PartitionStatus};
+use crate::partition::sums::TopicSums;
 use crate::shard::mesh::{Depths, Mesh};
 
 /// What the routes ask. Node-wide, cheap to clone.
@@ -84,6 +85,15 @@ struct ClusterStatus {
     bucket_state: String,
     topics: usize,
     partitions: usize,
+    connections: u64,
+    disk_used_bytes: u64,
+    disk_limit_bytes: u64,
+    /// What producers may still write.
+    disk_admissible_bytes: u64,
+    /// Bytes that are to be archived and are not.
+    archive_lag_bytes: u64,
+    /// How long the oldest record that is not in the bucket has waited.
+    archive_lag_ms: u64,
 }
 
 /// Serves the admin port until the runtime ends.
@@ -125,14 +135,22 @@ async fn metrics_text(State(desk): State<Desk>) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-async fn cluster(State(Desk { services, .. }): State<Desk>) -> Json<ClusterStatus> {
-    let image = Arc::clone(&services.images.borrow());
+async fn cluster(State(desk): State<Desk>) -> Json<ClusterStatus> {
+    let survey = {
+        let _turn = desk.surveys.acquire().await;
+        survey::shards(&desk.services).await
+    };
+    let image = Arc::clone(&desk.services.images.borrow());
+    let tier = &desk.services.tier;
+    let disk = survey.first().map(|report| report.disk).unwrap_or_default();
+    let mut lag = TopicSums::default();
+    survey.iter().flat_map(|report| report.topics.values()).for_each(|sums| lag.merge(sums));
     Json(ClusterStatus {
         id: image.cluster_id.clone(),
         name: image.cluster_name.clone(),
         broker: image.broker.id.0,
-        bucket: services.tier.url.clone(),
-        bucket_state: match services.tier.opening() {
+        bucket: tier.url.clone(),
+        bucket_state: match tier.opening() {
             Opening::Open(_) => "open".into(),
             Opening::Waiting(None) => "being opened".into(),
             Opening::Waiting(Some(why)) => format!("does not answer: {why}"),
@@ -140,6 +158,12 @@ async fn cluster(State(Desk { services, .. }): State<Desk>) -> Json<ClusterStatu
         },
         topics: image.topics.len(),
         partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
+        connections: survey.iter().map(|report| report.kafka.connections_open).sum(),
+        disk_used_bytes: disk.total(),
+        disk_limit_bytes: disk.limit,
+        disk_admissible_bytes: disk.admissible(),
+        archive_lag_bytes: lag.archive_lag_bytes,
+        archive_lag_ms: lag.archive_lag_ms,
     })
 }
 

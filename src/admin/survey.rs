@@ -51,9 +51,14 @@ pub(super) struct PartitionLag {
 /// Asks every shard and every group.
 pub(super) async fn survey(services: &Services) -> Survey {
     let image = Arc::clone(&services.images.borrow());
+    let (shards, groups) = futures::join!(shards(services), groups(services, &image));
+    Survey { image, shards, groups }
+}
+
+/// Every shard's report, in their order.
+pub(super) async fn shards(services: &Services) -> Vec<ShardReport> {
     let reports = (0..services.reports.shards()).map(|n| soon(services.reports.call(ShardId(n), ReportRequest)));
-    let (shards, groups) = futures::join!(join_all(reports), groups(services, &image));
-    Survey { image, shards: shards.into_iter().flatten().collect(), groups }
+    join_all(reports).await.into_iter().flatten().collect()
 }
 
 /// Every group with its lag, by name.

@@ -1,6 +1,7 @@
 //! `tidewater cluster …`.
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::error::CliError;
 use super::{Reading, admin_http, output};
@@ -34,6 +35,7 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
                 let value = status.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned));
                 output::line(&format!("{label:<11} {}", value.unwrap_or_default()))?;
             }
+            figures(&status)?;
         }
         Ok(None) => {}
         Err(error) => eprintln!("tidewater: {error}"),
@@ -43,4 +45,26 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
         output::line(&format!("broker {id:<4} {host}:{port}{role}"))?;
     }
     Ok(())
+}
+
+/// How full the disk is and how far the bucket is behind.
+fn figures(status: &Value) -> Result<(), CliError> {
+    let number = |key: &str| status.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let size = |key: &str| output::bytes(number(key));
+    output::line(&format!("connections {}", number("connections")))?;
+    output::line(&format!(
+        "disk        {} of {} used, {} left for producers",
+        size("disk_used_bytes"),
+        size("disk_limit_bytes"),
+        size("disk_admissible_bytes")
+    ))?;
+    let behind = match number("archive_lag_bytes") {
+        0 => "everything is in the bucket".to_owned(),
+        bytes => format!(
+            "{} not in the bucket, the oldest for {}",
+            output::bytes(bytes),
+            output::millis(number("archive_lag_ms"))
+        ),
+    };
+    output::line(&format!("archive     {behind}"))
 }

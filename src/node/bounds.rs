@@ -47,7 +47,9 @@ const MESHES: u64 = 6;
 /// An index of a closed segment of 1 GiB, about.
 const INDEX_BYTES: u64 = 40 << 10;
 /// A connection's own state and buffers when it is idle, measured (tests/hostile/crowd.rs).
-const CONNECTION_BYTES: u64 = 8 << 10;
+const CONNECTION_BYTES: u64 = 14 << 10;
+/// A partition that a fetch session remembers, about.
+const SESSION_PARTITION_BYTES: u64 = 168;
 
 /// Every bound of memory.
 #[must_use]
@@ -84,6 +86,13 @@ pub fn memory() -> Vec<Bound> {
             archive.bundle_bytes_max + archive.object_bytes_max,
             "ArchiveConfig::bundle_bytes_max, object_bytes_max",
         ),
+        bound(
+            "fetch sessions",
+            Per::Shard,
+            kafka::FETCH_SESSION_PARTITIONS_MAX as u64 * SESSION_PARTITION_BYTES,
+            "FETCH_SESSION_PARTITIONS_MAX, 168 bytes each",
+        ),
+        bound("a batch opened to be checked", Per::Shard, kafka::UNPACKED_MAX as u64, "UNPACKED_MAX"),
         bound(
             "messages between shards",
             Per::Shard,
@@ -197,8 +206,8 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (1642, 874), "MiB of a node of one shard, and of each shard more");
-        assert_eq!((worst_case(1, 1000) - one) >> 20, 85, "MiB of 1,000 connections");
+        assert_eq!((one >> 20, (two - one) >> 20), (1746, 978), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((worst_case(1, 1000) - one) >> 20, 91, "MiB of 1,000 connections");
         // A lane's queue refuses nothing that the shards' memory for requests has taken in.
         assert!(kafka::REQUEST_BYTES_SHARD_MAX * 32 <= limits::LANE_QUEUE_BYTES_MAX);
     }

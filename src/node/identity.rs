@@ -11,7 +11,7 @@ use super::error::StartError;
 
 /// The version of `node.json`.
 const FORMAT: u32 = 1;
-const FILE: &str = "node.json";
+pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
 
 /// What `node.json` says.

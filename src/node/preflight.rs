@@ -12,9 +12,6 @@ use crate::net::listen::Bound;
 /// Segments, journal, the bucket's requests and tables take up to half of this.
 const OPEN_FILES_LOW: u64 = 2048;
 
-/// Segment files one shard keeps open: a thousand partitions are written to without opening one again.
-const SEGMENT_FILES_MAX: usize = 1024;
-
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -33,6 +30,11 @@ fn check(what: &'static str, result: Result<String, String>) -> Check {
     }
 }
 
+/// Has a broker lived here?
+fn is_used(data_dir: &Path) -> bool {
+    data_dir.join(super::identity::FILE).exists()
+}
+
 /// Checks of the machine and the data directory; they leave nothing behind but the directory itself.
 #[must_use]
 pub fn machine(data_dir: &Path) -> Vec<Check> {
@@ -44,7 +46,10 @@ pub fn machine(data_dir: &Path) -> Vec<Check> {
     let direct = made.and_then(|()| preflight::direct_io(data_dir).map_err(|e| e.to_string()));
     let free = preflight::free_bytes(data_dir).map_err(|e| e.to_string()).and_then(|bytes| {
         let gib = format!("{:.1} GiB free", bytes as f64 / (1u64 << 30) as f64);
-        if bytes < 1 << 30 {
+        if bytes < 1 << 30 && is_used(data_dir) {
+            // A disk that filled up must not keep the broker down that would make room on it.
+            Ok(format!("{gib}: little, but enough to start with what is there"))
+        } else if bytes < 1 << 30 {
             Err(format!("{gib}: at least 1 GiB is needed; free some space or use --data-dir"))
         } else {
             Ok(gib)
@@ -68,13 +73,6 @@ pub fn open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be asked or raised (ulimit -n)"),
     }
-}
-
-/// Segment files that each of so many shards may keep open: a quarter of what the process may, by two handles each.
-#[must_use]
-pub fn segment_files(shards: u16) -> usize {
-    let files = preflight::raise_open_files().unwrap_or(0) / 8 / u64::from(shards.max(1));
-    usize::try_from(files).unwrap_or(usize::MAX).clamp(16, SEGMENT_FILES_MAX)
 }
 
 /// Checks that need the settings: ports, the lock of the data directory.

@@ -273,7 +273,7 @@ pub struct PartitionStatus {
     pub manifest_key: Option<String>,
     /// Records not in the bucket yet.
     pub archive_lag_records: u64,
-    /// Age of the oldest record not in the bucket, in milliseconds.
+    /// How long the oldest record not in the bucket has waited here, in milliseconds.
     pub archive_lag_ms: u64,
     /// Why archiving stands still, if it does.
     pub archive_stopped: Option<String>,

@@ -207,7 +207,6 @@ impl PartitionShard {
         let bounds = replica.log.bounds();
         let manifest = replica.manifest();
         let waiting = bounds.end.since(manifest.archived_end.max(replica.log_start())).unwrap_or_default();
-        let now = self.env.clock.wall();
         let mut status = PartitionStatus {
             partition: id.index.0,
             lane: lane.id.0,
@@ -222,11 +221,7 @@ impl PartitionShard {
             archived_bytes: manifest.bytes(),
             manifest_rows: manifest.rows.len() as u64,
             archive_lag_records: if replica.config().archived { waiting } else { 0 },
-            archive_lag_ms: if waiting > 0 {
-                u64::try_from(now.since_ms(replica.last_append())).unwrap_or(0)
-            } else {
-                0
-            },
+            archive_lag_ms: sums_of(&replica, false, self.env.clock.now()).archive_lag_ms,
             archive_stopped: lane.archive().stopped.clone(),
             quarantined: manifest.quarantined.iter().map(|q| format!("{}: {}", q.offsets, q.reason)).collect(),
             ..PartitionStatus::default()

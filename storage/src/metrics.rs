@@ -96,8 +96,10 @@ impl HistogramCounts {
 pub struct JournalCounters {
     /// Bytes written in commits, padding included.
     pub written_bytes: Counter,
-    /// The durable write of each commit.
+    /// The write of each commit.
     pub write: Histogram,
+    /// The sync after it.
+    pub sync: Histogram,
 }
 
 /// [`JournalCounters`] at one moment. A *message*.
@@ -105,15 +107,17 @@ pub struct JournalCounters {
 pub struct JournalCounts {
     /// Bytes written in commits, padding included.
     pub written_bytes: u64,
-    /// The durable write of each commit.
+    /// The write of each commit.
     pub write: HistogramCounts,
+    /// The sync after it.
+    pub sync: HistogramCounts,
 }
 
 impl JournalCounters {
     /// The values now.
     #[must_use]
     pub fn counts(&self) -> JournalCounts {
-        JournalCounts { written_bytes: self.written_bytes.get(), write: self.write.counts() }
+        JournalCounts { written_bytes: self.written_bytes.get(), write: self.write.counts(), sync: self.sync.counts() }
     }
 }
 

@@ -79,8 +79,7 @@ async fn build(env: Env) {
         }
     }
     for index in 0..4 {
-        let payload =
-            Payload { meta: Bytes::from_static(b"\x01meta"), blobs: vec![batch(index).bytes], verified: true };
+        let payload = Payload { meta: Bytes::from_static(b"\x01meta"), blobs: vec![batch(index).bytes] };
         lane.append(vec![LaneEntry { id: entry_id(index), payload }], Box::new(|_| ()));
     }
     lane.save_vote(Bytes::from_static(b"vote")).await.expect("a calm disk");

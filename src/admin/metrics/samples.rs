@@ -13,13 +13,22 @@ pub(super) type Labels = Vec<(&'static str, Cow<'static, str>)>;
 
 /// One label.
 pub(super) fn label(name: &'static str, value: impl Into<Cow<'static, str>>) -> Labels {
-    vec![(name, value.into())]
+    vec![(name, escaped(value.into()))]
 }
 
 /// One label more.
 pub(super) fn and(mut labels: Labels, name: &'static str, value: impl Into<Cow<'static, str>>) -> Labels {
-    labels.push((name, value.into()));
+    labels.push((name, escaped(value.into())));
     labels
+}
+
+/// As OpenMetrics wants it between quotes: prometheus-client writes values as they are, and a group may be called
+/// anything.
+fn escaped(value: Cow<'static, str>) -> Cow<'static, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return value;
+    }
+    Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 /// One metric: its kind and its samples.
