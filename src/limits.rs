@@ -15,6 +15,9 @@ const _: () = assert!(BATCH_BYTES_MAX as usize + 2 * ENTRY_BYTES_TARGET < 64 << 
 /// Entries of one lane that may be proposed and not yet applied: enough to fill one commit while another syncs.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
+/// Bytes that must wait before an entry is proposed behind one in flight: as much as a write of its own is worth.
+pub const ENTRY_BYTES_AHEAD: usize = 256 << 10;
+
 /// Bytes of batches that may wait at one lane's proposer; beyond it, producers are told to retry. They wait in memory that
 /// is charged to the requests they came with, so the requests of 32 shards fit in and this is never met.
 pub const LANE_QUEUE_BYTES_MAX: usize = 8 << 30;

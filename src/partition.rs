@@ -13,6 +13,7 @@ pub mod producers;
 pub mod proposer;
 pub mod read_path;
 pub mod replica;
+mod replicas;
 pub mod router;
 pub mod shard;
 pub mod sums;

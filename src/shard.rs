@@ -1,4 +1,5 @@
 //! The machine room: one pinned executor per core and the typed messages between them.
 
 pub mod executor;
+mod memory;
 pub mod mesh;

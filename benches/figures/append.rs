@@ -36,6 +36,30 @@ impl Until {
 }
 
 pub fn run(run: &Run) {
+    commits(run);
+    spread(run);
+}
+
+/// What a thousand partitions cost, compared with sixteen, when each brings little.
+fn spread(run: &Run) {
+    let until = Until { time: run.pick(Duration::from_secs(4), Duration::from_millis(20)), bytes: 8 << 30 };
+    let table = Table::new(&["appends of 1 KiB, 256 at once, over", "appends/s", "÷ 16", "p50", "p99", "CPU each"]);
+    let mut sixteen = None;
+    for partitions in run.pick([16, 1000], [16, 20]) {
+        let mut samples = shard::spread(run.dir("spread").path(), partitions, until);
+        let base = *sixteen.get_or_insert(samples.per_second());
+        table.row(&[
+            format!("{partitions} partitions"),
+            format!("{:.0}", samples.per_second()),
+            ratio(samples.per_second(), base),
+            micros(samples.percentile(50)),
+            micros(samples.percentile(99)),
+            micros(samples.cpu_each()),
+        ]);
+    }
+}
+
+fn commits(run: &Run) {
     let until = Until { time: run.pick(Duration::from_millis(1500), Duration::from_millis(20)), bytes: 1 << 30 };
     let partitions: &[usize] = run.pick(&PARTITIONS, &[1, 16]);
     let table = Table::new(&["commit", "what", "commits/s", "÷ raw", "p50", "p99", "CPU of the thread per commit"]);

@@ -29,6 +29,12 @@ pub fn cpu_of(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS)
 }
 
+/// Bytes a process has had written to disks so far.
+pub fn written_by(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)
+}
+
 /// Processor time of the calling thread so far.
 pub fn cpu_of_thread() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

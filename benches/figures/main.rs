@@ -9,6 +9,7 @@ mod append;
 mod fetch;
 mod loopback;
 mod machine;
+mod produce;
 mod puts;
 mod report;
 #[path = "../../tests/support/support.rs"]
@@ -23,8 +24,9 @@ use std::path::PathBuf;
 /// A figure: its name on the command line and what it runs.
 type Figure = (&'static str, fn(&Run));
 
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 7] = [
     ("append", append::run),
+    ("produce", produce::run),
     ("fetch_hot", fetch::hot),
     ("fetch_cold", fetch::cold),
     ("upload", upload::run),

@@ -63,7 +63,7 @@ impl Command {
     #[must_use]
     pub fn encode(&self) -> Payload {
         // Serialising plain maps and numbers into memory cannot fail.
-        Payload { meta: Bytes::from(serde_json::to_vec(self).unwrap_or_default()), blobs: Vec::new() }
+        Payload { meta: Bytes::from(serde_json::to_vec(self).unwrap_or_default()), blobs: Vec::new(), verified: false }
     }
 
     /// The inverse of [`Command::encode`]; `None` for an entry of a newer version.

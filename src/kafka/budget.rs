@@ -3,7 +3,7 @@
 //! Charged by bytes really received or read, never by bytes announced. A connection that finds the budget spent stops
 //! reading its socket, so that TCP pushes back on the client; nothing is refused.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -18,6 +18,7 @@ struct State {
     used: Cell<usize>,
     max: usize,
     waiters: RefCell<Vec<Waker>>,
+    scratch: RefCell<Vec<u8>>,
 }
 
 /// Bytes taken; dropping gives them back and wakes who waits.
@@ -31,7 +32,19 @@ impl Budget {
     /// Of `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { state: Rc::new(State { used: Cell::new(0), max, waiters: RefCell::default() }) }
+        let (waiters, scratch) = (RefCell::default(), RefCell::default());
+        Self { state: Rc::new(State { used: Cell::new(0), max, waiters, scratch }) }
+    }
+
+    /// Memory of `len` bytes that the shard's connections read through, one after the other: it stays in the cache.
+    #[must_use]
+    pub fn scratch(&self, len: usize) -> RefMut<'_, [u8]> {
+        RefMut::map(self.state.scratch.borrow_mut(), |scratch| {
+            if scratch.len() < len {
+                scratch.resize(len, 0);
+            }
+            scratch.get_mut(..len).unwrap_or_default()
+        })
     }
 
     /// Bytes taken now.

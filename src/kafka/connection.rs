@@ -29,7 +29,7 @@ use super::api::{self, Api, Known};
 use super::budget::{Budget, Lease};
 use super::limits::{FRAME_BYTES_MAX, FREE_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, OUTBOX_BYTES_MAX};
 use super::outbox::{Outbox, Sent};
-use super::wire::frame::{FrameBuffer, FrameTooLarge};
+use super::wire::frame::{FrameBuffer, FrameTooLarge, Wanted};
 use super::wire::header::{self, RequestHeader};
 use super::wire::reader::Malformed;
 use crate::net::stream::Stream;
@@ -231,6 +231,7 @@ pub struct Connection<S> {
     service: Rc<S>,
     handle: Rc<Handle>,
     frames: FrameBuffer,
+    budget: Budget,
     received: Lease,
     /// Read, but not started: something before it must be answered first.
     next: Option<(Request, Lease)>,
@@ -261,6 +262,7 @@ impl<S: Service + 'static> Connection<S> {
             service,
             handle,
             frames: FrameBuffer::new(FRAME_BYTES_MAX),
+            budget: budget.clone(),
             received: budget.empty(),
             next: None,
             in_flight: FuturesOrdered::new(),
@@ -396,8 +398,18 @@ impl<S: Service + 'static> Connection<S> {
         if self.received.poll_set(cx, charged).is_pending() {
             return Ok(false);
         }
-        let room = self.frames.room()?;
-        match self.stream.poll_read(cx, room) {
+        let came = match self.frames.wanted()? {
+            Wanted::Rest(max) => self.stream.poll_append(cx, self.frames.rest(), max),
+            Wanted::Gather(max) => {
+                let mut scratch = self.budget.scratch(max);
+                let came = self.stream.poll_read(cx, &mut scratch);
+                if let Poll::Ready(Ok(n)) = came {
+                    self.frames.gathered(scratch.get(..n).unwrap_or_default());
+                }
+                came
+            }
+        };
+        match came {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) if self.frames.is_mid_frame() => {
                 Err(CloseReason::Broken(io::ErrorKind::UnexpectedEof.into()))
@@ -407,7 +419,6 @@ impl<S: Service + 'static> Connection<S> {
                 Ok(true)
             }
             Poll::Ready(Ok(n)) => {
-                self.frames.advance(n);
                 self.service.moved(n, Sent::default());
                 Ok(true)
             }

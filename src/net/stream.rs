@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use futures::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::SockRef;
@@ -70,6 +71,31 @@ impl Stream {
     /// Reads what is there, or waits. 0 is the end.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_read(cx, into)
+    }
+
+    /// Appends what is there, at most `max` bytes and no more than there is room for, or waits. 0 is the end.
+    pub fn poll_append(&mut self, cx: &mut Context<'_>, into: &mut BytesMut, max: usize) -> Poll<io::Result<usize>> {
+        let (len, spare) = (into.len(), into.spare_capacity_mut());
+        let room = max.min(spare.len());
+        let spare = spare.get_mut(..room).unwrap_or_default();
+        match self.with_raw(|raw| raw.recv_with_flags(spare, libc::MSG_DONTWAIT)) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                let mut few = [0; 64];
+                let few = few.get_mut(..room.min(64)).unwrap_or_default();
+                let n = ready!(Pin::new(&mut self.socket).poll_read(cx, few))?;
+                into.extend_from_slice(few.get(..n).unwrap_or_default());
+                Poll::Ready(Ok(n))
+            }
+            Ok(n) => {
+                // SAFETY: the kernel has just written the first `n` bytes of the spare room.
+                #[allow(unsafe_code)]
+                unsafe {
+                    into.set_len(len + n);
+                }
+                Poll::Ready(Ok(n))
+            }
+            Err(e) => Poll::Ready(Err(e)),
+        }
     }
 
     /// Writes a prefix of `pieces`, or waits for room; answers how many bytes went out.

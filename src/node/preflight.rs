@@ -12,6 +12,9 @@ use crate::net::listen::Bound;
 /// Segments, journal, the bucket's requests and tables take up to half of this.
 const OPEN_FILES_LOW: u64 = 2048;
 
+/// Segment files one shard keeps open: a thousand partitions are written to without opening one again.
+const SEGMENT_FILES_MAX: usize = 1024;
+
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -73,6 +76,13 @@ pub fn open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be asked or raised (ulimit -n)"),
     }
+}
+
+/// Segment files that each of so many shards may keep open: a quarter of what the process may, by two handles each.
+#[must_use]
+pub fn segment_files(shards: u16) -> usize {
+    let files = preflight::raise_open_files().unwrap_or(0) / 8 / u64::from(shards.max(1));
+    usize::try_from(files).unwrap_or(usize::MAX).clamp(16, SEGMENT_FILES_MAX)
 }
 
 /// Checks that need the settings: ports, the lock of the data directory.

@@ -125,7 +125,11 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             dir: data.shard(n),
             cache_dir: data.path.join("cache").join(format!("shard-{n}")),
             seed: Uuid::new_v4().as_u64_pair().0,
-            engine: EngineConfig { budget: budgets.disk.clone(), ..EngineConfig::default() },
+            engine: EngineConfig {
+                budget: budgets.disk.clone(),
+                open_files: preflight::segment_files(identity.shards),
+                ..EngineConfig::default()
+            },
             cache_bytes: budgets.cache / u64::from(identity.shards),
             config: Arc::clone(&config),
             home,

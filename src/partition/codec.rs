@@ -10,6 +10,11 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Makes room for so many bytes more at once.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.bytes.put_u8(value);

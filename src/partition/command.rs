@@ -15,6 +15,8 @@ use super::codec::{Reader, Writer};
 const BATCHES: u8 = 1;
 const COMMAND: u8 = 2;
 const ARCHIVE: u8 = 3;
+/// Bytes of meta that a batch takes.
+const PLACED_LEN: usize = PartitionId::ENCODED_LEN + 8 + 4;
 
 /// One entry of a data lane.
 #[derive(Clone, Debug)]
@@ -107,6 +109,7 @@ impl LaneEntry {
                 meta.u8(BATCHES);
                 meta.i64(at.0);
                 meta.u32(batches.len() as u32);
+                meta.reserve(batches.len() * PLACED_LEN);
                 let mut blobs = Vec::with_capacity(batches.len());
                 for batch in batches {
                     meta.partition(batch.partition);
@@ -114,17 +117,17 @@ impl LaneEntry {
                     meta.u32(batch.epoch.0 as u32);
                     blobs.push(batch.bytes);
                 }
-                Payload { meta: meta.finish(), blobs }
+                Payload { meta: meta.finish(), blobs, verified: true }
             }
             Self::Command(command) => {
                 meta.u8(COMMAND);
                 // Serialising plain maps and numbers into memory cannot fail.
                 meta.blob(&serde_json::to_vec(&command).unwrap_or_default());
-                Payload { meta: meta.finish(), blobs: Vec::new() }
+                Payload { meta: meta.finish(), blobs: Vec::new(), verified: false }
             }
             Self::Archive(bytes) => {
                 meta.u8(ARCHIVE);
-                Payload { meta: meta.finish(), blobs: vec![bytes] }
+                Payload { meta: meta.finish(), blobs: vec![bytes], verified: false }
             }
         }
     }
@@ -196,7 +199,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), blobs in 0usize..3) {
-            let payload = Payload { meta: meta.into(), blobs: vec![Bytes::from_static(b"x"); blobs] };
+            let payload = Payload { meta: meta.into(), blobs: vec![Bytes::from_static(b"x"); blobs], verified: false };
             let _ = LaneEntry::decode(&payload);
         }
     }

@@ -15,14 +15,15 @@ use tidewater_storage::engine::Engine;
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::Payload;
 use tidewater_storage::log::LogSettings;
-use tidewater_storage::model::{EntryId, LaneId, LogIndex, Offset, PartitionId, Term, TopicName};
+use tidewater_storage::model::{EntryId, LaneId, LogIndex, Offset, PartitionId, Term, TimestampMs, TopicName};
 use tidewater_tiering::manifest::{self, LaneManifest, PartitionManifest};
 
 use super::codec::{Reader, Writer};
-use super::command::{EntryError, LaneCommand, LaneEntry};
+use super::command::{EntryError, LaneCommand, LaneEntry, PlacedBatch};
 use super::event::Bell;
 use super::message::{ProduceDone, ProduceError};
 use super::replica::{Birth, Replica};
+use super::replicas::Replicas;
 use crate::config::topic::TopicConfig;
 use crate::limits;
 use crate::raft::{Answer, Apply, Lane, ProposeError};
@@ -46,8 +47,10 @@ pub struct DataLane {
     pub id: LaneId,
     env: Env,
     engine: Engine,
-    replicas: RefCell<BTreeMap<PartitionId, Rc<Replica>>>,
+    replicas: RefCell<Replicas>,
     covered: RefCell<BTreeMap<PartitionId, LogIndex>>,
+    /// The greatest index in it.
+    covered_upto: LogIndex,
     archive: RefCell<LaneManifest>,
     /// Dropped partitions whose objects are not gone yet.
     gone: RefCell<BTreeMap<PartitionId, PartitionManifest>>,
@@ -132,17 +135,18 @@ impl DataLane {
         } else {
             Blob::decode(&recovered.blob).ok_or(BadLaneBlob(id))?
         };
-        let mut replicas = BTreeMap::new();
+        let mut replicas = Replicas::default();
         let mut covered = BTreeMap::new();
         for (replica, as_of) in recovered.replicas {
             covered.insert(replica.id, as_of);
-            replicas.insert(replica.id, Rc::new(replica));
+            replicas.insert(Rc::new(replica));
         }
         Ok(Self {
             id,
             env,
             engine,
             replicas: RefCell::new(replicas),
+            covered_upto: covered.values().max().copied().unwrap_or(LogIndex(0)),
             covered: RefCell::new(covered),
             archive: RefCell::new(blob.archive),
             gone: RefCell::new(blob.gone),
@@ -186,13 +190,13 @@ impl DataLane {
     /// A partition of this lane.
     #[must_use]
     pub fn replica(&self, id: PartitionId) -> Option<Rc<Replica>> {
-        self.replicas.borrow().get(&id).cloned()
+        self.replicas.borrow().get(id).cloned()
     }
 
     /// All its partitions.
     #[must_use]
     pub fn replicas(&self) -> Vec<Rc<Replica>> {
-        self.replicas.borrow().values().cloned().collect()
+        self.replicas.borrow().iter().cloned().collect()
     }
 
     /// The lane's share of the archive.
@@ -250,25 +254,34 @@ impl DataLane {
 
     fn apply_entry(&self, id: EntryId, entry: LaneEntry) -> Outcome {
         match entry {
-            LaneEntry::Batches { at, batches } => Outcome::Batches(
-                batches
-                    .into_iter()
-                    .map(|placed| {
-                        let partition = placed.partition;
-                        let replica = self.replica(partition).ok_or(ProduceError::UnknownPartition(partition))?;
-                        if self.is_covered(partition, id.index) {
-                            return Err(ProduceError::NotLeader);
-                        }
-                        replica.append(placed, id, at, self.env.clock.now(), self.producers_after_ms.get())
-                    })
-                    .collect(),
-            ),
+            LaneEntry::Batches { at, batches } => Outcome::Batches(self.apply_batches(id, at, batches)),
             LaneEntry::Command(command) => {
                 self.apply_command(id, command);
                 Outcome::Done
             }
             LaneEntry::Archive(bytes) => Outcome::Archive(self.apply_archive(id, &bytes)),
         }
+    }
+
+    fn apply_batches(
+        &self,
+        id: EntryId,
+        at: TimestampMs,
+        batches: Vec<PlacedBatch>,
+    ) -> Vec<Result<ProduceDone, ProduceError>> {
+        let (replicas, now) = (self.replicas.borrow(), self.env.clock.now());
+        let producers_after_ms = self.producers_after_ms.get();
+        // Only what comes soon after a start can be in the checkpoint already.
+        let repeats = id.index <= self.covered_upto;
+        let append = |placed: PlacedBatch| {
+            let partition = placed.partition;
+            let replica = replicas.get(partition).ok_or(ProduceError::UnknownPartition(partition))?;
+            if repeats && self.is_covered(partition, id.index) {
+                return Err(ProduceError::NotLeader);
+            }
+            replica.append(placed, id, at, now, producers_after_ms)
+        };
+        batches.into_iter().map(append).collect()
     }
 
     /// The lane decides first; only what it accepts reaches the partitions, dropped ones included.
@@ -305,19 +318,19 @@ impl DataLane {
     fn apply_command(&self, id: EntryId, command: LaneCommand) {
         match command {
             LaneCommand::Create { partition, topic, overrides, epoch_base } => {
-                if self.replicas.borrow().contains_key(&partition) || self.is_covered(partition, id.index) {
+                if self.replicas.borrow().contains(partition) || self.is_covered(partition, id.index) {
                     return;
                 }
                 let settings = log_settings(&TopicConfig::resolve(&overrides));
                 let log = self.engine.create_partition(partition, self.id, id, settings);
                 let (name, configs) = (topic.clone(), overrides.clone());
                 let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
-                self.replicas.borrow_mut().insert(partition, Rc::new(replica));
+                self.replicas.borrow_mut().insert(Rc::new(replica));
                 self.engine.touch_partition(partition);
                 self.happened(id.index, Happening::Created { partition, topic: name, overrides: configs, epoch_base });
             }
             LaneCommand::Drop { partition } => {
-                if let Some(replica) = self.replicas.borrow_mut().remove(&partition) {
+                if let Some(replica) = self.replicas.borrow_mut().remove(partition) {
                     replica.waiters.all();
                     self.engine.drop_partition(partition, id);
                     self.gone.borrow_mut().insert(partition, replica.manifest().clone());
@@ -416,7 +429,7 @@ impl Apply for DataLane {
     fn following(&self, _term: Term) {
         self.leading.set(None);
         self.leadership_bell.ring();
-        self.replicas.borrow().values().for_each(|replica| replica.waiters.all());
+        self.replicas.borrow().iter().for_each(|replica| replica.waiters.all());
     }
 
     fn snapshot(&self) -> Bytes {

@@ -6,7 +6,7 @@
 //! on from applied state. Shard-local.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tidewater_storage::engine::{Engine, Refused};
 use tidewater_storage::env::{Env, Mono};
 use tidewater_storage::metrics::{Histogram, HistogramCounts};
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
-use tidewater_storage::model::{BatchHeader, Offset, PartitionId, ProducerId, Term, TimestampMs, TimestampType};
+use tidewater_storage::model::{BatchHeader, Offset, ProducerId, Term, TimestampMs, TimestampType};
 
 use super::command::{LaneEntry, PlacedBatch};
 use super::event::Bell;
@@ -82,19 +82,39 @@ impl Slot {
     }
 }
 
-/// A partition with batches in flight: where it will end, and its producers, once they are applied.
-#[derive(Debug)]
-struct Ahead {
-    next: Offset,
+/// What a proposer knows of a partition beyond what is applied. Lies in the replica, so that a batch finds it without a
+/// search; the proposer alone reads and changes it.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// Batches in flight; with none, nothing else here counts.
     batches: usize,
+    /// The proposer's round it belongs to: after a failure a new round begins and what was ahead counts no more.
+    round: u64,
+    /// Where the partition will end once they are applied.
+    next: Offset,
+    /// Its producers by then.
     producers: HashMap<ProducerId, ProducerEntry>,
+}
+
+impl Ahead {
+    fn counts(&self, round: u64) -> bool {
+        self.batches > 0 && self.round == round
+    }
+}
+
+/// Who waits for one batch of an entry.
+struct Waiting {
+    replica: Rc<Replica>,
+    slot: Slot,
+    /// Set when the topic stamps append time.
+    stamped: Option<TimestampMs>,
 }
 
 /// An entry in flight and who waits for it.
 struct Sent {
-    waiting: Vec<(PartitionId, Slot, Option<TimestampMs>)>,
+    waiting: Vec<Waiting>,
     /// Room promised on disk until the entry is in the journal.
-    admissions: Vec<Admission>,
+    _admission: Option<Admission>,
     /// When it was formed.
     formed: Mono,
 }
@@ -122,7 +142,9 @@ pub struct Proposer {
     engine: Engine,
     queue: RefCell<VecDeque<(ProducePart, Slot)>>,
     queued_bytes: Cell<usize>,
-    ahead: RefCell<BTreeMap<PartitionId, Ahead>>,
+    in_flight: Cell<usize>,
+    /// See [`Ahead`].
+    round: Cell<u64>,
     duplicates: RefCell<Vec<Duplicate>>,
     blocked: Cell<bool>,
     bell: Bell,
@@ -148,7 +170,8 @@ impl Proposer {
             engine,
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
-            ahead: RefCell::default(),
+            in_flight: Cell::new(0),
+            round: Cell::new(0),
             duplicates: RefCell::default(),
             blocked: Cell::new(false),
             bell: Bell::default(),
@@ -170,7 +193,9 @@ impl Proposer {
             self.oldest.set(Some(self.env.clock.now()));
         }
         self.queue.borrow_mut().push_back((part, slot));
-        self.bell.ring();
+        if self.may_form() {
+            self.bell.ring();
+        }
     }
 
     /// Bytes that wait.
@@ -198,13 +223,15 @@ impl Proposer {
         loop {
             self.settle_duplicates(in_flight.is_empty());
             if in_flight.is_empty() && broken {
-                self.ahead.borrow_mut().clear();
+                self.round.set(self.round.get() + 1);
                 broken = false;
             }
-            while !broken && in_flight.len() < limits::ENTRIES_IN_FLIGHT_MAX {
+            self.in_flight.set(in_flight.len());
+            while !broken && self.may_form() {
                 let Some((entry, sent)) = self.form() else { break };
                 let proposed = self.lane.propose(entry);
                 in_flight.push(async move { (proposed.await, sent) });
+                self.in_flight.set(in_flight.len());
             }
             if in_flight.is_empty() {
                 if self.blocked.replace(false) {
@@ -223,62 +250,91 @@ impl Proposer {
         }
     }
 
+    /// With nothing in flight whatever waits goes at once. Behind an entry that is being written, what comes meanwhile
+    /// is gathered: every entry costs its way through the group and the journal, however little is in it, and until the
+    /// write is over it would wait there as it waits here. Only what makes an entry worth its way goes before.
+    fn may_form(&self) -> bool {
+        let in_flight = self.in_flight.get();
+        in_flight == 0
+            || in_flight < limits::ENTRIES_IN_FLIGHT_MAX && self.queued_bytes.get() >= limits::ENTRY_BYTES_AHEAD
+    }
+
     /// The next entry from the queue; `None` when nothing in it can be proposed now.
     fn form(&self) -> Option<(LaneEntry, Sent)> {
         let term = self.lane.leading();
         let at = self.env.clock.wall();
-        let mut bytes = 0;
-        let mut batches = Vec::new();
-        let mut sent = Sent { waiting: Vec::new(), admissions: Vec::new(), formed: Mono::ZERO };
-        // A batch that cannot be placed is answered at once; the loop ends with the queue or a full entry.
-        while bytes < limits::ENTRY_BYTES_TARGET {
-            let Some((part, slot, admission)) = self.take_admitted() else { break };
-            let len = part.batch.bytes.len();
-            match self.place(part, term, at) {
-                Ok(Placed::Append(batch, stamped)) => {
-                    bytes += len;
-                    sent.waiting.push((batch.partition, slot, stamped));
-                    sent.admissions.push(admission);
-                    batches.push(batch);
+        loop {
+            let Some((mut room, admission)) = self.admitted() else {
+                if self.queue.borrow().is_empty() {
+                    self.oldest.set(None);
                 }
-                Ok(Placed::Applied(done)) => slot.answer(Ok(done)),
-                Ok(Placed::InFlight(replica, done)) => {
-                    self.duplicates.borrow_mut().push(Duplicate { replica, slot, done });
+                return None;
+            };
+            let (mut batches, mut waiting) = (Vec::with_capacity(room), Vec::with_capacity(room));
+            // A batch that cannot be placed is answered at once.
+            while let Some((part, slot)) = (room > 0).then(|| self.pop()).flatten() {
+                room -= 1;
+                match self.place(part, term, at) {
+                    Ok(Placed::Append(batch, replica, stamped)) => {
+                        waiting.push(Waiting { replica, slot, stamped });
+                        batches.push(batch);
+                    }
+                    Ok(Placed::Applied(done)) => slot.answer(Ok(done)),
+                    Ok(Placed::InFlight(replica, done)) => {
+                        self.duplicates.borrow_mut().push(Duplicate { replica, slot, done });
+                    }
+                    Err(error) => slot.answer(Err(error)),
                 }
-                Err(error) => slot.answer(Err(error)),
+            }
+            let formed = self.env.clock.now();
+            let left = (!self.queue.borrow().is_empty()).then_some(formed);
+            let since = self.oldest.replace(left);
+            if !batches.is_empty() {
+                self.queued.note(formed.since(since.unwrap_or(formed)));
+                let sent = Sent { waiting, _admission: Some(admission), formed };
+                return Some((LaneEntry::Batches { at, batches }, sent));
             }
         }
-        if batches.is_empty() {
-            if self.queue.borrow().is_empty() {
-                self.oldest.set(None);
-            }
-            return None;
-        }
-        sent.formed = self.env.clock.now();
-        let left = (!self.queue.borrow().is_empty()).then_some(sent.formed);
-        if let Some(since) = self.oldest.replace(left) {
-            self.queued.note(sent.formed.since(since));
-        }
-        Some((LaneEntry::Batches { at, batches }, sent))
     }
 
-    /// The oldest batch of the queue with room for it. One that the disk has no room for is refused; when only the
-    /// journal or memory is behind, nothing is taken and producers wait.
-    fn take_admitted(&self) -> Option<(ProducePart, Slot, Admission)> {
-        loop {
-            let len = self.queue.borrow().front().map(|(part, _)| part.batch.bytes.len())?;
-            let admitted = self.engine.admit(len as u64);
-            if let Err(Refused::Journal { .. } | Refused::Memory { .. }) = admitted {
-                self.blocked.set(true);
-                return None;
+    fn pop(&self) -> Option<(ProducePart, Slot)> {
+        let (part, slot) = self.queue.borrow_mut().pop_front()?;
+        self.queued_bytes.set(self.queued_bytes.get() - part.batch.bytes.len());
+        Some((part, slot))
+    }
+
+    /// How many batches of the queue the next entry takes, and the room they were promised; at least one. A first batch
+    /// that the disk has no room for is refused; when only journal or memory is behind, nothing is taken and producers
+    /// wait.
+    fn admitted(&self) -> Option<(usize, Admission)> {
+        let (mut bytes, mut count, mut first) = (0, 0, 0);
+        for (part, _) in self.queue.borrow().iter() {
+            bytes += part.batch.bytes.len();
+            count += 1;
+            if count == 1 {
+                first = bytes;
             }
-            let (part, slot) = self.queue.borrow_mut().pop_front()?;
-            self.queued_bytes.set(self.queued_bytes.get() - len);
-            match admitted {
-                Ok(admission) => return Some((part, slot, admission)),
-                Err(full) => slot.answer(Err(ProduceError::NoSpace(full.to_string()))),
+            if bytes >= limits::ENTRY_BYTES_TARGET {
+                break;
             }
         }
+        while count > 0 {
+            match self.engine.admit(bytes as u64) {
+                Ok(admission) => return Some((count, admission)),
+                Err(Refused::Journal { .. } | Refused::Memory { .. }) => {
+                    self.blocked.set(true);
+                    return None;
+                }
+                Err(_) if count > 1 => (bytes, count) = (first, 1),
+                Err(full) => {
+                    let (_, slot) = self.pop()?;
+                    slot.answer(Err(ProduceError::NoSpace(full.to_string())));
+                    first = self.queue.borrow().front().map_or(0, |(part, _)| part.batch.bytes.len());
+                    (bytes, count) = (first, usize::from(first > 0));
+                }
+            }
+        }
+        None
     }
 
     /// Answers the duplicates whose first copy is applied by now; with nothing in flight any more, the others' first
@@ -313,12 +369,12 @@ impl Proposer {
         if let Some(verdict) = self.known(&replica, &header)? {
             return Ok(verdict);
         }
-        let mut ahead = self.ahead.borrow_mut();
-        let ahead = ahead.entry(id).or_insert_with(|| Ahead {
-            next: replica.high_watermark(),
-            batches: 0,
-            producers: HashMap::new(),
-        });
+        let mut ahead = replica.ahead.borrow_mut();
+        let round = self.round.get();
+        if !ahead.counts(round) {
+            ahead.producers.clear();
+            (ahead.round, ahead.batches, ahead.next) = (round, 0, replica.high_watermark());
+        }
         let base_offset = ahead.next;
         let mut bytes = part.batch.bytes;
         let stamped = (config.timestamp_type == TimestampType::LogAppend).then(|| {
@@ -336,15 +392,17 @@ impl Proposer {
         }
         ahead.next = header.next_offset();
         ahead.batches += 1;
-        Ok(Placed::Append(PlacedBatch { partition: id, base_offset, epoch, bytes: bytes.freeze() }, stamped))
+        drop(ahead);
+        Ok(Placed::Append(PlacedBatch { partition: id, base_offset, epoch, bytes: bytes.freeze() }, replica, stamped))
     }
 
     /// Is the batch there already, applied or in flight?
     fn known(&self, replica: &Rc<Replica>, header: &BatchHeader) -> Result<Option<Placed>, ProduceError> {
         let Some(producer) = header.producer_id else { return Ok(None) };
         let applied = replica.producers();
-        let ahead = self.ahead.borrow();
-        let entry = ahead.get(&replica.id).and_then(|a| a.producers.get(&producer)).or_else(|| applied.get(producer));
+        let ahead = replica.ahead.borrow();
+        let overlay = if ahead.counts(self.round.get()) { ahead.producers.get(&producer) } else { None };
+        let entry = overlay.or_else(|| applied.get(producer));
         let Verdict::Duplicate(base_offset) = producers::check(entry, header)? else { return Ok(None) };
         let done = ProduceDone { base_offset, log_append_time: None, log_start: replica.log_start() };
         let applied = base_offset < replica.high_watermark();
@@ -359,27 +417,24 @@ impl Proposer {
             Some(Outcome::Batches(answers)) => answers,
             _ => vec![Err(ProduceError::NotLeader); sent.waiting.len()],
         };
-        for ((partition, slot, stamped), answer) in sent.waiting.into_iter().zip(answers) {
+        for (Waiting { replica, slot, stamped }, answer) in sent.waiting.into_iter().zip(answers) {
             fine &= answer.is_ok();
-            self.landed(partition);
+            self.landed(&replica);
             slot.answer(answer.map(|done| ProduceDone { log_append_time: stamped, ..done }));
         }
         fine
     }
 
-    fn landed(&self, partition: PartitionId) {
-        let mut ahead = self.ahead.borrow_mut();
-        if let Some(entry) = ahead.get_mut(&partition) {
-            entry.batches -= 1;
-            if entry.batches == 0 {
-                ahead.remove(&partition);
-            }
+    fn landed(&self, replica: &Replica) {
+        let mut ahead = replica.ahead.borrow_mut();
+        if ahead.counts(self.round.get()) {
+            ahead.batches -= 1;
         }
     }
 }
 
 enum Placed {
-    Append(PlacedBatch, Option<TimestampMs>),
+    Append(PlacedBatch, Rc<Replica>, Option<TimestampMs>),
     Applied(ProduceDone),
     InFlight(Rc<Replica>, ProduceDone),
 }

@@ -22,6 +22,7 @@ use super::codec::{Reader, Writer};
 use super::command::PlacedBatch;
 use super::message::{ProduceDone, ProduceError};
 use super::producers::ProducerTable;
+use super::proposer::Ahead;
 use super::watch::Waiters;
 use crate::config::topic::TopicConfig;
 
@@ -35,6 +36,8 @@ pub struct Replica {
     pub log: PartitionLog,
     /// Readers at its end.
     pub waiters: Waiters,
+    /// What its lane's proposer has in flight.
+    pub ahead: RefCell<Ahead>,
     birth: Birth,
     settings: RefCell<Settings>,
     producers: RefCell<ProducerTable>,
@@ -104,6 +107,7 @@ impl Replica {
             lane,
             log,
             waiters: Waiters::default(),
+            ahead: RefCell::default(),
             birth,
             settings: RefCell::new(Settings { overrides, config }),
             producers: RefCell::default(),
@@ -148,7 +152,7 @@ impl Replica {
     /// First offset after the last committed record. With one voter all that is applied is committed.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
-        self.log.bounds().end
+        self.log.end()
     }
 
     /// First offset that `read_committed` does not see. Without transactions, the high watermark.
@@ -258,7 +262,7 @@ impl Replica {
             .map(|header| Batch { header, bytes })
             .map_err(|_| ProduceError::Invalid("the batch in the lane's log is malformed"))?;
         let header = batch.header;
-        if header.base_offset != self.log.bounds().end || placed.base_offset != header.base_offset {
+        if header.base_offset != self.log.end() || placed.base_offset != header.base_offset {
             return Err(ProduceError::NotLeader);
         }
         self.producers.borrow_mut().note(&header, header.base_offset, at, producers_after_ms);
@@ -266,7 +270,7 @@ impl Replica {
         self.last_append.set(at);
         self.mark(header.next_offset(), u64::from(header.len), now);
         self.log.append(batch, id);
-        self.waiters.reached(self.high_watermark());
+        self.waiters.reached(header.next_offset());
         Ok(ProduceDone { base_offset: header.base_offset, log_append_time: None, log_start: self.log_start() })
     }
 

@@ -80,18 +80,18 @@ fn version(what: &'static str, bytes: &mut Bytes) -> Result<(), CodecError> {
 pub(crate) fn to_lane_entry(entry: Entry) -> LaneEntry {
     let id = entry_id(&entry.log_id);
     let payload = match entry.payload {
-        Kind::Blank => Payload { meta: Bytes::from_static(&[BLANK]), blobs: Vec::new() },
+        Kind::Blank => Payload { meta: Bytes::from_static(&[BLANK]), blobs: Vec::new(), verified: false },
         Kind::Normal(Proposed(payload)) => {
             let mut meta = BytesMut::with_capacity(1 + payload.meta.len());
             meta.put_u8(NORMAL);
             meta.put_slice(&payload.meta);
-            Payload { meta: meta.freeze(), blobs: payload.blobs }
+            Payload { meta: meta.freeze(), blobs: payload.blobs, verified: payload.verified }
         }
         Kind::Membership(membership) => {
             let mut meta = BytesMut::new();
             meta.put_u8(MEMBERSHIP);
             put_membership(&mut meta, &membership);
-            Payload { meta: meta.freeze(), blobs: Vec::new() }
+            Payload { meta: meta.freeze(), blobs: Vec::new(), verified: false }
         }
     };
     LaneEntry { id, payload }
@@ -102,14 +102,14 @@ pub(crate) fn to_lane_entry(entry: Entry) -> LaneEntry {
 /// # Errors
 /// The journal holds an entry this layer did not write.
 pub(crate) fn from_lane_entry(entry: LaneEntry) -> Result<Entry, CodecError> {
-    let LaneEntry { id, payload: Payload { mut meta, blobs } } = entry;
+    let LaneEntry { id, payload: Payload { mut meta, blobs, verified } } = entry;
     need("entry", &meta, 1)?;
     let payload: EntryPayload = match meta.get_u8() {
         BLANK => {
             done("blank entry", &meta)?;
             Kind::Blank
         }
-        NORMAL => Kind::Normal(Proposed(Payload { meta, blobs })),
+        NORMAL => Kind::Normal(Proposed(Payload { meta, blobs, verified })),
         MEMBERSHIP => {
             let membership = take_membership(&mut meta)?;
             done("membership entry", &meta)?;
@@ -239,11 +239,12 @@ mod tests {
 
     #[test]
     fn entries_round_trip() {
-        let payload = Payload { meta: Bytes::from_static(b"meta"), blobs: vec![Bytes::from_static(b"blob")] };
+        let payload =
+            Payload { meta: Bytes::from_static(b"meta"), blobs: vec![Bytes::from_static(b"blob")], verified: false };
         for payload in [
             Kind::Blank,
             Kind::Normal(Proposed(payload)),
-            Kind::Normal(Proposed(Payload { meta: Bytes::new(), blobs: vec![] })),
+            Kind::Normal(Proposed(Payload { meta: Bytes::new(), blobs: vec![], verified: false })),
             Kind::Membership(members(&[&[1, 2, 3], &[2, 3, 4]], &[9])),
         ] {
             let before = entry(payload);
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn a_normal_entry_shares_its_bytes() {
         let blob = Bytes::from(vec![1; 4096]);
-        let payload = Payload { meta: Bytes::new(), blobs: vec![blob.clone()] };
+        let payload = Payload { meta: Bytes::new(), blobs: vec![blob.clone()], verified: false };
         let lane = to_lane_entry(entry(Kind::Normal(Proposed(payload))));
         assert_eq!(lane.payload.blobs[0].as_ptr(), blob.as_ptr());
     }
@@ -292,7 +293,8 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = decode_vote(bytes.clone());
             let _ = decode_stored(bytes.clone());
-            let _ = from_lane_entry(LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, blobs: vec![] } });
+            let payload = Payload { meta: bytes, ..Payload::default() };
+            let _ = from_lane_entry(LaneEntry { id: EntryId::default(), payload });
         }
     }
 }

@@ -20,7 +20,7 @@ pub fn decode(bytes: &[u8]) {
     if let Ok(stored) = codec::decode_stored(bytes.clone()) {
         assert_eq!(codec::decode_stored(codec::encode_stored(&stored)), Ok(stored));
     }
-    let entry = LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, blobs: Vec::new() } };
+    let entry = LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, ..Payload::default() } };
     if let Ok(entry) = codec::from_lane_entry(entry) {
         let _ = codec::to_lane_entry(entry);
     }

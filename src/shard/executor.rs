@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use glommio::{LocalExecutorBuilder, Placement};
 use tidewater_storage::model::ShardId;
 
+use super::memory;
+
 /// Memory registered with each ring for direct I/O; buffers beyond it come from the heap.
 const IO_MEMORY: usize = 8 << 20;
 
@@ -22,6 +24,7 @@ where
     G: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
+    memory::keep();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let core = usize::from(shard.0);
     let placement = if core < cores { Placement::Fixed(core) } else { Placement::Unbound };

@@ -48,7 +48,7 @@ struct Writer {
 fn submit(writer: &Rc<Writer>) {
     let index = writer.next.replace(writer.next.get() + 1);
     let id = EntryId { term: Term(1), index: LogIndex(index) };
-    let payload = Payload { meta: Bytes::from_static(b"figures"), blobs: vec![writer.blob.clone()] };
+    let payload = Payload { meta: Bytes::from_static(b"figures"), blobs: vec![writer.blob.clone()], verified: false };
     let again = writer.clone();
     let done = move |result: Result<(), _>| {
         if result.is_ok() && !again.stop.get() {

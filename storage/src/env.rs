@@ -14,6 +14,7 @@ pub mod disk;
 mod disk_dma;
 pub mod disk_sim;
 mod executor_sim;
+mod pace;
 pub mod preflight;
 pub mod real;
 pub mod rng;

@@ -57,12 +57,15 @@ pub struct LaneEntry {
 }
 
 /// An entry's content: opaque here. Kept apart so that batches are copied once, into the journal's buffer.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Payload {
     /// What the Raft layer encoded.
     pub meta: Bytes,
     /// Kafka batches as they came.
     pub blobs: Vec<Bytes>,
+    /// Every blob is a batch whose own checksum was verified: the journal's is then made from it, without reading large
+    /// ones again. Not kept on disk.
+    pub verified: bool,
 }
 
 impl Payload {
@@ -78,6 +81,15 @@ impl Payload {
         self.len() == 0
     }
 }
+
+/// By content.
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.meta == other.meta && self.blobs == other.blobs
+    }
+}
+
+impl Eq for Payload {}
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

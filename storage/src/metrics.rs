@@ -96,10 +96,8 @@ impl HistogramCounts {
 pub struct JournalCounters {
     /// Bytes written in commits, padding included.
     pub written_bytes: Counter,
-    /// The write of each commit.
+    /// The durable write of each commit.
     pub write: Histogram,
-    /// The sync after it.
-    pub sync: Histogram,
 }
 
 /// [`JournalCounters`] at one moment. A *message*.
@@ -107,17 +105,15 @@ pub struct JournalCounters {
 pub struct JournalCounts {
     /// Bytes written in commits, padding included.
     pub written_bytes: u64,
-    /// The write of each commit.
+    /// The durable write of each commit.
     pub write: HistogramCounts,
-    /// The sync after it.
-    pub sync: HistogramCounts,
 }
 
 impl JournalCounters {
     /// The values now.
     #[must_use]
     pub fn counts(&self) -> JournalCounts {
-        JournalCounts { written_bytes: self.written_bytes.get(), write: self.write.counts(), sync: self.sync.counts() }
+        JournalCounts { written_bytes: self.written_bytes.get(), write: self.write.counts() }
     }
 }
 

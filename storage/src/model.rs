@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod compression;
+pub mod crc;
 pub mod ids;
 pub mod offset;
 pub mod position;

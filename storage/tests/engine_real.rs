@@ -91,7 +91,8 @@ async fn fill(env: Env, dir: std::path::PathBuf) {
     let logs: Vec<_> = (0..4).map(|n| engine.create_partition(partition(n), LANE, entry(0), settings)).collect();
     for index in 0..BATCHES {
         let (at, batch) = (entry(index), sample(index / 4));
-        let payload = Payload { meta: Bytes::from_static(b"append"), blobs: vec![batch.bytes.clone()] };
+        let payload =
+            Payload { meta: Bytes::from_static(b"append"), blobs: vec![batch.bytes.clone()], verified: false };
         let room = engine.admit(batch.bytes.len() as u64);
         let (log, above) = (logs[index as usize % 4].clone(), above.clone());
         let done = Box::new(move |done: Result<(), _>| {

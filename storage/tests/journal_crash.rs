@@ -103,7 +103,7 @@ fn payload(rng: &Rng) -> Payload {
         Bytes::from(bytes)
     };
     let max = if rng.below(20) == 0 { 15_000 } else { 1500 };
-    Payload { meta: blob(40), blobs: (0..rng.below(4)).map(|_| blob(max)).collect() }
+    Payload { meta: blob(40), blobs: (0..rng.below(4)).map(|_| blob(max)).collect(), verified: false }
 }
 
 /// `term` is above every term that was ever cut off: one id never names two entries.

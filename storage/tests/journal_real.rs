@@ -11,7 +11,7 @@ use tidewater_storage::model::{EntryId, LaneId, LogIndex, Term};
 fn entry(index: u64, len: usize) -> LaneEntry {
     let blob = Bytes::from(vec![index as u8; len]);
     let id = EntryId { term: Term(1), index: LogIndex(index) };
-    LaneEntry { id, payload: Payload { meta: Bytes::from_static(b"m"), blobs: vec![blob] } }
+    LaneEntry { id, payload: Payload { meta: Bytes::from_static(b"m"), blobs: vec![blob], verified: false } }
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn lane_entry(input: &[u8]) {
     let (meta, blob) = rest.split_at(rest.len() * usize::from(split % 5) / 4);
     let (meta, blob) = (Bytes::copy_from_slice(meta), Bytes::copy_from_slice(blob));
     for blobs in [vec![], vec![blob.clone()], vec![blob.clone(), blob]] {
-        if let Ok(entry) = LaneEntry::decode(&Payload { meta: meta.clone(), blobs }) {
+        if let Ok(entry) = LaneEntry::decode(&Payload { meta: meta.clone(), blobs, verified: false }) {
             let text = format!("{entry:?}");
             let again = LaneEntry::decode(&entry.encode()).expect("what was read can be written and read again");
             assert_eq!(format!("{again:?}"), text);
@@ -81,7 +81,7 @@ fn lane_blobs() -> Vec<Vec<u8>> {
 }
 
 fn controller_entry(input: &[u8]) {
-    let payload = Payload { meta: Bytes::copy_from_slice(input), blobs: Vec::new() };
+    let payload = Payload { meta: Bytes::copy_from_slice(input), ..Payload::default() };
     let Some(command) = Command::decode(&payload) else { return };
     let mut state = ControllerState::default();
     let _ = state.apply(command.clone());

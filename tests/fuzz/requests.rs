@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use kafka_protocol::messages::{self as m, ApiKey};
 use kafka_protocol::protocol::Decodable;
 use tidewater::kafka::api::{APIS, Known, known};
-use tidewater::kafka::wire::frame::FrameBuffer;
+use tidewater::kafka::wire::frame::{FrameBuffer, Wanted};
 use tidewater::kafka::wire::schema::{Kind, Schema, Shape, schema};
 use tidewater::kafka::wire::{guard, header, produce};
 use tidewater_storage::env::Rng;
@@ -31,11 +31,14 @@ fn stream(input: &[u8]) {
     let mut taken = 0;
     for mut bytes in bytes.chunks(usize::from(*piece) * 16 + 1) {
         while !bytes.is_empty() {
-            let Ok(room) = buffer.room() else { return };
-            let n = room.len().min(bytes.len());
-            room[..n].copy_from_slice(&bytes[..n]);
-            buffer.advance(n);
-            bytes = &bytes[n..];
+            let Ok(wanted) = buffer.wanted() else { return };
+            let (Wanted::Gather(max) | Wanted::Rest(max)) = wanted;
+            let (came, rest) = bytes.split_at(bytes.len().min(max));
+            match wanted {
+                Wanted::Gather(_) => buffer.gathered(came),
+                Wanted::Rest(_) => buffer.rest().extend_from_slice(came),
+            }
+            bytes = rest;
             loop {
                 match buffer.next_frame() {
                     Ok(Some(frame)) => taken += frame.len() + 4,

@@ -79,7 +79,8 @@ async fn build(env: Env) {
         }
     }
     for index in 0..4 {
-        let payload = Payload { meta: Bytes::from_static(b"\x01meta"), blobs: vec![batch(index).bytes] };
+        let payload =
+            Payload { meta: Bytes::from_static(b"\x01meta"), blobs: vec![batch(index).bytes], verified: true };
         lane.append(vec![LaneEntry { id: entry_id(index), payload }], Box::new(|_| ()));
     }
     lane.save_vote(Bytes::from_static(b"vote")).await.expect("a calm disk");

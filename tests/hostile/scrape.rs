@@ -61,7 +61,6 @@ fn a_scrape_shows_what_was_done() {
         "tidewater_journal_commits_total",
         "tidewater_journal_written_bytes_total",
         "tidewater_journal_write_seconds_count",
-        "tidewater_journal_sync_seconds_count",
         "tidewater_archive_bundles_total",
         "tidewater_bucket_requests_total",
         "tidewater_disk_used_bytes",

@@ -40,7 +40,7 @@ async fn commits(lane: &LaneLog, bytes: usize, until: Until) -> Samples {
     while warm < WARM_UP || !until.done(start, &samples) {
         index += 1;
         let id = EntryId { term: Term(1), index: LogIndex(index) };
-        let payload = Payload { meta: Bytes::new(), blobs: vec![blob.clone()] };
+        let payload = Payload { meta: Bytes::new(), blobs: vec![blob.clone()], verified: false };
         let one = Instant::now();
         let (sender, durable) = oneshot::channel();
         let done = move |done: Result<(), _>| {

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use tidewater::partition::command::{LaneCommand, LaneEntry};
 use tidewater::partition::lane::{DataLane, RecoveredState};
 use tidewater::partition::message::{CheckedBatch, Origin, Place, ProducePart};
@@ -32,14 +34,25 @@ use crate::report::Samples;
 
 const HERE: ShardId = ShardId(0);
 const LANE: LaneId = LaneId(1);
+/// Appends under way at a time when they go to one partition each.
+const AT_ONCE: usize = 256;
 
-/// Runs the loop on an executor of its own.
+/// Commits of `bytes`, one at a time, on an executor of its own.
 pub fn measure(dir: &Path, bytes: usize, partitions: usize, until: Until) -> Samples {
+    on_a_shard(dir, partitions, async move |shard: &Shard| shard.appends(bytes, until).await)
+}
+
+/// Single appends of 1 KiB, many at a time, spread over the partitions, on an executor of its own.
+pub fn spread(dir: &Path, partitions: usize, until: Until) -> Samples {
+    on_a_shard(dir, partitions, async move |shard: &Shard| shard.singles(until).await)
+}
+
+fn on_a_shard(dir: &Path, partitions: usize, work: impl AsyncFnOnce(&Shard) -> Samples + Send + 'static) -> Samples {
     let (sender, samples) = flume::bounded(1);
     let dir = dir.to_owned();
     let main = move || async move {
         let shard = Shard::open(&dir, partitions).await;
-        let _ = sender.send(shard.appends(bytes, until).await);
+        let _ = sender.send(work(&shard).await);
         shard.close().await;
     };
     executor::spawn(HERE, main).expect("an executor").join().expect("the shard ends well");
@@ -106,6 +119,38 @@ impl Shard {
         }
         samples.cpu = machine::cpu_of_thread().saturating_sub(cpu);
         samples
+    }
+
+    /// Appends of [`BATCH_MIN`] to one partition each, [`AT_ONCE`] of them at any time.
+    async fn singles(&self, until: Until) -> Samples {
+        let (header, template) = batch(BATCH_MIN);
+        let mut places = self.places.iter().cycle();
+        let mut start_next = || {
+            let place = *places.next().expect("places never end");
+            let batch = CheckedBatch { header, bytes: template.clone() };
+            let part = ProducePart { place, batch, origin: Origin::Client };
+            async move {
+                let one = Instant::now();
+                let answers = self.router.produce(vec![part]).await;
+                answers.into_iter().for_each(|answer| assert!(answer.is_ok(), "{answer:?}"));
+                one.elapsed()
+            }
+        };
+        let mut running: FuturesUnordered<_> = (0..AT_ONCE).map(|_| start_next()).collect();
+        let (mut samples, mut warm) = (Samples::default(), 0);
+        let (mut start, mut cpu) = (Instant::now(), machine::cpu_of_thread());
+        while let Some(took) = running.next().await {
+            samples.add(took, template.len() as u64);
+            warm += 1;
+            if warm == WARM_UP * AT_ONCE as u32 {
+                (samples, start, cpu) = (Samples::default(), Instant::now(), machine::cpu_of_thread());
+            }
+            if warm < WARM_UP * AT_ONCE as u32 || !until.done(start, &samples) {
+                running.push(start_next());
+            }
+        }
+        samples.cpu = machine::cpu_of_thread().saturating_sub(cpu);
+        samples.over(start.elapsed())
     }
 
     async fn close(self) {

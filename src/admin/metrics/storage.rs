@@ -24,7 +24,7 @@ fn journal(sheet: &mut Sheet, shards: &[ShardReport]) {
     sheet.counters(
         "tidewater_journal_commits",
         "Group commits: one write and one sync each",
-        by_shard(shards, |report| report.commits.sync.count()),
+        by_shard(shards, |report| report.commits.write.count()),
     );
     sheet.counters(
         "tidewater_journal_written_bytes",
@@ -33,13 +33,8 @@ fn journal(sheet: &mut Sheet, shards: &[ShardReport]) {
     );
     sheet.seconds(
         "tidewater_journal_write_seconds",
-        "The write of a commit",
+        "The durable write (O_DSYNC) of a commit",
         by_shard(shards, |report| report.commits.write),
-    );
-    sheet.seconds(
-        "tidewater_journal_sync_seconds",
-        "The sync (fdatasync) of a commit",
-        by_shard(shards, |report| report.commits.sync),
     );
     for (name, help, read) in [
         (

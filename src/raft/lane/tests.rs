@@ -49,7 +49,7 @@ impl Numbers {
 pub(super) fn payload(number: u64, bytes: usize) -> Payload {
     let mut meta = BytesMut::new();
     meta.put_u64(number);
-    Payload { meta: meta.freeze(), blobs: vec![Bytes::from(vec![0; bytes])] }
+    Payload { meta: meta.freeze(), blobs: vec![Bytes::from(vec![0; bytes])], verified: false }
 }
 
 impl Apply for Numbers {
@@ -284,7 +284,7 @@ fn cost_of_a_proposal() {
             let start = env.clock.now();
             for round in 0..rounds {
                 let proposals: Vec<_> = (0..writers)
-                    .map(|_| lane.propose(Payload { meta: meta.clone(), blobs: vec![blob.clone()] }))
+                    .map(|_| lane.propose(Payload { meta: meta.clone(), blobs: vec![blob.clone()], verified: false }))
                     .collect();
                 let mut last = None;
                 for proposal in proposals {

@@ -86,7 +86,7 @@ fn id(term: u64, index: u64) -> EntryId {
 }
 
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
-    let payload = Payload { meta: Bytes::new(), blobs: vec![Bytes::from(vec![0; bytes])] };
+    let payload = Payload { meta: Bytes::new(), blobs: vec![Bytes::from(vec![0; bytes])], verified: false };
     Entry { log_id: log_id(id(term, index)), payload: openraft::EntryPayload::Normal(Proposed(payload)) }
 }
 

@@ -12,11 +12,14 @@ use super::records::{LaneRecord, PartitionRecord, ShardRecord};
 use crate::checkpoint::Key;
 use crate::log::shared::Doomed;
 use crate::log::state::Target;
+use crate::log::write_back::sync_all;
 use crate::log::{PartitionLog, WriteBackError, persist};
 use crate::model::{EntryId, LaneId, PartitionId};
 
 /// Logs written and synced at the same time.
 const LOGS_AT_ONCE: usize = 8;
+/// From this many changed logs on they are synced together.
+const SYNC_ALL_FROM: usize = 64;
 /// How often a checkpoint begins again because a log was trimmed or dropped under it.
 const TRIES_MAX: u32 = 8;
 
@@ -110,6 +113,7 @@ impl Engine {
     fn collect(&self) -> Result<Collected, EngineError> {
         let source = self.inner.source.borrow().clone().ok_or(EngineError::NoSource)?;
         let shared = &self.inner.shared;
+        shared.collected.set(shared.collected.get() + 1);
         let mut out = Collected {
             lanes: std::mem::take(&mut *shared.changed_lanes.borrow_mut()),
             partitions: std::mem::take(&mut *shared.changed_partitions.borrow_mut()),
@@ -169,7 +173,19 @@ impl Engine {
     }
 }
 
+/// Writes and syncs what the records say. Where many logs were written to, the file system is synced as a whole instead
+/// of file by file.
 async fn make_durable(logs: &[Pending]) -> Result<(), WriteBackError> {
+    if logs.len() >= SYNC_ALL_FROM {
+        let written =
+            logs.iter().filter_map(|pending| pending.target.map(|target| pending.log.write_back(Some(target))));
+        let mut running = futures::stream::iter(written).buffer_unordered(LOGS_AT_ONCE);
+        while let Some(done) = running.next().await {
+            done?;
+        }
+        let logs: Vec<&PartitionLog> = logs.iter().map(|pending| &pending.log).collect();
+        sync_all(&logs).await?;
+    }
     let pending = logs.iter().filter_map(|pending| pending.target.map(|target| pending.log.make_durable(target)));
     let mut running = futures::stream::iter(pending).buffer_unordered(LOGS_AT_ONCE);
     while let Some(done) = running.next().await {

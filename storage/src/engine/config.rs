@@ -32,7 +32,7 @@ impl Default for EngineConfig {
         Self {
             recent_bytes: 128 << 20,
             write_back_bytes: 1 << 20,
-            open_files: 256,
+            open_files: 1024,
             open_indexes: 64,
             checkpoint_interval: Duration::from_secs(10),
             // Purging follows the checkpoint, so well before the journal's own mark at half of its capacity.

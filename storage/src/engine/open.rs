@@ -121,6 +121,7 @@ fn share(env: Env, dir: PathBuf, config: &EngineConfig) -> LogShared {
         eager: RefCell::default(),
         changed_partitions: RefCell::default(),
         changed_lanes: RefCell::default(),
+        collected: Cell::new(0),
         doomed: RefCell::default(),
         checkpoint_bytes: config.checkpoint_bytes,
         since_checkpoint: Cell::new(0),

@@ -190,9 +190,10 @@ fn a_failed_sync_ends_the_engine_and_a_full_disk_does_not() {
         world.block_on(async {
             let machine = Machine::open(&env, dir(), config(), &history).await;
             machine.propose(&history, LaneId(1), Command::Create);
-            (0..10).for_each(|_| machine.propose(&history, LaneId(1), Command::Append));
             machine.settle().await;
             world.disk().inject(Fault { operation, path: ".log".into(), after: 0, error: kind });
+            (0..10).for_each(|_| machine.propose(&history, LaneId(1), Command::Append));
+            machine.settle().await;
             let failed = machine.engine.checkpoint().await;
             world.disk().clear_faults();
             // Upkeep may have met the fault first.

@@ -3,8 +3,8 @@
 //! Owns: the contract below and its checks. Does not own: formats, caching, retries. Affinity: shard-local.
 //!
 //! **Durability.** A completed [`File::write_at`] is visible to reads, and durable only after a [`File::sync`] that
-//! began after it completed. A name is durable only after [`Disk::sync_dir`] of its directory;
-//! [`Disk::create_dir_all`] and [`Disk::write_atomic`] do that themselves. **Errors.** A failed sync says nothing
+//! began after it completed; of a file opened with [`OpenMode::ReadWriteDurable`] it is durable at once. A name is
+//! durable only after [`Disk::sync_dir`] of its directory; [`Disk::create_dir_all`] and [`Disk::write_atomic`] do that themselves. **Errors.** A failed sync says nothing
 //! about what is on disk and is never retried as if clean: whoever owns the file gives it up, and the process with it
 //! if acknowledgements depend on it. **Cancellation.** A dropped future's operation may or may not have happened.
 //! **Ordering.** Concurrent operations on overlapping ranges have no order; await one before starting the other.
@@ -28,6 +28,9 @@ pub enum OpenMode {
     Read,
     /// An existing file, to read and write.
     ReadWrite,
+    /// As [`OpenMode::ReadWrite`], and a write that has completed is durable (O_DSYNC): one operation and one wake-up
+    /// where a write and a sync take two. A failed write is then as final as a failed sync.
+    ReadWriteDurable,
     /// A file that must not exist yet, to read and write.
     CreateNew,
 }
@@ -132,6 +135,15 @@ impl Disk {
     /// The system's; see the header on failed syncs.
     pub async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         each!(self, disk => disk.sync_dir(dir).await)
+    }
+
+    /// Makes every completed write and every name below a directory durable, and what else its file system holds: one
+    /// operation where many files are to be synced. Slow where others have left the file system much to write.
+    ///
+    /// # Errors
+    /// The system's; see the header on failed syncs.
+    pub async fn sync_below(&self, dir: &Path) -> io::Result<()> {
+        each!(self, disk => disk.sync_below(dir).await)
     }
 
     /// Is there anything of that name?

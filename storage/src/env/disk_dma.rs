@@ -11,6 +11,8 @@
 //! would end the shard. So a file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, which stays
 //! while the first handle is held, as long as the file is open.
 //!
+//! Small durable writes to a quick disk are made by the shard itself, without its ring: see `pace`.
+//!
 //! Affinity: shard-local.
 
 use std::cell::RefCell;
@@ -18,17 +20,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::{DmaFile, OpenOptions};
 
 use super::aligned::{ALIGNMENT, AlignedBuf, align_down, align_up};
 use super::disk::{DirEntry, OpenMode};
+use super::pace::Pace;
 use super::syscall;
 
 /// Bytes of the probe file: enough to be real blocks on any file system.
@@ -104,10 +108,22 @@ impl DmaDisk {
     pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<DmaHandle> {
         probe(parent(path)).await?;
         let write = mode != OpenMode::Read;
-        let held = fs::OpenOptions::new().read(true).write(write).create_new(mode == OpenMode::CreateNew).open(path)?;
+        let durable = mode == OpenMode::ReadWriteDurable;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(write).create_new(mode == OpenMode::CreateNew);
+        if durable {
+            options.custom_flags(libc::O_DIRECT | libc::O_DSYNC);
+        }
+        let held = options.open(path)?;
         let by_handle = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd()));
-        let file = OpenOptions::new().read(true).write(write).dma_open(&by_handle).await.map_err(io::Error::from)?;
-        Ok(DmaHandle { file: Rc::new(file), _held: Rc::new(held) })
+        let mut options = OpenOptions::new();
+        options.read(true).write(write);
+        if durable {
+            options.custom_flags(libc::O_DSYNC);
+        }
+        let file = options.dma_open(&by_handle).await.map_err(io::Error::from)?;
+        let pace = durable.then(|| Rc::new(Pace::default()));
+        Ok(DmaHandle { file: Rc::new(file), held: Rc::new(held), pace })
     }
 
     pub(super) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -167,6 +183,18 @@ impl DmaDisk {
         blocking(move || sync_dir_now(&dir)).await
     }
 
+    /// On a thread of its own: it may last, and the helper thread has short work that others wait for.
+    pub(super) async fn sync_below(&self, dir: &Path) -> io::Result<()> {
+        let dir = fs::File::open(dir)?;
+        let (tell, told) = futures::channel::oneshot::channel();
+        let work = move || {
+            // Who waited may have gone.
+            let _ = tell.send(syscall::sync_file_system(&dir));
+        };
+        std::thread::Builder::new().name("sync".to_owned()).spawn(work)?;
+        told.await.unwrap_or_else(|_| Err(io::Error::other("the syncing thread ended without an answer")))
+    }
+
     pub(super) async fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
     }
@@ -200,8 +228,11 @@ impl DmaDisk {
 #[derive(Clone, Debug)]
 pub(super) struct DmaHandle {
     file: Rc<DmaFile>,
-    /// Keeps the path that `file` knows itself by, for as long as it is open.
-    _held: Rc<fs::File>,
+    /// Keeps the path that `file` knows itself by, for as long as it is open. Of a durable file also what the shard
+    /// writes through itself.
+    held: Rc<fs::File>,
+    /// Of a durable file.
+    pace: Option<Rc<Pace>>,
 }
 
 impl DmaHandle {
@@ -210,6 +241,12 @@ impl DmaHandle {
     }
 
     pub(super) async fn write_at(&self, buffer: AlignedBuf, at: u64) -> io::Result<usize> {
+        if let Some(pace) = self.pace.as_ref().filter(|pace| pace.is_quick(buffer.len())) {
+            let start = Instant::now();
+            let written = self.held.write_at(&buffer, at);
+            pace.took(start.elapsed());
+            return written;
+        }
         match buffer.into_dma() {
             Some(buffer) => self.file.write_at(buffer, at).await.map_err(io::Error::from),
             None => {

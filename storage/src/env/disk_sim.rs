@@ -377,7 +377,8 @@ impl SimDisk {
             (Err(_), OpenMode::CreateNew) => state.create(path)?,
             (found, _) => found?,
         };
-        Ok(SimHandle { disk: self.clone(), inode, path: Rc::from(path), writable: mode != OpenMode::Read })
+        let (writable, durable) = (mode != OpenMode::Read, mode == OpenMode::ReadWriteDurable);
+        Ok(SimHandle { disk: self.clone(), inode, path: Rc::from(path), writable, durable })
     }
 
     pub(super) async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -453,6 +454,32 @@ impl SimDisk {
         Ok(())
     }
 
+    pub(super) async fn sync_below(&self, dir: &Path) -> io::Result<()> {
+        let covered: Vec<(Inode, BTreeSet<u64>)> = {
+            let state = self.state.borrow();
+            let below = state.names.iter().filter(|(path, _)| path.starts_with(dir) && !state.lies_about(path));
+            let inodes = below.filter_map(|(_, node)| if let Node::File(inode) = node { Some(*inode) } else { None });
+            let contents = inodes.filter_map(|inode| Some((inode, state.contents.get(&inode)?)));
+            contents.map(|(inode, content)| (inode, content.covered())).collect()
+        };
+        self.delay(100, 2000).await;
+        let mut state = self.state.borrow_mut();
+        state.counts.syncs += 1;
+        let failed = state.fault(Operation::Sync, dir);
+        for (inode, covered) in covered {
+            match state.contents.get_mut(&inode) {
+                Some(content) if failed.is_ok() => content.make_durable(&covered),
+                Some(content) => content.doom(&covered),
+                None => {}
+            }
+        }
+        if failed.is_ok() {
+            let dirs: BTreeSet<PathBuf> = state.name_changes.iter().map(|(dir, _)| dir.clone()).collect();
+            dirs.iter().filter(|changed| changed.starts_with(dir)).for_each(|changed| state.sync_dir(changed));
+        }
+        failed
+    }
+
     pub(super) async fn exists(&self, path: &Path) -> io::Result<bool> {
         Ok(self.state.borrow().names.contains_key(path))
     }
@@ -493,6 +520,8 @@ pub(super) struct SimHandle {
     inode: Inode,
     path: Rc<Path>,
     writable: bool,
+    /// A write ends with a sync.
+    durable: bool,
 }
 
 impl SimHandle {
@@ -537,6 +566,9 @@ impl SimHandle {
         }
         let change = Change::Write { at: place, bytes: bytes.to_vec() };
         self.change(change, (place + bytes.len()) as u64).await?;
+        if self.durable {
+            self.sync().await?;
+        }
         Ok(bytes.len())
     }
 
@@ -573,10 +605,7 @@ impl SimHandle {
             if failed.is_ok() {
                 content.make_durable(&covered);
             } else {
-                (content.first_pending..)
-                    .zip(&mut content.pending)
-                    .filter(|(number, _)| covered.contains(number))
-                    .for_each(|(_, pending)| pending.doomed = true);
+                content.doom(&covered);
             }
         })?;
         failed

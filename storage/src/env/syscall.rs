@@ -64,3 +64,13 @@ pub(super) fn raise_open_files() -> io::Result<u64> {
     }
     Ok(limit.rlim_cur)
 }
+
+/// Writes out everything of the file system that holds the open file, and waits until it is on the device (syncfs).
+pub(super) fn sync_file_system(file: &std::fs::File) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no memory of ours.
+    if unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(file)) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,7 +1,7 @@
-//! The committer: takes what waits, writes it, syncs it, completes it, one commit at a time.
+//! The committer: takes what waits, writes it durably, completes it, one commit at a time.
 //!
 //! Owns: the only writes to journal files after recovery, and the decision that a failed one ends the journal. One
-//! write and sync are in flight at most, so a valid commit proves all before it durable; the next commit fills
+//! durable write is in flight at most, so a valid commit proves all before it durable; the next commit fills
 //! meanwhile. Affinity: shard-local.
 
 use std::io;
@@ -58,11 +58,8 @@ async fn write(inner: &Inner, mut commit: Filling) -> Result<(), JournalError> {
     let (clock, counters) = (&inner.env.clock, &inner.counters);
     let begun = clock.now();
     head.file.write_at(buffer, placed.position).await.map_err(|error| poisoned("write", &head.path, error))?;
-    let written = clock.now();
-    head.file.sync().await.map_err(|error| poisoned("sync", &head.path, error))?;
     counters.written_bytes.add(len);
-    counters.write.note(written.since(begun));
-    counters.sync.note(clock.now().since(written));
+    counters.write.note(clock.now().since(begun));
     let oldest_is_free = {
         let mut books = inner.books.borrow_mut();
         books.position = placed.position + placed.len;

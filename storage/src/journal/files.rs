@@ -43,8 +43,8 @@ impl Spare {
             env.disk.remove_file(&path).await?;
         }
         let file = env.disk.open(&path, OpenMode::CreateNew).await?;
-        match Self::fill(env, dir, &file, bytes).await {
-            Ok(()) => Ok(Self { number, path, file, bytes }),
+        match Self::fill(env, dir, &path, file, bytes).await {
+            Ok(file) => Ok(Self { number, path, file, bytes }),
             Err(error) => {
                 // The disk is probably full: what was taken is given back before anyone tries again.
                 let _ = env.disk.remove_file(&path).await;
@@ -53,10 +53,13 @@ impl Spare {
         }
     }
 
-    async fn fill(env: &Env, dir: &Path, file: &File, bytes: u64) -> io::Result<()> {
+    /// The zeroes are written with one sync behind them; commits are then durable one by one.
+    async fn fill(env: &Env, dir: &Path, path: &Path, file: File, bytes: u64) -> io::Result<File> {
         file.zero(0..bytes).await?;
         file.sync().await?;
-        env.disk.sync_dir(dir).await
+        env.disk.sync_dir(dir).await?;
+        file.close().await?;
+        env.disk.open(path, OpenMode::ReadWriteDurable).await
     }
 
     /// Its next use.

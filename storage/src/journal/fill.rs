@@ -10,6 +10,7 @@ use super::format::{
 use super::lane::Place;
 use super::{JournalError, LaneEntry};
 use crate::env::{ALIGNMENT, AlignedBuf};
+use crate::model::batch::extend_crc;
 use crate::model::{EntryId, LaneId};
 
 /// Called once, when what it waits for is durable or never will be.
@@ -67,10 +68,12 @@ impl Filling {
             self.put(&u32_of(blob.len()).to_be_bytes());
         }
         self.put(&payload.meta);
+        let mut crc = crc32c::crc32c(&self.buffer[at + RECORD_HEADER_LEN..self.used]);
         for blob in &payload.blobs {
             self.put(blob);
+            crc = if payload.verified { extend_crc(crc, blob) } else { crc32c::crc32c_append(crc, blob) };
         }
-        self.finish(at, kind, lane);
+        self.finish(at, kind, lane, crc);
         let len = u32_of(entry_record_len(payload));
         debug_assert_eq!(at + len as usize, self.used, "an entry's length is what was said");
         self.effects.push(Effect::Placed { lane, id: entry.id, at, len });
@@ -81,7 +84,7 @@ impl Filling {
         let at = self.used;
         self.used += RECORD_HEADER_LEN;
         self.put(body);
-        self.finish(at, kind, lane);
+        self.finish(at, kind, lane, crc32c::crc32c(body));
         self.effects.push(Effect::Meta { lane, kind });
     }
 
@@ -91,10 +94,10 @@ impl Filling {
         self.used = end;
     }
 
-    /// Writes the header of the record that began at `at` and ends here.
-    fn finish(&mut self, at: usize, kind: Kind, lane: LaneId) {
+    /// Writes the header of the record that began at `at` and ends here; `crc` is its body's.
+    fn finish(&mut self, at: usize, kind: Kind, lane: LaneId, crc: u32) {
         let body = at + RECORD_HEADER_LEN;
-        let header = record_header(kind, lane, &self.buffer[body..self.used]);
+        let header = record_header(kind, lane, self.used - body, crc);
         self.buffer[at..body].copy_from_slice(&header);
         self.records_crc = crc32c::crc32c_append(self.records_crc, &header);
         self.records += 1;

@@ -232,13 +232,13 @@ pub(crate) fn u32_of(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// A record's header.
-pub(crate) fn record_header(kind: Kind, lane: LaneId, body: &[u8]) -> [u8; RECORD_HEADER_LEN] {
+/// The header of a record whose body has this length and crc32c.
+pub(crate) fn record_header(kind: Kind, lane: LaneId, len: usize, crc: u32) -> [u8; RECORD_HEADER_LEN] {
     let mut out = [0; RECORD_HEADER_LEN];
     out[0] = kind as u8;
     out[4..8].copy_from_slice(&lane.0.to_be_bytes());
-    out[8..12].copy_from_slice(&u32_of(body.len()).to_be_bytes());
-    out[12..].copy_from_slice(&crc32c::crc32c(body).to_be_bytes());
+    out[8..12].copy_from_slice(&u32_of(len).to_be_bytes());
+    out[12..].copy_from_slice(&crc.to_be_bytes());
     out
 }
 
@@ -317,7 +317,7 @@ fn decode_entry(body: &Bytes) -> Result<LaneEntry, FormatError> {
     if at != body.len() {
         return Err(FormatError::Field { field: "entry length", value: body.len() as u64 });
     }
-    Ok(LaneEntry { id, payload: Payload { meta, blobs } })
+    Ok(LaneEntry { id, payload: Payload { meta, blobs, verified: false } })
 }
 
 /// Decodes a whole commit, whose header is known, from bytes that begin with it. Record places count from the start

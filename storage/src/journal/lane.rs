@@ -205,7 +205,11 @@ mod tests {
 
     fn slot(term: u64) -> Slot {
         let place = Some(Place { file: 1, at: 0, len: 10 });
-        Slot { term: Term(term), place, payload: Some(Payload { meta: Bytes::from_static(b"1234"), blobs: vec![] }) }
+        Slot {
+            term: Term(term),
+            place,
+            payload: Some(Payload { meta: Bytes::from_static(b"1234"), blobs: vec![], verified: false }),
+        }
     }
 
     fn lane(range: std::ops::Range<u64>) -> LaneState {

@@ -251,12 +251,12 @@ async fn open_files(env: &Env, dir: &Path, layout: &Layout) -> Result<(LiveFiles
         let path = dir.join(file_name(number));
         if generation == 0 {
             // A spare that is not there is no loss.
-            if let Ok(file) = env.disk.open(&path, OpenMode::ReadWrite).await {
+            if let Ok(file) = env.disk.open(&path, OpenMode::ReadWriteDurable).await {
                 spares.push(Spare { number, path, file, bytes });
             }
             continue;
         }
-        let file = env.disk.open(&path, OpenMode::ReadWrite).await.map_err(io_failed("opening", &path))?;
+        let file = env.disk.open(&path, OpenMode::ReadWriteDurable).await.map_err(io_failed("opening", &path))?;
         let file = Spare { number, path, file, bytes }.used_as(generation);
         file.first_sequence.set(first_sequence);
         live.insert(generation, file);

@@ -25,7 +25,7 @@ fn small() -> JournalConfig {
 fn entry(term: u64, index: u64, len: usize) -> LaneEntry {
     let id = EntryId { term: Term(term), index: LogIndex(index) };
     let blob = Bytes::from(vec![index as u8; len]);
-    LaneEntry { id, payload: Payload { meta: Bytes::from_static(b"meta"), blobs: vec![blob] } }
+    LaneEntry { id, payload: Payload { meta: Bytes::from_static(b"meta"), blobs: vec![blob], verified: false } }
 }
 
 async fn open(env: &Env) -> Result<Journal, JournalOpenError> {

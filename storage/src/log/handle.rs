@@ -44,6 +44,8 @@ pub(crate) struct LogInner {
     pub(crate) dir_made: Cell<bool>,
     /// A file was born in it since it was last synced.
     pub(crate) dir_unsynced: Cell<bool>,
+    /// It and its lane are in the lists of what changed as they have been since this many were collected.
+    listed: Cell<u64>,
 }
 
 impl PartitionLog {
@@ -63,6 +65,7 @@ impl PartitionLog {
                 io: Mutex::new(()),
                 dir_made,
                 dir_unsynced: Cell::new(false),
+                listed: Cell::new(u64::MAX),
             }),
         }
     }
@@ -86,6 +89,12 @@ impl PartitionLog {
         LogBounds { start: state.start, end: state.end, written: state.written_end(), bytes: state.bytes }
     }
 
+    /// The next offset.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.inner.state.borrow().end
+    }
+
     /// Appends the committed batch that follows; readable at once. `as_of` is the entry that carried it: a batch that a
     /// recovered checkpoint already covers is passed over, so entries may be applied again after a crash.
     ///
@@ -104,8 +113,10 @@ impl PartitionLog {
         drop(state);
         let since = shared.since_checkpoint.get() + len;
         shared.since_checkpoint.set(since);
-        shared.changed(self.inner.id);
-        shared.lane_changed(self.inner.lane.get());
+        if self.inner.listed.replace(shared.collected.get()) != shared.collected.get() {
+            shared.changed(self.inner.id);
+            shared.lane_changed(self.inner.lane.get());
+        }
         if eager {
             shared.eager.borrow_mut().insert(self.inner.id);
         }

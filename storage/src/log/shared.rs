@@ -48,6 +48,8 @@ pub(crate) struct LogShared {
     /// Partitions and lanes that changed since the last checkpoint.
     pub(crate) changed_partitions: RefCell<BTreeSet<PartitionId>>,
     pub(crate) changed_lanes: RefCell<BTreeSet<LaneId>>,
+    /// How often a checkpoint has taken both lists.
+    pub(crate) collected: Cell<u64>,
     pub(crate) doomed: RefCell<Vec<Doomed>>,
     /// Bytes appended since the last checkpoint, and how many call for one.
     pub(crate) checkpoint_bytes: u64,

@@ -32,6 +32,7 @@ pub(crate) fn shared(env: Env, recent: u64) -> Rc<LogShared> {
         eager: RefCell::default(),
         changed_partitions: RefCell::default(),
         changed_lanes: RefCell::default(),
+        collected: Cell::new(0),
         doomed: RefCell::default(),
         checkpoint_bytes: u64::MAX,
         since_checkpoint: Cell::new(0),

@@ -7,6 +7,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::error::WriteBackError;
 use super::handle::PartitionLog;
@@ -17,6 +18,31 @@ use crate::model::Offset;
 use crate::segment::format::IndexFile;
 use crate::segment::state::SegmentKey;
 use crate::segment::{index_path, log_path};
+
+/// What of a log was not synced at one moment: segments with how far they were written, and names.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    segments: Vec<(SegmentKey, u64, bool)>,
+    names: bool,
+}
+
+/// Syncs the file system that holds the logs, and notes it in each.
+pub(crate) async fn sync_all(logs: &[&PartitionLog]) -> Result<(), WriteBackError> {
+    let Some(shared) = logs.first().map(|log| Rc::clone(&log.inner.shared)) else { return Ok(()) };
+    let before: Vec<Unsynced> = logs.iter().map(|log| log.unsynced()).collect();
+    if before.iter().all(|unsynced| unsynced.segments.is_empty() && !unsynced.names) {
+        return Ok(());
+    }
+    match shared.env.disk.sync_below(&shared.dir).await {
+        Ok(()) => logs.iter().zip(&before).for_each(|(log, before)| log.synced(before)),
+        Err(source) => {
+            logs.iter().zip(&before).for_each(|(log, before)| log.not_synced(before));
+            return Err(failed(&shared.dir, source, true));
+        }
+    }
+    shared.counters.segment_syncs.add(1);
+    Ok(())
+}
 
 impl PartitionLog {
     /// Writes what can be written, up to `target`. Does not sync. Returns the bytes written.
@@ -50,13 +76,14 @@ impl PartitionLog {
         let shared = &self.inner.shared;
         let file = self.open(&path).await.map_err(|source| failed(&path, source, false))?;
         let len = (range.end - range.start) as usize;
-        let mut buffer = file.alloc(len);
+        let mut buffer = file.alloc_dirty(len);
         if range.start == 0 {
             // The file may be an earlier process's, its name not durable yet.
             self.inner.dir_unsynced.set(true);
         }
         let copied = {
-            let place = buffer.get_mut(..len).unwrap_or_default();
+            let (place, padding) = buffer.split_at_mut(len);
+            padding.fill(0);
             self.inner.state.borrow().copy(key, &range, place)
         };
         if !copied {
@@ -116,6 +143,33 @@ impl PartitionLog {
             shared.indexes.put(self.inner.id, key, index);
         }
         Ok(())
+    }
+
+    /// What was written and not synced, to be told to [`PartitionLog::synced`] after a sync that began later.
+    pub(crate) fn unsynced(&self) -> Unsynced {
+        let state = self.inner.state.borrow();
+        let segments = state.segments.iter().filter(|segment| segment.unsynced);
+        let segments = segments.map(|segment| (segment.key, segment.flushed, segment.finished)).collect();
+        Unsynced { segments, names: self.inner.dir_unsynced.replace(false) }
+    }
+
+    /// Everything that was told before is durable: what has not been written to since needs no sync of its own.
+    pub(crate) fn synced(&self, before: &Unsynced) {
+        let mut state = self.inner.state.borrow_mut();
+        for (key, flushed, finished) in &before.segments {
+            if let Some(segment) = state.segment_mut(*key)
+                && (segment.flushed, segment.finished) == (*flushed, *finished)
+            {
+                segment.unsynced = false;
+            }
+        }
+    }
+
+    /// Nothing of it is durable for certain.
+    pub(crate) fn not_synced(&self, before: &Unsynced) {
+        if before.names {
+            self.inner.dir_unsynced.set(true);
+        }
     }
 
     /// Syncs what was written of segments up to the target's, then the directory where files were born.

@@ -8,6 +8,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::compression::Compression;
+use super::crc;
 use super::ids::{LeaderEpoch, ProducerEpoch, ProducerId};
 use super::offset::{Offset, OffsetRange};
 use super::time::TimestampMs;
@@ -250,6 +251,18 @@ impl Batch {
     }
 }
 
+/// Continues a crc32c over a whole batch whose own checksum has been verified: of a large one only the bytes that it does
+/// not cover are read. What is wrong with it would make the continued checksum wrong too.
+#[must_use]
+pub fn extend_crc(crc: u32, batch: &[u8]) -> u32 {
+    match (batch.get(..CRC_START), take(batch, 17)) {
+        (Some(head), Some(own)) if batch.len() >= crc::JOIN_MIN => {
+            crc::join(crc32c::crc32c_append(crc, head), u32::from_be_bytes(own), batch.len() - CRC_START)
+        }
+        _ => crc32c::crc32c_append(crc, batch),
+    }
+}
+
 /// Writes base offset and leader epoch into a batch (both outside the CRC). `batch` must have passed
 /// [`BatchHeader::parse`]; shorter bytes are left alone.
 pub fn patch(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
@@ -290,6 +303,18 @@ mod tests {
             ));
         }
         builder.build()
+    }
+
+    #[test]
+    fn a_checksum_goes_on_over_a_verified_batch_as_over_any_bytes() {
+        for value in [10, 3 * crc::JOIN_MIN] {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.push(Record::new(TimestampMs(1000), None, Some(Bytes::from(vec![7; value]))));
+            let mut bytes = BytesMut::from(&builder.build()[..]);
+            patch(&mut bytes, Offset::new(77), LeaderEpoch(5));
+            stamp_log_append_time(&mut bytes, TimestampMs(2000));
+            assert_eq!(extend_crc(99, &bytes), crc32c::crc32c_append(99, &bytes));
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! that has been given back is synced through a new one (fdatasync is of the file, not of the handle). Shard-local.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::rc::Rc;
 
 use crate::env::{Disk, File, OpenMode};
 
@@ -15,8 +16,49 @@ use crate::env::{Disk, File, OpenMode};
 pub struct Handles {
     disk: Disk,
     max: usize,
-    /// Least recently used first. Searched from the end: a few hundred entries, most hits near it.
-    open: RefCell<VecDeque<(PathBuf, File)>>,
+    open: RefCell<Open>,
+}
+
+/// What is open, found by path and by when it was last used.
+#[derive(Debug, Default)]
+struct Open {
+    files: HashMap<Rc<Path>, (File, u64)>,
+    used: BTreeMap<u64, Rc<Path>>,
+    /// Counts uses.
+    now: u64,
+}
+
+impl Open {
+    /// The file, which is the one last used from now on.
+    fn touch(&mut self, path: &Path) -> Option<File> {
+        let (file, used) = self.files.get_mut(path)?;
+        let name = self.used.remove(used)?;
+        self.now += 1;
+        *used = self.now;
+        self.used.insert(self.now, name);
+        Some(file.clone())
+    }
+
+    /// Keeps a file; returns what had its name.
+    fn insert(&mut self, path: &Path, file: File) -> Option<File> {
+        let before = self.remove(path);
+        let path: Rc<Path> = Rc::from(path);
+        self.now += 1;
+        self.used.insert(self.now, Rc::clone(&path));
+        self.files.insert(path, (file, self.now));
+        before
+    }
+
+    fn remove(&mut self, path: &Path) -> Option<File> {
+        let (file, used) = self.files.remove(path)?;
+        self.used.remove(&used);
+        Some(file)
+    }
+
+    fn remove_oldest(&mut self) -> Option<File> {
+        let (_, path) = self.used.pop_first()?;
+        self.files.remove(&path).map(|(file, _)| file)
+    }
 }
 
 impl Handles {
@@ -31,7 +73,8 @@ impl Handles {
     /// # Errors
     /// The system's; `NotFound` if there is none.
     pub async fn existing(&self, path: &Path) -> io::Result<File> {
-        if let Some(file) = self.take(path) {
+        let open = self.open.borrow_mut().touch(path);
+        if let Some(file) = open {
             return Ok(file);
         }
         let file = self.disk.open(path, OpenMode::ReadWrite).await?;
@@ -56,12 +99,8 @@ impl Handles {
 
     /// Lets go of the handle of a file about to be removed.
     pub async fn forget(&self, path: &Path) {
-        let gone = {
-            let mut open = self.open.borrow_mut();
-            let at = open.iter().rposition(|(p, _)| p == path);
-            at.and_then(|at| open.remove(at))
-        };
-        if let Some((_, file)) = gone {
+        let gone = self.open.borrow_mut().remove(path);
+        if let Some(file) = gone {
             close(file).await;
         }
     }
@@ -70,10 +109,8 @@ impl Handles {
     pub async fn forget_below(&self, dir: &Path) {
         let gone: Vec<File> = {
             let mut open = self.open.borrow_mut();
-            let (gone, stay) = std::mem::take(&mut *open).into_iter().partition(|(path, _)| path.starts_with(dir));
-            *open = stay;
-            let gone: VecDeque<(PathBuf, File)> = gone;
-            gone.into_iter().map(|(_, file)| file).collect()
+            let below: Vec<Rc<Path>> = open.used.values().filter(|path| path.starts_with(dir)).cloned().collect();
+            below.iter().filter_map(|path| open.remove(path)).collect()
         };
         for file in gone {
             close(file).await;
@@ -83,39 +120,33 @@ impl Handles {
     /// How many are open now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.open.borrow().len()
+        self.open.borrow().files.len()
     }
 
     /// Is none open?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.open.borrow().is_empty()
+        self.open.borrow().files.is_empty()
     }
 
-    /// Closes all.
+    /// Closes all, the one used longest ago first.
     pub async fn close_all(&self) {
-        let all = std::mem::take(&mut *self.open.borrow_mut());
-        for (_, file) in all {
-            close(file).await;
+        loop {
+            let next = self.open.borrow_mut().remove_oldest();
+            match next {
+                Some(file) => close(file).await,
+                None => return,
+            }
         }
-    }
-
-    fn take(&self, path: &Path) -> Option<File> {
-        let mut open = self.open.borrow_mut();
-        let at = open.iter().rposition(|(p, _)| p == path)?;
-        let entry = open.remove(at)?;
-        let file = entry.1.clone();
-        open.push_back(entry);
-        Some(file)
     }
 
     async fn keep(&self, path: &Path, file: File) {
         let over = {
             let mut open = self.open.borrow_mut();
-            open.push_back((path.to_owned(), file));
-            if open.len() > self.max { open.pop_front() } else { None }
+            let before = open.insert(path, file);
+            if open.files.len() > self.max { open.remove_oldest() } else { before }
         };
-        if let Some((_, file)) = over {
+        if let Some(file) = over {
             close(file).await;
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Pure; a *message*. 40 bytes a MiB.
 
+use crate::model::batch::extend_crc;
 use crate::model::run::{self, RUN_BYTES_MAX};
 use crate::model::{Batch, FilePos, Offset, PartitionId, RunSum, TimestampMs};
 
@@ -35,20 +36,21 @@ impl SegmentIndex {
         &self.runs
     }
 
-    /// Takes up the batch that follows; returns the sum of its run up to and including it.
+    /// Takes up the batch that follows, whose checksum was verified when it came in; returns the sum of its run up to and
+    /// including it.
     pub fn push(&mut self, id: PartitionId, batch: &Batch) -> RunSum {
         let header = &batch.header;
         match self.runs.last_mut() {
             Some(last) if last.sum.len.checked_add(header.len).is_some_and(|len| len <= RUN_BYTES_MAX) => {
                 last.sum.offsets.end = header.next_offset();
                 last.sum.len += header.len;
-                last.sum.crc = run::extend(last.sum.crc, &batch.bytes);
+                last.sum.crc = extend_crc(last.sum.crc, &batch.bytes);
                 last.max_timestamp = last.max_timestamp.max(header.max_timestamp);
                 last.sum
             }
             last => {
                 let pos = FilePos(last.map_or(0, |last| last.pos.0 + u64::from(last.sum.len)));
-                let crc = run::extend(run::seed(id, header.base_offset), &batch.bytes);
+                let crc = extend_crc(run::seed(id, header.base_offset), &batch.bytes);
                 let sum = RunSum { offsets: header.offsets(), len: header.len, crc };
                 self.runs.push(Run { sum, pos, max_timestamp: header.max_timestamp });
                 sum

@@ -97,7 +97,7 @@ fn encode(kind: u8, id: PartitionId, to: Offset, blobs: Vec<Bytes>) -> Payload {
     let mut meta = vec![kind];
     meta.put_i32(id.index.0);
     meta.put_u64(to.get());
-    Payload { meta: meta.into(), blobs }
+    Payload { meta: meta.into(), blobs, verified: false }
 }
 
 fn decode(payload: &Payload) -> (u8, PartitionId, Offset) {

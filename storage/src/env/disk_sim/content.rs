@@ -77,6 +77,12 @@ impl Content {
         self.pending = kept;
     }
 
+    /// A sync of these failed: none of them becomes durable by a later one.
+    pub(super) fn doom(&mut self, covered: &BTreeSet<u64>) {
+        let numbered = (self.first_pending..).zip(&mut self.pending);
+        numbered.filter(|(number, _)| covered.contains(number)).for_each(|(_, pending)| pending.doomed = true);
+    }
+
     pub(super) fn crash(&mut self, rng: &Rng) {
         for pending in std::mem::take(&mut self.pending) {
             match (&pending.change, rng.below(3)) {

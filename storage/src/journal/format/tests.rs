@@ -60,7 +60,8 @@ fn any_bytes() -> impl Strategy<Value = Bytes> {
 
 fn any_entry() -> impl Strategy<Value = LaneEntry> {
     let payload = (any_bytes(), proptest::collection::vec(any_bytes(), 0..5));
-    (any_id(), payload).prop_map(|(id, (meta, blobs))| LaneEntry { id, payload: Payload { meta, blobs } })
+    (any_id(), payload)
+        .prop_map(|(id, (meta, blobs))| LaneEntry { id, payload: Payload { meta, blobs, verified: false } })
 }
 
 fn any_record() -> impl Strategy<Value = (LaneId, Record)> {
@@ -121,6 +122,7 @@ fn golden_records() -> Vec<(LaneId, Record)> {
     let payload = |meta: &'static [u8], blobs: &[&'static [u8]]| Payload {
         meta: Bytes::from_static(meta),
         blobs: blobs.iter().map(|blob| Bytes::from_static(blob)).collect(),
+        verified: false,
     };
     vec![
         (LaneId(0), Record::Vote(Bytes::from_static(b"a vote"))),

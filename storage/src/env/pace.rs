@@ -1,0 +1,98 @@
+//! May the shard wait for a write itself, or does it hand it to its ring and go on?
+//!
+//! To sleep until the ring has something and to wake up again costs the executor more than twenty microseconds of
+//! processor time, and the answer comes later by as much. A small write to a disk that makes it durable in some tens of
+//! microseconds is over before that: the shard makes it with one blocking call. A disk that was slow is not waited for;
+//! it is tried again now and then, the more seldom the longer it stays slow.
+//!
+//! Owns: the decision, pure. Shard-local.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Larger writes go to the ring: they take longer than a sleep costs on any disk. Bytes.
+const BYTES_MAX: usize = 128 << 10;
+/// A write that took longer was slow.
+const QUICK: Duration = Duration::from_micros(200);
+/// Writes that go to the ring after one slow write, and after many.
+const PAUSE_MIN: u32 = 8;
+const PAUSE_MAX: u32 = 4096;
+
+/// How quick a file's durable writes have been.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Writes still to go to the ring.
+    paused: Cell<u32>,
+    /// How many that will be after the next slow write.
+    pause: Cell<u32>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { paused: Cell::new(0), pause: Cell::new(PAUSE_MIN) }
+    }
+}
+
+impl Pace {
+    /// May a write of `len` bytes be waited for? Counts it if not.
+    pub(super) fn is_quick(&self, len: usize) -> bool {
+        if len > BYTES_MAX {
+            return false;
+        }
+        let paused = self.paused.get();
+        self.paused.set(paused.saturating_sub(1));
+        paused == 0
+    }
+
+    /// A write that was waited for took so long.
+    pub(super) fn took(&self, time: Duration) {
+        if time > QUICK {
+            self.paused.set(self.pause.get());
+            self.pause.set((self.pause.get() * 2).min(PAUSE_MAX));
+        } else {
+            self.pause.set((self.pause.get() - self.pause.get() / 8).max(PAUSE_MIN));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of `writes`, how many are waited for when each that is takes `time`?
+    fn waited(pace: &Pace, writes: u32, time: Duration) -> u32 {
+        let one = |()| {
+            let quick = pace.is_quick(4096);
+            if quick {
+                pace.took(time);
+            }
+            u32::from(quick)
+        };
+        (0..writes).map(|_| one(())).sum()
+    }
+
+    #[test]
+    fn a_quick_disk_is_always_waited_for() {
+        assert_eq!(waited(&Pace::default(), 1000, QUICK), 1000);
+    }
+
+    #[test]
+    fn a_slow_disk_is_hardly_ever_waited_for_and_found_out_when_it_is_quick_again() {
+        let pace = Pace::default();
+        assert!(waited(&pace, 100_000, QUICK * 5) < 40);
+        assert!(waited(&pace, 10_000, QUICK / 2) > 5_000);
+        assert_eq!(waited(&pace, 1000, QUICK / 2), 1000);
+    }
+
+    #[test]
+    fn one_hiccup_costs_little() {
+        let pace = Pace::default();
+        pace.took(QUICK * 100);
+        assert_eq!(waited(&pace, 100, QUICK / 2), 100 - PAUSE_MIN);
+    }
+
+    #[test]
+    fn large_writes_go_to_the_ring() {
+        assert!(!Pace::default().is_quick(BYTES_MAX + 1));
+    }
+}
