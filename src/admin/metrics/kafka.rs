@@ -40,8 +40,8 @@ pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
     );
 }
 
-/// A request's way, stage by stage: those of its connection's shard, then those of its lane's. `journal` is the write and
-/// sync of a commit together and lies inside `commit`.
+/// A request's way, stage by stage: those of its connection's shard, then those of its lane's. What the journal takes is
+/// inside `commit` and told by itself (`storage`).
 fn stages(sheet: &mut Sheet, node: &Snapshot, shards: &[ShardReport]) {
     let (mut queue, mut commit) = (HistogramCounts::default(), HistogramCounts::default());
     for report in shards {

@@ -23,7 +23,7 @@ pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'stati
 fn journal(sheet: &mut Sheet, shards: &[ShardReport]) {
     sheet.counters(
         "tidewater_journal_commits",
-        "Group commits: one write and one sync each",
+        "Group commits: one durable write each",
         by_shard(shards, |report| report.commits.write.count()),
     );
     sheet.counters(
