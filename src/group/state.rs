@@ -73,7 +73,12 @@ pub enum SaveCause {
     /// The last member left.
     Emptied,
     /// A static member came back under a new id without a rebalance.
-    Replaced(MemberId),
+    Replaced {
+        /// Its id now.
+        member: MemberId,
+        /// And before.
+        old: MemberId,
+    },
 }
 
 /// A join's answer.

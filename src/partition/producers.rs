@@ -209,6 +209,7 @@ impl ProducerTable {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use proptest::prelude::*;
     use tidewater_storage::model::Compression;
     use tidewater_storage::model::record::{BatchBuilder, Record};
 
@@ -311,6 +312,74 @@ mod tests {
         assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes)), Some(table));
         for cut in 0..bytes.len() {
             assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes[..cut])), None);
+        }
+    }
+    /// One connection's round: the whole window is sent in order, some of it arrives, one batch may be refused for a
+    /// while, and a prefix of the answers comes back.
+    #[derive(Clone, Copy, Debug)]
+    struct Round {
+        fresh: usize,
+        count: usize,
+        arrive: usize,
+        refuse: Option<usize>,
+        answered: usize,
+    }
+
+    fn round() -> impl Strategy<Value = Round> {
+        (0usize..=5, 1usize..4, 0usize..=5, proptest::option::weighted(0.3, 0usize..5), 0usize..=5)
+            .prop_map(|(fresh, count, arrive, refuse, answered)| Round { fresh, count, arrive, refuse, answered })
+    }
+
+    proptest! {
+        /// Whatever is lost, refused or sent again, with five in flight and sequences that wrap: every batch is stored
+        /// once, in order, and a repetition is answered with the offset of the first.
+        #[test]
+        fn a_producer_that_retries_is_stored_once_and_in_order(
+            from in prop_oneof![Just(0), Just(i32::MAX - 20)],
+            rounds in proptest::collection::vec(round(), 1..60),
+        ) {
+            let mut table = ProducerTable::default();
+            let (mut next, mut end) = (from, 0u64);
+            let mut window: VecDeque<BatchHeader> = VecDeque::new();
+            let mut stored: Vec<(i32, i32, u64)> = Vec::new();
+            let last = Round { fresh: 0, count: 1, arrive: 5, refuse: None, answered: 5 };
+            for Round { fresh, count, arrive, refuse, answered } in rounds.into_iter().chain([last]) {
+                for _ in 0..fresh.min(BATCHES_REMEMBERED - window.len()) {
+                    let header = batch(0, next, count);
+                    next = if header.last_sequence() == i32::MAX { 0 } else { header.last_sequence() + 1 };
+                    window.push_back(header);
+                }
+                let mut fine = Vec::new();
+                for (n, header) in window.iter().take(arrive).enumerate() {
+                    let said = verdict(&table, header);
+                    // A partition that does not know the producer takes any beginning: see `refused`.
+                    if refuse == Some(n) && said == Ok(Verdict::Append) && !table.is_empty() {
+                        fine.push(false);
+                        continue;
+                    }
+                    let key = (header.base_sequence, header.last_sequence());
+                    fine.push(said.is_ok());
+                    match said {
+                        Ok(Verdict::Append) => {
+                            table.note(header, Offset::new(end), TimestampMs(1), DAY);
+                            stored.push((key.0, key.1, end));
+                            end += u64::from(header.record_count);
+                        }
+                        Ok(Verdict::Duplicate(base)) => prop_assert!(stored.contains(&(key.0, key.1, base.get()))),
+                        Err(ProduceError::OutOfOrder { .. }) => prop_assert!(fine.iter().rev().skip(1).any(|fine| !fine)),
+                        Err(error) => prop_assert!(false, "{error}"),
+                    }
+                }
+                let acked = fine.iter().take(answered).take_while(|fine| **fine).count();
+                drop(window.drain(..acked));
+            }
+            prop_assert!(window.is_empty());
+            let mut expected = from;
+            for (first, last, _) in stored {
+                prop_assert_eq!(first, expected);
+                expected = if last == i32::MAX { 0 } else { last + 1 };
+            }
+            prop_assert_eq!(expected, next);
         }
     }
 }

@@ -199,7 +199,7 @@ impl Group {
         self.update(&id, join, ticket, fx);
         match self.phase {
             Phase::Stable { .. } if self.choose_protocol() == self.protocol => {
-                fx.push(Effect::Save(SaveCause::Replaced(id)));
+                fx.push(Effect::Save(SaveCause::Replaced { member: id, old: old.clone() }));
             }
             _ => self.rebalance_or_complete(now, fx),
         }
@@ -207,11 +207,12 @@ impl Group {
 
     /// The replacement of a static member is on record (or not): answer its join with the generation as it stands.
     ///
-    /// A client that does not know `skipAssignment` is told that someone else leads, so that it does not assign anew;
-    /// Kafka names the replaced id there, which no member bears any more. So does an empty id.
+    /// A client that does not know `skipAssignment` is told that someone else leads, so that it does not assign anew: the
+    /// id that it replaced, which no member bears any more.
     pub(super) fn replacement_saved(
         &mut self,
         id: &MemberId,
+        old: &MemberId,
         saved: Result<(), GroupError>,
         now: Mono,
         fx: &mut Vec<Effect>,
@@ -229,7 +230,7 @@ impl Group {
         let leads = joined.leader == *id;
         joined.skip_assignment = leads && wait.may_skip;
         if leads && !wait.may_skip {
-            joined.leader = MemberId::from("");
+            joined.leader = old.clone();
             joined.members.clear();
         }
         self.members.get_mut(id).into_iter().for_each(|member| member.touch(now));

@@ -71,7 +71,7 @@ impl Group {
     pub fn saved(&mut self, now: Mono, cause: &SaveCause, outcome: Result<(), GroupError>, effects: &mut Vec<Effect>) {
         match cause {
             SaveCause::Emptied => {}
-            SaveCause::Replaced(id) => self.replacement_saved(id, outcome, now, effects),
+            SaveCause::Replaced { member, old } => self.replacement_saved(member, old, outcome, now, effects),
             SaveCause::Assigned(generation) => {
                 let Phase::Completing { until } = self.phase else { return };
                 if *generation != self.generation {
