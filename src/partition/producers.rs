@@ -352,7 +352,7 @@ mod tests {
                 let mut fine = Vec::new();
                 for (n, header) in window.iter().take(arrive).enumerate() {
                     let said = verdict(&table, header);
-                    // A partition that does not know the producer takes any beginning: see `refused`.
+                    // A partition that does not know the producer takes any beginning.
                     if refuse == Some(n) && said == Ok(Verdict::Append) && !table.is_empty() {
                         fine.push(false);
                         continue;
