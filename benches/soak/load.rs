@@ -24,6 +24,8 @@ const SHARES: i32 = 3;
 const BATCH: u64 = 100;
 const BATCHES_PER_SECOND: u32 = 35;
 const VALUE: usize = 200;
+/// How often the slow group begins anew.
+const REWIND: Duration = Duration::from_secs(30);
 /// Longer without any progress is a broker that hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 const SETTINGS: &[(&str, &str)] = &[
@@ -183,13 +185,14 @@ fn identity(wire: &mut Wire) -> std::io::Result<(ProducerId, ProducerEpoch)> {
     Ok((ProducerId(answer.producer_id.0), ProducerEpoch(answer.producer_epoch)))
 }
 
-/// Reads on from the group's offsets and commits; "slow" begins anew from the start, cold from the bucket, at the end.
+/// Reads on from the group's offsets and commits; "slow" begins anew from the start, cold from the bucket, now and then.
 async fn consume(addr: &str, group: &str, stop: &AtomicBool, counts: &Counts) -> Result<(), ClientError> {
     let mut client = Client::connect(addr).await?;
     let mut at = vec![0_u64; PARTITIONS as usize];
     for held in client.group_offsets(group).await? {
         at[usize::try_from(held.partition).expect("a partition")] = held.offset;
     }
+    let mut begun = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let mut read = 0;
         for partition in 0..PARTITIONS {
@@ -220,7 +223,8 @@ async fn consume(addr: &str, group: &str, stop: &AtomicBool, counts: &Counts) ->
         counts.consumed.fetch_add(read, Ordering::Relaxed);
         let offsets: Vec<(i32, u64)> = (0..PARTITIONS).zip(at.iter().copied()).collect();
         client.commit(group, TOPIC, &offsets).await?;
-        if read == 0 && group == "slow" {
+        if group == "slow" && begun.elapsed() > REWIND {
+            begun = Instant::now();
             for partition in 0..PARTITIONS {
                 at[usize::try_from(partition).expect("a partition")] = start_of(&mut client, partition).await?;
             }

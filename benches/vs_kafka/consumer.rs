@@ -20,7 +20,7 @@ const VERSION: i16 = 12;
 const PARTITIONS: i32 = 4;
 
 pub fn run(run: &Run, field: &Field) {
-    let (batches, passes) = run.pick((400, 10), (8, 1));
+    let (batches, passes) = run.pick((300, 4), (8, 1));
     let batch = batch(1000, 1024);
     head(field);
     for consumers in [1, 8] {
