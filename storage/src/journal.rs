@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures::lock::Mutex;
 
 use crate::env::Env;
 use crate::metrics::{JournalCounters, JournalCounts};
@@ -113,7 +114,10 @@ pub struct LaneLogState {
 /// Sizes.
 #[derive(Clone, Debug)]
 pub struct JournalConfig {
-    /// Each file, written and synced with zeroes before its first use. Bytes.
+    /// The first file, at most `file_bytes`. Each next one is as large as all live ones together, so a journal that is little
+    /// used stays small and one under load has its full files after a few. Bytes.
+    pub first_file_bytes: u64,
+    /// The largest file. Each is written and synced with zeroes before its first use. Bytes.
     pub file_bytes: u64,
     /// All live files together; over half of it space is sought, near it proposals should stop. Bytes.
     pub capacity_bytes: u64,
@@ -128,6 +132,7 @@ pub struct JournalConfig {
 impl Default for JournalConfig {
     fn default() -> Self {
         Self {
+            first_file_bytes: 8 << 20,
             file_bytes: 64 << 20,
             capacity_bytes: 1 << 30,
             memory_bytes: 64 << 20,
@@ -183,6 +188,8 @@ pub(crate) struct Inner {
     commit_wake: Wake,
     /// For the keeper of files.
     keep_wake: Wake,
+    /// Held by the keeper while it changes files.
+    keeping: Mutex<()>,
 }
 
 /// The journal. Shard-local; clones share it.
@@ -205,6 +212,7 @@ impl Journal {
             counters: JournalCounters::default(),
             commit_wake: Wake::default(),
             keep_wake: Wake::default(),
+            keeping: Mutex::default(),
         });
         drop(env.tasks.spawn("journal commit", commit::run(inner.clone())));
         drop(env.tasks.spawn("journal files", release::run(inner.clone())));
@@ -292,13 +300,15 @@ impl Journal {
         self.inner.books.borrow().failure.clone()
     }
 
-    /// Flushes, then ends the journal's tasks. Later calls get [`JournalError::Closed`].
+    /// Flushes, then ends the journal's tasks; once it returns the directory may be opened again. Later calls get
+    /// [`JournalError::Closed`].
     ///
     /// # Errors
     /// [`JournalError::Poisoned`].
     pub async fn close(&self) -> Result<(), JournalError> {
         let flushed = self.flush().await;
         self.inner.fail(&JournalError::Closed);
+        drop(self.inner.keeping.lock().await);
         flushed
     }
 }

@@ -21,6 +21,7 @@ const LANES: u64 = 3;
 
 fn config() -> JournalConfig {
     JournalConfig {
+        first_file_bytes: 16 << 10,
         file_bytes: 64 << 10,
         capacity_bytes: 512 << 10,
         memory_bytes: 8 << 10,

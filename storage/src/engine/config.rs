@@ -1,5 +1,6 @@
 //! What an engine is opened with.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::budget::DiskBudget;
@@ -8,6 +9,9 @@ use crate::journal::JournalConfig;
 /// Sizes and cadences of one shard's engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
+    /// Where segment files lie; `None`: in the shard's directory. A node's shards share one, so that a partition changes
+    /// its shard without its bytes.
+    pub segments: Option<PathBuf>,
     /// The journal's.
     pub journal: JournalConfig,
     /// Recent batches kept in memory. Soft: at twice this nothing more is admitted. Bytes.
@@ -30,6 +34,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         let journal = JournalConfig::default();
         Self {
+            segments: None,
             recent_bytes: 128 << 20,
             write_back_bytes: 1 << 20,
             open_files: 1024,

@@ -110,6 +110,7 @@ impl Engine {
 }
 
 fn share(env: Env, dir: PathBuf, config: &EngineConfig) -> LogShared {
+    let dir = config.segments.clone().unwrap_or(dir);
     LogShared {
         handles: Handles::new(env.disk.clone(), config.open_files),
         indexes: IndexCache::new(config.open_indexes),

@@ -4,6 +4,7 @@
 
 mod golden;
 mod machine;
+mod moving;
 
 use std::path::PathBuf;
 use std::rc::Rc;

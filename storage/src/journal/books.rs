@@ -55,6 +55,8 @@ pub(super) struct Books {
     pub(super) spares: Vec<Spare>,
     pub(super) next_generation: u64,
     pub(super) next_number: u64,
+    /// A commit of this length waits for a file that takes it. Bytes.
+    pub(super) needed: u64,
     /// The oldest file's entries are being copied.
     pub(super) rewriting: bool,
     /// The file whose lanes' state is on its way to the head.
@@ -81,6 +83,7 @@ impl Books {
             spares: Vec::new(),
             next_generation: 1,
             next_number: 1,
+            needed: 0,
             rewriting: false,
             moving: 0,
             resident: VecDeque::new(),
@@ -90,6 +93,13 @@ impl Books {
 
     pub(super) fn head(&self) -> Option<&Rc<JournalFile>> {
         self.files.values().next_back()
+    }
+
+    /// How large the next new file is: the journal grows with what is live in it, file by file. Bytes.
+    pub(super) fn next_file_bytes(&self) -> u64 {
+        let live: u64 = self.files.values().map(|file| file.bytes).sum();
+        let first = self.config.first_file_bytes.min(self.config.file_bytes);
+        live.clamp(first, self.config.file_bytes).max(self.needed)
     }
 
     /// The commit that takes a record of `len` bytes: the one being filled, or a new one if it is full.

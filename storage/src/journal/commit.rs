@@ -98,8 +98,9 @@ async fn room_for(inner: &Inner, len: u64) -> Result<Rc<JournalFile>, JournalErr
                 return Err(failure);
             }
             let position = books.position;
-            if let Some(head) = books.head().filter(|head| position + len <= head.bytes) {
-                return Ok(head.clone());
+            if let Some(head) = books.head().filter(|head| position + len <= head.bytes).cloned() {
+                books.needed = 0;
+                return Ok(head);
             }
             if let Some(next) = books.next.take() {
                 next.first_sequence.set(books.durable + 1);
@@ -108,6 +109,7 @@ async fn room_for(inner: &Inner, len: u64) -> Result<Rc<JournalFile>, JournalErr
                 inner.keep_wake.raise();
                 continue;
             }
+            books.needed = len;
         }
         inner.keep_wake.raise();
         inner.commit_wake.wait().await;

@@ -196,7 +196,7 @@ async fn create(env: &Env, dir: &Path, config: JournalConfig) -> Result<Books, J
         }
     }
     let mut books = Books::new(env.rng.next_u64(), config);
-    let spare = Spare::create(env, dir, books.next_number, books.config.file_bytes).await;
+    let spare = Spare::create(env, dir, books.next_number, books.next_file_bytes()).await;
     let head = spare.map_err(io_failed("making its first file", dir))?.used_as(books.next_generation);
     head.first_sequence.set(1);
     books.next_number += 1;

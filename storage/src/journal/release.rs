@@ -23,7 +23,10 @@ const FULL_RETRY: Duration = Duration::from_millis(500);
 /// waiting for the file that it is to make.
 pub(super) async fn run(inner: Rc<Inner>) {
     while inner.books.borrow().failure.is_none() {
-        match keep(&inner).await {
+        let keeping = inner.keeping.lock().await;
+        let kept = keep(&inner).await;
+        drop(keeping);
+        match kept {
             Ok(()) => inner.keep_wake.wait().await,
             Err(JournalError::Poisoned { error, .. }) if error.kind() == io::ErrorKind::StorageFull => {
                 tracing::warn!(dir = %inner.dir.display(), "disk full: the journal has no next file and writes wait; free space on this file system");
@@ -70,7 +73,7 @@ fn release(inner: &Inner) -> Vec<Rc<JournalFile>> {
             break;
         }
         let Some(file) = books.files.remove(&oldest) else { break };
-        let wanted = books.spares.len() < books.config.spare_files.max(1) && file.bytes == books.config.file_bytes;
+        let wanted = books.spares.len() < books.config.spare_files.max(1) && file.bytes >= books.next_file_bytes();
         match Rc::try_unwrap(file) {
             Ok(JournalFile { number, path, file, bytes, .. }) if wanted => {
                 books.spares.push(Spare { number, path, file, bytes });
@@ -89,10 +92,11 @@ async fn prepare(inner: &Inner) -> Result<(), JournalError> {
         if books.next.is_some() {
             return Ok(());
         }
-        let spare = books.spares.pop();
+        let fits = books.spares.iter().rposition(|spare| spare.bytes >= books.needed);
+        let spare = fits.map(|at| books.spares.remove(at));
         let number = books.next_number;
         books.next_number += u64::from(spare.is_none());
-        (spare, number, books.config.file_bytes)
+        (spare, number, books.next_file_bytes())
     };
     let spare = match spare {
         Some(spare) => spare,

@@ -14,6 +14,7 @@ const DIR: &str = "/journal";
 
 fn small() -> JournalConfig {
     JournalConfig {
+        first_file_bytes: 32 << 10,
         file_bytes: 32 << 10,
         capacity_bytes: 256 << 10,
         memory_bytes: 4096,

@@ -32,7 +32,7 @@ pub(crate) enum Doomed {
 #[derive(Debug)]
 pub(crate) struct LogShared {
     pub(crate) env: Env,
-    /// The shard's directory.
+    /// The directory of segment files.
     pub(crate) dir: PathBuf,
     pub(crate) handles: Handles,
     pub(crate) indexes: IndexCache,

@@ -18,6 +18,7 @@ use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, OffsetRange, Partit
 pub(super) fn config() -> EngineConfig {
     EngineConfig {
         journal: JournalConfig {
+            first_file_bytes: 32 << 10,
             file_bytes: 256 << 10,
             capacity_bytes: 2 << 20,
             memory_bytes: 64 << 10,
