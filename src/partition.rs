@@ -17,4 +17,5 @@ mod replicas;
 pub mod router;
 pub mod shard;
 pub mod sums;
+pub mod touched;
 pub mod watch;

@@ -8,17 +8,20 @@ use tidewater_storage::engine::Engine;
 use tidewater_storage::log::ReadError;
 use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
 use tidewater_tiering::archive::{
-    LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts, Whereabouts,
+    LaneHost, LocalRead, LocalReadError, LocalSegment, Loop, Pending, ProposeError, TopicFacts, Whereabouts,
 };
 use tidewater_tiering::bucket::CatalogueChange;
 use tidewater_tiering::format::LaneEvent;
 use tidewater_tiering::manifest::{CataloguePartition, CatalogueTopic, Command, LaneManifest, PartitionManifest};
 use tidewater_tiering::retention::RetentionPolicy;
 
+use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::{PartitionImage, TopicImage};
 use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::{DataLane, Happening, Outcome};
+use crate::partition::replica::Replica;
+use crate::partition::touched::{Looker, Marks};
 use crate::raft;
 
 /// Pressed is who may write less than this part of the disk budget.
@@ -59,6 +62,13 @@ impl Host {
             configs: topic.overrides.clone(),
             partitions: topic.partitions.iter().map(place).collect(),
         }
+    }
+
+    /// Shows a looker the partitions in its list; those of which `keep` says so stay on it.
+    fn look(&self, who: Looker, mut keep: impl FnMut(&Replica) -> bool) {
+        let lane = &self.lane;
+        let marks = |id| lane.replica(id).map(Marked);
+        lane.touched.retain(who, marks, |id| lane.replica(id).is_some_and(|replica| keep(&replica)));
     }
 
     async fn propose_entry(&self, entry: LaneEntry) -> Result<Outcome, ProposeError> {
@@ -111,14 +121,58 @@ impl LaneHost for Host {
     }
 
     fn pending(&self) -> Vec<Pending> {
-        let pending = |replica: Rc<crate::partition::replica::Replica>| {
+        let pending = |replica: &Replica| {
             let config = replica.config();
             let (bytes, since) = config.archived.then(|| replica.unarchived()).flatten()?;
             let offsets = OffsetRange::new(replica.manifest().archived_end, replica.last_stable_offset());
             let lag = Duration::from_millis(config.archive_lag_ms);
             Some(Pending { partition: replica.id, offsets, bytes, since, lag })
         };
-        self.lane.replicas().into_iter().filter_map(pending).collect()
+        let mut waiting = Vec::new();
+        self.look(Looker::Bundles, |replica| {
+            let pending = pending(replica);
+            let waits = pending.is_some();
+            waiting.extend(pending);
+            waits
+        });
+        waiting
+    }
+
+    fn has_events(&self, after: LogIndex) -> bool {
+        self.lane.has_happenings(after)
+    }
+
+    fn told(&self, upto: LogIndex) {
+        self.lane.told(upto);
+    }
+
+    fn touched(&self) -> Option<Vec<PartitionId>> {
+        let mut touched = Vec::new();
+        self.look(Looker::Housekeeping, |replica| {
+            touched.extend(replica.config().archived.then_some(replica.id));
+            false
+        });
+        Some(touched)
+    }
+
+    fn stirs(&self) -> bool {
+        true
+    }
+
+    async fn stirred(&self, who: Loop) {
+        let who = match who {
+            Loop::Bundles => Looker::Bundles,
+            Loop::Housekeeping => Looker::Housekeeping,
+        };
+        self.lane.touched.stirred(who).await;
+    }
+
+    fn gone(&self) -> Vec<PartitionId> {
+        self.lane.gone().keys().copied().collect()
+    }
+
+    fn retention(&self, partition: PartitionId) -> Option<RetentionPolicy> {
+        self.lane.replica(partition).map(|replica| policy(&replica.config()))
     }
 
     fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
@@ -132,7 +186,7 @@ impl LaneHost for Host {
         let config = replica.config();
         Some(TopicFacts {
             catalogue: self.told(topic, Some(replica.epoch_base())),
-            retention: RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes },
+            retention: policy(&config),
         })
     }
 
@@ -225,6 +279,21 @@ impl LaneHost for Host {
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {
         self.propose_entry(LaneEntry::Command(LaneCommand::Clean { partition })).await.map(|_| ())
     }
+}
+
+/// A replica as the keeper of its marks.
+pub(super) struct Marked(pub(super) Rc<Replica>);
+
+impl std::ops::Deref for Marked {
+    type Target = Marks;
+
+    fn deref(&self) -> &Marks {
+        &self.0.marks
+    }
+}
+
+fn policy(config: &TopicConfig) -> RetentionPolicy {
+    RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
 }
 
 fn event(happening: Happening) -> LaneEvent {

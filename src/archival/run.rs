@@ -1,4 +1,5 @@
-//! Starts and stops archivers with leadership, opens the bucket, and lets local bytes go that the bucket holds.
+//! Starts and stops archivers with leadership, opens the bucket, and says when local bytes may go. Retention is
+//! `retain.rs`.
 //!
 //! [`Tier`] is node-wide; everything else here is shard-local. A bucket that does not answer at start keeps archivers
 //! waiting and nothing else: the broker serves, and says so.
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use tidewater_storage::engine::Engine;
 use tidewater_storage::env::Env;
-use tidewater_storage::log::retention::{RetentionLimits, RetentionView, plan};
 use tidewater_storage::model::{LaneId, Offset, TimestampMs};
 use tidewater_tiering::archive::{ArchiveConfig, ArchiveStatus, Archiver, ArchiverParts, Ended};
 use tidewater_tiering::bucket::{Bucket, CatalogueKeeper, Claim};
@@ -25,7 +25,6 @@ use tokio::sync::watch;
 use super::host::Host;
 use crate::controller::client::ControllerHandle;
 use crate::limits;
-use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::DataLane;
 use crate::partition::message::PartitionStatus;
 use crate::partition::replica::Replica;
@@ -161,14 +160,14 @@ fn wall() -> TimestampMs {
 }
 
 /// What the shard's archivers share.
-struct Yard {
-    env: Env,
+pub(super) struct Yard {
+    pub(super) env: Env,
     shard: Rc<PartitionShard>,
     controller: ControllerHandle,
     tier: Tier,
     remote: Rc<RemoteReader>,
     engine: Engine,
-    cadence: Cadence,
+    pub(super) cadence: Cadence,
     archivers: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
 }
 
@@ -240,7 +239,9 @@ pub fn start_with(
     });
     shard.set_extra(Rc::clone(&yard) as Rc<dyn DescribeExtra>);
     env.tasks.spawn("archiving", Rc::clone(&yard).archive());
-    env.tasks.spawn("retention", Rc::clone(&yard).retain(engine.clone()));
+    for lane in shard.lanes() {
+        env.tasks.spawn("retention", Rc::clone(&yard).retain(lane, engine.clone()));
+    }
     Archives { yard }
 }
 
@@ -289,53 +290,8 @@ impl Yard {
         }
     }
 
-    /// Local retention behind what the bucket holds; total retention of topics without a bucket.
-    async fn retain(self: Rc<Self>, engine: Engine) {
-        loop {
-            self.env.tasks.sleep(self.cadence.retention_interval).await;
-            for lane in self.shard.lanes().into_iter().filter(|lane| lane.leading().is_some()) {
-                for replica in lane.replicas() {
-                    self.retain_one(&lane, &replica, &engine).await;
-                }
-            }
-        }
-    }
-
-    async fn retain_one(&self, lane: &DataLane, replica: &Replica, engine: &Engine) {
-        let config = replica.config();
-        let segments = replica.log.segments();
-        let archived_end = config.archived.then(|| replica.manifest().archived_end);
-        let limits = RetentionLimits {
-            total_ms: config.retention_ms.filter(|_| !config.archived),
-            total_bytes: config.retention_bytes.filter(|_| !config.archived),
-            local_ms: config.local_retention_ms,
-            local_bytes: config.local_retention_bytes,
-        };
-        let plan = plan(
-            &RetentionView {
-                segments: &segments,
-                log_start: replica.log_start(),
-                stable_end: replica.last_stable_offset(),
-                archived_end,
-                remote_only_bytes: 0,
-                now: self.env.clock.wall(),
-            },
-            &limits,
-        );
-        if plan.log_start > replica.log_start() {
-            let command = LaneCommand::Trim { partition: replica.id, to: plan.log_start };
-            if let Err(error) = lane.propose(LaneEntry::Command(command)).await {
-                tracing::debug!(partition = %replica.id, %error, "retention will be tried again");
-            }
-        }
-        if plan.local_start > replica.log.bounds().start && self.may_trim(lane, replica, plan.local_start) {
-            replica.log.trim(plan.local_start);
-            engine.touch_partition(replica.id);
-        }
-    }
-
     /// Local bytes go only behind what the bucket holds, and not before a new leader has looked at the bucket.
-    fn may_trim(&self, lane: &DataLane, replica: &Replica, to: Offset) -> bool {
+    pub(super) fn may_trim(&self, lane: &DataLane, replica: &Replica, to: Offset) -> bool {
         if !replica.config().archived {
             return to <= replica.log_start();
         }

@@ -1,10 +1,12 @@
 //! The log as a sink reads it: questions to the shards that own the partitions, hot or cold alike.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
-use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionIndex, TopicId};
+use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId, PartitionIndex, ShardId, TopicId};
 use tokio::sync::watch;
 
 use crate::controller::image::{ClusterImage, PartitionImage};
@@ -28,6 +30,26 @@ impl MeshReader {
     fn places(&self, topic: TopicId) -> Result<Vec<PartitionImage>, LogReadError> {
         let image = self.images.borrow();
         image.topic_by_id(topic).map(|topic| topic.partitions.clone()).ok_or(LogReadError::NoTopic(topic))
+    }
+
+    /// Returns when a partition of the topic may have records at or past the offset that `at` names for it, at the latest
+    /// after `timeout`; at once for a partition that `at` does not name.
+    pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
+        let Ok(places) = self.places(topic) else { return };
+        let mut of_shards: BTreeMap<ShardId, Vec<(PartitionId, Offset)>> = BTreeMap::new();
+        for place in &places {
+            let offset = at.get(&place.id.index.0).copied().unwrap_or(Offset::ZERO);
+            of_shards.entry(place.shard).or_default().push((place.id, offset));
+        }
+        let waits = of_shards.into_iter().map(|(shard, at)| {
+            let wait = self.partitions.call(shard, move |reply| PartitionRequest::Wait { at, timeout, reply });
+            // A shard that has stopped has nothing to wait for.
+            Box::pin(async move { wait.await.unwrap_or_default() })
+        });
+        let waits: Vec<_> = waits.collect();
+        if !waits.is_empty() {
+            futures::future::select_all(waits).await;
+        }
     }
 
     async fn bounds(&self, place: &PartitionImage) -> Result<PartitionBounds, LogReadError> {

@@ -10,7 +10,7 @@ use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::sink::{Outcome, SinkConfig, SinkStatus, TableSink};
-use tidewater_storage::model::{TimestampMs, TopicId};
+use tidewater_storage::model::{Offset, TimestampMs, TopicId};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -25,8 +25,10 @@ use crate::limits::TABLE_TURNS_AT_ONCE;
 use crate::partition::message::PartitionRequest;
 use crate::shard::mesh::Mesh;
 
-/// How often an idle sink looks whether its topic has grown.
+/// How long a sink whose topic has grown gives the archive before it looks again.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// A sink whose topic does not grow looks again after this long all the same: its table may have been changed by others.
+const QUIET_LOOK: Duration = Duration::from_secs(600);
 /// First and longest pause after a failed turn.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How often a paused sink looks whether somebody has cleared the way.
@@ -121,7 +123,10 @@ impl Sinks {
         for (id, topic) in wanted {
             match self.running.get_mut(&id) {
                 Some(sink) => {
-                    sink.lag.send_replace(topic.config.iceberg_target_lag_ms);
+                    // A sink that is left alone sleeps: only what concerns it wakes it.
+                    let lag = topic.config.iceberg_target_lag_ms;
+                    let grown = sink.topic.partitions.len() != topic.partitions.len();
+                    sink.lag.send_if_modified(|held| std::mem::replace(held, lag) != lag || grown);
                     sink.topic = Arc::clone(topic);
                 }
                 // After a start of the broker, an image may come before its lanes are led. A fence made of that would be
@@ -139,7 +144,9 @@ impl Sinks {
         let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
         let (lag, lag_seen) = watch::channel(topic.config.iceberg_target_lag_ms);
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(drive(sink, topic.id, self.states.clone(), Arc::clone(&self.turns), lag_seen, stopped));
+        let growth = Growth { log: Arc::clone(&self.log), topic: topic.id };
+        let turns = Arc::clone(&self.turns);
+        let task = tokio::spawn(drive(sink, growth, self.states.clone(), turns, lag_seen, stopped));
         self.running.insert(topic.id, Sink { topic: Arc::clone(topic), lag, task, stop });
     }
 
@@ -161,7 +168,7 @@ impl Sinks {
 /// Turns of one sink until it is told to stop.
 async fn drive(
     mut sink: TableSink,
-    topic: TopicId,
+    growth: Growth,
     states: TableStates,
     turns: Arc<Semaphore>,
     mut lag: watch::Receiver<u64>,
@@ -175,7 +182,7 @@ async fn drive(
             let _turn = turns.acquire().await;
             sink.run_once(now).await
         };
-        states.set(topic, state_of(sink.status()));
+        states.set(growth.topic, state_of(sink.status()));
         let pause = match &outcome {
             Outcome::Idle => IDLE_LOOK,
             Outcome::Wait { until } => Duration::from_millis(u64::try_from(until.since_ms(now)).unwrap_or_default()),
@@ -191,13 +198,35 @@ async fn drive(
             }
         };
         backoff = if matches!(outcome, Outcome::Failed(_)) { (backoff * 2).min(BACKOFF.1) } else { BACKOFF.0 };
+        let quiet = matches!(outcome, Outcome::Idle).then(|| growth.past(sink.status()));
+        let rest = async move {
+            if let Some(grown) = quiet {
+                grown.await;
+            }
+            tokio::time::sleep(pause).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = rest => {}
             _ = stopped.changed() => {}
             _ = lag.changed() => {}
         }
     }
     sink
+}
+
+/// Tells a sink that its topic has grown: until then it does nothing.
+struct Growth {
+    log: Arc<MeshReader>,
+    topic: TopicId,
+}
+
+impl Growth {
+    /// Waits until there is a record past what the table has, archived or not.
+    fn past(&self, status: &SinkStatus) -> impl Future<Output = ()> + use<> {
+        let at: BTreeMap<i32, Offset> = status.partitions.iter().map(|(n, held)| (n.0, held.table)).collect();
+        let (log, topic) = (Arc::clone(&self.log), self.topic);
+        async move { log.grown(topic, &at, QUIET_LOOK).await }
+    }
 }
 
 fn state_of(status: &SinkStatus) -> TableState {

@@ -58,6 +58,27 @@ impl Writer {
     }
 }
 
+/// The version of lanes' checkpoint blobs.
+const LANE_BLOB: u8 = 1;
+
+/// Begins a lane's checkpoint blob: version, Raft's membership. What the lane itself keeps follows.
+#[must_use]
+pub fn begin_lane_blob(membership: &[u8]) -> Writer {
+    let mut out = Writer::default();
+    out.u8(LANE_BLOB);
+    out.blob(membership);
+    out
+}
+
+/// The membership in a lane's checkpoint blob, and what follows it; `None` if it is none or of a newer version.
+#[must_use]
+pub fn open_lane_blob(blob: &Bytes) -> Option<(Bytes, Reader<'_>)> {
+    let mut from = Reader::new(blob);
+    from.u8().filter(|version| *version == LANE_BLOB)?;
+    let membership = Bytes::copy_from_slice(from.blob()?);
+    Some((membership, from))
+}
+
 /// Takes words; every method is `None` once the bytes run out.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {

@@ -79,6 +79,11 @@ pub enum LaneCommand {
         /// All of them, as they now are.
         overrides: BTreeMap<String, String>,
     },
+    /// Several commands in one entry, in order: a topic of thousands of partitions is made in a few entries.
+    Batch {
+        /// They; none of them a batch itself.
+        commands: Vec<LaneCommand>,
+    },
     /// The log start moves forward (retention, DeleteRecords).
     Trim {
         /// Which partition.

@@ -18,12 +18,13 @@ use tidewater_storage::log::LogSettings;
 use tidewater_storage::model::{EntryId, LaneId, LogIndex, Offset, PartitionId, Term, TimestampMs, TopicName};
 use tidewater_tiering::manifest::{self, LaneManifest, PartitionManifest};
 
-use super::codec::{Reader, Writer};
+use super::codec::{begin_lane_blob, open_lane_blob};
 use super::command::{EntryError, LaneCommand, LaneEntry, PlacedBatch};
 use super::event::Bell;
 use super::message::{ProduceDone, ProduceError};
 use super::replica::{Birth, Replica};
 use super::replicas::Replicas;
+use super::touched::Touched;
 use crate::config::topic::TopicConfig;
 use crate::limits;
 use crate::raft::{Answer, Apply, Lane, ProposeError};
@@ -62,6 +63,8 @@ pub struct DataLane {
     producers_after_ms: Cell<i64>,
     /// Rung when leadership changes.
     pub leadership_bell: Rc<Bell>,
+    /// Partitions to which something happened, for those who look after them.
+    pub touched: Touched,
 }
 
 impl fmt::Debug for DataLane {
@@ -137,8 +140,10 @@ impl DataLane {
         };
         let mut replicas = Replicas::default();
         let mut covered = BTreeMap::new();
+        let touched = Touched::default();
         for (replica, as_of) in recovered.replicas {
             covered.insert(replica.id, as_of);
+            touched.touch(replica.id, &replica.marks);
             replicas.insert(Rc::new(replica));
         }
         Ok(Self {
@@ -156,6 +161,7 @@ impl DataLane {
             raft: OnceCell::new(),
             producers_after_ms: Cell::new(i64::try_from(limits::PRODUCER_ID_EXPIRATION_MS).unwrap_or(i64::MAX)),
             leadership_bell: Rc::default(),
+            touched,
         })
     }
 
@@ -217,12 +223,30 @@ impl DataLane {
         self.happenings.borrow().iter().filter(|(index, _)| *index > after).map(|(_, what)| what.clone()).collect()
     }
 
+    /// Did anything happen after log index `after`?
+    #[must_use]
+    pub fn has_happenings(&self, after: LogIndex) -> bool {
+        self.happenings.borrow().back().is_some_and(|(index, _)| *index > after)
+    }
+
+    /// Forgets what happened up to `upto`: a bundle in the bucket tells it.
+    pub fn told(&self, upto: LogIndex) {
+        let mut happenings = self.happenings.borrow_mut();
+        let told = happenings.partition_point(|(index, _)| *index <= upto);
+        if told > 0 {
+            happenings.drain(..told);
+            happenings.shrink_to_fit();
+            self.engine.touch_lane(self.id);
+        }
+    }
+
     fn happened(&self, index: LogIndex, what: Happening) {
         let mut happenings = self.happenings.borrow_mut();
         if happenings.len() == HAPPENINGS_MAX {
             happenings.pop_front();
         }
         happenings.push_back((index, what));
+        self.touched.ring();
     }
 
     /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the
@@ -238,9 +262,7 @@ impl DataLane {
     /// The lane's blob for the checkpoint.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::default();
-        out.u8(1);
-        out.blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
+        let mut out = begin_lane_blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
         out.blob(&self.archive.borrow().encode());
         let gone = self.gone.borrow();
         out.u32(gone.len() as u32);
@@ -279,6 +301,7 @@ impl DataLane {
             if repeats && self.is_covered(partition, id.index) {
                 return Err(ProduceError::NotLeader);
             }
+            self.touched.touch(partition, &replica.marks);
             replica.append(placed, id, at, now, producers_after_ms)
         };
         batches.into_iter().map(append).collect()
@@ -289,6 +312,7 @@ impl DataLane {
         let command = manifest::Command::decode(bytes)
             .map_err(|_| manifest::Rejected::Malformed("the command does not decode; a newer version wrote it"))?;
         let applied = self.archive.borrow_mut().apply(id.index, &command)?;
+        self.touched.ring();
         self.engine.touch_lane(self.id);
         let (home, mut result) = (self.archive.borrow().home, Ok(applied));
         for partition in command.partitions() {
@@ -298,6 +322,7 @@ impl DataLane {
             let share = match self.replica(partition) {
                 Some(replica) => {
                     self.engine.touch_partition(partition);
+                    self.touched.touch(partition, &replica.marks);
                     replica.with_manifest(|manifest| manifest.apply(home, self.id, id.index, &command))
                 }
                 None => match self.gone.borrow_mut().get_mut(&partition) {
@@ -325,6 +350,7 @@ impl DataLane {
                 let log = self.engine.create_partition(partition, self.id, id, settings);
                 let (name, configs) = (topic.clone(), overrides.clone());
                 let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
+                self.touched.touch(partition, &replica.marks);
                 self.replicas.borrow_mut().insert(Rc::new(replica));
                 self.engine.touch_partition(partition);
                 self.happened(id.index, Happening::Created { partition, topic: name, overrides: configs, epoch_base });
@@ -337,6 +363,11 @@ impl DataLane {
                     self.happened(id.index, Happening::Dropped { partition });
                 }
             }
+            LaneCommand::Batch { commands } => {
+                // None of them is a batch: an entry made otherwise is not walked into without end.
+                let single = |command: &LaneCommand| !matches!(command, LaneCommand::Batch { .. });
+                commands.into_iter().filter(single).for_each(|command| self.apply_command(id, command));
+            }
             LaneCommand::Clean { partition } => {
                 self.gone.borrow_mut().remove(&partition);
             }
@@ -345,12 +376,14 @@ impl DataLane {
                     replica.configure(overrides);
                     replica.log.set_settings(log_settings(&replica.config()));
                     self.engine.touch_partition(partition);
+                    self.touched.touch(partition, &replica.marks);
                 }
             }
             LaneCommand::Trim { partition, to } => {
                 if let Some(replica) = self.replica(partition) {
                     replica.trim(to);
                     self.engine.touch_partition(partition);
+                    self.touched.touch(partition, &replica.marks);
                     self.happened(id.index, Happening::LogStartMoved { partition, to: replica.log_start() });
                 }
             }
@@ -380,11 +413,7 @@ struct Blob {
 
 impl Blob {
     fn decode(blob: &Bytes) -> Option<Self> {
-        let mut from = Reader::new(blob);
-        if from.u8()? != 1 {
-            return None;
-        }
-        let membership = Bytes::copy_from_slice(from.blob()?);
+        let (membership, mut from) = open_lane_blob(blob)?;
         let archive = LaneManifest::decode(from.blob()?).ok()?;
         let mut gone = BTreeMap::new();
         for _ in 0..from.u32()? {
@@ -424,12 +453,14 @@ impl Apply for DataLane {
     fn leading(&self, term: Term, _ready_at: EntryId) {
         self.leading.set(Some(term));
         self.leadership_bell.ring();
+        self.touched.ring();
     }
 
     fn following(&self, _term: Term) {
         self.leading.set(None);
         self.leadership_bell.ring();
         self.replicas.borrow().iter().for_each(|replica| replica.waiters.all());
+        self.touched.ring();
     }
 
     fn snapshot(&self) -> Bytes {

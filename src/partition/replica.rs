@@ -23,6 +23,7 @@ use super::command::PlacedBatch;
 use super::message::{ProduceDone, ProduceError};
 use super::producers::ProducerTable;
 use super::proposer::Ahead;
+use super::touched::Marks;
 use super::watch::Waiters;
 use crate::config::topic::TopicConfig;
 
@@ -47,6 +48,8 @@ pub struct Replica {
     /// The log's time of the newest batch.
     last_append: Cell<TimestampMs>,
     unarchived: RefCell<Unarchived>,
+    /// In whose lists it stands.
+    pub marks: Marks,
 }
 
 /// How much is not in the bucket yet, and since when. Derived; counted anew after a restart.
@@ -116,6 +119,7 @@ impl Replica {
             manifest: RefCell::new(PartitionManifest::new(id, Offset::ZERO, at)),
             last_append: Cell::new(TimestampMs::NONE),
             unarchived: RefCell::default(),
+            marks: Marks::default(),
         }
     }
 

@@ -40,7 +40,8 @@ use crate::keys::{Nonce, Sequence};
 use crate::manifest::{Command, Quarantine};
 use crate::store::StoreError;
 use bundle::{Probe, Put, Stamp};
-pub use host::{LaneHost, LocalRead, LocalReadError, LocalSegment, ProposeError, TopicFacts, Whereabouts};
+pub use host::{LaneHost, LocalRead, LocalReadError, LocalSegment, Loop, ProposeError, TopicFacts, Whereabouts};
+use housekeeping::Work;
 pub use order::StopReason;
 pub use plan::Pending;
 use plan::{BundlePlan, BundlePolicy, next_bundle};
@@ -73,9 +74,10 @@ pub struct ArchiveConfig {
     pub pressed: (Duration, Duration),
     /// How often the bucket is listed for objects that nobody names.
     pub sweep_interval: Duration,
-    /// Longest sleep between two looks at what waits for a bundle.
+    /// Longest sleep between two looks at what waits for a bundle. With nothing waiting, a lane that stirs is left alone.
     pub tick: Duration,
-    /// Sleep between two rounds of everything else that found nothing to do.
+    /// Sleep between two rounds of everything else that found nothing to do. With nothing left to do, the next round waits
+    /// until the lane stirs, at most `retention_interval`.
     pub housekeeping_interval: Duration,
     /// First and longest pause after a failure of the store.
     pub backoff: (Duration, Duration),
@@ -185,6 +187,17 @@ struct Inner<H> {
     unpublished: Cell<bool>,
     /// Rows changed since objects that none of them names were last looked for.
     stale: Cell<bool>,
+    /// What housekeeping has to look at.
+    work: RefCell<Work>,
+}
+
+/// What a loop does when it has looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Looks again after so long.
+    For(Duration),
+    /// Nothing is to be done before the lane stirs.
+    UntilStirred,
 }
 
 /// What made a step fail.
@@ -240,6 +253,7 @@ impl<H: LaneHost> Archiver<H> {
                 events_since: Cell::new(None),
                 unpublished,
                 stale: Cell::new(true),
+                work: RefCell::default(),
             }),
         }
     }
@@ -290,7 +304,11 @@ impl<H: LaneHost> Inner<H> {
                         pause = self.config.backoff.0;
                         self.note(|status| status.failing = None);
                     }
-                    self.env.tasks.sleep(sleep).await;
+                    match sleep {
+                        Rest::For(sleep) => self.env.tasks.sleep(sleep).await,
+                        Rest::UntilStirred if self.host.stirs() => self.host.stirred(Loop::Bundles).await,
+                        Rest::UntilStirred => self.env.tasks.sleep(self.config.tick).await,
+                    }
                 }
                 Err(StepError::End(ended)) => return ended,
                 Err(StepError::Stop(reason)) => {
@@ -311,17 +329,17 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
-    /// One look at what waits; how long to sleep afterwards.
-    async fn bundle_step(&self) -> Result<Duration, StepError> {
+    /// One look at what waits; how long to rest afterwards.
+    async fn bundle_step(&self) -> Result<Rest, StepError> {
         if self.host.leading().is_none() {
             return Err(StepError::End(Ended::Deposed));
         }
         if self.host.with_lane(|lane| lane.stopped.is_some()) {
-            return Ok(self.config.tick.max(Duration::from_secs(1)));
+            return Ok(Rest::UntilStirred);
         }
         if !self.status.borrow().probed {
             self.probe().await?;
-            return Ok(Duration::ZERO);
+            return Ok(Rest::For(Duration::ZERO));
         }
         let now = self.env.clock.now();
         let policy = BundlePolicy {
@@ -329,11 +347,13 @@ impl<H: LaneHost> Inner<H> {
             bundle_bytes_eager: self.config.bundle_bytes_eager,
         };
         match next_bundle(&self.pending(), self.events_due(now), now, policy) {
-            BundlePlan::Idle => Ok(self.config.tick),
-            BundlePlan::NotBefore(due) => Ok(due.since(now).clamp(Duration::from_millis(1), self.config.tick)),
+            BundlePlan::Idle => Ok(Rest::UntilStirred),
+            BundlePlan::NotBefore(due) => {
+                Ok(Rest::For(due.since(now).clamp(Duration::from_millis(1), self.config.tick)))
+            }
             BundlePlan::Now(takes) => {
                 self.bundle(takes).await?;
-                Ok(Duration::ZERO)
+                Ok(Rest::For(Duration::ZERO))
             }
         }
     }
@@ -356,7 +376,7 @@ impl<H: LaneHost> Inner<H> {
     /// When events that wait to be told become due: with the next bundle, or after ten seconds by themselves.
     fn events_due(&self, now: Mono) -> Option<Mono> {
         let told = self.told.get().unwrap_or_default();
-        if self.host.events(told).is_empty() {
+        if !self.host.has_events(told) {
             self.events_since.set(None);
             return None;
         }
@@ -392,6 +412,7 @@ impl<H: LaneHost> Inner<H> {
             Some(object) => self.indexes.of_object(object).await.map_or(LogIndex(0), |found| found.index.log_index),
             None => LogIndex(0),
         };
+        self.host.told(told);
         self.told.set(Some(told));
     }
 
@@ -402,7 +423,7 @@ impl<H: LaneHost> Inner<H> {
             self.quarantine(bad).await?;
         }
         let told = self.told.get().unwrap_or_default();
-        if nothing && self.host.events(told).is_empty() {
+        if nothing && !self.host.has_events(told) {
             return Err(StepError::Later("nothing that waits could be read".to_owned()));
         }
         self.ensure_catalogue(gathered.parts.iter().map(|(partition, _)| *partition)).await?;
@@ -413,6 +434,7 @@ impl<H: LaneHost> Inner<H> {
         match bundle::put(&self.bucket.store, placed).await? {
             Put::Done(command) => {
                 self.settle(command).await?;
+                self.host.told(stamp.applied);
                 self.told.set(Some(stamp.applied));
                 self.note(|status| status.bundle_bytes += bytes);
                 Ok(())
@@ -440,6 +462,10 @@ impl<H: LaneHost> Inner<H> {
     async fn ensure_catalogue(&self, partitions: impl Iterator<Item = PartitionId>) -> Result<(), StepError> {
         let mut change = CatalogueChange { lanes: BTreeSet::from([self.host.lane()]), ..CatalogueChange::default() };
         for partition in partitions {
+            // A topic's facts name all its partitions: once is enough.
+            if change.topics.contains_key(&partition.topic) {
+                continue;
+            }
             if let Some(facts) = self.host.topic(partition) {
                 change.topics.insert(partition.topic, facts.catalogue);
             }

@@ -6,7 +6,11 @@
 //! As in Kafka whole extents go, oldest first: by time while the newest record of the oldest extent is too old, by size
 //! while what remains without it is still at least `retention.bytes`. The unarchived tail counts for size and never goes.
 
+mod due;
+
 use tidewater_storage::model::{Offset, OffsetRange, TimestampMs};
+
+pub use due::DueQueue;
 
 /// What a topic asks for. `None` is Kafka's -1: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,15 @@ pub fn plan(
     moved
 }
 
+/// When the oldest of `extents` above `log_start` becomes too old; `None` if it never does. By size nothing expires with
+/// time.
+#[must_use]
+pub fn due(extents: &[Extent], log_start: Offset, policy: RetentionPolicy) -> Option<TimestampMs> {
+    let oldest = extents.iter().find(|e| e.offsets.end > log_start).filter(|e| e.max_timestamp != TimestampMs::NONE)?;
+    let most = i64::try_from(policy.retention_ms?).unwrap_or(i64::MAX);
+    Some(TimestampMs(oldest.max_timestamp.0.saturating_add(most).saturating_add(1)))
+}
+
 fn expired(extent: &Extent, left: u64, now: TimestampMs, policy: RetentionPolicy) -> Option<RetentionCause> {
     let age = u64::try_from(now.since_ms(extent.max_timestamp)).unwrap_or(0);
     let dated = extent.max_timestamp != TimestampMs::NONE;
@@ -98,6 +111,18 @@ mod tests {
         let held = extents(&[(5, 10), (5, 899), (5, 900), (5, 20)]);
         assert_eq!(plan(&held, 0, Offset::ZERO, NOW, policy), Some((Offset::new(20), RetentionCause::Time)));
         assert_eq!(plan(&held, 0, Offset::new(20), NOW, policy), None);
+    }
+
+    #[test]
+    fn due_is_when_the_oldest_expires() {
+        let policy = RetentionPolicy { retention_ms: Some(100), retention_bytes: None };
+        let held = extents(&[(5, 10), (5, 899), (5, -1)]);
+        let at = due(&held, Offset::new(10), policy).expect("it ages");
+        assert_eq!(at, TimestampMs(1000));
+        assert_eq!(plan(&held, 0, Offset::new(10), TimestampMs(at.0 - 1), policy), None);
+        assert_eq!(plan(&held, 0, Offset::new(10), at, policy), Some((Offset::new(20), RetentionCause::Time)));
+        assert_eq!(due(&held, Offset::new(20), policy), None, "undated");
+        assert_eq!(due(&held, Offset::ZERO, RetentionPolicy::default()), None, "no limit");
     }
 
     #[test]

@@ -30,22 +30,33 @@ impl<H: LaneHost> Inner<H> {
     /// Moves log starts as `retention.ms` and `retention.bytes` ask.
     pub(super) async fn retain(&self) -> Result<bool, StepError> {
         let mut moved = false;
-        for partition in self.host.partitions() {
-            moved |= self.follow_log_start(partition).await?;
-            let Some(facts) = self.host.topic(partition) else { continue };
-            if facts.retention.retention_ms.is_none() && facts.retention.retention_bytes.is_none() {
-                continue;
-            }
-            let Some(extents) = self.extents(partition).await? else { continue };
-            let seen = self.host.with_partition(partition, |m| (m.log_start, m.archived_end));
-            let Some((log_start, archived_end)) = seen else { continue };
-            let tail = self.host.bytes_after(partition, archived_end);
-            if let Some((to, cause)) = retention::plan(&extents, tail, log_start, self.now(), facts.retention) {
-                tracing::info!(%partition, %to, ?cause, "log start moves");
-                self.trim_to(partition, to).await?;
-                moved = true;
-            }
+        let partitions = self.work.borrow_mut().to_retain(self.now());
+        for partition in partitions {
+            moved |= self.retain_one(partition).await?;
+            self.work.borrow_mut().retention.remove(&partition);
         }
+        Ok(moved)
+    }
+
+    /// Looks at one partition, and notes when its oldest records will be too old.
+    async fn retain_one(&self, partition: PartitionId) -> Result<bool, StepError> {
+        let moved = self.follow_log_start(partition).await?;
+        self.work.borrow_mut().due.set(partition, None);
+        let Some(policy) = self.host.retention(partition) else { return Ok(moved) };
+        if policy.retention_ms.is_none() && policy.retention_bytes.is_none() {
+            return Ok(moved);
+        }
+        let Some(extents) = self.extents(partition).await? else { return Ok(moved) };
+        let seen = self.host.with_partition(partition, |m| (m.log_start, m.archived_end));
+        let Some((log_start, archived_end)) = seen else { return Ok(moved) };
+        let tail = self.host.bytes_after(partition, archived_end);
+        if let Some((to, cause)) = retention::plan(&extents, tail, log_start, self.now(), policy) {
+            tracing::info!(%partition, %to, ?cause, "log start moves");
+            self.trim_to(partition, to).await?;
+            return Ok(true);
+        }
+        let due = retention::due(&extents, log_start, policy);
+        self.work.borrow_mut().due.set(partition, due);
         Ok(moved)
     }
 
@@ -115,7 +126,7 @@ impl<H: LaneHost> Inner<H> {
     /// Partitions of deleted topics: everything they have is let go.
     pub(super) async fn drop_topics(&self) -> Result<bool, StepError> {
         let mut dropped = false;
-        for partition in self.host.partitions().into_iter().filter(|id| self.host.dropped(*id)) {
+        for partition in self.host.gone() {
             let seen = |m: &PartitionManifest| (m.dropped, m.rows.is_empty() && m.spilled.is_empty(), m.archived_end);
             let Some((known, empty, end)) = self.host.with_partition(partition, seen) else { continue };
             if !known {
@@ -136,10 +147,13 @@ impl<H: LaneHost> Inner<H> {
     pub(super) async fn spill(&self) -> Result<bool, StepError> {
         let home = self.bucket.home;
         let mut spilled = false;
-        for partition in self.host.partitions() {
+        let touched: Vec<PartitionId> = std::mem::take(&mut self.work.borrow_mut().spills).into_iter().collect();
+        for partition in touched {
             let nonce = self.nonce();
             let planned = self.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
             let Some(Some(Some((object, command)))) = planned else { continue };
+            // Back on the list: the page may not be its last, and the store may fail.
+            self.work.borrow_mut().spills.insert(partition);
             self.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
             self.stale.set(true);
             self.propose(Command::Spilled(command)).await?;
@@ -192,7 +206,12 @@ impl<H: LaneHost> Inner<H> {
         due.truncate(DELETE_BATCH);
         let mut of_partitions: BTreeMap<PartitionId, Vec<ObjectName>> = BTreeMap::new();
         let mut room = DELETE_BATCH;
-        for partition in self.host.partitions() {
+        let dying: Vec<PartitionId> = self.work.borrow().dying.iter().copied().collect();
+        for partition in dying {
+            if self.host.with_partition(partition, |manifest| manifest.pending.is_empty()) != Some(false) {
+                self.work.borrow_mut().dying.remove(&partition);
+                continue;
+            }
             let look = |manifest: &PartitionManifest| self.host.with_lane(|lane| manifest.deletable(lane, now, grace));
             let mut objects = self.host.with_partition(partition, look).unwrap_or_default();
             objects.truncate(room);
@@ -217,7 +236,7 @@ impl<H: LaneHost> Inner<H> {
     /// Lets go of dropped partitions that have nothing left in the bucket, and of topics with them.
     pub(super) async fn clean(&self) -> Result<bool, StepError> {
         let mut cleaned = false;
-        for partition in self.host.partitions() {
+        for partition in self.host.gone() {
             let gone = self.host.with_partition(partition, PartitionManifest::is_gone) == Some(true);
             if !gone {
                 continue;

@@ -102,6 +102,15 @@ pub enum Whereabouts {
     Nowhere,
 }
 
+/// The archiver's two loops, as far as they wait for a lane to stir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loop {
+    /// Bundles of what is new.
+    Bundles,
+    /// Everything else.
+    Housekeeping,
+}
+
 /// A lane as the archiver sees it. Implemented by the broker on the shard that owns the lane. *Shard-local*.
 #[allow(async_fn_in_trait, reason = "shard-local: nobody needs the futures to be Send")]
 pub trait LaneHost: 'static {
@@ -133,6 +142,40 @@ pub trait LaneHost: 'static {
     /// What happened to the lane's partitions after log index `after` (created, dropped), oldest first, and nothing
     /// beyond what is applied. Readers take events twice without harm.
     fn events(&self, after: LogIndex) -> Vec<LaneEvent>;
+
+    /// Does [`LaneHost::events`] have any?
+    fn has_events(&self, after: LogIndex) -> bool {
+        !self.events(after).is_empty()
+    }
+
+    /// Bundles have told all events up to `upto`: they need not be kept for another.
+    fn told(&self, _upto: LogIndex) {}
+
+    /// Partitions to which something happened since this was asked last: batches, commands, settings, a closed segment.
+    /// `None`: the host does not know, all are looked at. Partitions whose topics are not archived may be among them.
+    fn touched(&self) -> Option<Vec<PartitionId>> {
+        None
+    }
+
+    /// Will [`LaneHost::stirred`] ever return? If not, the archiver looks again after its ticks.
+    fn stirs(&self) -> bool {
+        false
+    }
+
+    /// Waits until something happened to the lane that this loop was not told of yet. Cheap to drop.
+    async fn stirred(&self, _who: Loop) {
+        std::future::pending().await
+    }
+
+    /// Dropped partitions that are not clean yet.
+    fn gone(&self) -> Vec<PartitionId> {
+        self.partitions().into_iter().filter(|partition| self.dropped(*partition)).collect()
+    }
+
+    /// How long the partition's records are kept; `None` once the topic is deleted.
+    fn retention(&self, partition: PartitionId) -> Option<RetentionPolicy> {
+        self.topic(partition).map(|facts| facts.retention)
+    }
 
     /// Facts of the partition's topic; `None` once the topic is deleted.
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts>;

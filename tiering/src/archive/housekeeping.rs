@@ -1,13 +1,18 @@
 //! Everything of a lane that is not its next bundle, one step after the other.
 //!
-//! Owns: the order and cadence of the steps. Does not own: any step (`collect`, `segment`, `gather`, `publish`, `sweep`).
-//! Shard-local. A step that fails is logged and tried again in the next round; it keeps none of the others back.
+//! Owns: the order and cadence of the steps, and the lists of partitions they look at: one to which nothing happened is on
+//! none of them. Does not own: any step (`collect`, `segment`, `gather`, `publish`, `sweep`). Shard-local. A step that
+//! fails is logged and tried again in the next round; it keeps none of the others back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tidewater_storage::env::Mono;
+use futures::future::{Either, select};
+use tidewater_storage::env::{Mono, Sleep};
+use tidewater_storage::model::{PartitionId, TimestampMs};
 
-use super::{Ended, Inner, LaneHost, StepError};
+use super::{Ended, Inner, LaneHost, Loop, StepError};
+use crate::retention::DueQueue;
 
 /// When the steps that do not run in every round ran last.
 #[derive(Default)]
@@ -16,6 +21,41 @@ struct Rounds {
     sweep: Option<Mono>,
     publish: Option<Mono>,
     gather: Option<Mono>,
+}
+
+/// Partitions to look at, by step.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// May have a closed segment that lies in bundles.
+    pub(super) segments: BTreeSet<PartitionId>,
+    /// May have a crowded manifest.
+    pub(super) spills: BTreeSet<PartitionId>,
+    /// May have objects of their own on the way out.
+    pub(super) dying: BTreeSet<PartitionId>,
+    /// Something happened to them since retention looked.
+    pub(super) retention: BTreeSet<PartitionId>,
+    /// The others, by the time at which their oldest records are too old.
+    pub(super) due: DueQueue,
+}
+
+impl Work {
+    fn add(&mut self, partitions: Vec<PartitionId>) {
+        for list in [&mut self.segments, &mut self.spills, &mut self.dying, &mut self.retention] {
+            list.extend(partitions.iter().copied());
+        }
+    }
+
+    /// Partitions that retention looks at now; each stays on the list until it was looked at.
+    pub(super) fn to_retain(&mut self, now: TimestampMs) -> Vec<PartitionId> {
+        let due = self.due.take(now);
+        self.retention.extend(due);
+        self.retention.iter().copied().collect()
+    }
+
+    /// Is there something that the next rounds should look at without being told?
+    fn is_open(&self) -> bool {
+        !(self.segments.is_empty() && self.spills.is_empty() && self.retention.is_empty())
+    }
 }
 
 fn due(last: Option<Mono>, every: Duration, now: Mono) -> bool {
@@ -27,14 +67,22 @@ impl<H: LaneHost> Inner<H> {
         // The first sweep waits its interval: right after a start the lane has more urgent things to do.
         let mut rounds = Rounds { sweep: Some(self.env.clock.now()), ..Rounds::default() };
         let mut pause = self.config.backoff.0;
+        let mut timer = None;
+        // What an archiver before this one was told of it did not finish.
+        self.work.borrow_mut().add(self.host.partitions());
         loop {
             if self.host.leading().is_none() {
                 return Ended::Deposed;
             }
+            // Before it is looked at: what happens from here on stirs again.
+            let partitions = self.host.touched().unwrap_or_else(|| self.host.partitions());
+            self.work.borrow_mut().add(partitions);
+            self.work.borrow_mut().dying.extend(self.host.gone());
             let stopped = self.host.with_lane(|lane| lane.stopped.is_some());
             // Before the next key was looked at, this replica may know less than the bucket.
             let ready = self.status.borrow().probed && !stopped;
             let done = if ready { self.round(&mut rounds).await } else { Ok(false) };
+            let failed = done.is_err();
             let sleep = match done {
                 Ok(true) => {
                     pause = self.config.backoff.0;
@@ -54,6 +102,28 @@ impl<H: LaneHost> Inner<H> {
                 }
             };
             self.env.tasks.sleep(sleep).await;
+            let nothing_left = !self.work.borrow().is_open() && !self.stale.get() && !sleep.is_zero() && !failed;
+            if self.host.stirs() && (stopped || (ready && nothing_left)) {
+                self.until_stirred(&rounds, &mut timer).await;
+            }
+        }
+    }
+
+    /// Until the lane stirs, or a manifest is to be published, or it is time for what goes by time alone. The timer is
+    /// kept over wakes: each one made costs a little for ever.
+    async fn until_stirred(&self, rounds: &Rounds, timer: &mut Option<(Mono, Sleep)>) {
+        let now = self.env.clock.now();
+        let mut until = now + self.config.retention_interval;
+        if self.unpublished.get() {
+            until = until.min(rounds.publish.map_or(now, |last| last + self.publish_interval()));
+        }
+        let (_, sleep) = match timer.take() {
+            Some((at, sleep)) if at > now && at <= until => timer.insert((at, sleep)),
+            _ => timer.insert((until, self.env.tasks.sleep_until(until))),
+        };
+        let stirred = std::pin::pin!(self.host.stirred(Loop::Housekeeping));
+        if let Either::Right(_) = select(stirred, sleep).await {
+            *timer = None;
         }
     }
 

@@ -47,16 +47,22 @@ pub(super) fn next_range(manifest: &PartitionManifest, segments: &[LocalSegment]
 impl<H: LaneHost> Inner<H> {
     /// Uploads one object of the first partition that has a closed segment in bundles.
     pub(super) async fn upload_segment(&self) -> Result<bool, StepError> {
-        for partition in self.host.partitions() {
-            if self.host.topic(partition).is_none() {
-                continue;
-            }
-            let segments = self.host.closed_segments(partition);
-            let range = self.host.with_partition(partition, |manifest| next_range(manifest, &segments)).flatten();
-            if let Some(range) = range
-                && self.upload_range(partition, range).await?
-            {
-                return Ok(true);
+        let touched: Vec<PartitionId> = self.work.borrow().segments.iter().copied().collect();
+        for partition in touched {
+            let range = match self.host.dropped(partition) {
+                true => None,
+                false => {
+                    let segments = self.host.closed_segments(partition);
+                    self.host.with_partition(partition, |manifest| next_range(manifest, &segments)).flatten()
+                }
+            };
+            match range {
+                Some(range) if self.upload_range(partition, range).await? => return Ok(true),
+                // Not readable now: it stays on the list.
+                Some(_) => {}
+                None => {
+                    self.work.borrow_mut().segments.remove(&partition);
+                }
             }
         }
         Ok(false)

@@ -25,7 +25,9 @@ impl CatalogueChange {
     /// Does the catalogue already say all that?
     #[must_use]
     pub fn is_in(&self, catalogue: &Catalogue) -> bool {
-        let topic = |id: &TopicId| catalogue.topics.iter().find(|topic| topic.id == *id);
+        // Sorted by id (`merge_into`): a lane may ask for thousands of topics.
+        let found = |id: &TopicId| catalogue.topics.binary_search_by_key(id, |topic| topic.id).ok();
+        let topic = |id: &TopicId| found(id).and_then(|at| catalogue.topics.get(at));
         self.lanes.iter().all(|lane| catalogue.lanes.contains(lane))
             && self.topics.iter().all(|(id, wanted)| topic(id) == Some(wanted))
             && !self.forgotten.iter().any(|id| topic(id).is_some())

@@ -1,0 +1,146 @@
+//! Local retention of a lane: local bytes go behind what the bucket holds; total retention of topics without a bucket.
+//!
+//! Owns: when which partition is looked at. Something happened to it (`touched`), or its oldest local segment has come of
+//! age by the wall clock; a clock that is set counts at the next look. A lane with nothing that ages has no timer. Does not
+//! own: the decision (`tidewater_storage::log::retention`), the order of files going (the engine). Shard-local.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use tidewater_storage::engine::Engine;
+use tidewater_storage::log::retention::{RetentionLimits, RetentionView, plan};
+use tidewater_storage::model::{PartitionId, TimestampMs};
+use tidewater_storage::segment::SegmentInfo;
+use tidewater_tiering::retention::DueQueue;
+
+use super::run::Yard;
+use crate::partition::command::{LaneCommand, LaneEntry};
+use crate::partition::lane::DataLane;
+use crate::partition::replica::Replica;
+use crate::partition::touched::Looker;
+
+/// When a partition is looked at next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// At the next look: something should go and may not yet.
+    Again,
+    /// At this time, if nothing happens to it before.
+    At(TimestampMs),
+    /// When something happens to it.
+    Touched,
+}
+
+impl Yard {
+    pub(super) async fn retain(self: Rc<Self>, lane: Rc<DataLane>, engine: Engine) {
+        let (mut now_due, mut later) = (BTreeSet::new(), DueQueue::default());
+        loop {
+            self.env.tasks.sleep(self.cadence.retention_interval).await;
+            while lane.leading().is_none() {
+                lane.touched.stirred(Looker::Retention).await;
+            }
+            take_touched(&lane, &mut now_due);
+            now_due.extend(later.take(self.env.clock.wall()));
+            for id in std::mem::take(&mut now_due) {
+                let next = match lane.replica(id) {
+                    Some(replica) => self.retain_one(&lane, &replica, &engine).await,
+                    None => Next::Touched,
+                };
+                later.set(id, None);
+                match next {
+                    Next::Again => drop(now_due.insert(id)),
+                    Next::At(at) => later.set(id, Some(at)),
+                    Next::Touched => {}
+                }
+            }
+            if now_due.is_empty() && later.is_empty() {
+                lane.touched.stirred(Looker::Retention).await;
+            }
+        }
+    }
+
+    async fn retain_one(&self, lane: &DataLane, replica: &Replica, engine: &Engine) -> Next {
+        let config = replica.config();
+        let segments = replica.log.segments();
+        let archived_end = config.archived.then(|| replica.manifest().archived_end);
+        let limits = RetentionLimits {
+            total_ms: config.retention_ms.filter(|_| !config.archived),
+            total_bytes: config.retention_bytes.filter(|_| !config.archived),
+            local_ms: config.local_retention_ms,
+            local_bytes: config.local_retention_bytes,
+        };
+        let now = self.env.clock.wall();
+        let plan = plan(
+            &RetentionView {
+                segments: &segments,
+                log_start: replica.log_start(),
+                stable_end: replica.last_stable_offset(),
+                archived_end,
+                remote_only_bytes: 0,
+                now,
+            },
+            &limits,
+        );
+        if plan.log_start > replica.log_start() {
+            let command = LaneCommand::Trim { partition: replica.id, to: plan.log_start };
+            if let Err(error) = lane.propose(LaneEntry::Command(command)).await {
+                tracing::debug!(partition = %replica.id, %error, "retention will be tried again");
+                return Next::Again;
+            }
+        }
+        if plan.local_start > replica.log.bounds().start {
+            if !self.may_trim(lane, replica, plan.local_start) {
+                return Next::Again;
+            }
+            replica.log.trim(plan.local_start);
+            engine.touch_partition(replica.id);
+            return Next::Again;
+        }
+        let age = if config.archived { limits.local_ms } else { limits.total_ms };
+        next(&segments, age, now)
+    }
+}
+
+/// When the oldest segment comes of age. One that has, and is still there, waits for something else: a segment after it,
+/// the bucket. That touches the partition.
+fn next(segments: &[SegmentInfo], age: Option<u64>, now: TimestampMs) -> Next {
+    let (Some(oldest), Some(age)) = (segments.first().filter(|s| s.max_timestamp.0 >= 0), age) else {
+        return Next::Touched;
+    };
+    let age = i64::try_from(age).unwrap_or(i64::MAX);
+    let at = TimestampMs(oldest.max_timestamp.0.saturating_add(age).saturating_add(1));
+    if at > now { Next::At(at) } else { Next::Touched }
+}
+
+fn take_touched(lane: &DataLane, into: &mut BTreeSet<PartitionId>) {
+    let marks = |id| lane.replica(id).map(super::host::Marked);
+    lane.touched.retain(Looker::Retention, marks, |id| {
+        into.insert(id);
+        false
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::model::{Offset, OffsetRange};
+
+    use super::*;
+
+    fn segment(max_timestamp: i64) -> SegmentInfo {
+        SegmentInfo {
+            offsets: OffsetRange::new(Offset::ZERO, Offset::new(1)),
+            bytes: 1,
+            max_timestamp: TimestampMs(max_timestamp),
+            closed: true,
+            created: TimestampMs(0),
+        }
+    }
+
+    #[test]
+    fn the_oldest_segment_says_when() {
+        assert_eq!(next(&[segment(50), segment(10)], Some(100), TimestampMs(60)), Next::At(TimestampMs(151)));
+        assert_eq!(next(&[segment(50)], Some(100), TimestampMs(151)), Next::Touched);
+        assert_eq!(next(&[segment(50)], None, TimestampMs(60)), Next::Touched);
+        assert_eq!(next(&[segment(-1)], Some(100), TimestampMs(60)), Next::Touched);
+        assert_eq!(next(&[], Some(100), TimestampMs(60)), Next::Touched);
+    }
+}
