@@ -12,6 +12,14 @@ pub const BATCH_BYTES_MAX: u32 = 32 << 20;
 
 const _: () = assert!(BATCH_BYTES_MAX as usize + 2 * ENTRY_BYTES_TARGET < 64 << 20, "an entry fits in a journal file");
 
+/// Commands of a lane that travel in one entry: a topic of 10,000 partitions is some tens of entries and as many syncs,
+/// and none of them holds its lane up for long.
+pub const LANE_COMMANDS_MAX: usize = 512;
+
+/// Requests that the controller takes together: one image is made and followed for all of them. Below what a lane takes
+/// in flight.
+pub const CONTROLLER_BATCH_MAX: usize = 128;
+
 /// Entries of one lane that may be proposed and not yet applied: enough to fill one commit while another syncs.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
@@ -37,6 +45,13 @@ pub const PRODUCER_ID_BLOCK: u32 = 1000;
 
 /// Partitions one topic may have.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
+
+/// Segment files that all shards together hold open between uses, of the files the process may have: connections need
+/// the others.
+pub const SEGMENT_FILES_SHARE: u64 = 4;
+
+/// The most that one shard holds open.
+pub const SEGMENT_FILES_MAX: u64 = 256;
 
 /// How long a start waits for the bucket to answer before it goes on without it.
 pub const BUCKET_START_PATIENCE: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use tidewater_storage::model::{EntryId, LaneId, Term};
 
 use super::command::Command;
 use super::state::{ControllerState, Verdict};
-use crate::partition::codec::{Reader, Writer};
+use crate::partition::codec::{begin_lane_blob, open_lane_blob};
 use crate::partition::event::Bell;
 use crate::raft::{Answer, Apply, Lane, ProposeError};
 
@@ -50,9 +50,7 @@ impl ControllerLane {
         let (state, membership) = if blob.is_empty() {
             (ControllerState::default(), None)
         } else {
-            let mut from = Reader::new(blob);
-            let version = from.u8().filter(|v| *v == 1);
-            let membership = version.and_then(|_| from.blob()).map(Bytes::copy_from_slice).ok_or(BadControllerBlob)?;
+            let (membership, mut from) = open_lane_blob(blob).ok_or(BadControllerBlob)?;
             let state = from.blob().and_then(ControllerState::decode).ok_or(BadControllerBlob)?;
             (state, Some(membership).filter(|m| !m.is_empty()))
         };
@@ -107,9 +105,7 @@ impl ControllerLane {
     }
 
     fn encode(&self) -> Bytes {
-        let mut out = Writer::default();
-        out.u8(1);
-        out.blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
+        let mut out = begin_lane_blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
         out.blob(&self.state.borrow().encode());
         out.finish()
     }

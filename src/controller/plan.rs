@@ -28,10 +28,12 @@ pub struct Context {
 /// Why it cannot be.
 pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: TopicId) -> Result<Command, TopicError> {
     let name = TopicName::new(&spec.name).map_err(|e| TopicError::InvalidName(format!("{:?}: {e}", spec.name)))?;
-    if let Some(other) = state.topics.keys().find(|other| collides(other, &name)) {
-        if *other == name {
-            return Err(TopicError::Exists(spec.name.clone()));
-        }
+    if state.topics.contains_key(&name) {
+        return Err(TopicError::Exists(spec.name.clone()));
+    }
+    // Only a name with one of the two characters can collide with another: thousands of topics are not looked through.
+    let suspect = name.as_str().contains(['.', '_']);
+    if let Some(other) = state.topics.keys().filter(|_| suspect).find(|other| collides(other.as_str(), name.as_str())) {
         return Err(TopicError::InvalidName(format!(
             "topic {name} collides with {other}: '.' and '_' are the same in metric and table names"
         )));
@@ -84,9 +86,10 @@ fn assigned(context: Context, assignments: &[(i32, Vec<i32>)], first: usize) -> 
     in_range(i32::try_from(assignments.len()).unwrap_or(i32::MAX))
 }
 
-/// Topic names that would be one in metric and table names.
-fn collides(a: &TopicName, b: &TopicName) -> bool {
-    a.as_str().len() == b.as_str().len() && a.as_str().replace('.', "_") == b.as_str().replace('.', "_")
+/// Topic names that would be one in metric and table names: '.' and '_' are the same there.
+pub(super) fn collides(a: &str, b: &str) -> bool {
+    let folded = |c: u8| if c == b'.' { b'_' } else { c };
+    a.len() == b.len() && a.bytes().map(folded).eq(b.bytes().map(folded))
 }
 
 /// Lanes for partitions `[first, total)`: round the data lanes from a place the topic id decides, so that many topics

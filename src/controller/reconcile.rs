@@ -1,20 +1,25 @@
-//! What the image says of a lane's partitions → commands in that lane. The plan is pure; `run` proposes it.
+//! What the image says of a lane's partitions → commands in that lane. The plan is pure; [`Follower`] proposes it.
+//!
+//! Only topics that differ from the image followed last are looked at: an image shares what did not change with the one
+//! before, so a difference is a different pointer. Shard-local.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
-use tidewater_storage::model::{LaneId, PartitionId, Term, TopicName};
+use tidewater_storage::model::{LaneId, PartitionId, Term};
 
-use super::image::ClusterImage;
+use super::image::{ClusterImage, TopicImage};
+use crate::limits::LANE_COMMANDS_MAX;
 use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::DataLane;
 use crate::partition::shard::PartitionShard;
 use crate::shard::mesh::Reply;
 
-/// Commands proposed at once while a lane is reconciled.
-const IN_FLIGHT: usize = 64;
+/// Entries proposed at once while a lane is reconciled.
+const IN_FLIGHT: usize = 4;
 
 /// Make your lanes agree with this image.
 #[derive(Debug)]
@@ -25,63 +30,154 @@ pub struct Reconcile {
     pub reply: Reply<Vec<(LaneId, Term)>>,
 }
 
-/// A partition as a lane holds it, as far as reconciliation looks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its topic.
-    pub topic: TopicName,
-    /// Its overrides.
-    pub overrides: BTreeMap<String, String>,
+/// A topic before and after; never the same.
+pub type Change<'a> = (Option<&'a Arc<TopicImage>>, Option<&'a Arc<TopicImage>>);
+
+/// Topics that differ between two images.
+#[must_use]
+pub fn changes<'a>(before: &'a ClusterImage, after: &'a ClusterImage) -> Vec<Change<'a>> {
+    let gone = before.topics.iter().filter(|(name, _)| !after.topics.contains_key(*name));
+    let mut changes: Vec<Change<'a>> = gone.map(|(_, topic)| (Some(topic), None)).collect();
+    for (name, topic) in &after.topics {
+        match before.topics.get(name) {
+            Some(held) if Arc::ptr_eq(held, topic) => {}
+            held => changes.push((held, Some(topic))),
+        }
+    }
+    changes
 }
 
-/// Creations and changes, then drops: a renamed use of the same lane never sees both at once.
+/// What a lane does for these changes: creations and changes, then drops, so that a name used again never sees both at
+/// once. `held` tells the overrides of a partition that the lane carries.
 #[must_use]
-pub fn plan(image: &ClusterImage, lane: LaneId, held: &BTreeMap<PartitionId, Held>) -> Vec<LaneCommand> {
-    let mut commands = Vec::new();
-    let mut wanted = std::collections::BTreeSet::new();
-    for topic in image.topics.values() {
+pub fn plan(
+    changes: &[Change<'_>],
+    lane: LaneId,
+    held: impl Fn(PartitionId) -> Option<BTreeMap<String, String>>,
+) -> Vec<LaneCommand> {
+    let (mut commands, mut wanted) = (Vec::new(), BTreeSet::new());
+    for topic in changes.iter().filter_map(|(_, after)| *after) {
         for partition in topic.partitions.iter().filter(|p| p.lane == lane) {
             wanted.insert(partition.id);
-            match held.get(&partition.id) {
+            match held(partition.id) {
                 None => commands.push(LaneCommand::Create {
                     partition: partition.id,
                     topic: topic.name.clone(),
                     overrides: topic.overrides.clone(),
                     epoch_base: 0,
                 }),
-                Some(held) if held.overrides != topic.overrides => commands
+                Some(overrides) if overrides != topic.overrides => commands
                     .push(LaneCommand::Configure { partition: partition.id, overrides: topic.overrides.clone() }),
                 Some(_) => {}
             }
         }
     }
-    let gone = held.keys().filter(|id| !wanted.contains(id));
-    commands.extend(gone.map(|id| LaneCommand::Drop { partition: *id }));
+    for topic in changes.iter().filter_map(|(before, _)| *before) {
+        let here = topic.partitions.iter().filter(|p| p.lane == lane && !wanted.contains(&p.id));
+        let gone = here.filter(|p| held(p.id).is_some());
+        commands.extend(gone.map(|p| LaneCommand::Drop { partition: p.id }));
+    }
     commands
 }
 
-/// Reconciles every lane of a shard that it leads; answers the terms.
-pub async fn run(shard: &PartitionShard, image: &ClusterImage) -> Vec<(LaneId, Term)> {
-    let mut terms = Vec::new();
-    for lane in shard.lanes() {
-        let Some(term) = lane.leading() else { continue };
-        reconcile_lane(&lane, image).await;
-        terms.push((lane.id, term));
-    }
-    terms
+/// Makes the lanes of a shard follow the controller's images. Shard-local.
+pub struct Follower {
+    shard: Rc<PartitionShard>,
+    /// The image that all lanes agree with; `None` until they did once, and after one could not follow.
+    followed: Option<Arc<ClusterImage>>,
 }
 
-async fn reconcile_lane(lane: &Rc<DataLane>, image: &ClusterImage) {
-    let held = lane
-        .replicas()
-        .into_iter()
-        .map(|r| (r.id, Held { topic: r.topic().clone(), overrides: r.overrides() }))
-        .collect();
-    stream::iter(plan(image, lane.id, &held))
-        .for_each_concurrent(IN_FLIGHT, |command| async move {
-            if let Err(error) = lane.propose(LaneEntry::Command(command.clone())).await {
-                tracing::warn!(lane = %lane.id, %error, ?command, "a lane could not follow the controller; it will at the next change");
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Follower({:?})", self.followed.as_ref().map(|image| image.revision))
+    }
+}
+
+impl Follower {
+    /// Of a shard that has followed nothing yet.
+    #[must_use]
+    pub fn new(shard: Rc<PartitionShard>) -> Self {
+        Self { shard, followed: None }
+    }
+
+    /// Reconciles every lane of the shard that it leads; answers the terms.
+    pub async fn follow(&mut self, image: &Arc<ClusterImage>) -> Vec<(LaneId, Term)> {
+        let before = self.followed.take();
+        let (mut terms, mut all) = (Vec::new(), true);
+        for lane in self.shard.lanes() {
+            let Some(term) = lane.leading() else {
+                all = false;
+                continue;
+            };
+            let commands = match &before {
+                Some(before) => plan(&changes(before, image), lane.id, |id| Some(lane.replica(id)?.overrides())),
+                None => plan_anew(image, &lane),
+            };
+            all &= propose(&lane, commands).await;
+            terms.push((lane.id, term));
+        }
+        self.followed = all.then(|| Arc::clone(image));
+        terms
+    }
+}
+
+/// As if nothing were known of what the lane holds.
+fn plan_anew(image: &ClusterImage, lane: &DataLane) -> Vec<LaneCommand> {
+    let every: Vec<Change<'_>> = image.topics.values().map(|topic| (None, Some(topic))).collect();
+    let mut commands = plan(&every, lane.id, |id| Some(lane.replica(id)?.overrides()));
+    let wanted: BTreeSet<PartitionId> =
+        image.topics.values().flat_map(|topic| &topic.partitions).filter(|p| p.lane == lane.id).map(|p| p.id).collect();
+    let held = lane.replicas().into_iter().map(|replica| replica.id);
+    commands.extend(held.filter(|id| !wanted.contains(id)).map(|partition| LaneCommand::Drop { partition }));
+    commands
+}
+
+/// Proposes commands, many to an entry; false if one of them was not committed.
+async fn propose(lane: &Rc<DataLane>, commands: Vec<LaneCommand>) -> bool {
+    let entries = commands.chunks(LANE_COMMANDS_MAX).map(|commands| match commands {
+        [one] => one.clone(),
+        many => LaneCommand::Batch { commands: many.to_vec() },
+    });
+    let proposed = stream::iter(entries).map(|command| async move {
+        let count = if let LaneCommand::Batch { commands } = &command { commands.len() } else { 1 };
+        match lane.propose(LaneEntry::Command(command)).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(lane = %lane.id, %error, count, "a lane could not follow the controller; it will at the next change");
+                false
             }
-        })
-        .await;
+        }
+    });
+    proposed.buffered(IN_FLIGHT).all(|followed| async move { followed }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::handlers::fixture::image;
+
+    fn create_drop(commands: &[LaneCommand]) -> (usize, usize) {
+        let creates = commands.iter().filter(|c| matches!(c, LaneCommand::Create { .. })).count();
+        (creates, commands.iter().filter(|c| matches!(c, LaneCommand::Drop { .. })).count())
+    }
+
+    #[test]
+    fn only_what_differs_is_planned() {
+        let before = image(&[("a", 2), ("b", 1)]);
+        let mut after = before.clone();
+        assert!(changes(&before, &after).is_empty());
+        let other = image(&[("c", 3)]);
+        after.topics.extend(other.topics.iter().map(|(name, topic)| (name.clone(), Arc::clone(topic))));
+        after.topics.retain(|name, _| name.as_str() != "b");
+        let changed = changes(&before, &after);
+        assert_eq!(changed.len(), 2);
+        let lane = before.topic("b").expect("there").partitions[0].lane;
+        let lanes: BTreeSet<LaneId> =
+            other.topics.values().chain(before.topics.values()).flat_map(|t| &t.partitions).map(|p| p.lane).collect();
+        let carried = before.topic("b").expect("there").partitions[0].id;
+        let held = |id| (id == carried).then(BTreeMap::new);
+        let planned: Vec<_> = lanes.iter().map(|lane| create_drop(&plan(&changed, *lane, held))).collect();
+        assert_eq!(planned.iter().map(|(creates, _)| creates).sum::<usize>(), 3);
+        assert_eq!(create_drop(&plan(&changed, lane, held)).1, 1);
+    }
 }

@@ -1,8 +1,10 @@
-//! Answers requests about topics: plan → propose → image → every shard reconciles → reply. One change at a time.
+//! Answers requests about topics: plan → propose → image → every shard reconciles → reply. What waits goes together, one
+//! change per topic at a time: a thousand topics cost a few syncs and a few images.
 //!
 //! Shard-local, on shard 0. A topic that was made is answered when its partitions serve.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,21 +14,23 @@ use tidewater_storage::env::Env;
 use tidewater_storage::model::{NodeId, ProducerId, ShardId, TopicId};
 use tokio::sync::watch;
 
-use super::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
+use super::client::{ControllerHandle, ControllerRequest, TopicError};
 use super::command::Command;
 use super::image::{ClusterImage, TopicImage};
 use super::lane::ControllerLane;
 use super::plan::{self, Context};
 use super::reconcile::Reconcile;
-use super::state::{Surroundings, Verdict};
+use super::state::{Surroundings, TopicRecord, Verdict};
 use crate::limits;
-use crate::shard::mesh::{Inbox, Mesh};
+use crate::shard::mesh::{Inbox, Mesh, Reply};
 
 /// The controller's service.
 pub struct Controller {
     env: Env,
     lane: Rc<ControllerLane>,
     around: RefCell<Surroundings>,
+    /// The image made last: the next shares with it what did not change.
+    last: RefCell<Option<Arc<ClusterImage>>>,
     num_partitions: u32,
     shards: Mesh<Reconcile>,
     handle: ControllerHandle,
@@ -52,7 +56,16 @@ impl Controller {
         handle: ControllerHandle,
         images: Option<watch::Sender<Arc<ClusterImage>>>,
     ) -> Self {
-        Self { env, lane, around: RefCell::new(around), num_partitions, shards, handle, images }
+        Self {
+            env,
+            lane,
+            around: RefCell::new(around),
+            last: RefCell::default(),
+            num_partitions,
+            shards,
+            handle,
+            images,
+        }
     }
 
     /// Makes every shard agree with the state as it is; call once the lanes lead.
@@ -60,30 +73,77 @@ impl Controller {
         self.spread().await;
     }
 
-    /// Serves requests, for ever.
+    /// Serves requests, for ever: what waits is planned and proposed together, followed by every shard once, and answered.
     pub async fn run(self: Rc<Self>, inbox: Inbox<ControllerRequest>) {
-        while let Some(request) = inbox.recv().await {
-            self.serve(request).await;
+        let mut held = None;
+        loop {
+            let first = match held.take() {
+                Some(first) => first,
+                None => match inbox.recv().await {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            let mut topics: HashSet<String> = subject(&first).into_iter().collect();
+            let mut together = vec![first];
+            while together.len() < limits::CONTROLLER_BATCH_MAX
+                && let Some(next) = inbox.try_recv()
+            {
+                // Two requests about one topic are planned one after the other.
+                if subject(&next).is_some_and(|topic| !topics.insert(topic)) {
+                    held = Some(next);
+                    break;
+                }
+                together.push(next);
+            }
+            self.serve(together).await;
         }
     }
 
-    async fn serve(&self, request: ControllerRequest) {
-        match request {
-            ControllerRequest::Create(spec, reply) => reply.send(self.create(&spec).await),
-            ControllerRequest::Delete(name, reply) => {
-                let planned = plan::delete(&self.lane.state(), &name);
-                reply.send(self.change(planned, false).await);
+    async fn serve(&self, requests: Vec<ControllerRequest>) {
+        let asked: Vec<Asked> = requests.into_iter().filter_map(|request| self.plan(request)).collect();
+        let proposed = join_all(asked.iter().map(|asked| self.propose(&asked.command))).await;
+        if proposed.iter().any(|verdict| matches!(verdict, Ok(Verdict::Done))) {
+            self.spread().await;
+        }
+        for (asked, verdict) in asked.into_iter().zip(proposed) {
+            self.answer(asked.answer, verdict);
+        }
+    }
+
+    /// What a request asks to be proposed; one that asks for nothing, or for what cannot be, is answered here.
+    fn plan(&self, request: ControllerRequest) -> Option<Asked> {
+        let state = self.lane.state();
+        let (planned, validate_only, answer) = match request {
+            ControllerRequest::Create(spec, reply) => {
+                let id = TopicId(self.env.rng.uuid());
+                let planned = plan::create(&state, self.context(), &spec, id);
+                if let (true, Ok(Command::CreateTopic { name, id, lanes, overrides })) = (spec.validate_only, &planned)
+                {
+                    let record = TopicRecord { id: *id, lanes: lanes.clone(), overrides: overrides.clone() };
+                    reply.send(Ok(Arc::new(record.image(name, &self.around.borrow()))));
+                    return None;
+                }
+                (planned, false, Answer::Topic(spec.name, reply))
             }
+            ControllerRequest::Delete(name, reply) => (plan::delete(&state, &name), false, Answer::Done(reply)),
             ControllerRequest::Partitions { topic, total, validate_only, reply } => {
-                let planned = plan::add_partitions(&self.lane.state(), self.context(), &topic, total);
-                reply.send(self.change(planned, validate_only).await);
+                (plan::add_partitions(&state, self.context(), &topic, total), validate_only, Answer::Done(reply))
             }
             ControllerRequest::Configs { topic, ops, validate_only, reply } => {
-                let planned = plan::configure(&self.lane.state(), &topic, &ops);
-                reply.send(self.change(planned, validate_only).await);
+                (plan::configure(&state, &topic, &ops), validate_only, Answer::Done(reply))
             }
-            ControllerRequest::ProducerIds(reply) => reply.send(self.producer_ids().await),
+            ControllerRequest::ProducerIds(reply) => {
+                let command = Command::TakeProducerIds { count: limits::PRODUCER_ID_BLOCK };
+                (Ok(command), false, Answer::ProducerIds(reply))
+            }
+        };
+        match planned {
+            Ok(_) if validate_only => answer.only_checked(),
+            Ok(command) => return Some(Asked { command, answer }),
+            Err(error) => answer.refuse(error),
         }
+        None
     }
 
     fn context(&self) -> Context {
@@ -91,38 +151,17 @@ impl Controller {
         Context { broker: NodeId(around.broker.id.0), shards: around.shards, num_partitions: self.num_partitions }
     }
 
-    async fn create(&self, spec: &TopicSpec) -> Result<Arc<TopicImage>, TopicError> {
-        let id = TopicId(self.env.rng.uuid());
-        let planned = plan::create(&self.lane.state(), self.context(), spec, id)?;
-        if spec.validate_only {
-            let mut state = self.lane.state().clone();
-            state.apply(planned);
-            let image = state.image(&self.around.borrow());
-            return image.topic(&spec.name).cloned().ok_or(TopicError::Unavailable);
-        }
-        self.change(Ok(planned), false).await?;
-        self.handle.image().topic(&spec.name).cloned().ok_or(TopicError::Unavailable)
-    }
-
-    async fn change(&self, planned: Result<Command, TopicError>, validate_only: bool) -> Result<(), TopicError> {
-        let command = planned?;
-        if validate_only {
-            return Ok(());
-        }
-        match self.propose(&command).await? {
-            Verdict::Stale => Err(TopicError::Unavailable),
-            Verdict::Done | Verdict::ProducerIds(_) => {
-                self.spread().await;
-                Ok(())
+    fn answer(&self, answer: Answer, verdict: Result<Verdict, TopicError>) {
+        match (answer, verdict) {
+            (answer, Err(error)) => answer.refuse(error),
+            (Answer::ProducerIds(reply), Ok(Verdict::ProducerIds(first))) => {
+                reply.send(Ok((first, limits::PRODUCER_ID_BLOCK)));
             }
-        }
-    }
-
-    async fn producer_ids(&self) -> Result<(ProducerId, u32), TopicError> {
-        let count = limits::PRODUCER_ID_BLOCK;
-        match self.propose(&Command::TakeProducerIds { count }).await? {
-            Verdict::ProducerIds(first) => Ok((first, count)),
-            Verdict::Done | Verdict::Stale => Err(TopicError::Unavailable),
+            (Answer::Done(reply), Ok(Verdict::Done)) => reply.send(Ok(())),
+            (Answer::Topic(name, reply), Ok(Verdict::Done)) => {
+                reply.send(self.handle.image().topic(&name).cloned().ok_or(TopicError::Unavailable));
+            }
+            (answer, Ok(_)) => answer.refuse(TopicError::Unavailable),
         }
     }
 
@@ -148,6 +187,8 @@ impl Controller {
                 .fold(false, |changed, (lane, term)| around.terms.insert(lane, term) != Some(term) || changed)
         };
         if changed {
+            // Every topic says in which epoch it is led.
+            *self.last.borrow_mut() = None;
             return Box::pin(self.spread()).await;
         }
         if let Some(images) = &self.images {
@@ -156,6 +197,51 @@ impl Controller {
     }
 
     fn current(&self) -> Arc<ClusterImage> {
-        Arc::new(self.lane.state().image(&self.around.borrow()))
+        let mut last = self.last.borrow_mut();
+        let image = Arc::new(self.lane.state().image(&self.around.borrow(), last.as_deref()));
+        *last = Some(Arc::clone(&image));
+        image
     }
+}
+
+/// A request that became a command.
+struct Asked {
+    command: Command,
+    answer: Answer,
+}
+
+/// Where its answer goes.
+enum Answer {
+    Done(Reply<Result<(), TopicError>>),
+    Topic(String, Reply<Result<Arc<TopicImage>, TopicError>>),
+    ProducerIds(Reply<Result<(ProducerId, u32), TopicError>>),
+}
+
+impl Answer {
+    fn refuse(self, error: TopicError) {
+        match self {
+            Self::Done(reply) => reply.send(Err(error)),
+            Self::Topic(_, reply) => reply.send(Err(error)),
+            Self::ProducerIds(reply) => reply.send(Err(error)),
+        }
+    }
+
+    /// It could be done and was not to be.
+    fn only_checked(self) {
+        match self {
+            Self::Done(reply) => reply.send(Ok(())),
+            other => other.refuse(TopicError::Unavailable),
+        }
+    }
+}
+
+/// The topic a request is about, as far as two of them may collide.
+fn subject(request: &ControllerRequest) -> Option<String> {
+    let name = match request {
+        ControllerRequest::Create(spec, _) => spec.name.as_str(),
+        ControllerRequest::Delete(name, _) => name.as_str(),
+        ControllerRequest::Partitions { topic, .. } | ControllerRequest::Configs { topic, .. } => topic,
+        ControllerRequest::ProducerIds(_) => return None,
+    };
+    Some(name.replace('.', "_"))
 }

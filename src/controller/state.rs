@@ -114,11 +114,15 @@ impl ControllerState {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The cluster as shards and clients see it.
+    /// The cluster as shards and clients see it. Topics that are in `before` as they are now are shared with it, not made
+    /// again: `before` must be of the same surroundings.
     #[must_use]
-    pub fn image(&self, around: &Surroundings) -> ClusterImage {
-        let topics: BTreeMap<_, _> =
-            self.topics.iter().map(|(name, record)| (name.clone(), Arc::new(record.image(name, around)))).collect();
+    pub fn image(&self, around: &Surroundings, before: Option<&ClusterImage>) -> ClusterImage {
+        let topic = |(name, record): (&TopicName, &TopicRecord)| {
+            let held = before.and_then(|before| before.topics.get(name)).filter(|held| record.is_shown_by(held));
+            (name.clone(), held.map_or_else(|| Arc::new(record.image(name, around)), Arc::clone))
+        };
+        let topics: BTreeMap<_, _> = self.topics.iter().map(topic).collect();
         let names: HashMap<_, _> = topics.values().map(|topic| (topic.id, topic.name.clone())).collect();
         ClusterImage {
             cluster: self.cluster,
@@ -133,7 +137,13 @@ impl ControllerState {
 }
 
 impl TopicRecord {
-    fn image(&self, name: &TopicName, around: &Surroundings) -> TopicImage {
+    /// Would [`TopicRecord::image`] come to the same? A partition's lane never changes.
+    fn is_shown_by(&self, image: &TopicImage) -> bool {
+        self.id == image.id && self.lanes.len() == image.partitions.len() && self.overrides == image.overrides
+    }
+
+    /// The topic as shards and clients see it.
+    pub(super) fn image(&self, name: &TopicName, around: &Surroundings) -> TopicImage {
         let partition = |(n, lane): (usize, &LaneId)| PartitionImage {
             id: PartitionId {
                 topic: self.id,
@@ -221,6 +231,31 @@ mod tests {
         assert_eq!(ControllerState::decode(&state.encode()), Some(state));
         assert_eq!(kafka_id(Uuid::nil()), "AAAAAAAAAAAAAAAAAAAAAA");
         assert_eq!(kafka_id(Uuid::from_u128(u128::MAX)), "_____________________w");
+    }
+
+    #[test]
+    fn what_did_not_change_is_shared_between_images() {
+        let mut state = ControllerState::default();
+        let around = Surroundings {
+            cluster_name: "tidewater".into(),
+            broker: BrokerImage { id: tidewater_storage::model::NodeId(1), host: "localhost".into(), port: 9092 },
+            shards: 2,
+            terms: BTreeMap::new(),
+        };
+        state.apply(create("a", 1));
+        state.apply(create("b", 2));
+        let before = state.image(&around, None);
+        let name = TopicName::new("b").expect("legal");
+        state.apply(Command::AddPartitions { name, from: 2, lanes: vec![LaneId(1)] });
+        state.apply(create("c", 3));
+        let after = state.image(&around, Some(&before));
+        let same = |name: &str| match (before.topic(name), after.topic(name)) {
+            (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+            _ => false,
+        };
+        assert_eq!((same("a"), same("b"), same("c")), (true, false, false));
+        assert_eq!(after.topic("b").map(|topic| topic.partitions.len()), Some(3));
+        assert_eq!(format!("{after:?}").len(), format!("{:?}", state.image(&around, None)).len());
     }
 
     #[test]

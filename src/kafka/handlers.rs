@@ -28,7 +28,7 @@ pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;

@@ -15,7 +15,7 @@ use crate::kafka::api::APIS;
 use crate::kafka::wire::response;
 
 /// A cluster with these topics and numbers of partitions; topic ids are 1, 2, ….
-pub(super) fn image(topics: &[(&str, i32)]) -> ClusterImage {
+pub(crate) fn image(topics: &[(&str, i32)]) -> ClusterImage {
     let made = topics.iter().enumerate().map(|(n, (name, partitions))| {
         let id = TopicId(Uuid::from_u128(n as u128 + 1));
         let name = TopicName::new(name).expect("legal");
