@@ -46,13 +46,6 @@ pub const PRODUCER_ID_BLOCK: u32 = 1000;
 /// Partitions one topic may have.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 
-/// Segment files that all shards together hold open between uses, of the files the process may have: connections need
-/// the others.
-pub const SEGMENT_FILES_SHARE: u64 = 4;
-
-/// The most that one shard holds open.
-pub const SEGMENT_FILES_MAX: u64 = 256;
-
 /// How long a start waits for the bucket to answer before it goes on without it.
 pub const BUCKET_START_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -33,7 +33,7 @@ pub struct RawConfig {
     /// Iceberg REST catalog [default: 127.0.0.1:8181]
     #[arg(long, env = "TIDEWATER_CATALOG_ADDR", value_name = "HOST:PORT")]
     pub catalog_addr: Option<String>,
-    /// Shards, each pinned to a core [default: one per core]
+    /// Shards, each pinned to a core; another number may be given at any start [default: one per core, then as before]
     #[arg(long, env = "TIDEWATER_SHARDS", value_name = "N")]
     pub shards: Option<u16>,
     /// Disk for chunks read back from the bucket, in bytes or with a unit (10GiB) [default: a tenth of --disk-bytes]

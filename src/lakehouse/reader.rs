@@ -1,16 +1,18 @@
 //! The log as a sink reads it: questions to the shards that own the partitions, hot or cold alike.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
-use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId, PartitionIndex, ShardId, TopicId};
+use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionIndex, ShardId, TopicId};
 use tokio::sync::watch;
 
 use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::partition::message::{Isolation, PartitionRequest, ReadError, ReadPart};
+use crate::partition::watch::{Alarms, Watched};
 use crate::shard::mesh::Mesh;
 
 /// Reads through the mesh. Node-wide.
@@ -33,23 +35,24 @@ impl MeshReader {
     }
 
     /// Returns when a partition of the topic may have records at or past the offset that `at` names for it, at the latest
-    /// after `timeout`; at once for a partition that `at` does not name.
+    /// after `timeout`; at once for a partition that `at` does not name and that has any.
     pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
-        let Ok(places) = self.places(topic) else { return };
-        let mut of_shards: BTreeMap<ShardId, Vec<(PartitionId, Offset)>> = BTreeMap::new();
-        for place in &places {
-            let offset = at.get(&place.id.index.0).copied().unwrap_or(Offset::ZERO);
-            of_shards.entry(place.shard).or_default().push((place.id, offset));
+        let (Ok(places), Ok(bounds)) = (self.places(topic), self.partitions(topic).await) else { return };
+        let mut of_shards: BTreeMap<ShardId, Vec<Watched>> = BTreeMap::new();
+        for (place, PartitionBounds { index, offsets }) in places.iter().zip(bounds) {
+            if offsets.end > at.get(&index.0).copied().unwrap_or(Offset::ZERO) {
+                return;
+            }
+            // One that holds more than its archive rings at once: that is growth too.
+            let watched = Watched { token: 0, id: place.id, end: offsets.end, log_start: offsets.start };
+            of_shards.entry(place.shard).or_default().push(watched);
         }
-        let waits = of_shards.into_iter().map(|(shard, at)| {
-            let wait = self.partitions.call(shard, move |reply| PartitionRequest::Wait { at, timeout, reply });
-            // A shard that has stopped has nothing to wait for.
-            Box::pin(async move { wait.await.unwrap_or_default() })
-        });
-        let waits: Vec<_> = waits.collect();
-        if !waits.is_empty() {
-            futures::future::select_all(waits).await;
+        let (alarm, mut alarms) = Alarms::new();
+        for (shard, watched) in of_shards {
+            // A shard that has stopped does not grow.
+            let _ = self.partitions.send(shard, PartitionRequest::Watch(watched, alarm.clone())).await;
         }
+        let _ = tokio::time::timeout(timeout, poll_fn(|cx| alarms.poll_ring(cx))).await;
     }
 
     async fn bounds(&self, place: &PartitionImage) -> Result<PartitionBounds, LogReadError> {

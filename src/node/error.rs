@@ -25,18 +25,6 @@ pub enum StartError {
     /// Another broker holds the data directory.
     #[error("another broker is running on the data directory {0}: stop it, or choose another with --data-dir")]
     Locked(PathBuf),
-    /// The number of shards is not that of the data directory.
-    #[error(
-        "the data directory {path} was made with {had} shards and --shards asks for {want}: leave --shards out, or start with a fresh data directory"
-    )]
-    Shards {
-        /// Which.
-        path: PathBuf,
-        /// Shards of the data.
-        had: u16,
-        /// Shards asked for.
-        want: u16,
-    },
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),

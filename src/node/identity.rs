@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::StartError;
 
 /// The version of `node.json`.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
 
@@ -29,8 +29,30 @@ pub struct Identity {
     pub node: i32,
     /// Shards whose journals lie here.
     pub shards: u16,
+    /// Data lanes: as many as there ever were shards. A lane outlives its shard and runs on another.
+    pub lanes: u32,
+    /// Which shard directories count: one more whenever the number of shards changes. Others are not read.
+    pub layout: u32,
     /// Has the cluster's root been seen or made in its bucket?
     pub rooted: bool,
+}
+
+/// What every version of `node.json` says.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+fn shard_name(layout: u32, shard: u16) -> String {
+    if layout == 0 { format!("shard-{shard}") } else { format!("shard-{shard}.{layout}") }
+}
+
+/// The layout a directory belongs to; `None` if it is no shard's.
+fn layout_of(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix("shard-")?;
+    let (shard, layout) = rest.split_once('.').unwrap_or((rest, "0"));
+    let (shard, layout) = (shard.parse::<u16>().ok()?, layout.parse::<u32>().ok()?);
+    (shard_name(layout, shard) == name).then_some(layout)
 }
 
 /// A locked data directory. Dropping it lets another broker in.
@@ -57,10 +79,27 @@ impl DataDir {
         }
     }
 
-    /// The directory of one shard.
+    /// The directory of one shard in a layout: `shard-0` in the first, `shard-0.1` in the next.
     #[must_use]
-    pub fn shard(&self, shard: u16) -> PathBuf {
-        self.path.join(format!("shard-{shard}"))
+    pub fn shard(&self, layout: u32, shard: u16) -> PathBuf {
+        self.path.join(shard_name(layout, shard))
+    }
+
+    /// Removes shards of other layouts: drained ones, and ones that were begun and never counted.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn remove_other_layouts(&self, layout: u32) -> Result<(), StartError> {
+        let bad = |e: std::io::Error| StartError::DataDir { path: self.path.clone(), why: e.to_string() };
+        for entry in fs::read_dir(&self.path).map_err(bad)? {
+            let entry = entry.map_err(bad)?;
+            let of = entry.file_name().to_str().and_then(layout_of);
+            if of.is_some_and(|of| of != layout) {
+                fs::remove_dir_all(entry.path()).map_err(bad)?;
+                tracing::info!(dir = %entry.path().display(), "removed: it does not count any more");
+            }
+        }
+        Ok(())
     }
 
     /// Reads who this is; `None` in a fresh directory.
@@ -75,10 +114,18 @@ impl DataDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(bad(format!("{FILE}: {e}"))),
         };
-        let identity: Identity = serde_json::from_str(&text).map_err(|e| bad(format!("{FILE} is damaged: {e}")))?;
-        if identity.format != FORMAT {
-            return Err(bad(format!("{FILE} has format {}, this version knows {FORMAT}: upgrade", identity.format)));
+        let damaged = |e: serde_json::Error| bad(format!("{FILE} is damaged: {e}"));
+        let Versioned { format } = serde_json::from_str(&text).map_err(damaged)?;
+        match format {
+            FORMAT => {}
+            1 => {
+                return Err(bad(format!(
+                    "{FILE} has format 1, of before the first release: start with a fresh directory"
+                )));
+            }
+            newer => return Err(bad(format!("{FILE} has format {newer}, this version knows {FORMAT}: upgrade"))),
         }
+        let identity: Identity = serde_json::from_str(&text).map_err(damaged)?;
         Ok(Some(identity))
     }
 
@@ -109,7 +156,9 @@ impl Identity {
     /// A newborn cluster.
     #[must_use]
     pub fn newborn(cluster: Uuid, cluster_name: &str, shards: u16) -> Self {
-        Self { format: FORMAT, cluster, cluster_name: cluster_name.into(), epoch: 1, node: 1, shards, rooted: false }
+        let cluster_name = cluster_name.into();
+        let lanes = shards.into();
+        Self { format: FORMAT, cluster, cluster_name, epoch: 1, node: 1, shards, lanes, layout: 0, rooted: false }
     }
 }
 
@@ -124,6 +173,22 @@ mod tests {
         assert!(matches!(DataDir::lock(dir.path()), Err(StartError::Locked(_))));
         drop(held);
         DataDir::lock(dir.path()).expect("locks again");
+    }
+
+    #[test]
+    fn only_shards_of_other_layouts_are_removed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let data = DataDir::lock(dir.path()).expect("locks");
+        let others =
+            ["shard-0", "shard-11", "shard-1.2", "shard-01", "shard-0.0", "shard-x", "p", "cache", "shard-0.3"];
+        for name in others {
+            fs::create_dir(dir.path().join(name)).expect("made");
+        }
+        assert_eq!(data.shard(3, 0), dir.path().join("shard-0.3"));
+        data.remove_other_layouts(3).expect("removes");
+        let left = |name: &&str| dir.path().join(name).exists();
+        let left: Vec<&str> = others.into_iter().filter(left).collect();
+        assert_eq!(left, ["shard-01", "shard-0.0", "shard-x", "p", "cache", "shard-0.3"]);
     }
 
     #[test]

@@ -5,15 +5,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tidewater_storage::engine::{Engine, EngineConfig, Recovered};
+use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, NodeId, PartitionId, ShardId};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
-use tidewater_tiering::keys::Home;
-use tidewater_tiering::manifest::LaneManifest;
 
-use super::source::ShardSource;
+use super::lanes::{Lanes, Seat};
 use super::status::{ShardFailure, ShardStatus};
 use crate::admin::report::{ReportRequest, Reporter};
 use crate::archival;
@@ -22,34 +18,28 @@ use crate::controller::client::{ControllerHandle, ControllerRequest};
 use crate::controller::image::ClusterImage;
 use crate::controller::lane::ControllerLane;
 use crate::controller::plan::genesis;
-use crate::controller::reconcile::{self, Reconcile};
+use crate::controller::reconcile::{Follower, Reconcile};
 use crate::controller::service::Controller;
-use crate::controller::state::{Surroundings, data_lanes, shard_of};
+use crate::controller::state::Surroundings;
 use crate::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use crate::kafka::metrics::KafkaMetrics;
 use crate::kafka::{self, Arrival, Broker};
 use crate::net::listen::Bound;
 use crate::net::placement::Placement;
-use crate::partition::lane::{DataLane, RecoveredState, membership_of};
 use crate::partition::message::PartitionRequest;
-use crate::partition::replica::Replica;
 use crate::partition::router::Router;
 use crate::partition::shard::{Local, PartitionShard};
-use crate::raft::{Lane, LaneOptions};
 use crate::shard::mesh::{Depths, Inbox, Mesh};
 
 /// Everything a shard is started with. A message.
 pub(super) struct ShardStart {
-    pub here: ShardId,
-    pub shards: u16,
-    pub node: NodeId,
+    pub seat: Seat,
     pub dir: PathBuf,
     pub cache_dir: PathBuf,
     pub seed: u64,
     pub engine: EngineConfig,
     pub cache_bytes: u64,
     pub config: Arc<NodeConfig>,
-    pub home: Home,
     pub tier: archival::run::Tier,
     pub image: Arc<ClusterImage>,
     /// Where the side runtime sees images; held by shard 0.
@@ -102,16 +92,13 @@ pub(super) struct Inboxes {
 /// Runs a shard until it is told to stop.
 pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let env = Env::real(start.seed);
-    let here = start.here;
+    let here = start.seat.here;
     let opened = Engine::open(env.clone(), start.dir.clone(), start.engine.clone()).await;
     let (engine, recovered) = opened.map_err(|e| ShardFailure::new(here, &e))?;
-    let lanes = Lanes::recover(&env, &start, &engine, recovered).await?;
-    engine.set_source(Rc::new(ShardSource {
-        partitions: Rc::clone(&lanes.partitions),
-        controller: lanes.controller.clone(),
-    }));
+    let lanes = Lanes::recover(&env, &start.seat, &engine, recovered)?;
+    engine.set_source(lanes.source());
     engine.start();
-    lanes.start_groups(&env, &start, &engine).await?;
+    lanes.start_groups(&env, &start.seat, &engine).await?;
 
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
     let fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
@@ -141,7 +128,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             lane,
             &start.config,
             &start.image,
-            start.shards,
+            start.seat.shards,
             &start.meshes,
             (&controller, start.images),
             start.inboxes.controller,
@@ -190,125 +177,12 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     Ok(())
 }
 
-/// The lanes of a shard.
-struct Lanes {
-    partitions: Rc<PartitionShard>,
-    data: Vec<(Rc<DataLane>, Option<Bytes>)>,
-    controller: Option<Rc<ControllerLane>>,
-    controller_membership: Option<Bytes>,
-}
-
-impl Lanes {
-    async fn recover(
-        env: &Env,
-        start: &ShardStart,
-        engine: &Engine,
-        recovered: Recovered,
-    ) -> Result<Self, ShardFailure> {
-        let here = start.here;
-        let partitions = Rc::new(PartitionShard::new(here, env.clone()));
-        let blob_of = |lane: LaneId| {
-            let found = recovered.lanes.iter().find(|l| l.lane == lane);
-            found.map_or((None, Bytes::new()), |l| (l.applied, l.state.clone()))
-        };
-        let mut data = Vec::new();
-        for lane in data_lanes(start.shards).filter(|lane| shard_of(*lane, start.shards) == here) {
-            let (applied, blob) = blob_of(lane);
-            let membership = membership_of(&blob);
-            let mut replicas = Vec::new();
-            for found in recovered.partitions.iter().filter(|p| p.as_of.0 == lane) {
-                let replica = recover_replica(engine, found.id, lane, &found.state);
-                replicas.push((replica.map_err(|e| ShardFailure::new(here, &e))?, found.as_of.1));
-            }
-            let state = RecoveredState { applied, blob, replicas };
-            let fresh = LaneManifest::new(start.home, lane);
-            let lane = DataLane::recover(lane, env.clone(), engine.clone(), state, fresh);
-            let lane = lane.map_err(|e| ShardFailure::new(here, &e))?;
-            lane.forget_producers_after(start.config.producer_id_expiration_ms);
-            data.push((Rc::new(lane), membership));
-        }
-        let (controller, controller_membership) = if here == ShardId(0) {
-            let (applied, blob) = blob_of(LaneId::CONTROLLER);
-            let recovered = ControllerLane::recover(engine.clone(), applied, &blob);
-            let (lane, membership) = recovered.map_err(|e| ShardFailure::new(here, &e))?;
-            (Some(Rc::new(lane)), membership)
-        } else {
-            (None, None)
-        };
-        Ok(Self { partitions, data, controller, controller_membership })
-    }
-
-    /// Starts every lane's Raft group and proposer, and watches for a group that dies.
-    async fn start_groups(&self, env: &Env, start: &ShardStart, engine: &Engine) -> Result<(), ShardFailure> {
-        let here = start.here;
-        for (lane, membership) in &self.data {
-            let options = LaneOptions::single(lane.id, start.node).from_checkpoint(lane.applied(), membership.clone());
-            let raft = Lane::start(env, engine.lane(lane.id), Rc::clone(lane) as _, options).await;
-            let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(env, &raft);
-            lane.attach(raft);
-            self.partitions.add_lane(Rc::clone(lane), engine.clone());
-        }
-        if let Some(lane) = &self.controller {
-            let membership = self.controller_membership.clone();
-            let applied = lane.checkpoint().map(|c| c.applied);
-            let options = LaneOptions::single(LaneId::CONTROLLER, start.node).from_checkpoint(applied, membership);
-            let raft = Lane::start(env, engine.lane(LaneId::CONTROLLER), Rc::clone(lane) as _, options).await;
-            let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(env, &raft);
-            lane.attach(raft);
-        }
-        for (lane, _) in &self.data {
-            while lane.leading().is_none() {
-                lane.leadership_bell.heard().await;
-            }
-        }
-        if let Some(lane) = &self.controller {
-            while lane.leading().is_none() {
-                lane.leadership_bell.heard().await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn shutdown(&self) {
-        for (lane, _) in &self.data {
-            if let Some(raft) = lane.raft() {
-                raft.shutdown().await;
-            }
-        }
-        if let Some(raft) = self.controller.as_ref().and_then(|lane| lane.raft()) {
-            raft.shutdown().await;
-        }
-    }
-}
-
-/// A partition's checkpoint blob is malformed.
-#[derive(Debug, thiserror::Error)]
-#[error("the checkpoint of partition {0} is malformed or of a newer version")]
-struct BadReplicaBlob(PartitionId);
-
-fn recover_replica(engine: &Engine, id: PartitionId, lane: LaneId, blob: &Bytes) -> Result<Replica, BadReplicaBlob> {
-    let log = engine.partition(id).ok_or(BadReplicaBlob(id))?;
-    Replica::decode(id, lane, blob, log).ok_or(BadReplicaBlob(id))
-}
-
-/// A group that died takes the process with it: a headless broker is worse than a restart.
-fn watch(env: &Env, raft: &Lane) {
-    let raft = raft.clone();
-    env.tasks.spawn("lane watch", async move {
-        let fatal = raft.fatal().await;
-        tracing::error!(lane = %fatal.lane, reason = %fatal.reason, "a lane's log failed; the broker stops, a restart recovers");
-        std::process::abort();
-    });
-}
-
 /// Follows the controller's images: reconcile, then show the image to clients, then answer.
 fn follow_images(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
-    let (shard, controller) = (Rc::clone(shard), controller.clone());
+    let (mut follower, controller) = (Follower::new(Rc::clone(shard)), controller.clone());
     env.tasks.spawn("reconcile", async move {
         while let Some(Reconcile { image, reply }) = inbox.recv().await {
-            let terms = reconcile::run(&shard, &image).await;
+            let terms = follower.follow(&image).await;
             controller.set_image(image);
             reply.send(terms);
         }

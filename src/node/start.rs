@@ -11,11 +11,14 @@ use tidewater_storage::budget::{DiskBudget, DiskUse};
 use tidewater_storage::engine::EngineConfig;
 use tidewater_storage::model::{NodeId, ShardId};
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
+use tidewater_tiering::store::RequestKind;
 use uuid::Uuid;
 
 use super::error::StartError;
 use super::identity::{self, DataDir, Identity};
+use super::lanes::Seat;
 use super::preflight;
+use super::reshard;
 use super::shard_main::{self, Inboxes, Meshes, ShardStart};
 use super::side::Side;
 use super::status::ShardStatus;
@@ -95,9 +98,11 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     preflight::open_files();
     let data = DataDir::lock(&config.data_dir)?;
     let identity = identify(&data, &config)?;
+    let home = Home { cluster: ClusterId(identity.cluster), epoch: LineageEpoch(identity.epoch) };
+    let budgets = Budgets::of(&config)?;
+    let (identity, engine) = lay_out(&data, identity, &config, &budgets, home)?;
     let side = Side::start()?;
     let config = Arc::new(config);
-    let home = Home { cluster: ClusterId(identity.cluster), epoch: LineageEpoch(identity.epoch) };
     let tier = open_tier(&config, &data, &identity, home, &side)?;
 
     let bound = bind(config.kafka_addr)?;
@@ -110,29 +115,28 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let (meshes, inboxes) = meshes(identity.shards);
     let placement = Placement::new(identity.shards);
     let (status_sender, statuses) = flume::bounded(usize::from(identity.shards) * 4);
-    let budgets = Budgets::of(&config)?;
-    budgets.watch_bucket(&config, &side);
+    budgets.watch_bucket(&config, &tier, &side);
     let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
     let mut image_sender = Some(image_sender);
-    let (mut shards, mut stops, mut bound) = (Vec::new(), Vec::new(), Some(bound));
+    let (mut threads, mut stops, mut bound) = (Vec::new(), Vec::new(), Some(bound));
     for (n, inboxes) in (0..identity.shards).zip(inboxes) {
         let (stop_sender, stop) = flume::bounded(1);
         stops.push(stop_sender);
         let start = ShardStart {
-            here: ShardId(n),
-            shards: identity.shards,
-            node: NodeId(identity.node),
-            dir: data.shard(n),
+            seat: Seat {
+                here: ShardId(n),
+                shards: identity.shards,
+                lanes: identity.lanes,
+                node: NodeId(identity.node),
+                home,
+                forget_producers_after_ms: config.producer_id_expiration_ms,
+            },
+            dir: data.shard(identity.layout, n),
             cache_dir: data.path.join("cache").join(format!("shard-{n}")),
             seed: Uuid::new_v4().as_u64_pair().0,
-            engine: EngineConfig {
-                budget: budgets.disk.clone(),
-                open_files: preflight::segment_files(identity.shards),
-                ..EngineConfig::default()
-            },
+            engine: engine.clone(),
             cache_bytes: budgets.cache / u64::from(identity.shards),
             config: Arc::clone(&config),
-            home,
             tier: tier.clone(),
             image: Arc::clone(&image),
             images: image_sender.take(),
@@ -143,7 +147,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             status: status_sender.clone(),
             stop,
         };
-        shards.push(spawn_shard(start)?);
+        threads.push(spawn_shard(start)?);
     }
     drop(status_sender);
     await_serving(&statuses, identity.shards)?;
@@ -162,7 +166,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     handle.spawn(admin::serve(services, admin_socket.into_std()));
     let with_tables = lakehouse::start(&tier, images, meshes.partitions, tables, &handle, catalog_socket.into_std())
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
-    Ok(Running { kafka, admin, catalog: with_tables.then_some(catalog), cluster_id, shards, stops, side, _data: data })
+    let catalog = with_tables.then_some(catalog);
+    Ok(Running { kafka, admin, catalog, cluster_id, shards: threads, stops, side, _data: data })
 }
 
 impl Running {
@@ -199,9 +204,6 @@ fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError>
         data.write(&identity)?;
         return Ok(identity);
     };
-    if let Some(want) = config.shards.filter(|want| *want != identity.shards) {
-        return Err(StartError::Shards { path: data.path.clone(), had: identity.shards, want });
-    }
     if identity.cluster_name != config.cluster_name {
         let why = format!(
             "it holds the cluster {:?} and --cluster-name asks for {:?}: a cluster cannot be renamed",
@@ -210,6 +212,30 @@ fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError>
         return Err(StartError::DataDir { path: data.path.clone(), why });
     }
     Ok(identity)
+}
+
+/// Gives the data directory the shards that are asked for, and says with what each is opened. Before anybody else writes
+/// `node.json`.
+fn lay_out(
+    data: &DataDir,
+    identity: Identity,
+    config: &NodeConfig,
+    budgets: &Budgets,
+    home: Home,
+) -> Result<(Identity, EngineConfig), StartError> {
+    let forget_producers_after_ms = config.producer_id_expiration_ms;
+    let (shards, node, lanes) = (identity.shards, NodeId(identity.node), identity.lanes);
+    let seat = |here| Seat { here, shards, lanes, node, home, forget_producers_after_ms };
+    let mut engine = EngineConfig { segments: Some(data.path.clone()), ..EngineConfig::default() };
+    let identity = match config.shards.filter(|want| *want != shards) {
+        // With a budget of its own: what it counts is counted again by the start that follows.
+        Some(want) => reshard::run(data, &identity, want, &engine, seat)?,
+        None => identity,
+    };
+    data.remove_other_layouts(identity.layout)?;
+    engine.open_files = preflight::segment_files(identity.shards);
+    engine.budget = budgets.disk.clone();
+    Ok((identity, engine))
 }
 
 /// Opens the store and waits a moment for the cluster's place in it. A bucket that belongs to somebody else stops the
@@ -312,17 +338,23 @@ impl Budgets {
         Ok(Self { disk, cache })
     }
 
-    /// A directory bucket counts too: its size is looked at now and then, on the side runtime.
-    fn watch_bucket(&self, config: &NodeConfig, side: &Side) {
+    /// A directory bucket counts too: its size is looked at now and then, on the side runtime, if anything was asked of it
+    /// that may have changed it.
+    fn watch_bucket(&self, config: &NodeConfig, tier: &Tier, side: &Side) {
         let Some(dir) = config.bucket.strip_prefix("file://").map(PathBuf::from) else { return };
         let account = self.disk.account(DiskUse::Bucket);
+        let tier = tier.clone();
         side.handle().spawn(async move {
-            let mut known = 0;
+            let (mut known, mut seen) = (0, None);
             loop {
-                let looked = dir.clone();
-                let now = tokio::task::spawn_blocking(move || preflight::held(&looked)).await.unwrap_or(known);
-                account.change(known, now);
-                known = now;
+                let changes = [RequestKind::Put, RequestKind::PutLarge, RequestKind::Delete];
+                let changes: u64 = changes.iter().map(|kind| tier.stats().requests(*kind)).sum();
+                if seen.replace(changes) != Some(changes) {
+                    let looked = dir.clone();
+                    let now = tokio::task::spawn_blocking(move || preflight::held(&looked)).await.unwrap_or(known);
+                    account.change(known, now);
+                    known = now;
+                }
                 tokio::time::sleep(BUCKET_LOOK).await;
             }
         });
@@ -331,7 +363,7 @@ impl Budgets {
 
 /// One thread, one pinned executor. A shard that ends by itself takes the process with it.
 fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
-    let (here, status) = (start.here, start.status.clone());
+    let (here, status) = (start.seat.here, start.status.clone());
     let run = move || async move {
         if let Err(failure) = shard_main::run(start).await {
             let _ = status.send(ShardStatus::Failed(failure));

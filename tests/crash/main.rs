@@ -86,17 +86,29 @@ fn killed_again_and_again() {
     let brokers = number("TIDEWATER_BROKERS").unwrap_or(2).clamp(1, kills.max(1));
     println!("seed {seed}, {kills} kills of {brokers} brokers");
     let side_by_side: Vec<_> =
-        (0..brokers).map(|n| std::thread::spawn(move || one_broker(seed + n, kills.div_ceil(brokers)))).collect();
+        (0..brokers).map(|n| std::thread::spawn(move || one_broker(seed + n, kills.div_ceil(brokers), &[]))).collect();
     let failed = side_by_side.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
     assert_eq!(failed, 0, "brokers failed, seed {seed}; see above");
 }
 
-/// One broker's life, from its first start to its last check.
-fn one_broker(seed: u64, kills: u64) {
+/// Each start with another number of shards: the journals of the last are drained, its lanes spread anew. Some starts are
+/// killed on the way.
+#[test]
+fn killed_into_other_numbers_of_shards() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
+    let seed = number("TIDEWATER_SEED").unwrap_or_else(|| now.into());
+    let kills = number("TIDEWATER_KILLS").unwrap_or(8).min(8);
+    println!("seed {seed}, {kills} kills into other numbers of shards");
+    one_broker(seed, kills, &[2, 1, 3]);
+}
+
+/// One broker's life, from its first start to its last check. `shards`: what each start asks for, in turn.
+fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");
     let mut options = Options::new(&dir.path().join("data"));
     options.expected = EXPECTED.iter().map(ToString::to_string).collect();
+    ask_for(&mut options, shards, 0);
     let mut broker = Broker::start(&options);
     create(&broker);
 
@@ -105,6 +117,7 @@ fn one_broker(seed: u64, kills: u64) {
         let spread = if dice.below(8) == 0 { 2_000 } else { 600 };
         std::thread::sleep(Duration::from_millis(40 + dice.below(spread)));
         broker.kill();
+        ask_for(&mut options, shards, kill + 1);
         if dice.below(5) == 0 {
             // Once more, before it has recovered.
             let half_up = Broker::spawn(&options);
@@ -183,6 +196,13 @@ impl Clients {
         }
         let readings = std::mem::take(&mut *self.readings.lock().expect("no member panicked"));
         Heard { ledger, committed, readings }
+    }
+}
+
+/// The number of shards of the nth start.
+fn ask_for(options: &mut Options, shards: &[u16], start: u64) {
+    if let Some(shards) = shards.get(usize::try_from(start).expect("small") % shards.len().max(1)) {
+        options.args = vec!["--shards".to_owned(), shards.to_string()];
     }
 }
 

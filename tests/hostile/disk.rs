@@ -138,7 +138,7 @@ fn a_damaged_segment_file_is_an_error_not_wrong_data() {
         (0..40).for_each(|n| assert_eq!(produce(&broker, topic, 0, &value), n));
     }
     broker.stop();
-    let all = files(&options.data.join("shard-0/p"), ".log");
+    let all = files(&options.data.join("p"), ".log");
     let path = all.iter().find(|path| std::fs::metadata(path).is_ok_and(|m| m.len() > 1 << 20)).expect("a segment");
     damage(path, 1_000_000);
     let broker = Broker::start(&options);

@@ -65,6 +65,7 @@ fn engine_config(env: &Env, world: &World) -> EngineConfig {
     let tight = world.plan.seed % 5 == 0;
     EngineConfig {
         journal: JournalConfig {
+            first_file_bytes: 32 << 10,
             file_bytes: if tight { 64 << 10 } else { 256 << 10 },
             capacity_bytes: if tight { 640 << 10 } else { 4 << 20 },
             memory_bytes: 64 << 10,

@@ -156,13 +156,6 @@ pub fn free_bytes(dir: &Path) -> Result<u64, Unfit> {
     syscall::free_bytes(dir).map_err(|error| Unfit::Directory { path: dir.to_path_buf(), error })
 }
 
-/// Raises the limit of open files as far as it goes and tells how many there may be.
-#[must_use]
-pub fn open_files() -> u64 {
-    // A system that does not say is taken for the smallest that is usual.
-    syscall::raise_open_files().unwrap_or(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -70,6 +70,7 @@ const LIVES: u32 = 6;
 
 fn small() -> JournalConfig {
     JournalConfig {
+        first_file_bytes: 16 << 10,
         file_bytes: 64 << 10,
         capacity_bytes: 8 << 20,
         memory_bytes: 16 << 10,
