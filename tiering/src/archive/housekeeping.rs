@@ -113,7 +113,10 @@ impl<H: LaneHost> Inner<H> {
     /// kept over wakes: each one made costs a little for ever.
     async fn until_stirred(&self, rounds: &Rounds, timer: &mut Option<(Mono, Sleep)>) {
         let now = self.env.clock.now();
-        let mut until = now + self.config.retention_interval;
+        // A host that is short of room asks at any moment: what could give it some is looked at more often then.
+        let look = self.config.retention_interval;
+        let look = if self.host.is_pressed() { look.min(self.config.pressed.1) } else { look };
+        let mut until = now + look;
         if self.unpublished.get() {
             until = until.min(rounds.publish.map_or(now, |last| last + self.publish_interval()));
         }

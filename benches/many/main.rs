@@ -1,0 +1,61 @@
+//! Idle and many: what partitions cost that nobody uses, and how soon a killed broker serves again.
+//!
+//! Owns: two selections, `idle` and `start`. A real broker process is driven over its Kafka port; processor time, resident
+//! memory and open files are read from `/proc`, so that a busy machine makes the run slower and the figures no different
+//! (times to ready are the exception, and say so). `cargo bench --bench many -- idle` measures; without `--bench` tiny
+//! inputs show that it works. What the numbers mean: `benches/README.md`.
+#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
+
+mod idle;
+mod process;
+mod start;
+#[path = "../../tests/support/support.rs"]
+mod support;
+mod topics;
+
+use std::path::PathBuf;
+
+/// A selection: its name on the command line and what it runs.
+type Selection = (&'static str, fn(&Run));
+
+const SELECTIONS: [Selection; 2] = [("idle", idle::run), ("start", start::run)];
+
+/// How a run is scaled and where its files lie.
+pub struct Run {
+    /// Tiny inputs.
+    pub small: bool,
+    root: PathBuf,
+}
+
+impl Run {
+    /// `full` when measuring, `small` when only trying; `name` in the environment before both.
+    pub fn number(&self, name: &str, full: u64, small: u64) -> u64 {
+        let asked = std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+        asked.unwrap_or(if self.small { small } else { full })
+    }
+
+    /// An empty directory on the measured disk, gone when the guard is dropped.
+    pub fn dir(&self, name: &str) -> tempfile::TempDir {
+        tempfile::Builder::new().prefix(name).tempdir_in(&self.root).expect("a directory to measure in")
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let measure = args.iter().any(|arg| arg == "--bench") && std::env::var_os("TIDEWATER_BENCH_SMALL").is_none();
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !SELECTIONS.iter().any(|(known, _)| known == *name)) {
+        panic!("nothing is called {unknown:?}; there are idle and start");
+    }
+    let root = std::env::var_os("TIDEWATER_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    let run = Run { small: !measure, root: root.into() };
+    std::fs::create_dir_all(&run.root).expect("the directory to measure in");
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!("load {}, files in {}", load.trim(), run.root.display());
+    for (name, selection) in SELECTIONS {
+        if wanted.is_empty() || wanted.iter().any(|want| *want == name) {
+            println!("\n### {name}{}\n", if run.small { " (tiny inputs: no figure)" } else { "" });
+            selection(&run);
+        }
+    }
+}
