@@ -10,7 +10,7 @@ use tidewater::archival::run::{Cadence, start_with};
 use tidewater::controller::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
 use tidewater::controller::image::{ClusterImage, TopicImage};
 use tidewater::controller::plan::genesis;
-use tidewater::controller::reconcile::{self, Reconcile};
+use tidewater::controller::reconcile::{Follower, Reconcile};
 use tidewater::controller::service::Controller;
 use tidewater::controller::state::Surroundings;
 use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
@@ -288,10 +288,10 @@ async fn remote(env: &Env, here: ShardId, store: &Arc<dyn ObjectStore>) -> Resul
 
 /// Reconcile, then show the image to clients, then answer.
 fn follow_images(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
-    let (shard, controller) = (Rc::clone(shard), controller.clone());
+    let (mut follower, controller) = (Follower::new(Rc::clone(shard)), controller.clone());
     drop(env.tasks.spawn("reconcile", async move {
         while let Some(Reconcile { image, reply }) = inbox.recv().await {
-            let terms = reconcile::run(&shard, &image).await;
+            let terms = follower.follow(&image).await;
             controller.set_image(image);
             reply.send(terms);
         }
