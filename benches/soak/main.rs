@@ -28,7 +28,7 @@ use watch::{Sample, Watch};
 /// What a kill may leave in the log, and why it is none of the broker's fault: see `tests/crash`.
 const EXPECTED: &[&str] = &[
     "is not on this broker); the sink tries again",
-    "groups cannot be loaded; trying again",
+    "groups of a partition cannot be loaded",
     "archiving of a lane starts again",
 ];
 /// How much more memory or how many more file handles the last quarter may hold than the second.

@@ -47,7 +47,7 @@ const EXPECTED: &[&str] = &[
     // A topic's table is looked at while its partitions are still being made on their shards.
     "is not on this broker); the sink tries again",
     // `__consumer_offsets` is read while its partitions are still being made.
-    "groups cannot be loaded; trying again",
+    "groups of a partition cannot be loaded",
     // The last command of an archiver was on its way when the broker was told to stop.
     "archiving of a lane starts again",
 ];

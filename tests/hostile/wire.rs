@@ -215,7 +215,7 @@ fn unknown_keys_and_versions() {
 fn other_protocols_and_noise() {
     let dir = tempfile::tempdir().expect("tempdir");
     // Noise asks for coordinators, so `__consumer_offsets` is made while it is asked for.
-    let options = Options::new(&dir.path().join("data")).expect("groups cannot be loaded; trying again");
+    let options = Options::new(&dir.path().join("data")).expect("groups of a partition cannot be loaded");
     let broker = Broker::start(&options);
     create(&broker, "noise", 1, &[]);
     closes_after(&broker, "HTTP", b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n");
