@@ -34,7 +34,7 @@ const PARTITIONS: i32 = 4;
 const PRODUCERS: u64 = 3;
 const MEMBERS: u64 = 2;
 const SETTINGS: &[(&str, &str)] = &[
-    ("segment.bytes", "1048576"),
+    ("segment.bytes", "131072"),
     ("local.retention.bytes", "65536"),
     ("archive.lag.ms", "300"),
     ("iceberg.mode", "key_value"),

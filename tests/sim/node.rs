@@ -30,6 +30,7 @@ use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 use tokio::sync::watch;
 
 use crate::lanes::Lanes;
+use crate::seeds::number;
 use crate::world::World;
 use crate::{bucket, table};
 
@@ -60,9 +61,10 @@ impl DescribeExtra for Nothing {
     fn describe(&self, _: &Replica, _: &mut PartitionStatus) {}
 }
 
-/// Small everything, so that files roll, checkpoints come and memory and journal are short within a run.
-fn engine_config(env: &Env, world: &World) -> EngineConfig {
-    let tight = world.plan.seed % 5 == 0;
+/// Small everything, so that files roll, checkpoints come and memory is short within a run. With
+/// `TIDEWATER_TIGHT_JOURNAL` the journal is, too: it fills up within a few lives.
+fn engine_config(env: &Env) -> EngineConfig {
+    let tight = number("TIDEWATER_TIGHT_JOURNAL").is_some();
     EngineConfig {
         journal: JournalConfig {
             first_file_bytes: 32 << 10,
@@ -143,7 +145,7 @@ impl Node {
             let here = ShardId(here);
             let dir = PathBuf::from(format!("/node/shard-{here}"));
             let (engine, recovered) =
-                Engine::open(env.clone(), dir, engine_config(&env, world)).await.map_err(|error| error.to_string())?;
+                Engine::open(env.clone(), dir, engine_config(&env)).await.map_err(|error| error.to_string())?;
             let lanes = Lanes::recover(&env, world, here, &engine, &recovered)?;
             engine.set_source(lanes.source(world));
             engine.start();
