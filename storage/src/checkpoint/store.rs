@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use futures::StreamExt;
 
 use super::error::{CheckpointError, FormatError};
 use super::page::{self, Key, Records};
@@ -15,6 +16,8 @@ use crate::segment::{BLOCK, block_ceil};
 
 /// What a bucket should hold on average: a touched partition rewrites about this much. Bytes.
 const BUCKET_BYTES: u64 = 16 << 10;
+/// Pages read side by side when the store is opened.
+const LOADS_AT_ONCE: usize = 32;
 /// One write of pages, at most (a larger page is written whole). Bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -80,9 +83,13 @@ impl CheckpointStore {
         settle(&disk, dir, &pages, &current).await?;
         let store = Self { disk, dir: dir.into(), pages, current, previous, len };
         let mut records = Records::new();
-        for bucket in 0..store.current.pages.len() {
-            records.append(&mut store.load(bucket).await?);
+        let buckets = 0..store.current.pages.len();
+        let mut loads = futures::stream::iter(buckets).map(|bucket| store.load(bucket)).buffered(LOADS_AT_ONCE);
+        while let Some(page) = loads.next().await {
+            // Not `append`, which walks through both maps: thousands of pages would be walked through thousands of times.
+            records.extend(page?);
         }
+        drop(loads);
         Ok((store, records))
     }
 
