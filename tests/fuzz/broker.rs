@@ -93,7 +93,7 @@ fn controller_entry(input: &[u8]) {
 fn image(state: &ControllerState) {
     let broker = tidewater::controller::image::BrokerImage { id: NodeId(0), host: "h".into(), port: 9092 };
     let around = Surroundings { cluster_name: "c".into(), broker, shards: 2, terms: BTreeMap::new() };
-    let image = state.image(&around);
+    let image = state.image(&around, None);
     for topic in image.topics.values() {
         let _ = TopicConfig::resolve(&topic.overrides);
     }
