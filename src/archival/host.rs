@@ -184,10 +184,7 @@ impl LaneHost for Host {
         let image = self.controller.image();
         let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        Some(TopicFacts {
-            catalogue: self.told(topic, Some(replica.epoch_base())),
-            retention: policy(&config),
-        })
+        Some(TopicFacts { catalogue: self.told(topic, Some(replica.epoch_base())), retention: policy(&config) })
     }
 
     /// There is one broker: its image has every topic, and every lane runs here.
