@@ -88,6 +88,19 @@ fn any_record() -> impl Strategy<Value = Record> {
     })
 }
 
+/// Bit 5 of the attributes makes a batch a control batch, which has no rows; turned over by damage it must not hide them.
+#[test]
+fn a_control_bit_that_damage_made_hides_nothing() {
+    let record =
+        Record { offset: Offset::ZERO, timestamp: TimestampMs(1), key: None, value: None, headers: Vec::new() };
+    let mut bytes = batch(Compression::Lz4, 0, &[record]).to_vec();
+    bytes[22] ^= 1 << 5;
+    let end = Offset::new(1);
+    let mut translation = Translation::new();
+    translation.add(PartitionIndex(3), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end);
+    assert_eq!(translation.skipped.len(), 1);
+}
+
 proptest! {
     #[test]
     fn each_record_is_its_row(
