@@ -1,7 +1,8 @@
 //! The lanes of a shard: recovered from its checkpoint, their groups started, ended.
 //!
 //! Owns: which lanes a shard runs. A lane stays what it is for ever; on which shard it runs follows from the number of
-//! shards (`controller::state::shard_of`), so a broker started with fewer shards runs several on one. Shard-local.
+//! shards (`controller::state::shard_of`), so a broker started with fewer shards runs several on one. Does not own: what
+//! becomes of the process when a lane dies; [`abort`] is the broker's answer. Shard-local.
 
 use std::rc::Rc;
 
@@ -19,23 +20,23 @@ use crate::controller::state::shard_of;
 use crate::partition::lane::{DataLane, RecoveredState, membership_of};
 use crate::partition::replica::Replica;
 use crate::partition::shard::PartitionShard;
-use crate::raft::{Lane, LaneOptions};
+use crate::raft::{Lane, LaneFatal, LaneOptions};
 
 /// A shard among the shards of its node. A *message*.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat {
+pub struct Seat {
     /// This one.
-    pub(super) here: ShardId,
+    pub here: ShardId,
     /// How many there are.
-    pub(super) shards: u16,
+    pub shards: u16,
     /// Data lanes of the node: as many as it ever had shards.
-    pub(super) lanes: u32,
+    pub lanes: u32,
     /// The node.
-    pub(super) node: NodeId,
+    pub node: NodeId,
     /// The cluster in its bucket.
-    pub(super) home: Home,
+    pub home: Home,
     /// `producer.id.expiration.ms`.
-    pub(super) forget_producers_after_ms: u64,
+    pub forget_producers_after_ms: u64,
 }
 
 impl Seat {
@@ -46,16 +47,21 @@ impl Seat {
 }
 
 /// The lanes of a shard.
-pub(super) struct Lanes {
-    pub(super) partitions: Rc<PartitionShard>,
+pub struct Lanes {
+    /// The partitions of its data lanes.
+    pub partitions: Rc<PartitionShard>,
     data: Vec<(Rc<DataLane>, Option<Bytes>)>,
-    pub(super) controller: Option<Rc<ControllerLane>>,
+    /// The controller's lane, on shard 0.
+    pub controller: Option<Rc<ControllerLane>>,
     controller_membership: Option<Bytes>,
 }
 
 impl Lanes {
     /// As the engine recovered them; nothing of the journal is applied yet.
-    pub(super) fn recover(env: &Env, seat: &Seat, engine: &Engine, recovered: Recovered) -> Result<Self, ShardFailure> {
+    ///
+    /// # Errors
+    /// A checkpoint blob is malformed.
+    pub fn recover(env: &Env, seat: &Seat, engine: &Engine, recovered: Recovered) -> Result<Self, ShardFailure> {
         let here = seat.here;
         let partitions = Rc::new(PartitionShard::new(here, env.clone()));
         let blob_of = |lane: LaneId| {
@@ -90,14 +96,23 @@ impl Lanes {
     }
 
     /// Starts every lane's Raft group and proposer, and watches for a group that dies. When it returns, every lane leads
-    /// and has applied all that its journal held.
-    pub(super) async fn start_groups(&self, env: &Env, seat: &Seat, engine: &Engine) -> Result<(), ShardFailure> {
+    /// and has applied all that its journal held. `on_death` is told of a lane whose log fails later.
+    ///
+    /// # Errors
+    /// A group did not start.
+    pub async fn start_groups(
+        &self,
+        env: &Env,
+        seat: &Seat,
+        engine: &Engine,
+        on_death: impl Fn(LaneFatal) + Clone + 'static,
+    ) -> Result<(), ShardFailure> {
         let here = seat.here;
         for (lane, membership) in &self.data {
             let options = LaneOptions::single(lane.id, seat.node).from_checkpoint(lane.applied(), membership.clone());
             let raft = Lane::start(env, engine.lane(lane.id), Rc::clone(lane) as _, options).await;
             let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(env, &raft);
+            watch(env, &raft, on_death.clone());
             lane.attach(raft);
             self.partitions.add_lane(Rc::clone(lane), engine.clone());
         }
@@ -107,7 +122,7 @@ impl Lanes {
             let options = LaneOptions::single(LaneId::CONTROLLER, seat.node).from_checkpoint(applied, membership);
             let raft = Lane::start(env, engine.lane(LaneId::CONTROLLER), Rc::clone(lane) as _, options).await;
             let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(env, &raft);
+            watch(env, &raft, on_death.clone());
             lane.attach(raft);
         }
         for (lane, _) in &self.data {
@@ -124,7 +139,8 @@ impl Lanes {
     }
 
     /// What the engine asks for its checkpoints.
-    pub(super) fn source(&self) -> Rc<ShardSource> {
+    #[must_use]
+    pub fn source(&self) -> Rc<ShardSource> {
         Rc::new(ShardSource { partitions: Rc::clone(&self.partitions), controller: self.controller.clone() })
     }
 
@@ -151,12 +167,13 @@ fn recover_replica(engine: &Engine, id: PartitionId, lane: LaneId, blob: &Bytes)
     Replica::decode(id, lane, blob, log).ok_or(BadReplicaBlob(id))
 }
 
-/// A group that died takes the process with it: a headless broker is worse than a restart.
-fn watch(env: &Env, raft: &Lane) {
+fn watch(env: &Env, raft: &Lane, on_death: impl Fn(LaneFatal) + 'static) {
     let raft = raft.clone();
-    env.tasks.spawn("lane watch", async move {
-        let fatal = raft.fatal().await;
-        tracing::error!(lane = %fatal.lane, reason = %fatal.reason, "a lane's log failed; the broker stops, a restart recovers");
-        std::process::abort();
-    });
+    env.tasks.spawn("lane watch", async move { on_death(raft.fatal().await) });
+}
+
+/// A lane that died takes the process with it: a headless broker is worse than a restart.
+pub(super) fn abort(fatal: LaneFatal) {
+    tracing::error!(lane = %fatal.lane, reason = %fatal.reason, "a lane's log failed; the broker stops, a restart recovers");
+    std::process::abort();
 }

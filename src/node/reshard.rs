@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::error::StartError;
 use super::identity::{DataDir, Identity};
-use super::lanes::{Lanes, Seat};
+use super::lanes::{self, Lanes, Seat};
 use super::status::ShardFailure;
 use crate::controller::state::shard_of;
 use crate::shard::executor;
@@ -73,7 +73,7 @@ async fn drain(env: &Env, seat: &Seat, dir: std::path::PathBuf, config: EngineCo
     let lanes = Lanes::recover(env, seat, &engine, recovered)?;
     engine.set_source(lanes.source());
     engine.start();
-    lanes.start_groups(env, seat, &engine).await?;
+    lanes.start_groups(env, seat, &engine, lanes::abort).await?;
     engine.checkpoint().await.map_err(|e| ShardFailure::new(here, &e))?;
     lanes.shutdown().await;
     engine.close().await;

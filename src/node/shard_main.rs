@@ -9,7 +9,7 @@ use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 
-use super::lanes::{Lanes, Seat};
+use super::lanes::{self, Lanes, Seat};
 use super::status::{ShardFailure, ShardStatus};
 use crate::admin::report::{ReportRequest, Reporter};
 use crate::archival;
@@ -98,7 +98,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let lanes = Lanes::recover(&env, &start.seat, &engine, recovered)?;
     engine.set_source(lanes.source());
     engine.start();
-    lanes.start_groups(&env, &start.seat, &engine).await?;
+    lanes.start_groups(&env, &start.seat, &engine, lanes::abort).await?;
 
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
     let fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);

@@ -14,11 +14,13 @@ use tidewater::controller::reconcile::{Follower, Reconcile};
 use tidewater::controller::service::Controller;
 use tidewater::controller::state::Surroundings;
 use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
+use tidewater::node::lanes::Lanes;
 use tidewater::partition::lane::DataLane;
 use tidewater::partition::message::{PartitionRequest, PartitionStatus};
 use tidewater::partition::replica::Replica;
 use tidewater::partition::router::Router;
 use tidewater::partition::shard::{DescribeExtra, Local, PartitionShard};
+use tidewater::raft::LaneFatal;
 use tidewater::shard::mesh::{Inbox, Mesh};
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
@@ -29,7 +31,7 @@ use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 use tokio::sync::watch;
 
-use crate::lanes::Lanes;
+use crate::lanes::{seat, source};
 use crate::seeds::number;
 use crate::world::World;
 use crate::{bucket, table};
@@ -146,18 +148,22 @@ impl Node {
             let dir = PathBuf::from(format!("/node/shard-{here}"));
             let (engine, recovered) =
                 Engine::open(env.clone(), dir, engine_config(&env)).await.map_err(|error| error.to_string())?;
-            let lanes = Lanes::recover(&env, world, here, &engine, &recovered)?;
-            engine.set_source(lanes.source(world));
+            let seat = seat(world, here);
+            let lanes = Lanes::recover(&env, &seat, &engine, recovered).map_err(|error| error.to_string())?;
+            engine.set_source(source(&lanes, world));
             engine.start();
-            opened.push((engine, lanes));
+            opened.push((seat, engine, lanes));
         }
         // Nobody asks one shard before all stand, as the real one's status channel sees to.
-        for (engine, lanes) in &opened {
-            lanes.start_groups(&env, world, engine).await?;
+        for (seat, engine, lanes) in &opened {
+            let obituaries = world.obituaries();
+            let on_death = move |fatal: LaneFatal| obituaries.tell(fatal.to_string());
+            lanes.start_groups(&env, seat, engine, on_death).await.map_err(|error| error.to_string())?;
         }
         let store = retrying(&env, world);
         let (mut shards, mut controller_handle, mut group_router, mut lane_0) = (Vec::new(), None, None, None);
-        for (here, (engine, lanes)) in (0..).map(ShardId).zip(opened) {
+        for (seat, engine, lanes) in opened {
+            let here = seat.here;
             let controller = ControllerHandle::new(Arc::clone(&placeholder), meshes.controller.clone());
             let partitions = Rc::clone(&lanes.partitions);
             let remote = remote(&env, here, &store).await?;
