@@ -24,8 +24,7 @@ pub const CONTROLLER_BATCH_MAX: usize = 128;
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
 /// Bytes that must wait before an entry is proposed behind one in flight. Single records are gathered; whole batches go at
-/// once: with 256 KiB here a client with five batches of 128 KiB in flight got a third of the throughput, since its
-/// requests and the writes waited for each other in turn.
+/// once, so that a client with a few batches in flight never waits for its own writes in turn.
 pub const ENTRY_BYTES_AHEAD: usize = 16 << 10;
 
 /// Bytes of batches that may wait at one lane's proposer; beyond it, producers are told to retry. They wait in memory that

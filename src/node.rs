@@ -1,13 +1,13 @@
 //! The process: from settings to a serving broker and back.
 //!
 //! Owns: the order of start (`start`) and stop, the data directory's identity and lock (`identity`), the shards'
-//! executors (`shard_main`) and lanes (`lanes`), another number of shards (`reshard`), the side runtime for everything whose crate wants tokio (`side`), the preflight. Contains
-//! no logic of what is served.
+//! executors (`shard_main`) and lanes (`lanes`), another number of shards (`reshard`), the side runtime for everything
+//! whose crate wants tokio (`side`), the preflight. Contains no logic of what is served.
 
 pub mod bounds;
 mod error;
 pub mod identity;
-mod lanes;
+pub mod lanes;
 pub mod preflight;
 mod reshard;
 mod shard_main;

@@ -6,7 +6,7 @@
 //! **Ordering.** Completions run in the order of their appends, each only when everything before it is durable.
 //! **Durability.** [`LaneLog::save_vote`] returns after the sync. [`LaneLog::truncate_after`], [`LaneLog::purge`] and
 //! [`LaneLog::save_committed`] need only their place: what follows them in the journal is never durable without them.
-//! **Commit.** What waits is one aligned write and one sync; while it is under way the next commit fills. No timers.
+//! **Commit.** What waits is one aligned, durable write; while it is under way the next commit fills. No timers.
 //! **Errors.** A failed write or sync poisons the journal: all who wait get the error and so does everyone after; the
 //! process must end and recover. **Crash.** Whatever was completed is there after [`Journal::open`]; a commit that was
 //! under way may be there as a whole or not at all. Damage to anything older is refused, never skipped.
