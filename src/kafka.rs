@@ -12,7 +12,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Deadlines, Env};
 
 use crate::config::node::NodeConfig;
 use crate::controller::client::ControllerHandle;
@@ -31,7 +31,6 @@ pub mod dispatch;
 pub mod error_code;
 pub mod handlers;
 pub mod limits;
-pub mod long_polls;
 pub mod metrics;
 pub mod outbox;
 pub mod server;
@@ -58,7 +57,7 @@ pub struct Broker {
     /// Fetch sessions.
     pub fetches: handlers::fetch::FetchSessions,
     /// Deadlines of fetches that wait.
-    pub long_polls: long_polls::LongPolls,
+    pub long_polls: Deadlines,
     /// What is counted.
     pub metrics: Rc<metrics::KafkaMetrics>,
 }

@@ -78,3 +78,11 @@ pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Durat
 /// Sent bytes that a peer leaves unacknowledged for this long end the connection (TCP_USER_TIMEOUT); a little longer than
 /// the broker's own patience with a stalled peer, which names the reason in its log.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
+
+/// How long a fetch that has something to bring waits for partitions whose bytes come from the bucket. What comes later
+/// is brought by the next fetch.
+pub const COLD_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Partitions of one fetch that are read from disk or bucket side by side. What a shard has in memory from the bucket is
+/// bounded in bytes (`FetchConfig::memory_bytes`).
+pub const COLD_READS_MAX: usize = 16;

@@ -59,10 +59,11 @@ impl Budget {
         Lease { state: Rc::clone(&self.state), bytes: 0 }
     }
 
-    /// Takes `want` bytes or what is left, but at least `floor`, even beyond the budget: everyone makes progress.
+    /// Takes `want` bytes or what is left of three quarters of the budget, but at least `floor`, even beyond it: everyone
+    /// makes progress, and readers never take what producers need to send.
     #[must_use]
     pub fn up_to(&self, want: usize, floor: usize) -> Lease {
-        let left = self.state.max.saturating_sub(self.used());
+        let left = (self.state.max - self.state.max / 4).saturating_sub(self.used());
         let mut lease = self.empty();
         lease.set(want.min(left).max(floor.min(want)));
         lease
@@ -143,7 +144,9 @@ mod tests {
         assert!(one.poll_set(&mut cx, 80).is_ready());
         let mut two = budget.empty();
         assert!(two.poll_set(&mut cx, 30).is_pending());
-        assert_eq!(budget.up_to(50, 10).bytes(), 20);
+        assert_eq!(budget.up_to(50, 10).bytes(), 10, "a quarter is for requests");
+        assert!(two.poll_set(&mut cx, 20).is_ready());
+        two.set(0);
         let moved = one.take();
         drop(one);
         assert_eq!(budget.used(), 80);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tidewater_storage::engine::{Engine, EngineConfig};
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Deadlines, Env};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 
 use super::lanes::{self, Lanes, Seat};
@@ -145,7 +145,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         groups,
         config: Arc::clone(&start.config),
         fetches: kafka::handlers::fetch::FetchSessions::default(),
-        long_polls: kafka::long_polls::LongPolls::new(env.clone()),
+        long_polls: Deadlines::new(env.clone()),
         metrics: Rc::clone(&metrics),
     });
     let server = kafka::serve(broker, start.inboxes.arrivals);

@@ -39,12 +39,18 @@ pub async fn read(
     } else {
         batches(replica, remote, part.from, until, max_bytes.min(part.max_bytes.max(1))).await?.0
     };
-    Ok(ReadDone {
-        batches,
+    Ok(ReadDone { batches, ..nothing(replica) })
+}
+
+/// What a read tells of a partition when it brings no batches.
+#[must_use]
+pub fn nothing(replica: &Replica) -> ReadDone {
+    ReadDone {
+        batches: Vec::new(),
         high_watermark: replica.high_watermark(),
         last_stable_offset: replica.last_stable_offset(),
         log_start: replica.log_start(),
-    })
+    }
 }
 
 /// Whole batches from the one that holds `from` on, and the offsets they cover.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 pub mod aligned;
 pub mod clock;
+pub mod deadlines;
 pub mod disk;
 mod disk_dma;
 pub mod disk_sim;
@@ -24,6 +25,7 @@ pub mod tasks;
 
 pub use aligned::{ALIGNMENT, AlignedBuf};
 pub use clock::{Clock, Mono};
+pub use deadlines::Deadlines;
 pub use disk::{DirEntry, Disk, File, OpenMode};
 pub use rng::Rng;
 pub use tasks::{Sleep, Task, Tasks};

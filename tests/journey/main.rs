@@ -38,12 +38,18 @@ fn write_and_trim(broker: &Broker) -> String {
 fn read_back(broker: &Broker, written: &str) {
     let read = python::script("journey/read.py", &[&broker.kafka, "flights"], &[]);
     assert_eq!(read.trim(), FLIGHTS.to_string());
+    read_in_a_group(broker, "flights", written);
+}
+
+/// Two Java members of a group get what `written` says: count and checksum.
+fn read_in_a_group(broker: &Broker, topic: &str, written: &str) {
+    let count = written.split(' ').next().expect("a count");
     let jars = maven::jars("kafka");
     let output = Command::new(maven::java17().join("bin/java"))
         .arg("-cp")
         .arg(format!("{}/*", jars.display()))
         .arg(cache::source("journey/ReadGroup.java"))
-        .args([&broker.kafka, "flights", "analysts", &FLIGHTS.to_string()])
+        .args([&broker.kafka, topic, "analysts", count])
         .output()
         .expect("java runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -96,5 +102,16 @@ fn flights_on_s3() {
     read_back(&broker, &written);
     wait_for_table(&broker);
     query(&broker, dir.path(), Some(&s3));
+    broker.stop();
+}
+
+/// Fetch sessions over a thousand partitions, of which a few move at a time.
+#[test]
+fn a_thousand_partitions() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let broker = Broker::start(&Options::new(&dir.path().join("data")));
+    broker.cli(&["topic", "create", "wide", "--partitions", "1000"]);
+    let written = python::script("journey/wide.py", &[&broker.kafka, "wide", "1000"], &[]);
+    read_in_a_group(&broker, "wide", written.trim());
     broker.stop();
 }

@@ -3,47 +3,57 @@
 //! The calls in order: manifest → [`locate::ReadView`] (by the caller, without awaiting) → rows, spill pages read through
 //! `indexes` → runs → chunks through `hydrate` and `chunk_cache` → run sums → whole batches.
 //! Owns: that walk, deadlines, read-ahead. Does not own: manifests, what a Kafka fetch answers. Shard-local, cheap to
-//! clone. Every byte given out has passed its run's seeded checksum in this read, wherever it came from: a chunk that
-//! fails on disk is fetched again, one that fails from the bucket is [`RemoteError::Corrupt`].
+//! clone. Every byte given out has passed its run's seeded checksum in the very buffer that is given out ([`chunk`]),
+//! wherever it came from: a chunk that fails is fetched again, one that goes on failing is [`RemoteError::Corrupt`].
 
+pub mod chunk;
 pub mod chunk_cache;
 pub mod error;
+mod gathered;
 pub mod hydrate;
 pub mod indexes;
 pub mod locate;
+mod pins;
 pub mod read_ahead;
 mod rows;
 mod times;
+mod warm;
+mod write_behind;
 
 use std::cell::RefCell;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::{Either, select};
-use tidewater_storage::env::Env;
-use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId, RunSum, TimestampMs};
+use tidewater_storage::env::{Deadlines, Env};
+use tidewater_storage::model::{Offset, OffsetRange, PartitionId, RunSum, TimestampMs};
 
+use chunk::Chunk;
 pub use chunk_cache::{ChunkCache, ChunkId};
 pub use error::RemoteError;
+use gathered::Gathered;
 pub use hydrate::HydrateCounts;
 use hydrate::{HydrateError, Hydrator};
 pub use indexes::Indexes;
 pub use locate::ReadView;
 use locate::{Piece, pieces};
+use pins::Pins;
 use read_ahead::ReadAhead;
 use rows::RowWalk;
 
 use crate::manifest::Row;
 use crate::store::ObjectStore;
 
-/// Chunks of one read that are fetched side by side.
-const PARALLEL_CHUNKS: usize = 4;
+/// Runs of one read that are fetched side by side: four chunks of four.
+const PARALLEL_RUNS: usize = 16;
+/// How often a run is read that does not match its sum: the disk's copy may lie, and an answer be damaged on its way.
+const RUN_TRIES: usize = 3;
 /// Rows and pages that [`RemoteReader::view`] takes of a manifest: enough for any answer, cheap to copy.
 const VIEW_STEPS: usize = 64;
 
@@ -56,7 +66,9 @@ pub struct FetchConfig {
     pub cache_bytes: u64,
     /// Size at which chunks are cut.
     pub chunk_bytes: u64,
-    /// Memory for chunks under way.
+    /// Memory for chunks under way to readers. Half as much again may be ahead of them, as much is kept for a while of
+    /// what arrived and by answers that slow clients have not taken, an eighth waits to be written to the cache, and a
+    /// quarter may lie free, to be read into. Whoever finds it taken waits, until the deadline: the cap on hydration.
     pub memory_bytes: u64,
     /// Memory for indexes and pages.
     pub index_bytes: u64,
@@ -115,6 +127,8 @@ struct Inner {
     hydrator: Hydrator,
     cache: Option<ChunkCache>,
     ahead: RefCell<ReadAhead>,
+    deadlines: Deadlines,
+    pins: Pins,
 }
 
 impl RemoteReader {
@@ -130,7 +144,8 @@ impl RemoteReader {
         let indexes = Indexes::new(Arc::clone(&store), config.index_bytes);
         let hydrator = Hydrator::new(env.clone(), store, cache.clone(), config.memory_bytes);
         let ahead = RefCell::new(ReadAhead::new(config.read_ahead_max));
-        Ok(Self { inner: Rc::new(Inner { env, config, indexes, hydrator, cache, ahead }) })
+        let (deadlines, pins) = (Deadlines::new(env.clone()), Pins::new(config.memory_bytes));
+        Ok(Self { inner: Rc::new(Inner { env, config, indexes, hydrator, cache, ahead, deadlines, pins }) })
     }
 
     /// What [`RemoteReader::read`] needs of a manifest, for a read from `from` on.
@@ -219,7 +234,13 @@ impl RemoteReader {
         work: impl Future<Output = Result<T, RemoteError>>,
     ) -> Result<T, RemoteError> {
         let after = self.inner.config.deadline;
-        match select(pin!(work), self.inner.env.tasks.sleep(after)).await {
+        let mut work = pin!(work);
+        // What is in memory needs no timer.
+        if let Poll::Ready(done) = futures::poll!(&mut work) {
+            return done;
+        }
+        let deadline = self.inner.deadlines.until(self.inner.env.clock.now() + after);
+        match select(work, deadline).await {
             Either::Left((done, _)) => done,
             Either::Right(((), _)) => Err(RemoteError::Deadline { partition, after }),
         }
@@ -233,7 +254,7 @@ impl RemoteReader {
         wanted: OffsetRange,
         max_bytes: usize,
     ) -> Result<RemoteRead, RemoteError> {
-        let mut gathered = Gathered::new(wanted, max_bytes);
+        let mut gathered = Gathered::new(wanted, max_bytes, self.inner.pins.clone());
         while !gathered.full() {
             let located = match walk.next_at(gathered.next).await {
                 Ok(Some(row)) => self.locate(walk.partition(), &row, gathered.left()).await,
@@ -246,12 +267,13 @@ impl RemoteReader {
             };
             let runs = self.limit_to(located, gathered.next, gathered.room());
             let partition = walk.partition();
+            let sequential = self.inner.ahead.borrow().follows(partition, wanted.start);
             let mut fetched = futures::stream::iter(runs)
-                .map(|piece| async move { self.run(partition, &piece).await.map(|bytes| (piece, bytes)) })
-                .buffered(PARALLEL_CHUNKS);
+                .map(|piece| async move { self.run(partition, &piece, sequential).await.map(|run| (piece, run)) })
+                .buffered(PARALLEL_RUNS);
             while let Some(run) = fetched.next().await {
                 match run {
-                    Ok((piece, bytes)) => gathered.take(partition, &piece, &bytes)?,
+                    Ok((piece, (chunk, bytes))) => gathered.take(partition, &piece, &chunk, &bytes)?,
                     Err(error) => return gathered.or(error),
                 }
             }
@@ -281,26 +303,36 @@ impl RemoteReader {
             .collect()
     }
 
-    /// The bytes of a run, checked; read from the bucket again if the cache's copy is bad.
-    async fn run(&self, partition: PartitionId, piece: &Piece) -> Result<Bytes, RemoteError> {
-        let sum = piece.run.sum;
-        for _ in 0..2 {
-            let bytes = self.chunk(partition, &piece.chunk, piece.bytes.clone()).await?;
-            if sum.matches(partition, &bytes) {
-                return Ok(bytes);
+    /// The bytes of a run, checked, and the chunk they lie in; read again if what came is bad.
+    async fn run(
+        &self,
+        partition: PartitionId,
+        piece: &Piece,
+        sequential: bool,
+    ) -> Result<(Rc<Chunk>, Bytes), RemoteError> {
+        for _ in 0..RUN_TRIES {
+            let chunk = self.chunk(partition, piece, sequential).await?;
+            let known = chunk.is_proven(partition, piece);
+            if let Some(bytes) = chunk.run(partition, piece) {
+                if !known {
+                    // A sum over a megabyte takes long enough for others to have their turn.
+                    self.inner.env.tasks.yield_now().await;
+                }
+                return Ok((chunk, bytes));
             }
-            self.inner.hydrator.forget(&piece.chunk).await;
+            self.inner.hydrator.forget(&piece.chunk, &chunk).await;
         }
-        let RunSum { offsets, .. } = sum;
+        let RunSum { offsets, .. } = piece.run.sum;
         tracing::error!(%partition, %offsets, object = %piece.chunk.object, "archived bytes do not match their checksum: the object was damaged after it was written; restore it from a copy of the bucket");
         Err(RemoteError::Corrupt { partition, offsets, object: piece.chunk.object, bytes: piece.bytes.clone() })
     }
 
-    async fn chunk(&self, partition: PartitionId, id: &ChunkId, want: Range<u64>) -> Result<Bytes, RemoteError> {
-        self.inner.hydrator.read(id, want).await.map_err(|error| match error {
-            HydrateError::Store(error) => RemoteError::of_store(partition, id.object, &error),
+    async fn chunk(&self, partition: PartitionId, piece: &Piece, sequential: bool) -> Result<Rc<Chunk>, RemoteError> {
+        let object = piece.chunk.object;
+        self.inner.hydrator.read(&piece.chunk, &piece.bytes, sequential).await.map_err(|error| match error {
+            HydrateError::Store(error) => RemoteError::of_store(partition, object, &error),
             HydrateError::Cancelled => {
-                RemoteError::Unavailable { object: id.object, reason: "the shard is shutting down".to_owned() }
+                RemoteError::Unavailable { object, reason: "the shard is shutting down".to_owned() }
             }
         })
     }
@@ -313,100 +345,41 @@ impl RemoteReader {
         }
         let this = self.clone();
         drop(self.inner.env.tasks.spawn("read-ahead", async move {
-            let (mut next, mut chunks): (Offset, Vec<ChunkId>) = (next, Vec::new());
+            let mut next = next;
+            let mut found: Vec<Piece> = Vec::new();
             // At most one more row than chunks wanted: a row has at least one chunk.
             for _ in 0..=depth {
                 let Ok(Some(row)) = walk.next_at(next).await else { break };
                 let wanted = OffsetRange::new(next, walk.archived_end());
                 let Ok(pieces) = this.locate(walk.partition(), &row, wanted).await else { break };
-                chunks.extend(pieces.into_iter().map(|piece| piece.chunk));
-                chunks.dedup();
+                found.extend(pieces);
                 next = row.offsets.end;
-                if chunks.len() > depth {
+                if found.chunk_by(in_one_chunk).count() > depth {
                     break;
                 }
             }
-            chunks.iter().take(depth).for_each(|chunk| this.inner.hydrator.prefetch(chunk));
+            for pieces in found.chunk_by(in_one_chunk).take(depth) {
+                this.bring_ahead(walk.partition(), pieces);
+            }
+        }));
+    }
+
+    /// Starts fetching a chunk if it is not here, and sums its runs when it has come, so that its reader need not wait
+    /// for that.
+    fn bring_ahead(&self, partition: PartitionId, pieces: &[Piece]) {
+        let Some(landing) = pieces.first().and_then(|piece| self.inner.hydrator.prefetch(&piece.chunk)) else { return };
+        let (pieces, tasks) = (pieces.to_vec(), self.inner.env.tasks.clone());
+        drop(self.inner.env.tasks.spawn("read-ahead sums", async move {
+            let Ok(Ok(chunk)) = landing.await else { return };
+            for piece in pieces {
+                // What does not match is told when somebody reads it.
+                let _ = chunk.run(partition, &piece);
+                tasks.yield_now().await;
+            }
         }));
     }
 }
 
-/// Batches on their way into an answer.
-struct Gathered {
-    wanted: OffsetRange,
-    max_bytes: usize,
-    next: Offset,
-    batches: Vec<Bytes>,
-    start: Option<Offset>,
-    bytes: usize,
-    stopped: bool,
-}
-
-impl Gathered {
-    fn new(wanted: OffsetRange, max_bytes: usize) -> Self {
-        let next = wanted.start;
-        Self { wanted, max_bytes, next, batches: Vec::new(), start: None, bytes: 0, stopped: false }
-    }
-
-    fn full(&self) -> bool {
-        self.stopped || self.next >= self.wanted.end || (self.bytes > 0 && self.bytes >= self.max_bytes)
-    }
-
-    fn left(&self) -> OffsetRange {
-        OffsetRange::new(self.next, self.wanted.end)
-    }
-
-    fn room(&self) -> usize {
-        self.max_bytes.saturating_sub(self.bytes).max(1)
-    }
-
-    /// Takes the batches of a checked run that are wanted: one slice of it.
-    fn take(&mut self, partition: PartitionId, piece: &Piece, run: &Bytes) -> Result<(), RemoteError> {
-        let (mut at, mut first) = (0usize, None);
-        while at < run.len() && !self.full() {
-            let rest = run.get(at..).unwrap_or_default();
-            let header = BatchHeader::parse(rest)
-                .map_err(|error| RemoteError::BadIndex { object: piece.chunk.object, reason: error.to_string() })?;
-            let len = header.len as usize;
-            let fits = self.bytes == 0 || self.bytes + len <= self.max_bytes;
-            if header.next_offset() <= self.next {
-                at += len;
-                continue;
-            }
-            if header.base_offset > self.next && self.start.is_some() {
-                return Err(RemoteError::Gap { partition, offset: self.next });
-            }
-            if header.base_offset >= self.wanted.end || !fits {
-                self.stopped = true;
-                break;
-            }
-            first.get_or_insert(at);
-            self.start.get_or_insert(header.base_offset);
-            self.bytes += len;
-            self.next = header.next_offset();
-            at += len;
-        }
-        if let Some(first) = first {
-            self.batches.push(run.slice(first..at));
-        }
-        Ok(())
-    }
-
-    fn or(self, error: RemoteError) -> Result<RemoteRead, RemoteError> {
-        match self.start {
-            Some(start) => Ok(self.answer(start)),
-            None => Err(error),
-        }
-    }
-
-    fn finish(self, partition: PartitionId) -> Result<RemoteRead, RemoteError> {
-        match self.start {
-            Some(start) => Ok(self.answer(start)),
-            None => Err(RemoteError::Gap { partition, offset: self.next }),
-        }
-    }
-
-    fn answer(self, start: Offset) -> RemoteRead {
-        RemoteRead { range: OffsetRange::new(start, self.next), bytes: self.bytes as u64, batches: self.batches }
-    }
+fn in_one_chunk(one: &Piece, other: &Piece) -> bool {
+    one.chunk == other.chunk
 }

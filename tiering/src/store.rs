@@ -11,6 +11,7 @@
 //! is there. **Cancellation**: dropping a future abandons the answer, not the effect. **Durability**: what is
 //! answered survives power loss.
 
+mod buffers;
 mod counted;
 mod directory;
 mod limit;
@@ -34,6 +35,7 @@ use futures::Stream;
 use tidewater_storage::model::TimestampMs;
 
 pub use crate::keys::{KeyError, ObjectKey};
+pub use buffers::{Buffer, Buffers};
 pub use counted::{Counted, RequestKind, StoreStats};
 pub use directory::DirectoryStore;
 pub use limit::Limited;
@@ -124,6 +126,15 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// [`StoreError::NotFound`]; [`StoreError::Range`] when `range` is empty or starts at or past the end; what the
     /// store says.
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError>;
+
+    /// As [`ObjectStore::get`] of a range, into memory of `buffers` if the store can.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::get`].
+    async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
+        let _ = buffers;
+        self.get(key, Some(range)).await
+    }
 
     /// Reads an object unless it is still the version `etag`: then `None`.
     ///

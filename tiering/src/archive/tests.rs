@@ -174,6 +174,29 @@ impl Bench {
         Ok((start, bytes))
     }
 
+    /// Reads from anywhere, sometimes on from there; counts right answers and errors, and panics at a wrong one.
+    async fn read_at_random(&self, id: PartitionId, reads: u64) -> (u64, u64) {
+        let rng = &self.env.rng;
+        let (start, end) =
+            self.lane.with_partition(id, |m| (m.first_covered().max(m.log_start), m.archived_end)).expect("there");
+        let (mut good, mut bad, mut next) = (0, 0, start);
+        for _ in 0..reads {
+            if next >= end || rng.below(4) == 0 {
+                next = Offset::new(start.get() + rng.below(end.get() - start.get()));
+            }
+            let view = self.lane.with_partition(id, |m| RemoteReader::view(m, next)).expect("there");
+            match self.reader.read(view, next, end, 1 + rng.below(6_000) as usize).await {
+                Ok(read) => {
+                    let bytes: Vec<u8> = read.batches.iter().flat_map(|piece| piece.to_vec()).collect();
+                    assert!(bytes == self.lane.logs.borrow()[&id].bytes(read.range), "{id} {}", read.range);
+                    (good, next) = (good + 1, read.range.end);
+                }
+                Err(_) => bad += 1,
+            }
+        }
+        (good, bad)
+    }
+
     fn all_reads_back(&self) {
         for id in self.partitions.iter().filter(|id| self.lane.with_partition(**id, |_| ()).is_some()) {
             let (start, bytes) = self.read_back(*id).expect("reads");
@@ -360,6 +383,63 @@ fn damaged_objects_are_typed_errors_and_scrubbing_quarantines_or_repairs_them() 
     bench.sim.set_faults(Faults { down: true, ..Faults::default() });
     let read = bench.world.block_on(bench.reader.read(gone, Offset::ZERO, Offset::new(5), 1000));
     assert!(read.expect_err("down").retryable());
+}
+
+#[test]
+fn a_bucket_that_answers_badly_gives_the_truth_or_an_error() {
+    let seeds = std::env::var("TIDEWATER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let (mut good, mut bad) = (0, 0);
+    for seed in 20..20 + seeds {
+        let bench = Bench::new(seed, Faults::default(), 2);
+        bench.live_for(Duration::from_secs(5), 40);
+        bench.settle();
+        let latency_max = Duration::from_millis(300);
+        let answers = Faults { throttled: 50, lost_answers: 50, torn: 50, corrupt: 50, ..Faults::default() };
+        bench.sim.set_faults(Faults { latency_max, ..answers });
+        for _ in 0..40 {
+            for id in &bench.partitions {
+                let (start, bytes) = match bench.read_back(*id) {
+                    Ok(read) => read,
+                    Err(RemoteError::Corrupt { .. } | RemoteError::BadIndex { .. }) => {
+                        bad += 1;
+                        continue;
+                    }
+                    Err(error) => {
+                        assert!(error.retryable(), "{error}");
+                        bad += 1;
+                        continue;
+                    }
+                };
+                good += 1;
+                let end = bench.lane.with_partition(*id, |m| m.archived_end).expect("there");
+                let logs = bench.lane.logs.borrow();
+                let log = logs.get(id).expect("there").bytes(OffsetRange::new(start, end));
+                assert!(bytes == log, "{id} reads back byte for byte");
+            }
+        }
+        bench.sim.set_faults(Faults::default());
+        bench.all_reads_back();
+    }
+    assert!(good > 0 && bad > 0, "{good} reads, {bad} errors");
+}
+
+#[test]
+fn readers_beside_each_other_over_a_bad_bucket_get_the_truth_or_an_error() {
+    let seeds = std::env::var("TIDEWATER_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let (mut good, mut bad) = (0, 0);
+    for seed in 40..40 + seeds {
+        let bench = Bench::new(seed, Faults::default(), 1);
+        bench.live_for(Duration::from_secs(5), 40);
+        bench.settle();
+        let latency_max = Duration::from_millis(100);
+        bench.sim.set_faults(Faults { latency_max, torn: 50, corrupt: 300, ..Faults::default() });
+        let readers = (0..6).map(|_| bench.read_at_random(bench.partitions[0], 60));
+        for (right, errors) in bench.world.block_on(futures::future::join_all(readers)) {
+            good += right;
+            bad += errors;
+        }
+    }
+    assert!(good > 0 && bad > 0, "{good} reads, {bad} errors");
 }
 
 #[test]

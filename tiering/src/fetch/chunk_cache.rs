@@ -1,7 +1,7 @@
 //! Chunks of objects as files on the local disk, within a byte budget.
 //!
 //! Owns: the files of one directory, their index (moka, least recently used, weighed in 4 KiB blocks), the space that
-//! is reserved before a GET. Does not own: what a chunk is (`locate`), fetching it (`hydrate`), checking it (the reader
+//! is reserved before a write. Does not own: what a chunk is (`locate`), fetching it (`hydrate`), checking it (the reader
 //! verifies run sums on every read, so a torn or foreign file is a miss and never an answer).
 //! Shard-local; the index itself is `Send` because moka wants that.
 //!
@@ -28,6 +28,8 @@ use crate::keys::{ObjectKey, ObjectName};
 
 /// Files are written in blocks of this size (O_DIRECT).
 const BLOCK: u64 = 4096;
+/// Bytes of one write, a multiple of [`BLOCK`].
+const WRITE_BYTES: usize = 512 << 10;
 /// What a file of the cache ends in.
 const SUFFIX: &str = ".chunk";
 /// How often a file is opened that another task unlinks at the same time.
@@ -174,7 +176,7 @@ impl ChunkCache {
         self.inner.index.contains_key(id)
     }
 
-    /// Sets disk space aside for a chunk, to be asked for before its GET. `None`: the headroom is taken (many chunks on
+    /// Sets disk space aside for a chunk, to be asked for before it is written. `None`: the headroom is taken (many chunks on
     /// their way, or the budget smaller than eight chunks); read without caching.
     #[must_use]
     pub fn reserve(&self, id: &ChunkId) -> Option<Reservation> {
@@ -251,17 +253,9 @@ impl ChunkCache {
         let name = id.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let path = self.inner.path(&name);
         let file = self.open_to_write(&path).await?;
-        let padded = bytes.len().next_multiple_of(BLOCK as usize);
-        let mut buf = file.alloc(padded);
-        let wrote = match buf.get_mut(..bytes.len()) {
-            Some(place) => {
-                place.copy_from_slice(bytes);
-                file.write_at(buf, 0).await
-            }
-            None => Err(io::ErrorKind::OutOfMemory.into()),
-        };
+        let wrote = write_steps(&file, bytes).await;
         file.close().await?;
-        if wrote? == padded { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        wrote
     }
 
     /// A file that is there may be one that was evicted and is being unlinked just now: then it is made again.
@@ -309,6 +303,19 @@ impl ChunkCache {
             }
         }
     }
+}
+
+/// Writes a chunk step by step, so that copying it never keeps the shard from its other work for long.
+async fn write_steps(file: &File, bytes: &Bytes) -> io::Result<()> {
+    for (n, step) in bytes.chunks(WRITE_BYTES).enumerate() {
+        let padded = step.len().next_multiple_of(BLOCK as usize);
+        let mut buf = file.alloc(padded);
+        buf.get_mut(..step.len()).ok_or(io::ErrorKind::OutOfMemory)?.copy_from_slice(step);
+        if file.write_at(buf, (n * WRITE_BYTES) as u64).await? != padded {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! One GET per chunk, however many readers wait for it.
 //!
-//! Owns: the GETs under way of one shard, their memory budget, handing a finished chunk to the disk cache. Does not own:
-//! what a chunk is (`locate`), whether its bytes are right (the reader checks run sums).
-//! Shard-local. A reader that goes away does not end the GET; the chunk is kept for the next one. A chunk is given to
-//! its readers as soon as it has arrived, before it is written to the cache.
+//! Owns: the GETs under way of one shard, their memory budget, what becomes of a chunk that arrived: its readers have it
+//! at once, it stays in memory for a while (`warm`) and goes to the disk cache behind them (`write_behind`). Does not
+//! own: what a chunk is (`locate`), whether its bytes are right (`chunk`).
+//! Shard-local. A reader that goes away does not end the GET; the chunk is kept for the next one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -17,14 +18,20 @@ use futures::channel::oneshot;
 use futures::future::Shared;
 use tidewater_storage::env::Env;
 use tidewater_storage::metrics::Counter;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::chunk::Chunk;
 use super::chunk_cache::{ChunkCache, ChunkId};
-use crate::store::{ObjectStore, StoreError};
+use super::warm::Warm;
+use super::write_behind::WriteBehind;
+use crate::store::{Buffers, ObjectStore, StoreError};
+
+/// How often chunks in memory that nobody has used since are dropped.
+const COOLING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a GET ended; shared by its readers.
-type Arrived = Result<Bytes, Arc<StoreError>>;
-type Flight = Shared<oneshot::Receiver<Arrived>>;
+type Arrived = Result<Rc<Chunk>, Arc<StoreError>>;
+pub(super) type Landing = Shared<oneshot::Receiver<Arrived>>;
 
 /// Fetches chunks. *Shard-local*, cheap to clone.
 #[derive(Clone)]
@@ -36,10 +43,15 @@ struct Inner {
     env: Env,
     store: Arc<dyn ObjectStore>,
     cache: Option<ChunkCache>,
-    flights: RefCell<HashMap<ChunkId, Flight>>,
-    /// Chunks in memory on behalf of readers.
+    writer: Option<WriteBehind>,
+    /// GETs under way, and reads of whole chunks from the disk cache. Each removes itself when it ends, nobody else does.
+    flights: RefCell<HashMap<ChunkId, Landing>>,
+    warm: Warm,
+    cooling: Cell<bool>,
+    buffers: Buffers,
+    /// Chunks under way to readers.
     demand: Budget,
-    /// Chunks in memory that nobody has asked for yet.
+    /// Chunks that nobody has asked for yet, under way or arrived.
     ahead: Budget,
     counters: HydrateCounters,
 }
@@ -56,7 +68,7 @@ struct HydrateCounters {
 /// Where the bytes of reads came from, since start. *Message*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HydrateCounts {
-    /// Reads answered by the chunk cache.
+    /// Reads answered by the chunk cache or out of memory.
     pub hits: u64,
     /// Reads that waited for a GET that was under way.
     pub joined: u64,
@@ -67,7 +79,6 @@ pub struct HydrateCounts {
 }
 
 /// KiB of memory for chunks. A chunk larger than all of it may still be read, alone.
-#[derive(Clone)]
 struct Budget {
     free: Arc<Semaphore>,
     total: u32,
@@ -82,6 +93,16 @@ impl Budget {
     fn permits(&self, id: &ChunkId) -> u32 {
         u32::try_from(id.len().div_ceil(1024)).unwrap_or(u32::MAX).min(self.total)
     }
+
+    /// Memory for a chunk, when it is free.
+    async fn wait_for(&self, id: &ChunkId) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_many_owned(self.permits(id)).await.ok()
+    }
+
+    /// Memory for a chunk, if it is free now.
+    fn take(&self, id: &ChunkId) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_many_owned(self.permits(id)).ok()
+    }
 }
 
 /// Why a chunk did not come.
@@ -94,21 +115,27 @@ pub enum HydrateError {
 }
 
 impl Hydrator {
-    /// Keeps at most `memory_bytes` of chunks in memory for readers, and half of that again for read-ahead.
+    /// Has at most `memory_bytes` of chunks under way for readers, and half of that again ahead of them; with a cache it
+    /// keeps as much of what arrived in memory, and an eighth waits to be written to the cache. A quarter may lie free, to be
+    /// read into.
     #[must_use]
     pub fn new(env: Env, store: Arc<dyn ObjectStore>, cache: Option<ChunkCache>, memory_bytes: u64) -> Self {
-        let (demand, ahead) = (Budget::new(memory_bytes), Budget::new(memory_bytes / 2));
-        Self {
-            inner: Rc::new(Inner {
-                env,
-                store,
-                cache,
-                flights: RefCell::default(),
-                demand,
-                ahead,
-                counters: HydrateCounters::default(),
-            }),
-        }
+        let writer = cache.clone().map(|cache| WriteBehind::new(env.clone(), cache, memory_bytes / 8));
+        let warm = Warm::new(if cache.is_some() { memory_bytes } else { 0 });
+        let inner = Inner {
+            env,
+            store,
+            cache,
+            writer,
+            flights: RefCell::default(),
+            warm,
+            cooling: Cell::new(false),
+            buffers: Buffers::new(usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX)),
+            demand: Budget::new(memory_bytes),
+            ahead: Budget::new(memory_bytes / 2),
+            counters: HydrateCounters::default(),
+        };
+        Self { inner: Rc::new(inner) }
     }
 
     /// What was counted since start.
@@ -118,95 +145,137 @@ impl Hydrator {
         HydrateCounts { hits: hits.get(), joined: joined.get(), misses: misses.get(), ahead: ahead.get() }
     }
 
-    /// Bytes `want` of the object (inside the chunk): from the cache, from a GET under way, or from one of its own.
+    /// The chunk, or as much of it as holds bytes `want` of the object: from memory, from the disk cache, from a GET under
+    /// way, or from one of its own. A `sequential` reader will want the rest of the chunk too, so all of it is taken off
+    /// the disk at once.
     ///
     /// # Errors
     /// What the store said. Waits as long as the store takes; the caller holds the deadline.
-    pub async fn read(&self, id: &ChunkId, want: Range<u64>) -> Result<Bytes, HydrateError> {
-        let flight = self.inner.flights.borrow().get(id).cloned();
-        if let Some(flight) = flight {
-            self.inner.counters.joined.add(1);
-            return cut(id, &landed(flight).await?, &want);
+    pub async fn read(&self, id: &ChunkId, want: &Range<u64>, sequential: bool) -> Result<Rc<Chunk>, HydrateError> {
+        let (inner, counters) = (&self.inner, &self.inner.counters);
+        if let Some(chunk) = inner.warm.get(id) {
+            counters.hits.add(1);
+            return Ok(chunk);
         }
-        if let Some(cache) = &self.inner.cache
+        if let Some(landing) = inner.landing(id) {
+            counters.joined.add(1);
+            match landed(landing).await {
+                // What failed ahead of this reader, or for another, need not fail for it.
+                Err(HydrateError::Store(_)) => {}
+                done => return done,
+            }
+        }
+        let kept = inner.cache.as_ref().filter(|cache| cache.contains(id));
+        if let Some(cache) = kept.filter(|_| !sequential)
             && let Some(bytes) = cache.read(id, want.clone()).await
         {
-            self.inner.counters.hits.add(1);
-            return Ok(bytes);
+            counters.hits.add(1);
+            return Ok(Rc::new(Chunk::new(want.start, bytes)));
         }
-        self.inner.counters.misses.add(1);
-        let flight = self.fly(id, &self.inner.demand);
-        cut(id, &landed(flight).await?, &want)
+        if kept.is_some() { &counters.hits } else { &counters.misses }.add(1);
+        landed(Inner::fly(inner, id, None)).await
     }
 
-    /// Starts fetching a chunk that somebody may soon want. Does nothing without a cache, when it is there or under way,
-    /// or when the memory for it is taken.
-    pub fn prefetch(&self, id: &ChunkId) {
+    /// Starts bringing into memory a chunk that somebody may soon want. Does nothing without a cache, when it is there or
+    /// under way, or when the memory for it is taken.
+    pub(super) fn prefetch(&self, id: &ChunkId) -> Option<Landing> {
         let inner = &self.inner;
-        let room = inner.ahead.free.available_permits() >= inner.ahead.permits(id) as usize;
-        let Some(cache) = &inner.cache else { return };
-        if room && !cache.contains(id) && !inner.flights.borrow().contains_key(id) {
-            inner.counters.ahead.add(1);
-            drop(self.fly(id, &inner.ahead));
+        let cache = inner.cache.as_ref()?;
+        if inner.warm.contains(id) || inner.flights.borrow().contains_key(id) {
+            return None;
         }
+        let memory = inner.ahead.take(id)?;
+        if !cache.contains(id) {
+            inner.counters.ahead.add(1);
+        }
+        Some(Inner::fly(inner, id, Some(memory)))
     }
 
-    /// Forgets a chunk whose bytes turned out wrong, so that the next read fetches it again.
-    pub async fn forget(&self, id: &ChunkId) {
-        self.inner.flights.borrow_mut().remove(id);
+    /// Forgets bytes that turned out wrong, so that the next read fetches them again.
+    pub async fn forget(&self, id: &ChunkId, chunk: &Rc<Chunk>) {
+        self.inner.warm.forget(chunk);
         if let Some(cache) = &self.inner.cache {
             cache.forget(id).await;
         }
     }
-
-    /// Joins the GET of the chunk or starts it.
-    fn fly(&self, id: &ChunkId, budget: &Budget) -> Flight {
-        let (inner, id, budget) = (Rc::clone(&self.inner), id.clone(), budget.clone());
-        let mut flights = self.inner.flights.borrow_mut();
-        if let Some(flight) = flights.get(&id) {
-            return flight.clone();
-        }
-        let (answer, arrived) = oneshot::channel();
-        let flight = arrived.shared();
-        flights.insert(id.clone(), flight.clone());
-        drop(flights);
-        drop(self.inner.env.tasks.spawn("hydrate", async move { inner.run(id, budget, answer).await }));
-        flight
-    }
 }
 
 impl Inner {
-    async fn run(self: Rc<Self>, id: ChunkId, budget: Budget, answer: oneshot::Sender<Arrived>) {
-        let Ok(_memory) = budget.free.acquire_many(budget.permits(&id)).await else { return };
-        let space = self.cache.as_ref().and_then(|cache| cache.reserve(&id));
-        let got = self.store.get(&id.object.key(), Some(id.bytes.clone())).await;
-        match got {
-            Ok(got) => {
-                answer.send(Ok(got.body.clone())).ok();
-                if let (Some(cache), Some(space)) = (&self.cache, space) {
-                    cache.store(&id, &got.body, space).await;
-                }
+    fn landing(&self, id: &ChunkId) -> Option<Landing> {
+        self.flights.borrow().get(id).cloned()
+    }
+
+    /// Joins the GET of the chunk or starts it; with memory if it is ahead of its readers.
+    fn fly(self: &Rc<Self>, id: &ChunkId, ahead: Option<OwnedSemaphorePermit>) -> Landing {
+        if let Some(landing) = self.landing(id) {
+            return landing;
+        }
+        let (answer, arrived) = oneshot::channel();
+        let landing = arrived.shared();
+        self.flights.borrow_mut().insert(id.clone(), landing.clone());
+        let (this, id) = (Rc::clone(self), id.clone());
+        drop(self.env.tasks.spawn("hydrate", async move { this.run(id, ahead, answer).await }));
+        landing
+    }
+
+    async fn run(self: Rc<Self>, id: ChunkId, ahead: Option<OwnedSemaphorePermit>, answer: oneshot::Sender<Arrived>) {
+        let under_way = if ahead.is_none() { self.demand.wait_for(&id).await } else { None };
+        let kept = match self.cache.as_ref().filter(|cache| cache.contains(&id)) {
+            Some(cache) => cache.read(&id, id.bytes.clone()).await,
+            None => None,
+        };
+        let (from_disk, arrived) = match kept {
+            Some(bytes) => (true, Ok(bytes)),
+            None => {
+                let got = self.store.get_into(&id.object.key(), id.bytes.clone(), &self.buffers).await;
+                (false, got.map(|got| got.body))
             }
-            Err(error) => {
-                answer.send(Err(Arc::new(error))).ok();
+        };
+        let arrived = arrived.map(|bytes| self.arrive(&id, bytes, ahead)).map_err(Arc::new);
+        self.start_cooling();
+        self.flights.borrow_mut().remove(&id);
+        drop((answer.send(arrived.clone()), under_way));
+        if let (Ok(chunk), Some(writer), false) = (arrived, &self.writer, from_disk) {
+            writer.keep(&id, chunk).await;
+        }
+    }
+
+    fn arrive(&self, id: &ChunkId, bytes: Bytes, ahead: Option<OwnedSemaphorePermit>) -> Rc<Chunk> {
+        let chunk = Rc::new(Chunk::new(id.bytes.start, bytes));
+        if let Some(memory) = ahead {
+            chunk.hold_until_used(memory);
+        }
+        self.warm.put(id, &chunk);
+        chunk
+    }
+
+    fn start_cooling(self: &Rc<Self>) {
+        if !self.cooling.replace(true) {
+            let this = Rc::clone(self);
+            drop(self.env.tasks.spawn("cool", async move { this.cool().await }));
+        }
+    }
+
+    /// Runs while chunks are in memory.
+    async fn cool(&self) {
+        loop {
+            self.env.tasks.sleep(COOLING_INTERVAL).await;
+            if !self.warm.cool() {
+                self.buffers.close();
+                self.cooling.set(false);
+                return;
             }
         }
-        self.flights.borrow_mut().remove(&id);
     }
 }
 
-async fn landed(flight: Flight) -> Result<Bytes, HydrateError> {
-    match flight.await {
-        Ok(Ok(bytes)) => Ok(bytes),
+async fn landed(landing: Landing) -> Result<Rc<Chunk>, HydrateError> {
+    match landing.await {
+        Ok(Ok(chunk)) => {
+            chunk.used();
+            Ok(chunk)
+        }
         Ok(Err(error)) => Err(HydrateError::Store(error)),
         Err(oneshot::Canceled) => Err(HydrateError::Cancelled),
     }
-}
-
-/// Bytes `want` of the object, out of its chunk; fewer when the object was shorter than its index says, which the
-/// reader's sums then tell.
-fn cut(id: &ChunkId, chunk: &Bytes, want: &Range<u64>) -> Result<Bytes, HydrateError> {
-    let place = |at: u64| usize::try_from(at.saturating_sub(id.bytes.start)).unwrap_or(usize::MAX).min(chunk.len());
-    let (start, end) = (place(want.start), place(want.end));
-    Ok(chunk.slice(start..end.max(start)))
 }

@@ -97,9 +97,12 @@ impl Indexes {
                 if let Some(found) = self.data.get(&object) {
                     return Ok(found);
                 }
-                let got = self.store.get(&object.key(), Some(index.offset..index.end())).await?;
-                index.verify(&got.body)?;
-                Ok(self.keep(object, FoundIndex { index: decode_index(&got.body)?, at: index, size: got.size }))
+                let read = async || {
+                    let got = self.store.get(&object.key(), Some(index.offset..index.end())).await?;
+                    index.verify(&got.body)?;
+                    Ok(FoundIndex { index: decode_index(&got.body)?, at: index, size: got.size })
+                };
+                Ok(self.keep(object, twice(read).await?))
             }
         }
     }
@@ -112,7 +115,7 @@ impl Indexes {
         if let Some(found) = self.data.get(&object) {
             return Ok(found);
         }
-        Ok(self.keep(object, find_index(&*self.store, object).await?))
+        Ok(self.keep(object, twice(async || find_index(&*self.store, object).await).await?))
     }
 
     /// A spill page of `partition`.
@@ -123,8 +126,11 @@ impl Indexes {
         if let Some(page) = self.pages.get(&row.page) {
             return Ok(page);
         }
-        let got = self.store.get(&row.page.key(), None).await?;
-        let page = Arc::new(decode_spill(partition, row.crc, &got.body)?);
+        let read = async || {
+            let got = self.store.get(&row.page.key(), None).await?;
+            Ok(Arc::new(decode_spill(partition, row.crc, &got.body)?))
+        };
+        let page = twice(read).await?;
         self.pages.insert(row.page, Arc::clone(&page));
         Ok(page)
     }
@@ -133,6 +139,17 @@ impl Indexes {
         let found = Arc::new(found);
         self.data.insert(object, Arc::clone(&found));
         found
+    }
+}
+
+/// Reads again what does not decode, once: it may have been damaged on its way here, not where it lies.
+async fn twice<T>(read: impl AsyncFn() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    match read().await {
+        Err(IndexError::Format(error)) => {
+            tracing::debug!(%error, "metadata does not decode, reading it again");
+            read().await
+        }
+        read => read,
     }
 }
 

@@ -32,6 +32,12 @@ impl ReadAhead {
         Self { streams: VecDeque::new(), depth_max }
     }
 
+    /// Does a read from `from` go on where an earlier one ended?
+    #[must_use]
+    pub fn follows(&self, partition: PartitionId, from: Offset) -> bool {
+        self.streams.iter().any(|s| s.partition == partition && s.next == from)
+    }
+
     /// A read of `[from, until)` was answered: how many chunks after `until` should be on their way?
     pub fn observe(&mut self, partition: PartitionId, from: Offset, until: Offset) -> usize {
         let known = self.streams.iter().position(|s| s.partition == partition && s.next == from);

@@ -99,7 +99,7 @@ async fn records_of(
     offsets: OffsetRange,
     least: TimestampMs,
 ) -> Result<Vec<RemoteTime>, RemoteError> {
-    let run = reader.run(partition, piece).await?;
+    let (_, run) = reader.run(partition, piece, false).await?;
     let object = piece.chunk.object;
     let bad = |reason: String| RemoteError::BadIndex { object, reason };
     let mut out = Vec::new();

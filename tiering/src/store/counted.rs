@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
 
 /// Kinds of request, as stores bill them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +119,12 @@ impl Counted {
     pub fn new(inner: Arc<dyn ObjectStore>, stats: Arc<StoreStats>) -> Self {
         Self { inner, stats }
     }
+
+    fn note_get(&self, result: Result<Got, StoreError>) -> Result<Got, StoreError> {
+        self.stats.note(RequestKind::Get, 1, &result);
+        self.stats.received(result.as_ref().map_or(0, |got| got.body.len()));
+        result
+    }
 }
 
 #[async_trait]
@@ -131,10 +137,11 @@ impl ObjectStore for Counted {
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
-        let result = self.inner.get(key, range).await;
-        self.stats.note(RequestKind::Get, 1, &result);
-        self.stats.received(result.as_ref().map_or(0, |got| got.body.len()));
-        result
+        self.note_get(self.inner.get(key, range).await)
+    }
+
+    async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
+        self.note_get(self.inner.get_into(key, range, buffers).await)
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {

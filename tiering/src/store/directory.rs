@@ -13,7 +13,7 @@ mod list;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::open::OpenError;
-use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
 
 /// Where temporary and lock files lie; no key may begin with it.
 const PRIVATE: &str = ".tidewater";
@@ -144,7 +144,13 @@ impl DirectoryStore {
         done
     }
 
-    fn read(&self, key: &ObjectKey, range: Option<Range<u64>>, unless: Option<&ETag>) -> Result<Option<Got>, Failure> {
+    fn read(
+        &self,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+        unless: Option<&ETag>,
+        buffers: Option<&Buffers>,
+    ) -> Result<Option<Got>, Failure> {
         let mut file = File::open(self.path(key)?)?;
         let found = file.metadata()?;
         if !found.is_file() {
@@ -160,10 +166,23 @@ impl DirectoryStore {
         }
         let len =
             usize::try_from(end.min(size) - start).map_err(|_| Failure::Refused("object too large for memory"))?;
-        let mut body = vec![0; len];
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut body)?;
-        Ok(Some(Got { body: body.into(), etag, size }))
+        let body = match buffers {
+            Some(buffers) => {
+                let mut buffer = buffers.take(len);
+                file.read_exact_at(buffer.room(), start)?;
+                buffer.into_bytes()
+            }
+            None => {
+                // Into fresh memory, which is not zeroed first.
+                let mut body = Vec::with_capacity(len);
+                file.seek(SeekFrom::Start(start))?;
+                if file.take(len as u64).read_to_end(&mut body)? != len {
+                    return Err(Failure::Io(ErrorKind::UnexpectedEof.into()));
+                }
+                body.into()
+            }
+        };
+        Ok(Some(Got { body, etag, size }))
     }
 
     fn remove(&self, key: &ObjectKey) -> Result<(), Failure> {
@@ -195,13 +214,20 @@ impl ObjectStore for DirectoryStore {
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
         let at = key.clone();
-        let got = self.run(key.as_str(), move |store| store.read(&at, range, None)).await?;
+        let got = self.run(key.as_str(), move |store| store.read(&at, range, None, None)).await?;
+        got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+    }
+
+    async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
+        let (at, buffers) = (key.clone(), buffers.clone());
+        let read = move |store: &Self| store.read(&at, Some(range), None, Some(&buffers));
+        let got = self.run(key.as_str(), read).await?;
         got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
         let (at, etag) = (key.clone(), etag.clone());
-        self.run(key.as_str(), move |store| store.read(&at, None, Some(&etag))).await
+        self.run(key.as_str(), move |store| store.read(&at, None, Some(&etag), None)).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {

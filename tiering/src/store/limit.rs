@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
 
 /// What a byte permit stands for.
 const UNIT: u64 = 4096;
@@ -54,6 +54,11 @@ impl ObjectStore for Limited {
         let bytes = range.as_ref().map_or(UNKNOWN_BYTES, |range| range.end.saturating_sub(range.start));
         let _slot = self.slot(bytes).await?;
         self.inner.get(key, range).await
+    }
+
+    async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
+        let _slot = self.slot(range.end.saturating_sub(range.start)).await?;
+        self.inner.get_into(key, range, buffers).await
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {

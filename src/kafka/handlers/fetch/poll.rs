@@ -35,7 +35,8 @@ pub(super) async fn poll(ctx: &RequestContext, watching: &mut Watching, terms: &
     loop {
         hear(watching);
         let begun = ctx.broker.env.clock.now();
-        let mut lease = ctx.budget.up_to(terms.max_bytes.max(1), FETCH_BYTES_FLOOR);
+        let wanted = watching.session.wanted(terms.max_bytes.max(1));
+        let mut lease = ctx.budget.up_to(wanted, FETCH_BYTES_FLOOR);
         let outcomes = look(ctx, watching, lease.bytes(), whole).await;
         let looked = ctx.broker.env.clock.now();
         ctx.broker.metrics.stage(Stage::FetchRead, looked.since(begun));

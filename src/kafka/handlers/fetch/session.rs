@@ -289,6 +289,20 @@ impl Session {
         true
     }
 
+    /// Bytes that the partitions to be looked at may bring, up to `max`.
+    pub(super) fn wanted(&self, max: usize) -> usize {
+        let of =
+            |id: &SlotId| self.slot(*id).map_or(0, |slot| usize::try_from(slot.asked.max_bytes).unwrap_or(0).max(1));
+        let mut sum = 1;
+        for id in &self.queue {
+            sum += of(id);
+            if sum >= max {
+                return max;
+            }
+        }
+        sum
+    }
+
     /// Takes what is to be looked at, in order; [`Session::settle`] must follow.
     pub(super) fn take_queue(&mut self) -> Vec<SlotId> {
         let taken = std::mem::take(&mut self.queue);

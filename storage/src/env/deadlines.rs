@@ -1,7 +1,7 @@
-//! The deadlines of all waiting fetches of a shard in one place, with one timer. Shard-local.
+//! The deadlines of everything of one kind that waits on a shard in one place, with one timer. Shard-local.
 //!
 //! A timer of its own per fetch would cost an operation of the kernel each time and, dropped before its time as most
-//! are, leak a little (glommio 0.9). Here a fetch that ends early only leaves the queue. Deadlines are rounded up to
+//! are, leak a little (glommio 0.9). Here whoever ends early only leaves the queue. Deadlines are rounded up to
 //! [`GRID`], so that many consumers with the same wait cost one wake-up.
 
 use std::cell::{Cell, RefCell};
@@ -12,14 +12,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tidewater_storage::env::{Env, Mono};
+use super::{Env, Mono};
 
 /// How late a deadline may be noticed.
 const GRID: Duration = Duration::from_millis(5);
 
 /// See the header. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct LongPolls {
+pub struct Deadlines {
     inner: Rc<Inner>,
 }
 
@@ -40,7 +40,7 @@ pub struct Until {
     key: (u64, u64),
 }
 
-impl LongPolls {
+impl Deadlines {
     /// Of a shard.
     #[must_use]
     pub fn new(env: Env) -> Self {
@@ -58,7 +58,7 @@ impl LongPolls {
         let mut timers = inner.timers.borrow_mut();
         if timers.last().is_none_or(|nearest| cell < *nearest) {
             timers.push(cell);
-            drop(inner.env.tasks.spawn("long polls", Rc::clone(inner).keep_time(cell)));
+            drop(inner.env.tasks.spawn("deadlines", Rc::clone(inner).keep_time(cell)));
         }
         Until { inner: Rc::clone(inner), key }
     }
@@ -113,9 +113,9 @@ impl Drop for Until {
 
 #[cfg(test)]
 mod tests {
+    use crate::env::sim::World;
     use futures::FutureExt;
     use futures::future::join_all;
-    use tidewater_storage::env::sim::World;
 
     use super::*;
 
@@ -123,19 +123,19 @@ mod tests {
     fn each_is_woken_at_its_time_whatever_the_order() {
         let world = World::new(1);
         let env = world.env();
-        let polls = LongPolls::new(env.clone());
+        let deadlines = Deadlines::new(env.clone());
         let (start, clock) = (env.clock.now(), env.clock.clone());
         let late = world.block_on(async move {
             let waits = [40u64, 500, 7, 300, 500, 20].map(|ms| {
                 let deadline = start + Duration::from_millis(ms);
-                let (until, clock) = (polls.until(deadline), clock.clone());
+                let (until, clock) = (deadlines.until(deadline), clock.clone());
                 until.map(move |()| clock.now().since(deadline))
             });
             // Dropped ones leave nothing behind.
-            drop(polls.until(start + Duration::from_millis(1)));
+            drop(deadlines.until(start + Duration::from_millis(1)));
             let late = join_all(waits).await;
-            assert!(polls.inner.waiting.borrow().is_empty());
-            polls.until(clock.now()).await;
+            assert!(deadlines.inner.waiting.borrow().is_empty());
+            deadlines.until(clock.now()).await;
             late
         });
         assert!(late.iter().all(|late| *late <= GRID), "{late:?}");

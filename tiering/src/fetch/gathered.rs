@@ -1,0 +1,108 @@
+//! Batches on their way into an answer.
+//!
+//! Owns: which batches of a run are taken. Does not own: reading runs (`fetch`), what an answer may keep in memory
+//! (`pins`). Shard-local.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId};
+
+use super::RemoteRead;
+use super::chunk::Chunk;
+use super::error::RemoteError;
+use super::locate::Piece;
+use super::pins::Pins;
+
+/// See the header.
+pub(super) struct Gathered {
+    wanted: OffsetRange,
+    max_bytes: usize,
+    /// The next offset wanted.
+    pub(super) next: Offset,
+    pieces: Vec<(Rc<Chunk>, Bytes)>,
+    start: Option<Offset>,
+    bytes: usize,
+    stopped: bool,
+    pins: Pins,
+}
+
+impl Gathered {
+    pub(super) fn new(wanted: OffsetRange, max_bytes: usize, pins: Pins) -> Self {
+        let next = wanted.start;
+        Self { wanted, max_bytes, next, pieces: Vec::new(), start: None, bytes: 0, stopped: false, pins }
+    }
+
+    pub(super) fn full(&self) -> bool {
+        self.stopped || self.next >= self.wanted.end || (self.bytes > 0 && self.bytes >= self.max_bytes)
+    }
+
+    pub(super) fn left(&self) -> OffsetRange {
+        OffsetRange::new(self.next, self.wanted.end)
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.max_bytes.saturating_sub(self.bytes).max(1)
+    }
+
+    /// Takes the batches of a checked run that are wanted: one slice of it.
+    pub(super) fn take(
+        &mut self,
+        partition: PartitionId,
+        piece: &Piece,
+        chunk: &Rc<Chunk>,
+        run: &Bytes,
+    ) -> Result<(), RemoteError> {
+        let (mut at, mut first) = (0usize, None);
+        while at < run.len() && !self.full() {
+            let rest = run.get(at..).unwrap_or_default();
+            let header = BatchHeader::parse(rest)
+                .map_err(|error| RemoteError::BadIndex { object: piece.chunk.object, reason: error.to_string() })?;
+            let len = header.len as usize;
+            let fits = self.bytes == 0 || self.bytes + len <= self.max_bytes;
+            if header.next_offset() <= self.next {
+                at += len;
+                continue;
+            }
+            if header.base_offset > self.next && self.start.is_some() {
+                return Err(RemoteError::Gap { partition, offset: self.next });
+            }
+            if header.base_offset >= self.wanted.end || !fits {
+                self.stopped = true;
+                break;
+            }
+            first.get_or_insert(at);
+            self.start.get_or_insert(header.base_offset);
+            self.bytes += len;
+            self.next = header.next_offset();
+            at += len;
+        }
+        if let Some(first) = first {
+            self.pieces.push((Rc::clone(chunk), run.slice(first..at)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn or(self, error: RemoteError) -> Result<RemoteRead, RemoteError> {
+        match self.start {
+            Some(start) => Ok(self.answer(start)),
+            None => Err(error),
+        }
+    }
+
+    pub(super) fn finish(self, partition: PartitionId) -> Result<RemoteRead, RemoteError> {
+        match self.start {
+            Some(start) => Ok(self.answer(start)),
+            None => Err(RemoteError::Gap { partition, offset: self.next }),
+        }
+    }
+
+    fn answer(self, start: Offset) -> RemoteRead {
+        let of_chunk = |pieces: &[(Rc<Chunk>, Bytes)]| {
+            let len = pieces.first().map_or(0, |(chunk, _)| chunk.len());
+            self.pins.give(len, pieces.iter().map(|(_, piece)| piece.clone()).collect())
+        };
+        let batches = self.pieces.chunk_by(|(one, _), (other, _)| Rc::ptr_eq(one, other)).flat_map(of_chunk).collect();
+        RemoteRead { range: OffsetRange::new(start, self.next), bytes: self.bytes as u64, batches }
+    }
+}

@@ -1,0 +1,94 @@
+//! What answers keep in memory beyond their own bytes: a slice of a chunk keeps the whole chunk, however long its client
+//! takes.
+//!
+//! Owns: when an answer is a slice and when a copy. Does not own: what an answer holds (`gathered`). The count is
+//! *node-wide* (a slice may be dropped anywhere), the rest shard-local.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+/// An answer that takes less than this part of a chunk is copied out of it.
+const SLICED_PART: u64 = 4;
+
+/// Counts them, up to a bound. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Pins {
+    bytes: Arc<AtomicU64>,
+    bytes_max: u64,
+}
+
+/// Bytes kept for an answer, until its last slice goes.
+struct Pin {
+    of: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Slice {
+    bytes: Bytes,
+    _pin: Arc<Pin>,
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Pins {
+    /// At most `bytes_max` bytes.
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { bytes: Arc::default(), bytes_max }
+    }
+
+    /// Pieces of one chunk of `chunk_len` bytes for an answer: slices of it, or copies where it is not worth being kept.
+    pub(super) fn give(&self, chunk_len: u64, pieces: Vec<Bytes>) -> Vec<Bytes> {
+        let taken: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let kept = chunk_len.saturating_sub(taken);
+        let room = self.bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        if taken < chunk_len / SLICED_PART || kept > room {
+            return pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
+        }
+        self.bytes.fetch_add(kept, Ordering::Relaxed);
+        let pin = Arc::new(Pin { of: Arc::clone(&self.bytes), bytes: kept });
+        pieces.into_iter().map(|bytes| Bytes::from_owner(Slice { bytes, _pin: Arc::clone(&pin) })).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_parts_are_copied_and_so_is_what_is_over_the_bound() {
+        let body = Bytes::from(vec![3; 1000]);
+        let pins = Pins::new(1500);
+        let give = |pieces: &[std::ops::Range<usize>]| {
+            let pieces: Vec<_> = pieces.iter().map(|piece| body.slice(piece.clone())).collect();
+            let given = pins.give(1000, pieces.clone());
+            assert_eq!(given, pieces);
+            (given.iter().zip(&pieces).all(|(given, piece)| given.as_ptr() == piece.as_ptr()), given)
+        };
+        assert!(!give(&[100..200, 200..349]).0, "too small a part");
+        let (sliced, mut one) = give(&[100..200, 200..350]);
+        assert!(sliced, "together");
+        assert_eq!(pins.bytes.load(Ordering::Relaxed), 750);
+        let (sliced, other) = give(&[0..250]);
+        assert!(sliced);
+        assert!(!give(&[0..250]).0, "the bound is reached");
+        assert!(give(&[0..1000]).0, "all of it keeps nothing more");
+        one.pop();
+        assert!(!give(&[0..250]).0, "half of an answer was sent");
+        one.pop();
+        assert!(give(&[0..250]).0);
+        drop(other);
+        assert_eq!(pins.bytes.load(Ordering::Relaxed), 0);
+    }
+}
