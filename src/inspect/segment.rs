@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::Serialize;
 use tidewater_storage::model::batch::HEADER_LEN;
-use tidewater_storage::model::record::read_all;
+use tidewater_storage::model::record::read;
 use tidewater_storage::model::{BatchError, BatchHeader};
 use tidewater_storage::segment::IndexFile;
 
@@ -134,7 +134,8 @@ impl SegmentView {
     }
 
     fn take(&mut self, header: &BatchHeader, batch: &Bytes) {
-        if let Err(error) = read_all(header, batch, UNPACKED_MAX) {
+        let read = read(header, batch, UNPACKED_MAX);
+        if let Err(error) = read.and_then(|records| records.map(|record| record.map(drop)).collect::<Result<(), _>>()) {
             self.damage.push(format!("at byte {}: {error}", self.used));
         }
         self.batches.push(BatchView {

@@ -125,11 +125,15 @@ fn first_in_batch(header: &BatchHeader, batch: &Bytes, at: TimestampMs, from: Of
     if header.timestamp_type() == TimestampType::LogAppend {
         return Some(first);
     }
-    match record::read_all(header, batch, UNPACKED_BYTES_MAX) {
-        Ok(records) => records
-            .into_iter()
-            .find(|record| record.timestamp >= at && record.offset >= from)
-            .map(|record| TimedOffset { offset: record.offset, timestamp: record.timestamp }),
-        Err(_) => Some(first),
+    let Ok(records) = record::read(header, batch, UNPACKED_BYTES_MAX) else { return Some(first) };
+    for record in records {
+        match record {
+            Ok(record) if record.timestamp >= at && record.offset >= from => {
+                return Some(TimedOffset { offset: record.offset, timestamp: record.timestamp });
+            }
+            Ok(_) => {}
+            Err(_) => return Some(first),
+        }
     }
+    None
 }

@@ -71,31 +71,87 @@ pub enum RecordError {
     },
 }
 
-/// Reads all records of a batch whose header was parsed from these bytes.
+/// Headers of one record at the most. Two bytes may announce one, which is 32 times as much in memory: who packs millions
+/// of them into a compressed batch is after our memory.
+pub const HEADERS_MAX: usize = 1 << 16;
+
+/// The records of a batch one by one, so that a batch of a million packed into a kilobyte costs no more than its unpacked
+/// bytes. Ends after the first thing that is wrong.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    header: &'a BatchHeader,
+    cursor: Cursor,
+    read: u32,
+    over: bool,
+}
+
+/// Unpacks a batch whose header was parsed from these bytes.
 ///
 /// `unpacked_max` bounds what compressed records may unpack to.
 ///
 /// # Errors
-/// The first thing that is wrong; nothing is returned of a bad batch.
-pub fn read_all(header: &BatchHeader, batch: &Bytes, unpacked_max: usize) -> Result<Vec<Record>, RecordError> {
+/// Its codec is unknown, or its records do not unpack.
+pub fn read<'a>(header: &'a BatchHeader, batch: &Bytes, unpacked_max: usize) -> Result<Records<'a>, RecordError> {
     let codec = header.compression().ok_or(RecordError::Codec(header.attributes))?;
     let packed = batch.slice(HEADER_LEN.min(batch.len())..(header.len as usize).min(batch.len()));
-    let mut cursor = Cursor { bytes: codec.decompress(&packed, unpacked_max)?, at: 0 };
+    let cursor = Cursor { bytes: codec.decompress(&packed, unpacked_max)?, at: 0 };
+    Ok(Records { header, cursor, read: 0, over: false })
+}
+
+/// Reads all records of a batch at once: 20 times its unpacked bytes at worst, so for batches that are ours.
+///
+/// # Errors
+/// The first thing that is wrong; nothing is returned of a bad batch.
+pub fn read_all(header: &BatchHeader, batch: &Bytes, unpacked_max: usize) -> Result<Vec<Record>, RecordError> {
+    let records = read(header, batch, unpacked_max)?;
     // A record takes at least 7 bytes: a count beyond that is a lie, seen before it is allocated.
-    let plausible = (header.record_count as usize).min(cursor.bytes.len() / 7 + 1);
+    let plausible = (header.record_count as usize).min(records.unpacked_len() / 7 + 1);
     let mut out = Vec::with_capacity(plausible);
-    for index in 0..header.record_count {
-        if cursor.at == cursor.bytes.len() {
-            return Err(RecordError::Count { expected: header.record_count, found: index });
-        }
-        out.push(cursor.record(header).ok_or(RecordError::Malformed { index, at: cursor.at })?);
-    }
-    if cursor.at != cursor.bytes.len() {
-        return Err(RecordError::Count { expected: header.record_count, found: header.record_count + 1 });
+    for record in records {
+        out.push(record?);
     }
     Ok(out)
 }
 
+impl Records<'_> {
+    /// Bytes of all records, unpacked.
+    #[must_use]
+    pub fn unpacked_len(&self) -> usize {
+        self.cursor.bytes.len()
+    }
+
+    fn step(&mut self) -> Result<Option<Record>, RecordError> {
+        let (expected, index, at) = (self.header.record_count, self.read, self.cursor.at);
+        let ended = at == self.cursor.bytes.len();
+        if index == expected {
+            return if ended {
+                Ok(None)
+            } else {
+                Err(RecordError::Count { expected, found: expected.saturating_add(1) })
+            };
+        }
+        if ended {
+            return Err(RecordError::Count { expected, found: index });
+        }
+        self.read += 1;
+        self.cursor.record(self.header).map(Some).ok_or(RecordError::Malformed { index, at: self.cursor.at })
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let step = self.step();
+        self.over = !matches!(step, Ok(Some(_)));
+        step.transpose()
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Cursor {
     bytes: Bytes,
     at: usize,
@@ -149,7 +205,7 @@ impl Cursor {
         let key = self.nullable()?;
         let value = self.nullable()?;
         let count = usize::try_from(self.varint()?).ok()?;
-        if count > end.checked_sub(self.at)? / 2 {
+        if count > HEADERS_MAX || count > end.checked_sub(self.at)? / 2 {
             return None;
         }
         let mut headers = Vec::with_capacity(count);
@@ -315,6 +371,22 @@ mod tests {
                 headers,
             },
         )
+    }
+
+    #[test]
+    fn a_record_of_millions_of_headers_is_malformed() {
+        let header = RecordHeader { key: Bytes::new(), value: None };
+        let batch = |headers: usize| {
+            let mut builder = BatchBuilder::new(Compression::Zstd);
+            let mut record = Record::new(TimestampMs(1), None, None);
+            record.headers = vec![header.clone(); headers];
+            builder.push(record);
+            builder.build()
+        };
+        let (fits, bomb) = (batch(HEADERS_MAX), batch(HEADERS_MAX + 1));
+        let read = |bytes: &Bytes| read_all(&BatchHeader::parse(bytes).expect("parses"), bytes, 1 << 20);
+        assert_eq!(read(&fits).expect("reads")[0].headers.len(), HEADERS_MAX);
+        assert!(matches!(read(&bomb), Err(RecordError::Malformed { index: 0, .. })));
     }
 
     proptest! {

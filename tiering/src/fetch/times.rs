@@ -3,7 +3,9 @@
 //! Owns: the search. Does not own: reading runs (`fetch`). Shard-local. A row's and a run's greatest timestamp bound what
 //! is inside from above, so everything below the time asked for is passed over unread.
 
-use tidewater_storage::model::record::read_all;
+use std::ops::ControlFlow;
+
+use tidewater_storage::model::record::read;
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, TimestampMs};
 
 use super::error::RemoteError;
@@ -35,9 +37,14 @@ pub(super) async fn find_time(
             if piece.run.max_timestamp < at_or_after {
                 continue;
             }
-            let records = records_of(reader, walk.partition(), &piece, offsets, at_or_after).await?;
-            if let Some(found) = records.into_iter().find(|record| record.timestamp >= at_or_after) {
-                return Ok(Some(found));
+            let mut found = None;
+            each_record(reader, walk.partition(), &piece, offsets, at_or_after, |record| {
+                found = Some(record);
+                ControlFlow::Break(())
+            })
+            .await?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
     }
@@ -71,9 +78,11 @@ pub(super) async fn max_timestamp(
                 if piece.run.max_timestamp < least {
                     continue;
                 }
-                for record in records_of(reader, walk.partition(), &piece, offsets, least).await? {
+                each_record(reader, walk.partition(), &piece, offsets, least, |record| {
                     best = Some(best.filter(|best| !beats(&record, best)).unwrap_or(record));
-                }
+                    ControlFlow::Continue(())
+                })
+                .await?;
             }
         }
     }
@@ -91,26 +100,30 @@ fn max_timestamp_of(step: &super::locate::Step) -> TimestampMs {
     }
 }
 
-/// Offsets and timestamps of a run's records in `offsets`, of batches that may hold something at or after `least`.
-async fn records_of(
+/// Shows the records of a run that lie in `offsets` and at or after `least`, one by one until told to stop.
+async fn each_record(
     reader: &RemoteReader,
     partition: PartitionId,
     piece: &Piece,
     offsets: OffsetRange,
     least: TimestampMs,
-) -> Result<Vec<RemoteTime>, RemoteError> {
+    mut show: impl FnMut(RemoteTime) -> ControlFlow<()>,
+) -> Result<(), RemoteError> {
     let (_, run) = reader.run(partition, piece, false).await?;
     let object = piece.chunk.object;
     let bad = |reason: String| RemoteError::BadIndex { object, reason };
-    let mut out = Vec::new();
     for batch in Batch::split_all(run).map_err(|error| bad(error.to_string()))? {
         if batch.header.max_timestamp < least || batch.header.is_control() {
             continue;
         }
-        let records =
-            read_all(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(|error| bad(error.to_string()))?;
-        let inside = records.into_iter().filter(|record| offsets.contains(record.offset));
-        out.extend(inside.map(|record| RemoteTime { offset: record.offset, timestamp: record.timestamp }));
+        let records = read(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(|error| bad(error.to_string()))?;
+        for record in records {
+            let record = record.map_err(|error| bad(error.to_string()))?;
+            let time = RemoteTime { offset: record.offset, timestamp: record.timestamp };
+            if time.timestamp >= least && offsets.contains(time.offset) && show(time).is_break() {
+                return Ok(());
+            }
+        }
     }
-    Ok(out)
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //! Kafka does, so that the client fails those and says of the others that they were in their company.
 
 use bytes::Bytes;
-use tidewater_storage::model::record::read_all;
+use tidewater_storage::model::record::{RecordError, read};
 use tidewater_storage::model::{TimestampMs, TimestampType};
 
 use super::Refusal;
@@ -32,23 +32,20 @@ pub(super) fn check(batch: &CheckedBatch, config: &TopicConfig, now: TimestampMs
         return Ok(());
     }
     let bytes = Bytes::copy_from_slice(&batch.bytes);
-    let records = read_all(&batch.header, &bytes, UNPACKED_MAX);
-    let records = records.map_err(|e| Refusal::new(ErrorCode::INVALID_RECORD, e.to_string()))?;
-    let outside = records.iter().enumerate().filter(|(_, record)| {
-        let at = record.timestamp;
-        at != TimestampMs::NONE && !(earliest..=latest).contains(&at.0)
-    });
-    let errors: Vec<(i32, String)> = outside
-        .take(RECORD_ERRORS_MAX)
-        .map(|(n, record)| {
-            let why = format!(
-                "Timestamp {} of message with offset {n} is out of range. The timestamp should be within [{earliest}, \
-                 {latest}]",
-                record.timestamp.0
-            );
-            (i32::try_from(n).unwrap_or(i32::MAX), why)
-        })
-        .collect();
+    let refused = |e: RecordError| Refusal::new(ErrorCode::INVALID_RECORD, e.to_string());
+    let mut errors = Vec::new();
+    for (n, record) in read(&batch.header, &bytes, UNPACKED_MAX).map_err(refused)?.enumerate() {
+        let at = record.map_err(refused)?.timestamp;
+        if at == TimestampMs::NONE || (earliest..=latest).contains(&at.0) || errors.len() == RECORD_ERRORS_MAX {
+            continue;
+        }
+        let why = format!(
+            "Timestamp {} of message with offset {n} is out of range. The timestamp should be within [{earliest}, \
+             {latest}]",
+            at.0
+        );
+        errors.push((i32::try_from(n).unwrap_or(i32::MAX), why));
+    }
     if errors.is_empty() && !too_new {
         return Ok(());
     }
