@@ -2,10 +2,11 @@
 //!
 //! Owns: one connection to one broker, version negotiation, idempotent produce, fetch by assigned partition, the admin
 //! calls of the command line. Does not own: consumer group membership, several brokers, retries that outlive a call.
-//! Runs on any tokio runtime, never on a shard. A broker's bytes are trusted to be Kafka's: this is a tool for one's own
-//! broker, not for hostile ones.
+//! Runs on any tokio runtime, never on a shard. Whatever listens at the other end, a call ends, in an answer or an error,
+//! and takes bounded memory ([`connection`], [`answer`], [`fetch`]).
 
 mod admin;
+mod answer;
 mod connection;
 mod error;
 mod fetch;

@@ -5,15 +5,18 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes, VersionRange};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, RequestHeader};
+use kafka_protocol::protocol::{Encodable, Request, StrBytes, VersionRange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::answer;
 use super::error::ClientError;
 
-/// A larger answer than any broker sends is not Kafka.
-const FRAME_MAX: usize = 512 << 20;
+/// A larger answer than any broker sends is not Kafka. A fetch asks for 8 MiB and gets one batch more at most.
+const FRAME_MAX: usize = 128 << 20;
+/// Memory is taken as bytes come, not as they are announced: so much ahead.
+const AHEAD: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any call here waits on the broker's side.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,13 +52,13 @@ impl Client {
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| ClientError::Unreachable {
-            addr: bootstrap.to_owned(),
-            source: io::Error::new(io::ErrorKind::InvalidInput, "no address given"),
-        }))
+        Err(last.unwrap_or_else(|| ClientError::Address { given: bootstrap.to_owned() }))
     }
 
     async fn open(addr: &str) -> Result<Self, ClientError> {
+        if addr.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+            return Err(ClientError::Address { given: addr.to_owned() });
+        }
         let unreachable = |source| ClientError::Unreachable { addr: addr.to_owned(), source };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await;
         let stream = connected.map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?.map_err(unreachable)?;
@@ -95,7 +98,10 @@ impl Client {
         self.correlation = self.correlation.wrapping_add(1);
         let sent = Sent { correlation: self.correlation, version, api };
         let frame = encode(request, sent).map_err(|why| self.malformed(api, why))?;
-        self.stream.write_all(&frame).await.map_err(|source| self.lost(api, source))?;
+        // A peer that does not read would hold a large request for ever.
+        let written = tokio::time::timeout(CALL_TIMEOUT, self.stream.write_all(&frame)).await;
+        let timeout = || ClientError::Timeout { addr: self.addr.clone(), api, after: CALL_TIMEOUT };
+        written.map_err(|_| timeout())?.map_err(|source| self.lost(api, source))?;
         Ok(sent)
     }
 
@@ -103,22 +109,21 @@ impl Client {
     pub(super) async fn receive<R: Request>(&mut self, sent: Sent) -> Result<R::Response, ClientError> {
         let read = tokio::time::timeout(CALL_TIMEOUT, read_frame(&mut self.stream, &mut self.buffer)).await;
         let timeout = || ClientError::Timeout { addr: self.addr.clone(), api: sent.api, after: CALL_TIMEOUT };
-        let mut frame = read.map_err(|_| timeout())?.map_err(|source| self.lost(sent.api, source))?;
-        let header = ResponseHeader::decode(&mut frame, R::Response::header_version(sent.version));
-        let header = header.map_err(|e| self.malformed(sent.api, e.to_string()))?;
-        if header.correlation_id != sent.correlation {
-            return Err(self.malformed(sent.api, "it belongs to another request".to_owned()));
-        }
-        R::Response::decode(&mut frame, sent.version).map_err(|e| self.malformed(sent.api, e.to_string()))
+        let frame = read.map_err(|_| timeout())?.map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => self.malformed(sent.api, source.to_string()),
+            _ => self.lost(sent.api, source),
+        })?;
+        let key = ApiKey::try_from(R::KEY).map_err(|()| self.malformed(sent.api, "no such call".to_owned()))?;
+        answer::decode(key, sent.version, sent.correlation, frame).map_err(|why| self.malformed(sent.api, why))
     }
 
-    /// The version both sides speak. Produce and Fetch stay where topics go by name.
+    /// The highest version that both sides speak and [`answer`] reads.
     fn version<R: Request>(&self, api: &'static str) -> Result<i16, ClientError> {
-        let cap = if R::KEY == ApiKey::Produce as i16 || R::KEY == ApiKey::Fetch as i16 { 12 } else { i16::MAX };
-        let ours = R::VERSIONS;
-        let both = self.versions.get(&R::KEY).map(|theirs| ours.intersect(theirs));
-        match both {
-            Some(both) if !both.is_empty() && both.min <= cap => Ok(both.max.min(cap)),
+        let table = ApiKey::try_from(R::KEY).ok().and_then(answer::table);
+        let read = table.map(|table| VersionRange { min: *table.versions.start(), max: *table.versions.end() });
+        let theirs = self.versions.get(&R::KEY);
+        match read.zip(theirs).map(|(read, theirs)| R::VERSIONS.intersect(&read).intersect(theirs)) {
+            Some(both) if !both.is_empty() => Ok(both.max),
             _ => Err(ClientError::Unsupported { addr: self.addr.clone(), api }),
         }
     }
@@ -146,14 +151,15 @@ fn encode<R: Request>(request: &R, sent: Sent) -> Result<Bytes, String> {
     Ok(frame.freeze())
 }
 
+/// The next frame without its length; `InvalidData` when it cannot be Kafka's.
 async fn read_frame(stream: &mut TcpStream, buffer: &mut BytesMut) -> io::Result<Bytes> {
     let len = stream.read_u32().await? as usize;
     if len > FRAME_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of {len} bytes was announced")));
     }
-    buffer.reserve(len);
     let mut taken = stream.take(len as u64);
     while buffer.len() < len {
+        buffer.reserve((len - buffer.len()).min(AHEAD));
         if taken.read_buf(buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -182,5 +188,50 @@ fn name_of(key: i16) -> &'static str {
         Ok(ApiKey::IncrementalAlterConfigs) => "IncrementalAlterConfigs",
         Ok(ApiKey::DescribeCluster) => "DescribeCluster",
         _ => "a request",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client makes of a server that says this to whoever connects, and hangs up.
+    async fn met(says: &[u8]) -> ClientError {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let addr = listener.local_addr().expect("bound").to_string();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            // The whole request first: a close with bytes unread is a reset.
+            let len = stream.read_u32().await.expect("a frame");
+            stream.read_exact(&mut vec![0; len as usize]).await.expect("a whole one");
+            stream.write_all(says).await.expect("says it");
+        };
+        let (met, ()) = tokio::join!(Client::connect(&addr), serve);
+        met.expect_err("no Kafka broker")
+    }
+
+    #[tokio::test]
+    async fn whoever_answers_a_call_ends() {
+        let lie = [&[0, 0, 0, 10][..], &1_i32.to_be_bytes(), &[0, 0], &i32::MAX.to_be_bytes()].concat();
+        let short = [&(100_u32 << 20).to_be_bytes()[..], &[0; 1000]].concat();
+        for (says, of) in [
+            (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "an answer of 1397966893 bytes was announced; is another service"),
+            (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "is another service listening there?"),
+            (&lie, "malformed at byte 2: number of elements; is another service"),
+            (&short, "broke during ApiVersions"),
+            (&[0, 0, 0, 0], "malformed at byte 0"),
+            (&[], "broke during ApiVersions"),
+        ] {
+            let error = met(says).await.to_string();
+            assert!(error.contains(of), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_has_a_port() {
+        for given in ["localhost", "localhost:", ":9092", "localhost:99999", ""] {
+            let error = Client::connect(given).await.expect_err("no address").to_string();
+            assert!(error.contains("write HOST:PORT"), "{error}");
+        }
     }
 }

@@ -6,6 +6,12 @@ use std::time::Duration;
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// No address.
+    #[error("{given:?} is not an address; write HOST:PORT, for example 127.0.0.1:9092")]
+    Address {
+        /// What was given.
+        given: String,
+    },
     /// Nobody answers.
     #[error(
         "cannot reach {addr}: {source}; is a broker running? start one with `tidewater`, or name another with --bootstrap HOST:PORT"
@@ -104,11 +110,32 @@ pub(super) fn check(what: impl FnOnce() -> String, code: i16, message: Option<&s
         return Ok(());
     }
     let (name, general) = match kafka_protocol::ResponseError::try_from_code(code) {
-        Some(error) => (format!("{error:?}"), error.to_string()),
+        Some(error) => (format!("{error:?}"), words(&error).map_or_else(|| error.to_string(), ToOwned::to_owned)),
         None => ("UnknownServerError".to_owned(), format!("error {code}")),
     };
     let message = message.filter(|m| !m.is_empty()).map_or(general, ToOwned::to_owned);
     Err(ClientError::Refused { what: what(), code, name, message })
+}
+
+/// What an error says of which brokers give no more than the number, and what to do.
+fn words(error: &kafka_protocol::ResponseError) -> Option<&'static str> {
+    use kafka_protocol::ResponseError as E;
+    Some(match error {
+        E::OffsetOutOfRange => "the log has no such offset; `tidewater topic describe` shows where it starts and ends",
+        E::GroupIdNotFound => "there is no such group; `tidewater group list` shows those there are",
+        E::NonEmptyGroup => "the group has members; stop its consumers first",
+        E::UnknownMemberId => "the group has members that would overwrite it; stop its consumers first",
+        E::UnknownTopicOrPartition => "there is no such topic or partition; `tidewater topic list` shows the topics",
+        E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress | E::NotCoordinator => {
+            "the group's coordinator is starting; try again in a moment"
+        }
+        E::LeaderNotAvailable | E::NotLeaderOrFollower => "the partition's leader is starting; try again in a moment",
+        E::RequestTimedOut => "not done in time; the broker is busy or stands still, see its log",
+        E::MessageTooLarge | E::RecordListTooLarge => "a batch is larger than the topic's max.message.bytes",
+        E::KafkaStorageError => "the broker's disk refuses it; see its log",
+        E::PolicyViolation => "the broker's disk budget or a policy refuses it; see its log",
+        _ => return None,
+    })
 }
 
 impl ClientError {
@@ -119,5 +146,19 @@ impl ClientError {
             Self::Refused { code, .. } => Some(*code),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_number_is_put_into_words() {
+        let said = |code, message| check(|| "delete group g".into(), code, message).expect_err("refused").to_string();
+        let group = "delete group g: there is no such group; `tidewater group list` shows those there are";
+        assert_eq!(said(69, None), format!("{group} (GroupIdNotFound)"));
+        assert_eq!(said(69, Some("not here")), "delete group g: not here (GroupIdNotFound)");
+        assert_eq!(said(9999, None), "delete group g: error 9999 (UnknownServerError)");
     }
 }

@@ -3,15 +3,17 @@
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest};
-use tidewater_storage::model::record::{Record, read_all};
+use tidewater_storage::model::batch::BatchError;
+use tidewater_storage::model::record::{Record, RecordHeader, read};
 use tidewater_storage::model::{BatchHeader, Offset};
 
 use super::admin::topic_name;
 use super::connection::Client;
 use super::error::{ClientError, check};
 
-/// What a batch may unpack to.
-const UNPACKED_MAX: usize = 1 << 30;
+/// What the records of one answer may take in memory, unpacked and as structs. A batch beyond what is left is fetched
+/// again; one that alone is larger is an error.
+const RECORDS_BYTES_MAX: usize = 512 << 20;
 
 /// What a fetch found in one partition.
 #[derive(Clone, Debug)]
@@ -60,12 +62,13 @@ impl Client {
         let answer = self.call(&request).await?;
         check(|| format!("fetch from {topic}"), answer.error_code, None)?;
         let mut found = Vec::with_capacity(from.len());
+        let mut room = RECORDS_BYTES_MAX;
         for part in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
             let partition = part.partition_index;
+            let Some((_, start)) = from.iter().find(|(n, _)| *n == partition) else { continue };
             check(|| format!("fetch from {topic}/{partition}"), part.error_code, None)?;
-            let start = from.iter().find(|(n, _)| *n == partition).map_or(0, |(_, offset)| *offset);
             let bytes = part.records.unwrap_or_default();
-            let (records, next_offset) = open(topic, partition, start, bytes.clone())?;
+            let (records, next_offset) = open(topic, partition, *start, bytes.clone(), &mut room)?;
             let wire = |offset: i64| u64::try_from(offset).unwrap_or(0);
             let (high_watermark, log_start) = (wire(part.high_watermark), wire(part.log_start_offset));
             found.push(Fetched { partition, high_watermark, log_start, next_offset, bytes, records });
@@ -75,27 +78,90 @@ impl Client {
 }
 
 /// Opens batches back to back; records before `from` are left out, control batches too, and so is a batch cut short.
+/// Takes what the records cost from `room` and stops before the batch that does not fit.
 pub(super) fn open(
     topic: &str,
     partition: i32,
     from: u64,
     mut bytes: Bytes,
+    room: &mut usize,
 ) -> Result<(Vec<Record>, u64), ClientError> {
-    let (mut records, mut next) = (Vec::new(), from);
-    while let Ok(header) = BatchHeader::parse(&bytes) {
-        let bad = |why: String| ClientError::Records {
-            topic: topic.to_owned(),
-            partition,
-            offset: header.base_offset.get(),
-            why,
+    let (mut records, mut next, mut first) = (Vec::new(), from, true);
+    while !bytes.is_empty() {
+        let bad = |offset, why| ClientError::Records { topic: topic.to_owned(), partition, offset, why };
+        let header = match BatchHeader::parse(&bytes) {
+            Ok(header) => header,
+            // The first batch is whole, whatever its size (KIP-74): less would be asked for again for ever.
+            Err(BatchError::Short { .. }) if !first => break,
+            Err(error) => return Err(bad(next, error.to_string())),
         };
+        let bad = |why| bad(header.base_offset.get(), why);
+        first = false;
         header.verify_crc(&bytes).map_err(|e| bad(e.to_string()))?;
         if !header.is_control() {
-            let read = read_all(&header, &bytes, UNPACKED_MAX).map_err(|e| bad(e.to_string()))?;
-            records.extend(read.into_iter().filter(|record| record.offset >= Offset::new(from)));
+            let whole = *room == RECORDS_BYTES_MAX;
+            match open_batch(&header, &bytes, *room) {
+                Ok((batch, cost)) => {
+                    records.extend(batch.into_iter().filter(|record| record.offset >= Offset::new(from)));
+                    *room = room.saturating_sub(cost);
+                }
+                Err(_) if !whole => break,
+                Err(why) => return Err(bad(why)),
+            }
         }
         next = next.max(header.next_offset().get());
         bytes.advance((header.len as usize).min(bytes.len()));
     }
     Ok((records, next))
+}
+
+/// A batch's records and what they take in memory, which is at most `room`.
+fn open_batch(header: &BatchHeader, bytes: &Bytes, room: usize) -> Result<(Vec<Record>, usize), String> {
+    let batch = read(header, bytes, room).map_err(|e| e.to_string())?;
+    let (mut records, mut cost) = (Vec::new(), batch.unpacked_len());
+    for record in batch {
+        let record = record.map_err(|e| e.to_string())?;
+        cost =
+            cost.saturating_add(size_of::<Record>() + record.headers.len().saturating_mul(size_of::<RecordHeader>()));
+        if cost > room {
+            return Err(format!("they take more than {room} bytes of memory"));
+        }
+        records.push(record);
+    }
+    Ok((records, cost))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::model::record::BatchBuilder;
+    use tidewater_storage::model::{Compression, TimestampMs};
+
+    use super::*;
+
+    fn batch(records: usize) -> Bytes {
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        (0..records).for_each(|_| builder.push(Record::new(TimestampMs(1), None, None)));
+        builder.build()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_for_the_next_fetch() {
+        let two = Bytes::from([&batch(1000)[..], &batch(1000)].concat());
+        let room = 1000 * (size_of::<Record>() + 20);
+        let (records, next) = open("t", 0, 0, two.clone(), &mut room.clone()).expect("reads");
+        assert_eq!((records.len(), next), (1000, 1000));
+        let (records, _) = open("t", 0, 0, two, &mut RECORDS_BYTES_MAX.clone()).expect("reads");
+        assert_eq!(records.len(), 2000);
+    }
+
+    #[test]
+    fn garbage_and_a_first_batch_cut_short_are_errors() {
+        for bytes in [
+            Bytes::from_static(b"SSH-2.0-OpenSSH_9.6 this is not a batch at all, is it, no, it is not one."),
+            batch(9).slice(..70),
+        ] {
+            let error = open("t", 3, 5, bytes, &mut RECORDS_BYTES_MAX.clone()).expect_err("nothing to read");
+            assert!(error.to_string().starts_with("records of t/3 at offset 5 cannot be read"), "{error}");
+        }
+    }
 }

@@ -189,7 +189,7 @@ impl Client {
 }
 
 /// The partitions in a consumer's assignment (`ConsumerProtocolAssignment`, any version).
-fn assigned(bytes: &bytes::Bytes) -> Option<Vec<(String, Vec<i32>)>> {
+pub(super) fn assigned(bytes: &bytes::Bytes) -> Option<Vec<(String, Vec<i32>)>> {
     use bytes::Buf;
     let mut bytes = bytes.clone();
     bytes.try_get_i16().ok()?;

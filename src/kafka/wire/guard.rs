@@ -1,4 +1,4 @@
-//! Walks a request's structure before a generated decoder sees it.
+//! Walks the structure of a request, or of an answer to our own client, before a generated decoder sees it.
 //!
 //! Those decoders allocate arrays by the announced count and would abort the process on a 14-byte request. The walk
 //! checks every length and count against the bytes that remain, bounds elements and tagged fields, and reports what
@@ -35,17 +35,27 @@ impl Weight {
 /// # Errors
 /// The first place that does not fit the schema.
 pub fn check(schema: &Schema, version: i16, body: &[u8]) -> Result<Weight, Malformed> {
+    check_up_to(ELEMENTS_MAX, schema, version, body)
+}
+
+/// Checks the body of a request or an answer of at most `elements_max` elements.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_up_to(elements_max: usize, schema: &Schema, version: i16, body: &[u8]) -> Result<Weight, Malformed> {
     let mut walk = Walk {
+        elements_max,
         reader: Reader::new(body),
         version,
         flexible: schema.flexible_from.is_some_and(|from| version >= from),
         weight: Weight::default(),
     };
-    walk.shape(schema.request)?;
+    walk.shape(schema.top)?;
     Ok(Weight { len: walk.reader.position(), ..walk.weight })
 }
 
 struct Walk<'a> {
+    elements_max: usize,
     reader: Reader<'a>,
     version: i16,
     flexible: bool,
@@ -118,6 +128,6 @@ impl Walk<'_> {
 
     fn charge(&mut self, elements: usize) -> Result<(), Malformed> {
         self.weight.elements = self.weight.elements.saturating_add(elements);
-        if self.weight.elements > ELEMENTS_MAX { Err(self.reader.bad("too many elements")) } else { Ok(()) }
+        if self.weight.elements > self.elements_max { Err(self.reader.bad("too many elements")) } else { Ok(()) }
     }
 }

@@ -19,13 +19,13 @@ use admin::{
 /// Tagged fields of one struct at most; Kafka's own schemas never use more than a handful.
 pub const TAGS_MAX: u32 = 16;
 
-/// A request: its struct, and the first version with compact encodings and tagged fields.
+/// A request or an answer: its struct, and the first version with compact encodings and tagged fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
     /// `None` when no version is flexible.
     pub flexible_from: Option<i16>,
     /// The top-level struct.
-    pub request: &'static Shape,
+    pub top: &'static Shape,
 }
 
 /// A struct.
@@ -63,7 +63,8 @@ pub enum Kind {
     List(&'static Kind),
 }
 
-const fn field(from: i16, to: i16, kind: Kind) -> Field {
+/// A field of versions `from` to `to`.
+pub(crate) const fn field(from: i16, to: i16, kind: Kind) -> Field {
     Field { from, to, kind }
 }
 
@@ -95,7 +96,7 @@ impl Kind {
 /// The table of `key`; `None` for requests that are not read by a generated decoder.
 #[must_use]
 pub fn schema(key: ApiKey) -> Option<Schema> {
-    let (flexible_from, request) = match key {
+    let (flexible_from, top) = match key {
         ApiKey::Fetch => (Some(12), FETCH),
         ApiKey::ListOffsets => (Some(6), LIST_OFFSETS),
         ApiKey::Metadata => (Some(9), METADATA),
@@ -135,7 +136,7 @@ pub fn schema(key: ApiKey) -> Option<Schema> {
         ApiKey::ListConfigResources => (Some(0), LIST_CONFIG_RESOURCES),
         _ => return None,
     };
-    Some(Schema { flexible_from, request })
+    Some(Schema { flexible_from, top })
 }
 
 const FETCH_FETCH_PARTITION: &Shape = &Shape {
