@@ -5,4 +5,5 @@
 
 pub mod node;
 pub mod reference;
+pub mod spelling;
 pub mod topic;

@@ -47,15 +47,20 @@ pub(super) async fn run(command: GroupCommand) -> Result<(), CliError> {
 
 async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&args.reading.remote.bootstrap).await?;
+    let (mut deleted, mut failed) = (Vec::new(), None);
     for group in &args.groups {
-        client.delete_group(group).await?;
-        if args.reading.json {
-            output::json(&serde_json::json!({ "group": group, "deleted": true }))?;
-        } else {
-            output::line(&format!("deleted group {group}"))?;
+        if let Err(error) = client.delete_group(group).await {
+            failed = Some(error);
+            break;
         }
+        deleted.push(group);
     }
-    Ok(())
+    if args.reading.json {
+        output::json(&serde_json::json!({ "deleted": deleted }))?;
+    } else {
+        deleted.iter().try_for_each(|group| output::line(&format!("deleted group {group}")))?;
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn list(args: Reading) -> Result<(), CliError> {

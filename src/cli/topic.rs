@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::error::CliError;
 use super::{Reading, Remote, consume, describe, output, produce};
 use crate::client::{Client, ClientError, NewTopic, OffsetQuery, TopicInfo};
+use crate::config::spelling;
+use crate::config::topic::{SETTINGS, setting as setting_named};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopicCommand {
@@ -19,7 +21,7 @@ pub(super) enum TopicCommand {
     Describe(describe::DescribeArgs),
     /// Change settings or add partitions
     Alter(AlterArgs),
-    /// Delete a topic
+    /// Delete topics
     Delete(DeleteArgs),
     /// Write lines of standard input or a file as records
     Produce(produce::ProduceArgs),
@@ -187,8 +189,20 @@ pub(super) async fn run(command: TopicCommand) -> Result<(), CliError> {
 async fn create(args: CreateArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&args.remote.bootstrap).await?;
     let topic = NewTopic { name: args.topic.clone(), partitions: args.partitions, configs: args.set };
-    client.create_topic(&topic).await?;
+    client.create_topic(&topic).await.map_err(|error| meant(error, topic.configs.iter().map(|(name, _)| name)))?;
     output::line(&format!("created topic {}", args.topic))
+}
+
+/// A refusal of settings, with what was meant by the first that nobody knows.
+fn meant<'a>(error: ClientError, names: impl Iterator<Item = &'a String>) -> CliError {
+    // INVALID_CONFIG.
+    let refused = error.code() == Some(40);
+    let unknown = names.filter(|_| refused).find(|name| setting_named(name).is_none());
+    let hint = unknown.map(|name| spelling::hint(name, SETTINGS.iter().map(|setting| setting.name)));
+    match hint.filter(|hint| !hint.is_empty()) {
+        Some(hint) => CliError::Usage(format!("{error}{hint}")),
+        None => error.into(),
+    }
 }
 
 async fn list(args: ListArgs) -> Result<(), CliError> {
@@ -212,7 +226,8 @@ async fn alter(args: AlterArgs) -> Result<(), CliError> {
         return Err(CliError::Usage("nothing to alter: give --set NAME=VALUE, --unset NAME or --partitions N".into()));
     }
     if !changes.is_empty() {
-        client.alter_configs(&args.topic, &changes).await?;
+        let altered = client.alter_configs(&args.topic, &changes).await;
+        altered.map_err(|error| meant(error, changes.iter().map(|(name, _)| name)))?;
     }
     if let Some(total) = args.partitions {
         client.add_partitions(&args.topic, total).await?;

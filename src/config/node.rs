@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde::Deserialize;
 
+use super::spelling;
 use crate::limits::CONNECTIONS_MAX;
 
 /// What was given on the command line, in the environment or in the file; every field may be missing. Clap fills it
@@ -215,7 +217,23 @@ impl RawConfig {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let bad = |why: String| ConfigError::File { path: path.to_owned(), why };
         let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-        toml::from_str(&text).map_err(|e| bad(e.to_string()))
+        Self::parse(&text).map_err(bad)
+    }
+
+    /// Reads TOML of the same keys.
+    ///
+    /// # Errors
+    /// It is malformed or has an unknown key; in the parser's words, or with the key that was meant.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
+        let settings = Self::augment_args(clap::Command::new("tidewater"));
+        let names: Vec<&str> = settings.get_arguments().filter_map(clap::Arg::get_long).collect();
+        if let Some(unknown) = table.keys().find(|key| !names.contains(&key.as_str())) {
+            let hint = spelling::hint(unknown, names.iter().copied());
+            let all = if hint.is_empty() { "; `tidewater serve --help` lists them" } else { "" };
+            return Err(format!("there is no setting {unknown:?}{hint}{all}"));
+        }
+        toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())
     }
 
     /// What is missing here is taken from `below`.
@@ -288,6 +306,8 @@ impl RawConfig {
         range("--producer-id-expiration-ms", expiration, range_ms.contains(&expiration), "at least 1")?;
         let max_connections = self.max_connections.unwrap_or(CONNECTIONS_MAX);
         range("--max-connections", max_connections as u64, max_connections > 0, "1 or more")?;
+        let per_ip = self.max_connections_per_ip.unwrap_or(max_connections);
+        range("--max-connections-per-ip", per_ip as u64, per_ip > 0, "1 or more")?;
         Ok(NodeConfig {
             bucket_is_embedded: self.bucket.is_none(),
             bucket: self.bucket.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
@@ -308,7 +328,7 @@ impl RawConfig {
             offsets_retention_minutes: retention,
             producer_id_expiration_ms: expiration,
             max_connections,
-            max_connections_per_ip: self.max_connections_per_ip.unwrap_or(max_connections),
+            max_connections_per_ip: per_ip,
         })
     }
 }
@@ -368,6 +388,24 @@ mod tests {
         let flags = RawConfig { kafka_addr: Some("127.0.0.1:2".into()), ..RawConfig::default() };
         let config = flags.over(file).resolve().expect("holds");
         assert_eq!((config.kafka_addr.port(), config.shards, config.cache_bytes), (2, Some(3), Some(1 << 30)));
+    }
+
+    #[test]
+    fn a_mistyped_key_is_told_with_what_was_meant() {
+        let told = |text| RawConfig::parse(text).expect_err("refused");
+        assert_eq!(told("kafka_addr = 'h:1'"), "there is no setting \"kafka_addr\"; did you mean kafka-addr?");
+        assert!(told("replicas = 3").ends_with("`tidewater serve --help` lists them"));
+        assert!(told("shards = 'x'").contains("expected u16"));
+    }
+
+    #[test]
+    fn a_limit_that_lets_nobody_in_is_refused() {
+        for raw in [
+            RawConfig { max_connections: Some(0), ..RawConfig::default() },
+            RawConfig { max_connections_per_ip: Some(0), ..RawConfig::default() },
+        ] {
+            assert!(matches!(raw.resolve(), Err(ConfigError::Range { value: 0, .. })));
+        }
     }
 
     #[test]

@@ -17,21 +17,24 @@ const BACKLOG: i32 = 4096;
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {source}{}", hint(source))]
+#[error("cannot listen on {addr}: {source}; {}", way_out(source, flag))]
 pub struct BindError {
+    /// The setting that names it.
+    pub flag: &'static str,
     /// Which address.
     pub addr: SocketAddr,
     /// The system's words.
     pub source: io::Error,
 }
 
-fn hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => "; another program has the port: stop it or choose another address",
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        _ => "",
-    }
+fn way_out(source: &io::Error, flag: &str) -> String {
+    let why = match source.kind() {
+        io::ErrorKind::AddrInUse => "another program has the port (`ss -ltnp` names it): stop it",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: use one of its own",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: use a higher one",
+        _ => "free it",
+    };
+    format!("{why}, or choose another address with {flag}")
 }
 
 /// A bound and listening socket, not yet on a shard.
@@ -42,12 +45,12 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Binds and listens. Port 0 takes a free one.
+    /// Binds and listens on what `flag` names. Port 0 takes a free one.
     ///
     /// # Errors
     /// [`BindError`].
-    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
-        Self::try_bind(addr).map_err(|source| BindError { addr, source })
+    pub fn bind(flag: &'static str, addr: SocketAddr) -> Result<Self, BindError> {
+        Self::try_bind(addr).map_err(|source| BindError { flag, addr, source })
     }
 
     fn try_bind(addr: SocketAddr) -> io::Result<Self> {

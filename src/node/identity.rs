@@ -13,6 +13,9 @@ use super::error::StartError;
 const FORMAT: u32 = 2;
 pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
+const PUT_BACK: &str = "put back a copy of it (it changes only with --shards), or start with a fresh directory";
+/// What `--shards` takes at most.
+const SHARDS_MAX: u16 = 1024;
 
 /// What `node.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,19 +117,7 @@ impl DataDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(bad(format!("{FILE}: {e}"))),
         };
-        let damaged = |e: serde_json::Error| bad(format!("{FILE} is damaged: {e}"));
-        let Versioned { format } = serde_json::from_str(&text).map_err(damaged)?;
-        match format {
-            FORMAT => {}
-            1 => {
-                return Err(bad(format!(
-                    "{FILE} has format 1, of before the first release: start with a fresh directory"
-                )));
-            }
-            newer => return Err(bad(format!("{FILE} has format {newer}, this version knows {FORMAT}: upgrade"))),
-        }
-        let identity: Identity = serde_json::from_str(&text).map_err(damaged)?;
-        Ok(Some(identity))
+        Identity::parse(&text).map(Some).map_err(bad)
     }
 
     /// Writes who this is: a new file, synced, then renamed over the old.
@@ -153,6 +144,26 @@ pub fn write(dir: &Path, identity: &Identity) -> std::io::Result<()> {
 }
 
 impl Identity {
+    /// Reads `node.json`.
+    ///
+    /// # Errors
+    /// It is damaged, or of another version; in words that say what to do.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let damaged = |e: serde_json::Error| format!("{FILE} is damaged: {e}; {PUT_BACK}");
+        let Versioned { format } = serde_json::from_str(text).map_err(damaged)?;
+        match format {
+            FORMAT => {}
+            1 => return Err(format!("{FILE} has format 1, of before the first release: start with a fresh directory")),
+            newer => return Err(format!("{FILE} has format {newer}, this version knows {FORMAT}: upgrade")),
+        }
+        let identity: Self = serde_json::from_str(text).map_err(damaged)?;
+        if !(1..=SHARDS_MAX).contains(&identity.shards) || identity.lanes < identity.shards.into() {
+            let (shards, lanes) = (identity.shards, identity.lanes);
+            return Err(format!("{FILE} is damaged: it says {shards} shards and {lanes} lanes; {PUT_BACK}"));
+        }
+        Ok(identity)
+    }
+
     /// A newborn cluster.
     #[must_use]
     pub fn newborn(cluster: Uuid, cluster_name: &str, shards: u16) -> Self {
@@ -198,8 +209,10 @@ mod tests {
         assert_eq!(data.identity().expect("reads"), None);
         let identity = Identity::newborn(Uuid::from_u128(7), "tidewater", 2);
         data.write(&identity).expect("writes");
-        assert_eq!(data.identity().expect("reads"), Some(identity));
-        fs::write(dir.path().join(FILE), "{").expect("writes");
-        assert!(matches!(data.identity(), Err(StartError::DataDir { .. })));
+        assert_eq!(data.identity().expect("reads"), Some(identity.clone()));
+        for damaged in ["{".to_owned(), serde_json::to_string(&Identity { shards: 0, ..identity }).expect("plain")] {
+            fs::write(dir.path().join(FILE), damaged).expect("writes");
+            assert!(matches!(data.identity(), Err(StartError::DataDir { .. })));
+        }
     }
 }

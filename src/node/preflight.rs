@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tidewater_storage::env::preflight;
+use tidewater_tiering::store::{self, StoreOptions};
 
 use crate::config::node::NodeConfig;
 use crate::net::listen::Bound;
@@ -85,11 +86,21 @@ pub fn segment_files(shards: u16) -> usize {
     usize::try_from(files).unwrap_or(usize::MAX).clamp(16, SEGMENT_FILES_MAX)
 }
 
-/// Checks that need the settings: ports, the lock of the data directory.
+/// Is this the URL of a bucket, with what its store wants to be told? It is not contacted, a directory not made.
+fn bucket(url: &str) -> Result<String, String> {
+    if url.starts_with("file:///") {
+        return Ok(format!("{url}, a directory"));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
+    let opened = store::open(url, runtime.handle().clone(), &StoreOptions::default());
+    opened.map(|_| format!("{url} (not contacted)")).map_err(|e| e.to_string())
+}
+
+/// Checks that need the settings: ports, the bucket's URL, the lock of the data directory.
 #[must_use]
 pub fn settings(config: &NodeConfig) -> Vec<Check> {
-    let port = |what, addr: SocketAddr| {
-        check(what, Bound::bind(addr).map(|_| format!("{addr} is free")).map_err(|e| e.to_string()))
+    let port = |what, flag, addr: SocketAddr| {
+        check(what, Bound::bind(flag, addr).map(|_| format!("{addr} is free")).map_err(|e| e.to_string()))
     };
     let files = preflight::raise_open_files().map(|limit| format!("{limit} may be open")).map_err(|e| e.to_string());
     let lock = super::identity::DataDir::lock(&config.data_dir);
@@ -98,10 +109,11 @@ pub fn settings(config: &NodeConfig) -> Vec<Check> {
             "data directory",
             lock.map(|_| format!("{} is not in use", config.data_dir.display())).map_err(|e| e.to_string()),
         ),
+        check("bucket", bucket(&config.bucket)),
         check("file handles", files),
-        port("kafka address", config.kafka_addr),
-        port("admin address", config.admin_addr),
-        port("catalog address", config.catalog_addr),
+        port("kafka address", "--kafka-addr", config.kafka_addr),
+        port("admin address", "--admin-addr", config.admin_addr),
+        port("catalog address", "--catalog-addr", config.catalog_addr),
     ]
 }
 

@@ -105,9 +105,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let tier = open_tier(&config, &data, &identity, home, &side)?;
 
-    let bound = bind(config.kafka_addr)?;
-    let admin_socket = bind(config.admin_addr)?;
-    let catalog_socket = bind(config.catalog_addr)?;
+    let bound = bind("--kafka-addr", config.kafka_addr)?;
+    let admin_socket = bind("--admin-addr", config.admin_addr)?;
+    let catalog_socket = bind("--catalog-addr", config.catalog_addr)?;
     let (kafka, admin, catalog) = (bound.addr(), admin_socket.addr(), catalog_socket.addr());
     let image = placeholder_image(&config, &identity, kafka);
     let cluster_id = image.cluster_id.clone();
@@ -266,10 +266,10 @@ fn open_tier(
 
 /// Binds, waiting a moment for an address in use: the kernel lets go of a killed broker's sockets only once its rings are
 /// torn down, a little after the process has ended, and a restart must not fail on that.
-fn bind(addr: SocketAddr) -> Result<Bound, BindError> {
+fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindError> {
     let mut left = BIND_PATIENCE;
     loop {
-        match Bound::bind(addr) {
+        match Bound::bind(flag, addr) {
             Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse && !left.is_zero() => {
                 std::thread::sleep(BIND_PAUSE);
                 left = left.saturating_sub(BIND_PAUSE);

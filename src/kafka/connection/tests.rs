@@ -118,7 +118,7 @@ struct World {
 fn with_connection<F: Future<Output = ()> + 'static>(test: impl FnOnce(World) -> F + Send + 'static) {
     let run = glommio::LocalExecutorBuilder::default().spawn(|| async move {
         let env = Env::real(1);
-        let bound = Bound::bind("127.0.0.1:0".parse().expect("address")).expect("binds");
+        let bound = Bound::bind("--kafka-addr", "127.0.0.1:0".parse().expect("address")).expect("binds");
         let addr = bound.addr();
         let listener = bound.into_listener();
         let client = Client { stream: Stream::connect(addr).await.expect("connects"), got: BytesMut::new() };
