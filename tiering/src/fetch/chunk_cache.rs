@@ -72,7 +72,9 @@ impl ChunkId {
         let (start, len) = place.split_once('-')?;
         let (start, len) = (start.parse::<u64>().ok()?, len.parse::<u64>().ok()?);
         let object = ObjectName::parse(&ObjectKey::new(&object.replace('~', "/")).ok()?)?;
-        Some(Self { object, bytes: start..start.checked_add(len)? })
+        let id = Self { object, bytes: start..start.checked_add(len)? };
+        // Numbers have several spellings (`007`), a chunk's file has one.
+        (id.file_name()? == name).then_some(id)
     }
 
     fn blocks(&self) -> u64 {
