@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::report::Samples;
-use crate::wire::read_frame;
+use crate::support::wire::read_frame;
 
 /// Bytes of a request, about those of a fetch of one partition.
 const REQUEST: usize = 80;

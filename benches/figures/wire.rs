@@ -1,15 +1,14 @@
 //! A client that fetches and discards: it finds out where to go on, and opens nothing.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{
-    ApiKey, BrokerId, FetchRequest, FetchResponse, RequestHeader, ResponseHeader, TopicName,
-};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
-use tidewater_storage::model::batch::HEADER_LEN;
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ResponseHeader, TopicName};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, StrBytes};
+
+use crate::support::wire::{frame, hop, read_frame};
 
 /// The last version in which topics go by name.
 const VERSION: i16 = 12;
@@ -48,12 +47,13 @@ impl Fetcher {
         assert_eq!(answer.error_code, 0, "the fetch is refused");
         let part = answer.responses.into_iter().flat_map(|topic| topic.partitions).next().expect("a partition");
         assert_eq!(part.error_code, 0, "partition 0 is refused at offset {from}, log start {}", part.log_start_offset);
-        let next = next_offset(part.records.unwrap_or_default(), from);
+        let mut next = from;
+        hop(part.records.unwrap_or_default(), &mut next);
         self.buffer = whole.try_into_mut().map(Vec::from).unwrap_or_default();
         Fetched { wire, next }
     }
 
-    fn request(&self, from: u64) -> BytesMut {
+    fn request(&self, from: u64) -> Bytes {
         let partition = FetchPartition::default()
             .with_partition(0)
             .with_current_leader_epoch(-1)
@@ -67,44 +67,6 @@ impl Fetcher {
             .with_max_bytes(self.max_bytes)
             .with_session_epoch(-1)
             .with_topics(vec![FetchTopic::default().with_topic(topic).with_partitions(vec![partition])]);
-        let header = RequestHeader::default()
-            .with_request_api_key(ApiKey::Fetch as i16)
-            .with_request_api_version(VERSION)
-            .with_client_id(Some(StrBytes::from_static_str("figures")));
-        let mut frame = BytesMut::zeroed(4);
-        header.encode(&mut frame, FetchRequest::header_version(VERSION)).expect("encodes");
-        request.encode(&mut frame, VERSION).expect("encodes");
-        let len = u32::try_from(frame.len() - 4).expect("a small frame");
-        (&mut frame[..4]).put_u32(len);
-        frame
+        frame(&request, VERSION, 0).expect("encodes")
     }
-}
-
-/// One frame into `buffer`, its length left out.
-pub fn read_frame(stream: &mut TcpStream, mut buffer: Vec<u8>) -> Vec<u8> {
-    let mut len = [0; 4];
-    stream.read_exact(&mut len).expect("an answer");
-    let len = u32::from_be_bytes(len) as usize;
-    buffer.clear();
-    buffer.reserve(len);
-    stream.take(len as u64).read_to_end(&mut buffer).expect("the whole answer");
-    assert_eq!(buffer.len(), len, "the answer ends early");
-    buffer
-}
-
-/// Hops from batch header to batch header; a batch cut short does not count.
-fn next_offset(mut batches: Bytes, from: u64) -> u64 {
-    let mut next = from;
-    while batches.len() >= HEADER_LEN {
-        let mut header = &batches[..];
-        let (base, len) = (header.get_u64(), header.get_u32() as usize + 12);
-        if batches.len() < len {
-            break;
-        }
-        // partition leader epoch, magic, crc, attributes
-        header.advance(4 + 1 + 4 + 2);
-        next = base + u64::from(header.get_u32()) + 1;
-        batches.advance(len);
-    }
-    next
 }

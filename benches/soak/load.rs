@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use kafka_protocol::messages::InitProducerIdRequest;
 use tidewater::client::{Client, ClientError, NewTopic, OffsetQuery};
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{Compression, ProducerEpoch, ProducerId, TimestampMs};
@@ -136,7 +135,7 @@ impl Producer {
         let mut wire = Wire::connect(addr)?;
         let (id, epoch) = match self.identity {
             Some(identity) => identity,
-            None => *self.identity.insert(identity(&mut wire)?),
+            None => *self.identity.insert(wire.producer()?),
         };
         let pause = Duration::from_secs(1) / BATCHES_PER_SECOND;
         while !stop.load(Ordering::Relaxed) {
@@ -170,19 +169,6 @@ fn batch(first: u64, mut builder: BatchBuilder) -> Bytes {
         builder.push(Record::new(now, Some(Bytes::from(format!("key-{}", n % 1000))), Some(Bytes::from(value))));
     }
     builder.build()
-}
-
-fn identity(wire: &mut Wire) -> std::io::Result<(ProducerId, ProducerEpoch)> {
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(None)
-        .with_transaction_timeout_ms(60_000)
-        .with_producer_id((-1).into())
-        .with_producer_epoch(-1);
-    let answer = wire.call(&request, 4)?;
-    if answer.error_code != 0 {
-        return Err(std::io::Error::other(format!("no producer id: error {}", answer.error_code)));
-    }
-    Ok((ProducerId(answer.producer_id.0), ProducerEpoch(answer.producer_epoch)))
 }
 
 /// Reads on from the group's offsets and commits; "slow" begins anew from the start, cold from the bucket, now and then.

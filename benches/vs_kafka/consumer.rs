@@ -1,19 +1,18 @@
 //! Hot fetch: consumers that read a topic from its start to its end and discard it; one of them, and eight at once.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ResponseHeader, TopicName};
 use kafka_protocol::protocol::{Decodable, HeaderVersion, StrBytes};
-use tidewater_storage::model::batch::HEADER_LEN;
 
 use super::Run;
 use super::contender::{Contender, Field, Work};
 use super::producer::{batch, produce};
 use super::rows::{head, row};
-use super::support::wire::frame;
+use super::support::wire::{frame, hop, read_frame};
 
 /// The last version in which topics go by name.
 const VERSION: i16 = 12;
@@ -100,12 +99,7 @@ impl Reader {
             .with_session_epoch(-1)
             .with_topics(vec![topic]);
         self.stream.write_all(&frame(&request, VERSION, 0).expect("encodes")).expect("the request is sent");
-        let mut len = [0; 4];
-        self.stream.read_exact(&mut len).expect("an answer");
-        let mut body = std::mem::take(&mut self.buffer);
-        body.resize(u32::from_be_bytes(len) as usize, 0);
-        self.stream.read_exact(&mut body).expect("the whole answer");
-        let mut body = Bytes::from(body);
+        let mut body = Bytes::from(read_frame(&mut self.stream, std::mem::take(&mut self.buffer)));
         let whole = body.clone();
         ResponseHeader::decode(&mut body, FetchResponse::header_version(VERSION)).expect("a header");
         let answer = FetchResponse::decode(&mut body, VERSION).expect("a fetch response");
@@ -119,22 +113,4 @@ impl Reader {
         self.buffer = whole.try_into_mut().map(Vec::from).unwrap_or_default();
         bytes
     }
-}
-
-/// From batch header to batch header: bytes of whole batches, and where to go on.
-fn hop(mut batches: Bytes, next: &mut u64) -> u64 {
-    let mut bytes = 0;
-    while batches.len() >= HEADER_LEN {
-        let mut header = &batches[..];
-        let (base, len) = (header.get_u64(), header.get_u32() as usize + 12);
-        if batches.len() < len {
-            break;
-        }
-        // partition leader epoch, magic, crc, attributes
-        header.advance(4 + 1 + 4 + 2);
-        *next = base + u64::from(header.get_u32()) + 1;
-        batches.advance(len);
-        bytes += len as u64;
-    }
-    bytes
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest};
+use kafka_protocol::messages::ProduceRequest;
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{Compression, ProducerEpoch, ProducerId, TimestampMs};
 
@@ -77,7 +77,7 @@ impl Producer {
     fn connection(&mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut wire = Wire::connect(&self.addr)?;
         if self.identity.is_none() {
-            self.identity = Some(identity(&mut wire)?);
+            self.identity = Some(wire.producer()?);
         }
         for flying in &self.flying {
             send(&mut wire, flying)?;
@@ -138,17 +138,4 @@ impl Producer {
 
 fn send(wire: &mut Wire, flying: &Flying) -> io::Result<()> {
     wire.send(&produce_request(TOPIC, flying.partition, flying.batch.clone()), PRODUCE_VERSION)
-}
-
-fn identity(wire: &mut Wire) -> io::Result<(ProducerId, ProducerEpoch)> {
-    let request = InitProducerIdRequest::default()
-        .with_transactional_id(None)
-        .with_transaction_timeout_ms(60_000)
-        .with_producer_id((-1).into())
-        .with_producer_epoch(-1);
-    let answer = wire.call(&request, 4)?;
-    if answer.error_code != 0 {
-        return Err(io::Error::other(format!("no producer id: error {}", answer.error_code)));
-    }
-    Ok((ProducerId(answer.producer_id.0), ProducerEpoch(answer.producer_epoch)))
 }

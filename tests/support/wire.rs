@@ -4,10 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ProduceRequest, RequestHeader, ResponseHeader, TopicName};
+use kafka_protocol::messages::{InitProducerIdRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use tidewater_storage::model::batch::HEADER_LEN;
+use tidewater_storage::model::{ProducerEpoch, ProducerId};
 
 /// The version of Produce used where none is asked for: topics by name, errors with a message.
 pub const PRODUCE_VERSION: i16 = 9;
@@ -80,6 +82,20 @@ impl Wire {
         }
     }
 
+    /// A new idempotent producer.
+    pub fn producer(&mut self) -> io::Result<(ProducerId, ProducerEpoch)> {
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(None)
+            .with_transaction_timeout_ms(60_000)
+            .with_producer_id((-1).into())
+            .with_producer_epoch(-1);
+        let answer = self.call(&request, 4)?;
+        if answer.error_code != 0 {
+            return Err(io::Error::other(format!("no producer id: error {}", answer.error_code)));
+        }
+        Ok((ProducerId(answer.producer_id.0), ProducerEpoch(answer.producer_epoch)))
+    }
+
     /// Produces one batch; base offset, or the error's number and words.
     pub fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> io::Result<Result<u64, (i16, String)>> {
         self.call(&produce_request(topic, partition, batch), PRODUCE_VERSION).and_then(|answer| produced(&answer))
@@ -117,4 +133,34 @@ pub fn produced(answer: &kafka_protocol::messages::ProduceResponse) -> io::Resul
         return Ok(Err((part.error_code, part.error_message.as_ref().map(ToString::to_string).unwrap_or_default())));
     }
     Ok(Ok(u64::try_from(part.base_offset).map_err(malformed)?))
+}
+
+/// One frame into `buffer`, its length left out: for clients that measure and keep their memory.
+pub fn read_frame(stream: &mut TcpStream, mut buffer: Vec<u8>) -> Vec<u8> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len).expect("an answer");
+    let len = u32::from_be_bytes(len) as usize;
+    buffer.clear();
+    buffer.reserve(len);
+    stream.take(len as u64).read_to_end(&mut buffer).expect("the whole answer");
+    assert_eq!(buffer.len(), len, "the answer ends early");
+    buffer
+}
+
+/// From batch header to batch header without opening one: bytes of whole batches, and where to go on.
+pub fn hop(mut batches: Bytes, next: &mut u64) -> u64 {
+    let mut bytes = 0;
+    while batches.len() >= HEADER_LEN {
+        let mut header = &batches[..];
+        let (base, len) = (header.get_u64(), header.get_u32() as usize + 12);
+        if batches.len() < len {
+            break;
+        }
+        // partition leader epoch, magic, crc, attributes
+        header.advance(4 + 1 + 4 + 2);
+        *next = base + u64::from(header.get_u32()) + 1;
+        batches.advance(len);
+        bytes += len as u64;
+    }
+    bytes
 }
