@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
-use tidewater_storage::model::record::{BatchBuilder, Record, RecordHeader, read_all};
+use tidewater_storage::model::record::{BatchBuilder, HEADERS_MAX, Record, RecordHeader, read};
 use tidewater_storage::model::{
     Batch, BatchHeader, Compression, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs,
 };
@@ -14,8 +14,10 @@ const UNPACKED_MAX: usize = 1 << 20;
 
 pub(crate) fn targets() -> Vec<Target> {
     vec![
-        // Unpacked twice: what a codec holds back and what it gives.
-        Target::new("record_batch", batch, seeds).mended(mend).extra(4 * UNPACKED_MAX),
+        // Unpacked twice: what a codec holds back and what it gives. And the headers of one record.
+        Target::new("record_batch", batch, || [seeds(), bombs()].concat())
+            .mended(mend)
+            .extra(4 * UNPACKED_MAX + HEADERS_MAX * size_of::<RecordHeader>()),
         Target::new("batches_back_to_back", back_to_back, || seeds().chunks(2).map(<[_]>::concat).collect())
             .mended(mend),
     ]
@@ -27,7 +29,7 @@ fn batch(input: &[u8]) {
     let bytes = Bytes::copy_from_slice(input);
     let _ = (header.offsets(), header.next_offset(), header.last_sequence(), header.timestamp_type());
     if header.verify_crc(&bytes).is_ok() {
-        let _ = read_all(&header, &bytes, UNPACKED_MAX);
+        let _ = read(&header, &bytes, UNPACKED_MAX).map(|records| records.for_each(drop));
     }
     let mut own = BytesMut::from(input);
     patch(&mut own, Offset::new(9), LeaderEpoch(3));
@@ -72,4 +74,21 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         builder.build().to_vec()
     };
     (0..).zip(codecs).map(build).collect()
+}
+
+/// Little that unpacks to much: a million bytes of empty records, of empty headers, and of nothing.
+pub(crate) fn bombs() -> Vec<Vec<u8>> {
+    let empty = || Record::new(TimestampMs(1), None, None);
+    let codecs = [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    let bombs = codecs.into_iter().flat_map(|codec| {
+        let mut records = BatchBuilder::new(codec);
+        (0..100_000).for_each(|_| records.push(empty()));
+        let mut headers = BatchBuilder::new(codec);
+        let header = RecordHeader { key: Bytes::new(), value: None };
+        headers.push(Record { headers: vec![header; 400_000], ..empty() });
+        let mut value = BatchBuilder::new(codec);
+        value.push(Record { value: Some(vec![0; 1_000_000].into()), ..empty() });
+        [records, headers, value]
+    });
+    bombs.map(|bomb| bomb.build().to_vec()).collect()
 }

@@ -10,10 +10,14 @@ use tidewater::partition::codec::{Reader, Writer};
 use tidewater::partition::command::{LaneCommand, LaneEntry, PlacedBatch};
 use tidewater::partition::lane::membership_of;
 use tidewater::partition::producers::ProducerTable;
+use tidewater::partition::replica::{Birth, Replica};
 use tidewater::{group, raft};
+use tidewater_storage::engine::{Engine, EngineConfig};
+use tidewater_storage::env::sim::World;
 use tidewater_storage::journal::Payload;
+use tidewater_storage::log::{LogSettings, PartitionLog};
 use tidewater_storage::model::{
-    BatchHeader, LaneId, LeaderEpoch, NodeId, Offset, PartitionId, TimestampMs, TopicId, TopicName,
+    BatchHeader, EntryId, LaneId, LeaderEpoch, LogIndex, NodeId, Offset, PartitionId, TimestampMs, TopicId, TopicName,
 };
 
 use super::target::Target;
@@ -23,6 +27,7 @@ pub(crate) fn targets() -> Vec<Target> {
     vec![
         Target::new("lane_entry", lane_entry, lane_entries),
         Target::new("lane_blob", |input| drop(membership_of(&Bytes::copy_from_slice(input))), lane_blobs),
+        Target::new("partition_blob", partition_blob, partition_blobs),
         Target::new("controller_entry", controller_entry, controller_entries),
         Target::new("controller_blob", controller_blob, controller_blobs),
         Target::new("producer_table", producers, producer_tables),
@@ -78,6 +83,40 @@ fn lane_blobs() -> Vec<Vec<u8>> {
     out.u32(0);
     out.blob(br#"[[3,{"log_start_moved":{"partition":"00000000-0000-0000-0000-000000000000/0/0","to":3}}],[4,null]]"#);
     vec![out.finish().to_vec()]
+}
+
+/// An empty log for partitions, of a shard that lives as long as its thread.
+fn with_log<T>(act: impl FnOnce(PartitionLog) -> T) -> T {
+    thread_local!(static SHARD: (World, Engine, PartitionLog) = {
+        let world = World::new(11);
+        let env = world.env();
+        let engine = world.block_on(async move {
+            let (engine, _) = Engine::open(env, "/shard".into(), EngineConfig::default()).await.expect("a fresh shard");
+            engine
+        });
+        let settings = LogSettings { segment_bytes: 4_000, segment_ms: 1_000_000 };
+        let log = engine.create_partition(PartitionId::default(), LaneId(1), EntryId::default(), settings);
+        (world, engine, log)
+    });
+    SHARD.with(|(_, _, log)| act(log.clone()))
+}
+
+/// What a checkpoint holds of a partition, but for its log.
+fn partition_blob(input: &[u8]) {
+    let blob = Bytes::copy_from_slice(input);
+    with_log(|log| {
+        let Some(replica) = Replica::decode(PartitionId::default(), LaneId(1), &blob, log.clone()) else { return };
+        let again = replica.encode();
+        let read = Replica::decode(PartitionId::default(), LaneId(1), &again, log).expect("what was read is written");
+        assert_eq!(read.encode(), again);
+    });
+}
+
+fn partition_blobs() -> Vec<Vec<u8>> {
+    let birth = Birth { topic: TopicName::new("orders").expect("legal"), epoch_base: 3 };
+    let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+    let born = |log| Replica::born(PartitionId::default(), LaneId(1), LogIndex(4), birth, overrides, log);
+    vec![with_log(born).encode().to_vec()]
 }
 
 fn controller_entry(input: &[u8]) {

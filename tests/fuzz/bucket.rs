@@ -1,10 +1,14 @@
 //! What lies in the bucket: data objects and their indexes, manifests, pages, spills, pointers, keys; and the manifests
 //! and commands that lanes keep in the same encoding.
 
+use std::path::Path;
+
 use bytes::Bytes;
+use tidewater_storage::env::sim::World;
 use tidewater_storage::model::{
-    LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex, Term, TimestampMs, TopicId,
+    LaneId, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex, Term, TimestampMs, TopicId,
 };
+use tidewater_tiering::fetch::{ChunkCache, ChunkId};
 use tidewater_tiering::format::{Body, IndexRef, Trailer, decode_index, encode_index, read_whole};
 use tidewater_tiering::keys::{Nonce, ObjectKind, ObjectName, Sequence};
 use tidewater_tiering::manifest::{
@@ -43,6 +47,9 @@ pub(crate) fn targets() -> Vec<Target> {
             ];
             keys.map(|key| key.as_bytes().to_vec()).to_vec()
         }),
+        // A world with a disk, and moka's index.
+        Target::new("chunk_file", chunk_file, || vec![[chunk_name().as_bytes(), &[0], &[7; 5000]].concat()])
+            .extra(2 << 20),
         Target::new("lane_manifest", lane, || seeds(&["lane_state_v1.bin"])),
         Target::new("partition_manifest", partition, partitions),
         Target::new("archive_command", command, commands),
@@ -124,6 +131,34 @@ fn key(input: &[u8]) {
     if let Some(name) = ObjectName::parse(&key) {
         assert_eq!(name.key(), key, "a name has one key");
     }
+}
+
+/// A file that the chunk cache finds in its directory: the name, a zero byte, what it holds.
+fn chunk_file(input: &[u8]) {
+    let (name, content) = input.split_at(input.iter().position(|byte| *byte == 0).unwrap_or(input.len()));
+    let Ok(name) = std::str::from_utf8(name) else { return };
+    if name.is_empty() || name.contains('/') || name == "." || name == ".." {
+        return;
+    }
+    let (world, dir) = (World::new(3), Path::new("/cache"));
+    world.disk().place(&dir.join(name), content.get(1..).unwrap_or_default());
+    let env = world.env();
+    world.block_on(async {
+        let cache = ChunkCache::open(env, dir, 1 << 20).await.expect("a calm disk");
+        let chunk = ChunkId { object: chunk_object(), bytes: 4096..9096 };
+        let found = cache.read(&chunk, 4100..9000).await;
+        assert!(found.is_none_or(|bytes| bytes.len() == 4900), "a chunk is whole or not there");
+        assert!(cache.used_bytes() <= 1 << 20);
+    });
+    world.kill();
+}
+
+fn chunk_object() -> ObjectName {
+    LaneManifest::decode(&golden_lane()).expect("a golden lane").home.bundle(LaneId(3), Sequence(17))
+}
+
+fn chunk_name() -> String {
+    format!("{}@4096-5000.chunk", chunk_object().key().as_str().replace('/', "~"))
 }
 
 fn lane(input: &[u8]) {

@@ -19,8 +19,10 @@ const PREFIXES_MAX: usize = 3 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// One input that takes this long will never end.
 const HANGS: Duration = Duration::from_secs(60);
-/// Inputs that reached something new are kept in the tree up to this length.
-const KEPT_MAX: usize = 4 << 10;
+/// Inputs that reached something new are kept in the tree up to this length,
+const KEPT_MAX: usize = 2 << 10;
+/// and so many bytes of them for a target: about a second's worth, and all targets stay below a megabyte.
+const CORPUS_MAX: usize = 8 << 10;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -163,11 +165,35 @@ fn one(target: &Target) -> Option<String> {
     }
     let edges = pool.reached.edges;
     eprintln!("{:>28} {runs:>9} runs, {} inputs, {edges} edges", target.name, pool.inputs.len());
-    let found: Vec<_> = pool.found.into_iter().filter(|input| input.len() <= KEPT_MAX).collect();
-    if !found.is_empty() {
-        corpus::add(target.name, &found);
-    }
+    keep_best(target, &pool.found);
     None
+}
+
+/// Adds the shortest inputs that together reach what seeds and corpus do not.
+fn keep_best(target: &Target, found: &[Vec<u8>]) {
+    let mut reached = coverage::Reached::default();
+    let mut reaches_more = |input: &[u8]| {
+        coverage::clear();
+        judge(target, input);
+        reached.take()
+    };
+    let known = corpus::inputs(target.name);
+    for input in (target.seeds)().iter().chain(&known) {
+        reaches_more(input);
+    }
+    let mut short: Vec<_> = found.iter().filter(|input| input.len() <= KEPT_MAX).collect();
+    short.sort_by_key(|input| (input.len(), *input));
+    let mut room = CORPUS_MAX.saturating_sub(known.iter().map(Vec::len).sum());
+    let mut best = Vec::new();
+    for input in short {
+        if input.len() <= room && reaches_more(input) {
+            room -= input.len();
+            best.push(input.clone());
+        }
+    }
+    if !best.is_empty() {
+        corpus::add(target.name, &best);
+    }
 }
 
 /// Makes the input smaller while it still fails; keeps and describes it.

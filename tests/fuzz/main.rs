@@ -10,6 +10,7 @@
 #![cfg(feature = "lakehouse")]
 
 mod answers;
+mod author;
 mod batches;
 mod broker;
 mod bucket;
@@ -20,6 +21,7 @@ mod files;
 mod meter;
 mod mutate;
 mod requests;
+mod settings;
 mod shard_dir;
 mod table;
 mod target;

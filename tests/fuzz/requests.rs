@@ -2,13 +2,13 @@
 
 use bytes::BytesMut;
 use kafka_protocol::messages::{self as m, ApiKey};
-use kafka_protocol::protocol::Decodable;
 use tidewater::kafka::api::{APIS, Known, known};
 use tidewater::kafka::wire::frame::{FrameBuffer, Wanted};
-use tidewater::kafka::wire::schema::{Kind, Schema, Shape, schema};
-use tidewater::kafka::wire::{guard, header, produce};
+use tidewater::kafka::wire::schema::schema;
+use tidewater::kafka::wire::{guard, header, produce, request as bodies};
 use tidewater_storage::env::Rng;
 
+use super::author::Author;
 use super::target::Target;
 use super::{batches, corpus};
 
@@ -86,27 +86,32 @@ fn request(input: &[u8]) {
         }
         return;
     };
-    if guard::check(&table, version, &frame).is_ok() {
-        decode(api.key, version, frame);
-    }
+    let guarded = guard::check(&table, version, &frame).is_ok();
+    let read = decode(api.key, version, frame);
+    assert!(guarded || !read, "the guard stands before every decoder");
 }
 
 macro_rules! generated {
     ($key:expr, $version:expr, $body:expr, $($name:ident $request:ident),* $(,)?) => {
         match $key {
-            $(ApiKey::$name => drop(m::$request::decode(&mut $body.freeze(), $version)),)*
+            $(ApiKey::$name => bodies::decode::<m::$request>($key, $version, $body).is_ok(),)*
             other => panic!("{other:?} is served and not fuzzed: add it to tests/fuzz/requests.rs"),
         }
     };
 }
 
-fn decode(key: ApiKey, version: i16, body: BytesMut) {
+/// As the handlers do; was it read?
+fn decode(key: ApiKey, version: i16, body: BytesMut) -> bool {
+    match key {
+        ApiKey::ListOffsets => return bodies::list_offsets(version, body).is_ok(),
+        ApiKey::OffsetCommit => return bodies::offset_commit(version, body).is_ok(),
+        ApiKey::OffsetFetch => return bodies::offset_fetch(version, body).is_ok(),
+        ApiKey::DescribeLogDirs => return bodies::describe_log_dirs(version, body).is_ok(),
+        _ => {}
+    }
     generated!(key, version, body,
         Fetch FetchRequest,
-        ListOffsets ListOffsetsRequest,
         Metadata MetadataRequest,
-        OffsetCommit OffsetCommitRequest,
-        OffsetFetch OffsetFetchRequest,
         FindCoordinator FindCoordinatorRequest,
         JoinGroup JoinGroupRequest,
         Heartbeat HeartbeatRequest,
@@ -122,7 +127,6 @@ fn decode(key: ApiKey, version: i16, body: BytesMut) {
         OffsetForLeaderEpoch OffsetForLeaderEpochRequest,
         DescribeConfigs DescribeConfigsRequest,
         AlterConfigs AlterConfigsRequest,
-        DescribeLogDirs DescribeLogDirsRequest,
         CreatePartitions CreatePartitionsRequest,
         DeleteGroups DeleteGroupsRequest,
         IncrementalAlterConfigs IncrementalAlterConfigsRequest,
@@ -144,7 +148,7 @@ fn decode(key: ApiKey, version: i16, body: BytesMut) {
         DescribeUserScramCredentials DescribeUserScramCredentialsRequest,
         SaslHandshake SaslHandshakeRequest,
         SaslAuthenticate SaslAuthenticateRequest,
-    );
+    )
 }
 
 fn head(key: ApiKey, version: i16, flexible: bool) -> Vec<u8> {
@@ -166,67 +170,11 @@ fn requests() -> Vec<Vec<u8>> {
         for version in api.min..=api.max {
             let flexible = table.flexible_from.is_some_and(|from| version >= from);
             let mut frame = head(api.key, version, flexible);
-            write(&table, version, &mut frame, &rng);
+            Author::new(&table, version, &rng).shape(table.top, &mut frame);
             seeds.push(frame);
         }
     }
     seeds
-}
-
-fn write(table: &Schema, version: i16, out: &mut Vec<u8>, rng: &Rng) {
-    let flexible = table.flexible_from.is_some_and(|from| version >= from);
-    Author { version, flexible, rng }.shape(table.request, out);
-}
-
-/// Writes what a table describes.
-struct Author<'a> {
-    version: i16,
-    flexible: bool,
-    rng: &'a Rng,
-}
-
-impl Author<'_> {
-    fn shape(&self, shape: &Shape, out: &mut Vec<u8>) {
-        for field in shape.fields.iter().filter(|field| field.is_in(self.version)) {
-            self.kind(&field.kind, out);
-        }
-        if self.flexible {
-            out.push(0);
-        }
-    }
-
-    fn kind(&self, kind: &Kind, out: &mut Vec<u8>) {
-        match kind {
-            Kind::Fixed(n) => out.extend((0..*n).map(|at| if at + 1 == *n { 1 } else { 0 })),
-            Kind::Text => self.blob(2, b"orders", out),
-            Kind::Blob => self.blob(4, b"bytes", out),
-            Kind::Struct(shape) => self.shape(shape, out),
-            Kind::Maybe(shape) => {
-                out.push(1);
-                self.shape(shape, out);
-            }
-            Kind::List(element) => {
-                let count = 1 + u8::try_from(self.rng.below(2)).expect("small");
-                if self.flexible {
-                    out.push(count + 1)
-                } else {
-                    out.extend_from_slice(&[0, 0, 0, count])
-                }
-                (0..count).for_each(|_| self.kind(element, out));
-            }
-        }
-    }
-
-    fn blob(&self, width: usize, bytes: &[u8], out: &mut Vec<u8>) {
-        let len = u8::try_from(bytes.len()).expect("short");
-        if self.flexible {
-            out.push(len + 1);
-        } else {
-            out.resize(out.len() + width - 1, 0);
-            out.push(len);
-        }
-        out.extend_from_slice(bytes);
-    }
 }
 
 /// Produce, by hand as its codec is: every version, two topics with a batch each.

@@ -1,7 +1,9 @@
-//! JSON of the catalog: what engines ask of it, and the table metadata and offsets it finds in the bucket.
+//! Tables: JSON that engines ask of the catalog, what the catalog finds in the bucket (pointers, namespaces, metadata,
+//! offsets), and batches on their way to rows.
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use iceberg::spec::TableMetadata;
 use tidewater_iceberg::catalog::wire::{
     CommitTable, CreateNamespace, CreateTable, RegisterTable, RenameTable, UpdateProperties, page,
@@ -11,9 +13,12 @@ use tidewater_iceberg::commit::offsets;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
+use tidewater_iceberg::translate::Translation;
 use tidewater_storage::env::sim::World;
+use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 use tidewater_tiering::store::{Faults, SimBucket};
 
+use super::batches;
 use super::target::Target;
 
 pub(crate) fn targets() -> Vec<Target> {
@@ -21,6 +26,14 @@ pub(crate) fn targets() -> Vec<Target> {
         // A simulated world and iceberg's maps of schemas and fields.
         Target::new("catalog_request", request, requests).extra(4 << 20),
         Target::new("table_metadata", metadata, metadatas).extra(4 << 20),
+        Target::new("catalog_object", object, objects).extra(4 << 20),
+        // Columns of Arrow start with room for a thousand rows and more.
+        Target::new("table_rows", rows, || {
+            let seeds = batches::seeds();
+            [seeds.clone(), batches::bombs(), seeds.chunks(2).map(<[_]>::concat).collect()].concat()
+        })
+        .mended(batches::mend)
+        .extra(64 << 20),
         Target::new("table_offsets", table_offsets, || vec![br#"{"0":5,"12":9223372036854775807}"#.to_vec()]),
     ]
 }
@@ -78,14 +91,58 @@ fn namespace() -> NamespaceIdent {
 }
 
 fn with_catalog(act: impl AsyncFnOnce(ObjectStoreCatalog)) {
+    with_bucket(async |_, catalog| act(catalog).await);
+}
+
+fn with_bucket(act: impl AsyncFnOnce(SimBucket, ObjectStoreCatalog)) {
     let world = World::new(1);
     let bucket = SimBucket::new(&world.env_of(1), Faults::default());
     let files = TableFiles::new(bucket.store(), Warehouse::new("s3://bucket", "fuzz/lake").expect("legal"));
     let catalog = ObjectStoreCatalog::new(files, Names::seeded(1), HashMap::new());
     world.block_on(async {
         catalog.ensure_namespace(&namespace()).await.expect("a calm bucket");
-        act(catalog).await;
+        act(bucket, catalog).await;
     });
+}
+
+/// A table's pointer, its namespace and its first metadata file, in the order of their keys.
+async fn made(bucket: &SimBucket, catalog: &ObjectStoreCatalog) -> Vec<(String, Bytes)> {
+    let new = serde_json::from_str::<CreateTable>(CREATE).expect("sound").into_new().expect("sound");
+    catalog.create(&TableIdent::new(namespace(), "t".to_owned()), new).await.expect("a sound table");
+    bucket.objects().into_iter().collect()
+}
+
+/// First byte: which of a table's objects; then what the bucket holds instead.
+fn object(input: &[u8]) {
+    let Some((which, content)) = input.split_first() else { return };
+    with_bucket(async |bucket, catalog| {
+        let objects = made(&bucket, &catalog).await;
+        let (key, _) = &objects[usize::from(*which) % objects.len()];
+        bucket.tamper(key, Some(Bytes::copy_from_slice(content)));
+        let table = TableIdent::new(namespace(), "t".to_owned());
+        let _ = catalog.load_namespace(&namespace()).await;
+        let _ = catalog.list_tables(&namespace()).await;
+        let _ = catalog.load(&table).await;
+        let _ = catalog.commit(&table, Vec::new(), Vec::new()).await;
+        let _ = catalog.rename(&table, &TableIdent::new(namespace(), "u".to_owned())).await;
+        let _ = catalog.drop_table(&table, true).await;
+    });
+}
+
+fn objects() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    with_bucket(async |bucket, catalog| {
+        let objects = made(&bucket, &catalog).await;
+        seeds.extend((0..).zip(objects).map(|(n, (_, body))| [&[n][..], &body].concat()));
+    });
+    seeds
+}
+
+fn rows(input: &[u8]) {
+    let mut translation = Translation::new();
+    let all = OffsetRange::new(Offset::ZERO, Offset::MAX);
+    let _ = translation.add(PartitionIndex(0), Bytes::copy_from_slice(input), all, Offset::new(1_000_000));
+    let _ = (translation.rows(), translation.bytes(), translation.take_hours());
 }
 
 const CREATE: &str = r#"{"name":"t","schema":{"type":"struct","schema-id":0,"fields":[

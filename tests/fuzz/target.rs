@@ -52,6 +52,7 @@ pub(crate) fn all() -> Vec<Target> {
         super::bucket::targets(),
         super::broker::targets(),
         super::table::targets(),
+        super::settings::targets(),
     ];
     lists.into_iter().flatten().collect()
 }
