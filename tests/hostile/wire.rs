@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use tidewater::client::{Client, OffsetQuery};
+use tidewater_storage::model::record::{BatchBuilder, Record};
+use tidewater_storage::model::{Compression, TimestampMs};
 
 use super::steady::{batch, create, fetch, produce, resident, run, serves_on};
 use super::support::broker::{Broker, Options};
@@ -247,9 +250,33 @@ fn other_protocols_and_noise() {
     let start = Instant::now();
     serves_on(&broker);
     assert!(start.elapsed() < Duration::from_secs(5), "seed {seed:#x}");
-    let topics =
-        run(async { tidewater::client::Client::connect(&broker.kafka).await?.topics().await }).expect("topics");
+    let topics = run(async { Client::connect(&broker.kafka).await?.topics().await }).expect("topics");
     assert!(topics.iter().any(|topic| topic.name == "noise"));
     produce(&broker, "noise", 0, b"still there");
+    broker.stop();
+}
+
+#[test]
+fn a_small_batch_of_millions_of_records_takes_no_memory_to_look_into() {
+    const RECORDS: i64 = 3_000_000;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let broker = start(&dir);
+    create(&broker, "bomb", 1, &[("max.message.bytes", "16777216")]);
+    let mut bomb = BatchBuilder::new(Compression::Zstd);
+    for n in 0..RECORDS {
+        let late = n + 1 == RECORDS;
+        bomb.push(Record::new(TimestampMs(if late { 2000 } else { 1000 }), None, None));
+    }
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    wire.produce("bomb", 0, bomb.build()).expect("an answer").expect("appended");
+    let before = resident(broker.pid());
+    let found = run(async {
+        Client::connect(&broker.kafka).await?.list_offsets("bomb", &[0], OffsetQuery::AtTime(1500)).await
+    });
+    assert_eq!(found.expect("looked up"), [(0, Some(RECORDS as u64 - 1))]);
+    // Unpacked it is 35 MB; as three million structs it was 450.
+    let grown = resident(broker.pid()).saturating_sub(before);
+    assert!(grown < 120 << 20, "{} MiB more", grown >> 20);
+    serves_on(&broker);
     broker.stop();
 }
