@@ -217,7 +217,7 @@ mod tests {
         for (says, of) in [
             (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "an answer of 1397966893 bytes was announced; is another service"),
             (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "is another service listening there?"),
-            (&lie, "malformed at byte 2: number of elements; is another service"),
+            (&lie, "malformed at byte 6: number of elements; is another service"),
             (&short, "broke during ApiVersions"),
             (&[0, 0, 0, 0], "malformed at byte 0"),
             (&[], "broke during ApiVersions"),

@@ -159,6 +159,6 @@ mod tests {
         let group = "delete group g: there is no such group; `tidewater group list` shows those there are";
         assert_eq!(said(69, None), format!("{group} (GroupIdNotFound)"));
         assert_eq!(said(69, Some("not here")), "delete group g: not here (GroupIdNotFound)");
-        assert_eq!(said(9999, None), "delete group g: error 9999 (UnknownServerError)");
+        assert_eq!(said(9999, None), "delete group g: Unknown error code: 9999 (Unknown(9999))");
     }
 }
