@@ -44,7 +44,7 @@ fn run(at: u64, trace: bool) -> u64 {
         world.start();
     }));
     let awaits = world.machines.block_on(whole(&world));
-    world.end(false);
+    world.dissolve();
     awaits
 }
 

@@ -37,7 +37,7 @@ const SEEDS: u64 = 1000;
 
 #[test]
 fn nothing_acknowledged_is_lost_doubled_or_moved() {
-    seeds::each(SEEDS, |plan, trace| {
+    seeds::each("nothing_acknowledged_is_lost_doubled_or_moved", SEEDS, |plan, trace| {
         run::run(plan, trace);
     });
 }

@@ -30,7 +30,7 @@ fn run(seed: u64) -> bool {
     plan.rough_ms = 3_000;
     let world = Rc::new(World::new(plan));
     let served = world.machines.block_on(whole(&world));
-    world.end(false);
+    world.dissolve();
     !served || world.history.refusals() > 0 || world.lives() > 2
 }
 

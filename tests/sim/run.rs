@@ -26,7 +26,7 @@ pub(crate) fn run_with(plan: Plan, trace: bool, sabotage: impl Fn(&World)) -> Ve
         world.history.keep(request);
     }
     let notes = world.history.trace();
-    world.end(false);
+    world.dissolve();
     notes
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +12,10 @@ use crate::plan::Plan;
 
 /// Making a failing seed smaller takes no longer than this.
 const SHRINK: Duration = Duration::from_secs(60);
+
+/// Seeds of one process. A broker that is killed leaves some MiB behind, since its parts know each other; in a process
+/// that ends they are no matter, and any number of seeds can run.
+const SEEDS_A_PROCESS: u64 = 125;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -51,14 +56,18 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// Runs `act` for `TIDEWATER_SEED` alone (with its trace), or for `TIDEWATER_SEEDS`, or for `usual` seeds.
-pub(crate) fn each(usual: u64, act: impl Fn(Plan, bool) + Sync) {
+/// Runs `act` for `TIDEWATER_SEED` alone (with its trace), or for `TIDEWATER_SEEDS`, or for `usual` seeds; many of them in
+/// processes of their own, each of which runs the test called `test`.
+pub(crate) fn each(test: &str, usual: u64, act: impl Fn(Plan, bool) + Sync) {
     if let Some(seed) = number("TIDEWATER_SEED") {
         act(Plan::of(seed, without()), true);
         return;
     }
     let first = number("TIDEWATER_SEED_FROM").unwrap_or(0);
     let end = first + number("TIDEWATER_SEEDS").unwrap_or(usual);
+    if end - first > SEEDS_A_PROCESS {
+        return in_processes(test, first..end);
+    }
     let (next, stop, failed) = (AtomicU64::new(first), AtomicBool::new(false), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..threads() {
@@ -85,6 +94,25 @@ pub(crate) fn each(usual: u64, act: impl Fn(Plan, bool) + Sync) {
     });
     let failed = failed.into_inner().expect("no thread panics");
     assert!(failed.is_empty(), "{} seeds failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Runs `test` of this program for all `seeds`, one process after the other.
+fn in_processes(test: &str, seeds: Range<u64>) {
+    let program = std::env::current_exe().expect("a program");
+    let mut failed = Vec::new();
+    for first in seeds.clone().step_by(usize::try_from(SEEDS_A_PROCESS).expect("few")) {
+        let count = SEEDS_A_PROCESS.min(seeds.end - first);
+        let mut process = std::process::Command::new(&program);
+        process.args([test, "--exact", "--nocapture"]);
+        process.env("TIDEWATER_SEED_FROM", first.to_string()).env("TIDEWATER_SEEDS", count.to_string());
+        if !process.status().expect("this program runs again").success() {
+            failed.push(first);
+            if number("TIDEWATER_KEEP_GOING").is_none() {
+                break;
+            }
+        }
+    }
+    assert!(failed.is_empty(), "seeds failed, told above, in the processes that began at {failed:?}");
 }
 
 /// Leaves out what can be left out while the seed still fails: halves first, then one by one.

@@ -225,6 +225,13 @@ impl World {
         self.history.note(format!("{} ends, power cut {power_cut}", self.machines.now().nanos()));
     }
 
+    /// The run is over: nothing of it stays in memory.
+    pub(crate) fn dissolve(&self) {
+        self.end(false);
+        self.machines.dissolve();
+        self.bucket.wipe();
+    }
+
     /// Waits until the broker serves.
     pub(crate) async fn serving(&self) -> Rc<Node> {
         for _ in 0..60_000 {

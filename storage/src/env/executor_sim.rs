@@ -245,6 +245,18 @@ impl Executor {
         }
     }
 
+    /// Drops every task and timer.
+    pub(crate) fn dissolve(&self) {
+        loop {
+            let id = self.tasks.borrow().keys().next().copied();
+            match id {
+                Some(id) => self.remove(id),
+                None => break,
+            }
+        }
+        drop(self.timers.take());
+    }
+
     /// Tasks alive in a group.
     pub(crate) fn alive(&self, group: Group) -> usize {
         self.tasks.borrow().values().filter(|slot| slot.group == group).count()

@@ -149,6 +149,14 @@ impl World {
         self.env()
     }
 
+    /// Ends the world: drops the tasks of every node and what the disks hold. A task may hold its world, and the world
+    /// holds its tasks: who makes a thousand worlds would keep them all.
+    pub fn dissolve(&self) {
+        self.executor.dissolve();
+        let disks: Vec<SimDisk> = self.nodes.borrow().values().map(|node| node.disk.clone()).collect();
+        disks.iter().for_each(SimDisk::wipe);
+    }
+
     /// Tasks of a node's current incarnation.
     #[must_use]
     pub fn tasks_alive(&self, node: u32) -> usize {

@@ -171,6 +171,11 @@ impl SimBucket {
         self.lock().faults
     }
 
+    /// Forgets every object.
+    pub fn wipe(&self) {
+        self.lock().objects.clear();
+    }
+
     /// Every object, behind the store's back.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<String, Bytes> {

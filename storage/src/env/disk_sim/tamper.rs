@@ -31,6 +31,15 @@ impl SimDisk {
         self.state.borrow_mut().lies.push(path.to_owned());
     }
 
+    /// Forgets every file and name.
+    pub fn wipe(&self) {
+        let mut state = self.state.borrow_mut();
+        state.contents.clear();
+        state.names.clear();
+        state.durable_names.clear();
+        state.name_changes.clear();
+    }
+
     /// Bytes that all files together have now.
     #[must_use]
     pub fn used(&self) -> u64 {
