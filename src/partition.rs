@@ -16,6 +16,7 @@ pub mod replica;
 mod replicas;
 pub mod router;
 pub mod shard;
+mod side_by_side;
 pub mod sums;
 pub mod touched;
 pub mod watch;

@@ -7,11 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
-use std::task::Poll;
 
-use futures::StreamExt;
-use futures::future::{Either, select};
-use futures::stream::FuturesUnordered;
 use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Deadlines, Env, Mono};
 use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
@@ -26,19 +22,13 @@ use super::proposer::{Proposer, ProposerTimings, Slot};
 use super::read_path::{self, Remote};
 use super::replica::Replica;
 use super::router::Serve;
+use super::side_by_side;
 use super::sums::TopicSums;
 use super::watch::{self, Alarm, Watched};
-use crate::limits::{COLD_PATIENCE, COLD_READS_MAX};
 use crate::shard::mesh::{Inbox, Reply};
 
 /// Partitions summed up for metrics before others get their turn: about a millisecond.
 const SUMMED_AT_ONCE: usize = 512;
-
-fn put(found: &mut [Result<ReadDone, ReadError>], n: usize, done: Result<ReadDone, ReadError>) {
-    if let Some(place) = found.get_mut(n) {
-        *place = done;
-    }
-}
 
 /// The partitions of one shard.
 pub struct PartitionShard {
@@ -144,56 +134,15 @@ impl PartitionShard {
         }
     }
 
-    /// Reads side by side what is not in memory, and does not let a slow bucket keep back what is there: a part that takes
-    /// longer than [`COLD_PATIENCE`] beside others with data comes without batches, its bytes still on their way here.
     async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
         let remote = self.remote();
-        let mut left = max_bytes;
-        let (mut found, mut slow) = (Vec::with_capacity(parts.len()), FuturesUnordered::new());
-        for part in parts {
-            let replica = match self.serving(part.place.id) {
-                Ok((_, replica)) => replica,
-                Err(error) => {
-                    found.push(Err(error));
-                    continue;
-                }
-            };
-            found.push(Ok(read_path::nothing(&replica)));
-            let (n, room, remote) = (found.len() - 1, left, remote.clone());
-            let mut read = Box::pin(async move { read_path::read(&replica, remote.as_ref(), &part, room).await });
-            match futures::poll!(&mut read) {
-                Poll::Ready(done) => {
-                    left = left.saturating_sub(done.as_ref().map_or(0, ReadDone::bytes));
-                    put(&mut found, n, done);
-                }
-                Poll::Pending => {
-                    left = left.saturating_sub(part.max_bytes);
-                    slow.push(async move { (n, read.await) });
-                }
-            }
-            if slow.len() >= COLD_READS_MAX
-                && let Some((n, done)) = slow.next().await
-            {
-                put(&mut found, n, done);
-            }
-        }
-        let mut patience = None;
-        while !slow.is_empty() {
-            if patience.is_none() && found.iter().any(|done| done.as_ref().is_ok_and(|done| done.bytes() > 0)) {
-                patience = Some(self.patience.until(self.env.clock.now() + COLD_PATIENCE));
-            }
-            let next = match &mut patience {
-                None => Either::Left((slow.next().await, ())),
-                Some(patience) => match select(slow.next(), patience).await {
-                    Either::Left((next, _)) => Either::Left((next, ())),
-                    Either::Right(_) => Either::Right(()),
-                },
-            };
-            let Either::Left((Some((n, done)), ())) = next else { break };
-            put(&mut found, n, done);
-        }
-        let (mut left, mut first) = (max_bytes, true);
-        found.into_iter().map(|done| done.map(|done| done.within(&mut left, &mut first))).collect()
+        side_by_side::read(&self.env, &self.patience, parts, max_bytes, |part, room| {
+            let (_, replica) = self.serving(part.place.id)?;
+            let (nothing, remote) = (read_path::nothing(&replica), remote.clone());
+            let read = async move { read_path::read(&replica, remote.as_ref(), &part, room).await };
+            Ok((nothing, Box::pin(read)))
+        })
+        .await
     }
 
     /// Registers a reader where the partition is as the reader knows it; elsewhere it is to look again at once.

@@ -1,0 +1,153 @@
+//! Reads of several partitions for one fetch: what is not in memory is read side by side and keeps nobody back.
+//!
+//! Owns: how many at once, and how long a fetch that has something to bring waits for the rest. Does not own: reading
+//! (`read_path`). Shard-local. A read that is given up leaves what it asked of the bucket under way: the next one finds
+//! it in memory. What is slow takes no room from what is there: it may bring more than fits, which is then cut off.
+
+use std::task::Poll;
+
+use futures::StreamExt;
+use futures::future::{Either, select};
+use futures::stream::FuturesUnordered;
+use tidewater_storage::env::{Deadlines, Env};
+
+use super::message::{ReadDone, ReadError, ReadPart};
+use crate::limits::{COLD_PATIENCE, COLD_READS_MAX};
+
+type Outcome = Result<ReadDone, ReadError>;
+
+/// Reads `parts` within `max_bytes`. `begin` gives for a part and its room what it is answered with when it is given up,
+/// and the read.
+pub(super) async fn read<R>(
+    env: &Env,
+    deadlines: &Deadlines,
+    parts: Vec<ReadPart>,
+    max_bytes: usize,
+    mut begin: impl FnMut(ReadPart, usize) -> Result<(ReadDone, R), ReadError>,
+) -> Vec<Outcome>
+where
+    R: Future<Output = Outcome> + Unpin,
+{
+    let (mut left, mut slow) = (max_bytes, FuturesUnordered::new());
+    let mut found: Vec<Outcome> = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (nothing, mut read) = match begin(part, left) {
+            Ok(begun) => begun,
+            Err(error) => {
+                found.push(Err(error));
+                continue;
+            }
+        };
+        match futures::poll!(&mut read) {
+            Poll::Ready(done) => {
+                left = left.saturating_sub(done.as_ref().map_or(0, ReadDone::bytes));
+                found.push(done);
+            }
+            Poll::Pending => {
+                let n = found.len();
+                found.push(Ok(nothing));
+                if slow.len() < COLD_READS_MAX {
+                    slow.push(async move { (n, read.await) });
+                }
+            }
+        }
+    }
+    let mut patience = None;
+    while !slow.is_empty() {
+        if patience.is_none() && found.iter().any(|done| done.as_ref().is_ok_and(|done| done.bytes() > 0)) {
+            patience = Some(deadlines.until(env.clock.now() + COLD_PATIENCE));
+        }
+        let next = match &mut patience {
+            None => slow.next().await,
+            Some(patience) => match select(slow.next(), patience).await {
+                Either::Left((next, _)) => next,
+                Either::Right(_) => break,
+            },
+        };
+        put(&mut found, next);
+    }
+    let (mut left, mut first) = (max_bytes, true);
+    found.into_iter().map(|done| done.map(|done| done.within(&mut left, &mut first))).collect()
+}
+
+fn put(found: &mut [Outcome], next: Option<(usize, Outcome)>) {
+    if let Some((n, done)) = next
+        && let Some(place) = found.get_mut(n)
+    {
+        *place = done;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tidewater_storage::env::sim::World;
+    use tidewater_storage::model::{LaneId, Offset, PartitionId, PartitionIndex, ShardId};
+
+    use super::*;
+    use crate::partition::message::{Isolation, Place};
+
+    fn done(bytes: usize) -> ReadDone {
+        let batches = if bytes == 0 { Vec::new() } else { vec![Bytes::from(vec![0; bytes])] };
+        let end = Offset::new(100);
+        ReadDone { batches, high_watermark: end, last_stable_offset: end, log_start: Offset::ZERO }
+    }
+
+    fn part(n: usize) -> ReadPart {
+        let id = PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
+        let place = Place { id, lane: LaneId(1), shard: ShardId(0) };
+        ReadPart { place, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted }
+    }
+
+    /// Each part brings 10 bytes after so many milliseconds, or an error at once; what came of each, and when.
+    fn run(parts: &[Option<u64>], max_bytes: usize) -> (Vec<Option<usize>>, Duration) {
+        let world = World::new(1);
+        let env = world.env();
+        let deadlines = Deadlines::new(env.clone());
+        let begun = env.clock.now();
+        let clock = env.clock.clone();
+        let all = (0..parts.len()).map(part).collect();
+        let begin = |part: ReadPart, room: usize| {
+            let after = parts[part.place.id.index.0 as usize].ok_or(ReadError::NotReady)?;
+            let tasks = env.tasks.clone();
+            let read = Box::pin(async move {
+                if after > 0 {
+                    tasks.sleep(Duration::from_millis(after)).await;
+                }
+                Ok(done(room.min(10)))
+            });
+            Ok((done(0), read))
+        };
+        let found = world.block_on(read(&env, &deadlines, all, max_bytes, begin));
+        (found.iter().map(|done| done.as_ref().ok().map(ReadDone::bytes)).collect(), clock.now().since(begun))
+    }
+
+    #[test]
+    fn what_is_there_does_not_wait_for_what_is_slow() {
+        let (found, took) = run(&[Some(5000), Some(0), None, Some(20), Some(0)], 1000);
+        assert_eq!(found, [Some(0), Some(10), None, Some(10), Some(10)]);
+        assert!(took >= COLD_PATIENCE && took < COLD_PATIENCE * 2, "{took:?}");
+        let (found, took) = run(&[Some(0), Some(30)], 1000);
+        assert_eq!(found, [Some(10), Some(10)]);
+        assert!(took < COLD_PATIENCE, "{took:?}");
+    }
+
+    #[test]
+    fn only_slow_ones_are_waited_for() {
+        let (found, took) = run(&[Some(5000), Some(700), Some(720), None], 1000);
+        assert_eq!(found, [Some(0), Some(10), Some(10), None]);
+        assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(1), "{took:?}");
+    }
+
+    #[test]
+    fn slow_ones_take_no_room_and_however_many_keep_nobody_back() {
+        let slow = || std::iter::repeat_n(Some(5000), COLD_READS_MAX + 4);
+        let (found, took) = run(&slow().chain([Some(0)]).collect::<Vec<_>>(), 10);
+        assert_eq!(found.last(), Some(&Some(10)));
+        assert!(took < COLD_PATIENCE * 2, "{took:?}");
+        let (found, _) = run(&[Some(10), Some(0), Some(0)], 10);
+        assert_eq!(found, [Some(10), Some(0), Some(0)], "cut to what was asked for");
+    }
+}
