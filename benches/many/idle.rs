@@ -49,7 +49,7 @@ pub fn run(run: &Run) {
     let settle = Duration::from_secs(run.number("TIDEWATER_MANY_SETTLE", 25, 2));
     let window = Duration::from_secs(run.number("TIDEWATER_MANY_WINDOW", 30, 2));
     let total = i32::try_from(run.number("TIDEWATER_MANY", 10_000, 200)).expect("a number of partitions");
-    let mut options = Options::new(&dir.path().join("data")).arg("--disk-bytes", "8GiB");
+    let mut options = Options::new(&dir.path().join("data"));
     options.bucket = Some(format!("file://{}", dir.path().join("bucket").display()));
     println!(
         "| broker | resident MiB | more | of a core | wakes/s | files | KiB written | made in | ready after kill -9 |"
@@ -79,5 +79,8 @@ pub fn run(run: &Run) {
     std::thread::sleep(settle / 2);
     let taken = watch(broker.pid(), window);
     row("the same, restarted", &taken, fresh.resident, "", &ready);
+    println!();
+    let log = broker.log();
+    log.lines().filter(|line| line.contains("a shard has recovered")).for_each(|line| println!("{line}"));
     broker.stop();
 }

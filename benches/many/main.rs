@@ -1,24 +1,26 @@
-//! Idle and many: what partitions cost that nobody uses, and how soon a killed broker serves again.
+//! Idle and many: what partitions cost that nobody uses, how soon a killed broker serves again, and what reaches the disk.
 //!
-//! Owns: two selections, `idle` and `start`. A real broker process is driven over its Kafka port; processor time, resident
+//! Owns: three selections, `idle`, `start` and `written`. A real broker process is driven over its Kafka port; processor time, resident
 //! memory and open files are read from `/proc`, so that a busy machine makes the run slower and the figures no different
 //! (times to ready are the exception, and say so). `cargo bench --bench many -- idle` measures; without `--bench` tiny
 //! inputs show that it works. What the numbers mean: `benches/README.md`.
 #![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
 
 mod idle;
+mod load;
 mod process;
 mod start;
 #[path = "../../tests/support/support.rs"]
 mod support;
 mod topics;
+mod written;
 
 use std::path::PathBuf;
 
 /// A selection: its name on the command line and what it runs.
 type Selection = (&'static str, fn(&Run));
 
-const SELECTIONS: [Selection; 2] = [("idle", idle::run), ("start", start::run)];
+const SELECTIONS: [Selection; 3] = [("idle", idle::run), ("start", start::run), ("written", written::run)];
 
 /// How a run is scaled and where its files lie.
 pub struct Run {
@@ -45,7 +47,7 @@ fn main() {
     let measure = args.iter().any(|arg| arg == "--bench") && std::env::var_os("TIDEWATER_BENCH_SMALL").is_none();
     let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     if let Some(unknown) = wanted.iter().find(|name| !SELECTIONS.iter().any(|(known, _)| known == *name)) {
-        panic!("nothing is called {unknown:?}; there are idle and start");
+        panic!("nothing is called {unknown:?}; there are idle, start and written");
     }
     let root = std::env::var_os("TIDEWATER_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     let run = Run { small: !measure, root: root.into() };

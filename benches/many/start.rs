@@ -2,59 +2,39 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tidewater_storage::model::record::{BatchBuilder, Record};
-use tidewater_storage::model::{Compression, TimestampMs};
-
 use crate::support::broker::{Broker, Options};
-use crate::support::wire::{PRODUCE_VERSION, Wire, produce_request, produced};
-use crate::{Run, process, topics};
+use crate::support::wire::Wire;
+use crate::{Run, load, process, topics};
 
 const TOPIC: &str = "filled";
 const PARTITIONS: i32 = 16;
-const BATCH: usize = 1 << 20;
-/// Requests sent ahead of their answers.
-const AHEAD: u64 = 4;
-
-fn batch() -> Bytes {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    let value: Vec<u8> = (0..BATCH - 512).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.push(Record::new(now, None, Some(value.into())));
-    builder.build()
-}
+/// Lines of the broker's log that say where the time went.
+const TOLD: [&str; 2] = ["a shard has recovered", "the address was still"];
 
 fn fill(broker: &Broker, bytes: u64) {
     let mut wire = Wire::connect(&broker.kafka).expect("connects");
     topics::one(&mut wire, TOPIC, PARTITIONS, &[("remote.storage.enable", "false"), ("segment.bytes", "268435456")]);
-    let (batch, batches) = (batch(), bytes / BATCH as u64);
-    for n in 0..batches + AHEAD {
-        if n < batches {
-            let partition = i32::try_from(n % PARTITIONS as u64).expect("small");
-            wire.send(&produce_request(TOPIC, partition, batch.clone()), PRODUCE_VERSION).expect("sent");
-        }
-        if n >= AHEAD {
-            let answer = wire.receive::<kafka_protocol::messages::ProduceRequest>(PRODUCE_VERSION).expect("an answer");
-            produced(&answer).expect("a partition").expect("acknowledged");
-        }
-    }
+    let batch = load::batch((1 << 20) - 512);
+    load::send(&mut wire, TOPIC, PARTITIONS, &batch, bytes >> 20);
 }
 
 pub fn run(run: &Run) {
     let dir = run.dir("start");
     let mib = run.number("TIDEWATER_START_MIB", 10 << 10, 32);
-    let mut options = Options::new(&dir.path().join("data")).arg("--disk-bytes", "32GiB");
+    let mut options = Options::new(&dir.path().join("data"));
     options.bucket = Some(format!("file://{}", dir.path().join("bucket").display()));
     let broker = Broker::start(&options);
     let begun = Instant::now();
     fill(&broker, mib << 20);
     println!("{mib} MiB produced in {:.1} s\n", begun.elapsed().as_secs_f64());
     println!("| killed | ready after | processor time until then | resident MiB | files |\n|---|---|---|---|---|");
-    let mut broker = Some(broker);
-    for (what, pause) in [("at once", 0), ("after a checkpoint", run.number("TIDEWATER_MANY_SETTLE", 15, 1))] {
+    let (mut broker, mut told) = (Some(broker), Vec::new());
+    let settle = run.number("TIDEWATER_MANY_SETTLE", 15, 1);
+    for (what, pause) in [("at once", 0), ("again at once", 0), ("after a checkpoint", settle), ("again", settle)] {
         std::thread::sleep(Duration::from_secs(pause));
-        broker.take().expect("running").kill();
+        let killed = broker.take().expect("running");
+        let before = killed.log().len();
+        killed.kill();
         let begun = Instant::now();
         let started = Broker::start(&options);
         let (took, pid) = (begun.elapsed(), started.pid());
@@ -65,7 +45,14 @@ pub fn run(run: &Run) {
             process::resident(pid) as f64 / (1u64 << 20) as f64,
             process::files(pid),
         );
+        let log = started.log();
+        let lines = log.get(before..).unwrap_or_default().lines();
+        told.push((what, lines.filter(|line| TOLD.iter().any(|one| line.contains(one))).map(str::to_owned).collect()));
         broker = Some(started);
+    }
+    let told: Vec<(&str, Vec<String>)> = told;
+    for (what, lines) in told {
+        println!("\nkilled {what}:\n{}", lines.join("\n"));
     }
     broker.expect("running").stop();
 }

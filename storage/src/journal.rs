@@ -17,6 +17,7 @@
 //! Affinity: shard-local.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub mod layout;
 mod read;
 mod recover;
 mod release;
+mod scan;
 mod wake;
 
 use books::Books;
@@ -125,7 +127,8 @@ pub struct JournalConfig {
     pub memory_bytes: usize,
     /// A commit takes what waits up to this; one larger entry makes a commit of its own. Bytes.
     pub commit_bytes: usize,
-    /// Free files kept for reuse, beside the one that is always ready.
+    /// Free files kept for reuse in any case, beside the one that is always ready. More are kept as far as live and free
+    /// ones together take no more than was live at a time lately.
     pub spare_files: usize,
 }
 
@@ -204,7 +207,28 @@ impl Journal {
     /// # Errors
     /// [`JournalOpenError`]: nothing may be served or voted from this journal.
     pub async fn open(env: Env, dir: &Path, config: JournalConfig) -> Result<Self, JournalOpenError> {
-        let books = recover::open(&env, dir, config).await?;
+        Self::open_behind(env, dir, config, None).await
+    }
+
+    /// As [`Journal::open`], where entries behind those in `covered` will be applied at once: their payloads stay in memory
+    /// when the journal is read, as far as they fit, instead of being read again. A lane that is not in it is covered
+    /// nowhere.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub async fn open_behind(
+        env: Env,
+        dir: &Path,
+        config: JournalConfig,
+        covered: Option<BTreeMap<LaneId, LogIndex>>,
+    ) -> Result<Self, JournalOpenError> {
+        let begun = env.clock.now();
+        let books = recover::open(&env, dir, config, covered).await?;
+        let (usage, took) = (books.usage(), env.clock.now().since(begun));
+        tracing::debug!(
+            dir = %dir.display(), ?took, used_mib = usage.used_bytes >> 20, kept_mib = usage.memory_bytes >> 20,
+            commits = usage.commits, "journal read"
+        );
         let inner = Rc::new(Inner {
             env: env.clone(),
             dir: dir.to_path_buf(),
@@ -292,6 +316,16 @@ impl Journal {
     /// [`JournalError::Poisoned`], or reading an entry back failed.
     pub async fn rewrite_oldest(&self) -> Result<u64, JournalError> {
         release::rewrite_oldest(&self.inner).await
+    }
+
+    /// The disk is short: gives up free files but for the few that are always kept.
+    pub fn give_up_spares(&self) {
+        let mut books = self.inner.books.borrow_mut();
+        if books.footprint > 0 && books.spares.len() > books.config.spare_files.max(1) {
+            books.footprint = 0;
+            drop(books);
+            self.inner.keep_wake.raise();
+        }
     }
 
     /// The failure that ended it, if any.

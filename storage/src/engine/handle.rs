@@ -142,6 +142,7 @@ impl Engine {
         self.account();
         inner.config.budget.admit(bytes).map_err(|full| {
             shared.counters.refused_disk.add(1);
+            inner.journal.give_up_spares();
             full.into()
         })
     }

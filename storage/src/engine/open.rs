@@ -65,8 +65,7 @@ impl Engine {
         let made = env.disk.create_dir_all(&dir).await;
         made.map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
         let (store, records) = CheckpointStore::open(env.disk.clone(), &dir).await?;
-        let journal = Journal::open(env.clone(), &dir.join("journal"), config.journal.clone()).await?;
-        let shared = Rc::new(share(env, dir, &config));
+        let shared = Rc::new(share(env.clone(), dir.clone(), &config));
         let (mut recovered, mut logs, mut shard) = (Recovered::default(), BTreeMap::new(), ShardRecord::default());
         for (key, blob) in records {
             match key {
@@ -82,6 +81,9 @@ impl Engine {
                 Key::Shard => shard = ShardRecord::decode(blob).map_err(OpenError::Shard)?,
             }
         }
+        let applied = recovered.lanes.iter().filter_map(|lane| Some((lane.lane, lane.applied?.index)));
+        let covered: BTreeMap<LaneId, LogIndex> = applied.collect();
+        let journal = Journal::open_behind(env, &dir.join("journal"), config.journal.clone(), Some(covered)).await?;
         check(&journal, &recovered, &shard)?;
         let now = shared.env.clock.now();
         let engine = Self {

@@ -33,6 +33,7 @@ impl Engine {
                     self.fail(&error);
                     break;
                 }
+                self.inner.journal.give_up_spares();
                 tracing::warn!(%error, "storage upkeep failed and goes on after a pause; nothing acknowledged is at stake, the journal holds it");
                 self.inner.shared.env.tasks.sleep(PAUSE).await;
                 self.inner.shared.wake.notify();

@@ -14,7 +14,7 @@ use super::format::{COMMIT_HEADER_LEN, Kind, RECORD_HEADER_LEN, entry_record_len
 use super::lane::{Eviction, LaneState, Place, Placing, Removed, Slot};
 use super::{Inner, JournalConfig, JournalError, JournalUsage, LaneEntry, Pin, Pressure};
 use crate::env::ALIGNMENT;
-use crate::model::{EntryId, LaneId};
+use crate::model::{EntryId, LaneId, LogIndex};
 
 /// Room left in every commit for the commit marks that ride along: 33 bytes each.
 const MARKS_BYTES: usize = 2048;
@@ -53,6 +53,10 @@ pub(super) struct Books {
     /// The file that becomes the head next, named in the layout already.
     pub(super) next: Option<Rc<JournalFile>>,
     pub(super) spares: Vec<Spare>,
+    /// Files that go once a layout without them is durable.
+    pub(super) dropping: Vec<Spare>,
+    /// What live and spare files together may take: as much as was live at a time lately. Bytes.
+    pub(super) footprint: u64,
     pub(super) next_generation: u64,
     pub(super) next_number: u64,
     /// A commit of this length waits for a file that takes it. Bytes.
@@ -81,6 +85,8 @@ impl Books {
             position: 0,
             next: None,
             spares: Vec::new(),
+            dropping: Vec::new(),
+            footprint: 0,
             next_generation: 1,
             next_number: 1,
             needed: 0,
@@ -91,13 +97,47 @@ impl Books {
         }
     }
 
+    /// Takes in a lane as the journal was found.
+    pub(super) fn adopt(&mut self, id: LaneId, lane: LaneState) {
+        for index in lane.indexes() {
+            if let Some(Slot { term, payload: Some(payload), .. }) = lane.slot(index) {
+                self.resident_bytes += payload.len();
+                self.resident.push_back((id, EntryId { term: *term, index: LogIndex(index) }));
+            }
+        }
+        self.lanes.insert(id, lane);
+    }
+
     pub(super) fn head(&self) -> Option<&Rc<JournalFile>> {
         self.files.values().next_back()
     }
 
+    fn live_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.bytes).sum()
+    }
+
+    /// Takes note of what is live before files are released: a load that fills as many files between any two releases
+    /// finds them all again as spares, and none is made and zeroed anew. What is not needed any more shrinks slowly.
+    pub(super) fn note_footprint(&mut self) {
+        let live = self.live_bytes();
+        let shrunk = if live < self.footprint / 2 { self.footprint - self.footprint / 8 } else { self.footprint };
+        self.footprint = shrunk.max(live);
+    }
+
+    /// Gives up the smallest spares beyond the footprint, but for the few that are always kept. The next file is ready.
+    pub(super) fn drop_superfluous(&mut self) {
+        let mut held = self.live_bytes() + self.spares.iter().map(|spare| spare.bytes).sum::<u64>();
+        while self.spares.len() > self.config.spare_files.max(1) && held > self.footprint {
+            let smallest = self.spares.iter().enumerate().min_by_key(|(_, spare)| spare.bytes).map(|(at, _)| at);
+            let Some(spare) = smallest.map(|at| self.spares.remove(at)) else { return };
+            held -= spare.bytes;
+            self.dropping.push(spare);
+        }
+    }
+
     /// How large the next new file is: the journal grows with what is live in it, file by file. Bytes.
     pub(super) fn next_file_bytes(&self) -> u64 {
-        let live: u64 = self.files.values().map(|file| file.bytes).sum();
+        let live = self.live_bytes();
         let first = self.config.first_file_bytes.min(self.config.file_bytes);
         live.clamp(first, self.config.file_bytes).max(self.needed)
     }
@@ -327,21 +367,20 @@ impl Books {
         let last_in = |lane: &LaneState| {
             let mut ids = lane.indexes().rev().filter_map(|index| Some((index, lane.slot(index)?)));
             let (index, slot) = ids.find(|(_, slot)| slot.place.is_some_and(|place| place.file == *generation))?;
-            Some(EntryId { term: slot.term, index: crate::model::LogIndex(index) })
+            Some(EntryId { term: slot.term, index: LogIndex(index) })
         };
         self.lanes.iter().filter_map(|(lane, state)| Some(Pin { lane: *lane, last: last_in(state)? })).collect()
     }
 
     fn used_bytes(&self) -> u64 {
-        let files: u64 = self.files.values().map(|file| file.bytes).sum();
-        files - self.head().map_or(0, |head| head.bytes - self.position)
+        self.live_bytes() - self.head().map_or(0, |head| head.bytes - self.position)
     }
 
     pub(super) fn usage(&self) -> JournalUsage {
         let ready: u64 = self.files.values().chain(&self.next).map(|file| file.bytes).sum();
         let waiting: usize = self.sealed.iter().chain(&self.filling).map(Filling::used).sum();
         JournalUsage {
-            disk_bytes: ready + self.spares.iter().map(|spare| spare.bytes).sum::<u64>(),
+            disk_bytes: ready + self.spares.iter().chain(&self.dropping).map(|spare| spare.bytes).sum::<u64>(),
             used_bytes: self.used_bytes(),
             capacity_bytes: self.config.capacity_bytes,
             memory_bytes: self.resident_bytes as u64,

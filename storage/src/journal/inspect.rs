@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::JournalOpenError;
 use super::format::{BLOCK, CommitHeader, FormatError, Located};
 use super::layout::{LAYOUT_FILE, Layout, file_name};
-use super::recover::Scanner;
+use super::scan::Scanner;
 use crate::env::{Env, OpenMode};
 use crate::model::FilePos;
 
@@ -61,7 +61,7 @@ pub async fn walk(
     for row in live {
         let path = dir.join(file_name(row.number));
         let file = env.disk.open(&path, OpenMode::Read).await.map_err(failed(&path))?;
-        let (mut scanner, mut at) = (Scanner::new(&file), 0);
+        let (mut scanner, mut at) = (Scanner::new(&file, row.bytes), 0);
         loop {
             let read = scanner.commit(layout.journal, row.generation, at, expected).await;
             match read.map_err(failed(&path))? {

@@ -15,84 +15,19 @@ use bytes::Bytes;
 
 use super::books::Books;
 use super::files::{JournalFile, Spare, write_layout};
-use super::format::{BLOCK, CommitHeader, FormatError, Located, Record, decode_commit};
+use super::format::{BLOCK, CommitHeader, FormatError, Located, Record};
 use super::lane::{LaneState, MetaPlaces, Place, Slot};
 use super::layout::{LAYOUT_FILE, Layout, LayoutFile, file_name};
-use super::{JournalConfig, JournalOpenError};
-use crate::env::{Env, File, OpenMode};
-use crate::model::{EntryId, FilePos, LaneId, LogIndex, Term};
+use super::scan::Scanner;
+use super::{JournalConfig, JournalOpenError, LaneEntry, Payload};
+use crate::env::{Env, OpenMode};
+use crate::model::{EntryId, FilePos, LaneId, LogIndex};
 
-/// One read of a journal file. Bytes.
-const WINDOW: u64 = 4 << 20;
+/// While a journal is opened, its memory may be this many times what it is later: the first commits bring it down.
+const KEPT_FACTOR: usize = 4;
 
 fn io_failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> JournalOpenError + use<'a> {
     move |error| JournalOpenError::Io { action, path: path.to_path_buf(), error }
-}
-
-/// Reads a file through a window.
-pub(super) struct Scanner<'a> {
-    file: &'a File,
-    at: u64,
-    window: Bytes,
-}
-
-impl<'a> Scanner<'a> {
-    pub(super) fn new(file: &'a File) -> Self {
-        Self { file, at: 0, window: Bytes::new() }
-    }
-
-    /// `len` bytes at `at`; fewer at the end of the file.
-    async fn get(&mut self, at: u64, len: u64) -> io::Result<Bytes> {
-        let inside = |scanner: &Self| {
-            let from = usize::try_from(at.checked_sub(scanner.at)?).ok()?;
-            let until = from.checked_add(usize::try_from(len).ok()?)?;
-            (until <= scanner.window.len()).then(|| scanner.window.slice(from..until))
-        };
-        if let Some(bytes) = inside(self) {
-            return Ok(bytes);
-        }
-        self.window = self.file.read_at(at, usize::try_from(len.max(WINDOW)).unwrap_or(usize::MAX)).await?;
-        self.at = at;
-        Ok(inside(self).unwrap_or_else(|| self.window.clone()))
-    }
-
-    /// The header of the commit that belongs at `at`.
-    async fn header(
-        &mut self,
-        journal: u64,
-        generation: u64,
-        at: u64,
-    ) -> io::Result<Result<CommitHeader, FormatError>> {
-        let bytes = self.get(at, BLOCK as u64).await?;
-        Ok(CommitHeader::decode(&bytes).and_then(|header| {
-            let field = |field, value| Err(FormatError::Field { field, value });
-            match header {
-                _ if header.journal != journal => field("journal id", header.journal),
-                _ if header.generation != generation => field("generation", header.generation),
-                _ if header.position != at => field("position", header.position),
-                _ => Ok(header),
-            }
-        }))
-    }
-
-    /// The commit at `at`, if it is whole and of sequence `expected`.
-    pub(super) async fn commit(
-        &mut self,
-        journal: u64,
-        generation: u64,
-        at: u64,
-        expected: u64,
-    ) -> io::Result<Result<(CommitHeader, Vec<Located>), FormatError>> {
-        let header = match self.header(journal, generation, at).await? {
-            Ok(header) if header.sequence != expected => {
-                return Ok(Err(FormatError::Field { field: "sequence", value: header.sequence }));
-            }
-            Ok(header) => header,
-            Err(error) => return Ok(Err(error)),
-        };
-        let bytes = self.get(at, header.total_len() as u64).await?;
-        Ok(decode_commit(&header, &bytes).map(|records| (header, records)))
-    }
 }
 
 /// Where a commit lies.
@@ -103,6 +38,24 @@ struct Tail {
     len: u64,
 }
 
+/// Which entries' payloads stay in memory while the journal is read: those that will be applied at once, so that they
+/// are not read twice.
+struct Keep {
+    /// Per lane the last entry whose effects are known already.
+    covered: Option<BTreeMap<LaneId, LogIndex>>,
+    /// How much more may stay. Bytes.
+    left: usize,
+}
+
+impl Keep {
+    fn payload(&mut self, lane: LaneId, index: LogIndex, payload: Payload) -> Option<Payload> {
+        let covered = self.covered.as_ref()?.get(&lane);
+        let fits = covered.is_none_or(|covered| *covered < index) && payload.len() <= self.left;
+        self.left -= if fits { payload.len() } else { 0 };
+        fits.then_some(payload)
+    }
+}
+
 /// A lane as its records tell it, the later the truer.
 #[derive(Default)]
 struct Replayed {
@@ -110,19 +63,23 @@ struct Replayed {
     committed: Option<EntryId>,
     vote: Option<Bytes>,
     meta: MetaPlaces,
-    entries: BTreeMap<u64, (Term, Place)>,
+    entries: BTreeMap<u64, Slot>,
 }
 
 impl Replayed {
-    fn apply(&mut self, record: Record, place: Place) {
+    fn apply(&mut self, lane: LaneId, record: Record, place: Place, keep: &mut Keep) {
+        let mut slot = |entry: LaneEntry| {
+            let payload = keep.payload(lane, entry.id.index, entry.payload);
+            Slot { term: entry.id.term, place: Some(place), payload }
+        };
         match record {
             Record::Entry(entry) => {
                 self.entries.split_off(&entry.id.index.0);
-                self.entries.insert(entry.id.index.0, (entry.id.term, place));
+                self.entries.insert(entry.id.index.0, slot(entry));
             }
             Record::Rewritten(entry) => {
                 if self.purged.is_none_or(|purged| purged.index < entry.id.index) {
-                    self.entries.insert(entry.id.index.0, (entry.id.term, place));
+                    self.entries.insert(entry.id.index.0, slot(entry));
                 }
             }
             Record::Vote(vote) => {
@@ -151,12 +108,11 @@ impl Replayed {
     fn finish(self) -> Result<LaneState, (LogIndex, LogIndex)> {
         let Self { purged, committed, vote, meta, entries } = self;
         let mut lane = LaneState::with_past(purged, vote, meta);
-        for (index, (term, place)) in entries {
+        for (index, slot) in entries {
             if let Some(expected) = lane.expected().filter(|expected| expected.0 != index) {
                 return Err((expected, LogIndex(index)));
             }
-            let id = EntryId { term, index: LogIndex(index) };
-            lane.push(id, Slot { term, place: Some(place), payload: None });
+            lane.push(EntryId { term: slot.term, index: LogIndex(index) }, slot);
         }
         // The mark rides along with commits and may be ahead of a torn tail.
         lane.committed = match (committed, lane.last()) {
@@ -167,8 +123,14 @@ impl Replayed {
     }
 }
 
-/// Opens or makes the journal in `dir`.
-pub(super) async fn open(env: &Env, dir: &Path, config: JournalConfig) -> Result<Books, JournalOpenError> {
+/// Opens or makes the journal in `dir`. With `covered`, payloads of entries behind it stay in memory as far as they fit in
+/// a few times what a running journal keeps.
+pub(super) async fn open(
+    env: &Env,
+    dir: &Path,
+    config: JournalConfig,
+    covered: Option<BTreeMap<LaneId, LogIndex>>,
+) -> Result<Books, JournalOpenError> {
     env.disk.create_dir_all(dir).await.map_err(io_failed("making it", dir))?;
     let config = JournalConfig {
         commit_bytes: config.commit_bytes.min(usize::try_from(config.file_bytes).unwrap_or(usize::MAX)),
@@ -180,7 +142,8 @@ pub(super) async fn open(env: &Env, dir: &Path, config: JournalConfig) -> Result
     }
     let bytes = env.disk.read_all(&path).await.map_err(io_failed("reading", &path))?;
     let layout = Layout::decode(&bytes).map_err(|error| JournalOpenError::Layout { path, error })?;
-    recover(env, dir, config, &layout).await
+    let keep = Keep { covered, left: config.memory_bytes.saturating_mul(KEPT_FACTOR) };
+    recover(env, dir, config, &layout, keep).await
 }
 
 async fn create(env: &Env, dir: &Path, config: JournalConfig) -> Result<Books, JournalOpenError> {
@@ -206,13 +169,19 @@ async fn create(env: &Env, dir: &Path, config: JournalConfig) -> Result<Books, J
     Ok(books)
 }
 
-async fn recover(env: &Env, dir: &Path, config: JournalConfig, layout: &Layout) -> Result<Books, JournalOpenError> {
+async fn recover(
+    env: &Env,
+    dir: &Path,
+    config: JournalConfig,
+    layout: &Layout,
+    keep: Keep,
+) -> Result<Books, JournalOpenError> {
     let (mut files, spares) = open_files(env, dir, layout).await?;
     let mut books = Books::new(layout.journal, config);
     books.next_generation = layout.next_generation;
     books.next_number = layout.files.iter().map(|file| file.number + 1).max().unwrap_or(1);
     books.spares = spares;
-    let (lanes, tail) = replay(&mut books, &files, layout).await?;
+    let (lanes, tail) = replay(&mut books, &files, layout, keep).await?;
     for (id, lane) in lanes {
         let hole = |(expected, found)| JournalOpenError::Hole { dir: dir.to_path_buf(), lane: id, expected, found };
         let lane = lane.finish().map_err(hole)?;
@@ -223,7 +192,7 @@ async fn recover(env: &Env, dir: &Path, config: JournalConfig, layout: &Layout) 
                 file.live.set(file.live.get() + u64::from(place.len));
             }
         }
-        books.lanes.insert(id, lane);
+        books.adopt(id, lane);
     }
     if let Some((file, tail)) = tail.and_then(|tail| Some((files.get(&tail.generation)?, tail))) {
         settle(file, tail).await.map_err(io_failed("settling its last commit", &file.path))?;
@@ -239,6 +208,8 @@ async fn recover(env: &Env, dir: &Path, config: JournalConfig, layout: &Layout) 
         let JournalFile { number, path, file, bytes, .. } = &*file;
         books.spares.push(Spare { number: *number, path: path.clone(), file: file.clone(), bytes: *bytes });
     }
+    // Spares are there because they were needed: the load may be the same again.
+    books.footprint = layout.files.iter().map(|file| file.bytes).sum();
     remove_strangers(env, dir, layout).await?;
     Ok(books)
 }
@@ -269,6 +240,7 @@ async fn replay(
     books: &mut Books,
     files: &LiveFiles,
     layout: &Layout,
+    mut keep: Keep,
 ) -> Result<(BTreeMap<LaneId, Replayed>, Option<Tail>), JournalOpenError> {
     let mut lanes: BTreeMap<LaneId, Replayed> = BTreeMap::new();
     let mut tail = None;
@@ -276,7 +248,7 @@ async fn replay(
     let first = files.values().next().map_or(1, |file| file.first_sequence.get());
     let mut expected = first;
     for file in files.values() {
-        let (mut scanner, mut at) = (Scanner::new(&file.file), 0);
+        let (mut scanner, mut at) = (Scanner::new(&file.file, file.bytes), 0);
         loop {
             let read = scanner.commit(layout.journal, file.generation, at, expected).await;
             match read.map_err(io_failed("reading", &file.path))? {
@@ -284,7 +256,7 @@ async fn replay(
                     if at == 0 {
                         file.first_sequence.set(expected);
                     }
-                    replay_commit(&mut lanes, file.generation, at, records);
+                    replay_commit(&mut lanes, file.generation, at, records, &mut keep);
                     let len = (header.total_len() as u64).next_multiple_of(BLOCK as u64);
                     tail = Some(Tail { generation: file.generation, position: at, len });
                     end = None;
@@ -314,10 +286,16 @@ struct End {
     error: FormatError,
 }
 
-fn replay_commit(lanes: &mut BTreeMap<LaneId, Replayed>, file: u64, commit_at: u64, records: Vec<Located>) {
+fn replay_commit(
+    lanes: &mut BTreeMap<LaneId, Replayed>,
+    file: u64,
+    commit_at: u64,
+    records: Vec<Located>,
+    keep: &mut Keep,
+) {
     for Located { lane, record, at, len } in records {
         let place = Place { file, at: commit_at + at as u64, len: super::format::u32_of(len) };
-        lanes.entry(lane).or_default().apply(record, place);
+        lanes.entry(lane).or_default().apply(lane, record, place, keep);
     }
 }
 
@@ -326,7 +304,7 @@ fn replay_commit(lanes: &mut BTreeMap<LaneId, Replayed>, file: u64, commit_at: u
 async fn refuse_if_proven(files: &LiveFiles, layout: &Layout, end: &End, missing: u64) -> Result<(), JournalOpenError> {
     let End { file, at, error } = end;
     for later in files.range(file.generation..).map(|(_, later)| later) {
-        let mut scanner = Scanner::new(&later.file);
+        let mut scanner = Scanner::new(&later.file, later.bytes);
         let mut look = if later.generation == file.generation { at + BLOCK as u64 } else { 0 };
         while look + BLOCK as u64 <= later.bytes {
             let header = scanner.header(layout.journal, later.generation, look).await;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::commit::poisoned;
-use super::files::{JournalFile, Spare, write_layout};
+use super::files::{Spare, write_layout};
 use super::lane::Place;
 use super::{Inner, JournalError, Pressure, read};
 use crate::model::{EntryId, LaneId, LogIndex};
@@ -38,9 +38,11 @@ pub(super) async fn run(inner: Rc<Inner>) {
 }
 
 async fn keep(inner: &Rc<Inner>) -> Result<(), JournalError> {
-    let dropped = release(inner);
-    drop_files(inner, dropped).await?;
+    release(inner);
+    drop_files(inner).await?;
     prepare(inner).await?;
+    inner.books.borrow_mut().drop_superfluous();
+    drop_files(inner).await?;
     let rewrite = {
         let mut books = inner.books.borrow_mut();
         let sparse = books.files.first_key_value().is_some_and(|(_, file)| file.live.get() * 4 <= file.bytes);
@@ -61,11 +63,13 @@ async fn keep(inner: &Rc<Inner>) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Takes every file that is free off the oldest end; returns those that are not kept as spares. One whose lanes'
-/// state has to move first goes in a later round: the commit that moves it wakes the keeper.
-fn release(inner: &Inner) -> Vec<Rc<JournalFile>> {
-    let mut dropped = Vec::new();
+/// Takes every file that is free off the oldest end: to the spares, or to those that are dropped. One whose lanes' state
+/// has to move first goes in a later round: the commit that moves it wakes the keeper.
+fn release(inner: &Inner) {
     let mut books = inner.books.borrow_mut();
+    if books.oldest_is_free() {
+        books.note_footprint();
+    }
     while books.oldest_is_free() {
         let Some(oldest) = books.files.first_key_value().map(|(generation, _)| *generation) else { break };
         if books.move_meta(oldest) {
@@ -73,16 +77,15 @@ fn release(inner: &Inner) -> Vec<Rc<JournalFile>> {
             break;
         }
         let Some(file) = books.files.remove(&oldest) else { break };
-        let wanted = books.spares.len() < books.config.spare_files.max(1) && file.bytes >= books.next_file_bytes();
-        match Rc::try_unwrap(file) {
-            Ok(JournalFile { number, path, file, bytes, .. }) if wanted => {
-                books.spares.push(Spare { number, path, file, bytes });
-            }
-            Ok(file) => dropped.push(Rc::new(file)),
-            Err(in_use) => dropped.push(in_use),
+        let wanted = file.bytes >= books.next_file_bytes();
+        let spare = Spare { number: file.number, path: file.path.clone(), file: file.file.clone(), bytes: file.bytes };
+        // Somebody may still read from it: then it is not written over.
+        if wanted && Rc::try_unwrap(file).is_ok() {
+            books.spares.push(spare);
+        } else {
+            books.dropping.push(spare);
         }
     }
-    dropped
 }
 
 /// Makes the next file ready, if it is not.
@@ -120,14 +123,18 @@ async fn prepare(inner: &Inner) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Unlinks files that no durable layout names any more.
-async fn drop_files(inner: &Inner, files: Vec<Rc<JournalFile>>) -> Result<(), JournalError> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let layout = inner.books.borrow().layout(None);
+/// Unlinks files that no durable layout names any more. On a full disk they wait until a layout can be written.
+async fn drop_files(inner: &Inner) -> Result<(), JournalError> {
+    let layout = {
+        let books = inner.books.borrow();
+        if books.dropping.is_empty() {
+            return Ok(());
+        }
+        books.layout(None)
+    };
     let written = write_layout(&inner.env, &inner.dir, &layout).await;
     written.map_err(|error| poisoned("writing the layout", &inner.dir, error))?;
+    let files = std::mem::take(&mut inner.books.borrow_mut().dropping);
     for file in files {
         let removed = inner.env.disk.remove_file(&file.path).await;
         removed.map_err(|error| poisoned("removing a file", &file.path, error))?;

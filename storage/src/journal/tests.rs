@@ -230,6 +230,56 @@ fn purged_files_are_recycled_and_the_journal_stays_small() {
 }
 
 #[test]
+fn files_that_a_load_needs_are_kept_and_given_up_when_the_disk_is_short() {
+    let world = World::new(1);
+    let env = world.env();
+    world.block_on(async move {
+        let journal = open(&env).await.expect("opens");
+        let log = journal.lane(LANE);
+        // Five files between any two purges.
+        for index in 0..600 {
+            append(&log, vec![entry(1, index, 3000)]).await.expect("appends");
+            if index % 40 == 39 {
+                log.purge(entry(1, index - 1, 0).id);
+                journal.flush().await.expect("flushes");
+                env.tasks.sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let names: Vec<String> =
+            env.disk.list(Path::new(DIR)).await.expect("lists").into_iter().map(|e| e.name).collect();
+        let made = names.iter().filter(|name| name.ends_with(".journal")).max().expect("a file");
+        assert!(made.as_str() <= "00000008.journal", "the load goes on in the files it has: {names:?}");
+        let held = journal.usage().disk_bytes;
+        assert!(held >= 5 * small().file_bytes && held <= 8 * small().file_bytes, "{held}");
+        journal.give_up_spares();
+        env.tasks.sleep(Duration::from_millis(20)).await;
+        assert!(journal.usage().disk_bytes <= 4 * small().file_bytes, "{:?}", journal.usage());
+        append(&log, vec![entry(1, 600, 3000)]).await.expect("goes on");
+    });
+    world.crash();
+    let last = reopened(&world, async |journal| journal.lane(LANE).state().last).expect("opens");
+    assert_eq!(last, Some(entry(1, 600, 0).id));
+}
+
+#[test]
+fn what_will_be_applied_is_read_once() {
+    let world = World::new(1);
+    with_entries(&world, 8);
+    let (env, disk) = (world.env(), world.disk());
+    world.block_on(async move {
+        let covered = BTreeMap::from([(LANE, LogIndex(3))]);
+        let journal = Journal::open_behind(env.clone(), Path::new(DIR), small(), Some(covered)).await.expect("opens");
+        let log = journal.lane(LANE);
+        assert_eq!(journal.usage().memory_bytes, 4 * 3004, "those behind the third");
+        disk.overwrite(&Path::new(DIR).join("00000001.journal"), 4 * 4096, &[0; 4 * 4096]);
+        let read = log.read(LogIndex(4)..LogIndex(8), usize::MAX).await.expect("from memory");
+        assert_eq!(read, (4..8).map(|index| entry(1, index, 3000)).collect::<Vec<_>>());
+        append(&log, vec![entry(1, 8, 3000)]).await.expect("appends");
+        assert!(journal.usage().memory_bytes <= 4096, "as much as ever: {:?}", journal.usage());
+    });
+}
+
+#[test]
 fn what_pins_the_oldest_file_is_rewritten_at_the_head() {
     let world = World::new(1);
     let env = world.env();
