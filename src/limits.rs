@@ -50,6 +50,9 @@ pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 /// How long a start waits for the bucket to answer before it goes on without it.
 pub const BUCKET_START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// As much for one that this data directory has been served with before: a restart serves within two seconds.
+pub const BUCKET_RESTART_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How often retention is looked at.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -71,8 +74,12 @@ pub const TABLE_TURNS_AT_ONCE: usize = 2;
 /// Connections of the node unless `--max-connections` says otherwise; each takes a file handle.
 pub const CONNECTIONS_MAX: usize = 20_000;
 
+/// A connection silent for this long, with no request in work, is closed (`connections.max.idle.ms`) unless the process is
+/// told another time.
+pub const CONNECTIONS_MAX_IDLE_MS: u64 = 600_000;
+
 /// Before a silent peer is asked whether it is there, between questions, and how many go unanswered: a peer whose cable
-/// was pulled is found after two minutes by the kernel, without a timer of ours.
+/// was pulled is found within two minutes by the kernel, without a timer of ours, on every port.
 pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// Sent bytes that a peer leaves unacknowledged for this long end the connection (TCP_USER_TIMEOUT); a little longer than

@@ -71,6 +71,10 @@ pub struct RawConfig {
     /// Kafka connections from one address; more are closed at once [default: as many as --max-connections]
     #[arg(long, env = "TIDEWATER_MAX_CONNECTIONS_PER_IP", value_name = "N")]
     pub max_connections_per_ip: Option<usize>,
+    /// How long a Kafka connection may be silent, with no request in work, before it is closed, in milliseconds
+    /// [default: 600000]
+    #[arg(long, env = "TIDEWATER_CONNECTIONS_MAX_IDLE_MS", value_name = "MS")]
+    pub connections_max_idle_ms: Option<u64>,
 }
 
 /// A number of bytes: plain, or with KiB, MiB, GiB, TiB (KB, MB, GB, TB are powers of ten).
@@ -207,6 +211,8 @@ pub struct NodeConfig {
     pub max_connections: usize,
     /// `max.connections.per.ip`.
     pub max_connections_per_ip: usize,
+    /// `connections.max.idle.ms`.
+    pub connections_max_idle_ms: u64,
 }
 
 impl RawConfig {
@@ -261,6 +267,7 @@ impl RawConfig {
             producer_id_expiration_ms: self.producer_id_expiration_ms.or(below.producer_id_expiration_ms),
             max_connections: self.max_connections.or(below.max_connections),
             max_connections_per_ip: self.max_connections_per_ip.or(below.max_connections_per_ip),
+            connections_max_idle_ms: self.connections_max_idle_ms.or(below.connections_max_idle_ms),
         }
     }
 
@@ -308,6 +315,8 @@ impl RawConfig {
         range("--max-connections", max_connections as u64, max_connections > 0, "1 or more")?;
         let per_ip = self.max_connections_per_ip.unwrap_or(max_connections);
         range("--max-connections-per-ip", per_ip as u64, per_ip > 0, "1 or more")?;
+        let idle = self.connections_max_idle_ms.unwrap_or(crate::limits::CONNECTIONS_MAX_IDLE_MS);
+        range("--connections-max-idle-ms", idle, idle >= 1000, "at least 1000")?;
         Ok(NodeConfig {
             bucket_is_embedded: self.bucket.is_none(),
             bucket: self.bucket.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
@@ -329,6 +338,7 @@ impl RawConfig {
             producer_id_expiration_ms: expiration,
             max_connections,
             max_connections_per_ip: per_ip,
+            connections_max_idle_ms: idle,
         })
     }
 }

@@ -45,13 +45,11 @@ pub const FETCH_SESSION_EVICTION: Duration = Duration::from_secs(120);
 /// Partitions of one shard that a fetch asks for at once; it stops between two askings when its answer is full.
 pub const FETCH_LOOK_PARTITIONS: usize = 256;
 
-/// A connection silent for this long is closed (`connections.max.idle.ms`).
-pub const IDLE_MAX: Duration = Duration::from_secs(600);
-
 /// A connection whose request does not become whole, or whose response is not taken, for this long is closed.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
 
-/// How often silent connections are looked for, while there are connections.
+/// How often silent connections are looked for, while there are connections; four times as often as connections may be
+/// idle, if that is more.
 pub const REAP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a stop lets connections answer what they have begun; a waiting fetch or group join is cut short.

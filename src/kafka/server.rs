@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::budget::Budget;
 use super::connection::{CloseReason, Connection, Handle, Kill};
 use super::dispatch::Dispatch;
-use super::limits::{IDLE_MAX, REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX, STOP_GRACE};
+use super::limits::{REAP_INTERVAL, REQUEST_BYTES_SHARD_MAX, STALL_MAX, STOP_GRACE};
 use super::metrics::add;
 use super::{Arrival, Broker};
 use crate::net::listen::Listener;
@@ -187,13 +187,14 @@ impl Server {
         }
         let server = self.clone();
         let tasks = self.inner.broker.env.tasks.clone();
+        let idle_max = Duration::from_millis(self.inner.broker.config.connections_max_idle_ms);
         drop(self.inner.broker.env.tasks.spawn("kafka idle connections", async move {
             while server.connections() > 0 {
-                tasks.sleep(REAP_INTERVAL).await;
+                tasks.sleep(REAP_INTERVAL.min(idle_max / 4)).await;
                 let now = server.inner.broker.env.clock.now();
                 for handle in server.handles() {
                     let silent = now.since(handle.active.get());
-                    if let Some(why) = verdict(silent, handle.working.get(), handle.half_way.get()) {
+                    if let Some(why) = verdict(silent, idle_max, handle.working.get(), handle.half_way.get()) {
                         handle.kill(why);
                     }
                 }
@@ -204,12 +205,12 @@ impl Server {
 }
 
 /// Shall a connection be closed that has been silent for so long?
-fn verdict(silent: Duration, working: bool, half_way: bool) -> Option<Kill> {
+fn verdict(silent: Duration, idle_max: Duration, working: bool, half_way: bool) -> Option<Kill> {
     match (working, half_way) {
         // A group join or a long poll is silent by nature and has its own end.
         (true, false) => None,
         (_, true) if silent > STALL_MAX => Some(Kill::Stalled),
-        (false, false) if silent > IDLE_MAX => Some(Kill::Idle),
+        (false, false) if silent > idle_max => Some(Kill::Idle),
         _ => None,
     }
 }
@@ -221,9 +222,11 @@ mod tests {
     #[test]
     fn only_the_silent_are_closed() {
         let (minute, hour) = (Duration::from_secs(59), Duration::from_secs(3600));
+        let verdict = |silent, working, half_way| verdict(silent, minute * 10, working, half_way);
         assert!(verdict(minute, false, true).is_none());
         assert!(matches!(verdict(hour, false, true), Some(Kill::Stalled)));
         assert!(matches!(verdict(hour, true, true), Some(Kill::Stalled)));
+        assert!(verdict(minute * 9, false, false).is_none());
         assert!(matches!(verdict(hour, false, false), Some(Kill::Idle)));
         assert!(verdict(hour, true, false).is_none());
     }

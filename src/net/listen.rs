@@ -2,15 +2,17 @@
 //!
 //! The socket is made by hand: address reuse yes, port reuse no, so that a second broker on the same port is refused
 //! rather than given half of the connections, and a backlog that survives a thousand clients that come back at once.
+//! Accepted sockets inherit what is set here: how soon a peer is given up whose network vanished without a word.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd};
 
 use glommio::net::{AcceptedTcpStream, TcpListener};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::stream::Stream;
+use crate::limits::{KEEPALIVE, UNACKNOWLEDGED_MAX};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -59,6 +61,11 @@ impl Bound {
         if addr.is_ipv6() {
             socket.set_only_v6(false)?;
         }
+        // Half-open peers (pulled cables) are found by the kernel: no timer of ours.
+        let (after, between, tries) = KEEPALIVE;
+        let keepalive = TcpKeepalive::new().with_time(after).with_interval(between).with_retries(tries);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         let addr = socket.local_addr()?.as_socket().unwrap_or(addr);

@@ -15,8 +15,6 @@ use futures::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::SockRef;
 
-use crate::limits::{KEEPALIVE, UNACKNOWLEDGED_MAX};
-
 /// Pieces given to the kernel at once, at most (Linux takes 1024).
 const PIECES_MAX: usize = 64;
 
@@ -36,15 +34,7 @@ impl Stream {
     pub(super) fn new(socket: TcpStream) -> io::Result<Self> {
         let peer = socket.peer_addr().map_err(io::Error::from)?;
         socket.set_nodelay(true).map_err(io::Error::from)?;
-        let stream = Self { socket, peer };
-        // Half-open peers (pulled cables) are found by the kernel: no timer of ours.
-        let (after, between, tries) = KEEPALIVE;
-        let keepalive = socket2::TcpKeepalive::new().with_time(after).with_interval(between).with_retries(tries);
-        stream.with_raw(|raw| {
-            raw.set_tcp_keepalive(&keepalive)?;
-            raw.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
-        })?;
-        Ok(stream)
+        Ok(Self { socket, peer })
     }
 
     /// Connects, for tests and for the broker's own client.

@@ -93,16 +93,21 @@ pub(super) struct Inboxes {
 pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let env = Env::real(start.seed);
     let here = start.seat.here;
+    let begun = env.clock.now();
+    // Lists its directory, while checkpoint and journal are read.
+    let fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
+    let remote = env.tasks.spawn("chunk cache", RemoteReader::open(env.clone(), Arc::clone(&start.tier.store), fetch));
     let opened = Engine::open(env.clone(), start.dir.clone(), start.engine.clone()).await;
     let (engine, recovered) = opened.map_err(|e| ShardFailure::new(here, &e))?;
+    let (opened, partitions) = (env.clock.now(), recovered.partitions.len());
     let lanes = Lanes::recover(&env, &start.seat, &engine, recovered)?;
     engine.set_source(lanes.source());
     engine.start();
     lanes.start_groups(&env, &start.seat, &engine, lanes::abort).await?;
+    let led = env.clock.now();
 
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
-    let fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
-    let remote = RemoteReader::open(env.clone(), Arc::clone(&start.tier.store), fetch).await;
+    let Some(remote) = remote.await else { return Ok(()) };
     let remote = Rc::new(remote.map_err(|e| ShardFailure::new(here, &e))?);
     lanes.partitions.set_remote(Rc::clone(&remote));
     let local: Rc<PartitionShard> = Rc::clone(&lanes.partitions);
@@ -136,6 +141,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
+    let (read, applied, followed) = (opened.since(begun), led.since(opened), env.clock.now().since(led));
+    tracing::info!(shard = %here, partitions, ?read, ?applied, ?followed, "a shard has recovered");
 
     let metrics = Rc::new(KafkaMetrics::default());
     let broker = Rc::new(Broker {

@@ -2,18 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidewater_storage::budget::{DiskBudget, DiskUse};
 use tidewater_storage::engine::EngineConfig;
 use tidewater_storage::model::{NodeId, ShardId};
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
-use tidewater_tiering::store::RequestKind;
 use uuid::Uuid;
 
+use super::budgets::Budgets;
 use super::error::StartError;
 use super::identity::{self, DataDir, Identity};
 use super::lanes::Seat;
@@ -28,7 +26,7 @@ use crate::config::node::NodeConfig;
 use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
 use crate::lakehouse::{self, TableStates};
-use crate::limits::{BUCKET_START_PATIENCE, MESH_INBOX_MAX};
+use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_MAX};
 use crate::net::listen::{BindError, Bound};
 use crate::net::placement::Placement;
 use crate::shard::executor;
@@ -39,10 +37,7 @@ const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a start waits for an address in use, and how often it looks.
 const BIND_PATIENCE: Duration = Duration::from_secs(3);
-const BIND_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often the size of a directory bucket is looked at.
-const BUCKET_LOOK: Duration = Duration::from_secs(10);
+const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A running broker.
 pub struct Running {
@@ -115,7 +110,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let (meshes, inboxes) = meshes(identity.shards);
     let placement = Placement::new(identity.shards);
     let (status_sender, statuses) = flume::bounded(usize::from(identity.shards) * 4);
-    budgets.watch_bucket(&config, &tier, &side);
+    budgets.watch(&config, &tier, &side);
     let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
     let mut image_sender = Some(image_sender);
     let (mut threads, mut stops, mut bound) = (Vec::new(), Vec::new(), Some(bound));
@@ -258,7 +253,8 @@ fn open_tier(
     let handle = side.handle();
     let tier =
         Tier::open(&config.bucket, home, name, identity.rooted, &handle, note).map_err(|e| bad(e.to_string()))?;
-    match handle.block_on(tier.wait_opened(BUCKET_START_PATIENCE)) {
+    let patience = if identity.rooted { BUCKET_RESTART_PATIENCE } else { BUCKET_START_PATIENCE };
+    match handle.block_on(tier.wait_opened(patience)) {
         Opening::Refused(why) => Err(bad(why)),
         Opening::Open(_) | Opening::Waiting(_) => Ok(tier),
     }
@@ -274,7 +270,13 @@ fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindError> {
                 std::thread::sleep(BIND_PAUSE);
                 left = left.saturating_sub(BIND_PAUSE);
             }
-            settled => return settled,
+            settled => {
+                let waited = BIND_PATIENCE.saturating_sub(left);
+                if !waited.is_zero() {
+                    tracing::info!(%addr, ?waited, "the address was still a killed process's");
+                }
+                return settled;
+            }
         }
     }
 }
@@ -317,48 +319,6 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
         })
         .collect();
     (Meshes { partitions, controller, reconcile, groups, arrivals, reports }, inboxes)
-}
-
-/// Disk shared out: what `--disk-bytes` and `--cache-bytes` come to.
-struct Budgets {
-    disk: DiskBudget,
-    cache: u64,
-}
-
-impl Budgets {
-    fn of(config: &NodeConfig) -> Result<Self, StartError> {
-        let disk = match config.disk_bytes {
-            Some(bytes) => bytes,
-            None => preflight::disk_share(&config.data_dir)?,
-        };
-        let cache = config.cache_bytes.unwrap_or(disk / 10).min(disk / 2);
-        let disk = DiskBudget::new(disk);
-        // What the cache may take is taken from the start: it fills without asking.
-        disk.account(DiskUse::Cache).add(cache);
-        Ok(Self { disk, cache })
-    }
-
-    /// A directory bucket counts too: its size is looked at now and then, on the side runtime, if anything was asked of it
-    /// that may have changed it.
-    fn watch_bucket(&self, config: &NodeConfig, tier: &Tier, side: &Side) {
-        let Some(dir) = config.bucket.strip_prefix("file://").map(PathBuf::from) else { return };
-        let account = self.disk.account(DiskUse::Bucket);
-        let tier = tier.clone();
-        side.handle().spawn(async move {
-            let (mut known, mut seen) = (0, None);
-            loop {
-                let changes = [RequestKind::Put, RequestKind::PutLarge, RequestKind::Delete];
-                let changes: u64 = changes.iter().map(|kind| tier.stats().requests(*kind)).sum();
-                if seen.replace(changes) != Some(changes) {
-                    let looked = dir.clone();
-                    let now = tokio::task::spawn_blocking(move || preflight::held(&looked)).await.unwrap_or(known);
-                    account.change(known, now);
-                    known = now;
-                }
-                tokio::time::sleep(BUCKET_LOOK).await;
-            }
-        });
-    }
 }
 
 /// One thread, one pinned executor. A shard that ends by itself takes the process with it.

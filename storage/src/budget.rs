@@ -84,8 +84,7 @@ pub struct DiskFull {
 
 #[derive(Debug)]
 struct Shared {
-    limit: u64,
-    reserve: u64,
+    limit: AtomicU64,
     used: [AtomicU64; USES],
     admitted: AtomicU64,
 }
@@ -100,8 +99,13 @@ impl DiskBudget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        let reserve = if limit == u64::MAX { 0 } else { (limit / RESERVE_DIVISOR).min(RESERVE_BYTES_MAX) };
-        Self { shared: Arc::new(Shared { limit, reserve, used: Default::default(), admitted: AtomicU64::new(0) }) }
+        let limit = AtomicU64::new(limit);
+        Self { shared: Arc::new(Shared { limit, used: Default::default(), admitted: AtomicU64::new(0) }) }
+    }
+
+    /// Another limit from now on. What is used and promised stays.
+    pub fn set_limit(&self, limit: u64) {
+        self.shared.limit.store(limit, Ordering::Relaxed);
     }
 
     /// No limit: only counts.
@@ -134,6 +138,7 @@ impl DiskBudget {
     /// Who uses what now.
     #[must_use]
     pub fn usage(&self) -> DiskUsage {
+        let limit = self.shared.limit.load(Ordering::Relaxed);
         let used = |of: DiskUse| self.shared.used.get(of as usize).map_or(0, |used| used.load(Ordering::Relaxed));
         DiskUsage {
             journal: used(DiskUse::Journal),
@@ -142,8 +147,8 @@ impl DiskBudget {
             cache: used(DiskUse::Cache),
             bucket: used(DiskUse::Bucket),
             admitted: self.shared.admitted.load(Ordering::Relaxed),
-            limit: self.shared.limit,
-            reserve: self.shared.reserve,
+            limit,
+            reserve: if limit == u64::MAX { 0 } else { (limit / RESERVE_DIVISOR).min(RESERVE_BYTES_MAX) },
         }
     }
 }
@@ -216,6 +221,9 @@ mod tests {
         let full = budget.admit(200).expect_err("the last 100 are reserve");
         assert_eq!((full.wanted, full.usage.segments, full.usage.admissible()), (200, 1500, 100));
         assert!(full.to_string().contains("raise --disk-bytes"), "{full}");
+        budget.set_limit(4000);
+        assert!(budget.admit(200).is_ok(), "{:?}", budget.usage());
+        budget.set_limit(2000);
         drop(held);
         assert!(budget.admit(200).is_ok());
         segments.remove(5000);

@@ -9,6 +9,7 @@ mod bucket;
 mod crowd;
 mod disk;
 mod full;
+mod gone;
 mod outage;
 mod scrape;
 mod steady;

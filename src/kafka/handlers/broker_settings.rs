@@ -90,6 +90,13 @@ pub fn broker_configs(config: &NodeConfig, image: &ClusterImage) -> Vec<Describe
             "20000",
             "--max-connections-per-ip",
         ),
+        own(
+            "connections.max.idle.ms",
+            LONG,
+            config.connections_max_idle_ms.to_string(),
+            "600000",
+            "--connections-max-idle-ms",
+        ),
         of_topic("message.max.bytes", INT, "max.message.bytes"),
         of_topic("log.retention.ms", LONG, "retention.ms"),
         of_topic("log.retention.bytes", LONG, "retention.bytes"),
