@@ -8,6 +8,8 @@ use std::sync::Mutex;
 
 static COUNTERS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 
+static ZEROES: [u8; 4096] = [0; 4096];
+
 /// Called by every instrumented module before `main`.
 #[unsafe(no_mangle)]
 extern "C" fn __sanitizer_cov_8bit_counters_init(start: *mut u8, stop: *mut u8) {
@@ -53,10 +55,15 @@ impl Reached {
         let (mut new, mut base) = (false, 0);
         each(|counters| {
             self.classes.resize(self.classes.len().max(base + counters.len()), 0);
-            // Most of a program is not reached: eight counters are passed over at a time.
-            for (seen, counts) in self.classes[base..].chunks_mut(8).zip(counters.chunks(8)) {
-                if counts.iter().any(|count| *count > 0) {
-                    new |= note(seen, counts, &mut self.edges);
+            // Most of a program is not reached by one input: it is passed over by the page, then by the line.
+            for (seen, counts) in self.classes[base..].chunks_mut(ZEROES.len()).zip(counters.chunks(ZEROES.len())) {
+                if counts == &ZEROES[..counts.len()] {
+                    continue;
+                }
+                for (seen, counts) in seen.chunks_mut(64).zip(counts.chunks(64)) {
+                    if counts != &ZEROES[..counts.len()] {
+                        new |= note(seen, counts, &mut self.edges);
+                    }
                 }
             }
             base += counters.len();

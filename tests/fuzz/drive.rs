@@ -127,6 +127,8 @@ fn one(target: &Target) -> Option<String> {
     let mut pool = Pool { inputs, found: Vec::new(), reached: coverage::Reached::default(), guided: coverage::is_on() };
     let start = Instant::now();
     let mut runs = 0_u64;
+    // Guided, what was found is more worth than what can be cut off.
+    let prefixes_until = if pool.guided { seconds / 8.0 } else { seconds.max(1.0) };
     for input in pool.inputs.clone() {
         let prefixes = if input.len() < PREFIXES_MAX { 0 } else { input.len() };
         for len in (prefixes..=input.len()).rev() {
@@ -142,7 +144,7 @@ fn one(target: &Target) -> Option<String> {
             if failed.is_some() {
                 return failed;
             }
-            if start.elapsed().as_secs_f64() > seconds.max(1.0) {
+            if start.elapsed().as_secs_f64() > prefixes_until {
                 break;
             }
         }
