@@ -106,7 +106,7 @@ pub fn cold(run: &Run) {
 fn archive_and_trim(run: &Run, data: &Path, bucket: &Path) -> u64 {
     let broker = topic::broker(data, bucket);
     let segment = run.pick("16777216", "1048576");
-    let batches = run.pick(4000, 64);
+    let batches = run.pick(12_000, 64);
     let settings = [("segment.bytes", segment), ("local.retention.bytes", "65536"), ("archive.lag.ms", "500")];
     topic::runtime().block_on(async {
         topic::create(&broker.kafka, 1, &settings).await;
