@@ -47,6 +47,11 @@ pub trait Apply {
     /// An entry without content was applied: a new leader's first, or a membership.
     fn applied_blank(&self, id: EntryId);
 
+    /// The membership as of the entry that is being applied, encoded: it belongs into every checkpoint from this entry on
+    /// ([`LaneOptions::membership`]). Called before `applied_blank` or `install` of that entry, and never for what a
+    /// checkpoint held already. A lane applies while it starts, before there is a [`Lane`] to ask.
+    fn membership(&self, blob: Bytes);
+
     /// This replica leads `term`, and `ready_at`, the first entry of that term, is applied: it may serve and propose.
     fn leading(&self, term: Term, ready_at: EntryId);
 

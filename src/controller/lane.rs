@@ -20,6 +20,8 @@ pub struct ControllerLane {
     engine: Engine,
     state: RefCell<ControllerState>,
     applied: Cell<Option<EntryId>>,
+    /// Who votes, as of `applied`: Raft's, for the checkpoint.
+    membership: RefCell<Bytes>,
     leading: Cell<Option<Term>>,
     raft: OnceCell<Lane>,
     /// Rung when leadership changes.
@@ -48,26 +50,31 @@ impl ControllerLane {
         blob: &Bytes,
     ) -> Result<(Self, Option<Bytes>), BadControllerBlob> {
         let (state, membership) = if blob.is_empty() {
-            (ControllerState::default(), None)
+            (ControllerState::default(), Bytes::new())
         } else {
             let (membership, mut from) = open_lane_blob(blob).ok_or(BadControllerBlob)?;
             let state = from.blob().and_then(ControllerState::decode).ok_or(BadControllerBlob)?;
-            (state, Some(membership).filter(|m| !m.is_empty()))
+            (state, membership)
         };
         let lane = Self {
             engine,
             state: RefCell::new(state),
             applied: Cell::new(applied),
+            membership: RefCell::new(membership.clone()),
             leading: Cell::new(None),
             raft: OnceCell::new(),
             leadership_bell: Rc::default(),
         };
-        Ok((lane, membership))
+        Ok((lane, Some(membership).filter(|membership| !membership.is_empty())))
     }
 
-    /// Gives the lane its Raft group; once, before anything is proposed.
+    /// Gives the lane its Raft group; once, before anything is proposed. What a checkpoint covered while the group started
+    /// is let go of after the next one.
     pub fn attach(&self, raft: Lane) {
         let _ = self.raft.set(raft);
+        if self.applied.get().is_some() {
+            self.engine.touch_lane(LaneId::CONTROLLER);
+        }
     }
 
     /// Its Raft group.
@@ -88,6 +95,12 @@ impl ControllerLane {
         self.leading.get()
     }
 
+    /// The last entry applied.
+    #[must_use]
+    pub fn applied(&self) -> Option<EntryId> {
+        self.applied.get()
+    }
+
     /// Proposes a command and waits until it is applied.
     ///
     /// # Errors
@@ -105,7 +118,7 @@ impl ControllerLane {
     }
 
     fn encode(&self) -> Bytes {
-        let mut out = begin_lane_blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
+        let mut out = begin_lane_blob(&self.membership.borrow());
         out.blob(&self.state.borrow().encode());
         out.finish()
     }
@@ -130,6 +143,10 @@ impl Apply for ControllerLane {
         self.engine.touch_lane(LaneId::CONTROLLER);
     }
 
+    fn membership(&self, blob: Bytes) {
+        self.membership.replace(blob);
+    }
+
     fn leading(&self, term: Term, _ready_at: EntryId) {
         self.leading.set(Some(term));
         self.leadership_bell.ring();
@@ -146,5 +163,41 @@ impl Apply for ControllerLane {
 
     fn install(&self, _at: EntryId, _state: Bytes) {
         // One voter never installs: there is nobody to send it a snapshot.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tidewater_storage::engine::EngineConfig;
+    use tidewater_storage::env::sim::World;
+    use tidewater_storage::journal::JournalConfig;
+    use tidewater_storage::model::LogIndex;
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_taken_before_the_group_stands_holds_who_votes() {
+        let world = World::new(1);
+        let env = world.env();
+        world.block_on(async {
+            let journal =
+                JournalConfig { first_file_bytes: 32 << 10, file_bytes: 64 << 10, ..JournalConfig::default() };
+            let config = EngineConfig { journal, ..EngineConfig::default() };
+            let (engine, _) = Engine::open(env.clone(), PathBuf::from("/shard"), config).await.expect("opens");
+            let mut blob = begin_lane_blob(b"voters");
+            blob.blob(&ControllerState::default().encode());
+            let blob = blob.finish();
+            let applied = Some(EntryId { term: Term(1), index: LogIndex(5) });
+            let recovered = ControllerLane::recover(engine.clone(), applied, &blob);
+            let (lane, membership) = recovered.expect("is well formed");
+            assert_eq!(membership.as_deref(), Some(&b"voters"[..]));
+            assert_eq!(lane.checkpoint().expect("has applied").state, blob);
+            lane.membership(Bytes::from_static(b"others"));
+            let later = lane.checkpoint().expect("has applied").state;
+            let (_, membership) = ControllerLane::recover(engine, applied, &later).expect("is well formed");
+            assert_eq!(membership.as_deref(), Some(&b"others"[..]));
+        });
     }
 }

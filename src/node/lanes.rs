@@ -57,7 +57,8 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// As the engine recovered them; nothing of the journal is applied yet.
+    /// As the engine recovered them; nothing of the journal is applied yet. From here on checkpoints find all lanes and
+    /// partitions, so that one may be taken while the journal is applied.
     ///
     /// # Errors
     /// A checkpoint blob is malformed.
@@ -82,7 +83,9 @@ impl Lanes {
             let lane = DataLane::recover(lane, env.clone(), engine.clone(), state, fresh);
             let lane = lane.map_err(|e| ShardFailure::new(here, &e))?;
             lane.forget_producers_after(seat.forget_producers_after_ms);
-            data.push((Rc::new(lane), membership));
+            let lane = Rc::new(lane);
+            partitions.add_lane(Rc::clone(&lane), engine.clone());
+            data.push((lane, membership));
         }
         let (controller, controller_membership) = if here == ShardId(0) {
             let (applied, blob) = blob_of(LaneId::CONTROLLER);
@@ -114,7 +117,6 @@ impl Lanes {
             let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
             watch(env, &raft, on_death.clone());
             lane.attach(raft);
-            self.partitions.add_lane(Rc::clone(lane), engine.clone());
         }
         if let Some(lane) = &self.controller {
             let membership = self.controller_membership.clone();

@@ -57,6 +57,8 @@ pub struct DataLane {
     gone: RefCell<BTreeMap<PartitionId, PartitionManifest>>,
     happenings: RefCell<VecDeque<(LogIndex, Happening)>>,
     applied: Cell<Option<EntryId>>,
+    /// Who votes, as of `applied`: Raft's, for the checkpoint.
+    membership: RefCell<Bytes>,
     leading: Cell<Option<Term>>,
     raft: OnceCell<Lane>,
     /// `producer.id.expiration.ms`.
@@ -157,6 +159,7 @@ impl DataLane {
             gone: RefCell::new(blob.gone),
             happenings: RefCell::new(blob.happenings),
             applied: Cell::new(recovered.applied),
+            membership: RefCell::new(blob.membership),
             leading: Cell::new(None),
             raft: OnceCell::new(),
             producers_after_ms: Cell::new(i64::try_from(limits::PRODUCER_ID_EXPIRATION_MS).unwrap_or(i64::MAX)),
@@ -170,9 +173,13 @@ impl DataLane {
         self.producers_after_ms.set(i64::try_from(ms).unwrap_or(i64::MAX));
     }
 
-    /// Gives the lane its Raft group; once, before anything is proposed.
+    /// Gives the lane its Raft group; once, before anything is proposed. What a checkpoint covered while the group started
+    /// is let go of after the next one.
     pub fn attach(&self, raft: Lane) {
         let _ = self.raft.set(raft);
+        if self.applied.get().is_some() {
+            self.engine.touch_lane(self.id);
+        }
     }
 
     /// Its Raft group.
@@ -262,7 +269,7 @@ impl DataLane {
     /// The lane's blob for the checkpoint.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = begin_lane_blob(&self.raft.get().map(Lane::membership_blob).unwrap_or_default());
+        let mut out = begin_lane_blob(&self.membership.borrow());
         out.blob(&self.archive.borrow().encode());
         let gone = self.gone.borrow();
         out.u32(gone.len() as u32);
@@ -448,6 +455,10 @@ impl Apply for DataLane {
     fn applied_blank(&self, id: EntryId) {
         self.applied.set(Some(id));
         self.engine.touch_lane(self.id);
+    }
+
+    fn membership(&self, blob: Bytes) {
+        self.membership.replace(blob);
     }
 
     fn leading(&self, term: Term, _ready_at: EntryId) {

@@ -46,7 +46,7 @@ pub struct LaneOptions {
     pub voters: Vec<NodeId>,
     /// The last entry whose effects the loaded checkpoint holds.
     pub applied: Option<EntryId>,
-    /// The checkpoint's [`Lane::membership_blob`].
+    /// The membership of the checkpoint: what [`Apply::membership`] gave last.
     pub membership: Option<Bytes>,
     /// The way to the other replicas. None for a single voter.
     pub transport: Option<Rc<dyn PeerTransport>>,
@@ -99,6 +99,16 @@ pub enum LaneError {
         lane: LaneId,
         /// What is wrong with it.
         source: CodecError,
+    },
+    /// The checkpoint has applied entries and nobody who votes: the lane would never have a leader again.
+    #[error(
+        "lane {lane} has applied entries up to {applied} and its checkpoint names no voter; restore the shard's directory"
+    )]
+    NoVoters {
+        /// The lane.
+        lane: LaneId,
+        /// What the checkpoint holds.
+        applied: EntryId,
     },
     /// Log and checkpoint do not fit together, or reading them failed.
     #[error("lane {lane} cannot be recovered from its log: {reason}")]
@@ -174,6 +184,9 @@ impl Lane {
         let membership = membership.map_err(|source| LaneError::Membership { lane, source })?.unwrap_or_default();
         let state = log.state();
         let new = state.last.is_none() && state.purged.is_none() && state.vote.is_none() && applied.is_none();
+        if let Some(applied) = applied.filter(|_| membership.voter_ids().next().is_none()) {
+            return Err(LaneError::NoVoters { lane, applied });
+        }
         let standing = Rc::new(Standing::new(lane, apply, applied, membership));
         let (alive, gone) = ShardOneshot::channel();
         let raft = Raft::new(
@@ -270,12 +283,6 @@ impl Lane {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.inner.standing.in_flight().get()
-    }
-
-    /// The membership as of [`Lane::applied`], for the checkpoint. Take both without an await between them.
-    #[must_use]
-    pub fn membership_blob(&self) -> Bytes {
-        codec::encode_stored(&self.inner.standing.membership())
     }
 
     /// Lets the log up to `upto` go, once a durable checkpoint holds what it did. Returns at once; the purge is done in

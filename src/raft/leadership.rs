@@ -12,6 +12,7 @@ use openraft_rt::{Watch as _, WatchReceiver as _, WatchSender as _};
 use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{EntryId, LaneId, NodeId, Term};
 
+use super::codec;
 use super::proposal::{Answer, ProposeError};
 use super::runtime::watch::{self, ShardWatch};
 use super::type_config::{Membership, StoredMembership, log_id};
@@ -156,7 +157,7 @@ impl Standing {
     pub(crate) fn apply_blank(&self, id: EntryId, membership: Option<Membership>) {
         self.before(id);
         if let Some(membership) = membership {
-            self.membership.replace(StoredMembership::new(Some(log_id(id)), membership));
+            self.member(StoredMembership::new(Some(log_id(id)), membership));
         }
         self.apply.applied_blank(id);
         self.after(id);
@@ -165,9 +166,14 @@ impl Standing {
     /// Takes over the state of a snapshot.
     pub(crate) fn install(&self, at: EntryId, membership: StoredMembership, state: bytes::Bytes) {
         self.before(at);
+        self.member(membership);
         self.apply.install(at, state);
-        self.membership.replace(membership);
         self.after(at);
+    }
+
+    fn member(&self, membership: StoredMembership) {
+        self.apply.membership(codec::encode_stored(&membership));
+        self.membership.replace(membership);
     }
 
     /// The state of everything applied.

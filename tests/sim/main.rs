@@ -7,8 +7,9 @@
 //! file each, what must hold during a run and after it. [`awaits`] ends one history at each of its awaits, [`rot`]
 //! damages stored bytes, [`defects`] has brokers that are wrong on purpose and must be caught.
 //!
-//! `TIDEWATER_SEEDS=n` runs that many, from `TIDEWATER_SEED_FROM`; `TIDEWATER_SEED=s` one, with its trace. A seed that
-//! fails is made smaller (`TIDEWATER_WITHOUT` leaves parts out) and says how to repeat it.
+//! `TIDEWATER_SEEDS=n` runs that many, from `TIDEWATER_SEED_FROM`; `TIDEWATER_SEED=s` one, with its trace;
+//! `TIDEWATER_TIGHT_JOURNAL=1` gives all of them the short journal that one in eight has. A seed that fails is
+//! made smaller (`TIDEWATER_WITHOUT` leaves parts out) and says how to repeat it.
 #![allow(clippy::panic, reason = "a broken property ends the run")]
 #![cfg(feature = "lakehouse")]
 

@@ -32,7 +32,6 @@ use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 use tokio::sync::watch;
 
 use crate::lanes::{seat, source};
-use crate::seeds::number;
 use crate::world::World;
 use crate::{bucket, table};
 
@@ -63,14 +62,14 @@ impl DescribeExtra for Nothing {
     fn describe(&self, _: &Replica, _: &mut PartitionStatus) {}
 }
 
-/// Small everything, so that files roll, checkpoints come and memory is short within a run. With
-/// `TIDEWATER_TIGHT_JOURNAL` the journal is, too: it fills up within a few lives.
-fn engine_config(env: &Env) -> EngineConfig {
-    let tight = number("TIDEWATER_TIGHT_JOURNAL").is_some();
+/// Small everything, so that files roll, checkpoints come and memory is short within a run. A tight journal is short, too:
+/// it fills up within a few lives, and a start finds it under pressure.
+fn engine_config(env: &Env, world: &World) -> EngineConfig {
+    let tight = world.plan.has("tight-journal");
     EngineConfig {
         journal: JournalConfig {
             first_file_bytes: 32 << 10,
-            file_bytes: if tight { 64 << 10 } else { 256 << 10 },
+            file_bytes: if tight { 128 << 10 } else { 256 << 10 },
             capacity_bytes: if tight { 640 << 10 } else { 4 << 20 },
             memory_bytes: 64 << 10,
             ..JournalConfig::default()
@@ -146,8 +145,9 @@ impl Node {
         for here in 0..count {
             let here = ShardId(here);
             let dir = PathBuf::from(format!("/node/shard-{here}"));
+            let config = engine_config(&env, world);
             let (engine, recovered) =
-                Engine::open(env.clone(), dir, engine_config(&env)).await.map_err(|error| error.to_string())?;
+                Engine::open(env.clone(), dir, config).await.map_err(|error| error.to_string())?;
             let seat = seat(world, here);
             let lanes = Lanes::recover(&env, &seat, &engine, recovered).map_err(|error| error.to_string())?;
             engine.set_source(source(&lanes, world));

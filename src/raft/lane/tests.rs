@@ -31,6 +31,7 @@ pub(super) enum Event {
 pub(super) struct Numbers {
     pub(super) applied: RefCell<Vec<(EntryId, u64)>>,
     pub(super) last: Cell<Option<EntryId>>,
+    pub(super) membership: RefCell<Bytes>,
     pub(super) events: RefCell<Vec<Event>>,
     leads: Cell<bool>,
 }
@@ -62,6 +63,10 @@ impl Apply for Numbers {
 
     fn applied_blank(&self, id: EntryId) {
         self.advance(id);
+    }
+
+    fn membership(&self, blob: Bytes) {
+        self.membership.replace(blob);
     }
 
     fn leading(&self, term: Term, ready_at: EntryId) {
@@ -220,7 +225,7 @@ fn purging_follows_the_checkpoint_and_a_restart_goes_on_behind_it() {
         for n in 0..100 {
             last = Some(lane.propose(payload(n, 10)).await.expect("is applied").0);
         }
-        let checkpoint = (lane.applied(), lane.membership_blob());
+        let checkpoint = (lane.applied(), numbers.membership.borrow().clone());
         assert_eq!(checkpoint.0, last);
         lane.purge(EntryId { term: Term(1), index: LogIndex(50) });
         until(&env, "purged", || disk.purged().is_some_and(|id| id.index.0 == 50)).await;
@@ -252,6 +257,12 @@ fn a_checkpoint_that_cannot_be_read_or_does_not_fit_is_refused() {
         let log = MemoryLog::open(&env, &MemoryDisk::default(), SYNC);
         let error = Lane::start_on(&env, log, Rc::new(Numbers::default()), options).await.expect_err("is refused");
         assert!(matches!(error, LaneError::Membership { .. }), "{error}");
+        let applied = Some(EntryId { term: Term(1), index: LogIndex(9) });
+        let options = LaneOptions::single(LANE, NodeId(1)).from_checkpoint(applied, None);
+        let log = MemoryLog::open(&env, &MemoryDisk::default(), SYNC);
+        let error = Lane::start_on(&env, log, Numbers::restored(Vec::new(), applied), options).await;
+        let error = error.expect_err("nobody votes");
+        assert!(matches!(error, LaneError::NoVoters { .. }), "{error}");
     });
 }
 
@@ -266,6 +277,7 @@ fn cost_of_a_proposal() {
             Answer::none()
         }
         fn applied_blank(&self, _: EntryId) {}
+        fn membership(&self, _: Bytes) {}
         fn leading(&self, _: Term, _: EntryId) {}
         fn following(&self, _: Term) {}
         fn snapshot(&self) -> Bytes {

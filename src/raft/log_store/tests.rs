@@ -30,6 +30,7 @@ impl Apply for Nothing {
         Answer::none()
     }
     fn applied_blank(&self, _: EntryId) {}
+    fn membership(&self, _: Bytes) {}
     fn leading(&self, _: Term, _: EntryId) {}
     fn following(&self, _: Term) {}
     fn snapshot(&self) -> Bytes {

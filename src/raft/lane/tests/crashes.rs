@@ -39,14 +39,18 @@ async fn client(env: Env, lane: Lane, book: Shared) {
     }
 }
 
-/// Makes checkpoints and purges behind them, as the engine does.
-async fn checkpoints(env: Env, lane: Lane, numbers: Rc<Numbers>, book: Shared) {
+/// Where the lane is, once it has started.
+type Started = Rc<RefCell<Option<Lane>>>;
+
+/// Makes checkpoints and purges behind them, as the engine does: from before the lane has started.
+async fn checkpoints(env: Env, lane: Started, numbers: Rc<Numbers>, book: Shared) {
+    let often = 20 + env.rng.below(6000);
     loop {
-        env.tasks.sleep(Duration::from_micros(env.rng.below(6000))).await;
-        let made = (lane.applied(), lane.membership_blob(), numbers.applied.borrow().clone());
-        let applied = made.0;
+        env.tasks.sleep(Duration::from_micros(env.rng.below(often))).await;
+        let Some(applied) = numbers.last.get() else { continue };
+        let made = (Some(applied), numbers.membership.borrow().clone(), numbers.applied.borrow().clone());
         book.borrow_mut().checkpoint = Some(made);
-        if let Some(applied) = applied
+        if let Some(lane) = lane.borrow().clone()
             && env.rng.below(2) == 0
         {
             lane.purge(applied);
@@ -90,13 +94,17 @@ fn run(seed: u64) -> usize {
             None => (None, None, Vec::new()),
         };
         let numbers = Numbers::restored(state, applied);
+        numbers.membership.replace(membership.clone().unwrap_or_default());
+        let started = Started::default();
+        let upkeep = checkpoints(env.clone(), started.clone(), numbers.clone(), book.clone());
+        drop(env.tasks.spawn("checkpoints", upkeep));
         let lane = world.block_on(async {
             let options = LaneOptions::single(LANE, NodeId(1)).from_checkpoint(applied, membership);
             let journal = Journal::open(env.clone(), Path::new("/journal"), small()).await.expect("opens");
             Lane::start(&env, journal.lane(LANE), numbers.clone(), options).await.expect("starts")
         });
         drop(env.tasks.spawn("client", client(env.clone(), lane.clone(), book.clone())));
-        drop(env.tasks.spawn("checkpoints", checkpoints(env.clone(), lane.clone(), numbers.clone(), book.clone())));
+        started.replace(Some(lane.clone()));
         world.run_for(Duration::from_micros(env.rng.below(25_000)));
         if life == LIVES {
             world.block_on(until(&env, "ready", || lane.leadership().ready));
@@ -108,6 +116,7 @@ fn run(seed: u64) -> usize {
             check(&book.borrow(), &numbers.applied.borrow());
         }
         drop(lane);
+        started.replace(None);
         if env.rng.below(2) == 0 {
             world.kill();
         } else {
