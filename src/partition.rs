@@ -4,6 +4,7 @@
 //! the one place that decides where a read is served from (`read_path`), and the routing of requests to the shard that
 //! owns a partition (`router`). Knows no Kafka request and no topic names beyond what a partition carries with it.
 
+pub mod beginnings;
 pub mod codec;
 pub mod command;
 pub mod event;

@@ -54,7 +54,7 @@ pub struct ProducePart {
 pub struct ProduceDone {
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// Set when the topic stamps append time.
+    /// Set when the topic stamps append time; of a batch that was there already always its greatest timestamp, as by Kafka.
     pub log_append_time: Option<TimestampMs>,
     /// The partition's log start.
     pub log_start: Offset,

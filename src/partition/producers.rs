@@ -24,6 +24,15 @@ pub struct Remembered {
     pub last: i32,
     /// Offset of its first record.
     pub base_offset: Offset,
+    /// Its greatest timestamp; -1 when a checkpoint of an older version did not hold it.
+    pub timestamp: TimestampMs,
+}
+
+impl Remembered {
+    fn of(header: &BatchHeader, base_offset: Offset) -> Self {
+        let (first, last) = (header.base_sequence, header.last_sequence());
+        Self { first, last, base_offset, timestamp: header.max_timestamp }
+    }
 }
 
 /// What is known of one producer.
@@ -41,8 +50,9 @@ impl ProducerEntry {
     /// As tools are shown it.
     #[must_use]
     pub fn active(&self, id: ProducerId) -> ActiveProducer {
-        let last_sequence = self.recent.back().map_or(-1, |batch| batch.last);
-        ActiveProducer { id, epoch: self.epoch, last_sequence, last_timestamp: self.seen }
+        let last = self.recent.back().map(|batch| (batch.last, batch.timestamp));
+        let (last_sequence, last_timestamp) = last.unwrap_or((-1, TimestampMs(-1)));
+        ActiveProducer { id, epoch: self.epoch, last_sequence, last_timestamp }
     }
 }
 
@@ -51,8 +61,8 @@ impl ProducerEntry {
 pub enum Verdict {
     /// Append it.
     Append,
-    /// It is there already, from this offset on.
-    Duplicate(Offset),
+    /// It is there already: this one.
+    Duplicate(Remembered),
 }
 
 /// Is this batch the next one of its producer, a repetition, or wrong?
@@ -76,7 +86,7 @@ pub fn check(entry: Option<&ProducerEntry>, header: &BatchHeader) -> Result<Verd
     }
     let last = header.last_sequence();
     if let Some(known) = entry.recent.iter().find(|r| r.first == header.base_sequence && r.last == last) {
-        return Ok(Verdict::Duplicate(known.base_offset));
+        return Ok(Verdict::Duplicate(*known));
     }
     let Some(newest) = entry.recent.back() else { return Ok(Verdict::Append) };
     let expected = if newest.last == i32::MAX { 0 } else { newest.last + 1 };
@@ -96,7 +106,7 @@ pub fn noted(entry: Option<&ProducerEntry>, header: &BatchHeader, base: Offset, 
     if next.recent.len() == BATCHES_REMEMBERED {
         next.recent.pop_front();
     }
-    next.recent.push_back(Remembered { first: header.base_sequence, last: header.last_sequence(), base_offset: base });
+    next.recent.push_back(Remembered::of(header, base));
     next.seen = next.seen.max(at);
     next
 }
@@ -140,8 +150,7 @@ impl ProducerTable {
                 if entry.recent.len() == BATCHES_REMEMBERED {
                     entry.recent.pop_front();
                 }
-                let (first, last) = (header.base_sequence, header.last_sequence());
-                entry.recent.push_back(Remembered { first, last, base_offset: base });
+                entry.recent.push_back(Remembered::of(header, base));
                 entry.seen = entry.seen.max(at);
             }
             other => {
@@ -181,6 +190,7 @@ impl ProducerTable {
                 out.u32(batch.first as u32);
                 out.u32(batch.last as u32);
                 out.u64(batch.base_offset.get());
+                out.i64(batch.timestamp.0);
             }
         }
     }
@@ -188,6 +198,16 @@ impl ProducerTable {
     /// The inverse of [`ProducerTable::encode`]; `None` when the bytes are not one.
     #[must_use]
     pub fn decode(from: &mut Reader<'_>) -> Option<Self> {
+        Self::read(from, true)
+    }
+
+    /// Of a checkpoint from before batches were remembered with their timestamps.
+    #[must_use]
+    pub fn decode_untimed(from: &mut Reader<'_>) -> Option<Self> {
+        Self::read(from, false)
+    }
+
+    fn read(from: &mut Reader<'_>, timed: bool) -> Option<Self> {
         let expired_at = TimestampMs(from.i64()?);
         let count = from.u32()?;
         let mut entries = HashMap::new();
@@ -198,7 +218,9 @@ impl ProducerTable {
             let mut recent = VecDeque::new();
             for _ in 0..from.u8()? {
                 let (first, last) = (from.u32()? as i32, from.u32()? as i32);
-                recent.push_back(Remembered { first, last, base_offset: Offset::new(from.u64()?) });
+                let base_offset = Offset::new(from.u64()?);
+                let timestamp = TimestampMs(if timed { from.i64()? } else { -1 });
+                recent.push_back(Remembered { first, last, base_offset, timestamp });
             }
             entries.insert(id, ProducerEntry { epoch, recent, seen });
         }
@@ -233,6 +255,11 @@ mod tests {
         table
     }
 
+    fn duplicate(first: i32, last: i32, base: u64) -> Result<Verdict, ProduceError> {
+        let base_offset = Offset::new(base);
+        Ok(Verdict::Duplicate(Remembered { first, last, base_offset, timestamp: TimestampMs(1) }))
+    }
+
     fn verdict(table: &ProducerTable, header: &BatchHeader) -> Result<Verdict, ProduceError> {
         check(table.get(ProducerId(9)), header)
     }
@@ -241,8 +268,8 @@ mod tests {
     fn next_duplicate_gap() {
         let table = table(&[(batch(0, 0, 3), 10), (batch(0, 3, 2), 13)]);
         assert_eq!(verdict(&table, &batch(0, 5, 1)), Ok(Verdict::Append));
-        assert_eq!(verdict(&table, &batch(0, 0, 3)), Ok(Verdict::Duplicate(Offset::new(10))));
-        assert_eq!(verdict(&table, &batch(0, 3, 2)), Ok(Verdict::Duplicate(Offset::new(13))));
+        assert_eq!(verdict(&table, &batch(0, 0, 3)), duplicate(0, 2, 10));
+        assert_eq!(verdict(&table, &batch(0, 3, 2)), duplicate(3, 4, 13));
         assert!(matches!(verdict(&table, &batch(0, 7, 1)), Err(ProduceError::OutOfOrder { expected: 5, .. })));
     }
 
@@ -259,7 +286,7 @@ mod tests {
         let batches: Vec<_> = (0..7).map(|n| (batch(0, n, 1), n as u64)).collect();
         let table = table(&batches);
         assert!(matches!(verdict(&table, &batch(0, 0, 1)), Err(ProduceError::OutOfOrder { expected: 7, .. })));
-        assert_eq!(verdict(&table, &batch(0, 2, 1)), Ok(Verdict::Duplicate(Offset::new(2))));
+        assert_eq!(verdict(&table, &batch(0, 2, 1)), duplicate(2, 2, 2));
     }
 
     #[test]
@@ -299,7 +326,7 @@ mod tests {
     fn a_batch_may_cross_the_greatest_sequence() {
         let table = table(&[(batch(0, i32::MAX - 1, 4), 0)]);
         assert_eq!(verdict(&table, &batch(0, 2, 1)), Ok(Verdict::Append));
-        assert_eq!(verdict(&table, &batch(0, i32::MAX - 1, 4)), Ok(Verdict::Duplicate(Offset::new(0))));
+        assert_eq!(verdict(&table, &batch(0, i32::MAX - 1, 4)), duplicate(i32::MAX - 1, 1, 0));
         assert!(matches!(verdict(&table, &batch(0, 3, 1)), Err(ProduceError::OutOfOrder { expected: 2, .. })));
     }
 
@@ -314,6 +341,31 @@ mod tests {
             assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes[..cut])), None);
         }
     }
+
+    #[test]
+    fn a_table_of_an_older_checkpoint_is_read_without_times() {
+        let mut old = Writer::default();
+        old.i64(1000);
+        old.u32(1);
+        old.i64(9);
+        old.u16(0);
+        old.i64(1000);
+        old.u8(1);
+        old.u32(0);
+        old.u32(2);
+        old.u64(10);
+        let table = ProducerTable::decode_untimed(&mut Reader::new(&old.finish())).expect("is read");
+        let active = table.get(ProducerId(9)).expect("is known").active(ProducerId(9));
+        assert_eq!((active.last_sequence, active.last_timestamp), (2, TimestampMs(-1)));
+    }
+
+    #[test]
+    fn a_producer_is_shown_with_the_time_of_its_last_batch() {
+        let table = table(&[(batch(0, 0, 3), 10)]);
+        let active = table.get(ProducerId(9)).expect("is known").active(ProducerId(9));
+        assert_eq!((active.last_sequence, active.last_timestamp), (2, TimestampMs(1)));
+    }
+
     /// One connection's round: the whole window is sent in order, some of it arrives, one batch may be refused for a
     /// while, and a prefix of the answers comes back.
     #[derive(Clone, Copy, Debug)]
@@ -365,7 +417,9 @@ mod tests {
                             stored.push((key.0, key.1, end));
                             end += u64::from(header.record_count);
                         }
-                        Ok(Verdict::Duplicate(base)) => prop_assert!(stored.contains(&(key.0, key.1, base.get()))),
+                        Ok(Verdict::Duplicate(known)) => {
+                            prop_assert!(stored.contains(&(key.0, key.1, known.base_offset.get())));
+                        }
                         Err(ProduceError::OutOfOrder { .. }) => prop_assert!(fine.iter().rev().skip(1).any(|fine| !fine)),
                         Err(error) => prop_assert!(false, "{error}"),
                     }

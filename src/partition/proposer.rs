@@ -18,8 +18,9 @@ use tidewater_storage::engine::{Engine, Refused};
 use tidewater_storage::env::{Env, Mono};
 use tidewater_storage::metrics::{Histogram, HistogramCounts};
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
-use tidewater_storage::model::{BatchHeader, Offset, ProducerId, Term, TimestampMs, TimestampType};
+use tidewater_storage::model::{BatchHeader, Offset, PartitionId, ProducerId, Term, TimestampMs, TimestampType};
 
+use super::beginnings::{Beginnings, Sequenced};
 use super::command::{LaneEntry, PlacedBatch};
 use super::event::Bell;
 use super::lane::{DataLane, Outcome};
@@ -106,6 +107,7 @@ impl Ahead {
 struct Waiting {
     replica: Rc<Replica>,
     slot: Slot,
+    sequenced: Option<Sequenced>,
     /// Set when the topic stamps append time.
     stamped: Option<TimestampMs>,
 }
@@ -146,6 +148,8 @@ pub struct Proposer {
     /// See [`Ahead`].
     round: Cell<u64>,
     duplicates: RefCell<Vec<Duplicate>>,
+    /// First batches that were refused and are still to come.
+    beginnings: RefCell<Beginnings>,
     blocked: Cell<bool>,
     bell: Bell,
     /// Since when the oldest batch waits, while one does.
@@ -173,6 +177,7 @@ impl Proposer {
             in_flight: Cell::new(0),
             round: Cell::new(0),
             duplicates: RefCell::default(),
+            beginnings: RefCell::default(),
             blocked: Cell::new(false),
             bell: Bell::default(),
             oldest: Cell::new(None),
@@ -185,6 +190,7 @@ impl Proposer {
     pub fn push(&self, part: ProducePart, slot: Slot) {
         let bytes = part.batch.bytes.len();
         if self.queued_bytes.get() + bytes > limits::LANE_QUEUE_BYTES_MAX && !self.queue.borrow().is_empty() {
+            self.refused(part.place.id, Sequenced::of(&part.batch.header));
             slot.answer(Err(ProduceError::Busy));
             return;
         }
@@ -274,16 +280,22 @@ impl Proposer {
             // A batch that cannot be placed is answered at once.
             while let Some((part, slot)) = (room > 0).then(|| self.pop()).flatten() {
                 room -= 1;
+                let (id, sequenced) = (part.place.id, Sequenced::of(&part.batch.header));
                 match self.place(part, term, at) {
                     Ok(Placed::Append(batch, replica, stamped)) => {
-                        waiting.push(Waiting { replica, slot, stamped });
+                        waiting.push(Waiting { replica, slot, sequenced, stamped });
                         batches.push(batch);
                     }
                     Ok(Placed::Applied(done)) => slot.answer(Ok(done)),
                     Ok(Placed::InFlight(replica, done)) => {
                         self.duplicates.borrow_mut().push(Duplicate { replica, slot, done });
                     }
-                    Err(error) => slot.answer(Err(error)),
+                    Err(error) => {
+                        if error == ProduceError::NotLeader {
+                            self.refused(id, sequenced);
+                        }
+                        slot.answer(Err(error));
+                    }
                 }
             }
             let formed = self.env.clock.now();
@@ -327,7 +339,8 @@ impl Proposer {
                 }
                 Err(_) if count > 1 => (bytes, count) = (first, 1),
                 Err(full) => {
-                    let (_, slot) = self.pop()?;
+                    let (part, slot) = self.pop()?;
+                    self.refused(part.place.id, Sequenced::of(&part.batch.header));
                     slot.answer(Err(ProduceError::NoSpace(full.to_string())));
                     first = self.queue.borrow().front().map_or(0, |(part, _)| part.batch.bytes.len());
                     (bytes, count) = (first, usize::from(first > 0));
@@ -381,6 +394,7 @@ impl Proposer {
             stamp_log_append_time(&mut bytes, at);
             at
         });
+        header.max_timestamp = stamped.unwrap_or(header.max_timestamp);
         let epoch = replica.leader_epoch(term);
         patch(&mut bytes, base_offset, epoch);
         header.base_offset = base_offset;
@@ -403,10 +417,24 @@ impl Proposer {
         let ahead = replica.ahead.borrow();
         let overlay = if ahead.counts(self.round.get()) { ahead.producers.get(&producer) } else { None };
         let entry = overlay.or_else(|| applied.get(producer));
-        let Verdict::Duplicate(base_offset) = producers::check(entry, header)? else { return Ok(None) };
-        let done = ProduceDone { base_offset, log_append_time: None, log_start: replica.log_start() };
-        let applied = base_offset < replica.high_watermark();
+        if let (None, Some(batch)) = (entry, Sequenced::of(header)) {
+            let mut beginnings = self.beginnings.borrow_mut();
+            beginnings.check(replica.id, &batch, self.env.clock.now())?;
+            beginnings.taken(replica.id, producer);
+        }
+        let Verdict::Duplicate(known) = producers::check(entry, header)? else { return Ok(None) };
+        let log_append_time = Some(known.timestamp);
+        let done = ProduceDone { base_offset: known.base_offset, log_append_time, log_start: replica.log_start() };
+        let applied = known.base_offset < replica.high_watermark();
         Ok(Some(if applied { Placed::Applied(done) } else { Placed::InFlight(Rc::clone(replica), done) }))
+    }
+
+    /// A batch was refused for now: unless its partition knows the producer, none after it may begin.
+    fn refused(&self, id: PartitionId, batch: Option<Sequenced>) {
+        let (Some(batch), Some(replica)) = (batch, self.lane.replica(id)) else { return };
+        if replica.producers().get(batch.producer()).is_none() {
+            self.beginnings.borrow_mut().note(id, batch, self.env.clock.now());
+        }
     }
 
     /// Tells everyone what became of an entry; false when it failed and proposing must pause.
@@ -417,9 +445,12 @@ impl Proposer {
             Some(Outcome::Batches(answers)) => answers,
             _ => vec![Err(ProduceError::NotLeader); sent.waiting.len()],
         };
-        for (Waiting { replica, slot, stamped }, answer) in sent.waiting.into_iter().zip(answers) {
+        for (Waiting { replica, slot, sequenced, stamped }, answer) in sent.waiting.into_iter().zip(answers) {
             fine &= answer.is_ok();
             self.landed(&replica);
+            if answer.is_err() {
+                self.refused(replica.id, sequenced);
+            }
             slot.answer(answer.map(|done| ProduceDone { log_append_time: stamped, ..done }));
         }
         fine
@@ -438,3 +469,6 @@ enum Placed {
     Applied(ProduceDone),
     InFlight(Rc<Replica>, ProduceDone),
 }
+
+#[cfg(test)]
+mod tests;

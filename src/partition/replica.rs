@@ -61,6 +61,8 @@ struct Unarchived {
     archived: u64,
 }
 
+/// Version of a partition's checkpoint blob. 1, which is read, has no timestamps of producers' batches.
+const BLOB_VERSION: u8 = 2;
 /// Marks of unarchived data are at least this far apart.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
 /// Marks kept; beyond, the newest are merged.
@@ -307,7 +309,7 @@ impl Replica {
         let settings = self.settings.borrow();
         let head = Head { birth: self.birth.clone(), overrides: settings.overrides.clone() };
         let mut out = Writer::default();
-        out.u8(1);
+        out.u8(BLOB_VERSION);
         // Serialising plain maps and numbers into memory cannot fail.
         out.blob(&serde_json::to_vec(&head).unwrap_or_default());
         out.u64(self.log_start.get().get());
@@ -327,7 +329,8 @@ impl Replica {
     #[must_use]
     pub fn decode(id: PartitionId, lane: LaneId, blob: &Bytes, log: PartitionLog) -> Option<Self> {
         let mut from = Reader::new(blob);
-        if from.u8()? != 1 {
+        let version = from.u8()?;
+        if !(1..=BLOB_VERSION).contains(&version) {
             return None;
         }
         let head: Head = serde_json::from_slice(from.blob()?).ok()?;
@@ -338,7 +341,10 @@ impl Replica {
             epochs.push((LeaderEpoch(from.u32()? as i32), Offset::new(from.u64()?)));
         }
         let manifest = PartitionManifest::decode(from.blob()?).ok()?;
-        let producers = ProducerTable::decode(&mut from)?;
+        let producers = match version {
+            1 => ProducerTable::decode_untimed(&mut from)?,
+            _ => ProducerTable::decode(&mut from)?,
+        };
         let replica = Self::born(id, lane, LogIndex(0), head.birth, head.overrides, log);
         replica.log_start.set(log_start);
         replica.last_append.set(last_append);
