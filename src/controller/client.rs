@@ -7,7 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidewater_storage::model::{ProducerId, ShardId, TopicId, TopicName};
+use tidewater_storage::model::{LogIndex, ProducerId, ShardId, Term, TopicId, TopicName};
 
 use super::image::{ClusterImage, TopicImage};
 use crate::shard::mesh::{Mesh, Reply};
@@ -122,6 +122,17 @@ pub enum ControllerRequest {
     },
     /// A block of producer ids: first and count.
     ProducerIds(Reply<Result<(ProducerId, u32), TopicError>>),
+    /// Where the controller's own log stands.
+    Quorum(Reply<Result<Quorum, TopicError>>),
+}
+
+/// Where the controller's log stands. A *message*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// The term in which this broker leads it.
+    pub term: Term,
+    /// The index after the last entry applied.
+    pub end: LogIndex,
 }
 
 /// The handle of one shard.
@@ -216,6 +227,14 @@ impl ControllerHandle {
             let (first, count) = self.call(ControllerRequest::ProducerIds).await?;
             *self.block.borrow_mut() = (first.0, count);
         }
+    }
+
+    /// Where the controller's own log stands.
+    ///
+    /// # Errors
+    /// The controller is not available.
+    pub async fn quorum(&self) -> Result<Quorum, TopicError> {
+        self.call(ControllerRequest::Quorum).await
     }
 
     fn take_from_block(&self) -> Option<ProducerId> {

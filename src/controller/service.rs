@@ -14,7 +14,7 @@ use tidewater_storage::env::Env;
 use tidewater_storage::model::{NodeId, ProducerId, ShardId, TopicId};
 use tokio::sync::watch;
 
-use super::client::{ControllerHandle, ControllerRequest, TopicError};
+use super::client::{ControllerHandle, ControllerRequest, Quorum, TopicError};
 use super::command::Command;
 use super::image::{ClusterImage, TopicImage};
 use super::lane::ControllerLane;
@@ -137,6 +137,10 @@ impl Controller {
                 let command = Command::TakeProducerIds { count: limits::PRODUCER_ID_BLOCK };
                 (Ok(command), false, Answer::ProducerIds(reply))
             }
+            ControllerRequest::Quorum(reply) => {
+                reply.send(self.quorum());
+                return None;
+            }
         };
         match planned {
             Ok(_) if validate_only => answer.only_checked(),
@@ -144,6 +148,11 @@ impl Controller {
             Err(error) => answer.refuse(error),
         }
         None
+    }
+
+    fn quorum(&self) -> Result<Quorum, TopicError> {
+        let stands = self.lane.leading().zip(self.lane.applied()).ok_or(TopicError::Unavailable)?;
+        Ok(Quorum { term: stands.0, end: stands.1.index.next() })
     }
 
     fn context(&self) -> Context {
@@ -241,7 +250,7 @@ fn subject(request: &ControllerRequest) -> Option<String> {
         ControllerRequest::Create(spec, _) => spec.name.as_str(),
         ControllerRequest::Delete(name, _) => name.as_str(),
         ControllerRequest::Partitions { topic, .. } | ControllerRequest::Configs { topic, .. } => topic,
-        ControllerRequest::ProducerIds(_) => return None,
+        ControllerRequest::ProducerIds(_) | ControllerRequest::Quorum(_) => return None,
     };
     Some(name.replace('.', "_"))
 }

@@ -158,6 +158,7 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
         ApiKey::DescribeUserScramCredentials => {
             generated!(ctx, body, describe_user_scram_credentials, DescribeUserScramCredentialsRequest)
         }
+        ApiKey::DescribeQuorum => generated!(ctx, body, describe_quorum, DescribeQuorumRequest),
         ApiKey::DescribeProducers => generated!(ctx, body, describe_producers, DescribeProducersRequest),
         ApiKey::ListConfigResources => generated!(ctx, body, list_config_resources, ListConfigResourcesRequest),
         ApiKey::DescribeTopicPartitions => {

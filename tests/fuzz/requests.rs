@@ -133,6 +133,7 @@ fn decode(key: ApiKey, version: i16, body: BytesMut) -> bool {
         OffsetDelete OffsetDeleteRequest,
         DescribeCluster DescribeClusterRequest,
         DescribeProducers DescribeProducersRequest,
+        DescribeQuorum DescribeQuorumRequest,
         DescribeTopicPartitions DescribeTopicPartitionsRequest,
         ElectLeaders ElectLeadersRequest,
         ListConfigResources ListConfigResourcesRequest,

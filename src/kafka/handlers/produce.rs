@@ -15,7 +15,7 @@ use crate::kafka::error_code::ErrorCode;
 use crate::kafka::metrics::Stage;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, decode, encode_response};
-use crate::partition::message::{CheckedBatch, Origin, ProduceDone, ProduceError, ProducePart};
+use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceDone, ProduceError, ProducePart};
 
 /// First version whose clients know zstd (KIP-110).
 const ZSTD_FROM: i16 = 7;
@@ -42,6 +42,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
             *slot = appended(slot.index, &done);
         }
     }
+    tell_log_starts(ctx, &mut answers).await;
     for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
         ctx.broker.metrics.told(ctx.key, partition.error);
     }
@@ -56,6 +57,26 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
             Reply::Close(CloseReason::Unacknowledged(why))
         }
     }
+}
+
+/// Beside what it refuses with the log at hand, Kafka tells where the log starts.
+async fn tell_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) {
+    for (topic, partitions) in answers {
+        for answer in partitions.iter_mut().filter(|answer| told_with_log_start(answer.error)) {
+            let Ok(place) = topic.partition(&ctx.image(), answer.index).map(|(_, partition)| partition.place()) else {
+                continue;
+            };
+            if let Ok(Some(first)) = ctx.broker.router.list_offset(place, OffsetSpec::Earliest).await {
+                answer.log_start_offset = first.offset.to_wire();
+            }
+        }
+    }
+}
+
+fn told_with_log_start(error: ErrorCode) -> bool {
+    let told =
+        [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::INVALID_TIMESTAMP];
+    told.contains(&error)
 }
 
 /// What to append, and the answers in the request's order, those of refused batches already final.

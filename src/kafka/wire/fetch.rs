@@ -23,7 +23,8 @@ pub struct PartitionAnswer {
     pub last_stable_offset: i64,
     /// First offset of the partition, or -1.
     pub log_start_offset: i64,
-    /// Asked with `read_committed`? Then the list of aborted transactions is there, and empty.
+    /// Is there a list of aborted transactions, if an empty one? Asked with `read_committed`; and where no partition was
+    /// found to ask, as by Kafka.
     pub lists_aborted: bool,
     /// Where the client's log and the partition's part, for a client that told its last epoch (from version 12).
     pub diverging: Option<EpochEnd>,
@@ -41,7 +42,7 @@ impl PartitionAnswer {
             high_watermark: -1,
             last_stable_offset: -1,
             log_start_offset: -1,
-            lists_aborted: false,
+            lists_aborted: matches!(error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID),
             diverging: None,
             batches: Vec::new(),
         }

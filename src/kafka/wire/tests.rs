@@ -244,6 +244,12 @@ fn admin_sample(key: ApiKey, v: i16) -> Bytes {
             let topic = TopicRequest::default().with_name(name()).with_partition_indexes(vec![1, 2]);
             written(&m::DescribeProducersRequest::default().with_topics(vec![topic; 2]), v)
         }
+        ApiKey::DescribeQuorum => {
+            use m::describe_quorum_request::{PartitionData, TopicData};
+            let partitions = vec![PartitionData::default(); 2];
+            let topic = TopicData::default().with_topic_name(name()).with_partitions(partitions);
+            written(&m::DescribeQuorumRequest::default().with_topics(vec![topic; 2]), v)
+        }
         ApiKey::ListConfigResources => {
             let types = if v >= 1 { vec![2, 4] } else { Vec::new() };
             written(&m::ListConfigResourcesRequest::default().with_resource_types(types), v)
@@ -317,6 +323,7 @@ fn read(key: ApiKey, version: i16, body: &Bytes) {
         DescribeCluster => DescribeClusterRequest, DescribeTopicPartitions => DescribeTopicPartitionsRequest,
         DescribeAcls => DescribeAclsRequest, CreateAcls => CreateAclsRequest, DeleteAcls => DeleteAclsRequest,
         ElectLeaders => ElectLeadersRequest, DescribeProducers => DescribeProducersRequest,
+        DescribeQuorum => DescribeQuorumRequest,
         AlterPartitionReassignments => AlterPartitionReassignmentsRequest,
         ListPartitionReassignments => ListPartitionReassignmentsRequest,
         DescribeClientQuotas => DescribeClientQuotasRequest, ListConfigResources => ListConfigResourcesRequest,

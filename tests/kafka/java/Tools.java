@@ -115,6 +115,9 @@ public class Tools {
         ok("DeleteRecordsCommand");
         expect(T + "LogDirsCommand", "\"partition\":\"tools-0\"", "--describe", "--topic-list", "tools");
         ok("LogDirsCommand");
+        expect(T + "MetadataQuorumCommand", "LeaderId:\\s+\\d+.*HighWatermark:\\s+\\d+", "describe", "--status");
+        expect(T + "MetadataQuorumCommand", "Leader", "describe", "--replication");
+        ok("MetadataQuorumCommand: describe --status, --replication");
     }
 
     static void groups() throws Exception {

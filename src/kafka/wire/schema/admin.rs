@@ -146,6 +146,25 @@ pub(super) const DESCRIBE_PRODUCERS: &Shape = &Shape {
     ],
     tagged: &[],
 };
+const DESCRIBE_QUORUM_PARTITION_DATA: &Shape = &Shape {
+    fields: &[
+        field(0, 2, Fixed(4)), // partition_index
+    ],
+    tagged: &[],
+};
+const DESCRIBE_QUORUM_TOPIC_DATA: &Shape = &Shape {
+    fields: &[
+        field(0, 2, Text),                                          // topic_name
+        field(0, 2, List(&Struct(DESCRIBE_QUORUM_PARTITION_DATA))), // partitions
+    ],
+    tagged: &[],
+};
+pub(super) const DESCRIBE_QUORUM: &Shape = &Shape {
+    fields: &[
+        field(0, 2, List(&Struct(DESCRIBE_QUORUM_TOPIC_DATA))), // topics
+    ],
+    tagged: &[],
+};
 const DESCRIBE_TOPIC_PARTITIONS_TOPIC_REQUEST: &Shape = &Shape {
     fields: &[
         field(0, 0, Text), // name
