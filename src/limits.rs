@@ -41,6 +41,10 @@ pub const PRODUCER_ID_EXPIRATION_MS: u64 = 86_400_000;
 /// Idempotent producers one partition remembers, each with up to 300 bytes; beyond, those silent longest are forgotten.
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 
+/// Members of a consumer group unless `--group-max-size` says otherwise. Kafka has no bound of its own; a rebalance of more
+/// than this cannot finish in useful time.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+
 /// Producer ids given out per command of the controller.
 pub const PRODUCER_ID_BLOCK: u32 = 1000;
 

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::spelling;
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{CONNECTIONS_MAX, GROUP_MEMBERS_MAX};
 
 /// What was given on the command line, in the environment or in the file; every field may be missing. Clap fills it
 /// from flags and variables; the file is read into the same type and lies underneath.
@@ -59,6 +59,9 @@ pub struct RawConfig {
     /// Longest session timeout that a group member may ask for, in milliseconds [default: 1800000]
     #[arg(long, env = "TIDEWATER_GROUP_MAX_SESSION_TIMEOUT_MS", value_name = "MS")]
     pub group_max_session_timeout_ms: Option<u64>,
+    /// Members of one consumer group; more are refused [default: 10000]
+    #[arg(long, env = "TIDEWATER_GROUP_MAX_SIZE", value_name = "N")]
+    pub group_max_size: Option<usize>,
     /// How long committed offsets outlive their group's last member, in minutes [default: 10080]
     #[arg(long, env = "TIDEWATER_OFFSETS_RETENTION_MINUTES", value_name = "MINUTES")]
     pub offsets_retention_minutes: Option<u64>,
@@ -203,6 +206,8 @@ pub struct NodeConfig {
     pub group_min_session_timeout_ms: u64,
     /// `group.max.session.timeout.ms`.
     pub group_max_session_timeout_ms: u64,
+    /// `group.max.size`.
+    pub group_max_size: usize,
     /// `offsets.retention.minutes`.
     pub offsets_retention_minutes: u64,
     /// `producer.id.expiration.ms`.
@@ -263,6 +268,7 @@ impl RawConfig {
                 .or(below.group_initial_rebalance_delay_ms),
             group_min_session_timeout_ms: self.group_min_session_timeout_ms.or(below.group_min_session_timeout_ms),
             group_max_session_timeout_ms: self.group_max_session_timeout_ms.or(below.group_max_session_timeout_ms),
+            group_max_size: self.group_max_size.or(below.group_max_size),
             offsets_retention_minutes: self.offsets_retention_minutes.or(below.offsets_retention_minutes),
             producer_id_expiration_ms: self.producer_id_expiration_ms.or(below.producer_id_expiration_ms),
             max_connections: self.max_connections.or(below.max_connections),
@@ -305,6 +311,9 @@ impl RawConfig {
         let sessions = session_min <= session_max && session_max <= i32::MAX as u64;
         let expected = "at least --group-min-session-timeout-ms and at most 2147483647";
         range("--group-max-session-timeout-ms", session_max, sessions, expected)?;
+        let group_max_size = self.group_max_size.unwrap_or(GROUP_MEMBERS_MAX);
+        let sizes = 1..=i32::MAX as usize;
+        range("--group-max-size", group_max_size as u64, sizes.contains(&group_max_size), "1 to 2147483647")?;
         let retention = self.offsets_retention_minutes.unwrap_or(7 * 24 * 60);
         let minutes = 1..=u64::from(u32::MAX);
         range("--offsets-retention-minutes", retention, minutes.contains(&retention), "1 to 4294967295")?;
@@ -334,6 +343,7 @@ impl RawConfig {
             group_initial_rebalance_delay_ms: self.group_initial_rebalance_delay_ms.unwrap_or(3000),
             group_min_session_timeout_ms: session_min,
             group_max_session_timeout_ms: session_max,
+            group_max_size,
             offsets_retention_minutes: retention,
             producer_id_expiration_ms: expiration,
             max_connections,

@@ -25,6 +25,7 @@ use super::load;
 use super::message::{Ask, GroupRequest};
 use super::state::GroupTimes;
 use crate::controller::client::ControllerHandle;
+use crate::limits::GROUP_MEMBERS_MAX;
 use crate::partition::message::Place;
 use crate::partition::router::Router;
 use crate::shard::mesh::Inbox;
@@ -38,7 +39,7 @@ pub struct GroupSettings {
     pub session_min_ms: u64,
     /// `group.max.session.timeout.ms`.
     pub session_max_ms: u64,
-    /// `group.max.size`. Kafka's default is no bound; a rebalance of more than this cannot finish in useful time.
+    /// `group.max.size`.
     pub members_max: usize,
     /// `offsets.retention.minutes`, in ms: how long an offset outlives its group's last member.
     pub offsets_retention_ms: i64,
@@ -56,7 +57,7 @@ impl Default for GroupSettings {
             initial_rebalance_delay_ms: 3000,
             session_min_ms: 6000,
             session_max_ms: 30 * 60 * 1000,
-            members_max: 10_000,
+            members_max: GROUP_MEMBERS_MAX,
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
             sweep_interval: Duration::from_secs(600),
             metadata_max: 4096,

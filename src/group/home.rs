@@ -224,9 +224,7 @@ impl Home {
     fn may_commit(&mut self, at: Moment, id: &GroupId, ask: &CommitAsk) -> Result<(), GroupError> {
         match self.groups.get_mut(id) {
             Some(slot) => slot.group.commit(at.now, ask.member.as_ref(), ask.instance.as_ref(), ask.generation)?,
-            None if ask.generation >= 0 => {
-                return Err(GroupError::IllegalGeneration { current: -1, found: ask.generation });
-            }
+            None if ask.generation >= 0 => return Err(GroupError::NotFound),
             // A group that only stores offsets comes into being once its first commit is written.
             None => {}
         }

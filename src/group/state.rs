@@ -300,7 +300,8 @@ impl Group {
         }
     }
 
-    /// The group as its record says, at `now`: members keep their places and have a session's time to be heard.
+    /// The group as its record says, at `now`: members keep their places and have a session's time to be heard. One with
+    /// more members than there may be now rebalances, and those that come too late find it full.
     #[must_use]
     pub fn restore(id: GroupId, times: GroupTimes, saved: SavedGroup, now: Mono) -> Self {
         let mut group = Self::new(id, times);
@@ -334,7 +335,10 @@ impl Group {
                 },
             );
         }
-        if !group.members.is_empty() {
+        if group.members.len() > times.members_max {
+            let until = now + group.rebalance_timeout();
+            group.phase = Phase::Preparing(Preparing { until, initial: None });
+        } else if !group.members.is_empty() {
             group.phase = Phase::Stable { until: None };
         }
         group

@@ -119,6 +119,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         initial_rebalance_delay_ms: start.config.group_initial_rebalance_delay_ms,
         session_min_ms: start.config.group_min_session_timeout_ms,
         session_max_ms: start.config.group_max_session_timeout_ms,
+        members_max: start.config.group_max_size,
         offsets_retention_ms: i64::try_from(start.config.offsets_retention_minutes.saturating_mul(60_000))
             .unwrap_or(i64::MAX),
         ..GroupSettings::default()

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod capacity;
 mod static_members;
 
 fn times(initial_delay_ms: u64) -> GroupTimes {

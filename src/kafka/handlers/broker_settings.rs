@@ -54,6 +54,7 @@ pub fn broker_configs(config: &NodeConfig, image: &ClusterImage) -> Vec<Describe
             "3000",
             "--group-initial-rebalance-delay-ms",
         ),
+        own("group.max.size", INT, config.group_max_size.to_string(), "10000", "--group-max-size"),
         own(
             "group.min.session.timeout.ms",
             INT,

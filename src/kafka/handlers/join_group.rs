@@ -46,6 +46,8 @@ fn answer(version: i16, asked_as: &str, outcome: Result<Joined, GroupError>) -> 
         Err(error) => {
             let member = match &error {
                 GroupError::MemberIdRequired(id) => id.as_str(),
+                // There is no place for it: it has no id any more.
+                GroupError::Full(_) => "",
                 _ => asked_as,
             };
             JoinGroupResponse::default()
@@ -82,6 +84,14 @@ mod tests {
 
     use super::*;
     use crate::kafka::wire::response;
+
+    #[test]
+    fn a_refused_member_keeps_its_id_unless_the_group_is_full() {
+        let told = |error| answer(9, "m-1", Err(error)).member_id.to_string();
+        assert_eq!(told(GroupError::RebalanceInProgress), "m-1");
+        assert_eq!(told(GroupError::MemberIdRequired("m-2".into())), "m-2");
+        assert_eq!(told(GroupError::Full(5)), "");
+    }
 
     #[test]
     fn answers_can_be_written_in_every_version() {

@@ -14,6 +14,9 @@ use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::wire::request::OFFSETS_BY_ID;
 
+/// First version that is told GROUP_ID_NOT_FOUND (KIP-848).
+const NOT_FOUND_FROM: i16 = 9;
+
 /// Answers when the offsets are durable.
 pub async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse {
     let group = GroupId::from(request.group_id.as_str());
@@ -27,8 +30,16 @@ pub async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> Offse
         offsets,
     };
     let answers = ctx.broker.groups.commit(group, ask).await;
-    fill(&mut outcomes, answers);
+    fill(&mut outcomes, answers.map_err(|error| as_told(ctx.version, request.generation_id_or_member_epoch, error)));
     answer(request.topics, &outcomes)
+}
+
+/// Older clients know a group that is not there by its generation.
+fn as_told(version: i16, found: i32, error: GroupError) -> GroupError {
+    match error {
+        GroupError::NotFound if version < NOT_FOUND_FROM => GroupError::IllegalGeneration { current: -1, found },
+        error => error,
+    }
 }
 
 type Outcome = Option<ErrorCode>;
@@ -123,6 +134,15 @@ mod tests {
             [(0, 0), (1, code(ErrorCode::OFFSET_OUT_OF_RANGE)), (2, code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),]
         );
     }
+
+    #[test]
+    fn a_group_that_is_not_there_is_told_by_version() {
+        let illegal = GroupError::IllegalGeneration { current: -1, found: 3 };
+        assert_eq!(as_told(8, 3, GroupError::NotFound), illegal);
+        assert_eq!(as_told(9, 3, GroupError::NotFound), GroupError::NotFound);
+        assert_eq!(as_told(8, 3, GroupError::UnknownMember), GroupError::UnknownMember);
+    }
+
     #[test]
     fn from_v10_on_topics_have_ids() {
         let image = image(&[("a", 1)]);
