@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::error::CliError;
-use super::topic::Target;
-use super::{Reading, output};
+use super::output;
+use super::topic::Aim;
 use crate::client::{Client, OffsetQuery};
 
 #[derive(Debug, Args)]
@@ -18,17 +18,8 @@ pub(super) struct SeekArgs {
     /// Only this topic; may be repeated [default: all that the group has offsets of]
     #[arg(long)]
     topic: Vec<String>,
-    /// Only this partition of the one topic
-    #[arg(long)]
-    partition: Option<i32>,
-    /// earliest, latest, an offset, or @ and a time in ms
-    #[arg(long, value_name = "WHERE")]
-    to: Target,
-    /// Only show what would be done
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
-    reading: Reading,
+    aim: Aim,
 }
 
 /// One offset that is moved.
@@ -41,10 +32,10 @@ struct Move {
 }
 
 pub(super) async fn run(args: SeekArgs) -> Result<(), CliError> {
-    if args.partition.is_some() && args.topic.len() != 1 {
+    if args.aim.partition.is_some() && args.topic.len() != 1 {
         return Err(CliError::Usage("--partition is of one topic: name it with --topic".into()));
     }
-    let mut client = Client::connect(&args.reading.remote.bootstrap).await?;
+    let mut client = Client::connect(&args.aim.reading.remote.bootstrap).await?;
     let state = client.group(&args.group).await?.state;
     if !matches!(state.as_str(), "Empty" | "Dead") {
         return Err(CliError::Usage(format!(
@@ -56,7 +47,7 @@ pub(super) async fn run(args: SeekArgs) -> Result<(), CliError> {
     if moves.is_empty() {
         return Err(CliError::Usage(format!("group {} has no offsets: name a topic with --topic", args.group)));
     }
-    if !args.dry_run {
+    if !args.aim.dry_run {
         for of_topic in moves.chunk_by(|a, b| a.topic == b.topic) {
             let Some(first) = of_topic.first() else { continue };
             let to = of_topic.iter().map(|it| (it.partition, it.offset)).collect::<Vec<_>>();
@@ -76,7 +67,7 @@ async fn plan(client: &mut Client, args: &SeekArgs) -> Result<Vec<Move>, CliErro
     topics.dedup();
     let mut moves = Vec::new();
     for topic in topics {
-        let wanted = args.to.resolve(client, &topic, args.partition).await?;
+        let wanted = args.aim.to.resolve(client, &topic, args.aim.partition).await?;
         let partitions = wanted.iter().map(|(n, _)| *n).collect::<Vec<_>>();
         let starts = client.list_offsets(&topic, &partitions, OffsetQuery::Earliest).await?;
         let ends = client.list_offsets(&topic, &partitions, OffsetQuery::Latest).await?;
@@ -99,7 +90,7 @@ fn within(offset: u64, start: Option<u64>, end: Option<u64>) -> u64 {
 }
 
 fn tell(args: &SeekArgs, moves: &[Move]) -> Result<(), CliError> {
-    if args.reading.json {
+    if args.aim.reading.json {
         return output::json(&moves);
     }
     let mut table = output::table(&["TOPIC", "PARTITION", "BEFORE", "OFFSET"]);
@@ -108,7 +99,7 @@ fn tell(args: &SeekArgs, moves: &[Move]) -> Result<(), CliError> {
         table.add_row([it.topic.clone(), it.partition.to_string(), before, it.offset.to_string()]);
     }
     output::print(&table)?;
-    if args.dry_run { output::line("nothing is changed: --dry-run") } else { Ok(()) }
+    if args.aim.dry_run { output::line("nothing is changed: --dry-run") } else { Ok(()) }
 }
 
 #[cfg(test)]

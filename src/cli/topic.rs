@@ -84,17 +84,24 @@ pub(super) struct DeleteArgs {
 pub(super) struct TrimArgs {
     /// The topic
     topic: String,
-    /// Only this partition
+    #[command(flatten)]
+    aim: Aim,
+}
+
+/// Where `topic trim` and `group seek` move something to.
+#[derive(Debug, Args)]
+pub(super) struct Aim {
+    /// Only this partition of the one topic
     #[arg(long)]
-    partition: Option<i32>,
-    /// First offset to keep: latest, an offset, or @ and a time in ms
+    pub(super) partition: Option<i32>,
+    /// earliest, latest, an offset, or @ and a time in ms
     #[arg(long, value_name = "WHERE")]
-    to: Target,
+    pub(super) to: Target,
     /// Only show what would be done
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     #[command(flatten)]
-    reading: Reading,
+    pub(super) reading: Reading,
 }
 
 /// Where a partition starts after a trim.
@@ -244,16 +251,16 @@ async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn trim(args: TrimArgs) -> Result<(), CliError> {
-    let mut client = Client::connect(&args.reading.remote.bootstrap).await?;
-    let to = args.to.resolve(&mut client, &args.topic, args.partition).await?;
-    let starts = if args.dry_run { to } else { client.delete_records(&args.topic, &to).await? };
-    let start = |(partition, log_start_offset)| Start { topic: args.topic.clone(), partition, log_start_offset };
+async fn trim(TrimArgs { topic, aim }: TrimArgs) -> Result<(), CliError> {
+    let mut client = Client::connect(&aim.reading.remote.bootstrap).await?;
+    let to = aim.to.resolve(&mut client, &topic, aim.partition).await?;
+    let starts = if aim.dry_run { to } else { client.delete_records(&topic, &to).await? };
+    let start = |(partition, log_start_offset)| Start { topic: topic.clone(), partition, log_start_offset };
     let starts = starts.into_iter().map(start).collect::<Vec<_>>();
-    if args.reading.json {
+    if aim.reading.json {
         return output::json(&starts);
     }
-    let verb = if args.dry_run { "would start" } else { "now starts" };
+    let verb = if aim.dry_run { "would start" } else { "now starts" };
     for Start { topic, partition, log_start_offset } in &starts {
         output::line(&format!("{topic}/{partition} {verb} at {log_start_offset}"))?;
     }
