@@ -145,6 +145,8 @@ pub struct Proposer {
     queue: RefCell<VecDeque<(ProducePart, Slot)>>,
     queued_bytes: Cell<usize>,
     in_flight: Cell<usize>,
+    /// Bytes of several batches in one entry: what the journal takes, less an eighth for what stands beside them.
+    entry_bytes_max: usize,
     /// See [`Ahead`].
     round: Cell<u64>,
     duplicates: RefCell<Vec<Duplicate>>,
@@ -168,10 +170,12 @@ impl Proposer {
     /// A proposer; start it with [`Proposer::run`].
     #[must_use]
     pub fn new(env: Env, lane: Rc<DataLane>, engine: Engine) -> Self {
+        let entry_bytes_max = usize::try_from(engine.journal().entry_bytes_max() / 8 * 7).unwrap_or(usize::MAX);
         Self {
             env,
             lane,
             engine,
+            entry_bytes_max,
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             in_flight: Cell::new(0),
@@ -321,7 +325,11 @@ impl Proposer {
     fn admitted(&self) -> Option<(usize, Admission)> {
         let (mut bytes, mut count, mut first) = (0, 0, 0);
         for (part, _) in self.queue.borrow().iter() {
-            bytes += part.batch.bytes.len();
+            let len = part.batch.bytes.len();
+            if count > 0 && bytes + len > self.entry_bytes_max {
+                break;
+            }
+            bytes += len;
             count += 1;
             if count == 1 {
                 first = bytes;
