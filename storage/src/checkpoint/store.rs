@@ -206,15 +206,8 @@ impl CheckpointStore {
     async fn write_root(&mut self, root: &Root) -> Result<u64, CheckpointError> {
         let path = slot_path(&self.dir, root.generation);
         let (file, born) = open_or_create(&self.disk, &path).await?;
-        let bytes = root.encode();
-        let mut buffer = file.alloc(bytes.len());
-        if let Some(place) = buffer.get_mut(..bytes.len()) {
-            place.copy_from_slice(&bytes);
-        }
-        let len = buffer.len() as u64;
         // From here on the older root may be gone, also if the write fails: its pages stay until the next commit.
-        file.write_at(buffer, 0).await.map_err(failed(&path, false))?;
-        file.sync().await.map_err(failed(&path, true))?;
+        let len = write_slot(&file, &path, root).await?;
         if born {
             self.disk.sync_dir(&self.dir).await.map_err(failed(&self.dir, true))?;
         }
@@ -241,13 +234,26 @@ async fn open_or_create(disk: &Disk, path: &Path) -> Result<(File, bool), Checkp
     }
 }
 
+async fn write_slot(file: &File, path: &Path, root: &Root) -> Result<u64, CheckpointError> {
+    let bytes = root.encode();
+    let mut buffer = file.alloc(bytes.len());
+    if let Some(place) = buffer.get_mut(..bytes.len()) {
+        place.copy_from_slice(&bytes);
+    }
+    let len = buffer.len() as u64;
+    file.write_at(buffer, 0).await.map_err(failed(path, false))?;
+    file.sync().await.map_err(failed(path, true))?;
+    Ok(len)
+}
+
 /// A process that was killed may have left a root that can be read and is not durable: what is built on it must not
-/// outlive it.
+/// outlive it. Nor is a sync enough: one that failed before leaves bytes that no later sync makes durable, so the root is
+/// written again, the same bytes in the same place.
 async fn settle(disk: &Disk, dir: &Path, pages: &File, current: &Root) -> Result<(), CheckpointError> {
     pages.sync().await.map_err(failed(&pages_path(dir), true))?;
     let path = slot_path(dir, current.generation);
     let slot = disk.open(&path, OpenMode::ReadWrite).await.map_err(failed(&path, false))?;
-    slot.sync().await.map_err(failed(&path, true))?;
+    write_slot(&slot, &path, current).await?;
     slot.close().await.map_err(failed(&path, false))?;
     disk.sync_dir(dir).await.map_err(failed(dir, true))
 }
