@@ -413,7 +413,11 @@ impl SimDisk {
             other => other?,
         };
         file.set_len(0).await?;
-        file.write_at(bytes, 0).await?;
+        // As `write_all`: a short write is gone on with.
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            written += file.write_at(rest, written as u64).await?;
+        }
         file.sync().await?;
         self.rename(&temporary, path).await?;
         self.sync_dir(&parent(path)).await

@@ -58,11 +58,14 @@ impl Content {
     }
 
     pub(super) fn make_durable(&mut self, covered: &BTreeSet<u64>) {
-        let mut kept = VecDeque::new();
+        let mut kept: VecDeque<Pending> = VecDeque::new();
         let mut leading = true;
         for (number, pending) in (self.first_pending..).zip(std::mem::take(&mut self.pending)) {
             if covered.contains(&number) && !pending.doomed {
                 Self::apply(&mut self.durable, &pending.change);
+                // What a failed sync left over of these bytes is overwritten for good.
+                let lost = |old: &&mut Pending| old.doomed && old.change.overlaps(&pending.change);
+                kept.iter_mut().filter(lost).for_each(|old| old.change = Change::nothing());
                 if leading {
                     self.first_pending = number + 1;
                 } else {
@@ -104,6 +107,15 @@ impl Content {
 }
 
 impl Change {
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Write { at, bytes }, Self::Write { at: from, bytes: others }) => {
+                *at < from + others.len() && *from < at + bytes.len()
+            }
+            _ => false,
+        }
+    }
+
     const fn nothing() -> Self {
         Self::Write { at: 0, bytes: Vec::new() }
     }
