@@ -251,7 +251,8 @@ impl Replica {
         self.last_append.get()
     }
 
-    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses, alike on every replica, one that does not continue the partition.
+    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses, alike on every
+    /// replica, one that does not continue the partition.
     ///
     /// # Errors
     /// `NotLeader`, which a producer retries.

@@ -1,5 +1,6 @@
 //! Bad input against a real broker: hostile bytes on the wire, damaged files on disk and in the bucket, a full disk, a
-//! bucket that is away, clients in crowds and clients that do not read. Each time: a Kafka error, a closed connection or a clear message, and the broker serves on.
+//! bucket that is away, clients in crowds and clients that do not read. Each time: a Kafka error, a closed connection or
+//! a clear message, and the broker serves on.
 #![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a test binary")]
 
 #[path = "../support/support.rs"]

@@ -1,4 +1,5 @@
-//! Answers about records: what is written, read, looked up and deleted. After Kafka's message schemas; [`super`] says what they are for.
+//! Answers about records: what is written, read, looked up and deleted. After Kafka's message schemas; [`super`] says
+//! what they are for.
 
 use crate::kafka::wire::schema::Kind::{Blob, Fixed, List, Struct, Text};
 use crate::kafka::wire::schema::{Shape, field};

@@ -6,7 +6,8 @@
 //! began after it completed; of a file opened with [`OpenMode::ReadWriteDurable`] it is durable at once. A name is
 //! durable only after [`Disk::sync_dir`] of its directory; [`Disk::create_dir_all`] and [`Disk::write_atomic`] do that
 //! themselves. **Errors.** A failed sync says nothing about what is on disk and is never retried as if clean: whoever
-//! owns the file gives it up, and the process with it if acknowledgements depend on it. **Cancellation.** A dropped future's operation may or may not have happened.
+//! owns the file gives it up, and the process with it if acknowledgements depend on it. **Cancellation.** A dropped
+//! future's operation may or may not have happened.
 //! **Ordering.** Concurrent operations on overlapping ranges have no order; await one before starting the other.
 
 use std::io;
