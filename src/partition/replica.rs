@@ -355,3 +355,6 @@ impl Replica {
         Some(replica)
     }
 }
+
+#[cfg(test)]
+mod golden;
