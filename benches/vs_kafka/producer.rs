@@ -58,7 +58,7 @@ impl Sender {
 
     /// Waits for the oldest answer; it has to be a good one.
     pub fn receive(&mut self) {
-        receive(&mut self.stream, &mut self.buffer);
+        receive(&self.stream, &mut self.buffer);
     }
 }
 

@@ -161,6 +161,6 @@ fn opened(batch: &Batch) -> Result<Records<'_>, String> {
     }
     let told = |e: RecordError| e.to_string();
     let records = record::read(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(told)?;
-    records.clone().map(|record| record.map(drop)).collect::<Result<(), _>>().map_err(told)?;
+    records.clone().try_for_each(|record| record.map(drop)).map_err(told)?;
     Ok(records)
 }

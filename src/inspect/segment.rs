@@ -135,7 +135,7 @@ impl SegmentView {
 
     fn take(&mut self, header: &BatchHeader, batch: &Bytes) {
         let read = read(header, batch, UNPACKED_MAX);
-        if let Err(error) = read.and_then(|records| records.map(|record| record.map(drop)).collect::<Result<(), _>>()) {
+        if let Err(error) = read.and_then(|mut records| records.try_for_each(|record| record.map(drop))) {
             self.damage.push(format!("at byte {}: {error}", self.used));
         }
         self.batches.push(BatchView {

@@ -203,13 +203,14 @@ mod tests {
         assert_eq!(found.len(), 2);
     }
 
+    // A lane's queue refuses nothing that the shards' memory for requests has taken in.
+    const _: () = assert!(kafka::REQUEST_BYTES_SHARD_MAX * 32 <= limits::LANE_QUEUE_BYTES_MAX);
+
     /// The sum, stated: whoever raises a cap sees here what it costs.
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
         assert_eq!((one >> 20, (two - one) >> 20), (1898, 1130), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 91, "MiB of 1,000 connections");
-        // A lane's queue refuses nothing that the shards' memory for requests has taken in.
-        assert!(kafka::REQUEST_BYTES_SHARD_MAX * 32 <= limits::LANE_QUEUE_BYTES_MAX);
     }
 }

@@ -7,6 +7,7 @@
 //! `TIDEWATER_FUZZ_TARGET=part-of-name` only some, `TIDEWATER_SEED=n` otherwise. With coverage as a guide:
 //! `tests/fuzz/coverage.sh` ([`coverage`]).
 #![allow(clippy::panic, reason = "a test binary")]
+#![allow(clippy::ptr_arg, reason = "a mender may change the length")]
 #![cfg(feature = "lakehouse")]
 
 mod answers;

@@ -39,7 +39,7 @@ fn run(at: u64, trace: bool) -> u64 {
     drop(ender.tasks.spawn("end", async move {
         let Some(world) = ending.upgrade() else { return };
         world.machines.halted().await;
-        world.end(at % 2 == 0);
+        world.end(at.is_multiple_of(2));
         world.sleep_ms(50).await;
         world.start();
     }));

@@ -28,7 +28,7 @@ pub(crate) async fn disturb(world: &Rc<World>) {
                 world.sleep_ms(*down_ms).await;
                 world.start();
             }
-            What::Weather(faults) => world.bucket.set_faults(faults.clone()),
+            What::Weather(faults) => world.bucket.set_faults(*faults),
             What::Disk(fault) => {
                 world.disk_may_fail();
                 world.machines.disk().inject(fault.clone());

@@ -42,7 +42,7 @@ async fn whole(world: &Rc<World>) -> bool {
     world.start();
     drop(world.serving().await);
     let clients = Clients::start(world);
-    let misdirected = world.plan.seed % 2 == 0;
+    let misdirected = world.plan.seed.is_multiple_of(2);
     if misdirected {
         let path = ["/journal/", ".log", "checkpoint.pages"][below(&rng, 3)].to_owned();
         let kind = TwistKind::Misdirected(4096 * (1 + below(&rng, 8)));

@@ -44,8 +44,8 @@ fn config(world: &World, epoch: u64) -> SinkConfig {
     let topic = world.topic();
     let mut config = SinkConfig::new(world.cluster(), topic.name.clone(), topic.id, epoch);
     config.target_lag_ms = 1_500;
-    config.turn_bytes = if world.plan.seed % 4 == 0 { 64 << 10 } else { 512 << 10 };
-    if world.plan.seed % 2 == 0 {
+    config.turn_bytes = if world.plan.seed.is_multiple_of(4) { 64 << 10 } else { 512 << 10 };
+    if world.plan.seed.is_multiple_of(2) {
         // Upkeep in every few commits.
         let kept = Bounds { snapshots_kept: 3, snapshots_slack: 2, snapshots_max: 9, ..Bounds::default() };
         config.bounds = Bounds { merge_at: 4, snapshot_age_ms: 1_000, metadata_kept: 3, ..kept };

@@ -32,7 +32,7 @@ async fn live(env: Env, history: Rc<History>, seed: u64, life: u64) {
             0..=1 => machine.propose(&history, lane, Command::Create),
             2 if env.rng.below(4) == 0 => machine.propose(&history, lane, Command::Drop),
             3..=4 => machine.propose(&history, lane, Command::Trim),
-            5 => drop(machine.engine.checkpoint().await.expect("checkpoints")),
+            5 => machine.engine.checkpoint().await.expect("checkpoints"),
             6 => machine.check_one(&history).await,
             7..=12 => env.tasks.sleep(Duration::from_micros(env.rng.below(600))).await,
             13..=14 => machine.trim_locally(),

@@ -30,7 +30,7 @@ impl<H: LaneHost> Inner<H> {
     /// Moves log starts as `retention.ms` and `retention.bytes` ask.
     pub(super) async fn retain(&self) -> Result<bool, StepError> {
         let mut moved = false;
-        let partitions = self.work.borrow_mut().to_retain(self.now());
+        let partitions = self.work.borrow_mut().retention_now(self.now());
         for partition in partitions {
             moved |= self.retain_one(partition).await?;
             self.work.borrow_mut().retention.remove(&partition);

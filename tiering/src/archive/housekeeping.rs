@@ -46,7 +46,7 @@ impl Work {
     }
 
     /// Partitions that retention looks at now; each stays on the list until it was looked at.
-    pub(super) fn to_retain(&mut self, now: TimestampMs) -> Vec<PartitionId> {
+    pub(super) fn retention_now(&mut self, now: TimestampMs) -> Vec<PartitionId> {
         let due = self.due.take(now);
         self.retention.extend(due);
         self.retention.iter().copied().collect()

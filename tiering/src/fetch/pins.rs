@@ -68,6 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "one piece at a place is what is asked for")]
     fn small_parts_are_copied_and_so_is_what_is_over_the_bound() {
         let body = Bytes::from(vec![3; 1000]);
         let pins = Pins::new(1500);

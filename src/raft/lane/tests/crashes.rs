@@ -123,8 +123,8 @@ fn run(seed: u64) -> usize {
             world.crash();
         }
     }
-    let acknowledged = book.borrow().acknowledged.len();
-    acknowledged
+    let book = book.borrow();
+    book.acknowledged.len()
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl World {
             let offsets = OffsetRange::new(start, start.plus(step.b));
             BundledEnd { partition: p.id, offsets, bytes: step.b * 10, max_timestamp: TimestampMs(step.a as i64) }
         });
-        let skip = u64::from(step.wrong && step.b % 2 == 0);
+        let skip = u64::from(step.wrong && step.b.is_multiple_of(2));
         Command::Bundled(Bundled {
             sequence: Sequence(self.lane.last.0 + 1 + skip),
             size: 100,
@@ -126,12 +126,13 @@ impl World {
     }
 
     fn spill(&mut self, step: Step, partition: &PartitionManifest) -> Command {
-        if let Some(page) = partition.spilled.last().filter(|_| step.a % 4 == 0) {
+        if let Some(page) = partition.spilled.last().filter(|_| step.a.is_multiple_of(4)) {
             let content = self.pages.get(&page.page).cloned().expect("written before");
             return Command::Unfolded(Unfolded { partition: partition.id, page: page.page, content });
         }
         let count = (step.a as usize % 5) + 1;
-        let deep = step.a % 3 == 0 && partition.spilled.len() > 1 && partition.spilled.iter().all(|p| p.level() == 0);
+        let deep =
+            step.a.is_multiple_of(3) && partition.spilled.len() > 1 && partition.spilled.iter().all(|p| p.level() == 0);
         let page = match deep {
             true => SpillPage::Pages(partition.spilled.clone()),
             false => SpillPage::Rows(partition.rows.iter().take(count).copied().collect()),
