@@ -211,6 +211,10 @@ impl Inner {
     }
 
     async fn read(&self, place: Place) -> load::Loading {
+        // Before the controller's first image no topic is known, and offsets of unknown topics are written off.
+        while self.controller.image().revision == 0 {
+            self.env.tasks.sleep(NOT_YET_RETRY).await;
+        }
         let mut early = 0;
         loop {
             match load::load(&self.router, place).await {

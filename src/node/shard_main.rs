@@ -1,5 +1,5 @@
-//! What one shard runs, from recovery to stop, in this order: engine → lanes → partitions → controller (shard 0) →
-//! groups → Kafka → archiving and retention. Named steps, no logic.
+//! What one shard runs, from recovery to stop, in this order: engine → lanes → partitions → controller (shard 0) → the
+//! controller's first image → groups → Kafka → archiving and retention. Named steps, no logic.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -125,8 +125,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         ..GroupSettings::default()
     };
     let coordinator = Coordinator::new(env.clone(), router.clone(), controller.clone(), settings);
-    coordinator.serve(start.inboxes.groups);
-    let groups = GroupRouter::new(here, coordinator, start.meshes.groups.clone(), controller.clone());
+    let groups = GroupRouter::new(here, coordinator.clone(), start.meshes.groups.clone(), controller.clone());
 
     if let Some(lane) = lanes.controller.clone() {
         start_controller(
@@ -142,6 +141,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
+    // Other shards may have had theirs long before: what they ask waits in the inbox until this one knows its topics.
+    coordinator.serve(start.inboxes.groups);
     let (read, applied, followed) = (opened.since(begun), led.since(opened), env.clock.now().since(led));
     tracing::info!(shard = %here, partitions, ?read, ?applied, ?followed, "a shard has recovered");
 

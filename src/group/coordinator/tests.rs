@@ -131,9 +131,14 @@ impl Node {
 
     /// A coordinator that knows nothing yet, and the way to it.
     fn start(&self) -> GroupRouter {
+        self.start_knowing(self.controller.clone())
+    }
+
+    /// The same, whose coordinator's shard knows of the cluster what `controller` says.
+    fn start_knowing(&self, controller: ControllerHandle) -> GroupRouter {
         let (env, here) = (self.env.clone(), ShardId(0));
         let router = Router::new(here, Rc::new(Rc::clone(&self.log)), Mesh::new(1, 1).0);
-        let coordinator = Coordinator::new(env, router, self.controller.clone(), self.settings);
+        let coordinator = Coordinator::new(env, router, controller, self.settings);
         GroupRouter::new(here, coordinator, Mesh::new(1, 1).0, self.controller.clone())
     }
 }
@@ -203,6 +208,25 @@ fn offsets_are_there_after_a_restart() {
         let again = node.start();
         assert_eq!(committed(&again).await, Some(9));
         assert_eq!(again.describe(g()).await.expect("known").state, StateName::Empty);
+    });
+}
+
+#[test]
+fn a_shard_that_knows_no_topics_yet_writes_no_offsets_off() {
+    let world = World::new(10);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        // Another shard has the image already and asks; this one still has the placeholder.
+        let placeholder = ClusterImage { topics: BTreeMap::new(), names: HashMap::new(), ..(*image(0, None)).clone() };
+        let late = ControllerHandle::new(Arc::new(placeholder), Mesh::new(1, 1).0);
+        let again = node.start_knowing(late.clone());
+        assert_eq!(again.fetch(g(), None).await, Err(GroupError::Loading));
+        late.set_image(image(1, Some(2)));
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert_eq!(committed(&again).await, Some(5));
+        assert_eq!(committed(&node.start()).await, Some(5));
     });
 }
 
