@@ -18,6 +18,7 @@ mod publish;
 pub mod scrub;
 mod segment;
 mod sweep;
+mod tries;
 pub mod verify;
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! Retention, topic deletion, and the way of objects out of the bucket: forgotten → published → grace → deleted.
 //!
-//! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local.
+//! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local. A partition
+//! that cannot be worked on now (a page that does not read) keeps none of the others back.
 
 use std::collections::BTreeMap;
 
 use tidewater_storage::model::{Offset, PartitionId};
 
+use super::tries::Tries;
 use super::{Inner, LaneHost, StepError};
+use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::{Step, unfold};
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
 use crate::manifest::{Command, Deleted, PartitionManifest, Row, SpillPage, SpillRow, Trimmed, Unfolded, plan_spill};
 use crate::retention::{self, Extent};
-use crate::store::PutMode;
+use crate::store::{PutMode, StoreError};
 
 /// Objects deleted in one step: one request to stores that take a thousand.
 const DELETE_BATCH: usize = 1000;
@@ -28,14 +31,14 @@ fn page_extent(page: &SpillRow) -> Extent {
 
 impl<H: LaneHost> Inner<H> {
     /// Moves log starts as `retention.ms` and `retention.bytes` ask.
-    pub(super) async fn retain(&self) -> Result<bool, StepError> {
-        let mut moved = false;
+    pub(super) async fn retain(&self, tries: &mut Tries) -> Result<(), StepError> {
         let partitions = self.work.borrow_mut().retention_now(self.now());
         for partition in partitions {
-            moved |= self.retain_one(partition).await?;
-            self.work.borrow_mut().retention.remove(&partition);
+            if tries.note(self.retain_one(partition).await)? {
+                self.work.borrow_mut().retention.remove(&partition);
+            }
         }
-        Ok(moved)
+        Ok(())
     }
 
     /// Looks at one partition, and notes when its oldest records will be too old.
@@ -93,6 +96,25 @@ impl<H: LaneHost> Inner<H> {
         read.map(|page| (*page).clone()).map_err(|error| StepError::Later(format!("page {}: {error}", row.page)))
     }
 
+    /// A page that is to go; `None` if it is lost for good and its topic is deleted, so that nobody needs what it says.
+    /// What it names of the partition's own is then left to the sweeper; bundles and gathered objects stay.
+    async fn page_to_go(&self, partition: PartitionId, row: &SpillRow) -> Result<Option<SpillPage>, StepError> {
+        if self.host.with_partition(partition, |m| m.dropped) != Some(true) {
+            return self.page(partition, row).await.map(Some);
+        }
+        let is_lost = |error: &IndexError| {
+            matches!(error, IndexError::Format(_) | IndexError::Store(StoreError::NotFound { .. }))
+        };
+        match self.read_again(is_lost, async || self.indexes.page(partition, row).await).await {
+            Ok(page) => Ok(Some((*page).clone())),
+            Err(error) if is_lost(&error) => {
+                tracing::error!(%partition, page = %row.page, %error, "a page of a deleted topic is lost; bundles it names stay in the bucket");
+                Ok(None)
+            }
+            Err(error) => Err(StepError::Later(format!("page {}: {error}", row.page))),
+        }
+    }
+
     /// Moves the log start to `to`, page by page: a page of pages is opened first, a page of rows goes with what it
     /// names.
     async fn trim_to(&self, partition: PartitionId, to: Offset) -> Result<(), StepError> {
@@ -104,14 +126,15 @@ impl<H: LaneHost> Inner<H> {
             });
             match oldest {
                 None => return Ok(()),
-                Some((Some(nested), _)) => {
-                    let content = self.page(partition, &nested).await?;
-                    self.propose(Command::Unfolded(Unfolded { partition, page: nested.page, content })).await?;
-                }
+                Some((Some(nested), _)) => match self.page_to_go(partition, &nested).await? {
+                    Some(content) => {
+                        self.propose(Command::Unfolded(Unfolded { partition, page: nested.page, content })).await?;
+                    }
+                    None => self.trim_page(partition, &nested, Vec::new()).await?,
+                },
                 Some((None, Some(page))) => {
-                    let named = self.page(partition, &page).await?.named();
-                    let (log_start, pages) = (page.offsets.end, vec![(page.page, named)]);
-                    self.propose(Command::Trimmed(Trimmed { partition, log_start, pages })).await?;
+                    let content = self.page_to_go(partition, &page).await?;
+                    self.trim_page(partition, &page, content.map(|page| page.named()).unwrap_or_default()).await?;
                 }
                 Some((None, None)) => {
                     self.propose(Command::Trimmed(Trimmed { partition, log_start: to, pages: Vec::new() })).await?;
@@ -123,44 +146,61 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
-    /// Partitions of deleted topics: everything they have is let go.
-    pub(super) async fn drop_topics(&self) -> Result<bool, StepError> {
-        let mut dropped = false;
-        for partition in self.host.gone() {
-            let seen = |m: &PartitionManifest| (m.dropped, m.rows.is_empty() && m.spilled.is_empty(), m.archived_end);
-            let Some((known, empty, end)) = self.host.with_partition(partition, seen) else { continue };
-            if !known {
-                self.stale.set(true);
-                self.propose(Command::Dropped { partition }).await?;
-                self.unpublished.set(true);
-                dropped = true;
-            }
-            if !empty {
-                self.trim_to(partition, end).await?;
-                dropped = true;
-            }
-        }
-        Ok(dropped)
+    /// Lets the oldest page go with what it names.
+    async fn trim_page(
+        &self,
+        partition: PartitionId,
+        page: &SpillRow,
+        named: Vec<ObjectName>,
+    ) -> Result<(), StepError> {
+        let (log_start, pages) = (page.offsets.end, vec![(page.page, named)]);
+        self.propose(Command::Trimmed(Trimmed { partition, log_start, pages })).await
     }
 
-    /// Writes the oldest rows of crowded manifests into pages.
-    pub(super) async fn spill(&self) -> Result<bool, StepError> {
-        let home = self.bucket.home;
-        let mut spilled = false;
-        let touched: Vec<PartitionId> = std::mem::take(&mut self.work.borrow_mut().spills).into_iter().collect();
-        for partition in touched {
-            let nonce = self.nonce();
-            let planned = self.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
-            let Some(Some(Some((object, command)))) = planned else { continue };
-            // Back on the list: the page may not be its last, and the store may fail.
-            self.work.borrow_mut().spills.insert(partition);
-            self.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
-            self.stale.set(true);
-            self.propose(Command::Spilled(command)).await?;
-            self.unpublished.set(true);
-            spilled = true;
+    /// Partitions of deleted topics: everything they have is let go.
+    pub(super) async fn drop_topics(&self, tries: &mut Tries) -> Result<(), StepError> {
+        for partition in self.host.gone() {
+            tries.note(self.drop_partition(partition).await)?;
         }
-        Ok(spilled)
+        Ok(())
+    }
+
+    async fn drop_partition(&self, partition: PartitionId) -> Result<bool, StepError> {
+        let seen = |m: &PartitionManifest| (m.dropped, m.rows.is_empty() && m.spilled.is_empty(), m.archived_end);
+        let Some((known, empty, end)) = self.host.with_partition(partition, seen) else { return Ok(false) };
+        if !known {
+            self.stale.set(true);
+            self.propose(Command::Dropped { partition }).await?;
+            self.unpublished.set(true);
+        }
+        if !empty {
+            self.trim_to(partition, end).await?;
+        }
+        Ok(!known || !empty)
+    }
+
+    /// Writes the oldest rows of crowded manifests into pages. A partition stays on the list until it has none to write.
+    pub(super) async fn spill(&self, tries: &mut Tries) -> Result<(), StepError> {
+        let touched: Vec<PartitionId> = self.work.borrow().spills.iter().copied().collect();
+        for partition in touched {
+            let spilled = self.spill_one(partition).await;
+            if matches!(spilled, Ok(false)) {
+                self.work.borrow_mut().spills.remove(&partition);
+            }
+            tries.note(spilled)?;
+        }
+        Ok(())
+    }
+
+    async fn spill_one(&self, partition: PartitionId) -> Result<bool, StepError> {
+        let (home, nonce) = (self.bucket.home, self.nonce());
+        let planned = self.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
+        let Some(Some(Some((object, command)))) = planned else { return Ok(false) };
+        self.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
+        self.stale.set(true);
+        self.propose(Command::Spilled(command)).await?;
+        self.unpublished.set(true);
+        Ok(true)
     }
 
     /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers

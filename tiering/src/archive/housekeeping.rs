@@ -11,6 +11,7 @@ use futures::future::{Either, select};
 use tidewater_storage::env::{Mono, Sleep};
 use tidewater_storage::model::{PartitionId, TimestampMs};
 
+use super::tries::Tries;
 use super::{Ended, Inner, LaneHost, Loop, StepError};
 use crate::retention::DueQueue;
 
@@ -81,7 +82,10 @@ impl<H: LaneHost> Inner<H> {
             let stopped = self.host.with_lane(|lane| lane.stopped.is_some());
             // Before the next key was looked at, this replica may know less than the bucket.
             let ready = self.status.borrow().probed && !stopped;
-            let done = if ready { self.round(&mut rounds).await } else { Ok(false) };
+            let mut tries = Tries::default();
+            let done = if ready { self.round(&mut rounds, &mut tries).await } else { Ok(()) };
+            let did = tries.did();
+            let done = done.and_then(|()| tries.outcome());
             let failed = done.is_err();
             let sleep = match done {
                 Ok(true) => {
@@ -96,7 +100,8 @@ impl<H: LaneHost> Inner<H> {
                 },
                 Err(StepError::Later(reason)) => {
                     tracing::warn!(lane = %self.host.lane(), reason, ?pause, "housekeeping of the bucket fails, will be tried again");
-                    let slept = pause;
+                    // What fails may fail for ever; what goes on beside it does not wait for it.
+                    let slept = if did { pause.min(self.config.housekeeping_interval) } else { pause };
                     pause = (pause * 2).min(self.config.backoff.1);
                     slept
                 }
@@ -130,48 +135,33 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
-    /// Runs the steps; `true` if any of them did something, so that the next round should follow at once.
-    async fn round(&self, rounds: &mut Rounds) -> Result<bool, StepError> {
-        let mut first_failure = None;
-        let mut busy = false;
-        let mut take = |done: Result<bool, StepError>| -> Result<(), StepError> {
-            match done {
-                Ok(did) => busy |= did,
-                Err(StepError::Later(reason)) => {
-                    first_failure.get_or_insert(StepError::Later(reason));
-                }
-                Err(end) => return Err(end),
-            }
-            Ok(())
-        };
-        take(self.drop_topics().await)?;
+    /// Runs the steps and notes what became of them: if any of them did something the next round should follow at once.
+    async fn round(&self, rounds: &mut Rounds, tries: &mut Tries) -> Result<(), StepError> {
+        self.drop_topics(tries).await?;
         if due(rounds.retention, self.config.retention_interval, self.env.clock.now()) {
             rounds.retention = Some(self.env.clock.now());
-            take(self.retain().await)?;
+            self.retain(tries).await?;
         }
-        take(self.upload_segment().await)?;
+        tries.note(self.upload_segment().await)?;
         if due(rounds.gather, self.config.publish_interval, self.env.clock.now()) {
             let gathered = self.gather().await;
             if !matches!(gathered, Ok(true)) {
                 rounds.gather = Some(self.env.clock.now());
             }
-            take(gathered)?;
+            tries.note(gathered)?;
         }
-        take(self.spill().await)?;
-        if self.unpublished.get() && due(rounds.publish, self.publish_interval(), self.env.clock.now()) {
-            let published = self.publish().await;
-            if published.is_ok() {
-                rounds.publish = Some(self.env.clock.now());
-            }
-            take(published)?;
+        self.spill(tries).await?;
+        let publication_due = due(rounds.publish, self.publish_interval(), self.env.clock.now());
+        if self.unpublished.get() && publication_due && tries.note(self.publish().await)? {
+            rounds.publish = Some(self.env.clock.now());
         }
-        take(self.forget().await)?;
-        take(self.delete().await)?;
-        take(self.clean().await)?;
+        tries.note(self.forget().await)?;
+        tries.note(self.delete().await)?;
+        tries.note(self.clean().await)?;
         if due(rounds.sweep, self.config.sweep_interval, self.env.clock.now()) {
             rounds.sweep = Some(self.env.clock.now());
-            take(self.sweep().await)?;
+            self.sweep(tries).await?;
         }
-        first_failure.map_or(Ok(busy), Err)
+        Ok(())
     }
 }

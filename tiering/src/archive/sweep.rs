@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use tidewater_storage::model::PartitionId;
 
+use super::tries::Tries;
 use super::{Ended, Inner, LaneHost, StepError, Whereabouts};
 use crate::fetch::locate::Step;
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
@@ -19,10 +20,9 @@ const LIST_MAX: usize = 1000;
 
 impl<H: LaneHost> Inner<H> {
     /// Lists this epoch once and removes what nobody names.
-    pub(super) async fn sweep(&self) -> Result<bool, StepError> {
+    pub(super) async fn sweep(&self, tries: &mut Tries) -> Result<(), StepError> {
         let prefix = self.bucket.home.prefix();
         let mut after: Option<ObjectKey> = None;
-        let mut swept = false;
         loop {
             let after_key = after.as_ref().map(ObjectKey::as_str);
             let listed = self.bucket.store.list(&prefix, after_key, LIST_MAX).await?;
@@ -32,30 +32,35 @@ impl<H: LaneHost> Inner<H> {
             let now = self.now();
             let old = listed.into_iter().filter(|object| now.since_ms(object.modified) >= grace);
             let candidates: Vec<ObjectName> = old.filter_map(|object| ObjectName::parse(&object.key)).collect();
-            let garbage = self.garbage(candidates).await?;
+            let garbage = self.garbage(candidates, tries).await?;
             if !garbage.is_empty() {
                 tracing::info!(lane = %self.host.lane(), count = garbage.len(), "objects that nothing names are removed");
                 let count = garbage.len() as u64;
                 self.bucket.store.delete(garbage.iter().map(ObjectName::key).collect()).await?;
                 self.note(|status| status.swept += count);
-                swept = true;
+                tries.note(Ok(true))?;
             }
             if !more {
-                return Ok(swept);
+                return Ok(());
             }
         }
     }
 
-    /// Those of `objects` that are this lane's to judge and that nothing names.
-    async fn garbage(&self, mut objects: Vec<ObjectName>) -> Result<Vec<ObjectName>, StepError> {
+    /// Those of `objects` that are this lane's to judge and that nothing names. Those of a partition whose pages cannot be
+    /// read now are left for the next time.
+    async fn garbage(&self, mut objects: Vec<ObjectName>, tries: &mut Tries) -> Result<Vec<ObjectName>, StepError> {
         objects.retain(|object| object.home == self.bucket.home);
         if objects.is_empty() {
             return Ok(objects);
         }
         let mut pages: BTreeSet<ObjectName> = BTreeSet::new();
         let owners: BTreeSet<PartitionId> = objects.iter().filter_map(owner).collect();
+        let mut unknown: BTreeSet<PartitionId> = BTreeSet::new();
         for partition in owners {
-            pages.extend(self.named_by_pages(partition).await?);
+            let named = self.named_by_pages(partition).await.map(|named| pages.extend(named));
+            if !tries.note(named.map(|()| false))? {
+                unknown.insert(partition);
+            }
         }
         if self.host.leading().is_none() {
             return Err(StepError::End(Ended::Deposed));
@@ -67,7 +72,7 @@ impl<H: LaneHost> Inner<H> {
             | ObjectKind::Gathered { lane, .. }
             | ObjectKind::Page { lane, .. } => lane == lane_id && !self.host.with_lane(|lane| lane.names(object)),
             ObjectKind::Segment { partition, .. } | ObjectKind::Spill { partition, .. } => {
-                !pages.contains(object) && self.is_orphan(partition, object)
+                !unknown.contains(&partition) && !pages.contains(object) && self.is_orphan(partition, object)
             }
             ObjectKind::Catalogue | ObjectKind::LaneManifest { .. } | ObjectKind::Cut { .. } => false,
         });

@@ -3,6 +3,7 @@
 
 #![allow(clippy::panic)]
 
+mod damage;
 mod lane;
 
 use std::collections::BTreeSet;

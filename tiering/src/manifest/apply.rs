@@ -203,7 +203,8 @@ impl LaneManifest {
 
     fn trimmed(&mut self, trimmed: &Trimmed) -> Result<Applied, Rejected> {
         let of_rows = |page: &ObjectName| matches!(page.kind, ObjectKind::Spill { level: 0, .. });
-        match trimmed.pages.iter().find(|(page, _)| !of_rows(page)) {
+        // A page of pages goes only if it is lost: then what is below it is not known.
+        match trimmed.pages.iter().find(|(page, named)| !of_rows(page) && !named.is_empty()) {
             Some((page, _)) => Err(Rejected::Page { partition: trimmed.partition, page: Box::new(*page) }),
             None => Ok(self.unspill(trimmed.pages.iter().flat_map(|(_, named)| named))),
         }
@@ -390,7 +391,7 @@ impl PartitionManifest {
         let log_start = trimmed.log_start.max(self.log_start);
         let below = self.spilled.iter().take_while(|page| page.offsets.end <= log_start);
         let gone: Vec<ObjectName> = below.map(|page| page.page).collect();
-        let folded = self.spilled.iter().take(gone.len()).find(|page| page.level() > 0);
+        let folded = self.spilled.iter().take(gone.len()).find(|page| page.level() > 0 && !self.dropped);
         let listed = gone.len() == trimmed.pages.len() && gone.iter().zip(&trimmed.pages).all(|(a, (b, _))| a == b);
         if let Some(page) = folded.map(|page| page.page).or_else(|| gone.first().copied().filter(|_| !listed)) {
             return Err(Rejected::Page { partition: self.id, page: Box::new(page) });

@@ -119,6 +119,11 @@ impl SimLane {
         }
     }
 
+    /// Alters a partition's manifest behind everybody's back.
+    pub(super) fn alter(&self, id: PartitionId, change: impl FnOnce(&mut PartitionManifest)) {
+        self.manifests.borrow_mut().get_mut(&id).map(change).expect("exists");
+    }
+
     /// Appends a committed batch of `records` records with values of `size` bytes.
     pub(super) fn append(&self, id: PartitionId, records: u64, size: usize) {
         let at = self.next_index();
