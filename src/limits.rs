@@ -16,6 +16,17 @@ const _: () = assert!(BATCH_BYTES_MAX as usize + 2 * ENTRY_BYTES_TARGET < 64 << 
 /// and none of them holds its lane up for long.
 pub const LANE_COMMANDS_MAX: usize = 512;
 
+/// Bytes of the commands that travel in one entry, unless one alone is larger: they are one line of JSON, read and applied
+/// in one go.
+pub const LANE_COMMANDS_BYTES_MAX: usize = 1 << 20;
+
+/// The longest value of one topic setting; a larger one is refused (INVALID_CONFIG).
+pub const SETTING_BYTES_MAX: usize = 4 << 10;
+
+/// All settings of one topic together, names included; more are refused (INVALID_CONFIG). Every partition carries them, in
+/// its lane's log and in memory.
+pub const TOPIC_SETTINGS_BYTES_MAX: usize = 16 << 10;
+
 /// Requests that the controller takes together: one image is made and followed for all of them. Below what a lane takes
 /// in flight.
 pub const CONTROLLER_BATCH_MAX: usize = 128;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use tidewater_storage::model::TimestampType;
 
+use crate::limits::SETTING_BYTES_MAX;
+
 /// What a setting does here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -35,7 +37,7 @@ pub enum Shape {
     List(&'static [&'static str]),
     /// A real number from 0 to 1.
     Fraction,
-    /// Anything: Kafka's list of free words.
+    /// Anything that is not too long: Kafka's list of free words.
     Text,
 }
 
@@ -220,6 +222,14 @@ pub enum SettingError {
         /// What is expected.
         expected: String,
     },
+    /// A value longer than any needs to be.
+    #[error("Invalid value for configuration {name}: {bytes} bytes are given, at most {SETTING_BYTES_MAX} are taken")]
+    TooLong {
+        /// Which.
+        name: &'static str,
+        /// Its bytes.
+        bytes: usize,
+    },
     /// A value of Kafka's that is not done here.
     #[error("{name}={value} is refused: {why}")]
     Refused {
@@ -288,6 +298,9 @@ impl Setting {
     /// # Errors
     /// What is expected, or why it is refused.
     pub fn check(&self, value: &str) -> Result<(), SettingError> {
+        if value.len() > SETTING_BYTES_MAX {
+            return Err(SettingError::TooLong { name: self.name, bytes: value.len() });
+        }
         let expected = match self.shape {
             Shape::Integer { min, max } => match value.trim().parse::<i64>() {
                 Ok(n) if n < min => format!("Value must be at least {min}"),
@@ -393,6 +406,23 @@ mod tests {
         assert!(matches!(check("compression.type", "lz4"), Err(SettingError::Refused { .. })));
         assert!(matches!(check("segment.bytes", "12"), Err(SettingError::Value { .. })));
         assert!(matches!(check("nonsense", "1"), Err(SettingError::Unknown(_))));
+    }
+
+    #[test]
+    fn no_shape_takes_a_value_without_end() {
+        let long = SETTING_BYTES_MAX + 1;
+        let values = [
+            ("leader.replication.throttled.replicas", "x".repeat(long)),
+            ("cleanup.policy", format!("delete{}", ",delete".repeat(long / 7))),
+            ("retention.ms", format!("{}1", "0".repeat(long - 1))),
+            ("min.cleanable.dirty.ratio", format!("0.{}", "5".repeat(long))),
+        ];
+        for (name, value) in values {
+            let refused = check(name, &value).expect_err(name);
+            assert!(matches!(refused, SettingError::TooLong { .. }), "{name}");
+            assert!(refused.to_string().len() < 200, "the value is not told again");
+        }
+        check("leader.replication.throttled.replicas", &"x".repeat(SETTING_BYTES_MAX)).expect("fits");
     }
 
     #[test]

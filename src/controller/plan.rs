@@ -9,7 +9,7 @@ use super::client::{ConfigChange, ConfigOp, TopicError, TopicSpec};
 use super::command::Command;
 use super::state::{ControllerState, data_lanes};
 use crate::config::topic::{self, Shape};
-use crate::limits::PARTITIONS_PER_TOPIC_MAX;
+use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_SETTINGS_BYTES_MAX};
 
 /// What a plan needs to know beside the state.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,7 @@ pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: T
             overrides.insert(key.clone(), value.clone());
         }
     }
+    check_size(&BTreeMap::new(), &overrides)?;
     let lanes = place(context, id, 0, partitions);
     Ok(Command::CreateTopic { name, id, lanes, overrides })
 }
@@ -158,7 +159,20 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
             "remote.storage.enable=false is refused: switching it off again would strand what is in the bucket; delete the topic instead".into(),
         ));
     }
+    check_size(&record.overrides, &overrides)?;
     Ok(Command::Configure { name: name.clone(), overrides })
+}
+
+/// Every partition carries its topic's settings. A topic that has too many already may get fewer.
+fn check_size(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Result<(), TopicError> {
+    let size = |overrides: &BTreeMap<String, String>| overrides.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    let bytes = size(after);
+    if bytes <= TOPIC_SETTINGS_BYTES_MAX || bytes < size(before) {
+        return Ok(());
+    }
+    Err(TopicError::InvalidConfig(format!(
+        "the topic's settings take {bytes} bytes, at most {TOPIC_SETTINGS_BYTES_MAX} are taken"
+    )))
 }
 
 fn known(key: &str) -> Result<&'static topic::Setting, TopicError> {
@@ -257,6 +271,33 @@ mod tests {
             Ok(Command::AddPartitions { from: 3, lanes, .. }) => assert_eq!(lanes, [LaneId(1), LaneId(2)]),
             other => unreachable!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn settings_of_a_topic_are_bounded_one_by_one_and_together() {
+        // 16 settings that take white space around a number, near the most that one may have.
+        let wide = |n: usize| (topic::SETTINGS[n].name.to_owned(), format!("{:4000}", topic::SETTINGS[n].default));
+        let numbers =
+            || (0..topic::SETTINGS.len()).filter(|n| matches!(topic::SETTINGS[*n].shape, Shape::Integer { .. }));
+        let configs = |count| numbers().take(count).map(wide).map(|(key, value)| (key, Some(value))).collect();
+        let make = |count| TopicSpec { configs: configs(count), ..spec("x") };
+        let state = with_topic("orders");
+        create(&state, CONTEXT, &make(3), TopicId::default()).expect("fits");
+        let refused = create(&state, CONTEXT, &make(5), TopicId::default()).expect_err("refused");
+        assert!(matches!(refused, TopicError::InvalidConfig(_)), "{refused}");
+        let set = |(key, value)| ConfigOp { key, change: ConfigChange::Set(value) };
+        let ops: Vec<ConfigOp> = numbers().take(5).map(wide).map(set).collect();
+        assert!(matches!(configure(&state, "orders", &ops), Err(TopicError::InvalidConfig(_))));
+        let text = "follower.replication.throttled.replicas".to_owned();
+        let long = [set((text.clone(), "0:1,".repeat(2000)))];
+        assert!(matches!(configure(&state, "orders", &long), Err(TopicError::InvalidConfig(_))));
+        // One of an older version, with more than is taken now, may still get fewer.
+        let mut state = state;
+        let record = state.topics.values_mut().next().expect("one");
+        record.overrides.extend([(text.clone(), "0:1,".repeat(5000)), ("retention.ms".into(), "5".into())]);
+        let fewer = ConfigOp { key: "retention.ms".into(), change: ConfigChange::Delete };
+        configure(&state, "orders", &[fewer]).expect("fewer");
+        assert!(configure(&state, "orders", &[set(("retention.ms".into(), "50".into()))]).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt};
 use tidewater_storage::model::{LaneId, PartitionId, Term};
 
 use super::image::{ClusterImage, TopicImage};
-use crate::limits::LANE_COMMANDS_MAX;
+use crate::limits::{LANE_COMMANDS_BYTES_MAX, LANE_COMMANDS_MAX};
 use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::DataLane;
 use crate::partition::shard::PartitionShard;
@@ -132,13 +132,37 @@ fn plan_anew(image: &ClusterImage, lane: &DataLane) -> Vec<LaneCommand> {
     commands
 }
 
-/// Proposes commands, many to an entry; false if one of them was not committed.
+/// Entries that carry these commands, in order: many to one, but no more than a lane takes in its stride.
+fn entries(commands: Vec<LaneCommand>) -> Vec<LaneCommand> {
+    let (mut entries, mut together, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for command in commands {
+        let len = command.encoded_len();
+        if together.len() == LANE_COMMANDS_MAX || !together.is_empty() && bytes + len > LANE_COMMANDS_BYTES_MAX {
+            entries.push(entry_of(std::mem::take(&mut together)));
+            bytes = 0;
+        }
+        bytes += len;
+        together.push(command);
+    }
+    if !together.is_empty() {
+        entries.push(entry_of(together));
+    }
+    entries
+}
+
+fn entry_of(mut commands: Vec<LaneCommand>) -> LaneCommand {
+    match (commands.pop(), commands.is_empty()) {
+        (Some(one), true) => one,
+        (last, _) => {
+            commands.extend(last);
+            LaneCommand::Batch { commands }
+        }
+    }
+}
+
+/// Proposes commands, many to an entry; false if one of them was not committed. What one entry meets keeps no other back.
 async fn propose(lane: &Rc<DataLane>, commands: Vec<LaneCommand>) -> bool {
-    let entries = commands.chunks(LANE_COMMANDS_MAX).map(|commands| match commands {
-        [one] => one.clone(),
-        many => LaneCommand::Batch { commands: many.to_vec() },
-    });
-    let proposed = stream::iter(entries).map(|command| async move {
+    let proposed = stream::iter(entries(commands)).map(|command| async move {
         let count = if let LaneCommand::Batch { commands } = &command { commands.len() } else { 1 };
         match lane.propose(LaneEntry::Command(command)).await {
             Ok(_) => true,
@@ -148,17 +172,42 @@ async fn propose(lane: &Rc<DataLane>, commands: Vec<LaneCommand>) -> bool {
             }
         }
     });
-    proposed.buffered(IN_FLIGHT).all(|followed| async move { followed }).await
+    proposed.buffered(IN_FLIGHT).fold(true, |all, followed| async move { all & followed }).await
 }
 
 #[cfg(test)]
 mod tests {
+    use tidewater_storage::model::PartitionIndex;
+
     use super::*;
     use crate::kafka::handlers::fixture::image;
 
     fn create_drop(commands: &[LaneCommand]) -> (usize, usize) {
         let creates = commands.iter().filter(|c| matches!(c, LaneCommand::Create { .. })).count();
         (creates, commands.iter().filter(|c| matches!(c, LaneCommand::Drop { .. })).count())
+    }
+
+    #[test]
+    fn entries_are_bounded_in_commands_and_in_bytes() {
+        let id = |n: usize| PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
+        let commands = |count: usize, value: usize| -> Vec<LaneCommand> {
+            let overrides = BTreeMap::from([("flush.ms".to_owned(), "\u{1}".repeat(value))]);
+            (0..count).map(|n| LaneCommand::Configure { partition: id(n), overrides: overrides.clone() }).collect()
+        };
+        let singles = |entries: Vec<LaneCommand>| -> Vec<LaneCommand> {
+            let single = |entry| if let LaneCommand::Batch { commands } = entry { commands } else { vec![entry] };
+            entries.into_iter().flat_map(single).collect()
+        };
+        for (count, value, expected) in [(0, 1, 0), (1, 1, 1), (1025, 1, 3), (40, 16 << 10, 4), (3, 2 << 20, 3)] {
+            let all = commands(count, value);
+            let cut = entries(all.clone());
+            assert_eq!(cut.len(), expected, "{count} commands of {value} bytes");
+            let small = |entry: &LaneCommand| {
+                !matches!(entry, LaneCommand::Batch { .. }) || entry.encoded_len() < 2 * LANE_COMMANDS_BYTES_MAX
+            };
+            assert!(cut.iter().all(small), "{count} commands of {value} bytes");
+            assert_eq!(singles(cut), all, "in order, none lost");
+        }
     }
 
     #[test]

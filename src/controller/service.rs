@@ -22,6 +22,7 @@ use super::plan::{self, Context};
 use super::reconcile::Reconcile;
 use super::state::{Surroundings, TopicRecord, Verdict};
 use crate::limits;
+use crate::raft::ProposeError;
 use crate::shard::mesh::{Inbox, Mesh, Reply};
 
 /// The controller's service.
@@ -175,9 +176,12 @@ impl Controller {
     }
 
     async fn propose(&self, command: &Command) -> Result<Verdict, TopicError> {
-        self.lane.propose(command).await.map_err(|error| {
-            tracing::warn!(%error, ?command, "the controller could not commit a change");
-            TopicError::Unavailable
+        self.lane.propose(command).await.map_err(|error| match error {
+            ProposeError::TooLarge { .. } => TopicError::InvalidRequest(error.to_string()),
+            error => {
+                tracing::warn!(%error, ?command, "the controller could not commit a change");
+                TopicError::Unavailable
+            }
         })
     }
 

@@ -104,6 +104,15 @@ pub enum EntryError {
     Malformed,
 }
 
+impl LaneCommand {
+    /// Bytes it takes in an entry, about.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        // Serialising plain maps and numbers into memory cannot fail.
+        serde_json::to_vec(self).map_or(0, |json| json.len())
+    }
+}
+
 impl LaneEntry {
     /// As a log payload; batches move as blobs.
     #[must_use]

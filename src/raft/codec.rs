@@ -7,6 +7,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload as Kind;
+use tidewater_storage::journal::format::entry_record_len;
 use tidewater_storage::journal::{LaneEntry, Payload};
 
 use super::type_config::{
@@ -95,6 +96,11 @@ pub(crate) fn to_lane_entry(entry: Entry) -> LaneEntry {
         }
     };
     LaneEntry { id, payload }
+}
+
+/// What an entry of this payload takes in the journal: its record, our kind byte in it. Bytes.
+pub(crate) fn entry_bytes(payload: &Payload) -> u64 {
+    entry_record_len(payload) as u64 + 1
 }
 
 /// openraft's form of an entry.

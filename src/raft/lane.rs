@@ -134,6 +134,8 @@ struct Inner {
     standing: Rc<Standing>,
     /// Resolves when the state machine is gone.
     state_machine_gone: Cell<Option<oneshot::Receiver<()>>>,
+    /// The largest record that the log takes; a larger one would end the group.
+    entry_bytes_max: u64,
     purge_upto: Cell<Option<EntryId>>,
     purging: Cell<bool>,
 }
@@ -189,6 +191,7 @@ impl Lane {
         }
         let standing = Rc::new(Standing::new(lane, apply, applied, membership));
         let (alive, gone) = ShardOneshot::channel();
+        let entry_bytes_max = log.entry_bytes_max();
         let raft = Raft::new(
             raft_node(node),
             settings(lane),
@@ -202,6 +205,7 @@ impl Lane {
             raft,
             standing,
             state_machine_gone: Cell::new(Some(gone)),
+            entry_bytes_max,
             purge_upto: Cell::new(None),
             purging: Cell::new(false),
         });
@@ -252,6 +256,10 @@ impl Lane {
         };
         if standing.in_flight().get() >= PROPOSALS_MAX {
             return Proposal::refused(ProposeError::Full { cap: PROPOSALS_MAX });
+        }
+        let bytes = codec::entry_bytes(&payload);
+        if bytes > self.inner.entry_bytes_max {
+            return Proposal::refused(ProposeError::TooLarge { bytes, max: self.inner.entry_bytes_max });
         }
         let (proposal, responder) = Proposal::new(standing.clone());
         let inner = self.inner.clone();

@@ -38,6 +38,8 @@ pub(crate) type Done = Box<dyn FnOnce(Result<(), JournalError>)>;
 /// The part of the journal this layer needs; tests put a memory in its place.
 pub(crate) trait LogDevice: 'static {
     fn state(&self) -> LaneLogState;
+    /// The largest record of an entry that [`LogDevice::append`] takes. Bytes.
+    fn entry_bytes_max(&self) -> u64;
     fn append(&self, entries: Vec<LaneEntry>, done: Done);
     fn save_vote(&self, vote: Bytes) -> impl Future<Output = Result<(), JournalError>>;
     fn save_committed(&self, committed: Option<EntryId>);
@@ -53,6 +55,10 @@ pub(crate) trait LogDevice: 'static {
 impl LogDevice for LaneLog {
     fn state(&self) -> LaneLogState {
         Self::state(self)
+    }
+
+    fn entry_bytes_max(&self) -> u64 {
+        Self::entry_bytes_max(self)
     }
 
     fn append(&self, entries: Vec<LaneEntry>, done: Done) {

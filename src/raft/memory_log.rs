@@ -151,6 +151,10 @@ impl LogDevice for MemoryLog {
         self.now.borrow().state.clone()
     }
 
+    fn entry_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
+
     fn append(&self, entries: Vec<LaneEntry>, done: Done) {
         self.write(Write::Append(entries), Some(done));
     }

@@ -71,6 +71,16 @@ pub enum ProposeError {
         /// The cap.
         cap: usize,
     },
+    /// The journal would refuse the entry, which would end the group. Nothing was written.
+    #[error(
+        "the entry takes {bytes} bytes of the journal, more than the {max} that fit in one of its files; ask for less at a time"
+    )]
+    TooLarge {
+        /// What it takes.
+        bytes: u64,
+        /// What fits.
+        max: u64,
+    },
     /// Leadership changed while it was in flight: the entry may or may not be in the log.
     #[error("leadership changed while the proposal was in flight, its outcome is unknown; leader: {hint:?}")]
     Unknown {
@@ -90,7 +100,7 @@ impl ProposeError {
     #[must_use]
     pub fn settled(&self) -> bool {
         match self {
-            Self::NotLeader { .. } | Self::Unconfirmed | Self::Full { .. } => true,
+            Self::NotLeader { .. } | Self::Unconfirmed | Self::Full { .. } | Self::TooLarge { .. } => true,
             Self::Unknown { .. } | Self::Shutdown | Self::Fatal => false,
         }
     }
@@ -221,6 +231,7 @@ mod tests {
         assert!(ProposeError::NotLeader { hint: None }.settled());
         assert!(ProposeError::Unconfirmed.settled());
         assert!(ProposeError::Full { cap: 1 }.settled());
+        assert!(ProposeError::TooLarge { bytes: 2, max: 1 }.settled());
         assert!(!ProposeError::Unknown { hint: None }.settled());
         assert!(!ProposeError::Shutdown.settled());
         assert!(!ProposeError::Fatal.settled());

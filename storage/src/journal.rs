@@ -373,6 +373,12 @@ impl LaneLog {
         self.inner.books.borrow().lanes.get(&self.lane).map(lane::LaneState::state).unwrap_or_default()
     }
 
+    /// See [`Journal::entry_bytes_max`].
+    #[must_use]
+    pub fn entry_bytes_max(&self) -> u64 {
+        books::entry_bytes_max(&self.inner.books.borrow().config)
+    }
+
     /// Appends entries, which must continue the log; readable at once. `done` runs when they and everything before
     /// are durable, in order; with an error if they never will be, possibly before this returns.
     pub fn append(&self, entries: Vec<LaneEntry>, done: Done) {

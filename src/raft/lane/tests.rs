@@ -1,11 +1,13 @@
 //! A lane as the layers above see it: one voter, three voters, crashes, the cost of a proposal.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tidewater_storage::env::sim::World;
+use tidewater_storage::journal::{Journal, JournalConfig};
 use tidewater_storage::model::LogIndex;
 
 use super::*;
@@ -187,6 +189,31 @@ fn shutting_down_settles_what_is_in_flight_and_applies_nothing_more() {
         assert_eq!(lane.propose(payload(99, 0)).await.expect_err("is down"), ProposeError::Shutdown);
         assert_eq!(lane.died(), None);
         assert_eq!(world.tasks_alive(0), 0, "nothing of the lane is left");
+    });
+}
+
+#[test]
+fn an_entry_larger_than_the_journal_takes_is_refused_and_kills_nothing() {
+    let world = World::new(7);
+    let env = world.env();
+    let numbers = Rc::new(Numbers::default());
+    world.block_on(async {
+        let config = JournalConfig { first_file_bytes: 32 << 10, file_bytes: 64 << 10, ..JournalConfig::default() };
+        let journal = Journal::open(env.clone(), Path::new("/journal"), config).await.expect("opens");
+        let options = LaneOptions::single(LANE, NodeId(1));
+        let lane = Lane::start(&env, journal.lane(LANE), numbers.clone(), options).await.expect("starts");
+        until(&env, "ready", || lane.leadership().ready).await;
+        let most = (journal.entry_bytes_max() - codec::entry_bytes(&payload(1, 0))) as usize;
+        let error = lane.propose(payload(1, most + 1)).await.expect_err("is too large");
+        assert_eq!(
+            error,
+            ProposeError::TooLarge { bytes: journal.entry_bytes_max() + 1, max: journal.entry_bytes_max() }
+        );
+        assert!(error.settled());
+        lane.propose(payload(2, most)).await.expect("the largest is applied");
+        assert_eq!(lane.died(), None);
+        assert_eq!(numbers.applied.borrow().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [2]);
+        lane.shutdown().await;
     });
 }
 
