@@ -26,7 +26,7 @@ pub mod tasks;
 pub use aligned::{ALIGNMENT, AlignedBuf};
 pub use clock::{Clock, Mono};
 pub use deadlines::Deadlines;
-pub use disk::{DirEntry, Disk, File, OpenMode};
+pub use disk::{DirEntry, Disk, File, OpenMode, is_disk_full};
 pub use rng::Rng;
 pub use tasks::{Sleep, Task, Tasks};
 

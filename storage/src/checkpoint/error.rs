@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::env::is_disk_full;
+
 /// Why bytes are not a root or not a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
@@ -85,6 +87,6 @@ impl CheckpointError {
     /// May it be tried again later? Only when the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, sync: false, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Io { source, sync: false, .. } if is_disk_full(source))
     }
 }

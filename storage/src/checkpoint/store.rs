@@ -78,7 +78,7 @@ impl CheckpointStore {
             (Err(first), Err(second)) => return Err(CheckpointError::NoRoot { dir: dir.into(), first, second }),
         };
         let path = pages_path(dir);
-        let (pages, _) = open_or_create(&disk, &path).await?;
+        let pages = open_or_create(&disk, &path).await?;
         let len = pages.len().await.map_err(failed(&path, false))?;
         settle(&disk, dir, &pages, &current).await?;
         let store = Self { disk, dir: dir.into(), pages, current, previous, len };
@@ -205,10 +205,11 @@ impl CheckpointStore {
 
     async fn write_root(&mut self, root: &Root) -> Result<u64, CheckpointError> {
         let path = slot_path(&self.dir, root.generation);
-        let (file, born) = open_or_create(&self.disk, &path).await?;
+        let file = open_or_create(&self.disk, &path).await?;
         // From here on the older root may be gone, also if the write fails: its pages stay until the next commit.
         let len = write_slot(&file, &path, root).await?;
-        if born {
+        // The slot's name too, also where a try before this one made the file and failed.
+        if root.generation == 1 {
             self.disk.sync_dir(&self.dir).await.map_err(failed(&self.dir, true))?;
         }
         file.close().await.map_err(failed(&path, false))?;
@@ -225,13 +226,12 @@ async fn read_slot(disk: &Disk, path: &Path) -> Result<Result<Root, FormatError>
     }
 }
 
-async fn open_or_create(disk: &Disk, path: &Path) -> Result<(File, bool), CheckpointError> {
-    match disk.open(path, OpenMode::ReadWrite).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok((disk.open(path, OpenMode::CreateNew).await.map_err(failed(path, false))?, true))
-        }
-        other => Ok((other.map_err(failed(path, false))?, false)),
-    }
+async fn open_or_create(disk: &Disk, path: &Path) -> Result<File, CheckpointError> {
+    let opened = match disk.open(path, OpenMode::ReadWrite).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(path, OpenMode::CreateNew).await,
+        other => other,
+    };
+    opened.map_err(failed(path, false))
 }
 
 async fn write_slot(file: &File, path: &Path, root: &Root) -> Result<u64, CheckpointError> {

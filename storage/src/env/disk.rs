@@ -22,6 +22,12 @@ use super::disk_sim::{SimDisk, SimHandle};
 /// One write of [`File::zero`]. Bytes.
 const ZERO_STEP: u64 = 1 << 20;
 
+/// Is the disk full, or the quota of who runs this process? Nothing is lost then, and space may come free.
+#[must_use]
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

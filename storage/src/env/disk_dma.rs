@@ -31,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use glommio::io::{DmaFile, OpenOptions};
 
 use super::aligned::{ALIGNMENT, AlignedBuf, align_down, align_up};
-use super::disk::{DirEntry, OpenMode};
+use super::disk::{DirEntry, OpenMode, is_disk_full};
 use super::pace::Pace;
 use super::syscall;
 
@@ -65,13 +65,16 @@ async fn probe(dir: PathBuf) -> io::Result<()> {
     let number = PROBE_NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = dir.join(format!(".probe-{}-{number}", std::process::id()));
     let write_to = path.clone();
-    blocking(move || {
+    let written = blocking(move || {
         let mut file = fs::File::create(&write_to)?;
         file.write_all(&[0x5a; PROBE_BYTES])?;
         file.sync_all()
     })
-    .await?;
-    let checked = read_back(&path).await;
+    .await;
+    let checked = match written {
+        Ok(()) => read_back(&path).await,
+        failed => failed,
+    };
     let removed = blocking(move || fs::remove_file(path)).await;
     checked.and(removed)?;
     PROBED.with_borrow_mut(|probed| probed.insert(device));
@@ -134,7 +137,12 @@ impl DmaDisk {
             while let Some(dir) = missing.pop() {
                 match fs::create_dir(dir) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                    _ => sync_dir_now(&parent(dir))?,
+                    _ => {}
+                }
+                if let Err(error) = sync_dir_now(&parent(dir)) {
+                    // A next try is not to find it there, its name unsynced. Empty, unless somebody else uses it too.
+                    let _ = fs::remove_dir(dir);
+                    return Err(error);
                 }
             }
             Ok(())
@@ -287,10 +295,11 @@ impl DmaHandle {
         self.file.file_size().await.map_err(io::Error::from)
     }
 
-    /// Reserves contiguous blocks up to `end` where the file system can; elsewhere writing finds them.
+    /// Reserves contiguous blocks up to `end` where the file system can; elsewhere writing finds them. Which error says
+    /// that it cannot is lost on its way through glommio; that there is no room is not.
     pub(super) async fn allocate(&self, end: u64) -> io::Result<()> {
         match self.file.pre_allocate(end, false).await.map_err(io::Error::from) {
-            Err(error) if error.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(error),
+            Err(error) if is_disk_full(&error) => Err(error),
             _ => Ok(()),
         }
     }

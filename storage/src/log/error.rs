@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::env::is_disk_full;
 use crate::model::{BatchError, FilePos, Offset, PartitionId};
 use crate::segment::format::IndexFileError;
 use crate::segment::rebuild::RebuildError;
@@ -101,7 +102,7 @@ impl WriteBackError {
     /// May it be tried again later? Only when the disk is full: nothing was lost and space may come free.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        !self.sync && self.source.kind() == io::ErrorKind::StorageFull
+        !self.sync && is_disk_full(&self.source)
     }
 }
 

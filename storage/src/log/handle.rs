@@ -20,8 +20,6 @@ pub struct LogBounds {
     pub start: Offset,
     /// The next offset.
     pub end: Offset,
-    /// First offset not wholly in segment files yet.
-    pub written: Offset,
     /// Bytes held, written or not.
     pub bytes: u64,
 }
@@ -86,7 +84,7 @@ impl PartitionLog {
     #[must_use]
     pub fn bounds(&self) -> LogBounds {
         let state = self.inner.state.borrow();
-        LogBounds { start: state.start, end: state.end, written: state.written_end(), bytes: state.bytes }
+        LogBounds { start: state.start, end: state.end, bytes: state.bytes }
     }
 
     /// The next offset.
@@ -151,12 +149,6 @@ impl PartitionLog {
         shared.runs.forget(self.inner.id);
         shared.doom(self.inner.id, dropped);
         shared.changed(self.inner.id);
-    }
-
-    /// Closes the open segment; the next batch starts a new one.
-    pub fn roll(&self) {
-        self.inner.state.borrow_mut().roll();
-        self.inner.shared.changed(self.inner.id);
     }
 
     /// Takes over the topic's settings; they hold from the next batch on.

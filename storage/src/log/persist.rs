@@ -94,7 +94,8 @@ pub(crate) fn decode(id: PartitionId, mut bytes: Bytes) -> Result<LogState, LogS
     if bytes.has_remaining() {
         return Err(LogStateError::Length);
     }
-    state.bytes = segments.iter().map(|segment| segment.bytes).sum();
+    let sum = segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.bytes));
+    state.bytes = sum.ok_or(LogStateError::Segment(count))?;
     state.segments = segments;
     Ok(state)
 }

@@ -106,27 +106,6 @@ impl LogState {
         self.recent.front().map_or(self.end, |first| first.batch.header.base_offset)
     }
 
-    /// First offset not wholly in files.
-    pub(crate) fn written_end(&self) -> Offset {
-        let at = self.segments.partition_point(|segment| segment.flushed == segment.bytes);
-        let Some(segment) = self.segments.get(at) else { return self.end };
-        let in_file = |recent: &Recent| {
-            let header = &recent.batch.header;
-            let within = header.base_offset >= segment.offsets.start;
-            !within || recent.pos + u64::from(header.len) <= segment.flushed
-        };
-        let first = self.recent.partition_point(in_file);
-        match self.recent.get(first) {
-            Some(recent) if segment.tail.is_empty() => recent.batch.header.base_offset,
-            // Part of what is not written is held as bare bytes: say the start of its run, which is safe.
-            _ => {
-                let runs = segment.index.as_ref().map(|index| index.runs()).unwrap_or_default();
-                let below = runs.partition_point(|run| run.pos.0 + u64::from(run.sum.len) <= segment.flushed);
-                runs.get(below).map_or(segment.offsets.start, |run| run.sum.offsets.start)
-            }
-        }
-    }
-
     /// Does `as_of` repeat what a recovered checkpoint already held?
     pub(crate) fn is_repeat(&self, batch: &Batch, as_of: EntryId) -> bool {
         batch.header.next_offset() <= self.end && self.covered.is_some_and(|covered| as_of.index <= covered)
