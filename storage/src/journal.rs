@@ -16,14 +16,16 @@
 //!
 //! Affinity: shard-local.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::lock::Mutex;
 
 use crate::env::Env;
@@ -193,6 +195,8 @@ pub(crate) struct Inner {
     keep_wake: Wake,
     /// Held by the keeper while it changes files.
     keeping: Mutex<()>,
+    /// The disk is full, and the keeper cannot make the file that a commit may be waiting for.
+    stalled: Cell<bool>,
 }
 
 /// The journal. Shard-local; clones share it.
@@ -237,6 +241,7 @@ impl Journal {
             commit_wake: Wake::default(),
             keep_wake: Wake::default(),
             keeping: Mutex::default(),
+            stalled: Cell::new(false),
         });
         drop(env.tasks.spawn("journal commit", commit::run(inner.clone())));
         drop(env.tasks.spawn("journal files", release::run(inner.clone())));
@@ -270,6 +275,19 @@ impl Journal {
     /// [`JournalError::Poisoned`], [`JournalError::Closed`].
     pub async fn flush(&self) -> Result<(), JournalError> {
         self.inner.settled(|_| {}).await
+    }
+
+    /// Resolves when the disk is full and a commit may wait for room that nobody makes.
+    async fn stalled(&self) {
+        while !self.inner.stalled.get() {
+            self.inner.env.tasks.sleep(release::FULL_RETRY).await;
+        }
+    }
+
+    /// Is the lane's log durable up to and with this entry, or purged that far?
+    #[must_use]
+    pub fn is_durable(&self, lane: LaneId, upto: LogIndex) -> bool {
+        self.inner.books.borrow().lanes.get(&lane).is_some_and(|lane| lane.is_durable(upto))
     }
 
     /// Space and memory used.
@@ -340,7 +358,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Poisoned`].
     pub async fn close(&self) -> Result<(), JournalError> {
-        let flushed = self.flush().await;
+        let flushed = match select(pin!(self.flush()), pin!(self.stalled())).await {
+            Either::Left((flushed, _)) => flushed,
+            Either::Right(((), _)) => Err(JournalError::Closed),
+        };
         self.inner.fail(&JournalError::Closed);
         drop(self.inner.keeping.lock().await);
         flushed

@@ -20,6 +20,10 @@ use crate::model::{EntryId, LaneId, LogIndex};
 const MARKS_BYTES: usize = 2048;
 const MARK_LEN: usize = RECORD_HEADER_LEN + 17;
 
+/// Names of entries that are gone may stay in the queue of resident ones up to this many, and as many as there are
+/// entries: then a sweep's cost is shared by those it removes.
+const RESIDENT_GONE_MAX: usize = 1024;
+
 /// The largest record that fits in a commit of its own in a file, and in 32-bit lengths. Bytes.
 pub(super) fn entry_bytes_max(config: &JournalConfig) -> u64 {
     config.file_bytes.min(1 << 30).saturating_sub(ALIGNMENT as u64 + MARKS_BYTES as u64)
@@ -65,7 +69,7 @@ pub(super) struct Books {
     pub(super) rewriting: bool,
     /// The file whose lanes' state is on its way to the head.
     moving: u64,
-    /// Entries whose payload is in memory, in the order they came. May name some that are gone.
+    /// Entries whose payload is in memory, in the order they came, and some that are gone: [`Books::sweep_resident`].
     resident: VecDeque<(LaneId, EntryId)>,
     resident_bytes: usize,
 }
@@ -178,6 +182,25 @@ impl Books {
         {
             filling.effects.push(Effect::Freed { places: removed.places });
         }
+        self.sweep_resident();
+    }
+
+    /// Forgets the names of entries that are gone, once they are the most of the queue: a load that never fills the
+    /// memory evicts nothing, so nothing else would.
+    fn sweep_resident(&mut self) {
+        let entries: usize = self.lanes.values().map(LaneState::len).sum();
+        if self.resident.len() <= RESIDENT_GONE_MAX + 2 * entries {
+            return;
+        }
+        let lanes = &self.lanes;
+        self.resident.retain(|(lane, id)| lanes.get(lane).is_some_and(|lane| lane.is_resident(*id)));
+        self.resident.shrink_to(2 * self.resident.len());
+    }
+
+    /// Names in the queue of resident entries.
+    #[cfg(test)]
+    pub(super) fn resident_names(&self) -> usize {
+        self.resident.len()
     }
 
     /// The next commit to write, with the marks that ride along. `None`: nothing waits.

@@ -91,6 +91,22 @@ impl LaneState {
         self.first + self.slots.len() as u64
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Is this entry there, and its payload in memory?
+    pub(super) fn is_resident(&self, id: EntryId) -> bool {
+        self.slot(id.index.0).is_some_and(|slot| slot.term == id.term && slot.payload.is_some())
+    }
+
+    /// Is everything up to and with this entry durable, or purged? Commits become durable in order.
+    pub(super) fn is_durable(&self, upto: LogIndex) -> bool {
+        self.purged.is_some_and(|purged| purged.index >= upto)
+            || self.slot(upto.0).is_some_and(|slot| slot.place.is_some())
+    }
+
     /// Indexes that are there.
     pub(super) fn indexes(&self) -> std::ops::Range<u64> {
         self.first..self.end()

@@ -4,7 +4,6 @@
 //! state of lanes that lay in it is durable at the head, (3) a layout that names its new generation is durable.
 //! Until (3) a crash finds the old files as they were. Affinity: shard-local.
 
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,12 +11,13 @@ use super::commit::poisoned;
 use super::files::{Spare, write_layout};
 use super::lane::Place;
 use super::{Inner, JournalError, Pressure, read};
+use crate::env::is_disk_full;
 use crate::model::{EntryId, LaneId, LogIndex};
 
 /// Rewritten entries wait for each other's sync in groups of this. Bytes.
 const REWRITE_STEP: u64 = 1 << 20;
 /// How long until a full disk is asked again for the next file.
-const FULL_RETRY: Duration = Duration::from_millis(500);
+pub(super) const FULL_RETRY: Duration = Duration::from_millis(500);
 
 /// The keeper's task: ends when the journal fails or is closed. It never waits for a commit, because a commit may be
 /// waiting for the file that it is to make.
@@ -27,9 +27,13 @@ pub(super) async fn run(inner: Rc<Inner>) {
         let kept = keep(&inner).await;
         drop(keeping);
         match kept {
-            Ok(()) => inner.keep_wake.wait().await,
-            Err(JournalError::Poisoned { error, .. }) if error.kind() == io::ErrorKind::StorageFull => {
+            Ok(()) => {
+                inner.stalled.set(false);
+                inner.keep_wake.wait().await;
+            }
+            Err(JournalError::Poisoned { error, .. }) if is_disk_full(&error) => {
                 tracing::warn!(dir = %inner.dir.display(), "disk full: the journal has no next file and writes wait; free space on this file system");
+                inner.stalled.set(true);
                 inner.env.tasks.sleep(FULL_RETRY).await;
             }
             Err(failure) => inner.fail(&failure),

@@ -326,6 +326,51 @@ fn a_full_disk_stalls_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_full_disk_does_not_hold_up_the_end() {
+    let world = World::new(1);
+    let (env, disk) = (world.env(), world.disk());
+    disk.set_capacity(70 << 10);
+    world.block_on(async move {
+        let journal = open(&env).await.expect("opens");
+        let log = journal.lane(LANE);
+        for index in 0..15 {
+            append(&log, vec![entry(1, index, 3000)]).await.expect("two files have room");
+        }
+        assert!(journal.is_durable(LANE, LogIndex(14)));
+        log.append(vec![entry(1, 15, 3000), entry(1, 16, 3000)], Box::new(drop));
+        let (tell, told) = futures::channel::oneshot::channel();
+        log.append(vec![entry(1, 17, 3000)], Box::new(move |result| drop(tell.send(result))));
+        env.tasks.sleep(Duration::from_secs(2)).await;
+        assert!(!journal.is_durable(LANE, LogIndex(17)), "waits for room");
+        assert!(matches!(journal.close().await, Err(JournalError::Closed)));
+        assert!(matches!(told.await, Ok(Err(JournalError::Closed))), "was never acknowledged");
+    });
+}
+
+#[test]
+fn names_of_purged_entries_do_not_pile_up() {
+    let world = World::new(1);
+    let env = world.env();
+    world.block_on(async move {
+        let config = JournalConfig { memory_bytes: 1 << 20, ..small() };
+        let journal = Journal::open(env.clone(), Path::new(DIR), config).await.expect("opens");
+        let (slow, fast) = (journal.lane(LaneId(1)), journal.lane(LaneId(2)));
+        append(&slow, vec![entry(7, 0, 10)]).await.expect("appends");
+        for index in 0..20_000 {
+            fast.append(vec![entry(1, index, 10)], Box::new(drop));
+            if index % 100 == 99 {
+                journal.flush().await.expect("durable");
+                fast.purge(entry(1, index, 0).id);
+            }
+        }
+        journal.flush().await.expect("durable");
+        let names = journal.inner.books.borrow().resident_names();
+        assert!(names < 1_500, "{names} names of 1 entry");
+        assert_eq!(journal.usage().memory_bytes, 14, "the slow lane's entry");
+    });
+}
+
+#[test]
 fn a_forgotten_lane_is_gone() {
     let world = World::new(1);
     with_entries(&world, 3);
