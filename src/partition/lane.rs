@@ -104,8 +104,9 @@ pub enum Happening {
     },
 }
 
-/// Happenings kept for the next bundles; a reader further behind starts from the lane manifest.
-const HAPPENINGS_MAX: usize = 100_000;
+/// Happenings kept for the next bundles; a reader further behind starts from the lane manifest. Every checkpoint of the
+/// lane writes them, some 200 bytes each, also while no bundle goes out.
+const HAPPENINGS_MAX: usize = 10_000;
 
 /// A lane's state as a checkpoint held it.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! [`CheckpointSource`]), when a lane's log is purged (they are told what is durable and purge it). Shard-local.
 //!
 //! **Ordering.** A checkpoint takes all changed records at one instant, without an await; writes and syncs the segments
-//! those records name; flushes the journal, so that nothing applied is ahead of it; commits the records; only then
+//! those records name; flushes the journal where something applied is ahead of what it has durable; commits the records; only then
 //! tells what may be purged, and removes the files that the records before still named. **Recovery.** The checkpoint,
 //! then the journal's lanes as they are; the layer above applies again from a lane's applied entry on, and skips what
 //! a partition's as-of already covers. **Errors.** A full disk passes. Any other failed write, and every failed sync,

@@ -14,7 +14,7 @@ use crate::log::shared::Doomed;
 use crate::log::state::Target;
 use crate::log::write_back::sync_all;
 use crate::log::{PartitionLog, WriteBackError, persist};
-use crate::model::{EntryId, LaneId, PartitionId};
+use crate::model::{EntryId, LaneId, LogIndex, PartitionId};
 
 /// Logs written and synced at the same time.
 const LOGS_AT_ONCE: usize = 8;
@@ -31,6 +31,8 @@ struct Collected {
     doomed: Vec<Doomed>,
     changes: BTreeMap<Key, Option<Bytes>>,
     applied: Vec<(LaneId, EntryId)>,
+    /// The entries that the records hold the state after.
+    as_of: BTreeSet<(LaneId, LogIndex)>,
     logs: Vec<Pending>,
 }
 
@@ -67,13 +69,17 @@ impl Engine {
         if collected.changes.is_empty() && collected.doomed.is_empty() && self.inner.leftover.borrow().is_empty() {
             return Ok(());
         }
-        // Nothing applied may be ahead of the journal, or a restart would find a lane that ends before its state.
-        if let Err(error) = self.inner.journal.flush().await {
+        // Nothing applied may be ahead of the journal, or a restart would find a lane that ends before its state. Where
+        // it is not, the journal is not waited for: on a full disk it may wait for what this checkpoint frees.
+        let journal = &self.inner.journal;
+        if !collected.as_of.iter().all(|(lane, index)| journal.is_durable(*lane, *index))
+            && let Err(error) = journal.flush().await
+        {
             self.put_back(collected);
             return Err(error.into());
         }
         let doomed = self.inner.leftover.borrow().iter().chain(&collected.doomed).copied().collect();
-        let shard = ShardRecord { journal_sequence: self.inner.journal.durable_sequence(), doomed };
+        let shard = ShardRecord { journal_sequence: journal.durable_sequence(), doomed };
         collected.changes.insert(Key::Shard, Some(shard.encode()));
         let committed = match store.commit(std::mem::take(&mut collected.changes)).await {
             Ok(committed) => committed,
@@ -82,6 +88,8 @@ impl Engine {
                 return Err(error.into());
             }
         };
+        // They are in the durable record: from here on they are this process's to remove, whoever is cut short.
+        self.inner.leftover.borrow_mut().extend(collected.doomed.drain(..));
         drop(store);
         shared.counters.checkpoints.add(1);
         shared.counters.checkpoint_pages.add(committed.pages);
@@ -125,6 +133,7 @@ impl Engine {
                 let record = LaneRecord { applied: Some(point.applied), state: point.state };
                 out.changes.insert(Key::Lane(*lane), Some(record.encode()));
                 out.applied.push((*lane, point.applied));
+                out.as_of.insert((*lane, point.applied.index));
             }
         }
         for id in out.partitions.clone() {
@@ -143,6 +152,7 @@ impl Engine {
             };
             log.inner.lane.set(point.as_of.0);
             let (lane, as_of) = point.as_of;
+            out.as_of.insert((lane, as_of));
             let record = PartitionRecord { lane, as_of, state: point.state, log: record.into() };
             out.changes.insert(Key::Partition(id), Some(record.encode()));
             out.logs.push(Pending { log, target, generation });
@@ -166,9 +176,7 @@ impl Engine {
                 source.checkpointed(lane, applied);
             }
         }
-        let mut doomed = std::mem::take(&mut *self.inner.leftover.borrow_mut());
-        doomed.extend(collected.doomed);
-        self.remove(doomed).await;
+        self.remove_leftover().await;
         self.account();
     }
 }

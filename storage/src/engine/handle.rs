@@ -1,7 +1,7 @@
 //! The engine's handle: logs and lanes by id, admission, usage. Shard-local; clones share it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
@@ -34,8 +34,10 @@ pub(super) struct EngineInner {
     pub(super) source: RefCell<Option<Rc<dyn CheckpointSource>>>,
     /// One checkpoint at a time.
     pub(super) store: Mutex<CheckpointStore>,
-    /// Files that should be gone by now and could not be removed yet.
-    pub(super) leftover: RefCell<Vec<Doomed>>,
+    /// Files that no durable record names and that are not removed yet; the shard's record lists them.
+    pub(super) leftover: RefCell<BTreeSet<Doomed>>,
+    /// Somebody removes them.
+    pub(super) removing: Cell<bool>,
     pub(super) journal_disk: DiskAccount,
     pub(super) checkpoint_disk: DiskAccount,
     /// As last told to the two accounts.

@@ -97,7 +97,8 @@ impl Engine {
                 logs: RefCell::new(logs),
                 source: RefCell::new(None),
                 store: Mutex::new(store),
-                leftover: RefCell::default(),
+                leftover: RefCell::new(shard.doomed.into_iter().collect()),
+                removing: Cell::new(false),
                 last_checkpoint: Cell::new(now),
                 started: Cell::new(false),
                 ending: Cell::new(false),
@@ -105,7 +106,7 @@ impl Engine {
             }),
         };
         // Whatever the last process was to remove and perhaps did not: before anything is written again.
-        engine.remove(shard.doomed).await;
+        engine.remove_leftover().await;
         engine.account();
         Ok((engine, recovered))
     }

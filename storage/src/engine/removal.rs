@@ -1,6 +1,7 @@
 //! Removing files that no durable record names any more. Whatever cannot be removed is tried again with the next
 //! checkpoint, and stands in the shard's record until it is gone, so a crash forgets none of it.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::handle::Engine;
@@ -9,25 +10,42 @@ use crate::model::{Offset, PartitionId};
 use crate::segment::{index_path, log_path, partition_dir};
 
 impl Engine {
-    /// Removes them; what fails becomes leftover.
-    pub(super) async fn remove(&self, doomed: Vec<Doomed>) {
-        let shared = &self.inner.shared;
-        for one in doomed {
-            let (removed, bytes) = match one {
-                Doomed::Segment { partition, base, bytes } => (self.remove_segment(partition, base).await, bytes),
-                Doomed::Partition { partition, bytes } => (self.remove_partition(partition).await, bytes),
-            };
-            match removed {
-                Ok(()) => {
-                    shared.disk.remove(bytes);
-                    shared.counters.files_removed.add(1);
-                }
-                Err(error) => {
+    /// Removes all leftover files, also those that become leftover meanwhile; what fails stays.
+    pub(super) async fn remove_leftover(&self) {
+        if self.inner.removing.replace(true) {
+            return;
+        }
+        let mut failed = BTreeSet::new();
+        loop {
+            let round: Vec<Doomed> = self.inner.leftover.borrow().difference(&failed).copied().collect();
+            if round.is_empty() {
+                break;
+            }
+            for one in round {
+                if let Err(error) = self.remove(one).await {
                     tracing::warn!(?one, %error, "file not removed, its bytes stay in the disk budget; trying again with the next checkpoint");
-                    self.inner.leftover.borrow_mut().push(one);
+                    failed.insert(one);
                 }
             }
         }
+        self.inner.removing.set(false);
+    }
+
+    async fn remove(&self, one: Doomed) -> io::Result<()> {
+        let bytes = match one {
+            Doomed::Segment { partition, base, bytes } => {
+                self.remove_segment(partition, base).await?;
+                bytes
+            }
+            Doomed::Partition { partition, bytes } => {
+                self.remove_partition(partition).await?;
+                bytes
+            }
+        };
+        self.inner.leftover.borrow_mut().remove(&one);
+        self.inner.shared.disk.remove(bytes);
+        self.inner.shared.counters.files_removed.add(1);
+        Ok(())
     }
 
     async fn remove_segment(&self, partition: PartitionId, base: Offset) -> io::Result<()> {

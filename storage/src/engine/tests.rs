@@ -146,6 +146,48 @@ fn files_go_only_after_the_checkpoint_and_leave_their_room() {
 }
 
 #[test]
+fn a_checkpoint_during_the_removal_of_files_forgets_none() {
+    let world = World::new(5);
+    let env = world.env();
+    let history = Rc::new(History::default());
+    let config = EngineConfig { checkpoint_interval: Duration::from_secs(3_600), ..config() };
+    let dropped = world.block_on(async {
+        let machine = Machine::open(&env, dir(), config.clone(), &history).await;
+        (0..80).for_each(|_| machine.propose(&history, LaneId(1), Command::Create));
+        for _ in 0..800 {
+            machine.propose(&history, LaneId(1), Command::Append);
+            machine.wait_for_room().await;
+        }
+        machine.settle().await;
+        machine.engine.checkpoint().await.expect("checkpoints");
+        let of = |id| machine.engine.partition(id).expect("is there").inner.dir.clone();
+        let dropped: Vec<_> = machine.engine.partitions().iter().skip(1).map(|id| (*id, of(*id))).collect();
+        dropped.iter().for_each(|(id, _)| machine.drop_now(*id));
+        let (engine, before) = (machine.engine.clone(), machine.engine.counts());
+        drop(env.tasks.spawn("first", async move { engine.checkpoint().await.expect("checkpoints") }));
+        while machine.engine.counts().checkpoints == before.checkpoints {
+            env.tasks.sleep(Duration::from_micros(1)).await;
+        }
+        machine.engine.checkpoint().await.expect("checkpoints");
+        let mut left = 0;
+        for (_, dir) in &dropped {
+            left += u32::from(env.disk.exists(dir).await.expect("looks"));
+        }
+        assert!(left > 0, "the first still removes");
+        dropped
+    });
+    world.kill();
+    let env = world.restart();
+    world.block_on(async {
+        let (engine, _) = Engine::open(env.clone(), dir(), config).await.expect("opens");
+        for (_, dir) in &dropped {
+            assert!(!env.disk.exists(dir).await.expect("looks"), "{} stays for ever", dir.display());
+        }
+        engine.close().await;
+    });
+}
+
+#[test]
 fn a_budget_refuses_before_the_disk_is_full_and_deleting_helps() {
     let world = World::new(5);
     let env = world.env();
