@@ -66,6 +66,7 @@ pub fn memory() -> Vec<Bound> {
             "REQUEST_BYTES_SHARD_MAX",
         ),
         bound("recent batches", Per::Shard, 2 * engine.recent_bytes, "EngineConfig::recent_bytes, twice"),
+        // Four times as much while a journal is opened, when nothing else on this list is there yet.
         bound("journal: recent entries", Per::Shard, engine.journal.memory_bytes as u64, "JournalConfig::memory_bytes"),
         bound("journal: two commits under way", Per::Shard, 2 * entry, "BATCH_BYTES_MAX + ENTRY_BYTES_TARGET, twice"),
         bound(
