@@ -89,6 +89,8 @@ const LOAD_RETRY: Duration = Duration::from_secs(1);
 /// soon, and so many times without a word.
 const NOT_YET_RETRY: Duration = Duration::from_millis(10);
 const NOT_YET_TRIES: u32 = 300;
+/// Between two passes over the deadlines.
+const PASS_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The coordinator of a shard.
 #[derive(Clone)]
@@ -316,29 +318,36 @@ impl Inner {
         let _ = self.wake.try_send(());
     }
 
-    /// Sleeps until the nearest deadline or sweep and lets time act.
+    /// Sleeps until the nearest deadline or sweep and lets time act. Passes are apart, whatever the deadlines say: one
+    /// that is past already cannot keep the shard from its other work.
     async fn keep_time(self: Rc<Self>, woken: flume::Receiver<()>) {
+        let mut not_before = Mono::ZERO;
         loop {
             let next = self.deadlines.borrow().next().into_iter().chain(self.sweep_at.get()).min();
-            let woken = match next {
-                None => woken.recv_async().await.is_ok(),
+            let next = next.map(|at| at.max(not_before));
+            match next {
+                None => {
+                    if woken.recv_async().await.is_err() {
+                        return;
+                    }
+                }
                 Some(at) => match select(self.env.tasks.sleep_until(at), woken.recv_async()).await {
-                    Either::Left(_) => true,
-                    Either::Right((woken, _)) => woken.is_ok(),
+                    Either::Left(_) => {
+                        self.expire_due();
+                        not_before = self.env.clock.now() + PASS_INTERVAL;
+                    }
+                    Either::Right((Ok(()), _)) => {}
+                    Either::Right((Err(_), _)) => return,
                 },
-            };
-            if !woken {
-                return;
             }
-            self.expire_due();
         }
     }
 
+    /// Each group once: what it is to be looked at for next is for the next pass, even if its time has come.
     fn expire_due(self: &Rc<Self>) {
         let at = self.moment();
-        loop {
-            let due = self.deadlines.borrow_mut().pop_due(at.now);
-            let Some((home, group)) = due else { break };
+        let due = std::iter::from_fn(|| self.deadlines.borrow_mut().pop_due(at.now)).collect::<Vec<_>>();
+        for (home, group) in due {
             let Some(cell) = self.homes.borrow().get(&home).cloned() else { continue };
             if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
                 home.expire(at, &group);

@@ -10,6 +10,10 @@ use super::{Effect, Group, Phase, Preparing, SaveCause};
 use crate::group::error::GroupError;
 use crate::group::ids::{MemberId, ProtocolName};
 
+/// The shortest a barrier stands, whatever timeout its members name (none, or a negative one): a barrier that is to be
+/// lifted the moment it goes up would be looked at again and again while static members are awaited.
+const BARRIER_MIN: Duration = Duration::from_secs(1);
+
 impl Group {
     /// A join came in: raise the barrier, or see whether it was the last one waited for.
     pub(super) fn rebalance_or_complete(&mut self, now: Mono, effects: &mut Vec<Effect>) {
@@ -128,8 +132,9 @@ impl Group {
         votes.into_iter().find(|(_, n)| *n == best).map(|(name, _)| name.clone())
     }
 
+    /// How long a barrier stands: what the most patient member asks for, and never no time at all.
     pub(super) fn rebalance_timeout(&self) -> Duration {
-        self.members.values().map(|member| member.rebalance).max().unwrap_or_default()
+        self.members.values().map(|member| member.rebalance).fold(BARRIER_MIN, Duration::max)
     }
 
     /// Answers every sync that waits with `error` and forgets assignments that were under way.

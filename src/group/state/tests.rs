@@ -34,6 +34,8 @@ struct Who {
     id_required: bool,
     may_skip: bool,
     protocols: Vec<(&'static str, &'static str)>,
+    /// Session and rebalance timeout in ms; otherwise 10 s and 60 s.
+    timeouts: Option<(u64, u64)>,
 }
 
 fn who(member: Option<&MemberId>) -> Who {
@@ -55,6 +57,7 @@ impl World {
     fn join(&mut self, who: Who) -> Ticket {
         let ticket = self.ticket();
         self.fresh += 1;
+        let (session, rebalance) = who.timeouts.unwrap_or((10_000, 60_000));
         let join = Join {
             member: who.member,
             fresh: format!("m{}", self.fresh).into(),
@@ -63,8 +66,8 @@ impl World {
             may_skip: who.may_skip,
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
-            session: Duration::from_secs(10),
-            rebalance: Duration::from_secs(60),
+            session: Duration::from_millis(session),
+            rebalance: Duration::from_millis(rebalance),
             protocol_type: "consumer".into(),
             protocols: who
                 .protocols
@@ -459,8 +462,8 @@ fn a_restored_group_goes_on_and_gives_its_members_a_session() {
 /// One thing clients or time may do.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    New { fixed: Option<u8>, id_required: bool },
-    Rejoin(usize),
+    New { fixed: Option<u8>, id_required: bool, timeouts: (u64, u64) },
+    Rejoin(usize, (u64, u64)),
     Sync(usize),
     Beat(usize),
     Leave(usize),
@@ -468,10 +471,16 @@ enum Step {
     Pass(u64),
 }
 
+/// Session and rebalance timeouts as clients choose them; no time at all to join again is one of them.
+fn timeouts() -> impl Strategy<Value = (u64, u64)> {
+    (6_000u64..30_000, prop_oneof![Just(0u64), 0u64..2_000, Just(60_000)])
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (proptest::option::of(0u8..2), any::<bool>()).prop_map(|(fixed, id_required)| Step::New { fixed, id_required }),
-        (0usize..6).prop_map(Step::Rejoin),
+        (proptest::option::of(0u8..2), any::<bool>(), timeouts())
+            .prop_map(|(fixed, id_required, timeouts)| Step::New { fixed, id_required, timeouts }),
+        (0usize..6, timeouts()).prop_map(|(n, timeouts)| Step::Rejoin(n, timeouts)),
         (0usize..6).prop_map(Step::Sync),
         (0usize..6).prop_map(Step::Beat),
         (0usize..6).prop_map(Step::Leave),
@@ -519,14 +528,14 @@ proptest! {
         };
         for step in steps {
             match step {
-                Step::New { fixed, id_required } => {
+                Step::New { fixed, id_required, timeouts } => {
                     let instance = fixed.and_then(|n| instances.get(usize::from(n)).copied());
                     open.insert(Ticket(world.tickets + 1));
-                    world.join(Who { instance, id_required, ..who(None) });
+                    world.join(Who { instance, id_required, timeouts: Some(timeouts), ..who(None) });
                 }
-                Step::Rejoin(n) => if let Some(joined) = seen.get(n).cloned() {
+                Step::Rejoin(n, timeouts) => if let Some(joined) = seen.get(n).cloned() {
                     open.insert(Ticket(world.tickets + 1));
-                    world.join(who(Some(&joined.member)));
+                    world.join(Who { timeouts: Some(timeouts), ..who(Some(&joined.member)) });
                 },
                 Step::Sync(n) => if let Some(joined) = seen.get(n).cloned() {
                     let joined = Joined { generation: world.group.generation(), ..joined };
@@ -540,14 +549,17 @@ proptest! {
                     let _ = world.leave(&joined.member);
                 },
                 Step::Save(ok) => drop(world.save(if ok { Ok(()) } else { Err(GroupError::NotAvailable) })),
-                Step::Pass(ms) => world.pass(ms),
+                Step::Pass(ms) => {
+                    world.pass(ms);
+                    prop_assert!(world.group.next_deadline().is_none_or(|at| at > world.now));
+                }
             }
             drain(&mut world, &mut open, &mut seen);
             holds_together(&world.group);
             prop_assert!(world.group.generation() >= generation);
             generation = world.group.generation();
         }
-        for _ in 0..200 {
+        for _ in 0..2000 {
             world.save(Ok(()));
             drain(&mut world, &mut open, &mut seen);
             let Some(next) = world.group.next_deadline() else { break };

@@ -94,3 +94,28 @@ fn a_commit_for_a_static_identity_that_another_bears_is_fenced() {
     assert_eq!(world.group.commit(world.now, Some(&stranger), Some(&mine), 1), Err(GroupError::Fenced(mine)));
     assert_eq!(world.group.commit(world.now, None, Some(&other), 1), Err(GroupError::UnknownMember));
 }
+
+#[test]
+fn absent_static_members_without_a_rebalance_timeout_do_not_spin() {
+    let mut world = World::new(0);
+    let fixed = world.join(Who { instance: Some("i"), timeouts: Some((10_000, 0)), ..who(None) });
+    let fixed = world.must_join(fixed);
+    let other = world.join(who(None));
+    let again = world.join(Who { instance: Some("i"), timeouts: Some((10_000, 0)), ..who(Some(&fixed.member)) });
+    let (fixed, other) = (world.must_join(again), world.must_join(other));
+    world.sync(&fixed, &[]);
+    world.sync(&other, &[]);
+    world.save(Ok(()));
+    assert_eq!(world.group.state(), StateName::Stable);
+    // Who is left has no time to join again: its session decides, and nothing is due before a while has passed.
+    assert_eq!(world.leave(&other.member), Ok(()));
+    let mut looks = 0;
+    while let Some(next) = world.group.next_deadline() {
+        assert!(next > world.now, "due again at the same moment");
+        world.now = next;
+        world.pass(0);
+        looks += 1;
+    }
+    assert!(looks <= 11, "{looks} looks at one absent member");
+    assert_eq!(world.group.state(), StateName::Empty);
+}
