@@ -7,9 +7,14 @@ use uuid::Uuid;
 
 use super::client::{ConfigChange, ConfigOp, TopicError, TopicSpec};
 use super::command::Command;
-use super::state::{ControllerState, data_lanes};
+use super::state::{ControllerState, TopicRecord, data_lanes};
 use crate::config::topic::{self, Shape};
 use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_SETTINGS_BYTES_MAX};
+
+/// What the broker sets on a topic of its own, and nobody may change: its log is cut by the snapshots of what keeps its
+/// state there and by nothing else, and all of it stays on local disk, so that a start needs no bucket.
+pub const INTERNAL_SETTINGS: [(&str, &str); 4] =
+    [("retention.ms", "-1"), ("retention.bytes", "-1"), ("local.retention.ms", "-1"), ("local.retention.bytes", "-1")];
 
 /// What a plan needs to know beside the state.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +56,9 @@ pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: T
             check_setting(key, value)?;
             overrides.insert(key.clone(), value.clone());
         }
+    }
+    if spec.internal {
+        overrides.extend(internal_settings());
     }
     check_size(&BTreeMap::new(), &overrides)?;
     let lanes = place(context, id, 0, partitions);
@@ -113,6 +121,11 @@ pub fn add_partitions(
     total: i32,
 ) -> Result<Command, TopicError> {
     let (name, record) = state.topics.get_key_value(topic).ok_or_else(|| TopicError::Unknown(topic.to_owned()))?;
+    if name.is_internal() {
+        return Err(TopicError::InvalidRequest(format!(
+            "topic {name} is the broker's own and gets no more partitions: a group stands in the one its name hashes to"
+        )));
+    }
     let from = u32::try_from(record.lanes.len()).unwrap_or(u32::MAX);
     let total = in_range(total)?;
     if total <= from {
@@ -152,6 +165,11 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
             }
         }
     }
+    if name.is_internal() && overrides != record.overrides {
+        return Err(TopicError::InvalidRequest(format!(
+            "topic {name} is the broker's own and its settings cannot be changed: committed offsets would go with its log"
+        )));
+    }
     let was_on = record.overrides.get("remote.storage.enable").is_none_or(|v| v == "true");
     let is_on = overrides.get("remote.storage.enable").is_none_or(|v| v == "true");
     if was_on && !is_on {
@@ -173,6 +191,20 @@ fn check_size(before: &BTreeMap<String, String>, after: &BTreeMap<String, String
     Err(TopicError::InvalidConfig(format!(
         "the topic's settings take {bytes} bytes, at most {TOPIC_SETTINGS_BYTES_MAX} are taken"
     )))
+}
+
+fn internal_settings() -> impl Iterator<Item = (String, String)> {
+    INTERNAL_SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+}
+
+/// What gives the broker's own topics the settings they must have, if an earlier version made or changed them.
+#[must_use]
+pub fn mend_internal(state: &ControllerState) -> Vec<Command> {
+    let mend = |(name, record): (&TopicName, &TopicRecord)| {
+        let overrides = internal_settings().collect::<BTreeMap<_, _>>();
+        (record.overrides != overrides).then(|| Command::Configure { name: name.clone(), overrides })
+    };
+    state.topics.iter().filter(|(name, _)| name.is_internal()).filter_map(mend).collect()
 }
 
 fn known(key: &str) -> Result<&'static topic::Setting, TopicError> {
@@ -261,6 +293,46 @@ mod tests {
         assert!(matches!(refused(elsewhere), TopicError::InvalidAssignment(_)));
         let compacted = TopicSpec { configs: vec![("cleanup.policy".into(), Some("compact".into()))], ..spec("x") };
         assert!(matches!(refused(compacted), TopicError::InvalidConfig(_)));
+    }
+
+    fn with_offsets_topic() -> ControllerState {
+        let mut state = ControllerState::default();
+        let own = TopicSpec { internal: true, ..spec("__consumer_offsets") };
+        state.apply(create(&state, CONTEXT, &own, TopicId::default()).expect("planned"));
+        state
+    }
+
+    #[test]
+    fn the_brokers_own_topics_stay_as_they_are() {
+        let state = with_offsets_topic();
+        let refused = |done: Result<Command, TopicError>| matches!(done, Err(TopicError::InvalidRequest(_)));
+        assert!(refused(add_partitions(&state, CONTEXT, "__consumer_offsets", 50)));
+        let ask = |key: &str, change| configure(&state, "__consumer_offsets", &[ConfigOp { key: key.into(), change }]);
+        for key in ["retention.ms", "retention.bytes", "local.retention.ms", "local.retention.bytes"] {
+            assert!(refused(ask(key, ConfigChange::Set("1000".into()))), "{key}");
+            assert!(refused(ask(key, ConfigChange::Delete)), "{key}");
+        }
+        assert!(refused(ask("max.message.bytes", ConfigChange::Set("100".into()))));
+        // What changes nothing may be said again.
+        assert!(ask("retention.ms", ConfigChange::Set("-1".into())).is_ok());
+    }
+
+    #[test]
+    fn the_brokers_own_topics_stay_on_local_disk_whoever_made_them() {
+        let mut state = with_offsets_topic();
+        let name = TopicName::new("__consumer_offsets").expect("legal");
+        let local = |state: &ControllerState| topic::TopicConfig::resolve(&state.topics[&name].overrides);
+        assert_eq!((local(&state).local_retention_ms, local(&state).retention_ms), (None, None));
+        assert!(mend_internal(&state).is_empty());
+        // As earlier versions made it.
+        let overrides = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        state.apply(Command::Configure { name: name.clone(), overrides });
+        assert_eq!(local(&state).local_retention_ms, Some(86_400_000));
+        for command in mend_internal(&state) {
+            state.apply(command);
+        }
+        assert_eq!((local(&state).local_retention_ms, local(&state).local_retention_bytes), (None, None));
+        assert!(mend_internal(&state).is_empty());
     }
 
     #[test]

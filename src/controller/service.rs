@@ -69,8 +69,14 @@ impl Controller {
         }
     }
 
-    /// Makes every shard agree with the state as it is; call once the lanes lead.
+    /// Makes every shard agree with the state as it is, and the broker's own topics with what this version wants of them;
+    /// call once the lanes lead.
     pub async fn settle(&self) {
+        let wanted = plan::mend_internal(&self.lane.state());
+        for command in &wanted {
+            // What could not be written is tried again at the next start; until then the topic is as it was.
+            let _ = self.propose(command).await;
+        }
         self.spread().await;
     }
 

@@ -172,14 +172,12 @@ impl GroupRouter {
     }
 
     async fn make_topic(&self) -> Result<std::sync::Arc<crate::controller::image::TopicImage>, GroupError> {
-        let config = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
         let spec = TopicSpec {
             name: OFFSETS_TOPIC.to_owned(),
             partitions: Some(OFFSETS_PARTITIONS),
             replication_factor: 1,
             assignments: Vec::new(),
-            // Its log start is moved by snapshots of the coordinator alone.
-            configs: vec![config("retention.ms", "-1"), config("retention.bytes", "-1")],
+            configs: Vec::new(),
             validate_only: false,
             internal: true,
         };
