@@ -97,7 +97,14 @@ pub enum ControllerRequest {
     /// Make a topic.
     Create(TopicSpec, Reply<Result<Arc<TopicImage>, TopicError>>),
     /// Delete a topic.
-    Delete(TopicName, Reply<Result<(), TopicError>>),
+    Delete {
+        /// Its name.
+        name: TopicName,
+        /// The life of it that is meant; `None` for whichever has the name.
+        id: Option<TopicId>,
+        /// Where the answer goes.
+        reply: Reply<Result<(), TopicError>>,
+    },
     /// Raise the number of partitions.
     Partitions {
         /// Which topic.
@@ -184,16 +191,17 @@ impl ControllerHandle {
     /// It is unknown, or the controller is not available.
     pub async fn delete_topic(&self, name: &str) -> Result<(), TopicError> {
         let name = TopicName::new(name).map_err(|_| TopicError::Unknown(name.to_owned()))?;
-        self.call(|reply| ControllerRequest::Delete(name, reply)).await
+        self.call(|reply| ControllerRequest::Delete { name, id: None, reply }).await
     }
 
-    /// Deletes a topic by id.
+    /// Deletes a topic by id: not a later one that has its name by then.
     ///
     /// # Errors
     /// It is unknown, or the controller is not available.
     pub async fn delete_topic_by_id(&self, id: TopicId) -> Result<TopicName, TopicError> {
         let name = self.image().names.get(&id).cloned().ok_or(TopicError::UnknownId(id))?;
-        self.call(|reply| ControllerRequest::Delete(name.clone(), reply)).await?;
+        let meant = name.clone();
+        self.call(|reply| ControllerRequest::Delete { name: meant, id: Some(id), reply }).await?;
         Ok(name)
     }
 

@@ -226,12 +226,14 @@ fn edit_list(held: &str, change: &str, add: bool) -> String {
     words.join(",")
 }
 
-/// Checks the end of a topic.
+/// Checks the end of a topic, of the life of it that `id` names if it is given.
 ///
 /// # Errors
-/// There is none of that name, or it is the broker's own.
-pub fn delete(state: &ControllerState, name: &TopicName) -> Result<Command, TopicError> {
-    let record = state.topics.get(name).ok_or_else(|| TopicError::Unknown(name.to_string()))?;
+/// There is none of that name or id, or it is the broker's own.
+pub fn delete(state: &ControllerState, name: &TopicName, id: Option<TopicId>) -> Result<Command, TopicError> {
+    let found = state.topics.get(name).filter(|record| id.is_none_or(|id| record.id == id));
+    let unknown = || id.map_or_else(|| TopicError::Unknown(name.to_string()), TopicError::UnknownId);
+    let record = found.ok_or_else(unknown)?;
     if name.is_internal() {
         return Err(TopicError::InvalidRequest(format!("topic {name} is the broker's own and cannot be deleted")));
     }
@@ -333,6 +335,17 @@ mod tests {
         }
         assert_eq!((local(&state).local_retention_ms, local(&state).local_retention_bytes), (None, None));
         assert!(mend_internal(&state).is_empty());
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_not_deleted_by_the_id_of_the_old_one() {
+        let state = with_topic("orders");
+        let (name, now) = (TopicName::new("orders").expect("legal"), TopicId(Uuid::from_u128(1)));
+        let before = TopicId(Uuid::from_u128(7));
+        assert_eq!(delete(&state, &name, Some(before)), Err(TopicError::UnknownId(before)));
+        let done = Command::DeleteTopic { name: name.clone(), id: now };
+        assert_eq!(delete(&state, &name, Some(now)), Ok(done.clone()));
+        assert_eq!(delete(&state, &name, None), Ok(done));
     }
 
     #[test]

@@ -133,7 +133,9 @@ impl Controller {
                 }
                 (planned, false, Answer::Topic(spec.name, reply))
             }
-            ControllerRequest::Delete(name, reply) => (plan::delete(&state, &name), false, Answer::Done(reply)),
+            ControllerRequest::Delete { name, id, reply } => {
+                (plan::delete(&state, &name, id), false, Answer::Done(reply))
+            }
             ControllerRequest::Partitions { topic, total, validate_only, reply } => {
                 (plan::add_partitions(&state, self.context(), &topic, total), validate_only, Answer::Done(reply))
             }
@@ -258,7 +260,7 @@ impl Answer {
 fn subject(request: &ControllerRequest) -> Option<String> {
     let name = match request {
         ControllerRequest::Create(spec, _) => spec.name.as_str(),
-        ControllerRequest::Delete(name, _) => name.as_str(),
+        ControllerRequest::Delete { name, .. } => name.as_str(),
         ControllerRequest::Partitions { topic, .. } | ControllerRequest::Configs { topic, .. } => topic,
         ControllerRequest::ProducerIds(_) | ControllerRequest::Quorum(_) => return None,
     };
