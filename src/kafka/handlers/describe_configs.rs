@@ -102,8 +102,9 @@ fn describe(
         other => return failed(ErrorCode::INVALID_REQUEST, format!("resource type {other} has no settings here")),
     };
     let wanted = |described: &Described| match &resource.configuration_keys {
-        Some(keys) => keys.iter().any(|key| key.as_str() == described.name),
-        None => true,
+        // Kafka takes an empty list for none: `ConfigHelper.filterTopicConfigs`.
+        Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == described.name),
+        Some(_) | None => true,
     };
     let configs = configs.iter().filter(|d| wanted(d)).map(|d| written(version, d, request)).collect();
     result.with_configs(configs)
@@ -224,6 +225,20 @@ mod tests {
         assert!(get("cleanup.policy").read_only);
         assert!(get("cleanup.policy").documentation.contains("refused: compaction"));
         assert!(!get("max.message.bytes").read_only);
+    }
+
+    #[test]
+    fn an_empty_list_of_keys_asks_for_all() {
+        let image = image(&[("orders", 1)]);
+        let config = crate::config::node::RawConfig::default().resolve().expect("defaults hold");
+        let told = |keys: Option<Vec<&'static str>>| {
+            let keys = keys.map(|keys| keys.into_iter().map(text).collect());
+            let asked = DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text("orders"));
+            let asked = asked.with_configuration_keys(keys);
+            describe(4, &image, &config, &asked, &DescribeConfigsRequest::default()).configs.len()
+        };
+        assert_eq!(told(Some(vec!["retention.ms"])), 1);
+        assert_eq!((told(Some(Vec::new())), told(None)), (SETTINGS.len(), SETTINGS.len()));
     }
 
     #[test]
