@@ -239,6 +239,8 @@ pub struct Connection<S> {
     in_flight_bytes: usize,
     /// Is what is in flight something else than Produce?
     exclusive: bool,
+    /// May what is in flight wait long for others, and change nothing by being given up?
+    idle_wait: bool,
     outbox: Outbox,
     /// Since when something waits in the outbox.
     sending: Option<Mono>,
@@ -268,6 +270,7 @@ impl<S: Service + 'static> Connection<S> {
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
             exclusive: false,
+            idle_wait: false,
             outbox: Outbox::default(),
             sending: None,
             outgoing: Vec::new(),
@@ -416,6 +419,7 @@ impl<S: Service + 'static> Connection<S> {
             }
             Poll::Ready(Ok(0)) => {
                 self.closing = Some(CloseReason::Peer);
+                self.give_up_waiting();
                 Ok(true)
             }
             Poll::Ready(Ok(n)) => {
@@ -423,6 +427,16 @@ impl<S: Service + 'static> Connection<S> {
                 Ok(true)
             }
             Poll::Ready(Err(e)) => Err(e.into()),
+        }
+    }
+
+    /// The peer has gone: a long poll or a barrier would hold the connection, its place and its memory for an answer that
+    /// nobody reads. What has begun to change something is carried through.
+    fn give_up_waiting(&mut self) {
+        if self.idle_wait {
+            self.in_flight.clear();
+            self.in_flight_bytes = 0;
+            (self.exclusive, self.idle_wait) = (false, false);
         }
     }
 
@@ -464,6 +478,7 @@ impl<S: Service + 'static> Connection<S> {
         }
         let Some((request, lease)) = self.next.take() else { return false };
         self.exclusive = !pipelines(&request);
+        self.idle_wait = matches!(request.api.key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup);
         self.in_flight_bytes += lease.bytes();
         let call = self.service.call(request);
         self.in_flight.push_back(Box::pin(async move { Answered { reply: call.await, request: lease } }));

@@ -10,7 +10,7 @@ use tidewater_storage::env::Env;
 use super::*;
 use crate::net::listen::Bound;
 
-/// Answers Metadata at once, Produce when the test says so; records the order of starts.
+/// Answers Metadata at once, Produce and Fetch when the test says so; records the order of starts.
 struct Scripted {
     env: Env,
     started: RefCell<Vec<i32>>,
@@ -36,7 +36,7 @@ impl Service for Scripted {
     fn call(&self, request: Request) -> LocalBoxFuture<'static, Reply> {
         let id = request.header.correlation_id;
         self.started.borrow_mut().push(id);
-        if request.api.key != ApiKey::Produce {
+        if !matches!(request.api.key, ApiKey::Produce | ApiKey::Fetch) {
             return ready(Reply::Send(frame(id), None));
         }
         let (sender, receiver) = oneshot::channel();
@@ -70,6 +70,7 @@ fn request(key: i16, version: i16, id: i32) -> Vec<u8> {
 }
 
 const PRODUCE: (i16, i16) = (0, 8);
+const FETCH: (i16, i16) = (1, 4);
 const METADATA: (i16, i16) = (3, 1);
 
 struct Client {
@@ -259,6 +260,25 @@ fn a_stop_answers_what_has_begun() {
         assert_eq!(w.client.next().await, Some(1));
         assert_eq!(w.client.next().await, None);
         assert!(matches!(w.served.await, Some(CloseReason::Stopping)));
+    });
+}
+
+#[test]
+fn a_peer_that_has_gone_ends_its_long_poll_but_not_its_append() {
+    with_connection(|mut w| async move {
+        w.client.ask(FETCH, 1).await;
+        until(&w.env, || w.service.started.borrow().len() == 1).await;
+        drop(w.client);
+        assert!(matches!(w.served.await, Some(CloseReason::Peer)));
+        assert!(w.service.waiting.borrow_mut().remove(&1).expect("asked").is_canceled());
+    });
+    with_connection(|mut w| async move {
+        w.client.ask(PRODUCE, 1).await;
+        until(&w.env, || w.service.started.borrow().len() == 1).await;
+        drop(w.client);
+        w.env.tasks.sleep(Duration::from_millis(20)).await;
+        w.service.release(1, Reply::Silent);
+        assert!(matches!(w.served.await, Some(CloseReason::Peer)));
     });
 }
 
