@@ -9,6 +9,7 @@ use tidewater_storage::model::record::Record;
 
 use super::Reading;
 use super::error::CliError;
+use super::seek::{of, within};
 use super::topic::{Target, chosen};
 use crate::client::{Client, OffsetQuery};
 
@@ -78,14 +79,24 @@ async fn begin(client: &mut Client, args: &ConsumeArgs) -> Result<BTreeMap<i32, 
         target.unwrap_or(Target::Earliest).resolve(client, &args.topic, args.partition).await?.into_iter().collect();
     if let (None, Some(group)) = (target, &args.group) {
         let committed = client.group_offsets(group).await?;
-        for offset in committed.into_iter().filter(|offset| offset.topic == args.topic) {
-            at.entry(offset.partition).and_modify(|at| *at = offset.offset);
-        }
+        let committed = committed.into_iter().filter(|offset| offset.topic == args.topic);
+        let committed = committed.map(|offset| (offset.partition, offset.offset)).collect::<Vec<_>>();
+        let partitions = at.keys().copied().collect::<Vec<_>>();
+        let ends = client.list_offsets(&args.topic, &partitions, OffsetQuery::Latest).await?;
+        resume(&mut at, &committed, &ends);
     }
     if at.is_empty() {
         chosen(&client.topic(&args.topic).await?, args.partition)?;
     }
     Ok(at)
+}
+
+/// Moves partitions from their log start to where the group has come; an offset outside the log (its records have gone, or
+/// the topic was made anew) is moved to the nearer end, as `group seek` does.
+fn resume(at: &mut BTreeMap<i32, u64>, committed: &[(i32, u64)], ends: &[(i32, Option<u64>)]) {
+    for (partition, offset) in committed {
+        at.entry(*partition).and_modify(|at| *at = within(*offset, Some(*at), of(ends, *partition)));
+    }
 }
 
 /// Partitions that have not reached their end.
@@ -184,6 +195,14 @@ mod tests {
         let mut out = Vec::new();
         formatted(&mut out, "%t/%p@%o %T %k=%v [%h]\\t100%%", "topic", 3, &record).expect("writes");
         assert_eq!(String::from_utf8_lossy(&out), "topic/3@5 7 k= [a=b]\t100%");
+    }
+
+    #[test]
+    fn a_group_resumes_within_the_log() {
+        let mut at = BTreeMap::from([(0, 10), (1, 10), (2, 10), (3, 10)]);
+        let ends = [(0, Some(20)), (1, Some(20)), (2, Some(20)), (3, Some(20))];
+        resume(&mut at, &[(0, 5), (1, 15), (2, 5000), (7, 1)], &ends);
+        assert_eq!(at, BTreeMap::from([(0, 10), (1, 15), (2, 20), (3, 10)]));
     }
 
     #[test]

@@ -80,12 +80,12 @@ async fn plan(client: &mut Client, args: &SeekArgs) -> Result<Vec<Move>, CliErro
     Ok(moves)
 }
 
-fn of(offsets: &[(i32, Option<u64>)], partition: i32) -> Option<u64> {
+pub(super) fn of(offsets: &[(i32, Option<u64>)], partition: i32) -> Option<u64> {
     offsets.iter().find(|(n, _)| *n == partition).and_then(|(_, offset)| *offset)
 }
 
 /// The offset, or the nearer end of the log.
-fn within(offset: u64, start: Option<u64>, end: Option<u64>) -> u64 {
+pub(super) fn within(offset: u64, start: Option<u64>, end: Option<u64>) -> u64 {
     offset.min(end.unwrap_or(u64::MAX)).max(start.unwrap_or(0))
 }
 
