@@ -53,9 +53,9 @@ impl Intent {
         answers: Vec<Result<(), GroupError>>,
         reply: Answer<Vec<Result<(), GroupError>>>,
     ) -> Self {
-        // Key and value of a commit take 40 bytes besides names and metadata.
+        // Key and value of a commit take at most 60 bytes besides names and metadata.
         let names = commits.iter().map(|(topic, _, commit)| topic.len() + commit.metadata.len()).sum::<usize>();
-        let bytes = names + commits.len() * (40 + group.as_str().len());
+        let bytes = names + commits.len() * (60 + group.as_str().len());
         Self::Commit { group, commits, bytes, answer: (answers, reply) }
     }
 

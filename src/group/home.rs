@@ -204,7 +204,8 @@ impl Home {
                 }
                 Some(image) => {
                     self.topics.insert(Arc::clone(&topic), image.id);
-                    commits.push((topic, partition, Commit { at: at.wall, expires_at, ..commit }));
+                    let commit = Commit { at: at.wall, expires_at, topic: Some(image.id), ..commit };
+                    commits.push((topic, partition, commit));
                     Ok(())
                 }
             });
@@ -235,7 +236,8 @@ impl Home {
         }
     }
 
-    /// Applies commits whose record stands at `place`.
+    /// Applies commits whose record stands at `place`. Those of a topic that was deleted while they waited are written
+    /// off: it may be made anew, and they are not of that life.
     pub(super) fn committed(
         &mut self,
         id: &GroupId,
@@ -243,8 +245,17 @@ impl Home {
         wall: TimestampMs,
         place: Offset,
     ) {
+        let is_current = |(topic, _, commit): &(Arc<str>, i32, Commit)| self.topics.get(topic) == commit.topic.as_ref();
+        let (current, late): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_current);
+        if !late.is_empty() {
+            let keys = late.into_iter().map(|(topic, partition, _)| (topic, partition)).collect();
+            self.queue(Intent::Remove { group: id.clone(), keys, answer: None });
+        }
+        if current.is_empty() {
+            return;
+        }
         let slot = self.slot(id, wall);
-        for (topic, partition, commit) in commits {
+        for (topic, partition, commit) in current {
             slot.offsets.set(&topic, partition, commit, place);
         }
     }
@@ -357,26 +368,28 @@ impl Home {
         let gone = gone.map(|(topic, _)| Arc::clone(topic)).collect::<Vec<_>>();
         for topic in gone {
             self.topics.remove(&topic);
-            self.forget_topic(&topic);
+            self.keep_life(&topic, None);
         }
     }
 
-    /// After loading: learns which life of each topic the offsets belong to.
+    /// After loading: learns which life each topic is in; offsets of earlier ones are written off.
     pub(super) fn learn_topics(&mut self, image: &ClusterImage) {
         let held = self.groups.values().flat_map(|slot| slot.offsets.iter()).map(|(topic, _, _)| Arc::clone(topic));
         let held = held.collect::<BTreeSet<_>>();
         for topic in held {
-            match image.topic(&topic) {
-                Some(known) => drop(self.topics.insert(topic, known.id)),
-                None => self.forget_topic(&topic),
+            let now = image.topic(&topic).map(|known| known.id);
+            self.keep_life(&topic, now);
+            if let Some(id) = now {
+                self.topics.insert(topic, id);
             }
         }
     }
 
-    fn forget_topic(&mut self, topic: &Arc<str>) {
+    fn keep_life(&mut self, topic: &Arc<str>, now: Option<TopicId>) {
         let mut intents = Vec::new();
         for (id, slot) in &mut self.groups {
-            let keys = slot.offsets.forget(topic).into_iter().map(|n| (Arc::clone(topic), n)).collect::<Vec<_>>();
+            let keys =
+                slot.offsets.keep_life(topic, now).into_iter().map(|n| (Arc::clone(topic), n)).collect::<Vec<_>>();
             if !keys.is_empty() {
                 intents.push(Intent::Remove { group: id.clone(), keys, answer: None });
             }

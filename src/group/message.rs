@@ -79,10 +79,10 @@ pub struct CommitAsk {
 }
 
 impl Commit {
-    /// An offset to be committed, without a time yet.
+    /// An offset to be committed, without a time and a topic's life yet.
     #[must_use]
     pub fn new(offset: Offset, leader_epoch: Option<tidewater_storage::model::LeaderEpoch>, metadata: &str) -> Self {
-        Self { offset, leader_epoch, metadata: metadata.into(), at: TimestampMs::NONE, expires_at: None }
+        Self { offset, leader_epoch, metadata: metadata.into(), at: TimestampMs::NONE, expires_at: None, topic: None }
     }
 }
 

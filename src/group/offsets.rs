@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs};
+use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs, TopicId};
 
 /// One committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct Commit {
     pub at: TimestampMs,
     /// When it lapses, if the client said so (OffsetCommit v2 to v4).
     pub expires_at: Option<TimestampMs>,
+    /// Which life of the topic it is of: a topic deleted and made anew has another. `None` until the coordinator has seen
+    /// it, and in records that do not tell.
+    pub topic: Option<TopicId>,
 }
 
 /// A commit and where its record stands in `__consumer_offsets`: a later record wins, whichever is applied first;
@@ -62,9 +65,22 @@ impl Offsets {
         self.topics.get(topic)?.get(&partition).map(|placed| &placed.commit)
     }
 
-    /// Forgets a topic, whatever the log says yet; tells which partitions had an offset.
-    pub(super) fn forget(&mut self, topic: &str) -> Vec<i32> {
-        self.topics.remove(topic).map(|partitions| partitions.into_keys().collect()).unwrap_or_default()
+    /// Forgets a topic's offsets that are not of the life it is in `now` (all of them if it has gone), whatever the log
+    /// says yet; tells of which partitions. Those that do not say which life they are of are taken to be of this one.
+    pub(super) fn keep_life(&mut self, topic: &str, now: Option<TopicId>) -> Vec<i32> {
+        let Some(partitions) = self.topics.get_mut(topic) else { return Vec::new() };
+        let mut gone = Vec::new();
+        partitions.retain(|partition, placed| {
+            let keep = now.is_some_and(|now| *placed.commit.topic.get_or_insert(now) == now);
+            if !keep {
+                gone.push(*partition);
+            }
+            keep
+        });
+        if partitions.is_empty() {
+            self.topics.remove(topic);
+        }
+        gone
     }
 
     /// All, in order.
@@ -104,6 +120,7 @@ mod tests {
             metadata: "".into(),
             at: TimestampMs(at),
             expires_at: None,
+            topic: None,
         }
     }
 
@@ -117,6 +134,21 @@ mod tests {
         assert!(!offsets.is_empty());
         offsets.remove("t", 0, Offset::new(3));
         assert!(offsets.is_empty());
+    }
+
+    #[test]
+    fn offsets_of_another_life_of_the_topic_are_forgotten() {
+        let life = |n| TopicId(uuid::Uuid::from_u128(n));
+        let mut offsets = Offsets::default();
+        offsets.set("t", 0, Commit { topic: Some(life(1)), ..commit(1, 0) }, Offset::new(0));
+        offsets.set("t", 1, Commit { topic: Some(life(2)), ..commit(1, 0) }, Offset::new(1));
+        offsets.set("t", 2, commit(1, 0), Offset::new(2));
+        assert_eq!(offsets.keep_life("t", Some(life(2))), [0]);
+        // One that did not say is of the life it was first seen in.
+        assert_eq!(offsets.keep_life("t", Some(life(3))), [1, 2]);
+        assert!(offsets.is_empty());
+        offsets.set("t", 0, commit(1, 0), Offset::new(3));
+        assert_eq!(offsets.keep_life("t", None), [0]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Records of `__consumer_offsets`, byte for byte as Kafka writes them, so that its tools can read the topic.
 //!
 //! Keys: i16 version, then 0 or 1: an offset commit (group, topic, partition); 2: a group's metadata (group). Values
-//! begin with their own version. Written are `OffsetCommitValue` v3 (v1 when the commit carries its own expiry) and
-//! `GroupMetadataValue` v3; read are v0 to v4 of both (v4 is the flexible form). A null value is a tombstone. Strings are
-//! i16 length and UTF-8. Bytes come from the log: nothing here indexes or allocates past what is there.
+//! begin with their own version. Written are `OffsetCommitValue` v4 with the topic's id in its tag 0 (v3 when no id is known;
+//! v1, which has no room for one, when the commit carries its own expiry) and `GroupMetadataValue` v3; read are v0 to v4 of
+//! both (v4 is the flexible form). A null value is a tombstone. Strings are i16 length and UTF-8. Bytes come from the log: nothing here indexes or allocates past what is there.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs};
+use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs, TopicId};
+use uuid::Uuid;
 
 use super::offsets::Commit;
 use super::state::{SavedGroup, SavedMember};
@@ -37,6 +38,9 @@ pub(super) enum RecordError {
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
 const FLEXIBLE: i16 = 4;
+/// The tagged field of `OffsetCommitValue` that is the topic's id.
+const TOPIC_ID_TAG: usize = 0;
+const TOPIC_ID_BYTES: usize = 16;
 
 /// Key and value of a record, as they go into a batch.
 pub(super) type Pair = (Bytes, Option<Bytes>);
@@ -84,20 +88,33 @@ impl GroupRecord {
 
 fn encode_commit(commit: &Commit) -> Bytes {
     let mut out = BytesMut::with_capacity(32 + commit.metadata.len());
-    match commit.expires_at {
-        Some(expires_at) => {
+    let epoch = commit.leader_epoch.map_or(-1, |epoch| epoch.0);
+    match (commit.expires_at, commit.topic) {
+        (Some(expires_at), _) => {
             out.put_i16(1);
             out.put_i64(commit.offset.to_wire());
             put_str(&mut out, &commit.metadata);
             out.put_i64(commit.at.0);
             out.put_i64(expires_at.0);
         }
-        None => {
+        (None, None) => {
             out.put_i16(3);
             out.put_i64(commit.offset.to_wire());
-            out.put_i32(commit.leader_epoch.map_or(-1, |epoch| epoch.0));
+            out.put_i32(epoch);
             put_str(&mut out, &commit.metadata);
             out.put_i64(commit.at.0);
+        }
+        (None, Some(topic)) => {
+            out.put_i16(FLEXIBLE);
+            out.put_i64(commit.offset.to_wire());
+            out.put_i32(epoch);
+            put_varint(&mut out, commit.metadata.len() + 1);
+            out.put_slice(commit.metadata.as_bytes());
+            out.put_i64(commit.at.0);
+            put_varint(&mut out, 1);
+            put_varint(&mut out, TOPIC_ID_TAG);
+            put_varint(&mut out, TOPIC_ID_BYTES);
+            out.put_slice(topic.0.as_bytes());
         }
     }
     out.freeze()
@@ -152,6 +169,14 @@ fn put_nullable(out: &mut BytesMut, text: Option<&str>) {
         Some(text) => put_str(out, text),
         None => out.put_i16(-1),
     }
+}
+
+fn put_varint(out: &mut BytesMut, mut value: usize) {
+    while value > 0x7f {
+        out.put_u8((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
 }
 
 fn put_bytes(out: &mut BytesMut, bytes: &Bytes) {
@@ -227,16 +252,27 @@ impl Reader {
         self.nullable()?
     }
 
+    /// Reads the tagged fields past.
     fn tags(&mut self) -> Option<()> {
+        self.tag(usize::MAX).map(drop)
+    }
+
+    /// Reads the tagged fields past; the inner value is the one that is wanted.
+    #[allow(clippy::option_option, reason = "outer: malformed; inner: not there")]
+    fn tag(&mut self, wanted: usize) -> Option<Option<Bytes>> {
+        let mut found = None;
         if !self.flexible {
-            return Some(());
+            return Some(found);
         }
         for _ in 0..self.varint()? {
-            self.varint()?;
+            let tag = self.varint()?;
             let len = self.varint()?;
-            self.take(len)?;
+            let value = self.take(len)?;
+            if tag == wanted {
+                found = Some(value);
+            }
         }
-        Some(())
+        Some(found)
     }
 
     fn offset_key(&mut self) -> Option<(String, String, i32)> {
@@ -249,9 +285,9 @@ impl Reader {
         let metadata = self.string()?;
         let at = self.time()?;
         let expires_at = if version == 1 { Some(self.time()?).filter(|t| t.0 >= 0) } else { None };
-        self.tags()?;
+        let topic = self.tag(TOPIC_ID_TAG)?.and_then(|id| Uuid::from_slice(&id).ok()).filter(|id| !id.is_nil());
         let leader_epoch = (leader_epoch >= 0).then_some(LeaderEpoch(leader_epoch));
-        Some(Commit { offset, leader_epoch, metadata: metadata.into(), at, expires_at })
+        Some(Commit { offset, leader_epoch, metadata: metadata.into(), at, expires_at, topic: topic.map(TopicId) })
     }
 
     fn group(&mut self, version: i16) -> Option<SavedGroup> {
@@ -302,6 +338,7 @@ mod tests {
             metadata: "why".into(),
             at: TimestampMs(1_700_000_000_000),
             expires_at: expires_at.map(TimestampMs),
+            topic: None,
         }
     }
 
@@ -318,6 +355,21 @@ mod tests {
         expected.extend_from_slice(&1_700_000_000_000i64.to_be_bytes());
         assert_eq!(&value.clone().expect("has a value")[..], expected);
         assert_eq!(GroupRecord::decode(&key, value.as_ref()), Ok(record));
+    }
+
+    #[test]
+    fn an_offset_tells_the_life_of_its_topic() {
+        let topic = Some(TopicId(Uuid::from_u128(0x0123)));
+        for len in [0, 3, 126, 127, 4096] {
+            let commit = Commit { topic, metadata: "x".repeat(len).into(), ..commit(5, None) };
+            let record =
+                GroupRecord::Offset { group: "g".into(), topic: "t".into(), partition: 3, commit: Some(commit) };
+            let (key, value) = record.encode();
+            assert_eq!(GroupRecord::decode(&key, value.as_ref()), Ok(record));
+            let value = value.expect("has a value");
+            assert_eq!(value[..2], [0, 4]);
+            assert_eq!(value[value.len() - 19..], [1, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x23]);
+        }
     }
 
     #[test]

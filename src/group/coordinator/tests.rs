@@ -335,6 +335,41 @@ fn offsets_of_a_deleted_topic_are_forgotten() {
 }
 
 #[test]
+fn offsets_of_a_topic_made_anew_before_they_are_loaded_are_forgotten() {
+    let world = World::new(11);
+    let node = Node::new(&world);
+    world.block_on(async {
+        assert_eq!(node.start().commit(g(), commit(5000)).await, Ok(vec![Ok(())]));
+        // After a restart nobody has asked for the group when the topic goes and comes back.
+        node.controller.set_image(image(2, Some(3)));
+        let groups = node.start();
+        assert_eq!(committed(&groups).await, None);
+        assert_eq!(groups.commit(g(), commit(1)).await, Ok(vec![Ok(())]));
+        assert_eq!(committed(&node.start()).await, Some(1));
+    });
+}
+
+#[test]
+fn a_commit_that_waits_while_its_topic_is_deleted_is_not_of_the_next_one() {
+    let world = World::new(12);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(committed(&groups).await, None);
+        let gone = async {
+            node.controller.set_image(image(2, None));
+            assert_eq!(committed(&groups).await, None);
+        };
+        let (done, ()) = futures::join!(groups.commit(g(), commit(5000)), gone);
+        assert_eq!(done, Ok(vec![Ok(())]));
+        node.controller.set_image(image(3, Some(3)));
+        assert_eq!(committed(&groups).await, None);
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert_eq!(committed(&node.start()).await, None);
+    });
+}
+
+#[test]
 fn offsets_lapse_and_their_group_with_them() {
     let world = World::new(7);
     let mut node = Node::new(&world);
