@@ -17,6 +17,7 @@ use super::error::GroupError;
 use super::home::{Home, Moment, Slot};
 use super::ids::GroupId;
 use super::message::{Answer, Commit};
+use super::offsets::Offsets;
 use super::record::{GroupRecord, Pair};
 use super::state::SaveCause;
 use crate::partition::message::{CheckedBatch, Origin, Place, ProduceError, ProducePart};
@@ -41,6 +42,8 @@ pub(super) enum Intent {
     Remove { group: GroupId, keys: Vec<(Arc<str>, i32)>, answer: Option<Answers> },
     /// A group without members and all its offsets.
     Delete { group: GroupId, reply: Option<Answer<()>> },
+    /// What of a group has lapsed: decided once everything queued before it holds.
+    Sweep { group: GroupId },
 }
 
 type Placed = (Arc<str>, i32, Commit);
@@ -65,7 +68,7 @@ impl Intent {
             Self::Save { record: (key, value), .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
             Self::Commit { bytes, .. } => *bytes,
             Self::Remove { group, keys, .. } => keys.len() * (40 + group.as_str().len()),
-            Self::Delete { group, .. } => group.as_str().len(),
+            Self::Delete { group, .. } | Self::Sweep { group } => group.as_str().len(),
         }
     }
 
@@ -74,14 +77,15 @@ impl Intent {
             Self::Save { group, .. }
             | Self::Commit { group, .. }
             | Self::Remove { group, .. }
-            | Self::Delete { group, .. } => group,
+            | Self::Delete { group, .. }
+            | Self::Sweep { group } => group,
         }
     }
 
     /// Answers that it will not be done.
     pub(super) fn refuse(self, error: GroupError) {
         match self {
-            Self::Save { .. } | Self::Remove { answer: None, .. } => {}
+            Self::Save { .. } | Self::Remove { answer: None, .. } | Self::Sweep { .. } => {}
             Self::Commit { answer: (_, reply), .. } | Self::Remove { answer: Some((_, reply)), .. } => {
                 reply.send(Err(error));
             }
@@ -135,7 +139,7 @@ pub(super) struct Appended {
 
 impl Home {
     /// The next thing to write, if any.
-    pub(super) fn next_work(&mut self) -> Option<Work> {
+    pub(super) fn next_work(&mut self, wall: TimestampMs) -> Option<Work> {
         let bound = self.settings.snapshot_bytes.max(SNAPSHOT_GROWTH * self.log.snapshot_bytes);
         if self.log.run.is_none() && self.log.bytes > bound {
             self.log.run = Some(SnapshotRun { start: None, cursor: None, bytes: 0 });
@@ -146,20 +150,21 @@ impl Home {
             return Some(self.next_piece());
         }
         self.log.snapshot_next = true;
-        if self.queue.is_empty() { None } else { Some(self.take_intents()) }
+        if self.queue.is_empty() { None } else { Some(self.take_intents(wall)) }
     }
 
-    fn take_intents(&mut self) -> Work {
+    fn take_intents(&mut self, wall: TimestampMs) -> Work {
         let (mut intents, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(intent) = self.queue.pop_front() {
             // What is deleted is listed when nothing is in flight, so that no commit slips by.
-            let alone = matches!(intent, Intent::Delete { .. });
+            let alone = matches!(intent, Intent::Delete { .. } | Intent::Sweep { .. });
             if alone && !intents.is_empty() {
                 self.queue.push_front(intent);
                 break;
             }
-            bytes += intent.bytes();
             self.queue_bytes -= intent.bytes().min(self.queue_bytes);
+            let Some(intent) = self.still_due(intent, wall) else { continue };
+            bytes += intent.bytes();
             self.encode(&intent, &mut records);
             intents.push(intent);
             if alone || bytes >= APPEND_BYTES {
@@ -167,6 +172,22 @@ impl Home {
             }
         }
         Work::Intents(intents, records)
+    }
+
+    /// What an intent has come to while it waited: members may have joined and offsets may have been committed since a group
+    /// was found to be deletable or lapsed.
+    fn still_due(&self, intent: Intent, wall: TimestampMs) -> Option<Intent> {
+        match intent {
+            Intent::Sweep { group } => self.lapsed(&group, wall),
+            Intent::Delete { group, reply } => match self.may_delete(&group) {
+                Ok(()) => Some(Intent::Delete { group, reply }),
+                Err(error) => {
+                    reply.into_iter().for_each(|reply| reply.send(Err(error.clone())));
+                    None
+                }
+            },
+            intent @ (Intent::Save { .. } | Intent::Commit { .. } | Intent::Remove { .. }) => Some(intent),
+        }
     }
 
     fn encode(&self, intent: &Intent, records: &mut Vec<Pair>) {
@@ -186,6 +207,8 @@ impl Home {
                     records.push(GroupRecord::Group { group: group.to_string(), saved: None }.encode());
                 }
             }
+            // Taken from the queue it is one of the others.
+            Intent::Sweep { .. } => {}
         }
     }
 
@@ -253,11 +276,16 @@ impl Home {
                 answer.into_iter().for_each(|(answers, reply)| reply.send(Ok(answers)));
             }
             (Intent::Delete { reply, .. }, Ok(_)) => {
-                if self.groups.get(&id).is_some_and(|slot| slot.group.is_vacant()) {
-                    self.groups.remove(&id);
+                if let Some(slot) = self.groups.get_mut(&id) {
+                    // Who joined while it was written finds the group anew: what the log has lost is lost here too.
+                    (slot.offsets, slot.saved) = (Offsets::default(), None);
+                    if slot.group.is_vacant() {
+                        self.groups.remove(&id);
+                    }
                 }
                 reply.into_iter().for_each(|reply| reply.send(Ok(())));
             }
+            (Intent::Sweep { .. }, Ok(_)) => {}
         }
         self.act(at, &id, Vec::new());
     }

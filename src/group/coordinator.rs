@@ -269,11 +269,11 @@ impl Inner {
     /// Writes until nothing is left to write.
     async fn write(self: Rc<Self>, cell: Rc<Hosted>) {
         loop {
+            let wall = self.env.clock.wall();
             let (work, end) = match &mut *cell.stage.borrow_mut() {
-                Stage::Ready(home) => (home.next_work(), home.log.end),
+                Stage::Ready(home) => (home.next_work(wall), home.log.end),
                 Stage::Loading { .. } => (None, tidewater_storage::model::Offset::ZERO),
             };
-            let wall = self.env.clock.wall();
             match work {
                 None => break,
                 Some(Work::Intents(intents, records)) => {

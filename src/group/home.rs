@@ -305,10 +305,18 @@ impl Home {
     }
 
     fn delete(&mut self, id: GroupId, reply: Answer<()>) {
-        match self.groups.get(&id) {
-            None => reply.send(Err(GroupError::NotFound)),
-            Some(slot) if !slot.group.is_vacant() => reply.send(Err(GroupError::NotEmpty)),
-            Some(_) => self.queue(Intent::Delete { group: id, reply: Some(reply) }),
+        match self.may_delete(&id) {
+            Ok(()) => self.queue(Intent::Delete { group: id, reply: Some(reply) }),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// A group that exists and has no members can be deleted.
+    pub(super) fn may_delete(&self, id: &GroupId) -> Result<(), GroupError> {
+        match self.groups.get(id) {
+            None => Err(GroupError::NotFound),
+            Some(slot) if !slot.group.is_vacant() => Err(GroupError::NotEmpty),
+            Some(_) => Ok(()),
         }
     }
 
@@ -340,25 +348,23 @@ impl Home {
 
     /// Offsets that lapsed and groups that nobody uses any more are written off.
     pub(super) fn sweep(&mut self, wall: TimestampMs) {
-        let keep = self.settings.offsets_retention_ms;
-        let mut intents = Vec::new();
-        for (id, slot) in &self.groups {
-            let vacant = slot.group.is_vacant();
-            // A group that consumes keeps the offsets of what it subscribes to; those of topics it has left lapse.
-            let subscribed = slot.subscribed().filter(|_| vacant || slot.group.state() == StateName::Stable);
-            let Some(subscribed) = subscribed else { continue };
-            if vacant && slot.offsets.is_empty() {
-                intents.push(Intent::Delete { group: id.clone(), reply: None });
-                continue;
-            }
-            let in_use_until = if vacant && slot.group.was_used() { slot.in_use_until } else { TimestampMs::NONE };
-            let mut keys = slot.offsets.lapsed(wall, keep, in_use_until);
-            keys.retain(|(topic, _)| !subscribed.has(topic));
-            if !keys.is_empty() {
-                intents.push(Intent::Remove { group: id.clone(), keys, answer: None });
-            }
+        let due = self.groups.keys().filter(|id| self.lapsed(id, wall).is_some()).cloned().collect::<Vec<_>>();
+        due.into_iter().for_each(|group| self.queue(Intent::Sweep { group }));
+    }
+
+    /// What has lapsed of a group as it is now.
+    pub(super) fn lapsed(&self, id: &GroupId, wall: TimestampMs) -> Option<Intent> {
+        let slot = self.groups.get(id)?;
+        let vacant = slot.group.is_vacant();
+        // A group that consumes keeps the offsets of what it subscribes to; those of topics it has left lapse.
+        let subscribed = slot.subscribed().filter(|_| vacant || slot.group.state() == StateName::Stable)?;
+        if vacant && slot.offsets.is_empty() {
+            return Some(Intent::Delete { group: id.clone(), reply: None });
         }
-        intents.into_iter().for_each(|intent| self.queue(intent));
+        let in_use_until = if vacant && slot.group.was_used() { slot.in_use_until } else { TimestampMs::NONE };
+        let mut keys = slot.offsets.lapsed(wall, self.settings.offsets_retention_ms, in_use_until);
+        keys.retain(|(topic, _)| !subscribed.has(topic));
+        (!keys.is_empty()).then(|| Intent::Remove { group: id.clone(), keys, answer: None })
     }
 
     /// Offsets of topics that were deleted (and perhaps made anew) are forgotten at once and written off.

@@ -136,10 +136,16 @@ impl Node {
 
     /// The same, whose coordinator's shard knows of the cluster what `controller` says.
     fn start_knowing(&self, controller: ControllerHandle) -> GroupRouter {
+        self.start_beside(controller).1
+    }
+
+    /// The same with the coordinator itself.
+    fn start_beside(&self, controller: ControllerHandle) -> (Coordinator, GroupRouter) {
         let (env, here) = (self.env.clone(), ShardId(0));
         let router = Router::new(here, Rc::new(Rc::clone(&self.log)), Mesh::new(1, 1).0);
         let coordinator = Coordinator::new(env, router, controller, self.settings);
-        GroupRouter::new(here, coordinator, Mesh::new(1, 1).0, self.controller.clone())
+        let groups = GroupRouter::new(here, coordinator.clone(), Mesh::new(1, 1).0, self.controller.clone());
+        (coordinator, groups)
     }
 }
 
@@ -162,9 +168,9 @@ async fn join_alone(groups: &GroupRouter) -> Joined {
     join_for(groups, b't').await
 }
 
-async fn join_for(groups: &GroupRouter, topic: u8) -> Joined {
+fn joining(topic: u8) -> Join {
     let subscription = Bytes::copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 1, topic]);
-    let join = Join {
+    Join {
         member: None,
         fresh: "m".into(),
         instance: None,
@@ -176,8 +182,11 @@ async fn join_for(groups: &GroupRouter, topic: u8) -> Joined {
         rebalance: Duration::from_secs(60),
         protocol_type: "consumer".into(),
         protocols: vec![("range".into(), subscription)],
-    };
-    let joined = groups.join(g(), join).await.expect("joins");
+    }
+}
+
+async fn join_for(groups: &GroupRouter, topic: u8) -> Joined {
+    let joined = groups.join(g(), joining(topic)).await.expect("joins");
     let sync = Sync {
         member: joined.member.clone(),
         instance: None,
@@ -314,6 +323,66 @@ fn a_deleted_group_stays_deleted() {
         let again = node.start();
         assert_eq!(committed(&again).await, None);
         assert!(again.list().await.expect("lists").is_empty());
+    });
+}
+
+#[test]
+fn a_group_that_gets_a_member_before_its_deletion_is_written_is_not_deleted() {
+    let world = World::new(14);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        // The deletion waits for an append, and the member is there before its turn comes.
+        let (late, gone, joined) =
+            futures::join!(groups.commit(g(), commit(6)), groups.delete(g()), groups.join(g(), joining(b't')));
+        assert_eq!((late, gone), (Ok(vec![Ok(())]), Err(GroupError::NotEmpty)));
+        assert_eq!(joined.expect("joins").generation, 1);
+        assert_eq!((committed(&groups).await, committed(&node.start()).await), (Some(6), Some(6)));
+    });
+}
+
+#[test]
+fn a_group_that_gets_a_member_while_its_deletion_is_written_has_lost_its_offsets() {
+    let world = World::new(15);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let groups = node.start();
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        let join = async {
+            node.env.tasks.sleep(Duration::from_millis(2)).await;
+            groups.join(g(), joining(b't')).await
+        };
+        let (gone, joined) = futures::join!(groups.delete(g()), join);
+        assert_eq!((gone, joined.is_ok()), (Ok(()), true));
+        assert_eq!((committed(&groups).await, committed(&node.start()).await), (None, None));
+    });
+}
+
+#[test]
+fn a_commit_ahead_of_a_sweep_is_kept_by_it() {
+    let world = World::new(16);
+    let mut node = Node::new(&world);
+    node.settings.offsets_retention_ms = 3_650_000;
+    world.block_on(async {
+        let (coordinator, groups) = node.start_beside(node.controller.clone());
+        let sweep = async || coordinator.inner.each_home(|home| home.sweep(node.env.clock.wall()));
+        // A group that was used and has no offsets would be deleted with its first one.
+        let joined = join_alone(&groups).await;
+        let leave = crate::group::state::Leave { member: Some(joined.member), instance: None };
+        assert_eq!(groups.leave(g(), vec![leave]).await, Ok(vec![Ok(())]));
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert!(futures::join!(groups.commit(g(), commit(6)), sweep()).0.is_ok());
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert_eq!((committed(&groups).await, committed(&node.start()).await), (Some(6), Some(6)));
+        // An offset that has lapsed would be removed after it was committed again.
+        node.env.tasks.sleep(Duration::from_secs(3660)).await;
+        assert!(futures::join!(groups.commit(g(), commit(7)), sweep()).0.is_ok());
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert_eq!((committed(&groups).await, committed(&node.start()).await), (Some(7), Some(7)));
+        // One that nobody commits again goes with its group.
+        node.env.tasks.sleep(Duration::from_secs(5000)).await;
+        assert!(groups.list().await.expect("lists").is_empty());
     });
 }
 
