@@ -56,6 +56,10 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 /// than this cannot finish in useful time.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 
+/// Bytes of a group's name in a join or a commit. Kafka knows no bound but the 32 KiB of its strings; a name stands in the
+/// key of every record of the group, and a cut one would be another group's.
+pub const GROUP_ID_BYTES_MAX: usize = 1024;
+
 /// Producer ids given out per command of the controller.
 pub const PRODUCER_ID_BLOCK: u32 = 1000;
 

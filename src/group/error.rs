@@ -5,8 +5,8 @@ use super::ids::{InstanceId, MemberId};
 /// A refusal of the group coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
-    /// No group id was given.
-    #[error("the group id is empty")]
+    /// No group id was given, or one longer than [`GROUP_ID_BYTES_MAX`](crate::limits::GROUP_ID_BYTES_MAX).
+    #[error("the group id is empty or longer than {} bytes", crate::limits::GROUP_ID_BYTES_MAX)]
     InvalidGroupId,
     /// The coordinator reads its partition of `__consumer_offsets`: retry.
     #[error("the coordinator is loading the group")]

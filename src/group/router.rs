@@ -13,6 +13,7 @@ use super::message::{
 use super::state::{Join, Joined, Leave, Sync, Synced};
 use super::{OFFSETS_PARTITIONS, OFFSETS_TOPIC};
 use crate::controller::client::{ControllerHandle, TopicError, TopicSpec};
+use crate::limits::GROUP_ID_BYTES_MAX;
 use crate::partition::message::Place;
 use crate::shard::mesh::{Mesh, reply_pair};
 
@@ -43,6 +44,7 @@ impl GroupRouter {
     /// # Errors
     /// The topic cannot be made now.
     pub async fn find(&self, group: &str) -> Result<(), GroupError> {
+        short(group)?;
         self.home(group, true).await.map(|_| ())
     }
 
@@ -87,6 +89,7 @@ impl GroupRouter {
     /// # Errors
     /// The group refuses the commit as a whole.
     pub async fn commit(&self, group: GroupId, commit: CommitAsk) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        short(group.as_str())?;
         self.ask(&group.clone(), true, |reply| Ask::Commit(group, Box::new(commit), reply)).await
     }
 
@@ -196,5 +199,26 @@ impl GroupRouter {
 
 /// A group that members join must have a name; one that only stores offsets need not (Kafka's `isValidGroupId`).
 fn named(group: &GroupId) -> Result<(), GroupError> {
-    if group.as_str().is_empty() { Err(GroupError::InvalidGroupId) } else { Ok(()) }
+    if group.as_str().is_empty() { Err(GroupError::InvalidGroupId) } else { short(group.as_str()) }
+}
+
+/// A name that groups can be made under.
+fn short(group: &str) -> Result<(), GroupError> {
+    if group.len() > GROUP_ID_BYTES_MAX { Err(GroupError::InvalidGroupId) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_bounded() {
+        let of = |len: usize| named(&GroupId::from("g".repeat(len)));
+        assert_eq!((of(1), of(GROUP_ID_BYTES_MAX)), (Ok(()), Ok(())));
+        assert_eq!(
+            (of(0), of(GROUP_ID_BYTES_MAX + 1)),
+            (Err(GroupError::InvalidGroupId), Err(GroupError::InvalidGroupId))
+        );
+        assert_eq!(short(""), Ok(()));
+    }
 }

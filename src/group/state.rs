@@ -50,6 +50,9 @@ pub struct GroupTimes {
 /// that gave up would stay as a ghost. Kafka: `CLASSIC_GROUP_NEW_MEMBER_SESSION_TIMEOUT_MS`.
 const NEW_MEMBER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// Ids that are given out and not yet used, of a group that may have fewer members than this: they are for a moment each.
+const PENDING_FLOOR: usize = 100;
+
 /// Names a request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);

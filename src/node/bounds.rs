@@ -2,7 +2,8 @@
 //! up; and the page that lists them. `tidewater check` prints the sum for its settings.
 //!
 //! A sum of bounds, not a forecast: nothing takes all of its bound at the same time as everything else. What is not in it
-//! grows with what is stored (topics, partitions, manifests; figures in `benches/README.md`) or with the allocator.
+//! grows with what is stored (topics, partitions, manifests; figures in `benches/README.md`), with groups and their members
+//! (each with the metadata it joined with), or with the allocator.
 
 use std::fmt::Write;
 

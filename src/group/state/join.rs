@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidewater_storage::env::Mono;
 
-use super::{Effect, Group, JoinWait, Joined, JoinedMember, Member, NEW_MEMBER_TIMEOUT, Phase, SaveCause, Ticket};
+use super::{
+    Effect, Group, JoinWait, Joined, JoinedMember, Member, NEW_MEMBER_TIMEOUT, PENDING_FLOOR, Phase, SaveCause, Ticket,
+};
 use crate::group::error::GroupError;
 use crate::group::ids::{InstanceId, MemberId, ProtocolName};
 
@@ -97,11 +99,22 @@ impl Group {
             return Ok(());
         }
         if join.id_required {
-            self.pending.insert(join.fresh.clone(), now + join.session);
+            self.give_id(join.fresh.clone(), now + join.session);
             return Err(GroupError::MemberIdRequired(join.fresh));
         }
         self.admit(now, join.fresh.clone(), join, ticket, fx);
         Ok(())
+    }
+
+    /// Keeps in mind that an id was given out. There are never more such than members allowed: a client that asks again
+    /// and again cannot fill the memory. The id that would lapse first is forgotten; whoever has it asks for another.
+    fn give_id(&mut self, id: MemberId, lapses: Mono) {
+        while self.pending.len() >= self.times.members_max.max(PENDING_FLOOR) {
+            let first = self.pending.iter().min_by_key(|(_, lapses)| **lapses).map(|(id, _)| id.clone());
+            let Some(first) = first else { break };
+            self.pending.remove(&first);
+        }
+        self.pending.insert(id, lapses);
     }
 
     fn join_known(

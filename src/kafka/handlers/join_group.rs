@@ -11,6 +11,9 @@ use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::text;
 
+/// How much of its client's name a member's id repeats.
+const KNOWN_AS_CHARS_MAX: usize = 255;
+
 /// Answers when the join barrier of the group lifts.
 pub async fn handle(ctx: &RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
     let group = GroupId::from(request.group_id.as_str());
@@ -24,7 +27,7 @@ fn join(ctx: &RequestContext, request: JoinGroupRequest) -> Join {
     let session = millis(request.session_timeout_ms);
     let instance = request.group_instance_id.as_deref().map(InstanceId::from);
     let known_as = instance.as_ref().map_or(ctx.client_id.as_str(), InstanceId::as_str);
-    let fresh = MemberId::from(format!("{known_as}-{}", ctx.broker.env.rng.uuid()));
+    let fresh = fresh_id(known_as, ctx.broker.env.rng.uuid());
     Join {
         member: (!request.member_id.is_empty()).then(|| MemberId::from(request.member_id.as_str())),
         fresh,
@@ -38,6 +41,12 @@ fn join(ctx: &RequestContext, request: JoinGroupRequest) -> Join {
         protocol_type: request.protocol_type.as_str().into(),
         protocols: request.protocols.into_iter().map(|p| (p.name.as_str().into(), p.metadata)).collect(),
     }
+}
+
+/// An id for a member, by what its client calls itself, cut to a length that stands in every answer and record of the group.
+fn fresh_id(known_as: &str, unique: uuid::Uuid) -> MemberId {
+    let known_as = known_as.chars().take(KNOWN_AS_CHARS_MAX).collect::<String>();
+    MemberId::from(format!("{known_as}-{unique}"))
 }
 
 fn answer(version: i16, asked_as: &str, outcome: Result<Joined, GroupError>) -> JoinGroupResponse {
@@ -84,6 +93,12 @@ mod tests {
 
     use super::*;
     use crate::kafka::wire::response;
+
+    #[test]
+    fn a_long_client_name_makes_no_long_id() {
+        assert_eq!(fresh_id("c", uuid::Uuid::nil()).as_str(), "c-00000000-0000-0000-0000-000000000000");
+        assert_eq!(fresh_id(&"é".repeat(30_000), uuid::Uuid::nil()).as_str().len(), 2 * KNOWN_AS_CHARS_MAX + 37);
+    }
 
     #[test]
     fn a_refused_member_keeps_its_id_unless_the_group_is_full() {
