@@ -36,6 +36,14 @@ pub(super) enum LoadError {
         /// The decoder's words.
         why: String,
     },
+    /// A read within the log that brought nothing: what is there would be taken for all there is.
+    #[error("nothing can be read at offset {at}, before the log's end at {end}")]
+    Nothing {
+        /// Where.
+        at: Offset,
+        /// Where the log ends.
+        end: Offset,
+    },
 }
 
 impl LoadError {
@@ -73,8 +81,11 @@ pub(super) async fn load(router: &Router, home: Place) -> Result<Loading, LoadEr
         for run in &done.batches {
             loading.take(run.clone())?;
         }
-        if loading.log.end >= done.high_watermark || loading.log.end == before {
+        if loading.log.end >= done.high_watermark {
             return Ok(loading);
+        }
+        if loading.log.end == before {
+            return Err(LoadError::Nothing { at: before, end: done.high_watermark });
         }
     }
 }

@@ -240,6 +240,21 @@ fn a_shard_that_knows_no_topics_yet_writes_no_offsets_off() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_to_its_end_is_not_taken_for_a_short_one() {
+    let world = World::new(13);
+    let node = Node::new(&world);
+    world.block_on(async {
+        assert_eq!(node.start().commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        let held = std::mem::take(&mut node.log.state.borrow_mut().batches);
+        let again = node.start();
+        assert_eq!(again.fetch(g(), None).await, Err(GroupError::Loading));
+        node.log.state.borrow_mut().batches = held;
+        node.env.tasks.sleep(Duration::from_secs(2)).await;
+        assert_eq!(committed(&again).await, Some(5));
+    });
+}
+
+#[test]
 fn commits_that_wait_share_an_append() {
     let world = World::new(2);
     let node = Node::new(&world);
