@@ -26,7 +26,7 @@ use kafka_protocol::messages::ApiKey;
 use tidewater_storage::env::Mono;
 
 use super::api::{self, Api, Known};
-use super::budget::{Budget, Lease};
+use super::budget::{Budget, Lease, Past};
 use super::limits::{FRAME_BYTES_MAX, FREE_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, OUTBOX_BYTES_MAX};
 use super::outbox::{Outbox, Sent};
 use super::wire::frame::{FrameBuffer, FrameTooLarge, Wanted};
@@ -167,8 +167,10 @@ pub struct Handle {
     pub active: Cell<Mono>,
     /// Is a request being worked on?
     pub working: Cell<bool>,
-    /// Is a request half received or a response half sent?
+    /// Is a request half received or a response half sent? Not while the shard's memory keeps it from being received.
     pub half_way: Cell<bool>,
+    /// Since when a request is awaited that was let past the shard's spent memory.
+    pub let_past: Cell<Option<Mono>>,
     /// Finish what is in work, then close.
     stop: Cell<bool>,
     /// Close now.
@@ -195,6 +197,7 @@ impl Handle {
             active: Cell::new(now),
             working: Cell::new(false),
             half_way: Cell::new(false),
+            let_past: Cell::new(None),
             stop: Cell::new(false),
             kill: Cell::new(None),
             waker: RefCell::new(None),
@@ -233,6 +236,8 @@ pub struct Connection<S> {
     frames: FrameBuffer,
     budget: Budget,
     received: Lease,
+    /// The shard's memory is spent, so nothing is read.
+    held_back: bool,
     /// Read, but not started: something before it must be answered first.
     next: Option<(Request, Lease)>,
     in_flight: FuturesOrdered<LocalBoxFuture<'static, Answered>>,
@@ -266,6 +271,7 @@ impl<S: Service + 'static> Connection<S> {
             frames: FrameBuffer::new(FRAME_BYTES_MAX),
             budget: budget.clone(),
             received: budget.empty(),
+            held_back: false,
             next: None,
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
@@ -288,8 +294,12 @@ impl<S: Service + 'static> Connection<S> {
             Poll::Ready(Ok(reason) | Err(reason)) => Poll::Ready(reason),
             Poll::Pending => {
                 self.handle.working.set(!self.in_flight.is_empty());
-                let starved = self.in_flight.is_empty() && self.next.is_none() && self.frames.is_mid_frame();
+                let awaited = self.in_flight.is_empty() && self.next.is_none() && self.frames.is_mid_frame();
+                let starved = awaited && !self.held_back;
                 self.handle.half_way.set(starved || !self.outbox.is_empty());
+                let past = starved && self.received.passes();
+                let since = self.handle.let_past.get().filter(|_| past);
+                self.handle.let_past.set(since.or_else(|| past.then(|| self.service.now())));
                 let mut waker = self.handle.waker.borrow_mut();
                 if !waker.as_ref().is_some_and(|held| held.will_wake(cx.waker())) {
                     *waker = Some(cx.waker().clone());
@@ -398,8 +408,14 @@ impl<S: Service + 'static> Connection<S> {
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
         let charged = self.frames.held().saturating_sub(FREE_BYTES);
-        if self.received.poll_set(cx, charged).is_pending() {
+        let whole = self.frames.whole().saturating_sub(FREE_BYTES);
+        if self.received.poll_set(cx, charged, Past::Frame, whole).is_pending() {
+            self.held_back = true;
             return Ok(false);
+        }
+        if std::mem::take(&mut self.held_back) {
+            // The peer's time begins anew: it was not the peer who kept it waiting.
+            self.handle.active.set(self.service.now());
         }
         let came = match self.frames.wanted()? {
             Wanted::Rest(max) => self.stream.poll_append(cx, self.frames.rest(), max),

@@ -1,13 +1,19 @@
 //! Caps of the protocol layer, with their reasons. The largest memory of a shard for requests and responses is
-//! `REQUEST_BYTES_SHARD_MAX` plus what is free of charge: `FREE_BYTES` a connection.
+//! `REQUEST_BYTES_SHARD_MAX`, plus what may go on past it (`FRAME_BYTES_MAX` for frames to become whole, and
+//! `DECODING_BYTES_MAX`), plus what is free of charge: `FREE_BYTES` a connection.
 
 use std::time::Duration;
+
+use super::wire::guard;
 
 /// Largest request accepted (`socket.request.max.bytes` of Kafka).
 pub const FRAME_BYTES_MAX: usize = 100 << 20;
 
 /// Requests and responses of one shard together.
 pub const REQUEST_BYTES_SHARD_MAX: usize = 256 << 20;
+
+/// What decoding requests may take past a spent budget: as much as the largest takes.
+pub const DECODING_BYTES_MAX: usize = 48 << 20;
 
 /// What a connection may hold without asking the budget: every small request, so that a shard whose budget is spent by
 /// large ones still answers heartbeats.
@@ -45,7 +51,8 @@ pub const FETCH_SESSION_EVICTION: Duration = Duration::from_secs(120);
 /// Partitions of one shard that a fetch asks for at once; it stops between two askings when its answer is full.
 pub const FETCH_LOOK_PARTITIONS: usize = 256;
 
-/// A connection whose request does not become whole, or whose response is not taken, for this long is closed.
+/// A connection whose request does not become whole, or whose response is not taken, for this long is closed. What waits
+/// for the shard's memory does not count; what was let past it must become whole within this time.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How often silent connections are looked for, while there are connections; four times as often as connections may be
@@ -71,5 +78,6 @@ pub const AUTO_CREATE_MAX: usize = 100;
 /// piece of a `sendmsg` of its own.
 pub const PIECE_COPIED_MAX: usize = 4 << 10;
 
+const _: () = assert!(DECODING_BYTES_MAX >= guard::ELEMENTS_MAX * guard::ELEMENT_BYTES);
 const _: () = assert!(IN_FLIGHT_BYTES_MAX < REQUEST_BYTES_SHARD_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < REQUEST_BYTES_SHARD_MAX);

@@ -193,7 +193,8 @@ impl Server {
                 tasks.sleep(REAP_INTERVAL.min(idle_max / 4)).await;
                 let now = server.inner.broker.env.clock.now();
                 for handle in server.handles() {
-                    let silent = now.since(handle.active.get());
+                    let let_past = handle.let_past.get().map(|since| now.since(since));
+                    let silent = now.since(handle.active.get()).max(let_past.unwrap_or_default());
                     if let Some(why) = verdict(silent, idle_max, handle.working.get(), handle.half_way.get()) {
                         handle.kill(why);
                     }

@@ -66,6 +66,12 @@ pub fn memory() -> Vec<Bound> {
             kafka::REQUEST_BYTES_SHARD_MAX as u64,
             "REQUEST_BYTES_SHARD_MAX",
         ),
+        bound(
+            "requests that go on past it: half received, decoded",
+            Per::Shard,
+            (kafka::FRAME_BYTES_MAX + kafka::DECODING_BYTES_MAX) as u64,
+            "FRAME_BYTES_MAX, DECODING_BYTES_MAX",
+        ),
         bound("recent batches", Per::Shard, 2 * engine.recent_bytes, "EngineConfig::recent_bytes, twice"),
         // Four times as much while a journal is opened, when nothing else on this list is there yet.
         bound("journal: recent entries", Per::Shard, engine.journal.memory_bytes as u64, "JournalConfig::memory_bytes"),
@@ -212,7 +218,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (1898, 1130), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (2046, 1278), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 91, "MiB of 1,000 connections");
     }
 }

@@ -235,17 +235,42 @@ fn a_spent_budget_stops_reading_and_goes_on_when_there_is_room() {
     with_connection(|mut w| async move {
         let mut others = w.budget.empty();
         others.set(1 << 20);
+        let mut ahead = w.budget.empty();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(ahead.poll_set(&mut cx, 1, Past::Frame, FRAME_BYTES_MAX).is_ready());
         let mut large = request(PRODUCE.0, PRODUCE.1, 1);
         large.resize(300_004, 0);
         large[..4].copy_from_slice(&300_000u32.to_be_bytes());
         w.client.send(&large).await;
         w.env.tasks.sleep(Duration::from_millis(20)).await;
         assert!(w.service.started.borrow().is_empty());
+        assert!(!w.handle.half_way.get(), "it is not the peer who keeps it waiting");
+        drop(ahead);
         drop(others);
         until(&w.env, || w.service.started.borrow().len() == 1).await;
         w.service.release(1, Reply::Send(frame(1), None));
         assert_eq!(w.client.next().await, Some(1));
         until(&w.env, || w.budget.used() == 0).await;
+    });
+}
+
+#[test]
+fn half_a_request_becomes_whole_though_the_budget_stays_spent() {
+    with_connection(|mut w| async move {
+        let mut others = w.budget.empty();
+        others.set(1 << 20);
+        let mut large = request(PRODUCE.0, PRODUCE.1, 1);
+        large.resize(300_004, 0);
+        large[..4].copy_from_slice(&300_000u32.to_be_bytes());
+        w.client.send(&large[..200_000]).await;
+        until(&w.env, || w.handle.let_past.get().is_some()).await;
+        assert!(w.handle.half_way.get(), "now it is");
+        w.client.send(&large[200_000..]).await;
+        until(&w.env, || w.service.started.borrow().len() == 1).await;
+        assert_eq!(w.handle.let_past.get(), None);
+        w.service.release(1, Reply::Send(frame(1), None));
+        assert_eq!(w.client.next().await, Some(1));
+        until(&w.env, || w.budget.used() == 1 << 20).await;
     });
 }
 

@@ -68,6 +68,12 @@ impl FrameBuffer {
         !self.bytes.is_empty()
     }
 
+    /// Bytes it will hold when the frame at the front is whole, as far as the peer has told.
+    #[must_use]
+    pub fn whole(&self) -> usize {
+        self.whole_len().ok().flatten().map_or(self.held(), |whole| whole.max(self.held()))
+    }
+
     fn announced(&self) -> Option<i32> {
         let prefix: [u8; 4] = self.bytes.get(..4)?.try_into().ok()?;
         Some(i32::from_be_bytes(prefix))
