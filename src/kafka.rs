@@ -23,6 +23,7 @@ use crate::partition::router::Router;
 
 mod answer_codes;
 pub mod api;
+pub mod at_once;
 pub mod authorized;
 pub mod budget;
 pub mod connection;

@@ -1,13 +1,17 @@
 //! What a handler knows about the request it answers, beside the request itself.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
 
 use super::Broker;
-use super::budget::Budget;
+use super::budget::{Budget, Lease, Past};
+use super::connection::Reply;
+use super::limits::FREE_BYTES;
 use crate::controller::image::ClusterImage;
 
 /// The context of one request. Shard-local.
@@ -34,6 +38,27 @@ impl RequestContext {
     #[must_use]
     pub fn image(&self) -> Arc<ClusterImage> {
         self.broker.controller.image()
+    }
+
+    /// Room for what decoding makes of a request, to be held until it is answered; a small one needs none. Waits while the
+    /// shard's memory is spent. Not for Produce, whose order is that of the first polls.
+    pub async fn room(&self, bytes: usize) -> Lease {
+        let mut lease = self.budget.empty();
+        if bytes > FREE_BYTES {
+            poll_fn(|cx| lease.poll_set(cx, bytes, Past::Decoding, bytes)).await;
+        }
+        lease
+    }
+
+    /// An answer of one frame, charged to the shard's memory unless it is small.
+    #[must_use]
+    pub fn reply(&self, frame: Bytes) -> Reply {
+        let charged = (frame.len() > FREE_BYTES).then(|| {
+            let mut lease = self.budget.empty();
+            lease.set(frame.len());
+            lease
+        });
+        Reply::Send(vec![frame], charged)
     }
 
     /// The client's address as Kafka shows it in groups: `/127.0.0.1`.

@@ -17,7 +17,6 @@ use super::answer_codes::AnswerCodes;
 use super::api::APIS;
 use super::budget::Budget;
 use super::connection::{CloseReason, Reply, Request, Service};
-use super::limits::FREE_BYTES;
 use super::metrics::{Stage, add};
 use super::outbox::Sent;
 use super::wire::{request, response};
@@ -76,16 +75,18 @@ impl Service for Dispatch {
 /// Decodes with the generated decoder, calls the handler of that file, encodes.
 macro_rules! generated {
     ($ctx:ident, $body:ident, $handler:ident, $request:ident) => {
-        generated!($ctx, $body, $handler, |version, body| request::decode::<messages::$request>(
-            $ctx.key, version, body
-        ))
+        generated!($ctx, $body, $handler, request::decode::<messages::$request>)
     };
     ($ctx:ident, $body:ident, $handler:ident, $read:expr) => {
         Box::pin(async move {
             let start = $ctx.broker.env.clock.now();
             let _in_work = $ctx.broker.metrics.begin();
-            let read = $read;
-            let request = match read($ctx.version, $body) {
+            let checked = match request::check($ctx.key, $ctx.version, $body) {
+                Ok(checked) => checked,
+                Err(why) => return malformed(&$ctx, why),
+            };
+            let _decoded = $ctx.room(checked.decoding_bytes()).await;
+            let request = match $read(checked) {
                 Ok(request) => request,
                 Err(why) => return malformed(&$ctx, why),
             };
@@ -115,7 +116,7 @@ fn answer(ctx: RequestContext, body: BytesMut) -> LocalBoxFuture<'static, Reply>
     match ctx.key {
         ApiKey::Produce => by_hand!(ctx, body, produce),
         ApiKey::Fetch => by_hand!(ctx, body, fetch),
-        ApiKey::ListOffsets => generated!(ctx, body, list_offsets, request::list_offsets),
+        ApiKey::ListOffsets => generated!(ctx, body, list_offsets, ListOffsetsRequest),
         ApiKey::Metadata => generated!(ctx, body, metadata, MetadataRequest),
         ApiKey::OffsetCommit => generated!(ctx, body, offset_commit, request::offset_commit),
         ApiKey::OffsetFetch => generated!(ctx, body, offset_fetch, request::offset_fetch),
@@ -177,12 +178,7 @@ fn malformed(ctx: &RequestContext, why: String) -> Reply {
 
 fn encode<R: Encodable>(ctx: &RequestContext, answer: &R) -> Reply {
     match response::encode(ctx.key, ctx.version, ctx.correlation_id, answer) {
-        Ok(frame) if frame.len() > FREE_BYTES => {
-            let mut lease = ctx.budget.empty();
-            lease.set(frame.len());
-            Reply::Send(vec![frame], Some(lease))
-        }
-        Ok(frame) => Reply::Send(vec![frame], None),
+        Ok(frame) => ctx.reply(frame),
         Err(error) => Reply::Close(CloseReason::Internal(error.to_string())),
     }
 }

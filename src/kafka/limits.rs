@@ -68,6 +68,22 @@ pub const ACCEPTED_MAX: usize = 1024;
 /// Records that the answer to a refused batch names.
 pub const RECORD_ERRORS_MAX: usize = 1000;
 
+/// Records that the answer to a produce request names; of refused batches beyond it none is named.
+pub const RECORD_ERRORS_REQUEST_MAX: usize = 10_000;
+
+/// Topics and partitions of one produce request: about 40 MiB while it is in work, charged to the shard's memory. A
+/// request with more is malformed.
+pub const PRODUCE_ELEMENTS_MAX: usize = 100_000;
+
+/// Questions that one request asks of partitions, groups or the controller at a time, however many it names.
+pub const ASKED_AT_ONCE: usize = 256;
+
+/// Partitions whose producers one request asks for at a time: each may answer with 10,000.
+pub const PRODUCERS_ASKED_AT_ONCE: usize = 16;
+
+/// Producers that one answer describes, about 30 MiB; partitions beyond it are refused (INVALID_REQUEST).
+pub const PRODUCERS_DESCRIBED_MAX: usize = 250_000;
+
 /// What a batch may unpack to when it must be opened to be checked.
 pub const UNPACKED_MAX: usize = 64 << 20;
 

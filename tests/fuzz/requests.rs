@@ -92,9 +92,9 @@ fn request(input: &[u8]) {
 }
 
 macro_rules! generated {
-    ($key:expr, $version:expr, $body:expr, $($name:ident $request:ident),* $(,)?) => {
+    ($key:expr, $checked:expr, $($name:ident $request:ident),* $(,)?) => {
         match $key {
-            $(ApiKey::$name => bodies::decode::<m::$request>($key, $version, $body).is_ok(),)*
+            $(ApiKey::$name => bodies::decode::<m::$request>($checked).is_ok(),)*
             other => panic!("{other:?} is served and not fuzzed: add it to tests/fuzz/requests.rs"),
         }
     };
@@ -102,14 +102,15 @@ macro_rules! generated {
 
 /// As the handlers do; was it read?
 fn decode(key: ApiKey, version: i16, body: BytesMut) -> bool {
+    let Ok(checked) = bodies::check(key, version, body) else { return false };
     match key {
-        ApiKey::ListOffsets => return bodies::list_offsets(version, body).is_ok(),
-        ApiKey::OffsetCommit => return bodies::offset_commit(version, body).is_ok(),
-        ApiKey::OffsetFetch => return bodies::offset_fetch(version, body).is_ok(),
-        ApiKey::DescribeLogDirs => return bodies::describe_log_dirs(version, body).is_ok(),
+        ApiKey::OffsetCommit => return bodies::offset_commit(checked).is_ok(),
+        ApiKey::OffsetFetch => return bodies::offset_fetch(checked).is_ok(),
         _ => {}
     }
-    generated!(key, version, body,
+    generated!(key, checked,
+        ListOffsets ListOffsetsRequest,
+        DescribeLogDirs DescribeLogDirsRequest,
         Fetch FetchRequest,
         Metadata MetadataRequest,
         FindCoordinator FindCoordinatorRequest,

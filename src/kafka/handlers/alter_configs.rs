@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::join_all;
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
@@ -11,6 +10,7 @@ use super::incremental_alter_configs::of_topics;
 use crate::controller::client::{ConfigChange, ConfigOp, TopicError};
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::message;
 
@@ -28,7 +28,7 @@ pub async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> Alter
             answer(resource, done.err().as_ref())
         }
     });
-    AlterConfigsResponse::default().with_responses(join_all(done).await)
+    AlterConfigsResponse::default().with_responses(at_once(done).await)
 }
 
 /// What is listed is set; what the topic has and the list lacks goes back to its default.

@@ -1,6 +1,5 @@
 //! `CreatePartitions` (37).
 
-use futures::future::join_all;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
@@ -8,6 +7,7 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 use crate::controller::client::TopicError;
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::message;
 
@@ -25,7 +25,7 @@ pub async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> C
             answer(topic, done.err().as_ref())
         }
     });
-    CreatePartitionsResponse::default().with_results(join_all(done).await)
+    CreatePartitionsResponse::default().with_results(at_once(done).await)
 }
 
 /// Are the placements, if any, ones that the only broker can follow?

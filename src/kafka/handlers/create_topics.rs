@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::future::join_all;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
@@ -12,6 +11,7 @@ use super::describe_configs::{self, Described};
 use crate::controller::client::{TopicError, TopicSpec};
 use crate::controller::image::TopicImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
@@ -33,7 +33,7 @@ pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> Creat
             answer(ctx.version, topic, made)
         }
     });
-    CreateTopicsResponse::default().with_topics(join_all(made).await)
+    CreateTopicsResponse::default().with_topics(at_once(made).await)
 }
 
 fn spec(topic: &CreatableTopic, twice: bool, validate_only: bool) -> Result<TopicSpec, TopicError> {

@@ -1,11 +1,11 @@
 //! `DeleteGroups` (42): forgets groups without members, offsets and all.
 
-use futures::future::join_all;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
 use crate::group::GroupId;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::code_of;
 
 /// Answers when the deletions are durable.
@@ -14,5 +14,5 @@ pub async fn handle(ctx: &RequestContext, request: DeleteGroupsRequest) -> Delet
         let outcome = ctx.broker.groups.delete(GroupId::from(group.as_str())).await;
         DeletableGroupResult::default().with_group_id(group).with_error_code(code_of(&outcome))
     });
-    DeleteGroupsResponse::default().with_results(join_all(asked).await)
+    DeleteGroupsResponse::default().with_results(at_once(asked).await)
 }

@@ -1,35 +1,35 @@
 //! `DeleteRecords` (21): moves the log start forward.
 
-use futures::future::join_all;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use tidewater_storage::model::Offset;
 
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::partition::message::{OffsetSpec, Place};
 
 /// Trims every partition named; each stands or falls by itself.
 pub async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
-    let image = ctx.image();
-    let topics = request.topics.into_iter().map(|topic| {
-        let name = TopicRef::Name(topic.name.as_str().to_owned());
-        let image = &image;
-        async move {
-            let trimmed = topic.partitions.iter().map(|asked| async {
-                let done = match place(image, &name, asked.partition_index) {
-                    Ok(place) => trim(ctx, place, asked.offset).await,
-                    Err(error) => Err(error),
-                };
-                answer(asked.partition_index, done)
-            });
-            let partitions = join_all(trimmed).await;
-            DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
-        }
+    let image = &ctx.image();
+    let names: Vec<TopicRef> = request.topics.iter().map(|t| TopicRef::Name(t.name.as_str().to_owned())).collect();
+    let topics = names.iter().zip(&request.topics);
+    let asked = topics.flat_map(|(name, topic)| topic.partitions.iter().map(move |asked| (name, asked)));
+    let trimmed = asked.map(|(name, asked)| async move {
+        let done = match place(image, name, asked.partition_index) {
+            Ok(place) => trim(ctx, place, asked.offset).await,
+            Err(error) => Err(error),
+        };
+        answer(asked.partition_index, done)
     });
-    DeleteRecordsResponse::default().with_topics(join_all(topics).await)
+    let mut answers = at_once(trimmed).await.into_iter();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = answers.by_ref().take(topic.partitions.len()).collect();
+        DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    DeleteRecordsResponse::default().with_topics(topics.collect())
 }
 
 /// Where the partition is. The broker's own topics are cut by the broker alone: groups live in them.

@@ -1,6 +1,5 @@
 //! `DeleteTopics` (20): by name, or from version 6 by name or id.
 
-use futures::future::join_all;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
@@ -9,6 +8,7 @@ use uuid::Uuid;
 
 use crate::controller::client::TopicError;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, topic_name};
 
@@ -42,7 +42,7 @@ pub async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> Delet
             Err(error) => answer(ctx.version, topic, Some(&error)),
         }
     });
-    DeleteTopicsResponse::default().with_responses(join_all(deleted).await)
+    DeleteTopicsResponse::default().with_responses(at_once(deleted).await)
 }
 
 /// A topic that is gone, by name and id.

@@ -1,6 +1,5 @@
 //! `DescribeGroups` (15): members and shares of groups. An unknown group is `Dead`, and from v6 on an error as well.
 
-use futures::future::join_all;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup as Described, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
@@ -8,6 +7,7 @@ use crate::group::message::DescribedGroup;
 use crate::group::state::StateName;
 use crate::group::{GroupError, GroupId};
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
@@ -20,7 +20,7 @@ pub async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> Des
         let id = group.as_str().to_owned();
         described(ctx.version, &id, found).with_group_id(group).with_authorized_operations(operations)
     });
-    DescribeGroupsResponse::default().with_groups(join_all(asked).await)
+    DescribeGroupsResponse::default().with_groups(at_once(asked).await)
 }
 
 fn described(version: i16, id: &str, found: Result<DescribedGroup, GroupError>) -> Described {

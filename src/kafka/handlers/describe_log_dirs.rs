@@ -4,7 +4,6 @@
 //! remote sizes too (Kafka's answer has no other place for them). What is on disk and in the bucket counts in both.
 
 use bytes::BytesMut;
-use futures::future::join_all;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -12,6 +11,7 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
 use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::wire::{log_dirs, request};
 use crate::kafka::words::{text, topic_name};
@@ -19,13 +19,19 @@ use crate::partition::message::{PartitionStatus, Place};
 
 /// Decodes, asks the shards, answers.
 pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
-    let request = match request::describe_log_dirs(ctx.version, body) {
+    let malformed = |why| Reply::Close(CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why });
+    let checked = match request::check(ctx.key, ctx.version, body) {
+        Ok(checked) => checked,
+        Err(why) => return malformed(why),
+    };
+    let _decoded = ctx.room(checked.decoding_bytes()).await;
+    let request = match request::decode(checked) {
         Ok(request) => request,
-        Err(why) => return Reply::Close(CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why }),
+        Err(why) => return malformed(why),
     };
     let answer = handle(ctx, request).await;
     match log_dirs::encode(ctx.version, ctx.correlation_id, &answer) {
-        Ok(frame) => Reply::Send(vec![frame], None),
+        Ok(frame) => ctx.reply(frame),
         Err(error) => Reply::Close(CloseReason::Internal(error.to_string())),
     }
 }
@@ -33,11 +39,13 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
 /// The data directory with the local bytes of what is asked for, then the bucket with the archived ones.
 async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let asked = asked(&ctx.image(), request);
-    let topics = asked.into_iter().map(|(name, places)| async move {
-        let statuses = join_all(places.into_iter().map(|place| ctx.broker.router.describe(place))).await;
-        (name, statuses.into_iter().flatten().collect::<Vec<_>>())
+    let places = asked.iter().flat_map(|(_, places)| places);
+    let mut statuses = at_once(places.map(|place| ctx.broker.router.describe(*place))).await.into_iter();
+    let topics = asked.into_iter().map(|(name, places)| {
+        let statuses = statuses.by_ref().take(places.len());
+        (name, statuses.flatten().collect())
     });
-    let topics = join_all(topics).await;
+    let topics: Vec<(String, Vec<PartitionStatus>)> = topics.collect();
     let config = &ctx.broker.config;
     let local = directory(&config.data_dir.display().to_string(), &topics, |status| Some(status.local_bytes));
     let bucket = directory(&config.bucket, &topics, |status| Some(status.archived_bytes).filter(|bytes| *bytes > 0));

@@ -10,8 +10,7 @@ mod sessions;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::messages::{ApiKey, FetchRequest};
-use kafka_protocol::protocol::Decodable;
+use kafka_protocol::messages::FetchRequest;
 use tidewater_storage::model::LeaderEpoch;
 
 use crate::kafka::RequestContext;
@@ -19,7 +18,7 @@ use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
 use crate::kafka::wire::fetch::encode_response;
-use crate::kafka::wire::{guard, schema};
+use crate::kafka::wire::request;
 use crate::partition::message::Isolation;
 use poll::{Found, poll};
 pub use sessions::FetchSessions;
@@ -30,11 +29,15 @@ const IDS_FROM: i16 = 13;
 
 /// Decodes, reads, perhaps waits and reads again, answers.
 pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
-    let request = match read_request(ctx.version, body) {
+    let malformed = |why| Reply::Close(CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why });
+    let checked = match request::check(ctx.key, ctx.version, body) {
+        Ok(checked) => checked,
+        Err(why) => return malformed(why),
+    };
+    let _decoded = ctx.room(checked.decoding_bytes()).await;
+    let request: FetchRequest = match request::decode(checked) {
         Ok(request) => request,
-        Err(why) => {
-            return Reply::Close(CloseReason::Malformed { key: ctx.key as i16, version: ctx.version, why });
-        }
+        Err(why) => return malformed(why),
     };
     let refuse = |error| {
         ctx.broker.metrics.told(ctx.key, error);
@@ -71,12 +74,6 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     let pieces = encode_response(ctx.correlation_id, ctx.version, ErrorCode::NONE, id, topics);
     lease.set(pieces.iter().map(Bytes::len).sum());
     Reply::Send(pieces, Some(lease))
-}
-
-fn read_request(version: i16, body: BytesMut) -> Result<FetchRequest, String> {
-    let schema = schema::schema(ApiKey::Fetch).ok_or("no schema")?;
-    guard::check(&schema, version, &body).map_err(|e| e.to_string())?;
-    FetchRequest::decode(&mut body.freeze(), version).map_err(|e| e.to_string())
 }
 
 /// What the client wants of the answer as a whole.

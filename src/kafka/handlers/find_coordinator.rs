@@ -1,13 +1,13 @@
 //! `FindCoordinator` (10): who coordinates a group. There is one broker, so the answer is always this one, once
 //! `__consumer_offsets` exists.
 
-use futures::future::join_all;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::controller::image::BrokerImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::text;
 
@@ -23,7 +23,7 @@ pub async fn handle(ctx: &RequestContext, request: FindCoordinatorRequest) -> Fi
         let found = find(ctx, key_type, &request.key).await;
         return single(ctx.version, &ctx.image().broker, found);
     }
-    let found = join_all(request.coordinator_keys.iter().map(|key| find(ctx, key_type, key))).await;
+    let found = at_once(request.coordinator_keys.iter().map(|key| find(ctx, key_type, key))).await;
     let image = ctx.image();
     let coordinators =
         request.coordinator_keys.into_iter().zip(found).map(|(key, found)| one(&image.broker, key, found));

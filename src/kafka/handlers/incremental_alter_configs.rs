@@ -1,6 +1,5 @@
 //! `IncrementalAlterConfigs` (44, KIP-339): changes single settings of topics.
 
-use futures::future::join_all;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
@@ -8,6 +7,7 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 use super::describe_configs::{BROKER, TOPIC};
 use crate::controller::client::{ConfigChange, ConfigOp, TopicError};
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::message;
 
@@ -23,7 +23,7 @@ pub async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsReques
         };
         answer(resource, done.err().as_ref())
     });
-    IncrementalAlterConfigsResponse::default().with_responses(join_all(done).await)
+    IncrementalAlterConfigsResponse::default().with_responses(at_once(done).await)
 }
 
 fn ops(resource: &AlterConfigsResource) -> Result<Vec<ConfigOp>, TopicError> {

@@ -1,6 +1,5 @@
 //! `ListOffsets` (2): offsets by time and by name, over local data and bucket alike.
 
-use futures::future::join_all;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
@@ -9,32 +8,33 @@ use tidewater_storage::model::TimestampMs;
 use super::fetch::epoch_holds;
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::partition::message::{ListedOffset, OffsetSpec, Place, ReadError};
 
-/// Asks every partition at once.
+/// Asks the partitions side by side.
 pub async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let image = ctx.image();
+    let image = &ctx.image();
     let committed = request.isolation_level == 1;
-    let topics = request.topics.into_iter().map(|topic| {
-        let name = TopicRef::Name(topic.name.as_str().to_owned());
-        let image = &image;
-        async move {
-            let asked = topic.partitions.iter().map(|asked| async {
-                match plan(image, &name, ctx.version, committed, asked) {
-                    Ok((place, spec)) => {
-                        let found = ctx.broker.router.list_offset(place, spec).await;
-                        answer(ctx.version, asked.partition_index, found)
-                    }
-                    Err(error) => failed(asked.partition_index, error),
-                }
-            });
-            let partitions = join_all(asked).await;
-            ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
+    let names: Vec<TopicRef> = request.topics.iter().map(|t| TopicRef::Name(t.name.as_str().to_owned())).collect();
+    let topics = names.iter().zip(&request.topics);
+    let asked = topics.flat_map(|(name, topic)| topic.partitions.iter().map(move |asked| (name, asked)));
+    let asked = asked.map(|(name, asked)| async move {
+        match plan(image, name, ctx.version, committed, asked) {
+            Ok((place, spec)) => {
+                let found = ctx.broker.router.list_offset(place, spec).await;
+                answer(ctx.version, asked.partition_index, found)
+            }
+            Err(error) => failed(asked.partition_index, error),
         }
     });
-    ListOffsetsResponse::default().with_topics(join_all(topics).await)
+    let mut answers = at_once(asked).await.into_iter();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = answers.by_ref().take(topic.partitions.len()).collect();
+        ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
+    });
+    ListOffsetsResponse::default().with_topics(topics.collect())
 }
 
 fn plan(

@@ -1,6 +1,5 @@
 //! `OffsetFetch` (9): how far groups have read; one group until v7, several from v8 on, all topics if none is named.
 
-use futures::future::join_all;
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
@@ -13,6 +12,7 @@ use crate::controller::image::ClusterImage;
 use crate::group::message::{FetchAsk, FetchedOffset};
 use crate::group::{GroupError, GroupId};
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::{ErrorCode, code_of};
 use crate::kafka::wire::request::OFFSETS_BY_ID;
 use crate::kafka::words::{text, topic_name};
@@ -38,7 +38,7 @@ pub async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> Offset
             answer.with_topics(topics_from_8(image, ctx.version, found, unknown))
         }
     });
-    OffsetFetchResponse::default().with_groups(join_all(asked).await)
+    OffsetFetchResponse::default().with_groups(at_once(asked).await)
 }
 
 /// What to ask the coordinator for, and the topics of v10 whose id nobody has.

@@ -2,7 +2,6 @@
 //!
 //! The table of epochs reaches back to the log start, whatever of it lies only in the bucket.
 
-use futures::future::join_all;
 use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
@@ -11,6 +10,7 @@ use tidewater_storage::model::LeaderEpoch;
 use super::fetch::epoch_holds;
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::partition::message::{EpochEnd, Place};
@@ -18,29 +18,29 @@ use crate::partition::message::{EpochEnd, Place};
 /// Kafka's "no epoch" and "no offset".
 const UNDEFINED: i32 = -1;
 
-/// Asks every partition at once.
+/// Asks the partitions side by side.
 pub async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
-    let image = ctx.image();
-    let topics = request.topics.into_iter().map(|topic| {
-        let name = TopicRef::Name(topic.topic.as_str().to_owned());
-        let image = &image;
-        async move {
-            let asked = topic.partitions.iter().map(|asked| async {
-                let found = match plan(image, &name, asked) {
-                    // Before the first epoch there is nothing: Kafka answers "undefined" and no error.
-                    Ok((_, None)) => Ok(None),
-                    Ok((place, Some(epoch))) => {
-                        ctx.broker.router.epoch_end(place, epoch).await.map_err(|error| ErrorCode::from(&error))
-                    }
-                    Err(error) => Err(error),
-                };
-                answer(asked.partition, found)
-            });
-            let partitions = join_all(asked).await;
-            OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
-        }
+    let image = &ctx.image();
+    let names: Vec<TopicRef> = request.topics.iter().map(|t| TopicRef::Name(t.topic.as_str().to_owned())).collect();
+    let topics = names.iter().zip(&request.topics);
+    let asked = topics.flat_map(|(name, topic)| topic.partitions.iter().map(move |asked| (name, asked)));
+    let asked = asked.map(|(name, asked)| async move {
+        let found = match plan(image, name, asked) {
+            // Before the first epoch there is nothing: Kafka answers "undefined" and no error.
+            Ok((_, None)) => Ok(None),
+            Ok((place, Some(epoch))) => {
+                ctx.broker.router.epoch_end(place, epoch).await.map_err(|error| ErrorCode::from(&error))
+            }
+            Err(error) => Err(error),
+        };
+        answer(asked.partition, found)
     });
-    OffsetForLeaderEpochResponse::default().with_topics(join_all(topics).await)
+    let mut answers = at_once(asked).await.into_iter();
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = answers.by_ref().take(topic.partitions.len()).collect();
+        OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone()).with_partitions(partitions)
+    });
+    OffsetForLeaderEpochResponse::default().with_topics(topics.collect())
 }
 
 fn plan(

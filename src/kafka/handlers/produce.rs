@@ -12,10 +12,15 @@ use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::limits::{FREE_BYTES, RECORD_ERRORS_REQUEST_MAX};
 use crate::kafka::metrics::Stage;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, decode, encode_response};
 use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceDone, ProduceError, ProducePart};
+
+/// What a topic or a partition takes while its request is in work, beside its records: where they lie, the batch's header,
+/// its place in the queue, its answer. Bytes.
+const ELEMENT_BYTES: usize = 400;
 
 /// First version whose clients know zstd (KIP-110).
 const ZSTD_FROM: i16 = 7;
@@ -32,6 +37,9 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         }
     };
     let acks = request.acks;
+    // Never waits: the order of first polls is the client's.
+    let mut held = ctx.budget.empty();
+    held.set(Some(request.elements * ELEMENT_BYTES).filter(|bytes| *bytes > FREE_BYTES).unwrap_or(0));
     let Plan { mut answers, parts, places } = plan(&ctx.image(), ctx.version, ctx.broker.env.clock.wall(), request);
     let checked = clock.now();
     ctx.broker.metrics.stage(Stage::ProduceDecode, checked.since(begun));
@@ -47,7 +55,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         ctx.broker.metrics.told(ctx.key, partition.error);
     }
     if acks != 0 {
-        return Reply::Send(vec![encode_response(ctx.correlation_id, ctx.version, &answers)], None);
+        return ctx.reply(encode_response(ctx.correlation_id, ctx.version, &answers));
     }
     let failed = answers.iter().flat_map(|(topic, partitions)| partitions.iter().map(move |p| (topic, p)));
     match failed.into_iter().find(|(_, partition)| !partition.error.is_none()) {
@@ -90,6 +98,7 @@ struct Plan {
 fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRequest) -> Plan {
     let whole = whole_request(&request);
     let mut plan = Plan { answers: Vec::with_capacity(request.topics.len()), parts: Vec::new(), places: Vec::new() };
+    let mut records_named = 0;
     for topic in request.topics {
         let mut answers = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
@@ -109,7 +118,11 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                     plan.parts.push(part);
                     answers.push(refused(index, &Refusal::code(ErrorCode::UNKNOWN_SERVER_ERROR)));
                 }
-                Err(refusal) => answers.push(refused(index, &refusal)),
+                Err(mut refusal) => {
+                    refusal.records.truncate(RECORD_ERRORS_REQUEST_MAX - records_named);
+                    records_named += refusal.records.len();
+                    answers.push(refused(index, &refusal));
+                }
             }
         }
         plan.answers.push((topic.topic, answers));

@@ -10,13 +10,14 @@ use super::reader::{Malformed, Reader};
 use super::schema::TAGS_MAX;
 use super::writer::{put_list_len, put_no_tags, put_text, put_text_or_null};
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::limits::PRODUCE_ELEMENTS_MAX;
 use crate::kafka::topic_ref::TopicRef;
 
 /// First version with compact encodings.
 const FLEXIBLE_FROM: i16 = 9;
 /// First version with topic ids.
 const IDS_FROM: i16 = 13;
-/// Fewest bytes of a topic, or of a partition: what bounds their number by the frame's length.
+/// Fewest bytes of a topic, or of a partition: what bounds their number by the frame's length, before the cap does.
 const ELEMENT_MIN: usize = 5;
 
 /// A produce request.
@@ -30,6 +31,8 @@ pub struct ProduceRequest {
     pub timeout_ms: i32,
     /// In the client's order.
     pub topics: Vec<ProduceTopic>,
+    /// Topics and partitions together.
+    pub elements: usize,
 }
 
 /// One topic's share.
@@ -66,7 +69,10 @@ pub fn decode(mut body: BytesMut, version: i16) -> Result<ProduceRequest, Malfor
     let acks = reader.i16("acks")?;
     let timeout_ms = reader.i32("timeout")?;
     let count = reader.list_len(flexible, ELEMENT_MIN.min(3), "number of topics")?.unwrap_or(0);
-    let places = (0..count).map(|_| topic_places(&mut reader, version)).collect::<Result<Vec<_>, _>>()?;
+    let mut elements = 0;
+    charge(&reader, &mut elements, count)?;
+    let places =
+        (0..count).map(|_| topic_places(&mut reader, version, &mut elements)).collect::<Result<Vec<_>, _>>()?;
     reader.skip_tags(flexible, TAGS_MAX)?;
 
     let mut taken = 0;
@@ -86,10 +92,15 @@ pub fn decode(mut body: BytesMut, version: i16) -> Result<ProduceRequest, Malfor
                 .collect(),
         })
         .collect();
-    Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics })
+    Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics, elements })
 }
 
-fn topic_places(reader: &mut Reader<'_>, version: i16) -> Result<TopicPlaces, Malformed> {
+fn charge(reader: &Reader<'_>, elements: &mut usize, count: usize) -> Result<(), Malformed> {
+    *elements = elements.saturating_add(count);
+    if *elements > PRODUCE_ELEMENTS_MAX { Err(reader.bad("too many elements")) } else { Ok(()) }
+}
+
+fn topic_places(reader: &mut Reader<'_>, version: i16, elements: &mut usize) -> Result<TopicPlaces, Malformed> {
     let flexible = version >= FLEXIBLE_FROM;
     let topic = if version >= IDS_FROM {
         TopicRef::Id(reader.uuid("topic id")?)
@@ -97,6 +108,7 @@ fn topic_places(reader: &mut Reader<'_>, version: i16) -> Result<TopicPlaces, Ma
         TopicRef::Name(reader.text(flexible, "topic name")?.to_owned())
     };
     let count = reader.list_len(flexible, ELEMENT_MIN, "number of partitions")?.unwrap_or(0);
+    charge(reader, elements, count)?;
     let mut partitions = Vec::with_capacity(count.min(64));
     for _ in 0..count {
         let index = reader.i32("partition")?;

@@ -6,11 +6,10 @@
 use bytes::BytesMut;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use kafka_protocol::messages::{
-    ApiKey, DescribeLogDirsRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest,
-};
+use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
+use super::guard::Weight;
 use super::reader::{Malformed, Reader};
 use super::{guard, schema};
 use crate::kafka::words::text;
@@ -23,58 +22,66 @@ pub const LIST_OFFSETS_GENERATED_MAX: i16 = 10;
 /// Highest version of `DescribeLogDirs` that the generated codec knows.
 pub const LOG_DIRS_GENERATED_MAX: i16 = 4;
 
-/// Checks the structure and decodes.
+/// A body whose structure is checked: only such a one reaches a decoder.
+#[derive(Debug)]
+pub struct Checked {
+    /// As the decoder knows it.
+    version: i16,
+    body: BytesMut,
+    weight: Weight,
+}
+
+impl Checked {
+    /// What decoding takes beside the body, at most. Bytes.
+    #[must_use]
+    pub fn decoding_bytes(&self) -> usize {
+        self.weight.bytes()
+    }
+}
+
+/// Checks the structure.
 ///
 /// # Errors
 /// What does not fit, in words.
-pub fn decode<R: Decodable>(key: ApiKey, version: i16, body: BytesMut) -> Result<R, String> {
-    guarded(key, version, &body)?;
-    R::decode(&mut body.freeze(), version).map_err(|e| e.to_string())
-}
-
-fn guarded(key: ApiKey, version: i16, body: &[u8]) -> Result<(), String> {
+pub fn check(key: ApiKey, version: i16, body: BytesMut) -> Result<Checked, String> {
     let schema = schema::schema(key).ok_or("no schema")?;
-    guard::check(&schema, version, body).map(drop).map_err(|e| e.to_string())
+    let version = match key {
+        ApiKey::DescribeLogDirs => version.min(LOG_DIRS_GENERATED_MAX),
+        ApiKey::ListOffsets => version.min(LIST_OFFSETS_GENERATED_MAX),
+        _ => version,
+    };
+    let weight = guard::check(&schema, version, &body).map_err(|e| e.to_string())?;
+    Ok(Checked { version, body, weight })
 }
 
-/// `DescribeLogDirs`, any version.
+/// Decodes what was checked.
 ///
 /// # Errors
-/// As [`decode`].
-pub fn describe_log_dirs(version: i16, body: BytesMut) -> Result<DescribeLogDirsRequest, String> {
-    decode(ApiKey::DescribeLogDirs, version.min(LOG_DIRS_GENERATED_MAX), body)
-}
-
-/// `ListOffsets`, any version.
-///
-/// # Errors
-/// As [`decode`].
-pub fn list_offsets(version: i16, body: BytesMut) -> Result<ListOffsetsRequest, String> {
-    decode(ApiKey::ListOffsets, version.min(LIST_OFFSETS_GENERATED_MAX), body)
+/// What does not fit, in words.
+pub fn decode<R: Decodable>(checked: Checked) -> Result<R, String> {
+    R::decode(&mut checked.body.freeze(), checked.version).map_err(|e| e.to_string())
 }
 
 /// `OffsetCommit`, any version.
 ///
 /// # Errors
 /// As [`decode`].
-pub fn offset_commit(version: i16, body: BytesMut) -> Result<OffsetCommitRequest, String> {
-    if version < OFFSETS_BY_ID {
-        return decode(ApiKey::OffsetCommit, version, body);
+pub fn offset_commit(checked: Checked) -> Result<OffsetCommitRequest, String> {
+    if checked.version < OFFSETS_BY_ID {
+        return decode(checked);
     }
-    guarded(ApiKey::OffsetCommit, version, &body)?;
-    commit_by_id(&mut Reader::new(&body)).map_err(|e| e.to_string())
+    commit_by_id(&mut Reader::new(&checked.body)).map_err(|e| e.to_string())
 }
 
 /// `OffsetFetch`, any version.
 ///
 /// # Errors
 /// As [`decode`].
-pub fn offset_fetch(version: i16, body: BytesMut) -> Result<OffsetFetchRequest, String> {
-    if version < OFFSETS_BY_ID {
-        return decode(ApiKey::OffsetFetch, version, body);
+pub fn offset_fetch(checked: Checked) -> Result<OffsetFetchRequest, String> {
+    if checked.version < OFFSETS_BY_ID {
+        return decode(checked);
     }
-    guarded(ApiKey::OffsetFetch, version, &body)?;
-    fetch_by_id(&mut Reader::new(&body)).map_err(|e| e.to_string())
+    fetch_by_id(&mut Reader::new(&checked.body)).map_err(|e| e.to_string())
 }
 
 fn commit_by_id(from: &mut Reader<'_>) -> Result<OffsetCommitRequest, Malformed> {
@@ -154,6 +161,14 @@ mod tests {
 
     use super::*;
 
+    fn commit(body: BytesMut) -> Result<OffsetCommitRequest, String> {
+        check(ApiKey::OffsetCommit, OFFSETS_BY_ID, body).and_then(offset_commit)
+    }
+
+    fn fetch(body: BytesMut) -> Result<OffsetFetchRequest, String> {
+        check(ApiKey::OffsetFetch, OFFSETS_BY_ID, body).and_then(offset_fetch)
+    }
+
     /// What v9 writes, with each topic's name (`t`, two bytes compact) replaced by an id.
     fn by_id(written: &[u8], id: Uuid) -> BytesMut {
         let mut out = BytesMut::new();
@@ -183,9 +198,9 @@ mod tests {
         named.encode(&mut written, 9).expect("encodes");
         let id = Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_8888);
         let body = by_id(&written, id);
-        let read = offset_commit(10, body.clone()).expect("reads");
+        let read = commit(body.clone()).expect("reads");
         assert_eq!(read, named.with_topics(vec![topic.with_topic_id(id)]));
-        (0..body.len()).for_each(|cut| assert!(offset_commit(10, BytesMut::from(&body[..cut])).is_err(), "cut {cut}"));
+        (0..body.len()).for_each(|cut| assert!(commit(BytesMut::from(&body[..cut])).is_err(), "cut {cut}"));
     }
 
     #[test]
@@ -199,8 +214,8 @@ mod tests {
         asked.encode(&mut written, 9).expect("encodes");
         let id = Uuid::from_u128(0x1111_2222_3333_4444_5555_6666_7777_8888);
         let body = by_id(&written, id);
-        let read = offset_fetch(10, body.clone()).expect("reads");
+        let read = fetch(body.clone()).expect("reads");
         assert_eq!(read, named.with_groups(of(Some(vec![topic.with_topic_id(id)]))));
-        (0..body.len()).for_each(|cut| assert!(offset_fetch(10, BytesMut::from(&body[..cut])).is_err(), "cut {cut}"));
+        (0..body.len()).for_each(|cut| assert!(fetch(BytesMut::from(&body[..cut])).is_err(), "cut {cut}"));
     }
 }

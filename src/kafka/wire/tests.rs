@@ -1,18 +1,19 @@
 //! The guard against the codec it guards: what the encoder writes passes and is walked to its last byte; whatever is done
 //! to it, guard and decoder together neither panic nor allocate beyond measure.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{self as m, ApiKey};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use proptest::prelude::*;
 use tidewater_storage::model::{LeaderEpoch, Offset};
 use uuid::Uuid;
 
-use super::guard::{ELEMENTS_MAX, check};
+use super::guard::{ELEMENT_BYTES, ELEMENTS_MAX, check};
 use super::schema::schema;
 use super::{fetch, header, produce, request};
 use crate::kafka::api::APIS;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::limits::PRODUCE_ELEMENTS_MAX;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::words::{text, topic_name};
 use crate::partition::message::EpochEnd;
@@ -289,11 +290,12 @@ fn read(key: ApiKey, version: i16, body: &Bytes) {
         let _ = produce::decode(BytesMut::from(&body[..]), version);
         return;
     }
+    let checked = || request::check(key, version, BytesMut::from(&body[..]));
     match (key, version) {
-        (ApiKey::OffsetCommit, 10) => return drop(request::offset_commit(version, BytesMut::from(&body[..]))),
-        (ApiKey::ListOffsets, 11) => return drop(request::list_offsets(version, BytesMut::from(&body[..]))),
-        (ApiKey::OffsetFetch, 10) => return drop(request::offset_fetch(version, BytesMut::from(&body[..]))),
-        (ApiKey::DescribeLogDirs, 5) => return drop(request::describe_log_dirs(version, BytesMut::from(&body[..]))),
+        (ApiKey::OffsetCommit, 10) => return drop(checked().and_then(request::offset_commit)),
+        (ApiKey::ListOffsets, 11) => return drop(checked().and_then(request::decode::<m::ListOffsetsRequest>)),
+        (ApiKey::OffsetFetch, 10) => return drop(checked().and_then(request::offset_fetch)),
+        (ApiKey::DescribeLogDirs, 5) => return drop(checked().and_then(request::decode::<m::DescribeLogDirsRequest>)),
         _ => {}
     }
     let schema = schema(key).expect("has a schema");
@@ -369,6 +371,34 @@ fn huge_counts_are_refused_before_anything_is_allocated() {
             }
         }
     }
+}
+
+#[test]
+fn a_produce_request_of_too_many_partitions_is_refused_before_they_are_held() {
+    let request = |topics: &[usize]| {
+        let mut body = BytesMut::new();
+        body.put_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        body.put_i32(topics.len() as i32);
+        for partitions in topics {
+            body.put_slice(&[0, 1, b't']);
+            body.put_i32(*partitions as i32);
+            body.put_slice(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff].repeat(*partitions));
+        }
+        produce::decode(body, 7)
+    };
+    let fits = request(&[PRODUCE_ELEMENTS_MAX - 3, 1]).expect("fits");
+    assert_eq!(fits.elements, PRODUCE_ELEMENTS_MAX);
+    assert!(request(&[PRODUCE_ELEMENTS_MAX]).is_err());
+    assert!(request(&[PRODUCE_ELEMENTS_MAX / 2, PRODUCE_ELEMENTS_MAX / 2]).is_err());
+}
+
+#[test]
+fn what_decoding_takes_is_told_before_it_is_done() {
+    let mut body = BytesMut::new();
+    body.put_i32(50_000);
+    body.put_slice(&[0, 1, b't'].repeat(50_000));
+    let checked = request::check(ApiKey::Metadata, 0, body).expect("fits");
+    assert_eq!(checked.decoding_bytes(), 50_000 * ELEMENT_BYTES);
 }
 
 #[test]

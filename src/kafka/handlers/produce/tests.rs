@@ -79,7 +79,7 @@ fn request(acks: i16, topics: &[(&str, &[i32])]) -> ProduceRequest {
     let topics = topics.iter();
     let topics = topics
         .map(|(name, indexes)| ProduceTopic { topic: TopicRef::Name((*name).into()), partitions: partitions(indexes) });
-    ProduceRequest { transactional_id: None, acks, timeout_ms: 1000, topics: topics.collect() }
+    ProduceRequest { transactional_id: None, acks, timeout_ms: 1000, topics: topics.collect(), elements: 0 }
 }
 
 #[test]
