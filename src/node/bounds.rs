@@ -168,7 +168,8 @@ pub fn markdown() -> String {
     }
     out.push_str(
         "\nA sum of bounds, not a forecast. A batch larger than what a fetch past a spent budget may read comes whole: up to \
-         32 MiB for one connection at a time.\n",
+         32 MiB for one connection at a time. A read from disk holds the run it cuts its batches from, up to 1 MiB for each of \
+         the `COLD_READS_MAX` partitions that a fetch reads side by side.\n",
     );
     for (title, source) in [
         ("Of the broker (`src/limits.rs`)", include_str!("../limits.rs")),

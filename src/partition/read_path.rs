@@ -3,6 +3,7 @@
 //! Shard-local. Reads of the log and of the bucket verify their sums; a batch that fails is an error here and never
 //! reaches a client.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -16,7 +17,8 @@ use super::replica::Replica;
 /// What a partition's reads need beside the partition: the reader of the bucket, if there is one.
 pub type Remote = Rc<RemoteReader>;
 
-/// Reads one partition from `part.from`, at least one batch if any is visible, about `max_bytes`.
+/// Reads one partition from `part.from`, at least one batch if any is visible, about what `room` has: it may become less
+/// while the read waits for the disk.
 ///
 /// # Errors
 /// Out of range, damaged, or not to be had now.
@@ -24,7 +26,7 @@ pub async fn read(
     replica: &Replica,
     remote: Option<&Remote>,
     part: &ReadPart,
-    max_bytes: usize,
+    room: &Cell<usize>,
 ) -> Result<ReadDone, ReadError> {
     let readable = replica.readable();
     if part.from < readable.start || part.from > readable.end {
@@ -34,10 +36,11 @@ pub async fn read(
         Isolation::ReadUncommitted => replica.high_watermark(),
         Isolation::ReadCommitted => replica.last_stable_offset(),
     };
-    let batches = if part.from >= until || max_bytes == 0 {
+    room.set(room.get().min(part.max_bytes.max(1)));
+    let batches = if part.from >= until || room.get() == 0 {
         Vec::new()
     } else {
-        batches(replica, remote, part.from, until, max_bytes.min(part.max_bytes.max(1))).await?.0
+        batches_within(replica, remote, part.from, until, room).await?.0
     };
     Ok(ReadDone { batches, ..nothing(replica) })
 }
@@ -64,8 +67,18 @@ pub async fn batches(
     until: Offset,
     max_bytes: usize,
 ) -> Result<(Vec<Bytes>, OffsetRange), ReadError> {
+    batches_within(replica, remote, from, until, &Cell::new(max_bytes)).await
+}
+
+async fn batches_within(
+    replica: &Replica,
+    remote: Option<&Remote>,
+    from: Offset,
+    until: Offset,
+    room: &Cell<usize>,
+) -> Result<(Vec<Bytes>, OffsetRange), ReadError> {
     if from >= replica.log.bounds().start {
-        match replica.log.read(from, until, max_bytes).await {
+        match replica.log.read_within(from, until, room).await {
             Ok(read) => return Ok((read.batches, read.range)),
             // Trimmed between the look and the read: the bucket has it, that is why it was trimmed.
             Err(LogReadError::BelowStart { .. }) => {}
@@ -77,7 +90,7 @@ pub async fn batches(
     };
     let view = RemoteReader::view(&replica.manifest(), from);
     let until = until.min(view.archived_end);
-    match remote.read(view, from, until, max_bytes).await {
+    match remote.read(view, from, until, room.get()).await {
         Ok(read) => Ok((read.batches, read.range)),
         Err(error) => Err(remote_error(replica, from, error)),
     }

@@ -139,7 +139,7 @@ impl PartitionShard {
         side_by_side::read(&self.env, &self.patience, parts, max_bytes, |part, room| {
             let (_, replica) = self.serving(part.place.id)?;
             let (nothing, remote) = (read_path::nothing(&replica), remote.clone());
-            let read = async move { read_path::read(&replica, remote.as_ref(), &part, room).await };
+            let read = async move { read_path::read(&replica, remote.as_ref(), &part, &room).await };
             Ok((nothing, Box::pin(read)))
         })
         .await

@@ -2,8 +2,12 @@
 //!
 //! Owns: how many at once, and how long a fetch that has something to bring waits for the rest. Does not own: reading
 //! (`read_path`). Shard-local. A read that is given up leaves what it asked of the bucket under way: the next one finds
-//! it in memory. What is slow takes no room from what is there: it may bring more than fits, which is then cut off.
+//! it in memory. What is slow takes no room from what is there: it may bring more than fits, which is then cut off. The
+//! slow ones share among them what was there to be had: together they hold no more than the fetch was given, but for a run
+//! each.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::task::Poll;
 
 use futures::StreamExt;
@@ -17,21 +21,22 @@ use crate::limits::{COLD_PATIENCE, COLD_READS_MAX};
 type Outcome = Result<ReadDone, ReadError>;
 
 /// Reads `parts` within `max_bytes`. `begin` gives for a part and its room what it is answered with when it is given up,
-/// and the read.
+/// and the read, which looks at its room again whenever it has waited.
 pub(super) async fn read<R>(
     env: &Env,
     deadlines: &Deadlines,
     parts: Vec<ReadPart>,
     max_bytes: usize,
-    mut begin: impl FnMut(ReadPart, usize) -> Result<(ReadDone, R), ReadError>,
+    mut begin: impl FnMut(ReadPart, Rc<Cell<usize>>) -> Result<(ReadDone, R), ReadError>,
 ) -> Vec<Outcome>
 where
     R: Future<Output = Outcome> + Unpin,
 {
-    let (mut left, mut slow) = (max_bytes, FuturesUnordered::new());
+    let (mut left, mut slow, mut rooms) = (max_bytes, FuturesUnordered::new(), Vec::new());
     let mut found: Vec<Outcome> = Vec::with_capacity(parts.len());
     for part in parts {
-        let (nothing, mut read) = match begin(part, left) {
+        let room = Rc::new(Cell::new(left));
+        let (nothing, mut read) = match begin(part, Rc::clone(&room)) {
             Ok(begun) => begun,
             Err(error) => {
                 found.push(Err(error));
@@ -47,11 +52,15 @@ where
                 let n = found.len();
                 found.push(Ok(nothing));
                 if slow.len() < COLD_READS_MAX {
+                    rooms.push(room);
                     slow.push(async move { (n, read.await) });
                 }
             }
         }
     }
+    // None has brought more than its first run yet; a single one keeps all it was begun with.
+    let share = max_bytes / rooms.len().max(1);
+    rooms.into_iter().for_each(|room| room.set(room.get().min(share)));
     let mut patience = None;
     while !slow.is_empty() {
         if patience.is_none() && found.iter().any(|done| done.as_ref().is_ok_and(|done| done.bytes() > 0)) {
@@ -109,14 +118,14 @@ mod tests {
         let begun = env.clock.now();
         let clock = env.clock.clone();
         let all = (0..parts.len()).map(part).collect();
-        let begin = |part: ReadPart, room: usize| {
+        let begin = |part: ReadPart, room: Rc<Cell<usize>>| {
             let after = parts[part.place.id.index.0 as usize].ok_or(ReadError::NotReady)?;
             let tasks = env.tasks.clone();
             let read = Box::pin(async move {
                 if after > 0 {
                     tasks.sleep(Duration::from_millis(after)).await;
                 }
-                Ok(done(room.min(10)))
+                Ok(done(room.get().min(10)))
             });
             Ok((done(0), read))
         };
@@ -139,6 +148,16 @@ mod tests {
         let (found, took) = run(&[Some(5000), Some(700), Some(720), None], 1000);
         assert_eq!(found, [Some(0), Some(10), Some(10), None]);
         assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(1), "{took:?}");
+    }
+
+    #[test]
+    fn slow_ones_share_what_there_is_and_one_alone_has_all() {
+        let (found, _) = run(&[Some(10), Some(10), None, Some(10), Some(10)], 12);
+        assert_eq!(found, [Some(3), Some(3), None, Some(3), Some(3)]);
+        let (found, _) = run(&[Some(10), Some(0)], 10);
+        assert_eq!(found, [Some(10), Some(0)], "what is not read with it takes nothing from it");
+        let (found, _) = run(&[Some(10); COLD_READS_MAX * 2], 10 * COLD_READS_MAX);
+        assert_eq!(found.iter().flatten().sum::<usize>(), 10 * COLD_READS_MAX);
     }
 
     #[test]

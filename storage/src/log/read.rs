@@ -1,5 +1,6 @@
 //! Reading a range: from memory where it is, else run by run from segment files, each run checked.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -45,16 +46,24 @@ impl PartitionLog {
     /// # Errors
     /// Below the start, above the end, damage, or the disk's; see [`ReadError`].
     pub async fn read(&self, from: Offset, until: Offset, max_bytes: usize) -> Result<LogRead, ReadError> {
+        self.read_within(from, until, &Cell::new(max_bytes)).await
+    }
+
+    /// As [`PartitionLog::read`], within `room` bytes: looked at before each run, so that it may change while one is read.
+    ///
+    /// # Errors
+    /// As [`PartitionLog::read`].
+    pub async fn read_within(&self, from: Offset, until: Offset, room: &Cell<usize>) -> Result<LogRead, ReadError> {
         self.check_bounds(from)?;
         let mut out = LogRead { range: OffsetRange::new(from, from), ..LogRead::default() };
         let mut next = from;
         loop {
             let more = if next >= self.inner.state.borrow().recent_start() {
-                self.read_memory(next, until, max_bytes, &mut out);
+                self.read_memory(next, until, room.get(), &mut out);
                 false
             } else {
                 match self.read_run(next).await {
-                    Ok((_, bytes)) => self.cut(&bytes, next, until, max_bytes, &mut out)?,
+                    Ok((_, bytes)) => self.cut(&bytes, next, until, room.get(), &mut out)?,
                     // What was trimmed meanwhile is told as such, or ends a read that already has something.
                     Err(error) => match self.check_bounds(next) {
                         _ if !out.batches.is_empty() => return Ok(out),
