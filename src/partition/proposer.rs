@@ -33,6 +33,9 @@ use crate::shard::mesh::Reply;
 /// How long the proposer waits when journal or memory is behind and nothing is in flight.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(2);
 
+/// Producers that a partition's overlay holds before it is looked through for those that it needs no more.
+const AHEAD_PRODUCERS_KEPT: usize = 64;
+
 /// Collects the answers of one produce request's parts on this shard.
 struct Gather {
     answers: RefCell<Vec<Result<ProduceDone, ProduceError>>>,
@@ -93,13 +96,35 @@ pub struct Ahead {
     round: u64,
     /// Where the partition will end once they are applied.
     next: Offset,
-    /// Its producers by then.
+    /// Producers with batches in flight, as they will be by then; those whose batches are applied stay until they are
+    /// looked through.
     producers: HashMap<ProducerId, ProducerEntry>,
+    /// At so many they are looked through.
+    sweep_at: usize,
 }
 
 impl Ahead {
     fn counts(&self, round: u64) -> bool {
         self.batches > 0 && self.round == round
+    }
+
+    /// What a producer will be. On a partition that is never without a batch in flight every producer would stay for ever:
+    /// those of which all is applied, below `high_watermark`, are told by the applied table and are let go.
+    fn note(&mut self, producer: ProducerId, entry: ProducerEntry, high_watermark: Offset) {
+        if self.producers.len() >= self.sweep_at {
+            let in_flight =
+                |entry: &ProducerEntry| entry.recent.back().is_some_and(|b| b.base_offset >= high_watermark);
+            self.producers.retain(|_, entry| in_flight(entry));
+            self.sweep_at = (2 * self.producers.len()).max(AHEAD_PRODUCERS_KEPT);
+            self.producers.shrink_to(self.sweep_at);
+        }
+        self.producers.insert(producer, entry);
+    }
+
+    /// Nothing is in flight: nothing is ahead.
+    fn forget(&mut self) {
+        self.producers.clear();
+        self.producers.shrink_to(AHEAD_PRODUCERS_KEPT);
     }
 }
 
@@ -393,7 +418,7 @@ impl Proposer {
         let mut ahead = replica.ahead.borrow_mut();
         let round = self.round.get();
         if !ahead.counts(round) {
-            ahead.producers.clear();
+            ahead.forget();
             (ahead.round, ahead.batches, ahead.next) = (round, 0, replica.high_watermark());
         }
         let base_offset = ahead.next;
@@ -410,7 +435,7 @@ impl Proposer {
             let applied = replica.producers();
             let before = ahead.producers.get(&producer).or_else(|| applied.get(producer));
             let after = producers::noted(before, &header, base_offset, at);
-            ahead.producers.insert(producer, after);
+            ahead.note(producer, after, replica.high_watermark());
         }
         ahead.next = header.next_offset();
         ahead.batches += 1;
@@ -468,6 +493,9 @@ impl Proposer {
         let mut ahead = replica.ahead.borrow_mut();
         if ahead.counts(self.round.get()) {
             ahead.batches -= 1;
+            if ahead.batches == 0 {
+                ahead.forget();
+            }
         }
     }
 }

@@ -146,3 +146,29 @@ fn a_producer_that_is_known_is_held_to_its_sequence() {
         assert_eq!(base(shard.send(7, 0, 1).await), 1);
     });
 }
+
+#[test]
+fn producers_whose_batches_are_applied_do_not_stay_ahead() {
+    let header = |producer: i64, sequence: i32| {
+        let builder = BatchBuilder::new(Compression::None);
+        let mut builder = builder.producer(ProducerId(producer), ProducerEpoch(0), sequence);
+        builder.push(Record::new(TimestampMs(1000), None, Some(Bytes::from_static(b"v"))));
+        BatchHeader::parse(&builder.build()).expect("a batch")
+    };
+    let mut ahead = Ahead::default();
+    // One batch is always in flight, of ever new producers; the last few are not applied yet.
+    for n in 0..20_000u64 {
+        let entry = producers::noted(None, &header(n as i64, 0), Offset::new(n), TimestampMs(1000));
+        ahead.note(ProducerId(n as i64), entry, Offset::new(n.saturating_sub(20)));
+        assert!(ahead.producers.len() <= AHEAD_PRODUCERS_KEPT, "{} after {n}", ahead.producers.len());
+        assert!((n.saturating_sub(20)..=n).all(|n| ahead.producers.contains_key(&ProducerId(n as i64))), "{n}");
+    }
+    // However many are in flight, none of them goes.
+    for n in 20_000..21_000u64 {
+        let entry = producers::noted(None, &header(n as i64, 0), Offset::new(n), TimestampMs(1000));
+        ahead.note(ProducerId(n as i64), entry, Offset::new(20_000));
+    }
+    assert!((20_000..21_000).all(|n| ahead.producers.contains_key(&ProducerId(n))));
+    ahead.forget();
+    assert!(ahead.producers.is_empty() && ahead.producers.capacity() < 1000);
+}
