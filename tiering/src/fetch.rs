@@ -265,17 +265,25 @@ impl RemoteReader {
                 Ok(located) => located,
                 Err(error) => return gathered.or(error),
             };
-            let runs = self.limit_to(located, gathered.next, gathered.room());
-            let partition = walk.partition();
+            let (before, partition) = (gathered.next, walk.partition());
+            let runs = self.limit_to(located, before, gathered.room());
             let sequential = self.inner.ahead.borrow().follows(partition, wanted.start);
             let mut fetched = futures::stream::iter(runs)
                 .map(|piece| async move { self.run(partition, &piece, sequential).await.map(|run| (piece, run)) })
                 .buffered(PARALLEL_RUNS);
             while let Some(run) = fetched.next().await {
                 match run {
-                    Ok((piece, (chunk, bytes))) => gathered.take(partition, &piece, &chunk, &bytes)?,
+                    Ok((piece, (chunk, bytes))) => {
+                        if let Err(error) = gathered.take(partition, &piece, &chunk, &bytes) {
+                            return gathered.or(error);
+                        }
+                    }
                     Err(error) => return gathered.or(error),
                 }
+            }
+            if gathered.next == before && !gathered.full() {
+                // The row names an object that does not hold it. Asking again would find the same, for ever.
+                return gathered.or(RemoteError::Gap { partition, offset: before });
             }
         }
         gathered.finish(walk.partition())

@@ -156,11 +156,11 @@ pub(super) enum Probe {
     Stop(StopReason),
 }
 
-/// Looks at the next key and judges what is there (rule 2). Reads past the caches: an index is kept by name, and only
-/// here may the object of a name still change from absent to present.
+/// Looks at the next key and judges what is there (rule 2). Reads past the caches: what is kept by name is the object of
+/// that name, and here anything may lie.
 pub(super) async fn probe<H: LaneHost>(host: &H, indexes: &Indexes) -> Result<Probe, StoreError> {
     let (object, sequence) = host.with_lane(|lane| (lane.home.bundle(lane.lane, lane.last.next()), lane.last.next()));
-    let found = match indexes.of_object(object).await {
+    let found = match indexes.at_key(object).await {
         Ok(found) => found,
         Err(IndexError::Store(StoreError::NotFound { .. })) => return Ok(Probe::Free),
         Err(IndexError::Store(error)) => return Err(error),

@@ -5,6 +5,7 @@
 
 mod damage;
 mod lane;
+mod misplaced;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

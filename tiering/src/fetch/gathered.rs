@@ -45,7 +45,7 @@ impl Gathered {
         self.max_bytes.saturating_sub(self.bytes).max(1)
     }
 
-    /// Takes the batches of a checked run that are wanted: one slice of it.
+    /// Takes the batches of a checked run that are wanted: one slice of it. What comes before an error is taken.
     pub(super) fn take(
         &mut self,
         partition: PartitionId,
@@ -54,18 +54,26 @@ impl Gathered {
         run: &Bytes,
     ) -> Result<(), RemoteError> {
         let (mut at, mut first) = (0usize, None);
+        let mut taken = Ok(());
         while at < run.len() && !self.full() {
-            let rest = run.get(at..).unwrap_or_default();
-            let header = BatchHeader::parse(rest)
-                .map_err(|error| RemoteError::BadIndex { object: piece.chunk.object, reason: error.to_string() })?;
+            let header = match BatchHeader::parse(run.get(at..).unwrap_or_default()) {
+                Ok(header) => header,
+                Err(error) => {
+                    taken = Err(RemoteError::BadIndex { object: piece.chunk.object, reason: error.to_string() });
+                    break;
+                }
+            };
             let len = header.len as usize;
             let fits = self.bytes == 0 || self.bytes + len <= self.max_bytes;
             if header.next_offset() <= self.next {
                 at += len;
                 continue;
             }
-            if header.base_offset > self.next && self.start.is_some() {
-                return Err(RemoteError::Gap { partition, offset: self.next });
+            // Rows are contiguous from the log start on and topics are not compacted: also before the first batch there
+            // is nothing to pass over, and who is told nothing takes the rest for never written.
+            if header.base_offset > self.next {
+                taken = Err(RemoteError::Gap { partition, offset: self.next });
+                break;
             }
             if header.base_offset >= self.wanted.end || !fits {
                 self.stopped = true;
@@ -80,7 +88,7 @@ impl Gathered {
         if let Some(first) = first {
             self.pieces.push((Rc::clone(chunk), run.slice(first..at)));
         }
-        Ok(())
+        taken
     }
 
     pub(super) fn or(self, error: RemoteError) -> Result<RemoteRead, RemoteError> {

@@ -10,8 +10,8 @@ use moka::sync::Cache;
 use tidewater_storage::model::PartitionId;
 
 use super::error::RemoteError;
-use crate::format::{Body, DataIndex, IndexRef, TRAILER_LEN, Trailer, decode_index};
-use crate::keys::ObjectName;
+use crate::format::{Body, DataIndex, DataKind, FormatError, IndexRef, TRAILER_LEN, Trailer, decode_index};
+use crate::keys::{ObjectKind, ObjectName};
 use crate::manifest::{Row, Source, SpillPage, SpillRow, decode_spill};
 use crate::store::{ObjectStore, StoreError};
 
@@ -40,7 +40,7 @@ pub enum IndexError {
     Store(#[from] StoreError),
     /// The object is there but is not what it should be.
     #[error("{0}")]
-    Format(#[from] crate::format::FormatError),
+    Format(#[from] FormatError),
 }
 
 impl IndexError {
@@ -107,7 +107,8 @@ impl Indexes {
         }
     }
 
-    /// The index of an object of which nothing but the name is known.
+    /// The index of an object of which nothing but the name is known. Nothing pins its checksum, so it must say itself
+    /// that it is the one: an answer with another object, however whole, is an error and is not kept.
     ///
     /// # Errors
     /// What the store or the decoder said.
@@ -115,7 +116,20 @@ impl Indexes {
         if let Some(found) = self.data.get(&object) {
             return Ok(found);
         }
-        Ok(self.keep(object, twice(async || find_index(&*self.store, object).await).await?))
+        let read = async || {
+            let found = find_index(&*self.store, object).await?;
+            check_name(object, &found.index)?;
+            Ok(found)
+        };
+        Ok(self.keep(object, twice(read).await?))
+    }
+
+    /// The index of whatever lies at an object's key now, for who judges it: read past the cache and not kept.
+    ///
+    /// # Errors
+    /// What the store or the decoder said.
+    pub async fn at_key(&self, object: ObjectName) -> Result<FoundIndex, IndexError> {
+        twice(async || find_index(&*self.store, object).await).await
     }
 
     /// A spill page of `partition`.
@@ -151,6 +165,19 @@ async fn twice<T>(read: impl AsyncFn() -> Result<T, IndexError>) -> Result<T, In
         }
         read => read,
     }
+}
+
+/// Does an index say that it belongs to `object`?
+fn check_name(object: ObjectName, index: &DataIndex) -> Result<(), FormatError> {
+    let DataIndex { kind, home, lane, sequence, .. } = *index;
+    let same = home == object.home
+        && match object.kind {
+            ObjectKind::Bundle { lane: of, sequence: nth } => (kind, lane, sequence) == (DataKind::Bundle, of, nth),
+            ObjectKind::Gathered { lane: of, .. } => (kind, lane) == (DataKind::Gathered, of),
+            ObjectKind::Segment { partition, .. } => kind == DataKind::Segment && index.partition(partition).is_some(),
+            _ => true,
+        };
+    if same { Ok(()) } else { Err(FormatError::Other { kind, lane, sequence }) }
 }
 
 /// Finds and reads an object's index: its first bytes tell its size, its last bytes the index. Small objects come in

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs};
 use uuid::Uuid;
 
+use super::DataKind;
 use crate::error::Disposition;
 use crate::keys::{ClusterId, Home, LineageEpoch, Nonce, ObjectKind, ObjectName, Sequence};
 
@@ -87,6 +88,16 @@ pub enum FormatError {
         expected: u16,
         /// There.
         found: u16,
+    },
+    /// A whole object, but not the one that was asked for.
+    #[error("it is another object: {kind:?} {sequence} of lane {lane}")]
+    Other {
+        /// What it says it is.
+        kind: DataKind,
+        /// Of which lane.
+        lane: LaneId,
+        /// Its sequence; 0 where its kind has none.
+        sequence: Sequence,
     },
 }
 
