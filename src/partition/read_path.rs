@@ -80,8 +80,14 @@ async fn batches_within(
     if from >= replica.log.bounds().start {
         match replica.log.read_within(from, until, room).await {
             Ok(read) => return Ok((read.batches, read.range)),
-            // Trimmed between the look and the read: the bucket has it, that is why it was trimmed.
-            Err(LogReadError::BelowStart { .. }) => {}
+            // Trimmed between the look and the read: the bucket has it, that is why it was trimmed, or nobody may have
+            // it any more.
+            Err(LogReadError::BelowStart { .. }) => {
+                let valid = replica.readable();
+                if from < valid.start {
+                    return Err(ReadError::OutOfRange { offset: from, valid });
+                }
+            }
             Err(error) => return Err(local_error(replica, from, error)),
         }
     }
@@ -114,11 +120,50 @@ fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadErro
 }
 
 fn remote_error(replica: &Replica, from: Offset, error: RemoteError) -> ReadError {
-    if error.retryable() {
-        return ReadError::BucketUnavailable(error.to_string());
+    let (partition, topic) = (replica.id, replica.topic());
+    let judged = judge_remote(replica.readable(), from, &error);
+    match (&judged, &error) {
+        (ReadError::OutOfRange { .. }, _) => {}
+        (_, RemoteError::Denied { .. }) => {
+            tracing::warn!(%partition, %topic, offset = %from, %error, "readers of archived records wait: check the bucket's credentials (expired?), its policy and this machine's clock");
+        }
+        (_, RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. }) => {
+            tracing::warn!(%partition, %topic, offset = %from, %error, "neither the local log nor the bucket has a readable offset; its readers wait");
+        }
+        (ReadError::Corrupt(_), _) => {
+            tracing::error!(%partition, %topic, offset = %from, %error, "archived data cannot be read");
+        }
+        _ => {}
     }
-    tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error, "archived data cannot be read");
-    ReadError::Corrupt(error.to_string())
+    judged
+}
+
+/// What a failure of the bucket means to a reader of `from`, when `valid` can be read now: what does not come from
+/// damaged bytes must not be told as damage, on which consumers give up.
+fn judge_remote(valid: OffsetRange, from: Offset, error: &RemoteError) -> ReadError {
+    match error {
+        // The log start moved meanwhile, and the bucket lets go of what is below it.
+        _ if from < valid.start => ReadError::OutOfRange { offset: from, valid },
+        RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. } if from > valid.end => {
+            ReadError::OutOfRange { offset: from, valid }
+        }
+        // Readable still: to call it out of range would send the consumer to the start or past the end.
+        RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. } => {
+            ReadError::BucketUnavailable(error.to_string())
+        }
+        // A token expires, a clock is off: that passes without harm to what is stored.
+        RemoteError::Denied { .. } => ReadError::BucketUnavailable(error.to_string()),
+        error if error.retryable() => ReadError::BucketUnavailable(error.to_string()),
+        error => ReadError::Corrupt(error.to_string()),
+    }
+}
+
+/// As [`remote_error`], of a search that began at `start`: it has no offset of its own that could be out of range.
+fn search_error(replica: &Replica, start: Offset, error: RemoteError) -> ReadError {
+    match remote_error(replica, start, error) {
+        ReadError::OutOfRange { .. } => ReadError::BucketUnavailable("the log start moved during the search".into()),
+        error => error,
+    }
 }
 
 /// Finds an offset.
@@ -195,7 +240,7 @@ async fn at_time(
     {
         let view = ReadView::whole(&replica.manifest());
         let found = remote.find_time(view, time, local_start).await;
-        if let Some(found) = found.map_err(|e| remote_error(replica, readable.start, e))? {
+        if let Some(found) = found.map_err(|e| search_error(replica, readable.start, e))? {
             return Ok(Some(listed(replica, found.offset, found.timestamp)));
         }
     }
@@ -218,7 +263,7 @@ async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Opt
     }
     let Some(remote) = remote else { return Ok(hot) };
     let view = ReadView::whole(&replica.manifest());
-    let cold = remote.max_timestamp(view, local_start).await.map_err(|e| remote_error(replica, readable.start, e))?;
+    let cold = remote.max_timestamp(view, local_start).await.map_err(|e| search_error(replica, readable.start, e))?;
     let cold = cold.map(|found| listed(replica, found.offset, found.timestamp));
     // The earlier of two equals, as Kafka answers.
     Ok(match (cold, hot) {
@@ -234,7 +279,42 @@ fn listed(replica: &Replica, offset: Offset, timestamp: TimestampMs) -> ListedOf
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tidewater_storage::model::{LaneId, PartitionId};
+    use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch, Sequence};
+
     use super::*;
+    use crate::kafka::error_code::ErrorCode;
+
+    #[test]
+    fn only_damage_is_told_as_damage() {
+        let valid = OffsetRange::new(Offset::new(10), Offset::new(20));
+        let (partition, from) = (PartitionId::default(), Offset::new(12));
+        let home = Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST };
+        let (object, reason) = (home.bundle(LaneId(1), Sequence(1)), || "ExpiredToken".to_owned());
+        let code = |from, error: &RemoteError| ErrorCode::from(&judge_remote(valid, from, error));
+
+        let denied = RemoteError::Denied { object, reason: reason() };
+        let missing = RemoteError::Missing { partition, object };
+        let late = RemoteError::Deadline { partition, after: Duration::from_secs(20) };
+        let bad = RemoteError::BadIndex { object, reason: reason() };
+        assert_eq!(code(from, &denied), ErrorCode::KAFKA_STORAGE_ERROR, "an expired token passes");
+        assert_eq!(code(from, &late), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(code(from, &missing), ErrorCode::CORRUPT_MESSAGE);
+        assert_eq!(code(from, &bad), ErrorCode::CORRUPT_MESSAGE);
+
+        let below = RemoteError::BelowStart { partition, offset: from, start: Offset::new(15) };
+        let above = RemoteError::AboveEnd { partition, offset: from, end: Offset::ZERO };
+        for error in [&below, &above, &missing] {
+            let trimmed = judge_remote(valid, Offset::new(9), error);
+            assert_eq!(trimmed, ReadError::OutOfRange { offset: Offset::new(9), valid }, "trimmed under the reader");
+        }
+        for error in [&below, &above] {
+            assert_eq!(code(from, error), ErrorCode::KAFKA_STORAGE_ERROR, "it is readable: no reason to jump");
+            assert_eq!(code(Offset::new(21), error), ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+    }
 
     #[test]
     fn epochs_end_where_the_next_begins() {
