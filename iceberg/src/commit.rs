@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | where the append begins | nobody was faster | it is applied |
 //! | where the append ends, epoch and append id ours | our own lost answer | done |
-//! | anything else | another writer | [`CommitError::Moved`]: plan again from the table |
+//! | anything else, or another table | another writer | [`CommitError::Moved`]: plan again from the table |
 //!
 //! **Crash**: before the pointer moves, files are garbage nobody names; after it, everything is in the table. The
 //! next run reads the offsets from the table, so neither duplicates nor loses a row.
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use iceberg::TableIdent;
 use iceberg::spec::{DataFile, TableMetadata};
 use tidewater_storage::model::TimestampMs;
+use uuid::Uuid;
 
 use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::files::FileError;
@@ -49,6 +50,8 @@ const ATTEMPTS: usize = 20;
 pub struct Append {
     /// Data files; none if everything in the range was skipped or was control records.
     pub files: Vec<DataFile>,
+    /// The table it was planned for, by Iceberg's id: one made anew under the same name is another.
+    pub table: Uuid,
     /// The table's offsets this was planned from, all partitions.
     pub from: Offsets,
     /// The offsets after it, all partitions.
@@ -98,6 +101,33 @@ pub enum CommitError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl CommitError {
+    /// Is there no such table any more? Then nothing that was planned for it will ever be in it.
+    #[must_use]
+    pub fn is_table_gone(&self) -> bool {
+        matches!(self, Self::Catalog(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace(_)))
+    }
+
+    /// May the same append succeed later? If not, it is planned again from the table as it is then.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Catalog(CatalogError::Unknown { .. } | CatalogError::Conflict { .. } | CatalogError::Busy { .. }) => {
+                true
+            }
+            Self::Catalog(CatalogError::File(error)) | Self::File(error) => !error.is_absent(),
+            Self::Catalog(CatalogError::Metadata(error)) | Self::Metadata(error) => error.retryable(),
+            _ => false,
+        }
+    }
+}
+
+/// May a commit that failed so be in the table all the same? Only a pointer write says so; what fails before one does
+/// not.
+fn may_have_happened(error: &CatalogError) -> bool {
+    matches!(error, CatalogError::Unknown { .. } | CatalogError::File(_))
 }
 
 /// The one who commits to a table.
@@ -165,7 +195,7 @@ impl Committer {
     /// Commits `append`. When this returns `Ok`, its rows are in the table exactly once.
     ///
     /// # Errors
-    /// See [`CommitError`]. After [`CommitError::Catalog`] the append may or may not be in the table: calling again
+    /// See [`CommitError`]. Where [`CommitError::may_pass`] the append may or may not be in the table: calling again
     /// with the same append finds out.
     pub async fn append(&mut self, append: &mut Append, now: TimestampMs) -> Result<Loaded, CommitError> {
         let id = append_id(append);
@@ -175,7 +205,7 @@ impl Committer {
                 None => self.refresh().await?,
             };
             let held = offsets::of(&self.table, &base.metadata)?;
-            if held != append.from {
+            if held != append.from || base.metadata.uuid() != append.table {
                 if self.is_done(&base.metadata, append, &held, &id) {
                     return Ok(base);
                 }
@@ -225,7 +255,7 @@ impl Committer {
             // Nobody knows: the next attempt, or the next call, looks at the table.
             Err(error) => {
                 self.current = None;
-                append.uncertain = true;
+                append.uncertain |= may_have_happened(&error);
                 if matches!(error, CatalogError::Unknown { .. }) { Ok(None) } else { Err(error.into()) }
             }
         }

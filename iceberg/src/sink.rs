@@ -88,6 +88,9 @@ const READ_BYTES: usize = 4 << 20;
 /// not list its tables each time.
 const FIRST_SWEEP_MS: i64 = 6 * 60 * 1000;
 
+/// A table that nothing is added to is loaded again after this long: a user may have dropped or changed it.
+const LOOK_AGAIN_MS: i64 = 5 * 60 * 1000;
+
 /// Why a turn failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
@@ -120,6 +123,8 @@ pub struct TableSink {
     last_commit: Option<TimestampMs>,
     behind: bool,
     sweep_at: Option<TimestampMs>,
+    /// When the table was last loaded rather than known from a commit.
+    looked_at: TimestampMs,
     status: SinkStatus,
 }
 
@@ -147,6 +152,7 @@ impl TableSink {
             last_commit: None,
             behind: false,
             sweep_at: None,
+            looked_at: TimestampMs(0),
             status,
         }
     }
@@ -201,6 +207,12 @@ impl TableSink {
                 Outcome::Paused(PauseReason::Unfit { table, detail })
             }
             SinkError::Commit(CommitError::Moved { .. }) => Outcome::Again,
+            // Dropped or renamed by a user: the next turn makes it anew and fills it from the log.
+            SinkError::Commit(error) if error.is_table_gone() => {
+                tracing::info!(table = %self.config.table, %error, "the table is made anew");
+                self.committer.forget();
+                Outcome::Again
+            }
             error => {
                 self.committer.forget();
                 Outcome::Failed(error)
@@ -215,7 +227,7 @@ impl TableSink {
             return self.commit(append, 0, now).await;
         }
         let log = self.log.partitions(self.config.topic_id).await?;
-        let base = self.base().await?;
+        let base = self.base(now).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
         self.status.see(&log, &table, &base.metadata);
         let plan = plan::plan(&Situation {
@@ -252,7 +264,7 @@ impl TableSink {
         }
         let files = self.writer(base)?.write(taken.translation.take_hours()).await?;
         let skipped = std::mem::take(&mut taken.translation.skipped);
-        let append = Append { files, from, to: taken.to, skipped, uncertain: false };
+        let append = Append { files, table: base.metadata.uuid(), from, to: taken.to, skipped, uncertain: false };
         self.behind = taken.behind;
         let outcome = self.commit(append, rows, now).await?;
         if let Some(base) = self.committer.current() {
@@ -331,7 +343,7 @@ impl TableSink {
                 let files = append.files.len();
                 Ok(Outcome::Committed { rows, files, more: self.behind })
             }
-            Err(error) if is_unsettled(&error) => {
+            Err(error) if error.may_pass() => {
                 self.unsettled = Some(append);
                 Err(error.into())
             }
@@ -346,13 +358,17 @@ impl TableSink {
     }
 
     /// The table as last seen, or loaded; made if it is not there.
-    async fn base(&mut self) -> Result<Loaded, SinkError> {
-        if let Some(base) = self.committer.current() {
+    async fn base(&mut self, now: TimestampMs) -> Result<Loaded, SinkError> {
+        if let Some(base) = self.committer.current().filter(|_| now.since_ms(self.looked_at) < LOOK_AGAIN_MS) {
             return Ok(base.clone());
         }
+        self.looked_at = now;
+        let known = self.committer.current().is_some();
         match self.committer.refresh().await {
             Ok(base) => {
-                garbage::recover(&self.catalog.files(), &base.metadata).await;
+                if !known {
+                    garbage::recover(&self.catalog.files(), &base.metadata).await;
+                }
                 Ok(base)
             }
             Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => {
@@ -412,9 +428,4 @@ impl TableSink {
 fn no_progress(partition: PartitionIndex, left: OffsetRange) -> LogReadError {
     let reason = format!("the log gave nothing of {left}");
     LogReadError::Unavailable { partition, reason }
-}
-
-/// May the append be in the table in spite of this error?
-fn is_unsettled(error: &CommitError) -> bool {
-    matches!(error, CommitError::Catalog(_) | CommitError::Metadata(_) | CommitError::File(_))
 }

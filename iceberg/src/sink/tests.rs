@@ -144,6 +144,97 @@ fn an_old_writer_is_fenced_and_two_writers_never_double() {
     });
 }
 
+#[test]
+fn a_table_that_a_user_drops_is_made_anew_and_filled_from_the_log() {
+    block_on(async {
+        let mut world = World::new(7);
+        fill(&world);
+        let mut sink = world.sink(1);
+        drain(&mut sink, NOW).await;
+        for purge in [false, true] {
+            world.catalog().drop_table(&world.table(), purge).await.expect("dropped");
+            world.log.append(0, 3, NOW);
+            drain(&mut sink, NOW).await;
+            assert_eq!(world.rows().await, world.expected());
+        }
+        // With an append whose answer was lost, too: it never reaches the new table.
+        for step in 1..=12 {
+            world.log.append(1, 4, NOW);
+            world.store.arm(world.store.steps() + step, Fault::LostAnswer);
+            sink.run_once(NOW).await;
+            world.store.calm();
+            let old = TableIdent::from_strs(["topics", &format!("old-{step}")]).expect("legal");
+            world.catalog().rename(&world.table(), &old).await.expect("renamed");
+            world.log.append(0, 1, NOW);
+            drain(&mut sink, NOW).await;
+            assert_eq!(world.rows().await, world.expected(), "step {step}");
+        }
+        // A table nothing is added to is looked at now and then.
+        world.catalog().drop_table(&world.table(), true).await.expect("dropped");
+        assert!(matches!(sink.run_once(NOW.plus_ms(1000)).await, Outcome::Idle));
+        drain(&mut sink, NOW.plus_ms(LOOK_AGAIN_MS)).await;
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+/// A catalog that finds every commit invalid for as long as it is told to.
+struct Picky {
+    inner: Arc<crate::catalog::ObjectStoreCatalog>,
+    refusals: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Catalog for Picky {
+    fn files(&self) -> TableFiles {
+        self.inner.files()
+    }
+
+    async fn ensure_namespace(&self, namespace: &iceberg::NamespaceIdent) -> Result<(), CatalogError> {
+        self.inner.ensure_namespace(namespace).await
+    }
+
+    async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError> {
+        self.inner.load(table).await
+    }
+
+    async fn create(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError> {
+        self.inner.create(table, new).await
+    }
+
+    async fn commit(
+        &self,
+        table: &TableIdent,
+        requirements: Vec<iceberg::TableRequirement>,
+        updates: Vec<iceberg::TableUpdate>,
+    ) -> Result<Loaded, CatalogError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        if self.refusals.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(CatalogError::Invalid { detail: "no".to_owned() });
+        }
+        self.inner.commit(table, requirements, updates).await
+    }
+
+    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+        self.inner.drop_table(table, purge).await
+    }
+}
+
+#[test]
+fn an_append_that_can_never_succeed_is_given_up_with_its_files() {
+    block_on(async {
+        let world = World::new(8);
+        fill(&world);
+        let catalog = Arc::new(Picky { inner: world.catalog(), refusals: 3.into() });
+        let mut sink = TableSink::new(world.config(1), catalog, world.log.clone(), Names::seeded(1));
+        for _ in 0..3 {
+            assert!(matches!(sink.run_once(NOW).await, Outcome::Failed(_)));
+            assert!(!world.store.keys().iter().any(|(key, _)| key.ends_with(".parquet")), "its files are deleted");
+        }
+        drain(&mut sink, NOW).await;
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
 /// Runs the work with one fault, restarting the process whenever it dies, and checks the table.
 fn run_with(world: &mut World) {
     block_on(async {
