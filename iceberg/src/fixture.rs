@@ -202,6 +202,8 @@ impl ObjectStore for MemoryStore {
 /// A topic's log in memory.
 #[derive(Debug, Default)]
 pub struct MemoryLog {
+    /// Offset of a partition from which on it cannot be read.
+    unreadable: Mutex<BTreeMap<i32, u64>>,
     partitions: Mutex<BTreeMap<i32, PartitionBatches>>,
 }
 
@@ -246,6 +248,13 @@ impl MemoryLog {
         partitions.entry(partition).or_default().start = start;
     }
 
+    /// From `from` on the partition cannot be read, until `None` is said.
+    pub fn set_unreadable(&self, partition: i32, from: Option<u64>) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        unreadable.remove(&partition);
+        unreadable.extend(from.map(|from| (partition, from)));
+    }
+
     pub fn ends(&self) -> BTreeMap<i32, u64> {
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         partitions.iter().map(|(partition, log)| (*partition, log.end)).collect()
@@ -274,12 +283,19 @@ impl LogReader for MemoryLog {
         range: OffsetRange,
         max_bytes: usize,
     ) -> Result<LogRead, LogReadError> {
+        let bad_from = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get(&partition.0).copied();
+        if bad_from.is_some_and(|from| range.start.get() >= from) {
+            return Err(LogReadError::Unavailable { partition, reason: "simulated".to_owned() });
+        }
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let log = &partitions[&partition.0];
         let mut read = LogRead { batches: Vec::new(), offsets: OffsetRange::new(range.start, range.start) };
         let mut bytes = 0;
         for (start, end, batch) in &log.batches {
-            if *end <= range.start.get() || *start >= range.end.get() || (bytes > 0 && bytes + batch.len() > max_bytes)
+            if *end <= range.start.get()
+                || *start >= range.end.get()
+                || bad_from.is_some_and(|from| *start >= from)
+                || (bytes > 0 && bytes + batch.len() > max_bytes)
             {
                 continue;
             }

@@ -239,7 +239,10 @@ impl TableSink {
             table: &table,
         });
         match plan {
-            Plan::Idle => Ok(Outcome::Idle),
+            Plan::Idle => {
+                self.status.unreadable.clear();
+                Ok(Outcome::Idle)
+            }
             Plan::Wait { until } => Ok(Outcome::Wait { until }),
             Plan::Ahead { partition, table, log } => {
                 self.committer.forget();
@@ -274,9 +277,12 @@ impl TableSink {
         Ok(outcome)
     }
 
-    /// Reads and translates, each partition its share, until the caps of a turn.
-    async fn take(&self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
+    /// Reads and translates, each partition its share, until the caps of a turn. A partition that cannot be read gives
+    /// what came before that and does not stop the others; it is an error only if nobody gives anything.
+    async fn take(&mut self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
         let mut taken = Taken { translation: Translation::new(), to: from.clone(), behind: false };
+        let mut failed = None;
+        self.status.unreadable.clear();
         for (at, range) in ranges.iter().enumerate() {
             let left = self.config.turn_bytes.saturating_sub(taken.translation.bytes());
             if left == 0 || taken.translation.hours() >= self.config.turn_hours {
@@ -288,24 +294,40 @@ impl TableSink {
                 taken.translation.skipped.push(Skipped::new(range.partition, range.lost, reason));
             }
             let end = taken.translation.bytes() + plan::share(left, ranges.len() - at);
-            let next = self.take_partition(range, end, &mut taken.translation).await?;
-            taken.behind |= next.start < range.offsets.end;
-            taken.to.insert(range.partition, next.start);
+            let (next, error) = self.take_partition(range, end, &mut taken.translation).await;
+            if error.is_none() || next.start > range.offsets.start || !range.lost.is_empty() {
+                taken.to.insert(range.partition, next.start);
+            }
+            match error {
+                None => taken.behind |= next.start < range.offsets.end,
+                Some(LogReadError::NoTopic(topic)) => return Err(LogReadError::NoTopic(topic).into()),
+                Some(error) => {
+                    self.status.unreadable.insert(range.partition, error.to_string());
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(taken)
+        match failed {
+            Some(error) if taken.to == *from => Err(error.into()),
+            _ => Ok(taken),
+        }
     }
 
-    /// Takes from one partition until the translation holds `end` bytes; returns what is left of the range.
+    /// Takes from one partition until the translation holds `end` bytes; returns what is left of the range, and why it
+    /// ended early if it did.
     async fn take_partition(
         &self,
         range: &PlannedRange,
         end: usize,
         translation: &mut Translation,
-    ) -> Result<OffsetRange, SinkError> {
+    ) -> (OffsetRange, Option<LogReadError>) {
         let mut left = range.offsets;
         while !left.is_empty() && translation.bytes() < end && translation.hours() < self.config.turn_hours.max(1) {
             let bytes = (end - translation.bytes()).min(READ_BYTES);
-            let read = self.log.read(self.config.topic_id, range.partition, left, bytes).await?;
+            let read = match self.log.read(self.config.topic_id, range.partition, left, bytes).await {
+                Ok(read) => read,
+                Err(error) => return (left, Some(error)),
+            };
             if read.offsets.start > left.start {
                 let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
                 translation.skipped.push(Skipped::new(range.partition, hole, "the log has a hole here"));
@@ -320,10 +342,10 @@ impl TableSink {
                 left.start = read.offsets.end.min(left.end);
             }
             if left.start == before {
-                return Err(no_progress(range.partition, left).into());
+                return (left, Some(no_progress(range.partition, left)));
             }
         }
-        Ok(left)
+        (left, None)
     }
 
     fn writer(&self, base: &Loaded) -> Result<DataFileWriter, SinkError> {

@@ -175,6 +175,7 @@ async fn drive(
     mut stopped: watch::Receiver<bool>,
 ) -> TableSink {
     let mut backoff = BACKOFF.0;
+    let mut unreadable = 0;
     while !*stopped.borrow() {
         sink.set_target_lag_ms(i64::try_from(*lag.borrow_and_update()).unwrap_or(i64::MAX));
         let now = wall();
@@ -183,6 +184,11 @@ async fn drive(
             sink.run_once(now).await
         };
         states.set(growth.topic, state_of(sink.status()));
+        let bad = &sink.status().unreadable;
+        if bad.len() > unreadable {
+            tracing::warn!(table = %sink.status().table, partitions = ?bad, "partitions of a table could not be brought up to date, will be tried again");
+        }
+        unreadable = bad.len();
         let pause = match &outcome {
             Outcome::Idle => IDLE_LOOK,
             Outcome::Wait { until } => Duration::from_millis(u64::try_from(until.since_ms(now)).unwrap_or_default()),
@@ -239,6 +245,7 @@ fn state_of(status: &SinkStatus) -> TableState {
         table: status.table.to_string(),
         partitions: status.partitions.iter().map(|(n, p)| (n.0, (p.table.get(), p.lag))).collect(),
         skipped,
+        unreadable: status.unreadable.iter().map(|(n, why)| (n.0, why.clone())).collect(),
         paused: status.paused.as_ref().map(ToString::to_string).or_else(|| status.error.clone()),
         rows: status.rows,
         commits: status.commits,

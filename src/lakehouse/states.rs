@@ -20,6 +20,8 @@ pub struct TableState {
     pub skipped: BTreeMap<i32, Vec<String>>,
     /// Why the table stands still.
     pub paused: Option<String>,
+    /// Why a partition is not read, while the others go on.
+    pub unreadable: BTreeMap<i32, String>,
     /// Rows this sink has committed.
     pub rows: u64,
     /// Commits of this sink.
@@ -33,7 +35,7 @@ pub struct TableSums {
     pub lag_records: u64,
     /// Ranges left out.
     pub skipped_ranges: u64,
-    /// Does it stand still?
+    /// Does it stand still, or a partition of it?
     pub paused: bool,
     /// Rows committed since the broker started.
     pub rows: u64,
@@ -83,7 +85,7 @@ impl TableStates {
         Some(TableSums {
             lag_records: state.partitions.values().map(|(_, lag)| lag).sum(),
             skipped_ranges: state.skipped.values().map(|ranges| ranges.len() as u64).sum(),
-            paused: state.paused.is_some(),
+            paused: state.paused.is_some() || !state.unreadable.is_empty(),
             rows: state.rows,
             commits: state.commits,
         })
@@ -101,7 +103,8 @@ impl TableStates {
             status.table_offset = seen.map(|(next, _)| *next);
             status.table_lag_records = seen.map(|(_, lag)| *lag);
             status.table_skipped = state.skipped.get(&status.partition).cloned().unwrap_or_default();
-            status.table_paused = state.paused.clone();
+            let unreadable = state.unreadable.get(&status.partition);
+            status.table_paused = state.paused.as_ref().or(unreadable).cloned();
         }
         Some(state.table.clone())
     }

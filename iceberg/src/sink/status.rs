@@ -110,6 +110,8 @@ pub struct SinkStatus {
     pub paused: Option<PauseReason>,
     /// What the last turn failed with, if it did.
     pub error: Option<String>,
+    /// Partitions that could not be read in the last turn that took anything, and why: the others went on.
+    pub unreadable: BTreeMap<PartitionIndex, String>,
     /// The table's current snapshot.
     pub snapshot: Option<i64>,
 }
@@ -127,6 +129,7 @@ impl SinkStatus {
             committed_at: None,
             paused: None,
             error: None,
+            unreadable: BTreeMap::new(),
             snapshot: None,
         }
     }

@@ -235,6 +235,31 @@ fn an_append_that_can_never_succeed_is_given_up_with_its_files() {
     });
 }
 
+#[test]
+fn a_partition_that_cannot_be_read_does_not_stop_the_others() {
+    block_on(async {
+        let mut world = World::new(9);
+        fill(&world);
+        // The longest backlog comes first, and ends in the middle.
+        let readable = 3 + 4 + 5;
+        world.log.set_unreadable(0, Some(readable));
+        let mut sink = world.sink(1);
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { more: false, .. }));
+        let there = |p: i32, o: u64| p != 0 || o < readable;
+        let wanted: Vec<_> = world.expected().into_iter().filter(|(p, o, _)| there(*p, *o)).collect();
+        assert_eq!(world.rows().await, wanted);
+        assert_eq!(sink.status().unreadable.keys().collect::<Vec<_>>(), [&PartitionIndex(0)]);
+        // Nothing but that partition is left: that is a failure, and commits nothing.
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Failed(SinkError::Read(_))));
+        world.log.append(1, 7, NOW);
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { rows: 7, more: false, .. }));
+        world.log.set_unreadable(0, None);
+        drain(&mut sink, NOW).await;
+        assert_eq!(world.rows().await, world.expected());
+        assert!(sink.status().unreadable.is_empty());
+    });
+}
+
 /// Runs the work with one fault, restarting the process whenever it dies, and checks the table.
 fn run_with(world: &mut World) {
     block_on(async {
