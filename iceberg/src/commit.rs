@@ -249,7 +249,7 @@ impl Committer {
             }
             Err(CatalogError::Conflict { .. }) => {
                 self.current = None;
-                garbage::discard(&self.catalog.files(), &made.written).await;
+                self.catalog.files().take_back(&made.written).await;
                 Ok(None)
             }
             // Nobody knows: the next attempt, or the next call, looks at the table.

@@ -4,6 +4,7 @@
 //! writing, deleting there. [`storage`] gives the same door iceberg's shape. Does not own: what is in the files.
 //! *Node-wide*; cheap to clone; to be used on the tokio side runtime.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -143,7 +144,8 @@ impl TableFiles {
         }
     }
 
-    /// Deletes files; those not there are fine, those outside the warehouse are left alone.
+    /// Deletes files that a table's metadata names; those not there are fine. Anybody may write metadata, so a name is
+    /// no right to delete: what does not lie below the warehouse is left alone.
     ///
     /// # Errors
     /// The first failure.
@@ -152,17 +154,54 @@ impl TableFiles {
         for uri in uris {
             match self.warehouse.place(uri) {
                 Ok(Place::Object(key)) => keys.push(key),
-                Ok(Place::Local(path)) => match blocking(path, |path| std::fs::remove_file(path)).await {
-                    Err(e) if !e.is_absent() => return Err(e),
-                    _ => {}
-                },
-                Err(error) => tracing::warn!(%uri, %error, "file outside the warehouse is not deleted"),
+                _ => tracing::info!(%uri, "a file outside the bucket is not deleted"),
             }
+        }
+        self.delete_keys(keys).await
+    }
+
+    /// Deletes objects as [`TableFiles::delete`] does files.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn delete_keys(&self, mut keys: Vec<ObjectKey>) -> Result<(), FileError> {
+        keys.retain(|key| {
+            let held = self.warehouse.holds(key);
+            if !held {
+                let warehouse = self.warehouse.uri();
+                tracing::info!(%key, %warehouse, "an object outside the warehouse is not deleted");
+            }
+            held
+        });
+        if let Some(bucket) = self.warehouse.directory() {
+            let home = bucket.join(self.warehouse.key_prefix());
+            keys = blocking(home, move |home| Ok(without_detours(&bucket, home, keys))).await?;
         }
         if !keys.is_empty() {
             self.store.delete(keys).await?;
         }
         Ok(())
+    }
+
+    /// Deletes files that this process has just written and that nothing names, wherever the table lies. A failure
+    /// leaves garbage and is only logged.
+    pub async fn take_back(&self, uris: &[String]) {
+        let mut keys: Vec<ObjectKey> = Vec::with_capacity(uris.len());
+        for uri in uris {
+            match self.warehouse.place(uri) {
+                Ok(Place::Object(key)) => keys.push(key),
+                Ok(Place::Local(path)) => match blocking(path, |path| std::fs::remove_file(path)).await {
+                    Err(error) if !error.is_absent() => tracing::warn!(%error, "an unused file could not be deleted"),
+                    _ => {}
+                },
+                Err(error) => tracing::warn!(%error, "an unused file could not be deleted"),
+            }
+        }
+        if !keys.is_empty()
+            && let Err(error) = self.store.delete(keys).await
+        {
+            tracing::warn!(%error, "unused files could not be deleted");
+        }
     }
 
     /// Makes the directories of a staged table, which some engines (DuckDB) expect to exist in a `file://` warehouse.
@@ -180,6 +219,22 @@ impl TableFiles {
         }
         Ok(())
     }
+}
+
+/// The keys whose directory is really below `home`: an engine that may write there could have made a symbolic link.
+fn without_detours(bucket: &Path, home: &Path, mut keys: Vec<ObjectKey>) -> Vec<ObjectKey> {
+    let Ok(home) = home.canonicalize() else { return keys };
+    let mut seen: HashMap<PathBuf, bool> = HashMap::new();
+    keys.retain(|key| {
+        let path = bucket.join(key.as_str());
+        let Some(dir) = path.parent() else { return false };
+        *seen.entry(dir.to_owned()).or_insert_with_key(|dir| match dir.canonicalize() {
+            Ok(found) => found.starts_with(&home),
+            // Nothing is there that could be deleted.
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        })
+    });
+    keys
 }
 
 /// File, then directory, as a crash must not take back what a pointer names.
@@ -200,4 +255,47 @@ async fn blocking<T: Send + 'static>(
     let shown = path.clone();
     let done = tokio::task::spawn_blocking(move || act(&path)).await;
     done.map_err(io::Error::other).and_then(|r| r).map_err(|source| FileError::Local { path: shown, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_symbolic_link_below_the_warehouse_leads_nowhere() {
+        let dir = std::env::temp_dir().join(format!("tidewater-files-{}", uuid::Uuid::new_v4()));
+        let (home, log) = (dir.join("lake"), dir.join("cluster/lanes"));
+        std::fs::create_dir_all(home.join("t/data")).expect("made");
+        std::fs::create_dir_all(&log).expect("made");
+        std::os::unix::fs::symlink(&log, home.join("t/link")).expect("linked");
+        let keys = ["lake/t/data/x", "lake/t/link/1", "lake/gone/x"].map(|key| ObjectKey::new(key).expect("legal"));
+        let left = without_detours(&dir, &home, keys.to_vec());
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!(left, [keys[0].clone(), keys[2].clone()]);
+    }
+
+    #[test]
+    fn names_in_metadata_are_no_right_to_delete() {
+        block_on(async {
+            let store = crate::fixture::MemoryStore::default();
+            let warehouse = Warehouse::new("s3://bucket", "name/warehouse").expect("legal");
+            let files = TableFiles::new(Arc::new(store.clone()), warehouse);
+            let others = ["c1/0000000001/lanes/0/1", "name/root", "name/warehouse/catalog/tables/topics/t.json"];
+            for key in others.into_iter().chain(["name/warehouse/topics/t-1/data/x"]) {
+                let key = ObjectKey::new(key).expect("legal");
+                store.put(&key, Bytes::from_static(b"x"), PutMode::Overwrite).await.expect("put");
+            }
+            let mut uris: Vec<_> = store.keys().into_iter().map(|(key, _)| format!("s3://bucket/{key}")).collect();
+            uris.extend(
+                ["s3://bucket/name/warehouse/../root", "s3a://bucket/name/root", "file:///etc/hosts"]
+                    .map(str::to_owned),
+            );
+            uris.push("s3://bucket/name/warehouse/%2e%2e/root".to_owned());
+            files.delete(&uris).await.expect("deleted");
+            let left: Vec<_> = store.keys().into_iter().map(|(key, _)| key).collect();
+            assert_eq!(left, others);
+        });
+    }
 }

@@ -72,6 +72,22 @@ impl Warehouse {
         if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) }
     }
 
+    /// Is this the key of a table's file? Below the warehouse, and no object of the catalog's own, of which some file
+    /// systems know other spellings.
+    #[must_use]
+    pub fn holds(&self, key: &ObjectKey) -> bool {
+        key.as_str().strip_prefix(&self.key_prefix()).is_some_and(|rest| {
+            let rest = rest.to_ascii_lowercase();
+            !rest.starts_with("catalog/tables/") && !rest.starts_with("catalog/namespaces/")
+        })
+    }
+
+    /// The directory of the bucket, if it is one of this machine.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.bucket.strip_prefix("file://").filter(|path| path.starts_with('/')).map(PathBuf::from)
+    }
+
     /// Is the bucket a directory of this machine?
     #[must_use]
     pub fn is_directory(&self) -> bool {
@@ -148,6 +164,16 @@ mod tests {
         let key = ObjectKey::new("lake/t/x").expect("key");
         assert_eq!(house.place("file:/b/lake/t/x"), Ok(Place::Object(key)));
         assert_eq!(house.place("file:/tmp/x"), Ok(Place::Local("/tmp/x".into())));
+        for (key, held) in [
+            ("lake/topics/t-1/data/x", true),
+            ("lake/catalog/tables-1/data/x", true),
+            ("lake/catalog/tables/topics/t.json", false),
+            ("lake/Catalog/namespaces/topics.json", false),
+            ("lakes/x", false),
+            ("root", false),
+        ] {
+            assert_eq!(house.holds(&ObjectKey::new(key).expect("key")), held, "{key}");
+        }
         let house = Warehouse::new("s3://b/p", "lake").expect("warehouse");
         assert!(matches!(house.place("s3://other/x"), Err(LocationError::Outside { .. })));
         assert!(matches!(house.place("file:///tmp/x"), Err(LocationError::Outside { .. })));

@@ -373,7 +373,7 @@ impl TableSink {
             Err(error) if append.uncertain => Err(error.into()),
             Err(error) => {
                 let files: Vec<_> = append.files.iter().map(|file| file.file_path().to_owned()).collect();
-                garbage::discard(&self.catalog.files(), &files).await;
+                self.catalog.files().take_back(&files).await;
                 Err(error.into())
             }
         }

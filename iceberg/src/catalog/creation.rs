@@ -101,7 +101,7 @@ impl ObjectStoreCatalog {
         match self.swing(table, &pointer, PutMode::IfAbsent).await? {
             Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location) }),
             Swing::Lost => {
-                self.discard(&[location]).await;
+                self.files.take_back(&[location]).await;
                 Err(CatalogError::TableExists(table.clone()))
             }
         }

@@ -200,13 +200,13 @@ impl ObjectStoreCatalog {
                 Ok(Some(Loaded { metadata: Arc::new(built.metadata), location: Some(location) }))
             }
             Swing::Lost => {
-                self.discard(&[location]).await;
+                self.files.take_back(&[location]).await;
                 Ok(None)
             }
         }
     }
 
-    /// Deletes files that nothing names; a failure leaves garbage and is only logged.
+    /// Deletes files that only a dropped table named; a failure leaves garbage and is only logged.
     pub(super) async fn discard(&self, files: &[String]) {
         if let Err(error) = self.files.delete(files).await {
             tracing::warn!(%error, "unused file could not be deleted");

@@ -1,4 +1,9 @@
 //! Deleting a dropped table's files: what its metadata reaches, nothing else. Directories are never listed.
+//!
+//! Metadata may come from any client (`register`, a commit), so what it names goes through [`TableFiles::delete`],
+//! which keeps to the warehouse.
+//!
+//! [`TableFiles::delete`]: crate::files::TableFiles::delete
 
 use std::collections::HashSet;
 

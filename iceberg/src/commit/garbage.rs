@@ -14,13 +14,6 @@ use super::offsets::lineage;
 use super::snapshot::read_list;
 use crate::files::TableFiles;
 
-/// Deletes files that nothing names.
-pub async fn discard(files: &TableFiles, uris: &[String]) {
-    if let Err(error) = files.delete(uris).await {
-        tracing::warn!(%error, "unused files of a table could not be deleted");
-    }
-}
-
 /// Finishes an expiry that was cut short before `metadata`, as far back as its metadata log reaches.
 pub async fn recover(files: &TableFiles, metadata: &TableMetadata) {
     let Some(oldest) = metadata.metadata_log().first() else { return };

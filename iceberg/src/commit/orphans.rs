@@ -69,7 +69,7 @@ pub async fn sweep(files: &TableFiles, metadata: &TableMetadata, before: Timesta
             swept.bytes += orphans.iter().map(|orphan| orphan.size).sum::<u64>();
             if !orphans.is_empty() {
                 let keys = orphans.into_iter().map(|orphan| orphan.key).collect();
-                files.store().delete(keys).await.map_err(FileError::from)?;
+                files.delete_keys(keys).await?;
             }
             if !more {
                 break;
