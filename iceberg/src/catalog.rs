@@ -28,6 +28,8 @@ mod pointer;
 mod purge;
 mod rename;
 mod requirement;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 pub use namespaces::PropertyChange;

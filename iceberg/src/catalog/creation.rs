@@ -8,7 +8,7 @@ use iceberg::{NamespaceIdent, TableIdent, TableUpdate};
 use tidewater_tiering::store::PutMode;
 
 use super::keys::path_segment;
-use super::object_store::{ObjectStoreCatalog, Swing, failed};
+use super::object_store::{Claim, ObjectStoreCatalog, Swing, failed};
 use super::{CatalogError, Loaded, NewTable};
 
 /// The property by which clients choose the format version; it never reaches the table's properties.
@@ -98,12 +98,10 @@ impl ObjectStoreCatalog {
         }
         let location = self.write_metadata(&metadata, 0).await?;
         let pointer = self.fresh_pointer(&metadata, &location);
-        match self.swing(table, &pointer, PutMode::IfAbsent).await? {
+        match self.swing(table, &pointer, PutMode::IfAbsent, Claim::File { base: None }).await? {
             Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location) }),
-            Swing::Lost => {
-                self.files.take_back(&[location]).await;
-                Err(CatalogError::TableExists(table.clone()))
-            }
+            // Our file stays: should ours have been there and been renamed before this other table came, it is in use.
+            Swing::Lost => Err(CatalogError::TableExists(table.clone())),
         }
     }
 

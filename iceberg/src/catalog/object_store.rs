@@ -7,7 +7,9 @@
 //! A pointer's content is new at every write (`revision`), as some stores' ETags are hashes of the content. A commit
 //! writes a new, uniquely named metadata file and then moves the pointer with put-if-match: readers see the old or the
 //! new table. A lost answer is resolved by looking whether the pointer, or the log of the metadata it names, holds our
-//! file.
+//! file. It counts as lost to others only if that is proved: the table stands on the very base we meant to replace, or
+//! its log shows another file after that base. A pointer that is gone or is another table's proves nothing (ours may
+//! have been there before it was renamed), so the answer stays unknown and no file is deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,8 +46,29 @@ pub struct ObjectStoreCatalog {
 pub(super) enum Swing {
     /// It is ours.
     Done,
-    /// Someone else's is there.
+    /// Someone else's is there, and ours never was.
     Lost,
+}
+
+/// By what a pointer write is recognised when its answer was lost.
+#[derive(Clone, Copy)]
+pub(super) enum Claim<'a> {
+    /// By its metadata file, written for it alone on top of `base` (`None`: for a new table).
+    File {
+        /// What the pointer named before.
+        base: Option<&'a str>,
+    },
+    /// By its revision.
+    Revision,
+}
+
+/// What became of a pointer write.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Ours,
+    Theirs,
+    /// What lies there does not tell.
+    Open(&'static str),
 }
 
 impl ObjectStoreCatalog {
@@ -104,6 +127,7 @@ impl ObjectStoreCatalog {
         table: &TableIdent,
         pointer: &Pointer,
         mode: PutMode,
+        claim: Claim<'_>,
     ) -> Result<Swing, CatalogError> {
         let key = self.keys.table(table)?;
         let body = serde_json::to_vec(pointer).map_err(iceberg::Error::from)?;
@@ -111,8 +135,10 @@ impl ObjectStoreCatalog {
         for _ in 0..ANSWER_ATTEMPTS {
             match self.store().put(&key, Bytes::from(body.clone()), mode.clone()).await {
                 Ok(_) => return Ok(Swing::Done),
-                Err(StoreError::Taken { .. }) => match self.is_ours(table, pointer).await {
-                    Ok(ours) => return Ok(if ours { Swing::Done } else { Swing::Lost }),
+                Err(StoreError::Taken { .. }) => match self.fate(table, pointer, claim).await {
+                    Ok(Fate::Ours) => return Ok(Swing::Done),
+                    Ok(Fate::Theirs) => return Ok(Swing::Lost),
+                    Ok(Fate::Open(why)) => detail = why.to_owned(),
                     Err(error) => detail = error.to_string(),
                 },
                 Err(error) if error.is_retryable() => detail = error.to_string(),
@@ -122,17 +148,32 @@ impl ObjectStoreCatalog {
         Err(CatalogError::Unknown { table: table.clone(), detail })
     }
 
-    /// Is `pointer` what lies there, or did a later commit build on it?
-    async fn is_ours(&self, table: &TableIdent, pointer: &Pointer) -> Result<bool, CatalogError> {
-        let Some((found, _)) = self.pointer(table).await? else { return Ok(false) };
+    /// What became of `pointer`, by what lies there now.
+    async fn fate(&self, table: &TableIdent, pointer: &Pointer, claim: Claim<'_>) -> Result<Fate, CatalogError> {
+        let Some((found, _)) = self.pointer(table).await? else {
+            return Ok(Fate::Open("the table was dropped or renamed meanwhile"));
+        };
         if found.revision == pointer.revision {
-            return Ok(true);
+            return Ok(Fate::Ours);
         }
-        if found.table_uuid != pointer.table_uuid || found.metadata_location == pointer.metadata_location {
-            return Ok(false);
+        let Claim::File { base } = claim else { return Ok(Fate::Theirs) };
+        if found.metadata_location == pointer.metadata_location {
+            return Ok(Fate::Ours);
+        }
+        let Some(base) = base else { return Ok(Fate::Theirs) };
+        if found.table_uuid != pointer.table_uuid {
+            return Ok(Fate::Open("another table has the name now"));
+        }
+        if found.metadata_location == base {
+            return Ok(Fate::Theirs);
         }
         let metadata = self.read_metadata(&found.metadata_location).await?;
-        Ok(metadata.metadata_log().iter().any(|past| past.metadata_file == pointer.metadata_location))
+        let logged = |file: &str| metadata.metadata_log().iter().any(|past| past.metadata_file == file);
+        Ok(match (logged(&pointer.metadata_location), logged(base)) {
+            (true, _) => Fate::Ours,
+            (false, true) => Fate::Theirs,
+            (false, false) => Fate::Open("the table's metadata log does not reach back to this commit"),
+        })
     }
 
     pub(super) fn fresh_pointer(&self, metadata: &TableMetadata, location: &str) -> Pointer {
@@ -194,7 +235,8 @@ impl ObjectStoreCatalog {
         }
         let location = self.write_metadata(&built.metadata, version_after(&pointer.metadata_location)).await?;
         let next = self.fresh_pointer(&built.metadata, &location);
-        match self.swing(table, &next, PutMode::IfMatch(etag)).await? {
+        let claim = Claim::File { base: Some(&pointer.metadata_location) };
+        match self.swing(table, &next, PutMode::IfMatch(etag), claim).await? {
             Swing::Done => {
                 self.forget_old_metadata(&built.metadata, built.expired_metadata_logs).await;
                 Ok(Some(Loaded { metadata: Arc::new(built.metadata), location: Some(location) }))
@@ -259,7 +301,7 @@ impl ObjectStoreCatalog {
         self.load_namespace(&table.namespace).await?;
         let metadata = self.read_metadata(location).await?;
         let pointer = self.fresh_pointer(&metadata, location);
-        match self.swing(table, &pointer, PutMode::IfAbsent).await? {
+        match self.swing(table, &pointer, PutMode::IfAbsent, Claim::Revision).await? {
             Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location.to_owned()) }),
             Swing::Lost => Err(CatalogError::TableExists(table.clone())),
         }

@@ -11,7 +11,7 @@ use iceberg::TableIdent;
 use tidewater_tiering::store::{ETag, PutMode};
 
 use super::CatalogError;
-use super::object_store::{ObjectStoreCatalog, Swing};
+use super::object_store::{Claim, ObjectStoreCatalog, Swing};
 use super::pointer::{Pointer, State};
 
 impl ObjectStoreCatalog {
@@ -27,7 +27,7 @@ impl ObjectStoreCatalog {
             return Err(CatalogError::TableExists(to.clone()));
         }
         let moving = Pointer { revision: self.names.uuid(), state: State::Moving { to: to.clone() }, ..pointer };
-        match self.swing(from, &moving, PutMode::IfMatch(etag)).await? {
+        match self.swing(from, &moving, PutMode::IfMatch(etag), Claim::Revision).await? {
             Swing::Done => {}
             Swing::Lost => {
                 let detail = "the table was changed during the rename".to_owned();
@@ -52,7 +52,7 @@ impl ObjectStoreCatalog {
         let State::Moving { to } = &moving.state else { return Ok(()) };
         let to = to.clone();
         let arrived = Pointer { revision: self.names.uuid(), state: State::Live, ..moving.clone() };
-        let there = match self.swing(&to, &arrived, PutMode::IfAbsent).await? {
+        let there = match self.swing(&to, &arrived, PutMode::IfAbsent, Claim::Revision).await? {
             Swing::Done => true,
             Swing::Lost => self.pointer(&to).await?.is_some_and(|(found, _)| found.table_uuid == moving.table_uuid),
         };
@@ -60,7 +60,7 @@ impl ObjectStoreCatalog {
             self.store().delete(vec![self.keys.table(from)?]).await?;
         } else {
             let back = Pointer { revision: self.names.uuid(), state: State::Live, ..moving };
-            self.swing(from, &back, PutMode::IfMatch(etag.clone())).await?;
+            self.swing(from, &back, PutMode::IfMatch(etag.clone()), Claim::Revision).await?;
         }
         Ok(())
     }

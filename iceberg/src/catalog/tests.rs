@@ -1,0 +1,161 @@
+//! Races over a table's pointer: lost answers while others rename, commit, drop and create.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use tidewater_tiering::store::{
+    ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
+
+use super::*;
+use crate::fixture::{MemoryStore, World};
+use crate::location::Warehouse;
+use crate::names::Names;
+
+type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What somebody else does while a request is under way, once.
+#[derive(Default)]
+struct Meanwhile(Mutex<Option<(&'static str, Deed)>>);
+
+impl Meanwhile {
+    fn take(&self, moment: &str) -> Option<Deed> {
+        let mut held = self.0.lock().expect("no panic before");
+        if held.as_ref().is_some_and(|(wanted, _)| *wanted == moment) {
+            held.take().map(|(_, deed)| deed)
+        } else {
+            None
+        }
+    }
+}
+
+/// The bucket as one process sees it. `lost put`: a pointer's put lands, others act, the answer is lost. `delete`: others
+/// act between the look at a pointer and its deletion.
+struct Interrupted {
+    inner: MemoryStore,
+    meanwhile: Arc<Meanwhile>,
+}
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupted").finish_non_exhaustive()
+    }
+}
+
+fn is_pointer(key: &ObjectKey) -> bool {
+    key.as_str().contains("catalog/tables/")
+}
+
+#[async_trait]
+impl ObjectStore for Interrupted {
+    async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
+        let done = self.inner.put(key, body, mode).await;
+        match is_pointer(key).then(|| self.meanwhile.take("lost put")).flatten() {
+            Some(deed) => {
+                deed.await;
+                Err(StoreError::Unavailable { key: key.to_string(), detail: "lost".to_owned() })
+            }
+            None => done,
+        }
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
+        self.inner.get(key, range).await
+    }
+
+    async fn get_if_changed(&self, key: &ObjectKey, known: &ETag) -> Result<Option<Got>, StoreError> {
+        self.inner.get_if_changed(key, known).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(prefix, after, max).await
+    }
+
+    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
+        self.inner.delete(keys).await
+    }
+
+    async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
+        self.inner.put_large(key, size, source).await
+    }
+}
+
+/// A catalog whose requests are interrupted at `moment` by `deed`.
+fn interrupted(
+    world: &World,
+    moment: &'static str,
+    deed: impl Future<Output = ()> + Send + 'static,
+) -> ObjectStoreCatalog {
+    let meanwhile = Arc::new(Meanwhile(Mutex::new(Some((moment, Box::pin(deed))))));
+    let store = Interrupted { inner: world.store.clone(), meanwhile };
+    let warehouse = Warehouse::new("s3://bucket", "lake").expect("legal");
+    ObjectStoreCatalog::new(TableFiles::new(Arc::new(store), warehouse), Names::seeded(99), HashMap::new())
+}
+
+fn named(name: &str) -> TableIdent {
+    TableIdent::from_strs(["topics", name]).expect("legal")
+}
+
+fn set(key: &str, value: &str) -> Vec<TableUpdate> {
+    vec![TableUpdate::SetProperties { updates: HashMap::from([(key.to_owned(), value.to_owned())]) }]
+}
+
+/// A world with the table `topics.orders`, with rows.
+async fn world_with_a_table(seed: u64) -> World {
+    let mut world = World::new(seed);
+    world.log.append(0, 3, tidewater_storage::model::TimestampMs(1_760_000_000_000));
+    let mut sink = world.sink(1);
+    sink.run_once(tidewater_storage::model::TimestampMs(1_760_000_000_000)).await;
+    world
+}
+
+#[test]
+fn a_commit_that_landed_survives_a_rename_before_its_answer() {
+    block_on(async {
+        for (seed, back) in [(1, false), (2, true)] {
+            let world = world_with_a_table(seed).await;
+            let others = world.catalog();
+            let catalog = interrupted(&world, "lost put", async move {
+                others.rename(&named("orders"), &named("moved")).await.expect("renamed");
+                if back {
+                    others.rename(&named("moved"), &named("orders")).await.expect("renamed back");
+                }
+            });
+            let done = catalog.commit(&named("orders"), Vec::new(), set("a", "b")).await;
+            if back {
+                done.expect("it is there under its own name");
+            } else {
+                assert!(matches!(done, Err(CatalogError::Unknown { .. })), "{done:?}");
+            }
+            let table = world.catalog().load(&named(if back { "orders" } else { "moved" })).await.expect("loads");
+            assert_eq!(table.metadata.properties().get("a").map(String::as_str), Some("b"));
+        }
+    });
+}
+
+#[test]
+fn a_commit_that_others_built_on_beyond_the_log_is_not_called_lost() {
+    block_on(async {
+        let world = world_with_a_table(3).await;
+        let others = world.catalog();
+        others
+            .commit(&named("orders"), Vec::new(), set("write.metadata.previous-versions-max", "1"))
+            .await
+            .expect("set");
+        let catalog = interrupted(&world, "lost put", async move {
+            for n in 0..3 {
+                others.commit(&named("orders"), Vec::new(), set("n", &n.to_string())).await.expect("committed");
+            }
+        });
+        let done = catalog.commit(&named("orders"), Vec::new(), set("a", "b")).await;
+        assert!(matches!(done, Err(CatalogError::Unknown { .. })), "{done:?}");
+    });
+}
