@@ -161,6 +161,21 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// What the store says.
     async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError>;
 
+    /// Deletes an object if it is the version `etag`; an absent one is fine. No protocol of object stores has this
+    /// everywhere: unless a store does better, it looks and then deletes, and what is written between the two is lost.
+    /// A repeated request looks again.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] when another version lies there; what the store says.
+    async fn delete_if(&self, key: &ObjectKey, etag: &ETag) -> Result<(), StoreError> {
+        match self.head(key).await {
+            Ok(head) if head.etag == *etag => self.delete(vec![key.clone()]).await,
+            Ok(_) => Err(StoreError::Taken { key: key.to_string() }),
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes an object of `size` bytes piece by piece, for keys that are unique by themselves (no condition).
     ///
     /// # Errors

@@ -293,6 +293,38 @@ impl ObjectStoreCatalog {
         }
     }
 
+    /// Drops the table of that name: the one with this uuid, if one is given.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchTable`], also when the name is another table's by now; [`CatalogError::Busy`] against a
+    /// writer that commits all the time; the bucket.
+    pub async fn drop_one(
+        &self,
+        table: &TableIdent,
+        uuid: Option<uuid::Uuid>,
+        purge: bool,
+    ) -> Result<(), CatalogError> {
+        let mut uuid = uuid;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let (pointer, etag) = self.live(table).await?;
+            if pointer.table_uuid != *uuid.get_or_insert(pointer.table_uuid) {
+                return Err(CatalogError::NoSuchTable(table.clone()));
+            }
+            match self.store().delete_if(&self.keys.table(table)?, &etag).await {
+                Ok(()) => {
+                    if purge {
+                        self.purge(&pointer.metadata_location).await;
+                    }
+                    return Ok(());
+                }
+                // A commit came between: its files are to go too.
+                Err(StoreError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::Busy { detail: format!("{table} is being written by others; try again") })
+    }
+
     /// Takes a table into the catalog whose metadata file exists already.
     ///
     /// # Errors
@@ -390,11 +422,6 @@ impl Catalog for ObjectStoreCatalog {
     }
 
     async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
-        let (pointer, _) = self.live(table).await?;
-        self.store().delete(vec![self.keys.table(table)?]).await?;
-        if purge {
-            self.purge(&pointer.metadata_location).await;
-        }
-        Ok(())
+        self.drop_one(table, None, purge).await
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! 1. the old pointer becomes `moving` (put-if-match: commits in flight under the old name fail from here on);
 //! 2. the new pointer is put if absent, with the same table and metadata;
-//! 3. the old pointer is deleted.
+//! 3. the old pointer is deleted, if it is still the one that was moved.
 //!
 //! A crash after 1 or 2 leaves a `moving` pointer; the next one to load the old name finishes it. If another table
 //! took the new name meanwhile, the old pointer becomes `live` again.
 
 use iceberg::TableIdent;
-use tidewater_tiering::store::{ETag, PutMode};
+use tidewater_tiering::store::{ETag, PutMode, StoreError};
 
 use super::CatalogError;
 use super::object_store::{Claim, ObjectStoreCatalog, Swing};
@@ -22,6 +22,7 @@ impl ObjectStoreCatalog {
     /// came between ([`CatalogError::Conflict`]).
     pub async fn rename(&self, from: &TableIdent, to: &TableIdent) -> Result<(), CatalogError> {
         let (pointer, etag) = self.live(from).await?;
+        let uuid = pointer.table_uuid;
         self.load_namespace(&to.namespace).await?;
         if self.table_exists(to).await? {
             return Err(CatalogError::TableExists(to.clone()));
@@ -36,7 +37,7 @@ impl ObjectStoreCatalog {
         }
         let Some((moving, etag)) = self.pointer(from).await? else { return Ok(()) };
         self.finish_move(from, moving, &etag).await?;
-        if self.pointer(from).await?.is_some() {
+        if self.pointer(from).await?.is_some_and(|(left, _)| left.table_uuid == uuid) {
             return Err(CatalogError::TableExists(to.clone()));
         }
         Ok(())
@@ -57,7 +58,11 @@ impl ObjectStoreCatalog {
             Swing::Lost => self.pointer(&to).await?.is_some_and(|(found, _)| found.table_uuid == moving.table_uuid),
         };
         if there {
-            self.store().delete(vec![self.keys.table(from)?]).await?;
+            // Whoever was faster may have made way for another table of the old name by now.
+            match self.store().delete_if(&self.keys.table(from)?, etag).await {
+                Ok(()) | Err(StoreError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         } else {
             let back = Pointer { revision: self.names.uuid(), state: State::Live, ..moving };
             self.swing(from, &back, PutMode::IfMatch(etag.clone()), Claim::Revision).await?;

@@ -33,8 +33,8 @@ impl Meanwhile {
     }
 }
 
-/// The bucket as one process sees it. `lost put`: a pointer's put lands, others act, the answer is lost. `delete`: others
-/// act between the look at a pointer and its deletion.
+/// The bucket as one process sees it. `lost put`: a pointer's put lands, others act, the answer is lost. `look`: others
+/// act right before a pointer is looked at for the last time, to be deleted.
 struct Interrupted {
     inner: MemoryStore,
     meanwhile: Arc<Meanwhile>,
@@ -72,6 +72,9 @@ impl ObjectStore for Interrupted {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        if let Some(deed) = is_pointer(key).then(|| self.meanwhile.take("look")).flatten() {
+            deed.await;
+        }
         self.inner.head(key).await
     }
 
@@ -157,5 +160,46 @@ fn a_commit_that_others_built_on_beyond_the_log_is_not_called_lost() {
         });
         let done = catalog.commit(&named("orders"), Vec::new(), set("a", "b")).await;
         assert!(matches!(done, Err(CatalogError::Unknown { .. })), "{done:?}");
+    });
+}
+
+#[test]
+fn a_drop_and_a_rename_never_delete_a_later_table_of_the_name() {
+    block_on(async {
+        for (seed, renames) in [(4, false), (5, true)] {
+            let mut world = world_with_a_table(seed).await;
+            let others = world.catalog();
+            world.seed += 100;
+            let mut maker = world.sink(1);
+            let catalog = interrupted(&world, "look", async move {
+                if !renames {
+                    others.drop_table(&named("orders"), true).await.expect("dropped");
+                } else if others.table_exists(&named("orders")).await.expect("finishes the move") {
+                    return;
+                }
+                maker.run_once(tidewater_storage::model::TimestampMs(1_760_000_000_000)).await;
+            });
+            let done = if renames {
+                catalog.rename(&named("orders"), &named("moved")).await
+            } else {
+                catalog.drop_table(&named("orders"), true).await
+            };
+            assert_eq!(done.is_ok(), renames, "{done:?}");
+            assert_eq!(world.rows().await, world.expected(), "the new table is whole");
+        }
+    });
+}
+
+#[test]
+fn a_drop_takes_what_was_committed_meanwhile_with_it() {
+    block_on(async {
+        let world = world_with_a_table(6).await;
+        let others = world.catalog();
+        let catalog = interrupted(&world, "look", async move {
+            others.commit(&named("orders"), Vec::new(), set("a", "b")).await.expect("committed");
+        });
+        catalog.drop_table(&named("orders"), true).await.expect("dropped");
+        let left: Vec<_> = world.store.keys().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(left, ["lake/catalog/namespaces/topics.json"]);
     });
 }

@@ -173,6 +173,14 @@ async fn deleting(store: &dyn ObjectStore, prefix: &str) -> Check {
     }
     store.delete(vec![one.clone()]).await.map_err(told)?;
     store.delete(Vec::new()).await.map_err(told)?;
+    let old = store.put(&one, Bytes::from_static(b"1"), PutMode::Overwrite).await.map_err(told)?.etag;
+    let new = store.put(&one, Bytes::from_static(b"22"), PutMode::Overwrite).await.map_err(told)?.etag;
+    if !matches!(store.delete_if(&one, &old).await, Err(StoreError::Taken { .. })) {
+        return broken("delete-if of an older version must answer Taken");
+    }
+    for _ in 0..2 {
+        store.delete_if(&one, &new).await.map_err(told)?;
+    }
     store.put(&one, Bytes::from_static(b"2"), PutMode::IfAbsent).await.map_err(told)?;
     Ok(())
 }

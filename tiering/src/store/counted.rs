@@ -170,6 +170,12 @@ impl ObjectStore for Counted {
         result
     }
 
+    async fn delete_if(&self, key: &ObjectKey, etag: &ETag) -> Result<(), StoreError> {
+        let result = self.inner.delete_if(key, etag).await;
+        self.stats.note(RequestKind::Delete, 1, &result);
+        result
+    }
+
     async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
         let stats = Arc::clone(&self.stats);
         let counted = source.inspect(move |piece| {

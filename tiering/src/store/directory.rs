@@ -185,9 +185,15 @@ impl DirectoryStore {
         Ok(Some(Got { body, etag, size }))
     }
 
-    fn remove(&self, key: &ObjectKey) -> Result<(), Failure> {
+    fn remove(&self, key: &ObjectKey, only: Option<&ETag>) -> Result<(), Failure> {
         let path = self.path(key)?;
         let _lock = self.lock(key)?;
+        if let Some(etag) = only {
+            match fs::symlink_metadata(&path) {
+                Ok(found) if version(&found) != *etag => return Err(Failure::Taken),
+                _ => {}
+            }
+        }
         match fs::remove_file(&path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
             removed => removed?,
@@ -251,9 +257,14 @@ impl ObjectStore for DirectoryStore {
     async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
         for key in keys {
             let at = key.clone();
-            self.run(key.as_str(), move |store| store.remove(&at)).await?;
+            self.run(key.as_str(), move |store| store.remove(&at, None)).await?;
         }
         Ok(())
+    }
+
+    async fn delete_if(&self, key: &ObjectKey, etag: &ETag) -> Result<(), StoreError> {
+        let (at, etag) = (key.clone(), etag.clone());
+        self.run(key.as_str(), move |store| store.remove(&at, Some(&etag))).await
     }
 
     async fn put_large(&self, key: &ObjectKey, size: u64, mut source: ByteSource) -> Result<PutDone, StoreError> {

@@ -81,6 +81,11 @@ impl ObjectStore for Limited {
         self.inner.delete(keys).await
     }
 
+    async fn delete_if(&self, key: &ObjectKey, etag: &ETag) -> Result<(), StoreError> {
+        let _slot = self.slot(1).await?;
+        self.inner.delete_if(key, etag).await
+    }
+
     async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
         let _slot = self.slot(size.min(LARGE_BYTES)).await?;
         self.inner.put_large(key, size, source).await

@@ -125,6 +125,10 @@ impl ObjectStore for Retrying {
         self.run(|| self.inner.delete(keys.clone())).await
     }
 
+    async fn delete_if(&self, key: &ObjectKey, etag: &ETag) -> Result<(), StoreError> {
+        self.run(|| self.inner.delete_if(key, etag)).await
+    }
+
     async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
         self.inner.put_large(key, size, source).await
     }
