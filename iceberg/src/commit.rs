@@ -17,10 +17,11 @@
 //! **Crash**: before the pointer moves, files are garbage nobody names; after it, everything is in the table. The
 //! next run reads the offsets from the table, so neither duplicates nor loses a row.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use iceberg::TableIdent;
-use iceberg::spec::{DataFile, TableMetadata};
+use iceberg::spec::{DataFile, MAIN_BRANCH, TableMetadata};
+use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::model::TimestampMs;
 use uuid::Uuid;
 
@@ -181,6 +182,26 @@ impl Committer {
     /// Forgets what was seen: the next append looks again.
     pub fn forget(&mut self) {
         self.current = None;
+    }
+
+    /// Sets a property of the table as it was last seen; refused if rows came meanwhile.
+    ///
+    /// # Errors
+    /// The catalog.
+    pub async fn set_property(&mut self, base: &Loaded, key: &str, value: &str) -> Result<Loaded, CommitError> {
+        self.current = None;
+        let requirements = vec![
+            TableRequirement::UuidMatch { uuid: base.metadata.uuid() },
+            TableRequirement::RefSnapshotIdMatch {
+                r#ref: MAIN_BRANCH.to_owned(),
+                snapshot_id: base.metadata.current_snapshot_id(),
+            },
+        ];
+        let updates = HashMap::from([(key.to_owned(), value.to_owned())]);
+        let loaded =
+            self.catalog.commit(&self.table, requirements, vec![TableUpdate::SetProperties { updates }]).await?;
+        self.current = Some(loaded.clone());
+        Ok(loaded)
     }
 
     fn check(&self, metadata: &TableMetadata) -> Result<(), CommitError> {

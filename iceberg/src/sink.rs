@@ -16,7 +16,7 @@ use tidewater_storage::model::{OffsetRange, PartitionIndex, TimestampMs, TopicId
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, CatalogError, Loaded, NewTable};
-use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, offsets};
+use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, identity, offsets};
 use crate::files::TableFiles;
 use crate::names::Names;
 use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
@@ -46,6 +46,8 @@ pub struct SinkConfig {
     pub table: TableIdent,
     /// `iceberg.target.lag.ms`.
     pub target_lag_ms: i64,
+    /// `iceberg.delete`: the table is marked to go when the topic is deleted.
+    pub delete: bool,
     /// Bytes a turn takes, unpacked: what it holds in memory, about twice.
     pub turn_bytes: usize,
     /// Hour partitions a turn opens; one batch may exceed it.
@@ -67,6 +69,7 @@ impl SinkConfig {
             topic_id,
             epoch,
             target_lag_ms: 30_000,
+            delete: false,
             turn_bytes: 128 << 20,
             turn_hours: 256,
             file_bytes: 64 << 20,
@@ -168,6 +171,11 @@ impl TableSink {
         self.config.target_lag_ms = lag;
     }
 
+    /// Takes over a changed `iceberg.delete`.
+    pub fn set_delete(&mut self, delete: bool) {
+        self.config.delete = delete;
+    }
+
     /// One turn. Never fails as such: what went wrong is in the outcome and in the status.
     pub async fn run_once(&mut self, now: TimestampMs) -> Outcome {
         let outcome = match self.turn(now).await {
@@ -228,6 +236,7 @@ impl TableSink {
         }
         let log = self.log.partitions(self.config.topic_id).await?;
         let base = self.base(now).await?;
+        let base = self.mark(base).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
         self.status.see(&log, &table, &base.metadata);
         let plan = plan::plan(&Situation {
@@ -401,13 +410,23 @@ impl TableSink {
         }
     }
 
+    /// The table says whether it goes with its topic.
+    async fn mark(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
+        if identity::goes_with_topic(&base.metadata) == self.config.delete {
+            return Ok(base);
+        }
+        let value = if self.config.delete { "true" } else { "false" };
+        Ok(self.committer.set_property(&base, identity::DELETE, value).await?)
+    }
+
     async fn make_table(&self) -> Result<(), SinkError> {
         self.catalog.ensure_namespace(&self.config.table.namespace).await?;
         let owner = TableOwner { cluster: self.config.cluster, topic: self.config.topic_id, epoch: self.config.epoch };
         let mut properties = owner.properties();
         properties.extend(
             [
-                ("tidewater.topic", self.config.topic.as_str()),
+                (identity::TOPIC_NAME, self.config.topic.as_str()),
+                (identity::DELETE, if self.config.delete { "true" } else { "false" }),
                 ("write.metadata.delete-after-commit.enabled", "true"),
                 ("write.metadata.previous-versions-max", &self.config.bounds.metadata_kept.to_string()),
                 ("write.parquet.compression-codec", "zstd"),
@@ -436,6 +455,19 @@ impl TableSink {
         match self.committer.refresh().await {
             Ok(_) => Ok(self.catalog.drop_table(&self.config.table, true).await?),
             Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the mark off that the table goes with its topic: nobody keeps it up to date from here on.
+    ///
+    /// # Errors
+    /// The catalog; the table is another's.
+    pub async fn unmark(&mut self) -> Result<(), SinkError> {
+        self.config.delete = false;
+        match self.committer.refresh().await {
+            Ok(base) => self.mark(base).await.map(drop),
+            Err(error) if error.is_table_gone() => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

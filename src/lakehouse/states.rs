@@ -74,6 +74,13 @@ impl TableStates {
         self.by_topic.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
     }
 
+    /// Has a topic's sink found its table and nothing in its way?
+    #[must_use]
+    pub fn is_kept(&self, topic: TopicId) -> bool {
+        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
+        by_topic.get(&topic).is_some_and(|state| state.paused.is_none())
+    }
+
     /// A topic's table in figures; `None` without a table.
     #[must_use]
     pub fn sums(&self, topic: &TopicImage) -> Option<TableSums> {

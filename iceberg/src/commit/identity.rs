@@ -14,6 +14,12 @@ pub const TOPIC: &str = "tidewater.topic-id";
 /// Property: the highest fencing epoch that committed.
 pub const EPOCH: &str = "tidewater.epoch";
 
+/// Property: the name of the topic it holds.
+pub const TOPIC_NAME: &str = "tidewater.topic";
+/// Property: `true` if the table goes when its topic is deleted (`iceberg.delete`). On the table, so that a broker that
+/// was killed after the topic's deletion still knows.
+pub const DELETE: &str = "tidewater.delete-with-topic";
+
 /// Who a writer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOwner {
@@ -55,6 +61,15 @@ impl TableOwner {
         ])
     }
 
+    /// Who writes the table, as it says itself; `None` if it is no Tidewater's.
+    #[must_use]
+    pub fn of(metadata: &TableMetadata) -> Option<Self> {
+        let found = |key: &str| metadata.properties().get(key);
+        let cluster = Uuid::try_parse(found(CLUSTER)?).ok()?;
+        let topic = TopicId(Uuid::try_parse(found(TOPIC)?).ok()?);
+        Some(Self { cluster, topic, epoch: epoch(metadata) })
+    }
+
     /// Is this our table?
     ///
     /// # Errors
@@ -69,6 +84,12 @@ impl TableOwner {
         }
         Err(Foreign { table: table.clone(), found_cluster, found_topic, cluster: self.cluster, topic: self.topic })
     }
+}
+
+/// Does the table go when its topic is deleted?
+#[must_use]
+pub fn goes_with_topic(metadata: &TableMetadata) -> bool {
+    metadata.properties().get(DELETE).is_some_and(|value| value == "true")
 }
 
 /// The table's fencing epoch; 0 if it has none.

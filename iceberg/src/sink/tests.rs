@@ -236,6 +236,27 @@ fn an_append_that_can_never_succeed_is_given_up_with_its_files() {
 }
 
 #[test]
+fn the_table_says_whether_it_goes_with_its_topic() {
+    block_on(async {
+        let mut world = World::new(10);
+        fill(&world);
+        let mut sink = world.sink(1);
+        let marked = async |sink: &mut TableSink, delete: bool| {
+            sink.set_delete(delete);
+            drain(sink, NOW).await;
+            identity::goes_with_topic(&world.catalog().load(&world.table()).await.expect("loads").metadata)
+        };
+        assert!(!marked(&mut sink, false).await);
+        assert!(marked(&mut sink, true).await);
+        assert!(!marked(&mut sink, false).await);
+        assert!(marked(&mut sink, true).await);
+        sink.unmark().await.expect("unmarked");
+        assert!(!identity::goes_with_topic(&world.catalog().load(&world.table()).await.expect("loads").metadata));
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
 fn a_partition_that_cannot_be_read_does_not_stop_the_others() {
     block_on(async {
         let mut world = World::new(9);

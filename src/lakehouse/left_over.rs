@@ -1,0 +1,201 @@
+//! Tables that were to go with their topic and did not: the broker was killed in between, or the bucket was away.
+//!
+//! A table says itself that it goes with its topic (`tidewater.delete-with-topic`); whose topic is not in the image any
+//! more is dropped. Rows may be nowhere else, so the bar is high: two looks in a row, this cluster, this lineage epoch
+//! (after a restore a topic may be missing only because the restore went back past it), under its own name.
+//! Affinity: one task on the side runtime.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewater_iceberg::catalog::{Catalog, CatalogError, Loaded, NamespaceIdent, ObjectStoreCatalog, TableIdent};
+use tidewater_iceberg::commit::{TableOwner, identity};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::states::TableStates;
+use crate::controller::image::ClusterImage;
+
+/// Where sinks make their tables.
+const NAMESPACE: &str = "topics";
+/// The first look after a start, and the second after one that found something.
+const SOON: Duration = Duration::from_secs(30);
+/// Looks as a rule: each costs a listing, and two gets for every table that no sink keeps.
+const REGULAR: Duration = Duration::from_secs(600);
+
+/// Finds such tables and drops them.
+pub(super) struct LeftOver {
+    catalog: Arc<ObjectStoreCatalog>,
+    lineage: u64,
+    /// What the look before found: tables with Iceberg's id.
+    suspects: BTreeMap<TableIdent, Uuid>,
+}
+
+impl LeftOver {
+    /// For the tables of `catalog`, as seen by a cluster of this lineage epoch.
+    pub(super) fn new(catalog: Arc<ObjectStoreCatalog>, lineage: u64) -> Self {
+        Self { catalog, lineage, suspects: BTreeMap::new() }
+    }
+
+    /// Looks for ever.
+    pub(super) async fn watch(mut self, images: watch::Receiver<Arc<ClusterImage>>, states: TableStates) {
+        let mut pause = SOON;
+        loop {
+            tokio::time::sleep(pause).await;
+            let image = Arc::clone(&images.borrow());
+            if let Err(error) = self.look(&image, &states).await {
+                tracing::info!(%error, "tables of deleted topics are looked for later");
+            }
+            pause = if self.suspects.is_empty() { REGULAR } else { SOON };
+        }
+    }
+
+    /// One look: what it finds for the second time goes.
+    async fn look(&mut self, image: &ClusterImage, states: &TableStates) -> Result<(), CatalogError> {
+        let before = std::mem::take(&mut self.suspects);
+        if image.revision == 0 {
+            return Ok(());
+        }
+        for (table, uuid) in self.find(image, states).await? {
+            if before.get(&table) != Some(&uuid) {
+                self.suspects.insert(table, uuid);
+                continue;
+            }
+            match self.catalog.drop_one(&table, Some(uuid), true).await {
+                Ok(()) => tracing::info!(%table, "the table of a deleted topic is dropped"),
+                Err(CatalogError::NoSuchTable(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%table, %error, "a deleted topic's table could not be dropped, will be tried again");
+                    self.suspects.insert(table, uuid);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn find(&self, image: &ClusterImage, states: &TableStates) -> Result<Vec<(TableIdent, Uuid)>, CatalogError> {
+        let tables = match self.catalog.list_tables(&NamespaceIdent::new(NAMESPACE.to_owned())).await {
+            Err(CatalogError::NoSuchNamespace(_)) => return Ok(Vec::new()),
+            tables => tables?,
+        };
+        let mut found = Vec::new();
+        for table in tables {
+            if image.topic(&table.name).is_some_and(|topic| states.is_kept(topic.id)) {
+                continue;
+            }
+            match self.catalog.load(&table).await {
+                Ok(loaded) if self.is_left_over(image, &table, &loaded) => {
+                    found.push((table, loaded.metadata.uuid()));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%table, %error, "not looked at"),
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_left_over(&self, image: &ClusterImage, table: &TableIdent, loaded: &Loaded) -> bool {
+        let metadata = &loaded.metadata;
+        let Some(owner) = TableOwner::of(metadata) else { return false };
+        identity::goes_with_topic(metadata)
+            && owner.cluster == image.cluster
+            && owner.epoch >> 32 == self.lineage
+            && image.topic_by_id(owner.topic).is_none()
+            && metadata.properties().get(identity::TOPIC_NAME) == Some(&table.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tidewater_iceberg::catalog::NewTable;
+    use tidewater_iceberg::files::TableFiles;
+    use tidewater_iceberg::location::Warehouse;
+    use tidewater_iceberg::names::Names;
+    use tidewater_iceberg::schema;
+    use tidewater_storage::model::{NodeId, TopicId, TopicName};
+    use tidewater_tiering::store::DirectoryStore;
+
+    use super::*;
+    use crate::controller::command::Command;
+    use crate::controller::image::BrokerImage;
+    use crate::controller::state::{ControllerState, Surroundings};
+
+    const CLUSTER: Uuid = Uuid::from_u128(7);
+    const LINEAGE: u64 = 3;
+
+    /// An image with topic 1, `alive`.
+    fn image() -> ClusterImage {
+        let mut state = ControllerState::default();
+        state.apply(Command::Genesis { cluster: CLUSTER });
+        let name = TopicName::new("alive").expect("legal");
+        let id = TopicId(Uuid::from_u128(1));
+        state.apply(Command::CreateTopic { name, id, lanes: Vec::new(), overrides: BTreeMap::new() });
+        let broker = BrokerImage { id: NodeId(0), host: "localhost".to_owned(), port: 9092 };
+        let around = Surroundings { cluster_name: "tidewater".to_owned(), broker, shards: 1, terms: BTreeMap::new() };
+        state.image(&around, None)
+    }
+
+    struct Made<'a> {
+        table: &'a str,
+        topic_name: &'a str,
+        topic: u128,
+        cluster: Uuid,
+        lineage: u64,
+        delete: &'a str,
+    }
+
+    async fn make(catalog: &ObjectStoreCatalog, made: &Made<'_>) {
+        let topic = TopicId(Uuid::from_u128(made.topic));
+        let owner = TableOwner { cluster: made.cluster, topic, epoch: (made.lineage << 32) | 5 };
+        let mut properties = owner.properties();
+        properties.insert(identity::TOPIC_NAME.to_owned(), made.topic_name.to_owned());
+        properties.insert(identity::DELETE.to_owned(), made.delete.to_owned());
+        let (schema, format) = (schema::table_schema().expect("legal"), iceberg::spec::FormatVersion::V2);
+        let new = NewTable { schema, spec: None, order: None, location: None, properties, format };
+        let namespace = NamespaceIdent::new(NAMESPACE.to_owned());
+        catalog.ensure_namespace(&namespace).await.expect("made");
+        catalog.create(&TableIdent::new(namespace, made.table.to_owned()), new).await.expect("made");
+    }
+
+    #[test]
+    fn only_tables_whose_topic_is_gone_go_and_only_at_the_second_look() {
+        let dir = std::env::temp_dir().join(format!("tidewater-left-over-{}", Uuid::new_v4()));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("runtime");
+        let store = DirectoryStore::open(dir.clone(), runtime.handle().clone()).expect("opens");
+        let warehouse = Warehouse::new(&format!("file://{}", dir.display()), "tidewater/warehouse").expect("legal");
+        let files = TableFiles::new(Arc::new(store), warehouse);
+        let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
+        let left = runtime.block_on(async {
+            let gone = Made {
+                table: "gone",
+                topic_name: "gone",
+                topic: 2,
+                cluster: CLUSTER,
+                lineage: LINEAGE,
+                delete: "true",
+            };
+            make(&catalog, &gone).await;
+            make(&catalog, &Made { table: "unmarked", topic_name: "unmarked", delete: "false", ..gone }).await;
+            make(&catalog, &Made { table: "alive", topic_name: "alive", topic: 1, ..gone }).await;
+            make(&catalog, &Made { table: "renamed", ..gone }).await;
+            make(&catalog, &Made { table: "restored", topic_name: "restored", lineage: LINEAGE - 1, ..gone }).await;
+            make(&catalog, &Made { table: "foreign", topic_name: "foreign", cluster: Uuid::nil(), ..gone }).await;
+            let (image, states) = (image(), TableStates::default());
+            let mut left_over = LeftOver::new(Arc::clone(&catalog), LINEAGE);
+            let namespace = NamespaceIdent::new(NAMESPACE.to_owned());
+            let mut left = Vec::new();
+            for _ in 0..2 {
+                left_over.look(&image, &states).await.expect("looks");
+                let tables = catalog.list_tables(&namespace).await.expect("lists");
+                left.push(tables.into_iter().map(|table| table.name).collect::<Vec<_>>());
+            }
+            left
+        });
+        std::fs::remove_dir_all(&dir).expect("removed");
+        assert_eq!(left[0], ["alive", "foreign", "gone", "renamed", "restored", "unmarked"]);
+        assert_eq!(left[1], ["alive", "foreign", "renamed", "restored", "unmarked"]);
+    }
+}
