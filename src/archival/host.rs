@@ -257,11 +257,7 @@ impl LaneHost for Host {
                 let sums = replica.log.run_sums(read.range).await.unwrap_or_default();
                 Ok(LocalRead { batches: read.batches, sums })
             }
-            Err(ReadError::BelowStart { start, .. }) => Err(LocalReadError::BelowStart { start }),
-            Err(error @ ReadError::Corrupt { .. }) => {
-                Err(LocalReadError::Corrupt { offsets, reason: error.to_string() })
-            }
-            Err(error) => Err(LocalReadError::Unavailable { reason: error.to_string() }),
+            Err(error) => Err(local_error(offsets, &error)),
         }
     }
 
@@ -275,6 +271,19 @@ impl LaneHost for Host {
 
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {
         self.propose_entry(LaneEntry::Command(LaneCommand::Clean { partition })).await.map(|_| ())
+    }
+}
+
+/// What a failed read of `asked` means to the archiver: the damaged run alone is set aside, and of it no more than was
+/// asked for. Offsets below that are in the bucket already.
+fn local_error(asked: OffsetRange, error: &ReadError) -> LocalReadError {
+    let reason = error.to_string();
+    match (error, error.damaged()) {
+        (ReadError::BelowStart { start, .. }, _) => LocalReadError::BelowStart { start: *start },
+        (ReadError::Corrupt { .. }, Some(bad)) if !bad.intersect(&asked).is_empty() => {
+            LocalReadError::Corrupt { offsets: bad.intersect(&asked), reason }
+        }
+        _ => LocalReadError::Unavailable { reason },
     }
 }
 
@@ -304,5 +313,33 @@ fn event(happening: Happening) -> LaneEvent {
         },
         Happening::Dropped { partition } => LaneEvent::Dropped { partition },
         Happening::LogStartMoved { partition, to } => LaneEvent::LogStartMoved { partition, to },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tidewater_storage::model::FilePos;
+
+    use super::*;
+
+    fn range(start: u64, end: u64) -> OffsetRange {
+        OffsetRange::new(Offset::new(start), Offset::new(end))
+    }
+
+    fn set_aside(asked: OffsetRange, error: &ReadError) -> Option<OffsetRange> {
+        match local_error(asked, error) {
+            LocalReadError::Corrupt { offsets, .. } => Some(offsets),
+            LocalReadError::BelowStart { .. } | LocalReadError::Unavailable { .. } => None,
+        }
+    }
+
+    #[test]
+    fn a_rotten_run_is_set_aside_and_nothing_beyond_it() {
+        let (file, pos) = (PathBuf::from("log"), FilePos(0));
+        let corrupt = ReadError::Corrupt { file, pos, offsets: range(90, 110), expected: 1, found: 2 };
+        assert_eq!(set_aside(range(100, 5_000), &corrupt), Some(range(100, 110)));
+        assert_eq!(set_aside(range(50, 105), &corrupt), Some(range(90, 105)));
     }
 }

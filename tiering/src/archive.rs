@@ -347,7 +347,11 @@ impl<H: LaneHost> Inner<H> {
             bundle_bytes_max: self.config.bundle_bytes_max,
             bundle_bytes_eager: self.config.bundle_bytes_eager,
         };
-        match next_bundle(&self.pending(), self.events_due(now), now, policy) {
+        let (pending, passed) = self.pending();
+        if !passed.is_empty() {
+            return self.judge_afresh(passed).await;
+        }
+        match next_bundle(&pending, self.events_due(now), now, policy) {
             BundlePlan::Idle => Ok(Rest::UntilStirred),
             BundlePlan::NotBefore(due) => {
                 Ok(Rest::For(due.since(now).clamp(Duration::from_millis(1), self.config.tick)))
@@ -359,19 +363,35 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
-    /// What waits, cut off before quarantined ranges: one bad range keeps only its own partition back.
-    fn pending(&self) -> Vec<Pending> {
-        let mut pending = self.host.pending();
+    /// What waits, cut off before quarantined ranges: one bad range keeps only its own partition back. Beside it the
+    /// ranges into which a log start was moved since.
+    fn pending(&self) -> (Vec<Pending>, Vec<Quarantine>) {
+        let (mut pending, mut passed) = (self.host.pending(), Vec::new());
         for piece in &mut pending {
-            let bad = self.host.with_partition(piece.partition, |manifest| {
-                manifest.quarantine_in(piece.offsets).map(|range| range.offsets.start.max(piece.offsets.start))
+            let partition = piece.partition;
+            let bad = self.host.with_partition(partition, |manifest| {
+                manifest
+                    .quarantine_in(piece.offsets)
+                    .map(|range| (range.offsets, range.offsets.start < manifest.log_start))
             });
-            if let Some(Some(bad)) = bad {
-                piece.offsets.end = bad;
+            let Some(Some((offsets, moved))) = bad else { continue };
+            piece.offsets.end = offsets.start.max(piece.offsets.start);
+            if moved {
+                passed.push(Quarantine { partition, offsets, reason: String::new() });
             }
         }
         pending.retain(|piece| !piece.offsets.is_empty());
-        pending
+        (pending, passed)
+    }
+
+    /// A log start in the middle of a range has perhaps passed what was bad in it: the range is let go, and what is left
+    /// of it read again. A command of its own, so that an old log is applied as it always was.
+    async fn judge_afresh(&self, passed: Vec<Quarantine>) -> Result<Rest, StepError> {
+        for range in passed {
+            tracing::info!(partition = %range.partition, offsets = %range.offsets, "log start moved into a quarantined range: the rest is read again");
+            self.propose(Command::Repaired(range)).await?;
+        }
+        Ok(Rest::For(Duration::ZERO))
     }
 
     /// When events that wait to be told become due: with the next bundle, or after ten seconds by themselves.

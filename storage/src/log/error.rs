@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::env::is_disk_full;
-use crate::model::{BatchError, FilePos, Offset, PartitionId};
+use crate::model::{BatchError, FilePos, Offset, OffsetRange, PartitionId};
 use crate::segment::format::IndexFileError;
 use crate::segment::rebuild::RebuildError;
 
@@ -41,6 +41,8 @@ pub enum ReadError {
         file: PathBuf,
         /// Where the run begins.
         pos: FilePos,
+        /// Offsets that cannot be read because of it.
+        offsets: OffsetRange,
         /// From the index.
         expected: u32,
         /// Of the bytes.
@@ -53,6 +55,8 @@ pub enum ReadError {
         file: PathBuf,
         /// Where the run begins.
         pos: FilePos,
+        /// Offsets that cannot be read because of it.
+        offsets: OffsetRange,
         /// Bytes there.
         have: u64,
         /// Bytes expected.
@@ -63,8 +67,10 @@ pub enum ReadError {
     Batch {
         /// Which file.
         file: PathBuf,
-        /// Where.
+        /// Where in the run.
         pos: FilePos,
+        /// Offsets that cannot be read because of it.
+        offsets: OffsetRange,
         /// What is wrong.
         source: BatchError,
     },
@@ -73,6 +79,8 @@ pub enum ReadError {
     Index {
         /// The segment's file.
         file: PathBuf,
+        /// Offsets that cannot be read because of it.
+        offsets: OffsetRange,
         /// Why.
         source: RebuildError,
     },
@@ -84,6 +92,19 @@ pub enum ReadError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+impl ReadError {
+    /// The offsets whose bytes on this disk are not what was written; `None` when the disk only did not give them.
+    #[must_use]
+    pub fn damaged(&self) -> Option<OffsetRange> {
+        match self {
+            Self::Corrupt { offsets, .. } | Self::Short { offsets, .. } | Self::Batch { offsets, .. } => Some(*offsets),
+            Self::Index { source: RebuildError::Io(_), .. } => None,
+            Self::Index { offsets, .. } => Some(*offsets),
+            Self::BelowStart { .. } | Self::AboveEnd { .. } | Self::Io { .. } => None,
+        }
+    }
 }
 
 /// Writing back failed. What was not written stays in memory and journal.

@@ -63,7 +63,7 @@ impl PartitionLog {
                 false
             } else {
                 match self.read_run(next).await {
-                    Ok((_, bytes)) => self.cut(&bytes, next, until, room.get(), &mut out)?,
+                    Ok((run, bytes)) => self.cut(run, &bytes, next, until, room.get(), &mut out)?,
                     // What was trimmed meanwhile is told as such, or ends a read that already has something.
                     Err(error) => match self.check_bounds(next) {
                         _ if !out.batches.is_empty() => return Ok(out),
@@ -124,6 +124,7 @@ impl PartitionLog {
     /// Takes from a run's bytes what the read wants; false when it wants no more.
     fn cut(
         &self,
+        offsets: OffsetRange,
         run: &Bytes,
         from: Offset,
         until: Offset,
@@ -132,7 +133,7 @@ impl PartitionLog {
     ) -> Result<bool, ReadError> {
         let (mut at, mut begin, mut more, mut end) = (0usize, None, true, from);
         while at < run.len() {
-            let header = self.header_in(run, at)?;
+            let header = self.header_in(offsets, run, at)?;
             let (len, next) = (header.len as usize, header.next_offset());
             if next > from {
                 let taken = begin.map_or(0, |begin| at - begin);
@@ -156,10 +157,12 @@ impl PartitionLog {
         Ok(more)
     }
 
-    pub(super) fn header_in(&self, run: &Bytes, at: usize) -> Result<BatchHeader, ReadError> {
+    /// The header of the batch at byte `at` of the run of `offsets`.
+    pub(super) fn header_in(&self, offsets: OffsetRange, run: &Bytes, at: usize) -> Result<BatchHeader, ReadError> {
         BatchHeader::parse(run.get(at..).unwrap_or_default()).map_err(|source| ReadError::Batch {
             file: self.inner.dir.clone(),
             pos: FilePos(at as u64),
+            offsets,
             source,
         })
     }
@@ -193,11 +196,12 @@ impl PartitionLog {
         let file = || log_path(&self.inner.dir, stored.offsets.start);
         if bytes.len() as u64 != u64::from(sum.len) {
             let (have, need) = (bytes.len() as u64, u64::from(sum.len));
-            return Err(ReadError::Short { file: file(), pos: *pos, have, need });
+            return Err(ReadError::Short { file: file(), pos: *pos, offsets: sum.offsets, have, need });
         }
         let found = extend(seed(self.inner.id, sum.offsets.start), &bytes);
         if found != sum.crc {
-            return Err(ReadError::Corrupt { file: file(), pos: *pos, expected: sum.crc, found });
+            let offsets = sum.offsets;
+            return Err(ReadError::Corrupt { file: file(), pos: *pos, offsets, expected: sum.crc, found });
         }
         shared.counters.run_reads.add(1);
         shared.counters.run_read_bytes.add(u64::from(sum.len));
@@ -271,7 +275,7 @@ impl PartitionLog {
         let opened = self.inner.shared.handles.existing(&log).await;
         let file = opened.map_err(|source| ReadError::Io { file: log.clone(), source })?;
         let made = rebuild(&file, self.inner.id, stored.offsets, stored.bytes).await;
-        let index = made.map_err(|source| ReadError::Index { file: log, source })?;
+        let index = made.map_err(|source| ReadError::Index { file: log, offsets: stored.offsets, source })?;
         let Some((offsets, bytes, max_timestamp)) = index.extent() else { return Ok(index) };
         let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index };
         if let Err(error) = self.inner.shared.env.disk.write_atomic(path, &whole.encode()).await {

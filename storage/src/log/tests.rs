@@ -320,8 +320,10 @@ fn damage_is_told_by_file_position_expected_and_found() {
         assert!(world.disk().flip_bit(&path, 100, 3));
         let error = log.read(second.start, second.end, 1 << 20).await.expect_err("is damaged");
         match &error {
-            ReadError::Corrupt { file, pos, expected, found } => {
+            ReadError::Corrupt { file, pos, offsets, expected, found } => {
                 assert_eq!((file, pos.0), (&path, 0));
+                let runs = log.run_sums(second).await.expect("has an index");
+                assert_eq!(Some(*offsets), runs.first().map(|run| run.offsets), "one run, not all that was asked for");
                 assert_ne!(expected, found);
             }
             other => panic!("{other}"),
@@ -355,6 +357,7 @@ fn lost_and_damaged_indexes_are_made_again() {
         let log = reopened(&log, &self::shared(env.clone(), 1 << 20)).await;
         let error = log.read(Offset::ZERO, second, 1 << 20).await.expect_err("is damaged");
         assert!(matches!(error, ReadError::Index { .. }), "{error}");
+        assert_eq!(error.damaged(), Some(segments[0].offsets), "nothing of it can be found");
     });
 }
 

@@ -106,7 +106,7 @@ impl PartitionLog {
         let bytes = self.run_bytes(&stored, &located).await?;
         let mut pos = 0;
         while pos < bytes.len() {
-            let header = self.header_in(&bytes, pos)?;
+            let header = self.header_in(located.sum.offsets, &bytes, pos)?;
             let batch = bytes.slice(pos..(pos + header.len as usize).min(bytes.len()));
             if header.next_offset() > from
                 && header.max_timestamp >= at

@@ -5,6 +5,7 @@
 
 mod damage;
 mod lane;
+mod local_damage;
 mod misplaced;
 
 use std::collections::BTreeSet;
