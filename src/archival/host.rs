@@ -275,12 +275,12 @@ impl LaneHost for Host {
 }
 
 /// What a failed read of `asked` means to the archiver: the damaged run alone is set aside, and of it no more than was
-/// asked for. Offsets below that are in the bucket already.
+/// asked for, what is below is in the bucket already. A disk that merely does not answer may do so later.
 fn local_error(asked: OffsetRange, error: &ReadError) -> LocalReadError {
     let reason = error.to_string();
     match (error, error.damaged()) {
         (ReadError::BelowStart { start, .. }, _) => LocalReadError::BelowStart { start: *start },
-        (ReadError::Corrupt { .. }, Some(bad)) if !bad.intersect(&asked).is_empty() => {
+        (_, Some(bad)) if !bad.intersect(&asked).is_empty() => {
             LocalReadError::Corrupt { offsets: bad.intersect(&asked), reason }
         }
         _ => LocalReadError::Unavailable { reason },
@@ -320,7 +320,7 @@ fn event(happening: Happening) -> LaneEvent {
 mod tests {
     use std::path::PathBuf;
 
-    use tidewater_storage::model::FilePos;
+    use tidewater_storage::model::{BatchError, FilePos};
 
     use super::*;
 
@@ -341,5 +341,16 @@ mod tests {
         let corrupt = ReadError::Corrupt { file, pos, offsets: range(90, 110), expected: 1, found: 2 };
         assert_eq!(set_aside(range(100, 5_000), &corrupt), Some(range(100, 110)));
         assert_eq!(set_aside(range(50, 105), &corrupt), Some(range(90, 105)));
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_set_aside_and_a_silent_disk_is_not() {
+        let (file, pos, offsets) = (PathBuf::from("log"), FilePos(0), range(10, 20));
+        let short = ReadError::Short { file: file.clone(), pos, offsets, have: 1, need: 2 };
+        let no_batch = ReadError::Batch { file: file.clone(), pos, offsets, source: BatchError::Magic(0) };
+        let silent = ReadError::Io { file, source: std::io::Error::other("EIO") };
+        for (error, expected) in [(short, true), (no_batch, true), (silent, false)] {
+            assert_eq!(set_aside(range(10, 5_000), &error), expected.then_some(offsets), "{error}");
+        }
     }
 }

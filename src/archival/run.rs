@@ -320,7 +320,10 @@ impl DescribeExtra for Yard {
                 why.map_or("the bucket is being opened".to_owned(), |w| format!("the bucket does not answer: {w}")),
             ),
             Opening::Refused(why) => Some(why),
-            Opening::Open(_) => archiver.as_ref().and_then(|a| a.stopped.clone().or_else(|| a.failing.clone())),
+            Opening::Open(_) => archiver.as_ref().and_then(|a| {
+                let unread = || a.unread.get(&replica.id).cloned();
+                a.stopped.clone().or_else(|| a.failing.clone()).or_else(unread)
+            }),
         };
     }
 }

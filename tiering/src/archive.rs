@@ -19,13 +19,14 @@ pub mod scrub;
 mod segment;
 mod sweep;
 mod tries;
+mod unread;
 pub mod verify;
 
 #[cfg(test)]
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use order::StopReason;
 pub use plan::Pending;
 use plan::{BundlePlan, BundlePolicy, next_bundle};
 pub use scrub::ScrubReport;
+use unread::Unread;
 
 /// Bounds and cadence of one lane's archiving.
 #[derive(Clone, Debug)]
@@ -114,6 +116,8 @@ pub struct ArchiveStatus {
     pub stopped: Option<String>,
     /// The last failure of the store or bucket that is not overcome yet.
     pub failing: Option<String>,
+    /// Partitions whose local log cannot be read now, and why: they wait, all others are archived.
+    pub unread: BTreeMap<PartitionId, String>,
     /// Last bundle settled under this archiver.
     pub last_bundle: Option<Sequence>,
     /// Bundles put or adopted by this archiver.
@@ -190,6 +194,8 @@ struct Inner<H> {
     stale: Cell<bool>,
     /// What housekeeping has to look at.
     work: RefCell<Work>,
+    /// Whose local log could not be read.
+    unread: RefCell<Unread>,
 }
 
 /// What a loop does when it has looked.
@@ -255,6 +261,7 @@ impl<H: LaneHost> Archiver<H> {
                 unpublished,
                 stale: Cell::new(true),
                 work: RefCell::default(),
+                unread: RefCell::default(),
             }),
         }
     }
@@ -264,6 +271,7 @@ impl<H: LaneHost> Archiver<H> {
     pub fn status(&self) -> ArchiveStatus {
         let mut status = self.inner.status.borrow().clone();
         status.stopped = self.inner.host.with_lane(|lane| lane.stopped.clone());
+        status.unread = self.inner.unread.borrow().reasons();
         status
     }
 
@@ -347,18 +355,20 @@ impl<H: LaneHost> Inner<H> {
             bundle_bytes_max: self.config.bundle_bytes_max,
             bundle_bytes_eager: self.config.bundle_bytes_eager,
         };
-        let (pending, passed) = self.pending();
+        let (mut pending, passed) = self.pending();
         if !passed.is_empty() {
             return self.judge_afresh(passed).await;
         }
+        self.unread.borrow_mut().hold_back(&mut pending, now);
         match next_bundle(&pending, self.events_due(now), now, policy) {
-            BundlePlan::Idle => Ok(Rest::UntilStirred),
+            BundlePlan::Idle if self.unread.borrow().is_empty() => Ok(Rest::UntilStirred),
+            BundlePlan::Idle => Ok(Rest::For(self.config.tick)),
             BundlePlan::NotBefore(due) => {
                 Ok(Rest::For(due.since(now).clamp(Duration::from_millis(1), self.config.tick)))
             }
             BundlePlan::Now(takes) => {
-                self.bundle(takes).await?;
-                Ok(Rest::For(Duration::ZERO))
+                let made = self.bundle(takes).await?;
+                Ok(Rest::For(if made { Duration::ZERO } else { self.config.backoff.0 }))
             }
         }
     }
@@ -437,15 +447,22 @@ impl<H: LaneHost> Inner<H> {
         self.told.set(Some(told));
     }
 
-    async fn bundle(&self, takes: Vec<plan::Take>) -> Result<(), StepError> {
+    /// Writes the next bundle; `false` if nothing of what waits could be read. That says nothing of the bucket: the next
+    /// key need not be looked at again, and each partition comes back in its own time.
+    async fn bundle(&self, takes: Vec<plan::Take>) -> Result<bool, StepError> {
         let gathered = bundle::gather(&*self.host, takes, self.config.bundle_bytes_max).await;
         let nothing = gathered.parts.is_empty();
+        gathered.parts.iter().for_each(|(partition, _)| self.unread.borrow_mut().reads(*partition));
+        let now = self.env.clock.now();
+        for (partition, from, reason) in gathered.unread {
+            self.unread.borrow_mut().fails(partition, from, reason, now, self.config.backoff);
+        }
         for bad in gathered.failed {
             self.quarantine(bad).await?;
         }
         let told = self.told.get().unwrap_or_default();
         if nothing && !self.host.has_events(told) {
-            return Err(StepError::Later("nothing that waits could be read".to_owned()));
+            return Ok(false);
         }
         self.ensure_catalogue(gathered.parts.iter().map(|(partition, _)| *partition)).await?;
         let Some(term) = self.host.leading() else { return Err(StepError::End(Ended::Deposed)) };
@@ -458,13 +475,10 @@ impl<H: LaneHost> Inner<H> {
                 self.host.told(stamp.applied);
                 self.told.set(Some(stamp.applied));
                 self.note(|status| status.bundle_bytes += bytes);
-                Ok(())
             }
-            Put::Taken => {
-                self.note(|status| status.probed = false);
-                Ok(())
-            }
+            Put::Taken => self.note(|status| status.probed = false),
         }
+        Ok(true)
     }
 
     /// Settles a bundle that is in the bucket.

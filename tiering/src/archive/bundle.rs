@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tidewater_storage::model::{Batch, LogIndex, OffsetRange, PartitionId, Term, TimestampMs};
+use tidewater_storage::model::{Batch, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs};
 
 use super::host::{LaneHost, LocalReadError};
 use super::order::{StopReason, judge};
@@ -24,6 +24,8 @@ pub(super) struct Gathered {
     pub(super) parts: Vec<(PartitionId, Vec<Batch>)>,
     /// Ranges that failed a check; their partitions are left out.
     pub(super) failed: Vec<Quarantine>,
+    /// Partitions that could not be read now, from where on, and why.
+    pub(super) unread: Vec<(PartitionId, Offset, String)>,
 }
 
 /// Reads what `takes` ask for, in their order, until `bytes_max` is reached.
@@ -44,6 +46,7 @@ pub(super) async fn gather<H: LaneHost>(host: &H, takes: Vec<Take>, bytes_max: u
             Err(ReadFailure::Bad(bad)) => out.failed.push(bad),
             Err(ReadFailure::Later(reason)) => {
                 tracing::warn!(partition = %take.partition, reason, "partition left out of this bundle");
+                out.unread.push((take.partition, take.offsets.start, reason));
             }
         }
     }

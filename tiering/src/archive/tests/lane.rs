@@ -46,6 +46,8 @@ pub(super) struct Log {
     dropped: Option<LogIndex>,
     /// Local reads of this offset find other bytes than were applied.
     pub(super) rotten: Option<Offset>,
+    /// Its disk does not answer.
+    pub(super) silent: bool,
 }
 
 /// A command on its way: the term it was proposed in and where its outcome goes.
@@ -107,6 +109,7 @@ impl SimLane {
             created: at,
             dropped: None,
             rotten: None,
+            silent: false,
         };
         self.logs.borrow_mut().insert(id, log);
     }
@@ -306,6 +309,9 @@ impl LaneHost for Rc<SimLane> {
         self.env.tasks.sleep(Duration::from_micros(self.env.rng.below(2000))).await;
         let logs = self.logs.borrow();
         let log = logs.get(&partition).ok_or(LocalReadError::Unavailable { reason: "gone".to_owned() })?;
+        if log.silent {
+            return Err(LocalReadError::Unavailable { reason: "EIO".to_owned() });
+        }
         if offsets.start < log.local_start {
             return Err(LocalReadError::BelowStart { start: log.local_start });
         }

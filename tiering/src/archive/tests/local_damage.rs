@@ -17,6 +17,10 @@ impl Bench {
         self.lane.with_partition(self.partitions[nth], offsets).expect("there")
     }
 
+    fn silence(&self, nth: usize, silent: bool) {
+        self.lane.logs.borrow_mut().get_mut(&self.partitions[nth]).expect("there").silent = silent;
+    }
+
     fn propose(&self, command: Command) {
         self.world.block_on(self.lane.propose(command)).expect("is applied");
     }
@@ -56,5 +60,38 @@ fn what_is_still_bad_after_a_trim_is_set_aside_again() {
     bench.propose(Command::Trimmed(trim));
     bench.live_for(Duration::from_secs(3), 0);
     assert_eq!((bench.archived_end(0), bench.quarantined(0)), (10, vec![range(10, 11)]));
+    bench.all_reads_back();
+}
+
+#[test]
+fn a_disk_that_does_not_answer_stops_neither_other_partitions_nor_housekeeping() {
+    let bench = Bench::new(34, Faults::default(), 2);
+    let archiver = bench.archiver();
+    let running = archiver.clone();
+    let task = bench.env.tasks.spawn("archiver", async move { running.run().await });
+    bench.world.run_for(Duration::from_secs(1));
+    bench.silence(0, true);
+    bench.lane.append(bench.partitions[0], 1, 100);
+    for _ in 0..200 {
+        bench.world.run_for(Duration::from_millis(10));
+        assert!(archiver.status().probed, "it is not the bucket that fails");
+    }
+    let status = archiver.status();
+    assert!(status.unread[&bench.partitions[0]].contains("EIO"), "{status:?}");
+    assert_eq!(status.failing, None);
+
+    for _ in 0..10 {
+        (0..10).for_each(|_| bench.lane.append(bench.partitions[1], 3, 200));
+        bench.world.run_for(Duration::from_secs(1));
+    }
+    let status = archiver.status();
+    assert_eq!((bench.archived_end(0), bench.archived_end(1)), (0, 300));
+    assert!(status.segments > 0 && status.published > 0, "{status:?}");
+
+    bench.silence(0, false);
+    bench.world.run_for(Duration::from_secs(2));
+    assert_eq!((bench.archived_end(0), archiver.status().unread.len()), (1, 0));
+    assert_eq!(bench.quarantined(0), []);
+    task.cancel();
     bench.all_reads_back();
 }
