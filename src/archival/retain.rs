@@ -9,8 +9,9 @@ use std::rc::Rc;
 
 use tidewater_storage::engine::Engine;
 use tidewater_storage::log::retention::{RetentionLimits, RetentionView, plan};
-use tidewater_storage::model::{PartitionId, TimestampMs};
+use tidewater_storage::model::{Offset, OffsetRange, PartitionId, TimestampMs};
 use tidewater_storage::segment::SegmentInfo;
+use tidewater_tiering::manifest::PartitionManifest;
 use tidewater_tiering::retention::DueQueue;
 
 use super::run::Yard;
@@ -88,16 +89,30 @@ impl Yard {
             }
         }
         if plan.local_start > replica.log.bounds().start {
-            if !self.may_trim(lane, replica, plan.local_start) {
+            let to = if config.archived {
+                sparing(&replica.manifest(), &segments, plan.local_start)
+            } else {
+                plan.local_start
+            };
+            if to <= replica.log.bounds().start || !self.may_trim(lane, replica, to) {
                 return Next::Again;
             }
-            replica.log.trim(plan.local_start);
+            replica.log.trim(to);
             engine.touch_partition(replica.id);
             return Next::Again;
         }
         let age = if config.archived { limits.local_ms } else { limits.total_ms };
         next(&segments, age, now)
     }
+}
+
+/// Up to where whole segments may go so that nothing goes of which the bucket's copy failed a check: the local one may be
+/// the only good one.
+fn sparing(manifest: &PartitionManifest, segments: &[SegmentInfo], to: Offset) -> Offset {
+    let Some(start) = segments.first().map(|segment| segment.offsets.start) else { return to };
+    let Some(bad) = manifest.quarantine_in(OffsetRange::new(start, to)) else { return to };
+    let whole = segments.iter().map(|segment| segment.offsets.start).filter(|start| *start <= bad.offsets.start);
+    whole.max().unwrap_or(start)
 }
 
 /// When the oldest segment comes of age. One that has, and is still there, waits for something else: a segment after it,
@@ -121,7 +136,8 @@ fn take_touched(lane: &DataLane, into: &mut BTreeSet<PartitionId>) {
 
 #[cfg(test)]
 mod tests {
-    use tidewater_storage::model::{Offset, OffsetRange};
+    use tidewater_storage::model::LogIndex;
+    use tidewater_tiering::manifest::Quarantined;
 
     use super::*;
 
@@ -133,6 +149,20 @@ mod tests {
             closed: true,
             created: TimestampMs(0),
         }
+    }
+
+    #[test]
+    fn what_is_damaged_in_the_bucket_stays_here() {
+        let range = |start, end| OffsetRange::new(Offset::new(start), Offset::new(end));
+        let segments: Vec<SegmentInfo> =
+            [range(0, 10), range(10, 20), range(20, 30)].map(|offsets| SegmentInfo { offsets, ..segment(1) }).into();
+        let mut manifest = PartitionManifest::new(PartitionId::default(), Offset::ZERO, LogIndex(1));
+        assert_eq!(sparing(&manifest, &segments, Offset::new(30)), Offset::new(30));
+        manifest.quarantined.push(Quarantined { offsets: range(15, 18), reason: "a sum".to_owned() });
+        assert_eq!(sparing(&manifest, &segments, Offset::new(30)), Offset::new(10));
+        assert_eq!(sparing(&manifest, &segments, Offset::new(15)), Offset::new(15));
+        assert_eq!(sparing(&manifest, &segments[1..], Offset::new(30)), Offset::new(10), "none goes");
+        assert_eq!(sparing(&manifest, &segments[2..], Offset::new(30)), Offset::new(30), "it went long ago");
     }
 
     #[test]

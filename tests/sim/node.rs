@@ -97,6 +97,8 @@ fn cadence() -> Cadence {
         delete_grace: Duration::from_secs(8),
         retention_interval: Duration::from_secs(1),
         sweep_interval: Duration::from_secs(4),
+        scrub_interval: Duration::from_secs(5),
+        scrub_bytes: 64 << 10,
         tick: Duration::from_millis(100),
         housekeeping_interval: Duration::from_millis(500),
         backoff: (Duration::from_millis(200), Duration::from_secs(2)),

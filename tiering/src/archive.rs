@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use tidewater_storage::env::{Env, Mono};
-use tidewater_storage::model::{LogIndex, PartitionId, TimestampMs};
+use tidewater_storage::model::{LogIndex, Offset, PartitionId, TimestampMs};
 use tokio::sync::Mutex;
 
 use crate::bucket::{Bucket, BucketError, CatalogueChange, CatalogueKeeper};
@@ -77,6 +77,10 @@ pub struct ArchiveConfig {
     pub pressed: (Duration, Duration),
     /// How often the bucket is listed for objects that nobody names.
     pub sweep_interval: Duration,
+    /// How often the scrubber looks: at what is quarantined, and at the next [`ArchiveConfig::scrub_bytes`] of the rest.
+    pub scrub_interval: Duration,
+    /// So much it reads in one look.
+    pub scrub_bytes: u64,
     /// Longest sleep between two looks at what waits for a bundle. With nothing waiting, a lane that stirs is left alone.
     pub tick: Duration,
     /// Sleep between two rounds of everything else that found nothing to do. With nothing left to do, the next round waits
@@ -100,6 +104,8 @@ impl Default for ArchiveConfig {
             pressed: (Duration::from_secs(45), Duration::from_secs(10)),
             retention_interval: Duration::from_secs(60),
             sweep_interval: Duration::from_secs(6 * 3600),
+            scrub_interval: Duration::from_secs(3600),
+            scrub_bytes: 16 << 20,
             tick: Duration::from_millis(250),
             housekeeping_interval: Duration::from_secs(1),
             backoff: (Duration::from_millis(200), Duration::from_secs(10)),
@@ -284,12 +290,12 @@ impl<H: LaneHost> Archiver<H> {
         }
     }
 
-    /// Reads and checks up to `bytes_max` of what the lane has in the bucket, from `from` on (a partition; the first if
-    /// `None`); what fails is quarantined, or repaired where the local log still holds it.
+    /// Reads and checks about `bytes_max` of what the lane has in the bucket, from `from` on (the first partition if
+    /// `None`); what fails is quarantined, or repaired where the local log still holds it. Housekeeping does so by itself.
     ///
     /// # Errors
     /// Why the archiver must end, as from [`Archiver::run`].
-    pub async fn scrub(&self, from: Option<PartitionId>, bytes_max: u64) -> Result<ScrubReport, Ended> {
+    pub async fn scrub(&self, from: Option<(PartitionId, Offset)>, bytes_max: u64) -> Result<ScrubReport, Ended> {
         match self.inner.scrub(from, bytes_max).await {
             Ok(report) => Ok(report),
             Err(StepError::End(ended)) => Err(ended),
@@ -522,7 +528,7 @@ impl<H: LaneHost> Inner<H> {
         if known != Some(false) {
             return Ok(());
         }
-        tracing::error!(%partition, %offsets, reason, "range quarantined: not archived until it is repaired");
+        tracing::error!(%partition, %offsets, reason, "range quarantined: if it is not in the bucket yet its partition waits for it, if it is the scrubber looks at it again");
         self.propose(Command::Quarantined(bad)).await
     }
 

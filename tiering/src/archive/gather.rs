@@ -5,17 +5,19 @@
 //! Owns: choosing rows (pure: [`choose`]), reading them back checked, the object. Does not own: bundles of busy
 //! partitions (their segments replace them at close). Shard-local.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
 use tidewater_storage::model::{Batch, OffsetRange, PartitionId};
 
 use super::segment::rows_of;
 use super::{Ended, Inner, LaneHost, StepError};
+use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::pieces;
 use crate::format::{DataKind, ObjectBuilder};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 use crate::manifest::{LaneManifest, PartitionManifest, Quarantine, Row, Source};
+use crate::store::StoreError;
 
 /// Bundles that one gathering empties, at least and at most.
 const BUNDLES_MIN: usize = 2;
@@ -33,35 +35,45 @@ pub(super) struct GatherBounds {
     pub(super) row_bytes_max: u64,
 }
 
-/// The rows to gather: from the oldest live bundles, of each partition only what is contiguous.
+/// The rows to gather: from the oldest live bundles that have any, of each partition only what is contiguous. Quarantined
+/// rows stay where they are.
 #[must_use]
 pub(super) fn choose(
     lane: &LaneManifest,
     partitions: &[&PartitionManifest],
     bounds: GatherBounds,
 ) -> BTreeMap<PartitionId, Vec<Row>> {
-    let is_bundle = |object: &&ObjectName| matches!(object.kind, ObjectKind::Bundle { .. });
-    let oldest: Vec<ObjectName> = lane.live.keys().filter(is_bundle).take(bounds.bundles_max).copied().collect();
-    let mut alive: BTreeMap<ObjectName, u64> = BTreeMap::new();
-    let rows = |manifest: &PartitionManifest| {
+    let bundle_rows = |manifest: &PartitionManifest| {
         manifest.rows.iter().filter(|row| matches!(row.source, Source::Bundle(_))).copied().collect::<Vec<_>>()
     };
-    for row in partitions.iter().flat_map(|manifest| rows(manifest)) {
+    let mut alive: BTreeMap<ObjectName, u64> = BTreeMap::new();
+    for row in partitions.iter().flat_map(|manifest| bundle_rows(manifest)) {
         *alive.entry(row.object()).or_default() += row.bytes;
     }
     let mostly_dead = |object: &ObjectName| {
         let size = lane.live.get(object).map_or(0, |live| live.size);
         alive.get(object).copied().unwrap_or(0) < size / 2
     };
+    let may_go = |manifest: &PartitionManifest, row: &Row| {
+        let wanted = row.bytes <= bounds.row_bytes_max || mostly_dead(&row.object());
+        wanted && row.bytes <= bounds.bytes_max && manifest.quarantine_in(row.offsets).is_none()
+    };
+    let mut candidates: Vec<(PartitionId, Vec<(Row, bool)>)> = Vec::new();
+    for manifest in partitions.iter().filter(|manifest| !manifest.dropped) {
+        let rows = bundle_rows(manifest).into_iter().map(|row| (row, may_go(manifest, &row))).collect();
+        candidates.push((manifest.id, rows));
+    }
+    // A bundle that only holds what cannot be taken must not keep younger ones out of the window.
+    let bundles =
+        candidates.iter().flat_map(|(_, rows)| rows).filter(|(_, may_go)| *may_go).map(|(row, _)| row.object());
+    let oldest: BTreeSet<ObjectName> = bundles.collect::<BTreeSet<_>>().into_iter().take(bounds.bundles_max).collect();
     let mut chosen: BTreeMap<PartitionId, Vec<Row>> = BTreeMap::new();
     let mut room = bounds.bytes_max;
-    for manifest in partitions.iter().filter(|manifest| !manifest.dropped) {
+    for (partition, rows) in candidates {
         let mut taken: Vec<Row> = Vec::new();
-        for row in rows(manifest).into_iter().filter(|row| oldest.binary_search(&row.object()).is_ok()) {
-            let wanted = row.bytes <= bounds.row_bytes_max || mostly_dead(&row.object());
-            let sound = manifest.quarantine_in(row.offsets).is_none();
+        for (row, may_go) in rows.into_iter().filter(|(row, _)| oldest.contains(&row.object())) {
             let joins = taken.last().is_none_or(|last| last.offsets.end == row.offsets.start);
-            if wanted && sound && joins && row.bytes <= room {
+            if may_go && joins && row.bytes <= room {
                 room -= row.bytes;
                 taken.push(row);
             } else if !taken.is_empty() {
@@ -69,7 +81,7 @@ pub(super) fn choose(
             }
         }
         if !taken.is_empty() {
-            chosen.insert(manifest.id, taken);
+            chosen.insert(partition, taken);
         }
     }
     chosen
@@ -88,22 +100,36 @@ impl<H: LaneHost> Inner<H> {
             bytes_max: self.config.object_bytes_max,
             row_bytes_max: self.config.gather_row_bytes_max,
         };
-        let chosen = self.host.with_manifests(|lane, partitions| choose(lane, partitions, bounds));
+        let chosen = self.host.with_manifests(|lane, partitions| {
+            let passed = &self.work.borrow().unreadable;
+            let partitions: Vec<&PartitionManifest> =
+                partitions.iter().copied().filter(|manifest| !passed.contains(&manifest.id)).collect();
+            choose(lane, &partitions, bounds)
+        });
         let first = chosen.values().flatten().map(|row| sequence_of(&row.object())).min().unwrap_or_default();
         if chosen.is_empty() || chosen.values().flatten().count() < BUNDLES_MIN {
+            // Those passed over get their turn again, at the next time that gathering is looked at.
+            self.work.borrow_mut().unreadable.clear();
             return Ok(false);
         }
         let object =
             self.bucket.home.name(ObjectKind::Gathered { lane: self.host.lane(), first, term, nonce: self.nonce() });
         let mut builder = ObjectBuilder::new(self.object_index(DataKind::Gathered, first, term));
         let mut answers: BTreeMap<PartitionId, OffsetRange> = BTreeMap::new();
+        let mut failed = None;
         for (partition, rows) in chosen {
-            let batches = match self.read_rows(partition, &rows).await? {
-                Ok(batches) => batches,
-                Err(bad) => {
+            let batches = match self.read_rows(partition, &rows).await {
+                Ok(Ok(batches)) => batches,
+                Ok(Err(bad)) => {
                     self.quarantine(bad).await?;
                     continue;
                 }
+                Err(StepError::Later(reason)) => {
+                    failed.get_or_insert(reason);
+                    self.work.borrow_mut().unreadable.insert(partition);
+                    continue;
+                }
+                Err(end) => return Err(end),
             };
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
             let range = OffsetRange::new(first.offsets.start, last.offsets.end);
@@ -114,7 +140,7 @@ impl<H: LaneHost> Inner<H> {
             answers.insert(partition, range);
         }
         if builder.data_len() == 0 {
-            return Ok(false);
+            return failed.map_or(Ok(false), |reason| Err(StepError::Later(reason)));
         }
         let placed = builder.finish();
         let rows = rows_of(&placed, |partition| answers.get(&partition).copied());
@@ -170,14 +196,26 @@ impl<H: LaneHost> Inner<H> {
         })
     }
 
+    /// One row's batches. Only bytes that are there and are not what they should be, in every one of several reads, make
+    /// it bad; a store that denies, refuses or does not find is asked again another time.
     async fn read_row(&self, partition: PartitionId, row: Row) -> Result<Result<Vec<Batch>, Quarantine>, StepError> {
+        let is_bad = |error: &RowError| matches!(error, RowError::Bad(..));
+        match self.read_again(is_bad, async || self.read_row_once(partition, row).await).await {
+            Ok(batches) => Ok(Ok(batches)),
+            Err(RowError::Bad(offsets, reason)) => {
+                Ok(Err(Quarantine { partition, offsets, reason: format!("{}: {reason}", row.object()) }))
+            }
+            Err(RowError::Store(error)) => Err(StepError::Later(format!("{partition} {}: {error}", row.offsets))),
+        }
+    }
+
+    async fn read_row_once(&self, partition: PartitionId, row: Row) -> Result<Vec<Batch>, RowError> {
         let object = row.object();
-        let bad =
-            |offsets, reason: String| Ok(Err(Quarantine { partition, offsets, reason: format!("{object}: {reason}") }));
+        let bad = |offsets, reason: String| Err(RowError::Bad(offsets, reason));
         let found = match self.indexes.of_row(&row).await {
             Ok(found) => found,
-            Err(crate::fetch::indexes::IndexError::Store(error)) if error.is_retryable() => return Err(error.into()),
-            Err(error) => return bad(row.offsets, error.to_string()),
+            Err(IndexError::Store(error)) => return Err(RowError::Store(error)),
+            Err(IndexError::Format(error)) => return bad(row.offsets, error.to_string()),
         };
         let Some(entry) = found.index.partition(partition) else {
             return bad(row.offsets, "it does not hold the partition".to_owned());
@@ -187,11 +225,8 @@ impl<H: LaneHost> Inner<H> {
         for group in pieces.chunk_by(|a, b| a.chunk.object == b.chunk.object && a.bytes.end == b.bytes.start) {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
             let key = first.chunk.object.key();
-            let got = match self.bucket.store.get(&key, Some(first.bytes.start..last.bytes.end)).await {
-                Ok(got) => got.body,
-                Err(error) if error.is_retryable() => return Err(error.into()),
-                Err(error) => return bad(row.offsets, error.to_string()),
-            };
+            let got = self.bucket.store.get(&key, Some(first.bytes.start..last.bytes.end)).await;
+            let got = got.map_err(RowError::Store)?.body;
             for piece in group {
                 let place = |at: u64| usize::try_from(at - first.bytes.start).unwrap_or(usize::MAX).min(got.len());
                 let run = got.slice(place(piece.bytes.start)..place(piece.bytes.end));
@@ -206,8 +241,16 @@ impl<H: LaneHost> Inner<H> {
             }
         }
         batches.retain(|batch| !batch.header.offsets().intersect(&row.offsets).is_empty());
-        Ok(Ok(batches))
+        Ok(batches)
     }
+}
+
+/// Why a row was not read.
+enum RowError {
+    /// What lies there is not what it should be.
+    Bad(OffsetRange, String),
+    /// The store did not give it.
+    Store(StoreError),
 }
 
 fn sequence_of(object: &ObjectName) -> Sequence {

@@ -4,12 +4,12 @@
 //! none of them. Does not own: any step (`collect`, `segment`, `gather`, `publish`, `sweep`). Shard-local. A step that
 //! fails is logged and tried again in the next round; it keeps none of the others back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use tidewater_storage::env::{Mono, Sleep};
-use tidewater_storage::model::{PartitionId, TimestampMs};
+use tidewater_storage::model::{Offset, OffsetRange, PartitionId, TimestampMs};
 
 use super::tries::Tries;
 use super::{Ended, Inner, LaneHost, Loop, StepError};
@@ -20,6 +20,7 @@ use crate::retention::DueQueue;
 struct Rounds {
     retention: Option<Mono>,
     sweep: Option<Mono>,
+    scrub: Option<Mono>,
     publish: Option<Mono>,
     gather: Option<Mono>,
 }
@@ -35,6 +36,12 @@ pub(super) struct Work {
     pub(super) dying: BTreeSet<PartitionId>,
     /// Something happened to them since retention looked.
     pub(super) retention: BTreeSet<PartitionId>,
+    /// Gathering passes over them: the store did not give their rows.
+    pub(super) unreadable: BTreeSet<PartitionId>,
+    /// Ranges of the local log that failed a check although the bucket holds them: no segment is made of them.
+    pub(super) rotten: BTreeMap<PartitionId, Vec<OffsetRange>>,
+    /// Where the scrubber goes on.
+    pub(super) scrub_from: Option<(PartitionId, Offset)>,
     /// The others, by the time at which their oldest records are too old.
     pub(super) due: DueQueue,
 }
@@ -65,8 +72,9 @@ fn due(last: Option<Mono>, every: Duration, now: Mono) -> bool {
 
 impl<H: LaneHost> Inner<H> {
     pub(super) async fn housekeeping(&self) -> Ended {
-        // The first sweep waits its interval: right after a start the lane has more urgent things to do.
-        let mut rounds = Rounds { sweep: Some(self.env.clock.now()), ..Rounds::default() };
+        // The first sweep and scrub wait their interval: right after a start the lane has more urgent things to do.
+        let started = Some(self.env.clock.now());
+        let mut rounds = Rounds { sweep: started, scrub: started, ..Rounds::default() };
         let mut pause = self.config.backoff.0;
         let mut timer = None;
         // What an archiver before this one was told of it did not finish.
@@ -161,6 +169,10 @@ impl<H: LaneHost> Inner<H> {
         if due(rounds.sweep, self.config.sweep_interval, self.env.clock.now()) {
             rounds.sweep = Some(self.env.clock.now());
             self.sweep(tries).await?;
+        }
+        if due(rounds.scrub, self.config.scrub_interval, self.env.clock.now()) {
+            rounds.scrub = Some(self.env.clock.now());
+            tries.note(self.scrub_some().await)?;
         }
         Ok(())
     }

@@ -12,12 +12,28 @@ use super::bundle::{ReadFailure, read_checked};
 use super::{Ended, Inner, LaneHost, LocalSegment, StepError};
 use crate::format::{DataIndex, DataKind, ObjectBuilder, Placed};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
-use crate::manifest::{Command, NewObject, NewRow, PartitionManifest, Replaced, Row, Source};
+use crate::manifest::{Command, NewObject, NewRow, PartitionManifest, Quarantine, Replaced, Row, Source};
 use crate::store::PutMode;
 
-/// The first range that lies in bundles although its closed segment is here. Quarantined ranges are passed over.
+/// What became of the upload of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Uploaded {
+    /// So much of it, from its start on.
+    Range(OffsetRange),
+    /// Nothing: the local copy is damaged.
+    Rotten,
+    /// Nothing: not readable now.
+    NotNow,
+}
+
+/// The first range that lies in bundles although its closed segment is here. What is quarantined because of the bucket is
+/// just what should be written anew; `rotten`, ranges of the local log that failed a check, is passed over.
 #[must_use]
-pub(super) fn next_range(manifest: &PartitionManifest, segments: &[LocalSegment]) -> Option<OffsetRange> {
+pub(super) fn next_range(
+    manifest: &PartitionManifest,
+    segments: &[LocalSegment],
+    rotten: &[OffsetRange],
+) -> Option<OffsetRange> {
     if manifest.dropped {
         return None;
     }
@@ -26,7 +42,8 @@ pub(super) fn next_range(manifest: &PartitionManifest, segments: &[LocalSegment]
         let inside = segment.offsets.intersect(&archived);
         let in_bundle = |row: &&Row| {
             let overlap = row.offsets.intersect(&inside);
-            matches!(row.source, Source::Bundle(_)) && !overlap.is_empty() && manifest.quarantine_in(overlap).is_none()
+            let is_rotten = rotten.iter().any(|bad| !bad.intersect(&overlap).is_empty());
+            matches!(row.source, Source::Bundle(_)) && !overlap.is_empty() && !is_rotten
         };
         let mut range: Option<OffsetRange> = None;
         for row in manifest.rows.iter().filter(in_bundle) {
@@ -53,13 +70,16 @@ impl<H: LaneHost> Inner<H> {
                 true => None,
                 false => {
                     let segments = self.host.closed_segments(partition);
-                    self.host.with_partition(partition, |manifest| next_range(manifest, &segments)).flatten()
+                    let rotten = self.work.borrow().rotten.get(&partition).cloned().unwrap_or_default();
+                    self.host.with_partition(partition, |manifest| next_range(manifest, &segments, &rotten)).flatten()
                 }
             };
             match range {
-                Some(range) if self.upload_range(partition, range).await? => return Ok(true),
-                // Not readable now: it stays on the list.
-                Some(_) => {}
+                Some(range) => match self.upload_range(partition, range).await? {
+                    Uploaded::Range(_) | Uploaded::Rotten => return Ok(true),
+                    // It stays on the list.
+                    Uploaded::NotNow => {}
+                },
                 None => {
                     self.work.borrow_mut().segments.remove(&partition);
                 }
@@ -68,8 +88,9 @@ impl<H: LaneHost> Inner<H> {
         Ok(false)
     }
 
-    /// Reads, checks, builds, puts and proposes as much of `range` as one object takes. `false`: not readable now.
-    pub(super) async fn upload_range(&self, partition: PartitionId, range: OffsetRange) -> Result<bool, StepError> {
+    /// Reads, checks, builds, puts and proposes as much of `range` as one object takes. What was quarantined in it is good
+    /// again then. A local range that fails a check is remembered and left: the bucket has it.
+    pub(super) async fn upload_range(&self, partition: PartitionId, range: OffsetRange) -> Result<Uploaded, StepError> {
         let started = self.env.clock.now();
         let Some(term) = self.host.leading() else { return Err(StepError::End(Ended::Deposed)) };
         let kind = ObjectKind::Segment { partition, base: range.start, term, nonce: self.nonce() };
@@ -84,8 +105,13 @@ impl<H: LaneHost> Inner<H> {
             let batches = match read_checked(&*self.host, partition, OffsetRange::new(next, range.end), room).await {
                 Ok(batches) => batches,
                 Err(ReadFailure::Bad(bad)) => {
-                    self.quarantine(bad).await?;
-                    return Ok(true);
+                    let Quarantine { offsets, reason, .. } = bad;
+                    tracing::error!(%partition, %offsets, reason, "the local copy of an archived range is damaged: it stays as the bucket has it");
+                    self.work.borrow_mut().rotten.entry(partition).or_default().push(offsets);
+                    if builder.data_len() == 0 {
+                        return Ok(Uploaded::Rotten);
+                    }
+                    break;
                 }
                 // Trimmed meanwhile: what is not here any more is for gathering.
                 Err(ReadFailure::Later(_)) => break,
@@ -95,12 +121,25 @@ impl<H: LaneHost> Inner<H> {
             batches.iter().for_each(|batch| builder.push(batch));
         }
         if builder.data_len() == 0 {
-            return Ok(false);
+            return Ok(Uploaded::NotNow);
         }
         let placed = builder.finish();
-        let rows = rows_of(&placed, |_| Some(OffsetRange::new(range.start, next.min(range.end))));
+        let done = OffsetRange::new(range.start, next.min(range.end));
+        let rows = rows_of(&placed, |_| Some(done));
         self.replace(object, placed, rows, started).await?;
         self.note(|status| status.segments += 1);
+        self.repaired(partition, done).await?;
+        Ok(Uploaded::Range(done))
+    }
+
+    /// What is quarantined in a range that is good in the bucket is so no more.
+    pub(super) async fn repaired(&self, partition: PartitionId, offsets: OffsetRange) -> Result<bool, StepError> {
+        let known = self.host.with_partition(partition, |manifest| manifest.quarantine_in(offsets).is_some());
+        if known != Some(true) {
+            return Ok(false);
+        }
+        tracing::info!(%partition, %offsets, "range repaired: the bucket holds it whole");
+        self.propose(Command::Repaired(Quarantine { partition, offsets, reason: String::new() })).await?;
         Ok(true)
     }
 

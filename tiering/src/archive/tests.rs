@@ -54,6 +54,8 @@ fn quick() -> ArchiveConfig {
         delete_grace: Duration::from_secs(20),
         retention_interval: Duration::from_secs(2),
         sweep_interval: Duration::from_secs(15),
+        scrub_interval: Duration::from_secs(6),
+        scrub_bytes: 20_000,
         tick: Duration::from_millis(50),
         housekeeping_interval: Duration::from_millis(200),
         backoff: (Duration::from_millis(20), Duration::from_millis(500)),

@@ -487,10 +487,26 @@ impl PartitionManifest {
         Applied::Changed
     }
 
+    /// Takes the range out of what is quarantined; what reaches beyond it stays so. A range that would fall in two stays
+    /// whole while there are too many to tell apart.
     fn repaired(&mut self, range: &Quarantine) -> Applied {
-        let before = self.quarantined.len();
-        self.quarantined.retain(|other| other.offsets.intersect(&range.offsets) != other.offsets);
-        if self.quarantined.len() == before { Applied::Unchanged } else { Applied::Changed }
+        let crowded = self.quarantined.len() >= QUARANTINED_MAX;
+        let left = |bad: &Quarantined| -> Vec<Quarantined> {
+            if bad.offsets.intersect(&range.offsets).is_empty() {
+                return vec![bad.clone()];
+            }
+            let below = OffsetRange::new(bad.offsets.start, range.offsets.start.max(bad.offsets.start));
+            let above = OffsetRange::new(range.offsets.end.min(bad.offsets.end), bad.offsets.end);
+            if crowded && !below.is_empty() && !above.is_empty() {
+                return vec![bad.clone()];
+            }
+            let parts = [below, above].into_iter().filter(|offsets| !offsets.is_empty());
+            parts.map(|offsets| Quarantined { offsets, reason: bad.reason.clone() }).collect()
+        };
+        let after: Vec<Quarantined> = self.quarantined.iter().flat_map(left).collect();
+        let changed = after != self.quarantined;
+        self.quarantined = after;
+        if changed { Applied::Changed } else { Applied::Unchanged }
     }
 
     fn deleted(&mut self, deleted: &Deleted) -> Applied {

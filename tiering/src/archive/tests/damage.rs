@@ -6,6 +6,17 @@ use super::*;
 use crate::keys::Nonce;
 use crate::manifest::SpillRow;
 
+impl Bench {
+    /// Runs an archiver for `time` over a local log that keeps everything.
+    fn live_untrimmed(&self, time: Duration) {
+        let running = self.archiver();
+        let task = self.env.tasks.spawn("archiver", async move { running.run().await });
+        self.world.run_for(time);
+        task.cancel();
+        self.lane.new_term();
+    }
+}
+
 /// A spill page of `level` that the bucket does not hold, in the place of all the partition's rows.
 fn lose_rows_to_a_page(bench: &Bench, id: PartitionId, level: u8) {
     bench.lane.alter(id, |manifest| {
@@ -44,7 +55,7 @@ fn a_deleted_topic_goes_even_if_a_page_of_it_is_lost() {
         bench.live_for(Duration::from_secs(10), 12);
         lose_rows_to_a_page(&bench, bench.partitions[0], level);
         bench.partitions.iter().for_each(|id| bench.lane.drop_topic(id.topic));
-        (0..3).for_each(|_| bench.live_for(Duration::from_secs(30), 0));
+        (0..2).for_each(|_| bench.live_for(Duration::from_secs(90), 0));
         assert_eq!(bench.lane.clean.borrow().len(), 4, "level {level}");
         let left: Vec<String> = bench.sim.objects().into_keys().filter(|key| key.contains("segment")).collect();
         assert_eq!(left, Vec::<String>::new(), "the sweeper took what the page named");
@@ -68,4 +79,103 @@ fn objects_are_swept_although_a_page_of_another_partition_is_lost() {
     let left = bench.sim.objects();
     assert!(left.contains_key(keys[0].as_str()), "its page may name it");
     assert!(!left.contains_key(keys[1].as_str()));
+}
+
+fn flip(bench: &Bench, key: &ObjectKey) -> Bytes {
+    let good = bench.sim.objects()[key.as_str()].clone();
+    let mut body = BytesMut::from(&good[..]);
+    body[70] ^= 1;
+    bench.sim.tamper(key.as_str(), Some(body.freeze()));
+    good
+}
+
+fn bundle_of(bench: &Bench, id: PartitionId) -> ObjectKey {
+    bench.lane.with_partition(id, |m| m.rows[0].object()).expect("there").key()
+}
+
+fn quarantined(bench: &Bench, id: PartitionId) -> Vec<OffsetRange> {
+    bench.lane.with_partition(id, |m| m.quarantined.iter().map(|bad| bad.offsets).collect()).expect("there")
+}
+
+#[test]
+fn what_the_store_does_not_give_is_gathered_later_and_never_quarantined() {
+    let bench = Bench::new(63, Faults::default(), 2);
+    for _ in 0..4 {
+        bench.partitions.iter().for_each(|id| bench.lane.append(*id, 1, 300));
+        bench.live_for(Duration::from_secs(1), 0);
+    }
+    let (first, second) = (bench.partitions[0], bench.partitions[1]);
+    let key = bundle_of(&bench, first);
+    let body = bench.sim.objects()[key.as_str()].clone();
+    bench.sim.tamper(key.as_str(), None);
+    let reader = bench.world.block_on(RemoteReader::open(
+        bench.env.clone(),
+        bench.sim.store(),
+        FetchConfig { chunk_bytes: 4096, ..FetchConfig::new(PathBuf::from("/fresh"), 256 << 10) },
+    ));
+    let bench = Bench { reader: reader.expect("opens"), ..bench };
+    bench.live_for(Duration::from_secs(30), 0);
+    assert_eq!((quarantined(&bench, first), quarantined(&bench, second)), (vec![], vec![]));
+    bench.sim.tamper(key.as_str(), Some(body));
+    bench.live_for(Duration::from_secs(30), 0);
+    let gathered = |id| {
+        bench
+            .lane
+            .with_partition(id, |m| m.rows.iter().all(|row| matches!(row.object().kind, ObjectKind::Gathered { .. })))
+    };
+    assert_eq!((gathered(first), gathered(second)), (Some(true), Some(true)));
+    bench.all_reads_back();
+}
+
+#[test]
+fn a_damaged_bundle_is_written_anew_from_the_local_segment() {
+    let bench = Bench::new(64, Faults::default(), 1);
+    let id = bench.partitions[0];
+    for _ in 0..3 {
+        bench.lane.append(id, 1, 300);
+        bench.live_untrimmed(Duration::from_secs(1));
+    }
+    flip(&bench, &bundle_of(&bench, id));
+    let report = bench.world.block_on(bench.archiver().scrub(None, u64::MAX)).expect("scrubs");
+    assert_eq!(report.quarantined.len(), 1, "{report:?}");
+    assert_eq!(quarantined(&bench, id).len(), 1);
+    // The segment closes only now.
+    (0..10).for_each(|_| bench.lane.append(id, 2, 700));
+    bench.live_untrimmed(Duration::from_secs(10));
+    assert_eq!(quarantined(&bench, id), []);
+    bench.all_reads_back();
+}
+
+#[test]
+fn a_rotten_local_copy_of_what_is_archived_harms_nothing() {
+    let bench = Bench::new(65, Faults::default(), 1);
+    let id = bench.partitions[0];
+    for _ in 0..3 {
+        bench.lane.append(id, 1, 300);
+        bench.live_untrimmed(Duration::from_secs(1));
+    }
+    bench.lane.logs.borrow_mut().get_mut(&id).expect("there").rotten = Some(Offset::new(1));
+    (0..10).for_each(|_| bench.lane.append(id, 2, 700));
+    bench.live_untrimmed(Duration::from_secs(20));
+    assert_eq!(quarantined(&bench, id), []);
+    let segments = |m: &crate::manifest::PartitionManifest| {
+        m.rows.iter().filter(|row| matches!(row.object().kind, ObjectKind::Segment { .. })).count()
+    };
+    assert!(bench.lane.with_partition(id, segments).expect("there") > 0, "the rest of the segment is uploaded");
+    bench.all_reads_back();
+}
+
+#[test]
+fn quarantine_ends_when_the_object_reads_well_again() {
+    let bench = Bench::new(66, Faults::default(), 1);
+    let id = bench.partitions[0];
+    bench.lane.append(id, 1, 300);
+    bench.live_for(Duration::from_secs(1), 0);
+    let key = bundle_of(&bench, id);
+    let good = flip(&bench, &key);
+    bench.live_for(Duration::from_secs(10), 0);
+    assert_eq!(quarantined(&bench, id).len(), 1, "housekeeping scrubs");
+    bench.sim.tamper(key.as_str(), Some(good));
+    bench.live_for(Duration::from_secs(10), 0);
+    assert_eq!(quarantined(&bench, id), []);
 }
