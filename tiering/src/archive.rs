@@ -427,7 +427,11 @@ impl<H: LaneHost> Inner<H> {
         if self.told.get().is_none() {
             self.learn_told().await;
         }
-        match bundle::probe(&*self.host, &self.indexes).await? {
+        let look = async || match bundle::probe(&*self.host, &self.indexes).await? {
+            Probe::Stop(reason) => Err(StepError::Stop(reason)),
+            found => Ok(found),
+        };
+        match self.unless_stopped(look).await? {
             Probe::Free => {
                 self.note(|status| status.probed = true);
                 Ok(())

@@ -47,7 +47,9 @@ impl<H: LaneHost> Inner<H> {
                     self.note(|status| status.published += 1);
                     return Ok(true);
                 }
-                Err(StoreError::Taken { .. }) => mode = self.reconcile(name, term).await?,
+                Err(StoreError::Taken { .. }) => {
+                    mode = self.unless_stopped(async || self.reconcile(name, term).await).await?
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -3,7 +3,7 @@
 //! Owns: keeping the first failure of a series while the rest goes on ([`Tries`]); asking the store again before an
 //! object is held for damaged or gone. Does not own: what follows from a verdict. Shard-local.
 
-use super::{Inner, LaneHost, StepError};
+use super::{Inner, LaneHost, StepError, StopReason};
 
 /// Reads of an object, at least [`super::ArchiveConfig::backoff`]'s first pause apart, before it is held for damaged or
 /// gone: one answer may have been spoiled, cut or misdirected on its way.
@@ -53,6 +53,33 @@ impl Tries {
 }
 
 impl<H: LaneHost> Inner<H> {
+    /// Looks until the answer does not stop the lane, at most [`READS`] times with the first and the longest pause between:
+    /// only the same reason every time stops it.
+    ///
+    /// # Errors
+    /// The reason to stop; what else the look said; [`StepError::Later`] for reasons that differ.
+    pub(super) async fn unless_stopped<T>(&self, look: impl AsyncFn() -> Result<T, StepError>) -> Result<T, StepError> {
+        let mut first: Option<StopReason> = None;
+        for pause in [Some(self.config.backoff.0), Some(self.config.backoff.1), None] {
+            let reason = match look().await {
+                Err(StepError::Stop(reason)) => reason,
+                settled => return settled,
+            };
+            let first = first.get_or_insert_with(|| reason.clone());
+            if *first != reason {
+                return Err(StepError::Later(format!("the bucket contradicts itself: first {first}, then {reason}")));
+            }
+            match pause {
+                Some(pause) => {
+                    tracing::warn!(lane = %self.host.lane(), %reason, ?pause, "a reason to stop the lane; looking again");
+                    self.env.tasks.sleep(pause).await;
+                }
+                None => return Err(StepError::Stop(reason)),
+            }
+        }
+        Err(StepError::Later("not looked at".to_owned()))
+    }
+
     /// Reads until the answer is no verdict, at most [`READS`] times; the pauses between double.
     ///
     /// # Errors

@@ -179,3 +179,24 @@ fn quarantine_ends_when_the_object_reads_well_again() {
     bench.live_for(Duration::from_secs(10), 0);
     assert_eq!(quarantined(&bench, id), []);
 }
+
+#[test]
+fn one_wrong_answer_does_not_stop_the_lane() {
+    let bench = Bench::new(67, Faults::default(), 1);
+    bench.live_for(Duration::from_secs(2), 6);
+    let next = bench.lane.with_lane(|lane| lane.next_bundle()).key();
+    bench.sim.tamper(next.as_str(), Some(Bytes::from_static(b"something else")));
+    let archiver = bench.archiver();
+    let running = archiver.clone();
+    let task = bench.env.tasks.spawn("archiver", async move { running.run().await });
+    let _ = bench.sim.take_log();
+    while !bench.sim.take_log().iter().any(|request| *request == format!("get {next}")) {
+        bench.world.run_for(Duration::from_millis(1));
+    }
+    bench.sim.tamper(next.as_str(), None);
+    bench.append_some(5);
+    bench.world.run_for(Duration::from_secs(5));
+    assert_eq!(archiver.status().stopped, None);
+    assert!(bench.lane.pending().is_empty() && archiver.status().bundles > 0);
+    task.cancel();
+}
