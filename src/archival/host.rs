@@ -220,9 +220,11 @@ impl LaneHost for Host {
         if self.with_partition(partition, |_| ()).is_some() {
             return Whereabouts::Here;
         }
-        match self.controller.image().topic_by_id(partition.topic) {
-            Some(_) => Whereabouts::Elsewhere,
-            None => Whereabouts::Nowhere,
+        let image = self.controller.image();
+        match image.topic_by_id(partition.topic) {
+            // Before the first image nobody knows any topic.
+            None if image.revision > 0 => Whereabouts::Nowhere,
+            _ => Whereabouts::Elsewhere,
         }
     }
 

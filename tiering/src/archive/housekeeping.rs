@@ -42,6 +42,8 @@ pub(super) struct Work {
     pub(super) rotten: BTreeMap<PartitionId, Vec<OffsetRange>>,
     /// Where the scrubber goes on.
     pub(super) scrub_from: Option<(PartitionId, Offset)>,
+    /// Partitions that nobody carries, by when the sweeper first missed them.
+    pub(super) missed: BTreeMap<PartitionId, Mono>,
     /// The others, by the time at which their oldest records are too old.
     pub(super) due: DueQueue,
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use tidewater_storage::env::Mono;
 use tidewater_storage::model::PartitionId;
 
 use super::tries::Tries;
@@ -23,6 +24,8 @@ impl<H: LaneHost> Inner<H> {
     pub(super) async fn sweep(&self, tries: &mut Tries) -> Result<(), StepError> {
         let prefix = self.bucket.home.prefix();
         let mut after: Option<ObjectKey> = None;
+        let is_missed = |id: &PartitionId, _: &mut Mono| self.host.whereabouts(*id) == Whereabouts::Nowhere;
+        self.work.borrow_mut().missed.retain(is_missed);
         loop {
             let after_key = after.as_ref().map(ObjectKey::as_str);
             let listed = self.bucket.store.list(&prefix, after_key, LIST_MAX).await?;
@@ -82,13 +85,21 @@ impl<H: LaneHost> Inner<H> {
     fn is_orphan(&self, partition: PartitionId, object: &ObjectName) -> bool {
         match self.host.whereabouts(partition) {
             Whereabouts::Elsewhere => false,
-            Whereabouts::Nowhere => true,
+            Whereabouts::Nowhere => self.is_long_missed(partition),
             Whereabouts::Here => {
                 self.host.with_partition(partition, |manifest| {
                     !manifest.names(object) && !manifest.pending.iter().any(|(pending, _)| pending == object)
                 }) == Some(true)
             }
         }
+    }
+
+    /// Has nobody carried the partition for so long that its lane, whichever it was, has published that and waited the
+    /// grace? A lane that still has it to clean up deletes its objects itself.
+    fn is_long_missed(&self, partition: PartitionId) -> bool {
+        let now = self.env.clock.now();
+        let since = *self.work.borrow_mut().missed.entry(partition).or_insert(now);
+        now.since(since) >= self.config.delete_grace + self.config.publish_interval
     }
 
     /// Objects and pages that the partition's spill pages name, of all levels.

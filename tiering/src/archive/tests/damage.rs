@@ -200,3 +200,15 @@ fn one_wrong_answer_does_not_stop_the_lane() {
     assert!(bench.lane.pending().is_empty() && archiver.status().bundles > 0);
     task.cancel();
 }
+
+#[test]
+fn objects_of_a_partition_that_nobody_carries_stay_while_another_lane_may_publish_them() {
+    let bench = Bench::new(68, Faults::default(), 1);
+    let kind = ObjectKind::Segment { partition: partition(99, 0), base: Offset::ZERO, term: Term(1), nonce: Nonce(5) };
+    let key = bench.bucket.home.name(kind).key();
+    bench.sim.tamper(key.as_str(), Some(Bytes::from_static(b"of another lane")));
+    bench.live_for(Duration::from_secs(40), 0);
+    assert!(bench.sim.objects().contains_key(key.as_str()), "seen old and missed once");
+    bench.live_for(Duration::from_secs(100), 0);
+    assert!(!bench.sim.objects().contains_key(key.as_str()));
+}
