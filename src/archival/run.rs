@@ -30,6 +30,11 @@ use crate::partition::message::PartitionStatus;
 use crate::partition::replica::Replica;
 use crate::partition::shard::{DescribeExtra, PartitionShard};
 
+/// Looks at a bucket that seems to be somebody else's before that is believed; a start waits for them.
+const REFUSALS: u32 = 3;
+/// Between two of them.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+
 /// Longest pause between two tries to open the bucket.
 const OPEN_BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -118,7 +123,7 @@ impl Tier {
     }
 }
 
-/// Opens the bucket, trying again while it does not answer, and calls `rooted` once it is open. Runs on the side
+/// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is open. Runs on the side
 /// runtime; every step is told through `sender`.
 async fn open_bucket(
     store: Arc<dyn ObjectStore>,
@@ -128,6 +133,7 @@ async fn open_bucket(
     rooted: impl FnOnce() + Send,
 ) {
     let mut pause = Duration::from_millis(250);
+    let mut refusals = 0;
     loop {
         let now = wall();
         let nonce = Nonce(uuid::Uuid::new_v4().as_u64_pair().0);
@@ -137,9 +143,16 @@ async fn open_bucket(
                 sender.send_replace(Opening::Open(bucket));
                 return;
             }
-            Err(error) if error.is_retryable() => {
-                tracing::warn!(bucket = %url, %error, "the bucket does not answer; archiving waits, everything else serves");
+            Err(error) if !error.is_final() => {
+                tracing::warn!(bucket = %url, %error, "the bucket cannot be opened now; archiving waits, everything else serves");
                 sender.send_replace(Opening::Waiting(Some(error.to_string())));
+                refusals = 0;
+            }
+            Err(error) if refusals + 1 < REFUSALS => {
+                tracing::warn!(bucket = %url, %error, "the bucket seems not to be this cluster's; looking again");
+                refusals += 1;
+                tokio::time::sleep(REFUSAL_PAUSE).await;
+                continue;
             }
             Err(error) => {
                 tracing::error!(bucket = %url, %error, "the bucket must not be used; nothing is archived");
@@ -315,15 +328,16 @@ impl DescribeExtra for Yard {
 
     fn describe(&self, replica: &Replica, status: &mut PartitionStatus) {
         let archiver = self.lane_status(replica.lane);
-        status.archive_stopped = match self.tier.opening() {
-            Opening::Waiting(why) => Some(
-                why.map_or("the bucket is being opened".to_owned(), |w| format!("the bucket does not answer: {w}")),
-            ),
-            Opening::Refused(why) => Some(why),
-            Opening::Open(_) => archiver.as_ref().and_then(|a| {
-                let unread = || a.unread.get(&replica.id).cloned();
-                a.stopped.clone().or_else(|| a.failing.clone()).or_else(unread)
-            }),
-        };
+        status.archive_stopped =
+            match self.tier.opening() {
+                Opening::Waiting(why) => Some(why.map_or("the bucket is being opened".to_owned(), |w| {
+                    format!("the bucket cannot be opened now: {w}")
+                })),
+                Opening::Refused(why) => Some(why),
+                Opening::Open(_) => archiver.as_ref().and_then(|a| {
+                    let unread = || a.unread.get(&replica.id).cloned();
+                    a.stopped.clone().or_else(|| a.failing.clone()).or_else(unread)
+                }),
+            };
     }
 }

@@ -55,6 +55,20 @@ pub enum BucketError {
 }
 
 impl BucketError {
+    /// Does the bucket belong to somebody else, or break what the tier is built on? Everything else may come right by
+    /// itself or by an operator's hand: credentials, a policy, an answer that was damaged or misdirected on its way.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(RootRefusal::Foreign { .. } | RootRefusal::Superseded { .. }) => true,
+            Self::Preflight(error) => !matches!(error, PreflightError::Store(_)),
+            Self::Refused(RootRefusal::Vanished { .. })
+            | Self::Store(_)
+            | Self::Unreadable { .. }
+            | Self::Busy { .. } => false,
+        }
+    }
+
     /// May the same call work later?
     #[must_use]
     pub fn is_retryable(&self) -> bool {
@@ -228,4 +242,30 @@ async fn read(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Got>, S
 
 fn unreadable(key: &ObjectKey, reason: PointerError) -> BucketError {
     BucketError::Unreadable { key: key.clone(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{ClusterId, ClusterName, LineageEpoch};
+
+    #[test]
+    fn only_somebody_elses_bucket_is_final() {
+        let name = || ClusterName::new("tidewater").expect("legal");
+        let (cluster, key) = (ClusterId::default(), String::from("tidewater/root"));
+        let epoch = LineageEpoch::FIRST;
+        let foreign = RootRefusal::Foreign { name: name(), found: cluster, epoch, own: cluster };
+        assert!(BucketError::Refused(foreign).is_final());
+        let superseded = RootRefusal::Superseded { name: name(), cluster, found: epoch, own: epoch };
+        assert!(BucketError::Refused(superseded).is_final());
+        assert!(BucketError::Preflight(PreflightError::IfAbsentIgnored(key.clone())).is_final());
+
+        let denied = StoreError::Denied { key: key.clone(), detail: "403".to_owned() };
+        assert!(!BucketError::Store(denied.clone()).is_final());
+        assert!(!BucketError::Preflight(PreflightError::Store(denied)).is_final());
+        let vanished = RootRefusal::Vanished { name: name(), cluster, key: name().root_key() };
+        assert!(!BucketError::Refused(vanished).is_final());
+        let damaged = Root::decode(&bytes::Bytes::from_static(b"{")).expect_err("damaged");
+        assert!(!unreadable(&name().root_key(), damaged).is_final());
+    }
 }
