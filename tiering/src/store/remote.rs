@@ -31,8 +31,14 @@ use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone
 const PIECE_BYTES: usize = 8 << 20;
 /// Pieces of one large put in flight.
 const PIECES_MAX: usize = 4;
-/// One request, body included.
+/// One request that carries next to nothing; one with a body has longer by [`UPLINK_FLOOR`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes a second at which a body still arrives in time: a 64 MiB object has 316 s, five tries of it less than half of the
+/// archiver's grace. With one deadline for all sizes a slower line would begin the same PUT for ever.
+const UPLINK_FLOOR: u64 = 256 << 10;
+/// What carries more has no longer. The client's own deadline, which covers lists, deletes and the pieces of large puts, is
+/// for this.
+const REQUEST_BYTES_MAX: u64 = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the parts of a version that has two (Google's etag and generation).
 const VERSION_MARK: char = '\n';
@@ -90,6 +96,21 @@ impl RemoteStore {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// As [`RemoteStore::run`], given up when a body of `bytes` takes longer than [`deadline`].
+    async fn run_in_time<T: Send + 'static>(
+        &self,
+        key: &str,
+        bytes: u64,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (key, most) = (key.to_owned(), deadline(bytes));
+        self.run(async move {
+            let late = |_| StoreError::Unavailable { key, detail: format!("no answer in {} s", most.as_secs()) };
+            tokio::time::timeout(most, work).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+        })
+        .await
+    }
+
     async fn fetch(
         &self,
         key: &ObjectKey,
@@ -101,7 +122,8 @@ impl RemoteStore {
         }
         let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
         let if_none_match = unless.map(|etag| split_version(etag).0);
-        self.run(async move {
+        let bytes = range.as_ref().map_or(0, |range| range.end - range.start);
+        self.run_in_time(key.as_str(), bytes, async move {
             let options =
                 GetOptions { range: range.clone().map(GetRange::Bounded), if_none_match, ..GetOptions::default() };
             let result = match inner.get_opts(&path, options).await {
@@ -133,7 +155,8 @@ impl ObjectStore for RemoteStore {
                 object_store::PutMode::Update(UpdateVersion { e_tag: Some(e_tag), version })
             }
         };
-        self.run(async move {
+        let bytes = body.len() as u64;
+        self.run_in_time(key.as_str(), bytes, async move {
             let put = inner.put_opts(&path, PutPayload::from_bytes(body), mode.into()).await;
             put.map(|done| PutDone { etag: version_put(&done) }).map_err(|error| told(at.as_str(), &error))
         })
@@ -150,7 +173,7 @@ impl ObjectStore for RemoteStore {
 
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
         let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
-        self.run(async move {
+        self.run_in_time(key.as_str(), 0, async move {
             let options = GetOptions { head: true, ..GetOptions::default() };
             let found = inner.get_opts(&path, options).await.map_err(|error| told(at.as_str(), &error))?;
             let (etag, modified) = (version_of(&found.meta), found.meta.last_modified.timestamp_millis());
@@ -241,11 +264,17 @@ impl ObjectStore for RemoteStore {
     }
 }
 
+/// How long a request with a body of `bytes` may take.
+fn deadline(bytes: u64) -> Duration {
+    REQUEST_TIMEOUT + Duration::from_secs(bytes.min(REQUEST_BYTES_MAX) / UPLINK_FLOOR)
+}
+
 fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Upstream>>> {
     let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
     let plain = |name: &str| std::env::var(name).is_ok_and(|url| url.starts_with("http://"));
     let options = |http| {
-        let options = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT);
+        let options =
+            ClientOptions::new().with_timeout(deadline(REQUEST_BYTES_MAX)).with_connect_timeout(CONNECT_TIMEOUT);
         options.with_allow_http(http)
     };
     Some(match scheme {
@@ -333,4 +362,19 @@ fn with_sources(error: &object_store::Error) -> String {
         source = next.source();
     }
     text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_body_has_the_time_that_a_slow_line_takes() {
+        assert_eq!(deadline(0), REQUEST_TIMEOUT);
+        assert_eq!(deadline(64 << 20), Duration::from_secs(60 + 256), "64 MiB at 256 KiB/s, and the minute");
+        assert_eq!(deadline(u64::MAX), deadline(64 << 20));
+        let grace = crate::archive::ArchiveConfig::default().delete_grace;
+        let attempts = crate::store::RetryPolicy::default().attempts_max;
+        assert!(deadline(u64::MAX) * attempts < grace / 2, "no PUT is on its way when the sweeper looks");
+    }
 }
