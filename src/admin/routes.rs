@@ -153,7 +153,7 @@ async fn cluster(State(desk): State<Desk>) -> Json<ClusterStatus> {
         bucket_state: match tier.opening() {
             Opening::Open(_) => "open".into(),
             Opening::Waiting(None) => "being opened".into(),
-            Opening::Waiting(Some(why)) => format!("does not answer: {why}"),
+            Opening::Waiting(Some(why)) => format!("cannot be opened now: {why}"),
             Opening::Refused(why) => format!("refused: {why}"),
         },
         topics: image.topics.len(),

@@ -123,8 +123,8 @@ impl Tier {
     }
 }
 
-/// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is open. Runs on the side
-/// runtime; every step is told through `sender`.
+/// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is open.
+/// Runs on the side runtime; every step is told through `sender`.
 async fn open_bucket(
     store: Arc<dyn ObjectStore>,
     claim: Claim,

@@ -234,16 +234,16 @@ fn a_bucket_that_is_down_from_the_start() {
         envs: envs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
         ..Options::new(&dir.path().join("data"))
     };
-    let options = options.expect("the bucket does not answer").expect("table could not be brought up to date");
+    let options = options.expect("the bucket cannot be opened now").expect("table could not be brought up to date");
     let broker = Broker::start(&options);
     serves_on(&broker);
     let state = bucket_state(&broker);
-    assert!(state.contains("does not answer") || state.contains("being opened"), "{state}");
+    assert!(state.contains("cannot be opened now") || state.contains("being opened"), "{state}");
     create(&broker, "waiting", 1, &[("archive.lag.ms", "100"), ("iceberg.mode", "key_value")]);
     produce(&broker, "waiting", 0, b"kept here");
     std::thread::sleep(Duration::from_secs(8));
-    assert!(bucket_state(&broker).contains("does not answer"), "{}", bucket_state(&broker));
-    assert!(broker.log().contains("the bucket does not answer"), "{}", broker.log());
+    assert!(bucket_state(&broker).contains("cannot be opened now"), "{}", bucket_state(&broker));
+    assert!(broker.log().contains("the bucket cannot be opened now"), "{}", broker.log());
     assert_eq!(broker.topic("waiting")["partitions"][0]["archived_end_offset"], 0);
     assert_eq!(read_to_end(&broker, "waiting", 0, 0), [Bytes::from_static(b"kept here")]);
     serves_on(&broker);
