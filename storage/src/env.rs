@@ -15,6 +15,7 @@ pub mod disk;
 mod disk_dma;
 pub mod disk_sim;
 mod executor_sim;
+pub mod helper;
 mod pace;
 pub mod preflight;
 pub mod real;

@@ -5,11 +5,10 @@
 //! remembered, and every later read fails with EOPNOTSUPP while writes take 4 ms. So before the first file on a
 //! device a probe file with real blocks is opened for reading. (2) `DmaFile::create` opens write-only: files are
 //! opened read-write here. (3) Its `read_at` miscounts short unaligned reads at the end of a file: only
-//! `read_at_aligned` is used. (4) A panic inside `spawn_blocking` hangs the caller and kills the executor at the next
-//! call: closures run under `catch_unwind`. (5) `DmaFile` asks for its size by path, and unwraps a `statfs`
-//! of the path after it has opened it: a file removed in between (a chunk that is dropped, a segment that is trimmed)
-//! would end the shard. So a file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, which stays
-//! while the first handle is held, as long as the file is open.
+//! `read_at_aligned` is used. (4) `DmaFile` asks for its size by path, and unwraps a `statfs` of the path after it has
+//! opened it: a file removed in between (a chunk that is dropped, a segment that is trimmed) would end the shard. So a
+//! file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, which stays while the first handle is
+//! held, as long as the file is open. Those of its helper thread are in `helper`.
 //!
 //! Small durable writes to a quick disk are made by the shard itself, without its ring: see `pace`.
 //!
@@ -21,7 +20,6 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +30,7 @@ use glommio::io::{DmaFile, OpenOptions};
 
 use super::aligned::{ALIGNMENT, AlignedBuf, align_down, align_up};
 use super::disk::{DirEntry, OpenMode, is_disk_full};
+use super::helper::blocking;
 use super::pace::Pace;
 use super::syscall;
 
@@ -46,15 +45,6 @@ thread_local! {
 }
 
 static PROBE_NUMBER: AtomicU64 = AtomicU64::new(0);
-
-/// Runs blocking `work` on glommio's helper thread, a panic turned into an error.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    let guarded = move || catch_unwind(AssertUnwindSafe(work));
-    match glommio::executor().spawn_blocking(guarded).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::other("a blocking file operation panicked")),
-    }
-}
 
 /// Makes sure glommio knows what the device under `dir` can do.
 async fn probe(dir: PathBuf) -> io::Result<()> {
@@ -288,7 +278,8 @@ impl DmaHandle {
     }
 
     pub(super) async fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.truncate(len).await.map_err(io::Error::from)
+        let file = self.held.try_clone()?;
+        blocking(move || file.set_len(len)).await
     }
 
     pub(super) async fn len(&self) -> io::Result<u64> {
