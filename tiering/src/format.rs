@@ -5,13 +5,17 @@
 //! from outside: every length is checked against what remains before anything is allocated, nothing panics.
 
 mod codec;
+mod error;
 mod index;
 mod object;
+mod sections;
 mod trailer;
 
-pub use codec::{FormatError, Reader, Sections, Writer};
+pub use codec::{Reader, Writer};
+pub use error::FormatError;
 pub use index::{decode_index, encode_index};
 pub use object::{ObjectBuilder, Placed};
+pub use sections::Sections;
 pub(crate) use trailer::body_only;
 pub use trailer::{Body, IndexRef, TRAILER_LEN, Trailer, read_whole};
 

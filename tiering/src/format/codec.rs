@@ -1,4 +1,5 @@
-//! Bytes ↔ fields: fixed big-endian numbers, LEB128 lengths and counts, tagged sections.
+//! Bytes ↔ fields: fixed big-endian numbers, LEB128 lengths and counts. Sections are taken apart in
+//! `sections`.
 //!
 //! A reader never allocates for more items than the remaining bytes can hold and never panics.
 
@@ -6,111 +7,8 @@ use bytes::Bytes;
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs};
 use uuid::Uuid;
 
-use super::DataKind;
-use crate::error::Disposition;
+use super::FormatError;
 use crate::keys::{ClusterId, Home, LineageEpoch, Nonce, ObjectKind, ObjectName, Sequence};
-
-/// What is wrong with bytes that should be one of our formats.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FormatError {
-    /// The bytes end inside a field.
-    #[error("{what} ends at byte {at} inside a field")]
-    Short {
-        /// Which format.
-        what: &'static str,
-        /// Where.
-        at: usize,
-    },
-    /// A field has a value that makes no sense.
-    #[error("{what} has an impossible {field} at byte {at}")]
-    Field {
-        /// Which format.
-        what: &'static str,
-        /// Which field.
-        field: &'static str,
-        /// Where.
-        at: usize,
-    },
-    /// Bytes are left over.
-    #[error("{what} has {left} bytes after its end")]
-    Trailing {
-        /// Which format.
-        what: &'static str,
-        /// How many.
-        left: usize,
-    },
-    /// A section that a reader must know, and this one does not.
-    #[error("{what} has section {tag}, which readers must know; a newer version wrote it: update this one")]
-    MustKnow {
-        /// Which format.
-        what: &'static str,
-        /// Its tag.
-        tag: u64,
-    },
-    /// A section that must be there is not.
-    #[error("{what} lacks section {tag}")]
-    Missing {
-        /// Which format.
-        what: &'static str,
-        /// Its tag.
-        tag: u64,
-    },
-    /// Not one of ours, or cut off.
-    #[error("object of {size} bytes does not end in a Tidewater trailer: {found}")]
-    Trailer {
-        /// Bytes of the object.
-        size: u64,
-        /// What is wrong with it.
-        found: &'static str,
-    },
-    /// A newer or unknown version.
-    #[error("object has format version {found}; this version reads up to {known}: update this one")]
-    Version {
-        /// Of the object.
-        found: u16,
-        /// Ours.
-        known: u16,
-    },
-    /// Checksum mismatch.
-    #[error("checksum of {what} is {found:#010x}, expected {expected:#010x}")]
-    Checksum {
-        /// Of what.
-        what: &'static str,
-        /// Written.
-        expected: u32,
-        /// Of the bytes.
-        found: u32,
-    },
-    /// Another kind of object than expected.
-    #[error("object is of kind {found}, expected {expected}")]
-    Kind {
-        /// Asked for.
-        expected: u16,
-        /// There.
-        found: u16,
-    },
-    /// A whole object, but not the one that was asked for.
-    #[error("it is another object: {kind:?} {sequence} of lane {lane}")]
-    Other {
-        /// What it says it is.
-        kind: DataKind,
-        /// Of which lane.
-        lane: LaneId,
-        /// Its sequence; 0 where its kind has none.
-        sequence: Sequence,
-    },
-}
-
-impl FormatError {
-    /// What to do about it.
-    #[must_use]
-    pub fn disposition(&self) -> Disposition {
-        match self {
-            Self::MustKnow { .. } | Self::Version { .. } => Disposition::Reject,
-            _ => Disposition::Corrupt,
-        }
-    }
-}
 
 /// Builds bytes.
 #[derive(Debug, Default)]
@@ -306,17 +204,17 @@ pub struct Reader<'a> {
     at: usize,
 }
 
-/// The sections of a body, known tags handed out one after the other.
-#[derive(Debug)]
-pub struct Sections<'a> {
-    reader: Reader<'a>,
-}
-
 impl<'a> Reader<'a> {
     /// At the start of `bytes`.
     #[must_use]
     pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
         Self { what, bytes, at: 0 }
+    }
+
+    /// The format's name in errors.
+    #[must_use]
+    pub const fn what(&self) -> &'static str {
+        self.what
     }
 
     /// Bytes not read yet.
@@ -569,36 +467,5 @@ impl<'a> Reader<'a> {
             _ => return Err(self.bad("object kind")),
         };
         Ok(home.name(kind))
-    }
-}
-
-impl<'a> Sections<'a> {
-    /// Over a body that consists of sections.
-    #[must_use]
-    pub fn new(what: &'static str, body: &'a [u8]) -> Self {
-        Self { reader: Reader::new(what, body) }
-    }
-
-    /// The next section whose tag is in `known`; skips unknown ones that may be skipped. Tags ascend strictly.
-    ///
-    /// # Errors
-    /// [`FormatError::MustKnow`]; malformed sections.
-    pub fn next(&mut self, known: &[u64], last: &mut u64) -> Result<Option<(u64, Reader<'a>)>, FormatError> {
-        while self.reader.left() > 0 {
-            let tag = self.reader.var()?;
-            let must_know = self.reader.flag()?;
-            let body = self.reader.bytes()?;
-            if tag <= *last {
-                return Err(self.reader.bad("section order"));
-            }
-            *last = tag;
-            if known.contains(&tag) {
-                return Ok(Some((tag, Reader::new(self.reader.what, body))));
-            }
-            if must_know {
-                return Err(FormatError::MustKnow { what: self.reader.what, tag });
-            }
-        }
-        Ok(None)
     }
 }

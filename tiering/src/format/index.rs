@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, ProducerId, RunSum, TopicName};
 
-use super::codec::{FormatError, Reader, Sections, Writer};
 use super::{
     AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, LaneEvent, PartitionEntry, Place, Run, Seal,
 };
+use super::{FormatError, Reader, Sections, Writer};
 use crate::keys::LineageEpoch;
 
 const WHAT: &str = "index";

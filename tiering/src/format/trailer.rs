@@ -8,8 +8,8 @@
 
 use bytes::Bytes;
 
-use super::codec::{FormatError, Reader, Writer};
 use super::{FORMAT_VERSION, INDEX_BYTES_MAX};
+use super::{FormatError, Reader, Writer};
 
 /// Bytes of the trailer.
 pub const TRAILER_LEN: usize = 32;

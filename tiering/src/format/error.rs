@@ -1,0 +1,109 @@
+//! What can be wrong with bytes that should be one of the formats, and what follows from it.
+
+use tidewater_storage::model::LaneId;
+
+use super::DataKind;
+use crate::error::Disposition;
+use crate::keys::Sequence;
+
+/// What is wrong with bytes that should be one of our formats.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// The bytes end inside a field.
+    #[error("{what} ends at byte {at} inside a field")]
+    Short {
+        /// Which format.
+        what: &'static str,
+        /// Where.
+        at: usize,
+    },
+    /// A field has a value that makes no sense.
+    #[error("{what} has an impossible {field} at byte {at}")]
+    Field {
+        /// Which format.
+        what: &'static str,
+        /// Which field.
+        field: &'static str,
+        /// Where.
+        at: usize,
+    },
+    /// Bytes are left over.
+    #[error("{what} has {left} bytes after its end")]
+    Trailing {
+        /// Which format.
+        what: &'static str,
+        /// How many.
+        left: usize,
+    },
+    /// A section that a reader must know, and this one does not.
+    #[error("{what} has section {tag}, which readers must know; a newer version wrote it: update this one")]
+    MustKnow {
+        /// Which format.
+        what: &'static str,
+        /// Its tag.
+        tag: u64,
+    },
+    /// A section that must be there is not.
+    #[error("{what} lacks section {tag}")]
+    Missing {
+        /// Which format.
+        what: &'static str,
+        /// Its tag.
+        tag: u64,
+    },
+    /// Not one of ours, or cut off.
+    #[error("object of {size} bytes does not end in a Tidewater trailer: {found}")]
+    Trailer {
+        /// Bytes of the object.
+        size: u64,
+        /// What is wrong with it.
+        found: &'static str,
+    },
+    /// A newer or unknown version.
+    #[error("object has format version {found}; this version reads up to {known}: update this one")]
+    Version {
+        /// Of the object.
+        found: u16,
+        /// Ours.
+        known: u16,
+    },
+    /// Checksum mismatch.
+    #[error("checksum of {what} is {found:#010x}, expected {expected:#010x}")]
+    Checksum {
+        /// Of what.
+        what: &'static str,
+        /// Written.
+        expected: u32,
+        /// Of the bytes.
+        found: u32,
+    },
+    /// Another kind of object than expected.
+    #[error("object is of kind {found}, expected {expected}")]
+    Kind {
+        /// Asked for.
+        expected: u16,
+        /// There.
+        found: u16,
+    },
+    /// A whole object, but not the one that was asked for.
+    #[error("it is another object: {kind:?} {sequence} of lane {lane}")]
+    Other {
+        /// What it says it is.
+        kind: DataKind,
+        /// Of which lane.
+        lane: LaneId,
+        /// Its sequence; 0 where its kind has none.
+        sequence: Sequence,
+    },
+}
+
+impl FormatError {
+    /// What to do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::MustKnow { .. } | Self::Version { .. } => Disposition::Reject,
+            _ => Disposition::Corrupt,
+        }
+    }
+}
