@@ -14,6 +14,7 @@ mod dashboard;
 mod describe;
 mod error;
 mod group;
+mod lane;
 pub(crate) mod output;
 mod partitioner;
 mod process;
@@ -57,6 +58,9 @@ enum Command {
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Look at the archiving of lanes, and let a stopped one go on
+    #[command(subcommand)]
+    Lane(lane::LaneCommand),
     /// Print a Grafana dashboard for /metrics
     Dashboard,
     /// Print what a file or object holds
@@ -109,6 +113,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Topic(command)) => block_on(topic::run(command)),
         Some(Command::Group(command)) => block_on(group::run(command)),
         Some(Command::Cluster(command)) => block_on(cluster::run(command)),
+        Some(Command::Lane(command)) => block_on(lane::run(command)),
     }
 }
 

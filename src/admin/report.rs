@@ -1,4 +1,5 @@
-//! What one shard tells a scrape: its counters, queues and the sums of its partitions, as one message.
+//! What one shard tells a scrape: its counters, queues and the sums of its partitions, as one message; and what it does
+//! on an operator's word.
 //!
 //! Gathered on the shard when it is asked and only then: an unscraped broker pays nothing. Partitions are summed by topic
 //! where they live, with pauses, so that 100,000 of them neither cross the mesh nor hold up requests.
@@ -15,7 +16,7 @@ use tidewater_storage::model::{LaneId, ShardId, TopicId};
 use tidewater_tiering::archive::ArchiveStatus;
 use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 
-use crate::archival::run::Archives;
+use crate::archival::run::{Archives, Resumed};
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
 use crate::partition::proposer::ProposerTimings;
@@ -60,7 +61,12 @@ pub struct ShardReport {
 
 /// What crosses the mesh to a shard's reporter.
 #[derive(Debug)]
-pub struct ReportRequest(pub Reply<ShardReport>);
+pub enum ReportRequest {
+    /// How is the shard?
+    Report(Reply<ShardReport>),
+    /// Let a lane archive again whose archiving has stopped.
+    Resume(LaneId, Reply<Resumed>),
+}
 
 /// Where a shard's report comes from. Shard-local.
 pub struct Reporter {
@@ -87,10 +93,13 @@ impl fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    /// Answers scrapes until the mesh closes, one after the other.
+    /// Serves until the mesh closes, one scrape after the other.
     pub async fn serve(self, inbox: Inbox<ReportRequest>) {
-        while let Some(ReportRequest(reply)) = inbox.recv().await {
-            reply.send(self.report().await);
+        while let Some(request) = inbox.recv().await {
+            match request {
+                ReportRequest::Report(reply) => reply.send(self.report().await),
+                ReportRequest::Resume(lane, reply) => self.archives.resume(lane, reply),
+            }
         }
     }
 

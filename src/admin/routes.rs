@@ -7,14 +7,14 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
-use super::metrics;
 use super::report::ReportRequest;
 use super::survey::{self, GroupLag};
+use super::{lanes, metrics};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::group::GroupRequest;
@@ -51,10 +51,10 @@ impl fmt::Debug for Services {
 
 /// What the routes share.
 #[derive(Clone, Debug)]
-struct Desk {
-    services: Services,
+pub(super) struct Desk {
+    pub(super) services: Services,
     /// How many surveys may be gathered at a time.
-    surveys: Arc<Semaphore>,
+    pub(super) surveys: Arc<Semaphore>,
 }
 
 /// `GET /v1/topics/{topic}`.
@@ -108,6 +108,8 @@ pub async fn serve(services: Services, socket: TcpListener) {
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))
         .route("/v1/groups/{group}", get(group))
+        .route("/v1/lanes", get(lanes::list))
+        .route("/v1/lanes/{lane}/resume", post(lanes::resume))
         .with_state(desk);
     let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
     let served = match listener {
@@ -197,7 +199,11 @@ async fn group(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
 }
 
 fn missing(why: &str) -> Response {
-    (StatusCode::NOT_FOUND, Json(serde_json::json!({ "error": why }))).into_response()
+    refused(StatusCode::NOT_FOUND, why)
+}
+
+pub(super) fn refused(status: StatusCode, why: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": why }))).into_response()
 }
 
 async fn status_of(services: &Services, topic: &TopicImage, groups: &[GroupLag]) -> TopicStatus {

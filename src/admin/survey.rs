@@ -57,7 +57,8 @@ pub(super) async fn survey(services: &Services) -> Survey {
 
 /// Every shard's report, in their order.
 pub(super) async fn shards(services: &Services) -> Vec<ShardReport> {
-    let reports = (0..services.reports.shards()).map(|n| soon(services.reports.call(ShardId(n), ReportRequest)));
+    let reports =
+        (0..services.reports.shards()).map(|n| soon(services.reports.call(ShardId(n), ReportRequest::Report)));
     join_all(reports).await.into_iter().flatten().collect()
 }
 
@@ -123,6 +124,6 @@ fn lag_of(group: &GroupProgress, image: &ClusterImage, ends: &HashMap<PartitionI
 }
 
 /// The answer, unless the shard has stopped or does not answer in time.
-async fn soon<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
+pub(super) async fn soon<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
     tokio::time::timeout(SURVEY_PATIENCE, asked).await.ok()?.ok()
 }

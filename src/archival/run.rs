@@ -29,6 +29,7 @@ use crate::partition::lane::DataLane;
 use crate::partition::message::PartitionStatus;
 use crate::partition::replica::Replica;
 use crate::partition::shard::{DescribeExtra, PartitionShard};
+use crate::shard::mesh::Reply;
 
 /// Looks at a bucket that seems to be somebody else's before that is believed; a start waits for them.
 const REFUSALS: u32 = 3;
@@ -213,6 +214,33 @@ impl Archives {
     pub fn status(&self) -> Vec<(LaneId, ArchiveStatus)> {
         self.yard.archivers.borrow().iter().map(|(lane, archiver)| (*lane, archiver.status())).collect()
     }
+
+    /// Lets a lane of this shard archive again; answers in its own time.
+    pub fn resume(&self, lane: LaneId, reply: Reply<Resumed>) {
+        let Some(archiver) = self.yard.archivers.borrow().get(&lane).cloned() else {
+            return reply.send(Resumed::NotHere);
+        };
+        self.yard.env.tasks.spawn("lane resume", async move {
+            reply.send(match archiver.resume().await {
+                Ok(Some(reason)) => Resumed::After(reason),
+                Ok(None) => Resumed::WasNotStopped,
+                Err(error) => Resumed::Failed(error.to_string()),
+            });
+        });
+    }
+}
+
+/// What became of the word to let a lane archive again. A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// This shard archives no such lane.
+    NotHere,
+    /// It was not stopped.
+    WasNotStopped,
+    /// It goes on; why it had stopped.
+    After(String),
+    /// It is as it was, or nobody knows; why.
+    Failed(String),
 }
 
 /// Bounds and cadences of archiving and retention on a shard.

@@ -1,4 +1,4 @@
-//! A GET of the admin port's JSON: HTTP/1.0, one answer, connection closed.
+//! GET and POST of the admin port's JSON: HTTP/1.0, one answer, connection closed.
 
 use std::time::Duration;
 
@@ -14,21 +14,37 @@ const ANSWER_MAX: u64 = 64 << 20;
 
 /// Asks for `path`; `None` when it does not exist.
 pub(crate) async fn get(addr: &str, path: &str) -> Result<Option<Value>, CliError> {
-    let failed = |why: String| CliError::Admin { addr: addr.to_owned(), why };
-    let asked = tokio::time::timeout(TIMEOUT, exchange(addr, path)).await;
-    let answer = asked.map_err(|_| failed(format!("no answer within {TIMEOUT:?}")))?;
-    let answer = answer.map_err(|e| failed(e.to_string()))?;
-    let (status, body) = parse(&answer).ok_or_else(|| failed("the answer is not HTTP".to_owned()))?;
-    match status {
-        200 => serde_json::from_slice(body).map(Some).map_err(|e| failed(format!("the answer is not JSON: {e}"))),
-        404 => Ok(None),
-        other => Err(failed(format!("status {other}: {}", String::from_utf8_lossy(body).trim()))),
+    match ask(addr, "GET", path).await? {
+        Ok(value) => Ok(Some(value)),
+        Err((404, _)) => Ok(None),
+        Err((status, why)) => Err(CliError::Admin { addr: addr.to_owned(), why: format!("status {status}: {why}") }),
     }
 }
 
-async fn exchange(addr: &str, path: &str) -> std::io::Result<Vec<u8>> {
+/// Does what `path` means, whose refusal is the broker's own words.
+pub(crate) async fn post(addr: &str, path: &str) -> Result<Value, CliError> {
+    ask(addr, "POST", path).await?.map_err(|(_, why)| CliError::Refused(why))
+}
+
+/// A document, or status and reason.
+async fn ask(addr: &str, method: &str, path: &str) -> Result<Result<Value, (u16, String)>, CliError> {
+    let failed = |why: String| CliError::Admin { addr: addr.to_owned(), why };
+    let asked = tokio::time::timeout(TIMEOUT, exchange(addr, method, path)).await;
+    let answer = asked.map_err(|_| failed(format!("no answer within {TIMEOUT:?}")))?;
+    let answer = answer.map_err(|e| failed(e.to_string()))?;
+    let (status, body) = parse(&answer).ok_or_else(|| failed("the answer is not HTTP".to_owned()))?;
+    let document = serde_json::from_slice::<Value>(body);
+    if status == 200 {
+        return document.map(Ok).map_err(|e| failed(format!("the answer is not JSON: {e}")));
+    }
+    let why = document.ok().and_then(|value| value.get("error")?.as_str().map(ToOwned::to_owned));
+    Ok(Err((status, why.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned()))))
+}
+
+async fn exchange(addr: &str, method: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(addr).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {addr}\r\nAccept: application/json\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.0\r\nHost: {addr}\r\nAccept: application/json\r\nContent-Length: 0\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;

@@ -43,6 +43,9 @@ pub enum CliError {
         /// What happened.
         why: String,
     },
+    /// What the broker would not do, in its own words.
+    #[error("{0}")]
+    Refused(String),
     /// Something said that cannot be done.
     #[error("{0}")]
     Usage(String),

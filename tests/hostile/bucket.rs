@@ -124,6 +124,45 @@ fn damaged_manifests_stop_neither_broker_nor_archive() {
     broker.stop();
 }
 
+/// Somebody else's object at the key of the lane's next bundle is neither overwritten nor passed over.
+#[test]
+fn a_stopped_lane_goes_on_once_an_operator_says_so() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (options, bucket) = options(&dir);
+    let options = options.expect("a reason to stop the lane").expect("archiving of the lane stopped");
+    let broker = Broker::start(&options);
+    let mut written = write_and_trim(&broker, "sealed");
+    let last = files(&bucket, "/lanes/").into_iter().max().expect("a bundle");
+    let number = |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()).expect("a number");
+    let lane = number(last.parent().expect("the lane's directory"));
+    let next = last.with_file_name(format!("{:020}", number(&last) + 1));
+    std::fs::write(&next, b"somebody else's").expect("written");
+    written.push(Bytes::from_static(b"kept here meanwhile"));
+    produce(&broker, "sealed", 0, b"kept here meanwhile");
+
+    let listed = || -> serde_json::Value {
+        let lanes = broker.cli(&["lane", "list", "--json"]);
+        let lanes: Vec<serde_json::Value> = serde_json::from_str(&lanes).expect("JSON");
+        lanes.into_iter().find(|row| row["lane"] == lane).expect("the lane is listed")
+    };
+    let start = Instant::now();
+    while listed()["state"] != "stopped" {
+        assert!(start.elapsed() < PATIENCE, "{}\n{}", listed(), broker.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(broker.cli(&["lane", "list"]).contains("stopped"));
+    serves_on(&broker);
+    assert_eq!(std::fs::read(&next).expect("there"), b"somebody else's");
+
+    std::fs::remove_file(&next).expect("removed");
+    let told = broker.cli(&["lane", "resume", &lane.to_string()]);
+    assert!(told.contains("archives again; it had stopped"), "{told}");
+    broker.wait_topic("sealed", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
+    assert!(read_to_end(&broker, "sealed", 0, 0) == written);
+    assert!(broker.cli(&["lane", "resume", &lane.to_string()]).contains("was not stopped"));
+    broker.stop();
+}
+
 /// What tells names to whoever reads the bucket without this broker: the only broker of a cluster knows all of it.
 #[test]
 fn a_damaged_catalogue_is_written_anew() {

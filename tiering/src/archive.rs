@@ -290,6 +290,21 @@ impl<H: LaneHost> Archiver<H> {
         }
     }
 
+    /// Lets a stopped lane archive again, after an operator's word; gives what had stopped it, `None` if nothing had. The
+    /// next key is looked at before anything is written: a reason that is still there stops the lane again.
+    ///
+    /// # Errors
+    /// The command that says so was not applied here, and why.
+    pub async fn resume(&self) -> Result<Option<String>, ProposeError> {
+        let inner = &self.inner;
+        let _one = inner.proposing.lock().await;
+        let Some(reason) = inner.host.with_lane(|lane| lane.stopped.clone()) else { return Ok(None) };
+        inner.note(|status| status.probed = false);
+        inner.host.propose(Command::Stopped { reason: None }).await?;
+        tracing::info!(lane = %inner.host.lane(), reason, "archiving of the lane goes on by an operator's word");
+        Ok(Some(reason))
+    }
+
     /// Reads and checks about `bytes_max` of what the lane has in the bucket, from `from` on (the first partition if
     /// `None`); what fails is quarantined, or repaired where the local log still holds it. Housekeeping does so by itself.
     ///
@@ -538,7 +553,7 @@ impl<H: LaneHost> Inner<H> {
 
     /// Stops the lane's archiving where everybody sees it.
     async fn stop(&self, reason: StopReason) -> Result<(), StepError> {
-        tracing::error!(lane = %self.host.lane(), %reason, "archiving of the lane stopped and stays so until somebody looks: its records stay on this disk; tidewater topic describe shows the reason");
+        tracing::error!(lane = %self.host.lane(), %reason, "archiving of the lane stopped: its records stay on this disk; once the reason is gone, tidewater lane resume lets it go on");
         self.propose(Command::Stopped { reason: Some(reason.to_string()) }).await
     }
 

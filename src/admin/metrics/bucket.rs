@@ -53,6 +53,19 @@ fn archives(sheet: &mut Sheet, shards: &[ShardReport]) {
         "1 while a lane's archiving fails or is stopped; describe a topic for the reason",
         lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), stands(status))).collect(),
     );
+    sheet.gauges(
+        "tidewater_archive_stopped",
+        "1 while a lane's archiving waits for an operator; tidewater lane list shows the reason",
+        lanes
+            .iter()
+            .map(|(lane, s)| (label("lane", lane.0.to_string()), f64::from(u8::from(s.stopped.is_some()))))
+            .collect(),
+    );
+    sheet.gauges(
+        "tidewater_archive_unreadable_partitions",
+        "Partitions that are not archived because their local log cannot be read; describe a topic for the reason",
+        lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), status.unread.len() as f64)).collect(),
+    );
 }
 
 fn cold_reads(sheet: &mut Sheet, shards: &[ShardReport]) {

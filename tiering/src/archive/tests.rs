@@ -352,6 +352,25 @@ fn a_foreign_bundle_stops_the_lane_visibly() {
 }
 
 #[test]
+fn a_stopped_lane_goes_on_by_an_operators_word_and_only_when_the_reason_is_gone() {
+    let bench = Bench::new(6, Faults::default(), 1);
+    bench.live_for(Duration::from_secs(5), 6);
+    let next = bench.lane.with_lane(|lane| lane.next_bundle());
+    assert_eq!(bench.world.block_on(bench.archiver().resume()), Ok(None), "nothing had stopped it");
+    bench.sim.tamper(next.key().as_str(), Some(Bytes::from_static(b"something else")));
+    bench.live_for(Duration::from_secs(30), 6);
+    let reason = bench.archiver().status().stopped.expect("stopped");
+    assert_eq!(bench.world.block_on(bench.archiver().resume()), Ok(Some(reason.clone())));
+    assert_eq!(bench.archiver().status().stopped, None);
+    bench.live_for(Duration::from_secs(30), 6);
+    assert_eq!(bench.archiver().status().stopped, Some(reason.clone()), "the reason is still there");
+    bench.sim.tamper(next.key().as_str(), None);
+    assert_eq!(bench.world.block_on(bench.archiver().resume()), Ok(Some(reason)));
+    bench.settle();
+    bench.all_reads_back();
+}
+
+#[test]
 fn a_rotten_local_range_keeps_only_its_own_partition_back() {
     let bench = Bench::new(7, Faults::default(), 2);
     (0..10).for_each(|_| bench.lane.append(bench.partitions[0], 1, 100));
