@@ -52,7 +52,7 @@ impl fmt::Debug for Answer {
 /// Why a proposal did not come back with an answer.
 ///
 /// After an error whose outcome is not known ([`ProposeError::settled`] is false) a proposer proposes nothing until
-/// everything it has in flight is settled, then goes on from applied state: rule 12 of the log's design.
+/// everything it has in flight is settled, then goes on from applied state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// This replica does not lead, or does not yet serve in its term. Nothing was written.
@@ -61,9 +61,8 @@ pub enum ProposeError {
         /// Who does, if known.
         hint: Option<NodeId>,
     },
-    /// It leads, but no quorum has answered for a while. Nothing was written; call
-    /// [`super::Lane::confirm_leadership`] once everything in flight is settled, then propose again.
-    #[error("this leader has not heard from a quorum lately; confirm leadership, then propose again")]
+    /// It leads, but no quorum has answered for a while. Nothing was written; propose again once one has.
+    #[error("this leader has not heard from a quorum lately; nothing was written, propose again")]
     Unconfirmed,
     /// Too many proposals in flight. Nothing was written.
     #[error("{cap} proposals are in flight on this lane, the most there may be; wait for one")]

@@ -116,7 +116,7 @@ impl Default for ArchiveConfig {
 /// How archiving of a lane is doing; for metrics and people. *Message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArchiveStatus {
-    /// The next key was looked at in this term: local bytes below archived ends may go (rule 2).
+    /// The next key was looked at in this term: local bytes below archived ends may go (R2).
     pub probed: bool,
     /// Why nothing is archived until an operator looks.
     pub stopped: Option<String>,
@@ -220,7 +220,7 @@ enum StepError {
     End(Ended),
     /// Later again.
     Later(String),
-    /// The lane stops (rule 2, 6).
+    /// The lane stops (R2, R6).
     Stop(StopReason),
 }
 

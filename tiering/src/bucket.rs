@@ -1,6 +1,6 @@
 //! A cluster's place in a bucket: its root and its catalogue.
 //!
-//! Owns: opening (create, adopt or refuse the root; tier rule 7), keeping the catalogue true. Does not own: lanes and
+//! Owns: opening (create, adopt or refuse the root; R7), keeping the catalogue true. Does not own: lanes and
 //! partitions in the bucket (`archive`), which store it is (`store`). The preflight proof of the store's conditional
 //! puts runs before a root is created, because everything after it relies on them.
 //! [`Bucket`] is *node-wide* and cheap to clone; [`CatalogueKeeper`] is *shard-local*, one per shard: keepers of several

@@ -55,9 +55,9 @@ pub struct DataIndex {
     pub partitions: Vec<PartitionEntry>,
     /// What happened to the lane since the previous bundle, in order.
     pub events: Vec<LaneEvent>,
-    /// Set on a seal: the lane's lineage ends here (rule 6).
+    /// Set on a seal: the lane's lineage ends here (R6).
     pub seal: Option<Seal>,
-    /// Set on a bundle that closes a cut (rule 9).
+    /// Set on a bundle that closes a cut (R9).
     pub cut: Option<CutMark>,
 }
 
@@ -172,7 +172,7 @@ pub enum LaneEvent {
         /// New log start.
         to: Offset,
     },
-    /// The partition went to another lane (rule 5).
+    /// The partition went to another lane (R5).
     Departed {
         /// Who.
         partition: PartitionId,
@@ -181,7 +181,7 @@ pub enum LaneEvent {
         /// Its archived end, fixed.
         at: Offset,
     },
-    /// The partition came from another lane (rule 5).
+    /// The partition came from another lane (R5).
     Arrived {
         /// Who.
         partition: PartitionId,
@@ -192,7 +192,7 @@ pub enum LaneEvent {
     },
 }
 
-/// The end of a lane's lineage (rule 6).
+/// The end of a lane's lineage (R6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
     /// The epoch in which it goes on.
@@ -201,7 +201,7 @@ pub struct Seal {
     pub last: Sequence,
 }
 
-/// A bundle that closes a cut (rule 9).
+/// A bundle that closes a cut (R9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutMark {
     /// The cut's number.

@@ -1,5 +1,5 @@
-//! Taking a checkpoint: collect at one instant, make the segments durable, commit, then release. The order is rule 3 of
-//! the header of `engine`; every step is a function here.
+//! Taking a checkpoint: collect at one instant, make the segments durable, commit, then release. The order is
+//! that of the header of `engine`; every step is a function here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

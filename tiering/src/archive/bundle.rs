@@ -159,7 +159,7 @@ pub(super) enum Probe {
     Stop(StopReason),
 }
 
-/// Looks at the next key and judges what is there (rule 2). Reads past the caches: what is kept by name is the object of
+/// Looks at the next key and judges what is there (R2). Reads past the caches: what is kept by name is the object of
 /// that name, and here anything may lie.
 pub(super) async fn probe<H: LaneHost>(host: &H, indexes: &Indexes) -> Result<Probe, StoreError> {
     let (object, sequence) = host.with_lane(|lane| (lane.home.bundle(lane.lane, lane.last.next()), lane.last.next()));

@@ -13,7 +13,7 @@
 //! the next key and adopts, or a uniquely named object that the sweeper removes after its grace. Nobody ever needs to
 //! know where the predecessor stopped.
 //!
-//! A taken key (rule 2): the content is adopted if it is this lane's, continues what is archived and was written by a
+//! A taken key (R2): the content is adopted if it is this lane's, continues what is archived and was written by a
 //! replica that had applied no more than this one has. What is then proposed is what was *found*: one's own content is
 //! the case of a lost answer and needs no telling apart. Anything else stops archiving and trimming, visibly.
 //!
@@ -29,7 +29,7 @@ use crate::manifest::{BundledEnd, LaneManifest};
 /// Why archiving of a lane stops until an operator looks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
-    /// The lineage went on elsewhere (rule 6).
+    /// The lineage went on elsewhere (R6).
     #[error("the lane is sealed: epoch {next} went on after bundle {last}; this copy of the cluster must not write")]
     Sealed {
         /// The epoch that took over.
@@ -89,7 +89,7 @@ pub enum StopReason {
         /// What the decoder said.
         reason: String,
     },
-    /// The lane manifest was closed by a takeover (rule 6).
+    /// The lane manifest was closed by a takeover (R6).
     #[error("the lane manifest was closed for epoch {next}; this copy of the cluster must not write")]
     Closed {
         /// The epoch that took over.
@@ -97,7 +97,7 @@ pub enum StopReason {
     },
 }
 
-/// Judges what lies at the key of bundle `last + 1` (rule 2): its ends to propose, or why the lane stops.
+/// Judges what lies at the key of bundle `last + 1` (R2): its ends to propose, or why the lane stops.
 /// `archived_end` answers `None` for a partition that is not of this lane (any more); its rows are ignored.
 ///
 /// # Errors

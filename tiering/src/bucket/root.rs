@@ -1,6 +1,6 @@
 //! The root object: which cluster a name in this bucket belongs to, and in which lineage epoch it lives.
 //!
-//! Owns: what a start makes of the root it finds (tier rule 7). Does not own: its content and form (`manifest::Root`),
+//! Owns: what a start makes of the root it finds (R7). Does not own: its content and form (`manifest::Root`),
 //! reading and writing it (`bucket`). Pure; *message*.
 
 use tidewater_storage::model::TimestampMs;
@@ -34,7 +34,7 @@ pub enum RootStep {
 /// Why a start goes no further. Each names its way out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RootRefusal {
-    /// Rule 7.
+    /// R7.
     #[error(
         "the bucket already holds a cluster named {name} (id {found}, epoch {epoch}), and this data directory does not \
          belong to it (its id is {own}); start with another --cluster-name, use the data directory of that cluster, or \

@@ -15,7 +15,7 @@ use crate::keys::{ObjectName, Sequence};
 /// One change of a lane's manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// A bundle is in the bucket: what it covers is archived (rule 1).
+    /// A bundle is in the bucket: what it covers is archived (R1).
     Bundled(Bundled),
     /// Objects are in the bucket that replace ranges of rows: segment uploaded, merged, gathered.
     Replaced(Replaced),
@@ -25,11 +25,11 @@ pub enum Command {
     Spilled(Spilled),
     /// A spill page is opened again: its content takes its place.
     Unfolded(Unfolded),
-    /// A range failed a check and is left alone until repaired (rule 11).
+    /// A range failed a check and is left alone until repaired (R11).
     Quarantined(Quarantine),
     /// A quarantined range is good again.
     Repaired(Quarantine),
-    /// Live objects of the lane (bundles, gathered) that no row names any more: intent to delete (rule 4).
+    /// Live objects of the lane (bundles, gathered) that no row names any more: intent to delete (R4).
     Forgotten {
         /// They.
         objects: Vec<ObjectName>,
@@ -43,7 +43,7 @@ pub enum Command {
         /// Who.
         partition: PartitionId,
     },
-    /// Archiving of this lane stopped for good (`Some`) or goes on after an operator's word (`None`) (rules 2, 6).
+    /// Archiving of this lane stopped for good (`Some`) or goes on after an operator's word (`None`) (R2, R6).
     Stopped {
         /// Why, for people.
         reason: Option<String>,

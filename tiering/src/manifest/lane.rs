@@ -49,7 +49,7 @@ pub struct Live {
     pub since: LogIndex,
     /// Parts that go with it.
     pub parts: Vec<ObjectName>,
-    /// Holds that others have on it: partitions that moved away, cuts (rules 5, 9).
+    /// Holds that others have on it: partitions that moved away, cuts (R5, R9).
     pub pins: u32,
     /// Spill pages of level 0 that name it.
     pub spilled: u32,
@@ -143,7 +143,7 @@ impl LaneManifest {
         pending.map(|(object, pending)| (*object, pending.parts.clone())).collect()
     }
 
-    /// Is it one of the bundles that followers may still ask for (rule 4)?
+    /// Is it one of the bundles that followers may still ask for (R4)?
     #[must_use]
     pub fn must_follow(&self, object: &ObjectName) -> bool {
         match object.kind {

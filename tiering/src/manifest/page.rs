@@ -46,9 +46,9 @@ pub struct PublishedLane {
     pub written: TimestampMs,
     /// Sorted by first partition; no overlap.
     pub pages: Vec<PageRef>,
-    /// Bundles held for partitions that moved away and for cuts (rules 5, 9), with the number of holds.
+    /// Bundles held for partitions that moved away and for cuts (R5, R9), with the number of holds.
     pub pins: Vec<(ObjectName, u32)>,
-    /// Set when a takeover closed it: no later publication, so no later licence to delete (rule 6).
+    /// Set when a takeover closed it: no later publication, so no later licence to delete (R6).
     pub closed_for: Option<LineageEpoch>,
 }
 

@@ -1,4 +1,4 @@
-//! Proves on the bucket itself that conditional puts hold (rule 7): a store that only claims them loses data.
+//! Proves on the bucket itself that conditional puts hold (R7): a store that only claims them loses data.
 
 use bytes::Bytes;
 
