@@ -7,6 +7,7 @@ mod answers;
 mod card;
 mod clients;
 mod connect;
+mod sessions;
 #[path = "../support/support.rs"]
 mod support;
 

@@ -21,6 +21,7 @@ use crate::kafka::wire::fetch::encode_response;
 use crate::kafka::wire::request;
 use crate::partition::message::Isolation;
 use poll::{Found, poll};
+use session::Kind;
 pub use sessions::FetchSessions;
 use sessions::Opened;
 
@@ -51,16 +52,16 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     };
     let (topics, id, mut lease) = match opened {
         Opened::Once(mut watching) => {
-            let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, true).await;
+            let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, Kind::Once).await;
             (watching.session.whole(outcomes), 0, lease)
         }
         Opened::Full(mut watching) => {
-            let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, true).await;
+            let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, Kind::Full).await;
             let topics = watching.session.whole(outcomes);
             (topics, broker.fetches.keep(watching, &broker.env.rng, broker.env.clock.now()), lease)
         }
         Opened::Incremental(id, mut watching) => {
-            let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, false).await;
+            let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, Kind::Incremental).await;
             let topics = watching.session.changed(outcomes);
             if !broker.fetches.give_back(loan, watching) {
                 return refuse(ErrorCode::INVALID_FETCH_SESSION_EPOCH);

@@ -12,15 +12,15 @@ use tidewater_storage::env::Mono;
 use tidewater_storage::model::{LeaderEpoch, ShardId};
 
 use super::Terms;
-use super::session::{Look, Outcome, SlotId};
+use super::session::{Kind, Look, Outcome, SlotId};
 use super::sessions::Watching;
 use crate::kafka::RequestContext;
 use crate::kafka::budget::Lease;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_FLOOR, FETCH_LOOK_PARTITIONS};
 use crate::kafka::metrics::Stage;
-use crate::partition::message::{EpochEnd, ReadDone};
-use crate::partition::watch::Alarms;
+use crate::partition::message::{EpochEnd, Place, ReadDone};
+use crate::partition::watch::{Alarms, Watched};
 
 /// What a fetch found, and the memory it holds.
 pub(super) struct Found {
@@ -28,35 +28,31 @@ pub(super) struct Found {
     pub lease: Lease,
 }
 
-/// Looks, waits and looks again until there is enough, an error, or the time is up. `whole`: every partition is to be
-/// answered, so none is left unread.
-pub(super) async fn poll(ctx: &RequestContext, watching: &mut Watching, terms: &Terms, whole: bool) -> Found {
+/// Looks, waits and looks again until there is enough, an error, or the time is up.
+pub(super) async fn poll(ctx: &RequestContext, watching: &mut Watching, terms: &Terms, kind: Kind) -> Found {
     let deadline = ctx.broker.env.clock.now() + terms.wait;
     loop {
         hear(watching);
         let begun = ctx.broker.env.clock.now();
         let wanted = watching.session.wanted(terms.max_bytes.max(1));
         let mut lease = ctx.budget.up_to(wanted, FETCH_BYTES_FLOOR);
-        let outcomes = look(ctx, watching, lease.bytes(), whole).await;
+        let outcomes = look(ctx, watching, lease.bytes(), kind).await;
         let looked = ctx.broker.env.clock.now();
         ctx.broker.metrics.stage(Stage::FetchRead, looked.since(begun));
         let waits = !watching.session.is_empty()
             && !is_enough(&outcomes, terms.min_bytes.min(lease.bytes()))
             && !watching.session.is_full(&outcomes)
             && !deadline.since(looked).is_zero();
-        let watched = watching.session.settle(&outcomes, waits);
+        let watched = watching.session.settle(&outcomes, kind, waits);
         if !waits {
-            // A session watches what went idle; a fetch without one has no further use for it.
-            if !whole {
-                arm(ctx, watching, watched).await;
-            }
+            register(ctx, watching, watched).await;
             lease.set(bytes(&outcomes));
             return Found { outcomes, lease };
         }
         drop(outcomes);
         // What is waited for holds no memory.
         lease.set(0);
-        arm(ctx, watching, watched).await;
+        register(ctx, watching, watched).await;
         wait(ctx, watching, deadline).await;
         ctx.broker.metrics.stage(Stage::FetchWait, ctx.broker.env.clock.now().since(looked));
     }
@@ -74,7 +70,7 @@ pub(super) fn is_enough(outcomes: &[(SlotId, Outcome)], min_bytes: usize) -> boo
 }
 
 /// Reads what is queued.
-async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, whole: bool) -> Vec<(SlotId, Outcome)> {
+async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, kind: Kind) -> Vec<(SlotId, Outcome)> {
     let image = ctx.image();
     let ids = watching.session.take_queue();
     let mut outcomes = Vec::with_capacity(ids.len());
@@ -97,7 +93,7 @@ async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, w
     drop(image);
     let (mut left, mut first) = (max_bytes, true);
     for looks in shards.iter().flat_map(|(_, looks)| looks.chunks(FETCH_LOOK_PARTITIONS)) {
-        if left == 0 && !whole {
+        if left == 0 && !kind.is_whole() {
             break;
         }
         let parts = looks.iter().map(|(_, look)| look.part).collect();
@@ -128,12 +124,10 @@ async fn diverges(ctx: &RequestContext, look: &Look) -> Result<Option<EpochEnd>,
 }
 
 /// Registers alarms, one message a shard.
-async fn arm(
-    ctx: &RequestContext,
-    watching: &mut Watching,
-    watched: Vec<(crate::partition::message::Place, crate::partition::watch::Watched)>,
-) {
-    watching.session.armed(&watched);
+async fn register(ctx: &RequestContext, watching: &mut Watching, watched: Vec<(Place, Watched)>) {
+    if watched.is_empty() {
+        return;
+    }
     let (alarm, _) = watching.alarms.get_or_insert_with(Alarms::new);
     let mut shards: Vec<(ShardId, Vec<_>)> = Vec::new();
     for (place, watched) in watched {

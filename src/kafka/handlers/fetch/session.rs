@@ -6,6 +6,8 @@
 //! rotation: whoever brought data goes to its end, whoever was not reached stays in front. A fetch without a session is
 //! a session that lives for one request.
 
+mod answers;
+
 use std::collections::{HashMap, VecDeque};
 
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
@@ -19,6 +21,7 @@ use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::fetch::PartitionAnswer;
 use crate::partition::message::{EpochEnd, Isolation, Place, ReadDone, ReadPart};
 use crate::partition::watch::Watched;
+use answers::{Answers, answer};
 
 /// A partition within its session; also the token of its alarm. Never used anew while an alarm of it may ring.
 pub(super) type SlotId = u32;
@@ -83,6 +86,29 @@ struct Topic {
     /// By which name and id it was first found.
     known: Option<(TopicName, TopicId)>,
     partitions: HashMap<i32, SlotId>,
+}
+
+/// What a request wants answered, and whether anything of it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Every partition; nothing is remembered.
+    Once,
+    /// Every partition; a session begins.
+    Full,
+    /// What changed in a session.
+    Incremental,
+}
+
+impl Kind {
+    /// Is every partition answered, so that none may be left unread?
+    pub(super) fn is_whole(self) -> bool {
+        self != Self::Incremental
+    }
+
+    /// Does a later request of the same session ask only for what moved since?
+    fn is_remembered(self) -> bool {
+        self != Self::Once
+    }
 }
 
 /// What became of one partition at one look.
@@ -349,8 +375,10 @@ impl Session {
     }
 
     /// Puts what was looked at where it belongs: unread partitions to the front, those with data or an error to the end,
-    /// the rest idle. Answers the partitions that need an alarm: the idle ones, and with `all` those with data too.
-    pub(super) fn settle(&mut self, found: &[(SlotId, Outcome)], all: bool) -> Vec<(Place, Watched)> {
+    /// the rest idle. Answers the alarms to register, which count as registered from here on: those of the idle partitions
+    /// if anybody will ask what moved, now (`waits`) or in a later request; while waiting those with data too.
+    #[must_use = "what is answered counts as watched"]
+    pub(super) fn settle(&mut self, found: &[(SlotId, Outcome)], kind: Kind, waits: bool) -> Vec<(Place, Watched)> {
         let (mut front, mut watch) = (Vec::new(), Vec::new());
         for (id, outcome) in found {
             let isolation = self.isolation;
@@ -376,8 +404,8 @@ impl Session {
                     false
                 }
             };
-            if let Some(watched) = self.arm(*id).filter(|_| idle || all) {
-                watch.push(watched);
+            if waits || (idle && kind.is_remembered()) {
+                watch.extend(self.arm(*id));
             }
         }
         for id in front.into_iter().rev() {
@@ -389,21 +417,13 @@ impl Session {
         watch
     }
 
-    /// What an alarm for the partition needs; none when one is registered already or nobody knows where.
-    fn arm(&self, id: SlotId) -> Option<(Place, Watched)> {
-        let slot = self.slot(id).filter(|slot| !slot.armed)?;
+    /// The alarm of a partition; none when one is registered already or nobody knows where.
+    fn arm(&mut self, id: SlotId) -> Option<(Place, Watched)> {
+        let slot = self.slot_mut(id).filter(|slot| !slot.armed)?;
         let (place, seen) = (slot.place?, slot.seen?);
+        slot.armed = true;
         let watched = Watched { token: id, id: place.id, end: seen.high_watermark, log_start: seen.log_start };
         Some((place, watched))
-    }
-
-    /// Alarms were registered.
-    pub(super) fn armed(&mut self, watched: &[(Place, Watched)]) {
-        for (_, watched) in watched {
-            if let Some(slot) = self.slot_mut(watched.token) {
-                slot.armed = true;
-            }
-        }
     }
 
     /// The answer of an incremental request: what has data, an error, or bounds that the client does not know.
@@ -429,13 +449,13 @@ impl Session {
         answers.named(&self.topics)
     }
 
-    /// The answer of a full request: every partition, in the request's order.
+    /// The answer of a full request: every partition that the client wants, in the request's order.
     pub(super) fn whole(&mut self, found: Vec<(SlotId, Outcome)>) -> Vec<(TopicRef, Vec<PartitionAnswer>)> {
         let mut found: HashMap<SlotId, Outcome> = found.into_iter().collect();
         let lists_aborted = self.isolation == Isolation::ReadCommitted;
         let mut answers = Answers::default();
         for (id, slot) in self.slots.iter_mut().enumerate() {
-            let Some(slot) = slot else { continue };
+            let Some(slot) = slot.as_mut().filter(|slot| !slot.forgotten) else { continue };
             let outcome = u32::try_from(id).ok().and_then(|id| found.remove(&id));
             let answer = answer(slot, outcome, lists_aborted);
             slot.told = slot.seen.filter(|_| answer.error.is_none()).map(|seen| (seen.high_watermark, seen.log_start));
@@ -458,50 +478,6 @@ fn find<'a>(topic: &mut Topic, index: i32, image: &'a ClusterImage) -> Result<&'
         _ => {}
     }
     found?.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
-}
-
-/// What the client is told of a partition; without an outcome, that nothing new was found.
-fn answer(slot: &Slot, outcome: Option<Outcome>, lists_aborted: bool) -> PartitionAnswer {
-    let bounds = |seen: Seen| PartitionAnswer {
-        high_watermark: seen.high_watermark.to_wire(),
-        last_stable_offset: seen.last_stable.to_wire(),
-        log_start_offset: seen.log_start.to_wire(),
-        lists_aborted,
-        ..PartitionAnswer::error(slot.index, ErrorCode::NONE)
-    };
-    match outcome {
-        Some(Outcome::Refused(error)) => PartitionAnswer::error(slot.index, error),
-        Some(Outcome::Read(done)) => bounds(Seen::of(&done)).with(done.batches),
-        Some(Outcome::Diverges(done, from)) => PartitionAnswer { diverging: Some(from), ..bounds(Seen::of(&done)) },
-        Some(Outcome::Unread) | None => match slot.seen {
-            Some(seen) => bounds(seen),
-            None => PartitionAnswer::error(slot.index, ErrorCode::NONE),
-        },
-    }
-}
-
-/// Answers by topic, topics in the order of their first partition.
-#[derive(Default)]
-struct Answers {
-    order: Vec<(u32, Vec<PartitionAnswer>)>,
-    at: HashMap<u32, usize>,
-}
-
-impl Answers {
-    fn push(&mut self, topic: u32, answer: PartitionAnswer) {
-        let at = *self.at.entry(topic).or_insert_with(|| {
-            self.order.push((topic, Vec::new()));
-            self.order.len() - 1
-        });
-        if let Some((_, answers)) = self.order.get_mut(at) {
-            answers.push(answer);
-        }
-    }
-
-    fn named(self, topics: &[Topic]) -> Vec<(TopicRef, Vec<PartitionAnswer>)> {
-        let named = |(topic, answers)| Some((topics.get(topic as usize)?.asked.clone(), answers));
-        self.order.into_iter().filter_map(named).collect()
-    }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn a_full_answer_keeps_the_requests_order_and_names_what_is_refused() {
     let topics = [asked("nope", &[(0, 0)]), asked("orders", &[(9, 0), (1, 6), (0, -3)])];
     let mut session = Session::new(false, Isolation::ReadUncommitted, &topics);
     let found = look_all(&mut session, &image, |_| Outcome::Read(done(10, 0, 50)));
-    assert!(session.settle(&found, false).is_empty(), "no one is at its end");
+    assert!(session.settle(&found, Kind::Full, false).is_empty(), "no one is at its end");
     let answer = session.whole(found);
     assert_eq!(errors(&answer), [(0, 3), (9, 3), (1, 0), (0, 1)]);
     assert_eq!(answer[1].1[1].high_watermark, 50);
@@ -60,7 +60,7 @@ fn ids_that_are_not_known_and_names_that_moved_on() {
     let topics = [by_id("orders"), by_id("bills"), asked("orders", &[(0, 0)])];
     let mut session = Session::new(true, Isolation::ReadUncommitted, &topics);
     let found = look_all(&mut session, &old, |_| Outcome::Read(done(0, 0, 0)));
-    session.settle(&found, false);
+    assert_eq!(session.settle(&found, Kind::Full, false).len(), 2);
     assert_eq!(errors(&session.whole(found)), [(0, 0), (0, 0), (0, 100)]);
     // Made again under another id, and deleted.
     let mut new = image(&[("other", 1), ("third", 1), ("orders", 1)]);
@@ -68,7 +68,7 @@ fn ids_that_are_not_known_and_names_that_moved_on() {
     new.names.retain(|_, name| name.as_str() == "orders");
     (0..2).for_each(|id| assert!(session.rang(id)));
     let found = look_all(&mut session, &new, |_| Outcome::Read(done(0, 0, 0)));
-    session.settle(&found, false);
+    assert!(session.settle(&found, Kind::Incremental, false).is_empty(), "errors are looked at again anyway");
     assert_eq!(errors(&session.changed(found)), [(0, 100), (0, 103), (0, 3)]);
 }
 
@@ -85,10 +85,55 @@ fn who_was_not_reached_stays_in_front() {
             session.look(*id, &image).expect("there");
         }
         assert!(session.is_full(&found));
-        session.settle(&found, false);
+        assert!(session.settle(&found, Kind::Incremental, false).is_empty(), "no one is at its end");
         let answered: Vec<i32> = errors(&session.changed(found)).into_iter().map(|(n, _)| n).collect();
         assert_eq!(answered, expected);
     }
+}
+
+#[test]
+fn what_was_idle_in_the_first_fetch_of_a_session_is_heard_of_in_the_next() {
+    let image = image(&[("orders", 2)]);
+    let topics = [asked("orders", &[(0, 0), (1, 0)])];
+    let first = |kind| {
+        let mut session = Session::new(false, Isolation::ReadUncommitted, &topics);
+        // Partition 0 has a record, so nothing is waited for; partition 1 is empty.
+        let found = look_all(&mut session, &image, |look| match look.part.place.id.index.0 {
+            0 => Outcome::Read(done(RECORD, 0, 1)),
+            _ => Outcome::Read(done(0, 0, 0)),
+        });
+        let watched: Vec<SlotId> =
+            session.settle(&found, kind, false).into_iter().map(|(_, watched)| watched.token).collect();
+        assert_eq!(errors(&session.whole(found)), [(0, 0), (1, 0)]);
+        (session, watched)
+    };
+    assert!(first(Kind::Once).1.is_empty(), "nobody comes back");
+    let (mut session, watched) = first(Kind::Full);
+    assert_eq!(watched, [1]);
+    // The client tells only of what it read, and a record comes to the other.
+    session.update(Isolation::ReadUncommitted, &[asked("orders", &[(0, 1)])], &[]);
+    watched.into_iter().for_each(|token| assert!(session.rang(token)));
+    let found = look_all(&mut session, &image, |look| match look.part.place.id.index.0 {
+        0 => Outcome::Read(done(0, 0, 1)),
+        _ => Outcome::Read(done(RECORD, 0, 1)),
+    });
+    let watched = session.settle(&found, Kind::Incremental, false);
+    assert_eq!(watched.into_iter().map(|(_, watched)| watched.token).collect::<Vec<_>>(), [0]);
+    assert_eq!(errors(&session.changed(found)), [(1, 0)]);
+}
+
+#[test]
+fn what_is_forgotten_is_not_answered_any_more() {
+    let image = image(&[("orders", 3)]);
+    let topics = [asked("orders", &[(0, 0), (1, 0), (2, 0)])];
+    let mut session = Session::new(false, Isolation::ReadUncommitted, &topics);
+    let found = look_all(&mut session, &image, |_| Outcome::Read(done(0, 0, 0)));
+    assert_eq!(session.settle(&found, Kind::Full, false).len(), 3, "all are idle");
+    assert_eq!(errors(&session.whole(found)).len(), 3);
+    let gone = ForgottenTopic::default().with_topic(topic_name("orders")).with_partitions(vec![0, 1, 2]);
+    session.update(Isolation::ReadUncommitted, &[], &[gone]);
+    assert!(session.is_empty() && session.take_queue().is_empty());
+    assert!(session.whole(Vec::new()).is_empty());
 }
 
 /// What happens in the model.
@@ -216,8 +261,8 @@ impl World {
             };
             found.push((id, outcome));
         }
-        let watched = self.session.settle(&found, false);
-        self.session.armed(&watched);
+        let kind = if self.started { Kind::Incremental } else { Kind::Full };
+        let watched = self.session.settle(&found, kind, false);
         for (place, watched) in watched {
             let (start, end) = self.logs[&place.id.index.0];
             assert_eq!((watched.log_start.get(), watched.end.get()), (start, end));
