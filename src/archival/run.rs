@@ -173,6 +173,9 @@ fn wall() -> TimestampMs {
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// First and longest pause before a lane's next archiver, while the lane leads and its archivers say that it does not.
+const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+
 /// What the shard's archivers share.
 pub(super) struct Yard {
     pub(super) env: Env,
@@ -308,6 +311,7 @@ impl Yard {
     }
 
     async fn archive_lane(&self, lane: Rc<DataLane>, bucket: Bucket, catalogue: Rc<CatalogueKeeper>) {
+        let mut pause = START_BACKOFF.0;
         loop {
             while lane.leading().is_none() {
                 lane.leadership_bell.heard().await;
@@ -322,7 +326,12 @@ impl Yard {
             });
             self.archivers.borrow_mut().insert(lane.id, archiver.clone());
             match archiver.run().await {
-                Ended::Deposed => self.env.tasks.sleep(Duration::from_millis(50)).await,
+                Ended::Deposed if lane.leading().is_none() => pause = START_BACKOFF.0,
+                Ended::Deposed => {
+                    tracing::info!(lane = %lane.id, ?pause, "an archiver found its lane led by another while it leads here; the next one starts after a pause");
+                    self.env.tasks.sleep(pause).await;
+                    pause = (pause * 2).min(START_BACKOFF.1);
+                }
                 Ended::Unsettled(reason) => {
                     tracing::warn!(lane = %lane.id, reason, "archiving of a lane starts again");
                     self.env.tasks.sleep(Duration::from_millis(100)).await;

@@ -44,6 +44,7 @@ use crate::store::StoreError;
 use bundle::{Probe, Put, Stamp};
 pub use host::{LaneHost, LocalRead, LocalReadError, LocalSegment, Loop, ProposeError, TopicFacts, Whereabouts};
 use housekeeping::Work;
+use order::Known;
 pub use order::StopReason;
 pub use plan::Pending;
 use plan::{BundlePlan, BundlePolicy, next_bundle};
@@ -190,6 +191,10 @@ struct Inner<H> {
     status: RefCell<ArchiveStatus>,
     /// One command in flight.
     proposing: Mutex<()>,
+    /// What was applied when this archiver began: what it did not write itself is of that index or an earlier one.
+    began: LogIndex,
+    /// It may have written a bundle or a manifest itself.
+    wrote: Cell<bool>,
     /// Log index up to which bundles have told the lane's events.
     told: Cell<Option<LogIndex>>,
     /// Since when events wait to be told.
@@ -252,6 +257,7 @@ impl<H: LaneHost> Archiver<H> {
     pub fn new(parts: ArchiverParts<H>) -> Self {
         let ArchiverParts { env, host, bucket, catalogue, indexes, config } = parts;
         let unpublished = Cell::new(host.with_lane(|lane| lane.last != Sequence::NONE));
+        let began = host.applied();
         Self {
             inner: Rc::new(Inner {
                 env,
@@ -262,6 +268,8 @@ impl<H: LaneHost> Archiver<H> {
                 config,
                 status: RefCell::default(),
                 proposing: Mutex::new(()),
+                began,
+                wrote: Cell::new(false),
                 told: Cell::new(None),
                 events_since: Cell::new(None),
                 unpublished,
@@ -442,7 +450,9 @@ impl<H: LaneHost> Inner<H> {
         if self.told.get().is_none() {
             self.learn_told().await;
         }
-        let look = async || match bundle::probe(&*self.host, &self.indexes).await? {
+        let Some(term) = self.host.leading() else { return Err(StepError::End(Ended::Deposed)) };
+        let known = || Known { term, applied: if self.wrote.get() { self.host.applied() } else { self.began } };
+        let look = async || match bundle::probe(&*self.host, &self.indexes, &*self.bucket.store, known).await? {
             Probe::Stop(reason) => Err(StepError::Stop(reason)),
             found => Ok(found),
         };
@@ -494,6 +504,7 @@ impl<H: LaneHost> Inner<H> {
         let stamp = Stamp { term, applied: self.host.applied(), now: self.env.clock.wall() };
         let placed = bundle::build(&*self.host, stamp, told, gathered.parts);
         let bytes = placed.size;
+        self.wrote.set(true);
         match bundle::put(&self.bucket.store, placed).await? {
             Put::Done(command) => {
                 self.settle(command).await?;

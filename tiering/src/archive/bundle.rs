@@ -8,13 +8,13 @@ use std::sync::Arc;
 use tidewater_storage::model::{Batch, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs};
 
 use super::host::{LaneHost, LocalReadError};
-use super::order::{StopReason, judge};
+use super::order::{Known, StopReason, judge, judge_published};
 use super::plan::Take;
 use super::verify;
 use crate::fetch::indexes::{FoundIndex, IndexError, Indexes};
 use crate::format::{DataIndex, DataKind, IndexRef, ObjectBuilder, Placed};
 use crate::keys::{ObjectName, Sequence};
-use crate::manifest::{Bundled, BundledEnd, Command, Quarantine};
+use crate::manifest::{Bundled, BundledEnd, Command, PublishedLane, Quarantine};
 use crate::store::{ObjectStore, PutMode, StoreError};
 
 /// What the next bundle will hold, read from the local log and checked. *Shard-local*.
@@ -159,9 +159,19 @@ pub(super) enum Probe {
     Stop(StopReason),
 }
 
-/// Looks at the next key and judges what is there (R2). Reads past the caches: what is kept by name is the object of
-/// that name, and here anything may lie.
-pub(super) async fn probe<H: LaneHost>(host: &H, indexes: &Indexes) -> Result<Probe, StoreError> {
+/// Looks at the lane's manifest and at the next key and judges what is there (R2, R3), by what is `known` once the answer
+/// has come. Reads past the caches: what is kept by name is the object of that name, and here anything may lie.
+pub(super) async fn probe<H: LaneHost>(
+    host: &H,
+    indexes: &Indexes,
+    store: &dyn ObjectStore,
+    known: impl Fn() -> Known,
+) -> Result<Probe, StoreError> {
+    if let Some(published) = published(host, store).await?
+        && let Err(reason) = host.with_lane(|lane| judge_published(&published, lane, known()))
+    {
+        return Ok(Probe::Stop(reason));
+    }
     let (object, sequence) = host.with_lane(|lane| (lane.home.bundle(lane.lane, lane.last.next()), lane.last.next()));
     let found = match indexes.at_key(object).await {
         Ok(found) => found,
@@ -172,7 +182,7 @@ pub(super) async fn probe<H: LaneHost>(host: &H, indexes: &Indexes) -> Result<Pr
         }
     };
     let judged = host.with_lane(|lane| {
-        judge(&found.index, lane, host.applied(), |partition| {
+        judge(&found.index, lane, known(), |partition| {
             host.with_partition(partition, |manifest| (!manifest.dropped).then_some(manifest.archived_end)).flatten()
         })
     });
@@ -180,6 +190,22 @@ pub(super) async fn probe<H: LaneHost>(host: &H, indexes: &Indexes) -> Result<Pr
         Ok(ends) => Probe::Adopt(settle(sequence, found.size, found.at, ends, parts_of(&found))),
         Err(reason) => Probe::Stop(reason),
     })
+}
+
+/// The lane's manifest as it lies in the bucket; `None` if there is none, or none that decodes in two answers: it is
+/// written anew by the next publication.
+async fn published<H: LaneHost>(host: &H, store: &dyn ObjectStore) -> Result<Option<PublishedLane>, StoreError> {
+    let key = host.with_lane(|lane| lane.home.lane_manifest(lane.lane)).key();
+    for _ in 0..2 {
+        let got = match store.get(&key, None).await {
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            got => got?,
+        };
+        if let Ok(found) = PublishedLane::decode(&got.body) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn settle(sequence: Sequence, size: u64, index: IndexRef, ends: Vec<BundledEnd>, parts: Vec<ObjectName>) -> Command {

@@ -17,14 +17,18 @@
 //! replica that had applied no more than this one has. What is then proposed is what was *found*: one's own content is
 //! the case of a lost answer and needs no telling apart. Anything else stops archiving and trimming, visibly.
 //!
-//! The guards: [`judge`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`; `LaneManifest::deletable`.
+//! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led to
+//! (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must neither
+//! write at their keys nor publish over what is newer.
+//!
+//! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`; `LaneManifest::deletable`.
 //! Pure. Shard-local by use.
 
-use tidewater_storage::model::{LaneId, LogIndex, Offset, PartitionId};
+use tidewater_storage::model::{LaneId, LogIndex, Offset, PartitionId, Term};
 
 use crate::format::{DataIndex, DataKind};
 use crate::keys::{Home, LineageEpoch, Sequence};
-use crate::manifest::{BundledEnd, LaneManifest};
+use crate::manifest::{BundledEnd, LaneManifest, PublishedLane};
 
 /// Why archiving of a lane stops until an operator looks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,15 +63,32 @@ pub enum StopReason {
     },
     /// Its writer had applied what this replica has not.
     #[error(
-        "bundle {sequence} was written at log index {found}, this leader has applied {applied}: entries are lost here"
+        "bundle {sequence} was written in term {term} at log index {found}, which is not in this leader's log: entries are \
+         lost here, as in a data directory put back from a backup"
     )]
     Ahead {
         /// Which bundle.
         sequence: Sequence,
+        /// Its term.
+        term: Term,
         /// Its log index.
         found: LogIndex,
-        /// What is applied here.
-        applied: LogIndex,
+    },
+    /// The publisher of the lane manifest had applied what this replica has not.
+    #[error(
+        "the lane manifest in the bucket was published in term {term} at log index {as_of} and goes on at bundle \
+         {follow_from}, which this leader's log does not lead to (its last is bundle {last}): entries are lost here, as in a \
+         data directory put back from a backup"
+    )]
+    Outrun {
+        /// Its term.
+        term: Term,
+        /// Its log index.
+        as_of: LogIndex,
+        /// The first bundle that is not in it.
+        follow_from: Sequence,
+        /// The last bundle known here.
+        last: Sequence,
     },
     /// It leaves a hole in a partition.
     #[error("bundle {sequence} begins at offset {found} of {partition}, the archive ends at {archived_end}")]
@@ -97,6 +118,21 @@ pub enum StopReason {
     },
 }
 
+/// As far as which this replica, or one before it, can have written to the bucket, unless entries are lost here.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The term in which this replica leads.
+    pub term: Term,
+    /// What it had applied when it began to archive; once it has written anything itself, what it has applied.
+    pub applied: LogIndex,
+}
+
+impl Known {
+    fn covers(&self, term: Term, index: LogIndex) -> bool {
+        term <= self.term && index <= self.applied
+    }
+}
+
 /// Judges what lies at the key of bundle `last + 1` (R2): its ends to propose, or why the lane stops.
 /// `archived_end` answers `None` for a partition that is not of this lane (any more); its rows are ignored.
 ///
@@ -105,7 +141,7 @@ pub enum StopReason {
 pub fn judge(
     found: &DataIndex,
     lane: &LaneManifest,
-    applied: LogIndex,
+    known: Known,
     archived_end: impl Fn(PartitionId) -> Option<Offset>,
 ) -> Result<Vec<BundledEnd>, StopReason> {
     let sequence = lane.last.next();
@@ -120,8 +156,8 @@ pub fn judge(
     if found.previous != lane.last_crc {
         return Err(StopReason::Chain { sequence, found: found.previous, expected: lane.last_crc });
     }
-    if found.log_index > applied {
-        return Err(StopReason::Ahead { sequence, found: found.log_index, applied });
+    if !known.covers(found.term, found.log_index) {
+        return Err(StopReason::Ahead { sequence, term: found.term, found: found.log_index });
     }
     let mut ends = Vec::new();
     for entry in found.partitions.iter().filter(|entry| !entry.offsets.is_empty()) {
@@ -134,4 +170,22 @@ pub fn judge(
         ends.push(BundledEnd { partition, offsets, bytes, max_timestamp });
     }
     Ok(ends)
+}
+
+/// Judges the lane's manifest as it lies in the bucket (R3): may this replica write beside it and over it?
+///
+/// # Errors
+/// Why the lane stops.
+pub fn judge_published(found: &PublishedLane, lane: &LaneManifest, known: Known) -> Result<(), StopReason> {
+    if let Some(next) = found.closed_for {
+        return Err(StopReason::Closed { next });
+    }
+    if (found.home, found.lane) != (lane.home, lane.lane) {
+        return Err(StopReason::Foreign { sequence: lane.last, found: found.home, lane: found.lane });
+    }
+    if found.follow_from > lane.last.next() || !known.covers(found.term, found.as_of) {
+        let PublishedLane { term, as_of, follow_from, .. } = *found;
+        return Err(StopReason::Outrun { term, as_of, follow_from, last: lane.last });
+    }
+    Ok(())
 }

@@ -4,8 +4,9 @@
 
 use tidewater_storage::model::Term;
 
-use super::{Ended, Inner, LaneHost, StepError, StopReason};
-use crate::keys::{Home, ObjectName};
+use super::order::{Known, judge_published};
+use super::{Ended, Inner, LaneHost, StepError};
+use crate::keys::ObjectName;
 use crate::manifest::{Command, PublishPlan, PublishRequest, PublishedLane, plan_publish};
 use crate::store::{ETag, PutMode, StoreError};
 
@@ -33,6 +34,7 @@ impl<H: LaneHost> Inner<H> {
             plan_publish(&request, || self.nonce())
         });
         let PublishPlan { pages, name, manifest, mut mode, mut published } = plan;
+        self.wrote.set(true);
         for (page, object) in pages {
             self.bucket.store.put(&page.key(), object, PutMode::IfAbsent).await?;
         }
@@ -57,8 +59,12 @@ impl<H: LaneHost> Inner<H> {
     }
 
     /// Another version lies there: one whose command was never applied (a lost answer, a predecessor that died), which is
-    /// overwritten, or one that means this replica must not.
+    /// overwritten, or one that means this replica must not. One of a later term is a successor's, and then the command
+    /// that stops the lane is not applied, or it shows that entries are lost here.
     async fn reconcile(&self, name: ObjectName, term: Term) -> Result<PutMode, StepError> {
+        if self.host.leading() != Some(term) {
+            return Err(StepError::End(Ended::Deposed));
+        }
         let got = match self.bucket.store.get(&name.key(), None).await {
             Err(StoreError::NotFound { .. }) => return Ok(PutMode::IfAbsent),
             other => other?,
@@ -68,17 +74,8 @@ impl<H: LaneHost> Inner<H> {
             tracing::error!(%name, "the lane manifest in the bucket is unreadable and is written anew");
             return Ok(PutMode::IfMatch(etag));
         };
-        let own: Home = self.bucket.home;
-        if let Some(next) = found.closed_for {
-            return Err(StepError::Stop(StopReason::Closed { next }));
-        }
-        if (found.home, found.lane) != (own, self.host.lane()) {
-            let sequence = self.host.with_lane(|lane| lane.last);
-            return Err(StepError::Stop(StopReason::Foreign { sequence, found: found.home, lane: found.lane }));
-        }
-        if found.term > term {
-            return Err(StepError::End(Ended::Deposed));
-        }
+        let known = Known { term, applied: self.host.applied() };
+        self.host.with_lane(|lane| judge_published(&found, lane, known)).map_err(StepError::Stop)?;
         Ok(PutMode::IfMatch(etag))
     }
 }

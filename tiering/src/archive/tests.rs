@@ -7,6 +7,7 @@ mod damage;
 mod lane;
 mod local_damage;
 mod misplaced;
+mod put_back;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -28,6 +28,7 @@ use crate::retention::RetentionPolicy;
 const SEGMENT_BYTES: usize = 12_000;
 
 /// A partition's truth and its local log.
+#[derive(Clone)]
 pub(super) struct Log {
     /// Everything ever appended, which is what the bucket must give back.
     pub(super) batches: Vec<Batch>,
@@ -86,6 +87,28 @@ impl SimLane {
             lag: Cell::new(Duration::from_millis(200)),
             clean: RefCell::default(),
         })
+    }
+
+    /// The lane as it is now, to be put back later like a disk from a backup.
+    pub(super) fn backup(&self) -> Rc<Self> {
+        Rc::new(Self {
+            env: self.env.clone(),
+            lane: self.lane.clone(),
+            manifests: self.manifests.clone(),
+            logs: self.logs.clone(),
+            index: self.index.clone(),
+            term: self.term.clone(),
+            in_flight: RefCell::default(),
+            rejected: RefCell::default(),
+            lag: self.lag.clone(),
+            clean: self.clean.clone(),
+        })
+    }
+
+    /// Terms and log indexes that passed without the bucket.
+    pub(super) fn advance(&self, terms: u64, entries: u64) {
+        self.term.set(self.term.get() + terms);
+        self.index.set(self.index.get() + entries);
     }
 
     fn next_index(&self) -> LogIndex {
