@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
 pub use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
 use tidewater_tiering::store::StoreError;
+use uuid::Uuid;
 
 use crate::files::{FileError, TableFiles};
 use crate::location::LocationError;
@@ -184,9 +185,18 @@ pub trait Catalog: Send + Sync {
         updates: Vec<TableUpdate>,
     ) -> Result<Loaded, CatalogError>;
 
-    /// Drops a table; with `purge` its files too.
+    /// Drops the table of that name, with `purge` its files too: the one with this uuid, if one is given.
     ///
     /// # Errors
-    /// [`CatalogError::NoSuchTable`] and others.
-    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError>;
+    /// [`CatalogError::NoSuchTable`], also when the name is another table's by now; [`CatalogError::Busy`] against a
+    /// writer that commits all the time; and others.
+    async fn drop_one(&self, table: &TableIdent, uuid: Option<Uuid>, purge: bool) -> Result<(), CatalogError>;
+
+    /// Drops whatever table has that name; with `purge` its files too.
+    ///
+    /// # Errors
+    /// As [`Catalog::drop_one`].
+    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
+        self.drop_one(table, None, purge).await
+    }
 }

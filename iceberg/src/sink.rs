@@ -447,14 +447,19 @@ impl TableSink {
         }
     }
 
-    /// Drops the topic's table with its files (`iceberg.delete=true`); someone else's is left alone.
+    /// Drops the topic's table with its files (`iceberg.delete=true`); someone else's is left alone, also one that took
+    /// the name after the look.
     ///
     /// # Errors
     /// The catalog; [`CommitError::Foreign`].
     pub async fn drop_table(&mut self) -> Result<(), SinkError> {
-        match self.committer.refresh().await {
-            Ok(_) => Ok(self.catalog.drop_table(&self.config.table, true).await?),
-            Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => Ok(()),
+        let dropped = match self.committer.refresh().await {
+            Ok(base) => self.catalog.drop_one(&self.config.table, Some(base.metadata.uuid()), true).await,
+            Err(CommitError::Catalog(error)) => Err(error),
+            Err(error) => return Err(error.into()),
+        };
+        match dropped {
+            Ok(()) | Err(CatalogError::NoSuchTable(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use iceberg::spec::{MetadataLog, TableMetadata};
 use iceberg::{ErrorKind, NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
 use tidewater_tiering::store::{ETag, ObjectKey, ObjectStore, PutMode, StoreError};
+use uuid::Uuid;
 
 use super::keys::CatalogKeys;
 use super::pointer::{FORMAT, Pointer, State};
@@ -293,38 +294,6 @@ impl ObjectStoreCatalog {
         }
     }
 
-    /// Drops the table of that name: the one with this uuid, if one is given.
-    ///
-    /// # Errors
-    /// [`CatalogError::NoSuchTable`], also when the name is another table's by now; [`CatalogError::Busy`] against a
-    /// writer that commits all the time; the bucket.
-    pub async fn drop_one(
-        &self,
-        table: &TableIdent,
-        uuid: Option<uuid::Uuid>,
-        purge: bool,
-    ) -> Result<(), CatalogError> {
-        let mut uuid = uuid;
-        for _ in 0..COMMIT_ATTEMPTS {
-            let (pointer, etag) = self.live(table).await?;
-            if pointer.table_uuid != *uuid.get_or_insert(pointer.table_uuid) {
-                return Err(CatalogError::NoSuchTable(table.clone()));
-            }
-            match self.store().delete_if(&self.keys.table(table)?, &etag).await {
-                Ok(()) => {
-                    if purge {
-                        self.purge(&pointer.metadata_location).await;
-                    }
-                    return Ok(());
-                }
-                // A commit came between: its files are to go too.
-                Err(StoreError::Taken { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CatalogError::Busy { detail: format!("{table} is being written by others; try again") })
-    }
-
     /// Takes a table into the catalog whose metadata file exists already.
     ///
     /// # Errors
@@ -421,7 +390,25 @@ impl Catalog for ObjectStoreCatalog {
         })
     }
 
-    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
-        self.drop_one(table, None, purge).await
+    async fn drop_one(&self, table: &TableIdent, uuid: Option<Uuid>, purge: bool) -> Result<(), CatalogError> {
+        let mut uuid = uuid;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let (pointer, etag) = self.live(table).await?;
+            if pointer.table_uuid != *uuid.get_or_insert(pointer.table_uuid) {
+                return Err(CatalogError::NoSuchTable(table.clone()));
+            }
+            match self.store().delete_if(&self.keys.table(table)?, &etag).await {
+                Ok(()) => {
+                    if purge {
+                        self.purge(&pointer.metadata_location).await;
+                    }
+                    return Ok(());
+                }
+                // A commit came between: its files are to go too.
+                Err(StoreError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::Busy { detail: format!("{table} is being written by others; try again") })
     }
 }

@@ -8,6 +8,10 @@ use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode};
 use super::*;
 use crate::fixture::{Fault, World};
 
+mod doubles;
+
+use doubles::Faulty;
+
 const NOW: TimestampMs = TimestampMs(1_760_000_000_000);
 
 /// Turns until nothing is left; panics if that takes too long.
@@ -127,6 +131,28 @@ fn another_clusters_table_is_not_touched() {
 }
 
 #[test]
+fn a_table_that_takes_the_name_while_ours_is_dropped_stays() {
+    block_on(async {
+        let mut world = World::new(11);
+        fill(&world);
+        let mut sink = world.sink(1);
+        drain(&mut sink, NOW).await;
+        world.seed += 100;
+        let catalog = Arc::new(Faulty { inner: world.catalog(), fault: doubles::Fault::Swapped });
+        let mut sink = TableSink::new(world.config(2), catalog, world.log.clone(), Names::seeded(1));
+        sink.drop_table().await.expect("ours has gone already");
+        let there = world.catalog().load(&world.table()).await.expect("another's table is there");
+        assert!(TableOwner::of(&there.metadata).is_none());
+        // Without such a thing ours goes.
+        world.catalog().drop_table(&world.table(), true).await.expect("dropped");
+        let mut sink = world.sink(3);
+        drain(&mut sink, NOW).await;
+        sink.drop_table().await.expect("dropped");
+        assert!(matches!(world.catalog().load(&world.table()).await, Err(CatalogError::NoSuchTable(_))));
+    });
+}
+
+#[test]
 fn an_old_writer_is_fenced_and_two_writers_never_double() {
     block_on(async {
         let mut world = World::new(6);
@@ -177,54 +203,12 @@ fn a_table_that_a_user_drops_is_made_anew_and_filled_from_the_log() {
     });
 }
 
-/// A catalog that finds every commit invalid for as long as it is told to.
-struct Picky {
-    inner: Arc<crate::catalog::ObjectStoreCatalog>,
-    refusals: std::sync::atomic::AtomicUsize,
-}
-
-#[async_trait::async_trait]
-impl Catalog for Picky {
-    fn files(&self) -> TableFiles {
-        self.inner.files()
-    }
-
-    async fn ensure_namespace(&self, namespace: &iceberg::NamespaceIdent) -> Result<(), CatalogError> {
-        self.inner.ensure_namespace(namespace).await
-    }
-
-    async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError> {
-        self.inner.load(table).await
-    }
-
-    async fn create(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError> {
-        self.inner.create(table, new).await
-    }
-
-    async fn commit(
-        &self,
-        table: &TableIdent,
-        requirements: Vec<iceberg::TableRequirement>,
-        updates: Vec<iceberg::TableUpdate>,
-    ) -> Result<Loaded, CatalogError> {
-        use std::sync::atomic::Ordering::Relaxed;
-        if self.refusals.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-            return Err(CatalogError::Invalid { detail: "no".to_owned() });
-        }
-        self.inner.commit(table, requirements, updates).await
-    }
-
-    async fn drop_table(&self, table: &TableIdent, purge: bool) -> Result<(), CatalogError> {
-        self.inner.drop_table(table, purge).await
-    }
-}
-
 #[test]
 fn an_append_that_can_never_succeed_is_given_up_with_its_files() {
     block_on(async {
         let world = World::new(8);
         fill(&world);
-        let catalog = Arc::new(Picky { inner: world.catalog(), refusals: 3.into() });
+        let catalog = Arc::new(Faulty { inner: world.catalog(), fault: doubles::Fault::Invalid(3.into()) });
         let mut sink = TableSink::new(world.config(1), catalog, world.log.clone(), Names::seeded(1));
         for _ in 0..3 {
             assert!(matches!(sink.run_once(NOW).await, Outcome::Failed(_)));

@@ -1,0 +1,71 @@
+//! Catalogs that go wrong in one way and else do what they are asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use async_trait::async_trait;
+use iceberg::spec::FormatVersion;
+use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
+use uuid::Uuid;
+
+use crate::catalog::{Catalog, CatalogError, Loaded, NewTable, ObjectStoreCatalog};
+use crate::files::TableFiles;
+use crate::schema;
+
+/// What goes wrong.
+pub(super) enum Fault {
+    /// So many commits are found invalid.
+    Invalid(AtomicUsize),
+    /// Just before a table is dropped, a user drops it and gives its name to one of their own.
+    Swapped,
+}
+
+/// A catalog with such a fault.
+pub(super) struct Faulty {
+    pub(super) inner: Arc<ObjectStoreCatalog>,
+    pub(super) fault: Fault,
+}
+
+#[async_trait]
+impl Catalog for Faulty {
+    fn files(&self) -> TableFiles {
+        self.inner.files()
+    }
+
+    async fn ensure_namespace(&self, namespace: &NamespaceIdent) -> Result<(), CatalogError> {
+        self.inner.ensure_namespace(namespace).await
+    }
+
+    async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError> {
+        self.inner.load(table).await
+    }
+
+    async fn create(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError> {
+        self.inner.create(table, new).await
+    }
+
+    async fn commit(
+        &self,
+        table: &TableIdent,
+        requirements: Vec<TableRequirement>,
+        updates: Vec<TableUpdate>,
+    ) -> Result<Loaded, CatalogError> {
+        match &self.fault {
+            Fault::Invalid(left) if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() => {
+                Err(CatalogError::Invalid { detail: "no".to_owned() })
+            }
+            _ => self.inner.commit(table, requirements, updates).await,
+        }
+    }
+
+    async fn drop_one(&self, table: &TableIdent, uuid: Option<Uuid>, purge: bool) -> Result<(), CatalogError> {
+        if matches!(self.fault, Fault::Swapped) {
+            self.inner.drop_table(table, false).await?;
+            let schema = schema::table_schema()?;
+            let (spec, order, location, format) = (None, None, None, FormatVersion::V2);
+            let own = NewTable { schema, spec, order, location, properties: [].into(), format };
+            self.inner.create(table, own).await?;
+        }
+        self.inner.drop_one(table, uuid, purge).await
+    }
+}
