@@ -87,7 +87,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     if ranges.is_empty() {
         return Plan::Idle;
     }
-    let until = situation.last_commit.plus_ms(situation.target_lag_ms);
+    let until = situation.last_commit.min(situation.now).plus_ms(situation.target_lag_ms);
     if !situation.behind && situation.now < until {
         return Plan::Wait { until };
     }
@@ -127,6 +127,14 @@ mod tests {
         assert!(matches!(plan(&situation(1500, &log, &table)), Plan::Run { .. }));
         let behind = Situation { behind: true, ..situation(1001, &log, &table) };
         assert!(matches!(plan(&behind), Plan::Run { .. }));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_lengthen_the_wait() {
+        let (log, table) = ([bounds(0, 0, 10)], Offsets::new());
+        let last_commit = TimestampMs(86_400_000);
+        let set_back = Situation { last_commit, ..situation(1000, &log, &table) };
+        assert_eq!(plan(&set_back), Plan::Wait { until: TimestampMs(1500) });
     }
 
     #[test]

@@ -183,9 +183,12 @@ impl TableSink {
             Err(error) => self.settle_error(error),
         };
         self.status.note(&outcome, now);
-        let sweep_at = *self.sweep_at.get_or_insert(now.plus_ms(FIRST_SWEEP_MS));
+        let next_sweep = now.plus_ms(self.config.bounds.sweep_every_ms);
+        // Not later than that either: the clock may have been set back.
+        let sweep_at = self.sweep_at.unwrap_or(now.plus_ms(FIRST_SWEEP_MS)).min(next_sweep);
+        self.sweep_at = Some(sweep_at);
         if now >= sweep_at && matches!(outcome, Outcome::Committed { more: false, .. }) {
-            self.sweep_at = Some(now.plus_ms(self.config.bounds.sweep_every_ms));
+            self.sweep_at = Some(next_sweep);
             self.sweep(now).await;
         }
         outcome
@@ -230,7 +233,9 @@ impl TableSink {
 
     async fn turn(&mut self, now: TimestampMs) -> Result<Outcome, SinkError> {
         let first = self.last_commit.is_none();
-        let last_commit = *self.last_commit.get_or_insert(now);
+        // A clock that was set back must not make the table wait until it is there again.
+        let last_commit = self.last_commit.map_or(now, |last| last.min(now));
+        self.last_commit = Some(last_commit);
         if let Some(append) = self.unsettled.take() {
             return self.commit(append, 0, now).await;
         }
@@ -390,7 +395,8 @@ impl TableSink {
 
     /// The table as last seen, or loaded; made if it is not there.
     async fn base(&mut self, now: TimestampMs) -> Result<Loaded, SinkError> {
-        if let Some(base) = self.committer.current().filter(|_| now.since_ms(self.looked_at) < LOOK_AGAIN_MS) {
+        let fresh = (0..LOOK_AGAIN_MS).contains(&now.since_ms(self.looked_at));
+        if let Some(base) = self.committer.current().filter(|_| fresh) {
             return Ok(base.clone());
         }
         self.looked_at = now;

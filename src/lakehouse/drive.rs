@@ -150,7 +150,10 @@ async fn drive(mut sink: TableSink, duty: Duty) -> TableSink {
         unreadable = bad.len();
         let pause = match &outcome {
             Outcome::Idle => IDLE_LOOK,
-            Outcome::Wait { until } => Duration::from_millis(u64::try_from(until.since_ms(now)).unwrap_or_default()),
+            Outcome::Wait { until } => {
+                let wait = u64::try_from(until.since_ms(now)).unwrap_or_default();
+                Duration::from_millis(wait.min(wished.lag_ms))
+            }
             Outcome::Committed { more: true, .. } | Outcome::Again => Duration::ZERO,
             Outcome::Committed { .. } => IDLE_LOOK,
             Outcome::Paused(reason) => {

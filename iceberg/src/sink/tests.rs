@@ -85,6 +85,30 @@ fn waits_for_the_target_lag() {
 }
 
 #[test]
+fn a_clock_set_back_stops_nothing() {
+    block_on(async {
+        let mut world = World::new(12);
+        fill(&world);
+        let mut config = world.config(1);
+        config.target_lag_ms = 30_000;
+        let mut sink = world.sink_with(config);
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { .. }));
+        let back = NOW.plus_ms(-86_400_000);
+        world.log.append(0, 1, NOW);
+        for wait in [0, 10_000, 29_999] {
+            let outcome = sink.run_once(back.plus_ms(wait)).await;
+            assert!(matches!(outcome, Outcome::Wait { until } if until == back.plus_ms(30_000)), "{outcome:?}");
+        }
+        assert!(matches!(sink.run_once(back.plus_ms(30_000)).await, Outcome::Committed { rows: 1, .. }));
+        // Nor does it keep from looking at the table.
+        world.catalog().drop_table(&world.table(), true).await.expect("dropped");
+        sink.set_target_lag_ms(0);
+        drain(&mut sink, back.plus_ms(-1000)).await;
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
 fn what_cannot_be_decoded_is_left_out_by_name_and_the_rest_goes_on() {
     block_on(async {
         let mut world = World::new(4);
