@@ -87,7 +87,8 @@ pub const SURVEYS_AT_ONCE: usize = 2;
 /// How long a scrape waits for a shard or a group coordinator before it leaves that part out.
 pub const SURVEY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tables that are brought up to date at a time. A turn holds up to 128 MiB of records, twice while they are written.
+/// Tables that are brought up to date at a time. A turn holds up to 128 MiB of rows, in columns that have grown to twice
+/// that at worst, and an open batch of up to 256 MiB; once all are read, what is written takes the batch's place.
 pub const TABLE_TURNS_AT_ONCE: usize = 2;
 
 /// Connections of the node unless `--max-connections` says otherwise; each takes a file handle.

@@ -217,17 +217,22 @@ struct PartitionBatches {
 impl MemoryLog {
     /// Appends a batch whose values say where they are: `<partition>/<offset>`.
     pub fn append(&self, partition: i32, count: u64, at: TimestampMs) {
+        self.append_each(partition, (0..count).map(|_| (at, Bytes::from_static(b"k"))));
+    }
+
+    /// The same with the time and the key of each record.
+    pub fn append_each(&self, partition: i32, records: impl IntoIterator<Item = (TimestampMs, Bytes)>) {
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let log = partitions.entry(partition).or_default();
+        let start = log.end;
         let mut builder = BatchBuilder::new(Compression::Lz4);
-        for n in 0..count {
-            let value = value_of(partition, log.end + n);
-            builder.push(Record::new(at, Some(Bytes::from_static(b"k")), Some(Bytes::from(value))));
+        for (at, key) in records {
+            builder.push(Record::new(at, Some(key), Some(Bytes::from(value_of(partition, log.end)))));
+            log.end += 1;
         }
         let mut bytes = BytesMut::from(&builder.build()[..]);
-        patch(&mut bytes, Offset::new(log.end), LeaderEpoch(1));
-        log.batches.push((log.end, log.end + count, bytes.freeze()));
-        log.end += count;
+        patch(&mut bytes, Offset::new(start), LeaderEpoch(1));
+        log.batches.push((start, log.end, bytes.freeze()));
     }
 
     /// Damages the last batch of a partition.
@@ -291,13 +296,12 @@ impl LogReader for MemoryLog {
         let log = &partitions[&partition.0];
         let mut read = LogRead { batches: Vec::new(), offsets: OffsetRange::new(range.start, range.start) };
         let mut bytes = 0;
-        for (start, end, batch) in &log.batches {
-            if *end <= range.start.get()
-                || *start >= range.end.get()
+        for (start, end, batch) in log.batches.iter().filter(|(_, end, _)| *end > range.start.get()) {
+            if *start >= range.end.get()
                 || bad_from.is_some_and(|from| *start >= from)
                 || (bytes > 0 && bytes + batch.len() > max_bytes)
             {
-                continue;
+                break;
             }
             if read.batches.is_empty() {
                 read.offsets.start = Offset::new(*start);

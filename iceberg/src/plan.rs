@@ -96,12 +96,11 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     Plan::Run { ranges }
 }
 
-/// Bytes the partition at the front may take when `left` bytes are to be shared by `partitions`: a fair share, but
-/// enough to be worth a read.
+/// What the partition at the front may take when `left` bytes or hours are to be shared by `partitions`: a fair share,
+/// but enough to be `worth` a read.
 #[must_use]
-pub fn share(left: usize, partitions: usize) -> usize {
-    const WORTH_READING: usize = 1 << 20;
-    (left / partitions.max(1)).max(WORTH_READING.min(left))
+pub fn share(left: usize, partitions: usize, worth: usize) -> usize {
+    (left / partitions.max(1)).max(worth.min(left))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The sink of one topic: plan → read → translate → write → commit, one turn at a time.
 //!
-//! Owns: making the table, the turn, the caps on what a turn holds in memory, the status that `topic describe` and
-//! metrics show. Does not own: when turns happen and who leads (root: `lakehouse`). *Message*: one task on the side
+//! Owns: making the table, the turn, the caps on what a turn holds in memory ([`take`] keeps them), the status that
+//! `topic describe` and metrics show. Does not own: when turns happen and who leads (root: `lakehouse`). *Message*: one task on the side
 //! runtime drives it; [`TableSink::status`] is cheap.
 //!
 //! **Exactly once**: a turn begins with the table's own offsets, its commit is refused unless the table still has
@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use iceberg::TableIdent;
-use tidewater_storage::model::{OffsetRange, PartitionIndex, TimestampMs, TopicId, TopicName};
+use tidewater_storage::model::{PartitionIndex, TimestampMs, TopicId, TopicName};
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, CatalogError, Loaded, NewTable};
@@ -22,10 +22,10 @@ use crate::names::Names;
 use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
 use crate::read::{LogReadError, LogReader, PartitionBounds};
 use crate::schema;
-use crate::translate::{Skipped, Translation};
 use crate::write::{DataFileWriter, WriteError};
 
 pub mod status;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -48,9 +48,9 @@ pub struct SinkConfig {
     pub target_lag_ms: i64,
     /// `iceberg.delete`: the table is marked to go when the topic is deleted.
     pub delete: bool,
-    /// Bytes a turn takes, unpacked: what it holds in memory, about twice.
+    /// Bytes a turn takes, unpacked: what it holds in memory, about twice. Only a turn's first record may exceed it.
     pub turn_bytes: usize,
-    /// Hour partitions a turn opens; one batch may exceed it.
+    /// Hour partitions a turn opens, each a data file.
     pub turn_hours: usize,
     /// Bytes at which a data file is closed.
     pub file_bytes: usize,
@@ -83,9 +83,6 @@ impl SinkConfig {
         TableIdent::new(iceberg::NamespaceIdent::new("topics".to_owned()), topic.as_str().to_owned())
     }
 }
-
-/// Bytes asked of the log at once, as stored: what they unpack to is seen before more is asked for.
-const READ_BYTES: usize = 4 << 20;
 
 /// The first look for orphans comes this long after a sink began, so that a broker that starts again and again does
 /// not list its tables each time.
@@ -125,17 +122,12 @@ pub struct TableSink {
     unsettled: Option<Append>,
     last_commit: Option<TimestampMs>,
     behind: bool,
+    /// The first partition that the last turn had no room for: the next begins with it.
+    turned_away: Option<PartitionIndex>,
     sweep_at: Option<TimestampMs>,
     /// When the table was last loaded rather than known from a commit.
     looked_at: TimestampMs,
     status: SinkStatus,
-}
-
-/// What one turn read.
-struct Taken {
-    translation: Translation,
-    to: Offsets,
-    behind: bool,
 }
 
 impl TableSink {
@@ -154,6 +146,7 @@ impl TableSink {
             unsettled: None,
             last_commit: None,
             behind: false,
+            turned_away: None,
             sweep_at: None,
             looked_at: TimestampMs(0),
             status,
@@ -280,7 +273,7 @@ impl TableSink {
             return Ok(Outcome::Idle);
         }
         let files = self.writer(base)?.write(taken.translation.take_hours()).await?;
-        let skipped = std::mem::take(&mut taken.translation.skipped);
+        let skipped = taken.translation.take_skipped();
         let append = Append { files, table: base.metadata.uuid(), from, to: taken.to, skipped, uncertain: false };
         self.behind = taken.behind;
         let outcome = self.commit(append, rows, now).await?;
@@ -289,77 +282,6 @@ impl TableSink {
             self.status.see(log, &table, &base.metadata);
         }
         Ok(outcome)
-    }
-
-    /// Reads and translates, each partition its share, until the caps of a turn. A partition that cannot be read gives
-    /// what came before that and does not stop the others; it is an error only if nobody gives anything.
-    async fn take(&mut self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
-        let mut taken = Taken { translation: Translation::new(), to: from.clone(), behind: false };
-        let mut failed = None;
-        self.status.unreadable.clear();
-        for (at, range) in ranges.iter().enumerate() {
-            let left = self.config.turn_bytes.saturating_sub(taken.translation.bytes());
-            if left == 0 || taken.translation.hours() >= self.config.turn_hours {
-                taken.behind = true;
-                break;
-            }
-            if !range.lost.is_empty() {
-                let reason = "removed by retention before the table had it";
-                taken.translation.skipped.push(Skipped::new(range.partition, range.lost, reason));
-            }
-            let end = taken.translation.bytes() + plan::share(left, ranges.len() - at);
-            let (next, error) = self.take_partition(range, end, &mut taken.translation).await;
-            if error.is_none() || next.start > range.offsets.start || !range.lost.is_empty() {
-                taken.to.insert(range.partition, next.start);
-            }
-            match error {
-                None => taken.behind |= next.start < range.offsets.end,
-                Some(LogReadError::NoTopic(topic)) => return Err(LogReadError::NoTopic(topic).into()),
-                Some(error) => {
-                    self.status.unreadable.insert(range.partition, error.to_string());
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        match failed {
-            Some(error) if taken.to == *from => Err(error.into()),
-            _ => Ok(taken),
-        }
-    }
-
-    /// Takes from one partition until the translation holds `end` bytes; returns what is left of the range, and why it
-    /// ended early if it did.
-    async fn take_partition(
-        &self,
-        range: &PlannedRange,
-        end: usize,
-        translation: &mut Translation,
-    ) -> (OffsetRange, Option<LogReadError>) {
-        let mut left = range.offsets;
-        while !left.is_empty() && translation.bytes() < end && translation.hours() < self.config.turn_hours.max(1) {
-            let bytes = (end - translation.bytes()).min(READ_BYTES);
-            let read = match self.log.read(self.config.topic_id, range.partition, left, bytes).await {
-                Ok(read) => read,
-                Err(error) => return (left, Some(error)),
-            };
-            if read.offsets.start > left.start {
-                let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
-                translation.skipped.push(Skipped::new(range.partition, hole, "the log has a hole here"));
-                left.start = hole.end;
-            }
-            let before = left.start;
-            for batches in read.batches {
-                left.start = translation.add(range.partition, batches, left, read.offsets.end);
-            }
-            if left.start == before {
-                // The reader's word for what it covers, so that offsets without records do not stop the table.
-                left.start = read.offsets.end.min(left.end);
-            }
-            if left.start == before {
-                return (left, Some(no_progress(range.partition, left)));
-            }
-        }
-        (left, None)
     }
 
     fn writer(&self, base: &Loaded) -> Result<DataFileWriter, SinkError> {
@@ -488,9 +410,4 @@ impl TableSink {
     pub fn files(&self) -> TableFiles {
         self.catalog.files()
     }
-}
-
-fn no_progress(partition: PartitionIndex, left: OffsetRange) -> LogReadError {
-    let reason = format!("the log gave nothing of {left}");
-    LogReadError::Unavailable { partition, reason }
 }

@@ -1,65 +1,66 @@
 //! Batches as producers sent them → rows of a table, gathered per hour partition.
 //!
-//! Owns: opening batches, what becomes of those that cannot be opened, the cut at the asked range. The columns are
-//! [`key_value`]'s. Does not own: which ranges (`plan`), files (`write`). Pure: no I/O, no clock. *Message*.
+//! Owns: opening batches, what becomes of those that cannot be opened, the cut at the asked range and at what there is
+//! [`Room`] for. The columns are [`key_value`]'s. Does not own: which ranges (`plan`), files (`write`). Pure: no I/O, no
+//! clock. *Message*.
 //!
-//! Invariants: every offset of the range is a row, or a control record, or lies in exactly one [`Skipped`] range, or
-//! was never a record (a hole that compaction left). A row's offset is inside the range.
+//! Invariants: every offset of the range up to where it stopped is a row, or a control record, or lies in exactly one
+//! [`Skipped`] range, or was never a record (a hole that compaction left). A row's offset is inside the range. Rows take
+//! no more than their room; a single record may if it is the first.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tidewater_storage::model::record::{RecordError, Records};
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionIndex, record};
 
 use crate::schema::HOUR_US;
 
 pub mod key_value;
+pub mod skipped;
 #[cfg(test)]
 mod tests;
 
 pub use key_value::HourRows;
+pub use skipped::Skipped;
 
 /// A compressed batch may unpack to this many bytes; one that wants more is skipped, not trusted.
 pub const UNPACKED_BYTES_MAX: usize = 256 << 20;
 /// Records of one batch at the most: a row takes some hundred bytes until its file is written, however small it is.
 const RECORDS_MAX: u32 = 4 << 20;
 
-/// Offsets that are not in the table, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Skipped {
-    /// Partition.
-    pub partition: i32,
-    /// First offset left out.
-    pub start: u64,
-    /// First offset after.
-    pub end: u64,
-    /// Why.
-    pub reason: String,
+/// What an open hour takes beside its rows: columns that have only begun, and what its file tells the manifest.
+const HOUR_BYTES: usize = 4096;
+/// What a range left out takes until it is committed, with the longest reason.
+const SKIPPED_BYTES: usize = 512;
+
+/// What one partition may take in a turn. A turn that has no row yet takes one whatever it costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// From so many [`Translation::bytes`] on no other batch is begun: the partition's share.
+    pub share: usize,
+    /// No record takes [`Translation::bytes`] beyond this: the turn's cap.
+    pub bytes: usize,
+    /// No record takes [`Translation::hours`] beyond this.
+    pub hours: usize,
 }
 
-impl Skipped {
-    /// `range` of `partition`, because of `reason` (cut to 200 characters: it goes into a snapshot's summary).
-    #[must_use]
-    pub fn new(partition: PartitionIndex, range: OffsetRange, reason: &str) -> Self {
-        let reason = reason.chars().take(200).collect();
-        Self { partition: partition.0, start: range.start.get(), end: range.end.get(), reason }
-    }
-
-    /// How many offsets.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.end.saturating_sub(self.start)
-    }
+/// How far [`Translation::add`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// The first offset not taken, be it in the middle of a batch: where the next call for this partition begins.
+    pub next: Offset,
+    /// It stopped there because there was no room.
+    pub full: bool,
 }
 
 /// Rows gathered so far, of any partitions.
 #[derive(Debug, Default)]
 pub struct Translation {
     hours: BTreeMap<i32, HourRows>,
-    /// What could not be opened.
-    pub skipped: Vec<Skipped>,
+    /// What is left out.
+    skipped: Vec<Skipped>,
     rows: u64,
     bytes: usize,
 }
@@ -77,7 +78,7 @@ impl Translation {
         self.rows
     }
 
-    /// Bytes of keys, values and headers so far, unpacked.
+    /// Bytes so far: rows as they are held, what gave none as it is stored, so that a turn over damage ends too.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -96,71 +97,121 @@ impl Translation {
         std::mem::take(&mut self.hours)
     }
 
-    /// Translates what of `bytes` (whole batches back to back) lies inside `range`. A batch that cannot be opened is
-    /// recorded as skipped; if even its length cannot be believed, so is the rest up to `covered_to`.
-    ///
-    /// Returns the first offset not taken: where the next call for this partition begins.
+    /// What is left out so far, neighbours joined.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// Takes out what is left out.
+    #[must_use]
+    pub fn take_skipped(&mut self) -> Vec<Skipped> {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// Leaves out `range`, which has `stored` bytes in the log.
+    pub fn skip(&mut self, partition: PartitionIndex, range: OffsetRange, reason: &str, stored: usize) {
+        self.bytes = self.bytes.saturating_add(stored);
+        if skipped::join(&mut self.skipped, Skipped::new(partition, range, reason)) {
+            self.bytes = self.bytes.saturating_add(SKIPPED_BYTES);
+        }
+    }
+
+    /// Translates what of `bytes` (whole batches back to back) lies inside `range`, as far as there is room. A batch that
+    /// cannot be opened is recorded as skipped; if even its length cannot be believed, so is the rest up to `covered_to`.
     pub fn add(
         &mut self,
         partition: PartitionIndex,
         mut bytes: Bytes,
         range: OffsetRange,
         covered_to: Offset,
-    ) -> Offset {
+        room: &Room,
+    ) -> Added {
         let mut next = range.start;
         while !bytes.is_empty() {
+            if self.bytes >= room.share {
+                return Added { next, full: true };
+            }
             match Batch::split_from(&mut bytes) {
                 Ok(batch) => {
                     let inside = batch.header.offsets().intersect(&range);
                     if !inside.is_empty() && inside.start >= next {
-                        self.add_batch(partition, &batch, inside);
+                        if let Some(next) = self.add_batch(partition, &batch, inside, room) {
+                            return Added { next, full: true };
+                        }
                         next = inside.end;
                     }
                 }
                 Err(error) => {
                     let rest = OffsetRange::new(next, covered_to).intersect(&range);
                     if !rest.is_empty() {
-                        self.skipped.push(Skipped::new(partition, rest, &error.to_string()));
+                        self.skip(partition, rest, &error.to_string(), bytes.len());
                         next = rest.end;
                     }
                     break;
                 }
             }
         }
-        next
+        Added { next, full: false }
     }
 
-    fn add_batch(&mut self, partition: PartitionIndex, batch: &Batch, inside: OffsetRange) {
+    /// Returns the offset of the first record that there is no room for, if there is one.
+    fn add_batch(
+        &mut self,
+        partition: PartitionIndex,
+        batch: &Batch,
+        inside: OffsetRange,
+        room: &Room,
+    ) -> Option<Offset> {
+        let stored = batch.bytes.len();
         // Nothing of the header is believed before its sum: a data batch with the control bit turned over has rows.
         let checked = batch.header.verify_crc(&batch.bytes).map_err(|e| e.to_string());
         if checked.is_ok() && batch.header.is_control() {
-            return;
+            self.bytes = self.bytes.saturating_add(stored);
+            return None;
         }
         let records = match checked.and_then(|()| opened(batch)) {
             Ok(records) => records,
             Err(reason) => {
-                self.skipped.push(Skipped::new(partition, inside, &reason));
-                return;
+                self.skip(partition, inside, &reason, stored);
+                return None;
             }
         };
         for record in records.flatten().filter(|r| inside.contains(r.offset)) {
             let micros = key_value::micros(record.timestamp);
             let hour = i32::try_from(micros.div_euclid(HOUR_US)).unwrap_or(i32::MAX);
-            let rows = self.hours.entry(hour).or_default();
-            self.bytes += rows.push(partition, batch.header.timestamp_type(), micros, &record);
+            let open = self.hours.len();
+            let entry = self.hours.entry(hour);
+            let opens = matches!(entry, Entry::Vacant(_));
+            let cost = key_value::row_bytes(&record) + if opens { HOUR_BYTES } else { 0 };
+            let bytes = self.bytes.saturating_add(cost);
+            if self.rows > 0 && (bytes > room.bytes || (opens && open >= room.hours)) {
+                return Some(record.offset);
+            }
+            entry.or_default().push(partition, batch.header.timestamp_type(), micros, &record);
+            self.bytes = bytes;
             self.rows += 1;
         }
+        None
     }
 }
 
 /// A batch's records, all of which can be read: it is in the table whole or told as skipped. They are read twice rather
-/// than kept, because millions of small ones take 20 times their unpacked bytes.
+/// than kept, because millions of small ones take 20 times their unpacked bytes. Their offsets ascend: the table says
+/// with one offset what it has of a batch.
 fn opened(batch: &Batch) -> Result<Records<'_>, String> {
     if batch.header.record_count > RECORDS_MAX {
         return Err(format!("a batch of {} records; at most {RECORDS_MAX} are taken", batch.header.record_count));
     }
     let told = |e: RecordError| e.to_string();
     let records = record::read(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(told)?;
-    records.clone().try_for_each(|record| record.map(drop)).map_err(told)?;
+    let mut ahead = batch.header.offsets();
+    for record in records.clone() {
+        let offset = record.map_err(told)?.offset;
+        if !ahead.contains(offset) {
+            return Err(format!("its records are numbered wrongly: {offset} comes where one of {ahead} should"));
+        }
+        ahead.start = offset.plus(1);
+    }
     Ok(records)
 }

@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use tidewater_iceberg::translate::UNPACKED_BYTES_MAX;
 use tidewater_storage::engine::EngineConfig;
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::fetch::FetchConfig;
@@ -117,8 +118,8 @@ pub fn memory() -> Vec<Bound> {
         bound(
             "tables being written",
             Per::Node,
-            limits::TABLE_TURNS_AT_ONCE as u64 * 2 * TURN_BYTES,
-            "TABLE_TURNS_AT_ONCE, twice 128 MiB each",
+            limits::TABLE_TURNS_AT_ONCE as u64 * (2 * TURN_BYTES + UNPACKED_BYTES_MAX as u64),
+            "TABLE_TURNS_AT_ONCE, twice 128 MiB and an open batch of 256 MiB each",
         ),
         bound(
             "a connection: its state, small requests, a fetch past a spent budget",
@@ -129,7 +130,7 @@ pub fn memory() -> Vec<Bound> {
     ]
 }
 
-/// What a turn of a table's sink holds (`SinkConfig::turn_bytes`).
+/// What a turn of a table's sink holds in rows (`SinkConfig::turn_bytes`).
 const TURN_BYTES: u64 = 128 << 20;
 
 /// The sum for so many shards and connections. Bytes.
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (2046, 1278), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (2558, 1278), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 91, "MiB of 1,000 connections");
     }
 }

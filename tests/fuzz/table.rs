@@ -13,7 +13,7 @@ use tidewater_iceberg::commit::offsets;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
-use tidewater_iceberg::translate::Translation;
+use tidewater_iceberg::translate::{Room, Translation};
 use tidewater_storage::env::sim::World;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 use tidewater_tiering::store::{Faults, SimBucket};
@@ -141,7 +141,8 @@ fn objects() -> Vec<Vec<u8>> {
 fn rows(input: &[u8]) {
     let mut translation = Translation::new();
     let all = OffsetRange::new(Offset::ZERO, Offset::MAX);
-    let _ = translation.add(PartitionIndex(0), Bytes::copy_from_slice(input), all, Offset::new(1_000_000));
+    let room = Room { share: 16 << 20, bytes: 16 << 20, hours: 16 };
+    let _ = translation.add(PartitionIndex(0), Bytes::copy_from_slice(input), all, Offset::new(1_000_000), &room);
     let _ = (translation.rows(), translation.bytes(), translation.take_hours());
 }
 

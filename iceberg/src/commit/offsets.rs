@@ -19,10 +19,13 @@ use crate::translate::Skipped;
 pub const OFFSETS: &str = "tidewater.offsets";
 /// Summary key: which append it was.
 pub const APPEND: &str = "tidewater.append";
-/// Summary key: ranges left out by this snapshot. Property: the last of all those, at most [`SKIPPED_KEPT`].
+/// Summary key: the last ranges left out by this snapshot, at most [`SKIPPED_IN_SUMMARY`]. Property: the last of all
+/// those, at most [`SKIPPED_KEPT`].
 pub const SKIPPED: &str = "tidewater.skipped";
-/// Property: how many offsets were ever left out.
+/// Summary key: how many offsets this snapshot left out. Property: how many were ever left out.
 pub const SKIPPED_COUNT: &str = "tidewater.skipped.offsets";
+/// Ranges kept in a summary: a metadata file has up to a thousand summaries.
+pub const SKIPPED_IN_SUMMARY: usize = 10;
 /// Ranges kept in the properties.
 pub const SKIPPED_KEPT: usize = 100;
 

@@ -20,6 +20,7 @@ use super::{Append, CommitError, offsets};
 use crate::files::TableFiles;
 use crate::names::Names;
 use crate::schema;
+use crate::translate::{Skipped, skipped};
 
 /// Manifests read at once while merging.
 const READS_AT_ONCE: usize = 8;
@@ -248,8 +249,10 @@ impl Maker<'_> {
         properties.insert(offsets::APPEND.to_owned(), id.to_owned());
         properties.insert(EPOCH.to_owned(), self.owner.epoch.to_string());
         if !append.skipped.is_empty() {
-            let skipped = serde_json::to_string(&append.skipped).map_err(iceberg::Error::from)?;
-            properties.insert(offsets::SKIPPED.to_owned(), skipped);
+            let last = last(&append.skipped, offsets::SKIPPED_IN_SUMMARY);
+            let ranges = serde_json::to_string(last).map_err(iceberg::Error::from)?;
+            properties.insert(offsets::SKIPPED.to_owned(), ranges);
+            properties.insert(offsets::SKIPPED_COUNT.to_owned(), count(&append.skipped).to_string());
         }
         Ok(Summary { operation: Operation::Append, additional_properties: properties })
     }
@@ -260,16 +263,27 @@ impl Maker<'_> {
             (EPOCH.to_owned(), self.owner.epoch.to_string()),
         ]);
         if !append.skipped.is_empty() {
-            let (mut ranges, mut count) = offsets::skipped(base);
-            count += append.skipped.iter().map(|range| range.count()).sum::<u64>();
-            ranges.extend(append.skipped.iter().cloned());
-            ranges.drain(..ranges.len().saturating_sub(offsets::SKIPPED_KEPT));
-            let ranges = serde_json::to_string(&ranges).map_err(iceberg::Error::from)?;
+            let (mut ranges, before) = offsets::skipped(base);
+            for range in last(&append.skipped, offsets::SKIPPED_KEPT) {
+                skipped::join(&mut ranges, range.clone());
+            }
+            let ranges = serde_json::to_string(last(&ranges, offsets::SKIPPED_KEPT)).map_err(iceberg::Error::from)?;
             updates.insert(offsets::SKIPPED.to_owned(), ranges);
+            let count = before.saturating_add(count(&append.skipped));
             updates.insert(offsets::SKIPPED_COUNT.to_owned(), count.to_string());
         }
         Ok(TableUpdate::SetProperties { updates })
     }
+}
+
+/// The last `most` of `ranges`.
+fn last(ranges: &[Skipped], most: usize) -> &[Skipped] {
+    ranges.get(ranges.len().saturating_sub(most)..).unwrap_or_default()
+}
+
+/// Offsets in `ranges`.
+fn count(ranges: &[Skipped]) -> u64 {
+    ranges.iter().map(Skipped::count).sum()
 }
 
 /// The manifests of a snapshot.

@@ -12,6 +12,9 @@ use crate::plan::Offsets;
 use crate::read::PartitionBounds;
 use crate::translate::Skipped;
 
+/// Lines in the log about what one commit left out.
+const SKIPPED_LINES: usize = 10;
+
 /// How a turn ended, and with it when the next should be.
 #[derive(Debug)]
 pub enum Outcome {
@@ -153,11 +156,20 @@ impl SinkStatus {
         self.snapshot = metadata.current_snapshot_id();
     }
 
+    /// Says what a commit left out, the first ranges one by one.
     pub(super) fn skip(&mut self, skipped: &[Skipped]) {
-        for range in skipped {
+        for range in skipped.iter().take(SKIPPED_LINES) {
             tracing::warn!(
                 table = %self.table, partition = range.partition, start = range.start, end = range.end,
                 reason = %range.reason, "offsets left out of the table"
+            );
+        }
+        let more = skipped.get(SKIPPED_LINES..).unwrap_or_default();
+        if !more.is_empty() {
+            let offsets: u64 = more.iter().map(Skipped::count).sum();
+            tracing::warn!(
+                table = %self.table, ranges = more.len(), offsets,
+                "more offsets left out of the table; its property tidewater.skipped has the last ranges"
             );
         }
     }

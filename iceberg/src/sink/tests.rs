@@ -8,6 +8,7 @@ use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode};
 use super::*;
 use crate::fixture::{Fault, World};
 
+mod caps;
 mod doubles;
 
 use doubles::Faulty;
@@ -58,7 +59,7 @@ fn a_backlog_is_taken_in_bounded_turns() {
             world.log.append(1, 20, NOW);
         }
         let mut config = world.config(1);
-        config.turn_bytes = 5_000;
+        config.turn_bytes = 8_000;
         let mut sink = world.sink_with(config.clone());
         assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { more: true, .. }));
         // Another process goes on where the table ends.

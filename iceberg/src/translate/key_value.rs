@@ -37,34 +37,44 @@ pub struct HourRows {
     headers: ListBuilder<StructBuilder>,
     key: LargeBinaryBuilder,
     value: LargeBinaryBuilder,
-    bytes: usize,
 }
 
 impl Default for HourRows {
+    /// Columns without any capacity: of a thousand rows each, which is what Arrow begins with, an hour would take 56 KB.
     fn default() -> Self {
-        let header = StructBuilder::new(
-            schema::header_fields(),
-            vec![Box::new(StringBuilder::new()), Box::new(LargeBinaryBuilder::new())],
-        );
+        let names = StringBuilder::with_capacity(0, 0);
+        let contents = LargeBinaryBuilder::with_capacity(0, 0);
+        let header = StructBuilder::new(schema::header_fields(), vec![Box::new(names), Box::new(contents)]);
         Self {
-            partition: Int32Builder::new(),
-            offset: Int64Builder::new(),
-            timestamp: TimestampMicrosecondBuilder::new().with_timezone("+00:00"),
-            timestamp_type: Int32Builder::new(),
-            headers: ListBuilder::new(header).with_field(schema::header_element()),
-            key: LargeBinaryBuilder::new(),
-            value: LargeBinaryBuilder::new(),
-            bytes: 0,
+            partition: Int32Builder::with_capacity(0),
+            offset: Int64Builder::with_capacity(0),
+            timestamp: TimestampMicrosecondBuilder::with_capacity(0).with_timezone("+00:00"),
+            timestamp_type: Int32Builder::with_capacity(0),
+            headers: ListBuilder::with_capacity(header, 0).with_field(schema::header_element()),
+            key: LargeBinaryBuilder::with_capacity(0, 0),
+            value: LargeBinaryBuilder::with_capacity(0, 0),
         }
     }
 }
 
 /// What a row costs beside its key, value and headers: the fixed columns.
 const ROW_BYTES: usize = 48;
+/// What a header costs beside its name and value: two offsets and two bits.
+const HEADER_BYTES: usize = 16;
+
+/// Bytes a record takes as a row.
+#[must_use]
+pub fn row_bytes(record: &Record) -> usize {
+    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    // A bad byte of a name becomes three.
+    let name = |key: &Bytes| if std::str::from_utf8(key).is_ok() { key.len() } else { key.len().saturating_mul(3) };
+    let headers = record.headers.iter().map(|header| HEADER_BYTES + name(&header.key) + len(&header.value));
+    ROW_BYTES + len(&record.key) + len(&record.value) + headers.sum::<usize>()
+}
 
 impl HourRows {
-    /// Adds a record; `micros` is its timestamp from [`micros`]. Returns the bytes it took.
-    pub fn push(&mut self, partition: PartitionIndex, kind: TimestampType, micros: i64, record: &Record) -> usize {
+    /// Adds a record; `micros` is its timestamp from [`micros`].
+    pub fn push(&mut self, partition: PartitionIndex, kind: TimestampType, micros: i64, record: &Record) {
         self.partition.append_value(partition.0);
         self.offset.append_value(record.offset.to_wire());
         self.timestamp.append_value(micros);
@@ -72,11 +82,8 @@ impl HourRows {
             TimestampType::Create => 0,
             TimestampType::LogAppend => 1,
         });
-        let mut bytes =
-            ROW_BYTES + record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len);
         let list = self.headers.values();
         for header in &record.headers {
-            bytes += header.key.len() + header.value.as_ref().map_or(0, Bytes::len);
             if let Some(key) = list.field_builder::<StringBuilder>(0) {
                 key.append_value(String::from_utf8_lossy(&header.key));
             }
@@ -88,14 +95,6 @@ impl HourRows {
         self.headers.append(true);
         self.key.append_option(record.key.as_deref());
         self.value.append_option(record.value.as_deref());
-        self.bytes += bytes;
-        bytes
-    }
-
-    /// Bytes taken.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// As an Arrow batch with the table's field ids.

@@ -49,6 +49,9 @@ fn rows(translation: &mut Translation) -> Vec<Row> {
     out
 }
 
+/// Room for whatever the tests put in.
+const AMPLE: Room = Room { share: usize::MAX, bytes: usize::MAX, hours: usize::MAX };
+
 fn batch(codec: Compression, base: u64, records: &[Record]) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
     records.iter().cloned().for_each(|r| builder.push(r));
@@ -97,8 +100,8 @@ fn a_control_bit_that_damage_made_hides_nothing() {
     bytes[22] ^= 1 << 5;
     let end = Offset::new(1);
     let mut translation = Translation::new();
-    translation.add(PartitionIndex(3), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end);
-    assert_eq!(translation.skipped.len(), 1);
+    translation.add(PartitionIndex(3), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end, &AMPLE);
+    assert_eq!(translation.skipped().len(), 1);
 }
 
 proptest! {
@@ -116,10 +119,37 @@ proptest! {
         let end = Offset::new(records.len() as u64);
         let range = OffsetRange::new(Offset::new(from), Offset::new(from + len));
         let mut translation = Translation::new();
-        let next = translation.add(PartitionIndex(3), bytes.freeze(), range, end);
-        prop_assert!(translation.skipped.is_empty());
+        let added = translation.add(PartitionIndex(3), bytes.freeze(), range, end, &AMPLE);
+        prop_assert!(translation.skipped().is_empty());
         prop_assert_eq!(rows(&mut translation), expected(&records, range));
-        prop_assert_eq!(next, range.start.max(range.end.min(end)));
+        prop_assert_eq!(added, Added { next: range.start.max(range.end.min(end)), full: false });
+    }
+
+    #[test]
+    fn however_little_room_there_is_each_record_comes_once(
+        records in proptest::collection::vec(any_record(), 1..40), cut in 1usize..39, codec in 0usize..5,
+        share in 1usize..20_000, bytes in 1usize..20_000, hours in 1usize..6,
+    ) {
+        let cut = cut.min(records.len());
+        let codec = Compression::ALL[codec];
+        let mut log = BytesMut::from(&batch(codec, 0, &records[..cut])[..]);
+        if cut < records.len() {
+            log.extend_from_slice(&batch(codec, cut as u64, &records[cut..]));
+        }
+        let (log, room) = (log.freeze(), Room { share, bytes, hours });
+        let end = Offset::new(records.len() as u64);
+        let (mut left, mut seen) = (OffsetRange::new(Offset::ZERO, end), Vec::new());
+        while !left.is_empty() {
+            let mut translation = Translation::new();
+            let added = translation.add(PartitionIndex(3), log.clone(), left, end, &room);
+            prop_assert!(added.next > left.start, "one record at the least");
+            prop_assert_eq!(added.full, added.next < end);
+            prop_assert!(translation.hours() <= hours);
+            prop_assert!(translation.bytes() <= bytes || translation.rows() == 1);
+            left.start = added.next;
+            seen.extend(rows(&mut translation));
+        }
+        prop_assert_eq!(seen, expected(&records, OffsetRange::new(Offset::ZERO, end)));
     }
 
     #[test]
@@ -135,19 +165,47 @@ proptest! {
         let end = Offset::new((first.len() + second.len()) as u64);
         let bytes = Bytes::from([&good[..], &bad].concat());
         let mut translation = Translation::new();
-        translation.add(PartitionIndex(3), bytes, OffsetRange::new(Offset::ZERO, end), end);
+        translation.add(PartitionIndex(3), bytes, OffsetRange::new(Offset::ZERO, end), end, &AMPLE);
         let seen = rows(&mut translation);
         prop_assert_eq!(seen, expected(&first, OffsetRange::new(Offset::ZERO, end)));
-        prop_assert_eq!(translation.skipped.len(), 1);
-        prop_assert_eq!(translation.skipped[0].start, first.len() as u64);
+        prop_assert_eq!(translation.skipped().len(), 1);
+        prop_assert_eq!(translation.skipped()[0].start, first.len() as u64);
     }
 
     #[test]
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut translation = Translation::new();
         let end = Offset::new(10);
-        translation.add(PartitionIndex(0), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end);
+        translation.add(PartitionIndex(0), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end, &AMPLE);
     }
+}
+
+/// What a table has of a batch is said with one offset: two records with the same one cannot be told apart.
+#[test]
+fn a_batch_numbered_wrongly_is_left_out() {
+    let record = || Record::new(TimestampMs(1), None, None);
+    let mut bytes = batch(Compression::None, 0, &[record(), record(), record()]).to_vec();
+    // Length, attributes, time; then the offset delta of the second record, 1 as a zigzag varint.
+    let second = 61 + 7 + 3;
+    assert_eq!(bytes[second], 2);
+    bytes[second] = 0;
+    let crc = crc32c_of(&bytes);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    let mut translation = Translation::new();
+    let range = OffsetRange::new(Offset::ZERO, Offset::new(3));
+    translation.add(PartitionIndex(0), Bytes::from(bytes), range, range.end, &AMPLE);
+    assert_eq!((translation.rows(), translation.skipped().len(), translation.skipped()[0].end), (0, 1, 3));
+}
+
+#[test]
+fn headers_are_counted_as_they_are_held() {
+    let header = |key: &'static [u8]| RecordHeader { key: Bytes::from_static(key), value: None };
+    let mut record = Record::new(TimestampMs(1), None, None);
+    let bare = key_value::row_bytes(&record);
+    record.headers = vec![header(b""); 1000];
+    assert_eq!(key_value::row_bytes(&record) - bare, 16_000);
+    record.headers = vec![header(&[0xff; 10])];
+    assert_eq!(key_value::row_bytes(&record) - bare, 16 + 30);
 }
 
 #[test]
@@ -159,8 +217,9 @@ fn control_batches_are_not_rows() {
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     let mut translation = Translation::new();
     let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
-    assert_eq!(translation.add(PartitionIndex(0), Bytes::from(bytes), range, range.end), Offset::new(1));
-    assert_eq!((translation.rows(), translation.skipped.len()), (0, 0));
+    let added = translation.add(PartitionIndex(0), Bytes::from(bytes), range, range.end, &AMPLE);
+    assert_eq!(added, Added { next: range.end, full: false });
+    assert_eq!((translation.rows(), translation.skipped().len()), (0, 0));
 }
 
 /// The CRC as the header type would compute it: learnt from its complaint.

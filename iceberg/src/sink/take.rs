@@ -1,0 +1,130 @@
+//! What a turn takes: each partition its share of the bytes and hours that a turn may hold.
+//!
+//! Owns: the order and the shares, holes, partitions that cannot be read. Does not own: what may be taken (`plan`), the
+//! cut at a record (`translate`). *Message*; one task.
+
+use tidewater_storage::model::{OffsetRange, PartitionIndex};
+
+use super::{SinkError, TableSink};
+use crate::plan::{self, Offsets, PlannedRange};
+use crate::read::LogReadError;
+use crate::translate::{Room, Translation};
+
+/// Bytes asked of the log at once, as stored.
+const READ_BYTES: usize = 4 << 20;
+/// Bytes that are worth a read; a partition's share is no less while the turn has them.
+const BYTES_WORTH_READING: usize = 1 << 20;
+/// The same of hours: a day's backlog takes two turns, however many partitions share them.
+const HOURS_WORTH_READING: usize = 16;
+
+/// What one turn read.
+pub(super) struct Taken {
+    pub(super) translation: Translation,
+    pub(super) to: Offsets,
+    pub(super) behind: bool,
+}
+
+impl TableSink {
+    /// Reads and translates, each partition its share, until the caps of a turn. A partition that cannot be read gives
+    /// what came before that and does not stop the others; it is an error only if nobody gives anything.
+    pub(super) async fn take(&mut self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
+        let mut taken = Taken { translation: Translation::new(), to: from.clone(), behind: false };
+        let mut failed = None;
+        self.status.unreadable.clear();
+        let mut ranges = ranges.to_vec();
+        // Others may have longer backlogs for ever.
+        let first = self.turned_away.take();
+        ranges.sort_by_key(|range| Some(range.partition) != first);
+        for (at, range) in ranges.iter().enumerate() {
+            let Some(room) = self.room(&taken.translation, ranges.len() - at) else {
+                taken.behind = true;
+                self.turned_away.get_or_insert(range.partition);
+                break;
+            };
+            if !range.lost.is_empty() {
+                let reason = "removed by retention before the table had it";
+                taken.translation.skip(range.partition, range.lost, reason, 0);
+            }
+            let (next, error) = self.take_partition(range, &room, &mut taken.translation).await;
+            if error.is_none() || next.start > range.offsets.start || !range.lost.is_empty() {
+                taken.to.insert(range.partition, next.start);
+            }
+            match error {
+                None if next.is_empty() => {}
+                None => {
+                    taken.behind = true;
+                    if next.start == range.offsets.start {
+                        self.turned_away.get_or_insert(range.partition);
+                    }
+                }
+                Some(LogReadError::NoTopic(topic)) => return Err(LogReadError::NoTopic(topic).into()),
+                Some(error) => {
+                    self.status.unreadable.insert(range.partition, error.to_string());
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) if taken.to == *from => Err(error.into()),
+            _ => Ok(taken),
+        }
+    }
+
+    /// What the first of so many partitions may take beside what the turn has; `None` if that is not worth a read.
+    fn room(&self, taken: &Translation, partitions: usize) -> Option<Room> {
+        let (most, hours) = (self.config.turn_bytes, self.config.turn_hours.max(1));
+        let (bytes_left, hours_left) = (most.saturating_sub(taken.bytes()), hours.saturating_sub(taken.hours()));
+        if bytes_left <= most / 128 || hours_left == 0 {
+            return None;
+        }
+        Some(Room {
+            share: taken.bytes() + plan::share(bytes_left, partitions, BYTES_WORTH_READING),
+            bytes: most,
+            hours: taken.hours() + plan::share(hours_left, partitions, HOURS_WORTH_READING),
+        })
+    }
+
+    /// Takes from one partition until there is no room; returns what is left of the range, and why it could not be read
+    /// if so.
+    async fn take_partition(
+        &self,
+        range: &PlannedRange,
+        room: &Room,
+        translation: &mut Translation,
+    ) -> (OffsetRange, Option<LogReadError>) {
+        let mut left = range.offsets;
+        while !left.is_empty() && translation.bytes() < room.share {
+            let bytes = (room.share - translation.bytes()).min(READ_BYTES);
+            let read = match self.log.read(self.config.topic_id, range.partition, left, bytes).await {
+                Ok(read) => read,
+                Err(error) => return (left, Some(error)),
+            };
+            if read.offsets.start > left.start {
+                let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
+                translation.skip(range.partition, hole, "the log has a hole here", 0);
+                left.start = hole.end;
+            }
+            let before = left.start;
+            for batches in read.batches {
+                let added = translation.add(range.partition, batches, left, read.offsets.end, room);
+                left.start = added.next;
+                if added.full {
+                    return (left, None);
+                }
+            }
+            if left.start == before {
+                // The reader's word for what it covers, so that offsets without records do not stop the table.
+                left.start = read.offsets.end.min(left.end);
+            }
+            if left.start == before {
+                return (left, Some(no_progress(range.partition, left)));
+            }
+        }
+        (left, None)
+    }
+}
+
+fn no_progress(partition: PartitionIndex, left: OffsetRange) -> LogReadError {
+    let reason = format!("the log gave nothing of {left}");
+    LogReadError::Unavailable { partition, reason }
+}
