@@ -62,6 +62,11 @@ impl Work {
         self.retention.iter().copied().collect()
     }
 
+    /// Did any of these offsets' local bytes fail a check?
+    pub(super) fn is_rotten(&self, partition: PartitionId, offsets: OffsetRange) -> bool {
+        self.rotten.get(&partition).is_some_and(|bad| bad.iter().any(|bad| !bad.intersect(&offsets).is_empty()))
+    }
+
     /// Is there something that the next rounds should look at without being told?
     fn is_open(&self) -> bool {
         !(self.segments.is_empty() && self.spills.is_empty() && self.retention.is_empty())

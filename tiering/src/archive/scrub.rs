@@ -44,7 +44,7 @@ impl<H: LaneHost> Inner<H> {
         let mut failed = None;
         for (partition, offsets) in quarantined {
             let mut report = ScrubReport::default();
-            self.walk(&mut report, partition, offsets, self.config.scrub_bytes).await?;
+            self.walk_on(&mut report, partition, offsets, self.config.scrub_bytes).await?;
             failed = failed.or(report.failed);
         }
         let from = self.work.borrow().scrub_from;
@@ -66,13 +66,30 @@ impl<H: LaneHost> Inner<H> {
         let first = from.map(|(partition, _)| partition);
         for partition in self.host.partitions().into_iter().filter(|id| first.is_none_or(|first| *id >= first)) {
             let start = from.filter(|(of, _)| *of == partition).map_or(Offset::ZERO, |(_, offset)| offset);
-            if let Some(on) = self.walk(&mut report, partition, OffsetRange::new(start, Offset::MAX), bytes_max).await?
-            {
+            let offsets = OffsetRange::new(start, Offset::MAX);
+            if let Some(on) = self.walk_on(&mut report, partition, offsets, bytes_max).await? {
                 report.next = Some((partition, on));
                 return Ok(report);
             }
         }
         Ok(report)
+    }
+
+    /// As [`Inner::walk`]; a partition that keeps failing for now keeps nobody from the ones after it.
+    async fn walk_on(
+        &self,
+        report: &mut ScrubReport,
+        partition: PartitionId,
+        offsets: OffsetRange,
+        bytes_max: u64,
+    ) -> Result<Option<Offset>, StepError> {
+        match self.walk(report, partition, offsets, bytes_max).await {
+            Err(StepError::Later(reason)) => {
+                report.failed.get_or_insert(reason);
+                Ok(None)
+            }
+            walked => walked,
+        }
     }
 
     /// Reads what the partition's rows name of `offsets`; where it ended, if before the end.
@@ -121,7 +138,8 @@ impl<H: LaneHost> Inner<H> {
         Ok(None)
     }
 
-    /// A closed segment that is still here replaces the bad object; else the range is quarantined.
+    /// A closed segment that is still here, and whole as far as is known, replaces the bad object; else the range is
+    /// quarantined.
     async fn mend(
         &self,
         report: &mut ScrubReport,
@@ -131,12 +149,16 @@ impl<H: LaneHost> Inner<H> {
     ) -> Result<(), StepError> {
         let covers = |range: OffsetRange| range.intersect(&row.offsets) == row.offsets;
         let local = self.host.closed_segments(partition).iter().any(|segment| covers(segment.offsets));
-        if local
-            && let Uploaded::Range(done) = self.upload_range(partition, row.offsets).await?
-            && covers(done)
-        {
-            report.repaired.push((partition, row.offsets));
-            return Ok(());
+        if local && !self.work.borrow().is_rotten(partition, row.offsets) {
+            match self.upload_range(partition, row.offsets).await {
+                Ok(Uploaded::Range(done)) if covers(done) => {
+                    report.repaired.push((partition, row.offsets));
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(StepError::Later(reason)) => drop(report.failed.get_or_insert(reason)),
+                Err(end) => return Err(end),
+            }
         }
         report.quarantined.push(bad.clone());
         self.quarantine(bad).await

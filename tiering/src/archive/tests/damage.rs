@@ -212,3 +212,31 @@ fn objects_of_a_partition_that_nobody_carries_stay_while_another_lane_may_publis
     bench.live_for(Duration::from_secs(100), 0);
     assert!(!bench.sim.objects().contains_key(key.as_str()));
 }
+
+#[test]
+fn a_row_that_cannot_be_repaired_is_set_aside_and_keeps_the_scrubber_from_nothing() {
+    let bench = Bench::new(69, Faults::default(), 2);
+    for id in &bench.partitions {
+        (0..20).for_each(|_| bench.lane.append(*id, 1, 700));
+    }
+    bench.live_untrimmed(Duration::from_secs(10));
+    let of_segment = |id| {
+        let row = |m: &crate::manifest::PartitionManifest| m.rows.iter().map(crate::manifest::Row::object).next();
+        bench.lane.with_partition(id, row).flatten().expect("archived")
+    };
+    for id in &bench.partitions {
+        assert!(matches!(of_segment(*id).kind, ObjectKind::Segment { .. }));
+        flip(&bench, &of_segment(*id).key());
+    }
+    // The first partition's local copy is bad as well, somewhere in the middle.
+    bench.lane.logs.borrow_mut().get_mut(&bench.partitions[0]).expect("there").rotten = Some(Offset::new(7));
+    let archiver = bench.archiver();
+    let report = bench.world.block_on(archiver.scrub(None, u64::MAX)).expect("scrubs");
+    assert_eq!(report.quarantined.len(), 1, "{report:?}");
+    assert_eq!(report.repaired.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [bench.partitions[1]], "{report:?}");
+    assert_eq!(quarantined(&bench, bench.partitions[0]).len(), 1);
+    let _ = bench.sim.take_log();
+    let again = bench.world.block_on(archiver.scrub(None, u64::MAX)).expect("scrubs");
+    assert_eq!((again.repaired.len(), again.quarantined.len()), (0, 1), "{again:?}");
+    assert!(bench.sim.take_log().iter().all(|request| !request.starts_with("put ")), "it uploads for nothing");
+}
