@@ -35,14 +35,11 @@ pub(super) struct GatherBounds {
     pub(super) row_bytes_max: u64,
 }
 
-/// The rows to gather: from the oldest live bundles that have any, of each partition only what is contiguous. Quarantined
-/// rows stay where they are.
-#[must_use]
-pub(super) fn choose(
-    lane: &LaneManifest,
-    partitions: &[&PartitionManifest],
-    bounds: GatherBounds,
-) -> BTreeMap<PartitionId, Vec<Row>> {
+/// A partition's rows that lie in bundles, each with whether gathering may take it.
+type Candidates = Vec<(PartitionId, Vec<(Row, bool)>)>;
+
+/// What lies in bundles. Quarantined rows stay where they are, and so do large ones of bundles that are mostly alive.
+fn candidates(lane: &LaneManifest, partitions: &[&PartitionManifest], bounds: GatherBounds) -> Candidates {
     let bundle_rows = |manifest: &PartitionManifest| {
         manifest.rows.iter().filter(|row| matches!(row.source, Source::Bundle(_))).copied().collect::<Vec<_>>()
     };
@@ -58,15 +55,25 @@ pub(super) fn choose(
         let wanted = row.bytes <= bounds.row_bytes_max || mostly_dead(&row.object());
         wanted && row.bytes <= bounds.bytes_max && manifest.quarantine_in(row.offsets).is_none()
     };
-    let mut candidates: Vec<(PartitionId, Vec<(Row, bool)>)> = Vec::new();
+    let mut candidates = Vec::new();
     for manifest in partitions.iter().filter(|manifest| !manifest.dropped) {
         let rows = bundle_rows(manifest).into_iter().map(|row| (row, may_go(manifest, &row))).collect();
         candidates.push((manifest.id, rows));
     }
-    // A bundle that only holds what cannot be taken must not keep younger ones out of the window.
-    let bundles =
-        candidates.iter().flat_map(|(_, rows)| rows).filter(|(_, may_go)| *may_go).map(|(row, _)| row.object());
-    let oldest: BTreeSet<ObjectName> = bundles.collect::<BTreeSet<_>>().into_iter().take(bounds.bundles_max).collect();
+    candidates
+}
+
+/// Bundles that hold anything that may go: those that do not must neither keep younger ones out of the window nor make
+/// gathering due.
+fn bundles_of(candidates: &Candidates) -> BTreeSet<ObjectName> {
+    let rows = candidates.iter().flat_map(|(_, rows)| rows).filter(|(_, may_go)| *may_go);
+    rows.map(|(row, _)| row.object()).collect()
+}
+
+/// The rows to gather: from the oldest live bundles that have any, of each partition only what is contiguous.
+#[must_use]
+fn choose(candidates: Candidates, bounds: GatherBounds) -> BTreeMap<PartitionId, Vec<Row>> {
+    let oldest: BTreeSet<ObjectName> = bundles_of(&candidates).into_iter().take(bounds.bundles_max).collect();
     let mut chosen: BTreeMap<PartitionId, Vec<Row>> = BTreeMap::new();
     let mut room = bounds.bytes_max;
     for (partition, rows) in candidates {
@@ -90,7 +97,7 @@ pub(super) fn choose(
 impl<H: LaneHost> Inner<H> {
     /// Gathers once, if it is due.
     pub(super) async fn gather(&self) -> Result<bool, StepError> {
-        if !self.gather_due().await {
+        if !self.may_be_due().await {
             return Ok(false);
         }
         let started = self.env.clock.now();
@@ -100,12 +107,17 @@ impl<H: LaneHost> Inner<H> {
             bytes_max: self.config.object_bytes_max,
             row_bytes_max: self.config.gather_row_bytes_max,
         };
-        let chosen = self.host.with_manifests(|lane, partitions| {
+        let candidates = self.host.with_manifests(|lane, partitions| {
             let passed = &self.work.borrow().unreadable;
             let partitions: Vec<&PartitionManifest> =
                 partitions.iter().copied().filter(|manifest| !passed.contains(&manifest.id)).collect();
-            choose(lane, &partitions, bounds)
+            candidates(lane, &partitions, bounds)
         });
+        let bundles = bundles_of(&candidates);
+        if !bundles.is_empty() && !self.is_due(bundles.len(), bundles.first().copied()).await {
+            return Ok(false);
+        }
+        let chosen = choose(candidates, bounds);
         let first = chosen.values().flatten().map(|row| sequence_of(&row.object())).min().unwrap_or_default();
         if chosen.is_empty() || chosen.values().flatten().count() < BUNDLES_MIN {
             // Those passed over get their turn again, at the next time that gathering is looked at.
@@ -149,21 +161,24 @@ impl<H: LaneHost> Inner<H> {
         Ok(true)
     }
 
-    /// Enough bundles, or the oldest is old enough. A bundle's age is in its index, which is read once.
-    async fn gather_due(&self) -> bool {
-        let oldest = self.host.with_lane(|lane| {
+    /// Enough bundles live, or one that is old enough: before any row is looked at.
+    async fn may_be_due(&self) -> bool {
+        let (count, oldest) = self.host.with_lane(|lane| {
             let mut bundles = lane.live.keys().filter(|object| matches!(object.kind, ObjectKind::Bundle { .. }));
             (bundles.clone().count(), bundles.next().copied())
         });
-        match oldest {
-            (count, _) if count >= self.config.gather_bundles => true,
-            (_, Some(oldest)) => {
-                let after = i64::try_from(self.config.gather_after.as_millis()).unwrap_or(i64::MAX);
-                let written = self.indexes.of_object(oldest).await.map(|found| found.index.written);
-                written.is_ok_and(|written| self.now().since_ms(written) >= after)
-            }
-            (_, None) => false,
+        self.is_due(count, oldest).await
+    }
+
+    /// Enough bundles, or the oldest is old enough. A bundle's age is in its index, which is read once.
+    async fn is_due(&self, count: usize, oldest: Option<ObjectName>) -> bool {
+        if count >= self.config.gather_bundles {
+            return true;
         }
+        let Some(oldest) = oldest else { return false };
+        let after = i64::try_from(self.config.gather_after.as_millis()).unwrap_or(i64::MAX);
+        let written = self.indexes.of_object(oldest).await.map(|found| found.index.written);
+        written.is_ok_and(|written| self.now().since_ms(written) >= after)
     }
 
     /// The batches of contiguous rows of one partition, read from the bucket and checked; or what is to be quarantined.

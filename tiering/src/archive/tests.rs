@@ -299,6 +299,25 @@ fn segments_replace_bundles_and_quiet_partitions_are_gathered() {
 }
 
 #[test]
+fn a_row_that_must_stay_does_not_make_gathering_due() {
+    let mut bench = Bench::new(3, Faults::default(), 4);
+    bench.config.gather_bundles = 1000;
+    // Larger than the bound, in a segment that does not close.
+    bench.lane.append(bench.partitions[0], 1, 5_000);
+    bench.live_for(Duration::from_secs(1), 0);
+    let archiver = bench.archiver();
+    let running = archiver.clone();
+    let task = bench.env.tasks.spawn("archiver", async move { running.run().await });
+    for _ in 0..80 {
+        bench.partitions.iter().skip(1).for_each(|id| bench.lane.append(*id, 1, 20));
+        bench.world.run_for(Duration::from_secs(1));
+    }
+    let gathered = archiver.status().gathered;
+    assert!((8..=12).contains(&gathered), "{gathered} in ten times gather_after");
+    task.cancel();
+}
+
+#[test]
 fn retention_moves_the_start_and_empties_the_bucket_of_what_is_below() {
     let bench = Bench::new(4, Faults::default(), 2);
     let policy = RetentionPolicy { retention_ms: None, retention_bytes: Some(20_000) };
