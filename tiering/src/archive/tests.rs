@@ -511,6 +511,28 @@ fn offsets_are_found_by_time_exactly() {
 }
 
 #[test]
+fn a_batch_that_does_not_open_is_found_by_its_header() {
+    let bench = Bench::new(9, Faults::default(), 1);
+    let id = bench.partitions[0];
+    for batches in 0..3 {
+        bench.lane.append(id, 3, 50);
+        if batches == 1 {
+            bench.lane.append_closed(id, 4, 50);
+        }
+        bench.live_for(Duration::from_secs(1), 0);
+    }
+    let closed = bench.lane.logs.borrow()[&id].batches[2].header.clone();
+    let view = || bench.lane.with_partition(id, crate::fetch::ReadView::whole).expect("there");
+    let find = |at| bench.world.block_on(bench.reader.find_time(view(), at, Offset::MAX)).expect("reads");
+    let found = find(closed.max_timestamp).map(|found| (found.offset, found.timestamp));
+    // As `first_in_batch` of the local log tells it.
+    assert_eq!(found, Some((closed.base_offset, closed.max_timestamp)));
+    let after = find(TimestampMs(closed.max_timestamp.0 + 1)).expect("the last batch");
+    assert_eq!(after.offset, closed.next_offset());
+    assert!(bench.world.block_on(bench.reader.max_timestamp(view(), Offset::MAX)).expect("reads").is_some());
+}
+
+#[test]
 fn a_fresh_data_directory_on_a_taken_name_is_refused() {
     let bench = Bench::new(10, Faults::default(), 1);
     let open = |claim: Claim| {

@@ -113,15 +113,27 @@ async fn each_record(
     let object = piece.chunk.object;
     let bad = |reason: String| RemoteError::BadIndex { object, reason };
     for batch in Batch::split_all(run).map_err(|error| bad(error.to_string()))? {
-        if batch.header.max_timestamp < least || batch.header.is_control() {
+        let header = &batch.header;
+        let inside = header.offsets().intersect(&offsets);
+        if header.max_timestamp < least || header.is_control() || inside.is_empty() {
             continue;
         }
-        let records = read(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(|error| bad(error.to_string()))?;
+        // A batch that does not open is found by its header, as in the local log: what is in it is its consumers' affair.
+        let closed = RemoteTime { offset: inside.start, timestamp: header.max_timestamp };
+        let Ok(records) = read(header, &batch.bytes, UNPACKED_BYTES_MAX) else {
+            if show(closed).is_break() {
+                return Ok(());
+            }
+            continue;
+        };
         for record in records {
-            let record = record.map_err(|error| bad(error.to_string()))?;
-            let time = RemoteTime { offset: record.offset, timestamp: record.timestamp };
+            let opened = record.map(|record| RemoteTime { offset: record.offset, timestamp: record.timestamp });
+            let (time, more) = opened.map_or((closed, false), |time| (time, true));
             if time.timestamp >= least && offsets.contains(time.offset) && show(time).is_break() {
                 return Ok(());
+            }
+            if !more {
+                break;
             }
         }
     }

@@ -152,6 +152,19 @@ impl SimLane {
 
     /// Appends a committed batch of `records` records with values of `size` bytes.
     pub(super) fn append(&self, id: PartitionId, records: u64, size: usize) {
+        self.append_as(id, records, size, |_| {});
+    }
+
+    /// As [`SimLane::append`], of a batch that says that it is packed and does not unpack.
+    pub(super) fn append_closed(&self, id: PartitionId, records: u64, size: usize) {
+        self.append_as(id, records, size, |batch| {
+            batch[22] |= 1;
+            let crc = crc32c::crc32c(&batch[21..]);
+            batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        });
+    }
+
+    fn append_as(&self, id: PartitionId, records: u64, size: usize, change: impl FnOnce(&mut BytesMut)) {
         let at = self.next_index();
         let _ = at;
         let mut logs = self.logs.borrow_mut();
@@ -168,6 +181,7 @@ impl SimLane {
             builder.push(Record::new(at, None, Some(Bytes::from(value))));
         }
         let mut bytes = BytesMut::from(&builder.build()[..]);
+        change(&mut bytes);
         batch::patch(&mut bytes, base, LeaderEpoch(self.term.get() as i32));
         let batch = Batch::split_from(&mut bytes.freeze()).expect("good");
         log.open_bytes += batch.bytes.len();
