@@ -95,7 +95,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let here = start.seat.here;
     let begun = env.clock.now();
     // Lists its directory, while checkpoint and journal are read.
-    let fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
+    let mut fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
+    fetch.root = Some(start.tier.name.root_key());
     let remote = env.tasks.spawn("chunk cache", RemoteReader::open(env.clone(), Arc::clone(&start.tier.store), fetch));
     let opened = Engine::open(env.clone(), start.dir.clone(), start.engine.clone()).await;
     let (engine, recovered) = opened.map_err(|e| ShardFailure::new(here, &e))?;

@@ -6,6 +6,7 @@
 //! clone. Every byte given out has passed its run's seeded checksum in the very buffer that is given out ([`chunk`]),
 //! wherever it came from: a chunk that fails is fetched again, one that goes on failing is [`RemoteError::Corrupt`].
 
+mod away;
 pub mod chunk;
 pub mod chunk_cache;
 pub mod error;
@@ -47,6 +48,7 @@ use pins::Pins;
 use read_ahead::ReadAhead;
 use rows::RowWalk;
 
+use crate::keys::ObjectKey;
 use crate::manifest::Row;
 use crate::store::ObjectStore;
 
@@ -76,6 +78,8 @@ pub struct FetchConfig {
     pub read_ahead_max: usize,
     /// A read that takes longer fails with a retriable error.
     pub deadline: Duration,
+    /// The cluster's root: while it is not there either, a missing object means that the bucket is away.
+    pub root: Option<ObjectKey>,
 }
 
 impl FetchConfig {
@@ -90,6 +94,7 @@ impl FetchConfig {
             index_bytes: 32 << 20,
             read_ahead_max: 4,
             deadline: Duration::from_secs(20),
+            root: None,
         }
     }
 }
@@ -123,6 +128,7 @@ pub struct RemoteReader {
 struct Inner {
     env: Env,
     config: FetchConfig,
+    store: Arc<dyn ObjectStore>,
     indexes: Indexes,
     hydrator: Hydrator,
     cache: Option<ChunkCache>,
@@ -142,10 +148,10 @@ impl RemoteReader {
             bytes => Some(ChunkCache::open(env.clone(), &config.cache_dir, bytes).await?),
         };
         let indexes = Indexes::new(Arc::clone(&store), config.index_bytes);
-        let hydrator = Hydrator::new(env.clone(), store, cache.clone(), config.memory_bytes);
+        let hydrator = Hydrator::new(env.clone(), Arc::clone(&store), cache.clone(), config.memory_bytes);
         let ahead = RefCell::new(ReadAhead::new(config.read_ahead_max));
         let (deadlines, pins) = (Deadlines::new(env.clone()), Pins::new(config.memory_bytes));
-        Ok(Self { inner: Rc::new(Inner { env, config, indexes, hydrator, cache, ahead, deadlines, pins }) })
+        Ok(Self { inner: Rc::new(Inner { env, config, store, indexes, hydrator, cache, ahead, deadlines, pins }) })
     }
 
     /// What [`RemoteReader::read`] needs of a manifest, for a read from `from` on.
@@ -197,9 +203,13 @@ impl RemoteReader {
         if from >= view.archived_end {
             return Err(RemoteError::AboveEnd { partition, offset: from, end: view.archived_end });
         }
-        let mut walk = RowWalk::new(self.inner.indexes.clone(), view);
-        let wanted = OffsetRange::new(from, until.min(walk.archived_end()));
-        let read = self.within_deadline(partition, self.read_rows(&mut walk, wanted, max_bytes)).await?;
+        let wanted = OffsetRange::new(from, until.min(view.archived_end));
+        let once = async || {
+            let mut walk = RowWalk::new(self.inner.indexes.clone(), view.clone());
+            let read = self.read_rows(&mut walk, wanted, max_bytes).await?;
+            Ok((walk, read))
+        };
+        let (walk, read) = self.within_deadline(partition, self.unless_away(once)).await?;
         self.read_ahead(walk, from, read.range.end);
         Ok(read)
     }
@@ -216,7 +226,8 @@ impl RemoteReader {
         until: Offset,
     ) -> Result<Option<RemoteTime>, RemoteError> {
         let partition = view.partition;
-        self.within_deadline(partition, times::find_time(self, view, at_or_after, until)).await
+        let once = async || times::find_time(self, view.clone(), at_or_after, until).await;
+        self.within_deadline(partition, self.unless_away(once)).await
     }
 
     /// The first record with the greatest timestamp of the view below `until`. `view` is [`ReadView::whole`].
@@ -225,7 +236,8 @@ impl RemoteReader {
     /// As [`RemoteReader::read`].
     pub async fn max_timestamp(&self, view: ReadView, until: Offset) -> Result<Option<RemoteTime>, RemoteError> {
         let partition = view.partition;
-        self.within_deadline(partition, times::max_timestamp(self, view, until)).await
+        let once = async || times::max_timestamp(self, view.clone(), until).await;
+        self.within_deadline(partition, self.unless_away(once)).await
     }
 
     async fn within_deadline<T>(

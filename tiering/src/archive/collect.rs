@@ -105,7 +105,13 @@ impl<H: LaneHost> Inner<H> {
         let is_lost = |error: &IndexError| {
             matches!(error, IndexError::Format(_) | IndexError::Store(StoreError::NotFound { .. }))
         };
-        match self.read_again(is_lost, async || self.indexes.page(partition, row).await).await {
+        let read = async || match self.indexes.page(partition, row).await {
+            Err(IndexError::Store(error @ StoreError::NotFound { .. })) => {
+                Err(IndexError::Store(self.unless_away(error).await))
+            }
+            read => read,
+        };
+        match self.read_again(is_lost, read).await {
             Ok(page) => Ok(Some((*page).clone())),
             Err(error) if is_lost(&error) => {
                 tracing::error!(%partition, page = %row.page, %error, "a page of a deleted topic is lost; bundles it names stay in the bucket");

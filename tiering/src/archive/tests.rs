@@ -85,7 +85,8 @@ impl Bench {
         let env = world.env();
         let sim = SimBucket::new(&world.env_of(9), faults);
         let bucket = world.block_on(open(&sim, &env));
-        let fetch = FetchConfig { chunk_bytes: 4096, ..FetchConfig::new(PathBuf::from("/cache"), 256 << 10) };
+        let root = Some(claim(7, false).name.root_key());
+        let fetch = FetchConfig { chunk_bytes: 4096, root, ..FetchConfig::new(PathBuf::from("/cache"), 256 << 10) };
         let reader = world.block_on(RemoteReader::open(env.clone(), sim.store(), fetch)).expect("opens");
         let lane = SimLane::new(env.clone(), bucket.home);
         let partitions: Vec<PartitionId> =

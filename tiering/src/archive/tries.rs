@@ -1,9 +1,10 @@
 //! Work on many things of which none keeps the others back, and reads that are repeated before their verdict counts.
 //!
 //! Owns: keeping the first failure of a series while the rest goes on ([`Tries`]); asking the store again before an
-//! object is held for damaged or gone. Does not own: what follows from a verdict. Shard-local.
+//! object is held for damaged or gone, and looking at the root before it is held for gone. Does not own: what follows from a verdict. Shard-local.
 
 use super::{Inner, LaneHost, StepError, StopReason};
+use crate::store::StoreError;
 
 /// Reads of an object, at least [`super::ArchiveConfig::backoff`]'s first pause apart, before it is held for damaged or
 /// gone: one answer may have been spoiled, cut or misdirected on its way.
@@ -78,6 +79,19 @@ impl<H: LaneHost> Inner<H> {
             }
         }
         Err(StepError::Later("not looked at".to_owned()))
+    }
+
+    /// What the store says of an object that it does not find: nothing, as long as it does not find the root either.
+    pub(super) async fn unless_away(&self, error: StoreError) -> StoreError {
+        let root = self.bucket.root.name.root_key();
+        match self.bucket.store.head(&root).await {
+            Ok(_) => error,
+            Err(StoreError::NotFound { key }) => {
+                let detail = format!("{error}, and neither does the cluster's root: the bucket is away");
+                StoreError::Unavailable { key, detail }
+            }
+            Err(unknown) => unknown,
+        }
     }
 
     /// Reads until the answer is no verdict, at most [`READS`] times; the pauses between double.

@@ -71,10 +71,23 @@ impl DirectoryStore {
         let (answer, answered) = oneshot::channel();
         let store = self.clone();
         self.handle.spawn_blocking(move || {
-            let _ = answer.send(work(&store));
+            let _ = answer.send(work(&store).map_err(|failure| store.or_away(failure)));
         });
         let result = answered.await.map_err(|_| StoreError::Closed)?;
         result.map_err(|failure| failure.at(key))
+    }
+
+    /// Nothing is found under a directory that was renamed or is not mounted: that says nothing of the object.
+    fn or_away(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Io(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+                    && !self.root.join(PRIVATE).is_dir() =>
+            {
+                Failure::Away(format!("{} is not the bucket's directory any more; is it mounted?", self.root.display()))
+            }
+            failure => failure,
+        }
     }
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, Failure> {
@@ -306,6 +319,7 @@ enum Failure {
     Taken,
     Range { start: u64, end: u64 },
     Refused(&'static str),
+    Away(String),
 }
 
 impl From<io::Error> for Failure {
@@ -321,6 +335,7 @@ impl Failure {
             Self::Taken => StoreError::Taken { key },
             Self::Range { start, end } => StoreError::Range { key, start, end },
             Self::Refused(detail) => StoreError::Refused { key, detail: detail.to_owned() },
+            Self::Away(detail) => StoreError::Unavailable { key, detail },
             Self::Io(error) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::NotFound { key },
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {

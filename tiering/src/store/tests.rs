@@ -41,6 +41,33 @@ fn a_directory_keeps_the_contract() {
 }
 
 #[test]
+fn a_directory_that_is_not_mounted_says_nothing_of_its_objects() {
+    let runtime = Runtime::new().expect("runtime");
+    let directory = tempfile::tempdir().expect("directory");
+    let (root, aside) = (directory.path().join("bucket"), directory.path().join("aside"));
+    let store = DirectoryStore::open(root.clone(), runtime.handle().clone()).expect("opens");
+    futures::executor::block_on(async {
+        let (there, absent) = (key("deep/there"), key("deep/absent"));
+        store.put(&there, Bytes::from_static(b"1"), PutMode::IfAbsent).await.expect("absent");
+        let missing = store.get(&absent, None).await;
+        assert!(matches!(missing, Err(StoreError::NotFound { .. })), "{missing:?}");
+        std::fs::rename(&root, &aside).expect("renamed");
+        for _ in 0..2 {
+            for away in [store.get(&there, None).await.err(), store.head(&there).await.err()] {
+                assert!(away.as_ref().is_some_and(StoreError::is_retryable), "{away:?}");
+            }
+            let put = store.put(&absent, Bytes::new(), PutMode::IfAbsent).await;
+            assert!(put.as_ref().is_err_and(StoreError::is_retryable), "{put:?}");
+            // Second round: the mount point without its file system.
+            let _ = std::fs::create_dir(&root);
+        }
+        std::fs::remove_dir(&root).expect("nothing was made in it");
+        std::fs::rename(&aside, &root).expect("renamed");
+        assert_eq!(store.get(&there, None).await.expect("there").body, Bytes::from_static(b"1"));
+    });
+}
+
+#[test]
 fn two_processes_share_a_directory() {
     let runtime = Runtime::new().expect("runtime");
     let directory = tempfile::tempdir().expect("directory");

@@ -240,3 +240,41 @@ fn a_row_that_cannot_be_repaired_is_set_aside_and_keeps_the_scrubber_from_nothin
     assert_eq!((again.repaired.len(), again.quarantined.len()), (0, 1), "{again:?}");
     assert!(bench.sim.take_log().iter().all(|request| !request.starts_with("put ")), "it uploads for nothing");
 }
+
+const ROOT: &str = "tidewater/root";
+
+#[test]
+fn an_object_is_missing_only_while_the_root_is_there() {
+    let bench = Bench::new(71, Faults::default(), 1);
+    let id = bench.partitions[0];
+    bench.lane.append(id, 1, 300);
+    bench.live_untrimmed(Duration::from_secs(2));
+    let (before, key) = (bench.sim.objects(), bundle_of(&bench, id));
+    let read = || {
+        let view = bench.lane.with_partition(id, |m| RemoteReader::view(m, Offset::ZERO)).expect("there");
+        bench.world.block_on(bench.reader.read(view, Offset::ZERO, Offset::new(1), 1000))
+    };
+    // The index is cached, the bytes are not.
+    bench.sim.wipe();
+    let away = read().expect_err("nothing is there");
+    assert!(away.retryable() && away.to_string().contains("away"), "{away}");
+    bench.sim.tamper(ROOT, Some(before[ROOT].clone()));
+    assert!(matches!(read(), Err(RemoteError::Missing { .. })));
+    bench.sim.tamper(key.as_str(), Some(before[key.as_str()].clone()));
+    assert!(read().is_ok());
+}
+
+#[test]
+fn a_page_is_not_lost_while_the_whole_bucket_is_away() {
+    let bench = Bench::new(61, Faults::default(), 4);
+    bench.live_for(Duration::from_secs(10), 12);
+    lose_rows_to_a_page(&bench, bench.partitions[0], 0);
+    bench.partitions.iter().for_each(|id| bench.lane.drop_topic(id.topic));
+    let root = bench.sim.objects()[ROOT].clone();
+    bench.sim.tamper(ROOT, None);
+    bench.live_for(Duration::from_secs(90), 0);
+    assert!(!bench.lane.clean.borrow().contains(&bench.partitions[0]), "its page may come back");
+    bench.sim.tamper(ROOT, Some(root));
+    (0..2).for_each(|_| bench.live_for(Duration::from_secs(90), 0));
+    assert_eq!(bench.lane.clean.borrow().len(), 4);
+}
