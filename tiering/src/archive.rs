@@ -201,8 +201,8 @@ struct Inner<H> {
     events_since: Cell<Option<Mono>>,
     /// Something happened that readers who start from the manifest should see.
     unpublished: Cell<bool>,
-    /// Rows changed since objects that none of them names were last looked for.
-    stale: Cell<bool>,
+    /// A manifest was published since objects that no row names were last looked for.
+    unlooked: Cell<bool>,
     /// What housekeeping has to look at.
     work: RefCell<Work>,
     /// Whose local log could not be read.
@@ -273,7 +273,7 @@ impl<H: LaneHost> Archiver<H> {
                 told: Cell::new(None),
                 events_since: Cell::new(None),
                 unpublished,
-                stale: Cell::new(true),
+                unlooked: Cell::new(true),
                 work: RefCell::default(),
                 unread: RefCell::default(),
             }),

@@ -125,7 +125,6 @@ impl<H: LaneHost> Inner<H> {
     /// names.
     async fn trim_to(&self, partition: PartitionId, to: Offset) -> Result<(), StepError> {
         loop {
-            self.stale.set(true);
             let oldest = self.host.with_partition(partition, |m| {
                 let nested = m.spilled.first().filter(|page| page.level() > 0 && page.offsets.start < to).copied();
                 (nested, m.spilled.first().filter(|page| page.offsets.end <= to).copied())
@@ -175,7 +174,6 @@ impl<H: LaneHost> Inner<H> {
         let seen = |m: &PartitionManifest| (m.dropped, m.rows.is_empty() && m.spilled.is_empty(), m.archived_end);
         let Some((known, empty, end)) = self.host.with_partition(partition, seen) else { return Ok(false) };
         if !known {
-            self.stale.set(true);
             self.propose(Command::Dropped { partition }).await?;
             self.unpublished.set(true);
         }
@@ -203,16 +201,17 @@ impl<H: LaneHost> Inner<H> {
         let planned = self.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
         let Some(Some(Some((object, command)))) = planned else { return Ok(false) };
         self.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
-        self.stale.set(true);
         self.propose(Command::Spilled(command)).await?;
         self.unpublished.set(true);
         Ok(true)
     }
 
     /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers
-    /// may still ask for wait for the publication that moves `follow_from` past them.
+    /// may still ask for wait for the publication that moves `follow_from` past them. Rows of all partitions are looked
+    /// at, so once after a publication and not after every object that replaces some: what is forgotten waits for the
+    /// next publication anyway.
     pub(super) async fn forget(&self) -> Result<bool, StepError> {
-        if !self.stale.replace(false) {
+        if !self.unlooked.replace(false) {
             return Ok(false);
         }
         let mut objects = self.host.with_manifests(|lane, partitions| {
@@ -220,13 +219,15 @@ impl<H: LaneHost> Inner<H> {
             unnamed.retain(|object| !lane.must_follow(object));
             unnamed
         });
+        let more = objects.len() > DELETE_BATCH;
         objects.truncate(DELETE_BATCH);
         if objects.is_empty() {
             self.ask_for_publication();
             return Ok(false);
         }
-        self.stale.set(true);
+        self.unlooked.set(true);
         self.propose(Command::Forgotten { objects }).await?;
+        self.unlooked.set(more);
         self.unpublished.set(true);
         Ok(true)
     }

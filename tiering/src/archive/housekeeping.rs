@@ -122,7 +122,7 @@ impl<H: LaneHost> Inner<H> {
                 }
             };
             self.env.tasks.sleep(sleep).await;
-            let nothing_left = !self.work.borrow().is_open() && !self.stale.get() && !sleep.is_zero() && !failed;
+            let nothing_left = !self.work.borrow().is_open() && !self.unlooked.get() && !sleep.is_zero() && !failed;
             if self.host.stirs() && (stopped || (ready && nothing_left)) {
                 self.until_stirred(&rounds, &mut timer).await;
             }

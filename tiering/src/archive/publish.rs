@@ -44,7 +44,7 @@ impl<H: LaneHost> Inner<H> {
                     published.etag = done.etag.0.to_string();
                     // The grace counts from when readers could see it.
                     published.at = self.now();
-                    self.stale.set(true);
+                    self.unlooked.set(true);
                     self.propose(Command::Published(published)).await?;
                     self.note(|status| status.published += 1);
                     return Ok(true);

@@ -175,7 +175,6 @@ impl<H: LaneHost> Inner<H> {
         if self.env.clock.now().since(started) > self.config.delete_grace / 2 {
             return Err(StepError::Later(format!("upload of {object} took too long and is given up")));
         }
-        self.stale.set(true);
         let objects = vec![NewObject { object, size: placed.size, index: placed.at }];
         self.propose(Command::Replaced(Replaced { objects, rows })).await?;
         self.unpublished.set(true);
