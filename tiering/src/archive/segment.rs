@@ -5,6 +5,7 @@
 //! A segment larger than `object_bytes_max` becomes several objects: each is read, checked and built in one pass in
 //! bounded memory, and the next round goes on where this one ended.
 
+use bytes::{Bytes, BytesMut};
 use tidewater_storage::env::Mono;
 use tidewater_storage::model::{OffsetRange, PartitionId, Term};
 
@@ -14,6 +15,9 @@ use crate::format::{DataIndex, DataKind, ObjectBuilder, Placed};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 use crate::manifest::{Command, NewObject, NewRow, PartitionManifest, Quarantine, Replaced, Row, Source};
 use crate::store::PutMode;
+
+/// About so many bytes are copied in one go.
+const COPIED_AT_ONCE: usize = 1 << 20;
 
 /// What became of the upload of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +165,21 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
+    /// The object's bytes back to back: as many as 64 MiB are copied, so others have their turn in between.
+    async fn in_one_piece(&self, placed: &Placed) -> Bytes {
+        let mut out = BytesMut::with_capacity(usize::try_from(placed.size).unwrap_or_default());
+        let mut turn = 0;
+        for piece in &placed.pieces {
+            if turn >= COPIED_AT_ONCE {
+                turn = 0;
+                self.env.tasks.yield_now().await;
+            }
+            out.extend_from_slice(piece);
+            turn += piece.len();
+        }
+        out.freeze()
+    }
+
     /// Puts an object that replaces ranges, then proposes it. An upload that took so long that the sweeper might soon
     /// take its object for garbage is given up.
     pub(super) async fn replace(
@@ -171,7 +190,8 @@ impl<H: LaneHost> Inner<H> {
         started: Mono,
     ) -> Result<(), StepError> {
         self.ensure_catalogue(rows.iter().map(|row| row.partition)).await?;
-        self.bucket.store.put(&object.key(), placed.body(), PutMode::IfAbsent).await?;
+        let body = self.in_one_piece(&placed).await;
+        self.bucket.store.put(&object.key(), body, PutMode::IfAbsent).await?;
         if self.env.clock.now().since(started) > self.config.delete_grace / 2 {
             return Err(StepError::Later(format!("upload of {object} took too long and is given up")));
         }
