@@ -10,6 +10,7 @@
 mod bundle;
 mod collect;
 mod gather;
+mod grace;
 pub mod host;
 mod housekeeping;
 pub mod order;
@@ -42,6 +43,7 @@ use crate::keys::{Nonce, Sequence};
 use crate::manifest::{Command, Quarantine};
 use crate::store::StoreError;
 use bundle::{Probe, Put, Stamp};
+use grace::Standing;
 pub use host::{LaneHost, LocalRead, LocalReadError, LocalSegment, Loop, ProposeError, TopicFacts, Whereabouts};
 use housekeeping::Work;
 use order::Known;
@@ -203,6 +205,8 @@ struct Inner<H> {
     unpublished: Cell<bool>,
     /// A manifest was published since objects that no row names were last looked for.
     unlooked: Cell<bool>,
+    /// How long publications have stood by this process's clock.
+    standing: RefCell<Standing>,
     /// What housekeeping has to look at.
     work: RefCell<Work>,
     /// Whose local log could not be read.
@@ -258,6 +262,8 @@ impl<H: LaneHost> Archiver<H> {
         let ArchiverParts { env, host, bucket, catalogue, indexes, config } = parts;
         let unpublished = Cell::new(host.with_lane(|lane| lane.last != Sequence::NONE));
         let began = host.applied();
+        let published = host.with_lane(crate::manifest::LaneManifest::published_as_of);
+        let standing = RefCell::new(Standing::new(published, env.clock.now()));
         Self {
             inner: Rc::new(Inner {
                 env,
@@ -274,6 +280,7 @@ impl<H: LaneHost> Archiver<H> {
                 events_since: Cell::new(None),
                 unpublished,
                 unlooked: Cell::new(true),
+                standing,
                 work: RefCell::default(),
                 unread: RefCell::default(),
             }),

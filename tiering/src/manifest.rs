@@ -27,7 +27,7 @@ pub use command::{
     Unfolded,
 };
 pub use invariants::{Violation, check_lane, check_lane_step, check_partition, check_partition_step};
-pub use lane::{LaneManifest, Live, Pending, Publication, is_shared};
+pub use lane::{Grace, LaneManifest, Live, Pending, Publication, is_shared};
 pub use page::{PageRef, PublishedLane, PublishedPartition, decode_page};
 pub use partition::{Covering, PartitionManifest, Quarantined};
 pub use publish::{PublishPlan, PublishRequest, plan_publish};

@@ -247,9 +247,8 @@ impl<H: LaneHost> Inner<H> {
 
     /// Deletes what a published manifest forgot long enough ago, then says so.
     pub(super) async fn delete(&self) -> Result<bool, StepError> {
-        let now = self.now();
-        let grace = i64::try_from(self.delete_grace().as_millis()).unwrap_or(i64::MAX);
-        let mut due = self.host.with_lane(|lane| lane.deletable(now, grace));
+        let grace = self.standing.borrow().grace(self.delete_grace(), self.now(), self.env.clock.now());
+        let mut due = self.host.with_lane(|lane| lane.deletable(grace));
         due.truncate(DELETE_BATCH);
         let mut of_partitions: BTreeMap<PartitionId, Vec<ObjectName>> = BTreeMap::new();
         let mut room = DELETE_BATCH;
@@ -259,7 +258,7 @@ impl<H: LaneHost> Inner<H> {
                 self.work.borrow_mut().dying.remove(&partition);
                 continue;
             }
-            let look = |manifest: &PartitionManifest| self.host.with_lane(|lane| manifest.deletable(lane, now, grace));
+            let look = |manifest: &PartitionManifest| self.host.with_lane(|lane| manifest.deletable(lane, grace));
             let mut objects = self.host.with_partition(partition, look).unwrap_or_default();
             objects.truncate(room);
             room -= objects.len();

@@ -6,7 +6,7 @@
 //! replace    new object PUT (unique key) → command replaced applied → bundles that no row names any more are below
 //!              follow_from of a published manifest → command forgotten (the intent)
 //! delete     intent applied at index i → manifest as of j ≥ i published → command published(j) applied
-//!              → delete.grace → DELETE → command deleted
+//!              → delete.grace, by both clocks → DELETE → command deleted
 //! ```
 //!
 //! Whoever dies between two arrows leaves at most an object that no row names: a bundle that the next leader finds at

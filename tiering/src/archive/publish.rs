@@ -46,6 +46,7 @@ impl<H: LaneHost> Inner<H> {
                     published.at = self.now();
                     self.unlooked.set(true);
                     self.propose(Command::Published(published)).await?;
+                    self.standing.borrow_mut().published(as_of, self.env.clock.now());
                     self.note(|status| status.published += 1);
                     return Ok(true);
                 }

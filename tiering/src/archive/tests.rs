@@ -3,6 +3,7 @@
 
 #![allow(clippy::panic)]
 
+mod clocks;
 mod damage;
 mod lane;
 mod local_damage;

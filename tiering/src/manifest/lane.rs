@@ -73,6 +73,17 @@ pub struct Publication {
     pub at: TimestampMs,
 }
 
+/// When what a published manifest forgot may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Grace {
+    /// Wall clock.
+    pub now: TimestampMs,
+    /// Time since the publication, milliseconds.
+    pub ms: i64,
+    /// The last state whose publication has stood for as long by the monotonic clock of the process that deletes.
+    pub stood: Option<LogIndex>,
+}
+
 impl LaneManifest {
     /// Of a lane that has archived nothing.
     #[must_use]
@@ -111,10 +122,12 @@ impl LaneManifest {
         self.publications.iter().find(|publication| publication.as_of >= intended).map(|publication| publication.at)
     }
 
-    /// Has a published manifest forgotten it for at least `grace_ms`?
+    /// Has a published manifest forgotten it for long enough, by both clocks? A publication in the future is one of before
+    /// the wall clock was put back: then the other clock alone decides.
     #[must_use]
-    pub fn is_past_grace(&self, intended: LogIndex, now: TimestampMs, grace_ms: i64) -> bool {
-        self.forgotten_since(intended).is_some_and(|since| now.since_ms(since) >= grace_ms)
+    pub fn is_past_grace(&self, intended: LogIndex, grace: Grace) -> bool {
+        let passed = |since: TimestampMs| since > grace.now || grace.now.since_ms(since) >= grace.ms;
+        grace.stood.is_some_and(|as_of| intended <= as_of) && self.forgotten_since(intended).is_some_and(passed)
     }
 
     /// Live objects that no spill page, no hold and no row of `partitions` (all of the lane's) names: what a
@@ -135,9 +148,9 @@ impl LaneManifest {
 
     /// Pending objects, each with its parts, that may be deleted now.
     #[must_use]
-    pub fn deletable(&self, now: TimestampMs, grace_ms: i64) -> Vec<(ObjectName, Vec<ObjectName>)> {
+    pub fn deletable(&self, grace: Grace) -> Vec<(ObjectName, Vec<ObjectName>)> {
         let due = |object: &ObjectName, pending: &Pending| {
-            self.is_past_grace(pending.intended, now, grace_ms) && !self.must_follow(object)
+            self.is_past_grace(pending.intended, grace) && !self.must_follow(object)
         };
         let pending = self.pending.iter().filter(|(object, pending)| due(object, pending));
         pending.map(|(object, pending)| (*object, pending.parts.clone())).collect()

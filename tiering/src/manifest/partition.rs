@@ -2,7 +2,7 @@
 
 use tidewater_storage::model::{LogIndex, Offset, OffsetRange, PartitionId, TimestampMs};
 
-use super::lane::LaneManifest;
+use super::lane::{Grace, LaneManifest};
 use super::row::Row;
 use super::spill::SpillRow;
 use crate::keys::ObjectName;
@@ -134,10 +134,10 @@ impl PartitionManifest {
         self.quarantined.iter().find(|range| !range.offsets.intersect(&offsets).is_empty())
     }
 
-    /// Pending objects that may be deleted now: forgotten by a published manifest for at least `grace_ms`.
+    /// Pending objects that may be deleted now: forgotten by a published manifest for at least the grace.
     #[must_use]
-    pub fn deletable(&self, lane: &LaneManifest, now: TimestampMs, grace_ms: i64) -> Vec<ObjectName> {
-        let due = |intended: &LogIndex| lane.is_past_grace(*intended, now, grace_ms);
+    pub fn deletable(&self, lane: &LaneManifest, grace: Grace) -> Vec<ObjectName> {
+        let due = |intended: &LogIndex| lane.is_past_grace(*intended, grace);
         self.pending.iter().filter(|(_, intended)| due(intended)).map(|(object, _)| *object).collect()
     }
 }

@@ -10,6 +10,7 @@ use crate::keys::Nonce;
 use crate::manifest::codec::tests::home;
 use crate::manifest::command::{BundledEnd, Published};
 use crate::manifest::invariants::{check_lane, check_lane_step, check_partition_step};
+use crate::manifest::lane::Grace;
 use crate::manifest::partition::PartitionManifest;
 use crate::manifest::spill::{decode_spill, encode_spill};
 
@@ -232,6 +233,11 @@ fn bundle(world: &mut World, end: u64) {
     world.apply(&Command::Bundled(bundled)).expect("it continues");
 }
 
+/// By a process that has waited long enough for everything.
+fn grace(now: i64, ms: i64) -> Grace {
+    Grace { now: TimestampMs(now), ms, stood: Some(LogIndex(u64::MAX)) }
+}
+
 #[test]
 fn an_object_goes_only_after_a_published_manifest_forgot_it_and_a_grace() {
     let mut world = World::new();
@@ -250,7 +256,7 @@ fn an_object_goes_only_after_a_published_manifest_forgot_it_and_a_grace() {
     let unnamed = world.lane.unnamed(world.partitions.values());
     assert_eq!(unnamed, vec![first]);
     world.apply(&Command::Forgotten { objects: unnamed }).expect("free");
-    assert!(world.lane.deletable(TimestampMs(i64::MAX), 0).is_empty(), "not published yet");
+    assert!(world.lane.deletable(grace(i64::MAX, 0)).is_empty(), "not published yet");
 
     let publish = |world: &mut World, at| {
         let (as_of, sequence, pages) = (world.at, world.lane.last, Vec::new());
@@ -259,9 +265,12 @@ fn an_object_goes_only_after_a_published_manifest_forgot_it_and_a_grace() {
     };
     publish(&mut world, 1_000);
     assert_eq!(world.lane.follow_from, Sequence(3));
-    assert!(world.lane.deletable(TimestampMs(1_500), 1_000).is_empty(), "within the grace");
+    assert!(world.lane.deletable(grace(1_500, 1_000)).is_empty(), "within the grace");
     publish(&mut world, 1_900);
-    assert_eq!(world.lane.deletable(TimestampMs(2_000), 1_000), vec![(first, Vec::new())]);
+    assert_eq!(world.lane.deletable(grace(2_000, 1_000)), vec![(first, Vec::new())]);
+    let jumped = Grace { stood: None, ..grace(i64::MAX, 1_000) };
+    assert!(world.lane.deletable(jumped).is_empty(), "only the wall clock says so");
+    assert_eq!(world.lane.deletable(grace(0, 1_000)).len(), 1, "the wall clock was put back");
     world.apply(&Command::Deleted(Deleted { lane: vec![first], partitions: Vec::new() })).expect("always");
     assert!(world.lane.pending.is_empty());
 }

@@ -1,0 +1,64 @@
+//! How long publications have stood, by the monotonic clock.
+//!
+//! Owns: that memory, since this archiver began. Does not own: when they were published by the wall clock
+//! ([`Grace::now`] and `LaneManifest::publications`, which outlive the process). Shard-local. A wall clock that steps
+//! forward must not let objects go that cold reads under way still name; both clocks must have passed the grace.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tidewater_storage::env::Mono;
+use tidewater_storage::model::{LogIndex, TimestampMs};
+
+use crate::manifest::Grace;
+
+/// Publications remembered; beyond, every second one is dropped, which only delays deletes.
+const STANDING_MAX: usize = 64;
+
+/// Since when which state is published, oldest first.
+#[derive(Debug)]
+pub(super) struct Standing(VecDeque<(LogIndex, Mono)>);
+
+impl Standing {
+    /// Of an archiver that begins `now`: what was published before has stood since then, as far as it knows.
+    pub(super) fn new(published: Option<LogIndex>, now: Mono) -> Self {
+        Self(published.map(|as_of| (as_of, now)).into_iter().collect())
+    }
+
+    /// Notes a publication.
+    pub(super) fn published(&mut self, as_of: LogIndex, now: Mono) {
+        self.0.push_back((as_of, now));
+        if self.0.len() > STANDING_MAX {
+            let last = self.0.len() - 1;
+            let mut place = 0;
+            self.0.retain(|_| {
+                place += 1;
+                place % 2 == 1 || place > last
+            });
+        }
+    }
+
+    /// What may be deleted at `wall` and `now` with this grace.
+    pub(super) fn grace(&self, grace: Duration, wall: TimestampMs, now: Mono) -> Grace {
+        let stood = self.0.iter().rev().find(|(_, since)| now.since(*since) >= grace);
+        let ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+        Grace { now: wall, ms, stood: stood.map(|(as_of, _)| *as_of) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stood_long_enough_counts_and_many_publications_are_thinned() {
+        let at = |secs: u64| Mono::default() + Duration::from_secs(secs);
+        let stood = |standing: &Standing, secs| standing.grace(Duration::from_secs(10), TimestampMs(0), at(secs)).stood;
+        let mut standing = Standing::new(Some(LogIndex(5)), at(0));
+        assert_eq!((stood(&standing, 9), stood(&standing, 10)), (None, Some(LogIndex(5))));
+        (1..=200).for_each(|n| standing.published(LogIndex(5 + n), at(n)));
+        assert!(standing.0.len() <= STANDING_MAX);
+        assert!(stood(&standing, 209).is_some_and(|as_of| as_of < LogIndex(205)));
+        assert_eq!(stood(&standing, 210), Some(LogIndex(205)), "the last one is never dropped");
+    }
+}
