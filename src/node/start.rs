@@ -25,6 +25,7 @@ use crate::archival::run::{Opening, Tier};
 use crate::config::node::NodeConfig;
 use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
+use crate::kafka::limits::ACCEPTED_MAX;
 use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_MAX};
 use crate::net::listen::{BindError, Bound};
@@ -300,7 +301,7 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
     let (controller, controller_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let (reconcile, reconcile_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let (groups, group_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
-    let (arrivals, arrival_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (arrivals, arrival_inboxes) = Mesh::new(shards, ACCEPTED_MAX);
     let (reports, report_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let inboxes = partition_inboxes
         .into_iter()

@@ -269,8 +269,6 @@ pub struct PartitionStatus {
     pub archived_bytes: u64,
     /// Rows of the partition's manifest that are resident.
     pub manifest_rows: u64,
-    /// Key of the newest published partition manifest, if any.
-    pub manifest_key: Option<String>,
     /// Records not in the bucket yet.
     pub archive_lag_records: u64,
     /// How long the oldest record not in the bucket has waited here, in milliseconds.

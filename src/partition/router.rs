@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 
 use futures::future::join_all;
@@ -18,9 +16,6 @@ use super::message::{
 };
 use super::watch::{Alarm, Watched};
 use crate::shard::mesh::{Mesh, reply_pair};
-
-/// A future of this shard.
-pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Serves requests for the partitions of this shard. Implemented by [`super::shard::PartitionShard`].
 pub trait Serve {

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use openraft::ServerState;
-use openraft::errors::{Fatal, LinearizableReadError, RaftError};
+use openraft::errors::{Fatal, RaftError};
 use openraft_rt::{Oneshot as _, WatchReceiver as _};
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::{LaneLog, Payload};
@@ -303,22 +303,6 @@ impl Lane {
         if !inner.purging.replace(true) {
             let (env, inner) = (inner.env.clone(), inner.clone());
             drop(env.clone().tasks.spawn("raft-purge", scoped(env, purge(inner))));
-        }
-    }
-
-    /// Asks a quorum whether this replica still leads: what to do after [`ProposeError::Unconfirmed`].
-    ///
-    /// # Errors
-    /// It does not lead, or no quorum answers.
-    pub async fn confirm_leadership(&self) -> Result<(), ProposeError> {
-        let asked = self.inner.raft.get_read_linearizer(openraft::ReadPolicy::ReadIndex);
-        match scoped(self.inner.env.clone(), asked).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::Fatal(_)) => Err(self.inner.standing.abandoned()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ProposeError::NotLeader { hint: forward.leader_id.map(node_id) })
-            }
-            Err(RaftError::APIError(_)) => Err(ProposeError::Unconfirmed),
         }
     }
 

@@ -313,18 +313,6 @@ impl Home {
         format!("{}/{:010}/", self.cluster, self.epoch.0)
     }
 
-    /// Prefix (ending in `/`) of all bundles of a lane.
-    #[must_use]
-    pub fn bundles_prefix(&self, lane: LaneId) -> String {
-        format!("{}lanes/{:010}/", self.prefix(), lane.0)
-    }
-
-    /// Prefix (ending in `/`) of all segment objects of a topic.
-    #[must_use]
-    pub fn segments_prefix(&self, topic: TopicId) -> String {
-        format!("{}segments/{topic}/", self.prefix())
-    }
-
     /// Names an object of this home.
     #[must_use]
     pub const fn name(self, kind: ObjectKind) -> ObjectName {

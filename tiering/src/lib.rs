@@ -16,6 +16,5 @@ pub mod fetch;
 pub mod format;
 pub mod keys;
 pub mod manifest;
-pub mod metrics;
 pub mod retention;
 pub mod store;

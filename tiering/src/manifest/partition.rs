@@ -94,14 +94,6 @@ impl PartitionManifest {
         self.spilled.get(page).filter(|page| page.offsets.contains(offset)).map(Covering::Spilled)
     }
 
-    /// The first row or page, at or after `from`, whose greatest timestamp is at or after `time`.
-    #[must_use]
-    pub fn covering_time(&self, time: TimestampMs, from: Offset) -> Option<Covering<'_>> {
-        let page = self.spilled.iter().find(|page| page.offsets.end > from && page.max_timestamp >= time);
-        let row = || self.rows.iter().find(|row| row.offsets.end > from && row.max_timestamp >= time);
-        page.map(Covering::Spilled).or_else(|| row().map(Covering::Row))
-    }
-
     /// Bytes that rows and pages answer for.
     #[must_use]
     pub fn bytes(&self) -> u64 {

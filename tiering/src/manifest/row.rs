@@ -1,7 +1,5 @@
 //! One row of a partition manifest: a range of offsets and the object that holds it.
 
-use std::ops::Range;
-
 use tidewater_storage::model::{OffsetRange, TimestampMs};
 
 use crate::format::IndexRef;
@@ -46,15 +44,6 @@ impl Row {
     pub fn object(&self) -> ObjectName {
         match self.source {
             Source::Bundle(object) | Source::Object { object, .. } => object,
-        }
-    }
-
-    /// The partition's bytes in the object, when the row knows.
-    #[must_use]
-    pub fn byte_range(&self) -> Option<Range<u64>> {
-        match self.source {
-            Source::Bundle(_) => None,
-            Source::Object { start, len, .. } => Some(start..start.saturating_add(len)),
         }
     }
 
