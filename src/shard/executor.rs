@@ -8,7 +8,7 @@ use std::io;
 use std::thread::JoinHandle;
 
 use glommio::{LocalExecutorBuilder, Placement};
-use tidewater_storage::env::helper;
+use tidewater_storage::env::blocking;
 use tidewater_storage::model::ShardId;
 
 use super::memory;
@@ -33,7 +33,7 @@ where
         let _fuse = Fuse { shard };
         let builder = LocalExecutorBuilder::new(placement).io_memory(IO_MEMORY).name("shard");
         match builder.make() {
-            Ok(executor) => executor.run(helper::until_settled(main())),
+            Ok(executor) => executor.run(blocking::until_settled(main())),
             Err(error) => {
                 tracing::error!(%shard, %error, "a shard's executor could not start; tidewater check looks at the machine");
                 std::process::abort();

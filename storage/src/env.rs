@@ -9,13 +9,13 @@
 use std::rc::Rc;
 
 pub mod aligned;
+pub mod blocking;
 pub mod clock;
 pub mod deadlines;
 pub mod disk;
 mod disk_dma;
 pub mod disk_sim;
 mod executor_sim;
-pub mod helper;
 mod pace;
 pub mod preflight;
 pub mod real;

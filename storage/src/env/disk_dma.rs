@@ -8,7 +8,7 @@
 //! `read_at_aligned` is used. (4) `DmaFile` asks for its size by path, and unwraps a `statfs` of the path after it has
 //! opened it: a file removed in between (a chunk that is dropped, a segment that is trimmed) would end the shard. So a
 //! file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, which stays while the first handle is
-//! held, as long as the file is open. Those of its helper thread are in `helper`.
+//! held, as long as the file is open. Those of its helper thread are in `blocking`.
 //!
 //! Small durable writes to a quick disk are made by the shard itself, without its ring: see `pace`.
 //!
@@ -29,8 +29,8 @@ use bytes::{Bytes, BytesMut};
 use glommio::io::{DmaFile, OpenOptions};
 
 use super::aligned::{ALIGNMENT, AlignedBuf, align_down, align_up};
+use super::blocking::blocking;
 use super::disk::{DirEntry, OpenMode, is_disk_full};
-use super::helper::blocking;
 use super::pace::Pace;
 use super::syscall;
 

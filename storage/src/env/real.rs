@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::io;
 
-use super::{Env, helper};
+use super::{Env, blocking};
 
 /// Runs `work` to its end on a fresh, unpinned glommio executor on this thread, which must not have one.
 ///
@@ -14,7 +14,7 @@ use super::{Env, helper};
 /// The executor could not be made: see [`super::preflight`] for why.
 pub fn run<F: Future>(seed: u64, work: impl FnOnce(Env) -> F) -> io::Result<F::Output> {
     let executor = glommio::LocalExecutorBuilder::default().make().map_err(io::Error::from)?;
-    Ok(executor.run(helper::until_settled(async move { work(Env::real(seed)).await })))
+    Ok(executor.run(blocking::until_settled(async move { work(Env::real(seed)).await })))
 }
 
 #[cfg(test)]
