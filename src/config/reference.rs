@@ -8,6 +8,28 @@ use super::node::RawConfig;
 use super::topic::{Kind, SETTINGS, Shape};
 use crate::trace;
 
+/// What is read from the environment and is no setting of a broker.
+const ELSEWHERE: &str = "| `--config` | `TIDEWATER_CONFIG` | TOML file with the settings above |
+
+## Of the client commands
+
+| flag | variable | meaning |
+|---|---|---|
+| `--bootstrap` | `TIDEWATER_BOOTSTRAP` | Kafka address of the broker [default: 127.0.0.1:9092] |
+| `--admin` | `TIDEWATER_ADMIN` | Admin address of the broker [default: 127.0.0.1:9644] |
+
+## Of the bucket
+
+The store's own variables, the usual ones:
+
+| bucket | variables |
+|---|---|
+| `s3://` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`; `AWS_ENDPOINT_URL` for stores that are not AWS, with `AWS_ALLOW_HTTP=true` if it is plain HTTP |
+| `gs://` | `GOOGLE_SERVICE_ACCOUNT` (a file), `GOOGLE_SERVICE_ACCOUNT_KEY` (its content) or `GOOGLE_APPLICATION_CREDENTIALS` |
+| `az://` | `AZURE_STORAGE_ACCOUNT_NAME` with `AZURE_STORAGE_ACCOUNT_KEY`, or with `AZURE_STORAGE_CLIENT_ID`, `AZURE_STORAGE_CLIENT_SECRET`, `AZURE_STORAGE_TENANT_ID` |
+| `file://` | none |
+";
+
 /// The reference as Markdown.
 #[must_use]
 pub fn markdown() -> String {
@@ -25,6 +47,7 @@ pub fn markdown() -> String {
     for (name, meaning) in [trace::LEVELS, trace::FORM] {
         let _ = writeln!(out, "| | `{name}` | {meaning} |");
     }
+    out.push_str(ELSEWHERE);
     out.push_str("\n## Of a topic\n\n### Honoured\n\n| setting | default | values | meaning |\n|---|---|---|---|\n");
     for row in SETTINGS.iter().filter(|row| row.kind == Kind::Honoured) {
         let refused = row.refuses.map(|why| format!(" Other values are refused: {why}.")).unwrap_or_default();

@@ -106,9 +106,11 @@ pub static SETTINGS: &[Setting] = &[
         "-1",
         "How many bytes of a partition stay on local disk once archived; -1 is no limit, -2 is as retention.bytes.",
     ),
-    refusing(
-        honoured("remote.storage.enable", Shape::Boolean, "true", "Archive the topic to the bucket."),
-        "switching it off again would strand what is in the bucket; delete the topic instead",
+    honoured(
+        "remote.storage.enable",
+        Shape::Boolean,
+        "true",
+        "Archive the topic to the bucket. Can be false only when the topic is made; switching it off later would strand what is in the bucket.",
     ),
     honoured(
         "archive.lag.ms",

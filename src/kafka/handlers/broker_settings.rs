@@ -1,17 +1,111 @@
 //! The broker's own settings as `DescribeConfigs` tells them: Kafka's names for what this process does. All read-only:
 //! they come from the command line, the environment or the file.
+//!
+//! Owns: which of Kafka's names stands for what. Does not own: values and defaults (`config::node`, `config::topic`).
 
 use super::describe_configs::{BOOLEAN, DEFAULT, Described, INT, LIST, LONG, SET_ON_PROCESS, STRING};
-use crate::config::node::NodeConfig;
+use crate::config::node::{NodeConfig, RawConfig};
 use crate::config::topic;
 use crate::controller::image::ClusterImage;
+
+/// A setting of the process.
+struct OfProcess {
+    name: &'static str,
+    kind: i8,
+    flag: &'static str,
+    read: fn(&NodeConfig) -> String,
+}
+
+const OF_PROCESS: &[OfProcess] = &[
+    of_process("listeners", LIST, "--kafka-addr", |c| format!("PLAINTEXT://{}", c.kafka_addr)),
+    of_process("num.partitions", INT, "--num-partitions", |c| c.num_partitions.to_string()),
+    of_process("auto.create.topics.enable", BOOLEAN, "--auto-create-topics-enable", |c| {
+        c.auto_create_topics.to_string()
+    }),
+    of_process("group.initial.rebalance.delay.ms", INT, "--group-initial-rebalance-delay-ms", |c| {
+        c.group_initial_rebalance_delay_ms.to_string()
+    }),
+    of_process("group.max.size", INT, "--group-max-size", |c| c.group_max_size.to_string()),
+    of_process("group.min.session.timeout.ms", INT, "--group-min-session-timeout-ms", |c| {
+        c.group_min_session_timeout_ms.to_string()
+    }),
+    of_process("group.max.session.timeout.ms", INT, "--group-max-session-timeout-ms", |c| {
+        c.group_max_session_timeout_ms.to_string()
+    }),
+    of_process("offsets.retention.minutes", INT, "--offsets-retention-minutes", |c| {
+        c.offsets_retention_minutes.to_string()
+    }),
+    of_process("producer.id.expiration.ms", INT, "--producer-id-expiration-ms", |c| {
+        c.producer_id_expiration_ms.to_string()
+    }),
+    of_process("max.connections", INT, "--max-connections", |c| c.max_connections.to_string()),
+    of_process("max.connections.per.ip", INT, "--max-connections-per-ip", |c| c.max_connections_per_ip.to_string()),
+    of_process("connections.max.idle.ms", LONG, "--connections-max-idle-ms", |c| c.connections_max_idle_ms.to_string()),
+];
+
+const fn of_process(name: &'static str, kind: i8, flag: &'static str, read: fn(&NodeConfig) -> String) -> OfProcess {
+    OfProcess { name, kind, flag, read }
+}
+
+/// Defaults of topics under the names that Kafka's brokers have for them: name, kind, the topic's setting.
+const OF_TOPICS: &[(&str, i8, &str)] = &[
+    ("message.max.bytes", INT, "max.message.bytes"),
+    ("log.retention.ms", LONG, "retention.ms"),
+    ("log.retention.bytes", LONG, "retention.bytes"),
+    ("log.local.retention.ms", LONG, "local.retention.ms"),
+    ("log.local.retention.bytes", LONG, "local.retention.bytes"),
+    ("log.segment.bytes", INT, "segment.bytes"),
+    ("log.roll.ms", LONG, "segment.ms"),
+    ("log.cleanup.policy", LIST, "cleanup.policy"),
+    ("log.message.timestamp.type", STRING, "message.timestamp.type"),
+    ("log.message.timestamp.before.max.ms", LONG, "message.timestamp.before.max.ms"),
+    ("log.message.timestamp.after.max.ms", LONG, "message.timestamp.after.max.ms"),
+    ("compression.type", STRING, "compression.type"),
+    ("min.insync.replicas", INT, "min.insync.replicas"),
+];
+
+/// What cannot be set: name, kind, value, why.
+const FIXED: &[(&str, i8, &str, &str)] = &[
+    ("default.replication.factor", INT, "1", "There is one broker."),
+    ("offsets.topic.num.partitions", INT, "16", "They spread over the shards of one broker."),
+    ("offset.metadata.max.bytes", INT, "4096", "Longer words beside an offset are refused."),
+    ("offsets.topic.replication.factor", INT, "1", "There is one broker."),
+    ("delete.topic.enable", BOOLEAN, "true", "Topics can be deleted."),
+    ("remote.log.storage.system.enable", BOOLEAN, "true", "Topics live in the bucket."),
+    ("unclean.leader.election.enable", BOOLEAN, "false", "A leader never lacks an acknowledged record."),
+];
 
 /// Settings of this broker.
 #[must_use]
 pub fn broker_configs(config: &NodeConfig, image: &ClusterImage) -> Vec<Described> {
     let broker = &image.broker;
+    let (id, dir) = (broker.id.to_string(), config.data_dir.display().to_string());
     let advertised = format!("PLAINTEXT://{}:{}", broker.host, broker.port);
-    let own = |name, kind, value: String, default: &str, documentation: &str| Described {
+    let mut all = vec![
+        own("broker.id", INT, id.clone(), "", "The id of this broker."),
+        own("node.id", INT, id, "", "The id of this broker."),
+        own("advertised.listeners", LIST, advertised, "", "--advertised-kafka-addr"),
+        own("log.dirs", LIST, dir.clone(), "", "--data-dir"),
+        own("log.dir", STRING, dir, "", "--data-dir"),
+    ];
+    // Where one setting's default is another's value, it is that value here.
+    let given = RawConfig { max_connections: Some(config.max_connections), ..RawConfig::default() };
+    let (plain, given) = (RawConfig::default().resolve().ok(), given.resolve().ok());
+    all.extend(OF_PROCESS.iter().map(|row| {
+        let defaults = if row.name == "max.connections" { &plain } else { &given };
+        let default = defaults.as_ref().map(row.read).unwrap_or_default();
+        own(row.name, row.kind, (row.read)(config), &default, row.flag)
+    }));
+    all.extend(OF_TOPICS.iter().map(|(name, kind, of)| {
+        let value = topic::setting(of).map_or("", |row| row.default);
+        own(name, *kind, value.to_owned(), value, "The default of topics that do not set it.")
+    }));
+    all.extend(FIXED.iter().map(|(name, kind, value, why)| own(name, *kind, (*value).to_owned(), value, why)));
+    all
+}
+
+fn own(name: &'static str, kind: i8, value: String, default: &str, documentation: &str) -> Described {
+    Described {
         name,
         broker_name: name,
         source: if value == default { DEFAULT } else { SET_ON_PROCESS },
@@ -20,103 +114,33 @@ pub fn broker_configs(config: &NodeConfig, image: &ClusterImage) -> Vec<Describe
         read_only: true,
         kind,
         documentation: documentation.to_owned(),
-    };
-    let of_topic = |name, kind, of: &str| {
-        let value = topic::setting(of).map_or("", |row| row.default);
-        own(name, kind, value.to_owned(), value, "The default of topics that do not set it.")
-    };
-    let fixed = |name, kind, value: &'static str, why: &str| own(name, kind, value.to_owned(), value, why);
-    vec![
-        own("broker.id", INT, broker.id.to_string(), "", "The id of this broker."),
-        own("node.id", INT, broker.id.to_string(), "", "The id of this broker."),
-        own("advertised.listeners", LIST, advertised, "", "--advertised-kafka-addr"),
-        own(
-            "listeners",
-            LIST,
-            format!("PLAINTEXT://{}", config.kafka_addr),
-            "PLAINTEXT://127.0.0.1:9092",
-            "--kafka-addr",
-        ),
-        own("log.dirs", LIST, config.data_dir.display().to_string(), "", "--data-dir"),
-        own("log.dir", STRING, config.data_dir.display().to_string(), "", "--data-dir"),
-        own("num.partitions", INT, config.num_partitions.to_string(), "1", "--num-partitions"),
-        own(
-            "auto.create.topics.enable",
-            BOOLEAN,
-            config.auto_create_topics.to_string(),
-            "true",
-            "--auto-create-topics-enable",
-        ),
-        own(
-            "group.initial.rebalance.delay.ms",
-            INT,
-            config.group_initial_rebalance_delay_ms.to_string(),
-            "3000",
-            "--group-initial-rebalance-delay-ms",
-        ),
-        own("group.max.size", INT, config.group_max_size.to_string(), "10000", "--group-max-size"),
-        own(
-            "group.min.session.timeout.ms",
-            INT,
-            config.group_min_session_timeout_ms.to_string(),
-            "6000",
-            "--group-min-session-timeout-ms",
-        ),
-        own(
-            "group.max.session.timeout.ms",
-            INT,
-            config.group_max_session_timeout_ms.to_string(),
-            "1800000",
-            "--group-max-session-timeout-ms",
-        ),
-        own(
-            "offsets.retention.minutes",
-            INT,
-            config.offsets_retention_minutes.to_string(),
-            "10080",
-            "--offsets-retention-minutes",
-        ),
-        own(
-            "producer.id.expiration.ms",
-            INT,
-            config.producer_id_expiration_ms.to_string(),
-            "86400000",
-            "--producer-id-expiration-ms",
-        ),
-        own("max.connections", INT, config.max_connections.to_string(), "20000", "--max-connections"),
-        own(
-            "max.connections.per.ip",
-            INT,
-            config.max_connections_per_ip.to_string(),
-            "20000",
-            "--max-connections-per-ip",
-        ),
-        own(
-            "connections.max.idle.ms",
-            LONG,
-            config.connections_max_idle_ms.to_string(),
-            "600000",
-            "--connections-max-idle-ms",
-        ),
-        of_topic("message.max.bytes", INT, "max.message.bytes"),
-        of_topic("log.retention.ms", LONG, "retention.ms"),
-        of_topic("log.retention.bytes", LONG, "retention.bytes"),
-        of_topic("log.local.retention.ms", LONG, "local.retention.ms"),
-        of_topic("log.local.retention.bytes", LONG, "local.retention.bytes"),
-        of_topic("log.segment.bytes", INT, "segment.bytes"),
-        of_topic("log.roll.ms", LONG, "segment.ms"),
-        of_topic("log.cleanup.policy", LIST, "cleanup.policy"),
-        of_topic("log.message.timestamp.type", STRING, "message.timestamp.type"),
-        of_topic("log.message.timestamp.before.max.ms", LONG, "message.timestamp.before.max.ms"),
-        of_topic("log.message.timestamp.after.max.ms", LONG, "message.timestamp.after.max.ms"),
-        of_topic("compression.type", STRING, "compression.type"),
-        of_topic("min.insync.replicas", INT, "min.insync.replicas"),
-        fixed("default.replication.factor", INT, "1", "There is one broker."),
-        fixed("offsets.topic.num.partitions", INT, "16", "They spread over the shards of one broker."),
-        fixed("offset.metadata.max.bytes", INT, "4096", "Longer words beside an offset are refused."),
-        fixed("offsets.topic.replication.factor", INT, "1", "There is one broker."),
-        fixed("delete.topic.enable", BOOLEAN, "true", "Topics can be deleted."),
-        fixed("remote.log.storage.system.enable", BOOLEAN, "true", "Topics live in the bucket."),
-        fixed("unclean.leader.election.enable", BOOLEAN, "false", "A leader never lacks an acknowledged record."),
-    ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+    use crate::group::{GroupSettings, OFFSETS_PARTITIONS};
+
+    #[test]
+    fn the_help_of_each_flag_tells_the_default_that_is_used() {
+        let flags = RawConfig::augment_args(clap::Command::new("tidewater"));
+        let defaults = RawConfig::default().resolve().expect("the defaults hold together");
+        for row in OF_PROCESS {
+            let flag = flags.get_arguments().find(|arg| arg.get_long() == row.flag.strip_prefix("--"));
+            let help = flag.and_then(clap::Arg::get_help).map(ToString::to_string).expect(row.flag);
+            let default = (row.read)(&defaults);
+            let told = [default.trim_start_matches("PLAINTEXT://"), "as many as --max-connections"];
+            assert!(told.iter().any(|told| help.contains(&format!("[default: {told}]"))), "{}: {help}", row.flag);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_what_is_done() {
+        let told = |name| FIXED.iter().find(|row| row.0 == name).map(|row| row.2.to_owned());
+        assert_eq!(told("offsets.topic.num.partitions"), Some(OFFSETS_PARTITIONS.to_string()));
+        assert_eq!(told("offset.metadata.max.bytes"), Some(GroupSettings::default().metadata_max.to_string()));
+    }
 }
