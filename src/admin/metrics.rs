@@ -26,7 +26,7 @@ pub(super) fn render(services: &Services, survey: &Survey) -> String {
     storage::fill(&mut sheet, &survey.shards, &services.queues);
     topics::fill(&mut sheet, services, survey);
     groups::fill(&mut sheet, &survey.groups);
-    bucket::fill(&mut sheet, services.tier.stats(), &survey.shards);
+    bucket::fill(&mut sheet, &services.tier, &survey.shards);
     sheet.text()
 }
 

@@ -2,6 +2,7 @@
 //! counters, snapshots are *messages*.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A number that only grows. Shard-local.
@@ -41,9 +42,8 @@ impl Default for Histogram {
 impl Histogram {
     /// Counts one duration.
     pub fn note(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
-        if let Some(counter) = self.buckets.get(bucket.min(BUCKETS - 1)) {
+        let (bucket, micros) = bucket_of(took);
+        if let Some(counter) = self.buckets.get(bucket) {
             counter.set(counter.get().wrapping_add(1));
         }
         self.micros.set(self.micros.get().wrapping_add(micros));
@@ -55,6 +55,40 @@ impl Histogram {
         let mut counts = HistogramCounts { micros: self.micros.get(), ..HistogramCounts::default() };
         for (to, from) in counts.buckets.iter_mut().zip(&self.buckets) {
             *to = from.get();
+        }
+        counts
+    }
+}
+
+/// Which bucket counts a duration, and the duration in µs.
+fn bucket_of(took: Duration) -> (usize, u64) {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    (((u64::BITS - micros.leading_zeros()) as usize).min(BUCKETS - 1), micros)
+}
+
+/// A [`Histogram`] in which many threads count. Node-wide.
+#[derive(Debug, Default)]
+pub struct SharedHistogram {
+    buckets: [AtomicU64; BUCKETS],
+    micros: AtomicU64,
+}
+
+impl SharedHistogram {
+    /// Counts one duration.
+    pub fn note(&self, took: Duration) {
+        let (bucket, micros) = bucket_of(took);
+        if let Some(counter) = self.buckets.get(bucket) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        self.micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// The counts now.
+    #[must_use]
+    pub fn counts(&self) -> HistogramCounts {
+        let mut counts = HistogramCounts { micros: self.micros.load(Ordering::Relaxed), ..HistogramCounts::default() };
+        for (to, from) in counts.buckets.iter_mut().zip(&self.buckets) {
+            *to = from.load(Ordering::Relaxed);
         }
         counts
     }

@@ -53,6 +53,8 @@ fn a_scrape_shows_what_was_done() {
     assert_eq!(is("tidewater_topic_archive_lag_records", &["topic=\"orders\""]), 0.0);
     assert_eq!(is("tidewater_group_lag_records", &["group=\"readers\"", "topic=\"orders\"", "partition=\"0\""]), 7.0);
     assert_eq!(is("tidewater_group_topic_lag_records", &["group=\"readers\"", "topic=\"orders\""]), 7.0);
+    assert_eq!(is("tidewater_bucket_open", &[]), 1.0);
+    assert_eq!(is("tidewater_archive_stopped", &[]), 0.0);
     for busy in [
         "tidewater_kafka_received_bytes_total",
         "tidewater_kafka_sent_bytes_total",
@@ -63,6 +65,8 @@ fn a_scrape_shows_what_was_done() {
         "tidewater_journal_write_seconds_count",
         "tidewater_archive_bundles_total",
         "tidewater_bucket_requests_total",
+        "tidewater_bucket_request_seconds_count",
+        "process_start_time_seconds",
         "tidewater_disk_used_bytes",
         "process_resident_memory_bytes",
         "process_cpu_seconds_total",
@@ -122,6 +126,39 @@ fn the_dashboard_names_what_is_there() {
             assert!(known, "{name} of {expr} is in no scrape:\n{types:#?}");
         }
     }
+    broker.stop();
+}
+
+const METRICS_MD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/METRICS.md");
+
+/// The table of metrics is what a scrape tells of itself; `TIDEWATER_WRITE=1` writes it.
+#[test]
+fn the_table_of_metrics_is_true() {
+    let dir = tempfile::tempdir().expect("directory");
+    let broker = Broker::start(&Options::new(&dir.path().join("data")));
+    serves_on(&broker);
+    let (_, text) = http_get(&broker.admin, "/metrics").expect("admin answers");
+    let told = |what: &str| -> BTreeMap<&str, &str> {
+        text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' ')).collect()
+    };
+    let (helps, types) = (told("# HELP "), told("# TYPE "));
+    let mut table = String::from(
+        "# Metrics\n\nWhat `/metrics` on the admin port tells, in the OpenMetrics format. Of a counter the sample's name ends in \
+         `_total`, of a histogram in `_bucket`, `_sum` and `_count`. Generated: `TIDEWATER_WRITE=1 cargo test --release \
+         --test hostile the_table_of_metrics`.\n\n| name | kind | what it tells |\n|---|---|---|\n",
+    );
+    for (name, kind) in &types {
+        let help = helps.get(name).copied().unwrap_or_default().trim_end_matches('.');
+        table.push_str(&format!("| `{name}` | {kind} | {help} |\n"));
+    }
+    if std::env::var_os("TIDEWATER_WRITE").is_some() {
+        std::fs::write(METRICS_MD, &table).expect("written");
+    }
+    let held = std::fs::read_to_string(METRICS_MD).unwrap_or_default();
+    assert!(
+        held == table,
+        "src/admin/METRICS.md is stale: TIDEWATER_WRITE=1 cargo test --release --test hostile the_table_of_metrics"
+    );
     broker.stop();
 }
 

@@ -8,8 +8,15 @@ use tidewater_tiering::store::{RequestKind, StoreStats};
 use super::by_shard;
 use super::samples::{Sheet, label};
 use crate::admin::report::ShardReport;
+use crate::archival::run::{Opening, Tier};
 
-pub(super) fn fill(sheet: &mut Sheet, stats: &StoreStats, shards: &[ShardReport]) {
+pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
+    let stats = tier.stats();
+    sheet.gauge(
+        "tidewater_bucket_open",
+        "1 once the bucket is open; 0 while it cannot be opened or is refused: tidewater cluster info shows why",
+        f64::from(u8::from(matches!(tier.opening(), Opening::Open(_)))),
+    );
     let by_kind = |read: fn(&StoreStats, RequestKind) -> u64| {
         RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), read(stats, *kind))).collect()
     };
@@ -23,6 +30,11 @@ pub(super) fn fill(sheet: &mut Sheet, stats: &StoreStats, shards: &[ShardReport]
         "Requests that the bucket did not answer, by kind",
         by_kind(StoreStats::failures),
     );
+    sheet.seconds(
+        "tidewater_bucket_request_seconds",
+        "How long requests to the bucket took, by kind, every attempt",
+        RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), stats.took(*kind))).collect(),
+    );
     sheet.counter("tidewater_bucket_sent_bytes", "Body bytes sent to the bucket", stats.bytes_sent());
     sheet.counter("tidewater_bucket_received_bytes", "Body bytes received from the bucket", stats.bytes_received());
     archives(sheet, shards);
@@ -32,11 +44,13 @@ pub(super) fn fill(sheet: &mut Sheet, stats: &StoreStats, shards: &[ShardReport]
 /// Counters of archivers, by lane: there is one a shard, and a new one after a change of leadership starts at 0.
 const ARCHIVES: &[(&str, &str, fn(&ArchiveStatus) -> u64)] = &[
     ("tidewater_archive_bundles", "Bundles put or adopted", |s| s.bundles),
-    ("tidewater_archive_adopted", "Bundles found at their key: answers lost, a predecessor's last", |s| s.adopted),
+    ("tidewater_archive_adopted_bundles", "Bundles found at their key: answers lost, a predecessor's last", |s| {
+        s.adopted
+    }),
     ("tidewater_archive_bundle_bytes", "Bytes of bundles put", |s| s.bundle_bytes),
-    ("tidewater_archive_segments", "Segment objects put", |s| s.segments),
-    ("tidewater_archive_gathered", "Gathered objects put", |s| s.gathered),
-    ("tidewater_archive_published", "Lane manifests published", |s| s.published),
+    ("tidewater_archive_segment_objects", "Segment objects put", |s| s.segments),
+    ("tidewater_archive_gathered_objects", "Gathered objects put", |s| s.gathered),
+    ("tidewater_archive_published_manifests", "Lane manifests published", |s| s.published),
     ("tidewater_archive_deleted_objects", "Objects deleted after their grace", |s| s.deleted),
     ("tidewater_archive_swept_objects", "Objects removed because nobody named them", |s| s.swept),
 ];

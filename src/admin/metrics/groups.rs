@@ -13,13 +13,17 @@ pub(super) fn fill(sheet: &mut Sheet, groups: &[GroupLag]) {
     sheet.gauges("tidewater_group_members", "Members of a group, and its state", members.collect());
     let mut by_partition: Vec<(Labels, f64)> = Vec::new();
     let mut by_topic: Vec<(Labels, f64)> = Vec::new();
+    let mut lost: Vec<(Labels, f64)> = Vec::new();
     for group in groups {
         let labels = |topic: &str| and(label("group", group.group.clone()), "topic", topic.to_owned());
-        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for row in &group.partitions {
-            *sums.entry(&row.topic).or_default() += row.lag.unwrap_or_default();
+            let (lag, gone) = sums.entry(&row.topic).or_default();
+            *lag += row.lag.unwrap_or_default();
+            *gone += row.lost.unwrap_or_default();
         }
-        by_topic.extend(sums.into_iter().map(|(topic, lag)| (labels(topic), lag as f64)));
+        by_topic.extend(sums.iter().map(|(topic, (lag, _))| (labels(topic), *lag as f64)));
+        lost.extend(sums.iter().map(|(topic, (_, gone))| (labels(topic), *gone as f64)));
         if by_partition.len() + group.partitions.len() <= METRIC_GROUP_PARTITIONS_MAX {
             by_partition.extend(group.partitions.iter().filter_map(|row| {
                 let labels = and(labels(&row.topic), "partition", row.partition.to_string());
@@ -31,6 +35,11 @@ pub(super) fn fill(sheet: &mut Sheet, groups: &[GroupLag]) {
         "tidewater_group_topic_lag_records",
         "Records a group has not committed yet, by topic: high watermarks less committed offsets",
         by_topic,
+    );
+    sheet.gauges(
+        "tidewater_group_topic_lost_records",
+        "Records that went (retention, a trim) before a group committed them, by topic",
+        lost,
     );
     sheet.gauges(
         "tidewater_group_lag_records",

@@ -101,7 +101,12 @@ impl Sheet {
 
     /// A counter of the whole node, in fractions.
     pub(super) fn amount(&mut self, name: &str, help: &str, value: f64) {
-        self.registry.register(name, help, Samples::Amount(vec![(Vec::new(), value)]));
+        self.amounts(name, help, vec![(Vec::new(), value)]);
+    }
+
+    /// A counter by labels, in fractions.
+    pub(super) fn amounts(&mut self, name: &str, help: &str, rows: Vec<(Labels, f64)>) {
+        self.registry.register(name, help, Samples::Amount(rows));
     }
 
     /// A gauge by labels.

@@ -80,16 +80,6 @@ const METRICS: &[Metric] = &[
         read: |r| r.table.map(|table| table.lag_records as f64),
     },
     Metric {
-        name: "tidewater_topic_table_rows",
-        help: "Rows committed to the table since this broker started",
-        read: |r| r.table.map(|table| table.rows as f64),
-    },
-    Metric {
-        name: "tidewater_topic_table_commits",
-        help: "Commits to the table since this broker started",
-        read: |r| r.table.map(|table| table.commits as f64),
-    },
-    Metric {
         name: "tidewater_topic_table_skipped_ranges",
         help: "Ranges left out of the table because they could not be decoded",
         read: |r| r.table.map(|table| table.skipped_ranges as f64),
@@ -98,6 +88,20 @@ const METRICS: &[Metric] = &[
         name: "tidewater_topic_table_paused",
         help: "1 when the table stands still; describe the topic for the reason",
         read: |r| r.table.map(|table| f64::from(u8::from(table.paused))),
+    },
+];
+
+/// Those that only grow while a broker runs.
+const COUNTERS: &[Metric] = &[
+    Metric {
+        name: "tidewater_topic_table_rows",
+        help: "Rows committed to the table",
+        read: |r| r.table.map(|table| table.rows as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_commits",
+        help: "Commits to the table",
+        read: |r| r.table.map(|table| table.commits as f64),
     },
 ];
 
@@ -125,10 +129,12 @@ pub(super) fn fill(sheet: &mut Sheet, services: &Services, survey: &Survey) {
     if image.topics.len() > METRIC_TOPICS_MAX {
         rows.push((label("topic", Cow::Borrowed(OTHER)), other));
     }
-    for metric in METRICS {
+    let read = |metric: &Metric| {
         let of = |(labels, row): &(Labels, Row)| Some((labels.clone(), (metric.read)(row)?));
-        sheet.gauges(metric.name, metric.help, rows.iter().filter_map(of).collect());
-    }
+        rows.iter().filter_map(of).collect::<Vec<_>>()
+    };
+    METRICS.iter().for_each(|metric| sheet.gauges(metric.name, metric.help, read(metric)));
+    COUNTERS.iter().for_each(|metric| sheet.amounts(metric.name, metric.help, read(metric)));
     sheet.gauge("tidewater_topics", "Topics, internal ones included", image.topics.len() as f64);
     let partitions: u64 = sums.values().map(|sums| sums.partitions).sum();
     sheet.gauge("tidewater_partitions", "Partitions that serve", partitions as f64);

@@ -1,14 +1,17 @@
-//! Counts requests by kind and bytes by direction, for `/metrics` and for the figures of PUTs an hour.
+//! Counts requests by kind, how long they took, and bytes by direction, for `/metrics` and for the figures of PUTs an
+//! hour.
 //!
 //! Sits directly on the store, below retries: every attempt costs money.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use tidewater_storage::metrics::{HistogramCounts, SharedHistogram};
 
 use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
 
@@ -36,6 +39,7 @@ pub enum RequestKind {
 pub struct StoreStats {
     requests: [AtomicU64; RequestKind::ALL.len()],
     failures: [AtomicU64; RequestKind::ALL.len()],
+    took: [SharedHistogram; RequestKind::ALL.len()],
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
 }
@@ -77,6 +81,12 @@ impl StoreStats {
         self.failures.get(kind.place()).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// How long requests of a kind took, failed ones included; of a list one call, however many keys it gave.
+    #[must_use]
+    pub fn took(&self, kind: RequestKind) -> HistogramCounts {
+        self.took.get(kind.place()).map(SharedHistogram::counts).unwrap_or_default()
+    }
+
     /// Body bytes sent.
     #[must_use]
     pub fn bytes_sent(&self) -> u64 {
@@ -89,7 +99,10 @@ impl StoreStats {
         self.bytes_received.load(Ordering::Relaxed)
     }
 
-    fn note<T>(&self, kind: RequestKind, count: u64, result: &Result<T, StoreError>) {
+    fn note<T>(&self, kind: RequestKind, count: u64, begun: Instant, result: &Result<T, StoreError>) {
+        if let Some(took) = self.took.get(kind.place()) {
+            took.note(begun.elapsed());
+        }
         if let Some(requests) = self.requests.get(kind.place()) {
             requests.fetch_add(count, Ordering::Relaxed);
         }
@@ -120,8 +133,8 @@ impl Counted {
         Self { inner, stats }
     }
 
-    fn note_get(&self, result: Result<Got, StoreError>) -> Result<Got, StoreError> {
-        self.stats.note(RequestKind::Get, 1, &result);
+    fn note_get(&self, begun: Instant, result: Result<Got, StoreError>) -> Result<Got, StoreError> {
+        self.stats.note(RequestKind::Get, 1, begun, &result);
         self.stats.received(result.as_ref().map_or(0, |got| got.body.len()));
         result
     }
@@ -131,48 +144,56 @@ impl Counted {
 impl ObjectStore for Counted {
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
         self.stats.bytes_sent.fetch_add(body.len() as u64, Ordering::Relaxed);
+        let begun = Instant::now();
         let result = self.inner.put(key, body, mode).await;
-        self.stats.note(RequestKind::Put, 1, &result);
+        self.stats.note(RequestKind::Put, 1, begun, &result);
         result
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
-        self.note_get(self.inner.get(key, range).await)
+        let begun = Instant::now();
+        self.note_get(begun, self.inner.get(key, range).await)
     }
 
     async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
-        self.note_get(self.inner.get_into(key, range, buffers).await)
+        let begun = Instant::now();
+        self.note_get(begun, self.inner.get_into(key, range, buffers).await)
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
+        let begun = Instant::now();
         let result = self.inner.get_if_changed(key, etag).await;
-        self.stats.note(RequestKind::GetIfChanged, 1, &result);
+        self.stats.note(RequestKind::GetIfChanged, 1, begun, &result);
         self.stats.received(result.as_ref().map_or(0, |got| got.as_ref().map_or(0, |got| got.body.len())));
         result
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
+        let begun = Instant::now();
         let result = self.inner.head(key).await;
-        self.stats.note(RequestKind::Head, 1, &result);
+        self.stats.note(RequestKind::Head, 1, begun, &result);
         result
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
+        let begun = Instant::now();
         let result = self.inner.list(prefix, after, max).await;
-        self.stats.note(RequestKind::List, 1, &result);
+        self.stats.note(RequestKind::List, 1, begun, &result);
         result
     }
 
     async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
         let count = keys.len() as u64;
+        let begun = Instant::now();
         let result = self.inner.delete(keys).await;
-        self.stats.note(RequestKind::Delete, count, &result);
+        self.stats.note(RequestKind::Delete, count, begun, &result);
         result
     }
 
     async fn delete_if(&self, key: &ObjectKey, etag: &ETag) -> Result<(), StoreError> {
+        let begun = Instant::now();
         let result = self.inner.delete_if(key, etag).await;
-        self.stats.note(RequestKind::Delete, 1, &result);
+        self.stats.note(RequestKind::Delete, 1, begun, &result);
         result
     }
 
@@ -182,8 +203,9 @@ impl ObjectStore for Counted {
             let bytes = piece.as_ref().map_or(0, Bytes::len);
             stats.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
         });
+        let begun = Instant::now();
         let result = self.inner.put_large(key, size, counted.boxed()).await;
-        self.stats.note(RequestKind::PutLarge, 1, &result);
+        self.stats.note(RequestKind::PutLarge, 1, begun, &result);
         result
     }
 }

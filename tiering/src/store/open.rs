@@ -50,7 +50,7 @@ pub enum OpenError {
     },
     /// The cloud client refuses its configuration.
     #[error(
-        "object store {url:?} is not configured: {detail}; S3 reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL"
+        "object store {url:?} is not configured: {detail}; it reads {}", variables(.url)
     )]
     Configuration {
         /// What was given.
@@ -58,6 +58,17 @@ pub enum OpenError {
         /// What the client says.
         detail: String,
     },
+}
+
+/// The environment variables that a store's client reads, the usual ones.
+fn variables(url: &str) -> &'static str {
+    match url.split("://").next() {
+        Some("gs" | "gcs") => "GOOGLE_SERVICE_ACCOUNT, GOOGLE_SERVICE_ACCOUNT_KEY or GOOGLE_APPLICATION_CREDENTIALS",
+        Some("az" | "azure" | "abfs") => {
+            "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, or with AZURE_STORAGE_CLIENT_ID, AZURE_STORAGE_CLIENT_SECRET and AZURE_STORAGE_TENANT_ID"
+        }
+        _ => "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL",
+    }
 }
 
 /// Opens the store at `url`; its I/O runs on `handle`, calls come from anywhere.
