@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidewater: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -166,6 +166,8 @@ mod tests {
             "group seek g --topic t --to earliest",
             "group delete g",
             "cluster info --json",
+            "lane list --json",
+            "lane resume 1",
             "check --data-dir /d",
             "dashboard",
             "inspect journal /d/shard-0",

@@ -21,6 +21,14 @@ pub(crate) async fn get(addr: &str, path: &str) -> Result<Option<Value>, CliErro
     }
 }
 
+/// What was answered and what went wrong, for JSON: a missing answer says why.
+pub(crate) fn told(answer: Result<Option<Value>, CliError>) -> (Option<Value>, Option<String>) {
+    match answer {
+        Ok(value) => (value, None),
+        Err(error) => (None, Some(error.to_string())),
+    }
+}
+
 /// Does what `path` means, whose refusal is the broker's own words.
 pub(crate) async fn post(addr: &str, path: &str) -> Result<Value, CliError> {
     ask(addr, "POST", path).await?.map_err(|(_, why)| CliError::Refused(why))

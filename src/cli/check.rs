@@ -30,7 +30,8 @@ pub(super) fn run(args: CheckArgs, below: ServeArgs) -> Result<(), CliError> {
             "bounds": bounds::memory(), "shards": shards, "worst_case_bytes": worst,
             "bytes_per_connection": each, "max_connections": connections,
         });
-        output::json(&serde_json::json!({ "checks": checks, "memory": memory }))?;
+        let warnings = config.exposure_warnings();
+        output::json(&serde_json::json!({ "checks": checks, "memory": memory, "warnings": warnings }))?;
     } else {
         let mut table = output::table(&["", "CHECK", "FOUND"]);
         for check in &checks {

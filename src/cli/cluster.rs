@@ -19,8 +19,8 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
     // The Kafka side is the answer; what only the admin port knows is added if it can be reached.
     let status = admin_http::get(&args.remote.admin, "/v1/cluster").await;
     if args.json {
-        let status = status.ok().flatten();
-        return output::json(&serde_json::json!({ "kafka": cluster, "admin": status }));
+        let (status, error) = admin_http::told(status);
+        return output::json(&serde_json::json!({ "kafka": cluster, "admin": status, "admin_error": error }));
     }
     output::line(&format!("cluster     {}", cluster.cluster_id))?;
     match status {

@@ -35,7 +35,7 @@ pub(super) struct ConsumeArgs {
     /// Stop at what is the end now
     #[arg(long, short)]
     end: bool,
-    /// Begin at this group's offsets and commit to it when done (without joining it)
+    /// Begin at this group's offsets and commit to it when done or interrupted (without joining it)
     #[arg(long, short)]
     group: Option<String>,
     /// What to print of a record: %t topic, %p partition, %o offset, %T time in ms, %k key, %v value, %h headers
@@ -54,12 +54,21 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), CliError> {
         false => None,
     };
     let mut printer = Printer { args: &args, left: args.count, out: BufWriter::new(std::io::stdout()) };
+    let mut interrupted = std::pin::pin!(interrupted(args.group.is_some()));
     loop {
         let open = still_open(&at, ends.as_deref());
         if open.is_empty() || printer.left == Some(0) {
             break;
         }
-        for found in client.fetch(&args.topic, &open, MAX_WAIT_MS, MAX_BYTES).await? {
+        let found = tokio::select! {
+            found = client.fetch(&args.topic, &open, MAX_WAIT_MS, MAX_BYTES) => found?,
+            // Its answer is still to come on that connection.
+            () = &mut interrupted => {
+                client = Client::connect(&args.reading.remote.bootstrap).await?;
+                break;
+            }
+        };
+        for found in found {
             let end = ends.iter().flatten().find(|(n, _)| *n == found.partition).and_then(|(_, end)| *end);
             let reached = printer.print(found.partition, &found.records, end)?;
             at.insert(found.partition, reached.unwrap_or(found.next_offset));
@@ -70,6 +79,13 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), CliError> {
         client.commit(group, &args.topic, &at.into_iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
+}
+
+/// Ctrl-C, where there is something to do before the end.
+async fn interrupted(listen: bool) {
+    if !listen || tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Where each partition begins.

@@ -23,8 +23,9 @@ pub(super) async fn run(args: DescribeArgs) -> Result<(), CliError> {
     let configs = client.topic_configs(&args.topic).await?;
     let status = admin_http::get(&remote.admin, &format!("/v1/topics/{}", args.topic)).await;
     if args.reading.json {
-        let status = status.ok().flatten();
-        return output::json(&serde_json::json!({ "topic": info, "configs": configs, "status": status }));
+        let (status, error) = admin_http::told(status);
+        let told = serde_json::json!({ "topic": info, "configs": configs, "status": status, "admin_error": error });
+        return output::json(&told);
     }
     output::line(&format!("topic   {}", info.name))?;
     output::line(&format!("id      {}", info.id))?;
@@ -34,7 +35,7 @@ pub(super) async fn run(args: DescribeArgs) -> Result<(), CliError> {
         Ok(Some(status)) => partitions(&status),
         Ok(None) => offsets_only(&mut client, &info).await,
         Err(error) => {
-            eprintln!("tidewater: {error}");
+            eprintln!("warning: {error}");
             offsets_only(&mut client, &info).await
         }
     }

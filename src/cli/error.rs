@@ -43,15 +43,24 @@ pub enum CliError {
         /// What happened.
         why: String,
     },
-    /// What the broker would not do, in its own words.
+    /// Understood, and not to be done as things are.
     #[error("{0}")]
     Refused(String),
-    /// Something said that cannot be done.
+    /// Something said that makes no sense.
     #[error("{0}")]
     Usage(String),
 }
 
 impl CliError {
+    /// 2 for what was not understood, 1 for what failed.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Config(_) | Self::Client(ClientError::Address { .. }) => 2,
+            _ => 1,
+        }
+    }
+
     /// Did the reader of our output go away?
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
@@ -62,5 +71,18 @@ impl CliError {
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_tell_what_was_said_wrong_from_what_went_wrong() {
+        assert_eq!(CliError::Usage("?".into()).exit_code(), 2);
+        assert_eq!(CliError::from(ClientError::Address { given: "x".into() }).exit_code(), 2);
+        assert_eq!(CliError::Refused("no".into()).exit_code(), 1);
+        assert_eq!(CliError::from(ClientError::UnknownTopic("t".into())).exit_code(), 1);
     }
 }

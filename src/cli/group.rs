@@ -91,7 +91,7 @@ async fn describe(args: DescribeArgs) -> Result<(), CliError> {
     let info = client.group(&args.group).await?;
     if info.state == "Dead" {
         let why = format!("group {} does not exist; `tidewater group list` shows those that do", args.group);
-        return Err(CliError::Usage(why));
+        return Err(CliError::Refused(why));
     }
     let progress = progress(&mut client, &args.group, &info).await?;
     if args.reading.json {
@@ -139,7 +139,10 @@ async fn progress(client: &mut Client, group: &str, info: &GroupInfo) -> Result<
         let Some(first) = of_topic.first() else { continue };
         let partitions = of_topic.iter().map(|offset| offset.partition).collect::<Vec<_>>();
         // A topic may have been deleted since: its ends are unknown then, the commits still shown.
-        let ends = client.list_offsets(&first.topic, &partitions, OffsetQuery::Latest).await.unwrap_or_default();
+        let ends = match client.list_offsets(&first.topic, &partitions, OffsetQuery::Latest).await {
+            Err(error) if !error.is_unknown_topic() => return Err(error.into()),
+            found => found.unwrap_or_default(),
+        };
         for offset in of_topic {
             let end = ends.iter().find(|(n, _)| *n == offset.partition).and_then(|(_, end)| *end);
             let holds = |held: &(String, Vec<i32>)| held.0 == offset.topic && held.1.contains(&offset.partition);

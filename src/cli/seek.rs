@@ -38,14 +38,14 @@ pub(super) async fn run(args: SeekArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&args.aim.reading.remote.bootstrap).await?;
     let state = client.group(&args.group).await?.state;
     if !matches!(state.as_str(), "Empty" | "Dead") {
-        return Err(CliError::Usage(format!(
+        return Err(CliError::Refused(format!(
             "group {} is {state}: its offsets can be moved only while it has no members; stop its consumers first",
             args.group
         )));
     }
     let moves = plan(&mut client, &args).await?;
     if moves.is_empty() {
-        return Err(CliError::Usage(format!("group {} has no offsets: name a topic with --topic", args.group)));
+        return Err(CliError::Refused(format!("group {} has no offsets: name a topic with --topic", args.group)));
     }
     if !args.aim.dry_run {
         for of_topic in moves.chunk_by(|a, b| a.topic == b.topic) {

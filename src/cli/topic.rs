@@ -3,9 +3,11 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
+use kafka_protocol::ResponseError;
 use serde::Serialize;
 
 use super::error::CliError;
+use super::seek::{of, within};
 use super::{Reading, Remote, consume, describe, output, produce};
 use crate::client::{Client, ClientError, NewTopic, OffsetQuery, TopicInfo};
 use crate::config::spelling;
@@ -202,12 +204,11 @@ async fn create(args: CreateArgs) -> Result<(), CliError> {
 
 /// A refusal of settings, with what was meant by the first that nobody knows.
 fn meant<'a>(error: ClientError, names: impl Iterator<Item = &'a String>) -> CliError {
-    // INVALID_CONFIG.
-    let refused = error.code() == Some(40);
+    let refused = error.code() == Some(ResponseError::InvalidConfig.code());
     let unknown = names.filter(|_| refused).find(|name| setting_named(name).is_none());
     let hint = unknown.map(|name| spelling::hint(name, SETTINGS.iter().map(|setting| setting.name)));
     match hint.filter(|hint| !hint.is_empty()) {
-        Some(hint) => CliError::Usage(format!("{error}{hint}")),
+        Some(hint) => CliError::Refused(format!("{error}{hint}")),
         None => error.into(),
     }
 }
@@ -251,10 +252,27 @@ async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Where partitions would start: never before they do now, and not beyond their end.
+async fn planned(client: &mut Client, topic: &str, to: Vec<(i32, u64)>) -> Result<Vec<(i32, u64)>, CliError> {
+    let partitions = to.iter().map(|(n, _)| *n).collect::<Vec<_>>();
+    let starts = client.list_offsets(topic, &partitions, OffsetQuery::Earliest).await?;
+    let ends = client.list_offsets(topic, &partitions, OffsetQuery::Latest).await?;
+    let start = |(n, offset)| match of(&ends, n) {
+        Some(end) if offset > end => Err(CliError::Refused(format!(
+            "{topic}/{n} ends at {end}: it cannot start at {offset}; --to latest deletes all records"
+        ))),
+        _ => Ok((n, within(offset, of(&starts, n), None))),
+    };
+    to.into_iter().map(start).collect()
+}
+
 async fn trim(TrimArgs { topic, aim }: TrimArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&aim.reading.remote.bootstrap).await?;
     let to = aim.to.resolve(&mut client, &topic, aim.partition).await?;
-    let starts = if aim.dry_run { to } else { client.delete_records(&topic, &to).await? };
+    let starts = match aim.dry_run {
+        true => planned(&mut client, &topic, to).await?,
+        false => client.delete_records(&topic, &to).await?,
+    };
     let start = |(partition, log_start_offset)| Start { topic: topic.clone(), partition, log_start_offset };
     let starts = starts.into_iter().map(start).collect::<Vec<_>>();
     if aim.reading.json {

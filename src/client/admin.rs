@@ -1,5 +1,6 @@
 //! Topics, settings, offsets, the cluster.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
@@ -155,8 +156,7 @@ impl Client {
         let mut found = Vec::with_capacity(answer.topics.len());
         for topic in answer.topics {
             let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
-            // UNKNOWN_TOPIC_OR_PARTITION.
-            if topic.error_code == 3 {
+            if topic.error_code == ResponseError::UnknownTopicOrPartition.code() {
                 continue;
             }
             check(|| format!("topic {name}"), topic.error_code, None)?;
@@ -202,7 +202,7 @@ impl Client {
         let by_state = DeleteTopicState::default().with_name(Some(topic_name(name)));
         let request = DeleteTopicsRequest::default().with_topics(vec![by_state]).with_timeout_ms(TIMEOUT_MS);
         for result in self.call(&request).await?.responses {
-            if result.error_code == 3 {
+            if result.error_code == ResponseError::UnknownTopicOrPartition.code() {
                 return Err(ClientError::UnknownTopic(name.to_owned()));
             }
             check(|| format!("delete topic {name}"), result.error_code, result.error_message.as_deref())?;

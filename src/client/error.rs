@@ -147,6 +147,13 @@ impl ClientError {
             _ => None,
         }
     }
+
+    /// Is there no such topic (or partition)?
+    #[must_use]
+    pub fn is_unknown_topic(&self) -> bool {
+        let unknown = kafka_protocol::ResponseError::UnknownTopicOrPartition.code();
+        matches!(self, Self::UnknownTopic(_)) || self.code() == Some(unknown)
+    }
 }
 
 #[cfg(test)]
