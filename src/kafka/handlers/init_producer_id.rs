@@ -23,7 +23,9 @@ pub async fn handle(ctx: &RequestContext, request: InitProducerIdRequest) -> Ini
 fn answer(given: Result<ProducerId, TopicError>) -> InitProducerIdResponse {
     match given {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(id.0.into()).with_producer_epoch(0),
-        Err(TopicError::Unavailable) => failed(ErrorCode::COORDINATOR_NOT_AVAILABLE),
+        // Retried as it is. At COORDINATOR_NOT_AVAILABLE the Java producer would look for the coordinator of its
+        // transactional id, and it has none.
+        Err(TopicError::Unavailable) => failed(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
         Err(error) => failed(ErrorCode::from(&error)),
     }
 }
@@ -46,7 +48,7 @@ mod tests {
     fn answers_can_be_written() {
         encodes_in_every_version(ApiKey::InitProducerId, &answer(Ok(ProducerId(4000))));
         let unavailable = answer(Err(TopicError::Unavailable));
-        assert_eq!((unavailable.error_code, unavailable.producer_id.0), (15, -1));
+        assert_eq!((unavailable.error_code, unavailable.producer_id.0), (14, -1));
         encodes_in_every_version(ApiKey::InitProducerId, &unavailable);
     }
 }
