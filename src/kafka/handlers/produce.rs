@@ -12,7 +12,7 @@ use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
-use crate::kafka::limits::{FREE_BYTES, RECORD_ERRORS_REQUEST_MAX};
+use crate::kafka::limits::FREE_BYTES;
 use crate::kafka::metrics::Stage;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, decode, encode_response};
@@ -98,7 +98,7 @@ struct Plan {
 fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRequest) -> Plan {
     let whole = whole_request(&request);
     let mut plan = Plan { answers: Vec::with_capacity(request.topics.len()), parts: Vec::new(), places: Vec::new() };
-    let mut records_named = 0;
+    let mut opened = timestamps::Opened::default();
     for topic in request.topics {
         let mut answers = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
@@ -109,7 +109,7 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                     return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"));
                 }
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
-                timestamps::check(&batch, &found.config, now)?;
+                timestamps::check(&batch, &found.config, now, &mut opened)?;
                 Ok(ProducePart { place: place.place(), batch, origin: Origin::Client })
             });
             match checked {
@@ -118,11 +118,7 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                     plan.parts.push(part);
                     answers.push(refused(index, &Refusal::code(ErrorCode::UNKNOWN_SERVER_ERROR)));
                 }
-                Err(mut refusal) => {
-                    refusal.records.truncate(RECORD_ERRORS_REQUEST_MAX - records_named);
-                    records_named += refusal.records.len();
-                    answers.push(refused(index, &refusal));
-                }
+                Err(refusal) => answers.push(refused(index, &refusal)),
             }
         }
         plan.answers.push((topic.topic, answers));
