@@ -22,6 +22,7 @@ use crate::net::placement::Seat;
 use crate::partition::router::Router;
 
 mod answer_codes;
+pub mod answer_room;
 pub mod api;
 pub mod at_once;
 pub mod authorized;

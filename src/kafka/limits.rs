@@ -84,6 +84,10 @@ pub const PRODUCERS_ASKED_AT_ONCE: usize = 16;
 /// Producers that one answer describes, about 30 MiB; partitions beyond it are refused (INVALID_REQUEST).
 pub const PRODUCERS_DESCRIBED_MAX: usize = 250_000;
 
+/// An answer while it is put together, where a small request can ask for a large one; what does not fit is refused
+/// (INVALID_REQUEST). About 5000 topics' settings with all there is to say of them.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// What a batch may unpack to when it must be opened to be checked.
 pub const UNPACKED_MAX: usize = 64 << 20;
 

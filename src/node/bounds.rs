@@ -73,6 +73,12 @@ pub fn memory() -> Vec<Bound> {
             (kafka::FRAME_BYTES_MAX + kafka::DECODING_BYTES_MAX) as u64,
             "FRAME_BYTES_MAX, DECODING_BYTES_MAX",
         ),
+        bound(
+            "an answer put together, beside its frame",
+            Per::Shard,
+            kafka::ANSWER_BYTES_MAX as u64,
+            "ANSWER_BYTES_MAX",
+        ),
         bound("recent batches", Per::Shard, 2 * engine.recent_bytes, "EngineConfig::recent_bytes, twice"),
         // Four times as much while a journal is opened, when nothing else on this list is there yet.
         bound("journal: recent entries", Per::Shard, engine.journal.memory_bytes as u64, "JournalConfig::memory_bytes"),
@@ -170,7 +176,8 @@ pub fn markdown() -> String {
     out.push_str(
         "\nA sum of bounds, not a forecast. A batch larger than what a fetch past a spent budget may read comes whole: up to \
          32 MiB for one connection at a time. A read from disk holds the run it cuts its batches from, up to 1 MiB for each of \
-         the `COLD_READS_MAX` partitions that a fetch reads side by side.\n",
+         the `COLD_READS_MAX` partitions that a fetch reads side by side. Records that are a quarter of their request or more \
+         keep its memory as long as they are kept themselves.\n",
     );
     for (title, source) in [
         ("Of the broker (`src/limits.rs`)", include_str!("../limits.rs")),
@@ -220,7 +227,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (2558, 1278), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (2622, 1342), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 91, "MiB of 1,000 connections");
     }
 }

@@ -11,6 +11,7 @@ use super::describe_configs::{self, Described};
 use crate::controller::client::{TopicError, TopicSpec};
 use crate::controller::image::TopicImage;
 use crate::kafka::RequestContext;
+use crate::kafka::answer_room::AnswerRoom;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
@@ -21,6 +22,7 @@ pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> Creat
     for topic in &request.topics {
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
+    let room = &AnswerRoom::new(&ctx.budget);
     let mut told = HashSet::new();
     let once = request.topics.iter().filter(|topic| told.insert(topic.name.as_str())).collect::<Vec<_>>();
     let made = once.into_iter().map(|topic| {
@@ -30,7 +32,7 @@ pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> Creat
                 Ok(spec) => ctx.broker.controller.create_topic(spec).await,
                 Err(error) => Err(error),
             };
-            answer(ctx.version, topic, made)
+            answer(ctx.version, topic, made, room)
         }
     });
     CreateTopicsResponse::default().with_topics(at_once(made).await)
@@ -65,7 +67,14 @@ fn spec(topic: &CreatableTopic, twice: bool, validate_only: bool) -> Result<Topi
     })
 }
 
-fn answer(version: i16, asked: &CreatableTopic, made: Result<Arc<TopicImage>, TopicError>) -> CreatableTopicResult {
+/// What became of one; its settings as well while there is room (KIP-525 lets them be absent): a topic that is only to be
+/// validated takes ten bytes, its settings many KiB.
+fn answer(
+    version: i16,
+    asked: &CreatableTopic,
+    made: Result<Arc<TopicImage>, TopicError>,
+    room: &AnswerRoom,
+) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(asked.name.clone());
     let topic = match made {
         Ok(topic) => topic,
@@ -78,11 +87,24 @@ fn answer(version: i16, asked: &CreatableTopic, made: Result<Arc<TopicImage>, To
     if version < 5 {
         return result;
     }
-    let configs = describe_configs::topic_configs(&topic.overrides).into_iter().map(config);
-    result
+    let result = result
         .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
-        .with_replication_factor(1)
-        .with_configs(Some(configs.collect()))
+        .with_replication_factor(1);
+    match configs(&topic, room) {
+        Some(configs) => result.with_configs(Some(configs)),
+        None => result.with_configs(None).with_topic_config_error_code(ErrorCode::INVALID_REQUEST.number()),
+    }
+}
+
+fn configs(topic: &TopicImage, room: &AnswerRoom) -> Option<Vec<CreatableTopicConfigs>> {
+    if room.is_full() {
+        return None;
+    }
+    let configs = describe_configs::topic_configs(&topic.overrides).into_iter().map(config).collect::<Vec<_>>();
+    let one = |config: &CreatableTopicConfigs| {
+        size_of::<CreatableTopicConfigs>() + config.name.len() + config.value.as_ref().map_or(0, |value| value.len())
+    };
+    room.takes(configs.iter().map(one).sum()).then_some(configs)
 }
 
 fn config(described: Described) -> CreatableTopicConfigs {
@@ -99,7 +121,9 @@ mod tests {
     use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
 
     use super::*;
+    use crate::kafka::budget::Budget;
     use crate::kafka::handlers::fixture::image;
+    use crate::kafka::limits::ANSWER_BYTES_MAX;
     use crate::kafka::wire::response;
     use crate::kafka::words::topic_name;
 
@@ -124,10 +148,29 @@ mod tests {
     fn answers_can_be_written() {
         let image = image(&[("orders", 2)]);
         let topic = Arc::clone(image.topic("orders").expect("there"));
+        let budget = Budget::new(1 << 30);
         for version in 2..=7 {
             let topics = [Ok(Arc::clone(&topic)), Err(TopicError::Exists("orders".into()))];
-            let topics = topics.into_iter().map(|made| answer(version, &asked(), made)).collect();
+            let room = AnswerRoom::new(&budget);
+            let topics = topics.into_iter().map(|made| answer(version, &asked(), made, &room)).collect();
             let answer = CreateTopicsResponse::default().with_topics(topics);
+            response::encode(ApiKey::CreateTopics, version, 1, &answer).expect("writes");
+        }
+    }
+
+    #[test]
+    fn a_full_answer_leaves_settings_out() {
+        let image = image(&[("orders", 2)]);
+        let topic = image.topic("orders").expect("there");
+        let budget = Budget::new(1 << 30);
+        for version in 5..=7 {
+            let room = AnswerRoom::new(&budget);
+            let told = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
+            assert!(told.configs.is_some_and(|configs| configs.len() > 10));
+            assert!(!room.takes(ANSWER_BYTES_MAX));
+            let told = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
+            assert_eq!((&told.configs, told.topic_config_error_code, told.error_code), (&None, 42, 0));
+            let answer = CreateTopicsResponse::default().with_topics(vec![told]);
             response::encode(ApiKey::CreateTopics, version, 1, &answer).expect("writes");
         }
     }

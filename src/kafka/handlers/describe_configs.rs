@@ -4,7 +4,7 @@
 //! effect* says so and why; one of which only a single value is taken is read-only, and its documentation says why others
 //! are *refused*.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -18,6 +18,7 @@ use crate::config::node::NodeConfig;
 use crate::config::topic::{Kind, SETTINGS, Setting, Shape};
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
+use crate::kafka::answer_room::{AnswerRoom, FULL};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
@@ -64,10 +65,53 @@ pub struct Described {
 
 /// Answers from the image and the process's settings.
 pub async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let image = ctx.image();
-    let results =
-        request.resources.iter().map(|resource| describe(ctx.version, &image, &ctx.broker.config, resource, &request));
-    DescribeConfigsResponse::default().with_results(results.collect())
+    let (image, room) = (ctx.image(), AnswerRoom::new(&ctx.budget));
+    let results = results(ctx.version, &image, &ctx.broker.config, &request, &room);
+    DescribeConfigsResponse::default().with_results(results)
+}
+
+/// Each resource once, until the answer is full.
+fn results(
+    version: i16,
+    image: &ClusterImage,
+    config: &NodeConfig,
+    request: &DescribeConfigsRequest,
+    room: &AnswerRoom,
+) -> Vec<DescribeConfigsResult> {
+    let mut named = HashSet::new();
+    let resources = request.resources.iter();
+    let once = resources.filter(|resource| named.insert((resource.resource_type, resource.resource_name.as_str())));
+    let told = once.map(|resource| {
+        if room.is_full() {
+            return failed(resource, ErrorCode::INVALID_REQUEST, FULL);
+        }
+        let result = describe(version, image, config, resource, request);
+        if room.takes(bytes(&result)) { result } else { failed(resource, ErrorCode::INVALID_REQUEST, FULL) }
+    });
+    told.collect()
+}
+
+/// What a result takes in memory.
+fn bytes(result: &DescribeConfigsResult) -> usize {
+    let synonym = |synonym: &DescribeConfigsSynonym| {
+        size_of::<DescribeConfigsSynonym>() + synonym.name.len() + synonym.value.as_ref().map_or(0, |value| value.len())
+    };
+    let one = |config: &DescribeConfigsResourceResult| {
+        size_of::<DescribeConfigsResourceResult>()
+            + config.name.len()
+            + config.value.as_ref().map_or(0, |value| value.len())
+            + config.documentation.as_ref().map_or(0, |documentation| documentation.len())
+            + config.synonyms.iter().map(synonym).sum::<usize>()
+    };
+    size_of::<DescribeConfigsResult>() + result.configs.iter().map(one).sum::<usize>()
+}
+
+fn failed(resource: &DescribeConfigsResource, error: ErrorCode, why: &str) -> DescribeConfigsResult {
+    DescribeConfigsResult::default()
+        .with_resource_type(resource.resource_type)
+        .with_resource_name(resource.resource_name.clone())
+        .with_error_code(error.number())
+        .with_error_message(message(&why))
 }
 
 fn describe(
@@ -82,13 +126,7 @@ fn describe(
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name.clone())
         .with_error_message(Some(text("")));
-    let failed = |error: ErrorCode, why: String| {
-        DescribeConfigsResult::default()
-            .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name.clone())
-            .with_error_code(error.number())
-            .with_error_message(message(&why))
-    };
+    let failed = |error: ErrorCode, why: String| failed(resource, error, &why);
     let configs = match resource.resource_type {
         TOPIC => match image.topic(name) {
             Some(topic) => topic_configs(&topic.overrides),
@@ -211,7 +249,9 @@ mod tests {
     use kafka_protocol::messages::ApiKey;
 
     use super::*;
+    use crate::kafka::budget::Budget;
     use crate::kafka::handlers::fixture::image;
+    use crate::kafka::limits::ANSWER_BYTES_MAX;
     use crate::kafka::wire::response;
 
     #[test]
@@ -239,6 +279,33 @@ mod tests {
         };
         assert_eq!(told(Some(vec!["retention.ms"])), 1);
         assert_eq!((told(Some(Vec::new())), told(None)), (SETTINGS.len(), SETTINGS.len()));
+    }
+
+    #[test]
+    fn a_resource_named_often_is_told_once_and_a_full_answer_takes_no_more() {
+        let image = image(&[("orders", 1), ("bills", 1)]);
+        let config = crate::config::node::RawConfig::default().resolve().expect("defaults hold");
+        let budget = Budget::new(1 << 30);
+        let ask = |kind, name: &str| {
+            DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
+        };
+        let told = |resources| {
+            let request = DescribeConfigsRequest::default().with_resources(resources).with_include_documentation(true);
+            let results = results(4, &image, &config, &request, &AnswerRoom::new(&budget));
+            let of = |r: &DescribeConfigsResult| (r.resource_name.to_string(), r.error_code);
+            let sum = results.iter().map(bytes).sum::<usize>();
+            (results.iter().map(of).collect::<Vec<_>>(), sum)
+        };
+        let often = [ask(TOPIC, "orders"), ask(BROKER, ""), ask(TOPIC, "orders"), ask(TOPIC, "bills")];
+        let once: Vec<(String, i16)> = ["orders", "", "bills"].map(|name| (name.to_owned(), 0)).to_vec();
+        assert_eq!(told(vec![often; 500].concat()).0, once);
+        // One broker under ever new names.
+        let (told, sum) = told((0..10_000).map(|n| ask(BROKER, &format!("{:0>width$}", 1, width = n + 1))).collect());
+        assert!(sum < ANSWER_BYTES_MAX + (10_000 * size_of::<DescribeConfigsResult>()), "{sum} bytes");
+        let full = told.iter().position(|(_, error)| *error != 0).expect("not all fit");
+        assert!(full > 100, "{full} fit");
+        assert!(told[full..].iter().all(|(_, error)| *error == ErrorCode::INVALID_REQUEST.number()));
+        assert_eq!(told.len(), 10_000);
     }
 
     #[test]

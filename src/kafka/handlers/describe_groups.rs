@@ -1,5 +1,7 @@
 //! `DescribeGroups` (15): members and shares of groups. An unknown group is `Dead`, and from v6 on an error as well.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup as Described, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
@@ -7,20 +9,40 @@ use crate::group::message::DescribedGroup;
 use crate::group::state::StateName;
 use crate::group::{GroupError, GroupId};
 use crate::kafka::RequestContext;
+use crate::kafka::answer_room::{AnswerRoom, FULL};
 use crate::kafka::at_once::at_once;
 use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
-/// Asks the coordinators of the groups.
+/// Asks the coordinators of the groups, of each once, until the answer is full.
 pub async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let operations = authorized::told(request.include_authorized_operations, authorized::ON_GROUP);
-    let asked = request.groups.into_iter().map(|group| async move {
+    let (room, mut named) = (AnswerRoom::new(&ctx.budget), HashSet::new());
+    let room = &room;
+    let once = request.groups.into_iter().filter(|group| named.insert(group.clone()));
+    let asked = once.map(|group| async move {
         let found = ctx.broker.groups.describe(GroupId::from(group.as_str())).await;
         let id = group.as_str().to_owned();
-        described(ctx.version, &id, found).with_group_id(group).with_authorized_operations(operations)
+        fitting(ctx.version, described(ctx.version, &id, found), room)
+            .with_group_id(group)
+            .with_authorized_operations(operations)
     });
     DescribeGroupsResponse::default().with_groups(at_once(asked).await)
+}
+
+/// The group, or that there is no room for it.
+fn fitting(version: i16, described: Described, room: &AnswerRoom) -> Described {
+    let member = |member: &DescribedGroupMember| {
+        size_of::<DescribedGroupMember>() + member.member_metadata.len() + member.member_assignment.len()
+    };
+    if room.takes(size_of::<Described>() + described.members.iter().map(member).sum::<usize>()) {
+        return described;
+    }
+    Described::default()
+        .with_group_state(text(StateName::Dead.as_str()))
+        .with_error_code(ErrorCode::INVALID_REQUEST.number())
+        .with_error_message(message(&FULL).filter(|_| version >= 6))
 }
 
 fn described(version: i16, id: &str, found: Result<DescribedGroup, GroupError>) -> Described {
@@ -65,7 +87,9 @@ mod tests {
 
     use super::*;
     use crate::group::message::DescribedMember;
+    use crate::kafka::budget::Budget;
     use crate::kafka::handlers::fixture::encodes_in_every_version;
+    use crate::kafka::limits::ANSWER_BYTES_MAX;
     use crate::kafka::wire::response;
 
     #[test]
@@ -79,22 +103,45 @@ mod tests {
         encodes_in_every_version(ApiKey::DescribeGroups, &DescribeGroupsResponse::default().with_groups(vec![loading]));
     }
 
-    #[test]
-    fn members_can_be_written_in_every_version() {
+    fn group(metadata: Bytes) -> DescribedGroup {
         let member = DescribedMember {
             id: "m".into(),
             instance: Some("i".into()),
             client_id: "c".into(),
             client_host: "/127.0.0.1".into(),
-            metadata: Bytes::from_static(b"x"),
+            metadata,
             assignment: Bytes::from_static(b"y"),
         };
-        let group = DescribedGroup {
+        DescribedGroup {
             state: StateName::Stable,
             protocol_type: "consumer".into(),
             protocol: "range".into(),
             members: vec![member],
-        };
+        }
+    }
+
+    #[test]
+    fn a_full_answer_takes_no_more() {
+        let budget = Budget::new(1 << 30);
+        let room = AnswerRoom::new(&budget);
+        let group = group(Bytes::from(vec![0; ANSWER_BYTES_MAX / 3]));
+        let codes = [6, 6, 6, 5].map(|version| {
+            let answer = fitting(version, described(version, "g", Ok(group.clone())), &room);
+            response::encode(
+                ApiKey::DescribeGroups,
+                version,
+                1,
+                &DescribeGroupsResponse::default().with_groups(vec![answer.clone()]),
+            )
+            .expect("writes");
+            (answer.error_code, answer.members.len())
+        });
+        assert_eq!(codes, [(0, 1), (0, 1), (42, 0), (42, 0)]);
+    }
+
+    #[test]
+    fn members_can_be_written_in_every_version() {
+        let group = group(Bytes::from_static(b"x"));
         for version in 0..=6 {
             let answer =
                 DescribeGroupsResponse::default().with_groups(vec![described(version, "g", Ok(group.clone()))]);

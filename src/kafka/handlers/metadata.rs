@@ -1,5 +1,6 @@
 //! `Metadata` (3): brokers, topics, who leads what; creates topics that a client asks for, if that is switched on.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -57,8 +58,10 @@ enum Asked {
     Some(Vec<TopicRef>),
 }
 
-/// Version 0 says "all" with an empty array, later ones with null.
+/// Version 0 says "all" with an empty array, later ones with null. As for Kafka, the topics are a set: 250,000 times the
+/// name of one of a thousand partitions would be an answer of many GB.
 fn asked(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Asked {
+    let mut named = HashSet::new();
     match topics {
         None => Asked::All,
         Some(topics) if topics.is_empty() && version == 0 => Asked::All,
@@ -69,6 +72,7 @@ fn asked(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Asked {
                     Some(name) => TopicRef::Name(name.as_str().to_owned()),
                     None => TopicRef::Id(topic.topic_id),
                 })
+                .filter(|topic| named.insert(topic.clone()))
                 .collect(),
         ),
     }
@@ -177,6 +181,15 @@ mod tests {
         assert_eq!(asked(1, Some(Vec::new())), Asked::Some(Vec::new()));
         assert_eq!(asked(1, None), Asked::All);
         assert_eq!(asked(12, Some(vec![topic()])), Asked::Some(vec![name("a")]));
+    }
+
+    #[test]
+    fn a_topic_named_often_is_told_once() {
+        let by_name = |name: &str| MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+        let by_id = || MetadataRequestTopic::default().with_name(None).with_topic_id(Uuid::from_u128(2));
+        let often = vec![[by_name("b"), by_name("a"), by_id(), by_name("b"), by_id()]; 1000].concat();
+        let once = vec![name("b"), name("a"), TopicRef::Id(Uuid::from_u128(2))];
+        assert_eq!(asked(12, Some(often)), Asked::Some(once));
     }
 
     #[test]

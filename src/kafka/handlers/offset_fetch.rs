@@ -1,5 +1,7 @@
 //! `OffsetFetch` (9): how far groups have read; one group until v7, several from v8 on, all topics if none is named.
 
+use std::collections::{HashMap, HashSet};
+
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
@@ -12,33 +14,61 @@ use crate::controller::image::ClusterImage;
 use crate::group::message::{FetchAsk, FetchedOffset};
 use crate::group::{GroupError, GroupId};
 use crate::kafka::RequestContext;
+use crate::kafka::answer_room::AnswerRoom;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::{ErrorCode, code_of};
 use crate::kafka::wire::request::OFFSETS_BY_ID;
 use crate::kafka::words::{text, topic_name};
 
-/// Asks the coordinators of the groups.
+/// What a group is told that does not fit into the answer.
+const FULL: i16 = ErrorCode::INVALID_REQUEST.number();
+
+/// Asks the coordinators of the groups. What is named twice is answered once (a partition in its group, a group of which
+/// everything is asked), and what does not fit is refused: a partition of four bytes has 4 KiB of metadata.
 pub async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if ctx.version < 8 {
         let wanted = request.topics.map(|topics| {
             topics.into_iter().map(|topic| (topic.name.to_string(), topic.partition_indexes)).collect::<Vec<_>>()
         });
+        let wanted = wanted.map(once);
         let found = ctx.broker.groups.fetch(GroupId::from(request.group_id.as_str()), wanted.clone()).await;
         return single(ctx.version, wanted, found);
     }
-    let image = ctx.image();
-    let asked = request.groups.into_iter().map(|group| {
-        let image = &image;
-        async move {
-            let (wanted, unknown) = wanted(image, ctx.version, group.topics);
-            let found = ctx.broker.groups.fetch(GroupId::from(group.group_id.as_str()), wanted).await;
-            let answer =
-                OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(code_of(&found));
-            let found = found.unwrap_or_default();
-            answer.with_topics(topics_from_8(image, ctx.version, found, unknown))
-        }
+    let (image, room, mut named) = (ctx.image(), AnswerRoom::new(&ctx.budget), HashSet::new());
+    let (image, room) = (&image, &room);
+    let groups = request.groups.into_iter();
+    let groups = groups.filter(|group| group.topics.is_some() || named.insert(group.group_id.clone()));
+    let asked = groups.map(|group| async move {
+        let (wanted, unknown) = wanted(image, ctx.version, group.topics);
+        let found = ctx.broker.groups.fetch(GroupId::from(group.group_id.as_str()), wanted.map(once)).await;
+        let code = code_of(&found);
+        let found = found.unwrap_or_default();
+        let (found, code) = if fits(&found, room) { (found, code) } else { (Vec::new(), FULL) };
+        OffsetFetchResponseGroup::default()
+            .with_group_id(group.group_id)
+            .with_error_code(code)
+            .with_topics(topics_from_8(image, ctx.version, found, unknown))
     });
     OffsetFetchResponse::default().with_groups(at_once(asked).await)
+}
+
+/// Each partition once, in the order in which they were first named.
+fn once(topics: Vec<(String, Vec<i32>)>) -> Vec<(String, Vec<i32>)> {
+    let mut named: HashMap<String, HashSet<i32>> = HashMap::new();
+    let topics = topics.into_iter().map(|(topic, mut partitions)| {
+        let named = named.entry(topic.clone()).or_default();
+        partitions.retain(|n| named.insert(*n));
+        (topic, partitions)
+    });
+    topics.filter(|(_, partitions)| !partitions.is_empty()).collect()
+}
+
+/// Is there room for the answer of one group?
+fn fits(found: &[FetchedOffset], room: &AnswerRoom) -> bool {
+    let one = |found: &FetchedOffset| {
+        size_of::<OffsetFetchResponsePartitions>() + found.commit.as_ref().map_or(0, |commit| commit.metadata.len())
+    };
+    room.takes(size_of::<OffsetFetchResponseGroup>() + found.iter().map(one).sum::<usize>())
 }
 
 /// What to ask the coordinator for, and the topics of v10 whose id nobody has.
@@ -149,6 +179,8 @@ mod tests {
 
     use super::*;
     use crate::group::message::Commit;
+    use crate::kafka::budget::Budget;
+    use crate::kafka::limits::ANSWER_BYTES_MAX;
     use crate::kafka::wire::response;
 
     #[test]
@@ -177,6 +209,31 @@ mod tests {
             response::encode(ApiKey::OffsetFetch, version, 1, &answer).expect("writes");
         }
     }
+
+    #[test]
+    fn a_partition_named_often_is_asked_for_once() {
+        let topic = |name: &str, partitions: &[i32]| (name.to_owned(), partitions.to_vec());
+        let often = [topic("b", &[1, 0, 1]), topic("a", &[]), topic("a", &[5]), topic("b", &[0, 2])];
+        let often = vec![often; 100].concat();
+        assert_eq!(once(often), [topic("b", &[1, 0]), topic("a", &[5]), topic("b", &[2])]);
+    }
+
+    #[test]
+    fn a_full_answer_takes_no_more() {
+        let budget = Budget::new(1 << 30);
+        let room = AnswerRoom::new(&budget);
+        let metadata = "m".repeat(4096);
+        let one = FetchedOffset {
+            topic: "a".into(),
+            partition: 0,
+            commit: Some(Commit::new(Offset::new(5), None, &metadata)),
+        };
+        let group = vec![one; 1000];
+        let fit = (0..100).filter(|_| fits(&group, &room)).count();
+        assert!(fit < ANSWER_BYTES_MAX / (1000 * 4096) + 1 && fit > 10, "{fit} groups fit");
+        assert!(!fits(&[], &room), "what is full stays so");
+    }
+
     #[test]
     fn from_v10_on_topics_have_ids() {
         use uuid::Uuid;
