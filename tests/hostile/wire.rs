@@ -3,7 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic};
+use kafka_protocol::messages::{
+    ApiVersionsRequest, DescribeConfigsRequest, DescribeGroupsRequest, MetadataRequest, OffsetFetchRequest, TopicName,
+};
+use kafka_protocol::protocol::{Request, StrBytes};
 use tidewater::client::{Client, OffsetQuery};
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{Compression, TimestampMs};
@@ -277,6 +283,82 @@ fn a_small_batch_of_millions_of_records_takes_no_memory_to_look_into() {
     // Unpacked it is 35 MB; as three million structs it was 450.
     let grown = resident(broker.pid()).saturating_sub(before);
     assert!(grown < 120 << 20, "{} MiB more", grown >> 20);
+    serves_on(&broker);
+    broker.stop();
+}
+
+/// Bytes of the answer to a request.
+fn answer_bytes<R: Request>(wire: &mut Wire, request: &R, version: i16) -> usize {
+    wire.send(request, version).expect("sent");
+    wire.read_frame().expect("an answer").len()
+}
+
+#[test]
+fn what_is_asked_a_hundred_thousand_times_is_answered_once() {
+    const TIMES: usize = 100_000;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let broker = start(&dir);
+    create(&broker, "often", 200, &[]);
+    serves_on(&broker);
+    let before = resident(broker.pid());
+    let name = || StrBytes::from_static_str("often");
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(name())));
+    let asked = MetadataRequest::default().with_topics(Some(vec![topic; TIMES]));
+    let len = answer_bytes(&mut wire, &asked, 1);
+    assert!(len < 200 * 100, "metadata of one topic in {len} bytes");
+
+    let topic = DescribeConfigsResource::default().with_resource_type(2).with_resource_name(name());
+    let asked = DescribeConfigsRequest::default()
+        .with_resources(vec![topic.with_configuration_keys(None); TIMES])
+        .with_include_synonyms(true)
+        .with_include_documentation(true);
+    let len = answer_bytes(&mut wire, &asked, 3);
+    assert!(len < 100_000, "settings of one topic in {len} bytes");
+
+    let group = || StrBytes::from_static_str("a group");
+    let asked = DescribeGroupsRequest::default().with_groups(vec![group().into(); TIMES]);
+    let len = answer_bytes(&mut wire, &asked, 5);
+    assert!(len < 1000, "one group in {len} bytes");
+    let all = OffsetFetchRequestGroup::default().with_group_id(group().into()).with_topics(None);
+    let len = answer_bytes(&mut wire, &OffsetFetchRequest::default().with_groups(vec![all; TIMES]), 8);
+    assert!(len < 1000, "one group's offsets in {len} bytes");
+    let topic = OffsetFetchRequestTopic::default().with_name(TopicName(name())).with_partition_indexes(vec![7; TIMES]);
+    let asked = OffsetFetchRequest::default().with_group_id(group().into()).with_topics(Some(vec![topic]));
+    let len = answer_bytes(&mut wire, &asked, 7);
+    assert!(len < 1000, "one offset in {len} bytes");
+
+    let grown = resident(broker.pid()).saturating_sub(before);
+    assert!(grown < 200 << 20, "{} MiB more", grown >> 20);
+    serves_on(&broker);
+    broker.stop();
+}
+
+#[test]
+fn a_small_batch_does_not_keep_its_large_request_in_memory() {
+    const REQUESTS: usize = 60;
+    const UNKNOWN: usize = 8 << 20;
+    let dir = tempfile::tempdir().expect("tempdir");
+    let broker = start(&dir);
+    create(&broker, "kept", 1, &[]);
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    let small = frame(&produce_request("kept", 0, batch(&[b"small"])), PRODUCE_VERSION, 1).expect("frame");
+    // The last byte says that there are no tagged fields; one that nobody knows takes 8 MiB.
+    let mut padded = BytesMut::from(&small[4..small.len() - 1]);
+    padded.put_slice(&[1, 99, 0x80, 0x80, 0x80, 0x04]);
+    padded.put_bytes(7, UNKNOWN);
+    let padded = framed(&padded);
+    let mut call = || {
+        wire.send_bytes(&padded).expect("sent");
+        wire.read_frame().expect("an answer");
+    };
+    call();
+    let before = resident(broker.pid());
+    (0..REQUESTS).for_each(|_| call());
+    let grown = resident(broker.pid()).saturating_sub(before);
+    assert!(grown < 120 << 20, "{REQUESTS} batches of a few bytes hold {} MiB", grown >> 20);
+    assert_eq!(high_watermark(&broker, "kept"), REQUESTS as u64 + 1);
     serves_on(&broker);
     broker.stop();
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 
 use crate::group::state::{Join, Joined};
-use crate::group::{GroupError, GroupId, InstanceId, MemberId};
+use crate::group::{GroupError, GroupId, InstanceId, MemberId, ProtocolName};
 use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::text;
@@ -39,8 +41,13 @@ fn join(ctx: &RequestContext, request: JoinGroupRequest) -> Join {
         session,
         rebalance: if ctx.version == 0 { session } else { millis(request.rebalance_timeout_ms) },
         protocol_type: request.protocol_type.as_str().into(),
-        protocols: request.protocols.into_iter().map(|p| (p.name.as_str().into(), p.metadata)).collect(),
+        protocols: protocols(&request.protocols),
     }
+}
+
+/// In memory of their own: a member lives long, and its request may have been a hundred times as large.
+fn protocols(asked: &[JoinGroupRequestProtocol]) -> Vec<(ProtocolName, Bytes)> {
+    asked.iter().map(|p| (p.name.as_str().into(), Bytes::copy_from_slice(&p.metadata))).collect()
 }
 
 /// An id for a member, by what its client calls itself, cut to a length that stands in every answer and record of the group.
@@ -69,7 +76,7 @@ fn answer(version: i16, asked_as: &str, outcome: Result<Joined, GroupError>) -> 
 }
 
 fn accepted(version: i16, joined: Joined) -> JoinGroupResponse {
-    let name = |name: &crate::group::ProtocolName| text(name.as_str());
+    let name = |name: &ProtocolName| text(name.as_str());
     let members = joined.members.iter().map(|member| {
         let instance = member.instance.as_ref().filter(|_| version >= 5).map(|i| text(i.as_str()));
         JoinGroupResponseMember::default()
@@ -95,6 +102,15 @@ mod tests {
     use crate::kafka::wire::response;
 
     #[test]
+    fn what_a_member_joins_with_keeps_nothing_of_its_request() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let asked = JoinGroupRequestProtocol::default().with_name(text("range")).with_metadata(frame.slice(10..20));
+        let kept = protocols(&[asked]);
+        assert!(frame.is_unique(), "the frame is kept");
+        assert_eq!(kept[0].1, frame.slice(10..20));
+    }
+
+    #[test]
     fn a_long_client_name_makes_no_long_id() {
         assert_eq!(fresh_id("c", uuid::Uuid::nil()).as_str(), "c-00000000-0000-0000-0000-000000000000");
         assert_eq!(fresh_id(&"é".repeat(30_000), uuid::Uuid::nil()).as_str().len(), 2 * KNOWN_AS_CHARS_MAX + 37);
@@ -113,7 +129,7 @@ mod tests {
         let member = crate::group::state::JoinedMember {
             id: "m".into(),
             instance: Some("i".into()),
-            metadata: bytes::Bytes::from_static(b"x"),
+            metadata: Bytes::from_static(b"x"),
         };
         let joined = Joined {
             generation: 1,

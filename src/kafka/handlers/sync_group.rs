@@ -1,5 +1,6 @@
 //! `SyncGroup` (14): the leader hands in the shares, everyone gets theirs.
 
+use bytes::Bytes;
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
 use crate::group::state::{Sync, Synced};
@@ -24,7 +25,8 @@ pub async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> SyncGrou
         assignments: request
             .assignments
             .into_iter()
-            .map(|share| (MemberId::from(share.member_id.as_str()), share.assignment))
+            // In memory of its own, as what a member joined with: it stays until the next rebalance.
+            .map(|share| (MemberId::from(share.member_id.as_str()), Bytes::copy_from_slice(&share.assignment)))
             .collect(),
     };
     answer(ctx.version, ctx.broker.groups.sync(group, sync).await)

@@ -6,8 +6,10 @@
 //! copies of growing. Cancel-safe: all state is here, none in a future.
 //!
 //! Small frames come many with one read into memory that the shard's connections share ([`Wanted::Gather`]) and are
-//! copied from there; the rest of a large frame is received where it stays ([`Wanted::Rest`]). A connection between
-//! two frames holds no memory.
+//! copied from there, each into memory of its own: who keeps a part of one keeps none of its neighbours. The rest of a
+//! large frame is received where it stays ([`Wanted::Rest`]). A connection between two frames holds no memory.
+
+use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 
@@ -19,6 +21,8 @@ pub const GATHER_MAX: usize = 128 << 10;
 const REST_MIN: usize = 32 << 10;
 /// Room given at once to a peer that has proved to send frames of this size.
 pub const ROOM_TRUSTED: usize = 2 << 20;
+/// Frames of one read that get memory of their own at once; those behind them, small ones, when their turn comes.
+const APART_MAX: usize = 64;
 /// What of the room given on trust must have been used by the last frame: it is then no larger than twice that.
 const GROWTH: usize = 2;
 
@@ -44,7 +48,12 @@ pub enum Wanted {
 /// Collects bytes until a frame is whole.
 #[derive(Debug)]
 pub struct FrameBuffer {
+    /// Whole frames without their lengths, in front of what is in `bytes`.
+    ready: VecDeque<BytesMut>,
+    /// What came behind them; a frame's length comes first.
     bytes: BytesMut,
+    /// Other frames were, or are, in the same memory as the front of `bytes`.
+    crowded: bool,
     max: usize,
     last_frame: usize,
 }
@@ -53,39 +62,25 @@ impl FrameBuffer {
     /// Accepts frames of at most `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { bytes: BytesMut::new(), max, last_frame: 0 }
+        Self { ready: VecDeque::new(), bytes: BytesMut::new(), crowded: false, max, last_frame: 0 }
     }
 
     /// Bytes received and not yet taken as frames.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.ready.iter().map(|frame| frame.len() + 4).sum::<usize>()
     }
 
     /// Is the peer in the middle of a frame?
     #[must_use]
     pub fn is_mid_frame(&self) -> bool {
-        !self.bytes.is_empty()
+        !self.bytes.is_empty() || !self.ready.is_empty()
     }
 
     /// Bytes it will hold when the frame at the front is whole, as far as the peer has told.
     #[must_use]
     pub fn whole(&self) -> usize {
-        self.whole_len().ok().flatten().map_or(self.held(), |whole| whole.max(self.held()))
-    }
-
-    fn announced(&self) -> Option<i32> {
-        let prefix: [u8; 4] = self.bytes.get(..4)?.try_into().ok()?;
-        Some(i32::from_be_bytes(prefix))
-    }
-
-    /// Length of the frame at the front, prefix included.
-    fn whole_len(&self) -> Result<Option<usize>, FrameTooLarge> {
-        let Some(announced) = self.announced() else { return Ok(None) };
-        match usize::try_from(announced) {
-            Ok(len) if len > 0 && len <= self.max => Ok(Some(len + 4)),
-            _ => Err(FrameTooLarge { announced, max: self.max }),
-        }
+        whole_len(&self.bytes, self.max).ok().flatten().map_or(self.held(), |whole| whole.max(self.held()))
     }
 
     /// The next whole frame, without its length prefix.
@@ -93,11 +88,32 @@ impl FrameBuffer {
     /// # Errors
     /// The announced length is not accepted.
     pub fn next_frame(&mut self) -> Result<Option<BytesMut>, FrameTooLarge> {
-        let Some(len) = self.whole_len()?.filter(|len| *len <= self.bytes.len()) else { return Ok(None) };
-        let mut frame =
-            if len == self.bytes.len() { std::mem::take(&mut self.bytes) } else { self.bytes.split_to(len) };
+        if let Some(frame) = self.ready.pop_front() {
+            if self.ready.is_empty() {
+                self.ready = VecDeque::new();
+            }
+            self.last_frame = frame.len() + 4;
+            return Ok(Some(frame));
+        }
+        let whole = whole_len(&self.bytes, self.max)?;
+        let Some(len) = whole.filter(|len| *len <= self.bytes.len()) else {
+            if std::mem::take(&mut self.crowded) {
+                self.bytes = BytesMut::from(&*self.bytes);
+            }
+            return Ok(None);
+        };
         self.last_frame = len;
-        frame.advance(4);
+        self.crowded |= len < self.bytes.len();
+        if !self.crowded {
+            let mut frame = std::mem::take(&mut self.bytes);
+            frame.advance(4);
+            return Ok(Some(frame));
+        }
+        let frame = BytesMut::from(self.bytes.get(4..len).unwrap_or_default());
+        self.bytes.advance(len);
+        if self.bytes.is_empty() {
+            (self.bytes, self.crowded) = (BytesMut::new(), false);
+        }
         Ok(Some(frame))
     }
 
@@ -107,7 +123,7 @@ impl FrameBuffer {
     /// The announced length is not accepted.
     pub fn wanted(&mut self) -> Result<Wanted, FrameTooLarge> {
         let held = self.bytes.len();
-        let Some(end) = self.whole_len()? else {
+        let Some(end) = whole_len(&self.bytes, self.max)? else {
             // Behind a large frame comes another: no more of it than tells how large, the rest in place.
             let large = self.last_frame >= GATHER_MAX;
             return Ok(Wanted::Gather(if large { ROOM_FIRST } else { GATHER_MAX }));
@@ -125,16 +141,57 @@ impl FrameBuffer {
 
     /// Takes in what was gathered.
     pub fn gathered(&mut self, bytes: &[u8]) {
-        if self.bytes.is_empty() {
-            self.bytes = BytesMut::from(bytes);
-        } else {
-            self.bytes.extend_from_slice(bytes);
+        let mut rest = self.complete(bytes);
+        if !self.bytes.is_empty() {
+            // Of a frame that is not accepted, or whose end has not come.
+            self.bytes.extend_from_slice(rest);
+            return;
         }
+        while self.ready.len() < APART_MAX
+            && let Ok(Some(len)) = whole_len(rest, self.max)
+            && let (Some(frame), Some(behind)) = (rest.get(4..len), rest.get(len..))
+        {
+            self.ready.push_back(BytesMut::from(frame));
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            self.bytes = BytesMut::from(rest);
+        }
+    }
+
+    /// Adds to the frame that has begun what is its own, no byte of the next; what is left of `bytes` comes back.
+    fn complete<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while !self.bytes.is_empty() && !bytes.is_empty() {
+            let Ok(whole) = whole_len(&self.bytes, self.max) else { break };
+            let missing = whole.unwrap_or(4).saturating_sub(self.bytes.len());
+            if missing == 0 {
+                break;
+            }
+            let (own, behind) = bytes.split_at(missing.min(bytes.len()));
+            self.bytes.extend_from_slice(own);
+            bytes = behind;
+            if whole.is_some_and(|len| len == self.bytes.len()) {
+                let mut frame = std::mem::take(&mut self.bytes);
+                frame.advance(4);
+                self.ready.push_back(frame);
+            }
+        }
+        bytes
     }
 
     /// What has come of the frame so far; room for the rest is made.
     pub fn rest(&mut self) -> &mut BytesMut {
         &mut self.bytes
+    }
+}
+
+/// Length of the frame at the front, prefix included.
+fn whole_len(bytes: &[u8], max: usize) -> Result<Option<usize>, FrameTooLarge> {
+    let Some(prefix) = bytes.first_chunk::<4>() else { return Ok(None) };
+    let announced = i32::from_be_bytes(*prefix);
+    match usize::try_from(announced) {
+        Ok(len) if len > 0 && len <= max => Ok(Some(len + 4)),
+        _ => Err(FrameTooLarge { announced, max }),
     }
 }
 
@@ -212,6 +269,26 @@ mod tests {
         assert_eq!(buffer.wanted(), Ok(Wanted::Gather(ROOM_FIRST)));
         buffer.gathered(&frame(1_000_000, 0)[..ROOM_FIRST]);
         assert_eq!(buffer.wanted(), Ok(Wanted::Rest(1_000_004 - ROOM_FIRST)));
+    }
+
+    #[test]
+    fn who_keeps_a_frame_keeps_no_other() {
+        // Few, more than get memory of their own at once, and small ones behind a large one; the last is cut.
+        for sizes in [vec![16_000; 8], vec![300; 400], [vec![200_000], vec![50; 100]].concat()] {
+            let mut buffer = FrameBuffer::new(4 << 20);
+            let mut stream: Vec<u8> = sizes.iter().enumerate().flat_map(|(n, size)| frame(*size, n as u8)).collect();
+            stream.extend_from_slice(&frame(5000, 9)[..3000]);
+            let frames = feed(&mut buffer, &stream);
+            assert_eq!(frames.iter().map(BytesMut::len).collect::<Vec<_>>(), sizes);
+            let same = |n: usize, frame: &BytesMut| frame.iter().all(|byte| *byte == n as u8);
+            assert!(frames.iter().enumerate().all(|(n, frame)| same(n, frame)));
+            assert!(frames.iter().all(|frame| frame.capacity() <= 2 * frame.len()));
+            let frames: Vec<_> = frames.into_iter().map(BytesMut::freeze).collect();
+            assert!(frames.iter().all(bytes::Bytes::is_unique));
+            assert!(buffer.bytes.capacity() < 6000, "{} for 3000 bytes", buffer.bytes.capacity());
+            let last = feed(&mut buffer, &frame(5000, 9)[3000..]);
+            assert!(matches!(&last[..], [last] if last[..] == [9; 5000]));
+        }
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub struct RequestHeader {
 /// Longest client id kept; the rest is cut.
 const CLIENT_ID_MAX: usize = 256;
 
+/// Bytes of a header that may stay in memory with what is kept of its request; with a longer one the request's body is
+/// copied, unless it is the greater part by far.
+const KEPT_WITH_BODY_MAX: usize = 256;
+
 /// The first 8 bytes, which every version shares: enough to answer an unknown version of `ApiVersions`.
 ///
 /// # Errors
@@ -30,7 +34,7 @@ pub fn peek(frame: &[u8]) -> Result<(i16, i16, i32), Malformed> {
     Ok((reader.i16("api key")?, reader.i16("api version")?, reader.i32("correlation id")?))
 }
 
-/// Reads the header and advances `frame` past it. `flexible` says whether tagged fields follow (header version 2); the
+/// Reads the header and takes it off `frame`. `flexible` says whether tagged fields follow (header version 2); the
 /// client id is never compact.
 ///
 /// # Errors
@@ -43,8 +47,12 @@ pub fn parse(frame: &mut BytesMut, flexible: bool) -> Result<RequestHeader, Malf
     let client_id = reader.text_or_null(false, "client id")?;
     let client_id = client_id.map(|id| id.chars().take(CLIENT_ID_MAX).collect());
     reader.skip_tags(flexible, TAGS_MAX)?;
-    let at = reader.position();
-    frame.advance(at);
+    let (at, behind) = (reader.position(), reader.remaining());
+    if at > KEPT_WITH_BODY_MAX && at > behind / 4 {
+        *frame = BytesMut::from(frame.get(at..).unwrap_or_default());
+    } else {
+        frame.advance(at);
+    }
     Ok(RequestHeader { api_key, api_version, correlation_id, client_id })
 }
 
@@ -68,4 +76,28 @@ pub fn end_response(mut out: BytesMut) -> Bytes {
         prefix.copy_from_slice(&len.to_be_bytes());
     }
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_body_keeps_no_long_header() {
+        let rest = |client_id: usize, body: usize| {
+            let mut frame = BytesMut::from(&[0, 0, 0, 9, 0, 0, 0, 1][..]);
+            frame.put_i16(client_id as i16);
+            frame.put_bytes(b'c', client_id);
+            frame.put_bytes(7, body);
+            let within = frame.as_ptr_range();
+            let header = parse(&mut frame, false).expect("reads");
+            assert_eq!(header.client_id.map(|id| id.len()), Some(client_id.min(CLIENT_ID_MAX)));
+            assert_eq!(frame, vec![7; body]);
+            within.contains(&frame.as_ptr())
+        };
+        assert!(rest(20, 10), "the usual");
+        assert!(rest(30_000, 1 << 20), "a small part");
+        assert!(!rest(30_000, 100));
+        assert!(!rest(300, 100));
+    }
 }

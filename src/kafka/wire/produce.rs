@@ -1,9 +1,11 @@
 //! Produce, versions 3 to 13, by hand: records stay where they were received.
 //!
 //! The request is walked once, every length checked against what remains; then each partition's records are split off
-//! the frame as a `BytesMut` of their own, without a copy, so that base offset and epoch can be patched in place.
+//! the frame as a `BytesMut` of their own, without a copy, so that base offset and epoch can be patched in place. Records
+//! that are a small part of their frame are copied: they may be kept, and charged by their length, when all else of the
+//! frame is gone, and would keep all of its memory.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::header::{begin_response, end_response};
 use super::reader::{Malformed, Reader};
@@ -19,6 +21,10 @@ const FLEXIBLE_FROM: i16 = 9;
 const IDS_FROM: i16 = 13;
 /// Fewest bytes of a topic, or of a partition: what bounds their number by the frame's length, before the cap does.
 const ELEMENT_MIN: usize = 5;
+
+/// Records that are less than this part of the request are copied: memory that is kept is at most so many times what is
+/// charged.
+const KEPT_PART: usize = 4;
 
 /// A produce request.
 #[derive(Debug)]
@@ -77,11 +83,16 @@ pub fn decode(mut body: BytesMut, version: i16) -> Result<ProduceRequest, Malfor
         (0..count).map(|_| topic_places(&mut reader, version, &mut elements)).collect::<Result<Vec<_>, _>>()?;
     reader.skip_tags(flexible, TAGS_MAX)?;
 
-    let mut taken = 0;
+    let (whole, mut taken) = (body.len(), 0);
     let mut split = |start: usize, len: usize| {
-        drop(body.split_to(start - taken));
+        body.advance(start - taken);
         taken = start + len;
-        body.split_to(len)
+        if len.saturating_mul(KEPT_PART) >= whole {
+            return body.split_to(len);
+        }
+        let copy = BytesMut::from(body.get(..len).unwrap_or_default());
+        body.advance(len);
+        copy
     };
     let topics = places
         .into_iter()
@@ -184,4 +195,60 @@ fn put_partition(out: &mut BytesMut, version: i16, answer: &PartitionAnswer) {
         put_text_or_null(out, flexible, answer.message.as_deref());
     }
     put_no_tags(out, flexible);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 9: partitions with so many bytes of records each, in one topic, and a tagged field of `unknown` bytes.
+    fn body(partitions: &[usize], unknown: usize) -> BytesMut {
+        fn uvarint(out: &mut BytesMut, mut n: usize) {
+            while n > 0x7f {
+                out.put_u8(n as u8 | 0x80);
+                n >>= 7;
+            }
+            out.put_u8(n as u8);
+        }
+        let mut out = BytesMut::from(&[0, 0xff, 0xff, 0, 0, 0x75, 0x30, 2, 2, b't'][..]);
+        uvarint(&mut out, partitions.len() + 1);
+        for (index, len) in partitions.iter().enumerate() {
+            out.put_i32(index as i32);
+            uvarint(&mut out, len + 1);
+            out.put_bytes(index as u8, *len);
+            out.put_u8(0);
+        }
+        out.put_u8(0);
+        out.put_slice(&[1, 99]);
+        uvarint(&mut out, unknown);
+        out.put_bytes(7, unknown);
+        out
+    }
+
+    /// Which partitions' records lie where they were received, and which in memory of their own.
+    fn stays(partitions: &[usize], unknown: usize) -> Vec<bool> {
+        let body = body(partitions, unknown);
+        let within = body.as_ptr_range();
+        let request = decode(body, 9).expect("reads");
+        let records: Vec<_> = request.topics.into_iter().flat_map(|topic| topic.partitions).collect();
+        assert_eq!(records.iter().map(|part| part.records.len()).collect::<Vec<_>>(), partitions);
+        assert!(records.iter().all(|part| part.records.iter().all(|byte| i32::from(*byte) == part.index)));
+        records
+            .into_iter()
+            .map(|part| {
+                let stays = within.contains(&part.records.as_ptr());
+                assert!(stays || part.records.freeze().is_unique());
+                stays
+            })
+            .collect()
+    }
+
+    #[test]
+    fn records_stay_where_they_were_received_unless_they_are_a_small_part() {
+        assert_eq!(stays(&[100_000], 0), [true]);
+        assert_eq!(stays(&[100_000, 100_000, 90_000], 0), [true, true, true]);
+        assert_eq!(stays(&[100, 100_000, 100], 0), [false, true, false]);
+        assert_eq!(stays(&[1000; 16], 0), [false; 16]);
+        assert_eq!(stays(&[100], 1 << 20), [false], "behind it lies what nobody knows");
+    }
 }
