@@ -6,16 +6,20 @@
 //! batches to their lanes, so that order per partition is the client's. Answers that are ready together go out with one
 //! write.
 //!
+//! A connection that ends, for whatever reason, leaves its Produce requests to be carried through: their batches wait in
+//! the lanes' queues whether anybody listens or not, and the memory they take stays charged until they are on disk.
+//!
 //! Back-pressure: nothing is read while too many requests or bytes are in work, while the peer does not take its
 //! responses, or while the shard's memory is spent.
 
-use std::cell::{Cell, RefCell};
+mod handle;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +37,7 @@ use super::wire::frame::{FrameBuffer, FrameTooLarge, Wanted};
 use super::wire::header::{self, RequestHeader};
 use super::wire::reader::Malformed;
 use crate::net::stream::Stream;
+pub use handle::{Handle, Kill};
 
 /// Rounds of one poll before other tasks of the shard get their turn.
 const ROUNDS_MAX: usize = 32;
@@ -160,72 +165,29 @@ impl CloseReason {
     }
 }
 
-/// What the shard knows of a connection, to close it from outside. Shared by the connection and its server.
-#[derive(Debug)]
-pub struct Handle {
-    /// Last byte moved or answer made.
-    pub active: Cell<Mono>,
-    /// Is a request being worked on?
-    pub working: Cell<bool>,
-    /// Is a request half received or a response half sent? Not while the shard's memory keeps it from being received.
-    pub half_way: Cell<bool>,
-    /// Since when a request is awaited that was let past the shard's spent memory.
-    pub let_past: Cell<Option<Mono>>,
-    /// Finish what is in work, then close.
-    stop: Cell<bool>,
-    /// Close now.
-    kill: Cell<Option<Kill>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// Why the server closes a connection.
-#[derive(Clone, Copy, Debug)]
-pub enum Kill {
-    /// See [`CloseReason::Idle`].
-    Idle,
-    /// See [`CloseReason::Stalled`].
-    Stalled,
-    /// See [`CloseReason::Stopping`].
-    Stopping,
-}
-
-impl Handle {
-    /// Of a connection that begins now.
-    #[must_use]
-    pub fn new(now: Mono) -> Rc<Self> {
-        Rc::new(Self {
-            active: Cell::new(now),
-            working: Cell::new(false),
-            half_way: Cell::new(false),
-            let_past: Cell::new(None),
-            stop: Cell::new(false),
-            kill: Cell::new(None),
-            waker: RefCell::new(None),
-        })
-    }
-
-    /// Lets it finish its requests and close.
-    pub fn stop(&self) {
-        self.stop.set(true);
-        self.wake();
-    }
-
-    /// Closes it at once.
-    pub fn kill(&self, why: Kill) {
-        self.kill.set(Some(why));
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
 struct Answered {
     reply: Reply,
     request: Lease,
+}
+
+type InFlight = FuturesOrdered<LocalBoxFuture<'static, Answered>>;
+
+/// Awaits what has begun, and gives its memory back as it ends; answers are for nobody. It ends when the disk answers, and
+/// at once when the broker stops.
+async fn carry_through(mut in_flight: InFlight, handle: &Handle) {
+    handle.working.set(true);
+    handle.half_way.set(false);
+    handle.let_past.set(None);
+    poll_fn(|cx| {
+        let stopped = matches!(handle.kill.get(), Some(Kill::Stopping));
+        while !stopped && let Poll::Ready(Some(_)) = in_flight.poll_next_unpin(cx) {}
+        if stopped || in_flight.is_empty() {
+            return Poll::Ready(());
+        }
+        handle.wakes(cx);
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A connection at work. Shard-local.
@@ -240,10 +202,12 @@ pub struct Connection<S> {
     held_back: bool,
     /// Read, but not started: something before it must be answered first.
     next: Option<(Request, Lease)>,
-    in_flight: FuturesOrdered<LocalBoxFuture<'static, Answered>>,
+    in_flight: InFlight,
     in_flight_bytes: usize,
     /// Is what is in flight something else than Produce?
     exclusive: bool,
+    /// Is what is in flight not to be answered any more?
+    muted: bool,
     /// May what is in flight wait long for others, and change nothing by being given up?
     idle_wait: bool,
     outbox: Outbox,
@@ -276,6 +240,7 @@ impl<S: Service + 'static> Connection<S> {
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
             exclusive: false,
+            muted: false,
             idle_wait: false,
             outbox: Outbox::default(),
             sending: None,
@@ -286,7 +251,16 @@ impl<S: Service + 'static> Connection<S> {
 
     /// Serves until it is closed, and says why it was.
     pub async fn run(mut self) -> CloseReason {
-        poll_fn(|cx| self.poll(cx)).await
+        let reason = poll_fn(|cx| self.poll(cx)).await;
+        self.give_up_waiting();
+        let (in_flight, handle) = self.close();
+        carry_through(in_flight, &handle).await;
+        reason
+    }
+
+    /// Lets go of the socket and of all memory but that of what is in flight.
+    fn close(self) -> (InFlight, Rc<Handle>) {
+        (self.in_flight, self.handle)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -300,10 +274,7 @@ impl<S: Service + 'static> Connection<S> {
                 let past = starved && self.received.passes();
                 let since = self.handle.let_past.get().filter(|_| past);
                 self.handle.let_past.set(since.or_else(|| past.then(|| self.service.now())));
-                let mut waker = self.handle.waker.borrow_mut();
-                if !waker.as_ref().is_some_and(|held| held.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
+                self.handle.wakes(cx);
                 Poll::Pending
             }
         }
@@ -322,13 +293,21 @@ impl<S: Service + 'static> Connection<S> {
         for _ in 0..ROUNDS_MAX {
             let mut moved = self.collect_answers(cx);
             moved |= self.flush(cx)?;
-            if self.in_flight.is_empty()
+            if (self.in_flight.is_empty() || self.muted)
                 && self.outbox.is_empty()
                 && let Some(reason) = self.closing.take()
             {
                 return Poll::Ready(Ok(reason));
             }
-            moved |= self.take_requests(cx)?;
+            moved |= match self.take_requests(cx) {
+                Ok(moved) => moved,
+                Err(reason) => {
+                    // What came before is answered, if the socket still takes it.
+                    self.give_up_waiting();
+                    self.closing = Some(reason);
+                    true
+                }
+            };
             if !moved {
                 return Poll::Pending;
             }
@@ -341,7 +320,7 @@ impl<S: Service + 'static> Connection<S> {
     /// Moves answers that are ready, in order, to the outbox.
     fn collect_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
-        while self.outbox.bytes() < OUTBOX_BYTES_MAX {
+        while self.outbox.bytes() < OUTBOX_BYTES_MAX && !self.muted {
             let Poll::Ready(Some(answered)) = self.in_flight.poll_next_unpin(cx) else { break };
             moved = true;
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(answered.request.bytes());
@@ -353,7 +332,7 @@ impl<S: Service + 'static> Connection<S> {
                 Reply::Silent => {}
                 Reply::Close(reason) => {
                     // What was asked behind it is not answered any more.
-                    self.in_flight.clear();
+                    self.muted = true;
                     self.next = None;
                     self.closing = Some(reason);
                 }

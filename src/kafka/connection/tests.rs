@@ -1,6 +1,8 @@
 //! The connection over a real loopback socket, with a service that answers on command.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
@@ -196,6 +198,7 @@ fn a_failed_produce_without_acknowledgement_closes() {
         until(&w.env, || w.service.started.borrow().len() == 2).await;
         w.service.release(1, Reply::Close(CloseReason::Unacknowledged("full".into())));
         assert_eq!(w.client.next().await, None);
+        w.service.release(2, Reply::Send(frame(2), None));
         assert!(matches!(w.served.await, Some(CloseReason::Unacknowledged(_))));
     });
 }
@@ -211,6 +214,63 @@ fn bad_frames_close() {
         w.client.send(&[0, 0, 0, 3, 1, 2, 3]).await;
         assert_eq!(w.client.next().await, None);
         assert!(matches!(w.served.await, Some(CloseReason::Malformed { .. })));
+    });
+}
+
+/// A produce request of so many bytes, length included.
+fn large(id: i32, bytes: usize) -> Vec<u8> {
+    let mut out = request(PRODUCE.0, PRODUCE.1, id);
+    out.resize(bytes, 0);
+    out[..4].copy_from_slice(&(bytes as u32 - 4).to_be_bytes());
+    out
+}
+
+#[test]
+fn a_bad_frame_behind_good_requests_costs_them_neither_answer_nor_charge() {
+    for bad in [&[0x7f, 0xff, 0xff, 0xff][..], &[0, 0, 0, 3, 1, 2, 3]] {
+        with_connection(move |mut w| async move {
+            w.client.send(&large(1, 300_000)).await;
+            w.client.send(&large(2, 300_000)).await;
+            w.client.send(bad).await;
+            until(&w.env, || w.service.started.borrow().len() == 2).await;
+            w.env.tasks.sleep(Duration::from_millis(20)).await;
+            assert!(w.budget.used() >= 599_992, "{} bytes are charged", w.budget.used());
+            for id in 1..=2 {
+                w.service.release(id, Reply::Send(frame(id), None));
+                assert_eq!(w.client.next().await, Some(id));
+            }
+            assert_eq!(w.client.next().await, None);
+            assert!(matches!(w.served.await, Some(CloseReason::Frame(_) | CloseReason::Malformed { .. })));
+            assert_eq!(w.budget.used(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_connection_that_is_cut_off_stays_charged_until_its_batches_are_written() {
+    with_connection(|mut w| async move {
+        w.client.send(&large(1, 300_000)).await;
+        w.client.send(&large(2, 300_000)).await;
+        until(&w.env, || w.service.started.borrow().len() == 2).await;
+        w.handle.kill(Kill::Stalled);
+        assert_eq!(w.client.next().await, None, "the peer does not wait for them");
+        assert!(w.budget.used() >= 599_992 && w.handle.working.get() && !w.handle.half_way.get());
+        w.service.release(2, Reply::Silent);
+        w.service.release(1, Reply::Silent);
+        assert!(matches!(w.served.await, Some(CloseReason::Stalled)));
+        assert_eq!(w.budget.used(), 0);
+    });
+    with_connection(|mut w| async move {
+        w.client.send(&large(1, 300_000)).await;
+        w.client.send(&large(2, 300_000)).await;
+        until(&w.env, || w.service.started.borrow().len() == 2).await;
+        w.service.release(1, Reply::Close(CloseReason::Unacknowledged("full".into())));
+        assert_eq!(w.client.next().await, None);
+        assert!(w.budget.used() >= 299_996, "{} bytes are charged", w.budget.used());
+        // A stop waits for nobody.
+        w.handle.kill(Kill::Stopping);
+        assert!(matches!(w.served.await, Some(CloseReason::Unacknowledged(_))));
+        assert_eq!(w.budget.used(), 0);
     });
 }
 
