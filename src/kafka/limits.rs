@@ -37,6 +37,10 @@ pub const FETCH_BYTES_FLOOR: usize = 64 << 10;
 /// Longest that a fetch waits for data, whatever the client asks.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// What a fetch that found something, but too little, lets pass before it reads all of it again (`fetch.min.bytes`): it
+/// would do so at every append.
+pub const FETCH_LOOK_PAUSE: Duration = Duration::from_millis(5);
+
 /// Fetch sessions of one shard (`max.incremental.fetch.session.cache.slots` of Kafka, there per broker).
 pub const FETCH_SESSIONS_MAX: usize = 1000;
 

@@ -1,8 +1,11 @@
 //! What an operator sees: a scrape shows what was done, and never more than its bounds.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{FetchRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use tidewater::client::Client;
 
 use super::steady::{batch, create, fetch, produce, run, serves_on};
@@ -25,6 +28,36 @@ pub fn scrape(broker: &Broker) -> BTreeMap<String, f64> {
 pub fn sum(samples: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
     let named = samples.iter().filter(|(sample, _)| sample.split('{').next() == Some(name));
     named.filter(|(sample, _)| labels.iter().all(|label| sample.contains(label))).map(|(_, value)| value).sum()
+}
+
+#[test]
+fn a_fetch_that_waits_for_many_bytes_does_not_read_at_every_append() {
+    const APPENDS: u64 = 400;
+    let dir = tempfile::tempdir().expect("directory");
+    let broker = Broker::start(&Options::new(&dir.path().join("data")));
+    create(&broker, "drops", 1, &[]);
+    let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default().with_topic(TopicName(StrBytes::from_static_str("drops")));
+    let request = FetchRequest::default()
+        .with_max_wait_ms(60_000)
+        .with_min_bytes(APPENDS as i32 * 60)
+        .with_max_bytes(8 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic.with_partitions(vec![partition])]);
+    let mut waiting = Wire::connect(&broker.kafka).expect("connects");
+    waiting.send(&request, 12).expect("sent");
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    let begun = Instant::now();
+    for _ in 0..APPENDS {
+        wire.produce("drops", 0, batch(&[b"drop"])).expect("an answer").expect("appended");
+    }
+    let answer = waiting.receive::<FetchRequest>(12).expect("an answer");
+    let most = begun.elapsed().as_millis() as f64 / 5.0 + 10.0;
+    let records = answer.responses[0].partitions[0].records.as_ref().map_or(0, bytes::Bytes::len);
+    assert!(records >= APPENDS as usize * 60, "{records} bytes");
+    let looks = sum(&scrape(&broker), "tidewater_stage_seconds_count", &["stage=\"fetch_read\""]);
+    assert!((2.0..=most).contains(&looks), "{looks} looks for {APPENDS} appends, expected at most {most}");
+    broker.stop();
 }
 
 #[test]

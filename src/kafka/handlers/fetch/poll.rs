@@ -2,7 +2,7 @@
 //!
 //! One look reads the queued partitions shard by shard within the bytes allowed. If that is too little, alarms are
 //! registered where the client stands (once each, whatever the number of wake-ups), memory is given back, and the next
-//! look reads only what rang. Shard-local.
+//! look reads only what rang, and what brought too little before. Shard-local.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -17,7 +17,7 @@ use super::sessions::Watching;
 use crate::kafka::RequestContext;
 use crate::kafka::budget::Lease;
 use crate::kafka::error_code::ErrorCode;
-use crate::kafka::limits::{FETCH_BYTES_FLOOR, FETCH_LOOK_PARTITIONS};
+use crate::kafka::limits::{FETCH_BYTES_FLOOR, FETCH_LOOK_PARTITIONS, FETCH_LOOK_PAUSE};
 use crate::kafka::metrics::Stage;
 use crate::partition::message::{EpochEnd, Place, ReadDone};
 use crate::partition::watch::{Alarms, Watched};
@@ -49,11 +49,16 @@ pub(super) async fn poll(ctx: &RequestContext, watching: &mut Watching, terms: &
             lease.set(bytes(&outcomes));
             return Found { outcomes, lease };
         }
+        let found_some = bytes(&outcomes) > 0;
         drop(outcomes);
         // What is waited for holds no memory.
         lease.set(0);
         register(ctx, watching, watched).await;
         wait(ctx, watching, deadline).await;
+        if found_some {
+            let left = deadline.since(ctx.broker.env.clock.now());
+            ctx.broker.env.tasks.sleep(FETCH_LOOK_PAUSE.min(left)).await;
+        }
         ctx.broker.metrics.stage(Stage::FetchWait, ctx.broker.env.clock.now().since(looked));
     }
 }
