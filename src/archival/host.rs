@@ -259,6 +259,8 @@ impl LaneHost for Host {
                 let sums = replica.log.run_sums(read.range).await.unwrap_or_default();
                 Ok(LocalRead { batches: read.batches, sums })
             }
+            // Nothing there yet.
+            Err(ReadError::AboveEnd { .. }) => Ok(LocalRead::default()),
             Err(error) => Err(local_error(offsets, &error)),
         }
     }

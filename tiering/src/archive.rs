@@ -7,6 +7,7 @@
 //! store. Shard-local. **Cancellation**: the future may be dropped at any await; a new archiver on any replica goes on
 //! from replicated state. One command is in flight at a time.
 
+mod adopt;
 mod bundle;
 mod collect;
 mod gather;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tidewater_storage::model::{Batch, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs};
 
+use super::adopt::foreign_run;
 use super::host::{LaneHost, LocalReadError};
 use super::order::{Known, StopReason, judge, judge_published};
 use super::plan::Take;
@@ -186,6 +187,11 @@ pub(super) async fn probe<H: LaneHost>(
             host.with_partition(partition, |manifest| (!manifest.dropped).then_some(manifest.archived_end)).flatten()
         })
     });
+    if judged.is_ok()
+        && let Some((partition, offsets)) = foreign_run(host, &found.index).await
+    {
+        return Ok(Probe::Stop(StopReason::Differs { sequence, partition, offsets }));
+    }
     Ok(match judged {
         Ok(ends) => Probe::Adopt(settle(sequence, found.size, found.at, ends, parts_of(&found))),
         Err(reason) => Probe::Stop(reason),

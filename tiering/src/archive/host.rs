@@ -216,7 +216,7 @@ pub trait LaneHost: 'static {
     fn bytes_after(&self, partition: PartitionId, from: Offset) -> u64;
 
     /// Reads whole batches from the one that holds `offsets.start` on, at least one and about `bytes_max`, none that
-    /// begins at or beyond `offsets.end`.
+    /// begins at or beyond `offsets.end`. Nothing at the log's end.
     async fn read(
         &self,
         partition: PartitionId,

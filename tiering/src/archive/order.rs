@@ -13,18 +13,20 @@
 //! the next key and adopts, or a uniquely named object that the sweeper removes after its grace. Nobody ever needs to
 //! know where the predecessor stopped.
 //!
-//! A taken key (R2): the content is adopted if it is this lane's, continues what is archived and was written by a
-//! replica that had applied no more than this one has. What is then proposed is what was *found*: one's own content is
-//! the case of a lost answer and needs no telling apart. Anything else stops archiving and trimming, visibly.
+//! A taken key (R2): the content is adopted if it is this lane's and of this log's records (`adopt`), continues what is
+//! archived and was written by a replica that had applied no more than this one has. What is then proposed is what was
+//! *found*: one's own content is the case of a lost answer and needs no telling apart. Anything else stops archiving and
+//! trimming, visibly.
 //!
 //! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led to
 //! (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must neither
 //! write at their keys nor publish over what is newer.
 //!
-//! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`; `LaneManifest::deletable`.
+//! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`;
+//! `LaneManifest::deletable`.
 //! Pure. Shard-local by use.
 
-use tidewater_storage::model::{LaneId, LogIndex, Offset, PartitionId, Term};
+use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term};
 
 use crate::format::{DataIndex, DataKind};
 use crate::keys::{Home, LineageEpoch, Sequence};
@@ -73,6 +75,19 @@ pub enum StopReason {
         term: Term,
         /// Its log index.
         found: LogIndex,
+    },
+    /// Its records are not those of this replica's log.
+    #[error(
+        "bundle {sequence} holds other records at {offsets} of {partition} than this log: another life of this data \
+         directory wrote to the bucket, as after one is put back from a backup"
+    )]
+    Differs {
+        /// Which bundle.
+        sequence: Sequence,
+        /// Whose.
+        partition: PartitionId,
+        /// Where.
+        offsets: OffsetRange,
     },
     /// The publisher of the lane manifest had applied what this replica has not.
     #[error(

@@ -26,14 +26,14 @@ fn manifest(bench: &Bench) -> ObjectKey {
 }
 
 /// Runs the lane that was put back, with new records, and asserts that it leaves the bucket alone and says so.
-fn stops(bench: &Bench, case: &str) {
+fn stops(bench: &Bench, case: &str, reason: &str) {
     let before = bench.sim.objects();
     let (published, swept) = (bench.done.borrow().published, bench.done.borrow().swept);
     for _ in 0..4 {
         bench.live_for(Duration::from_secs(30), 6);
     }
     let stopped = bench.archiver().status().stopped;
-    assert!(stopped.as_ref().is_some_and(|why| why.contains("entries are lost here")), "{case}: {stopped:?}");
+    assert!(stopped.as_ref().is_some_and(|why| why.contains(reason)), "{case}: {stopped:?}");
     assert!(bench.sim.objects() == before, "{case}: the bucket is as it was");
     assert_eq!((bench.done.borrow().published, bench.done.borrow().swept), (published, swept), "{case}");
 }
@@ -48,22 +48,33 @@ fn a_data_directory_put_back_from_a_backup_stops_before_it_writes() {
     ] {
         let bench = put_back(70);
         bench.lane.advance(terms, entries);
-        stops(&bench, case);
+        stops(&bench, case, "entries are lost here");
     }
+}
+
+/// A lane that is put back below a bundle that still lies there, of which nothing is published.
+fn below_a_bundle(seed: u64) -> Bench {
+    let bench = Bench::new(seed, Faults::default(), 3);
+    bench.live_for(Duration::from_secs(6), 6);
+    let backup = bench.lane.backup();
+    let bench = Bench { config: ArchiveConfig { publish_interval: Duration::from_secs(1000), ..quick() }, ..bench };
+    bench.partitions.iter().for_each(|id| bench.lane.append(*id, 1, 100));
+    bench.live_for(Duration::from_secs(3), 6);
+    let next = backup.with_lane(|lane| lane.next_bundle());
+    assert!(bench.sim.objects().contains_key(next.key().as_str()));
+    Bench { lane: backup, config: quick(), ..bench }
 }
 
 #[test]
 fn bundles_that_still_lie_there_are_not_taken_for_the_lanes_own() {
-    let bench = Bench::new(71, Faults::default(), 3);
-    bench.live_for(Duration::from_secs(6), 6);
-    let backup = bench.lane.backup();
-    // Nothing is published of what comes now.
-    let bench = Bench { config: ArchiveConfig { publish_interval: Duration::from_secs(1000), ..quick() }, ..bench };
-    bench.lane.append(bench.partitions[0], 1, 100);
-    bench.live_for(Duration::from_secs(3), 6);
-    let next = backup.with_lane(|lane| lane.next_bundle());
-    assert!(bench.sim.objects().contains_key(next.key().as_str()));
-    stops(&Bench { lane: backup, config: quick(), ..bench }, "a bundle");
+    stops(&below_a_bundle(71), "as it was", "entries are lost here");
+    let bench = below_a_bundle(71);
+    bench.lane.advance(1, 1_000);
+    stops(&bench, "more entries and no records", "other records");
+    let bench = below_a_bundle(71);
+    bench.lane.advance(1, 1_000);
+    bench.partitions.iter().for_each(|id| bench.lane.append(*id, 1, 100));
+    stops(&bench, "more entries and other records", "other records");
 }
 
 #[test]
