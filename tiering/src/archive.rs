@@ -10,6 +10,7 @@
 mod adopt;
 mod bundle;
 mod collect;
+mod config;
 mod gather;
 mod grace;
 pub mod host;
@@ -17,8 +18,10 @@ mod housekeeping;
 pub mod order;
 pub mod plan;
 mod publish;
+mod quarantine;
 pub mod scrub;
 mod segment;
+mod status;
 mod sweep;
 mod tries;
 mod unread;
@@ -28,7 +31,7 @@ pub mod verify;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -41,9 +44,10 @@ use tokio::sync::Mutex;
 use crate::bucket::{Bucket, BucketError, CatalogueChange, CatalogueKeeper};
 use crate::fetch::Indexes;
 use crate::keys::{Nonce, Sequence};
-use crate::manifest::{Command, Quarantine};
+use crate::manifest::{Command, LaneManifest};
 use crate::store::StoreError;
 use bundle::{Probe, Put, Stamp};
+pub use config::ArchiveConfig;
 use grace::Standing;
 pub use host::{LaneHost, LocalRead, LocalReadError, LocalSegment, Loop, ProposeError, TopicFacts, Whereabouts};
 use housekeeping::Work;
@@ -52,110 +56,8 @@ pub use order::StopReason;
 pub use plan::Pending;
 use plan::{BundlePlan, BundlePolicy, next_bundle};
 pub use scrub::ScrubReport;
+pub use status::{ArchiveStatus, Ended};
 use unread::Unread;
-
-/// Bounds and cadence of one lane's archiving.
-#[derive(Clone, Debug)]
-pub struct ArchiveConfig {
-    /// A bundle takes no more than this (and is in memory while it is written).
-    pub bundle_bytes_max: u64,
-    /// So much waiting makes a bundle due at once.
-    pub bundle_bytes_eager: u64,
-    /// A segment or gathered object takes no more than this (and is in memory while it is written).
-    pub object_bytes_max: u64,
-    /// So many live bundles make gathering due.
-    pub gather_bundles: usize,
-    /// So old a live bundle makes gathering due.
-    pub gather_after: Duration,
-    /// Rows larger than this are left in their bundles, unless the bundle is mostly dead.
-    pub gather_row_bytes_max: u64,
-    /// Least time between two publications of the lane's manifest.
-    pub publish_interval: Duration,
-    /// Time between the publication that forgets an object and its deletion: longer than any PUT with its retries and
-    /// any reader's refresh.
-    pub delete_grace: Duration,
-    /// How often total retention is looked at.
-    pub retention_interval: Duration,
-    /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is pressed for the
-    /// bucket's space: longer than a read's deadline, with no reader but this broker.
-    pub pressed: (Duration, Duration),
-    /// How often the bucket is listed for objects that nobody names.
-    pub sweep_interval: Duration,
-    /// How often the scrubber looks: at what is quarantined, and at the next [`ArchiveConfig::scrub_bytes`] of the rest.
-    pub scrub_interval: Duration,
-    /// So much it reads in one look.
-    pub scrub_bytes: u64,
-    /// Longest sleep between two looks at what waits for a bundle. With nothing waiting, a lane that stirs is left alone.
-    pub tick: Duration,
-    /// Sleep between two rounds of everything else that found nothing to do. With nothing left to do, the next round waits
-    /// until the lane stirs, at most `retention_interval`.
-    pub housekeeping_interval: Duration,
-    /// First and longest pause after a failure of the store.
-    pub backoff: (Duration, Duration),
-}
-
-impl Default for ArchiveConfig {
-    fn default() -> Self {
-        Self {
-            bundle_bytes_max: 32 << 20,
-            bundle_bytes_eager: 8 << 20,
-            object_bytes_max: 64 << 20,
-            gather_bundles: 256,
-            gather_after: Duration::from_secs(3600),
-            gather_row_bytes_max: 4 << 20,
-            publish_interval: Duration::from_secs(60),
-            delete_grace: Duration::from_secs(3600),
-            pressed: (Duration::from_secs(45), Duration::from_secs(10)),
-            retention_interval: Duration::from_secs(60),
-            sweep_interval: Duration::from_secs(6 * 3600),
-            scrub_interval: Duration::from_secs(3600),
-            scrub_bytes: 16 << 20,
-            tick: Duration::from_millis(250),
-            housekeeping_interval: Duration::from_secs(1),
-            backoff: (Duration::from_millis(200), Duration::from_secs(10)),
-        }
-    }
-}
-
-/// How archiving of a lane is doing; for metrics and people. *Message*.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ArchiveStatus {
-    /// The next key was looked at in this term: local bytes below archived ends may go (R2).
-    pub probed: bool,
-    /// Why nothing is archived until an operator looks.
-    pub stopped: Option<String>,
-    /// The last failure of the store or bucket that is not overcome yet.
-    pub failing: Option<String>,
-    /// Partitions whose local log cannot be read now, and why: they wait, all others are archived.
-    pub unread: BTreeMap<PartitionId, String>,
-    /// Last bundle settled under this archiver.
-    pub last_bundle: Option<Sequence>,
-    /// Bundles put or adopted by this archiver.
-    pub bundles: u64,
-    /// Those of them that were found at their key: lost answers, a dead predecessor's last.
-    pub adopted: u64,
-    /// Bytes of those that this archiver put.
-    pub bundle_bytes: u64,
-    /// Segment objects put.
-    pub segments: u64,
-    /// Gathered objects put.
-    pub gathered: u64,
-    /// Lane manifests published.
-    pub published: u64,
-    /// Objects deleted.
-    pub deleted: u64,
-    /// Objects removed because nobody named them.
-    pub swept: u64,
-}
-
-/// Why an archiver ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The replica does not lead (any more).
-    Deposed,
-    /// The outcome of a command is unknown; start a new one once the lane has settled.
-    Unsettled(String),
-}
 
 /// What an archiver is made of.
 pub struct ArchiverParts<H> {
@@ -263,7 +165,7 @@ impl<H: LaneHost> Archiver<H> {
         let ArchiverParts { env, host, bucket, catalogue, indexes, config } = parts;
         let unpublished = Cell::new(host.with_lane(|lane| lane.last != Sequence::NONE));
         let began = host.applied();
-        let published = host.with_lane(crate::manifest::LaneManifest::published_as_of);
+        let published = host.with_lane(LaneManifest::published_as_of);
         let standing = RefCell::new(Standing::new(published, env.clock.now()));
         Self {
             inner: Rc::new(Inner {
@@ -410,37 +312,6 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
-    /// What waits, cut off before quarantined ranges: one bad range keeps only its own partition back. Beside it the
-    /// ranges into which a log start was moved since.
-    fn pending(&self) -> (Vec<Pending>, Vec<Quarantine>) {
-        let (mut pending, mut passed) = (self.host.pending(), Vec::new());
-        for piece in &mut pending {
-            let partition = piece.partition;
-            let bad = self.host.with_partition(partition, |manifest| {
-                manifest
-                    .quarantine_in(piece.offsets)
-                    .map(|range| (range.offsets, range.offsets.start < manifest.log_start))
-            });
-            let Some(Some((offsets, moved))) = bad else { continue };
-            piece.offsets.end = offsets.start.max(piece.offsets.start);
-            if moved {
-                passed.push(Quarantine { partition, offsets, reason: String::new() });
-            }
-        }
-        pending.retain(|piece| !piece.offsets.is_empty());
-        (pending, passed)
-    }
-
-    /// A log start in the middle of a range has perhaps passed what was bad in it: the range is let go, and what is left
-    /// of it read again. A command of its own, so that an old log is applied as it always was.
-    async fn judge_afresh(&self, passed: Vec<Quarantine>) -> Result<Rest, StepError> {
-        for range in passed {
-            tracing::info!(partition = %range.partition, offsets = %range.offsets, "log start moved into a quarantined range: the rest is read again");
-            self.propose(Command::Repaired(range)).await?;
-        }
-        Ok(Rest::For(Duration::ZERO))
-    }
-
     /// When events that wait to be told become due: with the next bundle, or after ten seconds by themselves.
     fn events_due(&self, now: Mono) -> Option<Mono> {
         let told = self.told.get().unwrap_or_default();
@@ -556,18 +427,6 @@ impl<H: LaneHost> Inner<H> {
     async fn propose(&self, command: Command) -> Result<(), StepError> {
         let _one = self.proposing.lock().await;
         Ok(self.host.propose(command).await?)
-    }
-
-    async fn quarantine(&self, bad: Quarantine) -> Result<(), StepError> {
-        let Quarantine { partition, offsets, reason } = &bad;
-        let known = self.host.with_partition(*partition, |manifest| {
-            manifest.quarantined.iter().any(|range| range.offsets.intersect(offsets) == *offsets)
-        });
-        if known != Some(false) {
-            return Ok(());
-        }
-        tracing::error!(%partition, %offsets, reason, "range quarantined: if it is not in the bucket yet its partition waits for it, if it is the scrubber looks at it again");
-        self.propose(Command::Quarantined(bad)).await
     }
 
     /// Stops the lane's archiving where everybody sees it.

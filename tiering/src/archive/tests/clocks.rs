@@ -8,9 +8,8 @@ fn until_forgotten(bench: &Bench) -> Archiver<Rc<SimLane>> {
     let running = archiver.clone();
     drop(bench.env.tasks.spawn("archiver", async move { running.run().await }));
     let is_forgotten = || {
-        let pending = |lane: &crate::manifest::LaneManifest| {
-            lane.pending.values().any(|pending| lane.forgotten_since(pending.intended).is_some())
-        };
+        let pending =
+            |lane: &LaneManifest| lane.pending.values().any(|pending| lane.forgotten_since(pending.intended).is_some());
         bench.lane.with_lane(pending)
     };
     for _ in 0..100 {
