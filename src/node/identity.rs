@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -13,7 +14,8 @@ use super::error::StartError;
 const FORMAT: u32 = 2;
 pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
-const PUT_BACK: &str = "put back a copy of it (it changes only with --shards), or start with a fresh directory";
+const PUT_BACK: &str = "put back a copy of it made after the last change of --shards (an older one is refused), \
+                        or start with a fresh directory";
 /// What `--shards` takes at most.
 const SHARDS_MAX: u16 = 1024;
 
@@ -38,24 +40,45 @@ pub struct Identity {
     pub layout: u32,
     /// Has the cluster's root been seen or made in its bucket?
     pub rooted: bool,
+    /// Have all its shards been opened once? Then none of them may be empty. Absent in files of before it was there.
+    #[serde(default)]
+    pub begun: bool,
+}
+
+/// `node.json` while the broker runs: several note what they have seen. Node-wide.
+#[derive(Debug)]
+pub struct Notes {
+    dir: PathBuf,
+    now: Mutex<Identity>,
+}
+
+impl Notes {
+    /// Of a directory that this process has locked, whose `node.json` says `now`.
+    #[must_use]
+    pub fn new(data: &DataDir, now: Identity) -> Self {
+        Self { dir: data.path.clone(), now: Mutex::new(now) }
+    }
+
+    /// Writes a change down, durably, unless there is none.
+    ///
+    /// # Errors
+    /// The disk refuses; the next try writes it.
+    pub fn note(&self, change: impl FnOnce(&mut Identity)) -> std::io::Result<()> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = now.clone();
+        change(&mut next);
+        if next != *now {
+            write(&self.dir, &next)?;
+            *now = next;
+        }
+        Ok(())
+    }
 }
 
 /// What every version of `node.json` says.
 #[derive(Deserialize)]
 struct Versioned {
     format: u32,
-}
-
-fn shard_name(layout: u32, shard: u16) -> String {
-    if layout == 0 { format!("shard-{shard}") } else { format!("shard-{shard}.{layout}") }
-}
-
-/// The layout a directory belongs to; `None` if it is no shard's.
-fn layout_of(name: &str) -> Option<u32> {
-    let rest = name.strip_prefix("shard-")?;
-    let (shard, layout) = rest.split_once('.').unwrap_or((rest, "0"));
-    let (shard, layout) = (shard.parse::<u16>().ok()?, layout.parse::<u32>().ok()?);
-    (shard_name(layout, shard) == name).then_some(layout)
 }
 
 /// A locked data directory. Dropping it lets another broker in.
@@ -80,29 +103,6 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => Err(StartError::Locked(path.to_owned())),
             Err(TryLockError::Error(e)) => Err(bad(e)),
         }
-    }
-
-    /// The directory of one shard in a layout: `shard-0` in the first, `shard-0.1` in the next.
-    #[must_use]
-    pub fn shard(&self, layout: u32, shard: u16) -> PathBuf {
-        self.path.join(shard_name(layout, shard))
-    }
-
-    /// Removes shards of other layouts: drained ones, and ones that were begun and never counted.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn remove_other_layouts(&self, layout: u32) -> Result<(), StartError> {
-        let bad = |e: std::io::Error| StartError::DataDir { path: self.path.clone(), why: e.to_string() };
-        for entry in fs::read_dir(&self.path).map_err(bad)? {
-            let entry = entry.map_err(bad)?;
-            let of = entry.file_name().to_str().and_then(layout_of);
-            if of.is_some_and(|of| of != layout) {
-                fs::remove_dir_all(entry.path()).map_err(bad)?;
-                tracing::info!(dir = %entry.path().display(), "removed: it does not count any more");
-            }
-        }
-        Ok(())
     }
 
     /// Reads who this is; `None` in a fresh directory.
@@ -131,10 +131,7 @@ impl DataDir {
 }
 
 /// Writes `node.json` into a directory that this process has locked.
-///
-/// # Errors
-/// The disk refuses.
-pub fn write(dir: &Path, identity: &Identity) -> std::io::Result<()> {
+fn write(dir: &Path, identity: &Identity) -> std::io::Result<()> {
     let fresh = dir.join(format!("{FILE}.new"));
     let mut file = File::create(&fresh)?;
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;
@@ -169,7 +166,8 @@ impl Identity {
     pub fn newborn(cluster: Uuid, cluster_name: &str, shards: u16) -> Self {
         let cluster_name = cluster_name.into();
         let lanes = shards.into();
-        Self { format: FORMAT, cluster, cluster_name, epoch: 1, node: 1, shards, lanes, layout: 0, rooted: false }
+        let (layout, rooted, begun) = (0, false, false);
+        Self { format: FORMAT, cluster, cluster_name, epoch: 1, node: 1, shards, lanes, layout, rooted, begun }
     }
 }
 
@@ -187,22 +185,6 @@ mod tests {
     }
 
     #[test]
-    fn only_shards_of_other_layouts_are_removed() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let data = DataDir::lock(dir.path()).expect("locks");
-        let others =
-            ["shard-0", "shard-11", "shard-1.2", "shard-01", "shard-0.0", "shard-x", "p", "cache", "shard-0.3"];
-        for name in others {
-            fs::create_dir(dir.path().join(name)).expect("made");
-        }
-        assert_eq!(data.shard(3, 0), dir.path().join("shard-0.3"));
-        data.remove_other_layouts(3).expect("removes");
-        let left = |name: &&str| dir.path().join(name).exists();
-        let left: Vec<&str> = others.into_iter().filter(left).collect();
-        assert_eq!(left, ["shard-01", "shard-0.0", "shard-x", "p", "cache", "shard-0.3"]);
-    }
-
-    #[test]
     fn identity_round_trips_and_damage_is_told() {
         let dir = tempfile::tempdir().expect("tempdir");
         let data = DataDir::lock(dir.path()).expect("locks");
@@ -210,6 +192,11 @@ mod tests {
         let identity = Identity::newborn(Uuid::from_u128(7), "tidewater", 2);
         data.write(&identity).expect("writes");
         assert_eq!(data.identity().expect("reads"), Some(identity.clone()));
+        let notes = Notes::new(&data, identity.clone());
+        notes.note(|identity| identity.rooted = true).expect("writes");
+        notes.note(|identity| identity.begun = true).expect("writes");
+        let noted = Some(Identity { rooted: true, begun: true, ..identity.clone() });
+        assert_eq!(data.identity().expect("reads"), noted);
         for damaged in ["{".to_owned(), serde_json::to_string(&Identity { shards: 0, ..identity }).expect("plain")] {
             fs::write(dir.path().join(FILE), damaged).expect("writes");
             assert!(matches!(data.identity(), Err(StartError::DataDir { .. })));

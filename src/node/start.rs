@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::budgets::Budgets;
 use super::error::StartError;
-use super::identity::{self, DataDir, Identity};
+use super::identity::{DataDir, Identity, Notes};
 use super::lanes::Seat;
 use super::preflight;
 use super::reshard;
@@ -33,7 +33,7 @@ use crate::net::placement::Placement;
 use crate::shard::executor;
 use crate::shard::mesh::Mesh;
 
-/// How long a start may take before it is reported as stuck (recovery of a large journal included).
+/// How often a start that lasts says how far it is. It goes on: a large journal takes as long as it takes.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a start waits for an address in use, and how often it looks.
@@ -99,7 +99,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let (identity, engine) = lay_out(&data, identity, &config, &budgets, home)?;
     let side = Side::start()?;
     let config = Arc::new(config);
-    let tier = open_tier(&config, &data, &identity, home, &side)?;
+    let notes = Arc::new(Notes::new(&data, identity.clone()));
+    let tier = open_tier(&config, &notes, identity.rooted, home, &side)?;
 
     let bound = bind("--kafka-addr", config.kafka_addr)?;
     let admin_socket = bind("--admin-addr", config.admin_addr)?;
@@ -146,7 +147,10 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         threads.push(spawn_shard(start)?);
     }
     drop(status_sender);
-    await_serving(&statuses, identity.shards)?;
+    await_serving(&statuses, identity.shards, START_PATIENCE)?;
+    if let Err(error) = notes.note(|identity| identity.begun = true) {
+        tracing::warn!(%error, "the data directory could not note that its shards were opened");
+    }
 
     let handle = side.handle();
     let tables = TableStates::default();
@@ -197,6 +201,7 @@ fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError>
     let cores = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
     let Some(identity) = data.identity()? else {
         let identity = Identity::newborn(Uuid::new_v4(), &config.cluster_name, config.shards.unwrap_or(cores));
+        data.make_first(identity.shards)?;
         data.write(&identity)?;
         return Ok(identity);
     };
@@ -207,6 +212,7 @@ fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError>
         );
         return Err(StartError::DataDir { path: data.path.clone(), why });
     }
+    data.check_shards(&identity)?;
     Ok(identity)
 }
 
@@ -238,23 +244,22 @@ fn lay_out(
 /// start; one that does not answer does not.
 fn open_tier(
     config: &NodeConfig,
-    data: &DataDir,
-    identity: &Identity,
+    notes: &Arc<Notes>,
+    rooted: bool,
     home: Home,
     side: &Side,
 ) -> Result<Tier, StartError> {
     let bad = |why: String| StartError::Bucket { url: config.bucket.clone(), why };
     let name = ClusterName::new(&config.cluster_name).map_err(|e| bad(e.to_string()))?;
-    let (path, rooted) = (data.path.clone(), Identity { rooted: true, ..identity.clone() });
+    let notes = Arc::clone(notes);
     let note = move || {
-        if let Err(error) = identity::write(&path, &rooted) {
+        if let Err(error) = notes.note(|identity| identity.rooted = true) {
             tracing::warn!(%error, "the data directory could not note that its bucket was seen");
         }
     };
     let handle = side.handle();
-    let tier =
-        Tier::open(&config.bucket, home, name, identity.rooted, &handle, note).map_err(|e| bad(e.to_string()))?;
-    let patience = if identity.rooted { BUCKET_RESTART_PATIENCE } else { BUCKET_START_PATIENCE };
+    let tier = Tier::open(&config.bucket, home, name, rooted, &handle, note).map_err(|e| bad(e.to_string()))?;
+    let patience = if rooted { BUCKET_RESTART_PATIENCE } else { BUCKET_START_PATIENCE };
     match handle.block_on(tier.wait_opened(patience)) {
         Opening::Refused(why) => Err(bad(why)),
         Opening::Open(_) | Opening::Waiting(_) => Ok(tier),
@@ -333,19 +338,28 @@ fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
     executor::spawn(here, run).map_err(|e| StartError::System { what: "a thread for a shard", why: e.to_string() })
 }
 
-/// Waits until every shard serves.
-fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16) -> Result<(), StartError> {
-    let mut serving = 0;
+/// Waits until every shard serves, however long that takes, and says every `patience` how far they are.
+fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16, patience: Duration) -> Result<(), StartError> {
+    let (mut recovered, mut serving, mut waited) = (0_u16, 0_u16, Duration::ZERO);
     while serving < shards {
-        match statuses.recv_timeout(START_PATIENCE) {
+        match statuses.recv_timeout(patience) {
             Ok(ShardStatus::Serving(_)) => serving += 1,
-            Ok(ShardStatus::Recovered(shard)) => tracing::debug!(%shard, "recovered"),
+            Ok(ShardStatus::Recovered(shard)) => {
+                recovered += 1;
+                tracing::debug!(%shard, "recovered");
+            }
             Ok(ShardStatus::Failed(failure)) => {
                 return Err(StartError::Shard { shard: failure.shard.0, why: failure.why });
             }
             Err(flume::RecvTimeoutError::Timeout) => {
-                let why = format!("not ready after {} s; see the log above", START_PATIENCE.as_secs());
-                return Err(StartError::Shard { shard: serving, why });
+                waited += patience;
+                tracing::warn!(
+                    ?waited,
+                    shards,
+                    recovered,
+                    serving,
+                    "the start takes long and goes on: a large journal is read"
+                );
             }
             Err(flume::RecvTimeoutError::Disconnected) => {
                 return Err(StartError::Shard {
@@ -356,4 +370,35 @@ fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16) -> Result
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::status::ShardFailure;
+
+    #[test]
+    fn a_start_that_lasts_is_waited_for() {
+        let (sender, statuses) = flume::bounded(4);
+        let shard = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(60));
+            sender.send(ShardStatus::Recovered(ShardId(0))).expect("is heard");
+            std::thread::sleep(Duration::from_millis(60));
+            sender.send(ShardStatus::Serving(ShardId(0))).expect("is heard");
+        });
+        await_serving(&statuses, 1, Duration::from_millis(10)).expect("late is not never");
+        shard.join().expect("ends");
+    }
+
+    #[test]
+    fn a_start_that_failed_is_not_waited_for() {
+        let (sender, statuses) = flume::bounded(4);
+        let why = "its journal is damaged".to_owned();
+        sender.send(ShardStatus::Failed(ShardFailure { shard: ShardId(1), why })).expect("room");
+        let failed = await_serving(&statuses, 2, Duration::from_secs(9)).expect_err("it failed");
+        assert!(matches!(failed, StartError::Shard { shard: 1, .. }), "{failed}");
+        drop(sender);
+        let ended = await_serving(&statuses, 2, Duration::from_secs(9)).expect_err("it ended");
+        assert!(ended.to_string().contains("ended while starting"), "{ended}");
+    }
 }

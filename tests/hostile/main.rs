@@ -11,6 +11,7 @@ mod crowd;
 mod disk;
 mod full;
 mod gone;
+mod lost;
 mod outage;
 mod scrape;
 mod steady;
