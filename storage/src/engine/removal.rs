@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::handle::Engine;
+use crate::log::PartitionLog;
 use crate::log::shared::Doomed;
 use crate::model::{Offset, PartitionId};
 use crate::segment::{index_path, log_path, partition_dir};
@@ -49,9 +50,15 @@ impl Engine {
     }
 
     async fn remove_segment(&self, partition: PartitionId, base: Offset) -> io::Result<()> {
-        // A log that was reset may have begun a new segment at the same offset: the file is that one's now.
-        let live = |log: &crate::log::PartitionLog| log.segments().iter().any(|segment| segment.offsets.start == base);
-        if self.partition(partition).is_some_and(|log| live(&log)) {
+        // A log that was reset may have begun a new segment at the same offset: the file is that one's now. It is not
+        // written to while this goes on.
+        let log = self.partition(partition);
+        let _io = match &log {
+            Some(log) => Some(log.inner.io.lock().await),
+            None => None,
+        };
+        let live = |log: &PartitionLog| log.segments().iter().any(|segment| segment.offsets.start == base);
+        if log.as_ref().is_some_and(live) {
             return Ok(());
         }
         let shared = &self.inner.shared;
@@ -59,6 +66,8 @@ impl Engine {
         for path in [log_path(&dir, base), index_path(&dir, base)] {
             shared.handles.forget(&path).await;
             absent_is_fine(shared.env.disk.remove_file(&path).await)?;
+            // A reader that looked before it was dropped may have opened it meanwhile: an open file keeps its blocks.
+            shared.handles.forget(&path).await;
         }
         Ok(())
     }
@@ -70,7 +79,9 @@ impl Engine {
         let shared = &self.inner.shared;
         let dir = partition_dir(&shared.dir, partition);
         shared.handles.forget_below(&dir).await;
-        absent_is_fine(shared.env.disk.remove_dir_all(&dir).await)
+        absent_is_fine(shared.env.disk.remove_dir_all(&dir).await)?;
+        shared.handles.forget_below(&dir).await;
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use futures::lock::Mutex;
 
 use super::settings::LogSettings;
 use super::shared::LogShared;
-use super::state::{Dropped, LogState};
+use super::state::{Dropped, LogState, held};
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, PartitionId};
 use crate::segment::{SegmentInfo, partition_dir};
 
@@ -40,8 +40,9 @@ pub(crate) struct LogInner {
     pub(crate) io: Mutex<()>,
     /// The directory is there.
     pub(crate) dir_made: Cell<bool>,
-    /// A file was born in it since it was last synced.
-    pub(crate) dir_unsynced: Cell<bool>,
+    /// Files born in it, and how many of them a sync of it has begun and ended after: whoever syncs may be cut short.
+    pub(crate) born: Cell<u64>,
+    pub(crate) born_synced: Cell<u64>,
     /// It and its lane are in the lists of what changed as they have been since this many were collected.
     listed: Cell<u64>,
 }
@@ -62,7 +63,8 @@ impl PartitionLog {
                 state: RefCell::new(state),
                 io: Mutex::new(()),
                 dir_made,
-                dir_unsynced: Cell::new(false),
+                born: Cell::new(0),
+                born_synced: Cell::new(0),
                 listed: Cell::new(u64::MAX),
             }),
         }
@@ -105,7 +107,8 @@ impl PartitionLog {
             return;
         }
         let len = u64::from(batch.header.len);
-        state.append(batch, shared.memory.add(len));
+        let mark = shared.memory.add(held(&batch));
+        state.append(batch, mark);
         shared.disk.add(len);
         let eager = state.unwritten() >= shared.eager_bytes;
         drop(state);
@@ -169,7 +172,7 @@ impl PartitionLog {
         self.inner.state.borrow().segments.iter().map(|segment| segment.info()).collect()
     }
 
-    /// Bytes held in memory.
+    /// Bytes held in memory, what each batch costs beside its own included.
     #[must_use]
     pub fn recent_bytes(&self) -> u64 {
         self.inner.state.borrow().recent_bytes

@@ -25,6 +25,15 @@ pub(crate) struct Recent {
     mark: u64,
 }
 
+/// What a recent batch costs beside its bytes: its place in `recent`, which may be twice what it needs, and what the
+/// allocator and the shared bytes' count take.
+const BATCH_OVERHEAD: u64 = 2 * size_of::<Recent>() as u64 + 64;
+
+/// Memory that a recent batch takes. Bytes.
+pub(crate) fn held(batch: &Batch) -> u64 {
+    u64::from(batch.header.len) + BATCH_OVERHEAD
+}
+
 /// A segment the log no longer has; its file may go once a checkpoint without it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Dropped {
@@ -73,6 +82,7 @@ pub(crate) struct LogState {
     /// Bytes of all segments.
     pub(crate) bytes: u64,
     pub(crate) recent: VecDeque<Recent>,
+    /// See [`held`].
     pub(crate) recent_bytes: u64,
     /// Sum of the part of a run that lies below the recent batches, ending exactly where they begin.
     pub(crate) floor: Option<RunSum>,
@@ -132,7 +142,7 @@ impl LogState {
         segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
         self.end = header.next_offset();
         self.bytes += u64::from(header.len);
-        self.recent_bytes += u64::from(header.len);
+        self.recent_bytes += held(&batch);
         self.recent.push_back(Recent { batch, pos, run, mark });
     }
 
@@ -163,7 +173,7 @@ impl LogState {
             }
             segment.keep_tail(first.pos, &first.batch.bytes);
             self.floor = Some(first.run);
-            freed += u64::from(first.batch.header.len);
+            freed += held(&first.batch);
             self.recent.pop_front();
         }
         self.recent_bytes -= freed;
@@ -195,7 +205,7 @@ impl LogState {
         let (offsets, flushed, bytes) = gone.map(|gone| (gone.offsets, gone.flushed, gone.bytes)).unwrap_or_default();
         self.bytes -= bytes;
         while let Some(first) = self.recent.front().filter(|first| first.batch.header.next_offset() <= offsets.end) {
-            self.recent_bytes -= u64::from(first.batch.header.len);
+            self.recent_bytes -= held(&first.batch);
             self.recent.pop_front();
         }
         self.floor = self.floor.filter(|floor| floor.offsets.start >= offsets.end);
@@ -291,7 +301,11 @@ impl LogState {
             }
         };
         put(segment.flushed, &segment.tail);
-        let first = self.recent.partition_point(|recent| recent.batch.header.base_offset < segment.offsets.start);
+        let first = self.recent.partition_point(|recent| {
+            let header = &recent.batch.header;
+            let written = header.base_offset < segment.offsets.end && recent.pos + u64::from(header.len) <= range.start;
+            header.base_offset < segment.offsets.start || written
+        });
         for recent in self.recent.range(first..) {
             if recent.batch.header.base_offset >= segment.offsets.end || recent.pos >= range.end {
                 break;

@@ -245,6 +245,44 @@ fn trimming_within_a_segment_half_in_memory_loses_nothing() {
 }
 
 #[test]
+fn a_write_back_cut_short_forgets_no_name_that_is_not_durable() {
+    for after in 0..400 {
+        let world = World::new(1);
+        let shared = shared(world.env(), 1 << 20);
+        let path = world.block_on(async {
+            let (log, mut model) = (new_log(&shared, LogSettings::default()), Model::default());
+            model.append(&log, 1, 9_000, 0);
+            let target = log.inner.state.borrow().target().expect("a segment");
+            let short = shared.env.tasks.sleep(std::time::Duration::from_micros(after));
+            let _ = futures::future::select(std::pin::pin!(log.make_durable(target)), short).await;
+            log.make_durable(target).await.expect("writes");
+            log_path(&log.inner.dir, Offset::ZERO)
+        });
+        world.crash();
+        let env = world.restart();
+        assert!(world.block_on(env.disk.exists(&path)).expect("looks"), "cut short after {after} µs");
+    }
+}
+
+#[test]
+fn small_batches_are_counted_with_what_they_cost() {
+    let world = World::new(1);
+    let shared = shared(world.env(), 1 << 20);
+    world.block_on(async {
+        let (log, mut model) = (new_log(&shared, LogSettings::default()), Model::default());
+        (0..1_000).for_each(|_| model.append(&log, 1, 10, 0));
+        let bytes = log.bounds().bytes;
+        assert!(log.recent_bytes() > bytes + 1_000 * 100, "{} for {bytes}", log.recent_bytes());
+        assert_eq!(shared.memory.resident(), log.recent_bytes());
+        log.write_back(None).await.expect("writes");
+        model.check(&log, 5_000).await;
+        log.evict(u64::MAX);
+        assert_eq!((shared.memory.resident(), log.recent_bytes()), (0, 0));
+        model.check(&log, 5_000).await;
+    });
+}
+
+#[test]
 fn segments_close_by_size_and_by_the_time_in_their_batches() {
     let world = World::new(1);
     let shared = shared(world.env(), 1 << 20);

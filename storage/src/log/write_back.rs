@@ -23,22 +23,20 @@ use crate::segment::{index_path, log_path};
 #[derive(Debug)]
 pub(crate) struct Unsynced {
     segments: Vec<(SegmentKey, u64, bool)>,
-    names: bool,
+    /// As [`PartitionLog::unnamed`].
+    names: Option<u64>,
 }
 
 /// Syncs the file system that holds the logs, and notes it in each.
 pub(crate) async fn sync_all(logs: &[&PartitionLog]) -> Result<(), WriteBackError> {
     let Some(shared) = logs.first().map(|log| Rc::clone(&log.inner.shared)) else { return Ok(()) };
     let before: Vec<Unsynced> = logs.iter().map(|log| log.unsynced()).collect();
-    if before.iter().all(|unsynced| unsynced.segments.is_empty() && !unsynced.names) {
+    if before.iter().all(|unsynced| unsynced.segments.is_empty() && unsynced.names.is_none()) {
         return Ok(());
     }
     match shared.env.disk.sync_below(&shared.dir).await {
         Ok(()) => logs.iter().zip(&before).for_each(|(log, before)| log.synced(before)),
-        Err(source) => {
-            logs.iter().zip(&before).for_each(|(log, before)| log.not_synced(before));
-            return Err(failed(&shared.dir, source, true));
-        }
+        Err(source) => return Err(failed(&shared.dir, source, true)),
     }
     shared.counters.segment_syncs.add(1);
     Ok(())
@@ -79,7 +77,7 @@ impl PartitionLog {
         let mut buffer = file.alloc_dirty(len);
         if range.start == 0 {
             // The file may be an earlier process's, its name not durable yet.
-            self.inner.dir_unsynced.set(true);
+            self.inner.born.set(self.inner.born.get() + 1);
         }
         let copied = {
             let (place, padding) = buffer.split_at_mut(len);
@@ -109,7 +107,7 @@ impl PartitionLog {
         }
         let (file, born) = shared.handles.or_create(path).await?;
         if born {
-            self.inner.dir_unsynced.set(true);
+            self.inner.born.set(self.inner.born.get() + 1);
         }
         Ok(file)
     }
@@ -150,7 +148,18 @@ impl PartitionLog {
         let state = self.inner.state.borrow();
         let segments = state.segments.iter().filter(|segment| segment.unsynced);
         let segments = segments.map(|segment| (segment.key, segment.flushed, segment.finished)).collect();
-        Unsynced { segments, names: self.inner.dir_unsynced.replace(false) }
+        Unsynced { segments, names: self.unnamed() }
+    }
+
+    /// How many files were born up to now, if not all their names are durable.
+    fn unnamed(&self) -> Option<u64> {
+        let born = self.inner.born.get();
+        (born > self.inner.born_synced.get()).then_some(born)
+    }
+
+    /// A sync of the directory that began when so many were born has ended.
+    fn named(&self, born: u64) {
+        self.inner.born_synced.set(self.inner.born_synced.get().max(born));
     }
 
     /// Everything that was told before is durable: what has not been written to since needs no sync of its own.
@@ -163,13 +172,7 @@ impl PartitionLog {
                 segment.unsynced = false;
             }
         }
-    }
-
-    /// Nothing of it is durable for certain.
-    pub(crate) fn not_synced(&self, before: &Unsynced) {
-        if before.names {
-            self.inner.dir_unsynced.set(true);
-        }
+        before.names.into_iter().for_each(|born| self.named(born));
     }
 
     /// Syncs what was written of segments up to the target's, then the directory where files were born.
@@ -192,9 +195,10 @@ impl PartitionLog {
                 segment.unsynced = false;
             }
         }
-        if self.inner.dir_unsynced.replace(false) {
+        if let Some(born) = self.unnamed() {
             let synced = shared.env.disk.sync_dir(&self.inner.dir).await;
             synced.map_err(|source| failed(&self.inner.dir, source, true))?;
+            self.named(born);
         }
         Ok(())
     }
