@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::steady::{batch, create, fetch, read_to_end, serves_on};
+use tidewater::client::Client;
+
+use super::steady::{batch, create, fetch, read_to_end, run, serves_on};
 use super::support::broker::{Broker, Options};
 use super::support::wire::Wire;
 
@@ -116,5 +118,44 @@ fn a_file_system_without_room_loses_nothing() {
     let broker = Broker::start(&options);
     assert_eq!(read_to_end(&broker, "fat", 0, 0).len() as u64, found, "after kill -9");
     serves_on(&broker);
+    broker.stop();
+}
+
+/// What is full when it is killed starts again, with not a block free: reads go on and deleting makes room.
+#[test]
+fn a_file_system_without_a_free_block_is_started_on() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let disk = SmallDisk::mount(dir.path().join("disk"));
+    let mut options = Options { wrapper: disk.wrapper(), ..Options::new(&disk.at.join("data")) }.arg("--shards", "1");
+    for line in ["disk full", "storage upkeep", "no space left for", "registering buffers", "No space left"] {
+        options = options.expect(line);
+    }
+    let broker = Broker::start(&options);
+    create(&broker, "fat", 1, &[("remote.storage.enable", "false"), ("segment.bytes", "16777216")]);
+    create(&broker, "thin", 1, &[("remote.storage.enable", "false")]);
+    let block = vec![b'f'; 900_000];
+    let mut wire = Wire::connect(&broker.kafka).expect("connects");
+    (0..80).for_each(|n| assert_eq!(wire.produce("fat", 0, batch(&[&block])).expect("an answer"), Ok(n)));
+    assert_eq!(wire.produce("thin", 0, batch(&[b"before"])).expect("an answer"), Ok(0));
+    broker.kill();
+    let filler = format!("cat /dev/zero > {}/filler", disk.at.display());
+    assert!(!disk.enter(&["sh", "-c", &filler]), "it fills up");
+    let broker = Broker::start(&options);
+    assert_eq!(read_to_end(&broker, "fat", 0, 0).len(), 80, "{}", broker.log());
+    assert_eq!(read_to_end(&broker, "thin", 0, 0), ["before"]);
+    run(async { Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
+    let start = Instant::now();
+    loop {
+        let mut wire = Wire::connect(&broker.kafka).expect("connects");
+        if wire.produce("thin", 0, batch(&[&block])).is_ok_and(|told| told.is_ok()) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "still no room:\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    serves_on(&broker);
+    broker.kill();
+    let broker = Broker::start(&options);
+    assert!(read_to_end(&broker, "thin", 0, 0).len() >= 2);
     broker.stop();
 }

@@ -3,21 +3,22 @@
 //! Owns: every workaround glommio 0.9.0's files need. (1) Its first file per thread and device decides whether polled
 //! I/O works by reading 512 bytes; on an empty or unwritten file the read never reaches the device, "works" is
 //! remembered, and every later read fails with EOPNOTSUPP while writes take 4 ms. So before the first file on a
-//! device a probe file with real blocks is opened for reading. (2) `DmaFile::create` opens write-only: files are
-//! opened read-write here. (3) Its `read_at` miscounts short unaligned reads at the end of a file: only
-//! `read_at_aligned` is used. (4) `DmaFile` asks for its size by path, and unwraps a `statfs` of the path after it has
-//! opened it: a file removed in between (a chunk that is dropped, a segment that is trimmed) would end the shard. So a
-//! file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, which stays while the first handle is
-//! held, as long as the file is open. Those of its helper thread are in `blocking`.
+//! device a probe file with real blocks is opened for reading, or on a full one a file that has some. (2)
+//! `DmaFile::create` opens write-only: files are opened read-write here. (3) Its `read_at` miscounts short unaligned
+//! reads at the end of a file: only `read_at_aligned` is used. (4) `DmaFile` asks for its size by path, and unwraps a
+//! `statfs` of the path after it has opened it: a file removed in between (a chunk that is dropped, a segment that is
+//! trimmed) would end the shard. So a file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`,
+//! which stays while the first handle is held, as long as the file is open. Its thread's: see `blocking`.
 //!
 //! Small durable writes to a quick disk are made by the shard itself, without its ring: see `pace`.
 //!
 //! Affinity: shard-local.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ use super::syscall;
 
 /// Bytes of the probe file: enough to be real blocks on any file system.
 const PROBE_BYTES: usize = 64 << 10;
+/// Files and directories looked at on a full device to find one to probe with.
+const LOOKED_AT_MAX: usize = 4096;
 /// One read of [`DmaHandle::read_at`]. Bytes.
 const READ_STEP: u64 = 4 << 20;
 
@@ -61,25 +64,72 @@ async fn probe(dir: PathBuf) -> io::Result<()> {
         file.sync_all()
     })
     .await;
+    let full = written.as_ref().is_err_and(is_disk_full);
     let checked = match written {
         Ok(()) => read_back(&path).await,
+        Err(error) if full => match blocking(move || Ok(written_file(&dir, device))).await? {
+            Some(other) => read(&other, ALIGNMENT).await.map(drop),
+            None => Err(error),
+        },
         failed => failed,
     };
     let removed = blocking(move || fs::remove_file(path)).await;
-    checked.and(removed)?;
+    checked?;
+    if !full {
+        removed?;
+    }
     PROBED.with_borrow_mut(|probed| probed.insert(device));
     Ok(())
 }
 
 async fn read_back(path: &Path) -> io::Result<()> {
-    let file = DmaFile::open(path).await.map_err(io::Error::from)?;
-    let read = file.read_at_aligned(0, PROBE_BYTES).await.map(|bytes| bytes.iter().all(|byte| *byte == 0x5a));
-    file.close().await.map_err(io::Error::from)?;
-    match read {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(io::Error::new(io::ErrorKind::InvalidData, "direct I/O read back other bytes than written")),
-        Err(error) => Err(error.into()),
+    let bytes = read(path, PROBE_BYTES).await?;
+    if bytes.len() == PROBE_BYTES && bytes.iter().all(|byte| *byte == 0x5a) {
+        return Ok(());
     }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "direct I/O read back other bytes than written"))
+}
+
+async fn read(path: &Path, len: usize) -> io::Result<Vec<u8>> {
+    let file = DmaFile::open(path).await.map_err(io::Error::from)?;
+    let read = file.read_at_aligned(0, len).await.map(|bytes| bytes.to_vec());
+    file.close().await.map_err(io::Error::from)?;
+    read.map_err(io::Error::from)
+}
+
+/// A file in `dir` or beside it, on the same device, whose first block was written: where no probe finds room.
+fn written_file(dir: &Path, device: u64) -> Option<PathBuf> {
+    let (mut dirs, mut left) = (VecDeque::from([dir.to_path_buf(), parent(dir)]), LOOKED_AT_MAX);
+    while let Some(dir) = dirs.pop_front() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            left = left.checked_sub(1)?;
+            let path = entry.path();
+            let Ok(meta) = entry.metadata() else { continue };
+            // What goes by another name soon, or is another shard's probe, may be gone when it is opened.
+            let passing =
+                path.extension().is_some_and(|it| it == "tmp") || path.file_stem().is_none_or(begins_with_dot);
+            if passing {
+                continue;
+            }
+            if meta.is_dir() {
+                dirs.push_back(path);
+            } else if meta.is_file() && meta.dev() == device && meta.len() >= ALIGNMENT as u64 && begins(&path) {
+                return Some(path);
+            }
+        }
+    }
+    None
+}
+
+fn begins_with_dot(name: &OsStr) -> bool {
+    name.as_encoded_bytes().first() == Some(&b'.')
+}
+
+/// Are there other bytes than zeroes in a file's first block? Then it is no hole and was not only reserved.
+fn begins(path: &Path) -> bool {
+    let mut block = [0; ALIGNMENT];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut block));
+    read.is_ok() && block.iter().any(|byte| *byte != 0)
 }
 
 fn parent(path: &Path) -> PathBuf {
@@ -124,6 +174,13 @@ impl DmaDisk {
         blocking(move || {
             let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
             missing.retain(|dir| !dir.as_os_str().is_empty());
+            // The last one that is there may be of a process that was killed before it synced the name.
+            let there = missing.last().map_or_else(|| path.clone(), |dir| parent(dir));
+            match sync_dir_now(&parent(&there)) {
+                // What lies above the data directory is not this process's.
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                _ => {}
+            }
             while let Some(dir) = missing.pop() {
                 match fs::create_dir(dir) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

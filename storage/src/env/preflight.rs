@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::aligned::ALIGNMENT;
+use super::disk::is_disk_full;
 use super::syscall;
 
 /// Below this glommio refuses to make an executor. Bytes.
@@ -62,6 +63,14 @@ pub enum Unfit {
         /// The system's answer.
         error: io::Error,
     },
+    /// There is not even a block free to try it on.
+    #[error("{} has no room for 4 KiB: {error}; free some space there or choose another directory", path.display())]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
     /// The directory cannot be made or written.
     #[error("{} cannot be written: {error}; check its owner, mode and mount", path.display())]
     Directory {
@@ -109,15 +118,21 @@ fn memlock_verdict(limit: Option<u64>) -> Result<Option<u64>, Unfit> {
 /// Does the directory, made if absent, take aligned direct writes and give them back?
 ///
 /// # Errors
-/// [`Unfit::Directory`] or [`Unfit::DirectIo`].
+/// [`Unfit::Directory`], [`Unfit::DirectIo`] or [`Unfit::NoRoom`].
 pub fn direct_io(dir: &Path) -> Result<(), Unfit> {
     let path = dir.to_path_buf();
     fs::create_dir_all(dir).map_err(|error| Unfit::Directory { path: path.clone(), error })?;
     let probe = dir.join(format!(".preflight-{}", std::process::id()));
     let created = fs::File::create(&probe).and_then(|mut file| file.write_all(&[0x5a; ALIGNMENT]));
-    let result = match created {
-        Err(error) => Err(Unfit::Directory { path, error }),
-        Ok(()) => direct_round_trip(&probe).map_err(|error| Unfit::DirectIo { path, error }),
+    let tried = match &created {
+        Err(_) => Ok(()),
+        Ok(()) => direct_round_trip(&probe),
+    };
+    let result = match (created, tried) {
+        (Err(error), _) | (_, Err(error)) if is_disk_full(&error) => Err(Unfit::NoRoom { path, error }),
+        (Err(error), _) => Err(Unfit::Directory { path, error }),
+        (_, Err(error)) => Err(Unfit::DirectIo { path, error }),
+        (Ok(()), Ok(())) => Ok(()),
     };
     // A probe that stays behind is 4 KiB of rubbish, not a reason to refuse.
     let _ = fs::remove_file(&probe);
