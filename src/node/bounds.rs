@@ -177,7 +177,9 @@ pub fn markdown() -> String {
         "\nA sum of bounds, not a forecast. A batch larger than what a fetch past a spent budget may read comes whole: up to \
          32 MiB for one connection at a time. A read from disk holds the run it cuts its batches from, up to 1 MiB for each of \
          the `COLD_READS_MAX` partitions that a fetch reads side by side. Records that are a quarter of their request or more \
-         keep its memory as long as they are kept themselves.\n",
+         keep its memory as long as they are kept themselves. A start, before anything else on this list is there, has 64 \
+         entries of its journal in memory at once: 64 MiB, up to 2,112 MiB where each is a batch of `BATCH_BYTES_MAX` (a shard \
+         brings up its lanes one after the other).\n",
     );
     for (title, source) in [
         ("Of the broker (`src/limits.rs`)", include_str!("../limits.rs")),

@@ -158,7 +158,7 @@ impl<L: LogDevice> RaftLogReader<Types> for LogStore<L> {
     {
         let range = self.present(range);
         let mut entries = self.read_some(range.clone(), usize::MAX).await?;
-        // The journal may stop early; openraft may not get less than there is.
+        // The journal may stop early; openraft may not get less than there is. It asks for 64 at once, only at a start.
         while let Some(last) = entries.last()
             && last.log_id.index + 1 < range.end
         {
