@@ -33,6 +33,9 @@ pub enum FormatError {
     /// A field that makes no sense.
     #[error("field {0} makes no sense")]
     Field(&'static str),
+    /// The disk does not give them.
+    #[error("cannot be read ({0})")]
+    Unreadable(io::ErrorKind),
 }
 
 impl From<bytes::TryGetError> for FormatError {
@@ -71,7 +74,7 @@ pub enum CheckpointError {
         /// What is wrong.
         source: FormatError,
     },
-    /// The disk.
+    /// The disk, of anything but a page that is read.
     #[error("{file}: {source}")]
     Io {
         /// Which file.
@@ -84,6 +87,12 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Is it only that an old page cannot be read? What is in memory makes a checkpoint without it.
+    #[must_use]
+    pub fn is_lost_page(&self) -> bool {
+        matches!(self, Self::Page { .. })
+    }
+
     /// May it be tried again later? Only when the disk is full.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {

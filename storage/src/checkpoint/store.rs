@@ -69,8 +69,8 @@ impl CheckpointStore {
             let empty = Root::empty().encode();
             disk.write_atomic(&zero, &empty).await.map_err(failed(&zero, true))?;
         }
-        let first = read_slot(&disk, &zero).await?;
-        let second = read_slot(&disk, &one).await?;
+        let first = read_slot(&disk, &zero).await;
+        let second = read_slot(&disk, &one).await;
         let (current, previous) = match (first, second) {
             (Ok(a), Ok(b)) if a.generation > b.generation => (a, Some(b)),
             (Ok(a), Ok(b)) => (b, Some(a)),
@@ -80,23 +80,49 @@ impl CheckpointStore {
         let path = pages_path(dir);
         let pages = open_or_create(&disk, &path).await?;
         let len = pages.len().await.map_err(failed(&path, false))?;
-        settle(&disk, dir, &pages, &current).await?;
-        let store = Self { disk, dir: dir.into(), pages, current, previous, len };
+        let mut store = Self { disk, dir: dir.into(), pages, current, previous, len };
+        settle(&store.disk, dir, &store.pages, &store.current).await?;
+        let records = match store.load_all().await {
+            Err(error) if error.is_lost_page() => store.fall_back(error).await?,
+            other => other?,
+        };
+        Ok((store, records))
+    }
+
+    /// The newest root's pages are not all there: goes on from the one before it, if that is whole. Whether too much was
+    /// let go since, only the journal can tell.
+    async fn fall_back(&mut self, error: CheckpointError) -> Result<Records, CheckpointError> {
+        // The very first is empty: as good as none.
+        let Some(previous) = self.previous.take_if(|previous| previous.generation > 0) else { return Err(error) };
+        // It stays the other slot's: its pages are not written over while a start might read it.
+        self.previous = Some(std::mem::replace(&mut self.current, previous));
+        let Ok(records) = self.load_all().await else { return Err(error) };
+        let generation = self.current.generation;
+        tracing::warn!(%error, generation, "the newest checkpoint is damaged; going on from the one before it");
+        settle(&self.disk, &self.dir, &self.pages, &self.current).await?;
+        Ok(records)
+    }
+
+    async fn load_all(&self) -> Result<Records, CheckpointError> {
         let mut records = Records::new();
-        let buckets = 0..store.current.pages.len();
-        let mut loads = futures::stream::iter(buckets).map(|bucket| store.load(bucket)).buffered(LOADS_AT_ONCE);
+        let buckets = 0..self.current.pages.len();
+        let mut loads = futures::stream::iter(buckets).map(|bucket| self.load(bucket)).buffered(LOADS_AT_ONCE);
         while let Some(page) = loads.next().await {
             // Not `append`, which walks through both maps: thousands of pages would be walked through thousands of times.
             records.extend(page?);
         }
-        drop(loads);
-        Ok((store, records))
+        Ok(records)
     }
 
     /// The generation that is durable.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.current.generation
+    }
+
+    #[cfg(test)]
+    pub(crate) fn newest_pages(&self) -> &[PageRef] {
+        &self.current.pages
     }
 
     /// Bytes of all its files.
@@ -108,10 +134,31 @@ impl CheckpointStore {
     /// Makes `changes` durable, all or none: a value replaces, `None` removes.
     ///
     /// # Errors
-    /// The disk's, or damage of a page that had to be read. The store is as before unless a sync failed.
+    /// The disk's, or damage of a page that had to be read ([`CheckpointError::is_lost_page`]). The store is as before
+    /// unless a sync failed.
     pub async fn commit(&mut self, changes: BTreeMap<Key, Option<Bytes>>) -> Result<Committed, CheckpointError> {
         let mut next = Root { generation: self.current.generation + 1, ..self.current.clone() };
         let touched = self.merge(&mut next, changes).await?;
+        self.write(next, touched).await
+    }
+
+    /// Makes `records` durable in place of all that is there, of which nothing is read.
+    ///
+    /// # Errors
+    /// The disk's. The store is as before unless a sync failed.
+    pub async fn commit_whole(&mut self, records: Records) -> Result<Committed, CheckpointError> {
+        let bytes = records.values().map(|blob| blob.len() as u64).sum();
+        let wanted = buckets_for(bytes);
+        let mut pages: BTreeMap<usize, Records> = (0..wanted).map(|bucket| (bucket, Records::new())).collect();
+        for (key, blob) in records {
+            pages.entry(key.bucket(wanted)).or_default().insert(key, blob);
+        }
+        let generation = self.current.generation + 1;
+        self.write(Root { generation, bytes, pages: vec![PageRef::default(); wanted] }, pages).await
+    }
+
+    /// Writes these pages and the root that names them.
+    async fn write(&mut self, mut next: Root, touched: BTreeMap<usize, Records>) -> Result<Committed, CheckpointError> {
         let mut space = Space::beside(&[&self.current, self.previous.as_ref().unwrap_or(&self.current)]);
         let mut writes = Writes::default();
         for (bucket, records) in &touched {
@@ -176,13 +223,10 @@ impl CheckpointStore {
         let Some(named) = self.current.pages.get(bucket).filter(|page| page.len > 0) else { return Ok(Records::new()) };
         let path = pages_path(&self.dir);
         let read = self.pages.read_at(named.block * BLOCK, named.len as usize).await;
-        let bytes = read.map_err(failed(&path, false))?;
-        page::decode(bucket as u32, named.crc, bytes).map_err(|source| CheckpointError::Page {
-            file: path,
-            bucket: bucket as u32,
-            block: named.block,
-            source,
-        })
+        let bytes = read.map_err(|error| FormatError::Unreadable(error.kind()));
+        let records = bytes.and_then(|bytes| page::decode(bucket as u32, named.crc, bytes));
+        let (bucket, block) = (bucket as u32, named.block);
+        records.map_err(|source| CheckpointError::Page { file: path, bucket, block, source })
     }
 
     async fn write_pages(&mut self, writes: &Writes) -> Result<u64, CheckpointError> {
@@ -217,12 +261,13 @@ impl CheckpointStore {
     }
 }
 
-/// A slot's root, or what is wrong with it; an absent slot is as good as an empty one.
-async fn read_slot(disk: &Disk, path: &Path) -> Result<Result<Root, FormatError>, CheckpointError> {
+/// A slot's root, or what is wrong with it; an absent slot is as good as an empty one, one that cannot be read as one
+/// that is damaged.
+async fn read_slot(disk: &Disk, path: &Path) -> Result<Root, FormatError> {
     match disk.read_all(path).await {
-        Ok(bytes) => Ok(Root::decode(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err(FormatError::Length)),
-        Err(error) => Err(failed(path, false)(error)),
+        Ok(bytes) => Root::decode(&bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FormatError::Length),
+        Err(error) => Err(FormatError::Unreadable(error.kind())),
     }
 }
 

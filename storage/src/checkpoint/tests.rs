@@ -144,6 +144,75 @@ fn a_damaged_page_is_told() {
     });
 }
 
+fn blob(byte: u8) -> Option<Bytes> {
+    Some(Bytes::from(vec![byte; 100]))
+}
+
+#[test]
+fn a_damaged_page_of_the_newest_root_gives_way_to_the_one_before() {
+    let world = World::new(3);
+    let env = world.env();
+    world.block_on(async {
+        let (mut store, _) = open(&env).await.expect("opens");
+        for byte in 1..4 {
+            store.commit(Changes::from([(Key::Shard, blob(byte))])).await.expect("commits");
+        }
+        let block = store.newest_pages()[0].block;
+        assert!(world.disk().flip_bit(Path::new("/data/0/checkpoint.pages"), block * 4096 + 50, 1));
+        for byte in 4..9 {
+            let (mut store, records) = open(&env).await.expect("opens");
+            let want = if byte == 4 { blob(2) } else { blob(byte - 1) };
+            assert_eq!(records.get(&Key::Shard).cloned(), want);
+            store.commit(Changes::from([(Key::Shard, blob(byte))])).await.expect("commits");
+        }
+    });
+}
+
+#[test]
+fn a_page_that_rots_is_told_apart_and_a_whole_commit_does_without_it() {
+    for unreadable in [false, true] {
+        let world = World::new(3);
+        let env = world.env();
+        world.block_on(async {
+            let (mut store, _) = open(&env).await.expect("opens");
+            store.commit(Changes::from([(Key::Shard, blob(1))])).await.expect("commits");
+            let path = "checkpoint.pages".to_owned();
+            if unreadable {
+                let error = std::io::ErrorKind::Other;
+                world.disk().inject(Fault { operation: Operation::Read, path, after: 0, error });
+            } else {
+                assert!(world.disk().flip_bit(&dir().join(path), 50, 1));
+            }
+            let lost = store.commit(Changes::from([(Key::Lane(LaneId(7)), blob(2))])).await.expect_err("is lost");
+            assert!(lost.is_lost_page(), "{lost}");
+            let all = || {
+                let many = (0..900).map(|n| (Key::Partition(sample::partition(n)), Bytes::from(vec![1; 3_000])));
+                many.chain(blob(3).map(|blob| (Key::Shard, blob))).collect::<Records>()
+            };
+            store.commit_whole(all()).await.expect("commits");
+            store.commit(Changes::from([(Key::Shard, blob(4))])).await.expect("commits");
+            let mut want = all();
+            want.insert(Key::Shard, blob(4).expect("some"));
+            assert!(open(&env).await.expect("opens").1 == want);
+        });
+    }
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_is_as_good_as_a_torn_one() {
+    let world = World::new(3);
+    let env = world.env();
+    world.block_on(async {
+        let (mut store, _) = open(&env).await.expect("opens");
+        store.commit(Changes::from([(Key::Shard, blob(1))])).await.expect("commits");
+        for (slot, generation) in [("checkpoint.0", 1), ("checkpoint.1", 0)] {
+            let error = std::io::ErrorKind::Other;
+            world.disk().inject(Fault { operation: Operation::Read, path: slot.into(), after: 0, error });
+            assert_eq!(open(&env).await.expect("opens").0.generation(), generation);
+        }
+    });
+}
+
 #[test]
 fn what_did_not_change_is_not_written_again() {
     let world = World::new(3);

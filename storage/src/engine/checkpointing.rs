@@ -49,9 +49,17 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]; after a fatal one the engine has ended.
     pub async fn checkpoint(&self) -> Result<(), EngineError> {
-        let done = self.try_checkpoint().await;
+        let mut done = self.try_checkpoint().await;
+        if let Err(EngineError::Checkpoint(error)) = &done
+            && error.is_lost_page()
+        {
+            tracing::warn!(%error, "a page of the checkpoint is lost: all of it is written anew from memory");
+            self.inner.rewrite.set(true);
+            done = self.try_checkpoint().await;
+        }
         if let Err(error) = &done
             && error.is_fatal()
+            && !self.is_closing(error)
         {
             self.fail(error);
         }
@@ -65,9 +73,17 @@ impl Engine {
         let shared = &self.inner.shared;
         let mut store = self.inner.store.lock().await;
         let appended = shared.since_checkpoint.get();
+        let whole = self.inner.rewrite.get();
+        if whole {
+            self.mark_all();
+        }
         let mut collected = self.settle().await?;
         if collected.changes.is_empty() && collected.doomed.is_empty() && self.inner.leftover.borrow().is_empty() {
             return Ok(());
+        }
+        if let Some(lane) = self.laneless(&collected).filter(|_| whole) {
+            self.put_back(collected);
+            return Err(EngineError::Laneless(lane));
         }
         // Nothing applied may be ahead of the journal, or a restart would find a lane that ends before its state. Where
         // it is not, the journal is not waited for: on a full disk it may wait for what this checkpoint frees.
@@ -81,7 +97,14 @@ impl Engine {
         let doomed = self.inner.leftover.borrow().iter().chain(&collected.doomed).copied().collect();
         let shard = ShardRecord { journal_sequence: journal.durable_sequence(), doomed };
         collected.changes.insert(Key::Shard, Some(shard.encode()));
-        let committed = match store.commit(std::mem::take(&mut collected.changes)).await {
+        let changes = std::mem::take(&mut collected.changes);
+        let committed = if whole {
+            let records = changes.into_iter().filter_map(|(key, record)| Some((key, record?)));
+            store.commit_whole(records.collect()).await
+        } else {
+            store.commit(changes).await
+        };
+        let committed = match committed {
             Ok(committed) => committed,
             Err(error) => {
                 self.put_back(collected);
@@ -90,6 +113,7 @@ impl Engine {
         };
         // They are in the durable record: from here on they are this process's to remove, whoever is cut short.
         self.inner.leftover.borrow_mut().extend(collected.doomed.drain(..));
+        self.inner.rewrite.set(false);
         drop(store);
         shared.counters.checkpoints.add(1);
         shared.counters.checkpoint_pages.add(committed.pages);
@@ -158,6 +182,25 @@ impl Engine {
             out.logs.push(Pending { log, target, generation });
         }
         Ok(out)
+    }
+
+    /// All that there is counts as changed.
+    fn mark_all(&self) {
+        let (inner, shared) = (&self.inner, &self.inner.shared);
+        // A lane that was ever applied has a past in the journal.
+        shared.changed_lanes.borrow_mut().extend(inner.journal.lanes().into_iter().map(|(lane, _)| lane));
+        shared.changed_partitions.borrow_mut().extend(inner.logs.borrow().keys().copied());
+    }
+
+    /// A lane that could not be opened with these records alone.
+    fn laneless(&self, collected: &Collected) -> Option<LaneId> {
+        let applied: BTreeMap<LaneId, EntryId> = collected.applied.iter().copied().collect();
+        let held = |lane, purged: EntryId| applied.get(&lane).is_some_and(|applied| applied.index >= purged.index);
+        let lanes = self.inner.journal.lanes().into_iter();
+        lanes
+            .filter_map(|(lane, state)| Some((lane, state.purged?)))
+            .find(|(lane, purged)| !held(*lane, *purged))
+            .map(|one| one.0)
     }
 
     /// Leaves what was taken to the next try.

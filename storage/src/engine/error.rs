@@ -84,6 +84,9 @@ pub enum EngineError {
     /// The source knows nothing of a partition that exists: a defect above.
     #[error("partition {0} exists but its owner has no state for it; no checkpoint is taken")]
     Stateless(PartitionId),
+    /// The source knows nothing of a lane whose log was purged: a defect above.
+    #[error("lane {0} was purged but its owner has no state for it; the checkpoint is not written anew")]
+    Laneless(LaneId),
     /// Partitions were trimmed or dropped faster than they could be written. The next try may do better.
     #[error("partitions changed under the checkpoint {0} times")]
     Unsettled(u32),
@@ -106,8 +109,9 @@ impl EngineError {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::NoSource | Self::Stateless(_) | Self::Unsettled(_) => false,
-            Self::Checkpoint(error) => !error.is_disk_full(),
+            Self::NoSource | Self::Stateless(_) | Self::Laneless(_) | Self::Unsettled(_) => false,
+            // The next one does without the lost page.
+            Self::Checkpoint(error) => !error.is_disk_full() && !error.is_lost_page(),
             Self::WriteBack(error) => !error.is_disk_full(),
             Self::Journal(_) | Self::Ended => true,
         }

@@ -13,7 +13,7 @@ use super::source::CheckpointSource;
 use crate::budget::{Admission, DiskAccount, DiskUsage};
 use crate::checkpoint::CheckpointStore;
 use crate::env::Mono;
-use crate::journal::{Journal, LaneLog, Pressure};
+use crate::journal::{Journal, JournalError, LaneLog, Pressure};
 use crate::log::shared::{Doomed, LogShared};
 use crate::log::state::LogState;
 use crate::log::{LogSettings, PartitionLog};
@@ -34,6 +34,8 @@ pub(super) struct EngineInner {
     pub(super) source: RefCell<Option<Rc<dyn CheckpointSource>>>,
     /// One checkpoint at a time.
     pub(super) store: Mutex<CheckpointStore>,
+    /// A page of the checkpoint is lost: the next one is written whole, from memory.
+    pub(super) rewrite: Cell<bool>,
     /// Files that no durable record names and that are not removed yet; the shard's record lists them.
     pub(super) leftover: RefCell<BTreeSet<Doomed>>,
     /// Somebody removes them.
@@ -206,6 +208,11 @@ impl Engine {
         inner.journal_disk.change(journal, journal_now);
         inner.checkpoint_disk.change(checkpoint, checkpoint_now);
         inner.accounted.set((journal_now, checkpoint_now));
+    }
+
+    /// Is it only that the journal was closed, by a close that goes on?
+    pub(super) fn is_closing(&self, error: &EngineError) -> bool {
+        self.inner.ending.get() && matches!(error, EngineError::Journal(JournalError::Closed))
     }
 
     /// Ends the engine after an error that does not pass.

@@ -97,6 +97,7 @@ impl Engine {
                 logs: RefCell::new(logs),
                 source: RefCell::new(None),
                 store: Mutex::new(store),
+                rewrite: Cell::new(false),
                 leftover: RefCell::new(shard.doomed.into_iter().collect()),
                 removing: Cell::new(false),
                 last_checkpoint: Cell::new(now),

@@ -148,6 +148,9 @@ async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, Rel
         let past = lanes.entry(lane).or_default();
         past.vote = state.vote;
         let applied = past.applied;
+        if let Some(purged) = state.purged.filter(|purged| applied.is_none_or(|applied| applied.index < purged.index)) {
+            return Err(OpenError::Gap { lane, applied, purged }.into());
+        }
         if let Some(last) = state.last.filter(|last| applied.is_none_or(|applied| applied.index < last.index)) {
             return Err(RelocateError::NotDrained { lane, applied, last });
         }

@@ -2,6 +2,7 @@
 //! acknowledged is there after any crash, byte for byte, and nothing else.
 #![allow(clippy::panic)]
 
+mod closing;
 mod golden;
 mod machine;
 mod moving;
@@ -248,6 +249,34 @@ fn a_failed_sync_ends_the_engine_and_a_full_disk_does_not() {
             machine.check(&history, "after the fault").await;
         });
     }
+}
+
+#[test]
+fn a_page_that_rots_under_a_running_engine_costs_nothing() {
+    let world = World::new(5);
+    let history = filled(&world, config());
+    let env = world.restart();
+    world.block_on(async {
+        let machine = Machine::open(&env, dir(), config(), &history).await;
+        (0..40).for_each(|_| machine.propose(&history, LaneId(2), Command::Create));
+        machine.settle().await;
+        for round in 0..6 {
+            machine.engine.checkpoint().await.expect("checkpoints");
+            let pages = machine.engine.inner.store.lock().await.newest_pages().to_vec();
+            for page in pages.iter().filter(|page| page.len > 0) {
+                let at = page.block * 4096 + u64::from(page.len) / 2;
+                assert!(world.disk().flip_bit(&dir().join("checkpoint.pages"), at, 1), "round {round}");
+            }
+            machine.propose(&history, LaneId(1), Command::Append);
+            machine.propose(&history, LaneId(2), Command::Append);
+            machine.settle().await;
+            machine.engine.checkpoint().await.expect("goes on without what was lost");
+            assert!(!machine.engine.has_ended());
+        }
+        machine.engine.close().await;
+        let machine = Machine::open(&env, dir(), config(), &history).await;
+        machine.check(&history, "reopened").await;
+    });
 }
 
 #[test]

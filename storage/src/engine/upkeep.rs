@@ -29,6 +29,9 @@ impl Engine {
                 break;
             }
             if let Err(error) = self.work().await {
+                if self.is_closing(&error) {
+                    break;
+                }
                 if error.is_fatal() {
                     self.fail(&error);
                     break;
@@ -86,6 +89,9 @@ impl Engine {
         }
         // Purging is the lanes' work and takes them a moment.
         tasks.sleep(CHECKPOINT_GAP).await;
+        if inner.ending.get() {
+            return Ok(());
+        }
         let usage = inner.journal.usage();
         if usage.used_bytes / 3 > usage.capacity_bytes / 4 && !inner.journal.oldest_pins().is_empty() {
             let bytes = inner.journal.rewrite_oldest().await?;
