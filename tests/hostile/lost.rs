@@ -43,7 +43,9 @@ fn a_lost_or_an_old_node_json_costs_no_shard() {
     let broker = Broker::start(&sharded(&options, "2"));
     create(&broker, "kept", 2, &[]);
     let values: Vec<String> = (0..20).map(|n| format!("record {n}")).collect();
-    values.iter().for_each(|value| drop(produce(&broker, "kept", 0, value.as_bytes())));
+    for (n, value) in values.iter().enumerate() {
+        assert_eq!(produce(&broker, "kept", 0, value.as_bytes()), n as u64);
+    }
     broker.stop();
     let node_json = options.data.join("node.json");
     let old = std::fs::read(&node_json).expect("node.json");
