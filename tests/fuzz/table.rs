@@ -27,7 +27,7 @@ pub(crate) fn targets() -> Vec<Target> {
         Target::new("catalog_request", request, requests).extra(4 << 20),
         Target::new("table_metadata", metadata, metadatas).extra(4 << 20),
         Target::new("catalog_object", object, objects).extra(4 << 20),
-        // Columns of Arrow start with room for a thousand rows and more.
+        // A kilobyte unpacks to a megabyte of records, and those become columns that grow by doubling.
         Target::new("table_rows", rows, || {
             let seeds = batches::seeds();
             [seeds.clone(), batches::bombs(), seeds.chunks(2).map(<[_]>::concat).collect()].concat()
