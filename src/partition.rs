@@ -8,8 +8,11 @@ pub mod beginnings;
 pub mod codec;
 pub mod command;
 pub mod event;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod lane;
 pub mod message;
+pub mod not_understood;
 pub mod producers;
 pub mod proposer;
 pub mod read_path;

@@ -13,6 +13,7 @@ use super::command::Command;
 use super::state::{ControllerState, Verdict};
 use crate::partition::codec::{begin_lane_blob, open_lane_blob};
 use crate::partition::event::Bell;
+use crate::partition::not_understood::{NotUnderstood, Stopped};
 use crate::raft::{Answer, Apply, Lane, ProposeError};
 
 /// State machine and Raft group of lane 0.
@@ -23,6 +24,7 @@ pub struct ControllerLane {
     /// Who votes, as of `applied`: Raft's, for the checkpoint.
     membership: RefCell<Bytes>,
     leading: Cell<Option<Term>>,
+    stopped: Stopped,
     raft: OnceCell<Lane>,
     /// Rung when leadership changes.
     pub leadership_bell: Rc<Bell>,
@@ -62,6 +64,7 @@ impl ControllerLane {
             applied: Cell::new(applied),
             membership: RefCell::new(membership.clone()),
             leading: Cell::new(None),
+            stopped: Stopped::default(),
             raft: OnceCell::new(),
             leadership_bell: Rc::default(),
         };
@@ -95,6 +98,20 @@ impl ControllerLane {
         self.leading.get()
     }
 
+    /// Waits until this replica leads and has applied all that its log held.
+    ///
+    /// # Errors
+    /// An entry was met that this version does not understand: the lane must not be served.
+    pub async fn led(&self) -> Result<(), NotUnderstood> {
+        while self.leading().is_none() {
+            if let Some(why) = self.stopped.why() {
+                return Err(why);
+            }
+            self.leadership_bell.heard().await;
+        }
+        Ok(())
+    }
+
     /// The last entry applied.
     #[must_use]
     pub fn applied(&self) -> Option<EntryId> {
@@ -126,21 +143,27 @@ impl ControllerLane {
 
 impl Apply for ControllerLane {
     fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
-        let verdict = match Command::decode(payload) {
-            Some(command) => self.state.borrow_mut().apply(command),
-            None => {
-                tracing::error!(entry = %id, "an entry of the controller's lane was refused: written by a newer version?");
-                Verdict::Stale
-            }
+        if self.stopped.is_set() {
+            return Answer::of(Verdict::Stale);
+        }
+        let Some(command) = Command::decode(payload) else {
+            let why = "an unknown command".to_owned();
+            self.stopped.set(NotUnderstood { lane: LaneId::CONTROLLER, entry: id, why });
+            self.leading.set(None);
+            self.leadership_bell.ring();
+            return Answer::of(Verdict::Stale);
         };
+        let verdict = self.state.borrow_mut().apply(command);
         self.applied.set(Some(id));
         self.engine.touch_lane(LaneId::CONTROLLER);
         Answer::of(verdict)
     }
 
     fn applied_blank(&self, id: EntryId) {
-        self.applied.set(Some(id));
-        self.engine.touch_lane(LaneId::CONTROLLER);
+        if !self.stopped.is_set() {
+            self.applied.set(Some(id));
+            self.engine.touch_lane(LaneId::CONTROLLER);
+        }
     }
 
     fn membership(&self, blob: Bytes) {
@@ -148,7 +171,7 @@ impl Apply for ControllerLane {
     }
 
     fn leading(&self, term: Term, _ready_at: EntryId) {
-        self.leading.set(Some(term));
+        self.leading.set(Some(term).filter(|_| !self.stopped.is_set()));
         self.leadership_bell.ring();
     }
 

@@ -102,7 +102,7 @@ impl Lanes {
     /// and has applied all that its journal held. `on_death` is told of a lane whose log fails later.
     ///
     /// # Errors
-    /// A group did not start.
+    /// A group did not start, or a newer version wrote to its log.
     pub async fn start_groups(
         &self,
         env: &Env,
@@ -128,14 +128,10 @@ impl Lanes {
             lane.attach(raft);
         }
         for (lane, _) in &self.data {
-            while lane.leading().is_none() {
-                lane.leadership_bell.heard().await;
-            }
+            lane.led().await.map_err(|e| ShardFailure::new(here, &e))?;
         }
         if let Some(lane) = &self.controller {
-            while lane.leading().is_none() {
-                lane.leadership_bell.heard().await;
-            }
+            lane.led().await.map_err(|e| ShardFailure::new(here, &e))?;
         }
         Ok(())
     }

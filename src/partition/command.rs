@@ -1,7 +1,7 @@
 //! What a lane's log entries say: batches of its partitions, or one command. The encoding of [`Payload::meta`].
 //!
-//! Batches themselves travel beside it as blobs, never copied. First byte: 1 batches, 2 a command; an unknown one is an
-//! entry of a newer version and refused by name.
+//! Batches themselves travel beside it as blobs, never copied. First byte: 1 batches, 2 a command, 3 an archive command; an
+//! unknown one is of a newer version and stops its lane.
 
 use std::collections::BTreeMap;
 
@@ -99,9 +99,12 @@ pub enum EntryError {
     /// A first byte of a newer version.
     #[error("lane entry of unknown kind {0}: it was written by a newer version")]
     Kind(u8),
-    /// Cut short or contradictory.
-    #[error("lane entry is malformed")]
+    /// Cut short, contradictory, or a command that is not known.
+    #[error("lane entry is malformed, or a command of a newer version")]
     Malformed,
+    /// It comes after one that was not understood.
+    #[error("the lane has stopped at an entry before it")]
+    Stopped,
 }
 
 impl LaneCommand {

@@ -22,6 +22,7 @@ use super::codec::{begin_lane_blob, open_lane_blob};
 use super::command::{EntryError, LaneCommand, LaneEntry, PlacedBatch};
 use super::event::Bell;
 use super::message::{ProduceDone, ProduceError};
+use super::not_understood::{NotUnderstood, Stopped};
 use super::replica::{Birth, Replica};
 use super::replicas::Replicas;
 use super::touched::Touched;
@@ -38,7 +39,7 @@ pub enum Outcome {
     Done,
     /// An archive command: applied, or why it was rejected.
     Archive(Result<manifest::Applied, manifest::Rejected>),
-    /// The entry could not be understood; it changed nothing.
+    /// The entry could not be understood: it changed nothing, and the lane stands still.
     Refused(EntryError),
 }
 
@@ -60,6 +61,7 @@ pub struct DataLane {
     /// Who votes, as of `applied`: Raft's, for the checkpoint.
     membership: RefCell<Bytes>,
     leading: Cell<Option<Term>>,
+    stopped: Stopped,
     raft: OnceCell<Lane>,
     /// `producer.id.expiration.ms`.
     producers_after_ms: Cell<i64>,
@@ -162,6 +164,7 @@ impl DataLane {
             applied: Cell::new(recovered.applied),
             membership: RefCell::new(blob.membership),
             leading: Cell::new(None),
+            stopped: Stopped::default(),
             raft: OnceCell::new(),
             producers_after_ms: Cell::new(i64::try_from(limits::PRODUCER_ID_EXPIRATION_MS).unwrap_or(i64::MAX)),
             leadership_bell: Rc::default(),
@@ -193,6 +196,20 @@ impl DataLane {
     #[must_use]
     pub fn leading(&self) -> Option<Term> {
         self.leading.get()
+    }
+
+    /// Waits until this replica leads and has applied all that its log held.
+    ///
+    /// # Errors
+    /// An entry was met that this version does not understand: the lane must not be served.
+    pub async fn led(&self) -> Result<(), NotUnderstood> {
+        while self.leading().is_none() {
+            if let Some(why) = self.stopped.why() {
+                return Err(why);
+            }
+            self.leadership_bell.heard().await;
+        }
+        Ok(())
     }
 
     /// The last entry applied.
@@ -282,15 +299,18 @@ impl DataLane {
         out.finish()
     }
 
-    fn apply_entry(&self, id: EntryId, entry: LaneEntry) -> Outcome {
-        match entry {
+    fn apply_entry(&self, id: EntryId, payload: &Payload) -> Result<Outcome, EntryError> {
+        Ok(match LaneEntry::decode(payload)? {
             LaneEntry::Batches { at, batches } => Outcome::Batches(self.apply_batches(id, at, batches)),
             LaneEntry::Command(command) => {
                 self.apply_command(id, command);
                 Outcome::Done
             }
-            LaneEntry::Archive(bytes) => Outcome::Archive(self.apply_archive(id, &bytes)),
-        }
+            LaneEntry::Archive(bytes) => {
+                let command = manifest::Command::decode(&bytes).map_err(|_| EntryError::Malformed)?;
+                Outcome::Archive(self.apply_archive(id, &command))
+            }
+        })
     }
 
     fn apply_batches(
@@ -316,10 +336,8 @@ impl DataLane {
     }
 
     /// The lane decides first; only what it accepts reaches the partitions, dropped ones included.
-    fn apply_archive(&self, id: EntryId, bytes: &Bytes) -> Result<manifest::Applied, manifest::Rejected> {
-        let command = manifest::Command::decode(bytes)
-            .map_err(|_| manifest::Rejected::Malformed("the command does not decode; a newer version wrote it"))?;
-        let applied = self.archive.borrow_mut().apply(id.index, &command)?;
+    fn apply_archive(&self, id: EntryId, command: &manifest::Command) -> Result<manifest::Applied, manifest::Rejected> {
+        let applied = self.archive.borrow_mut().apply(id.index, command)?;
         self.touched.ring();
         self.engine.touch_lane(self.id);
         let (home, mut result) = (self.archive.borrow().home, Ok(applied));
@@ -331,10 +349,10 @@ impl DataLane {
                 Some(replica) => {
                     self.engine.touch_partition(partition);
                     self.touched.touch(partition, &replica.marks);
-                    replica.with_manifest(|manifest| manifest.apply(home, self.id, id.index, &command))
+                    replica.with_manifest(|manifest| manifest.apply(home, self.id, id.index, command))
                 }
                 None => match self.gone.borrow_mut().get_mut(&partition) {
-                    Some(manifest) => manifest.apply(home, self.id, id.index, &command),
+                    Some(manifest) => manifest.apply(home, self.id, id.index, command),
                     None => continue,
                 },
             };
@@ -441,21 +459,29 @@ pub fn outcome(answer: Answer) -> Outcome {
 
 impl Apply for DataLane {
     fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
-        let outcome = match LaneEntry::decode(payload) {
-            Ok(entry) => self.apply_entry(id, entry),
-            Err(error) => {
-                tracing::error!(lane = %self.id, entry = %id, %error, "an entry of the lane's log was refused");
-                Outcome::Refused(error)
+        if self.stopped.is_set() {
+            return Answer::of(Outcome::Refused(EntryError::Stopped));
+        }
+        match self.apply_entry(id, payload) {
+            Ok(outcome) => {
+                self.applied.set(Some(id));
+                self.engine.touch_lane(self.id);
+                Answer::of(outcome)
             }
-        };
-        self.applied.set(Some(id));
-        self.engine.touch_lane(self.id);
-        Answer::of(outcome)
+            Err(error) => {
+                self.stopped.set(NotUnderstood { lane: self.id, entry: id, why: error.to_string() });
+                self.leading.set(None);
+                self.leadership_bell.ring();
+                Answer::of(Outcome::Refused(error))
+            }
+        }
     }
 
     fn applied_blank(&self, id: EntryId) {
-        self.applied.set(Some(id));
-        self.engine.touch_lane(self.id);
+        if !self.stopped.is_set() {
+            self.applied.set(Some(id));
+            self.engine.touch_lane(self.id);
+        }
     }
 
     fn membership(&self, blob: Bytes) {
@@ -463,7 +489,7 @@ impl Apply for DataLane {
     }
 
     fn leading(&self, term: Term, _ready_at: EntryId) {
-        self.leading.set(Some(term));
+        self.leading.set(Some(term).filter(|_| !self.stopped.is_set()));
         self.leadership_bell.ring();
         self.touched.ring();
     }
@@ -481,5 +507,45 @@ impl Apply for DataLane {
 
     fn install(&self, _at: EntryId, _state: Bytes) {
         // One voter never installs: there is nobody to send it a snapshot.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::env::sim::World;
+
+    use super::*;
+    use crate::partition::codec::Writer;
+    use crate::partition::fixture::Fixture;
+
+    #[test]
+    fn a_lane_stops_at_an_entry_of_a_newer_version_and_does_not_start_past_it() {
+        let mut command = Writer::default();
+        command.u8(2);
+        command.blob(b"{\"merge\":1}");
+        let (kind, archive) = (Bytes::from_static(b"\x09new"), Bytes::from_static(b"\x03"));
+        for (seed, meta) in [(1, kind), (2, command.finish()), (3, archive)] {
+            let world = World::new(seed);
+            let env = world.env();
+            world.block_on(async {
+                let shard = Fixture::open(&env).await;
+                let before = shard.lane.applied().expect("has applied");
+                let blobs = if seed == 3 { vec![Bytes::from_static(b"\xff\xffnew")] } else { Vec::new() };
+                let newer = Payload { meta, blobs, verified: false };
+                let raft = shard.lane.raft().expect("is attached").clone();
+                let (id, answer) = raft.propose(newer).await.expect("is committed");
+                assert!(matches!(outcome(answer), Outcome::Refused(_)), "seed {seed}");
+                // Of what comes after it nothing may be kept either.
+                let after = LaneCommand::Drop { partition: shard.place(0).id };
+                let after = raft.propose(LaneEntry::Command(after).encode()).await;
+                assert!(after.is_ok() && shard.lane.replica(shard.place(0).id).is_some());
+                assert_eq!(shard.lane.applied(), Some(before), "a checkpoint holds what was understood");
+                assert_eq!(shard.lane.leading(), None, "it is not served");
+                raft.shutdown().await;
+                shard.engine.close().await;
+                let error = Fixture::try_open(&env).await.err().expect("does not start");
+                assert_eq!((error.lane, error.entry), (shard.lane.id, id));
+            });
+        }
     }
 }

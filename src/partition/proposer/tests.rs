@@ -1,97 +1,21 @@
 //! A lane over the simulated disk: what idempotent producers are told when a batch is refused for a while, or comes twice.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use bytes::{Bytes, BytesMut};
-use tidewater_storage::budget::{DiskBudget, DiskUse};
-use tidewater_storage::engine::EngineConfig;
+use bytes::Bytes;
+use futures::future::join_all;
 use tidewater_storage::env::sim::World;
-use tidewater_storage::journal::JournalConfig;
 use tidewater_storage::model::record::{BatchBuilder, Record};
-use tidewater_storage::model::{
-    Compression, Incarnation, LaneId, NodeId, PartitionIndex, ProducerEpoch, ShardId, TopicId, TopicName,
-};
-use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
-use tidewater_tiering::manifest::LaneManifest;
-use uuid::Uuid;
+use tidewater_storage::model::{Compression, ProducerEpoch};
 
 use super::*;
-use crate::partition::command::LaneCommand;
-use crate::partition::lane::RecoveredState;
-use crate::partition::message::{CheckedBatch, Place};
-use crate::partition::router::Router;
-use crate::partition::shard::{Local, PartitionShard};
-use crate::raft::{Lane, LaneOptions};
-use crate::shard::mesh::Mesh;
+use crate::partition::fixture::Fixture;
 
-const HERE: ShardId = ShardId(0);
-const LANE: LaneId = LaneId(1);
-const DISK: u64 = 1 << 30;
-
-/// One shard with one partition.
-struct Shard {
-    budget: DiskBudget,
-    router: Router,
-    place: Place,
-}
-
-impl Shard {
-    async fn open(env: &Env) -> Self {
-        let budget = DiskBudget::new(DISK);
-        let journal = JournalConfig { first_file_bytes: 32 << 10, file_bytes: 1 << 20, ..JournalConfig::default() };
-        let config = EngineConfig { budget: budget.clone(), journal, ..EngineConfig::default() };
-        let (engine, _) = Engine::open(env.clone(), PathBuf::from("/shard"), config).await.expect("opens");
-        let state = RecoveredState { applied: None, blob: Bytes::new(), replicas: Vec::new() };
-        let home = Home { cluster: ClusterId(Uuid::from_u128(1)), epoch: LineageEpoch(1) };
-        let fresh = LaneManifest::new(home, LANE);
-        let lane = DataLane::recover(LANE, env.clone(), engine.clone(), state, fresh).expect("a new lane");
-        let lane = Rc::new(lane);
-        let shard = Rc::new(PartitionShard::new(HERE, env.clone()));
-        shard.add_lane(Rc::clone(&lane), engine.clone());
-        let options = LaneOptions::single(LANE, NodeId(1));
-        let raft = Lane::start(env, engine.lane(LANE), Rc::clone(&lane) as _, options).await;
-        lane.attach(raft.expect("starts"));
-        while lane.leading().is_none() {
-            lane.leadership_bell.heard().await;
-        }
-        let topic = TopicId(Uuid::from_u128(2));
-        let id = PartitionId { topic, index: PartitionIndex(0), incarnation: Incarnation(0) };
-        let (topic, overrides) = (TopicName::new("orders").expect("legal"), BTreeMap::new());
-        let create = LaneCommand::Create { partition: id, topic, overrides, epoch_base: 0 };
-        lane.propose(LaneEntry::Command(create)).await.expect("is made");
-        let router = Router::new(HERE, Rc::new(Local(shard)), Mesh::new(1, 16).0);
-        Self { budget, router, place: Place { id, lane: LANE, shard: HERE } }
-    }
-
-    /// Sends one record of a producer.
-    async fn send(&self, producer: i64, epoch: i16, sequence: i32) -> Result<ProduceDone, ProduceError> {
-        let builder = BatchBuilder::new(Compression::None);
-        let mut builder = builder.producer(ProducerId(producer), ProducerEpoch(epoch), sequence);
-        let at = TimestampMs(1000 + i64::from(sequence));
-        builder.push(Record::new(at, None, Some(Bytes::from_static(b"v"))));
-        let built = builder.build();
-        let header = BatchHeader::parse(&built).expect("a batch");
-        let batch = CheckedBatch { header, bytes: BytesMut::from(&built[..]) };
-        let part = ProducePart { place: self.place, batch, origin: Origin::Client };
-        self.router.produce(vec![part]).await.remove(0)
-    }
-
-    /// The same with a disk that is full meanwhile.
-    async fn send_in_vain(&self, producer: i64, epoch: i16, sequence: i32) {
-        let other = self.budget.account(DiskUse::Cache);
-        other.add(DISK);
-        let refused = self.send(producer, epoch, sequence).await;
-        other.remove(DISK);
-        assert!(matches!(refused, Err(ProduceError::NoSpace(_))), "{refused:?}");
-    }
-}
-
-fn on_a_shard(act: impl AsyncFnOnce(&Shard)) {
+fn on_a_shard(act: impl AsyncFnOnce(&Fixture)) {
     let world = World::new(1);
     let env = world.env();
     world.block_on(async {
-        let shard = Shard::open(&env).await;
+        let shard = Fixture::open(&env).await;
         act(&shard).await;
     });
 }
@@ -144,6 +68,41 @@ fn a_producer_that_is_known_is_held_to_its_sequence() {
         let out = shard.send(7, 0, 2).await;
         assert!(matches!(out, Err(ProduceError::OutOfOrder { expected: 1, .. })), "{out:?}");
         assert_eq!(base(shard.send(7, 0, 1).await), 1);
+    });
+}
+
+#[test]
+fn who_produces_while_the_lane_is_full_waits() {
+    on_a_shard(async |shard| {
+        assert_eq!(base(shard.send(7, 0, 0).await), 0);
+        let others = shard.fill();
+        let (sent, others) = futures::future::join(shard.send(7, 0, 1), join_all(others)).await;
+        assert_eq!(base(sent), 1);
+        assert!(others.iter().all(Result::is_ok));
+        assert_eq!(base(shard.send(7, 0, 2).await), 2);
+    });
+}
+
+#[test]
+fn a_topic_of_many_partitions_is_cut_while_it_is_written_to() {
+    const PARTITIONS: i32 = 700;
+    on_a_shard(async |shard| {
+        shard.create(PARTITIONS, BTreeMap::new()).await;
+        let parts = || (0..PARTITIONS).map(|n| shard.record(n, TimestampMs(1000))).collect();
+        assert!(shard.router.produce(parts()).await.iter().all(Result::is_ok));
+        let before = shard.lane.applied().expect("has applied").index.0;
+        let trims = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.place(n), Offset::new(1))));
+        let again = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.place(n), Offset::new(1))));
+        let sends = async {
+            for sequence in 0..20 {
+                assert_eq!(base(shard.send(7, 0, sequence).await), 1 + sequence as u64);
+            }
+        };
+        let (trims, again, ()) = futures::join!(trims, again, sends);
+        assert!(trims.iter().chain(&again).all(|done| *done == Ok(Offset::new(1))));
+        let entries = shard.lane.applied().expect("has applied").index.0 - before;
+        assert!(entries <= 20 + 6, "{entries} entries");
+        assert!(shard.router.produce(parts()).await.iter().all(Result::is_ok));
     });
 }
 
