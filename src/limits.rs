@@ -20,6 +20,10 @@ pub const LANE_COMMANDS_MAX: usize = 512;
 /// in one go.
 pub const LANE_COMMANDS_BYTES_MAX: usize = 1 << 20;
 
+/// Trims that may wait at one lane for those before them, some 100 bytes each; one more is refused (retriable). A request
+/// asks for `ASKED_AT_ONCE` of them at a time, so this takes more requests at once than a lane has to do with.
+pub const LANE_TRIMS_MAX: usize = 16_384;
+
 /// The longest value of one topic setting; a larger one is refused (INVALID_CONFIG).
 pub const SETTING_BYTES_MAX: usize = 4 << 10;
 

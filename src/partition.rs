@@ -23,4 +23,5 @@ pub mod shard;
 mod side_by_side;
 pub mod sums;
 pub mod touched;
+mod trims;
 pub mod watch;

@@ -108,6 +108,18 @@ pub enum EntryError {
 }
 
 impl LaneCommand {
+    /// Several as one, in order; none of them a batch itself.
+    #[must_use]
+    pub fn together(mut commands: Vec<Self>) -> Self {
+        match (commands.pop(), commands.is_empty()) {
+            (Some(one), true) => one,
+            (last, _) => {
+                commands.extend(last);
+                Self::Batch { commands }
+            }
+        }
+    }
+
     /// Bytes it takes in an entry, about.
     #[must_use]
     pub fn encoded_len(&self) -> usize {

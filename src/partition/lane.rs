@@ -284,6 +284,12 @@ impl DataLane {
         }
     }
 
+    /// Would [`DataLane::propose`] find room among what is in flight?
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.raft.get().is_none_or(Lane::has_room)
+    }
+
     /// The lane's blob for the checkpoint.
     #[must_use]
     pub fn encode(&self) -> Bytes {

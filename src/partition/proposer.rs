@@ -263,6 +263,11 @@ impl Proposer {
             }
             self.in_flight.set(in_flight.len());
             while !broken && self.may_form() {
+                if !self.lane.has_room() {
+                    // Others fill the lane: nothing is formed that could not be sent.
+                    self.blocked.set(!self.queue.borrow().is_empty());
+                    break;
+                }
                 let Some((entry, sent)) = self.form() else { break };
                 let proposed = self.lane.propose(entry);
                 in_flight.push(async move { (proposed.await, sent) });

@@ -12,7 +12,6 @@ use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Deadlines, Env, Mono};
 use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
-use super::command::{LaneCommand, LaneEntry};
 use super::lane::DataLane;
 use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
@@ -24,6 +23,7 @@ use super::replica::Replica;
 use super::router::Serve;
 use super::side_by_side;
 use super::sums::TopicSums;
+use super::trims::Trims;
 use super::watch::{self, Alarm, Watched};
 use crate::shard::mesh::{Inbox, Reply};
 
@@ -45,6 +45,7 @@ pub struct PartitionShard {
 struct Served {
     lane: Rc<DataLane>,
     proposer: Rc<Proposer>,
+    trims: Rc<Trims>,
 }
 
 /// Adds to a partition's status what layers above know of it (archiver, table).
@@ -76,7 +77,8 @@ impl PartitionShard {
     pub fn add_lane(&self, lane: Rc<DataLane>, engine: Engine) {
         let proposer = Rc::new(Proposer::new(self.env.clone(), Rc::clone(&lane), engine));
         self.env.tasks.spawn("proposer", Rc::clone(&proposer).run());
-        self.lanes.borrow_mut().insert(lane.id, Served { lane, proposer });
+        let trims = Rc::new(Trims::new(Rc::clone(&lane)));
+        self.lanes.borrow_mut().insert(lane.id, Served { lane, proposer, trims });
     }
 
     /// Attaches the reader of the bucket.
@@ -178,8 +180,11 @@ impl PartitionShard {
             return Err(TrimError::OutOfRange { to, high_watermark });
         }
         if to > replica.log_start() {
-            let command = LaneEntry::Command(LaneCommand::Trim { partition: id, to });
-            lane.propose(command).await.map_err(|_| TrimError::Unavailable)?;
+            let trims = self.lanes.borrow().get(&lane.id).map(|served| Rc::clone(&served.trims));
+            let trims = trims.ok_or(TrimError::UnknownPartition(id))?;
+            if !trims.trim(&self.env.tasks, id, to).await {
+                return Err(TrimError::Unavailable);
+            }
         }
         Ok(replica.log_start())
     }

@@ -293,6 +293,12 @@ impl Lane {
         self.inner.standing.in_flight().get()
     }
 
+    /// May another proposal be in flight?
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < PROPOSALS_MAX
+    }
+
     /// Lets the log up to `upto` go, once a durable checkpoint holds what it did. Returns at once; the purge is done in
     /// the background. What is not applied yet is never purged.
     pub fn purge(&self, upto: EntryId) {

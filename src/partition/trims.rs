@@ -1,0 +1,84 @@
+//! Trims of a lane that were asked for: what waits goes together, one entry at a time, so that a request about thousands
+//! of partitions takes one of the lane's proposals in flight and not one per partition.
+//!
+//! Owns: the trims that wait for their entry. Does not own: what a trim does (`lane`), who may ask for one (`shard`).
+//! Shard-local.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use futures::channel::oneshot;
+use tidewater_storage::env::Tasks;
+use tidewater_storage::model::{Offset, PartitionId};
+
+use super::command::{LaneCommand, LaneEntry};
+use super::lane::DataLane;
+use crate::limits::{LANE_COMMANDS_MAX, LANE_TRIMS_MAX};
+
+/// The trims of one lane.
+pub(super) struct Trims {
+    lane: Rc<DataLane>,
+    waiting: RefCell<VecDeque<Waiting>>,
+    writing: Cell<bool>,
+}
+
+struct Waiting {
+    partition: PartitionId,
+    to: Offset,
+    /// Told whether it is applied.
+    done: oneshot::Sender<bool>,
+}
+
+impl fmt::Debug for Trims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trims(lane {}, {} waiting)", self.lane.id, self.waiting.borrow().len())
+    }
+}
+
+impl Trims {
+    pub(super) fn new(lane: Rc<DataLane>) -> Self {
+        Self { lane, waiting: RefCell::default(), writing: Cell::new(false) }
+    }
+
+    /// Moves a log start; true once that is applied, false when it was not committed or too many wait.
+    pub(super) async fn trim(self: &Rc<Self>, tasks: &Tasks, partition: PartitionId, to: Offset) -> bool {
+        let (done, applied) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.borrow_mut();
+            if waiting.len() >= LANE_TRIMS_MAX {
+                return false;
+            }
+            waiting.push_back(Waiting { partition, to, done });
+        }
+        if !self.writing.replace(true) {
+            drop(tasks.spawn("trims", Rc::clone(self).write()));
+        }
+        applied.await.unwrap_or(false)
+    }
+
+    /// Proposes until nothing waits.
+    async fn write(self: Rc<Self>) {
+        loop {
+            let together = self.take();
+            if together.is_empty() {
+                break;
+            }
+            let trim = |waiting: &Waiting| LaneCommand::Trim { partition: waiting.partition, to: waiting.to };
+            let command = LaneCommand::together(together.iter().map(trim).collect());
+            let applied = self.lane.propose(LaneEntry::Command(command)).await.is_ok();
+            // Who asked may have gone.
+            for waiting in together {
+                let _ = waiting.done.send(applied);
+            }
+        }
+        self.writing.set(false);
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        let mut waiting = self.waiting.borrow_mut();
+        let count = waiting.len().min(LANE_COMMANDS_MAX);
+        waiting.drain(..count).collect()
+    }
+}
