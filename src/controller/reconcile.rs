@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use tidewater_storage::model::{LaneId, PartitionId, Term};
@@ -16,10 +17,15 @@ use crate::limits::{LANE_COMMANDS_BYTES_MAX, LANE_COMMANDS_MAX};
 use crate::partition::command::{LaneCommand, LaneEntry};
 use crate::partition::lane::DataLane;
 use crate::partition::shard::PartitionShard;
+use crate::raft::ProposeError;
 use crate::shard::mesh::Reply;
 
 /// Entries proposed at once while a lane is reconciled.
 const IN_FLIGHT: usize = 4;
+
+/// After a try that failed for now; twice as long each time, up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Make your lanes agree with this image.
 #[derive(Debug)]
@@ -83,7 +89,7 @@ pub fn plan(
 /// Makes the lanes of a shard follow the controller's images. Shard-local.
 pub struct Follower {
     shard: Rc<PartitionShard>,
-    /// The image that all lanes agree with; `None` until they did once, and after one could not follow.
+    /// The image that all lanes agree with; `None` until they did once, and after one was passed over.
     followed: Option<Arc<ClusterImage>>,
 }
 
@@ -100,24 +106,41 @@ impl Follower {
         Self { shard, followed: None }
     }
 
-    /// Reconciles every lane of the shard that it leads; answers the terms.
+    /// Reconciles every lane of the shard that it leads, and stays with one that fails for now until it agrees: what is
+    /// answered is done. Answers the terms.
     pub async fn follow(&mut self, image: &Arc<ClusterImage>) -> Vec<(LaneId, Term)> {
         let before = self.followed.take();
         let (mut terms, mut all) = (Vec::new(), true);
         for lane in self.shard.lanes() {
-            let Some(term) = lane.leading() else {
-                all = false;
-                continue;
-            };
-            let commands = match &before {
-                Some(before) => plan(&changes(before, image), lane.id, |id| Some(lane.replica(id)?.overrides())),
-                None => plan_anew(image, &lane),
-            };
-            all &= propose(&lane, commands).await;
-            terms.push((lane.id, term));
+            match self.bring(&lane, before.as_deref(), image).await {
+                Some(term) => terms.push((lane.id, term)),
+                None => all = false,
+            }
         }
         self.followed = all.then(|| Arc::clone(image));
         terms
+    }
+
+    /// Makes a lane agree with the image, in as many tries as it takes while it leads; the term in which it does.
+    async fn bring(&self, lane: &DataLane, before: Option<&ClusterImage>, image: &ClusterImage) -> Option<Term> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let term = lane.leading()?;
+            // What a failed try has done all the same is held by now, and no longer planned.
+            let commands = match before {
+                Some(before) => plan(&changes(before, image), lane.id, |id| Some(lane.replica(id)?.overrides())),
+                None => plan_anew(image, lane),
+            };
+            let count = commands.len();
+            let Err(error) = propose(lane, commands).await else { return Some(term) };
+            if matches!(error, ProposeError::Shutdown | ProposeError::Fatal | ProposeError::TooLarge { .. }) {
+                tracing::warn!(lane = %lane.id, %error, count, "a lane could not follow the controller; it will after a restart");
+                return None;
+            }
+            tracing::warn!(lane = %lane.id, %error, count, ?pause, "a lane could not follow the controller; tried again after the pause");
+            self.shard.env().tasks.sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
     }
 }
 
@@ -138,49 +161,35 @@ fn entries(commands: Vec<LaneCommand>) -> Vec<LaneCommand> {
     for command in commands {
         let len = command.encoded_len();
         if together.len() == LANE_COMMANDS_MAX || !together.is_empty() && bytes + len > LANE_COMMANDS_BYTES_MAX {
-            entries.push(entry_of(std::mem::take(&mut together)));
+            entries.push(LaneCommand::together(std::mem::take(&mut together)));
             bytes = 0;
         }
         bytes += len;
         together.push(command);
     }
     if !together.is_empty() {
-        entries.push(entry_of(together));
+        entries.push(LaneCommand::together(together));
     }
     entries
 }
 
-fn entry_of(mut commands: Vec<LaneCommand>) -> LaneCommand {
-    match (commands.pop(), commands.is_empty()) {
-        (Some(one), true) => one,
-        (last, _) => {
-            commands.extend(last);
-            LaneCommand::Batch { commands }
-        }
-    }
-}
-
-/// Proposes commands, many to an entry; false if one of them was not committed. What one entry meets keeps no other back.
-async fn propose(lane: &Rc<DataLane>, commands: Vec<LaneCommand>) -> bool {
-    let proposed = stream::iter(entries(commands)).map(|command| async move {
-        let count = if let LaneCommand::Batch { commands } = &command { commands.len() } else { 1 };
-        match lane.propose(LaneEntry::Command(command)).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(lane = %lane.id, %error, count, "a lane could not follow the controller; it will at the next change");
-                false
-            }
-        }
-    });
-    proposed.buffered(IN_FLIGHT).fold(true, |all, followed| async move { all & followed }).await
+/// Proposes commands, many to an entry. What one entry meets keeps no other back.
+///
+/// # Errors
+/// Of the first that was not committed.
+async fn propose(lane: &DataLane, commands: Vec<LaneCommand>) -> Result<(), ProposeError> {
+    let proposed = stream::iter(entries(commands)).map(|command| lane.propose(LaneEntry::Command(command)));
+    proposed.buffered(IN_FLIGHT).fold(Ok(()), |all, one| async move { all.and(one.map(drop)) }).await
 }
 
 #[cfg(test)]
 mod tests {
+    use tidewater_storage::env::sim::World;
     use tidewater_storage::model::PartitionIndex;
 
     use super::*;
     use crate::kafka::handlers::fixture::image;
+    use crate::partition::fixture::Fixture;
 
     fn create_drop(commands: &[LaneCommand]) -> (usize, usize) {
         let creates = commands.iter().filter(|c| matches!(c, LaneCommand::Create { .. })).count();
@@ -228,5 +237,26 @@ mod tests {
         let planned: Vec<_> = lanes.iter().map(|lane| create_drop(&plan(&changed, *lane, held))).collect();
         assert_eq!(planned.iter().map(|(creates, _)| creates).sum::<usize>(), 3);
         assert_eq!(create_drop(&plan(&changed, lane, held)).1, 1);
+    }
+
+    #[test]
+    fn a_full_lane_is_waited_for() {
+        let world = World::new(1);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::open(&env).await;
+            let wanted = image(&[("late", 3)]);
+            let ids: Vec<_> = wanted.topic("late").expect("there").partitions.iter().map(|p| p.id).collect();
+            let in_flight = shard.fill();
+            assert!(!shard.lane.has_room());
+            let mut follower = Follower::new(Rc::clone(&shard.partitions));
+            let terms = follower.follow(&Arc::new(wanted)).await;
+            assert_eq!(terms.len(), 1);
+            assert!(ids.iter().all(|id| shard.lane.replica(*id).is_some()), "they serve once it is answered");
+            assert!(shard.lane.replica(shard.place(0).id).is_none(), "what the image has not is dropped");
+            for done in in_flight {
+                done.await.expect("is applied");
+            }
+        });
     }
 }

@@ -115,6 +115,12 @@ impl PartitionShard {
         self.lanes.borrow().values().find_map(|served| served.lane.replica(id))
     }
 
+    /// What it runs on.
+    #[must_use]
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
     fn serving(&self, id: PartitionId) -> Result<(Rc<DataLane>, Rc<Replica>), ReadError> {
         let lanes = self.lanes.borrow();
         let found = lanes.values().find_map(|s| Some((Rc::clone(&s.lane), s.lane.replica(id)?)));
