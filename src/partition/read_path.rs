@@ -91,6 +91,13 @@ async fn batches_within(
             Err(error) => return Err(local_error(replica, from, error)),
         }
     }
+            // The bucket has what the disk has lost.
+            Err(error) if remote.is_some() && is_archived(replica, from) => {
+                if replica.is_new_damage(error.damaged().map(|offsets| offsets.start)) {
+                    tracing::warn!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error,
+                        "local data is damaged or cannot be read; readers get it from the bucket");
+                }
+            }
     let Some(remote) = remote else {
         return Err(ReadError::BucketUnavailable("no bucket is attached".into()));
     };
@@ -105,6 +112,12 @@ async fn batches_within(
 fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadError {
     match error {
         LogReadError::BelowStart { .. } | LogReadError::AboveEnd { .. } => {
+/// Does the bucket hold a good copy of it?
+fn is_archived(replica: &Replica, offset: Offset) -> bool {
+    let manifest = replica.manifest();
+    offset < manifest.archived_end && manifest.quarantine_in(OffsetRange::new(offset, offset.next())).is_none()
+}
+
             ReadError::OutOfRange { offset: from, valid: replica.readable() }
         }
         LogReadError::Corrupt { .. } => {

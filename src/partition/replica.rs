@@ -4,7 +4,7 @@
 //! readers that wait at its end. Changed only by `lane.rs` in the order of the lane's log. Shard-local.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub struct Replica {
     /// The log's time of the newest batch.
     last_append: Cell<TimestampMs>,
     unarchived: RefCell<Unarchived>,
+    /// Where damage begins that was told of; `None` for a disk that does not give what it holds.
+    damage_told: RefCell<BTreeSet<Option<Offset>>>,
     /// In whose lists it stands.
     pub marks: Marks,
 }
@@ -65,6 +67,8 @@ struct Unarchived {
 const BLOB_VERSION: u8 = 2;
 /// Marks of unarchived data are at least this far apart.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
+/// Damaged places of a partition that are told of one by one.
+const DAMAGE_TOLD_MAX: usize = 16;
 /// Marks kept; beyond, the newest are merged.
 const MARKS_MAX: usize = 4096;
 
@@ -121,6 +125,7 @@ impl Replica {
             manifest: RefCell::new(PartitionManifest::new(id, Offset::ZERO, at)),
             last_append: Cell::new(TimestampMs::NONE),
             unarchived: RefCell::default(),
+            damage_told: RefCell::default(),
             marks: Marks::default(),
         }
     }
@@ -202,6 +207,12 @@ impl Replica {
     #[must_use]
     pub fn manifest(&self) -> Ref<'_, PartitionManifest> {
         self.manifest.borrow()
+    }
+
+    /// Is this the first time that damage on this disk is met there? Told once in a life of the process, of so many places.
+    pub(super) fn is_new_damage(&self, begins: Option<Offset>) -> bool {
+        let mut told = self.damage_told.borrow_mut();
+        told.len() < DAMAGE_TOLD_MAX && told.insert(begins)
     }
 
     /// Changes its share of the archive; for the lane's apply alone.
