@@ -14,6 +14,9 @@ use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteReader};
 use super::message::{EpochEnd, Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
 use super::replica::Replica;
 
+/// Searches by time that a moving log start may overtake before the asker is told to come again.
+const SEARCHES_MAX: usize = 8;
+
 /// What a partition's reads need beside the partition: the reader of the bucket, if there is one.
 pub type Remote = Rc<RemoteReader>;
 
@@ -88,9 +91,6 @@ async fn batches_within(
                     return Err(ReadError::OutOfRange { offset: from, valid });
                 }
             }
-            Err(error) => return Err(local_error(replica, from, error)),
-        }
-    }
             // The bucket has what the disk has lost.
             Err(error) if remote.is_some() && is_archived(replica, from) => {
                 if replica.is_new_damage(error.damaged().map(|offsets| offsets.start)) {
@@ -98,6 +98,9 @@ async fn batches_within(
                         "local data is damaged or cannot be read; readers get it from the bucket");
                 }
             }
+            Err(error) => return Err(local_error(replica, from, error)),
+        }
+    }
     let Some(remote) = remote else {
         return Err(ReadError::BucketUnavailable("no bucket is attached".into()));
     };
@@ -109,15 +112,15 @@ async fn batches_within(
     }
 }
 
-fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadError {
-    match error {
-        LogReadError::BelowStart { .. } | LogReadError::AboveEnd { .. } => {
 /// Does the bucket hold a good copy of it?
 fn is_archived(replica: &Replica, offset: Offset) -> bool {
     let manifest = replica.manifest();
     offset < manifest.archived_end && manifest.quarantine_in(OffsetRange::new(offset, offset.next())).is_none()
 }
 
+fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadError {
+    match error {
+        LogReadError::BelowStart { .. } | LogReadError::AboveEnd { .. } => {
             ReadError::OutOfRange { offset: from, valid: replica.readable() }
         }
         LogReadError::Corrupt { .. } => {
@@ -174,7 +177,7 @@ fn judge_remote(valid: OffsetRange, from: Offset, error: &RemoteError) -> ReadEr
 /// As [`remote_error`], of a search that began at `start`: it has no offset of its own that could be out of range.
 fn search_error(replica: &Replica, start: Offset, error: RemoteError) -> ReadError {
     match remote_error(replica, start, error) {
-        ReadError::OutOfRange { .. } => ReadError::BucketUnavailable("the log start moved during the search".into()),
+        ReadError::OutOfRange { .. } => overtaken(),
         error => error,
     }
 }
@@ -240,55 +243,103 @@ pub fn epoch_end(
     Some(EpochEnd { epoch, end: begins })
 }
 
+/// Where a search by time looks: in the bucket below `local_start`, in the log from there on.
+struct Span {
+    readable: OffsetRange,
+    local_start: Offset,
+}
+
+impl Span {
+    fn of(replica: &Replica) -> Self {
+        Self { readable: replica.readable(), local_start: replica.log.bounds().start }
+    }
+
+    /// What the bucket is asked for, if anything lies there alone. The manifest learns of a new log start late.
+    fn cold(&self, replica: &Replica) -> Option<ReadView> {
+        (self.readable.start < self.local_start).then(|| {
+            let mut view = ReadView::whole(&replica.manifest());
+            view.log_start = view.log_start.max(self.readable.start);
+            view
+        })
+    }
+
+    fn hot(&self) -> OffsetRange {
+        OffsetRange::new(self.readable.start.max(self.local_start), self.readable.end)
+    }
+
+    /// Was nothing passed over? While bucket or disk answered, the local log may have been trimmed, and what it had has
+    /// been looked for in neither; and the log start may have passed what was found.
+    fn held(&self, replica: &Replica, found: Option<&ListedOffset>) -> bool {
+        let now = Self::of(replica);
+        let cold = found.is_some_and(|found| found.offset < self.local_start);
+        (cold || now.local_start <= self.hot().start) && found.is_none_or(|found| found.offset >= now.readable.start)
+    }
+}
+
 /// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for what the log has not.
 async fn at_time(
     replica: &Replica,
     remote: Option<&Remote>,
     time: TimestampMs,
 ) -> Result<Option<ListedOffset>, ReadError> {
-    let readable = replica.readable();
-    let local_start = replica.log.bounds().start;
-    if readable.start < local_start
-        && let Some(remote) = remote
-    {
-        let view = ReadView::whole(&replica.manifest());
-        let found = remote.find_time(view, time, local_start).await;
-        if let Some(found) = found.map_err(|e| search_error(replica, readable.start, e))? {
-            return Ok(Some(listed(replica, found.offset, found.timestamp)));
+    for _ in 0..SEARCHES_MAX {
+        let span = Span::of(replica);
+        let mut found = None;
+        if let (Some(view), Some(remote)) = (span.cold(replica), remote) {
+            let cold = remote.find_time(view, time, span.local_start).await;
+            let cold = cold.map_err(|e| search_error(replica, span.readable.start, e))?;
+            found = cold.map(|found| listed(replica, found.offset, found.timestamp));
+        }
+        if found.is_none() {
+            let hot = replica.log.find_time(time, span.hot()).await;
+            let hot = hot.map_err(|e| local_error(replica, span.hot().start, e))?;
+            found = hot.map(|found| listed(replica, found.offset, found.timestamp));
+        }
+        if span.held(replica, found.as_ref()) {
+            return Ok(found);
         }
     }
-    let hot = OffsetRange::new(readable.start.max(local_start), readable.end);
-    let found = replica.log.find_time(time, hot).await.map_err(|e| local_error(replica, hot.start, e))?;
-    Ok(found.map(|found| listed(replica, found.offset, found.timestamp)))
+    Err(overtaken())
 }
 
 /// The first record that has the greatest timestamp.
 async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Option<ListedOffset>, ReadError> {
-    let readable = replica.readable();
-    if readable.is_empty() {
-        return Ok(None);
+    for _ in 0..SEARCHES_MAX {
+        let span = Span::of(replica);
+        if span.readable.is_empty() {
+            return Ok(None);
+        }
+        let mut found = None;
+        if let (Some(view), Some(remote)) = (span.cold(replica), remote) {
+            let cold = remote.max_timestamp(view, span.local_start).await;
+            let cold = cold.map_err(|e| search_error(replica, span.readable.start, e))?;
+            found = cold.map(|found| listed(replica, found.offset, found.timestamp));
+        }
+        let hot = replica.log.max_timestamp_from(span.hot().start).await;
+        let hot = hot.map_err(|e| local_error(replica, span.hot().start, e))?;
+        let hot = hot.map(|found| listed(replica, found.offset, found.timestamp));
+        // What the bucket was not asked for must have been found in the log; the earlier of two equals, as Kafka answers.
+        let whole = span.held(replica, hot.as_ref()) && span.held(replica, found.as_ref());
+        if hot.is_some_and(|hot| found.is_none_or(|found| hot.timestamp > found.timestamp)) {
+            found = hot;
+        }
+        if whole {
+            return Ok(found);
+        }
     }
-    let hot = replica.log.max_timestamp().await.map_err(|e| local_error(replica, readable.start, e))?;
-    let hot = hot.map(|found| listed(replica, found.offset, found.timestamp));
-    let local_start = replica.log.bounds().start;
-    if readable.start >= local_start {
-        return Ok(hot);
-    }
-    let Some(remote) = remote else { return Ok(hot) };
-    let view = ReadView::whole(&replica.manifest());
-    let cold = remote.max_timestamp(view, local_start).await.map_err(|e| search_error(replica, readable.start, e))?;
-    let cold = cold.map(|found| listed(replica, found.offset, found.timestamp));
-    // The earlier of two equals, as Kafka answers.
-    Ok(match (cold, hot) {
-        (Some(cold), Some(hot)) if hot.timestamp <= cold.timestamp => Some(cold),
-        (cold, None) => cold,
-        (_, hot) => hot,
-    })
+    Err(overtaken())
+}
+
+fn overtaken() -> ReadError {
+    ReadError::BucketUnavailable("the log start moved during the search".into())
 }
 
 fn listed(replica: &Replica, offset: Offset, timestamp: TimestampMs) -> ListedOffset {
     ListedOffset { offset, timestamp: Some(timestamp), leader_epoch: epoch_at(replica, offset) }
 }
+
+#[cfg(test)]
+mod with_bucket;
 
 #[cfg(test)]
 mod tests {

@@ -63,14 +63,34 @@ impl PartitionLog {
     /// # Errors
     /// As for reads.
     pub async fn max_timestamp(&self) -> Result<Option<TimedOffset>, ReadError> {
-        let (greatest, bounds) = {
+        self.max_timestamp_from(Offset::ZERO).await
+    }
+
+    /// As [`PartitionLog::max_timestamp`], of the records from `from` on.
+    ///
+    /// # Errors
+    /// As for reads.
+    pub async fn max_timestamp_from(&self, from: Offset) -> Result<Option<TimedOffset>, ReadError> {
+        let (greatest, within) = {
             let state = self.inner.state.borrow();
-            (state.segments.iter().map(|segment| segment.max_timestamp).max(), OffsetRange::new(state.start, state.end))
+            let counted = state.segments.iter().filter(|segment| segment.offsets.end > from);
+            let greatest = counted.map(|segment| segment.max_timestamp).max();
+            (greatest, OffsetRange::new(state.start.max(from).min(state.end), state.end))
         };
-        match greatest {
-            Some(greatest) => self.find_time(greatest, bounds).await,
-            None => Ok(None),
+        let Some(mut above) = greatest else { return Ok(None) };
+        if let Some(found) = self.find_time(above, within).await? {
+            return Ok(Some(found));
         }
+        // It lies below `from`, in a segment that reaches past it: no record has `above`, and one has what `best` has.
+        let Some(mut best) = self.find_time(TimestampMs(i64::MIN), within).await? else { return Ok(None) };
+        while best.timestamp.0.saturating_add(1) < above.0 {
+            let middle = TimestampMs(best.timestamp.0.midpoint(above.0).max(best.timestamp.0 + 1));
+            match self.find_time(middle, within).await? {
+                Some(found) => best = found,
+                None => above = middle,
+            }
+        }
+        Ok(Some(best))
     }
 
     fn look_in_memory(&self, at: TimestampMs, from: Offset) -> Look {
