@@ -186,6 +186,13 @@ impl Home {
                     None
                 }
             },
+            // Of a topic's earlier life, forgotten here when that ended: what is held by now came later in the log.
+            Intent::Remove { group, mut keys, answer: None } => {
+                if let Some(slot) = self.groups.get(&group) {
+                    keys.retain(|(topic, n)| slot.offsets.get(topic, *n).is_none());
+                }
+                (!keys.is_empty()).then_some(Intent::Remove { group, keys, answer: None })
+            }
             intent @ (Intent::Save { .. } | Intent::Commit { .. } | Intent::Remove { .. }) => Some(intent),
         }
     }

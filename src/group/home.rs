@@ -249,7 +249,8 @@ impl Home {
         let (current, late): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_current);
         if !late.is_empty() {
             let keys = late.into_iter().map(|(topic, partition, _)| (topic, partition)).collect();
-            self.queue(Intent::Remove { group: id.clone(), keys, answer: None });
+            // Nothing is in flight now, and commits to the topic's next life may wait: it goes before them.
+            self.queue_first(Intent::Remove { group: id.clone(), keys, answer: None });
         }
         if current.is_empty() {
             return;
@@ -350,6 +351,11 @@ impl Home {
     pub(super) fn sweep(&mut self, wall: TimestampMs) {
         let due = self.groups.keys().filter(|id| self.lapsed(id, wall).is_some()).cloned().collect::<Vec<_>>();
         due.into_iter().for_each(|group| self.queue(Intent::Sweep { group }));
+    }
+
+    fn queue_first(&mut self, intent: Intent) {
+        self.queue_bytes += intent.bytes();
+        self.queue.push_front(intent);
     }
 
     /// What has lapsed of a group as it is now.

@@ -454,6 +454,42 @@ fn a_commit_that_waits_while_its_topic_is_deleted_is_not_of_the_next_one() {
 }
 
 #[test]
+fn a_commit_to_a_topic_made_anew_outlives_one_to_the_last() {
+    // The commit to the deleted topic is in flight when the next comes, or waits with it for the same append.
+    for waits in [false, true] {
+        let world = World::new(13);
+        let node = Node::new(&world);
+        world.block_on(async {
+            let groups = node.start();
+            assert_eq!(committed(&groups).await, None);
+            let after = |ms| node.env.tasks.sleep(Duration::from_millis(ms));
+            let before = async {
+                if waits {
+                    assert_eq!(groups.commit(g(), commit(1)).await, Ok(vec![Ok(())]));
+                }
+            };
+            let old = async {
+                after(1).await;
+                groups.commit(g(), commit(5000)).await
+            };
+            let anew = async {
+                after(3).await;
+                node.controller.set_image(image(2, None));
+                assert_eq!(committed(&groups).await, None);
+                node.controller.set_image(image(3, Some(3)));
+                assert_eq!(groups.commit(g(), commit(6000)).await, Ok(vec![Ok(())]));
+            };
+            let ((), done, ()) = futures::join!(before, old, anew);
+            assert_eq!(done, Ok(vec![Ok(())]));
+            assert_eq!(committed(&groups).await, Some(6000), "waits: {waits}");
+            node.env.tasks.sleep(Duration::from_millis(100)).await;
+            assert_eq!(committed(&groups).await, Some(6000), "waits: {waits}");
+            assert_eq!(committed(&node.start()).await, Some(6000), "waits: {waits}");
+        });
+    }
+}
+
+#[test]
 fn offsets_lapse_and_their_group_with_them() {
     let world = World::new(7);
     let mut node = Node::new(&world);
