@@ -60,6 +60,10 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 /// than this cannot finish in useful time.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
 
+/// Protocols one join may name; one with more is refused (INCONSISTENT_GROUP_PROTOCOL). A consumer names its assignors, of
+/// which there are a handful; each name is compared with those of the other members.
+pub const GROUP_PROTOCOLS_MAX: usize = 64;
+
 /// Bytes of a group's name in a join or a commit. Kafka knows no bound but the 32 KiB of its strings; a name stands in the
 /// key of every record of the group, and a cut one would be another group's.
 pub const GROUP_ID_BYTES_MAX: usize = 1024;

@@ -164,12 +164,21 @@ impl Coordinator {
         inner.follow_image();
         let cell = inner.cell(request.home);
         let group = request.ask.group().cloned();
+        let beats = if let Ask::Heartbeat(_, beat, _) = &request.ask { Some(beat.member.clone()) } else { None };
         match &mut *cell.stage.borrow_mut() {
             Stage::Loading { waiting, patient: true } if waiting.len() < LOAD_WAITING_MAX => {
                 return waiting.push_back(request.ask);
             }
             Stage::Loading { .. } => return request.ask.refuse(GroupError::Loading),
-            Stage::Ready(home) => home.ask(inner.moment(), request.ask, &inner.controller.image()),
+            Stage::Ready(home) => {
+                home.ask(inner.moment(), request.ask, &inner.controller.image());
+                // A sign of life writes nothing and moves one deadline: the members are not gone through for it.
+                if let (Some(group), Some(member)) = (&group, &beats)
+                    && home.is_looked_at_in_time(group, member)
+                {
+                    return;
+                }
+            }
         }
         inner.settle(&cell, group.as_ref());
     }

@@ -14,7 +14,7 @@ use tidewater_storage::model::{Offset, TimestampMs, TopicId};
 use super::append::{Intent, LogState};
 use super::coordinator::GroupSettings;
 use super::error::GroupError;
-use super::ids::{GroupId, ProtocolName};
+use super::ids::{GroupId, MemberId, ProtocolName};
 use super::message::{
     Answer, Ask, Commit, CommitAsk, DescribedGroup, DescribedMember, FetchAsk, FetchedOffset, GroupProgress, Heartbeat,
     ListedGroup,
@@ -104,6 +104,12 @@ impl Home {
             Ask::Delete(id, reply) => self.delete(id, reply),
             Ask::DeleteOffsets(id, keys, reply) => self.delete_offsets(id, keys, reply),
         }
+    }
+
+    /// Is the group queued for a time at which this member need not be given up yet?
+    pub(super) fn is_looked_at_in_time(&self, id: &GroupId, member: &MemberId) -> bool {
+        let Some(slot) = self.groups.get(id) else { return false };
+        slot.queued.is_some_and(|at| slot.group.deadline_of(member).is_none_or(|deadline| at <= deadline))
     }
 
     /// Lets time act on a group.
@@ -347,15 +353,15 @@ impl Home {
         self.queue.push_back(intent);
     }
 
+    fn queue_first(&mut self, intent: Intent) {
+        self.queue_bytes += intent.bytes();
+        self.queue.push_front(intent);
+    }
+
     /// Offsets that lapsed and groups that nobody uses any more are written off.
     pub(super) fn sweep(&mut self, wall: TimestampMs) {
         let due = self.groups.keys().filter(|id| self.lapsed(id, wall).is_some()).cloned().collect::<Vec<_>>();
         due.into_iter().for_each(|group| self.queue(Intent::Sweep { group }));
-    }
-
-    fn queue_first(&mut self, intent: Intent) {
-        self.queue_bytes += intent.bytes();
-        self.queue.push_front(intent);
     }
 
     /// What has lapsed of a group as it is now.

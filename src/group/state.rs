@@ -15,6 +15,7 @@
 mod join;
 mod leave;
 mod rebalance;
+mod spoken;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use super::ids::{GroupId, InstanceId, MemberId, ProtocolName};
 
 pub use join::Join;
 pub use leave::Leave;
+use spoken::Spoken;
 pub use sync::Sync;
 
 /// Limits and delays of the protocol.
@@ -242,6 +244,8 @@ pub struct Group {
     protocol: Option<ProtocolName>,
     leader: Option<MemberId>,
     members: BTreeMap<MemberId, Member>,
+    /// Of `members`.
+    spoken: Spoken,
     instances: BTreeMap<InstanceId, MemberId>,
     /// Ids handed out and not yet used, with the time they lapse.
     pending: BTreeMap<MemberId, Mono>,
@@ -298,6 +302,7 @@ impl Group {
             protocol: None,
             leader: None,
             members: BTreeMap::new(),
+            spoken: Spoken::default(),
             instances: BTreeMap::new(),
             pending: BTreeMap::new(),
         }
@@ -319,8 +324,9 @@ impl Group {
                 group.instances.insert(instance.clone(), id.clone());
             }
             let session = millis(member.session_ms);
-            let protocols = group.protocol.iter().map(|name| (name.clone(), member.subscription.clone())).collect();
-            group.members.insert(
+            let protocols: Vec<_> =
+                group.protocol.iter().map(|name| (name.clone(), member.subscription.clone())).collect();
+            group.insert(
                 id,
                 Member {
                     instance,
@@ -435,6 +441,12 @@ impl Group {
         barrier.into_iter().chain(sessions).chain(self.pending.values().copied()).min()
     }
 
+    /// When a member is given up, if nothing is heard of it.
+    #[must_use]
+    pub fn deadline_of(&self, member: &MemberId) -> Option<Mono> {
+        self.members.get(member).map(|member| member.deadline)
+    }
+
     /// Lets time act: sessions, unused ids and barriers whose deadline is not after `now`.
     pub fn expire(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         self.pending.retain(|_, deadline| *deadline > now);
@@ -473,9 +485,17 @@ impl Group {
         }
     }
 
+    fn insert(&mut self, id: MemberId, member: Member) {
+        self.spoken.add(&member.protocols);
+        if let Some(old) = self.members.insert(id, member) {
+            self.spoken.take(&old.protocols);
+        }
+    }
+
     /// Takes a member out; whoever waits in its name is told.
     fn remove(&mut self, id: &MemberId, effects: &mut Vec<Effect>) {
         let Some(member) = self.members.remove(id) else { return };
+        self.spoken.take(&member.protocols);
         if let Some(wait) = member.joining {
             effects.push(Effect::Joined(wait.ticket, Err(GroupError::UnknownMember)));
         }

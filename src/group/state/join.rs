@@ -11,6 +11,7 @@ use super::{
 };
 use crate::group::error::GroupError;
 use crate::group::ids::{InstanceId, MemberId, ProtocolName};
+use crate::limits::GROUP_PROTOCOLS_MAX;
 
 /// A request to join.
 #[derive(Clone, Debug)]
@@ -78,16 +79,21 @@ impl Group {
         taken < self.times.members_max
     }
 
-    /// Of the group's type, and with a protocol that every member speaks?
+    /// Of the group's type, with no more protocols than may be, and with one that every member speaks?
     fn speaks_with_all(&self, join: &Join) -> bool {
-        if join.protocol_type.as_str().is_empty() || join.protocols.is_empty() {
+        let counts = 1..=GROUP_PROTOCOLS_MAX;
+        if join.protocol_type.as_str().is_empty() || !counts.contains(&join.protocols.len()) {
             return false;
         }
         if self.members.is_empty() {
             return true;
         }
         self.protocol_type.as_ref() == Some(&join.protocol_type)
-            && join.protocols.iter().any(|(name, _)| self.members.values().all(|member| member.speaks(name)))
+            && join.protocols.iter().any(|(name, _)| self.all_speak(name))
+    }
+
+    pub(super) fn all_speak(&self, protocol: &ProtocolName) -> bool {
+        self.spoken.by(protocol) == self.members.len()
     }
 
     fn join_new(&mut self, now: Mono, join: Join, ticket: Ticket, fx: &mut Vec<Effect>) -> Result<(), GroupError> {
@@ -174,7 +180,7 @@ impl Group {
             is_new: true,
             deadline: now + NEW_MEMBER_TIMEOUT,
         };
-        self.members.insert(id, member);
+        self.insert(id, member);
         self.rebalance_or_complete(now, fx);
     }
 
@@ -186,6 +192,8 @@ impl Group {
         }
         member.session = join.session;
         member.rebalance = join.rebalance;
+        self.spoken.add(&join.protocols);
+        self.spoken.take(&member.protocols);
         member.protocols = join.protocols;
         member.client_id = join.client_id;
         member.client_host = join.client_host;
@@ -268,11 +276,5 @@ impl Group {
             members,
             skip_assignment: false,
         }
-    }
-}
-
-impl Member {
-    pub(super) fn speaks(&self, protocol: &ProtocolName) -> bool {
-        self.protocols.iter().any(|(name, _)| name == protocol)
     }
 }

@@ -121,10 +121,9 @@ impl Group {
     /// The protocol all speak with most first votes; each member votes for its first that all speak. Ties go to the
     /// name that sorts first, so that the choice does not hang on hash order.
     pub(super) fn choose_protocol(&self) -> Option<ProtocolName> {
-        let common = |name: &ProtocolName| self.members.values().all(|member| member.speaks(name));
         let mut votes: BTreeMap<&ProtocolName, usize> = BTreeMap::new();
         for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| common(name)) {
+            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| self.all_speak(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }

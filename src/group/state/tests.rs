@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod capacity;
+mod protocols;
 mod static_members;
 
 fn times(initial_delay_ms: u64) -> GroupTimes {

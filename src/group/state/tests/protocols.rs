@@ -1,0 +1,78 @@
+//! How many protocols a join may name, and what all members speak.
+
+use super::*;
+
+#[test]
+fn a_join_of_more_protocols_than_may_be_is_refused_at_once() {
+    let names = |first: usize, count: usize| {
+        (first..first + count).map(|n| (ProtocolName::from(format!("p{n}")), Bytes::new())).collect::<Vec<_>>()
+    };
+    let mut world = World::new(0);
+    let join = |world: &mut World, protocols| {
+        let ticket = world.ticket();
+        world.fresh += 1;
+        let join = Join {
+            member: None,
+            fresh: MemberId::from(format!("m-{}", world.fresh)),
+            instance: None,
+            id_required: false,
+            may_skip: false,
+            client_id: String::new(),
+            client_host: String::new(),
+            session: Duration::from_secs(10),
+            rebalance: Duration::from_secs(60),
+            protocol_type: "consumer".into(),
+            protocols,
+        };
+        world.group.join(world.now, join, ticket, &mut world.effects);
+        let refused = |effect: &Effect| *effect == Effect::Joined(ticket, Err(GroupError::InconsistentProtocol));
+        world.effects.iter().any(refused)
+    };
+    let max = crate::limits::GROUP_PROTOCOLS_MAX;
+    assert!(join(&mut world, names(0, 100_000)));
+    assert!(join(&mut world, names(0, max + 1)));
+    assert!(!join(&mut world, names(0, max)));
+    assert!(join(&mut world, names(100_000, 100_000)));
+    assert!(join(&mut world, names(max, max)), "none in common");
+    for n in 0..98 {
+        assert!(!join(&mut world, names(max - 1, 1 + n % max)), "one in common");
+    }
+    assert_eq!(world.group.choose_protocol(), Some(ProtocolName::from(format!("p{}", max - 1))));
+}
+
+proptest! {
+    #[test]
+    fn counts_are_of_the_members_there_are(steps in proptest::collection::vec((0usize..6, any::<u8>(), any::<bool>()), 1..60)) {
+        let mut group = Group::new(GroupId::from("g"), times(0));
+        for (n, spoken, leaves) in steps {
+            let id = MemberId::from(format!("m{n}"));
+            let mut protocols: Vec<(ProtocolName, Bytes)> =
+                (0..8).filter(|bit| spoken & (1 << bit) != 0).map(|bit| (format!("p{bit}").into(), Bytes::new())).collect();
+            // A name given twice counts once.
+            protocols.extend(protocols.first().cloned());
+            if leaves {
+                group.remove(&id, &mut Vec::new());
+            } else {
+                group.insert(id, Member {
+                    instance: None,
+                    client_id: String::new(),
+                    client_host: String::new(),
+                    session: Duration::ZERO,
+                    rebalance: Duration::ZERO,
+                    protocols,
+                    assignment: Bytes::new(),
+                    joining: None,
+                    syncing: None,
+                    synced: false,
+                    is_new: false,
+                    deadline: Mono::ZERO,
+                });
+            }
+            for bit in 0..8 {
+                let name = ProtocolName::from(format!("p{bit}"));
+                let speaks = |member: &Member| member.protocols.iter().any(|(other, _)| *other == name);
+                prop_assert_eq!(group.all_speak(&name), group.members.values().all(speaks));
+            }
+        }
+    }
+}
