@@ -97,9 +97,13 @@ impl Yard {
             if to <= replica.log.bounds().start || !self.may_trim(lane, replica, to) {
                 return Next::Again;
             }
+            let before = replica.log.bounds().start;
             replica.log.trim(to);
-            engine.touch_partition(replica.id);
-            return Next::Again;
+            // A log start within a segment takes nothing away yet; what appends to the partition or archives it touches it.
+            if replica.log.bounds().start > before {
+                engine.touch_partition(replica.id);
+                return Next::Again;
+            }
         }
         let age = if config.archived { limits.local_ms } else { limits.total_ms };
         next(&segments, age, now)
@@ -136,10 +140,15 @@ fn take_touched(lane: &DataLane, into: &mut BTreeSet<PartitionId>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use tidewater_storage::env::sim::World;
     use tidewater_storage::model::LogIndex;
     use tidewater_tiering::manifest::Quarantined;
 
     use super::*;
+    use crate::partition::fixture::Fixture;
 
     fn segment(max_timestamp: i64) -> SegmentInfo {
         SegmentInfo {
@@ -172,5 +181,28 @@ mod tests {
         assert_eq!(next(&[segment(50)], None, TimestampMs(60)), Next::Touched);
         assert_eq!(next(&[segment(-1)], Some(100), TimestampMs(60)), Next::Touched);
         assert_eq!(next(&[], Some(100), TimestampMs(60)), Next::Touched);
+    }
+
+    #[test]
+    fn a_log_start_within_a_segment_leaves_an_idle_partition_idle() {
+        let world = World::new(3);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::with_bucket(&env).await;
+            let overrides = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
+            shard.create(2, overrides).await;
+            let replica = shard.in_small_segments(1);
+            let parts = (0..20).map(|n| shard.record(1, TimestampMs(1000 + n))).collect();
+            assert!(shard.router.produce(parts).await.iter().all(Result::is_ok));
+            let second = replica.log.segments()[1].offsets.start;
+            let to = second.next();
+            assert_eq!(shard.router.trim(shard.place(1), to).await, Ok(to));
+            env.tasks.sleep(Duration::from_secs(60)).await;
+            assert_eq!(replica.log.bounds().start, second, "whole segments go");
+            let before = shard.engine.counts().checkpoints;
+            env.tasks.sleep(Duration::from_secs(300)).await;
+            let more = shard.engine.counts().checkpoints - before;
+            assert!(more <= 1, "{more} checkpoints of a partition to which nothing happens");
+        });
     }
 }
