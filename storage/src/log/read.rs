@@ -1,4 +1,7 @@
 //! Reading a range: from memory where it is, else run by run from segment files, each run checked.
+//!
+//! What the disk is asked for is seen through by a task of its own: a reader that gives up after a while finds it in
+//! memory the next time, however slow the disk.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,6 +37,7 @@ impl LogRead {
 }
 
 /// A run or the part of it that is not in memory, and where it lies.
+#[derive(Clone)]
 pub(super) struct Located {
     pub(super) sum: RunSum,
     pub(super) pos: FilePos,
@@ -184,12 +188,45 @@ impl PartitionLog {
     }
 
     pub(super) async fn run_bytes(&self, stored: &Stored, located: &Located) -> Result<Bytes, ReadError> {
+        let key = (self.inner.id, stored.key, located.sum.offsets.start, located.sum.len as usize);
+        let runs = &self.inner.shared.runs;
+        if let Some(bytes) = runs.get(key) {
+            return Ok(bytes);
+        }
+        if let Some(ended) = runs.under_way(key) {
+            // By one that gave up meanwhile, or by another reader of the same.
+            let _ = ended.await;
+            if let Some(bytes) = runs.get(key) {
+                return Ok(bytes);
+            }
+        }
+        let Some(under_way) = runs.begin(key) else { return self.read_checked(stored, located).await };
+        let (log, stored, located) = (self.clone(), stored.clone(), located.clone());
+        let read = async move {
+            let read = log.read_checked(&stored, &located).await;
+            log.inner.shared.runs.end(key, under_way);
+            read
+        };
+        self.seen_through(read).await
+    }
+
+    /// Goes on when this is dropped.
+    async fn seen_through<T: 'static>(
+        &self,
+        read: impl Future<Output = Result<T, ReadError>> + 'static,
+    ) -> Result<T, ReadError> {
+        let done = self.inner.shared.env.tasks.spawn("segment read", read).await;
+        done.unwrap_or_else(|| {
+            let source = std::io::Error::other("the shard is stopping");
+            Err(ReadError::Io { file: self.inner.dir.clone(), source })
+        })
+    }
+
+    /// A run's bytes from its file, held against their sum, and kept for the next reader.
+    async fn read_checked(&self, stored: &Stored, located: &Located) -> Result<Bytes, ReadError> {
         let Located { sum, pos } = located;
         let key = (self.inner.id, stored.key, sum.offsets.start, sum.len as usize);
         let shared = &self.inner.shared;
-        if let Some(bytes) = shared.runs.get(key) {
-            return Ok(bytes);
-        }
         let begun = shared.env.clock.now();
         let bytes = self.file_bytes(stored, *pos, u64::from(sum.len)).await?;
         shared.counters.timings.read.note(shared.env.clock.now().since(begun));
@@ -236,13 +273,18 @@ impl PartitionLog {
         if let Some(index) = shared.indexes.get(self.inner.id, stored.key) {
             return Ok(index);
         }
+        let (log, stored) = (self.clone(), stored.clone());
+        self.seen_through(async move { log.fetch_index(&stored).await }).await
+    }
+
+    async fn fetch_index(&self, stored: &Stored) -> Result<Rc<SegmentIndex>, ReadError> {
         let path = index_path(&self.inner.dir, stored.offsets.start);
         let index = match self.load_index(stored, &path).await {
             Some(index) => index,
             None => self.rebuild_index(stored, &path).await?,
         };
         let index = Rc::new(index);
-        shared.indexes.put(self.inner.id, stored.key, index.clone());
+        self.inner.shared.indexes.put(self.inner.id, stored.key, index.clone());
         Ok(index)
     }
 

@@ -5,6 +5,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::Shared;
 
 use crate::model::{Offset, PartitionId};
 use crate::segment::state::SegmentKey;
@@ -14,12 +17,21 @@ const RUNS_MAX: usize = 8;
 /// Larger runs are not kept. Bytes.
 const RUN_BYTES_MAX: usize = 2 << 20;
 
+/// Runs that tasks read at a time; a reader beyond them reads for itself alone, so that those who give up cannot fill the
+/// memory.
+const UNDER_WAY_MAX: usize = 64;
+
 type Key = (PartitionId, SegmentKey, Offset, usize);
 
 #[derive(Debug, Default)]
 pub(crate) struct RunCache {
     runs: RefCell<VecDeque<(Key, Bytes)>>,
+    /// Runs that a task reads now; each resolves when it has.
+    under_way: RefCell<Vec<(Key, Ended)>>,
 }
+
+/// Resolves when a read has ended, whatever came of it.
+pub(crate) type Ended = Shared<oneshot::Receiver<()>>;
 
 impl RunCache {
     pub(crate) fn get(&self, key: Key) -> Option<Bytes> {
@@ -40,6 +52,32 @@ impl RunCache {
         if runs.len() > RUNS_MAX {
             runs.pop_front();
         }
+    }
+
+    /// When the read of a run ends that is under way.
+    pub(crate) fn under_way(&self, key: Key) -> Option<Ended> {
+        self.under_way.borrow().iter().find(|(k, _)| *k == key).map(|(_, ended)| ended.clone())
+    }
+
+    /// Registers a read of a run, to be given back at its end; `None` when too many are under way.
+    pub(crate) fn begin(&self, key: Key) -> Option<oneshot::Sender<()>> {
+        let mut under_way = self.under_way.borrow_mut();
+        if under_way.len() >= UNDER_WAY_MAX {
+            return None;
+        }
+        let (sender, ended) = oneshot::channel();
+        under_way.push((key, ended.shared()));
+        Some(sender)
+    }
+
+    /// The read that was registered with `begun` has ended.
+    pub(crate) fn end(&self, key: Key, begun: oneshot::Sender<()>) {
+        let mut under_way = self.under_way.borrow_mut();
+        if let Some(at) = under_way.iter().position(|(k, _)| *k == key) {
+            drop(under_way.remove(at));
+        }
+        drop(under_way);
+        drop(begun);
     }
 
     /// Forgets a partition.

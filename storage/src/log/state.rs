@@ -60,7 +60,7 @@ pub(crate) struct Target {
 }
 
 /// What a disk read needs to know of a segment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) key: SegmentKey,
     pub(crate) offsets: OffsetRange,

@@ -3,8 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::memory::Memory;
@@ -372,6 +374,28 @@ fn damage_is_told_by_file_position_expected_and_found() {
         assert!(log.read(second.end, model.next, 1 << 20).await.is_ok());
         world.disk().flip_bit(&path, 100, 3);
         model.check(&log, 50_000).await;
+    });
+}
+
+#[test]
+fn what_a_reader_gave_up_is_there_the_next_time() {
+    let world = World::new(1);
+    let env = world.env();
+    let shared = shared(env.clone(), 1 << 20);
+    world.block_on(async {
+        let (log, model) = stored(&shared).await;
+        let reads = shared.counters.run_reads.get();
+        let mut tries = 0;
+        while log.read(Offset::ZERO, model.next, 1).now_or_never().is_none() {
+            tries += 1;
+            assert!(tries <= 2, "the index, then the run");
+            env.tasks.sleep(Duration::from_secs(1)).await;
+        }
+        // Several that want the same run read it once.
+        let second = log.segments()[1].offsets.start;
+        let all = futures::future::join_all((0..5).map(|_| log.read(second, model.next, 1))).await;
+        assert!(all.iter().all(|read| read.as_ref().is_ok_and(|read| read.bytes > 0)));
+        assert!(shared.counters.run_reads.get() <= reads + 2);
     });
 }
 
