@@ -1,7 +1,7 @@
 //! What a lane's log entries say: batches of its partitions, or one command. The encoding of [`Payload::meta`].
 //!
-//! Batches themselves travel beside it as blobs, never copied. First byte: 1 batches, 2 a command, 3 an archive command; an
-//! unknown one is of a newer version and stops its lane.
+//! Batches themselves travel beside it as blobs, never copied. First byte: 1 batches, 2 a command, 3 an archive
+//! command; an unknown one is of a newer version and stops its lane.
 
 use std::collections::BTreeMap;
 

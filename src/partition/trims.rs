@@ -1,5 +1,5 @@
-//! Trims of a lane that were asked for: what waits goes together, one entry at a time, so that a request about thousands
-//! of partitions takes one of the lane's proposals in flight and not one per partition.
+//! Trims of a lane that were asked for: what waits goes together, one entry at a time, so that a request about
+//! thousands of partitions takes one of the lane's proposals in flight and not one per partition.
 //!
 //! Owns: the trims that wait for their entry. Does not own: what a trim does (`lane`), who may ask for one (`shard`).
 //! Shard-local.

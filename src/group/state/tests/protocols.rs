@@ -42,12 +42,15 @@ fn a_join_of_more_protocols_than_may_be_is_refused_at_once() {
 
 proptest! {
     #[test]
-    fn counts_are_of_the_members_there_are(steps in proptest::collection::vec((0usize..6, any::<u8>(), any::<bool>()), 1..60)) {
+    fn counts_are_of_the_members_there_are(
+        steps in proptest::collection::vec((0usize..6, any::<u8>(), any::<bool>()), 1..60),
+    ) {
         let mut group = Group::new(GroupId::from("g"), times(0));
         for (n, spoken, leaves) in steps {
             let id = MemberId::from(format!("m{n}"));
+            let bits = (0..8).filter(|bit| spoken & (1 << bit) != 0);
             let mut protocols: Vec<(ProtocolName, Bytes)> =
-                (0..8).filter(|bit| spoken & (1 << bit) != 0).map(|bit| (format!("p{bit}").into(), Bytes::new())).collect();
+                bits.map(|bit| (format!("p{bit}").into(), Bytes::new())).collect();
             // A name given twice counts once.
             protocols.extend(protocols.first().cloned());
             if leaves {
