@@ -85,7 +85,7 @@ impl Fixture {
 
     /// With checkpoints, an archiver, retention and a bucket that answers after some milliseconds.
     pub(crate) async fn with_bucket(env: &Env) -> Self {
-        let this = Self::with_memory(env, 256).await.expect("starts");
+        let this = Self::with_memory(env, 1024).await.expect("starts");
         this.engine.set_source(Rc::new(ShardSource { partitions: Rc::clone(&this.partitions), controller: None }));
         this.engine.start();
         let (latency_min, latency_max) = (Duration::from_millis(1), Duration::from_millis(9));
