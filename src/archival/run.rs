@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use tidewater_storage::engine::Engine;
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, Offset, TimestampMs};
+use tidewater_storage::env::clock::wall;
+use tidewater_storage::model::{LaneId, Offset};
 use tidewater_tiering::archive::{ArchiveConfig, ArchiveStatus, Archiver, ArchiverParts, Ended};
 use tidewater_tiering::bucket::{Bucket, CatalogueKeeper, Claim};
 use tidewater_tiering::fetch::RemoteReader;
@@ -164,13 +165,6 @@ async fn open_bucket(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(OPEN_BACKOFF_MAX);
     }
-}
-
-/// The side runtime's wall clock: it has no `Env`, and the root's creation time is for people.
-#[allow(clippy::disallowed_methods, reason = "outside the shards; a date for people")]
-fn wall() -> TimestampMs {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// First and longest pause before a lane's next archiver, while the lane leads and its archivers say that it does not.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tidewater_storage::env::clock::wall;
+use tidewater_storage::model::Compression;
 use tidewater_storage::model::record::Record;
-use tidewater_storage::model::{Compression, TimestampMs};
 use tokio::sync::mpsc;
 
 use super::error::CliError;
@@ -141,7 +142,7 @@ impl Writer {
         let partition = self.place(key.as_ref());
         let bytes = value.len() + key.as_ref().map_or(0, Bytes::len);
         let (records, size) = self.open.entry(partition).or_default();
-        records.push(Record::new(now(), key, Some(value)));
+        records.push(Record::new(wall(), key, Some(value)));
         *size += bytes + 16;
         if *size >= BATCH_BYTES {
             self.send(partition).await?;
@@ -182,13 +183,6 @@ fn split(line: Bytes, separator: Option<&str>) -> (Option<Bytes>, Bytes) {
         Some(at) => (Some(line.slice(..at)), line.slice(at + separator.len()..)),
         None => (None, line),
     }
-}
-
-/// The command line has no `Env`: it is a client.
-#[allow(clippy::disallowed_methods, reason = "a client's record time is the wall clock's")]
-fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

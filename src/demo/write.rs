@@ -1,9 +1,9 @@
 //! Writing: one idempotent producer a partition, each on a connection of its own, batches pipelined.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use tidewater_storage::model::{Compression, TimestampMs};
+use tidewater_storage::env::clock::wall;
+use tidewater_storage::model::Compression;
 use tokio::task::JoinSet;
 
 use super::content::{Checksum, order};
@@ -66,7 +66,7 @@ async fn write(
     let (mut sum, mut at) = (Checksum::default(), start);
     while at < start + records {
         let end = (at + BATCH_RECORDS).min(start + records);
-        let now = now();
+        let now = wall();
         let batch: Vec<_> = (at..end).map(|offset| order(partition, offset, now)).collect();
         batch.iter().zip(at..).for_each(|(record, offset)| sum.take_record(offset, record));
         if let Some(done) = producer.send(partition, batch).await? {
@@ -97,10 +97,4 @@ impl Acknowledged {
         self.phase.add(done.records as u64);
         Ok(())
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a client's record time is the wall clock's")]
-fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

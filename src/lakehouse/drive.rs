@@ -11,7 +11,8 @@ use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::commit::CommitError;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::sink::{Outcome, SinkConfig, SinkError, SinkStatus, TableSink};
-use tidewater_storage::model::{Offset, TimestampMs, TopicId};
+use tidewater_storage::env::clock::wall;
+use tidewater_storage::model::{Offset, TopicId};
 use tokio::sync::{Semaphore, watch};
 
 use super::reader::MeshReader;
@@ -212,11 +213,4 @@ fn state_of(status: &SinkStatus) -> TableState {
         rows: status.rows,
         commits: status.commits,
     }
-}
-
-/// The side runtime's wall clock: sinks take the time as an argument, this is where it comes from.
-#[allow(clippy::disallowed_methods, reason = "outside the shards")]
-fn wall() -> TimestampMs {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

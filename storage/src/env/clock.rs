@@ -79,13 +79,17 @@ impl Clock {
     #[must_use]
     pub fn wall(&self) -> TimestampMs {
         match &self.source {
-            Source::Real(_) => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-            }
+            Source::Real(_) => wall(),
             Source::Sim(executor) => executor.wall(),
         }
     }
+}
+
+/// The machine's wall clock, for who has no `Env`: clients, and what runs beside the shards.
+#[must_use]
+pub fn wall() -> TimestampMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 impl fmt::Debug for Clock {
