@@ -255,7 +255,7 @@ fn a_write_back_cut_short_forgets_no_name_that_is_not_durable() {
             let (log, mut model) = (new_log(&shared, LogSettings::default()), Model::default());
             model.append(&log, 1, 9_000, 0);
             let target = log.inner.state.borrow().target().expect("a segment");
-            let short = shared.env.tasks.sleep(std::time::Duration::from_micros(after));
+            let short = shared.env.tasks.sleep(Duration::from_micros(after));
             let _ = futures::future::select(std::pin::pin!(log.make_durable(target)), short).await;
             log.make_durable(target).await.expect("writes");
             log_path(&log.inner.dir, Offset::ZERO)
