@@ -113,7 +113,9 @@ impl Fixture {
 
     /// Makes the topic's first `count` partitions, those that are there left as they are. No record is too old for them.
     pub(crate) async fn create(&self, count: i32, mut overrides: BTreeMap<String, String>) {
-        overrides.insert("retention.ms".to_owned(), "-1".to_owned());
+        for key in ["retention.ms", "local.retention.ms"] {
+            overrides.entry(key.to_owned()).or_insert_with(|| "-1".to_owned());
+        }
         for n in 0..count {
             let (partition, topic) = (self.place(n).id, TopicName::new("orders").expect("legal"));
             let create = LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 0 };

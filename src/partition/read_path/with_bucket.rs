@@ -108,5 +108,7 @@ fn what_rots_on_disk_is_read_from_the_bucket() {
         }
         let error = batches(&lost, remote.as_ref(), Offset::ZERO, Offset::new(RECORDS), 1).await;
         assert!(matches!(error, Err(ReadError::Corrupt(_))), "nobody else has it: {error:?}");
+        let error = batches(&kept, None, Offset::ZERO, Offset::new(RECORDS), 1).await;
+        assert!(matches!(error, Err(ReadError::Corrupt(_))), "no bucket: {error:?}");
     });
 }
