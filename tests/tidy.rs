@@ -96,7 +96,9 @@ fn layer(module: &str) -> usize {
 #[test]
 fn modules_use_only_lower_layers() {
     let mut bad = Vec::new();
-    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("src/")) {
+    // Tests may reach up, and so may what they stand on.
+    let of_tests = |name: &str| name.ends_with("/tests.rs") || name.ends_with("/fixture.rs");
+    for (name, text) in sources().into_iter().filter(|(name, _)| name.starts_with("src/") && !of_tests(name)) {
         let own = name.trim_start_matches("src/").split(['/', '.']).next().unwrap_or_default().to_owned();
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
