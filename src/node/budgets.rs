@@ -2,12 +2,13 @@
 //!
 //! Without `--disk-bytes` the share is nine tenths of what is free and what the data directory holds. Counting the latter
 //! means to look at every file, the bucket's included, so a start goes by what the one before found and counts on the side
-//! while it serves.
+//! while it serves. Who starts on a disk that others have filled gets a small share; it grows once they make room.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tidewater_storage::budget::{DiskBudget, DiskUse};
+use tidewater_storage::budget::{DiskBudget, DiskUsage, DiskUse};
+use tidewater_storage::env::preflight::free_bytes;
 use tidewater_tiering::store::RequestKind;
 
 use super::error::StartError;
@@ -19,6 +20,9 @@ use crate::config::node::NodeConfig;
 /// How often the size of a directory bucket is looked at.
 const BUCKET_LOOK: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether there is more room than the share goes by.
+const ROOM_LOOK: Duration = Duration::from_secs(10);
+
 /// Where a data directory remembers its share of the disk: decimal digits. May be missing, or be nonsense.
 const SHARE_FILE: &str = "disk-share";
 
@@ -28,8 +32,18 @@ pub(super) struct Budgets {
     pub(super) disk: DiskBudget,
     /// For the chunk caches of all shards. Bytes.
     pub(super) cache: u64,
-    /// The share is not given and has to be found out.
-    remembered: bool,
+    share: Share,
+}
+
+/// Where the share of the disk comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// From `--disk-bytes`.
+    Given,
+    /// From the disk, just now.
+    Counted,
+    /// From the start before, and is to be counted.
+    Remembered,
 }
 
 impl Budgets {
@@ -48,21 +62,20 @@ impl Budgets {
         let disk = DiskBudget::new(disk);
         // What the cache may take is taken from the start: it fills without asking.
         disk.account(DiskUse::Cache).add(cache);
-        Ok(Self { disk, cache, remembered: remembered.is_some() })
+        let share = match (config.disk_bytes, remembered) {
+            (Some(_), _) => Share::Given,
+            (None, Some(_)) => Share::Remembered,
+            (None, None) => Share::Counted,
+        };
+        Ok(Self { disk, cache, share })
     }
 
     /// Looks on the side at what takes long: the data directory, once, and a directory bucket, again whenever anything was
-    /// asked of it that may have changed it.
+    /// asked of it that may have changed it. And, where the share is the disk's, at the room there is.
     pub(super) fn watch(&self, config: &NodeConfig, tier: &Tier, side: &Side) {
-        if self.remembered {
+        if self.share != Share::Given {
             let (budget, dir) = (self.disk.clone(), config.data_dir.clone());
-            side.handle().spawn_blocking(move || match preflight::disk_share(&dir) {
-                Ok(share) => {
-                    budget.set_limit(share);
-                    remember(&dir, share);
-                }
-                Err(error) => tracing::warn!(%error, "the disk cannot be asked; its share stays what it was"),
-            });
+            side.handle().spawn(keep_share(budget, dir, self.share, config.bucket_is_embedded));
         }
         let Some(dir) = config.bucket.strip_prefix("file://").map(PathBuf::from) else { return };
         let account = self.disk.account(DiskUse::Bucket);
@@ -84,6 +97,40 @@ impl Budgets {
     }
 }
 
+/// Counts a share that was remembered; then raises it when there is room for more.
+async fn keep_share(budget: DiskBudget, dir: PathBuf, share: Share, with_bucket: bool) {
+    if share == Share::Remembered {
+        let counted = dir.clone();
+        match tokio::task::spawn_blocking(move || preflight::disk_share(&counted)).await {
+            Ok(Ok(share)) => settle_share(&budget, &dir, share),
+            Ok(Err(error)) => tracing::warn!(%error, "the disk cannot be asked; its share stays what it was"),
+            Err(_) => {}
+        }
+    }
+    loop {
+        tokio::time::sleep(ROOM_LOOK).await;
+        let Ok(free) = free_bytes(&dir) else { continue };
+        if let Some(share) = grown(&budget.usage(), free, with_bucket) {
+            tracing::info!(bytes = share, "there is more room on the disk; its share is larger");
+            settle_share(&budget, &dir, share);
+        }
+    }
+}
+
+fn settle_share(budget: &DiskBudget, dir: &Path, share: u64) {
+    budget.set_limit(share);
+    remember(dir, share);
+}
+
+/// The share by what is free and held now, if that is more by a sixteenth at least. What the cache holds is not known, so
+/// this is at most what counting would give.
+fn grown(usage: &DiskUsage, free: u64, with_bucket: bool) -> Option<u64> {
+    let bucket = if with_bucket { usage.bucket } else { 0 };
+    let held = [usage.journal, usage.segments, usage.checkpoint, bucket];
+    let share = held.iter().fold(free, |sum, held| sum.saturating_add(*held)) / 10 * 9;
+    (share > usage.limit.saturating_add(usage.limit / 16)).then_some(share)
+}
+
 fn recall(dir: &Path) -> Option<u64> {
     std::fs::read_to_string(dir.join(SHARE_FILE)).ok()?.trim().parse().ok().filter(|share| *share > 0)
 }
@@ -98,6 +145,17 @@ fn remember(dir: &Path, share: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_grows_when_others_make_room() {
+        let usage =
+            DiskUsage { journal: 100, segments: 300, bucket: 600, cache: 50, limit: 900, ..DiskUsage::default() };
+        assert_eq!(grown(&usage, 0, true), None, "as it was counted");
+        assert_eq!(grown(&usage, 60, true), None, "not worth it");
+        assert_eq!(grown(&usage, 1000, true), Some(1800));
+        assert_eq!(grown(&usage, 1000, false), Some(1260), "a bucket elsewhere");
+        assert_eq!(grown(&DiskUsage { limit: u64::MAX, ..usage }, 1000, true), None);
+    }
 
     #[test]
     fn a_share_is_remembered_and_nonsense_is_not() {
