@@ -2,6 +2,8 @@
 
 pub mod budget;
 pub mod checkpoint;
+pub mod codec;
+pub mod disposition;
 pub mod engine;
 pub mod env;
 pub mod journal;

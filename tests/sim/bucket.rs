@@ -25,7 +25,7 @@ pub(crate) fn open(env: &Env, world: &World, store: &Arc<dyn ObjectStore>) -> Ti
                     told.send_replace(Opening::Open(bucket));
                     return;
                 }
-                Err(error) if error.is_retryable() => opener.tasks.sleep(Duration::from_millis(500)).await,
+                Err(error) if error.disposition().passes() => opener.tasks.sleep(Duration::from_millis(500)).await,
                 Err(error) => panic!("the bucket is refused: {error}"),
             }
         }

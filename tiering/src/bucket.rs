@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::env::Clock;
 use tidewater_storage::model::{TimestampMs, TopicId};
 
@@ -55,28 +56,18 @@ pub enum BucketError {
 }
 
 impl BucketError {
-    /// Does the bucket belong to somebody else, or break what the tier is built on? Everything else may come right by
-    /// itself or by an operator's hand: credentials, a policy, an answer that was damaged or misdirected on its way.
+    /// [`Disposition::Fatal`]: the bucket belongs to another cluster or breaks a promise that the tier is built on, so
+    /// this broker must not use it. Everything else passes, by itself or by an operator's hand: credentials, a policy,
+    /// an answer that was damaged or misdirected on its way.
     #[must_use]
-    pub fn is_final(&self) -> bool {
+    pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Refused(RootRefusal::Foreign { .. } | RootRefusal::Superseded { .. }) => true,
-            Self::Preflight(error) => !matches!(error, PreflightError::Store(_)),
-            Self::Refused(RootRefusal::Vanished { .. })
-            | Self::Store(_)
-            | Self::Unreadable { .. }
-            | Self::Busy { .. } => false,
-        }
-    }
-
-    /// May the same call work later?
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Store(error) => error.is_retryable(),
-            Self::Preflight(PreflightError::Store(error)) => error.is_retryable(),
-            Self::Busy { .. } => true,
-            Self::Refused(_) | Self::Preflight(_) | Self::Unreadable { .. } => false,
+            Self::Refused(RootRefusal::Foreign { .. } | RootRefusal::Superseded { .. }) => Disposition::Fatal,
+            Self::Refused(RootRefusal::Vanished { .. }) => Disposition::Refused,
+            Self::Store(error) | Self::Preflight(PreflightError::Store(error)) => error.disposition(),
+            Self::Preflight(_) => Disposition::Fatal,
+            Self::Unreadable { .. } => Disposition::Corrupt,
+            Self::Busy { .. } => Disposition::Retry,
         }
     }
 }
@@ -97,7 +88,7 @@ impl Bucket {
     /// has shown that conditional puts hold. `nonce` (random) keeps the proofs of several starts apart.
     ///
     /// # Errors
-    /// [`BucketError::Refused`] with the way out; what the store says. Safe to call again after a retryable one.
+    /// [`BucketError::Refused`] with the way out; what the store says. Safe to call again after one that passes.
     pub async fn open(
         store: Arc<dyn ObjectStore>,
         claim: &Claim,
@@ -250,22 +241,23 @@ mod tests {
     use crate::keys::{ClusterId, ClusterName, LineageEpoch};
 
     #[test]
-    fn only_somebody_elses_bucket_is_final() {
+    fn only_another_clusters_bucket_is_fatal() {
         let name = || ClusterName::new("tidewater").expect("legal");
         let (cluster, key) = (ClusterId::default(), String::from("tidewater/root"));
         let epoch = LineageEpoch::FIRST;
         let foreign = RootRefusal::Foreign { name: name(), found: cluster, epoch, own: cluster };
-        assert!(BucketError::Refused(foreign).is_final());
+        assert_eq!(BucketError::Refused(foreign).disposition(), Disposition::Fatal);
         let superseded = RootRefusal::Superseded { name: name(), cluster, found: epoch, own: epoch };
-        assert!(BucketError::Refused(superseded).is_final());
-        assert!(BucketError::Preflight(PreflightError::IfAbsentIgnored(key.clone())).is_final());
+        assert_eq!(BucketError::Refused(superseded).disposition(), Disposition::Fatal);
+        let ignored = BucketError::Preflight(PreflightError::IfAbsentIgnored(key.clone()));
+        assert_eq!(ignored.disposition(), Disposition::Fatal);
 
         let denied = StoreError::Denied { key: key.clone(), detail: "403".to_owned() };
-        assert!(!BucketError::Store(denied.clone()).is_final());
-        assert!(!BucketError::Preflight(PreflightError::Store(denied)).is_final());
+        assert_eq!(BucketError::Store(denied.clone()).disposition(), Disposition::Refused);
+        assert_eq!(BucketError::Preflight(PreflightError::Store(denied)).disposition(), Disposition::Refused);
         let vanished = RootRefusal::Vanished { name: name(), cluster, key: name().root_key() };
-        assert!(!BucketError::Refused(vanished).is_final());
+        assert_eq!(BucketError::Refused(vanished).disposition(), Disposition::Refused);
         let damaged = Root::decode(&bytes::Bytes::from_static(b"{")).expect_err("damaged");
-        assert!(!unreadable(&name().root_key(), damaged).is_final());
+        assert_eq!(unreadable(&name().root_key(), damaged).disposition(), Disposition::Corrupt);
     }
 }

@@ -11,7 +11,6 @@
 
 pub mod archive;
 pub mod bucket;
-pub mod error;
 pub mod fetch;
 pub mod format;
 pub mod keys;

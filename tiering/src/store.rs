@@ -32,6 +32,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
 
 pub use crate::keys::{KeyError, ObjectKey};
@@ -45,7 +46,6 @@ pub use remote::RemoteStore;
 pub use retry::{RetryPolicy, Retrying, Sleeper, TokioSleeper};
 pub use sim::{Faults, SimBucket, SimSleeper, SimStore};
 
-use crate::error::Disposition;
 
 /// An opaque version of an object's content: changes with every write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +119,14 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`StoreError::Taken`] when the condition does not hold (also: `IfMatch` on an absent key); what the store says.
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError>;
+
+    /// As [`ObjectStore::put`] of `pieces` back to back. Stores that can send several pieces do not copy them together.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::put`].
+    async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>, mode: PutMode) -> Result<PutDone, StoreError> {
+        self.put(key, pieces.concat().into(), mode).await
+    }
 
     /// Reads an object, or `range` of it. A range that reaches past the end is cut there.
     ///
@@ -262,24 +270,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// What to do about it.
+    /// [`Disposition::Retry`] also where a write may have happened ([`StoreError::Unavailable`]): puts of whole objects
+    /// are safe to repeat, and what a conditional one then meets is for the caller to read.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Unavailable { .. } | Self::Torn { .. } | Self::NoSpace { .. } => Disposition::Retry,
-            Self::NotFound { .. } | Self::Range { .. } | Self::Denied { .. } | Self::Refused { .. } => {
-                Disposition::Reject
+            Self::NotFound { .. } => Disposition::Absent,
+            Self::Range { .. } | Self::Denied { .. } | Self::Refused { .. } | Self::Source { .. } => {
+                Disposition::Refused
             }
-            Self::Source { .. } => Disposition::Reject,
-            Self::Taken { .. } => Disposition::Redirect,
-            Self::Closed => Disposition::Shutdown,
+            Self::Taken { .. } => Disposition::Conflict,
+            Self::Closed => Disposition::Fatal,
         }
-    }
-
-    /// May the same call work later?
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        self.disposition() == Disposition::Retry
     }
 }
 

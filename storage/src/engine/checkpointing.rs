@@ -10,8 +10,9 @@ use super::error::EngineError;
 use super::handle::Engine;
 use super::records::{LaneRecord, PartitionRecord, ShardRecord};
 use crate::checkpoint::Key;
+use crate::disposition::Disposition;
 use crate::log::shared::Doomed;
-use crate::log::state::Target;
+use crate::log::state::WriteBackTarget;
 use crate::log::write_back::sync_all;
 use crate::log::{PartitionLog, WriteBackError, persist};
 use crate::model::{EntryId, LaneId, LogIndex, PartitionId};
@@ -25,7 +26,7 @@ const TRIES_MAX: u32 = 8;
 
 /// What changed, as of one instant.
 #[derive(Default)]
-struct Collected {
+struct CheckpointChanges {
     lanes: BTreeSet<LaneId>,
     partitions: BTreeSet<PartitionId>,
     doomed: Vec<Doomed>,
@@ -33,13 +34,13 @@ struct Collected {
     applied: Vec<(LaneId, EntryId)>,
     /// The entries that the records hold the state after.
     as_of: BTreeSet<(LaneId, LogIndex)>,
-    logs: Vec<Pending>,
+    logs: Vec<LogToWrite>,
 }
 
 /// A log whose record holds once it is written and synced up to its target.
-struct Pending {
+struct LogToWrite {
     log: PartitionLog,
-    target: Option<Target>,
+    target: Option<WriteBackTarget>,
     generation: u64,
 }
 
@@ -58,7 +59,7 @@ impl Engine {
             done = self.try_checkpoint().await;
         }
         if let Err(error) = &done
-            && error.is_fatal()
+            && error.disposition() == Disposition::Fatal
             && !self.is_closing(error)
         {
             self.fail(error);
@@ -125,14 +126,14 @@ impl Engine {
     }
 
     /// Collects and makes durable until nothing was taken away meanwhile.
-    async fn settle(&self) -> Result<Collected, EngineError> {
+    async fn settle(&self) -> Result<CheckpointChanges, EngineError> {
         for _ in 0..TRIES_MAX {
             let collected = self.collect()?;
             if let Err(error) = make_durable(&collected.logs).await {
                 self.put_back(collected);
                 return Err(error.into());
             }
-            let moved = |pending: &Pending| pending.log.inner.state.borrow().generation != pending.generation;
+            let moved = |pending: &LogToWrite| pending.log.inner.state.borrow().generation != pending.generation;
             if !collected.logs.iter().any(moved) {
                 return Ok(collected);
             }
@@ -142,15 +143,15 @@ impl Engine {
     }
 
     /// Takes all that changed, at this instant: no await in here.
-    fn collect(&self) -> Result<Collected, EngineError> {
+    fn collect(&self) -> Result<CheckpointChanges, EngineError> {
         let source = self.inner.source.borrow().clone().ok_or(EngineError::NoSource)?;
         let shared = &self.inner.shared;
         shared.collected.set(shared.collected.get() + 1);
-        let mut out = Collected {
+        let mut out = CheckpointChanges {
             lanes: std::mem::take(&mut *shared.changed_lanes.borrow_mut()),
             partitions: std::mem::take(&mut *shared.changed_partitions.borrow_mut()),
             doomed: std::mem::take(&mut *shared.doomed.borrow_mut()),
-            ..Collected::default()
+            ..CheckpointChanges::default()
         };
         for lane in &out.lanes {
             if let Some(point) = source.lane(*lane) {
@@ -179,7 +180,7 @@ impl Engine {
             out.as_of.insert((lane, as_of));
             let record = PartitionRecord { lane, as_of, state: point.state, log: record.into() };
             out.changes.insert(Key::Partition(id), Some(record.encode()));
-            out.logs.push(Pending { log, target, generation });
+            out.logs.push(LogToWrite { log, target, generation });
         }
         Ok(out)
     }
@@ -193,7 +194,7 @@ impl Engine {
     }
 
     /// A lane that could not be opened with these records alone.
-    fn laneless(&self, collected: &Collected) -> Option<LaneId> {
+    fn laneless(&self, collected: &CheckpointChanges) -> Option<LaneId> {
         let applied: BTreeMap<LaneId, EntryId> = collected.applied.iter().copied().collect();
         let held = |lane, purged: EntryId| applied.get(&lane).is_some_and(|applied| applied.index >= purged.index);
         let lanes = self.inner.journal.lanes().into_iter();
@@ -204,7 +205,7 @@ impl Engine {
     }
 
     /// Leaves what was taken to the next try.
-    fn put_back(&self, collected: Collected) {
+    fn put_back(&self, collected: CheckpointChanges) {
         let shared = &self.inner.shared;
         shared.changed_lanes.borrow_mut().extend(collected.lanes);
         shared.changed_partitions.borrow_mut().extend(collected.partitions);
@@ -212,7 +213,7 @@ impl Engine {
     }
 
     /// The checkpoint is durable: tell what may be purged, remove what no record names.
-    async fn release(&self, collected: Collected) {
+    async fn release(&self, collected: CheckpointChanges) {
         let source = self.inner.source.borrow().clone();
         if let Some(source) = source {
             for (lane, applied) in collected.applied {
@@ -226,7 +227,7 @@ impl Engine {
 
 /// Writes and syncs what the records say. Where many logs were written to, the file system is synced as a whole instead
 /// of file by file.
-async fn make_durable(logs: &[Pending]) -> Result<(), WriteBackError> {
+async fn make_durable(logs: &[LogToWrite]) -> Result<(), WriteBackError> {
     if logs.len() >= SYNC_ALL_FROM {
         let written =
             logs.iter().filter_map(|pending| pending.target.map(|target| pending.log.write_back(Some(target))));

@@ -2,23 +2,19 @@
 
 use crate::budget::DiskFull;
 use crate::checkpoint::CheckpointError;
+use crate::disposition::Disposition;
 use crate::journal::{JournalError, JournalOpenError};
 use crate::log::{LogStateError, WriteBackError};
 use crate::model::{EntryId, LaneId, PartitionId};
 
-use super::records::RecordError;
+use crate::codec::CodecError;
 
 /// Why a shard cannot be opened. Nothing may be served from it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Its directory cannot be made.
     #[error("{dir}: {source}")]
-    Dir {
-        /// Which.
-        dir: std::path::PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    Dir { dir: std::path::PathBuf, source: std::io::Error },
     /// The checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -27,52 +23,25 @@ pub enum OpenError {
     Journal(#[from] JournalOpenError),
     /// A lane's record in the checkpoint.
     #[error("checkpoint record of lane {lane}: {source}")]
-    Lane {
-        /// Which.
-        lane: LaneId,
-        /// What is wrong.
-        source: RecordError,
-    },
+    Lane { lane: LaneId, source: CodecError },
     /// The shard's record in the checkpoint.
     #[error("checkpoint record of the shard: {0}")]
-    Shard(RecordError),
+    Shard(CodecError),
     /// A partition's record in the checkpoint.
     #[error("checkpoint record of partition {partition}: {source}")]
-    Partition {
-        /// Which.
-        partition: PartitionId,
-        /// What is wrong.
-        source: RecordError,
-    },
+    Partition { partition: PartitionId, source: CodecError },
     /// A partition's log in its record.
     #[error("checkpoint record of partition {partition}: {source}")]
-    Log {
-        /// Which.
-        partition: PartitionId,
-        /// What is wrong.
-        source: LogStateError,
-    },
+    Log { partition: PartitionId, source: LogStateError },
     /// Checkpoint and journal do not meet: one of them is older than it should be.
     #[error(
         "lane {lane} is applied up to {applied:?} in the checkpoint but its log was purged up to {purged}: entries between \
          are lost here; restore this replica"
     )]
-    Gap {
-        /// Which lane.
-        lane: LaneId,
-        /// As the checkpoint says.
-        applied: Option<EntryId>,
-        /// As the journal says.
-        purged: EntryId,
-    },
+    Gap { lane: LaneId, applied: Option<EntryId>, purged: EntryId },
     /// The journal has lost more than what was under way.
     #[error("the journal ends at commit {found}, the checkpoint saw {expected} durable; restore this replica")]
-    JournalBehind {
-        /// From the checkpoint.
-        expected: u64,
-        /// In the journal.
-        found: u64,
-    },
+    JournalBehind { expected: u64, found: u64 },
 }
 
 /// Why a checkpoint was not taken, or why the engine ended.
@@ -105,15 +74,15 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// Must the process end and recover? A full disk and a busy moment pass.
+    /// [`Disposition::Fatal`]: the process must end and recover. Of the others the next attempt may do better.
     #[must_use]
-    pub fn is_fatal(&self) -> bool {
+    pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NoSource | Self::Stateless(_) | Self::Laneless(_) | Self::Unsettled(_) => false,
-            // The next one does without the lost page.
-            Self::Checkpoint(error) => !error.is_disk_full() && !error.is_lost_page(),
-            Self::WriteBack(error) => !error.is_disk_full(),
-            Self::Journal(_) | Self::Ended => true,
+            Self::NoSource | Self::Stateless(_) | Self::Laneless(_) | Self::Unsettled(_) => Disposition::Retry,
+            // The next checkpoint does without the lost page.
+            Self::Checkpoint(error) if error.is_disk_full() || error.is_lost_page() => Disposition::Retry,
+            Self::WriteBack(error) if error.is_disk_full() => Disposition::Retry,
+            Self::Checkpoint(_) | Self::WriteBack(_) | Self::Journal(_) | Self::Ended => Disposition::Fatal,
         }
     }
 }
@@ -126,18 +95,12 @@ pub enum Refused {
     Disk(#[from] DiskFull),
     /// The journal is nearly full; passes with the next checkpoints.
     #[error("journal is nearly full ({used} of {capacity} bytes); checkpoints are behind, try again shortly")]
-    Journal {
-        /// Bytes in use.
-        used: u64,
-        /// Its capacity.
-        capacity: u64,
-    },
+    Journal { used: u64, capacity: u64 },
     /// Too much is not written back yet; passes with write-back.
     #[error("{resident} bytes wait to be written to segments, the memory for them is {cap}; try again shortly")]
     Memory {
         /// Bytes in memory.
         resident: u64,
-        /// The soft cap.
         cap: u64,
     },
 }

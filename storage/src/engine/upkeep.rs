@@ -8,6 +8,7 @@ use futures::future::{Either, select};
 
 use super::error::EngineError;
 use super::handle::Engine;
+use crate::disposition::Disposition;
 use crate::env::Sleep;
 use crate::journal::Pressure;
 use crate::log::PartitionLog;
@@ -32,7 +33,7 @@ impl Engine {
                 if self.is_closing(&error) {
                     break;
                 }
-                if error.is_fatal() {
+                if error.disposition() == Disposition::Fatal {
                     self.fail(&error);
                     break;
                 }
@@ -51,7 +52,7 @@ impl Engine {
             let due = self.inner.last_checkpoint.get() + self.inner.config.checkpoint_interval;
             *timer = Some(shared.env.tasks.sleep_until(due));
         }
-        let woken = std::pin::pin!(shared.wake.heard());
+        let woken = std::pin::pin!(shared.wake.notified());
         match timer {
             None => woken.await,
             Some(sleep) => {

@@ -75,7 +75,7 @@ async fn open(sim: &SimBucket, env: &Env) -> Bucket {
         let opened = Bucket::open(sim.store(), &claim(7, false), Nonce(env.rng.next_u64()), env.clock.wall()).await;
         match opened {
             Ok(bucket) => return bucket,
-            Err(error) => assert!(error.is_retryable(), "{error}"),
+            Err(error) => assert!(error.disposition().passes(), "{error}"),
         }
     }
 }
@@ -428,7 +428,7 @@ fn damaged_objects_are_typed_errors_and_scrubbing_quarantines_or_repairs_them() 
     let gone = RemoteReader::view(&bench.lane.with_partition(id, Clone::clone).expect("there"), Offset::ZERO);
     bench.sim.set_faults(Faults { down: true, ..Faults::default() });
     let read = bench.world.block_on(bench.reader.read(gone, Offset::ZERO, Offset::new(5), 1000));
-    assert!(read.expect_err("down").retryable());
+    assert!(read.expect_err("down").disposition().passes());
 }
 
 #[test]
@@ -451,7 +451,7 @@ fn a_bucket_that_answers_badly_gives_the_truth_or_an_error() {
                         continue;
                     }
                     Err(error) => {
-                        assert!(error.retryable(), "{error}");
+                        assert!(error.disposition().passes(), "{error}");
                         bad += 1;
                         continue;
                     }

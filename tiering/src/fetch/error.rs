@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId};
 
 use crate::keys::ObjectName;
 use crate::store::StoreError;
 
-/// A failed read below the local start. Every variant says what the caller can do; see [`RemoteError::retryable`].
+/// A failed read below the local start. Every variant says what the caller can do; see [`RemoteError::disposition`].
 /// *Message*.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RemoteError {
@@ -95,10 +96,19 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    /// May the same read succeed if it is repeated?
+    /// [`Disposition::Refused`]: the archived bytes are whole, but nobody can read them before an operator acts.
+    /// [`Disposition::Absent`]: the offset is not in the bucket (any more, or yet). [`Disposition::Corrupt`]: archived
+    /// bytes are lost or damaged.
     #[must_use]
-    pub fn retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Deadline { .. })
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Unavailable { .. } | Self::Deadline { .. } => Disposition::Retry,
+            Self::Denied { .. } => Disposition::Refused,
+            Self::BelowStart { .. } | Self::AboveEnd { .. } => Disposition::Absent,
+            Self::Gap { .. } | Self::Missing { .. } | Self::Corrupt { .. } | Self::BadIndex { .. } => {
+                Disposition::Corrupt
+            }
+        }
     }
 
     /// What a store's answer for `object` means to a reader of `partition`.

@@ -1,9 +1,9 @@
 //! What can be wrong with bytes that should be one of the formats, and what follows from it.
 
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::LaneId;
 
 use super::DataKind;
-use crate::error::Disposition;
 use crate::keys::Sequence;
 
 /// What is wrong with bytes that should be one of our formats.
@@ -98,11 +98,11 @@ pub enum FormatError {
 }
 
 impl FormatError {
-    /// What to do about it.
+    /// [`Disposition::Refused`]: a newer version wrote it; upgrade this broker.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::MustKnow { .. } | Self::Version { .. } => Disposition::Reject,
+            Self::MustKnow { .. } | Self::Version { .. } => Disposition::Refused,
             _ => Disposition::Corrupt,
         }
     }

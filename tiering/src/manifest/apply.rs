@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId};
 
 use super::command::{
@@ -15,7 +16,6 @@ use super::lane::{LaneManifest, Live, PUBLICATIONS_MAX, Pending, Publication, is
 use super::partition::{PartitionManifest, QUARANTINED_MAX, Quarantined};
 use super::row::{Row, Source};
 use super::spill::{SpillPage, SpillRow};
-use crate::error::Disposition;
 use crate::keys::{Home, ObjectKind, ObjectName, Sequence};
 
 /// What became of a share.
@@ -96,10 +96,10 @@ pub enum Rejected {
 }
 
 impl Rejected {
-    /// What to do about it: plan again from the applied state.
+    /// Plan again from the applied state.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
-        Disposition::Reject
+        Disposition::Conflict
     }
 }
 
@@ -181,19 +181,29 @@ impl LaneManifest {
             return Err(Rejected::Malformed("rows are empty or name no object"));
         }
         let mut applied = Applied::Unchanged;
-        for new in replaced.objects.iter().filter(|new| is_shared(&new.object)) {
-            if self.pending.contains_key(&new.object) || matches!(new.object.kind, ObjectKind::Bundle { .. }) {
+        for new in &replaced.objects {
+            let is_free = match new.object.kind {
+                ObjectKind::Bundle { .. } => false,
+                ObjectKind::Part { lane, sequence, .. } => {
+                    let bundle = self.live.get(&new.object.home.bundle(lane, sequence));
+                    bundle.is_some_and(|live| live.parts.contains(&new.object))
+                }
+                _ => !self.pending.contains_key(&new.object),
+            };
+            if !is_free {
                 return Err(Rejected::Named(Box::new(new.object)));
             }
         }
-        for new in replaced.objects.iter().filter(|new| is_shared(&new.object)) {
-            if let ObjectKind::Part { lane, sequence, .. } = new.object.kind {
-                // A row of its own keeps the part: it no longer goes with its bundle.
-                let bundle = new.object.home.bundle(lane, sequence);
-                if let Some(live) = self.live.get_mut(&bundle) {
-                    live.parts.retain(|part| *part != new.object);
-                }
+        for new in &replaced.objects {
+            // A row of its own keeps the part: it no longer goes with its bundle.
+            if let ObjectKind::Part { lane, sequence, .. } = new.object.kind
+                && let Some(live) = self.live.get_mut(&new.object.home.bundle(lane, sequence))
+            {
+                live.parts.retain(|part| *part != new.object);
+                applied = Applied::Changed;
             }
+        }
+        for new in replaced.objects.iter().filter(|new| is_shared(&new.object)) {
             let live = Live { size: new.size, since: at, parts: Vec::new(), pins: 0, spilled: 0 };
             self.live.entry(new.object).or_insert(live);
             applied = Applied::Changed;

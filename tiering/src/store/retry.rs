@@ -76,7 +76,7 @@ impl Retrying {
         let mut tried = 1;
         loop {
             match attempt().await {
-                Err(error) if error.is_retryable() && tried < self.policy.attempts_max => {
+                Err(error) if error.disposition().passes() && tried < self.policy.attempts_max => {
                     tracing::debug!(%error, tried, "object store request will be tried again");
                     self.sleeper.sleep(self.wait(tried)).await;
                     tried += 1;
@@ -99,6 +99,10 @@ impl Retrying {
 impl ObjectStore for Retrying {
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
         self.run(|| self.inner.put(key, body.clone(), mode.clone())).await
+    }
+
+    async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>, mode: PutMode) -> Result<PutDone, StoreError> {
+        self.run(|| self.inner.put_pieces(key, pieces.clone(), mode.clone())).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
