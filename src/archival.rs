@@ -2,7 +2,7 @@
 //!
 //! Owns: [`tidewater_tiering::archive::LaneHost`] over a data lane, and one archiver per led lane. Does not own: what is
 //! archived when (`tiering::archive`). An idle partition costs none of this anything: what happens to one is listed
-//! (`partition::touched`), what ages waits in a queue by time. Shard-local.
+//! (`partition::state::dirty`), what ages waits in a queue by time. Shard-local.
 
 pub mod host;
 mod retain;

@@ -1,27 +1,29 @@
-//! Partitions: what a Kafka partition is on top of a lane's log.
+//! Partitions: what a Kafka partition is on top of a lane's log. Knows no Kafka request.
 //!
-//! Owns the way of a batch from "checked" to "committed" (`proposer`, `lane`, `replica`), idempotence (`producers`),
-//! the one place that decides where a read is served from (`read_path`), and the routing of requests to the shard that
-//! owns a partition (`router`). Knows no Kafka request and no topic names beyond what a partition carries with it.
+//! The parts, in the order in which a batch passes through them:
+//! 1. [`router`] sends each part of a request ([`message`]) to the shard that owns the partition; [`shard`] serves it there.
+//! 2. [`produce`] queues the batch, checks its producer's sequence, assigns its offset and proposes an entry to the lane.
+//! 3. [`state`] applies committed entries: batches are appended to their partition's replica, commands change it.
+//! 4. [`read`] answers reads from the local log or from the bucket, and wakes readers that wait at a partition's end.
+//!
+//! Invariants:
+//! 1. Only the proposer of the leading lane assigns offsets, and only to batches that continue the partition behind
+//!    everything in flight.
+//! 2. State changes only where an entry is applied, in the order of the lane's log. What applying does is a function of the
+//!    log alone: it reads no setting of this broker and no clock.
+//! 3. A batch that does not continue its partition is refused when it is applied, so a wrong offset cannot be stored.
+//! 4. A producer gets an answer only after the entry with its batch is applied; the high watermark is the end of what is
+//!    applied.
+//! 5. A reader sees offsets from the log start to the high watermark, each once, wherever they lie.
+//! 6. Local bytes that are not in the bucket yet stay while the topic is archived.
+//! 7. An entry that this version does not understand stops its lane; nothing behind it is applied.
 
-pub mod beginnings;
-pub mod codec;
-pub mod command;
-pub mod event;
 #[cfg(test)]
 pub(crate) mod fixture;
-pub mod lane;
 pub mod message;
-pub mod not_understood;
-pub mod producers;
-pub mod proposer;
-pub mod read_path;
-pub mod replica;
-mod replicas;
+pub mod produce;
+pub mod read;
 pub mod router;
 pub mod shard;
-mod side_by_side;
+pub mod state;
 pub mod sums;
-pub mod touched;
-mod trims;
-pub mod watch;

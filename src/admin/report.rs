@@ -19,7 +19,7 @@ use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 use crate::archival::run::{Archives, Resumed};
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
-use crate::partition::proposer::ProposerTimings;
+use crate::partition::produce::proposer::ProposerTimings;
 use crate::partition::shard::PartitionShard;
 use crate::partition::sums::TopicSums;
 use crate::shard::mesh::{Inbox, Reply};

@@ -18,10 +18,10 @@ use tidewater_tiering::retention::RetentionPolicy;
 use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::{PartitionImage, TopicImage};
-use crate::partition::command::{LaneCommand, LaneEntry};
-use crate::partition::lane::{DataLane, Happening, Outcome};
-use crate::partition::replica::Replica;
-use crate::partition::touched::{Looker, Marks};
+use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::lane::{DataLane, Happening, Outcome};
+use crate::partition::state::replica::Replica;
+use crate::partition::state::dirty::{Looker, Marks};
 use crate::raft;
 
 /// Pressed is who may write less than this part of the disk budget.

@@ -15,10 +15,10 @@ use tidewater_tiering::manifest::PartitionManifest;
 use tidewater_tiering::retention::DueQueue;
 
 use super::run::Yard;
-use crate::partition::command::{LaneCommand, LaneEntry};
-use crate::partition::lane::DataLane;
-use crate::partition::replica::Replica;
-use crate::partition::touched::Looker;
+use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::lane::DataLane;
+use crate::partition::state::replica::Replica;
+use crate::partition::state::dirty::Looker;
 
 /// When a partition is looked at next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::engine::Engine;
 use tidewater_storage::env::Env;
 use tidewater_storage::env::clock::wall;
@@ -26,9 +27,9 @@ use tokio::sync::watch;
 use super::host::Host;
 use crate::controller::client::ControllerHandle;
 use crate::limits;
-use crate::partition::lane::DataLane;
+use crate::partition::state::lane::DataLane;
 use crate::partition::message::PartitionStatus;
-use crate::partition::replica::Replica;
+use crate::partition::state::replica::Replica;
 use crate::partition::shard::{DescribeExtra, PartitionShard};
 use crate::shard::mesh::Reply;
 
@@ -145,7 +146,7 @@ async fn open_bucket(
                 sender.send_replace(Opening::Open(bucket));
                 return;
             }
-            Err(error) if !error.is_final() => {
+            Err(error) if error.disposition() != Disposition::Fatal => {
                 tracing::warn!(bucket = %url, %error, "the bucket cannot be opened now; archiving waits, everything else serves");
                 sender.send_replace(Opening::Waiting(Some(error.to_string())));
                 refusals = 0;

@@ -11,9 +11,9 @@ use tidewater_storage::model::{EntryId, LaneId, Term};
 
 use super::command::Command;
 use super::state::{ControllerState, Verdict};
-use crate::partition::codec::{begin_lane_blob, open_lane_blob};
-use crate::partition::event::Bell;
-use crate::partition::not_understood::{NotUnderstood, Stopped};
+use crate::partition::state::codec::{begin_lane_blob, open_lane_blob};
+use crate::partition::state::event::Bell;
+use crate::partition::state::not_understood::{NotUnderstood, Stopped};
 use crate::raft::{Answer, Apply, Lane, ProposeError};
 
 /// State machine and Raft group of lane 0.

@@ -14,8 +14,8 @@ use tidewater_storage::model::{LaneId, PartitionId, Term};
 
 use super::image::{ClusterImage, TopicImage};
 use crate::limits::{LANE_COMMANDS_BYTES_MAX, LANE_COMMANDS_MAX};
-use crate::partition::command::{LaneCommand, LaneEntry};
-use crate::partition::lane::DataLane;
+use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::lane::DataLane;
 use crate::partition::shard::PartitionShard;
 use crate::raft::ProposeError;
 use crate::shard::mesh::Reply;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::partition::message::{Isolation, PartitionRequest, ReadError, ReadPart};
-use crate::partition::watch::{Alarms, Watched};
+use crate::partition::read::watch::{Alarms, Watched};
 use crate::shard::mesh::Mesh;
 
 /// Reads through the mesh. Node-wide.

@@ -17,8 +17,8 @@ use super::source::ShardSource;
 use super::status::ShardFailure;
 use crate::controller::lane::ControllerLane;
 use crate::controller::state::shard_of;
-use crate::partition::lane::{DataLane, RecoveredState, membership_of};
-use crate::partition::replica::Replica;
+use crate::partition::state::lane::{DataLane, RecoveredState, membership_of};
+use crate::partition::state::replica::Replica;
 use crate::partition::shard::PartitionShard;
 use crate::raft::{Lane, LaneFatal, LaneOptions};
 

@@ -24,13 +24,13 @@ use tidewater_tiering::manifest::LaneManifest;
 use tidewater_tiering::store::{Faults, SimBucket};
 use uuid::Uuid;
 
-use super::command::{LaneCommand, LaneEntry};
-use super::lane::{DataLane, Outcome, RecoveredState, log_settings};
 use super::message::{CheckedBatch, Origin, Place, ProduceDone, ProduceError, ProducePart};
-use super::not_understood::NotUnderstood;
-use super::replica::Replica;
 use super::router::Router;
 use super::shard::{Local, PartitionShard};
+use super::state::command::{LaneCommand, LaneEntry};
+use super::state::lane::{DataLane, Outcome, RecoveredState, log_settings};
+use super::state::not_understood::NotUnderstood;
+use super::state::replica::Replica;
 use crate::archival::run::{Cadence, Opening, Tier, start_with};
 use crate::controller::client::ControllerHandle;
 use crate::kafka::handlers::fixture::image;

@@ -6,7 +6,7 @@ use tidewater_storage::model::{
     BatchHeader, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ProducerEpoch, ProducerId, ShardId, TimestampMs,
 };
 
-use super::watch::{Alarm, Watched};
+use super::read::watch::{Alarm, Watched};
 use crate::shard::mesh::Reply;
 
 /// Where a request goes: identity, lane and owning shard.

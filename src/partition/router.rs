@@ -14,7 +14,7 @@ use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, Place, ProduceDone,
     ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
-use super::watch::{Alarm, Watched};
+use super::read::watch::{Alarm, Watched};
 use crate::shard::mesh::{Mesh, reply_pair};
 
 /// Serves requests for the partitions of this shard. Implemented by [`super::shard::PartitionShard`].

@@ -12,19 +12,19 @@ use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Deadlines, Env, Mono};
 use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
-use super::lane::DataLane;
 use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
     ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
-use super::proposer::{Proposer, ProposerTimings, Slot};
-use super::read_path::{self, Remote};
-use super::replica::Replica;
+use super::produce::proposer::{Proposer, ProposerTimings, Slot};
+use super::produce::trims::Trims;
+use super::read::read_path::{self, Remote};
+use super::read::side_by_side;
+use super::read::watch::{self, Alarm, Watched};
 use super::router::Serve;
-use super::side_by_side;
+use super::state::lane::DataLane;
+use super::state::replica::Replica;
 use super::sums::TopicSums;
-use super::trims::Trims;
-use super::watch::{self, Alarm, Watched};
 use crate::shard::mesh::{Inbox, Reply};
 
 /// Partitions summed up for metrics before others get their turn: about a millisecond.

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tidewater::config::topic::TopicConfig;
 use tidewater::controller::command::Command;
 use tidewater::controller::state::{ControllerState, Surroundings};
-use tidewater::partition::codec::{Reader, Writer};
-use tidewater::partition::command::{LaneCommand, LaneEntry, PlacedBatch};
-use tidewater::partition::lane::membership_of;
-use tidewater::partition::producers::ProducerTable;
-use tidewater::partition::replica::{Birth, Replica};
+use tidewater::partition::state::codec::{Reader, Writer};
+use tidewater::partition::state::command::{LaneCommand, LaneEntry, PlacedBatch};
+use tidewater::partition::state::lane::membership_of;
+use tidewater::partition::produce::producers::ProducerTable;
+use tidewater::partition::state::replica::{Birth, Replica};
 use tidewater::{group, raft};
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::sim::World;
@@ -186,7 +186,7 @@ fn producers(input: &[u8]) {
     for batch in batches::seeds() {
         let header = BatchHeader::parse(&batch).expect("sound");
         if let Some(id) = header.producer_id {
-            let _ = tidewater::partition::producers::check(table.get(id), &header);
+            let _ = tidewater::partition::produce::producers::check(table.get(id), &header);
         }
         table.note(&header, Offset::new(5), TimestampMs(1), 1000);
     }

@@ -68,7 +68,7 @@ impl Group {
         let answer = within(&self.desk.env, PATIENCE, groups.fetch(self.id(), Some(wanted))).await;
         let Some(Ok(found)) = answer else { return false };
         for offset in found {
-            let at = offset.commit.map_or(0, |commit| commit.offset.get());
+            let at = offset.commit.map_or(0, |commit| u64::try_from(commit.offset.0).expect("an offset"));
             assert!(
                 (least..=self.tried.get()).contains(&at),
                 "group {}: {at} is committed for partition {}, {least} was acknowledged and {} tried",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use tidewater::partition::command::{LaneEntry, PlacedBatch};
+use tidewater::partition::state::command::{LaneEntry, PlacedBatch};
 use tidewater::partition::message::{
     CheckedBatch, Isolation, Origin, PartitionRequest, Place, ProduceError, ProducePart, ReadDone, ReadError, ReadPart,
 };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tidewater::partition::lane::DataLane;
-use tidewater::partition::replica::Replica;
+use tidewater::partition::state::lane::DataLane;
+use tidewater::partition::state::replica::Replica;
 use tidewater_tiering::manifest::check_lane;
 
 pub(crate) fn check(replica: &Replica) {

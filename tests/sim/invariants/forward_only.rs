@@ -1,6 +1,6 @@
 //! Log start, archived end and end of a partition never move back, whatever dies in between.
 
-use tidewater::partition::replica::Replica;
+use tidewater::partition::state::replica::Replica;
 
 use crate::history::History;
 

@@ -1,6 +1,6 @@
 //! What local disk has let go, the bucket holds: every row's object is there.
 
-use tidewater::partition::replica::Replica;
+use tidewater::partition::state::replica::Replica;
 
 use crate::node::Node;
 use crate::world::World;

@@ -20,7 +20,7 @@ use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_FLOOR, FETCH_LOOK_PARTITIONS, FETCH_LOOK_PAUSE};
 use crate::kafka::metrics::Stage;
 use crate::partition::message::{EpochEnd, Place, ReadDone};
-use crate::partition::watch::{Alarms, Watched};
+use crate::partition::read::watch::{Alarms, Watched};
 
 /// What a fetch found, and the memory it holds.
 pub(super) struct Found {

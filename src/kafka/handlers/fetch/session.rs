@@ -2,7 +2,7 @@
 //!
 //! Pure. A partition is *queued* when it is to be read at the next look: it is new, its offset changed, it had data or an
 //! error the last time, or it moved since. All others are *idle*: the client stands at their end, and an alarm is
-//! registered there (`crate::partition::watch`), so a fetch costs what changed, not what there is. The queue is the
+//! registered there (`crate::partition::read::watch`), so a fetch costs what changed, not what there is. The queue is the
 //! rotation: whoever brought data goes to its end, whoever was not reached stays in front. A fetch without a session is
 //! a session that lives for one request.
 
@@ -20,7 +20,7 @@ use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::fetch::PartitionAnswer;
 use crate::partition::message::{EpochEnd, Isolation, Place, ReadDone, ReadPart};
-use crate::partition::watch::Watched;
+use crate::partition::read::watch::Watched;
 use answers::{Answers, answer};
 
 /// A partition within its session; also the token of its alarm. Never used anew while an alarm of it may ring.

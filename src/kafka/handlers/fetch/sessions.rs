@@ -15,7 +15,7 @@ use super::session::Session;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_SESSION_EVICTION, FETCH_SESSION_PARTITIONS_MAX, FETCH_SESSIONS_MAX};
 use crate::partition::message::Isolation;
-use crate::partition::watch::Alarms;
+use crate::partition::read::watch::Alarms;
 
 /// Of a request that wants everything and a session.
 const FIRST_EPOCH: i32 = 0;
@@ -49,7 +49,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Watching {
     pub session: Session,
-    pub alarms: Option<(crate::partition::watch::Alarm, Alarms)>,
+    pub alarms: Option<(crate::partition::read::watch::Alarm, Alarms)>,
 }
 
 impl Watching {

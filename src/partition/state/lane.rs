@@ -20,14 +20,14 @@ use tidewater_tiering::manifest::{self, LaneManifest, PartitionManifest};
 
 use super::codec::{begin_lane_blob, open_lane_blob};
 use super::command::{EntryError, LaneCommand, LaneEntry, PlacedBatch};
+use super::dirty::Touched;
 use super::event::Bell;
-use super::message::{ProduceDone, ProduceError};
 use super::not_understood::{NotUnderstood, Stopped};
 use super::replica::{Birth, Replica};
 use super::replicas::Replicas;
-use super::touched::Touched;
 use crate::config::topic::TopicConfig;
 use crate::limits;
+use crate::partition::message::{ProduceDone, ProduceError};
 use crate::raft::{Answer, Apply, Lane, ProposeError};
 
 /// What applying an entry came to, told to whoever proposed it.
@@ -521,8 +521,8 @@ mod tests {
     use tidewater_storage::env::sim::World;
 
     use super::*;
-    use crate::partition::codec::Writer;
     use crate::partition::fixture::Fixture;
+    use crate::partition::state::codec::Writer;
 
     #[test]
     fn a_lane_stops_at_an_entry_of_a_newer_version_and_does_not_start_past_it() {

@@ -20,14 +20,14 @@ use tidewater_storage::metrics::{Histogram, HistogramCounts};
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
 use tidewater_storage::model::{BatchHeader, Offset, PartitionId, ProducerId, Term, TimestampMs, TimestampType};
 
-use super::beginnings::{Beginnings, Sequenced};
-use super::command::{LaneEntry, PlacedBatch};
-use super::event::Bell;
-use super::lane::{DataLane, Outcome};
-use super::message::{Origin, ProduceDone, ProduceError, ProducePart};
+use super::producer_starts::{Beginnings, Sequenced};
 use super::producers::{self, ProducerEntry, Verdict};
-use super::replica::Replica;
 use crate::limits;
+use crate::partition::message::{Origin, ProduceDone, ProduceError, ProducePart};
+use crate::partition::state::command::{LaneEntry, PlacedBatch};
+use crate::partition::state::event::Bell;
+use crate::partition::state::lane::{DataLane, Outcome};
+use crate::partition::state::replica::Replica;
 use crate::shard::mesh::Reply;
 
 /// How long the proposer waits when journal or memory is behind and nothing is in flight.

@@ -8,9 +8,9 @@ use std::collections::{HashMap, VecDeque};
 
 use tidewater_storage::model::{BatchHeader, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
-use super::codec::{Reader, Writer};
-use super::message::{ActiveProducer, ProduceError};
 use crate::limits::PRODUCERS_PER_PARTITION_MAX;
+use crate::partition::message::{ActiveProducer, ProduceError};
+use crate::partition::state::codec::{Reader, Writer};
 
 /// Batches remembered per producer: what may be in flight at once (`max.in.flight.requests.per.connection`).
 pub const BATCHES_REMEMBERED: usize = 5;

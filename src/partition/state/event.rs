@@ -1,4 +1,4 @@
-//! A bell for a task that works. Shard-local. For readers that wait see [`super::watch`].
+//! A bell for a task that works. Shard-local. For readers that wait see [`crate::partition::read::watch`].
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -20,12 +20,12 @@ use tidewater_tiering::manifest::PartitionManifest;
 
 use super::codec::{Reader, Writer};
 use super::command::PlacedBatch;
-use super::message::{ProduceDone, ProduceError};
-use super::producers::ProducerTable;
-use super::proposer::Ahead;
-use super::touched::Marks;
-use super::watch::Waiters;
+use super::dirty::Marks;
 use crate::config::topic::TopicConfig;
+use crate::partition::message::{ProduceDone, ProduceError};
+use crate::partition::produce::producers::ProducerTable;
+use crate::partition::produce::proposer::Ahead;
+use crate::partition::read::watch::Waiters;
 
 /// A partition on this shard.
 pub struct Replica {
@@ -210,7 +210,7 @@ impl Replica {
     }
 
     /// Is this the first time that damage on this disk is met there? Told once in a life of the process, of so many places.
-    pub(super) fn is_new_damage(&self, begins: Option<Offset>) -> bool {
+    pub(in crate::partition) fn is_new_damage(&self, begins: Option<Offset>) -> bool {
         let mut told = self.damage_told.borrow_mut();
         told.len() < DAMAGE_TOLD_MAX && told.insert(begins)
     }

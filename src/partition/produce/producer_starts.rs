@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidewater_storage::env::Mono;
 use tidewater_storage::model::{BatchHeader, PartitionId, ProducerEpoch, ProducerId};
 
-use super::message::ProduceError;
+use crate::partition::message::ProduceError;
 
 /// A producer that has not come back after this has given up (`delivery.timeout.ms` is two minutes by default).
 const KEPT: Duration = Duration::from_secs(300);

@@ -13,12 +13,12 @@ use futures::channel::oneshot;
 use tidewater_storage::env::Tasks;
 use tidewater_storage::model::{Offset, PartitionId};
 
-use super::command::{LaneCommand, LaneEntry};
-use super::lane::DataLane;
 use crate::limits::{LANE_COMMANDS_MAX, LANE_TRIMS_MAX};
+use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::lane::DataLane;
 
 /// The trims of one lane.
-pub(super) struct Trims {
+pub(in crate::partition) struct Trims {
     lane: Rc<DataLane>,
     waiting: RefCell<VecDeque<Waiting>>,
     writing: Cell<bool>,
@@ -38,12 +38,12 @@ impl fmt::Debug for Trims {
 }
 
 impl Trims {
-    pub(super) fn new(lane: Rc<DataLane>) -> Self {
+    pub(in crate::partition) fn new(lane: Rc<DataLane>) -> Self {
         Self { lane, waiting: RefCell::default(), writing: Cell::new(false) }
     }
 
     /// Moves a log start; true once that is applied, false when it was not committed or too many wait.
-    pub(super) async fn trim(self: &Rc<Self>, tasks: &Tasks, partition: PartitionId, to: Offset) -> bool {
+    pub(in crate::partition) async fn trim(self: &Rc<Self>, tasks: &Tasks, partition: PartitionId, to: Offset) -> bool {
         let (done, applied) = oneshot::channel();
         {
             let mut waiting = self.waiting.borrow_mut();

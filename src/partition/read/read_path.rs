@@ -7,12 +7,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::log::ReadError as LogReadError;
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, TimestampMs};
 use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteReader};
 
-use super::message::{EpochEnd, Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
-use super::replica::Replica;
+use crate::partition::message::{EpochEnd, Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
+use crate::partition::state::replica::Replica;
 
 /// Searches by time that a moving log start may overtake before the asker is told to come again.
 const SEARCHES_MAX: usize = 8;
@@ -167,10 +168,11 @@ fn judge_remote(valid: OffsetRange, from: Offset, error: &RemoteError) -> ReadEr
         RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. } => {
             ReadError::BucketUnavailable(error.to_string())
         }
-        // A token expires, a clock is off: that passes without harm to what is stored.
-        RemoteError::Denied { .. } => ReadError::BucketUnavailable(error.to_string()),
-        error if error.retryable() => ReadError::BucketUnavailable(error.to_string()),
-        error => ReadError::Corrupt(error.to_string()),
+        // A refusal (an expired token, a clock that is off) says nothing against the stored bytes either.
+        error => match error.disposition() {
+            Disposition::Corrupt => ReadError::Corrupt(error.to_string()),
+            _ => ReadError::BucketUnavailable(error.to_string()),
+        },
     }
 }
 

@@ -15,14 +15,14 @@ use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
 use tidewater_storage::env::{Deadlines, Env};
 
-use super::message::{ReadDone, ReadError, ReadPart};
 use crate::limits::{COLD_PATIENCE, COLD_READS_MAX};
+use crate::partition::message::{ReadDone, ReadError, ReadPart};
 
 type Outcome = Result<ReadDone, ReadError>;
 
 /// Reads `parts` within `max_bytes`. `begin` gives for a part and its room what it is answered with when it is given up,
 /// and the read, which looks at its room again whenever it has waited.
-pub(super) async fn read<R>(
+pub(in crate::partition) async fn read<R>(
     env: &Env,
     deadlines: &Deadlines,
     parts: Vec<ReadPart>,

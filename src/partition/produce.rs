@@ -1,0 +1,6 @@
+//! The way of a batch to the lane's log: queued, checked for idempotence, given its offset, proposed, answered.
+
+pub mod producer_starts;
+pub mod producers;
+pub mod proposer;
+pub mod trims;
