@@ -8,12 +8,12 @@ use tidewater_storage::env::real;
 use tidewater_storage::journal::format::Record;
 use tidewater_storage::journal::inspect::{SeenCommit, SeenEnd, walk};
 use tidewater_storage::journal::layout::{LAYOUT_FILE, Layout, file_name};
-use tidewater_storage::journal::{LaneEntry, Payload};
+use tidewater_storage::journal::{JournalEntry, Payload};
 use tidewater_storage::model::{BatchHeader, LaneId};
 
 use super::error::InspectError;
 use super::{View, print_damage};
-use crate::cli::{CliError, output};
+use crate::console::{CliError, output};
 
 /// A journal.
 #[derive(Debug, Serialize)]
@@ -204,7 +204,7 @@ impl LaneView {
         });
     }
 
-    fn note(&mut self, entry: &LaneEntry) {
+    fn note(&mut self, entry: &JournalEntry) {
         let id = entry.id.to_string();
         self.first.get_or_insert_with(|| id.clone());
         self.last = Some(id);

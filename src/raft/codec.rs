@@ -8,7 +8,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload as Kind;
 use tidewater_storage::journal::format::entry_record_len;
-use tidewater_storage::journal::{LaneEntry, Payload};
+use tidewater_storage::journal::{JournalEntry, Payload};
 
 use super::type_config::{
     CommittedLeader, Entry, EntryPayload, LeaderId, LogId, Membership, Proposed, StoredMembership, Vote, entry_id,
@@ -78,7 +78,7 @@ fn version(what: &'static str, bytes: &mut Bytes) -> Result<(), CodecError> {
 }
 
 /// The journal's form of an entry. Blobs are moved, never copied.
-pub(crate) fn to_lane_entry(entry: Entry) -> LaneEntry {
+pub(crate) fn to_lane_entry(entry: Entry) -> JournalEntry {
     let id = entry_id(&entry.log_id);
     let payload = match entry.payload {
         Kind::Blank => Payload { meta: Bytes::from_static(&[BLANK]), blobs: Vec::new(), verified: false },
@@ -95,7 +95,7 @@ pub(crate) fn to_lane_entry(entry: Entry) -> LaneEntry {
             Payload { meta: meta.freeze(), blobs: Vec::new(), verified: false }
         }
     };
-    LaneEntry { id, payload }
+    JournalEntry { id, payload }
 }
 
 /// What an entry of this payload takes in the journal: its record, our kind byte in it. Bytes.
@@ -107,8 +107,8 @@ pub(crate) fn entry_bytes(payload: &Payload) -> u64 {
 ///
 /// # Errors
 /// The journal holds an entry this layer did not write.
-pub(crate) fn from_lane_entry(entry: LaneEntry) -> Result<Entry, CodecError> {
-    let LaneEntry { id, payload: Payload { mut meta, blobs, verified } } = entry;
+pub(crate) fn from_lane_entry(entry: JournalEntry) -> Result<Entry, CodecError> {
+    let JournalEntry { id, payload: Payload { mut meta, blobs, verified } } = entry;
     need("entry", &meta, 1)?;
     let payload: EntryPayload = match meta.get_u8() {
         BLANK => {
@@ -300,7 +300,7 @@ mod tests {
             let _ = decode_vote(bytes.clone());
             let _ = decode_stored(bytes.clone());
             let payload = Payload { meta: bytes, ..Payload::default() };
-            let _ = from_lane_entry(LaneEntry { id: EntryId::default(), payload });
+            let _ = from_lane_entry(JournalEntry { id: EntryId::default(), payload });
         }
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::Stream;
 use openraft::RaftLogReader;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use tidewater_storage::journal::{JournalError, LaneEntry, LaneLog, LaneLogState};
+use tidewater_storage::journal::{JournalError, JournalEntry, LaneLog, LaneLogState};
 use tidewater_storage::model::{EntryId, LogIndex};
 
 use super::codec;
@@ -40,7 +40,7 @@ pub(crate) trait LogDevice: 'static {
     fn state(&self) -> LaneLogState;
     /// The largest record of an entry that [`LogDevice::append`] takes. Bytes.
     fn entry_bytes_max(&self) -> u64;
-    fn append(&self, entries: Vec<LaneEntry>, done: Done);
+    fn append(&self, entries: Vec<JournalEntry>, done: Done);
     fn save_vote(&self, vote: Bytes) -> impl Future<Output = Result<(), JournalError>>;
     fn save_committed(&self, committed: Option<EntryId>);
     fn truncate_after(&self, last: Option<EntryId>);
@@ -49,7 +49,7 @@ pub(crate) trait LogDevice: 'static {
         &self,
         range: Range<LogIndex>,
         max_bytes: usize,
-    ) -> impl Future<Output = Result<Vec<LaneEntry>, JournalError>>;
+    ) -> impl Future<Output = Result<Vec<JournalEntry>, JournalError>>;
 }
 
 impl LogDevice for LaneLog {
@@ -61,7 +61,7 @@ impl LogDevice for LaneLog {
         Self::entry_bytes_max(self)
     }
 
-    fn append(&self, entries: Vec<LaneEntry>, done: Done) {
+    fn append(&self, entries: Vec<JournalEntry>, done: Done) {
         Self::append(self, entries, done);
     }
 
@@ -81,7 +81,7 @@ impl LogDevice for LaneLog {
         Self::purge(self, upto);
     }
 
-    async fn read(&self, range: Range<LogIndex>, max_bytes: usize) -> Result<Vec<LaneEntry>, JournalError> {
+    async fn read(&self, range: Range<LogIndex>, max_bytes: usize) -> Result<Vec<JournalEntry>, JournalError> {
         Self::read(self, range, max_bytes).await
     }
 }
@@ -144,7 +144,7 @@ impl<L: LogDevice> LogStore<L> {
     }
 }
 
-async fn read_at<L: LogDevice>(log: &L, range: Range<u64>, max_bytes: usize) -> Result<Vec<LaneEntry>, io::Error> {
+async fn read_at<L: LogDevice>(log: &L, range: Range<u64>, max_bytes: usize) -> Result<Vec<JournalEntry>, io::Error> {
     if range.is_empty() {
         return Ok(Vec::new());
     }
@@ -236,26 +236,26 @@ impl<L: LogDevice> RaftLogStorage<Types> for LogStore<L> {
     }
 }
 
-type Reading = Pin<Box<dyn Future<Output = Result<Vec<LaneEntry>, io::Error>>>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<JournalEntry>, io::Error>>>>;
 
 /// Entries to be applied, read in pieces of bounded size.
 struct EntryStream<L> {
     log: Rc<L>,
     rest: Range<u64>,
-    ready: std::vec::IntoIter<LaneEntry>,
+    ready: std::vec::IntoIter<JournalEntry>,
     failed: Option<io::Error>,
     reading: Option<Reading>,
 }
 
 impl<L: LogDevice> EntryStream<L> {
-    fn new(log: Rc<L>, rest: Range<u64>, first: Result<Vec<LaneEntry>, io::Error>) -> Self {
+    fn new(log: Rc<L>, rest: Range<u64>, first: Result<Vec<JournalEntry>, io::Error>) -> Self {
         let mut stream = Self { log, rest, ready: Vec::new().into_iter(), failed: None, reading: None };
         stream.take(first);
         stream
     }
 
     /// Takes what was read, which must go on where the stream is: a hole is a broken log.
-    fn take(&mut self, read: Result<Vec<LaneEntry>, io::Error>) {
+    fn take(&mut self, read: Result<Vec<JournalEntry>, io::Error>) {
         match read {
             Ok(entries) => {
                 let contiguous = (self.rest.start..).zip(&entries).all(|(at, entry)| entry.id.index.0 == at);

@@ -12,14 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use tidewater_storage::env::Env;
-use tidewater_storage::journal::{JournalError, LaneEntry, LaneLogState};
+use tidewater_storage::journal::{JournalError, JournalEntry, LaneLogState};
 use tidewater_storage::model::{EntryId, LogIndex};
 
 use super::log_store::{Done, LogDevice};
 
 #[derive(Clone)]
 enum Write {
-    Append(Vec<LaneEntry>),
+    Append(Vec<JournalEntry>),
     Vote(Bytes),
     Committed(Option<EntryId>),
     Truncate(Option<EntryId>),
@@ -29,7 +29,7 @@ enum Write {
 #[derive(Clone, Default)]
 struct Image {
     state: LaneLogState,
-    entries: VecDeque<LaneEntry>,
+    entries: VecDeque<JournalEntry>,
 }
 
 impl Image {
@@ -155,7 +155,7 @@ impl LogDevice for MemoryLog {
         u64::MAX
     }
 
-    fn append(&self, entries: Vec<LaneEntry>, done: Done) {
+    fn append(&self, entries: Vec<JournalEntry>, done: Done) {
         self.write(Write::Append(entries), Some(done));
     }
 
@@ -177,12 +177,12 @@ impl LogDevice for MemoryLog {
         self.write(Write::Purge(upto), None);
     }
 
-    async fn read(&self, range: Range<LogIndex>, max_bytes: usize) -> Result<Vec<LaneEntry>, JournalError> {
+    async fn read(&self, range: Range<LogIndex>, max_bytes: usize) -> Result<Vec<JournalEntry>, JournalError> {
         let now = self.now.borrow();
         let first = now.entries.front().map_or(0, |entry| entry.id.index.0);
         let skip = usize::try_from(range.start.0.saturating_sub(first)).expect("a small log");
         let mut bytes = 0;
-        let fits = |entry: &&LaneEntry| {
+        let fits = |entry: &&JournalEntry| {
             let fits = entry.id.index < range.end && (bytes == 0 || bytes < max_bytes);
             bytes += 1 + entry.payload.blobs.iter().map(Bytes::len).sum::<usize>();
             fits

@@ -19,7 +19,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use openraft_rt::AsyncRuntime as _;
-use tidewater_storage::journal::LaneEntry;
+use tidewater_storage::journal::JournalEntry;
 use tidewater_storage::model::{EntryId, LaneId, NodeId, Term};
 
 use super::codec::{self, CodecError};
@@ -49,7 +49,7 @@ pub enum PeerRequest {
         /// What must be there before.
         previous: Option<EntryId>,
         /// In order, without holes.
-        entries: Vec<LaneEntry>,
+        entries: Vec<JournalEntry>,
         /// What the leader knows committed.
         committed: Option<EntryId>,
     },
@@ -194,7 +194,7 @@ pub(crate) fn vote_in(vote: PeerVote) -> Vote {
 pub(crate) fn append_in(
     vote: PeerVote,
     previous: Option<EntryId>,
-    entries: Vec<LaneEntry>,
+    entries: Vec<JournalEntry>,
     committed: Option<EntryId>,
 ) -> Result<AppendEntriesRequest<Types>, CodecError> {
     Ok(AppendEntriesRequest {

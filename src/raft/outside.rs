@@ -1,7 +1,7 @@
 //! Decoders of bytes from journal and checkpoint that nothing outside this folder needs: for `tests/fuzz` alone.
 
 use bytes::Bytes;
-use tidewater_storage::journal::{LaneEntry, Payload};
+use tidewater_storage::journal::{JournalEntry, Payload};
 use tidewater_storage::model::EntryId;
 
 use super::codec;
@@ -20,7 +20,7 @@ pub fn decode(bytes: &[u8]) {
     if let Ok(stored) = codec::decode_stored(bytes.clone()) {
         assert_eq!(codec::decode_stored(codec::encode_stored(&stored)), Ok(stored));
     }
-    let entry = LaneEntry { id: EntryId::default(), payload: Payload { meta: bytes, ..Payload::default() } };
+    let entry = JournalEntry { id: EntryId::default(), payload: Payload { meta: bytes, ..Payload::default() } };
     if let Ok(entry) = codec::from_lane_entry(entry) {
         let _ = codec::to_lane_entry(entry);
     }

@@ -34,15 +34,10 @@ const USES: usize = 5;
 /// Bytes used, by whom. A *message*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// Journal files.
     pub journal: u64,
-    /// Segment files.
     pub segments: u64,
-    /// Checkpoint files.
     pub checkpoint: u64,
-    /// Chunk cache.
     pub cache: u64,
-    /// Directory bucket.
     pub bucket: u64,
     /// Admitted and not yet written.
     pub admitted: u64,
@@ -76,14 +71,12 @@ impl DiskUsage {
     limit = usage.limit, admissible = usage.admissible()
 )]
 pub struct DiskFull {
-    /// Bytes asked for.
     pub wanted: u64,
-    /// Who uses what.
     pub usage: DiskUsage,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct BudgetShared {
     limit: AtomicU64,
     used: [AtomicU64; USES],
     admitted: AtomicU64,
@@ -92,7 +85,7 @@ struct Shared {
 /// The budget. Clones share it.
 #[derive(Clone)]
 pub struct DiskBudget {
-    shared: Arc<Shared>,
+    shared: Arc<BudgetShared>,
 }
 
 impl DiskBudget {
@@ -100,7 +93,7 @@ impl DiskBudget {
     #[must_use]
     pub fn new(limit: u64) -> Self {
         let limit = AtomicU64::new(limit);
-        Self { shared: Arc::new(Shared { limit, used: Default::default(), admitted: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(BudgetShared { limit, used: Default::default(), admitted: AtomicU64::new(0) }) }
     }
 
     /// Another limit from now on. What is used and promised stays.
@@ -162,7 +155,7 @@ impl fmt::Debug for DiskBudget {
 /// Bytes of one use. Clones share it.
 #[derive(Clone)]
 pub struct DiskAccount {
-    shared: Arc<Shared>,
+    shared: Arc<BudgetShared>,
     of: DiskUse,
 }
 
@@ -198,7 +191,7 @@ impl fmt::Debug for DiskAccount {
 /// Room promised. Given back when dropped.
 #[derive(Debug)]
 pub struct Admission {
-    shared: Arc<Shared>,
+    shared: Arc<BudgetShared>,
     bytes: u64,
 }
 

@@ -25,4 +25,4 @@ mod tests;
 pub use error::CheckpointError;
 pub use page::Key;
 pub use root::{PageRef, Root};
-pub use store::{CheckpointStore, Committed};
+pub use store::{CheckpointStore, CheckpointWritten};

@@ -28,7 +28,6 @@ mod relocate;
 mod removal;
 mod source;
 mod upkeep;
-pub(crate) mod wake;
 
 #[cfg(test)]
 mod tests;
@@ -37,6 +36,5 @@ pub use config::EngineConfig;
 pub use error::{EngineError, OpenError, Refused};
 pub use handle::Engine;
 pub use open::{Recovered, RecoveredLane, RecoveredPartition};
-pub use records::RecordError;
 pub use relocate::{RelocateError, Relocated, relocate};
 pub use source::{CheckpointSource, LaneCheckpoint, PartitionCheckpoint};

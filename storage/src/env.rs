@@ -16,6 +16,7 @@ pub mod disk;
 mod disk_dma;
 pub mod disk_sim;
 mod executor_sim;
+mod notify;
 mod pace;
 pub mod preflight;
 pub mod real;
@@ -28,19 +29,16 @@ pub use aligned::{ALIGNMENT, AlignedBuf};
 pub use clock::{Clock, Mono};
 pub use deadlines::Deadlines;
 pub use disk::{DirEntry, Disk, File, OpenMode, is_disk_full};
+pub use notify::Notify;
 pub use rng::Rng;
 pub use tasks::{Sleep, Task, Tasks};
 
 /// What a shard knows of the machine. Shard-local; clone freely.
 #[derive(Clone, Debug)]
 pub struct Env {
-    /// Time.
     pub clock: Clock,
-    /// Files.
     pub disk: Disk,
-    /// Concurrency.
     pub tasks: Tasks,
-    /// Randomness.
     pub rng: Rng,
 }
 

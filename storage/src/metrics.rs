@@ -154,7 +154,6 @@ impl JournalCounters {
 /// How long the disk took for segments. Shard-local.
 #[derive(Debug, Default)]
 pub struct EngineTimings {
-    /// One write-back.
     pub write: Histogram,
     /// One sync of a segment file.
     pub sync: Histogram,
@@ -165,7 +164,6 @@ pub struct EngineTimings {
 /// [`EngineTimings`] at one moment. A *message*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineTimingCounts {
-    /// One write-back.
     pub write: HistogramCounts,
     /// One sync of a segment file.
     pub sync: HistogramCounts,

@@ -12,14 +12,14 @@ use crate::model::PartitionId;
 /// If it does not.
 pub fn checkpoint_records(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
-    if let Ok(lane) = LaneRecord::decode(bytes.clone()) {
-        assert!(LaneRecord::decode(lane.encode()).is_ok_and(|again| again.state == lane.state));
+    if let Ok(lane) = LaneRecord::decode(&bytes) {
+        assert!(LaneRecord::decode(&lane.encode()).is_ok_and(|again| again.state == lane.state));
     }
-    if let Ok(partition) = PartitionRecord::decode(bytes.clone()) {
-        assert_eq!(PartitionRecord::decode(partition.encode()), Ok(partition));
+    if let Ok(partition) = PartitionRecord::decode(&bytes) {
+        assert_eq!(PartitionRecord::decode(&partition.encode()), Ok(partition));
     }
-    if let Ok(shard) = ShardRecord::decode(bytes) {
-        assert_eq!(ShardRecord::decode(shard.encode()), Ok(shard));
+    if let Ok(shard) = ShardRecord::decode(&bytes) {
+        assert_eq!(ShardRecord::decode(&shard.encode()), Ok(shard));
     }
 }
 

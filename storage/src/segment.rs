@@ -28,7 +28,6 @@ pub const BLOCK: u64 = 4096;
 /// One segment as the outside sees it. A *message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
-    /// Offsets inside.
     pub offsets: OffsetRange,
     /// Bytes of its batches, written to the file or not yet.
     pub bytes: u64,

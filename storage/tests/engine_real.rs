@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use tidewater_storage::engine::{CheckpointSource, Engine, EngineConfig, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Env, real};
-use tidewater_storage::journal::{JournalConfig, LaneEntry, Payload};
+use tidewater_storage::journal::{JournalConfig, JournalEntry, Payload};
 use tidewater_storage::log::LogSettings;
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{
@@ -101,7 +101,7 @@ async fn fill(env: Env, dir: std::path::PathBuf) {
             above.applied.set(Some(at));
             drop(room);
         });
-        engine.lane(LANE).append(vec![LaneEntry { id: at, payload }], done);
+        engine.lane(LANE).append(vec![JournalEntry { id: at, payload }], done);
         if index % 20 == 0 {
             engine.journal().flush().await.expect("flushes");
         }

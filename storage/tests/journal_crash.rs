@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidewater_storage::env::sim::World;
 use tidewater_storage::env::{Env, Rng};
-use tidewater_storage::journal::{Journal, JournalConfig, LaneEntry, Payload, Pressure};
+use tidewater_storage::journal::{Journal, JournalConfig, JournalEntry, Payload, Pressure};
 use tidewater_storage::model::{EntryId, LaneId, LogIndex, Term};
 
 const DIR: &str = "/node/journal";
@@ -32,7 +32,7 @@ fn config() -> JournalConfig {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append(LaneId, Vec<LaneEntry>),
+    Append(LaneId, Vec<JournalEntry>),
     Vote(LaneId, Bytes),
     Truncate(LaneId, Option<EntryId>),
     Purge(LaneId, EntryId),
@@ -43,7 +43,7 @@ enum Op {
 struct Lane {
     purged: Option<EntryId>,
     vote: Option<Bytes>,
-    entries: BTreeMap<u64, LaneEntry>,
+    entries: BTreeMap<u64, JournalEntry>,
 }
 
 impl Lane {
@@ -126,7 +126,7 @@ fn next_op(model: &Model, rng: &Rng, term: Term) -> Op {
         }
         _ => {
             let first = last.map_or(0, |last| last.index.0 + 1);
-            let entry = |n| LaneEntry { id: EntryId { term, index: LogIndex(first + n) }, payload: payload(rng) };
+            let entry = |n| JournalEntry { id: EntryId { term, index: LogIndex(first + n) }, payload: payload(rng) };
             Op::Append(id, (0..=rng.below(4)).map(entry).collect())
         }
     }

@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tidewater_storage::env::real;
-use tidewater_storage::journal::{Journal, JournalConfig, LaneEntry, Payload};
+use tidewater_storage::journal::{Journal, JournalConfig, JournalEntry, Payload};
 use tidewater_storage::model::{EntryId, LaneId, LogIndex, Term};
 
-fn entry(index: u64, len: usize) -> LaneEntry {
+fn entry(index: u64, len: usize) -> JournalEntry {
     let blob = Bytes::from(vec![index as u8; len]);
     let id = EntryId { term: Term(1), index: LogIndex(index) };
-    LaneEntry { id, payload: Payload { meta: Bytes::from_static(b"m"), blobs: vec![blob], verified: false } }
+    JournalEntry { id, payload: Payload { meta: Bytes::from_static(b"m"), blobs: vec![blob], verified: false } }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidewater_storage::engine::{CheckpointSource, Engine, EngineConfig, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::Env;
 use tidewater_storage::env::sim::World;
-use tidewater_storage::journal::{JournalConfig, LaneEntry, Payload, inspect};
+use tidewater_storage::journal::{JournalConfig, JournalEntry, Payload, inspect};
 use tidewater_storage::log::LogSettings;
 use tidewater_storage::model::batch::patch;
 use tidewater_storage::model::{
@@ -81,7 +81,7 @@ async fn build(env: Env) {
     for index in 0..4 {
         let payload =
             Payload { meta: Bytes::from_static(b"\x01meta"), blobs: vec![batch(index).bytes], verified: true };
-        lane.append(vec![LaneEntry { id: entry_id(index), payload }], Box::new(|_| ()));
+        lane.append(vec![JournalEntry { id: entry_id(index), payload }], Box::new(|_| ()));
     }
     lane.save_vote(Bytes::from_static(b"vote")).await.expect("a calm disk");
     engine.checkpoint().await.expect("a calm disk");

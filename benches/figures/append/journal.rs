@@ -8,7 +8,7 @@ use futures::channel::oneshot;
 use tidewater::shard::executor;
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
-use tidewater_storage::journal::{LaneEntry, LaneLog, Payload};
+use tidewater_storage::journal::{JournalEntry, LaneLog, Payload};
 use tidewater_storage::model::{EntryId, LaneId, LogIndex, ShardId, Term};
 
 use super::{Until, WARM_UP, shard};
@@ -47,7 +47,7 @@ async fn commits(lane: &LaneLog, bytes: usize, until: Until) -> Samples {
             // Nobody waits any more only when the bench is over.
             let _ = sender.send(done.is_ok());
         };
-        lane.append(vec![LaneEntry { id, payload }], Box::new(done));
+        lane.append(vec![JournalEntry { id, payload }], Box::new(done));
         assert!(durable.await.expect("an answer"), "the commit is durable");
         samples.add(one.elapsed(), bytes as u64);
         if index % PURGE_EVERY == 0 {

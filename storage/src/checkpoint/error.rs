@@ -3,11 +3,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::codec::CodecError;
 use crate::env::is_disk_full;
 
 /// Why bytes are not a root or not a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
+    /// Cut short, or a field that cannot be.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// They end too early or hold too much.
     #[error("wrong length")]
     Length,
@@ -16,7 +20,6 @@ pub enum FormatError {
     Magic {
         /// What a root or page begins with.
         expected: u32,
-        /// What was there.
         found: u32,
     },
     /// Written by a newer version.
@@ -27,7 +30,6 @@ pub enum FormatError {
     Crc {
         /// As recorded.
         expected: u32,
-        /// Of the bytes.
         found: u32,
     },
     /// A field that makes no sense.
@@ -36,12 +38,6 @@ pub enum FormatError {
     /// The disk does not give them.
     #[error("cannot be read ({0})")]
     Unreadable(io::ErrorKind),
-}
-
-impl From<bytes::TryGetError> for FormatError {
-    fn from(_: bytes::TryGetError) -> Self {
-        Self::Length
-    }
 }
 
 /// Why a checkpoint cannot be opened or made.
@@ -53,7 +49,6 @@ pub enum CheckpointError {
          restore it from a replica or the bucket"
     )]
     NoRoot {
-        /// Where.
         dir: PathBuf,
         /// What is wrong with slot 0.
         first: FormatError,
@@ -64,22 +59,11 @@ pub enum CheckpointError {
     #[error(
         "{file}: page of bucket {bucket} at block {block}: {source}; restore the shard from a replica or the bucket"
     )]
-    Page {
-        /// Which file.
-        file: PathBuf,
-        /// Which bucket.
-        bucket: u32,
-        /// Where.
-        block: u64,
-        /// What is wrong.
-        source: FormatError,
-    },
+    Page { file: PathBuf, bucket: u32, block: u64, source: FormatError },
     /// The disk, of anything but a page that is read.
     #[error("{file}: {source}")]
     Io {
-        /// Which file.
         file: PathBuf,
-        /// The system's error.
         source: io::Error,
         /// A failed sync is never retried: the process must end and recover.
         sync: bool,

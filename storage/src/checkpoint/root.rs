@@ -1,8 +1,9 @@
-//! The root: a generation and where the page of every bucket lies. Mirrors `FORMAT.md`, "Checkpoint". Big-endian.
+//! The root: a generation and where the page of every bucket lies. Layout: `FORMAT.md`, "Checkpoint".
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 
 use super::error::FormatError;
+use crate::codec::{Decoder, Encoder};
 use crate::segment::{BLOCK, block_ceil};
 
 /// First bytes of a root: "TWCR".
@@ -15,6 +16,8 @@ pub const HEADER_LEN: usize = 4 + 2 + 2 + 8 + 8 + 4;
 pub const PAGE_REF_LEN: usize = 16;
 /// More buckets than this are damage.
 pub const BUCKETS_MAX: usize = 1 << 20;
+/// A page beyond this block is damage: its byte position would overflow.
+const BLOCK_MAX: u64 = u64::MAX / BLOCK / 2;
 
 /// Where a bucket's page lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,21 +65,23 @@ impl Root {
     /// Its bytes, checksum at the end.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.encoded_len());
-        out.put_u32(MAGIC);
-        out.put_u16(VERSION);
-        out.put_u16(0);
-        out.put_u64(self.generation);
-        out.put_u64(self.bytes);
-        out.put_u32(u32::try_from(self.pages.len()).unwrap_or(u32::MAX));
+        assert!(self.pages.len().is_power_of_two() && self.pages.len() <= BUCKETS_MAX, "{} buckets", self.pages.len());
+        let mut out = Encoder::with_capacity(self.encoded_len());
+        out.u32(MAGIC);
+        out.u16(VERSION);
+        out.u16(0);
+        out.u64(self.generation);
+        out.u64(self.bytes);
+        out.len32(self.pages.len());
         for page in &self.pages {
-            out.put_u64(page.block);
-            out.put_u32(page.len);
-            out.put_u32(page.crc);
+            assert!(page.block <= BLOCK_MAX, "a page at block {}", page.block);
+            out.u64(page.block);
+            out.u32(page.len);
+            out.u32(page.crc);
         }
-        let crc = crc32c::crc32c(&out);
-        out.put_u32(crc);
-        out
+        out.u32(crc32c::crc32c(out.as_slice()));
+        assert_eq!(out.len(), self.encoded_len(), "a root is as long as was said");
+        out.into_vec()
     }
 
     /// Reads a slot, which may hold anything after the root.
@@ -84,34 +89,33 @@ impl Root {
     /// # Errors
     /// What is wrong with it.
     pub fn decode(slot: &Bytes) -> Result<Self, FormatError> {
-        let mut bytes = slot.clone();
-        let (magic, version) = (bytes.try_get_u32()?, bytes.try_get_u16()?);
+        let mut fields = Decoder::new("checkpoint root", slot);
+        let (magic, version) = (fields.u32()?, fields.u16()?);
         if magic != MAGIC {
             return Err(FormatError::Magic { expected: MAGIC, found: magic });
         }
         if version != VERSION {
             return Err(FormatError::Version(version));
         }
-        bytes.try_get_u16()?;
-        let (generation, total, count) = (bytes.try_get_u64()?, bytes.try_get_u64()?, bytes.try_get_u32()? as usize);
+        fields.u16()?;
+        let (generation, total, count) = (fields.u64()?, fields.u64()?, fields.u32()? as usize);
         if !count.is_power_of_two() || count > BUCKETS_MAX {
             return Err(FormatError::Field("bucket count"));
         }
-        let len = HEADER_LEN + count * PAGE_REF_LEN;
-        let covered = slot.get(..len).ok_or(FormatError::Length)?;
-        let mut trailer = slot.slice(len..);
-        let (expected, found) = (trailer.try_get_u32()?, crc32c::crc32c(covered));
+        let mut pages = Decoder::new("checkpoint root", fields.raw(count * PAGE_REF_LEN)?);
+        let covered = slot.get(..fields.position()).unwrap_or_default();
+        let (expected, found) = (fields.u32()?, crc32c::crc32c(covered));
         if expected != found {
             return Err(FormatError::Crc { expected, found });
         }
-        let mut pages = Vec::with_capacity(count);
+        let mut read = Vec::with_capacity(count);
         for _ in 0..count {
-            let page = PageRef { block: bytes.try_get_u64()?, len: bytes.try_get_u32()?, crc: bytes.try_get_u32()? };
-            if page.block > u64::MAX / BLOCK / 2 {
+            let page = PageRef { block: pages.u64()?, len: pages.u32()?, crc: pages.u32()? };
+            if page.block > BLOCK_MAX {
                 return Err(FormatError::Field("page block"));
             }
-            pages.push(page);
+            read.push(page);
         }
-        Ok(Self { generation, bytes: total, pages })
+        Ok(Self { generation, bytes: total, pages: read })
     }
 }

@@ -23,10 +23,8 @@ const WRITE_BYTES: usize = 1 << 20;
 
 /// What a commit wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Committed {
-    /// Its generation.
+pub struct CheckpointWritten {
     pub generation: u64,
-    /// Pages written.
     pub pages: u64,
     /// Bytes written, root included.
     pub bytes: u64,
@@ -136,7 +134,10 @@ impl CheckpointStore {
     /// # Errors
     /// The disk's, or damage of a page that had to be read ([`CheckpointError::is_lost_page`]). The store is as before
     /// unless a sync failed.
-    pub async fn commit(&mut self, changes: BTreeMap<Key, Option<Bytes>>) -> Result<Committed, CheckpointError> {
+    pub async fn commit(
+        &mut self,
+        changes: BTreeMap<Key, Option<Bytes>>,
+    ) -> Result<CheckpointWritten, CheckpointError> {
         let mut next = Root { generation: self.current.generation + 1, ..self.current.clone() };
         let touched = self.merge(&mut next, changes).await?;
         self.write(next, touched).await
@@ -146,7 +147,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// The disk's. The store is as before unless a sync failed.
-    pub async fn commit_whole(&mut self, records: Records) -> Result<Committed, CheckpointError> {
+    pub async fn commit_whole(&mut self, records: Records) -> Result<CheckpointWritten, CheckpointError> {
         let bytes = records.values().map(|blob| blob.len() as u64).sum();
         let wanted = buckets_for(bytes);
         let mut pages: BTreeMap<usize, Records> = (0..wanted).map(|bucket| (bucket, Records::new())).collect();
@@ -158,7 +159,11 @@ impl CheckpointStore {
     }
 
     /// Writes these pages and the root that names them.
-    async fn write(&mut self, mut next: Root, touched: BTreeMap<usize, Records>) -> Result<Committed, CheckpointError> {
+    async fn write(
+        &mut self,
+        mut next: Root,
+        touched: BTreeMap<usize, Records>,
+    ) -> Result<CheckpointWritten, CheckpointError> {
         let mut space = Space::beside(&[&self.current, self.previous.as_ref().unwrap_or(&self.current)]);
         let mut writes = Writes::default();
         for (bucket, records) in &touched {
@@ -175,7 +180,7 @@ impl CheckpointStore {
         }
         let mut written = self.write_pages(&writes).await?;
         written += self.write_root(&next).await?;
-        let done = Committed { generation: next.generation, pages: touched.len() as u64, bytes: written };
+        let done = CheckpointWritten { generation: next.generation, pages: touched.len() as u64, bytes: written };
         self.previous = Some(std::mem::replace(&mut self.current, next));
         Ok(done)
     }

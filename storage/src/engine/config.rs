@@ -12,7 +12,6 @@ pub struct EngineConfig {
     /// Where segment files lie; `None`: in the shard's directory. A node's shards share one, so that a partition changes
     /// its shard without its bytes.
     pub segments: Option<PathBuf>,
-    /// The journal's.
     pub journal: JournalConfig,
     /// Recent batches kept in memory. Soft: at twice this nothing more is admitted. Bytes.
     pub recent_bytes: u64,
@@ -26,7 +25,6 @@ pub struct EngineConfig {
     pub checkpoint_interval: Duration,
     /// And when so much was appended since. Bytes.
     pub checkpoint_bytes: u64,
-    /// The node's disk budget.
     pub budget: DiskBudget,
 }
 

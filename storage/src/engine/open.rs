@@ -12,12 +12,11 @@ use super::config::EngineConfig;
 use super::error::OpenError;
 use super::handle::{Engine, EngineInner};
 use super::records::{LaneRecord, PartitionRecord, ShardRecord};
-use super::wake::Wake;
 use crate::budget::DiskUse;
 use crate::checkpoint::{CheckpointStore, Key};
-use crate::env::Env;
+use crate::env::{Env, Notify};
 use crate::journal::Journal;
-use crate::log::memory::Memory;
+use crate::log::memory::RecentMemory;
 use crate::log::shared::LogShared;
 use crate::log::{PartitionLog, persist};
 use crate::metrics::EngineCounters;
@@ -37,7 +36,6 @@ pub struct Recovered {
 /// A lane as it was at the last checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredLane {
-    /// Which.
     pub lane: LaneId,
     /// Last entry applied; apply again from the next on.
     pub applied: Option<EntryId>,
@@ -48,7 +46,6 @@ pub struct RecoveredLane {
 /// A partition as it was at the last checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredPartition {
-    /// Which.
     pub id: PartitionId,
     /// Entries of this lane up to this index are in it: skip them.
     pub as_of: (LaneId, LogIndex),
@@ -70,7 +67,7 @@ impl Engine {
         for (key, blob) in records {
             match key {
                 Key::Lane(lane) => {
-                    let record = LaneRecord::decode(blob).map_err(|source| OpenError::Lane { lane, source })?;
+                    let record = LaneRecord::decode(&blob).map_err(|source| OpenError::Lane { lane, source })?;
                     recovered.lanes.push(RecoveredLane { lane, applied: record.applied, state: record.state });
                 }
                 Key::Partition(id) => {
@@ -78,7 +75,7 @@ impl Engine {
                     recovered.partitions.push(partition);
                     logs.insert(id, log);
                 }
-                Key::Shard => shard = ShardRecord::decode(blob).map_err(OpenError::Shard)?,
+                Key::Shard => shard = ShardRecord::decode(&blob).map_err(OpenError::Shard)?,
             }
         }
         let applied = recovered.lanes.iter().filter_map(|lane| Some((lane.lane, lane.applied?.index)));
@@ -119,7 +116,7 @@ fn share(env: Env, dir: PathBuf, config: &EngineConfig) -> LogShared {
         handles: Handles::new(env.disk.clone(), config.open_files),
         indexes: IndexCache::new(config.open_indexes),
         runs: Default::default(),
-        memory: Memory::new(config.recent_bytes),
+        memory: RecentMemory::new(config.recent_bytes),
         disk: config.budget.account(DiskUse::Segments),
         counters: EngineCounters::default(),
         eager_bytes: config.write_back_bytes,
@@ -130,7 +127,7 @@ fn share(env: Env, dir: PathBuf, config: &EngineConfig) -> LogShared {
         doomed: RefCell::default(),
         checkpoint_bytes: config.checkpoint_bytes,
         since_checkpoint: Cell::new(0),
-        wake: Wake::default(),
+        wake: Notify::default(),
         env,
         dir,
     }
@@ -141,7 +138,7 @@ fn partition(
     id: PartitionId,
     blob: Bytes,
 ) -> Result<(RecoveredPartition, PartitionLog), OpenError> {
-    let record = PartitionRecord::decode(blob).map_err(|source| OpenError::Partition { partition: id, source })?;
+    let record = PartitionRecord::decode(&blob).map_err(|source| OpenError::Partition { partition: id, source })?;
     let state = persist::decode(id, record.log).map_err(|source| OpenError::Log { partition: id, source })?;
     shared.disk.add(state.bytes);
     let log = PartitionLog::new(shared.clone(), record.lane, state);

@@ -25,9 +25,7 @@ use crate::model::{EntryId, LaneId, PartitionId};
 /// What was moved. A *message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relocated {
-    /// Lanes.
     pub lanes: usize,
-    /// Partitions.
     pub partitions: usize,
 }
 
@@ -36,12 +34,7 @@ pub struct Relocated {
 pub enum RelocateError {
     /// A directory cannot be made or removed.
     #[error("{dir}: {source}")]
-    Dir {
-        /// Which.
-        dir: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Dir { dir: PathBuf, source: io::Error },
     /// An old shard is damaged, or a new one cannot be made.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -53,27 +46,20 @@ pub enum RelocateError {
     Journal(#[from] JournalError),
     /// A journal holds entries that its checkpoint lacks.
     #[error("lane {lane} is applied up to {applied:?} in the checkpoint and its log ends at {last}: drain it first")]
-    NotDrained {
-        /// Which lane.
-        lane: LaneId,
-        /// As the checkpoint says.
-        applied: Option<EntryId>,
-        /// As the journal says.
-        last: EntryId,
-    },
+    NotDrained { lane: LaneId, applied: Option<EntryId>, last: EntryId },
 }
 
 /// What a new shard begins with.
 #[derive(Default)]
-struct Contents {
+struct NewShard {
     records: BTreeMap<Key, Option<Bytes>>,
     doomed: Vec<Doomed>,
-    lanes: BTreeMap<LaneId, Past>,
+    lanes: BTreeMap<LaneId, LaneHistory>,
 }
 
 /// A lane's log without its entries.
 #[derive(Default)]
-struct Past {
+struct LaneHistory {
     applied: Option<EntryId>,
     vote: Option<Bytes>,
 }
@@ -89,7 +75,7 @@ pub async fn relocate(
     config: &JournalConfig,
     place: impl Fn(LaneId) -> usize,
 ) -> Result<Relocated, RelocateError> {
-    let mut shards: Vec<Contents> = to.iter().map(|_| Contents::default()).collect();
+    let mut shards: Vec<NewShard> = to.iter().map(|_| NewShard::default()).collect();
     let mut moved = Relocated::default();
     for dir in from {
         let (records, doomed, lanes) = read(env, dir, config).await?;
@@ -120,25 +106,25 @@ pub async fn relocate(
     Ok(moved)
 }
 
-type Held = (Vec<(Key, LaneId, Bytes)>, Vec<Doomed>, BTreeMap<LaneId, Past>);
+type Held = (Vec<(Key, LaneId, Bytes)>, Vec<Doomed>, BTreeMap<LaneId, LaneHistory>);
 
 /// Everything a drained shard is: its records with the lane each belongs to, and its lanes' logs in short.
 async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, RelocateError> {
     let (_, records) = CheckpointStore::open(env.disk.clone(), dir).await.map_err(OpenError::from)?;
-    let (mut out, mut doomed, mut lanes) = (Vec::new(), Vec::new(), BTreeMap::<LaneId, Past>::new());
+    let (mut out, mut doomed, mut lanes) = (Vec::new(), Vec::new(), BTreeMap::<LaneId, LaneHistory>::new());
     for (key, blob) in records {
         match key {
             Key::Lane(lane) => {
-                let record = LaneRecord::decode(blob.clone()).map_err(|source| OpenError::Lane { lane, source })?;
+                let record = LaneRecord::decode(&blob).map_err(|source| OpenError::Lane { lane, source })?;
                 lanes.entry(lane).or_default().applied = record.applied;
                 out.push((key, lane, blob));
             }
             Key::Partition(partition) => {
-                let record = PartitionRecord::decode(blob.clone());
+                let record = PartitionRecord::decode(&blob);
                 let record = record.map_err(|source| OpenError::Partition { partition, source })?;
                 out.push((key, record.lane, blob));
             }
-            Key::Shard => doomed = ShardRecord::decode(blob).map_err(OpenError::Shard)?.doomed,
+            Key::Shard => doomed = ShardRecord::decode(&blob).map_err(OpenError::Shard)?.doomed,
         }
     }
     let journal = Journal::open(env.clone(), &dir.join("journal"), config.clone()).await.map_err(OpenError::from)?;
@@ -159,19 +145,19 @@ async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, Rel
 }
 
 /// Makes a shard from nothing; durable when it returns.
-async fn write(env: &Env, dir: &Path, config: &JournalConfig, contents: Contents) -> Result<(), RelocateError> {
+async fn write(env: &Env, dir: &Path, config: &JournalConfig, contents: NewShard) -> Result<(), RelocateError> {
     let failed = |source| RelocateError::Dir { dir: dir.to_path_buf(), source };
     if env.disk.exists(dir).await.map_err(failed)? {
         env.disk.remove_dir_all(dir).await.map_err(failed)?;
         env.disk.sync_dir(dir.parent().unwrap_or(dir)).await.map_err(failed)?;
     }
     env.disk.create_dir_all(dir).await.map_err(failed)?;
-    let Contents { mut records, doomed, lanes } = contents;
+    let NewShard { mut records, doomed, lanes } = contents;
     records.insert(Key::Shard, Some(ShardRecord { journal_sequence: 0, doomed }.encode()));
     let (mut store, _) = CheckpointStore::open(env.disk.clone(), dir).await?;
     store.commit(records).await?;
     let journal = Journal::open(env.clone(), &dir.join("journal"), config.clone()).await.map_err(OpenError::from)?;
-    for (lane, Past { applied, vote }) in lanes {
+    for (lane, LaneHistory { applied, vote }) in lanes {
         let log = journal.lane(lane);
         if let Some(vote) = vote {
             log.save_vote(vote).await?;

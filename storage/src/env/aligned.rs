@@ -26,35 +26,35 @@ pub const fn align_down(n: u64) -> u64 {
 
 /// A buffer to fill and hand to [`super::File::write_at`]. Its length is a multiple of [`ALIGNMENT`].
 pub struct AlignedBuf {
-    kind: Kind,
+    kind: BufferKind,
 }
 
-enum Kind {
+enum BufferKind {
     Dma(DmaBuffer),
     Heap(Box<[u8]>),
 }
 
 impl AlignedBuf {
     pub(super) fn dma(buffer: DmaBuffer) -> Self {
-        Self { kind: Kind::Dma(buffer) }
+        Self { kind: BufferKind::Dma(buffer) }
     }
 
     /// For the simulated disk, which checks lengths and positions but not addresses.
     pub(crate) fn heap(len: usize) -> Self {
-        Self { kind: Kind::Heap(vec![0; len].into_boxed_slice()) }
+        Self { kind: BufferKind::Heap(vec![0; len].into_boxed_slice()) }
     }
 
     /// No bytes at all: what is left in place of a buffer that was handed on.
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Heap(Box::default()) }
+        Self { kind: BufferKind::Heap(Box::default()) }
     }
 
     /// Gives up all after the first `len` bytes, `len` a multiple of [`ALIGNMENT`] not beyond what is there.
     pub fn truncate(&mut self, len: usize) {
         assert!(len.is_multiple_of(ALIGNMENT) && len <= self.len(), "truncate an aligned buffer to an aligned length");
         match &mut self.kind {
-            Kind::Dma(buffer) => buffer.trim_to_size(len),
-            Kind::Heap(bytes) => {
+            BufferKind::Dma(buffer) => buffer.trim_to_size(len),
+            BufferKind::Heap(bytes) => {
                 let mut longer = std::mem::take(bytes).into_vec();
                 longer.truncate(len);
                 *bytes = longer.into_boxed_slice();
@@ -64,8 +64,8 @@ impl AlignedBuf {
 
     pub(super) fn into_dma(self) -> Option<DmaBuffer> {
         match self.kind {
-            Kind::Dma(buffer) => Some(buffer),
-            Kind::Heap(_) => None,
+            BufferKind::Dma(buffer) => Some(buffer),
+            BufferKind::Heap(_) => None,
         }
     }
 }
@@ -75,8 +75,8 @@ impl Deref for AlignedBuf {
 
     fn deref(&self) -> &[u8] {
         match &self.kind {
-            Kind::Dma(buffer) => buffer.as_bytes(),
-            Kind::Heap(bytes) => bytes,
+            BufferKind::Dma(buffer) => buffer.as_bytes(),
+            BufferKind::Heap(bytes) => bytes,
         }
     }
 }
@@ -84,8 +84,8 @@ impl Deref for AlignedBuf {
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.kind {
-            Kind::Dma(buffer) => buffer.as_bytes_mut(),
-            Kind::Heap(bytes) => bytes,
+            BufferKind::Dma(buffer) => buffer.as_bytes_mut(),
+            BufferKind::Heap(bytes) => bytes,
         }
     }
 }

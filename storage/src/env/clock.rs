@@ -48,30 +48,30 @@ impl Add<Duration> for Mono {
 /// Tells the time. Shard-local.
 #[derive(Clone)]
 pub struct Clock {
-    source: Source,
+    source: ClockSource,
 }
 
 #[derive(Clone)]
-enum Source {
+enum ClockSource {
     Real(Instant),
     Sim(Rc<Executor>),
 }
 
 impl Clock {
     pub(super) fn real() -> Self {
-        Self { source: Source::Real(Instant::now()) }
+        Self { source: ClockSource::Real(Instant::now()) }
     }
 
     pub(super) fn sim(executor: Rc<Executor>) -> Self {
-        Self { source: Source::Sim(executor) }
+        Self { source: ClockSource::Sim(executor) }
     }
 
     /// Now, for durations and deadlines.
     #[must_use]
     pub fn now(&self) -> Mono {
         match &self.source {
-            Source::Real(start) => Mono::ZERO + start.elapsed(),
-            Source::Sim(executor) => executor.now(),
+            ClockSource::Real(start) => Mono::ZERO + start.elapsed(),
+            ClockSource::Sim(executor) => executor.now(),
         }
     }
 
@@ -79,8 +79,8 @@ impl Clock {
     #[must_use]
     pub fn wall(&self) -> TimestampMs {
         match &self.source {
-            Source::Real(_) => wall(),
-            Source::Sim(executor) => executor.wall(),
+            ClockSource::Real(_) => wall(),
+            ClockSource::Sim(executor) => executor.wall(),
         }
     }
 }

@@ -20,11 +20,11 @@ const GRID: Duration = Duration::from_millis(5);
 /// See the header. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Deadlines {
-    inner: Rc<Inner>,
+    inner: Rc<DeadlineQueue>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct DeadlineQueue {
     env: Env,
     /// By the end of their cell of the grid (in [`GRID`]s) and a number.
     waiting: RefCell<BTreeMap<(u64, u64), Option<Waker>>>,
@@ -36,7 +36,7 @@ struct Inner {
 /// Resolves when the time has come.
 #[derive(Debug)]
 pub struct Until {
-    inner: Rc<Inner>,
+    inner: Rc<DeadlineQueue>,
     key: (u64, u64),
 }
 
@@ -44,7 +44,7 @@ impl Deadlines {
     /// Of a shard.
     #[must_use]
     pub fn new(env: Env) -> Self {
-        let inner = Inner { env, waiting: RefCell::default(), next: Cell::new(0), timers: RefCell::default() };
+        let inner = DeadlineQueue { env, waiting: RefCell::default(), next: Cell::new(0), timers: RefCell::default() };
         Self { inner: Rc::new(inner) }
     }
 
@@ -64,7 +64,7 @@ impl Deadlines {
     }
 }
 
-impl Inner {
+impl DeadlineQueue {
     /// Wakes those whose cell has come; goes on for the next one unless another timer is nearer.
     async fn keep_time(self: Rc<Self>, mut cell: u64) {
         loop {

@@ -42,21 +42,21 @@ use super::rng::Rng;
 type Inode = u64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Node {
+enum SimNode {
     Dir,
     File(Inode),
 }
 
 enum NameChange {
-    Put(PathBuf, Node),
+    Put(PathBuf, SimNode),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
 }
 
-struct State {
+struct SimDiskState {
     rng: Rng,
-    names: BTreeMap<PathBuf, Node>,
-    durable_names: BTreeMap<PathBuf, Node>,
+    names: BTreeMap<PathBuf, SimNode>,
+    durable_names: BTreeMap<PathBuf, SimNode>,
     name_changes: Vec<(PathBuf, NameChange)>,
     contents: BTreeMap<Inode, Content>,
     next_inode: Inode,
@@ -70,13 +70,9 @@ struct State {
 /// How many operations there were: for tests that crash after the n-th.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Writes.
     pub writes: u64,
-    /// File syncs.
     pub syncs: u64,
-    /// Reads.
     pub reads: u64,
-    /// Bytes written.
     pub bytes_written: u64,
 }
 
@@ -84,7 +80,7 @@ pub struct Counts {
 #[derive(Clone)]
 pub struct SimDisk {
     executor: Rc<Executor>,
-    state: Rc<RefCell<State>>,
+    state: Rc<RefCell<SimDiskState>>,
 }
 
 impl fmt::Debug for SimDisk {
@@ -101,8 +97,8 @@ fn parent(path: &Path) -> PathBuf {
     path.parent().unwrap_or_else(|| Path::new("")).to_path_buf()
 }
 
-impl State {
-    fn change(names: &mut BTreeMap<PathBuf, Node>, change: &NameChange) {
+impl SimDiskState {
+    fn change(names: &mut BTreeMap<PathBuf, SimNode>, change: &NameChange) {
         match change {
             NameChange::Put(path, node) => {
                 names.insert(path.clone(), *node);
@@ -133,8 +129,8 @@ impl State {
 
     fn file(&self, path: &Path) -> io::Result<Inode> {
         match self.names.get(path) {
-            Some(Node::File(inode)) => Ok(*inode),
-            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
+            Some(SimNode::File(inode)) => Ok(*inode),
+            Some(SimNode::Dir) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(absent(path)),
         }
     }
@@ -142,8 +138,8 @@ impl State {
     fn require_dir(&self, path: &Path) -> io::Result<()> {
         match self.names.get(path) {
             _ if path.as_os_str().is_empty() || path == Path::new("/") => Ok(()),
-            Some(Node::Dir) => Ok(()),
-            Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            Some(SimNode::Dir) => Ok(()),
+            Some(SimNode::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
             None => Err(absent(path)),
         }
     }
@@ -153,14 +149,14 @@ impl State {
         let inode = self.next_inode;
         self.next_inode += 1;
         self.contents.insert(inode, Content::default());
-        self.do_name(parent(path), NameChange::Put(path.to_path_buf(), Node::File(inode)));
+        self.do_name(parent(path), NameChange::Put(path.to_path_buf(), SimNode::File(inode)));
         Ok(inode)
     }
 
     fn used(&self) -> u64 {
         let inodes = self.names.values().filter_map(|node| match node {
-            Node::File(inode) => Some(*inode),
-            Node::Dir => None,
+            SimNode::File(inode) => Some(*inode),
+            SimNode::Dir => None,
         });
         inodes.filter_map(|inode| self.contents.get(&inode)).map(|content| content.live.len() as u64).sum()
     }
@@ -216,7 +212,7 @@ impl State {
         let named: BTreeSet<Inode> = self
             .names
             .values()
-            .filter_map(|node| if let Node::File(inode) = node { Some(*inode) } else { None })
+            .filter_map(|node| if let SimNode::File(inode) = node { Some(*inode) } else { None })
             .collect();
         self.contents.retain(|inode, _| named.contains(inode));
         for content in self.contents.values_mut() {
@@ -227,10 +223,10 @@ impl State {
 
     fn drop_orphans(&mut self) {
         // Parents sort before their children, so one pass in order is enough.
-        let mut kept: BTreeMap<PathBuf, Node> = BTreeMap::new();
+        let mut kept: BTreeMap<PathBuf, SimNode> = BTreeMap::new();
         for (path, node) in std::mem::take(&mut self.durable_names) {
             let dir = parent(&path);
-            if dir.as_os_str().is_empty() || dir == Path::new("/") || kept.get(&dir) == Some(&Node::Dir) {
+            if dir.as_os_str().is_empty() || dir == Path::new("/") || kept.get(&dir) == Some(&SimNode::Dir) {
                 kept.insert(path, node);
             }
         }
@@ -240,7 +236,7 @@ impl State {
 
 impl SimDisk {
     pub(super) fn new(executor: Rc<Executor>, seed: u64) -> Self {
-        let state = State {
+        let state = SimDiskState {
             rng: Rng::seeded(seed),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
@@ -302,7 +298,7 @@ impl SimDisk {
                 if state.names.contains_key(dir) {
                     return Err(io::ErrorKind::NotADirectory.into());
                 }
-                state.do_name(parent(dir), NameChange::Put(dir.to_path_buf(), Node::Dir));
+                state.do_name(parent(dir), NameChange::Put(dir.to_path_buf(), SimNode::Dir));
                 state.sync_dir(&parent(dir));
             }
         }
@@ -320,7 +316,7 @@ impl SimDisk {
     pub(super) async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         self.delay(5, 20).await;
         let mut state = self.state.borrow_mut();
-        if state.names.get(path) != Some(&Node::Dir) {
+        if state.names.get(path) != Some(&SimNode::Dir) {
             return Err(absent(path));
         }
         let mut below: Vec<PathBuf> = state.names.keys().filter(|name| name.starts_with(path)).cloned().collect();
@@ -347,10 +343,10 @@ impl SimDisk {
         let entries = inside.map(|(path, node)| DirEntry {
             name: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             len: match node {
-                Node::Dir => 0,
-                Node::File(inode) => state.contents.get(inode).map_or(0, |content| content.live.len() as u64),
+                SimNode::Dir => 0,
+                SimNode::File(inode) => state.contents.get(inode).map_or(0, |content| content.live.len() as u64),
             },
-            is_dir: *node == Node::Dir,
+            is_dir: *node == SimNode::Dir,
         });
         Ok(entries.collect())
     }
@@ -370,7 +366,8 @@ impl SimDisk {
         let covered: Vec<(Inode, BTreeSet<u64>)> = {
             let state = self.state.borrow();
             let below = state.names.iter().filter(|(path, _)| path.starts_with(dir) && !state.lies_about(path));
-            let inodes = below.filter_map(|(_, node)| if let Node::File(inode) = node { Some(*inode) } else { None });
+            let inodes =
+                below.filter_map(|(_, node)| if let SimNode::File(inode) = node { Some(*inode) } else { None });
             let contents = inodes.filter_map(|inode| Some((inode, state.contents.get(&inode)?)));
             contents.map(|(inode, content)| (inode, content.covered())).collect()
         };

@@ -53,7 +53,7 @@ impl Wake for WakeTask {
     }
 }
 
-struct Slot {
+struct TaskSlot {
     group: Group,
     name: &'static str,
     waker: Waker,
@@ -67,7 +67,7 @@ pub(crate) struct Executor {
     now: Cell<Mono>,
     next_id: Cell<u64>,
     ready: ReadyQueue,
-    tasks: RefCell<BTreeMap<TaskId, Slot>>,
+    tasks: RefCell<BTreeMap<TaskId, TaskSlot>>,
     timers: RefCell<BTreeMap<(Mono, u64), Waker>>,
     wall_step_ms: Cell<i64>,
     /// How often tasks of node 0 were run.
@@ -153,7 +153,7 @@ impl Executor {
         future: impl Future<Output = T> + 'static,
     ) -> SimTask<T> {
         let id = self.fresh_id();
-        let join = Rc::new(RefCell::new(Join { value: None, ended: false, waiter: None }));
+        let join = Rc::new(RefCell::new(JoinState { value: None, ended: false, waiter: None }));
         let ended = EndOnDrop(join.clone());
         let body = async move {
             let value = future.await;
@@ -161,7 +161,7 @@ impl Executor {
         };
         let waker = self.waker(id);
         waker.wake_by_ref();
-        self.tasks.borrow_mut().insert(id, Slot { group, name, waker, future: Some(Box::pin(body)) });
+        self.tasks.borrow_mut().insert(id, TaskSlot { group, name, waker, future: Some(Box::pin(body)) });
         SimTask { executor: self.clone(), id, join }
     }
 
@@ -263,14 +263,14 @@ impl Executor {
     }
 }
 
-struct Join<T> {
+struct JoinState<T> {
     value: Option<T>,
     ended: bool,
     waiter: Option<Waker>,
 }
 
 /// Lives inside the task's future: dropped with it, whether it finished or was killed.
-struct EndOnDrop<T>(Rc<RefCell<Join<T>>>);
+struct EndOnDrop<T>(Rc<RefCell<JoinState<T>>>);
 
 impl<T> Drop for EndOnDrop<T> {
     fn drop(&mut self) {
@@ -289,7 +289,7 @@ impl<T> Drop for EndOnDrop<T> {
 pub(crate) struct SimTask<T> {
     executor: Rc<Executor>,
     id: TaskId,
-    join: Rc<RefCell<Join<T>>>,
+    join: Rc<RefCell<JoinState<T>>>,
 }
 
 impl<T> SimTask<T> {

@@ -33,19 +33,13 @@ pub enum Unfit {
         "io_uring is forbidden here ({error}); in a container allow it, \
          e.g. `--security-opt seccomp=unconfined` or a profile with io_uring_setup, io_uring_enter, io_uring_register"
     )]
-    IoUringForbidden {
-        /// The system's answer.
-        error: io::Error,
-    },
+    IoUringForbidden { error: io::Error },
     /// The kernel does not know it.
     #[error("this kernel has no io_uring; Linux 5.8 or newer is needed")]
     IoUringAbsent,
     /// Another failure of the call.
     #[error("io_uring cannot be set up: {error}")]
-    IoUring {
-        /// The system's answer.
-        error: io::Error,
-    },
+    IoUring { error: io::Error },
     /// Too little memory may be locked.
     #[error(
         "only {limit} bytes of memory may be locked, at least {MEMLOCK_MIN} are needed; \
@@ -57,28 +51,13 @@ pub enum Unfit {
     },
     /// No direct I/O on this file system.
     #[error("{} is on a file system without direct I/O (O_DIRECT): {error}; choose a directory on ext4, xfs or btrfs", path.display())]
-    DirectIo {
-        /// The directory.
-        path: PathBuf,
-        /// The system's answer.
-        error: io::Error,
-    },
+    DirectIo { path: PathBuf, error: io::Error },
     /// There is not even a block free to try it on.
     #[error("{} has no room for 4 KiB: {error}; free some space there or choose another directory", path.display())]
-    NoRoom {
-        /// The directory.
-        path: PathBuf,
-        /// The system's answer.
-        error: io::Error,
-    },
+    NoRoom { path: PathBuf, error: io::Error },
     /// The directory cannot be made or written.
     #[error("{} cannot be written: {error}; check its owner, mode and mount", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The system's answer.
-        error: io::Error,
-    },
+    Directory { path: PathBuf, error: io::Error },
 }
 
 /// Can a ring be set up?

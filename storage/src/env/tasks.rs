@@ -17,28 +17,28 @@ use super::executor_sim::{Executor, Group, SimSleep, SimTask};
 /// Starts tasks and timers. Shard-local.
 #[derive(Clone)]
 pub struct Tasks {
-    on: On,
+    on: Backend,
 }
 
 #[derive(Clone)]
-enum On {
+enum Backend {
     Glommio { started: std::time::Instant },
     Sim { executor: Rc<Executor>, group: Group },
 }
 
 impl Tasks {
     pub(super) fn real() -> Self {
-        Self { on: On::Glommio { started: std::time::Instant::now() } }
+        Self { on: Backend::Glommio { started: std::time::Instant::now() } }
     }
 
     pub(super) fn sim(executor: Rc<Executor>, group: Group) -> Self {
-        Self { on: On::Sim { executor, group } }
+        Self { on: Backend::Sim { executor, group } }
     }
 
     /// Starts `future` on this executor. `name` says what it is in a simulation's report of a deadlock.
     pub fn spawn<T: 'static>(&self, name: &'static str, future: impl Future<Output = T> + 'static) -> Task<T> {
         match &self.on {
-            On::Glommio { .. } => {
+            Backend::Glommio { .. } => {
                 // glommio 0.9 polls a spawned task at once, inside whatever its caller has borrowed; the simulation does
                 // not. Both must begin it later.
                 let later = async move {
@@ -47,7 +47,7 @@ impl Tasks {
                 };
                 Task { kind: TaskKind::Glommio(glommio::spawn_local(later).detach()) }
             }
-            On::Sim { executor, group } => Task { kind: TaskKind::Sim(executor.spawn(*group, name, future)) },
+            Backend::Sim { executor, group } => Task { kind: TaskKind::Sim(executor.spawn(*group, name, future)) },
         }
     }
 
@@ -55,8 +55,10 @@ impl Tasks {
     #[must_use]
     pub fn sleep(&self, time: Duration) -> Sleep {
         match &self.on {
-            On::Glommio { .. } => Sleep { kind: SleepKind::Glommio(glommio::timer::Timer::new(time)) },
-            On::Sim { executor, .. } => Sleep { kind: SleepKind::Sim(executor.sleep_until(executor.now() + time)) },
+            Backend::Glommio { .. } => Sleep { kind: SleepKind::Glommio(glommio::timer::Timer::new(time)) },
+            Backend::Sim { executor, .. } => {
+                Sleep { kind: SleepKind::Sim(executor.sleep_until(executor.now() + time)) }
+            }
         }
     }
 
@@ -64,8 +66,8 @@ impl Tasks {
     #[must_use]
     pub fn sleep_until(&self, deadline: Mono) -> Sleep {
         match &self.on {
-            On::Glommio { started } => self.sleep(deadline.since(Mono::ZERO + started.elapsed())),
-            On::Sim { executor, .. } => Sleep { kind: SleepKind::Sim(executor.sleep_until(deadline)) },
+            Backend::Glommio { started } => self.sleep(deadline.since(Mono::ZERO + started.elapsed())),
+            Backend::Sim { executor, .. } => Sleep { kind: SleepKind::Sim(executor.sleep_until(deadline)) },
         }
     }
 

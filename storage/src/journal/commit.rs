@@ -1,44 +1,43 @@
-//! The committer: takes what waits, writes it durably, completes it, one commit at a time.
+//! The commit task: takes the queued commits one by one, writes each durably, then runs its completions.
 //!
 //! Owns: the only writes to journal files after recovery, and the decision that a failed one ends the journal. One
-//! durable write is in flight at most, so a valid commit proves all before it durable; the next commit fills
-//! meanwhile. Affinity: shard-local.
+//! durable write is in flight at most, so a valid commit proves that all before it were durable. Affinity: shard-local.
 
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::books::Placed;
 use super::files::JournalFile;
-use super::fill::{Done, Filling};
+use super::fill::{CommitBuffer, Completion};
 use super::format::CommitHeader;
-use super::{Inner, JournalError};
-use crate::env::AlignedBuf;
+use super::state::PlacedCommit;
+use super::{JournalError, JournalInner};
+use crate::env::{ALIGNMENT, AlignedBuf};
 
-/// The committer's task: ends when the journal fails or is closed.
-pub(super) async fn run(inner: Rc<Inner>) {
+/// Runs until the journal fails or is closed.
+pub(super) async fn run(inner: Rc<JournalInner>) {
     loop {
-        let commit = inner.books.borrow_mut().take_commit();
+        let commit = inner.state.borrow_mut().take_commit();
         match commit {
             Some(mut commit) => {
                 let done = std::mem::take(&mut commit.done);
                 if let Err(failure) = write(&inner, commit).await {
-                    give_up(&inner, &failure, done);
+                    end(&inner, &failure, done);
                     return;
                 }
                 done.into_iter().for_each(|done| done(Ok(())));
             }
-            None if inner.books.borrow().failure.is_some() => return,
-            None => inner.commit_wake.wait().await,
+            None if inner.state.borrow().failure.is_some() => return,
+            None => inner.commit_wake.notified().await,
         }
     }
 }
 
-/// The failure is known to everyone before anybody who waits is told.
-fn give_up(inner: &Inner, failure: &JournalError, done: Vec<Done>) {
-    tracing::error!(%failure, "journal is given up");
-    inner.books.borrow_mut().failure.get_or_insert_with(|| failure.clone());
+/// Sets the failure before any completion runs: what a completion calls next must already fail.
+fn end(inner: &JournalInner, failure: &JournalError, done: Vec<Completion>) {
+    tracing::error!(%failure, "journal ended after a failed write");
+    inner.state.borrow_mut().failure.get_or_insert_with(|| failure.clone());
     done.into_iter().for_each(|done| done(Err(failure.clone())));
     inner.fail(failure);
 }
@@ -47,9 +46,9 @@ pub(super) fn poisoned(action: &'static str, file: &Path, error: io::Error) -> J
     JournalError::Poisoned { action, file: file.to_path_buf(), error: Arc::new(error) }
 }
 
-async fn write(inner: &Inner, mut commit: Filling) -> Result<(), JournalError> {
+async fn write(inner: &JournalInner, mut commit: CommitBuffer) -> Result<(), JournalError> {
     if commit.is_empty() {
-        inner.books.borrow_mut().apply_effects(None, commit.effects);
+        inner.state.borrow_mut().apply_effects(None, commit.effects);
         return Ok(());
     }
     let len = commit.padded_len() as u64;
@@ -61,57 +60,62 @@ async fn write(inner: &Inner, mut commit: Filling) -> Result<(), JournalError> {
     counters.written_bytes.add(len);
     counters.write.note(clock.now().since(begun));
     let oldest_is_free = {
-        let mut books = inner.books.borrow_mut();
-        books.position = placed.position + placed.len;
-        books.committed(&placed, commit.effects);
-        books.evict();
-        books.oldest_is_free()
+        let mut state = inner.state.borrow_mut();
+        state.made_durable(&placed, commit.effects);
+        state.evict();
+        state.oldest_is_free()
     };
     if oldest_is_free {
-        inner.keep_wake.raise();
+        inner.keep_wake.notify();
     }
     Ok(())
 }
 
-fn place(inner: &Inner, head: &JournalFile, commit: &mut Filling, len: u64) -> (Placed, AlignedBuf) {
-    let books = inner.books.borrow();
+fn place(inner: &JournalInner, head: &JournalFile, commit: &mut CommitBuffer, len: u64) -> (PlacedCommit, AlignedBuf) {
+    let state = inner.state.borrow();
     let header = CommitHeader {
-        journal: books.journal,
+        journal: state.journal,
         generation: head.generation,
-        sequence: books.durable + 1,
-        durable: books.durable,
-        position: books.position,
+        sequence: state.durable + 1,
+        durable: state.durable,
+        position: state.position,
+        // The records' fields are filled in by `seal`.
         length: 0,
         records: 0,
         records_crc: 0,
     };
-    let placed = Placed { file: head.generation, position: books.position, len, sequence: header.sequence };
-    (placed, commit.seal(header))
+    let placed = PlacedCommit { file: head.generation, position: state.position, len, sequence: header.sequence };
+    let buffer = commit.seal(header);
+    assert_eq!(buffer.len() as u64, len, "a commit is as long as the room that was made for it");
+    assert!(placed.position.is_multiple_of(ALIGNMENT as u64), "a commit begins at a block");
+    assert!(placed.position + len <= head.bytes, "a commit ends within its file");
+    (placed, buffer)
 }
 
-/// The head, if `len` bytes fit in it, else the next file made the head; waits for one to be ready.
-async fn room_for(inner: &Inner, len: u64) -> Result<Rc<JournalFile>, JournalError> {
+/// The head if it has room for `len` bytes, else the next file, which becomes the head. Waits until that is ready.
+async fn room_for(inner: &JournalInner, len: u64) -> Result<Rc<JournalFile>, JournalError> {
     loop {
         {
-            let mut books = inner.books.borrow_mut();
-            if let Some(failure) = books.failure.clone() {
+            let mut state = inner.state.borrow_mut();
+            if let Some(failure) = state.failure.clone() {
                 return Err(failure);
             }
-            let position = books.position;
-            if let Some(head) = books.head().filter(|head| position + len <= head.bytes).cloned() {
-                books.needed = 0;
-                return Ok(head);
+            let position = state.position;
+            if position + len <= state.head().bytes {
+                state.needed = 0;
+                return Ok(Rc::clone(state.head()));
             }
-            if let Some(next) = books.next.take() {
-                next.first_sequence.set(books.durable + 1);
-                books.files.insert(next.generation, next);
-                books.position = 0;
-                inner.keep_wake.raise();
+            if let Some(next) = state.next.take() {
+                assert!(next.generation > state.head().generation, "generations of the journal's files increase");
+                next.first_sequence.set(state.durable + 1);
+                state.files.insert(next.generation, next);
+                state.position = 0;
+                inner.keep_wake.notify();
                 continue;
             }
-            books.needed = len;
+            state.needed = len;
         }
-        inner.keep_wake.raise();
-        inner.commit_wake.wait().await;
+        inner.keep_wake.notify();
+        inner.commit_wake.notified().await;
     }
 }

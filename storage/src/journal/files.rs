@@ -1,18 +1,18 @@
-//! The journal's files: made with zeroes, put in order by generation, recycled.
+//! The journal's files, and the layout that names them.
 //!
-//! Owns: one file each and the layout that names them. A file is zeroed and synced before its first use, because
-//! overwriting written blocks makes a sync several times cheaper than first writes. Affinity: shard-local.
+//! A file is filled with zeroes and synced before its first use: a durable write over written blocks is several times
+//! cheaper than a first write. Affinity: shard-local.
 
 use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::books::Books;
 use super::layout::{LAYOUT_FILE, Layout, LayoutFile, file_name};
+use super::state::JournalState;
 use crate::env::{Env, File, OpenMode};
 
-/// A live file, or the one that will be.
+/// A live file, or the prepared next one.
 #[derive(Debug)]
 pub(super) struct JournalFile {
     pub(super) number: u64,
@@ -20,23 +20,23 @@ pub(super) struct JournalFile {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) bytes: u64,
-    /// Bytes of records of entries that are not purged, truncated or rewritten elsewhere.
+    /// Bytes of the records of live entries: not purged, truncated or rewritten elsewhere.
     pub(super) live: Cell<u64>,
-    /// Sequence of its first commit, known once it is the head; 0 before.
+    /// Sequence of its first commit; 0 until it is the head.
     pub(super) first_sequence: Cell<u64>,
 }
 
-/// A file that waits for its next use. Its old commits are never valid again: the generation tells.
+/// A file to be used again. Its old commits carry an old generation, so they are never taken for valid.
 #[derive(Clone, Debug)]
-pub(super) struct Spare {
+pub(super) struct SpareFile {
     pub(super) number: u64,
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) bytes: u64,
 }
 
-impl Spare {
-    /// Makes a file of zeroes, durable with its name. What had the name was never in a layout.
+impl SpareFile {
+    /// Makes a file of zeroes, durable with its name. An existing file of that name was never in a layout.
     pub(super) async fn create(env: &Env, dir: &Path, number: u64, bytes: u64) -> io::Result<Self> {
         let path = dir.join(file_name(number));
         if env.disk.exists(&path).await? {
@@ -46,14 +46,14 @@ impl Spare {
         match Self::fill(env, dir, &path, file, bytes).await {
             Ok(file) => Ok(Self { number, path, file, bytes }),
             Err(error) => {
-                // The disk is probably full: what was taken is given back before anyone tries again.
+                // The disk is probably full: free what this attempt took before the next one.
                 let _ = env.disk.remove_file(&path).await;
                 Err(error)
             }
         }
     }
 
-    /// The zeroes are written with one sync behind them; commits are then durable one by one.
+    /// Writes the zeroes with one sync, then opens the file so that each later write is durable.
     async fn fill(env: &Env, dir: &Path, path: &Path, file: File, bytes: u64) -> io::Result<File> {
         file.zero(0..bytes).await?;
         file.sync().await?;
@@ -62,7 +62,7 @@ impl Spare {
         env.disk.open(path, OpenMode::ReadWriteDurable).await
     }
 
-    /// Its next use.
+    /// Begins its next use.
     pub(super) fn used_as(self, generation: u64) -> Rc<JournalFile> {
         let Self { number, path, file, bytes } = self;
         let (live, first_sequence) = (Cell::new(0), Cell::new(0));
@@ -71,6 +71,16 @@ impl Spare {
 }
 
 impl JournalFile {
+    pub(super) fn add_live(&self, bytes: u32) {
+        self.live.set(self.live.get() + u64::from(bytes));
+        assert!(self.live.get() <= self.bytes, "live records fit in their file {}", self.path.display());
+    }
+
+    pub(super) fn remove_live(&self, bytes: u32) {
+        let live = self.live.get().checked_sub(u64::from(bytes));
+        self.live.set(live.expect("a record is freed once, in the file that counted it"));
+    }
+
     fn row(&self) -> LayoutFile {
         LayoutFile {
             number: self.number,
@@ -81,12 +91,16 @@ impl JournalFile {
     }
 }
 
-impl Books {
-    /// The layout that names what the books hold, and `coming` as the next file.
+impl JournalState {
+    /// The layout of all files as they are now, with `coming` as the next one.
     pub(super) fn layout(&self, coming: Option<&JournalFile>) -> Layout {
         let live = self.files.values().chain(&self.next).map(|file| file.row());
-        let spare =
-            |spare: &Spare| LayoutFile { number: spare.number, generation: 0, bytes: spare.bytes, first_sequence: 0 };
+        let spare = |spare: &SpareFile| LayoutFile {
+            number: spare.number,
+            generation: 0,
+            bytes: spare.bytes,
+            first_sequence: 0,
+        };
         let files = live.chain(coming.map(JournalFile::row)).chain(self.spares.iter().map(spare)).collect();
         Layout { journal: self.journal, next_generation: self.next_generation, durable: self.durable, files }
     }

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 
-use super::{LaneEntry, Payload};
+use super::{JournalEntry, Payload};
+use crate::codec::{CodecError, Decoder, fixed};
 use crate::model::{EntryId, LaneId, LogIndex, Term};
 
 /// First four bytes of a commit.
@@ -14,6 +15,8 @@ pub const COMMIT_MAGIC: [u8; 4] = *b"TWJC";
 pub const VERSION: u8 = 1;
 /// Bytes before a commit's records.
 pub const COMMIT_HEADER_LEN: usize = 64;
+/// Bytes of a commit's header before its checksum.
+const CHECKED_LEN: usize = COMMIT_HEADER_LEN - 4;
 /// Bytes before a record's body.
 pub const RECORD_HEADER_LEN: usize = 16;
 /// Commits begin at multiples of this and are padded with zeroes to one.
@@ -29,48 +32,18 @@ const _: () = assert!(COMMIT_HEADER_LEN + RECORD_HEADER_LEN + ENTRY_FIXED_LEN < 
 /// What is wrong with bytes that should be part of a journal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// The bytes end too early.
-    #[error("{what} ends early: {have} bytes of {need}")]
-    Short {
-        /// Of what.
-        what: &'static str,
-        /// Bytes there.
-        have: usize,
-        /// Bytes needed.
-        need: usize,
-    },
-    /// Not this format.
+    /// Cut short, or a field that cannot be.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     #[error("{what} does not begin with its magic number")]
-    Magic {
-        /// Of what.
-        what: &'static str,
-    },
-    /// Another version.
+    Magic { what: &'static str },
     #[error("{what} has version {found}, only {VERSION} is known; use the release that wrote it")]
-    Version {
-        /// Of what.
-        what: &'static str,
-        /// The version.
-        found: u8,
-    },
-    /// Checksum mismatch.
+    Version { what: &'static str, found: u8 },
     #[error("{what} has checksum {found:#010x}, its header says {expected:#010x}")]
-    Crc {
-        /// Of what.
-        what: &'static str,
-        /// As written.
-        expected: u32,
-        /// Of the bytes.
-        found: u32,
-    },
-    /// A field whose value cannot be.
+    Crc { what: &'static str, expected: u32, found: u32 },
+    /// A field whose value contradicts the rest of the journal.
     #[error("field {field} has the impossible value {value}")]
-    Field {
-        /// Which.
-        field: &'static str,
-        /// What it held.
-        value: u64,
-    },
+    Field { field: &'static str, value: u64 },
 }
 
 /// A commit's header.
@@ -98,20 +71,23 @@ impl CommitHeader {
     /// The header's bytes, checksum included.
     #[must_use]
     pub fn encode(&self) -> [u8; COMMIT_HEADER_LEN] {
-        let mut out = [0; COMMIT_HEADER_LEN];
-        out[..4].copy_from_slice(&COMMIT_MAGIC);
-        out[4] = VERSION;
-        out[8..16].copy_from_slice(&self.journal.to_be_bytes());
-        out[16..24].copy_from_slice(&self.generation.to_be_bytes());
-        out[24..32].copy_from_slice(&self.sequence.to_be_bytes());
-        out[32..40].copy_from_slice(&self.durable.to_be_bytes());
-        out[40..48].copy_from_slice(&self.position.to_be_bytes());
-        out[48..52].copy_from_slice(&self.length.to_be_bytes());
-        out[52..56].copy_from_slice(&self.records.to_be_bytes());
-        out[56..60].copy_from_slice(&self.records_crc.to_be_bytes());
-        let crc = crc32c::crc32c(&out[..60]);
-        out[60..].copy_from_slice(&crc.to_be_bytes());
-        out
+        assert!(self.durable < self.sequence, "a commit cannot know itself durable");
+        let mut header: [u8; COMMIT_HEADER_LEN] = fixed(|out| {
+            out.raw(&COMMIT_MAGIC);
+            out.raw(&[VERSION, 0, 0, 0]);
+            out.u64(self.journal);
+            out.u64(self.generation);
+            out.u64(self.sequence);
+            out.u64(self.durable);
+            out.u64(self.position);
+            out.u32(self.length);
+            out.u32(self.records);
+            out.u32(self.records_crc);
+            out.u32(0);
+        });
+        let crc = crc32c::crc32c(&header[..CHECKED_LEN]);
+        header[CHECKED_LEN..].copy_from_slice(&crc.to_be_bytes());
+        header
     }
 
     /// Reads and checks a header. Its records are checked by [`decode_commit`].
@@ -120,7 +96,7 @@ impl CommitHeader {
     /// The first thing that is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let what = "commit header";
-        let mut fields = Fields::new(what, bytes.get(..COMMIT_HEADER_LEN).unwrap_or(bytes));
+        let mut fields = Decoder::new(what, bytes.get(..COMMIT_HEADER_LEN).unwrap_or(bytes));
         if fields.array::<4>()? != COMMIT_MAGIC {
             return Err(FormatError::Magic { what });
         }
@@ -136,12 +112,15 @@ impl CommitHeader {
             records_crc: fields.u32()?,
         };
         let expected = fields.u32()?;
-        let found = crc32c::crc32c(bytes.get(..60).unwrap_or_default());
+        let found = crc32c::crc32c(bytes.get(..CHECKED_LEN).unwrap_or_default());
         if found != expected {
             return Err(FormatError::Crc { what, expected, found });
         }
         if version != VERSION {
             return Err(FormatError::Version { what, found: version });
+        }
+        if header.durable >= header.sequence {
+            return Err(FormatError::Field { field: "durable sequence", value: header.durable });
         }
         Ok(header)
     }
@@ -185,9 +164,9 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// An entry was appended.
-    Entry(LaneEntry),
+    Entry(JournalEntry),
     /// An entry that lies in an older place was copied here; this place counts, and nothing after it is cut.
-    Rewritten(LaneEntry),
+    Rewritten(JournalEntry),
     /// The lane's vote is this.
     Vote(Bytes),
     /// Everything after this entry is gone; `None`: everything.
@@ -208,38 +187,38 @@ pub fn entry_record_len(payload: &Payload) -> usize {
 
 /// An optional id as records hold it.
 pub(crate) fn optional_id(id: Option<EntryId>) -> [u8; OPTIONAL_ID_LEN] {
-    let mut out = [0; OPTIONAL_ID_LEN];
-    if let Some(id) = id {
-        out[0] = 1;
-        out[1..9].copy_from_slice(&id.term.0.to_be_bytes());
-        out[9..].copy_from_slice(&id.index.0.to_be_bytes());
-    }
-    out
+    fixed(|out| {
+        out.flag(id.is_some());
+        let id = id.unwrap_or_default();
+        out.u64(id.term.0);
+        out.u64(id.index.0);
+    })
 }
 
 /// Fixed part of an entry's body.
 pub(crate) fn entry_fixed(id: EntryId, payload: &Payload) -> [u8; ENTRY_FIXED_LEN] {
-    let mut out = [0; ENTRY_FIXED_LEN];
-    out[..8].copy_from_slice(&id.term.0.to_be_bytes());
-    out[8..16].copy_from_slice(&id.index.0.to_be_bytes());
-    out[16..20].copy_from_slice(&u32_of(payload.meta.len()).to_be_bytes());
-    out[20..].copy_from_slice(&u32_of(payload.blobs.len()).to_be_bytes());
-    out
+    fixed(|out| {
+        out.u64(id.term.0);
+        out.u64(id.index.0);
+        out.len32(payload.meta.len());
+        out.len32(payload.blobs.len());
+    })
 }
 
 /// Lengths here were checked against a limit far below 4 GiB when they came in.
 pub(crate) fn u32_of(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
+    assert!(len <= u32::MAX as usize, "a length of {len} in the journal");
+    len as u32
 }
 
 /// The header of a record whose body has this length and crc32c.
 pub(crate) fn record_header(kind: Kind, lane: LaneId, len: usize, crc: u32) -> [u8; RECORD_HEADER_LEN] {
-    let mut out = [0; RECORD_HEADER_LEN];
-    out[0] = kind as u8;
-    out[4..8].copy_from_slice(&lane.0.to_be_bytes());
-    out[8..12].copy_from_slice(&u32_of(len).to_be_bytes());
-    out[12..].copy_from_slice(&crc.to_be_bytes());
-    out
+    fixed(|out| {
+        out.raw(&[kind as u8, 0, 0, 0]);
+        out.u32(lane.0);
+        out.len32(len);
+        out.u32(crc);
+    })
 }
 
 /// A decoded record and where it lies.
@@ -261,33 +240,29 @@ pub struct Located {
 /// The first thing that is wrong.
 pub fn decode_record(bytes: &Bytes, at: usize) -> Result<Located, FormatError> {
     let rest = bytes.get(at..).unwrap_or_default();
-    let mut fields = Fields::new("record header", rest);
+    let mut fields = Decoder::new("record header", rest);
     let [kind, ..] = fields.array::<4>()?;
     let lane = LaneId(fields.u32()?);
     let length = fields.u32()? as usize;
     let expected = fields.u32()?;
-    let need = RECORD_HEADER_LEN.saturating_add(length);
-    if rest.len() < need {
-        return Err(FormatError::Short { what: "record", have: rest.len(), need });
-    }
-    let body = bytes.slice(at + RECORD_HEADER_LEN..at + need);
+    let body = bytes.slice_ref(fields.raw(length)?);
     let found = crc32c::crc32c(&body);
     if found != expected {
         return Err(FormatError::Crc { what: "record", expected, found });
     }
     let record = decode_body(Kind::from_code(kind)?, &body)?;
-    Ok(Located { lane, record, at, len: need })
+    Ok(Located { lane, record, at, len: RECORD_HEADER_LEN + length })
 }
 
 fn decode_body(kind: Kind, body: &Bytes) -> Result<Record, FormatError> {
-    let mut fields = Fields::new("record body", body);
+    let mut fields = Decoder::new("record body", body);
     Ok(match kind {
         Kind::Entry => Record::Entry(decode_entry(body)?),
         Kind::Rewritten => Record::Rewritten(decode_entry(body)?),
         Kind::Vote => Record::Vote(body.clone()),
-        Kind::TruncateAfter => Record::TruncateAfter(fields.optional_id()?),
-        Kind::Committed => Record::Committed(fields.optional_id()?),
-        Kind::Purge => match fields.optional_id()? {
+        Kind::TruncateAfter => Record::TruncateAfter(take_optional_id(&mut fields)?),
+        Kind::Committed => Record::Committed(take_optional_id(&mut fields)?),
+        Kind::Purge => match take_optional_id(&mut fields)? {
             Some(id) => Record::Purge(id),
             None => return Err(FormatError::Field { field: "purge flag", value: 0 }),
         },
@@ -295,29 +270,29 @@ fn decode_body(kind: Kind, body: &Bytes) -> Result<Record, FormatError> {
     })
 }
 
-fn decode_entry(body: &Bytes) -> Result<LaneEntry, FormatError> {
-    let mut fields = Fields::new("entry", body);
-    let id = fields.id()?;
+fn take_id(fields: &mut Decoder<'_>) -> Result<EntryId, CodecError> {
+    Ok(EntryId { term: Term(fields.u64()?), index: LogIndex(fields.u64()?) })
+}
+
+fn take_optional_id(fields: &mut Decoder<'_>) -> Result<Option<EntryId>, CodecError> {
+    let present = fields.flag()?;
+    let id = take_id(fields)?;
+    Ok(present.then_some(id))
+}
+
+fn decode_entry(body: &Bytes) -> Result<JournalEntry, FormatError> {
+    let mut fields = Decoder::new("entry", body);
+    let id = take_id(&mut fields)?;
     let meta_len = fields.u32()? as usize;
-    let count = fields.u32()? as usize;
-    let lens = fields.take(count.saturating_mul(4))?;
-    let mut at = ENTRY_FIXED_LEN + lens.len();
-    let mut next = |len: usize| {
-        let end = at.checked_add(len).filter(|end| *end <= body.len());
-        let end = end.ok_or(FormatError::Short { what: "entry", have: body.len(), need: at.saturating_add(len) })?;
-        let slice = body.slice(at..end);
-        at = end;
-        Ok(slice)
-    };
-    let meta = next(meta_len)?;
-    let blobs = lens
-        .chunks_exact(4)
-        .map(|len| next(len.iter().fold(0, |value, byte| value << 8 | usize::from(*byte))))
-        .collect::<Result<Vec<_>, _>>()?;
-    if at != body.len() {
-        return Err(FormatError::Field { field: "entry length", value: body.len() as u64 });
+    let count = fields.count32(4)?;
+    let mut lens = Decoder::new("entry", fields.raw(4 * count)?);
+    let meta = body.slice_ref(fields.raw(meta_len)?);
+    let mut blobs = Vec::with_capacity(count);
+    for _ in 0..count {
+        blobs.push(body.slice_ref(fields.raw(lens.u32()? as usize)?));
     }
-    Ok(LaneEntry { id, payload: Payload { meta, blobs, verified: false } })
+    fields.end()?;
+    Ok(JournalEntry { id, payload: Payload { meta, blobs, verified: false } })
 }
 
 /// Decodes a whole commit, whose header is known, from bytes that begin with it. Record places count from the start
@@ -327,10 +302,7 @@ fn decode_entry(body: &Bytes) -> Result<LaneEntry, FormatError> {
 /// The first thing that is wrong with any of it.
 pub fn decode_commit(header: &CommitHeader, bytes: &Bytes) -> Result<Vec<Located>, FormatError> {
     let end = header.total_len();
-    if bytes.len() < end {
-        return Err(FormatError::Short { what: "commit", have: bytes.len(), need: end });
-    }
-    let bytes = bytes.slice(..end);
+    let bytes = bytes.slice_ref(Decoder::new("commit", bytes).raw(end)?);
     let mut records = Vec::with_capacity((header.records as usize).min(end / RECORD_HEADER_LEN));
     let (mut at, mut crc) = (COMMIT_HEADER_LEN, 0);
     while at < end {
@@ -346,54 +318,6 @@ pub fn decode_commit(header: &CommitHeader, bytes: &Bytes) -> Result<Vec<Located
         return Err(FormatError::Field { field: "record count", value: header.records.into() });
     }
     Ok(records)
-}
-
-/// Reads big-endian fields one after the other.
-pub(crate) struct Fields<'a> {
-    what: &'static str,
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Fields<'a> {
-    pub(crate) const fn new(what: &'static str, bytes: &'a [u8]) -> Self {
-        Self { what, bytes, at: 0 }
-    }
-
-    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], FormatError> {
-        let need = self.at.saturating_add(len);
-        let short = FormatError::Short { what: self.what, have: self.bytes.len(), need };
-        let slice = self.bytes.get(self.at..need).ok_or(short)?;
-        self.at = need;
-        Ok(slice)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
-        let short = FormatError::Short { what: self.what, have: self.bytes.len(), need: self.at.saturating_add(N) };
-        self.take(N)?.try_into().map_err(|_| short)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, FormatError> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, FormatError> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn id(&mut self) -> Result<EntryId, FormatError> {
-        Ok(EntryId { term: Term(self.u64()?), index: LogIndex(self.u64()?) })
-    }
-
-    fn optional_id(&mut self) -> Result<Option<EntryId>, FormatError> {
-        let [flag] = self.array()?;
-        let id = self.id()?;
-        match flag {
-            0 => Ok(None),
-            1 => Ok(Some(id)),
-            _ => Err(FormatError::Field { field: "entry id flag", value: flag.into() }),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Looks into a journal without touching it: for `tidewater inspect journal`, tests and emergencies.
+//! Reads a journal without changing it: for `tidewater inspect journal`, tests and emergencies.
 //!
-//! Owns: a walk over all commits the layout names, in order. Does not own: printing, and what a broker makes of it:
-//! it reports where reading stops and why, and leaves the verdict to [`super::Journal::open`].
+//! Owns: a walk over all commits of the files that the layout names, in order. It reports where reading stops and why;
+//! whether that is an error, [`super::Journal::open`] decides. Does not own: printing.
 
 use std::path::{Path, PathBuf};
 
@@ -12,33 +12,26 @@ use super::scan::Scanner;
 use crate::env::{Env, OpenMode};
 use crate::model::FilePos;
 
-/// One commit seen.
+/// One valid commit.
 #[derive(Clone, Debug)]
 pub struct SeenCommit {
-    /// Its file.
     pub file: PathBuf,
-    /// Where in it.
     pub at: FilePos,
-    /// Its header.
     pub header: CommitHeader,
-    /// Its records.
     pub records: Vec<Located>,
 }
 
-/// Where reading a file stopped, and why: at its free end usually.
+/// Where reading a file stopped, usually at its free end.
 #[derive(Clone, Debug)]
 pub struct SeenEnd {
-    /// The file.
     pub file: PathBuf,
-    /// Where in it.
     pub at: FilePos,
-    /// Commit that was expected there.
+    /// Number of the commit that would be next.
     pub expected: u64,
-    /// Why it is none.
     pub error: FormatError,
 }
 
-/// Walks the journal in `dir`, giving every commit to `visit`.
+/// Reads the journal in `dir` and calls `visit` with every commit.
 ///
 /// # Errors
 /// The layout cannot be read, or a file cannot.

@@ -1,7 +1,7 @@
-//! One lane's log as it stands in memory: ids and places of all its entries, payloads of the recent ones.
+//! One lane's log in memory: ids and addresses of all its entries, payloads of the recent ones.
 //!
-//! Owns: the rules of a Raft log (contiguous, truncated from the end, purged from the start, later place wins), pure.
-//! Does not own: bytes on disk, the count of what keeps a file alive: every method tells what it set free.
+//! Owns: the rules of a Raft log: contiguous, truncated from the end, purged from the start, the later record counts.
+//! Pure. Does not own: bytes on disk, and the count of live bytes per file: every method returns what it freed.
 //!
 //! Affinity: shard-local.
 
@@ -12,67 +12,67 @@ use bytes::Bytes;
 use super::{LaneLogState, Payload};
 use crate::model::{EntryId, LogIndex, Term};
 
-/// Where a record lies.
+/// Where a record lies in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordAddress {
     /// Generation of the file.
     pub(super) file: u64,
-    /// Of the record's header. Bytes.
+    /// Position of the record's header. Bytes.
     pub(super) at: u64,
     /// Header included. Bytes.
     pub(super) len: u32,
 }
 
-/// One entry.
+/// One entry of the log.
 #[derive(Clone, Debug)]
-pub(super) struct Slot {
+pub(super) struct EntrySlot {
     pub(super) term: Term,
     /// `None` until its commit is durable; the payload is in memory until then.
-    pub(super) place: Option<Place>,
+    pub(super) address: Option<RecordAddress>,
     pub(super) payload: Option<Payload>,
 }
 
-/// In which files (by generation, 0: none) the newest record of each kind of state lies.
+/// The file, by generation, with the newest record of each kind of state; 0: there is none.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct MetaPlaces {
+pub(super) struct NewestStateRecords {
     pub(super) vote: u64,
     pub(super) purged: u64,
     pub(super) committed: u64,
 }
 
-/// One lane.
+/// One lane's log.
 #[derive(Debug, Default)]
 pub(super) struct LaneState {
     pub(super) purged: Option<EntryId>,
     pub(super) committed: Option<EntryId>,
-    /// `committed` is newer than any record of it.
+    /// `committed` is newer than its newest record.
     pub(super) committed_dirty: bool,
     pub(super) vote: Option<Bytes>,
-    pub(super) meta: MetaPlaces,
-    /// Index of the first slot.
+    pub(super) meta: NewestStateRecords,
+    /// Log index of the first slot.
     first: u64,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<EntrySlot>,
 }
 
-/// What a truncation or purge removed.
+/// What a truncation or a purge removed.
 #[derive(Debug, Default)]
-pub(super) struct Removed {
-    /// Places no longer needed.
-    pub(super) places: Vec<Place>,
-    /// Payload bytes no longer in memory.
+pub(super) struct RemovedEntries {
+    /// Addresses of their records, as far as those were durable.
+    pub(super) addresses: Vec<RecordAddress>,
+    /// Payload bytes freed from memory.
     pub(super) memory: usize,
 }
 
-impl Removed {
-    fn add(&mut self, slot: Slot) {
-        self.places.extend(slot.place);
+impl RemovedEntries {
+    fn add(&mut self, slot: EntrySlot) {
+        self.addresses.extend(slot.address);
         self.memory += slot.payload.map_or(0, |payload| payload.len());
     }
 }
 
 impl LaneState {
-    /// A lane without entries.
-    pub(super) fn with_past(purged: Option<EntryId>, vote: Option<Bytes>, meta: MetaPlaces) -> Self {
+    /// A log without entries that ends at `purged`.
+    pub(super) fn with_past(purged: Option<EntryId>, vote: Option<Bytes>, meta: NewestStateRecords) -> Self {
         Self { purged, vote, meta, ..Self::default() }
     }
 
@@ -91,53 +91,54 @@ impl LaneState {
         self.first + self.slots.len() as u64
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Is this entry there, and its payload in memory?
+    /// Is the entry present and its payload in memory?
     pub(super) fn is_resident(&self, id: EntryId) -> bool {
         self.slot(id.index.0).is_some_and(|slot| slot.term == id.term && slot.payload.is_some())
     }
 
-    /// Is everything up to and with this entry durable, or purged? Commits become durable in order.
+    /// Is everything up to and including this entry durable or purged? Commits become durable in order.
     pub(super) fn is_durable(&self, upto: LogIndex) -> bool {
         self.purged.is_some_and(|purged| purged.index >= upto)
-            || self.slot(upto.0).is_some_and(|slot| slot.place.is_some())
+            || self.slot(upto.0).is_some_and(|slot| slot.address.is_some())
     }
 
-    /// Indexes that are there.
+    /// Log indexes of the entries.
     pub(super) fn indexes(&self) -> std::ops::Range<u64> {
         self.first..self.end()
     }
 
-    /// What the next entry's index must be; `None`: any, in a log without a past.
+    /// The index that the next entry must have; `None` in a log without a past, where any index may come first.
     pub(super) fn expected(&self) -> Option<LogIndex> {
         self.last().map(|last| last.index.next())
     }
 
-    pub(super) fn slot(&self, index: u64) -> Option<&Slot> {
+    pub(super) fn slot(&self, index: u64) -> Option<&EntrySlot> {
         self.slots.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
-    fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+    fn slot_mut(&mut self, index: u64) -> Option<&mut EntrySlot> {
         self.slots.get_mut(usize::try_from(index.checked_sub(self.first)?).ok()?)
     }
 
-    /// Adds an entry. The caller checked that it continues.
-    pub(super) fn push(&mut self, id: EntryId, slot: Slot) {
+    /// Adds an entry, which must continue the log.
+    pub(super) fn push(&mut self, id: EntryId, slot: EntrySlot) {
         if self.slots.is_empty() {
             self.first = id.index.0;
         }
         debug_assert_eq!(self.end(), id.index.0, "entries are contiguous");
+        debug_assert!(slot.address.is_some() || slot.payload.is_some(), "an entry is on disk or in memory");
         self.slots.push_back(slot);
     }
 
-    /// Removes what lies after `keep`.
-    pub(super) fn truncate_after(&mut self, keep: Option<EntryId>) -> Removed {
+    /// Removes the entries after `keep`.
+    pub(super) fn truncate_after(&mut self, keep: Option<EntryId>) -> RemovedEntries {
         let end = keep.map_or(0, |id| id.index.0 + 1);
-        let mut removed = Removed::default();
+        let mut removed = RemovedEntries::default();
         while self.end() > end {
             match self.slots.pop_back() {
                 Some(slot) => removed.add(slot),
@@ -147,9 +148,9 @@ impl LaneState {
         removed
     }
 
-    /// Removes what lies up to and with `upto`, which may be beyond the last entry.
-    pub(super) fn purge(&mut self, upto: EntryId) -> Removed {
-        let mut removed = Removed::default();
+    /// Removes the entries up to and including `upto`, which may lie beyond the last entry.
+    pub(super) fn purge(&mut self, upto: EntryId) -> RemovedEntries {
+        let mut removed = RemovedEntries::default();
         while self.first <= upto.index.0 {
             match self.slots.pop_front() {
                 Some(slot) => removed.add(slot),
@@ -163,25 +164,25 @@ impl LaneState {
         removed
     }
 
-    /// Removes everything.
-    pub(super) fn clear(&mut self) -> Removed {
-        let mut removed = Removed::default();
+    /// Removes all entries.
+    pub(super) fn clear(&mut self) -> RemovedEntries {
+        let mut removed = RemovedEntries::default();
         std::mem::take(&mut self.slots).into_iter().for_each(|slot| removed.add(slot));
         removed
     }
 
-    /// Gives an entry its durable place, if it is still there; returns the place it had before.
-    pub(super) fn place(&mut self, id: EntryId, place: Place) -> Placing {
+    /// Sets an entry's durable address, if the entry is still present.
+    pub(super) fn place(&mut self, id: EntryId, address: RecordAddress) -> Placement {
         match self.slot_mut(id.index.0) {
-            Some(slot) if slot.term == id.term => Placing::Placed { before: slot.place.replace(place) },
-            _ => Placing::Gone,
+            Some(slot) if slot.term == id.term => Placement::Placed { before: slot.address.replace(address) },
+            _ => Placement::Gone,
         }
     }
 
-    /// Drops an entry's payload from memory if it can be read back; returns its bytes.
+    /// Drops an entry's payload from memory, if it can be read back from disk.
     pub(super) fn evict(&mut self, id: EntryId) -> Eviction {
         match self.slot_mut(id.index.0) {
-            Some(slot) if slot.term == id.term && slot.payload.is_some() => match slot.place {
+            Some(slot) if slot.term == id.term && slot.payload.is_some() => match slot.address {
                 Some(_) => Eviction::Freed(slot.payload.take().map_or(0, |payload| payload.len())),
                 None => Eviction::NotDurable,
             },
@@ -192,22 +193,22 @@ impl LaneState {
 
 /// Outcome of [`LaneState::place`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Placing {
-    /// It has the place now.
+pub(super) enum Placement {
+    /// The entry now has the address.
     Placed {
-        /// And had this one.
-        before: Option<Place>,
+        /// The address of an older copy.
+        before: Option<RecordAddress>,
     },
-    /// It was truncated or purged meanwhile.
+    /// The entry was truncated or purged in the meantime.
     Gone,
 }
 
 /// Outcome of [`LaneState::evict`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Eviction {
-    /// So many bytes.
+    /// Payload bytes freed; 0 if the payload was not in memory.
     Freed(usize),
-    /// It must stay: its commit is not durable yet.
+    /// The payload must stay: its commit is not durable yet.
     NotDurable,
 }
 
@@ -219,11 +220,11 @@ mod tests {
         EntryId { term: Term(term), index: LogIndex(index) }
     }
 
-    fn slot(term: u64) -> Slot {
-        let place = Some(Place { file: 1, at: 0, len: 10 });
-        Slot {
+    fn slot(term: u64) -> EntrySlot {
+        let address = Some(RecordAddress { file: 1, at: 0, len: 10 });
+        EntrySlot {
             term: Term(term),
-            place,
+            address,
             payload: Some(Payload { meta: Bytes::from_static(b"1234"), blobs: vec![], verified: false }),
         }
     }
@@ -238,10 +239,10 @@ mod tests {
     fn truncate_and_purge_move_the_ends() {
         let mut lane = lane(0..10);
         let removed = lane.truncate_after(Some(id(1, 6)));
-        assert_eq!((removed.places.len(), removed.memory, lane.last()), (3, 12, Some(id(1, 6))));
-        assert_eq!(lane.purge(id(1, 2)).places.len(), 3);
+        assert_eq!((removed.addresses.len(), removed.memory, lane.last()), (3, 12, Some(id(1, 6))));
+        assert_eq!(lane.purge(id(1, 2)).addresses.len(), 3);
         assert_eq!((lane.indexes(), lane.purged), (3..7, Some(id(1, 2))));
-        assert_eq!(lane.purge(id(1, 1)).places.len(), 0, "purging backwards does nothing");
+        assert_eq!(lane.purge(id(1, 1)).addresses.len(), 0, "purging backwards does nothing");
         assert_eq!(lane.purged, Some(id(1, 2)));
         lane.truncate_after(None);
         assert_eq!((lane.last(), lane.expected()), (Some(id(1, 2)), Some(LogIndex(3))));
@@ -259,13 +260,13 @@ mod tests {
     #[test]
     fn places_and_memory_follow_the_entry_not_the_index() {
         let mut lane = lane(0..3);
-        let place = Place { file: 2, at: 64, len: 10 };
-        assert!(matches!(lane.place(id(1, 1), place), Placing::Placed { before: Some(_) }));
-        assert_eq!(lane.place(id(2, 1), place), Placing::Gone);
-        assert_eq!(lane.place(id(1, 7), place), Placing::Gone);
+        let address = RecordAddress { file: 2, at: 64, len: 10 };
+        assert!(matches!(lane.place(id(1, 1), address), Placement::Placed { before: Some(_) }));
+        assert_eq!(lane.place(id(2, 1), address), Placement::Gone);
+        assert_eq!(lane.place(id(1, 7), address), Placement::Gone);
         assert_eq!(lane.evict(id(1, 1)), Eviction::Freed(4));
         assert_eq!(lane.evict(id(1, 1)), Eviction::Freed(0));
-        lane.push(id(1, 3), Slot { place: None, ..slot(1) });
+        lane.push(id(1, 3), EntrySlot { address: None, ..slot(1) });
         assert_eq!(lane.evict(id(1, 3)), Eviction::NotDurable);
     }
 }

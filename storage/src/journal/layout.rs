@@ -3,7 +3,8 @@
 //! Owns: its bytes (`FORMAT.md`). A file is named with its generation before the first commit of that generation is
 //! written into it, so recovery knows what to expect where, and stale commits in a recycled file are told apart.
 
-use super::format::{Fields, FormatError, VERSION};
+use super::format::{FormatError, VERSION};
+use crate::codec::{Decoder, Encoder};
 
 /// Name of the layout file in the journal's directory.
 pub const LAYOUT_FILE: &str = "layout";
@@ -47,21 +48,22 @@ impl Layout {
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(FIXED_LEN + self.files.len() * ROW_LEN);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&[VERSION, 0, 0, 0]);
-        out.extend_from_slice(&self.journal.to_be_bytes());
-        out.extend_from_slice(&self.next_generation.to_be_bytes());
-        out.extend_from_slice(&self.durable.to_be_bytes());
-        out.extend_from_slice(&super::format::u32_of(self.files.len()).to_be_bytes());
+        let used = self.files.iter().all(|file| file.generation < self.next_generation);
+        assert!(used, "the next generation is that of a file: {self:?}");
+        let mut out = Encoder::with_capacity(FIXED_LEN + self.files.len() * ROW_LEN);
+        out.raw(&MAGIC);
+        out.raw(&[VERSION, 0, 0, 0]);
+        out.u64(self.journal);
+        out.u64(self.next_generation);
+        out.u64(self.durable);
+        out.len32(self.files.len());
         for file in &self.files {
             for field in [file.number, file.generation, file.bytes, file.first_sequence] {
-                out.extend_from_slice(&field.to_be_bytes());
+                out.u64(field);
             }
         }
-        let crc = crc32c::crc32c(&out);
-        out.extend_from_slice(&crc.to_be_bytes());
-        out
+        out.u32(crc32c::crc32c(out.as_slice()));
+        out.into_vec()
     }
 
     /// Reads and checks a layout.
@@ -70,7 +72,7 @@ impl Layout {
     /// The first thing that is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let what = "layout";
-        let mut fields = Fields::new(what, bytes);
+        let mut fields = Decoder::new(what, bytes);
         if fields.array::<4>()? != MAGIC {
             return Err(FormatError::Magic { what });
         }
@@ -79,20 +81,19 @@ impl Layout {
             return Err(FormatError::Version { what, found: version });
         }
         let (journal, next_generation, durable) = (fields.u64()?, fields.u64()?, fields.u64()?);
-        let count = fields.u32()? as usize;
-        let need = count.saturating_mul(ROW_LEN).saturating_add(FIXED_LEN);
-        if bytes.len() != need {
-            return Err(FormatError::Short { what, have: bytes.len(), need });
-        }
-        let mut files = Vec::with_capacity(count);
-        for _ in 0..count {
+        let files = fields.list32(ROW_LEN, |fields| {
             let (number, generation) = (fields.u64()?, fields.u64()?);
-            files.push(LayoutFile { number, generation, bytes: fields.u64()?, first_sequence: fields.u64()? });
-        }
+            Ok(LayoutFile { number, generation, bytes: fields.u64()?, first_sequence: fields.u64()? })
+        })?;
+        let checked = fields.position();
         let expected = fields.u32()?;
-        let found = crc32c::crc32c(bytes.get(..need - 4).unwrap_or_default());
+        fields.end()?;
+        let found = crc32c::crc32c(bytes.get(..checked).unwrap_or_default());
         if found != expected {
             return Err(FormatError::Crc { what, expected, found });
+        }
+        if let Some(file) = files.iter().find(|file| file.generation >= next_generation) {
+            return Err(FormatError::Field { field: "generation", value: file.generation });
         }
         Ok(Self { journal, next_generation, durable, files })
     }
@@ -106,8 +107,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(journal: u64, next_generation: u64, durable: u64, rows in proptest::collection::vec(any::<[u64; 4]>(), 0..9)) {
-            let file = |[number, generation, bytes, first_sequence]: [u64; 4]| LayoutFile { number, generation, bytes, first_sequence };
+        fn round_trips(journal: u64, next_generation in 1u64.., durable: u64, rows in proptest::collection::vec(any::<[u64; 4]>(), 0..9)) {
+            let file = |[number, generation, bytes, first_sequence]: [u64; 4]| LayoutFile { number, generation: generation % next_generation, bytes, first_sequence };
             let layout = Layout { journal, next_generation, durable, files: rows.into_iter().map(file).collect() };
             prop_assert_eq!(Layout::decode(&layout.encode()), Ok(layout));
         }

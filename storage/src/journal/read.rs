@@ -1,6 +1,6 @@
-//! Reading entries back: from memory, or from their place on disk, neighbours in one read.
+//! Reads entries back: from memory, or from disk, where neighbours are read together.
 //!
-//! Owns: the check that what is read is what was written there. A file that is being read is never recycled: readers
+//! Owns: the check that the bytes read are the entry asked for. A file that is being read is never recycled: readers
 //! hold it. Affinity: shard-local.
 
 use std::ops::Range;
@@ -9,77 +9,78 @@ use std::sync::Arc;
 
 use super::files::JournalFile;
 use super::format::{FormatError, Record, decode_record};
-use super::lane::Place;
-use super::{Inner, JournalError, LaneEntry};
+use super::lane::RecordAddress;
+use super::{JournalEntry, JournalError, JournalInner};
 use crate::model::{EntryId, FilePos, LaneId, LogIndex};
 
-/// Neighbours further apart than this are read apart. Bytes.
+/// Records with a larger gap between them are read separately. Bytes.
 const GAP_MAX: u64 = 64 << 10;
-/// One read is at most this, or one entry. Bytes.
+/// One read of several records; a larger record is read alone. Bytes.
 const SPAN_MAX: u64 = 1 << 20;
 
-enum Found {
-    Memory(LaneEntry),
-    Disk { id: EntryId, file: Rc<JournalFile>, place: Place },
+enum EntrySource {
+    Memory(JournalEntry),
+    Disk { id: EntryId, file: Rc<JournalFile>, address: RecordAddress },
 }
 
 pub(super) async fn read(
-    inner: &Inner,
+    inner: &JournalInner,
     lane: LaneId,
     range: Range<u64>,
     max_bytes: usize,
-) -> Result<Vec<LaneEntry>, JournalError> {
+) -> Result<Vec<JournalEntry>, JournalError> {
     let mut found = find(inner, lane, range, max_bytes).into_iter().peekable();
     let mut entries = Vec::with_capacity(found.len());
     while let Some(first) = found.next() {
-        let (id, file, place) = match first {
-            Found::Memory(entry) => {
+        let (id, file, address) = match first {
+            EntrySource::Memory(entry) => {
                 entries.push(entry);
                 continue;
             }
-            Found::Disk { id, file, place } => (id, file, place),
+            EntrySource::Disk { id, file, address } => (id, file, address),
         };
-        let mut run = vec![(id, place)];
-        let mut end = place.at + u64::from(place.len);
-        while let Some(Found::Disk { id, place: next, .. }) = found.next_if(|next| follows(next, &file, place, end)) {
+        let mut run = vec![(id, address)];
+        let mut end = address.at + u64::from(address.len);
+        while let Some(EntrySource::Disk { id, address: next, .. }) =
+            found.next_if(|next| follows(next, &file, address, end))
+        {
             end = next.at + u64::from(next.len);
             run.push((id, next));
         }
-        read_run(lane, &file, &run, place.at..end, &mut entries).await?;
+        read_run(lane, &file, &run, address.at..end, &mut entries).await?;
     }
     Ok(entries)
 }
 
-fn follows(next: &Found, file: &Rc<JournalFile>, first: Place, end: u64) -> bool {
+fn follows(next: &EntrySource, file: &Rc<JournalFile>, first: RecordAddress, end: u64) -> bool {
     match next {
-        Found::Disk { file: other, place, .. } => {
-            let near = place.at >= end && place.at - end <= GAP_MAX;
-            Rc::ptr_eq(file, other) && near && place.at + u64::from(place.len) - first.at <= SPAN_MAX
+        EntrySource::Disk { file: other, address, .. } => {
+            let near = address.at >= end && address.at - end <= GAP_MAX;
+            Rc::ptr_eq(file, other) && near && address.at + u64::from(address.len) - first.at <= SPAN_MAX
         }
-        Found::Memory(_) => false,
+        EntrySource::Memory(_) => false,
     }
 }
 
-/// What to read, decided at once: the log may change while the disk works.
-fn find(inner: &Inner, lane: LaneId, range: Range<u64>, max_bytes: usize) -> Vec<Found> {
-    let books = inner.books.borrow();
-    let Some(state) = books.lanes.get(&lane) else { return Vec::new() };
-    let present = state.indexes();
+/// Where each entry is, looked up at one instant: the log may change while the disk is read.
+fn find(inner: &JournalInner, lane: LaneId, range: Range<u64>, max_bytes: usize) -> Vec<EntrySource> {
+    let state = inner.state.borrow();
+    let Some(log) = state.lanes.get(&lane) else { return Vec::new() };
+    let present = log.indexes();
     let (mut found, mut bytes) = (Vec::new(), 0usize);
     for index in range.start.max(present.start)..range.end.min(present.end) {
-        let Some(slot) = state.slot(index) else { break };
+        let slot = log.slot(index).expect("every index of a log has an entry");
         let id = EntryId { term: slot.term, index: LogIndex(index) };
-        let item = match (&slot.payload, slot.place) {
+        let item = match (&slot.payload, slot.address) {
             (Some(payload), _) => {
                 bytes = bytes.saturating_add(payload.len());
-                Found::Memory(LaneEntry { id, payload: payload.clone() })
+                EntrySource::Memory(JournalEntry { id, payload: payload.clone() })
             }
-            (None, Some(place)) => {
-                let Some(file) = books.files.get(&place.file) else { break };
-                bytes = bytes.saturating_add(place.len as usize);
-                Found::Disk { id, file: file.clone(), place }
+            (None, Some(address)) => {
+                bytes = bytes.saturating_add(address.len as usize);
+                EntrySource::Disk { id, file: Rc::clone(state.file(&address)), address }
             }
-            (None, None) => break,
+            (None, None) => unreachable!("entry {id} of lane {lane} is neither on disk nor in memory"),
         };
         if bytes > max_bytes && !found.is_empty() {
             break;
@@ -92,10 +93,11 @@ fn find(inner: &Inner, lane: LaneId, range: Range<u64>, max_bytes: usize) -> Vec
 async fn read_run(
     lane: LaneId,
     file: &JournalFile,
-    run: &[(EntryId, Place)],
+    run: &[(EntryId, RecordAddress)],
     span: Range<u64>,
-    entries: &mut Vec<LaneEntry>,
+    entries: &mut Vec<JournalEntry>,
 ) -> Result<(), JournalError> {
+    assert!(span.start < span.end && span.end <= file.bytes, "records lie within their file");
     let index = run.first().map_or(LogIndex(0), |(id, _)| id.index);
     let len = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
     let read_failed = |error| JournalError::Read {
@@ -106,15 +108,15 @@ async fn read_run(
         error: Arc::new(error),
     };
     let bytes = file.file.read_at(span.start, len).await.map_err(read_failed)?;
-    for (id, place) in run {
+    for (id, address) in run {
         let corrupt = |error| JournalError::Corrupt {
             lane,
             index: id.index,
             file: file.path.clone(),
-            at: FilePos(place.at),
+            at: FilePos(address.at),
             error,
         };
-        let at = usize::try_from(place.at - span.start).unwrap_or(usize::MAX);
+        let at = usize::try_from(address.at - span.start).unwrap_or(usize::MAX);
         let located = decode_record(&bytes, at).map_err(corrupt)?;
         match located.record {
             Record::Entry(entry) | Record::Rewritten(entry) if entry.id == *id && located.lane == lane => {

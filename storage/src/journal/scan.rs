@@ -1,7 +1,7 @@
-//! Reading a journal file from front to back, ahead of whoever makes sense of it.
+//! Reads a journal file from front to back, ahead of the decoder.
 //!
-//! Owns: windows of the file in memory, the next being read while one is decoded, and the check that a commit is the one
-//! that belongs where it lies. Does not own: what its records come to. Affinity: shard-local.
+//! Owns: windows of the file in memory, one being read while another is decoded, and the check that a commit belongs
+//! where it lies. Does not own: what its records mean. Affinity: shard-local.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,29 +14,30 @@ use futures::stream::FuturesOrdered;
 use super::format::{BLOCK, CommitHeader, FormatError, Located, decode_commit};
 use crate::env::File;
 
-/// One read, which the disk takes in pieces side by side. Bytes.
+/// One read; the kernel splits it into parallel ones. Bytes.
 const WINDOW: u64 = 4 << 20;
-/// Reads under way: one more is handed to the kernel whenever one is waited for, and is done while that is decoded. With
-/// more, several come back together and are decoded while nothing is read.
+/// Reads in flight. With two, one is read while the other is decoded. With more, several complete together, and nothing
+/// is read while they are decoded.
 const AHEAD: usize = 2;
 
-/// A window that was asked for, and how much of it.
-type Read = (u64, Bytes);
+/// A window: the length asked for, and the bytes read.
+type Window = (u64, Bytes);
 
-/// Reads a file through windows, forward.
+/// Reads a file forward, in windows.
 pub(super) struct Scanner<'a> {
     file: &'a File,
-    /// Where the file ends.
+    /// Length of the file.
     end: u64,
-    /// Where the first window begins, and where the next read does.
+    /// Position of the first window.
     from: u64,
+    /// Position of the next read.
     next: u64,
     windows: VecDeque<Bytes>,
-    reads: FuturesOrdered<LocalBoxFuture<'a, io::Result<Read>>>,
+    reads: FuturesOrdered<LocalBoxFuture<'a, io::Result<Window>>>,
 }
 
 impl<'a> Scanner<'a> {
-    /// Of a file of `end` bytes.
+    /// A scanner of a file of `end` bytes.
     pub(super) fn new(file: &'a File, end: u64) -> Self {
         Self { file, end, from: 0, next: 0, windows: VecDeque::new(), reads: FuturesOrdered::new() }
     }
@@ -60,7 +61,7 @@ impl<'a> Scanner<'a> {
         }))
     }
 
-    /// The commit at `at`, if it is whole and of sequence `expected`.
+    /// The commit at `at`, if it is complete and has sequence `expected`.
     pub(super) async fn commit(
         &mut self,
         journal: u64,
@@ -79,7 +80,7 @@ impl<'a> Scanner<'a> {
         Ok(decode_commit(&header, &bytes).map(|records| (header, records)))
     }
 
-    /// `len` bytes at `at`; fewer at the end of the file.
+    /// The `len` bytes at `at`; fewer at the end of the file.
     async fn get(&mut self, at: u64, len: u64) -> io::Result<Bytes> {
         if at < self.from || at > self.next {
             self.windows.clear();
@@ -95,7 +96,7 @@ impl<'a> Scanner<'a> {
             let short = (window.len() as u64) < asked;
             self.windows.push_back(window);
             if short {
-                // The file is shorter than it should be.
+                // The file is shorter than the layout says.
                 self.end = self.until();
                 self.reads = FuturesOrdered::new();
             }
@@ -103,7 +104,7 @@ impl<'a> Scanner<'a> {
         Ok(self.held(at, len))
     }
 
-    /// Where what was read ends.
+    /// Position after the last window.
     fn until(&self) -> u64 {
         self.from + self.windows.iter().map(|window| window.len() as u64).sum::<u64>()
     }
@@ -120,7 +121,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What the windows hold of `len` bytes at `at`: a slice of one, or a copy of what lies in several.
+    /// What the windows hold of the `len` bytes at `at`: a slice of one window, or a copy from several.
     fn held(&self, at: u64, len: u64) -> Bytes {
         let end = at.saturating_add(len);
         let (mut begin, mut joined) = (self.from, BytesMut::new());

@@ -23,17 +23,17 @@ fn small() -> JournalConfig {
     }
 }
 
-fn entry(term: u64, index: u64, len: usize) -> LaneEntry {
+fn entry(term: u64, index: u64, len: usize) -> JournalEntry {
     let id = EntryId { term: Term(term), index: LogIndex(index) };
     let blob = Bytes::from(vec![index as u8; len]);
-    LaneEntry { id, payload: Payload { meta: Bytes::from_static(b"meta"), blobs: vec![blob], verified: false } }
+    JournalEntry { id, payload: Payload { meta: Bytes::from_static(b"meta"), blobs: vec![blob], verified: false } }
 }
 
 async fn open(env: &Env) -> Result<Journal, JournalOpenError> {
     Journal::open(env.clone(), Path::new(DIR), small()).await
 }
 
-async fn append(log: &LaneLog, entries: Vec<LaneEntry>) -> Result<(), JournalError> {
+async fn append(log: &LaneLog, entries: Vec<JournalEntry>) -> Result<(), JournalError> {
     let (tell, told) = futures::channel::oneshot::channel();
     log.append(entries, Box::new(move |result| drop(tell.send(result))));
     told.await.unwrap_or(Err(JournalError::Closed))
@@ -364,7 +364,7 @@ fn names_of_purged_entries_do_not_pile_up() {
             }
         }
         journal.flush().await.expect("durable");
-        let names = journal.inner.books.borrow().resident_names();
+        let names = journal.inner.state.borrow().resident_names();
         assert!(names < 1_500, "{names} names of 1 entry");
         assert_eq!(journal.usage().memory_bytes, 14, "the slow lane's entry");
     });

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::codec::CodecError;
 use crate::env::is_disk_full;
 use crate::model::{BatchError, FilePos, Offset, OffsetRange, PartitionId};
 use crate::segment::format::IndexFileError;
@@ -14,9 +15,7 @@ pub enum ReadError {
     /// Asked for what this disk no longer holds; the bucket may.
     #[error("offset {offset} of {partition} lies below the local start {start}")]
     BelowStart {
-        /// Whose.
         partition: PartitionId,
-        /// Asked for.
         offset: Offset,
         /// First offset here.
         start: Offset,
@@ -24,9 +23,7 @@ pub enum ReadError {
     /// Asked for what is not there yet.
     #[error("offset {offset} of {partition} lies above the log's end {end}")]
     AboveEnd {
-        /// Whose.
         partition: PartitionId,
-        /// Asked for.
         offset: Offset,
         /// First offset after the log.
         end: Offset,
@@ -37,61 +34,43 @@ pub enum ReadError {
          trim the partition past it or restore the file"
     )]
     Corrupt {
-        /// Which file.
         file: PathBuf,
-        /// Where the run begins.
         pos: FilePos,
         /// Offsets that cannot be read because of it.
         offsets: OffsetRange,
-        /// From the index.
         expected: u32,
-        /// Of the bytes.
         found: u32,
     },
     /// The file ends within a run.
     #[error("{file} is cut short: {have} bytes where {need} were expected from byte {pos}; restore the file")]
     Short {
-        /// Which file.
         file: PathBuf,
-        /// Where the run begins.
         pos: FilePos,
         /// Offsets that cannot be read because of it.
         offsets: OffsetRange,
-        /// Bytes there.
         have: u64,
-        /// Bytes expected.
         need: u64,
     },
     /// A run whose sum holds but that is not made of batches: a defect of ours.
     #[error("{file} holds no batch at byte {pos}: {source}")]
     Batch {
-        /// Which file.
         file: PathBuf,
-        /// Where in the run.
         pos: FilePos,
         /// Offsets that cannot be read because of it.
         offsets: OffsetRange,
-        /// What is wrong.
         source: BatchError,
     },
     /// The index file is unusable and cannot be made again from its segment.
     #[error("{file} cannot be indexed again: {source}; trim the partition past it or restore the file")]
     Index {
-        /// The segment's file.
         file: PathBuf,
         /// Offsets that cannot be read because of it.
         offsets: OffsetRange,
-        /// Why.
         source: RebuildError,
     },
     /// The disk.
     #[error("reading {file}: {source}")]
-    Io {
-        /// Which file.
-        file: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { file: PathBuf, source: io::Error },
 }
 
 impl ReadError {
@@ -111,9 +90,7 @@ impl ReadError {
 #[derive(Debug, thiserror::Error)]
 #[error("writing {file}: {source}")]
 pub struct WriteBackError {
-    /// Which file.
     pub file: PathBuf,
-    /// The system's error.
     pub source: io::Error,
     /// A failed sync is never retried: the process must end and recover.
     pub sync: bool,
@@ -130,22 +107,12 @@ impl WriteBackError {
 /// Why the checkpoint's record of a log is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogStateError {
-    /// It ends too early or holds too much.
-    #[error("log record has the wrong length")]
-    Length,
-    /// Written by a newer version.
-    #[error("log record has version {0}; this version reads 1")]
-    Version(u8),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// Segments that do not follow each other or do not fit the bounds.
     #[error("segment {0} of the log record does not fit")]
     Segment(usize),
     /// The open segment's index.
     #[error("open segment's index: {0}")]
     Index(#[from] IndexFileError),
-}
-
-impl From<bytes::TryGetError> for LogStateError {
-    fn from(_: bytes::TryGetError) -> Self {
-        Self::Length
-    }
 }

@@ -9,7 +9,7 @@ use futures::lock::Mutex;
 
 use super::settings::LogSettings;
 use super::shared::LogShared;
-use super::state::{Dropped, LogState, held};
+use super::state::{DroppedSegment, LogState, held};
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, PartitionId};
 use crate::segment::{SegmentInfo, partition_dir};
 
@@ -18,7 +18,6 @@ use crate::segment::{SegmentInfo, partition_dir};
 pub struct LogBounds {
     /// First offset on this disk (in memory or files).
     pub start: Offset,
-    /// The next offset.
     pub end: Offset,
     /// Bytes held, written or not.
     pub bytes: u64,
@@ -38,7 +37,6 @@ pub(crate) struct LogInner {
     pub(crate) state: RefCell<LogState>,
     /// One write-back or sync at a time, in order.
     pub(crate) io: Mutex<()>,
-    /// The directory is there.
     pub(crate) dir_made: Cell<bool>,
     /// Files born in it, and how many of them a sync of it has begun and ended after: whoever syncs may be cut short.
     pub(crate) born: Cell<u64>,
@@ -144,7 +142,7 @@ impl PartitionLog {
     }
 
     /// What is not in a file gives its room back now, the rest when the file goes.
-    fn gone(&self, dropped: &[Dropped], freed: u64, bytes: u64) {
+    fn gone(&self, dropped: &[DroppedSegment], freed: u64, bytes: u64) {
         let shared = &self.inner.shared;
         let in_files: u64 = dropped.iter().map(|gone| gone.flushed).sum();
         shared.disk.remove(bytes.saturating_sub(in_files));

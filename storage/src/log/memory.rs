@@ -8,13 +8,13 @@ use std::cell::Cell;
 
 /// Bytes of recent batches, and their age. Shard-local.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct RecentMemory {
     cap: u64,
     resident: Cell<u64>,
     appended: Cell<u64>,
 }
 
-impl Memory {
+impl RecentMemory {
     pub(crate) fn new(cap: u64) -> Self {
         Self { cap: cap.max(1), resident: Cell::new(0), appended: Cell::new(0) }
     }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn cutoff_keeps_three_quarters_of_the_cap() {
-        let memory = Memory::new(100);
+        let memory = RecentMemory::new(100);
         let marks: Vec<u64> = (0..12).map(|_| memory.add(10)).collect();
         assert!(memory.is_over());
         let stay = marks.iter().filter(|mark| **mark >= memory.cutoff()).count();

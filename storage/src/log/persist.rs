@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 
 use super::error::LogStateError;
 use super::settings::LogSettings;
-use super::state::{LogState, Target};
+use super::state::{LogState, WriteBackTarget};
+use crate::codec::{Decoder, Encoder};
 use crate::model::{Offset, OffsetRange, PartitionId, TimestampMs};
 use crate::segment::block_floor;
 use crate::segment::format::{put_runs, take_runs};
@@ -22,32 +23,30 @@ const SEGMENT_LEN: usize = 8 * 5 + 1;
 const CLOSED: u8 = 1;
 
 /// Encodes the log as it stands, and says how far write-back must get for that to be true on disk.
-pub(crate) fn encode(state: &LogState) -> (Vec<u8>, Option<Target>) {
-    let mut out = Vec::with_capacity(64 + state.segments.len() * SEGMENT_LEN);
-    out.put_u8(VERSION);
-    out.put_u64(state.settings.segment_bytes);
-    out.put_u64(state.settings.segment_ms);
-    out.put_u64(state.start.get());
-    out.put_u64(state.end.get());
-    out.put_u32(u32::try_from(state.segments.len()).unwrap_or(u32::MAX));
+pub(crate) fn encode(state: &LogState) -> (Vec<u8>, Option<WriteBackTarget>) {
+    let mut out = Encoder::with_capacity(64 + state.segments.len() * SEGMENT_LEN);
+    out.u8(VERSION);
+    out.u64(state.settings.segment_bytes);
+    out.u64(state.settings.segment_ms);
+    out.u64(state.start.get());
+    out.u64(state.end.get());
+    out.len32(state.segments.len());
     for segment in &state.segments {
-        out.put_u64(segment.offsets.start.get());
-        out.put_u64(segment.offsets.end.get());
-        out.put_u64(segment.bytes);
-        out.put_i64(segment.max_timestamp.0);
-        out.put_i64(segment.created.0);
-        out.put_u8(if segment.closed { CLOSED } else { 0 });
+        out.u64(segment.offsets.start.get());
+        out.u64(segment.offsets.end.get());
+        out.u64(segment.bytes);
+        out.i64(segment.max_timestamp.0);
+        out.i64(segment.created.0);
+        out.u8(if segment.closed { CLOSED } else { 0 });
     }
     if let Some(open) = state.segments.back().filter(|last| !last.closed) {
         let range = fragment(open);
         put_runs(&mut out, open.index.as_ref().map(|index| index.runs()).unwrap_or_default());
-        let at = out.len();
-        out.resize(at + (range.end - range.start) as usize, 0);
-        if let Some(place) = out.get_mut(at..) {
-            state.copy(open.key, &range, place);
-        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        state.copy(open.key, &range, &mut bytes);
+        out.raw(&bytes);
     }
-    (out, state.target())
+    (out.into_vec(), state.target())
 }
 
 /// What of an open segment lies after its last full block.
@@ -56,21 +55,15 @@ fn fragment(open: &Segment) -> Range<u64> {
 }
 
 /// The inverse of [`encode`], checked: segments follow each other, the index covers the open one, the fragment fits.
-pub(crate) fn decode(id: PartitionId, mut bytes: Bytes) -> Result<LogState, LogStateError> {
-    let bytes = &mut bytes;
-    let version = bytes.try_get_u8()?;
-    if version != VERSION {
-        return Err(LogStateError::Version(version));
-    }
-    let settings = LogSettings { segment_bytes: bytes.try_get_u64()?, segment_ms: bytes.try_get_u64()? };
-    let (start, end) = (Offset::new(bytes.try_get_u64()?), Offset::new(bytes.try_get_u64()?));
-    let count = bytes.try_get_u32()? as usize;
-    if count > bytes.remaining() / SEGMENT_LEN {
-        return Err(LogStateError::Length);
-    }
+pub(crate) fn decode(id: PartitionId, bytes: Bytes) -> Result<LogState, LogStateError> {
+    let mut from = Decoder::new("log record", &bytes);
+    from.version(VERSION, VERSION)?;
+    let settings = LogSettings { segment_bytes: from.u64()?, segment_ms: from.u64()? };
+    let (start, end) = (Offset::new(from.u64()?), Offset::new(from.u64()?));
+    let count = from.count32(SEGMENT_LEN)?;
     let (mut segments, mut next) = (VecDeque::with_capacity(count), start);
     for at in 0..count {
-        let segment = take_segment(bytes, at)?;
+        let segment = take_segment(&mut from, at)?;
         let last = at + 1 == count;
         if segment.offsets.start != next
             || segment.offsets.is_empty()
@@ -88,24 +81,20 @@ pub(crate) fn decode(id: PartitionId, mut bytes: Bytes) -> Result<LogState, LogS
     let mut state = LogState::new(id, settings, end);
     (state.start, state.next_key) = (start, count as u64);
     if let Some(open) = segments.back_mut().filter(|last| !last.closed) {
-        take_open(bytes, open)?;
+        take_open(&bytes, &mut from, open)?;
         state.floor = open.index.as_ref().and_then(|index| index.runs().last()).map(|run| run.sum);
     }
-    if bytes.has_remaining() {
-        return Err(LogStateError::Length);
-    }
+    from.end()?;
     let sum = segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.bytes));
     state.bytes = sum.ok_or(LogStateError::Segment(count))?;
     state.segments = segments;
     Ok(state)
 }
 
-fn take_segment(bytes: &mut Bytes, at: usize) -> Result<Segment, LogStateError> {
-    let (base, end) = (bytes.try_get_u64()?, bytes.try_get_u64()?);
-    let len = bytes.try_get_u64()?;
-    let max_timestamp = TimestampMs(bytes.try_get_i64()?);
-    let created = TimestampMs(bytes.try_get_i64()?);
-    let closed = bytes.try_get_u8()? & CLOSED != 0;
+fn take_segment(from: &mut Decoder<'_>, at: usize) -> Result<Segment, LogStateError> {
+    let (base, end, len) = (from.u64()?, from.u64()?, from.u64()?);
+    let (max_timestamp, created) = (TimestampMs(from.i64()?), TimestampMs(from.i64()?));
+    let closed = from.u8()? & CLOSED != 0;
     if end > Offset::MAX.get() || base > end || len > i64::MAX as u64 {
         return Err(LogStateError::Segment(at));
     }
@@ -118,19 +107,16 @@ fn take_segment(bytes: &mut Bytes, at: usize) -> Result<Segment, LogStateError> 
     Ok(segment)
 }
 
-fn take_open(bytes: &mut Bytes, open: &mut Segment) -> Result<(), LogStateError> {
-    let index = take_runs(bytes, open.offsets.start)?;
+fn take_open(bytes: &Bytes, from: &mut Decoder<'_>, open: &mut Segment) -> Result<(), LogStateError> {
+    let index = take_runs(from, open.offsets.start)?;
     let at = open.key.0 as usize;
     if index.extent().is_none_or(|(offsets, len, _)| (offsets, len) != (open.offsets, open.bytes)) {
         return Err(LogStateError::Segment(at));
     }
     let range = fragment(open);
     let len = (range.end - range.start) as usize;
-    if bytes.remaining() < len {
-        return Err(LogStateError::Length);
-    }
     open.flushed = range.start;
-    open.tail = bytes.split_to(len);
+    open.tail = bytes.slice_ref(from.raw(len)?);
     open.index = Some(Rc::new(index));
     Ok(())
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::error::ReadError;
 use super::handle::PartitionLog;
-use super::state::Stored;
+use super::state::StoredSegment;
 use crate::model::run::{extend, seed};
 use crate::model::{BatchHeader, FilePos, Offset, OffsetRange, RunSum};
 use crate::segment::format::IndexFile;
@@ -38,7 +38,7 @@ impl LogRead {
 
 /// A run or the part of it that is not in memory, and where it lies.
 #[derive(Clone)]
-pub(super) struct Located {
+pub(super) struct RunLocation {
     pub(super) sum: RunSum,
     pub(super) pos: FilePos,
 }
@@ -187,7 +187,7 @@ impl PartitionLog {
         Ok((located.sum.offsets, bytes))
     }
 
-    pub(super) async fn run_bytes(&self, stored: &Stored, located: &Located) -> Result<Bytes, ReadError> {
+    pub(super) async fn run_bytes(&self, stored: &StoredSegment, located: &RunLocation) -> Result<Bytes, ReadError> {
         let key = (self.inner.id, stored.key, located.sum.offsets.start, located.sum.len as usize);
         let runs = &self.inner.shared.runs;
         if let Some(bytes) = runs.get(key) {
@@ -223,8 +223,8 @@ impl PartitionLog {
     }
 
     /// A run's bytes from its file, held against their sum, and kept for the next reader.
-    async fn read_checked(&self, stored: &Stored, located: &Located) -> Result<Bytes, ReadError> {
-        let Located { sum, pos } = located;
+    async fn read_checked(&self, stored: &StoredSegment, located: &RunLocation) -> Result<Bytes, ReadError> {
+        let RunLocation { sum, pos } = located;
         let key = (self.inner.id, stored.key, sum.offsets.start, sum.len as usize);
         let shared = &self.inner.shared;
         let begun = shared.env.clock.now();
@@ -247,7 +247,7 @@ impl PartitionLog {
     }
 
     /// Bytes of a segment from its file and, beyond what is written, from its tail.
-    async fn file_bytes(&self, stored: &Stored, pos: FilePos, len: u64) -> Result<Bytes, ReadError> {
+    async fn file_bytes(&self, stored: &StoredSegment, pos: FilePos, len: u64) -> Result<Bytes, ReadError> {
         let end = pos.0 + len;
         let in_tail = |at: u64| (at.saturating_sub(stored.flushed) as usize).min(stored.tail.len());
         let tail = stored.tail.slice(in_tail(pos.0)..in_tail(end));
@@ -265,7 +265,7 @@ impl PartitionLog {
     }
 
     /// A segment's index: held, cached, from its file, or made again.
-    pub(super) async fn index(&self, stored: &Stored) -> Result<Rc<SegmentIndex>, ReadError> {
+    pub(super) async fn index(&self, stored: &StoredSegment) -> Result<Rc<SegmentIndex>, ReadError> {
         if let Some(index) = &stored.index {
             return Ok(index.clone());
         }
@@ -277,7 +277,7 @@ impl PartitionLog {
         self.seen_through(async move { log.fetch_index(&stored).await }).await
     }
 
-    async fn fetch_index(&self, stored: &Stored) -> Result<Rc<SegmentIndex>, ReadError> {
+    async fn fetch_index(&self, stored: &StoredSegment) -> Result<Rc<SegmentIndex>, ReadError> {
         let path = index_path(&self.inner.dir, stored.offsets.start);
         let index = match self.load_index(stored, &path).await {
             Some(index) => index,
@@ -288,7 +288,7 @@ impl PartitionLog {
         Ok(index)
     }
 
-    async fn load_index(&self, stored: &Stored, path: &std::path::Path) -> Option<SegmentIndex> {
+    async fn load_index(&self, stored: &StoredSegment, path: &std::path::Path) -> Option<SegmentIndex> {
         let bytes = match self.inner.shared.env.disk.read_all(path).await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -312,7 +312,7 @@ impl PartitionLog {
         }
     }
 
-    async fn rebuild_index(&self, stored: &Stored, path: &std::path::Path) -> Result<SegmentIndex, ReadError> {
+    async fn rebuild_index(&self, stored: &StoredSegment, path: &std::path::Path) -> Result<SegmentIndex, ReadError> {
         let log = log_path(&self.inner.dir, stored.offsets.start);
         let opened = self.inner.shared.handles.existing(&log).await;
         let file = opened.map_err(|source| ReadError::Io { file: log.clone(), source })?;
@@ -328,8 +328,8 @@ impl PartitionLog {
 }
 
 /// A run as far as it is not in memory: all of it if it is all in the file, else up to where memory begins.
-pub(super) fn locate(stored: &Stored, run: &Run) -> Located {
+pub(super) fn locate(stored: &StoredSegment, run: &Run) -> RunLocation {
     let whole = run.pos.0 + u64::from(run.sum.len) <= stored.flushed + stored.tail.len() as u64;
     let floor = stored.floor.filter(|floor| !whole && floor.offsets.start == run.sum.offsets.start);
-    Located { sum: floor.unwrap_or(run.sum), pos: run.pos }
+    RunLocation { sum: floor.unwrap_or(run.sum), pos: run.pos }
 }

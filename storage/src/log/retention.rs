@@ -10,13 +10,9 @@ use crate::segment::SegmentInfo;
 /// The topic's limits; `None` is Kafka's -1, no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionLimits {
-    /// `retention.ms`.
     pub total_ms: Option<u64>,
-    /// `retention.bytes`.
     pub total_bytes: Option<u64>,
-    /// `local.retention.ms`.
     pub local_ms: Option<u64>,
-    /// `local.retention.bytes`.
     pub local_bytes: Option<u64>,
 }
 
@@ -33,7 +29,6 @@ pub struct RetentionView<'a> {
     pub archived_end: Option<Offset>,
     /// Bytes of the log that only the bucket holds (below the local start).
     pub remote_only_bytes: u64,
-    /// The time.
     pub now: TimestampMs,
 }
 

@@ -5,12 +5,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::memory::Memory;
+use super::memory::RecentMemory;
 use super::run_cache::RunCache;
-use super::state::Dropped;
+use super::state::DroppedSegment;
 use crate::budget::DiskAccount;
-use crate::engine::wake::Wake;
-use crate::env::Env;
+use crate::env::{Env, Notify};
 use crate::metrics::EngineCounters;
 use crate::model::{LaneId, Offset, PartitionId};
 use crate::segment::Handles;
@@ -37,7 +36,7 @@ pub(crate) struct LogShared {
     pub(crate) handles: Handles,
     pub(crate) indexes: IndexCache,
     pub(crate) runs: RunCache,
-    pub(crate) memory: Memory,
+    pub(crate) memory: RecentMemory,
     /// Bytes of segment files.
     pub(crate) disk: DiskAccount,
     pub(crate) counters: EngineCounters,
@@ -54,7 +53,7 @@ pub(crate) struct LogShared {
     /// Bytes appended since the last checkpoint, and how many call for one.
     pub(crate) checkpoint_bytes: u64,
     pub(crate) since_checkpoint: Cell<u64>,
-    pub(crate) wake: Wake,
+    pub(crate) wake: Notify,
 }
 
 impl LogShared {
@@ -78,7 +77,7 @@ impl LogShared {
         !(self.changed_partitions.borrow().is_empty() && self.changed_lanes.borrow().is_empty())
     }
 
-    pub(crate) fn doom(&self, partition: PartitionId, dropped: &[Dropped]) {
+    pub(crate) fn doom(&self, partition: PartitionId, dropped: &[DroppedSegment]) {
         let mut doomed = self.doomed.borrow_mut();
         doomed.extend(dropped.iter().map(|gone| Doomed::Segment { partition, base: gone.base, bytes: gone.flushed }));
     }

@@ -15,7 +15,7 @@ use crate::segment::{SegmentIndex, block_floor};
 
 /// A batch in memory.
 #[derive(Debug)]
-pub(crate) struct Recent {
+pub(crate) struct RecentBatch {
     pub(crate) batch: Batch,
     /// Where it lies, or will lie, in its segment.
     pub(crate) pos: u64,
@@ -27,7 +27,7 @@ pub(crate) struct Recent {
 
 /// What a recent batch costs beside its bytes: its place in `recent`, which may be twice what it needs, and what the
 /// allocator and the shared bytes' count take.
-const BATCH_OVERHEAD: u64 = 2 * size_of::<Recent>() as u64 + 64;
+const BATCH_OVERHEAD: u64 = 2 * size_of::<RecentBatch>() as u64 + 64;
 
 /// Memory that a recent batch takes. Bytes.
 pub(crate) fn held(batch: &Batch) -> u64 {
@@ -36,7 +36,7 @@ pub(crate) fn held(batch: &Batch) -> u64 {
 
 /// A segment the log no longer has; its file may go once a checkpoint without it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Dropped {
+pub(crate) struct DroppedSegment {
     pub(crate) base: Offset,
     /// Bytes of its file.
     pub(crate) flushed: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Dropped {
 
 /// Bytes to write next, or a segment to finish.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum WriteBackStep {
     /// Write this range of the segment's bytes.
     Write { key: SegmentKey, base: Offset, range: Range<u64> },
     /// All written: cut the file to `len`, write the index file.
@@ -53,7 +53,7 @@ pub(crate) enum Step {
 
 /// How far write-back is to go: everything before the segment, and of it this much; all and the finish if closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct WriteBackTarget {
     pub(crate) key: SegmentKey,
     pub(crate) flushed: u64,
     pub(crate) finish: bool,
@@ -61,7 +61,7 @@ pub(crate) struct Target {
 
 /// What a disk read needs to know of a segment.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StoredSegment {
     pub(crate) key: SegmentKey,
     pub(crate) offsets: OffsetRange,
     pub(crate) bytes: u64,
@@ -81,7 +81,7 @@ pub(crate) struct LogState {
     pub(crate) segments: VecDeque<Segment>,
     /// Bytes of all segments.
     pub(crate) bytes: u64,
-    pub(crate) recent: VecDeque<Recent>,
+    pub(crate) recent: VecDeque<RecentBatch>,
     /// See [`held`].
     pub(crate) recent_bytes: u64,
     /// Sum of the part of a run that lies below the recent batches, ending exactly where they begin.
@@ -143,7 +143,7 @@ impl LogState {
         self.end = header.next_offset();
         self.bytes += u64::from(header.len);
         self.recent_bytes += held(&batch);
-        self.recent.push_back(Recent { batch, pos, run, mark });
+        self.recent.push_back(RecentBatch { batch, pos, run, mark });
     }
 
     fn must_roll(&self, segment: &Segment, batch: &Batch) -> bool {
@@ -186,7 +186,7 @@ impl LogState {
     }
 
     /// Forgets what lies wholly below `to`; returns the segments dropped and the bytes of memory freed.
-    pub(crate) fn trim(&mut self, to: Offset) -> (Vec<Dropped>, u64) {
+    pub(crate) fn trim(&mut self, to: Offset) -> (Vec<DroppedSegment>, u64) {
         let (to, before, mut dropped) = (to.min(self.end), self.recent_bytes, Vec::new());
         while let Some(first) = self.segments.front() {
             if first.offsets.end <= to {
@@ -200,7 +200,7 @@ impl LogState {
         (dropped, before - self.recent_bytes)
     }
 
-    fn drop_front(&mut self) -> Dropped {
+    fn drop_front(&mut self) -> DroppedSegment {
         let gone = self.segments.pop_front();
         let (offsets, flushed, bytes) = gone.map(|gone| (gone.offsets, gone.flushed, gone.bytes)).unwrap_or_default();
         self.bytes -= bytes;
@@ -210,12 +210,12 @@ impl LogState {
         }
         self.floor = self.floor.filter(|floor| floor.offsets.start >= offsets.end);
         self.generation += 1;
-        Dropped { base: offsets.start, flushed }
+        DroppedSegment { base: offsets.start, flushed }
     }
 
     /// The only segment left begins below `to`. If all that is in its file lies below too, the file is given up and the
     /// rest, still in memory, becomes a segment of its own: what is gone before it was written is never written.
-    fn rebase(&mut self, to: Offset) -> Option<Dropped> {
+    fn rebase(&mut self, to: Offset) -> Option<DroppedSegment> {
         if self.segments.len() != 1 {
             return None;
         }
@@ -227,7 +227,7 @@ impl LogState {
         if segment.closed || !holds_to || keep.pos == 0 || keep.pos < segment.flushed {
             return None;
         }
-        let rest: Vec<Recent> = self.recent.drain(at..).collect();
+        let rest: Vec<RecentBatch> = self.recent.drain(at..).collect();
         let dropped = self.drop_front();
         self.recent.clear();
         self.recent_bytes = 0;
@@ -240,7 +240,7 @@ impl LogState {
     }
 
     /// Empties the log and begins it again at `at`.
-    pub(crate) fn reset(&mut self, at: Offset) -> (Vec<Dropped>, u64) {
+    pub(crate) fn reset(&mut self, at: Offset) -> (Vec<DroppedSegment>, u64) {
         let before = self.recent_bytes;
         let mut dropped = Vec::new();
         while !self.segments.is_empty() {
@@ -254,7 +254,7 @@ impl LogState {
     }
 
     /// What write-back should do next on the way to `target` (`None`: as far as it goes).
-    pub(crate) fn next_step(&self, target: Option<Target>, chunk: u64) -> Option<Step> {
+    pub(crate) fn next_step(&self, target: Option<WriteBackTarget>, chunk: u64) -> Option<WriteBackStep> {
         for segment in self.segments.iter().skip_while(|segment| segment.finished) {
             let mut limit = segment.writable();
             let mut finish = segment.closed;
@@ -270,19 +270,23 @@ impl LogState {
             if segment.flushed < limit {
                 let to = limit.min(segment.flushed + chunk);
                 let range = segment.flushed..to;
-                return Some(Step::Write { key: segment.key, base: segment.offsets.start, range });
+                return Some(WriteBackStep::Write { key: segment.key, base: segment.offsets.start, range });
             }
             if finish {
-                return Some(Step::Finish { key: segment.key, base: segment.offsets.start, len: segment.bytes });
+                return Some(WriteBackStep::Finish {
+                    key: segment.key,
+                    base: segment.offsets.start,
+                    len: segment.bytes,
+                });
             }
         }
         None
     }
 
     /// Where write-back must get for everything appended so far; `None` when there is no segment.
-    pub(crate) fn target(&self) -> Option<Target> {
+    pub(crate) fn target(&self) -> Option<WriteBackTarget> {
         let last = self.segments.back()?;
-        Some(Target { key: last.key, flushed: last.writable(), finish: last.closed })
+        Some(WriteBackTarget { key: last.key, flushed: last.writable(), finish: last.closed })
     }
 
     /// Copies bytes of a segment that are not in its file into `out`; false if the segment is gone.
@@ -333,8 +337,8 @@ impl LogState {
     }
 
     /// What a read of `offset` from disk needs.
-    pub(crate) fn stored_at(&self, offset: Offset) -> Option<Stored> {
-        self.segment_at(offset).map(|segment| Stored {
+    pub(crate) fn stored_at(&self, offset: Offset) -> Option<StoredSegment> {
+        self.segment_at(offset).map(|segment| StoredSegment {
             key: segment.key,
             offsets: segment.offsets,
             bytes: segment.bytes,

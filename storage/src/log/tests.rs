@@ -9,13 +9,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 use proptest::prelude::*;
 
-use super::memory::Memory;
+use super::memory::RecentMemory;
 use super::shared::LogShared;
 use super::state::LogState;
 use super::*;
 use crate::budget::{DiskBudget, DiskUse};
-use crate::engine::wake::Wake;
 use crate::env::Env;
+use crate::env::Notify;
 use crate::env::sim::World;
 use crate::metrics::EngineCounters;
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, OffsetRange, Term, TimestampMs};
@@ -27,7 +27,7 @@ pub(crate) fn shared(env: Env, recent: u64) -> Rc<LogShared> {
         handles: Handles::new(env.disk.clone(), 2),
         indexes: IndexCache::new(2),
         runs: Default::default(),
-        memory: Memory::new(recent),
+        memory: RecentMemory::new(recent),
         disk: DiskBudget::unlimited().account(DiskUse::Segments),
         counters: EngineCounters::default(),
         eager_bytes: u64::MAX,
@@ -38,7 +38,7 @@ pub(crate) fn shared(env: Env, recent: u64) -> Rc<LogShared> {
         doomed: RefCell::default(),
         checkpoint_bytes: u64::MAX,
         since_checkpoint: Cell::new(0),
-        wake: Wake::default(),
+        wake: Notify::default(),
         env,
         dir: "/data/0".into(),
     })

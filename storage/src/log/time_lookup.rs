@@ -14,14 +14,12 @@ const UNPACKED_BYTES_MAX: usize = 256 << 20;
 /// A record's offset and timestamp. A *message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOffset {
-    /// Its offset.
     pub offset: Offset,
-    /// Its timestamp.
     pub timestamp: TimestampMs,
 }
 
 /// Where to go on looking.
-enum Look {
+enum TimeSearch {
     Found(TimedOffset),
     From(Offset),
 }
@@ -51,9 +49,9 @@ impl PartitionLog {
                 self.look_on_disk(at_or_after, from).await?
             };
             match look {
-                Look::Found(found) => return Ok(Some(found).filter(|found| within.contains(found.offset))),
-                Look::From(next) if next > from => from = next,
-                Look::From(_) => return Ok(None),
+                TimeSearch::Found(found) => return Ok(Some(found).filter(|found| within.contains(found.offset))),
+                TimeSearch::From(next) if next > from => from = next,
+                TimeSearch::From(_) => return Ok(None),
             }
         }
     }
@@ -93,35 +91,37 @@ impl PartitionLog {
         Ok(Some(best))
     }
 
-    fn look_in_memory(&self, at: TimestampMs, from: Offset) -> Look {
+    fn look_in_memory(&self, at: TimestampMs, from: Offset) -> TimeSearch {
         let state = self.inner.state.borrow();
         for batch in state.recent_from(from).filter(|batch| batch.header.max_timestamp >= at) {
             if let Some(found) = first_in_batch(&batch.header, &batch.bytes, at, from) {
-                return Look::Found(found);
+                return TimeSearch::Found(found);
             }
         }
-        Look::From(state.end)
+        TimeSearch::From(state.end)
     }
 
-    async fn look_on_disk(&self, at: TimestampMs, from: Offset) -> Result<Look, ReadError> {
+    async fn look_on_disk(&self, at: TimestampMs, from: Offset) -> Result<TimeSearch, ReadError> {
         let stored = {
             let state = self.inner.state.borrow();
             match state.segment_at(from) {
-                Some(segment) if segment.max_timestamp < at => return Ok(Look::From(segment.offsets.end)),
+                Some(segment) if segment.max_timestamp < at => return Ok(TimeSearch::From(segment.offsets.end)),
                 _ => state.stored_at(from),
             }
         };
         // Trimmed meanwhile: the start has moved, look again from there.
-        let Some(stored) = stored else { return Ok(Look::From(from.next())) };
+        let Some(stored) = stored else { return Ok(TimeSearch::From(from.next())) };
         let index = self.index(&stored).await?;
         let mut runs = index.runs().iter().filter(|run| run.sum.offsets.end > from);
-        let Some(run) = runs.find(|run| run.max_timestamp >= at) else { return Ok(Look::From(stored.offsets.end)) };
+        let Some(run) = runs.find(|run| run.max_timestamp >= at) else {
+            return Ok(TimeSearch::From(stored.offsets.end));
+        };
         let located = locate(&stored, run);
         if located.sum.offsets.end <= from {
-            return Ok(Look::From(from));
+            return Ok(TimeSearch::From(from));
         }
         if run.sum.offsets.start >= self.inner.state.borrow().recent_start() {
-            return Ok(Look::From(run.sum.offsets.start));
+            return Ok(TimeSearch::From(run.sum.offsets.start));
         }
         let bytes = self.run_bytes(&stored, &located).await?;
         let mut pos = 0;
@@ -132,11 +132,11 @@ impl PartitionLog {
                 && header.max_timestamp >= at
                 && let Some(found) = first_in_batch(&header, &batch, at, from)
             {
-                return Ok(Look::Found(found));
+                return Ok(TimeSearch::Found(found));
             }
             pos += header.len as usize;
         }
-        Ok(Look::From(located.sum.offsets.end))
+        Ok(TimeSearch::From(located.sum.offsets.end))
     }
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::error::WriteBackError;
 use super::handle::PartitionLog;
 use super::shared::WRITE_BYTES;
-use super::state::{Step, Target};
+use super::state::{WriteBackStep, WriteBackTarget};
 use crate::env::File;
 use crate::model::Offset;
 use crate::segment::format::IndexFile;
@@ -21,7 +21,7 @@ use crate::segment::{index_path, log_path};
 
 /// What of a log was not synced at one moment: segments with how far they were written, and names.
 #[derive(Debug)]
-pub(crate) struct Unsynced {
+pub(crate) struct UnsyncedParts {
     segments: Vec<(SegmentKey, u64, bool)>,
     /// As [`PartitionLog::unnamed`].
     names: Option<u64>,
@@ -30,7 +30,7 @@ pub(crate) struct Unsynced {
 /// Syncs the file system that holds the logs, and notes it in each.
 pub(crate) async fn sync_all(logs: &[&PartitionLog]) -> Result<(), WriteBackError> {
     let Some(shared) = logs.first().map(|log| Rc::clone(&log.inner.shared)) else { return Ok(()) };
-    let before: Vec<Unsynced> = logs.iter().map(|log| log.unsynced()).collect();
+    let before: Vec<UnsyncedParts> = logs.iter().map(|log| log.unsynced()).collect();
     if before.iter().all(|unsynced| unsynced.segments.is_empty() && unsynced.names.is_none()) {
         return Ok(());
     }
@@ -44,26 +44,26 @@ pub(crate) async fn sync_all(logs: &[&PartitionLog]) -> Result<(), WriteBackErro
 
 impl PartitionLog {
     /// Writes what can be written, up to `target`. Does not sync. Returns the bytes written.
-    pub(crate) async fn write_back(&self, target: Option<Target>) -> Result<u64, WriteBackError> {
+    pub(crate) async fn write_back(&self, target: Option<WriteBackTarget>) -> Result<u64, WriteBackError> {
         let _one = self.inner.io.lock().await;
         self.write_steps(target).await
     }
 
     /// Writes everything up to `target` and makes it durable, names included.
-    pub(crate) async fn make_durable(&self, target: Target) -> Result<u64, WriteBackError> {
+    pub(crate) async fn make_durable(&self, target: WriteBackTarget) -> Result<u64, WriteBackError> {
         let _one = self.inner.io.lock().await;
         let written = self.write_steps(Some(target)).await?;
         self.sync(target).await?;
         Ok(written)
     }
 
-    async fn write_steps(&self, target: Option<Target>) -> Result<u64, WriteBackError> {
+    async fn write_steps(&self, target: Option<WriteBackTarget>) -> Result<u64, WriteBackError> {
         let mut written = 0;
         loop {
             let step = self.inner.state.borrow().next_step(target, WRITE_BYTES);
             match step {
-                Some(Step::Write { key, base, range }) => written += self.write(key, base, range).await?,
-                Some(Step::Finish { key, base, len }) => self.finish(key, base, len).await?,
+                Some(WriteBackStep::Write { key, base, range }) => written += self.write(key, base, range).await?,
+                Some(WriteBackStep::Finish { key, base, len }) => self.finish(key, base, len).await?,
                 None => return Ok(written),
             }
         }
@@ -144,11 +144,11 @@ impl PartitionLog {
     }
 
     /// What was written and not synced, to be told to [`PartitionLog::synced`] after a sync that began later.
-    pub(crate) fn unsynced(&self) -> Unsynced {
+    pub(crate) fn unsynced(&self) -> UnsyncedParts {
         let state = self.inner.state.borrow();
         let segments = state.segments.iter().filter(|segment| segment.unsynced);
         let segments = segments.map(|segment| (segment.key, segment.flushed, segment.finished)).collect();
-        Unsynced { segments, names: self.unnamed() }
+        UnsyncedParts { segments, names: self.unnamed() }
     }
 
     /// How many files were born up to now, if not all their names are durable.
@@ -163,7 +163,7 @@ impl PartitionLog {
     }
 
     /// Everything that was told before is durable: what has not been written to since needs no sync of its own.
-    pub(crate) fn synced(&self, before: &Unsynced) {
+    pub(crate) fn synced(&self, before: &UnsyncedParts) {
         let mut state = self.inner.state.borrow_mut();
         for (key, flushed, finished) in &before.segments {
             if let Some(segment) = state.segment_mut(*key)
@@ -176,7 +176,7 @@ impl PartitionLog {
     }
 
     /// Syncs what was written of segments up to the target's, then the directory where files were born.
-    async fn sync(&self, target: Target) -> Result<(), WriteBackError> {
+    async fn sync(&self, target: WriteBackTarget) -> Result<(), WriteBackError> {
         let shared = &self.inner.shared;
         loop {
             let unsynced = {

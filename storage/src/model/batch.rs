@@ -40,17 +40,14 @@ pub struct BatchHeader {
     pub leader_epoch: LeaderEpoch,
     /// crc32c as written.
     pub crc: u32,
-    /// Raw attributes.
     pub attributes: i16,
     /// Last offset minus base offset.
     pub last_offset_delta: u32,
     /// Timestamp of the first record.
     pub base_timestamp: TimestampMs,
-    /// Greatest timestamp.
     pub max_timestamp: TimestampMs,
     /// The idempotent producer, if any.
     pub producer_id: Option<ProducerId>,
-    /// Its epoch.
     pub producer_epoch: ProducerEpoch,
     /// Sequence of the first record, if idempotent.
     pub base_sequence: i32,
@@ -63,12 +60,7 @@ pub struct BatchHeader {
 pub enum BatchError {
     /// The bytes end before the batch does.
     #[error("batch is cut short: {have} bytes of {need}")]
-    Short {
-        /// Bytes there.
-        have: usize,
-        /// Bytes needed.
-        need: usize,
-    },
+    Short { have: usize, need: usize },
     /// Length field impossible.
     #[error("batch length field is {0}")]
     Length(i32),
@@ -77,20 +69,10 @@ pub enum BatchError {
     Magic(i8),
     /// Checksum mismatch.
     #[error("batch checksum is {found:#010x}, its header says {expected:#010x}")]
-    Crc {
-        /// From the header.
-        expected: u32,
-        /// Of the bytes.
-        found: u32,
-    },
+    Crc { expected: u32, found: u32 },
     /// A field that makes no sense.
     #[error("batch field {field} has the impossible value {value}")]
-    Field {
-        /// Kafka's name of it.
-        field: &'static str,
-        /// What it held.
-        value: i64,
-    },
+    Field { field: &'static str, value: i64 },
 }
 
 fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -222,9 +204,7 @@ impl BatchHeader {
 /// A whole batch: header and bytes that agree.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// The checked header.
     pub header: BatchHeader,
-    /// Exactly the batch's bytes.
     pub bytes: Bytes,
 }
 

@@ -76,11 +76,8 @@ impl fmt::Display for TopicId {
 /// One partition of one life of one topic: the key under which everything about it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionId {
-    /// Its topic.
     pub topic: TopicId,
-    /// Its number.
     pub index: PartitionIndex,
-    /// Its life.
     pub incarnation: Incarnation,
 }
 

@@ -30,7 +30,6 @@ impl fmt::Display for LogIndex {
 pub struct EntryId {
     /// Term of the leader that proposed it.
     pub term: Term,
-    /// Its place.
     pub index: LogIndex,
 }
 

@@ -63,12 +63,7 @@ pub enum RecordError {
     },
     /// More or fewer records than the header says.
     #[error("batch holds {found} records, its header says {expected}")]
-    Count {
-        /// Header's count.
-        expected: u32,
-        /// Records read.
-        found: u32,
-    },
+    Count { expected: u32, found: u32 },
 }
 
 /// Headers of one record at the most. Two bytes may announce one, which is 32 times as much in memory: who packs millions

@@ -15,7 +15,6 @@ pub const RUN_BYTES_MAX: u32 = 1 << 20;
 /// One run: what it covers, how long it is, its seeded checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSum {
-    /// Offsets covered.
     pub offsets: OffsetRange,
     /// Bytes, batches back to back.
     pub len: u32,

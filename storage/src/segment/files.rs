@@ -16,19 +16,19 @@ use crate::env::{Disk, File, OpenMode};
 pub struct Handles {
     disk: Disk,
     max: usize,
-    open: RefCell<Open>,
+    open: RefCell<OpenFiles>,
 }
 
 /// What is open, found by path and by when it was last used.
 #[derive(Debug, Default)]
-struct Open {
+struct OpenFiles {
     files: HashMap<Rc<Path>, (File, u64)>,
     used: BTreeMap<u64, Rc<Path>>,
     /// Counts uses.
     now: u64,
 }
 
-impl Open {
+impl OpenFiles {
     /// The file, which is the one last used from now on.
     fn touch(&mut self, path: &Path) -> Option<File> {
         let (file, used) = self.files.get_mut(path)?;

@@ -1,9 +1,10 @@
 //! The byte form of a run list (in index files and in checkpoints) and of the index file of a closed segment.
-//! Mirrors `FORMAT.md`, "Segment index". Big-endian. Bytes come from disk: nothing here trusts a count or a length.
+//! Layout: `FORMAT.md`, "Segment index".
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 
 use super::index::{Run, SegmentIndex};
+use crate::codec::{CodecError, Decoder, Encoder};
 use crate::model::{FilePos, Offset, OffsetRange, PartitionId, RunSum, TimestampMs};
 
 /// First bytes of an index file: "TWSI".
@@ -35,41 +36,18 @@ pub struct IndexFile {
 /// Why bytes are not an index.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexFileError {
-    /// They end too early.
-    #[error("index is cut short")]
-    Short,
-    /// Not an index file.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     #[error("index begins with {found:#010x}, expected {MAGIC:#010x}")]
-    Magic {
-        /// What was there.
-        found: u32,
-    },
-    /// Written by a newer version.
+    Magic { found: u32 },
     #[error("index has version {found}; this version reads {VERSION}")]
-    Version {
-        /// What was there.
-        found: u16,
-    },
-    /// Damaged.
+    Version { found: u16 },
     #[error("index checksum is {found:#010x}, its trailer says {expected:#010x}")]
-    Crc {
-        /// From the trailer.
-        expected: u32,
-        /// Of the bytes.
-        found: u32,
-    },
-    /// Runs that do not follow each other.
+    Crc { expected: u32, found: u32 },
     #[error("run {0} of the index does not continue the one before")]
     Order(usize),
-    /// Runs that do not cover what the header says.
     #[error("index does not cover its segment")]
     Extent,
-}
-
-impl From<bytes::TryGetError> for IndexFileError {
-    fn from(_: bytes::TryGetError) -> Self {
-        Self::Short
-    }
 }
 
 impl IndexFile {
@@ -77,19 +55,23 @@ impl IndexFile {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let runs = self.index.runs();
-        let mut out = Vec::with_capacity(HEADER_LEN + runs.len() * RUN_LEN + 4);
-        out.put_u32(MAGIC);
-        out.put_u16(VERSION);
-        out.put_u16(0);
-        out.put_slice(&self.partition.to_bytes());
-        out.put_u64(self.offsets.start.get());
-        out.put_u64(self.offsets.end.get());
-        out.put_u64(self.bytes);
-        out.put_i64(self.max_timestamp.0);
+        assert!(
+            self.index.extent().is_some_and(|(offsets, bytes, _)| (offsets, bytes) == (self.offsets, self.bytes)),
+            "an index covers its segment: {:?}",
+            self.offsets
+        );
+        let mut out = Encoder::with_capacity(HEADER_LEN + runs.len() * RUN_LEN + 4);
+        out.u32(MAGIC);
+        out.u16(VERSION);
+        out.u16(0);
+        out.partition(self.partition);
+        out.u64(self.offsets.start.get());
+        out.u64(self.offsets.end.get());
+        out.u64(self.bytes);
+        out.i64(self.max_timestamp.0);
         put_runs(&mut out, runs);
-        let crc = crc32c::crc32c(&out);
-        out.put_u32(crc);
-        out
+        out.u32(crc32c::crc32c(out.as_slice()));
+        out.into_vec()
     }
 
     /// Reads an index file; the checksum first, so damage anywhere is seen as such.
@@ -97,54 +79,52 @@ impl IndexFile {
     /// # Errors
     /// What is wrong with it.
     pub fn decode(bytes: &Bytes) -> Result<Self, IndexFileError> {
-        let body_len = bytes.len().checked_sub(4).filter(|len| *len >= HEADER_LEN).ok_or(IndexFileError::Short)?;
-        let (mut body, mut trailer) = (bytes.slice(..body_len), bytes.slice(body_len..));
-        let (magic, version) = (body.try_get_u32()?, body.try_get_u16()?);
+        let body_len = bytes.len().saturating_sub(4);
+        let mut file = Decoder::new("segment index", bytes);
+        let mut body = Decoder::new("segment index", file.raw(body_len)?);
+        let (magic, version) = (body.u32()?, body.u16()?);
         if magic != MAGIC {
             return Err(IndexFileError::Magic { found: magic });
         }
         if version != VERSION {
             return Err(IndexFileError::Version { found: version });
         }
-        let (expected, found) = (trailer.try_get_u32()?, crc32c::crc32c(&bytes.slice(..body_len)));
+        let (expected, found) = (file.u32()?, crc32c::crc32c(&bytes.slice(..body_len)));
         if expected != found {
             return Err(IndexFileError::Crc { expected, found });
         }
-        body.try_get_u16()?;
-        let mut id = [0; PartitionId::ENCODED_LEN];
-        body.try_copy_to_slice(&mut id)?;
-        let offsets = OffsetRange::new(Offset::new(body.try_get_u64()?), Offset::new(body.try_get_u64()?));
-        let (len, max_timestamp) = (body.try_get_u64()?, TimestampMs(body.try_get_i64()?));
+        body.u16()?;
+        let partition = body.partition()?;
+        let offsets = OffsetRange::new(body.offset64()?, body.offset64()?);
+        let (len, max_timestamp) = (body.u64()?, TimestampMs(body.i64()?));
         let index = take_runs(&mut body, offsets.start)?;
-        if index.extent().is_none_or(|(o, l, _)| (o, l) != (offsets, len)) || body.has_remaining() {
+        body.end()?;
+        if index.extent().is_none_or(|(o, l, _)| (o, l) != (offsets, len)) {
             return Err(IndexFileError::Extent);
         }
-        Ok(Self { partition: PartitionId::from_bytes(&id), offsets, bytes: len, max_timestamp, index })
+        Ok(Self { partition, offsets, bytes: len, max_timestamp, index })
     }
 }
 
 /// Count, then per run: end offset u64, length u32, crc u32, maximum timestamp i64. Start and position follow from
 /// the run before.
-pub(crate) fn put_runs(out: &mut Vec<u8>, runs: &[Run]) {
-    out.put_u32(u32::try_from(runs.len()).unwrap_or(u32::MAX));
+pub(crate) fn put_runs(out: &mut Encoder, runs: &[Run]) {
+    out.len32(runs.len());
     for run in runs {
-        out.put_u64(run.sum.offsets.end.get());
-        out.put_u32(run.sum.len);
-        out.put_u32(run.sum.crc);
-        out.put_i64(run.max_timestamp.0);
+        debug_assert!(!run.sum.offsets.is_empty() && run.sum.len > 0, "an empty run: {run:?}");
+        out.u64(run.sum.offsets.end.get());
+        out.u32(run.sum.len);
+        out.u32(run.sum.crc);
+        out.i64(run.max_timestamp.0);
     }
 }
 
 /// The inverse of [`put_runs`] for a segment that starts at `base`.
-pub(crate) fn take_runs(bytes: &mut Bytes, base: Offset) -> Result<SegmentIndex, IndexFileError> {
-    let count = bytes.try_get_u32()? as usize;
-    if count > bytes.remaining() / RUN_LEN {
-        return Err(IndexFileError::Short);
-    }
+pub(crate) fn take_runs(bytes: &mut Decoder<'_>, base: Offset) -> Result<SegmentIndex, IndexFileError> {
+    let count = bytes.count32(RUN_LEN)?;
     let (mut runs, mut start, mut pos) = (Vec::with_capacity(count), base, 0u64);
     for at in 0..count {
-        let end = bytes.try_get_u64()?;
-        let (len, crc, max) = (bytes.try_get_u32()?, bytes.try_get_u32()?, bytes.try_get_i64()?);
+        let (end, len, crc, max) = (bytes.u64()?, bytes.u32()?, bytes.u32()?, bytes.i64()?);
         if end <= start.get() || end > Offset::MAX.get() || len == 0 {
             return Err(IndexFileError::Order(at));
         }
@@ -199,7 +179,7 @@ mod tests {
                 bytes[len..].copy_from_slice(&crc.to_be_bytes());
             }
             let _ = IndexFile::decode(&Bytes::from(bytes.clone()));
-            let _ = take_runs(&mut Bytes::from(bytes), Offset::ZERO);
+            let _ = take_runs(&mut Decoder::new("test", &bytes), Offset::ZERO);
         }
     }
 }

@@ -21,20 +21,13 @@ pub enum RebuildError {
     Io(#[from] std::io::Error),
     /// A batch that is not one.
     #[error("at byte {pos}: {source}")]
-    Batch {
-        /// Where.
-        pos: FilePos,
-        /// What is wrong.
-        source: BatchError,
-    },
+    Batch { pos: FilePos, source: BatchError },
     /// Batches that do not follow each other, or not to the segment's end.
     #[error("at byte {pos}: offsets {found} where {expected} were expected")]
     Offsets {
-        /// Where.
         pos: FilePos,
         /// What the segment should hold from there.
         expected: OffsetRange,
-        /// What it holds.
         found: OffsetRange,
     },
 }

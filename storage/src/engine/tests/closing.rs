@@ -9,7 +9,7 @@ use super::machine::{Machine, config};
 use super::{Command, History, dir};
 use crate::engine::*;
 use crate::env::sim::World;
-use crate::journal::{LaneEntry, Payload, Pressure};
+use crate::journal::{JournalEntry, Payload, Pressure};
 use crate::log::sample;
 use crate::model::{EntryId, LaneId, LogIndex, PartitionId, Term};
 use crate::segment::log_path;
@@ -44,7 +44,7 @@ fn a_stop_while_the_journal_is_relieved_is_no_failure() {
             for index in 0..42 {
                 at.index = LogIndex(index);
                 let payload = Payload { meta: Bytes::new(), blobs: vec![blob.clone()], ..Payload::default() };
-                lane.append(vec![LaneEntry { id: at, payload }], Box::new(|_| {}));
+                lane.append(vec![JournalEntry { id: at, payload }], Box::new(|_| {}));
             }
             engine.journal().flush().await.expect("flushes");
             assert!(engine.journal().pressure() != Pressure::None);

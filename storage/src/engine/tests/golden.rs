@@ -78,7 +78,7 @@ fn checkpoint_v1() {
     ]);
     let frozen = golden("checkpoint_page_v1.bin", &page::encode(0, &records));
     let read = page::decode(0, crc32c::crc32c(&frozen), frozen).expect("decodes");
-    assert_eq!(LaneRecord::decode(read[&Key::Lane(LaneId(1))].clone()), Ok(lane));
-    assert_eq!(PartitionRecord::decode(read[&Key::Partition(id)].clone()), Ok(partition));
-    assert_eq!(ShardRecord::decode(read[&Key::Shard].clone()), Ok(shard));
+    assert_eq!(LaneRecord::decode(&read[&Key::Lane(LaneId(1))]), Ok(lane));
+    assert_eq!(PartitionRecord::decode(&read[&Key::Partition(id)]), Ok(partition));
+    assert_eq!(ShardRecord::decode(&read[&Key::Shard]), Ok(shard));
 }

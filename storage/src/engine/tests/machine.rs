@@ -10,7 +10,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::engine::*;
 use crate::env::Env;
-use crate::journal::{JournalConfig, LaneEntry, Payload, Pressure};
+use crate::journal::{JournalConfig, JournalEntry, Payload, Pressure};
 use crate::log::{LogSettings, ReadError, sample};
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term};
 
@@ -56,7 +56,7 @@ pub(super) struct History {
 
 #[derive(Clone, Default)]
 struct Proposed {
-    entries: Vec<LaneEntry>,
+    entries: Vec<JournalEntry>,
     acked: usize,
 }
 
@@ -159,7 +159,7 @@ impl CheckpointSource for Upper {
 
 impl Upper {
     /// Applies a committed entry; again after a crash, what a partition already covers is skipped.
-    fn apply(&self, lane: LaneId, entry: &LaneEntry) {
+    fn apply(&self, lane: LaneId, entry: &JournalEntry) {
         let (kind, id, to) = decode(&entry.payload);
         let (at, mut states) = (entry.id, self.states.borrow_mut());
         self.applied.borrow_mut().insert(lane, at);
@@ -235,7 +235,7 @@ impl Machine {
     pub(super) fn propose(&self, history: &Rc<History>, lane: LaneId, command: Command) {
         let Some(payload) = self.payload(history, lane, command) else { return };
         let index = LogIndex(history.lanes.borrow().get(&lane).map_or(0, |lane| lane.entries.len() as u64));
-        let entry = LaneEntry { id: EntryId { term: Term(1), index }, payload };
+        let entry = JournalEntry { id: EntryId { term: Term(1), index }, payload };
         history.lanes.borrow_mut().entry(lane).or_default().entries.push(entry.clone());
         let (upper, history, applied) = (self.upper.clone(), history.clone(), entry.clone());
         upper.waiting.set(upper.waiting.get() + 1);

@@ -9,7 +9,7 @@ pub(super) enum Change {
     SetLen(usize),
 }
 
-pub(super) struct Pending {
+pub(super) struct PendingChange {
     pub(super) change: Change,
     pub(super) completed: bool,
     pub(super) doomed: bool,
@@ -19,7 +19,7 @@ pub(super) struct Pending {
 pub(super) struct Content {
     pub(super) live: Vec<u8>,
     pub(super) durable: Vec<u8>,
-    pub(super) pending: VecDeque<Pending>,
+    pub(super) pending: VecDeque<PendingChange>,
     /// Number of `pending`'s first: the sequence goes on when the front is taken off.
     pub(super) first_pending: u64,
 }
@@ -40,7 +40,7 @@ impl Content {
 
     pub(super) fn start(&mut self, change: Change) -> u64 {
         Self::apply(&mut self.live, &change);
-        self.pending.push_back(Pending { change, completed: false, doomed: false });
+        self.pending.push_back(PendingChange { change, completed: false, doomed: false });
         self.first_pending + self.pending.len() as u64 - 1
     }
 
@@ -58,19 +58,19 @@ impl Content {
     }
 
     pub(super) fn make_durable(&mut self, covered: &BTreeSet<u64>) {
-        let mut kept: VecDeque<Pending> = VecDeque::new();
+        let mut kept: VecDeque<PendingChange> = VecDeque::new();
         let mut leading = true;
         for (number, pending) in (self.first_pending..).zip(std::mem::take(&mut self.pending)) {
             if covered.contains(&number) && !pending.doomed {
                 Self::apply(&mut self.durable, &pending.change);
                 // What a failed sync left over of these bytes is overwritten for good.
-                let lost = |old: &&mut Pending| old.doomed && old.change.overlaps(&pending.change);
+                let lost = |old: &&mut PendingChange| old.doomed && old.change.overlaps(&pending.change);
                 kept.iter_mut().filter(lost).for_each(|old| old.change = Change::nothing());
                 if leading {
                     self.first_pending = number + 1;
                 } else {
                     // Keeps the numbers of those behind it: an empty change in its place.
-                    kept.push_back(Pending { change: Change::nothing(), completed: true, doomed: true });
+                    kept.push_back(PendingChange { change: Change::nothing(), completed: true, doomed: true });
                 }
             } else {
                 leading = false;

@@ -20,7 +20,6 @@ pub enum Operation {
 /// An order to fail: the next operation of this kind on a path that contains `path`.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What fails.
     pub operation: Operation,
     /// On paths that contain this.
     pub path: String,
@@ -37,7 +36,6 @@ pub struct Twist {
     pub path: String,
     /// How many matching writes are right before.
     pub after: u32,
-    /// What happens.
     pub kind: TwistKind,
 }
 

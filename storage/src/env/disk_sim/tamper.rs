@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use super::{Fault, Node, SimDisk, Twist};
+use super::{Fault, SimDisk, SimNode, Twist};
 
 impl SimDisk {
     /// Orders a failure.
@@ -85,8 +85,8 @@ impl SimDisk {
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.state.borrow();
         let inodes = state.names.iter().filter_map(|(path, node)| match node {
-            Node::File(inode) => Some((path.clone(), *inode)),
-            Node::Dir => None,
+            SimNode::File(inode) => Some((path.clone(), *inode)),
+            SimNode::Dir => None,
         });
         inodes.filter_map(|(path, inode)| Some((path, state.contents.get(&inode)?.live.clone()))).collect()
     }
@@ -95,14 +95,14 @@ impl SimDisk {
     pub fn place(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state.borrow_mut();
         for dir in path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {
-            state.names.insert(dir.to_path_buf(), Node::Dir);
-            state.durable_names.insert(dir.to_path_buf(), Node::Dir);
+            state.names.insert(dir.to_path_buf(), SimNode::Dir);
+            state.durable_names.insert(dir.to_path_buf(), SimNode::Dir);
         }
         let inode = state.next_inode;
         state.next_inode += 1;
         let content = Content { live: bytes.to_vec(), durable: bytes.to_vec(), ..Content::default() };
         state.contents.insert(inode, content);
-        state.names.insert(path.to_path_buf(), Node::File(inode));
-        state.durable_names.insert(path.to_path_buf(), Node::File(inode));
+        state.names.insert(path.to_path_buf(), SimNode::File(inode));
+        state.durable_names.insert(path.to_path_buf(), SimNode::File(inode));
     }
 }

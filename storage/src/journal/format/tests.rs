@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::env::AlignedBuf;
-use crate::journal::fill::Filling;
+use crate::journal::fill::CommitBuffer;
 
 /// A commit of every kind of record, as the golden sample has it.
 fn encode(records: &[(LaneId, Record)], header: CommitHeader) -> Bytes {
     let need: usize = records.iter().map(|(_, record)| 64 + body_len(record)).sum();
-    let mut filling = Filling::new(AlignedBuf::heap((COMMIT_HEADER_LEN + need).next_multiple_of(BLOCK)));
+    let mut filling = CommitBuffer::new(AlignedBuf::heap((COMMIT_HEADER_LEN + need).next_multiple_of(BLOCK)));
     for (lane, record) in records {
         match record {
             Record::Entry(entry) => filling.push_entry(*lane, entry, false),
@@ -58,10 +58,10 @@ fn any_bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }
 
-fn any_entry() -> impl Strategy<Value = LaneEntry> {
+fn any_entry() -> impl Strategy<Value = JournalEntry> {
     let payload = (any_bytes(), proptest::collection::vec(any_bytes(), 0..5));
     (any_id(), payload)
-        .prop_map(|(id, (meta, blobs))| LaneEntry { id, payload: Payload { meta, blobs, verified: false } })
+        .prop_map(|(id, (meta, blobs))| JournalEntry { id, payload: Payload { meta, blobs, verified: false } })
 }
 
 fn any_record() -> impl Strategy<Value = (LaneId, Record)> {
@@ -126,9 +126,9 @@ fn golden_records() -> Vec<(LaneId, Record)> {
     };
     vec![
         (LaneId(0), Record::Vote(Bytes::from_static(b"a vote"))),
-        (LaneId(0), Record::Entry(LaneEntry { id: id(1, 0), payload: payload(b"meta", &[]) })),
-        (LaneId(7), Record::Entry(LaneEntry { id: id(2, 9), payload: payload(b"", &[b"one", b"", b"three"]) })),
-        (LaneId(7), Record::Rewritten(LaneEntry { id: id(2, 8), payload: payload(b"old", &[b"blob"]) })),
+        (LaneId(0), Record::Entry(JournalEntry { id: id(1, 0), payload: payload(b"meta", &[]) })),
+        (LaneId(7), Record::Entry(JournalEntry { id: id(2, 9), payload: payload(b"", &[b"one", b"", b"three"]) })),
+        (LaneId(7), Record::Rewritten(JournalEntry { id: id(2, 8), payload: payload(b"old", &[b"blob"]) })),
         (LaneId(7), Record::TruncateAfter(Some(id(2, 8)))),
         (LaneId(8), Record::TruncateAfter(None)),
         (LaneId(7), Record::Purge(id(1, 5))),

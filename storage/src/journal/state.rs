@@ -1,80 +1,83 @@
-//! The journal's state in memory: lanes, the commits being filled, the files, the counts that say what is free.
+//! The journal's state in memory: lanes, queued commits, files, and per file the bytes of live entries.
 //!
-//! Owns: every synchronous change, run to completion; no I/O, no await. Records go into the filling commit's buffer
-//! in the order of the calls, which is the order they have in the journal. Affinity: shard-local.
+//! Owns: every synchronous change; no I/O, no await. Records are encoded into the commit being filled in the order of
+//! the calls, which is their order in the journal. Affinity: shard-local.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::files::{JournalFile, Spare};
-use super::fill::{Done, Effect, Filling};
+use super::files::{JournalFile, SpareFile};
+use super::fill::{CommitBuffer, CommitEffect, Completion};
 use super::format::{COMMIT_HEADER_LEN, Kind, RECORD_HEADER_LEN, entry_record_len, optional_id};
-use super::lane::{Eviction, LaneState, Place, Placing, Removed, Slot};
-use super::{Inner, JournalConfig, JournalError, JournalUsage, LaneEntry, Pin, Pressure};
+use super::lane::{EntrySlot, Eviction, LaneState, Placement, RecordAddress, RemovedEntries};
+use super::{FilePin, JournalConfig, JournalEntry, JournalError, JournalInner, JournalUsage, Pressure};
 use crate::env::ALIGNMENT;
 use crate::model::{EntryId, LaneId, LogIndex};
 
-/// Room left in every commit for the commit marks that ride along: 33 bytes each.
+/// Room left in every commit for the committed marks written with it, [`MARK_LEN`] each. Bytes.
 const MARKS_BYTES: usize = 2048;
 const MARK_LEN: usize = RECORD_HEADER_LEN + 17;
 
-/// Names of entries that are gone may stay in the queue of resident ones up to this many, and as many as there are
-/// entries: then a sweep's cost is shared by those it removes.
+/// The queue of resident entries may hold this many ids of removed entries, and one for each present entry, before it is
+/// swept: so the cost of a sweep is spread over the ids it removes.
 const RESIDENT_GONE_MAX: usize = 1024;
 
-/// The largest record that fits in a commit of its own in a file, and in 32-bit lengths. Bytes.
+/// The largest record that fits in a commit of its own, in one file and in 32-bit lengths. Bytes.
 pub(super) fn entry_bytes_max(config: &JournalConfig) -> u64 {
     config.file_bytes.min(1 << 30).saturating_sub(ALIGNMENT as u64 + MARKS_BYTES as u64)
 }
 
-/// A commit that has been given its place and is being written.
-pub(super) struct Placed {
+/// Where the commit being written lies, and its number.
+pub(super) struct PlacedCommit {
+    /// Generation of its file.
     pub(super) file: u64,
     pub(super) position: u64,
     pub(super) len: u64,
     pub(super) sequence: u64,
 }
 
-/// The state.
-pub(super) struct Books {
+/// See the header.
+pub(super) struct JournalState {
     pub(super) config: JournalConfig,
+    /// The journal's random id.
     pub(super) journal: u64,
     pub(super) lanes: BTreeMap<LaneId, LaneState>,
-    /// Full commits that wait, then the one being filled. The callers' caps in flight bound them.
-    sealed: VecDeque<Filling>,
-    filling: Option<Filling>,
-    /// Somebody waits for what is in `filling`.
+    /// Full commits that are not written yet, then the one being filled. The callers' limits in flight bound them.
+    sealed: VecDeque<CommitBuffer>,
+    filling: Option<CommitBuffer>,
+    /// A caller waits for what is in `filling`.
     wanted: bool,
     pub(super) failure: Option<JournalError>,
-    /// Sequence of the last commit that is durable.
+    /// Sequence of the last durable commit.
     pub(super) durable: u64,
-    /// Live files by generation; the last is the head.
+    /// Live files by generation, at least one; the last is the head, which is written to.
     pub(super) files: BTreeMap<u64, Rc<JournalFile>>,
     /// Where the next commit goes in the head. Bytes.
     pub(super) position: u64,
-    /// The file that becomes the head next, named in the layout already.
+    /// The next head; the durable layout already names it.
     pub(super) next: Option<Rc<JournalFile>>,
-    pub(super) spares: Vec<Spare>,
-    /// Files that go once a layout without them is durable.
-    pub(super) dropping: Vec<Spare>,
-    /// What live and spare files together may take: as much as was live at a time lately. Bytes.
+    pub(super) spares: Vec<SpareFile>,
+    /// Files to unlink once a layout without them is durable.
+    pub(super) dropping: Vec<SpareFile>,
+    /// What live and spare files together may take: about the most that recently was live at one time. Bytes.
     pub(super) footprint: u64,
     pub(super) next_generation: u64,
     pub(super) next_number: u64,
-    /// A commit of this length waits for a file that takes it. Bytes.
+    /// A commit of this length waits for a file that has room for it. Bytes.
     pub(super) needed: u64,
     /// The oldest file's entries are being copied.
     pub(super) rewriting: bool,
-    /// The file whose lanes' state is on its way to the head.
+    /// The oldest file, by generation, whose votes and marks were already queued at the head.
     moving: u64,
-    /// Entries whose payload is in memory, in the order they came, and some that are gone: [`Books::sweep_resident`].
+    /// Entries whose payload is in memory, in the order of arrival, and some removed ones; see
+    /// [`JournalState::sweep_resident`].
     resident: VecDeque<(LaneId, EntryId)>,
     resident_bytes: usize,
 }
 
-impl Books {
+impl JournalState {
     pub(super) fn new(journal: u64, config: JournalConfig) -> Self {
         Self {
             config,
@@ -101,10 +104,10 @@ impl Books {
         }
     }
 
-    /// Takes in a lane as the journal was found.
+    /// Takes in a lane that recovery read.
     pub(super) fn adopt(&mut self, id: LaneId, lane: LaneState) {
         for index in lane.indexes() {
-            if let Some(Slot { term, payload: Some(payload), .. }) = lane.slot(index) {
+            if let Some(EntrySlot { term, payload: Some(payload), .. }) = lane.slot(index) {
                 self.resident_bytes += payload.len();
                 self.resident.push_back((id, EntryId { term: *term, index: LogIndex(index) }));
             }
@@ -112,23 +115,27 @@ impl Books {
         self.lanes.insert(id, lane);
     }
 
-    pub(super) fn head(&self) -> Option<&Rc<JournalFile>> {
-        self.files.values().next_back()
+    /// The file that is written to.
+    pub(super) fn head(&self) -> &Rc<JournalFile> {
+        self.files
+            .values()
+            .next_back()
+            .expect("an open journal has a head: recovery refuses a layout without live files")
     }
 
     fn live_bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// Takes note of what is live before files are released: a load that fills as many files between any two releases
-    /// finds them all again as spares, and none is made and zeroed anew. What is not needed any more shrinks slowly.
+    /// Notes what is live before files are released. A load that fills as many files between two releases then finds them
+    /// all as spares, and none has to be zeroed again. Without that load the footprint shrinks slowly.
     pub(super) fn note_footprint(&mut self) {
         let live = self.live_bytes();
         let shrunk = if live < self.footprint / 2 { self.footprint - self.footprint / 8 } else { self.footprint };
         self.footprint = shrunk.max(live);
     }
 
-    /// Gives up the smallest spares beyond the footprint, but for the few that are always kept. The next file is ready.
+    /// Moves the smallest spares beyond the footprint to `dropping`, except for the few that are always kept.
     pub(super) fn drop_superfluous(&mut self) {
         let mut held = self.live_bytes() + self.spares.iter().map(|spare| spare.bytes).sum::<u64>();
         while self.spares.len() > self.config.spare_files.max(1) && held > self.footprint {
@@ -139,54 +146,51 @@ impl Books {
         }
     }
 
-    /// How large the next new file is: the journal grows with what is live in it, file by file. Bytes.
+    /// Size of the next new file: as large as all live files together, within the configured limits. Bytes.
     pub(super) fn next_file_bytes(&self) -> u64 {
         let live = self.live_bytes();
         let first = self.config.first_file_bytes.min(self.config.file_bytes);
         live.clamp(first, self.config.file_bytes).max(self.needed)
     }
 
-    /// The commit that takes a record of `len` bytes: the one being filled, or a new one if it is full.
-    fn filling(&mut self, len: usize) -> Option<&mut Filling> {
+    /// The commit with room for a record of `len` bytes: the one being filled, or a new one.
+    fn filling(&mut self, len: usize) -> &mut CommitBuffer {
         let full = self.filling.as_ref().is_some_and(|filling| !filling.fits(len + MARKS_BYTES));
         if full {
             self.sealed.extend(self.filling.take());
         }
-        if self.filling.is_none() {
-            let need = COMMIT_HEADER_LEN + len + MARKS_BYTES;
-            let buffer = self.head()?.file.alloc_dirty(need.max(self.config.commit_bytes));
-            self.filling = Some(Filling::new(buffer));
+        match self.filling.take() {
+            Some(filling) => self.filling.insert(filling),
+            None => {
+                let need = COMMIT_HEADER_LEN + len + MARKS_BYTES;
+                let buffer = self.head().file.alloc_dirty(need.max(self.config.commit_bytes));
+                self.filling.insert(CommitBuffer::new(buffer))
+            }
         }
-        self.filling.as_mut()
     }
 
     fn push_state(&mut self, lane: LaneId, kind: Kind, body: &[u8]) {
         self.wanted = true;
-        if let Some(filling) = self.filling(RECORD_HEADER_LEN + body.len()) {
-            filling.push_state(lane, kind, body);
-        }
+        self.filling(RECORD_HEADER_LEN + body.len()).push_state(lane, kind, body);
     }
 
-    fn push_done(&mut self, done: Done) {
+    fn push_done(&mut self, done: Completion) {
         self.wanted = true;
-        if let Some(filling) = self.filling(0) {
-            filling.done.push(done);
-        }
+        self.filling(0).done.push(done);
     }
 
-    /// Takes a removal into the books: memory now, places when the record that says so is durable.
-    fn removed(&mut self, removed: Removed) {
+    /// Counts a removal: memory at once, files when the record that removes the entries is durable.
+    fn removed(&mut self, removed: RemovedEntries) {
+        assert!(removed.memory <= self.resident_bytes, "an entry's payload is counted in memory once");
         self.resident_bytes -= removed.memory;
-        if !removed.places.is_empty()
-            && let Some(filling) = self.filling(0)
-        {
-            filling.effects.push(Effect::Freed { places: removed.places });
+        if !removed.addresses.is_empty() {
+            self.filling(0).effects.push(CommitEffect::RecordsFreed { addresses: removed.addresses });
         }
         self.sweep_resident();
     }
 
-    /// Forgets the names of entries that are gone, once they are the most of the queue: a load that never fills the
-    /// memory evicts nothing, so nothing else would.
+    /// Drops the ids of removed entries once they are most of the queue. Eviction alone does not: a load that never
+    /// fills the memory evicts nothing.
     fn sweep_resident(&mut self) {
         let entries: usize = self.lanes.values().map(LaneState::len).sum();
         if self.resident.len() <= RESIDENT_GONE_MAX + 2 * entries {
@@ -197,14 +201,14 @@ impl Books {
         self.resident.shrink_to(2 * self.resident.len());
     }
 
-    /// Names in the queue of resident entries.
+    /// Ids in the queue of resident entries.
     #[cfg(test)]
     pub(super) fn resident_names(&self) -> usize {
         self.resident.len()
     }
 
-    /// The next commit to write, with the marks that ride along. `None`: nothing waits.
-    pub(super) fn take_commit(&mut self) -> Option<Filling> {
+    /// The next commit to write, with all new committed marks that fit. `None` if no caller waits for one.
+    pub(super) fn take_commit(&mut self) -> Option<CommitBuffer> {
         let mut commit = match self.sealed.pop_front() {
             Some(commit) => commit,
             None if std::mem::take(&mut self.wanted) => self.filling.take()?,
@@ -222,25 +226,31 @@ impl Books {
         Some(commit)
     }
 
-    /// A commit is durable: it counts.
-    pub(super) fn committed(&mut self, placed: &Placed, effects: Vec<Effect>) {
-        debug_assert!(placed.sequence == self.durable + 1, "commits become durable in order");
+    /// Notes that a commit is durable.
+    pub(super) fn made_durable(&mut self, placed: &PlacedCommit, effects: Vec<CommitEffect>) {
+        assert_eq!(placed.sequence, self.durable + 1, "commits become durable in order");
+        assert_eq!(placed.file, self.head().generation, "a commit is written to the head");
+        assert_eq!(placed.position, self.position, "a commit follows the one before it");
+        self.position = placed.position + placed.len;
         self.durable = placed.sequence;
         self.apply_effects(Some(placed), effects);
     }
 
-    /// Does what becomes true with durability. A commit without a record has no place, and frees at most.
-    pub(super) fn apply_effects(&mut self, placed: Option<&Placed>, effects: Vec<Effect>) {
+    /// Applies what becomes true with durability. A commit without records is not written, so it has no address; it can
+    /// only free others.
+    pub(super) fn apply_effects(&mut self, placed: Option<&PlacedCommit>, effects: Vec<CommitEffect>) {
         for effect in effects {
             match (effect, placed) {
-                (Effect::Freed { places }, _) => places.iter().for_each(|place| self.free(place)),
-                (Effect::Placed { lane, id, at, len }, Some(commit)) => {
-                    let place = Place { file: commit.file, at: commit.position + at as u64, len };
-                    self.place(lane, id, place);
+                (CommitEffect::RecordsFreed { addresses }, _) => {
+                    addresses.iter().for_each(|address| self.free(address))
                 }
-                (Effect::Meta { lane, kind }, Some(commit)) => self.place_meta(lane, kind, commit.file),
-                (Effect::Placed { .. } | Effect::Meta { .. }, None) => {
-                    debug_assert!(false, "a record lies in a commit that has a place");
+                (CommitEffect::EntryPlaced { lane, id, at, len }, Some(commit)) => {
+                    let address = RecordAddress { file: commit.file, at: commit.position + at as u64, len };
+                    self.place(lane, id, address);
+                }
+                (CommitEffect::LaneState { lane, kind }, Some(commit)) => self.place_meta(lane, kind, commit.file),
+                (CommitEffect::EntryPlaced { .. } | CommitEffect::LaneState { .. }, None) => {
+                    unreachable!("a record was in a commit that was not written")
                 }
             }
         }
@@ -256,29 +266,30 @@ impl Books {
         }
     }
 
-    /// Is there a file before the head in which no entry lives?
+    /// Is there a file before the head that holds no live entry?
     pub(super) fn oldest_is_free(&self) -> bool {
         self.files.len() > 1 && self.files.first_key_value().is_some_and(|(_, file)| file.live.get() == 0)
     }
 
-    /// Gives an entry its place and counts it; an entry that is gone counts nowhere.
-    pub(super) fn place(&mut self, lane: LaneId, id: EntryId, place: Place) {
+    /// Sets a durable entry's address and counts its bytes as live; a removed entry is not counted.
+    pub(super) fn place(&mut self, lane: LaneId, id: EntryId, address: RecordAddress) {
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
-        if let Placing::Placed { before } = lane.place(id, place) {
+        if let Placement::Placed { before } = lane.place(id, address) {
             before.iter().for_each(|before| self.free(before));
-            if let Some(file) = self.files.get(&place.file) {
-                file.live.set(file.live.get() + u64::from(place.len));
-            }
+            self.file(&address).add_live(address.len);
         }
     }
 
-    fn free(&self, place: &Place) {
-        if let Some(file) = self.files.get(&place.file) {
-            file.live.set(file.live.get() - u64::from(place.len));
-        }
+    fn free(&self, address: &RecordAddress) {
+        self.file(address).remove_live(address.len);
     }
 
-    /// Drops the oldest payloads from memory until the cap holds.
+    /// The file that holds a live record: it stays until the record is freed.
+    pub(super) fn file(&self, address: &RecordAddress) -> &Rc<JournalFile> {
+        self.files.get(&address.file).expect("a live record's file is not recycled")
+    }
+
+    /// Drops the oldest payloads from memory until they fit in `memory_bytes`.
     pub(super) fn evict(&mut self) {
         while self.resident_bytes > self.config.memory_bytes {
             let Some((lane, id)) = self.resident.front().copied() else { return };
@@ -291,7 +302,7 @@ impl Books {
         }
     }
 
-    fn check(&self, lane: LaneId, entries: &[LaneEntry]) -> Result<(), JournalError> {
+    fn check(&self, lane: LaneId, entries: &[JournalEntry]) -> Result<(), JournalError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -310,14 +321,12 @@ impl Books {
         Ok(())
     }
 
-    fn append(&mut self, lane: LaneId, entries: Vec<LaneEntry>) {
+    fn append(&mut self, lane: LaneId, entries: Vec<JournalEntry>) {
         for entry in entries {
-            if let Some(filling) = self.filling(entry_record_len(&entry.payload)) {
-                filling.push_entry(lane, &entry, false);
-            }
+            self.filling(entry_record_len(&entry.payload)).push_entry(lane, &entry, false);
             self.resident_bytes += entry.payload.len();
             self.resident.push_back((lane, entry.id));
-            let slot = Slot { term: entry.id.term, place: None, payload: Some(entry.payload) };
+            let slot = EntrySlot { term: entry.id.term, address: None, payload: Some(entry.payload) };
             self.lanes.entry(lane).or_default().push(entry.id, slot);
         }
     }
@@ -347,20 +356,18 @@ impl Books {
         }
     }
 
-    /// Copies an entry to the head, if it is still where it was read.
-    pub(super) fn rewrite(&mut self, lane: LaneId, entry: &LaneEntry, from: Place) -> bool {
+    /// Copies an entry to the head if it is still at the address it was read from.
+    pub(super) fn rewrite(&mut self, lane: LaneId, entry: &JournalEntry, from: RecordAddress) -> bool {
         let slot = self.lanes.get(&lane).and_then(|lane| lane.slot(entry.id.index.0));
-        if slot.is_none_or(|slot| slot.term != entry.id.term || slot.place != Some(from)) {
+        if slot.is_none_or(|slot| slot.term != entry.id.term || slot.address != Some(from)) {
             return false;
         }
-        if let Some(filling) = self.filling(entry_record_len(&entry.payload)) {
-            filling.push_entry(lane, entry, true);
-        }
+        self.filling(entry_record_len(&entry.payload)).push_entry(lane, entry, true);
         true
     }
 
-    /// Writes the state of lanes whose newest record of it lies in file `generation` to the head again, once. True
-    /// until that is durable; false if there is none there.
+    /// Queues a copy of every vote, purge and committed mark whose newest record lies in file `generation`. True until
+    /// the copies are durable; false if that file holds no such record. Queues only once for a file.
     pub(super) fn move_meta(&mut self, generation: u64) -> bool {
         let mut records = Vec::new();
         for (id, lane) in &self.lanes {
@@ -383,25 +390,26 @@ impl Books {
         !records.is_empty()
     }
 
-    pub(super) fn oldest_pins(&self) -> Vec<Pin> {
+    pub(super) fn oldest_pins(&self) -> Vec<FilePin> {
         let Some((generation, _)) = self.files.first_key_value().filter(|_| self.files.len() > 1) else {
             return Vec::new();
         };
         let last_in = |lane: &LaneState| {
             let mut ids = lane.indexes().rev().filter_map(|index| Some((index, lane.slot(index)?)));
-            let (index, slot) = ids.find(|(_, slot)| slot.place.is_some_and(|place| place.file == *generation))?;
+            let (index, slot) =
+                ids.find(|(_, slot)| slot.address.is_some_and(|address| address.file == *generation))?;
             Some(EntryId { term: slot.term, index: LogIndex(index) })
         };
-        self.lanes.iter().filter_map(|(lane, state)| Some(Pin { lane: *lane, last: last_in(state)? })).collect()
+        self.lanes.iter().filter_map(|(lane, state)| Some(FilePin { lane: *lane, last: last_in(state)? })).collect()
     }
 
     fn used_bytes(&self) -> u64 {
-        self.live_bytes() - self.head().map_or(0, |head| head.bytes - self.position)
+        self.live_bytes() - (self.head().bytes - self.position)
     }
 
     pub(super) fn usage(&self) -> JournalUsage {
         let ready: u64 = self.files.values().chain(&self.next).map(|file| file.bytes).sum();
-        let waiting: usize = self.sealed.iter().chain(&self.filling).map(Filling::used).sum();
+        let waiting: usize = self.sealed.iter().chain(&self.filling).map(CommitBuffer::used).sum();
         JournalUsage {
             disk_bytes: ready + self.spares.iter().chain(&self.dropping).map(|spare| spare.bytes).sum::<u64>(),
             used_bytes: self.used_bytes(),
@@ -412,7 +420,8 @@ impl Books {
         }
     }
 
-    /// Half full: make room. Within two files of the capacity: stop, so that what frees space still fits.
+    /// [`Pressure::Release`] from half of the capacity on, [`Pressure::Refuse`] within two files of it: purges, votes and
+    /// rewrites still need that room.
     pub(super) fn pressure(&self) -> Pressure {
         let used = self.used_bytes();
         let reserve = (2 * self.config.file_bytes).min(self.config.capacity_bytes / 4);
@@ -423,68 +432,68 @@ impl Books {
         }
     }
 
-    /// All who wait, in order; they will be told of a failure.
-    fn take_waiters(&mut self) -> Vec<Done> {
+    /// The completions of all queued commits, in order.
+    fn take_waiters(&mut self) -> Vec<Completion> {
         let commits = std::mem::take(&mut self.sealed).into_iter().chain(self.filling.take());
         commits.flat_map(|commit| commit.done).collect()
     }
 }
 
-impl Inner {
-    /// A change to the books that needs only its place in the journal.
-    pub(super) fn record(&self, change: impl FnOnce(&mut Books)) {
+impl JournalInner {
+    /// Makes a change whose record becomes durable with a later commit.
+    pub(super) fn record(&self, change: impl FnOnce(&mut JournalState)) {
         {
-            let mut books = self.books.borrow_mut();
-            if books.failure.is_some() {
+            let mut state = self.state.borrow_mut();
+            if state.failure.is_some() {
                 return;
             }
-            change(&mut books);
+            change(&mut state);
         }
-        self.commit_wake.raise();
+        self.commit_wake.notify();
     }
 
-    /// As [`Inner::record`], and returns when it is durable with everything before.
-    pub(super) async fn settled(&self, change: impl FnOnce(&mut Books)) -> Result<(), JournalError> {
-        let (tell, told) = futures::channel::oneshot::channel();
+    /// As [`JournalInner::record`], and returns when the record and everything before it are durable.
+    pub(super) async fn record_durably(&self, change: impl FnOnce(&mut JournalState)) -> Result<(), JournalError> {
+        let (sender, durable) = futures::channel::oneshot::channel();
         {
-            let mut books = self.books.borrow_mut();
-            if let Some(failure) = &books.failure {
+            let mut state = self.state.borrow_mut();
+            if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
-            change(&mut books);
+            change(&mut state);
             let done = move |result| {
-                // Who waited may have gone.
-                let _ = tell.send(result);
+                // The caller may have been dropped.
+                let _ = sender.send(result);
             };
-            books.push_done(Box::new(done));
+            state.push_done(Box::new(done));
         }
-        self.commit_wake.raise();
-        told.await.unwrap_or(Err(JournalError::Closed))
+        self.commit_wake.notify();
+        durable.await.unwrap_or(Err(JournalError::Closed))
     }
 
-    pub(super) fn append(&self, lane: LaneId, entries: Vec<LaneEntry>, done: Done) {
+    pub(super) fn append(&self, lane: LaneId, entries: Vec<JournalEntry>, done: Completion) {
         let checked = {
-            let mut books = self.books.borrow_mut();
-            books.check(lane, &entries).map(|()| books.append(lane, entries))
+            let mut state = self.state.borrow_mut();
+            state.check(lane, &entries).map(|()| state.append(lane, entries))
         };
         match checked {
             Ok(()) => {
-                self.books.borrow_mut().push_done(done);
-                self.commit_wake.raise();
+                self.state.borrow_mut().push_done(done);
+                self.commit_wake.notify();
             }
             Err(error) => done(Err(error)),
         }
     }
 
-    /// Ends the journal: the first failure stays, everyone who waits is told.
+    /// Ends the journal: keeps the first failure and fails all queued completions.
     pub(super) fn fail(&self, failure: &JournalError) {
         let waiters = {
-            let mut books = self.books.borrow_mut();
-            books.failure.get_or_insert_with(|| failure.clone());
-            books.take_waiters()
+            let mut state = self.state.borrow_mut();
+            state.failure.get_or_insert_with(|| failure.clone());
+            state.take_waiters()
         };
         waiters.into_iter().for_each(|done| done(Err(failure.clone())));
-        self.commit_wake.raise();
-        self.keep_wake.raise();
+        self.commit_wake.notify();
+        self.keep_wake.notify();
     }
 }
