@@ -7,6 +7,7 @@
 
 pub mod bounds;
 mod budgets;
+mod cores;
 mod error;
 pub mod identity;
 pub mod lanes;

@@ -11,10 +11,11 @@ mod kafka;
 mod process;
 mod samples;
 mod storage;
+mod threads;
 mod topics;
 
 use super::report::ShardReport;
-use super::routes::Services;
+use super::state::Services;
 use super::survey::{GroupLag, Survey};
 use samples::Sheet;
 
@@ -22,6 +23,7 @@ use samples::Sheet;
 pub(super) fn render(services: &Services, survey: &Survey) -> String {
     let mut sheet = Sheet::default();
     process::fill(&mut sheet);
+    threads::fill(&mut sheet);
     kafka::fill(&mut sheet, &survey.shards);
     storage::fill(&mut sheet, &survey.shards, &services.queues);
     topics::fill(&mut sheet, services, survey);

@@ -12,6 +12,7 @@ use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
 use uuid::Uuid;
 
 use super::budgets::Budgets;
+use super::cores::default_shards;
 use super::error::StartError;
 use super::identity::{DataDir, Identity, Notes};
 use super::lanes::Seat;
@@ -22,31 +23,30 @@ use super::side::Side;
 use super::status::ShardStatus;
 use crate::admin;
 use crate::archival::run::{Opening, Tier};
-use crate::config::node::NodeConfig;
+use crate::config::node::{HttpNames, NodeConfig};
 use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
 use crate::kafka::limits::ACCEPTED_MAX;
 use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_MAX};
+use crate::net::http::{HttpGuard, HttpPort};
 use crate::net::listen::{BindError, Bound};
 use crate::net::placement::Placement;
 use crate::shard::executor;
 use crate::shard::mesh::Mesh;
 
-/// How often a start that lasts says how far it is. It goes on: a large journal takes as long as it takes.
+/// Between log lines of a long start, which has no time limit: a large journal takes long.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a start waits for an address in use, and how often it looks.
+/// How long a start waits for an address in use, and between tries.
 const BIND_PATIENCE: Duration = Duration::from_secs(3);
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A running broker.
 pub struct Running {
-    /// Where Kafka is served.
     pub kafka: SocketAddr,
-    /// Where admin and metrics are served.
     pub admin: SocketAddr,
-    /// Where the Iceberg catalog is served; `None` without the lakehouse.
+    /// The Iceberg catalog; `None` without the lakehouse.
     pub catalog: Option<SocketAddr>,
     /// The cluster's id as Kafka prints it.
     pub cluster_id: String,
@@ -84,7 +84,7 @@ pub fn serve(config: NodeConfig) -> Result<(), StartError> {
 /// Starts a broker and returns once it serves.
 ///
 /// # Errors
-/// Why it did not start; nothing is left running.
+/// Nothing is left running.
 pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let checks = preflight::machine(&config.data_dir);
     let unfit = preflight::failures(&checks);
@@ -135,6 +135,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             cache_bytes: budgets.cache / u64::from(identity.shards),
             config: Arc::clone(&config),
             tier: tier.clone(),
+            side: side.handle(),
             image: Arc::clone(&image),
             images: image_sender.take(),
             meshes: meshes.clone(),
@@ -163,8 +164,10 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         tier: tier.clone(),
         tables: tables.clone(),
     };
-    handle.spawn(admin::serve(services, admin_socket.into_std()));
-    let with_tables = lakehouse::start(&tier, images, meshes.partitions, tables, &handle, catalog_socket.into_std())
+    let port =
+        |bound: Bound| HttpPort { guard: HttpGuard::new(bound.addr(), http_names(&config)), socket: bound.into_std() };
+    handle.spawn(admin::serve(services, port(admin_socket)));
+    let with_tables = lakehouse::start(&tier, images, meshes.partitions, tables, &handle, port(catalog_socket))
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);
     Ok(Running { kafka, admin, catalog, cluster_id, shards: threads, stops, side, _data: data })
@@ -189,18 +192,19 @@ impl Running {
         drop(self.stops);
         for shard in self.shards {
             if shard.join().is_err() {
-                tracing::error!("a shard ended badly while stopping; the next start recovers from its journal");
+                tracing::error!("a shard panicked while stopping; the next start recovers from its journal");
             }
         }
         self.side.stop();
     }
 }
 
-/// Who this data directory is; a fresh one becomes a newborn cluster.
+/// The identity of this data directory; a fresh one gets a new cluster.
 fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError> {
     let cores = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
     let Some(identity) = data.identity()? else {
-        let identity = Identity::newborn(Uuid::new_v4(), &config.cluster_name, config.shards.unwrap_or(cores));
+        let shards = config.shards.unwrap_or_else(|| default_shards(cores));
+        let identity = Identity::newborn(Uuid::new_v4(), &config.cluster_name, shards);
         data.make_first(identity.shards)?;
         data.write(&identity)?;
         return Ok(identity);
@@ -216,8 +220,8 @@ fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError>
     Ok(identity)
 }
 
-/// Gives the data directory the shards that are asked for, and says with what each is opened. Before anybody else writes
-/// `node.json`.
+/// Gives the data directory the number of shards of the settings; returns the identity and the engine settings of each
+/// shard. Runs before anything else writes `node.json`.
 fn lay_out(
     data: &DataDir,
     identity: Identity,
@@ -230,7 +234,7 @@ fn lay_out(
     let seat = |here| Seat { here, shards, lanes, node, home, forget_producers_after_ms };
     let mut engine = EngineConfig { segments: Some(data.path.clone()), ..EngineConfig::default() };
     let identity = match config.shards.filter(|want| *want != shards) {
-        // With a budget of its own: what it counts is counted again by the start that follows.
+        // With its own budget: the start that follows counts the same files again.
         Some(want) => reshard::run(data, &identity, want, &engine, seat)?,
         None => identity,
     };
@@ -240,8 +244,8 @@ fn lay_out(
     Ok((identity, engine))
 }
 
-/// Opens the store and waits a moment for the cluster's place in it. A bucket that belongs to somebody else stops the
-/// start; one that does not answer does not.
+/// Opens the store and waits a short time for the cluster's root in it. A bucket of another cluster stops the start;
+/// one that does not answer does not.
 fn open_tier(
     config: &NodeConfig,
     notes: &Arc<Notes>,
@@ -254,7 +258,7 @@ fn open_tier(
     let notes = Arc::clone(notes);
     let note = move || {
         if let Err(error) = notes.note(|identity| identity.rooted = true) {
-            tracing::warn!(%error, "the data directory could not note that its bucket was seen");
+            tracing::warn!(%error, "the data directory could not note that its bucket was opened");
         }
     };
     let handle = side.handle();
@@ -266,8 +270,8 @@ fn open_tier(
     }
 }
 
-/// Binds, waiting a moment for an address in use: the kernel lets go of a killed broker's sockets only once its rings are
-/// torn down, a little after the process has ended, and a restart must not fail on that.
+/// Binds, and waits a short time for an address in use: the kernel frees the sockets of a killed broker only after it
+/// has torn down its rings, a little after the process has ended.
 fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindError> {
     let mut left = BIND_PATIENCE;
     loop {
@@ -276,18 +280,26 @@ fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindError> {
                 std::thread::sleep(BIND_PAUSE);
                 left = left.saturating_sub(BIND_PAUSE);
             }
-            settled => {
+            bound => {
                 let waited = BIND_PATIENCE.saturating_sub(left);
                 if !waited.is_zero() {
-                    tracing::info!(%addr, ?waited, "the address was still a killed process's");
+                    tracing::info!(%addr, ?waited, "waited for the address of a process that has just ended");
                 }
-                return settled;
+                return bound;
             }
         }
     }
 }
 
-/// What shards show until the controller's first image: nobody is served yet.
+/// The names of the settings, and the machine's.
+fn http_names(config: &NodeConfig) -> HttpNames {
+    let mut names = config.http_names.clone();
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    names.own.extend(Some(machine.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()));
+    names
+}
+
+/// The image of a shard before the controller's first one; clients are not served yet.
 fn placeholder_image(config: &NodeConfig, identity: &Identity, kafka: SocketAddr) -> Arc<ClusterImage> {
     let (host, port) = config.advertised.clone().unwrap_or_else(|| (kafka.ip().to_string(), kafka.port()));
     Arc::new(ClusterImage {
@@ -327,7 +339,7 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
     (Meshes { partitions, controller, reconcile, groups, arrivals, reports }, inboxes)
 }
 
-/// One thread, one pinned executor. A shard that ends by itself takes the process with it.
+/// Starts a shard on its own thread, pinned to a core.
 fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
     let (here, status) = (start.seat.here, start.status.clone());
     let run = move || async move {
@@ -338,7 +350,7 @@ fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
     executor::spawn(here, run).map_err(|e| StartError::System { what: "a thread for a shard", why: e.to_string() })
 }
 
-/// Waits until every shard serves, however long that takes, and says every `patience` how far they are.
+/// Waits until every shard serves, without a limit, and logs every `patience` how many do.
 fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16, patience: Duration) -> Result<(), StartError> {
     let (mut recovered, mut serving, mut waited) = (0_u16, 0_u16, Duration::ZERO);
     while serving < shards {
@@ -358,7 +370,7 @@ fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16, patience:
                     shards,
                     recovered,
                     serving,
-                    "the start takes long and goes on: a large journal is read"
+                    "the start takes long because a large journal is read; it continues"
                 );
             }
             Err(flume::RecvTimeoutError::Disconnected) => {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidewater_storage::model::ShardId;
 
@@ -16,11 +17,12 @@ pub struct MeshClosed;
 /// The sending side towards every shard.
 pub struct Mesh<M> {
     senders: Arc<[flume::Sender<M>]>,
+    sent: Arc<[AtomicU64]>,
 }
 
 impl<M> Clone for Mesh<M> {
     fn clone(&self) -> Self {
-        Self { senders: Arc::clone(&self.senders) }
+        Self { senders: Arc::clone(&self.senders), sent: Arc::clone(&self.sent) }
     }
 }
 
@@ -69,7 +71,8 @@ impl<M: Send + 'static> Mesh<M> {
                 (sender, Inbox { receiver })
             })
             .unzip();
-        (Self { senders: senders.into() }, inboxes)
+        let sent = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        (Self { senders: senders.into(), sent }, inboxes)
     }
 
     /// How many shards it reaches.
@@ -84,7 +87,11 @@ impl<M: Send + 'static> Mesh<M> {
     /// [`MeshClosed`] when that shard has stopped or does not exist.
     pub async fn send(&self, to: ShardId, message: M) -> Result<(), MeshClosed> {
         let sender = self.senders.get(usize::from(to.0)).ok_or(MeshClosed)?;
-        sender.send_async(message).await.map_err(|_| MeshClosed)
+        sender.send_async(message).await.map_err(|_| MeshClosed)?;
+        if let Some(sent) = self.sent.get(usize::from(to.0)) {
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Sends a message that carries a [`Reply`] and waits for the answer.
@@ -104,13 +111,20 @@ impl<M: Send + 'static> Mesh<M> {
 
 /// How many messages wait in each shard's inbox; what metrics show of a mesh, whatever it carries.
 pub trait Depths: Send + Sync {
-    /// By shard.
+    /// Messages in each shard's inbox now.
     fn depths(&self) -> Vec<usize>;
+
+    /// Messages sent to each shard since the start.
+    fn sent(&self) -> Vec<u64>;
 }
 
 impl<M: Send + 'static> Depths for Mesh<M> {
     fn depths(&self) -> Vec<usize> {
         self.senders.iter().map(flume::Sender::len).collect()
+    }
+
+    fn sent(&self) -> Vec<u64> {
+        self.sent.iter().map(|sent| sent.load(Ordering::Relaxed)).collect()
     }
 }
 

@@ -114,6 +114,10 @@ impl Broker {
         if let Some(bucket) = &options.bucket {
             command.args(["--bucket", bucket]);
         }
+        if cfg!(test) {
+            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes first.
+            command.env("TIDEWATER_SHARDS", "2");
+        }
         command.args(&options.args).envs(options.envs.iter().cloned());
         command.env("TIDEWATER_GROUP_INITIAL_REBALANCE_DELAY_MS", "0");
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("clone")).stderr(file);
@@ -214,11 +218,18 @@ impl Drop for Broker {
     }
 }
 
-/// A GET over HTTP/1.1; status and body, `None` when nobody answers.
+/// A GET over HTTP/1.1; status and body, `None` when nothing answers.
 pub fn http_get(addr: &str, path: &str) -> Option<(u16, String)> {
+    http_ask(addr, "GET", path, &[("Host", addr)])
+}
+
+/// An HTTP/1.1 request with these headers and no body; status and body of the answer, `None` when nothing answers.
+pub fn http_ask(addr: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(addr).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n").ok()?;
+    headers.iter().try_for_each(|(name, value)| write!(stream, "{name}: {value}\r\n")).ok()?;
+    stream.write_all(b"\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;

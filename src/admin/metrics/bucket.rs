@@ -6,7 +6,7 @@ use tidewater_tiering::fetch::HydrateCounts;
 use tidewater_tiering::store::{RequestKind, StoreStats};
 
 use super::by_shard;
-use super::samples::{Sheet, label};
+use super::samples::{Sheet, and, label};
 use crate::admin::report::ShardReport;
 use crate::archival::run::{Opening, Tier};
 
@@ -47,7 +47,9 @@ const ARCHIVES: &[(&str, &str, fn(&ArchiveStatus) -> u64)] = &[
     ("tidewater_archive_adopted_bundles", "Bundles found at their key: answers lost, a predecessor's last", |s| {
         s.adopted
     }),
-    ("tidewater_archive_bundle_bytes", "Bytes of bundles put", |s| s.bundle_bytes),
+    ("tidewater_archive_adopted_parts", "Parts of bundles that now stand where segment objects would", |s| {
+        s.parts_adopted
+    }),
     ("tidewater_archive_segment_objects", "Segment objects put", |s| s.segments),
     ("tidewater_archive_gathered_objects", "Gathered objects put", |s| s.gathered),
     ("tidewater_archive_published_manifests", "Lane manifests published", |s| s.published),
@@ -61,6 +63,21 @@ fn archives(sheet: &mut Sheet, shards: &[ShardReport]) {
         let rows = lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), read(status)));
         sheet.counters(name, help, rows.collect());
     }
+    let kinds: [(&str, fn(&ArchiveStatus) -> u64); 4] = [
+        ("bundle", |s| s.bundle_bytes),
+        ("part", |s| s.part_bytes),
+        ("segment", |s| s.segment_bytes),
+        ("gathered", |s| s.gathered_bytes),
+    ];
+    let bytes = lanes.iter().flat_map(|(lane, status)| {
+        let labels = move |kind| and(label("lane", lane.0.to_string()), "kind", kind);
+        kinds.iter().map(move |(kind, read)| (labels(*kind), read(status)))
+    });
+    sheet.counters(
+        "tidewater_archive_bytes",
+        "Bytes of objects with records put, by lane and kind of object; beside tidewater_topic_appended_bytes they show how often a byte is uploaded",
+        bytes.collect(),
+    );
     let stands = |status: &ArchiveStatus| f64::from(u8::from(status.stopped.is_some() || status.failing.is_some()));
     sheet.gauges(
         "tidewater_archive_failing",

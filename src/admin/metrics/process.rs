@@ -34,7 +34,7 @@ pub(super) fn fill(sheet: &mut Sheet) {
 }
 
 /// Fields 14 and 15 of `/proc/self/stat`; the second field may hold spaces, in parentheses.
-fn cpu_ticks(stat: &str) -> Option<f64> {
+pub(super) fn cpu_ticks(stat: &str) -> Option<f64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;

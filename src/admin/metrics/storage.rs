@@ -111,9 +111,14 @@ fn waiting(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'static str, A
         "Bytes of batches that wait for their lane",
         by_shard(shards, |report| report.proposer_queue.1 as f64),
     );
-    let inboxes = queues.iter().flat_map(|(mesh, queue)| {
-        let depths = queue.depths().into_iter().enumerate();
-        depths.map(move |(shard, n)| (and(label("mesh", *mesh), "shard", shard.to_string()), n as f64))
-    });
-    sheet.gauges("tidewater_mesh_inbox_messages", "Messages that wait in a shard's inbox", inboxes.collect());
+    let of = |mesh: &'static str, shard: usize| and(label("mesh", mesh), "shard", shard.to_string());
+    let rows = |mesh, counts: Vec<u64>| {
+        counts.into_iter().enumerate().map(move |(shard, n)| (of(mesh, shard), n)).collect::<Vec<_>>()
+    };
+    let depths = |queue: &Arc<dyn Depths>| queue.depths().into_iter().map(|n| n as u64).collect();
+    let inboxes = queues.iter().flat_map(|(mesh, queue)| rows(mesh, depths(queue)));
+    let inboxes = inboxes.map(|(labels, n)| (labels, n as f64)).collect();
+    sheet.gauges("tidewater_mesh_inbox_messages", "Messages that wait in a shard's inbox", inboxes);
+    let sent = queues.iter().flat_map(|(mesh, queue)| rows(mesh, queue.sent())).collect();
+    sheet.counters("tidewater_mesh_messages", "Messages sent to a shard by other threads", sent);
 }

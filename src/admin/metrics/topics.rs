@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::samples::{Labels, Sheet, label};
-use crate::admin::routes::Services;
+use crate::admin::state::Services;
 use crate::admin::survey::Survey;
 use crate::lakehouse::TableSums;
 use crate::limits::METRIC_TOPICS_MAX;
