@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Hot: out of the broker's memory.
 pub fn hot(run: &Run) {
     let dir = run.dir("hot");
-    let broker = topic::broker(&dir.path().join("data"), &dir.path().join("bucket"));
+    let broker = topic::broker(&dir.path().join("data"), &topic::bucket(dir.path(), "hot"));
     let batches = run.pick(1000, 32);
     topic::runtime().block_on(async {
         topic::create(&broker.kafka, 1, &[("remote.storage.enable", "false")]).await;
@@ -62,7 +62,7 @@ pub fn hot(run: &Run) {
 /// Cold: archived, trimmed, and the chunk cache thrown away.
 pub fn cold(run: &Run) {
     let dir = run.dir("cold");
-    let (data, bucket) = (dir.path().join("data"), dir.path().join("bucket"));
+    let (data, bucket) = (dir.path().join("data"), topic::bucket(dir.path(), "cold"));
     let end = archive_and_trim(run, &data, &bucket);
     let _ = std::fs::remove_dir_all(data.join("cache"));
     let broker = topic::broker(&data, &bucket);
@@ -103,7 +103,7 @@ pub fn cold(run: &Run) {
 }
 
 /// Fills a topic and waits until its older part is only in the bucket; gives the first offset still on local disk.
-fn archive_and_trim(run: &Run, data: &Path, bucket: &Path) -> u64 {
+fn archive_and_trim(run: &Run, data: &Path, bucket: &str) -> u64 {
     let broker = topic::broker(data, bucket);
     let segment = run.pick("16777216", "1048576");
     let batches = run.pick(12_000, 64);
@@ -123,9 +123,9 @@ fn archive_and_trim(run: &Run, data: &Path, bucket: &Path) -> u64 {
 }
 
 /// Reads about `total` bytes of the bucket's data objects in ranges.
-fn ranged_gets(bucket: &Path, bytes: u64, at_once: usize, total: u64) -> Samples {
+fn ranged_gets(bucket: &str, bytes: u64, at_once: usize, total: u64) -> Samples {
     let runtime = topic::runtime();
-    let store = open(&topic::url(bucket), runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
+    let store = open(bucket, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
     runtime.block_on(async {
         let ranges = data_ranges(&store, bytes, total).await;
         let start = Instant::now();

@@ -3,7 +3,7 @@
 //! Owns: the command line, the two scales. `cargo bench --bench figures -- append` measures; without `--bench` (that
 //! is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every figure runs on tiny inputs, so that none rots.
 //! One binary for all figures: the broker is linked once. What the numbers mean: `benches/README.md`.
-#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
+#![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a measuring program: it stops with a message")]
 
 mod append;
 mod fetch;
@@ -12,6 +12,7 @@ mod machine;
 mod produce;
 mod puts;
 mod report;
+mod s3;
 #[path = "../../tests/support/support.rs"]
 mod support;
 mod table;
@@ -24,12 +25,13 @@ use std::path::PathBuf;
 /// A figure: its name on the command line and what it runs.
 type Figure = (&'static str, fn(&Run));
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     ("append", append::run),
     ("produce", produce::run),
     ("fetch_hot", fetch::hot),
     ("fetch_cold", fetch::cold),
     ("upload", upload::run),
+    ("s3", s3::run),
     ("puts", puts::run),
     ("table", table::run),
 ];

@@ -53,7 +53,7 @@ pub fn run(run: &Run) {
 }
 
 fn watch(dir: &Path, partitions: i32, (warm_up, window): (Duration, Duration)) -> Seen {
-    let (data, bucket) = (dir.join("data"), dir.join("bucket"));
+    let (data, bucket) = (dir.join("data"), topic::bucket(dir, "puts"));
     let broker = topic::broker(&data, &bucket);
     let runtime = topic::runtime();
     let mut producer = runtime.block_on(async {
@@ -84,8 +84,7 @@ fn watch(dir: &Path, partitions: i32, (warm_up, window): (Duration, Duration)) -
     let records = trickle(window);
     let (window, puts) = (start.elapsed(), put_requests(&broker.admin) - puts);
     let mut folders = BTreeMap::new();
-    for (path, _) in objects(&bucket).into_iter().filter(|object| !before.contains(object)) {
-        let key = path.strip_prefix(&bucket.display().to_string()).unwrap_or(&path);
+    for (key, _) in objects(&bucket).into_iter().filter(|object| !before.contains(object)) {
         // <cluster>/<epoch>/<folder>/…; anything else stands under its own first name.
         let parts: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
         let folder = parts.get(2).or(parts.first()).copied().unwrap_or_default();

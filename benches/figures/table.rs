@@ -103,7 +103,7 @@ pub fn run(run: &Run) {
     let rows: u64 = run.pick(1_000_000, 2_000);
     let log = Arc::new(Log::new(rows));
     let runtime = topic::runtime();
-    let url = topic::url(dir.path());
+    let url = format!("file://{}", dir.path().display());
     let store = open(&url, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
     let files = TableFiles::new(store, Warehouse::new(&url, "lake").expect("legal"));
     let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));

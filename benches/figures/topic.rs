@@ -15,16 +15,19 @@ pub const NAME: &str = "figures";
 /// Bytes of the value of a record that is a batch of its own.
 pub const VALUE: usize = 64 << 10;
 
-/// A broker of one shard whose bucket is the directory `bucket`.
-pub fn broker(data: &Path, bucket: &Path) -> Broker {
+/// A broker of one shard with this bucket.
+pub fn broker(data: &Path, bucket: &str) -> Broker {
     let mut options = Options::new(data).arg("--shards", "1").arg("--disk-bytes", "8GiB");
-    options.bucket = Some(url(bucket));
+    options.bucket = Some(bucket.to_owned());
     Broker::start(&options)
 }
 
-/// A directory as the URL of a bucket.
-pub fn url(dir: &Path) -> String {
-    format!("file://{}", dir.display())
+/// The URL of the bucket `name`: the directory `dir/name`, or below the URL in `TIDEWATER_BENCH_BUCKET`.
+pub fn bucket(dir: &Path, name: &str) -> String {
+    match std::env::var("TIDEWATER_BENCH_BUCKET") {
+        Ok(url) => format!("{url}/{name}"),
+        Err(_) => format!("file://{}", dir.join(name).display()),
+    }
 }
 
 /// A runtime on the calling thread.

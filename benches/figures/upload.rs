@@ -4,7 +4,6 @@
 //! is taken, manifests and the read of the segments included. Sizes and number of the raw PUTs are those of the objects
 //! that the broker made, written one after the other.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 pub fn run(run: &Run) {
     let dir = run.dir("upload");
-    let (data, bucket) = (dir.path().join("data"), dir.path().join("bucket"));
+    let (data, bucket) = (dir.path().join("data"), topic::bucket(dir.path(), "upload"));
     let broker = topic::broker(&data, &bucket);
     let batches = run.pick(8000, 64);
     let runtime = topic::runtime();
@@ -47,13 +46,13 @@ pub fn run(run: &Run) {
 
     let bytes: u64 = made.iter().sum();
     let payload = (batches * topic::VALUE) as u64;
-    let raw = raw_puts(&dir.path().join("raw"), &made);
-    let table = Table::new(&["what", "objects", "bytes", "rate", "÷ raw PUT", "broker CPU"]);
+    let raw = raw_puts(&topic::bucket(dir.path(), "raw"), &made);
+    let table = Table::new(&["what", "objects", "bytes", "rate", "÷ raw PUT", "processor"]);
     let row = |what: &str, bytes: u64, rate: f64, cpu: String| {
         let objects = made.len().to_string();
         table.row(&[what.into(), objects, bytes.to_string(), mb_per_s(rate), ratio(rate, raw.rate()), cpu]);
     };
-    row("raw PUTs", raw.bytes, raw.rate(), "–".into());
+    row("raw PUTs", raw.bytes, raw.rate(), cpu_per_gb(raw.cpu, raw.bytes));
     row("archive, bytes of records", payload, payload as f64 / took.as_secs_f64(), cpu_per_gb(cpu, payload));
     row("archive, bytes of objects", bytes, bytes as f64 / took.as_secs_f64(), cpu_per_gb(cpu, bytes));
 }
@@ -62,25 +61,24 @@ fn archived_end(topic: &serde_json::Value) -> u64 {
     topic::number(&topic["partitions"][0], "archived_end_offset")
 }
 
-/// Objects of a directory bucket with their sizes; the store's own files (`.tidewater`: locks) are none.
-pub fn objects(dir: &Path) -> Vec<(String, u64)> {
-    let mut found = Vec::new();
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b".")) {
-        match entry.metadata() {
-            Ok(meta) if meta.is_dir() => found.extend(objects(&entry.path())),
-            Ok(meta) => found.push((entry.path().display().to_string(), meta.len())),
-            // It went away meanwhile.
-            Err(_) => {}
-        }
+/// The bucket's objects with their sizes.
+fn objects(bucket: &str) -> Vec<(String, u64)> {
+    let runtime = topic::runtime();
+    let store = open(bucket, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
+    let (mut found, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let listed = runtime.block_on(store.list("", after.as_deref(), 1000)).expect("the bucket is listed");
+        let Some(last) = listed.last() else { return found };
+        after = Some(last.key.as_str().to_owned());
+        found.extend(listed.into_iter().map(|object| (object.key.as_str().to_owned(), object.size)));
     }
-    found
 }
 
-fn raw_puts(dir: &Path, sizes: &[u64]) -> Samples {
+fn raw_puts(bucket: &str, sizes: &[u64]) -> Samples {
     let runtime = topic::runtime();
-    let store = open(&topic::url(dir), runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
+    let store = open(bucket, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
     let mut samples = Samples::default();
+    let cpu = machine::cpu_of(std::process::id());
     for (n, size) in sizes.iter().enumerate() {
         let body = Bytes::from(vec![0x5a; usize::try_from(*size).expect("an object in memory")]);
         let key = ObjectKey::new(&format!("raw/{n}")).expect("legal");
@@ -88,5 +86,6 @@ fn raw_puts(dir: &Path, sizes: &[u64]) -> Samples {
         runtime.block_on(store.put(&key, body, PutMode::IfAbsent)).expect("put");
         samples.add(one.elapsed(), *size);
     }
+    samples.cpu = machine::cpu_of(std::process::id()).saturating_sub(cpu);
     samples
 }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use tidewater::partition::state::command::{LaneCommand, LaneEntry};
+use tidewater::partition::state::command::{LaneCommand, LaneOp};
 use tidewater::partition::state::lane::{DataLane, RecoveredState};
 use tidewater::partition::message::{CheckedBatch, Origin, Place, ProducePart};
 use tidewater::partition::router::Router;
@@ -81,9 +81,9 @@ impl Shard {
         engine.start();
         let options = LaneOptions::single(LANE, NodeId(1));
         let raft = Lane::start(&env, engine.lane(LANE), Rc::clone(&lane) as _, options).await;
-        lane.attach(raft.expect("the Raft group starts"));
+        lane.status.attach(raft.expect("the Raft group starts"));
         shard.add_lane(Rc::clone(&lane), engine.clone());
-        while lane.leading().is_none() {
+        while lane.status.leading().is_none() {
             lane.leadership_bell.heard().await;
         }
         let places: Vec<Place> = (0..partitions).map(place).collect();
@@ -154,7 +154,7 @@ impl Shard {
     }
 
     async fn close(self) {
-        if let Some(raft) = self.lane.raft() {
+        if let Some(raft) = self.lane.status.raft() {
             raft.shutdown().await;
         }
         self.engine.close().await;
@@ -171,7 +171,7 @@ async fn create(lane: &DataLane, partition: PartitionId) {
     let overrides = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
     let topic = TopicName::new("bench").expect("legal");
     let command = LaneCommand::Create { partition, topic, overrides, epoch_base: 0 };
-    lane.propose(LaneEntry::Command(command)).await.expect("the partition is created");
+    lane.propose(LaneOp::Command(command)).await.expect("the partition is created");
 }
 
 /// A batch of exactly `bytes`: one record of noise.
@@ -199,7 +199,7 @@ impl CheckpointSource for Source {
     }
 
     fn checkpointed(&self, lane: LaneId, applied: EntryId) {
-        if let Some(raft) = self.0.lane(lane).and_then(|lane| lane.raft().cloned()) {
+        if let Some(raft) = self.0.lane(lane).and_then(|lane| lane.status.raft().cloned()) {
             raft.purge(applied);
         }
     }
