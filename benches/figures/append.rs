@@ -1,8 +1,8 @@
 //! Append to acknowledgement in process ÷ an O_DIRECT write + fdatasync of as many bytes on the same disk.
 //!
-//! One commit at a time in each of three loops: the raw file; the journal alone; the whole way of a batch from the
-//! router on (proposer, Raft lane, journal, state machine, answer) on a real executor. A commit of `S` bytes over `P`
-//! partitions brings one batch each for the next `min(P, S / 1 KiB)` of them, in turn. Outside: socket, decoding, CRC.
+//! One commit at a time in each of three loops: the raw file; the journal alone; a batch from the router to its answer
+//! (proposer, Raft lane, journal, state machine) on a real executor. A commit of `S` bytes over `P` partitions brings one
+//! batch each for the next `min(P, S / 1 KiB)` of them, in turn. Not included: socket, decoding, CRC.
 
 mod journal;
 mod raw;
@@ -29,7 +29,7 @@ pub struct Until {
 const WARM_UP: u32 = 50;
 
 impl Until {
-    /// Is it over?
+    /// Whether the loop has reached its end.
     fn done(&self, start: Instant, samples: &Samples) -> bool {
         start.elapsed() >= self.time || samples.bytes >= self.bytes
     }
@@ -40,7 +40,7 @@ pub fn run(run: &Run) {
     spread(run);
 }
 
-/// What a thousand partitions cost, compared with sixteen, when each brings little.
+/// Compares small appends over 1,000 partitions with the same over 16.
 fn spread(run: &Run) {
     let until = Until { time: run.pick(Duration::from_secs(4), Duration::from_millis(20)), bytes: 8 << 30 };
     let table = Table::new(&["appends of 1 KiB, 256 at once, over", "appends/s", "÷ 16", "p50", "p99", "CPU each"]);
@@ -72,7 +72,7 @@ fn commits(run: &Run) {
             whole.push((*count, shard::measure(run.dir("shard").path(), bytes, *count, until)));
         }
         let mut after = raw::measure(dir.path(), bytes, until);
-        // The disk is not the same from one minute to the next: the mean of before and after is what it gives.
+        // The disk's speed changes from minute to minute: take the mean of before and after.
         let base = f64::midpoint(before.per_second(), after.per_second());
         let print = |what: String, samples: &mut Samples| {
             table.row(&[

@@ -1,4 +1,4 @@
-//! Fetch through a real broker process ÷ what it stands on: loopback TCP when hot, ranged GETs of the bucket when cold.
+//! Fetch through a real broker process ÷ its floor: loopback TCP when hot, ranged GETs of the bucket when cold.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::report::{Samples, Table, cpu_per_gb, mb_per_s, micros, ratio, size};
 use crate::wire::Fetcher;
 use crate::{Run, loopback, machine, topic};
 
-/// Bytes asked for at once.
+/// Maximum bytes of a fetch.
 const FETCHES: [usize; 3] = [64 << 10, 1 << 20, 4 << 20];
 /// Bytes of a raw ranged GET, and how many are in flight.
 const GETS: [(u64, usize); 3] = [(1 << 20, 1), (4 << 20, 1), (4 << 20, 4)];
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Hot: out of the broker's memory.
+/// Hot: served from the broker's memory.
 pub fn hot(run: &Run) {
     let dir = run.dir("hot");
     let broker = topic::broker(&dir.path().join("data"), &topic::bucket(dir.path(), "hot"));
@@ -29,7 +29,7 @@ pub fn hot(run: &Run) {
     let time = run.pick(Duration::from_secs(3), Duration::from_millis(50));
     let table = Table::new(&["bytes asked", "what", "rate", "÷ loopback", "p50", "p99", "broker CPU"]);
     for bytes in FETCHES {
-        // Room for the batch's own header, so that a fetch of 64 K is one batch of a record of 64 K.
+        // With room for the batch header, so that a fetch of 64 K is one batch with a record of 64 K.
         let mut fetcher = Fetcher::connect(&broker.kafka, topic::NAME, bytes + (bytes >> 4));
         let mut from = 0;
         let (mut samples, start, cpu) = (Samples::default(), Instant::now(), machine::cpu_of(broker.pid()));
@@ -59,7 +59,7 @@ pub fn hot(run: &Run) {
     broker.stop();
 }
 
-/// Cold: archived, trimmed, and the chunk cache thrown away.
+/// Cold: archived and trimmed, with an empty chunk cache.
 pub fn cold(run: &Run) {
     let dir = run.dir("cold");
     let (data, bucket) = (dir.path().join("data"), topic::bucket(dir.path(), "cold"));
@@ -102,7 +102,7 @@ pub fn cold(run: &Run) {
     ]);
 }
 
-/// Fills a topic and waits until its older part is only in the bucket; gives the first offset still on local disk.
+/// Fills a topic and waits until its older part is only in the bucket; returns the local start.
 fn archive_and_trim(run: &Run, data: &Path, bucket: &str) -> u64 {
     let broker = topic::broker(data, bucket);
     let segment = run.pick("16777216", "1048576");
@@ -154,7 +154,7 @@ async fn data_ranges(store: &Arc<dyn ObjectStore>, bytes: u64, total: u64) -> Ve
         let listed = store.list("", after.as_deref(), 1000).await.expect("the bucket is listed");
         let Some(last) = listed.last() else { return ranges };
         after = Some(last.key.as_str().to_owned());
-        // Smaller ones are manifests.
+        // Smaller objects are manifests.
         for object in listed.into_iter().filter(|object| object.size >= 1 << 20) {
             let mut at = 0;
             while at < object.size && left > 0 {

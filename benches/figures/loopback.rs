@@ -1,4 +1,4 @@
-//! What loopback TCP gives the same client: a thread answers every request with so many bytes it holds ready.
+//! The same client over plain loopback TCP: a thread answers every request with bytes from memory.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use crate::support::wire::read_frame;
 /// Bytes of a request, about those of a fetch of one partition.
 const REQUEST: usize = 80;
 
-/// Asks for `answer` bytes over and over for `time`.
+/// Asks for `answer` bytes again and again for `time`.
 pub fn measure(answer: usize, time: Duration) -> Samples {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound");

@@ -1,4 +1,4 @@
-//! What the numbers were taken on, and who used its processors meanwhile.
+//! The machine that was measured, its load, and processor time and disk writes of processes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Kernel ticks a second in `/proc/*/stat` (`USER_HZ`, 100 on every Linux this runs on).
 const TICKS: u64 = 100;
 
-/// Prints the machine and its load: numbers of a busy machine should be seen to be that.
+/// Prints the machine and its load, with a warning if it is busy.
 pub fn print(dir: &Path) {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -20,7 +20,7 @@ pub fn print(dir: &Path) {
     }
 }
 
-/// Processor time of a process so far, all its threads.
+/// Processor time of a process since its start, all threads.
 pub fn cpu_of(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The second field is the program's name in parentheses; user and system time are the 12th and 13th after it.
@@ -29,13 +29,13 @@ pub fn cpu_of(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS)
 }
 
-/// Bytes a process has had written to disks so far.
+/// Bytes that a process has written to disks since its start.
 pub fn written_by(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)
 }
 
-/// Processor time of the calling thread so far.
+/// Processor time of the calling thread since its start.
 pub fn cpu_of_thread() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(stat.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0))

@@ -1,9 +1,14 @@
-//! First figures: what each way through Tidewater costs, as ratios to what the machine itself gives in the same run.
+//! First figures: the cost of each path through Tidewater as a ratio to the machine's own speed in the same run.
 //!
-//! Owns: the command line, the two scales. `cargo bench --bench figures -- append` measures; without `--bench` (that
-//! is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every figure runs on tiny inputs, so that none rots.
-//! One binary for all figures: the broker is linked once. What the numbers mean: `benches/README.md`.
-#![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a measuring program: it stops with a message")]
+//! Owns: the command line, the two scales. `cargo bench --bench figures -- append` measures; without `--bench` (as
+//! `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every figure runs on tiny inputs, to check that it works.
+//! One binary for all figures links the broker once. `benches/README.md` explains the numbers.
+#![allow(
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a measuring program: it stops with a message"
+)]
 
 mod append;
 mod fetch;
@@ -22,7 +27,7 @@ mod wire;
 
 use std::path::PathBuf;
 
-/// A figure: its name on the command line and what it runs.
+/// A figure: its name on the command line and its function.
 type Figure = (&'static str, fn(&Run));
 
 const FIGURES: [Figure; 8] = [
@@ -36,20 +41,20 @@ const FIGURES: [Figure; 8] = [
     ("table", table::run),
 ];
 
-/// How a run is scaled and where its files lie.
+/// Scale of a run and the directory of its files.
 pub struct Run {
-    /// Tiny inputs: to see that it works, not how fast.
+    /// Tiny inputs: checks that the figure works and measures nothing.
     pub small: bool,
     root: PathBuf,
 }
 
 impl Run {
-    /// `full` when measuring, `small` when only trying.
+    /// `full` when measuring, `small` otherwise.
     pub fn pick<T>(&self, full: T, small: T) -> T {
         if self.small { small } else { full }
     }
 
-    /// An empty directory on the measured disk, gone when the guard is dropped.
+    /// An empty directory on the measured disk, removed when the guard is dropped.
     pub fn dir(&self, name: &str) -> tempfile::TempDir {
         tempfile::Builder::new().prefix(name).tempdir_in(&self.root).expect("a directory to measure in")
     }

@@ -1,7 +1,7 @@
-//! Produce through the socket of a real broker process: what a megabyte and a request cost its processor.
+//! Produce through the socket of a real broker process: processor time per megabyte and per request.
 //!
-//! The client sends requests that were encoded beforehand and reads answers, so that it costs little beside the broker;
-//! every request is one batch for one partition, the partitions in turn. Bytes are those of the record values.
+//! The client sends requests that were encoded beforehand, so that it costs little beside the broker. Every request is
+//! one batch for one partition, the partitions in turn. Bytes are the bytes of record values.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -20,12 +20,12 @@ use crate::support::broker::{Broker, Options};
 use crate::support::wire;
 use crate::{Run, machine, topic};
 
-/// The last version in which topics go by name and nothing is tagged.
+/// The last version that names topics and has no tagged fields.
 const VERSION: i16 = 8;
-/// Before the first request that counts: memory is touched, files are made.
+/// Time before the first measured request: memory is touched and files are created.
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// A way to produce.
+/// Shape of one load.
 struct Work {
     what: &'static str,
     records: usize,
@@ -59,7 +59,7 @@ const WORKS: [Work; 6] = [
     },
 ];
 
-/// Not archived, and no more kept than the disk is asked for.
+/// No archiving, and retention below the disk budget.
 const SETTINGS: [(&str, &str); 3] =
     [("remote.storage.enable", "false"), ("retention.bytes", "536870912"), ("segment.bytes", "134217728")];
 
@@ -95,12 +95,12 @@ pub fn run(run: &Run) {
     }
 }
 
-/// One shard and no bucket of note: the topic is not archived.
+/// A broker with one shard; the topic is not archived.
 fn broker(data: &Path) -> Broker {
     Broker::start(&Options::new(data).arg("--shards", "1").arg("--disk-bytes", "12GiB"))
 }
 
-/// All connections at work; gives the samples and what the broker wrote to its disk meanwhile.
+/// Runs all connections; returns the samples and the bytes that the broker wrote to disk meanwhile.
 fn measure(run: &Run, work: &Work, broker: &Broker) -> (Samples, u64) {
     let batch = batch(work);
     let warm_up = run.pick(WARM_UP, Duration::from_millis(50));
@@ -136,11 +136,11 @@ fn batch(work: &Work) -> Bytes {
     builder.build()
 }
 
-/// One connection: keeps its requests in flight and gives how long those took that ended while it counts.
+/// One connection: keeps its requests in flight and returns the latencies of those that ended in the measured time.
 fn client(addr: &str, work: &Work, nth: usize, batch: &Bytes, begin: Instant, end: Instant) -> Vec<Duration> {
     let mut stream = TcpStream::connect(addr).expect("the broker answers");
     stream.set_nodelay(true).expect("nodelay");
-    // As many different requests as fit in some memory; the batches in them are the same.
+    // Requests for as many partitions as fit into 64 MiB; their batches are the same.
     let kinds = (64 << 20) / batch.len().max(1) / work.connections;
     let first = i32::try_from(nth * 131).expect("few connections");
     let partitions = (0..work.partitions).map(|n| (first + n) % work.partitions).take(kinds.max(1));

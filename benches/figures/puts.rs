@@ -1,8 +1,8 @@
 //! PUTs an hour of topics into which a record trickles per partition and second, at default settings.
 //!
-//! Two brokers side by side, one with 10 partitions and one with 1,000, are watched through `/metrics` after a warm-up;
-//! the count is scaled to an hour. A lane manifest is published once a minute at most, so the scaled number is off by
-//! up to one publication (± 3600 / window).
+//! Two brokers run side by side, one with 10 partitions and one with 1,000. After a warm-up the PUTs that `/metrics`
+//! counts are scaled to an hour. A lane manifest is published at most once a minute, so the scaled number is off by up to
+//! one publication (± 3600 / window).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::{Run, topic};
 
 const PARTITIONS: [i32; 2] = [10, 1000];
 
-/// What was seen of one broker.
+/// Counts of one broker.
 struct Seen {
     partitions: i32,
     window: Duration,
     records: u64,
     puts: u64,
-    /// Objects that appeared, by folder.
+    /// New objects by folder.
     folders: BTreeMap<String, usize>,
 }
 
@@ -85,7 +85,7 @@ fn watch(dir: &Path, partitions: i32, (warm_up, window): (Duration, Duration)) -
     let (window, puts) = (start.elapsed(), put_requests(&broker.admin) - puts);
     let mut folders = BTreeMap::new();
     for (key, _) in objects(&bucket).into_iter().filter(|object| !before.contains(object)) {
-        // <cluster>/<epoch>/<folder>/…; anything else stands under its own first name.
+        // <cluster>/<epoch>/<folder>/…; any other key counts under its first part.
         let parts: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
         let folder = parts.get(2).or(parts.first()).copied().unwrap_or_default();
         *folders.entry(folder.to_owned()).or_default() += 1;
@@ -94,7 +94,7 @@ fn watch(dir: &Path, partitions: i32, (warm_up, window): (Duration, Duration)) -
     Seen { partitions, window, records, puts, folders }
 }
 
-/// PUTs that the broker has sent so far.
+/// PUTs that the broker has sent since its start.
 fn put_requests(admin: &str) -> u64 {
     let (_, text) = http_get(admin, "/metrics").expect("metrics");
     let counts = text.lines().filter(|line| line.starts_with("tidewater_bucket_requests_total{kind=\"put"));

@@ -1,8 +1,8 @@
-//! Markdown tables and the few numbers they hold.
+//! Markdown tables, samples and the formats of their numbers.
 
 use std::time::Duration;
 
-/// A table that prints itself row by row, so that a long run shows where it is.
+/// A table that prints each row at once, so that a long run shows its progress.
 pub struct Table {
     columns: usize,
 }
@@ -19,13 +19,13 @@ impl Table {
     }
 }
 
-/// What a loop did.
+/// Latencies and bytes of a loop.
 #[derive(Default)]
 pub struct Samples {
     took: Vec<Duration>,
     /// Bytes moved.
     pub bytes: u64,
-    /// Processor time of whoever did the work.
+    /// Processor time of the process that did the work.
     pub cpu: Duration,
     wall: Option<Duration>,
 }
@@ -40,7 +40,7 @@ impl Samples {
         self.took.len()
     }
 
-    /// The operations overlapped: together they took `wall`.
+    /// Sets the wall time of operations that overlapped.
     pub fn over(mut self, wall: Duration) -> Self {
         self.wall = Some(wall);
         self
@@ -61,7 +61,7 @@ impl Samples {
         self.bytes as f64 / self.busy().as_secs_f64()
     }
 
-    /// `of` 100.
+    /// The `of`th percentile.
     pub fn percentile(&mut self, of: usize) -> Duration {
         self.took.sort_unstable();
         let at = (self.took.len() * of / 100).min(self.took.len().saturating_sub(1));

@@ -27,7 +27,7 @@ use crate::{Run, machine, topic};
 const BATCH: u64 = 500;
 const NOW: i64 = 1_700_000_000_000;
 
-/// One partition's batches, ready to be read.
+/// One partition's batches in memory.
 struct Log {
     batches: Vec<Bytes>,
 }
@@ -53,7 +53,7 @@ impl Log {
     }
 }
 
-/// A record like those of nycflights13.
+/// A JSON record in the shape of nycflights13.
 fn json(row: u64) -> String {
     let carrier = ["UA", "AA", "B6", "DL", "EV"][(row % 5) as usize];
     format!(

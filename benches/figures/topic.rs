@@ -12,7 +12,7 @@ use crate::support::broker::{Broker, Options};
 
 /// Name of the only topic of every figure.
 pub const NAME: &str = "figures";
-/// Bytes of the value of a record that is a batch of its own.
+/// Bytes of a record's value; each record is one batch.
 pub const VALUE: usize = 64 << 10;
 
 /// A broker of one shard with this bucket.
@@ -47,7 +47,7 @@ pub async fn producer(addr: &str) -> Producer {
     Producer::new(client, NAME, Compression::None).await.expect("a producer id")
 }
 
-/// `batches` of one record of noise each into partition 0.
+/// Appends `batches` batches of one record of noise each to partition 0.
 pub async fn fill(addr: &str, batches: usize) {
     let value: Vec<u8> = (0..VALUE).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let value = Bytes::from(value);
@@ -58,7 +58,7 @@ pub async fn fill(addr: &str, batches: usize) {
     producer.flush().await.expect("acknowledged");
 }
 
-/// The time of a record sent now: older ones would be taken by retention.
+/// Timestamp of a record sent now: retention would delete older records.
 pub fn now() -> TimestampMs {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

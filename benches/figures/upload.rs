@@ -1,8 +1,8 @@
 //! Archiving ÷ plain PUTs of objects of the same sizes into the same store.
 //!
-//! A topic is filled with archiving off; then archiving is switched on, and the time until everything is in the bucket
-//! is taken, manifests and the read of the segments included. Sizes and number of the raw PUTs are those of the objects
-//! that the broker made, written one after the other.
+//! A topic is filled with archiving off. Then archiving is switched on; the time until every record is in the bucket is
+//! measured, with manifests and reads of segments. The raw PUTs have the sizes and number of the broker's objects and
+//! run one after the other.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::report::{Samples, Table, cpu_per_gb, mb_per_s, ratio};
 use crate::{Run, machine, topic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often the broker is asked whether it is done.
+/// Interval between questions for the archived end.
 const LOOK: Duration = Duration::from_millis(5);
 
 pub fn run(run: &Run) {
@@ -61,7 +61,7 @@ fn archived_end(topic: &serde_json::Value) -> u64 {
     topic::number(&topic["partitions"][0], "archived_end_offset")
 }
 
-/// The bucket's objects with their sizes.
+/// Lists the bucket's objects with their sizes.
 fn objects(bucket: &str) -> Vec<(String, u64)> {
     let runtime = topic::runtime();
     let store = open(bucket, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");

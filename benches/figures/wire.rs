@@ -1,4 +1,4 @@
-//! A client that fetches and discards: it finds out where to go on, and opens nothing.
+//! A client that fetches and discards: it reads the next offset from batch headers and unpacks nothing.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use kafka_protocol::protocol::{Decodable, HeaderVersion, StrBytes};
 
 use crate::support::wire::{frame, hop, read_frame};
 
-/// The last version in which topics go by name.
+/// The last version that names topics.
 const VERSION: i16 = 12;
 
 /// One connection that reads partition 0 of a topic.
@@ -21,11 +21,11 @@ pub struct Fetcher {
     buffer: Vec<u8>,
 }
 
-/// What a fetch brought.
+/// Result of a fetch.
 pub struct Fetched {
     /// Bytes of the answer on the wire.
     pub wire: usize,
-    /// Where to go on.
+    /// The offset of the next fetch.
     pub next: u64,
 }
 
@@ -37,7 +37,7 @@ impl Fetcher {
         Self { stream, topic: topic.to_owned(), max_bytes, buffer: Vec::new() }
     }
 
-    /// Fetches whole batches from `from` on; nothing is waited for.
+    /// Fetches whole batches from `from` on, with no wait for more bytes.
     pub fn fetch(&mut self, from: u64) -> Fetched {
         self.stream.write_all(&self.request(from)).expect("the request is sent");
         let mut body = Bytes::from(read_frame(&mut self.stream, std::mem::take(&mut self.buffer)));

@@ -1,4 +1,4 @@
-//! `idle`: a fresh broker, then the same with thousands of partitions that nobody uses.
+//! `idle`: a new broker, then the same with thousands of idle partitions.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use crate::{Run, process, topics};
 
 const MIB: f64 = (1u64 << 20) as f64;
 
-/// What a broker takes while nothing is asked of it.
+/// Resources of a broker without requests.
 struct Taken {
     resident: u64,
-    /// Processor time by wall time, of one core.
+    /// Processor time ÷ wall time, as a share of one core.
     core: f64,
     wakes: f64,
     files: usize,

@@ -1,4 +1,4 @@
-//! What a broker is filled with: batches made beforehand, sent ahead of their answers.
+//! Fills a broker: batches encoded beforehand, sent without waiting for each answer.
 
 use bytes::Bytes;
 use kafka_protocol::messages::ProduceRequest;
@@ -7,10 +7,10 @@ use tidewater_storage::model::{Compression, TimestampMs};
 
 use crate::support::wire::{PRODUCE_VERSION, Wire, produce_request, produced};
 
-/// Requests sent ahead of their answers.
+/// Unanswered requests at most.
 const AHEAD: u64 = 4;
 
-/// A batch of one record with so many bytes of noise, as of now.
+/// A batch of one record with `bytes` bytes of noise and the current time.
 pub fn batch(bytes: usize) -> Bytes {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let now = TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
@@ -20,7 +20,7 @@ pub fn batch(bytes: usize) -> Bytes {
     builder.build()
 }
 
-/// Sends a batch so many times, to the partitions in turn; all must be acknowledged. Tells their bytes.
+/// Sends a batch `times` times, to the partitions in turn; all must be acknowledged. Returns their bytes.
 pub fn send(wire: &mut Wire, topic: &str, partitions: i32, batch: &Bytes, times: u64) -> u64 {
     for n in 0..times + AHEAD {
         if n < times {

@@ -1,10 +1,15 @@
-//! Idle and many: what partitions cost that nobody uses, how soon a killed broker serves again, and what reaches the disk.
+//! Idle and many: the cost of idle partitions, the time until a killed broker serves again, and bytes written to disk.
 //!
-//! Owns: three selections, `idle`, `start` and `written`. A real broker process is driven over its Kafka port; processor time, resident
-//! memory and open files are read from `/proc`, so that a busy machine makes the run slower and the figures no different
-//! (times to ready are the exception, and say so). `cargo bench --bench many -- idle` measures; without `--bench` tiny
-//! inputs show that it works. What the numbers mean: `benches/README.md`.
-#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
+//! Owns: three selections, `idle`, `start` and `written`. A real broker process is driven over its Kafka port; processor
+//! time, resident memory and open files are read from `/proc`, so that a busy machine makes the run slower but does not
+//! change the figures (except times until ready). `cargo bench --bench many -- idle` measures; without `--bench` tiny
+//! inputs show that it works. `benches/README.md` explains the numbers.
+#![allow(
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a measuring program: it stops with a message"
+)]
 
 mod idle;
 mod load;
@@ -17,12 +22,12 @@ mod written;
 
 use std::path::PathBuf;
 
-/// A selection: its name on the command line and what it runs.
+/// A selection: its name on the command line and its function.
 type Selection = (&'static str, fn(&Run));
 
 const SELECTIONS: [Selection; 3] = [("idle", idle::run), ("start", start::run), ("written", written::run)];
 
-/// How a run is scaled and where its files lie.
+/// Scale of a run and the directory of its files.
 pub struct Run {
     /// Tiny inputs.
     pub small: bool,
@@ -30,13 +35,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// `full` when measuring, `small` when only trying; `name` in the environment before both.
+    /// The environment variable `name` if set, else `full` when measuring and `small` otherwise.
     pub fn number(&self, name: &str, full: u64, small: u64) -> u64 {
         let asked = std::env::var(name).ok().map(|text| text.parse().expect("a number"));
         asked.unwrap_or(if self.small { small } else { full })
     }
 
-    /// An empty directory on the measured disk, gone when the guard is dropped.
+    /// An empty directory on the measured disk, removed when the guard is dropped.
     pub fn dir(&self, name: &str) -> tempfile::TempDir {
         tempfile::Builder::new().prefix(name).tempdir_in(&self.root).expect("a directory to measure in")
     }

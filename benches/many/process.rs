@@ -1,4 +1,4 @@
-//! What a process takes, from `/proc`.
+//! Resources of a process, read from `/proc`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub fn resident(pid: u32) -> u64 {
     line.trim().split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
-/// Processor time so far, all threads.
+/// Processor time since the start, all threads.
 pub fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The second field is the program's name in parentheses; user and system time are the 12th and 13th after it.
@@ -21,7 +21,7 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS)
 }
 
-/// Voluntary and involuntary switches of all threads: how often anything woke.
+/// Voluntary and involuntary context switches of all threads.
 pub fn switches(pid: u32) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of = |status: String| -> u64 {
@@ -36,7 +36,7 @@ pub fn files(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Bytes that the process has had written to disk.
+/// Bytes that the process has written to disk since its start.
 pub fn written(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)

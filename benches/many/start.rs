@@ -1,4 +1,4 @@
-//! `start`: how soon a broker with gigabytes of local data serves after `kill -9`.
+//! `start`: time until a broker with gigabytes of local data serves after `kill -9`.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::{Run, load, process, topics};
 
 const TOPIC: &str = "filled";
 const PARTITIONS: i32 = 16;
-/// Lines of the broker's log that say where the time went.
+/// Lines of the broker's log that report the phases of a start.
 const TOLD: [&str; 2] = ["a shard has recovered", "the address was still"];
 
 fn fill(broker: &Broker, bytes: u64) {

@@ -25,7 +25,7 @@ fn topic(name: &str, partitions: i32, settings: &[(&'static str, &'static str)])
         .with_configs(settings.iter().map(config).collect())
 }
 
-/// Makes topics in one request; all must be made.
+/// Creates topics in one request; an error of any ends the run.
 pub fn create(wire: &mut Wire, topics: Vec<CreatableTopic>) {
     let request = CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(60_000);
     let answer = wire.call(&request, 5).expect("an answer");
@@ -39,8 +39,8 @@ pub fn one(wire: &mut Wire, name: &str, partitions: i32, settings: &[(&'static s
     create(wire, vec![topic(name, partitions, settings)]);
 }
 
-/// `total` partitions, all archived: half of them in one topic, the rest ten to a topic, and ten of the topics are tables.
-/// Tells how many topics there are.
+/// `total` partitions, all archived: half in one topic, the rest ten to a topic; ten of the topics are tables.
+/// Returns the number of topics.
 pub fn many(wire: &mut Wire, prefix: &str, total: i32) -> usize {
     one(wire, &format!("{prefix}-big"), total / 2, &[]);
     let small: Vec<CreatableTopic> = (0..total / 2 / SMALL)
@@ -55,7 +55,7 @@ pub fn many(wire: &mut Wire, prefix: &str, total: i32) -> usize {
     small.len() + 1
 }
 
-/// Asks for everything; how many partitions there are and how long the answer took.
+/// Asks for the metadata of all topics; returns the number of partitions and the latency.
 pub fn metadata(wire: &mut Wire) -> (usize, Duration) {
     let begun = Instant::now();
     let answer = wire.call(&MetadataRequest::default().with_topics(None), 9).expect("an answer");

@@ -1,4 +1,4 @@
-//! `written`: bytes that reach the disk for each byte that is acknowledged, and by whom.
+//! `written`: bytes written to disk per acknowledged byte, by journal, segments and checkpoints.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::support::broker::{Broker, Options, http_get};
 use crate::support::wire::Wire;
 use crate::{Run, load, process, topics};
 
-/// Longer than a checkpoint's interval: what was appended is in segments, and what that freed is free.
+/// Longer than the interval of checkpoints: appended bytes are in segments and the journal is released.
 const SETTLE: u64 = 13;
 
-/// What was written until now.
+/// Bytes written since the start.
 #[derive(Clone, Copy)]
 struct Written {
-    /// Bytes that the process had written to disk.
+    /// Bytes that the process wrote to disk.
     disk: u64,
     journal: u64,
     segments: u64,
@@ -37,7 +37,7 @@ fn look(broker: &Broker) -> Written {
     }
 }
 
-/// One load and what it had written, from rest to rest.
+/// Runs one load; returns the bytes it wrote, measured while the broker was idle before and after.
 fn row(run: &Run, broker: &Broker, what: &str, load: impl FnOnce() -> u64) {
     let before = look(broker);
     let acknowledged = load();
@@ -56,7 +56,7 @@ fn row(run: &Run, broker: &Broker, what: &str, load: impl FnOnce() -> u64) {
     );
 }
 
-/// One record a second and partition, for a while.
+/// One record a second to each partition.
 fn trickle(wire: &mut Wire, topic: &str, partitions: i32, batch: &Bytes, seconds: u64) -> u64 {
     let (begun, mut sent) = (Instant::now(), 0);
     for second in 1..=seconds {

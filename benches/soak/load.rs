@@ -1,8 +1,8 @@
-//! What the broker does all the while: a producer and two groups' consumers per share of the partitions, and topics
-//! that come and go.
+//! The load of a soak: for each share of the partitions a producer and the consumers of two groups; beside them topics
+//! that are created and deleted.
 //!
 //! A producer owns its partitions: record `n` of a partition carries `n`, so a consumer knows what every offset must
-//! hold. What a restart leaves open is sent again with the same sequence numbers.
+//! hold. Batches that a restart left unacknowledged are sent again with the same sequence numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,9 +23,9 @@ const SHARES: i32 = 3;
 const BATCH: u64 = 100;
 const BATCHES_PER_SECOND: u32 = 35;
 const VALUE: usize = 200;
-/// How often the slow group begins anew.
+/// How often the slow group starts again from the first offset.
 const REWIND: Duration = Duration::from_secs(30);
-/// Longer without any progress is a broker that hangs.
+/// Without progress for this long the broker counts as hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 const SETTINGS: &[(&str, &str)] = &[
     ("segment.bytes", "4194304"),
@@ -36,7 +36,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("iceberg.target.lag.ms", "5000"),
 ];
 
-/// What was done so far.
+/// Counts since the start.
 #[derive(Default)]
 pub struct Counts {
     pub produced: AtomicU64,
@@ -89,8 +89,7 @@ pub fn start(addr: &str, counts: &Arc<Counts>) -> Load {
     Load { stop, threads }
 }
 
-/// Again after each restart; the error is the restart's unless it lasts. Each piece of work reports success by running
-/// on.
+/// Runs a piece of work again after each restart. An error counts only if it outlasts the restart.
 fn patiently(stop: &AtomicBool, mut work: impl FnMut() -> Result<(), ClientError>) {
     let mut failing = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -159,7 +158,7 @@ impl Producer {
     }
 }
 
-/// Record `n` says `n`, and is as long as a record is.
+/// The value of record `n`: the number `n`, padded to the record size.
 fn batch(first: u64, mut builder: BatchBuilder) -> Bytes {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis();
     let now = TimestampMs(i64::try_from(now).expect("a date"));
@@ -171,7 +170,8 @@ fn batch(first: u64, mut builder: BatchBuilder) -> Bytes {
     builder.build()
 }
 
-/// Reads on from the group's offsets and commits; "slow" begins anew from the start, cold from the bucket, now and then.
+/// Reads from the group's committed offsets and commits; the group "slow" returns to the start at intervals and reads
+/// from the bucket.
 async fn consume(addr: &str, group: &str, stop: &AtomicBool, counts: &Counts) -> Result<(), ClientError> {
     let mut client = Client::connect(addr).await?;
     let mut at = vec![0_u64; PARTITIONS as usize];
@@ -185,7 +185,7 @@ async fn consume(addr: &str, group: &str, stop: &AtomicBool, counts: &Counts) ->
             let slot = usize::try_from(partition).expect("a partition");
             let fetched = client.fetch(TOPIC, &[(partition, at[slot])], 10, 1 << 20).await;
             let fetched = match fetched {
-                // OFFSET_OUT_OF_RANGE: retention has passed it by.
+                // OFFSET_OUT_OF_RANGE: retention deleted the records at this offset.
                 Err(error) if error.code() == Some(1) => {
                     at[slot] = start_of(&mut client, partition).await?;
                     continue;
@@ -225,7 +225,7 @@ async fn start_of(client: &mut Client, partition: i32) -> Result<u64, ClientErro
     Ok(listed.first().and_then(|(_, offset)| *offset).unwrap_or(0))
 }
 
-/// A topic is made and deleted, over and over.
+/// Creates and deletes a topic in a loop.
 async fn come_and_go(addr: &str, stop: &AtomicBool, counts: &Counts) -> Result<(), ClientError> {
     let mut client = Client::connect(addr).await?;
     while !stop.load(Ordering::Relaxed) {

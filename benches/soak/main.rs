@@ -1,11 +1,16 @@
-//! A mixed soak by one command: produce, consume in groups, archive, trim, retain, a table, topics that come and go,
-//! and restarts, every other one by kill -9. Memory and file handles have to stay flat.
+//! A soak test: producers, consumer groups, archiving, trimming, retention, a table, topics that are created and deleted,
+//! and restarts, every second one by kill -9. Memory and open files must stay flat.
 //!
-//! Owns: the command line, the order of events and the judgement. `cargo bench -p tidewater --bench soak -- --minutes
-//! 60`; without `--bench` (that is how `cargo test` runs it) a few seconds, so that it does not rot. Samples go to
-//! `soak.csv`, their plot to `soak.svg`, in `TIDEWATER_BENCH_DIR` or `target/tmp`; `TIDEWATER_WRITE=1` puts both into
+//! Owns: the command line, the order of events and the verdict. `cargo bench -p tidewater --bench soak -- --minutes 60`;
+//! without `--bench` (as `cargo test` runs it) it takes a few seconds and checks that the program still works. Samples go
+//! to `soak.csv`, their plot to `soak.svg`, in `TIDEWATER_BENCH_DIR` or `target/tmp`; `TIDEWATER_WRITE=1` puts both into
 //! `benches/soak`.
-#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
+#![allow(
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a measuring program: it stops with a message"
+)]
 
 mod load;
 #[path = "../figures/machine.rs"]
@@ -25,13 +30,13 @@ use load::{Counts, PARTITIONS, TOPIC};
 use support::broker::{Broker, Options};
 use watch::{Sample, Watch};
 
-/// What a kill may leave in the log, and why it is none of the broker's fault: see `tests/crash`.
+/// Warnings that a kill may cause without a fault of the broker; `tests/crash` says why.
 const EXPECTED: &[&str] = &[
     "is not on this broker); the sink tries again",
     "groups of a partition cannot be loaded",
     "archiving of a lane starts again",
 ];
-/// How much more memory or how many more file handles the last quarter may hold than the second.
+/// The last quarter may hold this factor more memory or open files than the second quarter.
 const GROWTH_MAX: f64 = 1.25;
 const CATCH_UP: Duration = Duration::from_secs(120);
 
@@ -70,7 +75,7 @@ fn soak(root: &Path, length: Duration) -> Vec<Sample> {
     let pid = Arc::new(AtomicU32::new(broker.pid()));
     let load = load::start(&broker.kafka, &counts);
     let watch = Watch::start(Arc::clone(&pid), Arc::clone(&counts), broker.admin.clone(), options.data.clone());
-    // A dozen restarts, but never so often that nothing but recovery happens.
+    // Twelve restarts, but far enough apart that the broker also does work between them.
     let pause = (length / 12).max(Duration::from_secs(3));
     let (begin, mut restarts) = (Instant::now(), 0);
     while begin.elapsed() + pause < length {
@@ -105,7 +110,7 @@ fn soak(root: &Path, length: Duration) -> Vec<Sample> {
     samples
 }
 
-/// Memory and handles: the last quarter beside the second, by medians.
+/// Compares the medians of memory and open files in the last quarter with those of the second.
 fn judge(samples: &[Sample]) {
     let quarter = samples.len() / 4;
     let median = |of: fn(&Sample) -> u64, part: &[Sample]| {

@@ -7,10 +7,10 @@ use super::watch::Sample;
 const WIDTH: f64 = 900.0;
 const PANEL: f64 = 110.0;
 const LEFT: f64 = 10.0;
-/// More points than this say no more.
+/// Points of a panel at most; more cannot be told apart at this size.
 const POINTS_MAX: usize = 900;
 
-/// A panel: its title and what it shows.
+/// A panel: its title and the sample it draws.
 type Panel = (&'static str, fn(&Sample) -> u64);
 
 const PANELS: [Panel; 6] = [

@@ -1,5 +1,5 @@
-//! What the broker's process holds, once a second: memory, file handles, threads, processor, disk; how far everything
-//! is behind. Owns the sampling thread and the CSV.
+//! Samples the broker's process once a second: memory, open files, threads, processor time, disk, and the lags of
+//! archive, table and groups. Owns the sampling thread and the CSV file.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use super::support::broker::http_get;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// One moment.
+/// One sample.
 #[derive(Clone, Default)]
 pub struct Sample {
     pub second: f64,
     pub resident_mib: u64,
     pub handles: u64,
     pub threads: u64,
-    /// Of a core, over the time since the last sample.
+    /// Processor time since the last sample as a share of one core.
     pub cpu_percent: u64,
     pub disk_mib: u64,
     pub archive_lag_records: u64,
@@ -62,7 +62,7 @@ impl Watch {
         Self { stop, paused, thread }
     }
 
-    /// While the broker restarts there is nothing to look at.
+    /// No sample is taken while the broker restarts.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
     }
@@ -94,7 +94,7 @@ fn take(pid: u32, counts: &Counts, admin: &str, data: &Path) -> Sample {
     }
 }
 
-/// Records not in the bucket, and not in the table.
+/// Records that the bucket lacks, and records that the table lacks.
 fn lags(admin: &str) -> Option<(u64, u64)> {
     let (_, body) = http_get(admin, &format!("/v1/topics/{TOPIC}"))?;
     let status: serde_json::Value = serde_json::from_str(&body).ok()?;

@@ -24,7 +24,7 @@ pub fn run(run: &Run, field: &Field) {
     head(field);
     for consumers in [1, 8] {
         let passes = if consumers == 1 { passes } else { (passes / 4).max(1) };
-        // The produce before is not measured: the figure begins with the first fetch.
+        // Producing is not measured: the figure starts with the first fetch.
         let figures = field.measure_after(
             run,
             &format!("fetch {consumers}"),
@@ -41,7 +41,7 @@ pub fn run(run: &Run, field: &Field) {
     }
 }
 
-/// Every consumer reads everything that often.
+/// How many times each consumer reads the topic.
 fn read(contender: &Contender, topic: &str, consumers: usize, passes: usize) -> Work {
     let bytes = std::thread::scope(|scope| {
         let all: Vec<_> = (0..consumers)
@@ -70,7 +70,7 @@ impl Reader {
         Self { stream, topic, next: vec![0; PARTITIONS as usize], buffer: Vec::new() }
     }
 
-    /// Bytes of batches until nothing comes any more.
+    /// Reads to the end; returns the bytes of all batches.
     fn read_all(mut self) -> u64 {
         let mut bytes = 0;
         loop {

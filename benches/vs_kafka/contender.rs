@@ -1,7 +1,7 @@
-//! Who is measured: ours without and with tiering, Kafka as shipped and Kafka that flushes each batch.
+//! The four contenders: Tidewater without and with tiering, Kafka as shipped, and Kafka that flushes each batch.
 //!
-//! Owns the two broker processes (a Kafka serves both of its columns, ours too: the topic's configs tell them apart),
-//! the topics of a run, what a run cost, and the table of medians with its ratios.
+//! Owns: the two broker processes (each serves two columns, which differ in topic settings), the topics of a run, the
+//! cost of a run, and the table of medians with its ratios.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::support::broker::{Broker, Options};
 use super::support::kafka::Kafka;
 use super::support::wire::Wire;
 
-/// Versions that both sides serve.
+/// API versions that both brokers serve.
 const CREATE: i16 = 5;
 const DELETE: i16 = 5;
 const LIST_OFFSETS: i16 = 5;
@@ -29,7 +29,7 @@ pub struct Contender {
     pub addr: String,
     pub pid: u32,
     configs: &'static [(&'static str, &'static str)],
-    /// The admin address where a topic's archiving can be followed; ours with tiering only.
+    /// Admin address that reports a topic's archived end; set for Tidewater with tiering only.
     archives: Option<String>,
 }
 
@@ -55,8 +55,8 @@ impl Field {
             configs,
             archives: archives.then(|| ours.admin.clone()),
         };
-        // Ours between the two of Kafka: what a column leaves to be cleaned up is done before its process is asked
-        // again.
+        // Tidewater runs between the two Kafka columns, so that each process finishes its background work before its
+        // next turn.
         let mut contenders = vec![own("ours", PLAIN, false)];
         let kafka = (!run.small).then(|| Kafka::start(&dir.join("kafka"), "1g"));
         if let Some(kafka) = &kafka {
@@ -68,7 +68,7 @@ impl Field {
         Self { contenders, ours, kafka }
     }
 
-    /// Runs `work` on a fresh topic per run, contenders in turn, one round to warm up; medians, printed as a row each.
+    /// Runs `work` on a new topic per run, contenders in turn, after one round of warm-up; prints a row of medians each.
     pub fn measure(
         &self,
         run: &Run,
@@ -79,7 +79,7 @@ impl Field {
         self.measure_after(run, what, partitions, |_, _| (), work)
     }
 
-    /// The same, with something done on the topic before the measurement begins.
+    /// As above, with `prepare` run on the topic before the measurement.
     pub fn measure_after(
         &self,
         run: &Run,
@@ -112,17 +112,17 @@ impl Field {
     }
 }
 
-/// What a run did.
+/// The work of one run.
 #[derive(Default)]
 pub struct Work {
     pub bytes: u64,
-    /// Its duration, where not all of the call counts.
+    /// Measured duration, if only a part of the call counts.
     pub wall: Option<Duration>,
-    /// How long each operation took, where that is asked; sorted.
+    /// Latency of each operation, sorted; empty if the row does not report latencies.
     pub took: Vec<Duration>,
 }
 
-/// What a run came to.
+/// The result of one run.
 #[derive(Clone)]
 pub struct Figure {
     pub bytes: u64,
@@ -141,7 +141,7 @@ impl Figure {
         self.bytes as f64 / self.wall.as_secs_f64()
     }
 
-    /// Of 1000.
+    /// The latency below which `of` of 1000 operations ended.
     pub fn per_mille(&self, of: usize) -> Duration {
         let at = (self.took.len() * of / 1000).min(self.took.len().saturating_sub(1));
         self.took.get(at).copied().unwrap_or_default()
@@ -181,7 +181,7 @@ impl Contender {
         }
     }
 
-    /// Whether every partition answers for itself: metadata may name a leader before it leads.
+    /// Whether every partition answers: metadata may name a leader before that leader serves.
     fn led(&self, wire: &mut Wire, topic: &str, partitions: i32) -> bool {
         let asked = |n| {
             ListOffsetsPartition::default().with_partition_index(n).with_current_leader_epoch(-1).with_timestamp(-1)
@@ -199,7 +199,7 @@ impl Contender {
         wire.call(&request, DELETE).expect("an answer");
     }
 
-    /// The tiered column's work is done when the bucket has it all.
+    /// The tiered column is done when the bucket has every record.
     fn wait_archived(&self, topic: &str) {
         let Some(admin) = &self.archives else { return };
         let start = Instant::now();

@@ -2,8 +2,13 @@
 //!
 //! Owns: the command line and the rows. `cargo bench -p tidewater --bench vs_kafka` measures all rows, `-- bulk paced`
 //! these; without `--bench` (that is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every row that needs
-//! no JVM runs on tiny inputs against ours alone, so that none rots. What the numbers mean: `benches/README.md`.
-#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a measuring program: it stops with a message")]
+//! no JVM runs on tiny inputs against Tidewater alone, to check that it works. `benches/README.md` explains the numbers.
+#![allow(
+    clippy::panic,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a measuring program: it stops with a message"
+)]
 
 mod consumer;
 mod contender;
@@ -23,23 +28,23 @@ use std::path::PathBuf;
 
 use contender::Field;
 
-/// How a run is scaled and where its files lie.
+/// Scale of a run and the directory of its files.
 pub struct Run {
-    /// Tiny inputs, ours alone: to see that it works, not how fast.
+    /// Tiny inputs, Tidewater alone: checks that the row works and measures nothing.
     pub small: bool,
     root: PathBuf,
-    /// Each figure is the median of so many.
+    /// Rounds; a figure is their median.
     pub rounds: usize,
 }
 
 impl Run {
-    /// `full` when measuring, `small` when only trying.
+    /// `full` when measuring, `small` otherwise.
     pub fn pick<T>(&self, full: T, small: T) -> T {
         if self.small { small } else { full }
     }
 }
 
-/// A row: its name on the command line and what it runs.
+/// A row: its name on the command line and its function.
 type Row = (&'static str, fn(&Run, &Field));
 
 const ROWS: [Row; 8] = [

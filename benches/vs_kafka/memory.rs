@@ -1,16 +1,16 @@
-//! Memory: what both brokers hold after what was run, and the guest's pages touched before anything is measured.
+//! Memory: resident size of both brokers after the run, and touching of the guest's pages before it.
 //!
-//! On a virtual machine the first touch of a page is dear, and a page cache that grows pays it at every step: a broker
-//! that writes past the page cache would look twice as good. So all memory but some is touched and held, and the page
-//! cache recycles what is left.
+//! On a virtual machine the first touch of a page is expensive, and a growing page cache pays it at every step: a broker
+//! that bypasses the page cache would look twice as good. So the program touches and holds most memory, and the page
+//! cache recycles the rest.
 
 use super::Run;
 use super::contender::Field;
 
 const PAGE: usize = 4096;
 
-/// Touches memory until `free_gib` are left, and holds it as long as the value lives. `TIDEWATER_BENCH_HOLD=0` gives it
-/// back: pages stay populated on most hosts, and what else runs on the machine has room.
+/// Touches memory until `free_gib` are left and holds it while the value lives. `TIDEWATER_BENCH_HOLD=0` releases it
+/// at once: most hosts keep the pages populated, and other programs on the machine have room.
 pub fn populate(free_gib: usize) -> Vec<Vec<u8>> {
     let available = field_of("/proc/meminfo", "MemAvailable:") * 1024;
     let mut held = Vec::new();

@@ -1,8 +1,8 @@
 //! Latency at a fixed rate: records of 1 KiB, 10 MB/s, linger 0, open loop.
 //!
-//! A record has a moment at which it is due, whatever the broker does; its latency runs from there to its answer. As
-//! real clients do, a connection sends what is due at once, and while five of its requests are open it gathers: then a
-//! request carries a batch per partition that has records due.
+//! Each record is due at a fixed time that does not depend on the broker; its latency is the time from then to its
+//! acknowledgement. A connection sends due records at once, as real clients do. While five of its requests are open it
+//! collects records; the next request then carries one batch for each partition with records due.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -24,7 +24,7 @@ const RECORD: usize = 1024;
 const RATE: u32 = 10_000;
 const PARTITIONS: i32 = 16;
 const CONNECTIONS: usize = 4;
-/// More records than this of one partition wait for the next request.
+/// Records of one partition in a request at most; the rest go with the next request.
 const BATCH_MAX: usize = 512;
 
 pub fn run(run: &Run, field: &Field) {
@@ -43,7 +43,7 @@ pub fn run(run: &Run, field: &Field) {
     }
 }
 
-/// p50, p99, p99.9 and the greatest, as cells.
+/// Table cells: p50, p99, p99.9 and the maximum.
 pub fn latencies(figure: &Figure) -> String {
     let ms = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
     [500, 990, 999, 1000].map(|of| ms(figure.per_mille(of))).join(" | ")
@@ -79,12 +79,12 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Sends its share of the records as they fall due; how long each took that was due from `count_from` on.
+    /// Sends its share of the records as they fall due; returns the latencies of those due at or after `count_from`.
     fn run(self, count_from: Instant) -> Vec<Duration> {
         let stream = TcpStream::connect(self.addr).expect("the broker answers");
         stream.set_nodelay(true).expect("nodelay");
         let reading = stream.try_clone().expect("clone");
-        // What a request carries, in the order of the answers; and a slot for each that may be open.
+        // The records of each open request, in the order of the answers, and a permit for each request that may be open.
         let (sent, answers) = sync_channel::<Vec<Instant>>(WINDOW);
         let (free, slots) = sync_channel::<()>(WINDOW);
         (0..WINDOW).for_each(|_| free.send(()).expect("room for every slot"));
@@ -93,7 +93,7 @@ impl Line<'_> {
             while let Ok(due) = answers.recv() {
                 receive(&reading, &mut buffer);
                 let now = Instant::now();
-                // The writer may be done already.
+                // The writer may have ended.
                 let _ = free.send(());
                 took.extend(due.into_iter().filter(|due| *due >= count_from).map(|due| now - due));
             }
@@ -111,7 +111,7 @@ impl Line<'_> {
 
     fn write(&self, mut stream: TcpStream, sent: &SyncSender<Vec<Instant>>, slots: &Receiver<()>) {
         let mut next = self.connection;
-        // A partition belongs to one connection, as its number divided by theirs leaves the connection's.
+        // Partition n belongs to connection n modulo the number of connections.
         let mut queues: Vec<VecDeque<Instant>> = (0..PARTITIONS).map(|_| VecDeque::new()).collect();
         while self.due(next) < self.end {
             std::thread::sleep(self.due(next).saturating_duration_since(Instant::now()));
@@ -127,7 +127,7 @@ impl Line<'_> {
         }
     }
 
-    /// Queues what is due by now.
+    /// Queues the records that are due.
     fn fall_due(&self, queues: &mut [VecDeque<Instant>], next: &mut usize) {
         let now = Instant::now();
         while self.due(*next) <= now && self.due(*next) < self.end {

@@ -1,7 +1,7 @@
-//! A producer whose processor time does not count: one batch, encoded beforehand, sent again and again.
+//! A producer that costs little processor time: it sends one batch, encoded beforehand, again and again.
 //!
-//! Owns the frames: a request is one batch for one partition, as librdkafka sends them; correlation id and partition
-//! are written into a ready frame. Connections are threads, each with a window of requests without an answer.
+//! Owns the frames: a request is one batch for one partition, as librdkafka sends it; correlation id and partition are
+//! patched into a frame that was encoded once. Each connection is a thread with a window of unanswered requests.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,13 +16,13 @@ use tidewater_storage::model::{Compression, TimestampMs};
 use super::contender::Work;
 use super::support::wire::{PRODUCE_VERSION, frame, produce_request};
 
-/// Requests without an answer per connection: librdkafka and the Java client hold five.
+/// Unanswered requests per connection: librdkafka and the Java client allow five.
 pub const WINDOW: usize = 5;
 
 /// A batch of `records` records of `bytes` random bytes each.
 pub fn batch(records: usize, bytes: usize) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
-    // Of today: retention would take older ones.
+    // The timestamp is now: retention would delete older records.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis();
     let now = TimestampMs(i64::try_from(now).expect("a date"));
     let value: Bytes = (0..bytes).map(|_| rand::random::<u8>()).collect();
@@ -32,7 +32,7 @@ pub fn batch(records: usize, bytes: usize) -> Bytes {
     builder.build()
 }
 
-/// One connection with its ready frame.
+/// One connection with its encoded frame.
 pub struct Sender {
     stream: TcpStream,
     frame: BytesMut,
@@ -56,7 +56,7 @@ impl Sender {
         self.stream.write_all(&self.frame).expect("the request is sent");
     }
 
-    /// Waits for the oldest answer; it has to be a good one.
+    /// Waits for the oldest answer; an error code ends the run.
     pub fn receive(&mut self) {
         receive(&self.stream, &mut self.buffer);
     }

@@ -10,7 +10,7 @@ pub fn partition_counts(run: &Run) -> Vec<i32> {
     only.map_or_else(|| run.pick(vec![1, 16, 100, 1000], vec![1, 16]), |only| vec![only])
 }
 
-/// Enough to keep a broker busy on two cores.
+/// Connections; enough to keep a broker busy on two cores.
 const CONNECTIONS: usize = 4;
 
 /// Batches of a thousand records of 1 KiB.
@@ -39,7 +39,7 @@ fn rows(run: &Run, field: &Field, what: &str, (records, bytes): (usize, usize), 
     }
 }
 
-/// The head of a table of throughputs.
+/// Prints the header of a table of throughputs.
 pub fn head(field: &Field) {
     let names: Vec<&str> = field.contenders.iter().map(|c| c.name).collect();
     println!("MB per second of the broker's processor time (MB/s of wall time)\n");
@@ -47,7 +47,7 @@ pub fn head(field: &Field) {
     println!("|---|{}---|---|---|", "---|".repeat(names.len()));
 }
 
-/// A row of throughputs with its ratios.
+/// Prints a row of throughputs with its ratios.
 pub fn row(field: &Field, what: &str, figures: &[Figure], goals: (f64, f64)) {
     let cell = |figure: &Figure| format!("{:.0} ({:.0})", figure.per_cpu() / 1e6, figure.per_second() / 1e6);
     let cells: Vec<String> = figures.iter().map(cell).collect();

@@ -15,7 +15,7 @@ use super::{Until, WARM_UP, shard};
 use crate::machine;
 use crate::report::Samples;
 
-/// Commits between two purges: the journal is released as in a broker, not filled up.
+/// Commits between two purges, so that the journal is released as in a broker.
 const PURGE_EVERY: u64 = 64;
 
 /// Runs the loop on an executor of its own.
@@ -44,7 +44,7 @@ async fn commits(lane: &LaneLog, bytes: usize, until: Until) -> Samples {
         let one = Instant::now();
         let (sender, durable) = oneshot::channel();
         let done = move |done: Result<(), _>| {
-            // Nobody waits any more only when the bench is over.
+            // The receiver is dropped only at the end of the run.
             let _ = sender.send(done.is_ok());
         };
         lane.append(vec![JournalEntry { id, payload }], Box::new(done));

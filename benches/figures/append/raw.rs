@@ -10,7 +10,7 @@ use crate::machine;
 use crate::report::Samples;
 
 const ALIGN: usize = 4096;
-/// The file is written round and round, as recycled journal files are.
+/// The file is overwritten in a circle, as recycled journal files are.
 const FILE_BYTES: usize = 64 << 20;
 
 pub fn measure(dir: &Path, bytes: usize, until: Until) -> Samples {

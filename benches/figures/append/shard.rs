@@ -9,11 +9,11 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use tidewater::partition::state::command::{LaneCommand, LaneOp};
-use tidewater::partition::state::lane::{DataLane, RecoveredState};
 use tidewater::partition::message::{CheckedBatch, Origin, Place, ProducePart};
 use tidewater::partition::router::Router;
 use tidewater::partition::shard::{Local, PartitionShard};
+use tidewater::partition::state::command::{LaneCommand, LaneOp};
+use tidewater::partition::state::lane::{DataLane, RecoveredState};
 use tidewater::raft::{Lane, LaneOptions};
 use tidewater::shard::executor;
 use tidewater::shard::mesh::Mesh;
@@ -34,7 +34,7 @@ use crate::report::Samples;
 
 const HERE: ShardId = ShardId(0);
 const LANE: LaneId = LaneId(1);
-/// Appends under way at a time when they go to one partition each.
+/// Appends in flight when each goes to one partition.
 const AT_ONCE: usize = 256;
 
 /// Commits of `bytes`, one at a time, on an executor of its own.
@@ -42,7 +42,7 @@ pub fn measure(dir: &Path, bytes: usize, partitions: usize, until: Until) -> Sam
     on_a_shard(dir, partitions, async move |shard: &Shard| shard.appends(bytes, until).await)
 }
 
-/// Single appends of 1 KiB, many at a time, spread over the partitions, on an executor of its own.
+/// Appends of 1 KiB to one partition each, many in flight, over all partitions, on an executor of its own.
 pub fn spread(dir: &Path, partitions: usize, until: Until) -> Samples {
     on_a_shard(dir, partitions, async move |shard: &Shard| shard.singles(until).await)
 }
