@@ -62,7 +62,7 @@ fn archived_end(topic: &serde_json::Value) -> u64 {
 }
 
 /// Lists the bucket's objects with their sizes.
-fn objects(bucket: &str) -> Vec<(String, u64)> {
+pub fn objects(bucket: &str) -> Vec<(String, u64)> {
     let runtime = topic::runtime();
     let store = open(bucket, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
     let (mut found, mut after) = (Vec::new(), None::<String>);

@@ -84,7 +84,7 @@ impl Shard {
         lane.status.attach(raft.expect("the Raft group starts"));
         shard.add_lane(Rc::clone(&lane), engine.clone());
         while lane.status.leading().is_none() {
-            lane.leadership_bell.heard().await;
+            lane.status.leadership_changed().await;
         }
         let places: Vec<Place> = (0..partitions).map(place).collect();
         for places in places.chunks(100) {
