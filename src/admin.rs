@@ -1,12 +1,14 @@
-//! Admin HTTP on the side runtime: health, metrics, the state of topics and groups. A façade without logic of its own.
+//! Admin HTTP on the side runtime: health, metrics, the state of topics and groups. No logic of the broker is here.
 //!
-//! [`report`] is the shard's half of a scrape, `survey` gathers all shards' halves, `metrics` renders them, `lanes` shows
-//! the lanes and passes on what an operator says of them.
+//! From below: [`report`] is one shard's part of a scrape, `state` what all routes share, `survey` gathers the parts of all
+//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, `routes` is the router.
 
 mod lanes;
 mod metrics;
 pub mod report;
 mod routes;
+mod state;
 mod survey;
 
-pub use routes::{Services, serve};
+pub use routes::serve;
+pub use state::Services;

@@ -1,7 +1,8 @@
 //! The Iceberg REST catalog over HTTP: routes, path and query parameters, status codes.
 //!
 //! Owns: the axum router and its server loop. Does not own: what a request does (`tidewater_iceberg::catalog`), its
-//! JSON (`catalog::wire`), who may ask (nobody is asked yet: bind to loopback). *Node-wide*; tokio side runtime.
+//! JSON (`catalog::wire`), which callers are refused (`net::http`; there is no authentication: listen on loopback).
+//! *Node-wide*; side runtime.
 //!
 //! Every route exists with and without a prefix (`/v1/namespaces`, `/v1/{prefix}/namespaces`); the prefix and the
 //! warehouse a client names are accepted and mean nothing: there is one warehouse.
@@ -14,25 +15,29 @@ use axum::routing::{get, post};
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tokio::net::TcpListener;
 
+use crate::net::http::HttpGuard;
+
 mod answer;
+mod errors;
 mod namespaces;
 mod tables;
 
 /// Bytes of a request body. A commit carries whole schemas and summaries; Spark's largest seen were below 1 MiB.
-const BODY_BYTES_MAX: usize = 32 << 20;
+const BODY_BYTES_MAX: usize = 8 << 20;
 
-/// What every route gets.
+/// The extractor by which a route gets the catalog.
 pub(crate) type Catalog = axum::extract::State<Arc<ObjectStoreCatalog>>;
 
 /// The routes.
 pub fn router(catalog: Arc<ObjectStoreCatalog>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/v1/config", get(answer::config))
         .nest("/v1", resources())
         .nest("/v1/{prefix}", resources())
         .fallback(answer::no_route)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(catalog)
+        .with_state(catalog);
+    errors::as_json(routes, errors::Limits::default())
 }
 
 fn resources() -> Router<Arc<ObjectStoreCatalog>> {
@@ -53,14 +58,15 @@ fn resources() -> Router<Arc<ObjectStoreCatalog>> {
         .route("/tables/rename", post(tables::rename))
 }
 
-/// Serves the catalog until `stop` resolves; requests in flight are answered.
+/// Serves the catalog until `stop` resolves; requests in flight are answered. Web pages are refused as `guard` says.
 ///
 /// # Errors
 /// What the listener says.
 pub async fn serve(
     listener: TcpListener,
+    guard: HttpGuard,
     catalog: Arc<ObjectStoreCatalog>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(catalog)).with_graceful_shutdown(stop).await
+    axum::serve(listener, guard.protect(router(catalog), answer::refused)).with_graceful_shutdown(stop).await
 }

@@ -22,7 +22,6 @@ pub use states::{TableState, TableStates, TableSums};
 
 #[cfg(not(feature = "lakehouse"))]
 mod without {
-    use std::net::TcpListener;
     use std::sync::Arc;
 
     use tokio::runtime::Handle;
@@ -31,6 +30,7 @@ mod without {
     use super::TableStates;
     use crate::archival::run::Tier;
     use crate::controller::image::ClusterImage;
+    use crate::net::http::HttpPort;
     use crate::partition::message::PartitionRequest;
     use crate::shard::mesh::Mesh;
 
@@ -41,7 +41,7 @@ mod without {
         _partitions: Mesh<PartitionRequest>,
         _states: TableStates,
         _handle: &Handle,
-        _catalog: TcpListener,
+        _catalog: HttpPort,
     ) -> Result<bool, String> {
         Ok(false)
     }

@@ -3,6 +3,7 @@
 //! The only module beside `shard` that names glommio. A [`listen::Bound`] and an [`listen::Accepted`] are *messages*; a
 //! [`stream::Stream`] is *shard-local*.
 
+pub mod http;
 pub mod listen;
 pub mod placement;
 pub mod stream;

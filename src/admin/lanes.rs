@@ -1,7 +1,7 @@
-//! `GET /v1/lanes` and `POST /v1/lanes/{lane}/resume`: how each lane's archiving is doing, and an operator's word that a
-//! stopped one goes on.
+//! `GET /v1/lanes`: the state of each lane's archiving. `POST /v1/lanes/{lane}/resume`: an operator resumes a stopped
+//! one.
 //!
-//! A lane that no shard archives (the bucket is not open yet) is not listed.
+//! A lane that no shard archives yet, because the bucket is not open, is not listed.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -13,7 +13,7 @@ use tidewater_storage::model::{LaneId, ShardId};
 use tidewater_tiering::archive::ArchiveStatus;
 
 use super::report::ReportRequest;
-use super::routes::{Desk, refused};
+use super::state::{AdminState, refused};
 use super::survey::{self, soon};
 use crate::archival::run::Resumed;
 
@@ -21,27 +21,25 @@ use crate::archival::run::Resumed;
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct LaneStatus {
     lane: u32,
-    /// Where it runs.
     shard: u16,
     state: LaneState,
-    /// Of a state that an operator wants to know the reason of.
+    /// Of the states failing and stopped.
     reason: Option<String>,
     last_bundle: Option<u64>,
-    /// Partitions whose local log cannot be read; topic describe says why.
+    /// Partitions whose local log cannot be read; topic describe shows the reason.
     unreadable_partitions: usize,
 }
 
-/// What a lane's archiver is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum LaneState {
-    /// At work, or at rest with nothing to do.
+    /// Working, or idle.
     Archiving,
-    /// It looks at the bucket before it writes.
+    /// Looking at the bucket before the first write.
     Looking,
-    /// The store or bucket fails; it tries again.
+    /// The bucket fails; the archiver tries again by itself.
     Failing,
-    /// It waits for an operator's word.
+    /// Waiting for an operator.
     Stopped,
 }
 
@@ -64,10 +62,10 @@ impl LaneStatus {
     }
 }
 
-pub(super) async fn list(State(desk): State<Desk>) -> Response {
+pub(super) async fn list(State(state): State<AdminState>) -> Response {
     let reports = {
-        let _turn = desk.surveys.acquire().await;
-        survey::shards(&desk.services).await
+        let _turn = state.surveys.acquire().await;
+        survey::shards(&state.services).await
     };
     let rows = reports
         .iter()
@@ -77,8 +75,8 @@ pub(super) async fn list(State(desk): State<Desk>) -> Response {
     Json(rows).into_response()
 }
 
-pub(super) async fn resume(State(desk): State<Desk>, Path(lane): Path<u32>) -> Response {
-    let reports = &desk.services.reports;
+pub(super) async fn resume(State(state): State<AdminState>, Path(lane): Path<u32>) -> Response {
+    let reports = &state.services.reports;
     let ask = |shard| reports.call(ShardId(shard), |reply| ReportRequest::Resume(LaneId(lane), reply));
     let answers = join_all((0..reports.shards()).map(|shard| soon(ask(shard)))).await;
     let silent = answers.iter().any(Option::is_none);
@@ -91,9 +89,10 @@ pub(super) async fn resume(State(desk): State<Desk>, Path(lane): Path<u32>) -> R
         Some(Resumed::NotHere) | None if silent => {
             refused(StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer in time; ask again")
         }
-        Some(Resumed::NotHere) | None => {
-            refused(StatusCode::NOT_FOUND, &format!("no lane {lane} archives here; /v1/lanes lists those that do"))
-        }
+        Some(Resumed::NotHere) | None => refused(
+            StatusCode::NOT_FOUND,
+            &format!("lane {lane} does not archive here; /v1/lanes lists the lanes that do"),
+        ),
     }
 }
 
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gravest_state_is_shown_with_its_reason() {
+    fn the_worst_state_is_shown_with_its_reason() {
         let state = |status: &ArchiveStatus| {
             let row = LaneStatus::of(ShardId(1), LaneId(3), status);
             (row.state, row.reason)

@@ -1,9 +1,9 @@
-//! `/metrics`: what Prometheus reads, one file for each area.
+//! `/metrics` for Prometheus, one file for each area.
 //!
-//! Cardinality is bounded: by shard, lane, API, version, error code, request kind and use of the disk, all of them closed
-//! sets; by topic for the first [`METRIC_TOPICS_MAX`] names, the rest in one series `(other)`; by group, topic and
-//! partition for [`METRIC_GROUP_PARTITIONS_MAX`], beyond which a group's lag stands as one series a topic. Nothing else
-//! is ever told by partition.
+//! Cardinality is bounded. Labels are: shard, lane, API, version, error code, request kind and use of the disk, all of
+//! them closed sets; topic, for the first [`METRIC_TOPICS_MAX`] names, with one series `(other)` for the rest; group,
+//! topic and partition for [`METRIC_GROUP_PARTITIONS_MAX`] rows, beyond which a group's lag has one series a topic. No
+//! other metric has a label for the partition.
 
 mod bucket;
 mod groups;
@@ -19,7 +19,7 @@ use super::state::Services;
 use super::survey::{GroupLag, Survey};
 use samples::Sheet;
 
-/// The text of a scrape.
+/// A scrape as OpenMetrics text.
 pub(super) fn render(services: &Services, survey: &Survey) -> String {
     let mut sheet = Sheet::default();
     process::fill(&mut sheet);

@@ -1,8 +1,8 @@
-//! What one shard tells a scrape: its counters, queues and the sums of its partitions, as one message; and what it does
-//! on an operator's word.
+//! The report of one shard for a scrape, as one message: its counters, queues and the sums of its partitions. And the
+//! one operator's command that goes to shards: resuming a lane.
 //!
-//! Gathered on the shard when it is asked and only then: an unscraped broker pays nothing. Partitions are summed by topic
-//! where they live, with pauses, so that 100,000 of them neither cross the mesh nor hold up requests.
+//! The shard makes its report only when asked, so that a broker without scrapes pays nothing. It sums partitions by
+//! topic, with pauses, so that 100,000 of them neither cross the mesh nor delay requests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,62 +27,47 @@ use crate::shard::mesh::{Inbox, Reply};
 /// A shard at one moment. A message.
 #[derive(Clone, Debug)]
 pub struct ShardReport {
-    /// Which.
     pub shard: ShardId,
-    /// Requests, connections, bytes.
     pub kafka: Snapshot,
-    /// Memory for requests and responses: taken, and the most it may be. Bytes.
+    /// Memory for requests and responses, in bytes: in use, and the limit.
     pub request_memory: (u64, u64),
-    /// Batches that wait at the proposers: how many, how many bytes.
+    /// Batches queued at the proposers: their number and bytes.
     pub proposer_queue: (u64, u64),
-    /// Segments, checkpoints, refusals.
     pub storage: EngineCounts,
-    /// How long the disk took for segments.
+    /// Of segment files.
     pub disk_timings: EngineTimingCounts,
-    /// How long entries took from queue to application.
+    /// From queueing to application.
     pub entries: ProposerTimings,
-    /// Space and memory of the journal.
     pub journal: JournalUsage,
-    /// Its writes and syncs.
+    /// Of the journal.
     pub commits: JournalCounts,
-    /// Recent batches in memory. Bytes.
+    /// Bytes of recent batches in memory.
     pub recent_bytes: u64,
-    /// The node's disk: every shard sees the same.
+    /// Of the node; every shard reports the same.
     pub disk: DiskUsage,
-    /// Chunk cache on disk: taken, and the most it may be. Bytes.
+    /// Chunk cache on disk, in bytes: in use, and the limit.
     pub cache: (u64, u64),
-    /// Where the bytes of cold reads came from.
     pub cold_reads: HydrateCounts,
-    /// Archivers.
     pub archives: Vec<(LaneId, ArchiveStatus)>,
-    /// Its partitions.
     pub topics: BTreeMap<TopicId, TopicSums>,
 }
 
-/// What crosses the mesh to a shard's reporter.
+/// A message to a shard's [`Reporter`].
 #[derive(Debug)]
 pub enum ReportRequest {
-    /// How is the shard?
     Report(Reply<ShardReport>),
-    /// Let a lane archive again whose archiving has stopped.
+    /// Resumes the archiving of a stopped lane.
     Resume(LaneId, Reply<Resumed>),
 }
 
-/// Where a shard's report comes from. Shard-local.
+/// The parts of a shard that a report is made from. Shard-local.
 pub struct Reporter {
-    /// This shard.
     pub here: ShardId,
-    /// Its storage.
     pub engine: Engine,
-    /// Its partitions.
     pub partitions: Rc<PartitionShard>,
-    /// Its protocol counters.
     pub kafka: Rc<KafkaMetrics>,
-    /// Its connections.
     pub server: Server,
-    /// Its reader of the bucket.
     pub remote: Rc<RemoteReader>,
-    /// Its archivers.
     pub archives: Archives,
 }
 
@@ -93,7 +78,7 @@ impl fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    /// Serves until the mesh closes, one scrape after the other.
+    /// Answers requests one after the other until the mesh closes.
     pub async fn serve(self, inbox: Inbox<ReportRequest>) {
         while let Some(request) = inbox.recv().await {
             match request {

@@ -1,7 +1,5 @@
 //! The routes of the admin port.
 
-use std::fmt;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -10,52 +8,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
-use super::report::ReportRequest;
+use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
 use super::{lanes, metrics};
-use crate::archival::run::{Opening, Tier};
-use crate::controller::image::{ClusterImage, TopicImage};
-use crate::group::GroupRequest;
-use crate::lakehouse::TableStates;
+use crate::archival::run::Opening;
+use crate::controller::image::TopicImage;
 use crate::limits::SURVEYS_AT_ONCE;
+use crate::net::http::HttpPort;
 use crate::partition::message::{PartitionRequest, PartitionStatus};
 use crate::partition::sums::TopicSums;
-use crate::shard::mesh::{Depths, Mesh};
-
-/// What the routes ask. Node-wide, cheap to clone.
-#[derive(Clone)]
-pub struct Services {
-    /// The shards' partitions.
-    pub partitions: Mesh<PartitionRequest>,
-    /// The shards' group coordinators.
-    pub groups: Mesh<GroupRequest>,
-    /// The shards' counters.
-    pub reports: Mesh<ReportRequest>,
-    /// Every mesh by name, for the depth of its inboxes.
-    pub queues: Arc<[(&'static str, Arc<dyn Depths>)]>,
-    /// The newest image.
-    pub images: watch::Receiver<Arc<ClusterImage>>,
-    /// The bucket.
-    pub tier: Tier,
-    /// How far the tables are.
-    pub tables: TableStates,
-}
-
-impl fmt::Debug for Services {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Services({} shards)", self.partitions.shards())
-    }
-}
-
-/// What the routes share.
-#[derive(Clone, Debug)]
-pub(super) struct Desk {
-    pub(super) services: Services,
-    /// How many surveys may be gathered at a time.
-    pub(super) surveys: Arc<Semaphore>,
-}
 
 /// `GET /v1/topics/{topic}`.
 #[derive(Debug, Serialize)]
@@ -67,7 +30,7 @@ struct TopicStatus {
     groups: Vec<TopicGroup>,
 }
 
-/// A group that has offsets in a topic.
+/// The progress of a group that has offsets in a topic.
 #[derive(Debug, Serialize)]
 struct TopicGroup {
     group: String,
@@ -88,17 +51,17 @@ struct ClusterStatus {
     connections: u64,
     disk_used_bytes: u64,
     disk_limit_bytes: u64,
-    /// What producers may still write.
+    /// Bytes that producers may still write.
     disk_admissible_bytes: u64,
-    /// Bytes that are to be archived and are not.
+    /// Committed bytes that belong in the bucket and are not there yet.
     archive_lag_bytes: u64,
-    /// How long the oldest record that is not in the bucket has waited.
+    /// Age of the oldest of them.
     archive_lag_ms: u64,
 }
 
 /// Serves the admin port until the runtime ends.
-pub async fn serve(services: Services, socket: TcpListener) {
-    let desk = Desk { services, surveys: Arc::new(Semaphore::new(SURVEYS_AT_ONCE)) };
+pub async fn serve(services: Services, port: HttpPort) {
+    let state = AdminState { services, surveys: Arc::new(Semaphore::new(SURVEYS_AT_ONCE)) };
     let app = Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
@@ -110,19 +73,19 @@ pub async fn serve(services: Services, socket: TcpListener) {
         .route("/v1/groups/{group}", get(group))
         .route("/v1/lanes", get(lanes::list))
         .route("/v1/lanes/{lane}/resume", post(lanes::resume))
-        .with_state(desk);
-    let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
-    let served = match listener {
-        Ok(listener) => axum::serve(listener, app).await,
+        .with_state(state);
+    let refusal = |why: String| refused(StatusCode::FORBIDDEN, &why);
+    let served = match port.into_tokio() {
+        Ok((listener, guard)) => axum::serve(listener, guard.protect(app, refusal)).await,
         Err(error) => Err(error),
     };
     if let Err(error) = served {
-        tracing::error!(%error, "the admin port is not served any more");
+        tracing::error!(%error, "the admin port has failed; restart the broker");
     }
 }
 
 /// Ready once a controller's image has arrived: topics are known and their partitions serve.
-async fn ready(State(Desk { services, .. }): State<Desk>) -> Response {
+async fn ready(State(AdminState { services, .. }): State<AdminState>) -> Response {
     if services.images.borrow().revision > 0 {
         (StatusCode::OK, "ready\n").into_response()
     } else {
@@ -130,20 +93,20 @@ async fn ready(State(Desk { services, .. }): State<Desk>) -> Response {
     }
 }
 
-async fn metrics_text(State(desk): State<Desk>) -> Response {
-    let _turn = desk.surveys.acquire().await;
-    let survey = survey::survey(&desk.services).await;
-    let text = metrics::render(&desk.services, &survey);
+async fn metrics_text(State(state): State<AdminState>) -> Response {
+    let _turn = state.surveys.acquire().await;
+    let survey = survey::survey(&state.services).await;
+    let text = metrics::render(&state.services, &survey);
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-async fn cluster(State(desk): State<Desk>) -> Json<ClusterStatus> {
+async fn cluster(State(state): State<AdminState>) -> Json<ClusterStatus> {
     let survey = {
-        let _turn = desk.surveys.acquire().await;
-        survey::shards(&desk.services).await
+        let _turn = state.surveys.acquire().await;
+        survey::shards(&state.services).await
     };
-    let image = Arc::clone(&desk.services.images.borrow());
-    let tier = &desk.services.tier;
+    let image = Arc::clone(&state.services.images.borrow());
+    let tier = &state.services.tier;
     let disk = survey.first().map(|report| report.disk).unwrap_or_default();
     let mut lag = TopicSums::default();
     survey.iter().flat_map(|report| report.topics.values()).for_each(|sums| lag.merge(sums));
@@ -169,29 +132,29 @@ async fn cluster(State(desk): State<Desk>) -> Json<ClusterStatus> {
     })
 }
 
-async fn topics(State(Desk { services, .. }): State<Desk>) -> Json<Vec<String>> {
+async fn topics(State(AdminState { services, .. }): State<AdminState>) -> Json<Vec<String>> {
     let image = Arc::clone(&services.images.borrow());
     Json(image.topics.keys().map(ToString::to_string).collect())
 }
 
-async fn topic(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
-    let image = Arc::clone(&desk.services.images.borrow());
+async fn topic(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
+    let image = Arc::clone(&state.services.images.borrow());
     let Some(topic) = image.topic(&name) else { return missing(&format!("topic {name} does not exist")) };
     let groups = {
-        let _turn = desk.surveys.acquire().await;
-        survey::groups(&desk.services, &image).await
+        let _turn = state.surveys.acquire().await;
+        survey::groups(&state.services, &image).await
     };
-    Json(status_of(&desk.services, topic, &groups).await).into_response()
+    Json(status_of(&state.services, topic, &groups).await).into_response()
 }
 
-async fn groups(State(desk): State<Desk>) -> Json<Vec<GroupLag>> {
-    let image = Arc::clone(&desk.services.images.borrow());
-    let _turn = desk.surveys.acquire().await;
-    Json(survey::groups(&desk.services, &image).await)
+async fn groups(State(state): State<AdminState>) -> Json<Vec<GroupLag>> {
+    let image = Arc::clone(&state.services.images.borrow());
+    let _turn = state.surveys.acquire().await;
+    Json(survey::groups(&state.services, &image).await)
 }
 
-async fn group(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
-    let Json(groups) = groups(State(desk)).await;
+async fn group(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
+    let Json(groups) = groups(State(state)).await;
     match groups.into_iter().find(|group| group.group == name) {
         Some(group) => Json(group).into_response(),
         None => missing(&format!("group {name} does not exist")),
@@ -200,10 +163,6 @@ async fn group(State(desk): State<Desk>, Path(name): Path<String>) -> Response {
 
 fn missing(why: &str) -> Response {
     refused(StatusCode::NOT_FOUND, why)
-}
-
-pub(super) fn refused(status: StatusCode, why: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": why }))).into_response()
 }
 
 async fn status_of(services: &Services, topic: &TopicImage, groups: &[GroupLag]) -> TopicStatus {

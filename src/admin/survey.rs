@@ -1,4 +1,4 @@
-//! Gathers what all shards and group coordinators tell at one moment. On the side runtime.
+//! Gathers the reports of all shards and group coordinators. On the side runtime.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -9,14 +9,14 @@ use serde::Serialize;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId, ShardId};
 
 use super::report::{ReportRequest, ShardReport};
-use super::routes::Services;
+use super::state::Services;
 use crate::controller::image::ClusterImage;
 use crate::group::message::{Ask, GroupProgress};
 use crate::group::{GroupRequest, OFFSETS_TOPIC};
 use crate::limits::SURVEY_PATIENCE;
 use crate::partition::message::PartitionRequest;
 
-/// Everything a scrape shows.
+/// The content of a scrape.
 #[derive(Debug)]
 pub(super) struct Survey {
     pub image: Arc<ClusterImage>,
@@ -24,7 +24,7 @@ pub(super) struct Survey {
     pub groups: Vec<GroupLag>,
 }
 
-/// How far a group has come.
+/// Committed offsets and lag of a group.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct GroupLag {
     pub group: String,
@@ -34,7 +34,7 @@ pub(super) struct GroupLag {
     pub partitions: Vec<PartitionLag>,
 }
 
-/// How far a group has come in a partition.
+/// Committed offset and lag of a group in a partition.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct PartitionLag {
     pub topic: String,
@@ -44,7 +44,7 @@ pub(super) struct PartitionLag {
     pub high_watermark: Option<u64>,
     /// High watermark less committed offset.
     pub lag: Option<u64>,
-    /// The committed offset is below the log start: what lies between is gone.
+    /// Offsets from the committed one to the log start, whose records are deleted; `None` if there are none.
     pub lost: Option<u64>,
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn survey(services: &Services) -> Survey {
     Survey { image, shards, groups }
 }
 
-/// Every shard's report, in their order.
+/// The reports of the shards that answer in time, in the order of shards.
 pub(super) async fn shards(services: &Services) -> Vec<ShardReport> {
     let reports =
         (0..services.reports.shards()).map(|n| soon(services.reports.call(ShardId(n), ReportRequest::Report)));
@@ -76,7 +76,7 @@ pub(super) async fn groups(services: &Services, image: &ClusterImage) -> Vec<Gro
     groups.iter().map(|group| lag_of(group, image, &ends)).collect()
 }
 
-/// Log start and high watermark of every partition that a group has an offset in, one question a shard.
+/// Log start and high watermark of every partition that a group has an offset in, with one request to each shard.
 async fn ends(
     services: &Services,
     image: &ClusterImage,
@@ -92,8 +92,8 @@ async fn ends(
         ids.sort_unstable();
         ids.dedup();
         async move {
-            let told = ids.clone();
-            let answer = soon(services.partitions.call(shard, |reply| PartitionRequest::Ends(told, reply))).await;
+            let asked = ids.clone();
+            let answer = soon(services.partitions.call(shard, |reply| PartitionRequest::Ends(asked, reply))).await;
             ids.into_iter().zip(answer.unwrap_or_default()).filter_map(|(id, range)| Some((id, range?)))
         }
     });
@@ -123,7 +123,7 @@ fn lag_of(group: &GroupProgress, image: &ClusterImage, ends: &HashMap<PartitionI
     }
 }
 
-/// The answer, unless the shard has stopped or does not answer in time.
+/// The answer; `None` if the shard has stopped or does not answer within [`SURVEY_PATIENCE`].
 pub(super) async fn soon<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
     tokio::time::timeout(SURVEY_PATIENCE, asked).await.ok()?.ok()
 }

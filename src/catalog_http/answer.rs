@@ -14,9 +14,8 @@ use tidewater_iceberg::catalog::{CatalogError, NamespaceIdent, ObjectStoreCatalo
 /// A route's failure.
 pub(super) struct Failure(ErrorAnswer);
 
-impl From<CatalogError> for Failure {
-    fn from(error: CatalogError) -> Self {
-        let answer = ErrorAnswer::from(error);
+impl Failure {
+    pub(super) fn new(answer: ErrorAnswer) -> Self {
         if answer.error.code >= 500 {
             tracing::warn!(code = answer.error.code, message = %answer.error.message, "a request to the Iceberg catalog failed");
         }
@@ -24,9 +23,17 @@ impl From<CatalogError> for Failure {
     }
 }
 
+impl From<CatalogError> for Failure {
+    fn from(error: CatalogError) -> Self {
+        Self::new(error.into())
+    }
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let code = self.0.error.code;
+        debug_assert!((400..600).contains(&code), "{code} is no error");
+        let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
@@ -69,5 +76,10 @@ pub(super) async fn config(State(_): State<std::sync::Arc<ObjectStoreCatalog>>) 
 /// Anything else.
 pub(super) async fn no_route(uri: Uri) -> Failure {
     let message = format!("No route for {}; this catalog serves what /v1/config lists", uri.path());
-    Failure(ErrorAnswer::new(404, "NotFoundException", message))
+    Failure::new(ErrorAnswer::new(404, "NotFoundException", message))
+}
+
+/// A request that the port's rules refuse.
+pub(super) fn refused(why: String) -> Response {
+    Failure::new(ErrorAnswer::new(403, "ForbiddenException", why)).into_response()
 }

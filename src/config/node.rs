@@ -9,12 +9,12 @@ use serde::Deserialize;
 use super::spelling;
 use crate::limits::{CONNECTIONS_MAX, GROUP_MEMBERS_MAX};
 
-/// What was given on the command line, in the environment or in the file; every field may be missing. Clap fills it
-/// from flags and variables; the file is read into the same type and lies underneath.
+/// Settings as given on the command line, in the environment or in the file; every field may be missing. Clap fills it
+/// from flags and variables; the file is read into the same type, and fills the gaps.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RawConfig {
-    /// Where journal, segments, checkpoints and the cache live [default: ./tidewater-data]
+    /// Directory of journal, segments, checkpoints and cache [default: ./tidewater-data]
     #[arg(long, env = "TIDEWATER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// The cluster's name; several clusters may share a bucket [default: tidewater]
@@ -23,28 +23,35 @@ pub struct RawConfig {
     /// The bucket: file:///dir, s3://bucket/prefix, gs://…, az://… [default: <data-dir>/bucket]
     #[arg(long, env = "TIDEWATER_BUCKET", value_name = "URL")]
     pub bucket: Option<String>,
-    /// Where Kafka clients connect [default: 127.0.0.1:9092]
+    /// Address for Kafka clients [default: 127.0.0.1:9092]
     #[arg(long, env = "TIDEWATER_KAFKA_ADDR", value_name = "HOST:PORT")]
     pub kafka_addr: Option<String>,
-    /// What Kafka clients are told to connect to; required when --kafka-addr is a wildcard [default: the bound address]
+    /// The address that Kafka clients get to connect to; required when --kafka-addr is a wildcard [default: the bound
+    /// address]
     #[arg(long, env = "TIDEWATER_ADVERTISED_KAFKA_ADDR", value_name = "HOST:PORT")]
     pub advertised_kafka_addr: Option<String>,
-    /// Admin API, health and metrics [default: 127.0.0.1:9644]
+    /// Address of admin API, health and metrics [default: 127.0.0.1:9644]
     #[arg(long, env = "TIDEWATER_ADMIN_ADDR", value_name = "HOST:PORT")]
     pub admin_addr: Option<String>,
-    /// Iceberg REST catalog [default: 127.0.0.1:8181]
+    /// Address of the Iceberg REST catalog [default: 127.0.0.1:8181]
     #[arg(long, env = "TIDEWATER_CATALOG_ADDR", value_name = "HOST:PORT")]
     pub catalog_addr: Option<String>,
-    /// Shards, each pinned to a core; another number may be given at any start [default: one per core, then as before]
+    /// More host names under which clients call the admin and catalog ports, comma-separated; .example.com is every
+    /// name below it, * every name. Web pages of these hosts, except by *, may change things [default: none]
+    #[arg(long, env = "TIDEWATER_HTTP_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+    pub http_allowed_hosts: Option<Vec<String>>,
+    /// Shards, each pinned to a core; another number may be given at any start [default: the cores less one in eight,
+    /// at least one; later the number the data directory has]
     #[arg(long, env = "TIDEWATER_SHARDS", value_name = "N")]
     pub shards: Option<u16>,
-    /// Disk for chunks read back from the bucket, in bytes or with a unit (10GiB) [default: a tenth of --disk-bytes]
+    /// Disk for the cache of chunks from the bucket, in bytes or with a unit (10GiB) [default: a tenth of --disk-bytes]
     #[arg(long, env = "TIDEWATER_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<ByteSize>,
-    /// Disk for data directory, directory bucket and cache together [default: nine tenths of the disk]
+    /// Disk for data directory, directory bucket and cache together [default: nine tenths of the free space and of what
+    /// the data directory holds]
     #[arg(long, env = "TIDEWATER_DISK_BYTES", value_name = "BYTES")]
     pub disk_bytes: Option<ByteSize>,
-    /// Partitions of a topic created without a number [default: 1]
+    /// Partitions of a topic that is created without a number of them [default: 1]
     #[arg(long, env = "TIDEWATER_NUM_PARTITIONS", value_name = "N")]
     pub num_partitions: Option<u32>,
     /// Create a topic when a client first asks for it [default: true]
@@ -80,7 +87,7 @@ pub struct RawConfig {
     pub connections_max_idle_ms: Option<u64>,
 }
 
-/// A number of bytes: plain, or with KiB, MiB, GiB, TiB (KB, MB, GB, TB are powers of ten).
+/// A number of bytes: plain, or with KiB, MiB, GiB, TiB, or one letter for the same; KB, MB, GB, TB are powers of ten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "ByteSizeText")]
 pub struct ByteSize(pub u64);
@@ -108,93 +115,83 @@ impl std::str::FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ConfigError::ByteSize(text.to_owned());
-        let trimmed = text.trim();
-        let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-        let factor: u64 = match trimmed.get(digits.len()..).unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kib" => 1 << 10,
-            "m" | "mib" => 1 << 20,
-            "g" | "gib" => 1 << 30,
-            "t" | "tib" => 1 << 40,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            "tb" => 1_000_000_000_000,
-            _ => return Err(bad()),
-        };
-        let number: u64 = digits.replace('_', "").parse().map_err(|_| bad())?;
-        number.checked_mul(factor).map(Self).ok_or_else(bad)
+        let mut spelled = text.trim().replace('_', "");
+        // The crate reads `10G` as ten powers of ten; here one letter has always been a power of two.
+        if spelled.ends_with(|c: char| matches!(c.to_ascii_lowercase(), 'k' | 'm' | 'g' | 't')) {
+            spelled.push_str("iB");
+        }
+        let parsed: bytesize::ByteSize = spelled.parse().map_err(|_| bad())?;
+        // What does not fit in 64 bits is read as the largest number.
+        if parsed.as_u64() == u64::MAX { Err(bad()) } else { Ok(Self(parsed.as_u64())) }
     }
 }
 
-/// Why the settings do not hold together.
+/// Why the settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Not a number of bytes.
     #[error("{0:?} is not a number of bytes; write 1073741824 or 1GiB")]
     ByteSize(String),
-    /// The file cannot be read.
     #[error("cannot read the config file {path}: {why}")]
     File {
-        /// Which.
         path: PathBuf,
-        /// The system's or the parser's words.
+        /// The text of the system or of the parser.
         why: String,
     },
-    /// An address that is none.
     #[error("{setting}: {value:?} is not an address; write HOST:PORT, for example 127.0.0.1:{port}")]
     Address {
-        /// Which setting.
         setting: &'static str,
-        /// What was given.
         value: String,
-        /// The usual port.
+        /// For the example in the text.
         port: u16,
     },
-    /// A wildcard cannot be advertised.
     #[error(
         "--kafka-addr {0} is a wildcard: set --advertised-kafka-addr to what clients can reach, for example this machine's host name and port"
     )]
     WildcardAdvertised(SocketAddr),
-    /// A number out of range.
+    /// Not a host name, `.suffix` or `*`.
+    #[error(
+        "--http-allowed-hosts {0:?}: write host names without scheme and port, for example broker.example.com, .example.com for all names below it, or * for every name"
+    )]
+    AllowedHost(String),
     #[error("{setting} is {value}, but {expected} is expected")]
-    Range {
-        /// Which setting.
-        setting: &'static str,
-        /// What was given.
-        value: u64,
-        /// What is expected.
-        expected: &'static str,
-    },
-    /// A cluster name that cannot stand in object keys.
+    Range { setting: &'static str, value: u64, expected: &'static str },
+    /// Not legal in object keys.
     #[error("--cluster-name {0:?}: use 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit")]
     ClusterName(String),
+}
+
+/// The names of a broker, in lower case. IP addresses and `localhost` are names of every broker. Node-wide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpNames {
+    /// The hosts of the listen and advertised addresses.
+    pub own: Vec<String>,
+    /// `--http-allowed-hosts`: a name, `.example.com` for all names below it, or `*` for every name.
+    pub allowed: Vec<String>,
 }
 
 /// Settings as the node uses them. Node-wide.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Data directory.
+    /// Absolute.
     pub data_dir: PathBuf,
-    /// Cluster name.
     pub cluster_name: String,
-    /// Bucket URL.
+    /// A URL.
     pub bucket: String,
-    /// Is the bucket a directory below the data directory (the embedded default)?
+    /// The bucket is a directory below the data directory: the default.
     pub bucket_is_embedded: bool,
-    /// Bound Kafka address; port 0 takes a free one.
+    /// Address to bind; port 0 takes a free one.
     pub kafka_addr: SocketAddr,
-    /// Advertised host and port, if set.
+    /// Host and port.
     pub advertised: Option<(String, u16)>,
-    /// Admin address.
     pub admin_addr: SocketAddr,
-    /// Catalog address.
     pub catalog_addr: SocketAddr,
-    /// Shards; `None` is one per core.
+    /// The names by which clients may call the admin and catalog ports.
+    pub http_names: HttpNames,
+    /// Shards; `None` takes the number that the data directory has, or `node::cores` for a new one.
     pub shards: Option<u16>,
-    /// Cache budget; `None` is a tenth of the disk budget.
+    /// `None` is a tenth of the disk budget.
     pub cache_bytes: Option<u64>,
-    /// Disk budget; `None` is nine tenths of the disk.
+    /// `None`: see `node::budgets`.
     pub disk_bytes: Option<u64>,
     /// `num.partitions`.
     pub num_partitions: u32,
@@ -234,7 +231,7 @@ impl RawConfig {
     /// Reads TOML of the same keys.
     ///
     /// # Errors
-    /// It is malformed or has an unknown key; in the parser's words, or with the key that was meant.
+    /// It is malformed or has an unknown key; the text is the parser's, or names the key that was probably meant.
     pub fn parse(text: &str) -> Result<Self, String> {
         let table: toml::Table = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
         let settings = Self::augment_args(clap::Command::new("tidewater"));
@@ -247,7 +244,7 @@ impl RawConfig {
         toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())
     }
 
-    /// What is missing here is taken from `below`.
+    /// Fills the gaps of `self` from `below`.
     #[must_use]
     pub fn over(self, below: Self) -> Self {
         Self {
@@ -258,6 +255,7 @@ impl RawConfig {
             advertised_kafka_addr: self.advertised_kafka_addr.or(below.advertised_kafka_addr),
             admin_addr: self.admin_addr.or(below.admin_addr),
             catalog_addr: self.catalog_addr.or(below.catalog_addr),
+            http_allowed_hosts: self.http_allowed_hosts.or(below.http_allowed_hosts),
             shards: self.shards.or(below.shards),
             cache_bytes: self.cache_bytes.or(below.cache_bytes),
             disk_bytes: self.disk_bytes.or(below.disk_bytes),
@@ -280,7 +278,7 @@ impl RawConfig {
     /// Fills in defaults and checks everything. Resolves host names of addresses to bind.
     ///
     /// # Errors
-    /// The first thing that does not hold.
+    /// The first setting that is wrong.
     pub fn resolve(self) -> Result<NodeConfig, ConfigError> {
         let data_dir = self.data_dir.unwrap_or_else(|| "tidewater-data".into());
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
@@ -298,6 +296,10 @@ impl RawConfig {
         if !is_cluster_name(&cluster_name) {
             return Err(ConfigError::ClusterName(cluster_name));
         }
+        let allowed = self.http_allowed_hosts.unwrap_or_default().into_iter().map(allowed_host);
+        let given = [&self.kafka_addr, &self.advertised_kafka_addr, &self.admin_addr, &self.catalog_addr];
+        let own = given.into_iter().flatten().filter_map(|text| Some(host_port(text)?.0.to_ascii_lowercase()));
+        let http_names = HttpNames { own: own.collect(), allowed: allowed.collect::<Result<_, _>>()? };
         let range = |setting, value: u64, ok: bool, expected| {
             if ok { Ok(()) } else { Err(ConfigError::Range { setting, value, expected }) }
         };
@@ -335,6 +337,7 @@ impl RawConfig {
             advertised,
             admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
             catalog_addr: bind_address("--catalog-addr", self.catalog_addr.as_deref(), 8181)?,
+            http_names,
             shards: self.shards,
             cache_bytes: self.cache_bytes.map(|b| b.0),
             disk_bytes: self.disk_bytes.map(|b| b.0),
@@ -354,16 +357,22 @@ impl RawConfig {
 }
 
 impl NodeConfig {
-    /// One line for each listener that other machines can reach without authentication.
+    /// One line for each listener that other machines can reach, and for a setting that lets web pages read answers.
     #[must_use]
     pub fn exposure_warnings(&self) -> Vec<String> {
-        [("--kafka-addr", self.kafka_addr), ("--admin-addr", self.admin_addr), ("--catalog-addr", self.catalog_addr)]
-            .into_iter()
-            .filter(|(_, addr)| !addr.ip().is_loopback())
-            .map(|(flag, addr)| {
-                format!("{flag} {addr} can be reached from other machines and has no authentication: anyone may read, write and delete")
-            })
-            .collect()
+        let addrs = [
+            ("--kafka-addr", self.kafka_addr),
+            ("--admin-addr", self.admin_addr),
+            ("--catalog-addr", self.catalog_addr),
+        ];
+        let exposed = addrs.into_iter().filter(|(_, addr)| !addr.ip().is_loopback()).map(|(flag, addr)| {
+            format!("{flag} {addr} can be reached from other machines and has no authentication: anyone may read, write and delete")
+        });
+        let any = self.http_names.allowed.iter().any(|name| name == "*");
+        let any = any.then(|| {
+            "--http-allowed-hosts * accepts every host name: a web page can read the admin and catalog ports by DNS rebinding".to_owned()
+        });
+        exposed.chain(any).collect()
     }
 }
 
@@ -380,6 +389,18 @@ fn host_port(text: &str) -> Option<(String, u16)> {
     (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
 }
 
+/// An entry of `--http-allowed-hosts`, in lower case.
+fn allowed_host(text: String) -> Result<String, ConfigError> {
+    let name = text.trim().trim_end_matches('.').to_ascii_lowercase();
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = name.chars().all(legal) && !name.trim_start_matches('.').is_empty();
+    if name == "*" || is_name || name.parse::<IpAddr>().is_ok() {
+        Ok(name)
+    } else {
+        Err(ConfigError::AllowedHost(text))
+    }
+}
+
 fn bind_address(setting: &'static str, given: Option<&str>, port: u16) -> Result<SocketAddr, ConfigError> {
     use std::net::ToSocketAddrs;
     let Some(text) = given else { return Ok(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port)) };
@@ -394,11 +415,20 @@ mod tests {
 
     #[test]
     fn sizes_with_units() {
-        for (text, bytes) in [("0", 0), ("1GiB", 1 << 30), ("10 MiB", 10 << 20), ("5kb", 5000), ("1_000", 1000)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1GiB", 1 << 30),
+            ("10 MiB", 10 << 20),
+            ("5kb", 5000),
+            ("1_000", 1000),
+            ("2g", 2 << 30),
+            ("1.5KiB", 1536),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
-        assert!("many".parse::<ByteSize>().is_err());
-        assert!("99999999TiB".parse::<ByteSize>().is_err());
+        for bad in ["many", "99999999TiB", "", "-1", "1 parsec"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -411,15 +441,32 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_key_is_told_with_what_was_meant() {
-        let told = |text| RawConfig::parse(text).expect_err("refused");
-        assert_eq!(told("kafka_addr = 'h:1'"), "there is no setting \"kafka_addr\"; did you mean kafka-addr?");
-        assert!(told("replicas = 3").ends_with("`tidewater serve --help` lists them"));
-        assert!(told("shards = 'x'").contains("expected u16"));
+    fn the_error_for_a_mistyped_key_names_the_right_one() {
+        let error = |text| RawConfig::parse(text).expect_err("refused");
+        assert_eq!(error("kafka_addr = 'h:1'"), "there is no setting \"kafka_addr\"; did you mean kafka-addr?");
+        assert!(error("replicas = 3").ends_with("`tidewater serve --help` lists them"));
+        assert!(error("shards = 'x'").contains("expected u16"));
     }
 
     #[test]
-    fn a_limit_that_lets_nobody_in_is_refused() {
+    fn http_names_are_those_of_the_addresses_and_of_the_setting() {
+        let raw = RawConfig {
+            admin_addr: Some("LocalHost:9644".into()),
+            advertised_kafka_addr: Some("Broker.example:9092".into()),
+            http_allowed_hosts: Some(vec!["A.example".into(), " .b.example".into(), "*".into(), "::1".into()]),
+            ..RawConfig::default()
+        };
+        let names = raw.resolve().expect("holds").http_names;
+        assert_eq!(names.own, ["broker.example", "localhost"]);
+        assert_eq!(names.allowed, ["a.example", ".b.example", "*", "::1"]);
+        for bad in ["http://a.example", "a.example:80", "", ".", "*.example"] {
+            let raw = RawConfig { http_allowed_hosts: Some(vec![bad.into()]), ..RawConfig::default() };
+            assert_eq!(raw.resolve().expect_err("refused"), ConfigError::AllowedHost(bad.into()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_no_connections_is_refused() {
         for raw in [
             RawConfig { max_connections: Some(0), ..RawConfig::default() },
             RawConfig { max_connections_per_ip: Some(0), ..RawConfig::default() },
@@ -429,11 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_wants_an_advertised_address() {
+    fn a_wildcard_needs_an_advertised_address() {
         let raw = RawConfig { kafka_addr: Some("0.0.0.0:9092".into()), ..RawConfig::default() };
         assert!(matches!(raw.clone().resolve(), Err(ConfigError::WildcardAdvertised(_))));
-        let told = RawConfig { advertised_kafka_addr: Some("broker.example:9092".into()), ..raw };
-        let config = told.resolve().expect("holds");
+        let advertised = RawConfig { advertised_kafka_addr: Some("broker.example:9092".into()), ..raw };
+        let config = advertised.resolve().expect("holds");
         assert_eq!(config.advertised, Some(("broker.example".into(), 9092)));
         assert_eq!(config.exposure_warnings().len(), 1);
     }

@@ -1,7 +1,7 @@
-//! One topic's sink over time: turns with pauses between them, its end, and a new beginning should it panic.
+//! One topic's sink over time: turns with pauses between them, its end, and a restart after a panic.
 //!
-//! Runs on the side runtime; one task per topic. Owns: when turns happen, dropping the table at the end. Does not own:
-//! which sinks there are (`run`), what a turn does (`tidewater_iceberg::sink`).
+//! Runs on the side runtime; one task per topic. Owns: when turns happen, what the log says of them, dropping the table
+//! at the end. Does not own: which sinks there are (`run`), what a turn does (`tidewater_iceberg::sink`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::commit::CommitError;
 use tidewater_iceberg::names::Names;
-use tidewater_iceberg::sink::{Outcome, SinkConfig, SinkError, SinkStatus, TableSink};
+use tidewater_iceberg::sink::{Outcome, PauseReason, SinkConfig, SinkError, SinkStatus, TableSink};
 use tidewater_storage::env::clock::wall;
-use tidewater_storage::model::{Offset, TopicId};
+use tidewater_storage::model::{Offset, TimestampMs, TopicId};
 use tokio::sync::{Semaphore, watch};
 
 use super::reader::MeshReader;
@@ -21,87 +21,91 @@ use crate::controller::image::TopicImage;
 
 /// How long a sink whose topic has grown gives the archive before it looks again.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
-/// A sink whose topic does not grow looks again after this long all the same: its table may have been changed by others.
+/// A sink whose topic does not grow still looks again after this long: its table may have been changed by others.
 const QUIET_LOOK: Duration = Duration::from_secs(600);
 /// First and longest pause after a failed turn.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How often a paused sink looks whether somebody has cleared the way.
+/// How often a paused sink looks whether the cause is gone.
 const PAUSED_LOOK: Duration = Duration::from_secs(10);
+/// The same where the bucket or the catalog refuses what the turn needs: each look writes data files again.
+const REFUSED_LOOK: Duration = Duration::from_secs(60);
+/// A table that stays paused for one reason is logged again after this long.
+const PAUSED_LOG_MS: i64 = 600_000;
 
 /// First and longest pause after a table that could not be dropped.
 const DROP_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Taking the mark off a table is tried this often, half a minute in all.
 const UNMARK_ATTEMPTS: usize = 5;
-/// A sink that panicked begins anew after this long.
+/// A sink that panicked is started again after this long.
 const PANIC_PAUSE: Duration = Duration::from_secs(30);
 
-/// What a topic's settings ask of its sink. A message.
+/// The settings of a topic that its sink follows while it runs. *Message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wishes {
+pub(super) struct SinkSettings {
     /// `iceberg.target.lag.ms`.
     lag_ms: u64,
     /// `iceberg.delete`.
     delete: bool,
 }
 
-impl Wishes {
-    /// Of this topic.
+impl SinkSettings {
     pub(super) fn of(topic: &TopicImage) -> Self {
         Self { lag_ms: topic.config.iceberg_target_lag_ms, delete: topic.config.iceberg_delete }
     }
 }
 
-/// Is a sink to end, and how?
+/// Whether a sink is to end, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It goes on.
     Not,
     /// After the turn it is in.
     Now,
-    /// The same, and then its table goes: its topic was deleted.
+    /// The same, and then its table is dropped: its topic was deleted.
     AndDrop,
 }
 
-/// What a sink's task is given. A message.
+/// Everything one sink's task works with. *Message*.
 #[derive(Clone)]
-pub(super) struct Duty {
+pub(super) struct MaintenanceTask {
     pub(super) config: SinkConfig,
     pub(super) catalog: Arc<ObjectStoreCatalog>,
     pub(super) log: Arc<MeshReader>,
     pub(super) states: TableStates,
     pub(super) turns: Arc<Semaphore>,
-    pub(super) wishes: watch::Receiver<Wishes>,
+    pub(super) settings: watch::Receiver<SinkSettings>,
     pub(super) stopped: watch::Receiver<Stop>,
 }
 
-impl Duty {
+impl MaintenanceTask {
     fn sink(&self) -> TableSink {
         let mut config = self.config.clone();
-        config.delete = self.wishes.borrow().delete;
+        config.delete = self.settings.borrow().delete;
         TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random())
     }
 }
 
-/// Keeps a topic's table until it is told to stop; gives back whose it was.
-pub(super) async fn keep(mut duty: Duty) -> TopicId {
-    let topic = duty.config.topic_id;
-    while *duty.stopped.borrow() == Stop::Not {
-        if let Err(error) = tokio::spawn(drive(duty.sink(), duty.clone())).await {
-            tracing::error!(table = %duty.config.table, %error, "the task of a table ended badly, begins anew");
-            let _ = tokio::time::timeout(PANIC_PAUSE, duty.stopped.changed()).await;
+/// Keeps a topic's table up to date until it is stopped; returns the topic.
+pub(super) async fn keep(mut task: MaintenanceTask) -> TopicId {
+    let topic = task.config.topic_id;
+    while *task.stopped.borrow() == Stop::Not {
+        #[allow(clippy::disallowed_methods, reason = "this task is on the side runtime itself")]
+        let turns = tokio::spawn(drive(task.sink(), task.clone()));
+        if let Err(error) = turns.await {
+            tracing::error!(table = %task.config.table, %error, "the task of a table panicked and is started again");
+            let _ = tokio::time::timeout(PANIC_PAUSE, task.stopped.changed()).await;
         }
     }
-    duty.states.remove(topic);
-    let sink = duty.sink();
-    if *duty.stopped.borrow() == Stop::AndDrop {
+    task.states.remove(topic);
+    let sink = task.sink();
+    if *task.stopped.borrow() == Stop::AndDrop {
         drop_table(sink).await;
-    } else if duty.wishes.borrow().delete {
+    } else if task.settings.borrow().delete {
         unmark(sink).await;
     }
     topic
 }
 
-/// A table without a sink does not follow `iceberg.delete` any more, so it does not go with its topic either.
+/// A table without a sink no longer follows `iceberg.delete`, so it must not be dropped with its topic either.
 async fn unmark(mut sink: TableSink) {
     let mut backoff = DROP_BACKOFF.0;
     for _ in 0..UNMARK_ATTEMPTS {
@@ -112,7 +116,7 @@ async fn unmark(mut sink: TableSink) {
     }
 }
 
-/// Drops the table of a deleted topic, however long that takes. Should the broker end before, its next life finds it.
+/// Drops the table of a deleted topic, however long that takes. If the broker stops before, `left_over` drops it later.
 async fn drop_table(mut sink: TableSink) {
     let mut backoff = DROP_BACKOFF.0;
     while let Err(error) = sink.drop_table().await {
@@ -127,16 +131,17 @@ async fn drop_table(mut sink: TableSink) {
     }
 }
 
-/// Turns of one sink until it is told to stop.
-async fn drive(mut sink: TableSink, duty: Duty) -> TableSink {
-    let Duty { states, turns, mut wishes, mut stopped, .. } = duty;
-    let growth = Growth { log: duty.log, topic: duty.config.topic_id };
+/// Turns of one sink until it is stopped.
+async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
+    let MaintenanceTask { states, turns, mut settings, mut stopped, .. } = task;
+    let mut logged: Option<(PauseReason, TimestampMs)> = None;
+    let growth = Growth { log: task.log, topic: task.config.topic_id };
     let mut backoff = BACKOFF.0;
     let mut unreadable = 0;
     while *stopped.borrow() == Stop::Not {
-        let wished = *wishes.borrow_and_update();
-        sink.set_target_lag_ms(i64::try_from(wished.lag_ms).unwrap_or(i64::MAX));
-        sink.set_delete(wished.delete);
+        let held = *settings.borrow_and_update();
+        sink.set_target_lag_ms(i64::try_from(held.lag_ms).unwrap_or(i64::MAX));
+        sink.set_delete(held.delete);
         let now = wall();
         let outcome = {
             let _turn = turns.acquire().await;
@@ -153,19 +158,28 @@ async fn drive(mut sink: TableSink, duty: Duty) -> TableSink {
             Outcome::Idle => IDLE_LOOK,
             Outcome::Wait { until } => {
                 let wait = u64::try_from(until.since_ms(now)).unwrap_or_default();
-                Duration::from_millis(wait.min(wished.lag_ms))
+                Duration::from_millis(wait.min(held.lag_ms))
             }
             Outcome::Committed { more: true, .. } | Outcome::Again => Duration::ZERO,
             Outcome::Committed { .. } => IDLE_LOOK,
             Outcome::Paused(reason) => {
-                tracing::warn!(table = %sink.status().table, %reason, "a table stands still");
-                PAUSED_LOOK
+                let known = |(last, at): &(PauseReason, TimestampMs)| {
+                    last == reason && (0..PAUSED_LOG_MS).contains(&now.since_ms(*at))
+                };
+                if !logged.as_ref().is_some_and(known) {
+                    tracing::warn!(table = %sink.status().table, %reason, "a table is not brought up to date");
+                    logged = Some((reason.clone(), now));
+                }
+                if matches!(reason, PauseReason::Refused { .. }) { REFUSED_LOOK } else { PAUSED_LOOK }
             }
             Outcome::Failed(error) => {
                 tracing::warn!(table = %sink.status().table, %error, ?backoff, "a table could not be brought up to date, will be tried again");
                 backoff
             }
         };
+        if !matches!(outcome, Outcome::Paused(_)) {
+            logged = None;
+        }
         backoff = if matches!(outcome, Outcome::Failed(_)) { (backoff * 2).min(BACKOFF.1) } else { BACKOFF.0 };
         let quiet = matches!(outcome, Outcome::Idle).then(|| growth.past(sink.status()));
         let rest = async move {
@@ -177,13 +191,13 @@ async fn drive(mut sink: TableSink, duty: Duty) -> TableSink {
         tokio::select! {
             () = rest => {}
             _ = stopped.changed() => {}
-            _ = wishes.changed() => {}
+            _ = settings.changed() => {}
         }
     }
     sink
 }
 
-/// Tells a sink that its topic has grown: until then it does nothing.
+/// Waits for growth of a topic, so that an idle sink does nothing.
 struct Growth {
     log: Arc<MeshReader>,
     topic: TopicId,

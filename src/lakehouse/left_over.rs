@@ -1,9 +1,10 @@
-//! Tables that were to go with their topic and did not: the broker was killed in between, or the bucket was away.
+//! Drops tables that should have been dropped with their topic and were not: the broker was killed in between, or the
+//! bucket could not be reached.
 //!
-//! A table says itself that it goes with its topic (`tidewater.delete-with-topic`); whose topic is not in the image any
-//! more is dropped. Rows may be nowhere else, so the bar is high: two looks in a row, this cluster, this lineage epoch
-//! (after a restore a topic may be missing only because the restore went back past it), under its own name.
-//! Affinity: one task on the side runtime.
+//! The property `tidewater.delete-with-topic` marks such a table. It is dropped if its topic is not in the image any
+//! more. Its rows may be nowhere else, so all of this must hold: seen in two looks in a row, this cluster, this lineage
+//! epoch (after a restore a topic may be missing only because the restore went back past it), under its own name.
+//! One task on the side runtime.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +22,13 @@ use crate::controller::image::ClusterImage;
 const NAMESPACE: &str = "topics";
 /// The first look after a start, and the second after one that found something.
 const SOON: Duration = Duration::from_secs(30);
-/// Looks as a rule: each costs a listing, and two gets for every table that no sink keeps.
+/// Between looks otherwise: each costs a listing, and two gets for every table without a running sink.
 const REGULAR: Duration = Duration::from_secs(600);
 
-/// Finds such tables and drops them.
 pub(super) struct LeftOver {
     catalog: Arc<ObjectStoreCatalog>,
     lineage: u64,
-    /// What the look before found: tables with Iceberg's id.
+    /// What the previous look found: tables with Iceberg's id.
     suspects: BTreeMap<TableIdent, Uuid>,
 }
 
@@ -38,20 +38,20 @@ impl LeftOver {
         Self { catalog, lineage, suspects: BTreeMap::new() }
     }
 
-    /// Looks for ever.
+    /// Looks again and again; never returns.
     pub(super) async fn watch(mut self, images: watch::Receiver<Arc<ClusterImage>>, states: TableStates) {
         let mut pause = SOON;
         loop {
             tokio::time::sleep(pause).await;
             let image = Arc::clone(&images.borrow());
             if let Err(error) = self.look(&image, &states).await {
-                tracing::info!(%error, "tables of deleted topics are looked for later");
+                tracing::info!(%error, "tables of deleted topics could not be looked for; tried again later");
             }
             pause = if self.suspects.is_empty() { REGULAR } else { SOON };
         }
     }
 
-    /// One look: what it finds for the second time goes.
+    /// One look; drops what it finds for the second time.
     async fn look(&mut self, image: &ClusterImage, states: &TableStates) -> Result<(), CatalogError> {
         let before = std::mem::take(&mut self.suspects);
         if image.revision == 0 {
@@ -89,7 +89,7 @@ impl LeftOver {
                     found.push((table, loaded.metadata.uuid()));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%table, %error, "not looked at"),
+                Err(error) => tracing::debug!(%table, %error, "a table could not be looked at"),
             }
         }
         Ok(found)

@@ -1,4 +1,4 @@
-//! The log as a sink reads it: questions to the shards that own the partitions, hot or cold alike.
+//! The log as a sink reads it: requests to the shards that own the partitions, for hot and cold records alike.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -15,12 +15,11 @@ use crate::partition::message::{Isolation, PartitionRequest, ReadError, ReadPart
 use crate::partition::read::watch::{Alarms, Watched};
 use crate::shard::mesh::Mesh;
 
-/// Reads through the mesh. Node-wide.
+/// Reads through the mesh. *Node-wide*.
 #[derive(Clone, Debug)]
 pub struct MeshReader {
-    /// Where topics and their places are looked up.
+    /// Where topics and their partitions' addresses are looked up.
     pub images: watch::Receiver<Arc<ClusterImage>>,
-    /// The way to the shards.
     pub partitions: Mesh<PartitionRequest>,
 }
 
@@ -39,11 +38,12 @@ impl MeshReader {
     pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
         let (Ok(places), Ok(bounds)) = (self.places(topic), self.partitions(topic).await) else { return };
         let mut of_shards: BTreeMap<ShardId, Vec<Watched>> = BTreeMap::new();
+        assert!(places.len() <= bounds.len(), "each partition has its bounds");
         for (place, PartitionBounds { index, offsets }) in places.iter().zip(bounds) {
             if offsets.end > at.get(&index.0).copied().unwrap_or(Offset::ZERO) {
                 return;
             }
-            // One that holds more than its archive rings at once: that is growth too.
+            // A partition that holds more than its archive notifies at once: that is growth too.
             let watched = Watched { token: 0, id: place.id, end: offsets.end, log_start: offsets.start };
             of_shards.entry(place.shard).or_default().push(watched);
         }
@@ -83,6 +83,7 @@ impl LogReader for MeshReader {
         let part = ReadPart { place: place.place(), from: range.start, max_bytes, isolation: Isolation::ReadCommitted };
         let ask = |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply };
         let answers = self.partitions.call(place.shard, ask).await.map_err(|e| unavailable(partition, e))?;
+        assert_eq!(answers.len(), 1, "a shard answers each part of a read");
         let answer = answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
         let done = answer.map_err(|error| match error {
             ReadError::OutOfRange { valid, offset } if offset < valid.start => {
@@ -91,6 +92,7 @@ impl LogReader for MeshReader {
             error => unavailable(partition, error),
         })?;
         let offsets = covered(&done.batches).unwrap_or(OffsetRange::new(range.start, range.start));
+        debug_assert!(done.batches.is_empty() || offsets.end > range.start, "{offsets} ends before {range}");
         Ok(LogRead { batches: done.batches, offsets })
     }
 }

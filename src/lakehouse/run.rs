@@ -1,7 +1,6 @@
 //! Which sinks run: one task per topic with `iceberg.mode`, started and stopped as the cluster's image says.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
@@ -14,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::drive::{Duty, Stop, Wishes, keep};
+use super::drive::{MaintenanceTask, SinkSettings, Stop, keep};
 use super::left_over::LeftOver;
 use super::reader::MeshReader;
 use super::states::TableStates;
@@ -23,32 +22,32 @@ use crate::catalog_http;
 use crate::config::topic::IcebergMode;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::limits::TABLE_TURNS_AT_ONCE;
+use crate::net::http::HttpPort;
 use crate::partition::message::PartitionRequest;
 use crate::shard::mesh::Mesh;
 
-/// Starts the catalog's port and the sinks. True: the port is served.
+/// Starts the catalog's port and the sinks. Returns whether the port is served.
 ///
 /// # Errors
-/// The bucket's URL is none that a table location can be made of.
+/// No table location can be made of the bucket's URL.
 pub fn start(
     tier: &Tier,
     images: watch::Receiver<Arc<ClusterImage>>,
     partitions: Mesh<PartitionRequest>,
     states: TableStates,
     handle: &Handle,
-    socket: TcpListener,
+    port: HttpPort,
 ) -> Result<bool, String> {
     let prefix = tier.name.warehouse_prefix();
     let warehouse = Warehouse::new(&tier.url, &prefix).map_err(|e| e.to_string())?;
     let files = TableFiles::new(Arc::clone(&tier.store), warehouse);
-    // Nothing is handed out with tables: DuckDB takes an endpoint without keys for a secret of the table and lets it
-    // shadow the user's own.
+    // No configuration is sent with tables: DuckDB takes an endpoint without keys for a secret of the table, and prefers
+    // it to the user's own.
     let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
     let served = Arc::clone(&catalog);
     handle.spawn(async move {
-        let listener = socket.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(socket));
-        let served = match listener {
-            Ok(listener) => catalog_http::serve(listener, served, std::future::pending()).await,
+        let served = match port.into_tokio() {
+            Ok((listener, guard)) => catalog_http::serve(listener, guard, served, std::future::pending()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = served {
@@ -81,7 +80,7 @@ struct Sinks {
     /// The lineage epoch: the high half of the fencing epoch.
     lineage: u64,
     running: HashMap<TopicId, Sink>,
-    /// Told to stop, and in its last turn or dropping its table.
+    /// Stopped, and in its last turn or dropping its table.
     stopping: HashSet<TopicId>,
     tasks: JoinSet<TopicId>,
     turns: Arc<Semaphore>,
@@ -89,7 +88,7 @@ struct Sinks {
 
 struct Sink {
     topic: Arc<TopicImage>,
-    wishes: watch::Sender<Wishes>,
+    settings: watch::Sender<SinkSettings>,
     stop: watch::Sender<Stop>,
 }
 
@@ -122,16 +121,16 @@ impl Sinks {
         for (id, topic) in wanted {
             match self.running.get_mut(&id) {
                 Some(sink) => {
-                    // A sink that is left alone sleeps: only what concerns it wakes it.
-                    let wishes = Wishes::of(topic);
+                    // An idle sink sleeps: only a change that concerns it wakes it.
+                    let settings = SinkSettings::of(topic);
                     let grown = sink.topic.partitions.len() != topic.partitions.len();
-                    sink.wishes.send_if_modified(|held| std::mem::replace(held, wishes) != wishes || grown);
+                    sink.settings.send_if_modified(|held| std::mem::replace(held, settings) != settings || grown);
                     sink.topic = Arc::clone(topic);
                 }
-                // Its end brings us here again.
+                // `ended` brings us here again.
                 None if self.stopping.contains(&id) => {}
-                // After a start of the broker, an image may come before its lanes are led. A fence made of that would be
-                // lower than the one in the table, and the table would stand still until the next start.
+                // After a start of the broker, an image may come before its lanes are led. A fencing epoch made of that
+                // would be lower than the one in the table, and the table would be paused until the next start.
                 None if topic.partitions.iter().any(|p| p.leader_epoch.0 < 1) => {}
                 None => self.start(image, topic),
             }
@@ -139,21 +138,21 @@ impl Sinks {
     }
 
     fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>) {
-        // The lane's term grows with every start of the broker, the lineage epoch with every restore; so does the fence.
+        // The lane's term grows with every start of the broker, the lineage epoch with every restore; so does this.
         let term = topic.partitions.iter().map(|p| p.leader_epoch.0.max(0) as u64).max().unwrap_or_default();
-        let (wishes, seen) = watch::channel(Wishes::of(topic));
+        let (settings, seen) = watch::channel(SinkSettings::of(topic));
         let (stop, stopped) = watch::channel(Stop::Not);
-        let duty = Duty {
+        let task = MaintenanceTask {
             config: SinkConfig::new(image.cluster, topic.name.clone(), topic.id, (self.lineage << 32) | term),
             catalog: Arc::clone(&self.catalog),
             log: Arc::clone(&self.log),
             states: self.states.clone(),
             turns: Arc::clone(&self.turns),
-            wishes: seen,
+            settings: seen,
             stopped,
         };
-        self.tasks.spawn(keep(duty));
-        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), wishes, stop });
+        self.tasks.spawn(keep(task));
+        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), settings, stop });
     }
 
     fn stop(&mut self, id: TopicId, image: &ClusterImage) {

@@ -1,4 +1,4 @@
-//! How far each topic's table is, as the admin API and metrics show it. Node-wide.
+//! How far each topic's table is, as the admin API and metrics show it. *Node-wide*.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,24 +18,22 @@ pub struct TableState {
     pub partitions: BTreeMap<i32, (u64, u64)>,
     /// Ranges left out, with the reason, by partition.
     pub skipped: BTreeMap<i32, Vec<String>>,
-    /// Why the table stands still.
+    /// Why the table is not brought up to date, if so.
     pub paused: Option<String>,
     /// Why a partition is not read, while the others go on.
     pub unreadable: BTreeMap<i32, String>,
     /// Rows this sink has committed.
     pub rows: u64,
-    /// Commits of this sink.
     pub commits: u64,
 }
 
-/// A table in figures, for metrics. A message.
+/// A table in figures, for metrics. *Message*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableSums {
     /// Records it may take and has not.
     pub lag_records: u64,
-    /// Ranges left out.
     pub skipped_ranges: u64,
-    /// Does it stand still, or a partition of it?
+    /// The table, or a partition of it, is not brought up to date.
     pub paused: bool,
     /// Rows committed since the broker started.
     pub rows: u64,
@@ -44,7 +42,6 @@ pub struct TableSums {
 }
 
 impl TableSums {
-    /// Both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -64,17 +61,16 @@ pub struct TableStates {
 }
 
 impl TableStates {
-    /// Notes a topic's newest state.
+    /// Replaces a topic's state.
     pub fn set(&self, topic: TopicId, state: TableState) {
         self.by_topic.write().unwrap_or_else(PoisonError::into_inner).insert(topic, state);
     }
 
-    /// Forgets a topic.
     pub fn remove(&self, topic: TopicId) {
         self.by_topic.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
     }
 
-    /// Has a topic's sink found its table and nothing in its way?
+    /// Whether a topic's sink has its table and nothing stops it.
     #[must_use]
     pub fn is_kept(&self, topic: TopicId) -> bool {
         let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +94,7 @@ impl TableStates {
         })
     }
 
-    /// Fills the table's fields of a topic's partitions; gives the table's name.
+    /// Fills the table's fields of a topic's partitions; returns the table's name.
     pub fn fill(&self, topic: &TopicImage, partitions: &mut [PartitionStatus]) -> Option<String> {
         if topic.config.iceberg_mode == IcebergMode::Disabled {
             return None;

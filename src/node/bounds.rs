@@ -1,66 +1,60 @@
-//! What a node may hold in memory at worst: every cap of `src/limits.rs`, `src/kafka/limits.rs` and the crates below, added
-//! up; and the page that lists them. `tidewater check` prints the sum for its settings.
+//! The worst case of a node's memory: the caps of `src/limits.rs`, `src/kafka/limits.rs` and the crates below that
+//! bound bytes, added up; and the page that lists them. `tidewater check` prints the sum for its settings.
 //!
-//! A sum of bounds, not a forecast: nothing takes all of its bound at the same time as everything else. What is not in it
-//! grows with what is stored (topics, partitions, manifests; figures in `benches/README.md`), with groups and their members
-//! (each with the metadata it joined with), or with the allocator.
+//! A sum of bounds, not a forecast: the bounds are not all reached at the same time. Not in it is memory that grows
+//! with what is stored (topics, partitions, manifests; figures in `benches/README.md`) or with groups and their members
+//! (each with the metadata it joined with), and what the allocator adds.
 
 use std::fmt::Write;
 
 use serde::Serialize;
-use tidewater_iceberg::translate::UNPACKED_BYTES_MAX;
 use tidewater_storage::engine::EngineConfig;
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::fetch::FetchConfig;
+use tidewater_tiering::store::StoreOptions;
 
 use crate::group::{OFFSETS_PARTITIONS, QUEUE_BYTES_MAX};
 use crate::kafka::limits as kafka;
 use crate::limits;
 
-/// What a bound is counted by.
+/// What a bound is multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Per {
-    /// Once.
     Node,
-    /// Each shard.
     Shard,
-    /// Each connection.
     Connection,
 }
 
-/// One bound.
+/// A row of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bound {
-    /// Of what.
     pub what: &'static str,
-    /// Counted by.
     pub per: Per,
-    /// The most. Bytes.
     pub bytes: u64,
-    /// Where the figure comes from.
+    /// The constants that give the figure.
     pub from: &'static str,
 }
 
-/// A message in an inbox, about: an enum of owned parts.
+/// About one message in an inbox: an enum of owned parts.
 const MESSAGE_BYTES: u64 = 256;
-/// Meshes between shards.
+/// Fields of `shard_main::Meshes`.
 const MESHES: u64 = 6;
-/// An index of a closed segment of 1 GiB, about.
+/// About the index of a closed segment of 1 GiB.
 const INDEX_BYTES: u64 = 40 << 10;
 /// A connection's own state and buffers when it is idle, measured (tests/hostile/crowd.rs).
 const CONNECTION_BYTES: u64 = 14 << 10;
-/// A partition that a fetch session remembers, about.
+/// About one partition that a fetch session remembers.
 const SESSION_PARTITION_BYTES: u64 = 168;
 
-/// Every bound of memory.
+/// Every bound of memory, tables last.
 #[must_use]
 pub fn memory() -> Vec<Bound> {
     let (engine, archive) = (EngineConfig::default(), ArchiveConfig::default());
     let fetch = FetchConfig::new(std::path::PathBuf::new(), 0);
     let entry = u64::from(limits::BATCH_BYTES_MAX) + limits::ENTRY_BYTES_TARGET as u64;
     let bound = |what, per, bytes: u64, from| Bound { what, per, bytes, from };
-    vec![
+    let mut rows = vec![
         bound(
             "requests and responses, batches that wait for their lane included",
             Per::Shard,
@@ -110,6 +104,12 @@ pub fn memory() -> Vec<Bound> {
         ),
         bound("a batch opened to be checked", Per::Shard, kafka::UNPACKED_MAX as u64, "UNPACKED_MAX"),
         bound(
+            "batches recompressed, and one unpacked for it",
+            Per::Shard,
+            (kafka::RECOMPRESSED_SHARD_MAX + kafka::RECOMPRESSED_REQUEST_MAX + kafka::UNPACKED_MAX) as u64,
+            "RECOMPRESSED_SHARD_MAX, RECOMPRESSED_REQUEST_MAX, UNPACKED_MAX; topics with compression.type alone",
+        ),
+        bound(
             "messages between shards",
             Per::Shard,
             MESHES * limits::MESH_INBOX_MAX as u64 * MESSAGE_BYTES,
@@ -122,24 +122,47 @@ pub fn memory() -> Vec<Bound> {
             "QUEUE_BYTES_MAX for each partition of __consumer_offsets",
         ),
         bound(
-            "tables being written",
-            Per::Node,
-            limits::TABLE_TURNS_AT_ONCE as u64 * (2 * TURN_BYTES + UNPACKED_BYTES_MAX as u64),
-            "TABLE_TURNS_AT_ONCE, twice 128 MiB and an open batch of 256 MiB each",
-        ),
-        bound(
             "a connection: its state, small requests, a fetch past a spent budget",
             Per::Connection,
             CONNECTION_BYTES + (kafka::FREE_BYTES + kafka::FETCH_BYTES_FLOOR) as u64,
             "FREE_BYTES, FETCH_BYTES_FLOOR",
         ),
-    ]
+        bound(
+            "a connection: small responses that its peer does not read",
+            Per::Connection,
+            kafka::OUTBOX_BYTES_MAX as u64,
+            "OUTBOX_BYTES_MAX; responses above FREE_BYTES are in the first row",
+        ),
+        bound(
+            "bodies of requests to the bucket, and of its answers",
+            Per::Node,
+            StoreOptions::default().bytes_max,
+            "StoreOptions::bytes_max",
+        ),
+    ];
+    rows.extend(tables());
+    rows
 }
 
-/// What a turn of a table's sink holds in rows (`SinkConfig::turn_bytes`).
-const TURN_BYTES: u64 = 128 << 20;
+#[cfg(feature = "lakehouse")]
+fn tables() -> Option<Bound> {
+    // The rows that a turn of a table's sink holds (`SinkConfig::turn_bytes`).
+    const TURN_BYTES: u64 = 128 << 20;
+    let turn = 2 * TURN_BYTES + tidewater_iceberg::translate::UNPACKED_BYTES_MAX as u64;
+    Some(Bound {
+        what: "tables being written",
+        per: Per::Node,
+        bytes: limits::TABLE_TURNS_AT_ONCE as u64 * turn,
+        from: "TABLE_TURNS_AT_ONCE, twice 128 MiB and an open batch of 256 MiB each",
+    })
+}
 
-/// The sum for so many shards and connections. Bytes.
+#[cfg(not(feature = "lakehouse"))]
+fn tables() -> Option<Bound> {
+    None
+}
+
+/// The sum of the bounds, in bytes.
 #[must_use]
 pub fn worst_case(shards: u16, connections: u64) -> u64 {
     let times = |per| match per {
@@ -158,7 +181,7 @@ pub fn markdown() -> String {
         _ => format!("{} MiB", bytes >> 20),
     };
     let mut out = String::from(
-        "\n## Limits\n\nFixed in this version. What meets one waits (back-pressure) unless it says otherwise.\n\n\
+        "\n## Limits\n\nFixed in this version. A request that meets one waits (back-pressure) unless the row says otherwise.\n\n\
          ### Memory at worst\n\n| what | most | for each | from |\n|---|---|---|---|\n",
     );
     for bound in memory() {
@@ -174,12 +197,12 @@ pub fn markdown() -> String {
         let _ = writeln!(out, "\nSum for {shards} shards and {connections} connections: {}.", mib(sum));
     }
     out.push_str(
-        "\nA sum of bounds, not a forecast. A batch larger than what a fetch past a spent budget may read comes whole: up to \
-         32 MiB for one connection at a time. A read from disk holds the run it cuts its batches from, up to 1 MiB for each of \
-         the `COLD_READS_MAX` partitions that a fetch reads side by side. Records that are a quarter of their request or more \
-         keep its memory as long as they are kept themselves. A start, before anything else on this list is there, has 64 \
-         entries of its journal in memory at once: 64 MiB, up to 2,112 MiB where each is a batch of `BATCH_BYTES_MAX` (a shard \
-         brings up its lanes one after the other).\n",
+        "\nA sum of bounds, not a forecast. Not in it: a fetch past a spent budget returns its first batch whole, up to 32 MiB, for \
+         one connection at a time. A read from disk holds the run that its batches are part of, up to 1 MiB for each of the \
+         `COLD_READS_MAX` partitions that one fetch reads at the same time. Records that make up a quarter of their request or \
+         more keep the whole request in memory. A start, before anything else on this list exists, holds 64 entries of its \
+         journal: 64 MiB, up to 2,112 MiB where each is a batch of `BATCH_BYTES_MAX` (a shard starts its lanes one after the \
+         other).\n",
     );
     for (title, source) in [
         ("Of the broker (`src/limits.rs`)", include_str!("../limits.rs")),
@@ -222,14 +245,14 @@ mod tests {
         assert_eq!(found.len(), 2);
     }
 
-    // A lane's queue refuses nothing that the shards' memory for requests has taken in.
+    // Requests that 32 shards have accepted into memory fit in the queue of one lane.
     const _: () = assert!(kafka::REQUEST_BYTES_SHARD_MAX * 32 <= limits::LANE_QUEUE_BYTES_MAX);
 
-    /// The sum, stated: whoever raises a cap sees here what it costs.
+    /// A change of a cap shows its cost here.
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (2622, 1342), "MiB of a node of one shard, and of each shard more");
-        assert_eq!((worst_case(1, 1000) - one) >> 20, 91, "MiB of 1,000 connections");
+        assert_eq!((one >> 20, (two - one) >> 20), (2878, 1342), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((worst_case(1, 1000) - one) >> 20, 1091, "MiB of 1,000 connections");
     }
 }

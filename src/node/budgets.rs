@@ -1,8 +1,9 @@
-//! Disk shared out: what `--disk-bytes` and `--cache-bytes` come to, and what a directory bucket takes of it.
+//! The disk budget: what `--disk-bytes` and `--cache-bytes` amount to, and how much of it a directory bucket uses.
 //!
-//! Without `--disk-bytes` the share is nine tenths of what is free and what the data directory holds. Counting the latter
-//! means to look at every file, the bucket's included, so a start goes by what the one before found and counts on the side
-//! while it serves. Who starts on a disk that others have filled gets a small share; it grows once they make room.
+//! Without `--disk-bytes` the budget is nine tenths of the free space and of the bytes in the data directory together.
+//! The second number takes a look at every file, the bucket's included; so a start uses the number of the start before,
+//! and counts in the background while it serves. On a disk that other programs have filled the budget is small; it
+//! grows when they free space.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,40 +18,36 @@ use super::side::Side;
 use crate::archival::run::Tier;
 use crate::config::node::NodeConfig;
 
-/// How often the size of a directory bucket is looked at.
+/// Between counts of the bytes in a directory bucket.
 const BUCKET_LOOK: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether there is more room than the share goes by.
+/// Between looks at the free space.
 const ROOM_LOOK: Duration = Duration::from_secs(10);
 
-/// Where a data directory remembers its share of the disk: decimal digits. May be missing, or be nonsense.
+/// The file that keeps the budget for the next start, in decimal digits. It may be missing or damaged.
 const SHARE_FILE: &str = "disk-share";
 
-/// The node's budgets.
 pub(super) struct Budgets {
-    /// For everything on the disk.
     pub(super) disk: DiskBudget,
-    /// For the chunk caches of all shards. Bytes.
+    /// Bytes for the chunk caches of all shards together.
     pub(super) cache: u64,
     share: Share,
 }
 
-/// Where the share of the disk comes from.
+/// Where the disk budget comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Share {
-    /// From `--disk-bytes`.
+    /// `--disk-bytes`.
     Given,
-    /// From the disk, just now.
+    /// Counted by this start.
     Counted,
-    /// From the start before, and is to be counted.
+    /// Counted by an earlier start; this one counts in the background.
     Remembered,
 }
 
 impl Budgets {
-    /// As the settings and the data directory say.
-    ///
     /// # Errors
-    /// The disk cannot be asked.
+    /// The file system does not report its free space.
     pub(super) fn of(config: &NodeConfig) -> Result<Self, StartError> {
         let dir = &config.data_dir;
         let remembered = if config.disk_bytes.is_none() { recall(dir) } else { None };
@@ -60,7 +57,7 @@ impl Budgets {
         };
         let cache = config.cache_bytes.unwrap_or(disk / 10).min(disk / 2);
         let disk = DiskBudget::new(disk);
-        // What the cache may take is taken from the start: it fills without asking.
+        // The whole cache counts as used from the start: it fills without asking the budget.
         disk.account(DiskUse::Cache).add(cache);
         let share = match (config.disk_bytes, remembered) {
             (Some(_), _) => Share::Given,
@@ -70,8 +67,8 @@ impl Budgets {
         Ok(Self { disk, cache, share })
     }
 
-    /// Looks on the side at what takes long: the data directory, once, and a directory bucket, again whenever anything was
-    /// asked of it that may have changed it. And, where the share is the disk's, at the room there is.
+    /// Counts in the background: the data directory once, and a directory bucket again after each request that may have
+    /// changed it. Unless the budget is given, also looks at the free space.
     pub(super) fn watch(&self, config: &NodeConfig, tier: &Tier, side: &Side) {
         if self.share != Share::Given {
             let (budget, dir) = (self.disk.clone(), config.data_dir.clone());
@@ -97,13 +94,15 @@ impl Budgets {
     }
 }
 
-/// Counts a share that was remembered; then raises it when there is room for more.
+/// Counts a remembered budget; then raises it when free space allows.
 async fn keep_share(budget: DiskBudget, dir: PathBuf, share: Share, with_bucket: bool) {
     if share == Share::Remembered {
         let counted = dir.clone();
         match tokio::task::spawn_blocking(move || preflight::disk_share(&counted)).await {
             Ok(Ok(share)) => settle_share(&budget, &dir, share),
-            Ok(Err(error)) => tracing::warn!(%error, "the disk cannot be asked; its share stays what it was"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the disk budget stays what it was: the file system does not report its free space")
+            }
             Err(_) => {}
         }
     }
@@ -111,7 +110,7 @@ async fn keep_share(budget: DiskBudget, dir: PathBuf, share: Share, with_bucket:
         tokio::time::sleep(ROOM_LOOK).await;
         let Ok(free) = free_bytes(&dir) else { continue };
         if let Some(share) = grown(&budget.usage(), free, with_bucket) {
-            tracing::info!(bytes = share, "there is more room on the disk; its share is larger");
+            tracing::info!(bytes = share, "the disk has more free space; the disk budget grows");
             settle_share(&budget, &dir, share);
         }
     }
@@ -122,8 +121,8 @@ fn settle_share(budget: &DiskBudget, dir: &Path, share: u64) {
     remember(dir, share);
 }
 
-/// The share by what is free and held now, if that is more by a sixteenth at least. What the cache holds is not known, so
-/// this is at most what counting would give.
+/// The budget by the free space and the used bytes of now, if it is larger by a sixteenth at least. The bytes in the
+/// cache are not known here, so the result is at most what counting would give.
 fn grown(usage: &DiskUsage, free: u64, with_bucket: bool) -> Option<u64> {
     let bucket = if with_bucket { usage.bucket } else { 0 };
     let held = [usage.journal, usage.segments, usage.checkpoint, bucket];
@@ -135,10 +134,10 @@ fn recall(dir: &Path) -> Option<u64> {
     std::fs::read_to_string(dir.join(SHARE_FILE)).ok()?.trim().parse().ok().filter(|share| *share > 0)
 }
 
-/// Not synced: it is worth no more than the time it saves.
+/// Not synced: without it the next start only takes longer.
 fn remember(dir: &Path, share: u64) {
     if let Err(error) = std::fs::write(dir.join(SHARE_FILE), share.to_string()) {
-        tracing::debug!(%error, "the share of the disk is not remembered; the next start counts before it serves");
+        tracing::debug!(%error, "cannot write the disk budget down; the next start counts before it serves");
     }
 }
 

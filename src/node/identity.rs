@@ -1,4 +1,4 @@
-//! Who this data directory is: one small file, written once, and the lock that keeps a second broker out.
+//! The identity of a data directory (`node.json`), and the lock that keeps a second broker out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -10,42 +10,41 @@ use uuid::Uuid;
 
 use super::error::StartError;
 
-/// The version of `node.json`.
+/// The version of `node.json` that this build writes and reads.
 const FORMAT: u32 = 2;
 pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
 const PUT_BACK: &str = "put back a copy of it made after the last change of --shards (an older one is refused), \
                         or start with a fresh directory";
-/// What `--shards` takes at most.
+/// The highest `--shards`.
 const SHARDS_MAX: u16 = 1024;
 
-/// What `node.json` says.
+/// The content of `node.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Version of this file.
     pub format: u32,
-    /// The cluster's id, for ever.
+    /// Never changes.
     pub cluster: Uuid,
-    /// The cluster's name in its bucket.
     pub cluster_name: String,
     /// The lineage epoch: 1 for a new cluster, one more at each restore or takeover.
     pub epoch: u32,
     /// This broker's Kafka node id.
     pub node: i32,
-    /// Shards whose journals lie here.
+    /// Shards whose journals are in this directory.
     pub shards: u16,
-    /// Data lanes: as many as there ever were shards. A lane outlives its shard and runs on another.
+    /// Data lanes: the highest number of shards there has been. A lane outlives its shard and runs on another.
     pub lanes: u32,
-    /// Which shard directories count: one more whenever the number of shards changes. Others are not read.
+    /// The layout whose shard directories are in use; each change of the number of shards adds one. Others are not
+    /// read.
     pub layout: u32,
-    /// Has the cluster's root been seen or made in its bucket?
+    /// The cluster's root has been seen or made in its bucket.
     pub rooted: bool,
-    /// Have all its shards been opened once? Then none of them may be empty. Absent in files of before it was there.
+    /// All shards have been opened once, so none of them may be empty. Absent in files of older versions.
     #[serde(default)]
     pub begun: bool,
 }
 
-/// `node.json` while the broker runs: several note what they have seen. Node-wide.
+/// `node.json` while the broker runs; several tasks change it. Node-wide.
 #[derive(Debug)]
 pub struct Notes {
     dir: PathBuf,
@@ -53,16 +52,16 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Of a directory that this process has locked, whose `node.json` says `now`.
+    /// For a directory that this process has locked, whose `node.json` holds `now`.
     #[must_use]
     pub fn new(data: &DataDir, now: Identity) -> Self {
         Self { dir: data.path.clone(), now: Mutex::new(now) }
     }
 
-    /// Writes a change down, durably, unless there is none.
+    /// Makes a change durable; writes nothing if `change` changes nothing.
     ///
     /// # Errors
-    /// The disk refuses; the next try writes it.
+    /// The disk refuses; the next call writes it.
     pub fn note(&self, change: impl FnOnce(&mut Identity)) -> std::io::Result<()> {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = now.clone();
@@ -75,16 +74,15 @@ impl Notes {
     }
 }
 
-/// What every version of `node.json` says.
+/// The field that every version of `node.json` has.
 #[derive(Deserialize)]
 struct Versioned {
     format: u32,
 }
 
-/// A locked data directory. Dropping it lets another broker in.
+/// A locked data directory. Dropping it unlocks it.
 #[derive(Debug)]
 pub struct DataDir {
-    /// Where.
     pub path: PathBuf,
     _lock: File,
 }
@@ -93,7 +91,7 @@ impl DataDir {
     /// Makes the directory if needed and locks it.
     ///
     /// # Errors
-    /// It cannot be made, or another broker has it.
+    /// It cannot be made, or another broker has locked it.
     pub fn lock(path: &Path) -> Result<Self, StartError> {
         let bad = |e: std::io::Error| StartError::DataDir { path: path.to_owned(), why: e.to_string() };
         fs::create_dir_all(path).map_err(bad)?;
@@ -105,7 +103,7 @@ impl DataDir {
         }
     }
 
-    /// Reads who this is; `None` in a fresh directory.
+    /// Reads `node.json`; `None` in a fresh directory.
     ///
     /// # Errors
     /// The file is there but cannot be read.
@@ -120,7 +118,7 @@ impl DataDir {
         Identity::parse(&text).map(Some).map_err(bad)
     }
 
-    /// Writes who this is: a new file, synced, then renamed over the old.
+    /// Writes `node.json`: a new file, synced, then renamed over the old one.
     ///
     /// # Errors
     /// The disk refuses.
@@ -141,16 +139,20 @@ fn write(dir: &Path, identity: &Identity) -> std::io::Result<()> {
 }
 
 impl Identity {
-    /// Reads `node.json`.
+    /// Parses `node.json`.
     ///
     /// # Errors
-    /// It is damaged, or of another version; in words that say what to do.
+    /// It is damaged or of another version; the text says what to do.
     pub fn parse(text: &str) -> Result<Self, String> {
         let damaged = |e: serde_json::Error| format!("{FILE} is damaged: {e}; {PUT_BACK}");
         let Versioned { format } = serde_json::from_str(text).map_err(damaged)?;
         match format {
             FORMAT => {}
-            1 => return Err(format!("{FILE} has format 1, of before the first release: start with a fresh directory")),
+            1 => {
+                return Err(format!(
+                    "{FILE} has format 1, from before the first release: start with a fresh directory"
+                ));
+            }
             newer => return Err(format!("{FILE} has format {newer}, this version knows {FORMAT}: upgrade")),
         }
         let identity: Self = serde_json::from_str(text).map_err(damaged)?;
@@ -161,7 +163,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// A newborn cluster.
+    /// The identity of a new cluster.
     #[must_use]
     pub fn newborn(cluster: Uuid, cluster_name: &str, shards: u16) -> Self {
         let cluster_name = cluster_name.into();
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_broker_is_kept_out() {
+    fn a_second_broker_is_refused() {
         let dir = tempfile::tempdir().expect("tempdir");
         let held = DataDir::lock(dir.path()).expect("locks");
         assert!(matches!(DataDir::lock(dir.path()), Err(StartError::Locked(_))));
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_round_trips_and_damage_is_told() {
+    fn identity_round_trips_and_damage_is_reported() {
         let dir = tempfile::tempdir().expect("tempdir");
         let data = DataDir::lock(dir.path()).expect("locks");
         assert_eq!(data.identity().expect("reads"), None);

@@ -1,12 +1,13 @@
-//! The lanes of a shard: recovered from its checkpoint, their groups started, ended.
+//! The lanes of a shard: recovered from its checkpoint, their Raft groups started and stopped.
 //!
-//! Owns: which lanes a shard runs. A lane stays what it is for ever; on which shard it runs follows from the number of
-//! shards (`controller::state::shard_of`), so a broker started with fewer shards runs several on one. Does not own: what
-//! becomes of the process when a lane dies; [`abort`] is the broker's answer. Shard-local.
+//! Owns: which lanes a shard runs. A lane is permanent; the number of shards decides on which shard it runs
+//! (`controller::state::shard_of`), so a broker with fewer shards than lanes runs several lanes on one. Does not own:
+//! what happens to the process when a lane fails; the broker calls [`abort`]. Shard-local.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
+use tidewater_storage::codec::CodecError;
 use tidewater_storage::engine::{Engine, Recovered};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, NodeId, PartitionId, ShardId};
@@ -17,23 +18,21 @@ use super::source::ShardSource;
 use super::status::ShardFailure;
 use crate::controller::lane::ControllerLane;
 use crate::controller::state::shard_of;
-use crate::partition::state::lane::{DataLane, RecoveredState, membership_of};
-use crate::partition::state::replica::Replica;
 use crate::partition::shard::PartitionShard;
+use crate::partition::state::lane::{DataLane, RecoveredState};
+use crate::partition::state::lane_blob::membership_of;
+use crate::partition::state::replica::Replica;
 use crate::raft::{Lane, LaneFatal, LaneOptions};
 
 /// A shard among the shards of its node. A *message*.
 #[derive(Clone, Copy, Debug)]
 pub struct Seat {
-    /// This one.
     pub here: ShardId,
-    /// How many there are.
+    /// Shards of the node.
     pub shards: u16,
-    /// Data lanes of the node: as many as it ever had shards.
+    /// Data lanes of the node: the highest number of shards it has had.
     pub lanes: u32,
-    /// The node.
     pub node: NodeId,
-    /// The cluster in its bucket.
     pub home: Home,
     /// `producer.id.expiration.ms`.
     pub forget_producers_after_ms: u64,
@@ -46,19 +45,18 @@ impl Seat {
     }
 }
 
-/// The lanes of a shard.
 pub struct Lanes {
-    /// The partitions of its data lanes.
+    /// The partitions of the data lanes.
     pub partitions: Rc<PartitionShard>,
     data: Vec<(Rc<DataLane>, Option<Bytes>)>,
-    /// The controller's lane, on shard 0.
+    /// On shard 0.
     pub controller: Option<Rc<ControllerLane>>,
     controller_membership: Option<Bytes>,
 }
 
 impl Lanes {
-    /// As the engine recovered them; nothing of the journal is applied yet. From here on checkpoints find all lanes and
-    /// partitions, so that one may be taken while the journal is applied.
+    /// The lanes as the checkpoint has them, before the journal is applied. From here on checkpoints include all lanes
+    /// and partitions, so one may be taken while the journal is applied.
     ///
     /// # Errors
     /// A checkpoint blob is malformed.
@@ -98,11 +96,11 @@ impl Lanes {
         Ok(Self { partitions, data, controller, controller_membership })
     }
 
-    /// Starts every lane's Raft group and proposer, and watches for a group that dies. When it returns, every lane leads
-    /// and has applied all that its journal held. `on_death` is told of a lane whose log fails later.
+    /// Starts every lane's Raft group and proposer. On return every lane leads and has applied its journal. `on_death`
+    /// is called for a lane whose log fails later.
     ///
     /// # Errors
-    /// A group did not start, or a newer version wrote to its log.
+    /// A Raft group did not start, or a newer version wrote to its log.
     pub async fn start_groups(
         &self,
         env: &Env,
@@ -112,11 +110,12 @@ impl Lanes {
     ) -> Result<(), ShardFailure> {
         let here = seat.here;
         for (lane, membership) in &self.data {
-            let options = LaneOptions::single(lane.id, seat.node).from_checkpoint(lane.applied(), membership.clone());
+            let options =
+                LaneOptions::single(lane.id, seat.node).from_checkpoint(lane.status.applied(), membership.clone());
             let raft = Lane::start(env, engine.lane(lane.id), Rc::clone(lane) as _, options).await;
             let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
             watch(env, &raft, on_death.clone());
-            lane.attach(raft);
+            lane.status.attach(raft);
         }
         if let Some(lane) = &self.controller {
             let membership = self.controller_membership.clone();
@@ -125,44 +124,46 @@ impl Lanes {
             let raft = Lane::start(env, engine.lane(LaneId::CONTROLLER), Rc::clone(lane) as _, options).await;
             let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
             watch(env, &raft, on_death.clone());
-            lane.attach(raft);
+            lane.status.attach(raft);
         }
         for (lane, _) in &self.data {
-            lane.led().await.map_err(|e| ShardFailure::new(here, &e))?;
+            lane.status.led().await.map_err(|e| ShardFailure::new(here, &e))?;
         }
         if let Some(lane) = &self.controller {
-            lane.led().await.map_err(|e| ShardFailure::new(here, &e))?;
+            lane.status.led().await.map_err(|e| ShardFailure::new(here, &e))?;
         }
         Ok(())
     }
 
-    /// What the engine asks for its checkpoints.
     #[must_use]
     pub fn source(&self) -> Rc<ShardSource> {
         Rc::new(ShardSource { partitions: Rc::clone(&self.partitions), controller: self.controller.clone() })
     }
 
-    /// Ends the groups.
+    /// Stops the Raft groups.
     pub(super) async fn shutdown(&self) {
         for (lane, _) in &self.data {
-            if let Some(raft) = lane.raft() {
+            if let Some(raft) = lane.status.raft() {
                 raft.shutdown().await;
             }
         }
-        if let Some(raft) = self.controller.as_ref().and_then(|lane| lane.raft()) {
+        if let Some(raft) = self.controller.as_ref().and_then(|lane| lane.status.raft()) {
             raft.shutdown().await;
         }
     }
 }
 
-/// A partition's checkpoint blob is malformed.
+/// A partition's checkpoint blob cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the checkpoint of partition {0} is malformed or of a newer version")]
-struct BadReplicaBlob(PartitionId);
+#[error("the checkpoint of partition {partition} cannot be read: {source}")]
+struct BadReplicaBlob {
+    partition: PartitionId,
+    source: CodecError,
+}
 
 fn recover_replica(engine: &Engine, id: PartitionId, lane: LaneId, blob: &Bytes) -> Result<Replica, BadReplicaBlob> {
-    let log = engine.partition(id).ok_or(BadReplicaBlob(id))?;
-    Replica::decode(id, lane, blob, log).ok_or(BadReplicaBlob(id))
+    let log = engine.partition(id).expect("the engine recovered the partition with its log");
+    Replica::decode(id, lane, blob, log).map_err(|source| BadReplicaBlob { partition: id, source })
 }
 
 fn watch(env: &Env, raft: &Lane, on_death: impl Fn(LaneFatal) + 'static) {
@@ -170,7 +171,7 @@ fn watch(env: &Env, raft: &Lane, on_death: impl Fn(LaneFatal) + 'static) {
     env.tasks.spawn("lane watch", async move { on_death(raft.fatal().await) });
 }
 
-/// A lane that died takes the process with it: a headless broker is worse than a restart.
+/// Ends the process when a lane fails: its partitions would answer nothing, and a restart recovers them.
 pub(super) fn abort(fatal: LaneFatal) {
     tracing::error!(lane = %fatal.lane, reason = %fatal.reason, "a lane's log failed; the broker stops, a restart recovers");
     std::process::abort();

@@ -1,12 +1,13 @@
-//! Which shard directories count, and whether they are all there.
+//! Which shard directories are in use, and whether all of them are present.
 //!
-//! Owns: their names, making the first, the refusal of a `node.json` and directories that do not belong together, removing
-//! those that do not count any more. Does not own: who the node is (`identity`), moving lanes to other shards (`reshard`).
+//! Owns: their names, making the first ones, refusing a `node.json` that does not match the directories, removing those
+//! that are no longer in use. Does not own: the node's identity (`identity`), moving lanes to other shards (`reshard`).
 //!
-//! **Crash behaviour.** A newborn makes its directories, then `node.json`, then what is in them: whoever dies first finds
-//! empty directories and is born again. New shards of another number are whole before `node.json` counts them. Shards that
-//! do not count any more lose their name, durably, before anything in them goes. So one that counts is there, whole, after
-//! any crash; where it is not, something else took it away, and nothing is made anew over what is left.
+//! **Crash behaviour.** A first start makes empty shard directories, then `node.json`, then their content; after a
+//! crash before `node.json` the next start is a first start again. The shards of a new layout are complete before
+//! `node.json` names the layout. The shards of an old layout are renamed, durably, before anything in them is removed.
+//! So after any crash the shards in use are present and complete. If one is not, something else removed it: the start
+//! is refused, and nothing is created in its place.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,16 +16,16 @@ use std::path::{Path, PathBuf};
 use super::error::StartError;
 use super::identity::{DataDir, FILE, Identity};
 
-/// Before the name of a shard's directory that is being removed.
+/// Prefix of a shard's directory that is being removed.
 const REMOVED: &str = "removed-";
-/// Partitions' segment files, of all shards.
+/// The directory of segment files, of all shards.
 const SEGMENTS: &str = "p";
 
 fn shard_name(layout: u32, shard: u16) -> String {
     if layout == 0 { format!("shard-{shard}") } else { format!("shard-{shard}.{layout}") }
 }
 
-/// The layout a directory belongs to; `None` if it is no shard's.
+/// The layout of a shard's directory; `None` for any other name.
 fn layout_of(name: &str) -> Option<u32> {
     let rest = name.strip_prefix("shard-")?;
     let (shard, layout) = rest.split_once('.').unwrap_or((rest, "0"));
@@ -32,7 +33,7 @@ fn layout_of(name: &str) -> Option<u32> {
     (shard_name(layout, shard) == name).then_some(layout)
 }
 
-/// What one of a shard's two parts is like: (its checkpoint is there, its journal is there).
+/// Whether a shard's directory has a checkpoint and a journal.
 fn parts(dir: &Path) -> (bool, bool) {
     let there = |name: &str| dir.join(name).exists();
     (there("checkpoint.0") || there("checkpoint.1"), there("journal"))
@@ -45,10 +46,10 @@ impl DataDir {
         self.path.join(shard_name(layout, shard))
     }
 
-    /// Makes a newborn's shard directories, empty. Before its `node.json`, which is written durably and them with it.
+    /// Makes the empty shard directories of a first start, before `node.json`.
     ///
     /// # Errors
-    /// The disk refuses, or somebody's data is here already: without its `node.json` it is not known which shards count.
+    /// The disk refuses, or there is data here already: without `node.json` it is not known which shards are in use.
     pub fn make_first(&self, shards: u16) -> Result<(), StartError> {
         let mut held: Vec<String> = self.entries()?.into_iter().filter(|name| self.is_held(name)).collect();
         if !held.is_empty() {
@@ -68,10 +69,10 @@ impl DataDir {
         self.sync()
     }
 
-    /// Are the shards that count all there? To be asked before anything is made or removed.
+    /// Checks that all shards in use are present; to be called before anything is made or removed.
     ///
     /// # Errors
-    /// One is missing or, where each has once been opened, empty.
+    /// One is missing or, once all have been opened, empty.
     pub fn check_shards(&self, identity: &Identity) -> Result<(), StartError> {
         let dirs = (0..identity.shards).map(|n| self.shard(identity.layout, n));
         let name = |dir: PathBuf| dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -96,13 +97,13 @@ impl DataDir {
             return Ok(());
         }
         Err(self.bad(format!(
-            "{} has lost its checkpoint or its journal; nothing was changed. Put the directory's files back (is what is \
-             mounted there mounted?), or start with a fresh data directory",
+            "{} has lost its checkpoint or its journal; nothing was changed. Put the directory's files back (is its file \
+             system mounted?), or start with a fresh data directory",
             hollow.join(", ")
         )))
     }
 
-    /// Removes shards of other layouts: drained ones, and ones that were begun and never counted.
+    /// Removes the shards of other layouts: drained ones, and ones that a crash left incomplete.
     ///
     /// # Errors
     /// The disk refuses.
@@ -115,7 +116,7 @@ impl DataDir {
                     fs::remove_dir_all(&to).map_err(bad)?;
                 }
                 fs::rename(self.path.join(&name), to).map_err(bad)?;
-                tracing::info!(dir = name, "removed: it does not count any more");
+                tracing::info!(dir = name, "removing the directory of a layout that is no longer in use");
             }
         }
         let mut gone = self.entries()?;
@@ -126,7 +127,7 @@ impl DataDir {
         gone.iter().try_for_each(|name| fs::remove_dir_all(self.path.join(name))).map_err(bad)
     }
 
-    /// Does this entry hold what a broker wrote into shards or segments?
+    /// Whether this entry has data of shards or segments.
     fn is_held(&self, name: &str) -> bool {
         name == SEGMENTS || layout_of(name).is_some() && parts(&self.path.join(name)) != (false, false)
     }
@@ -160,7 +161,7 @@ mod tests {
         (dir, data)
     }
 
-    /// What an opened shard has.
+    /// Gives `dir` the content of an opened shard.
     fn fill(dir: &Path) {
         fs::create_dir_all(dir.join("journal")).expect("made");
         fs::write(dir.join("checkpoint.0"), b"x").expect("writes");
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newborn_is_not_laid_over_what_is_there() {
+    fn a_first_start_does_not_overwrite_data() {
         for held in ["shard-0.1", "shard-3"] {
             let (dir, data) = locked();
             fill(&dir.path().join(held));
@@ -208,7 +209,7 @@ mod tests {
     fn a_first_start_may_be_cut_short_anywhere() {
         let (_dir, data) = locked();
         data.make_first(3).expect("makes");
-        // Before node.json: born again, also with another number.
+        // Before node.json: a first start again, also with another number.
         data.make_first(2).expect("makes again");
         data.check_shards(&node(2, 0, false)).expect("all there");
         // One shard was opened, the other not.
@@ -219,11 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn shards_that_count_must_all_be_there() {
+    fn shards_in_use_must_all_be_there() {
         let (dir, data) = locked();
         (0..2).for_each(|n| fill(&data.shard(1, n)));
         data.check_shards(&node(2, 1, true)).expect("all whole");
-        // A node.json of before the change: its shards are gone.
+        // A node.json from before the change: its shards are removed.
         let why = refused(data.check_shards(&node(1, 0, true)));
         assert!(why.contains("shard-0 is missing (there: shard-0.1, shard-1.1)"), "{why}");
         // One of several.

@@ -1,4 +1,4 @@
-//! The preflight: one line for each thing the machine must have, and what to do when it has not.
+//! The preflight: one check for each thing the machine must have, with what to do when it is missing.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,20 +10,18 @@ use tidewater_tiering::store::{self, StoreOptions};
 use crate::config::node::NodeConfig;
 use crate::net::listen::Bound;
 
-/// Segments, journal, the bucket's requests and tables take up to half of this.
+/// Below this limit of open files the start warns; segments, journal, bucket requests and tables take up to half of it.
 const OPEN_FILES_LOW: u64 = 2048;
 
 /// Segment files one shard keeps open: a thousand partitions are written to without opening one again.
 const SEGMENT_FILES_MAX: usize = 1024;
 
-/// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at.
     pub what: &'static str,
-    /// Can the broker start as far as this goes?
+    /// False keeps the broker from starting.
     pub ok: bool,
-    /// What was found, and what to do if it is not well.
+    /// What was found and, if it is not ok, what to do.
     pub detail: String,
 }
 
@@ -34,7 +32,7 @@ fn check(what: &'static str, result: Result<String, String>) -> Check {
     }
 }
 
-/// Has a broker lived here?
+/// Whether a broker has used this data directory before.
 fn is_used(data_dir: &Path) -> bool {
     data_dir.join(super::identity::FILE).exists()
 }
@@ -49,15 +47,15 @@ pub fn machine(data_dir: &Path) -> Vec<Check> {
     let made = std::fs::create_dir_all(data_dir).map_err(|e| format!("cannot make {}: {e}", data_dir.display()));
     let direct = made.and_then(|()| match preflight::direct_io(data_dir) {
         Ok(()) => Ok(format!("works in {}", data_dir.display())),
-        // It did when the broker that lived here was first started.
-        Err(Unfit::NoRoom { .. }) if is_used(data_dir) => Ok("not tried: not a block is free".into()),
+        // It worked when the broker first started here.
+        Err(Unfit::NoRoom { .. }) if is_used(data_dir) => Ok("not tried: no block is free".into()),
         Err(error) => Err(error.to_string()),
     });
     let free = preflight::free_bytes(data_dir).map_err(|e| e.to_string()).and_then(|bytes| {
         let gib = format!("{:.1} GiB free", bytes as f64 / (1u64 << 30) as f64);
         if bytes < 1 << 30 && is_used(data_dir) {
-            // A disk that filled up must not keep the broker down that would make room on it.
-            Ok(format!("{gib}: little, but enough to start with what is there"))
+            // The broker must start on a full disk: retention and trims free space only while it runs.
+            Ok(format!("{gib}: little, but enough for a broker that has data here"))
         } else if bytes < 1 << 30 {
             Err(format!("{gib}: at least 1 GiB is needed; free some space or use --data-dir"))
         } else {
@@ -72,7 +70,8 @@ pub fn machine(data_dir: &Path) -> Vec<Check> {
     ]
 }
 
-/// Raises the limit of open files as far as the system lets it; a low one is told, since every connection takes a file.
+/// Raises the limit of open files as far as the system permits; warns about a low one, since every connection takes a
+/// file.
 pub fn open_files() {
     match preflight::raise_open_files() {
         Ok(limit) if limit < OPEN_FILES_LOW => tracing::warn!(
@@ -84,14 +83,15 @@ pub fn open_files() {
     }
 }
 
-/// Segment files that each of so many shards may keep open: a quarter of what the process may, by two handles each.
+/// Segment files that each of `shards` shards may keep open: a quarter of the process's limit, two handles each.
 #[must_use]
 pub fn segment_files(shards: u16) -> usize {
     let files = preflight::raise_open_files().unwrap_or(0) / 8 / u64::from(shards.max(1));
     usize::try_from(files).unwrap_or(usize::MAX).clamp(16, SEGMENT_FILES_MAX)
 }
 
-/// Is this the URL of a bucket, with what its store wants to be told? It is not contacted, a directory not made.
+/// Whether this is the URL of a bucket and its store has the variables it needs. The store is not contacted and no
+/// directory is made.
 fn bucket(url: &str) -> Result<String, String> {
     if url.starts_with("file:///") {
         return Ok(format!("{url}, a directory"));
@@ -101,7 +101,7 @@ fn bucket(url: &str) -> Result<String, String> {
     opened.map(|_| format!("{url} (not contacted)")).map_err(|e| e.to_string())
 }
 
-/// Checks that need the settings: ports, the bucket's URL, the lock of the data directory.
+/// The checks of the settings: ports, the bucket's URL, the lock of the data directory.
 #[must_use]
 pub fn settings(config: &NodeConfig) -> Vec<Check> {
     let port = |what, flag, addr: SocketAddr| {
@@ -122,23 +122,23 @@ pub fn settings(config: &NodeConfig) -> Vec<Check> {
     ]
 }
 
-/// The checks that failed, a line each; empty when all is well.
+/// The failed checks, one a line.
 #[must_use]
 pub fn failures(checks: &[Check]) -> String {
     let bad = checks.iter().filter(|c| !c.ok);
     bad.map(|c| format!("  {}: {}", c.what, c.detail)).collect::<Vec<_>>().join("\n")
 }
 
-/// Nine tenths of the disk, the default of `--disk-bytes`: what is free and what the data directory holds already.
+/// The default of `--disk-bytes`: nine tenths of the free space and the bytes in the data directory together.
 ///
 /// # Errors
-/// The disk cannot be asked.
+/// The file system does not report its free space.
 pub fn disk_share(data_dir: &Path) -> Result<u64, super::StartError> {
     let free = preflight::free_bytes(data_dir).map_err(|e| super::StartError::Unfit(e.to_string()))?;
     Ok((free + held(data_dir)) / 10 * 9)
 }
 
-/// Bytes in a directory; what cannot be read counts nothing.
+/// Bytes in a directory and those below it; unreadable entries count as 0.
 pub(super) fn held(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {

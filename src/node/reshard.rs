@@ -1,10 +1,12 @@
-//! Another number of shards than the data directory has: drained, laid out anew, switched, removed.
+//! Changes the number of shards of a data directory.
 //!
-//! Owns: the order, and the threads it runs on. (1) Every shard of the old layout applies what its journal holds and takes
-//! a checkpoint. (2) The new shards are made out of those checkpoints, beside the old. (3) `node.json` is replaced: from
-//! here on the new count. (4) The old are removed. Whoever dies before (3) finds the old shards as they were, after it the
-//! new. Segment files lie beside the shards and do not move. Does not own: what is in a shard
-//! (`tidewater_storage::engine::relocate`).
+//! 1. Every shard of the old layout applies its journal and takes a checkpoint.
+//! 2. The new shards are made from those checkpoints, beside the old ones.
+//! 3. `node.json` is replaced: the new layout is in use.
+//! 4. The old shards are removed.
+//!
+//! After a crash before step 3 the old shards are complete, after it the new ones. Segment files are not part of a
+//! shard's directory and do not move. Does not own: the content of a shard (`tidewater_storage::engine::relocate`).
 
 use tidewater_storage::engine::{Engine, EngineConfig, relocate};
 use tidewater_storage::env::Env;
@@ -18,10 +20,10 @@ use super::status::ShardFailure;
 use crate::controller::state::shard_of;
 use crate::shard::executor;
 
-/// Gives the data directory `shards` shards; the identity as it is then.
+/// Gives the data directory `shards` shards and returns its new identity.
 ///
 /// # Errors
-/// A shard does not open, or the disk refuses; the data directory is as it was.
+/// A shard does not open, or the disk refuses; the old layout stays in use.
 pub(super) fn run(
     data: &DataDir,
     identity: &Identity,
@@ -35,7 +37,7 @@ pub(super) fn run(
         let (seat, dir, engine) = (seat(ShardId(n)), data.shard(identity.layout, n), engine.clone());
         on_executor(ShardId(n), move |env| async move { drain(&env, &seat, dir, engine).await })
     });
-    // All at once, then each waited for.
+    // Start all before waiting for the first.
     let drains: Vec<_> = drains.collect();
     for drained in drains {
         drained?.wait()?;
@@ -56,7 +58,7 @@ pub(super) fn run(
     let moved = moved?.wait()?;
     data.write(&next)?;
     data.remove_other_layouts(next.layout)?;
-    // Chunks of the bucket lie by shard: they are read again where they are wanted.
+    // Each shard has its own chunk cache; the new ones fill as their readers need them.
     if let Err(error) = std::fs::remove_dir_all(data.path.join("cache"))
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -66,7 +68,7 @@ pub(super) fn run(
     Ok(next)
 }
 
-/// Applies what the journal holds and takes a checkpoint of it.
+/// Applies the journal of one shard and takes a checkpoint.
 async fn drain(env: &Env, seat: &Seat, dir: std::path::PathBuf, config: EngineConfig) -> Result<(), ShardFailure> {
     let here = seat.here;
     let (engine, recovered) = Engine::open(env.clone(), dir, config).await.map_err(|e| ShardFailure::new(here, &e))?;
@@ -80,7 +82,7 @@ async fn drain(env: &Env, seat: &Seat, dir: std::path::PathBuf, config: EngineCo
     Ok(())
 }
 
-/// Work on an executor of its own.
+/// Work on its own executor.
 struct Working<T> {
     thread: std::thread::JoinHandle<()>,
     shard: ShardId,

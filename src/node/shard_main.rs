@@ -1,5 +1,5 @@
-//! What one shard runs, from recovery to stop, in this order: engine → lanes → partitions → controller (shard 0) → the
-//! controller's first image → groups → Kafka → archiving and retention. Named steps, no logic.
+//! The life of one shard, from recovery to stop, in this order: engine → lanes → partitions → controller (shard 0) →
+//! the controller's first image → groups → Kafka → archiving and retention. It only starts these; no logic is here.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ use crate::partition::router::Router;
 use crate::partition::shard::{Local, PartitionShard};
 use crate::shard::mesh::{Depths, Inbox, Mesh};
 
-/// Everything a shard is started with. A message.
+/// The parts that a shard is started with. A message.
 pub(super) struct ShardStart {
     pub seat: Seat,
     pub dir: PathBuf,
@@ -41,8 +41,9 @@ pub(super) struct ShardStart {
     pub cache_bytes: u64,
     pub config: Arc<NodeConfig>,
     pub tier: archival::run::Tier,
+    pub side: tokio::runtime::Handle,
     pub image: Arc<ClusterImage>,
-    /// Where the side runtime sees images; held by shard 0.
+    /// Publishes images to the side runtime; shard 0 has it.
     pub images: Option<tokio::sync::watch::Sender<Arc<ClusterImage>>>,
     pub meshes: Meshes,
     pub inboxes: Inboxes,
@@ -53,7 +54,7 @@ pub(super) struct ShardStart {
     pub stop: flume::Receiver<()>,
 }
 
-/// One mesh per layer.
+/// One mesh for each kind of message between shards.
 #[derive(Clone)]
 pub(super) struct Meshes {
     pub partitions: Mesh<PartitionRequest>,
@@ -65,7 +66,7 @@ pub(super) struct Meshes {
 }
 
 impl Meshes {
-    /// All of them, for metrics.
+    /// All meshes by name, for metrics.
     pub(super) fn queues(&self) -> Arc<[(&'static str, Arc<dyn Depths>)]> {
         let all: [(&'static str, Arc<dyn Depths>); 6] = [
             ("partitions", Arc::new(self.partitions.clone())),
@@ -79,7 +80,7 @@ impl Meshes {
     }
 }
 
-/// This shard's ends of them.
+/// The receiving ends of [`Meshes`] on one shard.
 pub(super) struct Inboxes {
     pub partitions: Inbox<PartitionRequest>,
     pub controller: Inbox<ControllerRequest>,
@@ -89,12 +90,12 @@ pub(super) struct Inboxes {
     pub reports: Inbox<ReportRequest>,
 }
 
-/// Runs a shard until it is told to stop.
+/// Runs a shard until `start.stop` closes.
 pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let env = Env::real(start.seed);
     let here = start.seat.here;
     let begun = env.clock.now();
-    // Lists its directory, while checkpoint and journal are read.
+    // The cache lists its directory while checkpoint and journal are read.
     let mut fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
     fetch.root = Some(start.tier.name.root_key());
     let remote = env.tasks.spawn("chunk cache", RemoteReader::open(env.clone(), Arc::clone(&start.tier.store), fetch));
@@ -142,7 +143,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
-    // Other shards may have had theirs long before: what they ask waits in the inbox until this one knows its topics.
+    // Other shards may have their image earlier; their requests stay in the inbox until this shard knows its topics.
     coordinator.serve(start.inboxes.groups);
     let (read, applied, followed) = (opened.since(begun), led.since(opened), env.clock.now().since(led));
     tracing::info!(shard = %here, partitions, ?read, ?applied, ?followed, "a shard has recovered");
@@ -155,7 +156,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         groups,
         config: Arc::clone(&start.config),
         fetches: kafka::handlers::fetch::FetchSessions::default(),
-        long_polls: Deadlines::new(env.clone()),
+        deadlines: Deadlines::new(env.clone()),
+        recompressor: kafka::recompress::Recompressor::new(start.side.clone()),
         metrics: Rc::clone(&metrics),
     });
     let server = kafka::serve(broker, start.inboxes.arrivals);
@@ -231,7 +233,7 @@ fn start_controller(
         if lane.state().cluster.is_nil()
             && let Err(error) = lane.propose(&genesis(cluster)).await
         {
-            tracing::error!(%error, "the cluster could not be born");
+            tracing::error!(%error, "the first entry of the cluster could not be written; the broker stops, start it again");
             std::process::abort();
         }
         service.settle().await;
@@ -239,7 +241,7 @@ fn start_controller(
     });
 }
 
-/// Waits until the controller's first image has arrived: revision 0 is the placeholder a shard starts with.
+/// Waits for the controller's first image; revision 0 is the placeholder a shard starts with.
 async fn wait_for_first_image(env: &Env, controller: &ControllerHandle) {
     while controller.image().revision == 0 {
         env.tasks.sleep(std::time::Duration::from_millis(1)).await;

@@ -1,4 +1,4 @@
-//! What a shard's checkpoints hold: its data lanes and partitions, and on shard 0 the controller's lane.
+//! The state that a shard's checkpoints contain: its data lanes and partitions, and on shard 0 the controller's lane.
 
 use std::rc::Rc;
 
@@ -8,11 +8,10 @@ use tidewater_storage::model::{EntryId, LaneId, PartitionId};
 use crate::controller::lane::ControllerLane;
 use crate::partition::shard::PartitionShard;
 
-/// One shard's state for its checkpoints. Shard-local.
+/// Shard-local.
 pub struct ShardSource {
-    /// Its partitions.
     pub partitions: Rc<PartitionShard>,
-    /// The controller, on shard 0.
+    /// On shard 0.
     pub controller: Option<Rc<ControllerLane>>,
 }
 
@@ -30,8 +29,8 @@ impl CheckpointSource for ShardSource {
 
     fn checkpointed(&self, id: LaneId, applied: EntryId) {
         let raft = match &self.controller {
-            Some(controller) if id == LaneId::CONTROLLER => controller.raft().cloned(),
-            _ => self.partitions.lane(id).and_then(|lane| lane.raft().cloned()),
+            Some(controller) if id == LaneId::CONTROLLER => controller.status.raft().cloned(),
+            _ => self.partitions.lane(id).and_then(|lane| lane.status.raft().cloned()),
         };
         if let Some(raft) = raft {
             raft.purge(applied);

@@ -92,7 +92,7 @@ fn vanish() {
     waiting.send(&fetch("quiet", 0, 5000), 11).expect("sent");
     silent.send_bytes(&[0, 0]).expect("half of a length");
     let mut page = TcpStream::connect(&broker.admin).expect("connects");
-    page.write_all(b"GET /health/ready HTTP/1.1\r\nHost: broker\r\n\r\n").expect("sent");
+    page.write_all(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
     assert!(page.read(&mut [0; 512]).expect("an answer") > 0);
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(held(&broker), 4, "three clients and a browser");

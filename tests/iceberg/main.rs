@@ -1,4 +1,5 @@
 //! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines.
+#![allow(clippy::disallowed_methods, reason = "a test")]
 #![cfg(feature = "lakehouse")]
 
 #[path = "../support/support.rs"]
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tidewater::catalog_http;
+use tidewater::config::node::HttpNames;
+use tidewater::net::http::HttpGuard;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
@@ -118,7 +121,8 @@ fn engines_read_what_the_sink_wrote() {
         fill(catalog.clone()).await;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
         let address = listener.local_addr().expect("bound");
-        tokio::spawn(catalog_http::serve(listener, catalog, std::future::pending()));
+        let guard = HttpGuard::new(address, HttpNames::default());
+        tokio::spawn(catalog_http::serve(listener, guard, catalog, std::future::pending()));
         address
     });
     check_http(address);

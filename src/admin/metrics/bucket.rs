@@ -14,7 +14,7 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
     let stats = tier.stats();
     sheet.gauge(
         "tidewater_bucket_open",
-        "1 once the bucket is open; 0 while it cannot be opened or is refused: tidewater cluster info shows why",
+        "1 when the bucket is open; 0 while it cannot be opened or is refused: tidewater cluster info shows the reason",
         f64::from(u8::from(matches!(tier.opening(), Opening::Open(_)))),
     );
     let by_kind = |read: fn(&StoreStats, RequestKind) -> u64| {
@@ -22,7 +22,7 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
     };
     sheet.counters(
         "tidewater_bucket_requests",
-        "Requests to the bucket by kind, every attempt",
+        "Requests to the bucket by kind, each attempt counted",
         by_kind(StoreStats::requests),
     );
     sheet.counters(
@@ -32,7 +32,7 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
     );
     sheet.seconds(
         "tidewater_bucket_request_seconds",
-        "How long requests to the bucket took, by kind, every attempt",
+        "Duration of requests to the bucket by kind, each attempt counted",
         RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), stats.took(*kind))).collect(),
     );
     sheet.counter("tidewater_bucket_sent_bytes", "Body bytes sent to the bucket", stats.bytes_sent());
@@ -41,20 +41,20 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
     cold_reads(sheet, shards);
 }
 
-/// Counters of archivers, by lane: there is one a shard, and a new one after a change of leadership starts at 0.
+/// Counters of archivers by lane. A new archiver, after a change of leadership, starts at 0.
 const ARCHIVES: &[(&str, &str, fn(&ArchiveStatus) -> u64)] = &[
     ("tidewater_archive_bundles", "Bundles put or adopted", |s| s.bundles),
-    ("tidewater_archive_adopted_bundles", "Bundles found at their key: answers lost, a predecessor's last", |s| {
-        s.adopted
-    }),
-    ("tidewater_archive_adopted_parts", "Parts of bundles that now stand where segment objects would", |s| {
-        s.parts_adopted
-    }),
+    (
+        "tidewater_archive_adopted_bundles",
+        "Bundles found at their key, after a lost answer or from the leader before",
+        |s| s.adopted,
+    ),
+    ("tidewater_archive_adopted_parts", "Parts of bundles that took the place of segment objects", |s| s.parts_adopted),
     ("tidewater_archive_segment_objects", "Segment objects put", |s| s.segments),
     ("tidewater_archive_gathered_objects", "Gathered objects put", |s| s.gathered),
     ("tidewater_archive_published_manifests", "Lane manifests published", |s| s.published),
     ("tidewater_archive_deleted_objects", "Objects deleted after their grace", |s| s.deleted),
-    ("tidewater_archive_swept_objects", "Objects removed because nobody named them", |s| s.swept),
+    ("tidewater_archive_swept_objects", "Objects removed because no manifest named them", |s| s.swept),
 ];
 
 fn archives(sheet: &mut Sheet, shards: &[ShardReport]) {
@@ -81,7 +81,7 @@ fn archives(sheet: &mut Sheet, shards: &[ShardReport]) {
     let stands = |status: &ArchiveStatus| f64::from(u8::from(status.stopped.is_some() || status.failing.is_some()));
     sheet.gauges(
         "tidewater_archive_failing",
-        "1 while a lane's archiving fails or is stopped; describe a topic for the reason",
+        "1 while a lane's archiving fails or has stopped; tidewater lane list shows the reason",
         lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), stands(status))).collect(),
     );
     sheet.gauges(
@@ -94,7 +94,7 @@ fn archives(sheet: &mut Sheet, shards: &[ShardReport]) {
     );
     sheet.gauges(
         "tidewater_archive_unreadable_partitions",
-        "Partitions that are not archived because their local log cannot be read; describe a topic for the reason",
+        "Partitions that are not archived because their local log cannot be read; tidewater topic describe shows the reason",
         lanes.iter().map(|(lane, status)| (label("lane", lane.0.to_string()), status.unread.len() as f64)).collect(),
     );
 }
@@ -103,7 +103,7 @@ fn cold_reads(sheet: &mut Sheet, shards: &[ShardReport]) {
     let of = |read: fn(&HydrateCounts) -> u64| shards.iter().map(|report| read(&report.cold_reads)).sum::<u64>();
     sheet.counters(
         "tidewater_cold_reads",
-        "Chunks read for consumers below the local log, by where they came from",
+        "Chunks read for consumers below the local log, by source",
         vec![
             (label("from", "cache"), of(|counts| counts.hits)),
             (label("from", "request_under_way"), of(|counts| counts.joined)),
@@ -113,12 +113,12 @@ fn cold_reads(sheet: &mut Sheet, shards: &[ShardReport]) {
     sheet.counter("tidewater_read_ahead_chunks", "Chunks fetched ahead of a reader", of(|counts| counts.ahead));
     sheet.gauges(
         "tidewater_chunk_cache_used_bytes",
-        "Disk taken by the chunk cache",
+        "Bytes of the chunk cache on disk",
         by_shard(shards, |report| report.cache.0 as f64),
     );
     sheet.gauges(
         "tidewater_chunk_cache_capacity_bytes",
-        "Disk the chunk cache may take",
+        "Bytes that the chunk cache may take on disk",
         by_shard(shards, |report| report.cache.1 as f64),
     );
 }

@@ -10,7 +10,7 @@ pub(super) fn fill(sheet: &mut Sheet, groups: &[GroupLag]) {
     let members = groups
         .iter()
         .map(|group| (and(label("group", group.group.clone()), "state", group.state), group.members as f64));
-    sheet.gauges("tidewater_group_members", "Members of a group, and its state", members.collect());
+    sheet.gauges("tidewater_group_members", "Members of a group, with its state as a label", members.collect());
     let mut by_partition: Vec<(Labels, f64)> = Vec::new();
     let mut by_topic: Vec<(Labels, f64)> = Vec::new();
     let mut lost: Vec<(Labels, f64)> = Vec::new();
@@ -33,17 +33,17 @@ pub(super) fn fill(sheet: &mut Sheet, groups: &[GroupLag]) {
     }
     sheet.gauges(
         "tidewater_group_topic_lag_records",
-        "Records a group has not committed yet, by topic: high watermarks less committed offsets",
+        "Records that a group has not committed yet, by topic: high watermarks less committed offsets",
         by_topic,
     );
     sheet.gauges(
         "tidewater_group_topic_lost_records",
-        "Records that went (retention, a trim) before a group committed them, by topic",
+        "Records deleted (by retention or a trim) before a group committed them, by topic",
         lost,
     );
     sheet.gauges(
         "tidewater_group_lag_records",
-        "Records a group has not committed yet, by partition; groups beyond the cap are told by topic alone",
+        "Records that a group has not committed yet, by partition; groups beyond the cap only have the metric by topic",
         by_partition,
     );
 }

@@ -12,36 +12,40 @@ pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
     shards.iter().for_each(|report| node.merge(&report.kafka));
     requests(sheet, &node.apis);
     stages(sheet, &node, shards);
-    let told = |name: &'static str, count: u64| (label("reason", name), count);
-    sheet.gauge("tidewater_kafka_requests_in_work", "Requests begun and not answered yet", node.in_work as f64);
+    let by_reason = |name: &'static str, count: u64| (label("reason", name), count);
+    sheet.gauge(
+        "tidewater_kafka_requests_in_work",
+        "Requests that are begun and not answered yet",
+        node.in_work as f64,
+    );
     sheet.gauges(
         "tidewater_kafka_connections",
         "Connections open",
         by_shard(shards, |report| report.kafka.connections_open as f64),
     );
-    sheet.counter("tidewater_kafka_connections_opened", "Connections ever opened", node.connections_opened);
+    sheet.counter("tidewater_kafka_connections_opened", "Connections opened since the start", node.connections_opened);
     sheet.counters(
         "tidewater_kafka_connections_closed",
         "Connections closed, by reason",
-        node.closed.iter().map(|(reason, count)| told(reason, *count)).collect(),
+        node.closed.iter().map(|(reason, count)| by_reason(reason, *count)).collect(),
     );
     sheet.counter("tidewater_kafka_received_bytes", "Bytes of requests received", node.bytes_received);
     sheet.counter("tidewater_kafka_sent_bytes", "Bytes of responses sent", node.bytes_sent);
     sheet.counter("tidewater_kafka_socket_writes", "Writes to sockets", node.writes);
     sheet.gauges(
         "tidewater_kafka_request_memory_bytes",
-        "Memory taken for large requests and responses; at the limit, sockets are not read",
+        "Bytes of memory in use for large requests and responses; at the limit, sockets are not read",
         by_shard(shards, |report| report.request_memory.0 as f64),
     );
     sheet.gauges(
         "tidewater_kafka_request_memory_limit_bytes",
-        "The most that may be taken",
+        "Limit of tidewater_kafka_request_memory_bytes",
         by_shard(shards, |report| report.request_memory.1 as f64),
     );
 }
 
-/// A request's way, stage by stage: those of its connection's shard, then those of its lane's. What the journal takes is
-/// inside `commit` and told by itself (`storage`).
+/// Durations of a request's stages: on the shard of its connection, then on that of its lane. The journal's part of
+/// `commit` has its own metric (`storage`).
 fn stages(sheet: &mut Sheet, node: &Snapshot, shards: &[ShardReport]) {
     let (mut queue, mut commit) = (HistogramCounts::default(), HistogramCounts::default());
     for report in shards {
@@ -71,12 +75,12 @@ fn requests(sheet: &mut Sheet, apis: &[ApiSnapshot]) {
     });
     sheet.counters(
         "tidewater_kafka_errors",
-        "Error codes told to clients, by API and Kafka's name of the code; retriable ones included",
+        "Error codes in answers, by API and Kafka's name of the code; retriable ones included",
         errors.collect(),
     );
     sheet.seconds(
         "tidewater_kafka_request_seconds",
-        "From the whole request to the ready response; a fetch's wait for data and a group's for its members included",
+        "From the complete request to the ready response, including the waits of fetches for data and of groups for members",
         used().map(|snapshot| (api(snapshot), snapshot.latency)).collect(),
     );
 }

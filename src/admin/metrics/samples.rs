@@ -11,19 +11,17 @@ use tidewater_storage::metrics::HistogramCounts;
 /// Labels of a sample, in order.
 pub(super) type Labels = Vec<(&'static str, Cow<'static, str>)>;
 
-/// One label.
 pub(super) fn label(name: &'static str, value: impl Into<Cow<'static, str>>) -> Labels {
     vec![(name, escaped(value.into()))]
 }
 
-/// One label more.
+/// `labels` and one more.
 pub(super) fn and(mut labels: Labels, name: &'static str, value: impl Into<Cow<'static, str>>) -> Labels {
     labels.push((name, escaped(value.into())));
     labels
 }
 
-/// As OpenMetrics wants it between quotes: prometheus-client writes values as they are, and a group may be called
-/// anything.
+/// Escapes a label's value for OpenMetrics: prometheus-client does not, and a group's name may have any character.
 fn escaped(value: Cow<'static, str>) -> Cow<'static, str> {
     if !value.contains(['\\', '"', '\n']) {
         return value;
@@ -82,7 +80,7 @@ impl EncodeMetric for Samples {
     }
 }
 
-/// Where the parts of a scrape put their metrics.
+/// Collects the metrics of a scrape.
 #[derive(Debug, Default)]
 pub(super) struct Sheet {
     registry: Registry,
@@ -127,7 +125,7 @@ impl Sheet {
     /// As OpenMetrics text.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        // Writing into a string cannot fail.
+        // Writing to a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
     }

@@ -39,22 +39,30 @@ fn journal(sheet: &mut Sheet, shards: &[ShardReport]) {
     for (name, help, read) in [
         (
             "tidewater_journal_used_bytes",
-            "Journal that is not released yet",
+            "Bytes of the journal that a start would still read",
             (|report| report.journal.used_bytes) as fn(&ShardReport) -> u64,
         ),
-        ("tidewater_journal_capacity_bytes", "The most of it", |report| report.journal.capacity_bytes),
-        ("tidewater_journal_disk_bytes", "Journal files, spare ones included", |report| report.journal.disk_bytes),
-        ("tidewater_journal_memory_bytes", "Entries kept in memory", |report| report.journal.memory_bytes),
-        ("tidewater_journal_waiting_bytes", "Entries that wait for the next commit", |report| {
+        (
+            "tidewater_journal_capacity_bytes",
+            "Bytes of journal files that may be in use; at the limit, producers wait",
+            |report| report.journal.capacity_bytes,
+        ),
+        ("tidewater_journal_disk_bytes", "Bytes of journal files, spare ones included", |report| {
+            report.journal.disk_bytes
+        }),
+        ("tidewater_journal_memory_bytes", "Bytes of journal entries in memory", |report| report.journal.memory_bytes),
+        ("tidewater_journal_waiting_bytes", "Bytes of entries queued for the next commit", |report| {
             report.journal.waiting_bytes
         }),
-        ("tidewater_recent_batches_bytes", "Recent batches kept in memory for readers", |report| report.recent_bytes),
+        ("tidewater_recent_batches_bytes", "Bytes of recent batches in memory for readers", |report| {
+            report.recent_bytes
+        }),
     ] {
         sheet.gauges(name, help, by_shard(shards, |report| read(report) as f64));
     }
 }
 
-/// How long the disk takes for segments.
+/// Durations of segment files' writes, syncs and reads.
 fn segments(sheet: &mut Sheet, shards: &[ShardReport]) {
     for (name, help, read) in [
         (
@@ -71,7 +79,7 @@ fn segments(sheet: &mut Sheet, shards: &[ShardReport]) {
     }
 }
 
-/// What the storage engine counts, under its own names.
+/// The counters of the storage engine, under its own names.
 fn engine(sheet: &mut Sheet, shards: &[ShardReport]) {
     let Some(first) = shards.first() else { return };
     for (n, (name, _)) in first.storage.table().into_iter().enumerate() {
@@ -85,7 +93,7 @@ fn disk(sheet: &mut Sheet, usage: &DiskUsage) {
     let of = |name: &'static str, bytes: u64| (label("use", name), bytes as f64);
     sheet.gauges(
         "tidewater_disk_used_bytes",
-        "Disk used of the budget, by use; the cache counts with its full share",
+        "Bytes used of the disk budget, by use; the cache counts with its full size",
         vec![
             of("journal", usage.journal),
             of("segments", usage.segments),
@@ -95,20 +103,24 @@ fn disk(sheet: &mut Sheet, usage: &DiskUsage) {
             of("admitted", usage.admitted),
         ],
     );
-    sheet.gauge("tidewater_disk_limit_bytes", "The budget (--disk-bytes)", usage.limit as f64);
-    sheet.gauge("tidewater_disk_reserve_bytes", "Part of it that producers never get", usage.reserve as f64);
-    sheet.gauge("tidewater_disk_admissible_bytes", "What producers may still write", usage.admissible() as f64);
+    sheet.gauge("tidewater_disk_limit_bytes", "The disk budget (--disk-bytes)", usage.limit as f64);
+    sheet.gauge(
+        "tidewater_disk_reserve_bytes",
+        "Part of the disk budget that producers may not use",
+        usage.reserve as f64,
+    );
+    sheet.gauge("tidewater_disk_admissible_bytes", "Bytes that producers may still write", usage.admissible() as f64);
 }
 
 fn waiting(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'static str, Arc<dyn Depths>)]) {
     sheet.gauges(
         "tidewater_proposer_waiting_batches",
-        "Batches that wait for their lane",
+        "Batches queued for their lane",
         by_shard(shards, |report| report.proposer_queue.0 as f64),
     );
     sheet.gauges(
         "tidewater_proposer_waiting_bytes",
-        "Bytes of batches that wait for their lane",
+        "Bytes of batches queued for their lane",
         by_shard(shards, |report| report.proposer_queue.1 as f64),
     );
     let of = |mesh: &'static str, shard: usize| and(label("mesh", mesh), "shard", shard.to_string());
@@ -118,7 +130,7 @@ fn waiting(sheet: &mut Sheet, shards: &[ShardReport], queues: &[(&'static str, A
     let depths = |queue: &Arc<dyn Depths>| queue.depths().into_iter().map(|n| n as u64).collect();
     let inboxes = queues.iter().flat_map(|(mesh, queue)| rows(mesh, depths(queue)));
     let inboxes = inboxes.map(|(labels, n)| (labels, n as f64)).collect();
-    sheet.gauges("tidewater_mesh_inbox_messages", "Messages that wait in a shard's inbox", inboxes);
+    sheet.gauges("tidewater_mesh_inbox_messages", "Messages in a shard's inbox", inboxes);
     let sent = queues.iter().flat_map(|(mesh, queue)| rows(mesh, queue.sent())).collect();
     sheet.counters("tidewater_mesh_messages", "Messages sent to a shard by other threads", sent);
 }

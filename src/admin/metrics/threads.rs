@@ -30,7 +30,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
     );
 }
 
-/// Threads that have ended are not counted any more; those of shards and of the side runtime live as long as the process.
+/// Threads that have ended are not counted any more; those of shards and of the side runtime live as long as the
+/// process.
 fn by_name() -> BTreeMap<String, Usage> {
     let mut threads: BTreeMap<String, Usage> = BTreeMap::new();
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return threads };

@@ -10,17 +10,16 @@ use crate::lakehouse::TableSums;
 use crate::limits::METRIC_TOPICS_MAX;
 use crate::partition::sums::TopicSums;
 
-/// Where the topics beyond the cap are summed up. No topic can have this name.
+/// The label of the sum over topics beyond the cap. No topic can have this name.
 const OTHER: &str = "(other)";
 
-/// One topic's row.
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     log: TopicSums,
     table: Option<TableSums>,
 }
 
-/// One metric of a topic: name, help, how it is read off its row; `None` leaves the topic out.
+/// One metric of a topic: name, help, how it is read from a topic's row; `None` leaves the topic out.
 struct Metric {
     name: &'static str,
     help: &'static str,
@@ -31,12 +30,12 @@ const METRICS: &[Metric] = &[
     Metric { name: "tidewater_topic_partitions", help: "Partitions", read: |r| Some(r.log.partitions as f64) },
     Metric {
         name: "tidewater_topic_records",
-        help: "Records readable, in the bucket and here",
+        help: "Records from log start to high watermark",
         read: |r| Some(r.log.records as f64),
     },
     Metric {
         name: "tidewater_topic_high_watermark",
-        help: "Sum of the partitions' high watermarks: records ever written",
+        help: "Sum of the partitions' high watermarks",
         read: |r| Some(r.log.high_watermarks as f64),
     },
     Metric {
@@ -61,17 +60,17 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         name: "tidewater_topic_archive_lag_seconds",
-        help: "How long the oldest record that is not in the bucket has waited: what would be lost with this machine",
+        help: "Age of the oldest record that is not in the bucket; such records would be lost with this machine",
         read: |r| Some(r.log.archive_lag_ms as f64 / 1e3),
     },
     Metric {
         name: "tidewater_topic_archive_stopped_partitions",
-        help: "Partitions whose archiving stands still; describe the topic for the reason",
+        help: "Partitions whose archiving has stopped; tidewater topic describe shows the reason",
         read: |r| Some(r.log.archive_stopped as f64),
     },
     Metric {
         name: "tidewater_topic_quarantined_ranges",
-        help: "Ranges set aside after a failed check; describe the topic for the reason",
+        help: "Ranges set aside after a failed checksum; tidewater topic describe shows the reason",
         read: |r| Some(r.log.quarantined as f64),
     },
     Metric {
@@ -86,12 +85,12 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         name: "tidewater_topic_table_paused",
-        help: "1 when the table stands still; describe the topic for the reason",
+        help: "1 while the table is paused; tidewater topic describe shows the reason",
         read: |r| r.table.map(|table| f64::from(u8::from(table.paused))),
     },
 ];
 
-/// Those that only grow while a broker runs.
+/// Counters.
 const COUNTERS: &[Metric] = &[
     Metric {
         name: "tidewater_topic_table_rows",

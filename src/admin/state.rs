@@ -1,0 +1,49 @@
+//! What the routes share, and the shape of their errors.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::{Semaphore, watch};
+
+use super::report::ReportRequest;
+use crate::archival::run::Tier;
+use crate::controller::image::ClusterImage;
+use crate::group::GroupRequest;
+use crate::lakehouse::TableStates;
+use crate::partition::message::PartitionRequest;
+use crate::shard::mesh::{Depths, Mesh};
+
+/// The parts of the broker that the routes ask. Node-wide, cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub partitions: Mesh<PartitionRequest>,
+    pub groups: Mesh<GroupRequest>,
+    pub reports: Mesh<ReportRequest>,
+    /// Every mesh by name, for the depth of its inboxes.
+    pub queues: Arc<[(&'static str, Arc<dyn Depths>)]>,
+    /// The newest image.
+    pub images: watch::Receiver<Arc<ClusterImage>>,
+    pub tier: Tier,
+    pub tables: TableStates,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Services({} shards)", self.partitions.shards())
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct AdminState {
+    pub(super) services: Services,
+    /// Permits for surveys that are gathered at the same time.
+    pub(super) surveys: Arc<Semaphore>,
+}
+
+/// An answer that is no success: `{"error": why}`.
+pub(super) fn refused(status: StatusCode, why: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": why }))).into_response()
+}
