@@ -8,7 +8,8 @@ use tidewater_storage::engine::Engine;
 use tidewater_storage::log::ReadError;
 use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
 use tidewater_tiering::archive::{
-    LaneHost, LocalRead, LocalReadError, LocalSegment, Loop, Pending, ProposeError, TopicFacts, Whereabouts,
+    LaneState, LocalLog, LocalRead, LocalReadError, LocalSegment, Loop, Propose, ProposeError, TopicFacts, Unarchived,
+    Whereabouts,
 };
 use tidewater_tiering::bucket::CatalogueChange;
 use tidewater_tiering::format::LaneEvent;
@@ -18,14 +19,16 @@ use tidewater_tiering::retention::RetentionPolicy;
 use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::{PartitionImage, TopicImage};
-use crate::partition::state::command::{LaneCommand, LaneEntry};
-use crate::partition::state::lane::{DataLane, Happening, Outcome};
+use crate::partition::state::apply::Outcome;
+use crate::partition::state::command::{LaneCommand, LaneOp};
+use crate::partition::state::dirty::{DirtyList, Marks};
+use crate::partition::state::lane::DataLane;
+use crate::partition::state::lane_events::LaneEvent as AppliedEvent;
 use crate::partition::state::replica::Replica;
-use crate::partition::state::dirty::{Looker, Marks};
 use crate::raft;
 
-/// Pressed is who may write less than this part of the disk budget.
-const PRESSED_BELOW: u64 = 20;
+/// The bucket's disk is short of space while producers may write less than this fraction (1/n) of the disk budget.
+const SHORT_OF_SPACE_BELOW: u64 = 20;
 
 /// One lane and the cluster's image beside it.
 #[derive(Clone)]
@@ -48,30 +51,31 @@ impl Host {
         Self { lane, controller, engine }
     }
 
-    /// A topic as the catalogue tells it. Where a partition's epochs begin is known of those of this lane; the controller
-    /// begins all at 0.
-    fn told(&self, topic: &TopicImage, known: Option<i32>) -> CatalogueTopic {
-        let place = |p: &PartitionImage| CataloguePartition {
+    /// A topic's entry for the catalogue. Only this lane's partitions carry their leader-epoch base: the others' lanes
+    /// know theirs, and merging keeps the greater ([`CatalogueTopic::newer`]).
+    pub(super) fn catalogue_topic(lane: &DataLane, topic: &TopicImage) -> CatalogueTopic {
+        let partition = |p: &PartitionImage| CataloguePartition {
             incarnation: p.id.incarnation,
             lane: p.lane,
-            epoch_base: LeaderEpoch(known.unwrap_or_default()),
+            epoch_base: LeaderEpoch(lane.replica(p.id).map_or(0, |replica| replica.epoch_base())),
         };
         CatalogueTopic {
             id: topic.id,
             name: topic.name.clone(),
             configs: topic.overrides.clone(),
-            partitions: topic.partitions.iter().map(place).collect(),
+            partitions: topic.partitions.iter().map(partition).collect(),
+            revision: topic.revision,
         }
     }
 
     /// Shows a looker the partitions in its list; those of which `keep` says so stay on it.
-    fn look(&self, who: Looker, mut keep: impl FnMut(&Replica) -> bool) {
+    fn look(&self, who: DirtyList, mut keep: impl FnMut(&Replica) -> bool) {
         let lane = &self.lane;
         let marks = |id| lane.replica(id).map(Marked);
-        lane.touched.retain(who, marks, |id| lane.replica(id).is_some_and(|replica| keep(&replica)));
+        lane.dirty.retain(who, marks, |id| lane.replica(id).is_some_and(|replica| keep(&replica)));
     }
 
-    async fn propose_entry(&self, entry: LaneEntry) -> Result<Outcome, ProposeError> {
+    async fn propose_entry(&self, entry: LaneOp) -> Result<Outcome, ProposeError> {
         match self.lane.propose(entry).await {
             Ok((_, outcome)) => Ok(outcome),
             // A lane that is shut down leads no more; what was in flight is settled by the next start.
@@ -81,17 +85,17 @@ impl Host {
     }
 }
 
-impl LaneHost for Host {
+impl LaneState for Host {
     fn lane(&self) -> LaneId {
         self.lane.id
     }
 
     fn leading(&self) -> Option<Term> {
-        self.lane.leading()
+        self.lane.status.leading()
     }
 
     fn applied(&self) -> LogIndex {
-        self.lane.applied().map_or(LogIndex(0), |id| id.index)
+        self.lane.status.applied().map_or(LogIndex(0), |id| id.index)
     }
 
     fn with_lane<R>(&self, look: impl FnOnce(&LaneManifest) -> R) -> R {
@@ -120,54 +124,36 @@ impl LaneHost for Host {
         all
     }
 
-    fn pending(&self) -> Vec<Pending> {
-        let pending = |replica: &Replica| {
-            let config = replica.config();
-            let (bytes, since) = config.archived.then(|| replica.unarchived()).flatten()?;
-            let offsets = OffsetRange::new(replica.manifest().archived_end, replica.last_stable_offset());
-            let lag = Duration::from_millis(config.archive_lag_ms);
-            Some(Pending { partition: replica.id, offsets, bytes, since, lag })
-        };
-        let mut waiting = Vec::new();
-        self.look(Looker::Bundles, |replica| {
-            let pending = pending(replica);
-            let waits = pending.is_some();
-            waiting.extend(pending);
-            waits
-        });
-        waiting
-    }
-
     fn has_events(&self, after: LogIndex) -> bool {
-        self.lane.has_happenings(after)
+        self.lane.has_events(after)
     }
 
-    fn told(&self, upto: LogIndex) {
-        self.lane.told(upto);
+    fn forget_events(&self, upto: LogIndex) {
+        self.lane.forget_events(upto);
     }
 
-    fn touched(&self) -> Option<Vec<PartitionId>> {
+    fn changed_partitions(&self) -> Option<Vec<PartitionId>> {
         let mut touched = Vec::new();
-        self.look(Looker::Housekeeping, |replica| {
+        self.look(DirtyList::Housekeeping, |replica| {
             touched.extend(replica.config().archived.then_some(replica.id));
             false
         });
         Some(touched)
     }
 
-    fn stirs(&self) -> bool {
+    fn notifies(&self) -> bool {
         true
     }
 
-    async fn stirred(&self, who: Loop) {
+    async fn changed(&self, who: Loop) {
         let who = match who {
-            Loop::Bundles => Looker::Bundles,
-            Loop::Housekeeping => Looker::Housekeeping,
+            Loop::Bundles => DirtyList::Bundles,
+            Loop::Housekeeping => DirtyList::Housekeeping,
         };
-        self.lane.touched.stirred(who).await;
+        self.lane.dirty.changed(who).await;
     }
 
-    fn gone(&self) -> Vec<PartitionId> {
+    fn dropped_partitions(&self) -> Vec<PartitionId> {
         self.lane.gone().keys().copied().collect()
     }
 
@@ -176,7 +162,7 @@ impl LaneHost for Host {
     }
 
     fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
-        self.lane.happenings(after).into_iter().map(event).collect()
+        self.lane.events(after).into_iter().map(event).collect()
     }
 
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
@@ -184,7 +170,7 @@ impl LaneHost for Host {
         let image = self.controller.image();
         let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        Some(TopicFacts { catalogue: self.told(topic, Some(replica.epoch_base())), retention: policy(&config) })
+        Some(TopicFacts { catalogue: Self::catalogue_topic(&self.lane, topic), retention: policy(&config) })
     }
 
     /// There is one broker: its image has every topic, and every lane runs here.
@@ -194,18 +180,17 @@ impl LaneHost for Host {
             return None;
         }
         let archived = || image.topics.values().filter(|topic| topic.config.archived);
-        let own = |topic: &TopicImage| topic.partitions.iter().find_map(|p| self.lane.replica(p.id));
         let lanes = archived().flat_map(|topic| topic.partitions.iter().map(|p| p.lane)).chain([self.lane.id]);
         Some(CatalogueChange {
-            topics: archived().map(|t| (t.id, self.told(t, own(t).map(|replica| replica.epoch_base())))).collect(),
+            topics: archived().map(|topic| (topic.id, Self::catalogue_topic(&self.lane, topic))).collect(),
             lanes: lanes.collect(),
             ..CatalogueChange::default()
         })
     }
 
-    fn is_pressed(&self) -> bool {
+    fn is_short_of_space(&self) -> bool {
         let usage = self.engine.usage();
-        usage.bucket > 0 && usage.admissible() < usage.limit / PRESSED_BELOW
+        usage.bucket > 0 && usage.admissible() < usage.limit / SHORT_OF_SPACE_BELOW
     }
 
     fn dropped(&self, partition: PartitionId) -> bool {
@@ -226,6 +211,26 @@ impl LaneHost for Host {
             None if image.revision > 0 => Whereabouts::Nowhere,
             _ => Whereabouts::Elsewhere,
         }
+    }
+}
+
+impl LocalLog for Host {
+    fn unarchived(&self) -> Vec<Unarchived> {
+        let unarchived = |replica: &Replica| {
+            let config = replica.config();
+            let (bytes, since) = config.archived.then(|| replica.unarchived()).flatten()?;
+            let offsets = OffsetRange::new(replica.manifest().archived_end, replica.last_stable_offset());
+            let lag = Duration::from_millis(config.archive_lag_ms);
+            Some(Unarchived { partition: replica.id, offsets, bytes, since, lag })
+        };
+        let mut waiting = Vec::new();
+        self.look(DirtyList::Bundles, |replica| {
+            let piece = unarchived(replica);
+            let waits = piece.is_some();
+            waiting.extend(piece);
+            waits
+        });
+        waiting
     }
 
     fn closed_segments(&self, partition: PartitionId) -> Vec<LocalSegment> {
@@ -264,9 +269,11 @@ impl LaneHost for Host {
             Err(error) => Err(local_error(offsets, &error)),
         }
     }
+}
 
+impl Propose for Host {
     async fn propose(&self, command: Command) -> Result<(), ProposeError> {
-        match self.propose_entry(LaneEntry::Archive(command.encode())).await? {
+        match self.propose_entry(LaneOp::Archive(command.encode())).await? {
             Outcome::Archive(Ok(_)) => Ok(()),
             Outcome::Archive(Err(rejected)) => Err(ProposeError::Rejected { reason: rejected.to_string() }),
             other => Err(ProposeError::Rejected { reason: format!("{other:?}") }),
@@ -274,7 +281,7 @@ impl LaneHost for Host {
     }
 
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {
-        self.propose_entry(LaneEntry::Command(LaneCommand::Clean { partition })).await.map(|_| ())
+        self.propose_entry(LaneOp::Command(LaneCommand::Clean { partition })).await.map(|_| ())
     }
 }
 
@@ -306,17 +313,17 @@ fn policy(config: &TopicConfig) -> RetentionPolicy {
     RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
 }
 
-fn event(happening: Happening) -> LaneEvent {
-    match happening {
-        Happening::Created { partition, topic, overrides, epoch_base } => LaneEvent::Created {
+fn event(event: AppliedEvent) -> LaneEvent {
+    match event {
+        AppliedEvent::Created { partition, topic, overrides, epoch_base } => LaneEvent::Created {
             partition,
             topic,
             configs: overrides.into_iter().collect(),
             start: Offset::ZERO,
             epoch_base: LeaderEpoch(epoch_base),
         },
-        Happening::Dropped { partition } => LaneEvent::Dropped { partition },
-        Happening::LogStartMoved { partition, to } => LaneEvent::LogStartMoved { partition, to },
+        AppliedEvent::Dropped { partition } => LaneEvent::Dropped { partition },
+        AppliedEvent::LogStartMoved { partition, to } => LaneEvent::LogStartMoved { partition, to },
     }
 }
 

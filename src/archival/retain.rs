@@ -15,10 +15,10 @@ use tidewater_tiering::manifest::PartitionManifest;
 use tidewater_tiering::retention::DueQueue;
 
 use super::run::Yard;
-use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::command::{LaneCommand, LaneOp};
+use crate::partition::state::dirty::DirtyList;
 use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
-use crate::partition::state::dirty::Looker;
 
 /// When a partition is looked at next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ impl Yard {
         let (mut now_due, mut later) = (BTreeSet::new(), DueQueue::default());
         loop {
             self.env.tasks.sleep(self.cadence.retention_interval).await;
-            while lane.leading().is_none() {
-                lane.touched.stirred(Looker::Retention).await;
+            while lane.status.leading().is_none() {
+                lane.dirty.changed(DirtyList::Retention).await;
             }
             take_touched(&lane, &mut now_due);
             now_due.extend(later.take(self.env.clock.wall()));
@@ -54,7 +54,7 @@ impl Yard {
                 }
             }
             if now_due.is_empty() && later.is_empty() {
-                lane.touched.stirred(Looker::Retention).await;
+                lane.dirty.changed(DirtyList::Retention).await;
             }
         }
     }
@@ -83,7 +83,7 @@ impl Yard {
         );
         if plan.log_start > replica.log_start() {
             let command = LaneCommand::Trim { partition: replica.id, to: plan.log_start };
-            if let Err(error) = lane.propose(LaneEntry::Command(command)).await {
+            if let Err(error) = lane.propose(LaneOp::Command(command)).await {
                 tracing::debug!(partition = %replica.id, %error, "retention will be tried again");
                 return Next::Again;
             }
@@ -132,7 +132,7 @@ fn next(segments: &[SegmentInfo], age: Option<u64>, now: TimestampMs) -> Next {
 
 fn take_touched(lane: &DataLane, into: &mut BTreeSet<PartitionId>) {
     let marks = |id| lane.replica(id).map(super::host::Marked);
-    lane.touched.retain(Looker::Retention, marks, |id| {
+    lane.dirty.retain(DirtyList::Retention, marks, |id| {
         into.insert(id);
         false
     });

@@ -27,10 +27,10 @@ use tokio::sync::watch;
 use super::host::Host;
 use crate::controller::client::ControllerHandle;
 use crate::limits;
-use crate::partition::state::lane::DataLane;
 use crate::partition::message::PartitionStatus;
-use crate::partition::state::replica::Replica;
 use crate::partition::shard::{DescribeExtra, PartitionShard};
+use crate::partition::state::lane::DataLane;
+use crate::partition::state::replica::Replica;
 use crate::shard::mesh::Reply;
 
 /// Looks at a bucket that seems to be somebody else's before that is believed; a start waits for them.
@@ -174,8 +174,8 @@ const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration
 /// What the shard's archivers share.
 pub(super) struct Yard {
     pub(super) env: Env,
-    shard: Rc<PartitionShard>,
-    controller: ControllerHandle,
+    pub(super) shard: Rc<PartitionShard>,
+    pub(super) controller: ControllerHandle,
     tier: Tier,
     remote: Rc<RemoteReader>,
     engine: Engine,
@@ -299,6 +299,7 @@ impl Yard {
             }
         };
         let catalogue = Rc::new(CatalogueKeeper::new(bucket.clone(), self.env.clock.clone()));
+        self.env.tasks.spawn("catalogue", Rc::clone(&self).follow_topics(Rc::clone(&catalogue)));
         for lane in self.shard.lanes() {
             let (yard, bucket, catalogue) = (Rc::clone(&self), bucket.clone(), Rc::clone(&catalogue));
             self.env.tasks.spawn("archiver", async move { yard.archive_lane(lane, bucket, catalogue).await });
@@ -308,8 +309,8 @@ impl Yard {
     async fn archive_lane(&self, lane: Rc<DataLane>, bucket: Bucket, catalogue: Rc<CatalogueKeeper>) {
         let mut pause = START_BACKOFF.0;
         loop {
-            while lane.leading().is_none() {
-                lane.leadership_bell.heard().await;
+            while lane.status.leading().is_none() {
+                lane.status.leadership_changed().await;
             }
             let archiver = Archiver::new(ArchiverParts {
                 env: self.env.clone(),
@@ -321,7 +322,7 @@ impl Yard {
             });
             self.archivers.borrow_mut().insert(lane.id, archiver.clone());
             match archiver.run().await {
-                Ended::Deposed if lane.leading().is_none() => pause = START_BACKOFF.0,
+                Ended::Deposed if lane.status.leading().is_none() => pause = START_BACKOFF.0,
                 Ended::Deposed => {
                     tracing::info!(lane = %lane.id, ?pause, "an archiver found its lane led by another while it leads here; the next one starts after a pause");
                     self.env.tasks.sleep(pause).await;

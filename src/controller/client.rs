@@ -7,6 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tidewater_storage::env::Notify;
 use tidewater_storage::model::{LogIndex, ProducerId, ShardId, Term, TopicId, TopicName};
 
 use super::image::{ClusterImage, TopicImage};
@@ -146,6 +147,7 @@ pub struct Quorum {
 #[derive(Clone)]
 pub struct ControllerHandle {
     image: Rc<RefCell<Arc<ClusterImage>>>,
+    image_set: Rc<Notify>,
     block: Rc<RefCell<(i64, u32)>>,
     mesh: Mesh<ControllerRequest>,
 }
@@ -160,7 +162,7 @@ impl ControllerHandle {
     /// A handle that begins with `image`.
     #[must_use]
     pub fn new(image: Arc<ClusterImage>, mesh: Mesh<ControllerRequest>) -> Self {
-        Self { image: Rc::new(RefCell::new(image)), block: Rc::default(), mesh }
+        Self { image: Rc::new(RefCell::new(image)), image_set: Rc::default(), block: Rc::default(), mesh }
     }
 
     /// The cluster as this shard knows it.
@@ -174,6 +176,18 @@ impl ControllerHandle {
         let mut held = self.image.borrow_mut();
         if image.revision >= held.revision {
             *held = image;
+            self.image_set.notify();
+        }
+    }
+
+    /// Waits until this shard's image is of a later revision than `seen`, and gives it. One task of the shard may wait.
+    pub async fn image_after(&self, seen: u64) -> Arc<ClusterImage> {
+        loop {
+            let image = self.image();
+            if image.revision > seen {
+                return image;
+            }
+            self.image_set.notified().await;
         }
     }
 

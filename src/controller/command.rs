@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 /// One change. Everything random or timed is decided by the proposer and stands in the command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// The cluster is born; only the first one counts.
     Genesis {
@@ -58,17 +58,39 @@ pub enum Command {
     },
 }
 
+/// An entry of the controller's lane that this version cannot read: a command that is not known, or an unknown field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a command that cannot be read: {0}")]
+pub struct CommandError(String);
+
 impl Command {
     /// As a log payload.
     #[must_use]
     pub fn encode(&self) -> Payload {
-        // Serialising plain maps and numbers into memory cannot fail.
-        Payload { meta: Bytes::from(serde_json::to_vec(self).unwrap_or_default()), blobs: Vec::new(), verified: false }
+        let json = serde_json::to_vec(self).expect("maps, numbers and strings serialise into memory");
+        Payload { meta: Bytes::from(json), blobs: Vec::new(), verified: false }
     }
 
-    /// The inverse of [`Command::encode`]; `None` for an entry of a newer version.
-    #[must_use]
-    pub fn decode(payload: &Payload) -> Option<Self> {
-        serde_json::from_slice(&payload.meta).ok()
+    /// The inverse of [`Command::encode`].
+    ///
+    /// # Errors
+    /// A newer version wrote the entry.
+    pub fn decode(payload: &Payload) -> Result<Self, CommandError> {
+        serde_json::from_slice(&payload.meta).map_err(|error| CommandError(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_with_an_unknown_field_is_not_read() {
+        let read = |json: &'static str| {
+            Command::decode(&Payload { meta: Bytes::from_static(json.as_bytes()), ..Payload::default() })
+        };
+        assert_eq!(read(r#"{"take_producer_ids":{"count":5}}"#), Ok(Command::TakeProducerIds { count: 5 }));
+        assert!(read(r#"{"take_producer_ids":{"count":5,"lineage":2}}"#).is_err());
+        assert!(read(r#"{"create_user":{}}"#).is_err());
     }
 }

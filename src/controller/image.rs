@@ -53,6 +53,8 @@ pub struct TopicImage {
     pub config: Arc<TopicConfig>,
     /// What was set on the topic itself, as given.
     pub overrides: BTreeMap<String, String>,
+    /// The controller's revision at the topic's last change; 0 if no version that kept it has changed the topic.
+    pub revision: u64,
 }
 
 /// Where a partition lives.

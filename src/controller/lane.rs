@@ -1,33 +1,23 @@
 //! The controller's lane: its state machine over Raft. Shard-local, on shard 0 alone.
 
-use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::cell::{Ref, RefCell};
 use std::fmt;
-use std::rc::Rc;
 
 use bytes::Bytes;
+use tidewater_storage::codec::CodecError;
 use tidewater_storage::engine::{Engine, LaneCheckpoint};
 use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{EntryId, LaneId, Term};
 
-use super::command::Command;
+use super::command::{Command, CommandError};
 use super::state::{ControllerState, Verdict};
-use crate::partition::state::codec::{begin_lane_blob, open_lane_blob};
-use crate::partition::state::event::Bell;
-use crate::partition::state::not_understood::{NotUnderstood, Stopped};
-use crate::raft::{Answer, Apply, Lane, ProposeError};
+use crate::partition::state::codec::{LaneBlob, MEMBERSHIP, lane_blob, open_lane_blob};
+use crate::raft::{Answer, Apply, InstallError, LaneStatus, ProposeError};
 
 /// State machine and Raft group of lane 0.
 pub struct ControllerLane {
-    engine: Engine,
+    pub status: LaneStatus,
     state: RefCell<ControllerState>,
-    applied: Cell<Option<EntryId>>,
-    /// Who votes, as of `applied`: Raft's, for the checkpoint.
-    membership: RefCell<Bytes>,
-    leading: Cell<Option<Term>>,
-    stopped: Stopped,
-    raft: OnceCell<Lane>,
-    /// Rung when leadership changes.
-    pub leadership_bell: Rc<Bell>,
 }
 
 impl fmt::Debug for ControllerLane {
@@ -36,13 +26,16 @@ impl fmt::Debug for ControllerLane {
     }
 }
 
+const STATE: u64 = 2;
+const WHAT: &str = "controller checkpoint";
+
 /// The controller's checkpoint cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the controller's checkpoint is malformed or of a newer version")]
-pub struct BadControllerBlob;
+#[error(transparent)]
+pub struct BadControllerBlob(#[from] CodecError);
 
 impl ControllerLane {
-    /// As the checkpoint held it; an empty blob is a new cluster. Also gives Raft's membership blob.
+    /// As the checkpoint held it; an empty blob is a new cluster. Also returns Raft's membership blob.
     ///
     /// # Errors
     /// The blob is malformed.
@@ -51,39 +44,11 @@ impl ControllerLane {
         applied: Option<EntryId>,
         blob: &Bytes,
     ) -> Result<(Self, Option<Bytes>), BadControllerBlob> {
-        let (state, membership) = if blob.is_empty() {
-            (ControllerState::default(), Bytes::new())
-        } else {
-            let (membership, mut from) = open_lane_blob(blob).ok_or(BadControllerBlob)?;
-            let state = from.blob().and_then(ControllerState::decode).ok_or(BadControllerBlob)?;
-            (state, membership)
-        };
-        let lane = Self {
-            engine,
-            state: RefCell::new(state),
-            applied: Cell::new(applied),
-            membership: RefCell::new(membership.clone()),
-            leading: Cell::new(None),
-            stopped: Stopped::default(),
-            raft: OnceCell::new(),
-            leadership_bell: Rc::default(),
-        };
+        let (state, membership) =
+            if blob.is_empty() { (ControllerState::default(), Bytes::new()) } else { decode(blob)? };
+        let status = LaneStatus::recovered(LaneId::CONTROLLER, engine, applied, membership.clone());
+        let lane = Self { status, state: RefCell::new(state) };
         Ok((lane, Some(membership).filter(|membership| !membership.is_empty())))
-    }
-
-    /// Gives the lane its Raft group; once, before anything is proposed. What a checkpoint covered while the group started
-    /// is let go of after the next one.
-    pub fn attach(&self, raft: Lane) {
-        let _ = self.raft.set(raft);
-        if self.applied.get().is_some() {
-            self.engine.touch_lane(LaneId::CONTROLLER);
-        }
-    }
-
-    /// Its Raft group.
-    #[must_use]
-    pub fn raft(&self) -> Option<&Lane> {
-        self.raft.get()
     }
 
     /// The applied state.
@@ -92,113 +57,126 @@ impl ControllerLane {
         self.state.borrow()
     }
 
-    /// Does this replica lead and serve?
-    #[must_use]
-    pub fn leading(&self) -> Option<Term> {
-        self.leading.get()
-    }
-
-    /// Waits until this replica leads and has applied all that its log held.
-    ///
-    /// # Errors
-    /// An entry was met that this version does not understand: the lane must not be served.
-    pub async fn led(&self) -> Result<(), NotUnderstood> {
-        while self.leading().is_none() {
-            if let Some(why) = self.stopped.why() {
-                return Err(why);
-            }
-            self.leadership_bell.heard().await;
-        }
-        Ok(())
-    }
-
-    /// The last entry applied.
-    #[must_use]
-    pub fn applied(&self) -> Option<EntryId> {
-        self.applied.get()
-    }
-
     /// Proposes a command and waits until it is applied.
     ///
     /// # Errors
     /// It was not committed, or it is not known whether it was.
     pub async fn propose(&self, command: &Command) -> Result<Verdict, ProposeError> {
-        let raft = self.raft.get().ok_or(ProposeError::Shutdown)?;
-        let (_, answer) = raft.propose(command.encode()).await?;
-        Ok(answer.take::<Verdict>().unwrap_or(Verdict::Stale))
+        let (id, answer) = self.status.propose(command.encode()).await?;
+        match answer.take::<Verdict>() {
+            Ok(verdict) => Ok(verdict),
+            Err(_) => unreachable!("the controller's lane applied entry {id} and answered no verdict"),
+        }
     }
 
     /// For the checkpoint.
     #[must_use]
     pub fn checkpoint(&self) -> Option<LaneCheckpoint> {
-        Some(LaneCheckpoint { applied: self.applied.get()?, state: self.encode() })
+        Some(LaneCheckpoint { applied: self.status.applied()?, state: self.encode() })
     }
 
     fn encode(&self) -> Bytes {
-        let mut out = begin_lane_blob(&self.membership.borrow());
-        out.blob(&self.state.borrow().encode());
-        out.finish()
+        encode(&self.status.membership(), &self.state.borrow())
+    }
+}
+
+fn encode(membership: &[u8], state: &ControllerState) -> Bytes {
+    lane_blob(membership, |out| out.section(STATE, true, |out| out.raw(&state.encode())))
+}
+
+/// State and Raft's membership.
+fn decode(blob: &Bytes) -> Result<(ControllerState, Bytes), CodecError> {
+    match open_lane_blob(WHAT, blob)? {
+        LaneBlob::Sections(mut sections) => {
+            let (mut membership, mut state) = (None, None);
+            while let Some((tag, mut body)) = sections.next(&[MEMBERSHIP, STATE])? {
+                match tag {
+                    MEMBERSHIP => membership = Some(Bytes::copy_from_slice(body.rest())),
+                    _ => state = Some(ControllerState::decode(body.rest()).ok_or_else(|| body.bad("state"))?),
+                }
+            }
+            Ok((sections.required(STATE, state)?, sections.required(MEMBERSHIP, membership)?))
+        }
+        LaneBlob::Positional(membership, mut from) => {
+            let state = ControllerState::decode(from.blob()?).ok_or_else(|| from.bad("state"))?;
+            from.end()?;
+            Ok((state, membership))
+        }
     }
 }
 
 impl Apply for ControllerLane {
     fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
-        if self.stopped.is_set() {
-            return Answer::of(Verdict::Stale);
-        }
-        let Some(command) = Command::decode(payload) else {
-            let why = "an unknown command".to_owned();
-            self.stopped.set(NotUnderstood { lane: LaneId::CONTROLLER, entry: id, why });
-            self.leading.set(None);
-            self.leadership_bell.ring();
-            return Answer::of(Verdict::Stale);
-        };
-        let verdict = self.state.borrow_mut().apply(command);
-        self.applied.set(Some(id));
-        self.engine.touch_lane(LaneId::CONTROLLER);
-        Answer::of(verdict)
+        let applied = self.status.apply(id, || {
+            let command = Command::decode(payload)?;
+            Ok::<_, CommandError>(self.state.borrow_mut().apply(command))
+        });
+        // A stopped lane changes nothing.
+        Answer::of(applied.and_then(Result::ok).unwrap_or(Verdict::Stale))
     }
 
     fn applied_blank(&self, id: EntryId) {
-        if !self.stopped.is_set() {
-            self.applied.set(Some(id));
-            self.engine.touch_lane(LaneId::CONTROLLER);
-        }
+        self.status.applied_blank(id);
     }
 
     fn membership(&self, blob: Bytes) {
-        self.membership.replace(blob);
+        self.status.set_membership(blob);
     }
 
     fn leading(&self, term: Term, _ready_at: EntryId) {
-        self.leading.set(Some(term).filter(|_| !self.stopped.is_set()));
-        self.leadership_bell.ring();
+        self.status.set_leading(term);
     }
 
     fn following(&self, _term: Term) {
-        self.leading.set(None);
-        self.leadership_bell.ring();
+        self.status.set_following();
     }
 
     fn snapshot(&self) -> Bytes {
         self.encode()
     }
 
-    fn install(&self, _at: EntryId, _state: Bytes) {
-        // One voter never installs: there is nobody to send it a snapshot.
+    fn install(&self, at: EntryId, _state: Bytes) -> Result<(), InstallError> {
+        Err(InstallError { lane: LaneId::CONTROLLER, at })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     use tidewater_storage::engine::EngineConfig;
     use tidewater_storage::env::sim::World;
     use tidewater_storage::journal::JournalConfig;
-    use tidewater_storage::model::LogIndex;
+    use tidewater_storage::model::{LogIndex, TopicId, TopicName};
 
     use super::*;
+    use crate::partition::state::golden;
+
+    #[test]
+    fn every_version_of_the_checkpoint_is_read() {
+        let mut state = ControllerState::default();
+        state.apply(Command::Genesis { cluster: uuid::Uuid::from_u128(9) });
+        let (name, id) = (TopicName::new("orders").expect("legal"), TopicId(uuid::Uuid::from_u128(7)));
+        let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+        state.apply(Command::CreateTopic { name: name.clone(), id, lanes: vec![LaneId(1), LaneId(2)], overrides });
+        golden::frozen("controller-v2", &encode(b"voters", &state));
+        let read = |name| decode(&golden::kept(name)).expect("is read");
+        assert_eq!(read("controller-v2"), (state.clone(), Bytes::from_static(b"voters")));
+        // Version 1 did not keep the revision of a topic's last change.
+        state.topics.get_mut(&name).expect("is there").changed = 0;
+        assert_eq!(read("controller-v1"), (state, Bytes::from_static(b"voters")));
+    }
+
+    #[test]
+    fn a_checkpoint_of_a_newer_version_is_refused_with_what_to_do() {
+        let mut blob = encode(b"voters", &ControllerState::default()).to_vec();
+        blob.extend_from_slice(&[100, 1, 0]);
+        let refused = decode(&blob.into()).expect_err("a section must be known");
+        assert!(refused.is_newer() && refused.to_string().contains("start the newer"), "{refused}");
+        let state = br#"{"cluster":"00000000-0000-0000-0000-000000000000","topics":{},"next_producer_id":0,"revision":0,"users":[]}"#;
+        assert_eq!(ControllerState::decode(state), None, "a field that is not known would be lost");
+    }
 
     #[test]
     fn a_checkpoint_taken_before_the_group_stands_holds_who_votes() {
@@ -209,9 +187,7 @@ mod tests {
                 JournalConfig { first_file_bytes: 32 << 10, file_bytes: 64 << 10, ..JournalConfig::default() };
             let config = EngineConfig { journal, ..EngineConfig::default() };
             let (engine, _) = Engine::open(env.clone(), PathBuf::from("/shard"), config).await.expect("opens");
-            let mut blob = begin_lane_blob(b"voters");
-            blob.blob(&ControllerState::default().encode());
-            let blob = blob.finish();
+            let blob = encode(b"voters", &ControllerState::default());
             let applied = Some(EntryId { term: Term(1), index: LogIndex(5) });
             let recovered = ControllerLane::recover(engine.clone(), applied, &blob);
             let (lane, membership) = recovered.expect("is well formed");

@@ -14,7 +14,7 @@ use tidewater_storage::model::{LaneId, PartitionId, Term};
 
 use super::image::{ClusterImage, TopicImage};
 use crate::limits::{LANE_COMMANDS_BYTES_MAX, LANE_COMMANDS_MAX};
-use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::lane::DataLane;
 use crate::partition::shard::PartitionShard;
 use crate::raft::ProposeError;
@@ -125,7 +125,7 @@ impl Follower {
     async fn bring(&self, lane: &DataLane, before: Option<&ClusterImage>, image: &ClusterImage) -> Option<Term> {
         let mut pause = RETRY_FIRST;
         loop {
-            let term = lane.leading()?;
+            let term = lane.status.leading()?;
             // What a failed try has done all the same is held by now, and no longer planned.
             let commands = match before {
                 Some(before) => plan(&changes(before, image), lane.id, |id| Some(lane.replica(id)?.overrides())),
@@ -178,7 +178,7 @@ fn entries(commands: Vec<LaneCommand>) -> Vec<LaneCommand> {
 /// # Errors
 /// Of the first that was not committed.
 async fn propose(lane: &DataLane, commands: Vec<LaneCommand>) -> Result<(), ProposeError> {
-    let proposed = stream::iter(entries(commands)).map(|command| lane.propose(LaneEntry::Command(command)));
+    let proposed = stream::iter(entries(commands)).map(|command| lane.propose(LaneOp::Command(command)));
     proposed.buffered(IN_FLIGHT).fold(Ok(()), |all, one| async move { all.and(one.map(drop)) }).await
 }
 
@@ -204,7 +204,7 @@ mod tests {
             (0..count).map(|n| LaneCommand::Configure { partition: id(n), overrides: overrides.clone() }).collect()
         };
         let singles = |entries: Vec<LaneCommand>| -> Vec<LaneCommand> {
-            let single = |entry| if let LaneCommand::Batch { commands } = entry { commands } else { vec![entry] };
+            let single = |entry| if let LaneCommand::Commands { commands } = entry { commands } else { vec![entry] };
             entries.into_iter().flat_map(single).collect()
         };
         for (count, value, expected) in [(0, 1, 0), (1, 1, 1), (1025, 1, 3), (40, 16 << 10, 4), (3, 2 << 20, 3)] {
@@ -212,7 +212,7 @@ mod tests {
             let cut = entries(all.clone());
             assert_eq!(cut.len(), expected, "{count} commands of {value} bytes");
             let small = |entry: &LaneCommand| {
-                !matches!(entry, LaneCommand::Batch { .. }) || entry.encoded_len() < 2 * LANE_COMMANDS_BYTES_MAX
+                !matches!(entry, LaneCommand::Commands { .. }) || entry.encoded_len() < 2 * LANE_COMMANDS_BYTES_MAX
             };
             assert!(cut.iter().all(small), "{count} commands of {value} bytes");
             assert_eq!(singles(cut), all, "in order, none lost");
@@ -248,7 +248,7 @@ mod tests {
             let wanted = image(&[("late", 3)]);
             let ids: Vec<_> = wanted.topic("late").expect("there").partitions.iter().map(|p| p.id).collect();
             let in_flight = shard.fill();
-            assert!(!shard.lane.has_room());
+            assert!(!shard.lane.status.has_room());
             let mut follower = Follower::new(Rc::clone(&shard.partitions));
             let terms = follower.follow(&Arc::new(wanted)).await;
             assert_eq!(terms.len(), 1);

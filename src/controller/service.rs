@@ -127,7 +127,8 @@ impl Controller {
                 let planned = plan::create(&state, self.context(), &spec, id);
                 if let (true, Ok(Command::CreateTopic { name, id, lanes, overrides })) = (spec.validate_only, &planned)
                 {
-                    let record = TopicRecord { id: *id, lanes: lanes.clone(), overrides: overrides.clone() };
+                    let (lanes, overrides) = (lanes.clone(), overrides.clone());
+                    let record = TopicRecord { id: *id, lanes, overrides, changed: 0 };
                     reply.send(Ok(Arc::new(record.image(name, &self.around.borrow()))));
                     return None;
                 }
@@ -160,7 +161,7 @@ impl Controller {
     }
 
     fn quorum(&self) -> Result<Quorum, TopicError> {
-        let stands = self.lane.leading().zip(self.lane.applied()).ok_or(TopicError::Unavailable)?;
+        let stands = self.lane.status.leading().zip(self.lane.status.applied()).ok_or(TopicError::Unavailable)?;
         Ok(Quorum { term: stands.0, end: stands.1.index.next() })
     }
 

@@ -16,6 +16,7 @@ use crate::config::topic::TopicConfig;
 
 /// Everything the controller knows. A *message*; equal on every replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ControllerState {
     /// The cluster's id; nil before genesis.
     pub cluster: Uuid,
@@ -29,6 +30,7 @@ pub struct ControllerState {
 
 /// A topic as the controller keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TopicRecord {
     /// Its id.
     pub id: TopicId,
@@ -36,6 +38,9 @@ pub struct TopicRecord {
     pub lanes: Vec<LaneId>,
     /// Settings that were given.
     pub overrides: BTreeMap<String, String>,
+    /// [`ControllerState::revision`] after the topic's last change; 0 if that was before revisions were kept per topic.
+    #[serde(default)]
+    pub changed: u64,
 }
 
 /// What a command came to.
@@ -73,20 +78,27 @@ impl ControllerState {
     }
 
     fn change(&mut self, command: Command) -> Verdict {
+        let changed = self.revision + 1;
         match command {
             Command::Genesis { cluster } if self.cluster.is_nil() => self.cluster = cluster,
             Command::CreateTopic { name, id, lanes, overrides } if !self.topics.contains_key(&name) => {
-                self.topics.insert(name, TopicRecord { id, lanes, overrides });
+                self.topics.insert(name, TopicRecord { id, lanes, overrides, changed });
             }
             Command::DeleteTopic { name, id } if self.topics.get(&name).is_some_and(|t| t.id == id) => {
                 self.topics.remove(&name);
             }
             Command::AddPartitions { name, from, lanes } => match self.topics.get_mut(&name) {
-                Some(topic) if topic.lanes.len() == from as usize => topic.lanes.extend(lanes),
+                Some(topic) if topic.lanes.len() == from as usize => {
+                    topic.lanes.extend(lanes);
+                    topic.changed = changed;
+                }
                 _ => return Verdict::Stale,
             },
             Command::Configure { name, overrides } => match self.topics.get_mut(&name) {
-                Some(topic) => topic.overrides = overrides,
+                Some(topic) => {
+                    topic.overrides = overrides;
+                    topic.changed = changed;
+                }
                 None => return Verdict::Stale,
             },
             Command::TakeProducerIds { count } => {
@@ -104,8 +116,7 @@ impl ControllerState {
     /// For the checkpoint.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        // Serialising plain maps and numbers into memory cannot fail.
-        Bytes::from(serde_json::to_vec(self).unwrap_or_default())
+        Bytes::from(serde_json::to_vec(self).expect("maps, numbers and strings serialise into memory"))
     }
 
     /// The inverse of [`ControllerState::encode`].
@@ -139,7 +150,10 @@ impl ControllerState {
 impl TopicRecord {
     /// Would [`TopicRecord::image`] come to the same? A partition's lane never changes.
     fn is_shown_by(&self, image: &TopicImage) -> bool {
-        self.id == image.id && self.lanes.len() == image.partitions.len() && self.overrides == image.overrides
+        self.id == image.id
+            && self.changed == image.revision
+            && self.lanes.len() == image.partitions.len()
+            && self.overrides == image.overrides
     }
 
     /// The topic as shards and clients see it.
@@ -162,6 +176,7 @@ impl TopicRecord {
             partitions: self.lanes.iter().enumerate().map(partition).collect(),
             config: Arc::new(TopicConfig::resolve(&self.overrides)),
             overrides: self.overrides.clone(),
+            revision: self.changed,
         }
     }
 }
@@ -215,6 +230,23 @@ mod tests {
         assert_eq!(state.apply(delete(2)), Verdict::Stale);
         assert_eq!(state.apply(delete(1)), Verdict::Done);
         assert_eq!((state.revision, state.topics.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_topic_carries_the_revision_of_its_own_last_change() {
+        let mut state = ControllerState::default();
+        let name = || TopicName::new("a").expect("legal");
+        state.apply(create("a", 1));
+        state.apply(create("b", 2));
+        assert_eq!(state.topics.get(&name()).map(|topic| topic.changed), Some(1), "another topic's change is none");
+        let overrides = BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]);
+        state.apply(Command::Configure { name: name(), overrides });
+        assert_eq!(state.topics.get(&name()).map(|topic| topic.changed), Some(3));
+        state.apply(Command::AddPartitions { name: name(), from: 2, lanes: vec![LaneId(1)] });
+        assert_eq!(state.topics.get(&name()).map(|topic| topic.changed), Some(4));
+        let old = String::from_utf8(state.encode().to_vec()).expect("text").replace(",\"changed\":4", "");
+        let state = ControllerState::decode(old.as_bytes()).expect("the version before wrote none");
+        assert_eq!(state.topics.get(&name()).map(|topic| topic.changed), Some(0));
     }
 
     #[test]

@@ -27,15 +27,15 @@ use uuid::Uuid;
 use super::message::{CheckedBatch, Origin, Place, ProduceDone, ProduceError, ProducePart};
 use super::router::Router;
 use super::shard::{Local, PartitionShard};
-use super::state::command::{LaneCommand, LaneEntry};
-use super::state::lane::{DataLane, Outcome, RecoveredState, log_settings};
-use super::state::not_understood::NotUnderstood;
+use super::state::apply::Outcome;
+use super::state::command::{LaneCommand, LaneOp};
+use super::state::lane::{DataLane, RecoveredState, log_settings};
 use super::state::replica::Replica;
 use crate::archival::run::{Cadence, Opening, Tier, start_with};
 use crate::controller::client::ControllerHandle;
 use crate::kafka::handlers::fixture::image;
 use crate::node::source::ShardSource;
-use crate::raft::{Lane, LaneOptions, PROPOSALS_MAX, ProposeError};
+use crate::raft::{Lane, LaneOptions, NotUnderstood, PROPOSALS_MAX, ProposeError};
 use crate::shard::mesh::Mesh;
 
 const HERE: ShardId = ShardId(0);
@@ -75,8 +75,8 @@ impl Fixture {
         partitions.add_lane(Rc::clone(&lane), engine.clone());
         let options = LaneOptions::single(LANE, NodeId(1));
         let raft = Lane::start(env, engine.lane(LANE), Rc::clone(&lane) as _, options).await;
-        lane.attach(raft.expect("starts"));
-        lane.led().await?;
+        lane.status.attach(raft.expect("starts"));
+        lane.status.led().await?;
         let router = Router::new(HERE, Rc::new(Local(Rc::clone(&partitions))), Mesh::new(1, 16).0);
         let this = Self { budget, engine, lane, partitions, router };
         this.create(1, BTreeMap::new()).await;
@@ -119,7 +119,7 @@ impl Fixture {
         for n in 0..count {
             let (partition, topic) = (self.place(n).id, TopicName::new("orders").expect("legal"));
             let create = LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 0 };
-            self.lane.propose(LaneEntry::Command(create)).await.expect("is made");
+            self.lane.propose(LaneOp::Command(create)).await.expect("is made");
         }
     }
 
@@ -132,7 +132,7 @@ impl Fixture {
     /// As many proposals as may be in flight, each without effect.
     pub(crate) fn fill(&self) -> Vec<impl Future<Output = Result<(EntryId, Outcome), ProposeError>> + use<>> {
         let nothing = LaneCommand::Trim { partition: self.place(0).id, to: Offset::ZERO };
-        (0..PROPOSALS_MAX).map(|_| self.lane.propose(LaneEntry::Command(nothing.clone()))).collect()
+        (0..PROPOSALS_MAX).map(|_| self.lane.propose(LaneOp::Command(nothing.clone()))).collect()
     }
 
     /// Sends one record of a producer to partition 0.

@@ -16,7 +16,8 @@ use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
     ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
-use super::produce::proposer::{Proposer, ProposerTimings, Slot};
+use super::produce::gather::AnswerSlot;
+use super::produce::proposer::{Proposer, ProposerTimings};
 use super::produce::trims::Trims;
 use super::read::read_path::{self, Remote};
 use super::read::side_by_side;
@@ -125,14 +126,14 @@ impl PartitionShard {
         let lanes = self.lanes.borrow();
         let found = lanes.values().find_map(|s| Some((Rc::clone(&s.lane), s.lane.replica(id)?)));
         let (lane, replica) = found.ok_or(ReadError::UnknownPartition(id))?;
-        match lane.leading() {
+        match lane.status.leading() {
             Some(_) => Ok((lane, replica)),
             None => Err(ReadError::NotReady),
         }
     }
 
     fn produce(&self, parts: Vec<ProducePart>, reply: Reply<Vec<Result<ProduceDone, ProduceError>>>) {
-        let slots = Slot::of_request(parts.len(), reply);
+        let slots = AnswerSlot::of_request(parts.len(), reply);
         let lanes = self.lanes.borrow();
         for (part, slot) in parts.into_iter().zip(slots) {
             match lanes.get(&part.place.lane) {
@@ -167,7 +168,7 @@ impl PartitionShard {
 
     fn epoch_end(&self, id: PartitionId, epoch: LeaderEpoch) -> Result<Option<EpochEnd>, ReadError> {
         let (lane, replica) = self.serving(id)?;
-        let current = lane.leading().map(|term| replica.leader_epoch(term));
+        let current = lane.status.leading().map(|term| replica.leader_epoch(term));
         Ok(read_path::epoch_end(&replica.epochs(), current, replica.high_watermark(), epoch))
     }
 
@@ -222,7 +223,7 @@ impl PartitionShard {
             partition: id.index.0,
             lane: lane.id.0,
             shard: self.here.0,
-            leader_epoch: lane.leading().map_or(-1, |term| replica.leader_epoch(term).0),
+            leader_epoch: lane.status.leading().map_or(-1, |term| replica.leader_epoch(term).0),
             log_start_offset: replica.log_start().get(),
             local_start_offset: bounds.start.get(),
             archived_end_offset: manifest.archived_end.get(),
@@ -292,14 +293,14 @@ impl PartitionShard {
     #[must_use]
     pub fn lane_checkpoint(&self, id: LaneId) -> Option<LaneCheckpoint> {
         let lane = self.lane(id)?;
-        Some(LaneCheckpoint { applied: lane.applied()?, state: lane.encode() })
+        Some(LaneCheckpoint { applied: lane.status.applied()?, state: lane.encode() })
     }
 
     /// What a checkpoint holds of a partition beside its log.
     #[must_use]
     pub fn partition_checkpoint(&self, id: PartitionId) -> Option<PartitionCheckpoint> {
         let replica = self.replica(id)?;
-        let applied = self.lane(replica.lane)?.applied()?;
+        let applied = self.lane(replica.lane)?.status.applied()?;
         Some(PartitionCheckpoint { as_of: (replica.lane, applied.index), state: replica.encode() })
     }
 

@@ -3,10 +3,11 @@
 //! Entry: the journal's `meta` is one kind byte, then the payload's own meta (`NORMAL`), nothing (`BLANK`), or a
 //! membership (`MEMBERSHIP`). Vote: version, term u64, node u64, committed u8. Membership: version, count of configs
 //! u16, per config a count u16 and its voters u64, count of nodes u16 and the nodes u64. Stored membership: presence
-//! u8, term u64, index u64, membership. All big-endian. Readers check every length; bytes left over are an error.
+//! u8, term u64, index u64, membership. Bytes left over are an error.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::EntryPayload as Kind;
+use tidewater_storage::codec::{self, Decoder, Encoder};
 use tidewater_storage::journal::format::entry_record_len;
 use tidewater_storage::journal::{JournalEntry, Payload};
 
@@ -25,24 +26,9 @@ pub(crate) const TERM_MAX: u64 = i32::MAX as u64;
 /// What is wrong with bytes this layer wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
-    /// They end early.
-    #[error("{what} is cut short: {have} bytes of at least {need}")]
-    Short {
-        /// What was read.
-        what: &'static str,
-        /// Bytes there.
-        have: usize,
-        /// Bytes needed.
-        need: usize,
-    },
-    /// More bytes than it takes.
-    #[error("{what} is followed by {extra} bytes that do not belong to it")]
-    Trailing {
-        /// What was read.
-        what: &'static str,
-        /// Bytes left over.
-        extra: usize,
-    },
+    /// Cut short, left over, or a field that cannot be.
+    #[error(transparent)]
+    Bytes(#[from] codec::CodecError),
     /// A tag or version this build does not know.
     #[error("{what} has the unknown tag or version {found}; it was written by a newer build or is damaged")]
     Unknown {
@@ -61,19 +47,10 @@ pub enum CodecError {
     Term(u64),
 }
 
-fn need(what: &'static str, bytes: &Bytes, len: usize) -> Result<(), CodecError> {
-    if bytes.len() < len { Err(CodecError::Short { what, have: bytes.len(), need: len }) } else { Ok(()) }
-}
-
-fn done(what: &'static str, bytes: &Bytes) -> Result<(), CodecError> {
-    if bytes.is_empty() { Ok(()) } else { Err(CodecError::Trailing { what, extra: bytes.len() }) }
-}
-
-fn version(what: &'static str, bytes: &mut Bytes) -> Result<(), CodecError> {
-    need(what, bytes, 1)?;
-    match bytes.get_u8() {
+fn version(from: &mut Decoder<'_>) -> Result<(), CodecError> {
+    match from.u8()? {
         VERSION => Ok(()),
-        found => Err(CodecError::Unknown { what, found }),
+        found => Err(CodecError::Unknown { what: from.what(), found }),
     }
 }
 
@@ -83,16 +60,16 @@ pub(crate) fn to_lane_entry(entry: Entry) -> JournalEntry {
     let payload = match entry.payload {
         Kind::Blank => Payload { meta: Bytes::from_static(&[BLANK]), blobs: Vec::new(), verified: false },
         Kind::Normal(Proposed(payload)) => {
-            let mut meta = BytesMut::with_capacity(1 + payload.meta.len());
-            meta.put_u8(NORMAL);
-            meta.put_slice(&payload.meta);
-            Payload { meta: meta.freeze(), blobs: payload.blobs, verified: payload.verified }
+            let mut meta = Encoder::with_capacity(1 + payload.meta.len());
+            meta.u8(NORMAL);
+            meta.raw(&payload.meta);
+            Payload { meta: meta.finish(), blobs: payload.blobs, verified: payload.verified }
         }
         Kind::Membership(membership) => {
-            let mut meta = BytesMut::new();
-            meta.put_u8(MEMBERSHIP);
+            let mut meta = Encoder::new();
+            meta.u8(MEMBERSHIP);
             put_membership(&mut meta, &membership);
-            Payload { meta: meta.freeze(), blobs: Vec::new(), verified: false }
+            Payload { meta: meta.finish(), blobs: Vec::new(), verified: false }
         }
     };
     JournalEntry { id, payload }
@@ -108,17 +85,17 @@ pub(crate) fn entry_bytes(payload: &Payload) -> u64 {
 /// # Errors
 /// The journal holds an entry this layer did not write.
 pub(crate) fn from_lane_entry(entry: JournalEntry) -> Result<Entry, CodecError> {
-    let JournalEntry { id, payload: Payload { mut meta, blobs, verified } } = entry;
-    need("entry", &meta, 1)?;
-    let payload: EntryPayload = match meta.get_u8() {
+    let JournalEntry { id, payload: Payload { meta, blobs, verified } } = entry;
+    let mut from = Decoder::new("entry", &meta);
+    let payload: EntryPayload = match from.u8()? {
         BLANK => {
-            done("blank entry", &meta)?;
+            from.end()?;
             Kind::Blank
         }
-        NORMAL => Kind::Normal(Proposed(Payload { meta, blobs, verified })),
+        NORMAL => Kind::Normal(Proposed(Payload { meta: meta.slice_ref(from.rest()), blobs, verified })),
         MEMBERSHIP => {
-            let membership = take_membership(&mut meta)?;
-            done("membership entry", &meta)?;
+            let membership = take_membership(&mut from)?;
+            from.end()?;
             Kind::Membership(membership)
         }
         found => return Err(CodecError::Unknown { what: "entry", found }),
@@ -134,56 +111,56 @@ pub(crate) fn encode_vote(vote: &Vote) -> Result<Bytes, CodecError> {
     if vote.leader_id.term > TERM_MAX {
         return Err(CodecError::Term(vote.leader_id.term));
     }
-    let mut out = BytesMut::with_capacity(18);
-    out.put_u8(VERSION);
-    out.put_u64(vote.leader_id.term);
-    out.put_u64(vote.leader_id.voted_for);
-    out.put_u8(u8::from(vote.committed));
-    Ok(out.freeze())
+    let mut out = Encoder::with_capacity(18);
+    out.u8(VERSION);
+    out.u64(vote.leader_id.term);
+    out.u64(vote.leader_id.voted_for);
+    out.flag(vote.committed);
+    Ok(out.finish())
 }
 
 /// The inverse of [`encode_vote`].
 ///
 /// # Errors
 /// What is wrong with the bytes.
-pub(crate) fn decode_vote(mut bytes: Bytes) -> Result<Vote, CodecError> {
-    version("vote", &mut bytes)?;
-    need("vote", &bytes, 17)?;
-    let leader_id = LeaderId { term: bytes.get_u64(), voted_for: bytes.get_u64() };
-    let committed = bytes.get_u8() != 0;
-    done("vote", &bytes)?;
+pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
+    let mut from = Decoder::new("vote", bytes);
+    version(&mut from)?;
+    let leader_id = LeaderId { term: from.u64()?, voted_for: from.u64()? };
+    let committed = from.flag()?;
+    from.end()?;
     Ok(Vote { leader_id, committed })
 }
 
-fn count(of: usize) -> u16 {
-    u16::try_from(of).unwrap_or(u16::MAX)
+/// A count of voters or nodes: far fewer than 65,536 are ever configured.
+fn put_count(out: &mut Encoder, count: usize) {
+    assert!(count <= usize::from(u16::MAX), "a membership of {count}");
+    out.u16(count as u16);
 }
 
-fn put_membership(out: &mut BytesMut, membership: &Membership) {
-    out.put_u8(VERSION);
+fn put_membership(out: &mut Encoder, membership: &Membership) {
+    out.u8(VERSION);
     let configs = membership.get_joint_config();
-    out.put_u16(count(configs.len()));
+    put_count(out, configs.len());
     for config in configs {
-        out.put_u16(count(config.len()));
-        config.iter().for_each(|voter| out.put_u64(*voter));
+        put_count(out, config.len());
+        config.iter().for_each(|voter| out.u64(*voter));
     }
-    out.put_u16(count(membership.nodes().count()));
-    membership.nodes().for_each(|(node, ())| out.put_u64(*node));
+    put_count(out, membership.nodes().count());
+    membership.nodes().for_each(|(node, ())| out.u64(*node));
 }
 
-fn take_nodes<C: FromIterator<u64>>(bytes: &mut Bytes) -> Result<C, CodecError> {
-    need("membership", bytes, 2)?;
-    let nodes = usize::from(bytes.get_u16());
-    need("membership", bytes, nodes * 8)?;
-    Ok((0..nodes).map(|_| bytes.get_u64()).collect())
+fn take_nodes<C: FromIterator<u64>>(from: &mut Decoder<'_>) -> Result<C, CodecError> {
+    let count = from.u16()?;
+    let nodes = (0..count).map(|_| from.u64()).collect::<Result<C, _>>()?;
+    Ok(nodes)
 }
 
-fn take_membership(bytes: &mut Bytes) -> Result<Membership, CodecError> {
-    version("membership", bytes)?;
-    need("membership", bytes, 2)?;
-    let configs = usize::from(bytes.get_u16());
-    let configs = (0..configs).map(|_| take_nodes(bytes)).collect::<Result<Vec<_>, _>>()?;
-    let nodes: Vec<u64> = take_nodes(bytes)?;
+fn take_membership(from: &mut Decoder<'_>) -> Result<Membership, CodecError> {
+    version(from)?;
+    let count = from.u16()?;
+    let configs = (0..count).map(|_| take_nodes(from)).collect::<Result<Vec<_>, _>>()?;
+    let nodes: Vec<u64> = take_nodes(from)?;
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
@@ -193,35 +170,24 @@ fn take_membership(bytes: &mut Bytes) -> Result<Membership, CodecError> {
 
 /// The applied membership for the checkpoint.
 pub(crate) fn encode_stored(membership: &StoredMembership) -> Bytes {
-    let mut out = BytesMut::new();
-    match membership.log_id() {
-        None => out.put_u8(0),
-        Some(at) => {
-            out.put_u8(1);
-            out.put_u64(at.leader_id.term);
-            out.put_u64(at.index);
-        }
-    }
+    let mut out = Encoder::new();
+    out.option(membership.log_id().as_ref(), |out, at| {
+        out.u64(at.leader_id.term);
+        out.u64(at.index);
+    });
     put_membership(&mut out, membership.membership());
-    out.freeze()
+    out.finish()
 }
 
 /// The inverse of [`encode_stored`].
 ///
 /// # Errors
 /// What is wrong with the bytes.
-pub(crate) fn decode_stored(mut bytes: Bytes) -> Result<StoredMembership, CodecError> {
-    need("stored membership", &bytes, 1)?;
-    let at = match bytes.get_u8() {
-        0 => None,
-        1 => {
-            need("stored membership", &bytes, 16)?;
-            Some(LogId::new(CommittedLeader::new(bytes.get_u64()), bytes.get_u64()))
-        }
-        found => return Err(CodecError::Unknown { what: "stored membership", found }),
-    };
-    let membership = take_membership(&mut bytes)?;
-    done("stored membership", &bytes)?;
+pub(crate) fn decode_stored(bytes: &[u8]) -> Result<StoredMembership, CodecError> {
+    let mut from = Decoder::new("stored membership", bytes);
+    let at = from.option(|from| Ok(LogId::new(CommittedLeader::new(from.u64()?), from.u64()?)))?;
+    let membership = take_membership(&mut from)?;
+    from.end()?;
     Ok(StoredMembership::new(at, membership))
 }
 
@@ -276,7 +242,7 @@ mod tests {
     #[test]
     fn votes_round_trip_and_terms_end_at_kafkas() {
         let mut vote = Vote { leader_id: LeaderId { term: TERM_MAX, voted_for: 4 }, committed: true };
-        assert_eq!(decode_vote(encode_vote(&vote).expect("fits")).expect("reads back"), vote);
+        assert_eq!(decode_vote(&encode_vote(&vote).expect("fits")).expect("reads back"), vote);
         vote.leader_id.term += 1;
         assert_eq!(encode_vote(&vote), Err(CodecError::Term(TERM_MAX + 1)));
     }
@@ -289,7 +255,7 @@ mod tests {
             StoredMembership::new(at, members(&[&[1]], &[])),
             StoredMembership::new(at, members(&[&[1, 2], &[2, 3]], &[7])),
         ] {
-            assert_eq!(decode_stored(encode_stored(&stored)).expect("reads back"), stored);
+            assert_eq!(decode_stored(&encode_stored(&stored)).expect("reads back"), stored);
         }
     }
 
@@ -297,8 +263,8 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
             let bytes = Bytes::from(bytes);
-            let _ = decode_vote(bytes.clone());
-            let _ = decode_stored(bytes.clone());
+            let _ = decode_vote(&bytes);
+            let _ = decode_stored(&bytes);
             let payload = Payload { meta: bytes, ..Payload::default() };
             let _ = from_lane_entry(JournalEntry { id: EntryId::default(), payload });
         }

@@ -182,7 +182,7 @@ impl Lane {
         options: LaneOptions,
     ) -> Result<Self, LaneError> {
         let LaneOptions { lane, node, voters, applied, membership, transport } = options;
-        let membership = membership.map(codec::decode_stored).transpose();
+        let membership = membership.as_deref().map(codec::decode_stored).transpose();
         let membership = membership.map_err(|source| LaneError::Membership { lane, source })?.unwrap_or_default();
         let state = log.state();
         let new = state.last.is_none() && state.purged.is_none() && state.vote.is_none() && applied.is_none();
@@ -395,7 +395,7 @@ async fn answer(raft: &Raft, request: PeerRequest) -> Result<PeerReply, Refused>
         }
         PeerRequest::Snapshot { vote, at, membership, state } => {
             let meta =
-                SnapshotMeta { last_log_id: Some(log_id(at)), last_membership: codec::decode_stored(membership)? };
+                SnapshotMeta { last_log_id: Some(log_id(at)), last_membership: codec::decode_stored(&membership)? };
             let snapshot = openraft::storage::Snapshot { meta, snapshot: state };
             let done = raft.install_full_snapshot(network::vote_in(vote), snapshot).await?;
             Ok(PeerReply::Snapshot { vote: network::vote_out(&done.vote) })

@@ -16,7 +16,7 @@ use super::codec;
 use super::proposal::{Answer, ProposeError};
 use super::runtime::watch::{self, ShardWatch};
 use super::type_config::{Membership, StoredMembership, log_id};
-use super::{Apply, LaneFatal, Leadership};
+use super::{Apply, InstallError, LaneFatal, Leadership};
 
 /// openraft's view of this replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,11 +164,17 @@ impl Standing {
     }
 
     /// Takes over the state of a snapshot.
-    pub(crate) fn install(&self, at: EntryId, membership: StoredMembership, state: bytes::Bytes) {
+    pub(crate) fn install(
+        &self,
+        at: EntryId,
+        membership: StoredMembership,
+        state: bytes::Bytes,
+    ) -> Result<(), InstallError> {
         self.before(at);
+        self.apply.install(at, state)?;
         self.member(membership);
-        self.apply.install(at, state);
         self.after(at);
+        Ok(())
     }
 
     fn member(&self, membership: StoredMembership) {

@@ -185,7 +185,7 @@ impl<L: LogDevice> RaftLogReader<Types> for LogStore<L> {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        self.log.state().vote.map(codec::decode_vote).transpose().map_err(broken)
+        self.log.state().vote.map(|vote| codec::decode_vote(&vote)).transpose().map_err(broken)
     }
 }
 

@@ -12,13 +12,13 @@ use super::codec;
 /// If what decodes does not encode to something that decodes alike.
 pub fn decode(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
-    if let Ok(vote) = codec::decode_vote(bytes.clone())
+    if let Ok(vote) = codec::decode_vote(&bytes)
         && let Ok(written) = codec::encode_vote(&vote)
     {
-        assert_eq!(codec::decode_vote(written), Ok(vote));
+        assert_eq!(codec::decode_vote(&written), Ok(vote));
     }
-    if let Ok(stored) = codec::decode_stored(bytes.clone()) {
-        assert_eq!(codec::decode_stored(codec::encode_stored(&stored)), Ok(stored));
+    if let Ok(stored) = codec::decode_stored(&bytes) {
+        assert_eq!(codec::decode_stored(&codec::encode_stored(&stored)), Ok(stored));
     }
     let entry = JournalEntry { id: EntryId::default(), payload: Payload { meta: bytes, ..Payload::default() } };
     if let Ok(entry) = codec::from_lane_entry(entry) {

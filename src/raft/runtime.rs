@@ -1,8 +1,9 @@
 //! openraft's runtime over the shard's [`Env`](tidewater_storage::env::Env), real or simulated.
 //!
-//! Owns: nothing but the translation. Tasks, time and randomness come from the `Env` in [`scope`]; channels are this
-//! module's own, without atomics, because a group never leaves its shard. A panic in a task ends the shard, so a join
-//! error is always a cancelled task. Affinity: shard-local.
+//! Owns: nothing but the translation. Tasks, time and randomness come from the `Env` in [`scope`]; queues are tokio's.
+//! [`watch`] is our own: tokio's wakes its waiters in an order drawn from its own random numbers, and a simulated run
+//! would not repeat. A panic in a task ends the shard, so a join error is always a cancelled task.
+//! Affinity: shard-local.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! openraft's state machine: hands committed entries to the layer above, in order.
 //!
 //! Owns: nothing durable. What is applied is durable when the engine's checkpoint says so; the applied id given to
-//! openraft at start is the checkpoint's. Applying never fails; an error can only come from reading the log, and that
-//! ends the group. Affinity: shard-local.
+//! openraft at start is the checkpoint's. Applying never fails; an error comes from reading the log or from a snapshot that
+//! cannot be taken over, and ends the group. Affinity: shard-local.
 
 use std::io;
 use std::rc::Rc;
@@ -73,7 +73,8 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: Bytes) -> Result<(), io::Error> {
         if let Some(at) = &meta.last_log_id {
-            self.standing.install(entry_id(at), meta.last_membership.clone(), state);
+            let installed = self.standing.install(entry_id(at), meta.last_membership.clone(), state);
+            installed.map_err(io::Error::other)?;
             self.marked = true;
         }
         Ok(())

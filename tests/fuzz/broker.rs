@@ -6,12 +6,12 @@ use bytes::Bytes;
 use tidewater::config::topic::TopicConfig;
 use tidewater::controller::command::Command;
 use tidewater::controller::state::{ControllerState, Surroundings};
-use tidewater::partition::state::codec::{Reader, Writer};
-use tidewater::partition::state::command::{LaneCommand, LaneEntry, PlacedBatch};
-use tidewater::partition::state::lane::membership_of;
 use tidewater::partition::produce::producers::ProducerTable;
+use tidewater::partition::state::command::{LaneCommand, LaneOp, PlacedBatch};
+use tidewater::partition::state::lane_blob::membership_of;
 use tidewater::partition::state::replica::{Birth, Replica};
 use tidewater::{group, raft};
+use tidewater_storage::codec::{Decoder, Encoder};
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::sim::World;
 use tidewater_storage::journal::Payload;
@@ -45,9 +45,9 @@ fn lane_entry(input: &[u8]) {
     let (meta, blob) = rest.split_at(rest.len() * usize::from(split % 5) / 4);
     let (meta, blob) = (Bytes::copy_from_slice(meta), Bytes::copy_from_slice(blob));
     for blobs in [vec![], vec![blob.clone()], vec![blob.clone(), blob]] {
-        if let Ok(entry) = LaneEntry::decode(&Payload { meta: meta.clone(), blobs, verified: false }) {
+        if let Ok(entry) = LaneOp::decode(&Payload { meta: meta.clone(), blobs, verified: false }) {
             let text = format!("{entry:?}");
-            let again = LaneEntry::decode(&entry.encode()).expect("what was read can be written and read again");
+            let again = LaneOp::decode(&entry.encode()).expect("what was read can be written and read again");
             assert_eq!(format!("{again:?}"), text);
         }
     }
@@ -64,25 +64,25 @@ fn lane_entries() -> Vec<Vec<u8>> {
         bytes: Bytes::from(batches::seeds().swap_remove(0)),
     };
     let entries = [
-        LaneEntry::Batches { at: TimestampMs(5), batches: vec![batch.clone()] },
-        LaneEntry::Batches { at: TimestampMs(5), batches: vec![batch.clone(), batch] },
-        LaneEntry::Command(LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 3 }),
-        LaneEntry::Command(LaneCommand::Configure { partition, overrides }),
-        LaneEntry::Command(LaneCommand::Trim { partition, to: Offset::new(9) }),
-        LaneEntry::Command(LaneCommand::Drop { partition }),
-        LaneEntry::Archive(Bytes::from_static(b"archive")),
+        LaneOp::Batches { at: TimestampMs(5), batches: vec![batch.clone()] },
+        LaneOp::Batches { at: TimestampMs(5), batches: vec![batch.clone(), batch] },
+        LaneOp::Command(LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 3 }),
+        LaneOp::Command(LaneCommand::Configure { partition, overrides }),
+        LaneOp::Command(LaneCommand::Trim { partition, to: Offset::new(9) }),
+        LaneOp::Command(LaneCommand::Drop { partition }),
+        LaneOp::Archive(Bytes::from_static(b"archive")),
     ];
-    entries.into_iter().map(|entry| [&[4][..], &entry.encode().meta].concat()).collect()
+    let mut seeds: Vec<_> = entries.into_iter().map(|entry| [&[4][..], &entry.encode().meta].concat()).collect();
+    // Of the version before: one batch, a command.
+    let head = [&[4, 1][..], &5_i64.to_le_bytes(), &1_u32.to_le_bytes(), &partition.to_bytes()].concat();
+    seeds.push([&head[..], &7_u64.to_le_bytes(), &2_u32.to_le_bytes()].concat());
+    let json = br#"{"clean":{"partition":"00000000-0000-0000-0000-000000000000/0/0"}}"#;
+    seeds.push([&[4, 2][..], &(json.len() as u32).to_le_bytes(), json].concat());
+    seeds
 }
 
 fn lane_blobs() -> Vec<Vec<u8>> {
-    let mut out = Writer::default();
-    out.u8(1);
-    out.blob(b"membership");
-    out.blob(&corpus::golden("tiering/lane_state_v1.bin"));
-    out.u32(0);
-    out.blob(br#"[[3,{"log_start_moved":{"partition":"00000000-0000-0000-0000-000000000000/0/0","to":3}}],[4,null]]"#);
-    vec![out.finish().to_vec()]
+    ["lane-v1", "lane-v2"].map(|name| corpus::golden_hex(&format!("broker/{name}.hex"))).to_vec()
 }
 
 /// An empty log for partitions, of a shard that lives as long as its thread.
@@ -105,7 +105,7 @@ fn with_log<T>(act: impl FnOnce(PartitionLog) -> T) -> T {
 fn partition_blob(input: &[u8]) {
     let blob = Bytes::copy_from_slice(input);
     with_log(|log| {
-        let Some(replica) = Replica::decode(PartitionId::default(), LaneId(1), &blob, log.clone()) else { return };
+        let Ok(replica) = Replica::decode(PartitionId::default(), LaneId(1), &blob, log.clone()) else { return };
         let again = replica.encode();
         let read = Replica::decode(PartitionId::default(), LaneId(1), &again, log).expect("what was read is written");
         assert_eq!(read.encode(), again);
@@ -116,12 +116,13 @@ fn partition_blobs() -> Vec<Vec<u8>> {
     let birth = Birth { topic: TopicName::new("orders").expect("legal"), epoch_base: 3 };
     let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
     let born = |log| Replica::born(PartitionId::default(), LaneId(1), LogIndex(4), birth, overrides, log);
-    vec![with_log(born).encode().to_vec()]
+    let older = ["partition-v1", "partition-v2"].map(|name| corpus::golden_hex(&format!("broker/{name}.hex")));
+    [vec![with_log(born).encode().to_vec()], older.to_vec()].concat()
 }
 
 fn controller_entry(input: &[u8]) {
     let payload = Payload { meta: Bytes::copy_from_slice(input), ..Payload::default() };
-    let Some(command) = Command::decode(&payload) else { return };
+    let Ok(command) = Command::decode(&payload) else { return };
     let mut state = ControllerState::default();
     let _ = state.apply(command.clone());
     let _ = state.apply(command);
@@ -176,11 +177,12 @@ fn controller_blobs() -> Vec<Vec<u8>> {
 }
 
 fn producers(input: &[u8]) {
-    let Some(mut table) = ProducerTable::decode(&mut Reader::new(input)) else { return };
-    let mut out = Writer::default();
+    let Ok(mut table) = ProducerTable::decode(&mut Decoder::new("table", input)) else { return };
+    let mut out = Encoder::new();
     table.encode(&mut out);
     let again = out.finish();
-    let read = ProducerTable::decode(&mut Reader::new(&again)).expect("what was read can be written and read again");
+    let read =
+        ProducerTable::decode(&mut Decoder::new("table", &again)).expect("what was read can be written and read again");
     assert_eq!(read.len(), table.len());
     // The next batch meets whatever was read.
     for batch in batches::seeds() {
@@ -198,7 +200,7 @@ fn producer_tables() -> Vec<Vec<u8>> {
         let header = BatchHeader::parse(&batch).expect("sound");
         table.note(&header, Offset::new(n * 10), TimestampMs(5), 1_000_000);
     }
-    let mut out = Writer::default();
+    let mut out = Encoder::new();
     table.encode(&mut out);
     vec![out.finish().to_vec()]
 }

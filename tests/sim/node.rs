@@ -15,11 +15,11 @@ use tidewater::controller::service::Controller;
 use tidewater::controller::state::Surroundings;
 use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use tidewater::node::lanes::Lanes;
-use tidewater::partition::state::lane::DataLane;
 use tidewater::partition::message::{PartitionRequest, PartitionStatus};
-use tidewater::partition::state::replica::Replica;
 use tidewater::partition::router::Router;
 use tidewater::partition::shard::{DescribeExtra, Local, PartitionShard};
+use tidewater::partition::state::lane::DataLane;
+use tidewater::partition::state::replica::Replica;
 use tidewater::raft::LaneFatal;
 use tidewater::shard::mesh::{Inbox, Mesh};
 use tidewater_storage::engine::{Engine, EngineConfig};
@@ -88,7 +88,9 @@ fn engine_config(env: &Env, world: &World) -> EngineConfig {
 fn cadence() -> Cadence {
     let archive = ArchiveConfig {
         bundle_bytes_max: 48 << 10,
-        bundle_bytes_eager: 24 << 10,
+        part_bytes_min: 12 << 10,
+        part_bytes_eager: 24 << 10,
+        waiting_bytes_max: 96 << 10,
         object_bytes_max: 256 << 10,
         gather_bundles: 6,
         gather_after: Duration::from_secs(3),
@@ -102,7 +104,7 @@ fn cadence() -> Cadence {
         tick: Duration::from_millis(100),
         housekeeping_interval: Duration::from_millis(500),
         backoff: (Duration::from_millis(200), Duration::from_secs(2)),
-        pressed: (Duration::from_secs(8), Duration::from_millis(700)),
+        short_of_space: (Duration::from_secs(8), Duration::from_millis(700)),
     };
     Cadence { archive, retention_interval: Duration::from_millis(400) }
 }

@@ -47,8 +47,8 @@ fn config(world: &World, epoch: u64) -> SinkConfig {
     config.turn_bytes = if world.plan.seed.is_multiple_of(4) { 64 << 10 } else { 512 << 10 };
     if world.plan.seed.is_multiple_of(2) {
         // Upkeep in every few commits.
-        let kept = Bounds { snapshots_kept: 3, snapshots_slack: 2, snapshots_max: 9, ..Bounds::default() };
-        config.bounds = Bounds { merge_at: 4, snapshot_age_ms: 1_000, metadata_kept: 3, ..kept };
+        let kept = Bounds { snapshots_slack: 2, snapshot_age_ms: 5_000, ..Bounds::default() };
+        config.bounds = Bounds { merge_at: 4, metadata_kept: 3, ..kept };
     }
     config
 }
@@ -62,7 +62,7 @@ pub(crate) fn keep(
 ) {
     let seed = (world.plan.seed << 20) + (world.lives() << 8);
     let log = Arc::new(MeshReader { images, partitions: node.mesh.clone() });
-    let epoch = node.lanes().first().and_then(|lane| lane.leading()).map_or(0, |term| term.0);
+    let epoch = node.lanes().first().and_then(|lane| lane.status.leading()).map_or(0, |term| term.0);
     let catalog = catalog(Arc::clone(store), seed);
     let mut sink = TableSink::new(config(world, epoch), catalog, log, Names::seeded(seed + 1));
     let (driver, history) = (node.env.clone(), world.history.clone());

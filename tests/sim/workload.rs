@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use tidewater::partition::state::command::{LaneEntry, PlacedBatch};
+use tidewater::partition::state::command::{LaneOp, PlacedBatch};
 use tidewater::partition::message::{
     CheckedBatch, Isolation, Origin, PartitionRequest, Place, ProduceError, ProducePart, ReadDone, ReadError, ReadPart,
 };
@@ -224,14 +224,14 @@ impl Client {
         let id = self.topic.partition(partition).expect("is there").id;
         let Some(replica) = node.replica(id) else { return };
         let Some(lane) = node.lanes().into_iter().find(|lane| lane.id == replica.lane) else { return };
-        let (base_offset, epoch) = (replica.high_watermark(), replica.leader_epoch(lane.leading().unwrap_or_default()));
+        let (base_offset, epoch) = (replica.high_watermark(), replica.leader_epoch(lane.status.leading().unwrap_or_default()));
         let mut again = BytesMut::from(&bytes[..]);
         patch(&mut again, base_offset, epoch);
         let batch = PlacedBatch { partition: id, base_offset, epoch, bytes: again.freeze() };
         drop(
             self.env
                 .tasks
-                .spawn("replay", lane.propose(LaneEntry::Batches { at: self.env.clock.wall(), batches: vec![batch] })),
+                .spawn("replay", lane.propose(LaneOp::Batches { at: self.env.clock.wall(), batches: vec![batch] })),
         );
     }
 

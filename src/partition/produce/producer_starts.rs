@@ -1,4 +1,4 @@
-//! First batches of idempotent producers that were refused: who may not begin later.
+//! First batches of idempotent producers that were refused; later batches of these producers may not be stored first.
 //!
 //! A partition takes any first sequence from a producer it does not know (its state may have expired). So when a
 //! producer's first batch is refused for a while (disk full, queue full, a proposal that failed) and the second, already
@@ -18,9 +18,9 @@ use crate::partition::message::ProduceError;
 /// A producer that has not come back after this has given up (`delivery.timeout.ms` is two minutes by default).
 const KEPT: Duration = Duration::from_secs(300);
 /// Batches remembered on one lane; the oldest go first.
-const BEGINNINGS_MAX: usize = 1024;
+const STARTS_MAX: usize = 1024;
 
-/// Which batch of an idempotent producer.
+/// A batch of an idempotent producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sequenced {
     producer: ProducerId,
@@ -36,14 +36,12 @@ impl Sequenced {
         Some(Self { producer, epoch: header.producer_epoch, sequence: header.base_sequence })
     }
 
-    /// Who wrote it.
     #[must_use]
     pub fn producer(&self) -> ProducerId {
         self.producer
     }
 }
 
-/// A batch that was refused.
 #[derive(Debug)]
 struct Refused {
     partition: PartitionId,
@@ -59,11 +57,11 @@ impl Refused {
 
 /// The refused batches of one lane.
 #[derive(Debug, Default)]
-pub struct Beginnings {
+pub struct ProducerStarts {
     refused: VecDeque<Refused>,
 }
 
-impl Beginnings {
+impl ProducerStarts {
     /// Notes that `batch`, of a producer its partition does not know, was refused; of several of an epoch the first counts.
     pub fn note(&mut self, partition: PartitionId, batch: Sequenced, at: Mono) {
         self.refused.retain(|held| at.since(held.at) < KEPT);
@@ -72,7 +70,7 @@ impl Beginnings {
             Some(held) if held.batch.epoch == batch.epoch && held.batch.sequence <= batch.sequence => {}
             Some(held) => (held.batch, held.at) = (batch, at),
             None => {
-                if self.refused.len() == BEGINNINGS_MAX {
+                if self.refused.len() == STARTS_MAX {
                     self.refused.pop_front();
                 }
                 self.refused.push_back(Refused { partition, batch, at });
@@ -98,7 +96,7 @@ impl Beginnings {
         })
     }
 
-    /// A batch of the producer is taken: nothing waits for it any more.
+    /// A batch of the producer is taken: no refused one is expected any more.
     pub fn taken(&mut self, partition: PartitionId, producer: ProducerId) {
         self.refused.retain(|held| !held.is_of(partition, producer));
     }
@@ -119,14 +117,14 @@ mod tests {
 
     #[test]
     fn nothing_begins_before_what_was_refused() {
-        let mut refused = Beginnings::default();
+        let mut refused = ProducerStarts::default();
         for sequence in [3, 0, 5] {
             refused.note(HERE, batch(1, 0, sequence), Mono::ZERO);
         }
         let out = refused.check(HERE, &batch(1, 0, 3), Mono::ZERO);
         assert!(matches!(out, Err(ProduceError::OutOfOrder { expected: 0, found: 3, .. })), "{out:?}");
         assert_eq!(refused.check(HERE, &batch(1, 0, 0), Mono::ZERO), Ok(()));
-        assert_eq!(refused.check(HERE, &batch(1, 1, 4), Mono::ZERO), Ok(()), "another epoch is another beginning");
+        assert_eq!(refused.check(HERE, &batch(1, 1, 4), Mono::ZERO), Ok(()), "another epoch starts anywhere");
         assert_eq!(refused.check(HERE, &batch(2, 0, 3), Mono::ZERO), Ok(()), "another producer");
         let there = PartitionId { index: PartitionIndex(1), ..HERE };
         assert_eq!(refused.check(there, &batch(1, 0, 3), Mono::ZERO), Ok(()), "another partition");
@@ -136,13 +134,13 @@ mod tests {
 
     #[test]
     fn it_is_forgotten_in_time_and_bounded() {
-        let mut refused = Beginnings::default();
+        let mut refused = ProducerStarts::default();
         refused.note(HERE, batch(0, 0, 0), Mono::ZERO);
         assert!(refused.check(HERE, &batch(0, 0, 1), Mono::ZERO).is_err());
         assert!(refused.check(HERE, &batch(0, 0, 1), Mono::ZERO + KEPT).is_ok());
         for producer in 1..3000 {
             refused.note(HERE, batch(producer, 0, 0), Mono::ZERO);
         }
-        assert_eq!(refused.refused.len(), BEGINNINGS_MAX);
+        assert_eq!(refused.refused.len(), STARTS_MAX);
     }
 }

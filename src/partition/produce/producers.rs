@@ -6,14 +6,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::model::{BatchHeader, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 use crate::limits::PRODUCERS_PER_PARTITION_MAX;
 use crate::partition::message::{ActiveProducer, ProduceError};
-use crate::partition::state::codec::{Reader, Writer};
+use crate::partition::state::codec::LittleEndian;
 
 /// Batches remembered per producer: what may be in flight at once (`max.in.flight.requests.per.connection`).
 pub const BATCHES_REMEMBERED: usize = 5;
+/// Bytes that an encoded producer and one of its batches take at least.
+const ENTRY_LEN_MIN: usize = 4;
+const BATCH_LEN_MIN: usize = 4;
 
 /// One remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,55 +180,71 @@ impl ProducerTable {
     }
 
     /// For the checkpoint; sorted, so that equal tables have equal bytes.
-    pub fn encode(&self, out: &mut Writer) {
-        out.i64(self.expired_at.0);
-        out.u32(self.entries.len() as u32);
-        let mut ids: Vec<_> = self.entries.keys().copied().collect();
-        ids.sort_unstable();
-        for (id, entry) in ids.iter().filter_map(|id| Some((id, self.entries.get(id)?))) {
-            out.i64(id.0);
-            out.u16(entry.epoch.0 as u16);
-            out.i64(entry.seen.0);
-            out.u8(entry.recent.len() as u8);
-            for batch in &entry.recent {
-                out.u32(batch.first as u32);
-                out.u32(batch.last as u32);
-                out.u64(batch.base_offset.get());
-                out.i64(batch.timestamp.0);
+    pub fn encode(&self, out: &mut Encoder) {
+        out.time(self.expired_at);
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(id, _)| **id);
+        out.list(entries.into_iter(), |out, (id, entry)| {
+            assert!(entry.recent.len() <= BATCHES_REMEMBERED, "producer {id} has {} batches", entry.recent.len());
+            out.signed(id.0);
+            out.signed(entry.epoch.0.into());
+            out.time(entry.seen);
+            out.list(entry.recent.iter(), |out, batch| {
+                out.signed(batch.first.into());
+                out.signed(batch.last.into());
+                out.offset(batch.base_offset);
+                out.time(batch.timestamp);
+            });
+        });
+    }
+
+    /// The inverse of [`ProducerTable::encode`].
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn decode(from: &mut Decoder<'_>) -> Result<Self, CodecError> {
+        let expired_at = from.time()?;
+        let entries = from.list(ENTRY_LEN_MIN, |from| {
+            let id = ProducerId(from.signed()?);
+            let epoch = i16::try_from(from.signed()?).map_err(|_| from.bad("producer epoch"))?;
+            let seen = from.time()?;
+            let recent = from.list(BATCH_LEN_MIN, |from| {
+                let (first, last) = (from.signed32()?, from.signed32()?);
+                Ok(Remembered { first, last, base_offset: from.offset()?, timestamp: from.time()? })
+            })?;
+            if recent.len() > BATCHES_REMEMBERED {
+                return Err(from.bad("count of remembered batches"));
             }
+            Ok((id, ProducerEntry { epoch: ProducerEpoch(epoch), recent: recent.into(), seen }))
+        })?;
+        if !entries.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(from.bad("order of producers"));
         }
+        Ok(Self { entries: entries.into_iter().collect(), expired_at })
     }
 
-    /// The inverse of [`ProducerTable::encode`]; `None` when the bytes are not one.
-    #[must_use]
-    pub fn decode(from: &mut Reader<'_>) -> Option<Self> {
-        Self::read(from, true)
-    }
-
-    /// Of a checkpoint from before batches were remembered with their timestamps.
-    #[must_use]
-    pub fn decode_untimed(from: &mut Reader<'_>) -> Option<Self> {
-        Self::read(from, false)
-    }
-
-    fn read(from: &mut Reader<'_>, timed: bool) -> Option<Self> {
+    /// Of a checkpoint from before sections; `timed`: batches are remembered with their timestamps.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn decode_positional(from: &mut LittleEndian<'_>, timed: bool) -> Result<Self, CodecError> {
         let expired_at = TimestampMs(from.i64()?);
         let count = from.u32()?;
         let mut entries = HashMap::new();
         for _ in 0..count {
             let id = ProducerId(from.i64()?);
-            let epoch = ProducerEpoch(from.u16()? as i16);
+            let epoch = ProducerEpoch(from.i16()?);
             let seen = TimestampMs(from.i64()?);
             let mut recent = VecDeque::new();
             for _ in 0..from.u8()? {
-                let (first, last) = (from.u32()? as i32, from.u32()? as i32);
+                let (first, last) = (from.i32()?, from.i32()?);
                 let base_offset = Offset::new(from.u64()?);
                 let timestamp = TimestampMs(if timed { from.i64()? } else { -1 });
                 recent.push_back(Remembered { first, last, base_offset, timestamp });
             }
             entries.insert(id, ProducerEntry { epoch, recent, seen });
         }
-        Some(Self { entries, expired_at })
+        Ok(Self { entries, expired_at })
     }
 }
 
@@ -333,30 +353,13 @@ mod tests {
     #[test]
     fn the_table_round_trips() {
         let table = table(&[(batch(0, 0, 3), 10), (batch(0, 3, 2), 13)]);
-        let mut out = Writer::default();
+        let mut out = Encoder::new();
         table.encode(&mut out);
         let bytes = out.finish();
-        assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes)), Some(table));
+        assert_eq!(ProducerTable::decode(&mut Decoder::new("table", &bytes)), Ok(table));
         for cut in 0..bytes.len() {
-            assert_eq!(ProducerTable::decode(&mut Reader::new(&bytes[..cut])), None);
+            assert!(ProducerTable::decode(&mut Decoder::new("table", &bytes[..cut])).is_err());
         }
-    }
-
-    #[test]
-    fn a_table_of_an_older_checkpoint_is_read_without_times() {
-        let mut old = Writer::default();
-        old.i64(1000);
-        old.u32(1);
-        old.i64(9);
-        old.u16(0);
-        old.i64(1000);
-        old.u8(1);
-        old.u32(0);
-        old.u32(2);
-        old.u64(10);
-        let table = ProducerTable::decode_untimed(&mut Reader::new(&old.finish())).expect("is read");
-        let active = table.get(ProducerId(9)).expect("is known").active(ProducerId(9));
-        assert_eq!((active.last_sequence, active.last_timestamp), (2, TimestampMs(-1)));
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! The proposer of a lane: what waits on many partitions becomes one entry.
+//! The proposer of a lane: batches queued for many partitions become one entry.
 //!
 //! Owns: the queue of batches, the offsets they get, the idempotence check against applied *and* in-flight batches, and
-//! the entries in flight. Entries are formed at once when the lane is idle and otherwise from all that came meanwhile,
-//! up to `ENTRY_BYTES_TARGET`. After a proposal fails nothing is proposed until all in flight are settled; then it goes
-//! on from applied state. Shard-local.
+//! the entries in flight. An entry is formed at once when the lane is idle, and otherwise from all batches that came while
+//! the entry before was written, up to `ENTRY_BYTES_TARGET`. After a proposal fails, or when the term changes, nothing is
+//! proposed until all entries in flight are settled; then a new round starts from applied state. Shard-local.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,134 +15,39 @@ use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tidewater_storage::budget::Admission;
 use tidewater_storage::engine::{Engine, Refused};
-use tidewater_storage::env::{Env, Mono};
+use tidewater_storage::env::{Env, Mono, Notify};
 use tidewater_storage::metrics::{Histogram, HistogramCounts};
 use tidewater_storage::model::batch::{patch, stamp_log_append_time};
-use tidewater_storage::model::{BatchHeader, Offset, PartitionId, ProducerId, Term, TimestampMs, TimestampType};
+use tidewater_storage::model::{BatchHeader, Offset, PartitionId, Term, TimestampMs, TimestampType};
 
-use super::producer_starts::{Beginnings, Sequenced};
-use super::producers::{self, ProducerEntry, Verdict};
+use super::gather::AnswerSlot;
+use super::producer_starts::{ProducerStarts, Sequenced};
+use super::producers::{self, Verdict};
 use crate::limits;
 use crate::partition::message::{Origin, ProduceDone, ProduceError, ProducePart};
-use crate::partition::state::command::{LaneEntry, PlacedBatch};
-use crate::partition::state::event::Bell;
-use crate::partition::state::lane::{DataLane, Outcome};
+use crate::partition::state::apply::Outcome;
+use crate::partition::state::command::{LaneOp, PlacedBatch};
+use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
-use crate::shard::mesh::Reply;
 
-/// How long the proposer waits when journal or memory is behind and nothing is in flight.
+/// The proposer's wait while journal or memory is full and nothing is in flight.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(2);
 
-/// Producers that a partition's overlay holds before it is looked through for those that it needs no more.
-const AHEAD_PRODUCERS_KEPT: usize = 64;
-
-/// Collects the answers of one produce request's parts on this shard.
-struct Gather {
-    answers: RefCell<Vec<Result<ProduceDone, ProduceError>>>,
-    missing: Cell<usize>,
-    reply: Cell<Option<Reply<Vec<Result<ProduceDone, ProduceError>>>>>,
-}
-
-/// Where the answer to one part goes.
-pub struct Slot {
-    gather: Rc<Gather>,
-    n: usize,
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Slot({})", self.n)
-    }
-}
-
-impl Slot {
-    /// One slot per part; the reply goes out when the last is answered.
-    #[must_use]
-    pub fn of_request(parts: usize, reply: Reply<Vec<Result<ProduceDone, ProduceError>>>) -> Vec<Self> {
-        let gather = Rc::new(Gather {
-            answers: RefCell::new(vec![Err(ProduceError::Unavailable); parts]),
-            missing: Cell::new(parts),
-            reply: Cell::new(Some(reply)),
-        });
-        if parts == 0
-            && let Some(reply) = gather.reply.take()
-        {
-            reply.send(Vec::new());
-        }
-        (0..parts).map(|n| Self { gather: Rc::clone(&gather), n }).collect()
-    }
-
-    /// Answers this part.
-    pub fn answer(self, answer: Result<ProduceDone, ProduceError>) {
-        if let Some(place) = self.gather.answers.borrow_mut().get_mut(self.n) {
-            *place = answer;
-        }
-        self.gather.missing.set(self.gather.missing.get().saturating_sub(1));
-        if self.gather.missing.get() == 0
-            && let Some(reply) = self.gather.reply.take()
-        {
-            reply.send(self.gather.answers.take());
-        }
-    }
-}
-
-/// What a proposer knows of a partition beyond what is applied. Lies in the replica, so that a batch finds it without a
-/// search; the proposer alone reads and changes it.
-#[derive(Debug, Default)]
-pub struct Ahead {
-    /// Batches in flight; with none, nothing else here counts.
-    batches: usize,
-    /// The proposer's round it belongs to: after a failure a new round begins and what was ahead counts no more.
-    round: u64,
-    /// Where the partition will end once they are applied.
-    next: Offset,
-    /// Producers with batches in flight, as they will be by then; those whose batches are applied stay until they are
-    /// looked through.
-    producers: HashMap<ProducerId, ProducerEntry>,
-    /// At so many they are looked through.
-    sweep_at: usize,
-}
-
-impl Ahead {
-    fn counts(&self, round: u64) -> bool {
-        self.batches > 0 && self.round == round
-    }
-
-    /// What a producer will be. On a partition that is never without a batch in flight every producer would stay for ever:
-    /// those of which all is applied, below `high_watermark`, are told by the applied table and are let go.
-    fn note(&mut self, producer: ProducerId, entry: ProducerEntry, high_watermark: Offset) {
-        if self.producers.len() >= self.sweep_at {
-            let in_flight =
-                |entry: &ProducerEntry| entry.recent.back().is_some_and(|b| b.base_offset >= high_watermark);
-            self.producers.retain(|_, entry| in_flight(entry));
-            self.sweep_at = (2 * self.producers.len()).max(AHEAD_PRODUCERS_KEPT);
-            self.producers.shrink_to(self.sweep_at);
-        }
-        self.producers.insert(producer, entry);
-    }
-
-    /// Nothing is in flight: nothing is ahead.
-    fn forget(&mut self) {
-        self.producers.clear();
-        self.producers.shrink_to(AHEAD_PRODUCERS_KEPT);
-    }
-}
-
-/// Who waits for one batch of an entry.
-struct Waiting {
+/// One batch of an entry in flight.
+struct SentBatch {
     replica: Rc<Replica>,
-    slot: Slot,
+    base_offset: Offset,
+    slot: AnswerSlot,
     sequenced: Option<Sequenced>,
     /// Set when the topic stamps append time.
     stamped: Option<TimestampMs>,
 }
 
-/// An entry in flight and who waits for it.
-struct Sent {
-    waiting: Vec<Waiting>,
+/// An entry in flight.
+struct SentEntry {
+    batches: Vec<SentBatch>,
     /// Room promised on disk until the entry is in the journal.
-    _admission: Option<Admission>,
-    /// When it was formed.
+    _admission: Admission,
     formed: Mono,
 }
 
@@ -155,31 +60,27 @@ pub struct ProposerTimings {
     pub committed: HistogramCounts,
 }
 
-/// A batch sent again while the first is in flight: answered once the first is applied.
-struct Duplicate {
-    replica: Rc<Replica>,
-    slot: Slot,
-    done: ProduceDone,
-}
-
 /// The proposer of one lane.
 pub struct Proposer {
     env: Env,
     lane: Rc<DataLane>,
     engine: Engine,
-    queue: RefCell<VecDeque<(ProducePart, Slot)>>,
+    queue: RefCell<VecDeque<(ProducePart, AnswerSlot)>>,
     queued_bytes: Cell<usize>,
     in_flight: Cell<usize>,
     /// Bytes of several batches in one entry: what the journal takes, less an eighth for what stands beside them.
     entry_bytes_max: usize,
-    /// See [`Ahead`].
+    /// The term in which the entries in flight were formed.
+    term: Cell<Option<Term>>,
+    /// See [`InFlight`](super::in_flight::InFlight).
     round: Cell<u64>,
-    duplicates: RefCell<Vec<Duplicate>>,
-    /// First batches that were refused and are still to come.
-    beginnings: RefCell<Beginnings>,
+    /// Batches that came again while their first copy is in flight, by that copy: answered with its outcome.
+    duplicates: RefCell<BTreeMap<(PartitionId, Offset), Vec<(AnswerSlot, ProduceDone)>>>,
+    /// First batches that were refused and are expected again.
+    starts: RefCell<ProducerStarts>,
     blocked: Cell<bool>,
-    bell: Bell,
-    /// Since when the oldest batch waits, while one does.
+    work: Notify,
+    /// When the oldest queued batch came.
     oldest: Cell<Option<Mono>>,
     queued: Histogram,
     committed: Histogram,
@@ -204,11 +105,12 @@ impl Proposer {
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             in_flight: Cell::new(0),
+            term: Cell::new(None),
             round: Cell::new(0),
             duplicates: RefCell::default(),
-            beginnings: RefCell::default(),
+            starts: RefCell::default(),
             blocked: Cell::new(false),
-            bell: Bell::default(),
+            work: Notify::default(),
             oldest: Cell::new(None),
             queued: Histogram::default(),
             committed: Histogram::default(),
@@ -216,7 +118,7 @@ impl Proposer {
     }
 
     /// Queues a batch.
-    pub fn push(&self, part: ProducePart, slot: Slot) {
+    pub fn push(&self, part: ProducePart, slot: AnswerSlot) {
         let bytes = part.batch.bytes.len();
         if self.queued_bytes.get() + bytes > limits::LANE_QUEUE_BYTES_MAX && !self.queue.borrow().is_empty() {
             self.refused(part.place.id, Sequenced::of(&part.batch.header));
@@ -229,23 +131,22 @@ impl Proposer {
         }
         self.queue.borrow_mut().push_back((part, slot));
         if self.may_form() {
-            self.bell.ring();
+            self.work.notify();
         }
     }
 
-    /// Bytes that wait.
+    /// Bytes of queued batches.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes.get()
     }
 
-    /// How long entries took so far.
     #[must_use]
     pub fn timings(&self) -> ProposerTimings {
         ProposerTimings { queued: self.queued.counts(), committed: self.committed.counts() }
     }
 
-    /// Batches that wait.
+    /// Queued batches.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.borrow().len()
@@ -256,15 +157,20 @@ impl Proposer {
         let mut in_flight = FuturesUnordered::new();
         let mut broken = false;
         loop {
-            self.settle_duplicates(in_flight.is_empty());
-            if in_flight.is_empty() && broken {
-                self.round.set(self.round.get() + 1);
-                broken = false;
+            if in_flight.is_empty() {
+                assert!(self.duplicates.borrow().is_empty(), "duplicates wait for a batch that is not in flight");
+                if broken {
+                    self.round.set(self.round.get() + 1);
+                    broken = false;
+                }
+                self.term.set(self.lane.status.leading());
             }
+            // Offsets of another term's entries in flight may go to another leader's batches.
+            broken |= self.term.get() != self.lane.status.leading();
             self.in_flight.set(in_flight.len());
             while !broken && self.may_form() {
-                if !self.lane.has_room() {
-                    // Others fill the lane: nothing is formed that could not be sent.
+                if !self.lane.status.has_room() {
+                    // Other proposals fill the lane: an entry formed now could not be sent.
                     self.blocked.set(!self.queue.borrow().is_empty());
                     break;
                 }
@@ -277,7 +183,7 @@ impl Proposer {
                 if self.blocked.replace(false) {
                     self.env.tasks.sleep(BLOCKED_PAUSE).await;
                 } else {
-                    self.bell.heard().await;
+                    self.work.notified().await;
                 }
                 continue;
             }
@@ -285,14 +191,14 @@ impl Proposer {
                 settled = in_flight.next() => if let Some((result, sent)) = settled {
                     broken |= !self.settle(result.ok().map(|(_, outcome)| outcome), sent);
                 },
-                () = self.bell.heard().fuse() => {}
+                () = self.work.notified().fuse() => {}
             }
         }
     }
 
-    /// With nothing in flight whatever waits goes at once. Behind an entry that is being written, what comes meanwhile
-    /// is gathered: every entry costs its way through the group and the journal, however little is in it, and until the
-    /// write is over it would wait there as it waits here. Only what makes an entry worth its way goes before.
+    /// With nothing in flight, queued batches are proposed at once. While an entry is written, batches are gathered up to
+    /// `ENTRY_BYTES_AHEAD` first: every entry has a cost of its own in the group and the journal, and a small one would
+    /// only wait there for the same write.
     fn may_form(&self) -> bool {
         let in_flight = self.in_flight.get();
         in_flight == 0
@@ -300,8 +206,8 @@ impl Proposer {
     }
 
     /// The next entry from the queue; `None` when nothing in it can be proposed now.
-    fn form(&self) -> Option<(LaneEntry, Sent)> {
-        let term = self.lane.leading();
+    fn form(&self) -> Option<(LaneOp, SentEntry)> {
+        let term = self.term.get();
         let at = self.env.clock.wall();
         loop {
             let Some((mut room, admission)) = self.admitted() else {
@@ -310,19 +216,21 @@ impl Proposer {
                 }
                 return None;
             };
-            let (mut batches, mut waiting) = (Vec::with_capacity(room), Vec::with_capacity(room));
+            let (mut batches, mut sent) = (Vec::with_capacity(room), Vec::with_capacity(room));
             // A batch that cannot be placed is answered at once.
             while let Some((part, slot)) = (room > 0).then(|| self.pop()).flatten() {
                 room -= 1;
                 let (id, sequenced) = (part.place.id, Sequenced::of(&part.batch.header));
                 match self.place(part, term, at) {
-                    Ok(Placed::Append(batch, replica, stamped)) => {
-                        waiting.push(Waiting { replica, slot, sequenced, stamped });
+                    Ok(Placing::Append(batch, replica, stamped)) => {
+                        let base_offset = batch.base_offset;
+                        sent.push(SentBatch { replica, base_offset, slot, sequenced, stamped });
                         batches.push(batch);
                     }
-                    Ok(Placed::Applied(done)) => slot.answer(Ok(done)),
-                    Ok(Placed::InFlight(replica, done)) => {
-                        self.duplicates.borrow_mut().push(Duplicate { replica, slot, done });
+                    Ok(Placing::Applied(done)) => slot.answer(Ok(done)),
+                    Ok(Placing::InFlight(done)) => {
+                        let mut duplicates = self.duplicates.borrow_mut();
+                        duplicates.entry((id, done.base_offset)).or_default().push((slot, done));
                     }
                     Err(error) => {
                         if error == ProduceError::NotLeader {
@@ -337,21 +245,20 @@ impl Proposer {
             let since = self.oldest.replace(left);
             if !batches.is_empty() {
                 self.queued.note(formed.since(since.unwrap_or(formed)));
-                let sent = Sent { waiting, _admission: Some(admission), formed };
-                return Some((LaneEntry::Batches { at, batches }, sent));
+                let sent = SentEntry { batches: sent, _admission: admission, formed };
+                return Some((LaneOp::Batches { at, batches }, sent));
             }
         }
     }
 
-    fn pop(&self) -> Option<(ProducePart, Slot)> {
+    fn pop(&self) -> Option<(ProducePart, AnswerSlot)> {
         let (part, slot) = self.queue.borrow_mut().pop_front()?;
         self.queued_bytes.set(self.queued_bytes.get() - part.batch.bytes.len());
         Some((part, slot))
     }
 
-    /// How many batches of the queue the next entry takes, and the room they were promised; at least one. A first batch
-    /// that the disk has no room for is refused; when only journal or memory is behind, nothing is taken and producers
-    /// wait.
+    /// How many batches of the queue the next entry takes, at least one, and the room promised to them. If the disk has no
+    /// room for the first batch, it is refused; if only journal or memory is full, nothing is taken and producers wait.
     fn admitted(&self) -> Option<(usize, Admission)> {
         let (mut bytes, mut count, mut first) = (0, 0, 0);
         for (part, _) in self.queue.borrow().iter() {
@@ -388,23 +295,7 @@ impl Proposer {
         None
     }
 
-    /// Answers the duplicates whose first copy is applied by now; with nothing in flight any more, the others' first
-    /// copy failed and their producers send again.
-    fn settle_duplicates(&self, idle: bool) {
-        let mut waiting = Vec::new();
-        for duplicate in self.duplicates.take() {
-            if duplicate.done.base_offset < duplicate.replica.high_watermark() {
-                duplicate.slot.answer(Ok(duplicate.done));
-            } else if idle {
-                duplicate.slot.answer(Err(ProduceError::NotLeader));
-            } else {
-                waiting.push(duplicate);
-            }
-        }
-        self.duplicates.borrow_mut().append(&mut waiting);
-    }
-
-    fn place(&self, part: ProducePart, term: Option<Term>, at: TimestampMs) -> Result<Placed, ProduceError> {
+    fn place(&self, part: ProducePart, term: Option<Term>, at: TimestampMs) -> Result<Placing, ProduceError> {
         let id = part.place.id;
         let term = term.ok_or(ProduceError::NotLeader)?;
         let replica = self.lane.replica(id).ok_or(ProduceError::UnknownPartition(id))?;
@@ -420,95 +311,94 @@ impl Proposer {
         if let Some(verdict) = self.known(&replica, &header)? {
             return Ok(verdict);
         }
-        let mut ahead = replica.ahead.borrow_mut();
         let round = self.round.get();
-        if !ahead.counts(round) {
-            ahead.forget();
-            (ahead.round, ahead.batches, ahead.next) = (round, 0, replica.high_watermark());
-        }
-        let base_offset = ahead.next;
+        let mut in_flight = replica.in_flight.borrow_mut();
+        let (base_offset, epoch) = (in_flight.end(round, replica.high_watermark()), replica.leader_epoch(term));
+        debug_assert!(base_offset >= replica.log_start(), "{id}: a batch at {base_offset} below the log start");
+        debug_assert!(
+            replica.epochs().last().is_none_or(|(last, _)| *last <= epoch),
+            "{id}: epoch {epoch:?} goes back"
+        );
         let mut bytes = part.batch.bytes;
         let stamped = (config.timestamp_type == TimestampType::LogAppend).then(|| {
             stamp_log_append_time(&mut bytes, at);
             at
         });
         header.max_timestamp = stamped.unwrap_or(header.max_timestamp);
-        let epoch = replica.leader_epoch(term);
         patch(&mut bytes, base_offset, epoch);
         header.base_offset = base_offset;
-        if let Some(producer) = header.producer_id {
+        let noted = header.producer_id.map(|producer| {
             let applied = replica.producers();
-            let before = ahead.producers.get(&producer).or_else(|| applied.get(producer));
-            let after = producers::noted(before, &header, base_offset, at);
-            ahead.note(producer, after, replica.high_watermark());
-        }
-        ahead.next = header.next_offset();
-        ahead.batches += 1;
-        drop(ahead);
-        Ok(Placed::Append(PlacedBatch { partition: id, base_offset, epoch, bytes: bytes.freeze() }, replica, stamped))
+            let before = in_flight.producer(round, producer).or_else(|| applied.get(producer));
+            (producer, producers::noted(before, &header, base_offset, at))
+        });
+        in_flight.add(round, base_offset, header.next_offset(), noted, replica.high_watermark());
+        drop(in_flight);
+        Ok(Placing::Append(PlacedBatch { partition: id, base_offset, epoch, bytes: bytes.freeze() }, replica, stamped))
     }
 
     /// Is the batch there already, applied or in flight?
-    fn known(&self, replica: &Rc<Replica>, header: &BatchHeader) -> Result<Option<Placed>, ProduceError> {
+    fn known(&self, replica: &Replica, header: &BatchHeader) -> Result<Option<Placing>, ProduceError> {
         let Some(producer) = header.producer_id else { return Ok(None) };
-        let applied = replica.producers();
-        let ahead = replica.ahead.borrow();
-        let overlay = if ahead.counts(self.round.get()) { ahead.producers.get(&producer) } else { None };
-        let entry = overlay.or_else(|| applied.get(producer));
+        let (applied, in_flight, round) = (replica.producers(), replica.in_flight.borrow(), self.round.get());
+        let entry = in_flight.producer(round, producer).or_else(|| applied.get(producer));
         if let (None, Some(batch)) = (entry, Sequenced::of(header)) {
-            let mut beginnings = self.beginnings.borrow_mut();
-            beginnings.check(replica.id, &batch, self.env.clock.now())?;
-            beginnings.taken(replica.id, producer);
+            let mut starts = self.starts.borrow_mut();
+            starts.check(replica.id, &batch, self.env.clock.now())?;
+            starts.taken(replica.id, producer);
         }
         let Verdict::Duplicate(known) = producers::check(entry, header)? else { return Ok(None) };
-        let log_append_time = Some(known.timestamp);
-        let done = ProduceDone { base_offset: known.base_offset, log_append_time, log_start: replica.log_start() };
-        let applied = known.base_offset < replica.high_watermark();
-        Ok(Some(if applied { Placed::Applied(done) } else { Placed::InFlight(Rc::clone(replica), done) }))
+        let (base_offset, log_append_time) = (known.base_offset, Some(known.timestamp));
+        let done = ProduceDone { base_offset, log_append_time, log_start: replica.log_start() };
+        // All that landed in this round is applied: a failure ends the round.
+        let in_flight = in_flight.holds(round, base_offset);
+        Ok(Some(if in_flight { Placing::InFlight(done) } else { Placing::Applied(done) }))
     }
 
-    /// A batch was refused for now: unless its partition knows the producer, none after it may begin.
+    /// A batch was refused for now: if its partition does not know the producer, no later batch may be the first.
     fn refused(&self, id: PartitionId, batch: Option<Sequenced>) {
         let (Some(batch), Some(replica)) = (batch, self.lane.replica(id)) else { return };
         if replica.producers().get(batch.producer()).is_none() {
-            self.beginnings.borrow_mut().note(id, batch, self.env.clock.now());
+            self.starts.borrow_mut().note(id, batch, self.env.clock.now());
         }
     }
 
-    /// Tells everyone what became of an entry; false when it failed and proposing must pause.
-    fn settle(&self, outcome: Option<Outcome>, sent: Sent) -> bool {
+    /// Answers the batches of an entry; false when it failed and proposing must pause.
+    fn settle(&self, outcome: Option<Outcome>, sent: SentEntry) -> bool {
         let mut fine = true;
         self.committed.note(self.env.clock.now().since(sent.formed));
         let answers = match outcome {
             Some(Outcome::Batches(answers)) => answers,
-            _ => vec![Err(ProduceError::NotLeader); sent.waiting.len()],
+            Some(Outcome::Refused(_)) | None => vec![Err(ProduceError::NotLeader); sent.batches.len()],
+            Some(other) => unreachable!("an entry of batches was applied as {other:?}"),
         };
-        for (Waiting { replica, slot, sequenced, stamped }, answer) in sent.waiting.into_iter().zip(answers) {
+        assert_eq!(answers.len(), sent.batches.len(), "{}: an entry's batches and its answers differ", self.lane.id);
+        for (SentBatch { replica, base_offset, slot, sequenced, stamped }, answer) in
+            sent.batches.into_iter().zip(answers)
+        {
+            let stored_at = answer.as_ref().map_or(base_offset, |done| done.base_offset);
+            assert_eq!(stored_at, base_offset, "{}: a batch is not stored where it was placed", replica.id);
             fine &= answer.is_ok();
-            self.landed(&replica);
+            replica.in_flight.borrow_mut().landed(self.round.get(), base_offset);
             if answer.is_err() {
                 self.refused(replica.id, sequenced);
+            }
+            for (slot, done) in self.duplicates.borrow_mut().remove(&(replica.id, base_offset)).into_iter().flatten() {
+                slot.answer(answer.clone().map(|_| done));
             }
             slot.answer(answer.map(|done| ProduceDone { log_append_time: stamped, ..done }));
         }
         fine
     }
-
-    fn landed(&self, replica: &Replica) {
-        let mut ahead = replica.ahead.borrow_mut();
-        if ahead.counts(self.round.get()) {
-            ahead.batches -= 1;
-            if ahead.batches == 0 {
-                ahead.forget();
-            }
-        }
-    }
 }
 
-enum Placed {
+/// What becomes of a batch.
+enum Placing {
     Append(PlacedBatch, Rc<Replica>, Option<TimestampMs>),
+    /// It came before and is applied.
     Applied(ProduceDone),
-    InFlight(Rc<Replica>, ProduceDone),
+    /// It came before and is in flight at this offset.
+    InFlight(ProduceDone),
 }
 
 #[cfg(test)]

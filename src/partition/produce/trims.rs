@@ -14,7 +14,7 @@ use tidewater_storage::env::Tasks;
 use tidewater_storage::model::{Offset, PartitionId};
 
 use crate::limits::{LANE_COMMANDS_MAX, LANE_TRIMS_MAX};
-use crate::partition::state::command::{LaneCommand, LaneEntry};
+use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::lane::DataLane;
 
 /// The trims of one lane.
@@ -67,7 +67,7 @@ impl Trims {
             }
             let trim = |waiting: &Waiting| LaneCommand::Trim { partition: waiting.partition, to: waiting.to };
             let command = LaneCommand::together(together.iter().map(trim).collect());
-            let applied = self.lane.propose(LaneEntry::Command(command)).await.is_ok();
+            let applied = self.lane.propose(LaneOp::Command(command)).await.is_ok();
             // Who asked may have gone.
             for waiting in together {
                 let _ = waiting.done.send(applied);

@@ -1,144 +1,99 @@
-//! Little-endian words in and out of byte strings, for lane commands and checkpoint blobs. Never panics on any bytes.
+//! What the checkpoint blobs of lanes, the controller and partitions share: a version byte, then sections (`DESIGN.md`,
+//! "Formats of this package"). Also the reader of what older versions wrote, little-endian and by position.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::PartitionId;
 
-/// Appends words.
-#[derive(Debug, Default)]
-pub struct Writer {
-    bytes: BytesMut,
-}
+/// Version of the checkpoint blobs of lanes and of the controller.
+const LANE_BLOB: u8 = 2;
+/// Their first section: Raft's membership. The sections behind it are the lane's own.
+pub const MEMBERSHIP: u64 = 1;
 
-impl Writer {
-    /// Makes room for so many bytes more at once.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve(bytes);
-    }
-
-    /// One byte.
-    pub fn u8(&mut self, value: u8) {
-        self.bytes.put_u8(value);
-    }
-
-    /// Two bytes.
-    pub fn u16(&mut self, value: u16) {
-        self.bytes.put_u16_le(value);
-    }
-
-    /// Four bytes.
-    pub fn u32(&mut self, value: u32) {
-        self.bytes.put_u32_le(value);
-    }
-
-    /// Eight bytes.
-    pub fn u64(&mut self, value: u64) {
-        self.bytes.put_u64_le(value);
-    }
-
-    /// Eight bytes, signed.
-    pub fn i64(&mut self, value: i64) {
-        self.bytes.put_i64_le(value);
-    }
-
-    /// A partition's identity.
-    pub fn partition(&mut self, id: PartitionId) {
-        self.bytes.put_slice(&id.to_bytes());
-    }
-
-    /// A length (u32) and that many bytes.
-    pub fn blob(&mut self, bytes: &[u8]) {
-        self.u32(bytes.len() as u32);
-        self.bytes.put_slice(bytes);
-    }
-
-    /// What was written.
-    #[must_use]
-    pub fn finish(self) -> Bytes {
-        self.bytes.freeze()
-    }
-}
-
-/// The version of lanes' checkpoint blobs.
-const LANE_BLOB: u8 = 1;
-
-/// Begins a lane's checkpoint blob: version, Raft's membership. What the lane itself keeps follows.
+/// The checkpoint blob of a lane or of the controller; `sections` writes those behind the membership.
 #[must_use]
-pub fn begin_lane_blob(membership: &[u8]) -> Writer {
-    let mut out = Writer::default();
+pub fn lane_blob(membership: &[u8], sections: impl FnOnce(&mut Encoder)) -> Bytes {
+    let mut out = Encoder::new();
     out.u8(LANE_BLOB);
-    out.blob(membership);
-    out
+    out.section(MEMBERSHIP, true, |out| out.raw(membership));
+    sections(&mut out);
+    out.finish()
 }
 
-/// The membership in a lane's checkpoint blob, and what follows it; `None` if it is none or of a newer version.
-#[must_use]
-pub fn open_lane_blob(blob: &Bytes) -> Option<(Bytes, Reader<'_>)> {
-    let mut from = Reader::new(blob);
-    from.u8().filter(|version| *version == LANE_BLOB)?;
-    let membership = Bytes::copy_from_slice(from.blob()?);
-    Some((membership, from))
+/// A checkpoint blob of a lane or of the controller, by its version.
+#[derive(Debug)]
+pub enum LaneBlob<'a> {
+    Sections(Sections<'a>),
+    /// Version 1: the membership, then fields by position.
+    Positional(Bytes, LittleEndian<'a>),
 }
 
-/// Takes words; every method is `None` once the bytes run out.
+/// Opens a checkpoint blob; `what` names it in errors.
+///
+/// # Errors
+/// It is malformed or of a newer version.
+pub fn open_lane_blob<'a>(what: &'static str, blob: &'a [u8]) -> Result<LaneBlob<'a>, CodecError> {
+    let mut from = Decoder::new(what, blob);
+    if from.version(1, LANE_BLOB)? == LANE_BLOB {
+        return Ok(LaneBlob::Sections(Sections::new(what, from.rest())));
+    }
+    let mut old = LittleEndian::new(from);
+    let membership = Bytes::copy_from_slice(old.blob()?);
+    Ok(LaneBlob::Positional(membership, old))
+}
+
+/// Reads what versions before sections wrote. Every method fails where the bytes end.
 #[derive(Clone, Debug)]
-pub struct Reader<'a> {
-    rest: &'a [u8],
-}
+pub struct LittleEndian<'a>(Decoder<'a>);
 
-impl<'a> Reader<'a> {
-    /// Reads from the start of `bytes`.
+#[allow(clippy::missing_errors_doc, reason = "said once, at the type")]
+impl<'a> LittleEndian<'a> {
+    /// From where `from` stands.
     #[must_use]
-    pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+    pub const fn new(from: Decoder<'a>) -> Self {
+        Self(from)
     }
 
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.rest.split_first_chunk::<N>()?;
-        self.rest = rest;
-        Some(*head)
+    #[must_use]
+    pub const fn bad(&self, field: &'static str) -> CodecError {
+        self.0.bad(field)
     }
 
-    /// One byte.
-    pub fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[b]| b)
+    pub fn end(&self) -> Result<(), CodecError> {
+        self.0.end()
     }
 
-    /// Two bytes.
-    pub fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
+    pub fn u8(&mut self) -> Result<u8, CodecError> {
+        self.0.u8()
     }
 
-    /// Four bytes.
-    pub fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
+    pub fn i16(&mut self) -> Result<i16, CodecError> {
+        self.0.array().map(i16::from_le_bytes)
     }
 
-    /// Eight bytes.
-    pub fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
+    pub fn u32(&mut self) -> Result<u32, CodecError> {
+        self.0.array().map(u32::from_le_bytes)
     }
 
-    /// Eight bytes, signed.
-    pub fn i64(&mut self) -> Option<i64> {
-        self.take().map(i64::from_le_bytes)
+    pub fn i32(&mut self) -> Result<i32, CodecError> {
+        self.0.array().map(i32::from_le_bytes)
     }
 
-    /// A partition's identity.
-    pub fn partition(&mut self) -> Option<PartitionId> {
-        self.take::<{ PartitionId::ENCODED_LEN }>().map(|b| PartitionId::from_bytes(&b))
+    pub fn u64(&mut self) -> Result<u64, CodecError> {
+        self.0.array().map(u64::from_le_bytes)
     }
 
-    /// A length and that many bytes.
-    pub fn blob(&mut self) -> Option<&'a [u8]> {
+    pub fn i64(&mut self) -> Result<i64, CodecError> {
+        self.0.array().map(i64::from_le_bytes)
+    }
+
+    pub fn partition(&mut self) -> Result<PartitionId, CodecError> {
+        self.0.partition()
+    }
+
+    /// A `u32` length and that many bytes.
+    pub fn blob(&mut self) -> Result<&'a [u8], CodecError> {
         let len = self.u32()? as usize;
-        let (blob, rest) = self.rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(blob)
-    }
-
-    /// Is nothing left?
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rest.is_empty()
+        self.0.raw(len)
     }
 }

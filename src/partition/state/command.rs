@@ -1,26 +1,34 @@
 //! What a lane's log entries say: batches of its partitions, or one command. The encoding of [`Payload::meta`].
 //!
-//! Batches themselves travel beside it as blobs, never copied. First byte: 1 batches, 2 a command, 3 an archive
-//! command; an unknown one is of a newer version and stops its lane.
+//! Batches travel beside it as blobs, never copied. The first byte is the kind (`DESIGN.md`, "Formats of this package"); an
+//! unknown one is of a newer version and stops its lane, and so does a command with a field that is not known.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName};
 
-use super::codec::{Reader, Writer};
+use super::codec::LittleEndian;
 
-const BATCHES: u8 = 1;
-const COMMAND: u8 = 2;
+/// Kinds of entry. 1 and 2, little-endian, were written before 5 and 6 and are read; 4 is kept for the decisions of
+/// transactions.
+const OLD_BATCHES: u8 = 1;
+const OLD_COMMAND: u8 = 2;
 const ARCHIVE: u8 = 3;
+const BATCHES: u8 = 5;
+const COMMAND: u8 = 6;
+/// Bytes of meta before the batches of an entry: kind, flags, time, count.
+const BATCHES_HEAD_LEN: usize = 1 + 1 + 8 + 4;
 /// Bytes of meta that a batch takes.
 const PLACED_LEN: usize = PartitionId::ENCODED_LEN + 8 + 4;
+const WHAT: &str = "lane entry";
 
 /// One entry of a data lane.
 #[derive(Clone, Debug)]
-pub enum LaneEntry {
+pub enum LaneOp {
     /// Batches, in order.
     Batches {
         /// The proposer's wall clock: the log's time.
@@ -49,7 +57,7 @@ pub struct PlacedBatch {
 
 /// A command of a data lane. Rare, so JSON: readable in `inspect journal`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LaneCommand {
     /// A partition is born in this lane.
     Create {
@@ -80,8 +88,9 @@ pub enum LaneCommand {
         overrides: BTreeMap<String, String>,
     },
     /// Several commands in one entry, in order: a topic of thousands of partitions is made in a few entries.
-    Batch {
-        /// They; none of them a batch itself.
+    #[serde(rename = "batch")]
+    Commands {
+        /// Never nested.
         commands: Vec<LaneCommand>,
     },
     /// The log start moves forward (retention, DeleteRecords).
@@ -99,23 +108,26 @@ pub enum EntryError {
     /// A first byte of a newer version.
     #[error("lane entry of unknown kind {0}: it was written by a newer version")]
     Kind(u8),
-    /// Cut short, contradictory, or a command that is not known.
-    #[error("lane entry is malformed, or a command of a newer version")]
-    Malformed,
+    /// Cut short or contradictory.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A command that is not known, or one with an unknown field; `0` is the parser's reason.
+    #[error("a command that cannot be read: {0}")]
+    Command(String),
     /// It comes after one that was not understood.
     #[error("the lane has stopped at an entry before it")]
     Stopped,
 }
 
 impl LaneCommand {
-    /// Several as one, in order; none of them a batch itself.
+    /// Several commands as one, in order; never nested.
     #[must_use]
     pub fn together(mut commands: Vec<Self>) -> Self {
         match (commands.pop(), commands.is_empty()) {
             (Some(one), true) => one,
             (last, _) => {
                 commands.extend(last);
-                Self::Batch { commands }
+                Self::Commands { commands }
             }
         }
     }
@@ -123,76 +135,117 @@ impl LaneCommand {
     /// Bytes it takes in an entry, about.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        // Serialising plain maps and numbers into memory cannot fail.
-        serde_json::to_vec(self).map_or(0, |json| json.len())
+        self.json().len()
+    }
+
+    fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("maps, numbers and strings serialise into memory")
+    }
+
+    fn from_json(json: &[u8]) -> Result<Self, EntryError> {
+        let command: Self = serde_json::from_slice(json).map_err(|error| EntryError::Command(error.to_string()))?;
+        if command.is_nested() {
+            return Err(EntryError::Command("a list of commands within a list".to_owned()));
+        }
+        Ok(command)
+    }
+
+    fn is_nested(&self) -> bool {
+        let list = |command: &Self| matches!(command, Self::Commands { .. });
+        matches!(self, Self::Commands { commands } if commands.iter().any(list))
     }
 }
 
-impl LaneEntry {
+impl LaneOp {
     /// As a log payload; batches move as blobs.
     #[must_use]
     pub fn encode(self) -> Payload {
-        let mut meta = Writer::default();
         match self {
             Self::Batches { at, batches } => {
+                let mut meta = Encoder::with_capacity(BATCHES_HEAD_LEN + batches.len() * PLACED_LEN);
                 meta.u8(BATCHES);
+                meta.u8(0);
                 meta.i64(at.0);
-                meta.u32(batches.len() as u32);
-                meta.reserve(batches.len() * PLACED_LEN);
+                meta.len32(batches.len());
                 let mut blobs = Vec::with_capacity(batches.len());
                 for batch in batches {
                     meta.partition(batch.partition);
                     meta.u64(batch.base_offset.get());
-                    meta.u32(batch.epoch.0 as u32);
+                    meta.i32(batch.epoch.0);
                     blobs.push(batch.bytes);
                 }
+                debug_assert_eq!(meta.len(), BATCHES_HEAD_LEN + blobs.len() * PLACED_LEN);
                 Payload { meta: meta.finish(), blobs, verified: true }
             }
             Self::Command(command) => {
+                assert!(!command.is_nested(), "a list of commands within a list: {command:?}");
+                let json = command.json();
+                let mut meta = Encoder::with_capacity(1 + json.len());
                 meta.u8(COMMAND);
-                // Serialising plain maps and numbers into memory cannot fail.
-                meta.blob(&serde_json::to_vec(&command).unwrap_or_default());
+                meta.raw(&json);
                 Payload { meta: meta.finish(), blobs: Vec::new(), verified: false }
             }
             Self::Archive(bytes) => {
-                meta.u8(ARCHIVE);
-                Payload { meta: meta.finish(), blobs: vec![bytes], verified: false }
+                Payload { meta: Bytes::from_static(&[ARCHIVE]), blobs: vec![bytes], verified: false }
             }
         }
     }
 
-    /// The inverse of [`LaneEntry::encode`].
+    /// The inverse of [`LaneOp::encode`]; reads what older versions wrote too.
     ///
     /// # Errors
     /// Why the payload is none.
     pub fn decode(payload: &Payload) -> Result<Self, EntryError> {
-        let mut meta = Reader::new(&payload.meta);
-        match meta.u8().ok_or(EntryError::Malformed)? {
-            BATCHES => Self::decode_batches(&mut meta, &payload.blobs).ok_or(EntryError::Malformed),
-            COMMAND => {
-                let json = meta.blob().ok_or(EntryError::Malformed)?;
-                serde_json::from_slice(json).map(Self::Command).map_err(|_| EntryError::Malformed)
-            }
-            ARCHIVE => payload.blobs.first().cloned().map(Self::Archive).ok_or(EntryError::Malformed),
+        let mut meta = Decoder::new(WHAT, &payload.meta);
+        match meta.u8()? {
+            BATCHES => Ok(Self::take_batches(meta, &payload.blobs)?),
+            COMMAND => LaneCommand::from_json(meta.rest()).map(Self::Command),
+            ARCHIVE => match payload.blobs.as_slice() {
+                [bytes] if meta.left() == 0 => Ok(Self::Archive(bytes.clone())),
+                _ => Err(meta.bad("archive command").into()),
+            },
+            OLD_BATCHES => Ok(Self::take_old_batches(LittleEndian::new(meta), &payload.blobs)?),
+            OLD_COMMAND => LaneCommand::from_json(LittleEndian::new(meta).blob()?).map(Self::Command),
             kind => Err(EntryError::Kind(kind)),
         }
     }
 
-    fn decode_batches(meta: &mut Reader<'_>, blobs: &[Bytes]) -> Option<Self> {
+    fn take_batches(mut meta: Decoder<'_>, blobs: &[Bytes]) -> Result<Self, CodecError> {
+        if meta.u8()? != 0 {
+            return Err(meta.bad("flag, of a newer version perhaps"));
+        }
+        let at = TimestampMs(meta.i64()?);
+        if meta.count32(PLACED_LEN)? != blobs.len() {
+            return Err(meta.bad("count of batches"));
+        }
+        let mut batches = Vec::with_capacity(blobs.len());
+        for bytes in blobs {
+            batches.push(PlacedBatch {
+                partition: meta.partition()?,
+                base_offset: meta.offset64()?,
+                epoch: LeaderEpoch(meta.i32()?),
+                bytes: bytes.clone(),
+            });
+        }
+        meta.end()?;
+        Ok(Self::Batches { at, batches })
+    }
+
+    fn take_old_batches(mut meta: LittleEndian<'_>, blobs: &[Bytes]) -> Result<Self, CodecError> {
         let at = TimestampMs(meta.i64()?);
         if meta.u32()? as usize != blobs.len() {
-            return None;
+            return Err(meta.bad("count of batches"));
         }
         let mut batches = Vec::with_capacity(blobs.len());
         for bytes in blobs {
             batches.push(PlacedBatch {
                 partition: meta.partition()?,
                 base_offset: Offset::new(meta.u64()?),
-                epoch: LeaderEpoch(meta.u32()? as i32),
+                epoch: LeaderEpoch(meta.i32()?),
                 bytes: bytes.clone(),
             });
         }
-        Some(Self::Batches { at, batches })
+        Ok(Self::Batches { at, batches })
     }
 }
 
@@ -202,6 +255,7 @@ mod tests {
     use tidewater_storage::model::{Incarnation, PartitionIndex, TopicId};
 
     use super::*;
+    use crate::partition::state::golden;
 
     fn id() -> PartitionId {
         PartitionId { topic: TopicId::default(), index: PartitionIndex(3), incarnation: Incarnation(0) }
@@ -215,13 +269,81 @@ mod tests {
             epoch: LeaderEpoch(2),
             bytes: Bytes::from_static(b"batch"),
         };
-        let entry = LaneEntry::Batches { at: TimestampMs(5), batches: vec![batch] };
-        let back = LaneEntry::decode(&entry.clone().encode()).expect("decodes");
+        let entry = LaneOp::Batches { at: TimestampMs(5), batches: vec![batch] };
+        let back = LaneOp::decode(&entry.clone().encode()).expect("decodes");
         assert_eq!(format!("{back:?}"), format!("{entry:?}"));
         let command = LaneCommand::Trim { partition: id(), to: Offset::new(9) };
-        match LaneEntry::decode(&LaneEntry::Command(command.clone()).encode()) {
-            Ok(LaneEntry::Command(back)) => assert_eq!(back, command),
+        match LaneOp::decode(&LaneOp::Command(command.clone()).encode()) {
+            Ok(LaneOp::Command(back)) => assert_eq!(back, command),
             other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// An entry's meta and blobs, as its golden file holds them.
+    fn written(entries: Vec<LaneOp>) -> Bytes {
+        let mut out = Encoder::new();
+        for entry in entries {
+            let payload = entry.encode();
+            out.blob(&payload.meta);
+            out.len32(payload.blobs.len());
+            payload.blobs.iter().for_each(|blob| out.blob(blob));
+        }
+        out.finish()
+    }
+
+    fn read(entries: &Bytes) -> Vec<LaneOp> {
+        let (mut from, mut read) = (Decoder::new("golden entries", entries), Vec::new());
+        while from.left() > 0 {
+            let meta = entries.slice_ref(from.blob().expect("meta"));
+            let blobs = from.list32(4, |from| Ok(entries.slice_ref(from.blob()?))).expect("blobs");
+            read.push(LaneOp::decode(&Payload { meta, blobs, verified: false }).expect("is read"));
+        }
+        read
+    }
+
+    fn every_kind() -> Vec<LaneOp> {
+        let topic = TopicName::new("orders").expect("legal");
+        let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+        let batch = |offset, bytes| PlacedBatch {
+            partition: id(),
+            base_offset: Offset::new(offset),
+            epoch: LeaderEpoch(2),
+            bytes: Bytes::from_static(bytes),
+        };
+        let create = LaneCommand::Create { partition: id(), topic, overrides: overrides.clone(), epoch_base: 3 };
+        vec![
+            LaneOp::Batches { at: TimestampMs(1_767_225_600_000), batches: vec![batch(7, b"one"), batch(9, b"two")] },
+            LaneOp::Command(LaneCommand::together(vec![create, LaneCommand::Clean { partition: id() }])),
+            LaneOp::Command(LaneCommand::Configure { partition: id(), overrides }),
+            LaneOp::Command(LaneCommand::Trim { partition: id(), to: Offset::new(9) }),
+            LaneOp::Command(LaneCommand::Drop { partition: id() }),
+            LaneOp::Archive(Bytes::from_static(b"archive")),
+        ]
+    }
+
+    #[test]
+    fn entries_of_every_version_are_read() {
+        let ours = golden::frozen("lane-entries-v2", &written(every_kind()));
+        for name in ["lane-entries-v1", "lane-entries-v2"] {
+            assert_eq!(format!("{:?}", read(&golden::kept(name))), format!("{:?}", every_kind()), "{name}");
+        }
+        assert_eq!(ours, written(every_kind()));
+    }
+
+    #[test]
+    fn a_command_with_an_unknown_field_is_not_read() {
+        let command = |json: &str| {
+            let meta = Bytes::from([&[COMMAND][..], json.as_bytes()].concat());
+            LaneOp::decode(&Payload { meta, blobs: Vec::new(), verified: false })
+        };
+        let partition = "00000000-0000-0000-0000-000000000000/3/0";
+        let known = format!(r#"{{"drop":{{"partition":"{partition}"}}}}"#);
+        assert!(command(&known).is_ok());
+        let unknown = format!(r#"{{"drop":{{"partition":"{partition}","revision":4}}}}"#);
+        let list = |inner: &str| format!(r#"{{"batch":{{"commands":[{known},{inner}]}}}}"#);
+        assert!(command(&list(&known)).is_ok());
+        for json in [unknown.clone(), list(&unknown), list(&list(&known))] {
+            assert!(matches!(command(&json), Err(EntryError::Command(_))), "{json}");
         }
     }
 
@@ -229,7 +351,7 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(meta in proptest::collection::vec(any::<u8>(), 0..200), blobs in 0usize..3) {
             let payload = Payload { meta: meta.into(), blobs: vec![Bytes::from_static(b"x"); blobs], verified: false };
-            let _ = LaneEntry::decode(&payload);
+            let _ = LaneOp::decode(&payload);
         }
     }
 }

@@ -1,18 +1,17 @@
-//! Which partitions of a lane something happened to, for the tasks that look after them: an idle partition is in no list
+//! Partitions of a lane that changed, listed for each task that looks after partitions: an idle partition is in no list
 //! and costs nothing.
 //!
-//! Owns: one list and one bell per looker, the marks that keep a partition from being listed twice. Does not own: what a
-//! looker does. A looker that takes its list has to look at all of it. Shard-local.
+//! Owns: one list and one notifier per task, the marks that keep a partition from being listed twice. A task that takes its
+//! list has to look at all of it. Shard-local.
 
 use std::cell::{Cell, RefCell};
 
+use tidewater_storage::env::Notify;
 use tidewater_storage::model::PartitionId;
 
-use super::event::Bell;
-
-/// Who looks after partitions.
+/// The list of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looker {
+pub enum DirtyList {
     /// Makes bundles of what is not in the bucket.
     Bundles,
     /// Everything else of the archive.
@@ -21,77 +20,77 @@ pub enum Looker {
     Retention,
 }
 
-const LOOKERS: usize = 3;
-const ALL: u8 = (1 << LOOKERS) - 1;
+const LISTS: usize = 3;
+const ALL: u8 = (1 << LISTS) - 1;
 
-impl Looker {
+impl DirtyList {
     fn bit(self) -> u8 {
         1 << self as usize
     }
 }
 
-/// In which lists a partition stands; kept by the partition itself.
+/// The lists that hold a partition; kept by the partition itself.
 #[derive(Debug, Default)]
 pub struct Marks(Cell<u8>);
 
 #[derive(Debug, Default)]
 struct List {
     partitions: RefCell<Vec<PartitionId>>,
-    bell: Bell,
+    notify: Notify,
 }
 
 /// The lists of a lane.
 #[derive(Debug, Default)]
-pub struct Touched {
-    lists: [List; LOOKERS],
+pub struct DirtyPartitions {
+    lists: [List; LISTS],
 }
 
-impl Touched {
-    /// Something happened to a partition: everybody looks.
-    pub fn touch(&self, id: PartitionId, marks: &Marks) {
+impl DirtyPartitions {
+    /// A partition changed: it goes into every list.
+    pub fn mark(&self, id: PartitionId, marks: &Marks) {
         let before = marks.0.replace(ALL);
         if before == ALL {
             return;
         }
         for (_, list) in self.lists.iter().enumerate().filter(|(n, _)| before & (1 << n) == 0) {
             list.partitions.borrow_mut().push(id);
-            list.bell.ring();
+            list.notify.notify();
         }
     }
 
-    /// Something happened to the lane as a whole.
-    pub fn ring(&self) {
-        self.lists.iter().for_each(|list| list.bell.ring());
+    /// The lane as a whole changed.
+    pub fn notify(&self) {
+        self.lists.iter().for_each(|list| list.notify.notify());
     }
 
-    fn list(&self, who: Looker) -> &List {
-        &self.lists[who as usize]
+    fn list(&self, list: DirtyList) -> &List {
+        &self.lists[list as usize]
     }
 
-    /// Everything in a looker's list; `keep` says of each whether it stays listed. `None` from `marks`: it is gone.
+    /// Goes through a task's list; `keep` decides whether a partition stays listed. A partition without `marks` is gone.
     pub fn retain<M: std::ops::Deref<Target = Marks>>(
         &self,
-        who: Looker,
+        list: DirtyList,
         marks: impl Fn(PartitionId) -> Option<M>,
         mut keep: impl FnMut(PartitionId) -> bool,
     ) {
-        let mut listed = std::mem::take(&mut *self.list(who).partitions.borrow_mut());
+        let mut listed = std::mem::take(&mut *self.list(list).partitions.borrow_mut());
         listed.retain(|id| {
             let Some(marks) = marks(*id) else { return false };
-            // Unmarked first: what happens while it is looked at counts again.
-            marks.0.set(marks.0.get() & !who.bit());
+            // Unmarked first, so that a change made by `keep` lists it again.
+            marks.0.set(marks.0.get() & !list.bit());
             let stays = keep(*id);
             if stays {
-                marks.0.set(marks.0.get() | who.bit());
+                marks.0.set(marks.0.get() | list.bit());
             }
             stays
         });
-        self.list(who).partitions.borrow_mut().extend(listed);
+        self.list(list).partitions.borrow_mut().extend(listed);
     }
 
-    /// Waits until the lane or a partition that is not listed yet was touched since the last wait.
-    pub async fn stirred(&self, who: Looker) {
-        self.list(who).bell.heard().await;
+    /// Waits until the lane or a partition that is not listed yet changed since the last wait.
+    pub async fn changed(&self, list: DirtyList) {
+        self.list(list).notify.notified().await;
     }
 }
 
@@ -109,38 +108,38 @@ mod tests {
     }
 
     #[test]
-    fn each_looker_is_told_once_until_it_looks() {
-        let touched = Touched::default();
+    fn each_list_holds_a_partition_once_until_its_task_looks() {
+        let dirty = DirtyPartitions::default();
         let marks = [Rc::new(Marks::default()), Rc::new(Marks::default())];
         let of = |id: PartitionId| marks.get(id.index.0 as usize).cloned();
-        (0..3).for_each(|_| touched.touch(id(0), &marks[0]));
-        touched.touch(id(1), &marks[1]);
-        touched.touch(id(7), &Marks::default());
+        (0..3).for_each(|_| dirty.mark(id(0), &marks[0]));
+        dirty.mark(id(1), &marks[1]);
+        dirty.mark(id(7), &Marks::default());
         let mut seen = Vec::new();
-        let mut look = |who, keep: bool| {
+        let mut look = |list, keep: bool| {
             seen.clear();
-            touched.retain(who, of, |id| {
+            dirty.retain(list, of, |id| {
                 seen.push(id.index.0);
                 keep
             });
             seen.clone()
         };
-        assert_eq!(look(Looker::Bundles, true), [0, 1], "a partition that is gone is not shown");
-        assert_eq!(look(Looker::Bundles, false), [0, 1], "what was kept is shown again");
-        assert!(look(Looker::Bundles, false).is_empty());
-        assert_eq!(look(Looker::Retention, false), [0, 1]);
-        touched.touch(id(0), &marks[0]);
-        assert_eq!(look(Looker::Bundles, false), [0]);
+        assert_eq!(look(DirtyList::Bundles, true), [0, 1], "a partition that is gone is not shown");
+        assert_eq!(look(DirtyList::Bundles, false), [0, 1], "a partition that was kept is shown again");
+        assert!(look(DirtyList::Bundles, false).is_empty());
+        assert_eq!(look(DirtyList::Retention, false), [0, 1]);
+        dirty.mark(id(0), &marks[0]);
+        assert_eq!(look(DirtyList::Bundles, false), [0]);
     }
 
     #[test]
-    fn the_bell_is_rung_for_what_was_not_listed() {
-        let (touched, marks) = (Touched::default(), Marks::default());
-        touched.touch(id(0), &marks);
-        assert!(touched.stirred(Looker::Bundles).now_or_never().is_some());
-        touched.touch(id(0), &marks);
-        assert!(touched.stirred(Looker::Bundles).now_or_never().is_none(), "still listed: its looker knows");
-        touched.ring();
-        assert!(touched.stirred(Looker::Bundles).now_or_never().is_some());
+    fn a_wait_ends_for_a_partition_that_was_not_listed() {
+        let (dirty, marks) = (DirtyPartitions::default(), Marks::default());
+        dirty.mark(id(0), &marks);
+        assert!(dirty.changed(DirtyList::Bundles).now_or_never().is_some());
+        dirty.mark(id(0), &marks);
+        assert!(dirty.changed(DirtyList::Bundles).now_or_never().is_none(), "still listed");
+        dirty.notify();
+        assert!(dirty.changed(DirtyList::Bundles).now_or_never().is_some());
     }
 }

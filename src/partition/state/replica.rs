@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::env::Mono;
 use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{
@@ -18,13 +19,13 @@ use tidewater_storage::model::{
 };
 use tidewater_tiering::manifest::PartitionManifest;
 
-use super::codec::{Reader, Writer};
+use super::codec::LittleEndian;
 use super::command::PlacedBatch;
 use super::dirty::Marks;
 use crate::config::topic::TopicConfig;
 use crate::partition::message::{ProduceDone, ProduceError};
+use crate::partition::produce::in_flight::InFlight;
 use crate::partition::produce::producers::ProducerTable;
-use crate::partition::produce::proposer::Ahead;
 use crate::partition::read::watch::Waiters;
 
 /// A partition on this shard.
@@ -38,8 +39,10 @@ pub struct Replica {
     /// Readers at its end.
     pub waiters: Waiters,
     /// What its lane's proposer has in flight.
-    pub ahead: RefCell<Ahead>,
+    pub in_flight: RefCell<InFlight>,
     birth: Birth,
+    /// Log index of the command that created it; `None` if a version wrote its checkpoint that did not keep it.
+    created: Option<LogIndex>,
     settings: RefCell<Settings>,
     producers: RefCell<ProducerTable>,
     epochs: RefCell<Vec<(LeaderEpoch, Offset)>>,
@@ -63,8 +66,16 @@ struct Unarchived {
     archived: u64,
 }
 
-/// Version of a partition's checkpoint blob. 1, which is read, has no timestamps of producers' batches.
-const BLOB_VERSION: u8 = 2;
+/// Version of a partition's checkpoint blob. 1 and 2, which are read, are positional; 1 has no timestamps of producers'
+/// batches.
+const BLOB_VERSION: u8 = 3;
+/// Sections of the blob: `DESIGN.md`, "Formats of this package", also for the tags that are reserved.
+const BIRTH: u64 = 1;
+const BOUNDS: u64 = 2;
+const EPOCHS: u64 = 3;
+const MANIFEST: u64 = 4;
+const PRODUCERS: u64 = 5;
+const WHAT: &str = "partition checkpoint";
 /// Marks of unarchived data are at least this far apart.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
 /// Damaged places of a partition that are told of one by one.
@@ -74,6 +85,7 @@ const MARKS_MAX: usize = 4096;
 
 /// What a partition is born with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Birth {
     /// Its topic's name.
     pub topic: TopicName,
@@ -86,11 +98,24 @@ struct Settings {
     config: Rc<TopicConfig>,
 }
 
-/// The upper half of a partition's checkpoint blob.
-#[derive(Serialize, Deserialize)]
-struct Head {
+/// The first field of a positional blob.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OldHead {
     birth: Birth,
     overrides: BTreeMap<String, String>,
+}
+
+/// What a blob holds of a partition.
+struct Decoded {
+    birth: Birth,
+    created: Option<LogIndex>,
+    overrides: BTreeMap<String, String>,
+    log_start: Offset,
+    last_append: TimestampMs,
+    epochs: Vec<(LeaderEpoch, Offset)>,
+    manifest: PartitionManifest,
+    producers: ProducerTable,
 }
 
 impl fmt::Debug for Replica {
@@ -116,8 +141,9 @@ impl Replica {
             lane,
             log,
             waiters: Waiters::default(),
-            ahead: RefCell::default(),
+            in_flight: RefCell::default(),
             birth,
+            created: Some(at),
             settings: RefCell::new(Settings { overrides, config }),
             producers: RefCell::default(),
             epochs: RefCell::default(),
@@ -134,6 +160,12 @@ impl Replica {
     #[must_use]
     pub fn topic(&self) -> &TopicName {
         &self.birth.topic
+    }
+
+    /// May the entry at `index` have created it? Certain, but for a checkpoint of an older version.
+    #[must_use]
+    pub fn may_be_created_at(&self, index: LogIndex) -> bool {
+        self.created.is_none_or(|created| created == index)
     }
 
     /// Its settings.
@@ -318,52 +350,111 @@ impl Replica {
     /// For the checkpoint: everything but the log itself.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let settings = self.settings.borrow();
-        let head = Head { birth: self.birth.clone(), overrides: settings.overrides.clone() };
-        let mut out = Writer::default();
+        let (settings, epochs) = (self.settings.borrow(), self.epochs.borrow());
+        assert!(self.log_start() <= self.log.end(), "{self:?} starts behind its end");
+        assert!(are_ascending(&epochs), "{self:?} has leader epochs {epochs:?}");
+        let mut out = Encoder::new();
         out.u8(BLOB_VERSION);
-        // Serialising plain maps and numbers into memory cannot fail.
-        out.blob(&serde_json::to_vec(&head).unwrap_or_default());
-        out.u64(self.log_start.get().get());
-        out.i64(self.last_append.get().0);
-        let epochs = self.epochs.borrow();
-        out.u32(epochs.len() as u32);
-        for (epoch, start) in epochs.iter() {
-            out.u32(epoch.0 as u32);
-            out.u64(start.get());
-        }
-        out.blob(&self.manifest.borrow().encode());
-        self.producers.borrow().encode(&mut out);
+        out.section(BIRTH, true, |out| {
+            out.text(self.birth.topic.as_str());
+            out.signed(self.birth.epoch_base.into());
+            out.option(self.created, Encoder::index);
+            out.list(settings.overrides.iter(), |out, (key, value)| {
+                out.text(key);
+                out.text(value);
+            });
+        });
+        out.section(BOUNDS, true, |out| {
+            out.offset(self.log_start());
+            out.time(self.last_append());
+        });
+        out.section(EPOCHS, true, |out| {
+            out.list(epochs.iter(), |out, (epoch, start)| {
+                out.signed(epoch.0.into());
+                out.offset(*start);
+            });
+        });
+        out.section(MANIFEST, true, |out| out.raw(&self.manifest.borrow().encode()));
+        out.section(PRODUCERS, true, |out| self.producers.borrow().encode(out));
         out.finish()
     }
 
-    /// The inverse of [`Replica::encode`], over the recovered log.
-    #[must_use]
-    pub fn decode(id: PartitionId, lane: LaneId, blob: &Bytes, log: PartitionLog) -> Option<Self> {
-        let mut from = Reader::new(blob);
-        let version = from.u8()?;
-        if !(1..=BLOB_VERSION).contains(&version) {
-            return None;
+    /// The inverse of [`Replica::encode`], over the recovered log; reads what older versions wrote too.
+    ///
+    /// # Errors
+    /// What is wrong with the blob.
+    pub fn decode(id: PartitionId, lane: LaneId, blob: &Bytes, log: PartitionLog) -> Result<Self, CodecError> {
+        let mut from = Decoder::new(WHAT, blob);
+        let read = match from.version(1, BLOB_VERSION)? {
+            BLOB_VERSION => Decoded::take(from.rest())?,
+            version => Decoded::take_positional(LittleEndian::new(from), version > 1)?,
+        };
+        if !are_ascending(&read.epochs) {
+            return Err(CodecError::Field { what: WHAT, field: "order of leader epochs", at: 0 });
         }
-        let head: Head = serde_json::from_slice(from.blob()?).ok()?;
-        let log_start = Offset::new(from.u64()?);
-        let last_append = TimestampMs(from.i64()?);
+        let mut replica = Self::born(id, lane, LogIndex(0), read.birth, read.overrides, log);
+        replica.created = read.created;
+        replica.log_start.set(read.log_start);
+        replica.last_append.set(read.last_append);
+        *replica.epochs.borrow_mut() = read.epochs;
+        *replica.producers.borrow_mut() = read.producers;
+        *replica.manifest.borrow_mut() = read.manifest;
+        Ok(replica)
+    }
+}
+
+fn are_ascending(epochs: &[(LeaderEpoch, Offset)]) -> bool {
+    epochs.is_sorted_by(|(epoch, start), (next, after)| epoch < next && start <= after)
+}
+
+impl Decoded {
+    fn take(body: &[u8]) -> Result<Self, CodecError> {
+        let mut sections = Sections::new(WHAT, body);
+        let (mut birth, mut bounds, mut epochs, mut manifest, mut producers) = (None, None, None, None, None);
+        while let Some((tag, mut body)) = sections.next(&[BIRTH, BOUNDS, EPOCHS, MANIFEST, PRODUCERS])? {
+            match tag {
+                BIRTH => {
+                    let topic = TopicName::new(&body.text()?).map_err(|_| body.bad("topic name"))?;
+                    let born = Birth { topic, epoch_base: body.signed32()? };
+                    let created = body.option(Decoder::index)?;
+                    let overrides = body.list(2, |body| Ok((body.text()?, body.text()?)))?;
+                    birth = Some((born, created, overrides.into_iter().collect()));
+                }
+                BOUNDS => bounds = Some((body.offset()?, body.time()?)),
+                EPOCHS => {
+                    let epoch = |body: &mut Decoder<'_>| Ok((LeaderEpoch(body.signed32()?), body.offset()?));
+                    epochs = Some(body.list(2, epoch)?);
+                }
+                MANIFEST => manifest = Some(PartitionManifest::decode(body.rest())?),
+                _ => producers = Some(ProducerTable::decode(&mut body)?),
+            }
+            body.end()?;
+        }
+        let (birth, created, overrides) = sections.required(BIRTH, birth)?;
+        let (log_start, last_append) = sections.required(BOUNDS, bounds)?;
+        Ok(Self {
+            birth,
+            created,
+            overrides,
+            log_start,
+            last_append,
+            epochs: sections.required(EPOCHS, epochs)?,
+            manifest: sections.required(MANIFEST, manifest)?,
+            producers: sections.required(PRODUCERS, producers)?,
+        })
+    }
+
+    fn take_positional(mut from: LittleEndian<'_>, timed: bool) -> Result<Self, CodecError> {
+        let head: OldHead = serde_json::from_slice(from.blob()?).map_err(|_| from.bad("birth"))?;
+        let (log_start, last_append) = (Offset::new(from.u64()?), TimestampMs(from.i64()?));
         let mut epochs = Vec::new();
         for _ in 0..from.u32()? {
-            epochs.push((LeaderEpoch(from.u32()? as i32), Offset::new(from.u64()?)));
+            epochs.push((LeaderEpoch(from.i32()?), Offset::new(from.u64()?)));
         }
-        let manifest = PartitionManifest::decode(from.blob()?).ok()?;
-        let producers = match version {
-            1 => ProducerTable::decode_untimed(&mut from)?,
-            _ => ProducerTable::decode(&mut from)?,
-        };
-        let replica = Self::born(id, lane, LogIndex(0), head.birth, head.overrides, log);
-        replica.log_start.set(log_start);
-        replica.last_append.set(last_append);
-        *replica.epochs.borrow_mut() = epochs;
-        *replica.producers.borrow_mut() = producers;
-        *replica.manifest.borrow_mut() = manifest;
-        Some(replica)
+        let manifest = PartitionManifest::decode(from.blob()?)?;
+        let producers = ProducerTable::decode_positional(&mut from, timed)?;
+        let (birth, overrides) = (head.birth, head.overrides);
+        Ok(Self { birth, created: None, overrides, log_start, last_append, epochs, manifest, producers })
     }
 }
 

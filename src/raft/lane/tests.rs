@@ -11,8 +11,8 @@ use tidewater_storage::journal::{Journal, JournalConfig};
 use tidewater_storage::model::LogIndex;
 
 use super::*;
-use crate::raft::Answer;
 use crate::raft::memory_log::{MemoryDisk, MemoryLog};
+use crate::raft::{Answer, InstallError};
 
 mod crashes;
 mod three_voters;
@@ -92,7 +92,7 @@ impl Apply for Numbers {
         out.freeze()
     }
 
-    fn install(&self, at: EntryId, mut state: Bytes) {
+    fn install(&self, at: EntryId, mut state: Bytes) -> Result<(), InstallError> {
         let mut applied = Vec::new();
         while state.has_remaining() {
             let id = EntryId { term: Term(state.get_u64()), index: LogIndex(state.get_u64()) };
@@ -101,6 +101,7 @@ impl Apply for Numbers {
         self.applied.replace(applied);
         self.last.set(Some(at));
         self.events.borrow_mut().push(Event::Installed(at));
+        Ok(())
     }
 }
 
@@ -310,7 +311,9 @@ fn cost_of_a_proposal() {
         fn snapshot(&self) -> Bytes {
             Bytes::new()
         }
-        fn install(&self, _: EntryId, _: Bytes) {}
+        fn install(&self, _: EntryId, _: Bytes) -> Result<(), InstallError> {
+            Ok(())
+        }
     }
     for writers in [1usize, 4, 16, 64] {
         tidewater_storage::env::real::run(1, |env| async move {

@@ -20,7 +20,7 @@ use crate::raft::runtime::oneshot::ShardOneshot;
 use crate::raft::runtime::scope::{current, scoped};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::type_config::{Proposed, StoredMembership};
-use crate::raft::{Answer, Apply};
+use crate::raft::{Answer, Apply, InstallError};
 
 /// A layer above that keeps nothing.
 struct Nothing;
@@ -36,7 +36,9 @@ impl Apply for Nothing {
     fn snapshot(&self) -> Bytes {
         Bytes::new()
     }
-    fn install(&self, _: EntryId, _: Bytes) {}
+    fn install(&self, _: EntryId, _: Bytes) -> Result<(), InstallError> {
+        Ok(())
+    }
 }
 
 fn state_machine() -> StateMachine {

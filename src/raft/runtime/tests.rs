@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use openraft_rt::{AsyncRuntime as _, Instant as _, Mpsc as _, MpscReceiver as _, MpscSender as _};
+use openraft_rt::{AsyncRuntime as _, Instant as _, Mpsc as _, MpscReceiver as _};
 use tidewater_storage::env::sim::World;
 
 use super::scope::{current, enter, scoped};
@@ -79,8 +79,8 @@ fn a_full_queue_is_served_in_order() {
     assert!(second.as_mut().poll(&mut cx).is_pending());
     assert!(third.as_mut().poll(&mut cx).is_pending());
     assert_eq!(receiver.try_recv(), Ok(1));
-    assert!(third.as_mut().poll(&mut cx).is_pending(), "nobody passes");
+    assert!(third.as_mut().poll(&mut cx).is_pending(), "the second is first in line");
     drop(second);
-    assert!(third.as_mut().poll(&mut cx).is_ready(), "who leaves the line lets the next go");
+    assert!(third.as_mut().poll(&mut cx).is_ready(), "the second left the line");
     assert_eq!(receiver.try_recv(), Ok(3));
 }

@@ -1,4 +1,4 @@
-//! The latest value of something, within a shard: many receivers, each told once per change.
+//! The latest value of something, within a shard: many receivers, each woken once per change, in the order of waiting.
 //!
 //! Wakers are woken with nothing borrowed. Affinity: shard-local.
 

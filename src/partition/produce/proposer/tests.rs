@@ -1,12 +1,9 @@
-//! A lane over the simulated disk: what idempotent producers are told when a batch is refused for a while, or comes twice.
+//! A lane over the simulated disk: answers to idempotent producers when a batch is refused for a while, or comes twice.
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use futures::future::join_all;
 use tidewater_storage::env::sim::World;
-use tidewater_storage::model::record::{BatchBuilder, Record};
-use tidewater_storage::model::{Compression, ProducerEpoch};
 
 use super::*;
 use crate::partition::fixture::Fixture;
@@ -72,7 +69,7 @@ fn a_producer_that_is_known_is_held_to_its_sequence() {
 }
 
 #[test]
-fn who_produces_while_the_lane_is_full_waits() {
+fn a_producer_waits_while_the_lane_is_full() {
     on_a_shard(async |shard| {
         assert_eq!(base(shard.send(7, 0, 0).await), 0);
         let others = shard.fill();
@@ -90,7 +87,7 @@ fn a_topic_of_many_partitions_is_cut_while_it_is_written_to() {
         shard.create(PARTITIONS, BTreeMap::new()).await;
         let parts = || (0..PARTITIONS).map(|n| shard.record(n, TimestampMs(1000))).collect();
         assert!(shard.router.produce(parts()).await.iter().all(Result::is_ok));
-        let before = shard.lane.applied().expect("has applied").index.0;
+        let before = shard.lane.status.applied().expect("has applied").index.0;
         let trims = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.place(n), Offset::new(1))));
         let again = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.place(n), Offset::new(1))));
         let sends = async {
@@ -100,34 +97,8 @@ fn a_topic_of_many_partitions_is_cut_while_it_is_written_to() {
         };
         let (trims, again, ()) = futures::join!(trims, again, sends);
         assert!(trims.iter().chain(&again).all(|done| *done == Ok(Offset::new(1))));
-        let entries = shard.lane.applied().expect("has applied").index.0 - before;
+        let entries = shard.lane.status.applied().expect("has applied").index.0 - before;
         assert!(entries <= 20 + 6, "{entries} entries");
         assert!(shard.router.produce(parts()).await.iter().all(Result::is_ok));
     });
-}
-
-#[test]
-fn producers_whose_batches_are_applied_do_not_stay_ahead() {
-    let header = |producer: i64, sequence: i32| {
-        let builder = BatchBuilder::new(Compression::None);
-        let mut builder = builder.producer(ProducerId(producer), ProducerEpoch(0), sequence);
-        builder.push(Record::new(TimestampMs(1000), None, Some(Bytes::from_static(b"v"))));
-        BatchHeader::parse(&builder.build()).expect("a batch")
-    };
-    let mut ahead = Ahead::default();
-    // One batch is always in flight, of ever new producers; the last few are not applied yet.
-    for n in 0..20_000u64 {
-        let entry = producers::noted(None, &header(n as i64, 0), Offset::new(n), TimestampMs(1000));
-        ahead.note(ProducerId(n as i64), entry, Offset::new(n.saturating_sub(20)));
-        assert!(ahead.producers.len() <= AHEAD_PRODUCERS_KEPT, "{} after {n}", ahead.producers.len());
-        assert!((n.saturating_sub(20)..=n).all(|n| ahead.producers.contains_key(&ProducerId(n as i64))), "{n}");
-    }
-    // However many are in flight, none of them goes.
-    for n in 20_000..21_000u64 {
-        let entry = producers::noted(None, &header(n as i64, 0), Offset::new(n), TimestampMs(1000));
-        ahead.note(ProducerId(n as i64), entry, Offset::new(20_000));
-    }
-    assert!((20_000..21_000).all(|n| ahead.producers.contains_key(&ProducerId(n))));
-    ahead.forget();
-    assert!(ahead.producers.is_empty() && ahead.producers.capacity() < 1000);
 }

@@ -1,8 +1,6 @@
 //! Blobs that checkpoints hold of partitions: `tests/golden/broker/partition-v*.hex`. Every version that was ever written
 //! is read; the newest is what is written, to the byte.
 
-use std::path::{Path, PathBuf};
-
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::sim::World;
 use tidewater_storage::log::LogSettings;
@@ -10,21 +8,7 @@ use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{Compression, ProducerEpoch, ProducerId};
 
 use super::*;
-
-fn kept(version: u8) -> Bytes {
-    let text = std::fs::read_to_string(path(version)).expect("the golden file is there");
-    let digits: Vec<u32> = text.chars().filter_map(|digit| digit.to_digit(16)).collect();
-    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect::<Vec<_>>().into()
-}
-
-fn path(version: u8) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/broker/partition-v{version}.hex"))
-}
-
-fn hex(blob: &[u8]) -> String {
-    let lines = blob.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    lines.map(|line| line + "\n").collect()
-}
+use crate::partition::state::golden;
 
 /// A log of partition 0 in a shard of its own.
 fn log() -> PartitionLog {
@@ -49,22 +33,47 @@ fn replica() -> Replica {
     replica
 }
 
-#[test]
-fn version_2_is_frozen() {
-    let blob = replica().encode();
-    if std::env::var_os("TIDEWATER_GOLDEN").is_some_and(|v| v == "write") && !path(2).exists() {
-        std::fs::write(path(2), hex(&blob)).expect("writes");
-    }
-    assert_eq!(hex(&kept(2)), hex(&blob), "the blob has changed: give it a new version and read this one");
-    let read = Replica::decode(PartitionId::default(), LaneId(1), &kept(2), log()).expect("is read");
-    assert_eq!(read.encode(), blob);
+fn read(name: &str) -> Replica {
+    Replica::decode(PartitionId::default(), LaneId(1), &golden::kept(name), log()).expect("is read")
 }
 
 #[test]
-fn version_1_is_read_and_lacks_only_the_times_of_batches() {
-    let read = Replica::decode(PartitionId::default(), LaneId(1), &kept(1), log()).expect("is read");
-    let (before, after) = (read.encode(), kept(2));
-    let times = after.len() - size_of::<i64>();
-    assert_eq!(before[..times], after[..times]);
-    assert_eq!(before[times..], (-1_i64).to_le_bytes());
+fn version_3_is_frozen() {
+    let blob = golden::frozen("partition-v3", &replica().encode());
+    let read = Replica::decode(PartitionId::default(), LaneId(1), &blob, log());
+    // What is read here has the records of no log: only its encoding is compared.
+    assert_eq!(read.expect("is read").encode(), blob);
+}
+
+#[test]
+fn version_2_is_read_and_lacks_only_the_index_of_its_creation() {
+    let (read, ours) = (read("partition-v2"), replica());
+    assert!(read.created.is_none() && ours.created == Some(LogIndex(4)));
+    assert_eq!((&read.birth, read.overrides()), (&ours.birth, ours.overrides()));
+    assert_eq!((read.log_start(), read.last_append()), (ours.log_start(), ours.last_append()));
+    assert_eq!((&*read.epochs(), &*read.producers()), (&*ours.epochs(), &*ours.producers()));
+    assert_eq!(&*read.manifest(), &*ours.manifest());
+}
+
+#[test]
+fn version_1_lacks_the_times_of_batches_too() {
+    let read = read("partition-v1");
+    let batch = |replica: &Replica| replica.producers().get(ProducerId(9)).expect("is known").recent[0];
+    let ours = batch(&replica());
+    assert_eq!(batch(&read), crate::partition::produce::producers::Remembered { timestamp: TimestampMs(-1), ..ours });
+}
+
+#[test]
+fn a_blob_of_a_newer_version_is_refused_and_a_section_that_may_be_skipped_is() {
+    let decode = |blob: &[u8]| Replica::decode(PartitionId::default(), LaneId(1), &Bytes::copy_from_slice(blob), log());
+    let with = |must_know| {
+        let mut out = Encoder::new();
+        out.raw(&replica().encode());
+        out.section(900, must_know, |out| out.u8(1));
+        out.finish()
+    };
+    assert_eq!(decode(&with(false)).expect("is read").encode(), replica().encode());
+    let refused = decode(&with(true)).expect_err("a section must be known");
+    assert!(refused.is_newer() && refused.to_string().contains("start the newer version"), "{refused}");
+    assert!(decode(&[9]).expect_err("a version").is_newer());
 }

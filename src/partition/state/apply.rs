@@ -1,0 +1,311 @@
+//! What applying an entry of a data lane's log does. Every decision is a function of the log alone, so that all replicas of
+//! a lane come to the same state. Shard-local.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tidewater_storage::journal::Payload;
+use tidewater_storage::model::{EntryId, LogIndex, PartitionId, Term, TimestampMs};
+use tidewater_tiering::manifest;
+
+use super::command::{EntryError, LaneCommand, LaneOp, PlacedBatch};
+use super::lane::{DataLane, log_settings};
+use super::lane_events::LaneEvent;
+use super::replica::{Birth, Replica};
+use crate::config::topic::TopicConfig;
+use crate::partition::message::{ProduceDone, ProduceError};
+use crate::raft::{Answer, Apply, InstallError};
+
+/// The effect of an entry, for its proposer.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Per batch, in order.
+    Batches(Vec<Result<ProduceDone, ProduceError>>),
+    /// A command took effect, now or before.
+    Done,
+    /// An archive command was applied, or why it was rejected.
+    Archive(Result<manifest::Applied, manifest::Rejected>),
+    /// The entry could not be understood: it changed nothing, and the lane stopped.
+    Refused(EntryError),
+}
+
+/// The outcome within an answer of Raft's.
+///
+/// # Panics
+/// When the answer is none of [`DataLane`]'s: nothing is known of the entry's effect then, and the broker must stop.
+#[must_use]
+pub fn outcome(answer: Answer) -> Outcome {
+    match answer.take::<Outcome>() {
+        Ok(outcome) => outcome,
+        Err(_) => unreachable!("a data lane applied an entry and answered no outcome"),
+    }
+}
+
+impl DataLane {
+    fn apply_entry(&self, id: EntryId, payload: &Payload) -> Result<Outcome, EntryError> {
+        Ok(match LaneOp::decode(payload)? {
+            LaneOp::Batches { at, batches } => Outcome::Batches(self.apply_batches(id, at, batches)),
+            LaneOp::Command(command) => {
+                self.apply_command(id, command);
+                Outcome::Done
+            }
+            LaneOp::Archive(bytes) => {
+                let command = manifest::Command::decode(&bytes)?;
+                Outcome::Archive(self.apply_archive(id, &command))
+            }
+        })
+    }
+
+    fn apply_batches(
+        &self,
+        id: EntryId,
+        at: TimestampMs,
+        batches: Vec<PlacedBatch>,
+    ) -> Vec<Result<ProduceDone, ProduceError>> {
+        let (replicas, now) = (self.replicas.borrow(), self.env.clock.now());
+        let producers_after_ms = self.producers_after_ms.get();
+        // A checkpoint can cover only entries that are applied soon after a start.
+        let repeats = id.index <= self.covered_upto;
+        let append = |placed: PlacedBatch| {
+            let partition = placed.partition;
+            let replica = replicas.get(partition).ok_or(ProduceError::UnknownPartition(partition))?;
+            if repeats && self.is_covered(partition, id.index) {
+                return Err(ProduceError::NotLeader);
+            }
+            self.dirty.mark(partition, &replica.marks);
+            replica.append(placed, id, at, now, producers_after_ms)
+        };
+        batches.into_iter().map(append).collect()
+    }
+
+    /// The lane decides first; only what it accepts reaches the partitions, dropped ones included.
+    fn apply_archive(&self, id: EntryId, command: &manifest::Command) -> Result<manifest::Applied, manifest::Rejected> {
+        let applied = self.archive.borrow_mut().apply(id.index, command)?;
+        self.dirty.notify();
+        let (home, mut result) = (self.archive.borrow().home, Ok(applied));
+        for partition in command.partitions() {
+            if self.is_covered(partition, id.index) {
+                continue;
+            }
+            let share = match self.replica(partition) {
+                Some(replica) => {
+                    self.engine.touch_partition(partition);
+                    self.dirty.mark(partition, &replica.marks);
+                    replica.with_manifest(|manifest| manifest.apply(home, self.id, id.index, command))
+                }
+                None => match self.gone.borrow_mut().get_mut(&partition) {
+                    Some(manifest) => manifest.apply(home, self.id, id.index, command),
+                    None => continue,
+                },
+            };
+            result = result.and(share);
+        }
+        result
+    }
+
+    /// Does the checkpoint this partition was recovered from hold the effect of that entry already?
+    fn is_covered(&self, partition: PartitionId, index: LogIndex) -> bool {
+        self.covered.get(&partition).is_some_and(|as_of| index <= *as_of)
+    }
+
+    /// What the checkpoint of a partition covers is not applied to it again. The lane's own state does not hold the entry,
+    /// else it would not be applied: the lane's events are noted.
+    fn apply_command(&self, id: EntryId, command: LaneCommand) {
+        match command {
+            LaneCommand::Create { partition, topic, overrides, epoch_base } => {
+                if let Some(replica) = self.replica(partition) {
+                    if self.is_covered(partition, id.index) && replica.may_be_created_at(id.index) {
+                        self.note(id.index, LaneEvent::Created { partition, topic, overrides, epoch_base });
+                    }
+                    return;
+                }
+                let settings = log_settings(&TopicConfig::resolve(&overrides));
+                let log = self.engine.create_partition(partition, self.id, id, settings);
+                let (name, configs) = (topic.clone(), overrides.clone());
+                let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
+                self.dirty.mark(partition, &replica.marks);
+                self.replicas.borrow_mut().insert(Rc::new(replica));
+                self.engine.touch_partition(partition);
+                self.note(id.index, LaneEvent::Created { partition, topic: name, overrides: configs, epoch_base });
+            }
+            // A checkpoint holds no partition whose drop it covers; a partition of that id would be another one.
+            LaneCommand::Drop { partition } if self.is_covered(partition, id.index) => {}
+            LaneCommand::Drop { partition } => {
+                if let Some(replica) = self.replicas.borrow_mut().remove(partition) {
+                    replica.waiters.all();
+                    self.engine.drop_partition(partition, id);
+                    self.gone.borrow_mut().insert(partition, replica.manifest().clone());
+                    self.note(id.index, LaneEvent::Dropped { partition });
+                }
+            }
+            LaneCommand::Commands { commands } => {
+                // The decoder refuses nested lists.
+                commands.into_iter().for_each(|command| self.apply_command(id, command));
+            }
+            LaneCommand::Clean { partition } => {
+                self.gone.borrow_mut().remove(&partition);
+            }
+            LaneCommand::Configure { partition, .. } if self.is_covered(partition, id.index) => {}
+            LaneCommand::Configure { partition, overrides } => {
+                if let Some(replica) = self.replica(partition) {
+                    replica.configure(overrides);
+                    replica.log.set_settings(log_settings(&replica.config()));
+                    self.engine.touch_partition(partition);
+                    self.dirty.mark(partition, &replica.marks);
+                }
+            }
+            LaneCommand::Trim { partition, to } => {
+                if let Some(replica) = self.replica(partition) {
+                    if !self.is_covered(partition, id.index) {
+                        replica.trim(to);
+                        self.engine.touch_partition(partition);
+                        self.dirty.mark(partition, &replica.marks);
+                    }
+                    self.note(id.index, LaneEvent::LogStartMoved { partition, to: replica.log_start() });
+                }
+            }
+        }
+    }
+
+    fn note(&self, index: LogIndex, event: LaneEvent) {
+        self.events.borrow_mut().push(self.id, index, event);
+        self.dirty.notify();
+    }
+}
+
+impl Apply for DataLane {
+    fn apply(&self, id: EntryId, payload: &Payload) -> Answer {
+        Answer::of(match self.status.apply(id, || self.apply_entry(id, payload)) {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) => Outcome::Refused(error),
+            None => Outcome::Refused(EntryError::Stopped),
+        })
+    }
+
+    fn applied_blank(&self, id: EntryId) {
+        self.status.applied_blank(id);
+    }
+
+    fn membership(&self, blob: Bytes) {
+        self.status.set_membership(blob);
+    }
+
+    fn leading(&self, term: Term, _ready_at: EntryId) {
+        self.status.set_leading(term);
+        self.dirty.notify();
+    }
+
+    fn following(&self, _term: Term) {
+        self.status.set_following();
+        self.replicas.borrow().iter().for_each(|replica| replica.waiters.all());
+        self.dirty.notify();
+    }
+
+    fn snapshot(&self) -> Bytes {
+        self.encode()
+    }
+
+    fn install(&self, at: EntryId, _state: Bytes) -> Result<(), InstallError> {
+        Err(InstallError { lane: self.id, at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidewater_storage::env::sim::World;
+    use tidewater_storage::model::{LaneId, Offset, TopicName};
+
+    use super::*;
+    use crate::partition::fixture::Fixture;
+    use crate::partition::state::lane::RecoveredState;
+
+    #[test]
+    fn a_lane_stops_at_an_entry_of_a_newer_version_and_does_not_start_past_it() {
+        let partition = "00000000-0000-0000-0000-000000000000/0/0";
+        let drop = format!(r#"{{"drop":{{"partition":"{partition}"}}}}"#);
+        let unknown_field = format!(r#"{{"drop":{{"partition":"{partition}","unless":1}}}}"#);
+        // The first of the two could be applied; it must not be.
+        let half = format!(r#"{{"batch":{{"commands":[{drop},{unknown_field}]}}}}"#);
+        let meta = |kind: u8, rest: &[u8]| Bytes::from([&[kind][..], rest].concat());
+        let metas = [
+            meta(9, b"new"),
+            meta(6, b"{\"merge\":1}"),
+            meta(3, b""),
+            meta(6, unknown_field.as_bytes()),
+            meta(6, half.as_bytes()),
+        ];
+        for (seed, meta) in (1..).zip(metas) {
+            let world = World::new(seed);
+            let env = world.env();
+            world.block_on(async {
+                let shard = Fixture::open(&env).await;
+                let before = shard.lane.status.applied().expect("has applied");
+                let blobs = if seed == 3 { vec![Bytes::from_static(b"\xff\xffnew")] } else { Vec::new() };
+                let newer = Payload { meta, blobs, verified: false };
+                let raft = shard.lane.status.raft().expect("is attached").clone();
+                let (id, answer) = raft.propose(newer).await.expect("is committed");
+                assert!(matches!(outcome(answer), Outcome::Refused(_)), "seed {seed}");
+                // Of what comes after it nothing may be kept either.
+                let after = LaneCommand::Drop { partition: shard.place(0).id };
+                let after = raft.propose(LaneOp::Command(after).encode()).await;
+                assert!(after.is_ok() && shard.lane.replica(shard.place(0).id).is_some());
+                assert_eq!(shard.lane.status.applied(), Some(before), "a checkpoint holds what was understood");
+                assert_eq!(shard.lane.status.leading(), None, "it is not served");
+                raft.shutdown().await;
+                shard.engine.close().await;
+                let error = Fixture::try_open(&env).await.err().expect("does not start");
+                assert_eq!((error.lane, error.entry), (shard.lane.id, id));
+            });
+        }
+    }
+
+    #[test]
+    fn what_the_checkpoint_of_a_partition_covers_is_not_applied_again() {
+        let world = World::new(7);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::open(&env).await;
+            let id = shard.place(0).id;
+            let of = |bytes: u64| BTreeMap::from([("segment.bytes".to_owned(), bytes.to_string())]);
+            let born = |index| {
+                let log = shard.lane.replica(id).expect("is there").log.clone();
+                let birth = Birth { topic: TopicName::new("orders").expect("legal"), epoch_base: 0 };
+                Replica::born(id, LaneId(1), LogIndex(index), birth, of(2_000_000), log)
+            };
+            // A partition as of entry 9, in a lane as of entry 4: entries 5 to 9 are applied again.
+            let at = |index| EntryId { term: Term(1), index: LogIndex(index) };
+            let recovered =
+                RecoveredState { applied: Some(at(4)), blob: Bytes::new(), replicas: vec![(born(5), LogIndex(9))] };
+            let fresh = manifest::LaneManifest::new(shard.lane.archive().home, LaneId(1));
+            let lane = DataLane::recover(LaneId(1), env.clone(), shard.engine.clone(), recovered, fresh);
+            let lane = lane.expect("a new lane");
+            let create = LaneCommand::Create {
+                partition: id,
+                topic: TopicName::new("orders").expect("legal"),
+                overrides: of(1_000_000),
+                epoch_base: 0,
+            };
+            let configure = |bytes| LaneCommand::Configure { partition: id, overrides: of(bytes) };
+            for (index, command) in [
+                (5, create),
+                (6, configure(1_000_000)),
+                (7, LaneCommand::Trim { partition: id, to: Offset::ZERO }),
+                (8, LaneCommand::Drop { partition: id }),
+            ] {
+                Apply::apply(&lane, at(index), &LaneOp::Command(command).encode());
+                let replica = lane.replica(id).expect("it was not dropped");
+                assert_eq!(replica.overrides(), of(2_000_000), "entry {index} is older than the partition");
+            }
+            let events = lane.events(LogIndex(0));
+            assert!(
+                matches!(events.as_slice(), [LaneEvent::Created { .. }, LaneEvent::LogStartMoved { .. }]),
+                "the lane's own checkpoint did not hold them: {events:?}"
+            );
+            Apply::apply(&lane, at(9), &LaneOp::Command(configure(1_000_000)).encode());
+            Apply::apply(&lane, at(10), &LaneOp::Command(configure(3_000_000)).encode());
+            assert_eq!(lane.replica(id).expect("is there").overrides(), of(3_000_000));
+        });
+    }
+}
