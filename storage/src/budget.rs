@@ -1,29 +1,30 @@
-//! The disk budget (`--disk-bytes`): who uses how much, and what may still be admitted. *Node-wide*: one for all shards,
-//! the chunk cache and a directory bucket; numbers are atomics, so accounts are *messages*.
+//! The disk budget (`--disk-bytes`): how much each use takes, and what may still be admitted. *Node-wide*: one for all
+//! shards, the chunk cache and a directory bucket; the numbers are atomics, so accounts are *messages*.
 //!
-//! A write is admitted before it is proposed, for all it will take: journal and segment. The last
-//! part of the budget is a reserve that admissions never touch: votes, commands, purges and checkpoints go on there, so
-//! that a full disk can be freed. Accounts are never refused anything themselves: what is in them is a fact.
+//! A write is admitted before it is proposed, for the bytes it takes in journal and segment. Admissions never use the
+//! reserve, the last part of the budget: votes, commands, purges and checkpoints need it so that a full disk can be
+//! freed. An account records what was written, and refuses nothing.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Share of the budget kept as reserve, and its bounds. A checkpoint of a shard and a few journal files fit in 64 MiB.
+/// The reserve is the budget divided by this. A shard's checkpoint and a few journal files fit in 64 MiB.
 const RESERVE_DIVISOR: u64 = 20;
+/// The largest reserve. Bytes.
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
 
-/// What uses the disk.
+/// A use of the disk that the budget counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
 pub enum DiskUse {
-    /// Journal files, recycled ones included.
+    /// Journal files, including spare ones.
     Journal,
     /// Segment files.
     Segments,
     /// Checkpoint pages and roots.
     Checkpoint,
-    /// The remote reader's chunk cache.
+    /// The cache of chunks read from the bucket.
     Cache,
     /// A bucket that is a directory on this disk.
     Bucket,
@@ -31,7 +32,7 @@ pub enum DiskUse {
 
 const USES: usize = 5;
 
-/// Bytes used, by whom. A *message*.
+/// Bytes used, by kind. A *message*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
     pub journal: u64,
@@ -48,21 +49,21 @@ pub struct DiskUsage {
 }
 
 impl DiskUsage {
-    /// Everything used or promised.
+    /// Bytes used or admitted.
     #[must_use]
     pub fn total(&self) -> u64 {
         let used = [self.journal, self.segments, self.checkpoint, self.cache, self.bucket, self.admitted];
         used.iter().fold(0, |sum, used| sum.saturating_add(*used))
     }
 
-    /// What may still be admitted.
+    /// Bytes that may still be admitted.
     #[must_use]
     pub fn admissible(&self) -> u64 {
         self.limit.saturating_sub(self.reserve).saturating_sub(self.total())
     }
 }
 
-/// No room for a write.
+/// A write does not fit in the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "disk budget is used up: {wanted} bytes wanted, {admissible} left of {limit} (journal {journal}, segments {segments}, \
@@ -96,27 +97,27 @@ impl DiskBudget {
         Self { shared: Arc::new(BudgetShared { limit, used: Default::default(), admitted: AtomicU64::new(0) }) }
     }
 
-    /// Another limit from now on. What is used and promised stays.
+    /// Changes the limit. What is used and admitted stays.
     pub fn set_limit(&self, limit: u64) {
         self.shared.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// No limit: only counts.
+    /// A budget without a limit, which only counts.
     #[must_use]
     pub fn unlimited() -> Self {
         Self::new(u64::MAX)
     }
 
-    /// An account for one use; several may have the same.
+    /// An account for one use; there may be several for the same use.
     #[must_use]
     pub fn account(&self, of: DiskUse) -> DiskAccount {
         DiskAccount { shared: self.shared.clone(), of }
     }
 
-    /// Promises room for `bytes` until the admission is dropped, which is when they are in an account.
+    /// Reserves room for `bytes` until the admission is dropped. Drop it when the bytes are in an account.
     ///
     /// # Errors
-    /// [`DiskFull`] when they do not fit beside the reserve.
+    /// [`DiskFull`] if they do not fit beside the reserve.
     pub fn admit(&self, bytes: u64) -> Result<Admission, DiskFull> {
         self.shared.admitted.fetch_add(bytes, Ordering::Relaxed);
         let admission = Admission { shared: self.shared.clone(), bytes };
@@ -128,7 +129,7 @@ impl DiskBudget {
         Ok(admission)
     }
 
-    /// Who uses what now.
+    /// What each use takes now.
     #[must_use]
     pub fn usage(&self) -> DiskUsage {
         let limit = self.shared.limit.load(Ordering::Relaxed);
@@ -152,7 +153,7 @@ impl fmt::Debug for DiskBudget {
     }
 }
 
-/// Bytes of one use. Clones share it.
+/// Counts the bytes of one use. Clones share it.
 #[derive(Clone)]
 pub struct DiskAccount {
     shared: Arc<BudgetShared>,
@@ -160,14 +161,14 @@ pub struct DiskAccount {
 }
 
 impl DiskAccount {
-    /// So much more is used.
+    /// Adds bytes that are used from now on.
     pub fn add(&self, bytes: u64) {
         if let Some(used) = self.shared.used.get(self.of as usize) {
             used.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    /// So much less.
+    /// Removes bytes that are no longer used.
     pub fn remove(&self, bytes: u64) {
         if let Some(used) = self.shared.used.get(self.of as usize) {
             let less = |used: u64| Some(used.saturating_sub(bytes));
@@ -175,7 +176,7 @@ impl DiskAccount {
         }
     }
 
-    /// Moves from one measured amount to another.
+    /// Replaces one measured amount by another.
     pub fn change(&self, before: u64, now: u64) {
         self.add(now.saturating_sub(before));
         self.remove(before.saturating_sub(now));
@@ -188,7 +189,7 @@ impl fmt::Debug for DiskAccount {
     }
 }
 
-/// Room promised. Given back when dropped.
+/// Reserved room, given back when dropped.
 #[derive(Debug)]
 pub struct Admission {
     shared: Arc<BudgetShared>,

@@ -1,8 +1,8 @@
-//! The machine as one handle: clock, disk, tasks, randomness, real or simulated.
+//! The machine as one handle: clock, disk, tasks, random numbers; real or simulated.
 //!
-//! Owns: the façades everything below the socket is written against, and the two ways to make them: [`Env::real`]
-//! inside a glommio executor, [`sim::World`] for a deterministic one. Does not own: what is done with them. Nothing
-//! else in the tree asks the system for the time, a file, a task or a random number.
+//! Owns: the façades through which all code below the socket uses the machine, and the two ways to make them:
+//! [`Env::real`] inside a glommio executor, [`sim::World`] for a deterministic one. Does not own: what is done with
+//! them. No other code on a shard asks the system for the time, a file, a task or a random number.
 //!
 //! Affinity: shard-local. Every handle is a cheap clone and stays on the executor it was made on.
 
@@ -33,7 +33,7 @@ pub use notify::Notify;
 pub use rng::Rng;
 pub use tasks::{Sleep, Task, Tasks};
 
-/// What a shard knows of the machine. Shard-local; clone freely.
+/// A shard's access to the machine. Shard-local; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Env {
     pub clock: Clock,
@@ -43,7 +43,7 @@ pub struct Env {
 }
 
 impl Env {
-    /// The real machine. Call it inside a running glommio executor, once; the handles belong to that executor.
+    /// The real machine. Call it once in a running glommio executor; the handles belong to that executor.
     #[must_use]
     pub fn real(seed: u64) -> Self {
         Self { clock: Clock::real(), disk: Disk::real(), tasks: Tasks::real(), rng: Rng::seeded(seed) }

@@ -10,18 +10,18 @@
 //! **Ordering.** Completions run in the order of their appends, each only when everything before it is durable.
 //! **Durability.** One write makes a commit durable (O_DSYNC); no sync follows it. [`LaneLog::save_vote`] returns after
 //! that write. [`LaneLog::truncate_after`], [`LaneLog::purge`] and [`LaneLog::save_committed`] return at once: records
-//! that follow theirs in the journal are never durable without them.
-//! **Commit.** All queued records make one aligned write; meanwhile the next commit is filled. No timers.
-//! **Errors.** A failed write ends the journal: every pending and every later call gets the error, and the process must
-//! end and recover. **Crash.** What was completed is there after [`Journal::open`]; the commit in flight is there as a
-//! whole or not at all. Damage to an older commit is an error, never skipped.
-//! **Space.** The oldest file is recycled once it holds no live entry (neither purged nor rewritten later) and no lane's
-//! newest vote, purge or commit mark; the journal itself copies those three to the head. Callers look at
-//! [`Journal::pressure`] before they propose, and bound what they have in flight.
+//! that follow theirs in the journal are never durable without them. **Commit.** All queued records make one aligned
+//! write; meanwhile the next commit is filled. No timers. **Errors.** A failed write ends the journal: every pending
+//! and every later call gets the error, and the process must end and recover. **Crash.** What was completed is there
+//! after [`Journal::open`]; the commit in flight is there as a whole or not at all. Damage to an older commit is an
+//! error, never skipped. **Space.** The oldest file is recycled once it holds no live entry (neither purged nor
+//! rewritten later) and no lane's newest vote, purge or commit mark; the journal itself copies those three to the head.
+//! Callers look at [`Journal::pressure`] before they propose, and bound what they have in flight.
 //!
-//! Invariants: J1 commits are numbered from 1 without gaps, and one write at most is in flight; so a valid commit proves
-//! that all before it were durable. J2 a file is written only under a generation that the durable layout names. J3 of a
-//! lane and index, the record at the later place counts. J4 a payload leaves memory only after its commit is durable.
+//! Invariants: J1 commits are numbered from 1 without gaps, and one write at most is in flight; so a valid commit
+//! proves that all before it were durable. J2 a file is written only under a generation that the durable layout names.
+//! J3 of a lane and index, the record at the later place counts. J4 a payload leaves memory only after its commit is
+//! durable.
 //!
 //! In names and comments here, *commit* is one durable write and *committed* means Raft-committed.
 //! Affinity: shard-local.
@@ -134,8 +134,8 @@ pub struct JournalConfig {
     pub memory_bytes: usize,
     /// A commit holds up to this; a larger entry makes a commit of its own. Bytes.
     pub commit_bytes: usize,
-    /// Free files always kept for reuse, beside the prepared next file. More are kept while live and free files together
-    /// take no more than recently were live at one time.
+    /// Free files always kept for reuse, beside the prepared next file. More are kept while live and free files
+    /// together take no more than recently were live at one time.
     pub spare_files: usize,
 }
 
@@ -218,9 +218,9 @@ impl Journal {
         Self::open_behind(env, dir, config, None).await
     }
 
-    /// As [`Journal::open`], for a caller that applies all entries after those in `covered` at once: their payloads stay
-    /// in memory, as far as they fit, instead of being read a second time. Of a lane that is not in `covered`, every
-    /// entry is applied.
+    /// As [`Journal::open`], for a caller that applies all entries after those in `covered` at once: their payloads
+    /// stay in memory, as far as they fit, instead of being read a second time. Of a lane that is not in `covered`,
+    /// every entry is applied.
     ///
     /// # Errors
     /// As [`Journal::open`].
@@ -331,8 +331,8 @@ impl Journal {
         self.inner.state.borrow().oldest_pins()
     }
 
-    /// Copies the entries that keep the oldest file to the head; the copies are durable when it returns, and the file is
-    /// recycled. Returns the bytes copied, 0 if no entry keeps the file.
+    /// Copies the entries that keep the oldest file to the head; the copies are durable when it returns, and the file
+    /// is recycled. Returns the bytes copied, 0 if no entry keeps the file.
     ///
     /// # Errors
     /// [`JournalError::Poisoned`], or an entry could not be read back.

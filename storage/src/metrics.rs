@@ -1,11 +1,11 @@
-//! What a shard's storage engine counts. Named fields, no names at call sites; the root renders them. Shard-local
-//! counters, snapshots are *messages*.
+//! Counters and histograms of a shard's storage engine, as named fields; the root crate renders them. Counters are
+//! shard-local, snapshots are *messages*.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that only grows. Shard-local.
+/// A counter that only grows. Shard-local.
 #[derive(Debug, Default)]
 pub struct Counter(Cell<u64>);
 
@@ -22,11 +22,11 @@ impl Counter {
     }
 }
 
-/// Buckets of a [`Histogram`]. The last takes everything from 16 s on.
+/// Buckets of a [`Histogram`]. The last counts everything from 16 s on.
 pub const BUCKETS: usize = 26;
 
-/// Durations in buckets of powers of two: bucket `n` counts what took less than `2^n` µs and no less than half of that.
-/// Fixed in size, no allocation, one addition to three cells. Shard-local.
+/// Durations in buckets of powers of two: bucket `n` counts durations of at least `2^(n-1)` and less than `2^n` µs.
+/// Fixed in size, never allocates. Shard-local.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [Cell<u64>; BUCKETS],
@@ -60,13 +60,13 @@ impl Histogram {
     }
 }
 
-/// Which bucket counts a duration, and the duration in µs.
+/// The bucket that counts a duration, and the duration in µs.
 fn bucket_of(took: Duration) -> (usize, u64) {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     (((u64::BITS - micros.leading_zeros()) as usize).min(BUCKETS - 1), micros)
 }
 
-/// A [`Histogram`] in which many threads count. Node-wide.
+/// A [`Histogram`] that several threads count into. Node-wide.
 #[derive(Debug, Default)]
 pub struct SharedHistogram {
     buckets: [AtomicU64; BUCKETS],
@@ -104,7 +104,7 @@ pub struct HistogramCounts {
 }
 
 impl HistogramCounts {
-    /// How many durations were counted.
+    /// Number of durations counted.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -118,14 +118,14 @@ impl HistogramCounts {
         self.micros += other.micros;
     }
 
-    /// The upper bound of a bucket in seconds; none for the last.
+    /// Upper bound of a bucket in seconds; the last has none.
     #[must_use]
     pub fn bound_seconds(bucket: usize) -> Option<f64> {
         (bucket + 1 < BUCKETS).then(|| (1u64 << bucket.min(63)) as f64 / 1e6)
     }
 }
 
-/// What a journal counts. Shard-local.
+/// Counters of one journal. Shard-local.
 #[derive(Debug, Default)]
 pub struct JournalCounters {
     /// Bytes written in commits, padding included.
@@ -151,7 +151,7 @@ impl JournalCounters {
     }
 }
 
-/// How long the disk took for segments. Shard-local.
+/// Durations of disk calls for segments. Shard-local.
 #[derive(Debug, Default)]
 pub struct EngineTimings {
     pub write: Histogram,
@@ -185,7 +185,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct EngineCounters {
             $($(#[$doc])* pub $name: Counter,)*
-            /// How long the disk took.
+            /// Durations of disk calls.
             pub timings: EngineTimings,
         }
 
@@ -214,7 +214,7 @@ macro_rules! counters {
 counters! {
     /// Writes to segment files.
     write_backs,
-    /// Bytes of them.
+    /// Bytes written to segment files.
     write_back_bytes,
     /// Syncs of segment files.
     segment_syncs,
@@ -222,19 +222,19 @@ counters! {
     segments_closed,
     /// Runs read from segment files.
     run_reads,
-    /// Bytes of them.
+    /// Bytes of runs read from segment files.
     run_read_bytes,
     /// Checkpoints made durable.
     checkpoints,
-    /// Pages written by them.
+    /// Pages written by checkpoints.
     checkpoint_pages,
-    /// Bytes written by them, roots included.
+    /// Bytes written by checkpoints, roots included.
     checkpoint_bytes,
     /// Segment files and directories removed.
     files_removed,
-    /// Admissions refused for want of disk space.
+    /// Admissions refused because the disk budget is used up.
     refused_disk,
-    /// Admissions refused for want of memory or journal.
+    /// Admissions refused because the journal or the memory for recent batches is full.
     refused_pressure,
 }
 

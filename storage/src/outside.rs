@@ -1,4 +1,4 @@
-//! Decoders of bytes from disk that nothing outside this crate needs, as plain functions: for `tests/fuzz` alone.
+//! Decoders of bytes from disk that only this crate uses, as plain functions for `tests/fuzz`.
 
 use bytes::Bytes;
 
@@ -6,7 +6,8 @@ use crate::engine::records::{LaneRecord, PartitionRecord, ShardRecord};
 use crate::log::persist;
 use crate::model::PartitionId;
 
-/// A record of the checkpoint, as each of the three kinds. What decodes must encode to something that decodes alike.
+/// Decodes a record of the checkpoint as each of the three kinds. What decodes must survive encoding and decoding
+/// again.
 ///
 /// # Panics
 /// If it does not.
@@ -23,7 +24,7 @@ pub fn checkpoint_records(bytes: &[u8]) {
     }
 }
 
-/// A log's state within a partition's record.
+/// Decodes a log's record, and encodes what decoded.
 pub fn checkpoint_log(bytes: &[u8]) {
     if let Ok(state) = persist::decode(PartitionId::default(), Bytes::copy_from_slice(bytes)) {
         let _ = persist::encode(&state);

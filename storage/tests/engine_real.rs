@@ -1,5 +1,5 @@
 //! The engine on the real disk under a real executor, once through: append, write back, checkpoint, close, open, read.
-//! A smoke test: what can go wrong is tested on the simulated disk.
+//! A smoke test: faults are tested on the simulated disk.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -35,7 +35,7 @@ fn entry(index: u64) -> EntryId {
     EntryId { term: Term(1), index: LogIndex(index) }
 }
 
-/// Everything appended is applied: what a layer above that never lags would say.
+/// A layer above that has applied everything appended.
 struct Above {
     engine: RefCell<Option<Engine>>,
     applied: Cell<Option<EntryId>>,

@@ -1,8 +1,8 @@
-//! The journal against power cuts, on the simulated disk: whatever was completed is there, in order; nothing is
-//! invented; what was under way is there as a whole or not at all.
+//! The journal against power cuts, on the simulated disk: what was completed is there, in order; nothing is invented; the
+//! commit in flight is there as a whole or not at all.
 //!
-//! A history is the list of operations in the order they were placed. After a crash the journal must stand exactly as
-//! after some prefix of it, at least as long as what was completed.
+//! A history is the list of operations in the order of the calls. After a crash, the journal must be exactly as after some
+//! prefix of it, which is at least as long as the completed part.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ enum Op {
     Purge(LaneId, EntryId),
 }
 
-/// What a lane should hold.
+/// The entries that a lane should hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Lane {
     purged: Option<EntryId>,
@@ -76,7 +76,7 @@ fn apply(model: &mut Model, op: &Op) {
 #[derive(Default)]
 struct History {
     ops: RefCell<Vec<Op>>,
-    /// So many operations, from the front, were completed.
+    /// Number of completed operations, from the front.
     completed: Cell<usize>,
 }
 
@@ -132,7 +132,7 @@ fn next_op(model: &Model, rng: &Rng, term: Term) -> Op {
     }
 }
 
-/// Does things to the journal until it is killed.
+/// Random operations on the journal until it is killed.
 async fn work(env: Env, journal: Journal, history: Rc<History>, mut model: Model, round: u64) {
     let mut term = Term(round * 1_000_000);
     loop {
@@ -200,7 +200,7 @@ async fn check_reads(env: &Env, journal: &Journal, model: &Model) {
     }
 }
 
-/// What the journal holds, read through its own front door.
+/// What the journal holds, read through its public functions.
 async fn standing(journal: &Journal) -> Model {
     let mut model = Model::new();
     for (id, state) in journal.lanes() {
@@ -223,7 +223,7 @@ async fn standing(journal: &Journal) -> Model {
     model
 }
 
-/// The prefix of the history that the journal stands at.
+/// The prefix of the history that the journal holds.
 fn prefix_at(start: &Model, history: &History, found: &Model) -> Option<usize> {
     let mut model = start.clone();
     let ops = history.ops.borrow();

@@ -1,4 +1,4 @@
-//! What can be wrong with a checkpoint.
+//! Errors of a checkpoint.
 
 use std::io;
 use std::path::PathBuf;
@@ -40,10 +40,10 @@ pub enum FormatError {
     Unreadable(io::ErrorKind),
 }
 
-/// Why a checkpoint cannot be opened or made.
+/// Why a checkpoint cannot be opened or taken.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// Neither slot holds a root though the store was made once.
+    /// Neither slot holds a valid root.
     #[error(
         "{dir}: no valid checkpoint root (slot 0: {first}; slot 1: {second}); the shard's state is lost, \
          restore it from a replica or the bucket"
@@ -55,12 +55,12 @@ pub enum CheckpointError {
         /// What is wrong with slot 1.
         second: FormatError,
     },
-    /// A page the root names is not there.
+    /// A page that the root names is damaged or cannot be read.
     #[error(
         "{file}: page of bucket {bucket} at block {block}: {source}; restore the shard from a replica or the bucket"
     )]
     Page { file: PathBuf, bucket: u32, block: u64, source: FormatError },
-    /// The disk, of anything but a page that is read.
+    /// A call of the file system failed, other than the read of a page.
     #[error("{file}: {source}")]
     Io {
         file: PathBuf,
@@ -71,7 +71,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Is it only that an old page cannot be read? What is in memory makes a checkpoint without it.
+    /// Is an old page unreadable? A checkpoint of all records from memory does not need it.
     #[must_use]
     pub fn is_lost_page(&self) -> bool {
         matches!(self, Self::Page { .. })

@@ -1,8 +1,8 @@
-//! Which blocks of the page file are free: those that neither valid root names. Pure.
+//! Free blocks of the page file: those that neither valid root names. Pure.
 
 use super::root::Root;
 
-/// Free gaps between named pages, in order, then everything after the last. Handed out in one sweep.
+/// Free gaps between named pages, in order, then everything after the last page. Handed out in one sweep.
 #[derive(Debug)]
 pub(super) struct Space {
     /// `[start, end)` of each gap, in reverse so that the next is popped.
@@ -27,8 +27,9 @@ impl Space {
         Self { gaps, end }
     }
 
-    /// The first block of `blocks` free ones.
+    /// Takes `blocks` free blocks in a row; returns the first.
     pub(super) fn take(&mut self, blocks: u64) -> u64 {
+        assert!(blocks > 0, "an empty page takes no block");
         while let Some((from, to)) = self.gaps.pop() {
             if to - from >= blocks {
                 if to - from > blocks {

@@ -1,4 +1,4 @@
-//! The store: opening, reading everything once, committing changes. See the header of `checkpoint`.
+//! The checkpoint's files: opening them, reading all records once, committing changes. See the header of `checkpoint`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,14 +14,14 @@ use super::space::Space;
 use crate::env::{Disk, File, OpenMode};
 use crate::segment::{BLOCK, block_ceil};
 
-/// What a bucket should hold on average: a touched partition rewrites about this much. Bytes.
+/// Average size of a bucket: a changed partition rewrites about this much. Bytes.
 const BUCKET_BYTES: u64 = 16 << 10;
-/// Pages read side by side when the store is opened.
+/// Pages read at one time when the store is opened.
 const LOADS_AT_ONCE: usize = 32;
-/// One write of pages, at most (a larger page is written whole). Bytes.
+/// One write of pages; a larger page is written whole. Bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// What a commit wrote.
+/// What one commit wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointWritten {
     pub generation: u64,
@@ -30,16 +30,16 @@ pub struct CheckpointWritten {
     pub bytes: u64,
 }
 
-/// The checkpoint of one shard. Shard-local; one commit at a time.
+/// The checkpoint of one shard. One commit at a time. Shard-local.
 #[derive(Debug)]
 pub struct CheckpointStore {
     disk: Disk,
     dir: PathBuf,
     pages: File,
     current: Root,
-    /// The root in the other slot, if it is valid: its pages may not be overwritten.
+    /// The root in the other slot, if it is valid: its pages must not be overwritten.
     previous: Option<Root>,
-    /// Bytes of the page file.
+    /// Length of the page file. Bytes.
     len: u64,
 }
 
@@ -57,10 +57,10 @@ fn failed(file: &Path, sync: bool) -> impl FnOnce(io::Error) -> CheckpointError 
 }
 
 impl CheckpointStore {
-    /// Opens the store in `dir` (which must exist), making it if it was never made, and reads all records.
+    /// Opens the store in the existing directory `dir`, creates its files at the first start, and reads all records.
     ///
     /// # Errors
-    /// Damage (no valid root, a page that is not there) or the disk's.
+    /// [`CheckpointError`]: no valid root, an unreadable page, or a failed call.
     pub async fn open(disk: Disk, dir: &Path) -> Result<(Self, Records), CheckpointError> {
         let (zero, one) = (slot_path(dir, 0), slot_path(dir, 1));
         if !disk.exists(&zero).await.map_err(failed(&zero, false))? {
@@ -79,7 +79,7 @@ impl CheckpointStore {
         let pages = open_or_create(&disk, &path).await?;
         let len = pages.len().await.map_err(failed(&path, false))?;
         let mut store = Self { disk, dir: dir.into(), pages, current, previous, len };
-        settle(&store.disk, dir, &store.pages, &store.current).await?;
+        write_root_again(&store.disk, dir, &store.pages, &store.current).await?;
         let records = match store.load_all().await {
             Err(error) if error.is_lost_page() => store.fall_back(error).await?,
             other => other?,
@@ -87,17 +87,17 @@ impl CheckpointStore {
         Ok((store, records))
     }
 
-    /// The newest root's pages are not all there: goes on from the one before it, if that is whole. Whether too much was
-    /// let go since, only the journal can tell.
+    /// A page of the newest root is unreadable: opens the root before, if all its pages can be read. Whether the
+    /// journal still has everything since that root, `Engine::open` checks.
     async fn fall_back(&mut self, error: CheckpointError) -> Result<Records, CheckpointError> {
-        // The very first is empty: as good as none.
+        // The first root ever is empty: opening it would lose everything.
         let Some(previous) = self.previous.take_if(|previous| previous.generation > 0) else { return Err(error) };
-        // It stays the other slot's: its pages are not written over while a start might read it.
+        // The damaged root stays in the other slot, and its pages are not overwritten: a start might read them.
         self.previous = Some(std::mem::replace(&mut self.current, previous));
         let Ok(records) = self.load_all().await else { return Err(error) };
         let generation = self.current.generation;
-        tracing::warn!(%error, generation, "the newest checkpoint is damaged; going on from the one before it");
-        settle(&self.disk, &self.dir, &self.pages, &self.current).await?;
+        tracing::warn!(%error, generation, "the newest checkpoint is damaged; opening the one before it");
+        write_root_again(&self.disk, &self.dir, &self.pages, &self.current).await?;
         Ok(records)
     }
 
@@ -106,13 +106,13 @@ impl CheckpointStore {
         let buckets = 0..self.current.pages.len();
         let mut loads = futures::stream::iter(buckets).map(|bucket| self.load(bucket)).buffered(LOADS_AT_ONCE);
         while let Some(page) = loads.next().await {
-            // Not `append`, which walks through both maps: thousands of pages would be walked through thousands of times.
+            // Not `append`: it walks through both maps, which with thousands of pages is quadratic.
             records.extend(page?);
         }
         Ok(records)
     }
 
-    /// The generation that is durable.
+    /// Generation of the durable root.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.current.generation
@@ -123,17 +123,17 @@ impl CheckpointStore {
         &self.current.pages
     }
 
-    /// Bytes of all its files.
+    /// Bytes of all files of the store.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         self.len + 2 * block_ceil(self.current.encoded_len() as u64)
     }
 
-    /// Makes `changes` durable, all or none: a value replaces, `None` removes.
+    /// Makes all `changes` durable together, or none: a value replaces the record, `None` removes it.
     ///
     /// # Errors
-    /// The disk's, or damage of a page that had to be read ([`CheckpointError::is_lost_page`]). The store is as before
-    /// unless a sync failed.
+    /// A failed call, or a page to be changed that is unreadable ([`CheckpointError::is_lost_page`]). The store is
+    /// unchanged unless a sync failed.
     pub async fn commit(
         &mut self,
         changes: BTreeMap<Key, Option<Bytes>>,
@@ -143,10 +143,10 @@ impl CheckpointStore {
         self.write(next, touched).await
     }
 
-    /// Makes `records` durable in place of all that is there, of which nothing is read.
+    /// Replaces all records by `records`, without reading an old page.
     ///
     /// # Errors
-    /// The disk's. The store is as before unless a sync failed.
+    /// A failed call. The store is unchanged unless a sync failed.
     pub async fn commit_whole(&mut self, records: Records) -> Result<CheckpointWritten, CheckpointError> {
         let bytes = records.values().map(|blob| blob.len() as u64).sum();
         let wanted = buckets_for(bytes);
@@ -165,19 +165,21 @@ impl CheckpointStore {
         touched: BTreeMap<usize, Records>,
     ) -> Result<CheckpointWritten, CheckpointError> {
         let mut space = Space::beside(&[&self.current, self.previous.as_ref().unwrap_or(&self.current)]);
-        let mut writes = Writes::default();
+        let (mut writes, mut fresh) = (Writes::default(), Vec::new());
         for (bucket, records) in &touched {
             let bytes = if records.is_empty() { Vec::new() } else { page::encode(*bucket as u32, records) };
-            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let len = u32::try_from(bytes.len()).expect("a checkpoint page is smaller than 4 GiB");
             let mut named = PageRef { block: 0, len, crc: crc32c::crc32c(&bytes) };
             if len > 0 {
                 named.block = space.take(named.blocks());
+                fresh.push((named.block, named.block + named.blocks()));
                 writes.add(named.block, &bytes);
             }
-            if let Some(place) = next.pages.get_mut(*bucket) {
-                *place = if len > 0 { named } else { PageRef::default() };
-            }
+            let page = next.pages.get_mut(*bucket).expect("a key's bucket is one of the root's");
+            *page = if len > 0 { named } else { PageRef::default() };
         }
+        assert_eq!(next.generation, self.current.generation + 1, "generations follow each other");
+        self.assert_free(&fresh);
         let mut written = self.write_pages(&writes).await?;
         written += self.write_root(&next).await?;
         let done = CheckpointWritten { generation: next.generation, pages: touched.len() as u64, bytes: written };
@@ -185,8 +187,19 @@ impl CheckpointStore {
         Ok(done)
     }
 
-    /// The records of every bucket to be rewritten. Doubles or halves the buckets, rewriting all, when they have become
-    /// four times too full or too empty.
+    /// C2, for block ranges in ascending order.
+    fn assert_free(&self, fresh: &[(u64, u64)]) {
+        assert!(fresh.windows(2).all(|pair| pair[0].1 <= pair[1].0), "pages do not overlap");
+        let roots = [Some(&self.current), self.previous.as_ref()];
+        for page in roots.into_iter().flatten().flat_map(|root| &root.pages).filter(|page| page.len > 0) {
+            let after = fresh.partition_point(|(_, end)| *end <= page.block);
+            let overlaps = fresh.get(after).is_some_and(|(start, _)| *start < page.block + page.blocks());
+            assert!(!overlaps, "a page is never written to a block that a root names");
+        }
+    }
+
+    /// The records of every bucket to be rewritten. If the number of buckets is wrong by a factor of four, it doubles
+    /// or halves them, and that is all buckets.
     async fn merge(
         &self,
         next: &mut Root,
@@ -199,7 +212,7 @@ impl CheckpointStore {
             touched.insert(bucket, self.load(bucket).await?);
         }
         for (key, change) in changes {
-            let Some(records) = touched.get_mut(&key.bucket(old)) else { continue };
+            let records = touched.get_mut(&key.bucket(old)).expect("the bucket of every change was loaded");
             let (more, less) = match change {
                 Some(blob) => (blob.len(), records.insert(key, blob).map_or(0, |blob| blob.len())),
                 None => (0, records.remove(&key).map_or(0, |blob| blob.len())),
@@ -238,9 +251,7 @@ impl CheckpointStore {
         let (path, mut written) = (pages_path(&self.dir), 0);
         for (block, bytes) in &writes.runs {
             let mut buffer = self.pages.alloc(bytes.len());
-            if let Some(place) = buffer.get_mut(..bytes.len()) {
-                place.copy_from_slice(bytes);
-            }
+            buffer[..bytes.len()].copy_from_slice(bytes);
             let len = buffer.len() as u64;
             self.pages.write_at(buffer, block * BLOCK).await.map_err(failed(&path, false))?;
             self.len = self.len.max(block * BLOCK + len);
@@ -255,9 +266,9 @@ impl CheckpointStore {
     async fn write_root(&mut self, root: &Root) -> Result<u64, CheckpointError> {
         let path = slot_path(&self.dir, root.generation);
         let file = open_or_create(&self.disk, &path).await?;
-        // From here on the older root may be gone, also if the write fails: its pages stay until the next commit.
+        // From here on the older root may be damaged, also if the write fails. Its pages stay until the next commit.
         let len = write_slot(&file, &path, root).await?;
-        // The slot's name too, also where a try before this one made the file and failed.
+        // The slot's name must be durable too, also if an earlier attempt created the file and failed.
         if root.generation == 1 {
             self.disk.sync_dir(&self.dir).await.map_err(failed(&self.dir, true))?;
         }
@@ -266,8 +277,7 @@ impl CheckpointStore {
     }
 }
 
-/// A slot's root, or what is wrong with it; an absent slot is as good as an empty one, one that cannot be read as one
-/// that is damaged.
+/// The root in a slot, or why there is none. An absent slot counts as empty, an unreadable one as damaged.
 async fn read_slot(disk: &Disk, path: &Path) -> Result<Root, FormatError> {
     match disk.read_all(path).await {
         Ok(bytes) => Root::decode(&bytes),
@@ -287,19 +297,17 @@ async fn open_or_create(disk: &Disk, path: &Path) -> Result<File, CheckpointErro
 async fn write_slot(file: &File, path: &Path, root: &Root) -> Result<u64, CheckpointError> {
     let bytes = root.encode();
     let mut buffer = file.alloc(bytes.len());
-    if let Some(place) = buffer.get_mut(..bytes.len()) {
-        place.copy_from_slice(&bytes);
-    }
+    buffer[..bytes.len()].copy_from_slice(&bytes);
     let len = buffer.len() as u64;
     file.write_at(buffer, 0).await.map_err(failed(path, false))?;
     file.sync().await.map_err(failed(path, true))?;
     Ok(len)
 }
 
-/// A process that was killed may have left a root that can be read and is not durable: what is built on it must not
-/// outlive it. Nor is a sync enough: one that failed before leaves bytes that no later sync makes durable, so the root is
-/// written again, the same bytes in the same place.
-async fn settle(disk: &Disk, dir: &Path, pages: &File, current: &Root) -> Result<(), CheckpointError> {
+/// Makes the root durable before anything builds on it: a killed process may have left one that is readable and not
+/// durable. A sync alone is not enough: after a failed sync, no later one makes the same bytes durable. So the root is
+/// written again, the same bytes at the same position.
+async fn write_root_again(disk: &Disk, dir: &Path, pages: &File, current: &Root) -> Result<(), CheckpointError> {
     pages.sync().await.map_err(failed(&pages_path(dir), true))?;
     let path = slot_path(dir, current.generation);
     let slot = disk.open(&path, OpenMode::ReadWrite).await.map_err(failed(&path, false))?;
@@ -313,7 +321,7 @@ fn buckets_for(bytes: u64) -> usize {
     buckets.clamp(1, super::root::BUCKETS_MAX).next_power_of_two()
 }
 
-/// Pages to write, neighbours put together.
+/// Pages to write; neighbours are joined into one write.
 #[derive(Debug, Default)]
 struct Writes {
     runs: Vec<(u64, Vec<u8>)>,

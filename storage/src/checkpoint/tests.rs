@@ -76,7 +76,7 @@ fn a_power_cut_at_any_moment_leaves_the_last_commit_or_the_one_under_way() {
         let mut possible = vec![Records::new()];
         for life in 0..6 {
             let env = world.env();
-            // (durable, under way)
+            // (durable, in progress)
             let seen: Rc<RefCell<Vec<Records>>> = Rc::default();
             let task = env.tasks.spawn("committer", {
                 let (env, seen, possible) = (env.clone(), seen.clone(), possible.clone());
@@ -103,7 +103,7 @@ fn a_power_cut_at_any_moment_leaves_the_last_commit_or_the_one_under_way() {
             } else {
                 world.crash()
             }
-            // A kill leaves what a later power cut may still take: both states stay possible.
+            // After a kill, a later power cut may still lose the commit: both states stay possible.
             let mut seen = seen.borrow().clone();
             if seen.is_empty() {
                 seen = possible;

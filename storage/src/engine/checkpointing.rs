@@ -1,5 +1,5 @@
-//! Taking a checkpoint: collect at one instant, make the segments durable, commit, then release. The order is
-//! that of the header of `engine`; every step is a function here.
+//! Takes a checkpoint: collect at one instant, make the segments durable, commit, then release. The order is that of
+//! the header of `engine`; each step is a function here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ use crate::log::write_back::sync_all;
 use crate::log::{PartitionLog, WriteBackError, persist};
 use crate::model::{EntryId, LaneId, LogIndex, PartitionId};
 
-/// Logs written and synced at the same time.
+/// Logs written and synced at one time.
 const LOGS_AT_ONCE: usize = 8;
-/// From this many changed logs on they are synced together.
+/// From this many changed logs on, the file system is synced once instead of each file.
 const SYNC_ALL_FROM: usize = 64;
-/// How often a checkpoint begins again because a log was trimmed or dropped under it.
+/// Attempts of one checkpoint, each after a log was trimmed or dropped during the one before.
 const TRIES_MAX: u32 = 8;
 
-/// What changed, as of one instant.
+/// All changes since the last checkpoint, as of one instant.
 #[derive(Default)]
 struct CheckpointChanges {
     lanes: BTreeSet<LaneId>,
@@ -32,12 +32,12 @@ struct CheckpointChanges {
     doomed: Vec<Doomed>,
     changes: BTreeMap<Key, Option<Bytes>>,
     applied: Vec<(LaneId, EntryId)>,
-    /// The entries that the records hold the state after.
+    /// The entries after which the records hold the state: they must be durable in the journal.
     as_of: BTreeSet<(LaneId, LogIndex)>,
     logs: Vec<LogToWrite>,
 }
 
-/// A log whose record holds once it is written and synced up to its target.
+/// A log whose record may become durable once the log is written and synced up to its target.
 struct LogToWrite {
     log: PartitionLog,
     target: Option<WriteBackTarget>,
@@ -45,7 +45,7 @@ struct LogToWrite {
 }
 
 impl Engine {
-    /// Takes a checkpoint now: when it returns, everything applied before the call is durable without the journal.
+    /// Takes a checkpoint now. When it returns, everything applied before the call is durable without the journal.
     ///
     /// # Errors
     /// [`EngineError`]; after a fatal one the engine has ended.
@@ -54,7 +54,7 @@ impl Engine {
         if let Err(EngineError::Checkpoint(error)) = &done
             && error.is_lost_page()
         {
-            tracing::warn!(%error, "a page of the checkpoint is lost: all of it is written anew from memory");
+            tracing::warn!(%error, "a page of the checkpoint is unreadable: writing all records again from memory");
             self.inner.rewrite.set(true);
             done = self.try_checkpoint().await;
         }
@@ -78,7 +78,7 @@ impl Engine {
         if whole {
             self.mark_all();
         }
-        let mut collected = self.settle().await?;
+        let mut collected = self.collect_and_write().await?;
         if collected.changes.is_empty() && collected.doomed.is_empty() && self.inner.leftover.borrow().is_empty() {
             return Ok(());
         }
@@ -86,8 +86,8 @@ impl Engine {
             self.put_back(collected);
             return Err(EngineError::Laneless(lane));
         }
-        // Nothing applied may be ahead of the journal, or a restart would find a lane that ends before its state. Where
-        // it is not, the journal is not waited for: on a full disk it may wait for what this checkpoint frees.
+        // E2: without this flush, a restart could find a lane that ends before its state. If everything is durable, the
+        // journal is not waited for: on a full disk it may be waiting for the space that this checkpoint frees.
         let journal = &self.inner.journal;
         if !collected.as_of.iter().all(|(lane, index)| journal.is_durable(*lane, *index))
             && let Err(error) = journal.flush().await
@@ -112,7 +112,7 @@ impl Engine {
                 return Err(error.into());
             }
         };
-        // They are in the durable record: from here on they are this process's to remove, whoever is cut short.
+        // They are in the durable record now: this process removes them, also if this call is dropped.
         self.inner.leftover.borrow_mut().extend(collected.doomed.drain(..));
         self.inner.rewrite.set(false);
         drop(store);
@@ -125,8 +125,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Collects and makes durable until nothing was taken away meanwhile.
-    async fn settle(&self) -> Result<CheckpointChanges, EngineError> {
+    /// Collects the changes and makes their segments durable; again if a log was trimmed or dropped meanwhile.
+    async fn collect_and_write(&self) -> Result<CheckpointChanges, EngineError> {
         for _ in 0..TRIES_MAX {
             let collected = self.collect()?;
             if let Err(error) = make_durable(&collected.logs).await {
@@ -142,7 +142,7 @@ impl Engine {
         Err(EngineError::Unsettled(TRIES_MAX))
     }
 
-    /// Takes all that changed, at this instant: no await in here.
+    /// Encodes all changed records at this instant: no await.
     fn collect(&self) -> Result<CheckpointChanges, EngineError> {
         let source = self.inner.source.borrow().clone().ok_or(EngineError::NoSource)?;
         let shared = &self.inner.shared;
@@ -185,15 +185,15 @@ impl Engine {
         Ok(out)
     }
 
-    /// All that there is counts as changed.
+    /// Marks every lane and partition as changed.
     fn mark_all(&self) {
         let (inner, shared) = (&self.inner, &self.inner.shared);
-        // A lane that was ever applied has a past in the journal.
+        // A lane that has applied an entry is in the journal.
         shared.changed_lanes.borrow_mut().extend(inner.journal.lanes().into_iter().map(|(lane, _)| lane));
         shared.changed_partitions.borrow_mut().extend(inner.logs.borrow().keys().copied());
     }
 
-    /// A lane that could not be opened with these records alone.
+    /// A lane whose log was purged and that could not be opened from these records alone.
     fn laneless(&self, collected: &CheckpointChanges) -> Option<LaneId> {
         let applied: BTreeMap<LaneId, EntryId> = collected.applied.iter().copied().collect();
         let held = |lane, purged: EntryId| applied.get(&lane).is_some_and(|applied| applied.index >= purged.index);
@@ -204,7 +204,7 @@ impl Engine {
             .map(|one| one.0)
     }
 
-    /// Leaves what was taken to the next try.
+    /// Returns the collected changes to the lists, for the next attempt.
     fn put_back(&self, collected: CheckpointChanges) {
         let shared = &self.inner.shared;
         shared.changed_lanes.borrow_mut().extend(collected.lanes);
@@ -212,7 +212,7 @@ impl Engine {
         shared.doomed.borrow_mut().extend(collected.doomed);
     }
 
-    /// The checkpoint is durable: tell what may be purged, remove what no record names.
+    /// After the checkpoint is durable: reports what may be purged, removes files that no record names.
     async fn release(&self, collected: CheckpointChanges) {
         let source = self.inner.source.borrow().clone();
         if let Some(source) = source {
@@ -225,8 +225,7 @@ impl Engine {
     }
 }
 
-/// Writes and syncs what the records say. Where many logs were written to, the file system is synced as a whole instead
-/// of file by file.
+/// Writes and syncs what the records name. With many logs, the file system is synced once instead of file by file.
 async fn make_durable(logs: &[LogToWrite]) -> Result<(), WriteBackError> {
     if logs.len() >= SYNC_ALL_FROM {
         let written =

@@ -1,4 +1,4 @@
-//! What an engine is opened with.
+//! The settings of one shard's engine.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 use crate::budget::DiskBudget;
 use crate::journal::JournalConfig;
 
-/// Sizes and cadences of one shard's engine.
+/// Sizes and intervals of one shard's engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Where segment files lie; `None`: in the shard's directory. A node's shards share one, so that a partition changes
-    /// its shard without its bytes.
+    /// Directory of the segment files; `None`: the shard's. A broker's shards share one, so that a partition can move
+    /// to another shard without its bytes.
     pub segments: Option<PathBuf>,
     pub journal: JournalConfig,
-    /// Recent batches kept in memory. Soft: at twice this nothing more is admitted. Bytes.
+    /// Recent batches kept in memory. A soft cap: at twice this, nothing more is admitted. Bytes.
     pub recent_bytes: u64,
-    /// Unwritten bytes of one partition from which it is written back without being asked. Bytes.
+    /// A partition with this much unwritten is written back before the next checkpoint. Bytes.
     pub write_back_bytes: u64,
-    /// Segment files held open between uses.
+    /// Segment files kept open between uses.
     pub open_files: usize,
-    /// Indexes of closed segments held after use, about 40 KiB each for 1 GiB segments.
+    /// Indexes of closed segments cached, about 40 KiB each for segments of 1 GiB.
     pub open_indexes: usize,
-    /// A checkpoint is taken this long after the last when anything changed.
+    /// If anything changed, a checkpoint is taken this long after the last one.
     pub checkpoint_interval: Duration,
-    /// And when so much was appended since. Bytes.
+    /// A checkpoint is also taken after this much was appended. Bytes.
     pub checkpoint_bytes: u64,
     pub budget: DiskBudget,
 }
@@ -38,7 +38,7 @@ impl Default for EngineConfig {
             open_files: 1024,
             open_indexes: 64,
             checkpoint_interval: Duration::from_secs(10),
-            // Purging follows the checkpoint, so well before the journal's own mark at half of its capacity.
+            // Purging follows the checkpoint, so well below half of the capacity, where the journal reports pressure.
             checkpoint_bytes: journal.capacity_bytes / 4,
             journal,
             budget: DiskBudget::unlimited(),

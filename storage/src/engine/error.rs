@@ -1,4 +1,4 @@
-//! What can go wrong with a shard's engine, an enum per operation.
+//! Errors of a shard's engine, an enum per operation.
 
 use crate::budget::DiskFull;
 use crate::checkpoint::CheckpointError;
@@ -9,10 +9,10 @@ use crate::model::{EntryId, LaneId, PartitionId};
 
 use crate::codec::CodecError;
 
-/// Why a shard cannot be opened. Nothing may be served from it.
+/// Why a shard cannot be opened. It must not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Its directory cannot be made.
+    /// The shard's directory cannot be created.
     #[error("{dir}: {source}")]
     Dir { dir: std::path::PathBuf, source: std::io::Error },
     /// The checkpoint.
@@ -33,13 +33,13 @@ pub enum OpenError {
     /// A partition's log in its record.
     #[error("checkpoint record of partition {partition}: {source}")]
     Log { partition: PartitionId, source: LogStateError },
-    /// Checkpoint and journal do not meet: one of them is older than it should be.
+    /// The journal was purged beyond the checkpoint: one of the two was lost or replaced by an older copy.
     #[error(
         "lane {lane} is applied up to {applied:?} in the checkpoint but its log was purged up to {purged}: entries between \
          are lost here; restore this replica"
     )]
     Gap { lane: LaneId, applied: Option<EntryId>, purged: EntryId },
-    /// The journal has lost more than what was under way.
+    /// The journal ends before a commit that was durable when the checkpoint was taken.
     #[error("the journal ends at commit {found}, the checkpoint saw {expected} durable; restore this replica")]
     JournalBehind { expected: u64, found: u64 },
 }
@@ -47,16 +47,16 @@ pub enum OpenError {
 /// Why a checkpoint was not taken, or why the engine ended.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// No source was set.
+    /// [`super::Engine::set_source`] was not called.
     #[error("no checkpoint source is set")]
     NoSource,
-    /// The source knows nothing of a partition that exists: a defect above.
+    /// The source has no state for a partition that exists: a fault of the layer above.
     #[error("partition {0} exists but its owner has no state for it; no checkpoint is taken")]
     Stateless(PartitionId),
-    /// The source knows nothing of a lane whose log was purged: a defect above.
-    #[error("lane {0} was purged but its owner has no state for it; the checkpoint is not written anew")]
+    /// The source has no state for a lane whose log was purged: a fault of the layer above.
+    #[error("lane {0} was purged but its owner has no state for it; the whole checkpoint is not written")]
     Laneless(LaneId),
-    /// Partitions were trimmed or dropped faster than they could be written. The next try may do better.
+    /// Partitions were trimmed or dropped faster than they could be written.
     #[error("partitions changed under the checkpoint {0} times")]
     Unsettled(u32),
     /// The checkpoint store.
@@ -68,7 +68,7 @@ pub enum EngineError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// It ended before.
+    /// The engine ended earlier.
     #[error("the storage engine has ended after an error; start again")]
     Ended,
 }
@@ -87,16 +87,16 @@ impl EngineError {
     }
 }
 
-/// Why a write may not be proposed now. All pass.
+/// Why a write must not be proposed now. Each passes without anyone acting, except a full disk budget.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refused {
-    /// The disk budget; passes when something is deleted.
+    /// The disk budget is used up; passes when something is deleted.
     #[error(transparent)]
     Disk(#[from] DiskFull),
     /// The journal is nearly full; passes with the next checkpoints.
     #[error("journal is nearly full ({used} of {capacity} bytes); checkpoints are behind, try again shortly")]
     Journal { used: u64, capacity: u64 },
-    /// Too much is not written back yet; passes with write-back.
+    /// Too many bytes are not written back yet; passes with write-back.
     #[error("{resident} bytes wait to be written to segments, the memory for them is {cap}; try again shortly")]
     Memory {
         /// Bytes in memory.

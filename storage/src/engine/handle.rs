@@ -34,15 +34,15 @@ pub(super) struct EngineInner {
     pub(super) source: RefCell<Option<Rc<dyn CheckpointSource>>>,
     /// One checkpoint at a time.
     pub(super) store: Mutex<CheckpointStore>,
-    /// A page of the checkpoint is lost: the next one is written whole, from memory.
+    /// A page of the checkpoint is unreadable: the next checkpoint writes all records from memory.
     pub(super) rewrite: Cell<bool>,
-    /// Files that no durable record names and that are not removed yet; the shard's record lists them.
+    /// Files to remove: only the shard's durable record still names them.
     pub(super) leftover: RefCell<BTreeSet<Doomed>>,
-    /// Somebody removes them.
+    /// A call is removing them.
     pub(super) removing: Cell<bool>,
     pub(super) journal_disk: DiskAccount,
     pub(super) checkpoint_disk: DiskAccount,
-    /// As last told to the two accounts.
+    /// Bytes of journal and checkpoint as last reported to the two accounts.
     pub(super) accounted: Cell<(u64, u64)>,
     pub(super) last_checkpoint: Cell<Mono>,
     pub(super) started: Cell<bool>,
@@ -51,12 +51,13 @@ pub(super) struct EngineInner {
 }
 
 impl Engine {
-    /// Who answers for lanes and partitions when a checkpoint is taken. Set it before [`Engine::start`].
+    /// Sets the layer above, which a checkpoint asks for the state of lanes and partitions. Call it before
+    /// [`Engine::start`].
     pub fn set_source(&self, source: Rc<dyn CheckpointSource>) {
         *self.inner.source.borrow_mut() = Some(source);
     }
 
-    /// Starts write-back and checkpoints. Once.
+    /// Starts write-back and checkpoints. A second call does nothing.
     pub fn start(&self) {
         if !self.inner.started.replace(true) {
             let engine = self.clone();
@@ -70,14 +71,14 @@ impl Engine {
         self.inner.journal.lane(lane)
     }
 
-    /// The shard's journal, for its figures and for inspection.
+    /// The shard's journal, for metrics and inspection.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.inner.journal
     }
 
-    /// Makes a partition's log, empty and starting at offset 0, by the entry `at` of `lane`. Made again by the same entry
-    /// after a crash, or there from a checkpoint, it is the one that is there.
+    /// Makes a partition's log, empty and starting at offset 0, when entry `at` of `lane` is applied. If the log
+    /// exists, because the entry is applied again after a crash, it is returned unchanged.
     pub fn create_partition(&self, id: PartitionId, lane: LaneId, at: EntryId, settings: LogSettings) -> PartitionLog {
         tracing::debug!(partition = %id, %lane, %at, "partition log created");
         let mut logs = self.inner.logs.borrow_mut();
@@ -102,7 +103,7 @@ impl Engine {
         self.inner.logs.borrow().keys().copied().collect()
     }
 
-    /// Drops a partition's log by the entry `at` of its lane. Its files go after the next checkpoint.
+    /// Drops a partition's log when entry `at` of its lane is applied. Its files are removed after the next checkpoint.
     pub fn drop_partition(&self, id: PartitionId, at: EntryId) {
         let Some(log) = self.inner.logs.borrow_mut().remove(&id) else { return };
         tracing::debug!(partition = %id, %at, "partition log dropped");
@@ -113,21 +114,21 @@ impl Engine {
         shared.lane_changed(log.lane());
     }
 
-    /// The partition's state above changed: the next checkpoint asks for it.
+    /// Reports that the partition's state in the layer above changed: the next checkpoint asks for it.
     pub fn touch_partition(&self, id: PartitionId) {
         self.inner.shared.changed(id);
     }
 
-    /// The lane has applied more, or its state above changed: the next checkpoint asks for it.
+    /// Reports that the lane has applied an entry, or that its state in the layer above changed.
     pub fn touch_lane(&self, lane: LaneId) {
         self.inner.shared.lane_changed(lane);
     }
 
-    /// Promises room for a write of `bytes` in journal and segments. Hold it until the write is applied or has failed.
-    /// Not for votes, commands that free space, and checkpoints: those have the reserve.
+    /// Reserves room for a write of `bytes` in journal and segments. Hold the admission until the write is applied or
+    /// has failed. Votes, commands that free space, and checkpoints need none: the reserve is for them.
     ///
     /// # Errors
-    /// [`Refused`], which says what is short and passes.
+    /// [`Refused`], which names what is short.
     pub fn admit(&self, bytes: u64) -> Result<Admission, Refused> {
         let (inner, shared) = (&self.inner, &self.inner.shared);
         let pressure = inner.journal.pressure();
@@ -151,38 +152,39 @@ impl Engine {
         })
     }
 
-    /// Who uses how much of the node's disk budget.
+    /// The broker's disk usage, by kind.
     #[must_use]
     pub fn usage(&self) -> DiskUsage {
         self.account();
         self.inner.config.budget.usage()
     }
 
-    /// What was counted since the shard was opened.
+    /// Counters since the shard was opened.
     #[must_use]
     pub fn counts(&self) -> EngineCounts {
         self.inner.shared.counters.counts()
     }
 
-    /// How long the disk took for segments since the shard was opened.
+    /// Durations of disk calls for segments since the shard was opened.
     #[must_use]
     pub fn timings(&self) -> EngineTimingCounts {
         self.inner.shared.counters.timings.counts()
     }
 
-    /// Bytes of recent batches in memory.
+    /// Memory that recent batches take. Bytes.
     #[must_use]
     pub fn recent_bytes(&self) -> u64 {
         self.inner.shared.memory.resident()
     }
 
-    /// Has it ended after an error?
+    /// Has the engine ended after an error?
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.inner.ended.get()
     }
 
-    /// Takes a last checkpoint and ends: upkeep, journal, open files. What could not be checkpointed is in the journal.
+    /// Takes a last checkpoint, then ends upkeep and journal and closes all files. What the checkpoint does not have,
+    /// the journal has.
     pub async fn close(&self) {
         self.inner.ending.set(true);
         self.inner.shared.wake.notify();
@@ -190,7 +192,7 @@ impl Engine {
             && self.inner.source.borrow().is_some()
             && let Err(error) = self.checkpoint().await
         {
-            tracing::warn!(%error, "no checkpoint at shutdown; the journal has what it lacks");
+            tracing::warn!(%error, "no checkpoint was taken at shutdown; the next start reads more of the journal");
         }
         if let Err(error) = self.inner.journal.close().await {
             tracing::warn!(%error, "the journal did not close cleanly; the next start recovers from what is durable");
@@ -199,7 +201,7 @@ impl Engine {
         *self.inner.source.borrow_mut() = None;
     }
 
-    /// Tells the budget what journal and checkpoint take now.
+    /// Reports to the budget what journal and checkpoint take now.
     pub(super) fn account(&self) {
         let inner = &self.inner;
         let (journal, checkpoint) = inner.accounted.get();
@@ -210,12 +212,12 @@ impl Engine {
         inner.accounted.set((journal_now, checkpoint_now));
     }
 
-    /// Is it only that the journal was closed, by a close that goes on?
+    /// Does the error only mean that [`Engine::close`], still running, has closed the journal?
     pub(super) fn is_closing(&self, error: &EngineError) -> bool {
         self.inner.ending.get() && matches!(error, EngineError::Journal(JournalError::Closed))
     }
 
-    /// Ends the engine after an error that does not pass.
+    /// Ends the engine after a fatal error.
     pub(super) fn fail(&self, error: &EngineError) {
         if !self.inner.ended.replace(true) {
             let source = self.inner.source.borrow().clone();

@@ -1,4 +1,4 @@
-//! Opening a shard: the checkpoint's records, the journal behind them, and whether the two meet.
+//! Opens a shard: reads the checkpoint's records, opens the journal, checks that the two belong together.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -27,9 +27,9 @@ use crate::segment::index_cache::IndexCache;
 /// What a shard's checkpoint held. A *message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Its lanes. A lane that only the journal knows is not among them: it starts from nothing.
+    /// Lanes with a record in the checkpoint. A lane that only the journal has starts from nothing.
     pub lanes: Vec<RecoveredLane>,
-    /// Its partitions; their logs are in the engine.
+    /// Partitions; their logs are in the engine.
     pub partitions: Vec<RecoveredPartition>,
 }
 
@@ -39,7 +39,7 @@ pub struct RecoveredLane {
     pub lane: LaneId,
     /// Last entry applied; apply again from the next on.
     pub applied: Option<EntryId>,
-    /// The layer above's blob.
+    /// The state as the layer above encoded it.
     pub state: Bytes,
 }
 
@@ -47,17 +47,17 @@ pub struct RecoveredLane {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredPartition {
     pub id: PartitionId,
-    /// Entries of this lane up to this index are in it: skip them.
+    /// Entries of this lane up to this index are already applied to the partition: skip them.
     pub as_of: (LaneId, LogIndex),
-    /// The layer above's blob.
+    /// The state as the layer above encoded it.
     pub state: Bytes,
 }
 
 impl Engine {
-    /// Opens the shard in `dir`, making it if it is not there.
+    /// Opens the shard in `dir`, or makes it there.
     ///
     /// # Errors
-    /// Damage, a checkpoint and a journal that do not meet, or the disk's.
+    /// [`OpenError`]: damage, a checkpoint and a journal that do not belong together, or a failed call.
     pub async fn open(env: Env, dir: PathBuf, config: EngineConfig) -> Result<(Self, Recovered), OpenError> {
         let made = env.disk.create_dir_all(&dir).await;
         made.map_err(|source| OpenError::Dir { dir: dir.clone(), source })?;
@@ -103,7 +103,7 @@ impl Engine {
                 ended: Cell::new(false),
             }),
         };
-        // Whatever the last process was to remove and perhaps did not: before anything is written again.
+        // Files that the last process may not have removed, before a new file can get the same name.
         engine.remove_leftover().await;
         engine.account();
         Ok((engine, recovered))
@@ -146,7 +146,8 @@ fn partition(
     Ok((RecoveredPartition { id, as_of: (record.lane, record.as_of), state: record.state }, log))
 }
 
-/// Checkpoint and journal must meet: nothing purged beyond what was checkpointed, and no journal older than it.
+/// The journal must reach from the checkpoint on: nothing is purged beyond the checkpoint, and the journal is not
+/// older.
 fn check(journal: &Journal, recovered: &Recovered, shard: &ShardRecord) -> Result<(), OpenError> {
     let found = journal.durable_sequence();
     if found < shard.journal_sequence {

@@ -1,12 +1,12 @@
-//! Shards made out of other shards: another number of them, the same lanes.
+//! Makes new shards from existing ones: another number of shards, the same lanes.
 //!
-//! Owns: reading the checkpoints of drained shards, and writing the same records as checkpoints of new shards with journals
-//! of their own that know each lane's vote and where its log ends. Does not own: draining (the layers above apply what the
-//! journals hold and take a checkpoint), the switch from the old directories to the new (one atomically replaced file,
-//! written by whoever owns it), removing either. Segment files are not touched: they lie beside the shards.
+//! Owns: reading the checkpoints of drained shards, and writing the same records as checkpoints of new shards, whose
+//! journals hold each lane's vote and the end of its log. Does not own: draining (the layers above apply what the
+//! journals hold and take a checkpoint), the switch to the new directories (the caller replaces one file atomically),
+//! removing the old ones. Segment files are not touched: they lie beside the shards.
 //!
-//! **Crash behaviour.** The old shards stay as they are; new ones that were begun are begun again from nothing. So up to the
-//! switch the old are whole, and after it the new. Shard-local.
+//! **Crash behaviour.** The old shards are not changed; unfinished new ones are made again from nothing. So before the
+//! switch the old shards are complete, and after it the new ones. Shard-local.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,17 +22,17 @@ use crate::journal::{Journal, JournalConfig, JournalError};
 use crate::log::shared::Doomed;
 use crate::model::{EntryId, LaneId, PartitionId};
 
-/// What was moved. A *message*.
+/// How many lanes and partitions were moved. A *message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relocated {
     pub lanes: usize,
     pub partitions: usize,
 }
 
-/// Why shards cannot be made out of others. The others are as they were.
+/// Why the new shards cannot be made. The old ones are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum RelocateError {
-    /// A directory cannot be made or removed.
+    /// A directory cannot be created or removed.
     #[error("{dir}: {source}")]
     Dir { dir: PathBuf, source: io::Error },
     /// An old shard is damaged, or a new one cannot be made.
@@ -44,12 +44,12 @@ pub enum RelocateError {
     /// A new journal cannot be written.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A journal holds entries that its checkpoint lacks.
+    /// A journal holds entries that its checkpoint does not cover.
     #[error("lane {lane} is applied up to {applied:?} in the checkpoint and its log ends at {last}: drain it first")]
     NotDrained { lane: LaneId, applied: Option<EntryId>, last: EntryId },
 }
 
-/// What a new shard begins with.
+/// What a new shard is made from.
 #[derive(Default)]
 struct NewShard {
     records: BTreeMap<Key, Option<Bytes>>,
@@ -64,10 +64,15 @@ struct LaneHistory {
     vote: Option<Bytes>,
 }
 
-/// Makes the shards in `to` out of the drained shards in `from`. `place` says into which of `to` a lane goes.
+const ONE_OF_THE_NEW: &str = "a lane is placed in one of the new shards";
+
+/// Makes the shards in `to` from the drained shards in `from`. `place` returns the index in `to` for a lane.
 ///
 /// # Errors
-/// [`RelocateError`]; what is in `to` is then worth nothing.
+/// [`RelocateError`]; the directories in `to` must then not be used.
+///
+/// # Panics
+/// If `place` returns an index beyond `to`: the lane would be lost.
 pub async fn relocate(
     env: &Env,
     from: &[PathBuf],
@@ -82,7 +87,7 @@ pub async fn relocate(
         let mut homes: BTreeMap<PartitionId, usize> = BTreeMap::new();
         for (key, lane, record) in records {
             let home = place(lane);
-            let Some(shard) = shards.get_mut(home) else { continue };
+            let shard = shards.get_mut(home).expect(ONE_OF_THE_NEW);
             if let Key::Partition(id) = key {
                 homes.insert(id, home);
                 moved.partitions += 1;
@@ -90,14 +95,15 @@ pub async fn relocate(
             shard.records.insert(key, Some(record));
         }
         for one in doomed {
-            // With the partition, which may have a file of that name again; of one that is gone any shard takes it.
+            // To the partition's shard: the partition may have a file of that name again. If the partition is gone, to
+            // any shard.
             let (Doomed::Segment { partition, .. } | Doomed::Partition { partition, .. }) = one;
             let home = homes.get(&partition).copied().unwrap_or_default();
-            shards.get_mut(home).into_iter().for_each(|shard| shard.doomed.push(one));
+            shards.get_mut(home).expect(ONE_OF_THE_NEW).doomed.push(one);
         }
         moved.lanes += lanes.len();
         for (lane, past) in lanes {
-            shards.get_mut(place(lane)).and_then(|shard| shard.lanes.insert(lane, past));
+            shards.get_mut(place(lane)).expect(ONE_OF_THE_NEW).lanes.insert(lane, past);
         }
     }
     for (dir, contents) in to.iter().zip(shards) {
@@ -144,7 +150,7 @@ async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, Rel
     Ok((out, doomed, lanes))
 }
 
-/// Makes a shard from nothing; durable when it returns.
+/// Makes a shard from nothing, durable when this returns.
 async fn write(env: &Env, dir: &Path, config: &JournalConfig, contents: NewShard) -> Result<(), RelocateError> {
     let failed = |source| RelocateError::Dir { dir: dir.to_path_buf(), source };
     if env.disk.exists(dir).await.map_err(failed)? {

@@ -1,5 +1,6 @@
-//! Removing files that no durable record names any more. Whatever cannot be removed is tried again with the next
-//! checkpoint, and stands in the shard's record until it is gone, so a crash forgets none of it.
+//! Removes files that no durable record of a lane or partition names any more. What cannot be removed is tried again
+//! with the next checkpoint, and stays in the shard's record until it is removed, so that a crash does not leave it
+//! behind.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +12,7 @@ use crate::model::{Offset, PartitionId};
 use crate::segment::{index_path, log_path, partition_dir};
 
 impl Engine {
-    /// Removes all leftover files, also those that become leftover meanwhile; what fails stays.
+    /// Removes all leftover files, including those added meanwhile; a file that cannot be removed stays in the list.
     pub(super) async fn remove_leftover(&self) {
         if self.inner.removing.replace(true) {
             return;
@@ -50,8 +51,8 @@ impl Engine {
     }
 
     async fn remove_segment(&self, partition: PartitionId, base: Offset) -> io::Result<()> {
-        // A log that was reset may have begun a new segment at the same offset: the file is that one's now. It is not
-        // written to while this goes on.
+        // After a reset, the log may have a new segment at the same offset, to which the file now belongs. The lock
+        // keeps write-back from creating it meanwhile.
         let log = self.partition(partition);
         let _io = match &log {
             Some(log) => Some(log.inner.io.lock().await),
@@ -66,7 +67,7 @@ impl Engine {
         for path in [log_path(&dir, base), index_path(&dir, base)] {
             shared.handles.forget(&path).await;
             absent_is_fine(shared.env.disk.remove_file(&path).await)?;
-            // A reader that looked before it was dropped may have opened it meanwhile: an open file keeps its blocks.
+            // A reader may have opened it again meanwhile, and an open file keeps its blocks.
             shared.handles.forget(&path).await;
         }
         Ok(())

@@ -1,38 +1,38 @@
-//! What the engine asks of the layer above when a checkpoint is taken.
+//! What the engine needs from the layer above to take a checkpoint.
 
 use bytes::Bytes;
 
 use super::error::EngineError;
 use crate::model::{EntryId, LaneId, LogIndex, PartitionId};
 
-/// A lane at this instant. A *message*.
+/// A lane's state at one instant. A *message*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneCheckpoint {
-    /// Last entry its state machine has applied.
+    /// Last entry that the lane has applied.
     pub applied: EntryId,
-    /// Membership and whatever else the lane needs to start again.
+    /// Membership and everything else the lane needs for a start, opaque here.
     pub state: Bytes,
 }
 
-/// A partition at this instant. A *message*.
+/// A partition's state at one instant. A *message*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionCheckpoint {
-    /// The lane it is in, and the index up to which it has been applied to this partition.
+    /// The partition's lane, and the index up to which the lane's entries are applied to the partition.
     pub as_of: (LaneId, LogIndex),
-    /// Its derived state: epochs, producers, pointers, whatever the layer above keeps.
+    /// Epochs, producers, manifest and everything else the layer above keeps, opaque here.
     pub state: Bytes,
 }
 
-/// The layer above. Shard-local. All calls are made between two awaits: lanes and partitions answer as of one instant,
-/// at which every applied batch has been appended to its log.
+/// The layer above. Shard-local. The engine makes all calls of one checkpoint without an await between them: the
+/// answers are as of one instant, at which every applied batch has been appended to its log.
 pub trait CheckpointSource {
-    /// The lane; `None` if it has applied nothing yet.
+    /// The lane's state; `None` if it has applied no entry yet.
     fn lane(&self, lane: LaneId) -> Option<LaneCheckpoint>;
-    /// The partition. `None` only if it was dropped.
+    /// The partition's state; `None` only if it was dropped.
     fn partition(&self, partition: PartitionId) -> Option<PartitionCheckpoint>;
-    /// Everything of `lane` up to `applied` is durable without the journal: its log may be purged up to there.
+    /// The lane's state up to `applied` is durable without the journal: its log may be purged up to there.
     fn checkpointed(&self, lane: LaneId, applied: EntryId);
-    /// The engine has ended: what is on disk is not known any more. The process must end and recover.
+    /// The engine has ended, and what is on disk is unknown. The process must end and recover.
     fn failed(&self, error: &EngineError) {
         tracing::error!(%error, "storage engine ended");
     }

@@ -1,5 +1,5 @@
-//! The whole engine under a small state machine in place of the layers above, on a disk that forgets: whatever was
-//! acknowledged is there after any crash, byte for byte, and nothing else.
+//! The whole engine under a small state machine instead of the layers above, on a disk that loses what was not synced:
+//! after any crash, everything acknowledged is there, byte for byte, and nothing else.
 #![allow(clippy::panic)]
 
 mod closing;
@@ -23,7 +23,7 @@ fn dir() -> PathBuf {
     "/data/0".into()
 }
 
-/// One life: open, apply again, check, then random work until the lights go out.
+/// One life of a process: open, apply again, check, then random work until the crash.
 async fn live(env: Env, history: Rc<History>, seed: u64, life: u64) {
     let machine = Machine::open(&env, dir(), config(), &history).await;
     machine.check(&history, &format!("seed {seed} life {life}")).await;
@@ -69,7 +69,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_invented() {
     }
 }
 
-/// A store with three partitions and something in all of them, closed.
+/// A closed store with three partitions, none of them empty.
 fn filled(world: &World, config: EngineConfig) -> Rc<History> {
     let history = Rc::new(History::default());
     let env = world.env();
@@ -240,7 +240,7 @@ fn a_failed_sync_ends_the_engine_and_a_full_disk_does_not() {
             machine.settle().await;
             let failed = machine.engine.checkpoint().await;
             world.disk().clear_faults();
-            // Upkeep may have met the fault first.
+            // Upkeep may have had the fault first.
             assert!(failed.is_err() || !ends || machine.engine.has_ended());
             assert_eq!((machine.engine.has_ended(), machine.failed()), (ends, ends), "{operation:?} {kind:?}");
             if !ends {
@@ -286,7 +286,7 @@ fn a_checkpoint_older_than_its_journal_is_refused() {
     drop(history);
     let env = world.restart();
     world.block_on(async {
-        // Both slots gone: what the journal has purged is nowhere.
+        // Both slots are lost: what the journal has purged is lost.
         for slot in ["checkpoint.0", "checkpoint.1"] {
             env.disk.remove_file(&dir().join(slot)).await.expect("removes");
         }

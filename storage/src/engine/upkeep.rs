@@ -1,5 +1,5 @@
-//! The shard's one background task: writes back what piles up, keeps memory under its cap, takes checkpoints. It sleeps
-//! until it is woken, and has a timer only while something has changed since the last checkpoint.
+//! The shard's one background task: writes back large unwritten logs, keeps memory under its cap, takes checkpoints. It
+//! sleeps until notified, and has a timer only while anything has changed since the last checkpoint.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::journal::Pressure;
 use crate::log::PartitionLog;
 use crate::log::WriteBackError;
 
-/// Logs written back at the same time.
+/// Logs written back at one time.
 const LOGS_AT_ONCE: usize = 4;
-/// After an error that may pass, and between checkpoints under pressure that set nothing free.
+/// Pause after an error that may pass.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Least time between two checkpoints.
+/// Time for the lanes to purge after a checkpoint, before entries that keep the oldest file are rewritten.
 const CHECKPOINT_GAP: Duration = Duration::from_millis(50);
 
 impl Engine {
@@ -38,14 +38,15 @@ impl Engine {
                     break;
                 }
                 self.inner.journal.give_up_spares();
-                tracing::warn!(%error, "storage upkeep failed and goes on after a pause; nothing acknowledged is at stake, the journal holds it");
+                tracing::warn!(%error, "storage upkeep failed, trying again after a pause; acknowledged records are safe in the journal");
                 self.inner.shared.env.tasks.sleep(PAUSE).await;
                 self.inner.shared.wake.notify();
             }
         }
     }
 
-    /// Until woken, or until the next checkpoint is due. The timer is kept over wakes: each one made leaks a little.
+    /// Waits for a notification or until the next checkpoint is due. The timer is kept over notifications: each dropped
+    /// one leaks about 96 bytes (glommio 0.9).
     async fn rest(&self, timer: &mut Option<Sleep>) {
         let shared = &self.inner.shared;
         if timer.is_none() && shared.has_changes() {
@@ -82,13 +83,13 @@ impl Engine {
         shared.has_changes() && asked && inner.source.borrow().is_some()
     }
 
-    /// What purging behind the checkpoint did not free is copied to the head of the journal.
+    /// Rewrites, at the head of the journal, the entries that keep its oldest file after the lanes have purged.
     async fn relieve_journal(&self) -> Result<(), EngineError> {
         let (inner, tasks) = (&self.inner, &self.inner.shared.env.tasks);
         if inner.journal.pressure() == Pressure::None {
             return Ok(());
         }
-        // Purging is the lanes' work and takes them a moment.
+        // The lanes purge their logs themselves, which takes a moment.
         tasks.sleep(CHECKPOINT_GAP).await;
         if inner.ending.get() {
             return Ok(());
@@ -96,7 +97,7 @@ impl Engine {
         let usage = inner.journal.usage();
         if usage.used_bytes / 3 > usage.capacity_bytes / 4 && !inner.journal.oldest_pins().is_empty() {
             let bytes = inner.journal.rewrite_oldest().await?;
-            tracing::info!(bytes, "entries that kept the journal's oldest file were moved to its head");
+            tracing::info!(bytes, "entries that kept the journal's oldest file were rewritten at its head");
         }
         Ok(())
     }
@@ -107,7 +108,8 @@ impl Engine {
         Ok(write_back(logs).await?)
     }
 
-    /// Over the cap: first what is written and old goes, then what is not is written, the largest first.
+    /// Over the memory's cap: evicts old written batches, and if that is not enough, writes back the logs with most
+    /// unwritten bytes first.
     async fn relieve_memory(&self) -> Result<(), EngineError> {
         let memory = &self.inner.shared.memory;
         if !memory.is_over() {

@@ -1,8 +1,8 @@
 //! Buffers that O_DIRECT accepts.
 //!
-//! Owns: the one alignment used everywhere and the buffer type of [`super::File::write_at`]. glommio reports 512 as a
-//! device's alignment even where the physical block is 4096 and looks it up under the wrong minor number, so its
-//! answer is never asked. Affinity: shard-local (a real buffer may belong to its executor's registered memory).
+//! Owns: the one alignment used everywhere, and the buffer type of [`super::File::write_at`]. glommio 0.9 reports an
+//! alignment of 512 even where the physical block is 4096, and looks up the wrong device, so its answer is not used.
+//! Affinity: shard-local (a real buffer may belong to its executor's registered memory).
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -24,7 +24,7 @@ pub const fn align_down(n: u64) -> u64 {
     n - n % ALIGNMENT as u64
 }
 
-/// A buffer to fill and hand to [`super::File::write_at`]. Its length is a multiple of [`ALIGNMENT`].
+/// A buffer for [`super::File::write_at`]. Its length is a multiple of [`ALIGNMENT`].
 pub struct AlignedBuf {
     kind: BufferKind,
 }
@@ -44,12 +44,15 @@ impl AlignedBuf {
         Self { kind: BufferKind::Heap(vec![0; len].into_boxed_slice()) }
     }
 
-    /// No bytes at all: what is left in place of a buffer that was handed on.
+    /// No bytes: a placeholder for a buffer that was taken.
     pub(crate) fn empty() -> Self {
         Self { kind: BufferKind::Heap(Box::default()) }
     }
 
-    /// Gives up all after the first `len` bytes, `len` a multiple of [`ALIGNMENT`] not beyond what is there.
+    /// Keeps the first `len` bytes.
+    ///
+    /// # Panics
+    /// If `len` is not a multiple of [`ALIGNMENT`] or is greater than the buffer.
     pub fn truncate(&mut self, len: usize) {
         assert!(len.is_multiple_of(ALIGNMENT) && len <= self.len(), "truncate an aligned buffer to an aligned length");
         match &mut self.kind {

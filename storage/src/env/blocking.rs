@@ -1,9 +1,8 @@
-//! The helper thread of a glommio executor, which runs what would block a shard: names, directories, small files.
+//! The helper thread of a glommio executor, for calls that would block a shard: names, directories, small files.
 //!
 //! Owns: two workarounds for glommio 0.9.0. A panic inside `spawn_blocking` hangs the caller and kills the executor at
-//! the next call: work runs under `catch_unwind`. An executor that ends while its helper works makes the helper panic,
-//! for nobody takes its answer: [`until_settled`] sees an executor to its end, after which no work begins and none is
-//! under way.
+//! the next call, so work runs under `catch_unwind`. If an executor ends while its helper works, the helper panics
+//! because its answer is not taken; [`until_settled`] ends an executor only after the helper has finished.
 //!
 //! Affinity: shard-local.
 
@@ -13,11 +12,11 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    /// Whether this thread's executor is about to end. A thread may have several, one after the other.
+    /// This thread's executor is about to end. A thread may have several executors, one after the other.
     static ENDING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the helper thread, a panic turned into an error. Never comes back once the executor is about to end.
+/// Runs `work` on the helper thread; a panic becomes an error. Never resolves once the executor is about to end.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -35,13 +34,12 @@ async fn guarded<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
     }
 }
 
-/// An executor's whole life: `main`, and then, of what its other tasks had begun to do with files, what the helper still
-/// has to do.
+/// Runs `main`, an executor's whole life, and then waits for the work that its helper thread still has.
 pub async fn until_settled<F: Future>(main: F) -> F::Output {
     ENDING.set(false);
     let done = main.await;
     ENDING.set(true);
-    // One helper per executor, first come, first served: its answer to this says that it has given all others.
+    // The one helper works in order: when it answers this, it has answered all others.
     let _ = guarded(|| Ok(())).await;
     done
 }

@@ -1,4 +1,4 @@
-//! Time: a monotonic clock for durations, a wall clock for what Kafka carries.
+//! Time: a monotonic clock for durations and deadlines, a wall clock for Kafka's timestamps.
 //!
 //! Owns: the only calls to the system's clocks. Affinity: shard-local.
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::executor_sim::Executor;
 use crate::model::TimestampMs;
 
-/// A moment: nanoseconds since this executor started. Not comparable across executors or restarts.
+/// A point in time: nanoseconds since this executor started. Not comparable across executors or restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(u64);
 
@@ -30,7 +30,7 @@ impl Mono {
         self.0
     }
 
-    /// Time from `earlier` to this; zero if it is not earlier.
+    /// Time since `earlier`; zero if that is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -45,7 +45,7 @@ impl Add<Duration> for Mono {
     }
 }
 
-/// Tells the time. Shard-local.
+/// The shard's clock. Shard-local.
 #[derive(Clone)]
 pub struct Clock {
     source: ClockSource,
@@ -58,6 +58,7 @@ enum ClockSource {
 }
 
 impl Clock {
+    #[allow(clippy::disallowed_methods, reason = "this is the real clock")]
     pub(super) fn real() -> Self {
         Self { source: ClockSource::Real(Instant::now()) }
     }
@@ -66,7 +67,7 @@ impl Clock {
         Self { source: ClockSource::Sim(executor) }
     }
 
-    /// Now, for durations and deadlines.
+    /// The current time, for durations and deadlines.
     #[must_use]
     pub fn now(&self) -> Mono {
         match &self.source {
@@ -75,7 +76,7 @@ impl Clock {
         }
     }
 
-    /// Now, as Kafka's timestamps count. May step backwards on a real machine.
+    /// The current wall-clock time. May step backwards on a real machine.
     #[must_use]
     pub fn wall(&self) -> TimestampMs {
         match &self.source {
@@ -85,8 +86,9 @@ impl Clock {
     }
 }
 
-/// The machine's wall clock, for who has no `Env`: clients, and what runs beside the shards.
+/// The machine's wall clock, for code without an `Env`: clients and the side runtime.
 #[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the real clock")]
 pub fn wall() -> TimestampMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

@@ -1,8 +1,8 @@
-//! The deadlines of everything of one kind that waits on a shard in one place, with one timer. Shard-local.
+//! A queue of deadlines with one timer, for many waits of one kind on a shard. Shard-local.
 //!
-//! A timer of its own per fetch would cost an operation of the kernel each time and, dropped before its time as most
-//! are, leak a little (glommio 0.9). Here whoever ends early only leaves the queue. Deadlines are rounded up to
-//! [`GRID`], so that many consumers with the same wait cost one wake-up.
+//! A timer per fetch would cost a kernel operation each and leak about 96 bytes when dropped early, as most are
+//! (glommio 0.9). Here a wait that ends early only leaves the queue. Deadlines are rounded up to [`GRID`], so that many
+//! consumers with the same wait cost one wake-up.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::{Env, Mono};
 
-/// How late a deadline may be noticed.
+/// The greatest delay after a deadline.
 const GRID: Duration = Duration::from_millis(5);
 
 /// See the header. Cheap to clone.
@@ -26,14 +26,14 @@ pub struct Deadlines {
 #[derive(Debug)]
 struct DeadlineQueue {
     env: Env,
-    /// By the end of their cell of the grid (in [`GRID`]s) and a number.
+    /// By deadline (in [`GRID`]s, rounded up) and a number.
     waiting: RefCell<BTreeMap<(u64, u64), Option<Waker>>>,
     next: Cell<u64>,
-    /// Cells for which a timer runs; the nearest is the last.
+    /// Deadlines (in [`GRID`]s) for which a timer runs; the nearest is the last.
     timers: RefCell<Vec<u64>>,
 }
 
-/// Resolves when the time has come.
+/// Resolves at its deadline.
 #[derive(Debug)]
 pub struct Until {
     inner: Rc<DeadlineQueue>,
@@ -41,14 +41,14 @@ pub struct Until {
 }
 
 impl Deadlines {
-    /// Of a shard.
+    /// An empty queue.
     #[must_use]
     pub fn new(env: Env) -> Self {
         let inner = DeadlineQueue { env, waiting: RefCell::default(), next: Cell::new(0), timers: RefCell::default() };
         Self { inner: Rc::new(inner) }
     }
 
-    /// Waits until `deadline`, and at most a cell of the grid longer.
+    /// Waits until `deadline`, and at most [`GRID`] longer.
     #[must_use]
     pub fn until(&self, deadline: Mono) -> Until {
         let inner = &self.inner;
@@ -65,7 +65,7 @@ impl Deadlines {
 }
 
 impl DeadlineQueue {
-    /// Wakes those whose cell has come; goes on for the next one unless another timer is nearer.
+    /// Wakes the waits that are due, then continues with the next deadline unless a nearer timer runs.
     async fn keep_time(self: Rc<Self>, mut cell: u64) {
         loop {
             let nanos = cell.saturating_mul(u64::try_from(GRID.as_nanos()).unwrap_or(1));
@@ -94,7 +94,7 @@ impl Future for Until {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.inner.waiting.borrow_mut().get_mut(&self.key) {
-            // Taken out: the time has come.
+            // Removed from the queue: the deadline has passed.
             None => Poll::Ready(()),
             Some(Some(waker)) if waker.will_wake(cx.waker()) => Poll::Pending,
             Some(place) => {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_woken_at_its_time_whatever_the_order() {
+    fn each_is_woken_at_its_deadline_in_any_order() {
         let world = World::new(1);
         let env = world.env();
         let deadlines = Deadlines::new(env.clone());

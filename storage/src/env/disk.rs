@@ -1,14 +1,14 @@
-//! Files: the façade over direct I/O and over the simulated disk.
+//! Files: the façade over direct I/O and the simulated disk.
 //!
 //! Owns: the contract below and its checks. Does not own: formats, caching, retries. Affinity: shard-local.
 //!
 //! **Durability.** A completed [`File::write_at`] is visible to reads, and durable only after a [`File::sync`] that
 //! began after it completed; of a file opened with [`OpenMode::ReadWriteDurable`] it is durable at once. A name is
 //! durable only after [`Disk::sync_dir`] of its directory; [`Disk::create_dir_all`] and [`Disk::write_atomic`] do that
-//! themselves. **Errors.** A failed sync says nothing about what is on disk and is never retried as if clean: whoever
-//! owns the file gives it up, and the process with it if acknowledgements depend on it. **Cancellation.** A dropped
-//! future's operation may or may not have happened.
-//! **Ordering.** Concurrent operations on overlapping ranges have no order; await one before starting the other.
+//! themselves. **Errors.** After a failed sync, what is on disk is unknown, and a second sync does not help: the owner
+//! of the file stops using it, and the process ends if acknowledgements depend on it. **Cancellation.** A dropped
+//! future's operation may or may not take place. **Ordering.** Concurrent operations on overlapping ranges have no
+//! order; await one before starting the other.
 
 use std::io;
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::disk_sim::{SimDisk, SimHandle};
 /// One write of [`File::zero`]. Bytes.
 const ZERO_STEP: u64 = 1 << 20;
 
-/// Is the disk full, or the quota of who runs this process? Nothing is lost then, and space may come free.
+/// Is the disk full, or this user's quota used up? Nothing is lost then, and space may become free.
 #[must_use]
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -31,25 +31,25 @@ pub fn is_disk_full(error: &io::Error) -> bool {
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// An existing file, to read.
+    /// An existing file, for reading.
     Read,
-    /// An existing file, to read and write.
+    /// An existing file, for reading and writing.
     ReadWrite,
-    /// As [`OpenMode::ReadWrite`], and a write that has completed is durable (O_DSYNC): one operation and one wake-up
-    /// where a write and a sync take two. A failed write is then as final as a failed sync.
+    /// As [`OpenMode::ReadWrite`], and a completed write is durable (O_DSYNC): one operation and one wake-up instead of
+    /// two for a write and a sync. After a failed write, as after a failed sync, what is on disk is unknown.
     ReadWriteDurable,
-    /// A file that must not exist yet, to read and write.
+    /// A file that must not exist yet, for reading and writing.
     CreateNew,
 }
 
-/// What a directory holds.
+/// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
     /// Last part of its path.
     pub name: String,
     /// Bytes; 0 for a directory.
     pub len: u64,
-    /// A directory?
+    /// Is it a directory?
     pub is_dir: bool,
 }
 
@@ -86,8 +86,8 @@ impl Disk {
     /// Opens a file for direct I/O.
     ///
     /// # Errors
-    /// The system's: `NotFound`, `AlreadyExists` for [`OpenMode::CreateNew`], `InvalidInput` where the file system
-    /// has no O_DIRECT.
+    /// The system's: `NotFound`, `AlreadyExists` for [`OpenMode::CreateNew`], `InvalidInput` if the file system has no
+    /// O_DIRECT.
     pub async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
         let kind = match &self.kind {
             DiskKind::Dma(disk) => FileKind::Dma(disk.open(path, mode).await?),
@@ -96,7 +96,7 @@ impl Disk {
         Ok(File { kind })
     }
 
-    /// Makes a directory and its parents. Durable when it returns; fine if they exist.
+    /// Creates a directory and its parents, unless they exist. Durable when it returns.
     ///
     /// # Errors
     /// The system's.
@@ -112,7 +112,7 @@ impl Disk {
         each!(self, disk => disk.remove_file(path).await)
     }
 
-    /// Removes a directory and all in it.
+    /// Removes a directory with its content.
     ///
     /// # Errors
     /// The system's; `NotFound` if there is none.
@@ -120,7 +120,7 @@ impl Disk {
         each!(self, disk => disk.remove_dir_all(path).await)
     }
 
-    /// Renames a file, replacing what has the new name, atomically. Durable after [`Disk::sync_dir`].
+    /// Renames a file atomically, replacing a file with the new name. Durable after [`Disk::sync_dir`].
     ///
     /// # Errors
     /// The system's.
@@ -128,7 +128,7 @@ impl Disk {
         each!(self, disk => disk.rename(from, to).await)
     }
 
-    /// What is in a directory, sorted by name. Names that are not UTF-8 are left out.
+    /// The entries of a directory, sorted by name, without names that are not UTF-8.
     ///
     /// # Errors
     /// The system's.
@@ -144,8 +144,8 @@ impl Disk {
         each!(self, disk => disk.sync_dir(dir).await)
     }
 
-    /// Makes every completed write and every name below a directory durable, and what else its file system holds: one
-    /// operation where many files are to be synced. Slow where others have left the file system much to write.
+    /// Makes every completed write and every name below a directory durable with one operation, which syncs the whole
+    /// file system (syncfs). Slow if other programs have left much to write.
     ///
     /// # Errors
     /// The system's; see the header on failed syncs.
@@ -153,7 +153,7 @@ impl Disk {
         each!(self, disk => disk.sync_below(dir).await)
     }
 
-    /// Is there anything of that name?
+    /// Does a file or directory have this path?
     ///
     /// # Errors
     /// The system's, other than absence.
@@ -161,7 +161,7 @@ impl Disk {
         each!(self, disk => disk.exists(path).await)
     }
 
-    /// All of a small file.
+    /// Reads all of a small file.
     ///
     /// # Errors
     /// The system's.
@@ -169,16 +169,16 @@ impl Disk {
         each!(self, disk => disk.read_all(path).await)
     }
 
-    /// Replaces a small file: a temporary one beside it (`<name>.tmp`), synced, renamed, directory synced. A crash
-    /// leaves the old content or the new.
+    /// Replaces a small file: writes a temporary one beside it (`<name>.tmp`), syncs, renames, syncs the directory. A
+    /// crash leaves the old content or the new.
     ///
     /// # Errors
-    /// The system's; the old content may still be there or not.
+    /// The system's; the file then has the old content or the new.
     pub async fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         each!(self, disk => disk.write_atomic(path, bytes).await)
     }
 
-    /// Bytes the file system that holds `path` has left for us.
+    /// Bytes that this user may still write on the file system of `path`.
     ///
     /// # Errors
     /// The system's.
@@ -208,7 +208,7 @@ impl File {
         buffer
     }
 
-    /// As [`File::alloc`], but its bytes are whatever they were: the caller overwrites every one.
+    /// As [`File::alloc`], but with arbitrary content: the caller overwrites every byte.
     #[must_use]
     pub fn alloc_dirty(&self, len: usize) -> AlignedBuf {
         let len = len.max(1).next_multiple_of(ALIGNMENT);
@@ -220,9 +220,8 @@ impl File {
 
     /// Writes the whole buffer at an aligned position and returns its length.
     ///
-    /// # Errors
-    /// The system's; `InvalidInput` for an unaligned position; `StorageFull` when not all bytes found room. After an
-    /// error any part of the range may have been written.
+    /// # Errors The system's; `InvalidInput` for an unaligned position; `StorageFull` if only a part was written. After
+    /// an error, any part of the range may have been written.
     pub async fn write_at(&self, buffer: AlignedBuf, at: u64) -> io::Result<usize> {
         let len = buffer.len();
         if !at.is_multiple_of(ALIGNMENT as u64) || !len.is_multiple_of(ALIGNMENT) {
@@ -236,7 +235,7 @@ impl File {
         if written == len { Ok(written) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
-    /// Reads up to `len` bytes at any position: fewer only at the end of the file.
+    /// Reads `len` bytes at any position; fewer only at the end of the file.
     ///
     /// # Errors
     /// The system's.
@@ -280,8 +279,8 @@ impl File {
         }
     }
 
-    /// Writes zeroes over an aligned range, so that later writes there need no allocation: the biggest lever on the
-    /// cost of a sync (facts: 23 µs against 0.5-1.6 ms under contention). Not durable before [`File::sync`].
+    /// Writes zeroes over an aligned range, so that later writes there need no allocation: a sync then takes 23 µs
+    /// instead of 0.5 to 1.6 ms under contention. Not durable before [`File::sync`].
     ///
     /// # Errors
     /// As [`File::write_at`].
@@ -298,7 +297,7 @@ impl File {
         Ok(())
     }
 
-    /// Closes it; the last clone gives the descriptor back at once. Does not sync.
+    /// Closes this handle; the last clone closes the descriptor at once. Does not sync.
     ///
     /// # Errors
     /// The system's.

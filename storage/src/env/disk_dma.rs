@@ -1,16 +1,16 @@
-//! The real disk: O_DIRECT through glommio, metadata through guarded blocking calls.
+//! The real disk: O_DIRECT through glommio, names and metadata through guarded blocking calls.
 //!
-//! Owns: every workaround glommio 0.9.0's files need. (1) Its first file per thread and device decides whether polled
-//! I/O works by reading 512 bytes; on an empty or unwritten file the read never reaches the device, "works" is
-//! remembered, and every later read fails with EOPNOTSUPP while writes take 4 ms. So before the first file on a
-//! device a probe file with real blocks is opened for reading, or on a full one a file that has some. (2)
-//! `DmaFile::create` opens write-only: files are opened read-write here. (3) Its `read_at` miscounts short unaligned
-//! reads at the end of a file: only `read_at_aligned` is used. (4) `DmaFile` asks for its size by path, and unwraps a
-//! `statfs` of the path after it has opened it: a file removed in between (a chunk that is dropped, a segment that is
-//! trimmed) would end the shard. So a file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`,
-//! which stays while the first handle is held, as long as the file is open. Its thread's: see `blocking`.
+//! Owns: the workarounds that files of glommio 0.9.0 need. (1) At the first file per thread and device it reads 512
+//! bytes to find out whether polled I/O works. On an empty or unwritten file that read never reaches the device,
+//! "works" is remembered, and every later read fails with EOPNOTSUPP while writes take 4 ms. So before the first file
+//! on a device, a probe file with written blocks is opened for reading, or, on a full device, an existing file that has
+//! some. (2) `DmaFile::create` opens write-only: files are opened read-write here. (3) Its `read_at` miscounts short
+//! unaligned reads at the end of a file: only `read_at_aligned` is used. (4) `DmaFile` gets its size by path, and
+//! unwraps a `statfs` of the path after opening it: a file removed in between (a dropped chunk, a trimmed segment)
+//! would end the shard. So a file is opened here first, and glommio opens it again as `/proc/<pid>/fd/<n>`, a path that
+//! stays valid while the first handle is held. For the helper thread's workarounds see `blocking`.
 //!
-//! Small durable writes to a quick disk are made by the shard itself, without its ring: see `pace`.
+//! The shard itself makes small durable writes to a fast disk, without its ring: see `pace`.
 //!
 //! Affinity: shard-local.
 
@@ -35,21 +35,21 @@ use super::disk::{DirEntry, OpenMode, is_disk_full};
 use super::pace::Pace;
 use super::syscall;
 
-/// Bytes of the probe file: enough to be real blocks on any file system.
+/// Bytes of the probe file: enough for written blocks on every file system.
 const PROBE_BYTES: usize = 64 << 10;
-/// Files and directories looked at on a full device to find one to probe with.
+/// Files and directories examined on a full device to find one to probe with.
 const LOOKED_AT_MAX: usize = 4096;
 /// One read of [`DmaHandle::read_at`]. Bytes.
 const READ_STEP: u64 = 4 << 20;
 
 thread_local! {
-    /// Devices (`st_dev`) this executor has probed. glommio keeps its answer per thread and device, hence so do we.
+    /// Devices (`st_dev`) probed on this thread: glommio keeps its answer per thread and device.
     static PROBED: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 static PROBE_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// Makes sure glommio knows what the device under `dir` can do.
+/// Makes glommio find out correctly whether the device under `dir` can do polled I/O.
 async fn probe(dir: PathBuf) -> io::Result<()> {
     let device = fs::metadata(&dir)?.dev();
     if PROBED.with_borrow(|probed| probed.contains(&device)) {
@@ -97,7 +97,7 @@ async fn read(path: &Path, len: usize) -> io::Result<Vec<u8>> {
     read.map_err(io::Error::from)
 }
 
-/// A file in `dir` or beside it, on the same device, whose first block was written: where no probe finds room.
+/// A file in `dir` or beside it, on the same device, with a written first block: for a device without room for a probe.
 fn written_file(dir: &Path, device: u64) -> Option<PathBuf> {
     let (mut dirs, mut left) = (VecDeque::from([dir.to_path_buf(), parent(dir)]), LOOKED_AT_MAX);
     while let Some(dir) = dirs.pop_front() {
@@ -105,7 +105,7 @@ fn written_file(dir: &Path, device: u64) -> Option<PathBuf> {
             left = left.checked_sub(1)?;
             let path = entry.path();
             let Ok(meta) = entry.metadata() else { continue };
-            // What goes by another name soon, or is another shard's probe, may be gone when it is opened.
+            // A temporary file or another shard's probe may be renamed or removed before it is opened.
             let passing =
                 path.extension().is_some_and(|it| it == "tmp") || path.file_stem().is_none_or(begins_with_dot);
             if passing {
@@ -125,7 +125,7 @@ fn begins_with_dot(name: &OsStr) -> bool {
     name.as_encoded_bytes().first() == Some(&b'.')
 }
 
-/// Are there other bytes than zeroes in a file's first block? Then it is no hole and was not only reserved.
+/// Has a file's first block a byte other than zero? Then it is written, not a hole and not only reserved.
 fn begins(path: &Path) -> bool {
     let mut block = [0; ALIGNMENT];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut block));
@@ -143,7 +143,7 @@ fn sync_dir_now(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// The real disk. Stateless: what there is to know is per thread.
+/// The real disk. Stateless; the state is per thread.
 #[derive(Clone, Debug)]
 pub(super) struct DmaDisk;
 
@@ -174,10 +174,10 @@ impl DmaDisk {
         blocking(move || {
             let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
             missing.retain(|dir| !dir.as_os_str().is_empty());
-            // The last one that is there may be of a process that was killed before it synced the name.
+            // The last existing directory may have been made by a process that was killed before it synced the name.
             let there = missing.last().map_or_else(|| path.clone(), |dir| parent(dir));
             match sync_dir_now(&parent(&there)) {
-                // What lies above the data directory is not this process's.
+                // Directories above the data directory belong to others.
                 Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
                 _ => {}
             }
@@ -187,7 +187,7 @@ impl DmaDisk {
                     _ => {}
                 }
                 if let Err(error) = sync_dir_now(&parent(dir)) {
-                    // A next try is not to find it there, its name unsynced. Empty, unless somebody else uses it too.
+                    // The next attempt must not find it with its name unsynced. If others already use it, it stays.
                     let _ = fs::remove_dir(dir);
                     return Err(error);
                 }
@@ -238,16 +238,16 @@ impl DmaDisk {
         blocking(move || sync_dir_now(&dir)).await
     }
 
-    /// On a thread of its own: it may last, and the helper thread has short work that others wait for.
+    /// On a thread of its own: it may take long, and other tasks wait for the helper thread's short work.
     pub(super) async fn sync_below(&self, dir: &Path) -> io::Result<()> {
         let dir = fs::File::open(dir)?;
-        let (tell, told) = futures::channel::oneshot::channel();
+        let (sender, synced) = futures::channel::oneshot::channel();
         let work = move || {
-            // Who waited may have gone.
-            let _ = tell.send(syscall::sync_file_system(&dir));
+            // The caller may have been dropped.
+            let _ = sender.send(syscall::sync_file_system(&dir));
         };
         std::thread::Builder::new().name("sync".to_owned()).spawn(work)?;
-        told.await.unwrap_or_else(|_| Err(io::Error::other("the syncing thread ended without an answer")))
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("the syncing thread ended without an answer")))
     }
 
     pub(super) async fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -283,10 +283,9 @@ impl DmaDisk {
 #[derive(Clone, Debug)]
 pub(super) struct DmaHandle {
     file: Rc<DmaFile>,
-    /// Keeps the path that `file` knows itself by, for as long as it is open. Of a durable file also what the shard
-    /// writes through itself.
+    /// Keeps the path valid under which `file` was opened. The shard's own writes to a durable file go through it.
     held: Rc<fs::File>,
-    /// Of a durable file.
+    /// Only of a durable file.
     pace: Option<Rc<Pace>>,
 }
 
@@ -297,6 +296,7 @@ impl DmaHandle {
 
     pub(super) async fn write_at(&self, buffer: AlignedBuf, at: u64) -> io::Result<usize> {
         if let Some(pace) = self.pace.as_ref().filter(|pace| pace.is_quick(buffer.len())) {
+            #[allow(clippy::disallowed_methods, reason = "measures the real disk")]
             let start = Instant::now();
             let written = self.held.write_at(&buffer, at);
             pace.took(start.elapsed());
@@ -321,7 +321,7 @@ impl DmaHandle {
             let skip = usize::try_from(at.saturating_sub(from)).unwrap_or(usize::MAX);
             let fresh = read.get(skip..).unwrap_or_default();
             out.extend_from_slice(fresh.get(..len - out.len()).unwrap_or(fresh));
-            // Short means the file ends here, or (never seen on a local file) a read cut at a block boundary.
+            // A short read is the end of the file, or (never seen on a local file) a read cut at a block boundary.
             if read.len() < size && (read.is_empty() || !read.len().is_multiple_of(ALIGNMENT)) {
                 break;
             }
@@ -343,8 +343,8 @@ impl DmaHandle {
         self.file.file_size().await.map_err(io::Error::from)
     }
 
-    /// Reserves contiguous blocks up to `end` where the file system can; elsewhere writing finds them. Which error says
-    /// that it cannot is lost on its way through glommio; that there is no room is not.
+    /// Reserves contiguous blocks up to `end` if the file system can. glommio does not pass on the error for "not
+    /// supported", so every error except a full disk is ignored: the writes will find blocks.
     pub(super) async fn allocate(&self, end: u64) -> io::Result<()> {
         match self.file.pre_allocate(end, false).await.map_err(io::Error::from) {
             Err(error) if is_disk_full(&error) => Err(error),

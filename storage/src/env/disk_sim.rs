@@ -1,13 +1,13 @@
-//! An in-memory disk that forgets what was not synced.
+//! An in-memory disk that loses what was not synced.
 //!
 //! **Fault model.**
 //! - A write is visible to reads from its start and durable only after a sync that began after the write completed.
-//!   Every operation takes a random, virtual time; a crash may fall inside it.
-//! - At [`SimDisk::crash`] each write that is not durable is, by the seed, kept, lost, or torn: sectors of 512 or
-//!   4096 bytes are kept or lost each for itself. Changes of length are kept or lost.
-//! - Names are kept per directory: at a crash a random prefix of what happened in a directory since its last
+//!   Every operation takes a random virtual time; a crash may happen within it.
+//! - At [`SimDisk::crash`] each write that is not durable is, by the seed, kept, lost, or torn: each sector of 512 or
+//!   4096 bytes is kept or lost. Changes of length are kept or lost.
+//! - Names are kept per directory: at a crash, a random prefix of the changes in a directory since its last
 //!   [`super::Disk::sync_dir`] survives. A file's sync does not make its name durable. An entry whose directory did
-//!   not survive is gone.
+//!   not survive is lost.
 //! - On demand, by operation and part of the path: EIO on open, read, write or sync; ENOSPC when the disk's capacity
 //!   is reached. After a failed sync the writes it covered never become durable by a later one (Linux drops the
 //!   error and the pages).
@@ -30,44 +30,18 @@ use bytes::Bytes;
 
 mod content;
 mod faults;
+mod state;
 mod tamper;
 
 pub use faults::{Fault, Operation, Twist, TwistKind};
 
 use self::content::{Change, Content};
+use self::state::{Inode, NameChange, SimDiskState, SimNode, absent, parent};
 use super::disk::{DirEntry, OpenMode};
 use super::executor_sim::Executor;
 use super::rng::Rng;
 
-type Inode = u64;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SimNode {
-    Dir,
-    File(Inode),
-}
-
-enum NameChange {
-    Put(PathBuf, SimNode),
-    Remove(PathBuf),
-    Rename(PathBuf, PathBuf),
-}
-
-struct SimDiskState {
-    rng: Rng,
-    names: BTreeMap<PathBuf, SimNode>,
-    durable_names: BTreeMap<PathBuf, SimNode>,
-    name_changes: Vec<(PathBuf, NameChange)>,
-    contents: BTreeMap<Inode, Content>,
-    next_inode: Inode,
-    capacity: u64,
-    faults: Vec<Fault>,
-    twists: Vec<Twist>,
-    lies: Vec<String>,
-    counts: Counts,
-}
-
-/// How many operations there were: for tests that crash after the n-th.
+/// Operations so far: for tests that crash after the n-th.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub writes: u64,
@@ -86,151 +60,6 @@ pub struct SimDisk {
 impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SimDisk")
-    }
-}
-
-fn absent(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
-}
-
-fn parent(path: &Path) -> PathBuf {
-    path.parent().unwrap_or_else(|| Path::new("")).to_path_buf()
-}
-
-impl SimDiskState {
-    fn change(names: &mut BTreeMap<PathBuf, SimNode>, change: &NameChange) {
-        match change {
-            NameChange::Put(path, node) => {
-                names.insert(path.clone(), *node);
-            }
-            NameChange::Remove(path) => {
-                names.remove(path);
-            }
-            NameChange::Rename(from, to) => {
-                if let Some(node) = names.remove(from) {
-                    names.insert(to.clone(), node);
-                }
-            }
-        }
-    }
-
-    fn do_name(&mut self, in_dir: PathBuf, change: NameChange) {
-        Self::change(&mut self.names, &change);
-        self.name_changes.push((in_dir, change));
-    }
-
-    fn sync_dir(&mut self, dir: &Path) {
-        let (synced, rest) = std::mem::take(&mut self.name_changes).into_iter().partition(|(in_dir, _)| in_dir == dir);
-        self.name_changes = rest;
-        for (_, change) in &synced {
-            Self::change(&mut self.durable_names, change);
-        }
-    }
-
-    fn file(&self, path: &Path) -> io::Result<Inode> {
-        match self.names.get(path) {
-            Some(SimNode::File(inode)) => Ok(*inode),
-            Some(SimNode::Dir) => Err(io::ErrorKind::IsADirectory.into()),
-            None => Err(absent(path)),
-        }
-    }
-
-    fn require_dir(&self, path: &Path) -> io::Result<()> {
-        match self.names.get(path) {
-            _ if path.as_os_str().is_empty() || path == Path::new("/") => Ok(()),
-            Some(SimNode::Dir) => Ok(()),
-            Some(SimNode::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
-            None => Err(absent(path)),
-        }
-    }
-
-    fn create(&mut self, path: &Path) -> io::Result<Inode> {
-        self.require_dir(&parent(path))?;
-        let inode = self.next_inode;
-        self.next_inode += 1;
-        self.contents.insert(inode, Content::default());
-        self.do_name(parent(path), NameChange::Put(path.to_path_buf(), SimNode::File(inode)));
-        Ok(inode)
-    }
-
-    fn used(&self) -> u64 {
-        let inodes = self.names.values().filter_map(|node| match node {
-            SimNode::File(inode) => Some(*inode),
-            SimNode::Dir => None,
-        });
-        inodes.filter_map(|inode| self.contents.get(&inode)).map(|content| content.live.len() as u64).sum()
-    }
-
-    /// The fault that hits this operation, if any.
-    fn fault(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
-        let text = path.to_string_lossy();
-        let hit = self.faults.iter_mut().position(|fault| {
-            let matches = fault.operation == operation && text.contains(&fault.path);
-            let due = matches && fault.after == 0;
-            if matches && !due {
-                fault.after -= 1;
-            }
-            due
-        });
-        match hit.map(|at| self.faults.swap_remove(at).error) {
-            Some(kind) => Err(io::Error::new(kind, format!("injected fault: {operation:?} of {}", path.display()))),
-            None => Ok(()),
-        }
-    }
-
-    fn lies_about(&self, path: &Path) -> bool {
-        let text = path.to_string_lossy();
-        self.lies.iter().any(|lie| text.contains(lie))
-    }
-
-    /// The twist of this write, if any.
-    fn twist(&mut self, path: &Path) -> Option<TwistKind> {
-        let text = path.to_string_lossy();
-        let hit = self.twists.iter_mut().position(|twist| {
-            let matches = text.contains(&twist.path);
-            let due = matches && twist.after == 0;
-            if matches && !due {
-                twist.after -= 1;
-            }
-            due
-        });
-        hit.map(|at| self.twists.swap_remove(at).kind)
-    }
-
-    fn crash(&mut self) {
-        let rng = self.rng.clone();
-        let mut ended: BTreeSet<PathBuf> = BTreeSet::new();
-        for (dir, change) in std::mem::take(&mut self.name_changes) {
-            if ended.contains(&dir) || rng.below(3) == 0 {
-                ended.insert(dir);
-            } else {
-                Self::change(&mut self.durable_names, &change);
-            }
-        }
-        self.drop_orphans();
-        self.names.clone_from(&self.durable_names);
-        let named: BTreeSet<Inode> = self
-            .names
-            .values()
-            .filter_map(|node| if let SimNode::File(inode) = node { Some(*inode) } else { None })
-            .collect();
-        self.contents.retain(|inode, _| named.contains(inode));
-        for content in self.contents.values_mut() {
-            content.crash(&rng);
-        }
-        self.faults.clear();
-    }
-
-    fn drop_orphans(&mut self) {
-        // Parents sort before their children, so one pass in order is enough.
-        let mut kept: BTreeMap<PathBuf, SimNode> = BTreeMap::new();
-        for (path, node) in std::mem::take(&mut self.durable_names) {
-            let dir = parent(&path);
-            if dir.as_os_str().is_empty() || dir == Path::new("/") || kept.get(&dir) == Some(&SimNode::Dir) {
-                kept.insert(path, node);
-            }
-        }
-        self.durable_names = kept;
     }
 }
 
@@ -257,7 +86,7 @@ impl SimDisk {
         self.state.borrow_mut().crash();
     }
 
-    /// What the device was given before its process died, it goes on to do: a later sync covers it.
+    /// The device completes what it was given before the process died: a later sync covers it.
     pub(super) fn process_died(&self) {
         let mut state = self.state.borrow_mut();
         let all = state.contents.values_mut().flat_map(|content| &mut content.pending);
@@ -410,7 +239,7 @@ impl SimDisk {
             other => other?,
         };
         file.set_len(0).await?;
-        // As `write_all`: a short write is gone on with.
+        // As `write_all`: continue after a short write.
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             written += file.write_at(rest, written as u64).await?;

@@ -1,9 +1,9 @@
 //! A deterministic single-thread executor with virtual time.
 //!
-//! Owns: tasks in groups (a group is one incarnation of one simulated node), their order of running, the timers, the
-//! clocks. Which ready task runs next is drawn from the seed; when nothing is ready the clock jumps to the next
-//! timer; when there is no timer either, the world is deadlocked and it panics with the names of the tasks that wait.
-//! Does not own: the disk. Only tests and the simulator run it.
+//! Owns: tasks in groups (a group is one incarnation of one simulated node), the order in which they run, the timers,
+//! the clocks. The seed decides which ready task runs next; when none is ready, the clock jumps to the next timer;
+//! without a timer the world is deadlocked, and it panics with the names of the waiting tasks. Does not own: the disk.
+//! Only tests and the simulator run it.
 //!
 //! Affinity: shard-local (one thread is the whole world).
 #![allow(clippy::panic, reason = "a deadlock in a simulation is a failed test")]
@@ -28,7 +28,7 @@ const WALL_START_MS: i64 = 1_767_225_600_000;
 pub(crate) struct Group(pub(crate) u64);
 
 impl Group {
-    /// Groups of a node are numbered from its id, shifted.
+    /// A group's number is the node's id, shifted, plus the incarnation.
     const fn is_of_node_0(self) -> bool {
         self.0 >> 32 == 0
     }
@@ -70,11 +70,11 @@ pub(crate) struct Executor {
     tasks: RefCell<BTreeMap<TaskId, TaskSlot>>,
     timers: RefCell<BTreeMap<(Mono, u64), Waker>>,
     wall_step_ms: Cell<i64>,
-    /// How often tasks of node 0 were run.
+    /// Polls of tasks of node 0 so far.
     polls: Cell<u64>,
-    /// At which of those it stops; 0 is never.
+    /// The poll after which node 0 stops; 0: never.
     halt_at: Cell<u64>,
-    /// Does it stand still?
+    /// Node 0 has stopped.
     halted: Cell<bool>,
     halt_waiter: RefCell<Option<Waker>>,
 }
@@ -125,7 +125,7 @@ impl Executor {
         Poll::Pending
     }
 
-    /// A task of node 0 was run: is this where it stops?
+    /// Counts a poll of a task of node 0, and stops the node if it is the ordered one.
     fn count_poll(&self) {
         self.polls.set(self.polls.get() + 1);
         if self.polls.get() == self.halt_at.get() {
@@ -206,7 +206,7 @@ impl Executor {
         if done {
             self.tasks.borrow_mut().remove(&id);
         }
-        // Put back unless it was cancelled meanwhile; what is dropped is dropped with nothing borrowed.
+        // Put it back unless it was cancelled meanwhile; a future is dropped while nothing is borrowed.
         let dropped = match self.tasks.borrow_mut().get_mut(&id) {
             Some(slot) => {
                 slot.future = Some(future);
@@ -231,7 +231,7 @@ impl Executor {
         drop(slot);
     }
 
-    /// Drops every task of a group, as if its process had been killed.
+    /// Drops every task of a group, as a killed process would.
     pub(crate) fn kill(&self, group: Group) {
         if group.is_of_node_0() {
             self.halted.set(false);
@@ -257,7 +257,7 @@ impl Executor {
         drop(self.timers.take());
     }
 
-    /// Tasks alive in a group.
+    /// Number of tasks in a group.
     pub(crate) fn alive(&self, group: Group) -> usize {
         self.tasks.borrow().values().filter(|slot| slot.group == group).count()
     }
@@ -269,7 +269,7 @@ struct JoinState<T> {
     waiter: Option<Waker>,
 }
 
-/// Lives inside the task's future: dropped with it, whether it finished or was killed.
+/// Part of the task's future: dropped with it, whether it finished or was killed.
 struct EndOnDrop<T>(Rc<RefCell<JoinState<T>>>);
 
 impl<T> Drop for EndOnDrop<T> {

@@ -1,29 +1,29 @@
-//! May the shard wait for a write itself, or does it hand it to its ring and go on?
+//! Decides whether the shard makes a durable write with a blocking call or through its ring.
 //!
-//! To sleep until the ring has something and to wake up again costs the executor more than twenty microseconds of
-//! processor time, and the answer comes later by as much. A small write to a disk that makes it durable in some tens of
-//! microseconds is over before that: the shard makes it with one blocking call. A disk that was slow is not waited for;
-//! it is tried again now and then, the more seldom the longer it stays slow.
+//! Sleeping on the ring and waking up costs the executor more than 20 µs of CPU time and adds as much latency. A small
+//! write to a disk that makes it durable in some tens of µs takes less, so the shard makes it with one blocking call.
+//! After a slow write, the next ones go through the ring; the blocking call is tried again after a pause that doubles
+//! with each slow write.
 //!
 //! Owns: the decision, pure. Shard-local.
 
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Larger writes go to the ring: they take longer than a sleep costs on any disk. Bytes.
+/// Larger writes go through the ring: on every disk they take longer than a sleep costs. Bytes.
 const BYTES_MAX: usize = 128 << 10;
-/// A write that took longer was slow.
+/// A write that takes longer is slow.
 const QUICK: Duration = Duration::from_micros(200);
-/// Writes that go to the ring after one slow write, and after many.
+/// Writes that go through the ring after one slow write, and at most after many.
 const PAUSE_MIN: u32 = 8;
 const PAUSE_MAX: u32 = 4096;
 
-/// How quick a file's durable writes have been.
+/// The recent speed of a file's durable writes.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Writes still to go to the ring.
+    /// Writes still to go through the ring.
     paused: Cell<u32>,
-    /// How many that will be after the next slow write.
+    /// How many go through the ring after the next slow write.
     pause: Cell<u32>,
 }
 
@@ -34,7 +34,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// May a write of `len` bytes be waited for? Counts it if not.
+    /// Should a write of `len` bytes be a blocking call? Counts it if not.
     pub(super) fn is_quick(&self, len: usize) -> bool {
         if len > BYTES_MAX {
             return false;
@@ -44,7 +44,7 @@ impl Pace {
         paused == 0
     }
 
-    /// A write that was waited for took so long.
+    /// Notes how long a blocking write took.
     pub(super) fn took(&self, time: Duration) {
         if time > QUICK {
             self.paused.set(self.pause.get());

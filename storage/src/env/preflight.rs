@@ -1,8 +1,8 @@
-//! Is this machine fit to run on? Asked before any executor is made, because glommio answers a forbidden io_uring by
-//! panicking in the executor's thread and a too old kernel by ending the process.
+//! Checks that this machine can run shards, before an executor is made: with io_uring forbidden, glommio panics in the
+//! executor's thread, and on a kernel that is too old it ends the process.
 //!
-//! Owns: the checks of the machine seam and the words for their failures: what is wrong, where, what to do. Does not
-//! own: ports, locks on the data directory, printing. Affinity: any thread; nothing here needs an executor.
+//! Owns: the checks, and their error texts: what is wrong, where, what to do. Does not own: ports, locks on the data
+//! directory, printing. Affinity: any thread; no executor is needed.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -16,7 +16,7 @@ use super::syscall;
 /// Below this glommio refuses to make an executor. Bytes.
 pub const MEMLOCK_MIN: u64 = 512 << 10;
 
-/// Something that keeps shards from running here. Each names what is wrong and what to do.
+/// Why shards cannot run on this machine. Each text says what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
     /// `kernel.io_uring_disabled` forbids it.
@@ -34,7 +34,7 @@ pub enum Unfit {
          e.g. `--security-opt seccomp=unconfined` or a profile with io_uring_setup, io_uring_enter, io_uring_register"
     )]
     IoUringForbidden { error: io::Error },
-    /// The kernel does not know it.
+    /// The kernel does not have it.
     #[error("this kernel has no io_uring; Linux 5.8 or newer is needed")]
     IoUringAbsent,
     /// Another failure of the call.
@@ -49,21 +49,21 @@ pub enum Unfit {
         /// RLIMIT_MEMLOCK. Bytes.
         limit: u64,
     },
-    /// No direct I/O on this file system.
+    /// The file system has no direct I/O.
     #[error("{} is on a file system without direct I/O (O_DIRECT): {error}; choose a directory on ext4, xfs or btrfs", path.display())]
     DirectIo { path: PathBuf, error: io::Error },
-    /// There is not even a block free to try it on.
+    /// The file system has no free block to try it on.
     #[error("{} has no room for 4 KiB: {error}; free some space there or choose another directory", path.display())]
     NoRoom { path: PathBuf, error: io::Error },
-    /// The directory cannot be made or written.
+    /// The directory cannot be created or written.
     #[error("{} cannot be written: {error}; check its owner, mode and mount", path.display())]
     Directory { path: PathBuf, error: io::Error },
 }
 
-/// Can a ring be set up?
+/// Checks that a ring can be set up.
 ///
 /// # Errors
-/// Why not.
+/// Why it cannot.
 pub fn io_uring() -> Result<(), Unfit> {
     let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     io_uring_verdict(setting.trim().parse().unwrap_or(0), syscall::try_io_uring())
@@ -79,7 +79,7 @@ fn io_uring_verdict(setting: u8, attempt: io::Result<()>) -> Result<(), Unfit> {
     })
 }
 
-/// May enough memory be locked? Returns the limit in bytes (`None`: unlimited).
+/// Checks that enough memory may be locked. Returns the limit in bytes (`None`: unlimited).
 ///
 /// # Errors
 /// [`Unfit::Memlock`].
@@ -94,7 +94,7 @@ fn memlock_verdict(limit: Option<u64>) -> Result<Option<u64>, Unfit> {
     }
 }
 
-/// Does the directory, made if absent, take aligned direct writes and give them back?
+/// Creates the directory if absent, and checks that aligned direct writes to it read back.
 ///
 /// # Errors
 /// [`Unfit::Directory`], [`Unfit::DirectIo`] or [`Unfit::NoRoom`].
@@ -113,7 +113,7 @@ pub fn direct_io(dir: &Path) -> Result<(), Unfit> {
         (_, Err(error)) => Err(Unfit::DirectIo { path, error }),
         (Ok(()), Ok(())) => Ok(()),
     };
-    // A probe that stays behind is 4 KiB of rubbish, not a reason to refuse.
+    // A probe file that stays takes 4 KiB; that is no reason to refuse.
     let _ = fs::remove_file(&probe);
     result
 }
@@ -133,8 +133,8 @@ fn direct_round_trip(probe: &Path) -> io::Result<()> {
     if aligned.iter().all(|byte| *byte == 0xa5) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Lets this process open as many files as the system allows it, and tells how many: the usual soft limit of 1024 is
-/// for programs that use `select`.
+/// Raises this process's limit of open files to the hard limit, and returns it. The usual soft limit of 1024 exists for
+/// programs that use `select`.
 ///
 /// # Errors
 /// The system's.

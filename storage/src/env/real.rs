@@ -1,17 +1,17 @@
 //! Runs a future on a real executor of its own: for tests, benchmarks and offline tools.
 //!
-//! Owns: nothing that lasts. The broker's shards make their executors themselves (`src/shard`). Every executor leaks
-//! one eventfd when it ends (glommio 0.9), so this is not for loops of hundreds.
+//! The broker's shards make their executors themselves. Every executor leaks one eventfd when it ends (glommio 0.9), so
+//! do not call this hundreds of times in a process.
 
 use std::future::Future;
 use std::io;
 
 use super::{Env, blocking};
 
-/// Runs `work` to its end on a fresh, unpinned glommio executor on this thread, which must not have one.
+/// Runs `work` to its end on a new, unpinned glommio executor on this thread, which must not have one.
 ///
 /// # Errors
-/// The executor could not be made: see [`super::preflight`] for why.
+/// The executor could not be made; [`super::preflight`] finds out why.
 pub fn run<F: Future>(seed: u64, work: impl FnOnce(Env) -> F) -> io::Result<F::Output> {
     let executor = glommio::LocalExecutorBuilder::default().make().map_err(io::Error::from)?;
     Ok(executor.run(blocking::until_settled(async move { work(Env::real(seed)).await })))

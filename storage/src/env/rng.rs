@@ -1,7 +1,5 @@
-//! Randomness from a seed.
-//!
-//! Owns: the generator (ChaCha12). The real broker seeds it from the system once per shard, a simulation from its
-//! world's seed. Affinity: shard-local; clones share one stream.
+//! Random numbers from a seed (ChaCha12). The real broker seeds it from the system once per shard, a simulation from
+//! its world's seed. Affinity: shard-local; clones share one stream.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -33,7 +31,7 @@ impl Rng {
     /// A number in `0..n`; 0 when `n` is 0.
     #[must_use]
     pub fn below(&self, n: u64) -> u64 {
-        // The high half of a 128-bit product: as good as even for every n that occurs here.
+        // The high half of a 128-bit product: close enough to uniform for every n used here.
         let wide = u128::from(self.next_u64()) * u128::from(n);
         u64::try_from(wide >> 64).unwrap_or(0)
     }

@@ -1,9 +1,9 @@
 //! A simulated world: machines with a disk each, one thread, one clock, one seed.
 //!
-//! Owns: the nodes' disks and the incarnation of each node's process. [`World::kill_node`] is `kill -9`: tasks are
-//! dropped, the disk stays as it is. [`World::crash_node`] is a power cut: tasks are dropped, then the disk forgets by
-//! its fault model. An [`Env`] taken before either belongs to the dead incarnation and its spawns run with the old
-//! one's group: take a new one. Same seed, same run.
+//! Owns: the nodes' disks, and the incarnation of each node's process. [`World::kill_node`] is `kill -9`: tasks are
+//! dropped, the disk is unchanged. [`World::crash_node`] is a power cut: tasks are dropped, then the disk loses what
+//! its fault model says. An [`Env`] made before either belongs to the dead incarnation: make a new one. The same seed
+//! gives the same run.
 //!
 //! Affinity: shard-local, a world lives on one thread.
 
@@ -24,7 +24,7 @@ struct Node {
     group: Group,
 }
 
-/// The world. Node 0 is the one that the short methods mean.
+/// The world. Methods without a node's number act on node 0.
 pub struct World {
     executor: Rc<Executor>,
     seeds: Rng,
@@ -93,19 +93,18 @@ impl World {
         self.executor.now()
     }
 
-    /// Lets the wall clock of every node jump by so many milliseconds; durations and timers are not touched.
+    /// Moves the wall clock of every node by `ms`; durations and timers are not affected.
     pub fn step_wall(&self, ms: i64) {
         self.executor.step_wall(ms);
     }
 
-    /// How often tasks of node 0 were run so far, in all its incarnations. Each time ends at an await.
+    /// Number of times a task of node 0 was run, in all incarnations. Each run ends at an await.
     #[must_use]
     pub fn awaits(&self) -> u64 {
         self.executor.polls()
     }
 
-    /// Stops node 0 for good at this await, counted by [`World::awaits`]: none of its tasks runs any more until it is
-    /// killed or its power is cut.
+    /// Stops node 0 at this await, counted as [`World::awaits`]: none of its tasks runs until it is killed or crashed.
     pub fn halt_at(&self, awaits: u64) {
         self.executor.halt_at(awaits);
     }
@@ -142,15 +141,15 @@ impl World {
         self.disk_of(node).crash();
     }
 
-    /// Kills node 0's process and gives its next incarnation's machine.
+    /// Kills node 0's process and returns the machine of its next incarnation.
     #[must_use]
     pub fn restart(&self) -> Env {
         self.kill();
         self.env()
     }
 
-    /// Ends the world: drops the tasks of every node and what the disks hold. A task may hold its world, and the world
-    /// holds its tasks: who makes a thousand worlds would keep them all.
+    /// Ends the world: drops the tasks of every node and the disks' content. A task may hold its world, which holds its
+    /// tasks: without this call, a test of a thousand worlds would keep them all in memory.
     pub fn dissolve(&self) {
         self.executor.dissolve();
         let disks: Vec<SimDisk> = self.nodes.borrow().values().map(|node| node.disk.clone()).collect();

@@ -1,6 +1,6 @@
-//! The few system calls that neither std nor glommio offers, as safe functions.
+//! System calls that neither std nor glommio has, as safe functions.
 //!
-//! Owns: all `unsafe` of this crate. Does not own: what their answers mean (`preflight`).
+//! Owns: all `unsafe` of this crate. Does not own: what the results mean (`preflight`).
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -17,7 +17,7 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: statvfs returned success, hence filled the structure.
+    // SAFETY: statvfs returned success, so it has filled the structure.
     let stat = unsafe { stat.assume_init() };
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
@@ -32,7 +32,7 @@ pub(super) fn try_io_uring() -> io::Result<()> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was returned just now and nobody else knows it.
+    // SAFETY: the descriptor was just returned, and no other code has it.
     unsafe { libc::close(fd) };
     Ok(())
 }
@@ -48,7 +48,7 @@ pub(super) fn memlock_limit() -> io::Result<Option<u64>> {
     Ok((limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur))
 }
 
-/// Lets this process open as many files as it may (RLIMIT_NOFILE: soft to hard limit); how many that is.
+/// Raises this process's soft limit of open files to the hard limit (RLIMIT_NOFILE), and returns it.
 pub(super) fn raise_open_files() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable memory of the right type for the duration of the call.
@@ -65,7 +65,7 @@ pub(super) fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Writes out everything of the file system that holds the open file, and waits until it is on the device (syncfs).
+/// Writes everything of the file system that holds the open file to the device, and waits for it (syncfs).
 pub(super) fn sync_file_system(file: &std::fs::File) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no memory of ours.
     if unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(file)) } == 0 {

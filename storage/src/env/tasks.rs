@@ -1,8 +1,8 @@
 //! Concurrency: spawn, sleep, yield.
 //!
-//! Owns: tasks and timers of one executor. A [`Task`] dropped goes on by itself; only [`Task::cancel`] ends it early.
-//! On the real executor a cancelled task leaks about 64 bytes (glommio 0.9), so requests are not given tasks to be
-//! cancelled. Affinity: shard-local.
+//! Owns: tasks and timers of one executor. A task continues when its [`Task`] is dropped; only [`Task::cancel`] ends it
+//! early. On the real executor a cancelled task leaks about 64 bytes (glommio 0.9), so no request's task is cancelled.
+//! Affinity: shard-local.
 
 use std::fmt;
 use std::future::Future;
@@ -27,6 +27,7 @@ enum Backend {
 }
 
 impl Tasks {
+    #[allow(clippy::disallowed_methods, reason = "the clock of the real executor")]
     pub(super) fn real() -> Self {
         Self { on: Backend::Glommio { started: std::time::Instant::now() } }
     }
@@ -35,12 +36,12 @@ impl Tasks {
         Self { on: Backend::Sim { executor, group } }
     }
 
-    /// Starts `future` on this executor. `name` says what it is in a simulation's report of a deadlock.
+    /// Starts `future` on this executor. `name` identifies it in a simulation's report of a deadlock.
     pub fn spawn<T: 'static>(&self, name: &'static str, future: impl Future<Output = T> + 'static) -> Task<T> {
         match &self.on {
             Backend::Glommio { .. } => {
-                // glommio 0.9 polls a spawned task at once, inside whatever its caller has borrowed; the simulation does
-                // not. Both must begin it later.
+                // glommio 0.9 polls a spawned task at once, while the caller may hold borrows; the simulation does not.
+                // With the pause, both poll it later.
                 let later = async move {
                     pause().await;
                     future.await
@@ -51,7 +52,7 @@ impl Tasks {
         }
     }
 
-    /// Waits for `time`. A dropped real timer leaks about 96 bytes (glommio 0.9): not one per request.
+    /// Waits for `time`. A dropped real timer leaks about 96 bytes (glommio 0.9): do not make one per request.
     #[must_use]
     pub fn sleep(&self, time: Duration) -> Sleep {
         match &self.on {
@@ -62,7 +63,7 @@ impl Tasks {
         }
     }
 
-    /// Waits until the [`super::Clock`] of the same `Env` shows `deadline`.
+    /// Waits until the clock of the same `Env` reaches `deadline`.
     #[must_use]
     pub fn sleep_until(&self, deadline: Mono) -> Sleep {
         match &self.on {
@@ -97,7 +98,7 @@ impl fmt::Debug for Tasks {
     }
 }
 
-/// A started task: awaiting it gives its result, or `None` if it was cancelled. Dropping it lets it run on.
+/// A started task: awaiting it returns its result, or `None` if it was cancelled. If dropped, the task continues.
 pub struct Task<T> {
     kind: TaskKind<T>,
 }
@@ -108,7 +109,7 @@ enum TaskKind<T> {
 }
 
 impl<T> Task<T> {
-    /// Ends the task at its next suspension. Nothing happens if it is done.
+    /// Ends the task at its next await; no effect if it has finished.
     pub fn cancel(&self) {
         match &self.kind {
             TaskKind::Glommio(handle) => handle.cancel(),

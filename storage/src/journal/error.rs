@@ -10,8 +10,8 @@ use crate::model::{EntryId, FilePos, LaneId, LogIndex};
 /// A failure of a running journal. Every pending call gets a clone.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JournalError {
-    /// A write or sync failed, so what is on disk is unknown. The journal accepts nothing more; the process must end and
-    /// recover.
+    /// A write or sync failed, so what is on disk is unknown. The journal accepts nothing more; the process must end
+    /// and recover.
     #[error("journal {} has ended: {action} failed: {error}; check the disk, then start again", file.display())]
     Poisoned { action: &'static str, file: PathBuf, error: Arc<io::Error> },
     /// The journal was closed.

@@ -38,8 +38,8 @@ struct LastCommit {
     len: u64,
 }
 
-/// Decides which payloads stay in memory during recovery: those of entries that the caller applies at once, so that they
-/// are not read twice.
+/// Decides which payloads stay in memory during recovery: those of entries that the caller applies at once, so that
+/// they are not read twice.
 struct PayloadsToKeep {
     /// Per lane the last entry that the checkpoint covers; `None`: no entry is applied, keep nothing.
     covered: Option<BTreeMap<LaneId, LogIndex>>,

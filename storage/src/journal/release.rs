@@ -1,8 +1,8 @@
 //! The file task: prepares the next file before it is needed, recycles the oldest, rewrites what pins it.
 //!
 //! Owns: the order of effects of reuse. A file is reused only after (1) the purges that freed it are durable, (2) the
-//! newest votes and marks that lay in it are durable at the head, (3) a layout that names its new generation is durable.
-//! A crash before (3) finds the old files unchanged. Affinity: shard-local.
+//! newest votes and marks that lay in it are durable at the head, (3) a layout that names its new generation is
+//! durable. A crash before (3) finds the old files unchanged. Affinity: shard-local.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -129,8 +129,8 @@ async fn prepare(inner: &JournalInner) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Unlinks the files to be dropped, once a layout without them is durable. On a full disk they stay until a layout can be
-/// written.
+/// Unlinks the files to be dropped, once a layout without them is durable. On a full disk they stay until a layout can
+/// be written.
 async fn drop_files(inner: &JournalInner) -> Result<(), JournalError> {
     let layout = {
         let state = inner.state.borrow();

@@ -20,8 +20,8 @@ use crate::model::{EntryId, LaneId, LogIndex};
 const MARKS_BYTES: usize = 2048;
 const MARK_LEN: usize = RECORD_HEADER_LEN + 17;
 
-/// The queue of resident entries may hold this many ids of removed entries, and one for each present entry, before it is
-/// swept: so the cost of a sweep is spread over the ids it removes.
+/// The queue of resident entries may hold this many ids of removed entries, and one for each present entry, before it
+/// is swept: so the cost of a sweep is spread over the ids it removes.
 const RESIDENT_GONE_MAX: usize = 1024;
 
 /// The largest record that fits in a commit of its own, in one file and in 32-bit lengths. Bytes.
@@ -127,8 +127,8 @@ impl JournalState {
         self.files.values().map(|file| file.bytes).sum()
     }
 
-    /// Notes what is live before files are released. A load that fills as many files between two releases then finds them
-    /// all as spares, and none has to be zeroed again. Without that load the footprint shrinks slowly.
+    /// Notes what is live before files are released. A load that fills as many files between two releases then finds
+    /// them all as spares, and none has to be zeroed again. Without that load the footprint shrinks slowly.
     pub(super) fn note_footprint(&mut self) {
         let live = self.live_bytes();
         let shrunk = if live < self.footprint / 2 { self.footprint - self.footprint / 8 } else { self.footprint };
@@ -420,8 +420,8 @@ impl JournalState {
         }
     }
 
-    /// [`Pressure::Release`] from half of the capacity on, [`Pressure::Refuse`] within two files of it: purges, votes and
-    /// rewrites still need that room.
+    /// [`Pressure::Release`] from half of the capacity on, [`Pressure::Refuse`] within two files of it: purges, votes
+    /// and rewrites still need that room.
     pub(super) fn pressure(&self) -> Pressure {
         let used = self.used_bytes();
         let reserve = (2 * self.config.file_bytes).min(self.config.capacity_bytes / 4);

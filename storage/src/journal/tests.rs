@@ -34,9 +34,9 @@ async fn open(env: &Env) -> Result<Journal, JournalOpenError> {
 }
 
 async fn append(log: &LaneLog, entries: Vec<JournalEntry>) -> Result<(), JournalError> {
-    let (tell, told) = futures::channel::oneshot::channel();
-    log.append(entries, Box::new(move |result| drop(tell.send(result))));
-    told.await.unwrap_or(Err(JournalError::Closed))
+    let (sender, done) = futures::channel::oneshot::channel();
+    log.append(entries, Box::new(move |result| drop(sender.send(result))));
+    done.await.unwrap_or(Err(JournalError::Closed))
 }
 
 const LANE: LaneId = LaneId(4);
@@ -182,6 +182,27 @@ fn a_damaged_or_missing_layout_is_refused() {
     world.block_on(async move { env.disk.remove_file(&path).await.expect("removes") });
     let error = reopened(&world, async |_| ()).expect_err("refuses");
     assert!(matches!(error, JournalOpenError::LayoutMissing { .. }), "{error}");
+}
+
+#[test]
+fn a_layout_without_live_files_or_with_one_twice_is_refused() {
+    let world = World::new(1);
+    with_entries(&world, 12);
+    let path = Path::new(DIR).join(layout::LAYOUT_FILE);
+    let written = layout::Layout::decode(&world.disk().contents(&path).expect("a layout")).expect("decodes");
+    assert!(written.files.len() > 1, "there is more than the head");
+    let mut none_live = written.clone();
+    none_live.files.retain(|file| file.generation == 0);
+    let mut one_twice = written.clone();
+    let generation = one_twice.files.iter().map(|file| file.generation).max().expect("a head");
+    one_twice.files.iter_mut().for_each(|file| file.generation = generation);
+    for wrong in [none_live, one_twice] {
+        world.disk().place(&path, &wrong.encode());
+        let error = reopened(&world, async |_| ()).expect_err("refuses");
+        assert!(matches!(error, JournalOpenError::Layout { .. }), "{error}");
+    }
+    world.disk().place(&path, &written.encode());
+    reopened(&world, async |_| ()).expect("opens with its own layout");
 }
 
 #[test]
@@ -338,12 +359,12 @@ fn a_full_disk_does_not_hold_up_the_end() {
         }
         assert!(journal.is_durable(LANE, LogIndex(14)));
         log.append(vec![entry(1, 15, 3000), entry(1, 16, 3000)], Box::new(drop));
-        let (tell, told) = futures::channel::oneshot::channel();
-        log.append(vec![entry(1, 17, 3000)], Box::new(move |result| drop(tell.send(result))));
+        let (sender, done) = futures::channel::oneshot::channel();
+        log.append(vec![entry(1, 17, 3000)], Box::new(move |result| drop(sender.send(result))));
         env.tasks.sleep(Duration::from_secs(2)).await;
         assert!(!journal.is_durable(LANE, LogIndex(17)), "waits for room");
         assert!(matches!(journal.close().await, Err(JournalError::Closed)));
-        assert!(matches!(told.await, Ok(Err(JournalError::Closed))), "was never acknowledged");
+        assert!(matches!(done.await, Ok(Err(JournalError::Closed))), "was never acknowledged");
     });
 }
 

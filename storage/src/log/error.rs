@@ -1,4 +1,4 @@
-//! What can go wrong with one partition's log, an enum per operation.
+//! Errors of one partition's log, an enum per operation.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use crate::model::{BatchError, FilePos, Offset, OffsetRange, PartitionId};
 use crate::segment::format::IndexFileError;
 use crate::segment::rebuild::RebuildError;
 
-/// Why a read gave nothing. The log goes on after any of them.
+/// Why a read failed. None of these errors ends the log.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Asked for what this disk no longer holds; the bucket may.
+    /// The offset is no longer on this disk; the bucket may have it.
     #[error("offset {offset} of {partition} lies below the local start {start}")]
     BelowStart {
         partition: PartitionId,
         offset: Offset,
-        /// First offset here.
+        /// First offset on this disk.
         start: Offset,
     },
-    /// Asked for what is not there yet.
+    /// The offset is not written yet.
     #[error("offset {offset} of {partition} lies above the log's end {end}")]
     AboveEnd {
         partition: PartitionId,
@@ -28,7 +28,7 @@ pub enum ReadError {
         /// First offset after the log.
         end: Offset,
     },
-    /// A run of batches is not what was written.
+    /// The bytes of a run are not those written.
     #[error(
         "{file} is damaged: the run at byte {pos} has checksum {found:#010x}, its index says {expected:#010x}; \
          trim the partition past it or restore the file"
@@ -36,7 +36,7 @@ pub enum ReadError {
     Corrupt {
         file: PathBuf,
         pos: FilePos,
-        /// Offsets that cannot be read because of it.
+        /// Offsets that cannot be read from this disk.
         offsets: OffsetRange,
         expected: u32,
         found: u32,
@@ -46,35 +46,35 @@ pub enum ReadError {
     Short {
         file: PathBuf,
         pos: FilePos,
-        /// Offsets that cannot be read because of it.
+        /// Offsets that cannot be read from this disk.
         offsets: OffsetRange,
         have: u64,
         need: u64,
     },
-    /// A run whose sum holds but that is not made of batches: a defect of ours.
+    /// A run with the right checksum that does not consist of batches: a fault of this program.
     #[error("{file} holds no batch at byte {pos}: {source}")]
     Batch {
         file: PathBuf,
         pos: FilePos,
-        /// Offsets that cannot be read because of it.
+        /// Offsets that cannot be read from this disk.
         offsets: OffsetRange,
         source: BatchError,
     },
-    /// The index file is unusable and cannot be made again from its segment.
+    /// The index file is unusable and cannot be rebuilt from its segment.
     #[error("{file} cannot be indexed again: {source}; trim the partition past it or restore the file")]
     Index {
         file: PathBuf,
-        /// Offsets that cannot be read because of it.
+        /// Offsets that cannot be read from this disk.
         offsets: OffsetRange,
         source: RebuildError,
     },
-    /// The disk.
+    /// The disk did not return the bytes.
     #[error("reading {file}: {source}")]
     Io { file: PathBuf, source: io::Error },
 }
 
 impl ReadError {
-    /// The offsets whose bytes on this disk are not what was written; `None` when the disk only did not give them.
+    /// The offsets whose bytes on this disk are damaged. `None` if the disk did not return them, or does not hold them.
     #[must_use]
     pub fn damaged(&self) -> Option<OffsetRange> {
         match self {
@@ -86,7 +86,7 @@ impl ReadError {
     }
 }
 
-/// Writing back failed. What was not written stays in memory and journal.
+/// A write-back failed. What was not written stays in memory and journal.
 #[derive(Debug, thiserror::Error)]
 #[error("writing {file}: {source}")]
 pub struct WriteBackError {
@@ -104,7 +104,7 @@ impl WriteBackError {
     }
 }
 
-/// Why the checkpoint's record of a log is not one.
+/// Why bytes are not a log's record in the checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogStateError {
     #[error(transparent)]

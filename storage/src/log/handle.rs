@@ -1,4 +1,4 @@
-//! The handle of one partition's log: the synchronous operations and the views. Shard-local; clone freely.
+//! The handle of one partition's log: append, trim, reset, and what can be asked of it. Shard-local; cheap to clone.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -9,17 +9,17 @@ use futures::lock::Mutex;
 
 use super::settings::LogSettings;
 use super::shared::LogShared;
-use super::state::{DroppedSegment, LogState, held};
+use super::state::{DroppedSegment, LogState, memory_of};
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, PartitionId};
 use crate::segment::{SegmentInfo, partition_dir};
 
 /// Where a log begins and ends. A *message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogBounds {
-    /// First offset on this disk (in memory or files).
+    /// First offset on this disk, in memory or in a file.
     pub start: Offset,
     pub end: Offset,
-    /// Bytes held, written or not.
+    /// Bytes of all batches on this disk, written to a file or not.
     pub bytes: u64,
 }
 
@@ -38,17 +38,19 @@ pub(crate) struct LogInner {
     /// One write-back or sync at a time, in order.
     pub(crate) io: Mutex<()>,
     pub(crate) dir_made: Cell<bool>,
-    /// Files born in it, and how many of them a sync of it has begun and ended after: whoever syncs may be cut short.
+    /// Number of files created in the directory.
     pub(crate) born: Cell<u64>,
+    /// How many of them have a durable name: a sync of the directory began after them and has ended.
     pub(crate) born_synced: Cell<u64>,
-    /// It and its lane are in the lists of what changed as they have been since this many were collected.
+    /// The number of the collection ([`LogShared::collected`]) for which partition and lane are already listed as
+    /// changed.
     listed: Cell<u64>,
 }
 
 impl PartitionLog {
     pub(crate) fn new(shared: Rc<LogShared>, lane: LaneId, state: LogState) -> Self {
         let (id, dir) = (state.id, partition_dir(&shared.dir, state.id));
-        // Segments are numbered anew by each handle: nothing of one before may answer for them.
+        // Each handle numbers its segments from 0: cached indexes and runs of an earlier handle do not belong to them.
         shared.indexes.forget(id);
         shared.runs.forget(id);
         let dir_made = Cell::new(state.segments.iter().any(|segment| segment.flushed > 0));
@@ -68,7 +70,7 @@ impl PartitionLog {
         }
     }
 
-    /// Whose log it is.
+    /// The partition this is the log of.
     #[must_use]
     pub fn id(&self) -> PartitionId {
         self.inner.id
@@ -80,24 +82,24 @@ impl PartitionLog {
         self.inner.lane.get()
     }
 
-    /// Where it begins and ends.
+    /// First offset, end and size.
     #[must_use]
     pub fn bounds(&self) -> LogBounds {
         let state = self.inner.state.borrow();
         LogBounds { start: state.start, end: state.end, bytes: state.bytes }
     }
 
-    /// The next offset.
+    /// First offset after the log.
     #[must_use]
     pub fn end(&self) -> Offset {
         self.inner.state.borrow().end
     }
 
-    /// Appends the committed batch that follows; readable at once. `as_of` is the entry that carried it: a batch that a
-    /// recovered checkpoint already covers is passed over, so entries may be applied again after a crash.
+    /// Appends the next committed batch; it is readable at once. `as_of` is the entry that carried it: a batch that the
+    /// recovered checkpoint already covers is skipped, so entries may be applied again after a crash.
     ///
     /// # Panics
-    /// If the batch does not continue the partition: the caller checks that.
+    /// If the batch does not begin at the log's end; the caller checks that.
     pub fn append(&self, batch: Batch, as_of: EntryId) {
         let shared = &self.inner.shared;
         let mut state = self.inner.state.borrow_mut();
@@ -105,7 +107,7 @@ impl PartitionLog {
             return;
         }
         let len = u64::from(batch.header.len);
-        let mark = shared.memory.add(held(&batch));
+        let mark = shared.memory.add(memory_of(&batch));
         state.append(batch, mark);
         shared.disk.add(len);
         let eager = state.unwritten() >= shared.eager_bytes;
@@ -124,25 +126,25 @@ impl PartitionLog {
         }
     }
 
-    /// Forgets what lies wholly below `to`: whole segments, and of a segment not yet written what is gone before it ever
-    /// is. `bounds().start` says what is left. Files go after the next checkpoint.
+    /// Removes what lies wholly below `to`: whole segments, and the unwritten start of an open segment.
+    /// `bounds().start` is the new start, at or below `to`. Files are removed after the next checkpoint.
     pub fn trim(&self, to: Offset) {
         let before = self.inner.state.borrow().bytes;
         let (dropped, freed) = self.inner.state.borrow_mut().trim(to);
         if !dropped.is_empty() {
-            self.gone(&dropped, freed, before - self.inner.state.borrow().bytes);
+            self.account_dropped(&dropped, freed, before - self.inner.state.borrow().bytes);
         }
     }
 
-    /// Empties the log and begins it again at `at` (after a snapshot was installed, or by restore).
+    /// Empties the log; the next batch begins at `at`. For snapshots and restore.
     pub fn reset(&self, at: Offset) {
         let before = self.inner.state.borrow().bytes;
         let (dropped, freed) = self.inner.state.borrow_mut().reset(at);
-        self.gone(&dropped, freed, before);
+        self.account_dropped(&dropped, freed, before);
     }
 
-    /// What is not in a file gives its room back now, the rest when the file goes.
-    fn gone(&self, dropped: &[DroppedSegment], freed: u64, bytes: u64) {
+    /// Accounts for dropped segments: unwritten bytes leave the disk budget now, written ones when the file is removed.
+    fn account_dropped(&self, dropped: &[DroppedSegment], freed: u64, bytes: u64) {
         let shared = &self.inner.shared;
         let in_files: u64 = dropped.iter().map(|gone| gone.flushed).sum();
         shared.disk.remove(bytes.saturating_sub(in_files));
@@ -152,49 +154,49 @@ impl PartitionLog {
         shared.changed(self.inner.id);
     }
 
-    /// Takes over the topic's settings; they hold from the next batch on.
+    /// Sets the topic's settings, which apply from the next batch on.
     pub fn set_settings(&self, settings: LogSettings) {
         self.inner.state.borrow_mut().settings = settings;
         self.inner.shared.changed(self.inner.id);
     }
 
-    /// The settings it goes by.
+    /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> LogSettings {
         self.inner.state.borrow().settings
     }
 
-    /// Its segments, in order; the last may be open.
+    /// The segments in order; the last may be open.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.inner.state.borrow().segments.iter().map(|segment| segment.info()).collect()
     }
 
-    /// Bytes held in memory, what each batch costs beside its own included.
+    /// Memory that recent batches take, including the overhead of each. Bytes.
     #[must_use]
     pub fn recent_bytes(&self) -> u64 {
         self.inner.state.borrow().recent_bytes
     }
 
-    /// Bytes write-back could write now.
+    /// Bytes that write-back could write now.
     #[must_use]
     pub fn unwritten_bytes(&self) -> u64 {
         self.inner.state.borrow().unwritten()
     }
 
-    /// Lets go of written batches older than the memory's cutoff.
+    /// Drops written batches older than the memory's cutoff from memory.
     pub(crate) fn evict(&self, cutoff: u64) {
         let freed = self.inner.state.borrow_mut().evict(cutoff);
         self.inner.shared.memory.remove(freed);
     }
 
-    /// Entries up to `index` repeat what is here: set after recovery.
+    /// Set after recovery: batches of entries up to `index` are in the log already.
     pub(crate) fn set_covered(&self, index: LogIndex) {
         self.inner.state.borrow_mut().covered = Some(index);
     }
 
-    /// Takes it out of the shard: nothing of it is written any more. Returns the bytes of its files, which are freed
-    /// when its directory goes.
+    /// Removes it from the shard: nothing of it is written any more. Returns the bytes of its files, which are freed
+    /// when its directory is removed.
     pub(crate) fn retire(&self) -> u64 {
         let before = self.inner.state.borrow().bytes;
         let (dropped, freed) = self.inner.state.borrow_mut().reset(Offset::ZERO);

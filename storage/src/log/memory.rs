@@ -1,12 +1,12 @@
-//! The shard's account of recent batches, shared by all its logs. Shard-local.
+//! The memory that recent batches take on a shard, over all its logs. Shard-local.
 //!
-//! Age is counted in bytes appended on the shard since it started, so "older than the cap" needs no list: whatever was
-//! appended more than a cap ago may go, if it is written. The cap is soft: what is not written yet stays, and write-back
-//! is hurried; admission stops at twice the cap.
+//! A batch's age is the number of bytes appended on the shard since it, so eviction needs no list: a written batch may
+//! leave memory once a cap's worth of bytes follows it. The cap is soft. Unwritten batches stay; over the cap
+//! write-back is hurried, and at twice the cap nothing is admitted.
 
 use std::cell::Cell;
 
-/// Bytes of recent batches, and their age. Shard-local.
+/// Counts bytes of recent batches, and their age. Shard-local.
 #[derive(Debug)]
 pub(crate) struct RecentMemory {
     cap: u64,
@@ -19,7 +19,7 @@ impl RecentMemory {
         Self { cap: cap.max(1), resident: Cell::new(0), appended: Cell::new(0) }
     }
 
-    /// Takes in `bytes`; returns the age mark of the batch.
+    /// Counts a batch of `bytes`; returns its age mark.
     pub(crate) fn add(&self, bytes: u64) -> u64 {
         self.resident.set(self.resident.get() + bytes);
         self.appended.set(self.appended.get() + bytes);
@@ -27,7 +27,8 @@ impl RecentMemory {
     }
 
     pub(crate) fn remove(&self, bytes: u64) {
-        self.resident.set(self.resident.get().saturating_sub(bytes));
+        let left = self.resident.get().checked_sub(bytes);
+        self.resident.set(left.expect("a batch leaves memory once"));
     }
 
     pub(crate) fn resident(&self) -> u64 {
@@ -38,12 +39,12 @@ impl RecentMemory {
         self.resident.get() > self.cap
     }
 
-    /// So much that nothing more may be admitted.
+    /// At twice the cap: nothing more may be admitted.
     pub(crate) fn is_full(&self) -> bool {
         self.resident.get() / 2 > self.cap
     }
 
-    /// Batches with a mark below this go when memory is over its cap: three quarters of a cap stay.
+    /// Written batches with a mark below this leave memory when it is over its cap: three quarters of a cap stay.
     pub(crate) fn cutoff(&self) -> u64 {
         self.appended.get().saturating_sub(self.cap / 4 * 3)
     }

@@ -1,6 +1,6 @@
-//! A log as the checkpoint holds it: bounds, settings, segments, and of the open one its index and the fragment after
-//! its last full block. Mirrors `FORMAT.md`, "Log record". Big-endian. Taken at one instant, without I/O; it becomes
-//! true once write-back has reached its target and synced.
+//! A log's record in the checkpoint: bounds, settings, segments, and of the open segment its index and the fragment
+//! after its last full block. Mirrors `FORMAT.md`, "Log record". Big-endian. Encoded at one instant, without I/O; the
+//! record may become durable once write-back has reached its target and synced.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,7 +22,7 @@ const VERSION: u8 = 1;
 const SEGMENT_LEN: usize = 8 * 5 + 1;
 const CLOSED: u8 = 1;
 
-/// Encodes the log as it stands, and says how far write-back must get for that to be true on disk.
+/// Encodes the log as it is now, and returns how far write-back must get before the record may become durable.
 pub(crate) fn encode(state: &LogState) -> (Vec<u8>, Option<WriteBackTarget>) {
     let mut out = Encoder::with_capacity(64 + state.segments.len() * SEGMENT_LEN);
     out.u8(VERSION);
@@ -31,7 +31,10 @@ pub(crate) fn encode(state: &LogState) -> (Vec<u8>, Option<WriteBackTarget>) {
     out.u64(state.start.get());
     out.u64(state.end.get());
     out.len32(state.segments.len());
+    let mut next = state.start;
     for segment in &state.segments {
+        assert_eq!(segment.offsets.start, next, "segments of {} are contiguous", state.id);
+        next = segment.offsets.end;
         out.u64(segment.offsets.start.get());
         out.u64(segment.offsets.end.get());
         out.u64(segment.bytes);
@@ -39,17 +42,21 @@ pub(crate) fn encode(state: &LogState) -> (Vec<u8>, Option<WriteBackTarget>) {
         out.i64(segment.created.0);
         out.u8(if segment.closed { CLOSED } else { 0 });
     }
+    assert_eq!(next, state.end, "segments of {} reach its end", state.id);
     if let Some(open) = state.segments.back().filter(|last| !last.closed) {
         let range = fragment(open);
-        put_runs(&mut out, open.index.as_ref().map(|index| index.runs()).unwrap_or_default());
+        let index = open.index.as_ref().expect("an open segment has its index");
+        let covered = index.extent().map(|(offsets, bytes, _)| (offsets, bytes));
+        assert_eq!(covered, Some((open.offsets, open.bytes)), "the index covers the open segment of {}", state.id);
+        put_runs(&mut out, index.runs());
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        state.copy(open.key, &range, &mut bytes);
+        assert!(state.copy(open.key, &range, &mut bytes), "the open segment is there");
         out.raw(&bytes);
     }
     (out.into_vec(), state.target())
 }
 
-/// What of an open segment lies after its last full block.
+/// The bytes of an open segment after its last full block.
 fn fragment(open: &Segment) -> Range<u64> {
     block_floor(open.bytes)..open.bytes
 }

@@ -1,7 +1,7 @@
-//! Reading a range: from memory where it is, else run by run from segment files, each run checked.
+//! Reads a range of offsets: from memory, or run by run from segment files, where each run is checked against its sum.
 //!
-//! What the disk is asked for is seen through by a task of its own: a reader that gives up after a while finds it in
-//! memory the next time, however slow the disk.
+//! A read of the disk runs in a task of its own, to its end. So a reader that gives up on a slow disk finds the run in
+//! memory the next time.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,26 +17,27 @@ use crate::segment::format::IndexFile;
 use crate::segment::rebuild::{join, rebuild};
 use crate::segment::{Run, SegmentIndex, index_path, log_path};
 
-/// What a read gave. A *message*.
+/// The batches that a read found. A *message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogRead {
-    /// Whole batches, or runs of them back to back, in order.
+    /// Whole batches in order; one element may hold several, back to back.
     pub batches: Vec<Bytes>,
-    /// Offsets of those batches; empty at where the read began when there are none.
+    /// Offsets of those batches; without any, the empty range at the offset asked for.
     pub range: OffsetRange,
-    /// Their bytes together.
+    /// Bytes of all batches.
     pub bytes: usize,
 }
 
 impl LogRead {
     fn push(&mut self, bytes: Bytes, end: Offset) {
+        debug_assert!(end > self.range.end, "batches of a read follow each other");
         self.bytes += bytes.len();
         self.range.end = end;
         self.batches.push(bytes);
     }
 }
 
-/// A run or the part of it that is not in memory, and where it lies.
+/// Where a run lies in its file, or the part of it that is not in memory.
 #[derive(Clone)]
 pub(super) struct RunLocation {
     pub(super) sum: RunSum,
@@ -44,16 +45,16 @@ pub(super) struct RunLocation {
 }
 
 impl PartitionLog {
-    /// Reads whole batches from the one that holds `from` on, up to `max_bytes` but at least one, none that reaches past
-    /// `until`. Empty when `from` is at `until` or at the end.
+    /// Reads whole batches, beginning with the one that holds `from`: up to `max_bytes`, but at least one, and none
+    /// that ends after `until`. Empty if `from` is at `until` or at the log's end.
     ///
     /// # Errors
-    /// Below the start, above the end, damage, or the disk's; see [`ReadError`].
+    /// [`ReadError`].
     pub async fn read(&self, from: Offset, until: Offset, max_bytes: usize) -> Result<LogRead, ReadError> {
         self.read_within(from, until, &Cell::new(max_bytes)).await
     }
 
-    /// As [`PartitionLog::read`], within `room` bytes: looked at before each run, so that it may change while one is read.
+    /// As [`PartitionLog::read`], with `room` as limit: it is read before each run, so it may change during the read.
     ///
     /// # Errors
     /// As [`PartitionLog::read`].
@@ -68,7 +69,7 @@ impl PartitionLog {
             } else {
                 match self.read_run(next).await {
                     Ok((run, bytes)) => self.cut(run, &bytes, next, until, room.get(), &mut out)?,
-                    // What was trimmed meanwhile is told as such, or ends a read that already has something.
+                    // If the run was trimmed meanwhile, report that, or end a read that already has batches.
                     Err(error) => match self.check_bounds(next) {
                         _ if !out.batches.is_empty() => return Ok(out),
                         Err(below) => return Err(below),
@@ -83,10 +84,10 @@ impl PartitionLog {
         }
     }
 
-    /// Sums of all runs that touch `range`; the last may still grow.
+    /// Sums of all runs that overlap `range`; the last run may still grow.
     ///
     /// # Errors
-    /// As for reads: an index may have to be read.
+    /// As for reads: an index may have to be read from disk.
     pub async fn run_sums(&self, range: OffsetRange) -> Result<Vec<RunSum>, ReadError> {
         let mut sums = Vec::new();
         let mut next = range.start.max(self.inner.state.borrow().start);
@@ -125,7 +126,7 @@ impl PartitionLog {
         }
     }
 
-    /// Takes from a run's bytes what the read wants; false when it wants no more.
+    /// Adds the batches of a run that the read asks for; false if the read ends with this run.
     fn cut(
         &self,
         offsets: OffsetRange,
@@ -161,7 +162,7 @@ impl PartitionLog {
         Ok(more)
     }
 
-    /// The header of the batch at byte `at` of the run of `offsets`.
+    /// The header of the batch at byte `at` of a run with these offsets.
     pub(super) fn header_in(&self, offsets: OffsetRange, run: &Bytes, at: usize) -> Result<BatchHeader, ReadError> {
         BatchHeader::parse(run.get(at..).unwrap_or_default()).map_err(|source| ReadError::Batch {
             file: self.inner.dir.clone(),
@@ -171,7 +172,7 @@ impl PartitionLog {
         })
     }
 
-    /// The bytes of the run that holds `offset`, or of the part of it that is not in memory.
+    /// The offsets and bytes of the run that holds `offset`, or of the part of it that is not in memory.
     pub(super) async fn read_run(&self, offset: Offset) -> Result<(OffsetRange, Bytes), ReadError> {
         let stored = self.inner.state.borrow().stored_at(offset);
         let Some(stored) = stored else {
@@ -194,7 +195,7 @@ impl PartitionLog {
             return Ok(bytes);
         }
         if let Some(ended) = runs.under_way(key) {
-            // By one that gave up meanwhile, or by another reader of the same.
+            // Started by another reader, or by one that has given up.
             let _ = ended.await;
             if let Some(bytes) = runs.get(key) {
                 return Ok(bytes);
@@ -207,11 +208,11 @@ impl PartitionLog {
             log.inner.shared.runs.end(key, under_way);
             read
         };
-        self.seen_through(read).await
+        self.in_task(read).await
     }
 
-    /// Goes on when this is dropped.
-    async fn seen_through<T: 'static>(
+    /// Runs `read` in a task, which continues if this future is dropped.
+    async fn in_task<T: 'static>(
         &self,
         read: impl Future<Output = Result<T, ReadError>> + 'static,
     ) -> Result<T, ReadError> {
@@ -222,7 +223,7 @@ impl PartitionLog {
         })
     }
 
-    /// A run's bytes from its file, held against their sum, and kept for the next reader.
+    /// A run's bytes from its file, checked against its sum and cached for the next reader.
     async fn read_checked(&self, stored: &StoredSegment, located: &RunLocation) -> Result<Bytes, ReadError> {
         let RunLocation { sum, pos } = located;
         let key = (self.inner.id, stored.key, sum.offsets.start, sum.len as usize);
@@ -246,9 +247,10 @@ impl PartitionLog {
         Ok(bytes)
     }
 
-    /// Bytes of a segment from its file and, beyond what is written, from its tail.
+    /// Bytes of a segment: from its file, and from its tail for what is not written yet.
     async fn file_bytes(&self, stored: &StoredSegment, pos: FilePos, len: u64) -> Result<Bytes, ReadError> {
         let end = pos.0 + len;
+        debug_assert!(end <= stored.flushed + stored.tail.len() as u64, "what is read is in the file or in its tail");
         let in_tail = |at: u64| (at.saturating_sub(stored.flushed) as usize).min(stored.tail.len());
         let tail = stored.tail.slice(in_tail(pos.0)..in_tail(end));
         let in_file = end.min(stored.flushed).saturating_sub(pos.0);
@@ -264,7 +266,7 @@ impl PartitionLog {
         Ok(if bytes.len() as u64 == in_file { join(bytes, &tail) } else { bytes })
     }
 
-    /// A segment's index: held, cached, from its file, or made again.
+    /// A segment's index: the open segment's, a cached one, from the index file, or rebuilt from the segment.
     pub(super) async fn index(&self, stored: &StoredSegment) -> Result<Rc<SegmentIndex>, ReadError> {
         if let Some(index) = &stored.index {
             return Ok(index.clone());
@@ -274,7 +276,7 @@ impl PartitionLog {
             return Ok(index);
         }
         let (log, stored) = (self.clone(), stored.clone());
-        self.seen_through(async move { log.fetch_index(&stored).await }).await
+        self.in_task(async move { log.fetch_index(&stored).await }).await
     }
 
     async fn fetch_index(&self, stored: &StoredSegment) -> Result<Rc<SegmentIndex>, ReadError> {
@@ -292,7 +294,7 @@ impl PartitionLog {
         let bytes = match self.inner.shared.env.disk.read_all(path).await {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "segment index unreadable, making it again");
+                tracing::warn!(file = %path.display(), %error, "segment index cannot be read, rebuilding it");
                 return None;
             }
         };
@@ -302,11 +304,11 @@ impl PartitionLog {
             }
             Ok(file) => {
                 let (found, expected) = (file.offsets, stored.offsets);
-                tracing::warn!(file = %path.display(), %found, %expected, "segment index is another's, making it again");
+                tracing::warn!(file = %path.display(), %found, %expected, "segment index belongs to another segment, rebuilding it");
                 None
             }
             Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "segment index damaged, making it again");
+                tracing::warn!(file = %path.display(), %error, "segment index is damaged, rebuilding it");
                 None
             }
         }
@@ -318,16 +320,17 @@ impl PartitionLog {
         let file = opened.map_err(|source| ReadError::Io { file: log.clone(), source })?;
         let made = rebuild(&file, self.inner.id, stored.offsets, stored.bytes).await;
         let index = made.map_err(|source| ReadError::Index { file: log, offsets: stored.offsets, source })?;
-        let Some((offsets, bytes, max_timestamp)) = index.extent() else { return Ok(index) };
+        let (offsets, bytes, max_timestamp) = index.extent().expect("a rebuilt index covers its segment's batches");
         let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index };
         if let Err(error) = self.inner.shared.env.disk.write_atomic(path, &whole.encode()).await {
-            tracing::warn!(file = %path.display(), %error, "the new segment index was not saved");
+            tracing::warn!(file = %path.display(), %error, "the rebuilt segment index could not be saved");
         }
         Ok(whole.index)
     }
 }
 
-/// A run as far as it is not in memory: all of it if it is all in the file, else up to where memory begins.
+/// The part of a run that can be read from disk: all of it if the file and tail hold it all, else up to the recent
+/// batches.
 pub(super) fn locate(stored: &StoredSegment, run: &Run) -> RunLocation {
     let whole = run.pos.0 + u64::from(run.sum.len) <= stored.flushed + stored.tail.len() as u64;
     let floor = stored.floor.filter(|floor| !whole && floor.offsets.start == run.sum.offsets.start);

@@ -1,13 +1,13 @@
-//! What may go by retention: a pure function of sizes, ages and how far the bucket holds the partition.
+//! Which segments retention removes: a pure function of sizes, ages and the partition's archived end.
 //!
-//! Total retention (`retention.ms`, `retention.bytes`) moves the log start: what lies below is gone for every reader.
-//! Local retention (`local.retention.*`) moves the local start only, and never past what the bucket holds
-//! (Kafka, KIP-405). Both move by whole segments; a segment's age is that of its greatest timestamp.
+//! Total retention (`retention.ms`, `retention.bytes`) moves the log start: no reader sees what lies below. Local
+//! retention (`local.retention.*`) moves only the local start, and never past the archived end (Kafka, KIP-405). Both
+//! move by whole segments; a segment's age is that of its greatest timestamp.
 
 use crate::model::{Offset, TimestampMs};
 use crate::segment::SegmentInfo;
 
-/// The topic's limits; `None` is Kafka's -1, no limit.
+/// The topic's limits; `None` is Kafka's -1: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionLimits {
     pub total_ms: Option<u64>,
@@ -16,23 +16,23 @@ pub struct RetentionLimits {
     pub local_bytes: Option<u64>,
 }
 
-/// What retention looks at.
+/// What [`plan`] decides from.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionView<'a> {
     /// Local segments, in order; the last may be open.
     pub segments: &'a [SegmentInfo],
     /// First offset any reader may see.
     pub log_start: Offset,
-    /// Nothing at or above this may go: the high watermark.
+    /// The high watermark: nothing at or above it is removed.
     pub stable_end: Offset,
-    /// First offset the bucket does not hold; `None` when the topic is not archived.
+    /// First offset not yet in the bucket; `None` if the topic is not archived.
     pub archived_end: Option<Offset>,
-    /// Bytes of the log that only the bucket holds (below the local start).
+    /// Bytes of the log below the local start, which only the bucket holds.
     pub remote_only_bytes: u64,
     pub now: TimestampMs,
 }
 
-/// Where the log and its local part should start now. Never before where they start already.
+/// Where the log and its local part should start now; neither moves back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionPlan {
     /// New first offset of the log.
@@ -41,13 +41,14 @@ pub struct RetentionPlan {
     pub local_start: Offset,
 }
 
-/// Plans. What the bucket alone holds is the tier's to age: here it only counts towards `retention.bytes`.
+/// Plans both starts. The age of what only the bucket holds is `tiering`'s to check; here it counts towards
+/// `retention.bytes` only.
 #[must_use]
 pub fn plan(view: &RetentionView<'_>, limits: &RetentionLimits) -> RetentionPlan {
     let local_start = view.segments.first().map_or(view.stable_end, |first| first.offsets.start);
     let total = expire(view, limits.total_ms, limits.total_bytes, view.remote_only_bytes, view.stable_end);
     let log_start = total.map_or(view.log_start, |to| to.max(view.log_start));
-    // Without a bucket the two are one; local limits mean nothing then, as in Kafka.
+    // Without a bucket both starts are the same, and local limits are ignored, as in Kafka.
     let local = view
         .archived_end
         .and_then(|archived| expire(view, limits.local_ms, limits.local_bytes, 0, archived.min(view.stable_end)));
@@ -55,7 +56,7 @@ pub fn plan(view: &RetentionView<'_>, limits: &RetentionLimits) -> RetentionPlan
     RetentionPlan { log_start, local_start }
 }
 
-/// The end of the last segment from the front that is too old or too much, none reaching past `bound`.
+/// The end of the last segment to remove: from the front, segments that are too old or too much and end by `bound`.
 fn expire(
     view: &RetentionView<'_>,
     ms: Option<u64>,
@@ -65,7 +66,7 @@ fn expire(
 ) -> Option<Offset> {
     let mut kept = view.segments.iter().map(|segment| segment.bytes).sum::<u64>().saturating_add(bytes_before);
     let mut to = None;
-    // What lies before the first local segment goes first when bytes are too many.
+    // Over the limit of bytes, what lies before the first local segment is removed first.
     if let Some(first) = view.segments.first().filter(|_| bytes_before > 0) {
         if bytes.is_some_and(|max| kept - bytes_before >= max) {
             to = Some(first.offsets.start);
@@ -74,7 +75,7 @@ fn expire(
     }
     for segment in view.segments {
         let too_old = ms.is_some_and(|ms| too_old(segment, view.now, ms));
-        // As Kafka: only while what stays is still at least the limit.
+        // As in Kafka: a segment is removed only if the rest is still at least the limit.
         let too_much = segment.closed && bytes.is_some_and(|max| kept.saturating_sub(segment.bytes) >= max);
         if segment.offsets.end > bound || !(too_old || too_much) {
             break;
@@ -86,7 +87,7 @@ fn expire(
 }
 
 fn too_old(segment: &SegmentInfo, now: TimestampMs, ms: u64) -> bool {
-    // A batch without a timestamp (-1) has no age: such a segment goes by bytes alone.
+    // A batch without a timestamp (-1) has no age: only the limit of bytes removes such a segment.
     segment.max_timestamp.0 >= 0 && now.since_ms(segment.max_timestamp) > i64::try_from(ms).unwrap_or(i64::MAX)
 }
 

@@ -1,5 +1,5 @@
-//! Runs read and checked lately, so that a consumer with small fetches does not read a run once per fetch.
-//! A few MiB a shard. Shard-local.
+//! Recently read and checked runs, so that a consumer with small fetches does not read a run from disk for each of
+//! them. A few MiB a shard. Shard-local.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -12,13 +12,13 @@ use futures::future::Shared;
 use crate::model::{Offset, PartitionId};
 use crate::segment::state::SegmentKey;
 
-/// Runs kept; a run is at most 1 MiB unless a single batch is larger.
+/// Runs cached.
 const RUNS_MAX: usize = 8;
-/// Larger runs are not kept. Bytes.
+/// Larger runs are not cached: a run is at most 1 MiB, or one larger batch. Bytes.
 const RUN_BYTES_MAX: usize = 2 << 20;
 
-/// Runs that tasks read at a time; a reader beyond them reads for itself alone, so that those who give up cannot fill the
-/// memory.
+/// Runs that tasks read at one time. A reader beyond them reads without a task, so that readers which give up cannot
+/// fill the memory.
 const UNDER_WAY_MAX: usize = 64;
 
 type Key = (PartitionId, SegmentKey, Offset, usize);
@@ -26,11 +26,11 @@ type Key = (PartitionId, SegmentKey, Offset, usize);
 #[derive(Debug, Default)]
 pub(crate) struct RunCache {
     runs: RefCell<VecDeque<(Key, Bytes)>>,
-    /// Runs that a task reads now; each resolves when it has.
+    /// Runs that a task is reading, each with a future that resolves at the end of the read.
     under_way: RefCell<Vec<(Key, Ended)>>,
 }
 
-/// Resolves when a read has ended, whatever came of it.
+/// Resolves when a read has ended, also if it failed.
 pub(crate) type Ended = Shared<oneshot::Receiver<()>>;
 
 impl RunCache {
@@ -54,12 +54,12 @@ impl RunCache {
         }
     }
 
-    /// When the read of a run ends that is under way.
+    /// The end of the read of this run, if a task is reading it.
     pub(crate) fn under_way(&self, key: Key) -> Option<Ended> {
         self.under_way.borrow().iter().find(|(k, _)| *k == key).map(|(_, ended)| ended.clone())
     }
 
-    /// Registers a read of a run, to be given back at its end; `None` when too many are under way.
+    /// Registers a read of a run, for [`RunCache::end`]; `None` if too many reads are registered.
     pub(crate) fn begin(&self, key: Key) -> Option<oneshot::Sender<()>> {
         let mut under_way = self.under_way.borrow_mut();
         if under_way.len() >= UNDER_WAY_MAX {
@@ -70,7 +70,7 @@ impl RunCache {
         Some(sender)
     }
 
-    /// The read that was registered with `begun` has ended.
+    /// Ends the read that `begin` registered.
     pub(crate) fn end(&self, key: Key, begun: oneshot::Sender<()>) {
         let mut under_way = self.under_way.borrow_mut();
         if let Some(at) = under_way.iter().position(|(k, _)| *k == key) {
@@ -80,7 +80,7 @@ impl RunCache {
         drop(begun);
     }
 
-    /// Forgets a partition.
+    /// Removes all runs of a partition.
     pub(crate) fn forget(&self, id: PartitionId) {
         self.runs.borrow_mut().retain(|(key, _)| key.0 != id);
     }

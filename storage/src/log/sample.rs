@@ -8,7 +8,7 @@ use crate::model::{
     Batch, Compression, Incarnation, LeaderEpoch, Offset, PartitionId, PartitionIndex, TimestampMs, TopicId, batch,
 };
 
-/// A partition told apart by a number.
+/// A partition with this number.
 pub(crate) fn partition(n: i32) -> PartitionId {
     PartitionId { topic: TopicId(Uuid::from_u128(0xabc)), index: PartitionIndex(n), incarnation: Incarnation(1) }
 }

@@ -1,11 +1,11 @@
-//! The settings of a topic that shape a log. A *message*.
+//! The topic settings that a log needs. A *message*.
 
-/// When a segment is closed. Decided from the batches alone, so it needs no clock and no timer.
+/// When a segment is closed: decided from the batches alone, so it needs no clock and no timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// `segment.bytes`: a batch that would carry the segment beyond this starts a new one.
+    /// `segment.bytes`: a batch that would make the segment larger starts a new one. Bytes.
     pub segment_bytes: u64,
-    /// `segment.ms`: so does one whose greatest timestamp is this much later than that of the segment's first batch.
+    /// `segment.ms`: so does a batch whose greatest timestamp is later than that of the segment's first batch by more.
     pub segment_ms: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What all logs of a shard share: machine, directory, open handles, caches, memory, and the lists by which they tell
-//! the engine what there is to do. No log has a task, a timer or an open file of its own. Shard-local.
+//! What all logs of a shard share: environment, directory, open files, caches, memory, and the lists of work for the
+//! engine. No log has a task, a timer or an open file of its own. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -15,10 +15,10 @@ use crate::model::{LaneId, Offset, PartitionId};
 use crate::segment::Handles;
 use crate::segment::index_cache::IndexCache;
 
-/// Bytes of one write of write-back.
+/// One write of write-back, at most. Bytes.
 pub(crate) const WRITE_BYTES: u64 = 1 << 20;
 
-/// Names that may go once a checkpoint without them is durable.
+/// What to remove once a checkpoint that does not name it is durable. `bytes` leave the disk budget then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Doomed {
     /// A segment's file and its index.
@@ -40,18 +40,20 @@ pub(crate) struct LogShared {
     /// Bytes of segment files.
     pub(crate) disk: DiskAccount,
     pub(crate) counters: EngineCounters,
-    /// Unwritten bytes from which a log is written back without being asked.
+    /// Unwritten bytes at which a log is written back before the next checkpoint.
     pub(crate) eager_bytes: u64,
-    /// Logs that reached them.
+    /// Logs that have reached `eager_bytes`.
     pub(crate) eager: RefCell<BTreeSet<PartitionId>>,
-    /// Partitions and lanes that changed since the last checkpoint.
+    /// Partitions that changed since the last checkpoint.
     pub(crate) changed_partitions: RefCell<BTreeSet<PartitionId>>,
+    /// Lanes that changed since the last checkpoint.
     pub(crate) changed_lanes: RefCell<BTreeSet<LaneId>>,
-    /// How often a checkpoint has taken both lists.
+    /// How many times a checkpoint has taken both lists.
     pub(crate) collected: Cell<u64>,
     pub(crate) doomed: RefCell<Vec<Doomed>>,
-    /// Bytes appended since the last checkpoint, and how many call for one.
+    /// Bytes appended at which a checkpoint is taken.
     pub(crate) checkpoint_bytes: u64,
+    /// Bytes appended since the last checkpoint.
     pub(crate) since_checkpoint: Cell<u64>,
     pub(crate) wake: Notify,
 }

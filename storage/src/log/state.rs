@@ -1,6 +1,6 @@
-//! The state of one log and every change of it. Pure: no I/O, no clock. Shard-local.
+//! The state of one log, and every change of it. Pure: no I/O, no clock. Shard-local.
 //!
-//! Bytes of batches are in the segments' files, in their tails, or in `recent`; see `segment::state`.
+//! A batch's bytes are in its segment's file, in the segment's tail, or in `recent`; see `segment::state`.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,24 +17,24 @@ use crate::segment::{SegmentIndex, block_floor};
 #[derive(Debug)]
 pub(crate) struct RecentBatch {
     pub(crate) batch: Batch,
-    /// Where it lies, or will lie, in its segment.
+    /// Its position in the segment, written or not.
     pub(crate) pos: u64,
-    /// Sum of its run up to and including it.
+    /// Sum of its run up to and including this batch.
     pub(crate) run: RunSum,
     /// Its age, see `memory`.
     mark: u64,
 }
 
-/// What a recent batch costs beside its bytes: its place in `recent`, which may be twice what it needs, and what the
-/// allocator and the shared bytes' count take.
+/// Memory that a recent batch takes beside its bytes: a slot in `recent`, which may have twice the capacity it needs,
+/// the allocator's overhead and the reference count of the bytes.
 const BATCH_OVERHEAD: u64 = 2 * size_of::<RecentBatch>() as u64 + 64;
 
 /// Memory that a recent batch takes. Bytes.
-pub(crate) fn held(batch: &Batch) -> u64 {
+pub(crate) fn memory_of(batch: &Batch) -> u64 {
     u64::from(batch.header.len) + BATCH_OVERHEAD
 }
 
-/// A segment the log no longer has; its file may go once a checkpoint without it is durable.
+/// A segment that the log no longer has; its file is removed once a checkpoint without it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DroppedSegment {
     pub(crate) base: Offset,
@@ -42,16 +42,16 @@ pub(crate) struct DroppedSegment {
     pub(crate) flushed: u64,
 }
 
-/// Bytes to write next, or a segment to finish.
+/// What write-back does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WriteBackStep {
     /// Write this range of the segment's bytes.
     Write { key: SegmentKey, base: Offset, range: Range<u64> },
-    /// All written: cut the file to `len`, write the index file.
+    /// All bytes are written: cut the file to `len`, write the index file.
     Finish { key: SegmentKey, base: Offset, len: u64 },
 }
 
-/// How far write-back is to go: everything before the segment, and of it this much; all and the finish if closed.
+/// How far write-back must get: all segments before `key`, and of `key` `flushed` bytes, or all and the finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriteBackTarget {
     pub(crate) key: SegmentKey,
@@ -68,7 +68,7 @@ pub(crate) struct StoredSegment {
     pub(crate) flushed: u64,
     pub(crate) tail: Bytes,
     pub(crate) index: Option<Rc<SegmentIndex>>,
-    /// Sum of what is not in memory of the run that is partly so.
+    /// As [`LogState::floor`].
     pub(crate) floor: Option<RunSum>,
 }
 
@@ -82,12 +82,12 @@ pub(crate) struct LogState {
     /// Bytes of all segments.
     pub(crate) bytes: u64,
     pub(crate) recent: VecDeque<RecentBatch>,
-    /// See [`held`].
+    /// Memory of all recent batches, see [`memory_of`]. Bytes.
     pub(crate) recent_bytes: u64,
-    /// Sum of the part of a run that lies below the recent batches, ending exactly where they begin.
+    /// If the first recent batch lies within a run: sum of the part of that run before it, which is on disk.
     pub(crate) floor: Option<RunSum>,
     pub(crate) next_key: u64,
-    /// One more whenever a segment goes: a checkpoint under way that wanted it written must look again.
+    /// Grows whenever a segment is dropped: a checkpoint in progress that needed it written must collect again.
     pub(crate) generation: u64,
     /// The entry up to which a recovered checkpoint covers this partition.
     pub(crate) covered: Option<LogIndex>,
@@ -116,12 +116,12 @@ impl LogState {
         self.recent.front().map_or(self.end, |first| first.batch.header.base_offset)
     }
 
-    /// Does `as_of` repeat what a recovered checkpoint already held?
+    /// Does the recovered checkpoint already cover this batch of entry `as_of`?
     pub(crate) fn is_repeat(&self, batch: &Batch, as_of: EntryId) -> bool {
         batch.header.next_offset() <= self.end && self.covered.is_some_and(|covered| as_of.index <= covered)
     }
 
-    /// Appends the batch that follows. `mark` is its age.
+    /// Appends the next batch. `mark` is its age, see `memory`.
     pub(crate) fn append(&mut self, batch: Batch, mark: u64) {
         let header = batch.header;
         assert_eq!(header.base_offset, self.end, "a batch must continue its partition {}", self.id);
@@ -133,7 +133,8 @@ impl LogState {
             self.next_key += 1;
             self.segments.push_back(Segment::new(key, header.base_offset, header.max_timestamp));
         }
-        let Some(segment) = self.segments.back_mut() else { return };
+        let segment = self.segments.back_mut().expect("an open segment is there, or was just added");
+        debug_assert_eq!(segment.offsets.end, header.base_offset, "a segment's batches follow each other");
         let pos = segment.bytes;
         let run = segment.index.get_or_insert_default();
         let run = Rc::make_mut(run).push(self.id, &batch);
@@ -142,7 +143,7 @@ impl LogState {
         segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
         self.end = header.next_offset();
         self.bytes += u64::from(header.len);
-        self.recent_bytes += held(&batch);
+        self.recent_bytes += memory_of(&batch);
         self.recent.push_back(RecentBatch { batch, pos, run, mark });
     }
 
@@ -160,20 +161,20 @@ impl LogState {
         }
     }
 
-    /// Lets go of written batches older than `cutoff`; returns the bytes freed.
+    /// Drops written batches older than `cutoff` from memory; returns the bytes freed.
     pub(crate) fn evict(&mut self, cutoff: u64) -> u64 {
         let mut freed = 0;
         while let Some(first) = self.recent.front().filter(|first| first.mark < cutoff) {
             let base = first.batch.header.base_offset;
             let end_pos = first.pos + u64::from(first.batch.header.len);
             let at = self.segments.partition_point(|segment| segment.offsets.end <= base);
-            let Some(segment) = self.segments.get_mut(at) else { break };
+            let segment = self.segments.get_mut(at).expect("a recent batch lies in a segment");
             if !segment.may_forget(end_pos) {
                 break;
             }
             segment.keep_tail(first.pos, &first.batch.bytes);
             self.floor = Some(first.run);
-            freed += held(&first.batch);
+            freed += memory_of(&first.batch);
             self.recent.pop_front();
         }
         self.recent_bytes -= freed;
@@ -185,7 +186,7 @@ impl LogState {
         self.segments.iter().rev().take_while(|segment| !segment.finished).map(Segment::unwritten).sum()
     }
 
-    /// Forgets what lies wholly below `to`; returns the segments dropped and the bytes of memory freed.
+    /// Removes what lies wholly below `to`; returns the dropped segments and the bytes of memory freed.
     pub(crate) fn trim(&mut self, to: Offset) -> (Vec<DroppedSegment>, u64) {
         let (to, before, mut dropped) = (to.min(self.end), self.recent_bytes, Vec::new());
         while let Some(first) = self.segments.front() {
@@ -201,11 +202,10 @@ impl LogState {
     }
 
     fn drop_front(&mut self) -> DroppedSegment {
-        let gone = self.segments.pop_front();
-        let (offsets, flushed, bytes) = gone.map(|gone| (gone.offsets, gone.flushed, gone.bytes)).unwrap_or_default();
+        let Segment { offsets, flushed, bytes, .. } = self.segments.pop_front().expect("there is a segment to drop");
         self.bytes -= bytes;
         while let Some(first) = self.recent.front().filter(|first| first.batch.header.next_offset() <= offsets.end) {
-            self.recent_bytes -= held(&first.batch);
+            self.recent_bytes -= memory_of(&first.batch);
             self.recent.pop_front();
         }
         self.floor = self.floor.filter(|floor| floor.offsets.start >= offsets.end);
@@ -213,8 +213,9 @@ impl LogState {
         DroppedSegment { base: offsets.start, flushed }
     }
 
-    /// The only segment left begins below `to`. If all that is in its file lies below too, the file is given up and the
-    /// rest, still in memory, becomes a segment of its own: what is gone before it was written is never written.
+    /// The only segment left begins below `to`. If everything in its file lies below `to` as well, the segment is
+    /// dropped and the rest, still in memory, becomes a new segment: batches trimmed before their write-back are never
+    /// written.
     fn rebase(&mut self, to: Offset) -> Option<DroppedSegment> {
         if self.segments.len() != 1 {
             return None;
@@ -222,7 +223,7 @@ impl LogState {
         let at = self.recent.iter().position(|recent| recent.batch.header.next_offset() > to)?;
         let keep = self.recent.get(at)?;
         let segment = self.segments.front()?;
-        // The batch that holds `to` must itself be in memory: what lies before it may be in the tail alone.
+        // The batch that holds `to` must be in memory whole: bytes before it may be in the tail only.
         let holds_to = keep.batch.header.base_offset <= to;
         if segment.closed || !holds_to || keep.pos == 0 || keep.pos < segment.flushed {
             return None;
@@ -239,7 +240,7 @@ impl LogState {
         Some(dropped)
     }
 
-    /// Empties the log and begins it again at `at`.
+    /// Empties the log; the next batch begins at `at`.
     pub(crate) fn reset(&mut self, at: Offset) -> (Vec<DroppedSegment>, u64) {
         let before = self.recent_bytes;
         let mut dropped = Vec::new();
@@ -253,7 +254,7 @@ impl LogState {
         (dropped, before)
     }
 
-    /// What write-back should do next on the way to `target` (`None`: as far as it goes).
+    /// What write-back does next to reach `target`; without one, it writes all that can be written.
     pub(crate) fn next_step(&self, target: Option<WriteBackTarget>, chunk: u64) -> Option<WriteBackStep> {
         for segment in self.segments.iter().skip_while(|segment| segment.finished) {
             let mut limit = segment.writable();
@@ -283,15 +284,17 @@ impl LogState {
         None
     }
 
-    /// Where write-back must get for everything appended so far; `None` when there is no segment.
+    /// How far write-back must get for everything appended so far; `None` if there is no segment.
     pub(crate) fn target(&self) -> Option<WriteBackTarget> {
         let last = self.segments.back()?;
         Some(WriteBackTarget { key: last.key, flushed: last.writable(), finish: last.closed })
     }
 
-    /// Copies bytes of a segment that are not in its file into `out`; false if the segment is gone.
+    /// Copies bytes of a segment that are not in its file into `out`; false if the segment was dropped.
     pub(crate) fn copy(&self, key: SegmentKey, range: &Range<u64>, out: &mut [u8]) -> bool {
         let Some(segment) = self.segment(key) else { return false };
+        assert_eq!(out.len() as u64, range.end - range.start, "the copy has room for exactly its range");
+        assert!(segment.flushed <= range.start && range.end <= segment.bytes, "only unwritten bytes are copied");
         let mut at = range.start;
         let mut put = |pos: u64, bytes: &[u8]| {
             let (from, to) = (at.max(pos), range.end.min(pos + bytes.len() as u64));
@@ -336,7 +339,7 @@ impl LogState {
         self.segments.get(at).filter(|segment| segment.offsets.contains(offset))
     }
 
-    /// What a read of `offset` from disk needs.
+    /// The segment that holds `offset`, as a read from disk needs it.
     pub(crate) fn stored_at(&self, offset: Offset) -> Option<StoredSegment> {
         self.segment_at(offset).map(|segment| StoredSegment {
             key: segment.key,
@@ -349,7 +352,7 @@ impl LogState {
         })
     }
 
-    /// Recent batches from the one that holds `from` on.
+    /// Recent batches, beginning with the one that holds `from`.
     pub(crate) fn recent_from(&self, from: Offset) -> impl Iterator<Item = &Batch> {
         let at = self.recent.partition_point(|recent| recent.batch.header.next_offset() <= from);
         self.recent.range(at..).map(|recent| &recent.batch)

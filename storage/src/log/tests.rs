@@ -52,7 +52,7 @@ fn new_log(shared: &Rc<LogShared>, settings: LogSettings) -> PartitionLog {
     PartitionLog::new(shared.clone(), LaneId(1), LogState::new(sample::partition(1), settings, Offset::ZERO))
 }
 
-/// What the log should hold.
+/// The batches that the log should hold.
 #[derive(Default)]
 struct Model {
     batches: Vec<Batch>,
@@ -369,7 +369,7 @@ fn damage_is_told_by_file_position_expected_and_found() {
             other => panic!("{other}"),
         }
         assert!(error.to_string().contains("restore the file"), "{error}");
-        // The first segment, and what lies after the damage, are read as ever.
+        // The first segment, and everything after the damage, can still be read.
         assert!(log.read(Offset::ZERO, second.start, 1 << 20).await.is_ok());
         assert!(log.read(second.end, model.next, 1 << 20).await.is_ok());
         world.disk().flip_bit(&path, 100, 3);
@@ -391,7 +391,7 @@ fn what_a_reader_gave_up_is_there_the_next_time() {
             assert!(tries <= 2, "the index, then the run");
             env.tasks.sleep(Duration::from_secs(1)).await;
         }
-        // Several that want the same run read it once.
+        // Several readers of the same run read it from disk once.
         let second = log.segments()[1].offsets.start;
         let all = futures::future::join_all((0..5).map(|_| log.read(second, model.next, 1))).await;
         assert!(all.iter().all(|read| read.as_ref().is_ok_and(|read| read.bytes > 0)));
@@ -413,7 +413,7 @@ fn lost_and_damaged_indexes_are_made_again() {
         let log = reopened(&log, &self::shared(env.clone(), 1 << 20)).await;
         model.check(&log, 50_000).await;
         assert!(env.disk.exists(&index_path(&log.inner.dir, first)).await.expect("looks"));
-        // With the index gone too, damage is found by the batches' own sums.
+        // Without the index, the batches' own checksums find the damage.
         env.disk.remove_file(&index_path(&log.inner.dir, first)).await.expect("removes");
         assert!(world.disk().flip_bit(&log_path(&log.inner.dir, first), 5_000, 1));
         let log = reopened(&log, &self::shared(env.clone(), 1 << 20)).await;

@@ -1,4 +1,4 @@
-//! Look-up by time, exact to the record: segments and runs are passed over by their greatest timestamps, the batch that
+//! Look-up by time, exact to the record: segments and runs are skipped by their greatest timestamps, and the batch that
 //! may hold the record is opened.
 
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use super::handle::PartitionLog;
 use super::read::locate;
 use crate::model::{BatchHeader, Offset, OffsetRange, TimestampMs, TimestampType, record};
 
-/// What a batch's records may unpack to when it is opened for a look-up. Bytes.
+/// Limit of a batch's unpacked records when it is opened for a look-up. Bytes.
 const UNPACKED_BYTES_MAX: usize = 256 << 20;
 
 /// A record's offset and timestamp. A *message*.
@@ -18,18 +18,18 @@ pub struct TimedOffset {
     pub timestamp: TimestampMs,
 }
 
-/// Where to go on looking.
+/// Result of one step of the search: the record, or the offset to continue from.
 enum TimeSearch {
     Found(TimedOffset),
     From(Offset),
 }
 
 impl PartitionLog {
-    /// The first record in `within` whose timestamp is not before `at_or_after`. Of a batch that cannot be opened the
-    /// first offset is told.
+    /// The first record in `within` whose timestamp is at or after `at_or_after`. For a batch that cannot be opened it
+    /// returns the batch's first offset. Offsets below the local start are not searched.
     ///
     /// # Errors
-    /// As for reads. What lies below the start is not looked at.
+    /// As for reads.
     pub async fn find_time(
         &self,
         at_or_after: TimestampMs,
@@ -56,7 +56,7 @@ impl PartitionLog {
         }
     }
 
-    /// The record with the greatest timestamp, the first of them if several have it.
+    /// The record with the greatest timestamp; the first one if several have it.
     ///
     /// # Errors
     /// As for reads.
@@ -64,7 +64,7 @@ impl PartitionLog {
         self.max_timestamp_from(Offset::ZERO).await
     }
 
-    /// As [`PartitionLog::max_timestamp`], of the records from `from` on.
+    /// As [`PartitionLog::max_timestamp`], among the records from `from` on.
     ///
     /// # Errors
     /// As for reads.
@@ -79,7 +79,8 @@ impl PartitionLog {
         if let Some(found) = self.find_time(above, within).await? {
             return Ok(Some(found));
         }
-        // It lies below `from`, in a segment that reaches past it: no record has `above`, and one has what `best` has.
+        // The greatest timestamp lies below `from`, in a segment that reaches past it. Search between `best`, which a
+        // record has, and `above`, which no record has.
         let Some(mut best) = self.find_time(TimestampMs(i64::MIN), within).await? else { return Ok(None) };
         while best.timestamp.0.saturating_add(1) < above.0 {
             let middle = TimestampMs(best.timestamp.0.midpoint(above.0).max(best.timestamp.0 + 1));
@@ -109,7 +110,7 @@ impl PartitionLog {
                 _ => state.stored_at(from),
             }
         };
-        // Trimmed meanwhile: the start has moved, look again from there.
+        // Trimmed meanwhile: the start has moved, continue there.
         let Some(stored) = stored else { return Ok(TimeSearch::From(from.next())) };
         let index = self.index(&stored).await?;
         let mut runs = index.runs().iter().filter(|run| run.sum.offsets.end > from);

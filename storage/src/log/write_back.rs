@@ -1,8 +1,8 @@
-//! Writing back: recent batches to segment files in large aligned writes, finishing closed segments, syncing. Decisions
-//! are `state`'s; here is the I/O. One write-back of a log at a time.
+//! Writes recent batches to segment files in large aligned writes, finishes closed segments, syncs. `state` decides
+//! what to write; here is the I/O. One write-back of a log at a time.
 //!
-//! Only bytes of committed batches are ever here, and a block is written once in the life of this process. After a crash
-//! the blocks above what the checkpoint names are written again, with the same bytes.
+//! Only bytes of committed batches are written, and each block once in the life of the process. After a crash, blocks
+//! beyond what the checkpoint names are written again, with the same bytes.
 
 use std::io;
 use std::ops::Range;
@@ -19,15 +19,16 @@ use crate::segment::format::IndexFile;
 use crate::segment::state::SegmentKey;
 use crate::segment::{index_path, log_path};
 
-/// What of a log was not synced at one moment: segments with how far they were written, and names.
+/// What of a log was not synced at one moment.
 #[derive(Debug)]
 pub(crate) struct UnsyncedParts {
+    /// Segments, how far each was written, and whether it was finished.
     segments: Vec<(SegmentKey, u64, bool)>,
     /// As [`PartitionLog::unnamed`].
     names: Option<u64>,
 }
 
-/// Syncs the file system that holds the logs, and notes it in each.
+/// Syncs the file system that holds the logs, and marks what each had written before as synced.
 pub(crate) async fn sync_all(logs: &[&PartitionLog]) -> Result<(), WriteBackError> {
     let Some(shared) = logs.first().map(|log| Rc::clone(&log.inner.shared)) else { return Ok(()) };
     let before: Vec<UnsyncedParts> = logs.iter().map(|log| log.unsynced()).collect();
@@ -43,13 +44,13 @@ pub(crate) async fn sync_all(logs: &[&PartitionLog]) -> Result<(), WriteBackErro
 }
 
 impl PartitionLog {
-    /// Writes what can be written, up to `target`. Does not sync. Returns the bytes written.
+    /// Writes what can be written, up to `target`, without a sync. Returns the bytes written.
     pub(crate) async fn write_back(&self, target: Option<WriteBackTarget>) -> Result<u64, WriteBackError> {
         let _one = self.inner.io.lock().await;
         self.write_steps(target).await
     }
 
-    /// Writes everything up to `target` and makes it durable, names included.
+    /// Writes everything up to `target` and makes it and the files' names durable.
     pub(crate) async fn make_durable(&self, target: WriteBackTarget) -> Result<u64, WriteBackError> {
         let _one = self.inner.io.lock().await;
         let written = self.write_steps(Some(target)).await?;
@@ -76,7 +77,7 @@ impl PartitionLog {
         let len = (range.end - range.start) as usize;
         let mut buffer = file.alloc_dirty(len);
         if range.start == 0 {
-            // The file may be an earlier process's, its name not durable yet.
+            // An earlier process may have made the file, and its name may not be durable.
             self.inner.born.set(self.inner.born.get() + 1);
         }
         let copied = {
@@ -93,12 +94,13 @@ impl PartitionLog {
         shared.counters.write_backs.add(1);
         shared.counters.write_back_bytes.add(len as u64);
         if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
+            assert_eq!(segment.flushed, range.start, "one write of a segment at a time, in order");
             segment.written(range.end);
         }
         Ok(len as u64)
     }
 
-    /// Opens a segment's file to write, making it and its directory if need be.
+    /// Opens a segment's file for writing; makes it and its directory if they are not there.
     async fn open(&self, path: &std::path::Path) -> io::Result<File> {
         let shared = &self.inner.shared;
         if !self.inner.dir_made.get() {
@@ -118,21 +120,23 @@ impl PartitionLog {
         let shared = &self.inner.shared;
         let index = {
             let state = self.inner.state.borrow();
-            state.segment(key).and_then(|segment| segment.index.clone())
+            // Dropped meanwhile: nothing to finish.
+            let Some(segment) = state.segment(key) else { return Ok(()) };
+            assert_eq!((segment.bytes, segment.flushed), (len, len), "a segment is finished once all of it is written");
+            segment.index.clone().expect("a segment has its index until it is finished")
         };
-        let Some(index) = index else { return Ok(()) };
         let cut = async {
             let file = self.open(&path).await?;
             file.set_len(len).await
         };
         cut.await.map_err(|source| failed(&path, source, false))?;
-        if let Some((offsets, bytes, max_timestamp)) = index.extent() {
-            let runs = index.as_ref().clone();
-            let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index: runs };
-            let path = index_path(&self.inner.dir, base);
-            let saved = shared.env.disk.write_atomic(&path, &whole.encode()).await;
-            saved.map_err(|source| failed(&path, source, false))?;
-        }
+        let (offsets, bytes, max_timestamp) = index.extent().expect("a closed segment has batches");
+        assert_eq!((offsets.start, bytes), (base, len), "the index covers the segment");
+        let runs = index.as_ref().clone();
+        let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index: runs };
+        let path = index_path(&self.inner.dir, base);
+        let saved = shared.env.disk.write_atomic(&path, &whole.encode()).await;
+        saved.map_err(|source| failed(&path, source, false))?;
         shared.counters.segments_closed.add(1);
         if let Some(segment) = self.inner.state.borrow_mut().segment_mut(key) {
             segment.finished = true;
@@ -143,7 +147,7 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// What was written and not synced, to be told to [`PartitionLog::synced`] after a sync that began later.
+    /// What is written and not synced now: for [`PartitionLog::synced`], after a sync that begins later.
     pub(crate) fn unsynced(&self) -> UnsyncedParts {
         let state = self.inner.state.borrow();
         let segments = state.segments.iter().filter(|segment| segment.unsynced);
@@ -151,18 +155,18 @@ impl PartitionLog {
         UnsyncedParts { segments, names: self.unnamed() }
     }
 
-    /// How many files were born up to now, if not all their names are durable.
+    /// The number of files created so far, if not all their names are durable.
     fn unnamed(&self) -> Option<u64> {
         let born = self.inner.born.get();
         (born > self.inner.born_synced.get()).then_some(born)
     }
 
-    /// A sync of the directory that began when so many were born has ended.
+    /// A sync of the directory has ended that began after `born` files were created.
     fn named(&self, born: u64) {
         self.inner.born_synced.set(self.inner.born_synced.get().max(born));
     }
 
-    /// Everything that was told before is durable: what has not been written to since needs no sync of its own.
+    /// Everything in `before` is durable: segments that were not written to since need no sync of their own.
     pub(crate) fn synced(&self, before: &UnsyncedParts) {
         let mut state = self.inner.state.borrow_mut();
         for (key, flushed, finished) in &before.segments {
@@ -175,7 +179,7 @@ impl PartitionLog {
         before.names.into_iter().for_each(|born| self.named(born));
     }
 
-    /// Syncs what was written of segments up to the target's, then the directory where files were born.
+    /// Syncs the segments up to the target's, then the directory if files were created in it.
     async fn sync(&self, target: WriteBackTarget) -> Result<(), WriteBackError> {
         let shared = &self.inner.shared;
         loop {

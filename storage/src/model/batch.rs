@@ -1,9 +1,9 @@
-//! Kafka's record batch v2 (magic 2): the checked header, the CRC, the two fields a broker patches.
+//! Kafka's record batch v2 (magic 2): the checked header, the CRC, the fields that a broker sets.
 //!
 //! Layout (Kafka protocol guide, "Record Batch"): base offset i64 @0, length i32 @8 (of what follows), leader epoch
 //! i32 @12, magic i8 @16, crc u32 @17 (crc32c of everything from @21), attributes i16 @21, last offset delta i32 @23,
 //! base timestamp i64 @27, max timestamp i64 @35, producer id i64 @43, producer epoch i16 @51, base sequence i32 @53,
-//! record count i32 @57, records @61. Bytes come from outside: nothing here indexes past what was checked.
+//! record count i32 @57, records @61. Bytes come from clients and disks: no length is used before it is checked.
 
 use bytes::{Bytes, BytesMut};
 
@@ -15,7 +15,7 @@ use super::time::TimestampMs;
 
 /// Bytes before the first record.
 pub const HEADER_LEN: usize = 61;
-/// Base offset and length: what must be there to know where a batch ends.
+/// Base offset and length: with these bytes it is known where a batch ends.
 pub const PREFIX_LEN: usize = 12;
 /// Where the CRC-covered part begins.
 pub const CRC_START: usize = 21;
@@ -29,7 +29,7 @@ pub enum TimestampType {
     LogAppend,
 }
 
-/// What a batch's first 61 bytes say, checked for sense.
+/// The first 61 bytes of a batch, every field checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
     /// Offset of the first record.
@@ -49,9 +49,9 @@ pub struct BatchHeader {
     /// The idempotent producer, if any.
     pub producer_id: Option<ProducerId>,
     pub producer_epoch: ProducerEpoch,
-    /// Sequence of the first record, if idempotent.
+    /// Sequence of the first record; meaningful for an idempotent producer.
     pub base_sequence: i32,
-    /// Records inside (0 is legal for a compacted-away batch).
+    /// Number of records; 0 is legal after compaction.
     pub record_count: u32,
 }
 
@@ -61,7 +61,7 @@ pub enum BatchError {
     /// The bytes end before the batch does.
     #[error("batch is cut short: {have} bytes of {need}")]
     Short { have: usize, need: usize },
-    /// Length field impossible.
+    /// An impossible length field.
     #[error("batch length field is {0}")]
     Length(i32),
     /// Not magic 2.
@@ -70,7 +70,7 @@ pub enum BatchError {
     /// Checksum mismatch.
     #[error("batch checksum is {found:#010x}, its header says {expected:#010x}")]
     Crc { expected: u32, found: u32 },
-    /// A field that makes no sense.
+    /// A field with an impossible value.
     #[error("batch field {field} has the impossible value {value}")]
     Field { field: &'static str, value: i64 },
 }
@@ -80,8 +80,8 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 impl BatchHeader {
-    /// Reads the header of the batch at the start of `bytes`. Checks every field and that the whole batch is there;
-    /// does not check the CRC.
+    /// Reads the header of the batch at the start of `bytes`. Checks every field, and that `bytes` hold the whole
+    /// batch; does not check the CRC.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -145,7 +145,7 @@ impl BatchHeader {
         Ok(header)
     }
 
-    /// Does the CRC of these bytes (the whole batch) hold?
+    /// Checks the CRC of the whole batch.
     ///
     /// # Errors
     /// [`BatchError::Crc`] or [`BatchError::Short`].
@@ -157,7 +157,7 @@ impl BatchHeader {
         if found == self.crc { Ok(()) } else { Err(BatchError::Crc { expected: self.crc, found }) }
     }
 
-    /// Offsets the batch takes.
+    /// Offsets of the batch.
     #[must_use]
     pub fn offsets(&self) -> OffsetRange {
         OffsetRange::new(self.base_offset, self.next_offset())
@@ -181,13 +181,13 @@ impl BatchHeader {
         if self.attributes & 0x08 == 0 { TimestampType::Create } else { TimestampType::LogAppend }
     }
 
-    /// Part of a transaction?
+    /// Is the batch part of a transaction?
     #[must_use]
     pub fn is_transactional(&self) -> bool {
         self.attributes & 0x10 != 0
     }
 
-    /// A control batch (transaction markers, …), never shown to applications?
+    /// Is it a control batch (transaction markers), which consumers do not return to applications?
     #[must_use]
     pub fn is_control(&self) -> bool {
         self.attributes & 0x20 != 0
@@ -201,7 +201,7 @@ impl BatchHeader {
     }
 }
 
-/// A whole batch: header and bytes that agree.
+/// A whole batch: its bytes, and the header read from them.
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub header: BatchHeader,
@@ -209,16 +209,16 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Takes the first batch of `bytes`, advancing them past it. The CRC is not checked.
+    /// Takes the first batch off `bytes`. The CRC is not checked.
     ///
     /// # Errors
-    /// What is wrong with it; `bytes` is then unchanged.
+    /// What is wrong with the batch; `bytes` is then unchanged.
     pub fn split_from(bytes: &mut Bytes) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(bytes)?;
         Ok(Self { header, bytes: bytes.split_to(header.len as usize) })
     }
 
-    /// Cuts `bytes` into its batches, which must fill it exactly.
+    /// Splits `bytes` into batches, which must fill them exactly.
     ///
     /// # Errors
     /// What is wrong with the first bad one.
@@ -231,8 +231,8 @@ impl Batch {
     }
 }
 
-/// Continues a crc32c over a whole batch whose own checksum has been verified: of a large one only the bytes that it does
-/// not cover are read. What is wrong with it would make the continued checksum wrong too.
+/// Continues a crc32c over a whole batch whose own checksum is verified. Of a large batch, only the bytes that its own
+/// checksum does not cover are read; if that checksum is wrong, so is the result.
 #[must_use]
 pub fn extend_crc(crc: u32, batch: &[u8]) -> u32 {
     match (batch.get(..CRC_START), take(batch, 17)) {
@@ -243,27 +243,26 @@ pub fn extend_crc(crc: u32, batch: &[u8]) -> u32 {
     }
 }
 
-/// Writes base offset and leader epoch into a batch (both outside the CRC). `batch` must have passed
-/// [`BatchHeader::parse`]; shorter bytes are left alone.
+/// Writes base offset and leader epoch into a batch; both lie outside the CRC.
+///
+/// # Panics
+/// If `batch` is shorter than a header: it must have passed [`BatchHeader::parse`].
 pub fn patch(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
-    if let Some(place) = batch.get_mut(0..8) {
-        place.copy_from_slice(&base_offset.to_wire().to_be_bytes());
-    }
-    if let Some(place) = batch.get_mut(12..16) {
-        place.copy_from_slice(&epoch.0.to_be_bytes());
-    }
+    assert!(batch.len() >= HEADER_LEN, "only a parsed batch is patched");
+    batch[..8].copy_from_slice(&base_offset.to_wire().to_be_bytes());
+    batch[12..16].copy_from_slice(&epoch.0.to_be_bytes());
 }
 
-/// Turns a `CreateTime` batch into a `LogAppendTime` one: attributes bit, maximum timestamp, CRC.
-/// `batch` must have passed [`BatchHeader::parse`].
+/// Turns a `CreateTime` batch into a `LogAppendTime` one: sets the attribute, the maximum timestamp and the CRC.
+///
+/// # Panics
+/// If `batch` is shorter than a header: it must have passed [`BatchHeader::parse`].
 pub fn stamp_log_append_time(batch: &mut BytesMut, now: TimestampMs) {
-    let Some(head) = batch.get_mut(..HEADER_LEN) else { return };
-    head[22] |= 0x08;
-    head[35..43].copy_from_slice(&now.0.to_be_bytes());
-    let crc = crc32c::crc32c(batch.get(CRC_START..).unwrap_or_default());
-    if let Some(place) = batch.get_mut(17..21) {
-        place.copy_from_slice(&crc.to_be_bytes());
-    }
+    assert!(batch.len() >= HEADER_LEN, "only a parsed batch is stamped");
+    batch[22] |= 0x08;
+    batch[35..43].copy_from_slice(&now.0.to_be_bytes());
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -315,6 +314,12 @@ mod tests {
         let header = BatchHeader::parse(&bytes).expect("parses");
         header.verify_crc(&bytes).expect("crc holds");
         assert_eq!((header.base_offset, header.leader_epoch), (Offset::new(42), LeaderEpoch(7)));
+    }
+
+    #[test]
+    #[should_panic(expected = "only a parsed batch is patched")]
+    fn what_is_no_batch_is_not_patched_in_silence() {
+        patch(&mut [0; PREFIX_LEN], Offset::new(42), LeaderEpoch(7));
     }
 
     #[test]

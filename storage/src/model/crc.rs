@@ -1,18 +1,18 @@
-//! Joining checksums: the crc32c of two pieces one behind the other from the crc32c of each, without their bytes.
+//! Joins checksums: the crc32c of two pieces, one after the other, from the crc32c of each, without their bytes.
 //!
-//! A producer's batch brings a checksum of nearly all of it, checked once when it comes in. The journal's and the
-//! segment's checksums over the same bytes are joined from it, so that a large batch is read once and not three times;
-//! and what is damaged in memory after the check is then found by whoever reads it back.
+//! A producer's batch has a checksum of nearly all its bytes, which is verified once, when the batch arrives. The
+//! journal's and the segment's checksums over the same bytes are joined from it, so that a large batch is read once and
+//! not three times. Bytes damaged in memory after the verification then fail the checks of later reads.
 //!
-//! To put `n` bytes behind a piece multiplies its checksum by x^8n modulo the polynomial (the method of zlib's
+//! Appending `n` bytes to a piece multiplies its checksum by x^8n modulo the polynomial (the method of zlib's
 //! `crc32_combine`, here for Castagnoli's polynomial). Pure.
 
 /// Castagnoli's polynomial, bits reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
-/// From this many bytes on joining is cheaper than reading them.
+/// From this many bytes on, joining is cheaper than reading them.
 pub const JOIN_MIN: usize = 16 << 10;
 
-/// x^(2^n) for n up to where the length of anything in memory ends.
+/// x^(2^n), enough for every length in memory.
 static POWERS: [u32; 64] = powers();
 
 /// `a` times `b` modulo the polynomial; the highest bit is x^0.
@@ -41,7 +41,7 @@ const fn powers() -> [u32; 64] {
     out
 }
 
-/// x^8n: what a checksum is multiplied with when `bytes` come behind it.
+/// x^8n: the factor of a checksum when `bytes` follow its piece.
 fn shift(bytes: usize) -> u32 {
     let (mut left, mut product) = (bytes, 1 << 31);
     for power in POWERS.iter().skip(3) {
@@ -56,7 +56,7 @@ fn shift(bytes: usize) -> u32 {
     product
 }
 
-/// The crc32c of a piece with checksum `head` and behind it one of `len` bytes with checksum `tail`.
+/// The crc32c of a piece with checksum `head`, followed by one of `len` bytes with checksum `tail`.
 #[must_use]
 pub fn join(head: u32, tail: u32, len: usize) -> u32 {
     multiply(shift(len), head) ^ tail

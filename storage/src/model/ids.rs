@@ -1,4 +1,4 @@
-//! Identities: who and what, each its own type. None is ever reused, across restores too.
+//! Ids, each its own type. An id is never reused, also not after a restore.
 
 use std::fmt;
 
@@ -21,11 +21,11 @@ macro_rules! number {
 }
 
 number!(
-    /// A broker. Kafka's node id.
+    /// A broker: Kafka's node id.
     NodeId(i32)
 );
 number!(
-    /// A core's executor on this broker.
+    /// A shard of this broker: the executor of one core.
     ShardId(u16)
 );
 number!(
@@ -37,7 +37,7 @@ number!(
     Term(u64)
 );
 number!(
-    /// Kafka's leader epoch of a partition: its own base plus the lane's term. Never falls.
+    /// Kafka's leader epoch of a partition: a base of the partition plus the lane's term. Never decreases.
     LeaderEpoch(i32)
 );
 number!(
@@ -45,7 +45,7 @@ number!(
     PartitionIndex(i32)
 );
 number!(
-    /// Which life of a partition: one more each time it is made anew under the same topic id.
+    /// Grows each time a partition is created again under the same topic id.
     Incarnation(u32)
 );
 number!(
@@ -58,7 +58,7 @@ number!(
 );
 
 impl LaneId {
-    /// The lane that carries the cluster's own state: topics, ids, configs, placement.
+    /// The lane with the cluster's own state: topics, ids, settings, placement.
     pub const CONTROLLER: Self = Self(0);
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// One partition of one life of one topic: the key under which everything about it is stored.
+/// One incarnation of one partition: the key under which everything about it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionId {
     pub topic: TopicId,

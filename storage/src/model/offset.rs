@@ -1,11 +1,11 @@
-//! Kafka's offset and the half-open range of them.
+//! Kafka's offset, and half-open ranges of offsets.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A record's place in its partition, as Kafka's clients see it. Never negative; the first record of a topic is 0.
-/// Protocol sentinels (-1, -2, …) are turned into `Option` or an enum at the edge and never get in here.
+/// A record's position in its partition, as clients see it. Never negative; a partition's first record has 0. The
+/// protocol's special values (-1, -2, …) become an `Option` or an enum when a request is decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Offset(u64);
@@ -16,25 +16,25 @@ impl Offset {
     /// The greatest offset the wire can carry.
     pub const MAX: Self = Self(i64::MAX as u64);
 
-    /// From a number known to be in range; anything above `MAX` is clamped to it.
+    /// From a number; values above `MAX` give `MAX`.
     #[must_use]
     pub const fn new(value: u64) -> Self {
         if value > Self::MAX.0 { Self::MAX } else { Self(value) }
     }
 
-    /// From the wire: `None` for a negative number, which is a sentinel or garbage.
+    /// From the protocol's number: `None` if it is negative.
     #[must_use]
     pub const fn from_wire(value: i64) -> Option<Self> {
         if value < 0 { None } else { Some(Self(value as u64)) }
     }
 
-    /// The number as the wire carries it.
+    /// The number as the protocol has it.
     #[must_use]
     pub const fn to_wire(self) -> i64 {
         self.0 as i64
     }
 
-    /// The bare number.
+    /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -46,13 +46,13 @@ impl Offset {
         Self::new(self.0 + 1)
     }
 
-    /// `count` offsets further.
+    /// The offset `count` after this one; at most `MAX`.
     #[must_use]
     pub const fn plus(self, count: u64) -> Self {
         Self::new(self.0.saturating_add(count))
     }
 
-    /// How many offsets lie in `[earlier, self)`; `None` if `earlier` is later.
+    /// Number of offsets in `[earlier, self)`; `None` if `earlier` is greater.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Option<u64> {
         self.0.checked_sub(earlier.0)
@@ -81,25 +81,25 @@ impl OffsetRange {
         Self { start, end: end.max(start) }
     }
 
-    /// Is nothing inside?
+    /// Has the range no offset?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.end <= self.start
     }
 
-    /// How many offsets are inside.
+    /// Number of offsets.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.end.get().saturating_sub(self.start.get())
     }
 
-    /// Is `offset` inside?
+    /// Is `offset` in the range?
     #[must_use]
     pub fn contains(&self, offset: Offset) -> bool {
         self.start <= offset && offset < self.end
     }
 
-    /// What both ranges hold; empty (at the later start) when they do not touch.
+    /// The offsets in both ranges; the empty range at the greater start if there are none.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
         Self::new(self.start.max(other.start), self.end.min(other.end))

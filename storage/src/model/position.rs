@@ -1,4 +1,4 @@
-//! Positions that must never meet an `Offset`: Raft's log index and places in files.
+//! Positions that are not offsets: Raft's log index, and byte positions in files.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl fmt::Display for LogIndex {
     }
 }
 
-/// What names one entry of a lane: at most one leader per term (openraft's standard leader id), so the pair is unique.
+/// Names one entry of a lane: a term has at most one leader (openraft's standard leader id), so the pair is unique.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryId {
     /// Term of the leader that proposed it.

@@ -15,7 +15,7 @@ use super::time::TimestampMs;
 /// One record, owned; key, value and headers are slices of the unpacked batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its offset (relative to 0 before a broker has placed it).
+    /// Its offset; counted from 0 before a broker has assigned offsets.
     pub offset: Offset,
     /// Its timestamp: the producer's, or the batch's append time.
     pub timestamp: TimestampMs,
@@ -23,21 +23,21 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// The value; `None` is Kafka's null (a tombstone).
     pub value: Option<Bytes>,
-    /// Headers in order; names may repeat.
+    /// Headers in order; a name may occur more than once.
     pub headers: Vec<RecordHeader>,
 }
 
 /// One header of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// Its name; UTF-8 by the protocol, checked by whoever needs that.
+    /// Its name; UTF-8 by the protocol, not checked here.
     pub key: Bytes,
     /// Its value; `None` is Kafka's null.
     pub value: Option<Bytes>,
 }
 
 impl Record {
-    /// A record without headers, not yet placed.
+    /// A record without headers and offset.
     #[must_use]
     pub fn new(timestamp: TimestampMs, key: Option<Bytes>, value: Option<Bytes>) -> Self {
         Self { offset: Offset::ZERO, timestamp, key, value, headers: Vec::new() }
@@ -61,17 +61,17 @@ pub enum RecordError {
         /// Where in the unpacked records.
         at: usize,
     },
-    /// More or fewer records than the header says.
+    /// More or fewer records than the batch header says.
     #[error("batch holds {found} records, its header says {expected}")]
     Count { expected: u32, found: u32 },
 }
 
-/// Headers of one record at the most. Two bytes may announce one, which is 32 times as much in memory: who packs millions
-/// of them into a compressed batch is after our memory.
+/// Headers of one record, at most. An encoded header can be two bytes and takes 32 times that in memory, so a
+/// compressed batch with millions of them would exhaust the memory.
 pub const HEADERS_MAX: usize = 1 << 16;
 
-/// The records of a batch one by one, so that a batch of a million packed into a kilobyte costs no more than its unpacked
-/// bytes. Ends after the first thing that is wrong.
+/// The records of a batch one by one: a million records packed into a kilobyte take no more memory than their unpacked
+/// bytes. Ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     header: &'a BatchHeader,
@@ -80,12 +80,10 @@ pub struct Records<'a> {
     over: bool,
 }
 
-/// Unpacks a batch whose header was parsed from these bytes.
-///
-/// `unpacked_max` bounds what compressed records may unpack to.
+/// Unpacks a batch whose header was parsed from these bytes, to at most `unpacked_max` bytes of records.
 ///
 /// # Errors
-/// Its codec is unknown, or its records do not unpack.
+/// The codec is unknown, or the records do not unpack.
 pub fn read<'a>(header: &'a BatchHeader, batch: &Bytes, unpacked_max: usize) -> Result<Records<'a>, RecordError> {
     let codec = header.compression().ok_or(RecordError::Codec(header.attributes))?;
     let packed = batch.slice(HEADER_LEN.min(batch.len())..(header.len as usize).min(batch.len()));
@@ -93,13 +91,13 @@ pub fn read<'a>(header: &'a BatchHeader, batch: &Bytes, unpacked_max: usize) -> 
     Ok(Records { header, cursor, read: 0, over: false })
 }
 
-/// Reads all records of a batch at once: 20 times its unpacked bytes at worst, so for batches that are ours.
+/// Reads all records of a batch into memory: up to 20 times its unpacked bytes, so only for batches of this program.
 ///
 /// # Errors
-/// The first thing that is wrong; nothing is returned of a bad batch.
+/// The first error in the batch.
 pub fn read_all(header: &BatchHeader, batch: &Bytes, unpacked_max: usize) -> Result<Vec<Record>, RecordError> {
     let records = read(header, batch, unpacked_max)?;
-    // A record takes at least 7 bytes: a count beyond that is a lie, seen before it is allocated.
+    // A record takes at least 7 bytes: do not allocate for a greater count.
     let plausible = (header.record_count as usize).min(records.unpacked_len() / 7 + 1);
     let mut out = Vec::with_capacity(plausible);
     for record in records {
@@ -113,6 +111,12 @@ impl Records<'_> {
     #[must_use]
     pub fn unpacked_len(&self) -> usize {
         self.cursor.bytes.len()
+    }
+
+    /// The bytes of all records, unpacked.
+    #[must_use]
+    pub fn unpacked(&self) -> Bytes {
+        self.cursor.bytes.clone()
     }
 
     fn step(&mut self) -> Result<Option<Record>, RecordError> {
@@ -249,7 +253,7 @@ impl BatchBuilder {
         }
     }
 
-    /// Makes it a batch of an idempotent producer.
+    /// Makes this a batch of an idempotent producer.
     #[must_use]
     pub fn producer(mut self, id: ProducerId, epoch: ProducerEpoch, base_sequence: i32) -> Self {
         self.producer = Some((id, epoch, base_sequence));
@@ -262,7 +266,7 @@ impl BatchBuilder {
         self.records.len()
     }
 
-    /// Has nothing been pushed?
+    /// Is there no record yet?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the Unix epoch, UTC. May be negative or -1 ("none") on the wire; kept as sent.
+/// Milliseconds since the Unix epoch, UTC. Clients may send negative values, -1 meaning none; they are kept unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TimestampMs(pub i64);
@@ -13,7 +13,7 @@ impl TimestampMs {
     /// Kafka's "no timestamp".
     pub const NONE: Self = Self(-1);
 
-    /// `ms` later, saturating.
+    /// The time `ms` later, saturating.
     #[must_use]
     pub const fn plus_ms(self, ms: i64) -> Self {
         Self(self.0.saturating_add(ms))

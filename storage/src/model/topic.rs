@@ -1,4 +1,4 @@
-//! A topic's name, checked once.
+//! The name of a topic.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct TopicName(Arc<str>);
 
-/// Why a name is not one of a topic.
+/// Why a string is not a topic's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicNameError {
-    /// Nothing in it.
+    /// The empty string.
     #[error("topic name is empty")]
     Empty,
     /// Longer than Kafka allows.
@@ -28,10 +28,10 @@ pub enum TopicNameError {
 }
 
 impl TopicName {
-    /// Checks and takes a name.
+    /// Checks a name.
     ///
     /// # Errors
-    /// The first rule the name breaks.
+    /// The first rule that the name breaks.
     pub fn new(name: &str) -> Result<Self, TopicNameError> {
         if name.is_empty() {
             return Err(TopicNameError::Empty);
@@ -54,7 +54,7 @@ impl TopicName {
         &self.0
     }
 
-    /// Is it one of Kafka's own (`__consumer_offsets`, …)?
+    /// Is it a topic that Kafka uses internally (`__consumer_offsets`, `__transaction_state`)?
     #[must_use]
     pub fn is_internal(&self) -> bool {
         matches!(&*self.0, "__consumer_offsets" | "__transaction_state")

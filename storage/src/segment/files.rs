@@ -1,7 +1,7 @@
-//! Open handles of segment files, at most so many a shard: an idle partition holds none.
+//! The open segment files of a shard, bounded in number: an idle partition needs none.
 //!
-//! Owns: opening, reuse in least-recently-used order, closing. Does not own: syncs; what was written through a handle
-//! that has been given back is synced through a new one (fdatasync is of the file, not of the handle). Shard-local.
+//! Owns: opening, reuse, closing the least recently used. Does not own: syncs. What was written through a closed handle
+//! is synced through a new one (fdatasync acts on the file, not on the handle). Shard-local.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -19,17 +19,17 @@ pub struct Handles {
     open: RefCell<OpenFiles>,
 }
 
-/// What is open, found by path and by when it was last used.
+/// The open files, by path and by last use.
 #[derive(Debug, Default)]
 struct OpenFiles {
     files: HashMap<Rc<Path>, (File, u64)>,
     used: BTreeMap<u64, Rc<Path>>,
-    /// Counts uses.
+    /// Number of uses so far, which orders them.
     now: u64,
 }
 
 impl OpenFiles {
-    /// The file, which is the one last used from now on.
+    /// The file, which becomes the most recently used.
     fn touch(&mut self, path: &Path) -> Option<File> {
         let (file, used) = self.files.get_mut(path)?;
         let name = self.used.remove(used)?;
@@ -39,7 +39,7 @@ impl OpenFiles {
         Some(file.clone())
     }
 
-    /// Keeps a file; returns what had its name.
+    /// Adds a file; returns the one that had its path.
     fn insert(&mut self, path: &Path, file: File) -> Option<File> {
         let before = self.remove(path);
         let path: Rc<Path> = Rc::from(path);
@@ -62,7 +62,7 @@ impl OpenFiles {
 }
 
 impl Handles {
-    /// At most `max` files stay open between uses.
+    /// At most `max` files, and at least one, stay open between uses.
     #[must_use]
     pub fn new(disk: Disk, max: usize) -> Self {
         Self { disk, max: max.max(1), open: RefCell::default() }
@@ -82,7 +82,7 @@ impl Handles {
         Ok(file)
     }
 
-    /// The file at `path`, made if it is not there. True if it was made: its directory must then be synced.
+    /// The file at `path`, created if absent. True if it was created: its directory must then be synced.
     ///
     /// # Errors
     /// The system's.
@@ -97,7 +97,7 @@ impl Handles {
         }
     }
 
-    /// Lets go of the handle of a file about to be removed.
+    /// Closes a file that is about to be removed.
     pub async fn forget(&self, path: &Path) {
         let gone = self.open.borrow_mut().remove(path);
         if let Some(file) = gone {
@@ -105,7 +105,7 @@ impl Handles {
         }
     }
 
-    /// Lets go of the handles of all files below a directory about to be removed.
+    /// Closes all files below a directory that is about to be removed.
     pub async fn forget_below(&self, dir: &Path) {
         let gone: Vec<File> = {
             let mut open = self.open.borrow_mut();
@@ -117,19 +117,19 @@ impl Handles {
         }
     }
 
-    /// How many are open now.
+    /// Number of open files.
     #[must_use]
     pub fn len(&self) -> usize {
         self.open.borrow().files.len()
     }
 
-    /// Is none open?
+    /// Is no file open?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.borrow().files.is_empty()
     }
 
-    /// Closes all, the one used longest ago first.
+    /// Closes all, the least recently used first.
     pub async fn close_all(&self) {
         loop {
             let next = self.open.borrow_mut().remove_oldest();
@@ -152,7 +152,7 @@ impl Handles {
     }
 }
 
-/// Nothing unsynced hangs on a close: writes were awaited, syncs go through any handle. So its error is only told.
+/// No data depends on a close: writes were awaited, and syncs go through any handle. So an error is only logged.
 async fn close(file: File) {
     if let Err(error) = file.close().await {
         tracing::warn!(%error, "a segment file did not close cleanly; what was synced is safe");

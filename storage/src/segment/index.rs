@@ -1,5 +1,5 @@
-//! The sparse index of one segment: its runs, in order. A run is found by offset and by maximum timestamp, and its
-//! seeded checksum is checked over the whole of it on every read, so nothing finer than a run would save a read.
+//! The sparse index of one segment: its runs, in order. A run is found by offset or by greatest timestamp. Every read
+//! checks the seeded checksum over the whole run, so a finer index would not read less.
 //!
 //! Pure; a *message*. 40 bytes a MiB.
 
@@ -7,12 +7,12 @@ use crate::model::batch::extend_crc;
 use crate::model::run::{self, RUN_BYTES_MAX};
 use crate::model::{Batch, FilePos, Offset, PartitionId, RunSum, TimestampMs};
 
-/// One run and where it lies.
+/// One run and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What it covers and its checksum.
+    /// Offsets, length and checksum.
     pub sum: RunSum,
-    /// Where it begins in the file.
+    /// Position in the segment file.
     pub pos: FilePos,
     /// Greatest timestamp of its batches.
     pub max_timestamp: TimestampMs,
@@ -25,7 +25,7 @@ pub struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    /// From runs already known to be contiguous (see `format`).
+    /// From runs that `format` has checked to be contiguous.
     pub(crate) fn from_runs(runs: Vec<Run>) -> Self {
         Self { runs }
     }
@@ -36,10 +36,14 @@ impl SegmentIndex {
         &self.runs
     }
 
-    /// Takes up the batch that follows, whose checksum was verified when it came in; returns the sum of its run up to and
-    /// including it.
+    /// Adds the next batch, whose own checksum is verified; returns the sum of its run up to and including it.
     pub fn push(&mut self, id: PartitionId, batch: &Batch) -> RunSum {
         let header = &batch.header;
+        debug_assert_eq!(batch.bytes.len(), header.len as usize, "a batch's bytes are as long as its header says");
+        debug_assert!(
+            self.runs.last().is_none_or(|last| last.sum.offsets.end == header.base_offset),
+            "batches of a segment follow each other"
+        );
         match self.runs.last_mut() {
             Some(last) if last.sum.len.checked_add(header.len).is_some_and(|len| len <= RUN_BYTES_MAX) => {
                 last.sum.offsets.end = header.next_offset();
@@ -65,7 +69,7 @@ impl SegmentIndex {
         self.runs.get(at).filter(|run| run.sum.offsets.contains(offset))
     }
 
-    /// Offsets, bytes and greatest timestamp of all runs together; `None` when there are none.
+    /// Offsets, bytes and greatest timestamp of all runs together; `None` if there is no run.
     #[must_use]
     pub fn extent(&self) -> Option<(crate::model::OffsetRange, u64, TimestampMs)> {
         let (first, last) = (self.runs.first()?, self.runs.last()?);

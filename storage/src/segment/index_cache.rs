@@ -1,4 +1,4 @@
-//! Indexes of closed segments that were read lately, at most so many a shard. Shard-local.
+//! Recently used indexes of closed segments, bounded in number. Shard-local.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ impl IndexCache {
         }
     }
 
-    /// Forgets a partition.
+    /// Removes all indexes of a partition.
     pub(crate) fn forget(&self, id: PartitionId) {
         self.entries.borrow_mut().retain(|entry| entry.0 != id);
     }

@@ -1,8 +1,8 @@
-//! Makes the index of a closed segment anew from its file, when the index file is absent or damaged.
+//! Rebuilds the index of a closed segment from its file, when the index file is absent or damaged.
 //!
-//! Reads the whole file once in pieces, checks every batch's own CRC and that each continues the one before. What it
-//! cannot see is a misplaced block of another partition with fitting offsets: the seeded sums it makes are only as good
-//! as the file was at that moment, which the log line says.
+//! Reads the file once in pieces, checks every batch's own CRC and that each batch continues the one before. It cannot
+//! notice a misplaced block of another partition with fitting offsets: the seeded sums it computes are only as good as
+//! the file is at that moment. A log line says that an index was rebuilt.
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,7 +10,7 @@ use super::index::SegmentIndex;
 use crate::env::File;
 use crate::model::{Batch, BatchError, BatchHeader, FilePos, OffsetRange, PartitionId};
 
-/// Read at a time. Bytes.
+/// One read. Bytes.
 const PIECE: usize = 4 << 20;
 
 /// Why a file cannot be indexed.
@@ -19,14 +19,14 @@ pub enum RebuildError {
     /// The disk.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// A batch that is not one.
+    /// The bytes are not a batch.
     #[error("at byte {pos}: {source}")]
     Batch { pos: FilePos, source: BatchError },
-    /// Batches that do not follow each other, or not to the segment's end.
+    /// Batches that do not follow each other or do not reach the segment's end.
     #[error("at byte {pos}: offsets {found} where {expected} were expected")]
     Offsets {
         pos: FilePos,
-        /// What the segment should hold from there.
+        /// Offsets that the segment should hold from there on.
         expected: OffsetRange,
         found: OffsetRange,
     },
@@ -85,7 +85,7 @@ fn take_batch(have: &mut Bytes, pos: u64) -> Result<Batch, RebuildError> {
     Batch::split_from(have).map_err(batch)
 }
 
-/// Puts pieces read from a file and held in memory into one.
+/// Joins bytes read from a file with bytes from memory.
 pub(crate) fn join(first: Bytes, second: &Bytes) -> Bytes {
     if second.is_empty() {
         return first;

@@ -1,8 +1,7 @@
-//! One segment in memory: what it holds, how much of it is in its file. Pure; shard-local.
+//! One segment in memory: its bounds, and how much of it is in its file. Pure; shard-local.
 //!
-//! Bytes of a segment lie in three places, in this order: `[0, flushed)` in the file, `[flushed, flushed + tail)` in
-//! `tail` (the fragment after the last full block, when its batches are no longer held whole), the rest in the log's
-//! recent batches.
+//! Its bytes lie, in this order: `[0, flushed)` in the file; `[flushed, flushed + tail.len())` in `tail`, the fragment
+//! after the last full block of batches that have left memory; the rest in the log's recent batches.
 
 use std::rc::Rc;
 
@@ -12,7 +11,8 @@ use super::index::SegmentIndex;
 use super::{BLOCK, SegmentInfo, block_floor};
 use crate::model::{Offset, OffsetRange, TimestampMs};
 
-/// Tells segments of one log apart, also two that start at the same offset one after the other.
+/// Number of a segment within its log's handle: two segments that began at the same offset, one after the other,
+/// differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentKey(pub(crate) u64);
 
@@ -20,20 +20,20 @@ pub(crate) struct SegmentKey(pub(crate) u64);
 pub(crate) struct Segment {
     pub(crate) key: SegmentKey,
     pub(crate) offsets: OffsetRange,
-    /// Length of all its batches.
+    /// Bytes of all its batches.
     pub(crate) bytes: u64,
-    /// In the file; a whole number of blocks until finished.
+    /// Bytes in the file; whole blocks until the segment is closed.
     pub(crate) flushed: u64,
     pub(crate) tail: Bytes,
     pub(crate) max_timestamp: TimestampMs,
     pub(crate) created: TimestampMs,
-    /// Grows no more.
+    /// No batch will be added.
     pub(crate) closed: bool,
-    /// Closed, wholly in its file, the file cut to length, the index file written.
+    /// Closed, wholly in its file, the file cut to its length, the index file written.
     pub(crate) finished: bool,
     /// Written to since its file was last synced.
     pub(crate) unsynced: bool,
-    /// Always there until finished.
+    /// Present until the segment is finished.
     pub(crate) index: Option<Rc<SegmentIndex>>,
 }
 
@@ -64,7 +64,7 @@ impl Segment {
         }
     }
 
-    /// How far it may be written: whole blocks while it grows, everything once it is closed.
+    /// How far it may be written: whole blocks while it grows, everything once it is closed. Bytes.
     pub(crate) fn writable(&self) -> u64 {
         if self.closed { self.bytes } else { block_floor(self.bytes) }
     }
@@ -74,22 +74,24 @@ impl Segment {
         self.writable() - self.flushed
     }
 
-    /// Takes note that the file now holds `[0, to)`.
+    /// Notes that the file now holds `[0, to)`.
     pub(crate) fn written(&mut self, to: u64) {
+        assert!(self.flushed <= to && to <= self.writable(), "write-back stays below what may be written");
         let gone = (to - self.flushed).min(self.tail.len() as u64) as usize;
         self.tail = self.tail.slice(gone..);
         self.flushed = to;
         self.unsynced = true;
     }
 
-    /// May a batch at `[pos, pos + len)` leave memory? Yes if it is in the file but for less than a block.
+    /// May a batch that ends at `end_pos` leave memory? Yes if all but less than a block of it is in the file.
     pub(crate) fn may_forget(&self, end_pos: u64) -> bool {
         end_pos <= self.flushed || end_pos - self.flushed < BLOCK
     }
 
-    /// Keeps of a batch that leaves memory what is not in the file. `may_forget` must hold.
+    /// Keeps the bytes of a batch that leaves memory which are not in the file; see [`Segment::may_forget`].
     pub(crate) fn keep_tail(&mut self, pos: u64, bytes: &Bytes) {
         let end = pos + bytes.len() as u64;
+        debug_assert!(self.may_forget(end), "a batch that is not written stays in memory");
         if end <= self.flushed {
             return;
         }

@@ -1,4 +1,4 @@
-//! Ending beside the upkeep, and removing beside readers.
+//! Closing the engine while upkeep works, and removing files while they are read.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A state machine in place of Raft and the partition layer: one voter, so what is durable is committed.
+//! A state machine instead of Raft and the partition layer: one voter, so what is durable is committed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::journal::{JournalConfig, JournalEntry, Payload, Pressure};
 use crate::log::{LogSettings, ReadError, sample};
 use crate::model::{Batch, EntryId, LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term};
 
-/// Small, so that everything happens often.
+/// Small sizes, so that every path is taken often.
 pub(super) fn config() -> EngineConfig {
     EngineConfig {
         journal: JournalConfig {
@@ -47,7 +47,7 @@ pub(super) enum Command {
     Drop,
 }
 
-/// What was proposed, by lane and index, and how far it was acknowledged. Outlives crashes; storage never sees it.
+/// What was proposed, by lane and index, and how far it was acknowledged. Not part of what a crash loses.
 #[derive(Default)]
 pub(super) struct History {
     lanes: RefCell<BTreeMap<LaneId, Proposed>>,
@@ -60,7 +60,7 @@ struct Proposed {
     acked: usize,
 }
 
-/// A partition by the history alone.
+/// A partition, computed from the history alone.
 #[derive(Default)]
 struct Expected {
     batches: Vec<Batch>,
@@ -69,7 +69,7 @@ struct Expected {
 }
 
 impl History {
-    /// What the entries of a lane make, as far as they are known to exist.
+    /// The partitions that a lane's entries result in, as far as the entries are known to exist.
     fn expected(&self, lane: LaneId) -> BTreeMap<PartitionId, Expected> {
         let mut out: BTreeMap<PartitionId, Expected> = BTreeMap::new();
         for entry in self.lanes.borrow().get(&lane).map(|lane| lane.entries.as_slice()).unwrap_or_default() {
@@ -119,7 +119,7 @@ struct State {
     trimmed: Offset,
 }
 
-/// The layers above, in small.
+/// A small version of the layers above.
 pub(super) struct Machine {
     pub(super) engine: Engine,
     env: Env,
@@ -158,7 +158,7 @@ impl CheckpointSource for Upper {
 }
 
 impl Upper {
-    /// Applies a committed entry; again after a crash, what a partition already covers is skipped.
+    /// Applies a committed entry. Applied again after a crash, it skips what a partition already covers.
     fn apply(&self, lane: LaneId, entry: &JournalEntry) {
         let (kind, id, to) = decode(&entry.payload);
         let (at, mut states) = (entry.id, self.states.borrow_mut());
@@ -197,8 +197,8 @@ impl Upper {
 }
 
 impl Machine {
-    /// Opens, applies again what the journal holds behind the checkpoint, and starts. What was proposed and is not in
-    /// the journal never happened; what was acknowledged must be there.
+    /// Opens, applies the journal's entries after the checkpoint again, and starts. A proposal that is not in the journal
+    /// did not happen; what was acknowledged must be there.
     pub(super) async fn open(env: &Env, dir: PathBuf, config: EngineConfig, history: &Rc<History>) -> Self {
         let (engine, recovered) = match Engine::open(env.clone(), dir, config).await {
             Ok(opened) => opened,
@@ -274,14 +274,14 @@ impl Machine {
         })
     }
 
-    /// Until everything proposed is applied.
+    /// Waits until everything proposed is applied.
     pub(super) async fn settle(&self) {
         while self.upper.waiting.get() > 0 {
             self.env.tasks.sleep(Duration::from_micros(50)).await;
         }
     }
 
-    /// As a proposer does: a few in flight, none while the journal is short of space.
+    /// As a proposer does: a few proposals in flight, none while the journal is short of space.
     pub(super) async fn wait_for_room(&self) {
         while self.upper.waiting.get() > 8 || self.engine.journal().pressure() == Pressure::Refuse {
             let _ = self.engine.admit(1);
@@ -289,7 +289,7 @@ impl Machine {
         }
     }
 
-    /// A local decision: what is old goes from this disk, without an entry that says so.
+    /// Local retention: trims old batches without an entry in the lane.
     pub(super) fn trim_locally(&self) {
         let ids = self.engine.partitions();
         if let Some(id) = ids.get(self.env.rng.below(ids.len().max(1) as u64) as usize) {
@@ -307,7 +307,7 @@ impl Machine {
         self.engine.drop_partition(id, EntryId { term: Term(1), index: at.as_of });
     }
 
-    /// Every partition of both lanes is what the history says.
+    /// Checks every partition of both lanes against the history.
     pub(super) async fn check(&self, history: &Rc<History>, when: &str) {
         self.settle().await;
         let mut expected = history.expected(LaneId(1));
@@ -319,7 +319,7 @@ impl Machine {
         }
     }
 
-    /// Some partition is what the history says, while work goes on.
+    /// Checks a random partition against the history, while work continues.
     pub(super) async fn check_one(&self, history: &Rc<History>) {
         let lane = LaneId(1 + self.env.rng.below(2) as u32);
         let ids: Vec<PartitionId> = history.expected(lane).into_keys().collect();

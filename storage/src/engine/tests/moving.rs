@@ -1,4 +1,4 @@
-//! Shards made out of others, with the lights going out anywhere: the old are whole, or the new.
+//! New shards made from others, with a crash at any point: the old shards are complete, or the new ones.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ fn shard(layout: u64, n: usize) -> PathBuf {
     format!("/data/{layout}-{n}").into()
 }
 
-/// Segments beside the shards, as a node has them.
+/// Segments beside the shards, as in a broker.
 fn beside() -> EngineConfig {
     EngineConfig { segments: Some("/data".into()), ..config() }
 }
 
-/// The layout that counts.
+/// The number of the current layout.
 async fn current(env: &Env) -> u64 {
     match env.disk.read_all(Path::new(LAYOUT)).await {
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim_end_matches('\0').parse().expect("a number"),
@@ -31,7 +31,7 @@ async fn current(env: &Env) -> u64 {
     }
 }
 
-/// Some work, all of it applied and in a checkpoint, then other shards and the switch to them. Again and again.
+/// In a loop: some work, all of it applied and in a checkpoint, then new shards and the switch to them.
 async fn live(env: Env, history: Rc<History>, switched: Rc<Cell<u64>>, when: String) {
     loop {
         let layout = current(&env).await;
@@ -73,7 +73,7 @@ fn a_crash_anywhere_leaves_the_old_shards_or_the_new() {
             machine.engine.close().await;
         });
     }
-    assert!(switched.get() > 25, "{} switches: too few to tell anything", switched.get());
+    assert!(switched.get() > 25, "{} switches: too few to show anything", switched.get());
 }
 
 /// The lanes and the number of partitions of a shard, and whether its segments can be read.
@@ -114,7 +114,7 @@ fn lanes_part_and_meet_again_without_their_segments_moving() {
         assert_eq!(moved, Relocated { lanes: 2, partitions: 6 });
         assert_eq!(held(&env, &two[0]).await, (vec![LaneId(1)], 3));
         assert_eq!(held(&env, &two[1]).await, (vec![LaneId(2)], 3));
-        // Begun and left: begun again from nothing.
+        // An unfinished new shard is made again from nothing.
         let one = [shard(2, 0)];
         relocate(&env, &two[..1], &one, &journal, |_| 0).await.expect("drained");
         relocate(&env, &two, &one, &journal, |_| 0).await.expect("drained");
@@ -141,5 +141,19 @@ fn a_shard_that_was_not_drained_is_refused() {
         assert!(matches!(refused, Err(RelocateError::NotDrained { lane: LaneId(1), .. })), "{refused:?}");
         let (_, records) = CheckpointStore::open(env.disk.clone(), &shard(0, 0)).await.expect("as it was");
         assert!(!records.keys().any(|key| matches!(key, Key::Lane(_))));
+    });
+}
+
+#[test]
+#[should_panic(expected = "placed in one of the new shards")]
+fn a_lane_without_a_new_shard_is_not_dropped_in_silence() {
+    let world = World::new(9);
+    let (env, history) = (world.env(), Rc::new(History::default()));
+    world.block_on(async {
+        let machine = Machine::open(&env, shard(0, 0), beside(), &history).await;
+        machine.propose(&history, LaneId(1), Command::Create);
+        machine.settle().await;
+        machine.engine.close().await;
+        relocate(&env, &[shard(0, 0)], &[shard(1, 0)], &beside().journal, |_| 1).await.expect("drained");
     });
 }

@@ -1,4 +1,4 @@
-//! One file's bytes: as reads see them, as a power cut would leave them, and the changes between.
+//! One file's bytes: as reads see them, as a power cut would leave them, and the changes between the two.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -20,7 +20,7 @@ pub(super) struct Content {
     pub(super) live: Vec<u8>,
     pub(super) durable: Vec<u8>,
     pub(super) pending: VecDeque<PendingChange>,
-    /// Number of `pending`'s first: the sequence goes on when the front is taken off.
+    /// Number of the first of `pending`; numbering continues when the front is taken off.
     pub(super) first_pending: u64,
 }
 
@@ -63,13 +63,13 @@ impl Content {
         for (number, pending) in (self.first_pending..).zip(std::mem::take(&mut self.pending)) {
             if covered.contains(&number) && !pending.doomed {
                 Self::apply(&mut self.durable, &pending.change);
-                // What a failed sync left over of these bytes is overwritten for good.
+                // A lost write of the same bytes, after a failed sync, is overwritten for good.
                 let lost = |old: &&mut PendingChange| old.doomed && old.change.overlaps(&pending.change);
                 kept.iter_mut().filter(lost).for_each(|old| old.change = Change::nothing());
                 if leading {
                     self.first_pending = number + 1;
                 } else {
-                    // Keeps the numbers of those behind it: an empty change in its place.
+                    // An empty change instead, so that the numbers of later changes stay.
                     kept.push_back(PendingChange { change: Change::nothing(), completed: true, doomed: true });
                 }
             } else {
@@ -80,7 +80,7 @@ impl Content {
         self.pending = kept;
     }
 
-    /// A sync of these failed: none of them becomes durable by a later one.
+    /// A sync of these writes failed: no later sync makes them durable.
     pub(super) fn doom(&mut self, covered: &BTreeSet<u64>) {
         let numbered = (self.first_pending..).zip(&mut self.pending);
         numbered.filter(|(number, _)| covered.contains(number)).for_each(|(_, pending)| pending.doomed = true);

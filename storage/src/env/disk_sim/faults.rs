@@ -1,4 +1,4 @@
-//! What can be ordered to go wrong with a simulated disk.
+//! Faults that a test can order from a simulated disk.
 
 use std::io;
 
@@ -17,24 +17,24 @@ pub enum Operation {
     SyncDir,
 }
 
-/// An order to fail: the next operation of this kind on a path that contains `path`.
+/// Makes an operation of this kind fail, on a path that contains `path`.
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub operation: Operation,
-    /// On paths that contain this.
+    /// Part of the path.
     pub path: String,
-    /// How many matching operations succeed before.
+    /// Matching operations that succeed first.
     pub after: u32,
     /// The error's kind; `Other` is EIO.
     pub error: io::ErrorKind,
 }
 
-/// An order to write wrongly and say that all is well, or half of it.
+/// Makes a write go wrong while it reports success, or success for half of it.
 #[derive(Clone, Debug)]
 pub struct Twist {
-    /// On paths that contain this.
+    /// Part of the path.
     pub path: String,
-    /// How many matching writes are right before.
+    /// Matching writes that are right first.
     pub after: u32,
     pub kind: TwistKind,
 }
@@ -42,9 +42,9 @@ pub struct Twist {
 /// See [`Twist`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TwistKind {
-    /// Only the first half (in blocks of 512 bytes) is written, and the count says so.
+    /// Only the first half (in blocks of 512 bytes) is written, and the count returned is that half.
     Short,
-    /// The bytes land this many bytes further on in the file, or before if that is beyond its end; the count says that
-    /// all is well.
+    /// The bytes are written this many bytes further on, or before if that is beyond the file's end; the count returned
+    /// is that of the whole write.
     Misdirected(usize),
 }

@@ -1,11 +1,12 @@
-//! What a test does to the simulated disk from outside: faults on order, rot, lies, a limit, files put there and looked at.
-//! Affinity: shard-local.
+//! What a test does to the simulated disk from outside: orders faults, damages bytes, limits the capacity, places and
+//! reads files. Affinity: shard-local.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use super::{Fault, SimDisk, SimNode, Twist};
+use super::state::SimNode;
+use super::{Fault, SimDisk, Twist};
 
 impl SimDisk {
     /// Orders a failure.
@@ -13,25 +14,25 @@ impl SimDisk {
         self.state.borrow_mut().faults.push(fault);
     }
 
-    /// Orders a write that goes wrong in silence.
+    /// Orders a write that goes wrong without an error.
     pub fn twist(&self, twist: Twist) {
         self.state.borrow_mut().twists.push(twist);
     }
 
-    /// Takes back all ordered failures and twists.
+    /// Cancels all ordered failures and twists.
     pub fn clear_faults(&self) {
         let mut state = self.state.borrow_mut();
         state.faults.clear();
         state.twists.clear();
     }
 
-    /// From now on syncs of files (and directories) whose path contains `path` say that all is well and do nothing: a
-    /// device that lies, or a program that forgot to sync.
+    /// From now on, syncs of files and directories whose path contains `path` report success and do nothing: a device
+    /// that lies, or a program that forgot to sync.
     pub fn lie(&self, path: &str) {
         self.state.borrow_mut().lies.push(path.to_owned());
     }
 
-    /// Forgets every file and name.
+    /// Removes every file and name.
     pub fn wipe(&self) {
         let mut state = self.state.borrow_mut();
         state.contents.clear();
@@ -40,7 +41,7 @@ impl SimDisk {
         state.name_changes.clear();
     }
 
-    /// Bytes that all files together have now.
+    /// Bytes of all files together.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.state.borrow().used()
@@ -51,13 +52,13 @@ impl SimDisk {
         self.state.borrow_mut().capacity = bytes;
     }
 
-    /// Rot: flips one stored bit, live and durable. False if there is no such byte.
+    /// Flips one stored bit, as reads see it and durably. False if there is no such byte.
     pub fn flip_bit(&self, path: &Path, at: u64, bit: u8) -> bool {
         let byte = usize::try_from(at).ok().and_then(|at| self.contents(path)?.get(at).copied());
         byte.is_some_and(|byte| self.overwrite(path, at, &[byte ^ (1 << (bit % 8))]))
     }
 
-    /// Rot: replaces stored bytes, live and durable. False if they are not all within the file.
+    /// Replaces stored bytes, as reads see them and durably. False if they are not all within the file.
     pub fn overwrite(&self, path: &Path, at: u64, bytes: &[u8]) -> bool {
         let mut state = self.state.borrow_mut();
         let Some(content) = state.file(path).ok().and_then(|inode| state.contents.get_mut(&inode)) else {
@@ -91,7 +92,7 @@ impl SimDisk {
         inodes.filter_map(|(path, inode)| Some((path, state.contents.get(&inode)?.live.clone()))).collect()
     }
 
-    /// Puts a durable file there, with its directories, in place of what was there.
+    /// Places a durable file with its directories, replacing a file of that path.
     pub fn place(&self, path: &Path, bytes: &[u8]) {
         let mut state = self.state.borrow_mut();
         for dir in path.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty()) {

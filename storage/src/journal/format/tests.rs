@@ -142,7 +142,7 @@ fn golden_records() -> Vec<(LaneId, Record)> {
 fn version_1_is_frozen() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/storage/journal-v1.bin");
     let ours = encode(&golden_records(), header());
-    if std::env::var_os("TIDEWATER_WRITE_GOLDEN").is_some() && !std::path::Path::new(path).exists() {
+    if std::env::var_os("TIDEWATER_GOLDEN").is_some_and(|how| how == "write") && !std::path::Path::new(path).exists() {
         std::fs::write(path, &ours).expect("writes the sample");
     }
     let frozen = Bytes::from(std::fs::read(path).expect("the frozen sample is there"));
