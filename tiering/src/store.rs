@@ -14,6 +14,7 @@
 mod buffers;
 mod counted;
 mod directory;
+mod key_limits;
 mod limit;
 mod open;
 mod preflight;
@@ -39,6 +40,7 @@ pub use crate::keys::{KeyError, ObjectKey};
 pub use buffers::{Buffer, Buffers};
 pub use counted::{Counted, RequestKind, StoreStats};
 pub use directory::DirectoryStore;
+pub use key_limits::{KeyLimits, KeyTooLong};
 pub use limit::Limited;
 pub use open::{OpenError, StoreOptions, open};
 pub use preflight::{PreflightError, prove};
@@ -142,6 +144,11 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
         let _ = buffers;
         self.get(key, Some(range)).await
+    }
+
+    /// How long keys may be. A longer one is [`StoreError::Refused`].
+    fn key_limits(&self) -> KeyLimits {
+        KeyLimits::object_store("")
     }
 
     /// Reads an object unless it is still the version `etag`: then `None`.

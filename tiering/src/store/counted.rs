@@ -2,6 +2,7 @@
 //! hour.
 //!
 //! Sits directly on the store, below retries: every attempt costs money.
+#![allow(clippy::disallowed_methods, reason = "measures real requests, for metrics alone")]
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tidewater_storage::metrics::{HistogramCounts, SharedHistogram};
 
-use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{
+    Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
 
 /// Kinds of request, as stores bill them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,6 +153,15 @@ impl ObjectStore for Counted {
         result
     }
 
+    async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>, mode: PutMode) -> Result<PutDone, StoreError> {
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        self.stats.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        let begun = Instant::now();
+        let result = self.inner.put_pieces(key, pieces, mode).await;
+        self.stats.note(RequestKind::Put, 1, begun, &result);
+        result
+    }
+
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
         let begun = Instant::now();
         self.note_get(begun, self.inner.get(key, range).await)
@@ -158,6 +170,10 @@ impl ObjectStore for Counted {
     async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
         let begun = Instant::now();
         self.note_get(begun, self.inner.get_into(key, range, buffers).await)
+    }
+
+    fn key_limits(&self) -> KeyLimits {
+        self.inner.key_limits()
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {

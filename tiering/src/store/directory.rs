@@ -11,7 +11,7 @@
 mod list;
 
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -23,16 +23,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::oneshot;
+use tidewater_storage::disposition::Disposition;
+use tidewater_storage::env::is_disk_full;
 use tidewater_storage::model::TimestampMs;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::open::OpenError;
-use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{
+    Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
 
 /// Where temporary and lock files lie; no key may begin with it.
 const PRIVATE: &str = ".tidewater";
 const LOCKS: u32 = 64;
+/// Pieces of a put that are smaller are joined before they are written.
+const JOINED_BYTES: usize = 256 << 10;
 /// Temporary files older than this are left over from a crash.
 const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
 /// How often a put makes its directory anew when a delete removed it meanwhile.
@@ -92,8 +98,9 @@ impl DirectoryStore {
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, Failure> {
         if key.as_str().split('/').next() == Some(PRIVATE) {
-            return Err(Failure::Refused("keys beginning with .tidewater are the directory store's own"));
+            return Err(refused("keys beginning with .tidewater are the directory store's own"));
         }
+        KeyLimits::DIRECTORY.check(key.as_str()).map_err(|error| refused(&error.to_string()))?;
         Ok(self.root.join(key.as_str()))
     }
 
@@ -118,7 +125,7 @@ impl DirectoryStore {
         let _lock = self.lock(key)?;
         let old = match fs::symlink_metadata(&path) {
             Ok(found) if found.is_file() => Some(found),
-            Ok(_) => return Err(Failure::Refused("a directory of that name exists: another key continues this one")),
+            Ok(_) => return Err(refused("a directory of that name exists: another key continues this one")),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
             Err(error) => return Err(error.into()),
         };
@@ -130,9 +137,12 @@ impl DirectoryStore {
         file.set_times(FileTimes::new().set_modified(after(old.as_ref())))?;
         file.sync_all()?;
         let etag = version(&file.metadata()?);
-        let parent = path.parent().ok_or(Failure::Refused("the key has no directory"))?;
+        let parent = path.parent().ok_or_else(|| refused("the key has no directory"))?;
         for attempt in 0.. {
-            create_dirs(parent)?;
+            create_dirs(parent).map_err(|error| match error.kind() {
+                ErrorKind::NotADirectory | ErrorKind::AlreadyExists => refused("a part of the key is an object itself"),
+                _ => error.into(),
+            })?;
             let placed = match mode {
                 // link(2) fails on an existing name even against writers that do not know our locks.
                 PutMode::IfAbsent => fs::hard_link(temporary, &path),
@@ -149,10 +159,11 @@ impl DirectoryStore {
         Ok(PutDone { etag })
     }
 
-    fn put_whole(&self, key: &ObjectKey, body: &[u8], mode: &PutMode) -> Result<PutDone, Failure> {
+    fn put_whole(&self, key: &ObjectKey, pieces: &[Bytes], mode: &PutMode) -> Result<PutDone, Failure> {
         self.path(key)?;
-        let (temporary, mut file) = self.temporary()?;
-        let done = file.write_all(body).map_err(Failure::from).and_then(|()| self.place(key, &temporary, &file, mode));
+        let (temporary, file) = self.temporary()?;
+        let done =
+            write_all(&file, pieces).map_err(Failure::from).and_then(|()| self.place(key, &temporary, &file, mode));
         remove_temporary(&temporary);
         done
     }
@@ -177,8 +188,7 @@ impl DirectoryStore {
         if (start >= end || start >= size) && !(start == 0 && size == 0 && end == 0) {
             return Err(Failure::Range { start, end });
         }
-        let len =
-            usize::try_from(end.min(size) - start).map_err(|_| Failure::Refused("object too large for memory"))?;
+        let len = usize::try_from(end.min(size) - start).map_err(|_| refused("object too large for memory"))?;
         let body = match buffers {
             Some(buffers) => {
                 let mut buffer = buffers.take(len);
@@ -228,7 +238,12 @@ impl DirectoryStore {
 impl ObjectStore for DirectoryStore {
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
         let at = key.clone();
-        self.run(key.as_str(), move |store| store.put_whole(&at, &body, &mode)).await
+        self.run(key.as_str(), move |store| store.put_whole(&at, &[body], &mode)).await
+    }
+
+    async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>, mode: PutMode) -> Result<PutDone, StoreError> {
+        let at = key.clone();
+        self.run(key.as_str(), move |store| store.put_whole(&at, &pieces, &mode)).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
@@ -242,6 +257,10 @@ impl ObjectStore for DirectoryStore {
         let read = move |store: &Self| store.read(&at, Some(range), None, Some(&buffers));
         let got = self.run(key.as_str(), read).await?;
         got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+    }
+
+    fn key_limits(&self) -> KeyLimits {
+        KeyLimits::DIRECTORY
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
@@ -305,6 +324,13 @@ impl ObjectStore for DirectoryStore {
     }
 }
 
+/// Writes `pieces` back to back. Small ones are joined first; larger ones go to the file as they are.
+fn write_all(file: &File, pieces: &[Bytes]) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(JOINED_BYTES, file);
+    pieces.iter().try_for_each(|piece| out.write_all(piece))?;
+    out.flush()
+}
+
 /// Removes a temporary file when a large put is abandoned.
 struct Remove(PathBuf);
 
@@ -318,8 +344,12 @@ enum Failure {
     Io(io::Error),
     Taken,
     Range { start: u64, end: u64 },
-    Refused(&'static str),
+    Refused(String),
     Away(String),
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::Refused(why.to_owned())
 }
 
 impl From<io::Error> for Failure {
@@ -334,16 +364,22 @@ impl Failure {
         match self {
             Self::Taken => StoreError::Taken { key },
             Self::Range { start, end } => StoreError::Range { key, start, end },
-            Self::Refused(detail) => StoreError::Refused { key, detail: detail.to_owned() },
+            Self::Refused(detail) => StoreError::Refused { key, detail },
             Self::Away(detail) => StoreError::Unavailable { key, detail },
-            Self::Io(error) => match error.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::NotFound { key },
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                    StoreError::Denied { key, detail: error.to_string() }
+            Self::Io(error) => {
+                let (detail, kind) = (error.to_string(), error.kind());
+                match Disposition::of_io(&error) {
+                    Disposition::Absent => StoreError::NotFound { key },
+                    Disposition::Refused
+                        if matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
+                    {
+                        StoreError::Denied { key, detail }
+                    }
+                    Disposition::Refused => StoreError::Refused { key, detail },
+                    _ if is_disk_full(&error) => StoreError::NoSpace { key },
+                    _ => StoreError::Unavailable { key, detail },
                 }
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::NoSpace { key },
-                _ => StoreError::Unavailable { key, detail: error.to_string() },
-            },
+            }
         }
     }
 }
@@ -357,6 +393,7 @@ fn modified(found: &fs::Metadata) -> TimestampMs {
 }
 
 /// Now, but above the predecessor's time: by 1 µs, which every file system here can tell apart.
+#[allow(clippy::disallowed_methods, reason = "compared with times that the file system sets")]
 fn after(old: Option<&fs::Metadata>) -> SystemTime {
     let now = SystemTime::now();
     let above = old.and_then(|old| {

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{
+    Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
 
 /// What a byte permit stands for.
 const UNIT: u64 = 4096;
@@ -50,6 +52,12 @@ impl ObjectStore for Limited {
         self.inner.put(key, body, mode).await
     }
 
+    async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>, mode: PutMode) -> Result<PutDone, StoreError> {
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let _slot = self.slot(bytes as u64).await?;
+        self.inner.put_pieces(key, pieces, mode).await
+    }
+
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
         let bytes = range.as_ref().map_or(UNKNOWN_BYTES, |range| range.end.saturating_sub(range.start));
         let _slot = self.slot(bytes).await?;
@@ -59,6 +67,10 @@ impl ObjectStore for Limited {
     async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
         let _slot = self.slot(range.end.saturating_sub(range.start)).await?;
         self.inner.get_into(key, range, buffers).await
+    }
+
+    fn key_limits(&self) -> KeyLimits {
+        self.inner.key_limits()
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {

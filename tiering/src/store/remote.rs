@@ -4,6 +4,8 @@
 //! answer comes back by a oneshot that any executor polls), errors in our words. Does not own: retries (`retry.rs`
 //! does them for all stores alike; the crate's own are off). Affinity: *node-wide*.
 
+mod answer;
+
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,17 +20,22 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore as Upstream, PutMultipartOptions, PutPayload,
-    PutResult, RetryConfig, UpdateVersion, WriteMultipart,
+    ClientOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore as Upstream, PutMultipartOptions,
+    PutPayload, PutResult, RetryConfig, UpdateVersion, WriteMultipart,
 };
 use tidewater_storage::model::TimestampMs;
 use tokio::runtime::Handle;
 
 use super::open::OpenError;
-use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{
+    Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
+use answer::store_error;
 
 /// Bytes of one piece of a large put; S3 wants at least 5 MiB and at most 10,000 pieces.
 const PIECE_BYTES: usize = 8 << 20;
+/// Pieces of a body that are smaller are joined: one frame costs more than the copy.
+const JOINED_BYTES: usize = 16 << 10;
 /// Pieces of one large put in flight.
 const PIECES_MAX: usize = 4;
 /// One request that carries next to nothing; one with a body has longer by [`UPLINK_FLOOR`].
@@ -39,6 +46,8 @@ const UPLINK_FLOOR: u64 = 256 << 10;
 /// What carries more has no longer. The client's own deadline, which covers lists, deletes and the pieces of large puts, is
 /// for this.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
+/// Says for S3 whether bodies are left out of the signature, instead of the transport.
+const UNSIGNED_PAYLOAD: &str = "AWS_UNSIGNED_PAYLOAD";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the parts of a version that has two (Google's etag and generation).
 const VERSION_MARK: char = '\n';
@@ -75,10 +84,15 @@ impl RemoteStore {
         Ok(Self { inner, prefix, handle })
     }
 
+    #[cfg(test)]
+    fn over(inner: Arc<dyn Upstream>, prefix: &str, handle: Handle) -> Self {
+        Self { inner, prefix: prefix.into(), handle }
+    }
+
     fn path(&self, key: &str) -> Result<Path, StoreError> {
-        let refused =
-            |error: object_store::path::Error| StoreError::Refused { key: key.to_owned(), detail: error.to_string() };
-        Path::parse(format!("{}{key}", self.prefix)).map_err(refused)
+        let refused = |detail: String| StoreError::Refused { key: key.to_owned(), detail };
+        self.key_limits().check(key).map_err(|error| refused(error.to_string()))?;
+        Path::parse(format!("{}{key}", self.prefix)).map_err(|error| refused(error.to_string()))
     }
 
     fn key(&self, path: &Path) -> Option<ObjectKey> {
@@ -116,6 +130,7 @@ impl RemoteStore {
         key: &ObjectKey,
         range: Option<Range<u64>>,
         unless: Option<&ETag>,
+        buffers: Option<Buffers>,
     ) -> Result<Option<Got>, StoreError> {
         if let Some(Range { start, end }) = range.clone().filter(|range| range.is_empty()) {
             return Err(StoreError::Range { key: key.to_string(), start, end });
@@ -132,8 +147,12 @@ impl RemoteStore {
                 Ok(result) => result,
             };
             let (etag, size, expected) = (version_of(&result.meta), result.meta.size, result.range.clone());
-            let body = result.bytes().await.map_err(|error| told(at.as_str(), &error))?;
-            let (expected, found) = (expected.end.saturating_sub(expected.start), body.len() as u64);
+            let expected = expected.end.saturating_sub(expected.start);
+            let body = match buffers {
+                Some(buffers) => read_into(result, expected, &buffers, &at).await?,
+                None => result.bytes().await.map_err(|error| store_error(at.as_str(), &error))?,
+            };
+            let found = body.len() as u64;
             if found != expected {
                 return Err(StoreError::Torn { key: at.to_string(), expected, found });
             }
@@ -146,6 +165,10 @@ impl RemoteStore {
 #[async_trait]
 impl ObjectStore for RemoteStore {
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
+        self.put_pieces(key, vec![body], mode).await
+    }
+
+    async fn put_pieces(&self, key: &ObjectKey, pieces: Vec<Bytes>, mode: PutMode) -> Result<PutDone, StoreError> {
         let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
         let mode = match mode {
             PutMode::Overwrite => object_store::PutMode::Overwrite,
@@ -155,27 +178,37 @@ impl ObjectStore for RemoteStore {
                 object_store::PutMode::Update(UpdateVersion { e_tag: Some(e_tag), version })
             }
         };
-        let bytes = body.len() as u64;
-        self.run_in_time(key.as_str(), bytes, async move {
-            let put = inner.put_opts(&path, PutPayload::from_bytes(body), mode.into()).await;
-            put.map(|done| PutDone { etag: version_put(&done) }).map_err(|error| told(at.as_str(), &error))
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        self.run_in_time(key.as_str(), bytes as u64, async move {
+            let payload: PutPayload = join_small(pieces).into_iter().collect();
+            let put = inner.put_opts(&path, payload, mode.into()).await;
+            put.map(|done| PutDone { etag: version_put(&done) }).map_err(|error| store_error(at.as_str(), &error))
         })
         .await
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
-        self.fetch(key, range, None).await?.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+        self.fetch(key, range, None, None).await?.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+    }
+
+    async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
+        let got = self.fetch(key, Some(range), None, Some(buffers.clone())).await?;
+        got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
+    }
+
+    fn key_limits(&self) -> KeyLimits {
+        KeyLimits::object_store(&self.prefix)
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
-        self.fetch(key, None, Some(etag)).await
+        self.fetch(key, None, Some(etag), None).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
         let (path, inner, at) = (self.path(key.as_str())?, Arc::clone(&self.inner), key.clone());
         self.run_in_time(key.as_str(), 0, async move {
             let options = GetOptions { head: true, ..GetOptions::default() };
-            let found = inner.get_opts(&path, options).await.map_err(|error| told(at.as_str(), &error))?;
+            let found = inner.get_opts(&path, options).await.map_err(|error| store_error(at.as_str(), &error))?;
             let (etag, modified) = (version_of(&found.meta), found.meta.last_modified.timestamp_millis());
             Ok(Head { size: found.meta.size, etag, modified: TimestampMs(modified) })
         })
@@ -196,7 +229,7 @@ impl ObjectStore for RemoteStore {
             };
             let mut out = Vec::new();
             while out.len() < max {
-                let Some(meta) = found.try_next().await.map_err(|error| told(&wanted, &error))? else { break };
+                let Some(meta) = found.try_next().await.map_err(|error| store_error(&wanted, &error))? else { break };
                 let Some(key) = store.key(&meta.location).filter(|key| key.as_str().starts_with(&wanted)) else {
                     continue;
                 };
@@ -217,7 +250,7 @@ impl ObjectStore for RemoteStore {
             while let Some(one) = gone.next().await {
                 match one {
                     Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(told(first.as_str(), &error)),
+                    Err(error) => return Err(store_error(first.as_str(), &error)),
                 }
             }
             Ok(())
@@ -230,7 +263,7 @@ impl ObjectStore for RemoteStore {
         self.run(async move {
             let failed = |detail: String| StoreError::Source { key: at.clone(), detail };
             let upload = inner.put_multipart_opts(&path, PutMultipartOptions::default()).await;
-            let upload = upload.map_err(|error| told(&at, &error))?;
+            let upload = upload.map_err(|error| store_error(&at, &error))?;
             let mut upload = WriteMultipart::new_with_chunk_size(upload, PIECE_BYTES);
             let mut brought = 0;
             let sent = loop {
@@ -241,7 +274,7 @@ impl ObjectStore for RemoteStore {
                     Some(Ok(piece)) => {
                         brought += piece.len() as u64;
                         if let Err(error) = upload.wait_for_capacity(PIECES_MAX).await {
-                            break Err(told(&at, &error));
+                            break Err(store_error(&at, &error));
                         }
                         upload.put(piece);
                     }
@@ -252,7 +285,7 @@ impl ObjectStore for RemoteStore {
                     .finish()
                     .await
                     .map(|done| PutDone { etag: version_put(&done) })
-                    .map_err(|error| told(&at, &error)),
+                    .map_err(|error| store_error(&at, &error)),
                 Err(error) => {
                     // What cannot be taken back now, the bucket's rule for unfinished uploads takes later.
                     let _ = upload.abort().await;
@@ -262,6 +295,33 @@ impl ObjectStore for RemoteStore {
         })
         .await
     }
+}
+
+/// Joins neighbours that are smaller than [`JOINED_BYTES`]; larger pieces stay as they are.
+fn join_small(pieces: Vec<Bytes>) -> Vec<Bytes> {
+    let mut out = Vec::new();
+    for group in pieces.chunk_by(|a, b| a.len() < JOINED_BYTES && b.len() < JOINED_BYTES) {
+        match group {
+            [one] => out.push(one.clone()),
+            several => out.push(several.concat().into()),
+        }
+    }
+    out
+}
+
+/// Reads a body of `expected` bytes into memory of `buffers`, frame by frame as it comes.
+async fn read_into(result: GetResult, expected: u64, buffers: &Buffers, key: &ObjectKey) -> Result<Bytes, StoreError> {
+    let torn = |found| StoreError::Torn { key: key.to_string(), expected, found };
+    let len = usize::try_from(expected).map_err(|_| torn(0))?;
+    let (mut buffer, mut frames, mut filled) = (buffers.take(len), result.into_stream(), 0);
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|error| store_error(key.as_str(), &error))?;
+        let end = filled + frame.len();
+        let room = buffer.room().get_mut(filled..end).ok_or_else(|| torn(end as u64))?;
+        room.copy_from_slice(&frame);
+        filled = end;
+    }
+    if filled == len { Ok(buffer.into_bytes()) } else { Err(torn(filled as u64)) }
 }
 
 /// How long a request with a body of `bytes` may take.
@@ -281,6 +341,7 @@ fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Ups
         "s3" | "s3a" => {
             let http = plain("AWS_ENDPOINT_URL") || plain("AWS_ENDPOINT_URL_S3") || plain("AWS_ENDPOINT");
             let client = AmazonS3Builder::from_env().with_client_options(options(http)).with_retry(retry);
+            let client = client.with_unsigned_payload(unsigned_payload(http, std::env::var(UNSIGNED_PAYLOAD).ok()));
             client.with_bucket_name(bucket).build().map(|client| Arc::new(client) as _)
         }
         "gs" | "gcs" => {
@@ -294,6 +355,15 @@ fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Ups
         }
         _ => return None,
     })
+}
+
+/// Are bodies left out of a request's signature? TLS protects them on their way already, and the sum over every byte
+/// costs more than the rest of a PUT. `set` is the value of [`UNSIGNED_PAYLOAD`], which decides if it is there.
+fn unsigned_payload(http: bool, set: Option<String>) -> bool {
+    match set.as_deref().map(str::trim) {
+        Some(value) => matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y"),
+        None => !http,
+    }
 }
 
 fn version(e_tag: Option<&String>, version: Option<&String>) -> ETag {
@@ -324,49 +394,27 @@ async fn past_end(
     range: Option<Range<u64>>,
     error: object_store::Error,
 ) -> StoreError {
-    let told = told(key.as_str(), &error);
-    let (Some(Range { start, end }), true) = (range, matches!(told, StoreError::Unavailable { .. })) else {
-        return told;
-    };
+    let error = store_error(key.as_str(), &error);
+    let may_be_range = matches!(error, StoreError::Unavailable { .. } | StoreError::Refused { .. });
+    let (Some(Range { start, end }), true) = (range, may_be_range) else { return error };
     let options = GetOptions { head: true, ..GetOptions::default() };
     match inner.get_opts(path, options).await {
         Ok(found) if start >= found.meta.size => StoreError::Range { key: key.to_string(), start, end },
-        _ => told,
+        _ => error,
     }
-}
-
-fn told(key: &str, error: &object_store::Error) -> StoreError {
-    use object_store::Error;
-    let (key, detail) = (key.to_owned(), with_sources(error));
-    match error {
-        Error::NotFound { .. } => StoreError::NotFound { key },
-        Error::AlreadyExists { .. } | Error::Precondition { .. } => StoreError::Taken { key },
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreError::Denied { key, detail },
-        Error::InvalidPath { .. } | Error::NotSupported { .. } | Error::NotImplemented { .. } => {
-            StoreError::Refused { key, detail }
-        }
-        Error::UnknownConfigurationKey { .. } => StoreError::Refused { key, detail },
-        _ => StoreError::Unavailable { key, detail },
-    }
-}
-
-/// The whole chain, each part once, on one line: the crate's own text often ends before the reason.
-fn with_sources(error: &object_store::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(next) = source {
-        let part = next.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        source = next.source();
-    }
-    text.replace('\n', " ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bodies_are_signed_where_no_transport_protects_them() {
+        assert!(unsigned_payload(false, None), "https");
+        assert!(!unsigned_payload(true, None), "http");
+        assert!(unsigned_payload(true, Some("true".to_owned())));
+        assert!(!unsigned_payload(false, Some("false".to_owned())), "a bucket policy may want signed bodies");
+    }
 
     #[test]
     fn a_large_body_has_the_time_that_a_slow_line_takes() {

@@ -14,7 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Buffers, ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
+use super::{
+    Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
+};
 
 /// How often and how patiently.
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +113,10 @@ impl ObjectStore for Retrying {
 
     async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
         self.run(|| self.inner.get_into(key, range.clone(), buffers)).await
+    }
+
+    fn key_limits(&self) -> KeyLimits {
+        self.inner.key_limits()
     }
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {

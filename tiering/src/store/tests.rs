@@ -68,6 +68,33 @@ fn a_directory_that_is_not_mounted_says_nothing_of_its_objects() {
 }
 
 #[test]
+fn what_a_directory_will_never_take_is_refused_and_not_retried() {
+    let runtime = Runtime::new().expect("runtime");
+    let directory = tempfile::tempdir().expect("directory");
+    let options = StoreOptions::default();
+    let url = format!("file://{}", directory.path().display());
+    let store = open(&url, runtime.handle().clone(), &options).expect("opens");
+    assert_eq!(store.key_limits(), KeyLimits::DIRECTORY, "through all layers");
+    futures::executor::block_on(async {
+        let put = |at: String| {
+            let store = Arc::clone(&store);
+            async move { store.put(&key(&at), Bytes::from_static(b"1"), PutMode::Overwrite).await }
+        };
+        put(format!("topics/{}", "t".repeat(255))).await.expect("the longest name");
+        let long = format!("topics/{}/metadata/v1", "t".repeat(256));
+        let error = put(long.clone()).await.expect_err("too long");
+        assert_eq!(error.disposition(), Disposition::Refused, "{error}");
+        assert!(error.to_string().contains("at most 255"), "{error}");
+        let error = store.get(&key(&long), None).await.expect_err("too long");
+        assert_eq!(error.disposition(), Disposition::Refused, "{error}");
+        put("one/object".to_owned()).await.expect("fits");
+        let error = put("one/object/below".to_owned()).await.expect_err("an object is no directory");
+        assert_eq!(error.disposition(), Disposition::Refused, "{error}");
+    });
+    assert_eq!(options.stats.requests(RequestKind::Put), 4, "each once");
+}
+
+#[test]
 fn two_processes_share_a_directory() {
     let runtime = Runtime::new().expect("runtime");
     let directory = tempfile::tempdir().expect("directory");
