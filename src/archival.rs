@@ -4,6 +4,7 @@
 //! archived when (`tiering::archive`). An idle partition costs none of this anything: what happens to one is listed
 //! (`partition::state::dirty`), what ages waits in a queue by time. Shard-local.
 
+mod catalogue;
 pub mod host;
 mod retain;
 pub mod run;

@@ -10,7 +10,7 @@ pub mod catalogue;
 pub mod root;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidewater_storage::disposition::Disposition;
@@ -18,7 +18,7 @@ use tidewater_storage::env::Clock;
 use tidewater_storage::model::{TimestampMs, TopicId};
 
 use crate::keys::{Home, Nonce, ObjectKey, ObjectKind};
-use crate::manifest::{Catalogue, PointerError, Root};
+use crate::manifest::{Catalogue, CatalogueTopic, PointerError, Root};
 use crate::store::{ETag, Got, ObjectStore, PreflightError, PutMode, StoreError};
 pub use catalogue::CatalogueChange;
 pub use root::{Claim, RootRefusal};
@@ -188,6 +188,31 @@ impl CatalogueKeeper {
         Err(BucketError::Busy { key })
     }
 
+    /// Brings what the catalogue says of topics up to date; those that it does not name have nothing in the bucket yet
+    /// and are left out. A change of settings reaches the bucket so also while nothing is archived.
+    ///
+    /// # Errors
+    /// As [`CatalogueKeeper::ensure`].
+    pub async fn refresh(
+        &self,
+        mut topics: BTreeMap<TopicId, CatalogueTopic>,
+        whole: &dyn Fn() -> Option<CatalogueChange>,
+    ) -> Result<(), BucketError> {
+        if self.seen.borrow().is_none() {
+            let key = self.bucket.catalogue_key();
+            let Some(got) = read(&*self.bucket.store, &key).await? else { return Ok(()) };
+            let (catalogue, damaged) = self.decoded(&key, &got, whole, self.clock.wall())?;
+            if damaged {
+                return self.ensure(&CatalogueChange { topics, ..CatalogueChange::default() }, whole).await;
+            }
+            *self.seen.borrow_mut() = Some(catalogue);
+        }
+        let named = |catalogue: &Catalogue| catalogue.topics.iter().map(|topic| topic.id).collect::<BTreeSet<_>>();
+        let named = self.seen.borrow().as_ref().map(named).unwrap_or_default();
+        topics.retain(|id, _| named.contains(id));
+        self.ensure(&CatalogueChange { topics, ..CatalogueChange::default() }, whole).await
+    }
+
     /// Strikes topics whose last object is gone.
     ///
     /// # Errors
@@ -237,8 +262,48 @@ fn unreadable(key: &ObjectKey, reason: PointerError) -> BucketError {
 
 #[cfg(test)]
 mod tests {
+    use tidewater_storage::env::sim::World;
+    use tidewater_storage::model::TopicName;
+
     use super::*;
     use crate::keys::{ClusterId, ClusterName, LineageEpoch};
+    use crate::store::{Faults, SimBucket};
+
+    #[test]
+    fn a_changed_setting_reaches_the_catalogue_of_an_idle_topic_and_others_stay_out() {
+        let world = World::new(3);
+        let (env, store) = (world.env_of(1), SimBucket::new(&world.env_of(99), Faults::default()).store());
+        world.block_on(async move {
+            let cluster = ClusterId::default();
+            let name = ClusterName::new("tidewater").expect("legal");
+            let claim = Claim { cluster, epoch: LineageEpoch::FIRST, name, confirmed: false };
+            let bucket = Bucket::open(store, &claim, Nonce(1), env.clock.wall()).await.expect("opened");
+            let topic = |id: u128, revision: u64, retention: &str| CatalogueTopic {
+                id: TopicId(uuid::Uuid::from_u128(id)),
+                name: TopicName::new(&format!("t{id}")).expect("legal"),
+                configs: BTreeMap::from([("retention.ms".to_owned(), retention.to_owned())]),
+                partitions: Vec::new(),
+                revision,
+            };
+            let of = |topics: Vec<CatalogueTopic>| topics.into_iter().map(|t| (t.id, t)).collect::<BTreeMap<_, _>>();
+            let nothing = || None;
+            let keeper = CatalogueKeeper::new(bucket.clone(), env.clock.clone());
+            keeper.refresh(of(vec![topic(1, 1, "1")]), &nothing).await.expect("refreshed");
+            assert!(bucket.catalogue().await.expect("read").is_none(), "nothing is archived yet");
+            let archived = CatalogueChange { topics: of(vec![topic(1, 1, "1")]), ..CatalogueChange::default() };
+            keeper.ensure(&archived, &nothing).await.expect("written");
+
+            // Another process, as after a restart, has seen nothing yet.
+            let keeper = CatalogueKeeper::new(bucket.clone(), env.clock.clone());
+            let changed = of(vec![topic(1, 5, "2"), topic(2, 4, "1")]);
+            keeper.refresh(changed.clone(), &nothing).await.expect("refreshed");
+            let (found, version) = bucket.catalogue().await.expect("read").expect("there");
+            assert_eq!(found.topics, [topic(1, 5, "2")]);
+            keeper.refresh(changed, &nothing).await.expect("refreshed");
+            keeper.ensure(&archived, &nothing).await.expect("a stale lane asks for the old settings");
+            assert_eq!(bucket.catalogue().await.expect("read").expect("there").1, version, "written once");
+        });
+    }
 
     #[test]
     fn only_another_clusters_bucket_is_fatal() {

@@ -95,7 +95,7 @@ fn topic(name: &str, id: u128) -> Arc<TopicImage> {
     };
     let name = TopicName::new(name).expect("legal");
     let (config, overrides) = (Arc::default(), BTreeMap::new());
-    Arc::new(TopicImage { id, name, partitions: vec![partition], config, overrides })
+    Arc::new(TopicImage { id, name, partitions: vec![partition], config, overrides, revision: 0 })
 }
 
 fn image(revision: u64, t: Option<u128>) -> Arc<ClusterImage> {
@@ -160,7 +160,7 @@ fn commit(offset: u64) -> CommitAsk {
 
 async fn committed(groups: &GroupRouter) -> Option<u64> {
     let found: Vec<FetchedOffset> = groups.fetch(g(), Some(vec![("t".into(), vec![0])])).await.expect("answers");
-    found[0].commit.as_ref().map(|commit| commit.offset.get())
+    found[0].commit.as_ref().map(|commit| commit.offset.0.unsigned_abs())
 }
 
 /// A member alone in its group, with its share, that subscribes to `t`.

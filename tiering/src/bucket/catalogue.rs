@@ -29,16 +29,21 @@ impl CatalogueChange {
         let found = |id: &TopicId| catalogue.topics.binary_search_by_key(id, |topic| topic.id).ok();
         let topic = |id: &TopicId| found(id).and_then(|at| catalogue.topics.get(at));
         self.lanes.iter().all(|lane| catalogue.lanes.contains(lane))
-            && self.topics.iter().all(|(id, wanted)| topic(id) == Some(wanted))
+            && self.topics.iter().all(|(id, wanted)| topic(id).is_some_and(|found| found.covers(wanted)))
             && !self.forgotten.iter().any(|id| topic(id).is_some())
     }
 
-    /// Takes the change in: lanes are never removed, topics sorted by id.
+    /// Takes the change in: lanes are never removed, topics sorted by id. What the catalogue says of a topic as of a later
+    /// revision stays.
     pub fn merge_into(&self, catalogue: &mut Catalogue, now: TimestampMs) {
-        let gone = |id: &TopicId| self.forgotten.contains(id) || self.topics.contains_key(id);
-        catalogue.topics.retain(|topic| !gone(&topic.id));
-        catalogue.topics.extend(self.topics.values().cloned());
-        catalogue.topics.sort_by_key(|topic| topic.id);
+        let mut topics: BTreeMap<TopicId, CatalogueTopic> =
+            catalogue.topics.drain(..).map(|topic| (topic.id, topic)).collect();
+        for (id, wanted) in &self.topics {
+            let topic = topics.get(id).map_or_else(|| wanted.clone(), |found| CatalogueTopic::newer(found, wanted));
+            topics.insert(*id, topic);
+        }
+        topics.retain(|id, _| !self.forgotten.contains(id));
+        catalogue.topics = topics.into_values().collect();
         let lanes: BTreeSet<LaneId> = catalogue.lanes.iter().chain(&self.lanes).copied().collect();
         catalogue.lanes = lanes.into_iter().collect();
         catalogue.revision = catalogue.revision.saturating_add(1);
@@ -48,10 +53,61 @@ impl CatalogueChange {
 
 #[cfg(test)]
 mod tests {
-    use tidewater_storage::model::TopicName;
+    use tidewater_storage::model::{Incarnation, LeaderEpoch, TopicName};
 
     use super::*;
     use crate::keys::{ClusterId, Home, LineageEpoch};
+    use crate::manifest::CataloguePartition;
+
+    fn home() -> Home {
+        Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST }
+    }
+
+    /// A topic with one partition per base, as of a revision.
+    fn topic(revision: u64, retention: &str, bases: &[i32]) -> CatalogueTopic {
+        let partition = |base: &i32| CataloguePartition {
+            incarnation: Incarnation(0),
+            lane: LaneId(1),
+            epoch_base: LeaderEpoch(*base),
+        };
+        CatalogueTopic {
+            id: TopicId::default(),
+            name: TopicName::new("orders").expect("legal"),
+            configs: BTreeMap::from([("retention.ms".into(), retention.into())]),
+            partitions: bases.iter().map(partition).collect(),
+            revision,
+        }
+    }
+
+    fn change(topic: CatalogueTopic) -> CatalogueChange {
+        CatalogueChange { topics: BTreeMap::from([(topic.id, topic)]), ..CatalogueChange::default() }
+    }
+
+    #[test]
+    fn lanes_with_other_epoch_bases_come_to_the_same_and_then_rest() {
+        let mut catalogue = Catalogue::new(home(), TimestampMs(1));
+        let (one, two) = (change(topic(3, "1", &[7, 0])), change(topic(3, "1", &[0, 9])));
+        one.merge_into(&mut catalogue, TimestampMs(2));
+        assert!(!two.is_in(&catalogue), "it knows a base that the catalogue lacks");
+        two.merge_into(&mut catalogue, TimestampMs(3));
+        assert!(one.is_in(&catalogue) && two.is_in(&catalogue), "neither writes again: {:?}", catalogue.topics);
+        assert_eq!(catalogue.topics, [topic(3, "1", &[7, 9])]);
+    }
+
+    #[test]
+    fn a_stale_image_changes_nothing_and_a_newer_one_wins() {
+        let mut catalogue = Catalogue::new(home(), TimestampMs(1));
+        change(topic(0, "old version", &[])).merge_into(&mut catalogue, TimestampMs(1));
+        let (stale, newer) = (change(topic(4, "1", &[1])), change(topic(5, "2", &[0, 0])));
+        assert!(!newer.is_in(&catalogue), "what knows no revision is older than all");
+        newer.merge_into(&mut catalogue, TimestampMs(2));
+        assert!(!stale.is_in(&catalogue), "it knows a base");
+        stale.merge_into(&mut catalogue, TimestampMs(3));
+        assert_eq!(catalogue.topics, [topic(5, "2", &[1, 0])], "settings and partitions of the newer one");
+        assert!(stale.is_in(&catalogue) && newer.is_in(&catalogue));
+        let again = change(topic(4, "1", &[1]));
+        assert!(again.is_in(&catalogue), "a stale image need not write");
+    }
 
     #[test]
     fn merging_makes_it_true() {
@@ -60,14 +116,14 @@ mod tests {
             name: TopicName::new("orders").expect("legal"),
             configs: BTreeMap::from([("retention.ms".into(), "-1".into())]),
             partitions: Vec::new(),
+            revision: 1,
         };
         let change = CatalogueChange {
             topics: BTreeMap::from([(TopicId::default(), topic)]),
             lanes: BTreeSet::from([LaneId(1)]),
             forgotten: BTreeSet::new(),
         };
-        let home = Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST };
-        let mut catalogue = Catalogue::new(home, TimestampMs(1));
+        let mut catalogue = Catalogue::new(home(), TimestampMs(1));
         assert!(!change.is_in(&catalogue));
         change.merge_into(&mut catalogue, TimestampMs(2));
         assert!(change.is_in(&catalogue));

@@ -39,6 +39,10 @@ pub struct CatalogueTopic {
     pub configs: BTreeMap<String, String>,
     /// Its partitions, by index.
     pub partitions: Vec<CataloguePartition>,
+    /// The controller's revision at the topic's last change; a writer with a lower one changes nothing. 0: written by a
+    /// version that did not know revisions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u64,
 }
 
 /// A partition in the catalogue.
@@ -48,8 +52,35 @@ pub struct CataloguePartition {
     pub incarnation: Incarnation,
     /// The lane that carries it.
     pub lane: LaneId,
-    /// Its leader-epoch base.
+    /// Leader-epoch base, the greatest that any writer knew; 0 if none did. Only the partition's lane knows it.
     pub epoch_base: LeaderEpoch,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(revision: &u64) -> bool {
+    *revision == 0
+}
+
+impl CatalogueTopic {
+    /// Does this state say all that `other` does: is it newer, or the same with leader-epoch bases at least as high?
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self == &Self::newer(self, other)
+    }
+
+    /// The newer of two states of a topic, by revision (`b` where they are equal), with the greater leader-epoch base of
+    /// each partition: lanes that know different bases come to the same, in any order.
+    #[must_use]
+    pub fn newer(a: &Self, b: &Self) -> Self {
+        debug_assert_eq!(a.id, b.id, "states of one topic");
+        let (mut topic, other) = if a.revision > b.revision { (a.clone(), b) } else { (b.clone(), a) };
+        for (partition, known) in topic.partitions.iter_mut().zip(&other.partitions) {
+            if partition.incarnation == known.incarnation {
+                partition.epoch_base = partition.epoch_base.max(known.epoch_base);
+            }
+        }
+        topic
+    }
 }
 
 impl Catalogue {
