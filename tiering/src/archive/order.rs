@@ -105,6 +105,17 @@ pub enum StopReason {
         /// The last bundle known here.
         last: Sequence,
     },
+    /// The lane manifest follows another bundle of the same sequence than the one this replica settled.
+    #[error(
+        "the lane manifest in the bucket goes on after another bundle {sequence} (checksum {found:#010x}) than this log's \
+         (checksum {expected:#010x}): two copies of this data directory write to the bucket; stop one of them"
+    )]
+    TwoCopies {
+        /// The last bundle of both.
+        sequence: Sequence,
+        found: u32,
+        expected: u32,
+    },
     /// It leaves a hole in a partition.
     #[error("bundle {sequence} begins at offset {found} of {partition}, the archive ends at {archived_end}")]
     Gap {
@@ -202,5 +213,40 @@ pub fn judge_published(found: &PublishedLane, lane: &LaneManifest, known: Known)
         let PublishedLane { term, as_of, follow_from, .. } = *found;
         return Err(StopReason::Outrun { term, as_of, follow_from, last: lane.last });
     }
+    if found.follow_from == lane.last.next() && found.last_crc != lane.last_crc {
+        return Err(StopReason::TwoCopies { sequence: lane.last, found: found.last_crc, expected: lane.last_crc });
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::model::TimestampMs;
+
+    use super::*;
+    use crate::keys::ClusterId;
+
+    #[test]
+    fn two_live_copies_of_a_data_directory_stop_at_each_others_manifest() {
+        let home = Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST };
+        let mut lane = LaneManifest::new(home, LaneId(1));
+        (lane.last, lane.last_crc) = (Sequence(7), 0xaa);
+        let known = Known { term: Term(3), applied: LogIndex(100) };
+        let published = |follow_from, last_crc| PublishedLane {
+            home,
+            lane: LaneId(1),
+            term: Term(3),
+            as_of: LogIndex(90),
+            follow_from: Sequence(follow_from),
+            last_crc,
+            written: TimestampMs(0),
+            pages: Vec::new(),
+            pins: Vec::new(),
+            closed_for: None,
+        };
+        assert_eq!(judge_published(&published(8, 0xaa), &lane, known), Ok(()), "its own");
+        assert_eq!(judge_published(&published(5, 0xbb), &lane, known), Ok(()), "an earlier one of its own");
+        let other = StopReason::TwoCopies { sequence: Sequence(7), found: 0xbb, expected: 0xaa };
+        assert_eq!(judge_published(&published(8, 0xbb), &lane, known), Err(other));
+    }
 }
