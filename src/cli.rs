@@ -1,21 +1,18 @@
-//! The command line: what can be said, and who does it.
+//! The command line: arguments, and the commands that use them.
 //!
-//! `tidewater` without a word is `tidewater serve`. Reads print tables for people or, with `--json`, one JSON document
-//! (one a line where records stream). Errors go to standard error with what to do; exit codes: 0 done, 1 failed, 2 not
-//! understood. A reader that closes the pipe ends the command quietly.
+//! `tidewater` without a command is `tidewater serve`. Commands that read print tables for people or, with `--json`,
+//! one JSON document (one a line where records stream). Errors go to standard error with what to do; exit codes: 0
+//! success, 1 failure, 2 wrong usage. A reader that closes the pipe ends the command without an error.
 //!
-//! Owns no logic of the broker: client commands go through [`crate::client`] and the admin port as anybody's would.
+//! No logic of the broker is here: client commands use [`crate::client`] and the admin port, as other programs can.
 
-pub(crate) mod admin_http;
 mod check;
 mod cluster;
 mod consume;
 mod dashboard;
 mod describe;
-mod error;
 mod group;
 mod lane;
-pub(crate) mod output;
 mod partitioner;
 mod process;
 mod produce;
@@ -27,8 +24,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use error::CliError;
 pub use process::ServeArgs;
+
+use crate::console::CliError;
 
 /// A Kafka-compatible broker whose topics live on object storage and are Apache Iceberg tables.
 #[derive(Debug, Parser)]
@@ -47,28 +45,27 @@ enum Command {
     Serve(ServeArgs),
     /// The whole journey in one go: produce, archive, trim, read back, query
     Demo(process::DemoArgs),
-    /// Look at this machine and the settings without starting anything
+    /// Check this machine and the settings without starting a broker
     Check(check::CheckArgs),
-    /// Make, look at, change, fill and read topics
+    /// Create, describe, change, fill and read topics
     #[command(subcommand)]
     Topic(topic::TopicCommand),
-    /// Look at consumer groups and move their offsets
+    /// Show consumer groups and move their offsets
     #[command(subcommand)]
     Group(group::GroupCommand),
-    /// Look at the cluster
+    /// Show the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
-    /// Look at the archiving of lanes, and let a stopped one go on
+    /// Show the archiving of lanes, and resume a stopped lane
     #[command(subcommand)]
     Lane(lane::LaneCommand),
     /// Print a Grafana dashboard for /metrics
     Dashboard,
-    /// Print what a file or object holds
+    /// Print the content of a file or object
     #[command(subcommand)]
     Inspect(process::InspectCommand),
 }
 
-/// Where the broker is, and how to print.
 #[derive(Clone, Debug, Args)]
 struct Remote {
     /// Kafka address of the broker
@@ -79,7 +76,6 @@ struct Remote {
     admin: String,
 }
 
-/// For commands that read.
 #[derive(Clone, Debug, Args)]
 struct Reading {
     #[command(flatten)]
@@ -89,7 +85,7 @@ struct Reading {
     json: bool,
 }
 
-/// Parses the command line, does what it says and tells how it went.
+/// Runs the command of the command line.
 #[must_use]
 pub fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -135,18 +131,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tree_holds_together() {
+    fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn serve_is_what_nothing_means() {
+    fn no_command_is_serve() {
         let cli = Cli::try_parse_from(["tidewater", "--data-dir", "/d", "--shards", "2", "--disk-bytes", "10GiB"]);
         let cli = cli.expect("parses");
         assert!(cli.command.is_none());
         assert_eq!(cli.serve.raw.shards, Some(2));
         let cli = Cli::try_parse_from(["tidewater", "--shards", "2", "serve", "--shards", "3"]).expect("parses");
-        let Some(Command::Serve(args)) = cli.command else { unreachable!("serve was said") };
+        let Some(Command::Serve(args)) = cli.command else { unreachable!("the command is serve") };
         assert_eq!(args.over(cli.serve).raw.shards, Some(3));
     }
 

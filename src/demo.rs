@@ -1,15 +1,16 @@
-//! `tidewater demo`: the whole journey in one process, every claim checked before it is printed.
+//! `tidewater demo`: a record's way from producer to bucket and table in one process; each claim is checked before it
+//! is printed.
 //!
-//! Broker up → topic → records written over the Kafka protocol (`write`) → archived and gone from the local disk
-//! (`wait`) → read back from the bucket and compared (`read`) → counted in the table (`table`) → told (`report`). Owns:
-//! the order, the topic and its settings. Does not own: anything a broker does: it is a client of its own process, by
-//! Kafka, admin and catalog ports, as anybody else would be. Runs on a tokio runtime of its own, never on a shard.
+//! Broker starts → topic → records written over the Kafka protocol (`write`) → archived and trimmed from the local disk
+//! (`wait`) → read back from the bucket and compared (`read`) → counted in the table (`table`) → printed (`report`).
+//! Owns: the order, the topic and its settings. No logic of the broker is here: the demo is a client of its own
+//! process, over the Kafka, admin and catalog ports. Runs on its own tokio runtime, never on a shard.
 
 #[cfg(feature = "lakehouse")]
 mod audit;
+mod broker;
 mod content;
 mod error;
-mod place;
 mod progress;
 mod read;
 mod report;
@@ -21,18 +22,16 @@ use std::collections::BTreeMap;
 
 pub use error::DemoError;
 
-use crate::cli::output;
+use crate::console::output;
 use crate::client::{Client, ClientError, NewTopic, OffsetQuery};
 use crate::config::node::NodeConfig;
 use crate::node;
-use place::Place;
+use broker::DemoBroker;
 use progress::Phase;
 
-/// The topic.
 const TOPIC: &str = "demo";
-/// Its partitions when the demo makes it.
 const PARTITIONS: i32 = 4;
-/// Its settings: segments close and go to the bucket soon, and nothing archived stays on the local disk for long.
+/// Segments close and are archived soon, and archived bytes are trimmed from the local disk soon.
 const SETTINGS: [(&str, &str); 6] = [
     ("segment.bytes", "4194304"),
     ("local.retention.bytes", "1048576"),
@@ -41,28 +40,28 @@ const SETTINGS: [(&str, &str); 6] = [
     ("iceberg.mode", "key_value"),
     ("iceberg.target.lag.ms", "1000"),
 ];
-/// Threads of the clients.
+/// Threads for the clients.
 const WORKERS: usize = 2;
 
 /// Offsets `[start, end)` of each partition.
 type Bounds = BTreeMap<i32, (u64, u64)>;
 
-/// Starts a broker, takes `records` through the journey and goes on serving until SIGINT or SIGTERM; with `exit` the
-/// end of the journey is the end.
+/// Starts a broker, runs the demo with `records` records and serves on until SIGINT or SIGTERM; with `exit` it returns
+/// after the demo.
 ///
 /// # Errors
-/// The broker does not start, a step stands still, or what log, bucket and table hold is not the same.
+/// The broker does not start, a step makes no progress, or log, bucket and table differ.
 pub fn run(config: NodeConfig, records: u64, exit: bool) -> Result<(), DemoError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(DemoError::Runtime)?;
     let phase = Phase::begin("starting a broker", None);
     let (bucket, name, data_dir) = (config.bucket.clone(), config.cluster_name.clone(), config.data_dir.clone());
     let running = node::start(config)?;
-    let place = Place::new(&running, bucket, name, data_dir);
-    phase.done(&format!("broker serving Kafka on {}, data in {}", place.kafka, place.data_dir.display()));
+    let broker = DemoBroker::new(&running, bucket, name, data_dir);
+    phase.done(&format!("broker serving Kafka on {}, data in {}", broker.kafka, broker.data_dir.display()));
     let ended = runtime.block_on(async {
         tokio::select! {
-            ended = journey_and_serve(&place, records, exit) => ended,
+            ended = journey_and_serve(&broker, records, exit) => ended,
             signal = signalled() => signal,
         }
     });
@@ -74,12 +73,12 @@ pub fn run(config: NodeConfig, records: u64, exit: bool) -> Result<(), DemoError
     }
 }
 
-async fn journey_and_serve(place: &Place, records: u64, exit: bool) -> Result<(), DemoError> {
-    journey(place, records).await?;
+async fn journey_and_serve(broker: &DemoBroker, records: u64, exit: bool) -> Result<(), DemoError> {
+    journey(broker, records).await?;
     if exit {
         return Ok(());
     }
-    for line in report::next_steps(place, TOPIC) {
+    for line in report::next_steps(broker, TOPIC) {
         output::line(&line)?;
     }
     signalled().await.map_err(|interrupted| match interrupted {
@@ -96,23 +95,23 @@ async fn signalled() -> Result<(), DemoError> {
     Err(DemoError::Interrupted)
 }
 
-async fn journey(place: &Place, records: u64) -> Result<(), DemoError> {
-    let mut client = Client::connect(&place.kafka).await?;
+async fn journey(broker: &DemoBroker, records: u64) -> Result<(), DemoError> {
+    let mut client = Client::connect(&broker.kafka).await?;
     let partitions = ensure_topic(&mut client).await?;
     let before = bounds(&mut client, &partitions).await?;
-    let written = write::run(place, TOPIC, &before, records).await?;
+    let written = write::run(broker, TOPIC, &before, records).await?;
     let log = bounds(&mut client, &partitions).await?;
-    wait::archived(place, TOPIC, &log).await?;
-    wait::trimmed(place, TOPIC, &log).await?;
-    let read = read::run(place, TOPIC, &log, &written).await?;
-    let table = table::run(place, TOPIC, &log, &written).await?;
+    wait::archived(broker, TOPIC, &log).await?;
+    wait::trimmed(broker, TOPIC, &log).await?;
+    let read = read::run(broker, TOPIC, &log, &written).await?;
+    let table = table::run(broker, TOPIC, &log, &written).await?;
     let outcome = report::Outcome { before, written, log, read, table };
     report::print(&outcome)?;
     let differences = outcome.differences();
     if differences.is_empty() { Ok(()) } else { Err(DemoError::Differs(differences.join("; "))) }
 }
 
-/// Makes the topic, or makes sure that the one there is the demo's; answers its partitions.
+/// Creates the topic, or checks that an existing one has the demo's settings. Returns its partitions.
 async fn ensure_topic(client: &mut Client) -> Result<Vec<i32>, DemoError> {
     let found = match client.topic(TOPIC).await {
         Ok(found) => {
@@ -146,7 +145,7 @@ async fn bounds(client: &mut Client, partitions: &[i32]) -> Result<Bounds, DemoE
     Ok(starts.into_iter().map(bound).collect())
 }
 
-/// Records within bounds.
+/// Records in `bounds`.
 fn count(bounds: &Bounds) -> u64 {
     bounds.values().map(|(start, end)| end.saturating_sub(*start)).sum()
 }

@@ -1,9 +1,9 @@
-//! `tidewater inspect`: what a file or an object of the bucket holds, and where it is damaged.
+//! `tidewater inspect`: the content of a file or of an object of the bucket, and where it is damaged.
 //!
-//! Owns: reading pieces of a file or object (`source`), one view per format (`journal`, `segment`, `manifest`,
-//! `object`), each built from the decoders of the crate that owns the format and printed as tables or JSON. Does not
-//! own: the formats, nor any verdict of recovery: nothing here is ever written. Bytes are hostile: a view shows what is
-//! sound up to the first damage, says where that is, and the command fails.
+//! Owns: reading pieces of a file or object (`source`); one view per format (`journal`, `segment`, `manifest`,
+//! `object`), built with the decoders of the crate that owns the format and printed as tables or JSON. Does not own:
+//! the formats, and recovery; nothing is written. The bytes may be anything: a view shows what is undamaged up to the
+//! first damage and says where that is, and the command fails.
 
 mod error;
 mod journal;
@@ -11,7 +11,6 @@ mod manifest;
 mod object;
 mod segment;
 mod source;
-mod when;
 
 use std::path::Path;
 
@@ -19,29 +18,27 @@ use serde::Serialize;
 
 pub use error::InspectError;
 
-use crate::cli::{CliError, output};
+use crate::console::{CliError, output};
 use source::Source;
 
-/// What to look into, and how to print.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// A file or directory, or a key of the bucket.
     pub path: String,
-    /// The bucket's URL; a path that exists on this machine is read there all the same.
+    /// A URL. A path that exists on this machine is read from there even if this is set.
     pub bucket: Option<String>,
-    /// Print JSON.
     pub json: bool,
 }
 
-/// What a view is: printable, and sound or damaged.
+/// The decoded content of a file or object, for printing.
 trait View: Serialize {
-    /// As tables.
+    /// Prints tables.
     fn print(&self) -> Result<(), CliError>;
-    /// Where it is damaged.
+    /// Each damage with its position; empty if there is none.
     fn damage(&self) -> &[String];
 }
 
-/// A shard's journal, or the directory of the shard.
+/// Shows a shard's journal; the path is its directory or the shard's.
 ///
 /// # Errors
 /// It cannot be read, or is damaged.
@@ -49,7 +46,7 @@ pub fn journal(request: &Request) -> Result<(), InspectError> {
     show(request, &journal::view(Path::new(&request.path))?)
 }
 
-/// A segment file.
+/// Shows a segment file.
 ///
 /// # Errors
 /// It cannot be read, or is damaged.
@@ -58,7 +55,7 @@ pub fn segment(request: &Request) -> Result<(), InspectError> {
     show(request, &runtime.block_on(async { segment::view(&open(request).await?).await })?)
 }
 
-/// A manifest, page, root or catalogue.
+/// Shows a manifest, manifest page, root or catalogue.
 ///
 /// # Errors
 /// It cannot be read, or is damaged.
@@ -67,7 +64,7 @@ pub fn manifest(request: &Request) -> Result<(), InspectError> {
     show(request, &runtime.block_on(async { manifest::view(&open(request).await?).await })?)
 }
 
-/// A data object.
+/// Shows a data object.
 ///
 /// # Errors
 /// It cannot be read, or is damaged.
@@ -76,7 +73,7 @@ pub fn object(request: &Request) -> Result<(), InspectError> {
     show(request, &runtime.block_on(async { object::view(&open(request).await?).await })?)
 }
 
-/// Threads for the bucket's client; nothing here is long.
+/// A runtime for the client of the bucket.
 fn runtime() -> Result<tokio::runtime::Runtime, InspectError> {
     let built = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     built.map_err(|error| InspectError::Runtime(error.to_string()))
@@ -104,7 +101,6 @@ fn show(request: &Request, view: &impl View) -> Result<(), InspectError> {
     }
 }
 
-/// Prints what is damaged, if anything.
 fn print_damage(damage: &[String]) -> Result<(), CliError> {
     for line in damage {
         output::line(&format!("DAMAGED: {line}"))?;

@@ -1,8 +1,18 @@
 //! The broker: everything that speaks Kafka, Raft, HTTP or the command line.
 //!
-//! Layers, each using only rows below its own (checked by `tests/tidy.rs`):
-//! `main cli node demo` → `client` → `kafka admin catalog_http` → `controller group archival lakehouse` → `partition` →
-//! `raft` → `shard net` → `config limits metrics trace`.
+//! Layers, lowest first. A module uses only its own row and the rows above it here; `tests/tidy.rs` reads this list.
+//!
+//! - `config` `limits` `trace`: settings, caps, logging
+//! - `shard` `net`: executors, messages between shards, sockets
+//! - `raft`: the log of a lane, agreed on by openraft
+//! - `partition`: offsets, entries, reads; what a lane's log does to its partitions
+//! - `controller` `group` `archival` `lakehouse` `catalog_http`: topics, consumer groups, the bucket, tables
+//! - `kafka` `admin`: the protocol, the admin port
+//! - `client`: a Kafka client, for commands and tests
+//! - `node`: start and stop of a broker
+//! - `console`: printing and errors of commands
+//! - `demo` `inspect`
+//! - `cli`
 
 pub mod admin;
 pub mod archival;
@@ -11,6 +21,7 @@ pub mod catalog_http;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod console;
 pub mod controller;
 pub mod demo;
 pub mod group;

@@ -100,14 +100,18 @@ async fn metrics_text(State(state): State<AdminState>) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-async fn cluster(State(state): State<AdminState>) -> Json<ClusterStatus> {
+async fn cluster(State(state): State<AdminState>) -> Response {
     let survey = {
         let _turn = state.surveys.acquire().await;
         survey::shards(&state.services).await
     };
+    // Sums without a shard would be wrong numbers.
+    let silent = usize::from(state.services.reports.shards()).saturating_sub(survey.len());
+    let Some(disk) = survey.first().map(|report| report.disk).filter(|_| silent == 0) else {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{silent} shards did not answer in time; ask again"));
+    };
     let image = Arc::clone(&state.services.images.borrow());
     let tier = &state.services.tier;
-    let disk = survey.first().map(|report| report.disk).unwrap_or_default();
     let mut lag = TopicSums::default();
     survey.iter().flat_map(|report| report.topics.values()).for_each(|sums| lag.merge(sums));
     Json(ClusterStatus {
@@ -130,6 +134,7 @@ async fn cluster(State(state): State<AdminState>) -> Json<ClusterStatus> {
         archive_lag_bytes: lag.archive_lag_bytes,
         archive_lag_ms: lag.archive_lag_ms,
     })
+    .into_response()
 }
 
 async fn topics(State(AdminState { services, .. }): State<AdminState>) -> Json<Vec<String>> {

@@ -94,6 +94,9 @@ async fn ends(
         async move {
             let asked = ids.clone();
             let answer = soon(services.partitions.call(shard, |reply| PartitionRequest::Ends(asked, reply))).await;
+            if let Some(ranges) = &answer {
+                assert_eq!(ranges.len(), ids.len(), "a shard answers each partition once");
+            }
             ids.into_iter().zip(answer.unwrap_or_default()).filter_map(|(id, range)| Some((id, range?)))
         }
     });

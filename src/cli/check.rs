@@ -2,12 +2,10 @@
 
 use clap::Args;
 
-use super::error::CliError;
-use super::output;
 use super::process::ServeArgs;
+use crate::console::{CliError, output};
 use crate::node::{bounds, preflight};
 
-/// Settings to check.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
@@ -39,7 +37,7 @@ pub(super) fn run(args: CheckArgs, below: ServeArgs) -> Result<(), CliError> {
         }
         output::print(&table)?;
         output::line(&format!(
-            "memory at worst: {} for {shards} shards, and {} for each connection, of which {connections} are accepted",
+            "worst case of memory: {} for {shards} shards, and {} for each of up to {connections} connections",
             output::bytes(worst),
             output::bytes(each)
         ))?;

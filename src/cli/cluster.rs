@@ -3,9 +3,9 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::error::CliError;
-use super::{Reading, admin_http, output};
+use super::Reading;
 use crate::client::Client;
+use crate::console::{CliError, admin, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClusterCommand {
@@ -16,10 +16,10 @@ pub(super) enum ClusterCommand {
 pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
     let ClusterCommand::Info(args) = command;
     let cluster = Client::connect(&args.remote.bootstrap).await?.cluster().await?;
-    // The Kafka side is the answer; what only the admin port knows is added if it can be reached.
-    let status = admin_http::get(&args.remote.admin, "/v1/cluster").await;
+    // Kafka's answer alone is a success; the admin port adds the rest if it can be reached.
+    let status = admin::get(&args.remote.admin, "/v1/cluster").await;
     if args.json {
-        let (status, error) = admin_http::told(status);
+        let (status, error) = admin::answer_or_error(status);
         return output::json(&serde_json::json!({ "kafka": cluster, "admin": status, "admin_error": error }));
     }
     output::line(&format!("cluster     {}", cluster.cluster_id))?;
@@ -47,7 +47,7 @@ pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
     Ok(())
 }
 
-/// How full the disk is and how far the bucket is behind.
+/// Connections, disk usage and archive lag.
 fn figures(status: &Value) -> Result<(), CliError> {
     let number = |key: &str| status.get(key).and_then(Value::as_u64).unwrap_or_default();
     let size = |key: &str| output::bytes(number(key));
@@ -59,9 +59,9 @@ fn figures(status: &Value) -> Result<(), CliError> {
         size("disk_admissible_bytes")
     ))?;
     let behind = match number("archive_lag_bytes") {
-        0 => "everything is in the bucket".to_owned(),
+        0 => "all committed records are in the bucket".to_owned(),
         bytes => format!(
-            "{} not in the bucket, the oldest for {}",
+            "{} not in the bucket yet, the oldest for {}",
             output::bytes(bytes),
             output::millis(number("archive_lag_ms"))
         ),

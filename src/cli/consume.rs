@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tidewater_storage::model::record::Record;
 
 use super::Reading;
-use super::error::CliError;
 use super::seek::{of, within};
 use super::topic::{Target, chosen};
 use crate::client::{Client, OffsetQuery};
+use crate::console::CliError;
 
 const MAX_WAIT_MS: i32 = 500;
 const MAX_BYTES: i32 = 8 << 20;
@@ -29,16 +29,16 @@ pub(super) struct ConsumeArgs {
     /// Read this partition only
     #[arg(long, short)]
     partition: Option<i32>,
-    /// Stop after so many records
+    /// Stop after this number of records
     #[arg(long, short, value_name = "N")]
     count: Option<u64>,
-    /// Stop at what is the end now
+    /// Stop at the present end of each partition
     #[arg(long, short)]
     end: bool,
     /// Begin at this group's offsets and commit to it when done or interrupted (without joining it)
     #[arg(long, short)]
     group: Option<String>,
-    /// What to print of a record: %t topic, %p partition, %o offset, %T time in ms, %k key, %v value, %h headers
+    /// Format of a record: %t topic, %p partition, %o offset, %T time in ms, %k key, %v value, %h headers
     #[arg(long, short, default_value = "%v", value_name = "FORMAT")]
     format: String,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), CliError> {
         }
         let found = tokio::select! {
             found = client.fetch(&args.topic, &open, MAX_WAIT_MS, MAX_BYTES) => found?,
-            // Its answer is still to come on that connection.
+            // The answer of the fetch is still to come on the old connection.
             () = &mut interrupted => {
                 client = Client::connect(&args.reading.remote.bootstrap).await?;
                 break;
@@ -81,14 +81,14 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Ctrl-C, where there is something to do before the end.
+/// Completes on Ctrl-C if `listen`; else never, and Ctrl-C ends the process.
 async fn interrupted(listen: bool) {
     if !listen || tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Where each partition begins.
+/// The first offset to read of each partition.
 async fn begin(client: &mut Client, args: &ConsumeArgs) -> Result<BTreeMap<i32, u64>, CliError> {
     let target = args.offset.map(Target::Offset).or(args.from);
     let mut at: BTreeMap<i32, u64> =
@@ -107,15 +107,15 @@ async fn begin(client: &mut Client, args: &ConsumeArgs) -> Result<BTreeMap<i32, 
     Ok(at)
 }
 
-/// Moves partitions from their log start to where the group has come; an offset outside the log (its records have gone, or
-/// the topic was made anew) is moved to the nearer end, as `group seek` does.
+/// Moves partitions from their log start to the group's offsets. An offset outside the log (its records were deleted,
+/// or the topic was deleted and created again) is moved to the nearer end, as by `group seek`.
 fn resume(at: &mut BTreeMap<i32, u64>, committed: &[(i32, u64)], ends: &[(i32, Option<u64>)]) {
     for (partition, offset) in committed {
         at.entry(*partition).and_modify(|at| *at = within(*offset, Some(*at), of(ends, *partition)));
     }
 }
 
-/// Partitions that have not reached their end.
+/// The partitions that have not reached their end, with the next offset.
 fn still_open(at: &BTreeMap<i32, u64>, ends: Option<&[(i32, Option<u64>)]>) -> Vec<(i32, u64)> {
     let done = |n: i32, at: u64| match ends {
         None => false,
@@ -131,7 +131,7 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    /// Prints records before `end` while any are left to print; where it stopped short, the offset to go on from.
+    /// Prints the records before `end`, up to the number left. Returns the first offset that it did not print, if any.
     fn print(&mut self, partition: i32, records: &[Record], end: Option<u64>) -> Result<Option<u64>, CliError> {
         for record in records {
             let offset = record.offset.get();
@@ -167,7 +167,8 @@ fn as_json(partition: i32, record: &Record) -> Value {
     })
 }
 
-/// Keys and values go out as they are; a null one as nothing. `%%` is a percent sign, `\n` and `\t` what they say.
+/// Keys and values are written byte for byte, null ones as nothing. `%%` is a percent sign, `\n` a new line, `\t` a
+/// tab.
 fn formatted(out: &mut impl Write, format: &str, topic: &str, partition: i32, record: &Record) -> std::io::Result<()> {
     let mut chars = format.chars();
     while let Some(c) = chars.next() {

@@ -1,9 +1,8 @@
-//! `tidewater dashboard`: the Grafana dashboard of this version's metrics, to be imported.
+//! `tidewater dashboard`: a Grafana dashboard of this version's metrics.
 
-use super::error::CliError;
-use super::output;
+use crate::console::{CliError, output};
 
-/// The dashboard. Every metric in it is in a scrape (`tests/hostile/scrape.rs`).
+/// `tests/hostile/scrape.rs` checks that a scrape has every metric in it.
 const DASHBOARD: &str = include_str!("../admin/dashboard.json");
 
 pub(super) fn run() -> Result<(), CliError> {

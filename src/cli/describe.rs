@@ -1,12 +1,12 @@
-//! `tidewater topic describe`: settings by kind, and each partition from log to bucket to table.
+//! `tidewater topic describe`: settings by kind; offsets of each partition in log, bucket and table.
 
 use clap::Args;
 use serde_json::Value;
 
-use super::error::CliError;
-use super::{Reading, admin_http, output};
+use super::Reading;
 use crate::client::{Client, ConfigEntry, OffsetQuery, TopicInfo};
 use crate::config::topic::{self, Kind};
+use crate::console::{CliError, admin, output};
 
 #[derive(Debug, Args)]
 pub(super) struct DescribeArgs {
@@ -21,11 +21,11 @@ pub(super) async fn run(args: DescribeArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&remote.bootstrap).await?;
     let info = client.topic(&args.topic).await?;
     let configs = client.topic_configs(&args.topic).await?;
-    let status = admin_http::get(&remote.admin, &format!("/v1/topics/{}", args.topic)).await;
+    let status = admin::get(&remote.admin, &format!("/v1/topics/{}", args.topic)).await;
     if args.reading.json {
-        let (status, error) = admin_http::told(status);
-        let told = serde_json::json!({ "topic": info, "configs": configs, "status": status, "admin_error": error });
-        return output::json(&told);
+        let (status, error) = admin::answer_or_error(status);
+        let document = serde_json::json!({ "topic": info, "configs": configs, "status": status, "admin_error": error });
+        return output::json(&document);
     }
     output::line(&format!("topic   {}", info.name))?;
     output::line(&format!("id      {}", info.id))?;
@@ -41,7 +41,7 @@ pub(super) async fn run(args: DescribeArgs) -> Result<(), CliError> {
     }
 }
 
-/// Settings that do something, then those that are taken and do nothing, with the reason.
+/// The honoured settings, then the accepted ones that the topic sets, with the reason why they have no effect.
 fn settings(configs: &[ConfigEntry]) -> Result<(), CliError> {
     let accepted = |config: &&ConfigEntry| {
         matches!(topic::setting(&config.name), Some(topic::Setting { kind: Kind::Accepted(_), .. }))
@@ -72,7 +72,7 @@ fn mark(config: &ConfigEntry) -> &'static str {
     if config.is_override { "*" } else { "" }
 }
 
-/// The value, and for times and sizes what it means: `604800000 (7 d)`.
+/// The value, and times and sizes with units: `604800000 (168h)`.
 fn shown(config: &ConfigEntry) -> String {
     let value = config.value.clone().unwrap_or_default();
     match value.parse::<u64>() {
@@ -126,7 +126,7 @@ fn partitions(status: &Value) -> Result<(), CliError> {
     notes.iter().try_for_each(|note| output::line(note))
 }
 
-/// What stands still or was left out, in the broker's words.
+/// Stopped work and ranges left out, with the broker's reasons.
 fn notes_of(row: &Value) -> Vec<String> {
     let partition = row.get("partition").and_then(Value::as_i64).unwrap_or(-1);
     let mut notes = Vec::new();
@@ -143,7 +143,7 @@ fn notes_of(row: &Value) -> Vec<String> {
     notes
 }
 
-/// Without the admin port: what Kafka's protocol tells.
+/// Without the admin port: the offsets that the Kafka protocol has.
 async fn offsets_only(client: &mut Client, info: &TopicInfo) -> Result<(), CliError> {
     let all = super::topic::chosen(info, None)?;
     let starts = client.list_offsets(&info.name, &all, OffsetQuery::Earliest).await?;

@@ -3,9 +3,9 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::error::CliError;
-use super::{Reading, output, seek};
-use crate::client::{Client, GroupInfo, OffsetQuery};
+use super::{Reading, seek};
+use crate::client::{Client, ClientError, GroupInfo, GroupOffset, OffsetQuery};
+use crate::console::{CliError, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GroupCommand {
@@ -15,7 +15,7 @@ pub(super) enum GroupCommand {
     Describe(DescribeArgs),
     /// Move the offsets of a group without members
     Seek(seek::SeekArgs),
-    /// Delete groups without members, offsets and all
+    /// Delete groups without members, with their offsets
     Delete(DeleteArgs),
 }
 
@@ -76,14 +76,35 @@ async fn list(args: Reading) -> Result<(), CliError> {
 }
 
 /// How far a group has come in a partition.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct Progress {
     topic: String,
     partition: i32,
     committed: u64,
+    /// Log start; `None`, as for the next three, if the topic or partition does not exist any more.
+    start: Option<u64>,
     end: Option<u64>,
+    /// `end` less `committed`, lost records included.
     lag: Option<u64>,
+    /// Offsets from `committed` to the log start: deleted before the group read them.
+    lost: Option<u64>,
     member: Option<String>,
+}
+
+impl Progress {
+    fn new(offset: &GroupOffset, start: Option<u64>, end: Option<u64>, member: Option<String>) -> Self {
+        let GroupOffset { topic, partition, offset: committed, .. } = offset;
+        Self {
+            topic: topic.clone(),
+            partition: *partition,
+            committed: *committed,
+            start,
+            end,
+            lag: end.map(|end| end.saturating_sub(*committed)),
+            lost: start.map(|start| start.saturating_sub(*committed)),
+            member,
+        }
+    }
 }
 
 async fn describe(args: DescribeArgs) -> Result<(), CliError> {
@@ -114,15 +135,17 @@ async fn describe(args: DescribeArgs) -> Result<(), CliError> {
         output::print(&table)?;
     }
     if !progress.is_empty() {
-        let mut table = output::table(&["TOPIC", "PARTITION", "COMMITTED", "END", "LAG", "MEMBER"]);
+        let mut table = output::table(&["TOPIC", "PARTITION", "COMMITTED", "START", "END", "LAG", "LOST", "MEMBER"]);
         for row in &progress {
             let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
             table.add_row([
                 row.topic.clone(),
                 row.partition.to_string(),
                 row.committed.to_string(),
+                number(row.start),
                 number(row.end),
                 number(row.lag),
+                number(row.lost),
                 row.member.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
         }
@@ -138,24 +161,39 @@ async fn progress(client: &mut Client, group: &str, info: &GroupInfo) -> Result<
     for of_topic in offsets.chunk_by(|a, b| a.topic == b.topic) {
         let Some(first) = of_topic.first() else { continue };
         let partitions = of_topic.iter().map(|offset| offset.partition).collect::<Vec<_>>();
-        // A topic may have been deleted since: its ends are unknown then, the commits still shown.
-        let ends = match client.list_offsets(&first.topic, &partitions, OffsetQuery::Latest).await {
-            Err(error) if !error.is_unknown_topic() => return Err(error.into()),
-            found => found.unwrap_or_default(),
-        };
+        let starts = known(client.list_offsets(&first.topic, &partitions, OffsetQuery::Earliest).await)?;
+        let ends = known(client.list_offsets(&first.topic, &partitions, OffsetQuery::Latest).await)?;
         for offset in of_topic {
-            let end = ends.iter().find(|(n, _)| *n == offset.partition).and_then(|(_, end)| *end);
             let holds = |held: &(String, Vec<i32>)| held.0 == offset.topic && held.1.contains(&offset.partition);
             let member = info.members.iter().find(|member| member.assigned.iter().any(holds));
-            rows.push(Progress {
-                topic: offset.topic.clone(),
-                partition: offset.partition,
-                committed: offset.offset,
-                end,
-                lag: end.map(|end| end.saturating_sub(offset.offset)),
-                member: member.map(|member| member.id.clone()),
-            });
+            let (start, end) = (seek::of(&starts, offset.partition), seek::of(&ends, offset.partition));
+            rows.push(Progress::new(offset, start, end, member.map(|member| member.id.clone())));
         }
     }
     Ok(rows)
+}
+
+/// Offsets of a topic that may have been deleted since the group committed: none then.
+fn known(found: Result<Vec<(i32, Option<u64>)>, ClientError>) -> Result<Vec<(i32, Option<u64>)>, ClientError> {
+    match found {
+        Err(error) if error.is_unknown_topic() => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_deleted_before_the_group_read_them_are_shown_as_lost() {
+        let offset = GroupOffset { topic: "t".to_owned(), partition: 0, offset: 10, metadata: String::new() };
+        let row = |start, end| {
+            let row = Progress::new(&offset, start, end, None);
+            (row.lag, row.lost)
+        };
+        assert_eq!(row(Some(25), Some(40)), (Some(30), Some(15)));
+        assert_eq!(row(Some(5), Some(40)), (Some(30), Some(0)));
+        assert_eq!(row(None, None), (None, None));
+    }
 }

@@ -1,4 +1,4 @@
-//! `tidewater lane …`: over the admin port, for Kafka's protocol knows no lanes.
+//! `tidewater lane …`: over the admin port, since the Kafka protocol has no lanes.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::error::CliError;
-use super::{Reading, admin_http, output};
+use super::Reading;
+use crate::console::{CliError, admin, output};
 
-/// How long `resume` watches what becomes of the lane: it may look at the bucket three times with ten seconds between.
+/// How long `resume` watches the lane, which may look at the bucket three times with ten seconds between.
 const WATCH: Duration = Duration::from_secs(40);
 const WATCH_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum LaneCommand {
-    /// How the archiving of each lane is doing, and why it stands still
+    /// State of each lane's archiving, with the reason if it fails or has stopped
     List(Reading),
-    /// Let a lane archive again whose archiving has stopped
+    /// Resume the archiving of a stopped lane
     Resume(ResumeArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ResumeArgs {
-    /// The lane, as lane list shows it
+    /// The lane's number in lane list
     lane: u32,
     #[command(flatten)]
     reading: Reading,
@@ -37,9 +37,9 @@ pub(super) async fn run(command: LaneCommand) -> Result<(), CliError> {
 }
 
 async fn lanes(admin: &str) -> Result<Vec<Value>, CliError> {
-    match admin_http::get(admin, "/v1/lanes").await? {
+    match admin::get(admin, "/v1/lanes").await? {
         Some(Value::Array(lanes)) => Ok(lanes),
-        _ => Err(CliError::Admin { addr: admin.to_owned(), why: "it does not know of lanes".to_owned() }),
+        _ => Err(CliError::Admin { addr: admin.to_owned(), why: "it does not list lanes".to_owned() }),
     }
 }
 
@@ -53,7 +53,7 @@ async fn list(args: Reading) -> Result<(), CliError> {
         return output::json(&lanes);
     }
     if lanes.is_empty() {
-        return output::line("no lane archives yet; tidewater cluster info tells how the bucket is");
+        return output::line("no lane archives yet; tidewater cluster info shows the state of the bucket");
     }
     let mut table = output::table(&["LANE", "SHARD", "STATE", "LAST BUNDLE", "UNREADABLE", "REASON"]);
     for lane in &lanes {
@@ -72,11 +72,11 @@ async fn list(args: Reading) -> Result<(), CliError> {
     output::print(&table)
 }
 
-/// Says so, and watches until the lane has looked at the bucket: a reason that is still there stops it again.
+/// Resumes the lane and watches until it has looked at the bucket: if the reason is still there, it stops again.
 async fn resume(args: ResumeArgs) -> Result<(), CliError> {
     let ResumeArgs { lane, reading } = args;
     let admin = &reading.remote.admin;
-    let answer = admin_http::post(admin, &format!("/v1/lanes/{lane}/resume")).await?;
+    let answer = admin::post(admin, &format!("/v1/lanes/{lane}/resume")).await?;
     let Some(had) = text(&answer, "had_stopped") else {
         if reading.json {
             return output::json(&answer);
@@ -90,17 +90,17 @@ async fn resume(args: ResumeArgs) -> Result<(), CliError> {
     } else if state == "archiving" {
         output::line(&format!("lane {lane} archives again; it had stopped: {had}"))?;
     }
-    let why = text(&now, "reason").unwrap_or("it looks at the bucket still");
+    let why = text(&now, "reason").unwrap_or("it is still looking at the bucket");
     match state {
         "archiving" => Ok(()),
         "stopped" => Err(CliError::Refused(format!("lane {lane} has stopped again: {why}"))),
         _ => Err(CliError::Refused(format!(
-            "lane {lane} goes on but does not archive yet: {why}; see tidewater lane list"
+            "lane {lane} is resumed but does not archive yet: {why}; see tidewater lane list"
         ))),
     }
 }
 
-/// The lane once it archives or has stopped, or as it is when patience ends.
+/// The lane's row once it archives or has stopped, or its last row after [`WATCH`].
 async fn watch(admin: &str, lane: u32) -> Result<Value, CliError> {
     let until = Instant::now() + WATCH;
     loop {

@@ -1,4 +1,4 @@
-//! Where a record goes: by its key as Kafka's Java producer decides, or in turns.
+//! The partition of a record's key, as Kafka's Java producer chooses it.
 
 /// Kafka's murmur2 (`Utils.murmur2`).
 fn murmur2(data: &[u8]) -> i32 {

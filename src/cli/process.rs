@@ -1,16 +1,14 @@
-//! Commands that run here instead of asking a broker: serve, demo, inspect. Each is one call into its owner.
+//! Commands that do not ask a running broker: serve, demo, inspect. Each calls its own module.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::error::CliError;
 use crate::config::node::{NodeConfig, RawConfig};
+use crate::console::CliError;
 
-/// Settings of a broker.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Settings, by flag or variable.
     #[command(flatten)]
     pub raw: RawConfig,
     /// TOML file with the same settings (kafka-addr = "…"); flags and variables win over it
@@ -19,7 +17,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// What is missing here is taken from `below` (`tidewater --shards 2 serve`).
+    /// Fills the gaps of `self` from `below`, the settings in front of the command (`tidewater --shards 2 serve`).
     #[must_use]
     pub fn over(self, below: Self) -> Self {
         Self { raw: self.raw.over(below.raw), config: self.config.or(below.config) }
@@ -28,41 +26,37 @@ impl ServeArgs {
     /// Flag over variable over file over default.
     ///
     /// # Errors
-    /// The file cannot be read, or the settings do not hold.
+    /// The file cannot be read, or a setting is wrong.
     pub fn resolve(self) -> Result<NodeConfig, CliError> {
         let file = self.config.as_deref().map(RawConfig::from_file).transpose()?.unwrap_or_default();
         Ok(self.raw.over(file).resolve()?)
     }
 }
 
-/// Settings of the demo.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Settings of its broker.
     #[command(flatten)]
     pub serve: ServeArgs,
     /// Records to write
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pub records: u64,
-    /// End when the journey is through, instead of serving on
+    /// End after the demo instead of serving on
     #[arg(long)]
     pub exit: bool,
 }
 
-/// What to look into.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum InspectCommand {
     /// A shard's journal: entries by lane
     Journal(InspectArgs),
     /// A segment file: batches and records
     Segment(InspectArgs),
-    /// A manifest: what the bucket holds of a partition or lane
+    /// A manifest of a partition or lane, the root or the catalogue
     Manifest(InspectArgs),
     /// An object of the bucket: bundle or segment, with its index
     Object(InspectArgs),
 }
 
-/// Where it is.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InspectArgs {
     /// File or directory, or the key of an object with --bucket

@@ -13,13 +13,13 @@ use tidewater_storage::model::Compression;
 use tidewater_storage::model::record::Record;
 use tokio::sync::mpsc;
 
-use super::error::CliError;
-use super::{Remote, is_stdin, output, partitioner, topic};
+use super::{Remote, is_stdin, partitioner, topic};
 use crate::client::{Client, Producer};
+use crate::console::{CliError, output};
 
-/// Lines read ahead of the network.
+/// Lines that the reading thread may be ahead.
 const AHEAD: usize = 65_536;
-/// A batch is sent at this many bytes of keys and values, or when no more lines are there.
+/// A batch is sent at this many bytes of keys and values, or when no line is ready.
 const BATCH_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(super) struct ProduceArgs {
     /// none, gzip, snappy, lz4 or zstd
     #[arg(long, short = 'z', default_value = "none", value_parser = compression)]
     compression: Compression,
-    /// Records a second at most
+    /// At most this many records a second
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     #[command(flatten)]
@@ -85,7 +85,7 @@ fn progress(args: &ProduceArgs) -> ProgressBar {
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
-/// Lines, read on a thread of their own: standard input cannot be waited for otherwise.
+/// Lines, read on a separate thread, since reads of standard input block.
 fn read_lines(file: Option<PathBuf>) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
@@ -109,7 +109,7 @@ fn read_lines(file: Option<PathBuf>) -> mpsc::Receiver<std::io::Result<Vec<u8>>>
 
 type Line = std::io::Result<Vec<u8>>;
 
-/// The next line; what is open is sent before waiting for one.
+/// The next line. If none is ready, sends the open batches before it waits.
 async fn next(lines: &mut mpsc::Receiver<Line>, writer: &mut Writer) -> Result<Option<Line>, CliError> {
     match lines.try_recv() {
         Ok(line) => Ok(Some(line)),
@@ -139,7 +139,7 @@ impl Writer {
             line.pop();
         }
         let (key, value) = split(Bytes::from(line), separator);
-        let partition = self.place(key.as_ref());
+        let partition = self.partition(key.as_ref());
         let bytes = value.len() + key.as_ref().map_or(0, Bytes::len);
         let (records, size) = self.open.entry(partition).or_default();
         records.push(Record::new(wall(), key, Some(value)));
@@ -150,8 +150,8 @@ impl Writer {
         Ok(())
     }
 
-    /// With a key by its hash; without one the same partition until its batch is full, then the next.
-    fn place(&self, key: Option<&Bytes>) -> i32 {
+    /// By the key's hash; without a key, one partition until its batch is full, then the next.
+    fn partition(&self, key: Option<&Bytes>) -> i32 {
         let count = self.partitions.len();
         let at = match key {
             Some(key) => partitioner::partition_of(key, i32::try_from(count).unwrap_or(i32::MAX)) as usize,

@@ -1,4 +1,5 @@
-//! `tidewater group seek`: moves the offsets of a group without members, as `kafka-consumer-groups --reset-offsets` does.
+//! `tidewater group seek`: moves the offsets of a group without members, as `kafka-consumer-groups --reset-offsets`
+//! does.
 //!
 //! An offset outside a partition's log is moved to its nearer end. A group with members is refused before anything is
 //! written: its consumers would overwrite what is set here.
@@ -6,23 +7,21 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::error::CliError;
-use super::output;
 use super::topic::Aim;
 use crate::client::{Client, OffsetQuery};
+use crate::console::{CliError, output};
 
 #[derive(Debug, Args)]
 pub(super) struct SeekArgs {
-    /// The group; it is made if there is none and --topic is given
+    /// The group; it is created if it does not exist and --topic is given
     group: String,
-    /// Only this topic; may be repeated [default: all that the group has offsets of]
+    /// Only this topic; may be repeated [default: all topics that the group has offsets of]
     #[arg(long)]
     topic: Vec<String>,
     #[command(flatten)]
     aim: Aim,
 }
 
-/// One offset that is moved.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Move {
     topic: String,
@@ -33,7 +32,7 @@ struct Move {
 
 pub(super) async fn run(args: SeekArgs) -> Result<(), CliError> {
     if args.aim.partition.is_some() && args.topic.len() != 1 {
-        return Err(CliError::Usage("--partition is of one topic: name it with --topic".into()));
+        return Err(CliError::Usage("--partition needs its topic: name it with --topic".into()));
     }
     let mut client = Client::connect(&args.aim.reading.remote.bootstrap).await?;
     let state = client.group(&args.group).await?.state;
@@ -54,7 +53,7 @@ pub(super) async fn run(args: SeekArgs) -> Result<(), CliError> {
             client.commit(&args.group, &first.topic, &to).await?;
         }
     }
-    tell(&args, &moves)
+    show(&args, &moves)
 }
 
 async fn plan(client: &mut Client, args: &SeekArgs) -> Result<Vec<Move>, CliError> {
@@ -84,12 +83,12 @@ pub(super) fn of(offsets: &[(i32, Option<u64>)], partition: i32) -> Option<u64> 
     offsets.iter().find(|(n, _)| *n == partition).and_then(|(_, offset)| *offset)
 }
 
-/// The offset, or the nearer end of the log.
+/// `offset`, moved to the nearer end if it is outside the log.
 pub(super) fn within(offset: u64, start: Option<u64>, end: Option<u64>) -> u64 {
     offset.min(end.unwrap_or(u64::MAX)).max(start.unwrap_or(0))
 }
 
-fn tell(args: &SeekArgs, moves: &[Move]) -> Result<(), CliError> {
+fn show(args: &SeekArgs, moves: &[Move]) -> Result<(), CliError> {
     if args.aim.reading.json {
         return output::json(&moves);
     }
@@ -99,7 +98,7 @@ fn tell(args: &SeekArgs, moves: &[Move]) -> Result<(), CliError> {
         table.add_row([it.topic.clone(), it.partition.to_string(), before, it.offset.to_string()]);
     }
     output::print(&table)?;
-    if args.aim.dry_run { output::line("nothing is changed: --dry-run") } else { Ok(()) }
+    if args.aim.dry_run { output::line("nothing was changed (--dry-run)") } else { Ok(()) }
 }
 
 #[cfg(test)]

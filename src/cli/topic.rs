@@ -1,4 +1,4 @@
-//! `tidewater topic …`, but for describe, produce and consume, which have files of their own.
+//! `tidewater topic …`, except describe, produce and consume, which have their own files.
 
 use std::str::FromStr;
 
@@ -6,16 +6,16 @@ use clap::{Args, Subcommand};
 use kafka_protocol::ResponseError;
 use serde::Serialize;
 
-use super::error::CliError;
 use super::seek::{of, within};
-use super::{Reading, Remote, consume, describe, output, produce};
+use super::{Reading, Remote, consume, describe, produce};
 use crate::client::{Client, ClientError, NewTopic, OffsetQuery, TopicInfo};
 use crate::config::spelling;
 use crate::config::topic::{SETTINGS, setting as setting_named};
+use crate::console::{CliError, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopicCommand {
-    /// Make a topic
+    /// Create a topic
     Create(CreateArgs),
     /// All topics
     List(ListArgs),
@@ -49,7 +49,7 @@ pub(super) struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// The broker's own topics as well
+    /// Show the broker's internal topics too
     #[arg(long)]
     internal: bool,
     #[command(flatten)]
@@ -63,7 +63,7 @@ pub(super) struct AlterArgs {
     /// Set a setting, as name=value; may be repeated
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
-    /// Put a setting back to its default; may be repeated
+    /// Reset a setting to its default; may be repeated
     #[arg(long = "unset", short = 'u', value_name = "NAME")]
     unset: Vec<String>,
     /// Raise the number of partitions to this
@@ -90,7 +90,7 @@ pub(super) struct TrimArgs {
     aim: Aim,
 }
 
-/// Where `topic trim` and `group seek` move something to.
+/// The target of `topic trim` and `group seek`.
 #[derive(Debug, Args)]
 pub(super) struct Aim {
     /// Only this partition of the one topic
@@ -99,14 +99,14 @@ pub(super) struct Aim {
     /// earliest, latest, an offset, or @ and a time in ms
     #[arg(long, value_name = "WHERE")]
     pub(super) to: Target,
-    /// Only show what would be done
+    /// Show what would be done and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
     #[command(flatten)]
     pub(super) reading: Reading,
 }
 
-/// Where a partition starts after a trim.
+/// The start of a partition after a trim.
 #[derive(Debug, Serialize)]
 struct Start {
     topic: String,
@@ -119,7 +119,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// A place in a partition, as said on the command line.
+/// An offset as the command line names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Earliest,
@@ -145,7 +145,7 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// The offset it means in each partition of `topic`, or in one; a time after the last record means the end.
+    /// The offset in each partition of `topic`, or only in `only`; for a time after the last record, the end.
     pub(super) async fn resolve(
         self,
         client: &mut Client,
@@ -169,7 +169,7 @@ impl Target {
     }
 }
 
-/// All partitions of a topic, or the one that was named.
+/// All partitions of a topic, or `only`.
 pub(super) fn chosen(topic: &TopicInfo, only: Option<i32>) -> Result<Vec<i32>, CliError> {
     let all = topic.partitions.iter().map(|partition| partition.partition).collect::<Vec<_>>();
     match only {
@@ -202,7 +202,7 @@ async fn create(args: CreateArgs) -> Result<(), CliError> {
     output::line(&format!("created topic {}", args.topic))
 }
 
-/// A refusal of settings, with what was meant by the first that nobody knows.
+/// `error`; if it refuses settings, with a hint for the first unknown name.
 fn meant<'a>(error: ClientError, names: impl Iterator<Item = &'a String>) -> CliError {
     let refused = error.code() == Some(ResponseError::InvalidConfig.code());
     let unknown = names.filter(|_| refused).find(|name| setting_named(name).is_none());
@@ -252,7 +252,7 @@ async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Where partitions would start: never before they do now, and not beyond their end.
+/// The starts that a trim to `to` would give: not before the present start, and not beyond the end.
 async fn planned(client: &mut Client, topic: &str, to: Vec<(i32, u64)>) -> Result<Vec<(i32, u64)>, CliError> {
     let partitions = to.iter().map(|(n, _)| *n).collect::<Vec<_>>();
     let starts = client.list_offsets(topic, &partitions, OffsetQuery::Earliest).await?;

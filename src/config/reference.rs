@@ -8,7 +8,7 @@ use super::node::RawConfig;
 use super::topic::{Kind, SETTINGS, Shape};
 use crate::trace;
 
-/// What is read from the environment and is no setting of a broker.
+/// The part of the reference that is not generated.
 const ELSEWHERE: &str = "| `--config` | `TIDEWATER_CONFIG` | TOML file with the settings above |
 
 ## Of the client commands
@@ -20,7 +20,7 @@ const ELSEWHERE: &str = "| `--config` | `TIDEWATER_CONFIG` | TOML file with the 
 
 ## Of the bucket
 
-The store's own variables, the usual ones:
+The usual variables of each store:
 
 | bucket | variables |
 |---|---|
@@ -34,10 +34,10 @@ The store's own variables, the usual ones:
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from(
-        "# Settings\n\nGenerated from the tables in `src/config`; `cargo test --release --test tidy` compares it.\n\n\
+        "# Settings\n\nGenerated from the tables in `src/config` and compared by `cargo test --release --test tidy`.\n\n\
          ## Of the process\n\n\
-         A flag over its environment variable over the TOML file named by `--config` (same key without the dashes in \
-         front) over the default.\n\n| flag | variable | meaning |\n|---|---|---|\n",
+         A flag wins over its environment variable, that over the TOML file of `--config` (the same names without the \
+         dashes in front), and that over the default.\n\n| flag | variable | meaning |\n|---|---|---|\n",
     );
     for arg in RawConfig::augment_args(Command::new("tidewater")).get_arguments() {
         let (Some(long), Some(env)) = (arg.get_long(), arg.get_env()) else { continue };
@@ -66,6 +66,7 @@ fn values(shape: Shape) -> String {
     match shape {
         Shape::Integer { min, max: i64::MAX } => format!("from {min}"),
         Shape::Integer { min, max } => format!("{min} to {max}"),
+        Shape::IntegerOr { min, max, or } => format!("{min} to {max}, or {or}"),
         Shape::Boolean => "`true`, `false`".into(),
         Shape::Word(words) | Shape::List(words) => format!("`{}`", words.join("`, `")),
         Shape::Fraction => "0 to 1".into(),

@@ -1,7 +1,6 @@
-//! Names that were nearly said right: what a mistyped setting was meant to be. Pure.
+//! The name that a mistyped setting was probably meant to be. Pure.
 
-/// The name that `given` was probably meant to be: one or two letters away (one in three at most), or spelled with other
-/// separators.
+/// The nearest name: at most two letters away, and at most one letter in three, with `_` and `.` equal to `-`.
 pub fn meant<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
     let given = plain(given);
@@ -10,13 +9,13 @@ pub fn meant<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> Option<&'
     (edits <= 2 && edits * 3 <= given.len()).then_some(name)
 }
 
-/// `; did you mean …?` or nothing.
+/// `; did you mean …?`, or empty.
 #[must_use]
 pub fn hint<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> String {
     meant(given, names).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
-/// Letters to be put in, left out or changed to make one of the other.
+/// Levenshtein distance.
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (n, x) in a.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The demo's records: orders of a shop, a pure function of partition and offset, so that a later run goes on from an
-//! earlier one; and the checksum by which two sides are compared.
+//! The demo's records: orders of a shop, a pure function of partition and offset, so that a run can continue an earlier
+//! one. And the checksum that compares log, bucket and table.
 
 use bytes::Bytes;
 use tidewater_storage::model::TimestampMs;
@@ -29,13 +29,13 @@ fn mix(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-/// A sum over records that does not depend on their order: of each, offset, timestamp, key and value are mixed into 64
-/// bits. A table gives its rows in no order.
+/// A sum over records that does not depend on their order, since a table's rows have none: offset, timestamp, key and
+/// value of each record are mixed into 64 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Checksum(pub(super) u64);
 
 impl Checksum {
-    /// Takes in the record that lies at `offset`.
+    /// Adds the record at `offset`.
     pub(super) fn take(&mut self, offset: u64, timestamp_ms: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
         let crc = crc32c::crc32c(&timestamp_ms.to_be_bytes());
         let crc = crc32c::crc32c_append(crc, key.unwrap_or_default());
@@ -43,13 +43,12 @@ impl Checksum {
         self.0 = self.0.wrapping_add(mix(mix(offset) ^ u64::from(mix_length(crc, value))));
     }
 
-    /// Takes in a record as a client has it.
     pub(super) fn take_record(&mut self, offset: u64, record: &Record) {
         self.take(offset, record.timestamp.0, record.key.as_deref(), record.value.as_deref());
     }
 }
 
-/// Where one field ends and the next begins counts, and null is not empty.
+/// Adds the length, so that moved field boundaries and null instead of empty change the sum.
 fn mix_length(crc: u32, field: Option<&[u8]>) -> u32 {
     let len = field.map_or(u64::MAX, |field| field.len() as u64);
     crc32c::crc32c_append(crc, &len.to_be_bytes())
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_json_and_the_same_again() {
+    fn orders_are_json_and_repeatable() {
         let record = order(3, 41, TimestampMs(7));
         assert_eq!(record, order(3, 41, TimestampMs(7)));
         let value: serde_json::Value = serde_json::from_slice(record.value.as_deref().expect("a value")).expect("JSON");
@@ -69,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checksum_sees_place_and_content_in_any_order() {
+    fn a_checksum_depends_on_offset_and_content_and_not_on_order() {
         let sum = |pairs: &[(u64, u64)]| {
             let mut sum = Checksum::default();
             pairs.iter().for_each(|(at, of)| sum.take_record(*at, &order(0, *of, TimestampMs(0))));

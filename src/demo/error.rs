@@ -1,83 +1,53 @@
-//! Why the demo did not come to its end, with what to do.
+//! Why the demo failed, with what to do.
 
 use std::io;
 use std::time::Duration;
 
-use crate::cli::CliError;
 use crate::client::ClientError;
+use crate::console::CliError;
 use crate::node::StartError;
 
-/// A demo that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The broker does not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A Kafka call failed.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Printing, or a question over HTTP, failed.
+    /// Printing, or a request over HTTP, failed.
     #[error(transparent)]
     Cli(#[from] CliError),
-    /// The system refuses threads or signals.
     #[error("cannot start the demo's runtime: {0}")]
     Runtime(#[source] io::Error),
-    /// A client task ended badly.
-    #[error("a task of the demo ended badly: {0}")]
+    #[error("a task of the demo panicked: {0}")]
     Task(#[from] tokio::task::JoinError),
-    /// There is such a topic, but with other settings.
     #[error(
         "there is a topic {topic} already and its {setting} is {value:?}, so it is not this demo's; delete or rename it \
          (`tidewater topic delete {topic}`), or choose another --data-dir"
     )]
-    NotOurs {
-        /// Its name.
-        topic: &'static str,
-        /// The setting that differs.
-        setting: String,
-        /// Its value.
-        value: String,
-    },
-    /// An answer that lacks what it should say.
-    #[error("{of} says nothing about {what}")]
-    Silent {
-        /// Whose answer.
-        of: &'static str,
-        /// What is missing.
-        what: String,
-    },
-    /// Somebody else wrote in between: what was written cannot be told apart.
+    NotOurs { topic: &'static str, setting: String, value: String },
+    /// The answer of a port lacks a field.
+    #[error("the answer of {of} lacks {what}")]
+    Silent { of: &'static str, what: String },
+    /// Another producer wrote between two batches of the demo.
     #[error(
-        "partition {partition}: offset {expected} was next but the batch lies at {found}; is somebody else writing?"
+        "partition {partition}: the next batch should have offset {expected} and has {found}; stop the other producer of the topic"
     )]
-    Elsewhere {
-        /// Which.
-        partition: i32,
-        /// Where it should be.
-        expected: u64,
-        /// Where it is.
-        found: u64,
-    },
-    /// Nothing moved for too long.
-    #[error("{step} stands still for {} s: {why}", after.as_secs())]
+    Elsewhere { partition: i32, expected: u64, found: u64 },
+    #[error("{step} made no progress for {} s: {why}", after.as_secs())]
     Stalled {
-        /// Which step.
         step: &'static str,
-        /// For how long.
         after: Duration,
-        /// What the broker says.
+        /// The broker's reason, or the offsets reached.
         why: String,
     },
-    /// The table cannot be read through from the bucket.
     #[error("the table cannot be read from the bucket: {0}")]
     Table(String),
-    /// Log, bucket and table do not hold the same.
-    #[error("log, bucket and table do not hold the same: {0}")]
+    #[error("log, bucket and table differ: {0}")]
     Differs(String),
-    /// Ended by a signal before its end.
-    #[error("interrupted; what was acknowledged is kept, the next run goes on from it")]
+    /// By a signal, before the end of the demo.
+    #[error("interrupted; acknowledged records are kept, the next run continues after them")]
     Interrupted,
-    /// Ended by a signal while serving on.
+    /// By a signal, while serving on after the demo.
     #[error("stopped")]
     Stopped,
 }

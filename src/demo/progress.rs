@@ -1,13 +1,12 @@
-//! A step of the journey as people see it: a bar on a terminal, plain lines elsewhere; how long it took.
+//! Progress of a step: a bar on a terminal, plain lines elsewhere, and the time it took.
 
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-const STEADY: std::time::Duration = std::time::Duration::from_millis(100);
+const TICK: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// A step that is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Phase {
     bar: ProgressBar,
@@ -15,7 +14,7 @@ pub(super) struct Phase {
 }
 
 impl Phase {
-    /// Begins; `total` is what [`Phase::at`] counts towards.
+    /// `total` is the count at which [`Phase::at`] is complete.
     pub(super) fn begin(title: &str, total: Option<u64>) -> Self {
         let bar = if std::io::stderr().is_terminal() {
             let (bar, template) = match total {
@@ -24,7 +23,7 @@ impl Phase {
             };
             let style = ProgressStyle::with_template(template);
             let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.enable_steady_tick(STEADY);
+            bar.enable_steady_tick(TICK);
             bar.with_message(title.to_owned())
         } else {
             eprintln!("  {title} …");
@@ -33,22 +32,19 @@ impl Phase {
         Self { bar, begun: Instant::now() }
     }
 
-    /// So many are done.
     pub(super) fn at(&self, done: u64) {
         self.bar.set_position(done);
     }
 
-    /// So many more are done.
     pub(super) fn add(&self, more: u64) {
         self.bar.inc(more);
     }
 
-    /// Seconds since it began.
     pub(super) fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
     }
 
-    /// It is done and this is so.
+    /// Ends the step and prints its result.
     pub(super) fn done(self, what: &str) {
         let seconds = self.seconds();
         self.bar.finish_and_clear();

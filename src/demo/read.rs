@@ -1,4 +1,4 @@
-//! Reading back: every partition from its log start to its end over the Kafka protocol, each on its own connection.
+//! Reads every partition from its log start to its end over the Kafka protocol, each on its own connection.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::broker::DemoBroker;
 use super::content::Checksum;
 use super::error::DemoError;
-use super::place::Place;
 use super::progress::Phase;
 use super::write::Written;
 use super::{Bounds, count, output};
@@ -18,20 +18,20 @@ const MAX_WAIT_MS: i32 = 500;
 const MAX_BYTES: i32 = 4 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was read of one partition.
+/// The records of one partition that were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Read {
-    /// Records, of all runs.
+    /// Of all runs of the demo.
     pub(super) records: u64,
-    /// Offsets at which no record came or one came twice.
+    /// Records whose offset is not the one after the record before.
     pub(super) holes: u64,
-    /// Over the records this run wrote.
+    /// Over the records of this run.
     pub(super) sum: Checksum,
 }
 
-/// Reads all of `log`; `written` tells which records to sum up.
+/// Reads all of `log`; the checksum is over the records in `written`.
 pub(super) async fn run(
-    place: &Place,
+    broker: &DemoBroker,
     topic: &'static str,
     log: &Bounds,
     written: &BTreeMap<i32, Written>,
@@ -39,7 +39,7 @@ pub(super) async fn run(
     let phase = Phase::begin("reading back from the bucket", Some(count(log)));
     let mut tasks = JoinSet::new();
     for (partition, bounds) in log {
-        let client = Client::connect(&place.kafka).await?;
+        let client = Client::connect(&broker.kafka).await?;
         let own = written.get(partition).copied().unwrap_or_default();
         tasks.spawn(read(client, topic, *partition, *bounds, own, phase.clone()));
     }
@@ -84,7 +84,7 @@ async fn read(
             }
         }
         if moved.elapsed() > PATIENCE {
-            let why = format!("partition {partition} gives nothing at offset {at}, its log ends at {end}");
+            let why = format!("partition {partition} returns nothing at offset {at}, its log ends at {end}");
             return Err(DemoError::Stalled { step: "reading back", after: PATIENCE, why });
         }
     }

@@ -1,32 +1,29 @@
-//! What came of it: the comparison of log, bucket and table (pure), its table for people, and the lines to go on with.
+//! The result: the comparison of log, bucket and table (pure), its printed table, and commands to try next.
 
 use std::collections::BTreeMap;
 
+use super::broker::DemoBroker;
 use super::content::Checksum;
-use super::place::Place;
 use super::read::Read;
 use super::table::Table;
 use super::write::Written;
 use super::{Bounds, count, output};
-use crate::cli::CliError;
+use crate::console::CliError;
 
-/// Everything that was seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outcome {
-    /// The log before.
+    /// The log before this run wrote.
     pub(super) before: Bounds,
-    /// What this run wrote.
     pub(super) written: BTreeMap<i32, Written>,
-    /// The log after.
+    /// The log after it.
     pub(super) log: Bounds,
-    /// What came back.
     pub(super) read: BTreeMap<i32, Read>,
-    /// What the table holds; `None` in a build without tables.
+    /// `None` in a build without tables.
     pub(super) table: Option<Table>,
 }
 
 impl Outcome {
-    /// Everything that is not as it should be; empty: log, bucket and table hold the same.
+    /// Every difference between what was written, log, bucket and table, as text.
     pub(super) fn differences(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (n, (start, end)) in &self.log {
@@ -41,7 +38,7 @@ impl Outcome {
             if read.records != end.saturating_sub(*start) || read.holes > 0 {
                 let log = end.saturating_sub(*start);
                 found.push(format!(
-                    "partition {n}: the log holds {log} records, {} came back, {} out of place",
+                    "partition {n}: the log has {log} records, {} were read, {} at an unexpected offset",
                     read.records, read.holes
                 ));
             }
@@ -65,7 +62,7 @@ impl Outcome {
                 found.push(format!("partition {n}: the log ends at {end}, the table at {next}"));
             }
             let (rows, written) = (table.found.rows.get(n).copied().unwrap_or_default(), self.written(*n));
-            // The table keeps rows whose records retention has removed from the log since.
+            // Retention removes records from the log and keeps their rows in the table.
             if !(end.saturating_sub(*start)..=*end).contains(&rows.count) {
                 found.push(format!("partition {n}: the log holds [{start}, {end}), the table {} rows", rows.count));
             }
@@ -129,21 +126,21 @@ pub(super) fn print(outcome: &Outcome) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What to try next, with this broker's addresses.
-pub(super) fn next_steps(place: &Place, topic: &str) -> Vec<String> {
-    let Place { kafka, admin, bucket, .. } = place;
+/// Commands to try next, with this broker's addresses.
+pub(super) fn next_steps(broker: &DemoBroker, topic: &str) -> Vec<String> {
+    let DemoBroker { kafka, admin, bucket, .. } = broker;
     let mut lines = vec![
         String::new(),
-        "The broker goes on serving; Ctrl-C stops it. To copy:".into(),
+        "The broker serves on; Ctrl-C stops it. Commands to try:".into(),
         String::new(),
         "# Kafka: the first five orders, from the bucket".into(),
         format!("kcat -C -b {kafka} -t {topic} -o beginning -c 5"),
         format!("tidewater topic consume {topic} --from earliest --count 5 --bootstrap {kafka} --admin {admin}"),
-        "# its state, and all of the broker's counters".into(),
+        "# the topic's state, and all counters of the broker".into(),
         format!("tidewater topic describe {topic} --bootstrap {kafka} --admin {admin}"),
         format!("curl http://{admin}/metrics"),
     ];
-    let Some(catalog) = &place.catalog else { return lines };
+    let Some(catalog) = &broker.catalog else { return lines };
     lines.extend([
         String::new(),
         "# DuckDB".into(),
@@ -175,7 +172,7 @@ pub(super) fn next_steps(place: &Place, topic: &str) -> Vec<String> {
     lines
 }
 
-/// How Trino reaches the bucket's files.
+/// Properties with which Trino reads the bucket's files.
 fn trino_store(bucket: &str) -> &'static [&'static str] {
     match bucket.split_once("://").map_or("", |(scheme, _)| scheme) {
         "file" => &["fs.native-local.enabled=true", "local.location=/"],
@@ -212,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_the_same() {
+    fn equal_sides_have_no_difference() {
         assert_eq!(good().differences(), Vec::<String>::new());
         assert!(Outcome { table: None, ..good() }.differences().is_empty());
     }
 
     #[test]
-    fn every_difference_is_told() {
+    fn every_difference_is_reported() {
         let mut lost = good();
         lost.read.insert(0, Read { records: 14, holes: 1, sum: Checksum(8) });
         assert_eq!(lost.differences().len(), 2);

@@ -1,4 +1,4 @@
-//! The table: wait until it has everything, ask the catalog what it holds, and read it through from the bucket.
+//! The table: waits until it has every record, asks the catalog for its rows and offsets, and reads its files.
 
 use std::collections::BTreeMap;
 
@@ -6,73 +6,69 @@ use serde_json::Value;
 
 #[cfg(feature = "lakehouse")]
 use super::audit::rows as found;
+use super::broker::DemoBroker;
 use super::content::Checksum;
 use super::error::DemoError;
-use super::place::Place;
 use super::progress::Phase;
 use super::write::Written;
 use super::{Bounds, count, output, wait};
-use crate::cli::admin_http;
+use crate::console::admin;
 
-/// What the table holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Table {
-    /// Rows, as the current snapshot's summary says over the catalog's port.
+    /// From the summary of the current snapshot, over the catalog's port.
     pub(super) rows: u64,
-    /// Rows found in the data files.
     pub(super) found: Found,
     /// Next offset per partition, committed with the rows.
     pub(super) offsets: BTreeMap<i32, u64>,
-    /// Ranges left out.
+    /// Ranges of offsets that the sink left out.
     pub(super) skipped: Vec<String>,
 }
 
-/// What the data files hold.
+/// Read from the data files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// How many files.
     pub(super) files: u64,
-    /// Their rows, by partition.
+    /// By partition.
     pub(super) rows: BTreeMap<i32, Rows>,
 }
 
-/// Rows of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rows {
-    /// How many, of all runs.
+    /// Of all runs of the demo.
     pub(super) count: u64,
-    /// Over those this run wrote.
+    /// Over the rows of this run.
     pub(super) sum: Checksum,
 }
 
-/// Waits for the table and looks at it; `None` in a build without tables.
+/// Waits for the table and reads it; `None` in a build without tables.
 pub(super) async fn run(
-    place: &Place,
+    broker: &DemoBroker,
     topic: &str,
     log: &Bounds,
     written: &BTreeMap<i32, Written>,
 ) -> Result<Option<Table>, DemoError> {
-    let Some(catalog) = &place.catalog else { return Ok(None) };
+    let Some(catalog) = &broker.catalog else { return Ok(None) };
     let phase = Phase::begin("committing to the Iceberg table", Some(count(log)));
-    let status = wait::in_table(place, topic, log, &phase).await?;
+    let status = wait::in_table(broker, topic, log, &phase).await?;
     let path = format!("/v1/namespaces/topics/tables/{topic}");
-    let loaded = admin_http::get(catalog, &path).await?;
+    let loaded = admin::get(catalog, &path).await?;
     let mut table = loaded.as_ref().and_then(snapshot).ok_or_else(|| DemoError::Silent {
         of: "the catalog",
         what: format!("rows and offsets of the table topics.{topic}"),
     })?;
     table.skipped = status.partitions.into_iter().flat_map(|p| p.table_skipped).collect();
-    phase.done(&format!("all of it committed to the Iceberg table topics.{topic}"));
+    phase.done(&format!("all records committed to the Iceberg table topics.{topic}"));
     let phase = Phase::begin("reading the table's files", Some(table.rows));
-    table.found = found(place, topic, written, &phase).await?;
+    table.found = found(broker, topic, written, &phase).await?;
     let (rows, files) = (table.found.rows.values().map(|rows| rows.count).sum(), table.found.files);
     phase.done(&format!("{} rows read from {files} Parquet files of the table", output::count(rows)));
     Ok(Some(table))
 }
 
-/// Never asked: such a build serves no catalog.
+/// Never called: a build without tables serves no catalog.
 #[cfg(not(feature = "lakehouse"))]
-async fn found(_: &Place, _: &str, _: &BTreeMap<i32, Written>, _: &Phase) -> Result<Found, DemoError> {
+async fn found(_: &DemoBroker, _: &str, _: &BTreeMap<i32, Written>, _: &Phase) -> Result<Found, DemoError> {
     Ok(Found::default())
 }
 

@@ -1,28 +1,27 @@
-//! Waiting for the broker to do its part: archive, let local bytes go, feed the table. By the admin port.
+//! Waits, over the admin port, until the broker has archived, trimmed local segments and filled the table.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::broker::DemoBroker;
 use super::error::DemoError;
-use super::place::Place;
 use super::progress::Phase;
 use super::{Bounds, count, output};
-use crate::cli::admin_http;
+use crate::console::admin;
 
-/// How often is asked.
+/// Between two requests.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long nothing may move.
+/// How long a step may make no progress.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A topic as `GET /v1/topics/{topic}` shows it: what the demo looks at.
+/// The fields of `GET /v1/topics/{topic}` that the demo uses.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct TopicStatus {
     pub(super) partitions: Vec<PartitionStatus>,
 }
 
-/// A partition of it.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct PartitionStatus {
     pub(super) partition: i32,
@@ -36,44 +35,43 @@ pub(super) struct PartitionStatus {
     pub(super) table_paused: Option<String>,
 }
 
-/// The state of a topic.
-pub(super) async fn status(place: &Place, topic: &str) -> Result<TopicStatus, DemoError> {
+pub(super) async fn status(broker: &DemoBroker, topic: &str) -> Result<TopicStatus, DemoError> {
     let silent = |what: String| DemoError::Silent { of: "the admin port", what };
-    let found = admin_http::get(&place.admin, &format!("/v1/topics/{topic}")).await?;
+    let found = admin::get(&broker.admin, &format!("/v1/topics/{topic}")).await?;
     let found = found.ok_or_else(|| silent(format!("topic {topic}")))?;
-    serde_json::from_value(found).map_err(|e| silent(format!("what the demo looks at: {e}")))
+    serde_json::from_value(found).map_err(|e| silent(format!("a field that the demo reads: {e}")))
 }
 
-/// Waits until the bucket holds all of `log`.
-pub(super) async fn archived(place: &Place, topic: &str, log: &Bounds) -> Result<(), DemoError> {
+/// Waits until all of `log` is in the bucket.
+pub(super) async fn archived(broker: &DemoBroker, topic: &str, log: &Bounds) -> Result<(), DemoError> {
     let phase = Phase::begin("archiving to the bucket", Some(count(log)));
-    let ended = until(place, topic, log, "archiving", &phase, |p| Some(p.archived_end_offset)).await?;
+    let ended = until(broker, topic, log, "archiving", &phase, |p| Some(p.archived_end_offset)).await?;
     let bytes = ended.partitions.iter().map(|p| p.archived_bytes).sum();
-    phase.done(&format!("all of it in the bucket, {} at {}", output::bytes(bytes), place.bucket));
+    phase.done(&format!("all records in the bucket, {} at {}", output::bytes(bytes), broker.bucket));
     Ok(())
 }
 
-/// Waits until the local disk holds nothing of `log` any more.
-pub(super) async fn trimmed(place: &Place, topic: &str, log: &Bounds) -> Result<(), DemoError> {
+/// Waits until no local segment has records of `log`.
+pub(super) async fn trimmed(broker: &DemoBroker, topic: &str, log: &Bounds) -> Result<(), DemoError> {
     let phase = Phase::begin("trimming the local disk", Some(count(log)));
-    until(place, topic, log, "trimming the local disk", &phase, |p| Some(p.local_start_offset)).await?;
-    phase.done("all of it gone from the local segments: whoever reads it reads the bucket");
+    until(broker, topic, log, "trimming the local disk", &phase, |p| Some(p.local_start_offset)).await?;
+    phase.done("local segments trimmed; reads now come from the bucket");
     Ok(())
 }
 
-/// Waits until the table holds all of `log`.
+/// Waits until all of `log` is in the table.
 pub(super) async fn in_table(
-    place: &Place,
+    broker: &DemoBroker,
     topic: &str,
     log: &Bounds,
     phase: &Phase,
 ) -> Result<TopicStatus, DemoError> {
-    until(place, topic, log, "the table", phase, |p| p.table_offset).await
+    until(broker, topic, log, "the table", phase, |p| p.table_offset).await
 }
 
 /// Waits until `reached` of every partition is at the end of `log`.
 async fn until(
-    place: &Place,
+    broker: &DemoBroker,
     topic: &str,
     log: &Bounds,
     step: &'static str,
@@ -82,7 +80,7 @@ async fn until(
 ) -> Result<TopicStatus, DemoError> {
     let (mut moved, mut best) = (Instant::now(), None);
     loop {
-        let status = status(place, topic).await?;
+        let status = status(broker, topic).await?;
         let done = progress(log, &status, &reached);
         if done >= count(log) && status.partitions.len() >= log.len() {
             return Ok(status);
@@ -98,16 +96,16 @@ async fn until(
     }
 }
 
-/// How many records of `log` lie below what was reached.
+/// Records of `log` below the reached offsets.
 fn progress(log: &Bounds, status: &TopicStatus, reached: impl Fn(&PartitionStatus) -> Option<u64>) -> u64 {
     let at = |n: i32| status.partitions.iter().find(|p| p.partition == n).and_then(&reached).unwrap_or(0);
     log.iter().map(|(n, (start, end))| at(*n).min(*end).saturating_sub(*start)).sum()
 }
 
-/// What the broker says about standing still.
+/// The broker's reason for no progress, or the offsets reached.
 fn why(status: &TopicStatus) -> String {
-    let told = status.partitions.iter().find_map(|p| p.archive_stopped.clone().or_else(|| p.table_paused.clone()));
-    told.unwrap_or_else(|| {
+    let reason = status.partitions.iter().find_map(|p| p.archive_stopped.clone().or_else(|| p.table_paused.clone()));
+    reason.unwrap_or_else(|| {
         let at = status.partitions.iter().map(|p| {
             let (n, end, local, archived) =
                 (p.partition, p.high_watermark, p.local_start_offset, p.archived_end_offset);
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_counts_from_log_start_to_what_was_the_end() {
+    fn progress_counts_from_log_start_to_the_end_before_waiting() {
         let log = Bounds::from([(0, (10, 100)), (1, (0, 50))]);
         let status = TopicStatus { partitions: vec![partition(0, 40), partition(1, 70)] };
         assert_eq!(progress(&log, &status, |p| Some(p.archived_end_offset)), 30 + 50);

@@ -1,4 +1,4 @@
-//! Writing: one idempotent producer a partition, each on a connection of its own, batches pipelined.
+//! Writes with one idempotent producer for each partition, each on its own connection, with pipelined batches.
 
 use std::collections::BTreeMap;
 
@@ -6,30 +6,28 @@ use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::Compression;
 use tokio::task::JoinSet;
 
+use super::broker::DemoBroker;
 use super::content::{Checksum, order};
 use super::error::DemoError;
-use super::place::Place;
 use super::progress::Phase;
 use super::{Bounds, output};
 use crate::client::{Client, Produced, Producer};
 
-/// Records of a batch; about 200 KiB.
+/// About 200 KiB.
 const BATCH_RECORDS: u64 = 2000;
 
-/// What was written to one partition, as acknowledged.
+/// The acknowledged records of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// First offset.
     pub(super) start: u64,
-    /// First offset after the last.
+    /// Exclusive.
     pub(super) end: u64,
-    /// Over all of them.
     pub(super) sum: Checksum,
 }
 
 /// Writes `records` to the ends of the partitions, in equal shares.
 pub(super) async fn run(
-    place: &Place,
+    broker: &DemoBroker,
     topic: &'static str,
     before: &Bounds,
     records: u64,
@@ -41,7 +39,7 @@ pub(super) async fn run(
     for (partition, (_, end)) in before {
         let extra = u64::from(left > 0);
         left -= extra;
-        let client = Client::connect(&place.kafka).await?;
+        let client = Client::connect(&broker.kafka).await?;
         let producer = Producer::new(client, topic, Compression::None).await?;
         tasks.spawn(write(producer, *partition, *end, share + extra, phase.clone()));
     }
@@ -80,7 +78,7 @@ async fn write(
     Ok((partition, Written { start, end: acknowledged.next, sum }))
 }
 
-/// Acknowledgements, which must continue each other from the log's end on: else another writer was in between.
+/// Acknowledgements. Each batch must follow the one before, the first the old end of the log.
 struct Acknowledged {
     partition: i32,
     next: u64,

@@ -1,4 +1,4 @@
-//! A shard's journal: what each lane has in it, and how far each file can be read.
+//! A shard's journal: the records of each lane, and how far each file can be read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,6 @@ use super::error::InspectError;
 use super::{View, print_damage};
 use crate::console::{CliError, output};
 
-/// A journal.
 #[derive(Debug, Serialize)]
 pub(super) struct JournalView {
     directory: PathBuf,
@@ -81,7 +80,7 @@ pub(super) fn view(path: &Path) -> Result<JournalView, InspectError> {
     Ok(seen.finish(directory, &layout, &ends))
 }
 
-/// What the walk gathers.
+/// Sums of the walk over all commits.
 #[derive(Debug, Default)]
 struct Seen {
     lanes: BTreeMap<u32, LaneView>,
@@ -99,9 +98,12 @@ impl Seen {
         (*commits, *used) = (*commits + 1, commit.at.0 + commit.header.total_len() as u64);
         for located in &commit.records {
             let LaneId(lane) = located.lane;
-            let place =
-                Place { file: &file, commit: commit.header.sequence, position: commit.at.0 + located.at as u64 };
-            self.lanes.entry(lane).or_default().take(&located.record, &place);
+            let position = RecordPosition {
+                file: &file,
+                commit: commit.header.sequence,
+                position: commit.at.0 + located.at as u64,
+            };
+            self.lanes.entry(lane).or_default().take(&located.record, &position);
         }
     }
 
@@ -124,7 +126,7 @@ impl Seen {
             }
         }
         if let (Some(last), true) = (ends.last(), self.last < durable) {
-            // Where one file ends and the next begins only the commit itself tells: all its possible places are named.
+            // Only the commit itself says in which file it begins, so every file that it may begin in is named.
             let places = ends.iter().filter(|end| end.expected == last.expected);
             let places = places.map(|end| format!("byte {} of {} ({})", end.at, end.file.display(), end.error));
             damage.push(format!(
@@ -152,14 +154,15 @@ impl Seen {
     }
 }
 
-struct Place<'a> {
+/// The address of a record in the journal.
+struct RecordPosition<'a> {
     file: &'a str,
     commit: u64,
     position: u64,
 }
 
 impl LaneView {
-    fn take(&mut self, record: &Record, place: &Place<'_>) {
+    fn take(&mut self, record: &Record, at: &RecordPosition<'_>) {
         let (kind, entry) = match record {
             Record::Entry(entry) => {
                 self.entries += 1;
@@ -198,9 +201,9 @@ impl LaneView {
             batches: entry.map_or(0, |entry| entry.payload.blobs.len()),
             records: entry.map_or(0, |entry| records(&entry.payload)),
             bytes: entry.map_or(0, |entry| entry.payload.len()),
-            commit: place.commit,
-            file: place.file.to_owned(),
-            position: place.position,
+            commit: at.commit,
+            file: at.file.to_owned(),
+            position: at.position,
         });
     }
 
@@ -214,7 +217,7 @@ impl LaneView {
     }
 }
 
-/// Records of the Kafka batches in it, by their headers.
+/// Kafka records, by the batch headers.
 fn records(payload: &Payload) -> u64 {
     let headers = payload.blobs.iter().filter_map(|blob| BatchHeader::parse(blob).ok());
     headers.map(|header| u64::from(header.record_count)).sum()

@@ -1,8 +1,9 @@
-//! What the bucket says of itself: lane manifests, pages of partition manifests, spill pages, root and catalogue.
+//! Metadata of the bucket: lane manifests, pages of partition manifests, spill pages, root and catalogue.
 
 use serde::Serialize;
+use tidewater_storage::codec::{CodecError, Sections};
 use tidewater_storage::model::TimestampMs;
-use tidewater_tiering::format::{Body, FormatError, INDEX_BYTES_MAX, Sections, read_whole};
+use tidewater_tiering::format::{Body, DecodeNames, FormatError, INDEX_BYTES_MAX, read_whole};
 use tidewater_tiering::keys::ObjectKind;
 use tidewater_tiering::manifest::{
     Catalogue, PageRef, PartitionManifest, PublishedLane, Root, Row, Source as RowSource, SpillPage, SpillRow,
@@ -11,11 +12,9 @@ use tidewater_tiering::manifest::{
 
 use super::error::InspectError;
 use super::source::Source;
-use super::when::when;
 use super::{View, object, print_damage};
-use crate::cli::{CliError, output};
+use crate::console::{CliError, output};
 
-/// One of them.
 #[derive(Debug, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(super) enum ManifestView {
@@ -26,7 +25,6 @@ pub(super) enum ManifestView {
     Spill(SpillView),
 }
 
-/// A lane manifest.
 #[derive(Debug, Serialize)]
 pub(super) struct LaneView {
     cluster: String,
@@ -72,7 +70,6 @@ struct PartitionView {
     pending: Vec<String>,
 }
 
-/// A spill page.
 #[derive(Debug, Serialize)]
 pub(super) struct SpillView {
     partition: String,
@@ -89,7 +86,6 @@ struct RowView {
     position: Option<u64>,
 }
 
-/// What a body is called.
 pub(super) fn called(body: Body) -> &'static str {
     match body {
         Body::Index => "a data object",
@@ -99,7 +95,7 @@ pub(super) fn called(body: Body) -> &'static str {
     }
 }
 
-/// Reads it whole: JSON by its first byte, else by its trailer.
+/// Reads the whole object: JSON by its first byte, else by its trailer.
 pub(super) async fn view(source: &Source) -> Result<ManifestView, InspectError> {
     if source.read(0, 1).await?.first() == Some(&b'{') && object::trailer(source).await.is_err() {
         return pointer(source).await;
@@ -117,7 +113,7 @@ pub(super) async fn view(source: &Source) -> Result<ManifestView, InspectError> 
     decoded.map_err(|error| InspectError::Format { what: source.name.clone(), source: error })
 }
 
-/// Everything, unless it is larger than any manifest.
+/// All bytes, unless there are more than in any manifest.
 async fn whole(source: &Source) -> Result<bytes::Bytes, InspectError> {
     if source.size > u64::from(INDEX_BYTES_MAX) * 2 {
         return Err(InspectError::TooLarge { what: source.name.clone(), size: source.size });
@@ -137,13 +133,13 @@ async fn pointer(source: &Source) -> Result<ManifestView, InspectError> {
     }
 }
 
-/// A page by itself, without the lane manifest that names it (`FORMAT.md` §5: header 1, partitions 2).
+/// A page by itself, without the lane manifest that names it (`FORMAT.md` §4: header 1, partitions 2).
 fn page(object: &bytes::Bytes) -> Result<PageView, FormatError> {
     const WHAT: &str = "manifest page";
     let (body, _) = read_whole(object, Body::Page)?;
-    let (mut sections, mut last) = (Sections::new(WHAT, &body), 0);
+    let mut sections = Sections::new(WHAT, &body);
     let (mut header, mut partitions) = (None, Vec::new());
-    while let Some((tag, mut body)) = sections.next(&[1, 2], &mut last)? {
+    while let Some((tag, mut body)) = sections.next(&[1, 2])? {
         if tag == 1 {
             header = Some((body.home()?, body.lane()?));
         } else {
@@ -151,7 +147,7 @@ fn page(object: &bytes::Bytes) -> Result<PageView, FormatError> {
         }
         body.end()?;
     }
-    let (home, lane) = header.ok_or(FormatError::Missing { what: WHAT, tag: 1 })?;
+    let (home, lane) = header.ok_or(CodecError::Missing { what: WHAT, tag: 1 })?;
     Ok(PageView {
         cluster: home.cluster.to_string(),
         epoch: home.epoch.0,
@@ -160,12 +156,14 @@ fn page(object: &bytes::Bytes) -> Result<PageView, FormatError> {
     })
 }
 
-/// A spill page; whose it is, its name says.
+/// Decodes a spill page; the partition is in its key.
 fn spill(source: &Source, bytes: &bytes::Bytes) -> Result<ManifestView, InspectError> {
     let wrong = |error| InspectError::Format { what: source.name.clone(), source: error };
     let (_, index) = read_whole(bytes, Body::Spill).map_err(wrong)?;
     let Some(ObjectKind::Spill { partition, .. }) = source.object_name().map(|name| name.kind) else {
-        return Err(wrong(FormatError::Field { what: "spill page", field: "place: its key says whose it is", at: 0 }));
+        return Err(wrong(
+            CodecError::Field { what: "spill page", field: "key, which says whose it is", at: 0 }.into(),
+        ));
     };
     let rows = match decode_spill(partition, index.crc, bytes).map_err(wrong)? {
         SpillPage::Rows(rows) => rows.iter().map(RowView::of).collect(),
@@ -250,7 +248,7 @@ fn print_rows(rows: &[&RowView]) -> Result<(), CliError> {
         table.add_row([
             format!("[{}, {})", row.start, row.end),
             output::bytes(row.bytes),
-            when(TimestampMs(row.max_timestamp)),
+            output::when(TimestampMs(row.max_timestamp)),
             row.object.clone(),
         ]);
     }
@@ -265,7 +263,7 @@ fn print_lane(lane: &LaneView) -> Result<(), CliError> {
         lane.epoch,
         lane.as_of,
         lane.term,
-        when(TimestampMs(lane.written)),
+        output::when(TimestampMs(lane.written)),
         lane.follow_from
     ))?;
     if let Some(epoch) = lane.closed_for {
@@ -306,7 +304,7 @@ fn print_page(page: &PageView) -> Result<(), CliError> {
 impl View for ManifestView {
     fn print(&self) -> Result<(), CliError> {
         match self {
-            // These two are JSON in the bucket already, made to be read.
+            // These two are JSON in the bucket, too.
             Self::Root(root) => output::json(root)?,
             Self::Catalogue(catalogue) => output::json(catalogue)?,
             Self::Lane(lane) => print_lane(lane)?,
@@ -320,7 +318,7 @@ impl View for ManifestView {
         print_damage(self.damage())
     }
 
-    /// A manifest decodes whole or not at all.
+    /// A manifest with any damage does not decode.
     fn damage(&self) -> &[String] {
         &[]
     }

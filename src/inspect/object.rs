@@ -1,4 +1,4 @@
-//! A data object of the bucket (bundle, part, segment, gathered): its index, and whether its bytes match it.
+//! A data object of the bucket (bundle, part, segment, gathered): its index, and whether its bytes match the checksums.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,9 @@ use tidewater_tiering::format::{
 
 use super::error::InspectError;
 use super::source::Source;
-use super::when::when;
 use super::{View, print_damage};
-use crate::cli::{CliError, output};
+use crate::console::{CliError, output};
 
-/// An object.
 #[derive(Debug, Serialize)]
 pub(super) struct ObjectView {
     name: String,
@@ -50,16 +48,16 @@ struct PartitionView {
 
 #[derive(Debug, Serialize)]
 struct ExtentView {
-    /// `None`: in this object.
+    /// `None` is this object.
     object: Option<String>,
     position: u64,
     bytes: u64,
     runs: usize,
-    /// Runs whose bytes were read and match; those of other objects are not read.
+    /// Runs of this object whose bytes match; other objects are not read.
     sound: usize,
 }
 
-/// Reads trailer, index and, run by run, the data.
+/// Reads the trailer, the index and each run.
 pub(super) async fn view(source: &Source) -> Result<ObjectView, InspectError> {
     let wrong = |error| InspectError::Format { what: source.name.clone(), source: error };
     let trailer = trailer(source).await?;
@@ -187,7 +185,7 @@ impl View for ObjectView {
         output::line(&format!("{kind} {name}: {}", output::bytes(self.size)))?;
         output::line(&format!(
             "cluster {cluster}, epoch {epoch}, lane {lane}, sequence {sequence}, term {term}, log index {log_index}, written {}",
-            when(TimestampMs(self.written))
+            output::when(TimestampMs(self.written))
         ))?;
         output::line(&format!("index: {} at byte {}", output::bytes(self.index_bytes.into()), self.index_offset))?;
         output::line("")?;
@@ -204,7 +202,7 @@ impl View for ObjectView {
                 partition.log_start.to_string(),
                 output::bytes(partition.bytes),
                 runs.to_string(),
-                when(TimestampMs(partition.max_timestamp)),
+                output::when(TimestampMs(partition.max_timestamp)),
                 places.collect::<Vec<_>>().join(", "),
             ]);
         }

@@ -1,4 +1,4 @@
-//! A segment file: its batches one by one, and its index if one lies beside it.
+//! A segment file: its batches, and its index if that is beside it.
 
 use std::path::Path;
 
@@ -11,18 +11,16 @@ use tidewater_storage::segment::IndexFile;
 
 use super::error::InspectError;
 use super::source::Source;
-use super::when::when;
 use super::{View, print_damage};
-use crate::cli::{CliError, output};
+use crate::console::{CliError, output};
 
-/// Read at a time. Bytes.
+/// Bytes of one read.
 const PIECE: u64 = 4 << 20;
-/// No batch is larger: the greatest `max.message.bytes` and some.
+/// No batch is larger: above the highest `max.message.bytes`.
 const BATCH_MAX: u64 = 128 << 20;
-/// What a batch may unpack to.
+/// Bytes that a batch may unpack to.
 const UNPACKED_MAX: usize = 1 << 30;
 
-/// A segment.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct SegmentView {
     name: String,
@@ -60,7 +58,6 @@ struct IndexView {
     runs: usize,
 }
 
-/// Reads it from its first batch on.
 pub(super) async fn view(source: &Source) -> Result<SegmentView, InspectError> {
     let mut view = SegmentView { name: source.name.clone(), size: source.size, ..SegmentView::default() };
     let mut have = Have { at: 0, bytes: Bytes::new() };
@@ -87,7 +84,7 @@ pub(super) async fn view(source: &Source) -> Result<SegmentView, InspectError> {
         }
         if let Some(expected) = next.filter(|next| *next != header.base_offset) {
             let at = view.used;
-            view.damage.push(format!("at byte {at}: offset {} where {expected} should follow", header.base_offset));
+            view.damage.push(format!("at byte {at}: offset {} instead of {expected}", header.base_offset));
         }
         next = Some(header.next_offset());
         view.take(&header, &batch);
@@ -155,7 +152,7 @@ impl SegmentView {
         self.used += u64::from(header.len);
     }
 
-    /// The index beside a segment file: does it fit, and do its checksums hold for the file's bytes?
+    /// Reads the index beside the segment file and compares its checksums with the file's bytes.
     async fn index(&mut self, source: &Source) -> Result<(), InspectError> {
         let path = Path::new(&source.name).with_extension("idx");
         let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
@@ -205,7 +202,7 @@ impl View for SegmentView {
                 output::bytes(batch.bytes.into()),
                 batch.compression.into(),
                 batch.leader_epoch.to_string(),
-                when(tidewater_storage::model::TimestampMs(batch.max_timestamp)),
+                output::when(tidewater_storage::model::TimestampMs(batch.max_timestamp)),
                 batch.producer.map_or("-".into(), |id| id.to_string()),
                 batch.sequence.to_string(),
             ]);

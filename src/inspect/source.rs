@@ -1,4 +1,4 @@
-//! Where bytes come from: a file of this machine or an object of a bucket, read in pieces.
+//! A file of this machine or an object of a bucket, read in pieces.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,12 +12,11 @@ use tokio::runtime::Handle;
 
 use super::error::InspectError;
 
-/// Something to be read.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// As the user said it.
+    /// As given on the command line.
     pub(super) name: String,
-    /// Its bytes.
+    /// Bytes.
     pub(super) size: u64,
     from: From,
 }
@@ -29,7 +28,6 @@ enum From {
 }
 
 impl Source {
-    /// A file.
     pub(super) fn file(path: &Path) -> Result<Self, InspectError> {
         let failed = |source| InspectError::File { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
@@ -40,10 +38,9 @@ impl Source {
         Ok(Self { name: path.display().to_string(), size: metadata.len(), from: From::File(file) })
     }
 
-    /// An object.
     pub(super) async fn object(bucket: &str, key: &str) -> Result<Self, InspectError> {
         let key = ObjectKey::new(key)?;
-        // Opening a directory store would make the directory.
+        // Opening the store would create a missing directory.
         if let Some(directory) = bucket.strip_prefix("file://") {
             std::fs::metadata(directory).map_err(|source| InspectError::File { path: directory.into(), source })?;
         }
@@ -69,7 +66,7 @@ impl Source {
         }
     }
 
-    /// What the end of its name says it is, if it lies where the bucket's layout puts it.
+    /// The name that the end of its path or key stands for in the bucket's layout, if any.
     pub(super) fn object_name(&self) -> Option<ObjectName> {
         let parts: Vec<&str> = self.name.split('/').collect();
         (0..parts.len()).find_map(|from| ObjectName::parse(&ObjectKey::new(&parts.get(from..)?.join("/")).ok()?))

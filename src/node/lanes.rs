@@ -67,6 +67,14 @@ impl Lanes {
             let found = recovered.lanes.iter().find(|l| l.lane == lane);
             found.map_or((None, Bytes::new()), |l| (l.applied, l.state.clone()))
         };
+        let runs_here = |lane: LaneId| seat.data_lanes().any(|here| here == lane);
+        if let Some(foreign) = recovered.partitions.iter().find(|partition| !runs_here(partition.as_of.0)) {
+            let (partition, lane) = (foreign.id, foreign.as_of.0);
+            let why = format!(
+                "its checkpoint has partition {partition} of lane {lane}, which does not run on this shard; put back the shard's directory or node.json as they were"
+            );
+            return Err(ShardFailure { shard: here, why });
+        }
         let mut data = Vec::new();
         for lane in seat.data_lanes() {
             let (applied, blob) = blob_of(lane);

@@ -110,6 +110,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let cluster_id = image.cluster_id.clone();
 
     let (meshes, inboxes) = meshes(identity.shards);
+    assert_eq!(inboxes.len(), usize::from(identity.shards), "each shard has its inboxes");
     let placement = Placement::new(identity.shards);
     let (status_sender, statuses) = flume::bounded(usize::from(identity.shards) * 4);
     budgets.watch(&config, &tier, &side);

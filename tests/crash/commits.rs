@@ -1,4 +1,4 @@
-//! A consumer group's offsets, committed all the while: an acknowledged commit survives every kill.
+//! A consumer group's offsets, committed during the whole run: an acknowledged commit survives every kill.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,11 +22,11 @@ impl Committer {
         Self { addr, acknowledged: 0, tried: 0 }
     }
 
-    /// Commits until told to stop.
+    /// Commits until stopped.
     pub fn run(mut self, stop: &AtomicBool) -> Self {
         run(async {
             while !stop.load(Ordering::Relaxed) {
-                // The error is the kill's.
+                // The kill closed the connection.
                 let _ = self.connection(stop).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

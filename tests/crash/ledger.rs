@@ -29,7 +29,7 @@ impl Found {
     }
 }
 
-/// The value a record has: it tells who it is, and its length depends on it.
+/// The value of a record: begins with its producer and number, which also decide its length.
 pub fn value_of((producer, number): Id) -> String {
     let len = (number.wrapping_mul(2_654_435_761) >> 7) % 900;
     format!("{producer}:{number}:{}", "abcdefghij".repeat(90).get(..len as usize).expect("shorter"))
@@ -52,7 +52,7 @@ impl Ledger {
         assert!(self.acknowledged.insert(id, (partition, offset)).is_none(), "{id:?} is acknowledged twice");
     }
 
-    /// Sent, and nobody will ever tell: it may be there once or not at all.
+    /// Sent, and never answered: it is in the log once or not at all.
     pub fn leave_open(&mut self, id: Id, partition: i32) {
         self.open.insert(id, partition);
     }
@@ -83,7 +83,7 @@ impl Ledger {
                     (Some((p, o)), _) => {
                         assert!(
                             *p == partition && o.is_none_or(|o| o == offset),
-                            "{id:?} was told {p}/{o:?}, is at {at}"
+                            "{id:?} was acknowledged at {p}/{o:?} and is at {at}"
                         );
                     }
                     (None, Some(p)) => assert_eq!(*p, partition, "{id:?} at {at}"),

@@ -4,7 +4,7 @@
 //!
 //! Brokers are killed side by side, each with its own directory, clients and histories. `TIDEWATER_KILLS=n` asks for
 //! another number of kills (100), `TIDEWATER_BROKERS=n` of brokers (2), `TIDEWATER_SEED=n` for the same random choices.
-#![allow(clippy::panic, unreachable_pub, missing_docs, reason = "a test binary")]
+#![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]
 
 #[path = "../support/support.rs"]
 mod support;
@@ -42,13 +42,13 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 const CATCH_UP: Duration = Duration::from_secs(90);
 
-/// WARN and ERROR lines that a kill may leave, and why they are none of the broker's fault.
+/// WARN and ERROR lines that a kill may cause, with the reason why each is no fault of the broker.
 const EXPECTED: &[&str] = &[
     // A topic's table is looked at while its partitions are still being made on their shards.
     "is not on this broker); the sink tries again",
     // `__consumer_offsets` is read while its partitions are still being made.
     "groups of a partition cannot be loaded",
-    // The last command of an archiver was on its way when the broker was told to stop.
+    // The broker was stopped while an archiver's last command was in flight.
     "archiving of a lane starts again",
 ];
 
@@ -91,8 +91,8 @@ fn killed_again_and_again() {
     assert_eq!(failed, 0, "brokers failed, seed {seed}; see above");
 }
 
-/// Each start with another number of shards: the journals of the last are drained, its lanes spread anew. Some starts are
-/// killed on the way.
+/// Each start with another number of shards: the journals of the last are drained, its lanes assigned again. Some
+/// starts are killed on the way.
 #[test]
 fn killed_into_other_numbers_of_shards() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
@@ -102,7 +102,7 @@ fn killed_into_other_numbers_of_shards() {
     one_broker(seed, kills, &[2, 1, 3]);
 }
 
-/// One broker's life, from its first start to its last check. `shards`: what each start asks for, in turn.
+/// One broker from its first start to its last check. `shards` are the numbers of shards of its starts, in turn.
 fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");
@@ -119,7 +119,7 @@ fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
         broker.kill();
         ask_for(&mut options, shards, kill + 1);
         if dice.below(5) == 0 {
-            // Once more, before it has recovered.
+            // Killed again before it has recovered.
             let half_up = Broker::spawn(&options);
             std::thread::sleep(Duration::from_millis(dice.below(400)));
             half_up.kill();
@@ -129,7 +129,7 @@ fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
     }
     let Heard { ledger, committed, readings } = clients.stop(seed);
     println!("{} records acknowledged, {} left open", ledger.acknowledged(), ledger.open());
-    assert!(ledger.acknowledged() as u64 > kills * 20, "too little was written to tell anything");
+    assert!(ledger.acknowledged() as u64 > kills * 20, "too few records were written for a meaningful run");
 
     let found = read_all(&broker);
     ledger.check(&found, seed);
@@ -142,7 +142,7 @@ fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
     broker.stop();
 }
 
-/// A broker's clients while it dies.
+/// The clients of a broker that is killed.
 struct Clients {
     stop: Arc<AtomicBool>,
     producers: Vec<JoinHandle<Ledger>>,
@@ -151,7 +151,7 @@ struct Clients {
     readings: Arc<Mutex<Readings>>,
 }
 
-/// What they were told.
+/// The answers they got.
 struct Heard {
     ledger: Ledger,
     committed: Committer,
@@ -212,7 +212,7 @@ fn create(broker: &Broker) {
     run(async { Client::connect(&broker.kafka).await?.create_topic(&topic).await }).expect("topic is made");
 }
 
-/// All of every partition from offset 0.
+/// The records of every partition from offset 0.
 fn read_all(broker: &Broker) -> Vec<Vec<Found>> {
     run(async {
         let mut client = Client::connect(&broker.kafka).await.expect("connects");

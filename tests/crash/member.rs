@@ -1,7 +1,7 @@
 //! A member of a consumer group that outlives its broker: joins, is assigned, reads from where the group had committed,
-//! commits, beats. What it was told goes into a history that all members of the group share.
+//! commits, beats. The answers it gets go into a history that all members of the group share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -29,14 +29,14 @@ use super::{PARTITIONS, TOPIC};
 pub const GROUP: &str = "readers";
 const MEMBER_ID_REQUIRED: i16 = 79;
 const UNKNOWN_MEMBER_ID: i16 = 25;
-/// Longer without a record or an answer is a group that hangs.
+/// A group without a record or an answer for longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What a group's members were told, all together.
+/// The answers that all members of a group got.
 #[derive(Debug, Default)]
 pub struct Readings {
-    /// Every record ever read, by partition and offset.
-    read: HashMap<(i32, u64), Found>,
+    /// Every record that was read, by partition and offset.
+    read: BTreeMap<(i32, u64), Found>,
     /// The greatest offset whose commit was acknowledged, by partition.
     committed: BTreeMap<i32, u64>,
     /// Generations seen.
@@ -44,13 +44,13 @@ pub struct Readings {
 }
 
 impl Readings {
-    /// A record was read: it is what anybody read there before.
+    /// Notes a record that was read, and checks that earlier reads at its offset gave the same.
     fn read(&mut self, partition: i32, offset: u64, found: Found) {
         let before = self.read.entry((partition, offset)).or_insert_with(|| found.clone());
         assert_eq!(*before, found, "{partition}/{offset} is not what it was");
     }
 
-    /// What was read is what the log holds in the end, and nothing that the group committed was skipped.
+    /// Checks that the records read are those of the log, and that the group committed past no record it had not read.
     pub fn check(&self, log: &[Vec<Found>]) {
         assert!(self.read.len() > 100, "the group read only {} records", self.read.len());
         for ((partition, offset), found) in &self.read {
@@ -70,17 +70,16 @@ impl Readings {
     }
 }
 
-/// One member.
 pub struct Member {
     addr: String,
     id: StrBytes,
     readings: Arc<Mutex<Readings>>,
 }
 
-/// A member's place in a generation.
+/// A member's share of a generation.
 struct Assigned {
     generation: i32,
-    /// Where to read next, by partition.
+    /// The next offset to read, by partition.
     positions: BTreeMap<i32, u64>,
 }
 
@@ -96,7 +95,7 @@ fn topic() -> TopicName {
     TopicName(text(TOPIC))
 }
 
-/// What the broker asks to be tried again, by joining again.
+/// An error of the broker after which the member joins again.
 fn again(what: &str, code: i16) -> io::Error {
     io::Error::other(format!("{what}: error {code}"))
 }
@@ -110,12 +109,12 @@ impl Member {
         self.readings.lock().expect("no member panics with it")
     }
 
-    /// Takes part until told to stop.
+    /// Takes part until stopped.
     pub fn run(mut self, stop: &AtomicBool) {
         let mut heard = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let before = self.readings().generations;
-            // The error is the kill's, or a rebalance.
+            // After a kill or a rebalance.
             let _ = self.connection(stop, &mut heard);
             if self.readings().generations > before {
                 heard = Instant::now();
@@ -144,7 +143,7 @@ impl Member {
         Ok(())
     }
 
-    /// Joins and syncs; the leader gives every member its share, round and round.
+    /// Joins and syncs; the leader assigns partitions round-robin.
     fn join(&mut self, wire: &mut Wire) -> io::Result<Assigned> {
         let mut subscription = BytesMut::new();
         subscription.put_slice(&[0, 0, 0, 0, 0, 1, 0, TOPIC.len() as u8]);
@@ -200,7 +199,7 @@ impl Member {
         }
     }
 
-    /// Where the group had come to: never before what it was told is committed.
+    /// The group's offsets, which must not be below those of acknowledged commits.
     fn committed(&self, wire: &mut Wire, partitions: &[i32]) -> io::Result<BTreeMap<i32, u64>> {
         let known = self.readings().committed.clone();
         let wanted = OffsetFetchRequestTopic::default().with_name(topic()).with_partition_indexes(partitions.to_vec());
@@ -216,7 +215,7 @@ impl Member {
             }
             let at = u64::try_from(partition.committed_offset).unwrap_or(0);
             let least = known.get(&partition.partition_index).copied().unwrap_or(0);
-            assert!(at >= least, "partition {}: {least} was committed, {at} is told", partition.partition_index);
+            assert!(at >= least, "partition {}: {least} was committed, {at} is returned", partition.partition_index);
             positions.insert(partition.partition_index, at);
         }
         Ok(positions)
@@ -236,7 +235,7 @@ impl Member {
         }
     }
 
-    /// Reads a little of every partition; did anything come?
+    /// Reads a little of every partition; true if there was a record.
     fn fetch(&self, wire: &mut Wire, assigned: &mut Assigned) -> io::Result<bool> {
         let partitions = assigned.positions.iter().map(|(partition, at)| {
             FetchPartition::default()
@@ -264,7 +263,7 @@ impl Member {
             while let Ok(header) = BatchHeader::parse(&bytes) {
                 header.verify_crc(&bytes).expect("its sum holds");
                 for record in read_all(&header, &bytes, 1 << 20).expect("opens") {
-                    // A batch may begin before what was asked for.
+                    // A batch may begin before the requested offset.
                     if record.offset.get() < *at {
                         continue;
                     }

@@ -1,5 +1,6 @@
 //! An idempotent producer that outlives its broker: what a kill leaves open is sent again with the same sequence
-//! numbers, as the Java client does. Now and then it gives up instead and begins anew, as a client that was killed too.
+//! numbers, as the Java client does. Sometimes it gives up instead and starts with a new producer id, like a client
+//! that was killed too.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,10 +17,11 @@ use super::support::wire::{PRODUCE_VERSION, Wire, produce_request, produced};
 use super::{Dice, PARTITIONS, TOPIC};
 
 const IN_FLIGHT_MAX: usize = 5;
-/// Longer without any answer is a broker that hangs.
+/// A broker without any answer for longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What means "again, later": unknown topic or partition and leader while it starts, timeouts, no room in a queue.
+/// Codes after which the batch is sent again: unknown topic or partition and leader while it starts, timeouts, no room
+/// in a queue.
 const RETRIABLE: &[i16] = &[3, 5, 6, 7, 19, 20, 100];
 const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 
@@ -54,12 +56,12 @@ impl Producer {
         }
     }
 
-    /// Produces until told to stop, then until nothing is in flight.
+    /// Produces until stopped, then until nothing is in flight.
     pub fn run(mut self, stop: &AtomicBool) -> Ledger {
         let mut heard = Instant::now();
         while !stop.load(Ordering::Relaxed) || !self.flying.is_empty() {
             let before = self.ledger.acknowledged();
-            // The error is the kill's; what it left open is sent again.
+            // After a kill, unanswered batches are sent again.
             let _ = self.connection(stop);
             if self.ledger.acknowledged() > before {
                 heard = Instant::now();
@@ -73,7 +75,7 @@ impl Producer {
         self.ledger
     }
 
-    /// One connection's life: sends again what is open, then goes on.
+    /// Uses one connection: sends unanswered batches again, then new ones.
     fn connection(&mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut wire = Wire::connect(&self.addr)?;
         if self.identity.is_none() {
@@ -99,7 +101,7 @@ impl Producer {
                 Err((DUPLICATE_SEQUENCE_NUMBER, _)) => {
                     oldest.ids.iter().for_each(|id| self.ledger.acknowledge(*id, oldest.partition, None));
                 }
-                // What is behind it was refused as well: all again, in order, over a new connection.
+                // Batches behind it were refused too: all are sent again, in order, over a new connection.
                 Err((code, _)) if RETRIABLE.contains(&code) => return Ok(()),
                 Err((code, message)) => panic!("producer {}: the oldest batch is refused: {code} {message}", self.name),
             }
@@ -126,7 +128,7 @@ impl Producer {
         Flying { partition, batch: builder.build(), ids }
     }
 
-    /// Forgets what is in flight and who it is.
+    /// Forgets the batches in flight and the producer id.
     fn give_up(&mut self) {
         for flying in self.flying.drain(..) {
             flying.ids.iter().for_each(|id| self.ledger.leave_open(*id, flying.partition));

@@ -1,4 +1,4 @@
-//! A bucket that is damaged, away, or down from the start.
+//! A bucket that is damaged, that becomes unavailable, or that is unavailable from the start.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn bucket_state(broker: &Broker) -> String {
     state["bucket_state"].as_str().expect("bucket_state").to_owned()
 }
 
-/// Everything of a kind in the bucket, damaged in its middle.
+/// Damages every object of a kind in its middle.
 fn damage_all(bucket: &Path, kind: &str) -> usize {
     let found = files(bucket, kind);
     found.iter().for_each(|path| {
@@ -80,7 +80,7 @@ fn damaged_objects_are_errors_not_wrong_data() {
     assert!(refused < written.len(), "one damaged place costs everything");
     assert!(broker.log().contains("archived data cannot be read"), "{}", broker.log());
     serves_on(&broker);
-    // New data of the same topic goes the whole way.
+    // New records of the same topic are archived and read back.
     produce(&broker, "rotten", 0, b"after");
     broker.wait_topic("rotten", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
     broker.stop();
@@ -113,7 +113,7 @@ fn damaged_manifests_stop_neither_broker_nor_archive() {
     damage_all(&bucket, "/pages/");
     let options = options.expect("manifest");
     let broker = Broker::start(&options);
-    // What is in the bucket is known from the log, not from what was published of it.
+    // The broker knows the bucket's content from its log, not from published manifests.
     assert_eq!(read_to_end(&broker, "listed", 0, 0), written);
     for value in values("more") {
         produce(&broker, "listed", 0, &value);
@@ -125,7 +125,7 @@ fn damaged_manifests_stop_neither_broker_nor_archive() {
     broker.stop();
 }
 
-/// Somebody else's object at the key of the lane's next bundle is neither overwritten nor passed over.
+/// A foreign object at the key of the lane's next bundle is neither overwritten nor skipped.
 #[test]
 fn a_stopped_lane_goes_on_once_an_operator_says_so() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -137,7 +137,7 @@ fn a_stopped_lane_goes_on_once_an_operator_says_so() {
     let number = |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok()).expect("a number");
     let lane = number(last.parent().expect("the lane's directory"));
     let next = last.with_file_name(format!("{:020}", number(&last) + 1));
-    std::fs::write(&next, b"somebody else's").expect("written");
+    std::fs::write(&next, b"a foreign object").expect("written");
     written.push(Bytes::from_static(b"kept here meanwhile"));
     produce(&broker, "sealed", 0, b"kept here meanwhile");
 
@@ -153,7 +153,7 @@ fn a_stopped_lane_goes_on_once_an_operator_says_so() {
     }
     assert!(broker.cli(&["lane", "list"]).contains("stopped"));
     serves_on(&broker);
-    assert_eq!(std::fs::read(&next).expect("there"), b"somebody else's");
+    assert_eq!(std::fs::read(&next).expect("there"), b"a foreign object");
 
     std::fs::remove_file(&next).expect("removed");
     let told = broker.cli(&["lane", "resume", &lane.to_string()]);
@@ -164,7 +164,7 @@ fn a_stopped_lane_goes_on_once_an_operator_says_so() {
     broker.stop();
 }
 
-/// What tells names to whoever reads the bucket without this broker: the only broker of a cluster knows all of it.
+/// The catalogue has the names for readers of the bucket without this broker; the broker itself knows all of it.
 #[test]
 fn a_damaged_catalogue_is_written_anew() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -186,7 +186,7 @@ fn a_damaged_catalogue_is_written_anew() {
     let before = names().expect("a good catalogue");
     assert_eq!(damage_all(&bucket, "/catalogue"), 1);
     assert!(names().is_none(), "the damage shows");
-    let options = options.expect("the catalogue is written anew");
+    let options = options.expect("the catalogue is written again");
     let broker = Broker::start(&options);
     produce(&broker, "named", 0, b"more");
     broker.wait_topic("named", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
@@ -230,7 +230,7 @@ fn a_bucket_that_goes_away_and_comes_back() {
     let written = write_and_trim(&broker, "away");
     let aside = dir.path().join("aside");
     std::fs::rename(&bucket, &aside).expect("renamed");
-    // A file in its place: nothing can be made there.
+    // A file instead of the directory: nothing can be created there.
     std::fs::write(&bucket, b"not a directory").expect("file");
     let before = broker.topic("away")["partitions"][0]["archived_end_offset"].as_u64().expect("offset");
     let more = values("meanwhile");
@@ -260,7 +260,7 @@ fn a_bucket_that_goes_away_and_comes_back() {
 #[test]
 fn a_bucket_that_is_down_from_the_start() {
     let dir = tempfile::tempdir().expect("tempdir");
-    // A port that nobody listens on.
+    // A port without a listener.
     let [port, ..] = super::support::broker::free_ports();
     let envs = [
         ("AWS_ACCESS_KEY_ID", "key".to_owned()),

@@ -1,5 +1,5 @@
 //! Clients in crowds, and clients that do not read, do not finish, or write faster than the disk: the broker holds its
-//! bounds, others are served, and nobody who behaves sees an error.
+//! bounds, others are served, and well-behaved clients see no error.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -27,7 +27,7 @@ fn until(what: &str, patience: Duration, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A fetch of everything from the start of a partition.
+/// A fetch from the start of a partition without a limit.
 fn fetch_all(topic: &str) -> FetchRequest {
     let partition = FetchPartition::default()
         .with_partition(0)
@@ -56,7 +56,7 @@ fn consumers_that_never_read_cost_no_more_than_the_budget() {
     let stuck: Vec<Wire> = (0..40)
         .map(|_| {
             let mut wire = Wire::connect(&broker.kafka).expect("connects");
-            // 40 times 20 requests of 50 MB: 40 GB are asked for and none is taken.
+            // 40 times 20 requests of 50 MB: 40 GB are requested and none is read.
             (0..20).for_each(|_| wire.send(&fetch_all("heavy"), 11).expect("sent"));
             wire
         })

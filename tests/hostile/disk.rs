@@ -16,7 +16,7 @@ fn options(dir: &tempfile::TempDir) -> Options {
     Options::new(&dir.path().join("data")).arg("--shards", "1")
 }
 
-/// Length of what was written into a preallocated file.
+/// Bytes written into a preallocated file.
 fn written(path: &Path) -> usize {
     let bytes = std::fs::read(path).expect("file");
     bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count()
@@ -65,7 +65,7 @@ fn a_journal_damaged_in_its_middle_is_refused() {
         log.lines().find(|line| line.contains("is corrupt at")).unwrap_or_else(|| panic!("no word of it:\n{log}"));
     assert!(line.contains("00000001.journal") && line.contains("restore"), "{line}");
     assert!(!log.contains("panicked"), "{log}");
-    // Put right, it starts with everything.
+    // With the file restored, it starts with all records.
     std::fs::write(&path, good).expect("write");
     let broker = Broker::start(&options);
     assert_eq!(read_to_end(&broker, "kept", 0, 0), values);
@@ -223,9 +223,9 @@ fn a_full_disk_refuses_writes_until_something_goes() {
     assert_eq!(refused.0, KAFKA_STORAGE_ERROR, "{}", refused.1);
     assert!(refused.1.contains("disk budget") || refused.1.contains("--disk-bytes"), "{}", refused.1);
     assert!(appended > 20, "refused after {appended} batches");
-    let refused = wire.produce("thin", 0, batch(&[&block])).expect("an answer").expect_err("no room for anybody");
+    let refused = wire.produce("thin", 0, batch(&[&block])).expect("an answer").expect_err("no room for a batch");
     assert_eq!(refused.0, KAFKA_STORAGE_ERROR);
-    // Reads and commands go on.
+    // Reads and commands still work.
     assert_eq!(read_to_end(&broker, "fat", 0, 0).len(), appended);
     assert_eq!(fetch(&broker, "thin", 0, 0).expect("fetch").records.len(), 1);
     run(async { tidewater::client::Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
@@ -236,7 +236,7 @@ fn a_full_disk_refuses_writes_until_something_goes() {
     }
     serves_on(&broker);
     broker.stop();
-    // What is full when stopped starts again.
+    // A broker that stopped on a full disk starts again.
     let mut log = std::fs::File::options().append(true).open(options.data.with_extension("log")).expect("log");
     writeln!(log, "-- started again").expect("write");
     let broker = Broker::start(&options);
@@ -244,8 +244,8 @@ fn a_full_disk_refuses_writes_until_something_goes() {
     broker.stop();
 }
 
-/// What a deleted topic has in a directory bucket counts against the budget until it is gone: when producers need the
-/// room it goes after seconds, not after the grace of an hour.
+/// The objects of a deleted topic in a directory bucket count against the disk budget. When producers need the space,
+/// they are deleted after seconds, not after the grace of an hour.
 #[test]
 fn a_deleted_topic_frees_its_share_of_a_directory_bucket() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -265,7 +265,7 @@ fn a_deleted_topic_frees_its_share_of_a_directory_bucket() {
         }
     }
     run(async { tidewater::client::Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
-    // More than the budget has beside the bucket's share.
+    // More than the budget has left beside the bucket.
     let (start, mut written) = (Instant::now(), 0);
     while written < 280 {
         match wire.produce("next", 0, batch(&[&block])).expect("an answer") {

@@ -1,5 +1,5 @@
-//! A file system that is really full (ENOSPC from the kernel), below the broker's own budget: a tmpfs of its own in a
-//! mount namespace, made smaller and larger while the broker runs. Needs user namespaces, as any Linux of these years has.
+//! A full file system (ENOSPC from the kernel) below the broker's own budget: a tmpfs in a mount namespace that becomes
+//! smaller and larger while the broker runs. Needs user namespaces.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -42,7 +42,7 @@ impl SmallDisk {
         disk
     }
 
-    /// What runs a command inside.
+    /// The command that runs another one inside.
     fn wrapper(&self) -> Vec<String> {
         let target = self.holder.id().to_string();
         ["nsenter", "--target", &target, "--user", "--mount", "--preserve-credentials", "--"]
@@ -84,7 +84,7 @@ fn a_file_system_without_room_loses_nothing() {
     let block = vec![b'f'; 900_000];
     let mut wire = Wire::connect(&broker.kafka).expect("connects");
     let mut acknowledged = 0;
-    // Up to the first refusal or silence: what is open then may be there or not.
+    // Up to the first refusal or missing answer; that record may be in the log or not.
     let end = loop {
         match wire.produce("fat", 0, batch(&[&block])) {
             Ok(Ok(offset)) => {
@@ -121,7 +121,7 @@ fn a_file_system_without_room_loses_nothing() {
     broker.stop();
 }
 
-/// What is full when it is killed starts again, with not a block free: reads and commands go on.
+/// A broker that was killed on a full disk starts again without a free block, and reads and commands work.
 #[test]
 fn a_file_system_without_a_free_block_is_started_on() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -144,7 +144,7 @@ fn a_file_system_without_a_free_block_is_started_on() {
     assert_eq!(read_to_end(&broker, "fat", 0, 0).len(), 80, "{}", broker.log());
     assert_eq!(read_to_end(&broker, "thin", 0, 0), ["before"]);
     run(async { Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
-    // Its files go with the next checkpoint, which takes some blocks itself.
+    // The next checkpoint deletes its files, and needs some blocks itself.
     let filler = disk.at.join("filler").display().to_string();
     assert!(disk.enter(&["rm", &filler]));
     let start = Instant::now();

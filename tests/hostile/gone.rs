@@ -1,5 +1,5 @@
-//! Peers that go without a word: their network vanishes, they stop reading, or they have nothing more to say. They are let
-//! go, and a consumer that waits is not taken for one of them.
+//! Peers that disappear: their network vanishes, they stop reading, or they send nothing more. Their connections are
+//! closed, and those of waiting consumers are not.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -63,7 +63,7 @@ fn fetch(topic: &str, from: i64, wait_ms: i32) -> FetchRequest {
         .with_topics(vec![FetchTopic::default().with_topic(name).with_partitions(vec![partition])])
 }
 
-/// Runs itself again in a network of its own, which it can take away without being root.
+/// Runs itself again in a network namespace whose loopback it can take down without being root.
 #[test]
 fn a_peer_whose_network_vanished_is_let_go() {
     if std::env::var_os("TIDEWATER_TEST_INSIDE").is_some() {
@@ -113,7 +113,7 @@ fn vanish() {
     broker.stop();
 }
 
-/// Its window is full and it is there: no keepalive finds it, and no answer is acknowledged.
+/// The peer's window is full and its kernel answers keepalives, so only the missing acknowledgement shows it.
 #[test]
 fn a_peer_that_stopped_reading_is_let_go() {
     let dir = tempfile::tempdir().expect("tempdir");

@@ -1,5 +1,5 @@
-//! Something of the data directory is gone, or an old copy: `node.json`, a shard's directory. The broker does not start,
-//! and nothing that is left is removed or begun anew.
+//! A part of the data directory is missing or an old copy: `node.json`, a shard's directory. The broker does not start,
+//! and nothing that is left is removed or created again.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ fn sharded(options: &Options, shards: &str) -> Options {
     options.clone().arg("--shards", shards)
 }
 
-/// Starts it where it must not start; its last word.
+/// Starts a broker that must refuse to start; its error message.
 fn refused(options: &Options) -> String {
     let mut broker = Broker::spawn(options);
     let start = Instant::now();
@@ -27,7 +27,7 @@ fn refused(options: &Options) -> String {
     log.lines().last().unwrap_or_default().to_owned()
 }
 
-/// What the data directory has of shards.
+/// The shard directories in the data directory.
 fn shards(data: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(data).expect("lists").map(|entry| entry.expect("entry").file_name());
     let mut names: Vec<String> = entries.map(|name| name.into_string().expect("plain")).collect();
@@ -84,7 +84,7 @@ fn a_lost_shard_is_not_begun_anew() {
     std::fs::rename(&shard, &away).expect("moves");
     let word = refused(&options);
     assert!(word.contains("shard-1 is missing (there: shard-0)"), "{word}");
-    // As where something was mounted and is not.
+    // As if a file system were no longer mounted there.
     std::fs::create_dir(&shard).expect("made");
     let word = refused(&options);
     assert!(word.contains("shard-1 has lost"), "{word}");

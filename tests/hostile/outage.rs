@@ -23,7 +23,7 @@ fn value(n: u64) -> Bytes {
     Bytes::from(format!("{n} {}", "w".repeat(20_000)))
 }
 
-/// Writes until it is told to stop; how many were acknowledged. Every single one must be.
+/// Writes until `stop`; returns the number of acknowledged records. Each of them must be acknowledged.
 fn load(broker: &Broker, from: u64, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {
     let (addr, stop) = (broker.kafka.clone(), Arc::clone(stop));
     std::thread::spawn(move || {

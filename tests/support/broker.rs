@@ -115,7 +115,8 @@ impl Broker {
             command.args(["--bucket", bucket]);
         }
         if cfg!(test) {
-            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes first.
+            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes
+            // first.
             command.env("TIDEWATER_SHARDS", "2");
         }
         command.args(&options.args).envs(options.envs.iter().cloned());

@@ -12,7 +12,7 @@ pub fn root() -> PathBuf {
 }
 
 /// A peer's directory, made by `make` into a fresh one and renamed when whole. A stamp of what it was made from makes a
-/// changed list of versions fetch anew; a lock lets several test binaries run at once.
+/// changed list of versions fetch again; a lock lets several test binaries run at once.
 pub fn peer(name: &str, stamp: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let dir = root().join("peers").join(name);
     std::fs::create_dir_all(root().join("peers")).expect("cache directory");

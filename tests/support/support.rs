@@ -2,7 +2,7 @@
 //!
 //! Included by each test binary with `#[path = "../support/support.rs"] mod support;`. Peers are fetched once into the
 //! cache directory and fail with the line to install what is missing; nothing is ever skipped.
-#![allow(dead_code, clippy::panic, missing_docs, unreachable_pub, reason = "test support: each binary uses its share")]
+#![allow(dead_code, clippy::panic, unreachable_pub, reason = "test support: each binary uses its share")]
 
 pub mod broker;
 pub mod cache;

@@ -1,4 +1,4 @@
-//! A wiretap: clients connect to it, it passes all bytes on to a broker and notes which requests went by.
+//! A wiretap: clients connect to it; it forwards all bytes to a broker and notes the requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ impl Tap {
         Self { seen }
     }
 
-    /// What went by since the last call.
+    /// The requests since the last call.
     pub fn take(&self) -> Seen {
         std::mem::take(&mut *self.seen.lock().expect("lock"))
     }

@@ -1,4 +1,4 @@
-//! A Kafka connection without manners: blocking, whole requests or any bytes, in any version.
+//! A blocking Kafka connection that sends whole requests or any bytes, in any version.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -34,7 +34,7 @@ impl Wire {
         Ok(Self { stream, correlation: 0 })
     }
 
-    /// The same connection once more, for another thread: one sends, the other receives.
+    /// A second handle of the connection for another thread: one sends, the other receives.
     pub fn try_clone(&self) -> Self {
         Self { stream: self.stream.try_clone().expect("a second handle"), correlation: 0 }
     }
@@ -71,7 +71,7 @@ impl Wire {
         Ok(frame.into())
     }
 
-    /// Waits until the broker closes; what it sent before comes back. An error if it goes on listening.
+    /// Waits until the broker closes the connection; returns the bytes it sent before. An error if it stays open.
     pub fn read_until_closed(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
@@ -96,7 +96,7 @@ impl Wire {
         Ok((ProducerId(answer.producer_id.0), ProducerEpoch(answer.producer_epoch)))
     }
 
-    /// Produces one batch; base offset, or the error's number and words.
+    /// Produces one batch; base offset, or the error's code and message.
     pub fn produce(&mut self, topic: &str, partition: i32, batch: Bytes) -> io::Result<Result<u64, (i16, String)>> {
         self.call(&produce_request(topic, partition, batch), PRODUCE_VERSION).and_then(|answer| produced(&answer))
     }

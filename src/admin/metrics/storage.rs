@@ -82,10 +82,9 @@ fn segments(sheet: &mut Sheet, shards: &[ShardReport]) {
 /// The counters of the storage engine, under its own names.
 fn engine(sheet: &mut Sheet, shards: &[ShardReport]) {
     let Some(first) = shards.first() else { return };
-    for (n, (name, _)) in first.storage.table().into_iter().enumerate() {
-        let read = |report: &ShardReport| report.storage.table().get(n).map_or(0, |(_, value)| *value);
-        let help = format!("Storage: {}", name.replace('_', " "));
-        sheet.counters(&format!("tidewater_storage_{name}"), &help, by_shard(shards, read));
+    for (n, (name, help, _)) in first.storage.table().into_iter().enumerate() {
+        let read = |report: &ShardReport| report.storage.table().get(n).map_or(0, |(_, _, value)| *value);
+        sheet.counters(&format!("tidewater_storage_{name}"), help, by_shard(shards, read));
     }
 }
 

@@ -9,50 +9,35 @@ use crate::config::node::ConfigError;
 /// A failed command.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The broker or the way to it.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The settings do not hold.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The broker did not start, or the demo failed; in its own words.
+    /// The text of an error of `node` or `demo`.
     #[error("{0}")]
     Process(String),
-    /// The machine cannot run a broker.
-    #[error("this machine or these settings will not do; see above")]
+    #[error("this machine or these settings cannot run a broker; see the checks above")]
     Unfit,
-    /// Standard output does not take what is printed.
+    /// Standard output fails; see [`Self::is_broken_pipe`].
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
-    /// An input file cannot be read.
     #[error("cannot read {path}: {source}")]
-    Input {
-        /// Which.
-        path: PathBuf,
-        /// The system's words.
-        source: io::Error,
-    },
-    /// The client's runtime.
+    Input { path: PathBuf, source: io::Error },
     #[error("cannot start a runtime: {0}")]
     Runtime(#[source] io::Error),
-    /// The admin port.
-    #[error("cannot ask the admin port {addr}: {why}; is it another one? name it with --admin HOST:PORT")]
-    Admin {
-        /// Where.
-        addr: String,
-        /// What happened.
-        why: String,
-    },
-    /// Understood, and not to be done as things are.
+    /// The admin port does not answer as it should.
+    #[error("cannot ask the admin port {addr}: {why}; if it is at another address, name it with --admin HOST:PORT")]
+    Admin { addr: String, why: String },
+    /// The broker, or a rule of the command, says no; the text says why.
     #[error("{0}")]
     Refused(String),
-    /// Something said that makes no sense.
+    /// The command line contradicts itself; exit code 2.
     #[error("{0}")]
     Usage(String),
 }
 
 impl CliError {
-    /// 2 for what was not understood, 1 for what failed.
+    /// 2 for a command line or settings that are wrong, 1 for everything that failed later.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -61,7 +46,7 @@ impl CliError {
         }
     }
 
-    /// Did the reader of our output go away?
+    /// The reader of standard output has closed it: no failure of the command.
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
@@ -79,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_tell_what_was_said_wrong_from_what_went_wrong() {
+    fn exit_codes_separate_wrong_usage_from_failures() {
         assert_eq!(CliError::Usage("?".into()).exit_code(), 2);
         assert_eq!(CliError::from(ClientError::Address { given: "x".into() }).exit_code(), 2);
         assert_eq!(CliError::Refused("no".into()).exit_code(), 1);
