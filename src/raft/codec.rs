@@ -10,6 +10,7 @@ use openraft::EntryPayload as Kind;
 use tidewater_storage::codec::{self, Decoder, Encoder};
 use tidewater_storage::journal::format::entry_record_len;
 use tidewater_storage::journal::{JournalEntry, Payload};
+use tidewater_storage::model::EntryId;
 
 use super::type_config::{
     CommittedLeader, Entry, EntryPayload, LeaderId, LogId, Membership, Proposed, StoredMembership, Vote, entry_id,
@@ -45,6 +46,9 @@ pub enum CodecError {
         "term {0} of a lane does not fit Kafka's leader epoch (at most {TERM_MAX}); the lane cannot elect any more"
     )]
     Term(u64),
+    /// Entries that do not continue each other.
+    #[error("entry {found} does not follow {before:?}, or is of a later term than its leader's")]
+    Hole { before: Option<EntryId>, found: EntryId },
 }
 
 fn version(from: &mut Decoder<'_>) -> Result<(), CodecError> {

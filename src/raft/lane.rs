@@ -379,6 +379,7 @@ impl From<CodecError> for Refused {
 
 async fn answer(raft: &Raft, request: PeerRequest) -> Result<PeerReply, Refused> {
     use openraft::raft::{TransferLeaderRequest, VoteRequest};
+    request.check()?;
     match request {
         PeerRequest::Append { vote, previous, entries, committed } => {
             let request = network::append_in(vote, previous, entries, committed)?;

@@ -1,9 +1,9 @@
 //! Bytes ↔ fields: the codec of every binary format in this workspace.
 //!
-//! Numbers of fixed width are big-endian; `var` is LEB128 in its shortest form, `signed` zigzag LEB128, `count` a `var`.
-//! A body that later versions add to is a row of [`Sections`]. Bytes come from outside (disk, bucket, network): a
-//! [`Decoder`] compares every length with what remains before it allocates, and never panics. An [`Encoder`] asserts what
-//! the decoder will demand, so that a bug of ours stops where it is made.
+//! Numbers of fixed width are big-endian; `var` is LEB128 in its shortest form, `signed` zigzag LEB128, `count` a
+//! `var`. A body that later versions add to is a row of [`Sections`]. Bytes come from outside (disk, bucket, network):
+//! a [`Decoder`] compares every length with what remains before it allocates, and never panics. An [`Encoder`] asserts
+//! what the decoder will demand, so that a bug of ours stops where it is made.
 
 use bytes::Bytes;
 
@@ -286,6 +286,13 @@ impl<'a> Decoder<'a> {
         Ok(slice)
     }
 
+    /// Everything that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        self.at = self.bytes.len();
+        rest
+    }
+
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let short = CodecError::Short { what: self.what, at: self.bytes.len() };
         self.raw(N)?.first_chunk().copied().ok_or(short)
@@ -521,6 +528,14 @@ impl<'a> Sections<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// The value of a section that must be there.
+    ///
+    /// # Errors
+    /// [`CodecError::Missing`] without one.
+    pub fn required<T>(&self, tag: u64, value: Option<T>) -> Result<T, CodecError> {
+        value.ok_or(CodecError::Missing { what: self.decoder.what(), tag })
     }
 }
 

@@ -76,7 +76,7 @@ fn lane_entries() -> Vec<Vec<u8>> {
     // Of the version before: one batch, a command.
     let head = [&[4, 1][..], &5_i64.to_le_bytes(), &1_u32.to_le_bytes(), &partition.to_bytes()].concat();
     seeds.push([&head[..], &7_u64.to_le_bytes(), &2_u32.to_le_bytes()].concat());
-    let json = br#"{"clean":{"partition":"00000000-0000-0000-0000-000000000000/0/0"}}"#;
+    let json = br#"{"clean":{"partition":{"topic":"00000000-0000-0000-0000-000000000000","index":0,"incarnation":0}}}"#;
     seeds.push([&[4, 2][..], &(json.len() as u32).to_le_bytes(), json].concat());
     seeds
 }
@@ -184,7 +184,7 @@ fn producers(input: &[u8]) {
     let read =
         ProducerTable::decode(&mut Decoder::new("table", &again)).expect("what was read can be written and read again");
     assert_eq!(read.len(), table.len());
-    // The next batch meets whatever was read.
+    // The next batch is checked against the decoded state.
     for batch in batches::seeds() {
         let header = BatchHeader::parse(&batch).expect("sound");
         if let Some(id) = header.producer_id {

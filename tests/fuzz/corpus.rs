@@ -1,4 +1,5 @@
-//! Inputs in the tree: `corpus/<target>.hex`, one a line, `#` begins a comment. What once broke something stays for ever.
+//! Inputs in the tree: `corpus/<target>.hex`, one a line, `#` begins a comment. What once broke something stays for
+//! ever.
 
 use std::path::{Path, PathBuf};
 
@@ -40,4 +41,10 @@ pub(crate) fn add(target: &str, inputs: &[Vec<u8>]) {
 pub(crate) fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A file of hex in `tests/golden`.
+pub(crate) fn golden_hex(name: &str) -> Vec<u8> {
+    let text = String::from_utf8(golden(name)).expect("hex");
+    parse(&text.split_whitespace().collect::<String>()).expect("hex")
 }

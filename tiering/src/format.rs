@@ -4,18 +4,16 @@
 //! own: manifests (`manifest/codec.rs`), keys, I/O. Byte boxes: `FORMAT.md`. Everything is a *message*. Bytes come
 //! from outside: every length is checked against what remains before anything is allocated, nothing panics.
 
-mod codec;
 mod error;
 mod index;
+mod names;
 mod object;
-mod sections;
 mod trailer;
 
-pub use codec::{Reader, Writer};
 pub use error::FormatError;
+pub use names::{DecodeNames, EncodeNames};
 pub use index::{decode_index, encode_index};
 pub use object::{ObjectBuilder, Placed};
-pub use sections::Sections;
 pub(crate) use trailer::body_only;
 pub use trailer::{Body, IndexRef, TRAILER_LEN, Trailer, read_whole};
 

@@ -223,9 +223,9 @@ mod tests {
 
     #[test]
     fn a_lane_stops_at_an_entry_of_a_newer_version_and_does_not_start_past_it() {
-        let partition = "00000000-0000-0000-0000-000000000000/0/0";
-        let drop = format!(r#"{{"drop":{{"partition":"{partition}"}}}}"#);
-        let unknown_field = format!(r#"{{"drop":{{"partition":"{partition}","unless":1}}}}"#);
+        let partition = r#"{"topic":"00000000-0000-0000-0000-000000000000","index":0,"incarnation":0}"#;
+        let drop = format!(r#"{{"drop":{{"partition":{partition}}}}}"#);
+        let unknown_field = format!(r#"{{"drop":{{"partition":{partition},"unless":1}}}}"#);
         // The first of the two could be applied; it must not be.
         let half = format!(r#"{{"batch":{{"commands":[{drop},{unknown_field}]}}}}"#);
         let meta = |kind: u8, rest: &[u8]| Bytes::from([&[kind][..], rest].concat());
@@ -248,9 +248,9 @@ mod tests {
                 let (id, answer) = raft.propose(newer).await.expect("is committed");
                 assert!(matches!(outcome(answer), Outcome::Refused(_)), "seed {seed}");
                 // Of what comes after it nothing may be kept either.
-                let after = LaneCommand::Drop { partition: shard.place(0).id };
+                let after = LaneCommand::Drop { partition: shard.address(0).id };
                 let after = raft.propose(LaneOp::Command(after).encode()).await;
-                assert!(after.is_ok() && shard.lane.replica(shard.place(0).id).is_some());
+                assert!(after.is_ok() && shard.lane.replica(shard.address(0).id).is_some());
                 assert_eq!(shard.lane.status.applied(), Some(before), "a checkpoint holds what was understood");
                 assert_eq!(shard.lane.status.leading(), None, "it is not served");
                 raft.shutdown().await;
@@ -267,7 +267,7 @@ mod tests {
         let env = world.env();
         world.block_on(async {
             let shard = Fixture::open(&env).await;
-            let id = shard.place(0).id;
+            let id = shard.address(0).id;
             let of = |bytes: u64| BTreeMap::from([("segment.bytes".to_owned(), bytes.to_string())]);
             let born = |index| {
                 let log = shard.lane.replica(id).expect("is there").log.clone();

@@ -336,10 +336,10 @@ mod tests {
             let meta = Bytes::from([&[COMMAND][..], json.as_bytes()].concat());
             LaneOp::decode(&Payload { meta, blobs: Vec::new(), verified: false })
         };
-        let partition = "00000000-0000-0000-0000-000000000000/3/0";
-        let known = format!(r#"{{"drop":{{"partition":"{partition}"}}}}"#);
+        let partition = r#"{"topic":"00000000-0000-0000-0000-000000000000","index":3,"incarnation":0}"#;
+        let known = format!(r#"{{"drop":{{"partition":{partition}}}}}"#);
         assert!(command(&known).is_ok());
-        let unknown = format!(r#"{{"drop":{{"partition":"{partition}","revision":4}}}}"#);
+        let unknown = format!(r#"{{"drop":{{"partition":{partition},"revision":4}}}}"#);
         let list = |inner: &str| format!(r#"{{"batch":{{"commands":[{known},{inner}]}}}}"#);
         assert!(command(&list(&known)).is_ok());
         for json in [unknown.clone(), list(&unknown), list(&list(&known))] {

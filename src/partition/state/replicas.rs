@@ -1,7 +1,7 @@
 //! The partitions of a lane: found by identity in one step, listed in order.
 //!
-//! An entry brings batches of a thousand partitions, and each is looked for when it is proposed and when it is applied.
-//! Owns: the two views of one set. Shard-local.
+//! An entry carries batches of up to a thousand partitions, and each partition is looked up when the batch is proposed and
+//! when it is applied. Owns: the two views of one set. Shard-local.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -33,10 +33,6 @@ impl Replicas {
         self.found.get(&id)
     }
 
-    pub(super) fn contains(&self, id: PartitionId) -> bool {
-        self.found.contains_key(&id)
-    }
-
     pub(super) fn len(&self) -> usize {
         self.ordered.len()
     }
@@ -47,7 +43,7 @@ impl Replicas {
     }
 }
 
-/// Mixes a partition's identity, most of which is random by itself. Nobody outside chooses topic ids.
+/// Mixes a partition's identity, most of which is random by itself. Clients do not choose topic ids.
 #[derive(Default)]
 pub(super) struct Mix(u64);
 

@@ -1,5 +1,6 @@
 //! What can be wrong with bytes that should be one of the formats, and what follows from it.
 
+use tidewater_storage::codec::CodecError;
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::LaneId;
 
@@ -9,48 +10,9 @@ use crate::keys::Sequence;
 /// What is wrong with bytes that should be one of our formats.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// The bytes end inside a field.
-    #[error("{what} ends at byte {at} inside a field")]
-    Short {
-        /// Which format.
-        what: &'static str,
-        /// Where.
-        at: usize,
-    },
-    /// A field has a value that makes no sense.
-    #[error("{what} has an impossible {field} at byte {at}")]
-    Field {
-        /// Which format.
-        what: &'static str,
-        /// Which field.
-        field: &'static str,
-        /// Where.
-        at: usize,
-    },
-    /// Bytes are left over.
-    #[error("{what} has {left} bytes after its end")]
-    Trailing {
-        /// Which format.
-        what: &'static str,
-        /// How many.
-        left: usize,
-    },
-    /// A section that a reader must know, and this one does not.
-    #[error("{what} has section {tag}, which readers must know; a newer version wrote it: update this one")]
-    MustKnow {
-        /// Which format.
-        what: &'static str,
-        /// Its tag.
-        tag: u64,
-    },
-    /// A section that must be there is not.
-    #[error("{what} lacks section {tag}")]
-    Missing {
-        /// Which format.
-        what: &'static str,
-        /// Its tag.
-        tag: u64,
-    },
+    /// Cut short, a field that cannot be, or a section of a newer version.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// Not one of ours, or cut off.
     #[error("object of {size} bytes does not end in a Tidewater trailer: {found}")]
     Trailer {
@@ -102,7 +64,8 @@ impl FormatError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::MustKnow { .. } | Self::Version { .. } => Disposition::Refused,
+            Self::Version { .. } => Disposition::Refused,
+            Self::Codec(error) if error.is_newer() => Disposition::Refused,
             _ => Disposition::Corrupt,
         }
     }

@@ -4,12 +4,13 @@
 //! contiguous in offsets, each run not empty.
 
 use bytes::Bytes;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, ProducerId, RunSum, TopicName};
 
 use super::{
     AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, LaneEvent, PartitionEntry, Place, Run, Seal,
 };
-use super::{FormatError, Reader, Sections, Writer};
+use super::{DecodeNames, EncodeNames, FormatError};
 use crate::keys::LineageEpoch;
 
 const WHAT: &str = "index";
@@ -46,14 +47,14 @@ impl DataKind {
 /// The bytes of an index.
 #[must_use]
 pub fn encode_index(index: &DataIndex) -> Bytes {
-    let mut out = Writer::new();
+    let mut out = Encoder::new();
     out.section(HEADER, true, |out| {
         out.u8(index.kind.code());
         out.home(index.home);
-        out.var(index.lane.0.into());
-        out.var(index.sequence.0);
-        out.var(index.term.0);
-        out.var(index.log_index.0);
+        out.lane(index.lane);
+        out.sequence(index.sequence);
+        out.term(index.term);
+        out.index(index.log_index);
         out.u32(index.previous);
         out.time(index.written);
     });
@@ -70,13 +71,13 @@ pub fn encode_index(index: &DataIndex) -> Bytes {
     if let Some(seal) = index.seal {
         out.section(SEAL, true, |out| {
             out.u32(seal.next_epoch.0);
-            out.var(seal.last.0);
+            out.sequence(seal.last);
         });
     }
     if let Some(cut) = index.cut {
         out.section(CUT, false, |out| {
             out.var(cut.number);
-            out.option(cut.manifest, Writer::name);
+            out.option(cut.manifest, Encoder::name);
         });
     }
     out.finish()
@@ -88,28 +89,27 @@ pub fn encode_index(index: &DataIndex) -> Bytes {
 /// The first thing that is wrong.
 pub fn decode_index(bytes: &[u8]) -> Result<DataIndex, FormatError> {
     let mut sections = Sections::new(WHAT, bytes);
-    let mut last = 0;
-    let mut index = match sections.next(&KNOWN, &mut last)? {
+    let mut index = match sections.next(&KNOWN)? {
         Some((HEADER, mut header)) => take_header(&mut header)?,
-        _ => return Err(FormatError::Missing { what: WHAT, tag: HEADER }),
+        _ => return Err(CodecError::Missing { what: WHAT, tag: HEADER }.into()),
     };
-    while let Some((tag, mut body)) = sections.next(&KNOWN, &mut last)? {
+    while let Some((tag, mut body)) = sections.next(&KNOWN)? {
         match tag {
             PARTITIONS => index.partitions = body.list(ENTRY_MIN, take_entry)?,
             EVENTS => index.events = body.list(EVENT_MIN, take_event)?,
             SEAL => index.seal = Some(Seal { next_epoch: LineageEpoch(body.u32()?), last: body.sequence()? }),
-            _ => index.cut = Some(CutMark { number: body.var()?, manifest: body.option(Reader::name)? }),
+            _ => index.cut = Some(CutMark { number: body.var()?, manifest: body.option(Decoder::name)? }),
         }
         body.end()?;
     }
     let sorted = index.partitions.windows(2).all(|pair| matches!(pair, [a, b] if a.partition < b.partition));
     if !sorted {
-        return Err(FormatError::Field { what: WHAT, field: "order of partitions", at: 0 });
+        return Err(CodecError::Field { what: WHAT, field: "order of partitions", at: 0 }.into());
     }
     Ok(index)
 }
 
-fn take_header(body: &mut Reader<'_>) -> Result<DataIndex, FormatError> {
+fn take_header(body: &mut Decoder<'_>) -> Result<DataIndex, CodecError> {
     let code = body.u8()?;
     let kind = DataKind::from_code(code).ok_or_else(|| body.bad("kind"))?;
     let index = DataIndex {
@@ -130,7 +130,7 @@ fn take_header(body: &mut Reader<'_>) -> Result<DataIndex, FormatError> {
     Ok(index)
 }
 
-fn put_entry(out: &mut Writer, entry: &PartitionEntry) {
+fn put_entry(out: &mut Encoder, entry: &PartitionEntry) {
     out.partition(entry.partition);
     out.offset(entry.offsets.start);
     out.offset(entry.log_start);
@@ -167,14 +167,12 @@ fn put_entry(out: &mut Writer, entry: &PartitionEntry) {
     }
 }
 
-fn take_entry(body: &mut Reader<'_>) -> Result<PartitionEntry, FormatError> {
+fn take_entry(body: &mut Decoder<'_>) -> Result<PartitionEntry, CodecError> {
     let partition = body.partition()?;
     let start = body.offset()?;
     let (log_start, min_timestamp, max_timestamp) = (body.offset()?, body.time()?, body.time()?);
-    let epochs = body.list(EPOCH_MIN, |body| {
-        let epoch = i32::try_from(body.signed()?).map_err(|_| body.bad("leader epoch"))?;
-        Ok(EpochStart { epoch: LeaderEpoch(epoch), start: body.offset()? })
-    })?;
+    let epochs =
+        body.list(EPOCH_MIN, |body| Ok(EpochStart { epoch: LeaderEpoch(body.signed32()?), start: body.offset()? }))?;
     let aborted = body.list(ABORTED_MIN, |body| {
         Ok(AbortedTransaction { producer: ProducerId(body.signed()?), first: body.offset()?, last: body.offset()? })
     })?;
@@ -184,7 +182,7 @@ fn take_entry(body: &mut Reader<'_>) -> Result<PartitionEntry, FormatError> {
     Ok(PartitionEntry { partition, offsets, log_start, min_timestamp, max_timestamp, epochs, aborted, extents })
 }
 
-fn take_extent(body: &mut Reader<'_>, at: &mut Offset) -> Result<Extent, FormatError> {
+fn take_extent(body: &mut Decoder<'_>, at: &mut Offset) -> Result<Extent, CodecError> {
     let place = if body.flag()? { Place::Part(body.name()?) } else { Place::Here };
     let position = body.var()?;
     let mut end = position;
@@ -204,7 +202,7 @@ fn take_extent(body: &mut Reader<'_>, at: &mut Offset) -> Result<Extent, FormatE
     Ok(Extent { place, position, runs })
 }
 
-fn put_event(out: &mut Writer, event: &LaneEvent) {
+fn put_event(out: &mut Encoder, event: &LaneEvent) {
     match event {
         LaneEvent::Created { partition, topic, configs, start, epoch_base } => {
             out.u8(1);
@@ -230,19 +228,19 @@ fn put_event(out: &mut Writer, event: &LaneEvent) {
         LaneEvent::Departed { partition, to, at } => {
             out.u8(4);
             out.partition(*partition);
-            out.var(to.0.into());
+            out.lane(*to);
             out.offset(*at);
         }
         LaneEvent::Arrived { partition, from, at } => {
             out.u8(5);
             out.partition(*partition);
-            out.var(from.0.into());
+            out.lane(*from);
             out.offset(*at);
         }
     }
 }
 
-fn take_event(body: &mut Reader<'_>) -> Result<LaneEvent, FormatError> {
+fn take_event(body: &mut Decoder<'_>) -> Result<LaneEvent, CodecError> {
     let code = body.u8()?;
     let partition = body.partition()?;
     Ok(match code {
@@ -250,7 +248,7 @@ fn take_event(body: &mut Reader<'_>) -> Result<LaneEvent, FormatError> {
             partition,
             topic: TopicName::new(&body.text()?).map_err(|_| body.bad("topic name"))?,
             start: body.offset()?,
-            epoch_base: LeaderEpoch(i32::try_from(body.signed()?).map_err(|_| body.bad("leader epoch"))?),
+            epoch_base: LeaderEpoch(body.signed32()?),
             configs: body.list(2, |body| Ok((body.text()?, body.text()?)))?,
         },
         2 => LaneEvent::Dropped { partition },

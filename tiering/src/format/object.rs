@@ -9,6 +9,7 @@ use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, RunSum, 
 
 use super::trailer::{Body, IndexRef, TRAILER_LEN, Trailer};
 use super::{AbortedTransaction, DataIndex, EpochStart, Extent, PartitionEntry, Place, Run, encode_index};
+use crate::keys::ObjectName;
 
 /// Gathers the data of an object and its index, partition after partition.
 #[derive(Debug)]
@@ -109,6 +110,15 @@ impl ObjectBuilder {
         run.crc = run::extend(run.crc, &batch.bytes);
         run.max_timestamp = run.max_timestamp.max(header.max_timestamp);
         self.position += u64::from(header.len);
+    }
+
+    /// Adds what a part says about its partition: the bytes stay in the part. Partition ids ascend.
+    pub fn refer_to_part(&mut self, entry: &PartitionEntry, part: ObjectName) {
+        self.close_run();
+        debug_assert!(self.index.partitions.last().is_none_or(|last| last.partition < entry.partition));
+        let mut entry = entry.clone();
+        entry.extents.iter_mut().for_each(|extent| extent.place = Place::Part(part));
+        self.index.partitions.push(entry);
     }
 
     /// Notes an aborted transaction of the current partition.

@@ -7,9 +7,9 @@
 //! ```
 
 use bytes::Bytes;
+use tidewater_storage::codec::{Decoder, fixed};
 
-use super::{FORMAT_VERSION, INDEX_BYTES_MAX};
-use super::{FormatError, Reader, Writer};
+use super::{FORMAT_VERSION, FormatError, INDEX_BYTES_MAX};
 
 /// Bytes of the trailer.
 pub const TRAILER_LEN: usize = 32;
@@ -66,6 +66,16 @@ impl Body {
 }
 
 impl IndexRef {
+    /// Of a body that begins at `offset`.
+    ///
+    /// # Panics
+    /// If no reader would take it: what goes into a body is bounded far below [`INDEX_BYTES_MAX`].
+    #[must_use]
+    pub(crate) fn of(offset: u64, body: &[u8]) -> Self {
+        assert!(body.len() <= INDEX_BYTES_MAX as usize, "a body of {} bytes is more than readers take", body.len());
+        Self { offset, len: body.len() as u32, crc: crc32c::crc32c(body) }
+    }
+
     /// One after its last byte.
     #[must_use]
     pub fn end(&self) -> u64 {
@@ -89,18 +99,18 @@ impl Trailer {
     /// The 32 bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; TRAILER_LEN] {
-        let mut out = Writer::new();
-        out.u64(self.index.offset);
-        out.u32(self.index.len);
-        out.u32(self.index.crc);
-        out.u16(FORMAT_VERSION);
-        out.u16(self.body.code());
-        let bytes = out.finish();
-        let mut trailer = [0; TRAILER_LEN];
-        trailer[..CHECKED_LEN].copy_from_slice(&bytes);
-        trailer[CHECKED_LEN..CHECKED_LEN + 4].copy_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
-        trailer[CHECKED_LEN + 4..].copy_from_slice(&MAGIC);
-        trailer
+        let checked: [u8; CHECKED_LEN] = fixed(|out| {
+            out.u64(self.index.offset);
+            out.u32(self.index.len);
+            out.u32(self.index.crc);
+            out.u16(FORMAT_VERSION);
+            out.u16(self.body.code());
+        });
+        fixed(|out| {
+            out.raw(&checked);
+            out.u32(crc32c::crc32c(&checked));
+            out.raw(&MAGIC);
+        })
     }
 
     /// Reads the trailer of an object of `size` bytes, given its last bytes (at least 32 of them).
@@ -111,7 +121,7 @@ impl Trailer {
         let broken = |found| FormatError::Trailer { size, found };
         let start = tail.len().checked_sub(TRAILER_LEN).ok_or(broken("too short"))?;
         let bytes = tail.get(start..).ok_or(broken("too short"))?;
-        let mut reader = Reader::new("trailer", bytes);
+        let mut reader = Decoder::new("trailer", bytes);
         let index = IndexRef { offset: reader.u64()?, len: reader.u32()?, crc: reader.u32()? };
         let (version, body, crc) = (reader.u16()?, reader.u16()?, reader.u32()?);
         if reader.raw(MAGIC.len())? != MAGIC {
@@ -164,8 +174,7 @@ pub fn read_whole(object: &Bytes, body: Body) -> Result<(Bytes, IndexRef), Forma
 /// An object that is only a body and its trailer (manifests, pages, spills).
 #[must_use]
 pub(crate) fn body_only(body: Body, bytes: &[u8]) -> (Bytes, IndexRef) {
-    // Bodies are bounded far below 4 GiB by what goes in; `read_whole` refuses what is beyond `INDEX_BYTES_MAX`.
-    let index = IndexRef { offset: 0, len: u32::try_from(bytes.len()).unwrap_or(u32::MAX), crc: crc32c::crc32c(bytes) };
+    let index = IndexRef::of(0, bytes);
     let mut out = Vec::with_capacity(bytes.len() + TRAILER_LEN);
     out.extend_from_slice(bytes);
     out.extend_from_slice(&Trailer { index, body }.encode());

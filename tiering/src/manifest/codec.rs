@@ -4,6 +4,7 @@
 //! partition that trickles costs a checkpoint little. Layout: `FORMAT.md` §5.
 
 use bytes::Bytes;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{Offset, OffsetRange, TimestampMs};
 
 use super::lane::{LaneManifest, Live, Pending, Publication};
@@ -11,7 +12,7 @@ use super::page::PageRef;
 use super::partition::{PartitionManifest, Quarantined};
 use super::row::{Row, Source};
 use super::spill::SpillRow;
-use crate::format::{FormatError, IndexRef, Reader, Sections, Writer};
+use crate::format::{DecodeNames, EncodeNames, IndexRef};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 
 const PARTITION: &str = "partition manifest";
@@ -40,7 +41,7 @@ impl PartitionManifest {
     /// Its blob.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new();
+        let mut out = Encoder::new();
         self.put(&mut out);
         out.finish()
     }
@@ -49,15 +50,14 @@ impl PartitionManifest {
     ///
     /// # Errors
     /// What is wrong with it; rows that leave a gap or overlap are.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut sections = Sections::new(PARTITION, bytes);
-        let mut last = 0;
         let known = [HEADER, SPILLED, ROWS, QUARANTINED, PENDING];
-        let Some((HEADER, mut header)) = sections.next(&known, &mut last)? else {
-            return Err(FormatError::Missing { what: PARTITION, tag: HEADER });
+        let Some((HEADER, mut header)) = sections.next(&known)? else {
+            return Err(CodecError::Missing { what: PARTITION, tag: HEADER });
         };
         let mut manifest = take_partition_header(&mut header)?;
-        while let Some((tag, mut body)) = sections.next(&known, &mut last)? {
+        while let Some((tag, mut body)) = sections.next(&known)? {
             match tag {
                 SPILLED => manifest.spilled = take_spill_rows(&mut body)?,
                 ROWS => manifest.rows = take_rows(&mut body)?,
@@ -71,11 +71,11 @@ impl PartitionManifest {
         }
         match super::invariants::check_partition(&manifest) {
             Ok(()) => Ok(manifest),
-            Err(_) => Err(Reader::new(PARTITION, bytes).bad("coverage")),
+            Err(_) => Err(Decoder::new(PARTITION, bytes).bad("coverage")),
         }
     }
 
-    pub(super) fn put(&self, out: &mut Writer) {
+    pub(super) fn put(&self, out: &mut Encoder) {
         out.section(HEADER, true, |out| {
             out.partition(self.id);
             out.option(self.changed, |out, index| out.var(index.0));
@@ -110,10 +110,10 @@ impl PartitionManifest {
     }
 }
 
-fn take_partition_header(header: &mut Reader<'_>) -> Result<PartitionManifest, FormatError> {
+fn take_partition_header(header: &mut Decoder<'_>) -> Result<PartitionManifest, CodecError> {
     let manifest = PartitionManifest {
         id: header.partition()?,
-        changed: header.option(Reader::index)?,
+        changed: header.option(Decoder::index)?,
         log_start: header.offset()?,
         archived_end: header.offset()?,
         dropped: header.flag()?,
@@ -135,7 +135,7 @@ struct Before {
     object: Option<(ObjectName, IndexRef)>,
 }
 
-pub(super) fn put_rows(out: &mut Writer, rows: &[Row]) {
+pub(super) fn put_rows(out: &mut Encoder, rows: &[Row]) {
     out.count(rows.len());
     let mut before = Before::default();
     for row in rows {
@@ -163,7 +163,7 @@ pub(super) fn put_rows(out: &mut Writer, rows: &[Row]) {
     }
 }
 
-fn put_bundle(out: &mut Writer, bundle: ObjectName, before: &mut Before) {
+fn put_bundle(out: &mut Encoder, bundle: ObjectName, before: &mut Before) {
     let step = before.bundle.and_then(|last| match (last.kind, bundle.kind) {
         (ObjectKind::Bundle { lane: a, sequence: from }, ObjectKind::Bundle { lane: b, sequence: to })
             if a == b && last.home == bundle.home =>
@@ -185,7 +185,7 @@ fn put_bundle(out: &mut Writer, bundle: ObjectName, before: &mut Before) {
     before.bundle = Some(bundle);
 }
 
-pub(super) fn take_rows(body: &mut Reader<'_>) -> Result<Vec<Row>, FormatError> {
+pub(super) fn take_rows(body: &mut Decoder<'_>) -> Result<Vec<Row>, CodecError> {
     let mut before = Before::default();
     body.list(ROW_MIN, |body| {
         let start = before.end.to_wire().checked_add(body.signed()?).and_then(Offset::from_wire);
@@ -200,7 +200,7 @@ pub(super) fn take_rows(body: &mut Reader<'_>) -> Result<Vec<Row>, FormatError> 
     })
 }
 
-fn take_source(body: &mut Reader<'_>, before: &mut Before) -> Result<Source, FormatError> {
+fn take_source(body: &mut Decoder<'_>, before: &mut Before) -> Result<Source, CodecError> {
     let tag = body.u8()?;
     let bundle = match (tag, before.bundle) {
         (ROW_NEXT_BUNDLE, Some(ObjectName { home, kind: ObjectKind::Bundle { lane, sequence } })) => {
@@ -226,17 +226,17 @@ fn take_source(body: &mut Reader<'_>, before: &mut Before) -> Result<Source, For
     Ok(Source::Object { object, start: body.var()?, len: body.var()?, index })
 }
 
-pub(super) fn put_index_ref(out: &mut Writer, index: IndexRef) {
+pub(super) fn put_index_ref(out: &mut Encoder, index: IndexRef) {
     out.var(index.offset);
     out.var(index.len.into());
     out.u32(index.crc);
 }
 
-pub(super) fn take_index_ref(body: &mut Reader<'_>) -> Result<IndexRef, FormatError> {
+pub(super) fn take_index_ref(body: &mut Decoder<'_>) -> Result<IndexRef, CodecError> {
     Ok(IndexRef { offset: body.var()?, len: body.var32()?, crc: body.u32()? })
 }
 
-pub(super) fn put_spill_row(out: &mut Writer, row: &SpillRow) {
+pub(super) fn put_spill_row(out: &mut Encoder, row: &SpillRow) {
     out.offsets(row.offsets);
     out.var(row.bytes);
     out.time(row.max_timestamp);
@@ -245,7 +245,7 @@ pub(super) fn put_spill_row(out: &mut Writer, row: &SpillRow) {
     out.u32(row.crc);
 }
 
-pub(super) fn take_spill_row(body: &mut Reader<'_>) -> Result<SpillRow, FormatError> {
+pub(super) fn take_spill_row(body: &mut Decoder<'_>) -> Result<SpillRow, CodecError> {
     let row = SpillRow {
         offsets: body.offsets()?,
         bytes: body.var()?,
@@ -260,25 +260,25 @@ pub(super) fn take_spill_row(body: &mut Reader<'_>) -> Result<SpillRow, FormatEr
     }
 }
 
-pub(super) fn put_spill_rows(out: &mut Writer, rows: &[SpillRow]) {
+pub(super) fn put_spill_rows(out: &mut Encoder, rows: &[SpillRow]) {
     out.count(rows.len());
     rows.iter().for_each(|row| put_spill_row(out, row));
 }
 
-pub(super) fn take_spill_rows(body: &mut Reader<'_>) -> Result<Vec<SpillRow>, FormatError> {
+pub(super) fn take_spill_rows(body: &mut Decoder<'_>) -> Result<Vec<SpillRow>, CodecError> {
     body.list(SPILL_ROW_MIN, take_spill_row)
 }
 
-pub(super) fn put_names(out: &mut Writer, names: &[ObjectName]) {
+pub(super) fn put_names(out: &mut Encoder, names: &[ObjectName]) {
     out.count(names.len());
     names.iter().for_each(|name| out.name(*name));
 }
 
-pub(super) fn take_names(body: &mut Reader<'_>) -> Result<Vec<ObjectName>, FormatError> {
-    body.list(NAME_MIN, Reader::name)
+pub(super) fn take_names(body: &mut Decoder<'_>) -> Result<Vec<ObjectName>, CodecError> {
+    body.list(NAME_MIN, Decoder::name)
 }
 
-pub(super) fn put_page_refs(out: &mut Writer, pages: &[PageRef]) {
+pub(super) fn put_page_refs(out: &mut Encoder, pages: &[PageRef]) {
     out.count(pages.len());
     for page in pages {
         out.name(page.page);
@@ -290,7 +290,7 @@ pub(super) fn put_page_refs(out: &mut Writer, pages: &[PageRef]) {
     }
 }
 
-pub(super) fn take_page_refs(body: &mut Reader<'_>) -> Result<Vec<PageRef>, FormatError> {
+pub(super) fn take_page_refs(body: &mut Decoder<'_>) -> Result<Vec<PageRef>, CodecError> {
     body.list(NAME_MIN + 57, |body| {
         Ok(PageRef {
             page: body.name()?,
@@ -307,7 +307,7 @@ impl LaneManifest {
     /// Its blob.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new();
+        let mut out = Encoder::new();
         out.section(HEADER, true, |out| {
             out.home(self.home);
             out.var(self.lane.0.into());
@@ -315,8 +315,8 @@ impl LaneManifest {
             out.var(self.last.0);
             out.u32(self.last_crc);
             out.var(self.follow_from.0);
-            out.option(self.etag.as_deref(), Writer::text);
-            out.option(self.stopped.as_deref(), Writer::text);
+            out.option(self.etag.as_deref(), Encoder::text);
+            out.option(self.stopped.as_deref(), Encoder::text);
         });
         out.section(LIVE, true, |out| {
             out.count(self.live.len());
@@ -352,26 +352,25 @@ impl LaneManifest {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut sections = Sections::new(LANE, bytes);
-        let mut last = 0;
         let known = [HEADER, LIVE, LANE_PENDING, PAGES, PUBLICATIONS];
-        let Some((HEADER, mut header)) = sections.next(&known, &mut last)? else {
-            return Err(FormatError::Missing { what: LANE, tag: HEADER });
+        let Some((HEADER, mut header)) = sections.next(&known)? else {
+            return Err(CodecError::Missing { what: LANE, tag: HEADER });
         };
         let mut state = Self::new(header.home()?, header.lane()?);
-        state.changed = header.option(Reader::index)?;
+        state.changed = header.option(Decoder::index)?;
         state.last = header.sequence()?;
         state.last_crc = header.u32()?;
         state.follow_from = header.sequence()?;
-        state.etag = header.option(Reader::text)?;
-        state.stopped = header.option(Reader::text)?;
+        state.etag = header.option(Decoder::text)?;
+        state.stopped = header.option(Decoder::text)?;
         header.end()?;
-        while let Some((tag, mut body)) = sections.next(&known, &mut last)? {
+        while let Some((tag, mut body)) = sections.next(&known)? {
             match tag {
                 LIVE => state.live = body.list(NAME_MIN + 5, take_live)?.into_iter().collect(),
                 LANE_PENDING => {
-                    let take = |body: &mut Reader<'_>| {
+                    let take = |body: &mut Decoder<'_>| {
                         let object = body.name()?;
                         Ok((object, Pending { intended: body.index()?, parts: take_names(body)? }))
                     };
@@ -379,7 +378,7 @@ impl LaneManifest {
                 }
                 PAGES => state.pages = take_page_refs(&mut body)?,
                 _ => {
-                    let take = |body: &mut Reader<'_>| Ok(Publication { as_of: body.index()?, at: body.time()? });
+                    let take = |body: &mut Decoder<'_>| Ok(Publication { as_of: body.index()?, at: body.time()? });
                     state.publications = body.list(2, take)?.into();
                 }
             }
@@ -389,7 +388,7 @@ impl LaneManifest {
     }
 }
 
-fn take_live(body: &mut Reader<'_>) -> Result<(ObjectName, Live), FormatError> {
+fn take_live(body: &mut Decoder<'_>) -> Result<(ObjectName, Live), CodecError> {
     let object = body.name()?;
     let live = Live {
         size: body.var()?,

@@ -1,7 +1,7 @@
 //! What must always be true of manifests, each a named predicate: run when state is decoded, before it is published,
 //! in tests after every command, and by the simulator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::model::{OffsetRange, PartitionId};
 
@@ -48,6 +48,14 @@ pub enum Violation {
         partition: PartitionId,
         /// The object.
         object: Box<ObjectName>,
+    },
+    /// T4: a row names a part that would be deleted with its bundle.
+    #[error("{partition} names {part}, which still goes with its bundle")]
+    PartOfTwo {
+        /// Who.
+        partition: PartitionId,
+        /// The part.
+        part: Box<ObjectName>,
     },
     /// T2: `follow_from` is beyond the next bundle, or publications are not in order.
     #[error("lane positions are out of order")]
@@ -97,8 +105,13 @@ pub fn check_lane(lane: &LaneManifest, partitions: &BTreeMap<PartitionId, Partit
     if let Some(object) = lane.pending.keys().find(|object| lane.live.contains_key(object)) {
         return Err(Violation::PendingNamed(Box::new(*object)));
     }
+    let live = lane.live.values().flat_map(|live| &live.parts);
+    let parts: BTreeSet<&ObjectName> = live.chain(lane.pending.values().flat_map(|pending| &pending.parts)).collect();
     for (partition, manifest) in partitions {
         check_partition(manifest)?;
+        if let Some(row) = manifest.rows.iter().find(|row| parts.contains(&row.object())) {
+            return Err(Violation::PartOfTwo { partition: *partition, part: Box::new(row.object()) });
+        }
         for object in manifest.rows.iter().map(|row| row.object()).filter(is_shared) {
             let own = object.home == lane.home;
             if own && lane.pending.contains_key(&object) {

@@ -47,7 +47,8 @@ pub struct Live {
     pub size: u64,
     /// Since when.
     pub since: LogIndex,
-    /// Parts that go with it.
+    /// Parts of a bundle that no row names yet. They are deleted with the bundle. A part that a row takes over
+    /// ([`super::Command::Replaced`]) belongs to its partition alone from then on, as a segment object does.
     pub parts: Vec<ObjectName>,
     /// Holds that others have on it: partitions that moved away, cuts (R5, R9).
     pub pins: u32,
@@ -156,6 +157,13 @@ impl LaneManifest {
         pending.map(|(object, pending)| (*object, pending.parts.clone())).collect()
     }
 
+    /// Settled bundles with parts that no row names yet, oldest first: see [`Live::parts`].
+    pub fn bundles_with_parts(&self) -> impl Iterator<Item = (ObjectName, &[ObjectName])> {
+        let all = self.home.bundle(self.lane, Sequence::NONE)..=self.home.bundle(self.lane, Sequence(u64::MAX));
+        let with_parts = self.live.range(all).filter(|(_, live)| !live.parts.is_empty());
+        with_parts.map(|(object, live)| (*object, live.parts.as_slice()))
+    }
+
     /// Is it one of the bundles that followers may still ask for (R4)?
     #[must_use]
     pub fn must_follow(&self, object: &ObjectName) -> bool {
@@ -183,5 +191,5 @@ impl LaneManifest {
 /// Is this kind of object shared by partitions, and therefore kept in [`LaneManifest::live`]?
 #[must_use]
 pub fn is_shared(object: &ObjectName) -> bool {
-    matches!(object.kind, ObjectKind::Bundle { .. } | ObjectKind::Gathered { .. } | ObjectKind::Part { .. })
+    matches!(object.kind, ObjectKind::Bundle { .. } | ObjectKind::Gathered { .. })
 }

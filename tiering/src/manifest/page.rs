@@ -1,13 +1,14 @@
 //! What is published of a lane: the lane manifest and its immutable pages of partition manifests.
 //!
-//! Owns: the two objects' encoding (`FORMAT.md` §5). Does not own: which pages are rewritten (`publish.rs`).
+//! Owns: the two objects' encoding (`FORMAT.md` §4). Does not own: which pages are rewritten (`publish.rs`).
 
 use bytes::Bytes;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{LaneId, LogIndex, PartitionId, Term, TimestampMs};
 
 use super::codec;
 use super::partition::PartitionManifest;
-use crate::format::{Body, FormatError, Reader, Sections, Writer, body_only, read_whole};
+use crate::format::{Body, DecodeNames, EncodeNames, FormatError, body_only, read_whole};
 use crate::keys::{Home, LineageEpoch, ObjectName, Sequence};
 
 /// One page of a lane manifest.
@@ -67,7 +68,7 @@ impl PublishedLane {
     /// The object.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new();
+        let mut out = Encoder::new();
         out.section(HEADER, true, |out| {
             out.home(self.home);
             out.var(self.lane.0.into());
@@ -100,10 +101,9 @@ impl PublishedLane {
     pub fn decode(object: &Bytes) -> Result<Self, FormatError> {
         let (body, _) = read_whole(object, Body::LaneManifest)?;
         let mut sections = Sections::new(LANE, &body);
-        let mut last = 0;
         let known = [HEADER, PAGES, PINS, CLOSED];
-        let Some((HEADER, mut header)) = sections.next(&known, &mut last)? else {
-            return Err(FormatError::Missing { what: LANE, tag: HEADER });
+        let Some((HEADER, mut header)) = sections.next(&known)? else {
+            return Err(CodecError::Missing { what: LANE, tag: HEADER }.into());
         };
         let mut lane = Self {
             home: header.home()?,
@@ -118,7 +118,7 @@ impl PublishedLane {
             closed_for: None,
         };
         header.end()?;
-        while let Some((tag, mut body)) = sections.next(&known, &mut last)? {
+        while let Some((tag, mut body)) = sections.next(&known)? {
             match tag {
                 PAGES => lane.pages = codec::take_page_refs(&mut body)?,
                 PINS => lane.pins = body.list(22, |body| Ok((body.name()?, body.var32()?)))?,
@@ -140,7 +140,7 @@ impl PublishedLane {
 /// The object of a page.
 #[must_use]
 pub(super) fn encode_page(home: Home, lane: LaneId, partitions: &[&PartitionManifest]) -> (Bytes, u32) {
-    let mut out = Writer::new();
+    let mut out = Encoder::new();
     out.section(HEADER, true, |out| {
         out.home(home);
         out.var(lane.0.into());
@@ -163,9 +163,8 @@ pub fn decode_page(page: &PageRef, object: &Bytes) -> Result<Vec<PublishedPartit
         return Err(FormatError::Checksum { what: PAGE, expected: page.crc, found: index.crc });
     }
     let mut sections = Sections::new(PAGE, &body);
-    let mut last = 0;
     let mut partitions = Vec::new();
-    while let Some((tag, mut body)) = sections.next(&[HEADER, PARTITIONS], &mut last)? {
+    while let Some((tag, mut body)) = sections.next(&[HEADER, PARTITIONS])? {
         if tag == HEADER {
             body.home()?;
             body.lane()?;
@@ -178,7 +177,7 @@ pub fn decode_page(page: &PageRef, object: &Bytes) -> Result<Vec<PublishedPartit
     let ends = partitions.first().map(|first| first.id) == Some(page.first)
         && partitions.last().map(|last| last.id) == Some(page.last);
     if !sorted || !ends || u32::try_from(partitions.len()) != Ok(page.count) {
-        return Err(Reader::new(PAGE, &body).bad("set of partitions"));
+        return Err(Decoder::new(PAGE, &body).bad("set of partitions").into());
     }
     Ok(partitions)
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{OffsetRange, PartitionId, TimestampMs};
 
 use super::codec;
@@ -12,7 +13,7 @@ use super::command::Spilled;
 use super::lane::is_shared;
 use super::partition::{PartitionManifest, ROWS_MAX, SPILL_PAGES_MAX, SPILL_ROWS};
 use super::row::Row;
-use crate::format::{Body, FormatError, IndexRef, Reader, Sections, Writer, body_only, read_whole};
+use crate::format::{Body, FormatError, IndexRef, body_only, read_whole};
 use crate::keys::{Home, Nonce, ObjectKind, ObjectName};
 
 /// Stands for a spill page in the manifest.
@@ -135,7 +136,7 @@ fn due(partition: &PartitionManifest) -> Option<(u8, SpillPage)> {
 /// The object of a page, and where its body is.
 #[must_use]
 pub fn encode_spill(partition: PartitionId, page: &SpillPage) -> (Bytes, IndexRef) {
-    let mut out = Writer::new();
+    let mut out = Encoder::new();
     out.section(OWNER, true, |out| out.partition(partition));
     match page {
         SpillPage::Rows(rows) => out.section(ROWS, true, |out| codec::put_rows(out, rows)),
@@ -154,8 +155,8 @@ pub fn decode_spill(partition: PartitionId, crc: u32, object: &Bytes) -> Result<
         return Err(FormatError::Checksum { what: WHAT, expected: crc, found: index.crc });
     }
     let mut sections = Sections::new(WHAT, &body);
-    let (mut last, mut owner, mut page) = (0, None, None);
-    while let Some((tag, mut reader)) = sections.next(&[OWNER, ROWS, PAGES], &mut last)? {
+    let (mut owner, mut page) = (None, None);
+    while let Some((tag, mut reader)) = sections.next(&[OWNER, ROWS, PAGES])? {
         match tag {
             OWNER => owner = Some(reader.partition()?),
             ROWS => page = Some(SpillPage::Rows(codec::take_rows(&mut reader)?)),
@@ -164,9 +165,9 @@ pub fn decode_spill(partition: PartitionId, crc: u32, object: &Bytes) -> Result<
         reader.end()?;
     }
     if owner != Some(partition) {
-        return Err(Reader::new(WHAT, &body).bad("owner"));
+        return Err(Decoder::new(WHAT, &body).bad("owner").into());
     }
-    let page = page.ok_or(FormatError::Missing { what: WHAT, tag: ROWS })?;
-    page.covers().ok_or_else(|| Reader::new(WHAT, &body).bad("coverage"))?;
+    let page = page.ok_or(CodecError::Missing { what: WHAT, tag: ROWS })?;
+    page.covers().ok_or_else(|| Decoder::new(WHAT, &body).bad("coverage"))?;
     Ok(page)
 }

@@ -1,6 +1,8 @@
 //! Blobs that checkpoints hold of partitions: `tests/golden/broker/partition-v*.hex`. Every version that was ever written
 //! is read; the newest is what is written, to the byte.
 
+use std::path::PathBuf;
+
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::sim::World;
 use tidewater_storage::log::LogSettings;

@@ -142,21 +142,21 @@ fn unknown_sections_are_skipped_only_when_they_may_be() {
         cut: None,
     };
     let with = |must_know| {
-        let mut out = Writer::new();
+        let mut out = Encoder::new();
         out.raw(&encode_index(&index));
         out.section(900, must_know, |out| out.u64(1));
         decode_index(&out.finish())
     };
     assert_eq!(with(false), Ok(index.clone()));
-    assert_eq!(with(true), Err(FormatError::MustKnow { what: "index", tag: 900 }));
+    assert_eq!(with(true), Err(CodecError::MustKnow { what: "index", tag: 900 }.into()));
 }
 
 #[test]
 fn a_huge_count_allocates_nothing() {
-    let mut out = Writer::new();
+    let mut out = Encoder::new();
     out.section(2, true, |out| out.var(u64::MAX >> 1));
     assert!(decode_index(&out.finish()).is_err());
-    let mut reader = Reader::new("test", &[0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2]);
+    let mut reader = Decoder::new("test", &[0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2]);
     assert!(reader.count(1).is_err());
     let _ = PartitionId::default();
 }

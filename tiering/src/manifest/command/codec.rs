@@ -1,13 +1,14 @@
 //! Commands ↔ bytes: the payload of a lane's entry. One kind byte with a version nibble, then the fields.
 
 use bytes::Bytes;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::model::{OffsetRange, PartitionId};
 
 use super::{
     Bundled, BundledEnd, Command, Deleted, NewObject, NewRow, Published, Quarantine, Replaced, Spilled, Trimmed,
     Unfolded,
 };
-use crate::format::{FormatError, Reader, Writer};
+use crate::format::{DecodeNames, EncodeNames};
 use crate::manifest::codec::{
     put_index_ref, put_names, put_page_refs, put_rows, put_spill_row, put_spill_rows, take_index_ref, take_names,
     take_page_refs, take_rows, take_spill_row, take_spill_rows,
@@ -20,7 +21,7 @@ impl Command {
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = Writer::new();
+        let mut out = Encoder::new();
         match self {
             Self::Bundled(bundled) => {
                 out.u8(1);
@@ -81,7 +82,7 @@ impl Command {
             }
             Self::Stopped { reason } => {
                 out.u8(12);
-                out.option(reason.as_deref(), Writer::text);
+                out.option(reason.as_deref(), Encoder::text);
             }
         }
         out.finish()
@@ -91,8 +92,8 @@ impl Command {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut body = Reader::new(WHAT, bytes);
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut body = Decoder::new(WHAT, bytes);
         let command = match body.u8()? {
             1 => Self::Bundled(take_bundled(&mut body)?),
             2 => Self::Replaced(take_replaced(&mut body)?),
@@ -116,7 +117,7 @@ impl Command {
                 partitions: body.list(25, |body| Ok((body.partition()?, take_names(body)?)))?,
             }),
             11 => Self::Dropped { partition: body.partition()? },
-            12 => Self::Stopped { reason: body.option(Reader::text)? },
+            12 => Self::Stopped { reason: body.option(Decoder::text)? },
             _ => return Err(body.bad("kind of command")),
         };
         body.end()?;
@@ -124,7 +125,7 @@ impl Command {
     }
 }
 
-fn put_bundled(out: &mut Writer, bundled: &Bundled) {
+fn put_bundled(out: &mut Encoder, bundled: &Bundled) {
     out.var(bundled.sequence.0);
     out.var(bundled.size);
     put_index_ref(out, bundled.index);
@@ -138,7 +139,7 @@ fn put_bundled(out: &mut Writer, bundled: &Bundled) {
     put_names(out, &bundled.parts);
 }
 
-fn take_bundled(body: &mut Reader<'_>) -> Result<Bundled, FormatError> {
+fn take_bundled(body: &mut Decoder<'_>) -> Result<Bundled, CodecError> {
     Ok(Bundled {
         sequence: body.sequence()?,
         size: body.var()?,
@@ -151,7 +152,7 @@ fn take_bundled(body: &mut Reader<'_>) -> Result<Bundled, FormatError> {
     })
 }
 
-fn put_replaced(out: &mut Writer, replaced: &Replaced) {
+fn put_replaced(out: &mut Encoder, replaced: &Replaced) {
     out.count(replaced.objects.len());
     for new in &replaced.objects {
         out.name(new.object);
@@ -169,7 +170,7 @@ fn put_replaced(out: &mut Writer, replaced: &Replaced) {
     }
 }
 
-fn take_replaced(body: &mut Reader<'_>) -> Result<Replaced, FormatError> {
+fn take_replaced(body: &mut Decoder<'_>) -> Result<Replaced, CodecError> {
     let objects =
         body.list(28, |body| Ok(NewObject { object: body.name()?, size: body.var()?, index: take_index_ref(body)? }))?;
     let rows = body.list(PartitionId::ENCODED_LEN + 6, |body| {
@@ -180,7 +181,7 @@ fn take_replaced(body: &mut Reader<'_>) -> Result<Replaced, FormatError> {
     Ok(Replaced { objects, rows })
 }
 
-fn put_unfolded(out: &mut Writer, unfolded: &Unfolded) {
+fn put_unfolded(out: &mut Encoder, unfolded: &Unfolded) {
     out.partition(unfolded.partition);
     out.name(unfolded.page);
     match &unfolded.content {
@@ -195,7 +196,7 @@ fn put_unfolded(out: &mut Writer, unfolded: &Unfolded) {
     }
 }
 
-fn take_unfolded(body: &mut Reader<'_>) -> Result<Unfolded, FormatError> {
+fn take_unfolded(body: &mut Decoder<'_>) -> Result<Unfolded, CodecError> {
     let (partition, page) = (body.partition()?, body.name()?);
     let content = match body.flag()? {
         false => SpillPage::Rows(take_rows(body)?),
@@ -204,17 +205,17 @@ fn take_unfolded(body: &mut Reader<'_>) -> Result<Unfolded, FormatError> {
     Ok(Unfolded { partition, page, content })
 }
 
-fn put_quarantine(out: &mut Writer, range: &Quarantine) {
+fn put_quarantine(out: &mut Encoder, range: &Quarantine) {
     out.partition(range.partition);
     out.offsets(range.offsets);
     out.text(&range.reason);
 }
 
-fn take_quarantine(body: &mut Reader<'_>) -> Result<Quarantine, FormatError> {
+fn take_quarantine(body: &mut Decoder<'_>) -> Result<Quarantine, CodecError> {
     Ok(Quarantine { partition: body.partition()?, offsets: body.offsets()?, reason: body.text()? })
 }
 
-fn put_published(out: &mut Writer, published: &Published) {
+fn put_published(out: &mut Encoder, published: &Published) {
     out.var(published.as_of.0);
     out.var(published.sequence.0);
     out.text(&published.etag);
@@ -222,7 +223,7 @@ fn put_published(out: &mut Writer, published: &Published) {
     out.time(published.at);
 }
 
-fn take_published(body: &mut Reader<'_>) -> Result<Published, FormatError> {
+fn take_published(body: &mut Decoder<'_>) -> Result<Published, CodecError> {
     Ok(Published {
         as_of: body.index()?,
         sequence: body.sequence()?,
