@@ -2,9 +2,8 @@
 //!
 //! The way of a request: [`connection`] cuts frames and keeps order, [`api`] says whether it is served, [`wire::guard`]
 //! checks its structure, [`dispatch`] decodes it and calls the one file of [`handlers`] that answers it,
-//! [`error_code`] names what went wrong, [`outbox`] sends. Owns no state of the cluster: it asks
-//! [`Router`](crate::partition::router::Router), [`ControllerHandle`](crate::controller::client::ControllerHandle) and
-//! the group coordinators.
+//! [`error_code`] names what went wrong, [`outbox`] sends. Owns no state of the cluster: it asks `Router`,
+//! `ControllerHandle` and the group coordinators.
 //!
 //! Start, per shard: [`serve`] with a [`Broker`]; on one shard also [`accept`] with the bound socket. Stop:
 //! [`server::Server::stop`]. Everything but [`Arrival`] is shard-local.
@@ -34,7 +33,9 @@ pub mod error_code;
 pub mod handlers;
 pub mod limits;
 pub mod metrics;
+pub mod named_twice;
 pub mod outbox;
+pub mod recompress;
 pub mod server;
 pub mod topic_ref;
 pub mod wire;
@@ -58,8 +59,10 @@ pub struct Broker {
     pub config: Arc<NodeConfig>,
     /// Fetch sessions.
     pub fetches: handlers::fetch::FetchSessions,
-    /// Deadlines of fetches that wait.
-    pub long_polls: Deadlines,
+    /// Deadlines of fetches and of produce requests.
+    pub deadlines: Deadlines,
+    /// Recompression of batches that a topic stores in another codec.
+    pub recompressor: recompress::Recompressor,
     /// What is counted.
     pub metrics: Rc<metrics::KafkaMetrics>,
 }

@@ -66,8 +66,8 @@ pub(super) async fn shards(services: &Services) -> Vec<ShardReport> {
 pub(super) async fn groups(services: &Services, image: &ClusterImage) -> Vec<GroupLag> {
     let Some(offsets) = image.topic(OFFSETS_TOPIC) else { return Vec::new() };
     let asked = offsets.partitions.iter().map(|partition| {
-        let home = partition.place();
-        soon(services.groups.call(home.shard, move |reply| GroupRequest { home, ask: Ask::Progress(reply) }))
+        let home = partition.address();
+        soon(services.groups.call(home.shard, move |reply| GroupRequest { partition: home, ask: Ask::Progress(reply) }))
     });
     let answers = join_all(asked).await;
     let mut groups: Vec<GroupProgress> = answers.into_iter().flatten().filter_map(Result::ok).flatten().collect();

@@ -20,7 +20,7 @@ pub struct RawConfig {
     /// The cluster's name; several clusters may share a bucket [default: tidewater]
     #[arg(long, env = "TIDEWATER_CLUSTER_NAME", value_name = "NAME")]
     pub cluster_name: Option<String>,
-    /// The bucket: file:///dir, s3://bucket/prefix, gs://…, az://… [default: <data-dir>/bucket]
+    /// The bucket: file:///dir, s3://bucket/prefix, gs://…, az://… [default: the directory bucket below --data-dir]
     #[arg(long, env = "TIDEWATER_BUCKET", value_name = "URL")]
     pub bucket: Option<String>,
     /// Address for Kafka clients [default: 127.0.0.1:9092]

@@ -1,4 +1,4 @@
-//! Questions to the HTTP ports: GET and POST of JSON documents, each on a connection of its own.
+//! Requests to the HTTP ports: GET and POST of JSON documents, each on a new connection.
 
 use std::error::Error;
 use std::time::Duration;

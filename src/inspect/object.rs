@@ -161,7 +161,7 @@ fn show(
         index_bytes: trailer.index.len,
         partitions,
         events: index.events.iter().map(event).collect(),
-        seal: index.seal.map(|seal| format!("last bundle {}, goes on in epoch {}", seal.last, seal.next_epoch)),
+        seal: index.seal.map(|seal| format!("last bundle {}, continues in epoch {}", seal.last, seal.next_epoch)),
         cut: index.cut.as_ref().map(|cut| cut.number),
         damage,
     }

@@ -56,19 +56,19 @@ pub fn memory() -> Vec<Bound> {
     let bound = |what, per, bytes: u64, from| Bound { what, per, bytes, from };
     let mut rows = vec![
         bound(
-            "requests and responses, batches that wait for their lane included",
+            "requests and responses, queued batches included",
             Per::Shard,
             kafka::REQUEST_BYTES_SHARD_MAX as u64,
             "REQUEST_BYTES_SHARD_MAX",
         ),
         bound(
-            "requests that go on past it: half received, decoded",
+            "requests admitted beyond it: half received, decoded",
             Per::Shard,
             (kafka::FRAME_BYTES_MAX + kafka::DECODING_BYTES_MAX) as u64,
             "FRAME_BYTES_MAX, DECODING_BYTES_MAX",
         ),
         bound(
-            "an answer put together, beside its frame",
+            "a response being assembled, besides its frame",
             Per::Shard,
             kafka::ANSWER_BYTES_MAX as u64,
             "ANSWER_BYTES_MAX",
@@ -76,7 +76,7 @@ pub fn memory() -> Vec<Bound> {
         bound("recent batches", Per::Shard, 2 * engine.recent_bytes, "EngineConfig::recent_bytes, twice"),
         // Four times as much while a journal is opened, when nothing else on this list is there yet.
         bound("journal: recent entries", Per::Shard, engine.journal.memory_bytes as u64, "JournalConfig::memory_bytes"),
-        bound("journal: two commits under way", Per::Shard, 2 * entry, "BATCH_BYTES_MAX + ENTRY_BYTES_TARGET, twice"),
+        bound("journal: two commits in flight", Per::Shard, 2 * entry, "BATCH_BYTES_MAX + ENTRY_BYTES_TARGET, twice"),
         bound(
             "segment indexes",
             Per::Shard,
@@ -87,11 +87,11 @@ pub fn memory() -> Vec<Bound> {
             "cold reads and read-ahead",
             Per::Shard,
             fetch.memory_bytes * 31 / 8 + fetch.index_bytes,
-            "FetchConfig::memory_bytes three times (under way, kept a while, kept by answers), a half ahead, an eighth \
-             unwritten, a quarter free; index_bytes",
+            "FetchConfig::memory_bytes three times (in flight, kept for readers, in answers), a half read ahead, an \
+             eighth not yet in the cache, a quarter free; index_bytes",
         ),
         bound(
-            "archiver: a bundle and an object under way",
+            "archiver: a bundle and an object in flight",
             Per::Shard,
             archive.bundle_bytes_max + archive.object_bytes_max,
             "ArchiveConfig::bundle_bytes_max, object_bytes_max",
@@ -102,7 +102,7 @@ pub fn memory() -> Vec<Bound> {
             kafka::FETCH_SESSION_PARTITIONS_MAX as u64 * SESSION_PARTITION_BYTES,
             "FETCH_SESSION_PARTITIONS_MAX, 168 bytes each",
         ),
-        bound("a batch opened to be checked", Per::Shard, kafka::UNPACKED_MAX as u64, "UNPACKED_MAX"),
+        bound("a batch that is opened for checks", Per::Shard, kafka::UNPACKED_MAX as u64, "UNPACKED_MAX"),
         bound(
             "batches recompressed, and one unpacked for it",
             Per::Shard,
@@ -116,7 +116,7 @@ pub fn memory() -> Vec<Bound> {
             "MESH_INBOX_MAX, six meshes",
         ),
         bound(
-            "group commits that wait",
+            "queued offset commits",
             Per::Node,
             u64::from(OFFSETS_PARTITIONS.unsigned_abs()) * QUEUE_BYTES_MAX as u64,
             "QUEUE_BYTES_MAX for each partition of __consumer_offsets",

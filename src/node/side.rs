@@ -1,23 +1,20 @@
-//! The side runtime: one tokio runtime for everything whose crate wants tokio (object stores, HTTP, tables).
+//! The side runtime: the tokio runtime of object stores, HTTP and tables.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::error::StartError;
 
-/// Worker threads; not pinned, so that shards keep their cores when they need them.
+/// Worker threads. Not pinned, so that shards keep their cores.
 const WORKERS: usize = 2;
 /// Threads for blocking file calls of the directory store.
 const BLOCKING_MAX: usize = 16;
 
-/// The running side runtime.
 #[derive(Debug)]
 pub(super) struct Side {
     runtime: Runtime,
 }
 
 impl Side {
-    /// Starts it.
-    ///
     /// # Errors
     /// The system refuses threads.
     pub(super) fn start() -> Result<Self, StartError> {
@@ -31,13 +28,13 @@ impl Side {
         Ok(Self { runtime })
     }
 
-    /// To spawn onto it from anywhere.
+    /// For spawning from other threads.
     #[must_use]
     pub(super) fn handle(&self) -> Handle {
         self.runtime.handle().clone()
     }
 
-    /// Ends it; tasks still running are dropped after a moment.
+    /// Stops the runtime; tasks that still run after two seconds are dropped.
     pub(super) fn stop(self) {
         self.runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     }

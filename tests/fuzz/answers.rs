@@ -68,8 +68,8 @@ fn answer(input: &[u8]) -> Result<usize, String> {
     )
 }
 
-/// Every answer in every version, made from the client's tables. The generated decoder must read all of each and find as
-/// much in it: a row that is wrong fails here.
+/// Every answer in every version, made from the client's tables. The generated decoder must read all of each and find
+/// as much in it: a row that is wrong fails here.
 fn answers() -> Vec<Vec<u8>> {
     let rng = Rng::seeded(1);
     let mut seeds = Vec::new();

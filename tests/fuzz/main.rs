@@ -2,11 +2,11 @@
 //! it was given.
 //!
 //! A target is a plain function over `&[u8]` ([`target`]); [`drive`] mutates seeds, which the targets build with the
-//! product's own encoders, and the inputs of `corpus/`, which once found a defect or reach far. [`meter`] counts what is
-//! allocated. Stable and seeded: `TIDEWATER_FUZZ_SECONDS=n` fuzzes each target for n seconds (default 1),
+//! product's own encoders, and the inputs of `corpus/`, which once found a defect or reach far. [`meter`] counts what
+//! is allocated. Stable and seeded: `TIDEWATER_FUZZ_SECONDS=n` fuzzes each target for n seconds (default 1),
 //! `TIDEWATER_FUZZ_TARGET=part-of-name` only some, `TIDEWATER_SEED=n` otherwise. With coverage as a guide:
 //! `tests/fuzz/coverage.sh` ([`coverage`]).
-#![allow(clippy::panic, reason = "a test binary")]
+#![allow(clippy::panic, clippy::disallowed_methods, reason = "a test binary")]
 #![allow(clippy::ptr_arg, reason = "a mender may change the length")]
 #![cfg(feature = "lakehouse")]
 

@@ -50,7 +50,7 @@ fn count(bytes: isize) {
 
 fn give_up(bytes: isize) {
     ARMED.set(false);
-    RUNNING.with(|running| running.lock().expect("held by nobody").end(&format!("asks for {bytes} bytes at once")));
+    RUNNING.with(|running| running.lock().expect("not poisoned").end(&format!("asks for {bytes} bytes at once")));
 }
 
 impl Running {
@@ -102,7 +102,7 @@ unsafe impl GlobalAlloc for Meter {
 /// Runs `act` on `input`; gives its result and the most bytes that were allocated at once meanwhile on this thread.
 pub(crate) fn measured<T>(name: &str, input: &[u8], act: impl FnOnce() -> T) -> (T, usize) {
     RUNNING.with(|running| {
-        let mut running = running.lock().expect("held by nobody");
+        let mut running = running.lock().expect("not poisoned");
         running.name.replace_range(.., name);
         running.input.clear();
         running.input.extend_from_slice(input);
@@ -113,6 +113,6 @@ pub(crate) fn measured<T>(name: &str, input: &[u8], act: impl FnOnce() -> T) -> 
     ARMED.set(true);
     let done = act();
     ARMED.set(false);
-    RUNNING.with(|running| running.lock().expect("held by nobody").since = None);
+    RUNNING.with(|running| running.lock().expect("not poisoned").since = None);
     (done, usize::try_from(PEAK.get()).unwrap_or(0))
 }

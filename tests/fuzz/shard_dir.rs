@@ -1,4 +1,4 @@
-//! A shard's directory with one file replaced: recovery, every read and the walk of `inspect` over it. Whatever comes
+//! A shard's directory with one file replaced: recovery, every read and the walk of `inspect` over it. Every result
 //! out, the batches that are read are batches that were written.
 
 use std::collections::BTreeSet;
@@ -139,7 +139,7 @@ async fn read(engine: &Engine, id: PartitionId) {
             for batch in Batch::split_all(piece.clone()).expect("whole batches") {
                 assert!(
                     known.contains(&batch.bytes),
-                    "{id}: nobody wrote what is read at {}",
+                    "{id}: a batch that was never written is read at {}",
                     batch.header.base_offset
                 );
             }

@@ -9,7 +9,7 @@ pub(crate) const FACTOR: usize = 64;
 pub(crate) struct Target {
     /// Also its file in `corpus/`.
     pub(crate) name: &'static str,
-    /// Decodes; whatever it says is right, as long as it says it.
+    /// Decodes; every result is right, as long as it returns one.
     pub(crate) run: fn(&[u8]),
     /// Sound inputs.
     pub(crate) seeds: fn() -> Vec<Vec<u8>>,

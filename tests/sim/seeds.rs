@@ -116,6 +116,7 @@ fn in_processes(test: &str, seeds: Range<u64>) {
 }
 
 /// Leaves out what can be left out while the seed still fails: halves first, then one by one.
+#[allow(clippy::disallowed_methods, reason = "bounds the search, which runs outside the simulation")]
 pub(crate) fn shrink(seed: u64, why: String, run: &dyn Fn(Plan) -> Option<String>) -> (BTreeSet<String>, String) {
     let until = Instant::now() + Duration::from_secs(number("TIDEWATER_SHRINK_SECONDS").unwrap_or(SHRINK.as_secs()));
     let (mut out, mut why) = (without(), why);
