@@ -1,8 +1,8 @@
-//! Reads a key-value table back, row by row, by nothing but what the catalog's pointer reaches: to prove what it holds.
+//! Reads a key-value table back, row by row, from nothing but what the catalog's pointer reaches: to prove what it holds.
 //!
-//! Owns: the way from pointer to rows, and seeing on it whatever is missing or does not add up. Does not own: what the
-//! rows should be: the caller compares. For the demo and checks, not for queries: whole data files are held in memory,
-//! one at a time. Tables that others have rewritten are read too, as long as they have no delete files.
+//! Owns: the way from pointer to rows, and the errors for what is missing or does not agree on it. Does not own: what the
+//! rows should be; the caller compares. For the demo and checks, not for queries: whole data files are held in memory,
+//! one at a time. Tables that engines have rewritten are read too, if they have no delete files.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -17,15 +17,11 @@ use crate::files::FileError;
 /// One row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row<'a> {
-    /// Partition of the topic.
     pub partition: i32,
-    /// Offset in it.
     pub offset: i64,
     /// Microseconds since 1970; `None` for a record without a timestamp.
     pub timestamp_us: Option<i64>,
-    /// The key.
     pub key: Option<&'a [u8]>,
-    /// The value.
     pub value: Option<&'a [u8]>,
 }
 
@@ -34,11 +30,8 @@ pub struct Row<'a> {
 pub struct Audited {
     /// The snapshot; `None` for a table without one.
     pub snapshot: Option<i64>,
-    /// Data files.
     pub files: u64,
-    /// Their bytes.
     pub bytes: u64,
-    /// Rows in them.
     pub rows: u64,
 }
 
@@ -56,46 +49,22 @@ pub enum AuditError {
     Iceberg(#[from] iceberg::Error),
     /// A data file cannot be read.
     #[error("data file {path}: {source}")]
-    Parquet {
-        /// Which.
-        path: String,
-        /// What is wrong.
-        source: parquet::errors::ParquetError,
-    },
+    Parquet { path: String, source: parquet::errors::ParquetError },
     /// Rows that cannot be read.
     #[error("data file {path}: {source}")]
-    Arrow {
-        /// Which.
-        path: String,
-        /// What is wrong.
-        source: arrow::error::ArrowError,
-    },
+    Arrow { path: String, source: arrow::error::ArrowError },
     /// A data file is not what its manifest entry says.
     #[error("data file {path} has {found} {what}, its manifest says {expected}")]
-    Disagrees {
-        /// Which.
-        path: String,
-        /// Rows or bytes.
-        what: &'static str,
-        /// By the manifest.
-        expected: u64,
-        /// Found.
-        found: u64,
-    },
+    Disagrees { path: String, what: &'static str, expected: u64, found: u64 },
     /// Not a key-value table's columns.
     #[error("data file {path} lacks the column {column} in the form a key-value table has")]
-    Column {
-        /// Which.
-        path: String,
-        /// Its name.
-        column: &'static str,
-    },
+    Column { path: String, column: &'static str },
     /// Rows were deleted by another engine.
-    #[error("table {0} has delete files, written by another engine: its rows cannot be told by its data files alone")]
+    #[error("table {0} has delete files, written by another engine: its data files alone do not say which rows it has")]
     Deletes(TableIdent),
 }
 
-/// Gives every row of the table's current snapshot to `visit`, in no order that means anything.
+/// Gives every row of the table's current snapshot to `visit`, in no particular order.
 ///
 /// # Errors
 /// The first thing that is missing or does not add up; rows before it were visited.

@@ -1,6 +1,6 @@
-//! The catalog seam: who holds the pointer to a table's current metadata, and moves it by compare-and-set.
+//! The catalog seam: holds the pointer to a table's current metadata and moves it by compare-and-set.
 //!
-//! Owns: the trait, its words and errors. [`object_store`] is the built-in one, whose state is objects of the bucket;
+//! Owns: the trait, its types and errors. [`object_store`] is the built-in one, whose state is objects of the bucket;
 //! [`wire`] its JSON for the Iceberg REST routes. Does not own: HTTP, what is in a commit.
 //!
 //! Contract of [`Catalog::commit`]. **Atomicity**: all updates or none. **Ordering**: commits of a table are totally
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
 pub use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
+use tidewater_storage::disposition::Disposition;
 use tidewater_tiering::store::StoreError;
 use uuid::Uuid;
 
@@ -39,7 +40,6 @@ pub use object_store::ObjectStoreCatalog;
 /// A table's state at one commit. *Message*.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The metadata.
     pub metadata: Arc<TableMetadata>,
     /// URI of the file it is in; `None` for a table that is only staged.
     pub location: Option<String>,
@@ -54,48 +54,31 @@ pub struct NewTable {
     pub spec: Option<UnboundPartitionSpec>,
     /// Order of rows; `None` for none.
     pub order: Option<SortOrder>,
-    /// Where; `None` lets the catalog choose.
+    /// `None` lets the catalog choose.
     pub location: Option<String>,
-    /// Properties.
     pub properties: HashMap<String, String>,
-    /// Iceberg format version.
     pub format: FormatVersion,
 }
 
-/// Why a catalog did not do what it was asked.
+/// Why a catalog refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// No such namespace.
     #[error("Namespace does not exist: {0}")]
     NoSuchNamespace(NamespaceIdent),
-    /// Namespace is there already.
     #[error("Namespace already exists: {0}")]
     NamespaceExists(NamespaceIdent),
-    /// Namespace holds tables.
     #[error("Namespace is not empty: {0}; drop its tables first")]
     NamespaceNotEmpty(NamespaceIdent),
-    /// No such table.
     #[error("Table does not exist: {0}")]
     NoSuchTable(TableIdent),
-    /// Table is there already.
     #[error("Table already exists: {0}")]
     TableExists(TableIdent),
-    /// Someone else committed first; load again and decide again.
+    /// Another writer committed first; load again and decide again.
     #[error("{detail} ({table}); load the table again and retry")]
-    Conflict {
-        /// Which table.
-        table: TableIdent,
-        /// Which requirement failed.
-        detail: String,
-    },
+    Conflict { table: TableIdent, detail: String },
     /// The commit may or may not have happened.
     #[error("Commit to {table} got no answer ({detail}); load the table to see whether it happened")]
-    Unknown {
-        /// Which table.
-        table: TableIdent,
-        /// What failed.
-        detail: String,
-    },
+    Unknown { table: TableIdent, detail: String },
     /// The request makes no sense.
     #[error("{detail}")]
     Invalid {
@@ -104,28 +87,16 @@ pub enum CatalogError {
     },
     /// The file the pointer names is gone.
     #[error("Failed to open input stream for file: {location}, the metadata of {table}; restore it or drop the table")]
-    MetadataMissing {
-        /// Which table.
-        table: TableIdent,
-        /// Where the file was.
-        location: String,
-    },
+    MetadataMissing { table: TableIdent, location: String },
     /// The request contradicts itself.
     #[error("{detail}")]
-    Unprocessable {
-        /// How.
-        detail: String,
-    },
-    /// Others are faster; try again.
+    Unprocessable { detail: String },
+    /// Other writers win every attempt; try again.
     #[error("{detail}")]
-    Busy {
-        /// At what.
-        detail: String,
-    },
+    Busy { detail: String },
     /// An object of the catalog is not what was written there.
     #[error("catalog object {key} is damaged: {detail}; restore it or drop the table by deleting the object")]
     Damaged {
-        /// Its key.
         key: String,
         /// What is wrong with it.
         detail: String,
@@ -136,6 +107,34 @@ pub enum CatalogError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl CatalogError {
+    /// What a caller should do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::NoSuchNamespace(_) | Self::NoSuchTable(_) | Self::MetadataMissing { .. } => Disposition::Absent,
+            Self::NamespaceExists(_) | Self::TableExists(_) | Self::Conflict { .. } => Disposition::Conflict,
+            Self::Unknown { .. } => Disposition::Unknown,
+            Self::NamespaceNotEmpty(_) | Self::Invalid { .. } | Self::Unprocessable { .. } => Disposition::Refused,
+            Self::Busy { .. } => Disposition::Retry,
+            Self::Damaged { .. } => Disposition::Corrupt,
+            Self::Metadata(error) => of_metadata(error),
+            Self::File(error) => error.disposition(),
+        }
+    }
+}
+
+/// What an error of the iceberg crate means: what the error of ours at its root does, which iceberg and Parquet wrap;
+/// without one, what iceberg says.
+pub(crate) fn of_metadata(error: &iceberg::Error) -> Disposition {
+    let mut causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |e| e.source());
+    match causes.find_map(|cause| cause.downcast_ref::<FileError>()) {
+        Some(error) => error.disposition(),
+        None if error.retryable() => Disposition::Retry,
+        None => Disposition::Refused,
+    }
 }
 
 impl From<StoreError> for CatalogError {
@@ -192,7 +191,7 @@ pub trait Catalog: Send + Sync {
     /// writer that commits all the time; and others.
     async fn drop_one(&self, table: &TableIdent, uuid: Option<Uuid>, purge: bool) -> Result<(), CatalogError>;
 
-    /// Drops whatever table has that name; with `purge` its files too.
+    /// Drops the table that has the name now; with `purge` its files too.
     ///
     /// # Errors
     /// As [`Catalog::drop_one`].

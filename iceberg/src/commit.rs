@@ -10,18 +10,20 @@
 //!
 //! | offsets of the base | meaning | what happens |
 //! |---|---|---|
-//! | where the append begins | nobody was faster | it is applied |
+//! | where the append begins | no other writer came first | it is applied |
 //! | where the append ends, epoch and append id ours | our own lost answer | done |
 //! | anything else, or another table | another writer | [`CommitError::Moved`]: plan again from the table |
 //!
-//! **Crash**: before the pointer moves, files are garbage nobody names; after it, everything is in the table. The
-//! next run reads the offsets from the table, so neither duplicates nor loses a row.
+//! **Crash**: before the pointer moves, files are garbage that nothing names; after it, everything is in the table. The
+//! next run reads the offsets from the table, so it neither duplicates nor loses a row.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use iceberg::spec::{DataFile, MAIN_BRANCH, TableMetadata};
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
 use uuid::Uuid;
 
@@ -29,6 +31,7 @@ use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::files::FileError;
 use crate::names::Names;
 use crate::plan::Offsets;
+use crate::properties::{InvalidProperty, RetrySettings, TableSettings};
 use crate::translate::Skipped;
 
 pub mod garbage;
@@ -43,52 +46,37 @@ mod tests;
 pub use identity::{Foreign, TableOwner};
 pub use maintain::Bounds;
 
-/// An append is tried this often against others (engines' maintenance, users' changes) that win the race.
-const ATTEMPTS: usize = 20;
-
 /// What one commit adds.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Data files; none if everything in the range was skipped or was control records.
     pub files: Vec<DataFile>,
-    /// The table it was planned for, by Iceberg's id: one made anew under the same name is another.
+    /// Iceberg's id of the table it was planned for: a new table under the same name is another.
     pub table: Uuid,
     /// The table's offsets this was planned from, all partitions.
     pub from: Offsets,
     /// The offsets after it, all partitions.
     pub to: Offsets,
-    /// Offsets left out.
     pub skipped: Vec<Skipped>,
-    /// An attempt got no answer, so it may be in the table: its files must not be deleted whatever happens next.
+    /// An attempt got no answer, so it may be in the table: its files must never be deleted from here on.
     pub uncertain: bool,
 }
 
 /// Why an append did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The table is someone else's.
+    /// The table has another owner.
     #[error(transparent)]
     Foreign(#[from] Foreign),
     /// A later writer of this table exists; this one must stop.
     #[error("table {table} is written in fencing epoch {found}; this writer has {ours} and stops")]
-    Fenced {
-        /// Which table.
-        table: TableIdent,
-        /// The table's.
-        found: u64,
-        /// This writer's.
-        ours: u64,
-    },
+    Fenced { table: TableIdent, found: u64, ours: u64 },
     /// The table is not where the append was planned from; plan again.
     #[error("table {table} has moved under this append; it is planned again from the table")]
-    Moved {
-        /// Which table.
-        table: TableIdent,
-    },
+    Moved { table: TableIdent },
     /// A property or the partitioning was changed so that nothing can be appended.
     #[error("table {table} cannot be appended to: {detail}")]
     Unfit {
-        /// Which table.
         table: TableIdent,
         /// What is in the way and what to do.
         detail: String,
@@ -105,39 +93,43 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Is there no such table any more? Then nothing that was planned for it will ever be in it.
+    /// Whether the table is gone: then nothing that was planned for it will ever be in it.
     #[must_use]
     pub fn is_table_gone(&self) -> bool {
         matches!(self, Self::Catalog(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace(_)))
     }
 
-    /// May the same append succeed later? If not, it is planned again from the table as it is then.
+    /// After [`Disposition::Retry`] and [`Disposition::Unknown`] the same append may succeed, or already be in the
+    /// table. After all others it is planned again from the table as it is then.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Catalog(CatalogError::Unknown { .. } | CatalogError::Conflict { .. } | CatalogError::Busy { .. }) => {
-                true
-            }
-            Self::Catalog(CatalogError::File(error)) | Self::File(error) => !error.is_absent(),
-            Self::Catalog(CatalogError::Metadata(error)) | Self::Metadata(error) => error.retryable(),
-            _ => false,
+            Self::Foreign(_) | Self::Unfit { .. } => Disposition::Refused,
+            Self::Fenced { .. } => Disposition::Fatal,
+            Self::Moved { .. } => Disposition::Conflict,
+            // Other writers were faster in every attempt: their load ends.
+            Self::Catalog(CatalogError::Conflict { .. }) => Disposition::Retry,
+            Self::Catalog(error) => error.disposition(),
+            Self::Metadata(error) => crate::catalog::of_metadata(error),
+            Self::File(error) => error.disposition(),
         }
     }
 }
 
-/// May a commit that failed so be in the table all the same? Only a pointer write says so; what fails before one does
-/// not.
+/// Whether a commit that failed with `error` may be in the table: only a failed write of the pointer leaves that open.
 fn may_have_happened(error: &CatalogError) -> bool {
     matches!(error, CatalogError::Unknown { .. } | CatalogError::File(_))
 }
 
-/// The one who commits to a table.
+/// Commits to one table.
 pub struct Committer {
     catalog: Arc<dyn Catalog>,
     table: TableIdent,
     owner: TableOwner,
     names: Names,
     bounds: Bounds,
+    /// Invalid properties that the log has named.
+    reported: Vec<InvalidProperty>,
     current: Option<Loaded>,
 }
 
@@ -145,7 +137,7 @@ impl Committer {
     /// For `table`, which must carry `owner`'s ids.
     #[must_use]
     pub fn new(catalog: Arc<dyn Catalog>, table: TableIdent, owner: TableOwner, names: Names, bounds: Bounds) -> Self {
-        Self { catalog, table, owner, names, bounds, current: None }
+        Self { catalog, table, owner, names, bounds, reported: Vec::new(), current: None }
     }
 
     /// The table's state as last seen, if any.
@@ -166,20 +158,23 @@ impl Committer {
         Ok(loaded)
     }
 
-    /// Deletes the table's orphans, if the table was last written in this writer's epoch: nobody older can come back.
+    /// Deletes the table's orphans, if the table was last written in this writer's epoch: older writers are fenced.
     ///
     /// # Errors
     /// See [`orphans::SweepError`].
     pub async fn sweep(&self, now: TimestampMs) -> Result<orphans::Swept, orphans::SweepError> {
         match &self.current {
-            Some(base) if identity::epoch(&base.metadata) == self.owner.epoch => {
+            Some(base)
+                if identity::epoch(&base.metadata) == self.owner.epoch
+                    && TableSettings::of(base.metadata.properties(), &self.bounds).retention.may_delete =>
+            {
                 orphans::sweep(&self.catalog.files(), &base.metadata, now.plus_ms(-self.bounds.orphan_age_ms)).await
             }
             _ => Ok(orphans::Swept::default()),
         }
     }
 
-    /// Forgets what was seen: the next append looks again.
+    /// Forgets the loaded table: the next append loads it again.
     pub fn forget(&mut self) {
         self.current = None;
     }
@@ -216,15 +211,14 @@ impl Committer {
     /// Commits `append`. When this returns `Ok`, its rows are in the table exactly once.
     ///
     /// # Errors
-    /// See [`CommitError`]. Where [`CommitError::may_pass`] the append may or may not be in the table: calling again
-    /// with the same append finds out.
+    /// See [`CommitError`]. After [`Disposition::Unknown`] or [`Disposition::Retry`] the append may be in the table:
+    /// calling again with the same append finds out.
     pub async fn append(&mut self, append: &mut Append, now: TimestampMs) -> Result<Loaded, CommitError> {
         let id = append_id(append);
-        for _ in 0..ATTEMPTS {
-            let base = match self.current.clone() {
-                Some(base) => base,
-                None => self.refresh().await?,
-            };
+        let (mut attempts, mut waited) = (0, 0);
+        loop {
+            // Loaded each time: main's retention is copied from it, and the owner may have changed that.
+            let base = self.refresh().await?;
             let held = offsets::of(&self.table, &base.metadata)?;
             if held != append.from || base.metadata.uuid() != append.table {
                 if self.is_done(&base.metadata, append, &held, &id) {
@@ -233,15 +227,44 @@ impl Committer {
                 self.current = None;
                 return Err(CommitError::Moved { table: self.table.clone() });
             }
-            if let Some(done) = self.attempt(&base, append, &id, now).await? {
+            let settings = self.settings(&base.metadata);
+            if let Some(done) = self.attempt(&base, &settings, append, &id, now).await? {
                 return Ok(done);
             }
+            attempts += 1;
+            if attempts >= settings.retry.attempts || waited >= settings.retry.total_ms {
+                let detail = format!("{attempts} attempts lost against other writers");
+                return Err(CatalogError::Conflict { table: self.table.clone(), detail }.into());
+            }
+            waited += self.wait(&settings.retry, attempts).await;
         }
-        let detail = format!("{ATTEMPTS} attempts lost against other writers");
-        Err(CatalogError::Conflict { table: self.table.clone(), detail }.into())
     }
 
-    /// Did an earlier attempt of this very append reach the table?
+    /// Waits before attempt `attempts` + 1. Returns for how many milliseconds.
+    async fn wait(&self, retry: &RetrySettings, attempts: usize) -> u64 {
+        let doubled = retry.min_wait_ms.saturating_mul(1 << (attempts - 1).min(20));
+        let ms = doubled.min(retry.max_wait_ms);
+        // Without a runtime, as in tests that run on no timer, there is nothing to wait with.
+        if ms > 0 && tokio::runtime::Handle::try_current().is_ok() {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+        ms
+    }
+
+    /// What the table's properties ask for; each invalid value is logged once for as long as it stays.
+    pub fn settings(&mut self, metadata: &TableMetadata) -> TableSettings {
+        let settings = TableSettings::of(metadata.properties(), &self.bounds);
+        for invalid in settings.invalid.iter().filter(|invalid| !self.reported.contains(invalid)) {
+            tracing::warn!(
+                table = %self.table, property = invalid.name, value = %invalid.value, expected = %invalid.expected,
+                "a table's property is not valid; the default is used"
+            );
+        }
+        self.reported.clone_from(&settings.invalid);
+        settings
+    }
+
+    /// Whether an earlier attempt of this very append reached the table.
     fn is_done(&self, metadata: &TableMetadata, append: &Append, held: &Offsets, id: &str) -> bool {
         *held == append.to && offsets::append_id(metadata).as_deref() == Some(id)
     }
@@ -250,6 +273,7 @@ impl Committer {
     async fn attempt(
         &mut self,
         base: &Loaded,
+        settings: &TableSettings,
         append: &mut Append,
         id: &str,
         now: TimestampMs,
@@ -260,10 +284,14 @@ impl Committer {
             table: &self.table,
             owner: &self.owner,
             bounds: &self.bounds,
+            settings,
+            refs: &maintain::refs(&base.metadata)?,
         };
         let made = maker.make(&base.metadata, append, id, now).await?;
         match self.catalog.commit(&self.table, made.requirements, made.updates).await {
             Ok(loaded) => {
+                let held = offsets::of(&self.table, &loaded.metadata)?;
+                assert_eq!(held, append.to, "a commit leaves the table at the offsets that its append reaches");
                 self.current = Some(loaded.clone());
                 garbage::collect(&self.catalog.files(), &base.metadata, &loaded.metadata).await;
                 Ok(Some(loaded))
@@ -273,7 +301,17 @@ impl Committer {
                 self.catalog.files().take_back(&made.written).await;
                 Ok(None)
             }
-            // Nobody knows: the next attempt, or the next call, looks at the table.
+            // A catalog that applied the updates to a later base, whose main is the same: a commit to another branch, say.
+            Err(error @ CatalogError::Invalid { .. }) => {
+                self.current = None;
+                let now = self.catalog.load(&self.table).await?;
+                if now.location == base.location {
+                    return Err(error.into());
+                }
+                self.catalog.files().take_back(&made.written).await;
+                Ok(None)
+            }
+            // The outcome may be unknown: the next attempt, or the next call, looks at the table.
             Err(error) => {
                 self.current = None;
                 append.uncertain |= may_have_happened(&error);

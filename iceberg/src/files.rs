@@ -1,8 +1,8 @@
-//! Files of tables by URI: the one door through which this crate touches bytes.
+//! Files of tables by URI: the only way by which this crate reads and writes bytes.
 //!
-//! Owns: finding out whether a URI is an object of the bucket or a file beside a directory bucket, and reading,
-//! writing, deleting there. [`storage`] gives the same door iceberg's shape. Does not own: what is in the files.
-//! *Node-wide*; cheap to clone; to be used on the tokio side runtime.
+//! Owns: deciding whether a URI is an object of the bucket or a file beside a directory bucket, and reading, writing,
+//! deleting there. [`storage`] offers the same as iceberg's `Storage`. Does not own: what is in the files.
+//! *Node-wide*; cheap to clone; used on the side runtime.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::io::{FileIO, FileIOBuilder};
+use tidewater_storage::disposition::Disposition;
 use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode, StoreError};
 
-use crate::location::{LocationError, Place, Warehouse};
+use crate::location::{FilePlace, LocationError, Warehouse};
 
 pub mod storage;
 
@@ -29,22 +30,17 @@ pub enum FileError {
     Store(#[from] StoreError),
     /// The local file system did.
     #[error("file {path}: {source}")]
-    Local {
-        /// Which file.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
+    Local { path: PathBuf, source: io::Error },
 }
 
 impl FileError {
-    /// Is it only that nothing is there?
+    /// [`Disposition::Absent`]: nothing is there.
     #[must_use]
-    pub fn is_absent(&self) -> bool {
+    pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Store(StoreError::NotFound { .. }) => true,
-            Self::Local { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            _ => false,
+            Self::Location(_) => Disposition::Refused,
+            Self::Store(error) => error.disposition(),
+            Self::Local { source, .. } => Disposition::of_io(source),
         }
     }
 }
@@ -90,11 +86,11 @@ impl TableFiles {
     /// The whole file.
     ///
     /// # Errors
-    /// [`FileError::is_absent`] if it is not there.
+    /// [`Disposition::Absent`] if it is not there.
     pub async fn read(&self, uri: &str) -> Result<Bytes, FileError> {
-        match self.warehouse.place(uri)? {
-            Place::Object(key) => Ok(self.store.get(&key, None).await?.body),
-            Place::Local(path) => blocking(path, |path| std::fs::read(path).map(Bytes::from)).await,
+        match self.warehouse.locate(uri)? {
+            FilePlace::Object(key) => Ok(self.store.get(&key, None).await?.body),
+            FilePlace::Local(path) => blocking(path, |path| std::fs::read(path).map(Bytes::from)).await,
         }
     }
 
@@ -103,9 +99,9 @@ impl TableFiles {
     /// # Errors
     /// As [`TableFiles::read`].
     pub async fn read_range(&self, uri: &str, range: Range<u64>) -> Result<Bytes, FileError> {
-        match self.warehouse.place(uri)? {
-            Place::Object(key) => Ok(self.store.get(&key, Some(range)).await?.body),
-            Place::Local(path) => {
+        match self.warehouse.locate(uri)? {
+            FilePlace::Object(key) => Ok(self.store.get(&key, Some(range)).await?.body),
+            FilePlace::Local(path) => {
                 let whole = blocking(path, |path| std::fs::read(path).map(Bytes::from)).await?;
                 let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(whole.len());
                 let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
@@ -119,13 +115,13 @@ impl TableFiles {
     /// # Errors
     /// Anything but absence.
     pub async fn size(&self, uri: &str) -> Result<Option<u64>, FileError> {
-        let found = match self.warehouse.place(uri)? {
-            Place::Object(key) => self.store.head(&key).await.map(|head| head.size).map_err(FileError::from),
-            Place::Local(path) => blocking(path, |path| std::fs::metadata(path).map(|m| m.len())).await,
+        let found = match self.warehouse.locate(uri)? {
+            FilePlace::Object(key) => self.store.head(&key).await.map(|head| head.size).map_err(FileError::from),
+            FilePlace::Local(path) => blocking(path, |path| std::fs::metadata(path).map(|m| m.len())).await,
         };
         match found {
             Ok(size) => Ok(Some(size)),
-            Err(e) if e.is_absent() => Ok(None),
+            Err(e) if e.disposition() == Disposition::Absent => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -135,25 +131,25 @@ impl TableFiles {
     /// # Errors
     /// If it is not certain that the file is there.
     pub async fn write(&self, uri: &str, body: Bytes) -> Result<(), FileError> {
-        match self.warehouse.place(uri)? {
-            Place::Object(key) => {
+        match self.warehouse.locate(uri)? {
+            FilePlace::Object(key) => {
                 self.store.put(&key, body, PutMode::Overwrite).await?;
                 Ok(())
             }
-            Place::Local(path) => blocking(path, move |path| write_local(path, &body)).await,
+            FilePlace::Local(path) => blocking(path, move |path| write_local(path, &body)).await,
         }
     }
 
-    /// Deletes files that a table's metadata names; those not there are fine. Anybody may write metadata, so a name is
-    /// no right to delete: what does not lie below the warehouse is left alone.
+    /// Deletes files that a table's metadata names; absent ones are fine. Any client may write metadata, so being named
+    /// gives no right to delete: what is not below the warehouse is left alone.
     ///
     /// # Errors
     /// The first failure.
     pub async fn delete(&self, uris: &[String]) -> Result<(), FileError> {
         let mut keys: Vec<ObjectKey> = Vec::with_capacity(uris.len());
         for uri in uris {
-            match self.warehouse.place(uri) {
-                Ok(Place::Object(key)) => keys.push(key),
+            match self.warehouse.locate(uri) {
+                Ok(FilePlace::Object(key)) => keys.push(key),
                 _ => tracing::info!(%uri, "a file outside the bucket is not deleted"),
             }
         }
@@ -188,10 +184,12 @@ impl TableFiles {
     pub async fn take_back(&self, uris: &[String]) {
         let mut keys: Vec<ObjectKey> = Vec::with_capacity(uris.len());
         for uri in uris {
-            match self.warehouse.place(uri) {
-                Ok(Place::Object(key)) => keys.push(key),
-                Ok(Place::Local(path)) => match blocking(path, |path| std::fs::remove_file(path)).await {
-                    Err(error) if !error.is_absent() => tracing::warn!(%error, "an unused file could not be deleted"),
+            match self.warehouse.locate(uri) {
+                Ok(FilePlace::Object(key)) => keys.push(key),
+                Ok(FilePlace::Local(path)) => match blocking(path, |path| std::fs::remove_file(path)).await {
+                    Err(error) if error.disposition() != Disposition::Absent => {
+                        tracing::warn!(%error, "an unused file could not be deleted");
+                    }
                     _ => {}
                 },
                 Err(error) => tracing::warn!(%error, "an unused file could not be deleted"),

@@ -1,5 +1,5 @@
 //! What tests of this crate share: a bucket in memory that can crash its process at any step, a log in memory, and a
-//! reader of tables that goes only by what the catalog's pointer reaches.
+//! reader of tables that uses only what the catalog's pointer reaches.
 #![allow(clippy::panic, unreachable_pub)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -41,10 +41,12 @@ pub enum Fault {
     Refused,
     /// The store has done it and says "unavailable"; the process lives.
     LostAnswer,
+    /// The store refuses it for good: a name too long, no permission.
+    Forbidden,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BucketState {
     objects: BTreeMap<String, (Bytes, u64)>,
     version: u64,
     steps: u64,
@@ -56,10 +58,10 @@ struct State {
 
 /// A bucket in memory.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryStore(Arc<Mutex<State>>);
+pub struct MemoryStore(Arc<Mutex<BucketState>>);
 
 impl MemoryStore {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BucketState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,7 +94,7 @@ impl MemoryStore {
         self.lock().objects.iter().map(|(key, (body, _))| (key.clone(), body.len())).collect()
     }
 
-    fn run<T>(&self, key: &str, act: impl FnOnce(&mut State) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn run<T>(&self, key: &str, act: impl FnOnce(&mut BucketState) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut state = self.lock();
         let unavailable = || StoreError::Unavailable { key: key.to_owned(), detail: "simulated".to_owned() };
         if state.dead {
@@ -119,6 +121,9 @@ impl MemoryStore {
                 Err(StoreError::Closed)
             }
             Some(Fault::Refused) => Err(unavailable()),
+            Some(Fault::Forbidden) => {
+                Err(StoreError::Refused { key: key.to_owned(), detail: "File name too long".to_owned() })
+            }
             Some(Fault::LostAnswer) => {
                 let _ = act(&mut state);
                 Err(unavailable())
@@ -233,6 +238,18 @@ impl MemoryLog {
         let mut bytes = BytesMut::from(&builder.build()[..]);
         patch(&mut bytes, Offset::new(start), LeaderEpoch(1));
         log.batches.push((start, log.end, bytes.freeze()));
+    }
+
+    /// Appends a batch of one record as it is.
+    pub fn append_record(&self, partition: i32, record: Record) {
+        let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = partitions.entry(partition).or_default();
+        let mut builder = BatchBuilder::new(Compression::Lz4);
+        builder.push(record);
+        let mut bytes = BytesMut::from(&builder.build()[..]);
+        patch(&mut bytes, Offset::new(log.end), LeaderEpoch(1));
+        log.batches.push((log.end, log.end + 1, bytes.freeze()));
+        log.end += 1;
     }
 
     /// Damages the last batch of a partition.

@@ -1,14 +1,31 @@
-//! The log as Iceberg tables: translation, data files, exactly-once commits, the built-in catalog.
+//! A topic's log as an Iceberg table: translation, data files, exactly-once commits, the built-in catalog.
 //!
-//! Reading order: [`read`] (where batches come from) → [`plan`] (what next) → [`translate`] → [`write`] → [`commit`] →
-//! [`sink`], which calls them in that order; [`catalog`] holds the tables, [`files`] the bytes. Everything runs on the
-//! tokio side runtime. DESIGN.md says why, FORMAT.md what is stored.
+//! What happens to records, in this order; each step is one module:
 //!
-//! Invariants: I1 each offset of a partition lies in exactly one committed snapshot's range; I2 the offsets of a
-//! table move only together with its rows, in one commit; I3 a table that carries another cluster's or topic's id is
-//! never written; I4 a file is deleted only after a commit that no longer names it.
+//! 1. [`plan`] compares the offsets in the table with the log's and decides which ranges to take, or how long to wait;
+//! 2. [`read`] is the trait by which the broker hands over batches of a range, from its log or its bucket;
+//! 3. [`translate`] opens batches and collects rows by hour, within the caps of one turn;
+//! 4. [`mod@write`] makes Parquet files of them, with the settings in [`properties`] and no more of a value in the
+//!    metadata than [`bounds`] allows;
+//! 5. [`commit`] adds the files and the offsets they reach to the table in one snapshot, and in the same commit merges
+//!    manifests and expires snapshots;
+//! 6. [`catalog`] moves the table's pointer to the new metadata by compare-and-set.
+//!
+//! [`sink`] calls them in this order, one turn at a time, for one topic. Below all of them: [`schema`] (columns and
+//! ids), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique names). [`audit`] reads a table
+//! back. Everything runs on the side runtime. DESIGN.md says why, FORMAT.md what is stored.
+//!
+//! Invariants:
+//! - **I1** Each offset of a partition lies in exactly one committed snapshot's range (`commit`, by comparing offsets).
+//! - **I2** A table's offsets move only together with its rows, in one commit (`commit::snapshot`).
+//! - **I3** A table that carries another cluster's or topic's id is never written (`commit::identity`).
+//! - **I4** A file is deleted only after a commit that no longer names it (`commit::garbage`, `commit::orphans`), and
+//!   only below the warehouse (`files`).
+//! - **I5** Nothing whose size a client chooses enters a footer, an index or a manifest at full length (`bounds`), and
+//!   no table's metadata file outgrows its cap (`commit::maintain`, `catalog`).
 
 pub mod audit;
+pub mod bounds;
 pub mod catalog;
 pub mod commit;
 pub mod files;
@@ -17,6 +34,7 @@ mod fixture;
 pub mod location;
 pub mod names;
 pub mod plan;
+pub mod properties;
 pub mod read;
 pub mod schema;
 pub mod sink;

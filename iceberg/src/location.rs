@@ -1,6 +1,6 @@
 //! Locations as engines read them: URIs with a scheme, never bare paths.
 //!
-//! Owns: the warehouse's place in the bucket, the two-way mapping between an object key and its URI, the spellings
+//! Owns: the warehouse's prefix in the bucket, the two-way mapping between an object key and its URI, the spellings
 //! under which writers name the same file (`file:/d` next to `file:///d`, `s3a://` next to `s3://`).
 //! Does not own: any I/O. Everything here is *node-wide* (immutable after start).
 
@@ -13,29 +13,18 @@ use tidewater_tiering::store::ObjectKey;
 pub enum LocationError {
     /// No scheme in front.
     #[error("location {location:?} has no scheme; give a URI such as file:///dir or s3://bucket/prefix")]
-    NoScheme {
-        /// As given.
-        location: String,
-    },
+    NoScheme { location: String },
     /// `..` and the like.
     #[error("location {location:?} contains a relative path segment; give an absolute one")]
-    Relative {
-        /// As given.
-        location: String,
-    },
+    Relative { location: String },
     /// Not in this warehouse, and not reachable otherwise.
     #[error("location {location:?} lies outside the warehouse {warehouse:?}; this catalog reads and writes only there")]
-    Outside {
-        /// As given.
-        location: String,
-        /// What the catalog serves.
-        warehouse: String,
-    },
+    Outside { location: String, warehouse: String },
 }
 
 /// Where the bytes of a location are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum FilePlace {
     /// An object of the bucket.
     Object(ObjectKey),
     /// A file of this machine beside a directory bucket (a location that a client chose).
@@ -94,18 +83,18 @@ impl Warehouse {
         self.bucket.starts_with("file:///")
     }
 
-    /// Where `location` is.
+    /// Maps a location to an object or a file.
     ///
     /// # Errors
     /// If it is not a URI, or one that this warehouse cannot reach.
-    pub fn place(&self, location: &str) -> Result<Place, LocationError> {
+    pub fn locate(&self, location: &str) -> Result<FilePlace, LocationError> {
         let uri = normalise(location)?;
         let inside = uri.strip_prefix(&self.bucket).and_then(|rest| rest.strip_prefix('/'));
         if let Some(key) = inside.and_then(|rest| ObjectKey::new(rest).ok()) {
-            return Ok(Place::Object(key));
+            return Ok(FilePlace::Object(key));
         }
         match uri.strip_prefix("file://") {
-            Some(path) if self.is_directory() => Ok(Place::Local(PathBuf::from(path))),
+            Some(path) if self.is_directory() => Ok(FilePlace::Local(PathBuf::from(path))),
             _ => Err(LocationError::Outside { location: location.to_owned(), warehouse: self.uri() }),
         }
     }
@@ -162,8 +151,8 @@ mod tests {
         let house = Warehouse::new("file:///b", "lake").expect("warehouse");
         assert_eq!(house.uri(), "file:///b/lake");
         let key = ObjectKey::new("lake/t/x").expect("key");
-        assert_eq!(house.place("file:/b/lake/t/x"), Ok(Place::Object(key)));
-        assert_eq!(house.place("file:/tmp/x"), Ok(Place::Local("/tmp/x".into())));
+        assert_eq!(house.locate("file:/b/lake/t/x"), Ok(FilePlace::Object(key)));
+        assert_eq!(house.locate("file:/tmp/x"), Ok(FilePlace::Local("/tmp/x".into())));
         for (key, held) in [
             ("lake/topics/t-1/data/x", true),
             ("lake/catalog/tables-1/data/x", true),
@@ -175,7 +164,7 @@ mod tests {
             assert_eq!(house.holds(&ObjectKey::new(key).expect("key")), held, "{key}");
         }
         let house = Warehouse::new("s3://b/p", "lake").expect("warehouse");
-        assert!(matches!(house.place("s3://other/x"), Err(LocationError::Outside { .. })));
-        assert!(matches!(house.place("file:///tmp/x"), Err(LocationError::Outside { .. })));
+        assert!(matches!(house.locate("s3://other/x"), Err(LocationError::Outside { .. })));
+        assert!(matches!(house.locate("file:///tmp/x"), Err(LocationError::Outside { .. })));
     }
 }

@@ -17,7 +17,6 @@ enum Source {
 }
 
 impl Names {
-    /// From the system's randomness.
     #[must_use]
     pub fn random() -> Self {
         Self(Arc::new(Source::Random))

@@ -1,8 +1,8 @@
 //! What the sink does next: a pure function of the clock, the log's bounds and the table's offsets.
 //!
 //! Owns: the lag target, the order of a backlog, what to do about offsets that retention took before the table had
-//! them. Does not own: reading, writing, committing. The byte cap is met while reading: nobody knows how many bytes
-//! a range holds before it is read.
+//! them. Does not own: reading, writing, committing; the byte cap, which is applied while reading, because the size of
+//! a range is not known before.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,6 @@ pub type Offsets = BTreeMap<PartitionIndex, Offset>;
 /// What a plan is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {
-    /// Now.
     pub now: TimestampMs,
     /// When this sink committed last (or began).
     pub last_commit: TimestampMs,
@@ -24,9 +23,7 @@ pub struct Situation<'a> {
     pub target_lag_ms: i64,
     /// The last run stopped at its byte cap: there is more, do not wait.
     pub behind: bool,
-    /// What may be taken.
     pub log: &'a [PartitionBounds],
-    /// What the table holds.
     pub table: &'a Offsets,
 }
 
@@ -35,39 +32,27 @@ pub struct Situation<'a> {
 pub enum Plan {
     /// The table holds everything.
     Idle,
-    /// There is something, but it may wait until then, to make fewer and larger files.
-    Wait {
-        /// When to come back.
-        until: TimestampMs,
-    },
+    /// There are records, but they may wait until then, to make fewer and larger files.
+    Wait { until: TimestampMs },
     /// Take these, each partition from the front, in the order given.
     Run {
         /// What to take, never empty.
         ranges: Vec<PlannedRange>,
     },
     /// The table is ahead of the log, which only a restore to an earlier point brings about.
-    Ahead {
-        /// Which partition.
-        partition: PartitionIndex,
-        /// The table's next offset.
-        table: Offset,
-        /// The log's end.
-        log: Offset,
-    },
+    Ahead { partition: PartitionIndex, table: Offset, log: Offset },
 }
 
 /// One partition's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedRange {
-    /// Which.
     pub partition: PartitionIndex,
-    /// What to take.
     pub offsets: OffsetRange,
     /// Offsets before it that are gone from the log without having reached the table; empty as a rule.
     pub lost: OffsetRange,
 }
 
-/// Decides. Ahead of anything else comes a table that is ahead of its log: that must not be written to.
+/// Decides. A table that is ahead of its log comes before anything else: it must not be written to.
 #[must_use]
 pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut ranges = Vec::new();

@@ -7,7 +7,6 @@ use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex, TopicId};
 /// What a table may take of one partition right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionBounds {
-    /// Which one.
     pub index: PartitionIndex,
     /// `[log start, archived end)`; without an archive the end is the last stable offset. Never moves back, except
     /// when a restore begins a new fencing epoch.
@@ -22,22 +21,10 @@ pub enum LogReadError {
     NoTopic(TopicId),
     /// What was asked for begins below the log start.
     #[error("partition {partition} begins at {start}, offset {asked} was asked for; retention has moved on")]
-    BelowStart {
-        /// Which partition.
-        partition: PartitionIndex,
-        /// Asked for.
-        asked: Offset,
-        /// Where it begins now.
-        start: Offset,
-    },
+    BelowStart { partition: PartitionIndex, asked: Offset, start: Offset },
     /// Not now: not the leader, the bucket is down, a timeout. Try again later.
     #[error("partition {partition} cannot be read now ({reason}); the sink tries again")]
-    Unavailable {
-        /// Which partition.
-        partition: PartitionIndex,
-        /// Why.
-        reason: String,
-    },
+    Unavailable { partition: PartitionIndex, reason: String },
 }
 
 /// Batches read.

@@ -1,17 +1,19 @@
 //! The sink of one topic: plan → read → translate → write → commit, one turn at a time.
 //!
 //! Owns: making the table, the turn, the caps on what a turn holds in memory ([`take`] keeps them), the status that
-//! `topic describe` and metrics show. Does not own: when turns happen and who leads (root: `lakehouse`). *Message*: one task on the side
-//! runtime drives it; [`TableSink::status`] is cheap.
+//! `topic describe` and metrics show. Does not own: when turns happen (root: `lakehouse`). *Message*: one task on the
+//! side runtime drives it.
 //!
-//! **Exactly once**: a turn begins with the table's own offsets, its commit is refused unless the table still has
+//! **Exactly once**: a turn begins with the table's own offsets; its commit is refused unless the table still has
 //! them. **Crash, cancellation**: at any point; a dropped turn leaves garbage files at most. **Order**: each
-//! partition's records in order; turns resume where the table ends. **Retries**: the caller calls again, at the time
-//! [`Outcome`] says.
+//! partition's records in order; turns resume where the table ends. **Retries**: the caller calls again, when
+//! [`Outcome`] says so.
 
 use std::sync::Arc;
 
 use iceberg::TableIdent;
+use iceberg::spec::DataFile;
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{PartitionIndex, TimestampMs, TopicId, TopicName};
 use uuid::Uuid;
 
@@ -31,14 +33,11 @@ mod tests;
 
 pub use status::{Outcome, PartitionStatus, PauseReason, SinkStatus};
 
-/// What a sink is told.
+/// The settings of one topic's sink.
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
-    /// This cluster.
     pub cluster: Uuid,
-    /// The topic.
     pub topic: TopicName,
-    /// Its id.
     pub topic_id: TopicId,
     /// The writer's fencing epoch: higher for every later writer of this topic.
     pub epoch: u64,
@@ -52,9 +51,7 @@ pub struct SinkConfig {
     pub turn_bytes: usize,
     /// Hour partitions a turn opens, each a data file.
     pub turn_hours: usize,
-    /// Bytes at which a data file is closed.
-    pub file_bytes: usize,
-    /// What may pile up in the table.
+    /// What may accumulate in the table where its properties ask for nothing else.
     pub bounds: Bounds,
 }
 
@@ -72,7 +69,6 @@ impl SinkConfig {
             delete: false,
             turn_bytes: 128 << 20,
             turn_hours: 256,
-            file_bytes: 64 << 20,
             bounds: Bounds::default(),
         }
     }
@@ -105,6 +101,18 @@ pub enum SinkError {
     Commit(#[from] CommitError),
 }
 
+impl SinkError {
+    /// What a caller should do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Read(_) => Disposition::Retry,
+            Self::Write(error) => error.disposition(),
+            Self::Commit(error) => error.disposition(),
+        }
+    }
+}
+
 impl From<CatalogError> for SinkError {
     fn from(error: CatalogError) -> Self {
         Self::Commit(error.into())
@@ -118,11 +126,11 @@ pub struct TableSink {
     log: Arc<dyn LogReader>,
     names: Names,
     committer: Committer,
-    /// An append whose fate is unknown: found out before anything else.
+    /// An append that may be in the table: settled before anything else.
     unsettled: Option<Append>,
     last_commit: Option<TimestampMs>,
     behind: bool,
-    /// The first partition that the last turn had no room for: the next begins with it.
+    /// The first partition that the last turn had no room for; the next turn begins with it.
     turned_away: Option<PartitionIndex>,
     sweep_at: Option<TimestampMs>,
     /// When the table was last loaded rather than known from a commit.
@@ -153,7 +161,6 @@ impl TableSink {
         }
     }
 
-    /// How it stands.
     #[must_use]
     pub fn status(&self) -> &SinkStatus {
         &self.status
@@ -169,7 +176,7 @@ impl TableSink {
         self.config.delete = delete;
     }
 
-    /// One turn. Never fails as such: what went wrong is in the outcome and in the status.
+    /// One turn. A failure is in the outcome and in the status.
     pub async fn run_once(&mut self, now: TimestampMs) -> Outcome {
         let outcome = match self.turn(now).await {
             Ok(outcome) => outcome,
@@ -177,7 +184,7 @@ impl TableSink {
         };
         self.status.note(&outcome, now);
         let next_sweep = now.plus_ms(self.config.bounds.sweep_every_ms);
-        // Not later than that either: the clock may have been set back.
+        // Not later than a full period from now: the clock may have been set back.
         let sweep_at = self.sweep_at.unwrap_or(now.plus_ms(FIRST_SWEEP_MS)).min(next_sweep);
         self.sweep_at = Some(sweep_at);
         if now >= sweep_at && matches!(outcome, Outcome::Committed { more: false, .. }) {
@@ -211,22 +218,28 @@ impl TableSink {
                 Outcome::Paused(PauseReason::Unfit { table, detail })
             }
             SinkError::Commit(CommitError::Moved { .. }) => Outcome::Again,
-            // Dropped or renamed by a user: the next turn makes it anew and fills it from the log.
+            // Dropped or renamed by a user: the next turn makes a new table and fills it from the log.
             SinkError::Commit(error) if error.is_table_gone() => {
-                tracing::info!(table = %self.config.table, %error, "the table is made anew");
+                tracing::info!(table = %self.config.table, %error, "the table is gone; a new one is made and filled from the log");
                 self.committer.forget();
                 Outcome::Again
             }
             error => {
                 self.committer.forget();
-                Outcome::Failed(error)
+                let table = self.config.table.clone();
+                match error.disposition() {
+                    Disposition::Refused | Disposition::Corrupt => {
+                        Outcome::Paused(PauseReason::Refused { table, detail: error.to_string() })
+                    }
+                    _ => Outcome::Failed(error),
+                }
             }
         }
     }
 
     async fn turn(&mut self, now: TimestampMs) -> Result<Outcome, SinkError> {
         let first = self.last_commit.is_none();
-        // A clock that was set back must not make the table wait until it is there again.
+        // A clock that was set back must not make the table wait until that time comes again.
         let last_commit = self.last_commit.map_or(now, |last| last.min(now));
         self.last_commit = Some(last_commit);
         if let Some(append) = self.unsettled.take() {
@@ -273,6 +286,8 @@ impl TableSink {
             return Ok(Outcome::Idle);
         }
         let files = self.writer(base)?.write(taken.translation.take_hours()).await?;
+        let written: u64 = files.iter().map(DataFile::record_count).sum();
+        assert_eq!(written, rows, "every row that was taken is in a data file");
         let skipped = taken.translation.take_skipped();
         let append = Append { files, table: base.metadata.uuid(), from, to: taken.to, skipped, uncertain: false };
         self.behind = taken.behind;
@@ -284,13 +299,14 @@ impl TableSink {
         Ok(outcome)
     }
 
-    fn writer(&self, base: &Loaded) -> Result<DataFileWriter, SinkError> {
+    fn writer(&mut self, base: &Loaded) -> Result<DataFileWriter, SinkError> {
         let spec = schema::find_hour_spec(&base.metadata).ok_or_else(|| CommitError::Unfit {
             table: self.config.table.clone(),
             detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
         })?;
         let (files, location) = (self.catalog.files(), base.metadata.location());
-        Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), self.config.file_bytes))
+        let settings = self.committer.settings(&base.metadata).files;
+        Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), settings))
     }
 
     async fn commit(&mut self, mut append: Append, rows: u64, now: TimestampMs) -> Result<Outcome, SinkError> {
@@ -301,11 +317,11 @@ impl TableSink {
                 let files = append.files.len();
                 Ok(Outcome::Committed { rows, files, more: self.behind })
             }
-            Err(error) if error.may_pass() => {
+            Err(error) if matches!(error.disposition(), Disposition::Retry | Disposition::Unknown) => {
                 self.unsettled = Some(append);
                 Err(error.into())
             }
-            // An earlier attempt may have reached the table before someone else went on from there.
+            // An earlier attempt may have reached the table before another writer continued from there.
             Err(error) if append.uncertain => Err(error.into()),
             Err(error) => {
                 let files: Vec<_> = append.files.iter().map(|file| file.file_path().to_owned()).collect();
@@ -338,7 +354,7 @@ impl TableSink {
         }
     }
 
-    /// The table says whether it goes with its topic.
+    /// Sets the table's mark by which it is dropped with its topic, if it differs from the setting.
     async fn mark(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
         if identity::goes_with_topic(&base.metadata) == self.config.delete {
             return Ok(base);
@@ -375,8 +391,8 @@ impl TableSink {
         }
     }
 
-    /// Drops the topic's table with its files (`iceberg.delete=true`); someone else's is left alone, also one that took
-    /// the name after the look.
+    /// Drops the topic's table with its files (`iceberg.delete=true`). Another owner's table is left alone, also one that
+    /// took the name after this one was loaded.
     ///
     /// # Errors
     /// The catalog; [`CommitError::Foreign`].
@@ -392,7 +408,7 @@ impl TableSink {
         }
     }
 
-    /// Takes the mark off that the table goes with its topic: nobody keeps it up to date from here on.
+    /// Removes the mark by which the table is dropped with its topic: no sink keeps it up to date from here on.
     ///
     /// # Errors
     /// The catalog; the table is another's.

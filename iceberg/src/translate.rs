@@ -30,12 +30,12 @@ pub const UNPACKED_BYTES_MAX: usize = 256 << 20;
 /// Records of one batch at the most: a row takes some hundred bytes until its file is written, however small it is.
 const RECORDS_MAX: u32 = 4 << 20;
 
-/// What an open hour takes beside its rows: columns that have only begun, and what its file tells the manifest.
+/// What an open hour takes beside its rows: columns without rows, and its file's manifest entry. Bytes.
 const HOUR_BYTES: usize = 4096;
-/// What a range left out takes until it is committed, with the longest reason.
+/// What a range left out takes until it is committed, with the longest reason. Bytes.
 const SKIPPED_BYTES: usize = 512;
 
-/// What one partition may take in a turn. A turn that has no row yet takes one whatever it costs.
+/// What one partition may take in a turn. A turn without a row takes its first one at any size.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// From so many [`Translation::bytes`] on no other batch is begun: the partition's share.
@@ -49,7 +49,7 @@ pub struct Room {
 /// How far [`Translation::add`] came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Added {
-    /// The first offset not taken, be it in the middle of a batch: where the next call for this partition begins.
+    /// The first offset not taken, possibly in the middle of a batch: where the next call for this partition begins.
     pub next: Offset,
     /// It stopped there because there was no room.
     pub full: bool,
@@ -59,14 +59,12 @@ pub struct Added {
 #[derive(Debug, Default)]
 pub struct Translation {
     hours: BTreeMap<i32, HourRows>,
-    /// What is left out.
     skipped: Vec<Skipped>,
     rows: u64,
     bytes: usize,
 }
 
 impl Translation {
-    /// Nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -94,7 +92,9 @@ impl Translation {
     #[must_use]
     pub fn take_hours(&mut self) -> BTreeMap<i32, HourRows> {
         self.bytes = 0;
-        std::mem::take(&mut self.hours)
+        let hours = std::mem::take(&mut self.hours);
+        debug_assert!(hours.values().all(|rows| !rows.is_empty()), "an hour is opened by its first row");
+        hours
     }
 
     /// What is left out so far, neighbours joined.
@@ -164,7 +164,7 @@ impl Translation {
         room: &Room,
     ) -> Option<Offset> {
         let stored = batch.bytes.len();
-        // Nothing of the header is believed before its sum: a data batch with the control bit turned over has rows.
+        // No bit of the header counts before its checksum: a data batch with a flipped control bit has rows.
         let checked = batch.header.verify_crc(&batch.bytes).map_err(|e| e.to_string());
         if checked.is_ok() && batch.header.is_control() {
             self.bytes = self.bytes.saturating_add(stored);
@@ -196,18 +196,18 @@ impl Translation {
     }
 }
 
-/// A batch's records, all of which can be read: it is in the table whole or told as skipped. They are read twice rather
-/// than kept, because millions of small ones take 20 times their unpacked bytes. Their offsets ascend: the table says
-/// with one offset what it has of a batch.
+/// A batch's records, all of which can be read: a batch is in the table whole, or recorded as skipped. They are read
+/// twice rather than kept, because millions of small ones take 20 times their unpacked bytes. Their offsets ascend,
+/// because one offset says how much of a batch the table has.
 fn opened(batch: &Batch) -> Result<Records<'_>, String> {
     if batch.header.record_count > RECORDS_MAX {
         return Err(format!("a batch of {} records; at most {RECORDS_MAX} are taken", batch.header.record_count));
     }
-    let told = |e: RecordError| e.to_string();
-    let records = record::read(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(told)?;
+    let reason = |e: RecordError| e.to_string();
+    let records = record::read(&batch.header, &batch.bytes, UNPACKED_BYTES_MAX).map_err(reason)?;
     let mut ahead = batch.header.offsets();
     for record in records.clone() {
-        let offset = record.map_err(told)?.offset;
+        let offset = record.map_err(reason)?.offset;
         if !ahead.contains(offset) {
             return Err(format!("its records are numbered wrongly: {offset} comes where one of {ahead} should"));
         }

@@ -57,7 +57,9 @@ pub(super) fn as_json(router: Router, limits: Limits) -> Router {
                     failure(500, "the catalog failed at this request; see the broker's log".to_owned())
                 }
                 // 504 to a commit means that its outcome is unknown, which is so.
-                Err(_) => failure(504, format!("no answer within {:?}; load the table to see its state", limits.patience)),
+                Err(_) => {
+                    failure(504, format!("no answer within {:?}; load the table to see its state", limits.patience))
+                }
             }
         }
     }))
@@ -97,7 +99,7 @@ fn failure(code: u16, message: String) -> Response {
         422 => "UnprocessableEntityException",
         503 => "ServiceUnavailableException",
         504 => "CommitStateUnknownException",
-        400..500 => "BadRequestException",
+        _ if code < 500 => "BadRequestException",
         _ => "InternalServerError",
     };
     Failure::new(ErrorAnswer::new(code, kind, message)).into_response()

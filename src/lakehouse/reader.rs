@@ -28,7 +28,7 @@ fn unavailable(partition: PartitionIndex, reason: impl ToString) -> LogReadError
 }
 
 impl MeshReader {
-    fn places(&self, topic: TopicId) -> Result<Vec<PartitionImage>, LogReadError> {
+    fn addresses(&self, topic: TopicId) -> Result<Vec<PartitionImage>, LogReadError> {
         let image = self.images.borrow();
         image.topic_by_id(topic).map(|topic| topic.partitions.clone()).ok_or(LogReadError::NoTopic(topic))
     }
@@ -36,16 +36,16 @@ impl MeshReader {
     /// Returns when a partition of the topic may have records at or past the offset that `at` names for it, at the latest
     /// after `timeout`; at once for a partition that `at` does not name and that has any.
     pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
-        let (Ok(places), Ok(bounds)) = (self.places(topic), self.partitions(topic).await) else { return };
+        let (Ok(addresses), Ok(bounds)) = (self.addresses(topic), self.partitions(topic).await) else { return };
         let mut of_shards: BTreeMap<ShardId, Vec<Watched>> = BTreeMap::new();
-        assert!(places.len() <= bounds.len(), "each partition has its bounds");
-        for (place, PartitionBounds { index, offsets }) in places.iter().zip(bounds) {
+        assert!(addresses.len() <= bounds.len(), "each partition has its bounds");
+        for (address, PartitionBounds { index, offsets }) in addresses.iter().zip(bounds) {
             if offsets.end > at.get(&index.0).copied().unwrap_or(Offset::ZERO) {
                 return;
             }
             // A partition that holds more than its archive notifies at once: that is growth too.
-            let watched = Watched { token: 0, id: place.id, end: offsets.end, log_start: offsets.start };
-            of_shards.entry(place.shard).or_default().push(watched);
+            let watched = Watched { token: 0, id: address.id, end: offsets.end, log_start: offsets.start };
+            of_shards.entry(address.shard).or_default().push(watched);
         }
         let (alarm, mut alarms) = Alarms::new();
         for (shard, watched) in of_shards {
@@ -55,9 +55,9 @@ impl MeshReader {
         let _ = tokio::time::timeout(timeout, poll_fn(|cx| alarms.poll_ring(cx))).await;
     }
 
-    async fn bounds(&self, place: &PartitionImage) -> Result<PartitionBounds, LogReadError> {
-        let index = place.id.index;
-        let asked = self.partitions.call(place.shard, |reply| PartitionRequest::TableBounds(place.id, reply)).await;
+    async fn bounds(&self, address: &PartitionImage) -> Result<PartitionBounds, LogReadError> {
+        let index = address.id.index;
+        let asked = self.partitions.call(address.shard, |reply| PartitionRequest::TableBounds(address.id, reply)).await;
         let offsets = asked.map_err(|e| unavailable(index, e))?.map_err(|e| unavailable(index, e))?;
         Ok(PartitionBounds { index, offsets })
     }
@@ -66,8 +66,8 @@ impl MeshReader {
 #[async_trait]
 impl LogReader for MeshReader {
     async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionBounds>, LogReadError> {
-        let places = self.places(topic)?;
-        futures::future::try_join_all(places.iter().map(|place| self.bounds(place))).await
+        let addresses = self.addresses(topic)?;
+        futures::future::try_join_all(addresses.iter().map(|address| self.bounds(address))).await
     }
 
     async fn read(
@@ -77,12 +77,13 @@ impl LogReader for MeshReader {
         range: OffsetRange,
         max_bytes: usize,
     ) -> Result<LogRead, LogReadError> {
-        let places = self.places(topic)?;
-        let place =
-            usize::try_from(partition.0).ok().and_then(|n| places.get(n)).ok_or(LogReadError::NoTopic(topic))?;
-        let part = ReadPart { place: place.place(), from: range.start, max_bytes, isolation: Isolation::ReadCommitted };
+        let addresses = self.addresses(topic)?;
+        let address =
+            usize::try_from(partition.0).ok().and_then(|n| addresses.get(n)).ok_or(LogReadError::NoTopic(topic))?;
+        let part =
+            ReadPart { address: address.address(), from: range.start, max_bytes, isolation: Isolation::ReadCommitted };
         let ask = |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply };
-        let answers = self.partitions.call(place.shard, ask).await.map_err(|e| unavailable(partition, e))?;
+        let answers = self.partitions.call(address.shard, ask).await.map_err(|e| unavailable(partition, e))?;
         assert_eq!(answers.len(), 1, "a shard answers each part of a read");
         let answer = answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
         let done = answer.map_err(|error| match error {

@@ -15,8 +15,8 @@ use super::{CatalogError, Loaded, NewTable};
 pub(super) const FORMAT_VERSION: &str = "format-version";
 
 impl ObjectStoreCatalog {
-    /// Where a table goes when nobody says: under its namespace's `location` property or the warehouse, with a name
-    /// that a dropped or renamed table of the same name did not have.
+    /// The location of a table whose creator chose none: below its namespace's `location` property or the warehouse, with
+    /// a suffix that a dropped or renamed table of the same name did not have.
     async fn default_location(&self, table: &TableIdent) -> Result<String, CatalogError> {
         let namespace = self.load_namespace(&table.namespace).await?;
         let base = match namespace.get("location") {
@@ -30,13 +30,13 @@ impl ObjectStoreCatalog {
         Ok(format!("{base}/{}-{}", path_segment(&table.name), unique.get(..8).unwrap_or_default()))
     }
 
-    /// The metadata of a new table, written nowhere yet.
+    /// The metadata of a new table, not written yet.
     pub(super) async fn prepare(&self, table: &TableIdent, new: NewTable) -> Result<TableMetadata, CatalogError> {
         let location = match new.location {
             Some(location) => location,
             None => self.default_location(table).await?,
         };
-        self.files.warehouse().place(&format!("{location}/metadata/x"))?;
+        self.files.warehouse().locate(&format!("{location}/metadata/x"))?;
         let spec = new.spec.unwrap_or_default();
         let order = new.order.unwrap_or_else(SortOrder::unsorted_order);
         let builder = TableMetadataBuilder::new(new.schema, spec, order, location, new.format, new.properties);
@@ -73,7 +73,7 @@ impl ObjectStoreCatalog {
             Some(location) => location,
             None => self.default_location(table).await?,
         };
-        self.files.warehouse().place(&format!("{location}/metadata/x"))?;
+        self.files.warehouse().locate(&format!("{location}/metadata/x"))?;
         let format = new.format.unwrap_or(FormatVersion::V2);
         let order = new.order.unwrap_or_else(SortOrder::unsorted_order);
         let spec = new.spec.unwrap_or_default();
@@ -100,12 +100,12 @@ impl ObjectStoreCatalog {
         let pointer = self.fresh_pointer(&metadata, &location);
         match self.swing(table, &pointer, PutMode::IfAbsent, Claim::File { base: None }).await? {
             Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location) }),
-            // Our file stays: should ours have been there and been renamed before this other table came, it is in use.
+            // Our file stays: if our table was there and was renamed before the other one came, the file is in use.
             Swing::Lost => Err(CatalogError::TableExists(table.clone())),
         }
     }
 
-    /// Is there such a namespace?
+    /// Whether the namespace exists.
     ///
     /// # Errors
     /// The bucket.
@@ -131,10 +131,10 @@ struct NewParts {
 
 impl NewParts {
     fn take(&mut self, update: TableUpdate) -> Option<TableUpdate> {
-        fn first<T>(place: &mut Option<T>, value: T) -> Option<T> {
-            match place {
+        fn first<T>(held: &mut Option<T>, value: T) -> Option<T> {
+            match held {
                 None => {
-                    *place = Some(value);
+                    *held = Some(value);
                     None
                 }
                 Some(_) => Some(value),

@@ -2,7 +2,8 @@
 //!
 //! `<warehouse>/catalog/namespaces/<namespace>.json` and `<warehouse>/catalog/tables/<namespace>/<table>.json`. Names
 //! are written with letters, digits, `-` and `_` as they are (a table's also with `.`) and any other byte as `=XX`;
-//! the levels of a namespace are joined by `.`.
+//! the levels of a namespace are joined by `.`. Names that a directory bucket could not hold as file names are refused;
+//! every legal topic name fits.
 
 use iceberg::{NamespaceIdent, TableIdent};
 use tidewater_tiering::store::ObjectKey;
@@ -10,17 +11,35 @@ use tidewater_tiering::store::ObjectKey;
 use super::CatalogError;
 
 const SUFFIX: &str = ".json";
+/// Bytes of a file name at most, on every file system in use.
+const FILE_NAME_BYTES_MAX: usize = 255;
+/// Bytes that a name adds to a table's default location at most; a random suffix follows.
+const SEGMENT_BYTES_MAX: usize = 200;
 
 /// Builds keys under one warehouse.
 #[derive(Clone, Debug)]
 pub(super) struct CatalogKeys {
     prefix: String,
+    /// The bucket is a directory.
+    directory: bool,
 }
 
 impl CatalogKeys {
     /// `warehouse`: its key prefix, with a slash at the end or empty.
-    pub(super) fn new(warehouse: &str) -> Self {
-        Self { prefix: format!("{warehouse}catalog/") }
+    pub(super) fn new(warehouse: &str, directory: bool) -> Self {
+        Self { prefix: format!("{warehouse}catalog/"), directory }
+    }
+
+    fn key(&self, text: &str) -> Result<ObjectKey, CatalogError> {
+        let invalid = |detail| CatalogError::Invalid { detail };
+        let longest = text.split('/').map(str::len).max().unwrap_or_default();
+        if self.directory && longest > FILE_NAME_BYTES_MAX {
+            return Err(invalid(format!(
+                "the name is too long: written down it takes {longest} bytes, and a directory bucket holds file names of \
+                 {FILE_NAME_BYTES_MAX}; choose a shorter one, or one of letters and digits, which take a byte each"
+            )));
+        }
+        ObjectKey::new(text).map_err(|e| invalid(format!("the name cannot be stored: {e}")))
     }
 
     pub(super) fn namespaces(&self) -> String {
@@ -28,7 +47,7 @@ impl CatalogKeys {
     }
 
     pub(super) fn namespace(&self, namespace: &NamespaceIdent) -> Result<ObjectKey, CatalogError> {
-        key(format!("{}{}{SUFFIX}", self.namespaces(), levels(namespace)))
+        self.key(&format!("{}{}{SUFFIX}", self.namespaces(), levels(namespace)))
     }
 
     pub(super) fn tables(&self, namespace: &NamespaceIdent) -> String {
@@ -36,7 +55,7 @@ impl CatalogKeys {
     }
 
     pub(super) fn table(&self, table: &TableIdent) -> Result<ObjectKey, CatalogError> {
-        key(format!("{}{}{SUFFIX}", self.tables(&table.namespace), escape(&table.name, true)))
+        self.key(&format!("{}{}{SUFFIX}", self.tables(&table.namespace), escape(&table.name, true)))
     }
 
     /// The namespace whose key this is.
@@ -52,13 +71,12 @@ impl CatalogKeys {
     }
 }
 
-fn key(text: String) -> Result<ObjectKey, CatalogError> {
-    ObjectKey::new(&text).map_err(|e| CatalogError::Invalid { detail: format!("name cannot be stored: {e}") })
-}
-
-/// A name as part of a path under the warehouse.
+/// A name as part of a path under the warehouse, cut where a directory bucket could not hold it: what follows in the
+/// path makes it unique.
 pub(super) fn path_segment(name: &str) -> String {
-    escape(name, false)
+    let mut segment = escape(name, false);
+    segment.truncate(SEGMENT_BYTES_MAX);
+    segment
 }
 
 fn levels(namespace: &NamespaceIdent) -> String {
@@ -98,10 +116,29 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn every_topic_name_fits_a_directory_and_what_does_not_is_refused() {
+        let (directory, bucket) = (CatalogKeys::new("lake/", true), CatalogKeys::new("lake/", false));
+        let table = |name: &str| TableIdent::new(NamespaceIdent::new("topics".to_owned()), name.to_owned());
+        for name in ["a".repeat(249), ".".repeat(249), "_-".repeat(124)] {
+            directory.table(&table(&name)).expect("a topic may have this name");
+            assert!(path_segment(&name).len() + "-12345678".len() <= FILE_NAME_BYTES_MAX);
+        }
+        for name in ["a".repeat(251), "\u{e4}".repeat(60)] {
+            let refused = directory.table(&table(&name)).expect_err("no file can have this name");
+            assert!(matches!(refused, CatalogError::Invalid { .. }), "{refused}");
+            bucket.table(&table(&name)).expect("an object can");
+        }
+        let level = NamespaceIdent::new("n".repeat(256));
+        assert!(
+            directory.namespace(&level).is_err() && directory.table(&TableIdent::new(level, "t".to_owned())).is_err()
+        );
+    }
+
     proptest! {
         #[test]
         fn names_round_trip(levels in proptest::collection::vec(".{1,12}", 1..4), name in ".{1,20}") {
-            let keys = CatalogKeys::new("lake/");
+            let keys = CatalogKeys::new("lake/", false);
             let namespace = NamespaceIdent::from_vec(levels).expect("not empty");
             let table = TableIdent::new(namespace.clone(), name);
             let key = keys.table(&table).expect("legal");

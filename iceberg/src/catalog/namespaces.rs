@@ -24,9 +24,7 @@ struct NamespaceObject {
 /// What a change of properties did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PropertyChange {
-    /// Keys set.
     pub updated: Vec<String>,
-    /// Keys removed.
     pub removed: Vec<String>,
     /// Keys that were to be removed and were not there.
     pub missing: Vec<String>,

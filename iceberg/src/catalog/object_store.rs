@@ -1,5 +1,5 @@
 //! The built-in catalog: its state is one small object per namespace and per table, moved by conditional put, so it
-//! survives the cluster and is shared by all brokers without any agreement between them.
+//! survives the cluster, and all brokers share it without agreeing on anything else.
 //!
 //! Owns: tables' pointers and metadata files (namespaces, creation, rename and purge are its other files). Does not
 //! own: HTTP (root), data files and manifests (`commit`, engines). *Node-wide*; used on the tokio side runtime.
@@ -7,9 +7,9 @@
 //! A pointer's content is new at every write (`revision`), as some stores' ETags are hashes of the content. A commit
 //! writes a new, uniquely named metadata file and then moves the pointer with put-if-match: readers see the old or the
 //! new table. A lost answer is resolved by looking whether the pointer, or the log of the metadata it names, holds our
-//! file. It counts as lost to others only if that is proved: the table stands on the very base we meant to replace, or
-//! its log shows another file after that base. A pointer that is gone or is another table's proves nothing (ours may
-//! have been there before it was renamed), so the answer stays unknown and no file is deleted.
+//! file. The commit counts as lost to others only if that is proved: the pointer names the very base that we meant to
+//! replace, or the log shows another file after that base. A pointer that is gone or is another table's proves nothing
+//! (ours may have been there before a rename), so the answer stays unknown and no file is deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tidewater_tiering::store::{ETag, ObjectKey, ObjectStore, PutMode, StoreError
 use uuid::Uuid;
 
 use super::keys::CatalogKeys;
-use super::pointer::{FORMAT, Pointer, State};
+use super::pointer::{FORMAT, Pointer, PointerState};
 use super::{Catalog, CatalogError, Loaded, NewTable};
 use crate::files::TableFiles;
 use crate::names::Names;
@@ -31,6 +31,8 @@ use crate::names::Names;
 const COMMIT_ATTEMPTS: usize = 10;
 /// A pointer write without an answer is looked after this often before it is called unknown.
 const ANSWER_ATTEMPTS: usize = 3;
+/// Bytes of a metadata file at most. Every commit reads and writes one, and so does each client that loads the table.
+const METADATA_BYTES_MAX: usize = 64 << 20;
 /// Iceberg's switch for deleting metadata files that fell off the log.
 const DELETE_METADATA: &str = "write.metadata.delete-after-commit.enabled";
 
@@ -45,13 +47,13 @@ pub struct ObjectStoreCatalog {
 
 /// How a conditional pointer write ended.
 pub(super) enum Swing {
-    /// It is ours.
+    /// Our pointer was written.
     Done,
-    /// Someone else's is there, and ours never was.
+    /// Another pointer is there, and ours never was.
     Lost,
 }
 
-/// By what a pointer write is recognised when its answer was lost.
+/// How a pointer write is recognised after its answer was lost.
 #[derive(Clone, Copy)]
 pub(super) enum Claim<'a> {
     /// By its metadata file, written for it alone on top of `base` (`None`: for a new table).
@@ -68,7 +70,7 @@ pub(super) enum Claim<'a> {
 enum Fate {
     Ours,
     Theirs,
-    /// What lies there does not tell.
+    /// The object at the key does not answer it; the reason.
     Open(&'static str),
 }
 
@@ -77,11 +79,11 @@ impl ObjectStoreCatalog {
     /// (`s3.endpoint`, `s3.path-style-access`, `client.region`, …); no secrets belong there.
     #[must_use]
     pub fn new(files: TableFiles, names: Names, table_config: HashMap<String, String>) -> Self {
-        let keys = CatalogKeys::new(&files.warehouse().key_prefix());
+        let keys = CatalogKeys::new(&files.warehouse().key_prefix(), files.warehouse().is_directory());
         Self { files, names, keys, table_config: Arc::new(table_config) }
     }
 
-    /// What clients are told with each table.
+    /// The configuration that clients get with each table.
     #[must_use]
     pub fn table_config(&self) -> &HashMap<String, String> {
         &self.table_config
@@ -91,7 +93,7 @@ impl ObjectStoreCatalog {
         self.files.store()
     }
 
-    /// The pointer of a table as it lies there, with its version; `None` if there is none.
+    /// The pointer object of a table with its version; `None` if there is none.
     pub(super) async fn pointer(&self, table: &TableIdent) -> Result<Option<(Pointer, ETag)>, CatalogError> {
         let key = self.keys.table(table)?;
         let got = match self.store().get(&key, None).await {
@@ -110,11 +112,11 @@ impl ObjectStoreCatalog {
     /// The live pointer of a table; a move that was left unfinished is finished first.
     pub(super) async fn live(&self, table: &TableIdent) -> Result<(Pointer, ETag), CatalogError> {
         match self.pointer(table).await? {
-            Some((pointer, etag)) if pointer.state == State::Live => Ok((pointer, etag)),
+            Some((pointer, etag)) if pointer.state == PointerState::Live => Ok((pointer, etag)),
             Some((pointer, etag)) => {
                 self.finish_move(table, pointer, &etag).await?;
                 match self.pointer(table).await? {
-                    Some((pointer, etag)) if pointer.state == State::Live => Ok((pointer, etag)),
+                    Some((pointer, etag)) if pointer.state == PointerState::Live => Ok((pointer, etag)),
                     _ => Err(CatalogError::NoSuchTable(table.clone())),
                 }
             }
@@ -142,14 +144,14 @@ impl ObjectStoreCatalog {
                     Ok(Fate::Open(why)) => detail = why.to_owned(),
                     Err(error) => detail = error.to_string(),
                 },
-                Err(error) if error.is_retryable() => detail = error.to_string(),
+                Err(error) if error.disposition().passes() => detail = error.to_string(),
                 Err(error) => return Err(error.into()),
             }
         }
         Err(CatalogError::Unknown { table: table.clone(), detail })
     }
 
-    /// What became of `pointer`, by what lies there now.
+    /// What became of the write of `pointer`, by the object that is there now.
     async fn fate(&self, table: &TableIdent, pointer: &Pointer, claim: Claim<'_>) -> Result<Fate, CatalogError> {
         let Some((found, _)) = self.pointer(table).await? else {
             return Ok(Fate::Open("the table was dropped or renamed meanwhile"));
@@ -183,7 +185,7 @@ impl ObjectStoreCatalog {
             table_uuid: metadata.uuid(),
             metadata_location: location.to_owned(),
             revision: self.names.uuid(),
-            state: State::Live,
+            state: PointerState::Live,
         }
     }
 
@@ -195,6 +197,14 @@ impl ObjectStoreCatalog {
     pub(super) async fn write_metadata(&self, metadata: &TableMetadata, version: u64) -> Result<String, CatalogError> {
         let location = format!("{}/metadata/{version:05}-{}.metadata.json", metadata.location(), self.names.uuid());
         let body = serde_json::to_vec(&super::json::ordered(metadata)?).map_err(iceberg::Error::from)?;
+        if body.len() > METADATA_BYTES_MAX {
+            let detail = format!(
+                "the table's metadata would take {} bytes, more than the {METADATA_BYTES_MAX} allowed; expire snapshots \
+                 or remove properties",
+                body.len()
+            );
+            return Err(CatalogError::Invalid { detail });
+        }
         self.files.write(&location, Bytes::from(body)).await?;
         Ok(location)
     }
@@ -210,7 +220,7 @@ impl ObjectStoreCatalog {
         }
     }
 
-    /// One attempt at a commit: `None` if someone else's came first.
+    /// One attempt at a commit: `None` if another commit came first.
     async fn try_commit(
         &self,
         table: &TableIdent,
@@ -282,7 +292,7 @@ impl ObjectStoreCatalog {
         }
     }
 
-    /// Is there such a table?
+    /// Whether the table exists.
     ///
     /// # Errors
     /// The bucket.
@@ -300,6 +310,11 @@ impl ObjectStoreCatalog {
     /// [`CatalogError::TableExists`], [`CatalogError::NoSuchNamespace`], a file that is no table metadata.
     pub async fn register(&self, table: &TableIdent, location: &str) -> Result<Loaded, CatalogError> {
         self.load_namespace(&table.namespace).await?;
+        let bytes = self.files.size(location).await?.unwrap_or(0);
+        if bytes > METADATA_BYTES_MAX as u64 {
+            let detail = format!("{location} has {bytes} bytes, more than the {METADATA_BYTES_MAX} of a metadata file");
+            return Err(CatalogError::Invalid { detail });
+        }
         let metadata = self.read_metadata(location).await?;
         let pointer = self.fresh_pointer(&metadata, location);
         match self.swing(table, &pointer, PutMode::IfAbsent, Claim::Revision).await? {

@@ -7,32 +7,25 @@ use uuid::Uuid;
 /// Format of pointer and namespace objects.
 pub(super) const FORMAT: u32 = 1;
 
-/// What a pointer object says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct Pointer {
     /// [`FORMAT`].
     pub(super) format: u32,
-    /// Of the table.
     pub(super) table_uuid: Uuid,
     /// URI of its current metadata file.
     pub(super) metadata_location: String,
-    /// New at every write.
+    /// New at every write: some stores' ETags are hashes of the content.
     pub(super) revision: Uuid,
-    /// Where it stands.
     #[serde(flatten)]
-    pub(super) state: State,
+    pub(super) state: PointerState,
 }
 
-/// Where a pointer stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub(super) enum State {
-    /// The table is here.
+pub(super) enum PointerState {
+    /// The table has this name.
     Live,
-    /// The table is on its way to another name: whoever finds this finishes the move.
-    Moving {
-        /// The new name.
-        to: TableIdent,
-    },
+    /// The table is being renamed; any request that finds this finishes the rename.
+    Moving { to: TableIdent },
 }

@@ -18,7 +18,7 @@ use crate::names::Names;
 
 type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What somebody else does while a request is under way, once.
+/// What another client does while a request is under way, once.
 #[derive(Default)]
 struct Meanwhile(Mutex<Option<(&'static str, Deed)>>);
 

@@ -36,7 +36,6 @@ pub const ENDPOINTS: &[&str] = &[
 pub struct Config {
     /// What a client may override.
     pub defaults: HashMap<String, String>,
-    /// What it may not.
     pub overrides: HashMap<String, String>,
     /// [`ENDPOINTS`].
     pub endpoints: &'static [&'static str],
@@ -45,9 +44,7 @@ pub struct Config {
 /// Asks for a namespace.
 #[derive(Debug, Deserialize)]
 pub struct CreateNamespace {
-    /// Its levels.
     pub namespace: NamespaceIdent,
-    /// Its properties.
     #[serde(default)]
     pub properties: HashMap<String, String>,
 }
@@ -55,9 +52,7 @@ pub struct CreateNamespace {
 /// A namespace.
 #[derive(Debug, Serialize)]
 pub struct NamespaceAnswer {
-    /// Its levels.
     pub namespace: NamespaceIdent,
-    /// Its properties.
     pub properties: HashMap<String, String>,
 }
 
@@ -65,7 +60,6 @@ pub struct NamespaceAnswer {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct NamespaceList {
-    /// On this page.
     pub namespaces: Vec<NamespaceIdent>,
     /// Where the next page begins.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +70,6 @@ pub struct NamespaceList {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TableList {
-    /// On this page.
     pub identifiers: Vec<TableIdent>,
     /// Where the next page begins.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,10 +79,8 @@ pub struct TableList {
 /// Asks for a change of a namespace's properties.
 #[derive(Debug, Deserialize)]
 pub struct UpdateProperties {
-    /// Keys to remove.
     #[serde(default)]
     pub removals: Vec<String>,
-    /// Keys to set.
     #[serde(default)]
     pub updates: HashMap<String, String>,
 }
@@ -98,20 +89,14 @@ pub struct UpdateProperties {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CreateTable {
-    /// Its name.
     pub name: String,
-    /// Where.
     pub location: Option<String>,
-    /// Its columns.
     pub schema: Schema,
-    /// Its partitioning.
     pub partition_spec: Option<UnboundPartitionSpec>,
-    /// Its order.
     pub write_order: Option<SortOrder>,
     /// Only describe it; a commit makes it.
     #[serde(default)]
     pub stage_create: bool,
-    /// Its properties.
     #[serde(default)]
     pub properties: HashMap<String, String>,
 }
@@ -148,10 +133,8 @@ impl CreateTable {
 pub struct CommitTable {
     /// Which table, for multi-table commits.
     pub identifier: Option<TableIdent>,
-    /// What must hold.
     #[serde(default)]
     pub requirements: Vec<TableRequirement>,
-    /// What to do.
     #[serde(default)]
     pub updates: Vec<TableUpdate>,
 }
@@ -160,18 +143,14 @@ pub struct CommitTable {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RegisterTable {
-    /// Its name.
     pub name: String,
-    /// Its metadata file.
     pub metadata_location: String,
 }
 
 /// Asks for another name.
 #[derive(Debug, Deserialize)]
 pub struct RenameTable {
-    /// The old name.
     pub source: TableIdent,
-    /// The new one.
     pub destination: TableIdent,
 }
 
@@ -182,14 +161,13 @@ pub struct TableAnswer {
     /// Its metadata file; absent while staged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata_location: Option<String>,
-    /// Its metadata.
     pub metadata: serde_json::Value,
     /// What the client needs to reach its files.
     pub config: HashMap<String, String>,
 }
 
 impl TableAnswer {
-    /// A loaded table and what its client is told.
+    /// A loaded table and the configuration for its client.
     ///
     /// # Errors
     /// If its metadata cannot be serialised: a defect.
@@ -202,18 +180,15 @@ impl TableAnswer {
 /// An error as the specification wants it.
 #[derive(Debug, Serialize)]
 pub struct ErrorAnswer {
-    /// The one member.
     pub error: ErrorBody,
 }
 
 /// Its content.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody {
-    /// For people.
     pub message: String,
     /// Java's name of the exception.
     pub r#type: &'static str,
-    /// HTTP status, again.
     pub code: u16,
 }
 
@@ -240,7 +215,7 @@ impl From<CatalogError> for ErrorAnswer {
             CatalogError::Busy { .. } => (503, "ServiceUnavailableException"),
             CatalogError::File(FileError::Location(_)) => (400, "BadRequestException"),
             CatalogError::File(FileError::Store(StoreError::Denied { .. })) => (403, "ForbiddenException"),
-            CatalogError::File(FileError::Store(e)) if e.is_retryable() => (503, "ServiceUnavailableException"),
+            CatalogError::File(e) if e.disposition().passes() => (503, "ServiceUnavailableException"),
             CatalogError::Damaged { .. } | CatalogError::Metadata(_) | CatalogError::File(_) => {
                 (500, "InternalServerError")
             }

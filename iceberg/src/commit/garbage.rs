@@ -1,25 +1,30 @@
 //! Deleting what expired snapshots alone named: their manifest lists, manifests that merging dropped, and data files
 //! that an engine's maintenance had replaced.
 //!
-//! Runs after the commit that expired them (I4). Order: data files, manifests, then lists, so that a run cut short
+//! Runs after the commit that expired them (I4). Order: data files, manifests, then lists, so that a run that was cut off
 //! can be repeated from the lists that are left; [`recover`] does that at start from the metadata log. A failure
 //! leaves garbage and is only logged.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, ManifestStatus, Operation, Snapshot, TableMetadata};
 
-use super::maintain::other_refs;
+use super::maintain::{ancestors, is_linear, refs};
 use super::offsets::lineage;
-use super::snapshot::read_list;
+use super::snapshot::{READS_AT_ONCE, read_list};
 use crate::files::TableFiles;
+use crate::properties::GC_ENABLED;
 
-/// Finishes an expiry that was cut short before `metadata`, as far back as its metadata log reaches.
+/// Finishes an expiry that was cut off before `metadata`: what the oldest and the newest file of its metadata log name
+/// and it does not. What an expiry before other writers' commits left is an orphan, and swept as one.
 pub async fn recover(files: &TableFiles, metadata: &TableMetadata) {
-    let Some(oldest) = metadata.metadata_log().first() else { return };
-    match TableMetadata::read_from(&files.io(), &oldest.metadata_file).await {
-        Ok(before) => collect(files, &before, metadata).await,
-        Err(error) => tracing::debug!(%error, "an old metadata file is gone already"),
+    let log = metadata.metadata_log();
+    for past in log.iter().enumerate().filter(|(n, _)| *n == 0 || n + 1 == log.len()).map(|(_, past)| past) {
+        match TableMetadata::read_from(&files.io(), &past.metadata_file).await {
+            Ok(before) => collect(files, &before, metadata).await,
+            Err(error) => tracing::debug!(%error, "an old metadata file is gone already"),
+        }
     }
 }
 
@@ -27,9 +32,10 @@ pub async fn recover(files: &TableFiles, metadata: &TableMetadata) {
 pub async fn collect(files: &TableFiles, before: &TableMetadata, after: &TableMetadata) {
     let mut expired: Vec<&Snapshot> =
         before.snapshots().map(AsRef::as_ref).filter(|s| after.snapshot_by_id(s.snapshot_id()).is_none()).collect();
-    // In an order of their own: the metadata keeps them in a hash map.
-    expired.sort_by_key(|snapshot| snapshot.sequence_number());
-    if expired.is_empty() || before.uuid() != after.uuid() {
+    // The metadata keeps them in a hash map; this order is the same each time.
+    expired.sort_by_key(|snapshot| (snapshot.sequence_number(), snapshot.snapshot_id()));
+    let may_delete = after.properties().get(GC_ENABLED).is_none_or(|value| !value.eq_ignore_ascii_case("false"));
+    if expired.is_empty() || before.uuid() != after.uuid() || !may_delete {
         return;
     }
     if let Err(error) = try_collect(files, before, after, &expired).await {
@@ -44,15 +50,24 @@ async fn try_collect(
     expired: &[&Snapshot],
 ) -> iceberg::Result<()> {
     let kept: Vec<&Snapshot> = lineage(after).collect();
-    let linear = kept.len() == after.snapshots().len() && other_refs(after).is_empty();
-    // On one line of descent a manifest that left a list never comes back: the oldest list kept speaks for all.
-    let witnesses: Vec<&Snapshot> = match kept.last() {
-        Some(oldest) if linear => vec![*oldest],
-        _ => after.snapshots().map(AsRef::as_ref).collect(),
-    };
+    let linear = is_linear(after, &refs(after)?);
+    // Along one line of descent a manifest that left a list never comes back: where everything expired is an ancestor of
+    // the oldest snapshot that main keeps, that one's list answers for all of main, and each snapshot beside main (a
+    // branch's, a tag's) for itself. Otherwise every list is read.
+    let (line, before_line) = (
+        ids(kept.iter().copied()),
+        kept.last().map_or_else(HashSet::new, |oldest| {
+            ids(ancestors(before, oldest).filter(|ancestor| ancestor.snapshot_id() != oldest.snapshot_id()))
+        }),
+    );
+    let is_quick = expired.iter().all(|snapshot| before_line.contains(&snapshot.snapshot_id()));
+    let oldest = kept.last().map(|snapshot| snapshot.snapshot_id());
+    let witnesses = after.snapshots().map(AsRef::as_ref).filter(|snapshot: &&Snapshot| {
+        !is_quick || !line.contains(&snapshot.snapshot_id()) || Some(snapshot.snapshot_id()) == oldest
+    });
     let mut named = HashSet::new();
-    for snapshot in &witnesses {
-        named.extend(read_list(files, after, snapshot).await?.into_iter().map(|m| m.manifest_path));
+    for list in read_lists(files, after, witnesses.collect()).await? {
+        named.extend(list.into_iter().map(|manifest| manifest.manifest_path));
     }
     let mut dead = BTreeSet::new();
     let mut replaced = BTreeSet::new();
@@ -97,17 +112,29 @@ async fn deleted_by(
     Ok(out)
 }
 
+fn ids<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> HashSet<i64> {
+    snapshots.map(Snapshot::snapshot_id).collect()
+}
+
+/// The manifests of each of `snapshots`.
+async fn read_lists(
+    files: &TableFiles,
+    metadata: &TableMetadata,
+    snapshots: Vec<&Snapshot>,
+) -> iceberg::Result<Vec<Vec<ManifestFile>>> {
+    let lists: Vec<_> = snapshots.into_iter().map(|snapshot| read_list(files, metadata, snapshot)).collect();
+    futures::stream::iter(lists).buffered(READS_AT_ONCE).try_collect().await
+}
+
 /// Takes out of `paths` what any snapshot that is kept still reads. Rare: only after an engine replaced files.
 async fn keep_alive(files: &TableFiles, after: &TableMetadata, paths: &mut BTreeSet<String>) -> iceberg::Result<()> {
-    let mut seen = HashSet::new();
-    for snapshot in after.snapshots() {
-        for manifest in read_list(files, after, snapshot).await? {
-            if !seen.insert(manifest.manifest_path.clone()) {
-                continue;
-            }
-            for entry in manifest.load_manifest(&files.io()).await?.entries().iter().filter(|e| e.is_alive()) {
-                paths.remove(entry.file_path());
-            }
+    let mut manifests = HashMap::new();
+    for list in read_lists(files, after, after.snapshots().map(AsRef::as_ref).collect()).await? {
+        manifests.extend(list.into_iter().map(|manifest| (manifest.manifest_path.clone(), manifest)));
+    }
+    for manifest in manifests.into_values() {
+        for entry in manifest.load_manifest(&files.io()).await?.entries().iter().filter(|e| e.is_alive()) {
+            paths.remove(entry.file_path());
         }
     }
     Ok(())

@@ -16,16 +16,14 @@ pub const EPOCH: &str = "tidewater.epoch";
 
 /// Property: the name of the topic it holds.
 pub const TOPIC_NAME: &str = "tidewater.topic";
-/// Property: `true` if the table goes when its topic is deleted (`iceberg.delete`). On the table, so that a broker that
-/// was killed after the topic's deletion still knows.
+/// Property: `true` if the table is dropped with its topic (`iceberg.delete`). On the table, so that it outlives a broker
+/// that is killed after the topic's deletion.
 pub const DELETE: &str = "tidewater.delete-with-topic";
 
-/// Who a writer is.
+/// A writer of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOwner {
-    /// Its cluster.
     pub cluster: Uuid,
-    /// The topic.
     pub topic: TopicId,
     /// Its fencing epoch: higher for every later writer of the same topic (lineage epoch first, then the lane's term).
     pub epoch: u64,
@@ -38,20 +36,17 @@ pub struct TableOwner {
      it is left alone. Rename or drop that table in the catalog, or give the topic another one"
 )]
 pub struct Foreign {
-    /// Which table.
     pub table: TableIdent,
     /// The cluster it names, if any.
     pub found_cluster: Option<String>,
     /// The topic it names, if any.
     pub found_topic: Option<String>,
-    /// Ours.
     pub cluster: Uuid,
-    /// Ours.
     pub topic: TopicId,
 }
 
 impl TableOwner {
-    /// The properties that say so.
+    /// The table properties that record it.
     #[must_use]
     pub fn properties(&self) -> HashMap<String, String> {
         HashMap::from([
@@ -61,7 +56,7 @@ impl TableOwner {
         ])
     }
 
-    /// Who writes the table, as it says itself; `None` if it is no Tidewater's.
+    /// The writer that a table's properties record; `None` if no Tidewater made it.
     #[must_use]
     pub fn of(metadata: &TableMetadata) -> Option<Self> {
         let found = |key: &str| metadata.properties().get(key);
@@ -70,7 +65,7 @@ impl TableOwner {
         Some(Self { cluster, topic, epoch: epoch(metadata) })
     }
 
-    /// Is this our table?
+    /// Checks that the table is ours.
     ///
     /// # Errors
     /// [`Foreign`] if it carries other ids, or none.
@@ -86,7 +81,7 @@ impl TableOwner {
     }
 }
 
-/// Does the table go when its topic is deleted?
+/// Whether the table is dropped with its topic.
 #[must_use]
 pub fn goes_with_topic(metadata: &TableMetadata) -> bool {
     metadata.properties().get(DELETE).is_some_and(|value| value == "true")

@@ -33,7 +33,9 @@ pub const SKIPPED_KEPT: usize = 100;
 #[must_use]
 pub fn encode(offsets: &Offsets) -> String {
     let fields: Vec<_> = offsets.iter().map(|(partition, next)| format!("\"{partition}\":{next}")).collect();
-    format!("{{{}}}", fields.join(","))
+    let text = format!("{{{}}}", fields.join(","));
+    debug_assert_eq!(decode(&text).as_ref(), Some(offsets), "what is written can be read");
+    text
 }
 
 /// From JSON; `None` if it is not such JSON.
@@ -43,8 +45,8 @@ pub fn decode(text: &str) -> Option<Offsets> {
     Some(map.into_iter().map(|(partition, next)| (PartitionIndex(partition), Offset::new(next))).collect())
 }
 
-/// The snapshots from the current one back, as far as they are kept. Metadata may come from anybody: parents that go
-/// in a circle end after each was seen once.
+/// The snapshots from the current one back, as far as they are kept. Any client may write metadata: parents that form a
+/// circle end after each was seen once.
 pub fn lineage(metadata: &TableMetadata) -> impl Iterator<Item = &Snapshot> {
     let first = metadata.current_snapshot().map(AsRef::as_ref);
     std::iter::successors(first, |snapshot: &&Snapshot| {

@@ -1,12 +1,12 @@
 //! Orphans: files of ours below a table's location that nothing names, left by turns that were cut off.
 //!
-//! Owns: telling them from everything else and deleting them. A file goes only if its name is one this crate gives
-//! (an engine's files are its own business), it is older than [`Bounds::orphan_age_ms`](super::Bounds), and no
-//! snapshot the table keeps reads it. Whoever might still commit an older file is fenced by then: the caller sweeps
-//! right after a commit of its own, with nothing of its own unsettled.
+//! Owns: recognising and deleting them. A file is deleted only if its name is one that this crate gives (an engine's
+//! files are left to the engine), it is older than [`Bounds::orphan_age_ms`](super::Bounds), and no snapshot that the
+//! table keeps reads it. A writer that could still commit an older file is fenced by then: the caller sweeps right after
+//! a commit of its own, with no append of its own unsettled.
 //!
-//! **Memory**: eight bytes a file of the table. Names are kept as hashes; two that collide keep an orphan alive, never
-//! the other way round. **Crash**: at any point; the next sweep goes on.
+//! **Memory**: eight bytes for each file of the table, and one manifest at a time. Names are kept as hashes; two that
+//! collide keep an orphan alive, never the reverse. **Crash**: at any point; the next sweep continues.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,17 +19,15 @@ use uuid::Uuid;
 use super::maintain::MANIFEST_PREFIX;
 use super::snapshot::read_list;
 use crate::files::{FileError, TableFiles};
-use crate::location::Place;
+use crate::location::FilePlace;
 
-/// Keys asked for at once.
+/// Keys of one listing.
 const PAGE: usize = 1000;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Files deleted.
     pub files: u64,
-    /// Their bytes.
     pub bytes: u64,
 }
 
@@ -53,8 +51,8 @@ pub async fn sweep(files: &TableFiles, metadata: &TableMetadata, before: Timesta
     let folders = [format!("{}/data/", metadata.location()), format!("{}/metadata/", metadata.location())];
     let Some(named) = Named::read(files, metadata).await? else { return Ok(swept) };
     for folder in folders {
-        // A table beside the bucket has no listing of ours; nor do its writers crash with us.
-        let Ok(Place::Object(prefix)) = files.warehouse().place(&format!("{folder}x")) else { continue };
+        // A table beside the bucket cannot be listed; this crate writes none there by itself.
+        let Ok(FilePlace::Object(prefix)) = files.warehouse().locate(&format!("{folder}x")) else { continue };
         let prefix = prefix.as_str().trim_end_matches('x').to_owned();
         let mut after: Option<String> = None;
         loop {
@@ -79,7 +77,7 @@ pub async fn sweep(files: &TableFiles, metadata: &TableMetadata, before: Timesta
     Ok(swept)
 }
 
-/// Does the name have the shape of `data/hour=<n>/<uuid>.parquet` or `metadata/tidewater-….avro`, and is the file old?
+/// Whether the name is of the form `data/hour=<n>/<uuid>.parquet` or `metadata/tidewater-….avro` and the file is old.
 fn is_old_and_ours(found: &Listed, prefix: &str, before: TimestampMs) -> bool {
     let Some(name) = found.key.as_str().strip_prefix(prefix) else { return false };
     let ours = match name.split_once('/') {
@@ -96,7 +94,7 @@ fn is_old_and_ours(found: &Listed, prefix: &str, before: TimestampMs) -> bool {
 struct Named(HashSet<u64>);
 
 impl Named {
-    /// `None` if a name cannot be placed: then nothing can be said of the others either.
+    /// `None` if a name cannot be mapped to a key: then the others cannot be compared either.
     async fn read(files: &TableFiles, metadata: &TableMetadata) -> Result<Option<Self>, SweepError> {
         let mut named = Self(HashSet::new());
         let mut manifests = HashSet::new();
@@ -119,12 +117,12 @@ impl Named {
     }
 
     fn add(&mut self, files: &TableFiles, uri: &str) -> bool {
-        match files.warehouse().place(uri) {
-            Ok(Place::Object(key)) => {
+        match files.warehouse().locate(uri) {
+            Ok(FilePlace::Object(key)) => {
                 self.0.insert(hash(&key));
                 true
             }
-            Ok(Place::Local(_)) => true,
+            Ok(FilePlace::Local(_)) => true,
             Err(_) => false,
         }
     }

@@ -15,15 +15,19 @@ use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::model::TimestampMs;
 
 use super::identity::{EPOCH, TableOwner};
-use super::maintain::{Bounds, MANIFEST_PREFIX, plan_expiry, plan_merge};
+use super::maintain::{Bounds, Expiry, MANIFEST_PREFIX, Refs, plan_expiry, plan_merge};
 use super::{Append, CommitError, offsets};
+use crate::bounds;
 use crate::files::TableFiles;
 use crate::names::Names;
+use crate::properties::TableSettings;
 use crate::schema;
 use crate::translate::{Skipped, skipped};
 
-/// Manifests read at once while merging.
-const READS_AT_ONCE: usize = 8;
+/// Manifests or manifest lists read at once.
+pub(super) const READS_AT_ONCE: usize = 8;
+/// Bounds longer than this, from versions that knew no cap, are left out when a manifest is rewritten. Bytes.
+const OLD_BOUND_BYTES_MAX: usize = 64;
 
 /// Makes snapshots of one table.
 pub(super) struct Maker<'a> {
@@ -32,6 +36,8 @@ pub(super) struct Maker<'a> {
     pub(super) table: &'a TableIdent,
     pub(super) owner: &'a TableOwner,
     pub(super) bounds: &'a Bounds,
+    pub(super) settings: &'a TableSettings,
+    pub(super) refs: &'a Refs,
 }
 
 /// A snapshot ready to be committed.
@@ -81,10 +87,11 @@ impl Maker<'_> {
             None => snapshot.build(),
         };
         let mut updates =
-            vec![TableUpdate::AddSnapshot { snapshot }, set_main(snapshot_id), self.properties(base, append)?];
-        let expired = plan_expiry(self.bounds, base, now);
-        if !expired.is_empty() {
-            updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: expired });
+            vec![TableUpdate::AddSnapshot { snapshot }, self.set_main(snapshot_id), self.properties(base, append)?];
+        let Expiry { snapshots, refs } = plan_expiry(self.bounds, &self.settings.retention, base, self.refs, now);
+        updates.extend(refs.into_iter().map(|ref_name| TableUpdate::RemoveSnapshotRef { ref_name }));
+        if !snapshots.is_empty() {
+            updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: snapshots });
         }
         let requirements = vec![
             TableRequirement::UuidMatch { uuid: base.uuid() },
@@ -142,7 +149,19 @@ impl Maker<'_> {
             // Minus one: "assigned at commit", so that the sequence number is inherited.
             writer.add_file(file.clone(), -1)?;
         }
-        Ok(writer.write_manifest_file().await?)
+        let manifest = writer.write_manifest_file().await?;
+        let rows: u64 = files.iter().map(DataFile::record_count).sum();
+        assert_eq!(manifest.added_files_count.map(|n| n as usize), Some(files.len()), "files in the manifest");
+        assert_eq!(manifest.added_rows_count, Some(rows), "rows in the manifest");
+        Ok(manifest)
+    }
+
+    /// Main at its new snapshot, with the retention that the owner gave it.
+    fn set_main(&self, snapshot_id: i64) -> TableUpdate {
+        let held = self.refs.get(MAIN_BRANCH).map(|main| main.retention.clone());
+        let retention = held.unwrap_or(SnapshotRetention::branch(None, None, None));
+        let reference = SnapshotReference::new(snapshot_id, retention);
+        TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference }
     }
 
     /// Merges small manifests once there are enough of them. Format 3 is left alone: merging would have to carry each
@@ -158,25 +177,25 @@ impl Maker<'_> {
         if base.format_version() != FormatVersion::V2 {
             return Ok(manifests);
         }
-        let (small, mut kept) = plan_merge(self.bounds, spec.spec_id(), manifests);
-        // The manifest of this very append has no sequence number yet: it stays as it is.
-        let (fresh, old): (Vec<_>, Vec<_>) = small.into_iter().partition(|m| m.added_snapshot_id == snapshot_id);
-        if !old.is_empty() {
-            for merged in self.rewrite(base, spec, snapshot_id, old).await? {
+        let plan = plan_merge(self.bounds, &self.settings.merge, spec.spec_id(), snapshot_id, manifests);
+        let mut kept = plan.keep;
+        if !plan.merge.is_empty() {
+            for merged in self.rewrite(base, spec, snapshot_id, plan.merge, plan.files_each).await? {
                 written.push(merged.manifest_path.clone());
                 kept.push(merged);
             }
         }
-        kept.extend(fresh);
         Ok(kept)
     }
 
+    /// Rewrites `old` into manifests of `files_each` entries at most; the files that are alive are the same after.
     async fn rewrite(
         &self,
         base: &TableMetadata,
         spec: &PartitionSpec,
         snapshot_id: i64,
         old: Vec<ManifestFile>,
+        files_each: usize,
     ) -> Result<Vec<ManifestFile>, CommitError> {
         let io = self.files.io();
         let manifests: Vec<_> = futures::stream::iter(old)
@@ -189,9 +208,11 @@ impl Maker<'_> {
             .await?;
         let alive: Vec<_> = manifests.iter().flat_map(|m| m.entries()).filter(|entry| entry.is_alive()).collect();
         let mut out = Vec::new();
-        for entries in alive.chunks(self.bounds.manifest_files.max(1)) {
+        for entries in alive.chunks(files_each) {
             out.push(self.write_existing(base, spec, snapshot_id, entries).await?);
         }
+        let files: usize = out.iter().map(|m| m.existing_files_count.map_or(0, |n| n as usize)).sum();
+        assert_eq!(files, alive.len(), "merged manifests hold the files of those they replace");
         Ok(out)
     }
 
@@ -210,7 +231,12 @@ impl Maker<'_> {
             };
             let added_by = entry.snapshot_id().ok_or_else(incomplete)?;
             let sequence = entry.sequence_number().ok_or_else(incomplete)?;
-            writer.add_existing_file(entry.data_file().clone(), added_by, sequence, entry.file_sequence_number)?;
+            let file = bounds::without_long_bounds(entry.data_file(), spec.spec_id(), OLD_BOUND_BYTES_MAX);
+            let file = file.map_err(|error| CommitError::Unfit {
+                table: self.table.clone(),
+                detail: format!("the manifest entry of {} cannot be copied: {error}", entry.file_path()),
+            })?;
+            writer.add_existing_file(file, added_by, sequence, entry.file_sequence_number)?;
         }
         Ok(writer.write_manifest_file().await?)
     }
@@ -295,14 +321,6 @@ pub(super) async fn read_list(
     let body = files.io().new_input(snapshot.manifest_list())?.read().await?;
     let list = ManifestList::parse_with_version(&body, metadata.format_version())?;
     Ok(list.consume_entries().into_iter().collect())
-}
-
-fn set_main(snapshot_id: i64) -> TableUpdate {
-    let retention = SnapshotRetention::branch(None, None, None);
-    TableUpdate::SetSnapshotRef {
-        ref_name: MAIN_BRANCH.to_owned(),
-        reference: SnapshotReference::new(snapshot_id, retention),
-    }
 }
 
 /// Running totals of the summary (Iceberg spec, "Optional Snapshot Summary Fields"). Left out where the previous

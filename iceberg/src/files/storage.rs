@@ -52,8 +52,8 @@ impl StoreStorage {
 }
 
 fn outward(error: FileError) -> Error {
-    let retryable = !error.is_absent();
-    Error::new(ErrorKind::Unexpected, error.to_string()).with_retryable(retryable).with_source(error)
+    let passes = error.disposition().passes();
+    Error::new(ErrorKind::Unexpected, error.to_string()).with_retryable(passes).with_source(error)
 }
 
 #[async_trait]
@@ -74,7 +74,7 @@ impl Storage for StoreStorage {
     }
 
     async fn reader(&self, path: &str) -> Result<Box<dyn FileRead>> {
-        Ok(Box::new(Reader { files: self.files()?.clone(), uri: path.to_owned() }))
+        Ok(Box::new(FileReader { files: self.files()?.clone(), uri: path.to_owned() }))
     }
 
     async fn write(&self, path: &str, bs: Bytes) -> Result<()> {
@@ -82,7 +82,11 @@ impl Storage for StoreStorage {
     }
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
-        Ok(Box::new(Writer { files: self.files()?.clone(), uri: path.to_owned(), body: Some(BytesMut::new()) }))
+        Ok(Box::new(WholeFileWriter {
+            files: self.files()?.clone(),
+            uri: path.to_owned(),
+            body: Some(BytesMut::new()),
+        }))
     }
 
     async fn delete(&self, path: &str) -> Result<()> {
@@ -109,27 +113,27 @@ impl Storage for StoreStorage {
     }
 }
 
-struct Reader {
+struct FileReader {
     files: TableFiles,
     uri: String,
 }
 
 #[async_trait]
-impl FileRead for Reader {
+impl FileRead for FileReader {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
         self.files.read_range(&self.uri, range).await.map_err(outward)
     }
 }
 
 /// Gathers a file in memory and puts it whole: files are bounded by rolling, and a half-written one never shows.
-struct Writer {
+struct WholeFileWriter {
     files: TableFiles,
     uri: String,
     body: Option<BytesMut>,
 }
 
 #[async_trait]
-impl FileWrite for Writer {
+impl FileWrite for WholeFileWriter {
     async fn write(&mut self, bs: Bytes) -> Result<()> {
         let body = self.body.as_mut().ok_or_else(|| Error::new(ErrorKind::Unexpected, "file is closed already"))?;
         body.extend_from_slice(&bs);

@@ -1,4 +1,4 @@
-//! What a sink says about itself: the outcome of a turn, and the standing status that others show.
+//! The outcome of a turn, and the status that `topic describe` and metrics show.
 
 use std::collections::BTreeMap;
 
@@ -20,29 +20,25 @@ const SKIPPED_LINES: usize = 10;
 pub enum Outcome {
     /// The table holds everything; come back when the log has grown.
     Idle,
-    /// There is something, but it may wait.
-    Wait {
-        /// Until when.
-        until: TimestampMs,
-    },
+    /// There are records, but the target lag is not reached.
+    Wait { until: TimestampMs },
     /// Rows are in the table.
     Committed {
-        /// How many; 0 when this only found out that an earlier append had succeeded.
+        /// 0 when this only found out that an earlier append had succeeded.
         rows: u64,
-        /// In how many files.
         files: usize,
         /// The turn stopped at a cap: come back at once.
         more: bool,
     },
     /// Another writer was faster; come back at once.
     Again,
-    /// Nothing will happen until someone changes something; look again now and then.
+    /// A turn fails until the cause that it names is removed; look again now and then.
     Paused(PauseReason),
-    /// It did not work now; come back after a pause.
+    /// A failure that passes; come back after a pause.
     Failed(SinkError),
 }
 
-/// What a sink waits for.
+/// Why a sink pauses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PauseReason {
     /// The table is another's.
@@ -50,20 +46,19 @@ pub enum PauseReason {
     Foreign(Foreign),
     /// A later writer exists.
     #[error("table {table} is written in fencing epoch {found}; this writer has {ours} and stops")]
-    Fenced {
-        /// Which table.
-        table: TableIdent,
-        /// The table's epoch.
-        found: u64,
-        /// Ours.
-        ours: u64,
-    },
+    Fenced { table: TableIdent, found: u64, ours: u64 },
     /// The table was changed so that nothing can be appended.
     #[error("table {table} cannot be appended to: {detail}")]
     Unfit {
-        /// Which table.
         table: TableIdent,
         /// What is in the way.
+        detail: String,
+    },
+    /// The bucket or the catalog refuses for good what a turn needs, or holds what no one wrote there.
+    #[error("table {table} cannot be kept up to date: {detail}")]
+    Refused {
+        table: TableIdent,
+        /// What was refused, and what to do.
         detail: String,
     },
     /// The table holds records that the log does not.
@@ -71,31 +66,19 @@ pub enum PauseReason {
         "the table holds partition {partition} up to {table}, the log ends at {log}; roll the table back to a snapshot \
          at or below that (its summary says tidewater.offsets)"
     )]
-    Ahead {
-        /// Which partition.
-        partition: PartitionIndex,
-        /// The table's next offset.
-        table: Offset,
-        /// The log's end.
-        log: Offset,
-    },
+    Ahead { partition: PartitionIndex, table: Offset, log: Offset },
 }
 
-/// How one partition stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStatus {
-    /// The table's next offset.
     pub table: Offset,
     /// Offsets the table may take and has not.
     pub lag: u64,
 }
 
-/// How a sink stands.
 #[derive(Clone, Debug)]
 pub struct SinkStatus {
-    /// Its table.
     pub table: TableIdent,
-    /// Per partition.
     pub partitions: BTreeMap<PartitionIndex, PartitionStatus>,
     /// The last ranges left out, at most [`offsets::SKIPPED_KEPT`].
     pub skipped: Vec<Skipped>,
@@ -103,19 +86,16 @@ pub struct SinkStatus {
     pub skipped_offsets: u64,
     /// Rows this sink has committed.
     pub rows: u64,
-    /// Commits of this sink.
     pub commits: u64,
     /// Files of cut-off commits it has deleted.
     pub orphans: u64,
-    /// When it committed last.
     pub committed_at: Option<TimestampMs>,
-    /// Why nothing happens, if so.
+    /// Why the sink pauses, if it does.
     pub paused: Option<PauseReason>,
     /// What the last turn failed with, if it did.
     pub error: Option<String>,
     /// Partitions that could not be read in the last turn that took anything, and why: the others went on.
     pub unreadable: BTreeMap<PartitionIndex, String>,
-    /// The table's current snapshot.
     pub snapshot: Option<i64>,
 }
 
@@ -156,7 +136,7 @@ impl SinkStatus {
         self.snapshot = metadata.current_snapshot_id();
     }
 
-    /// Says what a commit left out, the first ranges one by one.
+    /// Logs what a commit left out, the first ranges one by one.
     pub(super) fn skip(&mut self, skipped: &[Skipped]) {
         for range in skipped.iter().take(SKIPPED_LINES) {
             tracing::warn!(

@@ -3,7 +3,7 @@
 //! Owns: the order and the shares, holes, partitions that cannot be read. Does not own: what may be taken (`plan`), the
 //! cut at a record (`translate`). *Message*; one task.
 
-use tidewater_storage::model::{OffsetRange, PartitionIndex};
+use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 
 use super::{SinkError, TableSink};
 use crate::plan::{self, Offsets, PlannedRange};
@@ -25,14 +25,14 @@ pub(super) struct Taken {
 }
 
 impl TableSink {
-    /// Reads and translates, each partition its share, until the caps of a turn. A partition that cannot be read gives
-    /// what came before that and does not stop the others; it is an error only if nobody gives anything.
+    /// Reads and translates, each partition its share, up to the caps of a turn. A partition that cannot be read gives
+    /// the records before that and does not stop the others; it is an error only if no partition gives any.
     pub(super) async fn take(&mut self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
         let mut taken = Taken { translation: Translation::new(), to: from.clone(), behind: false };
         let mut failed = None;
         self.status.unreadable.clear();
         let mut ranges = ranges.to_vec();
-        // Others may have longer backlogs for ever.
+        // Otherwise partitions with longer backlogs could come before it in every turn.
         let first = self.turned_away.take();
         ranges.sort_by_key(|range| Some(range.partition) != first);
         for (at, range) in ranges.iter().enumerate() {
@@ -64,13 +64,16 @@ impl TableSink {
                 }
             }
         }
+        let is_behind =
+            |(partition, next): (&PartitionIndex, &Offset)| from.get(partition).is_some_and(|from| next < from);
+        assert!(!taken.to.iter().any(is_behind), "a turn moves no partition back: from {from:?} to {:?}", taken.to);
         match failed {
             Some(error) if taken.to == *from => Err(error.into()),
             _ => Ok(taken),
         }
     }
 
-    /// What the first of so many partitions may take beside what the turn has; `None` if that is not worth a read.
+    /// What the first of so many partitions may take beside what the turn holds; `None` if that is not worth a read.
     fn room(&self, taken: &Translation, partitions: usize) -> Option<Room> {
         let (most, hours) = (self.config.turn_bytes, self.config.turn_hours.max(1));
         let (bytes_left, hours_left) = (most.saturating_sub(taken.bytes()), hours.saturating_sub(taken.hours()));
@@ -113,7 +116,7 @@ impl TableSink {
                 }
             }
             if left.start == before {
-                // The reader's word for what it covers, so that offsets without records do not stop the table.
+                // The range that the reader reports as covered, so that offsets without records do not stop the table.
                 left.start = read.offsets.end.min(left.end);
             }
             if left.start == before {

@@ -9,6 +9,7 @@ use super::*;
 use crate::fixture::{Fault, World};
 
 mod caps;
+mod client_sized;
 mod doubles;
 
 use doubles::Faulty;
@@ -62,7 +63,7 @@ fn a_backlog_is_taken_in_bounded_turns() {
         config.turn_bytes = 8_000;
         let mut sink = world.sink_with(config.clone());
         assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { more: true, .. }));
-        // Another process goes on where the table ends.
+        // Another process continues where the table ends.
         let mut sink = world.sink_with(config);
         drain(&mut sink, NOW).await;
         assert!(sink.status().commits >= 2, "{} commits", sink.status().commits);
@@ -236,7 +237,7 @@ fn an_append_that_can_never_succeed_is_given_up_with_its_files() {
         let catalog = Arc::new(Faulty { inner: world.catalog(), fault: doubles::Fault::Invalid(3.into()) });
         let mut sink = TableSink::new(world.config(1), catalog, world.log.clone(), Names::seeded(1));
         for _ in 0..3 {
-            assert!(matches!(sink.run_once(NOW).await, Outcome::Failed(_)));
+            assert!(matches!(sink.run_once(NOW).await, Outcome::Paused(PauseReason::Refused { .. })));
             assert!(!world.store.keys().iter().any(|(key, _)| key.ends_with(".parquet")), "its files are deleted");
         }
         drain(&mut sink, NOW).await;
@@ -416,4 +417,58 @@ fn what_cut_off_turns_left_is_swept_and_nothing_else() {
         assert!(world.store.keys().iter().any(|(key, _)| key == engine.as_str()), "an engine's file stays");
         assert_eq!(world.rows().await, world.expected());
     });
+}
+
+#[test]
+fn what_the_store_refuses_for_good_pauses_the_table_at_any_step() {
+    block_on(async {
+        let steps = {
+            let mut world = World::new(80);
+            fill(&world);
+            let mut sink = world.sink(1);
+            let _ = sink.run_once(NOW).await;
+            world.store.steps()
+        };
+        let mut paused = 0;
+        for step in 1..=steps {
+            let mut world = World::new(80 + step);
+            fill(&world);
+            world.store.arm(step, Fault::Forbidden);
+            let mut sink = world.sink(1);
+            match sink.run_once(NOW).await {
+                Outcome::Paused(PauseReason::Refused { detail, .. }) => {
+                    assert!(detail.contains("File name too long"), "step {step}: {detail}");
+                    assert!(sink.status().paused.is_some(), "step {step}");
+                    paused += 1;
+                }
+                // Upkeep that was refused leaves garbage and is only logged.
+                Outcome::Committed { .. } => {}
+                other => panic!("step {step}: {other:?}"),
+            }
+            drain(&mut sink, NOW).await;
+            assert_eq!(world.rows().await, world.expected(), "step {step}");
+        }
+        assert!(paused > 10, "{paused} of {steps}");
+    });
+}
+
+#[test]
+fn a_topic_with_the_longest_name_gets_its_table_in_a_directory() {
+    let dir = std::env::temp_dir().join(format!("tidewater-long-names-{}", Uuid::new_v4()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("runtime");
+    for (n, name) in ["a".repeat(249), ".-_".repeat(83)].into_iter().enumerate() {
+        let home = dir.join(n.to_string());
+        let store = tidewater_tiering::store::DirectoryStore::open(home.clone(), runtime.handle().clone());
+        let warehouse = crate::location::Warehouse::new(&format!("file://{}", home.display()), "lake").expect("legal");
+        let files = TableFiles::new(Arc::new(store.expect("opens")), warehouse);
+        let catalog = crate::catalog::ObjectStoreCatalog::new(files, Names::random(), [].into());
+        let world = World::new(79);
+        fill(&world);
+        let topic = TopicName::new(&name).expect("legal");
+        let config = SinkConfig { target_lag_ms: 0, ..SinkConfig::new(world.cluster, topic, world.topic, 1) };
+        let mut sink = TableSink::new(config, Arc::new(catalog), world.log.clone(), Names::random());
+        let outcome = runtime.block_on(sink.run_once(NOW));
+        assert!(matches!(outcome, Outcome::Committed { rows: 45, .. }), "{outcome:?}");
+    }
+    std::fs::remove_dir_all(&dir).expect("removed");
 }

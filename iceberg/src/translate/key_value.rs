@@ -5,8 +5,8 @@
 //! moved to that bound.
 
 use arrow::array::{
-    ArrayRef, Int32Builder, Int64Builder, LargeBinaryBuilder, ListBuilder, RecordBatch, StringBuilder, StructArray,
-    StructBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, ArrayRef, Int32Builder, Int64Builder, LargeBinaryBuilder, ListBuilder, RecordBatch, StringBuilder,
+    StructArray, StructBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -97,10 +97,22 @@ impl HourRows {
         self.value.append_option(record.value.as_deref());
     }
 
+    /// Rows so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.offset.len()
+    }
+
+    /// Whether there is no row yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// As an Arrow batch with the table's field ids.
     ///
     /// # Errors
-    /// If the columns do not fit the schema: a defect here.
+    /// The columns do not fit the schema: a defect here.
     pub fn finish(mut self) -> Result<RecordBatch, ArrowError> {
         let system: Vec<ArrayRef> = vec![
             Arc::new(self.partition.finish()),

@@ -11,11 +11,8 @@ const REASON_CHARS_MAX: usize = 200;
 /// Offsets that are not in the table, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Partition.
     pub partition: i32,
-    /// First offset left out.
     pub start: u64,
-    /// First offset after.
     pub end: u64,
     /// Why; of joined ranges, why the first.
     pub reason: String,
@@ -35,7 +32,7 @@ impl Skipped {
         self.end.saturating_sub(self.start)
     }
 
-    /// Does `next` go on where this ends, for the same reason?
+    /// Whether `next` begins where this ends, for the same reason.
     fn is_followed_by(&self, next: &Self) -> bool {
         self.partition == next.partition && self.end == next.start && kind(&self.reason).eq(kind(&next.reason))
     }
@@ -46,7 +43,7 @@ fn kind(reason: &str) -> impl Iterator<Item = char> {
     reason.chars().filter(|c| !c.is_ascii_hexdigit())
 }
 
-/// Adds `next`, as a part of its partition's last range if it goes on there. Returns whether it became one of its own.
+/// Adds `next`, joined to its partition's last range where that ends. Returns whether it became a new range.
 pub fn join(ranges: &mut Vec<Skipped>, next: Skipped) -> bool {
     let last = ranges.iter_mut().rev().find(|range| range.partition == next.partition);
     match last {

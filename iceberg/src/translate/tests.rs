@@ -1,4 +1,4 @@
-//! Every record becomes the row it should, whatever the codec, the cut and the damage.
+//! Every record becomes its row, with every codec, cut and damage.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -49,7 +49,7 @@ fn rows(translation: &mut Translation) -> Vec<Row> {
     out
 }
 
-/// Room for whatever the tests put in.
+/// Room for everything that the tests put in.
 const AMPLE: Room = Room { share: usize::MAX, bytes: usize::MAX, hours: usize::MAX };
 
 fn batch(codec: Compression, base: u64, records: &[Record]) -> Bytes {
@@ -180,7 +180,7 @@ proptest! {
     }
 }
 
-/// What a table has of a batch is said with one offset: two records with the same one cannot be told apart.
+/// One offset says how much of a batch a table has: two records with the same offset could not be distinguished.
 #[test]
 fn a_batch_numbered_wrongly_is_left_out() {
     let record = || Record::new(TimestampMs(1), None, None);

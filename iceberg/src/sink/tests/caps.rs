@@ -1,4 +1,4 @@
-//! What a turn may hold: hours, bytes, ranges left out, whatever the log is made of.
+//! What a turn may hold: hours, bytes, ranges left out, with any kind of log.
 
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -93,7 +93,7 @@ fn one_batch_larger_than_a_turn_takes_several() {
         config.turn_bytes = 1 << 20;
         let mut sink = world.sink_with(config.clone());
         assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { rows: 10, more: true, .. }));
-        // Another process goes on inside the batch.
+        // Another process continues inside the batch.
         let mut sink = world.sink_with(config);
         let turns = turns(&mut sink).await;
         assert!(turns.iter().all(|(rows, _)| *rows <= 10), "{turns:?}");
