@@ -126,6 +126,8 @@ pub enum ObjectKind {
     },
     /// One partition's bytes that a bundle points to.
     Part {
+        /// The partition.
+        partition: PartitionId,
         /// Lane of the bundle.
         lane: LaneId,
         /// Sequence of the bundle it was written for.
@@ -279,6 +281,12 @@ impl ClusterName {
         format!("{}/warehouse/", self.0)
     }
 
+    /// Where the sweeper of a lane writes to learn the store's time; the content has no meaning.
+    #[must_use]
+    pub fn clock_key(&self, lane: LaneId) -> ObjectKey {
+        ObjectKey(format!("{}/clock/{:010}", self.0, lane.0).into())
+    }
+
     /// A key for the preflight's proof; `nonce` keeps proofs apart.
     #[must_use]
     pub fn proof_key(&self, nonce: Nonce) -> ObjectKey {
@@ -341,8 +349,9 @@ impl ObjectName {
         let key = match &self.kind {
             ObjectKind::Catalogue => format!("{prefix}catalogue"),
             ObjectKind::Bundle { lane, sequence } => format!("{prefix}lanes/{:010}/{:020}", lane.0, sequence.0),
-            ObjectKind::Part { lane, sequence, term, nonce } => {
-                format!("{prefix}parts/{:010}/{:020}-{:020}-{:016x}", lane.0, sequence.0, term.0, nonce.0)
+            ObjectKind::Part { partition: p, lane, sequence, term, nonce } => {
+                let p = partition(p);
+                format!("{prefix}parts/{p}/{:010}-{:020}-{:020}-{:016x}", lane.0, sequence.0, term.0, nonce.0)
             }
             ObjectKind::Segment { partition: p, base, term, nonce } => {
                 format!("{prefix}segments/{}/{:020}-{:020}-{:016x}", partition(p), base.get(), term.0, nonce.0)
@@ -387,10 +396,11 @@ fn parse_kind(folder: &str, rest: &[&str]) -> Option<ObjectKind> {
     Some(match (folder, rest) {
         ("catalogue", []) => ObjectKind::Catalogue,
         ("lanes", [l, sequence]) => ObjectKind::Bundle { lane: lane(l)?, sequence: Sequence(sequence.parse().ok()?) },
-        ("parts", [l, file]) => {
-            let [sequence, term, nonce] = fields(file)?;
+        ("parts", [topic, p, file]) => {
+            let [l, sequence, term, nonce] = fields(file)?;
             let (sequence, term) = (Sequence(sequence.parse().ok()?), Term(term.parse().ok()?));
-            ObjectKind::Part { lane: lane(l)?, sequence, term, nonce: parse_nonce(nonce)? }
+            let partition = parse_partition(topic, p)?;
+            ObjectKind::Part { partition, lane: lane(l)?, sequence, term, nonce: parse_nonce(nonce)? }
         }
         ("segments", [topic, p, file]) => {
             let [base, term, nonce] = fields(file)?;

@@ -1,65 +1,100 @@
-//! A lane's new bytes as one object: gather, build, put, or adopt what is there already.
+//! A lane's new bytes as one object and its parts: read, build, put, or adopt what is there already.
 //!
-//! Owns: the content of a bundle and its PUT. Does not own: when (`plan`), whether a found one is adopted (`order`),
-//! the command (`archive`). Shard-local.
-
-use std::sync::Arc;
+//! Owns: the content of a bundle and of its parts, and their PUTs. Does not own: when (`plan`), whether a found one is
+//! adopted (`order`), the command (`bundle_loop`). Shard-local.
 
 use tidewater_storage::model::{Batch, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs};
 
 use super::adopt::foreign_run;
+use super::context::LaneContext;
 use super::host::{LaneHost, LocalReadError};
 use super::order::{Known, StopReason, judge, judge_published};
-use super::plan::Take;
+use super::parts::{PartRow, named_by};
+use super::plan::PartitionTake;
 use super::verify;
 use crate::fetch::indexes::{FoundIndex, IndexError, Indexes};
 use crate::format::{DataIndex, DataKind, IndexRef, ObjectBuilder, Placed};
-use crate::keys::{ObjectName, Sequence};
-use crate::manifest::{Bundled, BundledEnd, Command, PublishedLane, Quarantine};
+use crate::keys::{ObjectKind, ObjectName, Sequence};
+use crate::manifest::{Bundled, BundledEnd, Command, NewObject, PublishedLane, Quarantine};
 use crate::store::{ObjectStore, PutMode, StoreError};
+
+/// The local log is read and summed in steps of about this many bytes; others have their turn in between.
+pub(super) const STEP_BYTES: u64 = 1 << 20;
 
 /// What the next bundle will hold, read from the local log and checked. *Shard-local*.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
+pub(super) struct BundleInput {
     /// Sorted by partition.
-    pub(super) parts: Vec<(PartitionId, Vec<Batch>)>,
-    /// Ranges that failed a check; their partitions are left out.
+    pub(super) batches: Vec<(PartitionId, Vec<Batch>)>,
+    /// Ranges that failed a check.
     pub(super) failed: Vec<Quarantine>,
-    /// Partitions that could not be read now, from where on, and why.
+    /// Partitions of which nothing could be read now, from where on, and why.
     pub(super) unread: Vec<(PartitionId, Offset, String)>,
 }
 
-/// Reads what `takes` ask for, in their order, until `bytes_max` is reached.
-pub(super) async fn gather<H: LaneHost>(host: &H, takes: Vec<Take>, bytes_max: u64) -> Gathered {
-    let mut out = Gathered::default();
-    let mut room = bytes_max;
-    for take in takes {
+/// Reads what `takes` ask for, in their order, until the bundle is full.
+pub(super) async fn read_input<H: LaneHost>(lane: &LaneContext<H>, takes: Vec<PartitionTake>) -> BundleInput {
+    let mut out = BundleInput::default();
+    let mut room = lane.config.bundle_bytes_max;
+    for PartitionTake { partition, offsets, bytes_max } in takes {
         if room == 0 {
             break;
         }
-        match read_checked(host, take.partition, take.offsets, take.bytes_max.min(room)).await {
-            Ok(batches) => {
-                room = room.saturating_sub(batches.iter().map(|batch| batch.bytes.len() as u64).sum());
-                if !batches.is_empty() {
-                    out.parts.push((take.partition, batches));
-                }
+        let (batches, failure) = read_range(lane, partition, offsets, bytes_max.min(room)).await;
+        room = room.saturating_sub(bytes_of(&batches));
+        match failure {
+            Some(ReadFailure::Bad(bad)) => out.failed.push(bad),
+            // What could be read goes; the rest fails again at its own start.
+            Some(ReadFailure::Later(reason)) if batches.is_empty() => {
+                tracing::warn!(%partition, reason, "partition left out of this bundle");
+                out.unread.push((partition, offsets.start, reason));
             }
-            Err(ReadFailure::Bad(bad)) => out.failed.push(bad),
-            Err(ReadFailure::Later(reason)) => {
-                tracing::warn!(partition = %take.partition, reason, "partition left out of this bundle");
-                out.unread.push((take.partition, take.offsets.start, reason));
-            }
+            Some(ReadFailure::Later(_)) | None => {}
+        }
+        if !batches.is_empty() {
+            out.batches.push((partition, batches));
         }
     }
-    out.parts.sort_by_key(|(partition, _)| *partition);
+    out.batches.sort_by_key(|(partition, _)| *partition);
     out
+}
+
+fn bytes_of(batches: &[Batch]) -> u64 {
+    batches.iter().map(|batch| batch.bytes.len() as u64).sum()
+}
+
+/// Whole batches from `offsets.start` on, about `bytes_max` of them, and what ended the reading early.
+async fn read_range<H: LaneHost>(
+    lane: &LaneContext<H>,
+    partition: PartitionId,
+    offsets: OffsetRange,
+    bytes_max: u64,
+) -> (Vec<Batch>, Option<ReadFailure>) {
+    let (mut out, mut left, mut next) = (Vec::new(), bytes_max, offsets.start);
+    while next < offsets.end && left > 0 {
+        if next > offsets.start {
+            lane.env.tasks.yield_now().await;
+        }
+        let range = OffsetRange::new(next, offsets.end);
+        match read_checked(&*lane.host, partition, range, left.min(STEP_BYTES)).await {
+            Ok(batches) => {
+                let Some(last) = batches.last() else { break };
+                debug_assert!(last.header.next_offset() > next, "a read makes progress");
+                next = last.header.next_offset();
+                left = left.saturating_sub(bytes_of(&batches));
+                out.extend(batches);
+            }
+            Err(failure) => return (out, Some(failure)),
+        }
+    }
+    (out, None)
 }
 
 /// Why a local range was not read.
 pub(super) enum ReadFailure {
     /// It failed a check: quarantine it.
     Bad(Quarantine),
-    /// Not now.
+    /// It may be readable later.
     Later(String),
 }
 
@@ -80,69 +115,135 @@ pub(super) async fn read_checked<H: LaneHost>(
     }
 }
 
-/// Who writes a bundle, and when.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stamp {
-    pub(super) term: Term,
+/// A bundle with its parts, ready to be put.
+#[derive(Debug)]
+pub(super) struct BuiltBundle {
+    pub(super) parts: Vec<(PartitionId, ObjectName, Placed)>,
+    pub(super) bundle: Placed,
+    /// Lane events up to this index are in the bundle.
     pub(super) applied: LogIndex,
-    pub(super) now: TimestampMs,
 }
 
-/// Builds bundle `last + 1` of the lane.
-pub(super) fn build<H: LaneHost>(
-    host: &H,
-    stamp: Stamp,
-    told: LogIndex,
-    parts: Vec<(PartitionId, Vec<Batch>)>,
-) -> Placed {
-    let header = host.with_lane(|lane| DataIndex {
+impl BuiltBundle {
+    pub(super) fn part_bytes(&self) -> u64 {
+        self.parts.iter().map(|(_, _, part)| part.size).sum()
+    }
+
+    /// The rows that will name the parts.
+    pub(super) fn part_rows(&self) -> Vec<PartRow> {
+        let row = |(partition, object, part): &(PartitionId, ObjectName, Placed)| {
+            let extent = part.index.partition(*partition)?.extents.first()?;
+            PartRow::new(NewObject { object: *object, size: part.size, index: part.at }, *partition, extent)
+        };
+        let rows: Vec<PartRow> = self.parts.iter().filter_map(row).collect();
+        assert_eq!(rows.len(), self.parts.len(), "every part holds one extent of its partition");
+        rows
+    }
+}
+
+/// Builds bundle `last + 1` of the lane, which carries the lane's events after `reported`.
+pub(super) async fn build<H: LaneHost>(
+    lane: &LaneContext<H>,
+    term: Term,
+    reported: LogIndex,
+    input: Vec<(PartitionId, Vec<Batch>)>,
+) -> BuiltBundle {
+    // One moment of the lane's state: no await up to the log starts.
+    let (applied, written) = (lane.host.applied(), lane.now());
+    let header = header(&*lane.host, term, applied, written, reported);
+    let log_start = |id: &PartitionId| lane.host.with_partition(*id, |m| m.log_start).unwrap_or_default();
+    let log_starts: Vec<Offset> = input.iter().map(|(id, _)| log_start(id)).collect();
+
+    let part_header = DataIndex { kind: DataKind::Part, previous: 0, events: Vec::new(), ..header.clone() };
+    let sequence = header.sequence;
+    let mut bundle = ObjectBuilder::new(header);
+    let mut parts = Vec::new();
+    for ((partition, batches), log_start) in input.into_iter().zip(log_starts) {
+        let (Some(first), Some(last)) = (batches.first(), batches.last()) else { continue };
+        let offsets = OffsetRange::new(first.header.base_offset, last.header.next_offset());
+        if bytes_of(&batches) < lane.config.part_bytes_min {
+            push_all(lane, &mut bundle, partition, offsets, log_start, &batches).await;
+            continue;
+        }
+        let mut part = ObjectBuilder::new(part_header.clone());
+        push_all(lane, &mut part, partition, offsets, log_start, &batches).await;
+        let part = part.finish();
+        let kind = ObjectKind::Part { partition, lane: lane.host.lane(), sequence, term, nonce: lane.nonce() };
+        let object = lane.bucket.home.name(kind);
+        let entry = part.index.partition(partition).expect("the partition was pushed above");
+        debug_assert_eq!(entry.offsets, offsets);
+        bundle.refer_to_part(entry, object);
+        parts.push((partition, object, part));
+    }
+    BuiltBundle { parts, bundle: bundle.finish(), applied }
+}
+
+fn header<H: LaneHost>(host: &H, term: Term, applied: LogIndex, written: TimestampMs, reported: LogIndex) -> DataIndex {
+    host.with_lane(|lane| DataIndex {
         kind: DataKind::Bundle,
         home: lane.home,
         lane: lane.lane,
         sequence: lane.last.next(),
-        term: stamp.term,
-        log_index: stamp.applied,
+        term,
+        log_index: applied,
         previous: lane.last_crc,
-        written: stamp.now,
+        written,
         partitions: Vec::new(),
-        events: host.events(told),
+        events: host.events(reported),
         seal: None,
         cut: None,
-    });
-    let mut builder = ObjectBuilder::new(header);
-    for (partition, batches) in parts {
-        let (Some(first), Some(last)) = (batches.first(), batches.last()) else { continue };
-        let offsets = OffsetRange::new(first.header.base_offset, last.header.next_offset());
-        let log_start = host.with_partition(partition, |manifest| manifest.log_start).unwrap_or_default();
-        builder.begin(partition, offsets.start, log_start);
-        batches.iter().for_each(|batch| builder.push(batch));
-        host.aborted(partition, offsets).into_iter().for_each(|aborted| builder.aborted(aborted));
+    })
+}
+
+async fn push_all<H: LaneHost>(
+    lane: &LaneContext<H>,
+    builder: &mut ObjectBuilder,
+    partition: PartitionId,
+    offsets: OffsetRange,
+    log_start: Offset,
+    batches: &[Batch],
+) {
+    builder.begin(partition, offsets.start, log_start);
+    let mut step = 0;
+    for batch in batches {
+        if step >= STEP_BYTES {
+            step = 0;
+            lane.env.tasks.yield_now().await;
+        }
+        step += batch.bytes.len() as u64;
+        builder.push(batch);
     }
-    builder.finish()
+    lane.host.aborted(partition, offsets).into_iter().for_each(|aborted| builder.aborted(aborted));
 }
 
 /// What became of a bundle's PUT.
 #[derive(Debug)]
 pub(super) enum Put {
-    /// It is there, and it is this one.
+    /// This bundle is in the bucket; the command that settles it.
     Done(Command),
-    /// Something else is (or was already) there: look.
+    /// An object lies at the key, perhaps this one.
     Taken,
 }
 
-/// Puts a bundle if its key is free.
-pub(super) async fn put(store: &Arc<dyn ObjectStore>, placed: Placed) -> Result<Put, StoreError> {
-    let DataIndex { home, lane, sequence, .. } = placed.index;
-    match store.put(&home.bundle(lane, sequence).key(), placed.body(), PutMode::IfAbsent).await {
+/// Puts the parts, then the bundle if its key is free (R1). A part has a key that no other attempt uses, so a repeated PUT
+/// of it meets nothing but itself.
+pub(super) async fn put(store: &dyn ObjectStore, built: &BuiltBundle) -> Result<Put, StoreError> {
+    let keys: Vec<_> = built.parts.iter().map(|(_, object, _)| object.key()).collect();
+    let puts = built.parts.iter().zip(&keys);
+    let puts = puts.map(|((_, _, part), key)| store.put_pieces(key, part.pieces.clone(), PutMode::Overwrite));
+    futures::future::try_join_all(puts).await?;
+    let DataIndex { home, lane, sequence, ref partitions, .. } = built.bundle.index;
+    let key = home.bundle(lane, sequence).key();
+    match store.put_pieces(&key, built.bundle.pieces.clone(), PutMode::IfAbsent).await {
         Ok(_) => {
-            let ends = placed.index.partitions.iter().filter(|entry| !entry.offsets.is_empty());
-            let ends = ends.map(|entry| BundledEnd {
+            let ends = partitions.iter().filter(|entry| !entry.offsets.is_empty()).map(|entry| BundledEnd {
                 partition: entry.partition,
                 offsets: entry.offsets,
                 bytes: entry.bytes(),
                 max_timestamp: entry.max_timestamp,
             });
-            Ok(Put::Done(settle(sequence, placed.size, placed.at, ends.collect(), Vec::new())))
+            let parts = sorted(built.parts.iter().map(|(_, object, _)| *object));
+            Ok(Put::Done(settle(sequence, built.bundle.size, built.bundle.at, ends.collect(), parts)))
         }
         Err(StoreError::Taken { .. }) => Ok(Put::Taken),
         Err(error) => Err(error),
@@ -152,7 +253,6 @@ pub(super) async fn put(store: &Arc<dyn ObjectStore>, placed: Placed) -> Result<
 /// What lies at the lane's next key.
 #[derive(Debug)]
 pub(super) enum Probe {
-    /// Nothing.
     Free,
     /// A bundle to be settled by this command.
     Adopt(Command),
@@ -161,7 +261,7 @@ pub(super) enum Probe {
 }
 
 /// Looks at the lane's manifest and at the next key and judges what is there (R2, R3), by what is `known` once the answer
-/// has come. Reads past the caches: what is kept by name is the object of that name, and here anything may lie.
+/// has come. Reads past the caches: they keep objects by name, and here any object may lie.
 pub(super) async fn probe<H: LaneHost>(
     host: &H,
     indexes: &Indexes,
@@ -198,8 +298,8 @@ pub(super) async fn probe<H: LaneHost>(
     })
 }
 
-/// The lane's manifest as it lies in the bucket; `None` if there is none, or none that decodes in two answers: it is
-/// written anew by the next publication.
+/// The lane's manifest as it lies in the bucket; `None` if there is none, or none that decodes in two answers: the next
+/// publication writes a new one.
 async fn published<H: LaneHost>(host: &H, store: &dyn ObjectStore) -> Result<Option<PublishedLane>, StoreError> {
     let key = host.with_lane(|lane| lane.home.lane_manifest(lane.lane)).key();
     for _ in 0..2 {
@@ -215,17 +315,16 @@ async fn published<H: LaneHost>(host: &H, store: &dyn ObjectStore) -> Result<Opt
 }
 
 fn settle(sequence: Sequence, size: u64, index: IndexRef, ends: Vec<BundledEnd>, parts: Vec<ObjectName>) -> Command {
+    debug_assert!(ends.windows(2).all(|pair| matches!(pair, [a, b] if a.partition < b.partition)), "ends are sorted");
     Command::Bundled(Bundled { sequence, size, index, ends, parts })
 }
 
 fn parts_of(found: &FoundIndex) -> Vec<ObjectName> {
-    let extents = found.index.partitions.iter().flat_map(|entry| &entry.extents);
-    let mut parts: Vec<ObjectName> = extents
-        .filter_map(|extent| match extent.place {
-            crate::format::Place::Part(part) => Some(part),
-            crate::format::Place::Here => None,
-        })
-        .collect();
+    sorted(named_by(&found.index).map(|(part, _, _)| part))
+}
+
+fn sorted(parts: impl Iterator<Item = ObjectName>) -> Vec<ObjectName> {
+    let mut parts: Vec<ObjectName> = parts.collect();
     parts.sort_unstable();
     parts.dedup();
     parts

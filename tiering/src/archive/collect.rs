@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use tidewater_storage::model::{Offset, PartitionId};
 
-use super::tries::Tries;
-use super::{Inner, LaneHost, StepError};
+use super::host::LaneHost;
+use super::housekeeping::Housekeeping;
+use super::steps::{StepError, StepSeries};
 use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::{Step, unfold};
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
@@ -29,13 +30,13 @@ fn page_extent(page: &SpillRow) -> Extent {
     Extent { offsets: page.offsets, bytes: page.bytes, max_timestamp: page.max_timestamp }
 }
 
-impl<H: LaneHost> Inner<H> {
+impl<H: LaneHost> Housekeeping<H> {
     /// Moves log starts as `retention.ms` and `retention.bytes` ask.
-    pub(super) async fn retain(&self, tries: &mut Tries) -> Result<(), StepError> {
-        let partitions = self.work.borrow_mut().retention_now(self.now());
+    pub(super) async fn retain(&self, series: &mut StepSeries) -> Result<(), StepError> {
+        let partitions = self.lists.borrow_mut().retention_now(self.shared.now());
         for partition in partitions {
-            if tries.note(self.retain_one(partition).await)? {
-                self.work.borrow_mut().retention.remove(&partition);
+            if series.note(self.retain_one(partition).await)? {
+                self.lists.borrow_mut().retention.remove(&partition);
             }
         }
         Ok(())
@@ -44,29 +45,29 @@ impl<H: LaneHost> Inner<H> {
     /// Looks at one partition, and notes when its oldest records will be too old.
     async fn retain_one(&self, partition: PartitionId) -> Result<bool, StepError> {
         let moved = self.follow_log_start(partition).await?;
-        self.work.borrow_mut().due.set(partition, None);
-        let Some(policy) = self.host.retention(partition) else { return Ok(moved) };
+        self.lists.borrow_mut().due.set(partition, None);
+        let Some(policy) = self.shared.host.retention(partition) else { return Ok(moved) };
         if policy.retention_ms.is_none() && policy.retention_bytes.is_none() {
             return Ok(moved);
         }
         let Some(extents) = self.extents(partition).await? else { return Ok(moved) };
-        let seen = self.host.with_partition(partition, |m| (m.log_start, m.archived_end));
+        let seen = self.shared.host.with_partition(partition, |m| (m.log_start, m.archived_end));
         let Some((log_start, archived_end)) = seen else { return Ok(moved) };
-        let tail = self.host.bytes_after(partition, archived_end);
-        if let Some((to, cause)) = retention::plan(&extents, tail, log_start, self.now(), policy) {
+        let tail = self.shared.host.bytes_after(partition, archived_end);
+        if let Some((to, cause)) = retention::plan(&extents, tail, log_start, self.shared.now(), policy) {
             tracing::info!(%partition, %to, ?cause, "log start moves");
             self.trim_to(partition, to).await?;
             return Ok(true);
         }
         let due = retention::due(&extents, log_start, policy);
-        self.work.borrow_mut().due.set(partition, due);
+        self.lists.borrow_mut().due.set(partition, due);
         Ok(moved)
     }
 
     /// Lets the manifest follow a log start that was moved by DeleteRecords.
     async fn follow_log_start(&self, partition: PartitionId) -> Result<bool, StepError> {
-        let held = self.host.with_partition(partition, |m| m.log_start);
-        let (Some(wanted), Some(held)) = (self.host.wanted_log_start(partition), held) else { return Ok(false) };
+        let held = self.shared.host.with_partition(partition, |m| m.log_start);
+        let (Some(wanted), Some(held)) = (self.shared.host.wanted_log_start(partition), held) else { return Ok(false) };
         if wanted <= held {
             return Ok(false);
         }
@@ -76,7 +77,8 @@ impl<H: LaneHost> Inner<H> {
 
     /// What the partition has in the bucket, the oldest page opened down to its rows so that it can go row by row.
     async fn extents(&self, partition: PartitionId) -> Result<Option<Vec<Extent>>, StepError> {
-        let seen = self.host.with_partition(partition, |m| (m.spilled.clone(), m.rows.iter().map(extent).collect()));
+        let seen =
+            self.shared.host.with_partition(partition, |m| (m.spilled.clone(), m.rows.iter().map(extent).collect()));
         let Some((spilled, rows)): Option<(Vec<SpillRow>, Vec<Extent>)> = seen else { return Ok(None) };
         let mut steps: Vec<Step> = spilled.iter().map(|page| Step::Page(*page)).collect();
         for _ in 0..LEVELS_MAX {
@@ -92,26 +94,26 @@ impl<H: LaneHost> Inner<H> {
     }
 
     async fn page(&self, partition: PartitionId, row: &SpillRow) -> Result<SpillPage, StepError> {
-        let read = self.indexes.page(partition, row).await;
+        let read = self.shared.indexes.page(partition, row).await;
         read.map(|page| (*page).clone()).map_err(|error| StepError::Later(format!("page {}: {error}", row.page)))
     }
 
     /// A page that is to go; `None` if it is lost for good and its topic is deleted, so that nobody needs what it says.
     /// What it names of the partition's own is then left to the sweeper; bundles and gathered objects stay.
     async fn page_to_go(&self, partition: PartitionId, row: &SpillRow) -> Result<Option<SpillPage>, StepError> {
-        if self.host.with_partition(partition, |m| m.dropped) != Some(true) {
+        if self.shared.host.with_partition(partition, |m| m.dropped) != Some(true) {
             return self.page(partition, row).await.map(Some);
         }
         let is_lost = |error: &IndexError| {
             matches!(error, IndexError::Format(_) | IndexError::Store(StoreError::NotFound { .. }))
         };
-        let read = async || match self.indexes.page(partition, row).await {
+        let read = async || match self.shared.indexes.page(partition, row).await {
             Err(IndexError::Store(error @ StoreError::NotFound { .. })) => {
-                Err(IndexError::Store(self.unless_away(error).await))
+                Err(IndexError::Store(self.shared.unless_away(error).await))
             }
             read => read,
         };
-        match self.read_again(is_lost, read).await {
+        match self.shared.read_again(is_lost, read).await {
             Ok(page) => Ok(Some((*page).clone())),
             Err(error) if is_lost(&error) => {
                 tracing::error!(%partition, page = %row.page, %error, "a page of a deleted topic is lost; bundles it names stay in the bucket");
@@ -125,7 +127,7 @@ impl<H: LaneHost> Inner<H> {
     /// names.
     async fn trim_to(&self, partition: PartitionId, to: Offset) -> Result<(), StepError> {
         loop {
-            let oldest = self.host.with_partition(partition, |m| {
+            let oldest = self.shared.host.with_partition(partition, |m| {
                 let nested = m.spilled.first().filter(|page| page.level() > 0 && page.offsets.start < to).copied();
                 (nested, m.spilled.first().filter(|page| page.offsets.end <= to).copied())
             });
@@ -133,7 +135,9 @@ impl<H: LaneHost> Inner<H> {
                 None => return Ok(()),
                 Some((Some(nested), _)) => match self.page_to_go(partition, &nested).await? {
                     Some(content) => {
-                        self.propose(Command::Unfolded(Unfolded { partition, page: nested.page, content })).await?;
+                        self.shared
+                            .propose(Command::Unfolded(Unfolded { partition, page: nested.page, content }))
+                            .await?;
                     }
                     None => self.trim_page(partition, &nested, Vec::new()).await?,
                 },
@@ -142,7 +146,9 @@ impl<H: LaneHost> Inner<H> {
                     self.trim_page(partition, &page, content.map(|page| page.named()).unwrap_or_default()).await?;
                 }
                 Some((None, None)) => {
-                    self.propose(Command::Trimmed(Trimmed { partition, log_start: to, pages: Vec::new() })).await?;
+                    self.shared
+                        .propose(Command::Trimmed(Trimmed { partition, log_start: to, pages: Vec::new() }))
+                        .await?;
                     self.unpublished.set(true);
                     return Ok(());
                 }
@@ -159,22 +165,22 @@ impl<H: LaneHost> Inner<H> {
         named: Vec<ObjectName>,
     ) -> Result<(), StepError> {
         let (log_start, pages) = (page.offsets.end, vec![(page.page, named)]);
-        self.propose(Command::Trimmed(Trimmed { partition, log_start, pages })).await
+        self.shared.propose(Command::Trimmed(Trimmed { partition, log_start, pages })).await
     }
 
     /// Partitions of deleted topics: everything they have is let go.
-    pub(super) async fn drop_topics(&self, tries: &mut Tries) -> Result<(), StepError> {
-        for partition in self.host.gone() {
-            tries.note(self.drop_partition(partition).await)?;
+    pub(super) async fn drop_topics(&self, series: &mut StepSeries) -> Result<(), StepError> {
+        for partition in self.shared.host.dropped_partitions() {
+            series.note(self.drop_partition(partition).await)?;
         }
         Ok(())
     }
 
     async fn drop_partition(&self, partition: PartitionId) -> Result<bool, StepError> {
         let seen = |m: &PartitionManifest| (m.dropped, m.rows.is_empty() && m.spilled.is_empty(), m.archived_end);
-        let Some((known, empty, end)) = self.host.with_partition(partition, seen) else { return Ok(false) };
+        let Some((known, empty, end)) = self.shared.host.with_partition(partition, seen) else { return Ok(false) };
         if !known {
-            self.propose(Command::Dropped { partition }).await?;
+            self.shared.propose(Command::Dropped { partition }).await?;
             self.unpublished.set(true);
         }
         if !empty {
@@ -184,24 +190,24 @@ impl<H: LaneHost> Inner<H> {
     }
 
     /// Writes the oldest rows of crowded manifests into pages. A partition stays on the list until it has none to write.
-    pub(super) async fn spill(&self, tries: &mut Tries) -> Result<(), StepError> {
-        let touched: Vec<PartitionId> = self.work.borrow().spills.iter().copied().collect();
+    pub(super) async fn spill(&self, series: &mut StepSeries) -> Result<(), StepError> {
+        let touched: Vec<PartitionId> = self.lists.borrow().spills.iter().copied().collect();
         for partition in touched {
             let spilled = self.spill_one(partition).await;
             if matches!(spilled, Ok(false)) {
-                self.work.borrow_mut().spills.remove(&partition);
+                self.lists.borrow_mut().spills.remove(&partition);
             }
-            tries.note(spilled)?;
+            series.note(spilled)?;
         }
         Ok(())
     }
 
     async fn spill_one(&self, partition: PartitionId) -> Result<bool, StepError> {
-        let (home, nonce) = (self.bucket.home, self.nonce());
-        let planned = self.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
+        let (home, nonce) = (self.shared.bucket.home, self.shared.nonce());
+        let planned = self.shared.host.with_partition(partition, |m| (!m.dropped).then(|| plan_spill(m, home, nonce)));
         let Some(Some(Some((object, command)))) = planned else { return Ok(false) };
-        self.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
-        self.propose(Command::Spilled(command)).await?;
+        self.shared.bucket.store.put(&command.page.page.key(), object, PutMode::IfAbsent).await?;
+        self.shared.propose(Command::Spilled(command)).await?;
         self.unpublished.set(true);
         Ok(true)
     }
@@ -211,10 +217,10 @@ impl<H: LaneHost> Inner<H> {
     /// at, so once after a publication and not after every object that replaces some: what is forgotten waits for the
     /// next publication anyway.
     pub(super) async fn forget(&self) -> Result<bool, StepError> {
-        if !self.unlooked.replace(false) {
+        if !self.unnamed_to_find.replace(false) {
             return Ok(false);
         }
-        let mut objects = self.host.with_manifests(|lane, partitions| {
+        let mut objects = self.shared.host.with_manifests(|lane, partitions| {
             let mut unnamed = lane.unnamed(partitions.iter().copied());
             unnamed.retain(|object| !lane.must_follow(object));
             unnamed
@@ -225,16 +231,16 @@ impl<H: LaneHost> Inner<H> {
             self.ask_for_publication();
             return Ok(false);
         }
-        self.unlooked.set(true);
-        self.propose(Command::Forgotten { objects }).await?;
-        self.unlooked.set(more);
+        self.unnamed_to_find.set(true);
+        self.shared.propose(Command::Forgotten { objects }).await?;
+        self.unnamed_to_find.set(more);
         self.unpublished.set(true);
         Ok(true)
     }
 
     /// Objects that wait for a publication to forget them make one due.
     fn ask_for_publication(&self) {
-        let waiting = self.host.with_manifests(|lane, partitions| {
+        let waiting = self.shared.host.with_manifests(|lane, partitions| {
             let unseen = |intended| lane.forgotten_since(intended).is_none();
             let shared = lane.pending.iter().filter(|(object, _)| !matches!(object.kind, ObjectKind::Page { .. }));
             let own = partitions.iter().flat_map(|manifest| &manifest.pending);
@@ -247,19 +253,24 @@ impl<H: LaneHost> Inner<H> {
 
     /// Deletes what a published manifest forgot long enough ago, then says so.
     pub(super) async fn delete(&self) -> Result<bool, StepError> {
-        let grace = self.standing.borrow().grace(self.delete_grace(), self.now(), self.env.clock.now());
-        let mut due = self.host.with_lane(|lane| lane.deletable(grace));
+        let grace = self.publication_ages.borrow().grace(
+            self.shared.delete_grace(),
+            self.shared.now(),
+            self.shared.env.clock.now(),
+        );
+        let mut due = self.shared.host.with_lane(|lane| lane.deletable(grace));
         due.truncate(DELETE_BATCH);
         let mut of_partitions: BTreeMap<PartitionId, Vec<ObjectName>> = BTreeMap::new();
         let mut room = DELETE_BATCH;
-        let dying: Vec<PartitionId> = self.work.borrow().dying.iter().copied().collect();
-        for partition in dying {
-            if self.host.with_partition(partition, |manifest| manifest.pending.is_empty()) != Some(false) {
-                self.work.borrow_mut().dying.remove(&partition);
+        let due_partitions: Vec<PartitionId> = self.lists.borrow().deletes.iter().copied().collect();
+        for partition in due_partitions {
+            if self.shared.host.with_partition(partition, |manifest| manifest.pending.is_empty()) != Some(false) {
+                self.lists.borrow_mut().deletes.remove(&partition);
                 continue;
             }
-            let look = |manifest: &PartitionManifest| self.host.with_lane(|lane| manifest.deletable(lane, grace));
-            let mut objects = self.host.with_partition(partition, look).unwrap_or_default();
+            let look =
+                |manifest: &PartitionManifest| self.shared.host.with_lane(|lane| manifest.deletable(lane, grace));
+            let mut objects = self.shared.host.with_partition(partition, look).unwrap_or_default();
             objects.truncate(room);
             room -= objects.len();
             if !objects.is_empty() {
@@ -272,24 +283,26 @@ impl<H: LaneHost> Inner<H> {
         let shared = due.iter().flat_map(|(object, parts)| parts.iter().chain([object]));
         let keys: Vec<ObjectKey> = shared.chain(of_partitions.values().flatten()).map(ObjectName::key).collect();
         let count = keys.len() as u64;
-        self.bucket.store.delete(keys).await?;
+        self.shared.bucket.store.delete(keys).await?;
         let lane = due.into_iter().map(|(object, _)| object).collect();
-        self.propose(Command::Deleted(Deleted { lane, partitions: of_partitions.into_iter().collect() })).await?;
-        self.note(|status| status.deleted += count);
+        self.shared
+            .propose(Command::Deleted(Deleted { lane, partitions: of_partitions.into_iter().collect() }))
+            .await?;
+        self.shared.note(|status| status.deleted += count);
         Ok(true)
     }
 
     /// Lets go of dropped partitions that have nothing left in the bucket, and of topics with them.
     pub(super) async fn clean(&self) -> Result<bool, StepError> {
         let mut cleaned = false;
-        for partition in self.host.gone() {
-            let gone = self.host.with_partition(partition, PartitionManifest::is_gone) == Some(true);
+        for partition in self.shared.host.dropped_partitions() {
+            let gone = self.shared.host.with_partition(partition, PartitionManifest::is_gone) == Some(true);
             if !gone {
                 continue;
             }
-            self.catalogue.forget([partition.topic].into(), &|| self.host.catalogue()).await?;
-            let _one = self.proposing.lock().await;
-            self.host.partition_clean(partition).await?;
+            self.shared.catalogue.forget([partition.topic].into(), &|| self.shared.host.catalogue()).await?;
+            let _one = self.shared.proposing.lock().await;
+            self.shared.host.partition_clean(partition).await?;
             self.unpublished.set(true);
             cleaned = true;
         }

@@ -1,21 +1,25 @@
-//! Bounds and cadence of archiving: [`ArchiveConfig`].
-//!
-//! Owns: the figures and their defaults. Does not own: what the broker makes of its own settings. A *message*.
+//! Bounds and cadence of one lane's archiving: [`ArchiveConfig`]. A *message*.
 
 use std::time::Duration;
 
-/// Bounds and cadence of one lane's archiving.
+/// Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct ArchiveConfig {
-    /// A bundle takes no more than this (and is in memory while it is written).
+    /// A bundle and its parts take no more than this together (and are in memory while they are written).
     pub bundle_bytes_max: u64,
-    /// So much waiting makes a bundle due at once.
-    pub bundle_bytes_eager: u64,
+    /// A partition with this much in a bundle goes into a part, which is uploaded once. With less its bytes lie in the
+    /// bundle, and once more in the segment object that replaces them: a small part would be a row and a PUT of its own
+    /// for ever.
+    pub part_bytes_min: u64,
+    /// A partition with this much that is not archived makes a bundle due at once.
+    pub part_bytes_eager: u64,
+    /// This much over all partitions makes a bundle of everything due at once, whatever fills a part.
+    pub waiting_bytes_max: u64,
     /// A segment or gathered object takes no more than this (and is in memory while it is written).
     pub object_bytes_max: u64,
-    /// So many live bundles make gathering due.
+    /// With this many live bundles gathering is due.
     pub gather_bundles: usize,
-    /// So old a live bundle makes gathering due.
+    /// With a live bundle of this age gathering is due.
     pub gather_after: Duration,
     /// Rows larger than this are left in their bundles, unless the bundle is mostly dead.
     pub gather_row_bytes_max: u64,
@@ -26,19 +30,20 @@ pub struct ArchiveConfig {
     pub delete_grace: Duration,
     /// How often total retention is looked at.
     pub retention_interval: Duration,
-    /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is pressed for the
-    /// bucket's space: longer than a read's deadline, with no reader but this broker.
-    pub pressed: (Duration, Duration),
-    /// How often the bucket is listed for objects that nobody names.
+    /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is short of space
+    /// for the bucket: longer than a read's deadline, as no reader but this broker uses such a bucket.
+    pub short_of_space: (Duration, Duration),
+    /// How often the bucket is listed for objects that nothing names.
     pub sweep_interval: Duration,
-    /// How often the scrubber looks: at what is quarantined, and at the next [`ArchiveConfig::scrub_bytes`] of the rest.
+    /// How often the scrubber runs: over what is quarantined, and over the next [`ArchiveConfig::scrub_bytes`] of the rest.
     pub scrub_interval: Duration,
-    /// So much it reads in one look.
+    /// The scrubber reads this much in one run.
     pub scrub_bytes: u64,
-    /// Longest sleep between two looks at what waits for a bundle. With nothing waiting, a lane that stirs is left alone.
+    /// Longest sleep between two looks at what waits for a bundle. With nothing waiting, the loop sleeps until the lane
+    /// changes.
     pub tick: Duration,
-    /// Sleep between two rounds of everything else that found nothing to do. With nothing left to do, the next round waits
-    /// until the lane stirs, at most `retention_interval`.
+    /// Sleep between two rounds of housekeeping that found nothing to do. With nothing left to do, the next round waits
+    /// until the lane changes, at most `retention_interval`.
     pub housekeeping_interval: Duration,
     /// First and longest pause after a failure of the store.
     pub backoff: (Duration, Duration),
@@ -48,14 +53,16 @@ impl Default for ArchiveConfig {
     fn default() -> Self {
         Self {
             bundle_bytes_max: 32 << 20,
-            bundle_bytes_eager: 8 << 20,
+            part_bytes_min: 4 << 20,
+            part_bytes_eager: 8 << 20,
+            waiting_bytes_max: 256 << 20,
             object_bytes_max: 64 << 20,
             gather_bundles: 256,
             gather_after: Duration::from_secs(3600),
             gather_row_bytes_max: 4 << 20,
             publish_interval: Duration::from_secs(60),
             delete_grace: Duration::from_secs(3600),
-            pressed: (Duration::from_secs(45), Duration::from_secs(10)),
+            short_of_space: (Duration::from_secs(45), Duration::from_secs(10)),
             retention_interval: Duration::from_secs(60),
             sweep_interval: Duration::from_secs(6 * 3600),
             scrub_interval: Duration::from_secs(3600),

@@ -1,17 +1,19 @@
-//! Gathering: what still lies in a lane's oldest bundles is read back from the bucket and written again as one object
-//! sorted by partition, so that quiet partitions cost a read a row per hour and not per interval, and mostly dead
-//! bundles can go.
+//! Gathering: rows that still lie in a lane's oldest bundles are read back from the bucket and written again as one object
+//! sorted by partition. A quiet partition then costs a row and a read an hour instead of one per bundle, and bundles that
+//! are mostly dead can be deleted.
 //!
-//! Owns: choosing rows (pure: [`choose`]), reading them back checked, the object. Does not own: bundles of busy
-//! partitions (their segments replace them at close). Shard-local.
+//! Owns: choosing rows (pure: [`choose`]), reading them back checked, the object. Does not own: rows of busy partitions
+//! (`segment` replaces them when the segment closes, `parts` gives parts rows of their own). Shard-local.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt as _;
 use tidewater_storage::model::{Batch, OffsetRange, PartitionId};
 
+use super::host::LaneHost;
+use super::housekeeping::Housekeeping;
 use super::segment::rows_of;
-use super::{Ended, Inner, LaneHost, StepError};
+use super::steps::StepError;
 use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::pieces;
 use crate::format::{DataKind, ObjectBuilder};
@@ -38,8 +40,14 @@ pub(super) struct GatherBounds {
 /// A partition's rows that lie in bundles, each with whether gathering may take it.
 type Candidates = Vec<(PartitionId, Vec<(Row, bool)>)>;
 
-/// What lies in bundles. Quarantined rows stay where they are, and so do large ones of bundles that are mostly alive.
-fn candidates(lane: &LaneManifest, partitions: &[&PartitionManifest], bounds: GatherBounds) -> Candidates {
+/// The rows that lie in bundles. Quarantined rows stay where they are, and so do large ones of bundles that are mostly alive and
+/// those of bundles that `awaits_part_rows`.
+fn candidates(
+    lane: &LaneManifest,
+    partitions: &[&PartitionManifest],
+    bounds: GatherBounds,
+    awaits_part_rows: impl Fn(&ObjectName) -> bool,
+) -> Candidates {
     let bundle_rows = |manifest: &PartitionManifest| {
         manifest.rows.iter().filter(|row| matches!(row.source, Source::Bundle(_))).copied().collect::<Vec<_>>()
     };
@@ -53,7 +61,8 @@ fn candidates(lane: &LaneManifest, partitions: &[&PartitionManifest], bounds: Ga
     };
     let may_go = |manifest: &PartitionManifest, row: &Row| {
         let wanted = row.bytes <= bounds.row_bytes_max || mostly_dead(&row.object());
-        wanted && row.bytes <= bounds.bytes_max && manifest.quarantine_in(row.offsets).is_none()
+        let is_free = manifest.quarantine_in(row.offsets).is_none() && !awaits_part_rows(&row.object());
+        wanted && row.bytes <= bounds.bytes_max && is_free
     };
     let mut candidates = Vec::new();
     for manifest in partitions.iter().filter(|manifest| !manifest.dropped) {
@@ -63,8 +72,7 @@ fn candidates(lane: &LaneManifest, partitions: &[&PartitionManifest], bounds: Ga
     candidates
 }
 
-/// Bundles that hold anything that may go: those that do not must neither keep younger ones out of the window nor make
-/// gathering due.
+/// Bundles with a row that may go. The others must neither keep younger ones out of the window nor make gathering due.
 fn bundles_of(candidates: &Candidates) -> BTreeSet<ObjectName> {
     let rows = candidates.iter().flat_map(|(_, rows)| rows).filter(|(_, may_go)| *may_go);
     rows.map(|(row, _)| row.object()).collect()
@@ -94,24 +102,24 @@ fn choose(candidates: Candidates, bounds: GatherBounds) -> BTreeMap<PartitionId,
     chosen
 }
 
-impl<H: LaneHost> Inner<H> {
+impl<H: LaneHost> Housekeeping<H> {
     /// Gathers once, if it is due.
     pub(super) async fn gather(&self) -> Result<bool, StepError> {
         if !self.may_be_due().await {
             return Ok(false);
         }
-        let started = self.env.clock.now();
-        let Some(term) = self.host.leading() else { return Err(StepError::End(Ended::Deposed)) };
+        let started = self.shared.env.clock.now();
+        let term = self.shared.term()?;
         let bounds = GatherBounds {
-            bundles_max: self.config.gather_bundles.max(BUNDLES_MIN),
-            bytes_max: self.config.object_bytes_max,
-            row_bytes_max: self.config.gather_row_bytes_max,
+            bundles_max: self.shared.config.gather_bundles.max(BUNDLES_MIN),
+            bytes_max: self.shared.config.object_bytes_max,
+            row_bytes_max: self.shared.config.gather_row_bytes_max,
         };
-        let candidates = self.host.with_manifests(|lane, partitions| {
-            let passed = &self.work.borrow().unreadable;
+        let candidates = self.shared.host.with_manifests(|lane, partitions| {
+            let passed = &self.lists.borrow().unreadable;
             let partitions: Vec<&PartitionManifest> =
                 partitions.iter().copied().filter(|manifest| !passed.contains(&manifest.id)).collect();
-            candidates(lane, &partitions, bounds)
+            candidates(lane, &partitions, bounds, |bundle| self.awaits_part_rows(bundle))
         });
         let bundles = bundles_of(&candidates);
         if !bundles.is_empty() && !self.is_due(bundles.len(), bundles.first().copied()).await {
@@ -120,12 +128,12 @@ impl<H: LaneHost> Inner<H> {
         let chosen = choose(candidates, bounds);
         let first = chosen.values().flatten().map(|row| sequence_of(&row.object())).min().unwrap_or_default();
         if chosen.is_empty() || chosen.values().flatten().count() < BUNDLES_MIN {
-            // Those passed over get their turn again, at the next time that gathering is looked at.
-            self.work.borrow_mut().unreadable.clear();
+            // Partitions passed over get their turn again when gathering is due next.
+            self.lists.borrow_mut().unreadable.clear();
             return Ok(false);
         }
-        let object =
-            self.bucket.home.name(ObjectKind::Gathered { lane: self.host.lane(), first, term, nonce: self.nonce() });
+        let kind = ObjectKind::Gathered { lane: self.shared.host.lane(), first, term, nonce: self.shared.nonce() };
+        let object = self.shared.bucket.home.name(kind);
         let mut builder = ObjectBuilder::new(self.object_index(DataKind::Gathered, first, term));
         let mut answers: BTreeMap<PartitionId, OffsetRange> = BTreeMap::new();
         let mut failed = None;
@@ -133,52 +141,55 @@ impl<H: LaneHost> Inner<H> {
             let batches = match self.read_rows(partition, &rows).await {
                 Ok(Ok(batches)) => batches,
                 Ok(Err(bad)) => {
-                    self.quarantine(bad).await?;
+                    self.shared.quarantine(bad).await?;
                     continue;
                 }
                 Err(StepError::Later(reason)) => {
                     failed.get_or_insert(reason);
-                    self.work.borrow_mut().unreadable.insert(partition);
+                    self.lists.borrow_mut().unreadable.insert(partition);
                     continue;
                 }
                 Err(end) => return Err(end),
             };
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
             let range = OffsetRange::new(first.offsets.start, last.offsets.end);
-            let log_start = self.host.with_partition(partition, |m| m.log_start).unwrap_or_default();
+            let log_start = self.shared.host.with_partition(partition, |m| m.log_start).unwrap_or_default();
             builder.begin(partition, range.start, log_start);
             batches.iter().for_each(|batch| builder.push(batch));
-            self.host.aborted(partition, range).into_iter().for_each(|aborted| builder.aborted(aborted));
+            self.shared.host.aborted(partition, range).into_iter().for_each(|aborted| builder.aborted(aborted));
             answers.insert(partition, range);
         }
         if builder.data_len() == 0 {
             return failed.map_or(Ok(false), |reason| Err(StepError::Later(reason)));
         }
         let placed = builder.finish();
-        let rows = rows_of(&placed, |partition| answers.get(&partition).copied());
+        let (rows, size) = (rows_of(&placed, |partition| answers.get(&partition).copied()), placed.size);
         self.replace(object, placed, rows, started).await?;
-        self.note(|status| status.gathered += 1);
+        self.shared.note(|status| {
+            status.gathered += 1;
+            status.gathered_bytes += size;
+        });
         Ok(true)
     }
 
-    /// Enough bundles live, or one that is old enough: before any row is looked at.
+    /// Are there enough live bundles, or one that is old enough? Looks at no row.
     async fn may_be_due(&self) -> bool {
-        let (count, oldest) = self.host.with_lane(|lane| {
+        let (count, oldest) = self.shared.host.with_lane(|lane| {
             let mut bundles = lane.live.keys().filter(|object| matches!(object.kind, ObjectKind::Bundle { .. }));
             (bundles.clone().count(), bundles.next().copied())
         });
         self.is_due(count, oldest).await
     }
 
-    /// Enough bundles, or the oldest is old enough. A bundle's age is in its index, which is read once.
+    /// Are these enough bundles, or is the oldest old enough? A bundle's age is in its index, which is read once.
     async fn is_due(&self, count: usize, oldest: Option<ObjectName>) -> bool {
-        if count >= self.config.gather_bundles {
+        if count >= self.shared.config.gather_bundles {
             return true;
         }
         let Some(oldest) = oldest else { return false };
-        let after = i64::try_from(self.config.gather_after.as_millis()).unwrap_or(i64::MAX);
-        let written = self.indexes.of_object(oldest).await.map(|found| found.index.written);
-        written.is_ok_and(|written| self.now().since_ms(written) >= after)
+        let after = i64::try_from(self.shared.config.gather_after.as_millis()).unwrap_or(i64::MAX);
+        let written = self.shared.indexes.of_object(oldest).await.map(|found| found.index.written);
+        written.is_ok_and(|written| self.shared.now().since_ms(written) >= after)
     }
 
     /// The batches of contiguous rows of one partition, read from the bucket and checked; or what is to be quarantined.
@@ -211,11 +222,11 @@ impl<H: LaneHost> Inner<H> {
         })
     }
 
-    /// One row's batches. Only bytes that are there and are not what they should be, in every one of several reads, make
-    /// it bad; a store that denies, refuses or does not find is asked again another time.
+    /// One row's batches. A row is bad only if several reads in a row bring bytes that fail their check; if the store
+    /// denies, refuses or does not find the object, the row is read again another time.
     async fn read_row(&self, partition: PartitionId, row: Row) -> Result<Result<Vec<Batch>, Quarantine>, StepError> {
         let is_bad = |error: &RowError| matches!(error, RowError::Bad(..));
-        match self.read_again(is_bad, async || self.read_row_once(partition, row).await).await {
+        match self.shared.read_again(is_bad, async || self.read_row_once(partition, row).await).await {
             Ok(batches) => Ok(Ok(batches)),
             Err(RowError::Bad(offsets, reason)) => {
                 Ok(Err(Quarantine { partition, offsets, reason: format!("{}: {reason}", row.object()) }))
@@ -227,7 +238,7 @@ impl<H: LaneHost> Inner<H> {
     async fn read_row_once(&self, partition: PartitionId, row: Row) -> Result<Vec<Batch>, RowError> {
         let object = row.object();
         let bad = |offsets, reason: String| Err(RowError::Bad(offsets, reason));
-        let found = match self.indexes.of_row(&row).await {
+        let found = match self.shared.indexes.of_row(&row).await {
             Ok(found) => found,
             Err(IndexError::Store(error)) => return Err(RowError::Store(error)),
             Err(IndexError::Format(error)) => return bad(row.offsets, error.to_string()),
@@ -236,11 +247,11 @@ impl<H: LaneHost> Inner<H> {
             return bad(row.offsets, "it does not hold the partition".to_owned());
         };
         let mut batches = Vec::new();
-        let pieces = pieces(object, entry, row.offsets, self.config.object_bytes_max);
+        let pieces = pieces(object, entry, row.offsets, self.shared.config.object_bytes_max);
         for group in pieces.chunk_by(|a, b| a.chunk.object == b.chunk.object && a.bytes.end == b.bytes.start) {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
             let key = first.chunk.object.key();
-            let got = self.bucket.store.get(&key, Some(first.bytes.start..last.bytes.end)).await;
+            let got = self.shared.bucket.store.get(&key, Some(first.bytes.start..last.bytes.end)).await;
             let got = got.map_err(RowError::Store)?.body;
             for piece in group {
                 let place = |at: u64| usize::try_from(at - first.bytes.start).unwrap_or(usize::MAX).min(got.len());
@@ -262,9 +273,8 @@ impl<H: LaneHost> Inner<H> {
 
 /// Why a row was not read.
 enum RowError {
-    /// What lies there is not what it should be.
+    /// The bytes of this range fail their check; how.
     Bad(OffsetRange, String),
-    /// The store did not give it.
     Store(StoreError),
 }
 

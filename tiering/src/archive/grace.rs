@@ -13,13 +13,13 @@ use tidewater_storage::model::{LogIndex, TimestampMs};
 use crate::manifest::Grace;
 
 /// Publications remembered; beyond, every second one is dropped, which only delays deletes.
-const STANDING_MAX: usize = 64;
+const AGES_MAX: usize = 64;
 
 /// Since when which state is published, oldest first.
 #[derive(Debug)]
-pub(super) struct Standing(VecDeque<(LogIndex, Mono)>);
+pub(super) struct PublicationAges(VecDeque<(LogIndex, Mono)>);
 
-impl Standing {
+impl PublicationAges {
     /// Of an archiver that begins `now`: what was published before has stood since then, as far as it knows.
     pub(super) fn new(published: Option<LogIndex>, now: Mono) -> Self {
         Self(published.map(|as_of| (as_of, now)).into_iter().collect())
@@ -28,7 +28,7 @@ impl Standing {
     /// Notes a publication.
     pub(super) fn published(&mut self, as_of: LogIndex, now: Mono) {
         self.0.push_back((as_of, now));
-        if self.0.len() > STANDING_MAX {
+        if self.0.len() > AGES_MAX {
             let last = self.0.len() - 1;
             let mut place = 0;
             self.0.retain(|_| {
@@ -53,12 +53,12 @@ mod tests {
     #[test]
     fn only_what_stood_long_enough_counts_and_many_publications_are_thinned() {
         let at = |secs: u64| Mono::default() + Duration::from_secs(secs);
-        let stood = |standing: &Standing, secs| standing.grace(Duration::from_secs(10), TimestampMs(0), at(secs)).stood;
-        let mut standing = Standing::new(Some(LogIndex(5)), at(0));
-        assert_eq!((stood(&standing, 9), stood(&standing, 10)), (None, Some(LogIndex(5))));
-        (1..=200).for_each(|n| standing.published(LogIndex(5 + n), at(n)));
-        assert!(standing.0.len() <= STANDING_MAX);
-        assert!(stood(&standing, 209).is_some_and(|as_of| as_of < LogIndex(205)));
-        assert_eq!(stood(&standing, 210), Some(LogIndex(205)), "the last one is never dropped");
+        let stood = |ages: &PublicationAges, secs| ages.grace(Duration::from_secs(10), TimestampMs(0), at(secs)).stood;
+        let mut ages = PublicationAges::new(Some(LogIndex(5)), at(0));
+        assert_eq!((stood(&ages, 9), stood(&ages, 10)), (None, Some(LogIndex(5))));
+        (1..=200).for_each(|n| ages.published(LogIndex(5 + n), at(n)));
+        assert!(ages.0.len() <= AGES_MAX);
+        assert!(stood(&ages, 209).is_some_and(|as_of| as_of < LogIndex(205)));
+        assert_eq!(stood(&ages, 210), Some(LogIndex(205)), "the last one is never dropped");
     }
 }

@@ -4,8 +4,11 @@
 
 use tidewater_storage::model::Term;
 
+use super::host::LaneHost;
+use super::housekeeping::Housekeeping;
 use super::order::{Known, judge_published};
-use super::{Ended, Inner, LaneHost, StepError};
+use super::status::Ended;
+use super::steps::StepError;
 use crate::keys::ObjectName;
 use crate::manifest::{Command, PublishPlan, PublishRequest, PublishedLane, plan_publish};
 use crate::store::{ETag, PutMode, StoreError};
@@ -13,11 +16,10 @@ use crate::store::{ETag, PutMode, StoreError};
 /// How often a manifest is tried again after it met another version.
 const CONFLICTS_MAX: usize = 4;
 
-impl<H: LaneHost> Inner<H> {
+impl<H: LaneHost> Housekeeping<H> {
     /// Publishes the lane as it is now.
     pub(super) async fn publish(&self) -> Result<bool, StepError> {
-        let Some(term) = self.host.leading() else { return Err(StepError::End(Ended::Deposed)) };
-        self.ensure_catalogue(self.host.partitions().into_iter()).await?;
+        let term = self.shared.term()?;
         // What changes from here on is not in it and makes the next one due.
         self.unpublished.set(false);
         let published = self.publish_as(term).await;
@@ -28,30 +30,34 @@ impl<H: LaneHost> Inner<H> {
     }
 
     async fn publish_as(&self, term: Term) -> Result<bool, StepError> {
-        let (as_of, now) = (self.host.applied(), self.now());
-        let plan = self.host.with_manifests(|lane, partitions| {
+        let (as_of, now) = (self.shared.host.applied(), self.shared.now());
+        let mut named = Vec::new();
+        let plan = self.shared.host.with_manifests(|lane, partitions| {
+            named.extend(partitions.iter().map(|partition| partition.id));
             let request = PublishRequest { lane, partitions, as_of, term, now };
-            plan_publish(&request, || self.nonce())
+            plan_publish(&request, || self.shared.nonce())
         });
         let PublishPlan { pages, name, manifest, mut mode, mut published } = plan;
-        self.wrote.set(true);
+        // After planning: a topic that comes while the catalogue is written is not in this publication.
+        self.shared.ensure_catalogue(named.into_iter()).await?;
+        self.shared.will_write();
         for (page, object) in pages {
-            self.bucket.store.put(&page.key(), object, PutMode::IfAbsent).await?;
+            self.shared.bucket.store.put(&page.key(), object, PutMode::IfAbsent).await?;
         }
         for _ in 0..CONFLICTS_MAX {
-            match self.bucket.store.put(&name.key(), manifest.clone(), mode).await {
+            match self.shared.bucket.store.put(&name.key(), manifest.clone(), mode).await {
                 Ok(done) => {
                     published.etag = done.etag.0.to_string();
                     // The grace counts from when readers could see it.
-                    published.at = self.now();
-                    self.unlooked.set(true);
-                    self.propose(Command::Published(published)).await?;
-                    self.standing.borrow_mut().published(as_of, self.env.clock.now());
-                    self.note(|status| status.published += 1);
+                    published.at = self.shared.now();
+                    self.unnamed_to_find.set(true);
+                    self.shared.propose(Command::Published(published)).await?;
+                    self.publication_ages.borrow_mut().published(as_of, self.shared.env.clock.now());
+                    self.shared.note(|status| status.published += 1);
                     return Ok(true);
                 }
                 Err(StoreError::Taken { .. }) => {
-                    mode = self.unless_stopped(async || self.reconcile(name, term).await).await?
+                    mode = self.shared.unless_stopped(async || self.reconcile(name, term).await).await?
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -63,20 +69,20 @@ impl<H: LaneHost> Inner<H> {
     /// overwritten, or one that means this replica must not. One of a later term is a successor's, and then the command
     /// that stops the lane is not applied, or it shows that entries are lost here.
     async fn reconcile(&self, name: ObjectName, term: Term) -> Result<PutMode, StepError> {
-        if self.host.leading() != Some(term) {
+        if self.shared.host.leading() != Some(term) {
             return Err(StepError::End(Ended::Deposed));
         }
-        let got = match self.bucket.store.get(&name.key(), None).await {
+        let got = match self.shared.bucket.store.get(&name.key(), None).await {
             Err(StoreError::NotFound { .. }) => return Ok(PutMode::IfAbsent),
             other => other?,
         };
         let etag: ETag = got.etag;
         let Ok(found) = PublishedLane::decode(&got.body) else {
-            tracing::error!(%name, "the lane manifest in the bucket is unreadable and is written anew");
+            tracing::error!(%name, "the lane manifest in the bucket is unreadable and is written again");
             return Ok(PutMode::IfMatch(etag));
         };
-        let known = Known { term, applied: self.host.applied() };
-        self.host.with_lane(|lane| judge_published(&found, lane, known)).map_err(StepError::Stop)?;
+        let known = Known { term, applied: self.shared.host.applied() };
+        self.shared.host.with_lane(|lane| judge_published(&found, lane, known)).map_err(StepError::Stop)?;
         Ok(PutMode::IfMatch(etag))
     }
 }

@@ -1,47 +1,101 @@
 //! The sweeper: objects of this lane that nothing names, older than the grace, are removed.
 //!
 //! Owns: the listing and the judgement. Does not own: objects of other epochs, lanes or clusters, the catalogue, cuts.
-//! Shard-local. The listing comes first and the state after it: what was named when the object was listed is still in the
-//! state or was deleted properly. An upload that is on its way is younger than the grace (`segment::replace` gives up
-//! after half of it).
+//! Shard-local.
+//!
+//! - The listing comes first and the state after it: an object that was named when it was listed is still in the state, or
+//!   was deleted properly.
+//! - An object's age is by the store's clock on both sides: the sweep writes an object of its own and takes the time that
+//!   the store gives it. An upload that is under way is younger than the grace (`segment::replace` gives up after half).
+//! - A part is kept while its bundle may still be settled, however old it is.
+//! - A leader that was cut off from its peers commits an entry before it deletes, and so finds that it leads no more. An
+//!   object that a later term wrote is never removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use bytes::Bytes;
 use tidewater_storage::env::Mono;
-use tidewater_storage::model::PartitionId;
+use tidewater_storage::model::{PartitionId, Term, TimestampMs};
 
-use super::tries::Tries;
-use super::{Ended, Inner, LaneHost, StepError, Whereabouts};
+use super::host::{LaneHost, Whereabouts};
+use super::housekeeping::Housekeeping;
+use super::steps::{StepError, StepSeries};
 use crate::fetch::locate::Step;
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
-use crate::manifest::SpillPage;
+use crate::manifest::{SpillPage, SpillRow};
+use crate::store::PutMode;
 
 /// Keys per LIST, and per DELETE.
 const LIST_MAX: usize = 1000;
+/// Names of objects in spill pages that a sweep remembers, as hashes of 8 bytes: 16 MiB or so.
+const NAMES_MAX: usize = 1 << 20;
 
-impl<H: LaneHost> Inner<H> {
-    /// Lists this epoch once and removes what nobody names.
-    pub(super) async fn sweep(&self, tries: &mut Tries) -> Result<(), StepError> {
-        let prefix = self.bucket.home.prefix();
+/// What spill pages name, by partition, with the pages that were read: read once a sweep while it fits. A row that was
+/// spilled since lies in a page that was not read, so the names count only while the partition has the same pages.
+/// Hashes: two names that collide keep an object that could go, never the other way round.
+#[derive(Default)]
+struct NamesInPages {
+    of: BTreeMap<PartitionId, (Vec<SpillRow>, BTreeSet<u64>)>,
+    /// Partitions whose pages could not be read in this sweep.
+    unread: BTreeSet<PartitionId>,
+}
+
+impl NamesInPages {
+    fn insert(&mut self, partition: PartitionId, pages: Vec<SpillRow>, names: BTreeSet<u64>) {
+        let held: usize = self.of.values().map(|(_, names)| names.len()).sum();
+        if held + names.len() > NAMES_MAX {
+            self.of.clear();
+        }
+        self.of.insert(partition, (pages, names));
+    }
+
+    /// Have the pages that the partition has now been read?
+    fn is_current(&self, partition: PartitionId, pages: &[SpillRow]) -> bool {
+        self.of.get(&partition).is_some_and(|(read, _)| read == pages)
+    }
+
+    /// May a page of the partition name the object?
+    fn may_name(&self, partition: PartitionId, object: &ObjectName) -> bool {
+        self.of.get(&partition).is_none_or(|(_, names)| names.contains(&hash(object)))
+    }
+}
+
+fn hash(object: &ObjectName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<H: LaneHost> Housekeeping<H> {
+    /// Lists this epoch once and removes what nothing names.
+    pub(super) async fn sweep(&self, series: &mut StepSeries) -> Result<(), StepError> {
+        let shared = &*self.shared;
+        let term = shared.term()?;
+        let prefix = shared.bucket.home.prefix();
         let mut after: Option<ObjectKey> = None;
-        let is_missed = |id: &PartitionId, _: &mut Mono| self.host.whereabouts(*id) == Whereabouts::Nowhere;
-        self.work.borrow_mut().missed.retain(is_missed);
+        let is_missed = |id: &PartitionId, _: &mut Mono| shared.host.whereabouts(*id) == Whereabouts::Nowhere;
+        self.lists.borrow_mut().missed.retain(is_missed);
+        let grace = i64::try_from(shared.config.delete_grace.as_millis()).unwrap_or(i64::MAX);
+        let now = self.store_time().await?;
+        let mut names = NamesInPages::default();
         loop {
             let after_key = after.as_ref().map(ObjectKey::as_str);
-            let listed = self.bucket.store.list(&prefix, after_key, LIST_MAX).await?;
+            let listed = shared.bucket.store.list(&prefix, after_key, LIST_MAX).await?;
             let more = listed.len() == LIST_MAX;
             after = listed.last().map(|last| last.key.clone());
-            let grace = i64::try_from(self.config.delete_grace.as_millis()).unwrap_or(i64::MAX);
-            let now = self.now();
             let old = listed.into_iter().filter(|object| now.since_ms(object.modified) >= grace);
-            let candidates: Vec<ObjectName> = old.filter_map(|object| ObjectName::parse(&object.key)).collect();
-            let garbage = self.garbage(candidates, tries).await?;
-            if !garbage.is_empty() {
-                tracing::info!(lane = %self.host.lane(), count = garbage.len(), "objects that nothing names are removed");
-                let count = garbage.len() as u64;
-                self.bucket.store.delete(garbage.iter().map(ObjectName::key).collect()).await?;
-                self.note(|status| status.swept += count);
-                tries.note(Ok(true))?;
+            let mut candidates: Vec<ObjectName> = old.filter_map(|object| ObjectName::parse(&object.key)).collect();
+            candidates.retain(|object| object.home == shared.bucket.home && self.is_unnamed(object, term));
+            self.retain_unnamed_by_pages(&mut candidates, &mut names, series).await?;
+            if !candidates.is_empty() {
+                shared.confirm_leadership(term).await?;
+                candidates.retain(|object| self.is_unnamed(object, term));
+                let count = candidates.len() as u64;
+                tracing::info!(lane = %shared.host.lane(), count, "objects that nothing names are removed");
+                shared.bucket.store.delete(candidates.iter().map(ObjectName::key).collect()).await?;
+                shared.note(|status| status.swept += count);
+                series.note(Ok(count > 0))?;
             }
             if !more {
                 return Ok(());
@@ -49,69 +103,93 @@ impl<H: LaneHost> Inner<H> {
         }
     }
 
-    /// Those of `objects` that are this lane's to judge and that nothing names. Those of a partition whose pages cannot be
-    /// read now are left for the next time.
-    async fn garbage(&self, mut objects: Vec<ObjectName>, tries: &mut Tries) -> Result<Vec<ObjectName>, StepError> {
-        objects.retain(|object| object.home == self.bucket.home);
-        if objects.is_empty() {
-            return Ok(objects);
-        }
-        let mut pages: BTreeSet<ObjectName> = BTreeSet::new();
-        let owners: BTreeSet<PartitionId> = objects.iter().filter_map(owner).collect();
-        let mut unknown: BTreeSet<PartitionId> = BTreeSet::new();
-        for partition in owners {
-            let named = self.named_by_pages(partition).await.map(|named| pages.extend(named));
-            if !tries.note(named.map(|()| false))? {
-                unknown.insert(partition);
+    /// The store's clock: the time that it gives to an object which is written now.
+    async fn store_time(&self) -> Result<TimestampMs, StepError> {
+        let shared = &*self.shared;
+        let key = shared.bucket.root.name.clock_key(shared.host.lane());
+        let body = Bytes::from_static(b"The time of this object is the store's clock at the last sweep of a lane.\n");
+        shared.bucket.store.put(&key, body, PutMode::Overwrite).await?;
+        Ok(shared.bucket.store.head(&key).await?.modified)
+    }
+
+    /// Is it this lane's to judge, and does neither the lane nor a resident row name it? Spill pages are not looked at.
+    fn is_unnamed(&self, object: &ObjectName, term: Term) -> bool {
+        let host = &*self.shared.host;
+        let lane_id = host.lane();
+        match object.kind {
+            ObjectKind::Bundle { lane, .. } => lane == lane_id && !host.with_lane(|lane| lane.names(object)),
+            ObjectKind::Gathered { lane, term: of, .. } | ObjectKind::Page { lane, term: of, .. } => {
+                lane == lane_id && of <= term && !host.with_lane(|lane| lane.names(object))
             }
-        }
-        if self.host.leading().is_none() {
-            return Err(StepError::End(Ended::Deposed));
-        }
-        let lane_id = self.host.lane();
-        objects.retain(|object| match object.kind {
-            ObjectKind::Bundle { lane, .. }
-            | ObjectKind::Part { lane, .. }
-            | ObjectKind::Gathered { lane, .. }
-            | ObjectKind::Page { lane, .. } => lane == lane_id && !self.host.with_lane(|lane| lane.names(object)),
-            ObjectKind::Segment { partition, .. } | ObjectKind::Spill { partition, .. } => {
-                !unknown.contains(&partition) && !pages.contains(object) && self.is_orphan(partition, object)
+            ObjectKind::Part { partition, lane, sequence, term: of, .. } => {
+                let is_free = |lane: &crate::manifest::LaneManifest| sequence <= lane.last && !lane.names(object);
+                lane == lane_id && of <= term && host.with_lane(is_free) && self.is_orphan(partition, object)
             }
+            ObjectKind::Segment { partition, term: of, .. } => of <= term && self.is_orphan(partition, object),
+            ObjectKind::Spill { partition, .. } => self.is_orphan(partition, object),
             ObjectKind::Catalogue | ObjectKind::LaneManifest { .. } | ObjectKind::Cut { .. } => false,
-        });
-        Ok(objects)
+        }
     }
 
     fn is_orphan(&self, partition: PartitionId, object: &ObjectName) -> bool {
-        match self.host.whereabouts(partition) {
+        match self.shared.host.whereabouts(partition) {
             Whereabouts::Elsewhere => false,
             Whereabouts::Nowhere => self.is_long_missed(partition),
             Whereabouts::Here => {
-                self.host.with_partition(partition, |manifest| {
+                self.shared.host.with_partition(partition, |manifest| {
                     !manifest.names(object) && !manifest.pending.iter().any(|(pending, _)| pending == object)
                 }) == Some(true)
             }
         }
     }
 
-    /// Has nobody carried the partition for so long that its lane, whichever it was, has published that and waited the
+    /// Has no lane carried the partition for so long that its lane, whichever it was, has published that and waited the
     /// grace? A lane that still has it to clean up deletes its objects itself.
     fn is_long_missed(&self, partition: PartitionId) -> bool {
-        let now = self.env.clock.now();
-        let since = *self.work.borrow_mut().missed.entry(partition).or_insert(now);
-        now.since(since) >= self.config.delete_grace + self.config.publish_interval
+        let now = self.shared.env.clock.now();
+        let since = *self.lists.borrow_mut().missed.entry(partition).or_insert(now);
+        now.since(since) >= self.shared.config.delete_grace + self.shared.config.publish_interval
     }
 
-    /// Objects and pages that the partition's spill pages name, of all levels.
-    async fn named_by_pages(&self, partition: PartitionId) -> Result<BTreeSet<ObjectName>, StepError> {
+    /// Leaves those of `objects` that no spill page names. Objects of a partition whose pages cannot be read now are left
+    /// for the next sweep.
+    async fn retain_unnamed_by_pages(
+        &self,
+        objects: &mut Vec<ObjectName>,
+        names: &mut NamesInPages,
+        series: &mut StepSeries,
+    ) -> Result<(), StepError> {
+        let owners: BTreeSet<PartitionId> = objects.iter().filter_map(owner).collect();
+        for partition in owners {
+            let pages = self.spill_pages(partition);
+            if !names.is_current(partition, &pages) && !names.unread.contains(&partition) {
+                match self.named_by_pages(partition, &pages).await {
+                    Ok(found) => names.insert(partition, pages, found),
+                    Err(error) => {
+                        series.note(Err(error))?;
+                        names.of.remove(&partition);
+                        names.unread.insert(partition);
+                    }
+                }
+            }
+            objects.retain(|object| owner(object) != Some(partition) || !names.may_name(partition, object));
+        }
+        Ok(())
+    }
+
+    fn spill_pages(&self, partition: PartitionId) -> Vec<SpillRow> {
+        self.shared.host.with_partition(partition, |manifest| manifest.spilled.clone()).unwrap_or_default()
+    }
+
+    /// Objects and pages that `pages` of the partition name, of all levels.
+    async fn named_by_pages(&self, partition: PartitionId, pages: &[SpillRow]) -> Result<BTreeSet<u64>, StepError> {
         let mut named = BTreeSet::new();
-        let spilled = self.host.with_partition(partition, |manifest| manifest.spilled.clone());
-        let mut left: Vec<Step> = spilled.unwrap_or_default().into_iter().map(Step::Page).collect();
+        let mut left: Vec<Step> = pages.iter().copied().map(Step::Page).collect();
         while let Some(step) = left.pop() {
             let Step::Page(page) = step else { continue };
-            let read = self.indexes.page(partition, &page).await;
+            let read = self.shared.indexes.page(partition, &page).await;
             let content = read.map_err(|error| StepError::Later(format!("page {}: {error}", page.page)))?;
-            named.extend(content.named());
+            named.extend(content.named().iter().map(hash));
             if let SpillPage::Pages(pages) = &*content {
                 left.extend(pages.iter().map(|page| Step::Page(*page)));
             }
@@ -120,9 +198,12 @@ impl<H: LaneHost> Inner<H> {
     }
 }
 
+/// The partition that alone has the object.
 fn owner(object: &ObjectName) -> Option<PartitionId> {
     match object.kind {
-        ObjectKind::Segment { partition, .. } | ObjectKind::Spill { partition, .. } => Some(partition),
+        ObjectKind::Segment { partition, .. }
+        | ObjectKind::Spill { partition, .. }
+        | ObjectKind::Part { partition, .. } => Some(partition),
         _ => None,
     }
 }

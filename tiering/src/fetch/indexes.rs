@@ -175,6 +175,9 @@ fn check_name(object: ObjectName, index: &DataIndex) -> Result<(), FormatError> 
             ObjectKind::Bundle { lane: of, sequence: nth } => (kind, lane, sequence) == (DataKind::Bundle, of, nth),
             ObjectKind::Gathered { lane: of, .. } => (kind, lane) == (DataKind::Gathered, of),
             ObjectKind::Segment { partition, .. } => kind == DataKind::Segment && index.partition(partition).is_some(),
+            ObjectKind::Part { partition, lane: of, sequence: nth, .. } => {
+                (kind, lane, sequence) == (DataKind::Part, of, nth) && index.partition(partition).is_some()
+            }
             _ => true,
         };
     if same { Ok(()) } else { Err(FormatError::Other { kind, lane, sequence }) }

@@ -26,11 +26,8 @@ pub(crate) fn any_kind() -> impl Strategy<Value = ObjectKind> {
     prop_oneof![
         Just(ObjectKind::Catalogue),
         (lane(), sequence()).prop_map(|(lane, sequence)| ObjectKind::Bundle { lane, sequence }),
-        (lane(), sequence(), term(), nonce()).prop_map(|(lane, sequence, term, nonce)| ObjectKind::Part {
-            lane,
-            sequence,
-            term,
-            nonce
+        (any_partition(), lane(), sequence(), term(), nonce()).prop_map(|(partition, lane, sequence, term, nonce)| {
+            ObjectKind::Part { partition, lane, sequence, term, nonce }
         }),
         (any_partition(), offset(), term(), nonce()).prop_map(|(partition, base, term, nonce)| ObjectKind::Segment {
             partition,

@@ -80,6 +80,7 @@ struct State {
     objects: BTreeMap<String, Object>,
     versions: u64,
     now: TimestampMs,
+    clock_ahead_ms: i64,
     faults: Faults,
     arrived: VecDeque<String>,
 }
@@ -176,6 +177,11 @@ impl SimBucket {
         self.lock().objects.clear();
     }
 
+    /// From now on the store's clock goes `ms` before everybody else's.
+    pub fn set_clock_ahead(&self, ms: i64) {
+        self.lock().clock_ahead_ms = ms;
+    }
+
     /// Every object, behind the store's back.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<String, Bytes> {
@@ -217,7 +223,7 @@ async fn serve(env: &Env, state: &Mutex<State>, job: Job) {
     let fate = fate(env, &faults, job.write);
     let perform = |spoil| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.now = env.clock.wall();
+        state.now = TimestampMs(env.clock.wall().0 + state.clock_ahead_ms);
         (job.perform)(&mut state, spoil)
     };
     match fate {

@@ -17,7 +17,8 @@ use tidewater_storage::model::{
 use uuid::Uuid;
 
 use crate::archive::{
-    LaneHost, LocalRead, LocalReadError, LocalSegment, Pending, ProposeError, TopicFacts, Whereabouts,
+    LaneState, LocalLog, LocalRead, LocalReadError, LocalSegment, Propose, ProposeError, TopicFacts, Unarchived,
+    Whereabouts,
 };
 use crate::format::LaneEvent;
 use crate::keys::Home;
@@ -119,7 +120,8 @@ impl SimLane {
     pub(super) fn create(&self, id: PartitionId, retention: RetentionPolicy) {
         let at = self.next_index();
         let name = TopicName::new(&format!("t{}", id.topic.0.as_u128())).expect("legal");
-        let catalogue = CatalogueTopic { id: id.topic, name, configs: BTreeMap::new(), partitions: Vec::new() };
+        let catalogue =
+            CatalogueTopic { id: id.topic, name, configs: BTreeMap::new(), partitions: Vec::new(), revision: 0 };
         self.manifests.borrow_mut().insert(id, PartitionManifest::new(id, Offset::ZERO, at));
         let log = Log {
             batches: Vec::new(),
@@ -243,7 +245,7 @@ impl Log {
     }
 }
 
-impl LaneHost for Rc<SimLane> {
+impl LaneState for Rc<SimLane> {
     fn lane(&self) -> LaneId {
         LaneId(1)
     }
@@ -271,20 +273,6 @@ impl LaneHost for Rc<SimLane> {
 
     fn partitions(&self) -> Vec<PartitionId> {
         self.manifests.borrow().keys().copied().collect()
-    }
-
-    fn pending(&self) -> Vec<Pending> {
-        let logs = self.logs.borrow();
-        let manifests = self.manifests.borrow();
-        let waits = |(id, log): (&PartitionId, &Log)| {
-            let from = manifests.get(id)?.archived_end;
-            let first = log.batches.iter().position(|b| b.header.next_offset() > from)?;
-            log.facts.as_ref()?;
-            let bytes = log.batches.iter().skip(first).map(|b| b.bytes.len() as u64).sum();
-            let offsets = OffsetRange::new(from, log.end());
-            Some(Pending { partition: *id, offsets, bytes, since: *log.applied.get(first)?, lag: self.lag.get() })
-        };
-        logs.iter().filter_map(waits).collect()
     }
 
     fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
@@ -319,6 +307,22 @@ impl LaneHost for Rc<SimLane> {
             true => Whereabouts::Here,
             false => Whereabouts::Nowhere,
         }
+    }
+}
+
+impl LocalLog for Rc<SimLane> {
+    fn unarchived(&self) -> Vec<Unarchived> {
+        let logs = self.logs.borrow();
+        let manifests = self.manifests.borrow();
+        let waits = |(id, log): (&PartitionId, &Log)| {
+            let from = manifests.get(id)?.archived_end;
+            let first = log.batches.iter().position(|b| b.header.next_offset() > from)?;
+            log.facts.as_ref()?;
+            let bytes = log.batches.iter().skip(first).map(|b| b.bytes.len() as u64).sum();
+            let offsets = OffsetRange::new(from, log.end());
+            Some(Unarchived { partition: *id, offsets, bytes, since: *log.applied.get(first)?, lag: self.lag.get() })
+        };
+        logs.iter().filter_map(waits).collect()
     }
 
     fn closed_segments(&self, partition: PartitionId) -> Vec<LocalSegment> {
@@ -369,7 +373,9 @@ impl LaneHost for Rc<SimLane> {
         }
         Ok(read)
     }
+}
 
+impl Propose for Rc<SimLane> {
     async fn propose(&self, command: Command) -> Result<(), ProposeError> {
         let (answer, answered) = oneshot::channel();
         let term = Term(self.term.get());

@@ -56,10 +56,15 @@ fn a_data_directory_put_back_from_a_backup_stops_before_it_writes() {
 fn below_a_bundle(seed: u64) -> Bench {
     let bench = Bench::new(seed, Faults::default(), 3);
     bench.live_for(Duration::from_secs(6), 6);
-    let backup = bench.lane.backup();
     let bench = Bench { config: ArchiveConfig { publish_interval: Duration::from_secs(1000), ..quick() }, ..bench };
+    let running = bench.archiver();
+    let task = bench.env.tasks.spawn("archiver", async move { running.run().await });
+    // It publishes once, at its start.
+    bench.world.run_for(Duration::from_secs(3));
+    let backup = bench.lane.backup();
     bench.partitions.iter().for_each(|id| bench.lane.append(*id, 1, 100));
-    bench.live_for(Duration::from_secs(3), 6);
+    bench.world.run_for(Duration::from_secs(3));
+    task.cancel();
     let next = backup.with_lane(|lane| lane.next_bundle());
     assert!(bench.sim.objects().contains_key(next.key().as_str()));
     Bench { lane: backup, config: quick(), ..bench }
