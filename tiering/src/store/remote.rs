@@ -425,4 +425,67 @@ mod tests {
         let attempts = crate::store::RetryPolicy::default().attempts_max;
         assert!(deadline(u64::MAX) * attempts < grace / 2, "no PUT is on its way when the sweeper looks");
     }
+
+    /// Processor time of this thread so far.
+    fn cpu() -> Duration {
+        let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel counts it");
+        let nanos = stat.split_whitespace().next().and_then(|n| n.parse().ok()).expect("nanoseconds");
+        Duration::from_nanos(nanos)
+    }
+
+    /// Takes PUTs on one connection after another and throws their bodies away.
+    fn drain() -> String {
+        use std::io::{BufRead, BufReader, Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut reader = BufReader::with_capacity(1 << 20, stream.expect("a client"));
+                let mut len = 0;
+                let mut line = String::new();
+                while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                        len = value.trim().parse().expect("a number");
+                    }
+                    if line == "\r\n" {
+                        std::io::copy(&mut reader.by_ref().take(len), &mut std::io::sink()).expect("a body");
+                        let answer = b"HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Length: 0\r\n\r\n";
+                        reader.get_mut().write_all(answer).expect("sent");
+                    }
+                    line.clear();
+                }
+            }
+        });
+        url
+    }
+
+    /// Prints what the sum over a body for the signature costs; run by hand with `--ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn what_signing_a_body_costs() {
+        const PUTS: u64 = 64;
+        let body = Bytes::from(vec![7; 16 << 20]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        for (what, unsigned) in [("warm-up", true), ("signed", false), ("unsigned", true)] {
+            let client = AmazonS3Builder::new()
+                .with_endpoint(drain())
+                .with_region("here")
+                .with_bucket_name("bucket")
+                .with_access_key_id("key")
+                .with_secret_access_key("secret")
+                .with_unsigned_payload(unsigned)
+                .with_client_options(ClientOptions::new().with_allow_http(true))
+                .build()
+                .expect("configured");
+            let began = cpu();
+            runtime.block_on(async {
+                for _ in 0..PUTS {
+                    let payload = PutPayload::from_bytes(body.clone());
+                    client.put_opts(&Path::from("key"), payload, Default::default()).await.expect("put");
+                }
+            });
+            let spent = (cpu() - began).as_secs_f64() * 1e9 / (PUTS * body.len() as u64) as f64;
+            println!("{what}: {spent:.3} ns a byte of the client's thread");
+        }
+    }
 }
