@@ -16,7 +16,7 @@ mod append;
 mod coordinator;
 mod deadlines;
 pub mod error;
-mod home;
+mod group_shard;
 pub mod ids;
 mod load;
 pub mod message;
@@ -30,7 +30,7 @@ mod subscription;
 
 pub use coordinator::{Coordinator, GroupSettings};
 pub use error::GroupError;
-pub use home::QUEUE_BYTES_MAX;
+pub use group_shard::QUEUE_BYTES_MAX;
 pub use ids::{GroupId, InstanceId, MemberId, ProtocolName};
 pub use message::GroupRequest;
 pub use router::GroupRouter;

@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{EntryId, Term};
+use tidewater_storage::model::{EntryId, LaneId, Term};
 
 mod codec;
 mod lane;
@@ -28,12 +28,14 @@ mod runtime;
 mod settings;
 mod snapshot;
 mod state_machine;
+mod status;
 mod type_config;
 
 pub use codec::CodecError;
 pub use lane::{Lane, LaneError, LaneFatal, LaneOptions, Leadership};
 pub use proposal::{Answer, Proposal, ProposeError};
 pub use settings::PROPOSALS_MAX;
+pub use status::{LaneStatus, NotUnderstood};
 
 /// The state that a lane's entries build, given by the layer above.
 ///
@@ -48,8 +50,8 @@ pub trait Apply {
     fn applied_blank(&self, id: EntryId);
 
     /// The membership as of the entry that is being applied, encoded: it belongs into every checkpoint from this entry on
-    /// ([`LaneOptions::membership`]). Called before `applied_blank` or `install` of that entry, and never for what a
-    /// checkpoint held already. A lane applies while it starts, before there is a [`Lane`] to ask.
+    /// ([`LaneOptions::membership`]). Called before `applied_blank` and after `install` of that entry, and never for what
+    /// a checkpoint held already. A lane applies while it starts, before there is a [`Lane`] to ask.
     fn membership(&self, blob: Bytes);
 
     /// This replica leads `term`, and `ready_at`, the first entry of that term, is applied: it may serve and propose.
@@ -64,5 +66,19 @@ pub trait Apply {
     fn snapshot(&self) -> Bytes;
 
     /// Takes over another replica's state as of `at`, in place of everything applied here.
-    fn install(&self, at: EntryId, state: Bytes);
+    ///
+    /// # Errors
+    /// The state was not taken over. The group dies: a replica that counted as caught up would hold nothing.
+    fn install(&self, at: EntryId, state: Bytes) -> Result<(), InstallError>;
+}
+
+/// A state machine that cannot take over another replica's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "lane {lane} was sent a snapshot up to entry {at}, and this version cannot take one over; \
+     the replica must not vote or acknowledge"
+)]
+pub struct InstallError {
+    pub lane: LaneId,
+    pub at: EntryId,
 }

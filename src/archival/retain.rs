@@ -196,7 +196,7 @@ mod tests {
             assert!(shard.router.produce(parts).await.iter().all(Result::is_ok));
             let second = replica.log.segments()[1].offsets.start;
             let to = second.next();
-            assert_eq!(shard.router.trim(shard.place(1), to).await, Ok(to));
+            assert_eq!(shard.router.trim(shard.address(1), to).await, Ok(to));
             env.tasks.sleep(Duration::from_secs(60)).await;
             assert_eq!(replica.log.bounds().start, second, "whole segments go");
             let before = shard.engine.counts().checkpoints;

@@ -8,7 +8,7 @@ use tidewater_storage::model::{LaneId, LeaderEpoch, NodeId, PartitionId, Partiti
 use uuid::Uuid;
 
 use crate::config::topic::TopicConfig;
-use crate::partition::message::Place;
+use crate::partition::message::PartitionAddress;
 
 /// Topics, their places and settings, as of one controller revision.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl TopicImage {
 impl PartitionImage {
     /// Where requests for it go.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place { id: self.id, lane: self.lane, shard: self.shard }
+    pub fn address(&self) -> PartitionAddress {
+        PartitionAddress { id: self.id, lane: self.lane, shard: self.shard }
     }
 }

@@ -253,7 +253,7 @@ mod tests {
             let terms = follower.follow(&Arc::new(wanted)).await;
             assert_eq!(terms.len(), 1);
             assert!(ids.iter().all(|id| shard.lane.replica(*id).is_some()), "they serve once it is answered");
-            assert!(shard.lane.replica(shard.place(0).id).is_none(), "what the image has not is dropped");
+            assert!(shard.lane.replica(shard.address(0).id).is_none(), "what the image has not is dropped");
             for done in in_flight {
                 done.await.expect("is applied");
             }

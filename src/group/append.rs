@@ -14,13 +14,13 @@ use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{BatchHeader, Compression, Offset, TimestampMs};
 
 use super::error::GroupError;
-use super::home::{Home, Moment, Slot};
+use super::group_shard::{Clocks, GroupShard, HeldGroup};
 use super::ids::GroupId;
 use super::message::{Answer, Commit};
 use super::offsets::Offsets;
 use super::record::{GroupRecord, Pair};
 use super::state::SaveCause;
-use crate::partition::message::{CheckedBatch, Origin, Place, ProduceError, ProducePart};
+use crate::partition::message::{CheckedBatch, Origin, PartitionAddress, ProduceError, ProducePart};
 use crate::partition::router::Router;
 
 /// One intent's records must fit into one batch of Kafka's default `max.message.bytes`.
@@ -137,7 +137,7 @@ pub(super) struct Appended {
     bytes: u64,
 }
 
-impl Home {
+impl GroupShard {
     /// The next thing to write, if any.
     pub(super) fn next_work(&mut self, wall: TimestampMs) -> Option<Work> {
         let bound = self.settings.snapshot_bytes.max(SNAPSHOT_GROWTH * self.log.snapshot_bytes);
@@ -258,7 +258,7 @@ impl Home {
     }
 
     /// The records of `intent` are committed, or could not be written.
-    pub(super) fn finish(&mut self, at: Moment, intent: Intent, outcome: &Result<Appended, GroupError>) {
+    pub(super) fn finish(&mut self, at: Clocks, intent: Intent, outcome: &Result<Appended, GroupError>) {
         let id = intent.group().clone();
         match (intent, outcome) {
             (Intent::Save { cause, record, .. }, outcome) => {
@@ -304,7 +304,7 @@ fn offset_record(group: &GroupId, topic: &str, partition: i32, commit: Option<&C
 }
 
 /// A group as records: its metadata as last written, and its offsets.
-fn slot_records(id: &GroupId, slot: &Slot, records: &mut Vec<Pair>, bytes: &mut usize) {
+fn slot_records(id: &GroupId, slot: &HeldGroup, records: &mut Vec<Pair>, bytes: &mut usize) {
     let first = records.len();
     if let Some(saved) = &slot.saved {
         let (key, _) = GroupRecord::Group { group: id.to_string(), saved: None }.encode();
@@ -321,7 +321,7 @@ fn pair_bytes((key, value): &Pair) -> usize {
 /// Appends records to the partition, in batches of bounded size, and waits until they are committed.
 pub(super) async fn append(
     router: &Router,
-    place: Place,
+    address: PartitionAddress,
     end: Offset,
     records: Vec<Pair>,
     now: TimestampMs,
@@ -335,11 +335,11 @@ pub(super) async fn append(
     for (key, value) in records {
         builder.push(Record::new(now, Some(key), value));
         if builder.len() >= APPEND_BYTES {
-            parts.push(part(place, std::mem::replace(&mut builder, BatchBuilder::new(Compression::None)))?);
+            parts.push(part(address, std::mem::replace(&mut builder, BatchBuilder::new(Compression::None)))?);
         }
     }
     if !builder.is_empty() {
-        parts.push(part(place, builder)?);
+        parts.push(part(address, builder)?);
     }
     let counts = parts.iter().map(|part| u64::from(part.batch.header.record_count)).collect::<Vec<_>>();
     appended.bytes = parts.iter().map(|part| part.batch.bytes.len() as u64).sum();
@@ -355,11 +355,11 @@ pub(super) async fn append(
     Ok(appended)
 }
 
-fn part(place: Place, builder: BatchBuilder) -> Result<ProducePart, GroupError> {
+fn part(address: PartitionAddress, builder: BatchBuilder) -> Result<ProducePart, GroupError> {
     let bytes = builder.build();
     let header = BatchHeader::parse(&bytes).map_err(|_| GroupError::NotAvailable)?;
     let bytes = bytes.try_into_mut().unwrap_or_else(|shared| shared.as_ref().into());
-    Ok(ProducePart { place, batch: CheckedBatch { header, bytes }, origin: Origin::Internal })
+    Ok(ProducePart { address, batch: CheckedBatch { header, bytes }, origin: Origin::Internal })
 }
 
 fn refusal(error: &ProduceError) -> GroupError {

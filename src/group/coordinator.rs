@@ -19,14 +19,14 @@ use tidewater_storage::model::PartitionId;
 use super::append::{self, Work};
 use super::deadlines::Deadlines;
 use super::error::GroupError;
-use super::home::{Home, Moment};
+use super::group_shard::{Clocks, GroupShard};
 use super::ids::GroupId;
 use super::load;
 use super::message::{Ask, GroupRequest};
 use super::state::GroupTimes;
 use crate::controller::client::ControllerHandle;
 use crate::limits::GROUP_MEMBERS_MAX;
-use crate::partition::message::Place;
+use crate::partition::message::PartitionAddress;
 use crate::partition::router::Router;
 use crate::shard::mesh::Inbox;
 
@@ -103,7 +103,7 @@ struct Inner {
     router: Router,
     controller: ControllerHandle,
     settings: GroupSettings,
-    homes: RefCell<BTreeMap<PartitionId, Rc<Hosted>>>,
+    group_shards: RefCell<BTreeMap<PartitionId, Rc<Hosted>>>,
     deadlines: RefCell<Deadlines>,
     sweep_at: Cell<Option<Mono>>,
     image_seen: Cell<u64>,
@@ -112,19 +112,19 @@ struct Inner {
 
 /// A partition and where it stands.
 struct Hosted {
-    place: Place,
+    address: PartitionAddress,
     stage: RefCell<Stage>,
     writing: Cell<bool>,
 }
 
 enum Stage {
     Loading { waiting: VecDeque<Ask>, patient: bool },
-    Ready(Box<Home>),
+    Ready(Box<GroupShard>),
 }
 
 impl fmt::Debug for Coordinator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Coordinator({} partitions)", self.inner.homes.borrow().len())
+        write!(f, "Coordinator({} partitions)", self.inner.group_shards.borrow().len())
     }
 }
 
@@ -139,7 +139,7 @@ impl Coordinator {
             router,
             controller,
             settings,
-            homes: RefCell::default(),
+            group_shards: RefCell::default(),
             deadlines: RefCell::default(),
             sweep_at: Cell::new(None),
             wake,
@@ -162,7 +162,7 @@ impl Coordinator {
     pub fn ask(&self, request: GroupRequest) {
         let inner = &self.inner;
         inner.follow_image();
-        let cell = inner.cell(request.home);
+        let cell = inner.cell(request.partition);
         let group = request.ask.group().cloned();
         let beats = if let Ask::Heartbeat(_, beat, _) = &request.ask { Some(beat.member.clone()) } else { None };
         match &mut *cell.stage.borrow_mut() {
@@ -170,11 +170,11 @@ impl Coordinator {
                 return waiting.push_back(request.ask);
             }
             Stage::Loading { .. } => return request.ask.refuse(GroupError::Loading),
-            Stage::Ready(home) => {
-                home.ask(inner.moment(), request.ask, &inner.controller.image());
+            Stage::Ready(group_shard) => {
+                group_shard.ask(inner.moment(), request.ask, &inner.controller.image());
                 // A sign of life writes nothing and moves one deadline: the members are not gone through for it.
                 if let (Some(group), Some(member)) = (&group, &beats)
-                    && home.is_looked_at_in_time(group, member)
+                    && group_shard.is_looked_at_in_time(group, member)
                 {
                     return;
                 }
@@ -185,25 +185,25 @@ impl Coordinator {
 }
 
 impl Inner {
-    fn moment(&self) -> Moment {
-        Moment { now: self.env.clock.now(), wall: self.env.clock.wall() }
+    fn moment(&self) -> Clocks {
+        Clocks { now: self.env.clock.now(), wall: self.env.clock.wall() }
     }
 
     /// The partition's cell; on first use it begins to load.
-    fn cell(self: &Rc<Self>, place: Place) -> Rc<Hosted> {
-        if let Some(cell) = self.homes.borrow().get(&place.id) {
+    fn cell(self: &Rc<Self>, address: PartitionAddress) -> Rc<Hosted> {
+        if let Some(cell) = self.group_shards.borrow().get(&address.id) {
             return Rc::clone(cell);
         }
         let stage = RefCell::new(Stage::Loading { waiting: VecDeque::new(), patient: true });
-        let cell = Rc::new(Hosted { place, stage, writing: Cell::new(false) });
-        self.homes.borrow_mut().insert(place.id, Rc::clone(&cell));
+        let cell = Rc::new(Hosted { address, stage, writing: Cell::new(false) });
+        self.group_shards.borrow_mut().insert(address.id, Rc::clone(&cell));
         drop(self.env.tasks.spawn("group-load", Rc::clone(self).load(Rc::clone(&cell))));
         cell
     }
 
     async fn load(self: Rc<Self>, cell: Rc<Hosted>) {
         let patience = self.env.tasks.sleep(LOAD_PATIENCE);
-        let loading = Box::pin(self.read(cell.place));
+        let loading = Box::pin(self.read(cell.address));
         let loaded = match select(loading, patience).await {
             Either::Left((loaded, _)) => loaded,
             Either::Right(((), loading)) => {
@@ -221,21 +221,21 @@ impl Inner {
         self.open(&cell, loaded);
     }
 
-    async fn read(&self, place: Place) -> load::Loading {
+    async fn read(&self, address: PartitionAddress) -> load::Loading {
         // Before the controller's first image no topic is known, and offsets of unknown topics are written off.
         while self.controller.image().revision == 0 {
             self.env.tasks.sleep(NOT_YET_RETRY).await;
         }
         let mut early = 0;
         loop {
-            match load::load(&self.router, place).await {
+            match load::load(&self.router, address).await {
                 Ok(loaded) => return loaded,
                 Err(error) if error.is_early() && early < NOT_YET_TRIES => {
                     early += 1;
                     self.env.tasks.sleep(NOT_YET_RETRY).await;
                 }
                 Err(error) => {
-                    tracing::warn!(partition = %place.id, %error, "groups of a partition cannot be loaded, their clients are told to wait; tried again every second");
+                    tracing::warn!(partition = %address.id, %error, "groups of a partition cannot be loaded, their clients are told to wait; tried again every second");
                     self.env.tasks.sleep(LOAD_RETRY).await;
                 }
             }
@@ -246,9 +246,9 @@ impl Inner {
         let at = self.moment();
         let (groups, log) = loaded.finish(&self.settings, at.now, at.wall);
         let ids = groups.keys().cloned().collect::<Vec<_>>();
-        let mut home = Box::new(Home::new(groups, self.settings, log));
-        home.learn_topics(&self.controller.image());
-        let before = cell.stage.replace(Stage::Ready(home));
+        let mut group_shard = Box::new(GroupShard::new(groups, self.settings, log));
+        group_shard.learn_topics(&self.controller.image());
+        let before = cell.stage.replace(Stage::Ready(group_shard));
         ids.iter().for_each(|id| self.settle(cell, Some(id)));
         if self.sweep_at.get().is_none() {
             self.sweep_at.set(Some(at.now + self.settings.sweep_interval));
@@ -256,21 +256,21 @@ impl Inner {
         }
         if let Stage::Loading { waiting, .. } = before {
             let coordinator = Coordinator { inner: Rc::clone(self) };
-            waiting.into_iter().for_each(|ask| coordinator.ask(GroupRequest { home: cell.place, ask }));
+            waiting.into_iter().for_each(|ask| coordinator.ask(GroupRequest { partition: cell.address, ask }));
         }
         self.settle(cell, None);
     }
 
     /// After a change: the group's deadline is queued, and what must be written gets a writer.
     fn settle(self: &Rc<Self>, cell: &Rc<Hosted>, group: Option<&GroupId>) {
-        let Stage::Ready(home) = &mut *cell.stage.borrow_mut() else { return };
-        if let Some((id, slot)) = group.and_then(|id| home.groups.get_mut(id).map(|slot| (id, slot))) {
+        let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() else { return };
+        if let Some((id, slot)) = group.and_then(|id| group_shard.groups.get_mut(id).map(|slot| (id, slot))) {
             let wanted = slot.group.next_deadline();
-            if self.deadlines.borrow_mut().set(cell.place.id, id, &mut slot.queued, wanted) {
+            if self.deadlines.borrow_mut().set(cell.address.id, id, &mut slot.queued, wanted) {
                 self.wake();
             }
         }
-        if !home.queue.is_empty() && !cell.writing.replace(true) {
+        if !group_shard.queue.is_empty() && !cell.writing.replace(true) {
             drop(self.env.tasks.spawn("group-append", Rc::clone(self).write(Rc::clone(cell))));
         }
     }
@@ -280,27 +280,27 @@ impl Inner {
         loop {
             let wall = self.env.clock.wall();
             let (work, end) = match &mut *cell.stage.borrow_mut() {
-                Stage::Ready(home) => (home.next_work(wall), home.log.end),
+                Stage::Ready(group_shard) => (group_shard.next_work(wall), group_shard.log.end),
                 Stage::Loading { .. } => (None, tidewater_storage::model::Offset::ZERO),
             };
             match work {
                 None => break,
                 Some(Work::Intents(intents, records)) => {
-                    let outcome = append::append(&self.router, cell.place, end, records, wall).await;
+                    let outcome = append::append(&self.router, cell.address, end, records, wall).await;
                     self.finish(&cell, intents, &outcome);
                 }
                 Some(Work::Piece(records)) => {
-                    let outcome = append::append(&self.router, cell.place, end, records, wall).await;
-                    if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
+                    let outcome = append::append(&self.router, cell.address, end, records, wall).await;
+                    if let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() {
                         match &outcome {
-                            Ok(appended) => home.note(appended, true),
-                            Err(_) => home.abandon_snapshot(),
+                            Ok(appended) => group_shard.note(appended, true),
+                            Err(_) => group_shard.abandon_snapshot(),
                         }
                     }
                 }
                 Some(Work::Trim(to)) => {
-                    if let Err(error) = self.router.trim(cell.place, to).await {
-                        tracing::warn!(partition = %cell.place.id, %error, "the log of groups could not be cut, it stays longer; tried again after the next snapshot");
+                    if let Err(error) = self.router.trim(cell.address, to).await {
+                        tracing::warn!(partition = %cell.address.id, %error, "the log of groups could not be cut, it stays longer; tried again after the next snapshot");
                     }
                 }
             }
@@ -316,9 +316,9 @@ impl Inner {
     ) {
         let at = self.moment();
         let groups = intents.iter().map(|intent| intent.group().clone()).collect::<Vec<_>>();
-        if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
-            outcome.iter().for_each(|appended| home.note(appended, false));
-            intents.into_iter().for_each(|intent| home.finish(at, intent, outcome));
+        if let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() {
+            outcome.iter().for_each(|appended| group_shard.note(appended, false));
+            intents.into_iter().for_each(|intent| group_shard.finish(at, intent, outcome));
         }
         groups.iter().for_each(|group| self.settle(cell, Some(group)));
     }
@@ -356,16 +356,16 @@ impl Inner {
     fn expire_due(self: &Rc<Self>) {
         let at = self.moment();
         let due = std::iter::from_fn(|| self.deadlines.borrow_mut().pop_due(at.now)).collect::<Vec<_>>();
-        for (home, group) in due {
-            let Some(cell) = self.homes.borrow().get(&home).cloned() else { continue };
-            if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
-                home.expire(at, &group);
+        for (group_shard, group) in due {
+            let Some(cell) = self.group_shards.borrow().get(&group_shard).cloned() else { continue };
+            if let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() {
+                group_shard.expire(at, &group);
             }
             self.settle(&cell, Some(&group));
         }
         if self.sweep_at.get().is_some_and(|sweep_at| sweep_at <= at.now) {
             self.sweep_at.set(Some(at.now + self.settings.sweep_interval));
-            self.each_home(|home| home.sweep(at.wall));
+            self.each_group_shard(|group_shard| group_shard.sweep(at.wall));
         }
     }
 
@@ -373,15 +373,15 @@ impl Inner {
     fn follow_image(self: &Rc<Self>) {
         let image = self.controller.image();
         if self.image_seen.replace(image.revision) != image.revision {
-            self.each_home(|home| home.follow_topics(&image));
+            self.each_group_shard(|group_shard| group_shard.follow_topics(&image));
         }
     }
 
-    fn each_home(self: &Rc<Self>, act: impl Fn(&mut Home)) {
-        let cells = self.homes.borrow().values().cloned().collect::<Vec<_>>();
+    fn each_group_shard(self: &Rc<Self>, act: impl Fn(&mut GroupShard)) {
+        let cells = self.group_shards.borrow().values().cloned().collect::<Vec<_>>();
         for cell in cells {
-            if let Stage::Ready(home) = &mut *cell.stage.borrow_mut() {
-                act(home);
+            if let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() {
+                act(group_shard);
             }
             self.settle(&cell, None);
         }

@@ -21,7 +21,7 @@ impl Deadlines {
     /// Tells whether the queue's first deadline came nearer.
     pub(super) fn set(
         &mut self,
-        home: PartitionId,
+        partition: PartitionId,
         group: &GroupId,
         queued: &mut Option<Mono>,
         wanted: Option<Mono>,
@@ -31,10 +31,10 @@ impl Deadlines {
             return false;
         }
         if let Some(old) = queued.replace(wanted) {
-            self.queue.remove(&(old, home, group.clone()));
+            self.queue.remove(&(old, partition, group.clone()));
         }
         let first = self.next();
-        self.queue.insert((wanted, home, group.clone()));
+        self.queue.insert((wanted, partition, group.clone()));
         first.is_none_or(|first| wanted < first)
     }
 
@@ -48,7 +48,7 @@ impl Deadlines {
         if self.next()? > now {
             return None;
         }
-        self.queue.pop_first().map(|(_, home, group)| (home, group))
+        self.queue.pop_first().map(|(_, partition, group)| (partition, group))
     }
 }
 
@@ -59,15 +59,15 @@ mod tests {
     #[test]
     fn only_nearer_deadlines_are_queued() {
         let at = Mono::from_nanos;
-        let (mut queue, home, group) = (Deadlines::default(), PartitionId::default(), GroupId::from("g"));
+        let (mut queue, partition, group) = (Deadlines::default(), PartitionId::default(), GroupId::from("g"));
         let mut queued = None;
-        assert!(queue.set(home, &group, &mut queued, Some(at(10))));
-        assert!(!queue.set(home, &group, &mut queued, Some(at(20))));
-        assert!(!queue.set(home, &group, &mut queued, None));
-        assert!(queue.set(home, &group, &mut queued, Some(at(5))));
+        assert!(queue.set(partition, &group, &mut queued, Some(at(10))));
+        assert!(!queue.set(partition, &group, &mut queued, Some(at(20))));
+        assert!(!queue.set(partition, &group, &mut queued, None));
+        assert!(queue.set(partition, &group, &mut queued, Some(at(5))));
         assert_eq!((queue.next(), queued), (Some(at(5)), Some(at(5))));
         assert_eq!(queue.pop_due(at(4)), None);
-        assert_eq!(queue.pop_due(at(5)), Some((home, group)));
+        assert_eq!(queue.pop_due(at(5)), Some((partition, group)));
         assert_eq!(queue.next(), None);
     }
 }

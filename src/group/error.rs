@@ -74,7 +74,4 @@ pub enum GroupError {
     /// The topic or partition of a commit does not exist.
     #[error("the topic or partition does not exist")]
     UnknownPartition,
-    /// A negative offset.
-    #[error("offset {0} cannot be committed")]
-    InvalidOffset(i64),
 }

@@ -9,12 +9,12 @@ use tidewater_storage::model::{BatchHeader, Offset, TimestampMs};
 
 use super::append::LogState;
 use super::coordinator::GroupSettings;
-use super::home::Slot;
+use super::group_shard::HeldGroup;
 use super::ids::GroupId;
 use super::offsets::Offsets;
 use super::record::{GroupRecord, RecordError};
 use super::state::{Group, SavedGroup};
-use crate::partition::message::{Isolation, Place, ReadDone, ReadError, ReadPart};
+use crate::partition::message::{Isolation, PartitionAddress, ReadDone, ReadError, ReadPart};
 use crate::partition::router::Router;
 
 /// Bytes asked for at a time.
@@ -72,10 +72,10 @@ pub(super) struct Loading {
 ///
 /// # Errors
 /// The log cannot be read or is damaged.
-pub(super) async fn load(router: &Router, home: Place) -> Result<Loading, LoadError> {
+pub(super) async fn load(router: &Router, partition: PartitionAddress) -> Result<Loading, LoadError> {
     let mut loading = Loading::default();
     loop {
-        let done = read(router, home, loading.log.end).await?;
+        let done = read(router, partition, loading.log.end).await?;
         loading.log.end = loading.log.end.max(done.log_start);
         let before = loading.log.end;
         for run in &done.batches {
@@ -91,8 +91,9 @@ pub(super) async fn load(router: &Router, home: Place) -> Result<Loading, LoadEr
 }
 
 /// Reads from `from`, or from the log start if that is later.
-async fn read(router: &Router, home: Place, from: Offset) -> Result<ReadDone, ReadError> {
-    let part = |from| ReadPart { place: home, from, max_bytes: READ_BYTES, isolation: Isolation::ReadUncommitted };
+async fn read(router: &Router, partition: PartitionAddress, from: Offset) -> Result<ReadDone, ReadError> {
+    let part =
+        |from| ReadPart { address: partition, from, max_bytes: READ_BYTES, isolation: Isolation::ReadUncommitted };
     let first = |answers: Vec<_>| answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
     match first(router.read(vec![part(from)], READ_BYTES).await) {
         Err(ReadError::OutOfRange { valid, .. }) if from < valid.start => {
@@ -147,7 +148,7 @@ impl Loading {
         settings: &GroupSettings,
         now: Mono,
         wall: TimestampMs,
-    ) -> (BTreeMap<GroupId, Slot>, LogState) {
+    ) -> (BTreeMap<GroupId, HeldGroup>, LogState) {
         let wanted = self.groups.into_iter().filter(|(_, loaded)| loaded.saved.is_some() || !loaded.offsets.is_empty());
         let groups = wanted.map(|(id, loaded)| {
             let (saved, value) = loaded.saved.map_or((None, None), |(saved, value)| (Some(saved), Some(value)));
@@ -158,7 +159,7 @@ impl Loading {
                 None => Group::new(id.clone(), settings.times()),
             };
             let in_use_until = if empty { changed } else { wall };
-            (id, Slot { group, offsets: loaded.offsets, saved: value, in_use_until, queued: None })
+            (id, HeldGroup { group, offsets: loaded.offsets, saved: value, in_use_until, queued: None })
         });
         (groups.collect(), self.log)
     }

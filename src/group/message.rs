@@ -8,16 +8,16 @@ use tidewater_storage::model::{Offset, TimestampMs};
 use super::error::GroupError;
 use super::ids::{GroupId, InstanceId, MemberId};
 use super::state::{Join, Joined, Leave, StateName, Sync, Synced};
-use crate::partition::message::Place;
+use crate::partition::message::PartitionAddress;
 use crate::shard::mesh::Reply;
 
-pub use super::offsets::Commit;
+pub use super::offsets::{Commit, CommittedOffset};
 
 /// A question to the coordinator of one partition of `__consumer_offsets`.
 #[derive(Debug)]
 pub struct GroupRequest {
     /// That partition.
-    pub home: Place,
+    pub partition: PartitionAddress,
     /// What is asked.
     pub ask: Ask,
 }
@@ -81,8 +81,13 @@ pub struct CommitAsk {
 impl Commit {
     /// An offset to be committed, without a time and a topic's life yet.
     #[must_use]
-    pub fn new(offset: Offset, leader_epoch: Option<tidewater_storage::model::LeaderEpoch>, metadata: &str) -> Self {
-        Self { offset, leader_epoch, metadata: metadata.into(), at: TimestampMs::NONE, expires_at: None, topic: None }
+    pub fn new(
+        offset: impl Into<CommittedOffset>,
+        leader_epoch: Option<tidewater_storage::model::LeaderEpoch>,
+        metadata: &str,
+    ) -> Self {
+        let (offset, metadata) = (offset.into(), metadata.into());
+        Self { offset, leader_epoch, metadata, at: TimestampMs::NONE, expires_at: None, topic: None }
     }
 }
 
@@ -120,7 +125,7 @@ pub struct GroupProgress {
     pub state: StateName,
     /// Its members.
     pub members: usize,
-    /// Topic, partition and what was committed, in order.
+    /// Topic, partition and the next offset to read, in order; negative commits are left out.
     pub offsets: Vec<(Arc<str>, i32, Offset)>,
 }
 

@@ -5,11 +5,30 @@ use std::sync::Arc;
 
 use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs, TopicId};
 
+/// The number a client commits: usually the next offset to read. It may be negative, since kafkajs commits -1 and -2 to
+/// reset a group; Kafka stores any number and returns it unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedOffset(pub i64);
+
+impl CommittedOffset {
+    /// The offset to read next; `None` for a negative number.
+    #[must_use]
+    pub const fn position(self) -> Option<Offset> {
+        Offset::from_wire(self.0)
+    }
+}
+
+impl From<Offset> for CommittedOffset {
+    fn from(offset: Offset) -> Self {
+        Self(offset.to_wire())
+    }
+}
+
 /// One committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
-    /// Next offset the group will read.
-    pub offset: Offset,
+    /// What the client committed.
+    pub offset: CommittedOffset,
     /// Leader epoch of the last record read, if the client told.
     pub leader_epoch: Option<LeaderEpoch>,
     /// The client's words.
@@ -115,7 +134,7 @@ mod tests {
 
     fn commit(offset: u64, at: i64) -> Commit {
         Commit {
-            offset: Offset::new(offset),
+            offset: Offset::new(offset).into(),
             leader_epoch: None,
             metadata: "".into(),
             at: TimestampMs(at),
@@ -129,7 +148,7 @@ mod tests {
         let mut offsets = Offsets::default();
         offsets.set("t", 0, commit(20, 0), Offset::new(2));
         offsets.set("t", 0, commit(10, 0), Offset::new(1));
-        assert_eq!(offsets.get("t", 0).map(|c| c.offset), Some(Offset::new(20)));
+        assert_eq!(offsets.get("t", 0).map(|c| c.offset), Some(Offset::new(20).into()));
         offsets.remove("t", 0, Offset::new(1));
         assert!(!offsets.is_empty());
         offsets.remove("t", 0, Offset::new(3));

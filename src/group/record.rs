@@ -7,10 +7,10 @@
 //! nothing here indexes or allocates past what is there.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tidewater_storage::model::{LeaderEpoch, Offset, TimestampMs, TopicId};
+use tidewater_storage::model::{LeaderEpoch, TimestampMs, TopicId};
 use uuid::Uuid;
 
-use super::offsets::Commit;
+use super::offsets::{Commit, CommittedOffset};
 use super::state::{SavedGroup, SavedMember};
 
 /// One record, understood.
@@ -93,21 +93,21 @@ fn encode_commit(commit: &Commit) -> Bytes {
     match (commit.expires_at, commit.topic) {
         (Some(expires_at), _) => {
             out.put_i16(1);
-            out.put_i64(commit.offset.to_wire());
+            out.put_i64(commit.offset.0);
             put_str(&mut out, &commit.metadata);
             out.put_i64(commit.at.0);
             out.put_i64(expires_at.0);
         }
         (None, None) => {
             out.put_i16(3);
-            out.put_i64(commit.offset.to_wire());
+            out.put_i64(commit.offset.0);
             out.put_i32(epoch);
             put_str(&mut out, &commit.metadata);
             out.put_i64(commit.at.0);
         }
         (None, Some(topic)) => {
             out.put_i16(FLEXIBLE);
-            out.put_i64(commit.offset.to_wire());
+            out.put_i64(commit.offset.0);
             out.put_i32(epoch);
             put_varint(&mut out, commit.metadata.len() + 1);
             out.put_slice(commit.metadata.as_bytes());
@@ -281,13 +281,13 @@ impl Reader {
     }
 
     fn commit(&mut self, version: i16) -> Option<Commit> {
-        let offset = Offset::from_wire(self.time()?.0)?;
+        let offset = CommittedOffset(self.bytes.try_get_i64().ok()?);
         let leader_epoch = if version >= 3 { self.i32()? } else { -1 };
         let metadata = self.string()?;
         let at = self.time()?;
         let expires_at = if version == 1 { Some(self.time()?).filter(|t| t.0 >= 0) } else { None };
         let topic = self.tag(TOPIC_ID_TAG)?.and_then(|id| Uuid::from_slice(&id).ok()).filter(|id| !id.is_nil());
-        let leader_epoch = (leader_epoch >= 0).then_some(LeaderEpoch(leader_epoch));
+        let leader_epoch = (leader_epoch != -1).then_some(LeaderEpoch(leader_epoch));
         Some(Commit { offset, leader_epoch, metadata: metadata.into(), at, expires_at, topic: topic.map(TopicId) })
     }
 
@@ -330,11 +330,13 @@ impl Reader {
 mod tests {
     use proptest::prelude::*;
 
+    use tidewater_storage::model::Offset;
+
     use super::*;
 
     fn commit(offset: u64, expires_at: Option<i64>) -> Commit {
         Commit {
-            offset: Offset::new(offset),
+            offset: Offset::new(offset).into(),
             leader_epoch: expires_at.is_none().then_some(LeaderEpoch(7)),
             metadata: "why".into(),
             at: TimestampMs(1_700_000_000_000),
@@ -420,7 +422,7 @@ mod tests {
         value.put_slice(&[1, 0, 16]);
         value.put_slice(&[0; 16]);
         let commit = decode_commit(&value.freeze()).expect("reads");
-        assert_eq!((commit.offset, commit.metadata.as_ref(), commit.at), (Offset::new(9), "x", TimestampMs(77)));
+        assert_eq!((commit.offset, commit.metadata.as_ref(), commit.at), (Offset::new(9).into(), "x", TimestampMs(77)));
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use super::state::{Join, Joined, Leave, Sync, Synced};
 use super::{OFFSETS_PARTITIONS, OFFSETS_TOPIC};
 use crate::controller::client::{ControllerHandle, TopicError, TopicSpec};
 use crate::limits::GROUP_ID_BYTES_MAX;
-use crate::partition::message::Place;
+use crate::partition::message::PartitionAddress;
 use crate::shard::mesh::{Mesh, reply_pair};
 
 /// The router of one shard.
@@ -45,7 +45,7 @@ impl GroupRouter {
     /// The topic cannot be made now.
     pub async fn find(&self, group: &str) -> Result<(), GroupError> {
         short(group)?;
-        self.home(group, true).await.map(|_| ())
+        self.partition(group, true).await.map(|_| ())
     }
 
     /// Joins a group; resolves when the join barrier lifts.
@@ -135,7 +135,7 @@ impl GroupRouter {
     /// A coordinator is loading or not available.
     pub async fn list(&self) -> Result<Vec<ListedGroup>, GroupError> {
         let Some(topic) = self.controller.image().topic(OFFSETS_TOPIC).cloned() else { return Ok(Vec::new()) };
-        let asked = topic.partitions.iter().map(|partition| self.put(partition.place(), Ask::List));
+        let asked = topic.partitions.iter().map(|image| self.put(image.address(), Ask::List));
         let mut groups = Vec::new();
         for answer in futures::future::join_all(asked).await {
             groups.extend(answer?);
@@ -149,29 +149,33 @@ impl GroupRouter {
         create: bool,
         make: impl FnOnce(Answer<T>) -> Ask,
     ) -> Result<T, GroupError> {
-        let home = self.home(group.as_str(), create).await?;
-        self.put(home, make).await
+        let partition = self.partition(group.as_str(), create).await?;
+        self.put(partition, make).await
     }
 
-    async fn put<T: Send + 'static>(&self, home: Place, make: impl FnOnce(Answer<T>) -> Ask) -> Result<T, GroupError> {
-        if home.shard == self.here {
+    async fn put<T: Send + 'static>(
+        &self,
+        partition: PartitionAddress,
+        make: impl FnOnce(Answer<T>) -> Ask,
+    ) -> Result<T, GroupError> {
+        if partition.shard == self.here {
             let (reply, answer) = reply_pair();
-            self.local.ask(GroupRequest { home, ask: make(reply) });
+            self.local.ask(GroupRequest { partition, ask: make(reply) });
             return answer.await.unwrap_or(Err(GroupError::NotAvailable));
         }
-        let asked = self.mesh.call(home.shard, |reply| GroupRequest { home, ask: make(reply) });
+        let asked = self.mesh.call(partition.shard, |reply| GroupRequest { partition, ask: make(reply) });
         asked.await.unwrap_or(Err(GroupError::NotAvailable))
     }
 
     /// The partition of `__consumer_offsets` that is the group's.
-    async fn home(&self, group: &str, create: bool) -> Result<Place, GroupError> {
+    async fn partition(&self, group: &str, create: bool) -> Result<PartitionAddress, GroupError> {
         let topic = match self.controller.image().topic(OFFSETS_TOPIC) {
             Some(topic) => topic.clone(),
             None if create => self.make_topic().await?,
             None => return Err(GroupError::NotFound),
         };
         let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-        topic.partition(partition_of(group, count)).map(|partition| partition.place()).ok_or(GroupError::NotAvailable)
+        topic.partition(partition_of(group, count)).map(|image| image.address()).ok_or(GroupError::NotAvailable)
     }
 
     async fn make_topic(&self) -> Result<std::sync::Arc<crate::controller::image::TopicImage>, GroupError> {

@@ -33,8 +33,8 @@ impl MeshReader {
         image.topic_by_id(topic).map(|topic| topic.partitions.clone()).ok_or(LogReadError::NoTopic(topic))
     }
 
-    /// Returns when a partition of the topic may have records at or past the offset that `at` names for it, at the latest
-    /// after `timeout`; at once for a partition that `at` does not name and that has any.
+    /// Returns when a partition of the topic may have records at or past the offset that `at` names for it, at the
+    /// latest after `timeout`; at once for a partition that `at` does not name and that has any.
     pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
         let (Ok(addresses), Ok(bounds)) = (self.addresses(topic), self.partitions(topic).await) else { return };
         let mut of_shards: BTreeMap<ShardId, Vec<Watched>> = BTreeMap::new();

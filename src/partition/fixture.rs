@@ -24,7 +24,7 @@ use tidewater_tiering::manifest::LaneManifest;
 use tidewater_tiering::store::{Faults, SimBucket};
 use uuid::Uuid;
 
-use super::message::{CheckedBatch, Origin, Place, ProduceDone, ProduceError, ProducePart};
+use super::message::{CheckedBatch, Origin, PartitionAddress, ProduceDone, ProduceError, ProducePart};
 use super::router::Router;
 use super::shard::{Local, PartitionShard};
 use super::state::apply::Outcome;
@@ -106,7 +106,7 @@ impl Fixture {
 
     /// Partition `n`, with segments of some three records of [`Fixture::record`] from now on.
     pub(crate) fn in_small_segments(&self, n: i32) -> Rc<Replica> {
-        let replica = self.lane.replica(self.place(n).id).expect("is there");
+        let replica = self.lane.replica(self.address(n).id).expect("is there");
         replica.log.set_settings(LogSettings { segment_bytes: 200, ..log_settings(&replica.config()) });
         replica
     }
@@ -117,21 +117,21 @@ impl Fixture {
             overrides.entry(key.to_owned()).or_insert_with(|| "-1".to_owned());
         }
         for n in 0..count {
-            let (partition, topic) = (self.place(n).id, TopicName::new("orders").expect("legal"));
+            let (partition, topic) = (self.address(n).id, TopicName::new("orders").expect("legal"));
             let create = LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 0 };
             self.lane.propose(LaneOp::Command(create)).await.expect("is made");
         }
     }
 
-    pub(crate) fn place(&self, n: i32) -> Place {
+    pub(crate) fn address(&self, n: i32) -> PartitionAddress {
         let topic = TopicId(Uuid::from_u128(2));
         let id = PartitionId { topic, index: PartitionIndex(n), incarnation: Incarnation(0) };
-        Place { id, lane: LANE, shard: HERE }
+        PartitionAddress { id, lane: LANE, shard: HERE }
     }
 
     /// As many proposals as may be in flight, each without effect.
     pub(crate) fn fill(&self) -> Vec<impl Future<Output = Result<(EntryId, Outcome), ProposeError>> + use<>> {
-        let nothing = LaneCommand::Trim { partition: self.place(0).id, to: Offset::ZERO };
+        let nothing = LaneCommand::Trim { partition: self.address(0).id, to: Offset::ZERO };
         (0..PROPOSALS_MAX).map(|_| self.lane.propose(LaneOp::Command(nothing.clone()))).collect()
     }
 
@@ -153,7 +153,7 @@ impl Fixture {
         let built = builder.build();
         let header = BatchHeader::parse(&built).expect("a batch");
         let batch = CheckedBatch { header, bytes: BytesMut::from(&built[..]) };
-        ProducePart { place: self.place(n), batch, origin: Origin::Client }
+        ProducePart { address: self.address(n), batch, origin: Origin::Client }
     }
 
     /// As [`Fixture::send`], with a disk that is full meanwhile.

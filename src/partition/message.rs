@@ -11,7 +11,7 @@ use crate::shard::mesh::Reply;
 
 /// Where a request goes: identity, lane and owning shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PartitionAddress {
     /// The partition.
     pub id: PartitionId,
     /// Its lane.
@@ -42,7 +42,7 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct ProducePart {
     /// Where to.
-    pub place: Place,
+    pub address: PartitionAddress,
     /// What.
     pub batch: CheckedBatch,
     /// By whom.
@@ -126,7 +126,7 @@ pub enum Isolation {
 #[derive(Clone, Copy, Debug)]
 pub struct ReadPart {
     /// Where from.
-    pub place: Place,
+    pub address: PartitionAddress,
     /// First offset wanted.
     pub from: Offset,
     /// Bytes at most (the first batch comes whole).

@@ -1,7 +1,7 @@
 //! Routes requests to the shards that own the partitions: what protocol handlers and coordinators call.
 //!
-//! Shard-local and cheap to clone. Parts for this shard are served by a direct call, the others by one message a shard;
-//! answers come back in the order of the parts.
+//! Shard-local and cheap to clone. Parts for this shard are served by a direct call, all parts for another shard by one
+//! message to it; the answers are in the order of the parts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use futures::future::join_all;
 use tidewater_storage::model::{LeaderEpoch, Offset, ShardId};
 
 use super::message::{
-    ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, Place, ProduceDone,
-    ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
+    ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionAddress, PartitionRequest, PartitionStatus,
+    ProduceDone, ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
 use super::read::watch::{Alarm, Watched};
 use crate::shard::mesh::{Mesh, reply_pair};
@@ -38,13 +38,11 @@ impl fmt::Debug for Router {
 }
 
 impl Router {
-    /// A router on shard `here`.
     #[must_use]
     pub fn new(here: ShardId, local: Rc<dyn Serve>, mesh: Mesh<PartitionRequest>) -> Self {
         Self { here, local, mesh }
     }
 
-    /// The shard this router stands on.
     #[must_use]
     pub fn shard(&self) -> ShardId {
         self.here
@@ -52,28 +50,28 @@ impl Router {
 
     /// Appends batches. Resolves when every one is committed and durable, or refused; same order as `parts`.
     pub async fn produce(&self, parts: Vec<ProducePart>) -> Vec<Result<ProduceDone, ProduceError>> {
-        self.scatter(parts, |part| part.place, PartitionRequest::Produce, || Err(ProduceError::Unavailable)).await
+        self.scatter(parts, |part| part.address, PartitionRequest::Produce, || Err(ProduceError::Unavailable)).await
     }
 
     /// Reads, hot or cold. `max_bytes` bounds the sum; the first part with data gets at least one batch.
     pub async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
         self.scatter(
             parts,
-            |part| part.place,
+            |part| part.address,
             move |parts, reply| PartitionRequest::Read { parts, max_bytes, reply },
             || Err(ReadError::Unavailable),
         )
         .await
     }
 
-    /// Has `alarm` rung, once each, when these partitions of `shard` are no longer as the reader knows them. Returns when
-    /// the shard has been told, not when it rings.
+    /// Registers `alarm` at these partitions of `shard`: it rings once for each that is no longer as the reader knows it.
+    /// Returns when the registrations are sent, not when the alarm rings.
     pub async fn watch(&self, shard: ShardId, watched: Vec<Watched>, alarm: &Alarm) {
         let request = PartitionRequest::Watch(watched, alarm.clone());
         if shard == self.here {
             self.local.serve(request);
         } else {
-            // A shard that has stopped will not move: the reader's deadline ends its wait.
+            // Partitions of a stopped shard do not move: the reader's deadline ends its wait.
             let _ = self.mesh.send(shard, request).await;
         }
     }
@@ -81,18 +79,26 @@ impl Router {
     /// Where leader epoch `epoch` ends; `None` when it is newer than any known.
     ///
     /// # Errors
-    /// Why it cannot be told now.
-    pub async fn epoch_end(&self, place: Place, epoch: LeaderEpoch) -> Result<Option<EpochEnd>, ReadError> {
-        let asked = self.ask(place.shard, |reply| PartitionRequest::EpochEnd(place.id, epoch, reply)).await;
+    /// The partition cannot be read now.
+    pub async fn epoch_end(
+        &self,
+        address: PartitionAddress,
+        epoch: LeaderEpoch,
+    ) -> Result<Option<EpochEnd>, ReadError> {
+        let asked = self.ask(address.shard, |reply| PartitionRequest::EpochEnd(address.id, epoch, reply)).await;
         asked.unwrap_or(Err(ReadError::Unavailable))
     }
 
     /// Finds an offset; `None` when no record matches.
     ///
     /// # Errors
-    /// Why it cannot be told now.
-    pub async fn list_offset(&self, place: Place, spec: OffsetSpec) -> Result<Option<ListedOffset>, ReadError> {
-        let asked = self.ask(place.shard, |reply| PartitionRequest::ListOffset(place.id, spec, reply)).await;
+    /// The partition cannot be read now.
+    pub async fn list_offset(
+        &self,
+        address: PartitionAddress,
+        spec: OffsetSpec,
+    ) -> Result<Option<ListedOffset>, ReadError> {
+        let asked = self.ask(address.shard, |reply| PartitionRequest::ListOffset(address.id, spec, reply)).await;
         asked.unwrap_or(Err(ReadError::Unavailable))
     }
 
@@ -100,19 +106,19 @@ impl Router {
     ///
     /// # Errors
     /// Why it did not move.
-    pub async fn trim(&self, place: Place, to: Offset) -> Result<Offset, TrimError> {
-        let asked = self.ask(place.shard, |reply| PartitionRequest::Trim(place.id, to, reply)).await;
+    pub async fn trim(&self, address: PartitionAddress, to: Offset) -> Result<Offset, TrimError> {
+        let asked = self.ask(address.shard, |reply| PartitionRequest::Trim(address.id, to, reply)).await;
         asked.unwrap_or(Err(TrimError::Unavailable))
     }
 
     /// The partition's state; `None` when it is not here (any more).
-    pub async fn describe(&self, place: Place) -> Option<PartitionStatus> {
-        self.ask(place.shard, |reply| PartitionRequest::Describe(place.id, reply)).await.flatten()
+    pub async fn describe(&self, address: PartitionAddress) -> Option<PartitionStatus> {
+        self.ask(address.shard, |reply| PartitionRequest::Describe(address.id, reply)).await.flatten()
     }
 
     /// The partition's idempotent producers, by id; `None` when it is not served here now.
-    pub async fn producers(&self, place: Place) -> Option<Vec<ActiveProducer>> {
-        self.ask(place.shard, |reply| PartitionRequest::Producers(place.id, reply)).await.flatten()
+    pub async fn producers(&self, address: PartitionAddress) -> Option<Vec<ActiveProducer>> {
+        self.ask(address.shard, |reply| PartitionRequest::Producers(address.id, reply)).await.flatten()
     }
 
     /// One question to one shard; `None` when it has stopped.
@@ -130,37 +136,47 @@ impl Router {
         }
     }
 
-    /// Splits parts by owning shard, asks each shard once and puts the answers back in order.
+    /// Splits parts by owning shard, asks each shard once and puts the answers back in order. A shard that has stopped
+    /// leaves its parts `lost`.
     async fn scatter<P, T: Send + 'static>(
         &self,
         parts: Vec<P>,
-        place: impl Fn(&P) -> Place,
+        address: impl Fn(&P) -> PartitionAddress,
         make: impl Fn(Vec<P>, crate::shard::mesh::Reply<Vec<T>>) -> PartitionRequest,
         lost: impl Fn() -> T,
     ) -> Vec<T> {
         let total = parts.len();
-        if parts.iter().all(|part| place(part).shard == self.here) {
-            let answers = self.ask(self.here, |reply| make(parts, reply)).await;
-            return answers.unwrap_or_else(|| (0..total).map(|_| lost()).collect());
+        if parts.iter().all(|part| address(part).shard == self.here) {
+            return self.ask_all(self.here, parts, &make, &lost).await;
         }
         let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<P>)> = BTreeMap::new();
         for (n, part) in parts.into_iter().enumerate() {
-            let (order, parts) = by_shard.entry(place(&part).shard).or_default();
+            let (order, parts) = by_shard.entry(address(&part).shard).or_default();
             order.push(n);
             parts.push(part);
         }
-        let asked = by_shard.into_iter().map(|(shard, (order, parts))| {
-            let make = &make;
-            async move { (order, self.ask(shard, |reply| make(parts, reply)).await) }
+        let (make, lost) = (&make, &lost);
+        let asked = by_shard.into_iter().map(|(shard, (order, parts))| async move {
+            order.into_iter().zip(self.ask_all(shard, parts, make, lost).await)
         });
-        let mut out: Vec<T> = (0..total).map(|_| lost()).collect();
-        for (order, answers) in join_all(asked).await {
-            for (n, answer) in order.into_iter().zip(answers.into_iter().flatten()) {
-                if let Some(slot) = out.get_mut(n) {
-                    *slot = answer;
-                }
-            }
-        }
-        out
+        let mut answers: Vec<(usize, T)> = join_all(asked).await.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(n, _)| *n);
+        assert_eq!(answers.len(), total, "every part has one answer");
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// Asks one shard about its parts: one answer for each.
+    async fn ask_all<P, T: Send + 'static>(
+        &self,
+        shard: ShardId,
+        parts: Vec<P>,
+        make: &impl Fn(Vec<P>, crate::shard::mesh::Reply<Vec<T>>) -> PartitionRequest,
+        lost: &impl Fn() -> T,
+    ) -> Vec<T> {
+        let asked = parts.len();
+        let answers = self.ask(shard, |reply| make(parts, reply)).await;
+        let answers = answers.unwrap_or_else(|| (0..asked).map(|_| lost()).collect());
+        assert_eq!(answers.len(), asked, "shard {shard} answers every part it was asked about");
+        answers
     }
 }

@@ -136,9 +136,9 @@ impl PartitionShard {
         let slots = AnswerSlot::of_request(parts.len(), reply);
         let lanes = self.lanes.borrow();
         for (part, slot) in parts.into_iter().zip(slots) {
-            match lanes.get(&part.place.lane) {
+            match lanes.get(&part.address.lane) {
                 Some(served) => served.proposer.push(part, slot),
-                None => slot.answer(Err(ProduceError::UnknownPartition(part.place.id))),
+                None => slot.answer(Err(ProduceError::UnknownPartition(part.address.id))),
             }
         }
     }
@@ -146,7 +146,7 @@ impl PartitionShard {
     async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
         let remote = self.remote();
         side_by_side::read(&self.env, &self.patience, parts, max_bytes, |part, room| {
-            let (_, replica) = self.serving(part.place.id)?;
+            let (_, replica) = self.serving(part.address.id)?;
             let (nothing, remote) = (read_path::nothing(&replica), remote.clone());
             let read = async move { read_path::read(&replica, remote.as_ref(), &part, &room).await };
             Ok((nothing, Box::pin(read)))

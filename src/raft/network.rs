@@ -182,6 +182,34 @@ pub trait PeerTransport {
     fn call(&self, lane: LaneId, to: NodeId, request: PeerRequest) -> Calling;
 }
 
+impl PeerRequest {
+    /// Rejects what would end this replica's group once openraft has it: a term that no vote can be saved with, entries
+    /// that leave a hole in the log.
+    pub(crate) fn check(&self) -> Result<(), CodecError> {
+        let vote = match self {
+            Self::Append { vote, .. } | Self::Vote { vote, .. } | Self::PreVote { vote, .. } => vote,
+            Self::Snapshot { vote, .. } | Self::Transfer { from: vote, .. } => vote,
+        };
+        if vote.term.0 > codec::TERM_MAX {
+            return Err(CodecError::Term(vote.term.0));
+        }
+        if let Self::Append { previous, entries, .. } = self {
+            let mut before = *previous;
+            for entry in entries {
+                let continues = match before {
+                    Some(before) => before.index.next() == entry.id.index && before.term <= entry.id.term,
+                    None => entry.id.index.0 == 0,
+                };
+                if !continues || entry.id.term > vote.term {
+                    return Err(CodecError::Hole { before, found: entry.id });
+                }
+                before = Some(entry.id);
+            }
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn vote_out(vote: &Vote) -> PeerVote {
     PeerVote { term: Term(vote.leader_id.term), node: node_id(vote.leader_id.voted_for), committed: vote.committed }
 }

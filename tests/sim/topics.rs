@@ -174,7 +174,7 @@ impl Passing {
         let history = self.history.borrow().clone();
         let sent = Sent { writer: u32::try_from(n).expect("few"), n, producer: None, records, acked: None };
         history.sending(index, &bytes, sent);
-        let answer = workload::send(&self.desk.env, &self.desk.way, partition.place(), bytes.clone()).await;
+        let answer = workload::send(&self.desk.env, &self.desk.way, partition.address(), bytes.clone()).await;
         if let Ok(base) = answer {
             self.acknowledged(&history, index, &bytes, base);
         }

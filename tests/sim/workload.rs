@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::join_all;
-use tidewater::partition::state::command::{LaneOp, PlacedBatch};
 use tidewater::partition::message::{
-    CheckedBatch, Isolation, Origin, PartitionRequest, Place, ProduceError, ProducePart, ReadDone, ReadError, ReadPart,
+    CheckedBatch, Isolation, Origin, PartitionAddress, PartitionRequest, ProduceError, ProducePart, ReadDone,
+    ReadError, ReadPart,
 };
+use tidewater::partition::state::command::{LaneOp, PlacedBatch};
 use tidewater_storage::env::{Env, Rng};
 use tidewater_storage::model::batch::patch;
 use tidewater_storage::model::record::{BatchBuilder, Record};
@@ -214,8 +215,8 @@ impl Client {
     }
 
     async fn send(&self, partition: i32, bytes: Bytes) -> Result<Offset, ProduceError> {
-        let place = self.topic.partition(partition).expect("is there").place();
-        send(&self.env, &self.way, place, bytes).await
+        let address = self.topic.partition(partition).expect("is there").address();
+        send(&self.env, &self.way, address, bytes).await
     }
 
     /// A broker's defect: now and then an acknowledged batch is appended once more.
@@ -224,7 +225,8 @@ impl Client {
         let id = self.topic.partition(partition).expect("is there").id;
         let Some(replica) = node.replica(id) else { return };
         let Some(lane) = node.lanes().into_iter().find(|lane| lane.id == replica.lane) else { return };
-        let (base_offset, epoch) = (replica.high_watermark(), replica.leader_epoch(lane.status.leading().unwrap_or_default()));
+        let (base_offset, epoch) =
+            (replica.high_watermark(), replica.leader_epoch(lane.status.leading().unwrap_or_default()));
         let mut again = BytesMut::from(&bytes[..]);
         patch(&mut again, base_offset, epoch);
         let batch = PlacedBatch { partition: id, base_offset, epoch, bytes: again.freeze() };
@@ -265,9 +267,9 @@ impl Client {
             let to = Offset::new(start.get() + self.env.rng.below(span / 2 + 1));
             let Some(node) = self.way.node() else { continue };
             self.history.with(partition, |past| past.trim_asked = past.trim_asked.max(to));
-            let place = self.topic.partition(partition).expect("is there").place();
-            let id = place.id;
-            let call = node.mesh.call(place.shard, |reply| PartitionRequest::Trim(id, to, reply));
+            let address = self.topic.partition(partition).expect("is there").address();
+            let id = address.id;
+            let call = node.mesh.call(address.shard, |reply| PartitionRequest::Trim(id, to, reply));
             if let Some(Ok(Ok(start))) = within(&self.env, PATIENCE, call).await {
                 assert!(start >= to, "p{partition}: records below {to} were deleted, the log start is {start}");
                 self.history.with(partition, |past| past.trim_done = past.trim_done.max(to));
@@ -277,14 +279,19 @@ impl Client {
 }
 
 /// One batch through the way in.
-pub(crate) async fn send(env: &Env, way: &Way, place: Place, bytes: Bytes) -> Result<Offset, ProduceError> {
+pub(crate) async fn send(
+    env: &Env,
+    way: &Way,
+    address: PartitionAddress,
+    bytes: Bytes,
+) -> Result<Offset, ProduceError> {
     let Some(node) = way.node() else { return Err(ProduceError::Unavailable) };
     let mesh = node.mesh.clone();
     drop(node);
     let header = BatchHeader::parse(&bytes).expect("well formed");
     let batch = CheckedBatch { header, bytes: BytesMut::from(&bytes[..]) };
-    let parts = vec![ProducePart { place, batch, origin: Origin::Client }];
-    let call = mesh.call(place.shard, |reply| PartitionRequest::Produce(parts, reply));
+    let parts = vec![ProducePart { address, batch, origin: Origin::Client }];
+    let call = mesh.call(address.shard, |reply| PartitionRequest::Produce(parts, reply));
     let answer = within(env, PATIENCE, call).await;
     let answers = answer.and_then(Result::ok).unwrap_or_default();
     answers.into_iter().next().unwrap_or(Err(ProduceError::Unavailable)).map(|done| done.base_offset)
@@ -301,10 +308,10 @@ pub(crate) async fn read(
     max_bytes: usize,
 ) -> Option<Offset> {
     let mesh = way.node()?.mesh.clone();
-    let place = topic.partition(partition).expect("is there").place();
-    let part = ReadPart { place, from, max_bytes, isolation: Isolation::ReadUncommitted };
+    let address = topic.partition(partition).expect("is there").address();
+    let part = ReadPart { address, from, max_bytes, isolation: Isolation::ReadUncommitted };
     let (acked_end, trim_done) = history.with(partition, |past| (past.acked_end, past.trim_done));
-    let call = mesh.call(place.shard, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
+    let call = mesh.call(address.shard, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
     let answer = within(env, Duration::from_secs(120), call).await?.ok()?.into_iter().next()?;
     match answer {
         Ok(ReadDone { batches, high_watermark, log_start, .. }) => {

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use tidewater::partition::message::{CheckedBatch, Origin, Place, ProducePart};
+use tidewater::partition::message::{CheckedBatch, Origin, PartitionAddress, ProducePart};
 use tidewater::partition::router::Router;
 use tidewater::partition::shard::{Local, PartitionShard};
 use tidewater::partition::state::command::{LaneCommand, LaneOp};
@@ -63,7 +63,7 @@ struct Shard {
     engine: Engine,
     lane: Rc<DataLane>,
     router: Router,
-    places: Vec<Place>,
+    addresses: Vec<PartitionAddress>,
 }
 
 impl Shard {
@@ -86,24 +86,24 @@ impl Shard {
         while lane.status.leading().is_none() {
             lane.status.leadership_changed().await;
         }
-        let places: Vec<Place> = (0..partitions).map(place).collect();
-        for places in places.chunks(100) {
-            join_all(places.iter().map(|place| create(&lane, place.id))).await;
+        let addresses: Vec<PartitionAddress> = (0..partitions).map(address).collect();
+        for addresses in addresses.chunks(100) {
+            join_all(addresses.iter().map(|address| create(&lane, address.id))).await;
         }
         let (mesh, _inboxes) = Mesh::new(1, 16);
         let router = Router::new(HERE, Rc::new(Local(shard)), mesh);
-        Self { engine, lane, router, places }
+        Self { engine, lane, router, addresses }
     }
 
     async fn appends(&self, bytes: usize, until: Until) -> Samples {
-        let batches = self.places.len().min(bytes / BATCH_MIN).max(1);
+        let batches = self.addresses.len().min(bytes / BATCH_MIN).max(1);
         let (header, template) = batch(bytes / batches);
-        let mut places = self.places.iter().cycle();
+        let mut addresses = self.addresses.iter().cycle();
         let (mut samples, mut warm) = (Samples::default(), 0);
         let (mut start, mut cpu) = (Instant::now(), machine::cpu_of_thread());
         while warm < WARM_UP || !until.done(start, &samples) {
-            let parts = places.by_ref().take(batches).map(|place| ProducePart {
-                place: *place,
+            let parts = addresses.by_ref().take(batches).map(|address| ProducePart {
+                address: *address,
                 batch: CheckedBatch { header, bytes: template.clone() },
                 origin: Origin::Client,
             });
@@ -124,11 +124,11 @@ impl Shard {
     /// Appends of [`BATCH_MIN`] to one partition each, [`AT_ONCE`] of them at any time.
     async fn singles(&self, until: Until) -> Samples {
         let (header, template) = batch(BATCH_MIN);
-        let mut places = self.places.iter().cycle();
+        let mut addresses = self.addresses.iter().cycle();
         let mut start_next = || {
-            let place = *places.next().expect("places never end");
+            let address = *addresses.next().expect("addresses never end");
             let batch = CheckedBatch { header, bytes: template.clone() };
-            let part = ProducePart { place, batch, origin: Origin::Client };
+            let part = ProducePart { address, batch, origin: Origin::Client };
             async move {
                 let one = Instant::now();
                 let answers = self.router.produce(vec![part]).await;
@@ -161,10 +161,10 @@ impl Shard {
     }
 }
 
-fn place(index: usize) -> Place {
+fn address(index: usize) -> PartitionAddress {
     let index = PartitionIndex(i32::try_from(index).expect("few partitions"));
     let id = PartitionId { topic: TopicId(Uuid::from_u128(2)), index, incarnation: Incarnation(0) };
-    Place { id, lane: LANE, shard: HERE }
+    PartitionAddress { id, lane: LANE, shard: HERE }
 }
 
 async fn create(lane: &DataLane, partition: PartitionId) {

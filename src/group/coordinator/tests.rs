@@ -381,7 +381,7 @@ fn a_commit_ahead_of_a_sweep_is_kept_by_it() {
     node.settings.offsets_retention_ms = 3_650_000;
     world.block_on(async {
         let (coordinator, groups) = node.start_beside(node.controller.clone());
-        let sweep = async || coordinator.inner.each_home(|home| home.sweep(node.env.clock.wall()));
+        let sweep = async || coordinator.inner.each_group_shard(|groups| groups.sweep(node.env.clock.wall()));
         // A group that was used and has no offsets would be deleted with its first one.
         let joined = join_alone(&groups).await;
         let leave = crate::group::state::Leave { member: Some(joined.member), instance: None };

@@ -25,7 +25,7 @@ pub async fn handle(ctx: &RequestContext, request: DescribeProducersRequest) -> 
     let asked = asked.map(|(name, index)| async move {
         let found = match name.partition(image, index) {
             Ok((_, partition)) => {
-                let producers = ctx.broker.router.producers(partition.place()).await;
+                let producers = ctx.broker.router.producers(partition.address()).await;
                 producers.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
             }
             Err(error) => Err(error),

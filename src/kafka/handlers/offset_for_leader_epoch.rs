@@ -13,7 +13,7 @@ use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
-use crate::partition::message::{EpochEnd, Place};
+use crate::partition::message::{EpochEnd, PartitionAddress};
 
 /// Kafka's "no epoch" and "no offset".
 const UNDEFINED: i32 = -1;
@@ -28,8 +28,8 @@ pub async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) 
         let found = match plan(image, name, asked) {
             // Before the first epoch there is nothing: Kafka answers "undefined" and no error.
             Ok((_, None)) => Ok(None),
-            Ok((place, Some(epoch))) => {
-                ctx.broker.router.epoch_end(place, epoch).await.map_err(|error| ErrorCode::from(&error))
+            Ok((address, Some(epoch))) => {
+                ctx.broker.router.epoch_end(address, epoch).await.map_err(|error| ErrorCode::from(&error))
             }
             Err(error) => Err(error),
         };
@@ -47,10 +47,10 @@ fn plan(
     image: &ClusterImage,
     topic: &TopicRef,
     asked: &OffsetForLeaderPartition,
-) -> Result<(Place, Option<LeaderEpoch>), ErrorCode> {
+) -> Result<(PartitionAddress, Option<LeaderEpoch>), ErrorCode> {
     let (_, partition) = topic.partition(image, asked.partition)?;
     epoch_holds(asked.current_leader_epoch, partition.leader_epoch)?;
-    Ok((partition.place(), (asked.leader_epoch > UNDEFINED).then_some(LeaderEpoch(asked.leader_epoch))))
+    Ok((partition.address(), (asked.leader_epoch > UNDEFINED).then_some(LeaderEpoch(asked.leader_epoch))))
 }
 
 fn answer(index: i32, found: Result<Option<EpochEnd>, ErrorCode>) -> EpochEndOffset {

@@ -121,7 +121,7 @@ impl Proposer {
     pub fn push(&self, part: ProducePart, slot: AnswerSlot) {
         let bytes = part.batch.bytes.len();
         if self.queued_bytes.get() + bytes > limits::LANE_QUEUE_BYTES_MAX && !self.queue.borrow().is_empty() {
-            self.refused(part.place.id, Sequenced::of(&part.batch.header));
+            self.refused(part.address.id, Sequenced::of(&part.batch.header));
             slot.answer(Err(ProduceError::Busy));
             return;
         }
@@ -220,7 +220,7 @@ impl Proposer {
             // A batch that cannot be placed is answered at once.
             while let Some((part, slot)) = (room > 0).then(|| self.pop()).flatten() {
                 room -= 1;
-                let (id, sequenced) = (part.place.id, Sequenced::of(&part.batch.header));
+                let (id, sequenced) = (part.address.id, Sequenced::of(&part.batch.header));
                 match self.place(part, term, at) {
                     Ok(Placing::Append(batch, replica, stamped)) => {
                         let base_offset = batch.base_offset;
@@ -285,7 +285,7 @@ impl Proposer {
                 Err(_) if count > 1 => (bytes, count) = (first, 1),
                 Err(full) => {
                     let (part, slot) = self.pop()?;
-                    self.refused(part.place.id, Sequenced::of(&part.batch.header));
+                    self.refused(part.address.id, Sequenced::of(&part.batch.header));
                     slot.answer(Err(ProduceError::NoSpace(full.to_string())));
                     first = self.queue.borrow().front().map_or(0, |(part, _)| part.batch.bytes.len());
                     (bytes, count) = (first, usize::from(first > 0));
@@ -296,7 +296,7 @@ impl Proposer {
     }
 
     fn place(&self, part: ProducePart, term: Option<Term>, at: TimestampMs) -> Result<Placing, ProduceError> {
-        let id = part.place.id;
+        let id = part.address.id;
         let term = term.ok_or(ProduceError::NotLeader)?;
         let replica = self.lane.replica(id).ok_or(ProduceError::UnknownPartition(id))?;
         let config = replica.config();

@@ -96,7 +96,7 @@ mod tests {
     use tidewater_storage::model::{LaneId, Offset, PartitionId, PartitionIndex, ShardId};
 
     use super::*;
-    use crate::partition::message::{Isolation, Place};
+    use crate::partition::message::{Isolation, PartitionAddress};
 
     fn done(bytes: usize) -> ReadDone {
         let batches = if bytes == 0 { Vec::new() } else { vec![Bytes::from(vec![0; bytes])] };
@@ -106,8 +106,8 @@ mod tests {
 
     fn part(n: usize) -> ReadPart {
         let id = PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
-        let place = Place { id, lane: LaneId(1), shard: ShardId(0) };
-        ReadPart { place, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted }
+        let address = PartitionAddress { id, lane: LaneId(1), shard: ShardId(0) };
+        ReadPart { address, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted }
     }
 
     /// Each part brings 10 bytes after so many milliseconds, or an error at once; what came of each, and when.
@@ -119,7 +119,7 @@ mod tests {
         let clock = env.clock.clone();
         let all = (0..parts.len()).map(part).collect();
         let begin = |part: ReadPart, room: Rc<Cell<usize>>| {
-            let after = parts[part.place.id.index.0 as usize].ok_or(ReadError::NotReady)?;
+            let after = parts[part.address.id.index.0 as usize].ok_or(ReadError::NotReady)?;
             let tasks = env.tasks.clone();
             let read = Box::pin(async move {
                 if after > 0 {

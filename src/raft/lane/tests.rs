@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tidewater_storage::env::sim::World;
-use tidewater_storage::journal::{Journal, JournalConfig};
+use tidewater_storage::journal::{Journal, JournalConfig, JournalEntry};
 use tidewater_storage::model::LogIndex;
 
 use super::*;
@@ -119,6 +119,38 @@ async fn single(env: &Env, disk: &MemoryDisk, numbers: &Rc<Numbers>) -> Lane {
     let options = LaneOptions::single(LANE, NodeId(1));
     let log = MemoryLog::open(env, disk, SYNC);
     Lane::start_on(env, log, numbers.clone(), options).await.expect("starts")
+}
+
+#[test]
+fn requests_that_would_end_the_group_are_refused() {
+    let world = World::new(4);
+    let env = world.env();
+    let numbers = Rc::new(Numbers::default());
+    world.block_on(async {
+        let lane = single(&env, &MemoryDisk::default(), &numbers).await;
+        until(&env, "ready", || lane.leadership().ready).await;
+        let vote = |term| network::PeerVote { term: Term(term), node: NodeId(2), committed: true };
+        let entry = |term, index| JournalEntry {
+            id: EntryId { term: Term(term), index: LogIndex(index) },
+            payload: Payload { meta: Bytes::from_static(&[0]), ..Payload::default() },
+        };
+        let append =
+            |term, previous, entries| PeerRequest::Append { vote: vote(term), previous, entries, committed: None };
+        let after = lane.applied();
+        let next = after.expect("has applied").index.0 + 1;
+        for request in [
+            PeerRequest::Vote { vote: vote(u64::from(u32::MAX)), last: after, transfer: true },
+            append(u64::from(u32::MAX), after, Vec::new()),
+            append(9, after, vec![entry(9, next + 1)]),
+            append(9, after, vec![entry(9, next), entry(9, next)]),
+            append(9, after, vec![entry(10, next)]),
+            append(9, None, vec![entry(9, 3)]),
+        ] {
+            let refused = lane.handle(NodeId(2), request.clone()).await;
+            assert!(matches!(refused, Err(PeerError::Nonsense { .. })), "{request:?}: {refused:?}");
+        }
+        assert!(lane.died().is_none() && lane.propose(payload(7, 10)).await.is_ok(), "it leads on");
+    });
 }
 
 #[test]

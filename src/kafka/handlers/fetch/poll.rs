@@ -19,7 +19,7 @@ use crate::kafka::budget::Lease;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_FLOOR, FETCH_LOOK_PARTITIONS, FETCH_LOOK_PAUSE};
 use crate::kafka::metrics::Stage;
-use crate::partition::message::{EpochEnd, Place, ReadDone};
+use crate::partition::message::{EpochEnd, PartitionAddress, ReadDone};
 use crate::partition::read::watch::{Alarms, Watched};
 
 /// What a fetch found, and the memory it holds.
@@ -85,7 +85,7 @@ async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, k
         let outcome = match watching.session.look(id, &image) {
             Err(error) => Outcome::Refused(error),
             Ok(look) => {
-                let shard = look.part.place.shard;
+                let shard = look.part.address.shard;
                 match shards.iter_mut().find(|(known, _)| *known == shard) {
                     Some((_, looks)) => looks.push((n, look)),
                     None => shards.push((shard, vec![(n, look)])),
@@ -123,13 +123,13 @@ async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, k
 /// Does the log of a client that tells the epoch of its last record part from the partition's (KIP-595)?
 async fn diverges(ctx: &RequestContext, look: &Look) -> Result<Option<EpochEnd>, ErrorCode> {
     let Some(last) = look.last_epoch else { return Ok(None) };
-    let end = ctx.broker.router.epoch_end(look.part.place, LeaderEpoch(last)).await;
+    let end = ctx.broker.router.epoch_end(look.part.address, LeaderEpoch(last)).await;
     let end = end.map_err(|error| ErrorCode::from(&error))?.ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
     Ok((end.epoch.0 < last || end.end < look.part.from).then_some(end))
 }
 
 /// Registers alarms, one message a shard.
-async fn register(ctx: &RequestContext, watching: &mut Watching, watched: Vec<(Place, Watched)>) {
+async fn register(ctx: &RequestContext, watching: &mut Watching, watched: Vec<(PartitionAddress, Watched)>) {
     if watched.is_empty() {
         return;
     }
@@ -158,7 +158,7 @@ fn hear(watching: &mut Watching) -> bool {
 
 /// Until an alarm rings or the deadline passes.
 async fn wait(ctx: &RequestContext, watching: &mut Watching, deadline: Mono) {
-    let mut until = pin!(ctx.broker.long_polls.until(deadline));
+    let mut until = pin!(ctx.broker.deadlines.until(deadline));
     poll_fn(|cx| {
         let Watching { session, alarms } = watching;
         if let Some((_, alarms)) = alarms {

@@ -19,7 +19,7 @@ use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::fetch::PartitionAnswer;
-use crate::partition::message::{EpochEnd, Isolation, Place, ReadDone, ReadPart};
+use crate::partition::message::{EpochEnd, Isolation, PartitionAddress, ReadDone, ReadPart};
 use crate::partition::read::watch::Watched;
 use answers::{Answers, answer};
 
@@ -58,7 +58,7 @@ struct Slot {
     index: i32,
     asked: Asked,
     /// Where it was last found; none while the client is refused it.
-    place: Option<Place>,
+    address: Option<PartitionAddress>,
     seen: Option<Seen>,
     /// High watermark and log start as the client knows them.
     told: Option<(Offset, Offset)>,
@@ -237,7 +237,7 @@ impl Session {
             topic,
             index,
             asked,
-            place: None,
+            address: None,
             seen: None,
             told: None,
             queued: false,
@@ -352,14 +352,14 @@ impl Session {
     pub(super) fn look(&mut self, id: SlotId, image: &ClusterImage) -> Result<Look, ErrorCode> {
         let isolation = self.isolation;
         let slot = self.slots.get_mut(id as usize).and_then(Option::as_mut).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)?;
-        slot.place = None;
+        slot.address = None;
         let topic = self.topics.get_mut(slot.topic as usize).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)?;
         let found = find(topic, slot.index, image)?;
         epoch_holds(slot.asked.current_epoch, found.leader_epoch)?;
         let from = Offset::from_wire(slot.asked.offset).ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
-        slot.place = Some(found.place());
+        slot.address = Some(found.address());
         let max_bytes = usize::try_from(slot.asked.max_bytes).unwrap_or(0);
-        let part = ReadPart { place: found.place(), from, max_bytes, isolation };
+        let part = ReadPart { address: found.address(), from, max_bytes, isolation };
         Ok(Look { part, last_epoch: Some(slot.asked.last_epoch).filter(|epoch| *epoch >= 0) })
     }
 
@@ -378,7 +378,12 @@ impl Session {
     /// the rest idle. Answers the alarms to register, which count as registered from here on: those of the idle partitions
     /// if anybody will ask what moved, now (`waits`) or in a later request; while waiting those with data too.
     #[must_use = "what is answered counts as watched"]
-    pub(super) fn settle(&mut self, found: &[(SlotId, Outcome)], kind: Kind, waits: bool) -> Vec<(Place, Watched)> {
+    pub(super) fn settle(
+        &mut self,
+        found: &[(SlotId, Outcome)],
+        kind: Kind,
+        waits: bool,
+    ) -> Vec<(PartitionAddress, Watched)> {
         let (mut front, mut watch) = (Vec::new(), Vec::new());
         for (id, outcome) in found {
             let isolation = self.isolation;
@@ -418,12 +423,12 @@ impl Session {
     }
 
     /// The alarm of a partition; none when one is registered already or nobody knows where.
-    fn arm(&mut self, id: SlotId) -> Option<(Place, Watched)> {
+    fn arm(&mut self, id: SlotId) -> Option<(PartitionAddress, Watched)> {
         let slot = self.slot_mut(id).filter(|slot| !slot.armed)?;
-        let (place, seen) = (slot.place?, slot.seen?);
+        let (address, seen) = (slot.address?, slot.seen?);
         slot.armed = true;
-        let watched = Watched { token: id, id: place.id, end: seen.high_watermark, log_start: seen.log_start };
-        Some((place, watched))
+        let watched = Watched { token: id, id: address.id, end: seen.high_watermark, log_start: seen.log_start };
+        Some((address, watched))
     }
 
     /// The answer of an incremental request: what has data, an error, or bounds that the client does not know.

@@ -88,8 +88,8 @@ fn a_topic_of_many_partitions_is_cut_while_it_is_written_to() {
         let parts = || (0..PARTITIONS).map(|n| shard.record(n, TimestampMs(1000))).collect();
         assert!(shard.router.produce(parts()).await.iter().all(Result::is_ok));
         let before = shard.lane.status.applied().expect("has applied").index.0;
-        let trims = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.place(n), Offset::new(1))));
-        let again = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.place(n), Offset::new(1))));
+        let trims = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.address(n), Offset::new(1))));
+        let again = join_all((0..PARTITIONS).map(|n| shard.router.trim(shard.address(n), Offset::new(1))));
         let sends = async {
             for sequence in 0..20 {
                 assert_eq!(base(shard.send(7, 0, sequence).await), 1 + sequence as u64);

@@ -58,7 +58,7 @@ fn no_search_answers_below_a_log_start_that_the_manifest_has_not_heard_of() {
         for local_start in [0, 6] {
             replica.log.trim(replica.log.segments()[local_start].offsets.start);
             let to = Offset::new(5 + local_start as u64);
-            assert_eq!(shard.router.trim(shard.place(0), to).await, Ok(to));
+            assert_eq!(shard.router.trim(shard.address(0), to).await, Ok(to));
             assert!(replica.manifest().log_start < to, "the manifest hears of it later");
             assert_eq!(offset_of(shard, &replica, OffsetSpec::AtTime(time(0))).await, Some(to.get()));
             assert_eq!(offset_of(shard, &replica, OffsetSpec::AtTime(time(20))).await, Some(20));
@@ -78,7 +78,7 @@ fn a_search_passes_over_nothing_that_is_trimmed_meanwhile() {
         let spec = OffsetSpec::AtTime(time(wanted.get()));
         let remote = shard.partitions.remote();
         // Record 4 is later than the time asked for, unless it is deleted.
-        assert_eq!(shard.router.trim(shard.place(0), Offset::new(5)).await, Ok(Offset::new(5)));
+        assert_eq!(shard.router.trim(shard.address(0), Offset::new(5)).await, Ok(Offset::new(5)));
         let mut search = Box::pin(list_offset(&replica, remote.as_ref(), spec));
         assert!(poll!(&mut search).is_pending(), "the bucket is asked");
         replica.log.trim(then);

@@ -98,7 +98,7 @@ fn what_was_idle_in_the_first_fetch_of_a_session_is_heard_of_in_the_next() {
     let first = |kind| {
         let mut session = Session::new(false, Isolation::ReadUncommitted, &topics);
         // Partition 0 has a record, so nothing is waited for; partition 1 is empty.
-        let found = look_all(&mut session, &image, |look| match look.part.place.id.index.0 {
+        let found = look_all(&mut session, &image, |look| match look.part.address.id.index.0 {
             0 => Outcome::Read(done(RECORD, 0, 1)),
             _ => Outcome::Read(done(0, 0, 0)),
         });
@@ -113,7 +113,7 @@ fn what_was_idle_in_the_first_fetch_of_a_session_is_heard_of_in_the_next() {
     // The client tells only of what it read, and a record comes to the other.
     session.update(Isolation::ReadUncommitted, &[asked("orders", &[(0, 1)])], &[]);
     watched.into_iter().for_each(|token| assert!(session.rang(token)));
-    let found = look_all(&mut session, &image, |look| match look.part.place.id.index.0 {
+    let found = look_all(&mut session, &image, |look| match look.part.address.id.index.0 {
         0 => Outcome::Read(done(0, 0, 1)),
         _ => Outcome::Read(done(RECORD, 0, 1)),
     });
@@ -247,7 +247,7 @@ impl World {
         let mut found = Vec::new();
         for id in ids {
             let look = self.session.look(id, image).expect("known");
-            let n = look.part.place.id.index.0;
+            let n = look.part.address.id.index.0;
             let (start, end) = logs[&n];
             let from = look.part.from.get();
             assert_eq!(from, self.client[&n].0, "the session knows where the client stands");

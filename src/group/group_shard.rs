@@ -2,7 +2,7 @@
 //! completion without waiting.
 //!
 //! Owns the groups and whose answers are outstanding. Does not own the log: what must be written is queued as an
-//! [`Intent`] and comes back through [`Home::finish`](super::append).
+//! [`Intent`] and comes back through [`GroupShard::finish`](super::append).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::controller::image::ClusterImage;
 
 /// A group, its offsets, and what the log knows of it.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct HeldGroup {
     pub(super) group: Group,
     pub(super) offsets: Offsets,
     /// The value of its last metadata record.
@@ -40,8 +40,8 @@ pub(super) struct Slot {
 
 /// The groups of a partition.
 #[derive(Debug)]
-pub(super) struct Home {
-    pub(super) groups: BTreeMap<GroupId, Slot>,
+pub(super) struct GroupShard {
+    pub(super) groups: BTreeMap<GroupId, HeldGroup>,
     pub(super) settings: GroupSettings,
     /// What must be written, in order.
     pub(super) queue: VecDeque<Intent>,
@@ -60,13 +60,13 @@ const QUEUE_LEN_MAX: usize = 8192;
 
 /// The moment of a request, on both clocks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct Clocks {
     pub(super) now: Mono,
     pub(super) wall: TimestampMs,
 }
 
-impl Home {
-    pub(super) fn new(groups: BTreeMap<GroupId, Slot>, settings: GroupSettings, log: LogState) -> Self {
+impl GroupShard {
+    pub(super) fn new(groups: BTreeMap<GroupId, HeldGroup>, settings: GroupSettings, log: LogState) -> Self {
         Self {
             groups,
             settings,
@@ -81,7 +81,7 @@ impl Home {
     }
 
     /// Answers, now or once what it takes is written.
-    pub(super) fn ask(&mut self, at: Moment, ask: Ask, image: &ClusterImage) {
+    pub(super) fn ask(&mut self, at: Clocks, ask: Ask, image: &ClusterImage) {
         match ask {
             Ask::Join(id, join, reply) => self.join(at, id, *join, reply),
             Ask::Sync(id, sync, reply) => self.sync(at, &id, *sync, reply),
@@ -113,7 +113,7 @@ impl Home {
     }
 
     /// Lets time act on a group.
-    pub(super) fn expire(&mut self, at: Moment, id: &GroupId) {
+    pub(super) fn expire(&mut self, at: Clocks, id: &GroupId) {
         let Some(slot) = self.groups.get_mut(id) else { return };
         slot.queued = None;
         let mut effects = Vec::new();
@@ -122,7 +122,7 @@ impl Home {
     }
 
     /// Carries out what the machine wants; drops a group that never came to be.
-    pub(super) fn act(&mut self, at: Moment, id: &GroupId, effects: Vec<Effect>) {
+    pub(super) fn act(&mut self, at: Clocks, id: &GroupId, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Joined(ticket, answer) => {
@@ -140,7 +140,7 @@ impl Home {
                 }
             }
         }
-        if self.groups.get(id).is_some_and(Slot::is_nothing) {
+        if self.groups.get(id).is_some_and(HeldGroup::is_nothing) {
             self.groups.remove(id);
         }
     }
@@ -150,9 +150,9 @@ impl Home {
         Ticket(self.tickets)
     }
 
-    fn slot(&mut self, id: &GroupId, wall: TimestampMs) -> &mut Slot {
+    fn slot(&mut self, id: &GroupId, wall: TimestampMs) -> &mut HeldGroup {
         let times = self.settings.times();
-        self.groups.entry(id.clone()).or_insert_with(|| Slot {
+        self.groups.entry(id.clone()).or_insert_with(|| HeldGroup {
             group: Group::new(id.clone(), times),
             offsets: Offsets::default(),
             saved: None,
@@ -161,7 +161,7 @@ impl Home {
         })
     }
 
-    fn join(&mut self, at: Moment, id: GroupId, join: Join, reply: Answer<Joined>) {
+    fn join(&mut self, at: Clocks, id: GroupId, join: Join, reply: Answer<Joined>) {
         if join.member.is_some() && !self.groups.contains_key(&id) {
             return reply.send(Err(GroupError::UnknownMember));
         }
@@ -172,7 +172,7 @@ impl Home {
         self.act(at, &id, effects);
     }
 
-    fn sync(&mut self, at: Moment, id: &GroupId, sync: Sync, reply: Answer<Synced>) {
+    fn sync(&mut self, at: Clocks, id: &GroupId, sync: Sync, reply: Answer<Synced>) {
         let ticket = self.ticket();
         let Some(slot) = self.groups.get_mut(id) else { return reply.send(Err(GroupError::UnknownMember)) };
         self.syncs.insert(ticket, reply);
@@ -181,14 +181,14 @@ impl Home {
         self.act(at, id, effects);
     }
 
-    fn heartbeat(&mut self, at: Moment, id: &GroupId, beat: &Heartbeat) -> Result<(), GroupError> {
+    fn heartbeat(&mut self, at: Clocks, id: &GroupId, beat: &Heartbeat) -> Result<(), GroupError> {
         let slot = self.groups.get_mut(id).ok_or(GroupError::UnknownMember)?;
         slot.group.heartbeat(at.now, &beat.member, beat.instance.as_ref(), beat.generation)
     }
 
     fn commit(
         &mut self,
-        at: Moment,
+        at: Clocks,
         id: GroupId,
         ask: CommitAsk,
         image: &ClusterImage,
@@ -228,7 +228,7 @@ impl Home {
         }
     }
 
-    fn may_commit(&mut self, at: Moment, id: &GroupId, ask: &CommitAsk) -> Result<(), GroupError> {
+    fn may_commit(&mut self, at: Clocks, id: &GroupId, ask: &CommitAsk) -> Result<(), GroupError> {
         match self.groups.get_mut(id) {
             Some(slot) => slot.group.commit(at.now, ask.member.as_ref(), ask.instance.as_ref(), ask.generation)?,
             None if ask.generation >= 0 => return Err(GroupError::NotFound),
@@ -293,7 +293,7 @@ impl Home {
     }
 
     fn list(&self) -> Vec<ListedGroup> {
-        let listed = |(id, slot): (&GroupId, &Slot)| ListedGroup {
+        let listed = |(id, slot): (&GroupId, &HeldGroup)| ListedGroup {
             id: id.clone(),
             protocol_type: name(slot.group.protocol_type()),
             state: slot.group.state(),
@@ -302,11 +302,15 @@ impl Home {
     }
 
     fn progress(&self) -> Vec<GroupProgress> {
-        let of = |(id, slot): (&GroupId, &Slot)| GroupProgress {
+        let of = |(id, slot): (&GroupId, &HeldGroup)| GroupProgress {
             id: id.clone(),
             state: slot.group.state(),
             members: slot.group.members().count(),
-            offsets: slot.offsets.iter().map(|(topic, n, commit)| (Arc::clone(topic), n, commit.offset)).collect(),
+            offsets: slot
+                .offsets
+                .iter()
+                .filter_map(|(topic, n, commit)| Some((Arc::clone(topic), n, commit.offset.position()?)))
+                .collect(),
         };
         self.groups.iter().map(of).collect()
     }
@@ -431,7 +435,7 @@ impl Subscribed {
     }
 }
 
-impl Slot {
+impl HeldGroup {
     /// Never used, nothing stored: a join that was refused, an id that was never taken up.
     fn is_nothing(&self) -> bool {
         self.group.is_vacant() && !self.group.was_used() && self.offsets.is_empty() && self.saved.is_none()
@@ -457,7 +461,7 @@ fn name(name: Option<&ProtocolName>) -> String {
 }
 
 /// Protocol, metadata and shares are shown only of a stable group, as Kafka does.
-fn describe(slot: &Slot) -> DescribedGroup {
+fn describe(slot: &HeldGroup) -> DescribedGroup {
     let group = &slot.group;
     let stable = group.state() == StateName::Stable;
     let members = group.members().map(|(id, member)| DescribedMember {
