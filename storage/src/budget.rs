@@ -133,7 +133,7 @@ impl DiskBudget {
     #[must_use]
     pub fn usage(&self) -> DiskUsage {
         let limit = self.shared.limit.load(Ordering::Relaxed);
-        let used = |of: DiskUse| self.shared.used.get(of as usize).map_or(0, |used| used.load(Ordering::Relaxed));
+        let used = |of: DiskUse| self.shared.used[of as usize].load(Ordering::Relaxed);
         DiskUsage {
             journal: used(DiskUse::Journal),
             segments: used(DiskUse::Segments),
@@ -163,17 +163,13 @@ pub struct DiskAccount {
 impl DiskAccount {
     /// Adds bytes that are used from now on.
     pub fn add(&self, bytes: u64) {
-        if let Some(used) = self.shared.used.get(self.of as usize) {
-            used.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.shared.used[self.of as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Removes bytes that are no longer used.
     pub fn remove(&self, bytes: u64) {
-        if let Some(used) = self.shared.used.get(self.of as usize) {
-            let less = |used: u64| Some(used.saturating_sub(bytes));
-            let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        let _ = self.shared.used[self.of as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Replaces one measured amount by another.

@@ -288,7 +288,7 @@ impl Journal {
         }
     }
 
-    /// Is the lane's log durable up to and with this entry, or purged that far?
+    /// Is the lane's log durable up to and including this entry, or purged that far?
     #[must_use]
     pub fn is_durable(&self, lane: LaneId, upto: LogIndex) -> bool {
         self.inner.state.borrow().lanes.get(&lane).is_some_and(|lane| lane.is_durable(upto))
@@ -432,7 +432,7 @@ impl LaneLog {
         self.inner.record(|state| state.truncate_after(self.lane, keep));
     }
 
-    /// Removes every entry up to and with `upto`. Beyond the last entry it leaves an empty log that ends at `upto`.
+    /// Removes every entry up to and including `upto`. Beyond the last entry it leaves an empty log that ends at `upto`.
     pub fn purge(&self, upto: EntryId) {
         self.inner.record(|state| state.purge(self.lane, upto));
     }

@@ -2,11 +2,13 @@
 //!
 //! What happens to a record, in order:
 //!
-//! 1. **Admit.** [`engine::Engine::admit`] reserves room in journal and segments ([`budget`]) before anything is proposed.
+//! 1. **Admit.** [`engine::Engine::admit`] reserves room in journal and segments ([`budget`]) before anything is
+//!    proposed.
 //! 2. **Append.** [`journal::LaneLog::append`] writes the entry of the record's lane; one durable write carries the
 //!    entries of all lanes. Raft, above this crate, commits the entry.
 //! 3. **Apply.** [`log::PartitionLog::append`] takes each committed batch: readable at once, from memory.
-//! 4. **Write back.** `log::write_back` writes batches in large blocks to the partition's [`segment`] files. No client waits.
+//! 4. **Write back.** `log::write_back` writes batches in large blocks to the partition's [`segment`] files. No client
+//!    waits.
 //! 5. **Checkpoint.** [`engine::Engine::checkpoint`] syncs the segments and makes one record for each changed lane and
 //!    partition durable together ([`checkpoint`]).
 //! 6. **Purge.** The lanes purge what the checkpoint covers ([`journal::LaneLog::purge`]); `journal::release` recycles
@@ -15,11 +17,11 @@
 //!    Offsets below the local start are `tiering`'s.
 //! 8. **Trim.** [`log::PartitionLog::trim`] drops segments; `engine::removal` removes their files after a checkpoint.
 //!
-//! A start, [`engine::Engine::open`], reads the checkpoint, then the journal; the layer above applies the entries after the
-//! checkpoint again. [`engine::relocate()`] changes the number of shards.
+//! A start, [`engine::Engine::open`], reads the checkpoint, then the journal; the layer above applies the entries after
+//! the checkpoint again. [`engine::relocate()`] changes the number of shards.
 //!
-//! Below all of these: [`env`] (clock, disk, tasks, random numbers; real or simulated), [`model`] (ids, offsets, batches),
-//! [`codec`] (bytes ↔ fields), [`disposition`] (what to do about an error), [`metrics`].
+//! Below all of these: [`mod@env`] (clock, disk, tasks, random numbers; real or simulated), [`model`] (ids, offsets,
+//! batches), [`codec`] (bytes ↔ fields), [`disposition`] (what to do about an error), [`metrics`].
 //!
 //! Invariants; the headers of `journal` (J), `log` (L), `checkpoint` (C) and `engine` (E) give their own in detail:
 //!
@@ -29,8 +31,9 @@
 //! 4. A checkpoint names nothing that is not synced (E1), and nothing that is applied beyond the durable journal (E2).
 //! 5. Journal is released, and files are removed, only after the checkpoint that no longer needs them is durable (E3).
 //! 6. Every read from disk is checked; damage is an error that names file and position, never other data (L4).
-//! 7. After a failed write or sync, other than a full disk, nothing more is acknowledged: the process ends and recovers.
-//! 8. Code on a shard reaches time, disk, tasks and random numbers through [`env`] only, so a seed repeats a run.
+//! 7. After a failed write or sync, other than a full disk, nothing more is acknowledged: the process ends and
+//!    recovers.
+//! 8. Code on a shard reaches time, disk, tasks and random numbers through [`mod@env`] only, so a seed repeats a run.
 
 pub mod budget;
 pub mod checkpoint;

@@ -43,9 +43,8 @@ impl Histogram {
     /// Counts one duration.
     pub fn note(&self, took: Duration) {
         let (bucket, micros) = bucket_of(took);
-        if let Some(counter) = self.buckets.get(bucket) {
-            counter.set(counter.get().wrapping_add(1));
-        }
+        let counter = &self.buckets[bucket];
+        counter.set(counter.get().wrapping_add(1));
         self.micros.set(self.micros.get().wrapping_add(micros));
     }
 
@@ -77,9 +76,7 @@ impl SharedHistogram {
     /// Counts one duration.
     pub fn note(&self, took: Duration) {
         let (bucket, micros) = bucket_of(took);
-        if let Some(counter) = self.buckets.get(bucket) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
@@ -180,18 +177,18 @@ impl EngineTimings {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($(#[doc = $help:literal] $name:ident),* $(,)?) => {
         /// The counters of one shard's engine. Shard-local.
         #[derive(Debug, Default)]
         pub struct EngineCounters {
-            $($(#[$doc])* pub $name: Counter,)*
+            $(#[doc = $help] pub $name: Counter,)*
             /// Durations of disk calls.
             pub timings: EngineTimings,
         }
 
         /// Their values at one moment. A *message*.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct EngineCounts { $($(#[$doc])* pub $name: u64,)* }
+        pub struct EngineCounts { $(#[doc = $help] pub $name: u64,)* }
 
         impl EngineCounters {
             /// The values now.
@@ -202,10 +199,10 @@ macro_rules! counters {
         }
 
         impl EngineCounts {
-            /// Name and value of each, for rendering.
+            /// Name, description and value of each, for rendering.
             #[must_use]
-            pub fn table(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)*]
+            pub fn table(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), $help.trim().trim_end_matches('.'), self.$name),)*]
             }
         }
     };

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::codec::CodecError;
+use crate::disposition::Disposition;
 use crate::env::is_disk_full;
 
 /// Why bytes are not a root or not a page.
@@ -15,7 +16,7 @@ pub enum FormatError {
     /// They end too early or hold too much.
     #[error("wrong length")]
     Length,
-    /// Something else is there.
+    /// The bytes are something else.
     #[error("begins with {found:#010x}, expected {expected:#010x}")]
     Magic {
         /// What a root or page begins with.
@@ -35,7 +36,7 @@ pub enum FormatError {
     /// A field that makes no sense.
     #[error("field {0} makes no sense")]
     Field(&'static str),
-    /// The disk does not give them.
+    /// The disk does not return them.
     #[error("cannot be read ({0})")]
     Unreadable(io::ErrorKind),
 }
@@ -77,9 +78,13 @@ impl CheckpointError {
         matches!(self, Self::Page { .. })
     }
 
-    /// May it be tried again later? Only when the disk is full.
+    /// [`Disposition::Retry`] only after a full disk.
     #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, sync: false, .. } if is_disk_full(source))
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::NoRoot { .. } | Self::Page { .. } => Disposition::Corrupt,
+            Self::Io { source, sync: false, .. } if is_disk_full(source) => Disposition::Retry,
+            Self::Io { .. } => Disposition::Fatal,
+        }
     }
 }

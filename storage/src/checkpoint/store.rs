@@ -179,6 +179,7 @@ impl CheckpointStore {
             *page = if len > 0 { named } else { PageRef::default() };
         }
         assert_eq!(next.generation, self.current.generation + 1, "generations follow each other");
+        assert!(next.pages.len().is_power_of_two(), "keys are spread over a power of two of buckets");
         self.assert_free(&fresh);
         let mut written = self.write_pages(&writes).await?;
         written += self.write_root(&next).await?;
@@ -238,7 +239,10 @@ impl CheckpointStore {
     }
 
     async fn load(&self, bucket: usize) -> Result<Records, CheckpointError> {
-        let Some(named) = self.current.pages.get(bucket).filter(|page| page.len > 0) else { return Ok(Records::new()) };
+        let named = self.current.pages.get(bucket).expect("a bucket is one of the root's");
+        if named.len == 0 {
+            return Ok(Records::new());
+        }
         let path = pages_path(&self.dir);
         let read = self.pages.read_at(named.block * BLOCK, named.len as usize).await;
         let bytes = read.map_err(|error| FormatError::Unreadable(error.kind()));

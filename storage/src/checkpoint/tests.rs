@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::page::Records;
 use super::*;
+use crate::disposition::Disposition;
 use crate::env::Env;
 use crate::env::sim::{Fault, Operation, World};
 use crate::log::sample;
@@ -242,7 +243,7 @@ fn a_failed_write_leaves_the_store_as_it_was() {
             let error = std::io::ErrorKind::StorageFull;
             world.disk().inject(Fault { operation: Operation::Write, path: path.into(), after: 0, error });
             let failed = store.commit(changes(2)).await.expect_err("the disk is full");
-            assert!(failed.is_disk_full(), "{failed}");
+            assert_eq!(failed.disposition(), Disposition::Retry, "{failed}");
             world.disk().clear_faults();
             store.commit(changes(3)).await.expect("commits");
             assert_eq!(open(&env).await.expect("opens").1, BTreeMap::from([(Key::Shard, Bytes::from(vec![3; 100]))]));

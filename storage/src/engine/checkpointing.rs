@@ -119,7 +119,8 @@ impl Engine {
         shared.counters.checkpoints.add(1);
         shared.counters.checkpoint_pages.add(committed.pages);
         shared.counters.checkpoint_bytes.add(committed.bytes);
-        shared.since_checkpoint.set(shared.since_checkpoint.get().saturating_sub(appended));
+        // One checkpoint at a time: only this one reduces the count.
+        shared.since_checkpoint.set(shared.since_checkpoint.get() - appended);
         self.inner.last_checkpoint.set(shared.env.clock.now());
         self.release(collected).await;
         Ok(())

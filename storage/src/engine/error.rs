@@ -80,9 +80,10 @@ impl EngineError {
         match self {
             Self::NoSource | Self::Stateless(_) | Self::Laneless(_) | Self::Unsettled(_) => Disposition::Retry,
             // The next checkpoint does without the lost page.
-            Self::Checkpoint(error) if error.is_disk_full() || error.is_lost_page() => Disposition::Retry,
-            Self::WriteBack(error) if error.is_disk_full() => Disposition::Retry,
-            Self::Checkpoint(_) | Self::WriteBack(_) | Self::Journal(_) | Self::Ended => Disposition::Fatal,
+            Self::Checkpoint(error) if error.is_lost_page() => Disposition::Retry,
+            Self::Checkpoint(error) if error.disposition().passes() => Disposition::Retry,
+            Self::WriteBack(error) => error.disposition(),
+            Self::Checkpoint(_) | Self::Journal(_) | Self::Ended => Disposition::Fatal,
         }
     }
 }

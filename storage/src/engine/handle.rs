@@ -178,8 +178,8 @@ impl Engine {
     }
 
     /// Has the engine ended after an error?
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn has_ended(&self) -> bool {
         self.inner.ended.get()
     }
 

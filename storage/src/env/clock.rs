@@ -15,7 +15,6 @@ use crate::model::TimestampMs;
 pub struct Mono(u64);
 
 impl Mono {
-    /// The start.
     pub const ZERO: Self = Self(0);
 
     /// From nanoseconds since the start.

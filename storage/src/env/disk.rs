@@ -85,9 +85,8 @@ impl Disk {
 
     /// Opens a file for direct I/O.
     ///
-    /// # Errors
-    /// The system's: `NotFound`, `AlreadyExists` for [`OpenMode::CreateNew`], `InvalidInput` if the file system has no
-    /// O_DIRECT.
+    /// # Errors The system's error: `NotFound`, `AlreadyExists` for [`OpenMode::CreateNew`], `InvalidInput` if the file
+    /// system has no O_DIRECT.
     pub async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<File> {
         let kind = match &self.kind {
             DiskKind::Dma(disk) => FileKind::Dma(disk.open(path, mode).await?),
@@ -99,7 +98,7 @@ impl Disk {
     /// Creates a directory and its parents, unless they exist. Durable when it returns.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         each!(self, disk => disk.create_dir_all(path).await)
     }
@@ -107,7 +106,7 @@ impl Disk {
     /// Removes a file's name. Durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// The system's; `NotFound` if there is none.
+    /// The system's error; `NotFound` if there is none.
     pub async fn remove_file(&self, path: &Path) -> io::Result<()> {
         each!(self, disk => disk.remove_file(path).await)
     }
@@ -115,7 +114,7 @@ impl Disk {
     /// Removes a directory with its content.
     ///
     /// # Errors
-    /// The system's; `NotFound` if there is none.
+    /// The system's error; `NotFound` if there is none.
     pub async fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
         each!(self, disk => disk.remove_dir_all(path).await)
     }
@@ -123,7 +122,7 @@ impl Disk {
     /// Renames a file atomically, replacing a file with the new name. Durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         each!(self, disk => disk.rename(from, to).await)
     }
@@ -131,7 +130,7 @@ impl Disk {
     /// The entries of a directory, sorted by name, without names that are not UTF-8.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         each!(self, disk => disk.list(dir).await)
     }
@@ -139,7 +138,7 @@ impl Disk {
     /// Makes the names in a directory durable.
     ///
     /// # Errors
-    /// The system's; see the header on failed syncs.
+    /// The system's error; see the header on failed syncs.
     pub async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         each!(self, disk => disk.sync_dir(dir).await)
     }
@@ -148,7 +147,7 @@ impl Disk {
     /// file system (syncfs). Slow if other programs have left much to write.
     ///
     /// # Errors
-    /// The system's; see the header on failed syncs.
+    /// The system's error; see the header on failed syncs.
     pub async fn sync_below(&self, dir: &Path) -> io::Result<()> {
         each!(self, disk => disk.sync_below(dir).await)
     }
@@ -156,7 +155,7 @@ impl Disk {
     /// Does a file or directory have this path?
     ///
     /// # Errors
-    /// The system's, other than absence.
+    /// The system's error, other than absence.
     pub async fn exists(&self, path: &Path) -> io::Result<bool> {
         each!(self, disk => disk.exists(path).await)
     }
@@ -164,7 +163,7 @@ impl Disk {
     /// Reads all of a small file.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn read_all(&self, path: &Path) -> io::Result<Bytes> {
         each!(self, disk => disk.read_all(path).await)
     }
@@ -173,7 +172,7 @@ impl Disk {
     /// crash leaves the old content or the new.
     ///
     /// # Errors
-    /// The system's; the file then has the old content or the new.
+    /// The system's error; the file then has the old content or the new.
     pub async fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         each!(self, disk => disk.write_atomic(path, bytes).await)
     }
@@ -181,7 +180,7 @@ impl Disk {
     /// Bytes that this user may still write on the file system of `path`.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         each!(self, disk => disk.free_bytes(path).await)
     }
@@ -232,24 +231,27 @@ impl File {
             FileKind::Dma(file) => file.write_at(buffer, at).await?,
             FileKind::Sim(file) => file.write_at(&buffer, at).await?,
         };
+        assert!(written <= len, "a write writes no more than its buffer");
         if written == len { Ok(written) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     /// Reads `len` bytes at any position; fewer only at the end of the file.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {
-        match &self.kind {
-            FileKind::Dma(file) => file.read_at(at, len).await,
-            FileKind::Sim(file) => file.read_at(at, len).await,
-        }
+        let bytes = match &self.kind {
+            FileKind::Dma(file) => file.read_at(at, len).await?,
+            FileKind::Sim(file) => file.read_at(at, len).await?,
+        };
+        assert!(bytes.len() <= len, "a read returns no more than was asked for");
+        Ok(bytes)
     }
 
     /// Makes completed writes durable (fdatasync).
     ///
     /// # Errors
-    /// The system's; see the header: never retry.
+    /// The system's error; see the header: never retry.
     pub async fn sync(&self) -> io::Result<()> {
         match &self.kind {
             FileKind::Dma(file) => file.sync().await,
@@ -260,7 +262,7 @@ impl File {
     /// Sets the length; new bytes read as zero.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.kind {
             FileKind::Dma(file) => file.set_len(len).await,
@@ -271,7 +273,7 @@ impl File {
     /// Bytes in the file.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn len(&self) -> io::Result<u64> {
         match &self.kind {
             FileKind::Dma(file) => file.len().await,
@@ -300,7 +302,7 @@ impl File {
     /// Closes this handle; the last clone closes the descriptor at once. Does not sync.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn close(self) -> io::Result<()> {
         match self.kind {
             FileKind::Dma(file) => file.close().await,

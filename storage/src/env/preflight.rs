@@ -137,7 +137,7 @@ fn direct_round_trip(probe: &Path) -> io::Result<()> {
 /// programs that use `select`.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn raise_open_files() -> io::Result<u64> {
     syscall::raise_open_files()
 }

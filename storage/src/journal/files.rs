@@ -64,6 +64,7 @@ impl SpareFile {
 
     /// Begins its next use.
     pub(super) fn used_as(self, generation: u64) -> Rc<JournalFile> {
+        assert!(generation > 0, "generation 0 marks a spare file");
         let Self { number, path, file, bytes } = self;
         let (live, first_sequence) = (Cell::new(0), Cell::new(0));
         Rc::new(JournalFile { number, generation, path, file, bytes, live, first_sequence })

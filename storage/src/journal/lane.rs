@@ -145,6 +145,10 @@ impl LaneState {
                 None => break,
             }
         }
+        debug_assert!(
+            self.slots.is_empty() || self.end() <= end,
+            "a truncated log ends at the latest with the entry that is kept"
+        );
         removed
     }
 
@@ -161,6 +165,7 @@ impl LaneState {
         if self.purged.is_none_or(|purged| purged.index < upto.index) {
             self.purged = Some(upto);
         }
+        debug_assert!(self.slots.is_empty() || self.first > upto.index.0, "purged entries are removed");
         removed
     }
 

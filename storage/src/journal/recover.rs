@@ -183,7 +183,7 @@ async fn recover(
     }
     let mut state = JournalState::new(layout.journal, config);
     state.next_generation = layout.next_generation;
-    state.next_number = layout.files.iter().map(|file| file.number + 1).max().unwrap_or(1);
+    state.next_number = layout.files.iter().map(|file| file.number.saturating_add(1)).max().unwrap_or(1);
     state.spares = spares;
     let (lanes, tail) = replay(&mut state, &files, layout, keep).await?;
     for (id, lane) in lanes {

@@ -117,6 +117,7 @@ async fn prepare(inner: &JournalInner) -> Result<(), JournalError> {
     let (layout, next) = {
         let mut state = inner.state.borrow_mut();
         let next = spare.clone().used_as(state.next_generation);
+        assert!(next.generation > state.head().generation, "generations of the journal's files increase");
         state.next_generation += 1;
         (state.layout(Some(&next)), next)
     };

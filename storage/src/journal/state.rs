@@ -112,7 +112,8 @@ impl JournalState {
                 self.resident.push_back((id, EntryId { term: *term, index: LogIndex(index) }));
             }
         }
-        self.lanes.insert(id, lane);
+        let before = self.lanes.insert(id, lane);
+        assert!(before.is_none(), "recovery adopts lane {id} once");
     }
 
     /// The file that is written to.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::codec::CodecError;
+use crate::disposition::Disposition;
 use crate::env::is_disk_full;
 use crate::model::{BatchError, FilePos, Offset, OffsetRange, PartitionId};
 use crate::segment::format::IndexFileError;
@@ -97,10 +98,10 @@ pub struct WriteBackError {
 }
 
 impl WriteBackError {
-    /// May it be tried again later? Only when the disk is full: nothing was lost and space may come free.
+    /// [`Disposition::Retry`] only after a full disk: nothing is lost then, and space may become free.
     #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        !self.sync && is_disk_full(&self.source)
+    pub fn disposition(&self) -> Disposition {
+        if !self.sync && is_disk_full(&self.source) { Disposition::Retry } else { Disposition::Fatal }
     }
 }
 

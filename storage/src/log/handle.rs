@@ -147,7 +147,8 @@ impl PartitionLog {
     fn account_dropped(&self, dropped: &[DroppedSegment], freed: u64, bytes: u64) {
         let shared = &self.inner.shared;
         let in_files: u64 = dropped.iter().map(|gone| gone.flushed).sum();
-        shared.disk.remove(bytes.saturating_sub(in_files));
+        assert!(in_files <= bytes, "files of {} hold no more than its segments", self.inner.id);
+        shared.disk.remove(bytes - in_files);
         shared.memory.remove(freed);
         shared.runs.forget(self.inner.id);
         shared.doom(self.inner.id, dropped);
@@ -200,8 +201,9 @@ impl PartitionLog {
     pub(crate) fn retire(&self) -> u64 {
         let before = self.inner.state.borrow().bytes;
         let (dropped, freed) = self.inner.state.borrow_mut().reset(Offset::ZERO);
-        let in_files = dropped.iter().map(|gone| gone.flushed).sum();
-        self.inner.shared.disk.remove(before.saturating_sub(in_files));
+        let in_files: u64 = dropped.iter().map(|gone| gone.flushed).sum();
+        assert!(in_files <= before, "files of {} hold no more than its segments", self.inner.id);
+        self.inner.shared.disk.remove(before - in_files);
         self.inner.shared.memory.remove(freed);
         self.inner.shared.runs.forget(self.inner.id);
         in_files

@@ -77,9 +77,11 @@ impl PartitionLog {
                     },
                 }
             };
+            debug_assert!(out.range.end <= until.max(from), "a read of {} ends by `until`", self.inner.id);
             if !more || out.range.end >= until.min(self.inner.state.borrow().end) {
                 return Ok(out);
             }
+            debug_assert!(out.range.end > next, "each run takes a read of {} further", self.inner.id);
             next = out.range.end;
         }
     }
@@ -180,10 +182,7 @@ impl PartitionLog {
             return Err(ReadError::BelowStart { partition, offset, start });
         };
         let index = self.index(&stored).await?;
-        let Some(located) = index.find(offset).map(|run| locate(&stored, run)) else {
-            let (partition, start) = (self.inner.id, self.inner.state.borrow().start);
-            return Err(ReadError::BelowStart { partition, offset, start });
-        };
+        let located = locate(&stored, index.find(offset).expect("a segment's index covers its offsets"));
         let bytes = self.run_bytes(&stored, &located).await?;
         Ok((located.sum.offsets, bytes))
     }

@@ -44,6 +44,7 @@ impl RunCache {
     }
 
     pub(crate) fn put(&self, key: Key, bytes: Bytes) {
+        assert_eq!(bytes.len(), key.3, "a run is as long as its sum says");
         if bytes.len() > RUN_BYTES_MAX {
             return;
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::settings::LogSettings;
 use crate::model::{Batch, EntryId, LogIndex, Offset, OffsetRange, PartitionId, RunSum};
 use crate::segment::state::{Segment, SegmentKey};
-use crate::segment::{SegmentIndex, block_floor};
+use crate::segment::{BLOCK, SegmentIndex, block_floor};
 
 /// A batch in memory.
 #[derive(Debug)]
@@ -125,6 +125,12 @@ impl LogState {
     pub(crate) fn append(&mut self, batch: Batch, mark: u64) {
         let header = batch.header;
         assert_eq!(header.base_offset, self.end, "a batch must continue its partition {}", self.id);
+        debug_assert_eq!(batch.bytes.len(), header.len as usize, "a batch has the bytes that its header says");
+        debug_assert!(
+            self.recent.back().is_none_or(|last| last.batch.header.next_offset() == header.base_offset),
+            "recent batches of {} are contiguous",
+            self.id
+        );
         if self.segments.back().is_some_and(|segment| self.must_roll(segment, &batch)) {
             self.roll();
         }
@@ -178,6 +184,11 @@ impl LogState {
             self.recent.pop_front();
         }
         self.recent_bytes -= freed;
+        debug_assert!(
+            self.floor.is_none_or(|floor| freed == 0 || floor.offsets.end == self.recent_start()),
+            "the floor of {} ends where its recent batches begin",
+            self.id
+        );
         freed
     }
 
@@ -197,7 +208,11 @@ impl LogState {
                 break;
             }
         }
-        self.start = self.segments.front().map_or(self.end, |first| first.offsets.start);
+        let start = self.segments.front().map_or(self.end, |first| first.offsets.start);
+        assert!(self.start <= start && start <= self.end, "a trim of {} moves its start forward", self.id);
+        debug_assert!(dropped.is_empty() || start <= to, "a trim of {} removes only what lies below it", self.id);
+        self.start = start;
+        debug_assert_eq!(self.bytes, self.segments.iter().map(|segment| segment.bytes).sum::<u64>());
         (dropped, before - self.recent_bytes)
     }
 
@@ -271,6 +286,8 @@ impl LogState {
             if segment.flushed < limit {
                 let to = limit.min(segment.flushed + chunk);
                 let range = segment.flushed..to;
+                debug_assert!(range.start.is_multiple_of(BLOCK), "writes of a segment begin at a block");
+                debug_assert!(segment.closed || to.is_multiple_of(BLOCK), "an open segment is written in whole blocks");
                 return Some(WriteBackStep::Write { key: segment.key, base: segment.offsets.start, range });
             }
             if finish {

@@ -215,7 +215,13 @@ impl Batch {
     /// What is wrong with the batch; `bytes` is then unchanged.
     pub fn split_from(bytes: &mut Bytes) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(bytes)?;
-        Ok(Self { header, bytes: bytes.split_to(header.len as usize) })
+        let bytes = bytes.split_to(header.len as usize);
+        debug_assert_eq!(
+            header.offsets().count(),
+            u64::from(header.last_offset_delta) + 1,
+            "no offset of a batch wraps"
+        );
+        Ok(Self { header, bytes })
     }
 
     /// Splits `bytes` into batches, which must fill them exactly.

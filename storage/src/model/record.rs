@@ -308,6 +308,7 @@ impl BatchBuilder {
         };
         let (id, epoch, sequence) = self.producer.unwrap_or((ProducerId(-1), ProducerEpoch(-1), -1));
         let len = HEADER_LEN - PREFIX_LEN + records.len();
+        assert!(i32::try_from(len).is_ok() && i32::try_from(self.count).is_ok(), "a batch fits Kafka's 32-bit fields");
         let mut out = BytesMut::with_capacity(HEADER_LEN + records.len());
         out.put_i64(0);
         out.put_i32(len as i32);

@@ -46,6 +46,7 @@ impl OpenFiles {
         self.now += 1;
         self.used.insert(self.now, Rc::clone(&path));
         self.files.insert(path, (file, self.now));
+        debug_assert_eq!(self.files.len(), self.used.len(), "every open file has one last use");
         before
     }
 
@@ -71,7 +72,7 @@ impl Handles {
     /// The existing file at `path`.
     ///
     /// # Errors
-    /// The system's; `NotFound` if there is none.
+    /// The system's error; `NotFound` if there is none.
     pub async fn existing(&self, path: &Path) -> io::Result<File> {
         let open = self.open.borrow_mut().touch(path);
         if let Some(file) = open {
@@ -85,7 +86,7 @@ impl Handles {
     /// The file at `path`, created if absent. True if it was created: its directory must then be synced.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn or_create(&self, path: &Path) -> io::Result<(File, bool)> {
         match self.existing(path).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

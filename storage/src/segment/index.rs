@@ -75,6 +75,7 @@ impl SegmentIndex {
         let (first, last) = (self.runs.first()?, self.runs.last()?);
         let offsets = crate::model::OffsetRange::new(first.sum.offsets.start, last.sum.offsets.end);
         let max = self.runs.iter().map(|run| run.max_timestamp).max()?;
+        debug_assert!(first.pos.0 == 0, "a segment's first run lies at its start");
         Some((offsets, last.pos.0 + u64::from(last.sum.len), max))
     }
 }
