@@ -24,7 +24,7 @@ The usual variables of each store:
 
 | bucket | variables |
 |---|---|
-| `s3://` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`; `AWS_ENDPOINT_URL` for stores that are not AWS, with `AWS_ALLOW_HTTP=true` if it is plain HTTP |
+| `s3://` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`; `AWS_ENDPOINT_URL` for stores that are not AWS, with `AWS_ALLOW_HTTP=true` if it is plain HTTP; `AWS_UNSIGNED_PAYLOAD` (`true` or `false`): leave bodies out of the signature [default: over https, where TLS protects them] |
 | `gs://` | `GOOGLE_SERVICE_ACCOUNT` (a file), `GOOGLE_SERVICE_ACCOUNT_KEY` (its content) or `GOOGLE_APPLICATION_CREDENTIALS` |
 | `az://` | `AZURE_STORAGE_ACCOUNT_NAME` with `AZURE_STORAGE_ACCOUNT_KEY`, or with `AZURE_STORAGE_CLIENT_ID`, `AZURE_STORAGE_CLIENT_SECRET`, `AZURE_STORAGE_TENANT_ID` |
 | `file://` | none |

@@ -1,34 +1,40 @@
-//! Topic settings: one table of three kinds, and the typed result.
+//! Topic settings: one table, and the typed result.
 //!
-//! *Honoured*: Tidewater does what the setting says. *Accepted*: taken and kept so that tools work, without effect, and
-//! the table says why. *Refused*: a value that would promise what is not done. DescribeConfigs, `topic describe` and the
-//! generated reference all read this table.
+//! A setting is *honoured* (Tidewater does what it says) or *accepted* (kept so that tools work, without effect; the
+//! table says why). A value that promises something Tidewater does not do is *refused*, by settings of both kinds.
+//! DescribeConfigs, AlterConfigs, `topic describe` and the generated reference read this table.
+//!
+//! A new setting takes:
+//! 1. a row in [`SETTINGS`] with its range, default and one sentence for the reference;
+//! 2. if it is honoured, a field of [`TopicConfig`] and its line in [`TopicConfig::resolve`]; the new value reaches
+//!    each partition by itself (`controller::reconcile` → `PartitionRequest::Configure` → `Replica::configure`);
+//! 3. the code that acts on it: `partition::produce` for appends, `archival::retain` and `archival::host` for the
+//!    bucket and local disk, `lakehouse::drive::SinkSettings` for tables, which takes over changes of a running sink;
+//! 4. a check across settings or against the topic's state, if it needs one, in `controller::plan`;
+//! 5. `src/config/REFERENCE.md`, written by `TIDEWATER_WRITE=1 cargo test --release --test tidy`, and the answers of
+//!    Kafka to it in `tests/kafka/questions.txt`.
 
 use std::collections::BTreeMap;
 
-use tidewater_storage::model::TimestampType;
+use tidewater_storage::model::{Compression, TimestampType};
 
 use crate::limits::SETTING_BYTES_MAX;
 
-/// What a setting does here.
+/// The effect of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Done as it says.
     Honoured,
-    /// Kept, without effect; the reason.
+    /// Kept without effect, for this reason.
     Accepted(&'static str),
 }
 
-/// The values a setting takes.
+/// The legal values of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// A whole number in a closed range.
-    Integer {
-        /// Least.
-        min: i64,
-        /// Greatest.
-        max: i64,
-    },
+    Integer { min: i64, max: i64 },
+    /// A whole number in a closed range, or one number outside it.
+    IntegerOr { min: i64, max: i64, or: i64 },
     /// `true` or `false`.
     Boolean,
     /// One of these words.
@@ -37,22 +43,20 @@ pub enum Shape {
     List(&'static [&'static str]),
     /// A real number from 0 to 1.
     Fraction,
-    /// Anything that is not too long: Kafka's list of free words.
+    /// Any text up to `SETTING_BYTES_MAX`.
     Text,
 }
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Kafka's name of it, or ours.
+    /// Kafka's name; `archive.*` and `iceberg.*` are ours.
     pub name: &'static str,
-    /// What values it takes.
     pub shape: Shape,
     /// The value when the topic does not set it.
     pub default: &'static str,
-    /// What it does here.
     pub kind: Kind,
-    /// One sentence for people.
+    /// One sentence for the reference.
     pub doc: &'static str,
     /// Why other values of Kafka's are refused, if some are.
     pub refuses: Option<&'static str>,
@@ -76,7 +80,8 @@ const POSITIVE: Shape = Shape::Integer { min: 1, max: i64::MAX };
 const NATURAL: Shape = Shape::Integer { min: 0, max: i64::MAX };
 
 const FSYNCED: &str = "every acknowledged record is already fsynced";
-const NO_RECOMPRESSION: &str = "the broker never recompresses";
+/// The `compression.type` that keeps what the producer chose.
+const PRODUCER: &str = "producer";
 const NO_COMPACTION: &str = "topics are not compacted";
 const OWN_INDEX: &str = "segment indexes have a fixed spacing and are preallocated by the engine";
 
@@ -166,18 +171,30 @@ pub static SETTINGS: &[Setting] = &[
         honoured("cleanup.policy", Shape::List(&["delete"]), "delete", "What retention does: delete old records."),
         "compaction is not supported",
     ),
-    refusing(
-        honoured(
-            "compression.type",
-            Shape::Word(&["producer"]),
-            "producer",
-            "Batches are stored as the producer compressed them.",
-        ),
-        "the broker never recompresses; set compression.type on the producer",
+    honoured(
+        "compression.type",
+        Shape::Word(&["uncompressed", "zstd", "lz4", "snappy", "gzip", PRODUCER]),
+        PRODUCER,
+        "The codec in which batches are stored: the broker recompresses a batch that arrives in another one; producer keeps what the producer chose.",
     ),
-    accepted("compression.gzip.level", Shape::Integer { min: -1, max: 9 }, "-1", NO_RECOMPRESSION),
-    accepted("compression.lz4.level", Shape::Integer { min: 1, max: 17 }, "9", NO_RECOMPRESSION),
-    accepted("compression.zstd.level", Shape::Integer { min: -131_072, max: 22 }, "3", NO_RECOMPRESSION),
+    honoured(
+        "compression.gzip.level",
+        Shape::IntegerOr { min: 1, max: 9, or: -1 },
+        "-1",
+        "Level of gzip when the broker recompresses; -1 is 6.",
+    ),
+    honoured(
+        "compression.lz4.level",
+        Shape::Integer { min: 1, max: 17 },
+        "9",
+        "Level of LZ4 when the broker recompresses; 9 is the fast compressor, as in Kafka.",
+    ),
+    honoured(
+        "compression.zstd.level",
+        Shape::Integer { min: -131_072, max: 22 },
+        "3",
+        "Level of zstd when the broker recompresses.",
+    ),
     accepted(
         "min.insync.replicas",
         Shape::Integer { min: 1, max: 2_147_483_647 },
@@ -208,48 +225,26 @@ pub static SETTINGS: &[Setting] = &[
     accepted("follower.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),
 ];
 
-/// Why a setting is not taken, in Kafka's words where Kafka refuses it too: tools show them.
+/// Why a setting is refused; Kafka's text where Kafka refuses it too, since tools show it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// No such setting.
     #[error("Unknown topic config name: {0}")]
     Unknown(String),
     /// A value of the wrong form, or out of range.
     #[error("Invalid value {value} for configuration {name}: {expected}")]
-    Value {
-        /// Which.
-        name: &'static str,
-        /// What was given.
-        value: String,
-        /// What is expected.
-        expected: String,
-    },
-    /// A value longer than any needs to be.
+    Value { name: &'static str, value: String, expected: String },
     #[error("Invalid value for configuration {name}: {bytes} bytes are given, at most {SETTING_BYTES_MAX} are taken")]
-    TooLong {
-        /// Which.
-        name: &'static str,
-        /// Its bytes.
-        bytes: usize,
-    },
-    /// A value of Kafka's that is not done here.
+    TooLong { name: &'static str, bytes: usize },
+    /// Legal in Kafka, not supported here.
     #[error("{name}={value} is refused: {why}")]
-    Refused {
-        /// Which.
-        name: &'static str,
-        /// What was given.
-        value: String,
-        /// Why.
-        why: &'static str,
-    },
+    Refused { name: &'static str, value: String, why: &'static str },
 }
 
 /// How a topic becomes a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcebergMode {
-    /// Not.
     Disabled,
-    /// Key and value as binary.
+    /// Key and value as binary columns.
     KeyValue,
 }
 
@@ -286,19 +281,26 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: u64,
     /// `message.timestamp.after.max.ms`.
     pub timestamp_after_max_ms: u64,
+    /// `compression.type` with its level; `None` keeps what the producer chose.
+    pub compression: Option<TopicCompression>,
 }
 
-/// The row of a setting.
+/// The codec in which a topic's batches are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicCompression {
+    pub codec: Compression,
+    /// In Kafka's range for the codec; `None` is its default.
+    pub level: Option<i32>,
+}
+
 #[must_use]
 pub fn setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.name == name)
 }
 
 impl Setting {
-    /// Is `value` one this setting takes?
-    ///
     /// # Errors
-    /// What is expected, or why it is refused.
+    /// `value` has the wrong form, is out of range or is refused.
     pub fn check(&self, value: &str) -> Result<(), SettingError> {
         if value.len() > SETTING_BYTES_MAX {
             return Err(SettingError::TooLong { name: self.name, bytes: value.len() });
@@ -310,6 +312,11 @@ impl Setting {
                 Ok(_) => return Ok(()),
                 Err(_) if max <= i64::from(i32::MAX) => "Not a number of type INT".to_owned(),
                 Err(_) => "Not a number of type LONG".to_owned(),
+            },
+            Shape::IntegerOr { min, max, or } => match value.trim().parse::<i64>() {
+                Ok(n) if n == or || (min..=max).contains(&n) => return Ok(()),
+                Ok(_) => format!("Value must be between {min} and {max} or equal to {or}"),
+                Err(_) => "Not a number of type INT".to_owned(),
             },
             Shape::Boolean if matches!(value, "true" | "false") => return Ok(()),
             Shape::Boolean => "Expected value to be either true or false".to_owned(),
@@ -331,28 +338,31 @@ impl Setting {
     }
 }
 
-/// Checks one setting by name.
-///
 /// # Errors
-/// It is unknown, malformed or refused.
+/// The setting is unknown, or [`Setting::check`] fails.
 pub fn check(name: &str, value: &str) -> Result<(), SettingError> {
     setting(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?.check(value)
 }
 
 impl TopicConfig {
-    /// Fills in defaults under what was set. Overrides were checked when they were set; one that no longer passes (an
-    /// older version's) falls back to the default rather than stop the topic.
+    /// The overrides, and defaults for the rest. Overrides were checked when they were set; one that an older version
+    /// accepted and this one refuses gives the default, so that the topic goes on serving.
     #[must_use]
     pub fn resolve(overrides: &BTreeMap<String, String>) -> Self {
         let text = |name: &str| -> String {
             let row = setting(name);
+            assert!(row.is_some(), "the setting {name} has no row in SETTINGS");
             overrides
                 .get(name)
                 .filter(|value| row.is_some_and(|row| row.check(value).is_ok()))
                 .cloned()
                 .unwrap_or_else(|| row.map_or("", |row| row.default).to_owned())
         };
-        let number = |name: &str| text(name).trim().parse::<i64>().unwrap_or_default();
+        let number = |name: &str| {
+            let parsed = text(name).trim().parse::<i64>();
+            assert!(parsed.is_ok(), "the value of {name} passed its check and is no number");
+            parsed.unwrap_or_default()
+        };
         let limit = |name: &str| u64::try_from(number(name)).ok();
         let natural = |name: &str| limit(name).unwrap_or_default();
         let local = |name: &str, total: &str| if number(name) == -2 { limit(total) } else { limit(name) };
@@ -375,6 +385,20 @@ impl TopicConfig {
             max_message_bytes: u32::try_from(natural("max.message.bytes")).unwrap_or(u32::MAX),
             timestamp_before_max_ms: natural("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: natural("message.timestamp.after.max.ms"),
+            compression: {
+                let default = |name: &str| setting(name).map(|row| row.default.to_owned());
+                let level =
+                    |name: &str| i32::try_from(number(name)).ok().filter(|n| default(name) != Some(n.to_string()));
+                let to = |codec, level| Some(TopicCompression { codec, level });
+                match text("compression.type").as_str() {
+                    "uncompressed" => to(Compression::None, None),
+                    "gzip" => to(Compression::Gzip, level("compression.gzip.level")),
+                    "snappy" => to(Compression::Snappy, None),
+                    "lz4" => to(Compression::Lz4, level("compression.lz4.level")),
+                    "zstd" => to(Compression::Zstd, level("compression.zstd.level")),
+                    _ => None,
+                }
+            },
             timestamp_type: if text("message.timestamp.type") == "LogAppendTime" {
                 TimestampType::LogAppend
             } else {
@@ -405,7 +429,6 @@ mod tests {
     fn refused_values_say_why() {
         let refused = check("cleanup.policy", "compact").expect_err("refused");
         assert_eq!(refused.to_string(), "cleanup.policy=compact is refused: compaction is not supported");
-        assert!(matches!(check("compression.type", "lz4"), Err(SettingError::Refused { .. })));
         assert!(matches!(check("segment.bytes", "12"), Err(SettingError::Value { .. })));
         assert!(matches!(check("nonsense", "1"), Err(SettingError::Unknown(_))));
     }
@@ -443,6 +466,33 @@ mod tests {
             "Invalid value Now for configuration message.timestamp.type: String must be one of: CreateTime, LogAppendTime"
         );
         assert_eq!(words("nonsense", "1"), "Unknown topic config name: nonsense");
+    }
+
+    #[test]
+    fn compression_is_resolved_with_the_level_of_its_codec() {
+        let of = |pairs: &[(&str, &str)]| {
+            pairs.iter().for_each(|(name, value)| check(name, value).expect("taken"));
+            TopicConfig::resolve(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()).compression
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("compression.type", "producer"), ("compression.zstd.level", "9")]), None);
+        let codecs = ["uncompressed", "gzip", "snappy", "lz4", "zstd"].map(|name| of(&[("compression.type", name)]));
+        assert_eq!(codecs, Compression::ALL.map(|codec| Some(TopicCompression { codec, level: None })));
+        let level = |codec: &str, level: &str| {
+            of(&[("compression.type", codec), (&format!("compression.{codec}.level"), level)]).and_then(|to| to.level)
+        };
+        assert_eq!((level("gzip", "-1"), level("gzip", "9")), (None, Some(9)));
+        assert_eq!((level("lz4", "9"), level("lz4", "1"), level("zstd", "-7")), (None, Some(1), Some(-7)));
+        for (name, value) in [
+            ("compression.type", "none"),
+            ("compression.type", "LZ4"),
+            ("compression.gzip.level", "0"),
+            ("compression.gzip.level", "10"),
+            ("compression.lz4.level", "0"),
+            ("compression.zstd.level", "23"),
+        ] {
+            assert!(matches!(check(name, value), Err(SettingError::Value { .. })), "{name}={value}");
+        }
     }
 
     #[test]

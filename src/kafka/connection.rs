@@ -33,6 +33,7 @@ use super::api::{self, Api, Known};
 use super::budget::{Budget, Lease, Past};
 use super::limits::{FRAME_BYTES_MAX, FREE_BYTES, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, OUTBOX_BYTES_MAX};
 use super::outbox::{Outbox, Sent};
+use super::recompress::HandOver;
 use super::wire::frame::{FrameBuffer, FrameTooLarge, Wanted};
 use super::wire::header::{self, RequestHeader};
 use super::wire::reader::Malformed;
@@ -53,6 +54,8 @@ pub struct Request {
     pub body: BytesMut,
     /// Who asks.
     pub peer: SocketAddr,
+    /// The order of the connection's Produce requests.
+    pub order: Rc<HandOver>,
 }
 
 /// What is to be done with an answer.
@@ -202,6 +205,7 @@ pub struct Connection<S> {
     held_back: bool,
     /// Read, but not started: something before it must be answered first.
     next: Option<(Request, Lease)>,
+    order: Rc<HandOver>,
     in_flight: InFlight,
     in_flight_bytes: usize,
     /// Is what is in flight something else than Produce?
@@ -237,6 +241,7 @@ impl<S: Service + 'static> Connection<S> {
             received: budget.empty(),
             held_back: false,
             next: None,
+            order: Rc::default(),
             in_flight: FuturesOrdered::new(),
             in_flight_bytes: 0,
             exclusive: false,
@@ -445,8 +450,8 @@ impl<S: Service + 'static> Connection<S> {
             Known::Yes(api) => {
                 let flexible = api.key.request_header_version(version) >= 2;
                 let header = header::parse(&mut frame, flexible).map_err(|e| malformed(key, version, &e))?;
-                let peer = self.stream.peer();
-                self.next = Some((Request { header, api, body: frame, peer }, lease));
+                let (peer, order) = (self.stream.peer(), Rc::clone(&self.order));
+                self.next = Some((Request { header, api, body: frame, peer, order }, lease));
             }
             Known::ApiVersionsFallback => {
                 let response = self.service.api_versions_fallback(correlation_id);

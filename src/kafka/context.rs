@@ -12,6 +12,7 @@ use super::Broker;
 use super::budget::{Budget, Lease, Past};
 use super::connection::Reply;
 use super::limits::FREE_BYTES;
+use super::recompress::HandOver;
 use crate::controller::image::ClusterImage;
 
 /// The context of one request. Shard-local.
@@ -31,6 +32,8 @@ pub struct RequestContext {
     pub client_id: String,
     /// Who asks.
     pub peer: SocketAddr,
+    /// The order of the connection's Produce requests.
+    pub order: Rc<HandOver>,
 }
 
 impl RequestContext {

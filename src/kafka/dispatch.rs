@@ -47,6 +47,7 @@ impl Service for Dispatch {
             correlation_id: request.header.correlation_id,
             client_id: request.header.client_id.unwrap_or_default(),
             peer: request.peer,
+            order: request.order,
         };
         answer(ctx, request.body)
     }

@@ -37,6 +37,7 @@ codes! {
     UNKNOWN_TOPIC_OR_PARTITION = 3: "Not here; retriable, since it may just have been made.",
     LEADER_NOT_AVAILABLE = 5: "No leader yet; retriable.",
     NOT_LEADER_OR_FOLLOWER = 6: "Ask for metadata and try again.",
+    REQUEST_TIMED_OUT = 7: "Not committed within the request's timeout; it may be later.",
     MESSAGE_TOO_LARGE = 10: "A batch over `max.message.bytes`.",
     OFFSET_METADATA_TOO_LARGE = 12: "Metadata of a committed offset too long.",
     COORDINATOR_LOAD_IN_PROGRESS = 14: "Try again.",
@@ -65,6 +66,7 @@ codes! {
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45: "Sequences leave a gap.",
     DUPLICATE_SEQUENCE_NUMBER = 46: "Appended before, too long ago to tell where.",
     INVALID_PRODUCER_EPOCH = 47: "A newer instance of the producer exists.",
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53: "Transactions are not served.",
     SECURITY_DISABLED = 54: "There is no authorizer.",
     KAFKA_STORAGE_ERROR = 56: "Disk, journal or bucket cannot serve now; retriable.",
     NON_EMPTY_GROUP = 68: "The group has members.",
@@ -83,6 +85,7 @@ codes! {
     GROUP_SUBSCRIBED_TO_TOPIC = 86: "Members subscribe to the topic.",
     INVALID_RECORD = 87: "A batch that is not accepted.",
     RESOURCE_NOT_FOUND = 91: "No such user or setting.",
+    DUPLICATE_RESOURCE = 92: "Named more than once.",
     UNKNOWN_TOPIC_ID = 100: "No topic of that id.",
     INCONSISTENT_TOPIC_ID = 103: "The name has come to mean a topic of another id.",
     FETCH_SESSION_TOPIC_ID_ERROR = 106: "A session goes by names or by ids, not by both.",
@@ -178,7 +181,6 @@ impl From<&GroupError> for ErrorCode {
             GroupError::MetadataTooLarge { .. } => Self::OFFSET_METADATA_TOO_LARGE,
             GroupError::CommitTooLarge { .. } => Self::INVALID_COMMIT_OFFSET_SIZE,
             GroupError::UnknownPartition => Self::UNKNOWN_TOPIC_OR_PARTITION,
-            GroupError::InvalidOffset(_) => Self::OFFSET_OUT_OF_RANGE,
         }
     }
 }

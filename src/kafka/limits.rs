@@ -92,8 +92,14 @@ pub const PRODUCERS_DESCRIBED_MAX: usize = 250_000;
 /// (INVALID_REQUEST). About 5000 topics' settings with all there is to say of them.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// What a batch may unpack to when it must be opened to be checked.
+/// What a batch may unpack to when it must be opened to be checked or recompressed.
 pub const UNPACKED_MAX: usize = 64 << 20;
+
+/// What the batches of one request may be recompressed to, together; more are refused (MESSAGE_TOO_LARGE).
+pub const RECOMPRESSED_REQUEST_MAX: usize = 128 << 20;
+
+/// Recompressed batches of one shard that wait to be committed, beyond which no more are made. The last request may pass it.
+pub const RECOMPRESSED_SHARD_MAX: usize = 64 << 20;
 
 /// Topics that one request may create without being asked to (auto-creation by metadata).
 pub const AUTO_CREATE_MAX: usize = 100;

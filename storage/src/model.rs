@@ -1,7 +1,7 @@
-//! The words every other file uses: positions, identities, times and the Kafka record batch.
+//! Value types of all crates: positions, ids, times and the Kafka record batch.
 //!
-//! Owns: value types that never mix (`Offset` is Kafka's, `LogIndex` is Raft's), half-open ranges, the checked view
-//! of a record batch. Does not own: any I/O, any policy. Everything here is a *message* (owned, `Send`).
+//! Owns: types that cannot be confused (`Offset` is Kafka's, `LogIndex` is Raft's), half-open ranges, the checked
+//! record batch. Does not own: I/O, decisions. Everything here is a *message* (owned, `Send`).
 
 pub mod batch;
 pub mod compression;
@@ -9,6 +9,7 @@ pub mod crc;
 pub mod ids;
 pub mod offset;
 pub mod position;
+pub mod recompress;
 pub mod record;
 pub mod run;
 pub mod time;

@@ -35,6 +35,7 @@ fn answer(image: &ClusterImage, request: AlterPartitionReassignmentsRequest) -> 
         ReassignableTopicResponse::default().with_name(topic.name).with_partitions(partitions)
     });
     AlterPartitionReassignmentsResponse::default()
+        .with_error_message(None)
         .with_allow_replication_factor_change(request.allow_replication_factor_change)
         .with_responses(responses.collect())
 }

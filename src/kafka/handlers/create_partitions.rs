@@ -1,5 +1,7 @@
 //! `CreatePartitions` (37).
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
@@ -9,13 +11,20 @@ use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::named_twice::repeated;
 use crate::kafka::words::message;
 
-/// Raises the number of partitions of every topic named.
+/// Raises the number of partitions of every topic named. A topic named more than once is refused, in one answer.
 pub async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let image = ctx.image();
-    let done = request.topics.iter().map(|topic| {
-        let checked = check(&image, topic);
+    let repeated = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
+    let mut answered = HashSet::new();
+    let topics = request.topics.iter().filter(|topic| answered.insert(topic.name.as_str()));
+    let done = topics.map(|topic| {
+        let checked = match repeated.contains(topic.name.as_str()) {
+            true => Err(TopicError::InvalidRequest("Duplicate topic name.".to_owned())),
+            false => check(&image, topic),
+        };
         async move {
             let controller = &ctx.broker.controller;
             let done = match checked {

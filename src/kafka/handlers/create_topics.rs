@@ -75,7 +75,7 @@ fn answer(
     made: Result<Arc<TopicImage>, TopicError>,
     room: &AnswerRoom,
 ) -> CreatableTopicResult {
-    let result = CreatableTopicResult::default().with_name(asked.name.clone());
+    let result = CreatableTopicResult::default().with_name(asked.name.clone()).with_error_message(None);
     let topic = match made {
         Ok(topic) => topic,
         Err(error) => {

@@ -1,7 +1,5 @@
 //! `DescribeGroups` (15): members and shares of groups. An unknown group is `Dead`, and from v6 on an error as well.
 
-use std::collections::HashSet;
-
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup as Described, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
@@ -15,13 +13,14 @@ use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
-/// Asks the coordinators of the groups, of each once, until the answer is full.
+/// Asks the coordinators of the groups, of each as often as it is named, until the answer is full.
 pub async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let operations = authorized::told(request.include_authorized_operations, authorized::ON_GROUP);
-    let (room, mut named) = (AnswerRoom::new(&ctx.budget), HashSet::new());
-    let room = &room;
-    let once = request.groups.into_iter().filter(|group| named.insert(group.clone()));
-    let asked = once.map(|group| async move {
+    let room = &AnswerRoom::new(&ctx.budget);
+    let asked = request.groups.into_iter().map(|group| async move {
+        if room.is_full() {
+            return full(ctx.version).with_group_id(group).with_authorized_operations(operations);
+        }
         let found = ctx.broker.groups.describe(GroupId::from(group.as_str())).await;
         let id = group.as_str().to_owned();
         fitting(ctx.version, described(ctx.version, &id, found), room)
@@ -39,6 +38,10 @@ fn fitting(version: i16, described: Described, room: &AnswerRoom) -> Described {
     if room.takes(size_of::<Described>() + described.members.iter().map(member).sum::<usize>()) {
         return described;
     }
+    full(version)
+}
+
+fn full(version: i16) -> Described {
     Described::default()
         .with_group_state(text(StateName::Dead.as_str()))
         .with_error_code(ErrorCode::INVALID_REQUEST.number())

@@ -3,6 +3,8 @@
 //! The bucket stands beside the data directory as a log directory of its own, so that `kafka-log-dirs` and the UIs tell
 //! remote sizes too (Kafka's answer has no other place for them). What is on disk and in the bucket counts in both.
 
+use std::collections::HashSet;
+
 use bytes::BytesMut;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -13,9 +15,10 @@ use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::connection::{CloseReason, Reply};
+use crate::kafka::named_twice::by_topic;
 use crate::kafka::wire::{log_dirs, request};
 use crate::kafka::words::{text, topic_name};
-use crate::partition::message::{PartitionStatus, Place};
+use crate::partition::message::{PartitionAddress, PartitionStatus};
 
 /// Decodes, asks the shards, answers.
 pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
@@ -39,10 +42,10 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
 /// The data directory with the local bytes of what is asked for, then the bucket with the archived ones.
 async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let asked = asked(&ctx.image(), request);
-    let places = asked.iter().flat_map(|(_, places)| places);
-    let mut statuses = at_once(places.map(|place| ctx.broker.router.describe(*place))).await.into_iter();
-    let topics = asked.into_iter().map(|(name, places)| {
-        let statuses = statuses.by_ref().take(places.len());
+    let addresses = asked.iter().flat_map(|(_, addresses)| addresses);
+    let mut statuses = at_once(addresses.map(|address| ctx.broker.router.describe(*address))).await.into_iter();
+    let topics = asked.into_iter().map(|(name, addresses)| {
+        let statuses = statuses.by_ref().take(addresses.len());
         (name, statuses.flatten().collect())
     });
     let topics: Vec<(String, Vec<PartitionStatus>)> = topics.collect();
@@ -73,21 +76,21 @@ fn directory(
     DescribeLogDirsResult::default().with_log_dir(text(dir)).with_topics(topics.collect())
 }
 
-/// Null asks for all.
-fn asked(image: &ClusterImage, request: DescribeLogDirsRequest) -> Vec<(String, Vec<Place>)> {
+/// Null asks for all. What is named more than once is answered once.
+fn asked(image: &ClusterImage, request: DescribeLogDirsRequest) -> Vec<(String, Vec<PartitionAddress>)> {
     match request.topics {
         None => image
             .topics
             .values()
-            .map(|t| (t.name.as_str().to_owned(), t.partitions.iter().map(PartitionImage::place).collect()))
+            .map(|t| (t.name.as_str().to_owned(), t.partitions.iter().map(PartitionImage::address).collect()))
             .collect(),
-        Some(topics) => topics
+        Some(topics) => by_topic(topics.into_iter().map(|asked| (asked.topic, asked.partitions)))
             .into_iter()
-            .filter_map(|asked| {
-                let topic = image.topic(asked.topic.as_str())?;
-                let places =
-                    asked.partitions.into_iter().filter_map(|index| topic.partition(index)).map(PartitionImage::place);
-                Some((asked.topic.as_str().to_owned(), places.collect()))
+            .filter_map(|(name, partitions)| {
+                let (topic, mut named) = (image.topic(name.as_str())?, HashSet::new());
+                let once = partitions.into_iter().filter(|index| named.insert(*index));
+                let addresses = once.filter_map(|index| topic.partition(index)).map(PartitionImage::address);
+                Some((name.as_str().to_owned(), addresses.collect()))
             })
             .collect(),
     }
@@ -110,7 +113,7 @@ mod tests {
         let image = crate::kafka::handlers::fixture::image(&[("a", 3), ("b", 2)]);
         assert_eq!(asked(&image, DescribeLogDirsRequest::default().with_topics(None)).len(), 2);
         let one = DescribableLogDirTopic::default().with_topic(topic_name("a")).with_partitions(vec![1, 9]);
-        let some = asked(&image, DescribeLogDirsRequest::default().with_topics(Some(vec![one])));
+        let some = asked(&image, DescribeLogDirsRequest::default().with_topics(Some(vec![one.clone(), one])));
         assert_eq!(some.iter().map(|(n, p)| (n.as_str(), p.len())).collect::<Vec<_>>(), [("a", 1)]);
     }
     #[test]

@@ -57,7 +57,7 @@ fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
         });
         TopicData::default().with_topic_name(topic.topic_name.clone()).with_partitions(partitions.collect())
     });
-    DescribeQuorumResponse::default().with_error_message(None).with_topics(topics.collect())
+    DescribeQuorumResponse::default().with_topics(topics.collect())
 }
 
 fn answer(broker: &BrokerImage, quorum: Quorum, now: TimestampMs) -> DescribeQuorumResponse {
@@ -68,13 +68,12 @@ fn answer(broker: &BrokerImage, quorum: Quorum, now: TimestampMs) -> DescribeQuo
         .with_last_fetch_timestamp(now.0)
         .with_last_caught_up_timestamp(now.0);
     let partition = PartitionData::default()
-        .with_error_message(None)
         .with_leader_id(broker.id.0.into())
         .with_leader_epoch(i32::try_from(quorum.term.0).unwrap_or(i32::MAX))
         .with_high_watermark(end)
         .with_current_voters(vec![voter]);
     let topic = TopicData::default().with_topic_name(topic_name(METADATA)).with_partitions(vec![partition]);
-    DescribeQuorumResponse::default().with_error_message(None).with_topics(vec![topic])
+    DescribeQuorumResponse::default().with_topics(vec![topic])
 }
 
 fn node(broker: &BrokerImage) -> Node {

@@ -23,6 +23,9 @@ pub async fn handle(ctx: &RequestContext, request: DescribeTopicPartitionsReques
 }
 
 fn answer(image: &ClusterImage, request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    if !cursor_holds(request) {
+        return refused(request);
+    }
     let mut left = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, PARTITIONS_MAX);
     let from = request.cursor.as_ref();
     let (first, index) = from.map_or(("", 0), |c| (c.topic_name.as_str(), c.partition_index));
@@ -44,6 +47,24 @@ fn answer(image: &ClusterImage, request: &DescribeTopicPartitionsRequest) -> Des
         }
     }
     answer
+}
+
+/// A cursor names a partition, and a topic of the request unless that asks for all topics.
+fn cursor_holds(request: &DescribeTopicPartitionsRequest) -> bool {
+    request.cursor.as_ref().is_none_or(|cursor| {
+        let listed = request.topics.is_empty() || request.topics.iter().any(|topic| topic.name == cursor.topic_name);
+        listed && cursor.partition_index >= 0
+    })
+}
+
+/// `INVALID_REQUEST` for every topic of the request: the answer has no other field for an error.
+fn refused(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = request.topics.iter().map(|topic| {
+        DescribeTopicPartitionsResponseTopic::default()
+            .with_error_code(ErrorCode::INVALID_REQUEST.number())
+            .with_name(Some(topic.name.clone()))
+    });
+    DescribeTopicPartitionsResponse::default().with_topics(topics.collect())
 }
 
 /// In order, each once; an empty request asks for all.
@@ -103,6 +124,30 @@ mod tests {
 
     use super::*;
     use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+
+    #[test]
+    fn a_cursor_that_is_not_in_the_list_is_refused() {
+        let image = image(&[("a", 3), ("b", 5)]);
+        let ask = |topics: &[&str], at: &str, index| {
+            let topic =
+                |name: &&str| describe_topic_partitions_request::TopicRequest::default().with_name(topic_name(name));
+            let cursor = describe_topic_partitions_request::Cursor::default()
+                .with_topic_name(topic_name(at))
+                .with_partition_index(index);
+            let request = DescribeTopicPartitionsRequest::default()
+                .with_topics(topics.iter().map(topic).collect())
+                .with_response_partition_limit(10)
+                .with_cursor(Some(cursor));
+            let page = answer(&image, &request);
+            encodes_in_every_version(ApiKey::DescribeTopicPartitions, &page);
+            page.topics.iter().map(|topic| (topic.error_code, topic.partitions.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(ask(&["a", "b"], "zz", 0), [(42, 0), (42, 0)]);
+        assert_eq!(ask(&["a"], "a", -1), [(42, 0)]);
+        assert_eq!(ask(&["a"], "a", 9), [(0, 0)]);
+        assert_eq!(ask(&["nope"], "nope", 0), [(3, 0)]);
+        assert_eq!(ask(&[], "aa", 0), [(0, 5)]);
+    }
 
     #[test]
     fn pages_join_to_everything() {

@@ -1,5 +1,7 @@
 //! `IncrementalAlterConfigs` (44, KIP-339): changes single settings of topics.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
@@ -9,12 +11,15 @@ use crate::controller::client::{ConfigChange, ConfigOp, TopicError};
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::named_twice::repeated;
 use crate::kafka::words::message;
 
-/// Changes every resource of the request, all of its settings or none.
+/// Changes every resource of the request, all of its settings or none. A resource named more than once is refused each
+/// time.
 pub async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+    let repeated = &repeated(request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_str())));
     let done = request.resources.iter().map(|resource| async move {
-        let done = match ops(resource) {
+        let done = match once(repeated, resource.resource_type, &resource.resource_name).and_then(|()| ops(resource)) {
             Ok(ops) => {
                 let topic = resource.resource_name.as_str();
                 ctx.broker.controller.alter_configs(topic, ops, request.validate_only).await
@@ -26,14 +31,28 @@ pub async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsReques
     IncrementalAlterConfigsResponse::default().with_responses(at_once(done).await)
 }
 
+/// Is the resource named once only?
+pub(super) fn once(repeated: &HashSet<(i8, &str)>, resource_type: i8, name: &str) -> Result<(), TopicError> {
+    match repeated.contains(&(resource_type, name)) {
+        true => Err(TopicError::InvalidRequest("Each resource must appear at most once.".to_owned())),
+        false => Ok(()),
+    }
+}
+
 fn ops(resource: &AlterConfigsResource) -> Result<Vec<ConfigOp>, TopicError> {
     of_topics(resource.resource_type)?;
-    let mut names: Vec<&str> = resource.configs.iter().map(|c| c.name.as_str()).collect();
-    names.sort_unstable();
-    if let Some(twice) = names.windows(2).find_map(|w| if w.first() == w.last() { w.first() } else { None }) {
-        return Err(TopicError::InvalidRequest(format!("{twice} is changed more than once")));
-    }
+    keys_once(resource.configs.iter().map(|config| config.name.as_str()))?;
     resource.configs.iter().map(op).collect()
+}
+
+/// Is every setting named once only?
+pub(super) fn keys_once<'a>(keys: impl Iterator<Item = &'a str>) -> Result<(), TopicError> {
+    let mut twice: Vec<&str> = repeated(keys).into_iter().collect();
+    twice.sort_unstable();
+    match twice.as_slice() {
+        [] => Ok(()),
+        twice => Err(TopicError::InvalidRequest(format!("{} is changed more than once", twice.join(", ")))),
+    }
 }
 
 /// Only topics have settings that can be changed.

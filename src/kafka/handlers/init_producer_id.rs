@@ -11,8 +11,8 @@ use crate::kafka::error_code::ErrorCode;
 /// epoch: a fresh id fences as well.
 pub async fn handle(ctx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
     if request.transactional_id.is_some() {
-        // The error by which clients know that a broker lacks a feature; they do not retry it.
-        return failed(ErrorCode::UNSUPPORTED_VERSION);
+        // Java, librdkafka and kafka-python give up at once on this error; librdkafka repeats UNSUPPORTED_VERSION.
+        return failed(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED);
     }
     if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
         return failed(ErrorCode::INVALID_REQUEST);

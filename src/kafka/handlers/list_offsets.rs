@@ -1,8 +1,10 @@
 //! `ListOffsets` (2): offsets by time and by name, over local data and bucket alike.
 
-use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use std::collections::HashSet;
+
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::{self, ListOffsetsRequest, ListOffsetsResponse};
 use tidewater_storage::model::TimestampMs;
 
 use super::fetch::epoch_holds;
@@ -10,31 +12,55 @@ use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::named_twice::{by_topic, repeated};
 use crate::kafka::topic_ref::TopicRef;
-use crate::partition::message::{ListedOffset, OffsetSpec, Place, ReadError};
+use crate::partition::message::{ListedOffset, OffsetSpec, PartitionAddress, ReadError};
 
-/// Asks the partitions side by side.
+/// Asks the partitions side by side. A partition named more than once is refused, in one answer.
 pub async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let image = &ctx.image();
     let committed = request.isolation_level == 1;
-    let names: Vec<TopicRef> = request.topics.iter().map(|t| TopicRef::Name(t.name.as_str().to_owned())).collect();
-    let topics = names.iter().zip(&request.topics);
-    let asked = topics.flat_map(|(name, topic)| topic.partitions.iter().map(move |asked| (name, asked)));
-    let asked = asked.map(|(name, asked)| async move {
-        match plan(image, name, ctx.version, committed, asked) {
-            Ok((place, spec)) => {
-                let found = ctx.broker.router.list_offset(place, spec).await;
+    let topics = topics(request.topics);
+    let asked = topics.iter().flat_map(|topic| topic.partitions.iter().map(move |asked| (topic, asked)));
+    let asked = asked.map(|(topic, asked)| async move {
+        if topic.repeated.contains(&asked.partition_index) {
+            return failed(asked.partition_index, ErrorCode::INVALID_REQUEST);
+        }
+        match plan(image, &topic.topic, ctx.version, committed, asked) {
+            Ok((address, spec)) => {
+                let found = ctx.broker.router.list_offset(address, spec).await;
                 answer(ctx.version, asked.partition_index, found)
             }
             Err(error) => failed(asked.partition_index, error),
         }
     });
     let mut answers = at_once(asked).await.into_iter();
-    let topics = request.topics.iter().map(|topic| {
-        let partitions = answers.by_ref().take(topic.partitions.len()).collect();
+    let answered = topics.iter().map(|topic| {
+        let partitions: Vec<_> = answers.by_ref().take(topic.partitions.len()).collect();
+        assert_eq!(partitions.len(), topic.partitions.len(), "one answer for each partition");
         ListOffsetsTopicResponse::default().with_name(topic.name.clone()).with_partitions(partitions)
     });
-    ListOffsetsResponse::default().with_topics(topics.collect())
+    ListOffsetsResponse::default().with_topics(answered.collect())
+}
+
+/// A topic of the request, once, each of its partitions once.
+struct AskedTopic {
+    name: messages::TopicName,
+    topic: TopicRef,
+    partitions: Vec<ListOffsetsPartition>,
+    /// Partitions that the request names more than once.
+    repeated: HashSet<i32>,
+}
+
+fn topics(asked: Vec<ListOffsetsTopic>) -> Vec<AskedTopic> {
+    let topics = by_topic(asked.into_iter().map(|topic| (topic.name, topic.partitions)));
+    let topics = topics.into_iter().map(|(name, mut partitions)| {
+        let repeated = repeated(partitions.iter().map(|asked| asked.partition_index));
+        let mut named = HashSet::new();
+        partitions.retain(|asked| named.insert(asked.partition_index));
+        AskedTopic { topic: TopicRef::Name(name.as_str().to_owned()), name, partitions, repeated }
+    });
+    topics.collect()
 }
 
 fn plan(
@@ -43,10 +69,10 @@ fn plan(
     version: i16,
     committed: bool,
     asked: &ListOffsetsPartition,
-) -> Result<(Place, OffsetSpec), ErrorCode> {
+) -> Result<(PartitionAddress, OffsetSpec), ErrorCode> {
     let (_, partition) = topic.partition(image, asked.partition_index)?;
     epoch_holds(asked.current_leader_epoch, partition.leader_epoch)?;
-    Ok((partition.place(), spec(asked.timestamp, version, committed)?))
+    Ok((partition.address(), spec(asked.timestamp, version, committed)?))
 }
 
 /// What a timestamp means; the special ones came with later versions (KIP-79, 734, 405, 1005, 1023).
@@ -102,6 +128,20 @@ mod tests {
         assert_eq!(spec(-6, 10, false), Err(ErrorCode::UNSUPPORTED_VERSION));
         assert_eq!(spec(-6, 11, false), Ok(OffsetSpec::EarliestPendingUpload));
         assert_eq!(spec(i64::MIN, 10, false), Err(ErrorCode::UNSUPPORTED_VERSION));
+    }
+
+    #[test]
+    fn a_partition_named_twice_is_answered_once() {
+        let topic = |name: &str, partitions: &[i32]| {
+            let part = |index: &i32| ListOffsetsPartition::default().with_partition_index(*index);
+            ListOffsetsTopic::default()
+                .with_name(crate::kafka::words::topic_name(name))
+                .with_partitions(partitions.iter().map(part).collect())
+        };
+        let asked = topics(vec![topic("a", &[0, 1]), topic("b", &[0]), topic("a", &[2, 1])]);
+        let of = |topic: &AskedTopic| topic.partitions.iter().map(|part| part.partition_index).collect::<Vec<_>>();
+        assert_eq!(asked.iter().map(of).collect::<Vec<_>>(), [vec![0, 1, 2], vec![0]]);
+        assert_eq!((&asked[0].repeated, &asked[1].repeated), (&HashSet::from([1]), &HashSet::new()));
     }
 
     #[test]

@@ -6,5 +6,5 @@ use crate::kafka::RequestContext;
 
 /// An empty list, as Kafka answers also for topics that do not exist.
 pub async fn handle(_: &RequestContext, _: ListPartitionReassignmentsRequest) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    ListPartitionReassignmentsResponse::default().with_error_message(None)
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
-use tidewater_storage::model::{LeaderEpoch, Offset, TopicId};
+use tidewater_storage::model::{LeaderEpoch, TopicId};
 
 use crate::controller::image::ClusterImage;
-use crate::group::message::{Commit, CommitAsk};
+use crate::group::message::{Commit, CommitAsk, CommittedOffset};
 use crate::group::{GroupError, GroupId, InstanceId, MemberId};
 use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
@@ -46,8 +46,7 @@ type Outcome = Option<ErrorCode>;
 /// Topic, partition and what to commit there.
 type Wanted = Vec<(Arc<str>, i32, Commit)>;
 
-/// What to commit, and the outcomes known already: a negative offset is refused, an id that no topic has as well; the
-/// rest is open.
+/// What to commit, and the outcomes known already: an id that no topic has is refused; the rest is open.
 fn split(image: &ClusterImage, version: i16, topics: &[OffsetCommitRequestTopic]) -> (Wanted, Vec<Outcome>) {
     let (mut offsets, mut outcomes) = (Vec::new(), Vec::new());
     for topic in topics {
@@ -61,11 +60,8 @@ fn split(image: &ClusterImage, version: i16, topics: &[OffsetCommitRequestTopic]
                 outcomes.push(Some(ErrorCode::UNKNOWN_TOPIC_ID));
                 continue;
             };
-            let Some(offset) = Offset::from_wire(partition.committed_offset) else {
-                outcomes.push(Some(ErrorCode::from(&GroupError::InvalidOffset(partition.committed_offset))));
-                continue;
-            };
-            let epoch = Some(partition.committed_leader_epoch).filter(|epoch| *epoch >= 0).map(LeaderEpoch);
+            let offset = CommittedOffset(partition.committed_offset);
+            let epoch = Some(partition.committed_leader_epoch).filter(|epoch| *epoch != -1).map(LeaderEpoch);
             let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
             offsets.push((Arc::clone(name), partition.partition_index, Commit::new(offset, epoch, metadata)));
             outcomes.push(None);
@@ -124,15 +120,12 @@ mod tests {
             part(2, 6),
         ]);
         let (offsets, mut outcomes) = split(&image(&[]), 9, std::slice::from_ref(&topic));
-        assert_eq!(offsets.len(), 2);
-        fill(&mut outcomes, Ok(vec![Ok(()), Err(GroupError::UnknownPartition)]));
+        assert_eq!(offsets.iter().map(|(_, _, commit)| commit.offset.0).collect::<Vec<_>>(), [5, -7, 6]);
+        fill(&mut outcomes, Ok(vec![Ok(()), Ok(()), Err(GroupError::UnknownPartition)]));
         let answer = answer(vec![topic], &outcomes);
         let codes = answer.topics[0].partitions.iter().map(|p| (p.partition_index, p.error_code)).collect::<Vec<_>>();
         let code = ErrorCode::number;
-        assert_eq!(
-            codes,
-            [(0, 0), (1, code(ErrorCode::OFFSET_OUT_OF_RANGE)), (2, code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),]
-        );
+        assert_eq!(codes, [(0, 0), (1, 0), (2, code(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))]);
     }
 
     #[test]

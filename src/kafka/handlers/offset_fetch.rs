@@ -141,7 +141,7 @@ fn by_topic(offsets: Vec<FetchedOffset>) -> Vec<Vec<FetchedOffset>> {
 /// Offset, leader epoch and metadata on the wire; -1, -1 and nothing when there is no offset.
 fn on_wire(found: &FetchedOffset) -> (i64, i32, &str) {
     found.commit.as_ref().map_or((-1, -1, ""), |commit| {
-        (commit.offset.to_wire(), commit.leader_epoch.map_or(-1, |epoch| epoch.0), &commit.metadata)
+        (commit.offset.0, commit.leader_epoch.map_or(-1, |epoch| epoch.0), &commit.metadata)
     })
 }
 

@@ -1,10 +1,18 @@
 //! `Produce` (0): checks each batch without opening it and appends.
 //!
 //! One batch per partition, as every client since 2017 sends. The checks are those of Kafka's `LogValidator`, on the 61
-//! bytes of the header and the CRC; the records inside are the client's business.
+//! bytes of the header and the CRC; records are read only where a topic limits timestamps or sets `compression.type`.
+//! A partition that is named twice is refused and none of its batches is appended: Kafka appends the last one, drops the
+//! others and acknowledges the partition.
 
+mod append;
 mod timestamps;
 
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use append::{Outcome, PlannedPart, append, within};
 use bytes::BytesMut;
 use tidewater_storage::model::{BatchError, BatchHeader, Compression, TimestampMs, TimestampType};
 
@@ -14,18 +22,23 @@ use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::FREE_BYTES;
 use crate::kafka::metrics::Stage;
+use crate::kafka::named_twice::{by_topic, repeated};
+use crate::kafka::recompress::differs;
 use crate::kafka::topic_ref::TopicRef;
-use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, decode, encode_response};
-use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceDone, ProduceError, ProducePart};
+use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, ProduceTopic, decode, encode_response};
+use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceError, ProducePart};
 
 /// What a topic or a partition takes while its request is in work, beside its records: where they lie, the batch's header,
 /// its place in the queue, its answer. Bytes.
 const ELEMENT_BYTES: usize = 400;
 
+/// What a client waits that gives no time.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+
 /// First version whose clients know zstd (KIP-110).
 const ZSTD_FROM: i16 = 7;
 
-/// Decodes, checks, appends and answers. What is appended is handed to its lane in the first poll.
+/// Decodes, checks, appends and answers. Batches are handed to their lanes in the first poll, except as [`append()`] says.
 pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     let clock = &ctx.broker.env.clock;
     let begun = clock.now();
@@ -37,19 +50,30 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         }
     };
     let acks = request.acks;
+    let timeout = patience(acks, request.timeout_ms);
     // Never waits: the order of first polls is the client's.
     let mut held = ctx.budget.empty();
     held.set(Some(request.elements * ELEMENT_BYTES).filter(|bytes| *bytes > FREE_BYTES).unwrap_or(0));
-    let Plan { mut answers, parts, places } = plan(&ctx.image(), ctx.version, ctx.broker.env.clock.wall(), request);
+    let Plan { answers, parts } = plan(&ctx.image(), ctx.version, ctx.broker.env.clock.wall(), request);
     let checked = clock.now();
     ctx.broker.metrics.stage(Stage::ProduceDecode, checked.since(begun));
-    let done = ctx.broker.router.produce(parts).await;
-    ctx.broker.metrics.stage(Stage::ProduceAppend, clock.now().since(checked));
-    for ((topic, partition), done) in places.into_iter().zip(done) {
-        if let Some(slot) = answers.get_mut(topic).and_then(|(_, partitions)| partitions.get_mut(partition)) {
-            *slot = appended(slot.index, &done);
+    let (planned, bytes) = (parts.len(), parts.iter().map(|planned| planned.part.batch.bytes.len()).sum::<usize>());
+    let append = append(Rc::clone(&ctx.broker), Rc::clone(&ctx.order), parts);
+    let outcomes = match timeout {
+        None => append.await,
+        Some(timeout) => {
+            // What is left behind must be charged until it is committed; the request's own share ends with its answer.
+            let lease = || {
+                let mut lease = ctx.budget.empty();
+                lease.set(held.bytes() + bytes);
+                lease
+            };
+            let outcomes = within(&ctx.broker.env, &ctx.broker.deadlines, timeout, append, lease).await;
+            outcomes.unwrap_or_else(|| vec![Err(timed_out(timeout)); planned])
         }
-    }
+    };
+    ctx.broker.metrics.stage(Stage::ProduceAppend, clock.now().since(checked));
+    let mut answers = answered(answers, outcomes);
     tell_log_starts(ctx, &mut answers).await;
     for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
         ctx.broker.metrics.told(ctx.key, partition.error);
@@ -71,10 +95,10 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
 async fn tell_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) {
     for (topic, partitions) in answers {
         for answer in partitions.iter_mut().filter(|answer| told_with_log_start(answer.error)) {
-            let Ok(place) = topic.partition(&ctx.image(), answer.index).map(|(_, partition)| partition.place()) else {
+            let Ok(address) = topic.partition(&ctx.image(), answer.index).map(|(_, partition)| partition.address()) else {
                 continue;
             };
-            if let Ok(Some(first)) = ctx.broker.router.list_offset(place, OffsetSpec::Earliest).await {
+            if let Ok(Some(first)) = ctx.broker.router.list_offset(address, OffsetSpec::Earliest).await {
                 answer.log_start_offset = first.offset.to_wire();
             }
         }
@@ -87,43 +111,96 @@ fn told_with_log_start(error: ErrorCode) -> bool {
     told.contains(&error)
 }
 
-/// What to append, and the answers in the request's order, those of refused batches already final.
+/// How long a request waits for its batches to be committed. A client that wants no answer gets none; one that gives no
+/// time gets a second, for Kafka with a single replica would not make it wait either.
+fn patience(acks: i16, timeout_ms: i32) -> Option<Duration> {
+    let timeout = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0).map_or(TIMEOUT_DEFAULT, Duration::from_millis);
+    (acks != 0).then_some(timeout)
+}
+
+fn timed_out(timeout: Duration) -> Refusal {
+    let why = format!("not committed within the request's timeout of {} ms; it may be later", timeout.as_millis());
+    Refusal::new(ErrorCode::REQUEST_TIMED_OUT, why)
+}
+
+/// What to append, and the answers in the request's order: each topic once, each of its partitions once.
 struct Plan {
-    answers: Vec<(TopicRef, Vec<PartitionAnswer>)>,
-    parts: Vec<ProducePart>,
-    /// For each part, its topic and partition in `answers`.
-    places: Vec<(usize, usize)>,
+    answers: Vec<(TopicRef, Vec<PlannedAnswer>)>,
+    parts: Vec<PlannedPart>,
+}
+
+/// The answer for one partition.
+enum PlannedAnswer {
+    Refused(PartitionAnswer),
+    /// Known when the next of the plan's parts is appended.
+    Appended {
+        index: i32,
+    },
 }
 
 fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRequest) -> Plan {
     let whole = whole_request(&request);
-    let mut plan = Plan { answers: Vec::with_capacity(request.topics.len()), parts: Vec::new(), places: Vec::new() };
+    let mut plan = Plan { answers: Vec::with_capacity(request.topics.len()), parts: Vec::new() };
     let mut opened = timestamps::Opened::default();
-    for topic in request.topics {
-        let mut answers = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
+    for ProduceTopic { topic, partitions } in each_topic_once(request.topics) {
+        let mut answers = Vec::with_capacity(partitions.len());
+        let repeated = if partitions.len() > 1 { repeated(partitions.iter().map(|p| p.index)) } else { HashSet::new() };
+        let mut refused_already = HashSet::new();
+        for partition in partitions {
             let index = partition.index;
+            if repeated.contains(&index) && !refused_already.insert(index) {
+                continue;
+            }
             let checked = whole.clone().and_then(|()| {
-                let (found, place) = topic.topic.partition(image, index).map_err(Refusal::code)?;
+                let (found, place) = topic.partition(image, index).map_err(Refusal::code)?;
+                if repeated.contains(&index) {
+                    let why = "the request names the partition more than once; none of its batches is appended";
+                    return Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));
+                }
                 if found.name.is_internal() {
                     return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"));
                 }
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
                 timestamps::check(&batch, &found.config, now, &mut opened)?;
-                Ok(ProducePart { place: place.place(), batch, origin: Origin::Client })
+                let to = differs(&batch.header, found.config.compression);
+                Ok(PlannedPart { part: ProducePart { address: place.address(), batch, origin: Origin::Client }, to })
             });
-            match checked {
+            answers.push(match checked {
                 Ok(part) => {
-                    plan.places.push((plan.answers.len(), answers.len()));
                     plan.parts.push(part);
-                    answers.push(refused(index, &Refusal::code(ErrorCode::UNKNOWN_SERVER_ERROR)));
+                    PlannedAnswer::Appended { index }
                 }
-                Err(refusal) => answers.push(refused(index, &refusal)),
-            }
+                Err(refusal) => PlannedAnswer::Refused(refused(index, &refusal)),
+            });
         }
-        plan.answers.push((topic.topic, answers));
+        plan.answers.push((topic, answers));
     }
     plan
+}
+
+/// Topics in the order in which they are first named, with all partitions that the request names for them.
+fn each_topic_once(topics: Vec<ProduceTopic>) -> Vec<ProduceTopic> {
+    if topics.len() < 2 || repeated(topics.iter().map(|topic| &topic.topic)).is_empty() {
+        return topics;
+    }
+    let topics = by_topic(topics.into_iter().map(|topic| (topic.topic, topic.partitions)));
+    topics.into_iter().map(|(topic, partitions)| ProduceTopic { topic, partitions }).collect()
+}
+
+/// The answers with the outcomes of the plan's parts, which are in the same order.
+fn answered(
+    planned: Vec<(TopicRef, Vec<PlannedAnswer>)>,
+    outcomes: Vec<Outcome>,
+) -> Vec<(TopicRef, Vec<PartitionAnswer>)> {
+    let appended_of =
+        planned.iter().flat_map(|(_, of)| of).filter(|answer| matches!(answer, PlannedAnswer::Appended { .. })).count();
+    assert_eq!(appended_of, outcomes.len(), "one outcome for each batch of the plan");
+    let mut outcomes = outcomes.into_iter();
+    let mut answer = |planned| match planned {
+        PlannedAnswer::Refused(answer) => Some(answer),
+        PlannedAnswer::Appended { index } => outcomes.next().map(|outcome| appended(index, &outcome)),
+    };
+    planned.into_iter().map(|(topic, planned)| (topic, planned.into_iter().filter_map(&mut answer).collect())).collect()
 }
 
 /// Why a batch is not appended.
@@ -142,6 +219,12 @@ impl Refusal {
 
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: Some(message.into()), records: Vec::new() }
+    }
+}
+
+impl From<ProduceError> for Refusal {
+    fn from(error: ProduceError) -> Self {
+        Self::new((&error).into(), error.to_string())
     }
 }
 
@@ -216,8 +299,8 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionAnswer {
     }
 }
 
-fn appended(index: i32, done: &Result<ProduceDone, ProduceError>) -> PartitionAnswer {
-    match done {
+fn appended(index: i32, outcome: &Outcome) -> PartitionAnswer {
+    match outcome {
         Ok(done) => PartitionAnswer {
             index,
             error: ErrorCode::NONE,
@@ -227,7 +310,7 @@ fn appended(index: i32, done: &Result<ProduceDone, ProduceError>) -> PartitionAn
             message: None,
             record_errors: Vec::new(),
         },
-        Err(error) => refused(index, &Refusal::new(error.into(), error.to_string())),
+        Err(refusal) => refused(index, refusal),
     }
 }
 

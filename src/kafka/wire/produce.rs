@@ -33,9 +33,7 @@ pub struct ProduceRequest {
     pub transactional_id: Option<String>,
     /// 0, 1 or -1.
     pub acks: i16,
-    /// How long the client lets followers take to acknowledge. There are none, and Kafka's own timer never ends a write to
-    /// a single replica either: it is answered when it is on disk. An answer before that would free the request's share of
-    /// the shard's memory while its batches still wait in it, and have producers that are not idempotent write them twice.
+    /// How long the client waits for its batches to be committed.
     pub timeout_ms: i32,
     /// In the client's order.
     pub topics: Vec<ProduceTopic>,

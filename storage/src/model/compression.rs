@@ -22,6 +22,10 @@ pub enum Compression {
 /// First bytes of snappy-java's framing: magic, then version and compatible version (two i32, 1).
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_LEN: usize = 16;
+/// zlib's default and greatest levels.
+const GZIP_DEFAULT: u32 = 6;
+const GZIP_MAX: u32 = 9;
+
 /// What snappy-java puts into one block.
 const XERIAL_BLOCK: usize = 32 * 1024;
 
@@ -59,15 +63,25 @@ impl Compression {
         }
     }
 
-    /// Compresses `data` whole.
+    /// Compresses `data` whole, at the codec's default level.
     ///
     /// # Errors
     /// What the codec says.
     pub fn compress(self, data: &[u8]) -> io::Result<Vec<u8>> {
+        self.compress_at(data, None)
+    }
+
+    /// Compresses `data` whole. `level` is in Kafka's range for the codec: 1 to 9 for gzip, 1 to 17 for LZ4, -131072 to
+    /// 22 for zstd; `None` is the default. None and Snappy have no levels.
+    ///
+    /// # Errors
+    /// What the codec says.
+    pub fn compress_at(self, data: &[u8], level: Option<i32>) -> io::Result<Vec<u8>> {
         match self {
             Self::None => Ok(data.to_vec()),
             Self::Gzip => {
-                let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+                let level = level.and_then(|level| u32::try_from(level).ok()).unwrap_or(GZIP_DEFAULT).min(GZIP_MAX);
+                let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
                 out.write_all(data)?;
                 out.finish()
             }
@@ -82,12 +96,19 @@ impl Compression {
                 Ok(out)
             }
             Self::Lz4 => {
-                let mut out = lz4::EncoderBuilder::new().build(Vec::new())?;
+                // Kafka's reader takes independent blocks only. Its default is the fast compressor, like level 0 here.
+                let level = level.and_then(|level| u32::try_from(level).ok()).unwrap_or(0);
+                let mut options = lz4::EncoderBuilder::new();
+                options.level(level).block_size(lz4::BlockSize::Max64KB).block_mode(lz4::BlockMode::Independent);
+                let mut out = options
+                    .checksum(lz4::ContentChecksum::NoChecksum)
+                    .block_checksum(lz4::liblz4::BlockChecksum::NoBlockChecksum)
+                    .build(Vec::new())?;
                 out.write_all(data)?;
                 let (out, result) = out.finish();
                 result.map(|()| out)
             }
-            Self::Zstd => zstd::bulk::compress(data, 0),
+            Self::Zstd => zstd::bulk::compress(data, level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL)),
         }
     }
 
@@ -162,6 +183,28 @@ mod tests {
             assert!(codec.decompress(&packed, 1 << 16).is_err(), "{codec:?}");
             assert_eq!(codec.decompress(&packed, 1 << 20).expect("fits").len(), 1 << 20, "{codec:?}");
         }
+    }
+
+    #[test]
+    fn every_level_of_kafka_is_taken() {
+        let data: Vec<u8> = (0..200_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for (codec, levels) in
+            [(Compression::Gzip, [1, 9]), (Compression::Lz4, [1, 17]), (Compression::Zstd, [-131_072, 22])]
+        {
+            let sizes = levels.map(|level| {
+                let packed = Bytes::from(codec.compress_at(&data, Some(level)).expect("packs"));
+                assert_eq!(codec.decompress(&packed, data.len()).expect("unpacks"), data, "{codec:?} at {level}");
+                packed.len()
+            });
+            assert!(sizes[1] < sizes[0], "{codec:?}: {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn lz4_blocks_are_independent() {
+        let packed = Compression::Lz4.compress(&[7; 200_000]).expect("packs");
+        // FLG: version 01, block independence, no checksums (LZ4 frame format, 3.1.1).
+        assert_eq!(packed[4] & 0b1111_1100 & !0b0000_1000, 0b0110_0000, "{:#010b}", packed[4]);
     }
 
     proptest! {

@@ -7,7 +7,8 @@ use tidewater_storage::model::{Offset, TimestampMs};
 
 use super::*;
 use crate::kafka::handlers::fixture::image;
-use crate::kafka::wire::produce::{ProducePartition, ProduceTopic};
+use crate::kafka::wire::produce::ProducePartition;
+use crate::partition::message::ProduceDone;
 
 fn batch(compression: Compression, records: usize) -> BytesMut {
     let mut builder = BatchBuilder::new(compression);
@@ -86,10 +87,52 @@ fn request(acks: i16, topics: &[(&str, &[i32])]) -> ProduceRequest {
 fn what_is_refused_keeps_its_place_among_what_is_appended() {
     let image = image(&[("orders", 2), ("users", 1)]);
     let plan = plan(&image, 9, TimestampMs(0), request(-1, &[("orders", &[1, 7, 0]), ("nope", &[0]), ("users", &[0])]));
-    assert_eq!(plan.places, [(0, 0), (0, 2), (2, 0)]);
     assert_eq!(plan.parts.len(), 3);
-    assert_eq!(plan.answers[0].1[1].error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    assert_eq!(plan.answers[1].1[0].error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(
+        outcomes(plan),
+        [vec![(1, NONE, 0), (7, UNKNOWN, -1), (0, NONE, 1)], vec![(0, UNKNOWN, -1)], vec![(0, NONE, 2)]]
+    );
+}
+
+const NONE: ErrorCode = ErrorCode::NONE;
+const UNKNOWN: ErrorCode = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+
+/// For each topic its answers, when the parts are appended at offsets 0, 1, …: partition, error, offset.
+fn outcomes(plan: Plan) -> Vec<Vec<(i32, ErrorCode, i64)>> {
+    let done = |n| ProduceDone { base_offset: Offset::new(n), log_append_time: None, log_start: Offset::ZERO };
+    let answers = answered(plan.answers, (0..plan.parts.len() as u64).map(|n| Ok(done(n))).collect());
+    answers.iter().map(|(_, of)| of.iter().map(|a| (a.index, a.error, a.base_offset)).collect()).collect()
+}
+
+#[test]
+fn a_partition_named_twice_is_refused_once_and_nothing_of_it_is_appended() {
+    const TWICE: ErrorCode = ErrorCode::INVALID_REQUEST;
+    let image = image(&[("orders", 3), ("users", 1)]);
+    let plan = |topics| plan(&image, 9, TimestampMs(0), request(-1, topics));
+    assert_eq!(outcomes(plan(&[("orders", &[0, 1, 0])])), [[(0, TWICE, -1), (1, NONE, 0)]]);
+    let apart = outcomes(plan(&[("orders", &[2, 1]), ("users", &[0]), ("orders", &[0, 1])]));
+    assert_eq!(apart, [vec![(2, NONE, 0), (1, TWICE, -1), (0, NONE, 1)], vec![(0, NONE, 2)]]);
+    assert_eq!(outcomes(plan(&[("orders", &[7, 7])])), [[(7, UNKNOWN, -1)]]);
+}
+
+#[test]
+fn a_batch_is_recompressed_where_the_topic_wants_another_codec() {
+    use crate::config::topic::TopicCompression;
+    let mut image = image(&[("orders", 1), ("users", 1)]);
+    let lz4 = TopicCompression { codec: Compression::Lz4, level: None };
+    for topic in image.topics.values_mut().filter(|topic| topic.name.as_str() == "orders") {
+        let topic = std::sync::Arc::get_mut(topic);
+        std::sync::Arc::make_mut(&mut topic.expect("one owner").config).compression = Some(lz4);
+    }
+    let plan = plan(&image, 9, TimestampMs(0), request(-1, &[("orders", &[0]), ("users", &[0])]));
+    assert_eq!(plan.parts.iter().map(|planned| planned.to).collect::<Vec<_>>(), [Some(lz4), None]);
+}
+
+#[test]
+fn a_request_waits_as_long_as_its_client() {
+    assert_eq!(patience(-1, 1500), Some(Duration::from_millis(1500)));
+    assert_eq!((patience(1, 0), patience(-1, -5)), (Some(TIMEOUT_DEFAULT), Some(TIMEOUT_DEFAULT)));
+    assert_eq!(patience(0, 1500), None);
 }
 
 #[test]
@@ -97,7 +140,8 @@ fn whole_requests_are_refused() {
     let image = image(&[("orders", 2)]);
     let refused = plan(&image, 9, TimestampMs(0), request(2, &[("orders", &[0, 1])]));
     assert!(refused.parts.is_empty());
-    assert!(refused.answers[0].1.iter().all(|a| a.error == ErrorCode::INVALID_REQUIRED_ACKS));
+    let codes = outcomes(refused).concat().iter().map(|(_, code, _)| *code).collect::<Vec<_>>();
+    assert_eq!(codes, [ErrorCode::INVALID_REQUIRED_ACKS; 2]);
     let transactional = ProduceRequest { transactional_id: Some("t".into()), ..request(-1, &[("orders", &[0])]) };
     assert!(plan(&image, 9, TimestampMs(0), transactional).parts.is_empty());
 }
@@ -107,7 +151,7 @@ fn answers() {
     let done = ProduceDone { base_offset: Offset::new(7), log_append_time: None, log_start: Offset::new(2) };
     let good = appended(3, &Ok(done));
     assert_eq!((good.base_offset, good.log_append_time_ms, good.log_start_offset), (7, -1, 2));
-    let bad = appended(3, &Err(ProduceError::NoSpace("disk full".into())));
+    let bad = appended(3, &Err(ProduceError::NoSpace("disk full".into()).into()));
     assert_eq!((bad.error, bad.base_offset), (ErrorCode::KAFKA_STORAGE_ERROR, -1));
     assert!(bad.message.expect("told").contains("disk full"));
 }
