@@ -46,7 +46,7 @@ pub(crate) fn encode(state: &LogState) -> (Vec<u8>, Option<WriteBackTarget>) {
     if let Some(open) = state.segments.back().filter(|last| !last.closed) {
         let range = fragment(open);
         let index = open.index.as_ref().expect("an open segment has its index");
-        let covered = index.extent().map(|(offsets, bytes, _)| (offsets, bytes));
+        let covered = index.totals().map(|(offsets, bytes, _)| (offsets, bytes));
         assert_eq!(covered, Some((open.offsets, open.bytes)), "the index covers the open segment of {}", state.id);
         put_runs(&mut out, index.runs());
         let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -117,7 +117,7 @@ fn take_segment(from: &mut Decoder<'_>, at: usize) -> Result<Segment, LogStateEr
 fn take_open(bytes: &Bytes, from: &mut Decoder<'_>, open: &mut Segment) -> Result<(), LogStateError> {
     let index = take_runs(from, open.offsets.start)?;
     let at = open.key.0 as usize;
-    if index.extent().is_none_or(|(offsets, len, _)| (offsets, len) != (open.offsets, open.bytes)) {
+    if index.totals().is_none_or(|(offsets, len, _)| (offsets, len) != (open.offsets, open.bytes)) {
         return Err(LogStateError::Segment(at));
     }
     let range = fragment(open);

@@ -319,7 +319,7 @@ impl PartitionLog {
         let file = opened.map_err(|source| ReadError::Io { file: log.clone(), source })?;
         let made = rebuild(&file, self.inner.id, stored.offsets, stored.bytes).await;
         let index = made.map_err(|source| ReadError::Index { file: log, offsets: stored.offsets, source })?;
-        let (offsets, bytes, max_timestamp) = index.extent().expect("a rebuilt index covers its segment's batches");
+        let (offsets, bytes, max_timestamp) = index.totals().expect("a rebuilt index covers its segment's batches");
         let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index };
         if let Err(error) = self.inner.shared.env.disk.write_atomic(path, &whole.encode()).await {
             tracing::warn!(file = %path.display(), %error, "the rebuilt segment index could not be saved");

@@ -130,7 +130,7 @@ impl PartitionLog {
             file.set_len(len).await
         };
         cut.await.map_err(|source| failed(&path, source, false))?;
-        let (offsets, bytes, max_timestamp) = index.extent().expect("a closed segment has batches");
+        let (offsets, bytes, max_timestamp) = index.totals().expect("a closed segment has batches");
         assert_eq!((offsets.start, bytes), (base, len), "the index covers the segment");
         let runs = index.as_ref().clone();
         let whole = IndexFile { partition: self.inner.id, offsets, bytes, max_timestamp, index: runs };

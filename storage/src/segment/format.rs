@@ -56,7 +56,7 @@ impl IndexFile {
     pub fn encode(&self) -> Vec<u8> {
         let runs = self.index.runs();
         assert!(
-            self.index.extent().is_some_and(|(offsets, bytes, _)| (offsets, bytes) == (self.offsets, self.bytes)),
+            self.index.totals().is_some_and(|(offsets, bytes, _)| (offsets, bytes) == (self.offsets, self.bytes)),
             "an index covers its segment: {:?}",
             self.offsets
         );
@@ -99,7 +99,7 @@ impl IndexFile {
         let (len, max_timestamp) = (body.u64()?, TimestampMs(body.i64()?));
         let index = take_runs(&mut body, offsets.start)?;
         body.end()?;
-        if index.extent().is_none_or(|(o, l, _)| (o, l) != (offsets, len)) {
+        if index.totals().is_none_or(|(o, l, _)| (o, l) != (offsets, len)) {
             return Err(IndexFileError::Extent);
         }
         Ok(Self { partition, offsets, bytes: len, max_timestamp, index })
@@ -150,7 +150,7 @@ mod tests {
             next = batch.header.next_offset();
             index.push(id, &batch);
         }
-        let (offsets, bytes, max_timestamp) = index.extent().expect("has runs");
+        let (offsets, bytes, max_timestamp) = index.totals().expect("has runs");
         IndexFile { partition: id, offsets, bytes, max_timestamp, index }
     }
 

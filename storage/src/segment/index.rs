@@ -71,7 +71,7 @@ impl SegmentIndex {
 
     /// Offsets, bytes and greatest timestamp of all runs together; `None` if there is no run.
     #[must_use]
-    pub fn extent(&self) -> Option<(crate::model::OffsetRange, u64, TimestampMs)> {
+    pub fn totals(&self) -> Option<(crate::model::OffsetRange, u64, TimestampMs)> {
         let (first, last) = (self.runs.first()?, self.runs.last()?);
         let offsets = crate::model::OffsetRange::new(first.sum.offsets.start, last.sum.offsets.end);
         let max = self.runs.iter().map(|run| run.max_timestamp).max()?;

@@ -72,7 +72,7 @@ pub(crate) async fn rebuild(
     }
     let found = OffsetRange::new(offsets.start, next);
     if found == offsets {
-        debug_assert_eq!(index.extent().map(|(offsets, bytes, _)| (offsets, bytes)), Some((offsets, len)));
+        debug_assert_eq!(index.totals().map(|(offsets, bytes, _)| (offsets, bytes)), Some((offsets, len)));
         Ok(index)
     } else {
         Err(RebuildError::Offsets { pos: FilePos(pos), expected: offsets, found })

@@ -42,7 +42,7 @@ fn segment_index_v1() {
         next = batch.header.next_offset();
         index.push(id, &batch);
     }
-    let (offsets, bytes, max_timestamp) = index.extent().expect("has runs");
+    let (offsets, bytes, max_timestamp) = index.totals().expect("has runs");
     let file = IndexFile { partition: id, offsets, bytes, max_timestamp, index };
     assert_eq!(IndexFile::decode(&golden("segment_index_v1.idx", &file.encode())), Ok(file));
 }
