@@ -114,9 +114,8 @@ impl Broker {
         if let Some(bucket) = &options.bucket {
             command.args(["--bucket", bucket]);
         }
-        if cfg!(test) {
-            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes
-            // first.
+        if !std::env::args().any(|arg| arg == "--bench") {
+            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes first.
             command.env("TIDEWATER_SHARDS", "2");
         }
         command.args(&options.args).envs(options.envs.iter().cloned());

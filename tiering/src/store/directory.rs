@@ -8,6 +8,7 @@
 //! share the directory. A version ([`ETag`]) is modification time, inode and size; an overwrite sets a time strictly
 //! above its predecessor's, so a version never comes back.
 
+mod direct;
 mod list;
 
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -29,6 +30,7 @@ use tidewater_storage::model::TimestampMs;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use self::direct::DirectWrites;
 use super::open::OpenError;
 use super::{
     Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
@@ -51,6 +53,7 @@ pub struct DirectoryStore {
     handle: Handle,
     temporaries: Arc<AtomicU64>,
     process: Uuid,
+    direct: Arc<DirectWrites>,
 }
 
 impl DirectoryStore {
@@ -65,7 +68,7 @@ impl DirectoryStore {
         }
         remove_left_over(&root.join(PRIVATE).join("tmp")).map_err(failed)?;
         let root = Arc::from(root.as_path());
-        Ok(Self { root, handle, temporaries: Arc::default(), process: Uuid::new_v4() })
+        Ok(Self { root, handle, temporaries: Arc::default(), process: Uuid::new_v4(), direct: Arc::default() })
     }
 
     /// Runs `work` on a blocking thread; errors of the disk become the store's.
@@ -162,13 +165,16 @@ impl DirectoryStore {
     fn put_whole(&self, key: &ObjectKey, pieces: &[Bytes], mode: &PutMode) -> Result<PutDone, Failure> {
         self.path(key)?;
         let (temporary, file) = self.temporary()?;
-        let done =
-            write_all(&file, pieces).map_err(Failure::from).and_then(|()| self.place(key, &temporary, &file, mode));
+        let written = match self.direct.write(&temporary, pieces) {
+            Ok(false) => write_all(&file, pieces),
+            direct => direct.map(drop),
+        };
+        let done = written.map_err(Failure::from).and_then(|()| self.place(key, &temporary, &file, mode));
         remove_temporary(&temporary);
         done
     }
 
-    fn read(
+    fn read_file(
         &self,
         key: &ObjectKey,
         range: Option<Range<u64>>,
@@ -248,13 +254,13 @@ impl ObjectStore for DirectoryStore {
 
     async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
         let at = key.clone();
-        let got = self.run(key.as_str(), move |store| store.read(&at, range, None, None)).await?;
+        let got = self.run(key.as_str(), move |store| store.read_file(&at, range, None, None)).await?;
         got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
     }
 
     async fn get_into(&self, key: &ObjectKey, range: Range<u64>, buffers: &Buffers) -> Result<Got, StoreError> {
         let (at, buffers) = (key.clone(), buffers.clone());
-        let read = move |store: &Self| store.read(&at, Some(range), None, Some(&buffers));
+        let read = move |store: &Self| store.read_file(&at, Some(range), None, Some(&buffers));
         let got = self.run(key.as_str(), read).await?;
         got.ok_or_else(|| StoreError::NotFound { key: key.to_string() })
     }
@@ -265,7 +271,7 @@ impl ObjectStore for DirectoryStore {
 
     async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
         let (at, etag) = (key.clone(), etag.clone());
-        self.run(key.as_str(), move |store| store.read(&at, None, Some(&etag), None)).await
+        self.run(key.as_str(), move |store| store.read_file(&at, None, Some(&etag), None)).await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
