@@ -13,7 +13,7 @@ use tidewater_tiering::bucket::CatalogueKeeper;
 use tidewater_tiering::manifest::CatalogueTopic;
 
 use super::host::Host;
-use super::run::Yard;
+use super::run::ShardArchivers;
 use crate::controller::image::ClusterImage;
 
 /// Changes of topics within this time reach the catalogue together.
@@ -21,7 +21,7 @@ const TOGETHER: Duration = Duration::from_secs(1);
 /// First and longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-impl Yard {
+impl ShardArchivers {
     /// Runs as long as the shard. Topics changed before the start are compared with the catalogue at the start.
     pub(super) async fn follow_topics(self: Rc<Self>, catalogue: Rc<CatalogueKeeper>) {
         let mut seen = None;

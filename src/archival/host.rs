@@ -68,11 +68,32 @@ impl Host {
         }
     }
 
-    /// Shows a looker the partitions in its list; those of which `keep` says so stay on it.
+    /// Shows a task the partitions in its list; those for which `keep` is true stay on it.
     fn look(&self, who: DirtyList, mut keep: impl FnMut(&Replica) -> bool) {
         let lane = &self.lane;
         let marks = |id| lane.replica(id).map(Marked);
         lane.dirty.retain(who, marks, |id| lane.replica(id).is_some_and(|replica| keep(&replica)));
+    }
+
+    /// Events that lead a reader from nothing to the lane's partitions of now.
+    fn state_as_events(&self) -> Vec<LaneEvent> {
+        let image = self.controller.image();
+        let mut events = Vec::new();
+        for replica in self.lane.replicas() {
+            let Some(topic) = image.topic_by_id(replica.id.topic) else { continue };
+            events.push(LaneEvent::Created {
+                partition: replica.id,
+                topic: topic.name.clone(),
+                configs: topic.overrides.clone().into_iter().collect(),
+                start: Offset::ZERO,
+                epoch_base: LeaderEpoch(replica.epoch_base()),
+            });
+            if replica.log_start() > Offset::ZERO {
+                events.push(LaneEvent::LogStartMoved { partition: replica.id, to: replica.log_start() });
+            }
+        }
+        events.extend(self.lane.gone().keys().map(|partition| LaneEvent::Dropped { partition: *partition }));
+        events
     }
 
     async fn propose_entry(&self, entry: LaneOp) -> Result<Outcome, ProposeError> {
@@ -162,7 +183,10 @@ impl LaneState for Host {
     }
 
     fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
-        self.lane.events(after).into_iter().map(event).collect()
+        let events = self.lane.events(after).into_iter().map(event);
+        // What was lost is in the lane's state, which comes last. Readers take an event twice without harm.
+        let state = if self.lane.may_have_lost_events() { self.state_as_events() } else { Vec::new() };
+        events.chain(state).collect()
     }
 
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
@@ -207,7 +231,7 @@ impl LaneState for Host {
         }
         let image = self.controller.image();
         match image.topic_by_id(partition.topic) {
-            // Before the first image nobody knows any topic.
+            // Before the first image this node knows no topic.
             None if image.revision > 0 => Whereabouts::Nowhere,
             _ => Whereabouts::Elsewhere,
         }

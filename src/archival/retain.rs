@@ -14,7 +14,7 @@ use tidewater_storage::segment::SegmentInfo;
 use tidewater_tiering::manifest::PartitionManifest;
 use tidewater_tiering::retention::DueQueue;
 
-use super::run::Yard;
+use super::run::ShardArchivers;
 use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::dirty::DirtyList;
 use crate::partition::state::lane::DataLane;
@@ -31,7 +31,7 @@ enum Next {
     Touched,
 }
 
-impl Yard {
+impl ShardArchivers {
     pub(super) async fn retain(self: Rc<Self>, lane: Rc<DataLane>, engine: Engine) {
         let (mut now_due, mut later) = (BTreeSet::new(), DueQueue::default());
         loop {

@@ -33,9 +33,8 @@ use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
 use crate::shard::mesh::Reply;
 
-/// Looks at a bucket that seems to be somebody else's before that is believed; a start waits for them.
+/// Openings that find the bucket to be of another cluster before it is refused; a start waits for them.
 const REFUSALS: u32 = 3;
-/// Between two of them.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest pause between two tries to open the bucket.
@@ -97,15 +96,15 @@ impl Tier {
         Ok(Self { store, home, name, url: url.to_owned(), stats, opened })
     }
 
-    /// A tier over a store that is there already, whose bucket the caller opens and tells of through the sender: for
-    /// simulated worlds, which have no side runtime.
+    /// A tier over a store that exists already, whose bucket the caller opens and passes to the sender: for simulated
+    /// worlds, which have no side runtime.
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
         let (sender, opened) = watch::channel(Opening::Waiting(None));
         (Self { store, home, name, url: String::new(), stats: Arc::default(), opened }, sender)
     }
 
-    /// What was asked of the store so far.
+    /// Requests to the store so far.
     #[must_use]
     pub fn stats(&self) -> &StoreStats {
         &self.stats
@@ -127,7 +126,7 @@ impl Tier {
 }
 
 /// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is open.
-/// Runs on the side runtime; every step is told through `sender`.
+/// Runs on the side runtime; `sender` has the latest state.
 async fn open_bucket(
     store: Arc<dyn ObjectStore>,
     claim: Claim,
@@ -168,11 +167,11 @@ async fn open_bucket(
     }
 }
 
-/// First and longest pause before a lane's next archiver, while the lane leads and its archivers say that it does not.
+/// First and longest pause before a lane's next archiver, while the lane leads and its archivers find that it does not.
 const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
 
-/// What the shard's archivers share.
-pub(super) struct Yard {
+/// The archivers of a shard and what they share.
+pub(super) struct ShardArchivers {
     pub(super) env: Env,
     pub(super) shard: Rc<PartitionShard>,
     pub(super) controller: ControllerHandle,
@@ -180,7 +179,8 @@ pub(super) struct Yard {
     remote: Rc<RemoteReader>,
     engine: Engine,
     pub(super) cadence: Cadence,
-    archivers: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
+    /// The archiver of each lane that this shard leads or led last.
+    by_lane: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
 }
 
 /// Starts archiving and retention on a shard.
@@ -195,14 +195,14 @@ pub fn start(
     start_with(env, shard, engine, controller, tier, remote, Cadence::default())
 }
 
-/// The archivers of a shard, for metrics. Shard-local.
+/// The archivers of a shard, for metrics and operators. Shard-local.
 pub struct Archives {
-    yard: Rc<Yard>,
+    shard: Rc<ShardArchivers>,
 }
 
 impl fmt::Debug for Archives {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Archives({})", self.yard.archivers.borrow().len())
+        write!(f, "Archives({})", self.shard.by_lane.borrow().len())
     }
 }
 
@@ -210,15 +210,15 @@ impl Archives {
     /// How each lane's archiving is doing.
     #[must_use]
     pub fn status(&self) -> Vec<(LaneId, ArchiveStatus)> {
-        self.yard.archivers.borrow().iter().map(|(lane, archiver)| (*lane, archiver.status())).collect()
+        self.shard.by_lane.borrow().iter().map(|(lane, archiver)| (*lane, archiver.status())).collect()
     }
 
-    /// Lets a lane of this shard archive again; answers in its own time.
+    /// Lets a lane of this shard archive again. Replies once the command is applied.
     pub fn resume(&self, lane: LaneId, reply: Reply<Resumed>) {
-        let Some(archiver) = self.yard.archivers.borrow().get(&lane).cloned() else {
+        let Some(archiver) = self.shard.by_lane.borrow().get(&lane).cloned() else {
             return reply.send(Resumed::NotHere);
         };
-        self.yard.env.tasks.spawn("lane resume", async move {
+        self.shard.env.tasks.spawn("lane resume", async move {
             reply.send(match archiver.resume().await {
                 Ok(Some(reason)) => Resumed::After(reason),
                 Ok(None) => Resumed::WasNotStopped,
@@ -228,16 +228,16 @@ impl Archives {
     }
 }
 
-/// What became of the word to let a lane archive again. A message.
+/// The outcome of [`Archives::resume`]. A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumed {
     /// This shard archives no such lane.
     NotHere,
     /// It was not stopped.
     WasNotStopped,
-    /// It goes on; why it had stopped.
+    /// It archives again; why it had stopped.
     After(String),
-    /// It is as it was, or nobody knows; why.
+    /// The lane is as it was, or the outcome is unknown; why.
     Failed(String),
 }
 
@@ -266,7 +266,7 @@ pub fn start_with(
     remote: &Rc<RemoteReader>,
     cadence: Cadence,
 ) -> Archives {
-    let yard = Rc::new(Yard {
+    let archivers = Rc::new(ShardArchivers {
         env: env.clone(),
         shard: Rc::clone(shard),
         controller: controller.clone(),
@@ -274,17 +274,17 @@ pub fn start_with(
         remote: Rc::clone(remote),
         engine: engine.clone(),
         cadence,
-        archivers: RefCell::default(),
+        by_lane: RefCell::default(),
     });
-    shard.set_extra(Rc::clone(&yard) as Rc<dyn DescribeExtra>);
-    env.tasks.spawn("archiving", Rc::clone(&yard).archive());
+    shard.set_extra(Rc::clone(&archivers) as Rc<dyn DescribeExtra>);
+    env.tasks.spawn("archiving", Rc::clone(&archivers).archive());
     for lane in shard.lanes() {
-        env.tasks.spawn("retention", Rc::clone(&yard).retain(lane, engine.clone()));
+        env.tasks.spawn("retention", Rc::clone(&archivers).retain(lane, engine.clone()));
     }
-    Archives { yard }
+    Archives { shard: archivers }
 }
 
-impl Yard {
+impl ShardArchivers {
     /// Waits for the bucket, then keeps an archiver on every lane this shard leads.
     async fn archive(self: Rc<Self>) {
         let mut opened = self.tier.opened.clone();
@@ -301,8 +301,8 @@ impl Yard {
         let catalogue = Rc::new(CatalogueKeeper::new(bucket.clone(), self.env.clock.clone()));
         self.env.tasks.spawn("catalogue", Rc::clone(&self).follow_topics(Rc::clone(&catalogue)));
         for lane in self.shard.lanes() {
-            let (yard, bucket, catalogue) = (Rc::clone(&self), bucket.clone(), Rc::clone(&catalogue));
-            self.env.tasks.spawn("archiver", async move { yard.archive_lane(lane, bucket, catalogue).await });
+            let (this, bucket, catalogue) = (Rc::clone(&self), bucket.clone(), Rc::clone(&catalogue));
+            self.env.tasks.spawn("archiver", async move { this.archive_lane(lane, bucket, catalogue).await });
         }
     }
 
@@ -320,7 +320,7 @@ impl Yard {
                 indexes: self.remote.indexes(),
                 config: self.cadence.archive.clone(),
             });
-            self.archivers.borrow_mut().insert(lane.id, archiver.clone());
+            self.by_lane.borrow_mut().insert(lane.id, archiver.clone());
             match archiver.run().await {
                 Ended::Deposed if lane.status.leading().is_none() => pause = START_BACKOFF.0,
                 Ended::Deposed => {
@@ -341,17 +341,17 @@ impl Yard {
         if !replica.config().archived {
             return to <= replica.log_start();
         }
-        let probed = self.archivers.borrow().get(&lane.id).is_some_and(|archiver| archiver.status().probed);
+        let probed = self.by_lane.borrow().get(&lane.id).is_some_and(|archiver| archiver.status().probed);
         let manifest = replica.manifest();
         probed && lane.archive().stopped.is_none() && to <= manifest.archived_end
     }
 
     fn lane_status(&self, lane: LaneId) -> Option<ArchiveStatus> {
-        self.archivers.borrow().get(&lane).map(Archiver::status)
+        self.by_lane.borrow().get(&lane).map(Archiver::status)
     }
 }
 
-impl DescribeExtra for Yard {
+impl DescribeExtra for ShardArchivers {
     fn stands_still(&self, lane: LaneId) -> bool {
         match self.tier.opening() {
             Opening::Open(_) => self.lane_status(lane).is_some_and(|a| a.stopped.is_some() || a.failing.is_some()),

@@ -139,6 +139,12 @@ impl DataLane {
         self.events.borrow().after(after)
     }
 
+    /// Were there so many events that the oldest may have been lost? Then the lane's state says what they said.
+    #[must_use]
+    pub fn may_have_lost_events(&self) -> bool {
+        self.events.borrow().is_full()
+    }
+
     /// Are there events after log index `after`?
     #[must_use]
     pub fn has_events(&self, after: LogIndex) -> bool {

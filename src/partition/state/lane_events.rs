@@ -32,8 +32,7 @@ const EVENTS_MAX: usize = 10_000;
 pub(super) struct LaneEvents(VecDeque<(LogIndex, LaneEvent)>);
 
 impl LaneEvents {
-    /// Adds an event. Beyond [`EVENTS_MAX`] the oldest is lost to readers that follow the bundles: they start again from
-    /// the lane manifest.
+    /// Adds an event. Beyond [`EVENTS_MAX`] the oldest goes: see [`LaneEvents::is_full`].
     pub(super) fn push(&mut self, lane: LaneId, index: LogIndex, event: LaneEvent) {
         assert!(
             self.last().is_none_or(|last| last <= index),
@@ -45,9 +44,14 @@ impl LaneEvents {
         }
         if self.0.len() == EVENTS_MAX {
             let oldest = self.0.pop_front();
-            tracing::warn!(%lane, ?oldest, "a lane event is lost to readers of its bundles: {EVENTS_MAX} newer ones wait for the bucket");
+            tracing::warn!(%lane, ?oldest, "a lane event makes room for newer ones, {EVENTS_MAX} of which wait for the bucket; the next bundle carries the lane's state instead");
         }
         self.0.push_back((index, event));
+    }
+
+    /// At its bound, events may have been lost. A bundle then carries the lane's state beside the events.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= EVENTS_MAX
     }
 
     /// Of several moves of a partition's log start only the newest counts.
@@ -109,6 +113,20 @@ mod tests {
         let held = events.after(LogIndex(0));
         assert!(held.len() <= EVENTS_MAX && held.first() == Some(&dropped), "{} events", held.len());
         assert_eq!(held.last(), Some(&moved(((3 * EVENTS_MAX - 1) % 7) as i32, 3 * EVENTS_MAX as u64 - 1)));
+    }
+
+    #[test]
+    fn a_list_that_lost_events_is_full_until_a_bundle_carries_them() {
+        let mut events = LaneEvents::default();
+        let dropped = |n: u64| {
+            let partition = PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
+            LaneEvent::Dropped { partition }
+        };
+        (1..EVENTS_MAX as u64).for_each(|n| events.push(LaneId(1), LogIndex(n), dropped(n)));
+        assert!(!events.is_full());
+        (EVENTS_MAX as u64..=EVENTS_MAX as u64 + 5).for_each(|n| events.push(LaneId(1), LogIndex(n), dropped(n)));
+        assert!(events.is_full());
+        assert!(events.forget(LogIndex(EVENTS_MAX as u64 + 5)) && !events.is_full());
     }
 
     #[test]

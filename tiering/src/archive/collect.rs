@@ -1,7 +1,7 @@
 //! Retention, topic deletion, and the way of objects out of the bucket: forgotten → published → grace → deleted.
 //!
 //! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local. A partition
-//! that cannot be worked on now (a page that does not read) keeps none of the others back.
+//! that cannot be worked on now (a page that does not read) does not hold up the others.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +75,8 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// What the partition has in the bucket, the oldest page opened down to its rows so that it can go row by row.
+    /// The ranges that the partition has in the bucket. The oldest page is opened down to its rows, so that single rows can
+    /// go.
     async fn extents(&self, partition: PartitionId) -> Result<Option<Vec<Extent>>, StepError> {
         let seen =
             self.shared.host.with_partition(partition, |m| (m.spilled.clone(), m.rows.iter().map(extent).collect()));
@@ -98,8 +99,8 @@ impl<H: LaneHost> Housekeeping<H> {
         read.map(|page| (*page).clone()).map_err(|error| StepError::Later(format!("page {}: {error}", row.page)))
     }
 
-    /// A page that is to go; `None` if it is lost for good and its topic is deleted, so that nobody needs what it says.
-    /// What it names of the partition's own is then left to the sweeper; bundles and gathered objects stay.
+    /// A page that is to go; `None` if it is lost for good and its topic is deleted, so that its content is not needed. The
+    /// partition's own objects that it names are then left to the sweeper; bundles and gathered objects stay.
     async fn page_to_go(&self, partition: PartitionId, row: &SpillRow) -> Result<Option<SpillPage>, StepError> {
         if self.shared.host.with_partition(partition, |m| m.dropped) != Some(true) {
             return self.page(partition, row).await.map(Some);
@@ -157,7 +158,7 @@ impl<H: LaneHost> Housekeeping<H> {
         }
     }
 
-    /// Lets the oldest page go with what it names.
+    /// Moves the log start past the oldest page, which goes with the objects it names.
     async fn trim_page(
         &self,
         partition: PartitionId,
@@ -168,7 +169,7 @@ impl<H: LaneHost> Housekeeping<H> {
         self.shared.propose(Command::Trimmed(Trimmed { partition, log_start, pages })).await
     }
 
-    /// Partitions of deleted topics: everything they have is let go.
+    /// Partitions of deleted topics: all their rows and pages go.
     pub(super) async fn drop_topics(&self, series: &mut StepSeries) -> Result<(), StepError> {
         for partition in self.shared.host.dropped_partitions() {
             series.note(self.drop_partition(partition).await)?;
@@ -212,10 +213,10 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers
-    /// may still ask for wait for the publication that moves `follow_from` past them. Rows of all partitions are looked
-    /// at, so once after a publication and not after every object that replaces some: what is forgotten waits for the
-    /// next publication anyway.
+    /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers may
+    /// still ask for wait for the publication that moves `follow_from` past them. This reads the rows of all partitions, so
+    /// it runs once after a publication and not after every object that replaces rows: a forgotten object waits for the
+    /// next publication in any case.
     pub(super) async fn forget(&self) -> Result<bool, StepError> {
         if !self.unnamed_to_find.replace(false) {
             return Ok(false);
@@ -292,7 +293,7 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// Lets go of dropped partitions that have nothing left in the bucket, and of topics with them.
+    /// Forgets dropped partitions that have nothing left in the bucket, and takes their topics out of the catalogue.
     pub(super) async fn clean(&self) -> Result<bool, StepError> {
         let mut cleaned = false;
         for partition in self.shared.host.dropped_partitions() {

@@ -1,22 +1,24 @@
 //! What must precede what. The whole archiver exists to keep this page true.
 //!
 //! ```text
-//! bundle     catalogue names lane and topics → bundle N: PUT if absent → command bundled(N) applied
-//!              → only then, on any replica, local bytes may go          → only then bundle N+1 is PUT
+//! bundle     catalogue names lane and topics → parts of N: PUT → bundle N: PUT if absent → command bundled(N) applied
+//!              → only then, on any replica, local bytes may go          → only then N+1 and its parts are PUT
+//! part       bundled(N) applied → command replaced gives the part a row → it no longer goes with bundle N
 //! replace    new object PUT (unique key) → command replaced applied → bundles that no row names any more are below
 //!              follow_from of a published manifest → command forgotten (the intent)
 //! delete     intent applied at index i → manifest as of j ≥ i published → command published(j) applied
 //!              → delete.grace, by both clocks → DELETE → command deleted
 //! ```
 //!
-//! Whoever dies between two arrows leaves at most an object that no row names: a bundle that the next leader finds at
-//! the next key and adopts, or a uniquely named object that the sweeper removes after its grace. Nobody ever needs to
-//! know where the predecessor stopped.
+//! A leader that dies between two arrows leaves at most an object that no row names: a bundle that the next leader finds at
+//! the next key and adopts, or a uniquely named object that the sweeper removes after its grace. No successor needs to
+//! know where its predecessor stopped. The sweeper keeps parts of N until a bundle N is settled: one that names them may
+//! still be found.
 //!
 //! A taken key (R2): the content is adopted if it is this lane's and of this log's records (`adopt`), continues what is
-//! archived and was written by a replica that had applied no more than this one has. What is then proposed is what was
-//! *found*: one's own content is the case of a lost answer and needs no telling apart. Anything else stops archiving and
-//! trimming, visibly.
+//! archived and was written by a replica that had applied no more than this one has. The command is made from what was
+//! *found*; if that is this replica's own content, an answer was lost, and the case needs no other treatment. Any other
+//! content stops archiving and trimming, visibly.
 //!
 //! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led to
 //! (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must neither
@@ -43,7 +45,7 @@ pub enum StopReason {
         /// The last bundle that counts.
         last: Sequence,
     },
-    /// Somebody else's object under this lane's key.
+    /// An object of another lane or cluster under this lane's key.
     #[error("bundle {sequence} was written by lane {lane} of {found:?}; two clusters share a cluster id")]
     Foreign {
         /// Which bundle.
