@@ -1,9 +1,9 @@
-//! A small Kafka client: what the command line, the demo and the tests need, over kafka-protocol and tokio's TCP.
+//! A small Kafka client for the command line, the demo and the tests, over kafka-protocol and tokio's TCP.
 //!
 //! Owns: one connection to one broker, version negotiation, idempotent produce, fetch by assigned partition, the admin
 //! calls of the command line. Does not own: consumer group membership, several brokers, retries that outlive a call.
-//! Runs on any tokio runtime, never on a shard. Whatever listens at the other end, a call ends, in an answer or an error,
-//! and takes bounded memory ([`connection`], [`answer`], [`fetch`]).
+//! Runs on any tokio runtime, never on a shard. With any program at the other end, a call ends with an answer or an
+//! error and takes bounded memory ([`connection`], [`answer`], [`fetch`]).
 
 mod admin;
 mod answer;

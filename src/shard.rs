@@ -1,4 +1,4 @@
-//! The machine room: one pinned executor per core and the typed messages between them.
+//! One pinned executor for each shard, and the typed messages between shards.
 
 pub mod executor;
 mod memory;

@@ -1,7 +1,6 @@
 //! Logs of this process: to standard error, level by `TIDEWATER_LOG`, text or JSON by `TIDEWATER_LOG_FORMAT`.
 //!
-//! Owns: what is on by default, that a variable with a mistake in it is told and not passed over, and that one line said
-//! over and over is thinned out (`thinned`).
+//! Owns: the default levels, the warning about a variable with a mistake, and the limit for repeated lines (`thinned`).
 
 mod thinned;
 
@@ -10,21 +9,21 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
-/// The variable that holds levels, and what it takes.
+/// The variable for levels, and its values.
 pub const LEVELS: (&str, &str) = (
     "TIDEWATER_LOG",
     "Levels: one word (`error`, `warn`, `info`, `debug`) or a list by module, the most exact wins: \
      `info,tidewater::kafka=debug,tidewater_tiering=debug` [default: info, libraries warn]",
 );
 
-/// The variable that holds the form, and what it takes.
+/// The variable for the format, and its values.
 pub const FORM: (&str, &str) = (
     "TIDEWATER_LOG_FORMAT",
     "`text` or `json`: one object a line with timestamp, level, target and fields [default: text]",
 );
 
-/// Libraries whose INFO is noise to an operator. glommio's ring warns in seven lines when it may lock less memory than it
-/// likes, which costs nothing that matters here; `tidewater check` tells the limit in one.
+/// Libraries whose INFO lines do not help an operator. glommio's ring warns in seven lines about a limit of locked
+/// memory that costs nothing here; `tidewater check` shows the limit in one.
 const QUIET: &str = "info,glommio=error,openraft=warn,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
 
 /// Starts logging. Call once, before anything logs; a second call does nothing.
@@ -32,7 +31,7 @@ pub fn start() {
     start_with(QUIET);
 }
 
-/// As [`start`], warnings and errors only: for commands that print their own progress.
+/// Like [`start`] with warnings and errors only, for commands that print their own progress.
 pub fn start_quietly() {
     start_with("warn");
 }
@@ -55,12 +54,12 @@ fn start_with(default: &str) {
     }
     for (variable, why) in [(LEVELS.0, bad_filter), (FORM.0, bad_form)] {
         if let Some(why) = why {
-            tracing::warn!(variable, why, "a variable of the log is not understood and is passed over");
+            tracing::warn!(variable, why, "a variable of the log has a mistake and is ignored");
         }
     }
 }
 
-/// The filter to use, and what is wrong with the one that was given.
+/// The filter to use, and the mistake in the given one, if any.
 fn filter(given: Option<&str>, default: &str) -> (EnvFilter, Option<String>) {
     match given.filter(|text| !text.trim().is_empty()).map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
@@ -71,7 +70,7 @@ fn filter(given: Option<&str>, default: &str) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// Is it to be JSON, and what is wrong with what was given?
+/// Whether the format is JSON, and the mistake in the given one, if any.
 fn is_json(given: Option<&str>) -> (bool, Option<String>) {
     match given {
         Some("json") => (true, None),
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_are_told() {
+    fn mistakes_are_reported() {
         assert!(filter(Some("info,tidewater::kafka=debug"), QUIET).1.is_none());
         assert!(filter(None, QUIET).1.is_none());
         let (_, why) = filter(Some("tidewater=loud"), QUIET);

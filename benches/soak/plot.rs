@@ -7,7 +7,7 @@ use super::watch::Sample;
 const WIDTH: f64 = 900.0;
 const PANEL: f64 = 110.0;
 const LEFT: f64 = 10.0;
-/// Points of a panel at most; more cannot be told apart at this size.
+/// Points of a panel at most; more are not distinguishable at this size.
 const POINTS_MAX: usize = 900;
 
 /// A panel: its title and the sample it draws.

@@ -20,76 +20,59 @@ use serde::Serialize;
 use super::connection::Client;
 use super::error::{ClientError, check};
 
-/// How long the broker may take, in ms.
+/// Time limit of the broker for a call, in ms.
 const TIMEOUT_MS: i32 = 30_000;
 /// Kafka's resource type of a topic.
 const TOPIC: i8 = 2;
 
-/// A topic to be made.
 #[derive(Clone, Debug, Default)]
 pub struct NewTopic {
-    /// Its name.
     pub name: String,
     /// Partitions; `None` is the broker's `num.partitions`.
     pub partitions: Option<i32>,
-    /// Settings.
     pub configs: Vec<(String, String)>,
 }
 
-/// The cluster.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClusterInfo {
-    /// Its id.
     pub cluster_id: String,
-    /// Its controller.
     pub controller: i32,
-    /// Its brokers: id, host, port.
+    /// Id, host, port.
     pub brokers: Vec<(i32, String, i32)>,
 }
 
-/// A topic.
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicInfo {
-    /// Its name.
     pub name: String,
-    /// Its id.
     pub id: String,
-    /// Made by the broker for itself.
+    /// A topic of the broker itself.
     pub internal: bool,
-    /// Its partitions, by number.
+    /// In the order of their numbers.
     pub partitions: Vec<PartitionInfo>,
 }
 
-/// A partition.
 #[derive(Clone, Debug, Serialize)]
 pub struct PartitionInfo {
-    /// Its number.
     pub partition: i32,
-    /// Its leader.
     pub leader: i32,
-    /// Its leader epoch.
     pub leader_epoch: i32,
 }
 
-/// A setting of a topic.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigEntry {
-    /// Its name.
     pub name: String,
-    /// Its value.
     pub value: Option<String>,
-    /// Set on the topic itself, not a default.
+    /// Set on the topic, not a default.
     pub is_override: bool,
-    /// The broker's words about it.
+    /// The broker's description.
     pub documentation: Option<String>,
 }
 
-/// Which offset is asked for (the timestamps of `ListOffsets`).
+/// A query of `ListOffsets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetQuery {
-    /// The first.
     Earliest,
-    /// The one after the last.
+    /// After the last record.
     Latest,
     /// The first on the broker's disk.
     EarliestLocal,
@@ -173,10 +156,8 @@ impl Client {
         Ok(found)
     }
 
-    /// Makes a topic.
-    ///
     /// # Errors
-    /// The broker refuses, in its words.
+    /// The broker refuses; the text is the broker's.
     pub async fn create_topic(&mut self, topic: &NewTopic) -> Result<(), ClientError> {
         let configs = topic
             .configs
@@ -224,7 +205,7 @@ impl Client {
         Ok(())
     }
 
-    /// Changes a topic's settings; `None` goes back to the default.
+    /// Changes a topic's settings; `None` resets one to its default.
     ///
     /// # Errors
     /// The broker refuses one; none is changed then.
@@ -297,7 +278,7 @@ impl Client {
         Ok(found)
     }
 
-    /// Moves log starts (DeleteRecords); answers where they stand.
+    /// Moves log starts (DeleteRecords); returns the new ones.
     ///
     /// # Errors
     /// The broker refuses.

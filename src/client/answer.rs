@@ -1,9 +1,9 @@
 //! An answer, from its frame to kafka-protocol's struct: header, a walk of its structure, then the generated decoder.
 //!
 //! That decoder allocates arrays by the announced count: twelve bytes would make it ask for gigabytes and end the
-//! process. So every answer is walked by a table first, as the broker walks requests ([`guard`]), and whoever listens at
-//! the other end, a call ends with an answer or with an error that names the place. Owns the tables and the versions they
-//! cover; the client asks in no other version.
+//! process. So every answer is walked by a table first, as the broker walks requests ([`guard`]), and with any peer a
+//! call ends with an answer or with an error that names the position. Owns the tables and the versions
+//! they cover; the client asks in no other version.
 
 mod groups;
 mod records;
@@ -16,24 +16,22 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::Decodable;
 
 use crate::kafka::wire::guard;
-use crate::kafka::wire::reader::{Malformed, Reader};
+use crate::kafka::wire::reader::{FieldReader, Malformed};
 use crate::kafka::wire::schema::{Schema, Shape, TAGS_MAX};
 
 /// Elements of all arrays of one answer together: the metadata of 200,000 partitions with three replicas fits. Bounds
 /// what an answer may cost beside its own bytes to some hundred MB.
 const ELEMENTS_MAX: usize = 2_000_000;
 
-/// What is known of the answers to an API.
+/// The answers to an API that this client reads.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Versions that can be read.
     pub versions: RangeInclusive<i16>,
-    /// Their structure.
     pub schema: Schema,
 }
 
-/// The table of `key`; `None` for what this client never asks. Produce and Fetch stay where topics go by name, version
-/// negotiation where any broker answers.
+/// The table of `key`; `None` for a call that this client does not make. Produce and Fetch are limited to versions with
+/// topic names, version negotiation to versions that every broker answers.
 #[must_use]
 pub fn table(key: ApiKey) -> Option<Table> {
     let (versions, flexible_from, top): (_, _, &'static Shape) = match key {
@@ -64,25 +62,25 @@ pub fn table(key: ApiKey) -> Option<Table> {
 /// Reads the answer to request number `correlation`, a frame without its length.
 ///
 /// # Errors
-/// What does not fit, in words.
+/// The first thing that does not fit, as text.
 pub(super) fn decode<A: Decodable>(key: ApiKey, version: i16, correlation: i32, mut frame: Bytes) -> Result<A, String> {
     let table = table(key).filter(|table| table.versions.contains(&version));
     let schema = table.ok_or("no table of this version")?.schema;
-    // Negotiation is answered with the old header whatever its version (KIP-511).
+    // Answers to negotiation have the old header in every version (KIP-511).
     let flexible = key != ApiKey::ApiVersions && schema.flexible_from.is_some_and(|from| version >= from);
-    let mut header = Reader::new(&frame);
-    let belongs = header.i32("number of the request").map_err(told)?;
-    header.skip_tags(flexible, TAGS_MAX).map_err(told)?;
+    let mut header = FieldReader::new(&frame);
+    let belongs = header.i32("number of the request").map_err(malformed_text)?;
+    header.skip_tags(flexible, TAGS_MAX).map_err(malformed_text)?;
     if belongs != correlation {
         return Err("it belongs to another request".to_owned());
     }
     let at = header.position();
     let mut body = frame.split_off(at);
-    guard::check_up_to(ELEMENTS_MAX, &schema, version, &body).map_err(told)?;
+    guard::check_up_to(ELEMENTS_MAX, &schema, version, &body).map_err(malformed_text)?;
     A::decode(&mut body, version).map_err(|error| error.to_string())
 }
 
-fn told(malformed: Malformed) -> String {
+fn malformed_text(malformed: Malformed) -> String {
     format!("malformed at byte {}: {}", malformed.at, malformed.what)
 }
 

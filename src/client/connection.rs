@@ -15,13 +15,12 @@ use super::error::ClientError;
 
 /// A larger answer than any broker sends is not Kafka. A fetch asks for 8 MiB and gets one batch more at most.
 const FRAME_MAX: usize = 128 << 20;
-/// Memory is taken as bytes come, not as they are announced: so much ahead.
+/// Memory is taken as bytes arrive, at most this much ahead, not as they are announced.
 const AHEAD: usize = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any call here waits on the broker's side.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A connected client.
 #[derive(Debug)]
 pub struct Client {
     addr: String,
@@ -31,7 +30,6 @@ pub struct Client {
     buffer: BytesMut,
 }
 
-/// A call that was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     correlation: i32,
@@ -79,7 +77,7 @@ impl Client {
         Ok(())
     }
 
-    /// Where it is connected to.
+    /// `HOST:PORT` of the broker.
     #[must_use]
     pub fn addr(&self) -> &str {
         &self.addr
@@ -195,7 +193,7 @@ fn name_of(key: i16) -> &'static str {
 mod tests {
     use super::*;
 
-    /// What a client makes of a server that says this to whoever connects, and hangs up.
+    /// The client's error for a server that sends `says` after the first request and closes.
     async fn met(says: &[u8]) -> ClientError {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let addr = listener.local_addr().expect("bound").to_string();

@@ -1,4 +1,4 @@
-//! What can go wrong for a client, with what to do.
+//! Why a call failed, with what to do.
 
 use std::io;
 use std::time::Duration;
@@ -6,105 +6,44 @@ use std::time::Duration;
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No address.
     #[error("{given:?} is not an address; write HOST:PORT, for example 127.0.0.1:9092")]
-    Address {
-        /// What was given.
-        given: String,
-    },
-    /// Nobody answers.
+    Address { given: String },
     #[error(
         "cannot reach {addr}: {source}; is a broker running? start one with `tidewater`, or name another with --bootstrap HOST:PORT"
     )]
-    Unreachable {
-        /// Where.
-        addr: String,
-        /// The system's words.
-        source: io::Error,
-    },
-    /// The connection broke.
+    Unreachable { addr: String, source: io::Error },
     #[error("the connection to {addr} broke during {api}: {source}; the broker may have stopped, see its log")]
-    Lost {
-        /// Where.
-        addr: String,
-        /// During which call.
-        api: &'static str,
-        /// The system's words.
-        source: io::Error,
-    },
-    /// No answer in time.
+    Lost { addr: String, api: &'static str, source: io::Error },
     #[error("{addr} did not answer {api} within {after:?}; the broker may be starting or overloaded: try again")]
-    Timeout {
-        /// Where.
-        addr: String,
-        /// Which call.
-        api: &'static str,
-        /// How long.
-        after: Duration,
-    },
-    /// The broker does not serve a call that is needed.
+    Timeout { addr: String, api: &'static str, after: Duration },
     #[error("{addr} does not serve {api} in a version this client speaks; is it a Kafka broker of 2.1 or later?")]
-    Unsupported {
-        /// Where.
-        addr: String,
-        /// Which call.
-        api: &'static str,
-    },
-    /// What came is not what Kafka's protocol says.
+    Unsupported { addr: String, api: &'static str },
+    /// The answer does not follow the Kafka protocol.
     #[error("{addr} answered {api} with bytes that cannot be read: {why}; is another service listening there?")]
-    Malformed {
-        /// Where.
-        addr: String,
-        /// Which call.
-        api: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-    /// The broker says no.
+    Malformed { addr: String, api: &'static str, why: String },
+    /// The broker answers with an error code.
     #[error("{what}: {message} ({name})")]
     Refused {
-        /// What was wanted.
         what: String,
-        /// Kafka's number.
         code: i16,
-        /// Kafka's name of it.
         name: String,
-        /// The broker's words, or Kafka's.
+        /// The broker's text, or Kafka's.
         message: String,
     },
-    /// An answer lacks what was asked for.
-    #[error("{0}: the broker's answer says nothing about it")]
+    /// The answer has no entry for what was asked.
+    #[error("{0}: the broker's answer does not mention it")]
     Missing(String),
-    /// There is no such topic.
     #[error(
         "topic {0} does not exist; `tidewater topic list` shows those that do, `tidewater topic create {0}` makes it"
     )]
     UnknownTopic(String),
-    /// There is no such partition.
     #[error("topic {topic} has partitions 0 to {last}, not {partition}")]
-    UnknownPartition {
-        /// Topic.
-        topic: String,
-        /// Asked for.
-        partition: i32,
-        /// The last there is.
-        last: i32,
-    },
-    /// Records that cannot be read.
+    UnknownPartition { topic: String, partition: i32, last: i32 },
     #[error("records of {topic}/{partition} at offset {offset} cannot be read: {why}")]
-    Records {
-        /// Topic.
-        topic: String,
-        /// Partition.
-        partition: i32,
-        /// Where.
-        offset: u64,
-        /// What is wrong.
-        why: String,
-    },
+    Records { topic: String, partition: i32, offset: u64, why: String },
 }
 
-/// `Ok` for code 0; else the refusal, in the broker's words if it gave any.
+/// `Ok` for code 0; else the refusal with the broker's text, if it sent one.
 pub(super) fn check(what: impl FnOnce() -> String, code: i16, message: Option<&str>) -> Result<(), ClientError> {
     if code == 0 {
         return Ok(());
@@ -117,7 +56,7 @@ pub(super) fn check(what: impl FnOnce() -> String, code: i16, message: Option<&s
     Err(ClientError::Refused { what: what(), code, name, message })
 }
 
-/// What an error says of which brokers give no more than the number, and what to do.
+/// Text, with what to do, for errors that brokers answer without a text.
 fn words(error: &kafka_protocol::ResponseError) -> Option<&'static str> {
     use kafka_protocol::ResponseError as E;
     Some(match error {
@@ -148,7 +87,7 @@ impl ClientError {
         }
     }
 
-    /// Is there no such topic (or partition)?
+    /// The topic or partition does not exist.
     #[must_use]
     pub fn is_unknown_topic(&self) -> bool {
         let unknown = kafka_protocol::ResponseError::UnknownTopicOrPartition.code();

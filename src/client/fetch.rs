@@ -1,4 +1,4 @@
-//! Reading: a fetch of assigned partitions, records opened.
+//! Fetches assigned partitions and opens the records.
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -11,24 +11,22 @@ use super::admin::topic_name;
 use super::connection::Client;
 use super::error::{ClientError, check};
 
-/// What the records of one answer may take in memory, unpacked and as structs. A batch beyond what is left is fetched
-/// again; one that alone is larger is an error.
+/// Memory for the records of one answer, unpacked and as structs. A batch that does not fit is fetched again; one that
+/// alone is larger is an error.
 const RECORDS_BYTES_MAX: usize = 512 << 20;
 
-/// What a fetch found in one partition.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// Which.
     pub partition: i32,
     /// First offset that is not committed.
     pub high_watermark: u64,
-    /// First offset there is.
+    /// First offset of the log.
     pub log_start: u64,
-    /// Where to go on.
+    /// Of the next fetch.
     pub next_offset: u64,
-    /// Batches as they came, back to back; the last may be cut short.
+    /// Batches as received; the last may be cut short.
     pub bytes: Bytes,
-    /// Records from the offset asked for on.
+    /// Records from the requested offset on.
     pub records: Vec<Record>,
 }
 
@@ -91,7 +89,7 @@ pub(super) fn open(
         let bad = |offset, why| ClientError::Records { topic: topic.to_owned(), partition, offset, why };
         let header = match BatchHeader::parse(&bytes) {
             Ok(header) => header,
-            // The first batch is whole, whatever its size (KIP-74): less would be asked for again for ever.
+            // The first batch is whole in every size (KIP-74); a part of it would be requested again without end.
             Err(BatchError::Short { .. }) if !first => break,
             Err(error) => return Err(bad(next, error.to_string())),
         };

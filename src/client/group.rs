@@ -1,4 +1,4 @@
-//! Groups as a tool sees them: list, describe, move offsets, delete.
+//! Groups for tools: list, describe, move offsets, delete.
 
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
@@ -12,61 +12,45 @@ use super::admin::{text, topic_name};
 use super::connection::Client;
 use super::error::{ClientError, check};
 
-/// A group in a list.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupSummary {
-    /// Its id.
     pub group: String,
-    /// Its state.
     pub state: String,
-    /// Its protocol type; empty for one that only stores offsets.
+    /// Empty for a group that only stores offsets.
     pub protocol_type: String,
 }
 
-/// A group in full.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupInfo {
-    /// Its id.
     pub group: String,
-    /// Its state.
     pub state: String,
-    /// Its protocol type.
     pub protocol_type: String,
-    /// The assignment protocol in use.
+    /// The assignor in use.
     pub protocol: String,
-    /// Its members.
     pub members: Vec<MemberInfo>,
 }
 
-/// A member.
 #[derive(Clone, Debug, Serialize)]
 pub struct MemberInfo {
-    /// Its id.
     pub id: String,
-    /// Its static identity.
+    /// `group.instance.id` of a static member.
     pub instance: Option<String>,
-    /// As its client names itself.
     pub client_id: String,
-    /// Where it connects from.
     pub host: String,
-    /// Its partitions, if it is a consumer.
+    /// Partitions by topic, if it is a consumer.
     pub assigned: Vec<(String, Vec<i32>)>,
 }
 
-/// A committed offset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupOffset {
-    /// Topic.
     pub topic: String,
-    /// Partition.
     pub partition: i32,
-    /// Next offset the group will read.
+    /// The next offset that the group reads.
     pub offset: u64,
-    /// The client's words.
+    /// The text that the client committed with it.
     pub metadata: String,
 }
 
-/// Kafka's number of it.
 const GROUP_ID_NOT_FOUND: i16 = 69;
 
 fn group_id(group: &str) -> GroupId {
@@ -120,7 +104,7 @@ impl Client {
         })
     }
 
-    /// Everything a group has committed.
+    /// All committed offsets of a group.
     ///
     /// # Errors
     /// The call fails.

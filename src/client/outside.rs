@@ -1,4 +1,4 @@
-//! What a broker sends this client, as plain functions over its bytes: for `tests/fuzz` alone.
+//! The decoders of bytes from a broker as plain functions, for `tests/fuzz` only.
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;

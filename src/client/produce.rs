@@ -1,4 +1,4 @@
-//! Writing: batches of records, idempotent, several in flight.
+//! An idempotent producer with several batches in flight.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,11 +12,11 @@ use super::admin::topic_name;
 use super::connection::{Client, Sent};
 use super::error::{ClientError, check};
 
-/// What idempotence allows (KIP-360): more in flight cannot be put in order again.
+/// The limit of idempotence (KIP-360): more batches in flight cannot be put in order again.
 const IN_FLIGHT_MAX: usize = 5;
 const TIMEOUT_MS: i32 = 30_000;
 
-/// An idempotent producer on a connection of its own.
+/// An idempotent producer with its own connection.
 #[derive(Debug)]
 pub struct Producer {
     client: Client,
@@ -35,14 +35,11 @@ struct Flying {
     records: usize,
 }
 
-/// A batch that was acknowledged.
+/// An acknowledged batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Produced {
-    /// Its partition.
     pub partition: i32,
-    /// Offset of its first record.
     pub base_offset: u64,
-    /// Records in it.
     pub records: usize,
 }
 
@@ -70,7 +67,7 @@ impl Producer {
         })
     }
 
-    /// Sends a batch; answers with one that was acknowledged meanwhile, if this one had to wait for it.
+    /// Sends a batch. If the limit was reached, waits first for the oldest batch in flight and returns it.
     ///
     /// # Errors
     /// An earlier batch was refused, or the connection broke.
@@ -111,7 +108,7 @@ impl Producer {
         Ok(Some(Produced { partition: flying.partition, base_offset, records: flying.records }))
     }
 
-    /// Waits for all in flight.
+    /// Waits for all batches in flight.
     ///
     /// # Errors
     /// One was refused, or the connection broke.

@@ -175,7 +175,7 @@ pub struct NodeConfig {
     /// Absolute.
     pub data_dir: PathBuf,
     pub cluster_name: String,
-    /// A URL.
+    /// As in `--bucket`.
     pub bucket: String,
     /// The bucket is a directory below the data directory: the default.
     pub bucket_is_embedded: bool,

@@ -12,7 +12,7 @@ pub(super) struct DemoBroker {
     pub(super) admin: String,
     /// `None` in a build without tables.
     pub(super) catalog: Option<String>,
-    /// A URL.
+    /// As in `--bucket`.
     pub(super) bucket: String,
     #[cfg_attr(not(feature = "lakehouse"), allow(dead_code, reason = "only tables are read by the cluster's name"))]
     pub(super) cluster_name: String,

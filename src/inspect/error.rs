@@ -35,7 +35,7 @@ pub enum InspectError {
     Other {
         what: String,
         found: &'static str,
-        /// A subcommand.
+        /// A subcommand of `tidewater inspect`.
         instead: &'static str,
     },
     #[error("{what} has {size} bytes, more than any manifest")]

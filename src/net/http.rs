@@ -44,7 +44,6 @@ pub struct HttpGuard {
 /// A bound HTTP socket and the rules for its callers.
 #[derive(Debug)]
 pub struct HttpPort {
-    /// Bound and listening.
     pub socket: TcpListener,
     /// The rules of this socket.
     pub guard: HttpGuard,

@@ -1,8 +1,8 @@
 //! Binding and accepting.
 //!
-//! The socket is made by hand: address reuse yes, port reuse no, so that a second broker on the same port is refused
-//! rather than given half of the connections, and a backlog that survives a thousand clients that come back at once.
-//! Accepted sockets inherit what is set here: how soon a peer is given up whose network vanished without a word.
+//! The socket has address reuse but no port reuse, so that a second broker on the same port is refused and does not
+//! take half of the connections, and a backlog for a thousand clients that reconnect at once. Accepted sockets inherit
+//! the settings that close a connection to a peer whose network has vanished.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use super::stream::Stream;
 use crate::limits::{KEEPALIVE, UNACKNOWLEDGED_MAX};
 
-/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// Connections queued for accept; the kernel limits it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// The address cannot be listened on.
@@ -23,9 +23,7 @@ const BACKLOG: i32 = 4096;
 pub struct BindError {
     /// The setting that names it.
     pub flag: &'static str,
-    /// Which address.
     pub addr: SocketAddr,
-    /// The system's words.
     pub source: io::Error,
 }
 
@@ -61,7 +59,7 @@ impl Bound {
         if addr.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        // Half-open peers (pulled cables) are found by the kernel: no timer of ours.
+        // The kernel finds peers whose network has vanished.
         let (after, between, tries) = KEEPALIVE;
         let keepalive = TcpKeepalive::new().with_time(after).with_interval(between).with_retries(tries);
         socket.set_tcp_keepalive(&keepalive)?;
@@ -72,7 +70,7 @@ impl Bound {
         Ok(Self { socket, addr })
     }
 
-    /// The address really bound.
+    /// The bound address, with the port that the system chose for port 0.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -111,7 +109,7 @@ impl Listener {
     /// The next connection, to be served by any shard.
     ///
     /// # Errors
-    /// The system's; a connection that was reset before it was accepted, or no file handle left.
+    /// The system's error: the connection was reset before it was accepted, or no file handle is free.
     pub async fn accept(&self) -> io::Result<Accepted> {
         let stream = self.listener.shared_accept().await.map_err(io::Error::from)?;
         Ok(Accepted { stream })
@@ -128,7 +126,7 @@ impl Accepted {
     /// Binds it to the calling shard.
     ///
     /// # Errors
-    /// The peer has gone already.
+    /// The peer has already closed it.
     pub fn into_stream(self) -> io::Result<Stream> {
         Stream::new(self.stream.bind_to_executor())
     }

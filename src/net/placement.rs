@@ -1,6 +1,6 @@
-//! Which shard gets the next connection: the one with the fewest; and how many each address has. Node-wide.
+//! Counts connections by shard and by address: the shard with the fewest gets the next one. Node-wide.
 //!
-//! The one lock is taken when a connection comes and when it goes, never in between.
+//! Its lock is taken only when a connection is opened or closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidewater_storage::model::ShardId;
 
-/// Connections per shard.
 #[derive(Clone, Debug)]
 pub struct Placement {
     open: Arc<[AtomicUsize]>,
@@ -18,7 +17,7 @@ pub struct Placement {
 
 type ByAddress = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// One connection counted on its shard; dropping it counts it out.
+/// One connection in the counts of its shard and address, until dropped.
 #[derive(Debug)]
 pub struct Seat {
     open: Arc<[AtomicUsize]>,
@@ -28,7 +27,6 @@ pub struct Seat {
 }
 
 impl Placement {
-    /// For `shards` shards.
     #[must_use]
     pub fn new(shards: u16) -> Self {
         Self { open: (0..shards).map(|_| AtomicUsize::new(0)).collect(), by_address: Arc::default() }
@@ -40,7 +38,7 @@ impl Placement {
         self.open.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
 
-    /// Takes a seat on the shard with the fewest connections; `None` when `max` are open already.
+    /// Counts a connection on the shard with the fewest; `None` when `max` are open.
     #[must_use]
     pub fn seat(&self, max: usize) -> Option<(ShardId, Seat)> {
         if self.total() >= max {
@@ -54,7 +52,7 @@ impl Placement {
 }
 
 impl Seat {
-    /// Counts the connection for its peer's address; false when that has `max` already.
+    /// Counts the connection for its peer's address; false when it has `max` already.
     #[must_use]
     pub fn claim(&mut self, address: IpAddr, max: usize) -> bool {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! One connection's socket on its shard. Reading and writing are polled by the one task that owns the connection.
+//! The socket of one connection on its shard, polled by the one task that owns the connection.
 //!
-//! Writing takes many pieces at once: one `sendmsg` for a header and the stored batches behind it, where glommio's own
-//! stream would need one `send` each. Only the waiting for room is glommio's.
+//! One `sendmsg` writes a header and the stored batches behind it, where glommio's stream would need a `send` for each.
+//! glommio only waits until the socket is ready.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,7 +15,7 @@ use futures::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 use socket2::SockRef;
 
-/// Pieces given to the kernel at once, at most (Linux takes 1024).
+/// Pieces of one `sendmsg`, at most (Linux takes 1024).
 const PIECES_MAX: usize = 64;
 
 /// A connection. Shard-local; dropping it closes it.
@@ -40,12 +40,11 @@ impl Stream {
     /// Connects, for tests and for the broker's own client.
     ///
     /// # Errors
-    /// Nobody listens there, or it cannot be reached.
+    /// The address has no listener, or is not reachable.
     pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
         Self::new(TcpStream::connect(addr).await.map_err(io::Error::from)?)
     }
 
-    /// The other end.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -58,12 +57,13 @@ impl Stream {
         act(&SockRef::from(&fd))
     }
 
-    /// Reads what is there, or waits. 0 is the end.
+    /// Reads available bytes, or waits for some. 0 is the end of the stream.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_read(cx, into)
     }
 
-    /// Appends what is there, at most `max` bytes and no more than there is room for, or waits. 0 is the end.
+    /// Appends available bytes, at most `max` and no more than the buffer has room for, or waits for some. 0 is the
+    /// end.
     pub fn poll_append(&mut self, cx: &mut Context<'_>, into: &mut BytesMut, max: usize) -> Poll<io::Result<usize>> {
         let (len, spare) = (into.len(), into.spare_capacity_mut());
         let room = max.min(spare.len());
@@ -88,7 +88,7 @@ impl Stream {
         }
     }
 
-    /// Writes a prefix of `pieces`, or waits for room; answers how many bytes went out.
+    /// Writes a prefix of `pieces`, or waits until the socket takes bytes; returns the bytes written.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let pieces = pieces.get(..PIECES_MAX).unwrap_or(pieces);
         if pieces.len() > 1 {
@@ -104,7 +104,7 @@ impl Stream {
         Poll::Ready(sent)
     }
 
-    /// Says that nothing more will be written.
+    /// Closes the sending direction.
     pub fn shutdown(&self) {
         let _ = self.with_raw(|raw| raw.shutdown(std::net::Shutdown::Write));
     }

@@ -1,7 +1,7 @@
 //! One thread and one pinned glommio executor per shard.
 //!
-//! A panic in any task unwinds the executor and would leave a headless process: whoever ends without having been told
-//! to takes the process with it.
+//! A panic in any task unwinds the executor. Without that shard the process could not serve its partitions, so an
+//! executor that ends by a panic aborts the process.
 
 use std::future::Future;
 use std::io;
@@ -13,10 +13,10 @@ use tidewater_storage::model::ShardId;
 
 use super::memory;
 
-/// Memory registered with each ring for direct I/O; buffers beyond it come from the heap.
+/// Bytes registered with each ring for direct I/O; buffers beyond it come from the heap.
 const IO_MEMORY: usize = 8 << 20;
 
-/// Runs `main` on an executor of its own, pinned to the shard's core when the machine has that many.
+/// Runs `main` on a new executor, pinned to the shard's core if the machine has that many.
 ///
 /// # Errors
 /// The system refuses the thread or the ring.
@@ -35,7 +35,7 @@ where
         match builder.make() {
             Ok(executor) => executor.run(blocking::until_settled(main())),
             Err(error) => {
-                tracing::error!(%shard, %error, "a shard's executor could not start; tidewater check looks at the machine");
+                tracing::error!(%shard, %error, "a shard's executor could not start; `tidewater check` checks the machine");
                 std::process::abort();
             }
         }
@@ -50,7 +50,7 @@ struct Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!(shard = %self.shard, "a shard died; the broker stops, a restart recovers everything acknowledged");
+            tracing::error!(shard = %self.shard, "a shard panicked; the broker stops, a restart recovers everything acknowledged");
             std::process::abort();
         }
     }

@@ -1,25 +1,24 @@
-//! What the allocator does with memory that was given back.
+//! Settings of the allocator: it keeps freed memory instead of returning it to the system.
 //!
-//! Batches are received into memory of their own, stay for as long as the recent memory keeps them and go in the order
-//! in which they came. glibc would hand such large pieces back to the system and fetch them again, a page fault for
-//! every 4 KiB and each page filled with zeroes first: more than checking, copying and writing the bytes costs together.
-//! So it is told to keep what it has. How much that is, the caps of requests, queues and recent memory say.
-//! Node-wide, once.
+//! Each batch is received into its own memory and freed when it leaves the recent batches, in the order of arrival. By
+//! default glibc returns such large pieces to the system and requests them again, with a page fault for every 4 KiB and
+//! each page filled with zeroes: more than checking, copying and writing the bytes costs together. The caps of requests,
+//! queues and recent batches bound the memory that is kept. Node-wide, set once.
 
 use std::sync::Once;
 
-/// Pieces from this size on come straight from the system: the largest that glibc allows. Bytes.
+/// Pieces from this many bytes on come directly from the system: the highest value that glibc accepts.
 #[cfg(target_env = "gnu")]
 const MAP_FROM: i32 = 32 << 20;
-/// Free memory at an arena's end that is kept. Bytes.
+/// Free bytes at an arena's end that are kept.
 #[cfg(target_env = "gnu")]
 const KEEP: i32 = 512 << 20;
-/// How much an arena grows at once, and what of a part of it must be free before the part is given back. Addresses, not
-/// memory: what is not touched costs nothing. Bytes.
+/// Bytes by which an arena grows, and that must be free in a part of it before the part is returned. These are
+/// addresses, not memory: untouched pages cost nothing.
 #[cfg(target_env = "gnu")]
 const GROW: i32 = 64 << 20;
 
-/// Tells the allocator to keep what it has. Other allocators than glibc's go their own way.
+/// Makes glibc's allocator keep freed memory. Does nothing with another allocator.
 pub(super) fn keep() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -32,7 +31,7 @@ pub(super) fn keep() {
             #[allow(unsafe_code)]
             let set = unsafe { libc::mallopt(parameter, value) };
             if set == 0 {
-                tracing::debug!(parameter, value, "the allocator does not take a setting");
+                tracing::debug!(parameter, value, "the allocator refuses a setting");
             }
         }
     });

@@ -1,7 +1,7 @@
-//! Typed messages between shards: one mesh per layer, every queue capped.
+//! Typed messages between shards: one mesh for each kind of message, every queue bounded.
 //!
 //! A `Mesh<M>` is node-wide (`Clone`, `Send`); an `Inbox<M>` belongs to the shard that drains it. A message carries its
-//! own [`Reply`], so a call is a send and a wait. Nothing but messages crosses shards: no locks, no shared state.
+//! own [`Reply`], so a call is a send and a wait. Only messages cross shards: no locks, no shared state.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidewater_storage::model::ShardId;
 
-/// The other side has gone: the node is stopping.
+/// The receiving shard has stopped, since the node is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the shard has stopped")]
 pub struct MeshClosed;
 
-/// The sending side towards every shard.
+/// Sends to every shard.
 pub struct Mesh<M> {
     senders: Arc<[flume::Sender<M>]>,
     sent: Arc<[AtomicU64]>,
@@ -32,7 +32,7 @@ impl<M> fmt::Debug for Mesh<M> {
     }
 }
 
-/// One shard's end of the mesh.
+/// The receiving end of one shard.
 pub struct Inbox<M> {
     receiver: flume::Receiver<M>,
 }
@@ -43,7 +43,7 @@ impl<M> fmt::Debug for Inbox<M> {
     }
 }
 
-/// Where the answer to a call goes. Dropping it unanswered tells the caller [`MeshClosed`].
+/// The way back for the answer to a call. If it is dropped without an answer, the caller gets [`MeshClosed`].
 pub struct Reply<T> {
     sender: futures::channel::oneshot::Sender<T>,
 }
@@ -55,14 +55,14 @@ impl<T> fmt::Debug for Reply<T> {
 }
 
 impl<T> Reply<T> {
-    /// Answers; a caller that has gone away is not an error.
+    /// Answers. Does nothing if the caller has gone.
     pub fn send(self, answer: T) {
         let _ = self.sender.send(answer);
     }
 }
 
 impl<M: Send + 'static> Mesh<M> {
-    /// A mesh of `shards` inboxes, each holding at most `cap` messages that wait.
+    /// A mesh of `shards` inboxes of at most `cap` messages each.
     #[must_use]
     pub fn new(shards: u16, cap: usize) -> (Self, Vec<Inbox<M>>) {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards)
@@ -75,7 +75,6 @@ impl<M: Send + 'static> Mesh<M> {
         (Self { senders: senders.into(), sent }, inboxes)
     }
 
-    /// How many shards it reaches.
     #[must_use]
     pub fn shards(&self) -> u16 {
         self.senders.len() as u16
@@ -109,7 +108,7 @@ impl<M: Send + 'static> Mesh<M> {
     }
 }
 
-/// How many messages wait in each shard's inbox; what metrics show of a mesh, whatever it carries.
+/// The queue lengths of a mesh, for metrics, independent of its message type.
 pub trait Depths: Send + Sync {
     /// Messages in each shard's inbox now.
     fn depths(&self) -> Vec<usize>;
@@ -134,7 +133,7 @@ impl<M> Inbox<M> {
         self.receiver.recv_async().await.ok()
     }
 
-    /// A message that is already there.
+    /// A message that is already queued.
     #[must_use]
     pub fn try_recv(&self) -> Option<M> {
         self.receiver.try_recv().ok()

@@ -1,8 +1,8 @@
-//! Thins out warnings and errors said over and over from one place in the code, so that a fault that lasts neither fills
-//! the disk with its log nor hides the next fault.
+//! Limits repeated warnings and errors from one place in the code, so that a lasting fault neither fills the disk with its
+//! log nor hides the next fault.
 //!
-//! A place may speak [`BURST`] times in [`WINDOW`]; what it would have said beyond that is counted and told with the next
-//! line that comes through. INFO and below are not touched.
+//! A place may log [`BURST`] lines in [`WINDOW`]; further lines are counted, and the next line that passes has their
+//! number. INFO and below are not limited.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,44 +13,42 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Lines of one place in a window.
+/// Lines of one place in a [`WINDOW`].
 const BURST: u32 = 20;
-/// How long a window is.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// The layer. Node-wide; its lock is taken for warnings and errors alone.
+/// Node-wide; its lock is taken for warnings and errors only.
 #[derive(Debug, Default)]
 pub(super) struct Thinned {
-    places: Mutex<HashMap<Identifier, Place>>,
+    callsites: Mutex<HashMap<Identifier, Callsite>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct Callsite {
     since: Instant,
     said: u32,
     left_out: u64,
 }
 
-/// What becomes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Say,
-    /// Say it, after so many that were not said.
+    /// Log it; before it, this number of lines was left out.
     SayAfter(u64),
     LeaveOut,
 }
 
-fn decide(place: &mut Place, now: Instant) -> Verdict {
-    if now.duration_since(place.since) >= WINDOW {
-        let left_out = place.left_out;
-        *place = Place { since: now, said: 1, left_out: 0 };
+fn decide(site: &mut Callsite, now: Instant) -> Verdict {
+    if now.duration_since(site.since) >= WINDOW {
+        let left_out = site.left_out;
+        *site = Callsite { since: now, said: 1, left_out: 0 };
         return if left_out > 0 { Verdict::SayAfter(left_out) } else { Verdict::Say };
     }
-    if place.said < BURST {
-        place.said += 1;
+    if site.said < BURST {
+        site.said += 1;
         return Verdict::Say;
     }
-    place.left_out += 1;
+    site.left_out += 1;
     Verdict::LeaveOut
 }
 
@@ -67,9 +65,9 @@ impl<S: Subscriber> Layer<S> for Thinned {
         }
         let now = now();
         let verdict = {
-            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            let place = places.entry(meta.callsite()).or_insert(Place { since: now, said: 0, left_out: 0 });
-            decide(place, now)
+            let mut sites = self.callsites.lock().unwrap_or_else(PoisonError::into_inner);
+            let site = callsites.entry(meta.callsite()).or_insert(Callsite { since: now, said: 0, left_out: 0 });
+            decide(site, now)
         };
         if let Verdict::SayAfter(lines) = verdict {
             tracing::info!(lines, place = meta.target(), "lines like the next one were left out");
@@ -83,12 +81,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_repeats_itself_is_thinned() {
+    fn a_callsite_that_repeats_itself_is_limited() {
         let start = now();
-        let mut place = Place { since: start, said: 0, left_out: 0 };
-        let said = (0..100).filter(|_| decide(&mut place, start) == Verdict::Say).count();
+        let mut site = Callsite { since: start, said: 0, left_out: 0 };
+        let said = (0..100).filter(|_| decide(&mut site, start) == Verdict::Say).count();
         assert_eq!(said, BURST as usize);
-        assert_eq!(decide(&mut place, start + WINDOW), Verdict::SayAfter(80));
-        assert_eq!(decide(&mut place, start + WINDOW), Verdict::Say);
+        assert_eq!(decide(&mut site, start + WINDOW), Verdict::SayAfter(80));
+        assert_eq!(decide(&mut site, start + WINDOW), Verdict::Say);
     }
 }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 /// Beyond this a single allocation is given up on.
 const SINGLE_MAX: usize = 2 << 30;
 
-/// The allocator.
 pub(crate) struct Meter;
 
 thread_local! {

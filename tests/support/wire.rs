@@ -14,7 +14,6 @@ use tidewater_storage::model::{ProducerEpoch, ProducerId};
 /// The version of Produce used where none is asked for: topics by name, errors with a message.
 pub const PRODUCE_VERSION: i16 = 9;
 
-/// A connection.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
