@@ -66,7 +66,7 @@ impl<S: Subscriber> Layer<S> for Thinned {
         let now = now();
         let verdict = {
             let mut sites = self.callsites.lock().unwrap_or_else(PoisonError::into_inner);
-            let site = callsites.entry(meta.callsite()).or_insert(Callsite { since: now, said: 0, left_out: 0 });
+            let site = sites.entry(meta.callsite()).or_insert(Callsite { since: now, said: 0, left_out: 0 });
             decide(site, now)
         };
         if let Verdict::SayAfter(lines) = verdict {
