@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tidewater_storage::model::{PartitionId, TimestampMs};
 use tidewater_tiering::format::{
-    Body, DataIndex, DataKind, Extent, LaneEvent, PartitionEntry, Place, TRAILER_LEN, Trailer, decode_index,
+    Body, DataIndex, DataKind, Extent, LaneEvent, PartitionEntry, ExtentObject, TRAILER_LEN, Trailer, decode_index,
 };
 
 use super::error::InspectError;
@@ -112,9 +112,9 @@ async fn extent(
     extent: &Extent,
     damage: &mut Vec<String>,
 ) -> Result<ExtentView, InspectError> {
-    let object = match extent.place {
-        Place::Here => None,
-        Place::Part(name) => Some(name.to_string()),
+    let object = match extent.object {
+        ExtentObject::Here => None,
+        ExtentObject::Part(name) => Some(name.to_string()),
     };
     let (mut sound, mut at) = (0, extent.position);
     for run in extent.runs.iter().filter(|_| object.is_none()) {

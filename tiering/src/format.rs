@@ -1,8 +1,7 @@
 //! The open formats of data objects: Kafka batches back to back, an index behind them, a fixed trailer at the end.
 //!
-//! Owns: what bundles, parts, segment objects and gathered objects hold ([`DataIndex`]) and its encoding. Does not
-//! own: manifests (`manifest/codec.rs`), keys, I/O. Byte boxes: `FORMAT.md`. Everything is a *message*. Bytes come
-//! from outside: every length is checked against what remains before anything is allocated, nothing panics.
+//! Owns: what bundles, parts, segment objects and gathered objects hold ([`DataIndex`]) and its encoding: `FORMAT.md`, §2 and
+//! §3. Does not own: manifests (`manifest/codec.rs`), keys, I/O. Everything is a *message*.
 
 mod error;
 mod index;
@@ -11,9 +10,9 @@ mod object;
 mod trailer;
 
 pub use error::FormatError;
-pub use names::{DecodeNames, EncodeNames};
 pub use index::{decode_index, encode_index};
-pub use object::{ObjectBuilder, Placed};
+pub use names::{DecodeNames, EncodeNames};
+pub use object::{BuiltObject, ObjectBuilder};
 pub(crate) use trailer::body_only;
 pub use trailer::{Body, IndexRef, TRAILER_LEN, Trailer, read_whole};
 
@@ -30,28 +29,26 @@ pub const FORMAT_VERSION: u16 = 1;
 /// Largest index or manifest body that is read, in bytes.
 pub const INDEX_BYTES_MAX: u32 = 64 << 20;
 
-/// What is behind the data of an object: its index.
+/// The index of a data object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataIndex {
-    /// Which kind of object.
     pub kind: DataKind,
-    /// Whose.
     pub home: Home,
     /// The lane that wrote it.
     pub lane: LaneId,
-    /// The bundle's sequence; of a part, its bundle's; else the first gathered, or 0.
+    /// Of a bundle its own, of a part its bundle's, of a gathered object its first bundle's, else 0.
     pub sequence: Sequence,
     /// The writer's term.
     pub term: Term,
-    /// What the writer had applied of its lane.
+    /// The last entry that the writer had applied.
     pub log_index: LogIndex,
-    /// [`IndexRef::crc`] of the lane's previous bundle; 0 for the first and for what is no bundle.
+    /// [`IndexRef::crc`] of the lane's previous bundle; 0 in the first bundle and in other kinds of object.
     pub previous: u32,
-    /// When, by the writer's clock.
+    /// By the writer's clock.
     pub written: TimestampMs,
     /// Sorted by id, each once.
     pub partitions: Vec<PartitionEntry>,
-    /// What happened to the lane since the previous bundle, in order.
+    /// The lane's events since the previous bundle, in order.
     pub events: Vec<LaneEvent>,
     /// Set on a seal: the lane's lineage ends here (R6).
     pub seal: Option<Seal>,
@@ -62,9 +59,9 @@ pub struct DataIndex {
 /// Kinds of data object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DataKind {
-    /// Or seal.
+    /// Or a seal.
     Bundle,
-    /// Bytes a bundle points to.
+    /// Bytes of one partition that a bundle points to.
     Part,
     /// One partition's closed segment.
     Segment,
@@ -75,9 +72,8 @@ pub enum DataKind {
 /// What an object says about one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionEntry {
-    /// Who.
     pub partition: PartitionId,
-    /// Offsets covered: the extents' together, contiguous. Empty when only the log start is told.
+    /// Offsets of all extents, contiguous. Empty if the entry only reports the log start.
     pub offsets: OffsetRange,
     /// The partition's log start when this was written.
     pub log_start: Offset,
@@ -87,16 +83,15 @@ pub struct PartitionEntry {
     pub max_timestamp: TimestampMs,
     /// Leader epochs that begin in the range, and the one it begins in.
     pub epochs: Vec<EpochStart>,
-    /// Aborted transactions whose marker lies in the range.
+    /// Aborted transactions that overlap the range.
     pub aborted: Vec<AbortedTransaction>,
-    /// Where the bytes are, by offset.
+    /// The bytes, by offset.
     pub extents: Vec<Extent>,
 }
 
 /// A leader epoch and its first offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochStart {
-    /// The epoch.
     pub epoch: LeaderEpoch,
     /// First offset written under it (of the range, for the first).
     pub start: Offset,
@@ -105,7 +100,6 @@ pub struct EpochStart {
 /// An aborted transaction, as a fetch answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AbortedTransaction {
-    /// Whose.
     pub producer: ProducerId,
     /// First offset of the transaction.
     pub first: Offset,
@@ -116,9 +110,8 @@ pub struct AbortedTransaction {
 /// Bytes of one partition that lie together in one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// In which object.
-    pub place: Place,
-    /// First byte there.
+    pub object: ExtentObject,
+    /// First byte in the object.
     pub position: u64,
     /// Runs of whole batches, back to back from `position`.
     pub runs: Vec<Run>,
@@ -126,7 +119,7 @@ pub struct Extent {
 
 /// Which object an extent is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ExtentObject {
     /// The object this index is in.
     Here,
     /// A part.
@@ -142,48 +135,34 @@ pub struct Run {
     pub max_timestamp: TimestampMs,
 }
 
-/// Something that happened to a lane.
+/// An event of a lane, for readers that follow its bundles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LaneEvent {
-    /// A partition came to be.
+    /// A partition was created.
     Created {
-        /// Who.
         partition: PartitionId,
-        /// Its topic's name.
         topic: TopicName,
         /// The topic's configs, as set.
         configs: Vec<(String, String)>,
         /// First offset.
         start: Offset,
-        /// The partition's leader-epoch base.
+        /// A leader epoch is this plus the lane's term.
         epoch_base: LeaderEpoch,
     },
     /// A partition's topic was deleted.
-    Dropped {
-        /// Who.
-        partition: PartitionId,
-    },
+    Dropped { partition: PartitionId },
     /// Records below were deleted.
-    LogStartMoved {
-        /// Who.
-        partition: PartitionId,
-        /// New log start.
-        to: Offset,
-    },
-    /// The partition went to another lane (R5).
+    LogStartMoved { partition: PartitionId, to: Offset },
+    /// The partition moved to another lane (rule 5 of `DESIGN.md`).
     Departed {
-        /// Who.
         partition: PartitionId,
-        /// Where to.
         to: LaneId,
         /// Its archived end, fixed.
         at: Offset,
     },
-    /// The partition came from another lane (R5).
+    /// The partition moved here from another lane.
     Arrived {
-        /// Who.
         partition: PartitionId,
-        /// Where from.
         from: LaneId,
         /// Its archived end.
         at: Offset,
@@ -202,9 +181,8 @@ pub struct Seal {
 /// A bundle that closes a cut (R9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CutMark {
-    /// The cut's number.
     pub number: u64,
-    /// The lane manifest's page that is immutable and as of this bundle, if one was written.
+    /// A copy of the lane manifest as of this bundle that is never overwritten, if one was written.
     pub manifest: Option<ObjectName>,
 }
 
@@ -223,13 +201,13 @@ impl Extent {
         self.runs.iter().map(|run| u64::from(run.sum.len)).sum()
     }
 
-    /// Offsets of all runs; `None` without runs (the decoder refuses that).
+    /// Offsets of all runs; `None` without runs, which no decoded extent is.
     #[must_use]
     pub fn offsets(&self) -> Option<OffsetRange> {
         Some(OffsetRange::new(self.runs.first()?.sum.offsets.start, self.runs.last()?.sum.offsets.end))
     }
 
-    /// The runs that hold anything of `offsets`, each with its byte range in the object.
+    /// The runs that overlap `offsets`, each with its byte range in the object.
     pub fn runs_in(&self, offsets: OffsetRange) -> impl Iterator<Item = (Range<u64>, &Run)> {
         let mut at = self.position;
         self.runs.iter().filter_map(move |run| {

@@ -13,13 +13,15 @@ use super::parts::{PartRow, named_by};
 use super::plan::PartitionTake;
 use super::verify;
 use crate::fetch::indexes::{FoundIndex, IndexError, Indexes};
-use crate::format::{DataIndex, DataKind, IndexRef, ObjectBuilder, Placed};
+use crate::format::{BuiltObject, DataIndex, DataKind, IndexRef, ObjectBuilder};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 use crate::manifest::{Bundled, BundledEnd, Command, NewObject, PublishedLane, Quarantine};
 use crate::store::{ObjectStore, PutMode, StoreError};
 
-/// The local log is read and summed in steps of about this many bytes; others have their turn in between.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
+/// The local log is read in steps of about this many bytes. A run on disk is read whole, so a step holds several.
+pub(super) const READ_BYTES: u64 = 4 << 20;
+/// After this many bytes were summed other tasks of the shard have their turn.
+const SUM_BYTES: u64 = 1 << 20;
 
 /// What the next bundle will hold, read from the local log and checked. *Shard-local*.
 #[derive(Debug, Default)]
@@ -76,7 +78,7 @@ async fn read_range<H: LaneHost>(
             lane.env.tasks.yield_now().await;
         }
         let range = OffsetRange::new(next, offsets.end);
-        match read_checked(&*lane.host, partition, range, left.min(STEP_BYTES)).await {
+        match read_checked(&*lane.host, partition, range, left.min(READ_BYTES)).await {
             Ok(batches) => {
                 let Some(last) = batches.last() else { break };
                 debug_assert!(last.header.next_offset() > next, "a read makes progress");
@@ -118,8 +120,8 @@ pub(super) async fn read_checked<H: LaneHost>(
 /// A bundle with its parts, ready to be put.
 #[derive(Debug)]
 pub(super) struct BuiltBundle {
-    pub(super) parts: Vec<(PartitionId, ObjectName, Placed)>,
-    pub(super) bundle: Placed,
+    pub(super) parts: Vec<(PartitionId, ObjectName, BuiltObject)>,
+    pub(super) bundle: BuiltObject,
     /// Lane events up to this index are in the bundle.
     pub(super) applied: LogIndex,
 }
@@ -131,7 +133,7 @@ impl BuiltBundle {
 
     /// The rows that will name the parts.
     pub(super) fn part_rows(&self) -> Vec<PartRow> {
-        let row = |(partition, object, part): &(PartitionId, ObjectName, Placed)| {
+        let row = |(partition, object, part): &(PartitionId, ObjectName, BuiltObject)| {
             let extent = part.index.partition(*partition)?.extents.first()?;
             PartRow::new(NewObject { object: *object, size: part.size, index: part.at }, *partition, extent)
         };
@@ -151,15 +153,16 @@ pub(super) async fn build<H: LaneHost>(
     // One moment of the lane's state: no await up to the log starts.
     let (applied, written) = (lane.host.applied(), lane.now());
     let header = header(&*lane.host, term, applied, written, reported);
-    let log_start = |id: &PartitionId| lane.host.with_partition(*id, |m| m.log_start).unwrap_or_default();
-    let log_starts: Vec<Offset> = input.iter().map(|(id, _)| log_start(id)).collect();
+    let log_start = |id: &PartitionId| lane.host.with_partition(*id, |m| m.log_start);
+    let log_starts: Vec<Option<Offset>> = input.iter().map(|(id, _)| log_start(id)).collect();
 
     let part_header = DataIndex { kind: DataKind::Part, previous: 0, events: Vec::new(), ..header.clone() };
     let sequence = header.sequence;
     let mut bundle = ObjectBuilder::new(header);
     let mut parts = Vec::new();
     for ((partition, batches), log_start) in input.into_iter().zip(log_starts) {
-        let (Some(first), Some(last)) = (batches.first(), batches.last()) else { continue };
+        // A partition that is gone meanwhile is left out.
+        let (Some(log_start), Some(first), Some(last)) = (log_start, batches.first(), batches.last()) else { continue };
         let offsets = OffsetRange::new(first.header.base_offset, last.header.next_offset());
         if bytes_of(&batches) < lane.config.part_bytes_min {
             push_all(lane, &mut bundle, partition, offsets, log_start, &batches).await;
@@ -206,7 +209,7 @@ async fn push_all<H: LaneHost>(
     builder.begin(partition, offsets.start, log_start);
     let mut step = 0;
     for batch in batches {
-        if step >= STEP_BYTES {
+        if step >= SUM_BYTES {
             step = 0;
             lane.env.tasks.yield_now().await;
         }

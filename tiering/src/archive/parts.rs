@@ -13,7 +13,7 @@ use tidewater_storage::model::{OffsetRange, PartitionId, TimestampMs};
 use super::host::LaneHost;
 use super::housekeeping::Housekeeping;
 use super::steps::{StepError, StepSeries};
-use crate::format::{DataIndex, Extent, Place};
+use crate::format::{DataIndex, Extent, ExtentObject};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 use crate::manifest::{Command, NewObject, NewRow, PartitionManifest, Replaced, Source};
 
@@ -44,9 +44,9 @@ impl PartRow {
 /// Parts that an index names, each with its partition and where its bytes are.
 pub(super) fn named_by(index: &DataIndex) -> impl Iterator<Item = (ObjectName, PartitionId, &Extent)> {
     let extents = index.partitions.iter().flat_map(|entry| entry.extents.iter().map(|e| (entry.partition, e)));
-    extents.filter_map(|(partition, extent)| match extent.place {
-        Place::Part(part) => Some((part, partition, extent)),
-        Place::Here => None,
+    extents.filter_map(|(partition, extent)| match extent.object {
+        ExtentObject::Part(part) => Some((part, partition, extent)),
+        ExtentObject::Here => None,
     })
 }
 
@@ -116,7 +116,7 @@ impl<H: LaneHost> Housekeeping<H> {
             });
             let (true, Some(Some(offsets))) = (names_it, wanted) else { continue };
             useless.remove(&bundle);
-            let nth = u32::try_from(objects.len()).unwrap_or(u32::MAX);
+            let nth = u32::try_from(objects.len()).expect("one command takes a few hundred parts");
             objects.push(object);
             rows.push(NewRow { partition, offsets, object: nth, start, len, max_timestamp });
         }

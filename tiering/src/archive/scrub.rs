@@ -18,7 +18,7 @@ use super::segment::Uploaded;
 use super::steps::StepError;
 use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::{ReadView, Step, unfold};
-use crate::format::{DataIndex, Place, Run};
+use crate::format::{DataIndex, ExtentObject, Run};
 use crate::keys::ObjectName;
 use crate::manifest::{PartitionManifest, Quarantine, Row, is_shared};
 
@@ -319,7 +319,7 @@ impl<H: LaneHost> Housekeeping<H> {
 fn runs_of(index: &DataIndex) -> Vec<(Range<u64>, PartitionId, Run)> {
     let mut runs = Vec::new();
     for entry in &index.partitions {
-        for extent in entry.extents.iter().filter(|extent| extent.place == Place::Here) {
+        for extent in entry.extents.iter().filter(|extent| extent.object == ExtentObject::Here) {
             let here = extent.runs_in(OffsetRange::new(Offset::ZERO, Offset::MAX));
             runs.extend(here.map(|(bytes, run)| (bytes, entry.partition, *run)));
         }

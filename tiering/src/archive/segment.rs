@@ -8,11 +8,11 @@
 use tidewater_storage::env::Mono;
 use tidewater_storage::model::{OffsetRange, PartitionId, Term};
 
-use super::bundle::{ReadFailure, STEP_BYTES, read_checked};
+use super::bundle::{READ_BYTES, ReadFailure, read_checked};
 use super::host::{LaneHost, LocalSegment};
 use super::housekeeping::Housekeeping;
 use super::steps::StepError;
-use crate::format::{DataIndex, DataKind, ObjectBuilder, Placed};
+use crate::format::{BuiltObject, DataIndex, DataKind, ObjectBuilder};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 use crate::manifest::{Command, NewObject, NewRow, PartitionManifest, Quarantine, Replaced, Row, Source};
 use crate::store::PutMode;
@@ -113,12 +113,14 @@ impl<H: LaneHost> Housekeeping<H> {
         let kind = ObjectKind::Segment { partition, base: range.start, term, nonce: shared.nonce() };
         let object = shared.bucket.home.name(kind);
         let index = self.object_index(DataKind::Segment, Sequence::NONE, term);
-        let log_start = shared.host.with_partition(partition, |m| m.log_start).unwrap_or_default();
+        let Some(log_start) = shared.host.with_partition(partition, |m| m.log_start) else {
+            return Ok(Uploaded::NotNow);
+        };
         let mut builder = ObjectBuilder::new(index);
         builder.begin(partition, range.start, log_start);
         let mut next = range.start;
         while next < range.end && builder.data_len() < shared.config.object_bytes_max {
-            let room = (shared.config.object_bytes_max - builder.data_len()).min(STEP_BYTES);
+            let room = (shared.config.object_bytes_max - builder.data_len()).min(READ_BYTES);
             let batches = match read_checked(&*shared.host, partition, OffsetRange::new(next, range.end), room).await {
                 Ok(batches) => batches,
                 Err(ReadFailure::Bad(bad)) => {
@@ -186,14 +188,14 @@ impl<H: LaneHost> Housekeeping<H> {
     pub(super) async fn replace(
         &self,
         object: ObjectName,
-        placed: Placed,
+        placed: BuiltObject,
         rows: Vec<NewRow>,
         started: Mono,
     ) -> Result<(), StepError> {
         let shared = &*self.shared;
         debug_assert!(!rows.is_empty(), "an object that no row will name");
         shared.ensure_catalogue(rows.iter().map(|row| row.partition)).await?;
-        let Placed { at: index, size, pieces, .. } = placed;
+        let BuiltObject { at: index, size, pieces, .. } = placed;
         shared.bucket.store.put_pieces(&object.key(), pieces, PutMode::Overwrite).await?;
         if shared.env.clock.now().since(started) > shared.config.delete_grace / 2 {
             return Err(StepError::Later(format!("upload of {object} took too long and is given up")));
@@ -206,7 +208,7 @@ impl<H: LaneHost> Housekeeping<H> {
 }
 
 /// One row per partition of a built object; `answers` gives the offsets that the row answers for.
-pub(super) fn rows_of(placed: &Placed, answers: impl Fn(PartitionId) -> Option<OffsetRange>) -> Vec<NewRow> {
+pub(super) fn rows_of(placed: &BuiltObject, answers: impl Fn(PartitionId) -> Option<OffsetRange>) -> Vec<NewRow> {
     let of_entry = |entry: &crate::format::PartitionEntry| {
         let offsets = entry.offsets.intersect(&answers(entry.partition)?);
         let start = entry.extents.first()?.position;

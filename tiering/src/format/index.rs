@@ -8,7 +8,8 @@ use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, ProducerId, RunSum, TopicName};
 
 use super::{
-    AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, LaneEvent, PartitionEntry, Place, Run, Seal,
+    AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, ExtentObject, LaneEvent, PartitionEntry, Run,
+    Seal,
 };
 use super::{DecodeNames, EncodeNames, FormatError};
 use crate::keys::LineageEpoch;
@@ -47,6 +48,7 @@ impl DataKind {
 /// The bytes of an index.
 #[must_use]
 pub fn encode_index(index: &DataIndex) -> Bytes {
+    assert!(index.partitions.is_sorted_by(|a, b| a.partition < b.partition), "partitions of an index ascend");
     let mut out = Encoder::new();
     out.section(HEADER, true, |out| {
         out.u8(index.kind.code());
@@ -131,6 +133,12 @@ fn take_header(body: &mut Decoder<'_>) -> Result<DataIndex, CodecError> {
 }
 
 fn put_entry(out: &mut Encoder, entry: &PartitionEntry) {
+    let ends = entry.extents.iter().flat_map(|extent| &extent.runs).try_fold(entry.offsets.start, |at, run| {
+        let continues = run.sum.offsets.start == at && !run.sum.offsets.is_empty() && run.sum.len > 0;
+        continues.then_some(run.sum.offsets.end)
+    });
+    assert_eq!(ends, Some(entry.offsets.end), "runs of {} do not cover {:?}", entry.partition, entry.offsets);
+    assert!(entry.extents.iter().all(|extent| !extent.runs.is_empty()), "an extent of {} is empty", entry.partition);
     out.partition(entry.partition);
     out.offset(entry.offsets.start);
     out.offset(entry.log_start);
@@ -149,9 +157,9 @@ fn put_entry(out: &mut Encoder, entry: &PartitionEntry) {
     }
     out.count(entry.extents.len());
     for extent in &entry.extents {
-        match extent.place {
-            Place::Here => out.u8(0),
-            Place::Part(part) => {
+        match extent.object {
+            ExtentObject::Here => out.u8(0),
+            ExtentObject::Part(part) => {
                 out.u8(1);
                 out.name(part);
             }
@@ -183,7 +191,7 @@ fn take_entry(body: &mut Decoder<'_>) -> Result<PartitionEntry, CodecError> {
 }
 
 fn take_extent(body: &mut Decoder<'_>, at: &mut Offset) -> Result<Extent, CodecError> {
-    let place = if body.flag()? { Place::Part(body.name()?) } else { Place::Here };
+    let object = if body.flag()? { ExtentObject::Part(body.name()?) } else { ExtentObject::Here };
     let position = body.var()?;
     let mut end = position;
     let runs = body.list(RUN_MIN, |body| {
@@ -199,7 +207,7 @@ fn take_extent(body: &mut Decoder<'_>, at: &mut Offset) -> Result<Extent, CodecE
     if runs.is_empty() {
         return Err(body.bad("extent without runs"));
     }
-    Ok(Extent { place, position, runs })
+    Ok(Extent { object, position, runs })
 }
 
 fn put_event(out: &mut Encoder, event: &LaneEvent) {

@@ -4,11 +4,11 @@
 //! batches go in (the archiver), uploads. For objects too large for memory, `measure` batches
 //! and send their bytes elsewhere.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, RunSum, TimestampMs, run};
 
 use super::trailer::{Body, IndexRef, TRAILER_LEN, Trailer};
-use super::{AbortedTransaction, DataIndex, EpochStart, Extent, PartitionEntry, Place, Run, encode_index};
+use super::{AbortedTransaction, DataIndex, EpochStart, Extent, ExtentObject, PartitionEntry, Run, encode_index};
 use crate::keys::ObjectName;
 
 /// Gathers the data of an object and its index, partition after partition.
@@ -31,7 +31,7 @@ struct OpenRun {
 
 /// A finished object.
 #[derive(Clone, Debug)]
-pub struct Placed {
+pub struct BuiltObject {
     /// Its index, decoded.
     pub index: DataIndex,
     /// Where the index lies.
@@ -58,7 +58,7 @@ impl ObjectBuilder {
     /// Begins the next partition; ids ascend. Its bytes begin at the object's current end.
     pub fn begin(&mut self, partition: PartitionId, start: Offset, log_start: Offset) {
         self.close_run();
-        debug_assert!(self.index.partitions.last().is_none_or(|last| last.partition < partition));
+        self.assert_ascends(partition);
         self.index.partitions.push(PartitionEntry {
             partition,
             offsets: OffsetRange::new(start, start),
@@ -85,12 +85,12 @@ impl ObjectBuilder {
         if self.open.as_ref().is_some_and(|run| run.len.saturating_add(header.len) > run::RUN_BYTES_MAX) {
             self.close_run();
         }
-        let Some(entry) = self.index.partitions.last_mut() else { return };
+        let entry = self.index.partitions.last_mut().expect("a partition is begun before its batches");
         if entry.extents.is_empty() {
             entry.offsets = OffsetRange::new(header.base_offset, header.base_offset);
-            entry.extents.push(Extent { place: Place::Here, position, runs: Vec::new() });
+            entry.extents.push(Extent { object: ExtentObject::Here, position, runs: Vec::new() });
         }
-        debug_assert_eq!(entry.offsets.end, header.base_offset, "batches continue each other");
+        assert_eq!(entry.offsets.end, header.base_offset, "a batch of {} leaves a gap", entry.partition);
         entry.offsets.end = header.next_offset();
         if entry.epochs.last().is_none_or(|last| last.epoch < header.leader_epoch) {
             entry.epochs.push(EpochStart { epoch: header.leader_epoch, start: header.base_offset });
@@ -106,7 +106,7 @@ impl ObjectBuilder {
             max_timestamp: TimestampMs::NONE,
         });
         run.end = header.next_offset();
-        run.len = run.len.saturating_add(header.len);
+        run.len += header.len;
         run.crc = run::extend(run.crc, &batch.bytes);
         run.max_timestamp = run.max_timestamp.max(header.max_timestamp);
         self.position += u64::from(header.len);
@@ -115,22 +115,27 @@ impl ObjectBuilder {
     /// Adds what a part says about its partition: the bytes stay in the part. Partition ids ascend.
     pub fn refer_to_part(&mut self, entry: &PartitionEntry, part: ObjectName) {
         self.close_run();
-        debug_assert!(self.index.partitions.last().is_none_or(|last| last.partition < entry.partition));
+        self.assert_ascends(entry.partition);
         let mut entry = entry.clone();
-        entry.extents.iter_mut().for_each(|extent| extent.place = Place::Part(part));
+        entry.extents.iter_mut().for_each(|extent| extent.object = ExtentObject::Part(part));
         self.index.partitions.push(entry);
     }
 
     /// Notes an aborted transaction of the current partition.
     pub fn aborted(&mut self, aborted: AbortedTransaction) {
-        if let Some(entry) = self.index.partitions.last_mut() {
-            entry.aborted.push(aborted);
-        }
+        let entry = self.index.partitions.last_mut().expect("a partition is begun before its transactions");
+        entry.aborted.push(aborted);
+    }
+
+    fn assert_ascends(&self, partition: PartitionId) {
+        let last = self.index.partitions.last().map(|last| last.partition);
+        assert!(last < Some(partition), "partition {partition} follows {last:?}: ids ascend");
     }
 
     fn close_run(&mut self) {
         let Some(open) = self.open.take() else { return };
-        let Some(extent) = self.index.partitions.last_mut().and_then(|entry| entry.extents.last_mut()) else { return };
+        let extent = self.index.partitions.last_mut().and_then(|entry| entry.extents.last_mut());
+        let extent = extent.expect("an open run belongs to an extent");
         let offsets = OffsetRange::new(open.start, open.end);
         let sum = RunSum { offsets, len: open.len, crc: open.crc };
         extent.runs.push(Run { sum, max_timestamp: open.max_timestamp });
@@ -138,24 +143,21 @@ impl ObjectBuilder {
 
     /// Index and trailer behind the data.
     #[must_use]
-    pub fn finish(mut self) -> Placed {
+    pub fn finish(mut self) -> BuiltObject {
         self.close_run();
         let bytes = encode_index(&self.index);
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let at = IndexRef { offset: self.position, len, crc: crc32c::crc32c(&bytes) };
+        let at = IndexRef::of(self.position, &bytes);
         let size = self.position + bytes.len() as u64 + TRAILER_LEN as u64;
         self.pieces.push(bytes);
         self.pieces.push(Bytes::copy_from_slice(&Trailer { index: at, body: Body::Index }.encode()));
-        Placed { index: self.index, at, size, pieces: self.pieces }
+        BuiltObject { index: self.index, at, size, pieces: self.pieces }
     }
 }
 
-impl Placed {
+impl BuiltObject {
     /// The object as one piece (copies).
     #[must_use]
     pub fn body(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(usize::try_from(self.size).unwrap_or_default());
-        self.pieces.iter().for_each(|piece| out.extend_from_slice(piece));
-        out.freeze()
+        self.pieces.concat().into()
     }
 }

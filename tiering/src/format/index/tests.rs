@@ -23,8 +23,8 @@ fn any_extent() -> impl Strategy<Value = Extent> {
         let offsets = OffsetRange::new(Offset::ZERO, Offset::new(count));
         Run { sum: RunSum { offsets, len, crc }, max_timestamp }
     });
-    let place = option::of(any_name()).prop_map(|part| part.map_or(Place::Here, Place::Part));
-    (place, 0..1u64 << 40, vec(run, 1..5)).prop_map(|(place, position, runs)| Extent { place, position, runs })
+    let object = option::of(any_name()).prop_map(|part| part.map_or(ExtentObject::Here, ExtentObject::Part));
+    (object, 0..1u64 << 40, vec(run, 1..5)).prop_map(|(object, position, runs)| Extent { object, position, runs })
 }
 
 fn any_entry() -> impl Strategy<Value = PartitionEntry> {
