@@ -1,8 +1,7 @@
-//! The groups of one partition of `__consumer_offsets`, and what they answer. *Shard-local*; everything here runs to
-//! completion without waiting.
+//! The groups of one partition of `__consumer_offsets`, and their answers. *Shard-local*; nothing here waits.
 //!
-//! Owns the groups and whose answers are outstanding. Does not own the log: what must be written is queued as an
-//! [`Intent`] and comes back through [`GroupShard::finish`](super::append).
+//! Owns the groups and the replies that are outstanding. Does not own the log: a change that must be written is queued as
+//! an [`Intent`] and comes back through [`GroupShard::finish`](super::append).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use super::state::{Effect, Group, Join, Joined, StateName, Sync, Synced, Ticket}
 use super::subscription;
 use crate::controller::image::ClusterImage;
 
-/// A group, its offsets, and what the log knows of it.
+/// A group, its offsets, and its last record in the log.
 #[derive(Debug)]
 pub(super) struct HeldGroup {
     pub(super) group: Group,
@@ -34,7 +33,7 @@ pub(super) struct HeldGroup {
     pub(super) saved: Option<Bytes>,
     /// When it last had members.
     pub(super) in_use_until: TimestampMs,
-    /// Its place in the deadline queue.
+    /// The time it is queued for in the deadline queue.
     pub(super) queued: Option<Mono>,
 }
 
@@ -54,11 +53,11 @@ pub(super) struct GroupShard {
     tickets: u64,
 }
 
-/// What is queued may wait this long in bytes and entries; beyond that commits are refused and clients come back.
+/// Bytes and entries of queued writes; beyond that commits are refused and clients retry.
 pub const QUEUE_BYTES_MAX: usize = 16 << 20;
 const QUEUE_LEN_MAX: usize = 8192;
 
-/// The moment of a request, on both clocks.
+/// The time of a request, on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clocks {
     pub(super) now: Mono,
@@ -80,7 +79,7 @@ impl GroupShard {
         }
     }
 
-    /// Answers, now or once what it takes is written.
+    /// Answers, now or once the change is written.
     pub(super) fn ask(&mut self, at: Clocks, ask: Ask, image: &ClusterImage) {
         match ask {
             Ask::Join(id, join, reply) => self.join(at, id, *join, reply),
@@ -106,7 +105,7 @@ impl GroupShard {
         }
     }
 
-    /// Is the group queued for a time at which this member need not be given up yet?
+    /// Is the group queued for a time before this member expires?
     pub(super) fn is_looked_at_in_time(&self, id: &GroupId, member: &MemberId) -> bool {
         let Some(slot) = self.groups.get(id) else { return false };
         slot.queued.is_some_and(|at| slot.group.deadline_of(member).is_none_or(|deadline| at <= deadline))
@@ -121,8 +120,13 @@ impl GroupShard {
         self.act(at, id, effects);
     }
 
-    /// Carries out what the machine wants; drops a group that never came to be.
+    /// Carries out the effects; drops a group that has no members and no state.
     pub(super) fn act(&mut self, at: Clocks, id: &GroupId, effects: Vec<Effect>) {
+        if let Some(held) = self.groups.get(id).filter(|_| !effects.is_empty()) {
+            let (generation, state) = (held.group.generation(), held.group.state().as_str());
+            let members: Vec<_> = held.group.members().map(|(member, _)| member.as_str()).collect();
+            tracing::debug!(group = %id, generation, state, ?members, ?effects, "a group changes");
+        }
         for effect in effects {
             match effect {
                 Effect::Joined(ticket, answer) => {
@@ -232,7 +236,7 @@ impl GroupShard {
         match self.groups.get_mut(id) {
             Some(slot) => slot.group.commit(at.now, ask.member.as_ref(), ask.instance.as_ref(), ask.generation)?,
             None if ask.generation >= 0 => return Err(GroupError::NotFound),
-            // A group that only stores offsets comes into being once its first commit is written.
+            // A group that only stores offsets exists once its first commit is written.
             None => {}
         }
         if self.queue.len() < QUEUE_LEN_MAX && self.queue_bytes < QUEUE_BYTES_MAX {
@@ -242,8 +246,8 @@ impl GroupShard {
         }
     }
 
-    /// Applies commits whose record stands at `place`. Those of a topic that was deleted while they waited are written
-    /// off: it may be made anew, and they are not of that life.
+    /// Applies commits whose record is at `offset`. Commits to a topic that was deleted while they waited are removed: a
+    /// new topic of that name has other records.
     pub(super) fn committed(
         &mut self,
         id: &GroupId,
@@ -255,7 +259,7 @@ impl GroupShard {
         let (current, late): (Vec<_>, Vec<_>) = commits.into_iter().partition(is_current);
         if !late.is_empty() {
             let keys = late.into_iter().map(|(topic, partition, _)| (topic, partition)).collect();
-            // Nothing is in flight now, and commits to the topic's next life may wait: it goes before them.
+            // Nothing is in flight now, and commits to the new topic may wait: the removal goes before them.
             self.queue_first(Intent::Remove { group: id.clone(), keys, answer: None });
         }
         if current.is_empty() {
@@ -362,13 +366,13 @@ impl GroupShard {
         self.queue.push_front(intent);
     }
 
-    /// Offsets that lapsed and groups that nobody uses any more are written off.
+    /// Removes lapsed offsets and groups without members and offsets.
     pub(super) fn sweep(&mut self, wall: TimestampMs) {
         let due = self.groups.keys().filter(|id| self.lapsed(id, wall).is_some()).cloned().collect::<Vec<_>>();
         due.into_iter().for_each(|group| self.queue(Intent::Sweep { group }));
     }
 
-    /// What has lapsed of a group as it is now.
+    /// The group's lapsed offsets.
     pub(super) fn lapsed(&self, id: &GroupId, wall: TimestampMs) -> Option<Intent> {
         let slot = self.groups.get(id)?;
         let vacant = slot.group.is_vacant();
@@ -383,7 +387,7 @@ impl GroupShard {
         (!keys.is_empty()).then(|| Intent::Remove { group: id.clone(), keys, answer: None })
     }
 
-    /// Offsets of topics that were deleted (and perhaps made anew) are forgotten at once and written off.
+    /// Offsets of topics that were deleted (and perhaps created again) are forgotten, and their removal is written.
     pub(super) fn follow_topics(&mut self, image: &ClusterImage) {
         let is_current = |topic: &Arc<str>, id: &TopicId| image.topic(topic).is_some_and(|now| now.id == *id);
         let gone = self.topics.iter().filter(|(topic, id)| !is_current(topic, id));
@@ -394,7 +398,7 @@ impl GroupShard {
         }
     }
 
-    /// After loading: learns which life each topic is in; offsets of earlier ones are written off.
+    /// After loading: notes each topic's id; offsets of a deleted topic of the same name are removed.
     pub(super) fn learn_topics(&mut self, image: &ClusterImage) {
         let held = self.groups.values().flat_map(|slot| slot.offsets.iter()).map(|(topic, _, _)| Arc::clone(topic));
         let held = held.collect::<BTreeSet<_>>();
@@ -441,8 +445,8 @@ impl HeldGroup {
         self.group.is_vacant() && !self.group.was_used() && self.offsets.is_empty() && self.saved.is_none()
     }
 
-    /// Topics its members subscribe to; `None` when it has members and they are no consumers. Members whose subscription
-    /// cannot be read are taken to subscribe to everything.
+    /// Topics its members subscribe to; `None` when it has members and they are no consumers. A member whose subscription
+    /// cannot be read counts as subscribed to everything.
     fn subscribed(&self) -> Option<Subscribed> {
         if self.group.is_vacant() {
             return Some(Subscribed::To(BTreeSet::new()));

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tidewater::kafka::api::APIS;
+
 use super::card::Column;
 use super::connect;
 use super::support::broker::{Broker, Options, free_ports_of};
 use super::support::cache::source;
-use super::support::tap::Tap;
+use super::support::tap::{Request, Tap};
 use super::support::{golang, kcat, maven, node, python};
 
 /// How long one client may take: each has deadlines of its own that are shorter.
@@ -45,7 +47,9 @@ pub fn run(client: &Client) -> Column {
     let dir = tempfile::tempdir().expect("tempdir");
     let port = free_ports_of(1)[0];
     let advertised = format!("127.0.0.1:{port}");
-    let options = Options::new(&dir.path().join("data")).arg("--advertised-kafka-addr", &advertised);
+    let mut options = Options::new(&dir.path().join("data")).arg("--advertised-kafka-addr", &advertised);
+    // Each change of a group: generation, members, state.
+    options.envs.push(("TIDEWATER_LOG".to_owned(), "info,tidewater::group=debug".to_owned()));
     let broker = Broker::start(&options);
     let tap = Tap::start(port, broker.kafka.clone());
     let outcome = (client.drive)(&advertised, dir.path());
@@ -53,12 +57,39 @@ pub fn run(client: &Client) -> Column {
     println!("{}: {:.1} s", client.name, start.elapsed().as_secs_f64());
     let (checks, failure) = match outcome {
         Ok(checks) => (checks, None),
-        Err(why) => (Vec::new(), Some(format!("{why}\nthe broker's log:\n{}", broker.log()))),
+        Err(why) => {
+            let (last, log) = (last_requests(&tap), broker.log());
+            (Vec::new(), Some(format!("{why}\nthe last requests:\n{last}\nthe broker's log:\n{log}")))
+        }
     };
     if failure.is_none() {
         broker.stop();
     }
     Column { name: client.name, version: client.version, seen, checks, failure }
+}
+
+/// The last requests that passed the tap, one line each.
+fn last_requests(tap: &Tap) -> String {
+    let line = |request: Request| {
+        let name = APIS.iter().find(|api| api.key as i16 == request.key).map(|api| format!("{:?}", api.key));
+        let name = name.unwrap_or_else(|| request.key.to_string());
+        format!("{:9.3} s  client port {}  {name} v{}", request.at.as_secs_f64(), request.client, request.version)
+    };
+    tap.last().into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Pairs of members that join a group at once through the tap, each time on a new broker: two minutes of it, or
+/// `TIDEWATER_SECONDS`.
+pub fn join_again_and_again() {
+    let seconds = std::env::var("TIDEWATER_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120);
+    let pair = Client { name: "pairs", version: "kafka-python 3.0.12", drive: |boot, _| snake("joins.py", boot) };
+    let (start, mut runs) = (std::time::Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(seconds) {
+        runs += 1;
+        let failure = run(&pair).failure;
+        assert!(failure.is_none(), "run {runs}: {}", failure.unwrap_or_default());
+    }
+    println!("{runs} runs");
 }
 
 /// A single-file program of `java/` on Kafka's jars; arguments follow.

@@ -34,6 +34,13 @@ fn the_card_is_current() {
     assert!(missing.is_empty(), "tests/kafka/README.md is out of date (TIDEWATER_WRITE=1):\n{}", missing.join("\n"));
 }
 
+/// Two members that joined at once shared no partitions once: kafka-python forgets a join (`clients/kafka_python.py`).
+#[test]
+#[ignore = "a stress that runs for minutes"]
+fn members_that_join_at_once_share_the_partitions() {
+    clients::join_again_and_again();
+}
+
 #[test]
 fn kafka_gives_the_same_answers() {
     answers::compare();
