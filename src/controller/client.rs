@@ -1,4 +1,4 @@
-//! What protocol handlers call: the current image at once, changes through the controller on shard 0.
+//! Interface for protocol handlers: the current image of this shard, and changes through the controller on shard 0.
 //!
 //! Shard-local and cheap to clone.
 
@@ -19,7 +19,6 @@ pub const CONTROLLER_SHARD: ShardId = ShardId(0);
 /// A topic to be made.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
-    /// Its name, unchecked.
     pub name: String,
     /// Partitions; `None` is `num.partitions`.
     pub partitions: Option<i32>,
@@ -29,7 +28,6 @@ pub struct TopicSpec {
     pub assignments: Vec<(i32, Vec<i32>)>,
     /// Settings; a `None` value asks for the default.
     pub configs: Vec<(String, Option<String>)>,
-    /// Only check.
     pub validate_only: bool,
     /// Made by the broker for itself.
     pub internal: bool,
@@ -38,7 +36,6 @@ pub struct TopicSpec {
 /// One change of a topic's settings (KIP-339).
 #[derive(Clone, Debug)]
 pub struct ConfigOp {
-    /// The setting.
     pub key: String,
     /// What to do with it.
     pub change: ConfigChange,
@@ -47,7 +44,6 @@ pub struct ConfigOp {
 /// What to do with a setting.
 #[derive(Clone, Debug)]
 pub enum ConfigChange {
-    /// Set it.
     Set(String),
     /// Back to the default.
     Delete,
@@ -95,46 +91,38 @@ pub enum TopicError {
 /// What crosses the mesh to the controller.
 #[derive(Debug)]
 pub enum ControllerRequest {
-    /// Make a topic.
     Create(TopicSpec, Reply<Result<Arc<TopicImage>, TopicError>>),
-    /// Delete a topic.
     Delete {
-        /// Its name.
         name: TopicName,
-        /// The life of it that is meant; `None` for whichever has the name.
+        /// Delete only the topic with this id; `None`: the topic of that name.
         id: Option<TopicId>,
         /// Where the answer goes.
         reply: Reply<Result<(), TopicError>>,
     },
     /// Raise the number of partitions.
     Partitions {
-        /// Which topic.
         topic: String,
         /// Partitions it shall have.
         total: i32,
-        /// Only check.
         validate_only: bool,
         /// Where the answer goes.
         reply: Reply<Result<(), TopicError>>,
     },
-    /// Change settings.
     Configs {
-        /// Which topic.
         topic: String,
         /// Changes, all or none.
         ops: Vec<ConfigOp>,
-        /// Only check.
         validate_only: bool,
         /// Where the answer goes.
         reply: Reply<Result<(), TopicError>>,
     },
     /// A block of producer ids: first and count.
     ProducerIds(Reply<Result<(ProducerId, u32), TopicError>>),
-    /// Where the controller's own log stands.
+    /// Term and end of the controller's log.
     Quorum(Reply<Result<Quorum, TopicError>>),
 }
 
-/// Where the controller's log stands. A *message*.
+/// Term and end of the controller's log. A *message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quorum {
     /// The term in which this broker leads it.
@@ -251,7 +239,7 @@ impl ControllerHandle {
         }
     }
 
-    /// Where the controller's own log stands.
+    /// Term and end of the controller's log.
     ///
     /// # Errors
     /// The controller is not available.

@@ -8,7 +8,7 @@ use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{LaneId, TopicId, TopicName};
 use uuid::Uuid;
 
-/// One change. Everything random or timed is decided by the proposer and stands in the command.
+/// One change. The proposer decides everything random or timed and writes it into the command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
@@ -19,25 +19,20 @@ pub enum Command {
     },
     /// A topic is made.
     CreateTopic {
-        /// Its name.
         name: TopicName,
-        /// Its id.
         id: TopicId,
         /// The lane of each partition.
         lanes: Vec<LaneId>,
         /// Settings that were given.
         overrides: BTreeMap<String, String>,
     },
-    /// A topic goes.
     DeleteTopic {
-        /// Its name.
         name: TopicName,
-        /// Its id: a later topic of the same name is not meant.
+        /// A later topic of the same name has another id and stays.
         id: TopicId,
     },
     /// A topic gets more partitions.
     AddPartitions {
-        /// Its name.
         name: TopicName,
         /// How many it had when this was planned.
         from: u32,
@@ -46,16 +41,12 @@ pub enum Command {
     },
     /// A topic's settings change.
     Configure {
-        /// Its name.
         name: TopicName,
         /// All overrides, as they shall be.
         overrides: BTreeMap<String, String>,
     },
     /// A block of producer ids is taken.
-    TakeProducerIds {
-        /// How many.
-        count: u32,
-    },
+    TakeProducerIds { count: u32 },
 }
 
 /// An entry of the controller's lane that this version cannot read: a command that is not known, or an unknown field.

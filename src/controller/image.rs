@@ -1,4 +1,4 @@
-//! The cluster as every shard sees it: immutable, replaced as a whole when something changes. Node-wide.
+//! The cluster as every shard sees it: immutable, replaced as a whole when the controller's state changes. Node-wide.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,15 +13,12 @@ use crate::partition::message::PartitionAddress;
 /// Topics, their places and settings, as of one controller revision.
 #[derive(Clone, Debug)]
 pub struct ClusterImage {
-    /// The cluster's id.
     pub cluster: Uuid,
     /// The same as Kafka prints it: 22 characters of URL-safe base64.
     pub cluster_id: String,
-    /// The name under which the cluster stands in its bucket.
+    /// The cluster's name in its bucket.
     pub cluster_name: String,
-    /// This broker.
     pub broker: BrokerImage,
-    /// Topics by name.
     pub topics: BTreeMap<TopicName, Arc<TopicImage>>,
     /// Their names by id.
     pub names: HashMap<TopicId, TopicName>,
@@ -32,20 +29,15 @@ pub struct ClusterImage {
 /// A broker as clients reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerImage {
-    /// Kafka's node id.
     pub id: NodeId,
-    /// Advertised host.
     pub host: String,
-    /// Advertised port.
     pub port: u16,
 }
 
-/// One topic.
 #[derive(Clone, Debug)]
 pub struct TopicImage {
     /// Its id, stable across restarts and restores.
     pub id: TopicId,
-    /// Its name.
     pub name: TopicName,
     /// Partitions by number, from 0 without holes.
     pub partitions: Vec<PartitionImage>,
@@ -60,7 +52,6 @@ pub struct TopicImage {
 /// Where a partition lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionImage {
-    /// Its identity.
     pub id: PartitionId,
     /// The lane that carries it.
     pub lane: LaneId,

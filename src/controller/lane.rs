@@ -51,7 +51,6 @@ impl ControllerLane {
         Ok((lane, Some(membership).filter(|membership| !membership.is_empty())))
     }
 
-    /// The applied state.
     #[must_use]
     pub fn state(&self) -> Ref<'_, ControllerState> {
         self.state.borrow()
@@ -69,7 +68,6 @@ impl ControllerLane {
         }
     }
 
-    /// For the checkpoint.
     #[must_use]
     pub fn checkpoint(&self) -> Option<LaneCheckpoint> {
         Some(LaneCheckpoint { applied: self.status.applied()?, state: self.encode() })

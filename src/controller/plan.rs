@@ -16,12 +16,10 @@ use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_SETTINGS_BYTES_MAX};
 pub const INTERNAL_SETTINGS: [(&str, &str); 4] =
     [("retention.ms", "-1"), ("retention.bytes", "-1"), ("local.retention.ms", "-1"), ("local.retention.bytes", "-1")];
 
-/// What a plan needs to know beside the state.
+/// Facts of this broker that a plan needs besides the state.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
-    /// This broker.
     pub broker: NodeId,
-    /// Its shards.
     pub shards: u16,
     /// `num.partitions`.
     pub num_partitions: u32,
@@ -123,7 +121,7 @@ pub fn add_partitions(
     let (name, record) = state.topics.get_key_value(topic).ok_or_else(|| TopicError::Unknown(topic.to_owned()))?;
     if name.is_internal() {
         return Err(TopicError::InvalidRequest(format!(
-            "topic {name} is the broker's own and gets no more partitions: a group stands in the one its name hashes to"
+            "topic {name} is the broker's own and gets no more partitions: the hash of a group's name chooses the group's partition"
         )));
     }
     let from = u32::try_from(record.lanes.len()).unwrap_or(u32::MAX);

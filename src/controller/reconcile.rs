@@ -14,9 +14,9 @@ use tidewater_storage::model::{LaneId, PartitionId, Term};
 
 use super::image::{ClusterImage, TopicImage};
 use crate::limits::{LANE_COMMANDS_BYTES_MAX, LANE_COMMANDS_MAX};
+use crate::partition::shard::PartitionShard;
 use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::lane::DataLane;
-use crate::partition::shard::PartitionShard;
 use crate::raft::ProposeError;
 use crate::shard::mesh::Reply;
 
@@ -30,7 +30,6 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Make your lanes agree with this image.
 #[derive(Debug)]
 pub struct Reconcile {
-    /// The newest image.
     pub image: Arc<ClusterImage>,
     /// Told when they do, with the terms in which this shard leads its lanes.
     pub reply: Reply<Vec<(LaneId, Term)>>,
@@ -54,7 +53,7 @@ pub fn changes<'a>(before: &'a ClusterImage, after: &'a ClusterImage) -> Vec<Cha
 }
 
 /// What a lane does for these changes: creations and changes, then drops, so that a name used again never sees both at
-/// once. `held` tells the overrides of a partition that the lane carries.
+/// once. `held` returns the overrides of a partition that the lane has.
 #[must_use]
 pub fn plan(
     changes: &[Change<'_>],

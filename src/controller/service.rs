@@ -1,7 +1,7 @@
-//! Answers requests about topics: plan → propose → image → every shard reconciles → reply. What waits goes together, one
-//! change per topic at a time: a thousand topics cost a few syncs and a few images.
+//! Answers requests about topics: plan → propose → image → every shard reconciles → reply. Queued requests are handled
+//! together, one change per topic at a time: creating a thousand topics costs a few syncs and a few images.
 //!
-//! Shard-local, on shard 0. A topic that was made is answered when its partitions serve.
+//! Shard-local, on shard 0. A request that creates a topic is answered when the topic's partitions serve.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -25,7 +25,6 @@ use crate::limits;
 use crate::raft::ProposeError;
 use crate::shard::mesh::{Inbox, Mesh, Reply};
 
-/// The controller's service.
 pub struct Controller {
     env: Env,
     lane: Rc<ControllerLane>,
@@ -80,7 +79,8 @@ impl Controller {
         self.spread().await;
     }
 
-    /// Serves requests, for ever: what waits is planned and proposed together, followed by every shard once, and answered.
+    /// Serves requests until the mesh closes: queued requests are planned and proposed together, every shard follows the
+    /// new image once, then the requests are answered.
     pub async fn run(self: Rc<Self>, inbox: Inbox<ControllerRequest>) {
         let mut held = None;
         loop {
@@ -118,7 +118,7 @@ impl Controller {
         }
     }
 
-    /// What a request asks to be proposed; one that asks for nothing, or for what cannot be, is answered here.
+    /// The command a request asks for. A request that changes nothing or cannot be done is answered here.
     fn plan(&self, request: ControllerRequest) -> Option<Asked> {
         let state = self.lane.state();
         let (planned, validate_only, answer) = match request {
@@ -209,7 +209,7 @@ impl Controller {
                 .fold(false, |changed, (lane, term)| around.terms.insert(lane, term) != Some(term) || changed)
         };
         if changed {
-            // Every topic says in which epoch it is led.
+            // Every topic's image carries the epoch of its leader.
             *self.last.borrow_mut() = None;
             return Box::pin(self.spread()).await;
         }
@@ -248,7 +248,7 @@ impl Answer {
         }
     }
 
-    /// It could be done and was not to be.
+    /// Answers a request that asked only for a check.
     fn only_checked(self) {
         match self {
             Self::Done(reply) => reply.send(Ok(())),

@@ -20,7 +20,6 @@ use crate::config::topic::TopicConfig;
 pub struct ControllerState {
     /// The cluster's id; nil before genesis.
     pub cluster: Uuid,
-    /// Topics by name.
     pub topics: BTreeMap<TopicName, TopicRecord>,
     /// First producer id never given out.
     pub next_producer_id: i64,
@@ -32,7 +31,6 @@ pub struct ControllerState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicRecord {
-    /// Its id.
     pub id: TopicId,
     /// The lane of each partition, by number.
     pub lanes: Vec<LaneId>,
@@ -46,7 +44,6 @@ pub struct TopicRecord {
 /// What a command came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It took effect.
     Done,
     /// State had moved on since it was planned: plan again.
     Stale,
@@ -54,12 +51,10 @@ pub enum Verdict {
     ProducerIds(ProducerId),
 }
 
-/// What the image needs beside the state: this broker and where lanes live.
+/// Facts of this broker that the image needs besides the state: its address and the shards of lanes.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The cluster's name.
     pub cluster_name: String,
-    /// This broker.
     pub broker: BrokerImage,
     /// How many shards it has.
     pub shards: u16,
@@ -68,7 +63,6 @@ pub struct Surroundings {
 }
 
 impl ControllerState {
-    /// Applies a command.
     pub fn apply(&mut self, command: Command) -> Verdict {
         let verdict = self.change(command);
         if verdict != Verdict::Stale {
@@ -113,7 +107,6 @@ impl ControllerState {
         Verdict::Done
     }
 
-    /// For the checkpoint.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         Bytes::from(serde_json::to_vec(self).expect("maps, numbers and strings serialise into memory"))
@@ -148,7 +141,7 @@ impl ControllerState {
 }
 
 impl TopicRecord {
-    /// Would [`TopicRecord::image`] come to the same? A partition's lane never changes.
+    /// Would [`TopicRecord::image`] return an equal image? A partition's lane never changes.
     fn is_shown_by(&self, image: &TopicImage) -> bool {
         self.id == image.id
             && self.changed == image.revision

@@ -1,11 +1,11 @@
 //! Writing a partition of `__consumer_offsets`: intents in order, one append in flight, snapshots between them.
 //!
-//! What queued up while an append was under way goes into the next one, so a thousand small commits cost a few appends.
+//! Intents queued during an append go into the next one, so a thousand small commits cost a few appends.
 //! An [`Intent`] takes effect in memory when its records are committed, never before, and in log order.
 //!
 //! A snapshot writes the state again, group by group, each piece captured while nothing is in flight; commits go on
-//! between the pieces. Whatever was written before a piece is older than it and whatever comes after is newer, so the
-//! log from the snapshot's first record on tells the whole state, and the prefix before it is trimmed.
+//! between the pieces. A record written before a piece is older than the piece and a later record is newer, so the log
+//! from the snapshot's first record on holds the whole state, and the prefix before it is trimmed.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ const APPEND_BYTES: usize = 512 << 10;
 /// that snapshots cost at most half as much again as the commits themselves.
 const SNAPSHOT_GROWTH: u64 = 3;
 
-/// A change that must be written before it holds.
+/// A change that must be written before it takes effect.
 #[derive(Debug)]
 pub(super) enum Intent {
     /// A group's metadata, encoded.
@@ -42,7 +42,7 @@ pub(super) enum Intent {
     Remove { group: GroupId, keys: Vec<(Arc<str>, i32)>, answer: Option<Answers> },
     /// A group without members and all its offsets.
     Delete { group: GroupId, reply: Option<Answer<()>> },
-    /// What of a group has lapsed: decided once everything queued before it holds.
+    /// Remove a group's lapsed offsets: which, is decided when everything queued before has taken effect.
     Sweep { group: GroupId },
 }
 
@@ -62,7 +62,7 @@ impl Intent {
         Self::Commit { group, commits, bytes, answer: (answers, reply) }
     }
 
-    /// Bytes it is charged with while it waits.
+    /// Bytes it counts in the queue.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Save { record: (key, value), .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
@@ -82,7 +82,7 @@ impl Intent {
         }
     }
 
-    /// Answers that it will not be done.
+    /// Answers with an error; nothing is done.
     pub(super) fn refuse(self, error: GroupError) {
         match self {
             Self::Save { .. } | Self::Remove { answer: None, .. } | Self::Sweep { .. } => {}
@@ -94,7 +94,7 @@ impl Intent {
     }
 }
 
-/// What is known of the partition's log.
+/// Progress of the partition's log.
 #[derive(Debug, Default)]
 pub(super) struct LogState {
     /// First offset after what was read or appended.
@@ -110,7 +110,7 @@ pub(super) struct LogState {
 
 #[derive(Debug)]
 struct SnapshotRun {
-    /// Where its first record stands, once written; nothing before it is needed when the run is through.
+    /// Offset of its first record, once written; nothing before it is needed when the run ends.
     start: Option<Offset>,
     /// Up to which group it has come.
     cursor: Option<GroupId>,
@@ -284,7 +284,7 @@ impl GroupShard {
             }
             (Intent::Delete { reply, .. }, Ok(_)) => {
                 if let Some(slot) = self.groups.get_mut(&id) {
-                    // Who joined while it was written finds the group anew: what the log has lost is lost here too.
+                    // A member that joined during the write has to join again: the log has lost the group.
                     (slot.offsets, slot.saved) = (Offsets::default(), None);
                     if slot.group.is_vacant() {
                         self.groups.remove(&id);
@@ -369,7 +369,7 @@ fn refusal(error: &ProduceError) -> GroupError {
             GroupError::CommitTooLarge { found: *size as usize, max: *max as usize }
         }
         error => {
-            tracing::warn!(%error, "group state could not be written; clients are told and try again");
+            tracing::warn!(%error, "group state could not be written; clients get an error and try again");
             GroupError::NotAvailable
         }
     }

@@ -78,15 +78,15 @@ impl GroupSettings {
     }
 }
 
-/// While a partition loads, questions wait this long (a small log is read by then); after that clients are told to
-/// come back.
+/// While a partition loads, requests wait this long (a small log is read by then); after that they are refused, and
+/// clients retry.
 const LOAD_PATIENCE: Duration = Duration::from_millis(500);
-/// Questions that wait for one partition to load.
+/// Requests that wait for one partition to load.
 const LOAD_WAITING_MAX: usize = 1024;
 /// After a failed load.
 const LOAD_RETRY: Duration = Duration::from_secs(1);
-/// A topic just made is seen by one shard a moment before another has its partitions: until then a load tries again
-/// soon, and so many times without a word.
+/// One shard sees a new topic a moment before another shard has its partitions: until then a load tries again soon, this
+/// often without a log line.
 const NOT_YET_RETRY: Duration = Duration::from_millis(10);
 const NOT_YET_TRIES: u32 = 300;
 /// Between two passes over the deadlines.
@@ -110,7 +110,7 @@ struct Inner {
     wake: flume::Sender<()>,
 }
 
-/// A partition and where it stands.
+/// A partition of `__consumer_offsets`, loading or loaded.
 struct Hosted {
     address: PartitionAddress,
     stage: RefCell<Stage>,
@@ -148,7 +148,7 @@ impl Coordinator {
         Self { inner }
     }
 
-    /// Serves what other shards ask, until the mesh closes.
+    /// Serves requests of other shards until the mesh closes.
     pub fn serve(&self, inbox: Inbox<GroupRequest>) {
         let coordinator = self.clone();
         drop(self.inner.env.tasks.spawn("group-inbox", async move {
@@ -158,7 +158,7 @@ impl Coordinator {
         }));
     }
 
-    /// Takes a question; its answer goes through the reply it carries, now or later.
+    /// Takes a request; the answer goes through the reply it carries, now or later.
     pub fn ask(&self, request: GroupRequest) {
         let inner = &self.inner;
         inner.follow_image();
@@ -172,7 +172,7 @@ impl Coordinator {
             Stage::Loading { .. } => return request.ask.refuse(GroupError::Loading),
             Stage::Ready(group_shard) => {
                 group_shard.ask(inner.moment(), request.ask, &inner.controller.image());
-                // A sign of life writes nothing and moves one deadline: the members are not gone through for it.
+                // A heartbeat writes nothing and moves one deadline: no need to go through the members.
                 if let (Some(group), Some(member)) = (&group, &beats)
                     && group_shard.is_looked_at_in_time(group, member)
                 {
@@ -235,7 +235,7 @@ impl Inner {
                     self.env.tasks.sleep(NOT_YET_RETRY).await;
                 }
                 Err(error) => {
-                    tracing::warn!(partition = %address.id, %error, "groups of a partition cannot be loaded, their clients are told to wait; tried again every second");
+                    tracing::warn!(partition = %address.id, %error, "the groups of a partition cannot be loaded, their clients wait; tried again every second");
                     self.env.tasks.sleep(LOAD_RETRY).await;
                 }
             }
@@ -261,7 +261,7 @@ impl Inner {
         self.settle(cell, None);
     }
 
-    /// After a change: the group's deadline is queued, and what must be written gets a writer.
+    /// After a change: queues the group's deadline and starts a writer if records are queued.
     fn settle(self: &Rc<Self>, cell: &Rc<Hosted>, group: Option<&GroupId>) {
         let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() else { return };
         if let Some((id, slot)) = group.and_then(|id| group_shard.groups.get_mut(id).map(|slot| (id, slot))) {
@@ -300,7 +300,7 @@ impl Inner {
                 }
                 Some(Work::Trim(to)) => {
                     if let Err(error) = self.router.trim(cell.address, to).await {
-                        tracing::warn!(partition = %cell.address.id, %error, "the log of groups could not be cut, it stays longer; tried again after the next snapshot");
+                        tracing::warn!(partition = %cell.address.id, %error, "the log of groups could not be trimmed and stays longer; tried again after the next snapshot");
                     }
                 }
             }
@@ -327,8 +327,8 @@ impl Inner {
         let _ = self.wake.try_send(());
     }
 
-    /// Sleeps until the nearest deadline or sweep and lets time act. Passes are apart, whatever the deadlines say: one
-    /// that is past already cannot keep the shard from its other work.
+    /// Sleeps until the nearest deadline or sweep, then expires what is due. There is a pause between passes, so that
+    /// deadlines in the past cannot keep the shard from its other work.
     async fn keep_time(self: Rc<Self>, woken: flume::Receiver<()>) {
         let mut not_before = Mono::ZERO;
         loop {
@@ -352,7 +352,7 @@ impl Inner {
         }
     }
 
-    /// Each group once: what it is to be looked at for next is for the next pass, even if its time has come.
+    /// Each group once: its next deadline is for the next pass, even if it is due already.
     fn expire_due(self: &Rc<Self>) {
         let at = self.moment();
         let due = std::iter::from_fn(|| self.deadlines.borrow_mut().pop_due(at.now)).collect::<Vec<_>>();
@@ -369,7 +369,7 @@ impl Inner {
         }
     }
 
-    /// Topics may have gone since the last question.
+    /// Topics may have been deleted since the last request.
     fn follow_image(self: &Rc<Self>) {
         let image = self.controller.image();
         if self.image_seen.replace(image.revision) != image.revision {

@@ -10,15 +10,14 @@ use tidewater_storage::model::PartitionId;
 
 use super::ids::GroupId;
 
-/// The queue.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     queue: BTreeSet<(Mono, PartitionId, GroupId)>,
 }
 
 impl Deadlines {
-    /// Sees to it that the group is looked at by `wanted`; `queued` is what the group remembers being queued under.
-    /// Tells whether the queue's first deadline came nearer.
+    /// Queues the group for `wanted`, unless it is queued for an earlier time; `queued` is the time it is queued for.
+    /// True if the queue's first deadline became earlier.
     pub(super) fn set(
         &mut self,
         partition: PartitionId,
@@ -38,7 +37,6 @@ impl Deadlines {
         first.is_none_or(|first| wanted < first)
     }
 
-    /// The first deadline.
     pub(super) fn next(&self) -> Option<Mono> {
         self.queue.first().map(|(at, _, _)| *at)
     }

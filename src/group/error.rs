@@ -1,4 +1,4 @@
-//! Why a coordinator refuses. Each variant is one answer of Kafka's; the numbers stand in `kafka/error_code.rs`.
+//! Why a coordinator refuses. Each variant is one answer of Kafka's; `kafka/error_code.rs` has the numbers.
 
 use super::ids::{InstanceId, MemberId};
 
@@ -28,13 +28,7 @@ pub enum GroupError {
     Fenced(InstanceId),
     /// A generation that is not the current one.
     #[error("generation {found} is not the group's {current}")]
-    IllegalGeneration {
-        /// The group's.
-        current: i32,
-        /// The request's.
-        found: i32,
-    },
-    /// Join again.
+    IllegalGeneration { current: i32, found: i32 },
     #[error("the group is rebalancing")]
     RebalanceInProgress,
     /// No protocol in common with the other members.
@@ -46,7 +40,6 @@ pub enum GroupError {
     /// As many members as the broker allows.
     #[error("the group is full ({0} members)")]
     Full(usize),
-    /// No such group.
     #[error("the group does not exist")]
     NotFound,
     /// Only a group without members can be deleted.

@@ -10,7 +10,6 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0

@@ -30,16 +30,10 @@ pub(super) enum LoadError {
     Read(#[from] ReadError),
     /// What it holds is no batch.
     #[error("batch at offset {at}: {why}")]
-    Batch {
-        /// Where.
-        at: Offset,
-        /// The decoder's words.
-        why: String,
-    },
+    Batch { at: Offset, why: String },
     /// A read within the log that brought nothing: what is there would be taken for all there is.
     #[error("nothing can be read at offset {at}, before the log's end at {end}")]
     Nothing {
-        /// Where.
         at: Offset,
         /// Where the log ends.
         end: Offset,
@@ -47,7 +41,7 @@ pub(super) enum LoadError {
 }
 
 impl LoadError {
-    /// Is the partition about to be served: just made, or its lane about to lead?
+    /// Will the partition be served soon: just created, or its lane about to lead?
     pub(super) fn is_early(&self) -> bool {
         matches!(self, Self::Read(ReadError::UnknownPartition(_) | ReadError::NotReady | ReadError::NotLeader))
     }
@@ -60,7 +54,7 @@ struct Loaded {
     saved: Option<(SavedGroup, Bytes)>,
 }
 
-/// A partition's groups as its log tells them.
+/// A partition's groups, read from its log.
 #[derive(Debug, Default)]
 pub(super) struct Loading {
     groups: BTreeMap<GroupId, Loaded>,
@@ -142,7 +136,7 @@ impl Loading {
         }
     }
 
-    /// The groups, live from `now` on: members have a session's time to be heard.
+    /// The groups as of `now`: members have a session timeout to send a heartbeat.
     pub(super) fn finish(
         self,
         settings: &GroupSettings,

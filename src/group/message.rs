@@ -1,4 +1,4 @@
-//! What a coordinator is asked and what it answers. All are *messages*: owned, `Send`.
+//! Requests to a group coordinator and its answers. All are *messages*: owned, `Send`.
 
 use std::sync::Arc;
 
@@ -16,29 +16,23 @@ pub use super::offsets::{Commit, CommittedOffset};
 /// A question to the coordinator of one partition of `__consumer_offsets`.
 #[derive(Debug)]
 pub struct GroupRequest {
-    /// That partition.
     pub partition: PartitionAddress,
-    /// What is asked.
     pub ask: Ask,
 }
 
-/// Where an answer that may be a refusal goes.
+/// Takes an answer that may be an error.
 pub type Answer<T> = Reply<Result<T, GroupError>>;
 
-/// What is asked.
 #[derive(Debug)]
 pub enum Ask {
-    /// Join a group.
     Join(GroupId, Box<Join>, Answer<Joined>),
     /// Sync with a group.
     Sync(GroupId, Box<Sync>, Answer<Synced>),
-    /// Still there.
     Heartbeat(GroupId, Heartbeat, Answer<()>),
-    /// Leave a group; one answer for each who leaves.
+    /// Leave a group; one answer for each member.
     Leave(GroupId, Vec<Leave>, Answer<Vec<Result<(), GroupError>>>),
     /// Commit offsets; one answer for each, in order.
     Commit(GroupId, Box<CommitAsk>, Answer<Vec<Result<(), GroupError>>>),
-    /// Read committed offsets.
     Fetch(GroupId, FetchAsk, Answer<Vec<FetchedOffset>>),
     /// All groups of this partition.
     List(Answer<Vec<ListedGroup>>),
@@ -55,20 +49,15 @@ pub enum Ask {
 /// A sign of life.
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
-    /// Who.
     pub member: MemberId,
-    /// Static identity.
     pub instance: Option<InstanceId>,
-    /// Of which generation.
     pub generation: i32,
 }
 
-/// Offsets to commit.
 #[derive(Clone, Debug)]
 pub struct CommitAsk {
-    /// Who; `None` for an admin or a consumer that assigns by itself.
+    /// `None` for an admin or a consumer that assigns partitions by itself.
     pub member: Option<MemberId>,
-    /// Static identity.
     pub instance: Option<InstanceId>,
     /// Of which generation; below 0 for none.
     pub generation: i32,
@@ -79,7 +68,7 @@ pub struct CommitAsk {
 }
 
 impl Commit {
-    /// An offset to be committed, without a time and a topic's life yet.
+    /// An offset to be committed, without a time and a topic id yet.
     #[must_use]
     pub fn new(
         offset: impl Into<CommittedOffset>,
@@ -97,33 +86,25 @@ pub type FetchAsk = Option<Vec<(String, Vec<i32>)>>;
 /// A committed offset, or that there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchedOffset {
-    /// Topic.
     pub topic: Arc<str>,
-    /// Partition.
     pub partition: i32,
-    /// What was committed.
     pub commit: Option<Commit>,
 }
 
 /// A group in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedGroup {
-    /// Its id.
     pub id: GroupId,
     /// Its protocol type; empty for one that only stores offsets.
     pub protocol_type: String,
-    /// Its state.
     pub state: StateName,
 }
 
-/// A group and how far it has come, for metrics and the admin API.
+/// A group and its committed offsets, for metrics and the admin API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupProgress {
-    /// Its id.
     pub id: GroupId,
-    /// Its state.
     pub state: StateName,
-    /// Its members.
     pub members: usize,
     /// Topic, partition and the next offset to read, in order; negative commits are left out.
     pub offsets: Vec<(Arc<str>, i32, Offset)>,
@@ -132,22 +113,18 @@ pub struct GroupProgress {
 /// A group in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribedGroup {
-    /// Its state.
     pub state: StateName,
     /// Its protocol type; empty for one that only stores offsets.
     pub protocol_type: String,
     /// The protocol chosen; empty unless stable.
     pub protocol: String,
-    /// Its members.
     pub members: Vec<DescribedMember>,
 }
 
 /// A member in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribedMember {
-    /// Its id.
     pub id: MemberId,
-    /// Static identity.
     pub instance: Option<InstanceId>,
     /// As its client names itself.
     pub client_id: String,
@@ -160,7 +137,7 @@ pub struct DescribedMember {
 }
 
 impl Ask {
-    /// The group it is about; `None` for a list.
+    /// The group of the request; `None` for a list.
     pub(super) fn group(&self) -> Option<&GroupId> {
         match self {
             Self::Join(group, ..)
@@ -176,7 +153,7 @@ impl Ask {
         }
     }
 
-    /// Refuses, whatever was asked.
+    /// Answers any request with an error.
     pub(super) fn refuse(self, error: GroupError) {
         match self {
             Self::Join(_, _, reply) => reply.send(Err(error)),

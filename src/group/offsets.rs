@@ -24,25 +24,22 @@ impl From<Offset> for CommittedOffset {
     }
 }
 
-/// One committed offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// What the client committed.
     pub offset: CommittedOffset,
-    /// Leader epoch of the last record read, if the client told.
+    /// Leader epoch of the last record read, if the client sent it.
     pub leader_epoch: Option<LeaderEpoch>,
-    /// The client's words.
     pub metadata: Arc<str>,
-    /// When.
     pub at: TimestampMs,
-    /// When it lapses, if the client said so (OffsetCommit v2 to v4).
+    /// When it lapses, if the client set a time (OffsetCommit v2 to v4).
     pub expires_at: Option<TimestampMs>,
-    /// Which life of the topic it is of: a topic deleted and made anew has another. `None` until the coordinator has seen
-    /// it, and in records that do not tell.
+    /// The topic's id: a topic that is deleted and created again has another. `None` until the coordinator has seen it,
+    /// and in records without an id.
     pub topic: Option<TopicId>,
 }
 
-/// A commit and where its record stands in `__consumer_offsets`: a later record wins, whichever is applied first;
+/// A commit and the offset of its record in `__consumer_offsets`: the later record wins, in any order of application;
 /// records of one append share a place and are applied in their order.
 #[derive(Clone, Debug)]
 struct Placed {
@@ -79,13 +76,12 @@ impl Offsets {
         }
     }
 
-    /// One offset.
     pub(super) fn get(&self, topic: &str, partition: i32) -> Option<&Commit> {
         self.topics.get(topic)?.get(&partition).map(|placed| &placed.commit)
     }
 
-    /// Forgets a topic's offsets that are not of the life it is in `now` (all of them if it has gone), whatever the log
-    /// says yet; tells of which partitions. Those that do not say which life they are of are taken to be of this one.
+    /// Forgets a topic's offsets that are of another topic id than `now` (all of them if it was deleted), before the log
+    /// says so; returns their partitions. Offsets without an id count as of this topic.
     pub(super) fn keep_life(&mut self, topic: &str, now: Option<TopicId>) -> Vec<i32> {
         let Some(partitions) = self.topics.get_mut(topic) else { return Vec::new() };
         let mut gone = Vec::new();
@@ -102,14 +98,12 @@ impl Offsets {
         gone
     }
 
-    /// All, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, i32, &Commit)> {
         self.topics.iter().flat_map(|(topic, partitions)| {
             partitions.iter().map(move |(partition, placed)| (topic, *partition, &placed.commit))
         })
     }
 
-    /// Is there none?
     pub(super) fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }

@@ -8,7 +8,7 @@ use super::subscription;
 /// A record of `__consumer_offsets`.
 ///
 /// # Panics
-/// If what decodes does not encode to something that decodes alike.
+/// If a decoded value, encoded again, decodes to another.
 pub fn record(key: &[u8], value: Option<&[u8]>) {
     let value = value.map(Bytes::copy_from_slice);
     if let Ok(record) = GroupRecord::decode(&Bytes::copy_from_slice(key), value.as_ref()) {
@@ -17,7 +17,7 @@ pub fn record(key: &[u8], value: Option<&[u8]>) {
     }
 }
 
-/// What a member says it subscribes to.
+/// A member's subscription.
 pub fn subscription(metadata: &[u8]) {
     let _ = subscription::topics(&Bytes::copy_from_slice(metadata));
 }

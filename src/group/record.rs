@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::offsets::{Commit, CommittedOffset};
 use super::state::{SavedGroup, SavedMember};
 
-/// One record, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum GroupRecord {
     /// An offset was committed, or (`None`) removed.

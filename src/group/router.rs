@@ -1,4 +1,4 @@
-//! Finds a group's coordinator and asks it: what the protocol handlers call. *Shard-local*, cheap to clone.
+//! Sends group requests of protocol handlers to the group's coordinator. *Shard-local*, cheap to clone.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl GroupRouter {
         Self { here, local, mesh, controller }
     }
 
-    /// Makes sure the group has a coordinator (`__consumer_offsets` is made on first use).
+    /// Makes sure the group has a coordinator (creates `__consumer_offsets` on first use).
     ///
     /// # Errors
     /// The topic cannot be made now.
@@ -66,7 +66,7 @@ impl GroupRouter {
         self.ask(&group.clone(), true, |reply| Ask::Sync(group, Box::new(sync), reply)).await
     }
 
-    /// Tells that a member lives.
+    /// Passes on a member's heartbeat.
     ///
     /// # Errors
     /// Kafka's answers to a heartbeat.

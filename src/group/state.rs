@@ -1,8 +1,8 @@
 //! One classic consumer group as a pure state machine: commands and elapsed time in, new state and effects out.
 //!
 //! Owns membership, generations, the join and sync barriers and every deadline of the group. Does not own the
-//! committed offsets (`offsets.rs`), the log (`coordinator.rs`) or any clock: time is an argument, and answers leave
-//! as [`Effect`]s that name the waiting request by its [`Ticket`]. *Shard-local.*
+//! committed offsets (`offsets.rs`), the log (`coordinator.rs`) or any clock: time is an argument, and answers are
+//! [`Effect`]s that name the waiting request by its [`Ticket`]. *Shard-local.*
 //!
 //! States and transitions are those of Kafka's `ClassicGroup`:
 //!
@@ -48,18 +48,18 @@ pub struct GroupTimes {
     pub members_max: usize,
 }
 
-/// How long a new member may wait in a join before it is taken for gone. It has no id to heartbeat with, and a client
-/// that gave up would stay as a ghost. Kafka: `CLASSIC_GROUP_NEW_MEMBER_SESSION_TIMEOUT_MS`.
+/// How long a new member may wait in a join before it expires. It has no id to send heartbeats with, and a client that
+/// gave up would stay a member. Kafka: `CLASSIC_GROUP_NEW_MEMBER_SESSION_TIMEOUT_MS`.
 const NEW_MEMBER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Ids that are given out and not yet used, of a group that may have fewer members than this: they are for a moment each.
+/// Member ids that may be given out and not yet used, also in a group that allows fewer members: each is for a moment.
 const PENDING_FLOOR: usize = 100;
 
 /// Names a request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What the machine wants done.
+/// An action for the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Answer a waiting join.
@@ -78,28 +78,17 @@ pub enum SaveCause {
     /// The last member left.
     Emptied,
     /// A static member came back under a new id without a rebalance.
-    Replaced {
-        /// Its id now.
-        member: MemberId,
-        /// And before.
-        old: MemberId,
-    },
+    Replaced { member: MemberId, old: MemberId },
 }
 
-/// A join's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
-    /// The new generation.
     pub generation: i32,
-    /// Protocol type.
     pub protocol_type: Option<ProtocolName>,
-    /// Protocol chosen.
     pub protocol: Option<ProtocolName>,
-    /// Who assigns.
     pub leader: MemberId,
-    /// Who is told.
     pub member: MemberId,
-    /// Everybody, for the leader; empty for others.
+    /// All members, for the leader; empty for others.
     pub members: Vec<JoinedMember>,
     /// The leader need not assign again (KIP-814).
     pub skip_assignment: bool,
@@ -108,29 +97,21 @@ pub struct Joined {
 /// A member as its leader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinedMember {
-    /// Its id.
     pub id: MemberId,
-    /// Its static identity.
     pub instance: Option<InstanceId>,
     /// Its metadata for the chosen protocol.
     pub metadata: Bytes,
 }
 
-/// A sync's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Synced {
-    /// Protocol type.
     pub protocol_type: Option<ProtocolName>,
-    /// Protocol chosen.
     pub protocol: Option<ProtocolName>,
-    /// The member's share.
     pub assignment: Bytes,
 }
 
-/// One member.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Its static identity.
     pub instance: Option<InstanceId>,
     /// As its client names itself.
     pub client_id: String,
@@ -150,9 +131,9 @@ pub struct Member {
     syncing: Option<Ticket>,
     /// Has it synced in this generation?
     synced: bool,
-    /// Not been through a rebalance yet.
+    /// It has not been through a rebalance yet.
     is_new: bool,
-    /// When it is given up.
+    /// When it expires.
     deadline: Mono,
 }
 
@@ -171,7 +152,7 @@ impl Member {
         found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
     }
 
-    /// While a barrier holds its request, a member need not heartbeat (a new one may still be given up).
+    /// While a barrier holds its request, a member need not send heartbeats (a new one may still expire).
     fn waits(&self) -> bool {
         !self.is_new && (self.joining.is_some() || self.syncing.is_some())
     }
@@ -181,7 +162,7 @@ impl Member {
     }
 }
 
-/// Where the group stands.
+/// The group's state, with its deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Empty,
@@ -197,17 +178,16 @@ enum Phase {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Preparing {
-    /// When the barrier is lifted whoever is missing.
+    /// When the barrier is lifted even if members are missing.
     until: Mono,
-    /// Set during the first rebalance of an empty group: what is left of the rebalance timeout, and whether somebody
-    /// came since the last extension.
+    /// Set during the first rebalance of an empty group: the rest of the rebalance timeout, and whether a member joined
+    /// since the last extension.
     initial: Option<(Duration, bool)>,
 }
 
 /// The group's state as Kafka's tools name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateName {
-    /// No members.
     Empty,
     /// Waiting for members to join.
     PreparingRebalance,
@@ -215,12 +195,10 @@ pub enum StateName {
     CompletingRebalance,
     /// Everyone has a share.
     Stable,
-    /// Does not exist.
     Dead,
 }
 
 impl StateName {
-    /// Kafka's spelling.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -233,7 +211,6 @@ impl StateName {
     }
 }
 
-/// One group.
 #[derive(Debug)]
 pub struct Group {
     id: GroupId,
@@ -256,28 +233,20 @@ pub struct Group {
 pub struct SavedGroup {
     /// Protocol type; empty for a group that only stores offsets.
     pub protocol_type: String,
-    /// Generation.
     pub generation: i32,
-    /// Protocol.
     pub protocol: Option<String>,
-    /// Leader.
     pub leader: Option<String>,
     /// When it last changed.
     pub changed: TimestampMs,
-    /// Members.
     pub members: Vec<SavedMember>,
 }
 
 /// What a metadata record says of a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SavedMember {
-    /// Its id.
     pub id: String,
-    /// Static identity.
     pub instance: Option<String>,
-    /// Client id.
     pub client_id: String,
-    /// Client host.
     pub client_host: String,
     /// Milliseconds.
     pub rebalance_ms: i32,
@@ -285,7 +254,6 @@ pub struct SavedMember {
     pub session_ms: i32,
     /// Its metadata for the group's protocol.
     pub subscription: Bytes,
-    /// Its share.
     pub assignment: Bytes,
 }
 
@@ -308,8 +276,8 @@ impl Group {
         }
     }
 
-    /// The group as its record says, at `now`: members keep their places and have a session's time to be heard. One with
-    /// more members than there may be now rebalances, and those that come too late find it full.
+    /// The group of a metadata record, at `now`: members keep their assignments and have a session timeout to send a
+    /// heartbeat. A group with more members than are allowed now rebalances, and the last to join are refused.
     #[must_use]
     pub fn restore(id: GroupId, times: GroupTimes, saved: SavedGroup, now: Mono) -> Self {
         let mut group = Self::new(id, times);
@@ -353,7 +321,7 @@ impl Group {
         group
     }
 
-    /// What the group's metadata record has to say, at the wall clock's `now`.
+    /// The group's metadata record, at the wall clock's `now`.
     #[must_use]
     pub fn saved_form(&self, now: TimestampMs) -> SavedGroup {
         let members = self.members.iter().map(|(id, member)| SavedMember {
@@ -376,13 +344,11 @@ impl Group {
         }
     }
 
-    /// Its id.
     #[must_use]
     pub fn id(&self) -> &GroupId {
         &self.id
     }
 
-    /// Its generation.
     #[must_use]
     pub fn generation(&self) -> i32 {
         self.generation
@@ -400,24 +366,22 @@ impl Group {
         self.protocol.as_ref()
     }
 
-    /// Its members.
     pub fn members(&self) -> impl Iterator<Item = (&MemberId, &Member)> {
         self.members.iter()
     }
 
-    /// Is nobody in it, and nobody about to be?
+    /// Has it neither members nor ids given out?
     #[must_use]
     pub fn is_vacant(&self) -> bool {
         self.phase == Phase::Empty && self.pending.is_empty()
     }
 
-    /// Has it ever been through a rebalance (or is it only what an admin's commit made)?
+    /// Has it ever been through a rebalance? A group created by an admin's commit has not.
     #[must_use]
     pub fn was_used(&self) -> bool {
         self.generation > 0
     }
 
-    /// Its state.
     #[must_use]
     pub fn state(&self) -> StateName {
         match self.phase {
@@ -441,13 +405,13 @@ impl Group {
         barrier.into_iter().chain(sessions).chain(self.pending.values().copied()).min()
     }
 
-    /// When a member is given up, if nothing is heard of it.
+    /// When a member expires unless it sends a heartbeat.
     #[must_use]
     pub fn deadline_of(&self, member: &MemberId) -> Option<Mono> {
         self.members.get(member).map(|member| member.deadline)
     }
 
-    /// Lets time act: sessions, unused ids and barriers whose deadline is not after `now`.
+    /// Expires sessions, unused ids and barriers whose deadline is not after `now`.
     pub fn expire(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         self.pending.retain(|_, deadline| *deadline > now);
         let silent = self.members.iter().filter(|(_, m)| !m.waits() && m.deadline <= now).map(|(id, _)| id.clone());
@@ -465,7 +429,7 @@ impl Group {
         }
     }
 
-    /// Checks who speaks, as Kafka's `validateMember` does.
+    /// Checks the sender of a request, as Kafka's `validateMember` does.
     fn check_member(&self, id: &MemberId, instance: Option<&InstanceId>) -> Result<(), GroupError> {
         if let Some(instance) = instance {
             match self.instances.get(instance) {
@@ -492,7 +456,7 @@ impl Group {
         }
     }
 
-    /// Takes a member out; whoever waits in its name is told.
+    /// Takes a member out; its waiting requests are refused.
     fn remove(&mut self, id: &MemberId, effects: &mut Vec<Effect>) {
         let Some(member) = self.members.remove(id) else { return };
         self.spoken.take(&member.protocols);
@@ -510,7 +474,7 @@ impl Group {
         }
     }
 
-    /// After members (or only unused ids) went: rebalance, or see whether the barrier is complete now.
+    /// After members (or only unused ids) were removed: rebalances, or lifts the barrier if it is complete now.
     fn after_loss(&mut self, of_members: bool, now: Mono, effects: &mut Vec<Effect>) {
         match self.phase {
             Phase::Preparing(_) => self.complete_if_all_joined(now, effects),

@@ -1,4 +1,4 @@
-//! What is asked of a partition's shard, and what it answers. All are *messages*: owned, `Send`.
+//! Requests to a partition's shard and its answers. All are *messages*: owned, `Send`.
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
@@ -9,12 +9,10 @@ use tidewater_storage::model::{
 use super::read::watch::{Alarm, Watched};
 use crate::shard::mesh::Reply;
 
-/// Where a request goes: identity, lane and owning shard.
+/// A partition's address: identity, lane, and the shard that runs the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionAddress {
-    /// The partition.
     pub id: PartitionId,
-    /// Its lane.
     pub lane: LaneId,
     /// The shard that runs the lane.
     pub shard: ShardId,
@@ -23,13 +21,11 @@ pub struct PartitionAddress {
 /// One batch whose header was parsed from exactly these bytes and whose CRC was verified.
 #[derive(Debug)]
 pub struct CheckedBatch {
-    /// The parsed header.
     pub header: BatchHeader,
     /// The batch, still mutable: base offset and leader epoch are patched in place.
     pub bytes: BytesMut,
 }
 
-/// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A Kafka client; the topic's limits apply.
@@ -41,11 +37,8 @@ pub enum Origin {
 /// One partition's share of a produce request.
 #[derive(Debug)]
 pub struct ProducePart {
-    /// Where to.
     pub address: PartitionAddress,
-    /// What.
     pub batch: CheckedBatch,
-    /// By whom.
     pub origin: Origin,
 }
 
@@ -72,40 +65,25 @@ pub enum ProduceError {
     /// Sequence numbers leave a gap.
     #[error("producer {producer} epoch {epoch}: sequence {found} does not follow {expected}")]
     OutOfOrder {
-        /// Producer id.
         producer: i64,
-        /// Its epoch.
         epoch: i16,
         /// The next expected sequence.
         expected: i32,
-        /// What came.
         found: i32,
     },
     /// A newer instance of the producer exists.
     #[error("producer {producer}: epoch {found} is older than {current}")]
-    Fenced {
-        /// Producer id.
-        producer: i64,
-        /// Epoch known.
-        current: i16,
-        /// Epoch sent.
-        found: i16,
-    },
+    Fenced { producer: i64, current: i16, found: i16 },
     /// Larger than `max.message.bytes`.
     #[error("batch of {size} bytes exceeds max.message.bytes {max}")]
-    TooLarge {
-        /// Its size.
-        size: u32,
-        /// The limit.
-        max: u32,
-    },
+    TooLarge { size: u32, max: u32 },
     /// A field the broker does not accept.
     #[error("{0}")]
     Invalid(&'static str),
     /// The disk budget or the journal has no room; freed by retention, archiving or the operator.
     #[error("no space for more data: {0}")]
     NoSpace(String),
-    /// Too much waits already: retry later.
+    /// The lane's queue is full: retry later.
     #[error("too many requests wait for this partition's lane")]
     Busy,
     /// The node is stopping or its log failed.
@@ -125,13 +103,10 @@ pub enum Isolation {
 /// One partition's share of a fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadPart {
-    /// Where from.
     pub address: PartitionAddress,
-    /// First offset wanted.
     pub from: Offset,
     /// Bytes at most (the first batch comes whole).
     pub max_bytes: usize,
-    /// Up to where.
     pub isolation: Isolation,
 }
 
@@ -155,8 +130,8 @@ impl ReadDone {
         self.batches.iter().map(Bytes::len).sum()
     }
 
-    /// Takes its bytes out of `left`. The first that has any comes whole (KIP-74); a later one that is larger than what
-    /// is left comes without its batches, and must be read again.
+    /// Takes its bytes out of `left`. The first answer with bytes keeps all of them (KIP-74); a later one that is larger
+    /// than `left` loses its batches, and must be read again.
     #[must_use]
     pub fn within(mut self, left: &mut usize, first: &mut bool) -> Self {
         let bytes = self.bytes();
@@ -176,7 +151,6 @@ pub enum ReadError {
     /// The partition is not here (any more).
     #[error("partition {0} is not on this broker")]
     UnknownPartition(PartitionId),
-    /// Not leading yet.
     #[error("this broker does not lead the partition")]
     NotLeader,
     /// Leading, but its own term's first entry is not applied yet.
@@ -184,12 +158,7 @@ pub enum ReadError {
     NotReady,
     /// Before the log start or after the end.
     #[error("offset {offset} is outside {valid}")]
-    OutOfRange {
-        /// Asked for.
-        offset: Offset,
-        /// What there is.
-        valid: OffsetRange,
-    },
+    OutOfRange { offset: Offset, valid: OffsetRange },
     /// The bucket does not answer: retry.
     #[error("the bucket cannot be read now: {0}")]
     BucketUnavailable(String),
@@ -222,12 +191,10 @@ pub enum OffsetSpec {
     AtTime(TimestampMs),
 }
 
-/// An offset found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedOffset {
-    /// The offset.
     pub offset: Offset,
-    /// Its timestamp; `None` for a mere boundary.
+    /// Its timestamp; `None` for a boundary (log start, high watermark …).
     pub timestamp: Option<TimestampMs>,
     /// The leader epoch of the record there, if known.
     pub leader_epoch: Option<LeaderEpoch>,
@@ -236,7 +203,6 @@ pub struct ListedOffset {
 /// The greatest leader epoch not above one asked for, and where it ends (KIP-101, KIP-279).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochEnd {
-    /// The epoch.
     pub epoch: LeaderEpoch,
     /// First offset that is not of it: where the next begins, or the partition's end.
     pub end: Offset,
@@ -245,13 +211,9 @@ pub struct EpochEnd {
 /// The state of a partition from log to bucket, as `GET /v1/topics/{topic}` shows it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PartitionStatus {
-    /// Partition number.
     pub partition: i32,
-    /// Its lane.
     pub lane: u32,
-    /// Its shard.
     pub shard: u16,
-    /// Leader epoch.
     pub leader_epoch: i32,
     /// First offset readable, in the bucket or here.
     pub log_start_offset: u64,
@@ -273,7 +235,7 @@ pub struct PartitionStatus {
     pub archive_lag_records: u64,
     /// How long the oldest record not in the bucket has waited here, in milliseconds.
     pub archive_lag_ms: u64,
-    /// Why archiving stands still, if it does.
+    /// Why archiving has stopped, if it has.
     pub archive_stopped: Option<String>,
     /// Ranges set aside after a failed check.
     pub quarantined: Vec<String>,
@@ -283,16 +245,14 @@ pub struct PartitionStatus {
     pub table_lag_records: Option<u64>,
     /// Ranges left out of the table because they could not be decoded.
     pub table_skipped: Vec<String>,
-    /// Why the table stands still, if it does.
+    /// Why the table is paused, if it is.
     pub table_paused: Option<String>,
 }
 
 /// An idempotent producer that a partition remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveProducer {
-    /// Its id.
     pub id: ProducerId,
-    /// Its newest epoch.
     pub epoch: ProducerEpoch,
     /// Sequence of the last record it wrote.
     pub last_sequence: i32,
@@ -300,31 +260,27 @@ pub struct ActiveProducer {
     pub last_timestamp: TimestampMs,
 }
 
-/// What crosses the mesh to the shard that owns partitions. Every variant carries where its answer goes.
+/// Requests over the mesh to the shard that owns the partitions. Every variant carries the reply for its answer.
 #[derive(Debug)]
 pub enum PartitionRequest {
     /// Append batches; answers in the order of the parts.
     Produce(Vec<ProducePart>, Reply<Vec<Result<ProduceDone, ProduceError>>>),
     /// Read, sharing `max_bytes` among the parts in order.
     Read {
-        /// Where from.
         parts: Vec<ReadPart>,
         /// Bytes at most over all parts.
         max_bytes: usize,
-        /// Answers in order.
         reply: Reply<Vec<Result<ReadDone, ReadError>>>,
     },
     /// Ring the alarm, once each, when these partitions are no longer as the reader knows them.
     Watch(Vec<Watched>, Alarm),
     /// Where a leader epoch ends.
     EpochEnd(PartitionId, LeaderEpoch, Reply<Result<Option<EpochEnd>, ReadError>>),
-    /// Find an offset.
     ListOffset(PartitionId, OffsetSpec, Reply<Result<Option<ListedOffset>, ReadError>>),
     /// Move the log start forward.
     Trim(PartitionId, Offset, Reply<Result<Offset, TrimError>>),
-    /// Tell the state.
     Describe(PartitionId, Reply<Option<PartitionStatus>>),
-    /// Tell the idempotent producers.
+    /// List the idempotent producers.
     Producers(PartitionId, Reply<Option<Vec<ActiveProducer>>>),
     /// Offsets a table may take: log start, archived end (or last stable offset without an archive).
     TableBounds(PartitionId, Reply<Result<OffsetRange, ReadError>>),
@@ -340,12 +296,7 @@ pub enum TrimError {
     UnknownPartition(PartitionId),
     /// Beyond the high watermark.
     #[error("offset {to} is beyond the high watermark {high_watermark}")]
-    OutOfRange {
-        /// Asked for.
-        to: Offset,
-        /// The end.
-        high_watermark: Offset,
-    },
+    OutOfRange { to: Offset, high_watermark: Offset },
     /// Not leading, or the log failed: retry.
     #[error("the partition's log is not available")]
     Unavailable,

@@ -1,4 +1,4 @@
-//! All partitions of one shard: serves the requests that the router brings, and tells checkpoints what to hold.
+//! All partitions of one shard: serves the router's requests and encodes the partitions for checkpoints.
 //!
 //! Owns: the shard's data lanes and their proposers, the index from partition to lane, the reader of the bucket.
 //! Shard-local.
@@ -33,7 +33,6 @@ const SUMMED_AT_ONCE: usize = 512;
 
 /// The partitions of one shard.
 pub struct PartitionShard {
-    /// This shard.
     pub here: ShardId,
     env: Env,
     lanes: RefCell<BTreeMap<LaneId, Served>>,
@@ -54,7 +53,7 @@ pub trait DescribeExtra {
     /// Fills in fields of `status`.
     fn describe(&self, replica: &Replica, status: &mut PartitionStatus);
 
-    /// Does archiving of a lane stand still?
+    /// Has archiving of a lane stopped?
     fn stands_still(&self, _lane: LaneId) -> bool {
         false
     }
@@ -67,7 +66,6 @@ impl fmt::Debug for PartitionShard {
 }
 
 impl PartitionShard {
-    /// An empty shard.
     #[must_use]
     pub fn new(here: ShardId, env: Env) -> Self {
         let patience = Deadlines::new(env.clone());
@@ -87,7 +85,7 @@ impl PartitionShard {
         *self.remote.borrow_mut() = Some(remote);
     }
 
-    /// Attaches what layers above add to a partition's status.
+    /// Attaches what adds to a partition's status.
     pub fn set_extra(&self, extra: Rc<dyn DescribeExtra>) {
         *self.extra.borrow_mut() = Some(extra);
     }
@@ -104,7 +102,6 @@ impl PartitionShard {
         self.lanes.borrow().get(&id).map(|served| Rc::clone(&served.lane))
     }
 
-    /// All its lanes.
     #[must_use]
     pub fn lanes(&self) -> Vec<Rc<DataLane>> {
         self.lanes.borrow().values().map(|served| Rc::clone(&served.lane)).collect()
@@ -116,7 +113,6 @@ impl PartitionShard {
         self.lanes.borrow().values().find_map(|served| served.lane.replica(id))
     }
 
-    /// What it runs on.
     #[must_use]
     pub(crate) fn env(&self) -> &Env {
         &self.env
@@ -154,7 +150,7 @@ impl PartitionShard {
         .await
     }
 
-    /// Registers a reader where the partition is as the reader knows it; elsewhere it is to look again at once.
+    /// Registers a reader at partitions that have not changed since it saw them; for the others it rings at once.
     fn watch(&self, watched: &[Watched], alarm: &Alarm) {
         for Watched { token, id, end, log_start } in watched {
             match self.serving(*id) {
@@ -196,7 +192,8 @@ impl PartitionShard {
         Ok(replica.log_start())
     }
 
-    /// Offsets that a table may take (rule: never ahead of the archive, so that a restore finds none beyond its topic).
+    /// Offsets that a table may take: never beyond the archived end, so that after a restore a table has no records that its
+    /// topic lacks.
     fn table_bounds(&self, id: PartitionId) -> Result<OffsetRange, ReadError> {
         let (_, replica) = self.serving(id)?;
         let end =
@@ -261,7 +258,7 @@ impl PartitionShard {
         sums
     }
 
-    /// Batches and bytes that wait at the proposers.
+    /// Batches and bytes queued at the proposers.
     #[must_use]
     pub fn queued(&self) -> (u64, u64) {
         let lanes = self.lanes.borrow();
@@ -289,14 +286,14 @@ impl PartitionShard {
         of.iter().map(|id| self.replica(*id).map(range)).collect()
     }
 
-    /// What a checkpoint holds of a lane.
+    /// A lane's blob for the checkpoint.
     #[must_use]
     pub fn lane_checkpoint(&self, id: LaneId) -> Option<LaneCheckpoint> {
         let lane = self.lane(id)?;
         Some(LaneCheckpoint { applied: lane.status.applied()?, state: lane.encode() })
     }
 
-    /// What a checkpoint holds of a partition beside its log.
+    /// A partition's blob for the checkpoint.
     #[must_use]
     pub fn partition_checkpoint(&self, id: PartitionId) -> Option<PartitionCheckpoint> {
         let replica = self.replica(id)?;
@@ -304,7 +301,7 @@ impl PartitionShard {
         Some(PartitionCheckpoint { as_of: (replica.lane, applied.index), state: replica.encode() })
     }
 
-    /// Serves what other shards and the side runtime ask, for ever.
+    /// Serves requests of other shards and the side runtime until the mesh closes.
     pub async fn drain(self: Rc<Self>, inbox: Inbox<PartitionRequest>) {
         while let Some(request) = inbox.recv().await {
             self.clone().take(request);

@@ -3,7 +3,6 @@
 /// One topic's partitions of one shard at one moment. A message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicSums {
-    /// Partitions.
     pub partitions: u64,
     /// Records readable, in the bucket and here.
     pub records: u64,
@@ -19,14 +18,13 @@ pub struct TopicSums {
     pub archive_lag_bytes: u64,
     /// How long the oldest of them has waited here, in milliseconds; the greatest of the partitions.
     pub archive_lag_ms: u64,
-    /// Partitions whose archiving stands still.
+    /// Partitions whose archiving has stopped.
     pub archive_stopped: u64,
     /// Ranges set aside after a failed check.
     pub quarantined: u64,
 }
 
 impl TopicSums {
-    /// Adds another's.
     pub fn merge(&mut self, other: &Self) {
         self.partitions += other.partitions;
         self.records += other.records;

@@ -32,12 +32,7 @@ pub enum CodecError {
     Bytes(#[from] codec::CodecError),
     /// A tag or version this build does not know.
     #[error("{what} has the unknown tag or version {found}; it was written by a newer build or is damaged")]
-    Unknown {
-        /// What was read.
-        what: &'static str,
-        /// What it held.
-        found: u8,
-    },
+    Unknown { what: &'static str, found: u8 },
     /// Sets of voters and nodes that do not fit together.
     #[error("membership is inconsistent: {0}")]
     Membership(String),

@@ -1,4 +1,4 @@
-//! The handle to one lane: propose, ask who leads, purge, shut down.
+//! The handle to one lane: propose, query leadership, purge, shut down.
 //!
 //! Owns: the group's start (recovery, first election), its watcher task, its end. A lane that is dropped without
 //! [`Lane::shutdown`] runs on. Affinity: shard-local; the handle is a cheap clone.
@@ -37,9 +37,7 @@ type Raft = openraft::Raft<Types, StateMachine>;
 
 /// What a lane starts from.
 pub struct LaneOptions {
-    /// The lane.
     pub lane: LaneId,
-    /// This broker.
     pub node: NodeId,
     /// The replicas that vote, if the lane is new; the one with the lowest id gives the group its first membership.
     /// Ignored when the lane has a past.
@@ -48,7 +46,7 @@ pub struct LaneOptions {
     pub applied: Option<EntryId>,
     /// The membership of the checkpoint: what [`Apply::membership`] gave last.
     pub membership: Option<Bytes>,
-    /// The way to the other replicas. None for a single voter.
+    /// The connection to the other replicas. None for a single voter.
     pub transport: Option<Rc<dyn PeerTransport>>,
 }
 
@@ -59,7 +57,7 @@ impl LaneOptions {
         Self { lane, node, voters: vec![node], applied: None, membership: None, transport: None }
     }
 
-    /// Goes on from a checkpoint.
+    /// Starts from a checkpoint.
     #[must_use]
     pub fn from_checkpoint(mut self, applied: Option<EntryId>, membership: Option<Bytes>) -> Self {
         self.applied = applied;
@@ -68,7 +66,7 @@ impl LaneOptions {
     }
 }
 
-/// Who leads a lane, as this replica knows.
+/// A lane's leader as this replica knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
     /// The term this replica is in.
@@ -83,9 +81,7 @@ pub struct Leadership {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("lane {lane} has died: {reason}; the node must stop and recover")]
 pub struct LaneFatal {
-    /// The lane.
     pub lane: LaneId,
-    /// What openraft says.
     pub reason: String,
 }
 
@@ -95,37 +91,25 @@ pub enum LaneError {
     /// The checkpoint's membership cannot be read.
     #[error("lane {lane} cannot read its membership from the checkpoint: {source}")]
     Membership {
-        /// The lane.
         lane: LaneId,
         /// What is wrong with it.
         source: CodecError,
     },
-    /// The checkpoint has applied entries and nobody who votes: the lane would never have a leader again.
+    /// The checkpoint has applied entries and no voter: the lane would never have a leader again.
     #[error(
         "lane {lane} has applied entries up to {applied} and its checkpoint names no voter; restore the shard's directory"
     )]
     NoVoters {
-        /// The lane.
         lane: LaneId,
         /// What the checkpoint holds.
         applied: EntryId,
     },
     /// Log and checkpoint do not fit together, or reading them failed.
     #[error("lane {lane} cannot be recovered from its log: {reason}")]
-    Recovery {
-        /// The lane.
-        lane: LaneId,
-        /// What openraft says.
-        reason: String,
-    },
+    Recovery { lane: LaneId, reason: String },
     /// A new group could not be given its first membership.
     #[error("lane {lane} cannot be initialised with its first membership: {reason}")]
-    Initialise {
-        /// The lane.
-        lane: LaneId,
-        /// What openraft says.
-        reason: String,
-    },
+    Initialise { lane: LaneId, reason: String },
 }
 
 struct Inner {
@@ -243,11 +227,11 @@ impl Lane {
     }
 
     /// Proposes an entry. The order of calls is the order in the log; any number up to [`PROPOSALS_MAX`] may be in
-    /// flight. The proposal is sent by this call and goes on if what it returns is dropped.
+    /// flight. This call sends the proposal; dropping the returned future does not cancel it.
     ///
-    /// It is proposed for the term of the last [`Apply::leading`] and refused in any other. What is certain after an
-    /// error is said by [`ProposeError::settled`]; after one that is not settled the proposer waits for everything in
-    /// flight and goes on from applied state. Nothing is ever retried here, so no retry passes a later entry.
+    /// It is proposed for the term of the last [`Apply::leading`] and refused in any other. [`ProposeError::disposition`] says
+    /// what is certain after an error; after one whose outcome is unknown the proposer waits for everything in flight and
+    /// continues from applied state. Nothing is retried here, so no retry passes a later entry.
     pub fn propose(&self, payload: Payload) -> Proposal {
         let standing = &self.inner.standing;
         let term = match standing.serving() {
@@ -299,7 +283,7 @@ impl Lane {
         self.in_flight() < PROPOSALS_MAX
     }
 
-    /// Lets the log up to `upto` go, once a durable checkpoint holds what it did. Returns at once; the purge is done in
+    /// Purges the log up to `upto`, once a durable checkpoint covers it. Returns at once; the purge is done in
     /// the background. What is not applied yet is never purged.
     pub fn purge(&self, upto: EntryId) {
         let inner = &self.inner;
@@ -312,7 +296,7 @@ impl Lane {
         }
     }
 
-    /// Hands leadership to another voter, which catches up and stands for election. Returns before it has.
+    /// Transfers leadership to another voter, which catches up and starts an election. Returns before it has.
     pub async fn transfer_leadership(&self, to: NodeId) {
         // An error means the group has ended, which the watcher reports.
         let _ = scoped(self.inner.env.clone(), self.inner.raft.trigger().transfer_leader(raft_node(to))).await;
@@ -432,7 +416,7 @@ async fn watch(inner: Rc<Inner>) {
     inner.standing.die(reason);
 }
 
-/// Purges up to what was asked for last: openraft needs a snapshot marker at or after it first.
+/// Purges up to the index of the last request: openraft needs a snapshot marker at or after it first.
 async fn purge(inner: Rc<Inner>) {
     let mut data = inner.raft.data_metrics();
     while let Some(upto) = inner.purge_upto.take() {

@@ -1,9 +1,9 @@
-//! Who leads, what is applied, and when the layer above is told.
+//! A lane's leader, what is applied, and when the state machine above is notified.
 //!
-//! Owns: one lane's standing, shared by its state machine (applies entries), its watcher (sees openraft's view) and
-//! its handle (answers questions). The decision what to tell is pure ([`decide`]): a replica serves only once it
-//! leads *and* an entry of its own term is applied; it stops when openraft says so or when an entry of a later term
-//! is applied, whichever is seen first. Affinity: shard-local; nothing is borrowed while the layer above is called.
+//! Owns: one lane's standing, shared by its state machine (applies entries), its watcher (follows openraft's view) and
+//! its handle (answers queries). The decision is pure ([`decide`]): a replica serves only once it leads *and* an entry of
+//! its own term is applied; it stops when openraft says so or when an entry of a later term is applied, whichever comes
+//! first. Affinity: shard-local; nothing is borrowed while the state machine above is called.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,19 +29,17 @@ pub(crate) struct View {
     pub(crate) leads: bool,
 }
 
-/// What the layer above was told last.
+/// The last notification to the state machine above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// Not leading.
+pub(crate) enum Notified {
     Following,
     /// Leading in this term.
     Leading(Term),
 }
 
-/// What to tell it now.
+/// The next notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Nothing changed.
     None,
     /// It leads and may serve.
     Leading(Term),
@@ -49,16 +47,16 @@ pub(crate) enum News {
     Following(Term),
 }
 
-/// What to tell the layer above, given what it knows, openraft's view and the last applied entry.
-pub(crate) fn decide(told: Told, view: View, applied: Option<EntryId>) -> News {
+/// The next notification, given the last one, openraft's view and the last applied entry.
+pub(crate) fn decide(notified: Notified, view: View, applied: Option<EntryId>) -> News {
     let applied_term = applied.map_or(Term(0), |id| id.term);
-    match told {
-        Told::Leading(term) if !view.leads || view.term != term || applied_term > term => {
+    match notified {
+        Notified::Leading(term) if !view.leads || view.term != term || applied_term > term => {
             News::Following(view.term.max(applied_term))
         }
-        Told::Leading(_) => News::None,
-        Told::Following if view.leads && applied_term == view.term => News::Leading(view.term),
-        Told::Following => News::None,
+        Notified::Leading(_) => News::None,
+        Notified::Following if view.leads && applied_term == view.term => News::Leading(view.term),
+        Notified::Following => News::None,
     }
 }
 
@@ -70,7 +68,6 @@ enum End {
     Died(LaneFatal),
 }
 
-/// One lane's standing.
 pub(crate) struct Standing {
     lane: LaneId,
     apply: Rc<dyn Apply>,
@@ -78,7 +75,7 @@ pub(crate) struct Standing {
     first_of_term: Cell<Option<EntryId>>,
     membership: RefCell<StoredMembership>,
     view: Cell<View>,
-    told: Cell<Told>,
+    notified: Cell<Notified>,
     in_flight: Rc<Cell<usize>>,
     end: watch::Sender<End>,
     ends: watch::Receiver<End>,
@@ -99,7 +96,7 @@ impl Standing {
             first_of_term: Cell::new(applied),
             membership: RefCell::new(membership),
             view: Cell::default(),
-            told: Cell::new(Told::Following),
+            notified: Cell::new(Notified::Following),
             in_flight: Rc::default(),
             end,
             ends,
@@ -124,7 +121,7 @@ impl Standing {
 
     pub(crate) fn leadership(&self) -> Leadership {
         let view = self.view.get();
-        let ready = self.told.get() == Told::Leading(view.term);
+        let ready = self.notified.get() == Notified::Leading(view.term);
         Leadership { term: view.term, leader: view.leader, ready }
     }
 
@@ -133,16 +130,15 @@ impl Standing {
         if *self.ends.borrow_watched() != End::Running {
             return Err(self.abandoned());
         }
-        match self.told.get() {
-            Told::Leading(term) => Ok(term),
-            Told::Following => Err(ProposeError::NotLeader { hint: self.view.get().leader }),
+        match self.notified.get() {
+            Notified::Leading(term) => Ok(term),
+            Notified::Following => Err(ProposeError::NotLeader { hint: self.view.get().leader }),
         }
     }
 
-    /// openraft's view changed.
     pub(crate) fn see(&self, view: View) {
         self.view.set(view);
-        self.tell();
+        self.notify();
     }
 
     /// Applies a proposed entry.
@@ -187,12 +183,12 @@ impl Standing {
         self.apply.snapshot()
     }
 
-    /// An entry of a later term ends leadership before it is applied, whatever openraft has said so far.
+    /// An entry of a later term ends leadership before it is applied, also if openraft has not said so yet.
     fn before(&self, id: EntryId) {
-        if let Told::Leading(term) = self.told.get()
+        if let Notified::Leading(term) = self.notified.get()
             && id.term > term
         {
-            self.told.set(Told::Following);
+            self.notified.set(Notified::Following);
             self.apply.following(id.term);
         }
     }
@@ -202,22 +198,22 @@ impl Standing {
             self.first_of_term.set(Some(id));
         }
         self.applied.set(Some(id));
-        self.tell();
+        self.notify();
     }
 
-    /// Tells the layer above until there is nothing new: a view may skip a term this replica led before.
-    fn tell(&self) {
+    /// Notifies until there is nothing new: a view may skip a term this replica led before.
+    fn notify(&self) {
         loop {
-            match decide(self.told.get(), self.view.get(), self.applied.get()) {
+            match decide(self.notified.get(), self.view.get(), self.applied.get()) {
                 News::None => return,
                 News::Leading(term) => {
-                    self.told.set(Told::Leading(term));
+                    self.notified.set(Notified::Leading(term));
                     if let Some(ready_at) = self.first_of_term.get() {
                         self.apply.leading(term, ready_at);
                     }
                 }
                 News::Following(term) => {
-                    self.told.set(Told::Following);
+                    self.notified.set(Notified::Following);
                     self.apply.following(term);
                 }
             }
@@ -245,7 +241,7 @@ impl Standing {
             }
             running
         });
-        if died && let Told::Leading(term) = self.told.replace(Told::Following) {
+        if died && let Notified::Leading(term) = self.notified.replace(Notified::Following) {
             self.apply.following(term);
         }
     }
@@ -254,7 +250,7 @@ impl Standing {
     pub(crate) fn abandoned(&self) -> ProposeError {
         match &*self.ends.borrow_watched() {
             End::Shutdown => ProposeError::Shutdown,
-            // openraft drops a proposal only when its core is gone; the watcher may not have said so yet.
+            // openraft drops a proposal only when its core is gone; the watcher may not have seen it yet.
             End::Running | End::Died(_) => ProposeError::Fatal,
         }
     }
@@ -296,19 +292,19 @@ mod tests {
 
     #[test]
     fn a_leader_serves_only_after_an_entry_of_its_own_term() {
-        assert_eq!(decide(Told::Following, view(3, true), at(2)), News::None);
-        assert_eq!(decide(Told::Following, view(3, true), None), News::None);
-        assert_eq!(decide(Told::Following, view(3, true), at(3)), News::Leading(Term(3)));
-        assert_eq!(decide(Told::Following, view(3, false), at(3)), News::None);
-        assert_eq!(decide(Told::Leading(Term(3)), view(3, true), at(3)), News::None);
+        assert_eq!(decide(Notified::Following, view(3, true), at(2)), News::None);
+        assert_eq!(decide(Notified::Following, view(3, true), None), News::None);
+        assert_eq!(decide(Notified::Following, view(3, true), at(3)), News::Leading(Term(3)));
+        assert_eq!(decide(Notified::Following, view(3, false), at(3)), News::None);
+        assert_eq!(decide(Notified::Leading(Term(3)), view(3, true), at(3)), News::None);
     }
 
     #[test]
     fn a_later_term_ends_it_however_it_is_seen() {
-        assert_eq!(decide(Told::Leading(Term(3)), view(3, false), at(3)), News::Following(Term(3)));
-        assert_eq!(decide(Told::Leading(Term(3)), view(4, false), at(3)), News::Following(Term(4)));
-        assert_eq!(decide(Told::Leading(Term(3)), view(3, true), at(4)), News::Following(Term(4)));
+        assert_eq!(decide(Notified::Leading(Term(3)), view(3, false), at(3)), News::Following(Term(3)));
+        assert_eq!(decide(Notified::Leading(Term(3)), view(4, false), at(3)), News::Following(Term(4)));
+        assert_eq!(decide(Notified::Leading(Term(3)), view(3, true), at(4)), News::Following(Term(4)));
         // A view that lags behind does not bring it back.
-        assert_eq!(decide(Told::Following, view(3, true), at(4)), News::None);
+        assert_eq!(decide(Notified::Following, view(3, true), at(4)), News::None);
     }
 }

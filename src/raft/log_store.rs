@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::Stream;
 use openraft::RaftLogReader;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use tidewater_storage::journal::{JournalError, JournalEntry, LaneLog, LaneLogState};
+use tidewater_storage::journal::{JournalEntry, JournalError, LaneLog, LaneLogState};
 use tidewater_storage::model::{EntryId, LogIndex};
 
 use super::codec;

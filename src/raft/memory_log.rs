@@ -1,6 +1,6 @@
 //! A journal in memory with the journal's promises and no more: for tests and for measuring what the group itself costs.
 //!
-//! What is written takes its place at once and becomes durable later, in order; a crash keeps what is durable and any
+//! A write takes effect at once and becomes durable later, in order; a crash keeps the durable writes and any
 //! number of the writes after it, in order, because they may have reached the disk.
 
 use std::cell::{Cell, RefCell};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use tidewater_storage::env::Env;
-use tidewater_storage::journal::{JournalError, JournalEntry, LaneLogState};
+use tidewater_storage::journal::{JournalEntry, JournalError, LaneLogState};
 use tidewater_storage::model::{EntryId, LogIndex};
 
 use super::log_store::{Done, LogDevice};
@@ -160,9 +160,9 @@ impl LogDevice for MemoryLog {
     }
 
     async fn save_vote(&self, vote: Bytes) -> Result<(), JournalError> {
-        let (tell, told) = oneshot::channel();
-        self.write(Write::Vote(vote), Some(Box::new(move |result| drop(tell.send(result)))));
-        told.await.expect("the log answers")
+        let (done, written) = oneshot::channel();
+        self.write(Write::Vote(vote), Some(Box::new(move |result| drop(done.send(result)))));
+        written.await.expect("the log answers")
     }
 
     fn save_committed(&self, committed: Option<EntryId>) {

@@ -1,4 +1,4 @@
-//! What replicas of a lane say to each other, and openraft's network over a transport.
+//! The messages between replicas of a lane, and openraft's network over a transport.
 //!
 //! Owns: the messages, in our types, so that the transport between brokers knows nothing of openraft; the deadline of
 //! a call. Does not own: connections. A lane of a single voter has no transport. Requests to one replica are sent one
@@ -28,10 +28,9 @@ use super::type_config::{CommittedLeader, LeaderId, Types, Vote, entry_id, log_i
 
 pub mod in_process;
 
-/// A vote: who asks for, or has, leadership of a term.
+/// A vote: the candidate or leader of a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerVote {
-    /// The term.
     pub term: Term,
     /// The candidate or leader.
     pub node: NodeId,
@@ -44,7 +43,6 @@ pub struct PeerVote {
 pub enum PeerRequest {
     /// Store these entries after `previous`; without entries, a heartbeat.
     Append {
-        /// The leader's.
         vote: PeerVote,
         /// What must be there before.
         previous: Option<EntryId>,
@@ -53,25 +51,16 @@ pub enum PeerRequest {
         /// What the leader knows committed.
         committed: Option<EntryId>,
     },
-    /// Vote for me.
     Vote {
-        /// The candidate's.
         vote: PeerVote,
-        /// Its last entry.
         last: Option<EntryId>,
-        /// Asked to by the leader, whose lease does not stand in the way then.
+        /// The leader asked for this election: voters ignore its lease.
         transfer: bool,
     },
     /// Would you vote for me?
-    PreVote {
-        /// The candidate's.
-        vote: PeerVote,
-        /// Its last entry.
-        last: Option<EntryId>,
-    },
+    PreVote { vote: PeerVote, last: Option<EntryId> },
     /// Take over this state.
     Snapshot {
-        /// The leader's.
         vote: PeerVote,
         /// The last entry it covers.
         at: EntryId,
@@ -80,11 +69,10 @@ pub enum PeerRequest {
         /// The layer above's state.
         state: Bytes,
     },
-    /// Stand for election now.
+    /// Start an election now.
     Transfer {
-        /// The leader's.
         from: PeerVote,
-        /// The one to stand.
+        /// The replica that starts the election.
         to: NodeId,
         /// What it must have flushed.
         last: Option<EntryId>,
@@ -94,7 +82,6 @@ pub enum PeerRequest {
 /// The answer to an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendReply {
-    /// All stored.
     Stored,
     /// Stored up to here only.
     StoredUpTo(Option<EntryId>),
@@ -107,11 +94,9 @@ pub enum AppendReply {
 /// The answer to a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferReply {
-    /// It stands.
     Accepted,
     /// Its vote is another.
     VoteChanged {
-        /// What it has.
         actual: PeerVote,
     },
     /// It has not flushed that far.
@@ -124,23 +109,18 @@ pub enum TransferReply {
 /// The answer to a [`PeerRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerReply {
-    /// To an append.
     Append(AppendReply),
     /// To a vote or a pre-vote.
     Vote {
-        /// The voter's vote.
         vote: PeerVote,
-        /// Granted?
         granted: bool,
         /// The voter's last entry.
         last: Option<EntryId>,
     },
     /// To a snapshot: installed, or a higher vote seen.
     Snapshot {
-        /// The replica's vote.
         vote: PeerVote,
     },
-    /// To a transfer.
     Transfer(TransferReply),
 }
 
@@ -149,28 +129,13 @@ pub enum PeerReply {
 pub enum PeerError {
     /// No way there, or no answer in time.
     #[error("replica {node} of lane {lane} cannot be reached")]
-    Unreachable {
-        /// The replica.
-        node: NodeId,
-        /// The lane.
-        lane: LaneId,
-    },
+    Unreachable { node: NodeId, lane: LaneId },
     /// The replica's group is not running.
     #[error("lane {lane} does not run on node {node}")]
-    NotRunning {
-        /// The replica.
-        node: NodeId,
-        /// The lane.
-        lane: LaneId,
-    },
+    NotRunning { node: NodeId, lane: LaneId },
     /// It answered something else than was asked, or bytes that cannot be read.
     #[error("replica {node} of lane {lane} sent a reply that does not fit the request")]
-    Nonsense {
-        /// The replica.
-        node: NodeId,
-        /// The lane.
-        lane: LaneId,
-    },
+    Nonsense { node: NodeId, lane: LaneId },
 }
 
 /// An answer under way.
@@ -262,7 +227,7 @@ pub(crate) fn transfer_out(reply: TransferLeaderResponse<Types>) -> PeerReply {
     })
 }
 
-/// Makes the way to each replica.
+/// Connects to each replica.
 pub(crate) struct Network {
     lane: LaneId,
     transport: Option<Rc<dyn PeerTransport>>,
@@ -282,7 +247,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-/// The way to one replica.
+/// The connection to one replica.
 pub(crate) struct Peer {
     lane: LaneId,
     node: NodeId,

@@ -9,7 +9,7 @@ use super::codec;
 /// A vote, a stored membership, an entry's kind and content.
 ///
 /// # Panics
-/// If what decodes does not encode to something that decodes alike.
+/// If a decoded value, encoded again, decodes to another.
 pub fn decode(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(bytes);
     if let Ok(vote) = codec::decode_vote(&bytes)

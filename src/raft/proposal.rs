@@ -12,12 +12,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader};
+use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{EntryId, NodeId};
 
 use super::leadership::Standing;
 use super::type_config::{Types, WriteResult, entry_id, node_id};
 
-/// What [`super::Apply::apply`] gave for an entry; travels to the local proposer and nowhere else.
+/// What [`super::Apply::apply`] returned for an entry; only the local proposer gets it.
 pub struct Answer(pub Box<dyn Any>);
 
 impl Answer {
@@ -51,8 +52,8 @@ impl fmt::Debug for Answer {
 
 /// Why a proposal did not come back with an answer.
 ///
-/// After an error whose outcome is not known ([`ProposeError::settled`] is false) a proposer proposes nothing until
-/// everything it has in flight is settled, then goes on from applied state.
+/// After an error whose outcome is not known ([`Disposition::outcome_is_known`]) a proposer proposes nothing until
+/// everything it has in flight is settled, then continues from applied state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// This replica does not lead, or does not yet serve in its term. Nothing was written.
@@ -62,24 +63,16 @@ pub enum ProposeError {
         hint: Option<NodeId>,
     },
     /// It leads, but no quorum has answered for a while. Nothing was written; propose again once one has.
-    #[error("this leader has not heard from a quorum lately; nothing was written, propose again")]
+    #[error("this leader has had no answer from a quorum lately; nothing was written, propose again")]
     Unconfirmed,
     /// Too many proposals in flight. Nothing was written.
     #[error("{cap} proposals are in flight on this lane, the most there may be; wait for one")]
-    Full {
-        /// The cap.
-        cap: usize,
-    },
+    Full { cap: usize },
     /// The journal would refuse the entry, which would end the group. Nothing was written.
     #[error(
         "the entry takes {bytes} bytes of the journal, more than the {max} that fit in one of its files; ask for less at a time"
     )]
-    TooLarge {
-        /// What it takes.
-        bytes: u64,
-        /// What fits.
-        max: u64,
-    },
+    TooLarge { bytes: u64, max: u64 },
     /// Leadership changed while it was in flight: the entry may or may not be in the log.
     #[error("leadership changed while the proposal was in flight, its outcome is unknown; leader: {hint:?}")]
     Unknown {
@@ -95,12 +88,16 @@ pub enum ProposeError {
 }
 
 impl ProposeError {
-    /// Is it certain that nothing was written?
+    /// [`Disposition::Unknown`] and [`Disposition::Fatal`]: the entry may or may not be in the log. After all others
+    /// nothing was written.
     #[must_use]
-    pub fn settled(&self) -> bool {
+    pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NotLeader { .. } | Self::Unconfirmed | Self::Full { .. } | Self::TooLarge { .. } => true,
-            Self::Unknown { .. } | Self::Shutdown | Self::Fatal => false,
+            Self::NotLeader { .. } => Disposition::Conflict,
+            Self::Unconfirmed | Self::Full { .. } => Disposition::Retry,
+            Self::TooLarge { .. } => Disposition::Refused,
+            Self::Unknown { .. } => Disposition::Unknown,
+            Self::Shutdown | Self::Fatal => Disposition::Fatal,
         }
     }
 }
@@ -109,7 +106,7 @@ fn hint(forward: &ForwardToLeader<Types>) -> Option<NodeId> {
     forward.leader_id.map(node_id)
 }
 
-/// What openraft's answer means to a proposer.
+/// The proposer's result for openraft's answer.
 fn outcome(result: WriteResult) -> Result<(EntryId, Answer), ProposeError> {
     match result {
         Ok(done) => Ok((entry_id(&done.log_id), done.data)),
@@ -127,7 +124,7 @@ fn outcome(result: WriteResult) -> Result<(EntryId, Answer), ProposeError> {
     }
 }
 
-struct Slot<T> {
+struct ProposalState<T> {
     value: RefCell<Option<T>>,
     abandoned: Cell<bool>,
     waiter: RefCell<Option<Waker>>,
@@ -136,7 +133,7 @@ struct Slot<T> {
 
 /// openraft's side of a proposal: completes it, or abandons it when dropped.
 pub(crate) struct Responder<T> {
-    slot: Rc<Slot<T>>,
+    slot: Rc<ProposalState<T>>,
 }
 
 impl<T> Drop for Responder<T> {
@@ -156,41 +153,41 @@ impl<T: 'static> openraft::raft::responder::Responder<Types, T> for Responder<T>
     }
 }
 
-/// A proposal in flight. Dropping it changes nothing for the entry.
+/// A proposal in flight. Dropping it does not cancel the entry.
 pub struct Proposal {
-    state: State,
+    stage: Stage,
 }
 
-enum State {
+enum Stage {
     Refused(ProposeError),
-    Waiting { slot: Rc<Slot<WriteResult>>, standing: Rc<Standing> },
+    Waiting { slot: Rc<ProposalState<WriteResult>>, standing: Rc<Standing> },
 }
 
 impl Proposal {
     /// A proposal that was never sent.
     pub(crate) fn refused(error: ProposeError) -> Self {
-        Self { state: State::Refused(error) }
+        Self { stage: Stage::Refused(error) }
     }
 
     /// Both sides of a proposal, counted as in flight.
     pub(crate) fn new(standing: Rc<Standing>) -> (Self, Responder<WriteResult>) {
         let in_flight = standing.in_flight().clone();
         in_flight.set(in_flight.get() + 1);
-        let slot = Rc::new(Slot {
+        let slot = Rc::new(ProposalState {
             value: RefCell::new(None),
             abandoned: Cell::new(false),
             waiter: RefCell::new(None),
             in_flight,
         });
-        (Self { state: State::Waiting { slot: slot.clone(), standing } }, Responder { slot })
+        (Self { stage: Stage::Waiting { slot: slot.clone(), standing } }, Responder { slot })
     }
 }
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.state {
-            State::Refused(error) => f.debug_tuple("Proposal").field(error).finish(),
-            State::Waiting { .. } => f.write_str("Proposal(in flight)"),
+        match &self.stage {
+            Stage::Refused(error) => f.debug_tuple("Proposal").field(error).finish(),
+            Stage::Waiting { .. } => f.write_str("Proposal(in flight)"),
         }
     }
 }
@@ -199,9 +196,9 @@ impl Future for Proposal {
     type Output = Result<(EntryId, Answer), ProposeError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &self.state {
-            State::Refused(error) => Poll::Ready(Err(error.clone())),
-            State::Waiting { slot, standing } => {
+        match &self.stage {
+            Stage::Refused(error) => Poll::Ready(Err(error.clone())),
+            Stage::Waiting { slot, standing } => {
                 if let Some(result) = slot.value.take() {
                     return Poll::Ready(outcome(result));
                 }
@@ -226,13 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn only_refusals_are_settled() {
-        assert!(ProposeError::NotLeader { hint: None }.settled());
-        assert!(ProposeError::Unconfirmed.settled());
-        assert!(ProposeError::Full { cap: 1 }.settled());
-        assert!(ProposeError::TooLarge { bytes: 2, max: 1 }.settled());
-        assert!(!ProposeError::Unknown { hint: None }.settled());
-        assert!(!ProposeError::Shutdown.settled());
-        assert!(!ProposeError::Fatal.settled());
+    fn only_refusals_have_a_known_outcome() {
+        assert!(ProposeError::NotLeader { hint: None }.disposition().outcome_is_known());
+        assert!(ProposeError::Unconfirmed.disposition().outcome_is_known());
+        assert!(ProposeError::Full { cap: 1 }.disposition().outcome_is_known());
+        assert!(ProposeError::TooLarge { bytes: 2, max: 1 }.disposition().outcome_is_known());
+        assert!(!ProposeError::Unknown { hint: None }.disposition().outcome_is_known());
+        assert!(!ProposeError::Shutdown.disposition().outcome_is_known());
+        assert!(!ProposeError::Fatal.disposition().outcome_is_known());
     }
 }

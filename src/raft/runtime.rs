@@ -152,7 +152,6 @@ impl AsyncRuntime for ShardRuntime {
     }
 }
 
-/// openraft's async mutex.
 pub(crate) struct ShardMutex<T>(futures::lock::Mutex<T>);
 
 impl<T: OptionalSend + 'static> openraft_rt::Mutex<T> for ShardMutex<T> {

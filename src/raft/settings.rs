@@ -15,7 +15,7 @@ const CHANNEL: u64 = 1024;
 /// A follower sends no vote before this long without its leader. Milliseconds.
 const ELECTION_MS: (u64, u64) = (1000, 2000);
 const HEARTBEAT_MS: u64 = 250;
-/// A follower that answered within this is spared the next heartbeat. Milliseconds.
+/// A follower that answered within this time gets no heartbeat. Milliseconds.
 const HEARTBEAT_SPARED_MS: u64 = 200;
 /// A snapshot is one message; its bytes are a lane's state without the data that is in the bucket.
 const SNAPSHOT_MS: u64 = 60_000;
@@ -30,7 +30,7 @@ pub(crate) fn settings(lane: LaneId) -> Arc<Config> {
         heartbeat_min_interval: Some(HEARTBEAT_SPARED_MS),
         install_snapshot_timeout: SNAPSHOT_MS,
         // Only our checkpoint builds a marker, and only our purge purges: with the default of 1000 every built
-        // snapshot would purge by itself, whatever the policy says.
+        // snapshot would purge by itself, under any policy.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: u64::MAX,

@@ -15,7 +15,6 @@ use tidewater_storage::model::{EntryId, LogIndex, NodeId, Term};
 use super::proposal::{Answer, Responder};
 use super::runtime::ShardRuntime;
 
-/// The type configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Types;
 

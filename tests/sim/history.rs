@@ -31,10 +31,8 @@ pub(crate) struct Seen {
     pub(crate) bytes: Bytes,
 }
 
-/// One partition's past.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
-    /// By body.
     pub(crate) sent: BTreeMap<Bytes, Sent>,
     /// By base offset; the same for every reader, for ever.
     pub(crate) seen: BTreeMap<Offset, Seen>,
@@ -101,7 +99,6 @@ impl History {
         self.refused.set(self.refused.get() + 1);
     }
 
-    /// How often.
     pub(crate) fn refusals(&self) -> u64 {
         self.refused.get()
     }

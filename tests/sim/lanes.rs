@@ -19,7 +19,6 @@ pub(crate) fn seat(world: &World, here: ShardId) -> Seat {
     Seat { here, shards, lanes: u32::from(shards), node: NodeId(0), home: world.home(), forget_producers_after_ms }
 }
 
-/// What checkpoints ask.
 pub(crate) fn source(lanes: &Lanes, world: &World) -> Rc<dyn CheckpointSource> {
     Rc::new(Source { inner: lanes.source(), defect: world.plan.defect, obituaries: world.obituaries() })
 }

@@ -39,7 +39,6 @@ use crate::{bucket, table};
 pub(crate) struct Node {
     pub(crate) env: Env,
     pub(crate) shards: Vec<Shard>,
-    /// The way in.
     pub(crate) mesh: Mesh<PartitionRequest>,
     /// Shard 0's.
     pub(crate) controller: ControllerHandle,
@@ -252,7 +251,6 @@ impl Node {
         }
     }
 
-    /// Every data lane.
     pub(crate) fn lanes(&self) -> Vec<Rc<DataLane>> {
         self.shards.iter().flat_map(|shard| shard.partitions.lanes()).collect()
     }

@@ -15,7 +15,6 @@ use crate::seeds::number;
 /// Virtual time under faults, least and spread.
 const ROUGH_MS: (u64, u64) = (3_000, 8_000);
 
-/// A run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,

@@ -25,7 +25,6 @@ struct Known {
     here: Option<(TopicId, usize)>,
     /// Its deletion was asked for and not answered.
     going: bool,
-    /// Batches sent.
     sent: u64,
 }
 

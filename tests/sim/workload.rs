@@ -64,7 +64,6 @@ impl Desk {
 }
 
 impl Clients {
-    /// Starts them.
     pub(crate) fn start(world: &World) -> Self {
         let (stop, running) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
         let client = Client {

@@ -29,14 +29,12 @@ const CLUSTER: Uuid = Uuid::from_u128(0x51);
 /// After a fault of the disk a broker may die of it for so long.
 const EXCUSED: Duration = Duration::from_secs(20);
 
-/// A run's world.
 pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) machines: Machines,
     pub(crate) clients: Env,
     pub(crate) bucket: SimBucket,
     pub(crate) history: History,
-    /// The topic's settings.
     pub(crate) overrides: BTreeMap<String, String>,
     topic: OnceCell<Arc<TopicImage>>,
     /// The broker while it serves.

@@ -16,11 +16,10 @@ use crate::limits::GROUP_PROTOCOLS_MAX;
 /// A request to join.
 #[derive(Clone, Debug)]
 pub struct Join {
-    /// Who; `None` for a client that has no id yet.
+    /// `None` for a client that has no id yet.
     pub member: Option<MemberId>,
-    /// The id to give to one that has none (unique; made outside, the machine has no randomness).
+    /// The id for a client that has none: unique, drawn outside, because the state machine has no randomness.
     pub fresh: MemberId,
-    /// Static identity.
     pub instance: Option<InstanceId>,
     /// A new dynamic member must come back with its id (JoinGroup v4).
     pub id_required: bool,
@@ -34,9 +33,7 @@ pub struct Join {
     pub session: Duration,
     /// How long it may take to join again.
     pub rebalance: Duration,
-    /// Protocol type.
     pub protocol_type: ProtocolName,
-    /// Protocols, best first.
     pub protocols: Vec<(ProtocolName, Bytes)>,
 }
 
@@ -112,8 +109,8 @@ impl Group {
         Ok(())
     }
 
-    /// Keeps in mind that an id was given out. There are never more such than members allowed: a client that asks again
-    /// and again cannot fill the memory. The id that would lapse first is forgotten; whoever has it asks for another.
+    /// Notes an id that was given out. There are never more of them than members allowed, so that a client that asks again
+    /// and again cannot fill the memory. The id that would lapse first is forgotten; its client asks for another.
     fn give_id(&mut self, id: MemberId, lapses: Mono) {
         while self.pending.len() >= self.times.members_max.max(PENDING_FLOOR) {
             let first = self.pending.iter().min_by_key(|(_, lapses)| **lapses).map(|(id, _)| id.clone());
@@ -140,7 +137,7 @@ impl Group {
         let leads = self.leader.as_ref() == Some(&id);
         match self.phase {
             Phase::Empty => return Err(GroupError::UnknownMember),
-            // It joined before and did not see the answer, or a follower joins again for no reason: as things stand.
+            // It joined before and did not get the answer, or a follower joins again for no reason: nothing changes.
             Phase::Completing { .. } if same => fx.push(Effect::Joined(ticket, Ok(self.joined(&id)))),
             Phase::Stable { .. } if same && !leads => fx.push(Effect::Joined(ticket, Ok(self.joined(&id)))),
             Phase::Preparing(_) | Phase::Completing { .. } | Phase::Stable { .. } => {
@@ -184,7 +181,7 @@ impl Group {
         self.rebalance_or_complete(now, fx);
     }
 
-    /// A member that joins again; a join of its that still waits is given up.
+    /// A member joins again; its join that still waits is refused.
     fn update(&mut self, id: &MemberId, join: Join, ticket: Ticket, fx: &mut Vec<Effect>) {
         let Some(member) = self.members.get_mut(id) else { return };
         if let Some(old) = member.joining.replace(JoinWait { ticket, may_skip: join.may_skip }) {
@@ -199,7 +196,7 @@ impl Group {
         member.client_host = join.client_host;
     }
 
-    /// A static member's new process takes over its place, share and, in a stable group, generation.
+    /// A static member's new process takes over its id, assignment and, in a stable group, generation.
     fn replace_static(&mut self, now: Mono, old: &MemberId, join: Join, ticket: Ticket, fx: &mut Vec<Effect>) {
         let Some(mut member) = self.members.remove(old) else { return };
         let id = join.fresh.clone();
@@ -226,10 +223,10 @@ impl Group {
         }
     }
 
-    /// The replacement of a static member is on record (or not): answer its join with the generation as it stands.
+    /// The replacement of a static member is written (or not): answers its join with the current generation.
     ///
-    /// A client that does not know `skipAssignment` is told that someone else leads, so that it does not assign anew: the
-    /// id that it replaced, which no member bears any more.
+    /// A client that does not know `skipAssignment` gets the id that it replaced as the leader, so that it does not assign
+    /// partitions again.
     pub(super) fn replacement_saved(
         &mut self,
         id: &MemberId,

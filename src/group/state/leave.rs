@@ -1,4 +1,4 @@
-//! Leaving: a member says goodbye, or an admin removes a static one by its instance id.
+//! Leaving: a member leaves, or an admin removes a static member by its instance id.
 
 use tidewater_storage::env::Mono;
 
@@ -6,17 +6,15 @@ use super::{Effect, Group};
 use crate::group::error::GroupError;
 use crate::group::ids::{InstanceId, MemberId};
 
-/// One who leaves.
 #[derive(Clone, Debug)]
 pub struct Leave {
     /// Who; `None` when only the instance is named (an admin's removal).
     pub member: Option<MemberId>,
-    /// Static identity.
     pub instance: Option<InstanceId>,
 }
 
 impl Group {
-    /// Takes out those who leave; one answer for each, in order, and one rebalance for all.
+    /// Removes members; one answer for each, in order, and one rebalance for all.
     pub fn leave(&mut self, now: Mono, leaves: &[Leave], effects: &mut Vec<Effect>) -> Vec<Result<(), GroupError>> {
         let members = self.members.len();
         let answers = leaves.iter().map(|leave| self.leave_one(leave, effects)).collect();

@@ -1,4 +1,4 @@
-//! The join barrier: when it goes up, when it lifts, what a new generation begins with.
+//! The join barrier: when it is raised, when it is lifted, how a new generation begins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::{Effect, Group, Phase, Preparing, SaveCause};
 use crate::group::error::GroupError;
 use crate::group::ids::{MemberId, ProtocolName};
 
-/// The shortest a barrier stands, whatever timeout its members name (none, or a negative one): a barrier that is to be
-/// lifted the moment it goes up would be looked at again and again while static members are awaited.
+/// The shortest time of a barrier, also if its members name no timeout or a negative one: a barrier that is due when it is
+/// raised would be checked again and again while static members are awaited.
 const BARRIER_MIN: Duration = Duration::from_secs(1);
 
 impl Group {
-    /// A join came in: raise the barrier, or see whether it was the last one waited for.
+    /// A member joined: raises the barrier, or lifts it if this was the last missing member.
     pub(super) fn rebalance_or_complete(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         match self.phase {
             Phase::Preparing(_) => self.complete_if_all_joined(now, effects),
@@ -40,7 +40,7 @@ impl Group {
         }
     }
 
-    /// Lifts the barrier if nobody is missing. The first rebalance of a group always waits out its delay.
+    /// Lifts the barrier if all members have joined. The first rebalance of a group always waits for its whole delay.
     pub(super) fn complete_if_all_joined(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         let Phase::Preparing(Preparing { initial: None, .. }) = self.phase else { return };
         if self.pending.is_empty() && self.members.values().all(|member| member.joining.is_some()) {
@@ -48,7 +48,7 @@ impl Group {
         }
     }
 
-    /// The barrier's time is up: more time if members still stream into a new group, else on with those who came.
+    /// The barrier's time is over: extends it if members still join a new group, else continues with those that joined.
     pub(super) fn barrier_lapsed(&mut self, preparing: Preparing, now: Mono, effects: &mut Vec<Effect>) {
         match preparing.initial {
             Some((left, true)) if !left.is_zero() => {
@@ -60,14 +60,14 @@ impl Group {
         }
     }
 
-    /// Lifts the barrier: drops who did not come (static members stay), begins the next generation, answers the joins.
+    /// Lifts the barrier: removes members that did not join (static ones stay), begins the next generation, answers joins.
     fn complete(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         let absent = self.members.iter().filter(|(_, m)| m.joining.is_none() && m.instance.is_none());
         for id in absent.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.remove(&id, effects);
         }
         if !self.members.is_empty() && !self.elect_joined_leader() {
-            // Only absent static members are left: their sessions decide, the barrier stays.
+            // Only absent static members are left: the barrier stays until they join or their sessions expire.
             let until = now + self.rebalance_timeout();
             self.phase = Phase::Preparing(Preparing { until, initial: None });
             return;
@@ -102,7 +102,7 @@ impl Group {
         }
     }
 
-    /// Makes sure the leader is one who joined; `false` if nobody did.
+    /// Makes sure the leader is a member that joined; `false` if none did.
     fn elect_joined_leader(&mut self) -> bool {
         let joined = |id: &MemberId| self.members.get(id).is_some_and(|member| member.joining.is_some());
         if self.leader.as_ref().is_some_and(joined) {
@@ -131,7 +131,7 @@ impl Group {
         votes.into_iter().find(|(_, n)| *n == best).map(|(name, _)| name.clone())
     }
 
-    /// How long a barrier stands: what the most patient member asks for, and never no time at all.
+    /// How long a barrier waits: the longest rebalance timeout of the members, at least [`BARRIER_MIN`].
     pub(super) fn rebalance_timeout(&self) -> Duration {
         self.members.values().map(|member| member.rebalance).fold(BARRIER_MIN, Duration::max)
     }

@@ -1,5 +1,5 @@
-//! How many members of a group speak each protocol, so that a join is held against counts and not against every member's
-//! list. Pure, *shard-local*.
+//! How many members of a group support each protocol, so that a join is checked against counts and not against every
+//! member's list. Pure, *shard-local*.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ pub(super) struct Spoken {
 }
 
 impl Spoken {
-    /// A member that speaks `protocols` came.
+    /// A member that supports `protocols` joined.
     pub(super) fn add(&mut self, protocols: &[(ProtocolName, Bytes)]) {
         for name in distinct(protocols) {
             *self.by.entry(name.clone()).or_default() += 1;
         }
     }
 
-    /// It went, or speaks others now.
+    /// The member left, or supports other protocols now.
     pub(super) fn take(&mut self, protocols: &[(ProtocolName, Bytes)]) {
         for name in distinct(protocols) {
             if let Some(count) = self.by.get_mut(name) {
@@ -33,7 +33,7 @@ impl Spoken {
         }
     }
 
-    /// Members that speak it.
+    /// Members that support it.
     pub(super) fn by(&self, name: &ProtocolName) -> usize {
         self.by.get(name).copied().unwrap_or(0)
     }

@@ -10,11 +10,8 @@ use crate::group::ids::{InstanceId, MemberId, ProtocolName};
 /// A request for (from the leader: with) assignments.
 #[derive(Clone, Debug)]
 pub struct Sync {
-    /// Who.
     pub member: MemberId,
-    /// Static identity.
     pub instance: Option<InstanceId>,
-    /// Of which generation.
     pub generation: i32,
     /// Protocol type, from v5 on.
     pub protocol_type: Option<ProtocolName>,
@@ -88,7 +85,7 @@ impl Group {
         }
     }
 
-    /// The assignments stand: the group is stable and everyone who waits gets a share.
+    /// The assignments are written: the group is stable and every waiting member gets its assignment.
     fn assign(&mut self, now: Mono, until: Mono, effects: &mut Vec<Effect>) {
         self.phase = Phase::Stable { until: Some(until) };
         let (protocol_type, protocol) = (self.protocol_type.clone(), self.protocol.clone());
@@ -113,7 +110,7 @@ impl Group {
         }
     }
 
-    /// Members that joined a generation and never synced are taken for gone.
+    /// Removes members that joined a generation and never synced.
     pub(super) fn drop_unsynced(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         let silent = self.members.iter().filter(|(_, member)| !member.synced).map(|(id, _)| id.clone());
         let silent = silent.collect::<Vec<_>>();
@@ -123,17 +120,17 @@ impl Group {
         if !silent.is_empty() {
             self.prepare(now, effects);
         } else if let Phase::Completing { .. } = self.phase {
-            // Everyone synced; what is missing is the write, and its end will be told.
+            // All members synced; the write is missing, and its end calls `saved`.
             self.phase = Phase::Completing { until: now + self.rebalance_timeout() };
         } else {
             self.forget_sync_deadline();
         }
     }
 
-    /// A sign of life.
+    /// Extends a member's session.
     ///
     /// # Errors
-    /// Kafka's answers to a heartbeat; [`GroupError::RebalanceInProgress`] counts as a sign of life all the same.
+    /// Kafka's answers to a heartbeat; [`GroupError::RebalanceInProgress`] extends the session too.
     pub fn heartbeat(
         &mut self,
         now: Mono,

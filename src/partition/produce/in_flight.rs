@@ -1,5 +1,5 @@
-//! What a lane's proposer has in flight for one partition. Lies in the replica, so that a batch finds it without a search;
-//! the proposer alone reads and changes it. Shard-local.
+//! What a lane's proposer has in flight for one partition. The replica holds it, so that a batch finds it without a search;
+//! only the proposer reads and changes it. Shard-local.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use tidewater_storage::model::{Offset, ProducerId};
 
 use super::producers::ProducerEntry;
 
-/// From this many producers on, those whose batches are all applied are let go.
+/// From this many producers on, those whose batches are all applied are removed.
 pub(super) const PRODUCERS_KEPT: usize = 64;
 
 /// Batches in flight and what the partition will be once they are applied.
@@ -78,7 +78,7 @@ impl InFlight {
     }
 
     /// On a partition that is never without a batch in flight every producer would stay for ever: those of which all is
-    /// applied, below `applied`, stand in the partition's own table and are let go.
+    /// applied, below `applied`, are in the partition's own table and are removed here.
     fn note(&mut self, producer: ProducerId, entry: ProducerEntry, applied: Offset) {
         if self.producers.len() >= self.sweep_at {
             let in_flight = |entry: &ProducerEntry| entry.recent.back().is_some_and(|b| b.base_offset >= applied);

@@ -1,11 +1,11 @@
 //! First batches of idempotent producers that were refused; later batches of these producers may not be stored first.
 //!
-//! A partition takes any first sequence from a producer it does not know (its state may have expired). So when a
-//! producer's first batch is refused for a while (disk full, queue full, a proposal that failed) and the second, already
-//! on its way, is not, the second would be stored first and the first never after it. Until the refused batch comes
-//! again, or the producer begins a new epoch, later ones are out of order, which producers send again.
+//! A partition takes any first sequence from a producer it does not know (its state may have expired). If a producer's
+//! first batch is refused for a while (disk full, queue full, a failed proposal) and its second batch, already sent, is
+//! not, the second would be stored and the first could never follow it. Until the refused batch comes again, or the
+//! producer begins a new epoch, later batches are refused as out of order; producers send those again.
 //!
-//! Owns: the few batches it concerns, bounded in number and time. Used by the proposer alone. Shard-local.
+//! Owns: the refused first batches, bounded in number and time. Only the proposer uses it. Shard-local.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Idempotent producers: who wrote which sequences, so that a batch sent twice is stored once (KIP-98, KIP-360).
+//! Idempotent producers and their last sequences, so that a batch sent twice is stored once (KIP-98, KIP-360).
 //!
 //! Owns: the table of one partition and the pure check against it. The proposer checks against applied *and* in-flight
 //! batches (an overlay of the same entries); the lane notes what is committed. Time is the proposal's, so every replica
@@ -19,7 +19,6 @@ pub const BATCHES_REMEMBERED: usize = 5;
 const ENTRY_LEN_MIN: usize = 4;
 const BATCH_LEN_MIN: usize = 4;
 
-/// One remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// Sequence of its first record.
@@ -42,7 +41,6 @@ impl Remembered {
 /// What is known of one producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProducerEntry {
-    /// Its newest epoch.
     pub epoch: ProducerEpoch,
     /// Its last batches, oldest first.
     pub recent: VecDeque<Remembered>,
@@ -63,7 +61,6 @@ impl ProducerEntry {
 /// What to do with a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Append it.
     Append,
     /// It is there already: this one.
     Duplicate(Remembered),
@@ -73,7 +70,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// `OutOfOrder` or `Fenced`, as Kafka's `ProducerAppendInfo` decides. A batch from before the remembered ones is out of
-/// order too: whether it was ever appended is not known, and a producer told "duplicate" would take it for stored.
+/// order too: whether it was ever appended is not known, and a producer that gets "duplicate" would take it for stored.
 pub fn check(entry: Option<&ProducerEntry>, header: &BatchHeader) -> Result<Verdict, ProduceError> {
     let (Some(id), Some(entry)) = (header.producer_id, entry) else { return Ok(Verdict::Append) };
     let out_of_order = |expected| ProduceError::OutOfOrder {
@@ -123,7 +120,6 @@ pub struct ProducerTable {
 }
 
 impl ProducerTable {
-    /// A producer's entry.
     #[must_use]
     pub fn get(&self, id: ProducerId) -> Option<&ProducerEntry> {
         self.entries.get(&id)
@@ -135,18 +131,16 @@ impl ProducerTable {
         self.entries.len()
     }
 
-    /// Is none known?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// All producers.
     pub fn iter(&self) -> impl Iterator<Item = (&ProducerId, &ProducerEntry)> {
         self.entries.iter()
     }
 
-    /// Notes a committed batch; forgets producers silent for `expiration_ms` (looked at once in a tenth of that).
+    /// Notes a committed batch; forgets producers silent for `expiration_ms` (checked ten times in that period).
     pub fn note(&mut self, header: &BatchHeader, base: Offset, at: TimestampMs, expiration_ms: i64) {
         let Some(id) = header.producer_id else { return };
         match self.entries.get_mut(&id) {
@@ -171,7 +165,7 @@ impl ProducerTable {
         }
     }
 
-    /// Forgets the tenth that has been silent longest; alike on every replica.
+    /// Forgets the tenth that was silent longest, the same on every replica.
     fn forget_silent(&mut self) {
         let mut by_age: Vec<_> = self.entries.iter().map(|(id, entry)| (entry.seen, *id)).collect();
         by_age.sort_unstable();

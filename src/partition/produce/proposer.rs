@@ -68,7 +68,7 @@ pub struct Proposer {
     queue: RefCell<VecDeque<(ProducePart, AnswerSlot)>>,
     queued_bytes: Cell<usize>,
     in_flight: Cell<usize>,
-    /// Bytes of several batches in one entry: what the journal takes, less an eighth for what stands beside them.
+    /// Most bytes of several batches in one entry: the journal's limit less an eighth for the entry's other bytes.
     entry_bytes_max: usize,
     /// The term in which the entries in flight were formed.
     term: Cell<Option<Term>>,
@@ -117,7 +117,6 @@ impl Proposer {
         }
     }
 
-    /// Queues a batch.
     pub fn push(&self, part: ProducePart, slot: AnswerSlot) {
         let bytes = part.batch.bytes.len();
         if self.queued_bytes.get() + bytes > limits::LANE_QUEUE_BYTES_MAX && !self.queue.borrow().is_empty() {
@@ -146,7 +145,6 @@ impl Proposer {
         ProposerTimings { queued: self.queued.counts(), committed: self.committed.counts() }
     }
 
-    /// Queued batches.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.borrow().len()

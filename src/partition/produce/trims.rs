@@ -1,7 +1,7 @@
-//! Trims of a lane that were asked for: what waits goes together, one entry at a time, so that a request about
-//! thousands of partitions takes one of the lane's proposals in flight and not one per partition.
+//! Requested trims of a lane. Queued trims go into one entry, one entry at a time, so that a request about thousands of
+//! partitions takes one of the lane's proposals in flight and not one per partition.
 //!
-//! Owns: the trims that wait for their entry. Does not own: what a trim does (`lane`), who may ask for one (`shard`).
+//! Owns: the queued trims. Does not own: the effect of a trim (`apply`), the checks of a request (`shard`).
 //! Shard-local.
 
 use std::cell::{Cell, RefCell};
@@ -27,7 +27,7 @@ pub(in crate::partition) struct Trims {
 struct Waiting {
     partition: PartitionId,
     to: Offset,
-    /// Told whether it is applied.
+    /// Receives whether it is applied.
     done: oneshot::Sender<bool>,
 }
 
@@ -58,7 +58,7 @@ impl Trims {
         applied.await.unwrap_or(false)
     }
 
-    /// Proposes until nothing waits.
+    /// Proposes until the queue is empty.
     async fn write(self: Rc<Self>) {
         loop {
             let together = self.take();
@@ -68,7 +68,7 @@ impl Trims {
             let trim = |waiting: &Waiting| LaneCommand::Trim { partition: waiting.partition, to: waiting.to };
             let command = LaneCommand::together(together.iter().map(trim).collect());
             let applied = self.lane.propose(LaneOp::Command(command)).await.is_ok();
-            // Who asked may have gone.
+            // The caller may be gone.
             for waiting in together {
                 let _ = waiting.done.send(applied);
             }

@@ -1,4 +1,5 @@
-//! Reads: the one place that decides whether memory, disk or the bucket answers. A reader sees no seam.
+//! Reads and searches of one partition: chooses between the local log and the bucket. Within the local log,
+//! `storage/src/log/read.rs` chooses between memory and disk.
 //!
 //! Shard-local. Reads of the log and of the bucket verify their sums; a batch that fails is an error here and never
 //! reaches a client.
@@ -15,17 +16,17 @@ use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteReader};
 use crate::partition::message::{EpochEnd, Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
 use crate::partition::state::replica::Replica;
 
-/// Searches by time that a moving log start may overtake before the asker is told to come again.
+/// Tries of a search that a moving log start overtakes, before it fails with a retriable error.
 const SEARCHES_MAX: usize = 8;
 
-/// What a partition's reads need beside the partition: the reader of the bucket, if there is one.
+/// The reader of the bucket.
 pub type Remote = Rc<RemoteReader>;
 
-/// Reads one partition from `part.from`, at least one batch if any is visible, about what `room` has: it may become less
-/// while the read waits for the disk.
+/// Reads one partition from `part.from`: at least one batch if any is visible, about `room` bytes. The caller may lower
+/// `room` while the read waits for the disk.
 ///
 /// # Errors
-/// Out of range, damaged, or not to be had now.
+/// Out of range, damaged, or not available now.
 pub async fn read(
     replica: &Replica,
     remote: Option<&Remote>,
@@ -49,7 +50,7 @@ pub async fn read(
     Ok(ReadDone { batches, ..nothing(replica) })
 }
 
-/// What a read tells of a partition when it brings no batches.
+/// An answer without batches: the partition's offsets only.
 #[must_use]
 pub fn nothing(replica: &Replica) -> ReadDone {
     ReadDone {
@@ -84,15 +85,14 @@ async fn batches_within(
     if from >= replica.log.bounds().start {
         match replica.log.read_within(from, until, room).await {
             Ok(read) => return Ok((read.batches, read.range)),
-            // Trimmed between the look and the read: the bucket has it, that is why it was trimmed, or nobody may have
-            // it any more.
+            // Trimmed since `bounds` was read: the offset is in the bucket, or below the log start.
             Err(LogReadError::BelowStart { .. }) => {
                 let valid = replica.readable();
                 if from < valid.start {
                     return Err(ReadError::OutOfRange { offset: from, valid });
                 }
             }
-            // The bucket has what the disk has lost.
+            // The bucket has a copy.
             Err(error) if remote.is_some() && is_archived(replica, from) => {
                 if replica.is_new_damage(error.damaged().map(|offsets| offsets.start)) {
                     tracing::warn!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error,
@@ -107,7 +107,7 @@ async fn batches_within(
     };
     let view = RemoteReader::view(&replica.manifest(), from);
     let until = until.min(view.archived_end);
-    match remote.read(view, from, until, room.get()).await {
+    match remote.read_batches(view, from, until, room.get()).await {
         Ok(read) => Ok((read.batches, read.range)),
         Err(error) => Err(remote_error(replica, from, error)),
     }
@@ -155,20 +155,20 @@ fn remote_error(replica: &Replica, from: Offset, error: RemoteError) -> ReadErro
     judged
 }
 
-/// What a failure of the bucket means to a reader of `from`, when `valid` can be read now: what does not come from
-/// damaged bytes must not be told as damage, on which consumers give up.
+/// The answer to a reader of `from` when the bucket fails and `valid` can be read now. Only damaged bytes are answered as
+/// damage, because consumers give up on it.
 fn judge_remote(valid: OffsetRange, from: Offset, error: &RemoteError) -> ReadError {
     match error {
-        // The log start moved meanwhile, and the bucket lets go of what is below it.
+        // The log start moved meanwhile, and objects below it are deleted from the bucket.
         _ if from < valid.start => ReadError::OutOfRange { offset: from, valid },
         RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. } if from > valid.end => {
             ReadError::OutOfRange { offset: from, valid }
         }
-        // Readable still: to call it out of range would send the consumer to the start or past the end.
+        // Still readable: OUT_OF_RANGE would send the consumer to the start or the end.
         RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. } => {
             ReadError::BucketUnavailable(error.to_string())
         }
-        // A refusal (an expired token, a clock that is off) says nothing against the stored bytes either.
+        // A refusal (an expired token, a wrong clock) says nothing about the stored bytes.
         error => match error.disposition() {
             Disposition::Corrupt => ReadError::Corrupt(error.to_string()),
             _ => ReadError::BucketUnavailable(error.to_string()),
@@ -224,7 +224,7 @@ pub fn epoch_at(replica: &Replica, offset: Offset) -> Option<LeaderEpoch> {
     n.checked_sub(1).and_then(|n| epochs.get(n)).map(|(epoch, _)| *epoch)
 }
 
-/// Where `asked` ends, as Kafka's epoch cache tells it: the greatest epoch not above it and the beginning of the next.
+/// The end of epoch `asked`, as from Kafka's epoch cache: the greatest epoch not above it and the start of the next.
 /// `current` is the leader's own epoch, in which it may not have appended yet. `None` for an epoch above all known.
 #[must_use]
 pub fn epoch_end(
@@ -245,7 +245,7 @@ pub fn epoch_end(
     Some(EpochEnd { epoch, end: begins })
 }
 
-/// Where a search by time looks: in the bucket below `local_start`, in the log from there on.
+/// The offsets of a search: in the bucket below `local_start`, in the log from there on.
 struct Span {
     readable: OffsetRange,
     local_start: Offset,
@@ -256,7 +256,7 @@ impl Span {
         Self { readable: replica.readable(), local_start: replica.log.bounds().start }
     }
 
-    /// What the bucket is asked for, if anything lies there alone. The manifest learns of a new log start late.
+    /// The bucket's part of the search, if records are only there. The manifest gets a new log start later than the log.
     fn cold(&self, replica: &Replica) -> Option<ReadView> {
         (self.readable.start < self.local_start).then(|| {
             let mut view = ReadView::whole(&replica.manifest());
@@ -269,8 +269,8 @@ impl Span {
         OffsetRange::new(self.readable.start.max(self.local_start), self.readable.end)
     }
 
-    /// Was nothing passed over? While bucket or disk answered, the local log may have been trimmed, and what it had has
-    /// been looked for in neither; and the log start may have passed what was found.
+    /// Did the search cover everything? During the reads the local log may have been trimmed, so that the trimmed records
+    /// were searched neither there nor in the bucket; and the log start may have passed the record found.
     fn held(&self, replica: &Replica, found: Option<&ListedOffset>) -> bool {
         let now = Self::of(replica);
         let cold = found.is_some_and(|found| found.offset < self.local_start);
@@ -278,7 +278,7 @@ impl Span {
     }
 }
 
-/// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for what the log has not.
+/// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for records below the log.
 async fn at_time(
     replica: &Replica,
     remote: Option<&Remote>,
@@ -320,7 +320,7 @@ async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Opt
         let hot = replica.log.max_timestamp_from(span.hot().start).await;
         let hot = hot.map_err(|e| local_error(replica, span.hot().start, e))?;
         let hot = hot.map(|found| listed(replica, found.offset, found.timestamp));
-        // What the bucket was not asked for must have been found in the log; the earlier of two equals, as Kafka answers.
+        // Both parts must be covered; of equal timestamps the earlier record counts, as in Kafka.
         let whole = span.held(replica, hot.as_ref()) && span.held(replica, found.as_ref());
         if hot.is_some_and(|hot| found.is_none_or(|found| hot.timestamp > found.timestamp)) {
             found = hot;
@@ -354,7 +354,7 @@ mod tests {
     use crate::kafka::error_code::ErrorCode;
 
     #[test]
-    fn only_damage_is_told_as_damage() {
+    fn only_damage_is_answered_as_damage() {
         let valid = OffsetRange::new(Offset::new(10), Offset::new(20));
         let (partition, from) = (PartitionId::default(), Offset::new(12));
         let home = Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST };
@@ -390,7 +390,7 @@ mod tests {
         };
         assert_eq!(end(None, 1), Some((1, 10)), "before all known");
         assert_eq!(end(None, 2), Some((2, 20)));
-        assert_eq!(end(None, 4), Some((2, 20)), "an epoch nobody wrote in");
+        assert_eq!(end(None, 4), Some((2, 20)), "an epoch without records");
         assert_eq!(end(None, 5), Some((5, 30)));
         assert_eq!(end(None, 6), None);
         let leads = Some(LeaderEpoch(7));

@@ -1,10 +1,10 @@
-//! Reads of several partitions for one fetch: what is not in memory is read side by side and keeps nobody back.
+//! Reads of several partitions for one fetch. Partitions in memory are read first; the others (slow reads) are read side by
+//! side and delay none of the first.
 //!
-//! Owns: how many at once, and how long a fetch that has something to bring waits for the rest. Does not own: reading
-//! (`read_path`). Shard-local. A read that is given up leaves what it asked of the bucket under way: the next one finds
-//! it in memory. What is slow takes no room from what is there: it may bring more than fits, which is then cut off. The
-//! slow ones share among them what was there to be had: together they hold no more than the fetch was given, but for a run
-//! each.
+//! Owns: how many slow reads run at once, and how long a fetch that already has records waits for them. Does not own:
+//! reading (`read_path`). Shard-local. When the fetch stops waiting, requests to the bucket go on, and the next fetch finds
+//! their bytes in memory. Slow reads take no room from the others: bytes that do not fit into the answer are cut off. Each
+//! slow read gets an equal share of the fetch's bytes, so together they hold no more than that and one run each.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,8 +20,8 @@ use crate::partition::message::{ReadDone, ReadError, ReadPart};
 
 type Outcome = Result<ReadDone, ReadError>;
 
-/// Reads `parts` within `max_bytes`. `begin` gives for a part and its room what it is answered with when it is given up,
-/// and the read, which looks at its room again whenever it has waited.
+/// Reads `parts` within `max_bytes`. `begin` returns for a part and its room the answer to use if the fetch stops waiting,
+/// and the read, which checks its room again after each wait.
 pub(in crate::partition) async fn read<R>(
     env: &Env,
     deadlines: &Deadlines,
@@ -58,7 +58,7 @@ where
             }
         }
     }
-    // None has brought more than its first run yet; a single one keeps all it was begun with.
+    // None has read more than its first run yet; a single slow read keeps its whole room.
     let share = max_bytes / rooms.len().max(1);
     rooms.into_iter().for_each(|room| room.set(room.get().min(share)));
     let mut patience = None;
@@ -110,7 +110,7 @@ mod tests {
         ReadPart { address, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted }
     }
 
-    /// Each part brings 10 bytes after so many milliseconds, or an error at once; what came of each, and when.
+    /// Each part yields 10 bytes after so many milliseconds, or an error at once; returns the bytes of each and the time.
     fn run(parts: &[Option<u64>], max_bytes: usize) -> (Vec<Option<usize>>, Duration) {
         let world = World::new(1);
         let env = world.env();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_ones_share_what_there_is_and_one_alone_has_all() {
+    fn slow_reads_share_the_room_and_a_single_one_has_all() {
         let (found, _) = run(&[Some(10), Some(10), None, Some(10), Some(10)], 12);
         assert_eq!(found, [Some(3), Some(3), None, Some(3), Some(3)]);
         let (found, _) = run(&[Some(10), Some(0)], 10);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_ones_take_no_room_and_however_many_keep_nobody_back() {
+    fn slow_reads_take_no_room_and_delay_no_other_however_many() {
         let slow = || std::iter::repeat_n(Some(5000), COLD_READS_MAX + 4);
         let (found, took) = run(&slow().chain([Some(0)]).collect::<Vec<_>>(), 10);
         assert_eq!(found.last(), Some(&Some(10)));

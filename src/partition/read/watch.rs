@@ -1,7 +1,7 @@
-//! Watching partitions from another shard: one alarm of a reader, registered once at each partition it stands at.
+//! Watching partitions from another shard: a reader registers its alarm once at each partition whose end it has reached.
 //!
-//! A registration is good for one ring: the reader learns which of its partitions moved, looks at that one and registers
-//! again there. So a reader of thousands of idle partitions costs nothing until one of them moves, and then that one.
+//! A registration is good for one ring: the reader gets the token of the partition that changed, reads that one and
+//! registers there again. So a reader of thousands of idle partitions costs nothing until one changes, and then only that.
 //! [`Alarm`] is a *message*; [`Alarms`] and [`Waiters`] are shard-local.
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use tidewater_storage::model::{Offset, PartitionId};
 
-/// Rings at its reader, on whatever shard that is. Its queue holds at most one ring per registration.
+/// Rings at its reader, on any shard. Its queue holds at most one ring per registration.
 #[derive(Clone, Debug)]
 pub struct Alarm {
     rings: UnboundedSender<u32>,
@@ -19,19 +19,18 @@ pub struct Alarm {
 
 impl Alarm {
     fn ring(&self, token: u32) {
-        // The reader has gone: nobody is left to tell.
+        // The reader may be gone.
         let _ = self.rings.unbounded_send(token);
     }
 }
 
-/// The reader's end.
 #[derive(Debug)]
 pub struct Alarms {
     rings: UnboundedReceiver<u32>,
 }
 
 impl Alarms {
-    /// An alarm and where it is heard.
+    /// An alarm and its receiving end.
     #[must_use]
     pub fn new() -> (Alarm, Self) {
         let (sender, receiver) = unbounded();
@@ -52,9 +51,8 @@ impl Alarms {
 /// One registration. A *message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// Told when it rings; means something to the reader alone.
+    /// Chosen by the reader; the ring carries it.
     pub token: u32,
-    /// The partition.
     pub id: PartitionId,
     /// Its high watermark as the reader knows it.
     pub end: Offset,
@@ -62,7 +60,7 @@ pub struct Watched {
     pub log_start: Offset,
 }
 
-/// Readers that stand at a partition's end. One that went away is forgotten at a later look.
+/// Readers at a partition's end. One whose alarm was dropped is removed at a later pass.
 #[derive(Debug, Default)]
 pub struct Waiters {
     waiting: RefCell<Vec<(Offset, Alarm, u32)>>,
@@ -93,7 +91,7 @@ impl Waiters {
         });
     }
 
-    /// Its start moved, it is gone, or it lost its leader: everyone looks again.
+    /// The log start moved, or the partition was dropped or lost its leader: rings all alarms.
     pub fn all(&self) {
         for (_, alarm, token) in self.waiting.borrow_mut().drain(..) {
             alarm.ring(token);
@@ -101,7 +99,7 @@ impl Waiters {
     }
 }
 
-/// Rings at once: the partition is not as the reader believes.
+/// Rings at once: the partition has changed since the reader saw it.
 pub fn ring_now(alarm: &Alarm, token: u32) {
     alarm.ring(token);
 }
@@ -111,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiters_hear_of_their_offset_once() {
+    fn an_alarm_rings_once_when_its_offset_is_passed() {
         let waiters = Waiters::default();
         let (alarm, mut heard) = Alarms::new();
         waiters.register(Offset::new(5), &alarm, 50);
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn who_went_away_is_forgotten() {
+    fn dropped_alarms_are_removed() {
         let waiters = Waiters::default();
         for n in 0..1000 {
             let (alarm, _) = Alarms::new();

@@ -1,5 +1,5 @@
 //! What applying an entry of a data lane's log does. Every decision is a function of the log alone, so that all replicas of
-//! a lane come to the same state. Shard-local.
+//! a lane reach the same state. Shard-local.
 
 use std::rc::Rc;
 

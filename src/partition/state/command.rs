@@ -29,11 +29,9 @@ const WHAT: &str = "lane entry";
 /// One entry of a data lane.
 #[derive(Clone, Debug)]
 pub enum LaneOp {
-    /// Batches, in order.
     Batches {
         /// The proposer's wall clock: the log's time.
         at: TimestampMs,
-        /// Where each goes.
         batches: Vec<PlacedBatch>,
     },
     /// Create, drop, change or trim a partition.
@@ -45,13 +43,11 @@ pub enum LaneOp {
 /// A batch with the offset its proposer gave it.
 #[derive(Clone, Debug)]
 pub struct PlacedBatch {
-    /// Its partition.
     pub partition: PartitionId,
     /// Offset of its first record; already patched into the bytes.
     pub base_offset: Offset,
     /// The epoch patched into the bytes.
     pub epoch: LeaderEpoch,
-    /// The batch.
     pub bytes: Bytes,
 }
 
@@ -61,41 +57,27 @@ pub struct PlacedBatch {
 pub enum LaneCommand {
     /// A partition is born in this lane.
     Create {
-        /// Its identity.
         partition: PartitionId,
-        /// Its topic's name.
         topic: TopicName,
-        /// The topic's overrides.
         overrides: BTreeMap<String, String>,
         /// What its leader epochs are counted from.
         epoch_base: i32,
     },
     /// A partition is gone, with its data here and in the bucket.
-    Drop {
-        /// Which.
-        partition: PartitionId,
-    },
+    Drop { partition: PartitionId },
     /// A dropped partition has nothing left in the bucket.
-    Clean {
-        /// Which.
-        partition: PartitionId,
-    },
+    Clean { partition: PartitionId },
     /// The topic's overrides changed.
     Configure {
-        /// Which partition.
         partition: PartitionId,
         /// All of them, as they now are.
         overrides: BTreeMap<String, String>,
     },
     /// Several commands in one entry, in order: a topic of thousands of partitions is made in a few entries.
     #[serde(rename = "batch")]
-    Commands {
-        /// Never nested.
-        commands: Vec<LaneCommand>,
-    },
+    Commands { commands: Vec<LaneCommand> },
     /// The log start moves forward (retention, DeleteRecords).
     Trim {
-        /// Which partition.
         partition: PartitionId,
         /// The new log start; an earlier one than held changes nothing.
         to: Offset,

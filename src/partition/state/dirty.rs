@@ -16,7 +16,6 @@ pub enum DirtyList {
     Bundles,
     /// Everything else of the archive.
     Housekeeping,
-    /// Local retention.
     Retention,
 }
 

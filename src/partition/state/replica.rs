@@ -1,4 +1,4 @@
-//! One partition as its lane's applied entries have made it.
+//! One partition: the state that its lane's applied entries have made.
 //!
 //! Owns: the log, the producer table, leader epochs, the log start, the partition's share of the archive, and the
 //! readers that wait at its end. Changed only by `lane.rs` in the order of the lane's log. Shard-local.
@@ -30,11 +30,8 @@ use crate::partition::read::watch::Waiters;
 
 /// A partition on this shard.
 pub struct Replica {
-    /// Its identity.
     pub id: PartitionId,
-    /// Its lane.
     pub lane: LaneId,
-    /// Its batches.
     pub log: PartitionLog,
     /// Readers at its end.
     pub waiters: Waiters,
@@ -51,13 +48,13 @@ pub struct Replica {
     /// The log's time of the newest batch.
     last_append: Cell<TimestampMs>,
     unarchived: RefCell<Unarchived>,
-    /// Where damage begins that was told of; `None` for a disk that does not give what it holds.
-    damage_told: RefCell<BTreeSet<Option<Offset>>>,
-    /// In whose lists it stands.
+    /// First offsets of damage that was logged; `None` for a disk that cannot be read.
+    damage_logged: RefCell<BTreeSet<Option<Offset>>>,
+    /// The lists of dirty partitions that hold it.
     pub marks: Marks,
 }
 
-/// How much is not in the bucket yet, and since when. Derived; counted anew after a restart.
+/// How much is not in the bucket yet, and since when. Derived; counted from zero after a restart.
 #[derive(Debug, Default)]
 struct Unarchived {
     /// Ends of batches, when they were applied and the bytes appended until then; one mark per [`MARK_INTERVAL`].
@@ -78,8 +75,8 @@ const PRODUCERS: u64 = 5;
 const WHAT: &str = "partition checkpoint";
 /// Marks of unarchived data are at least this far apart.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
-/// Damaged places of a partition that are told of one by one.
-const DAMAGE_TOLD_MAX: usize = 16;
+/// Damaged ranges of a partition that are logged one by one.
+const DAMAGE_LOGGED_MAX: usize = 16;
 /// Marks kept; beyond, the newest are merged.
 const MARKS_MAX: usize = 4096;
 
@@ -87,7 +84,6 @@ const MARKS_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Birth {
-    /// Its topic's name.
     pub topic: TopicName,
     /// What its leader epochs are counted from.
     pub epoch_base: i32,
@@ -151,12 +147,11 @@ impl Replica {
             manifest: RefCell::new(PartitionManifest::new(id, Offset::ZERO, at)),
             last_append: Cell::new(TimestampMs::NONE),
             unarchived: RefCell::default(),
-            damage_told: RefCell::default(),
+            damage_logged: RefCell::default(),
             marks: Marks::default(),
         }
     }
 
-    /// The partition's topic.
     #[must_use]
     pub fn topic(&self) -> &TopicName {
         &self.birth.topic
@@ -168,7 +163,6 @@ impl Replica {
         self.created.is_none_or(|created| created == index)
     }
 
-    /// Its settings.
     #[must_use]
     pub fn config(&self) -> Rc<TopicConfig> {
         Rc::clone(&self.settings.borrow().config)
@@ -180,7 +174,6 @@ impl Replica {
         self.settings.borrow().overrides.clone()
     }
 
-    /// Takes new overrides.
     pub fn configure(&self, overrides: BTreeMap<String, String>) {
         let config = Rc::new(TopicConfig::resolve(&overrides));
         *self.settings.borrow_mut() = Settings { overrides, config };
@@ -223,7 +216,6 @@ impl Replica {
         self.birth.epoch_base
     }
 
-    /// Its idempotent producers.
     #[must_use]
     pub fn producers(&self) -> Ref<'_, ProducerTable> {
         self.producers.borrow()
@@ -235,19 +227,19 @@ impl Replica {
         self.epochs.borrow()
     }
 
-    /// Its share of the archive.
+    /// Its manifest: where its archived offsets are.
     #[must_use]
     pub fn manifest(&self) -> Ref<'_, PartitionManifest> {
         self.manifest.borrow()
     }
 
-    /// Is this the first time that damage on this disk is met there? Told once in a life of the process, of so many places.
+    /// Was damage that begins there not logged yet? Logged once per process, for at most [`DAMAGE_LOGGED_MAX`] ranges.
     pub(in crate::partition) fn is_new_damage(&self, begins: Option<Offset>) -> bool {
-        let mut told = self.damage_told.borrow_mut();
-        told.len() < DAMAGE_TOLD_MAX && told.insert(begins)
+        let mut logged = self.damage_logged.borrow_mut();
+        logged.len() < DAMAGE_LOGGED_MAX && logged.insert(begins)
     }
 
-    /// Changes its share of the archive; for the lane's apply alone.
+    /// Changes its manifest; only the lane's apply calls it.
     pub fn with_manifest<T>(&self, change: impl FnOnce(&mut PartitionManifest) -> T) -> T {
         let out = change(&mut self.manifest.borrow_mut());
         let (start, archived_end) = {
@@ -294,8 +286,8 @@ impl Replica {
         self.last_append.get()
     }
 
-    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses, alike on every
-    /// replica, one that does not continue the partition.
+    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses a batch that does
+    /// not continue the partition, the same on every replica.
     ///
     /// # Errors
     /// `NotLeader`, which a producer retries.
@@ -332,7 +324,7 @@ impl Replica {
     }
 
     /// Moves the log start forward; never back, never past the end. Local bytes that the archiver has not taken yet stay
-    /// until it has: archived ranges are contiguous, without them archiving of the whole lane would stand still.
+    /// until it has: archived ranges are contiguous, so without these bytes archiving of this partition would stop.
     pub fn trim(&self, to: Offset) {
         let to = to.min(self.high_watermark());
         if to > self.log_start.get() {

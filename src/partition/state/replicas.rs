@@ -11,7 +11,6 @@ use tidewater_storage::model::PartitionId;
 
 use super::replica::Replica;
 
-/// A lane's partitions.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     ordered: BTreeMap<PartitionId, Rc<Replica>>,

@@ -242,7 +242,7 @@ fn an_entry_larger_than_the_journal_takes_is_refused_and_kills_nothing() {
             error,
             ProposeError::TooLarge { bytes: journal.entry_bytes_max() + 1, max: journal.entry_bytes_max() }
         );
-        assert!(error.settled());
+        assert!(error.disposition().outcome_is_known());
         lane.propose(payload(2, most)).await.expect("the largest is applied");
         assert_eq!(lane.died(), None);
         assert_eq!(numbers.applied.borrow().iter().map(|(_, n)| *n).collect::<Vec<_>>(), [2]);

@@ -1,6 +1,6 @@
 //! A transport between lanes of one process: for tests of several voters in one simulated world.
 //!
-//! Owns: who is connected, which pairs are cut, how long a message takes. A message to a node that is killed while it
+//! Owns: the connected lanes, the pairs that are cut, the delay of a message. A message to a node that is killed while it
 //! is under way is lost with it. Affinity: shard-local.
 
 use std::cell::RefCell;

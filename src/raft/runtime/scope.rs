@@ -20,7 +20,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Env>>> = const { RefCell::new(None) };
 }
 
-/// Puts an `Env` in place and takes it back when dropped, whatever happens in between.
+/// Sets the current `Env` and restores the one before when dropped, also after a panic.
 struct Entered<'a> {
     place: &'a mut Option<Rc<Env>>,
     before: Option<Rc<Env>>,

@@ -18,7 +18,7 @@ pub(crate) async fn check(world: &World) {
             // Retention goes on while this reads.
             from = from.max(replica.log_start());
             let view = RemoteReader::view(&replica.manifest(), from);
-            let read = reader.read(view, from, end, 50_000).await;
+            let read = reader.read_batches(view, from, end, 50_000).await;
             if from < replica.log_start() {
                 // Retention has moved on.
                 from = replica.log_start();

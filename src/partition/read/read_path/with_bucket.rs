@@ -50,7 +50,7 @@ async fn offset_of(shard: &Fixture, replica: &Replica, spec: OffsetSpec) -> Opti
 }
 
 #[test]
-fn no_search_answers_below_a_log_start_that_the_manifest_has_not_heard_of() {
+fn no_search_answers_below_a_log_start_that_the_manifest_does_not_have_yet() {
     in_world(async |_, env, shard| {
         let replica = archived(env, shard).await;
         assert_eq!(offset_of(shard, &replica, OffsetSpec::MaxTimestamp).await, Some(4));
@@ -59,7 +59,7 @@ fn no_search_answers_below_a_log_start_that_the_manifest_has_not_heard_of() {
             replica.log.trim(replica.log.segments()[local_start].offsets.start);
             let to = Offset::new(5 + local_start as u64);
             assert_eq!(shard.router.trim(shard.address(0), to).await, Ok(to));
-            assert!(replica.manifest().log_start < to, "the manifest hears of it later");
+            assert!(replica.manifest().log_start < to, "the manifest gets it later");
             assert_eq!(offset_of(shard, &replica, OffsetSpec::AtTime(time(0))).await, Some(to.get()));
             assert_eq!(offset_of(shard, &replica, OffsetSpec::AtTime(time(20))).await, Some(20));
             assert_eq!(offset_of(shard, &replica, OffsetSpec::MaxTimestamp).await, Some(RECORDS - 1));
@@ -107,7 +107,7 @@ fn what_rots_on_disk_is_read_from_the_bucket() {
             next = range.end;
         }
         let error = batches(&lost, remote.as_ref(), Offset::ZERO, Offset::new(RECORDS), 1).await;
-        assert!(matches!(error, Err(ReadError::Corrupt(_))), "nobody else has it: {error:?}");
+        assert!(matches!(error, Err(ReadError::Corrupt(_))), "there is no other copy: {error:?}");
         let error = batches(&kept, None, Offset::ZERO, Offset::new(RECORDS), 1).await;
         assert!(matches!(error, Err(ReadError::Corrupt(_))), "no bucket: {error:?}");
     });

@@ -122,7 +122,7 @@ impl Cluster {
             let outcome = self.world.block_on(futures::future::select(proposal, deadline));
             match outcome {
                 futures::future::Either::Left((Ok((id, _)), _)) => self.acknowledged.push((id, number)),
-                futures::future::Either::Left((Err(error), _)) if error.settled() => {}
+                futures::future::Either::Left((Err(error), _)) if error.disposition().outcome_is_known() => {}
                 futures::future::Either::Left((Err(_), _)) | futures::future::Either::Right(_) => {
                     self.unknown.insert(number);
                 }
