@@ -146,7 +146,7 @@ fn chunk_file(input: &[u8]) {
     world.block_on(async {
         let cache = ChunkCache::open(env, dir, 1 << 20).await.expect("a calm disk");
         let chunk = ChunkId { object: chunk_object(), bytes: 4096..9096 };
-        let found = cache.read(&chunk, 4100..9000).await;
+        let found = cache.read_cached(&chunk, 4100..9000).await;
         assert!(found.is_none_or(|bytes| bytes.len() == 4900), "a chunk is whole or not there");
         assert!(cache.used_bytes() <= 1 << 20);
     });

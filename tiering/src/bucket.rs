@@ -1,6 +1,6 @@
 //! A cluster's place in a bucket: its root and its catalogue.
 //!
-//! Owns: opening (create, adopt or refuse the root; R7), keeping the catalogue true. Does not own: lanes and
+//! Owns: opening (create, use or refuse the root; R7), keeping the catalogue up to date. Does not own: lanes and
 //! partitions in the bucket (`archive`), which store it is (`store`). The preflight proof of the store's conditional
 //! puts runs before a root is created, because everything after it relies on them.
 //! [`Bucket`] is *node-wide* and cheap to clone; [`CatalogueKeeper`] is *shard-local*, one per shard: keepers of several
@@ -24,7 +24,7 @@ pub use catalogue::CatalogueChange;
 pub use root::{Claim, RootRefusal};
 use root::{RootStep, decide};
 
-/// How often a conditional put that met another writer is tried again before the caller hears of it.
+/// How often a conditional put that met another writer is tried again before it is [`BucketError::Busy`].
 const CONFLICTS_MAX: usize = 16;
 
 /// Why the bucket cannot be used.
@@ -42,17 +42,13 @@ pub enum BucketError {
     /// An object that does not decode.
     #[error("object {key}: {reason}; restore it from a copy of the bucket")]
     Unreadable {
-        /// Where.
         key: ObjectKey,
         /// What the decoder said.
         reason: PointerError,
     },
-    /// Others kept writing the same object.
+    /// Other writers were faster every time.
     #[error("object {key} was written by others {CONFLICTS_MAX} times in a row; will be tried again")]
-    Busy {
-        /// Where.
-        key: ObjectKey,
-    },
+    Busy { key: ObjectKey },
 }
 
 impl BucketError {
@@ -75,7 +71,6 @@ impl BucketError {
 /// An opened bucket. *Node-wide*.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// What every key begins with.
     pub home: Home,
@@ -97,7 +92,7 @@ impl Bucket {
     ) -> Result<Self, BucketError> {
         let key = claim.name.root_key();
         for _ in 0..CONFLICTS_MAX {
-            let found = match read(&*store, &key).await? {
+            let found = match read_object(&*store, &key).await? {
                 Some(got) => Some(Root::decode(&got.body).map_err(|reason| unreadable(&key, reason))?),
                 None => None,
             };
@@ -107,7 +102,7 @@ impl Bucket {
                     crate::store::prove(&*store, &claim.name, nonce).await?;
                     match store.put(&key, root.encode(), PutMode::IfAbsent).await {
                         Ok(_) => root,
-                        // Somebody was there first, or a lost answer was ours: look again.
+                        // Another start was first, or the lost answer was this one's own: look again.
                         Err(StoreError::Taken { .. }) => continue,
                         Err(error) => return Err(error.into()),
                     }
@@ -130,7 +125,7 @@ impl Bucket {
     /// What the store says, or that it does not decode.
     pub async fn catalogue(&self) -> Result<Option<(Catalogue, ETag)>, BucketError> {
         let key = self.catalogue_key();
-        let Some(got) = read(&*self.store, &key).await? else { return Ok(None) };
+        let Some(got) = read_object(&*self.store, &key).await? else { return Ok(None) };
         let catalogue = Catalogue::decode(&got.body).map_err(|reason| unreadable(&key, reason))?;
         Ok(Some((catalogue, got.etag)))
     }
@@ -141,7 +136,7 @@ impl Bucket {
 pub struct CatalogueKeeper {
     bucket: Bucket,
     clock: Clock,
-    /// As last read or written; others may have gone further.
+    /// As last read or written here; other shards may have written since.
     seen: RefCell<Option<Catalogue>>,
 }
 
@@ -152,13 +147,13 @@ impl CatalogueKeeper {
         Self { bucket, clock, seen: RefCell::default() }
     }
 
-    /// Returns once the catalogue in the bucket says what `change` says. Costs nothing when it is known to.
+    /// Returns once the catalogue in the bucket says what `change` says; without a request if it is known to.
+    ///
+    /// A catalogue that does not decode is written again from `whole`: all that it must say, or `None` from a caller that
+    /// does not know all of it. The put matches the damaged version, so a good one written meanwhile is not lost.
     ///
     /// # Errors
-    /// What the store says; [`BucketError::Busy`] when others write all the time.
-    ///
-    /// A catalogue that does not decode any more is written anew from `whole`: everything it must say, by one who knows
-    /// all of it, or `None`. Its version is matched, so a good one that another wrote meanwhile is never lost.
+    /// What the store says; [`BucketError::Busy`] after [`CONFLICTS_MAX`] conflicts with other writers.
     pub async fn ensure(
         &self,
         change: &CatalogueChange,
@@ -170,7 +165,7 @@ impl CatalogueKeeper {
         let key = self.bucket.catalogue_key();
         for _ in 0..CONFLICTS_MAX {
             let now = self.clock.wall();
-            let ((mut catalogue, mended), mode) = match read(&*self.bucket.store, &key).await? {
+            let ((mut catalogue, mended), mode) = match read_object(&*self.bucket.store, &key).await? {
                 Some(got) => (self.decoded(&key, &got, whole, now)?, PutMode::IfMatch(got.etag)),
                 None => ((Catalogue::new(self.bucket.home, now), false), PutMode::IfAbsent),
             };
@@ -200,7 +195,7 @@ impl CatalogueKeeper {
     ) -> Result<(), BucketError> {
         if self.seen.borrow().is_none() {
             let key = self.bucket.catalogue_key();
-            let Some(got) = read(&*self.bucket.store, &key).await? else { return Ok(()) };
+            let Some(got) = read_object(&*self.bucket.store, &key).await? else { return Ok(()) };
             let (catalogue, damaged) = self.decoded(&key, &got, whole, self.clock.wall())?;
             if damaged {
                 return self.ensure(&CatalogueChange { topics, ..CatalogueChange::default() }, whole).await;
@@ -225,7 +220,7 @@ impl CatalogueKeeper {
         self.ensure(&CatalogueChange { forgotten: topics, ..CatalogueChange::default() }, whole).await
     }
 
-    /// The catalogue that was found; one that is damaged (not one of a newer version) as it must be, and that it is so.
+    /// The catalogue that was found. If it is damaged (not if a newer version wrote it): what it must say, and `true`.
     fn decoded(
         &self,
         key: &ObjectKey,
@@ -239,16 +234,16 @@ impl CatalogueKeeper {
         };
         let known = matches!(reason, PointerError::Malformed { .. }).then(whole).flatten();
         let Some(known) = known else { return Err(unreadable(key, reason)) };
-        tracing::error!(%key, %reason, topics = known.topics.len(), "the catalogue is written anew from this cluster's own state");
+        tracing::error!(%key, %reason, topics = known.topics.len(), "the damaged catalogue is written again from this cluster's state");
         let mut catalogue = Catalogue::new(self.bucket.home, now);
-        // Its count of revisions is lost; the time in milliseconds is beyond any that was reached.
+        // Its count of revisions is lost; the time in milliseconds is greater than any count that was reached.
         catalogue.revision = u64::try_from(now.0).unwrap_or_default();
         known.merge_into(&mut catalogue, now);
         Ok((catalogue, true))
     }
 }
 
-async fn read(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Got>, StoreError> {
+async fn read_object(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Got>, StoreError> {
     match store.get(key, None).await {
         Ok(got) => Ok(Some(got)),
         Err(StoreError::NotFound { .. }) => Ok(None),

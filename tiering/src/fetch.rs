@@ -1,10 +1,15 @@
 //! Reading archived offsets back: [`RemoteReader`].
 //!
-//! The calls in order: manifest → [`locate::ReadView`] (by the caller, without awaiting) → rows, spill pages read through
-//! `indexes` → runs → chunks through `hydrate` and `chunk_cache` → run sums → whole batches.
+//! [`RemoteReader::read_batches`] in the order of its calls:
+//! 1. the caller copies a [`ReadView`] from the manifest, without awaiting;
+//! 2. `RowWalk` finds the row of an offset, through spill pages if need be ([`Indexes`]);
+//! 3. `locate_runs` finds the row's runs in the object's index, and the chunk of each;
+//! 4. `read_run` → `read_chunk` → [`hydrate`]: from memory, from the disk cache, from a GET under way, or by a new GET;
+//! 5. [`chunk`] gives a run's bytes out after their seeded checksum holds in that very buffer;
+//! 6. `Gathered` takes whole batches until the answer is full; `read_ahead` starts the next chunks.
+//!
 //! Owns: that walk, deadlines, read-ahead. Does not own: manifests, what a Kafka fetch answers. Shard-local, cheap to
-//! clone. Every byte given out has passed its run's seeded checksum in the very buffer that is given out ([`chunk`]),
-//! wherever it came from: a chunk that fails is fetched again, one that goes on failing is [`RemoteError::Corrupt`].
+//! clone. A chunk that fails its sums is fetched again; if it keeps failing the read is [`RemoteError::Corrupt`].
 
 mod away;
 pub mod chunk;
@@ -43,7 +48,7 @@ pub use hydrate::HydrateCounts;
 use hydrate::{HydrateError, Hydrator};
 pub use indexes::Indexes;
 pub use locate::ReadView;
-use locate::{Piece, pieces};
+use locate::{LocatedRun, locate_runs};
 use pins::Pins;
 use read_ahead::ReadAhead;
 use rows::RowWalk;
@@ -64,15 +69,15 @@ const VIEW_STEPS: usize = 64;
 pub struct FetchConfig {
     /// Directory of the chunk cache; each shard its own.
     pub cache_dir: PathBuf,
-    /// Disk it may take. 0: no cache.
+    /// Disk that the cache may take, in bytes. 0: no cache.
     pub cache_bytes: u64,
-    /// Size at which chunks are cut.
+    /// Size at which chunks are cut, in bytes.
     pub chunk_bytes: u64,
-    /// Memory for chunks under way to readers. Half as much again may be ahead of them, as much is kept for a while of
-    /// what arrived and by answers that slow clients have not taken, an eighth waits to be written to the cache, and a
-    /// quarter may lie free, to be read into. Whoever finds it taken waits, until the deadline: the cap on hydration.
+    /// Memory for chunks on their way to waiting readers; a read that finds it taken waits, until its deadline. Beside it:
+    /// half as much for chunks ahead of readers, as much for chunks that arrived lately, as much for answers that slow
+    /// clients have not taken, an eighth for chunks to be written to the disk cache, a quarter for free buffers. Bytes.
     pub memory_bytes: u64,
-    /// Memory for indexes and pages.
+    /// Memory for indexes and spill pages, in bytes.
     pub index_bytes: u64,
     /// Chunks fetched ahead of a sequential reader.
     pub read_ahead_max: usize,
@@ -102,20 +107,18 @@ impl FetchConfig {
 /// What a read brought. *Message*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteRead {
-    /// Whole batches back to back in each piece; the first holds the offset asked for.
+    /// Slices, each of whole batches back to back; the first batch holds the offset asked for.
     pub batches: Vec<Bytes>,
     /// From the first batch's base offset to after the last batch.
     pub range: OffsetRange,
-    /// Bytes of all pieces.
+    /// Bytes of all slices.
     pub bytes: u64,
 }
 
 /// A record found by time. *Message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteTime {
-    /// Its offset.
     pub offset: Offset,
-    /// Its timestamp.
     pub timestamp: TimestampMs,
 }
 
@@ -154,7 +157,7 @@ impl RemoteReader {
         Ok(Self { inner: Rc::new(Inner { env, config, store, indexes, hydrator, cache, ahead, deadlines, pins }) })
     }
 
-    /// What [`RemoteReader::read`] needs of a manifest, for a read from `from` on.
+    /// What [`RemoteReader::read_batches`] needs of a manifest, for a read from `from` on.
     #[must_use]
     pub fn view(manifest: &crate::manifest::PartitionManifest, from: Offset) -> ReadView {
         ReadView::from_offset(manifest, from, VIEW_STEPS)
@@ -189,7 +192,7 @@ impl RemoteReader {
     ///
     /// # Errors
     /// [`RemoteError`]; retriable ones when the bucket does not answer within the deadline.
-    pub async fn read(
+    pub async fn read_batches(
         &self,
         view: ReadView,
         from: Offset,
@@ -214,11 +217,11 @@ impl RemoteReader {
         Ok(read)
     }
 
-    /// The first record at or after `offset` floor of the view whose timestamp is at least `at_or_after`, exactly, as
+    /// The first record of the view, at or after its log start, whose timestamp is at least `at_or_after`, exactly as
     /// Kafka's ListOffsets asks; `None` if the bucket holds none below `until`. `view` is [`ReadView::whole`].
     ///
     /// # Errors
-    /// As [`RemoteReader::read`].
+    /// As [`RemoteReader::read_batches`].
     pub async fn find_time(
         &self,
         view: ReadView,
@@ -233,7 +236,7 @@ impl RemoteReader {
     /// The first record with the greatest timestamp of the view below `until`. `view` is [`ReadView::whole`].
     ///
     /// # Errors
-    /// As [`RemoteReader::read`].
+    /// As [`RemoteReader::read_batches`].
     pub async fn max_timestamp(&self, view: ReadView, until: Offset) -> Result<Option<RemoteTime>, RemoteError> {
         let partition = view.partition;
         let once = async || times::max_timestamp(self, view.clone(), until).await;
@@ -258,8 +261,8 @@ impl RemoteReader {
         }
     }
 
-    /// Takes rows until `max_bytes` are covered, their chunks side by side, in order. What was read before an error is
-    /// an answer; only an error on the first piece is one.
+    /// Reads row after row, up to [`PARALLEL_RUNS`] runs of a row side by side, until `max_bytes` are covered. After an
+    /// error the answer is what was read before it; only without any batch the read fails.
     async fn read_rows(
         &self,
         walk: &mut RowWalk,
@@ -268,25 +271,28 @@ impl RemoteReader {
     ) -> Result<RemoteRead, RemoteError> {
         let mut gathered = Gathered::new(wanted, max_bytes, self.inner.pins.clone());
         while !gathered.full() {
-            let located = match walk.next_at(gathered.next).await {
+            let found = match walk.next_at(gathered.next).await {
                 Ok(Some(row)) => self.locate(walk.partition(), &row, gathered.left()).await,
                 Ok(None) => break,
                 Err(error) => Err(error),
             };
-            let located = match located {
-                Ok(located) => located,
+            let found = match found {
+                Ok(found) => found,
                 Err(error) => return gathered.or(error),
             };
             let (before, partition) = (gathered.next, walk.partition());
-            let runs = self.limit_to(located, before, gathered.room());
+            let runs = self.limit_to(found, before, gathered.room());
             let sequential = self.inner.ahead.borrow().follows(partition, wanted.start);
-            let mut fetched = futures::stream::iter(runs)
-                .map(|piece| async move { self.run(partition, &piece, sequential).await.map(|run| (piece, run)) })
-                .buffered(PARALLEL_RUNS);
+            let mut fetched =
+                futures::stream::iter(runs)
+                    .map(|located| async move {
+                        self.read_run(partition, &located, sequential).await.map(|run| (located, run))
+                    })
+                    .buffered(PARALLEL_RUNS);
             while let Some(run) = fetched.next().await {
                 match run {
-                    Ok((piece, (chunk, bytes))) => {
-                        if let Err(error) = gathered.take(partition, &piece, &chunk, &bytes) {
+                    Ok((located, (chunk, bytes))) => {
+                        if let Err(error) = gathered.take(partition, &located, &chunk, &bytes) {
                             return gathered.or(error);
                         }
                     }
@@ -294,7 +300,7 @@ impl RemoteReader {
                 }
             }
             if gathered.next == before && !gathered.full() {
-                // The row names an object that does not hold it. Asking again would find the same, for ever.
+                // The row names an object that does not hold its offsets: another round would find the same.
                 return gathered.or(RemoteError::Gap { partition, offset: before });
             }
         }
@@ -302,54 +308,65 @@ impl RemoteReader {
     }
 
     /// The runs of a row that hold anything of `wanted`.
-    async fn locate(&self, partition: PartitionId, row: &Row, wanted: OffsetRange) -> Result<Vec<Piece>, RemoteError> {
+    async fn locate(
+        &self,
+        partition: PartitionId,
+        row: &Row,
+        wanted: OffsetRange,
+    ) -> Result<Vec<LocatedRun>, RemoteError> {
         let object = row.object();
         let found = self.inner.indexes.of_row(row).await.map_err(|error| error.for_reader(partition, object))?;
         let missing = || RemoteError::BadIndex { object, reason: format!("it does not hold {partition}") };
         let entry = found.index.partition(partition).ok_or_else(missing)?;
-        Ok(pieces(object, entry, row.offsets.intersect(&wanted), self.inner.config.chunk_bytes))
+        Ok(locate_runs(object, entry, row.offsets.intersect(&wanted), self.inner.config.chunk_bytes))
     }
 
     /// As many runs as `room` bytes take, at least one.
-    fn limit_to(&self, pieces: Vec<Piece>, from: Offset, room: usize) -> Vec<Piece> {
+    fn limit_to(&self, runs: Vec<LocatedRun>, from: Offset, room: usize) -> Vec<LocatedRun> {
         let mut taken = 0;
-        let from_here = pieces.into_iter().filter(|piece| piece.run.sum.offsets.end > from);
+        let from_here = runs.into_iter().filter(|located| located.run.sum.offsets.end > from);
         from_here
-            .take_while(|piece| {
+            .take_while(|located| {
                 let more = taken < room;
-                taken = taken.saturating_add(piece.run.sum.len as usize);
+                taken = taken.saturating_add(located.run.sum.len as usize);
                 more
             })
             .collect()
     }
 
-    /// The bytes of a run, checked, and the chunk they lie in; read again if what came is bad.
-    async fn run(
+    /// The checked bytes of a run, and the chunk that holds them. Bytes that fail the check are read again, at most
+    /// [`RUN_TRIES`] times in all.
+    async fn read_run(
         &self,
         partition: PartitionId,
-        piece: &Piece,
+        located: &LocatedRun,
         sequential: bool,
     ) -> Result<(Rc<Chunk>, Bytes), RemoteError> {
         for _ in 0..RUN_TRIES {
-            let chunk = self.chunk(partition, piece, sequential).await?;
-            let known = chunk.is_proven(partition, piece);
-            if let Some(bytes) = chunk.run(partition, piece) {
+            let chunk = self.read_chunk(partition, located, sequential).await?;
+            let known = chunk.is_proven(partition, located);
+            if let Some(bytes) = chunk.run(partition, located) {
                 if !known {
                     // A sum over a megabyte takes long enough for others to have their turn.
                     self.inner.env.tasks.yield_now().await;
                 }
                 return Ok((chunk, bytes));
             }
-            self.inner.hydrator.forget(&piece.chunk, &chunk).await;
+            self.inner.hydrator.forget(&located.chunk, &chunk).await;
         }
-        let RunSum { offsets, .. } = piece.run.sum;
-        tracing::error!(%partition, %offsets, object = %piece.chunk.object, "archived bytes do not match their checksum: the object was damaged after it was written; restore it from a copy of the bucket");
-        Err(RemoteError::Corrupt { partition, offsets, object: piece.chunk.object, bytes: piece.bytes.clone() })
+        let RunSum { offsets, .. } = located.run.sum;
+        tracing::error!(%partition, %offsets, object = %located.chunk.object, "archived bytes do not match their checksum: the object was damaged after it was written; restore it from a copy of the bucket");
+        Err(RemoteError::Corrupt { partition, offsets, object: located.chunk.object, bytes: located.bytes.clone() })
     }
 
-    async fn chunk(&self, partition: PartitionId, piece: &Piece, sequential: bool) -> Result<Rc<Chunk>, RemoteError> {
-        let object = piece.chunk.object;
-        self.inner.hydrator.read(&piece.chunk, &piece.bytes, sequential).await.map_err(|error| match error {
+    async fn read_chunk(
+        &self,
+        partition: PartitionId,
+        located: &LocatedRun,
+        sequential: bool,
+    ) -> Result<Rc<Chunk>, RemoteError> {
+        let object = located.chunk.object;
+        self.inner.hydrator.read_chunk(&located.chunk, &located.bytes, sequential).await.map_err(|error| match error {
             HydrateError::Store(error) => RemoteError::of_store(partition, object, &error),
             HydrateError::Cancelled => {
                 RemoteError::Unavailable { object, reason: "the shard is shutting down".to_owned() }
@@ -357,7 +374,7 @@ impl RemoteReader {
         })
     }
 
-    /// Starts fetching what a sequential reader will ask for next, across objects. Never waits.
+    /// Starts fetching the chunks after `next` for a sequential reader, across objects. Does not wait for them.
     fn read_ahead(&self, mut walk: RowWalk, from: Offset, next: Offset) {
         let depth = self.inner.ahead.borrow_mut().observe(walk.partition(), from, next);
         if depth == 0 || next >= walk.archived_end() || self.inner.cache.is_none() {
@@ -366,40 +383,41 @@ impl RemoteReader {
         let this = self.clone();
         drop(self.inner.env.tasks.spawn("read-ahead", async move {
             let mut next = next;
-            let mut found: Vec<Piece> = Vec::new();
+            let mut found: Vec<LocatedRun> = Vec::new();
             // At most one more row than chunks wanted: a row has at least one chunk.
             for _ in 0..=depth {
                 let Ok(Some(row)) = walk.next_at(next).await else { break };
                 let wanted = OffsetRange::new(next, walk.archived_end());
-                let Ok(pieces) = this.locate(walk.partition(), &row, wanted).await else { break };
-                found.extend(pieces);
+                let Ok(runs) = this.locate(walk.partition(), &row, wanted).await else { break };
+                found.extend(runs);
                 next = row.offsets.end;
                 if found.chunk_by(in_one_chunk).count() > depth {
                     break;
                 }
             }
-            for pieces in found.chunk_by(in_one_chunk).take(depth) {
-                this.bring_ahead(walk.partition(), pieces);
+            for runs in found.chunk_by(in_one_chunk).take(depth) {
+                this.bring_ahead(walk.partition(), runs);
             }
         }));
     }
 
-    /// Starts fetching a chunk if it is not here, and sums its runs when it has come, so that its reader need not wait
-    /// for that.
-    fn bring_ahead(&self, partition: PartitionId, pieces: &[Piece]) {
-        let Some(landing) = pieces.first().and_then(|piece| self.inner.hydrator.prefetch(&piece.chunk)) else { return };
-        let (pieces, tasks) = (pieces.to_vec(), self.inner.env.tasks.clone());
+    /// Starts fetching the chunk of `runs` if it is not in memory, and checks their sums when it has arrived, so that its
+    /// reader does not wait for that.
+    fn bring_ahead(&self, partition: PartitionId, runs: &[LocatedRun]) {
+        let coming = runs.first().and_then(|located| self.inner.hydrator.prefetch(&located.chunk));
+        let Some(coming) = coming else { return };
+        let (runs, tasks) = (runs.to_vec(), self.inner.env.tasks.clone());
         drop(self.inner.env.tasks.spawn("read-ahead sums", async move {
-            let Ok(Ok(chunk)) = landing.await else { return };
-            for piece in pieces {
-                // What does not match is told when somebody reads it.
-                let _ = chunk.run(partition, &piece);
+            let Ok(Ok(chunk)) = coming.await else { return };
+            for located in runs {
+                // A run that does not match its sum is reported when it is read.
+                let _ = chunk.run(partition, &located);
                 tasks.yield_now().await;
             }
         }));
     }
 }
 
-fn in_one_chunk(one: &Piece, other: &Piece) -> bool {
+fn in_one_chunk(one: &LocatedRun, other: &LocatedRun) -> bool {
     one.chunk == other.chunk
 }

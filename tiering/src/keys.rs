@@ -112,7 +112,7 @@ pub enum KeyError {
     ClusterName(String),
 }
 
-/// What an object is, with what tells it from others of its kind.
+/// What an object is, with what distinguishes it from others of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectKind {
     /// Topics, ids, configs, lanes of one epoch (JSON).

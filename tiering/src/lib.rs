@@ -1,13 +1,33 @@
-//! The log in the bucket: object keys, stores, bundles and their kin, manifests, archiver, remote reader.
+//! The log in the bucket: everything Tidewater keeps of its log on object storage, and the order in which it gets there.
 //!
-//! Owns: every byte Tidewater keeps of its log on object storage and the order in which effects reach it. Does not
-//! own: Kafka requests, Raft, HTTP. Formats: `FORMAT.md`. Reading order: [`keys`] → [`store`] → [`format`] →
-//! [`manifest`], then what drives them.
+//! Does not own: Kafka requests, Raft, HTTP, Iceberg. Formats are in `FORMAT.md`, reasons in `DESIGN.md`.
 //!
-//! Invariants kept here, each a predicate in [`manifest::invariants`]:
-//! T1 rows of a partition are contiguous and do not overlap; T2 archived ends, log starts, sequences and
-//! `follow_from` never fall; T3 local bytes go only after `bundled` is applied; T4 an object goes only after a
-//! published manifest forgot it, and a grace; T5 a taken key is adopted or stops the lane, never overwritten.
+//! Records go out through these parts, in this order:
+//! 1. [`archive`]: one [`archive::Archiver`] per led lane. Its first loop takes committed batches from the lane and writes
+//!    bundles, its second everything else (segment objects, gathering, publishing, deleting). What must precede what is
+//!    [`archive::order`].
+//! 2. [`mod@format`]: bytes and index of bundles, parts, segment objects and gathered objects.
+//! 3. [`keys`]: the only place where an object's key is built or parsed.
+//! 4. [`store`]: puts and gets with conditions, over a directory, S3, Google Cloud Storage, Azure or a simulated bucket;
+//!    limits, retries and counts around it. [`bucket`] opens a cluster's root there and keeps its catalogue.
+//! 5. [`manifest`]: a lane's and a partition's replicated state (what lies where), the commands that change it, and its
+//!    published form in the bucket.
+//!
+//! And come back through these:
+//! 6. [`fetch`]: [`fetch::RemoteReader`] finds rows in the manifest, runs in an index, chunks in memory, on disk or in the
+//!    bucket, and gives out whole batches whose checksums hold.
+//! 7. [`retention`]: how much of the archived log goes, and when.
+//!
+//! Invariants. T1, T2 and T4 are checked by `manifest::check_lane`, `check_partition` and their `_step` forms after every
+//! command of the tests; DESIGN.md's R1 to R11 are the rules that lead to them:
+//! - **T1** rows of a partition are contiguous and do not overlap;
+//! - **T2** archived ends, log starts, sequences and `follow_from` never fall;
+//! - **T3** local bytes go only after the command `bundled` that covers them is applied;
+//! - **T4** an object is deleted only after a published manifest stopped naming it, and a grace;
+//! - **T5** a bundle's key that is taken is adopted or stops the lane; it is never overwritten;
+//! - **T6** no byte is given to a reader before its run's checksum held in the buffer that is given out;
+//! - **T7** an error that will not pass by itself is never retried as one that does
+//!   ([`tidewater_storage::disposition::Disposition`]).
 
 pub mod archive;
 pub mod bucket;

@@ -48,7 +48,6 @@ pub use remote::RemoteStore;
 pub use retry::{RetryPolicy, Retrying, Sleeper, TokioSleeper};
 pub use sim::{Faults, SimBucket, SimSleeper, SimStore};
 
-
 /// An opaque version of an object's content: changes with every write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ETag(pub Arc<str>);
@@ -73,7 +72,6 @@ pub enum PutMode {
 /// A put that took effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutDone {
-    /// The version written.
     pub etag: ETag,
 }
 
@@ -93,7 +91,6 @@ pub struct Got {
 pub struct Head {
     /// Bytes of the object.
     pub size: u64,
-    /// Its version.
     pub etag: ETag,
     /// When it was written, by the store's clock.
     pub modified: TimestampMs,
@@ -102,7 +99,6 @@ pub struct Head {
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its key.
     pub key: ObjectKey,
     /// Its bytes.
     pub size: u64,
@@ -203,20 +199,13 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
 pub enum StoreError {
     /// Nothing at the key.
     #[error("object {key} does not exist")]
-    NotFound {
-        /// Where.
-        key: String,
-    },
+    NotFound { key: String },
     /// A conditional put met another version, or an object where there should be none.
     #[error("object {key} was written by someone else: the put's condition does not hold")]
-    Taken {
-        /// Where.
-        key: String,
-    },
+    Taken { key: String },
     /// The range asked for lies outside the object.
     #[error("object {key}: range {start}..{end} is empty or starts past its end")]
     Range {
-        /// Where.
         key: String,
         /// First byte asked for.
         start: u64,
@@ -226,7 +215,6 @@ pub enum StoreError {
     /// Throttled, timed out, connection lost, server error: may work later. A write may have happened.
     #[error("object store is unavailable for {key}: {detail}; will be tried again")]
     Unavailable {
-        /// Where.
         key: String,
         /// What the store said.
         detail: String,
@@ -234,7 +222,6 @@ pub enum StoreError {
     /// Credentials or permissions.
     #[error("object store denies access to {key}: {detail}; check the credentials and the bucket's policy")]
     Denied {
-        /// Where.
         key: String,
         /// What the store said.
         detail: String,
@@ -242,7 +229,6 @@ pub enum StoreError {
     /// The answer is not what was asked for: torn body, wrong length.
     #[error("object store answered {found} bytes for {key}, expected {expected}")]
     Torn {
-        /// Where.
         key: String,
         /// Bytes expected.
         expected: u64,
@@ -251,22 +237,13 @@ pub enum StoreError {
     },
     /// The source of a large put failed or was of another size.
     #[error("source of the upload to {key} failed: {detail}")]
-    Source {
-        /// Where.
-        key: String,
-        /// What it said.
-        detail: String,
-    },
+    Source { key: String, detail: String },
     /// The disk under a directory store is full.
     #[error("no space left for {key}; free space on the disk of the bucket directory")]
-    NoSpace {
-        /// Where.
-        key: String,
-    },
+    NoSpace { key: String },
     /// Anything the store refuses for good.
     #[error("object store refuses the request for {key}: {detail}")]
     Refused {
-        /// Where.
         key: String,
         /// What the store said.
         detail: String,

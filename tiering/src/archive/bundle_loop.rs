@@ -63,7 +63,10 @@ impl<H: LaneHost> BundleLoop<H> {
                     }
                 }
                 Err(StepError::Later(reason)) => {
-                    tracing::warn!(lane = %shared.host.lane(), reason, ?pause, "archiving fails, will be tried again");
+                    // Once for each reason: what will not pass by itself would fill the log.
+                    if shared.status.borrow().failing.as_ref() != Some(&reason) {
+                        tracing::warn!(lane = %shared.host.lane(), reason, ?pause, "archiving fails, will be tried again");
+                    }
                     shared.note(|status| {
                         status.failing = Some(reason);
                         status.probed = false;

@@ -15,7 +15,7 @@ use super::housekeeping::Housekeeping;
 use super::segment::rows_of;
 use super::steps::StepError;
 use crate::fetch::indexes::IndexError;
-use crate::fetch::locate::pieces;
+use crate::fetch::locate::locate_runs;
 use crate::format::{DataKind, ObjectBuilder};
 use crate::keys::{ObjectKind, ObjectName, Sequence};
 use crate::manifest::{LaneManifest, PartitionManifest, Quarantine, Row, Source};
@@ -153,7 +153,7 @@ impl<H: LaneHost> Housekeeping<H> {
             };
             let (Some(first), Some(last)) = (rows.first(), rows.last()) else { continue };
             let range = OffsetRange::new(first.offsets.start, last.offsets.end);
-            let log_start = self.shared.host.with_partition(partition, |m| m.log_start).unwrap_or_default();
+            let Some(log_start) = self.shared.host.with_partition(partition, |m| m.log_start) else { continue };
             builder.begin(partition, range.start, log_start);
             batches.iter().for_each(|batch| builder.push(batch));
             self.shared.host.aborted(partition, range).into_iter().for_each(|aborted| builder.aborted(aborted));
@@ -247,7 +247,7 @@ impl<H: LaneHost> Housekeeping<H> {
             return bad(row.offsets, "it does not hold the partition".to_owned());
         };
         let mut batches = Vec::new();
-        let pieces = pieces(object, entry, row.offsets, self.shared.config.object_bytes_max);
+        let pieces = locate_runs(object, entry, row.offsets, self.shared.config.object_bytes_max);
         for group in pieces.chunk_by(|a, b| a.chunk.object == b.chunk.object && a.bytes.end == b.bytes.start) {
             let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
             let key = first.chunk.object.key();

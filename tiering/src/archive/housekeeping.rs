@@ -113,6 +113,7 @@ impl<H: LaneHost> Housekeeping<H> {
         let started = Some(shared.env.clock.now());
         let mut last = LastRuns { sweep: started, scrub: started, ..LastRuns::default() };
         let mut pause = shared.config.backoff.0;
+        let mut reported: Option<String> = None;
         let mut timer = None;
         // An archiver before this one may have taken partitions off the host's list and not finished with them.
         self.lists.borrow_mut().add(shared.host.partitions());
@@ -134,17 +135,24 @@ impl<H: LaneHost> Housekeeping<H> {
             let failed = done.is_err();
             let sleep = match done {
                 Ok(true) => {
+                    reported = None;
                     pause = shared.config.backoff.0;
                     Duration::ZERO
                 }
-                Ok(false) => shared.config.housekeeping_interval,
+                Ok(false) => {
+                    reported = None;
+                    shared.config.housekeeping_interval
+                }
                 Err(StepError::End(ended)) => return ended,
                 Err(StepError::Stop(reason)) => match shared.stop(reason).await {
                     Err(StepError::End(ended)) => return ended,
                     _ => shared.config.housekeeping_interval,
                 },
                 Err(StepError::Later(reason)) => {
-                    tracing::warn!(lane = %shared.host.lane(), reason, ?pause, "housekeeping of the bucket fails, will be tried again");
+                    if reported.as_ref() != Some(&reason) {
+                        tracing::warn!(lane = %shared.host.lane(), reason, ?pause, "housekeeping of the bucket fails, will be tried again");
+                    }
+                    reported = Some(reason);
                     // What fails may fail for ever; the steps that succeed do not wait for it.
                     let slept = if did { pause.min(shared.config.housekeeping_interval) } else { pause };
                     pause = (pause * 2).min(shared.config.backoff.1);

@@ -1,5 +1,5 @@
-//! The archiver against a bucket that loses answers and writes late, dropped at any await and started again: whatever
-//! happens, every archived offset reads back byte for byte, and nothing stays that nobody names.
+//! The archiver against a bucket that loses answers and writes late, dropped at any await and started again: after any
+//! of it every archived offset reads back byte for byte, and no object stays that nothing names.
 
 #![allow(clippy::panic)]
 
@@ -181,7 +181,7 @@ impl Bench {
         while next < end {
             let view = self.lane.with_partition(id, |m| RemoteReader::view(m, next)).expect("there");
             let max = 1 + self.env.rng.below(6_000) as usize;
-            let read = self.world.block_on(self.reader.read(view, next, end, max))?;
+            let read = self.world.block_on(self.reader.read_batches(view, next, end, max))?;
             assert!(read.range.end > next && read.range.start <= next, "progress: {:?} from {next}", read.range);
             assert_eq!(read.bytes as usize, read.batches.iter().map(Bytes::len).sum::<usize>());
             next = read.range.end;
@@ -201,7 +201,7 @@ impl Bench {
                 next = Offset::new(start.get() + rng.below(end.get() - start.get()));
             }
             let view = self.lane.with_partition(id, |m| RemoteReader::view(m, next)).expect("there");
-            match self.reader.read(view, next, end, 1 + rng.below(6_000) as usize).await {
+            match self.reader.read_batches(view, next, end, 1 + rng.below(6_000) as usize).await {
                 Ok(read) => {
                     let bytes: Vec<u8> = read.batches.iter().flat_map(|piece| piece.to_vec()).collect();
                     assert!(bytes == self.lane.logs.borrow()[&id].bytes(read.range), "{id} {}", read.range);
@@ -343,7 +343,7 @@ fn retention_moves_the_start_and_empties_the_bucket_of_what_is_below() {
         let (start, bytes) = bench.lane.with_partition(*id, |m| (m.log_start, m.bytes())).expect("there");
         assert!(start > Offset::ZERO && bytes < 45_000, "{start} {bytes}");
         let view = bench.lane.with_partition(*id, |m| RemoteReader::view(m, Offset::ZERO)).expect("there");
-        let below = bench.world.block_on(bench.reader.read(view, Offset::ZERO, start, 1));
+        let below = bench.world.block_on(bench.reader.read_batches(view, Offset::ZERO, start, 1));
         assert!(matches!(below, Err(RemoteError::BelowStart { .. })));
     }
     bench.all_reads_back();
@@ -436,7 +436,7 @@ fn damaged_objects_are_typed_errors_and_scrubbing_quarantines_or_repairs_them() 
     bench.sim.tamper(bundle.as_str(), None);
     let gone = RemoteReader::view(&bench.lane.with_partition(id, Clone::clone).expect("there"), Offset::ZERO);
     bench.sim.set_faults(Faults { down: true, ..Faults::default() });
-    let read = bench.world.block_on(bench.reader.read(gone, Offset::ZERO, Offset::new(5), 1000));
+    let read = bench.world.block_on(bench.reader.read_batches(gone, Offset::ZERO, Offset::new(5), 1000));
     assert!(read.expect_err("down").disposition().passes());
 }
 

@@ -1,4 +1,4 @@
-//! Changes to the catalogue: what somebody is about to rely on, merged into what is there.
+//! Changes to the catalogue: topics and lanes that an archiver is about to refer to, merged into the catalogue.
 //!
 //! Owns: that merge. Does not own: the catalogue's content and form (`manifest::Catalogue`), reading and writing the
 //! object (`bucket`). Pure; *message*. A lane is in the catalogue before its first bundle is written, a topic before its

@@ -14,7 +14,6 @@ use crate::manifest::Root;
 pub struct Claim {
     /// Id saved in the data directory.
     pub cluster: ClusterId,
-    /// Epoch saved there.
     pub epoch: LineageEpoch,
     /// Name from the configuration.
     pub name: ClusterName,
@@ -45,9 +44,7 @@ pub enum RootRefusal {
         name: ClusterName,
         /// Whose root it is.
         found: ClusterId,
-        /// In which epoch.
         epoch: LineageEpoch,
-        /// Who asked.
         own: ClusterId,
     },
     /// A restore or takeover went on without this data directory.
@@ -56,9 +53,7 @@ pub enum RootRefusal {
          taken over elsewhere; do not start this copy, its data directory may be kept for inspection"
     )]
     Superseded {
-        /// Its name.
         name: ClusterName,
-        /// Its id.
         cluster: ClusterId,
         /// Epoch in the bucket.
         found: LineageEpoch,
@@ -71,9 +66,7 @@ pub enum RootRefusal {
          or restore the bucket's objects: archived data is only there"
     )]
     Vanished {
-        /// Its name.
         name: ClusterName,
-        /// Its id.
         cluster: ClusterId,
         /// Where it should be.
         key: ObjectKey,

@@ -1,9 +1,9 @@
-//! Bytes of an object as they came into memory, and the only way to get at them: a run whose seeded sum holds.
+//! Bytes of an object in memory. They are given out run by run, and only after a run's seeded checksum holds.
 //!
-//! Owns: what of these bytes was proven. The proof lies beside the very buffer it is about and is made only here, by
-//! summing that buffer; bytes that come again under the same name are a chunk of their own that nothing is known of. So
-//! a run is summed once for all its readers, and never taken for another's. Does not own: where bytes come from
-//! (`hydrate`), how long they are kept (`warm`). Shard-local.
+//! Owns: which runs of this buffer passed their check. That is kept beside the buffer and noted only here, by summing the
+//! buffer itself; the same chunk fetched again is another buffer with nothing checked. So a run is summed once for all its
+//! readers, and one run's check never counts for another. Does not own: where bytes come from (`hydrate`), how long they
+//! are kept (`warm`). Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tidewater_storage::model::{PartitionId, RunSum};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::locate::Piece;
+use super::locate::LocatedRun;
 
 /// A run of this chunk that matched its sum.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ struct Proof {
 }
 
 impl Proof {
-    fn of(partition: PartitionId, piece: &Piece) -> Self {
-        Self { bytes: piece.bytes.clone(), partition, sum: piece.run.sum }
+    fn of(partition: PartitionId, located: &LocatedRun) -> Self {
+        Self { bytes: located.bytes.clone(), partition, sum: located.run.sum }
     }
 }
 
@@ -36,7 +36,7 @@ pub struct Chunk {
     bytes: Bytes,
     proofs: RefCell<Vec<Proof>>,
     spoiled: Cell<bool>,
-    /// Memory for what nobody has asked for yet, given back at the first use.
+    /// Memory reserved for a chunk ahead of its readers; released at the first use.
     ahead: RefCell<Option<OwnedSemaphorePermit>>,
 }
 
@@ -72,20 +72,20 @@ impl Chunk {
 
     /// Is the run's sum known to hold?
     #[must_use]
-    pub fn is_proven(&self, partition: PartitionId, piece: &Piece) -> bool {
-        self.proofs.borrow().contains(&Proof::of(partition, piece))
+    pub fn is_proven(&self, partition: PartitionId, located: &LocatedRun) -> bool {
+        self.proofs.borrow().contains(&Proof::of(partition, located))
     }
 
     /// The bytes of a run. `None`: they are not all here, or their sum does not hold, and the chunk is spoiled.
     #[must_use]
-    pub fn run(&self, partition: PartitionId, piece: &Piece) -> Option<Bytes> {
-        let found = self.slice(&piece.bytes).filter(|run| {
-            if self.is_proven(partition, piece) {
+    pub fn run(&self, partition: PartitionId, located: &LocatedRun) -> Option<Bytes> {
+        let found = self.slice(&located.bytes).filter(|run| {
+            if self.is_proven(partition, located) {
                 return true;
             }
-            let holds = piece.run.sum.matches(partition, run);
+            let holds = located.run.sum.matches(partition, run);
             if holds {
-                self.proofs.borrow_mut().push(Proof::of(partition, piece));
+                self.proofs.borrow_mut().push(Proof::of(partition, located));
             }
             holds
         });
@@ -108,7 +108,7 @@ impl Chunk {
         self.spoiled.get()
     }
 
-    /// For the disk cache only, whose readers prove again what they take from it.
+    /// All bytes, unchecked: for the disk cache only, whose readers check what they take from it.
     pub(super) fn unproven(&self) -> &Bytes {
         &self.bytes
     }
@@ -129,17 +129,17 @@ pub(super) mod tests {
         ChunkId { object: home.bundle(LaneId(1), Sequence(7)), bytes }
     }
 
-    fn piece(partition: PartitionId, bytes: Range<u64>, content: &[u8]) -> Piece {
+    fn located(partition: PartitionId, bytes: Range<u64>, content: &[u8]) -> LocatedRun {
         let offsets = OffsetRange::new(Offset::new(5), Offset::new(6));
         let sum = RunSum { offsets, len: content.len() as u32, crc: extend(seed(partition, offsets.start), content) };
-        Piece { chunk: id(0..100), bytes, run: Run { sum, max_timestamp: TimestampMs(0) } }
+        LocatedRun { chunk: id(0..100), bytes, run: Run { sum, max_timestamp: TimestampMs(0) } }
     }
 
     #[test]
     fn only_what_matches_comes_out_and_proofs_are_of_one_buffer_and_one_run() {
         let mine = PartitionId::default();
         let body = Bytes::from((0..100u8).collect::<Vec<_>>());
-        let run = piece(mine, 10..20, &body[10..20]);
+        let run = located(mine, 10..20, &body[10..20]);
         let chunk = Chunk::new(0, body.clone());
         assert!(!chunk.is_proven(mine, &run));
         assert_eq!(chunk.run(mine, &run), Some(body.slice(10..20)));
@@ -152,7 +152,7 @@ pub(super) mod tests {
 
         let other = PartitionId { index: tidewater_storage::model::PartitionIndex(9), ..mine };
         assert_eq!(chunk.run(other, &run), None, "proven for another partition");
-        let longer = piece(mine, 10..21, &body[10..20]);
+        let longer = located(mine, 10..21, &body[10..20]);
         assert_eq!(chunk.run(mine, &longer), None, "proven for another length");
     }
 
@@ -160,7 +160,7 @@ pub(super) mod tests {
     fn a_part_knows_its_place_and_what_is_short_gives_nothing() {
         let mine = PartitionId::default();
         let body = Bytes::from((0..100u8).collect::<Vec<_>>());
-        let run = piece(mine, 30..40, &body[30..40]);
+        let run = located(mine, 30..40, &body[30..40]);
         assert_eq!(Chunk::new(30, body.slice(30..40)).run(mine, &run), Some(body.slice(30..40)));
         for (start, held) in [(0, 0..39), (31, 31..100), (u64::MAX, 0..100)] {
             let short = Chunk::new(start, body.slice(held));

@@ -9,7 +9,7 @@
 //! it (at least one chunk) is headroom for the last two. Least recently used and not TinyLFU: a scan's read-ahead would
 //! be refused admission by frequency, which is exactly what must be kept for the next few hundred milliseconds.
 //! The directory is listed once, at start; the name of a file says everything about it. Files are not synced: after a
-//! crash a chunk may hold anything, which its sums tell.
+//! crash a chunk may hold any bytes, which its checksums show.
 
 use std::cell::Cell;
 use std::io;
@@ -41,7 +41,6 @@ const NAME_BYTES_MAX: usize = 255;
 /// *Message*.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkId {
-    /// Where it lies.
     pub object: ObjectName,
     /// Which bytes of it.
     pub bytes: Range<u64>,
@@ -92,8 +91,8 @@ struct Inner {
     env: Env,
     dir: PathBuf,
     index: Cache<ChunkId, ()>,
-    /// What moka evicted and nobody has unlinked yet. A std mutex because moka's listener must be `Sync`; it is only
-    /// ever locked for a push or a take, on this thread.
+    /// Chunks that moka evicted and whose files are not unlinked yet. A std mutex because moka's listener must be `Sync`;
+    /// it is only locked for a push or a take, on this thread.
     evicted: Arc<Mutex<Vec<ChunkId>>>,
     headroom_blocks: u64,
     /// Reserved or being unlinked.
@@ -194,7 +193,7 @@ impl ChunkCache {
 
     /// Bytes `within` the object, which must lie inside the chunk. `None` is a miss; so is a file that is gone, short
     /// or unreadable, which is then forgotten.
-    pub async fn read(&self, id: &ChunkId, within: Range<u64>) -> Option<Bytes> {
+    pub async fn read_cached(&self, id: &ChunkId, within: Range<u64>) -> Option<Bytes> {
         let inner = &self.inner;
         inner.index.get(id)?;
         let at = within.start.checked_sub(id.bytes.start)?;

@@ -24,63 +24,39 @@ pub enum RemoteError {
     /// Too many reads of the bucket are under way on this shard, or this one took too long. Kafka: retriable.
     #[error("read of {partition} from the bucket took longer than {after:?}; it may be repeated")]
     Deadline {
-        /// Whose.
         partition: PartitionId,
         /// The time it was given.
         after: Duration,
     },
     /// Offsets below what retention has left.
     #[error("offset {offset} of {partition} is below the log start {start}")]
-    BelowStart {
-        /// Whose.
-        partition: PartitionId,
-        /// Asked for.
-        offset: Offset,
-        /// First one there.
-        start: Offset,
-    },
+    BelowStart { partition: PartitionId, offset: Offset, start: Offset },
     /// Offsets that are not in the bucket yet.
     #[error("offset {offset} of {partition} is at or above the archived end {end}")]
     AboveEnd {
-        /// Whose.
         partition: PartitionId,
-        /// Asked for.
         offset: Offset,
         /// First one not there.
         end: Offset,
     },
     /// An offset between start and end that no object holds: a defect, or a damaged manifest.
     #[error("no object holds offset {offset} of {partition} although it counts as archived; run the scrubber")]
-    Gap {
-        /// Whose.
-        partition: PartitionId,
-        /// Asked for.
-        offset: Offset,
-    },
+    Gap { partition: PartitionId, offset: Offset },
     /// An object that a row names is not there.
     #[error("object {object}, which holds {partition}, is not in the bucket; restore it from a copy of the bucket")]
-    Missing {
-        /// Whose.
-        partition: PartitionId,
-        /// The key.
-        object: ObjectName,
-    },
+    Missing { partition: PartitionId, object: ObjectName },
     /// Bytes that do not match their sums, also when read again.
     #[error("object {object} bytes {bytes:?}, offsets {offsets} of {partition}, do not match their checksum")]
     Corrupt {
-        /// Whose.
         partition: PartitionId,
         /// Which offsets are unreadable.
         offsets: OffsetRange,
-        /// The key.
         object: ObjectName,
-        /// Where in it.
         bytes: Range<u64>,
     },
     /// An index, footer or page that does not decode.
     #[error("metadata of object {object} is unreadable: {reason}")]
     BadIndex {
-        /// The key.
         object: ObjectName,
         /// What the decoder said.
         reason: String,
@@ -88,7 +64,6 @@ pub enum RemoteError {
     /// The store refuses for good (credentials, permissions).
     #[error("bucket refuses {object}: {reason}")]
     Denied {
-        /// The key.
         object: ObjectName,
         /// What the store said.
         reason: String,
@@ -96,7 +71,7 @@ pub enum RemoteError {
 }
 
 impl RemoteError {
-    /// [`Disposition::Refused`]: the archived bytes are whole, but nobody can read them before an operator acts.
+    /// [`Disposition::Refused`]: the archived bytes are whole, but cannot be read before an operator acts.
     /// [`Disposition::Absent`]: the offset is not in the bucket (any more, or yet). [`Disposition::Corrupt`]: archived
     /// bytes are lost or damaged.
     #[must_use]

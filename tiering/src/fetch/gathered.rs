@@ -1,4 +1,4 @@
-//! Batches on their way into an answer.
+//! Collects the batches of an answer.
 //!
 //! Owns: which batches of a run are taken. Does not own: reading runs (`fetch`), what an answer may keep in memory
 //! (`pins`). Shard-local.
@@ -11,7 +11,7 @@ use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId};
 use super::RemoteRead;
 use super::chunk::Chunk;
 use super::error::RemoteError;
-use super::locate::Piece;
+use super::locate::LocatedRun;
 use super::pins::Pins;
 
 /// See the header.
@@ -20,7 +20,7 @@ pub(super) struct Gathered {
     max_bytes: usize,
     /// The next offset wanted.
     pub(super) next: Offset,
-    pieces: Vec<(Rc<Chunk>, Bytes)>,
+    slices: Vec<(Rc<Chunk>, Bytes)>,
     start: Option<Offset>,
     bytes: usize,
     stopped: bool,
@@ -30,7 +30,7 @@ pub(super) struct Gathered {
 impl Gathered {
     pub(super) fn new(wanted: OffsetRange, max_bytes: usize, pins: Pins) -> Self {
         let next = wanted.start;
-        Self { wanted, max_bytes, next, pieces: Vec::new(), start: None, bytes: 0, stopped: false, pins }
+        Self { wanted, max_bytes, next, slices: Vec::new(), start: None, bytes: 0, stopped: false, pins }
     }
 
     pub(super) fn full(&self) -> bool {
@@ -49,7 +49,7 @@ impl Gathered {
     pub(super) fn take(
         &mut self,
         partition: PartitionId,
-        piece: &Piece,
+        located: &LocatedRun,
         chunk: &Rc<Chunk>,
         run: &Bytes,
     ) -> Result<(), RemoteError> {
@@ -59,7 +59,7 @@ impl Gathered {
             let header = match BatchHeader::parse(run.get(at..).unwrap_or_default()) {
                 Ok(header) => header,
                 Err(error) => {
-                    taken = Err(RemoteError::BadIndex { object: piece.chunk.object, reason: error.to_string() });
+                    taken = Err(RemoteError::BadIndex { object: located.chunk.object, reason: error.to_string() });
                     break;
                 }
             };
@@ -69,8 +69,8 @@ impl Gathered {
                 at += len;
                 continue;
             }
-            // Rows are contiguous from the log start on and topics are not compacted: also before the first batch there
-            // is nothing to pass over, and who is told nothing takes the rest for never written.
+            // Rows are contiguous from the log start on and topics are not compacted, so no offset may be skipped: a
+            // consumer would take what was skipped for never written.
             if header.base_offset > self.next {
                 taken = Err(RemoteError::Gap { partition, offset: self.next });
                 break;
@@ -86,7 +86,7 @@ impl Gathered {
             at += len;
         }
         if let Some(first) = first {
-            self.pieces.push((Rc::clone(chunk), run.slice(first..at)));
+            self.slices.push((Rc::clone(chunk), run.slice(first..at)));
         }
         taken
     }
@@ -106,11 +106,11 @@ impl Gathered {
     }
 
     fn answer(self, start: Offset) -> RemoteRead {
-        let of_chunk = |pieces: &[(Rc<Chunk>, Bytes)]| {
-            let len = pieces.first().map_or(0, |(chunk, _)| chunk.len());
-            self.pins.give(len, pieces.iter().map(|(_, piece)| piece.clone()).collect())
+        let of_chunk = |slices: &[(Rc<Chunk>, Bytes)]| {
+            let len = slices.first().map_or(0, |(chunk, _)| chunk.len());
+            self.pins.give(len, slices.iter().map(|(_, slice)| slice.clone()).collect())
         };
-        let batches = self.pieces.chunk_by(|(one, _), (other, _)| Rc::ptr_eq(one, other)).flat_map(of_chunk).collect();
+        let batches = self.slices.chunk_by(|(one, _), (other, _)| Rc::ptr_eq(one, other)).flat_map(of_chunk).collect();
         RemoteRead { range: OffsetRange::new(start, self.next), bytes: self.bytes as u64, batches }
     }
 }

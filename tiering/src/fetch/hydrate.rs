@@ -26,12 +26,12 @@ use super::warm::Warm;
 use super::write_behind::WriteBehind;
 use crate::store::{Buffers, ObjectStore, StoreError};
 
-/// How often chunks in memory that nobody has used since are dropped.
+/// Time between two looks for chunks in memory that were not used since the last one.
 const COOLING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a GET ended; shared by its readers.
-type Arrived = Result<Rc<Chunk>, Arc<StoreError>>;
-pub(super) type Landing = Shared<oneshot::Receiver<Arrived>>;
+type GetResult = Result<Rc<Chunk>, Arc<StoreError>>;
+pub(super) type ComingChunk = Shared<oneshot::Receiver<GetResult>>;
 
 /// Fetches chunks. *Shard-local*, cheap to clone.
 #[derive(Clone)]
@@ -44,14 +44,14 @@ struct Inner {
     store: Arc<dyn ObjectStore>,
     cache: Option<ChunkCache>,
     writer: Option<WriteBehind>,
-    /// GETs under way, and reads of whole chunks from the disk cache. Each removes itself when it ends, nobody else does.
-    flights: RefCell<HashMap<ChunkId, Landing>>,
+    /// GETs under way, and reads of whole chunks from the disk cache. Only its own task removes an entry, at its end.
+    coming_chunks: RefCell<HashMap<ChunkId, ComingChunk>>,
     warm: Warm,
     cooling: Cell<bool>,
     buffers: Buffers,
     /// Chunks under way to readers.
     demand: Budget,
-    /// Chunks that nobody has asked for yet, under way or arrived.
+    /// Chunks ahead of their readers, under way or arrived.
     ahead: Budget,
     counters: HydrateCounters,
 }
@@ -127,7 +127,7 @@ impl Hydrator {
             store,
             cache,
             writer,
-            flights: RefCell::default(),
+            coming_chunks: RefCell::default(),
             warm,
             cooling: Cell::new(false),
             buffers: Buffers::new(usize::try_from(memory_bytes / 4).unwrap_or(usize::MAX)),
@@ -145,21 +145,25 @@ impl Hydrator {
         HydrateCounts { hits: hits.get(), joined: joined.get(), misses: misses.get(), ahead: ahead.get() }
     }
 
-    /// The chunk, or as much of it as holds bytes `want` of the object: from memory, from the disk cache, from a GET under
-    /// way, or from one of its own. A `sequential` reader will want the rest of the chunk too, so all of it is taken off
-    /// the disk at once.
+    /// The chunk, or the part of it that holds bytes `want` of the object: from memory, from the disk cache, from a GET under
+    /// way, or by a new GET. For a `sequential` reader, who reads the rest next, the whole chunk is read from the disk.
     ///
     /// # Errors
     /// What the store said. Waits as long as the store takes; the caller holds the deadline.
-    pub async fn read(&self, id: &ChunkId, want: &Range<u64>, sequential: bool) -> Result<Rc<Chunk>, HydrateError> {
+    pub async fn read_chunk(
+        &self,
+        id: &ChunkId,
+        want: &Range<u64>,
+        sequential: bool,
+    ) -> Result<Rc<Chunk>, HydrateError> {
         let (inner, counters) = (&self.inner, &self.inner.counters);
         if let Some(chunk) = inner.warm.get(id) {
             counters.hits.add(1);
             return Ok(chunk);
         }
-        if let Some(landing) = inner.landing(id) {
+        if let Some(coming) = inner.coming_chunk(id) {
             counters.joined.add(1);
-            match landed(landing).await {
+            match wait_for(coming).await {
                 // What failed ahead of this reader, or for another, need not fail for it.
                 Err(HydrateError::Store(_)) => {}
                 done => return done,
@@ -167,31 +171,31 @@ impl Hydrator {
         }
         let kept = inner.cache.as_ref().filter(|cache| cache.contains(id));
         if let Some(cache) = kept.filter(|_| !sequential)
-            && let Some(bytes) = cache.read(id, want.clone()).await
+            && let Some(bytes) = cache.read_cached(id, want.clone()).await
         {
             counters.hits.add(1);
             return Ok(Rc::new(Chunk::new(want.start, bytes)));
         }
         if kept.is_some() { &counters.hits } else { &counters.misses }.add(1);
-        landed(Inner::fly(inner, id, None)).await
+        wait_for(Inner::start_get(inner, id, None)).await
     }
 
-    /// Starts bringing into memory a chunk that somebody may soon want. Does nothing without a cache, when it is there or
-    /// under way, or when the memory for it is taken.
-    pub(super) fn prefetch(&self, id: &ChunkId) -> Option<Landing> {
+    /// Starts to fetch a chunk ahead of its reader. `None`, and nothing is done: without a disk cache, when the chunk is in
+    /// memory or under way, or when the memory for chunks ahead of readers is taken.
+    pub(super) fn prefetch(&self, id: &ChunkId) -> Option<ComingChunk> {
         let inner = &self.inner;
         let cache = inner.cache.as_ref()?;
-        if inner.warm.contains(id) || inner.flights.borrow().contains_key(id) {
+        if inner.warm.contains(id) || inner.coming_chunks.borrow().contains_key(id) {
             return None;
         }
         let memory = inner.ahead.take(id)?;
         if !cache.contains(id) {
             inner.counters.ahead.add(1);
         }
-        Some(Inner::fly(inner, id, Some(memory)))
+        Some(Inner::start_get(inner, id, Some(memory)))
     }
 
-    /// Forgets bytes that turned out wrong, so that the next read fetches them again.
+    /// Drops a chunk that failed a check from memory and disk, so that the next read fetches it again.
     pub async fn forget(&self, id: &ChunkId, chunk: &Rc<Chunk>) {
         self.inner.warm.forget(chunk);
         if let Some(cache) = &self.inner.cache {
@@ -201,27 +205,27 @@ impl Hydrator {
 }
 
 impl Inner {
-    fn landing(&self, id: &ChunkId) -> Option<Landing> {
-        self.flights.borrow().get(id).cloned()
+    fn coming_chunk(&self, id: &ChunkId) -> Option<ComingChunk> {
+        self.coming_chunks.borrow().get(id).cloned()
     }
 
     /// Joins the GET of the chunk or starts it; with memory if it is ahead of its readers.
-    fn fly(self: &Rc<Self>, id: &ChunkId, ahead: Option<OwnedSemaphorePermit>) -> Landing {
-        if let Some(landing) = self.landing(id) {
-            return landing;
+    fn start_get(self: &Rc<Self>, id: &ChunkId, ahead: Option<OwnedSemaphorePermit>) -> ComingChunk {
+        if let Some(coming) = self.coming_chunk(id) {
+            return coming;
         }
         let (answer, arrived) = oneshot::channel();
-        let landing = arrived.shared();
-        self.flights.borrow_mut().insert(id.clone(), landing.clone());
+        let coming = arrived.shared();
+        self.coming_chunks.borrow_mut().insert(id.clone(), coming.clone());
         let (this, id) = (Rc::clone(self), id.clone());
         drop(self.env.tasks.spawn("hydrate", async move { this.run(id, ahead, answer).await }));
-        landing
+        coming
     }
 
-    async fn run(self: Rc<Self>, id: ChunkId, ahead: Option<OwnedSemaphorePermit>, answer: oneshot::Sender<Arrived>) {
+    async fn run(self: Rc<Self>, id: ChunkId, ahead: Option<OwnedSemaphorePermit>, answer: oneshot::Sender<GetResult>) {
         let under_way = if ahead.is_none() { self.demand.wait_for(&id).await } else { None };
         let kept = match self.cache.as_ref().filter(|cache| cache.contains(&id)) {
-            Some(cache) => cache.read(&id, id.bytes.clone()).await,
+            Some(cache) => cache.read_cached(&id, id.bytes.clone()).await,
             None => None,
         };
         let (from_disk, arrived) = match kept {
@@ -233,7 +237,7 @@ impl Inner {
         };
         let arrived = arrived.map(|bytes| self.arrive(&id, bytes, ahead)).map_err(Arc::new);
         self.start_cooling();
-        self.flights.borrow_mut().remove(&id);
+        self.coming_chunks.borrow_mut().remove(&id);
         drop((answer.send(arrived.clone()), under_way));
         if let (Ok(chunk), Some(writer), false) = (arrived, &self.writer, from_disk) {
             writer.keep(&id, chunk).await;
@@ -269,8 +273,8 @@ impl Inner {
     }
 }
 
-async fn landed(landing: Landing) -> Result<Rc<Chunk>, HydrateError> {
-    match landing.await {
+async fn wait_for(coming: ComingChunk) -> Result<Rc<Chunk>, HydrateError> {
+    match coming.await {
         Ok(Ok(chunk)) => {
             chunk.used();
             Ok(chunk)

@@ -24,7 +24,6 @@ const DECODED_FACTOR: u32 = 4;
 /// An index with where it lies.
 #[derive(Clone, Debug)]
 pub struct FoundIndex {
-    /// The index.
     pub index: DataIndex,
     /// Where it lies and its checksum.
     pub at: IndexRef,
@@ -124,7 +123,8 @@ impl Indexes {
         Ok(self.keep(object, twice(read).await?))
     }
 
-    /// The index of whatever lies at an object's key now, for who judges it: read past the cache and not kept.
+    /// The index of the object that lies at the key now, for the archiver's judgement of a taken key: neither read from the
+    /// cache nor kept in it.
     ///
     /// # Errors
     /// What the store or the decoder said.
@@ -183,8 +183,8 @@ fn check_name(object: ObjectName, index: &DataIndex) -> Result<(), FormatError> 
     if same { Ok(()) } else { Err(FormatError::Other { kind, lane, sequence }) }
 }
 
-/// Finds and reads an object's index: its first bytes tell its size, its last bytes the index. Small objects come in
-/// one GET, others in two, those with a very large index in three.
+/// Finds and reads an object's index. The answer for the object's first bytes says how long it is, its last bytes where
+/// the index lies. Small objects take one GET, others two, those with a very large index three.
 async fn find_index(store: &dyn ObjectStore, object: ObjectName) -> Result<FoundIndex, IndexError> {
     let key = object.key();
     let got = store.get(&key, Some(0..GUESS_BYTES)).await?;

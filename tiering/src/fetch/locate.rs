@@ -9,7 +9,7 @@ use std::ops::Range;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId};
 
 use super::chunk_cache::ChunkId;
-use crate::format::{Extent, PartitionEntry, Place, Run};
+use crate::format::{Extent, ExtentObject, PartitionEntry, Run};
 use crate::keys::ObjectName;
 use crate::manifest::{PartitionManifest, Row, SpillPage, SpillRow};
 
@@ -36,7 +36,6 @@ impl Step {
 /// What a reader needs of a partition's manifest, taken in one go so that no borrow of it outlives the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadView {
-    /// Whose.
     pub partition: PartitionId,
     /// First offset that may be read.
     pub log_start: Offset,
@@ -81,7 +80,7 @@ pub fn unfold(page: &SpillPage, from: Offset) -> Vec<Step> {
 
 /// One run and where to get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct LocatedRun {
     /// The chunk it is in.
     pub chunk: ChunkId,
     /// Its bytes in the object.
@@ -92,12 +91,17 @@ pub struct Piece {
 
 /// The runs of `entry` that hold anything of `offsets`, in order. `object` is the one whose index `entry` is from.
 #[must_use]
-pub fn pieces(object: ObjectName, entry: &PartitionEntry, offsets: OffsetRange, chunk_bytes_max: u64) -> Vec<Piece> {
+pub fn locate_runs(
+    object: ObjectName,
+    entry: &PartitionEntry,
+    offsets: OffsetRange,
+    chunk_bytes_max: u64,
+) -> Vec<LocatedRun> {
     let mut out = Vec::new();
     for extent in &entry.extents {
-        let object = match extent.place {
-            Place::Here => object,
-            Place::Part(part) => part,
+        let object = match extent.object {
+            ExtentObject::Here => object,
+            ExtentObject::Part(part) => part,
         };
         for (bytes, runs) in chunks(extent, chunk_bytes_max) {
             let chunk = ChunkId { object, bytes: bytes.clone() };
@@ -106,7 +110,7 @@ pub fn pieces(object: ObjectName, entry: &PartitionEntry, offsets: OffsetRange, 
                 let here = at..at.saturating_add(u64::from(run.sum.len));
                 at = here.end;
                 if !run.sum.offsets.intersect(&offsets).is_empty() {
-                    out.push(Piece { chunk: chunk.clone(), bytes: here, run: *run });
+                    out.push(LocatedRun { chunk: chunk.clone(), bytes: here, run: *run });
                 }
             }
         }
@@ -154,7 +158,7 @@ mod tests {
             sum: RunSum { offsets: range(n as u64 * 10, n as u64 * 10 + 10), len: *len, crc: 0 },
             max_timestamp: TimestampMs(0),
         };
-        Extent { place: Place::Here, position, runs: lens.iter().enumerate().map(run).collect() }
+        Extent { object: ExtentObject::Here, position, runs: lens.iter().enumerate().map(run).collect() }
     }
 
     fn entry(extents: Vec<Extent>) -> PartitionEntry {
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn chunks_are_cut_at_runs_and_do_not_depend_on_what_is_asked() {
         let entry = entry(vec![extent(100, &[40, 40, 40, 200, 10])]);
-        let all = pieces(bundle(1), &entry, range(0, 50), 100);
+        let all = locate_runs(bundle(1), &entry, range(0, 50), 100);
         let cuts: Vec<_> = all.iter().map(|p| (p.chunk.bytes.clone(), p.bytes.clone())).collect();
         assert_eq!(
             cuts,
@@ -185,7 +189,7 @@ mod tests {
                 (420..430, 420..430)
             ]
         );
-        let some = pieces(bundle(1), &entry, range(15, 25), 100);
+        let some = locate_runs(bundle(1), &entry, range(15, 25), 100);
         assert_eq!(some, all[1..3]);
     }
 

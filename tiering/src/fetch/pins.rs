@@ -50,16 +50,16 @@ impl Pins {
     }
 
     /// Pieces of one chunk of `chunk_len` bytes for an answer: slices of it, or copies where it is not worth being kept.
-    pub(super) fn give(&self, chunk_len: u64, pieces: Vec<Bytes>) -> Vec<Bytes> {
-        let taken: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+    pub(super) fn give(&self, chunk_len: u64, slices: Vec<Bytes>) -> Vec<Bytes> {
+        let taken: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         let kept = chunk_len.saturating_sub(taken);
         let room = self.bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed));
         if taken < chunk_len / SLICED_PART || kept > room {
-            return pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
+            return slices.iter().map(|slice| Bytes::copy_from_slice(slice)).collect();
         }
         self.bytes.fetch_add(kept, Ordering::Relaxed);
         let pin = Arc::new(Pin { of: Arc::clone(&self.bytes), bytes: kept });
-        pieces.into_iter().map(|bytes| Bytes::from_owner(Slice { bytes, _pin: Arc::clone(&pin) })).collect()
+        slices.into_iter().map(|bytes| Bytes::from_owner(Slice { bytes, _pin: Arc::clone(&pin) })).collect()
     }
 }
 
@@ -68,15 +68,15 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(clippy::single_range_in_vec_init, reason = "one piece at a place is what is asked for")]
+    #[allow(clippy::single_range_in_vec_init, reason = "one slice at a place is what is asked for")]
     fn small_parts_are_copied_and_so_is_what_is_over_the_bound() {
         let body = Bytes::from(vec![3; 1000]);
         let pins = Pins::new(1500);
-        let give = |pieces: &[std::ops::Range<usize>]| {
-            let pieces: Vec<_> = pieces.iter().map(|piece| body.slice(piece.clone())).collect();
-            let given = pins.give(1000, pieces.clone());
-            assert_eq!(given, pieces);
-            (given.iter().zip(&pieces).all(|(given, piece)| given.as_ptr() == piece.as_ptr()), given)
+        let give = |slices: &[std::ops::Range<usize>]| {
+            let slices: Vec<_> = slices.iter().map(|slice| body.slice(slice.clone())).collect();
+            let given = pins.give(1000, slices.clone());
+            assert_eq!(given, slices);
+            (given.iter().zip(&slices).all(|(given, slice)| given.as_ptr() == slice.as_ptr()), given)
         };
         assert!(!give(&[100..130, 130..161]).0, "too small a part");
         assert!(give(&[100..130, 130..162]).0, "together");

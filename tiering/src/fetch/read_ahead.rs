@@ -1,8 +1,8 @@
-//! Which readers go through a partition in order, and how far ahead of them to fetch.
+//! Which readers read a partition in order, and how many chunks to fetch ahead of each.
 //!
 //! Owns: a bounded memory of recent reads per shard. Does not own: fetching. Pure; *shard-local* by use.
 //! A read that starts where an earlier one ended is sequential; each such read doubles the depth up to the maximum, so
-//! one stray read of old data costs one chunk and a scan soon has the next chunks on their way.
+//! a single read of old data costs one chunk, and a scan soon has several chunks under way.
 
 use std::collections::VecDeque;
 
@@ -32,7 +32,7 @@ impl ReadAhead {
         Self { streams: VecDeque::new(), depth_max }
     }
 
-    /// Does a read from `from` go on where an earlier one ended?
+    /// Does a read from `from` continue an earlier one?
     #[must_use]
     pub fn follows(&self, partition: PartitionId, from: Offset) -> bool {
         self.streams.iter().any(|s| s.partition == partition && s.next == from)

@@ -9,7 +9,7 @@ use tidewater_storage::model::record::read;
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, TimestampMs};
 
 use super::error::RemoteError;
-use super::locate::{Piece, ReadView};
+use super::locate::{LocatedRun, ReadView, Step};
 use super::rows::RowWalk;
 use super::{RemoteReader, RemoteTime};
 
@@ -33,12 +33,12 @@ pub(super) async fn find_time(
         if row.max_timestamp < at_or_after || offsets.is_empty() {
             continue;
         }
-        for piece in reader.locate(walk.partition(), &row, offsets).await? {
-            if piece.run.max_timestamp < at_or_after {
+        for located in reader.locate(walk.partition(), &row, offsets).await? {
+            if located.run.max_timestamp < at_or_after {
                 continue;
             }
             let mut found = None;
-            each_record(reader, walk.partition(), &piece, offsets, at_or_after, |record| {
+            each_record(reader, walk.partition(), &located, offsets, at_or_after, |record| {
                 found = Some(record);
                 ControlFlow::Break(())
             })
@@ -73,12 +73,12 @@ pub(super) async fn max_timestamp(
             if offsets.is_empty() || best.is_some_and(|best| row.max_timestamp < best.timestamp) {
                 continue;
             }
-            for piece in reader.locate(walk.partition(), &row, offsets).await? {
+            for located in reader.locate(walk.partition(), &row, offsets).await? {
                 let least = best.map_or(TimestampMs(i64::MIN), |best| best.timestamp);
-                if piece.run.max_timestamp < least {
+                if located.run.max_timestamp < least {
                     continue;
                 }
-                each_record(reader, walk.partition(), &piece, offsets, least, |record| {
+                each_record(reader, walk.partition(), &located, offsets, least, |record| {
                     best = Some(best.filter(|best| !beats(&record, best)).unwrap_or(record));
                     ControlFlow::Continue(())
                 })
@@ -93,24 +93,24 @@ fn beats(record: &RemoteTime, best: &RemoteTime) -> bool {
     record.timestamp > best.timestamp || (record.timestamp == best.timestamp && record.offset < best.offset)
 }
 
-fn max_timestamp_of(step: &super::locate::Step) -> TimestampMs {
+fn max_timestamp_of(step: &Step) -> TimestampMs {
     match step {
-        super::locate::Step::Row(row) => row.max_timestamp,
-        super::locate::Step::Page(page) => page.max_timestamp,
+        Step::Row(row) => row.max_timestamp,
+        Step::Page(page) => page.max_timestamp,
     }
 }
 
-/// Shows the records of a run that lie in `offsets` and at or after `least`, one by one until told to stop.
+/// Shows the records of a run that lie in `offsets` and at or after `least`, one by one until `show` answers `Break`.
 async fn each_record(
     reader: &RemoteReader,
     partition: PartitionId,
-    piece: &Piece,
+    located: &LocatedRun,
     offsets: OffsetRange,
     least: TimestampMs,
     mut show: impl FnMut(RemoteTime) -> ControlFlow<()>,
 ) -> Result<(), RemoteError> {
-    let (_, run) = reader.run(partition, piece, false).await?;
-    let object = piece.chunk.object;
+    let (_, run) = reader.read_run(partition, located, false).await?;
+    let object = located.chunk.object;
     let bad = |reason: String| RemoteError::BadIndex { object, reason };
     for batch in Batch::split_all(run).map_err(|error| bad(error.to_string()))? {
         let header = &batch.header;
@@ -118,7 +118,7 @@ async fn each_record(
         if header.max_timestamp < least || header.is_control() || inside.is_empty() {
             continue;
         }
-        // A batch that does not open is found by its header, as in the local log: what is in it is its consumers' affair.
+        // A batch that does not open is found by its header, as in the local log: its content concerns only its consumers.
         let closed = RemoteTime { offset: inside.start, timestamp: header.max_timestamp };
         let Ok(records) = read(header, &batch.bytes, UNPACKED_BYTES_MAX) else {
             if show(closed).is_break() {

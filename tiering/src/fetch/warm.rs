@@ -1,7 +1,8 @@
-//! Chunks that arrived lately, in memory.
+//! Chunks in memory after their arrival.
 //!
 //! A sequential reader takes a chunk of several runs in several reads; without this each of them but the first would
-//! come from the disk again. What nobody has used for a while goes, so that a broker without cold readers holds none.
+//! come from the disk again. Chunks that were not used for a while are dropped, so that a broker without cold readers
+//! holds none.
 //! Shard-local.
 
 use std::cell::RefCell;

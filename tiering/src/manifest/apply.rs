@@ -32,64 +32,28 @@ pub enum Applied {
 pub enum Rejected {
     /// Not the next bundle.
     #[error("bundle {found} does not follow bundle {last}")]
-    Sequence {
-        /// Last settled.
-        last: Sequence,
-        /// Offered.
-        found: Sequence,
-    },
+    Sequence { last: Sequence, found: Sequence },
     /// The lane's archiving is stopped.
     #[error("archiving of lane {0} is stopped")]
     Stopped(LaneId),
     /// Offsets would be missing.
     #[error("{partition}: {offered} does not continue the archived end {archived_end}")]
-    Gap {
-        /// Who.
-        partition: PartitionId,
-        /// Where it ends.
-        archived_end: Offset,
-        /// What was offered.
-        offered: OffsetRange,
-    },
+    Gap { partition: PartitionId, archived_end: Offset, offered: OffsetRange },
     /// A replacement of what is not archived, or no longer.
     #[error("{partition}: {offered} is not within the rows {covered}")]
-    Outside {
-        /// Who.
-        partition: PartitionId,
-        /// What rows cover.
-        covered: OffsetRange,
-        /// What was offered.
-        offered: OffsetRange,
-    },
+    Outside { partition: PartitionId, covered: OffsetRange, offered: OffsetRange },
     /// A replacement that cuts through an object of the partition's own.
     #[error("{partition}: {offered} covers {object} only in part")]
-    Splits {
-        /// Who.
-        partition: PartitionId,
-        /// The object.
-        object: Box<ObjectName>,
-        /// What was offered.
-        offered: OffsetRange,
-    },
+    Splits { partition: PartitionId, object: Box<ObjectName>, offered: OffsetRange },
     /// A spill or unfolding that does not fit what is resident.
     #[error("{partition}: page {page} does not match the rows it should replace")]
-    Page {
-        /// Who.
-        partition: PartitionId,
-        /// The page.
-        page: Box<ObjectName>,
-    },
+    Page { partition: PartitionId, page: Box<ObjectName> },
     /// An object that cannot be forgotten (not live, held, named by a spill page) or that is forgotten already.
     #[error("{0} is not free for this")]
     Named(Box<ObjectName>),
     /// A publication older than the last, or ahead of the lane.
     #[error("publication as of index {as_of}, bundle {sequence} is behind the last one or ahead of the lane")]
-    Publication {
-        /// Its index.
-        as_of: LogIndex,
-        /// Its bundle.
-        sequence: Sequence,
-    },
+    Publication { as_of: LogIndex, sequence: Sequence },
     /// Fields that contradict each other.
     #[error("command is malformed: {0}")]
     Malformed(&'static str),
@@ -498,7 +462,7 @@ impl PartitionManifest {
     }
 
     /// Takes the range out of what is quarantined; what reaches beyond it stays so. A range that would fall in two stays
-    /// whole while there are too many to tell apart.
+    /// whole while there are too many to keep apart.
     fn repaired(&mut self, range: &Quarantine) -> Applied {
         let crowded = self.quarantined.len() >= QUARANTINED_MAX;
         let left = |bad: &Quarantined| -> Vec<Quarantined> {

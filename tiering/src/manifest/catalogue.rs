@@ -16,7 +16,6 @@ use crate::keys::Home;
 pub struct Catalogue {
     /// Version of all formats.
     pub format: u16,
-    /// Whose.
     pub home: Home,
     /// One more with each write; a writer refuses to go back.
     pub revision: u64,
@@ -31,9 +30,7 @@ pub struct Catalogue {
 /// A topic in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogueTopic {
-    /// Its id.
     pub id: TopicId,
-    /// Its name.
     pub name: TopicName,
     /// Configs as set by users; defaults are not written.
     pub configs: BTreeMap<String, String>,
@@ -48,7 +45,6 @@ pub struct CatalogueTopic {
 /// A partition in the catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CataloguePartition {
-    /// Which life.
     pub incarnation: Incarnation,
     /// The lane that carries it.
     pub lane: LaneId,

@@ -30,24 +30,15 @@ pub enum Command {
     /// A quarantined range is good again.
     Repaired(Quarantine),
     /// Live objects of the lane (bundles, gathered) that no row names any more: intent to delete (R4).
-    Forgotten {
-        /// They.
-        objects: Vec<ObjectName>,
-    },
+    Forgotten { objects: Vec<ObjectName> },
     /// A lane manifest was published.
     Published(Published),
     /// Objects are gone from the bucket.
     Deleted(Deleted),
     /// A partition's topic was deleted: everything it has goes, page by page.
-    Dropped {
-        /// Who.
-        partition: PartitionId,
-    },
+    Dropped { partition: PartitionId },
     /// Archiving of this lane stopped for good (`Some`) or goes on after an operator's word (`None`) (R2, R6).
-    Stopped {
-        /// Why, for people.
-        reason: Option<String>,
-    },
+    Stopped { reason: Option<String> },
 }
 
 /// See [`Command::Bundled`].
@@ -61,27 +52,23 @@ pub struct Bundled {
     pub index: IndexRef,
     /// What it covers, sorted by partition. The rows themselves stay in the index.
     pub ends: Vec<BundledEnd>,
-    /// Its parts.
     pub parts: Vec<ObjectName>,
 }
 
 /// What a bundle covers of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BundledEnd {
-    /// Who.
     pub partition: PartitionId,
     /// Offsets; start at or below the archived end.
     pub offsets: OffsetRange,
     /// Bytes.
     pub bytes: u64,
-    /// Greatest timestamp.
     pub max_timestamp: TimestampMs,
 }
 
 /// See [`Command::Replaced`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
-    /// The new objects.
     pub objects: Vec<NewObject>,
     /// Their rows, by partition and offset.
     pub rows: Vec<NewRow>,
@@ -101,9 +88,7 @@ pub struct NewObject {
 /// A row to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewRow {
-    /// Whose.
     pub partition: PartitionId,
-    /// Offsets; all archived.
     pub offsets: OffsetRange,
     /// Which of [`Replaced::objects`].
     pub object: u32,
@@ -111,14 +96,12 @@ pub struct NewRow {
     pub start: u64,
     /// Bytes in it.
     pub len: u64,
-    /// Greatest timestamp.
     pub max_timestamp: TimestampMs,
 }
 
 /// See [`Command::Trimmed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Who.
     pub partition: PartitionId,
     /// The new log start. A spill page above level 0 that lies wholly below it must be unfolded first.
     pub log_start: Offset,
@@ -129,7 +112,6 @@ pub struct Trimmed {
 /// See [`Command::Spilled`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spilled {
-    /// Who.
     pub partition: PartitionId,
     /// The page, holding the oldest rows (level 0) or the oldest pages of one level (above).
     pub page: SpillRow,
@@ -140,7 +122,6 @@ pub struct Spilled {
 /// See [`Command::Unfolded`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfolded {
-    /// Who.
     pub partition: PartitionId,
     /// The page that goes.
     pub page: ObjectName,
@@ -151,9 +132,7 @@ pub struct Unfolded {
 /// See [`Command::Quarantined`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantine {
-    /// Who.
     pub partition: PartitionId,
-    /// What.
     pub offsets: OffsetRange,
     /// Why, for people; empty on repair.
     pub reason: String,

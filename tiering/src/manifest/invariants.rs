@@ -15,48 +15,26 @@ pub enum Violation {
     /// T1: rows leave a gap, overlap, are empty, or do not end at the archived end.
     #[error("{partition}: rows are not contiguous up to the archived end: {before} then {after}")]
     NotContiguous {
-        /// Who.
         partition: PartitionId,
-        /// One range.
         before: OffsetRange,
         /// What comes after it.
         after: OffsetRange,
     },
     /// T1: the log start is above the archived end, or rows wholly below it are kept.
     #[error("{partition}: log start {log_start} does not fit the rows {covered}")]
-    LogStart {
-        /// Who.
-        partition: PartitionId,
-        /// The log start.
-        log_start: tidewater_storage::model::Offset,
-        /// What rows cover.
-        covered: OffsetRange,
-    },
+    LogStart { partition: PartitionId, log_start: tidewater_storage::model::Offset, covered: OffsetRange },
     /// T2: something that never falls fell.
     #[error("{what} fell")]
-    Fell {
-        /// What.
-        what: &'static str,
-    },
+    Fell { what: &'static str },
     /// T4: an object is about to be deleted while something names it.
     #[error("{0} is pending but named")]
     PendingNamed(Box<ObjectName>),
     /// T4: a row names a shared object that is not live.
     #[error("{partition} names {object}, which is not live")]
-    NotLive {
-        /// Who.
-        partition: PartitionId,
-        /// The object.
-        object: Box<ObjectName>,
-    },
+    NotLive { partition: PartitionId, object: Box<ObjectName> },
     /// T4: a row names a part that would be deleted with its bundle.
     #[error("{partition} names {part}, which still goes with its bundle")]
-    PartOfTwo {
-        /// Who.
-        partition: PartitionId,
-        /// The part.
-        part: Box<ObjectName>,
-    },
+    PartOfTwo { partition: PartitionId, part: Box<ObjectName> },
     /// T2: `follow_from` is beyond the next bundle, or publications are not in order.
     #[error("lane positions are out of order")]
     LaneOrder,

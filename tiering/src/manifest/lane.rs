@@ -14,9 +14,7 @@ pub(crate) const PUBLICATIONS_MAX: usize = 64;
 /// The replicated state of a lane's share of the tier. *Shard-local* by use, a *message* by type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneManifest {
-    /// Whose.
     pub home: Home,
-    /// Which lane.
     pub lane: LaneId,
     /// Log index of the last command that changed this; what is at or below is covered.
     pub changed: Option<LogIndex>,
@@ -45,7 +43,6 @@ pub struct LaneManifest {
 pub struct Live {
     /// Its bytes.
     pub size: u64,
-    /// Since when.
     pub since: LogIndex,
     /// Parts of a bundle that no row names yet. They are deleted with the bundle. A part that a row takes over
     /// ([`super::Command::Replaced`]) belongs to its partition alone from then on, as a segment object does.
@@ -68,16 +65,13 @@ pub struct Pending {
 /// One publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publication {
-    /// Which state.
     pub as_of: LogIndex,
-    /// When.
     pub at: TimestampMs,
 }
 
 /// When what a published manifest forgot may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
-    /// Wall clock.
     pub now: TimestampMs,
     /// Time since the publication, milliseconds.
     pub ms: i64,

@@ -14,11 +14,9 @@ use crate::keys::{Home, LineageEpoch, ObjectName, Sequence};
 /// One page of a lane manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRef {
-    /// The page object.
     pub page: ObjectName,
     /// Its first and last partition.
     pub first: PartitionId,
-    /// See `first`.
     pub last: PartitionId,
     /// How many partitions it holds.
     pub count: u32,
@@ -31,11 +29,8 @@ pub struct PageRef {
 /// A lane manifest as it lies in the bucket: one state of the lane as of a bundle sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedLane {
-    /// Whose.
     pub home: Home,
-    /// Which lane.
     pub lane: LaneId,
-    /// The writer's term.
     pub term: Term,
     /// The state's log index.
     pub as_of: LogIndex,
@@ -43,7 +38,6 @@ pub struct PublishedLane {
     pub follow_from: Sequence,
     /// Index crc of the bundle before `follow_from` (0 before the first).
     pub last_crc: u32,
-    /// When.
     pub written: TimestampMs,
     /// Sorted by first partition; no overlap.
     pub pages: Vec<PageRef>,

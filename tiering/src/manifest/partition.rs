@@ -13,7 +13,7 @@ pub(crate) const ROWS_MAX: usize = 512;
 pub(crate) const SPILL_ROWS: usize = 256;
 /// Resident pages of one level beyond which the oldest are to be spilled into one of the next.
 pub(crate) const SPILL_PAGES_MAX: usize = 128;
-/// Quarantined ranges that are told apart; beyond, the nearest are joined.
+/// Quarantined ranges kept apart; beyond, the nearest are joined.
 pub(crate) const QUARANTINED_MAX: usize = 64;
 
 /// The replicated state of one partition's share of the tier; its blob in the checkpoint and its record in a page.
@@ -21,7 +21,6 @@ pub(crate) const QUARANTINED_MAX: usize = 64;
 /// Together `spilled` and `rows` cover `[start of the first, archived_end)` without gap or overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionManifest {
-    /// Who.
     pub id: PartitionId,
     /// Log index of the last command that changed this; what is at or below is covered.
     pub changed: Option<LogIndex>,
@@ -44,9 +43,7 @@ pub struct PartitionManifest {
 /// A range that failed a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// Offsets.
     pub offsets: OffsetRange,
-    /// Why, for people.
     pub reason: String,
 }
 

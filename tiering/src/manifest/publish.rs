@@ -1,6 +1,6 @@
 //! What to write so that the bucket's lane manifest says what the lane's state says. Pure.
 //!
-//! Owns: which pages are written anew (those with a partition that changed, came or went), how they are cut. Does not
+//! Owns: which pages are written again (those with a partition that changed, came or went), how they are cut. Does not
 //! own: the puts (pages first, in any order; then the lane manifest, conditional; then the command).
 
 use bytes::Bytes;
@@ -18,22 +18,18 @@ pub(crate) const PAGE_BYTES: usize = 256 << 10;
 
 /// The state to publish.
 pub struct PublishRequest<'a> {
-    /// The lane.
     pub lane: &'a LaneManifest,
     /// All its partitions, sorted by id.
     pub partitions: &'a [&'a PartitionManifest],
     /// What the lane had applied: state above is as of here.
     pub as_of: LogIndex,
-    /// The publisher's term.
     pub term: Term,
-    /// Now.
     pub now: TimestampMs,
 }
 
 /// What to write, in this order.
 #[derive(Clone, Debug)]
 pub struct PublishPlan {
-    /// New pages.
     pub pages: Vec<(ObjectName, Bytes)>,
     /// The lane manifest's name.
     pub name: ObjectName,

@@ -10,13 +10,11 @@ use crate::keys::{ClusterId, ClusterName, Home, LineageEpoch, ObjectKey, ObjectK
 /// What lies at `<name>/root`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// Always `tidewater root`.
     pub what: String,
     /// Version of all formats below.
     pub format: u16,
     /// The name it lies under.
     pub name: ClusterName,
-    /// The cluster.
     pub cluster: ClusterId,
     /// Its current lineage epoch.
     pub epoch: LineageEpoch,
@@ -34,20 +32,10 @@ pub struct Root {
 pub enum PointerError {
     /// Not JSON of this shape.
     #[error("{what} is damaged: {detail}")]
-    Malformed {
-        /// Root or catalogue.
-        what: &'static str,
-        /// Where, what.
-        detail: String,
-    },
+    Malformed { what: &'static str, detail: String },
     /// Written by a newer version.
     #[error("{what} has format {found}; this version reads up to {FORMAT_VERSION}: update this one")]
-    Version {
-        /// Root or catalogue.
-        what: &'static str,
-        /// Its format.
-        found: u16,
-    },
+    Version { what: &'static str, found: u16 },
 }
 
 const WHAT: &str = "tidewater root";

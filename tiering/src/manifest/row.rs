@@ -27,11 +27,9 @@ pub enum Source {
     Bundle(ObjectName),
     /// In a segment, part or gathered object.
     Object {
-        /// Which.
         object: ObjectName,
         /// The partition's bytes in it, whole.
         start: u64,
-        /// Their length.
         len: u64,
         /// Where its index is, so that one ranged GET brings it.
         index: IndexRef,

@@ -23,7 +23,6 @@ pub struct SpillRow {
     pub offsets: OffsetRange,
     /// Their bytes.
     pub bytes: u64,
-    /// Their greatest timestamp.
     pub max_timestamp: TimestampMs,
     /// The page ([`crate::keys::ObjectKind::Spill`]; its level is in the name).
     pub page: ObjectName,

@@ -1,8 +1,8 @@
-//! Memory that is read into again and again, instead of fresh memory for each body.
+//! Buffers for bodies, used again and again instead of fresh memory for each.
 //!
 //! Fresh megabytes cost more than reading them out of the page cache: the kernel clears every page at its first touch.
-//! Owns: buffers that are free, within a bound, and giving them out. Does not own: what is read into them. *Node-wide*:
-//! a body may be dropped on any thread, its buffer comes back here.
+//! Owns: the free buffers, within a bound. Does not own: what is read into them. *Node-wide*: a body may be dropped on any
+//! thread, its buffer comes back here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,11 +16,11 @@ const STEP: usize = 256 << 10;
 /// Free buffers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Buffers {
-    home: Arc<Home>,
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug)]
-struct Home {
+struct Pool {
     free: Mutex<Free>,
     bytes_max: usize,
 }
@@ -28,22 +28,22 @@ struct Home {
 #[derive(Debug, Default)]
 struct Free {
     buffers: Vec<Vec<u8>>,
-    /// Nobody reads: what comes back goes.
+    /// No read is under way: buffers that come back are freed.
     closed: bool,
 }
 
-impl Home {
+impl Pool {
     fn free(&self) -> MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Bytes that somebody reads into; they go home when the last that was made of them is dropped. *Message*.
+/// Memory to read into. It returns to its [`Buffers`] when the last `Bytes` made of it is dropped. *Message*.
 #[derive(Debug)]
 pub struct Buffer {
     memory: Vec<u8>,
     len: usize,
-    home: Arc<Home>,
+    pool: Arc<Pool>,
 }
 
 impl Buffers {
@@ -51,14 +51,14 @@ impl Buffers {
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         let free = Mutex::new(Free { buffers: Vec::new(), closed: true });
-        Self { home: Arc::new(Home { free, bytes_max }) }
+        Self { pool: Arc::new(Pool { free, bytes_max }) }
     }
 
     /// Memory of `len` bytes, of any content.
     #[must_use]
     pub fn take(&self, len: usize) -> Buffer {
         let found = {
-            let mut free = self.home.free();
+            let mut free = self.pool.free();
             free.closed = false;
             // The last that came back: it may still lie in the processor's cache.
             let fits = |memory: &Vec<u8>| memory.len() >= len && memory.len() / 2 <= len;
@@ -66,12 +66,12 @@ impl Buffers {
             at.map(|at| free.buffers.remove(at))
         };
         let fresh = || vec![0; if len < BYTES_MIN { len } else { len.next_multiple_of(STEP) }];
-        Buffer { memory: found.unwrap_or_else(fresh), len, home: Arc::clone(&self.home) }
+        Buffer { memory: found.unwrap_or_else(fresh), len, pool: Arc::clone(&self.pool) }
     }
 
-    /// Gives back to the system what is free, and what will come back until somebody reads again.
+    /// Frees the buffers kept here, and those that come back before the next [`Buffers::take`].
     pub fn close(&self) {
-        *self.home.free() = Free { buffers: Vec::new(), closed: true };
+        *self.pool.free() = Free { buffers: Vec::new(), closed: true };
     }
 }
 
@@ -97,9 +97,9 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        let mut free = self.home.free();
+        let mut free = self.pool.free();
         let kept: usize = free.buffers.iter().map(Vec::len).sum();
-        if !free.closed && memory.len() >= BYTES_MIN && kept + memory.len() <= self.home.bytes_max {
+        if !free.closed && memory.len() >= BYTES_MIN && kept + memory.len() <= self.pool.bytes_max {
             free.buffers.push(memory);
         }
     }
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn memory_comes_home_within_the_bound_and_goes_when_nobody_reads() {
         let buffers = Buffers::new(3 * MIB);
-        let free = || buffers.home.free().buffers.len();
+        let free = || buffers.pool.free().buffers.len();
         let mut one = buffers.take(MIB - 10);
         assert_eq!(one.room().len(), MIB - 10);
         one.room().fill(7);

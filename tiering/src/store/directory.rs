@@ -43,7 +43,7 @@ const LOCKS: u32 = 64;
 const JOINED_BYTES: usize = 256 << 10;
 /// Temporary files older than this are left over from a crash.
 const LEFT_OVER: Duration = Duration::from_secs(24 * 3600);
-/// How often a put makes its directory anew when a delete removed it meanwhile.
+/// How often a put makes its directory again after a delete removed it meanwhile.
 const DIRECTORY_TRIES: u32 = 16;
 
 /// Objects as files under a directory.
@@ -398,7 +398,7 @@ fn modified(found: &fs::Metadata) -> TimestampMs {
     TimestampMs(found.mtime().saturating_mul(1000).saturating_add(found.mtime_nsec() / 1_000_000))
 }
 
-/// Now, but above the predecessor's time: by 1 µs, which every file system here can tell apart.
+/// Now, but above the predecessor's time: by 1 µs, the coarsest step of the file systems in use.
 #[allow(clippy::disallowed_methods, reason = "compared with times that the file system sets")]
 fn after(old: Option<&fs::Metadata>) -> SystemTime {
     let now = SystemTime::now();

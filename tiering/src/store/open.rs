@@ -12,11 +12,9 @@ use super::{
 /// What an opened store may use.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Requests at once.
     pub requests_max: usize,
     /// Body bytes in flight at once.
     pub bytes_max: u64,
-    /// Retries.
     pub retry: RetryPolicy,
     /// Where requests are counted.
     pub stats: Arc<StoreStats>,
@@ -36,24 +34,15 @@ pub enum OpenError {
     #[error(
         "bucket URL {url:?} is not one of file:///dir, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
     )]
-    Url {
-        /// What was given.
-        url: String,
-    },
+    Url { url: String },
     /// The directory cannot be made or used.
     #[error("bucket directory {path} cannot be used: {source}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Directory { path: PathBuf, source: std::io::Error },
     /// The cloud client refuses its configuration.
     #[error(
         "object store {url:?} is not configured: {detail}; it reads {}", variables(.url)
     )]
     Configuration {
-        /// What was given.
         url: String,
         /// What the client says.
         detail: String,

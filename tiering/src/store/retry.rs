@@ -25,7 +25,6 @@ pub struct RetryPolicy {
     pub attempts_max: u32,
     /// Wait before the second attempt; doubles from there.
     pub backoff_min: Duration,
-    /// Longest wait.
     pub backoff_max: Duration,
 }
 

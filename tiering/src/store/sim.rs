@@ -32,15 +32,12 @@ use super::{ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone
 pub struct Faults {
     /// Least time before, and again after, the effect.
     pub latency_min: Duration,
-    /// Greatest.
     pub latency_max: Duration,
-    /// Refused without effect.
     pub throttled: u64,
     /// Effect, but the answer is lost.
     pub lost_answers: u64,
     /// For writes: the caller hears of a failure, the effect comes up to `late_max` later.
     pub late_writes: u64,
-    /// See `late_writes`.
     pub late_max: Duration,
     /// Bodies cut short (answered as [`StoreError::Torn`]).
     pub torn: u64,

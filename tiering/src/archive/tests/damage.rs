@@ -253,7 +253,7 @@ fn an_object_is_missing_only_while_the_root_is_there() {
     let (before, key) = (bench.sim.objects(), bundle_of(&bench, id));
     let read = || {
         let view = bench.lane.with_partition(id, |m| RemoteReader::view(m, Offset::ZERO)).expect("there");
-        bench.world.block_on(bench.reader.read(view, Offset::ZERO, Offset::new(1), 1000))
+        bench.world.block_on(bench.reader.read_batches(view, Offset::ZERO, Offset::new(1), 1000))
     };
     // The index is cached, the bytes are not.
     bench.sim.wipe();

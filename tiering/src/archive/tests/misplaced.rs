@@ -32,7 +32,7 @@ fn fresh(bench: &Bench) -> RemoteReader {
 
 fn read(bench: &Bench, reader: &RemoteReader, id: PartitionId) -> Result<RemoteRead, RemoteError> {
     let view = bench.lane.with_partition(id, |m| RemoteReader::view(m, Offset::ZERO)).expect("there");
-    bench.world.block_on(reader.read(view, Offset::ZERO, Offset::new(20), 1 << 20))
+    bench.world.block_on(reader.read_batches(view, Offset::ZERO, Offset::new(20), 1 << 20))
 }
 
 /// The first bundle's own name over batches from `skipped` on; all of them belong to its partition.
