@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tokio::net::TcpListener;
 
+use crate::limits::CATALOG_BODY_BYTES_MAX;
 use crate::net::http::HttpGuard;
 
 mod answer;
@@ -22,20 +23,16 @@ mod errors;
 mod namespaces;
 mod tables;
 
-/// Bytes of a request body. A commit carries whole schemas and summaries; Spark's largest seen were below 1 MiB.
-const BODY_BYTES_MAX: usize = 8 << 20;
-
 /// The extractor by which a route gets the catalog.
 pub(crate) type Catalog = axum::extract::State<Arc<ObjectStoreCatalog>>;
 
-/// The routes.
 pub fn router(catalog: Arc<ObjectStoreCatalog>) -> Router {
     let routes = Router::new()
         .route("/v1/config", get(answer::config))
         .nest("/v1", resources())
         .nest("/v1/{prefix}", resources())
         .fallback(answer::no_route)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(CATALOG_BODY_BYTES_MAX))
         .with_state(catalog);
     errors::as_json(routes, errors::Limits::default())
 }

@@ -99,6 +99,13 @@ pub const SURVEY_PATIENCE: Duration = Duration::from_secs(5);
 /// open batch of up to 256 MiB; the memory of the batch is free again when the file is written.
 pub const TABLE_TURNS_AT_ONCE: usize = 2;
 
+/// Requests to the Iceberg catalog at the same time; the next wait.
+pub const CATALOG_REQUESTS_AT_ONCE: usize = 8;
+
+/// Body of a request to the Iceberg catalog; a larger one is refused with 413. A commit carries whole schemas and
+/// summaries; Spark's largest seen were below 1 MiB.
+pub const CATALOG_BODY_BYTES_MAX: usize = 8 << 20;
+
 /// The default of `--max-connections`; each connection takes a file handle.
 pub const CONNECTIONS_MAX: usize = 20_000;
 

@@ -1,8 +1,9 @@
-//! Reads a key-value table back, row by row, from nothing but what the catalog's pointer reaches: to prove what it holds.
+//! Reads a key-value table back, row by row, from nothing but what the catalog's pointer reaches: to prove what it
+//! holds.
 //!
-//! Owns: the way from pointer to rows, and the errors for what is missing or does not agree on it. Does not own: what the
-//! rows should be; the caller compares. For the demo and checks, not for queries: whole data files are held in memory,
-//! one at a time. Tables that engines have rewritten are read too, if they have no delete files.
+//! Owns: the way from pointer to rows, and the errors for what is missing or does not agree on it. Does not own: what
+//! the rows should be; the caller compares. For the demo and checks, not for queries: whole data files are held in
+//! memory, one at a time. Tables that engines have rewritten are read too, if they have no delete files.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};

@@ -301,7 +301,8 @@ impl Committer {
                 self.catalog.files().take_back(&made.written).await;
                 Ok(None)
             }
-            // A catalog that applied the updates to a later base, whose main is the same: a commit to another branch, say.
+            // A catalog that applied the updates to a later base, whose main is the same: a commit to another branch,
+            // say.
             Err(error @ CatalogError::Invalid { .. }) => {
                 self.current = None;
                 let now = self.catalog.load(&self.table).await?;

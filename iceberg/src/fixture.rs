@@ -270,7 +270,7 @@ impl MemoryLog {
         partitions.entry(partition).or_default().start = start;
     }
 
-    /// From `from` on the partition cannot be read, until `None` is said.
+    /// The partition cannot be read from `from` on; `None` ends that.
     pub fn set_unreadable(&self, partition: i32, from: Option<u64>) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         unreadable.remove(&partition);

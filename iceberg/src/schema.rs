@@ -82,7 +82,10 @@ pub fn hour_spec() -> iceberg::Result<UnboundPartitionSpec> {
 /// The hour spec among those of a table, which may have got others since; `None` if a user removed it.
 #[must_use]
 pub fn find_hour_spec(metadata: &TableMetadata) -> Option<Arc<PartitionSpec>> {
-    let is_hour = |spec: &PartitionSpec| matches!(spec.fields(), [field] if field.source_id == ids::TIMESTAMP && field.transform == Transform::Hour);
+    let is_hour = |spec: &PartitionSpec| match spec.fields() {
+        [field] => field.source_id == ids::TIMESTAMP && field.transform == Transform::Hour,
+        _ => false,
+    };
     let default = metadata.default_partition_spec();
     if is_hour(default) {
         return Some(default.clone());

@@ -220,7 +220,8 @@ impl TableSink {
             SinkError::Commit(CommitError::Moved { .. }) => Outcome::Again,
             // Dropped or renamed by a user: the next turn makes a new table and fills it from the log.
             SinkError::Commit(error) if error.is_table_gone() => {
-                tracing::info!(table = %self.config.table, %error, "the table is gone; a new one is made and filled from the log");
+                let table = &self.config.table;
+                tracing::info!(%table, %error, "the table is gone; a new one is made and filled from the log");
                 self.committer.forget();
                 Outcome::Again
             }
@@ -391,8 +392,8 @@ impl TableSink {
         }
     }
 
-    /// Drops the topic's table with its files (`iceberg.delete=true`). Another owner's table is left alone, also one that
-    /// took the name after this one was loaded.
+    /// Drops the topic's table with its files (`iceberg.delete=true`). Another owner's table is left alone, also one
+    /// that took the name after this one was loaded.
     ///
     /// # Errors
     /// The catalog; [`CommitError::Foreign`].

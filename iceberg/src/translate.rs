@@ -1,12 +1,12 @@
 //! Batches as producers sent them → rows of a table, gathered per hour partition.
 //!
 //! Owns: opening batches, what becomes of those that cannot be opened, the cut at the asked range and at what there is
-//! [`Room`] for. The columns are [`key_value`]'s. Does not own: which ranges (`plan`), files (`write`). Pure: no I/O, no
-//! clock. *Message*.
+//! [`Room`] for. The columns are [`key_value`]'s. Does not own: which ranges (`plan`), files (`write`). Pure: no I/O,
+//! no clock. *Message*.
 //!
 //! Invariants: every offset of the range up to where it stopped is a row, or a control record, or lies in exactly one
-//! [`Skipped`] range, or was never a record (a hole that compaction left). A row's offset is inside the range. Rows take
-//! no more than their room; a single record may if it is the first.
+//! [`Skipped`] range, or was never a record (a hole that compaction left). A row's offset is inside the range. Rows
+//! take no more than their room; a single record may if it is the first.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -117,8 +117,9 @@ impl Translation {
         }
     }
 
-    /// Translates what of `bytes` (whole batches back to back) lies inside `range`, as far as there is room. A batch that
-    /// cannot be opened is recorded as skipped; if even its length cannot be believed, so is the rest up to `covered_to`.
+    /// Translates what of `bytes` (whole batches back to back) lies inside `range`, as far as there is room. A batch
+    /// that cannot be opened is recorded as skipped; if even its length cannot be believed, so is the rest up to
+    /// `covered_to`.
     pub fn add(
         &mut self,
         partition: PartitionIndex,

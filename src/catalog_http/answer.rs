@@ -17,7 +17,8 @@ pub(super) struct Failure(ErrorAnswer);
 impl Failure {
     pub(super) fn new(answer: ErrorAnswer) -> Self {
         if answer.error.code >= 500 {
-            tracing::warn!(code = answer.error.code, message = %answer.error.message, "a request to the Iceberg catalog failed");
+            let (code, message) = (answer.error.code, &answer.error.message);
+            tracing::warn!(code, %message, "a request to the Iceberg catalog failed");
         }
         Self(answer)
     }

@@ -1,5 +1,5 @@
-//! Every error of the port as Iceberg's JSON, from whichever part it comes: a route, an extractor of axum (path, query, body), the
-//! router (404, 405), a panic, a timeout or the limit on requests at a time.
+//! Every error of the port as Iceberg's JSON, from whichever part it comes: a route, an extractor of axum (path, query,
+//! body), the router (404, 405), a panic, a timeout or the limit on requests at a time.
 //!
 //! Clients parse the body of every error and report "unknown error" for anything else. What hyper answers before a
 //! request exists (a malformed request line, headers that are too large) has no body and stays so.
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::Failure;
+use crate::limits::CATALOG_REQUESTS_AT_ONCE;
 
 /// Limits of the port.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { at_once: 8, patience: Duration::from_secs(120) }
+        Self { at_once: CATALOG_REQUESTS_AT_ONCE, patience: Duration::from_secs(120) }
     }
 }
 
@@ -171,7 +172,7 @@ mod tests {
         let files = TableFiles::new(Arc::new(store), warehouse);
         let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
         let address = serve(&runtime, super::super::router(catalog));
-        let large = vec![b' '; super::super::BODY_BYTES_MAX + 1];
+        let large = vec![b' '; crate::limits::CATALOG_BODY_BYTES_MAX + 1];
         let create = br#"{"namespace":["n"]}"#;
         assert_eq!(ask(address, "POST", "/v1/namespaces", create).0, 200);
         let both = br#"{"removals":["a"],"updates":{"a":"b"}}"#;

@@ -173,7 +173,8 @@ async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
                 if matches!(reason, PauseReason::Refused { .. }) { REFUSED_LOOK } else { PAUSED_LOOK }
             }
             Outcome::Failed(error) => {
-                tracing::warn!(table = %sink.status().table, %error, ?backoff, "a table could not be brought up to date, will be tried again");
+                let table = &sink.status().table;
+                tracing::warn!(%table, %error, ?backoff, "a table could not be brought up to date, will be tried again");
                 backoff
             }
         };

@@ -41,8 +41,8 @@ pub fn start(
     let prefix = tier.name.warehouse_prefix();
     let warehouse = Warehouse::new(&tier.url, &prefix).map_err(|e| e.to_string())?;
     let files = TableFiles::new(Arc::clone(&tier.store), warehouse);
-    // No configuration is sent with tables: DuckDB takes an endpoint without keys for a secret of the table, and prefers
-    // it to the user's own.
+    // No configuration is sent with tables: DuckDB takes an endpoint without keys for a secret of the table, and
+    // prefers it to the user's own.
     let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
     let served = Arc::clone(&catalog);
     handle.spawn(async move {

@@ -145,21 +145,28 @@ pub fn memory() -> Vec<Bound> {
 }
 
 #[cfg(feature = "lakehouse")]
-fn tables() -> Option<Bound> {
+fn tables() -> Vec<Bound> {
     // The rows that a turn of a table's sink holds (`SinkConfig::turn_bytes`).
     const TURN_BYTES: u64 = 128 << 20;
     let turn = 2 * TURN_BYTES + tidewater_iceberg::translate::UNPACKED_BYTES_MAX as u64;
-    Some(Bound {
+    let turns = Bound {
         what: "tables being written",
         per: Per::Node,
         bytes: limits::TABLE_TURNS_AT_ONCE as u64 * turn,
         from: "TABLE_TURNS_AT_ONCE, twice 128 MiB and an open batch of 256 MiB each",
-    })
+    };
+    let requests = Bound {
+        what: "requests to the Iceberg catalog",
+        per: Per::Node,
+        bytes: (limits::CATALOG_REQUESTS_AT_ONCE * 4 * limits::CATALOG_BODY_BYTES_MAX) as u64,
+        from: "CATALOG_REQUESTS_AT_ONCE, four times CATALOG_BODY_BYTES_MAX each: as sent and as parsed",
+    };
+    vec![turns, requests]
 }
 
 #[cfg(not(feature = "lakehouse"))]
-fn tables() -> Option<Bound> {
-    None
+fn tables() -> Vec<Bound> {
+    Vec::new()
 }
 
 /// The sum of the bounds, in bytes.
@@ -252,7 +259,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (3134, 1598), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (3390, 1598), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 1091, "MiB of 1,000 connections");
     }
 }

@@ -15,8 +15,8 @@ use super::{CatalogError, Loaded, NewTable};
 pub(super) const FORMAT_VERSION: &str = "format-version";
 
 impl ObjectStoreCatalog {
-    /// The location of a table whose creator chose none: below its namespace's `location` property or the warehouse, with
-    /// a suffix that a dropped or renamed table of the same name did not have.
+    /// The location of a table whose creator chose none: below its namespace's `location` property or the warehouse,
+    /// with a suffix that a dropped or renamed table of the same name did not have.
     async fn default_location(&self, table: &TableIdent) -> Result<String, CatalogError> {
         let namespace = self.load_namespace(&table.namespace).await?;
         let base = match namespace.get("location") {

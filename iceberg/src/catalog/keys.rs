@@ -35,8 +35,8 @@ impl CatalogKeys {
         let longest = text.split('/').map(str::len).max().unwrap_or_default();
         if self.directory && longest > FILE_NAME_BYTES_MAX {
             return Err(invalid(format!(
-                "the name is too long: written down it takes {longest} bytes, and a directory bucket holds file names of \
-                 {FILE_NAME_BYTES_MAX}; choose a shorter one, or one of letters and digits, which take a byte each"
+                "the name is too long: written down it takes {longest} bytes, and a directory bucket holds file names \
+                 of {FILE_NAME_BYTES_MAX}; choose a shorter one, or one of letters and digits, which take a byte each"
             )));
         }
         ObjectKey::new(text).map_err(|e| invalid(format!("the name cannot be stored: {e}")))

@@ -199,8 +199,8 @@ impl ObjectStoreCatalog {
         let body = serde_json::to_vec(&super::json::ordered(metadata)?).map_err(iceberg::Error::from)?;
         if body.len() > METADATA_BYTES_MAX {
             let detail = format!(
-                "the table's metadata would take {} bytes, more than the {METADATA_BYTES_MAX} allowed; expire snapshots \
-                 or remove properties",
+                "the table's metadata would take {} bytes, more than the {METADATA_BYTES_MAX} allowed; expire \
+                 snapshots or remove properties",
                 body.len()
             );
             return Err(CatalogError::Invalid { detail });

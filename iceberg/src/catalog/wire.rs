@@ -41,7 +41,7 @@ pub struct Config {
     pub endpoints: &'static [&'static str],
 }
 
-/// Asks for a namespace.
+/// Request: create a namespace.
 #[derive(Debug, Deserialize)]
 pub struct CreateNamespace {
     pub namespace: NamespaceIdent,
@@ -49,14 +49,14 @@ pub struct CreateNamespace {
     pub properties: HashMap<String, String>,
 }
 
-/// A namespace.
+/// Answer: a namespace.
 #[derive(Debug, Serialize)]
 pub struct NamespaceAnswer {
     pub namespace: NamespaceIdent,
     pub properties: HashMap<String, String>,
 }
 
-/// A page of namespaces.
+/// Answer: a page of namespaces.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct NamespaceList {
@@ -66,7 +66,7 @@ pub struct NamespaceList {
     pub next_page_token: Option<String>,
 }
 
-/// A page of tables.
+/// Answer: a page of tables.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TableList {
@@ -76,7 +76,7 @@ pub struct TableList {
     pub next_page_token: Option<String>,
 }
 
-/// Asks for a change of a namespace's properties.
+/// Request: change a namespace's properties.
 #[derive(Debug, Deserialize)]
 pub struct UpdateProperties {
     #[serde(default)]
@@ -85,7 +85,7 @@ pub struct UpdateProperties {
     pub updates: HashMap<String, String>,
 }
 
-/// Asks for a table.
+/// Request: create a table.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CreateTable {
@@ -128,7 +128,7 @@ impl CreateTable {
     }
 }
 
-/// Asks for a commit.
+/// Request: commit to a table.
 #[derive(Debug, Deserialize)]
 pub struct CommitTable {
     /// Which table, for multi-table commits.
@@ -139,7 +139,7 @@ pub struct CommitTable {
     pub updates: Vec<TableUpdate>,
 }
 
-/// Asks to take in a table.
+/// Request: register a table whose metadata file exists.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RegisterTable {
@@ -147,14 +147,14 @@ pub struct RegisterTable {
     pub metadata_location: String,
 }
 
-/// Asks for another name.
+/// Request: rename a table.
 #[derive(Debug, Deserialize)]
 pub struct RenameTable {
     pub source: TableIdent,
     pub destination: TableIdent,
 }
 
-/// A table.
+/// Answer: a table.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TableAnswer {
@@ -183,7 +183,6 @@ pub struct ErrorAnswer {
     pub error: ErrorBody,
 }
 
-/// Its content.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody {
     pub message: String,

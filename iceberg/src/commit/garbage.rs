@@ -1,8 +1,8 @@
 //! Deleting what expired snapshots alone named: their manifest lists, manifests that merging dropped, and data files
 //! that an engine's maintenance had replaced.
 //!
-//! Runs after the commit that expired them (I4). Order: data files, manifests, then lists, so that a run that was cut off
-//! can be repeated from the lists that are left; [`recover`] does that at start from the metadata log. A failure
+//! Runs after the commit that expired them (I4). Order: data files, manifests, then lists, so that a run that was cut
+//! off can be repeated from the lists that are left; [`recover`] does that at start from the metadata log. A failure
 //! leaves garbage and is only logged.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -51,8 +51,8 @@ async fn try_collect(
 ) -> iceberg::Result<()> {
     let kept: Vec<&Snapshot> = lineage(after).collect();
     let linear = is_linear(after, &refs(after)?);
-    // Along one line of descent a manifest that left a list never comes back: where everything expired is an ancestor of
-    // the oldest snapshot that main keeps, that one's list answers for all of main, and each snapshot beside main (a
+    // Along one line of descent a manifest that left a list never comes back: where everything expired is an ancestor
+    // of the oldest snapshot that main keeps, that one's list answers for all of main, and each snapshot beside main (a
     // branch's, a tag's) for itself. Otherwise every list is read.
     let (line, before_line) = (
         ids(kept.iter().copied()),

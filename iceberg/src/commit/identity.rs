@@ -16,8 +16,8 @@ pub const EPOCH: &str = "tidewater.epoch";
 
 /// Property: the name of the topic it holds.
 pub const TOPIC_NAME: &str = "tidewater.topic";
-/// Property: `true` if the table is dropped with its topic (`iceberg.delete`). On the table, so that it outlives a broker
-/// that is killed after the topic's deletion.
+/// Property: `true` if the table is dropped with its topic (`iceberg.delete`). On the table, so that it outlives a
+/// broker that is killed after the topic's deletion.
 pub const DELETE: &str = "tidewater.delete-with-topic";
 
 /// A writer of a table.

@@ -2,8 +2,8 @@
 //!
 //! Owns: recognising and deleting them. A file is deleted only if its name is one that this crate gives (an engine's
 //! files are left to the engine), it is older than [`Bounds::orphan_age_ms`](super::Bounds), and no snapshot that the
-//! table keeps reads it. A writer that could still commit an older file is fenced by then: the caller sweeps right after
-//! a commit of its own, with no append of its own unsettled.
+//! table keeps reads it. A writer that could still commit an older file is fenced by then: the caller sweeps right
+//! after a commit of its own, with no append of its own unsettled.
 //!
 //! **Memory**: eight bytes for each file of the table, and one manifest at a time. Names are kept as hashes; two that
 //! collide keep an orphan alive, never the reverse. **Crash**: at any point; the next sweep continues.

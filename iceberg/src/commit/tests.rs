@@ -109,24 +109,35 @@ fn two_thousand_commits_stay_flat() {
 
 #[test]
 fn an_expiry_cut_short_is_finished_by_the_next_process() {
-    block_on(async {
+    /// A table of 15 snapshots, of which the next commit expires ten.
+    async fn table() -> (World, TableSink) {
         let mut world = World::new(2);
-        let mut config = world.config(1);
-        config.bounds = bounds();
-        let mut sink = world.sink_with(config.clone());
-        commit_some(&world, &mut sink, 0..14).await;
-        // The 16th commit expires; its deletions are lost with the process, whichever step it dies at.
-        commit_some(&world, &mut sink, 14..15).await;
-        let before = world.store.steps();
-        world.log.append(0, 1, TimestampMs(*START + 20 * 30_000));
-        world.store.arm(before + 12, crate::fixture::Fault::CrashBefore);
-        let _ = sink.run_once(TimestampMs(*START + 20 * 30_000)).await;
-        world.store.calm();
+        let config = crate::sink::SinkConfig { bounds: bounds(), ..world.config(1) };
         let mut sink = world.sink_with(config);
-        commit_some(&world, &mut sink, 30..31).await;
-        let reached = reachable(&world).await;
-        let left = world.store.keys().into_iter().map(|(k, _)| k);
-        let left: Vec<_> = left.filter(|k| k.contains("tidewater-snap") && !reached.contains(k)).collect();
-        assert!(left.len() <= 1, "expired manifest lists are left: {left:?}");
+        commit_some(&world, &mut sink, 0..15).await;
+        world.log.append(0, 1, TimestampMs(*START + 20 * 30_000));
+        (world, sink)
+    }
+    let later = TimestampMs(*START + 20 * 30_000);
+    block_on(async {
+        let (world, mut sink) = table().await;
+        let before = world.store.steps();
+        assert!(matches!(sink.run_once(later).await, Outcome::Committed { rows: 1, .. }));
+        let steps = world.store.steps() - before;
+        // The pointer moves and the deletions are lost with the process, whichever of the last steps it dies at.
+        for step in steps - 14..=steps {
+            let (mut world, mut sink) = table().await;
+            world.store.arm(before + step, crate::fixture::Fault::CrashBefore);
+            let _ = sink.run_once(later).await;
+            assert!(world.store.is_dead(), "step {step} of {steps}");
+            world.store.calm();
+            let mut sink = world.sink_with(crate::sink::SinkConfig { bounds: bounds(), ..world.config(1) });
+            world.log.append(0, 1, later);
+            assert!(matches!(sink.run_once(later.plus_ms(300_000)).await, Outcome::Committed { .. }));
+            let reached = reachable(&world).await;
+            let left = world.store.keys().into_iter().map(|(k, _)| k);
+            let left: Vec<_> = left.filter(|k| k.contains("tidewater-snap") && !reached.contains(k)).collect();
+            assert!(left.len() <= 1, "step {step} of {steps}: expired manifest lists are left: {left:?}");
+        }
     });
 }

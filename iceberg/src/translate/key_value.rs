@@ -40,7 +40,8 @@ pub struct HourRows {
 }
 
 impl Default for HourRows {
-    /// Columns without any capacity: of a thousand rows each, which is what Arrow begins with, an hour would take 56 KB.
+    /// Columns without any capacity: of a thousand rows each, which is what Arrow begins with, an hour would take 56
+    /// KB.
     fn default() -> Self {
         let names = StringBuilder::with_capacity(0, 0);
         let contents = LargeBinaryBuilder::with_capacity(0, 0);

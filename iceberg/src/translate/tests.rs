@@ -91,7 +91,8 @@ fn any_record() -> impl Strategy<Value = Record> {
     })
 }
 
-/// Bit 5 of the attributes makes a batch a control batch, which has no rows; turned over by damage it must not hide them.
+/// Bit 5 of the attributes makes a batch a control batch, which has no rows; turned over by damage it must not hide
+/// them.
 #[test]
 fn a_control_bit_that_damage_made_hides_nothing() {
     let record =
