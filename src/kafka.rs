@@ -47,7 +47,6 @@ pub use server::{Server, accept, serve};
 /// What the protocol code of one shard works with. Shard-local.
 #[derive(Debug)]
 pub struct Broker {
-    /// The machine.
     pub env: Env,
     /// The way to partitions.
     pub router: Router,
@@ -55,22 +54,18 @@ pub struct Broker {
     pub controller: ControllerHandle,
     /// The way to the group coordinators.
     pub groups: GroupRouter,
-    /// This process's settings.
     pub config: Arc<NodeConfig>,
-    /// Fetch sessions.
     pub fetches: handlers::fetch::FetchSessions,
     /// Deadlines of fetches and of produce requests.
     pub deadlines: Deadlines,
     /// Recompression of batches that a topic stores in another codec.
     pub recompressor: recompress::Recompressor,
-    /// What is counted.
     pub metrics: Rc<metrics::KafkaMetrics>,
 }
 
 /// An accepted connection on its way to its shard. A message.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The socket.
     pub accepted: Accepted,
     /// Its place in the count of connections.
     pub seat: Seat,

@@ -1,7 +1,7 @@
 //! What one answer may come to while it is put together, where a small request can ask for a large one: charged to the
 //! shard's memory as it grows, and full at some point. Shard-local.
 //!
-//! A request may name 250,000 things in a megabyte. What it names twice is answered once by whoever uses this; what does
+//! A request may name 250,000 things in a megabyte. What does
 //! not fit is refused by name (INVALID_REQUEST), so that the client can ask for it alone.
 
 use std::cell::{Cell, RefCell};
@@ -9,10 +9,9 @@ use std::cell::{Cell, RefCell};
 use super::budget::{Budget, Lease};
 use super::limits::ANSWER_BYTES_MAX;
 
-/// What is told of a part that does not fit.
+/// The message for a part that does not fit.
 pub const FULL: &str = "the answer is full: ask for less at a time";
 
-/// See the header.
 #[derive(Debug)]
 pub struct AnswerRoom {
     held: RefCell<Lease>,
@@ -32,7 +31,7 @@ impl AnswerRoom {
         self.full.get()
     }
 
-    /// Takes in a part of so many bytes, if it fits; the first does, whatever its size.
+    /// Takes in a part of so many bytes, if it fits; the first fits at any size.
     #[must_use]
     pub fn takes(&self, bytes: usize) -> bool {
         let mut held = self.held.borrow_mut();

@@ -2,21 +2,16 @@
 //!
 //! Each key stands at Kafka 4.3's range; `wire::request` and `wire::log_dirs` have the versions that kafka-protocol 0.18
 //! lacks. Two minima are Kafka's own
-//! exceptions: Produce is advertised from 0 although 0 to 2 are refused (KAFKA-18659: librdkafka tells its compression
-//! support by it), JoinGroup is served from 0 (KAFKA-19444).
+//! exceptions: Produce is advertised from 0 although 0 to 2 are refused (KAFKA-18659: librdkafka infers its compression
+//! support from it), JoinGroup is served from 0 (KAFKA-19444).
 
 use kafka_protocol::messages::ApiKey;
 
-/// One key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Api {
-    /// Which.
     pub key: ApiKey,
-    /// Lowest version advertised.
     pub advertised_min: i16,
-    /// Lowest version served.
     pub min: i16,
-    /// Highest version served.
     pub max: i16,
 }
 
@@ -70,7 +65,6 @@ pub static APIS: &[Api] = &[
 /// What a key and version of a request mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// Served.
     Yes(Api),
     /// `ApiVersions` in a version of the future: answered with version 0 and the table (KIP-511).
     ApiVersionsFallback,

@@ -1,5 +1,5 @@
-//! Which operations a client may do, for answers that tell (KIP-430). Without an authorizer everybody may do everything,
-//! and tools are told so, as by Kafka: some switch features off when the answer is missing.
+//! Which operations a client may do, for answers that name them (KIP-430). Without an authorizer every client may do everything,
+//! and answers say so, as Kafka's do: some switch features off when the answer is missing.
 
 /// The value of an answer that was not asked for it.
 pub const NOT_ASKED: i32 = i32::MIN;
@@ -18,15 +18,13 @@ const IDEMPOTENT_WRITE: u8 = 12;
 
 /// On a topic (`AclEntry.supportedOperations`).
 pub const ON_TOPIC: i32 = bits(&[READ, WRITE, CREATE, DESCRIBE, DELETE, ALTER, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
-/// On a group.
 pub const ON_GROUP: i32 = bits(&[READ, DESCRIBE, DELETE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
-/// On the cluster.
 pub const ON_CLUSTER: i32 =
     bits(&[CREATE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE, ALTER, DESCRIBE]);
 
 /// `operations` if they are asked for.
 #[must_use]
-pub const fn told(asked: bool, operations: i32) -> i32 {
+pub const fn if_asked(asked: bool, operations: i32) -> i32 {
     if asked { operations } else { NOT_ASKED }
 }
 

@@ -33,11 +33,11 @@ impl Past {
 /// The budget of a shard. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    state: Rc<State>,
+    state: Rc<Spending>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Spending {
     used: Cell<usize>,
     max: usize,
     /// Taken of the rooms past a spent budget.
@@ -49,12 +49,12 @@ struct State {
 /// Bytes taken; dropping gives them back and wakes who waits.
 #[derive(Debug)]
 pub struct Lease {
-    state: Rc<State>,
+    state: Rc<Spending>,
     bytes: usize,
     pass: Option<Pass>,
 }
 
-/// A lease may hold up to `upto` bytes whatever the budget says; `taken` of the room for it is its own.
+/// A lease may hold up to `upto` bytes even beyond the budget; `taken` of the room for it is its own.
 #[derive(Clone, Copy, Debug)]
 struct Pass {
     past: Past,
@@ -67,7 +67,7 @@ impl Budget {
     #[must_use]
     pub fn new(max: usize) -> Self {
         let (waiters, scratch) = (RefCell::default(), RefCell::default());
-        Self { state: Rc::new(State { used: Cell::new(0), max, past: Default::default(), waiters, scratch }) }
+        Self { state: Rc::new(Spending { used: Cell::new(0), max, past: Default::default(), waiters, scratch }) }
     }
 
     /// Memory of `len` bytes that the shard's connections read through, one after the other: it stays in the cache.
@@ -105,7 +105,6 @@ impl Budget {
 }
 
 impl Lease {
-    /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -117,7 +116,7 @@ impl Lease {
         self.state.used.get() >= self.state.max
     }
 
-    /// Holds exactly `bytes` from now on, whatever the budget says.
+    /// Holds exactly `bytes` from now on, even beyond the budget.
     pub fn set(&mut self, bytes: usize) {
         let state = &self.state;
         state.used.set(state.used.get().saturating_sub(self.bytes).saturating_add(bytes));
@@ -171,7 +170,7 @@ impl Lease {
     }
 }
 
-impl State {
+impl Spending {
     fn taken(&self, past: Past) -> &Cell<usize> {
         let [frames, decoding] = &self.past;
         match past {

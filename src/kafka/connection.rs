@@ -1,13 +1,13 @@
 //! One connection on its shard: reads frames, starts requests in order, answers in order.
 //!
-//! One task does all of it, so that whatever happens (bytes came, an answer is ready, the socket has room) costs one
+//! One task does all of it, so that each event (bytes came, an answer is ready, the socket has room) costs one
 //! wake-up. Kafka's order is kept: a request is started when those before it are answered, except that Produce requests
 //! are started one behind the other without waiting; each is polled once before the next is looked at, which sends its
 //! batches to their lanes, so that order per partition is the client's. Answers that are ready together go out with one
 //! write.
 //!
-//! A connection that ends, for whatever reason, leaves its Produce requests to be carried through: their batches wait in
-//! the lanes' queues whether anybody listens or not, and the memory they take stays charged until they are on disk.
+//! When a connection ends, its Produce requests are carried through: their batches wait in the lanes' queues whether the
+//! client listens or not, and the memory they take stays charged until they are on disk.
 //!
 //! Back-pressure: nothing is read while too many requests or bytes are in work, while the peer does not take its
 //! responses, or while the shard's memory is spent.
@@ -46,13 +46,11 @@ const ROUNDS_MAX: usize = 32;
 /// A request, whole, its header read.
 #[derive(Debug)]
 pub struct Request {
-    /// Its header.
     pub header: RequestHeader,
     /// Its row of the table.
     pub api: Api,
     /// What follows the header.
     pub body: BytesMut,
-    /// Who asks.
     pub peer: SocketAddr,
     /// The order of the connection's Produce requests.
     pub order: Rc<HandOver>,
@@ -75,7 +73,6 @@ pub trait Service {
     fn call(&self, request: Request) -> LocalBoxFuture<'static, Reply>;
     /// The answer to an `ApiVersions` request of an unknown version.
     fn api_versions_fallback(&self, correlation_id: i32) -> Bytes;
-    /// The time.
     fn now(&self) -> Mono;
     /// Bytes received, bytes and writes sent, since the last call.
     fn moved(&self, received: usize, sent: Sent);
@@ -97,22 +94,10 @@ pub enum CloseReason {
     Frame(#[from] FrameTooLarge),
     /// A request that makes no sense.
     #[error("api key {key} version {version}: {why}")]
-    Malformed {
-        /// Its API.
-        key: i16,
-        /// Its version.
-        version: i16,
-        /// What is wrong.
-        why: String,
-    },
+    Malformed { key: i16, version: i16, why: String },
     /// A request that is not served.
     #[error("api key {key} version {version} is not served")]
-    Unsupported {
-        /// Its API.
-        key: i16,
-        /// Its version.
-        version: i16,
-    },
+    Unsupported { key: i16, version: i16 },
     /// A produce request with acks=0 failed: closing is the only way to say so.
     #[error("a produce request without acknowledgement failed: {0}")]
     Unacknowledged(String),
@@ -175,7 +160,7 @@ struct Answered {
 
 type InFlight = FuturesOrdered<LocalBoxFuture<'static, Answered>>;
 
-/// Awaits what has begun, and gives its memory back as it ends; answers are for nobody. It ends when the disk answers, and
+/// Awaits what has begun, and gives its memory back as it ends; answers are dropped. It ends when the disk answers, and
 /// at once when the broker stops.
 async fn carry_through(mut in_flight: InFlight, handle: &Handle) {
     handle.working.set(true);
@@ -398,7 +383,7 @@ impl<S: Service + 'static> Connection<S> {
             return Ok(false);
         }
         if std::mem::take(&mut self.held_back) {
-            // The peer's time begins anew: it was not the peer who kept it waiting.
+            // The peer's time starts again: the broker kept it waiting.
             self.handle.active.set(self.service.now());
         }
         let came = match self.frames.wanted()? {
@@ -431,7 +416,7 @@ impl<S: Service + 'static> Connection<S> {
     }
 
     /// The peer has gone: a long poll or a barrier would hold the connection, its place and its memory for an answer that
-    /// nobody reads. What has begun to change something is carried through.
+    /// is not read. What has begun to change something is carried through.
     fn give_up_waiting(&mut self) {
         if self.idle_wait {
             self.in_flight.clear();

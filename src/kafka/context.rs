@@ -18,19 +18,14 @@ use crate::controller::image::ClusterImage;
 /// The context of one request. Shard-local.
 #[derive(Debug)]
 pub struct RequestContext {
-    /// The shard's broker.
     pub broker: Rc<Broker>,
     /// The shard's memory for requests and responses.
     pub budget: Budget,
-    /// The API asked.
     pub key: ApiKey,
-    /// In this version.
     pub version: i16,
-    /// To be echoed.
     pub correlation_id: i32,
     /// What the client calls itself; empty if it does not.
     pub client_id: String,
-    /// Who asks.
     pub peer: SocketAddr,
     /// The order of the connection's Produce requests.
     pub order: Rc<HandOver>,

@@ -100,7 +100,6 @@ impl ErrorCode {
         Self(number)
     }
 
-    /// The number.
     #[must_use]
     pub const fn number(self) -> i16 {
         self.0

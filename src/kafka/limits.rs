@@ -34,7 +34,7 @@ pub const FETCH_BYTES_MAX: usize = 55 << 20;
 /// What a fetch may read even when the shard's budget is spent.
 pub const FETCH_BYTES_FLOOR: usize = 64 << 10;
 
-/// Longest that a fetch waits for data, whatever the client asks.
+/// The longest that a fetch waits for data, even if the client asks for longer.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a fetch that found something, but too little, lets pass before it reads all of it again (`fetch.min.bytes`): it

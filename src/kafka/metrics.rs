@@ -12,7 +12,7 @@ use super::api::APIS;
 use super::connection::CloseReason;
 use super::error_code::ErrorCode;
 
-/// Versions of one API that are told apart; none has more.
+/// Versions of one API that are counted separately; none has more.
 const VERSIONS: usize = 24;
 
 /// Counters of one API.
@@ -36,7 +36,7 @@ impl Default for ApiMetrics {
     }
 }
 
-/// Stages of a request on the connection's shard whose time is told apart. What a batch goes through on its lane's
+/// Stages of a request on the connection's shard whose time is measured separately. What a batch goes through on its lane's
 /// shard is timed there (proposer, journal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -54,7 +54,6 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All of them.
     pub const ALL: [Self; 5] = [Self::ProduceDecode, Self::ProduceAppend, Self::FetchRead, Self::FetchWait, Self::Send];
 
     /// As metrics call it.
@@ -204,7 +203,6 @@ pub struct Snapshot {
     pub stages: Vec<(&'static str, HistogramCounts)>,
     /// Requests in work.
     pub in_work: u64,
-    /// Connections open.
     pub connections_open: u64,
     /// Connections ever opened.
     pub connections_opened: u64,

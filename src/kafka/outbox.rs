@@ -22,7 +22,6 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Bytes waiting.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -91,9 +90,7 @@ impl Outbox {
 /// What went out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
-    /// Bytes.
     pub bytes: usize,
-    /// Writes.
     pub writes: usize,
 }
 

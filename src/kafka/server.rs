@@ -27,10 +27,10 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 /// The Kafka server of one shard. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
-    inner: Rc<Inner>,
+    inner: Rc<ServerState>,
 }
 
-struct Inner {
+struct ServerState {
     broker: Rc<Broker>,
     service: Rc<Dispatch>,
     budget: Budget,
@@ -50,7 +50,7 @@ impl fmt::Debug for Server {
 pub fn serve(broker: Rc<Broker>, inbox: Inbox<Arrival>) -> Server {
     let budget = Budget::new(REQUEST_BYTES_SHARD_MAX);
     let server = Server {
-        inner: Rc::new(Inner {
+        inner: Rc::new(ServerState {
             service: Rc::new(Dispatch::new(Rc::clone(&broker), budget.clone())),
             broker: Rc::clone(&broker),
             budget,

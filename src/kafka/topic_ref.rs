@@ -12,9 +12,7 @@ use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 /// A topic as a request names it; answers name it the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TopicRef {
-    /// By name.
     Name(String),
-    /// By id.
     Id(Uuid),
 }
 

@@ -3,13 +3,11 @@
 use kafka_protocol::messages;
 use kafka_protocol::protocol::StrBytes;
 
-/// A topic's name.
 #[must_use]
 pub fn topic_name(name: &str) -> messages::TopicName {
     text(name).into()
 }
 
-/// A string.
 #[must_use]
 pub fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

@@ -267,7 +267,7 @@ fn a_connection_that_is_cut_off_stays_charged_until_its_batches_are_written() {
         w.service.release(1, Reply::Close(CloseReason::Unacknowledged("full".into())));
         assert_eq!(w.client.next().await, None);
         assert!(w.budget.used() >= 299_996, "{} bytes are charged", w.budget.used());
-        // A stop waits for nobody.
+        // A stop does not wait for peers.
         w.handle.kill(Kill::Stopping);
         assert!(matches!(w.served.await, Some(CloseReason::Unacknowledged(_))));
         assert_eq!(w.budget.used(), 0);

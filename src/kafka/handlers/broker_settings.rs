@@ -1,4 +1,4 @@
-//! The broker's own settings as `DescribeConfigs` tells them: Kafka's names for what this process does. All read-only:
+//! The broker's own settings as `DescribeConfigs` shows them: Kafka's names for what this process does. All read-only:
 //! they come from the command line, the environment or the file.
 //!
 //! Owns: which of Kafka's names stands for what. Does not own: values and defaults (`config::node`, `config::topic`).

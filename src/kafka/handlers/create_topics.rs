@@ -23,8 +23,8 @@ pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> Creat
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let room = &AnswerRoom::new(&ctx.budget);
-    let mut told = HashSet::new();
-    let once = request.topics.iter().filter(|topic| told.insert(topic.name.as_str())).collect::<Vec<_>>();
+    let mut named = HashSet::new();
+    let once = request.topics.iter().filter(|topic| named.insert(topic.name.as_str())).collect::<Vec<_>>();
     let made = once.into_iter().map(|topic| {
         let twice = counts.get(topic.name.as_str()).is_some_and(|n| *n > 1);
         async move {
@@ -165,12 +165,12 @@ mod tests {
         let budget = Budget::new(1 << 30);
         for version in 5..=7 {
             let room = AnswerRoom::new(&budget);
-            let told = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
-            assert!(told.configs.is_some_and(|configs| configs.len() > 10));
+            let answered = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
+            assert!(answered.configs.is_some_and(|configs| configs.len() > 10));
             assert!(!room.takes(ANSWER_BYTES_MAX));
-            let told = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
-            assert_eq!((&told.configs, told.topic_config_error_code, told.error_code), (&None, 42, 0));
-            let answer = CreateTopicsResponse::default().with_topics(vec![told]);
+            let answered = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
+            assert_eq!((&answered.configs, answered.topic_config_error_code, answered.error_code), (&None, 42, 0));
+            let answer = CreateTopicsResponse::default().with_topics(vec![answered]);
             response::encode(ApiKey::CreateTopics, version, 1, &answer).expect("writes");
         }
     }

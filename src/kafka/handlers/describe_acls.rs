@@ -1,4 +1,4 @@
-//! `DescribeAcls` (29). There is no authorizer, and tools are told so as Kafka tells them: they list it as switched off
+//! `DescribeAcls` (29). There is no authorizer, and tools get Kafka's error for that: they list it as switched off
 //! (MirrorMaker, the UIs) instead of taking the missing key for a fault.
 
 use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};

@@ -1,10 +1,9 @@
-//! `DescribeClientQuotas` (48): nobody has one.
+//! `DescribeClientQuotas` (48): there are none.
 
 use kafka_protocol::messages::{DescribeClientQuotasRequest, DescribeClientQuotasResponse};
 
 use crate::kafka::RequestContext;
 
-/// An empty list.
 pub async fn handle(_: &RequestContext, _: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
     DescribeClientQuotasResponse::default().with_entries(Some(Vec::new()))
 }

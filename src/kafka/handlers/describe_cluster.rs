@@ -16,7 +16,7 @@ const CONTROLLERS: i8 = 2;
 
 /// Answers from the image.
 pub async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
-    let operations = authorized::told(request.include_cluster_authorized_operations, authorized::ON_CLUSTER);
+    let operations = authorized::if_asked(request.include_cluster_authorized_operations, authorized::ON_CLUSTER);
     answer(&ctx.image(), request.endpoint_type).with_cluster_authorized_operations(operations)
 }
 

@@ -1,6 +1,6 @@
 //! `DescribeConfigs` (32): settings of topics and of the broker.
 //!
-//! The three kinds of topic settings are told apart: an *honoured* one has its plain documentation; one *accepted without
+//! The three kinds of topic settings look different: an *honoured* one has its plain documentation; one *accepted without
 //! effect* says so and why; one of which only a single value is taken is read-only, and its documentation says why others
 //! are *refused*.
 
@@ -22,12 +22,10 @@ use crate::kafka::answer_room::{AnswerRoom, FULL};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::words::{message, text};
 
-/// Kafka's resource types.
 pub(super) const TOPIC: i8 = 2;
-/// A broker.
 pub(super) const BROKER: i8 = 4;
 
-/// Kafka's sources of a value (`ConfigSource`): set on the topic, set for the process, nobody's choice.
+/// Kafka's sources of a value (`ConfigSource`): set on the topic, set for the process, the default.
 pub(super) const SET_ON_TOPIC: i8 = 1;
 /// See [`SET_ON_TOPIC`].
 pub(super) const SET_ON_PROCESS: i8 = 4;
@@ -42,16 +40,14 @@ pub(super) const LONG: i8 = 5;
 pub(super) const DOUBLE: i8 = 6;
 pub(super) const LIST: i8 = 7;
 
-/// One setting as it is told.
+/// One setting as it is described.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// Its name.
     pub name: &'static str,
     /// The broker's name of its default.
     pub broker_name: &'static str,
-    /// Its value now.
     pub value: String,
-    /// Its value if nobody set it.
+    /// The value when it is not set.
     pub default: String,
     /// Kafka's number of where the value comes from.
     pub source: i8,
@@ -59,7 +55,6 @@ pub struct Described {
     pub read_only: bool,
     /// Kafka's number of its type.
     pub kind: i8,
-    /// For people.
     pub documentation: String,
 }
 
@@ -253,7 +248,7 @@ mod tests {
     use crate::kafka::wire::response;
 
     #[test]
-    fn the_three_kinds_are_told_apart() {
+    fn the_three_kinds_look_different() {
         let set = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
         let all = topic_configs(&set);
         let get = |name: &str| all.iter().find(|d| d.name == name).expect("in the table");
@@ -269,14 +264,14 @@ mod tests {
     fn an_empty_list_of_keys_asks_for_all() {
         let image = image(&[("orders", 1)]);
         let config = crate::config::node::RawConfig::default().resolve().expect("defaults hold");
-        let told = |keys: Option<Vec<&'static str>>| {
+        let described = |keys: Option<Vec<&'static str>>| {
             let keys = keys.map(|keys| keys.into_iter().map(text).collect());
             let asked = DescribeConfigsResource::default().with_resource_type(TOPIC).with_resource_name(text("orders"));
             let asked = asked.with_configuration_keys(keys);
             describe(4, &image, &config, &asked, &DescribeConfigsRequest::default()).configs.len()
         };
-        assert_eq!(told(Some(vec!["retention.ms"])), 1);
-        assert_eq!((told(Some(Vec::new())), told(None)), (SETTINGS.len(), SETTINGS.len()));
+        assert_eq!(described(Some(vec!["retention.ms"])), 1);
+        assert_eq!((described(Some(Vec::new())), described(None)), (SETTINGS.len(), SETTINGS.len()));
     }
 
     #[test]
@@ -287,7 +282,7 @@ mod tests {
         let ask = |kind, name: &str| {
             DescribeConfigsResource::default().with_resource_type(kind).with_resource_name(text(name))
         };
-        let told = |resources| {
+        let described = |resources| {
             let request = DescribeConfigsRequest::default().with_resources(resources).with_include_documentation(true);
             let results = results(4, &image, &config, &request, &AnswerRoom::new(&budget));
             let of = |r: &DescribeConfigsResult| (r.resource_name.to_string(), r.error_code);
@@ -295,17 +290,18 @@ mod tests {
             (results.iter().map(of).collect::<Vec<_>>(), sum)
         };
         let twice = ["orders", "", "orders"].map(|name| (name.to_owned(), 0)).to_vec();
-        assert_eq!(told(vec![ask(TOPIC, "orders"), ask(BROKER, ""), ask(TOPIC, "orders")]).0, twice);
-        let (often, sum) = told(vec![ask(TOPIC, "orders"); 50_000]);
+        assert_eq!(described(vec![ask(TOPIC, "orders"), ask(BROKER, ""), ask(TOPIC, "orders")]).0, twice);
+        let (often, sum) = described(vec![ask(TOPIC, "orders"); 50_000]);
         assert!(sum < ANSWER_BYTES_MAX + (50_000 * size_of::<DescribeConfigsResult>()), "{sum} bytes");
         assert_eq!(often.last(), Some(&("orders".to_owned(), ErrorCode::INVALID_REQUEST.number())));
         // One broker under ever new names.
-        let (told, sum) = told((0..10_000).map(|n| ask(BROKER, &format!("{:0>width$}", 1, width = n + 1))).collect());
+        let (all, sum) =
+            described((0..10_000).map(|n| ask(BROKER, &format!("{:0>width$}", 1, width = n + 1))).collect());
         assert!(sum < ANSWER_BYTES_MAX + (10_000 * size_of::<DescribeConfigsResult>()), "{sum} bytes");
-        let full = told.iter().position(|(_, error)| *error != 0).expect("not all fit");
+        let full = all.iter().position(|(_, error)| *error != 0).expect("not all fit");
         assert!(full > 100, "{full} fit");
-        assert!(told[full..].iter().all(|(_, error)| *error == ErrorCode::INVALID_REQUEST.number()));
-        assert_eq!(told.len(), 10_000);
+        assert!(all[full..].iter().all(|(_, error)| *error == ErrorCode::INVALID_REQUEST.number()));
+        assert_eq!(all.len(), 10_000);
     }
 
     #[test]

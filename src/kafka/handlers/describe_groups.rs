@@ -15,7 +15,7 @@ use crate::kafka::words::{message, text};
 
 /// Asks the coordinators of the groups, of each as often as it is named, until the answer is full.
 pub async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let operations = authorized::told(request.include_authorized_operations, authorized::ON_GROUP);
+    let operations = authorized::if_asked(request.include_authorized_operations, authorized::ON_GROUP);
     let room = &AnswerRoom::new(&ctx.budget);
     let asked = request.groups.into_iter().map(|group| async move {
         if room.is_full() {

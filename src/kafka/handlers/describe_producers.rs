@@ -103,7 +103,7 @@ mod tests {
         let found = |n: usize| Ok(vec![one; n]);
         assert!(fitting(found(PRODUCERS_DESCRIBED_MAX - 1), &mut described).is_ok());
         assert_eq!(fitting(found(2), &mut described).err(), Some(ErrorCode::INVALID_REQUEST));
-        assert!(fitting(found(1), &mut described).is_ok(), "what fits is told");
+        assert!(fitting(found(1), &mut described).is_ok(), "what fits is described");
         assert_eq!(described, PRODUCERS_DESCRIBED_MAX);
     }
 

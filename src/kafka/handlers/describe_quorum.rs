@@ -16,7 +16,7 @@ use crate::kafka::words::{message, text, topic_name};
 const METADATA: &str = "__cluster_metadata";
 /// Kafka's usual name of a controller's listener; ours is the broker's.
 const LISTENER: &str = "CONTROLLER";
-/// First version that tells where voters listen (KIP-853).
+/// First version with the addresses of voters (KIP-853).
 const NODES_FROM: i16 = 2;
 
 /// Asks the controller.
@@ -45,7 +45,7 @@ fn asks_for_metadata(request: &DescribeQuorumRequest) -> bool {
     }
 }
 
-/// As Kafka: whoever asks for anything else is told that all of it is unknown.
+/// For any other log, all of the request is answered as unknown, as by Kafka.
 fn unknown(request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
     let error = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
     let topics = request.topics.iter().map(|topic| {
@@ -99,10 +99,10 @@ mod tests {
     #[test]
     fn the_controller_is_its_only_voter() {
         let quorum = Quorum { term: Term(3), end: LogIndex(41) };
-        let told = answer(&image(&[]).broker, quorum, TimestampMs(5));
-        let partition = &told.topics[0].partitions[0];
+        let answered = answer(&image(&[]).broker, quorum, TimestampMs(5));
+        let partition = &answered.topics[0].partitions[0];
         assert_eq!((partition.leader_epoch, partition.high_watermark, partition.current_voters.len()), (3, 41, 1));
-        encodes_in_every_version(ApiKey::DescribeQuorum, &told);
+        encodes_in_every_version(ApiKey::DescribeQuorum, &answered);
     }
 
     #[test]
@@ -110,9 +110,9 @@ mod tests {
         assert!(asks_for_metadata(&asked(METADATA, &[0])));
         for other in [asked("orders", &[0]), asked(METADATA, &[1]), asked(METADATA, &[0, 1])] {
             assert!(!asks_for_metadata(&other));
-            let told = unknown(&other);
-            assert!(told.topics[0].partitions.iter().all(|partition| partition.error_code == 3));
-            encodes_in_every_version(ApiKey::DescribeQuorum, &told);
+            let answered = unknown(&other);
+            assert!(answered.topics[0].partitions.iter().all(|partition| partition.error_code == 3));
+            encodes_in_every_version(ApiKey::DescribeQuorum, &answered);
         }
     }
 }

@@ -101,10 +101,10 @@ impl Terms {
 }
 
 /// Does the client know the leader's epoch (KIP-320)? -1 is "does not say".
-pub(super) fn epoch_holds(told: i32, known: LeaderEpoch) -> Result<(), ErrorCode> {
-    match told {
-        told if told < 0 || told == known.0 => Ok(()),
-        told if told < known.0 => Err(ErrorCode::FENCED_LEADER_EPOCH),
+pub(super) fn epoch_holds(claimed: i32, known: LeaderEpoch) -> Result<(), ErrorCode> {
+    match claimed {
+        claimed if claimed < 0 || claimed == known.0 => Ok(()),
+        claimed if claimed < known.0 => Err(ErrorCode::FENCED_LEADER_EPOCH),
         _ => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
     }
 }

@@ -18,7 +18,7 @@ pub async fn handle(ctx: &RequestContext, request: HeartbeatRequest) -> Heartbea
     HeartbeatResponse::default().with_error_code(code_of(&as_told(outcome)))
 }
 
-/// While the coordinator loads, Kafka takes every heartbeat for good: clients do not expect to be told to wait here, and a
+/// While the coordinator loads, Kafka takes every heartbeat for good: clients do not expect to have to wait here, and a
 /// member that is not one any more learns it with the next.
 fn as_told(outcome: Result<(), GroupError>) -> Result<(), GroupError> {
     match outcome {

@@ -38,16 +38,16 @@ pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataR
     let mut answer = answer(&image, &asked, |name| {
         let (_, made) = created.iter().find(|(made, _)| made == name)?;
         Some(match made {
-            // Made by somebody else in between: the image will show it.
+            // Another request has made it in between: the image will show it.
             Err(TopicError::Exists(_)) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
             Err(TopicError::Unavailable) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
             Err(error) => Err(error.into()),
             Ok(topic) => Ok(Arc::clone(topic)),
         })
     });
-    let of_topic = authorized::told(request.include_topic_authorized_operations, authorized::ON_TOPIC);
+    let of_topic = authorized::if_asked(request.include_topic_authorized_operations, authorized::ON_TOPIC);
     answer.topics.iter_mut().filter(|t| t.error_code == 0).for_each(|t| t.topic_authorized_operations = of_topic);
-    let of_cluster = authorized::told(request.include_cluster_authorized_operations, authorized::ON_CLUSTER);
+    let of_cluster = authorized::if_asked(request.include_cluster_authorized_operations, authorized::ON_CLUSTER);
     answer.with_cluster_authorized_operations(of_cluster)
 }
 

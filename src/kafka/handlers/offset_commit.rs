@@ -14,7 +14,7 @@ use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::wire::request::OFFSETS_BY_ID;
 
-/// First version that is told GROUP_ID_NOT_FOUND (KIP-848).
+/// First version whose clients know GROUP_ID_NOT_FOUND (KIP-848).
 const NOT_FOUND_FROM: i16 = 9;
 
 /// Answers when the offsets are durable.
@@ -30,12 +30,15 @@ pub async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> Offse
         offsets,
     };
     let answers = ctx.broker.groups.commit(group, ask).await;
-    fill(&mut outcomes, answers.map_err(|error| as_told(ctx.version, request.generation_id_or_member_epoch, error)));
+    fill(
+        &mut outcomes,
+        answers.map_err(|error| for_version(ctx.version, request.generation_id_or_member_epoch, error)),
+    );
     answer(request.topics, &outcomes)
 }
 
 /// Older clients know a group that is not there by its generation.
-fn as_told(version: i16, found: i32, error: GroupError) -> GroupError {
+fn for_version(version: i16, found: i32, error: GroupError) -> GroupError {
     match error {
         GroupError::NotFound if version < NOT_FOUND_FROM => GroupError::IllegalGeneration { current: -1, found },
         error => error,
@@ -129,11 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_not_there_is_told_by_version() {
+    fn the_error_for_an_unknown_group_depends_on_the_version() {
         let illegal = GroupError::IllegalGeneration { current: -1, found: 3 };
-        assert_eq!(as_told(8, 3, GroupError::NotFound), illegal);
-        assert_eq!(as_told(9, 3, GroupError::NotFound), GroupError::NotFound);
-        assert_eq!(as_told(8, 3, GroupError::UnknownMember), GroupError::UnknownMember);
+        assert_eq!(for_version(8, 3, GroupError::NotFound), illegal);
+        assert_eq!(for_version(9, 3, GroupError::NotFound), GroupError::NotFound);
+        assert_eq!(for_version(8, 3, GroupError::UnknownMember), GroupError::UnknownMember);
     }
 
     #[test]
@@ -146,8 +149,8 @@ mod tests {
         assert_eq!(offsets.iter().map(|(name, ..)| &**name).collect::<Vec<_>>(), ["a"]);
         fill(&mut outcomes, Err(GroupError::Loading));
         let answer = answer(topics, &outcomes);
-        let told: Vec<_> = answer.topics.iter().map(|t| (t.topic_id.as_u128(), t.partitions[0].error_code)).collect();
-        assert_eq!(told, [(1, 14), (9, 100)]);
+        let codes: Vec<_> = answer.topics.iter().map(|t| (t.topic_id.as_u128(), t.partitions[0].error_code)).collect();
+        assert_eq!(codes, [(1, 14), (9, 100)]);
         response::encode(ApiKey::OffsetCommit, 10, 1, &answer).expect("writes");
     }
 }

@@ -20,7 +20,7 @@ use crate::kafka::error_code::{ErrorCode, code_of};
 use crate::kafka::wire::request::OFFSETS_BY_ID;
 use crate::kafka::words::{text, topic_name};
 
-/// What a group is told that does not fit into the answer.
+/// The error for a group that does not fit into the answer.
 const FULL: i16 = ErrorCode::INVALID_REQUEST.number();
 
 /// Asks the coordinators of the groups. What is named twice is answered once (a partition in its group, a group of which
@@ -71,7 +71,7 @@ fn fits(found: &[FetchedOffset], room: &AnswerRoom) -> bool {
     room.takes(size_of::<OffsetFetchResponseGroup>() + found.iter().map(one).sum::<usize>())
 }
 
-/// What to ask the coordinator for, and the topics of v10 whose id nobody has.
+/// What to ask the coordinator for, and the topics of v10 whose id is unknown.
 fn wanted(
     image: &ClusterImage,
     version: i16,
@@ -249,11 +249,11 @@ mod tests {
             commit: Some(Commit::new(Offset::new(5), None, "")),
         };
         let topics = topics_from_8(&image, 10, vec![of("a"), of("gone")], unknown);
-        let told: Vec<_> = topics
+        let found: Vec<_> = topics
             .iter()
             .map(|t| (t.topic_id.as_u128(), t.partitions[0].committed_offset, t.partitions[0].error_code))
             .collect();
-        assert_eq!(told, [(1, 5, 0), (9, -1, 100)]);
+        assert_eq!(found, [(1, 5, 0), (9, -1, 100)]);
         let group = OffsetFetchResponseGroup::default().with_topics(topics);
         response::encode(ApiKey::OffsetFetch, 10, 1, &OffsetFetchResponse::default().with_groups(vec![group]))
             .expect("writes");

@@ -1,6 +1,6 @@
 //! `OffsetForLeaderEpoch` (23): where a leader epoch ends, by which a consumer sees that its position was truncated away.
 //!
-//! The table of epochs reaches back to the log start, whatever of it lies only in the bucket.
+//! The table of epochs reaches back to the log start, also where the log lies in the bucket alone.
 
 use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};

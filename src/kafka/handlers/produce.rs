@@ -74,7 +74,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     };
     ctx.broker.metrics.stage(Stage::ProduceAppend, clock.now().since(checked));
     let mut answers = answered(answers, outcomes);
-    tell_log_starts(ctx, &mut answers).await;
+    fill_log_starts(ctx, &mut answers).await;
     for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
         ctx.broker.metrics.told(ctx.key, partition.error);
     }
@@ -91,11 +91,12 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     }
 }
 
-/// Beside what it refuses with the log at hand, Kafka tells where the log starts.
-async fn tell_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) {
+/// For errors that Kafka finds at the log, its answer carries the log start.
+async fn fill_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) {
     for (topic, partitions) in answers {
-        for answer in partitions.iter_mut().filter(|answer| told_with_log_start(answer.error)) {
-            let Ok(address) = topic.partition(&ctx.image(), answer.index).map(|(_, partition)| partition.address()) else {
+        for answer in partitions.iter_mut().filter(|answer| carries_log_start(answer.error)) {
+            let Ok(address) = topic.partition(&ctx.image(), answer.index).map(|(_, partition)| partition.address())
+            else {
                 continue;
             };
             if let Ok(Some(first)) = ctx.broker.router.list_offset(address, OffsetSpec::Earliest).await {
@@ -105,10 +106,10 @@ async fn tell_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<Par
     }
 }
 
-fn told_with_log_start(error: ErrorCode) -> bool {
-    let told =
+fn carries_log_start(error: ErrorCode) -> bool {
+    let errors =
         [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::INVALID_TIMESTAMP];
-    told.contains(&error)
+    errors.contains(&error)
 }
 
 /// How long a request waits for its batches to be committed. A client that wants no answer gets none; one that gives no

@@ -13,9 +13,7 @@ const FLEXIBLE_FROM: i16 = 12;
 /// The answer for one partition.
 #[derive(Clone, Debug)]
 pub struct PartitionAnswer {
-    /// Which.
     pub index: i32,
-    /// What became of it.
     pub error: ErrorCode,
     /// First offset not committed, or -1.
     pub high_watermark: i64,
@@ -26,14 +24,14 @@ pub struct PartitionAnswer {
     /// Is there a list of aborted transactions, if an empty one? Asked with `read_committed`; and where no partition was
     /// found to ask, as by Kafka.
     pub lists_aborted: bool,
-    /// Where the client's log and the partition's part, for a client that told its last epoch (from version 12).
+    /// Where the client's log diverges from the partition's, for a client that sent its last epoch (from version 12).
     pub diverging: Option<EpochEnd>,
     /// Whole batches.
     pub batches: Vec<Bytes>,
 }
 
 impl PartitionAnswer {
-    /// One that only tells an error.
+    /// One with an error only.
     #[must_use]
     pub fn error(index: i32, error: ErrorCode) -> Self {
         Self {

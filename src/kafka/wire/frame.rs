@@ -30,9 +30,7 @@ const GROWTH: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("frame of {announced} bytes announced; accepted are 1 to {max}")]
 pub struct FrameTooLarge {
-    /// As announced.
     pub announced: i32,
-    /// The limit.
     pub max: usize,
 }
 
@@ -77,7 +75,7 @@ impl FrameBuffer {
         !self.bytes.is_empty() || !self.ready.is_empty()
     }
 
-    /// Bytes it will hold when the frame at the front is whole, as far as the peer has told.
+    /// Bytes it will hold when the frame at the front is whole, as far as the peer has said.
     #[must_use]
     pub fn whole(&self) -> usize {
         whole_len(&self.bytes, self.max).ok().flatten().map_or(self.held(), |whole| whole.max(self.held()))
@@ -124,7 +122,7 @@ impl FrameBuffer {
     pub fn wanted(&mut self) -> Result<Wanted, FrameTooLarge> {
         let held = self.bytes.len();
         let Some(end) = whole_len(&self.bytes, self.max)? else {
-            // Behind a large frame comes another: no more of it than tells how large, the rest in place.
+            // Behind a large frame comes another: only its length is read here, the rest in place.
             let large = self.last_frame >= GATHER_MAX;
             return Ok(Wanted::Gather(if large { ROOM_FIRST } else { GATHER_MAX }));
         };

@@ -5,7 +5,7 @@
 //! decoding will cost. Bytes after the request are ignored, as Kafka ignores them. Driven by the tables of
 //! [`super::schema`]; no recursion deeper than the tables are.
 
-use super::reader::{Malformed, Reader};
+use super::reader::{FieldReader, Malformed};
 use super::schema::{Field, Kind, Schema, Shape, TAGS_MAX};
 
 /// Elements of all arrays of one request together; a metadata request for 100,000 topics fits.
@@ -45,7 +45,7 @@ pub fn check(schema: &Schema, version: i16, body: &[u8]) -> Result<Weight, Malfo
 pub fn check_up_to(elements_max: usize, schema: &Schema, version: i16, body: &[u8]) -> Result<Weight, Malformed> {
     let mut walk = Walk {
         elements_max,
-        reader: Reader::new(body),
+        reader: FieldReader::new(body),
         version,
         flexible: schema.flexible_from.is_some_and(|from| version >= from),
         weight: Weight::default(),
@@ -56,7 +56,7 @@ pub fn check_up_to(elements_max: usize, schema: &Schema, version: i16, body: &[u
 
 struct Walk<'a> {
     elements_max: usize,
-    reader: Reader<'a>,
+    reader: FieldReader<'a>,
     version: i16,
     flexible: bool,
     weight: Weight,

@@ -2,10 +2,9 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::reader::{Malformed, Reader};
+use super::reader::{FieldReader, Malformed};
 use super::schema::TAGS_MAX;
 
-/// Who asks what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHeader {
     /// Kafka's number of the API.
@@ -30,7 +29,7 @@ const KEPT_WITH_BODY_MAX: usize = 256;
 /// # Errors
 /// The frame is shorter.
 pub fn peek(frame: &[u8]) -> Result<(i16, i16, i32), Malformed> {
-    let mut reader = Reader::new(frame);
+    let mut reader = FieldReader::new(frame);
     Ok((reader.i16("api key")?, reader.i16("api version")?, reader.i32("correlation id")?))
 }
 
@@ -40,7 +39,7 @@ pub fn peek(frame: &[u8]) -> Result<(i16, i16, i32), Malformed> {
 /// # Errors
 /// The header is cut short or not UTF-8.
 pub fn parse(frame: &mut BytesMut, flexible: bool) -> Result<RequestHeader, Malformed> {
-    let mut reader = Reader::new(frame);
+    let mut reader = FieldReader::new(frame);
     let api_key = reader.i16("api key")?;
     let api_version = reader.i16("api version")?;
     let correlation_id = reader.i32("correlation id")?;

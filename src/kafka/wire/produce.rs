@@ -8,7 +8,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::header::{begin_response, end_response};
-use super::reader::{Malformed, Reader};
+use super::reader::{FieldReader, Malformed};
 use super::schema::TAGS_MAX;
 use super::writer::{put_list_len, put_no_tags, put_text, put_text_or_null};
 use crate::kafka::error_code::ErrorCode;
@@ -26,7 +26,6 @@ const ELEMENT_MIN: usize = 5;
 /// charged.
 const KEPT_PART: usize = 4;
 
-/// A produce request.
 #[derive(Debug)]
 pub struct ProduceRequest {
     /// Set by transactional producers.
@@ -41,19 +40,15 @@ pub struct ProduceRequest {
     pub elements: usize,
 }
 
-/// One topic's share.
 #[derive(Debug)]
 pub struct ProduceTopic {
-    /// Which.
     pub topic: TopicRef,
     /// In the client's order.
     pub partitions: Vec<ProducePartition>,
 }
 
-/// One partition's share.
 #[derive(Debug)]
 pub struct ProducePartition {
-    /// Which.
     pub index: i32,
     /// Its batches, as received.
     pub records: BytesMut,
@@ -70,7 +65,7 @@ struct TopicPlaces {
 /// The first place that makes no sense.
 pub fn decode(mut body: BytesMut, version: i16) -> Result<ProduceRequest, Malformed> {
     let flexible = version >= FLEXIBLE_FROM;
-    let mut reader = Reader::new(&body);
+    let mut reader = FieldReader::new(&body);
     let transactional_id = reader.text_or_null(flexible, "transactional id")?.map(str::to_owned);
     let acks = reader.i16("acks")?;
     let timeout_ms = reader.i32("timeout")?;
@@ -106,12 +101,12 @@ pub fn decode(mut body: BytesMut, version: i16) -> Result<ProduceRequest, Malfor
     Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics, elements })
 }
 
-fn charge(reader: &Reader<'_>, elements: &mut usize, count: usize) -> Result<(), Malformed> {
+fn charge(reader: &FieldReader<'_>, elements: &mut usize, count: usize) -> Result<(), Malformed> {
     *elements = elements.saturating_add(count);
     if *elements > PRODUCE_ELEMENTS_MAX { Err(reader.bad("too many elements")) } else { Ok(()) }
 }
 
-fn topic_places(reader: &mut Reader<'_>, version: i16, elements: &mut usize) -> Result<TopicPlaces, Malformed> {
+fn topic_places(reader: &mut FieldReader<'_>, version: i16, elements: &mut usize) -> Result<TopicPlaces, Malformed> {
     let flexible = version >= FLEXIBLE_FROM;
     let topic = if version >= IDS_FROM {
         TopicRef::Id(reader.uuid("topic id")?)
@@ -135,9 +130,7 @@ fn topic_places(reader: &mut Reader<'_>, version: i16, elements: &mut usize) -> 
 /// The answer for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionAnswer {
-    /// Which.
     pub index: i32,
-    /// What became of it.
     pub error: ErrorCode,
     /// Offset of the first record, or -1.
     pub base_offset: i64,
@@ -247,6 +240,6 @@ mod tests {
         assert_eq!(stays(&[100_000, 100_000, 90_000], 0), [true, true, true]);
         assert_eq!(stays(&[100, 100_000, 100], 0), [false, true, false]);
         assert_eq!(stays(&[1000; 16], 0), [false; 16]);
-        assert_eq!(stays(&[100], 1 << 20), [false], "behind it lies what nobody knows");
+        assert_eq!(stays(&[100], 1 << 20), [false], "an unknown tagged field follows");
     }
 }

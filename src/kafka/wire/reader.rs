@@ -12,12 +12,12 @@ pub struct Malformed {
 
 /// Reads big-endian fields one after another.
 #[derive(Clone, Debug)]
-pub struct Reader<'a> {
+pub struct FieldReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FieldReader<'a> {
     /// From the first byte on.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
@@ -30,7 +30,6 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// Bytes left.
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.bytes.len().saturating_sub(self.at)
@@ -123,7 +122,7 @@ impl<'a> Reader<'a> {
         self.checked_len(len, what)
     }
 
-    /// The length of a run of bytes; as [`Reader::text_len`].
+    /// The length of a run of bytes; as [`FieldReader::text_len`].
     ///
     /// # Errors
     /// Negative, or more than is left.
@@ -171,7 +170,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map(Some).map_err(|_| self.bad(what))
     }
 
-    /// Skips tagged fields nobody knows; `flexible` says whether there are any.
+    /// Skips tagged fields; `flexible` says whether there are any.
     ///
     /// # Errors
     /// They are cut short, or more than `tags_max`.

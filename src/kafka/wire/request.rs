@@ -10,7 +10,7 @@ use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
 use super::guard::Weight;
-use super::reader::{Malformed, Reader};
+use super::reader::{FieldReader, Malformed};
 use super::{guard, schema};
 use crate::kafka::words::text;
 
@@ -70,7 +70,7 @@ pub fn offset_commit(checked: Checked) -> Result<OffsetCommitRequest, String> {
     if checked.version < OFFSETS_BY_ID {
         return decode(checked);
     }
-    commit_by_id(&mut Reader::new(&checked.body)).map_err(|e| e.to_string())
+    commit_by_id(&mut FieldReader::new(&checked.body)).map_err(|e| e.to_string())
 }
 
 /// `OffsetFetch`, any version.
@@ -81,10 +81,10 @@ pub fn offset_fetch(checked: Checked) -> Result<OffsetFetchRequest, String> {
     if checked.version < OFFSETS_BY_ID {
         return decode(checked);
     }
-    fetch_by_id(&mut Reader::new(&checked.body)).map_err(|e| e.to_string())
+    fetch_by_id(&mut FieldReader::new(&checked.body)).map_err(|e| e.to_string())
 }
 
-fn commit_by_id(from: &mut Reader<'_>) -> Result<OffsetCommitRequest, Malformed> {
+fn commit_by_id(from: &mut FieldReader<'_>) -> Result<OffsetCommitRequest, Malformed> {
     let request = OffsetCommitRequest::default()
         .with_group_id(string(from)?.into())
         .with_generation_id_or_member_epoch(from.i32("generation")?)
@@ -108,7 +108,7 @@ fn commit_by_id(from: &mut Reader<'_>) -> Result<OffsetCommitRequest, Malformed>
     Ok(request.with_topics(topics.unwrap_or_default()))
 }
 
-fn fetch_by_id(from: &mut Reader<'_>) -> Result<OffsetFetchRequest, Malformed> {
+fn fetch_by_id(from: &mut FieldReader<'_>) -> Result<OffsetFetchRequest, Malformed> {
     let groups = list(from, |from| {
         let group = OffsetFetchRequestGroup::default()
             .with_group_id(string(from)?.into())
@@ -129,28 +129,28 @@ fn fetch_by_id(from: &mut Reader<'_>) -> Result<OffsetFetchRequest, Malformed> {
     Ok(request)
 }
 
-fn tags(from: &mut Reader<'_>) -> Result<(), Malformed> {
+fn tags(from: &mut FieldReader<'_>) -> Result<(), Malformed> {
     from.skip_tags(true, schema::TAGS_MAX)
 }
 
 fn list<T>(
-    from: &mut Reader<'_>,
-    mut one: impl FnMut(&mut Reader<'_>) -> Result<T, Malformed>,
+    from: &mut FieldReader<'_>,
+    mut one: impl FnMut(&mut FieldReader<'_>) -> Result<T, Malformed>,
 ) -> Result<Option<Vec<T>>, Malformed> {
     let Some(count) = from.list_len(true, 1, "number of elements")? else { return Ok(None) };
     (0..count).map(|_| one(from)).collect::<Result<Vec<T>, Malformed>>().map(Some)
 }
 
-fn list_of_numbers(from: &mut Reader<'_>) -> Result<Vec<i32>, Malformed> {
+fn list_of_numbers(from: &mut FieldReader<'_>) -> Result<Vec<i32>, Malformed> {
     let count = from.list_len(true, 4, "number of partitions")?.unwrap_or(0);
     (0..count).map(|_| from.i32("partition")).collect()
 }
 
-fn string_or_null(from: &mut Reader<'_>) -> Result<Option<StrBytes>, Malformed> {
+fn string_or_null(from: &mut FieldReader<'_>) -> Result<Option<StrBytes>, Malformed> {
     Ok(from.text_or_null(true, "string")?.map(text))
 }
 
-fn string(from: &mut Reader<'_>) -> Result<StrBytes, Malformed> {
+fn string(from: &mut FieldReader<'_>) -> Result<StrBytes, Malformed> {
     string_or_null(from).map(Option::unwrap_or_default)
 }
 

@@ -12,9 +12,7 @@ use crate::kafka::error_code::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 #[error("response to {key:?} version {version} cannot be written: {why}")]
 pub struct EncodeError {
-    /// Which API.
     pub key: ApiKey,
-    /// Which version.
     pub version: i16,
     /// The encoder's words.
     pub why: String,

@@ -28,7 +28,6 @@ pub struct Schema {
     pub top: &'static Shape,
 }
 
-/// A struct.
 #[derive(Debug)]
 pub struct Shape {
     /// Its fields in order.
@@ -42,14 +41,12 @@ pub struct Shape {
 pub struct Field {
     from: i16,
     to: i16,
-    /// What it is.
     pub kind: Kind,
 }
 
 /// What a field is on the wire.
 #[derive(Debug)]
 pub enum Kind {
-    /// So many bytes.
     Fixed(usize),
     /// A string or null.
     Text,

@@ -1,4 +1,4 @@
-//! The guard against the codec it guards: what the encoder writes passes and is walked to its last byte; whatever is done
+//! The guard against the codec it guards: what the encoder writes passes and is walked to its last byte; anything that is done
 //! to it, guard and decoder together neither panic nor allocate beyond measure.
 
 use bytes::{BufMut, Bytes, BytesMut};

@@ -1,7 +1,7 @@
 //! The waiting half of a fetch: reads what its session says, arms alarms, waits for them or for the deadline.
 //!
 //! One look reads the queued partitions shard by shard within the bytes allowed. If that is too little, alarms are
-//! registered where the client stands (once each, whatever the number of wake-ups), memory is given back, and the next
+//! registered where the client stands (once each, however many wake-ups there are), memory is given back, and the next
 //! look reads only what rang, and what brought too little before. Shard-local.
 
 use std::future::{Future, poll_fn};
@@ -68,10 +68,10 @@ fn bytes(outcomes: &[(SlotId, Outcome)]) -> usize {
     outcomes.iter().map(|(_, outcome)| of(outcome)).sum()
 }
 
-/// Errors are told at once; else there must be enough bytes.
+/// Errors are answered at once; otherwise there must be enough bytes.
 pub(super) fn is_enough(outcomes: &[(SlotId, Outcome)], min_bytes: usize) -> bool {
-    let told = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_) | Outcome::Diverges(..));
-    outcomes.iter().any(|(_, outcome)| told(outcome)) || bytes(outcomes) >= min_bytes
+    let final_now = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_) | Outcome::Diverges(..));
+    outcomes.iter().any(|(_, outcome)| final_now(outcome)) || bytes(outcomes) >= min_bytes
 }
 
 /// Reads what is queued.
@@ -120,7 +120,7 @@ async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, k
     outcomes
 }
 
-/// Does the log of a client that tells the epoch of its last record part from the partition's (KIP-595)?
+/// Does the client's log diverge from the partition's (KIP-595)? It can be checked if the client sent its last epoch.
 async fn diverges(ctx: &RequestContext, look: &Look) -> Result<Option<EpochEnd>, ErrorCode> {
     let Some(last) = look.last_epoch else { return Ok(None) };
     let end = ctx.broker.router.epoch_end(look.part.address, LeaderEpoch(last)).await;
@@ -146,7 +146,7 @@ async fn register(ctx: &RequestContext, watching: &mut Watching, watched: Vec<(P
     }
 }
 
-/// Queues what rang; tells whether anything did.
+/// Queues the partitions whose alarm rang; false when there is none.
 fn hear(watching: &mut Watching) -> bool {
     let Some((_, alarms)) = &mut watching.alarms else { return false };
     let mut any = false;

@@ -1,9 +1,9 @@
-//! What one fetch session remembers (KIP-227): its partitions, which of them are to be looked at, what was told of each.
+//! What one fetch session remembers (KIP-227): its partitions, which of them are to be read, and what the client knows of each.
 //!
 //! Pure. A partition is *queued* when it is to be read at the next look: it is new, its offset changed, it had data or an
 //! error the last time, or it moved since. All others are *idle*: the client stands at their end, and an alarm is
 //! registered there (`crate::partition::read::watch`), so a fetch costs what changed, not what there is. The queue is the
-//! rotation: whoever brought data goes to its end, whoever was not reached stays in front. A fetch without a session is
+//! rotation: a partition that brought data goes to its end, one that was not reached stays in front. A fetch without a session is
 //! a session that lives for one request.
 
 mod answers;
@@ -23,7 +23,7 @@ use crate::partition::message::{EpochEnd, Isolation, PartitionAddress, ReadDone,
 use crate::partition::read::watch::Watched;
 use answers::{Answers, answer};
 
-/// A partition within its session; also the token of its alarm. Never used anew while an alarm of it may ring.
+/// A partition within its session; also the token of its alarm. Not used again while an alarm of it may ring.
 pub(super) type SlotId = u32;
 
 /// What the client wants of a partition.
@@ -42,7 +42,6 @@ pub(super) struct Seen {
     pub high_watermark: Offset,
     /// First offset not stable.
     pub last_stable: Offset,
-    /// First offset.
     pub log_start: Offset,
 }
 
@@ -53,7 +52,7 @@ impl Seen {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct SessionPartition {
     topic: u32,
     index: i32,
     asked: Asked,
@@ -61,7 +60,7 @@ struct Slot {
     address: Option<PartitionAddress>,
     seen: Option<Seen>,
     /// High watermark and log start as the client knows them.
-    told: Option<(Offset, Offset)>,
+    sent: Option<(Offset, Offset)>,
     queued: bool,
     /// An alarm is registered that has not been heard.
     armed: bool,
@@ -69,7 +68,7 @@ struct Slot {
     forgotten: bool,
 }
 
-impl Slot {
+impl SessionPartition {
     /// Does the client stand where there is nothing for it yet?
     fn is_at_end(&self, done: &ReadDone, isolation: Isolation) -> bool {
         let end = match isolation {
@@ -118,7 +117,6 @@ pub(super) enum Outcome {
     Read(ReadDone),
     /// Read, and the client's log is not a prefix of the partition's: no batches, but where they part.
     Diverges(ReadDone, EpochEnd),
-    /// An error.
     Refused(ErrorCode),
     /// Not reached: the answer was full.
     Unread,
@@ -127,20 +125,18 @@ pub(super) enum Outcome {
 /// What to do to look at a partition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
-    /// What to read.
     pub part: ReadPart,
     /// The epoch of the client's last record, if it says so.
     pub last_epoch: Option<i32>,
 }
 
-/// See the header.
 #[derive(Debug)]
 pub(super) struct Session {
     by_id: bool,
     isolation: Isolation,
     topics: Vec<Topic>,
     by_topic: HashMap<TopicRef, u32>,
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<SessionPartition>>,
     free: Vec<SlotId>,
     queue: VecDeque<SlotId>,
 }
@@ -225,7 +221,7 @@ impl Session {
         let id = known.unwrap_or_else(|| self.new_slot(topic, index, asked));
         if let Some(slot) = self.slot_mut(id) {
             if std::mem::take(&mut slot.forgotten) {
-                slot.told = None;
+                slot.sent = None;
             }
             slot.asked = asked;
         }
@@ -233,13 +229,13 @@ impl Session {
     }
 
     fn new_slot(&mut self, topic: u32, index: i32, asked: Asked) -> SlotId {
-        let slot = Slot {
+        let slot = SessionPartition {
             topic,
             index,
             asked,
             address: None,
             seen: None,
-            told: None,
+            sent: None,
             queued: false,
             armed: false,
             forgotten: false,
@@ -260,11 +256,11 @@ impl Session {
         id
     }
 
-    fn slot(&self, id: SlotId) -> Option<&Slot> {
+    fn slot(&self, id: SlotId) -> Option<&SessionPartition> {
         self.slots.get(id as usize)?.as_ref()
     }
 
-    fn slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+    fn slot_mut(&mut self, id: SlotId) -> Option<&mut SessionPartition> {
         self.slots.get_mut(id as usize)?.as_mut()
     }
 
@@ -303,7 +299,7 @@ impl Session {
         }
     }
 
-    /// An alarm rang; tells whether it concerns a partition the client wants.
+    /// An alarm rang; true when it concerns a partition that the client wants.
     pub(super) fn rang(&mut self, id: SlotId) -> bool {
         let Some(slot) = self.slot_mut(id) else { return false };
         slot.armed = false;
@@ -348,7 +344,7 @@ impl Session {
     /// Finds a partition in the image.
     ///
     /// # Errors
-    /// What the client is told instead of records.
+    /// The answer without records.
     pub(super) fn look(&mut self, id: SlotId, image: &ClusterImage) -> Result<Look, ErrorCode> {
         let isolation = self.isolation;
         let slot = self.slots.get_mut(id as usize).and_then(Option::as_mut).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)?;
@@ -400,7 +396,7 @@ impl Session {
                     at_end
                 }
                 Outcome::Diverges(..) | Outcome::Refused(_) => {
-                    slot.told = None;
+                    slot.sent = None;
                     self.enqueue(*id);
                     false
                 }
@@ -422,7 +418,7 @@ impl Session {
         watch
     }
 
-    /// The alarm of a partition; none when one is registered already or nobody knows where.
+    /// The alarm of a partition; none when one is registered already or its shard is not known.
     fn arm(&mut self, id: SlotId) -> Option<(PartitionAddress, Watched)> {
         let slot = self.slot_mut(id).filter(|slot| !slot.armed)?;
         let (address, seen) = (slot.address?, slot.seen?);
@@ -442,7 +438,7 @@ impl Session {
                 Outcome::Refused(_) | Outcome::Diverges(..) => true,
                 Outcome::Read(done) => {
                     let bounds = Some((done.high_watermark, done.log_start));
-                    let moved = std::mem::replace(&mut slot.told, bounds) != bounds;
+                    let moved = std::mem::replace(&mut slot.sent, bounds) != bounds;
                     moved || !done.batches.is_empty()
                 }
             };
@@ -463,7 +459,7 @@ impl Session {
             let Some(slot) = slot.as_mut().filter(|slot| !slot.forgotten) else { continue };
             let outcome = u32::try_from(id).ok().and_then(|id| found.remove(&id));
             let answer = answer(slot, outcome, lists_aborted);
-            slot.told = slot.seen.filter(|_| answer.error.is_none()).map(|seen| (seen.high_watermark, seen.log_start));
+            slot.sent = slot.seen.filter(|_| answer.error.is_none()).map(|seen| (seen.high_watermark, seen.log_start));
             answers.push(slot.topic, answer);
         }
         answers.named(&self.topics)

@@ -22,7 +22,6 @@ const FIRST_EPOCH: i32 = 0;
 /// Of a request that wants everything and no session.
 const NO_EPOCH: i32 = -1;
 
-/// See the header.
 #[derive(Debug, Default)]
 pub struct FetchSessions {
     cache: RefCell<Cache>,
@@ -175,7 +174,7 @@ impl FetchSessions {
             return 0;
         }
         let id = loop {
-            // 31 random bits: nobody should meet another's session by guessing.
+            // 31 random bits, so that a client does not guess another client's session.
             let id = i32::try_from(rng.next_u64() >> 33).unwrap_or(0);
             if id != 0 && !cache.entries.contains_key(&id) {
                 break id;

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::{Outcome, Seen, Slot, Topic};
+use super::{Outcome, Seen, SessionPartition, Topic};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::wire::fetch::PartitionAnswer;
 
-/// What the client is told of a partition; without an outcome, that nothing new was found.
-pub(super) fn answer(slot: &Slot, outcome: Option<Outcome>, lists_aborted: bool) -> PartitionAnswer {
+/// The answer for a partition; without an outcome, that nothing new was found.
+pub(super) fn answer(slot: &SessionPartition, outcome: Option<Outcome>, lists_aborted: bool) -> PartitionAnswer {
     let bounds = |seen: Seen| PartitionAnswer {
         high_watermark: seen.high_watermark.to_wire(),
         last_stable_offset: seen.last_stable.to_wire(),
