@@ -285,7 +285,7 @@ impl LocalLog for Host {
         let max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         match replica.log.read(offsets.start, offsets.end, max).await {
             Ok(read) => {
-                let sums = replica.log.run_sums(read.range).await.unwrap_or_default();
+                let sums = replica.log.run_sums(read.range).await.map_err(|error| local_error(offsets, &error))?;
                 Ok(LocalRead { batches: read.batches, sums })
             }
             // Nothing there yet.
@@ -300,7 +300,8 @@ impl Propose for Host {
         match self.propose_entry(LaneOp::Archive(command.encode())).await? {
             Outcome::Archive(Ok(_)) => Ok(()),
             Outcome::Archive(Err(rejected)) => Err(ProposeError::Rejected { reason: rejected.to_string() }),
-            other => Err(ProposeError::Rejected { reason: format!("{other:?}") }),
+            Outcome::Refused(error) => Err(ProposeError::Rejected { reason: error.to_string() }),
+            other @ (Outcome::Batches(_) | Outcome::Done) => unreachable!("an archive command was answered {other:?}"),
         }
     }
 

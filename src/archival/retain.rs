@@ -1,7 +1,7 @@
 //! Local retention of a lane: local bytes go behind what the bucket holds; total retention of topics without a bucket.
 //!
-//! Owns: when which partition is looked at. Something happened to it (`touched`), or its oldest local segment has come of
-//! age by the wall clock; a clock that is set counts at the next look. A lane with nothing that ages has no timer. Does not
+//! Owns: when each partition is looked at: something happened to it (`dirty`), or its oldest local segment has reached its age
+//! by the wall clock; a clock that is set counts at the next look. A lane without a time limit has no timer. Does not
 //! own: the decision (`tidewater_storage::log::retention`), the order of files going (the engine). Shard-local.
 
 use std::collections::BTreeSet;
@@ -23,12 +23,12 @@ use crate::partition::state::replica::Replica;
 /// When a partition is looked at next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// At the next look: something should go and may not yet.
+    /// At the next look: a segment should go and may not yet.
     Again,
-    /// At this time, if nothing happens to it before.
+    /// At this time, if nothing happens to the partition before.
     At(TimestampMs),
-    /// When something happens to it.
-    Touched,
+    /// When something happens to the partition.
+    WhenChanged,
 }
 
 impl ShardArchivers {
@@ -39,18 +39,18 @@ impl ShardArchivers {
             while lane.status.leading().is_none() {
                 lane.dirty.changed(DirtyList::Retention).await;
             }
-            take_touched(&lane, &mut now_due);
+            take_changed(&lane, &mut now_due);
             now_due.extend(later.take(self.env.clock.wall()));
             for id in std::mem::take(&mut now_due) {
                 let next = match lane.replica(id) {
                     Some(replica) => self.retain_one(&lane, &replica, &engine).await,
-                    None => Next::Touched,
+                    None => Next::WhenChanged,
                 };
                 later.set(id, None);
                 match next {
                     Next::Again => drop(now_due.insert(id)),
                     Next::At(at) => later.set(id, Some(at)),
-                    Next::Touched => {}
+                    Next::WhenChanged => {}
                 }
             }
             if now_due.is_empty() && later.is_empty() {
@@ -99,7 +99,7 @@ impl ShardArchivers {
             }
             let before = replica.log.bounds().start;
             replica.log.trim(to);
-            // A log start within a segment takes nothing away yet; what appends to the partition or archives it touches it.
+            // A log start within a segment frees nothing yet; appends and bundles mark the partition as changed.
             if replica.log.bounds().start > before {
                 engine.touch_partition(replica.id);
                 return Next::Again;
@@ -110,7 +110,7 @@ impl ShardArchivers {
     }
 }
 
-/// Up to where whole segments may go so that nothing goes of which the bucket's copy failed a check: the local one may be
+/// Up to where whole segments may go so that no range goes whose copy in the bucket failed a check: the local copy may be
 /// the only good one.
 fn sparing(manifest: &PartitionManifest, segments: &[SegmentInfo], to: Offset) -> Offset {
     let Some(start) = segments.first().map(|segment| segment.offsets.start) else { return to };
@@ -119,18 +119,18 @@ fn sparing(manifest: &PartitionManifest, segments: &[SegmentInfo], to: Offset) -
     whole.max().unwrap_or(start)
 }
 
-/// When the oldest segment comes of age. One that has, and is still there, waits for something else: a segment after it,
-/// the bucket. That touches the partition.
+/// When the oldest segment reaches its age. A segment that has and is still there waits for something else: a segment after
+/// it, the bucket. Both mark the partition as changed.
 fn next(segments: &[SegmentInfo], age: Option<u64>, now: TimestampMs) -> Next {
     let (Some(oldest), Some(age)) = (segments.first().filter(|s| s.max_timestamp.0 >= 0), age) else {
-        return Next::Touched;
+        return Next::WhenChanged;
     };
     let age = i64::try_from(age).unwrap_or(i64::MAX);
     let at = TimestampMs(oldest.max_timestamp.0.saturating_add(age).saturating_add(1));
-    if at > now { Next::At(at) } else { Next::Touched }
+    if at > now { Next::At(at) } else { Next::WhenChanged }
 }
 
-fn take_touched(lane: &DataLane, into: &mut BTreeSet<PartitionId>) {
+fn take_changed(lane: &DataLane, into: &mut BTreeSet<PartitionId>) {
     let marks = |id| lane.replica(id).map(super::host::Marked);
     lane.dirty.retain(DirtyList::Retention, marks, |id| {
         into.insert(id);
@@ -177,10 +177,10 @@ mod tests {
     #[test]
     fn the_oldest_segment_says_when() {
         assert_eq!(next(&[segment(50), segment(10)], Some(100), TimestampMs(60)), Next::At(TimestampMs(151)));
-        assert_eq!(next(&[segment(50)], Some(100), TimestampMs(151)), Next::Touched);
-        assert_eq!(next(&[segment(50)], None, TimestampMs(60)), Next::Touched);
-        assert_eq!(next(&[segment(-1)], Some(100), TimestampMs(60)), Next::Touched);
-        assert_eq!(next(&[], Some(100), TimestampMs(60)), Next::Touched);
+        assert_eq!(next(&[segment(50)], Some(100), TimestampMs(151)), Next::WhenChanged);
+        assert_eq!(next(&[segment(50)], None, TimestampMs(60)), Next::WhenChanged);
+        assert_eq!(next(&[segment(-1)], Some(100), TimestampMs(60)), Next::WhenChanged);
+        assert_eq!(next(&[], Some(100), TimestampMs(60)), Next::WhenChanged);
     }
 
     #[test]

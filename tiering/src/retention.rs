@@ -1,6 +1,6 @@
-//! Total retention: where the log of a partition may begin, given what it holds and what its topic asks for.
+//! Total retention: where the log of a partition may begin, given what it holds and its topic's settings.
 //!
-//! Owns: the decision, in Kafka's terms (`retention.ms`, `retention.bytes`). Does not own: when it is asked, the command
+//! Owns: the decision, in Kafka's terms (`retention.ms`, `retention.bytes`). Does not own: when it is made, the command
 //! that moves the start, the deletion of objects. Pure.
 //!
 //! As in Kafka whole extents go, oldest first: by time while the newest record of the oldest extent is too old, by size
@@ -12,7 +12,7 @@ use tidewater_storage::model::{Offset, OffsetRange, TimestampMs};
 
 pub use due::DueQueue;
 
-/// What a topic asks for. `None` is Kafka's -1: no limit.
+/// Retention settings of a topic. `None` is Kafka's -1: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionPolicy {
     /// `retention.ms`.
@@ -21,12 +21,10 @@ pub struct RetentionPolicy {
     pub retention_bytes: Option<u64>,
 }
 
-/// A piece of the partition that can only go as a whole (an object's range).
+/// A range of the partition that can only go as a whole: what it has in one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Offsets in it.
     pub offsets: OffsetRange,
-    /// Its bytes.
     pub bytes: u64,
     /// The greatest timestamp in it; [`TimestampMs::NONE`] never expires by time.
     pub max_timestamp: TimestampMs,
@@ -35,9 +33,7 @@ pub struct Extent {
 /// Why a log start moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetentionCause {
-    /// `retention.ms`.
     Time,
-    /// `retention.bytes`.
     Size,
 }
 

@@ -47,60 +47,36 @@ pub enum StopReason {
     },
     /// An object of another lane or cluster under this lane's key.
     #[error("bundle {sequence} was written by lane {lane} of {found:?}; two clusters share a cluster id")]
-    Foreign {
-        /// Which bundle.
-        sequence: Sequence,
-        /// Whose.
-        found: Home,
-        /// Which lane of it.
-        lane: LaneId,
-    },
-    /// It does not follow the last bundle.
+    Foreign { sequence: Sequence, found: Home, lane: LaneId },
+    /// The bundle does not follow the last one.
     #[error("bundle {sequence} names a predecessor with checksum {found:#010x}, the last bundle has {expected:#010x}")]
     Chain {
-        /// Which bundle.
         sequence: Sequence,
         /// Checksum it names.
         found: u32,
         /// Checksum of the last one.
         expected: u32,
     },
-    /// Its writer had applied what this replica has not.
+    /// The bundle's writer had applied entries that this replica has not.
     #[error(
         "bundle {sequence} was written in term {term} at log index {found}, which is not in this leader's log: entries are \
          lost here, as in a data directory put back from a backup"
     )]
-    Ahead {
-        /// Which bundle.
-        sequence: Sequence,
-        /// Its term.
-        term: Term,
-        /// Its log index.
-        found: LogIndex,
-    },
-    /// Its records are not those of this replica's log.
+    Ahead { sequence: Sequence, term: Term, found: LogIndex },
+    /// The bundle holds other records than this replica's log.
     #[error(
         "bundle {sequence} holds other records at {offsets} of {partition} than this log: another life of this data \
          directory wrote to the bucket, as after one is put back from a backup"
     )]
-    Differs {
-        /// Which bundle.
-        sequence: Sequence,
-        /// Whose.
-        partition: PartitionId,
-        /// Where.
-        offsets: OffsetRange,
-    },
-    /// The publisher of the lane manifest had applied what this replica has not.
+    Differs { sequence: Sequence, partition: PartitionId, offsets: OffsetRange },
+    /// The publisher of the lane manifest had applied entries that this replica has not.
     #[error(
         "the lane manifest in the bucket was published in term {term} at log index {as_of} and goes on at bundle \
          {follow_from}, which this leader's log does not lead to (its last is bundle {last}): entries are lost here, as in a \
          data directory put back from a backup"
     )]
     Outrun {
-        /// Its term.
         term: Term,
-        /// Its log index.
         as_of: LogIndex,
         /// The first bundle that is not in it.
         follow_from: Sequence,
@@ -118,26 +94,19 @@ pub enum StopReason {
         found: u32,
         expected: u32,
     },
-    /// It leaves a hole in a partition.
+    /// The bundle leaves a hole in a partition.
     #[error("bundle {sequence} begins at offset {found} of {partition}, the archive ends at {archived_end}")]
     Gap {
-        /// Which bundle.
         sequence: Sequence,
-        /// Whose.
         partition: PartitionId,
         /// Its first offset.
         found: Offset,
         /// Where the archive ends.
         archived_end: Offset,
     },
-    /// Not a bundle at all.
+    /// The object is not a bundle.
     #[error("what lies at the key of bundle {sequence} is not a readable bundle: {reason}")]
-    Unreadable {
-        /// Which bundle.
-        sequence: Sequence,
-        /// What the decoder said.
-        reason: String,
-    },
+    Unreadable { sequence: Sequence, reason: String },
     /// The lane manifest was closed by a takeover (R6).
     #[error("the lane manifest was closed for epoch {next}; this copy of the cluster must not write")]
     Closed {
@@ -146,7 +115,7 @@ pub enum StopReason {
     },
 }
 
-/// As far as which this replica, or one before it, can have written to the bucket, unless entries are lost here.
+/// How far this replica, or one before it, can have written to the bucket, unless entries are lost here.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// The term in which this replica leads.

@@ -1,13 +1,13 @@
-//! When which partition is to be looked at again, by the wall clock.
+//! When each partition is to be looked at again, by the wall clock.
 //!
-//! Owns: the queue. Does not own: the clock, the looking. A clock that is set forward makes what it passed due at the
-//! next look; one that is set back makes it wait, as the age of a record does. Shard-local by use.
+//! Owns: the queue. Does not own: the clock, the looking. A clock that is set forward makes the partitions that it passed due at the
+//! next look; a clock that is set back makes partitions wait, as it lowers the age of their records. Shard-local by use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::model::{PartitionId, TimestampMs};
 
-/// Partitions by the time at which something may expire; one that holds nothing that ages is not in it.
+/// Partitions by the time at which their oldest records expire; a partition without such a time is not in the queue.
 #[derive(Debug, Default)]
 pub struct DueQueue {
     by_time: BTreeSet<(TimestampMs, PartitionId)>,
@@ -29,7 +29,7 @@ impl DueQueue {
         }
     }
 
-    /// Takes out what is due.
+    /// Takes out the partitions that are due.
     pub fn take(&mut self, now: TimestampMs) -> Vec<PartitionId> {
         let mut due = Vec::new();
         while let Some((at, partition)) = self.by_time.first().copied().filter(|(at, _)| *at <= now) {
@@ -40,7 +40,6 @@ impl DueQueue {
         due
     }
 
-    /// Does nothing wait for its time?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_time.is_empty()
