@@ -39,7 +39,6 @@ pub struct Audited {
 /// Why a table cannot be read through.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// A file is gone or cannot be read.

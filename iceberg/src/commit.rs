@@ -81,7 +81,6 @@ pub enum CommitError {
         /// What is in the way and what to do.
         detail: String,
     },
-    /// The catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// A manifest could not be read or written.

@@ -65,13 +65,11 @@ impl TableFiles {
         Self { store, warehouse }
     }
 
-    /// The warehouse.
     #[must_use]
     pub fn warehouse(&self) -> &Warehouse {
         &self.warehouse
     }
 
-    /// The bucket.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store

@@ -90,13 +90,11 @@ const LOOK_AGAIN_MS: i64 = 5 * 60 * 1000;
 /// Why a turn failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The log.
     #[error(transparent)]
     Read(#[from] LogReadError),
     /// Data files.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The commit.
     #[error(transparent)]
     Commit(#[from] CommitError),
 }

@@ -11,7 +11,7 @@ use super::state::{ControllerState, TopicRecord, data_lanes};
 use crate::config::topic::{self, Shape};
 use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_SETTINGS_BYTES_MAX};
 
-/// What the broker sets on a topic of its own, and nobody may change: its log is cut by the snapshots of what keeps its
+/// The settings of the broker's own topics, which clients cannot change: its log is cut by the snapshots of what keeps its
 /// state there and by nothing else, and all of it stays on local disk, so that a start needs no bucket.
 pub const INTERNAL_SETTINGS: [(&str, &str); 4] =
     [("retention.ms", "-1"), ("retention.bytes", "-1"), ("local.retention.ms", "-1"), ("local.retention.bytes", "-1")];

@@ -15,7 +15,6 @@ impl Counter {
         self.0.set(self.0.get().wrapping_add(by));
     }
 
-    /// Its value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.get()

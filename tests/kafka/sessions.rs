@@ -85,7 +85,7 @@ fn a_partition_that_was_empty_in_the_first_fetch_is_served_when_records_come() {
     assert_eq!(answered(&third), [(2, true)]);
     later.join().expect("produced");
 
-    // Whoever forgets everything is answered nothing.
+    // A client that forgets all partitions gets an empty answer.
     let gone = ForgottenTopic::default().with_topic(name()).with_partitions(vec![0, 1, 2]);
     let last = wire.call(&fetch(id, 3, &[]).with_forgotten_topics_data(vec![gone]), VERSION).expect("an answer");
     assert_eq!((answered(&last), last.session_id), (Vec::new(), 0));

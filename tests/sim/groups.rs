@@ -57,7 +57,7 @@ impl Group {
         }
     }
 
-    /// Reads the committed offsets; false if nobody answers. None is older than the last acknowledged or newer than the
+    /// Reads the committed offsets; false without an answer. None is older than the last acknowledged or newer than the
     /// last tried.
     async fn look(&self) -> bool {
         let Some(node) = self.desk.way.node() else { return false };

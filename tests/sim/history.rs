@@ -24,7 +24,7 @@ pub(crate) struct Sent {
     pub(crate) acked: Option<Offset>,
 }
 
-/// A batch as somebody read it.
+/// A batch as a client read it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) offsets: OffsetRange,

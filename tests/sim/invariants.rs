@@ -49,7 +49,7 @@ pub(crate) fn watch(world: &Rc<World>) {
     }));
 }
 
-/// When everything is archived and nobody writes.
+/// Once everything is archived and no client writes.
 pub(crate) async fn at_rest(world: &World) {
     past(world).await;
     bucket_equals_log::check(world).await;

@@ -1,5 +1,5 @@
-//! The lanes of one shard are the product's own (`node::lanes`). Here: where it sits in the simulated world, and where the
-//! product would abort the process, the world is told.
+//! The lanes of one shard are the product's own (`node::lanes`). Here: where it sits in the simulated world, and where
+//! the product would abort the process, the world gets a report.
 
 use std::rc::Rc;
 

@@ -61,8 +61,8 @@ impl DescribeExtra for Nothing {
     fn describe(&self, _: &Replica, _: &mut PartitionStatus) {}
 }
 
-/// Small everything, so that files roll, checkpoints come and memory is short within a run. A tight journal is short, too:
-/// it fills up within a few lives, and a start finds it under pressure.
+/// Small everything, so that files roll, checkpoints come and memory is short within a run. A tight journal is short,
+/// too: it fills up within a few lives, and a start finds it under pressure.
 fn engine_config(env: &Env, world: &World) -> EngineConfig {
     let tight = world.plan.has("tight-journal");
     EngineConfig {
@@ -157,7 +157,7 @@ impl Node {
             engine.start();
             opened.push((seat, engine, lanes));
         }
-        // Nobody asks one shard before all stand, as the real one's status channel sees to.
+        // No client asks a shard before all of them serve, as the real one's status channel sees to.
         for (seat, engine, lanes) in &opened {
             let obituaries = world.obituaries();
             let on_death = move |fatal: LaneFatal| obituaries.tell(fatal.to_string());

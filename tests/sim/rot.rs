@@ -1,6 +1,6 @@
 //! Stored bytes that rot, and writes that land in the wrong place: found out, never answered. A broker may refuse to
-//! start, or to read; what it does answer is what was written. (The journal's last commits cannot be told from ones
-//! that were torn: those may be gone.)
+//! start, or to read; what it does answer is what was written. (The journal's last commits cannot be distinguished from
+//! ones that were torn: those may be gone.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -60,7 +60,7 @@ impl Passing {
         }
     }
 
-    /// The topic as the broker has it now, held against what is known; `None` while nobody serves.
+    /// The topic as the broker has it now, compared with what is known; `None` while no broker serves.
     #[allow(clippy::option_option, reason = "outer: nobody serves; inner: no such topic")]
     fn look(&self) -> Option<Option<Arc<TopicImage>>> {
         let node = self.desk.way.node()?;
@@ -210,7 +210,7 @@ impl Passing {
         workload::read(&self.desk.env, &self.desk.way, history, image, index, from, 50_000).await
     }
 
-    /// In the end: what is there is as it was told, and everything of it can be read.
+    /// In the end: the topics are those of the answers, and all their records can be read.
     pub(crate) async fn check(&self, world: &World) {
         drop(world.serving().await);
         let Some(Some(image)) = self.look() else { return };

@@ -49,7 +49,7 @@ pub(crate) struct Clients {
     pub(crate) topics: Vec<Passing>,
 }
 
-/// What any client needs: a clock, the way to the broker, and to be told when to stop.
+/// The needs of every client: a clock, the way to the broker, and the signal to stop.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) env: Env,
@@ -117,7 +117,7 @@ impl Clients {
         self.stop.set(true);
     }
 
-    /// What groups and passing topics were told holds.
+    /// The answers that groups and temporary topics got still hold.
     pub(crate) async fn check(&self, world: &World) {
         for group in &self.groups {
             group.check(world).await;

@@ -130,7 +130,8 @@ impl World {
         Arc::clone(self.topic.get().expect("the broker has served"))
     }
 
-    /// The broker has this topic; it must be the one it always had, unless nobody was ever told of that one.
+    /// The broker has this topic; it must be the one it had before, unless no client has ever got that one in an
+    /// answer.
     pub(crate) fn topic_is(&self, image: &Arc<TopicImage>) {
         let known = self.topic.get_or_init(|| Arc::clone(image));
         assert_eq!(known.id, image.id, "the topic has another id than before");

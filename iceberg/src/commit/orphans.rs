@@ -37,7 +37,6 @@ pub enum SweepError {
     /// A manifest of the table could not be read.
     #[error("orphans are not looked for, a manifest of the table cannot be read: {0}")]
     Metadata(#[from] iceberg::Error),
-    /// The bucket.
     #[error("orphans are not all deleted: {0}")]
     File(#[from] FileError),
 }

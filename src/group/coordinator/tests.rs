@@ -395,7 +395,7 @@ fn a_commit_ahead_of_a_sweep_is_kept_by_it() {
         assert!(futures::join!(groups.commit(g(), commit(7)), sweep()).0.is_ok());
         node.env.tasks.sleep(Duration::from_millis(100)).await;
         assert_eq!((committed(&groups).await, committed(&node.start()).await), (Some(7), Some(7)));
-        // One that nobody commits again goes with its group.
+        // An offset without further commits is removed with its group.
         node.env.tasks.sleep(Duration::from_secs(5000)).await;
         assert!(groups.list().await.expect("lists").is_empty());
     });
@@ -408,7 +408,7 @@ fn offsets_of_a_deleted_topic_are_forgotten() {
     world.block_on(async {
         let groups = node.start();
         assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
-        // Deleted and made anew under the same name.
+        // Deleted and created again under the same name.
         node.controller.set_image(image(2, Some(3)));
         assert_eq!(committed(&groups).await, None);
         node.env.tasks.sleep(Duration::from_millis(100)).await;
@@ -424,7 +424,7 @@ fn offsets_of_a_topic_made_anew_before_they_are_loaded_are_forgotten() {
     let node = Node::new(&world);
     world.block_on(async {
         assert_eq!(node.start().commit(g(), commit(5000)).await, Ok(vec![Ok(())]));
-        // After a restart nobody has asked for the group when the topic goes and comes back.
+        // After a restart, before the first request for the group, the topic is deleted and created again.
         node.controller.set_image(image(2, Some(3)));
         let groups = node.start();
         assert_eq!(committed(&groups).await, None);

@@ -253,7 +253,7 @@ fn a_second_member_makes_a_rebalance() {
     let (first, second) = (world.must_join(again), world.must_join(second));
     assert_eq!((first.generation, second.generation), (2, 2));
     assert_eq!(second.leader, first.member);
-    // Nobody has a share before the leader's assignments are written.
+    // No member has a share before the leader's assignments are written.
     let early = world.sync(&second, &[]);
     assert_eq!(world.synced(early), None);
     let lead = world.sync(&first, &[(&second.member.clone(), "b")]);
@@ -506,7 +506,7 @@ fn holds_together(group: &Group) {
 }
 
 proptest! {
-    /// Whatever comes in whatever order: every request is answered exactly once and none hangs for ever; generations
+    /// For any requests in any order: every request is answered exactly once and none hangs for ever; generations
     /// never fall; a deadline is always in the future; and a group left alone ends up empty.
     #[test]
     fn every_request_is_answered_once(steps in proptest::collection::vec(step(), 1..60)) {

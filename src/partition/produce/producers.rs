@@ -380,7 +380,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is lost, refused or sent again, with five in flight and sequences that wrap: every batch is stored
+        /// With losses, refusals and repeats, five batches in flight and sequences that wrap: every batch is stored
         /// once, in order, and a repetition is answered with the offset of the first.
         #[test]
         fn a_producer_that_retries_is_stored_once_and_in_order(

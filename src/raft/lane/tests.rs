@@ -20,7 +20,7 @@ mod three_voters;
 pub(super) const LANE: LaneId = LaneId(5);
 pub(super) const SYNC: Option<Duration> = Some(Duration::from_micros(300));
 
-/// What the layer above was told, and the numbers it applied.
+/// The calls that the layer above got, and the numbers it applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Leading(Term, EntryId),

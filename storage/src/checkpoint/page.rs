@@ -20,9 +20,7 @@ const RECORD_LEN_MIN: usize = 5;
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// A lane.
     Lane(LaneId),
-    /// A partition.
     Partition(PartitionId),
     /// The shard itself.
     Shard,

@@ -15,10 +15,8 @@ pub enum OpenError {
     /// The shard's directory cannot be created.
     #[error("{dir}: {source}")]
     Dir { dir: std::path::PathBuf, source: std::io::Error },
-    /// The checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalOpenError),
     /// A lane's record in the checkpoint.
@@ -65,7 +63,6 @@ pub enum EngineError {
     /// A segment file.
     #[error(transparent)]
     WriteBack(#[from] WriteBackError),
-    /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The engine ended earlier.

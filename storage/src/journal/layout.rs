@@ -1,7 +1,7 @@
 //! The layout file: which files are the journal. Replaced atomically; files it does not name are not read.
 //!
 //! Owns: its bytes (`FORMAT.md`). A file is named with its generation before the first commit of that generation is
-//! written into it, so recovery knows what to expect where, and stale commits in a recycled file are told apart.
+//! written into it, so recovery knows what to expect where, and stale commits in a recycled file are recognised.
 
 use super::format::{FormatError, VERSION};
 use crate::codec::{Decoder, Encoder};

@@ -39,7 +39,6 @@ impl Compression {
         Self::ALL.get(usize::from((attributes & 0x07) as u16)).copied()
     }
 
-    /// Its code.
     #[must_use]
     pub fn code(self) -> i16 {
         match self {

@@ -34,7 +34,6 @@ impl Offset {
         self.0 as i64
     }
 
-    /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0

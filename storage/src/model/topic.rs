@@ -48,7 +48,6 @@ impl TopicName {
         Ok(Self(name.into()))
     }
 
-    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

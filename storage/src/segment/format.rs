@@ -29,7 +29,6 @@ pub struct IndexFile {
     pub bytes: u64,
     /// Greatest timestamp in it.
     pub max_timestamp: TimestampMs,
-    /// Its runs.
     pub index: SegmentIndex,
 }
 
@@ -51,7 +50,6 @@ pub enum IndexFileError {
 }
 
 impl IndexFile {
-    /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let runs = self.index.runs();

@@ -16,7 +16,6 @@ const PIECE: usize = 4 << 20;
 /// Why a file cannot be indexed.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// The disk.
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// The bytes are not a batch.

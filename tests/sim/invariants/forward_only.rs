@@ -1,4 +1,4 @@
-//! Log start, archived end and end of a partition never move back, whatever dies in between.
+//! Log start, archived end and end of a partition never move back, over any crashes.
 
 use tidewater::partition::state::replica::Replica;
 

@@ -137,7 +137,7 @@ impl FetchSessions {
         let none = Loan { sessions: self, id: None };
         let fresh = || Watching::new(Session::new(by_id, isolation, &request.topics));
         if epoch == FIRST_EPOCH || epoch == NO_EPOCH {
-            // Whatever session a full request names ends.
+            // A full request ends the session it names.
             cache.remove(id);
             let opened = if epoch == NO_EPOCH { Opened::Once(fresh()) } else { Opened::Full(fresh()) };
             return Ok((opened, none));

@@ -167,11 +167,11 @@ struct World {
     logs: BTreeMap<i32, (u64, u64)>,
     /// Alarms registered: token by partition.
     alarms: BTreeMap<i32, SlotId>,
-    /// Where the client stands, and the bounds it was told; absent when forgotten.
+    /// The client's offset and the bounds it received; absent when forgotten.
     client: BTreeMap<i32, (u64, Option<(u64, u64)>)>,
     /// What the next request has to say.
     changed: BTreeSet<i32>,
-    /// What it will forget, and what it was told of that.
+    /// The partitions it will forget, and the bounds it received of them.
     forgotten: BTreeMap<i32, Option<(u64, u64)>>,
     started: bool,
 }
