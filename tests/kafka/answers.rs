@@ -2,7 +2,7 @@
 //!
 //! Owns the comparison and the file of differences (`answers.toml`). The questions are in `questions.txt`, who asks and
 //! leaves out what no two brokers share is `java/Answers.java`. A difference that is not on record fails; one on record
-//! that is gone is told, and leaves the file when it is written next.
+//! that is gone is reported, and leaves the file when it is written next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,25 @@ use super::support::broker::{Broker, Options};
 use super::support::cache::source;
 use super::support::kafka::Kafka;
 
-/// The file.
 #[derive(Default, Serialize, Deserialize)]
 struct Held {
+    #[serde(default)]
+    unseen: Vec<Unseen>,
     difference: Vec<Difference>,
+}
+
+/// A difference that the script cannot show, such as one of time.
+#[derive(Clone, Serialize, Deserialize)]
+struct Unseen {
+    what: String,
+    why: String,
 }
 
 /// How the answers to one question differ.
 #[derive(Serialize, Deserialize)]
 struct Difference {
     question: String,
-    /// Whether it stays, and why, or whose turn it is.
+    /// Why it stays, or which work ends it.
     why: String,
     paths: Vec<String>,
 }
@@ -72,7 +80,9 @@ fn judge(seen: &[(String, Vec<String>)]) {
             why: why.get(question.as_str()).copied().unwrap_or_default().to_owned(),
             paths: paths.clone(),
         };
-        let text = toml::to_string_pretty(&Held { difference: seen.iter().map(whole).collect() }).expect("TOML");
+        let text =
+            toml::to_string_pretty(&Held { unseen: held.unseen.clone(), difference: seen.iter().map(whole).collect() })
+                .expect("TOML");
         std::fs::write(&path, text).expect("writable");
     }
     let known: BTreeSet<(&str, &str)> = held.difference.iter().flat_map(Difference::each).collect();

@@ -107,8 +107,12 @@ async fn fill_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<Par
 }
 
 fn carries_log_start(error: ErrorCode) -> bool {
-    let errors =
-        [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::INVALID_TIMESTAMP];
+    let errors = [
+        ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ErrorCode::INVALID_PRODUCER_EPOCH,
+        ErrorCode::INVALID_TIMESTAMP,
+        ErrorCode::INVALID_RECORD,
+    ];
     errors.contains(&error)
 }
 

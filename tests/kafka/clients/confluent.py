@@ -3,7 +3,7 @@ import sys
 import time
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka import ConsumerGroupState, IsolationLevel, TopicCollection
+from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
 )
@@ -151,6 +151,24 @@ assert one(admin.delete_records([TopicPartition(TOPIC, 0, 10)])).low_watermark =
 at = {TopicPartition(TOPIC, 0): OffsetSpec.earliest()}
 assert one(admin.list_offsets(at, isolation_level=IsolationLevel.READ_COMMITTED)).offset == 10
 ok("partitions added, offsets listed, records deleted")
+one(admin.create_topics([NewTopic("stored", 1, 1, config={"compression.type": "lz4"})]))
+for codec in CODECS:
+    producer = Producer({"bootstrap.servers": boot, "compression.type": codec, "linger.ms": 20})
+    for n in range(50):
+        producer.produce("stored", f"{codec}-{n}" * 500, partition=0)
+    assert producer.flush(30) == 0
+reader = Consumer({"bootstrap.servers": boot, "group.id": "stored", "check.crcs": True})
+reader.assign([TopicPartition("stored", 0, 0)])
+assert [m.value().decode() for m in take(reader, 250)] == [f"{codec}-{n}" * 500 for codec in CODECS for n in range(50)]
+reader.close()
+ok("every codec produced to a topic with compression.type=lz4 and read back")
+producer, begun = Producer({"bootstrap.servers": boot, "transactional.id": "none"}), time.monotonic()
+try:
+    producer.init_transactions(30)
+    raise SystemExit("transactions were begun")
+except KafkaException as error:
+    assert "transactions are not served" in str(error) and time.monotonic() - begun < 10, error
+ok("transactions refused at once, with the reason")
 cluster = admin.describe_cluster().result(10)
 assert len(cluster.nodes) == 1 and cluster.cluster_id, cluster
 assert one(admin.describe_configs([ConfigResource(ResourceType.BROKER, str(cluster.nodes[0].id))]))

@@ -54,8 +54,13 @@ async function group(admin) {
   const [offsets] = await admin.fetchOffsets({ groupId: "js", topics: [topic] });
   assert(offsets.partitions.some((p) => p.offset === "7"), JSON.stringify(offsets));
   await admin.setOffsets({ groupId: "js", topic, partitions: [{ partition: 0, offset: "3" }] });
+  for (const [earliest, stored] of [[true, "-2"], [false, "-1"]]) {
+    await admin.resetOffsets({ groupId: "js", topic, earliest });
+    const [reset] = await admin.fetchOffsets({ groupId: "js", topics: [topic] });
+    assert.deepEqual(reset.partitions.map((p) => p.offset), [stored, stored]);
+  }
   await admin.deleteGroups(["js"]);
-  ok("offsets committed, read, set; group deleted");
+  ok("offsets committed, read, set, reset; group deleted");
 }
 
 async function main() {

@@ -6,12 +6,15 @@ import java.net.Socket;
 import java.nio.ByteBuffer;
 import java.nio.file.*;
 import java.util.*;
+import java.util.zip.CRC32C;
 import org.apache.kafka.common.compress.Compression;
 import org.apache.kafka.common.message.*;
 import org.apache.kafka.common.protocol.*;
 import org.apache.kafka.common.protocol.Readable;
 import org.apache.kafka.common.record.*;
 import org.apache.kafka.common.record.internal.*;
+import org.apache.kafka.common.record.internal.Record;
+import org.apache.kafka.common.utils.Utils;
 
 /**
  * Asks a broker the questions of a file: FILE BOOTSTRAP. Requests and answers are Kafka's own message classes in their
@@ -26,7 +29,7 @@ public class Answers {
 
     record Question(String title, ApiKeys api, short version, List<String> saves, String body) {}
 
-    /** Blocks apart by empty lines: `# title`, `Api version [name=/json/pointer]...`, the request. */
+    /** Blocks apart by empty lines: `# title`, `Api version [reconnect] [name=/json/pointer]...`, the request. */
     static List<Question> questions(Path file) throws IOException {
         List<Question> questions = new ArrayList<>();
         for (String block : Files.readString(file).split("\n\\s*\n")) {
@@ -40,7 +43,10 @@ public class Answers {
         return questions;
     }
 
-    /** `@batch producer epoch sequence count codec`: a record batch; producer -1 is none. */
+    /**
+     * `@batch producer epoch sequence count codec [broken | garbled]`: a record batch; producer -1 is none. The last byte
+     * of a broken one is wrong, and so is its checksum; that of a garbled one is right.
+     */
     static byte[] batch(String spec) {
         String[] of = spec.split(" ");
         Compression codec = Compression.of(CompressionType.forName(of[5]).name).build();
@@ -53,6 +59,11 @@ public class Answers {
         byte[] bytes = new byte[batch.sizeInBytes()];
         batch.buffer().duplicate().get(bytes);
         if (of.length > 6) bytes[bytes.length - 1] ^= 1;
+        if (of.length > 6 && of[6].equals("garbled")) {
+            CRC32C crc = new CRC32C();
+            crc.update(bytes, 21, bytes.length - 21);
+            ByteBuffer.wrap(bytes).putInt(17, (int) crc.getValue());
+        }
         return bytes;
     }
 
@@ -74,6 +85,10 @@ public class Answers {
     }
 
     static JsonNode ask(Question question, String boot) throws Exception {
+        if (question.saves.contains("reconnect") && socket != null) {
+            socket.close();
+            socket = null;
+        }
         String body = question.body;
         for (var saved : SAVED.entrySet()) body = body.replace("$" + saved.getKey(), saved.getValue());
         String name = question.api.name;
@@ -94,13 +109,41 @@ public class Answers {
         new ResponseHeaderData(readable, question.api.responseHeaderVersion(question.version));
         Class<?> type = Class.forName(MESSAGES + name + "ResponseData");
         Object response = type.getConstructor(Readable.class, short.class).newInstance(readable, question.version);
-        return (JsonNode) Class.forName(MESSAGES + name + "ResponseDataJsonConverter")
+        JsonNode json = (JsonNode) Class.forName(MESSAGES + name + "ResponseDataJsonConverter")
             .getMethod("write", type, short.class).invoke(null, response, question.version);
+        if (response instanceof FetchResponseData fetched) showBatches(fetched, json);
+        return json;
     }
 
-    /** COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR: a fresh broker makes its topics first. */
+    /** What the batches of a fetch hold, in place of their bytes, which two brokers compress in their own ways. */
+    static void showBatches(FetchResponseData fetched, JsonNode json) {
+        for (int t = 0; t < fetched.responses().size(); t++) {
+            var partitions = fetched.responses().get(t).partitions();
+            for (int p = 0; p < partitions.size(); p++) {
+                ArrayNode batches = JSON.createArrayNode();
+                if (partitions.get(p).records() instanceof Records records)
+                    for (RecordBatch batch : records.batches()) batches.add(shown(batch));
+                ((ObjectNode) json.get("responses").get(t).get("partitions").get(p)).set("records", batches);
+            }
+        }
+    }
+
+    static ObjectNode shown(RecordBatch batch) {
+        ObjectNode shown = JSON.createObjectNode().put("codec", batch.compressionType().name).put("whole", batch.isValid())
+            .put("first", batch.baseOffset()).put("last", batch.lastOffset()).put("greatestTime", batch.maxTimestamp())
+            .put("idempotent", batch.hasProducerId()).put("sequence", batch.baseSequence()).put("of", batch.producerEpoch());
+        ArrayNode records = shown.putArray("records");
+        for (Record record : batch)
+            records.add(record.offset() + " " + record.timestamp() + " " + Utils.utf8(record.key()) + "=" + Utils.utf8(record.value()));
+        return shown;
+    }
+
+    /**
+     * COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, NOT_LEADER_OR_FOLLOWER: a fresh broker makes
+     * its topics first, and a fresh topic its leaders.
+     */
     static boolean starting(JsonNode answer) {
-        return answer.findValues("errorCode").stream().anyMatch(code -> code.asInt() >= 14 && code.asInt() <= 16);
+        return answer.findValues("errorCode").stream().anyMatch(code -> code.asInt() >= 14 && code.asInt() <= 16 || code.asInt() == 6);
     }
 
     static ByteBuffer exchange(String boot, ByteBuffer head, ByteBuffer rest) throws IOException {
@@ -118,10 +161,10 @@ public class Answers {
         return ByteBuffer.wrap(answer);
     }
 
-    static final Set<String> DROPPED = Set.of("throttleTimeMs", "errorMessage", "topicConfigErrorCode", "usableBytes", "totalBytes", "size",
+    static final Set<String> DROPPED = Set.of("throttleTimeMs", "topicConfigErrorCode", "usableBytes", "totalBytes", "size",
         "documentation", "finalizedFeaturesEpoch", "partitionSize", "isFutureKey", "sessionId", "logEndOffset");
     static final Set<String> HIDDEN = Set.of("host", "clusterId", "memberId", "producerId", "leader", "topicId", "port", "members.memberId",
-        "logDir", "timestamp", "clientHost", "logAppendTimeMs", "controllerId");
+        "logDir", "timestamp", "clientHost", "logAppendTimeMs", "controllerId", "errorMessage");
 
     /** Leaves out what no two brokers share: ids they made up, addresses, times, sizes, wording. */
     static JsonNode plain(JsonNode node) {
@@ -159,7 +202,7 @@ public class Answers {
                 }
                 for (String save : question.saves) {
                     String[] of = save.split("=");
-                    SAVED.put(of[0], answer.at(of[1]).asText());
+                    if (of.length > 1) SAVED.put(of[0], answer.at(of[1]).asText());
                 }
                 // How much a controller has written is its own affair.
                 if (question.api == ApiKeys.DESCRIBE_QUORUM)

@@ -81,6 +81,46 @@ public class Clients {
         ok("a record that is too large is refused as such");
     }
 
+    /** Batches that the broker recompresses: each is more than one block of LZ4. */
+    static void recompressed(Admin admin) throws Exception {
+        List<String> codecs = List.of("uncompressed", "gzip", "snappy", "lz4", "zstd");
+        for (String stored : codecs) {
+            NewTopic topic = new NewTopic("stored-" + stored, 1, (short) 1).configs(Map.of("compression.type", stored));
+            admin.createTopics(List.of(topic)).all().get();
+            for (String sent : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
+                try (var producer = producer("compression.type", sent, "linger.ms", 20, "batch.size", 500_000)) {
+                    for (int n = 0; n < 40; n++) producer.send(new ProducerRecord<>(topic.name(), 0, sent, (sent + n).repeat(1500)));
+                }
+            }
+            try (var reader = consumer("check.crcs", true)) {
+                reader.assign(List.of(new TopicPartition(topic.name(), 0)));
+                reader.seekToBeginning(reader.assignment());
+                List<ConsumerRecord<String, String>> got = new ArrayList<>();
+                until("200 records", () -> {
+                    reader.poll(Duration.ofMillis(100)).forEach(got::add);
+                    return got.size() >= 200;
+                });
+                for (int n = 0; n < 200; n++) {
+                    var record = got.get(n);
+                    must(record.offset() == n && record.value().equals((record.key() + n % 40).repeat(1500)), record.key());
+                }
+            }
+        }
+        ok("every codec produced to topics of every compression.type and read back");
+    }
+
+    static void transactions() {
+        long begun = System.currentTimeMillis();
+        try (var producer = producer("transactional.id", "none")) {
+            producer.initTransactions();
+            throw new AssertionError("transactions were begun");
+        } catch (KafkaException refused) {
+            must(refused.getMessage().contains("transactions are not served"), refused);
+            must(System.currentTimeMillis() - begun < 10_000, "the refusal took long");
+        }
+        ok("transactions refused at once, with the reason");
+    }
+
     static void read() throws Exception {
         try (var reader = consumer("auto.offset.reset", "none")) {
             reader.assign(List.of(ZERO, ONE));
@@ -242,6 +282,8 @@ public class Clients {
             ok("a topic is made once");
             produce();
             read();
+            recompressed(admin);
+            transactions();
             groups(admin);
             admin(admin);
         }
