@@ -149,7 +149,7 @@ public class Clients {
             }
             must(outside, "offset out of range");
         }
-        ok("read back in order; offsets at both ends and for a time; an offset out of range is told");
+        ok("read back in order; offsets at both ends and for a time; an offset out of range is reported");
         try (var reader = consumer("isolation.level", "read_committed", "client.rack", "a")) {
             reader.assign(List.of(ZERO));
             reader.seek(ZERO, new OffsetAndMetadata(100, Optional.of(0), ""));
