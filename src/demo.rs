@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 
 pub use error::DemoError;
 
-use crate::console::output;
 use crate::client::{Client, ClientError, NewTopic, OffsetQuery};
 use crate::config::node::NodeConfig;
+use crate::console::output;
 use crate::node;
 use broker::DemoBroker;
 use progress::Phase;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tidewater_storage::model::{PartitionId, TimestampMs};
 use tidewater_tiering::format::{
-    Body, DataIndex, DataKind, Extent, LaneEvent, PartitionEntry, ExtentObject, TRAILER_LEN, Trailer, decode_index,
+    Body, DataIndex, DataKind, Extent, ExtentObject, LaneEvent, PartitionEntry, TRAILER_LEN, Trailer, decode_index,
 };
 
 use super::error::InspectError;
