@@ -71,9 +71,7 @@ pub struct Nonce(pub u64);
 /// Cluster and epoch: what every key but the root's begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Home {
-    /// The cluster.
     pub cluster: ClusterId,
-    /// Its epoch.
     pub epoch: LineageEpoch,
 }
 
@@ -102,7 +100,6 @@ pub enum KeyError {
     /// A character outside the set that every store takes unescaped.
     #[error("object key {key:?} contains {found:?}; legal are ASCII letters, digits and ! - _ . ' ( ) = / + @ ,")]
     Character {
-        /// The key.
         key: String,
         /// The first bad character.
         found: char,
@@ -118,15 +115,9 @@ pub enum ObjectKind {
     /// Topics, ids, configs, lanes of one epoch (JSON).
     Catalogue,
     /// A lane's new bytes (or the seal that ends its lineage).
-    Bundle {
-        /// The lane.
-        lane: LaneId,
-        /// Its place.
-        sequence: Sequence,
-    },
+    Bundle { lane: LaneId, sequence: Sequence },
     /// One partition's bytes that a bundle points to.
     Part {
-        /// The partition.
         partition: PartitionId,
         /// Lane of the bundle.
         lane: LaneId,
@@ -139,7 +130,6 @@ pub enum ObjectKind {
     },
     /// One partition's closed segment.
     Segment {
-        /// The partition.
         partition: PartitionId,
         /// First offset inside.
         base: Offset,
@@ -150,7 +140,6 @@ pub enum ObjectKind {
     },
     /// Several bundles of a lane, sorted by partition.
     Gathered {
-        /// The lane.
         lane: LaneId,
         /// First bundle that went in.
         first: Sequence,
@@ -161,7 +150,6 @@ pub enum ObjectKind {
     },
     /// Old manifest rows of one partition.
     Spill {
-        /// The partition.
         partition: PartitionId,
         /// First offset of its first row.
         start: Offset,
@@ -171,13 +159,9 @@ pub enum ObjectKind {
         nonce: Nonce,
     },
     /// The lane's manifest, moved by put-if-match.
-    LaneManifest {
-        /// The lane.
-        lane: LaneId,
-    },
+    LaneManifest { lane: LaneId },
     /// Partition manifests of a lane, immutable.
     Page {
-        /// The lane.
         lane: LaneId,
         /// The writer's term.
         term: Term,
@@ -185,10 +169,7 @@ pub enum ObjectKind {
         nonce: Nonce,
     },
     /// A consistent cut of the cluster.
-    Cut {
-        /// Its number.
-        number: u64,
-    },
+    Cut { number: u64 },
 }
 
 /// An object of some cluster's epoch. What manifests hold; [`ObjectName::key`] is where it lies.
@@ -196,7 +177,6 @@ pub enum ObjectKind {
 pub struct ObjectName {
     /// Whose.
     pub home: Home,
-    /// What.
     pub kind: ObjectKind,
 }
 
@@ -222,7 +202,6 @@ impl ObjectKey {
         Ok(Self(key.into()))
     }
 
-    /// The key.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -263,7 +242,6 @@ impl ClusterName {
         Ok(Self(name.into()))
     }
 
-    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
