@@ -28,6 +28,7 @@ no call for it or its script does not make it. Every client has a fresh broker. 
 
 `answers.toml` holds the differences between our answers and those of Apache Kafka 4.3.1 to one script of questions
 (`questions.txt`, `java/Answers.java`), with the reason for each; the test starts both and fails on any other difference.
+Differences that no answer shows, such as those of time, are its `unseen`.
 
 ";
 
