@@ -9,8 +9,9 @@
 //! Invariants:
 //! 1. Only the proposer of the leading lane assigns offsets, and only to batches that continue the partition behind
 //!    everything in flight.
-//! 2. State changes only where an entry is applied, in the order of the lane's log. What applying does is a function of the
-//!    log alone: it reads no setting of this broker and no clock.
+//! 2. State changes only where an entry is applied, in the order of the lane's log. The effect is a function of the log
+//!    alone, with one exception: idempotent producers expire by this broker's `producer.id.expiration.ms`, which has to be
+//!    written into the log before a lane has several replicas.
 //! 3. A batch that does not continue its partition is refused when it is applied, so a wrong offset cannot be stored.
 //! 4. A producer gets an answer only after the entry with its batch is applied; the high watermark is the end of what is
 //!    applied.

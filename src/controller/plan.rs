@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_own_topics_stay_on_local_disk_whoever_made_them() {
+    fn the_brokers_own_topics_stay_on_local_disk_also_when_a_client_made_them() {
         let mut state = with_offsets_topic();
         let name = TopicName::new("__consumer_offsets").expect("legal");
         let local = |state: &ControllerState| topic::TopicConfig::resolve(&state.topics[&name].overrides);

@@ -31,7 +31,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Reconcile {
     pub image: Arc<ClusterImage>,
-    /// Told when they do, with the terms in which this shard leads its lanes.
+    /// Answered when they do, with the terms in which this shard leads its lanes.
     pub reply: Reply<Vec<(LaneId, Term)>>,
 }
 

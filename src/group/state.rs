@@ -193,7 +193,7 @@ pub enum StateName {
     PreparingRebalance,
     /// Waiting for the leader's assignments.
     CompletingRebalance,
-    /// Everyone has a share.
+    /// Every member has its assignment.
     Stable,
     Dead,
 }

@@ -94,10 +94,10 @@ impl Fixture {
         let remote = Rc::new(RemoteReader::open(env.clone(), Arc::clone(&store), fetch).await.expect("opens"));
         this.partitions.set_remote(Rc::clone(&remote));
         let (home, name) = (this.lane.archive().home, ClusterName::new("fixture").expect("legal"));
-        let (tier, told) = Tier::over(Arc::clone(&store), home, name.clone());
+        let (tier, opening) = Tier::over(Arc::clone(&store), home, name.clone());
         let claim = Claim { cluster: home.cluster, epoch: home.epoch, name, confirmed: false };
         let bucket = Bucket::open(store, &claim, Nonce(1), env.clock.wall()).await.expect("opens");
-        told.send_replace(Opening::Open(bucket));
+        opening.send_replace(Opening::Open(bucket));
         // Of two topics the second has the id of this one.
         let controller = ControllerHandle::new(Arc::new(image(&[("other", 1), ("orders", 1)])), Mesh::new(1, 16).0);
         start_with(env, &this.partitions, &this.engine, &controller, &tier, &remote, Cadence::default());

@@ -33,7 +33,7 @@ fn plan() -> Plan {
 /// The history, ended at this await; 0 is never. Gives how many awaits it had.
 fn run(at: u64, trace: bool) -> u64 {
     let world = Rc::new(World::new(plan()));
-    world.history.tell(trace);
+    world.history.print(trace);
     world.machines.halt_at(at);
     let (ender, ending) = (world.clients.clone(), Rc::downgrade(&world));
     drop(ender.tasks.spawn("end", async move {

@@ -14,7 +14,7 @@ use crate::world::{NAME, World};
 /// A tier that opens in its own time.
 pub(crate) fn open(env: &Env, world: &World, store: &Arc<dyn ObjectStore>) -> Tier {
     let name = ClusterName::new(NAME).expect("legal");
-    let (tier, told) = Tier::over(Arc::clone(store), world.home(), name.clone());
+    let (tier, opening) = Tier::over(Arc::clone(store), world.home(), name.clone());
     let claim = Claim { cluster: world.home().cluster, epoch: world.home().epoch, name, confirmed: false };
     let (opener, store) = (env.clone(), Arc::clone(store));
     drop(env.tasks.spawn("bucket opening", async move {
@@ -22,7 +22,7 @@ pub(crate) fn open(env: &Env, world: &World, store: &Arc<dyn ObjectStore>) -> Ti
             let nonce = Nonce(opener.rng.next_u64());
             match Bucket::open(Arc::clone(&store), &claim, nonce, opener.clock.wall()).await {
                 Ok(bucket) => {
-                    told.send_replace(Opening::Open(bucket));
+                    opening.send_replace(Opening::Open(bucket));
                     return;
                 }
                 Err(error) if error.disposition().passes() => opener.tasks.sleep(Duration::from_millis(500)).await,

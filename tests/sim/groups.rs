@@ -33,7 +33,7 @@ impl Group {
         GroupId::from(self.name)
     }
 
-    /// Commits, and now and then looks, until told to stop.
+    /// Commits, and sometimes reads, until stopped.
     pub(crate) async fn commit(self) {
         while !self.desk.stop.get() {
             self.desk.pause(150).await;
@@ -88,11 +88,11 @@ impl Group {
             }
             world.sleep_ms(100).await;
         }
-        panic!("group {}: nobody tells its offsets", self.name);
+        panic!("group {}: its offsets cannot be read", self.name);
     }
 }
 
-/// Asks for producer ids until told to stop: none is given twice.
+/// Asks for producer ids until stopped: none is given twice.
 pub(crate) async fn take_producer_ids(desk: Desk) {
     let given = RefCell::new(BTreeSet::new());
     while !desk.stop.get() {

@@ -81,7 +81,7 @@ impl History {
     }
 
     /// Shall notes be printed as they come?
-    pub(crate) fn tell(&self, aloud: bool) {
+    pub(crate) fn print(&self, aloud: bool) {
         self.aloud.set(aloud);
     }
 

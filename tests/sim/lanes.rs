@@ -48,6 +48,6 @@ impl CheckpointSource for Source {
     }
 
     fn failed(&self, error: &EngineError) {
-        self.obituaries.tell(format!("the storage engine failed: {error}"));
+        self.obituaries.note(format!("the storage engine failed: {error}"));
     }
 }

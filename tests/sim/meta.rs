@@ -66,7 +66,7 @@ fn a_past_that_cannot_be_is_noticed() {
     assert!(holds(&[1, 2, 3], &[(1, 0), (2, 2)], &[(1, 0), (2, 2), (3, 4)]), "as it should be");
     assert!(!holds(&[1, 2], &[(1, 0), (2, 2)], &[(1, 0)]), "an acknowledged batch is lost");
     assert!(!holds(&[1, 2], &[(1, 0)], &[(1, 0), (1, 2)]), "a batch lies there twice");
-    assert!(!holds(&[1], &[(1, 0)], &[(1, 0), (2, 2)]), "nobody sent a batch");
+    assert!(!holds(&[1], &[(1, 0)], &[(1, 0), (2, 2)]), "a batch that was not sent");
     assert!(!holds(&[1, 2], &[(1, 0)], &[(1, 0), (2, 4)]), "offsets have a hole");
     assert!(!holds(&[1, 2], &[], &[(2, 0), (1, 2)]), "a producer's batches change places");
     assert!(!holds(&[1, 2], &[(1, 0)], &[(2, 0)]), "another batch lies where one was acknowledged");

@@ -160,7 +160,7 @@ impl Node {
         // No client asks a shard before all of them serve, as the real one's status channel sees to.
         for (seat, engine, lanes) in &opened {
             let obituaries = world.obituaries();
-            let on_death = move |fatal: LaneFatal| obituaries.tell(fatal.to_string());
+            let on_death = move |fatal: LaneFatal| obituaries.note(fatal.to_string());
             lanes.start_groups(&env, seat, engine, on_death).await.map_err(|error| error.to_string())?;
         }
         let store = retrying(&env, world);
@@ -206,12 +206,12 @@ impl Node {
             Some(images),
         ));
         let inbox = inboxes.controller.remove(0);
-        let (teller, cluster) = (world.obituaries(), world.cluster());
+        let (notes, cluster) = (world.obituaries(), world.cluster());
         drop(env.tasks.spawn("controller", async move {
             if lane.state().cluster.is_nil()
                 && let Err(error) = lane.propose(&genesis(cluster)).await
             {
-                return teller.tell(format!("the cluster could not be born: {error}"));
+                return notes.note(format!("the cluster could not be born: {error}"));
             }
             service.settle().await;
             service.run(inbox).await;

@@ -116,7 +116,7 @@ async fn read_what_can_be_read(world: &Rc<World>) {
                 past.sent.iter().filter_map(|(body, sent)| Some((sent.acked?, body))).collect();
             for (base, seen) in &past.seen {
                 let body = crate::history::body(&seen.bytes);
-                assert!(past.sent.contains_key(&body), "p{index}: nobody sent what is read at {base}");
+                assert!(past.sent.contains_key(&body), "p{index}: no producer sent the batch read at {base}");
                 let other = acked.get(base).is_some_and(|acked| **acked != body);
                 assert!(!other, "p{index}: another batch was acknowledged at {base}");
             }

@@ -17,10 +17,10 @@ pub(crate) fn run(plan: Plan, trace: bool) -> Vec<String> {
     run_with(plan, trace, |_| {})
 }
 
-/// As [`run`], with something done to the world behind everybody's back once all is archived.
+/// As [`run`], and damages the world once all is archived.
 pub(crate) fn run_with(plan: Plan, trace: bool, sabotage: impl Fn(&World)) -> Vec<String> {
     let world = Rc::new(World::new(plan));
-    world.history.tell(trace);
+    world.history.print(trace);
     world.machines.block_on(whole(&world, sabotage));
     for request in world.bucket.take_log() {
         world.history.keep(request);
@@ -39,7 +39,7 @@ async fn whole(world: &Rc<World>, sabotage: impl Fn(&World)) {
     faults::disturb(world).await;
     drop(world.serving().await);
     finish(world, &clients).await;
-    // Once more from the bucket alone, and once more after a power cut.
+    // Checked again from the bucket alone, and again after a power cut.
     forget_local(world).await;
     sabotage(world);
     everything_read(world).await;
@@ -55,7 +55,7 @@ async fn whole(world: &Rc<World>, sabotage: impl Fn(&World)) {
     }
 }
 
-/// Everybody comes to an end: clients, archive, table. Then nothing moves, and everything is looked at.
+/// Clients, archive and table finish. Then nothing changes any more, and everything is checked.
 pub(crate) async fn finish(world: &Rc<World>, clients: &Clients) {
     world.history.note(format!("{} calm", world.machines.now().nanos()));
     clients.stop();

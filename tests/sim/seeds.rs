@@ -112,7 +112,7 @@ fn in_processes(test: &str, seeds: Range<u64>) {
             }
         }
     }
-    assert!(failed.is_empty(), "seeds failed, told above, in the processes that began at {failed:?}");
+    assert!(failed.is_empty(), "seeds failed, printed above, in the processes that began at {failed:?}");
 }
 
 /// Leaves out what can be left out while the seed still fails: halves first, then one by one.

@@ -42,7 +42,7 @@ impl Passing {
         Self { desk: desk.clone(), name, known: Rc::default(), history: Rc::default() }
     }
 
-    /// Until told to stop.
+    /// Runs until stopped.
     pub(crate) async fn come_and_go(self) {
         while !self.desk.stop.get() {
             self.desk.pause(300).await;
@@ -61,14 +61,14 @@ impl Passing {
     }
 
     /// The topic as the broker has it now, compared with what is known; `None` while no broker serves.
-    #[allow(clippy::option_option, reason = "outer: nobody serves; inner: no such topic")]
+    #[allow(clippy::option_option, reason = "outer: no broker serves; inner: no such topic")]
     fn look(&self) -> Option<Option<Arc<TopicImage>>> {
         let node = self.desk.way.node()?;
         let image = node.controller.image().topic(self.name).cloned();
         let mut known = self.known.borrow_mut();
         match (&image, known.here) {
             (None, Some((id, _))) => {
-                assert!(known.going, "topic {} ({id}) is gone, and nobody deleted it", self.name);
+                assert!(known.going, "topic {} ({id}) is gone, and was not deleted", self.name);
                 known.gone.insert(id);
                 known.here = None;
                 known.going = false;

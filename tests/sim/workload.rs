@@ -112,7 +112,7 @@ impl Clients {
         }
     }
 
-    /// Tells them to finish what they began.
+    /// Lets them finish their last requests.
     pub(crate) fn stop(&self) {
         self.stop.set(true);
     }
@@ -218,7 +218,7 @@ impl Client {
         send(&self.env, &self.way, address, bytes).await
     }
 
-    /// A broker's defect: now and then an acknowledged batch is appended once more.
+    /// A broker's defect: sometimes an acknowledged batch is appended again.
     fn replay(&self, partition: i32, bytes: &Bytes) {
         let Some(node) = self.way.node().filter(|_| self.env.rng.below(8) == 0) else { return };
         let id = self.topic.partition(partition).expect("is there").id;

@@ -64,7 +64,7 @@ pub(crate) struct Obituaries {
 }
 
 impl Obituaries {
-    pub(crate) fn tell(&self, why: String) {
+    pub(crate) fn note(&self, why: String) {
         let _ = self.sender.send((self.life, why));
     }
 }
@@ -204,7 +204,7 @@ impl World {
                     world.history.note(format!("{} serves", world.machines.now().nanos()));
                     *slot.borrow_mut() = Some(node);
                 }
-                Err(why) => obituaries.tell(format!("it does not start: {why}")),
+                Err(why) => obituaries.note(format!("it does not start: {why}")),
             }
         }));
     }

@@ -472,14 +472,14 @@ fn a_commit_to_a_topic_made_anew_outlives_one_to_the_last() {
                 after(1).await;
                 groups.commit(g(), commit(5000)).await
             };
-            let anew = async {
+            let again = async {
                 after(3).await;
                 node.controller.set_image(image(2, None));
                 assert_eq!(committed(&groups).await, None);
                 node.controller.set_image(image(3, Some(3)));
                 assert_eq!(groups.commit(g(), commit(6000)).await, Ok(vec![Ok(())]));
             };
-            let ((), done, ()) = futures::join!(before, old, anew);
+            let ((), done, ()) = futures::join!(before, old, again);
             assert_eq!(done, Ok(vec![Ok(())]));
             assert_eq!(committed(&groups).await, Some(6000), "waits: {waits}");
             node.env.tasks.sleep(Duration::from_millis(100)).await;

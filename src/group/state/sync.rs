@@ -168,8 +168,8 @@ impl Group {
         if generation < 0 && id.is_none() && instance.is_none() {
             return Err(GroupError::UnknownMember);
         }
-        let nobody = MemberId::from("");
-        let id = id.unwrap_or(&nobody);
+        let none = MemberId::from("");
+        let id = id.unwrap_or(&none);
         self.check_member(id, instance)?;
         self.check_generation(generation)?;
         if let Phase::Completing { .. } = self.phase {

@@ -200,7 +200,7 @@ fn a_new_group_waits_for_more_members() {
 }
 
 #[test]
-fn the_delay_ends_when_nobody_more_comes() {
+fn the_delay_ends_when_no_more_members_join() {
     let mut world = World::new(3000);
     let one = world.join(who(None));
     world.pass(2999);
@@ -264,7 +264,7 @@ fn a_second_member_makes_a_rebalance() {
 }
 
 #[test]
-fn a_failed_write_makes_everyone_join_again() {
+fn a_failed_write_makes_all_members_join_again() {
     let mut world = World::new(0);
     let ticket = world.join(who(None));
     let joined = world.must_join(ticket);
@@ -439,7 +439,7 @@ fn sessions_outside_the_bounds_are_refused() {
 }
 
 #[test]
-fn a_full_group_takes_nobody() {
+fn a_full_group_takes_no_member() {
     let mut world = World::new(0);
     world.group.times.members_max = 1;
     world.stable_one();
@@ -494,7 +494,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn holds_together(group: &Group) {
     match &group.leader {
         Some(leader) => assert!(group.members.contains_key(leader), "{leader} leads and is no member"),
-        None => assert!(group.members.is_empty(), "nobody leads"),
+        None => assert!(group.members.is_empty(), "no member leads"),
     }
     let borne = group.members.values().filter(|member| member.instance.is_some()).count();
     assert_eq!(group.instances.len(), borne);

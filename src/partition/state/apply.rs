@@ -1,5 +1,5 @@
-//! What applying an entry of a data lane's log does. Every decision is a function of the log alone, so that all replicas of
-//! a lane reach the same state. Shard-local.
+//! The effect of each entry of a data lane's log: a function of the log alone, but for the expiry of producers, so that all
+//! replicas of a lane reach the same state. Shard-local.
 
 use std::rc::Rc;
 

@@ -73,12 +73,12 @@ impl Apply for Numbers {
 
     fn leading(&self, term: Term, ready_at: EntryId) {
         assert_eq!(ready_at.term, term);
-        assert!(!self.leads.replace(true), "told once");
+        assert!(!self.leads.replace(true), "called once");
         self.events.borrow_mut().push(Event::Leading(term, ready_at));
     }
 
     fn following(&self, term: Term) {
-        assert!(self.leads.replace(false), "told only after leading");
+        assert!(self.leads.replace(false), "called only after leading");
         self.events.borrow_mut().push(Event::Following(term));
     }
 
@@ -321,7 +321,7 @@ fn a_checkpoint_that_cannot_be_read_or_does_not_fit_is_refused() {
         let options = LaneOptions::single(LANE, NodeId(1)).from_checkpoint(applied, None);
         let log = MemoryLog::open(&env, &MemoryDisk::default(), SYNC);
         let error = Lane::start_on(&env, log, Numbers::restored(Vec::new(), applied), options).await;
-        let error = error.expect_err("nobody votes");
+        let error = error.expect_err("no voter");
         assert!(matches!(error, LaneError::NoVoters { .. }), "{error}");
     });
 }

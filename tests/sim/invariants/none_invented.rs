@@ -9,7 +9,7 @@ pub(crate) fn check(partition: i32, past: &Past) {
     let mut places = BTreeMap::new();
     for (base, seen) in &past.seen {
         let Some(sent) = past.sent.get(&body(&seen.bytes)) else {
-            panic!("p{partition}: nobody sent what lies at {base}");
+            panic!("p{partition}: no producer sent the batch at {base}");
         };
         if let Some(before) = places.insert((sent.writer, sent.n), *base) {
             panic!("p{partition}: {sent:?} lies at {before} and again at {base}");

@@ -20,7 +20,7 @@ fn a_restored_group_with_too_many_members_shrinks_to_what_it_may_have() {
 }
 
 #[test]
-fn ids_that_nobody_uses_are_bounded() {
+fn unused_ids_are_bounded() {
     let mut world = World::new(0);
     world.group.times.members_max = 2;
     let mut given = Vec::new();

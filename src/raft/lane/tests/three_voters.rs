@@ -130,7 +130,7 @@ impl Cluster {
         }
     }
 
-    /// Everyone is up and connected: all converge, and hold what was acknowledged.
+    /// All replicas are up and connected: they converge, and hold what was acknowledged.
     fn check(&mut self) {
         self.propose(1);
         let env = self.world.env_of(99);
