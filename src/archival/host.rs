@@ -27,6 +27,8 @@ use crate::partition::state::lane_events::LaneEvent as AppliedEvent;
 use crate::partition::state::replica::Replica;
 use crate::raft;
 
+/// The disk is filling up while producers may write less than this fraction (1/n) of the disk budget.
+const FILLING_BELOW: u64 = 4;
 /// The bucket's disk is short of space while producers may write less than this fraction (1/n) of the disk budget.
 const SHORT_OF_SPACE_BELOW: u64 = 20;
 
@@ -154,12 +156,12 @@ impl LaneState for Host {
     }
 
     fn changed_partitions(&self) -> Option<Vec<PartitionId>> {
-        let mut touched = Vec::new();
+        let mut changed = Vec::new();
         self.look(DirtyList::Housekeeping, |replica| {
-            touched.extend(replica.config().archived.then_some(replica.id));
+            changed.extend(replica.config().archived.then_some(replica.id));
             false
         });
-        Some(touched)
+        Some(changed)
     }
 
     fn notifies(&self) -> bool {
@@ -210,6 +212,11 @@ impl LaneState for Host {
             lanes: lanes.collect(),
             ..CatalogueChange::default()
         })
+    }
+
+    fn is_disk_filling(&self) -> bool {
+        let usage = self.engine.usage();
+        usage.admissible() < usage.limit / FILLING_BELOW
     }
 
     fn is_short_of_space(&self) -> bool {

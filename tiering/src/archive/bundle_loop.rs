@@ -94,7 +94,11 @@ impl<H: LaneHost> BundleLoop<H> {
             bundle_bytes_max: shared.config.bundle_bytes_max,
             part_bytes_min: shared.config.part_bytes_min,
             part_bytes_eager: shared.config.part_bytes_eager,
-            waiting_bytes_max: shared.config.waiting_bytes_max,
+            waiting_bytes_max: if shared.host.is_disk_filling() {
+                shared.config.part_bytes_eager.min(shared.config.waiting_bytes_max)
+            } else {
+                shared.config.waiting_bytes_max
+            },
         };
         let (mut unarchived, passed) = self.unarchived();
         if !passed.is_empty() {

@@ -192,8 +192,8 @@ impl<H: LaneHost> Housekeeping<H> {
 
     /// Writes the oldest rows of crowded manifests into pages. A partition stays on the list until it has none to write.
     pub(super) async fn spill(&self, series: &mut StepSeries) -> Result<(), StepError> {
-        let touched: Vec<PartitionId> = self.lists.borrow().spills.iter().copied().collect();
-        for partition in touched {
+        let partitions: Vec<PartitionId> = self.lists.borrow().spills.iter().copied().collect();
+        for partition in partitions {
             let spilled = self.spill_one(partition).await;
             if matches!(spilled, Ok(false)) {
                 self.lists.borrow_mut().spills.remove(&partition);

@@ -13,7 +13,8 @@ pub struct ArchiveConfig {
     pub part_bytes_min: u64,
     /// A partition with this much that is not archived makes a bundle due at once.
     pub part_bytes_eager: u64,
-    /// This much over all partitions makes a bundle of everything due at once, whether it fills a part or not.
+    /// This much over all partitions makes a bundle of everything due at once, whether it fills a part or not. While the
+    /// local disk is filling up, [`ArchiveConfig::part_bytes_eager`] does.
     pub waiting_bytes_max: u64,
     /// A segment or gathered object takes no more than this (and is in memory while it is written).
     pub object_bytes_max: u64,

@@ -186,6 +186,12 @@ pub trait LaneState {
         }
     }
 
+    /// Is the local disk filling up? Then bundles are made as soon as there is enough for one: local bytes go only when they
+    /// are archived.
+    fn is_disk_filling(&self) -> bool {
+        false
+    }
+
     /// Is the bucket on this node's own disk, and that disk nearly full? Then forgotten objects are deleted sooner.
     fn is_short_of_space(&self) -> bool {
         false

@@ -223,6 +223,17 @@ impl Bench {
         }
     }
 
+    /// No object is deleted that a row names, or that a settled bundle names as its part.
+    fn named_objects_exist(&self) {
+        let objects = self.sim.objects();
+        self.lane.with_manifests(|lane, all| {
+            let rows = all.iter().flat_map(|manifest| manifest.rows.iter().map(crate::manifest::Row::object));
+            let parts = lane.live.values().flat_map(|live| live.parts.iter().copied());
+            let gone = rows.chain(parts).find(|object| !objects.contains_key(object.key().as_str()));
+            assert_eq!(gone.map(|object| object.to_string()), None);
+        });
+    }
+
     /// Keys that neither the lane nor a partition names.
     fn orphans(&self) -> Vec<String> {
         let named_by_partition = |name: &ObjectName| {
@@ -251,6 +262,7 @@ fn whatever_happens_the_archive_reads_back_and_nothing_stays_behind() {
             bench.sim.set_faults(Faults { down, ..Faults::rough() });
             let time = Duration::from_millis(300 + bench.env.rng.below(9_000));
             bench.live_for(time, 6);
+            bench.named_objects_exist();
             if life % 2 == 0 {
                 bench.sim.set_faults(Faults::default());
                 bench.all_reads_back();

@@ -31,7 +31,6 @@ pub enum BadRange {
     /// Bytes are not those that were applied.
     #[error("{offsets}: bytes do not match the checksum taken when they were applied")]
     Sum {
-        /// The run.
         offsets: OffsetRange,
     },
 }

@@ -1,4 +1,4 @@
-//! A bucket that answers a key with another object, whole in itself: readers are told, and nobody waits for ever.
+//! A bucket that answers a key with another object, whole in itself: readers get an error, and no request waits for ever.
 
 use std::sync::mpsc;
 use std::thread;
