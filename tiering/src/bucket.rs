@@ -2,9 +2,9 @@
 //!
 //! Owns: opening (create, use or refuse the root; R7), keeping the catalogue up to date. Does not own: lanes and
 //! partitions in the bucket (`archive`), which store it is (`store`). The preflight proof of the store's conditional
-//! puts runs before a root is created, because everything after it relies on them.
-//! [`Bucket`] is *node-wide* and cheap to clone; [`CatalogueKeeper`] is *shard-local*, one per shard: keepers of several
-//! shards meet at the object by put-if-match.
+//! puts runs before a root is created, because everything after it relies on them. [`Bucket`] is *node-wide* and cheap
+//! to clone; [`CatalogueKeeper`] is *shard-local*, one per shard: keepers of several shards meet at the object by
+//! put-if-match.
 
 pub mod catalogue;
 pub mod root;
@@ -149,8 +149,8 @@ impl CatalogueKeeper {
 
     /// Returns once the catalogue in the bucket says what `change` says; without a request if it is known to.
     ///
-    /// A catalogue that does not decode is written again from `whole`: all that it must say, or `None` from a caller that
-    /// does not know all of it. The put matches the damaged version, so a good one written meanwhile is not lost.
+    /// A catalogue that does not decode is written again from `whole`: all that it must say, or `None` from a caller
+    /// that does not know all of it. The put matches the damaged version, so a good one written meanwhile is not lost.
     ///
     /// # Errors
     /// What the store says; [`BucketError::Busy`] after [`CONFLICTS_MAX`] conflicts with other writers.
@@ -171,6 +171,10 @@ impl CatalogueKeeper {
             };
             if mended || !change.is_in(&catalogue) {
                 change.merge_into(&mut catalogue, now);
+                assert!(
+                    change.is_in(&catalogue),
+                    "a merged change is in the catalogue, or it would be written for ever"
+                );
                 match self.bucket.store.put(&key, catalogue.encode(), mode).await {
                     Ok(_) => {}
                     Err(StoreError::Taken { .. }) => continue,
@@ -237,7 +241,7 @@ impl CatalogueKeeper {
         tracing::error!(%key, %reason, topics = known.topics.len(), "the damaged catalogue is written again from this cluster's state");
         let mut catalogue = Catalogue::new(self.bucket.home, now);
         // Its count of revisions is lost; the time in milliseconds is greater than any count that was reached.
-        catalogue.revision = u64::try_from(now.0).unwrap_or_default();
+        catalogue.revision = now.0.max(0).unsigned_abs();
         known.merge_into(&mut catalogue, now);
         Ok((catalogue, true))
     }

@@ -6,16 +6,16 @@
 //! 3. `locate_runs` finds the row's runs in the object's index, and the chunk of each;
 //! 4. `read_run` → `read_chunk` → [`hydrate`]: from memory, from the disk cache, from a GET under way, or by a new GET;
 //! 5. [`chunk`] gives a run's bytes out after their seeded checksum holds in that very buffer;
-//! 6. `Gathered` takes whole batches until the answer is full; `read_ahead` starts the next chunks.
+//! 6. `AnswerBuilder` takes whole batches until the answer is full; `read_ahead` starts the next chunks.
 //!
 //! Owns: that walk, deadlines, read-ahead. Does not own: manifests, what a Kafka fetch answers. Shard-local, cheap to
 //! clone. A chunk that fails its sums is fetched again; if it keeps failing the read is [`RemoteError::Corrupt`].
 
+mod answer;
 mod away;
 pub mod chunk;
 pub mod chunk_cache;
 pub mod error;
-mod gathered;
 pub mod hydrate;
 pub mod indexes;
 pub mod locate;
@@ -40,10 +40,10 @@ use futures::future::{Either, select};
 use tidewater_storage::env::{Deadlines, Env};
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId, RunSum, TimestampMs};
 
+use answer::AnswerBuilder;
 use chunk::Chunk;
 pub use chunk_cache::{ChunkCache, ChunkId};
 pub use error::RemoteError;
-use gathered::Gathered;
 pub use hydrate::HydrateCounts;
 use hydrate::{HydrateError, Hydrator};
 pub use indexes::Indexes;
@@ -73,9 +73,10 @@ pub struct FetchConfig {
     pub cache_bytes: u64,
     /// Size at which chunks are cut, in bytes.
     pub chunk_bytes: u64,
-    /// Memory for chunks on their way to waiting readers; a read that finds it taken waits, until its deadline. Beside it:
-    /// half as much for chunks ahead of readers, as much for chunks that arrived lately, as much for answers that slow
-    /// clients have not taken, an eighth for chunks to be written to the disk cache, a quarter for free buffers. Bytes.
+    /// Memory for chunks on their way to waiting readers; a read that finds it taken waits, until its deadline. Beside
+    /// it: half as much for chunks ahead of readers, as much for chunks that arrived lately, as much for answers that
+    /// slow clients have not taken, an eighth for chunks to be written to the disk cache, a quarter for free buffers.
+    /// Bytes.
     pub memory_bytes: u64,
     /// Memory for indexes and spill pages, in bytes.
     pub index_bytes: u64,
@@ -269,19 +270,19 @@ impl RemoteReader {
         wanted: OffsetRange,
         max_bytes: usize,
     ) -> Result<RemoteRead, RemoteError> {
-        let mut gathered = Gathered::new(wanted, max_bytes, self.inner.pins.clone());
-        while !gathered.full() {
-            let found = match walk.next_at(gathered.next).await {
-                Ok(Some(row)) => self.locate(walk.partition(), &row, gathered.left()).await,
+        let mut answer = AnswerBuilder::new(wanted, max_bytes, self.inner.pins.clone());
+        while !answer.full() {
+            let found = match walk.next_at(answer.next).await {
+                Ok(Some(row)) => self.locate(walk.partition(), &row, answer.left()).await,
                 Ok(None) => break,
                 Err(error) => Err(error),
             };
             let found = match found {
                 Ok(found) => found,
-                Err(error) => return gathered.or(error),
+                Err(error) => return answer.or(error),
             };
-            let (before, partition) = (gathered.next, walk.partition());
-            let runs = self.limit_to(found, before, gathered.room());
+            let (before, partition) = (answer.next, walk.partition());
+            let runs = self.limit_to(found, before, answer.room());
             let sequential = self.inner.ahead.borrow().follows(partition, wanted.start);
             let mut fetched =
                 futures::stream::iter(runs)
@@ -292,19 +293,19 @@ impl RemoteReader {
             while let Some(run) = fetched.next().await {
                 match run {
                     Ok((located, (chunk, bytes))) => {
-                        if let Err(error) = gathered.take(partition, &located, &chunk, &bytes) {
-                            return gathered.or(error);
+                        if let Err(error) = answer.take(partition, &located, &chunk, &bytes) {
+                            return answer.or(error);
                         }
                     }
-                    Err(error) => return gathered.or(error),
+                    Err(error) => return answer.or(error),
                 }
             }
-            if gathered.next == before && !gathered.full() {
+            if answer.next == before && !answer.full() {
                 // The row names an object that does not hold its offsets: another round would find the same.
-                return gathered.or(RemoteError::Gap { partition, offset: before });
+                return answer.or(RemoteError::Gap { partition, offset: before });
             }
         }
-        gathered.finish(walk.partition())
+        answer.finish(walk.partition())
     }
 
     /// The runs of a row that hold anything of `wanted`.
@@ -401,8 +402,8 @@ impl RemoteReader {
         }));
     }
 
-    /// Starts fetching the chunk of `runs` if it is not in memory, and checks their sums when it has arrived, so that its
-    /// reader does not wait for that.
+    /// Starts fetching the chunk of `runs` if it is not in memory, and checks their sums when it has arrived, so that
+    /// its reader does not wait for that.
     fn bring_ahead(&self, partition: PartitionId, runs: &[LocatedRun]) {
         let coming = runs.first().and_then(|located| self.inner.hydrator.prefetch(&located.chunk));
         let Some(coming) = coming else { return };

@@ -1,4 +1,4 @@
-//! The object store seam: put, put-if-absent, put-if-match, ranged get, list, delete.
+//! The object store interface: put, put-if-absent, put-if-match, ranged get, list, delete.
 //!
 //! Owns: the trait, its errors, opening a store by URL. Does not own: what is stored, or where keys come from
 //! (`keys.rs`). Affinity: *node-wide*: an `Arc<dyn ObjectStore>` is called from any executor; implementations that
@@ -58,10 +58,10 @@ impl fmt::Display for ETag {
     }
 }
 
-/// On which condition a put takes effect.
+/// The condition under which a put takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PutMode {
-    /// None.
+    /// No condition.
     Overwrite,
     /// Nothing lies at the key.
     IfAbsent,
@@ -75,18 +75,18 @@ pub struct PutDone {
     pub etag: ETag,
 }
 
-/// What a get brought.
+/// A get's answer.
 #[derive(Clone, Debug)]
 pub struct Got {
     /// The bytes asked for, exactly.
     pub body: Bytes,
-    /// The version they are of.
+    /// The object's version.
     pub etag: ETag,
     /// Bytes of the whole object.
     pub size: u64,
 }
 
-/// What a head brought.
+/// A head's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Bytes of the object.
@@ -100,7 +100,6 @@ pub struct Head {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub key: ObjectKey,
-    /// Its bytes.
     pub size: u64,
     /// When it was written, by the store's clock.
     pub modified: TimestampMs,
@@ -109,7 +108,7 @@ pub struct Listed {
 /// The bytes of a large put, piece by piece. An error abandons the put; nothing appears at the key.
 pub type ByteSource = Pin<Box<dyn Stream<Item = std::io::Result<Bytes>> + Send>>;
 
-/// A place that keeps objects. Contract: module header; suite: `store/contract.rs`.
+/// Keeps objects by key. Contract: module header; suite: `store/contract.rs`.
 #[async_trait]
 pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// Writes an object whole.
@@ -173,8 +172,8 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError>;
 
     /// Deletes an object if it is the version `etag`; an absent one is fine. No protocol of object stores has this
-    /// everywhere: unless a store does better, it looks and then deletes, and what is written between the two is lost.
-    /// A repeated request looks again.
+    /// everywhere: unless a store overrides it, it reads the version and then deletes, so a write between the two is
+    /// lost. A repeated request reads the version again.
     ///
     /// # Errors
     /// [`StoreError::Taken`] when another version lies there; what the store says.
@@ -212,7 +211,7 @@ pub enum StoreError {
         /// One after the last.
         end: u64,
     },
-    /// Throttled, timed out, connection lost, server error: may work later. A write may have happened.
+    /// Throttled, timed out, connection lost, server error: passes. A write may have happened.
     #[error("object store is unavailable for {key}: {detail}; will be tried again")]
     Unavailable {
         key: String,
@@ -241,7 +240,7 @@ pub enum StoreError {
     /// The disk under a directory store is full.
     #[error("no space left for {key}; free space on the disk of the bucket directory")]
     NoSpace { key: String },
-    /// Anything the store refuses for good.
+    /// The request is one that this store never takes: a name too long, a body too large, a bucket that does not exist.
     #[error("object store refuses the request for {key}: {detail}")]
     Refused {
         key: String,

@@ -1,8 +1,8 @@
-//! An object that is missing, or a bucket that is away: a directory that is not mounted and a bucket that does not exist
-//! answer "not found" for everything, and so may one that is only being looked for elsewhere for a moment.
+//! A missing object, or a bucket that is away: a directory that is not mounted answers "not found" for every object,
+//! and so may a store whose name resolves elsewhere for a moment.
 //!
-//! Owns: telling the two apart by the cluster's root, before a reader hears that data is lost. Does not own: what a reader
-//! makes of either. Shard-local.
+//! Owns: distinguishing the two by the cluster's root, before a read fails with lost data. Does not own: what a reader
+//! does about either. Shard-local.
 
 use tidewater_storage::model::PartitionId;
 
@@ -12,8 +12,8 @@ use crate::keys::ObjectName;
 use crate::store::StoreError;
 
 impl RemoteReader {
-    /// Repeats a read that met a missing object, between two looks at the root: only an object that is missing twice while
-    /// the root is there is [`RemoteError::Missing`]. Without a known root every missing object is.
+    /// Repeats a read that met a missing object, between two looks at the root: only an object that is missing twice
+    /// while the root is there is [`RemoteError::Missing`]. Without a known root every missing object is.
     pub(super) async fn unless_away<T>(
         &self,
         read: impl AsyncFn() -> Result<T, RemoteError>,

@@ -1,9 +1,9 @@
 //! Bytes of an object in memory. They are given out run by run, and only after a run's seeded checksum holds.
 //!
-//! Owns: which runs of this buffer passed their check. That is kept beside the buffer and noted only here, by summing the
-//! buffer itself; the same chunk fetched again is another buffer with nothing checked. So a run is summed once for all its
-//! readers, and one run's check never counts for another. Does not own: where bytes come from (`hydrate`), how long they
-//! are kept (`warm`). Shard-local.
+//! Owns: which runs of this buffer passed their check. That is kept beside the buffer and noted only here, by summing
+//! the buffer itself; the same chunk fetched again is another buffer with nothing checked. So a run is summed once for
+//! all its readers, and one run's check never counts for another. Does not own: where bytes come from (`hydrate`), how
+//! long they are kept (`warm`). Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;

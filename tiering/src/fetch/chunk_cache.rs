@@ -1,9 +1,9 @@
 //! Chunks of objects as files on the local disk, within a byte budget.
 //!
 //! Owns: the files of one directory, their index (moka, least recently used, weighed in 4 KiB blocks), the space that
-//! is reserved before a write. Does not own: what a chunk is (`locate`), fetching it (`hydrate`), checking it (the reader
-//! verifies run sums on every read, so a torn or foreign file is a miss and never an answer).
-//! Shard-local; the index itself is `Send` because moka wants that.
+//! is reserved before a write. Does not own: what a chunk is (`locate`), fetching it (`hydrate`), checking it (the
+//! reader verifies run sums on every read, so a torn or foreign file is a miss and never an answer). Shard-local; the
+//! index itself is `Send` because moka wants that.
 //!
 //! Budget: indexed bytes + reserved bytes + bytes of evicted files not yet unlinked stay within `bytes`. An eighth of
 //! it (at least one chunk) is headroom for the last two. Least recently used and not TinyLFU: a scan's read-ahead would
@@ -91,8 +91,8 @@ struct Inner {
     env: Env,
     dir: PathBuf,
     index: Cache<ChunkId, ()>,
-    /// Chunks that moka evicted and whose files are not unlinked yet. A std mutex because moka's listener must be `Sync`;
-    /// it is only locked for a push or a take, on this thread.
+    /// Chunks that moka evicted and whose files are not unlinked yet. A std mutex because moka's listener must be
+    /// `Sync`; it is only locked for a push or a take, on this thread.
     evicted: Arc<Mutex<Vec<ChunkId>>>,
     headroom_blocks: u64,
     /// Reserved or being unlinked.
@@ -177,8 +177,8 @@ impl ChunkCache {
         self.inner.index.contains_key(id)
     }
 
-    /// Sets disk space aside for a chunk, to be asked for before it is written. `None`: the headroom is taken (many chunks on
-    /// their way, or the budget smaller than eight chunks); read without caching.
+    /// Sets disk space aside for a chunk, to be asked for before it is written. `None`: the headroom is taken (many
+    /// chunks on their way, or the budget smaller than eight chunks); read without caching.
     #[must_use]
     pub fn reserve(&self, id: &ChunkId) -> Option<Reservation> {
         id.file_name()?;

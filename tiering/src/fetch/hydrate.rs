@@ -1,9 +1,9 @@
 //! One GET per chunk, however many readers wait for it.
 //!
-//! Owns: the GETs under way of one shard, their memory budget, what becomes of a chunk that arrived: its readers have it
-//! at once, it stays in memory for a while (`warm`) and goes to the disk cache behind them (`write_behind`). Does not
-//! own: what a chunk is (`locate`), whether its bytes are right (`chunk`).
-//! Shard-local. A reader that goes away does not end the GET; the chunk is kept for the next one.
+//! Owns: the GETs under way of one shard, their memory budget, what becomes of a chunk that arrived: its readers have
+//! it at once, it stays in memory for a while (`warm`) and goes to the disk cache behind them (`write_behind`). Does
+//! not own: what a chunk is (`locate`), whether its bytes are right (`chunk`). Shard-local. A reader that goes away
+//! does not end the GET; the chunk is kept for the next one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -115,9 +115,9 @@ pub enum HydrateError {
 }
 
 impl Hydrator {
-    /// Has at most `memory_bytes` of chunks under way for readers, and half of that again ahead of them; with a cache it
-    /// keeps as much of what arrived in memory, and an eighth waits to be written to the cache. A quarter may lie free, to be
-    /// read into.
+    /// Has at most `memory_bytes` of chunks under way for readers, and half of that again ahead of them; with a cache
+    /// it keeps as much of what arrived in memory, and an eighth waits to be written to the cache. A quarter may lie
+    /// free, to be read into.
     #[must_use]
     pub fn new(env: Env, store: Arc<dyn ObjectStore>, cache: Option<ChunkCache>, memory_bytes: u64) -> Self {
         let writer = cache.clone().map(|cache| WriteBehind::new(env.clone(), cache, memory_bytes / 8));
@@ -145,8 +145,9 @@ impl Hydrator {
         HydrateCounts { hits: hits.get(), joined: joined.get(), misses: misses.get(), ahead: ahead.get() }
     }
 
-    /// The chunk, or the part of it that holds bytes `want` of the object: from memory, from the disk cache, from a GET under
-    /// way, or by a new GET. For a `sequential` reader, who reads the rest next, the whole chunk is read from the disk.
+    /// The chunk, or the part of it that holds bytes `want` of the object: from memory, from the disk cache, from a GET
+    /// under way, or by a new GET. For a `sequential` reader, who reads the rest next, the whole chunk is read from the
+    /// disk.
     ///
     /// # Errors
     /// What the store said. Waits as long as the store takes; the caller holds the deadline.
@@ -180,8 +181,8 @@ impl Hydrator {
         wait_for(Inner::start_get(inner, id, None)).await
     }
 
-    /// Starts to fetch a chunk ahead of its reader. `None`, and nothing is done: without a disk cache, when the chunk is in
-    /// memory or under way, or when the memory for chunks ahead of readers is taken.
+    /// Starts to fetch a chunk ahead of its reader. `None`, and nothing is done: without a disk cache, when the chunk
+    /// is in memory or under way, or when the memory for chunks ahead of readers is taken.
     pub(super) fn prefetch(&self, id: &ChunkId) -> Option<ComingChunk> {
         let inner = &self.inner;
         let cache = inner.cache.as_ref()?;

@@ -123,8 +123,8 @@ impl Indexes {
         Ok(self.keep(object, twice(read).await?))
     }
 
-    /// The index of the object that lies at the key now, for the archiver's judgement of a taken key: neither read from the
-    /// cache nor kept in it.
+    /// The index of the object that lies at the key now, for the archiver's judgement of a taken key: neither read from
+    /// the cache nor kept in it.
     ///
     /// # Errors
     /// What the store or the decoder said.

@@ -1,6 +1,6 @@
 //! Where an offset lies: manifest → rows or spill pages → runs → chunks of objects.
 //!
-//! Owns: that search, and how objects are cut into chunks. Does not own: reading anything. Pure; *messages*.
+//! Owns: that search, and how objects are cut into chunks. Does not own: any I/O. Pure; *messages*.
 //! A chunk is a series of whole runs of one extent, cut from the extent's start, so every reader of an object cuts it
 //! alike and finds the others' chunks in the cache.
 
@@ -13,7 +13,7 @@ use crate::format::{Extent, ExtentObject, PartitionEntry, Run};
 use crate::keys::ObjectName;
 use crate::manifest::{PartitionManifest, Row, SpillPage, SpillRow};
 
-/// A piece of a manifest in offset order: a row, or a page that stands for rows.
+/// One line of a manifest in offset order: a row, or a spill page that replaces rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Offsets in an object.
@@ -33,7 +33,8 @@ impl Step {
     }
 }
 
-/// What a reader needs of a partition's manifest, taken in one go so that no borrow of it outlives the call.
+/// The part of a partition's manifest that a read needs, copied so that no borrow of the manifest lives across an
+/// await.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadView {
     pub partition: PartitionId,
@@ -68,7 +69,7 @@ impl ReadView {
     }
 }
 
-/// What takes the place of a page once it is read, from offset `from` on.
+/// The rows or pages that a spill page consists of, from offset `from` on.
 #[must_use]
 pub fn unfold(page: &SpillPage, from: Offset) -> Vec<Step> {
     let steps: Vec<Step> = match page {
@@ -125,13 +126,13 @@ fn chunks(extent: &Extent, chunk_bytes_max: u64) -> Vec<(Range<u64>, &[Run])> {
     for (n, run) in extent.runs.iter().enumerate() {
         let end = at.saturating_add(u64::from(run.sum.len));
         if n > first && end - start > chunk_bytes_max {
-            out.push((start..at, extent.runs.get(first..n).unwrap_or_default()));
+            out.push((start..at, extent.runs.get(first..n).expect("first < n < len")));
             (first, start) = (n, at);
         }
         at = end;
     }
     if first < extent.runs.len() {
-        out.push((start..at, extent.runs.get(first..).unwrap_or_default()));
+        out.push((start..at, extent.runs.get(first..).expect("first < len")));
     }
     out
 }

@@ -1,7 +1,7 @@
-//! What answers keep in memory beyond their own bytes: a slice of a chunk keeps the whole chunk, however long its client
-//! takes.
+//! What answers keep in memory beyond their own bytes: a slice of a chunk keeps the whole chunk, however long its
+//! client takes.
 //!
-//! Owns: when an answer is a slice and when a copy. Does not own: what an answer holds (`gathered`). The count is
+//! Owns: when an answer is a slice and when a copy. Does not own: what an answer holds (`answer`). The count is
 //! *node-wide* (a slice may be dropped anywhere), the rest shard-local.
 
 use std::sync::Arc;
@@ -49,7 +49,8 @@ impl Pins {
         Self { bytes: Arc::default(), bytes_max }
     }
 
-    /// Pieces of one chunk of `chunk_len` bytes for an answer: slices of it, or copies where it is not worth being kept.
+    /// Pieces of one chunk of `chunk_len` bytes for an answer: slices of it, or copies where it is not worth being
+    /// kept.
     pub(super) fn give(&self, chunk_len: u64, slices: Vec<Bytes>) -> Vec<Bytes> {
         let taken: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         let kept = chunk_len.saturating_sub(taken);

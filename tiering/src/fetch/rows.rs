@@ -1,6 +1,6 @@
-//! Walks the rows of a view in offset order, reading spill pages as it meets them.
+//! Walks the rows of a view in offset order and reads the spill pages among them.
 //!
-//! Owns: the place in the walk. Does not own: what is done with rows. Shard-local.
+//! Owns: the position of the walk. Does not own: what is done with rows. Shard-local.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use super::indexes::Indexes;
 use super::locate::{ReadView, Step, unfold};
 use crate::manifest::{Row, SpillRow};
 
-/// Levels of pages below a manifest; a deeper chain is a defect, not a history.
+/// Most levels of spill pages below a manifest; a deeper chain is damage.
 const LEVELS_MAX: usize = 8;
 
 /// A walk over one partition's rows.

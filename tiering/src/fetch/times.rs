@@ -1,7 +1,7 @@
 //! Searches by time over what is archived: exact, reading only runs that may hold the answer.
 //!
-//! Owns: the search. Does not own: reading runs (`fetch`). Shard-local. A row's and a run's greatest timestamp bound what
-//! is inside from above, so everything below the time asked for is passed over unread.
+//! Owns: the search. Does not own: reading runs (`fetch`). Shard-local. A row's and a run's greatest timestamp bound
+//! what is inside from above, so everything below the time asked for is passed over unread.
 
 use std::ops::ControlFlow;
 
@@ -118,7 +118,8 @@ async fn each_record(
         if header.max_timestamp < least || header.is_control() || inside.is_empty() {
             continue;
         }
-        // A batch that does not open is found by its header, as in the local log: its content concerns only its consumers.
+        // A batch that does not open is found by its header, as in the local log: its content concerns only its
+        // consumers.
         let closed = RemoteTime { offset: inside.start, timestamp: header.max_timestamp };
         let Ok(records) = read(header, &batch.bytes, UNPACKED_BYTES_MAX) else {
             if show(closed).is_break() {

@@ -53,7 +53,8 @@ impl Warm {
         Some(chunk)
     }
 
-    /// Keeps a whole chunk, instead of the one that is there under its name; none that is torn or larger than all of it.
+    /// Keeps a whole chunk, instead of the one that is there under its name; none that is torn or larger than all of
+    /// it.
     pub(super) fn put(&self, id: &ChunkId, chunk: &Rc<Chunk>) {
         if chunk.len() != id.len() || id.len() > self.bytes_max {
             return;

@@ -2,8 +2,8 @@
 //!
 //! Owns: how many may wait for that, and how much of the disk's time it may take. Does not own: files (`chunk_cache`).
 //! Shard-local. The disk is the journal's first: one chunk is written at a time, and after each the writer rests
-//! [`RESTS`] times as long as the write took. What comes faster is not kept; a replay out of a near bucket does not need
-//! the cache, and one out of a far bucket does not come faster.
+//! [`RESTS`] times as long as the write took. What comes faster is not kept; a replay out of a near bucket does not
+//! need the cache, and one out of a far bucket does not come faster.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -461,8 +461,8 @@ impl PartitionManifest {
         Applied::Changed
     }
 
-    /// Takes the range out of what is quarantined; what reaches beyond it stays so. A range that would fall in two stays
-    /// whole while there are too many to keep apart.
+    /// Takes the range out of what is quarantined; what reaches beyond it stays so. A range that would fall in two
+    /// stays whole while there are too many to keep apart.
     fn repaired(&mut self, range: &Quarantine) -> Applied {
         let crowded = self.quarantined.len() >= QUARANTINED_MAX;
         let left = |bad: &Quarantined| -> Vec<Quarantined> {

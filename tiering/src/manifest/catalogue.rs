@@ -64,8 +64,8 @@ impl CatalogueTopic {
         self == &Self::newer(self, other)
     }
 
-    /// The newer of two states of a topic, by revision (`b` where they are equal), with the greater leader-epoch base of
-    /// each partition: lanes that know different bases come to the same, in any order.
+    /// The newer of two states of a topic, by revision (`b` where they are equal), with the greater leader-epoch base
+    /// of each partition: lanes that know different bases come to the same, in any order.
     #[must_use]
     pub fn newer(a: &Self, b: &Self) -> Self {
         debug_assert_eq!(a.id, b.id, "states of one topic");
@@ -87,9 +87,9 @@ impl Catalogue {
         Self { format: FORMAT_VERSION, home, revision: 0, written: now, lanes, topics }
     }
 
-    /// The object.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        assert!(self.topics.is_sorted_by(|a, b| a.id < b.id), "topics are searched by id");
         to_json(self)
     }
 

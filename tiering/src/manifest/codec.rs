@@ -27,7 +27,7 @@ const LANE_PENDING: u64 = 3;
 const PAGES: u64 = 4;
 const PUBLICATIONS: u64 = 5;
 
-/// How a row's object is told: the bundle after an earlier row's, any bundle, any object.
+/// How a row's object is encoded: the bundle after an earlier row's, any bundle, any object.
 const ROW_NEXT_BUNDLE: u8 = 0;
 const ROW_BUNDLE: u8 = 1;
 const ROW_OBJECT: u8 = 2;
@@ -38,7 +38,6 @@ const SPILL_ROW_MIN: usize = 40;
 const NAME_MIN: usize = 21;
 
 impl PartitionManifest {
-    /// Its blob.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
@@ -126,7 +125,7 @@ fn take_partition_header(header: &mut Decoder<'_>) -> Result<PartitionManifest, 
     Ok(manifest)
 }
 
-/// What the next row is told against.
+/// The row before, which the next one is encoded against.
 #[derive(Default)]
 struct Before {
     end: Offset,
@@ -304,7 +303,6 @@ pub(super) fn take_page_refs(body: &mut Decoder<'_>) -> Result<Vec<PageRef>, Cod
 }
 
 impl LaneManifest {
-    /// Its blob.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();

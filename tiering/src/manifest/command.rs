@@ -79,7 +79,6 @@ pub struct Replaced {
 pub struct NewObject {
     /// A segment, part or gathered object.
     pub object: ObjectName,
-    /// Its bytes.
     pub size: u64,
     /// Where its index is.
     pub index: IndexRef,

@@ -41,7 +41,6 @@ pub struct LaneManifest {
 /// A shared object that rows may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Live {
-    /// Its bytes.
     pub size: u64,
     pub since: LogIndex,
     /// Parts of a bundle that no row names yet. They are deleted with the bundle. A part that a row takes over
@@ -117,8 +116,8 @@ impl LaneManifest {
         self.publications.iter().find(|publication| publication.as_of >= intended).map(|publication| publication.at)
     }
 
-    /// Has a published manifest forgotten it for long enough, by both clocks? A publication in the future is one of before
-    /// the wall clock was put back: then the other clock alone decides.
+    /// Has a published manifest forgotten it for long enough, by both clocks? A publication in the future is one of
+    /// before the wall clock was put back: then the other clock alone decides.
     #[must_use]
     pub fn is_past_grace(&self, intended: LogIndex, grace: Grace) -> bool {
         let passed = |since: TimestampMs| since > grace.now || grace.now.since_ms(since) >= grace.ms;

@@ -59,7 +59,6 @@ const CLOSED: u64 = 4;
 const PARTITIONS: u64 = 2;
 
 impl PublishedLane {
-    /// The object.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();

@@ -33,7 +33,6 @@ pub struct PublishPlan {
     pub pages: Vec<(ObjectName, Bytes)>,
     /// The lane manifest's name.
     pub name: ObjectName,
-    /// Its bytes.
     pub manifest: Bytes,
     /// The condition of its put.
     pub mode: PutMode,
@@ -45,6 +44,7 @@ pub struct PublishPlan {
 #[must_use]
 pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Nonce) -> PublishPlan {
     let lane = request.lane;
+    debug_assert!(request.partitions.is_sorted_by(|a, b| a.id < b.id), "pages are cut in the order of ids");
     let mut pages = Vec::new();
     let mut refs = Vec::new();
     let mut waiting: Vec<&PartitionManifest> = Vec::new();
@@ -64,6 +64,9 @@ pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Non
     }
     waiting.extend(rest);
     write_pages(request, &mut waiting, &mut nonce, &mut pages, &mut refs);
+
+    let listed: usize = refs.iter().map(|page| page.count as usize).sum();
+    assert_eq!(listed, request.partitions.len(), "each partition of {} is in one page", lane.lane);
 
     let published = PublishedLane {
         home: lane.home,
@@ -123,8 +126,8 @@ fn write_pages(
             page: name,
             first: first.id,
             last: now.last().map_or(first.id, |last| last.id),
-            count: u32::try_from(now.len()).unwrap_or(u32::MAX),
-            size: u32::try_from(object.len()).unwrap_or(u32::MAX),
+            count: u32::try_from(now.len()).expect("a page is cut far below 4 GiB"),
+            size: u32::try_from(object.len()).expect("a page is cut far below 4 GiB"),
             crc,
         });
         pages.push((name, object));

@@ -56,10 +56,11 @@ impl Root {
         Home { cluster: self.cluster, epoch: self.epoch }
     }
 
-    /// The object.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        to_json(self)
+        let object = to_json(self);
+        assert_eq!(Self::decode(&object).as_ref(), Ok(self), "a root reads back as it was written");
+        object
     }
 
     /// Reads the object.
@@ -76,8 +77,8 @@ impl Root {
 }
 
 pub(super) fn to_json<T: Serialize>(value: &T) -> Bytes {
-    // Only fails for maps whose keys are not strings; these have none.
-    let mut json = serde_json::to_vec_pretty(value).unwrap_or_default();
+    // An empty object put over a root or a catalogue would lose it: a value that cannot be written ends the process.
+    let mut json = serde_json::to_vec_pretty(value).expect("plain values under string keys can be written as JSON");
     json.push(b'\n');
     json.into()
 }

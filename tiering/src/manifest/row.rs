@@ -37,7 +37,6 @@ pub enum Source {
 }
 
 impl Row {
-    /// The object.
     #[must_use]
     pub fn object(&self) -> ObjectName {
         match self.source {

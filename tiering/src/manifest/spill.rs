@@ -21,7 +21,6 @@ use crate::keys::{Home, Nonce, ObjectKind, ObjectName};
 pub struct SpillRow {
     /// What the page's rows cover.
     pub offsets: OffsetRange,
-    /// Their bytes.
     pub bytes: u64,
     pub max_timestamp: TimestampMs,
     /// The page ([`crate::keys::ObjectKind::Spill`]; its level is in the name).

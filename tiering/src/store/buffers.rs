@@ -78,7 +78,7 @@ impl Buffers {
 impl Buffer {
     /// To be filled.
     pub fn room(&mut self) -> &mut [u8] {
-        self.memory.get_mut(..self.len).unwrap_or_default()
+        self.memory.get_mut(..self.len).expect("a buffer is at least as long as what was asked for")
     }
 
     /// As it was filled.
@@ -90,7 +90,7 @@ impl Buffer {
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        self.memory.get(..self.len).unwrap_or_default()
+        self.memory.get(..self.len).expect("a buffer is at least as long as what was asked for")
     }
 }
 

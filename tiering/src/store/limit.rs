@@ -11,11 +11,11 @@ use super::{
     Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
 };
 
-/// What a byte permit stands for.
+/// Bytes of one permit.
 const UNIT: u64 = 4096;
-/// What a request of unknown size counts as, in bytes: about an index or a manifest.
+/// Bytes that a request of unknown size counts as: about an index or a manifest.
 const UNKNOWN_BYTES: u64 = 64 << 10;
-/// What a large put keeps in memory at once, in bytes.
+/// Bytes that a large put keeps in memory at once.
 const LARGE_BYTES: u64 = 40 << 20;
 
 /// A store with a cap on concurrency and bytes in flight.
@@ -38,7 +38,7 @@ impl Limited {
 
     async fn slot(&self, bytes: u64) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>), StoreError> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.units_max);
-        // Bytes before the request slot: a large one that waits for bytes must not hold a slot meanwhile.
+        // Bytes before the request slot: a large request that waits for bytes must not hold a slot.
         let bytes = self.bytes.acquire_many(units).await.map_err(|_| StoreError::Closed)?;
         let request = self.requests.acquire().await.map_err(|_| StoreError::Closed)?;
         Ok((request, bytes))

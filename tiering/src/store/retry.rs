@@ -1,4 +1,4 @@
-//! Tries again what may work later: exponential back-off with jitter, within a budget of attempts.
+//! Repeats requests whose error passes: exponential back-off with jitter, within a budget of attempts.
 //!
 //! Does not own: what a lost answer meant. After a first attempt that ended in [`StoreError::Unavailable`], a
 //! conditional put that now answers [`StoreError::Taken`] may have met its own bytes; the caller reads and decides.
@@ -18,7 +18,7 @@ use super::{
     Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
 };
 
-/// How often and how patiently.
+/// How many attempts, and the pauses between them.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
     /// Attempts in all, the first included.
@@ -34,7 +34,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Something that waits: the side runtime's timer, or a simulated clock.
+/// A timer: the side runtime's, or a simulated clock's.
 pub trait Sleeper: std::fmt::Debug + Send + Sync {
     /// Done after `time`.
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -48,13 +48,13 @@ impl Sleeper for TokioSleeper {
     fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let timer = self.0.spawn(async move { tokio::time::sleep(time).await });
         Box::pin(async move {
-            // An error means the runtime is going away: the next attempt will say so.
+            // An error means that the runtime is ending: the next attempt fails with that.
             let _ = timer.await;
         })
     }
 }
 
-/// A store that tries again.
+/// A store that repeats requests.
 #[derive(Debug)]
 pub struct Retrying {
     inner: Arc<dyn ObjectStore>,

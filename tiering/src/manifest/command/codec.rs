@@ -18,7 +18,6 @@ use crate::manifest::spill::SpillPage;
 const WHAT: &str = "manifest command";
 
 impl Command {
-    /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();

@@ -15,7 +15,7 @@ use super::locate::LocatedRun;
 use super::pins::Pins;
 
 /// See the header.
-pub(super) struct Gathered {
+pub(super) struct AnswerBuilder {
     wanted: OffsetRange,
     max_bytes: usize,
     /// The next offset wanted.
@@ -27,7 +27,7 @@ pub(super) struct Gathered {
     pins: Pins,
 }
 
-impl Gathered {
+impl AnswerBuilder {
     pub(super) fn new(wanted: OffsetRange, max_bytes: usize, pins: Pins) -> Self {
         let next = wanted.start;
         Self { wanted, max_bytes, next, slices: Vec::new(), start: None, bytes: 0, stopped: false, pins }
@@ -106,6 +106,8 @@ impl Gathered {
     }
 
     fn answer(self, start: Offset) -> RemoteRead {
+        debug_assert!(start <= self.wanted.start && self.wanted.start < self.next, "the first batch holds the offset");
+        debug_assert_eq!(self.slices.iter().map(|(_, slice)| slice.len()).sum::<usize>(), self.bytes, "bytes taken");
         let of_chunk = |slices: &[(Rc<Chunk>, Bytes)]| {
             let len = slices.first().map_or(0, |(chunk, _)| chunk.len());
             self.pins.give(len, slices.iter().map(|(_, slice)| slice.clone()).collect())
