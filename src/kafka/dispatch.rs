@@ -92,7 +92,7 @@ macro_rules! generated {
                 Err(why) => return malformed(&$ctx, why),
             };
             let answer = handlers::$handler::handle(&$ctx, request).await;
-            answer.codes(&mut |code| $ctx.broker.metrics.told($ctx.key, code));
+            answer.codes(&mut |code| $ctx.broker.metrics.count_code($ctx.key, code));
             let reply = encode(&$ctx, &answer);
             $ctx.broker.metrics.answered($ctx.key, $ctx.version, $ctx.broker.env.clock.now().since(start));
             reply

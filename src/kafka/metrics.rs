@@ -150,7 +150,7 @@ impl KafkaMetrics {
     }
 
     /// An answer, or one partition's share of it, carries this code. [`ErrorCode::NONE`] is not counted.
-    pub fn told(&self, key: ApiKey, code: ErrorCode) {
+    pub fn count_code(&self, key: ApiKey, code: ErrorCode) {
         if !code.is_none()
             && let Some(metrics) = self.api(key)
         {
@@ -285,8 +285,8 @@ mod tests {
         for version in [12, 13, 13] {
             metrics.answered(ApiKey::Metadata, version, Duration::from_micros(3));
         }
-        metrics.told(ApiKey::Metadata, ErrorCode::NONE);
-        metrics.told(ApiKey::Metadata, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        metrics.count_code(ApiKey::Metadata, ErrorCode::NONE);
+        metrics.count_code(ApiKey::Metadata, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
         metrics.closed(&CloseReason::Idle);
         let mut sum = metrics.snapshot();
         sum.merge(&metrics.snapshot());

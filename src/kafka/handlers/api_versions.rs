@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn produce_is_told_from_zero() {
         let answer = answer(0, &ApiVersionsRequest::default());
-        let produce = answer.api_keys.iter().find(|k| k.api_key == 0).expect("told");
+        let produce = answer.api_keys.iter().find(|k| k.api_key == 0).expect("there");
         assert_eq!((produce.min_version, produce.max_version), (0, 13));
     }
 

@@ -132,15 +132,15 @@ mod tests {
             let flag = flags.get_arguments().find(|arg| arg.get_long() == row.flag.strip_prefix("--"));
             let help = flag.and_then(clap::Arg::get_help).map(ToString::to_string).expect(row.flag);
             let default = (row.read)(&defaults);
-            let told = [default.trim_start_matches("PLAINTEXT://"), "as many as --max-connections"];
-            assert!(told.iter().any(|told| help.contains(&format!("[default: {told}]"))), "{}: {help}", row.flag);
+            let shown = [default.trim_start_matches("PLAINTEXT://"), "as many as --max-connections"];
+            assert!(shown.iter().any(|shown| help.contains(&format!("[default: {shown}]"))), "{}: {help}", row.flag);
         }
     }
 
     #[test]
     fn what_cannot_be_set_is_what_is_done() {
-        let told = |name| FIXED.iter().find(|row| row.0 == name).map(|row| row.2.to_owned());
-        assert_eq!(told("offsets.topic.num.partitions"), Some(OFFSETS_PARTITIONS.to_string()));
-        assert_eq!(told("offset.metadata.max.bytes"), Some(GroupSettings::default().metadata_max.to_string()));
+        let shown = |name| FIXED.iter().find(|row| row.0 == name).map(|row| row.2.to_owned());
+        assert_eq!(shown("offsets.topic.num.partitions"), Some(OFFSETS_PARTITIONS.to_string()));
+        assert_eq!(shown("offset.metadata.max.bytes"), Some(GroupSettings::default().metadata_max.to_string()));
     }
 }

@@ -41,7 +41,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         Err(why) => return malformed(why),
     };
     let refuse = |error| {
-        ctx.broker.metrics.told(ctx.key, error);
+        ctx.broker.metrics.count_code(ctx.key, error);
         Reply::Send(encode_response(ctx.correlation_id, ctx.version, error, 0, Vec::new()), None)
     };
     let terms = Terms::of(&request);
@@ -70,7 +70,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         }
     };
     for partition in topics.iter().flat_map(|(_, partitions)| partitions) {
-        broker.metrics.told(ctx.key, partition.error);
+        broker.metrics.count_code(ctx.key, partition.error);
     }
     let pieces = encode_response(ctx.correlation_id, ctx.version, ErrorCode::NONE, id, topics);
     lease.set(pieces.iter().map(Bytes::len).sum());

@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn a_refused_member_keeps_its_id_unless_the_group_is_full() {
-        let told = |error| answer(9, "m-1", Err(error)).member_id.to_string();
-        assert_eq!(told(GroupError::RebalanceInProgress), "m-1");
-        assert_eq!(told(GroupError::MemberIdRequired("m-2".into())), "m-2");
-        assert_eq!(told(GroupError::Full(5)), "");
+        let shown = |error| answer(9, "m-1", Err(error)).member_id.to_string();
+        assert_eq!(shown(GroupError::RebalanceInProgress), "m-1");
+        assert_eq!(shown(GroupError::MemberIdRequired("m-2".into())), "m-2");
+        assert_eq!(shown(GroupError::Full(5)), "");
     }
 
     #[test]

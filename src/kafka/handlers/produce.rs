@@ -76,7 +76,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     let mut answers = answered(answers, outcomes);
     fill_log_starts(ctx, &mut answers).await;
     for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
-        ctx.broker.metrics.told(ctx.key, partition.error);
+        ctx.broker.metrics.count_code(ctx.key, partition.error);
     }
     if acks != 0 {
         return ctx.reply(encode_response(ctx.correlation_id, ctx.version, &answers));

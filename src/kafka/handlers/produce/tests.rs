@@ -153,7 +153,7 @@ fn answers() {
     assert_eq!((good.base_offset, good.log_append_time_ms, good.log_start_offset), (7, -1, 2));
     let bad = appended(3, &Err(ProduceError::NoSpace("disk full".into()).into()));
     assert_eq!((bad.error, bad.base_offset), (ErrorCode::KAFKA_STORAGE_ERROR, -1));
-    assert!(bad.message.expect("told").contains("disk full"));
+    assert!(bad.message.expect("there").contains("disk full"));
 }
 
 proptest! {

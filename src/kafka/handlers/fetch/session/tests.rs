@@ -214,16 +214,16 @@ impl World {
                 // Also brings back what was forgotten.
                 let (start, end) = self.logs[&n];
                 let to = to.clamp(start, end);
-                let told = self.client.get(&n).map(|(_, told)| *told).or_else(|| self.forgotten.remove(&n));
-                self.client.insert(n, (to, told.flatten()));
+                let sent = self.client.get(&n).map(|(_, sent)| *sent).or_else(|| self.forgotten.remove(&n));
+                self.client.insert(n, (to, sent.flatten()));
                 self.changed.insert(n);
             }
             Event::Forget(n) => {
                 if self.client.len() > 1
-                    && let Some((_, told)) = self.client.remove(&n)
+                    && let Some((_, sent)) = self.client.remove(&n)
                 {
                     self.changed.remove(&n);
-                    self.forgotten.insert(n, told);
+                    self.forgotten.insert(n, sent);
                 }
             }
             Event::Fetch(room) => self.fetch(room),
@@ -278,9 +278,9 @@ impl World {
     fn read(&mut self, answers: Vec<PartitionAnswer>, full: bool) {
         let mut had_data = BTreeSet::new();
         for answer in answers {
-            let (at, told) = self.client.get_mut(&answer.index).expect("only what the client wants");
+            let (at, sent) = self.client.get_mut(&answer.index).expect("only what the client wants");
             if answer.error.is_none() {
-                *told = Some((answer.log_start_offset as u64, answer.high_watermark as u64));
+                *sent = Some((answer.log_start_offset as u64, answer.high_watermark as u64));
             } else {
                 // A consumer that is out of range goes to the start.
                 *at = self.logs[&answer.index].0;
@@ -295,8 +295,8 @@ impl World {
         if full {
             return;
         }
-        for (n, (at, told)) in self.client.iter().filter(|(n, _)| !self.changed.contains(n)) {
-            assert_eq!(*told, Some(self.logs[n]), "partition {n}: what changed is told");
+        for (n, (at, sent)) in self.client.iter().filter(|(n, _)| !self.changed.contains(n)) {
+            assert_eq!(*sent, Some(self.logs[n]), "partition {n}: what changed is sent");
             assert_eq!(*at, self.logs[n].1, "partition {n}: what is there is sent");
         }
     }
