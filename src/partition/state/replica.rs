@@ -384,6 +384,9 @@ impl Replica {
         if !are_ascending(&read.epochs) {
             return Err(CodecError::Field { what: WHAT, field: "order of leader epochs", at: 0 });
         }
+        if read.log_start > log.end() {
+            return Err(CodecError::Field { what: WHAT, field: "log start, which lies behind the log's end", at: 0 });
+        }
         let mut replica = Self::born(id, lane, LogIndex(0), read.birth, read.overrides, log);
         replica.created = read.created;
         replica.log_start.set(read.log_start);
