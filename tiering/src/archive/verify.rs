@@ -30,9 +30,7 @@ pub enum BadRange {
     },
     /// Bytes are not those that were applied.
     #[error("{offsets}: bytes do not match the checksum taken when they were applied")]
-    Sum {
-        offsets: OffsetRange,
-    },
+    Sum { offsets: OffsetRange },
 }
 
 impl BadRange {
