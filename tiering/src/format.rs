@@ -122,7 +122,6 @@ pub struct Extent {
 pub enum ExtentObject {
     /// The object this index is in.
     Here,
-    /// A part.
     Part(ObjectName),
 }
 
