@@ -1,8 +1,8 @@
 //! Keeps what the bucket's catalogue says of this shard's topics equal to the controller's state.
 //!
-//! Owns: noticing a changed topic. A setting that is changed while nothing is archived makes no bundle and no publication,
-//! so without this a restore would apply the old one. Does not own: the catalogue (`tiering::bucket`), topics that have
-//! nothing in the bucket yet (their first bundle names them). Shard-local.
+//! Owns: noticing a changed topic. A setting that is changed while nothing is archived makes no bundle and no
+//! publication, so without this a restore would apply the old one. Does not own: the catalogue (`tiering::bucket`),
+//! topics that have nothing in the bucket yet (their first bundle names them). Shard-local.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -29,7 +29,10 @@ impl ShardArchivers {
         loop {
             let image = self.controller.image_after(seen.unwrap_or_default()).await;
             let changed = self.changed_topics(&image, seen);
-            match catalogue.refresh(changed, &|| None).await {
+            let lanes = self.shard.lanes();
+            // A damaged catalogue is written again from all that this broker knows.
+            let whole = || lanes.first().and_then(|lane| Host::whole_catalogue(&image, lane));
+            match catalogue.refresh(changed, &whole).await {
                 Ok(()) => {
                     (seen, pause) = (Some(image.revision), BACKOFF.0);
                     self.env.tasks.sleep(TOGETHER).await;

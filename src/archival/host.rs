@@ -18,7 +18,7 @@ use tidewater_tiering::retention::RetentionPolicy;
 
 use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
-use crate::controller::image::{PartitionImage, TopicImage};
+use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::partition::state::apply::Outcome;
 use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::dirty::{DirtyList, Marks};
@@ -68,6 +68,21 @@ impl Host {
             partitions: topic.partitions.iter().map(partition).collect(),
             revision: topic.revision,
         }
+    }
+
+    /// Everything the catalogue holds: there is one broker, so its image has every topic, and every lane runs here.
+    /// `None` before the controller's first image.
+    pub(super) fn whole_catalogue(image: &ClusterImage, lane: &DataLane) -> Option<CatalogueChange> {
+        if image.revision == 0 {
+            return None;
+        }
+        let archived = || image.topics.values().filter(|topic| topic.config.archived);
+        let lanes = archived().flat_map(|topic| topic.partitions.iter().map(|p| p.lane)).chain([lane.id]);
+        Some(CatalogueChange {
+            topics: archived().map(|topic| (topic.id, Self::catalogue_topic(lane, topic))).collect(),
+            lanes: lanes.collect(),
+            ..CatalogueChange::default()
+        })
     }
 
     /// Shows a task the partitions in its list; those for which `keep` is true stay on it.
@@ -199,19 +214,8 @@ impl LaneState for Host {
         Some(TopicFacts { catalogue: Self::catalogue_topic(&self.lane, topic), retention: policy(&config) })
     }
 
-    /// There is one broker: its image has every topic, and every lane runs here.
     fn catalogue(&self) -> Option<CatalogueChange> {
-        let image = self.controller.image();
-        if image.revision == 0 {
-            return None;
-        }
-        let archived = || image.topics.values().filter(|topic| topic.config.archived);
-        let lanes = archived().flat_map(|topic| topic.partitions.iter().map(|p| p.lane)).chain([self.lane.id]);
-        Some(CatalogueChange {
-            topics: archived().map(|topic| (topic.id, Self::catalogue_topic(&self.lane, topic))).collect(),
-            lanes: lanes.collect(),
-            ..CatalogueChange::default()
-        })
+        Self::whole_catalogue(&self.controller.image(), &self.lane)
     }
 
     fn is_disk_filling(&self) -> bool {

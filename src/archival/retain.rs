@@ -1,8 +1,9 @@
 //! Local retention of a lane: local bytes go behind what the bucket holds; total retention of topics without a bucket.
 //!
-//! Owns: when each partition is looked at: something happened to it (`dirty`), or its oldest local segment has reached its age
-//! by the wall clock; a clock that is set counts at the next look. A lane without a time limit has no timer. Does not
-//! own: the decision (`tidewater_storage::log::retention`), the order of files going (the engine). Shard-local.
+//! Owns: when each partition is looked at: something happened to it (`dirty`), or its oldest local segment has reached
+//! its age by the wall clock; a clock that is set counts at the next look. A lane without a time limit has no timer.
+//! Does not own: the decision (`tidewater_storage::log::retention`), the order of files going (the engine).
+//! Shard-local.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -110,8 +111,8 @@ impl ShardArchivers {
     }
 }
 
-/// Up to where whole segments may go so that no range goes whose copy in the bucket failed a check: the local copy may be
-/// the only good one.
+/// Up to where whole segments may go so that no range goes whose copy in the bucket failed a check: the local copy may
+/// be the only good one.
 fn sparing(manifest: &PartitionManifest, segments: &[SegmentInfo], to: Offset) -> Offset {
     let Some(start) = segments.first().map(|segment| segment.offsets.start) else { return to };
     let Some(bad) = manifest.quarantine_in(OffsetRange::new(start, to)) else { return to };
@@ -119,8 +120,8 @@ fn sparing(manifest: &PartitionManifest, segments: &[SegmentInfo], to: Offset) -
     whole.max().unwrap_or(start)
 }
 
-/// When the oldest segment reaches its age. A segment that has and is still there waits for something else: a segment after
-/// it, the bucket. Both mark the partition as changed.
+/// When the oldest segment reaches its age. A segment that has and is still there waits for something else: a segment
+/// after it, the bucket. Both mark the partition as changed.
 fn next(segments: &[SegmentInfo], age: Option<u64>, now: TimestampMs) -> Next {
     let (Some(oldest), Some(age)) = (segments.first().filter(|s| s.max_timestamp.0 >= 0), age) else {
         return Next::WhenChanged;

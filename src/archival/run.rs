@@ -125,8 +125,8 @@ impl Tier {
     }
 }
 
-/// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is open.
-/// Runs on the side runtime; `sender` has the latest state.
+/// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is
+/// open. Runs on the side runtime; `sender` has the latest state.
 async fn open_bucket(
     store: Arc<dyn ObjectStore>,
     claim: Claim,

@@ -1,11 +1,11 @@
 //! The archiver of one led lane: [`Archiver`].
 //!
-//! Two loops in one future, each plan → run → commit → apply: [`bundle_loop`] makes bundles of new bytes, [`housekeeping`]
-//! does everything else, in order of urgency: topics deleted, parts given rows, log starts moved, segment objects,
-//! gathering, spilling, publishing, forgetting, deleting. What must precede what is [`order`].
-//! Owns: the two loops and what they share ([`context`]). Does not own: state (the lane does, through [`LaneHost`]), the
-//! store. Shard-local. **Cancellation**: the future may be dropped at any await; a new archiver on any replica goes on
-//! from replicated state. One command is in flight at a time.
+//! Two loops in one future, each plan → run → commit → apply: [`bundle_loop`] makes bundles of new bytes,
+//! [`housekeeping`] does everything else, in order of urgency: topics deleted, parts given rows, log starts moved,
+//! segment objects, gathering, spilling, publishing, forgetting, deleting. What must precede what is [`order`].
+//! Owns: the two loops and what they share ([`context`]). Does not own: state (the lane does, through [`LaneHost`]),
+//! the store. Shard-local. **Cancellation**: the future may be dropped at any await; a new archiver on any replica goes
+//! on from replicated state. One command is in flight at a time.
 
 mod adopt;
 mod bundle;
@@ -112,8 +112,9 @@ impl<H: LaneHost> Archiver<H> {
         }
     }
 
-    /// Lets a stopped lane archive again, for an operator; the reason that had stopped it, `None` if it was not stopped.
-    /// The next key is looked at before anything is written: a reason that is still there stops the lane again.
+    /// Lets a stopped lane archive again, for an operator; the reason that had stopped it, `None` if it was not
+    /// stopped. The next key is looked at before anything is written: a reason that is still there stops the lane
+    /// again.
     ///
     /// # Errors
     /// The command was not applied here, and why.

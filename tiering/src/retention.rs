@@ -4,7 +4,8 @@
 //! that moves the start, the deletion of objects. Pure.
 //!
 //! As in Kafka whole extents go, oldest first: by time while the newest record of the oldest extent is too old, by size
-//! while what remains without it is still at least `retention.bytes`. The unarchived tail counts for size and never goes.
+//! while what remains without it is still at least `retention.bytes`. The unarchived tail counts for size and never
+//! goes.
 
 mod due;
 
@@ -60,8 +61,8 @@ pub fn plan(
     moved
 }
 
-/// When the oldest of `extents` above `log_start` becomes too old; `None` if it never does. By size nothing expires with
-/// time.
+/// When the oldest of `extents` above `log_start` becomes too old; `None` if it never does. By size nothing expires
+/// with time.
 #[must_use]
 pub fn due(extents: &[Extent], log_start: Offset, policy: RetentionPolicy) -> Option<TimestampMs> {
     let oldest = extents.iter().find(|e| e.offsets.end > log_start).filter(|e| e.max_timestamp != TimestampMs::NONE)?;

@@ -1,9 +1,10 @@
 //! Is a bundle found at the lane's next key made of this log's own records?
 //!
-//! Owns: that comparison, run by run, by checksums. Does not own: what else a found bundle must be (`order`), its command
-//! (`bundle`). Shard-local. A bundle that is to be adopted is not archived here yet, so its records are still in the local
-//! log of every replica that has applied them. A term and a log index alone do not distinguish a predecessor's last bundle
-//! from one that the same data directory wrote before it was put back from a backup: both count on from the same index.
+//! Owns: that comparison, run by run, by checksums. Does not own: what else a found bundle must be (`order`), its
+//! command (`bundle`). Shard-local. A bundle that is to be adopted is not archived here yet, so its records are still
+//! in the local log of every replica that has applied them. A term and a log index alone do not distinguish a
+//! predecessor's last bundle from one that the same data directory wrote before it was put back from a backup: both
+//! count on from the same index.
 
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId, RunSum, run};
 
@@ -11,8 +12,8 @@ use super::host::LaneHost;
 use super::verify;
 use crate::format::DataIndex;
 
-/// The first run of `found` beyond the archived end whose records the local log does not have, or has with other bytes. A
-/// run that cannot be read here, or is damaged here, does not count.
+/// The first run of `found` beyond the archived end whose records the local log does not have, or has with other bytes.
+/// A run that cannot be read here, or is damaged here, does not count.
 pub(super) async fn foreign_run<H: LaneHost>(host: &H, found: &DataIndex) -> Option<(PartitionId, OffsetRange)> {
     for entry in &found.partitions {
         let partition = entry.partition;

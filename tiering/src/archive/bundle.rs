@@ -228,8 +228,8 @@ pub(super) enum Put {
     Taken,
 }
 
-/// Puts the parts, then the bundle if its key is free (R1). A part has a key that no other attempt uses, so a repeated PUT
-/// of it meets nothing but itself.
+/// Puts the parts, then the bundle if its key is free (R1). A part has a key that no other attempt uses, so a repeated
+/// PUT of it meets nothing but itself.
 pub(super) async fn put(store: &dyn ObjectStore, built: &BuiltBundle) -> Result<Put, StoreError> {
     let keys: Vec<_> = built.parts.iter().map(|(_, object, _)| object.key()).collect();
     let puts = built.parts.iter().zip(&keys);
@@ -263,8 +263,8 @@ pub(super) enum Probe {
     Stop(StopReason),
 }
 
-/// Looks at the lane's manifest and at the next key and judges what is there (R2, R3), by what is `known` once the answer
-/// has come. Reads past the caches: they keep objects by name, and here any object may lie.
+/// Looks at the lane's manifest and at the next key and judges what is there (R2, R3), by what is `known` once the
+/// answer has come. Reads past the caches: they keep objects by name, and here any object may lie.
 pub(super) async fn probe<H: LaneHost>(
     host: &H,
     indexes: &Indexes,

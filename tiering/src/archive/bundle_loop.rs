@@ -1,7 +1,7 @@
 //! The loop that puts new bytes into the bucket: [`BundleLoop`].
 //!
-//! Owns: when the next key is looked at, which events are reported, which partitions wait because their local log does not
-//! read. Does not own: when a bundle is due (`plan`), its content (`bundle`). Shard-local.
+//! Owns: when the next key is looked at, which events are reported, which partitions wait because their local log does
+//! not read. Does not own: when a bundle is due (`plan`), its content (`bundle`). Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -118,8 +118,8 @@ impl<H: LaneHost> BundleLoop<H> {
         }
     }
 
-    /// What is not archived, cut off before quarantined ranges: a bad range keeps only its own partition back. Beside it
-    /// the quarantined ranges into which a log start was moved since.
+    /// What is not archived, cut off before quarantined ranges: a bad range keeps only its own partition back. Beside
+    /// it the quarantined ranges into which a log start was moved since.
     fn unarchived(&self) -> (Vec<Unarchived>, Vec<Quarantine>) {
         let (mut unarchived, mut passed) = (self.shared.host.unarchived(), Vec::new());
         for piece in &mut unarchived {
@@ -139,8 +139,8 @@ impl<H: LaneHost> BundleLoop<H> {
         (unarchived, passed)
     }
 
-    /// A log start in the middle of a range may have passed what was bad in it: the quarantine ends, and the rest of the
-    /// range is read again. This is a command of its own, so that an old log is applied as it always was.
+    /// A log start in the middle of a range may have passed what was bad in it: the quarantine ends, and the rest of
+    /// the range is read again. This is a command of its own, so that an old log is applied as it always was.
     async fn release_passed(&self, passed: Vec<Quarantine>) -> Result<Pause, StepError> {
         for range in passed {
             tracing::info!(partition = %range.partition, offsets = %range.offsets, "log start moved into a quarantined range: the rest is read again");
@@ -203,8 +203,8 @@ impl<H: LaneHost> BundleLoop<H> {
         self.reported.set(Some(upto));
     }
 
-    /// Writes the next bundle; `false` if nothing could be read. That does not put the bucket in doubt: the next key need
-    /// not be looked at again, and each partition comes back in its own time.
+    /// Writes the next bundle; `false` if nothing could be read. That does not put the bucket in doubt: the next key
+    /// need not be looked at again, and each partition comes back in its own time.
     async fn write(&self, takes: Vec<PartitionTake>) -> Result<bool, StepError> {
         let shared = &*self.shared;
         let input = bundle::read_input(shared, takes).await;

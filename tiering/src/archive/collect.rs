@@ -1,7 +1,7 @@
 //! Retention, topic deletion, and the way of objects out of the bucket: forgotten → published → grace → deleted.
 //!
-//! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local. A partition
-//! that cannot be worked on now (a page that does not read) does not hold up the others.
+//! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local. A
+//! partition that cannot be worked on now (a page that does not read) does not hold up the others.
 
 use std::collections::BTreeMap;
 
@@ -75,8 +75,8 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// The ranges that the partition has in the bucket. The oldest page is opened down to its rows, so that single rows can
-    /// go.
+    /// The ranges that the partition has in the bucket. The oldest page is opened down to its rows, so that single rows
+    /// can go.
     async fn extents(&self, partition: PartitionId) -> Result<Option<Vec<Extent>>, StepError> {
         let seen =
             self.shared.host.with_partition(partition, |m| (m.spilled.clone(), m.rows.iter().map(extent).collect()));
@@ -99,8 +99,8 @@ impl<H: LaneHost> Housekeeping<H> {
         read.map(|page| (*page).clone()).map_err(|error| StepError::Later(format!("page {}: {error}", row.page)))
     }
 
-    /// A page that is to go; `None` if it is lost for good and its topic is deleted, so that its content is not needed. The
-    /// partition's own objects that it names are then left to the sweeper; bundles and gathered objects stay.
+    /// A page that is to go; `None` if it is lost for good and its topic is deleted, so that its content is not needed.
+    /// The partition's own objects that it names are then left to the sweeper; bundles and gathered objects stay.
     async fn page_to_go(&self, partition: PartitionId, row: &SpillRow) -> Result<Option<SpillPage>, StepError> {
         if self.shared.host.with_partition(partition, |m| m.dropped) != Some(true) {
             return self.page(partition, row).await.map(Some);
@@ -190,7 +190,8 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(!known || !empty)
     }
 
-    /// Writes the oldest rows of crowded manifests into pages. A partition stays on the list until it has none to write.
+    /// Writes the oldest rows of crowded manifests into pages. A partition stays on the list until it has none to
+    /// write.
     pub(super) async fn spill(&self, series: &mut StepSeries) -> Result<(), StepError> {
         let partitions: Vec<PartitionId> = self.lists.borrow().spills.iter().copied().collect();
         for partition in partitions {
@@ -213,10 +214,10 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers may
-    /// still ask for wait for the publication that moves `follow_from` past them. This reads the rows of all partitions, so
-    /// it runs once after a publication and not after every object that replaces rows: a forgotten object waits for the
-    /// next publication in any case.
+    /// Declares the intent to delete bundles and gathered objects that no row names any more. Bundles that followers
+    /// may still ask for wait for the publication that moves `follow_from` past them. This reads the rows of all
+    /// partitions, so it runs once after a publication and not after every object that replaces rows: a forgotten
+    /// object waits for the next publication in any case.
     pub(super) async fn forget(&self) -> Result<bool, StepError> {
         if !self.unnamed_to_find.replace(false) {
             return Ok(false);

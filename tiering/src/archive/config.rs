@@ -13,8 +13,8 @@ pub struct ArchiveConfig {
     pub part_bytes_min: u64,
     /// A partition with this much that is not archived makes a bundle due at once.
     pub part_bytes_eager: u64,
-    /// This much over all partitions makes a bundle of everything due at once, whether it fills a part or not. While the
-    /// local disk is filling up, [`ArchiveConfig::part_bytes_eager`] does.
+    /// This much over all partitions makes a bundle of everything due at once, whether it fills a part or not. While
+    /// the local disk is filling up, [`ArchiveConfig::part_bytes_eager`] does.
     pub waiting_bytes_max: u64,
     /// A segment or gathered object takes no more than this (and is in memory while it is written).
     pub object_bytes_max: u64,
@@ -31,12 +31,13 @@ pub struct ArchiveConfig {
     pub delete_grace: Duration,
     /// How often total retention is looked at.
     pub retention_interval: Duration,
-    /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is short of space
-    /// for the bucket: longer than a read's deadline, as no reader but this broker uses such a bucket.
+    /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is short of
+    /// space for the bucket: longer than a read's deadline, as no reader but this broker uses such a bucket.
     pub short_of_space: (Duration, Duration),
     /// How often the bucket is listed for objects that nothing names.
     pub sweep_interval: Duration,
-    /// How often the scrubber runs: over what is quarantined, and over the next [`ArchiveConfig::scrub_bytes`] of the rest.
+    /// How often the scrubber runs: over what is quarantined, and over the next [`ArchiveConfig::scrub_bytes`] of the
+    /// rest.
     pub scrub_interval: Duration,
     /// The scrubber reads this much in one run.
     pub scrub_bytes: u64,

@@ -94,8 +94,8 @@ impl<H: LaneHost> LaneContext<H> {
         Ok(self.host.propose(command).await?)
     }
 
-    /// Commits an entry that changes nothing: what is applied afterwards is what the lane's leader has, and this replica
-    /// leads in `term` still. A leader that was cut off from its peers waits here.
+    /// Commits an entry that changes nothing: what is applied afterwards is what the lane's leader has, and this
+    /// replica leads in `term` still. A leader that was cut off from its peers waits here.
     pub(super) async fn confirm_leadership(&self, term: Term) -> Result<(), StepError> {
         self.propose(Command::Forgotten { objects: Vec::new() }).await?;
         if self.term()? == term { Ok(()) } else { Err(StepError::End(Ended::Deposed)) }
@@ -164,8 +164,8 @@ impl<H: LaneHost> LaneContext<H> {
         if self.host.is_short_of_space() { interval.min(self.config.short_of_space.1) } else { interval }
     }
 
-    /// Looks until the answer does not stop the lane, at most [`READS`] times with the first and the longest pause between:
-    /// only the same reason every time stops it.
+    /// Looks until the answer does not stop the lane, at most [`READS`] times with the first and the longest pause
+    /// between: only the same reason every time stops it.
     ///
     /// # Errors
     /// The reason to stop; any other error of `look`; [`StepError::Later`] for reasons that differ.

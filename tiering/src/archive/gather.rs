@@ -1,6 +1,6 @@
-//! Gathering: rows that still lie in a lane's oldest bundles are read back from the bucket and written again as one object
-//! sorted by partition. A quiet partition then costs a row and a read an hour instead of one per bundle, and bundles that
-//! are mostly dead can be deleted.
+//! Gathering: rows that still lie in a lane's oldest bundles are read back from the bucket and written again as one
+//! object sorted by partition. A quiet partition then costs a row and a read an hour instead of one per bundle, and
+//! bundles that are mostly dead can be deleted.
 //!
 //! Owns: choosing rows (pure: [`choose`]), reading them back checked, the object. Does not own: rows of busy partitions
 //! (`segment` replaces them when the segment closes, `parts` gives parts rows of their own). Shard-local.
@@ -40,8 +40,8 @@ pub(super) struct GatherBounds {
 /// A partition's rows that lie in bundles, each with whether gathering may take it.
 type Candidates = Vec<(PartitionId, Vec<(Row, bool)>)>;
 
-/// The rows that lie in bundles. Quarantined rows stay where they are, and so do large ones of bundles that are mostly alive and
-/// those of bundles that `awaits_part_rows`.
+/// The rows that lie in bundles. Quarantined rows stay where they are, and so do large ones of bundles that are mostly
+/// alive and those of bundles that `awaits_part_rows`.
 fn candidates(
     lane: &LaneManifest,
     partitions: &[&PartitionManifest],

@@ -1,8 +1,8 @@
 //! How long publications have stood, by the monotonic clock.
 //!
-//! Owns: publication times since this archiver began. Does not own: publication times by the wall clock ([`Grace::now`] and
-//! `LaneManifest::publications`, which outlive the process). Shard-local. If the wall clock steps forward, objects that cold
-//! reads under way still name must stay; so the grace must have passed by both clocks.
+//! Owns: publication times since this archiver began. Does not own: publication times by the wall clock ([`Grace::now`]
+//! and `LaneManifest::publications`, which outlive the process). Shard-local. If the wall clock steps forward, objects
+//! that cold reads under way still name must stay; so the grace must have passed by both clocks.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -3,12 +3,12 @@
 //! Owns: three traits and their words: the lane's replicated state and what the node knows of its topics
 //! ([`LaneState`]), its local logs ([`LocalLog`]), proposing ([`Propose`]). Does not own: any behaviour. Shard-local.
 //!
-//! **State**: [`LaneState::with_lane`] and [`LaneState::with_partition`] show *applied* replicated state of this replica;
-//! a partition stays visible after its topic was deleted until [`Propose::partition_clean`] was called for it.
+//! **State**: [`LaneState::with_lane`] and [`LaneState::with_partition`] show *applied* replicated state of this
+//! replica; a partition stays visible after its topic was deleted until [`Propose::partition_clean`] was called for it.
 //! **Ordering**: [`Propose::propose`] returns when the command is applied here, so the state shown next has it.
 //! **Unknown outcomes**: [`ProposeError::Unknown`] means it may be applied later; the archiver then ends and is started
-//! again by the host once the lane has settled. **Cancellation**: any future may be dropped at any await; all that counts
-//! is in the bucket and in replicated state.
+//! again by the host once the lane has settled. **Cancellation**: any future may be dropped at any await; all that
+//! counts is in the bucket and in replicated state.
 
 use bytes::Bytes;
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, RunSum, Term};
@@ -131,8 +131,8 @@ pub trait LaneState {
         self.topic(partition).is_none()
     }
 
-    /// Partitions to which something happened since the last call: batches, commands, settings, a closed segment. `None`:
-    /// the host does not know, all are looked at. Partitions whose topics are not archived may be among them.
+    /// Partitions to which something happened since the last call: batches, commands, settings, a closed segment.
+    /// `None`: the host does not know, all are looked at. Partitions whose topics are not archived may be among them.
     fn changed_partitions(&self) -> Option<Vec<PartitionId>> {
         None
     }
@@ -147,8 +147,8 @@ pub trait LaneState {
         std::future::pending().await
     }
 
-    /// What happened to the lane's partitions after log index `after`, oldest first, up to the applied index. Readers take
-    /// an event twice without harm.
+    /// What happened to the lane's partitions after log index `after`, oldest first, up to the applied index. Readers
+    /// take an event twice without harm.
     fn events(&self, after: LogIndex) -> Vec<LaneEvent>;
 
     /// Does [`LaneState::events`] have any?
@@ -186,8 +186,8 @@ pub trait LaneState {
         }
     }
 
-    /// Is the local disk filling up? Then bundles are made as soon as there is enough for one: local bytes go only when they
-    /// are archived.
+    /// Is the local disk filling up? Then bundles are made as soon as there is enough for one: local bytes go only when
+    /// they are archived.
     fn is_disk_filling(&self) -> bool {
         false
     }

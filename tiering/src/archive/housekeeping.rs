@@ -2,7 +2,8 @@
 //!
 //! Owns: the order and cadence of the steps, and the lists of partitions they look at: a partition to which nothing
 //! happened is on none of them. Does not own: any step (`parts`, `collect`, `segment`, `gather`, `publish`, `sweep`,
-//! `scrub`). Shard-local. A step that fails is logged and tried again in the next round; it does not hold up the others.
+//! `scrub`). Shard-local. A step that fails is logged and tried again in the next round; it does not hold up the
+//! others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,8 +169,8 @@ impl<H: LaneHost> Housekeeping<H> {
         }
     }
 
-    /// Until something happens to the lane, or a manifest is to be published, or a step is due by time alone. The timer is
-    /// kept over wakes: each new one costs a little until it expires.
+    /// Until something happens to the lane, or a manifest is to be published, or a step is due by time alone. The timer
+    /// is kept over wakes: each new one costs a little until it expires.
     async fn until_changed(&self, last: &LastRuns, timer: &mut Option<(Mono, Sleep)>) {
         let shared = &*self.shared;
         let now = shared.env.clock.now();

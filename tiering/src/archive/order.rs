@@ -10,19 +10,19 @@
 //!              → delete.grace, by both clocks → DELETE → command deleted
 //! ```
 //!
-//! A leader that dies between two arrows leaves at most an object that no row names: a bundle that the next leader finds at
-//! the next key and adopts, or a uniquely named object that the sweeper removes after its grace. No successor needs to
-//! know where its predecessor stopped. The sweeper keeps parts of N until a bundle N is settled: one that names them may
-//! still be found.
+//! A leader that dies between two arrows leaves at most an object that no row names: a bundle that the next leader
+//! finds at the next key and adopts, or a uniquely named object that the sweeper removes after its grace. No successor
+//! needs to know where its predecessor stopped. The sweeper keeps parts of N until a bundle N is settled: one that
+//! names them may still be found.
 //!
 //! A taken key (R2): the content is adopted if it is this lane's and of this log's records (`adopt`), continues what is
 //! archived and was written by a replica that had applied no more than this one has. The command is made from what was
 //! *found*; if that is this replica's own content, an answer was lost, and the case needs no other treatment. Any other
 //! content stops archiving and trimming, visibly.
 //!
-//! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led to
-//! (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must neither
-//! write at their keys nor publish over what is newer.
+//! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led
+//! to (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must
+//! neither write at their keys nor publish over what is newer.
 //!
 //! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`;
 //! `LaneManifest::deletable`.

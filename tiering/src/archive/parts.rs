@@ -50,8 +50,8 @@ pub(super) fn named_by(index: &DataIndex) -> impl Iterator<Item = (ObjectName, P
     })
 }
 
-/// What of `offsets` the one row that finds them through `bundle` answers for. Were there two, the part could go with the
-/// first of them while the second still needs it.
+/// What of `offsets` the one row that finds them through `bundle` answers for. Were there two, the part could go with
+/// the first of them while the second still needs it.
 fn still_in_bundle(manifest: &PartitionManifest, bundle: ObjectName, offsets: OffsetRange) -> Option<OffsetRange> {
     let rows = manifest.rows.iter().filter(|row| matches!(row.source, Source::Bundle(object) if object == bundle));
     let mut inside = rows.map(|row| row.offsets.intersect(&offsets)).filter(|inside| !inside.is_empty());

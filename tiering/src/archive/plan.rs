@@ -2,11 +2,11 @@
 //!
 //! Owns: that decision. Does not own: reading, writing, segment objects (`segment`), gathering (`gather`). Pure.
 //!
-//! A bundle is due when the earliest `archive.lag.ms` has passed; then all new batches go, with any lag of their own, so that
-//! PUTs depend on lanes and time and never on the number of partitions. One exception saves the second upload of busy
-//! partitions: a partition that will have enough for a part by the time it is due itself waits until then. A partition
-//! with much new data makes a bundle due at once; that bundle takes only partitions that fill parts. What has waited
-//! longest goes first, so a cap that cuts delays no partition twice.
+//! A bundle is due when the earliest `archive.lag.ms` has passed; then all new batches go, with any lag of their own,
+//! so that PUTs depend on lanes and time and never on the number of partitions. One exception saves the second upload
+//! of busy partitions: a partition that will have enough for a part by the time it is due itself waits until then. A
+//! partition with much new data makes a bundle due at once; that bundle takes only partitions that fill parts. What has
+//! waited longest goes first, so a cap that cuts delays no partition twice.
 
 use std::time::Duration;
 

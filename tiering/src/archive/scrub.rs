@@ -4,9 +4,9 @@
 //! quarantine whose range reads well again. Does not own: when it runs (`housekeeping`). Shard-local.
 //!
 //! First everything that is quarantined, then a piece of the walk: objects that partitions share (bundles, gathered
-//! objects) one after the other, each read once in ranges, however many rows name it; then each partition's own objects,
-//! row by row. A run of a shared object that fails sends the walk of single rows to its partition: that one reads again
-//! before it judges. Large objects are read in pieces, spill pages one at a time.
+//! objects) one after the other, each read once in ranges, however many rows name it; then each partition's own
+//! objects, row by row. A run of a shared object that fails sends the walk of single rows to its partition: that one
+//! reads again before it judges. Large objects are read in pieces, spill pages one at a time.
 
 use std::ops::Range;
 
@@ -86,7 +86,8 @@ impl<H: LaneHost> Housekeeping<H> {
         }
     }
 
-    /// Walks on from a position, through at least one piece and about `bytes_max`. What cannot be read now is passed over.
+    /// Walks on from a position, through at least one piece and about `bytes_max`. What cannot be read now is passed
+    /// over.
     pub(super) async fn scrub(&self, from: Option<ScrubPosition>, bytes_max: u64) -> Result<ScrubReport, StepError> {
         let mut report = ScrubReport::default();
         let own_from = match from {

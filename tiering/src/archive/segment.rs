@@ -1,7 +1,7 @@
 //! Segment objects: a partition's closed segment, uploaded from the local log, replaces its ranges in bundles.
 //!
-//! Owns: choosing the range (pure: [`next_range`]) and the upload. Does not own: when segments close, ranges that lie in
-//! parts (`parts`: they are in the bucket once and for all), gathering of what is no longer local. Shard-local.
+//! Owns: choosing the range (pure: [`next_range`]) and the upload. Does not own: when segments close, ranges that lie
+//! in parts (`parts`: they are in the bucket once and for all), gathering of what is no longer local. Shard-local.
 //! A segment larger than `object_bytes_max` becomes several objects: each is read, checked and built in one pass in
 //! bounded memory, and the next round goes on where this one ended.
 
@@ -28,9 +28,9 @@ pub(super) enum Uploaded {
     NotNow,
 }
 
-/// The first range that lies in bundles although its closed segment is here. What is quarantined because of the bucket is
-/// just what should be written again; `rotten`, ranges of the local log that failed a check, are passed over, and so are
-/// rows whose bundle `awaits_part_rows`.
+/// The first range that lies in bundles although its closed segment is here. What is quarantined because of the bucket
+/// is just what should be written again; `rotten`, ranges of the local log that failed a check, are passed over, and so
+/// are rows whose bundle `awaits_part_rows`.
 #[must_use]
 pub(super) fn next_range(
     manifest: &PartitionManifest,
@@ -97,14 +97,15 @@ impl<H: LaneHost> Housekeeping<H> {
         self.shared.host.with_partition(partition, |m| next_range(m, &segments, &rotten, awaits)).flatten()
     }
 
-    /// Does a row lie in a bundle whose parts will get rows of their own? Then there may be a range to upload afterwards.
+    /// Does a row lie in a bundle whose parts will get rows of their own? Then there may be a range to upload
+    /// afterwards.
     fn has_unadopted_parts(&self, partition: PartitionId) -> bool {
         let awaits = |row: &Row| matches!(&row.source, Source::Bundle(bundle) if self.awaits_part_rows(bundle));
         self.shared.host.with_partition(partition, |m| !m.dropped && m.rows.iter().any(awaits)) == Some(true)
     }
 
-    /// Reads, checks, builds, puts and proposes as much of `range` as one object takes. What was quarantined in it is good
-    /// again then. A local range that fails a check is remembered and left: the bucket has it.
+    /// Reads, checks, builds, puts and proposes as much of `range` as one object takes. What was quarantined in it is
+    /// good again then. A local range that fails a check is remembered and left: the bucket has it.
     pub(super) async fn upload_range(&self, partition: PartitionId, range: OffsetRange) -> Result<Uploaded, StepError> {
         let shared = &*self.shared;
         debug_assert!(!range.is_empty());

@@ -3,13 +3,14 @@
 //! Owns: the listing and the judgement. Does not own: objects of other epochs, lanes or clusters, the catalogue, cuts.
 //! Shard-local.
 //!
-//! - The listing comes first and the state after it: an object that was named when it was listed is still in the state, or
-//!   was deleted properly.
-//! - An object's age is by the store's clock on both sides: the sweep writes an object of its own and takes the time that
-//!   the store gives it. An upload that is under way is younger than the grace (`segment::replace` gives up after half).
+//! - The listing comes first and the state after it: an object that was named when it was listed is still in the state,
+//!   or was deleted properly.
+//! - An object's age is by the store's clock on both sides: the sweep writes an object of its own and takes the time
+//!   that the store gives it. An upload that is under way is younger than the grace (`segment::replace` gives up after
+//!   half).
 //! - A part is kept while its bundle may still be settled, however old it is.
-//! - A leader that was cut off from its peers commits an entry before it deletes, and so finds that it leads no more. An
-//!   object that a later term wrote is never removed.
+//! - A leader that was cut off from its peers commits an entry before it deletes, and so finds that it leads no more.
+//!   An object that a later term wrote is never removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -151,8 +152,8 @@ impl<H: LaneHost> Housekeeping<H> {
         now.since(since) >= self.shared.config.delete_grace + self.shared.config.publish_interval
     }
 
-    /// Leaves those of `objects` that no spill page names. Objects of a partition whose pages cannot be read now are left
-    /// for the next sweep.
+    /// Leaves those of `objects` that no spill page names. Objects of a partition whose pages cannot be read now are
+    /// left for the next sweep.
     async fn retain_unnamed_by_pages(
         &self,
         objects: &mut Vec<ObjectName>,

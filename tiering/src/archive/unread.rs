@@ -1,7 +1,7 @@
 //! Partitions whose local log cannot be read now: each waits by itself, longer every time.
 //!
-//! Owns: that back-off, and the reasons that the status shows. Does not own: reading (`bundle`), what is damaged for good
-//! (`quarantine`). Shard-local. At most one entry for each partition that waits for a bundle.
+//! Owns: that back-off, and the reasons that the status shows. Does not own: reading (`bundle`), what is damaged for
+//! good (`quarantine`). Shard-local. At most one entry for each partition that waits for a bundle.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,7 +47,8 @@ impl UnreadPartitions {
         self.failed.remove(&partition);
     }
 
-    /// Takes partitions out of `unarchived` that have to wait, and forgets those that got further or have nothing to archive.
+    /// Takes partitions out of `unarchived` that have to wait, and forgets those that got further or have nothing to
+    /// archive.
     pub(super) fn hold_back(&mut self, unarchived: &mut Vec<Unarchived>, now: Mono) {
         if self.failed.is_empty() {
             return;

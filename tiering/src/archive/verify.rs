@@ -1,7 +1,7 @@
 //! Checks what was read from the local log before any of it goes into an object that replaces or archives.
 //!
-//! Owns: cutting reads into batches and every check on them: Kafka's CRC, offsets that continue, the run sums taken when
-//! the batches were applied. Does not own: what happens to a range that fails (`archive`: quarantine). Pure.
+//! Owns: cutting reads into batches and every check on them: Kafka's CRC, offsets that continue, the run sums taken
+//! when the batches were applied. Does not own: what happens to a range that fails (`archive`: quarantine). Pure.
 
 use tidewater_storage::model::{Batch, BatchError, Offset, OffsetRange, PartitionId, RunSum, run};
 
@@ -43,8 +43,8 @@ impl BadRange {
     }
 }
 
-/// The batches of `read`, which was asked for `wanted` of `partition`: all checked, the first one holding `wanted.start`,
-/// each continuing the one before. Batches that begin at or after `wanted.end` are cut off.
+/// The batches of `read`, which was asked for `wanted` of `partition`: all checked, the first one holding
+/// `wanted.start`, each continuing the one before. Batches that begin at or after `wanted.end` are cut off.
 ///
 /// # Errors
 /// The first range that fails.
