@@ -293,8 +293,12 @@ fn answer_bytes<R: Request>(wire: &mut Wire, request: &R, version: i16) -> usize
     wire.read_frame().expect("an answer").len()
 }
 
+/// As Apache Kafka does, DescribeConfigs and DescribeGroups answer a name as often as it stands in the request; the answer
+/// has a bound. Metadata and OffsetFetch answer it once.
 #[test]
-fn what_is_asked_a_hundred_thousand_times_is_answered_once() {
+fn what_is_asked_a_hundred_thousand_times_is_answered_within_bounds() {
+    /// The bound of an answer, and room for short refusals of the rest.
+    const ANSWER_BYTES_MAX: usize = (64 << 20) + 100_000 * 100;
     const TIMES: usize = 100_000;
     let dir = tempfile::tempdir().expect("tempdir");
     let broker = start(&dir);
@@ -315,12 +319,12 @@ fn what_is_asked_a_hundred_thousand_times_is_answered_once() {
         .with_include_synonyms(true)
         .with_include_documentation(true);
     let len = answer_bytes(&mut wire, &asked, 3);
-    assert!(len < 100_000, "settings of one topic in {len} bytes");
+    assert!(len < ANSWER_BYTES_MAX, "settings of one topic in {len} bytes");
 
     let group = || StrBytes::from_static_str("a group");
     let asked = DescribeGroupsRequest::default().with_groups(vec![group().into(); TIMES]);
     let len = answer_bytes(&mut wire, &asked, 5);
-    assert!(len < 1000, "one group in {len} bytes");
+    assert!(len < ANSWER_BYTES_MAX, "one group in {len} bytes");
     let all = OffsetFetchRequestGroup::default().with_group_id(group().into()).with_topics(None);
     let len = answer_bytes(&mut wire, &OffsetFetchRequest::default().with_groups(vec![all; TIMES]), 8);
     assert!(len < 1000, "one group's offsets in {len} bytes");
