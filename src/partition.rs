@@ -6,6 +6,8 @@
 //! 3. [`state`] applies committed entries: batches are appended to their partition's replica, commands change it.
 //! 4. [`read`] answers reads from the local log or from the bucket, and wakes readers that wait at a partition's end.
 //!
+//! Beside them, [`sums`] adds up a topic's partitions for metrics.
+//!
 //! Invariants:
 //! 1. Only the proposer of the leading lane assigns offsets, and only to batches that continue the partition behind
 //!    everything in flight.
@@ -13,10 +15,11 @@
 //!    alone, with one exception: idempotent producers expire by this broker's `producer.id.expiration.ms`, which has to be
 //!    written into the log before a lane has several replicas.
 //! 3. A batch that does not continue its partition is refused when it is applied, so a wrong offset cannot be stored.
-//! 4. A producer gets an answer only after the entry with its batch is applied; the high watermark is the end of what is
-//!    applied.
+//! 4. A producer gets success only after the entry with its batch is applied (with acks=0 it gets no answer); the high
+//!    watermark is the end of what is applied.
 //! 5. A reader sees offsets from the log start to the high watermark, each once, wherever they lie.
-//! 6. Local bytes that are not in the bucket yet stay while the topic is archived.
+//! 6. While a topic is archived, its local bytes stay until the archived end has passed them: in a bundle, or because
+//!    they are below the log start. The bytes of a deleted topic go at once.
 //! 7. An entry that this version does not understand stops its lane; nothing behind it is applied.
 
 #[cfg(test)]

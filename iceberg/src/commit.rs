@@ -11,8 +11,9 @@
 //! | offsets of the base | meaning | what happens |
 //! |---|---|---|
 //! | where the append begins | no other writer came first | it is applied |
-//! | where the append ends, epoch and append id ours | our own lost answer | done |
+//! | where the append ends, with its append id | our own lost answer | done |
 //! | anything else, or another table | another writer | [`CommitError::Moved`]: plan again from the table |
+//! | any, with a greater fencing epoch | a later writer | [`CommitError::Fenced`]: this one stops |
 //!
 //! **Crash**: before the pointer moves, files are garbage that nothing names; after it, everything is in the table. The
 //! next run reads the offsets from the table, so it neither duplicates nor loses a row.

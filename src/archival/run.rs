@@ -1,5 +1,5 @@
-//! Starts and stops archivers with leadership, opens the bucket, and says when local bytes may go. Retention is
-//! `retain.rs`.
+//! Starts and stops archivers with leadership, opens the bucket, and says when retention (`retain.rs`) may delete local
+//! bytes. Those that the log's own commands trim go in `Replica::trim`.
 //!
 //! [`Tier`] is node-wide; everything else here is shard-local. A bucket that does not answer at start keeps archivers
 //! waiting and nothing else: the broker serves, and says so.

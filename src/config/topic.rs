@@ -11,8 +11,8 @@
 //! 3. the code that acts on it: `partition::produce` for appends, `archival::retain` and `archival::host` for the
 //!    bucket and local disk, `lakehouse::drive::SinkSettings` for tables, which takes over changes of a running sink;
 //! 4. a check across settings or against the topic's state, if it needs one, in `controller::plan`;
-//! 5. `src/config/REFERENCE.md`, written by `TIDEWATER_WRITE=1 cargo test --release --test tidy`, and the answers of
-//!    Kafka to it in `tests/kafka/questions.txt`.
+//! 5. `src/config/REFERENCE.md`, written by `TIDEWATER_WRITE=1 cargo test --release --test tidy`; questions about it in
+//!    `tests/kafka/questions.txt`, and where our answers are not Kafka's, the reason in `tests/kafka/answers.toml`.
 
 use std::collections::BTreeMap;
 

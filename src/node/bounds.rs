@@ -76,7 +76,12 @@ pub fn memory() -> Vec<Bound> {
         bound("recent batches", Per::Shard, 2 * engine.recent_bytes, "EngineConfig::recent_bytes, twice"),
         // Four times as much while a journal is opened, when nothing else on this list is there yet.
         bound("journal: recent entries", Per::Shard, engine.journal.memory_bytes as u64, "JournalConfig::memory_bytes"),
-        bound("journal: two commits in flight", Per::Shard, 2 * entry, "BATCH_BYTES_MAX + ENTRY_BYTES_TARGET, twice"),
+        bound(
+            "journal: a commit in flight, one being filled",
+            Per::Shard,
+            2 * entry,
+            "BATCH_BYTES_MAX + ENTRY_BYTES_TARGET, twice",
+        ),
         bound(
             "segment indexes",
             Per::Shard,

@@ -1,8 +1,8 @@
 //! What the state machine of a lane keeps besides its own state: leadership, the last applied entry, the membership, and
 //! the entry at which the lane stopped. The controller's lane and the data lanes share it.
 //!
-//! A lane stops at an entry of a newer version. To pass over the entry would be made final by the next checkpoint, and its
-//! effect would be lost for the newer version too. Shard-local.
+//! A lane stops at an entry that it cannot apply: one of a newer version, or a malformed one. To pass over the entry
+//! would be made final by the next checkpoint, and its effect would be lost for the newer version too. Shard-local.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;

@@ -2,8 +2,8 @@
 //!
 //! What happens to a record, in order:
 //!
-//! 1. **Admit.** [`engine::Engine::admit`] reserves room in journal and segments ([`budget`]) before anything is
-//!    proposed.
+//! 1. **Admit.** Before anything is proposed, [`engine::Engine::admit`] reserves disk for journal and segments
+//!    ([`budget`]). It refuses when disk, journal or memory is full.
 //! 2. **Append.** [`journal::LaneLog::append`] writes the entry of the record's lane; one durable write carries the
 //!    entries of all lanes. Raft, above this crate, commits the entry.
 //! 3. **Apply.** [`log::PartitionLog::append`] takes each committed batch: readable at once, from memory.

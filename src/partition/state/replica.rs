@@ -239,7 +239,8 @@ impl Replica {
         logged.len() < DAMAGE_LOGGED_MAX && logged.insert(begins)
     }
 
-    /// Changes its manifest; only the lane's apply calls it.
+    /// Changes its manifest, then moves the log start to the manifest's, which trims the local log ([`Self::trim`]).
+    /// Only the lane's apply calls it.
     pub fn with_manifest<T>(&self, change: impl FnOnce(&mut PartitionManifest) -> T) -> T {
         let out = change(&mut self.manifest.borrow_mut());
         let (start, archived_end) = {
@@ -323,8 +324,9 @@ impl Replica {
         }
     }
 
-    /// Moves the log start forward; never back, never past the end. Local bytes that the archiver has not taken yet stay
-    /// until it has: archived ranges are contiguous, so without these bytes archiving of this partition would stop.
+    /// Moves the log start forward; never back, never past the end. While the topic is archived, local bytes stay until
+    /// the archived end has passed them, by a bundle or by the archiver's `trimmed`: archived ranges are contiguous, so
+    /// without these bytes no bundle could continue them.
     pub fn trim(&self, to: Offset) {
         let to = to.min(self.high_watermark());
         if to > self.log_start.get() {

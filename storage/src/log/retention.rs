@@ -23,7 +23,7 @@ pub struct RetentionView<'a> {
     pub segments: &'a [SegmentInfo],
     /// First offset any reader may see.
     pub log_start: Offset,
-    /// The high watermark: nothing at or above it is removed.
+    /// The last stable offset: nothing at or above it is removed.
     pub stable_end: Offset,
     /// First offset not yet in the bucket; `None` if the topic is not archived.
     pub archived_end: Option<Offset>,

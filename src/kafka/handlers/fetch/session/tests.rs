@@ -110,7 +110,7 @@ fn what_was_idle_in_the_first_fetch_of_a_session_is_heard_of_in_the_next() {
     assert!(first(Kind::Once).1.is_empty(), "nobody comes back");
     let (mut session, watched) = first(Kind::Full);
     assert_eq!(watched, [1]);
-    // The client tells only of what it read, and a record comes to the other.
+    // The client names only what it read, and a record comes to the other.
     session.update(Isolation::ReadUncommitted, &[asked("orders", &[(0, 1)])], &[]);
     watched.into_iter().for_each(|token| assert!(session.rang(token)));
     let found = look_all(&mut session, &image, |look| match look.part.address.id.index.0 {
