@@ -56,7 +56,7 @@ pub struct ShardReport {
 #[derive(Debug)]
 pub enum ReportRequest {
     Report(Reply<ShardReport>),
-    /// Resumes the archiving of a stopped lane.
+    /// Resumes the archiving of a lane, if it has stopped.
     Resume(LaneId, Reply<Resumed>),
 }
 

@@ -112,8 +112,8 @@ impl<H: LaneHost> Archiver<H> {
         }
     }
 
-    /// Lets a stopped lane archive again, for an operator; the reason that had stopped it, `None` if it was not
-    /// stopped. The next key is looked at before anything is written: a reason that is still there stops the lane
+    /// Resumes the lane's archiving, for an operator. Returns the reason that had stopped it, `None` if it was not
+    /// stopped. The next key is looked at before anything is written: a reason that is still there stops archiving
     /// again.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Does not own: Kafka requests, Raft, HTTP, Iceberg. Formats are in `FORMAT.md`, reasons in `DESIGN.md`.
 //!
-//! Records go out through these parts, in this order:
+//! Records go out through the archiver, which stands on four layers:
 //! 1. [`archive`]: one [`archive::Archiver`] per led lane. Its first loop takes committed batches from the lane and writes
 //!    bundles, its second everything else (segment objects, gathering, publishing, deleting). What must precede what is
 //!    [`archive::order`].
@@ -13,18 +13,22 @@
 //! 5. [`manifest`]: a lane's and a partition's replicated state (what lies where), the commands that change it, and its
 //!    published form in the bucket.
 //!
-//! And come back through these:
+//! They come back through the reader:
 //! 6. [`fetch`]: [`fetch::RemoteReader`] finds rows in the manifest, runs in an index, chunks in memory, on disk or in the
 //!    bucket, and gives out whole batches whose checksums hold.
+//!
+//! And the log start moves past them by:
 //! 7. [`retention`]: how much of the archived log goes, and when.
 //!
 //! Invariants. T1, T2 and T4 are checked by `manifest::check_lane`, `check_partition` and their `_step` forms after every
 //! command of the tests; DESIGN.md's R1 to R11 are the rules that lead to them:
 //! - **T1** rows of a partition are contiguous and do not overlap;
 //! - **T2** archived ends, log starts, sequences and `follow_from` never fall;
-//! - **T3** local bytes go only after the command `bundled` that covers them is applied;
-//! - **T4** an object is deleted only after a published manifest stopped naming it, and a grace;
-//! - **T5** a bundle's key that is taken is adopted or stops the lane; it is never overwritten;
+//! - **T3** local bytes of an archived topic go only below its archived end, which the command `bundled` moves, and
+//!   `trimmed` where the log start has passed it;
+//! - **T4** an object is deleted only after a published manifest stopped naming it, and a grace; one that no manifest
+//!   named, after a grace by its age;
+//! - **T5** a bundle's key that is taken is adopted or stops the lane's archiving; it is never overwritten;
 //! - **T6** no byte is given to a reader before its run's checksum held in the buffer that is given out;
 //! - **T7** an error that will not pass by itself is never retried as one that does
 //!   ([`tidewater_storage::disposition::Disposition`]).

@@ -1,4 +1,4 @@
-//! The archive never passes the log's end, no lane stops by itself, and manifests hold their own predicates.
+//! The archive never passes the log's end, no lane stops archiving by itself, manifests hold their own predicates.
 
 use std::collections::BTreeMap;
 

@@ -164,8 +164,8 @@ impl<H: LaneHost> LaneContext<H> {
         if self.host.is_short_of_space() { interval.min(self.config.short_of_space.1) } else { interval }
     }
 
-    /// Looks until the answer does not stop the lane, at most [`READS`] times with the first and the longest pause
-    /// between: only the same reason every time stops it.
+    /// Looks until the answer is no reason to stop the lane's archiving, at most [`READS`] times with the first and the
+    /// longest pause between: only the same reason every time stops it.
     ///
     /// # Errors
     /// The reason to stop; any other error of `look`; [`StepError::Later`] for reasons that differ.

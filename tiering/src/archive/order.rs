@@ -4,8 +4,9 @@
 //! bundle     catalogue names lane and topics → parts of N: PUT → bundle N: PUT if absent → command bundled(N) applied
 //!              → only then, on any replica, local bytes may go          → only then N+1 and its parts are PUT
 //! part       bundled(N) applied → command replaced gives the part a row → it no longer goes with bundle N
-//! replace    new object PUT (unique key) → command replaced applied → bundles that no row names any more are below
-//!              follow_from of a published manifest → command forgotten (the intent)
+//! replace    new object PUT (unique key) → command replaced applied: the intent for objects of the partition's own
+//!              → shared objects (bundles, gathered) that no row names any more, bundles only below follow_from of a
+//!              published manifest → command forgotten: the intent for them
 //! delete     intent applied at index i → manifest as of j ≥ i published → command published(j) applied
 //!              → delete.grace, by both clocks → DELETE → command deleted
 //! ```
@@ -25,7 +26,8 @@
 //! neither write at their keys nor publish over what is newer.
 //!
 //! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`;
-//! `LaneManifest::deletable`.
+//! `LaneManifest::must_follow`, which `forget` (`collect.rs`) checks before it proposes `forgotten` (applying that does
+//! not) and `LaneManifest::deletable` again; both clocks in that and `PartitionManifest::deletable`.
 //! Pure. Shard-local by use.
 
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term};
@@ -130,7 +132,7 @@ impl Known {
     }
 }
 
-/// Judges what lies at the key of bundle `last + 1` (R2): its ends to propose, or why the lane stops.
+/// Judges what lies at the key of bundle `last + 1` (R2): its ends to propose, or why archiving stops.
 /// `archived_end` answers `None` for a partition that is not of this lane (any more); its rows are ignored.
 ///
 /// # Errors
@@ -172,7 +174,7 @@ pub fn judge(
 /// Judges the lane's manifest as it lies in the bucket (R3): may this replica write beside it and over it?
 ///
 /// # Errors
-/// Why the lane stops.
+/// Why archiving of the lane stops.
 pub fn judge_published(found: &PublishedLane, lane: &LaneManifest, known: Known) -> Result<(), StopReason> {
     if let Some(next) = found.closed_for {
         return Err(StopReason::Closed { next });

@@ -66,8 +66,8 @@ impl<H: LaneHost> Housekeeping<H> {
     }
 
     /// Another version lies there. If its command was never applied (a lost answer, a predecessor that died), it is
-    /// overwritten. Otherwise the lane stops: a version of a later term is a successor's, and then the command that
-    /// stops the lane is not applied here; or it shows that entries are lost here.
+    /// overwritten. Otherwise archiving of the lane stops: a version of a later term is a successor's, and then the
+    /// command that stops it is not applied here; or it shows that entries are lost here.
     async fn reconcile(&self, name: ObjectName, term: Term) -> Result<PutMode, StepError> {
         if self.shared.host.leading() != Some(term) {
             return Err(StepError::End(Ended::Deposed));

@@ -62,7 +62,7 @@ impl StepSeries {
     /// Notes one step's outcome (`true`: it changed something); `false` if the step failed.
     ///
     /// # Errors
-    /// What ends the whole series: the archiver ends, the lane stops.
+    /// What ends the whole series: the archiver ends, archiving of the lane stops.
     pub(super) fn note(&mut self, done: Result<bool, StepError>) -> Result<bool, StepError> {
         match done {
             Ok(did) => {

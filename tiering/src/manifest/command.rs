@@ -37,7 +37,7 @@ pub enum Command {
     Deleted(Deleted),
     /// A partition's topic was deleted: everything it has goes, page by page.
     Dropped { partition: PartitionId },
-    /// Archiving of this lane stopped for good (`Some`) or goes on after an operator's word (`None`) (R2, R6).
+    /// Archiving of this lane stops for this reason, or goes on because an operator resumed it (`None`) (R2, R6).
     Stopped { reason: Option<String> },
 }
 
