@@ -19,7 +19,7 @@
 //!    watermark is the end of what is applied.
 //! 5. A reader sees offsets from the log start to the high watermark, each once, wherever they lie.
 //! 6. While a topic is archived, its local bytes stay until the archived end has passed them: in a bundle, or because
-//!    they are below the log start. The bytes of a deleted topic go at once.
+//!    they are below the log start. Those of a deleted topic do not wait for the bucket.
 //! 7. An entry that this version does not understand stops its lane; nothing behind it is applied.
 
 #[cfg(test)]
