@@ -34,6 +34,14 @@ pub enum GroupError {
     /// No protocol in common with the other members.
     #[error("the member's protocols do not match the group's")]
     InconsistentProtocol,
+    /// More protocol metadata than the group's record can hold.
+    #[error("the member's protocols and names take {found} bytes, more than {max}: subscribe to fewer topics by name")]
+    MemberTooLarge {
+        /// Bytes of the member.
+        found: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
     /// Session timeout outside the broker's bounds.
     #[error("session timeout {0} ms is outside the allowed range")]
     InvalidSessionTimeout(i32),

@@ -172,6 +172,7 @@ impl From<&GroupError> for ErrorCode {
             GroupError::IllegalGeneration { .. } => Self::ILLEGAL_GENERATION,
             GroupError::RebalanceInProgress => Self::REBALANCE_IN_PROGRESS,
             GroupError::InconsistentProtocol => Self::INCONSISTENT_GROUP_PROTOCOL,
+            GroupError::MemberTooLarge { .. } => Self::INVALID_REQUEST,
             GroupError::InvalidSessionTimeout(_) => Self::INVALID_SESSION_TIMEOUT,
             GroupError::Full(_) => Self::GROUP_MAX_SIZE_REACHED,
             GroupError::NotFound => Self::GROUP_ID_NOT_FOUND,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::group::error::GroupError;
 use crate::group::ids::{InstanceId, MemberId, ProtocolName};
-use crate::limits::GROUP_PROTOCOLS_MAX;
+use crate::limits::{GROUP_MEMBER_BYTES_MAX, GROUP_PROTOCOLS_MAX};
 
 /// A request to join.
 #[derive(Clone, Debug)]
@@ -37,6 +37,15 @@ pub struct Join {
     pub protocols: Vec<(ProtocolName, Bytes)>,
 }
 
+impl Join {
+    /// Bytes that the group keeps of the member.
+    fn bytes(&self) -> usize {
+        let protocols = self.protocols.iter().map(|(name, metadata)| name.as_str().len() + metadata.len());
+        let instance = self.instance.as_ref().map_or(0, |instance| instance.as_str().len());
+        protocols.sum::<usize>() + instance + self.client_id.len() + self.client_host.len()
+    }
+}
+
 impl Group {
     /// A member joins; its answer comes as [`Effect::Joined`] under `ticket`, now or when the barrier lifts.
     pub fn join(&mut self, now: Mono, join: Join, ticket: Ticket, effects: &mut Vec<Effect>) {
@@ -48,6 +57,10 @@ impl Group {
     fn try_join(&mut self, now: Mono, join: Join, ticket: Ticket, fx: &mut Vec<Effect>) -> Result<(), GroupError> {
         if join.session < self.times.session_min || join.session > self.times.session_max {
             return Err(GroupError::InvalidSessionTimeout(super::to_ms(join.session)));
+        }
+        let (found, max) = (join.bytes(), GROUP_MEMBER_BYTES_MAX);
+        if found > max {
+            return Err(GroupError::MemberTooLarge { found, max });
         }
         if !self.has_room_for(join.member.as_ref()) {
             if let Some(id) = &join.member {

@@ -3,6 +3,34 @@
 use super::*;
 
 #[test]
+fn a_member_that_its_groups_record_cannot_hold_is_refused_at_once() {
+    let mut group = Group::new(GroupId::from("g"), times(0));
+    let mut join = |metadata: usize, client_id: usize| {
+        let join = Join {
+            member: None,
+            fresh: MemberId::from("m".to_owned()),
+            instance: None,
+            id_required: true,
+            may_skip: false,
+            client_id: "c".repeat(client_id),
+            client_host: String::new(),
+            session: Duration::from_secs(10),
+            rebalance: Duration::from_secs(60),
+            protocol_type: "consumer".into(),
+            protocols: vec![("p".into(), Bytes::from(vec![0; metadata]))],
+        };
+        let mut effects = Vec::new();
+        group.join(Mono::ZERO, join, Ticket(0), &mut effects);
+        effects
+    };
+    let max = crate::limits::GROUP_MEMBER_BYTES_MAX;
+    let refused = |found| vec![Effect::Joined(Ticket(0), Err(GroupError::MemberTooLarge { found, max }))];
+    assert_eq!(join(max, 0), refused(max + 1));
+    assert_eq!(join(max / 2, max / 2), refused(max + 1));
+    assert!(matches!(join(max - 1, 0).as_slice(), [Effect::Joined(_, Err(GroupError::MemberIdRequired(_)))]));
+}
+
+#[test]
 fn a_join_of_more_protocols_than_may_be_is_refused_at_once() {
     let names = |first: usize, count: usize| {
         (first..first + count).map(|n| (ProtocolName::from(format!("p{n}")), Bytes::new())).collect::<Vec<_>>()
