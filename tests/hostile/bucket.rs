@@ -186,7 +186,7 @@ fn a_damaged_catalogue_is_written_anew() {
     let before = names().expect("a good catalogue");
     assert_eq!(damage_all(&bucket, "/catalogue"), 1);
     assert!(names().is_none(), "the damage shows");
-    let options = options.expect("the catalogue is written again");
+    let options = options.expect("the damaged catalogue is written again");
     let broker = Broker::start(&options);
     produce(&broker, "named", 0, b"more");
     broker.wait_topic("named", "archived", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);

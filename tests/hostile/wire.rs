@@ -334,7 +334,8 @@ fn what_is_asked_a_hundred_thousand_times_is_answered_within_bounds() {
     assert!(len < 1000, "one offset in {len} bytes");
 
     let grown = resident(broker.pid()).saturating_sub(before);
-    assert!(grown < 200 << 20, "{} MiB more", grown >> 20);
+    // The largest answer as structures and as bytes, and what the allocator keeps.
+    assert!(grown < 320 << 20, "{} MiB more", grown >> 20);
     serves_on(&broker);
     broker.stop();
 }
