@@ -41,7 +41,8 @@ pub struct Field {
 }
 
 const PLAIN: &[(&str, &str)] = &[("remote.storage.enable", "false")];
-const TIERED: &[(&str, &str)] = &[("archive.lag.ms", "1000")];
+/// Default settings.
+const TIERED: &[(&str, &str)] = &[];
 const SHIPPED: &[(&str, &str)] = &[("file.delete.delay.ms", "1000")];
 const FLUSHED: &[(&str, &str)] = &[("file.delete.delay.ms", "1000"), ("flush.messages", "1")];
 
