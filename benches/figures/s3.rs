@@ -1,6 +1,7 @@
 //! `upload` and `fetch_cold` again with a real S3 server (SeaweedFS) on loopback, over http and over https.
 //!
-//! Each runs in a process of its own, because S3 clients take endpoint and keys from environment variables.
+//! Each runs in a process of its own, because S3 clients take endpoint and keys from environment variables, and on a
+//! server of its own, because a small server holds a few GB. `TIDEWATER_BENCH_TRANSPORT=https` takes that one alone.
 
 use std::process::Command;
 
@@ -12,9 +13,14 @@ pub fn run(run: &Run) {
         println!("left out: tests/journey runs a broker on this server");
         return;
     }
-    let dir = run.dir("s3");
-    let server = S3::start_with_tls(dir.path(), "figures");
-    for (transport, envs) in [("http", server.envs()), ("https", server.tls_envs())] {
+    let wanted = std::env::var("TIDEWATER_BENCH_TRANSPORT").ok();
+    for transport in ["http", "https"] {
+        if wanted.as_ref().is_some_and(|wanted| wanted != transport) {
+            continue;
+        }
+        let dir = run.dir("s3");
+        let server = S3::start_with_tls(dir.path(), "figures");
+        let envs = if transport == "https" { server.tls_envs() } else { server.envs() };
         println!("over {transport}:");
         let mut figures = Command::new(std::env::current_exe().expect("this program has a path"));
         figures.args(["--bench", "upload", "fetch_cold"]).envs(envs);
