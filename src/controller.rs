@@ -4,10 +4,14 @@
 //! [`image::ClusterImage`], which all shards receive and reconcile their lanes with (`reconcile`). Handlers on any shard
 //! use [`client::ControllerHandle`]; `service` is what answers them.
 
+pub mod brokers;
 pub mod client;
 pub mod command;
+pub mod features;
 pub mod image;
 pub mod lane;
+pub mod lane_table;
+pub mod leaders;
 pub mod plan;
 pub mod reconcile;
 pub mod service;

@@ -76,6 +76,24 @@ pub const GROUP_ID_BYTES_MAX: usize = 1024;
 /// Producer ids that one command of the controller reserves for a shard.
 pub const PRODUCER_ID_BLOCK: u32 = 1000;
 
+/// Data lanes of a cluster. Each is a Raft group with a heartbeat of its own on every broker that carries it.
+pub const LANES_MAX: u32 = 65_536;
+
+/// Lanes of several replicas that each shard of a broker leads. Enough that a broker's lanes move to all others when it
+/// dies, and few enough that their heartbeats cost little.
+pub const LANES_PER_SHARD: usize = 4;
+
+/// Replicas of a topic; a majority of five already survives any two brokers.
+pub const REPLICATION_FACTOR_MAX: u16 = 5;
+
+/// How long a request to the controller waits for a leader of the controller's lane and for its answer, if the client
+/// gives no limit of its own.
+pub const CONTROLLER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long an answered creation waits for the leaders of the topic's lanes to have made its partitions, and a changed
+/// topic for this broker's image. Later, clients try again until they serve.
+pub const FOLLOWED_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Partitions of one topic.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 100_000;
 

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
-use super::{lanes, metrics};
+use super::{cluster, lanes, metrics};
 use crate::archival::run::Opening;
 use crate::controller::image::TopicImage;
 use crate::limits::SURVEYS_AT_ONCE;
@@ -66,7 +66,12 @@ pub async fn serve(services: Services, port: HttpPort) {
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics_text))
-        .route("/v1/cluster", get(cluster))
+        .route("/v1/cluster", get(this_broker))
+        .route("/v1/cluster/health", get(cluster::routes::health))
+        .route("/v1/cluster/brokers", get(cluster::routes::brokers))
+        .route("/v1/cluster/lanes", get(cluster::routes::lanes))
+        .route("/v1/cluster/lanes/{lane}/leader/{broker}", post(cluster::routes::transfer))
+        .route("/v1/cluster/partitions", get(cluster::routes::partitions))
         .route("/v1/topics", get(topics))
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))
@@ -100,7 +105,7 @@ async fn metrics_text(State(state): State<AdminState>) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-async fn cluster(State(state): State<AdminState>) -> Response {
+async fn this_broker(State(state): State<AdminState>) -> Response {
     let survey = {
         let _turn = state.surveys.acquire().await;
         survey::shards(&state.services).await
@@ -117,7 +122,7 @@ async fn cluster(State(state): State<AdminState>) -> Response {
     Json(ClusterStatus {
         id: image.cluster_id.clone(),
         name: image.cluster_name.clone(),
-        broker: image.broker.id.0,
+        broker: image.here.0,
         bucket: tier.url.clone(),
         bucket_state: match tier.opening() {
             Opening::Open(_) => "open".into(),

@@ -7,10 +7,11 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tidewater_storage::env::Notify;
 use tidewater_storage::model::{LogIndex, ProducerId, ShardId, Term, TopicId, TopicName};
+use tokio::sync::Notify;
 
 use super::image::{ClusterImage, TopicImage};
+use super::leaders::{LaneReport, Leaders};
 use crate::shard::mesh::{Mesh, Reply};
 
 /// The shard that runs the controller.
@@ -120,6 +121,8 @@ pub enum ControllerRequest {
     ProducerIds(Reply<Result<(ProducerId, u32), TopicError>>),
     /// Term and end of the controller's log.
     Quorum(Reply<Result<Quorum, TopicError>>),
+    /// The lanes of a shard of this broker; no answer.
+    Lanes(ShardId, Vec<LaneReport>),
 }
 
 /// Term and end of the controller's log. A *message*.
@@ -129,6 +132,8 @@ pub struct Quorum {
     pub term: Term,
     /// The index after the last entry applied.
     pub end: LogIndex,
+    /// The revision of the state there.
+    pub revision: u64,
 }
 
 /// The handle of one shard.
@@ -136,6 +141,8 @@ pub struct Quorum {
 pub struct ControllerHandle {
     image: Rc<RefCell<Arc<ClusterImage>>>,
     image_set: Rc<Notify>,
+    leaders: Rc<RefCell<Arc<Leaders>>>,
+    leaders_set: Rc<Notify>,
     block: Rc<RefCell<(i64, u32)>>,
     mesh: Mesh<ControllerRequest>,
 }
@@ -150,7 +157,14 @@ impl ControllerHandle {
     /// A handle that begins with `image`.
     #[must_use]
     pub fn new(image: Arc<ClusterImage>, mesh: Mesh<ControllerRequest>) -> Self {
-        Self { image: Rc::new(RefCell::new(image)), image_set: Rc::default(), block: Rc::default(), mesh }
+        Self {
+            image: Rc::new(RefCell::new(image)),
+            image_set: Rc::default(),
+            leaders: Rc::default(),
+            leaders_set: Rc::default(),
+            block: Rc::default(),
+            mesh,
+        }
     }
 
     /// The cluster as this shard knows it.
@@ -164,19 +178,44 @@ impl ControllerHandle {
         let mut held = self.image.borrow_mut();
         if image.revision >= held.revision {
             *held = image;
-            self.image_set.notify();
+            self.image_set.notify_waiters();
         }
     }
 
-    /// Waits until this shard's image is of a later revision than `seen`, and gives it. One task of the shard may wait.
+    /// Waits until this shard's image is of a later revision than `seen`, and gives it.
     pub async fn image_after(&self, seen: u64) -> Arc<ClusterImage> {
         loop {
+            let set = self.image_set.notified();
             let image = self.image();
             if image.revision > seen {
                 return image;
             }
-            self.image_set.notified().await;
+            set.await;
         }
+    }
+
+    /// Who leads each lane, as this shard knows it.
+    #[must_use]
+    pub fn leaders(&self) -> Arc<Leaders> {
+        Arc::clone(&self.leaders.borrow())
+    }
+
+    /// Takes newer leaders.
+    pub fn set_leaders(&self, leaders: Arc<Leaders>) {
+        *self.leaders.borrow_mut() = leaders;
+        self.leaders_set.notify_waiters();
+    }
+
+    /// Resolves at the next change of [`ControllerHandle::leaders`] after this call. To miss none, call it before the
+    /// leaders are looked at.
+    pub fn leaders_changed(&self) -> impl Future<Output = ()> + '_ {
+        self.leaders_set.notified()
+    }
+
+    /// Reports the lanes of this shard to the controller of this broker.
+    pub async fn report(&self, shard: ShardId, lanes: Vec<LaneReport>) {
+        // A controller that has stopped needs no report.
+        let _ = self.mesh.send(CONTROLLER_SHARD, ControllerRequest::Lanes(shard, lanes)).await;
     }
 
     /// Makes a topic; resolves when its partitions serve.

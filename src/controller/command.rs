@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{LaneId, TopicId, TopicName};
+use tidewater_storage::model::{LaneId, NodeId, ReplicaId, TopicId, TopicName};
 use uuid::Uuid;
+
+use super::brokers::BrokerAddress;
+use super::lane_table::LaneRecord;
 
 /// One change. The proposer decides everything random or timed and writes it into the command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +19,15 @@ pub enum Command {
     Genesis {
         /// Its id, for ever.
         cluster: Uuid,
+        /// The brokers that form it, with the node ids they have. Empty in a cluster of before the lane table.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        founders: Vec<Founder>,
+        /// The voters of the controller's lane, the one that shall lead first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        voters: Vec<ReplicaId>,
+        /// The cluster level it begins with.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        level: u16,
     },
     /// A topic is made.
     CreateTopic {
@@ -47,6 +59,43 @@ pub enum Command {
     },
     /// A block of producer ids is taken.
     TakeProducerIds { count: u32 },
+    /// From here on the cluster uses what a level of a feature brings; never lowered.
+    Finalize { feature: String, level: u16 },
+    /// A broker registers, or is reached in another way from now on.
+    Register {
+        node: NodeId,
+        birth: Uuid,
+        address: BrokerAddress,
+        /// It takes the place of the broker that had this node id: the replicas there are lost, and get another
+        /// incarnation.
+        replaces: bool,
+    },
+    /// The data lanes up to `count`, and the controller's, are on the one broker that there is.
+    AdoptLanes { count: u32 },
+    /// Lanes are made.
+    AddLanes { lanes: BTreeMap<LaneId, LaneRecord> },
+    /// A lane gets other replicas. A broker that has one of the lane keeps it.
+    SetReplicas {
+        lane: LaneId,
+        /// The replicas it had when this was planned.
+        before: Vec<ReplicaId>,
+        /// The one that shall lead comes first.
+        nodes: Vec<NodeId>,
+    },
+}
+
+/// A broker that forms the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founder {
+    pub node: NodeId,
+    /// The birth id of its data directory.
+    pub birth: Uuid,
+    pub address: BrokerAddress,
+}
+
+fn is_zero(level: &u16) -> bool {
+    *level == 0
 }
 
 /// An entry of the controller's lane that this version cannot read: a command that is not known, or an unknown field.
@@ -83,5 +132,8 @@ mod tests {
         assert_eq!(read(r#"{"take_producer_ids":{"count":5}}"#), Ok(Command::TakeProducerIds { count: 5 }));
         assert!(read(r#"{"take_producer_ids":{"count":5,"lineage":2}}"#).is_err());
         assert!(read(r#"{"create_user":{}}"#).is_err());
+        let born = r#"{"genesis":{"cluster":"00000000-0000-0000-0000-000000000009"}}"#;
+        let of_before = read(born).expect("is read");
+        assert_eq!(of_before.encode().meta, born.as_bytes(), "a cluster of before is born as it was");
     }
 }

@@ -12,7 +12,7 @@ use tidewater_storage::model::{EntryId, LaneId, Term};
 use super::command::{Command, CommandError};
 use super::state::{ControllerState, Verdict};
 use crate::partition::state::codec::{LaneBlob, MEMBERSHIP, lane_blob, open_lane_blob};
-use crate::raft::{Answer, Apply, InstallError, LaneStatus, ProposeError};
+use crate::raft::{Answer, Apply, LaneStatus, ProposeError};
 
 /// State machine and Raft group of lane 0.
 pub struct ControllerLane {
@@ -128,14 +128,6 @@ impl Apply for ControllerLane {
     fn following(&self, _term: Term) {
         self.status.set_following();
     }
-
-    fn snapshot(&self) -> Bytes {
-        self.encode()
-    }
-
-    fn install(&self, at: EntryId, _state: Bytes) -> Result<(), InstallError> {
-        Err(InstallError { lane: LaneId::CONTROLLER, at })
-    }
 }
 
 #[cfg(test)]
@@ -154,7 +146,7 @@ mod tests {
     #[test]
     fn every_version_of_the_checkpoint_is_read() {
         let mut state = ControllerState::default();
-        state.apply(Command::Genesis { cluster: uuid::Uuid::from_u128(9) });
+        state.apply(crate::controller::plan::genesis(uuid::Uuid::from_u128(9)));
         let (name, id) = (TopicName::new("orders").expect("legal"), TopicId(uuid::Uuid::from_u128(7)));
         let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
         state.apply(Command::CreateTopic { name: name.clone(), id, lanes: vec![LaneId(1), LaneId(2)], overrides });

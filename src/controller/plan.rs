@@ -241,7 +241,7 @@ pub fn delete(state: &ControllerState, name: &TopicName, id: Option<TopicId>) ->
 /// The command a new cluster begins with.
 #[must_use]
 pub fn genesis(cluster: Uuid) -> Command {
-    Command::Genesis { cluster }
+    Command::Genesis { cluster, founders: Vec::new(), voters: Vec::new(), level: 0 }
 }
 
 #[cfg(test)]

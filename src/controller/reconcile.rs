@@ -9,16 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use futures::stream::{self, StreamExt};
+use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, PartitionId, Term};
 
+use super::client::ControllerHandle;
 use super::image::{ClusterImage, TopicImage};
+use super::leaders::{LaneReport, Leaders};
 use crate::limits::{LANE_COMMANDS_BYTES_MAX, LANE_COMMANDS_MAX};
 use crate::partition::shard::PartitionShard;
 use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::lane::DataLane;
 use crate::raft::ProposeError;
-use crate::shard::mesh::Reply;
+use crate::shard::mesh::{Inbox, Reply};
 
 /// Entries proposed at once while a lane is reconciled.
 const IN_FLIGHT: usize = 4;
@@ -27,12 +31,56 @@ const IN_FLIGHT: usize = 4;
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Make your lanes agree with this image.
+/// What the controller of this broker sends to every shard.
 #[derive(Debug)]
-pub struct Reconcile {
-    pub image: Arc<ClusterImage>,
-    /// Answered when they do, with the terms in which this shard leads its lanes.
-    pub reply: Reply<Vec<(LaneId, Term)>>,
+pub enum Reconcile {
+    /// Make your lanes agree with this image, then show it to clients.
+    Image {
+        image: Arc<ClusterImage>,
+        /// Answered when it is shown, with the lanes that this shard leads.
+        reply: Reply<Vec<LaneReport>>,
+    },
+    /// Show clients these leaders.
+    Leaders {
+        leaders: Arc<Leaders>,
+        /// Answered when they are shown.
+        reply: Reply<()>,
+    },
+}
+
+/// Called with an image before the shard's lanes are made to agree with it.
+pub type Prepare = Rc<dyn Fn(Arc<ClusterImage>) -> LocalBoxFuture<'static, ()>>;
+
+/// Follows the controller on one shard, until the node stops. Every lane of the table that is on this shard must run.
+pub fn serve(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
+    serve_with(env, shard, controller, inbox, Rc::new(|_| Box::pin(std::future::ready(()))));
+}
+
+/// As [`serve`]; `prepare` starts the lanes that an image brings to this shard.
+pub fn serve_with(
+    env: &Env,
+    shard: &Rc<PartitionShard>,
+    controller: &ControllerHandle,
+    inbox: Inbox<Reconcile>,
+    prepare: Prepare,
+) {
+    let (mut follower, controller) = (Follower::new(Rc::clone(shard)), controller.clone());
+    drop(env.tasks.spawn("reconcile", async move {
+        while let Some(request) = inbox.recv().await {
+            match request {
+                Reconcile::Image { image, reply } => {
+                    prepare(Arc::clone(&image)).await;
+                    let lanes = follower.follow(&image).await;
+                    controller.set_image(image);
+                    reply.send(lanes);
+                }
+                Reconcile::Leaders { leaders, reply } => {
+                    controller.set_leaders(leaders);
+                    reply.send(());
+                }
+            }
+        }
+    }));
 }
 
 /// A topic before and after; never the same.
@@ -70,9 +118,13 @@ pub fn plan(
                     topic: topic.name.clone(),
                     overrides: topic.overrides.clone(),
                     epoch_base: 0,
+                    revision: 0,
                 }),
-                Some(overrides) if overrides != topic.overrides => commands
-                    .push(LaneCommand::Configure { partition: partition.id, overrides: topic.overrides.clone() }),
+                Some(overrides) if overrides != topic.overrides => commands.push(LaneCommand::Configure {
+                    partition: partition.id,
+                    overrides: topic.overrides.clone(),
+                    revision: 0,
+                }),
                 Some(_) => {}
             }
         }
@@ -80,7 +132,7 @@ pub fn plan(
     for topic in changes.iter().filter_map(|(before, _)| *before) {
         let here = topic.partitions.iter().filter(|p| p.lane == lane && !wanted.contains(&p.id));
         let gone = here.filter(|p| held(p.id).is_some());
-        commands.extend(gone.map(|p| LaneCommand::Drop { partition: p.id }));
+        commands.extend(gone.map(|p| LaneCommand::Drop { partition: p.id, revision: 0 }));
     }
     commands
 }
@@ -106,18 +158,25 @@ impl Follower {
     }
 
     /// Reconciles every lane of the shard that it leads, and stays with one that fails for now until it agrees: what is
-    /// answered is done. Answers the terms.
-    pub async fn follow(&mut self, image: &Arc<ClusterImage>) -> Vec<(LaneId, Term)> {
+    /// answered is done.
+    pub async fn follow(&mut self, image: &Arc<ClusterImage>) -> Vec<LaneReport> {
         let before = self.followed.take();
-        let (mut terms, mut all) = (Vec::new(), true);
+        let (mut led, mut all) = (Vec::new(), true);
+        let here = image.here;
         for lane in self.shard.lanes() {
             match self.bring(&lane, before.as_deref(), image).await {
-                Some(term) => terms.push((lane.id, term)),
+                Some(term) => led.push(LaneReport {
+                    lane: lane.id,
+                    term,
+                    leader: Some(here),
+                    in_sync: vec![here],
+                    followed: image.revision,
+                }),
                 None => all = false,
             }
         }
         self.followed = all.then(|| Arc::clone(image));
-        terms
+        led
     }
 
     /// Makes a lane agree with the image, in as many tries as it takes while it leads; the term in which it does.
@@ -150,7 +209,7 @@ fn plan_anew(image: &ClusterImage, lane: &DataLane) -> Vec<LaneCommand> {
     let wanted: BTreeSet<PartitionId> =
         image.topics.values().flat_map(|topic| &topic.partitions).filter(|p| p.lane == lane.id).map(|p| p.id).collect();
     let held = lane.replicas().into_iter().map(|replica| replica.id);
-    commands.extend(held.filter(|id| !wanted.contains(id)).map(|partition| LaneCommand::Drop { partition }));
+    commands.extend(held.filter(|id| !wanted.contains(id)).map(|partition| LaneCommand::Drop { partition, revision: 0 }));
     commands
 }
 
@@ -200,7 +259,9 @@ mod tests {
         let id = |n: usize| PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
         let commands = |count: usize, value: usize| -> Vec<LaneCommand> {
             let overrides = BTreeMap::from([("flush.ms".to_owned(), "\u{1}".repeat(value))]);
-            (0..count).map(|n| LaneCommand::Configure { partition: id(n), overrides: overrides.clone() }).collect()
+            let configure =
+                |n| LaneCommand::Configure { partition: id(n), overrides: overrides.clone(), revision: 0 };
+            (0..count).map(configure).collect()
         };
         let singles = |entries: Vec<LaneCommand>| -> Vec<LaneCommand> {
             let single = |entry| if let LaneCommand::Commands { commands } = entry { commands } else { vec![entry] };
@@ -249,8 +310,8 @@ mod tests {
             let in_flight = shard.fill();
             assert!(!shard.lane.status.has_room());
             let mut follower = Follower::new(Rc::clone(&shard.partitions));
-            let terms = follower.follow(&Arc::new(wanted)).await;
-            assert_eq!(terms.len(), 1);
+            let led = follower.follow(&Arc::new(wanted)).await;
+            assert_eq!(led.len(), 1);
             assert!(ids.iter().all(|id| shard.lane.replica(*id).is_some()), "they serve once it is answered");
             assert!(shard.lane.replica(shard.address(0).id).is_none(), "what the image has not is dropped");
             for done in in_flight {

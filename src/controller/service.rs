@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{NodeId, ProducerId, ShardId, TopicId};
+use tidewater_storage::model::{ProducerId, ShardId, TopicId};
 use tokio::sync::watch;
 
 use super::client::{ControllerHandle, ControllerRequest, Quorum, TopicError};
 use super::command::Command;
 use super::image::{ClusterImage, TopicImage};
 use super::lane::ControllerLane;
+use super::leaders::{LeaderReport, Leaders};
 use super::plan::{self, Context};
 use super::reconcile::Reconcile;
 use super::state::{Surroundings, TopicRecord, Verdict};
@@ -28,7 +29,7 @@ use crate::shard::mesh::{Inbox, Mesh, Reply};
 pub struct Controller {
     env: Env,
     lane: Rc<ControllerLane>,
-    around: RefCell<Surroundings>,
+    around: Surroundings,
     /// The image made last: the next shares with it what did not change.
     last: RefCell<Option<Arc<ClusterImage>>>,
     num_partitions: u32,
@@ -59,7 +60,7 @@ impl Controller {
         Self {
             env,
             lane,
-            around: RefCell::new(around),
+            around,
             last: RefCell::default(),
             num_partitions,
             shards,
@@ -129,7 +130,7 @@ impl Controller {
                 {
                     let (lanes, overrides) = (lanes.clone(), overrides.clone());
                     let record = TopicRecord { id: *id, lanes, overrides, changed: 0 };
-                    reply.send(Ok(Arc::new(record.image(name, &self.around.borrow()))));
+                    reply.send(Ok(Arc::new(record.image(name, &self.around))));
                     return None;
                 }
                 (planned, false, Answer::Topic(spec.name, reply))
@@ -151,6 +152,7 @@ impl Controller {
                 reply.send(self.quorum());
                 return None;
             }
+            ControllerRequest::Lanes(..) => return None,
         };
         match planned {
             Ok(_) if validate_only => answer.only_checked(),
@@ -162,12 +164,12 @@ impl Controller {
 
     fn quorum(&self) -> Result<Quorum, TopicError> {
         let stands = self.lane.status.leading().zip(self.lane.status.applied()).ok_or(TopicError::Unavailable)?;
-        Ok(Quorum { term: stands.0, end: stands.1.index.next() })
+        Ok(Quorum { term: stands.0, end: stands.1.index.next(), revision: self.lane.state().revision })
     }
 
     fn context(&self) -> Context {
-        let around = self.around.borrow();
-        Context { broker: NodeId(around.broker.id.0), shards: around.shards, num_partitions: self.num_partitions }
+        let around = &self.around;
+        Context { broker: around.broker.id, shards: around.shards, num_partitions: self.num_partitions }
     }
 
     fn answer(&self, answer: Answer, verdict: Result<Verdict, TopicError>) {
@@ -199,28 +201,32 @@ impl Controller {
         let image = self.current();
         let asked = (0..self.shards.shards()).map(|shard| {
             let image = Arc::clone(&image);
-            self.shards.call(ShardId(shard), move |reply| Reconcile { image, reply })
+            self.shards.call(ShardId(shard), move |reply| Reconcile::Image { image, reply })
         });
-        let terms: Vec<_> = join_all(asked).await.into_iter().flatten().flatten().collect();
-        let changed = {
-            let mut around = self.around.borrow_mut();
-            terms
-                .into_iter()
-                .fold(false, |changed, (lane, term)| around.terms.insert(lane, term) != Some(term) || changed)
-        };
-        if changed {
-            // Every topic's image carries the epoch of its leader.
-            *self.last.borrow_mut() = None;
-            return Box::pin(self.spread()).await;
-        }
+        let lanes = join_all(asked).await.into_iter().flatten().flatten().collect();
+        self.lead(LeaderReport { from: image.here, lanes }).await;
         if let Some(images) = &self.images {
             images.send_replace(image);
         }
     }
 
+    /// Takes a report, and shows changed leaders on every shard.
+    async fn lead(&self, report: LeaderReport) {
+        let mut leaders = Leaders::clone(&self.handle.leaders());
+        if !leaders.see(&report) {
+            return;
+        }
+        let leaders = Arc::new(leaders);
+        let asked = (0..self.shards.shards()).map(|shard| {
+            let leaders = Arc::clone(&leaders);
+            self.shards.call(ShardId(shard), move |reply| Reconcile::Leaders { leaders, reply })
+        });
+        join_all(asked).await;
+    }
+
     fn current(&self) -> Arc<ClusterImage> {
         let mut last = self.last.borrow_mut();
-        let image = Arc::new(self.lane.state().image(&self.around.borrow(), last.as_deref()));
+        let image = Arc::new(self.lane.state().image(&self.around, last.as_deref()));
         *last = Some(Arc::clone(&image));
         image
     }
@@ -263,7 +269,7 @@ fn subject(request: &ControllerRequest) -> Option<String> {
         ControllerRequest::Create(spec, _) => spec.name.as_str(),
         ControllerRequest::Delete { name, .. } => name.as_str(),
         ControllerRequest::Partitions { topic, .. } | ControllerRequest::Configs { topic, .. } => topic,
-        ControllerRequest::ProducerIds(_) | ControllerRequest::Quorum(_) => return None,
+        ControllerRequest::ProducerIds(_) | ControllerRequest::Quorum(_) | ControllerRequest::Lanes(..) => return None,
     };
     Some(name.replace('.', "_"))
 }

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{
-    Incarnation, LaneId, LeaderEpoch, PartitionId, PartitionIndex, ProducerId, ShardId, Term, TopicId, TopicName,
+    Incarnation, LaneId, NodeId, PartitionId, PartitionIndex, ProducerId, ReplicaId, ReplicaIncarnation, ShardId, TopicId,
+    TopicName,
 };
 use uuid::Uuid;
 
-use super::command::Command;
-use super::image::{BrokerImage, ClusterImage, PartitionImage, TopicImage};
+use super::brokers::{BrokerAddress, BrokerRecord};
+use super::command::{Command, Founder};
+use super::features;
+use super::image::{BrokerImage, ClusterImage, LaneImage, PartitionImage, TopicImage};
+use super::lane_table::{LaneRecord, LaneTable, Pool};
 use crate::config::topic::TopicConfig;
+use crate::limits::LANES_MAX;
 
 /// Everything the controller knows. A *message*; equal on every replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +30,16 @@ pub struct ControllerState {
     pub next_producer_id: i64,
     /// Grows with every change.
     pub revision: u64,
+    /// Finalized feature levels. Has a section of the checkpoint of its own, as the two below.
+    #[serde(skip)]
+    pub features: BTreeMap<String, u16>,
+    #[serde(skip)]
+    pub lanes: LaneTable,
+    #[serde(skip)]
+    pub brokers: BTreeMap<NodeId, BrokerRecord>,
+    /// Partitions of each lane; follows from the topics.
+    #[serde(skip)]
+    loads: BTreeMap<LaneId, u32>,
 }
 
 /// A topic as the controller keeps it.
@@ -51,15 +66,14 @@ pub enum Verdict {
     ProducerIds(ProducerId),
 }
 
-/// Facts of this broker that the image needs besides the state: its address and the shards of lanes.
+/// Facts of this broker that the image needs besides the state.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     pub cluster_name: String,
+    /// This broker, as it is reached now.
     pub broker: BrokerImage,
     /// How many shards it has.
     pub shards: u16,
-    /// The terms in which this broker leads its lanes.
-    pub terms: BTreeMap<LaneId, Term>,
 }
 
 impl ControllerState {
@@ -74,17 +88,23 @@ impl ControllerState {
     fn change(&mut self, command: Command) -> Verdict {
         let changed = self.revision + 1;
         match command {
-            Command::Genesis { cluster } if self.cluster.is_nil() => self.cluster = cluster,
+            Command::Genesis { cluster, founders, voters, level } if self.cluster.is_nil() => {
+                self.cluster = cluster;
+                self.found(founders, voters, level, changed);
+            }
             Command::CreateTopic { name, id, lanes, overrides } if !self.topics.contains_key(&name) => {
+                self.load(&lanes);
                 self.topics.insert(name, TopicRecord { id, lanes, overrides, changed });
             }
             Command::DeleteTopic { name, id } if self.topics.get(&name).is_some_and(|t| t.id == id) => {
-                self.topics.remove(&name);
+                let gone = self.topics.remove(&name);
+                self.unload(gone.map(|topic| topic.lanes).unwrap_or_default());
             }
             Command::AddPartitions { name, from, lanes } => match self.topics.get_mut(&name) {
                 Some(topic) if topic.lanes.len() == from as usize => {
-                    topic.lanes.extend(lanes);
+                    topic.lanes.extend(&lanes);
                     topic.changed = changed;
+                    self.load(&lanes);
                 }
                 _ => return Verdict::Stale,
             },
@@ -100,11 +120,121 @@ impl ControllerState {
                 self.next_producer_id = first.saturating_add(i64::from(count));
                 return Verdict::ProducerIds(ProducerId(first));
             }
-            Command::Genesis { .. } | Command::CreateTopic { .. } | Command::DeleteTopic { .. } => {
-                return Verdict::Stale;
+            Command::Finalize { feature, level } if self.level(&feature) < level => {
+                self.features.insert(feature, level);
             }
+            Command::Register { node, birth, address, replaces } => {
+                return self.register(node, birth, address, replaces, changed);
+            }
+            Command::AdoptLanes { count } => return self.adopt(count),
+            Command::AddLanes { lanes } if lanes.keys().all(|lane| !self.lanes.lanes.contains_key(lane)) => {
+                self.lanes.lanes.extend(lanes);
+            }
+            Command::SetReplicas { lane, before, nodes } => return self.set_replicas(lane, &before, &nodes),
+            Command::Genesis { .. }
+            | Command::CreateTopic { .. }
+            | Command::DeleteTopic { .. }
+            | Command::Finalize { .. }
+            | Command::AddLanes { .. } => return Verdict::Stale,
         }
         Verdict::Done
+    }
+
+    fn found(&mut self, founders: Vec<Founder>, voters: Vec<ReplicaId>, level: u16, revision: u64) {
+        if level > 0 {
+            self.features.insert(features::CLUSTER.to_owned(), level);
+        }
+        if !voters.is_empty() {
+            self.lanes.lanes.insert(LaneId::CONTROLLER, LaneRecord::new(Pool::Controller, voters));
+        }
+        for Founder { node, birth, address } in founders {
+            self.register(node, birth, address, false, revision);
+        }
+    }
+
+    fn register(&mut self, node: NodeId, birth: Uuid, address: BrokerAddress, replaces: bool, revision: u64) -> Verdict {
+        match self.brokers.get_mut(&node) {
+            Some(held) if held.birth == birth => {
+                held.address = address;
+                return Verdict::Done;
+            }
+            Some(_) if !replaces => return Verdict::Stale,
+            None if replaces => return Verdict::Stale,
+            Some(_) | None => {}
+        }
+        let incarnation = if replaces { self.lanes.take_incarnation() } else { ReplicaIncarnation(0) };
+        if replaces {
+            let replicas = self.lanes.lanes.values_mut().flat_map(|lane| &mut lane.replicas);
+            replicas.filter(|replica| replica.node == node).for_each(|replica| replica.incarnation = incarnation);
+        }
+        let record = BrokerRecord { birth, address, incarnation, registered_at_revision: revision };
+        self.brokers.insert(node, record);
+        Verdict::Done
+    }
+
+    /// Lanes of before the lane table, and more of them while there is one broker.
+    fn adopt(&mut self, count: u32) -> Verdict {
+        let only = match self.brokers.keys().collect::<Vec<_>>().as_slice() {
+            [] => NodeId(1),
+            [only] => **only,
+            _ => return Verdict::Stale,
+        };
+        if count > LANES_MAX {
+            return Verdict::Stale;
+        }
+        let table = &mut self.lanes.lanes;
+        let before = table.len();
+        for lane in (0..=count).map(LaneId) {
+            let pool = if lane == LaneId::CONTROLLER { Pool::Controller } else { Pool::Shared };
+            table.entry(lane).or_insert_with(|| LaneRecord::new(pool, vec![ReplicaId::first(only)]));
+        }
+        if table.len() == before { Verdict::Stale } else { Verdict::Done }
+    }
+
+    fn set_replicas(&mut self, lane: LaneId, before: &[ReplicaId], nodes: &[NodeId]) -> Verdict {
+        match self.lanes.lanes.get(&lane) {
+            Some(record) if record.replicas == before && !nodes.is_empty() => {}
+            _ => return Verdict::Stale,
+        }
+        let incarnation = self.lanes.take_incarnation();
+        let kept = |node: &NodeId| before.iter().find(|replica| replica.node == *node).copied();
+        let replicas = nodes.iter().map(|node| kept(node).unwrap_or(ReplicaId { node: *node, incarnation }));
+        let replicas: Vec<ReplicaId> = replicas.collect();
+        if let Some(record) = self.lanes.lanes.get_mut(&lane) {
+            record.factor = u16::try_from(replicas.len()).unwrap_or(u16::MAX);
+            record.replicas = replicas;
+        }
+        Verdict::Done
+    }
+
+    /// The finalized level of a feature; 0 before it is.
+    #[must_use]
+    pub fn level(&self, feature: &str) -> u16 {
+        self.features.get(feature).copied().unwrap_or(0)
+    }
+
+    /// Partitions that a lane carries.
+    #[must_use]
+    pub fn load_of(&self, lane: LaneId) -> u32 {
+        self.loads.get(&lane).copied().unwrap_or(0)
+    }
+
+    fn load(&mut self, lanes: &[LaneId]) {
+        for lane in lanes {
+            *self.loads.entry(*lane).or_default() += 1;
+        }
+    }
+
+    fn unload(&mut self, lanes: Vec<LaneId>) {
+        for lane in lanes {
+            let left = self.loads.get(&lane).and_then(|load| load.checked_sub(1));
+            let left = left.expect("a lane carries the partitions of every topic");
+            if left == 0 {
+                self.loads.remove(&lane);
+            } else {
+                self.loads.insert(lane, left);
+            }
+        }
     }
 
     #[must_use]
@@ -112,10 +242,13 @@ impl ControllerState {
         Bytes::from(serde_json::to_vec(self).expect("maps, numbers and strings serialise into memory"))
     }
 
-    /// The inverse of [`ControllerState::encode`].
+    /// The inverse of [`ControllerState::encode`]; without what has a section of its own.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        let mut state: Self = serde_json::from_slice(bytes).ok()?;
+        let lanes: Vec<LaneId> = state.topics.values().flat_map(|topic| &topic.lanes).copied().collect();
+        state.load(&lanes);
+        Some(state)
     }
 
     /// The cluster as shards and clients see it. Topics that are in `before` as they are now are shared with it, not made
@@ -132,12 +265,36 @@ impl ControllerState {
             cluster: self.cluster,
             cluster_id: kafka_id(self.cluster),
             cluster_name: around.cluster_name.clone(),
-            broker: around.broker.clone(),
+            here: around.broker.id,
+            brokers: same_or_new(before.map(|before| &before.brokers), self.broker_images(around)),
+            lanes: same_or_new(before.map(|before| &before.lanes), self.lane_images()),
+            features: same_or_new(before.map(|before| &before.features), self.features.clone()),
             topics,
             names,
             revision: self.revision,
         }
     }
+
+    fn broker_images(&self, around: &Surroundings) -> BTreeMap<NodeId, BrokerImage> {
+        let image = |(node, record): (&NodeId, &BrokerRecord)| (*node, BrokerImage::of(*node, record));
+        let mut brokers: BTreeMap<NodeId, BrokerImage> = self.brokers.iter().map(image).collect();
+        let incarnation = brokers.get(&around.broker.id).map_or(around.broker.incarnation, |held| held.incarnation);
+        brokers.insert(around.broker.id, BrokerImage { incarnation, ..around.broker.clone() });
+        brokers
+    }
+
+    fn lane_images(&self) -> BTreeMap<LaneId, LaneImage> {
+        let image = |(lane, record): (&LaneId, &LaneRecord)| {
+            let (replicas, initial) = (record.replicas.clone(), record.initial.clone());
+            (*lane, LaneImage { factor: record.factor, replicas, initial })
+        };
+        self.lanes.lanes.iter().map(image).collect()
+    }
+}
+
+/// What is equal is shared with the image before.
+fn same_or_new<T: PartialEq>(before: Option<&Arc<T>>, now: T) -> Arc<T> {
+    before.filter(|before| ***before == now).map_or_else(|| Arc::new(now), Arc::clone)
 }
 
 impl TopicRecord {
@@ -158,10 +315,8 @@ impl TopicRecord {
                 incarnation: Incarnation(0),
             },
             lane: *lane,
+            epoch_base: 0,
             shard: shard_of(*lane, around.shards),
-            leader_epoch: LeaderEpoch(
-                around.terms.get(lane).map_or(0, |term| i32::try_from(term.0).unwrap_or(i32::MAX)),
-            ),
         };
         TopicImage {
             id: self.id,
@@ -263,9 +418,8 @@ mod tests {
         let mut state = ControllerState::default();
         let around = Surroundings {
             cluster_name: "tidewater".into(),
-            broker: BrokerImage { id: tidewater_storage::model::NodeId(1), host: "localhost".into(), port: 9092 },
+            broker: BrokerImage::plain(NodeId(1), "localhost", 9092),
             shards: 2,
-            terms: BTreeMap::new(),
         };
         state.apply(create("a", 1));
         state.apply(create("b", 2));

@@ -14,6 +14,7 @@ use super::connection::Reply;
 use super::limits::FREE_BYTES;
 use super::recompress::HandOver;
 use crate::controller::image::ClusterImage;
+use crate::controller::leaders::Leaders;
 
 /// The context of one request. Shard-local.
 #[derive(Debug)]
@@ -36,6 +37,12 @@ impl RequestContext {
     #[must_use]
     pub fn image(&self) -> Arc<ClusterImage> {
         self.broker.controller.image()
+    }
+
+    /// Who leads each lane, as this shard knows it now.
+    #[must_use]
+    pub fn leaders(&self) -> Arc<Leaders> {
+        self.broker.controller.leaders()
     }
 
     /// Room for what decoding makes of a request, to be held until it is answered; a small one needs none. Waits while the

@@ -3,7 +3,8 @@
 //!
 //! The property `tidewater.delete-with-topic` marks such a table. It is dropped if its topic is not in the image any
 //! more. Its rows may be nowhere else, so all of this must hold: seen in two looks in a row, this cluster, this lineage
-//! epoch (after a restore a topic may be missing only because the restore went back past it), under its own name.
+//! epoch (after a restore a topic may be missing only because the restore went back past it), under its own name. Only the
+//! broker that leads the controller's lane looks: the image of another may lag behind a topic that was just made.
 //! One task on the side runtime.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::states::TableStates;
+use crate::archival::leads_controller;
 use crate::controller::image::ClusterImage;
+use crate::controller::leaders::Leaders;
 
 /// Where sinks make their tables.
 const NAMESPACE: &str = "topics";
@@ -39,11 +42,20 @@ impl LeftOver {
     }
 
     /// Looks again and again; never returns.
-    pub(super) async fn watch(mut self, images: watch::Receiver<Arc<ClusterImage>>, states: TableStates) {
+    pub(super) async fn watch(
+        mut self,
+        images: watch::Receiver<Arc<ClusterImage>>,
+        leaders: watch::Receiver<Arc<Leaders>>,
+        states: TableStates,
+    ) {
         let mut pause = SOON;
         loop {
             tokio::time::sleep(pause).await;
             let image = Arc::clone(&images.borrow());
+            if !leads_controller(&image, &leaders.borrow()) {
+                self.suspects.clear();
+                continue;
+            }
             if let Err(error) = self.look(&image, &states).await {
                 tracing::info!(%error, "tables of deleted topics could not be looked for; tried again later");
             }
@@ -129,12 +141,12 @@ mod tests {
     /// An image with topic 1, `alive`.
     fn image() -> ClusterImage {
         let mut state = ControllerState::default();
-        state.apply(Command::Genesis { cluster: CLUSTER });
+        state.apply(crate::controller::plan::genesis(CLUSTER));
         let name = TopicName::new("alive").expect("legal");
         let id = TopicId(Uuid::from_u128(1));
         state.apply(Command::CreateTopic { name, id, lanes: Vec::new(), overrides: BTreeMap::new() });
-        let broker = BrokerImage { id: NodeId(0), host: "localhost".to_owned(), port: 9092 };
-        let around = Surroundings { cluster_name: "tidewater".to_owned(), broker, shards: 1, terms: BTreeMap::new() };
+        let broker = BrokerImage::plain(NodeId(0), "localhost", 9092);
+        let around = Surroundings { cluster_name: "tidewater".to_owned(), broker, shards: 1 };
         state.image(&around, None)
     }
 

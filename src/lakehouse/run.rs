@@ -1,4 +1,9 @@
-//! Which sinks run: one task per topic with `iceberg.mode`, started and stopped as the cluster's image says.
+//! Which sinks run: one task per topic with `iceberg.mode`, on the broker that leads the lane of the topic's partition 0,
+//! started and ended as the cluster's image and the leaders say.
+//!
+//! The committer of a table thus moves with that lane. Its fencing epoch carries the lane's term, so every later committer
+//! has a greater one, and the table refuses the commits of earlier ones. Nothing is handed over: the next committer goes
+//! on from the offsets that the table holds.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,7 +13,7 @@ use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::sink::SinkConfig;
-use tidewater_storage::model::TopicId;
+use tidewater_storage::model::{Term, TopicId};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -21,6 +26,7 @@ use crate::archival::run::Tier;
 use crate::catalog_http;
 use crate::config::topic::IcebergMode;
 use crate::controller::image::{ClusterImage, TopicImage};
+use crate::controller::leaders::Leaders;
 use crate::limits::TABLE_TURNS_AT_ONCE;
 use crate::net::http::HttpPort;
 use crate::partition::message::PartitionRequest;
@@ -56,7 +62,8 @@ pub fn start(
     });
     let log = Arc::new(MeshReader { images: images.clone(), partitions });
     let lineage = u64::from(tier.home.epoch.0);
-    handle.spawn(LeftOver::new(Arc::clone(&catalog), lineage).watch(images.clone(), states.clone()));
+    let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
+    handle.spawn(left_over.watch(images.clone(), tier.leaders(), states.clone()));
     handle.spawn(follow(
         Sinks {
             catalog,
@@ -69,8 +76,25 @@ pub fn start(
             turns: Arc::new(Semaphore::new(TABLE_TURNS_AT_ONCE)),
         },
         images,
+        tier.leaders(),
     ));
     Ok(true)
+}
+
+/// The fencing epoch of a table's committer: the lineage epoch (high half), then a set bit and the term in which the
+/// committer leads the lane of partition 0. Versions that knew one broker wrote the greatest term of all the topic's lanes
+/// without that bit; no such epoch is above one of these.
+fn fencing_epoch(lineage: u64, term: Term) -> u64 {
+    const BY_LANE_OF_PARTITION_0: u64 = 1 << 31;
+    assert!(term.0 < BY_LANE_OF_PARTITION_0 && lineage <= u64::from(u32::MAX), "term {} has 31 bits", term.0);
+    (lineage << 32) | BY_LANE_OF_PARTITION_0 | term.0
+}
+
+/// The term in which this broker commits to the topic's table; `None` if it does not.
+fn committing(image: &ClusterImage, leaders: &Leaders, topic: &TopicImage) -> Option<Term> {
+    let leader = leaders.of(topic.partition(0)?.lane)?;
+    // In its first term a lane has applied an entry before it serves: term 0 leads nothing.
+    (leader.node == image.here && leader.term > Term(0)).then_some(leader.term)
 }
 
 struct Sinks {
@@ -88,18 +112,25 @@ struct Sinks {
 
 struct Sink {
     topic: Arc<TopicImage>,
+    /// The term of its fencing epoch.
+    term: Term,
     settings: watch::Sender<SinkSettings>,
     stop: watch::Sender<Stop>,
 }
 
-async fn follow(mut sinks: Sinks, mut images: watch::Receiver<Arc<ClusterImage>>) {
+async fn follow(
+    mut sinks: Sinks,
+    mut images: watch::Receiver<Arc<ClusterImage>>,
+    mut leaders: watch::Receiver<Arc<Leaders>>,
+) {
     loop {
-        let image = Arc::clone(&images.borrow_and_update());
+        let (image, led) = (Arc::clone(&images.borrow_and_update()), Arc::clone(&leaders.borrow_and_update()));
         if image.revision > 0 {
-            sinks.reconcile(&image);
+            sinks.reconcile(&image, &led);
         }
         tokio::select! {
             changed = images.changed() => if changed.is_err() { return },
+            changed = leaders.changed() => if changed.is_err() { return },
             Some(ended) = sinks.tasks.join_next() => if let Ok(topic) = ended { sinks.ended(topic) },
         }
     }
@@ -107,18 +138,20 @@ async fn follow(mut sinks: Sinks, mut images: watch::Receiver<Arc<ClusterImage>>
 
 impl Sinks {
     /// Starts and stops without waiting for any of them: a turn may take minutes when the bucket is slow.
-    fn reconcile(&mut self, image: &ClusterImage) {
-        let wanted: BTreeMap<TopicId, &Arc<TopicImage>> = image
+    fn reconcile(&mut self, image: &ClusterImage, leaders: &Leaders) {
+        let wanted: BTreeMap<TopicId, (&Arc<TopicImage>, Term)> = image
             .topics
             .values()
             .filter(|topic| topic.config.iceberg_mode == IcebergMode::KeyValue)
-            .map(|topic| (topic.id, topic))
+            .filter_map(|topic| Some((topic.id, (topic, committing(image, leaders, topic)?))))
             .collect();
-        let gone: Vec<TopicId> = self.running.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
-        for id in gone {
+        let is_over = |id: &TopicId, sink: &Sink| wanted.get(id).is_none_or(|(_, term)| *term != sink.term);
+        let over: Vec<TopicId> =
+            self.running.iter().filter(|(id, sink)| is_over(id, sink)).map(|(id, _)| *id).collect();
+        for id in over {
             self.stop(id, image);
         }
-        for (id, topic) in wanted {
+        for (id, (topic, term)) in wanted {
             match self.running.get_mut(&id) {
                 Some(sink) => {
                     // An idle sink sleeps: only a change that concerns it wakes it.
@@ -129,21 +162,17 @@ impl Sinks {
                 }
                 // `ended` brings us here again.
                 None if self.stopping.contains(&id) => {}
-                // After a start of the broker, an image may come before its lanes are led. A fencing epoch made of that
-                // would be lower than the one in the table, and the table would be paused until the next start.
-                None if topic.partitions.iter().any(|p| p.leader_epoch.0 < 1) => {}
-                None => self.start(image, topic),
+                None => self.start(image, topic, term),
             }
         }
     }
 
-    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>) {
-        // The lane's term grows with every start of the broker, the lineage epoch with every restore; so does this.
-        let term = topic.partitions.iter().map(|p| p.leader_epoch.0.max(0) as u64).max().unwrap_or_default();
+    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>, term: Term) {
         let (settings, seen) = watch::channel(SinkSettings::of(topic));
         let (stop, stopped) = watch::channel(Stop::Not);
+        let epoch = fencing_epoch(self.lineage, term);
         let task = MaintenanceTask {
-            config: SinkConfig::new(image.cluster, topic.name.clone(), topic.id, (self.lineage << 32) | term),
+            config: SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch),
             catalog: Arc::clone(&self.catalog),
             log: Arc::clone(&self.log),
             states: self.states.clone(),
@@ -152,18 +181,69 @@ impl Sinks {
             stopped,
         };
         self.tasks.spawn(keep(task));
-        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), settings, stop });
+        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), term, settings, stop });
     }
 
     fn stop(&mut self, id: TopicId, image: &ClusterImage) {
         let Some(sink) = self.running.remove(&id) else { return };
-        let deleted = image.topic_by_id(id).is_none();
-        let drops = deleted && sink.topic.config.iceberg_delete;
-        sink.stop.send_replace(if drops { Stop::AndDrop } else { Stop::Now });
+        let stop = match image.topic_by_id(id) {
+            None if sink.topic.config.iceberg_delete => Stop::AndDrop,
+            // Another broker commits from now on, or this one in a later term.
+            Some(topic) if topic.config.iceberg_mode == IcebergMode::KeyValue => Stop::HandOver,
+            _ => Stop::Now,
+        };
+        sink.stop.send_replace(stop);
         self.stopping.insert(id);
     }
 
     fn ended(&mut self, topic: TopicId) {
         self.stopping.remove(&topic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::model::{LaneId, NodeId};
+
+    use super::*;
+    use crate::controller::command::Command;
+    use crate::controller::image::BrokerImage;
+    use crate::controller::leaders::{LaneReport, LeaderReport};
+    use crate::controller::state::{ControllerState, Surroundings};
+
+    #[test]
+    fn every_later_committer_has_a_greater_epoch_than_all_before_it() {
+        // What versions before wrote: the greatest term of any lane.
+        let before =
+            [(1, 5), (1, 90_000), (1, (1 << 31) - 1)].map(|(lineage, term): (u64, u64)| (lineage << 32) | term);
+        let epochs =
+            [(1, 1), (1, 2), (1, (1 << 31) - 1), (2, 1)].map(|(lineage, term)| fencing_epoch(lineage, Term(term)));
+        assert!(before.iter().all(|old| *old < epochs[0]));
+        assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
+        assert!(epochs.iter().all(|epoch| epoch >> 32 <= 2), "the lineage stays readable");
+    }
+
+    #[test]
+    fn only_the_leader_of_the_lane_of_partition_0_commits() {
+        let mut state = ControllerState::default();
+        state.apply(crate::controller::plan::genesis(uuid::Uuid::from_u128(7)));
+        let name = tidewater_storage::model::TopicName::new("orders").expect("legal");
+        let (id, lanes) = (TopicId(uuid::Uuid::from_u128(1)), vec![LaneId(2), LaneId(1)]);
+        state.apply(Command::CreateTopic { name, id, lanes, overrides: BTreeMap::new() });
+        let broker = BrokerImage::plain(NodeId(1), "localhost", 9092);
+        let around = Surroundings { cluster_name: "tidewater".to_owned(), broker, shards: 1 };
+        let image = state.image(&around, None);
+        let topic = image.topic("orders").expect("made");
+        let mut leaders = Leaders::default();
+        let mut see = |lane, node, term| {
+            let leader = Some(NodeId(node));
+            let lane = LaneReport { lane: LaneId(lane), term: Term(term), leader, ..LaneReport::default() };
+            leaders.see(&LeaderReport { from: NodeId(node), lanes: vec![lane] });
+            committing(&image, &leaders, topic)
+        };
+        assert_eq!(see(1, 1, 9), None, "the lane of partition 1");
+        assert_eq!(see(2, 1, 4), Some(Term(4)));
+        assert_eq!(see(2, 2, 5), None, "it moved");
+        assert_eq!(see(2, 1, 6), Some(Term(6)), "and came back with a greater epoch");
     }
 }

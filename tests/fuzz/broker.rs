@@ -64,12 +64,18 @@ fn lane_entries() -> Vec<Vec<u8>> {
         bytes: Bytes::from(batches::seeds().swap_remove(0)),
     };
     let entries = [
-        LaneOp::Batches { at: TimestampMs(5), batches: vec![batch.clone()] },
-        LaneOp::Batches { at: TimestampMs(5), batches: vec![batch.clone(), batch] },
-        LaneOp::Command(LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 3 }),
-        LaneOp::Command(LaneCommand::Configure { partition, overrides }),
+        LaneOp::batches(TimestampMs(5), vec![batch.clone()]),
+        LaneOp::Batches { at: TimestampMs(5), producers_after_ms: 7, batches: vec![batch.clone(), batch] },
+        LaneOp::Command(LaneCommand::Create {
+            partition,
+            topic,
+            overrides: overrides.clone(),
+            epoch_base: 3,
+            revision: 9,
+        }),
+        LaneOp::Command(LaneCommand::Configure { partition, overrides, revision: 9 }),
         LaneOp::Command(LaneCommand::Trim { partition, to: Offset::new(9) }),
-        LaneOp::Command(LaneCommand::Drop { partition }),
+        LaneOp::Command(LaneCommand::Drop { partition, revision: 9 }),
         LaneOp::Archive(Bytes::from_static(b"archive")),
     ];
     let mut seeds: Vec<_> = entries.into_iter().map(|entry| [&[4][..], &entry.encode().meta].concat()).collect();
@@ -131,8 +137,8 @@ fn controller_entry(input: &[u8]) {
 
 /// As every shard sees it.
 fn image(state: &ControllerState) {
-    let broker = tidewater::controller::image::BrokerImage { id: NodeId(0), host: "h".into(), port: 9092 };
-    let around = Surroundings { cluster_name: "c".into(), broker, shards: 2, terms: BTreeMap::new() };
+    let broker = tidewater::controller::image::BrokerImage::plain(NodeId(0), "h", 9092);
+    let around = Surroundings { cluster_name: "c".into(), broker, shards: 2 };
     let image = state.image(&around, None);
     for topic in image.topics.values() {
         let _ = TopicConfig::resolve(&topic.overrides);
@@ -143,7 +149,7 @@ fn some_commands() -> Vec<Command> {
     let (name, id) = (TopicName::new("orders").expect("legal"), TopicId(uuid::Uuid::from_u128(7)));
     let overrides = BTreeMap::from([("segment.bytes".to_owned(), "2000000".to_owned())]);
     vec![
-        Command::Genesis { cluster: uuid::Uuid::from_u128(9) },
+        tidewater::controller::plan::genesis(uuid::Uuid::from_u128(9)),
         Command::CreateTopic {
             name: name.clone(),
             id,

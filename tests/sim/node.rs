@@ -1,6 +1,5 @@
 //! One life of the broker: shards composed as `src/node/shard_main.rs` composes them, without sockets, on one thread.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use tidewater::archival::run::{Cadence, start_with};
 use tidewater::controller::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
 use tidewater::controller::image::{ClusterImage, TopicImage};
 use tidewater::controller::plan::genesis;
-use tidewater::controller::reconcile::{Follower, Reconcile};
+use tidewater::controller::reconcile::{self, Reconcile};
 use tidewater::controller::service::Controller;
 use tidewater::controller::state::Surroundings;
 use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
@@ -172,11 +171,11 @@ impl Node {
             let remote = remote(&env, here, &store).await?;
             partitions.set_remote(Rc::clone(&remote));
             drop(env.tasks.spawn("partition inbox", Rc::clone(&partitions).drain(inboxes.partitions.remove(0))));
-            follow_images(&env, &partitions, &controller, inboxes.reconcile.remove(0));
+            reconcile::serve(&env, &partitions, &controller, inboxes.reconcile.remove(0));
             let local = Rc::new(Local(Rc::clone(&partitions)));
             let router = Router::new(here, local, meshes.partitions.clone());
             let settings = GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() };
-            let coordinator = Coordinator::new(env.clone(), router, controller.clone(), settings);
+            let coordinator = Coordinator::new(env.clone(), router, controller.clone(), Rc::clone(&partitions) as _, settings);
             coordinator.serve(inboxes.groups.remove(0));
             if here == ShardId(0) {
                 group_router = Some(GroupRouter::new(here, coordinator, meshes.groups.clone(), controller.clone()));
@@ -191,9 +190,8 @@ impl Node {
         let lane = lane_0.expect("shard 0 has the controller's lane");
         let around = Surroundings {
             cluster_name: placeholder.cluster_name.clone(),
-            broker: placeholder.broker.clone(),
+            broker: placeholder.broker().clone(),
             shards: count,
-            terms: BTreeMap::new(),
         };
         let reconcile = meshes.reconcile.clone();
         let service = Rc::new(Controller::new(
@@ -294,16 +292,4 @@ async fn remote(env: &Env, here: ShardId, store: &Arc<dyn ObjectStore>) -> Resul
     fetch.chunk_bytes = 16 << 10;
     let remote = RemoteReader::open(env.clone(), Arc::clone(store), fetch).await;
     remote.map(Rc::new).map_err(|error| format!("the cache does not open: {error}"))
-}
-
-/// Reconcile, then show the image to clients, then answer.
-fn follow_images(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
-    let (mut follower, controller) = (Follower::new(Rc::clone(shard)), controller.clone());
-    drop(env.tasks.spawn("reconcile", async move {
-        while let Some(Reconcile { image, reply }) = inbox.recv().await {
-            let terms = follower.follow(&image).await;
-            controller.set_image(image);
-            reply.send(terms);
-        }
-    }));
 }

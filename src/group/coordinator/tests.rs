@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewater_storage::env::sim::World;
-use tidewater_storage::model::{
-    Incarnation, LaneId, LeaderEpoch, NodeId, Offset, PartitionIndex, ShardId, TopicId, TopicName,
-};
+use tidewater_storage::model::{Incarnation, LaneId, NodeId, Offset, PartitionIndex, ShardId, TopicId, TopicName};
 use uuid::Uuid;
 
 use super::*;
@@ -15,7 +13,7 @@ use crate::controller::image::{BrokerImage, ClusterImage, PartitionImage, TopicI
 use crate::group::message::{Commit, CommitAsk, FetchedOffset, Heartbeat};
 use crate::group::state::{Join, Joined, StateName, Sync};
 use crate::group::{GroupRouter, OFFSETS_TOPIC};
-use crate::partition::message::{PartitionRequest, ProduceDone, ReadDone, ReadError};
+use crate::partition::message::{Origin, PartitionRequest, ProduceDone, ReadDone, ReadError};
 use crate::partition::router::Serve;
 use crate::shard::mesh::Mesh;
 
@@ -30,6 +28,7 @@ struct LogState {
     batches: Vec<(Offset, Offset, Bytes)>,
     start: Offset,
     end: Offset,
+    term: Term,
     appends: usize,
 }
 
@@ -41,7 +40,10 @@ impl Serve for Rc<MemoryLog> {
                 drop(self.env.tasks.spawn("append", async move {
                     log.env.tasks.sleep(Duration::from_millis(5)).await;
                     let done = parts.into_iter().map(|part| {
+                        let Origin::Coordinator(term) = part.origin else { unreachable!("groups are written as such") };
                         let mut state = log.state.borrow_mut();
+                        state.term = state.term.max(term);
+                        assert_eq!(term, state.term, "written in a term that has ended");
                         let (base, mut bytes) = (state.end, part.batch.bytes);
                         bytes[..8].copy_from_slice(&base.to_wire().to_be_bytes());
                         state.end = base.plus(u64::from(part.batch.header.record_count));
@@ -85,13 +87,42 @@ impl LogState {
     }
 }
 
+/// Leadership of the one lane as a broker sees it.
+#[derive(Default)]
+struct Leads {
+    term: Cell<Option<Term>>,
+    without_lease: Cell<bool>,
+    changed: tidewater_storage::env::Notify,
+}
+
+impl Leads {
+    fn set(&self, term: Option<u64>) {
+        self.term.set(term.map(Term));
+        self.changed.notify();
+    }
+}
+
+impl Hosting for Leads {
+    fn leading(&self, _: PartitionAddress) -> Option<Term> {
+        self.term.get()
+    }
+
+    fn serving(&self, _: PartitionAddress) -> Option<Term> {
+        self.term.get().filter(|_| !self.without_lease.get())
+    }
+
+    fn changed(&self) -> futures::future::LocalBoxFuture<'_, ()> {
+        Box::pin(self.changed.notified())
+    }
+}
+
 fn topic(name: &str, id: u128) -> Arc<TopicImage> {
     let id = TopicId(Uuid::from_u128(id));
     let partition = PartitionImage {
         id: PartitionId { topic: id, index: PartitionIndex(0), incarnation: Incarnation(0) },
         lane: LaneId(1),
+        epoch_base: 0,
         shard: ShardId(0),
-        leader_epoch: LeaderEpoch(0),
     };
     let name = TopicName::new(name).expect("legal");
     let (config, overrides) = (Arc::default(), BTreeMap::new());
@@ -105,7 +136,10 @@ fn image(revision: u64, t: Option<u128>) -> Arc<ClusterImage> {
         cluster: Uuid::nil(),
         cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".into(),
         cluster_name: "tidewater".into(),
-        broker: BrokerImage { id: NodeId(1), host: "localhost".into(), port: 9092 },
+        here: NodeId(1),
+        brokers: Arc::new(BTreeMap::from([(NodeId(1), BrokerImage::plain(NodeId(1), "localhost", 9092))])),
+        lanes: Arc::default(),
+        features: Arc::default(),
         names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
         topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
         revision,
@@ -141,11 +175,30 @@ impl Node {
 
     /// The same with the coordinator itself.
     fn start_beside(&self, controller: ControllerHandle) -> (Coordinator, GroupRouter) {
+        let leads = Rc::new(Leads::default());
+        leads.set(Some(1));
+        self.start_on(controller, leads)
+    }
+
+    /// The same on a broker that leads the lane as `leads` says.
+    fn start_on(&self, controller: ControllerHandle, leads: Rc<Leads>) -> (Coordinator, GroupRouter) {
         let (env, here) = (self.env.clone(), ShardId(0));
         let router = Router::new(here, Rc::new(Rc::clone(&self.log)), Mesh::new(1, 1).0);
-        let coordinator = Coordinator::new(env, router, controller, self.settings);
-        let groups = GroupRouter::new(here, coordinator.clone(), Mesh::new(1, 1).0, self.controller.clone());
+        let coordinator = Coordinator::new(env, router, controller, leads, self.settings);
+        let (mesh, mut inboxes) = Mesh::new(1, 1);
+        coordinator.serve(inboxes.remove(0));
+        let groups = GroupRouter::new(here, coordinator.clone(), mesh, self.controller.clone());
         (coordinator, groups)
+    }
+
+    /// Two brokers on one log; the first leads in term 1.
+    fn two_brokers(&self) -> [(Rc<Leads>, Coordinator, GroupRouter); 2] {
+        [Some(1), None].map(|term| {
+            let leads = Rc::new(Leads::default());
+            leads.set(term);
+            let (coordinator, groups) = self.start_on(self.controller.clone(), Rc::clone(&leads));
+            (leads, coordinator, groups)
+        })
     }
 }
 
@@ -541,5 +594,112 @@ fn offsets_in_use_are_not_deleted() {
         assert_eq!(groups.delete_offsets(g(), keys()).await, Ok(vec![Ok(()), Ok(())]));
         assert_eq!(committed(&groups).await, None);
         assert_eq!(committed(&node.start()).await, None);
+    });
+}
+
+#[test]
+fn a_coordinator_that_leads_again_knows_what_another_wrote_meanwhile() {
+    // It hears of the end of its leadership, or only sees that the term is another.
+    for hears in [true, false] {
+        let world = World::new(20);
+        let node = Node::new(&world);
+        world.block_on(async {
+            let [(leads_a, _, a), (leads_b, _, b)] = node.two_brokers();
+            let joined = join_alone(&a).await;
+            assert_eq!(a.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+            assert_eq!(b.fetch(g(), None).await, Err(GroupError::NotCoordinator));
+            if hears {
+                leads_a.set(None);
+                assert_eq!(beat(&a, &joined).await, Err(GroupError::NotCoordinator));
+            }
+            leads_b.set(Some(2));
+            assert_eq!(beat(&b, &joined).await, Ok(()), "a member goes on with the next coordinator");
+            let ask = CommitAsk { member: Some(joined.member.clone()), generation: joined.generation, ..commit(9) };
+            assert_eq!(b.commit(g(), ask).await, Ok(vec![Ok(())]));
+            leads_b.set(None);
+            leads_a.set(Some(3));
+            assert_eq!(committed(&a).await, Some(9), "hears: {hears}");
+            assert_eq!(beat(&a, &joined).await, Ok(()));
+        });
+    }
+}
+
+#[test]
+fn who_waits_for_a_group_is_sent_to_the_next_coordinator() {
+    let world = World::new(21);
+    let mut node = Node::new(&world);
+    node.settings.initial_rebalance_delay_ms = 3000;
+    world.block_on(async {
+        let [(leads, coordinator, groups), _] = node.two_brokers();
+        assert_eq!(committed(&groups).await, None);
+        let ends = async {
+            node.env.tasks.sleep(Duration::from_millis(2)).await;
+            leads.set(None);
+        };
+        let (joined, done, ()) = futures::join!(groups.join(g(), joining(b't')), groups.commit(g(), commit(5)), ends);
+        assert_eq!(joined.map(|joined| joined.generation), Err(GroupError::NotCoordinator));
+        assert_eq!(done, Err(GroupError::NotCoordinator), "written or not, its client asks the next one");
+        assert!(coordinator.inner.group_shards.borrow().is_empty());
+        assert!(coordinator.inner.deadlines.borrow().next().is_none());
+        assert_eq!(groups.list().await, Ok(Vec::new()), "another broker lists them");
+    });
+}
+
+#[test]
+fn groups_that_come_to_a_broker_are_read_before_they_are_asked_for() {
+    let world = World::new(22);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let [(leads_a, _, a), (leads_b, coordinator, b)] = node.two_brokers();
+        let joined = join_alone(&a).await;
+        leads_a.set(None);
+        leads_b.set(Some(2));
+        node.env.tasks.sleep(Duration::from_millis(100)).await;
+        assert_eq!(coordinator.inner.group_shards.borrow().len(), 1);
+        // The member does not come back.
+        node.env.tasks.sleep(Duration::from_secs(11)).await;
+        assert_eq!(b.describe(g()).await.expect("known").state, StateName::Empty);
+        assert_eq!(beat(&b, &joined).await, Err(GroupError::UnknownMember));
+    });
+}
+
+#[test]
+fn without_a_lease_nothing_is_answered_from_memory() {
+    let world = World::new(23);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let [(leads, _, groups), _] = node.two_brokers();
+        assert_eq!(groups.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        leads.without_lease.set(true);
+        assert_eq!(groups.fetch(g(), None).await, Err(GroupError::NotCoordinator));
+        leads.without_lease.set(false);
+        assert_eq!(committed(&groups).await, Some(5));
+    });
+}
+
+/// The image of a new coordinator may lack a topic that its predecessor's had.
+#[test]
+fn an_image_that_may_be_old_writes_no_offsets_off() {
+    let world = World::new(24);
+    let node = Node::new(&world);
+    world.block_on(async {
+        let [(leads_a, _, a), _] = node.two_brokers();
+        assert_eq!(a.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+        leads_a.set(None);
+        let other = BrokerImage::plain(NodeId(2), "localhost", 9093);
+        let brokers = image(1, None).brokers.values().cloned().chain([other]).map(|b| (b.id, b)).collect();
+        // No controller answers.
+        let old = ClusterImage { brokers: Arc::new(brokers), ..(*image(1, None)).clone() };
+        let controller = ControllerHandle::new(Arc::new(old), Mesh::new(1, 1).0);
+        let leads = Rc::new(Leads::default());
+        leads.set(Some(2));
+        let (_, groups) = node.start_on(controller.clone(), leads);
+        assert_eq!(groups.fetch(g(), None).await, Err(GroupError::Loading));
+        node.env.tasks.sleep(FRESH_PATIENCE).await;
+        assert_eq!(committed(&groups).await, Some(5));
+        node.env.tasks.sleep(Duration::from_secs(1)).await;
+        controller.set_image(image(2, Some(2)));
+        assert_eq!(committed(&groups).await, Some(5));
+        assert_eq!(committed(&node.start()).await, Some(5));
     });
 }

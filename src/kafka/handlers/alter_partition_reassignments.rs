@@ -42,7 +42,7 @@ fn answer(image: &ClusterImage, request: AlterPartitionReassignmentsRequest) -> 
 
 /// No replicas named is "cancel what is under way".
 fn refusal(image: &ClusterImage, name: &str, asked: &ReassignablePartition) -> Result<(), (ErrorCode, String)> {
-    let here = image.broker.id.0;
+    let here = image.here.0;
     let topic = image
         .topic(name)
         .ok_or_else(|| (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("Unable to find a topic named {name}.")))?;

@@ -78,9 +78,9 @@ const FIXED: &[(&str, i8, &str, &str)] = &[
 /// Settings of this broker.
 #[must_use]
 pub fn broker_configs(config: &NodeConfig, image: &ClusterImage) -> Vec<Described> {
-    let broker = &image.broker;
+    let broker = image.broker();
     let (id, dir) = (broker.id.to_string(), config.data_dir.display().to_string());
-    let advertised = format!("PLAINTEXT://{}:{}", broker.host, broker.port);
+    let advertised = format!("PLAINTEXT://{}:{}", broker.kafka().host, broker.kafka().port);
     let mut all = vec![
         own("broker.id", INT, id.clone(), "", "The id of this broker."),
         own("node.id", INT, id, "", "The id of this broker."),

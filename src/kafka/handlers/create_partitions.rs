@@ -48,7 +48,7 @@ fn check(image: &ClusterImage, asked: &CreatePartitionsTopic) -> Result<(), Topi
         let why = format!("{} assignments are given for {wanted} new partitions", assignments.len());
         return Err(TopicError::InvalidAssignment(why));
     }
-    let here = image.broker.id.0;
+    let here = image.here.0;
     if assignments.iter().any(|a| a.broker_ids.len() != 1 || a.broker_ids.iter().any(|b| b.0 != here)) {
         let why = format!("a partition can only be placed on broker {here}, the only one");
         return Err(TopicError::InvalidAssignment(why));

@@ -127,7 +127,7 @@ fn describe(
             }
             None => return failed(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("topic {name} does not exist")),
         },
-        BROKER if name.is_empty() || name.parse() == Ok(image.broker.id.0) => broker_configs(config, image),
+        BROKER if name.is_empty() || name.parse() == Ok(image.here.0) => broker_configs(config, image),
         BROKER => return failed(ErrorCode::INVALID_REQUEST, format!("there is no broker {name:?} here")),
         other => return failed(ErrorCode::INVALID_REQUEST, format!("resource type {other} has no settings here")),
     };

@@ -26,7 +26,8 @@ pub async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest) -> Des
     }
     match ctx.broker.controller.quorum().await {
         Ok(quorum) => {
-            let broker = &ctx.image().broker;
+            let image = ctx.image();
+            let broker = image.broker();
             let nodes = if ctx.version >= NODES_FROM { vec![node(broker)] } else { Vec::new() };
             answer(broker, quorum, ctx.broker.env.clock.wall()).with_nodes(nodes)
         }
@@ -77,7 +78,7 @@ fn answer(broker: &BrokerImage, quorum: Quorum, now: TimestampMs) -> DescribeQuo
 }
 
 fn node(broker: &BrokerImage) -> Node {
-    let listener = Listener::default().with_name(text(LISTENER)).with_host(text(&broker.host)).with_port(broker.port);
+    let listener = Listener::default().with_name(text(LISTENER)).with_host(text(&broker.kafka().host)).with_port(broker.kafka().port);
     Node::default().with_node_id(broker.id.0.into()).with_listeners(vec![listener])
 }
 
@@ -98,8 +99,8 @@ mod tests {
 
     #[test]
     fn the_controller_is_its_only_voter() {
-        let quorum = Quorum { term: Term(3), end: LogIndex(41) };
-        let answered = answer(&image(&[]).broker, quorum, TimestampMs(5));
+        let quorum = Quorum { term: Term(3), end: LogIndex(41), revision: 7 };
+        let answered = answer(image(&[]).broker(), quorum, TimestampMs(5));
         let partition = &answered.topics[0].partitions[0];
         assert_eq!((partition.leader_epoch, partition.high_watermark, partition.current_voters.len()), (3, 41, 1));
         encodes_in_every_version(ApiKey::DescribeQuorum, &answered);

@@ -9,9 +9,11 @@ use kafka_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPart
 use tidewater_storage::model::TopicName;
 
 use crate::controller::image::{ClusterImage, TopicImage};
+use crate::controller::leaders::Leaders;
 use crate::kafka::RequestContext;
 use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::view::{PartitionView, ids};
 use crate::kafka::words::topic_name;
 
 /// Partitions in one answer (`max.request.partition.size.limit` of Kafka).
@@ -19,10 +21,14 @@ const PARTITIONS_MAX: usize = 2000;
 
 /// Answers from the image.
 pub async fn handle(ctx: &RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
-    answer(&ctx.image(), &request)
+    answer(&ctx.image(), &ctx.leaders(), &request)
 }
 
-fn answer(image: &ClusterImage, request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+fn answer(
+    image: &ClusterImage,
+    leaders: &Leaders,
+    request: &DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     if !cursor_holds(request) {
         return refused(request);
     }
@@ -41,7 +47,7 @@ fn answer(image: &ClusterImage, request: &DescribeTopicPartitionsRequest) -> Des
         }
         let end = topic.partitions.len().min(start.saturating_add(left));
         left -= end.saturating_sub(start);
-        answer.topics.push(found(image, topic, start, end));
+        answer.topics.push(found((image, leaders), topic, start, end));
         if end < topic.partitions.len() {
             return answer.with_next_cursor(Some(cursor(&name, end)));
         }
@@ -93,19 +99,21 @@ fn missing(name: &str) -> DescribeTopicPartitionsResponseTopic {
 }
 
 fn found(
-    image: &ClusterImage,
+    (image, leaders): (&ClusterImage, &Leaders),
     topic: &Arc<TopicImage>,
     start: usize,
     end: usize,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let here = || vec![image.broker.id.0.into()];
     let partitions = topic.partitions.get(start..end).unwrap_or_default().iter().map(|partition| {
+        let view = PartitionView::of(image, leaders, partition);
         DescribeTopicPartitionsResponsePartition::default()
+            .with_error_code(view.error().number())
             .with_partition_index(partition.id.index.0)
-            .with_leader_id(image.broker.id.0.into())
-            .with_leader_epoch(partition.leader_epoch.0)
-            .with_replica_nodes(here())
-            .with_isr_nodes(here())
+            .with_leader_id(view.leader_id().into())
+            .with_leader_epoch(view.epoch.0)
+            .with_replica_nodes(ids(&view.replicas))
+            .with_isr_nodes(ids(&view.in_sync))
+            .with_offline_replicas(ids(&view.offline))
             .with_eligible_leader_replicas(Some(Vec::new()))
             .with_last_known_elr(Some(Vec::new()))
     });
@@ -123,7 +131,7 @@ mod tests {
     use kafka_protocol::messages::describe_topic_partitions_request;
 
     use super::*;
-    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+    use crate::kafka::handlers::fixture::{encodes_in_every_version, image, leaders};
 
     #[test]
     fn a_cursor_that_is_not_in_the_list_is_refused() {
@@ -138,7 +146,7 @@ mod tests {
                 .with_topics(topics.iter().map(topic).collect())
                 .with_response_partition_limit(10)
                 .with_cursor(Some(cursor));
-            let page = answer(&image, &request);
+            let page = answer(&image, &leaders(), &request);
             encodes_in_every_version(ApiKey::DescribeTopicPartitions, &page);
             page.topics.iter().map(|topic| (topic.error_code, topic.partitions.len())).collect::<Vec<_>>()
         };
@@ -155,7 +163,7 @@ mod tests {
         let mut request = DescribeTopicPartitionsRequest::default().with_response_partition_limit(2);
         let mut seen = Vec::new();
         loop {
-            let page = answer(&image, &request);
+            let page = answer(&image, &leaders(), &request);
             encodes_in_every_version(ApiKey::DescribeTopicPartitions, &page);
             for topic in &page.topics {
                 let name = topic.name.as_ref().expect("named").as_str().to_owned();

@@ -17,7 +17,10 @@ use crate::kafka::RequestContext;
 use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
-use crate::kafka::wire::fetch::encode_response;
+use crate::kafka::topic_ref::TopicRef;
+use crate::kafka::view::Hints;
+use crate::kafka::wire::fetch::{HINTS_FROM, PartitionAnswer, encode_response};
+use crate::kafka::wire::leader::NodeEndpoint;
 use crate::kafka::wire::request;
 use crate::partition::message::Isolation;
 use poll::{Found, poll};
@@ -42,7 +45,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     };
     let refuse = |error| {
         ctx.broker.metrics.count_code(ctx.key, error);
-        Reply::Send(encode_response(ctx.correlation_id, ctx.version, error, 0, Vec::new()), None)
+        Reply::Send(encode_response(ctx.correlation_id, ctx.version, error, 0, Vec::new(), &[]), None)
     };
     let terms = Terms::of(&request);
     let (broker, by_id) = (&ctx.broker, ctx.version >= IDS_FROM);
@@ -50,7 +53,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
         Ok(opened) => opened,
         Err(error) => return refuse(error),
     };
-    let (topics, id, mut lease) = match opened {
+    let (mut topics, id, mut lease) = match opened {
         Opened::Once(mut watching) => {
             let Found { outcomes, lease } = poll(ctx, &mut watching, &terms, Kind::Once).await;
             (watching.session.whole(outcomes), 0, lease)
@@ -72,9 +75,23 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     for partition in topics.iter().flat_map(|(_, partitions)| partitions) {
         broker.metrics.count_code(ctx.key, partition.error);
     }
-    let pieces = encode_response(ctx.correlation_id, ctx.version, ErrorCode::NONE, id, topics);
+    let nodes = name_leaders(ctx, &mut topics);
+    let pieces = encode_response(ctx.correlation_id, ctx.version, ErrorCode::NONE, id, topics, &nodes);
     lease.set(pieces.iter().map(Bytes::len).sum());
     Reply::Send(pieces, Some(lease))
+}
+
+/// Puts the leader beside each error that says that it is not here; the brokers named.
+fn name_leaders(ctx: &RequestContext, topics: &mut [(TopicRef, Vec<PartitionAnswer>)]) -> Vec<NodeEndpoint> {
+    if ctx.version < HINTS_FROM || topics.iter().flat_map(|(_, of)| of).all(|answer| answer.error.is_none()) {
+        return Vec::new();
+    }
+    let (image, leaders) = (ctx.image(), ctx.leaders());
+    let mut hints = Hints::new(&image, &leaders);
+    for (topic, partitions) in topics {
+        partitions.iter_mut().for_each(|answer| answer.leader = hints.beside(answer.error, topic, answer.index));
+    }
+    hints.nodes()
 }
 
 /// What the client wants of the answer as a whole.
@@ -100,13 +117,9 @@ impl Terms {
     }
 }
 
-/// Does the client know the leader's epoch (KIP-320)? -1 is "does not say".
-pub(super) fn epoch_holds(claimed: i32, known: LeaderEpoch) -> Result<(), ErrorCode> {
-    match claimed {
-        claimed if claimed < 0 || claimed == known.0 => Ok(()),
-        claimed if claimed < known.0 => Err(ErrorCode::FENCED_LEADER_EPOCH),
-        _ => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
-    }
+/// The leader epoch that a client claims to know; -1 is "does not say".
+pub(super) fn claimed_epoch(claimed: i32) -> Option<LeaderEpoch> {
+    (claimed >= 0).then_some(LeaderEpoch(claimed))
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::Encodable;
 use tidewater_storage::model::{
-    Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ShardId, TopicId, TopicName,
+    Incarnation, LaneId, NodeId, PartitionId, PartitionIndex, ReplicaId, ShardId, Term, TopicId, TopicName,
 };
 use uuid::Uuid;
 
-use crate::controller::image::{BrokerImage, ClusterImage, PartitionImage, TopicImage};
+use crate::controller::image::{BrokerImage, ClusterImage, LaneImage, PartitionImage, TopicImage};
+use crate::controller::leaders::{LaneReport, LeaderReport, Leaders};
 use crate::kafka::api::APIS;
 use crate::kafka::wire::response;
 
@@ -22,8 +23,8 @@ pub(crate) fn image(topics: &[(&str, i32)]) -> ClusterImage {
         let partitions = (0..*partitions).map(|index| PartitionImage {
             id: PartitionId { topic: id, index: PartitionIndex(index), incarnation: Incarnation(0) },
             lane: LaneId(1),
+            epoch_base: 0,
             shard: ShardId(0),
-            leader_epoch: LeaderEpoch(3),
         });
         let config = Arc::default();
         let overrides = BTreeMap::new();
@@ -34,11 +35,56 @@ pub(crate) fn image(topics: &[(&str, i32)]) -> ClusterImage {
         cluster: Uuid::nil(),
         cluster_id: "AAAAAAAAAAAAAAAAAAAAAA".into(),
         cluster_name: "tidewater".into(),
-        broker: BrokerImage { id: NodeId(1), host: "127.0.0.1".into(), port: 9092 },
+        here: NodeId(1),
+        brokers: Arc::new(BTreeMap::from([(NodeId(1), BrokerImage::plain(NodeId(1), "127.0.0.1", 9092))])),
+        lanes: Arc::default(),
+        features: Arc::default(),
         names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
         topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
         revision: 1,
     }
+}
+
+/// [`image`] as broker 1 of three sees it; lane 1 and the controller's lane have replicas on all three, 2 preferred.
+pub(crate) fn cluster(topics: &[(&str, i32)]) -> ClusterImage {
+    let broker = |n: i32| {
+        let port = 9091 + u16::try_from(n).expect("small");
+        let rack = Some(format!("rack-{n}"));
+        (NodeId(n), BrokerImage { rack, ..BrokerImage::plain(NodeId(n), "127.0.0.1", port) })
+    };
+    let replicas: Vec<_> = [2, 3, 1].map(|n| ReplicaId::first(NodeId(n))).into();
+    let lane = LaneImage { factor: 3, replicas: replicas.clone(), initial: replicas };
+    ClusterImage {
+        brokers: Arc::new([1, 2, 3].map(broker).into()),
+        lanes: Arc::new(BTreeMap::from([(LaneId::CONTROLLER, lane.clone()), (LaneId(1), lane)])),
+        ..image(topics)
+    }
+}
+
+/// `leader` leads both lanes of [`cluster`] in this term; broker 3 is in sync too.
+pub(crate) fn leaders_of(leader: i32, term: u64) -> Leaders {
+    let mut leaders = Leaders::default();
+    let mut in_sync = vec![NodeId(leader), NodeId(3)];
+    in_sync.dedup();
+    let lane = |lane| LaneReport {
+        lane,
+        term: Term(term),
+        leader: Some(NodeId(leader)),
+        in_sync: in_sync.clone(),
+        followed: 1,
+    };
+    let lanes = [LaneId::CONTROLLER, LaneId(1)].map(lane).into();
+    leaders.see(&LeaderReport { from: NodeId(leader), lanes });
+    leaders
+}
+
+/// Broker 1 leads the lane of [`image`] in term 3.
+pub(super) fn leaders() -> Leaders {
+    let (mut leaders, here) = (Leaders::default(), NodeId(1));
+    let lane =
+        LaneReport { lane: LaneId(1), term: Term(3), leader: Some(here), in_sync: vec![here], followed: 1 };
+    leaders.see(&LeaderReport { from: here, lanes: vec![lane] });
+    leaders
 }
 
 /// Fails for a version in which the response sets a field that the version lacks.

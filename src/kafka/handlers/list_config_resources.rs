@@ -31,8 +31,8 @@ fn answer(version: i16, image: &ClusterImage, types: &[i8]) -> ListConfigResourc
     let wanted = |kind| types.is_empty() || types.contains(&kind);
     let one = |kind, name: &str| ConfigResource::default().with_resource_type(kind).with_resource_name(text(name));
     let topics = image.topics.keys().filter(|_| wanted(TOPIC)).map(|name| one(TOPIC, name.as_str()));
-    let broker = wanted(BROKER).then(|| one(BROKER, &image.broker.id.to_string()));
-    ListConfigResourcesResponse::default().with_config_resources(topics.chain(broker).collect())
+    let brokers = image.brokers.keys().filter(|_| wanted(BROKER)).map(|id| one(BROKER, &id.to_string()));
+    ListConfigResourcesResponse::default().with_config_resources(topics.chain(brokers).collect())
 }
 
 #[cfg(test)]

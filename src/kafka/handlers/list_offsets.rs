@@ -7,7 +7,7 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::{self, ListOffsetsRequest, ListOffsetsResponse};
 use tidewater_storage::model::TimestampMs;
 
-use super::fetch::epoch_holds;
+use super::fetch::claimed_epoch;
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
@@ -28,7 +28,8 @@ pub async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOf
         }
         match plan(image, &topic.topic, ctx.version, committed, asked) {
             Ok((address, spec)) => {
-                let found = ctx.broker.router.list_offset(address, spec).await;
+                let current = claimed_epoch(asked.current_leader_epoch);
+                let found = ctx.broker.router.list_offset(address, current, spec).await;
                 answer(ctx.version, asked.partition_index, found)
             }
             Err(error) => failed(asked.partition_index, error),
@@ -71,7 +72,6 @@ fn plan(
     asked: &ListOffsetsPartition,
 ) -> Result<(PartitionAddress, OffsetSpec), ErrorCode> {
     let (_, partition) = topic.partition(image, asked.partition_index)?;
-    epoch_holds(asked.current_leader_epoch, partition.leader_epoch)?;
     Ok((partition.address(), spec(asked.timestamp, version, committed)?))
 }
 
@@ -98,8 +98,6 @@ fn answer(version: i16, index: i32, found: Result<Option<ListedOffset>, ReadErro
             .with_timestamp(found.timestamp.map_or(-1, |t| t.0))
             .with_leader_epoch(found.leader_epoch.filter(|_| version >= 4).map_or(-1, |e| e.0)),
         Ok(None) => ListOffsetsPartitionResponse::default().with_partition_index(index),
-        // Clients before version 5 do not know OFFSET_NOT_AVAILABLE.
-        Err(ReadError::NotReady) if version < 5 => failed(index, ErrorCode::LEADER_NOT_AVAILABLE),
         Err(error) => failed(index, ErrorCode::from(&error)),
     }
 }
@@ -114,7 +112,7 @@ mod tests {
     use tidewater_storage::model::{LeaderEpoch, Offset};
 
     use super::*;
-    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+    use crate::kafka::handlers::fixture::encodes_in_every_version;
 
     #[test]
     fn special_timestamps_and_the_versions_that_have_them() {
@@ -145,20 +143,6 @@ mod tests {
     }
 
     #[test]
-    fn epochs_fence() {
-        let image = image(&[("orders", 1)]);
-        let topic = TopicRef::Name("orders".into());
-        let ask = |epoch| {
-            let asked = ListOffsetsPartition::default().with_current_leader_epoch(epoch).with_timestamp(-1);
-            plan(&image, &topic, 9, false, &asked).map(|(_, spec)| spec)
-        };
-        assert_eq!(ask(-1), Ok(OffsetSpec::Latest));
-        assert_eq!(ask(3), Ok(OffsetSpec::Latest));
-        assert_eq!(ask(2), Err(ErrorCode::FENCED_LEADER_EPOCH));
-        assert_eq!(ask(4), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
-    }
-
-    #[test]
     fn answers_can_be_written() {
         let found = ListedOffset {
             offset: Offset::new(7),
@@ -166,7 +150,7 @@ mod tests {
             leader_epoch: Some(LeaderEpoch(1)),
         };
         for version in 1..=11 {
-            let partitions = [Ok(Some(found)), Ok(None), Err(ReadError::NotReady)];
+            let partitions = [Ok(Some(found)), Ok(None), Err(ReadError::NotLeader(None))];
             let partitions = partitions.into_iter().map(|p| answer(version, 0, p)).collect();
             let topic = ListOffsetsTopicResponse::default().with_partitions(partitions);
             let response = ListOffsetsResponse::default().with_topics(vec![topic]);

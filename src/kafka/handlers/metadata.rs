@@ -14,11 +14,13 @@ use uuid::Uuid;
 
 use crate::controller::client::{TopicError, TopicSpec};
 use crate::controller::image::{BrokerImage, ClusterImage, TopicImage};
+use crate::controller::leaders::Leaders;
 use crate::kafka::RequestContext;
 use crate::kafka::authorized;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::AUTO_CREATE_MAX;
 use crate::kafka::topic_ref::TopicRef;
+use crate::kafka::view::{self, PartitionView, ids};
 use crate::kafka::words::{text, topic_name};
 
 /// Answers from the image, after creating what is to be created.
@@ -35,7 +37,7 @@ pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataR
         created = join_all(making).await;
     }
     let image = ctx.image();
-    let mut answer = answer(&image, &asked, |name| {
+    let mut answer = answer(&image, &ctx.leaders(), &asked, |name| {
         let (_, made) = created.iter().find(|(made, _)| made == name)?;
         Some(match made {
             // Another request has made it in between: the image will show it.
@@ -105,37 +107,40 @@ fn auto_spec(name: &str) -> TopicSpec {
 
 fn answer(
     image: &ClusterImage,
+    leaders: &Leaders,
     asked: &Asked,
     made: impl Fn(&str) -> Option<Result<Arc<TopicImage>, ErrorCode>>,
 ) -> MetadataResponse {
     let topics = match asked {
-        Asked::All => image.topics.values().map(|topic| found(topic, &image.broker)).collect(),
-        Asked::Some(topics) => topics.iter().map(|topic| one(image, topic, &made)).collect(),
+        Asked::All => image.topics.values().map(|topic| found(topic, image, leaders)).collect(),
+        Asked::Some(topics) => topics.iter().map(|topic| one(image, leaders, topic, &made)).collect(),
     };
     MetadataResponse::default()
-        .with_brokers(vec![broker(&image.broker)])
+        .with_brokers(image.brokers.values().map(broker).collect())
         .with_cluster_id(Some(text(&image.cluster_id)))
-        .with_controller_id(image.broker.id.0.into())
+        .with_controller_id(view::controller(image, leaders).0.into())
         .with_topics(topics)
 }
 
 fn broker(broker: &BrokerImage) -> MetadataResponseBroker {
     MetadataResponseBroker::default()
         .with_node_id(broker.id.0.into())
-        .with_host(text(&broker.host))
-        .with_port(broker.port.into())
+        .with_host(text(&broker.kafka().host))
+        .with_port(broker.kafka().port.into())
+        .with_rack(broker.rack.as_deref().map(text))
 }
 
 fn one(
     image: &ClusterImage,
+    leaders: &Leaders,
     asked: &TopicRef,
     made: impl Fn(&str) -> Option<Result<Arc<TopicImage>, ErrorCode>>,
 ) -> MetadataResponseTopic {
     let error = match (asked.topic(image), asked) {
-        (Ok(topic), _) => return found(topic, &image.broker),
+        (Ok(topic), _) => return found(topic, image, leaders),
         (Err(_), TopicRef::Name(name)) if TopicName::new(name).is_err() => ErrorCode::INVALID_TOPIC_EXCEPTION,
         (Err(error), TopicRef::Name(name)) => match made(name) {
-            Some(Ok(topic)) => return found(&topic, &image.broker),
+            Some(Ok(topic)) => return found(&topic, image, leaders),
             Some(Err(error)) => error,
             None => error,
         },
@@ -148,14 +153,17 @@ fn one(
     MetadataResponseTopic::default().with_error_code(error.number()).with_name(name).with_topic_id(id)
 }
 
-fn found(topic: &TopicImage, broker: &BrokerImage) -> MetadataResponseTopic {
+fn found(topic: &TopicImage, image: &ClusterImage, leaders: &Leaders) -> MetadataResponseTopic {
     let partitions = topic.partitions.iter().map(|partition| {
+        let view = PartitionView::of(image, leaders, partition);
         MetadataResponsePartition::default()
+            .with_error_code(view.error().number())
             .with_partition_index(partition.id.index.0)
-            .with_leader_id(broker.id.0.into())
-            .with_leader_epoch(partition.leader_epoch.0)
-            .with_replica_nodes(vec![broker.id.0.into()])
-            .with_isr_nodes(vec![broker.id.0.into()])
+            .with_leader_id(view.leader_id().into())
+            .with_leader_epoch(view.epoch.0)
+            .with_replica_nodes(ids(&view.replicas))
+            .with_isr_nodes(ids(&view.in_sync))
+            .with_offline_replicas(ids(&view.offline))
     });
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(topic.name.as_str())))
@@ -167,7 +175,7 @@ fn found(topic: &TopicImage, broker: &BrokerImage) -> MetadataResponseTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+    use crate::kafka::handlers::fixture::{cluster, encodes_in_every_version, image, leaders, leaders_of};
     use kafka_protocol::messages::ApiKey;
 
     fn name(name: &str) -> TopicRef {
@@ -198,7 +206,7 @@ mod tests {
         let id = image.topic("users").expect("there").id.0;
         let topics =
             vec![name("orders"), TopicRef::Id(id), name("nope"), name("b/d"), TopicRef::Id(Uuid::from_u128(9))];
-        let answer = answer(&image, &Asked::Some(topics), |_| None);
+        let answer = answer(&image, &leaders(), &Asked::Some(topics), |_| None);
         let errors: Vec<_> = answer.topics.iter().map(|t| t.error_code).collect();
         assert_eq!(errors, [0, 0, 3, 17, 100]);
         assert_eq!(answer.topics[0].partitions.len(), 2);
@@ -208,9 +216,26 @@ mod tests {
     #[test]
     fn every_version_can_be_written() {
         let image = image(&[("orders", 2)]);
-        encodes_in_every_version(ApiKey::Metadata, &answer(&image, &Asked::All, |_| None));
-        let missing = answer(&image, &Asked::Some(vec![name("x")]), |_| None);
+        encodes_in_every_version(ApiKey::Metadata, &answer(&image, &leaders(), &Asked::All, |_| None));
+        let missing = answer(&image, &leaders(), &Asked::Some(vec![name("x")]), |_| None);
         encodes_in_every_version(ApiKey::Metadata, &missing);
+    }
+
+    #[test]
+    fn a_cluster_shows_its_brokers_and_the_replicas_of_each_partition() {
+        let image = cluster(&[("orders", 1)]);
+        let answered = answer(&image, &leaders_of(2, 5), &Asked::All, |_| None);
+        let racks = answered.brokers.iter().map(|b| (b.node_id.0, b.port, b.rack.as_ref().map(|r| r.as_str())));
+        let brokers = [(1, 9092, Some("rack-1")), (2, 9093, Some("rack-2")), (3, 9094, Some("rack-3"))];
+        assert_eq!(racks.collect::<Vec<_>>(), brokers);
+        assert_eq!(answered.controller_id.0, 2);
+        let part = &answered.topics[0].partitions[0];
+        assert_eq!((part.error_code, part.leader_id.0, part.leader_epoch), (0, 2, 5));
+        assert_eq!((&part.replica_nodes, &part.isr_nodes), (&vec![2.into(), 3.into(), 1.into()], &vec![2.into(), 3.into()]));
+        encodes_in_every_version(ApiKey::Metadata, &answered);
+        let without = answer(&image, &Leaders::default(), &Asked::All, |_| None);
+        let part = &without.topics[0].partitions[0];
+        assert_eq!((part.error_code, part.leader_id.0, without.controller_id.0), (5, -1, 1));
     }
 
     #[test]

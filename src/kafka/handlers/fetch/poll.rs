@@ -123,7 +123,7 @@ async fn look(ctx: &RequestContext, watching: &mut Watching, max_bytes: usize, k
 /// Does the client's log diverge from the partition's (KIP-595)? It can be checked if the client sent its last epoch.
 async fn diverges(ctx: &RequestContext, look: &Look) -> Result<Option<EpochEnd>, ErrorCode> {
     let Some(last) = look.last_epoch else { return Ok(None) };
-    let end = ctx.broker.router.epoch_end(look.part.address, LeaderEpoch(last)).await;
+    let end = ctx.broker.router.epoch_end(look.part.address, None, LeaderEpoch(last)).await;
     let end = end.map_err(|error| ErrorCode::from(&error))?.ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
     Ok((end.epoch.0 < last || end.end < look.part.from).then_some(end))
 }

@@ -14,7 +14,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, Forgot
 use tidewater_storage::model::{Offset, TopicId, TopicName};
 use uuid::Uuid;
 
-use super::epoch_holds;
+use super::claimed_epoch;
 use crate::controller::image::{ClusterImage, PartitionImage};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
@@ -351,11 +351,11 @@ impl Session {
         slot.address = None;
         let topic = self.topics.get_mut(slot.topic as usize).ok_or(ErrorCode::UNKNOWN_SERVER_ERROR)?;
         let found = find(topic, slot.index, image)?;
-        epoch_holds(slot.asked.current_epoch, found.leader_epoch)?;
         let from = Offset::from_wire(slot.asked.offset).ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
         slot.address = Some(found.address());
         let max_bytes = usize::try_from(slot.asked.max_bytes).unwrap_or(0);
-        let part = ReadPart { address: found.address(), from, max_bytes, isolation };
+        let epoch = claimed_epoch(slot.asked.current_epoch);
+        let part = ReadPart { address: found.address(), from, max_bytes, isolation, epoch };
         Ok(Look { part, last_epoch: Some(slot.asked.last_epoch).filter(|epoch| *epoch >= 0) })
     }
 

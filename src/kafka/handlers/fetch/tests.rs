@@ -13,10 +13,3 @@ fn terms_are_bounded() {
     assert_eq!((terms.wait, terms.max_bytes, terms.min_bytes), (Duration::ZERO, 0, 0));
 }
 
-#[test]
-fn epochs_fence() {
-    let known = LeaderEpoch(3);
-    assert_eq!((epoch_holds(-1, known), epoch_holds(3, known)), (Ok(()), Ok(())));
-    assert_eq!(epoch_holds(2, known), Err(ErrorCode::FENCED_LEADER_EPOCH));
-    assert_eq!(epoch_holds(4, known), Err(ErrorCode::UNKNOWN_LEADER_EPOCH));
-}

@@ -1,0 +1,13 @@
+//! Feature levels: what the cluster may write that older versions do not understand.
+//!
+//! A level is finalized by a command once every registered broker supports it, and is never lowered. A command kind that
+//! came with a level is proposed only after that.
+
+/// The cluster's own level, as `metadata.version` is Kafka's.
+pub const CLUSTER: &str = "cluster.version";
+
+/// Brokers register and lanes are in the lane table.
+pub const LANE_TABLE: u16 = 1;
+
+/// The highest level of [`CLUSTER`] that this version supports.
+pub const CLUSTER_MAX: u16 = LANE_TABLE;
