@@ -1,12 +1,14 @@
 //! A small Kafka client for the command line, the demo and the tests, over kafka-protocol and tokio's TCP.
 //!
-//! Owns: one connection to one broker, version negotiation, idempotent produce, fetch by assigned partition, the admin
-//! calls of the command line. Does not own: consumer group membership, several brokers, retries that outlive a call.
-//! Runs on any tokio runtime, never on a shard. With any program at the other end, a call ends with an answer or an
-//! error and takes bounded memory ([`connection`], [`answer`], [`fetch`]).
+//! Owns: connections to the brokers of a cluster, version negotiation, idempotent produce, fetch by assigned partition, the
+//! admin calls of the command line. It follows leaders and coordinators ([`cluster`]) and repeats what failed since they
+//! moved. Does not own: consumer group membership, retries that outlive a call. Runs on any tokio runtime, never on a
+//! shard. With any program at the other end, a call ends with an answer or an error and takes bounded memory
+//! ([`connection`], [`answer`], [`fetch`]).
 
 mod admin;
 mod answer;
+mod cluster;
 mod connection;
 mod error;
 mod fetch;
@@ -15,8 +17,8 @@ mod group;
 pub mod outside;
 mod produce;
 
-pub use admin::{ClusterInfo, ConfigEntry, NewTopic, OffsetQuery, PartitionInfo, TopicInfo};
-pub use connection::Client;
+pub use admin::{BrokerInfo, ClusterInfo, ConfigEntry, NewTopic, OffsetQuery, PartitionInfo, TopicInfo};
+pub use cluster::Client;
 pub use error::ClientError;
 pub use fetch::Fetched;
 pub use group::{GroupInfo, GroupOffset, GroupSummary, MemberInfo};

@@ -38,7 +38,7 @@ pub fn runtime() -> Runtime {
 pub async fn create(addr: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut client = Client::connect(addr).await.expect("connects");
     let configs = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let topic = NewTopic { name: NAME.to_owned(), partitions: Some(partitions), configs };
+    let topic = NewTopic { name: NAME.to_owned(), partitions: Some(partitions), configs, ..NewTopic::default() };
     client.create_topic(&topic).await.expect("the topic is made");
 }
 

@@ -68,7 +68,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 
 pub fn create(addr: &str) {
     let configs = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), configs };
+    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), configs, ..NewTopic::default() };
     run(async { Client::connect(addr).await?.create_topic(&topic).await }).expect("the topic is made");
 }
 
@@ -230,7 +230,7 @@ async fn come_and_go(addr: &str, stop: &AtomicBool, counts: &Counts) -> Result<(
     let mut client = Client::connect(addr).await?;
     while !stop.load(Ordering::Relaxed) {
         let name = format!("passing-{}", rand::random::<u32>());
-        client.create_topic(&NewTopic { name: name.clone(), partitions: Some(4), configs: Vec::new() }).await?;
+        client.create_topic(&NewTopic { name: name.clone(), partitions: Some(4), ..NewTopic::default() }).await?;
         tokio::time::sleep(Duration::from_millis(1500)).await;
         client.delete_topic(&name).await?;
         counts.topics.fetch_add(1, Ordering::Relaxed);

@@ -40,6 +40,9 @@ pub(super) struct CreateArgs {
     /// Partitions [default: the broker's num.partitions]
     #[arg(long, short)]
     partitions: Option<i32>,
+    /// Replicas of each partition, each on another broker: 1, 3 or 5 [default: the cluster's default.replication.factor]
+    #[arg(long, short, value_name = "N")]
+    replication_factor: Option<i16>,
     /// A setting, as name=value; may be repeated
     #[arg(long = "set", short = 's', value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
@@ -197,7 +200,12 @@ pub(super) async fn run(command: TopicCommand) -> Result<(), CliError> {
 
 async fn create(args: CreateArgs) -> Result<(), CliError> {
     let mut client = Client::connect(&args.remote.bootstrap).await?;
-    let topic = NewTopic { name: args.topic.clone(), partitions: args.partitions, configs: args.set };
+    let topic = NewTopic {
+        name: args.topic.clone(),
+        partitions: args.partitions,
+        replication_factor: args.replication_factor,
+        configs: args.set,
+    };
     client.create_topic(&topic).await.map_err(|error| meant(error, topic.configs.iter().map(|(name, _)| name)))?;
     output::line(&format!("created topic {}", args.topic))
 }

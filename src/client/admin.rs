@@ -8,16 +8,14 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest,
-    MetadataRequest, TopicName,
+    DescribeClusterRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest, ListOffsetsRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use serde::Serialize;
 
-use super::connection::Client;
+use super::cluster::{Client, moves_leader};
 use super::error::{ClientError, check};
 
 /// Time limit of the broker for a call, in ms.
@@ -30,6 +28,8 @@ pub struct NewTopic {
     pub name: String,
     /// Partitions; `None` is the broker's `num.partitions`.
     pub partitions: Option<i32>,
+    /// Replicas of each partition; `None` is the cluster's `default.replication.factor`.
+    pub replication_factor: Option<i16>,
     pub configs: Vec<(String, String)>,
 }
 
@@ -37,8 +37,15 @@ pub struct NewTopic {
 pub struct ClusterInfo {
     pub cluster_id: String,
     pub controller: i32,
-    /// Id, host, port.
-    pub brokers: Vec<(i32, String, i32)>,
+    pub brokers: Vec<BrokerInfo>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BrokerInfo {
+    pub id: i32,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -54,8 +61,12 @@ pub struct TopicInfo {
 #[derive(Clone, Debug, Serialize)]
 pub struct PartitionInfo {
     pub partition: i32,
+    /// -1 while there is none.
     pub leader: i32,
     pub leader_epoch: i32,
+    /// Node ids, the preferred leader first.
+    pub replicas: Vec<i32>,
+    pub in_sync: Vec<i32>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -105,9 +116,14 @@ impl Client {
     /// # Errors
     /// The call fails.
     pub async fn cluster(&mut self) -> Result<ClusterInfo, ClientError> {
-        let answer = self.call(&DescribeClusterRequest::default()).await?;
+        let answer = self.ask(&DescribeClusterRequest::default()).await?;
         check(|| "describe the cluster".into(), answer.error_code, answer.error_message.as_deref())?;
-        let brokers = answer.brokers.iter().map(|b| (b.broker_id.0, b.host.to_string(), b.port));
+        let brokers = answer.brokers.iter().map(|b| BrokerInfo {
+            id: b.broker_id.0,
+            host: b.host.to_string(),
+            port: b.port,
+            rack: b.rack.as_ref().map(ToString::to_string),
+        });
         Ok(ClusterInfo {
             cluster_id: answer.cluster_id.to_string(),
             controller: answer.controller_id.0,
@@ -120,7 +136,7 @@ impl Client {
     /// # Errors
     /// The call fails.
     pub async fn topics(&mut self) -> Result<Vec<TopicInfo>, ClientError> {
-        self.metadata(None).await
+        self.found(None).await
     }
 
     /// One topic.
@@ -128,14 +144,13 @@ impl Client {
     /// # Errors
     /// [`ClientError::UnknownTopic`], or the call fails.
     pub async fn topic(&mut self, name: &str) -> Result<TopicInfo, ClientError> {
-        let found = self.metadata(Some(name)).await?;
+        let found = self.found(Some(name)).await?;
         found.into_iter().next().ok_or_else(|| ClientError::UnknownTopic(name.to_owned()))
     }
 
-    async fn metadata(&mut self, topic: Option<&str>) -> Result<Vec<TopicInfo>, ClientError> {
-        let topics = topic.map(|name| vec![MetadataRequestTopic::default().with_name(Some(topic_name(name)))]);
-        let request = MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false);
-        let answer = self.call(&request).await?;
+    async fn found(&mut self, topic: Option<&str>) -> Result<Vec<TopicInfo>, ClientError> {
+        let named = topic.map(|name| [name]);
+        let answer = self.metadata(named.as_ref().map(<[&str; 1]>::as_slice)).await?;
         let mut found = Vec::with_capacity(answer.topics.len());
         for topic in answer.topics {
             let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
@@ -147,6 +162,8 @@ impl Client {
                 partition: p.partition_index,
                 leader: p.leader_id.0,
                 leader_epoch: p.leader_epoch,
+                replicas: p.replica_nodes.iter().map(|node| node.0).collect(),
+                in_sync: p.isr_nodes.iter().map(|node| node.0).collect(),
             };
             let mut partitions: Vec<_> = topic.partitions.into_iter().map(partition).collect();
             partitions.sort_by_key(|p| p.partition);
@@ -166,7 +183,7 @@ impl Client {
         let asked = CreatableTopic::default()
             .with_name(topic_name(&topic.name))
             .with_num_partitions(topic.partitions.unwrap_or(-1))
-            .with_replication_factor(-1)
+            .with_replication_factor(topic.replication_factor.unwrap_or(-1))
             .with_configs(configs.collect());
         let request = CreateTopicsRequest::default().with_topics(vec![asked]).with_timeout_ms(TIMEOUT_MS);
         for result in self.call(&request).await?.topics {
@@ -238,7 +255,7 @@ impl Client {
             .with_configuration_keys(None);
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]).with_include_documentation(true);
         let mut entries = Vec::new();
-        for result in self.call(&request).await?.results {
+        for result in self.ask(&request).await?.results {
             check(|| format!("settings of {name}"), result.error_code, result.error_message.as_deref())?;
             entries.extend(result.configs.into_iter().map(|config| ConfigEntry {
                 name: config.name.to_string(),
@@ -261,19 +278,29 @@ impl Client {
         partitions: &[i32],
         query: OffsetQuery,
     ) -> Result<Vec<(i32, Option<u64>)>, ClientError> {
-        let asked = partitions.iter().map(|n| {
-            ListOffsetsPartition::default()
-                .with_partition_index(*n)
-                .with_current_leader_epoch(-1)
-                .with_timestamp(query.timestamp())
-        });
-        let asked = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(asked.collect());
-        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asked]);
+        let make = |partitions: &[i32], _| {
+            let asked = partitions.iter().map(|n| {
+                ListOffsetsPartition::default()
+                    .with_partition_index(*n)
+                    .with_current_leader_epoch(-1)
+                    .with_timestamp(query.timestamp())
+            });
+            let asked = ListOffsetsTopic::default().with_name(topic_name(topic)).with_partitions(asked.collect());
+            ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asked])
+        };
         let mut found = Vec::with_capacity(partitions.len());
-        for part in self.call(&request).await?.topics.into_iter().flat_map(|topic| topic.partitions) {
-            check(|| format!("offsets of {topic}/{}", part.partition_index), part.error_code, None)?;
-            found.push((part.partition_index, u64::try_from(part.offset).ok()));
-        }
+        self.at_leaders(topic, partitions, make, |answer| {
+            let mut again = Vec::new();
+            for part in answer.topics.into_iter().flat_map(|topic| topic.partitions) {
+                match check(|| format!("offsets of {topic}/{}", part.partition_index), part.error_code, None) {
+                    Ok(()) => found.push((part.partition_index, u64::try_from(part.offset).ok())),
+                    Err(error) if moves_leader(part.error_code) => again.push((part.partition_index, error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(again)
+        })
+        .await?;
         found.sort_unstable();
         Ok(found)
     }
@@ -283,17 +310,29 @@ impl Client {
     /// # Errors
     /// The broker refuses.
     pub async fn delete_records(&mut self, topic: &str, to: &[(i32, u64)]) -> Result<Vec<(i32, u64)>, ClientError> {
-        let asked = to.iter().map(|(n, offset)| {
-            let offset = i64::try_from(*offset).unwrap_or(i64::MAX);
-            DeleteRecordsPartition::default().with_partition_index(*n).with_offset(offset)
-        });
-        let asked = DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(asked.collect());
-        let request = DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(TIMEOUT_MS);
+        let make = |partitions: &[i32], _| {
+            let asked = to.iter().filter(|(n, _)| partitions.contains(n)).map(|(n, offset)| {
+                let offset = i64::try_from(*offset).unwrap_or(i64::MAX);
+                DeleteRecordsPartition::default().with_partition_index(*n).with_offset(offset)
+            });
+            let asked = DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(asked.collect());
+            DeleteRecordsRequest::default().with_topics(vec![asked]).with_timeout_ms(TIMEOUT_MS)
+        };
+        let partitions: Vec<i32> = to.iter().map(|(n, _)| *n).collect();
         let mut starts = Vec::with_capacity(to.len());
-        for part in self.call(&request).await?.topics.into_iter().flat_map(|topic| topic.partitions) {
-            check(|| format!("trim {topic}/{}", part.partition_index), part.error_code, None)?;
-            starts.push((part.partition_index, u64::try_from(part.low_watermark).unwrap_or(0)));
-        }
+        self.at_leaders(topic, &partitions, make, |answer| {
+            let mut again = Vec::new();
+            for part in answer.topics.into_iter().flat_map(|topic| topic.partitions) {
+                match check(|| format!("trim {topic}/{}", part.partition_index), part.error_code, None) {
+                    Ok(()) => starts.push((part.partition_index, u64::try_from(part.low_watermark).unwrap_or(0))),
+                    Err(error) if moves_leader(part.error_code) => again.push((part.partition_index, error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(again)
+        })
+        .await?;
+        starts.sort_unstable();
         Ok(starts)
     }
 }

@@ -1,4 +1,5 @@
-//! One connection: connect, negotiate versions, call. Calls may be pipelined: send several, then receive in order.
+//! One connection to one broker: connect, negotiate versions, call. Calls may be pipelined: send several, then receive in
+//! order.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,11 +23,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Connection {
     addr: String,
     stream: TcpStream,
     versions: HashMap<i16, VersionRange>,
     correlation: i32,
+    /// Requests sent whose answer has not been received.
+    open: usize,
     buffer: BytesMut,
 }
 
@@ -37,23 +40,12 @@ pub(super) struct Sent {
     api: &'static str,
 }
 
-impl Client {
-    /// Connects to the first of `bootstrap` (`HOST:PORT[,HOST:PORT…]`) that answers.
+impl Connection {
+    /// Connects to `HOST:PORT`.
     ///
     /// # Errors
-    /// None answers, or it is no Kafka broker.
-    pub async fn connect(bootstrap: &str) -> Result<Self, ClientError> {
-        let mut last = None;
-        for addr in bootstrap.split(',').map(str::trim).filter(|addr| !addr.is_empty()) {
-            match Self::open(addr).await {
-                Ok(client) => return Ok(client),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| ClientError::Address { given: bootstrap.to_owned() }))
-    }
-
-    async fn open(addr: &str) -> Result<Self, ClientError> {
+    /// Nothing answers, or it is no Kafka broker.
+    pub(super) async fn open(addr: &str) -> Result<Self, ClientError> {
         if addr.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
             return Err(ClientError::Address { given: addr.to_owned() });
         }
@@ -61,10 +53,16 @@ impl Client {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(addr)).await;
         let stream = connected.map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
-        let mut client =
-            Self { addr: addr.to_owned(), stream, versions: HashMap::new(), correlation: 0, buffer: BytesMut::new() };
-        client.negotiate().await?;
-        Ok(client)
+        let mut connection = Self {
+            addr: addr.to_owned(),
+            stream,
+            versions: HashMap::new(),
+            correlation: 0,
+            open: 0,
+            buffer: BytesMut::new(),
+        };
+        connection.negotiate().await?;
+        Ok(connection)
     }
 
     async fn negotiate(&mut self) -> Result<(), ClientError> {
@@ -77,10 +75,10 @@ impl Client {
         Ok(())
     }
 
-    /// `HOST:PORT` of the broker.
-    #[must_use]
-    pub fn addr(&self) -> &str {
-        &self.addr
+    /// Has every request sent had its answer? Not after a call that was dropped before its end: the connection is then of
+    /// no more use.
+    pub(super) fn is_settled(&self) -> bool {
+        self.open == 0
     }
 
     /// Sends a request and waits for its answer.
@@ -96,6 +94,7 @@ impl Client {
         self.correlation = self.correlation.wrapping_add(1);
         let sent = Sent { correlation: self.correlation, version, api };
         let frame = encode(request, sent).map_err(|why| self.malformed(api, why))?;
+        self.open += 1;
         // A peer that does not read would hold a large request for ever.
         let written = tokio::time::timeout(CALL_TIMEOUT, self.stream.write_all(&frame)).await;
         let timeout = || ClientError::Timeout { addr: self.addr.clone(), api, after: CALL_TIMEOUT };
@@ -112,6 +111,7 @@ impl Client {
             _ => self.lost(sent.api, source),
         })?;
         let key = ApiKey::try_from(R::KEY).map_err(|()| self.malformed(sent.api, "no such call".to_owned()))?;
+        self.open = self.open.saturating_sub(1);
         answer::decode(key, sent.version, sent.correlation, frame).map_err(|why| self.malformed(sent.api, why))
     }
 
@@ -185,6 +185,7 @@ fn name_of(key: i16) -> &'static str {
         Ok(ApiKey::DeleteGroups) => "DeleteGroups",
         Ok(ApiKey::IncrementalAlterConfigs) => "IncrementalAlterConfigs",
         Ok(ApiKey::DescribeCluster) => "DescribeCluster",
+        Ok(ApiKey::FindCoordinator) => "FindCoordinator",
         _ => "a request",
     }
 }
@@ -204,7 +205,7 @@ mod tests {
             stream.read_exact(&mut vec![0; len as usize]).await.expect("a whole one");
             stream.write_all(says).await.expect("says it");
         };
-        let (met, ()) = tokio::join!(Client::connect(&addr), serve);
+        let (met, ()) = tokio::join!(Connection::open(&addr), serve);
         met.expect_err("no Kafka broker")
     }
 
@@ -228,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_a_port() {
         for given in ["localhost", "localhost:", ":9092", "localhost:99999", ""] {
-            let error = Client::connect(given).await.expect_err("no address").to_string();
+            let error = Connection::open(given).await.expect_err("no address").to_string();
             assert!(error.contains("write HOST:PORT"), "{error}");
         }
     }

@@ -14,6 +14,11 @@ pub enum ClientError {
     Unreachable { addr: String, source: io::Error },
     #[error("the connection to {addr} broke during {api}: {source}; the broker may have stopped, see its log")]
     Lost { addr: String, api: &'static str, source: io::Error },
+    /// A broker of the cluster that cannot be reached, though others can.
+    #[error(
+        "the leader of {topic}/{partition}, {addr}, cannot be reached, and no other broker leads it yet; `tidewater cluster health` shows what is wrong"
+    )]
+    Away { topic: String, partition: i32, addr: String },
     #[error("{addr} did not answer {api} within {after:?}; the broker may be starting or overloaded: try again")]
     Timeout { addr: String, api: &'static str, after: Duration },
     #[error("{addr} does not serve {api} in a version this client speaks; is it a Kafka broker of 2.1 or later?")]
@@ -68,7 +73,9 @@ fn words(error: &kafka_protocol::ResponseError) -> Option<&'static str> {
         E::CoordinatorNotAvailable | E::CoordinatorLoadInProgress | E::NotCoordinator => {
             "the group's coordinator is starting; try again in a moment"
         }
-        E::LeaderNotAvailable | E::NotLeaderOrFollower => "the partition's leader is starting; try again in a moment",
+        E::LeaderNotAvailable | E::NotLeaderOrFollower => {
+            "the partition has no leader at the moment; try again, and see `tidewater cluster health`"
+        }
         E::RequestTimedOut => "not done in time; the broker is busy or stands still, see its log",
         E::MessageTooLarge | E::RecordListTooLarge => "a batch is larger than the topic's max.message.bytes",
         E::KafkaStorageError => "the broker's disk refuses it; see its log",
@@ -78,6 +85,16 @@ fn words(error: &kafka_protocol::ResponseError) -> Option<&'static str> {
 }
 
 impl ClientError {
+    /// A connection that was closed meanwhile.
+    pub(super) fn gone(addr: &str) -> Self {
+        Self::Lost { addr: addr.to_owned(), api: "a request", source: io::ErrorKind::NotConnected.into() }
+    }
+
+    /// Nothing reached the broker, or its answer was lost: another broker may answer.
+    pub(super) fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Lost { .. } | Self::Timeout { .. } | Self::Away { .. })
+    }
+
     /// Kafka's code, if the broker refused.
     #[must_use]
     pub fn code(&self) -> Option<i16> {
@@ -91,7 +108,7 @@ impl ClientError {
     #[must_use]
     pub fn is_unknown_topic(&self) -> bool {
         let unknown = kafka_protocol::ResponseError::UnknownTopicOrPartition.code();
-        matches!(self, Self::UnknownTopic(_)) || self.code() == Some(unknown)
+        matches!(self, Self::UnknownTopic(_) | Self::UnknownPartition { .. }) || self.code() == Some(unknown)
     }
 }
 

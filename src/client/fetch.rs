@@ -8,12 +8,15 @@ use tidewater_storage::model::record::{Record, RecordHeader, read};
 use tidewater_storage::model::{BatchHeader, Offset};
 
 use super::admin::topic_name;
-use super::connection::Client;
+use super::cluster::{Client, moves_leader};
 use super::error::{ClientError, check};
 
 /// Memory for the records of one answer, unpacked and as structs. A batch that does not fit is fetched again; one that
 /// alone is larger is an error.
 const RECORDS_BYTES_MAX: usize = 512 << 20;
+
+/// How long one of several brokers may wait for a first record.
+const WAIT_OF_SEVERAL_MS: i32 = 100;
 
 #[derive(Clone, Debug)]
 pub struct Fetched {
@@ -42,35 +45,50 @@ impl Client {
         max_wait_ms: i32,
         max_bytes: i32,
     ) -> Result<Vec<Fetched>, ClientError> {
-        let partitions = from.iter().map(|(n, offset)| {
-            FetchPartition::default()
-                .with_partition(*n)
-                .with_current_leader_epoch(-1)
-                .with_fetch_offset(i64::try_from(*offset).unwrap_or(i64::MAX))
-                .with_partition_max_bytes(max_bytes)
-        });
-        let asked = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(partitions.collect());
-        let request = FetchRequest::default()
-            .with_replica_id(BrokerId(-1))
-            .with_max_wait_ms(max_wait_ms)
-            .with_min_bytes(1)
-            .with_max_bytes(max_bytes)
-            .with_session_epoch(-1)
-            .with_topics(vec![asked]);
-        let answer = self.call(&request).await?;
-        check(|| format!("fetch from {topic}"), answer.error_code, None)?;
+        let make = |partitions: &[i32], several: bool| {
+            let asked = from.iter().filter(|(n, _)| partitions.contains(n)).map(|(n, offset)| {
+                FetchPartition::default()
+                    .with_partition(*n)
+                    .with_current_leader_epoch(-1)
+                    .with_fetch_offset(i64::try_from(*offset).unwrap_or(i64::MAX))
+                    .with_partition_max_bytes(max_bytes)
+            });
+            let asked = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(asked.collect());
+            FetchRequest::default()
+                .with_replica_id(BrokerId(-1))
+                // One broker's records do not wait long for another that has none.
+                .with_max_wait_ms(if several { max_wait_ms.min(WAIT_OF_SEVERAL_MS) } else { max_wait_ms })
+                .with_min_bytes(1)
+                .with_max_bytes(max_bytes)
+                .with_session_epoch(-1)
+                .with_topics(vec![asked])
+        };
+        let wanted: Vec<i32> = from.iter().map(|(n, _)| *n).collect();
         let mut found = Vec::with_capacity(from.len());
         let mut room = RECORDS_BYTES_MAX;
-        for part in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
-            let partition = part.partition_index;
-            let Some((_, start)) = from.iter().find(|(n, _)| *n == partition) else { continue };
-            check(|| format!("fetch from {topic}/{partition}"), part.error_code, None)?;
-            let bytes = part.records.unwrap_or_default();
-            let (records, next_offset) = open(topic, partition, *start, bytes.clone(), &mut room)?;
-            let wire = |offset: i64| u64::try_from(offset).unwrap_or(0);
-            let (high_watermark, log_start) = (wire(part.high_watermark), wire(part.log_start_offset));
-            found.push(Fetched { partition, high_watermark, log_start, next_offset, bytes, records });
-        }
+        self.at_leaders(topic, &wanted, make, |answer| {
+            check(|| format!("fetch from {topic}"), answer.error_code, None)?;
+            let mut again = Vec::new();
+            for part in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
+                let partition = part.partition_index;
+                let Some((_, start)) = from.iter().find(|(n, _)| *n == partition) else { continue };
+                match check(|| format!("fetch from {topic}/{partition}"), part.error_code, None) {
+                    Ok(()) => {}
+                    Err(error) if moves_leader(part.error_code) => {
+                        again.push((partition, error));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+                let bytes = part.records.unwrap_or_default();
+                let (records, next_offset) = open(topic, partition, *start, bytes.clone(), &mut room)?;
+                let wire = |offset: i64| u64::try_from(offset).unwrap_or(0);
+                let (high_watermark, log_start) = (wire(part.high_watermark), wire(part.log_start_offset));
+                found.push(Fetched { partition, high_watermark, log_start, next_offset, bytes, records });
+            }
+            Ok(again)
+        })
+        .await?;
         Ok(found)
     }
 }

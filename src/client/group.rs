@@ -3,13 +3,13 @@
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, ListGroupsRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest,
+    GroupId, ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
 };
 use serde::Serialize;
 
 use super::admin::{text, topic_name};
-use super::connection::Client;
+use super::cluster::Client;
 use super::error::{ClientError, check};
 
 #[derive(Clone, Debug, Serialize)]
@@ -63,15 +63,27 @@ impl Client {
     /// # Errors
     /// The call fails.
     pub async fn groups(&mut self) -> Result<Vec<GroupSummary>, ClientError> {
-        let answer = self.call(&ListGroupsRequest::default()).await?;
-        check(|| "list groups".into(), answer.error_code, None)?;
+        let mut listed = Vec::new();
+        let brokers = self.all_brokers().await?;
+        for addr in &brokers {
+            // The groups of a broker that is away are those of another by now.
+            match self.call_at(addr, &ListGroupsRequest::default()).await {
+                Err(error) if error.is_of_connection() && brokers.len() > 1 => continue,
+                answer => {
+                    let answer = answer?;
+                    check(|| "list groups".into(), answer.error_code, None)?;
+                    listed.extend(answer.groups);
+                }
+            }
+        }
         let summary = |group: kafka_protocol::messages::list_groups_response::ListedGroup| GroupSummary {
             group: group.group_id.to_string(),
             state: group.group_state.to_string(),
             protocol_type: group.protocol_type.to_string(),
         };
-        let mut groups: Vec<_> = answer.groups.into_iter().map(summary).collect();
+        let mut groups: Vec<_> = listed.into_iter().map(summary).collect();
         groups.sort_by(|a, b| a.group.cmp(&b.group));
+        groups.dedup_by(|a, b| a.group == b.group);
         Ok(groups)
     }
 
@@ -81,7 +93,8 @@ impl Client {
     /// The call fails.
     pub async fn group(&mut self, group: &str) -> Result<GroupInfo, ClientError> {
         let request = DescribeGroupsRequest::default().with_groups(vec![group_id(group)]);
-        let found = self.call(&request).await?.groups.into_iter().next();
+        let code = |answer: &DescribeGroupsResponse| answer.groups.first().map_or(0, |group| group.error_code);
+        let found = self.at_coordinator(group, &request, code).await?.groups.into_iter().next();
         let mut found = found.ok_or_else(|| ClientError::Missing(format!("group {group}")))?;
         // From v6 on an unknown group is an error beside the state.
         if found.error_code == GROUP_ID_NOT_FOUND {
@@ -110,7 +123,9 @@ impl Client {
     /// The call fails.
     pub async fn group_offsets(&mut self, group: &str) -> Result<Vec<GroupOffset>, ClientError> {
         let asked = OffsetFetchRequestGroup::default().with_group_id(group_id(group)).with_topics(None);
-        let answer = self.call(&OffsetFetchRequest::default().with_groups(vec![asked])).await?;
+        let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+        let code = |answer: &OffsetFetchResponse| answer.groups.first().map_or(0, |group| group.error_code);
+        let answer = self.at_coordinator(group, &request, code).await?;
         let mut offsets = Vec::new();
         for found in answer.groups {
             check(|| format!("offsets of group {group}"), found.error_code, None)?;
@@ -153,7 +168,11 @@ impl Client {
             .with_group_id(group_id(group))
             .with_generation_id_or_member_epoch(-1)
             .with_topics(vec![asked]);
-        for part in self.call(&request).await?.topics.into_iter().flat_map(|topic| topic.partitions) {
+        let code = |answer: &OffsetCommitResponse| {
+            answer.topics.first().and_then(|topic| topic.partitions.first()).map_or(0, |part| part.error_code)
+        };
+        let answer = self.at_coordinator(group, &request, code).await?;
+        for part in answer.topics.into_iter().flat_map(|topic| topic.partitions) {
             check(|| format!("commit {topic}/{} for group {group}", part.partition_index), part.error_code, None)?;
         }
         Ok(())
@@ -165,7 +184,8 @@ impl Client {
     /// It has members or does not exist.
     pub async fn delete_group(&mut self, group: &str) -> Result<(), ClientError> {
         let request = DeleteGroupsRequest::default().with_groups_names(vec![group_id(group)]);
-        for result in self.call(&request).await?.results {
+        let code = |answer: &DeleteGroupsResponse| answer.results.first().map_or(0, |group| group.error_code);
+        for result in self.at_coordinator(group, &request, code).await?.results {
             check(|| format!("delete group {group}"), result.error_code, None)?;
         }
         Ok(())

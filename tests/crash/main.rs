@@ -208,7 +208,7 @@ fn ask_for(options: &mut Options, shards: &[u16], start: u64) {
 
 fn create(broker: &Broker) {
     let configs = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), configs };
+    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), configs, ..NewTopic::default() };
     run(async { Client::connect(&broker.kafka).await?.create_topic(&topic).await }).expect("topic is made");
 }
 

@@ -23,7 +23,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 /// Makes a topic.
 pub fn create(broker: &Broker, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
     let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let topic = NewTopic { name: topic.to_owned(), partitions: Some(partitions), configs };
+    let topic = NewTopic { name: topic.to_owned(), partitions: Some(partitions), configs, ..NewTopic::default() };
     run(async { Client::connect(&broker.kafka).await?.create_topic(&topic).await }).expect("topic is made");
 }
 

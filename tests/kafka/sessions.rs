@@ -24,7 +24,7 @@ fn name() -> TopicName {
 }
 
 fn create(broker: &Broker, partitions: i32) {
-    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(partitions), configs: Vec::new() };
+    let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(partitions), ..NewTopic::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime
         .block_on(async { Client::connect(&broker.kafka).await?.create_topic(&topic).await })
