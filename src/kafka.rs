@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use tidewater_storage::env::{Deadlines, Env};
 
+use crate::admin::cluster::LaneOperator;
 use crate::config::node::NodeConfig;
 use crate::controller::client::ControllerHandle;
 use crate::group::GroupRouter;
@@ -38,6 +39,7 @@ pub mod outbox;
 pub mod recompress;
 pub mod server;
 pub mod topic_ref;
+pub mod view;
 pub mod wire;
 pub mod words;
 
@@ -54,6 +56,8 @@ pub struct Broker {
     pub controller: ControllerHandle,
     /// The way to the group coordinators.
     pub groups: GroupRouter,
+    /// The way to the leaders of lanes, to have them hand a lane over.
+    pub lanes: LaneOperator,
     pub config: Arc<NodeConfig>,
     pub fetches: handlers::fetch::FetchSessions,
     /// Deadlines of fetches and of produce requests.

@@ -116,7 +116,8 @@ impl From<&ProduceError> for ErrorCode {
     fn from(error: &ProduceError) -> Self {
         match error {
             ProduceError::UnknownPartition(_) => Self::UNKNOWN_TOPIC_OR_PARTITION,
-            ProduceError::NotLeader => Self::NOT_LEADER_OR_FOLLOWER,
+            ProduceError::NotLeader(_) => Self::NOT_LEADER_OR_FOLLOWER,
+            ProduceError::NotEnoughReplicas { .. } => Self::NOT_ENOUGH_REPLICAS,
             ProduceError::OutOfOrder { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
             ProduceError::Fenced { .. } => Self::INVALID_PRODUCER_EPOCH,
             ProduceError::TooLarge { .. } => Self::MESSAGE_TOO_LARGE,
@@ -133,8 +134,9 @@ impl From<&ReadError> for ErrorCode {
     fn from(error: &ReadError) -> Self {
         match error {
             ReadError::UnknownPartition(_) => Self::UNKNOWN_TOPIC_OR_PARTITION,
-            ReadError::NotLeader => Self::NOT_LEADER_OR_FOLLOWER,
-            ReadError::NotReady => Self::OFFSET_NOT_AVAILABLE,
+            ReadError::NotLeader(_) => Self::NOT_LEADER_OR_FOLLOWER,
+            ReadError::FencedEpoch(_) => Self::FENCED_LEADER_EPOCH,
+            ReadError::UnknownEpoch => Self::UNKNOWN_LEADER_EPOCH,
             ReadError::OutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
             ReadError::BucketUnavailable(_) | ReadError::Unavailable => Self::KAFKA_STORAGE_ERROR,
             ReadError::Corrupt(_) => Self::CORRUPT_MESSAGE,
@@ -195,7 +197,7 @@ impl From<&TrimError> for ErrorCode {
         match error {
             TrimError::UnknownPartition(_) => Self::UNKNOWN_TOPIC_OR_PARTITION,
             TrimError::OutOfRange { .. } => Self::OFFSET_OUT_OF_RANGE,
-            TrimError::Unavailable => Self::NOT_LEADER_OR_FOLLOWER,
+            TrimError::NotLeader(_) | TrimError::Unavailable => Self::NOT_LEADER_OR_FOLLOWER,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod frame;
 pub mod guard;
 pub mod header;
+pub mod leader;
 pub mod log_dirs;
 pub mod produce;
 pub mod reader;

@@ -65,7 +65,7 @@ async fn trim(ctx: &RequestContext, address: PartitionAddress, offset: i64) -> R
     let to = match Offset::from_wire(offset) {
         Some(to) => to,
         None if offset == -1 => {
-            let end = router.list_offset(address, OffsetSpec::Latest).await.map_err(|e| ErrorCode::from(&e))?;
+            let end = router.list_offset(address, None, OffsetSpec::Latest).await.map_err(|e| ErrorCode::from(&e))?;
             end.map(|end| end.offset).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?
         }
         None => return Err(ErrorCode::OFFSET_OUT_OF_RANGE),

@@ -26,7 +26,7 @@ pub async fn handle(ctx: &RequestContext, request: DescribeProducersRequest) -> 
         let found = match name.partition(image, index) {
             Ok((_, partition)) => {
                 let producers = ctx.broker.router.producers(partition.address()).await;
-                producers.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+                producers.map_err(|error| ErrorCode::from(&error))
             }
             Err(error) => Err(error),
         };

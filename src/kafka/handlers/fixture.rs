@@ -81,8 +81,7 @@ pub(crate) fn leaders_of(leader: i32, term: u64) -> Leaders {
 /// Broker 1 leads the lane of [`image`] in term 3.
 pub(super) fn leaders() -> Leaders {
     let (mut leaders, here) = (Leaders::default(), NodeId(1));
-    let lane =
-        LaneReport { lane: LaneId(1), term: Term(3), leader: Some(here), in_sync: vec![here], followed: 1 };
+    let lane = LaneReport { lane: LaneId(1), term: Term(3), leader: Some(here), in_sync: vec![here], followed: 1 };
     leaders.see(&LeaderReport { from: here, lanes: vec![lane] });
     leaders
 }

@@ -231,7 +231,10 @@ mod tests {
         assert_eq!(answered.controller_id.0, 2);
         let part = &answered.topics[0].partitions[0];
         assert_eq!((part.error_code, part.leader_id.0, part.leader_epoch), (0, 2, 5));
-        assert_eq!((&part.replica_nodes, &part.isr_nodes), (&vec![2.into(), 3.into(), 1.into()], &vec![2.into(), 3.into()]));
+        assert_eq!(
+            (&part.replica_nodes, &part.isr_nodes),
+            (&vec![2.into(), 3.into(), 1.into()], &vec![2.into(), 3.into()])
+        );
         encodes_in_every_version(ApiKey::Metadata, &answered);
         let without = answer(&image, &Leaders::default(), &Asked::All, |_| None);
         let part = &without.topics[0].partitions[0];

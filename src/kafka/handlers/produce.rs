@@ -25,7 +25,9 @@ use crate::kafka::metrics::Stage;
 use crate::kafka::named_twice::{by_topic, repeated};
 use crate::kafka::recompress::differs;
 use crate::kafka::topic_ref::TopicRef;
-use crate::kafka::wire::produce::{PartitionAnswer, ProduceRequest, ProduceTopic, decode, encode_response};
+use crate::kafka::view::Hints;
+use crate::kafka::wire::leader::NodeEndpoint;
+use crate::kafka::wire::produce::{HINTS_FROM, PartitionAnswer, ProduceRequest, ProduceTopic, decode, encode_response};
 use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceError, ProducePart};
 
 /// What a topic or a partition takes while its request is in work, beside its records: where they lie, the batch's header,
@@ -75,11 +77,12 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     ctx.broker.metrics.stage(Stage::ProduceAppend, clock.now().since(checked));
     let mut answers = answered(answers, outcomes);
     fill_log_starts(ctx, &mut answers).await;
+    let nodes = name_leaders(ctx, &mut answers);
     for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
         ctx.broker.metrics.count_code(ctx.key, partition.error);
     }
     if acks != 0 {
-        return ctx.reply(encode_response(ctx.correlation_id, ctx.version, &answers));
+        return ctx.reply(encode_response(ctx.correlation_id, ctx.version, &answers, &nodes));
     }
     let failed = answers.iter().flat_map(|(topic, partitions)| partitions.iter().map(move |p| (topic, p)));
     match failed.into_iter().find(|(_, partition)| !partition.error.is_none()) {
@@ -99,11 +102,24 @@ async fn fill_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<Par
             else {
                 continue;
             };
-            if let Ok(Some(first)) = ctx.broker.router.list_offset(address, OffsetSpec::Earliest).await {
+            if let Ok(Some(first)) = ctx.broker.router.list_offset(address, None, OffsetSpec::Earliest).await {
                 answer.log_start_offset = first.offset.to_wire();
             }
         }
     }
+}
+
+/// Puts the leader beside each error that says that it is not here; the brokers named.
+fn name_leaders(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) -> Vec<NodeEndpoint> {
+    if ctx.version < HINTS_FROM || answers.iter().flat_map(|(_, of)| of).all(|answer| answer.error.is_none()) {
+        return Vec::new();
+    }
+    let (image, leaders) = (ctx.image(), ctx.leaders());
+    let mut hints = Hints::new(&image, &leaders);
+    for (topic, partitions) in answers {
+        partitions.iter_mut().for_each(|answer| answer.leader = hints.beside(answer.error, topic, answer.index));
+    }
+    hints.nodes()
 }
 
 fn carries_log_start(error: ErrorCode) -> bool {
@@ -301,6 +317,7 @@ fn refused(index: i32, refusal: &Refusal) -> PartitionAnswer {
         log_start_offset: -1,
         message: refusal.message.clone(),
         record_errors: refusal.records.clone(),
+        leader: None,
     }
 }
 
@@ -314,6 +331,7 @@ fn appended(index: i32, outcome: &Outcome) -> PartitionAnswer {
             log_start_offset: done.log_start.to_wire(),
             message: None,
             record_errors: Vec::new(),
+            leader: None,
         },
         Err(refusal) => refused(index, refusal),
     }

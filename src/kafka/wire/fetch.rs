@@ -3,12 +3,15 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::header::begin_response;
+use super::leader::{CurrentLeader, NodeEndpoint, put_endpoints, put_hint};
 use super::writer::{put_list_len, put_no_tags, put_text, put_uvarint};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::topic_ref::TopicRef;
 use crate::partition::message::EpochEnd;
 
 const FLEXIBLE_FROM: i16 = 12;
+/// First version with the leader beside an error that says that it is not here.
+pub const HINTS_FROM: i16 = 16;
 
 /// The answer for one partition.
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ pub struct PartitionAnswer {
     pub lists_aborted: bool,
     /// Where the client's log diverges from the partition's, for a client that sent its last epoch (from version 12).
     pub diverging: Option<EpochEnd>,
+    /// The leader, if the error says that it is not here; sent from version 16.
+    pub leader: Option<CurrentLeader>,
     /// Whole batches.
     pub batches: Vec<Bytes>,
 }
@@ -42,6 +47,7 @@ impl PartitionAnswer {
             log_start_offset: -1,
             lists_aborted: matches!(error, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID),
             diverging: None,
+            leader: None,
             batches: Vec::new(),
         }
     }
@@ -59,7 +65,8 @@ impl PartitionAnswer {
     }
 }
 
-/// Writes a whole response frame, as the pieces to send one after another. `session` is 0 outside of one.
+/// Writes a whole response frame, as the pieces to send one after another. `session` is 0 outside of one;
+/// `nodes` are the brokers that answers name as leaders.
 #[must_use]
 pub fn encode_response(
     correlation_id: i32,
@@ -67,6 +74,7 @@ pub fn encode_response(
     error: ErrorCode,
     session: i32,
     topics: Vec<(TopicRef, Vec<PartitionAnswer>)>,
+    nodes: &[NodeEndpoint],
 ) -> Vec<Bytes> {
     let flexible = version >= FLEXIBLE_FROM;
     let partitions: usize = topics.iter().map(|(_, p)| p.len()).sum();
@@ -89,7 +97,11 @@ pub fn encode_response(
         }
         put_no_tags(&mut pieces.tail, flexible);
     }
-    put_no_tags(&mut pieces.tail, flexible);
+    if version >= HINTS_FROM {
+        put_endpoints(&mut pieces.tail, nodes);
+    } else {
+        put_no_tags(&mut pieces.tail, flexible);
+    }
     pieces.finish()
 }
 
@@ -120,16 +132,21 @@ fn put_partition(pieces: &mut Pieces, version: i16, answer: PartitionAnswer) {
     for batch in answer.batches {
         pieces.splice(batch);
     }
-    match answer.diverging.filter(|_| flexible) {
-        None => put_no_tags(&mut pieces.tail, flexible),
-        Some(diverging) => {
-            // One tagged field, number 0, of 13 bytes: epoch, end offset, no tags of its own.
-            let out = &mut pieces.tail;
-            out.put_slice(&[1, 0, 13]);
-            out.put_i32(diverging.epoch.0);
-            out.put_i64(diverging.end.to_wire());
-            out.put_u8(0);
-        }
+    let out = &mut pieces.tail;
+    let diverging = answer.diverging.filter(|_| flexible);
+    let hint = answer.leader.filter(|_| version >= HINTS_FROM);
+    if flexible {
+        out.put_u8(u8::from(diverging.is_some()) + u8::from(hint.is_some()));
+    }
+    if let Some(diverging) = diverging {
+        // Number 0, of 13 bytes: epoch, end offset, no tags of its own.
+        out.put_slice(&[0, 13]);
+        out.put_i32(diverging.epoch.0);
+        out.put_i64(diverging.end.to_wire());
+        out.put_u8(0);
+    }
+    if let Some(hint) = hint {
+        put_hint(out, 1, hint);
     }
 }
 

@@ -45,6 +45,7 @@ fn produce_responses() {
             log_start_offset: 17,
             message: None,
             record_errors: Vec::new(),
+            leader: None,
         };
         let bad = produce::PartitionAnswer {
             index: 7,
@@ -54,8 +55,9 @@ fn produce_responses() {
             log_start_offset: -1,
             message: Some("too large".into()),
             record_errors: Vec::new(),
+            leader: None,
         };
-        let frame = produce::encode_response(0x0a0b_0c0d, version, &[(topic(version, 13), vec![good, bad])]);
+        let frame = produce::encode_response(0x0a0b_0c0d, version, &[(topic(version, 13), vec![good, bad])], &[]);
         holds(&format!("produce-response-v{version}"), &frame);
     }
 }
@@ -71,11 +73,12 @@ fn fetch_responses() {
             log_start_offset: 17,
             lists_aborted: true,
             diverging: None,
+            leader: None,
             batches: vec![Bytes::from_static(b"first batch"), Bytes::from_static(b"second")],
         };
         let bad = fetch::PartitionAnswer::error(1, ErrorCode::OFFSET_OUT_OF_RANGE);
         let topics = vec![(topic(version, 13), vec![good, bad])];
-        let pieces = fetch::encode_response(0x0a0b_0c0d, version, ErrorCode::NONE, 0, topics);
+        let pieces = fetch::encode_response(0x0a0b_0c0d, version, ErrorCode::NONE, 0, topics, &[]);
         holds(&format!("fetch-response-v{version}"), &pieces.concat());
     }
 }

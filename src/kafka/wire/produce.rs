@@ -8,6 +8,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::header::{begin_response, end_response};
+use super::leader::{CurrentLeader, NodeEndpoint, put_endpoints, put_hint};
 use super::reader::{FieldReader, Malformed};
 use super::schema::TAGS_MAX;
 use super::writer::{put_list_len, put_no_tags, put_text, put_text_or_null};
@@ -17,6 +18,8 @@ use crate::kafka::topic_ref::TopicRef;
 
 /// First version with compact encodings.
 const FLEXIBLE_FROM: i16 = 9;
+/// First version with the leader beside an error that says that it is not here.
+pub const HINTS_FROM: i16 = 10;
 /// First version with topic ids.
 const IDS_FROM: i16 = 13;
 /// Fewest bytes of a topic, or of a partition: what bounds their number by the frame's length, before the cap does.
@@ -142,11 +145,18 @@ pub struct PartitionAnswer {
     pub message: Option<String>,
     /// Records at fault, by their index in the batch, and why; from version 8.
     pub record_errors: Vec<(i32, String)>,
+    /// The leader, if the error says that it is not here; sent from version 10.
+    pub leader: Option<CurrentLeader>,
 }
 
-/// Writes a whole response frame.
+/// Writes a whole response frame. `nodes` are the brokers that answers name as leaders.
 #[must_use]
-pub fn encode_response(correlation_id: i32, version: i16, topics: &[(TopicRef, Vec<PartitionAnswer>)]) -> Bytes {
+pub fn encode_response(
+    correlation_id: i32,
+    version: i16,
+    topics: &[(TopicRef, Vec<PartitionAnswer>)],
+    nodes: &[NodeEndpoint],
+) -> Bytes {
     let flexible = version >= FLEXIBLE_FROM;
     let partitions: usize = topics.iter().map(|(_, p)| p.len()).sum();
     let mut out = begin_response(correlation_id, flexible, 32 + topics.len() * 64 + partitions * 64);
@@ -163,7 +173,11 @@ pub fn encode_response(correlation_id: i32, version: i16, topics: &[(TopicRef, V
         put_no_tags(&mut out, flexible);
     }
     out.put_i32(0); // throttle time
-    put_no_tags(&mut out, flexible);
+    if version >= HINTS_FROM {
+        put_endpoints(&mut out, nodes);
+    } else {
+        put_no_tags(&mut out, flexible);
+    }
     end_response(out)
 }
 
@@ -185,7 +199,13 @@ fn put_partition(out: &mut BytesMut, version: i16, answer: &PartitionAnswer) {
         }
         put_text_or_null(out, flexible, answer.message.as_deref());
     }
-    put_no_tags(out, flexible);
+    match answer.leader.filter(|_| version >= HINTS_FROM) {
+        None => put_no_tags(out, flexible),
+        Some(hint) => {
+            out.put_u8(1);
+            put_hint(out, 0, hint);
+        }
+    }
 }
 
 #[cfg(test)]

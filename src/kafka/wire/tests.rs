@@ -9,6 +9,7 @@ use tidewater_storage::model::{LeaderEpoch, Offset};
 use uuid::Uuid;
 
 use super::guard::{ELEMENT_BYTES, ELEMENTS_MAX, check};
+use super::leader::{CurrentLeader, NodeEndpoint};
 use super::schema::schema;
 use super::{fetch, header, produce, request};
 use crate::kafka::api::APIS;
@@ -423,6 +424,10 @@ fn produce_splits_large_records_off_the_frame_without_a_copy() {
     }
 }
 
+fn node(id: i32, rack: Option<&str>) -> NodeEndpoint {
+    NodeEndpoint { id, host: "h".into(), port: 9092, rack: rack.map(ToOwned::to_owned) }
+}
+
 #[test]
 fn produce_responses_are_read_by_the_generated_decoder() {
     for version in 3..=13 {
@@ -435,12 +440,20 @@ fn produce_responses_are_read_by_the_generated_decoder() {
             log_start_offset: 5,
             message: Some("why".into()),
             record_errors: vec![(2, "late".into())],
+            leader: (error == ErrorCode::NOT_LEADER_OR_FOLLOWER).then_some(CurrentLeader { leader: 2, epoch: 9 }),
         };
-        let answers = vec![(topic, vec![answer(0, ErrorCode::NONE), answer(1, ErrorCode::MESSAGE_TOO_LARGE)])];
-        let mut frame = produce::encode_response(99, version, &answers);
+        let errors = [ErrorCode::NONE, ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::NOT_LEADER_OR_FOLLOWER];
+        let answers = vec![(topic, errors.into_iter().zip(0..).map(|(error, n)| answer(n, error)).collect())];
+        let mut frame = produce::encode_response(99, version, &answers, &[node(2, None), node(3, Some("b"))]);
         let read: m::ProduceResponse = response_of(&mut frame, ApiKey::Produce, version);
         let partitions = &read.responses[0].partition_responses;
-        assert_eq!((partitions.len(), partitions[0].base_offset, partitions[0].log_append_time_ms), (2, 42, 7));
+        assert_eq!((partitions.len(), partitions[0].base_offset, partitions[0].log_append_time_ms), (3, 42, 7));
+        let hint = &partitions[2].current_leader;
+        assert_eq!((hint.leader_id.0, hint.leader_epoch), if version >= 10 { (2, 9) } else { (-1, -1) });
+        assert_eq!(partitions[1].current_leader.leader_id.0, -1);
+        let nodes = read.node_endpoints.iter().map(|n| (n.node_id.0, n.host.to_string(), n.port, n.rack.is_some()));
+        let named = [(2, "h".to_owned(), 9092, false), (3, "h".to_owned(), 9092, true)];
+        assert_eq!(nodes.collect::<Vec<_>>(), named[..if version >= 10 { 2 } else { 0 }]);
         assert_eq!((partitions[1].index, partitions[1].error_code), (1, 10));
         assert_eq!(partitions[0].log_start_offset, if version >= 5 { 5 } else { -1 });
         assert_eq!(partitions[1].error_message.is_some(), version >= 8);
@@ -462,10 +475,16 @@ fn fetch_responses_are_read_by_the_generated_decoder_and_copy_nothing() {
             log_start_offset: 10,
             lists_aborted: version % 2 == 0,
             diverging: Some(EpochEnd { epoch: LeaderEpoch(3), end: Offset::new(55) }),
+            leader: None,
             batches: batches.clone(),
         };
         let refused = fetch::PartitionAnswer::error(4, ErrorCode::OFFSET_OUT_OF_RANGE);
-        let pieces = fetch::encode_response(99, version, ErrorCode::NONE, 77, vec![(topic, vec![full, refused])]);
+        let moved = fetch::PartitionAnswer {
+            leader: Some(CurrentLeader { leader: 3, epoch: 9 }),
+            ..fetch::PartitionAnswer::error(5, ErrorCode::NOT_LEADER_OR_FOLLOWER)
+        };
+        let topics = vec![(topic, vec![full, refused, moved])];
+        let pieces = fetch::encode_response(99, version, ErrorCode::NONE, 77, topics, &[node(3, Some("b"))]);
         assert!(pieces.iter().any(|p| p.as_ptr() == batches[0].as_ptr()));
         let mut frame = Bytes::from(pieces.concat());
         let read: m::FetchResponse = response_of(&mut frame, ApiKey::Fetch, version);
@@ -474,6 +493,11 @@ fn fetch_responses_are_read_by_the_generated_decoder_and_copy_nothing() {
         let diverging = &partitions[0].diverging_epoch;
         assert_eq!((diverging.epoch, diverging.end_offset), if version >= 12 { (3, 55) } else { (-1, -1) });
         assert_eq!(partitions[1].diverging_epoch.epoch, -1);
+        let hint = &partitions[2].current_leader;
+        assert_eq!((hint.leader_id.0, hint.leader_epoch), if version >= 16 { (3, 9) } else { (-1, -1) });
+        assert_eq!(partitions[1].current_leader.leader_id.0, -1);
+        let nodes: Vec<_> = read.node_endpoints.iter().map(|n| (n.node_id.0, n.port, n.rack.is_some())).collect();
+        assert_eq!(nodes, [(3, 9092, true)][..usize::from(version >= 16)]);
         assert_eq!(partitions[0].records.as_ref().map(Bytes::len), Some(70_005));
         assert_eq!((partitions[0].high_watermark, partitions[0].last_stable_offset), (100, 90));
         assert_eq!(partitions[0].aborted_transactions.is_some(), version % 2 == 0);
