@@ -1,8 +1,10 @@
 //! Admin HTTP on the side runtime: health, metrics, the state of topics and groups. No logic of the broker is here.
 //!
 //! From below: [`report`] is one shard's part of a scrape, `state` what all routes share, `survey` gathers the parts of all
-//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, `routes` is the router.
+//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, [`cluster`] asks all brokers, `routes` is
+//! the router.
 
+pub mod cluster;
 mod lanes;
 mod metrics;
 pub mod report;

@@ -53,7 +53,7 @@ enum Command {
     /// Show consumer groups and move their offsets
     #[command(subcommand)]
     Group(group::GroupCommand),
-    /// Show the cluster
+    /// Show the cluster: health, brokers, partitions; change leaders
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Show the archiving of lanes, and resume a stopped lane
@@ -68,10 +68,10 @@ enum Command {
 
 #[derive(Clone, Debug, Args)]
 struct Remote {
-    /// Kafka address of the broker
-    #[arg(long, env = "TIDEWATER_BOOTSTRAP", default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
+    /// Kafka address of a broker, or of several, comma-separated: the first that answers is asked for the others
+    #[arg(long, env = "TIDEWATER_BOOTSTRAP", default_value = "127.0.0.1:9092", value_name = "HOST:PORT,…")]
     bootstrap: String,
-    /// Admin address of the broker
+    /// Admin address of a broker
     #[arg(long, env = "TIDEWATER_ADMIN", default_value = "127.0.0.1:9644", value_name = "HOST:PORT")]
     admin: String,
 }
@@ -162,6 +162,13 @@ mod tests {
             "group seek g --topic t --to earliest",
             "group delete g",
             "cluster info --json",
+            "cluster health --json",
+            "cluster brokers --bootstrap a:1,b:2,c:3",
+            "cluster partitions t --unhealthy --json",
+            "cluster transfer-leadership 3 2",
+            "cluster transfer-leadership t:0 2 --json",
+            "cluster grow --replication-factor 3",
+            "topic create t --replication-factor 3",
             "lane list --json",
             "lane resume 1",
             "check --data-dir /d",

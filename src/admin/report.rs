@@ -1,5 +1,5 @@
 //! The report of one shard for a scrape, as one message: its counters, queues and the sums of its partitions. And the
-//! one operator's command that goes to shards: resuming a lane.
+//! operator's commands that go to shards: resuming a lane's archiving, handing a lane over to another broker.
 //!
 //! The shard makes its report only when asked, so that a broker without scrapes pays nothing. It sums partitions by
 //! topic, with pauses, so that 100,000 of them neither cross the mesh nor delay requests.
@@ -12,16 +12,21 @@ use tidewater_storage::budget::DiskUsage;
 use tidewater_storage::engine::Engine;
 use tidewater_storage::journal::JournalUsage;
 use tidewater_storage::metrics::{EngineCounts, EngineTimingCounts, JournalCounts};
-use tidewater_storage::model::{LaneId, ShardId, TopicId};
+use tidewater_storage::model::{EntryId, LaneId, NodeId, ShardId, TopicId};
 use tidewater_tiering::archive::ArchiveStatus;
 use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 
+use super::cluster::facts::{ClusterFacts, FollowerFacts, LaneFacts};
+use super::cluster::gather::{Gatherer, TransferError};
 use crate::archival::run::{Archives, Resumed};
+use crate::controller::lane::ControllerLane;
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
 use crate::partition::produce::proposer::ProposerTimings;
 use crate::partition::shard::PartitionShard;
 use crate::partition::sums::TopicSums;
+use crate::raft::Lane;
+use crate::rpc::{Rpc, RpcCounts};
 use crate::shard::mesh::{Inbox, Reply};
 
 /// A shard at one moment. A message.
@@ -50,6 +55,18 @@ pub struct ShardReport {
     pub cold_reads: HydrateCounts,
     pub archives: Vec<(LaneId, ArchiveStatus)>,
     pub topics: BTreeMap<TopicId, TopicSums>,
+    /// Replicas of lanes.
+    pub lanes: Vec<LaneFacts>,
+    /// Connections to and from other brokers.
+    pub rpc: RpcCounts,
+}
+
+/// A shard's part of what a broker says about itself. A message.
+#[derive(Clone, Debug)]
+pub struct ShardFacts {
+    pub lanes: Vec<LaneFacts>,
+    pub connections: u64,
+    pub disk: DiskUsage,
 }
 
 /// A message to a shard's [`Reporter`].
@@ -58,6 +75,13 @@ pub enum ReportRequest {
     Report(Reply<ShardReport>),
     /// Resumes the archiving of a lane, if it has stopped.
     Resume(LaneId, Reply<Resumed>),
+    Facts(Reply<ShardFacts>),
+    /// Hands a lane of this shard, which this broker leads, to the replica on another broker.
+    HandOver(LaneId, NodeId, Reply<Result<(), TransferError>>),
+    /// What all brokers say about themselves; for shard 0.
+    Cluster(Reply<ClusterFacts>),
+    /// Has the leader of a lane hand it over, wherever it is; for shard 0.
+    Transfer(LaneId, NodeId, Reply<Result<(), TransferError>>),
 }
 
 /// The parts of a shard that a report is made from. Shard-local.
@@ -69,6 +93,9 @@ pub struct Reporter {
     pub server: Server,
     pub remote: Rc<RemoteReader>,
     pub archives: Archives,
+    /// On shard 0.
+    pub controller_lane: Option<Rc<ControllerLane>>,
+    pub gatherer: Gatherer,
 }
 
 impl fmt::Debug for Reporter {
@@ -78,14 +105,51 @@ impl fmt::Debug for Reporter {
 }
 
 impl Reporter {
-    /// Answers requests one after the other until the mesh closes.
+    /// Answers requests until the mesh closes: reports one after the other, what waits for other brokers beside them.
     pub async fn serve(self, inbox: Inbox<ReportRequest>) {
+        self.gatherer.serve_peers();
+        let tasks = self.gatherer.env.tasks.clone();
         while let Some(request) = inbox.recv().await {
             match request {
                 ReportRequest::Report(reply) => reply.send(self.report().await),
                 ReportRequest::Resume(lane, reply) => self.archives.resume(lane, reply),
+                ReportRequest::Facts(reply) => reply.send(self.facts()),
+                ReportRequest::HandOver(lane, to, reply) => {
+                    let raft = self.raft(lane);
+                    drop(tasks.spawn("hand over", async move { reply.send(hand_over(raft, lane, to).await) }));
+                }
+                ReportRequest::Cluster(reply) => {
+                    let gatherer = self.gatherer.clone();
+                    drop(tasks.spawn("cluster facts", async move { reply.send(gatherer.cluster().await) }));
+                }
+                ReportRequest::Transfer(lane, to, reply) => {
+                    let gatherer = self.gatherer.clone();
+                    drop(tasks.spawn("transfer", async move { reply.send(gatherer.transfer(lane, to).await) }));
+                }
             }
         }
+    }
+
+    fn raft(&self, lane: LaneId) -> Option<Lane> {
+        match lane {
+            LaneId::CONTROLLER => self.controller_lane.as_ref()?.status.raft().cloned(),
+            lane => self.partitions.lane(lane)?.status.raft().cloned(),
+        }
+    }
+
+    fn facts(&self) -> ShardFacts {
+        ShardFacts {
+            lanes: self.lanes(),
+            connections: self.kafka.snapshot().connections_open,
+            disk: self.engine.usage(),
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneFacts> {
+        let controller = self.controller_lane.iter().map(|lane| (LaneId::CONTROLLER, lane.status.raft().cloned()));
+        let data = self.partitions.lanes().into_iter().map(|lane| (lane.id, lane.status.raft().cloned()));
+        let started = controller.chain(data).filter_map(|(id, raft)| Some((id, raft?)));
+        started.map(|(id, raft)| lane_facts(id, self.here, &raft)).collect()
     }
 
     async fn report(&self) -> ShardReport {
@@ -107,6 +171,42 @@ impl Reporter {
             cold_reads: self.remote.counts(),
             archives: self.archives.status(),
             topics,
+            lanes: self.lanes(),
+            rpc: self.gatherer.rpc.as_ref().map(Rpc::counts).unwrap_or_default(),
         }
     }
+}
+
+fn lane_facts(lane: LaneId, shard: ShardId, raft: &Lane) -> LaneFacts {
+    let (membership, leadership) = (raft.membership(), raft.leadership());
+    let me = raft.me();
+    let progress = raft.progress();
+    let index = |id: Option<EntryId>| id.map_or(0, |id| id.index.0);
+    let end = progress.iter().find(|of| of.replica == me).map_or(0, |of| index(of.matched));
+    let followers = progress.iter().filter(|of| of.replica != me).map(|of| FollowerFacts {
+        node: of.replica.node.0,
+        behind_entries: end.saturating_sub(index(of.matched)),
+        silent_ms: of.last_answer_ms,
+    });
+    LaneFacts {
+        lane: lane.0,
+        shard: shard.0,
+        leads: leadership.leader == Some(me.node),
+        term: leadership.term.0,
+        applied: index(raft.applied()),
+        voters: membership.voters.iter().map(|replica| replica.node.0).collect(),
+        learners: membership.learners.iter().map(|replica| replica.node.0).collect(),
+        changing: membership.joint,
+        followers: followers.collect(),
+    }
+}
+
+async fn hand_over(raft: Option<Lane>, lane: LaneId, to: NodeId) -> Result<(), TransferError> {
+    let raft = raft.ok_or(TransferError::UnknownLane(lane))?;
+    let voters = raft.membership().voters;
+    let Some(replica) = voters.iter().find(|voter| voter.node == to) else {
+        let on: Vec<String> = voters.iter().map(|voter| voter.node.to_string()).collect();
+        return Err(TransferError::NotAReplica(lane, to, on.join(", ")));
+    };
+    raft.transfer_leadership(*replica).await.map_err(|error| TransferError::Failed { lane, why: error.to_string() })
 }

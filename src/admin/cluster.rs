@@ -1,0 +1,13 @@
+//! The cluster for operators: brokers, lanes and partitions as this broker and its peers see them, what is wrong with
+//! them, and the change of a leader.
+//!
+//! In the order of a question: [`facts`] is what one broker says about itself, `gather` asks all brokers from shard 0
+//! (over `Service::Status`), `health` judges, `routes` answers over HTTP. A broker that does not answer is part of the
+//! answer.
+
+pub mod facts;
+pub(super) mod gather;
+pub(super) mod health;
+pub(super) mod routes;
+
+pub use gather::{Gatherer, LaneOperator, TransferError};

@@ -1,0 +1,326 @@
+//! What is wrong with the cluster, and what to do about it. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tidewater_storage::model::{LaneId, NodeId};
+
+use super::facts::{BrokerFacts, ClusterFacts, LaneFacts};
+
+/// A follower that lacks so many entries is shown as behind.
+const BEHIND_ENTRIES: u64 = 10_000;
+/// A follower that has been silent for so long is shown as behind.
+const SILENT_MS: u64 = 3_000;
+/// A disk with less than this part of its budget left is shown as nearly full.
+const DISK_LEFT: f64 = 0.05;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::admin) enum Standing {
+    /// Every replica is in sync.
+    Healthy,
+    /// All partitions serve; a further failure may stop some.
+    Degraded,
+    /// Some partitions have no leader.
+    Unavailable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::admin) enum ProblemKind {
+    Leaderless,
+    Unreachable,
+    Refused,
+    Full,
+    UnderReplicated,
+    Behind,
+    Rebuilding,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::admin) struct Problem {
+    pub kind: ProblemKind,
+    /// Brokers that it is about.
+    pub brokers: Vec<i32>,
+    /// Lanes that it is about.
+    pub lanes: Vec<u32>,
+    pub what: String,
+    /// For the operator.
+    pub advice: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(in crate::admin) struct Counts {
+    pub all: usize,
+    pub leaderless: usize,
+    pub under_replicated: usize,
+}
+
+/// `GET /v1/cluster/health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(in crate::admin) struct Health {
+    pub status: Standing,
+    pub brokers: usize,
+    pub reachable: usize,
+    pub lanes: Counts,
+    pub partitions: Counts,
+    pub problems: Vec<Problem>,
+}
+
+/// Replicas of a lane that its leader does not report as in sync; `None` while it has no leader.
+pub(super) fn missing(facts: &ClusterFacts, lane: LaneId) -> Option<Vec<NodeId>> {
+    let led = facts.leaders.of(lane)?;
+    let missing = |node: &NodeId| *node != led.node && !led.in_sync.contains(node);
+    Some(facts.image.replicas(lane).into_iter().filter(missing).collect())
+}
+
+/// The lane as its leader describes it; `None` if the leader has not answered.
+pub(super) fn of_leader(facts: &ClusterFacts, lane: LaneId) -> Option<&LaneFacts> {
+    let leader = facts.brokers.get(&facts.leaders.of(lane)?.node)?.as_ref().ok()?;
+    leader.lanes.iter().find(|of| of.lane == lane.0 && of.leads)
+}
+
+pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
+    let mut problems = Vec::new();
+    let away = brokers(facts, &mut problems);
+    let lanes: Vec<LaneId> = facts.image.lanes.keys().copied().collect();
+    let leaderless: Vec<LaneId> = lanes.iter().copied().filter(|lane| facts.leaders.of(*lane).is_none()).collect();
+    let short: BTreeMap<LaneId, Vec<NodeId>> = lanes
+        .iter()
+        .filter_map(|lane| Some((*lane, missing(facts, *lane)?)))
+        .filter(|(_, missing)| !missing.is_empty())
+        .collect();
+    if !leaderless.is_empty() {
+        let mut on: Vec<i32> = leaderless.iter().flat_map(|lane| facts.image.replicas(*lane)).map(|n| n.0).collect();
+        on.sort_unstable();
+        on.dedup();
+        problems.push(Problem {
+            kind: ProblemKind::Leaderless,
+            lanes: numbers(&leaderless),
+            what: format!("{} have no leader: their partitions serve nothing", lanes_in_words(leaderless.len())),
+            advice: format!(
+                "start the brokers that are away: a majority of the replicas on {} must run; an election takes a second",
+                brokers_in_words(&on)
+            ),
+            brokers: on,
+        });
+    }
+    replicas(facts, &short, &away, &mut problems);
+    problems.sort_by_key(|problem| problem.kind);
+    let mut partitions = Counts::default();
+    for partition in facts.image.topics.values().flat_map(|topic| &topic.partitions) {
+        partitions.all += 1;
+        partitions.leaderless += usize::from(facts.leaders.of(partition.lane).is_none());
+        partitions.under_replicated += usize::from(short.contains_key(&partition.lane));
+    }
+    let status = match () {
+        () if !leaderless.is_empty() => Standing::Unavailable,
+        () if !problems.is_empty() => Standing::Degraded,
+        () => Standing::Healthy,
+    };
+    Health {
+        status,
+        brokers: facts.image.brokers.len(),
+        reachable: facts.image.brokers.len() - away.len(),
+        lanes: Counts { all: lanes.len(), leaderless: leaderless.len(), under_replicated: short.len() },
+        partitions,
+        problems,
+    }
+}
+
+/// Problems of brokers; returns those that do not answer.
+fn brokers(facts: &ClusterFacts, problems: &mut Vec<Problem>) -> Vec<NodeId> {
+    let mut away = Vec::new();
+    for id in facts.image.brokers.keys() {
+        let refused =
+            facts.brokers.get(&facts.image.here).and_then(|here| here.as_ref().ok()).and_then(|here| {
+                here.peers.iter().find(|peer| peer.node == id.0).and_then(|peer| peer.refused.clone())
+            });
+        match (facts.brokers.get(id), refused) {
+            (_, Some(why)) => {
+                away.push(*id);
+                let advice = "see both brokers' logs; another cluster's data, a second broker with the same id, or another --cluster-secret-file";
+                let what = format!("broker {} and broker {id} refuse each other: {why}", facts.image.here);
+                problems.push(about(ProblemKind::Refused, *id, what, advice.to_owned()));
+            }
+            (Some(Ok(broker)), None) => disk(*id, broker, problems),
+            (answer, None) => {
+                away.push(*id);
+                let why = answer.and_then(|answer| answer.as_ref().err()).map_or("it was not asked", String::as_str);
+                let advice = format!(
+                    "start broker {id} or mend the network; if its disk is lost for good, start an empty broker with --seed and --replace {id}"
+                );
+                problems.push(about(
+                    ProblemKind::Unreachable,
+                    *id,
+                    format!("broker {id} does not answer: {why}"),
+                    advice,
+                ));
+            }
+        }
+    }
+    away
+}
+
+fn disk(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
+    let left = broker.disk_admissible_bytes;
+    let what = match left {
+        0 => format!("the disk budget of broker {id} is used up: the partitions that it leads refuse producers"),
+        left if (left as f64) < broker.disk_limit_bytes as f64 * DISK_LEFT => {
+            format!("the disk of broker {id} is nearly full: {left} bytes are left for producers")
+        }
+        _ => return,
+    };
+    let advice =
+        format!("free space on broker {id}, raise its --disk-bytes, or shorten local.retention.* of large topics");
+    problems.push(about(ProblemKind::Full, id, what, advice));
+}
+
+fn about(kind: ProblemKind, id: NodeId, what: String, advice: String) -> Problem {
+    Problem { kind, brokers: vec![id.0], lanes: Vec::new(), what, advice }
+}
+
+/// Lanes whose replicas are not all in sync, one problem for each broker that lacks some.
+fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &[NodeId], problems: &mut Vec<Problem>) {
+    let mut by_broker: BTreeMap<NodeId, Vec<LaneId>> = BTreeMap::new();
+    for (lane, missing) in short {
+        missing.iter().for_each(|node| by_broker.entry(*node).or_default().push(*lane));
+    }
+    for (node, lanes) in by_broker {
+        let advice = match away.contains(&node) {
+            true => format!("they catch up by themselves once broker {node} is back"),
+            false => format!(
+                "they are being caught up; if their number does not fall, see the log of broker {node} and its disk"
+            ),
+        };
+        let what = format!("{} lack their replica on broker {node}", lanes_in_words(lanes.len()));
+        problems.push(Problem {
+            kind: ProblemKind::UnderReplicated,
+            brokers: vec![node.0],
+            lanes: numbers(&lanes),
+            what,
+            advice,
+        });
+    }
+    let mut behind: BTreeMap<i32, (Vec<u32>, u64)> = BTreeMap::new();
+    let mut rebuilding: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
+    for lane in facts.image.lanes.keys() {
+        let Some(led) = of_leader(facts, *lane) else { continue };
+        let is_away = |node: i32| away.iter().any(|id| id.0 == node);
+        for follower in led.followers.iter().filter(|follower| !is_away(follower.node)) {
+            let silent = follower.silent_ms.is_none_or(|ms| ms > SILENT_MS);
+            if follower.behind_entries > BEHIND_ENTRIES || silent && follower.behind_entries > 0 {
+                let (lanes, most) = behind.entry(follower.node).or_default();
+                lanes.push(lane.0);
+                *most = (*most).max(follower.behind_entries);
+            }
+        }
+        let wanted = facts.image.replicas(*lane);
+        // Brokers beyond the controller's voters are its learners for good.
+        let learners = led.learners.iter().filter(|_| *lane != LaneId::CONTROLLER);
+        for node in learners.filter(|node| wanted.iter().any(|id| id.0 == **node)) {
+            rebuilding.entry(*node).or_default().push(lane.0);
+        }
+    }
+    for (node, (lanes, most)) in behind {
+        problems.push(Problem {
+            kind: ProblemKind::Behind,
+            brokers: vec![node],
+            what: format!("broker {node} is behind in {}, by up to {most} entries", lanes_in_words(lanes.len())),
+            advice: format!("its disk or its network is slower than the others'; see the metrics of broker {node}"),
+            lanes,
+        });
+    }
+    for (node, lanes) in rebuilding {
+        problems.push(Problem {
+            kind: ProblemKind::Rebuilding,
+            brokers: vec![node],
+            what: format!("{} are being rebuilt on broker {node}", lanes_in_words(lanes.len())),
+            advice: "wait; `tidewater cluster health` shows when it is done".to_owned(),
+            lanes,
+        });
+    }
+}
+
+fn numbers(lanes: &[LaneId]) -> Vec<u32> {
+    lanes.iter().map(|lane| lane.0).collect()
+}
+
+fn lanes_in_words(n: usize) -> String {
+    if n == 1 { "1 lane".to_owned() } else { format!("{n} lanes") }
+}
+
+fn brokers_in_words(ids: &[i32]) -> String {
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    if ids.len() == 1 { format!("broker {}", ids.concat()) } else { format!("brokers {}", ids.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::facts::{FollowerFacts, PeerFacts};
+    use super::*;
+    use crate::controller::leaders::{LaneReport, LeaderReport, Leaders};
+    use crate::kafka::handlers::fixture::{cluster, leaders_of};
+    use tidewater_storage::model::Term;
+
+    fn good() -> BrokerFacts {
+        BrokerFacts { disk_limit_bytes: 1000, disk_admissible_bytes: 900, ..BrokerFacts::default() }
+    }
+
+    /// Three brokers that answer, lanes 0 and 1 led by broker 2 with all replicas in sync.
+    fn healthy() -> ClusterFacts {
+        let brokers = [1, 2, 3].map(|n| (NodeId(n), Ok(good()))).into();
+        let mut leaders = Leaders::default();
+        let in_sync = [1, 2, 3].map(NodeId).to_vec();
+        let lane =
+            |lane| LaneReport { lane, term: Term(5), leader: Some(NodeId(2)), in_sync: in_sync.clone(), followed: 1 };
+        let lanes = [LaneId::CONTROLLER, LaneId(1)].map(lane).into();
+        leaders.see(&LeaderReport { from: NodeId(2), lanes });
+        ClusterFacts { image: Arc::new(cluster(&[("orders", 4)])), leaders: Arc::new(leaders), brokers }
+    }
+
+    fn kinds(health: &Health) -> Vec<ProblemKind> {
+        health.problems.iter().map(|problem| problem.kind).collect()
+    }
+
+    #[test]
+    fn a_cluster_with_all_replicas_in_sync_is_healthy() {
+        let health = judge(&healthy());
+        assert_eq!((health.status, health.reachable, health.problems.len()), (Standing::Healthy, 3, 0));
+        assert_eq!((health.lanes.all, health.partitions.all), (2, 4));
+    }
+
+    #[test]
+    fn a_broker_that_is_away_degrades_the_cluster_and_says_what_to_do() {
+        let mut facts = healthy();
+        facts.leaders = Arc::new(leaders_of(2, 6)); // 2 and 3 are in sync.
+        facts.brokers.insert(NodeId(1), Err("no answer in 2s".to_owned()));
+        let health = judge(&facts);
+        assert_eq!((health.status, health.reachable), (Standing::Degraded, 2));
+        assert_eq!(kinds(&health), [ProblemKind::Unreachable, ProblemKind::UnderReplicated]);
+        assert_eq!((health.lanes.under_replicated, health.partitions.under_replicated), (2, 4));
+        assert!(health.problems[0].advice.contains("--replace 1"), "{health:?}");
+        assert!(health.problems[1].what.contains("2 lanes lack their replica on broker 1"), "{health:?}");
+    }
+
+    #[test]
+    fn lanes_without_a_leader_make_it_unavailable() {
+        let health = judge(&ClusterFacts { leaders: Arc::default(), ..healthy() });
+        assert_eq!((health.status, health.partitions.leaderless), (Standing::Unavailable, 4));
+        assert!(health.problems[0].advice.contains("brokers 1, 2, 3"), "{health:?}");
+    }
+
+    #[test]
+    fn a_full_disk_a_slow_follower_and_a_refused_peer_are_named() {
+        let mut facts = healthy();
+        let follower = FollowerFacts { node: 3, behind_entries: 20_000, silent_ms: Some(10) };
+        let lane = LaneFacts { lane: 1, leads: true, followers: vec![follower], ..LaneFacts::default() };
+        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: vec![lane], disk_admissible_bytes: 0, ..good() }));
+        assert_eq!(kinds(&judge(&facts)), [ProblemKind::Full, ProblemKind::Behind]);
+        let refused = PeerFacts { node: 3, refused: Some("wrong secret".to_owned()), ..PeerFacts::default() };
+        facts.brokers.insert(NodeId(1), Ok(BrokerFacts { peers: vec![refused], ..good() }));
+        assert_eq!(kinds(&judge(&facts)), [ProblemKind::Refused, ProblemKind::Full]);
+    }
+}
