@@ -16,6 +16,7 @@ pub mod disk;
 mod disk_dma;
 pub mod disk_sim;
 mod executor_sim;
+pub mod net_sim;
 mod notify;
 mod pace;
 pub mod preflight;
@@ -56,7 +57,7 @@ impl Env {
         seed: u64,
     ) -> Self {
         Self {
-            clock: Clock::sim(executor.clone()),
+            clock: Clock::sim(executor.clone(), group.node),
             disk: Disk::sim(disk),
             tasks: Tasks::sim(executor, group),
             rng: Rng::seeded(seed),

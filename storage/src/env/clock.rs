@@ -53,7 +53,7 @@ pub struct Clock {
 #[derive(Clone)]
 enum ClockSource {
     Real(Instant),
-    Sim(Rc<Executor>),
+    Sim { executor: Rc<Executor>, node: u32 },
 }
 
 impl Clock {
@@ -62,8 +62,8 @@ impl Clock {
         Self { source: ClockSource::Real(Instant::now()) }
     }
 
-    pub(super) fn sim(executor: Rc<Executor>) -> Self {
-        Self { source: ClockSource::Sim(executor) }
+    pub(super) fn sim(executor: Rc<Executor>, node: u32) -> Self {
+        Self { source: ClockSource::Sim { executor, node } }
     }
 
     /// The current time, for durations and deadlines.
@@ -71,7 +71,7 @@ impl Clock {
     pub fn now(&self) -> Mono {
         match &self.source {
             ClockSource::Real(start) => Mono::ZERO + start.elapsed(),
-            ClockSource::Sim(executor) => executor.now(),
+            ClockSource::Sim { executor, node } => executor.now_of(*node),
         }
     }
 
@@ -80,7 +80,7 @@ impl Clock {
     pub fn wall(&self) -> TimestampMs {
         match &self.source {
             ClockSource::Real(_) => wall(),
-            ClockSource::Sim(executor) => executor.wall(),
+            ClockSource::Sim { executor, node } => executor.wall_of(*node),
         }
     }
 }

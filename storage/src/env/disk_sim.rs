@@ -13,6 +13,7 @@
 //!   error and the pages).
 //! - On demand: bit rot in what is stored, [`SimDisk::flip_bit`] and [`SimDisk::overwrite`]; short and misdirected
 //!   writes, [`SimDisk::twist`]; syncs that do nothing, [`SimDisk::lie`].
+//! - On demand: every operation takes longer, [`SimDisk::set_slowness`].
 //! - Not modelled: two sectors of one 512-byte block torn apart.
 //!
 //! Owns: bytes and names of one simulated machine. It outlives the tasks: [`super::sim::World::kill_node`] ends a
@@ -76,6 +77,7 @@ impl SimDisk {
             faults: Vec::new(),
             twists: Vec::new(),
             lies: Vec::new(),
+            slowness: 1,
             counts: Counts::default(),
         };
         Self { executor, state: Rc::new(RefCell::new(state)) }
@@ -100,7 +102,10 @@ impl SimDisk {
     }
 
     async fn delay(&self, min_us: u64, spread_us: u64) {
-        let micros = min_us + self.state.borrow().rng.below(spread_us);
+        let micros = {
+            let state = self.state.borrow();
+            (min_us + state.rng.below(spread_us)) * state.slowness
+        };
         let mut sleep = self.executor.sleep_until(self.executor.now() + Duration::from_micros(micros));
         std::future::poll_fn(|cx| sleep.poll_sleep(cx)).await;
     }

@@ -1,7 +1,8 @@
 //! A deterministic single-thread executor with virtual time.
 //!
 //! Owns: tasks in groups (a group is one incarnation of one simulated node), the order in which they run, the timers,
-//! the clocks. The seed decides which ready task runs next; when none is ready, the clock jumps to the next timer;
+//! the clocks: one virtual time, and for each node a clock that drifts from it and a wall clock that steps. A node that is
+//! stopped runs no task until it continues; its timers ring meanwhile, as under SIGSTOP. The seed decides which ready task runs next; when none is ready, the clock jumps to the next timer;
 //! without a timer the world is deadlocked, and it panics with the names of the waiting tasks. Does not own: the disk.
 //! Only tests and the simulator run it.
 //!
@@ -15,6 +16,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use super::clock::Mono;
 use super::rng::Rng;
@@ -23,14 +25,74 @@ use crate::model::TimestampMs;
 /// Wall clock at virtual time zero: 2026-01-01T00:00:00Z.
 const WALL_START_MS: i64 = 1_767_225_600_000;
 
-/// Tasks that are killed together.
+/// Tasks that are killed together: one incarnation of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Group(pub(crate) u64);
+pub(crate) struct Group {
+    pub(crate) node: u32,
+    pub(crate) incarnation: u32,
+}
 
-impl Group {
-    /// A group's number is the node's id, shifted, plus the incarnation.
-    const fn is_of_node_0(self) -> bool {
-        self.0 >> 32 == 0
+/// A million.
+const MILLION: i128 = 1_000_000;
+
+/// A node's clocks, relative to virtual time.
+#[derive(Clone, Copy, Debug, Default)]
+struct NodeClock {
+    /// Virtual time at which the drift was set, and the node's time then.
+    set_at: Mono,
+    local_then: Mono,
+    /// Nanoseconds by which the node's clock gains on virtual time, per million.
+    drift_ppm: i32,
+    wall_step_ms: i64,
+}
+
+impl NodeClock {
+    fn local(&self, now: Mono) -> Mono {
+        if self.drift_ppm == 0 && self.set_at == self.local_then {
+            return now;
+        }
+        let passed = i128::from(now.nanos()) - i128::from(self.set_at.nanos());
+        let local = i128::from(self.local_then.nanos()) + passed + passed * i128::from(self.drift_ppm) / MILLION;
+        Mono::from_nanos(u64::try_from(local).unwrap_or_default())
+    }
+
+    /// The first virtual time at which the node's clock has reached `local`.
+    fn reaches(&self, local: Mono) -> Mono {
+        if self.drift_ppm == 0 && self.set_at == self.local_then {
+            return local;
+        }
+        let ahead = i128::from(local.nanos()) - i128::from(self.local_then.nanos());
+        let rate = MILLION + i128::from(self.drift_ppm);
+        let at = i128::from(self.set_at.nanos()) + (ahead * MILLION).div_euclid(rate) + 2;
+        Mono::from_nanos(u64::try_from(at.max(0)).unwrap_or(u64::MAX))
+    }
+}
+
+/// What the executor knows of one simulated node.
+#[derive(Default)]
+struct NodeState {
+    clock: Cell<NodeClock>,
+    /// Polls of its tasks so far, in all incarnations.
+    polls: Cell<u64>,
+    /// The poll after which it halts; 0: never.
+    halt_at: Cell<u64>,
+    halted: Cell<bool>,
+    halt_waiter: RefCell<Option<Waker>>,
+    stopped: Cell<bool>,
+    /// Tasks that became ready while the node was stopped.
+    deferred: RefCell<Vec<TaskId>>,
+}
+
+impl NodeState {
+    /// Counts a poll of one of its tasks, and halts the node if it is the ordered one.
+    fn count_poll(&self) {
+        self.polls.set(self.polls.get() + 1);
+        if self.polls.get() == self.halt_at.get() {
+            self.halted.set(true);
+            if let Some(waiter) = self.halt_waiter.borrow_mut().take() {
+                waiter.wake();
+            }
+        }
     }
 }
 
@@ -55,6 +117,7 @@ impl Wake for WakeTask {
 
 struct TaskSlot {
     group: Group,
+    node: Rc<NodeState>,
     name: &'static str,
     waker: Waker,
     /// `None` while it is being polled.
@@ -69,14 +132,9 @@ pub(crate) struct Executor {
     ready: ReadyQueue,
     tasks: RefCell<BTreeMap<TaskId, TaskSlot>>,
     timers: RefCell<BTreeMap<(Mono, u64), Waker>>,
+    /// Steps of every node's wall clock.
     wall_step_ms: Cell<i64>,
-    /// Polls of tasks of node 0 so far.
-    polls: Cell<u64>,
-    /// The poll after which node 0 stops; 0: never.
-    halt_at: Cell<u64>,
-    /// Node 0 has stopped.
-    halted: Cell<bool>,
-    halt_waiter: RefCell<Option<Waker>>,
+    nodes: RefCell<BTreeMap<u32, Rc<NodeState>>>,
 }
 
 impl Executor {
@@ -89,10 +147,7 @@ impl Executor {
             tasks: RefCell::default(),
             timers: RefCell::default(),
             wall_step_ms: Cell::new(0),
-            polls: Cell::new(0),
-            halt_at: Cell::new(0),
-            halted: Cell::new(false),
-            halt_waiter: RefCell::default(),
+            nodes: RefCell::default(),
         })
     }
 
@@ -100,40 +155,79 @@ impl Executor {
         self.now.get()
     }
 
-    pub(crate) fn wall(&self) -> TimestampMs {
-        let since = i64::try_from(self.now().nanos() / 1_000_000).unwrap_or(i64::MAX);
-        TimestampMs(WALL_START_MS).plus_ms(since.saturating_add(self.wall_step_ms.get()))
+    fn node(&self, node: u32) -> Rc<NodeState> {
+        Rc::clone(self.nodes.borrow_mut().entry(node).or_default())
+    }
+
+    /// A node's clock for durations.
+    pub(crate) fn now_of(&self, node: u32) -> Mono {
+        self.node(node).clock.get().local(self.now())
+    }
+
+    /// A node's wall clock.
+    pub(crate) fn wall_of(&self, node: u32) -> TimestampMs {
+        let clock = self.node(node).clock.get();
+        let since = i64::try_from(clock.local(self.now()).nanos() / 1_000_000).unwrap_or(i64::MAX);
+        let stepped = self.wall_step_ms.get().saturating_add(clock.wall_step_ms);
+        TimestampMs(WALL_START_MS).plus_ms(since.saturating_add(stepped))
     }
 
     pub(crate) fn step_wall(&self, ms: i64) {
         self.wall_step_ms.set(self.wall_step_ms.get().saturating_add(ms));
     }
 
-    pub(crate) fn polls(&self) -> u64 {
-        self.polls.get()
+    pub(crate) fn step_wall_of(&self, node: u32, ms: i64) {
+        let node = self.node(node);
+        let clock = node.clock.get();
+        node.clock.set(NodeClock { wall_step_ms: clock.wall_step_ms.saturating_add(ms), ..clock });
     }
 
-    pub(crate) fn halt_at(&self, polls: u64) {
-        self.halt_at.set(polls);
+    /// From now on the node's clock gains `ppm` nanoseconds per million on virtual time. Timers that are set already
+    /// stay where they are.
+    pub(crate) fn set_drift(&self, node: u32, ppm: i32) {
+        assert!(ppm.abs() < 500_000, "a clock that drifts by half is not modelled");
+        let (node, now) = (self.node(node), self.now());
+        let clock = node.clock.get();
+        node.clock.set(NodeClock { set_at: now, local_then: clock.local(now), drift_ppm: ppm, ..clock });
     }
 
-    pub(crate) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.halted.get() {
-            return Poll::Ready(());
-        }
-        *self.halt_waiter.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
+    /// Stops a node: none of its tasks runs until it continues or is killed.
+    pub(crate) fn stop(&self, node: u32) {
+        self.node(node).stopped.set(true);
     }
 
-    /// Counts a poll of a task of node 0, and stops the node if it is the ordered one.
-    fn count_poll(&self) {
-        self.polls.set(self.polls.get() + 1);
-        if self.polls.get() == self.halt_at.get() {
-            self.halted.set(true);
-            if let Some(waiter) = self.halt_waiter.borrow_mut().take() {
-                waiter.wake();
+    /// Lets a stopped node continue.
+    pub(crate) fn proceed(&self, node: u32) {
+        let node = self.node(node);
+        node.stopped.set(false);
+        let deferred = node.deferred.take();
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in deferred {
+            if !ready.contains(&id) {
+                ready.push(id);
             }
         }
+    }
+
+    pub(crate) fn is_stopped(&self, node: u32) -> bool {
+        self.node(node).stopped.get()
+    }
+
+    pub(crate) fn polls(&self, node: u32) -> u64 {
+        self.node(node).polls.get()
+    }
+
+    pub(crate) fn halt_at(&self, node: u32, polls: u64) {
+        self.node(node).halt_at.set(polls);
+    }
+
+    pub(crate) fn poll_halted(&self, node: u32, cx: &mut Context<'_>) -> Poll<()> {
+        let node = self.node(node);
+        if node.halted.get() {
+            return Poll::Ready(());
+        }
+        *node.halt_waiter.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn fresh_id(&self) -> u64 {
@@ -161,12 +255,25 @@ impl Executor {
         };
         let waker = self.waker(id);
         waker.wake_by_ref();
-        self.tasks.borrow_mut().insert(id, TaskSlot { group, name, waker, future: Some(Box::pin(body)) });
+        let node = self.node(group.node);
+        self.tasks.borrow_mut().insert(id, TaskSlot { group, node, name, waker, future: Some(Box::pin(body)) });
         SimTask { executor: self.clone(), id, join }
     }
 
+    /// Until virtual time `deadline`.
     pub(crate) fn sleep_until(self: &Rc<Self>, deadline: Mono) -> SimSleep {
         SimSleep { executor: self.clone(), key: (deadline, self.fresh_id()), armed: false }
+    }
+
+    /// Until the node's clock has reached `deadline`.
+    pub(crate) fn sleep_until_of(self: &Rc<Self>, node: u32, deadline: Mono) -> SimSleep {
+        self.sleep_until(self.node(node).clock.get().reaches(deadline))
+    }
+
+    /// For `time` of the node's clock.
+    pub(crate) fn sleep_of(self: &Rc<Self>, node: u32, time: Duration) -> SimSleep {
+        let clock = self.node(node).clock.get();
+        self.sleep_until(clock.reaches(clock.local(self.now()) + time))
     }
 
     /// Runs everything until `main` is done.
@@ -195,14 +302,21 @@ impl Executor {
 
     fn run(&self, id: TaskId) {
         let taken = self.tasks.borrow_mut().get_mut(&id).and_then(|slot| {
-            let stands = self.halted.get() && slot.group.is_of_node_0();
-            if stands { None } else { Some((slot.future.take()?, slot.waker.clone(), slot.group)) }
+            if slot.node.halted.get() {
+                return None;
+            }
+            if slot.node.stopped.get() {
+                let mut deferred = slot.node.deferred.borrow_mut();
+                if !deferred.contains(&id) {
+                    deferred.push(id);
+                }
+                return None;
+            }
+            Some((slot.future.take()?, slot.waker.clone(), Rc::clone(&slot.node)))
         });
-        let Some((mut future, waker, group)) = taken else { return };
+        let Some((mut future, waker, node)) = taken else { return };
         let done = future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        if group.is_of_node_0() {
-            self.count_poll();
-        }
+        node.count_poll();
         if done {
             self.tasks.borrow_mut().remove(&id);
         }
@@ -233,15 +347,18 @@ impl Executor {
 
     /// Drops every task of a group, as a killed process would.
     pub(crate) fn kill(&self, group: Group) {
-        if group.is_of_node_0() {
-            self.halted.set(false);
-        }
+        let node = self.node(group.node);
+        node.halted.set(false);
+        node.stopped.set(false);
+        drop(node.deferred.take());
         loop {
-            let id = self.tasks.borrow().iter().find(|(_, slot)| slot.group == group).map(|(id, _)| *id);
-            match id {
-                Some(id) => self.remove(id),
-                None => return,
+            let tasks = self.tasks.borrow();
+            let ids: Vec<TaskId> = tasks.iter().filter(|(_, slot)| slot.group == group).map(|(id, _)| *id).collect();
+            drop(tasks);
+            if ids.is_empty() {
+                return;
             }
+            ids.into_iter().for_each(|id| self.remove(id));
         }
     }
 

@@ -57,9 +57,7 @@ impl Tasks {
     pub fn sleep(&self, time: Duration) -> Sleep {
         match &self.on {
             Backend::Glommio { .. } => Sleep { kind: SleepKind::Glommio(glommio::timer::Timer::new(time)) },
-            Backend::Sim { executor, .. } => {
-                Sleep { kind: SleepKind::Sim(executor.sleep_until(executor.now() + time)) }
-            }
+            Backend::Sim { executor, group } => Sleep { kind: SleepKind::Sim(executor.sleep_of(group.node, time)) },
         }
     }
 
@@ -68,7 +66,9 @@ impl Tasks {
     pub fn sleep_until(&self, deadline: Mono) -> Sleep {
         match &self.on {
             Backend::Glommio { started } => self.sleep(deadline.since(Mono::ZERO + started.elapsed())),
-            Backend::Sim { executor, .. } => Sleep { kind: SleepKind::Sim(executor.sleep_until(deadline)) },
+            Backend::Sim { executor, group } => {
+                Sleep { kind: SleepKind::Sim(executor.sleep_until_of(group.node, deadline)) }
+            }
         }
     }
 

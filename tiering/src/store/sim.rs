@@ -6,6 +6,9 @@
 //! length, so an error) or with a flipped byte (not seen: checksums must). For a while nothing may be answered at
 //! all. Objects are never lost once a write was answered, and conditional puts always hold.
 //!
+//! Several callers share a bucket: [`SimBucket::store_for`] names one, and [`SimBucket::set_faults_for`] has requests of
+//! that caller fail in their own way, up to being answered by nothing while the others are served.
+//!
 //! The bucket's tasks run on the [`Env`] it was made with (a node of its own), so killing a caller's node neither
 //! stops nor undoes what it asked for. [`SimStore`] is `Send` and talks to them by channel; all draws come from the
 //! bucket's seed in the order of arrival, so a run repeats exactly.
@@ -79,6 +82,8 @@ struct State {
     now: TimestampMs,
     clock_ahead_ms: i64,
     faults: Faults,
+    /// By caller; a caller that is not here meets `faults`.
+    faults_for: BTreeMap<u32, Faults>,
     arrived: VecDeque<String>,
 }
 
@@ -102,6 +107,7 @@ enum Spoil {
 }
 
 struct Job {
+    caller: u32,
     write: bool,
     /// Has the effect; gives what then answers.
     perform: Box<dyn FnOnce(&mut State, Spoil) -> Box<dyn FnOnce() + Send> + Send>,
@@ -120,6 +126,7 @@ pub struct SimBucket {
 #[derive(Clone)]
 pub struct SimStore {
     bucket: SimBucket,
+    caller: u32,
 }
 
 impl fmt::Debug for SimBucket {
@@ -155,7 +162,22 @@ impl SimBucket {
     /// A store over it.
     #[must_use]
     pub fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(SimStore { bucket: self.clone() })
+        self.store_for(0)
+    }
+
+    /// A store over it, as one of several callers has it.
+    #[must_use]
+    pub fn store_for(&self, caller: u32) -> Arc<dyn ObjectStore> {
+        Arc::new(SimStore { bucket: self.clone(), caller })
+    }
+
+    /// Faults of one caller's requests from now on, in place of everybody's; `None` ends that.
+    pub fn set_faults_for(&self, caller: u32, faults: Option<Faults>) {
+        let mut state = self.lock();
+        match faults {
+            Some(faults) => state.faults_for.insert(caller, faults),
+            None => state.faults_for.remove(&caller),
+        };
     }
 
     /// From now on.
@@ -210,7 +232,7 @@ impl SimBucket {
 }
 
 async fn serve(env: &Env, state: &Mutex<State>, job: Job) {
-    let faults = state.lock().unwrap_or_else(PoisonError::into_inner).faults;
+    let faults = state.lock().unwrap_or_else(PoisonError::into_inner).faults_of(job.caller);
     let latency = || {
         let span = faults.latency_max.saturating_sub(faults.latency_min).as_nanos();
         let drawn = u64::try_from(span).ok().filter(|span| *span > 0).map_or(0, |span| env.rng.below(span));
@@ -267,6 +289,10 @@ fn fate(env: &Env, faults: &Faults, write: bool) -> Fate {
 }
 
 impl State {
+    fn faults_of(&self, caller: u32) -> Faults {
+        self.faults_for.get(&caller).copied().unwrap_or(self.faults)
+    }
+
     fn write(&mut self, key: &str, body: Bytes) -> ETag {
         self.versions += 1;
         let object = Object { body, version: self.versions, modified: self.now };
@@ -368,6 +394,7 @@ impl SimStore {
         };
         let failed = StoreError::Unavailable { key: key.to_owned(), detail: "simulated".to_owned() };
         let job = Job {
+            caller: self.caller,
             write,
             fail: Box::new({
                 let send = send.clone();

@@ -184,3 +184,18 @@ fn urls_that_are_none_are_refused_with_a_way_out() {
         assert!(matches!(error, OpenError::Url { .. }), "{bad}: {error}");
     }
 }
+
+#[test]
+fn the_bucket_of_one_caller_is_away_and_the_others_use_it() {
+    let world = World::new(4);
+    let bucket = SimBucket::new(&world.env_of(99), Faults::default());
+    bucket.set_faults_for(2, Some(Faults { down: true, ..Faults::default() }));
+    let (one, two) = (bucket.store_for(1), bucket.store_for(2));
+    world.block_on(async {
+        one.put(&key("a"), Bytes::from_static(b"1"), PutMode::IfAbsent).await.expect("is there");
+        let away = two.head(&key("a")).await;
+        assert!(matches!(away, Err(StoreError::Unavailable { .. })), "{away:?}");
+        bucket.set_faults_for(2, None);
+        assert_eq!(two.head(&key("a")).await.expect("is there").size, 1);
+    });
+}

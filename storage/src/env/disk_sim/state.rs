@@ -34,6 +34,8 @@ pub(super) struct SimDiskState {
     pub(super) faults: Vec<Fault>,
     pub(super) twists: Vec<Twist>,
     pub(super) lies: Vec<String>,
+    /// Operations take this many times as long.
+    pub(super) slowness: u64,
     pub(super) counts: Counts,
 }
 

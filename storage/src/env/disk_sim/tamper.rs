@@ -32,6 +32,16 @@ impl SimDisk {
         self.state.borrow_mut().lies.push(path.to_owned());
     }
 
+    /// Ends [`SimDisk::lie`].
+    pub fn tell_the_truth(&self) {
+        self.state.borrow_mut().lies.clear();
+    }
+
+    /// From now on operations take `times` as long.
+    pub fn set_slowness(&self, times: u64) {
+        self.state.borrow_mut().slowness = times.max(1);
+    }
+
     /// Removes every file and name.
     pub fn wipe(&self) {
         let mut state = self.state.borrow_mut();
