@@ -76,7 +76,13 @@ async fn enveloped(response: Response, method: &Method, path: &str) -> Response 
         return response;
     }
     let (parts, body) = response.into_parts();
-    let text = to_bytes(body, TEXT_BYTES_MAX).await.unwrap_or_default();
+    let text = match to_bytes(body, TEXT_BYTES_MAX).await {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::error!(%method, path, %status, %error, "the text of a catalog error cannot be read: a defect");
+            return failure(500, format!("the catalog's answer {status} has a text that cannot be read: {error}"));
+        }
+    };
     let text = String::from_utf8_lossy(&text);
     let message = match status {
         StatusCode::METHOD_NOT_ALLOWED => format!("{method} is not served at {path}; /v1/config lists what is"),
