@@ -168,7 +168,8 @@ impl Committer {
                 if identity::epoch(&base.metadata) == self.owner.epoch
                     && TableSettings::of(base.metadata.properties(), &self.bounds).retention.may_delete =>
             {
-                orphans::sweep(&self.catalog.files(), &base.metadata, now.plus_ms(-self.bounds.orphan_age_ms)).await
+                let table = orphans::SweptTable { catalog: &*self.catalog, table: &self.table, owner: &self.owner };
+                orphans::sweep(table, base, now.plus_ms(-self.bounds.orphan_age_ms)).await
             }
             _ => Ok(orphans::Swept::default()),
         }

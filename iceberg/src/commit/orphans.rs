@@ -3,7 +3,9 @@
 //! Owns: recognising and deleting them. A file is deleted only if its name is one that this crate gives (an engine's
 //! files are left to the engine), it is older than [`Bounds::orphan_age_ms`](super::Bounds), and no snapshot that the
 //! table keeps reads it. A writer that could still commit an older file is fenced by then: the caller sweeps right
-//! after a commit of its own, with no append of its own unsettled.
+//! after a commit of its own, with no append of its own unsettled. The table is loaded again between each listing and
+//! its deletes: a committer whose successor has committed meanwhile deletes nothing more, and files of snapshots that
+//! came since count as named.
 //!
 //! **Memory**: eight bytes for each file of the table, and one manifest at a time. Names are kept as hashes; two that
 //! collide keep an orphan alive, never the reverse. **Crash**: at any point; the next sweep continues.
@@ -11,13 +13,16 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
 use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::store::{Listed, ObjectKey};
 use uuid::Uuid;
 
+use super::identity::{TableOwner, epoch};
 use super::maintain::MANIFEST_PREFIX;
 use super::snapshot::read_list;
+use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::files::{FileError, TableFiles};
 use crate::location::FilePlace;
 
@@ -39,16 +44,41 @@ pub enum SweepError {
     Metadata(#[from] iceberg::Error),
     #[error("orphans are not all deleted: {0}")]
     File(#[from] FileError),
+    #[error("orphans are not all deleted, the table cannot be loaded: {0}")]
+    Catalog(#[from] CatalogError),
 }
 
-/// Deletes the orphans of a table written before `before`, by the store's clock.
+/// The table that is swept, and whose writer sweeps it.
+#[derive(Clone, Copy)]
+pub struct SweptTable<'a> {
+    pub catalog: &'a dyn Catalog,
+    pub table: &'a TableIdent,
+    pub owner: &'a TableOwner,
+}
+
+impl SweptTable<'_> {
+    /// The table as it is now; `None` if it is not this writer's any more.
+    async fn newest(&self, base: &Loaded) -> Result<Option<Loaded>, CatalogError> {
+        let newest = self.catalog.load(self.table).await?;
+        let metadata = &newest.metadata;
+        let is_ours = metadata.uuid() == base.metadata.uuid()
+            && self.owner.check(self.table, metadata).is_ok()
+            && epoch(metadata) == self.owner.epoch;
+        Ok(is_ours.then_some(newest))
+    }
+}
+
+/// Deletes the orphans of a table written before `before`, by the store's clock. `base` is the table as of the caller's
+/// last commit.
 ///
 /// # Errors
 /// The first failure. Nothing is deleted unless everything the table names was read.
-pub async fn sweep(files: &TableFiles, metadata: &TableMetadata, before: TimestampMs) -> Result<Swept, SweepError> {
+pub async fn sweep(table: SweptTable<'_>, base: &Loaded, before: TimestampMs) -> Result<Swept, SweepError> {
     let mut swept = Swept::default();
-    let folders = [format!("{}/data/", metadata.location()), format!("{}/metadata/", metadata.location())];
-    let Some(named) = Named::read(files, metadata).await? else { return Ok(swept) };
+    let (files, mut base) = (table.catalog.files(), base.clone());
+    let location = base.metadata.location().to_owned();
+    let folders = [format!("{location}/data/"), format!("{location}/metadata/")];
+    let Some(mut named) = Named::read(&files, &base.metadata).await? else { return Ok(swept) };
     for folder in folders {
         // A table beside the bucket cannot be listed; this crate writes none there by itself.
         let Ok(FilePlace::Object(prefix)) = files.warehouse().locate(&format!("{folder}x")) else { continue };
@@ -58,10 +88,18 @@ pub async fn sweep(files: &TableFiles, metadata: &TableMetadata, before: Timesta
             let page = files.store().list(&prefix, after.as_deref(), PAGE).await.map_err(FileError::from)?;
             let more = page.len() == PAGE;
             after = page.last().map(|last| last.key.as_str().to_owned());
-            let orphans: Vec<Listed> = page
+            let mut orphans: Vec<Listed> = page
                 .into_iter()
                 .filter(|found| is_old_and_ours(found, &prefix, before) && !named.has(&found.key))
                 .collect();
+            if !orphans.is_empty() {
+                let Some(newest) = table.newest(&base).await? else { return Ok(swept) };
+                if newest.location != base.location {
+                    let Some(read) = Named::read(&files, &newest.metadata).await? else { return Ok(swept) };
+                    (named, base) = (read, newest);
+                    orphans.retain(|found| !named.has(&found.key));
+                }
+            }
             swept.files += orphans.len() as u64;
             swept.bytes += orphans.iter().map(|orphan| orphan.size).sum::<u64>();
             if !orphans.is_empty() {

@@ -420,6 +420,24 @@ fn what_cut_off_turns_left_is_swept_and_nothing_else() {
 }
 
 #[test]
+fn a_committer_whose_successor_has_committed_deletes_no_file() {
+    block_on(async {
+        let mut world = World::new(78);
+        fill(&world);
+        let mut old = world.sink(1);
+        drain(&mut old, NOW).await;
+        let mut successor = world.sink(2);
+        fill(&world);
+        drain(&mut successor, NOW).await;
+        // The old committer was stopped between its commit and its sweep, for longer than orphans are kept.
+        let much_later = NOW.plus_ms(400 * 24 * 3_600_000);
+        let swept = old.committer.sweep(much_later).await.expect("sweeps");
+        assert_eq!(swept.files, 0);
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
 fn what_the_store_refuses_for_good_pauses_the_table_at_any_step() {
     block_on(async {
         let steps = {
