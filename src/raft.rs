@@ -7,12 +7,16 @@
 //!
 //! Affinity: shard-local. A lane never leaves its shard.
 //!
-//! Ordering: entries are applied in log order, each once per recovery; answers come in log order. Retries: none.
+//! A replica is a broker and an incarnation ([`tidewater_storage::model::ReplicaId`]): the same broker without its disk is
+//! another replica, and requests from or to the former one are refused.
+//!
+//! Ordering: entries are applied in log order, each once per recovery; answers come in log order. Retries: a proposal
+//! that finds the leader's lease ended waits for one confirmation of its leadership ([`Lane::confirm`]).
 //! Crash: an acknowledged entry is in the journals of a majority, and is applied again after the checkpoint.
 
 use bytes::Bytes;
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{EntryId, LaneId, Term};
+use tidewater_storage::model::{EntryId, Term};
 
 mod codec;
 mod lane;
@@ -32,6 +36,8 @@ mod status;
 mod type_config;
 
 pub use codec::CodecError;
+pub use lane::members::{LaneMembership, MembershipError, ReplicaProgress};
+pub use lane::transfer::TransferError;
 pub use lane::{Lane, LaneError, LaneFatal, LaneOptions, Leadership};
 pub use proposal::{Answer, Proposal, ProposeError};
 pub use settings::PROPOSALS_MAX;
@@ -50,8 +56,8 @@ pub trait Apply {
     fn applied_blank(&self, id: EntryId);
 
     /// The membership as of the entry that is being applied, encoded: it belongs into every checkpoint from this entry on
-    /// ([`LaneOptions::membership`]). Called before `applied_blank` and after `install` of that entry, and never for what
-    /// a checkpoint held already. A lane applies while it starts, before there is a [`Lane`] to ask.
+    /// ([`LaneOptions::membership`]). Called before `applied_blank` of that entry, and never for what a checkpoint held
+    /// already. A lane applies while it starts, before there is a [`Lane`] to ask.
     fn membership(&self, blob: Bytes);
 
     /// This replica leads `term`, and `ready_at`, the first entry of that term, is applied: it may serve and propose.
@@ -60,25 +66,4 @@ pub trait Apply {
     /// It leads no longer; `term` is the one it is in. Called only after `leading`, and before an entry of a later
     /// leader is applied.
     fn following(&self, term: Term);
-
-    /// The state of everything applied, for a replica that is too far behind. It must not cover data that the other
-    /// side would not hold after [`Apply::install`].
-    fn snapshot(&self) -> Bytes;
-
-    /// Takes over another replica's state as of `at`, in place of everything applied here.
-    ///
-    /// # Errors
-    /// The state was not taken over. The group dies: a replica that counted as caught up would hold nothing.
-    fn install(&self, at: EntryId, state: Bytes) -> Result<(), InstallError>;
-}
-
-/// A state machine that cannot take over another replica's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "lane {lane} was sent a snapshot up to entry {at}, and this version cannot take one over; \
-     the replica must not vote or acknowledge"
-)]
-pub struct InstallError {
-    pub lane: LaneId,
-    pub at: EntryId,
 }

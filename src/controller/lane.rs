@@ -1,15 +1,19 @@
 //! The controller's lane: its state machine over Raft. Shard-local, on shard 0 alone.
 
 use std::cell::{Ref, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use tidewater_storage::codec::CodecError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::engine::{Engine, LaneCheckpoint};
 use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{EntryId, LaneId, Term};
 
 use super::command::{Command, CommandError};
+use super::lane_table::LaneTable;
 use super::state::{ControllerState, Verdict};
 use crate::partition::state::codec::{LaneBlob, MEMBERSHIP, lane_blob, open_lane_blob};
 use crate::raft::{Answer, Apply, LaneStatus, ProposeError};
@@ -27,6 +31,9 @@ impl fmt::Debug for ControllerLane {
 }
 
 const STATE: u64 = 2;
+const FEATURES: u64 = 3;
+const LANES: u64 = 4;
+const BROKERS: u64 = 11;
 const WHAT: &str = "controller checkpoint";
 
 /// The controller's checkpoint cannot be read.
@@ -79,7 +86,24 @@ impl ControllerLane {
 }
 
 fn encode(membership: &[u8], state: &ControllerState) -> Bytes {
-    lane_blob(membership, |out| out.section(STATE, true, |out| out.raw(&state.encode())))
+    lane_blob(membership, |out| {
+        out.section(STATE, true, |out| out.raw(&state.encode()));
+        // Absent as long as the cluster's level does not allow them: what is written then, the version before reads.
+        section(out, FEATURES, &state.features, state.features.is_empty());
+        section(out, LANES, &state.lanes, state.lanes == LaneTable::default());
+        section(out, BROKERS, &state.brokers, state.brokers.is_empty());
+    })
+}
+
+fn section(out: &mut Encoder, tag: u64, value: &impl Serialize, absent: bool) {
+    if !absent {
+        let json = serde_json::to_vec(value).expect("maps, numbers and strings serialise into memory");
+        out.section(tag, true, |out| out.raw(&json));
+    }
+}
+
+fn from_json<T: DeserializeOwned>(body: &mut Decoder<'_>, what: &'static str) -> Result<T, CodecError> {
+    serde_json::from_slice(body.rest()).map_err(|_| body.bad(what))
 }
 
 /// State and Raft's membership.
@@ -87,13 +111,18 @@ fn decode(blob: &Bytes) -> Result<(ControllerState, Bytes), CodecError> {
     match open_lane_blob(WHAT, blob)? {
         LaneBlob::Sections(mut sections) => {
             let (mut membership, mut state) = (None, None);
-            while let Some((tag, mut body)) = sections.next(&[MEMBERSHIP, STATE])? {
+            let (mut features, mut lanes, mut brokers) = (BTreeMap::new(), LaneTable::default(), BTreeMap::new());
+            while let Some((tag, mut body)) = sections.next(&[MEMBERSHIP, STATE, FEATURES, LANES, BROKERS])? {
                 match tag {
                     MEMBERSHIP => membership = Some(Bytes::copy_from_slice(body.rest())),
+                    FEATURES => features = from_json(&mut body, "feature levels")?,
+                    LANES => lanes = from_json(&mut body, "lane table")?,
+                    BROKERS => brokers = from_json(&mut body, "brokers")?,
                     _ => state = Some(ControllerState::decode(body.rest()).ok_or_else(|| body.bad("state"))?),
                 }
             }
-            Ok((sections.required(STATE, state)?, sections.required(MEMBERSHIP, membership)?))
+            let state = ControllerState { features, lanes, brokers, ..sections.required(STATE, state)? };
+            Ok((state, sections.required(MEMBERSHIP, membership)?))
         }
         LaneBlob::Positional(membership, mut from) => {
             let state = ControllerState::decode(from.blob()?).ok_or_else(|| from.bad("state"))?;
@@ -132,15 +161,17 @@ impl Apply for ControllerLane {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     use tidewater_storage::engine::EngineConfig;
     use tidewater_storage::env::sim::World;
     use tidewater_storage::journal::JournalConfig;
-    use tidewater_storage::model::{LogIndex, TopicId, TopicName};
+    use tidewater_storage::model::{LogIndex, NodeId, ReplicaId, TopicId, TopicName};
 
     use super::*;
+    use crate::controller::brokers;
+    use crate::controller::command::Founder;
+    use crate::controller::lane_table::{LaneRecord, Pool};
     use crate::partition::state::golden;
 
     #[test]
@@ -156,6 +187,27 @@ mod tests {
         // Version 1 did not keep the revision of a topic's last change.
         state.topics.get_mut(&name).expect("is there").changed = 0;
         assert_eq!(read("controller-v1"), (state, Bytes::from_static(b"voters")));
+    }
+
+    #[test]
+    fn brokers_lanes_and_levels_have_sections_of_their_own() {
+        let mut state = ControllerState::default();
+        let founders = [1, 2, 3].map(|node| {
+            let address = brokers::tests::address(node, Some("a"), 1);
+            Founder { node: NodeId(node), birth: uuid::Uuid::from_u128(node as u128), address }
+        });
+        let voters: Vec<_> = founders.iter().map(|founder| ReplicaId::first(founder.node)).collect();
+        let cluster = uuid::Uuid::from_u128(9);
+        state.apply(Command::Genesis { cluster, founders: founders.into(), voters: voters.clone(), level: 1 });
+        let lane = LaneRecord::new(Pool::Shared, voters);
+        state.apply(Command::AddLanes { lanes: [(LaneId(1), lane)].into() });
+        let (birth, address) = (uuid::Uuid::from_u128(7), brokers::tests::address(2, None, 2));
+        state.apply(Command::Register { node: NodeId(2), birth, address, replaces: true });
+        assert_eq!(state.lanes.lanes[&LaneId(1)].replicas[1].incarnation.0, 1, "its replicas there are lost");
+        assert_eq!(state.lanes.lanes[&LaneId(1)].initial[1].incarnation.0, 0);
+        golden::frozen("controller-v2-cluster", &encode(b"voters", &state));
+        let kept = golden::kept("controller-v2-cluster");
+        assert_eq!(decode(&kept).expect("is read"), (state, Bytes::from_static(b"voters")));
     }
 
     #[test]

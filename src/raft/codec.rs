@@ -1,16 +1,16 @@
 //! The bytes this layer puts into the journal and the checkpoint: entry kinds, votes, memberships.
 //!
 //! Entry: the journal's `meta` is one kind byte, then the payload's own meta (`NORMAL`), nothing (`BLANK`), or a
-//! membership (`MEMBERSHIP`). Vote: version, term u64, node u64, committed u8. Membership: version, count of configs
-//! u16, per config a count u16 and its voters u64, count of nodes u16 and the nodes u64. Stored membership: presence
-//! u8, term u64, index u64, membership. Bytes left over are an error.
+//! membership (`MEMBERSHIP`). Vote: version, term u64, replica u64, committed u8. Membership: version, count of configs
+//! u16, per config a count u16 and its voters u64, count of replicas u16 and the replicas u64. Stored membership:
+//! presence u8, term u64, index u64, membership. A replica is [`ReplicaId::to_u64`]. Bytes left over are an error.
 
 use bytes::Bytes;
 use openraft::EntryPayload as Kind;
 use tidewater_storage::codec::{self, Decoder, Encoder};
 use tidewater_storage::journal::format::entry_record_len;
 use tidewater_storage::journal::{JournalEntry, Payload};
-use tidewater_storage::model::EntryId;
+use tidewater_storage::model::{EntryId, ReplicaId};
 
 use super::type_config::{
     CommittedLeader, Entry, EntryPayload, LeaderId, LogId, Membership, Proposed, StoredMembership, Vote, entry_id,
@@ -21,6 +21,8 @@ const BLANK: u8 = 0;
 const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 const VERSION: u8 = 1;
+/// Replicas of a lane, learners included; brokers of a cluster, since every broker learns from the controller's lane.
+const REPLICAS_MAX: usize = 4096;
 /// Leader epochs are i32 on Kafka's wire and grow with the term.
 pub(crate) const TERM_MAX: u64 = i32::MAX as u64;
 
@@ -36,6 +38,12 @@ pub enum CodecError {
     /// Sets of voters and nodes that do not fit together.
     #[error("membership is inconsistent: {0}")]
     Membership(String),
+    /// The low half of a replica's id is no node id.
+    #[error("{what} names the replica {id:#x}, which cannot be one")]
+    Replica { what: &'static str, id: u64 },
+    /// A peer sent what no replica of this lane sends.
+    #[error("a peer's request is refused: {0}")]
+    Peer(&'static str),
     /// The term no longer fits Kafka's leader epoch.
     #[error(
         "term {0} of a lane does not fit Kafka's leader epoch (at most {TERM_MAX}); the lane cannot elect any more"
@@ -102,6 +110,22 @@ pub(crate) fn from_lane_entry(entry: JournalEntry) -> Result<Entry, CodecError> 
     Ok(Entry { log_id: log_id(id), payload })
 }
 
+/// As [`from_lane_entry`], for an entry that a peer sent: its membership must be one that a lane can have.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn from_peer(entry: JournalEntry) -> Result<Entry, CodecError> {
+    let entry = from_lane_entry(entry)?;
+    if let Kind::Membership(membership) = &entry.payload {
+        let configs = membership.get_joint_config();
+        let voters = configs.iter().all(|voters| !voters.is_empty());
+        if configs.is_empty() || configs.len() > 2 || !voters || membership.nodes().count() > REPLICAS_MAX {
+            return Err(CodecError::Membership(format!("{membership} of a peer is none that a lane can have")));
+        }
+    }
+    Ok(entry)
+}
+
 /// A vote for the journal.
 ///
 /// # Errors
@@ -125,13 +149,22 @@ pub(crate) fn encode_vote(vote: &Vote) -> Result<Bytes, CodecError> {
 pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
     let mut from = Decoder::new("vote", bytes);
     version(&mut from)?;
-    let leader_id = LeaderId { term: from.u64()?, voted_for: from.u64()? };
+    let leader_id = LeaderId { term: from.u64()?, voted_for: replica(&mut from)? };
     let committed = from.flag()?;
     from.end()?;
     Ok(Vote { leader_id, committed })
 }
 
-/// A count of voters or nodes: far fewer than 65,536 are ever configured.
+/// A replica's id, as openraft has it.
+fn replica(from: &mut Decoder<'_>) -> Result<u64, CodecError> {
+    let id = from.u64()?;
+    match ReplicaId::from_u64(id) {
+        Some(_) => Ok(id),
+        None => Err(CodecError::Replica { what: from.what(), id }),
+    }
+}
+
+/// A count of voters or replicas: far fewer than 65,536 are ever configured.
 fn put_count(out: &mut Encoder, count: usize) {
     assert!(count <= usize::from(u16::MAX), "a membership of {count}");
     out.u16(count as u16);
@@ -151,7 +184,7 @@ fn put_membership(out: &mut Encoder, membership: &Membership) {
 
 fn take_nodes<C: FromIterator<u64>>(from: &mut Decoder<'_>) -> Result<C, CodecError> {
     let count = from.u16()?;
-    let nodes = (0..count).map(|_| from.u64()).collect::<Result<C, _>>()?;
+    let nodes = (0..count).map(|_| replica(from)).collect::<Result<C, _>>()?;
     Ok(nodes)
 }
 
@@ -256,6 +289,33 @@ mod tests {
         ] {
             assert_eq!(decode_stored(&encode_stored(&stored)).expect("reads back"), stored);
         }
+    }
+
+    /// Stored bytes of the first incarnation are those of versions without incarnations.
+    #[test]
+    fn stored_bytes_do_not_change() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let at = Some(log_id(EntryId { term: Term(1), index: LogIndex(2) }));
+        let first = encode_stored(&StoredMembership::new(at, members(&[&[1]], &[])));
+        let before = "01000000000000000100000000000000020100010001000000000000000100010000000000000001";
+        assert_eq!(hex(&first), before);
+        let replaced = (3 << 32) | 1;
+        let joint = members(&[&[1, 2], &[2, replaced]], &[7]);
+        let joint = encode_stored(&StoredMembership::new(at, joint));
+        let after = "01000000000000000100000000000000020100020002000000000000000100000000000000020002000000000000000200000003000000010004\
+                     0000000000000001000000000000000200000000000000070000000300000001";
+        assert_eq!(hex(&joint), after);
+        let vote = Vote { leader_id: LeaderId { term: 5, voted_for: replaced }, committed: true };
+        assert_eq!(hex(&encode_vote(&vote).expect("fits")), "010000000000000005000000030000000101");
+    }
+
+    #[test]
+    fn a_replica_that_cannot_be_one_is_refused() {
+        let mut vote = encode_vote(&Vote { leader_id: LeaderId { term: 5, voted_for: 1 }, committed: true })
+            .expect("fits")
+            .to_vec();
+        vote[13] = 0xff;
+        assert_eq!(decode_vote(&vote), Err(CodecError::Replica { what: "vote", id: 0xff00_0001 }));
     }
 
     proptest! {

@@ -1,7 +1,8 @@
-//! The handle to one lane: propose, query leadership, purge, shut down.
+//! The handle to one lane: propose, query leadership, shut down.
 //!
-//! Owns: the group's start (recovery, first election), its watcher task, its end. A lane that is dropped without
-//! [`Lane::shutdown`] runs on. Affinity: shard-local; the handle is a cheap clone.
+//! Owns: the group's start (recovery, first membership, first election), its watcher task, its end. What peers ask is in
+//! [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`]. A lane that is
+//! dropped without [`Lane::shutdown`] runs on. Affinity: shard-local; the handle is a cheap clone.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,49 +13,84 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use openraft::ServerState;
-use openraft::errors::{Fatal, RaftError};
+use openraft::errors::Fatal;
 use openraft_rt::{Oneshot as _, WatchReceiver as _};
 use tidewater_storage::env::Env;
-use tidewater_storage::journal::{LaneLog, Payload};
-use tidewater_storage::model::{EntryId, LaneId, NodeId, Term};
+use tidewater_storage::journal::{JournalError, LaneLog, Payload};
+use tidewater_storage::model::{EntryId, LaneId, LogIndex, NodeId, ReplicaId, Term};
 
 use super::Apply;
 use super::codec::{self, CodecError};
 use super::leadership::{Standing, View};
 use super::log_store::{LogDevice, LogStore};
-use super::network::{self, Network, PeerError, PeerReply, PeerRequest, PeerTransport};
+use super::network::{Network, PeerTransport};
 use super::proposal::{Proposal, ProposeError};
 use super::runtime::oneshot::{self, ShardOneshot};
 use super::runtime::scope::scoped;
+use super::runtime::watch;
 use super::settings::{PROPOSALS_MAX, settings};
 use super::state_machine::StateMachine;
-use super::type_config::{CommittedLeader, Proposed, SnapshotMeta, Types, log_id, node_id, raft_node};
+use super::type_config::{CommittedLeader, Entry, Membership, Proposed, Types, log_id, replica_id};
 
+pub(crate) mod answering;
+mod gate;
+mod lease;
+pub(crate) mod members;
+mod purging;
 #[cfg(test)]
 mod tests;
+pub(crate) mod transfer;
+
+use gate::Gate;
+use purging::PurgeWindow;
 
 type Raft = openraft::Raft<Types, StateMachine>;
+type RaftMetrics = openraft::RaftMetrics<Types>;
 
 /// What a lane starts from.
 pub struct LaneOptions {
     pub lane: LaneId,
-    pub node: NodeId,
-    /// The replicas that vote, if the lane is new; the one with the lowest id gives the group its first membership.
-    /// Ignored when the lane has a past.
-    pub voters: Vec<NodeId>,
+    pub me: ReplicaId,
+    /// The first voters of the lane, the same list on each of them; preferred leader first. Ignored when the lane has a
+    /// past.
+    pub voters: Vec<ReplicaId>,
+    /// The caller vouches that this replica had no past on a disk that was lost: an empty log then means a new lane, and
+    /// this replica, if it is one of `voters`, begins with them as members. Without it, it waits for a leader.
+    pub may_initialise: bool,
+    /// Its place in the order of preferred leaders: the first usually wins an election.
+    pub rank: usize,
     /// The last entry whose effects the loaded checkpoint holds.
     pub applied: Option<EntryId>,
     /// The membership of the checkpoint: what [`Apply::membership`] gave last.
     pub membership: Option<Bytes>,
-    /// The connection to the other replicas. None for a single voter.
+    /// The connection to the other replicas. None for a lane whose only replica stays here.
     pub transport: Option<Rc<dyn PeerTransport>>,
+    /// Bytes of the shard's journal beyond which no entry is kept for a replica that lags.
+    pub catch_up_bytes: u64,
 }
 
 impl LaneOptions {
     /// A lane whose only replica is here.
     #[must_use]
     pub fn single(lane: LaneId, node: NodeId) -> Self {
-        Self { lane, node, voters: vec![node], applied: None, membership: None, transport: None }
+        Self::replica(lane, ReplicaId::first(node), vec![ReplicaId::first(node)])
+    }
+
+    /// One of several replicas, the first of which are `voters`, preferred leader first.
+    #[must_use]
+    pub fn replica(lane: LaneId, me: ReplicaId, voters: Vec<ReplicaId>) -> Self {
+        let rank = voters.iter().position(|voter| *voter == me).unwrap_or(voters.len());
+        Self {
+            lane,
+            me,
+            voters,
+            may_initialise: true,
+            rank,
+            applied: None,
+            membership: None,
+            transport: None,
+            catch_up_bytes: purging::CATCH_UP_BYTES,
+        }
     }
 
     /// Starts from a checkpoint.
@@ -115,13 +151,16 @@ pub enum LaneError {
 struct Inner {
     env: Rc<Env>,
     raft: Raft,
+    metrics: watch::Receiver<RaftMetrics>,
     standing: Rc<Standing>,
+    /// Has the lane more than one voter?
+    several: Cell<bool>,
+    gate: Gate,
     /// Resolves when the state machine is gone.
     state_machine_gone: Cell<Option<oneshot::Receiver<()>>>,
     /// The largest record that the log takes; a larger one would end the group.
     entry_bytes_max: u64,
-    purge_upto: Cell<Option<EntryId>>,
-    purging: Cell<bool>,
+    purge: PurgeWindow,
 }
 
 /// One lane's group on this shard.
@@ -165,63 +204,74 @@ impl Lane {
         apply: Rc<dyn Apply>,
         options: LaneOptions,
     ) -> Result<Self, LaneError> {
-        let LaneOptions { lane, node, voters, applied, membership, transport } = options;
+        let LaneOptions { lane, me, voters, may_initialise, rank, applied, membership, transport, catch_up_bytes } =
+            options;
         let membership = membership.as_deref().map(codec::decode_stored).transpose();
         let membership = membership.map_err(|source| LaneError::Membership { lane, source })?.unwrap_or_default();
         let state = log.state();
-        let new = state.last.is_none() && state.purged.is_none() && state.vote.is_none() && applied.is_none();
+        let empty = state.last.is_none() && state.purged.is_none() && applied.is_none();
         if let Some(applied) = applied.filter(|_| membership.voter_ids().next().is_none()) {
             return Err(LaneError::NoVoters { lane, applied });
         }
-        let standing = Rc::new(Standing::new(lane, apply, applied, membership));
+        let first = empty && may_initialise && voters.contains(&me);
+        let alone = voters.len() == 1;
+        if first && !alone {
+            begin(&log, lane, &voters).await?;
+        }
+        let standing = Rc::new(Standing::new(lane, me, apply, applied, membership));
         let (alive, gone) = ShardOneshot::channel();
         let entry_bytes_max = log.entry_bytes_max();
+        let log = Rc::new(log);
+        let purged = {
+            let log = log.clone();
+            Rc::new(move || log.state().purged)
+        };
         let raft = Raft::new(
-            raft_node(node),
-            settings(lane),
-            Network::new(lane, transport),
-            LogStore::new(log),
-            StateMachine::new(standing.clone(), alive),
+            me.to_u64(),
+            settings(lane, rank),
+            Network::new(standing.clone(), transport),
+            LogStore::shared(log.clone()),
+            StateMachine::new(standing.clone(), purged, alive),
         );
         let raft = raft.await.map_err(|fatal| LaneError::Recovery { lane, reason: fatal.to_string() })?;
         let inner = Rc::new(Inner {
             env: env.clone(),
+            metrics: raft.metrics(),
             raft,
             standing,
+            several: Cell::new(false),
+            gate: Gate::default(),
             state_machine_gone: Cell::new(Some(gone)),
             entry_bytes_max,
-            purge_upto: Cell::new(None),
-            purging: Cell::new(false),
+            purge: PurgeWindow::new(log, catch_up_bytes),
         });
         drop(env.tasks.spawn("raft-watch", scoped(env.clone(), watch(inner.clone()))));
         let started = Self { inner };
-        if new {
-            started.initialise(lane, node, voters).await?;
+        if first && alone {
+            started.initialise(lane, me).await?;
+        } else if first && rank == 0 {
+            // The others wait for an election timeout.
+            started.inner.raft.trigger().elect(true).await.map_err(|fatal| failed(lane, &fatal))?;
         } else {
-            started.elect_if_alone(lane, node).await?;
+            started.elect_if_alone(lane, me).await?;
         }
         Ok(started)
     }
 
-    async fn initialise(&self, lane: LaneId, node: NodeId, voters: Vec<NodeId>) -> Result<(), LaneError> {
-        if voters.iter().min() != Some(&node) {
-            return Ok(());
-        }
-        let members: std::collections::BTreeSet<u64> = voters.into_iter().map(raft_node).collect();
-        let done = self.inner.raft.initialize(members).await;
+    async fn initialise(&self, lane: LaneId, me: ReplicaId) -> Result<(), LaneError> {
+        let done = self.inner.raft.initialize(std::collections::BTreeSet::from([me.to_u64()])).await;
         done.map_err(|error| LaneError::Initialise { lane, reason: error.to_string() })
     }
 
     /// A single voter does not wait for an election timeout.
-    async fn elect_if_alone(&self, lane: LaneId, node: NodeId) -> Result<(), LaneError> {
-        let me = raft_node(node);
+    async fn elect_if_alone(&self, lane: LaneId, me: ReplicaId) -> Result<(), LaneError> {
+        let me = me.to_u64();
         let alone = self
             .inner
             .raft
             .with_raft_state(move |state| state.membership_state.effective().voter_ids().eq(std::iter::once(me)));
-        let failed = |fatal: Fatal<Types>| LaneError::Recovery { lane, reason: fatal.to_string() };
-        if alone.await.map_err(failed)? {
-            self.inner.raft.trigger().elect(false).await.map_err(failed)?;
+        if alone.await.map_err(|fatal| failed(lane, &fatal))? {
+            self.inner.raft.trigger().elect(false).await.map_err(|fatal| failed(lane, &fatal))?;
         }
         Ok(())
     }
@@ -246,16 +296,7 @@ impl Lane {
             return Proposal::refused(ProposeError::TooLarge { bytes, max: self.inner.entry_bytes_max });
         }
         let (proposal, responder) = Proposal::new(standing.clone());
-        let inner = self.inner.clone();
-        let mut send = Box::pin(async move {
-            let write = inner.raft.write(Proposed(payload)).with_leader(CommittedLeader::new(term.0));
-            // A group that is gone drops the responder, and the proposal says what is known.
-            drop(write.responder(responder).into_future().await);
-        });
-        // The queue is larger than what may be in flight, so it is sent at once unless the group is ending.
-        if Pin::as_mut(&mut send).poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            drop(self.inner.env.tasks.spawn("raft-propose", scoped(self.inner.env.clone(), send)));
-        }
+        self.inner.admit(gate::Held { payload, term, responder });
         proposal
     }
 
@@ -283,35 +324,10 @@ impl Lane {
         self.in_flight() < PROPOSALS_MAX
     }
 
-    /// Purges the log up to `upto`, once a durable checkpoint covers it. Returns at once; the purge is done in
-    /// the background. What is not applied yet is never purged.
-    pub fn purge(&self, upto: EntryId) {
-        let inner = &self.inner;
-        if inner.purge_upto.get().is_none_or(|before| before.index < upto.index) {
-            inner.purge_upto.set(Some(upto));
-        }
-        if !inner.purging.replace(true) {
-            let (env, inner) = (inner.env.clone(), inner.clone());
-            drop(env.clone().tasks.spawn("raft-purge", scoped(env, purge(inner))));
-        }
-    }
-
-    /// Transfers leadership to another voter, which catches up and starts an election. Returns before it has.
-    pub async fn transfer_leadership(&self, to: NodeId) {
-        // An error means the group has ended, which the watcher reports.
-        let _ = scoped(self.inner.env.clone(), self.inner.raft.trigger().transfer_leader(raft_node(to))).await;
-    }
-
-    /// Answers a request of another replica.
-    ///
-    /// # Errors
-    /// [`PeerError::NotRunning`] when the group has ended, [`PeerError::Nonsense`] for bytes that cannot be read.
-    pub async fn handle(&self, node: NodeId, request: PeerRequest) -> Result<PeerReply, PeerError> {
-        let lane = self.inner.standing.lane();
-        scoped(self.inner.env.clone(), answer(&self.inner.raft, request)).await.map_err(|refused| match refused {
-            Refused::Ended => PeerError::NotRunning { node, lane },
-            Refused::Unreadable => PeerError::Nonsense { node, lane },
-        })
+    /// This replica.
+    #[must_use]
+    pub fn me(&self) -> ReplicaId {
+        self.inner.standing.me()
     }
 
     /// Has the group died, and why?
@@ -330,6 +346,7 @@ impl Lane {
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.standing.shut_down();
+        inner.gate.drop_all();
         // It can only fail if the core was cancelled, which is an end too.
         let _ = scoped(inner.env.clone(), inner.raft.shutdown()).await;
         if let Some(gone) = inner.state_machine_gone.take() {
@@ -338,73 +355,57 @@ impl Lane {
     }
 }
 
-enum Refused {
-    Ended,
-    Unreadable,
+fn failed(lane: LaneId, fatal: &Fatal<Types>) -> LaneError {
+    LaneError::Recovery { lane, reason: fatal.to_string() }
 }
 
-impl<E: std::error::Error> From<RaftError<Types, E>> for Refused {
-    fn from(_: RaftError<Types, E>) -> Self {
-        Self::Ended
-    }
+/// Writes the first entry of a lane of several voters, its first membership: the same on each of them, so it does not
+/// matter who of them is elected, and any majority of them can begin. openraft's own `initialize` is refused to a
+/// replica that has voted before.
+async fn begin<L: LogDevice>(log: &L, lane: LaneId, voters: &[ReplicaId]) -> Result<(), LaneError> {
+    let members = voters.iter().map(|voter| voter.to_u64()).collect();
+    let membership = Membership::new_with_defaults(vec![members], []);
+    let id = EntryId { term: Term(0), index: LogIndex(0) };
+    let entry = Entry { log_id: log_id(id), payload: openraft::EntryPayload::Membership(membership) };
+    let (done, written) = futures::channel::oneshot::channel();
+    log.append(vec![codec::to_lane_entry(entry)], Box::new(move |result| drop(done.send(result))));
+    let written = written.await.unwrap_or(Err(JournalError::Closed));
+    written.map_err(|error| LaneError::Initialise { lane, reason: error.to_string() })
 }
 
-impl From<Fatal<Types>> for Refused {
-    fn from(_: Fatal<Types>) -> Self {
-        Self::Ended
-    }
-}
-
-impl From<CodecError> for Refused {
-    fn from(_: CodecError) -> Self {
-        Self::Unreadable
-    }
-}
-
-async fn answer(raft: &Raft, request: PeerRequest) -> Result<PeerReply, Refused> {
-    use openraft::raft::{TransferLeaderRequest, VoteRequest};
-    request.check()?;
-    match request {
-        PeerRequest::Append { vote, previous, entries, committed } => {
-            let request = network::append_in(vote, previous, entries, committed)?;
-            Ok(network::append_out(raft.append_entries(request).await?))
-        }
-        PeerRequest::Vote { vote, last, transfer } => {
-            let mut request = VoteRequest::new(network::vote_in(vote), last.map(log_id));
-            request.leadership_transfer = transfer;
-            Ok(network::vote_reply_out(&raft.vote(request).await?))
-        }
-        PeerRequest::PreVote { vote, last } => {
-            let request = VoteRequest::new(network::vote_in(vote), last.map(log_id));
-            Ok(network::vote_reply_out(&raft.pre_vote(request).await?))
-        }
-        PeerRequest::Snapshot { vote, at, membership, state } => {
-            let meta =
-                SnapshotMeta { last_log_id: Some(log_id(at)), last_membership: codec::decode_stored(&membership)? };
-            let snapshot = openraft::storage::Snapshot { meta, snapshot: state };
-            let done = raft.install_full_snapshot(network::vote_in(vote), snapshot).await?;
-            Ok(PeerReply::Snapshot { vote: network::vote_out(&done.vote) })
-        }
-        PeerRequest::Transfer { from, to, last } => {
-            let request = TransferLeaderRequest::new(network::vote_in(from), raft_node(to), last.map(log_id));
-            Ok(network::transfer_out(raft.handle_transfer_leader(request).await?))
+impl Inner {
+    /// Hands a proposal to openraft. The queue is larger than what may be in flight, so it is sent at once unless the
+    /// group is ending.
+    fn send(self: &Rc<Self>, held: gate::Held) {
+        let inner = self.clone();
+        let mut send = Box::pin(async move {
+            let gate::Held { payload, term, responder } = held;
+            let write = inner.raft.write(Proposed(payload)).with_leader(CommittedLeader::new(term.0));
+            // A group that is gone drops the responder, and the proposal says what is known.
+            drop(write.responder(responder).into_future().await);
+        });
+        if Pin::as_mut(&mut send).poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            drop(self.env.tasks.spawn("raft-propose", scoped(self.env.clone(), send)));
         }
     }
 }
 
-/// Follows openraft's view until the group ends: leadership for the layer above, ticks only for several voters.
+/// Follows openraft's view until the group ends: leadership for the layer above, ticks only for several replicas.
 async fn watch(inner: Rc<Inner>) {
     let mut server = inner.raft.server_metrics();
     loop {
-        let (view, voters) = {
+        let (view, voters, replicas) = {
             let seen = server.borrow_and_update();
-            let leader = seen.current_leader.map(node_id);
+            let leader = seen.current_leader.map(|leader| replica_id(leader).node);
             let leads = seen.state == ServerState::Leader && seen.current_leader == Some(seen.id);
             let term = Term(seen.vote.leader_id.term);
-            (View { term, leader, leads }, seen.membership_config.voter_ids().count())
+            let members = seen.membership_config.membership();
+            (View { term, leader, leads }, members.voter_ids().count(), members.nodes().count())
         };
-        inner.raft.runtime_config().tick(voters > 1);
+        inner.several.set(voters > 1);
+        inner.raft.runtime_config().tick(replicas > 1);
         inner.standing.see(view);
+        inner.gate_after(view);
         if server.changed().await.is_err() {
             break;
         }
@@ -414,33 +415,5 @@ async fn watch(inner: Rc<Inner>) {
         Err(fatal) => fatal.to_string(),
     };
     inner.standing.die(reason);
-}
-
-/// Purges up to the index of the last request: openraft needs a snapshot marker at or after it first.
-async fn purge(inner: Rc<Inner>) {
-    let mut data = inner.raft.data_metrics();
-    while let Some(upto) = inner.purge_upto.take() {
-        let Some(applied) = inner.standing.applied() else { continue };
-        let upto = upto.index.min(applied.index).0;
-        while data.borrow_and_update().snapshot.is_none_or(|at| at.index < upto) {
-            if inner.raft.trigger().snapshot().await.is_err() || data.changed().await.is_err() {
-                return;
-            }
-        }
-        if inner.raft.trigger().purge_log(upto).await.is_err() {
-            return;
-        }
-    }
-    inner.purging.set(false);
-}
-
-/// Used by the in-process transport: the answer is worked out by a task of the answering node, so that killing either
-/// side does what it does between processes.
-impl Lane {
-    pub(crate) async fn handle_apart(&self, request: PeerRequest) -> Result<PeerReply, PeerError> {
-        let (lane, node) = (self.inner.standing.lane(), node_id(*self.inner.raft.node_id()));
-        let this = self.clone();
-        let task = self.inner.env.tasks.spawn("raft-answer", async move { this.handle(node, request).await });
-        task.await.unwrap_or(Err(PeerError::Unreachable { node, lane }))
-    }
+    inner.gate.drop_all();
 }

@@ -6,17 +6,19 @@
 //! first. Affinity: shard-local; nothing is borrowed while the state machine above is called.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use openraft_rt::{Watch as _, WatchReceiver as _, WatchSender as _};
+use tidewater_storage::env::Notify;
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{EntryId, LaneId, NodeId, Term};
+use tidewater_storage::model::{EntryId, LaneId, NodeId, ReplicaId, Term};
 
 use super::codec;
 use super::proposal::{Answer, ProposeError};
 use super::runtime::watch::{self, ShardWatch};
 use super::type_config::{Membership, StoredMembership, log_id};
-use super::{Apply, InstallError, LaneFatal, Leadership};
+use super::{Apply, LaneFatal, Leadership};
 
 /// openraft's view of this replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +72,7 @@ enum End {
 
 pub(crate) struct Standing {
     lane: LaneId,
+    me: ReplicaId,
     apply: Rc<dyn Apply>,
     applied: Cell<Option<EntryId>>,
     first_of_term: Cell<Option<EntryId>>,
@@ -77,6 +80,9 @@ pub(crate) struct Standing {
     view: Cell<View>,
     notified: Cell<Notified>,
     in_flight: Rc<Cell<usize>>,
+    /// Replicas that cannot catch up from the leader's log: on the leader, those that said so; elsewhere, this one.
+    to_rebuild: RefCell<BTreeSet<ReplicaId>>,
+    rebuild_changed: Notify,
     end: watch::Sender<End>,
     ends: watch::Receiver<End>,
 }
@@ -84,6 +90,7 @@ pub(crate) struct Standing {
 impl Standing {
     pub(crate) fn new(
         lane: LaneId,
+        me: ReplicaId,
         apply: Rc<dyn Apply>,
         applied: Option<EntryId>,
         membership: StoredMembership,
@@ -91,6 +98,7 @@ impl Standing {
         let (end, ends) = ShardWatch::channel(End::Running);
         Self {
             lane,
+            me,
             apply,
             applied: Cell::new(applied),
             first_of_term: Cell::new(applied),
@@ -98,6 +106,8 @@ impl Standing {
             view: Cell::default(),
             notified: Cell::new(Notified::Following),
             in_flight: Rc::default(),
+            to_rebuild: RefCell::default(),
+            rebuild_changed: Notify::default(),
             end,
             ends,
         }
@@ -105,6 +115,33 @@ impl Standing {
 
     pub(crate) fn lane(&self) -> LaneId {
         self.lane
+    }
+
+    pub(crate) fn me(&self) -> ReplicaId {
+        self.me
+    }
+
+    /// The replica lacks entries that are purged.
+    pub(crate) fn must_rebuild(&self, replica: ReplicaId) {
+        if self.to_rebuild.borrow_mut().insert(replica) {
+            tracing::info!(lane = %self.lane, %replica, "a replica has to be rebuilt: the entries that it lacks are purged");
+            self.rebuild_changed.notify();
+        }
+    }
+
+    /// The replica holds what is purged.
+    pub(crate) fn rebuilt(&self, replica: ReplicaId) {
+        if self.to_rebuild.borrow_mut().remove(&replica) {
+            self.rebuild_changed.notify();
+        }
+    }
+
+    pub(crate) fn to_rebuild(&self) -> BTreeSet<ReplicaId> {
+        self.to_rebuild.borrow().clone()
+    }
+
+    pub(crate) async fn rebuild_changed(&self) {
+        self.rebuild_changed.notified().await;
     }
 
     pub(crate) fn applied(&self) -> Option<EntryId> {
@@ -127,7 +164,7 @@ impl Standing {
 
     /// The term to propose in, or why not.
     pub(crate) fn serving(&self) -> Result<Term, ProposeError> {
-        if *self.ends.borrow_watched() != End::Running {
+        if !self.is_running() {
             return Err(self.abandoned());
         }
         match self.notified.get() {
@@ -137,7 +174,11 @@ impl Standing {
     }
 
     pub(crate) fn see(&self, view: View) {
-        self.view.set(view);
+        let before = self.view.replace(view);
+        if before.leads && !view.leads {
+            // The next leader finds out anew who lacks what.
+            self.to_rebuild.borrow_mut().clear();
+        }
         self.notify();
     }
 
@@ -159,28 +200,16 @@ impl Standing {
         self.after(id);
     }
 
-    /// Takes over the state of a snapshot.
-    pub(crate) fn install(
-        &self,
-        at: EntryId,
-        membership: StoredMembership,
-        state: bytes::Bytes,
-    ) -> Result<(), InstallError> {
-        self.before(at);
-        self.apply.install(at, state)?;
-        self.member(membership);
-        self.after(at);
-        Ok(())
-    }
-
     fn member(&self, membership: StoredMembership) {
         self.apply.membership(codec::encode_stored(&membership));
         self.membership.replace(membership);
     }
 
-    /// The state of everything applied.
-    pub(crate) fn snapshot(&self) -> bytes::Bytes {
-        self.apply.snapshot()
+    /// As after a snapshot, for openraft's suite.
+    #[cfg(test)]
+    pub(crate) fn take_over(&self, meta: &super::type_config::SnapshotMeta) {
+        self.membership.replace(meta.last_membership.clone());
+        self.applied.set(meta.last_log_id.as_ref().map(super::type_config::entry_id));
     }
 
     /// An entry of a later term ends leadership before it is applied, also if openraft has not said so yet.
@@ -253,6 +282,11 @@ impl Standing {
             // openraft drops a proposal only when its core is gone; the watcher may not have seen it yet.
             End::Running | End::Died(_) => ProposeError::Fatal,
         }
+    }
+
+    /// Neither shut down nor dead.
+    pub(crate) fn is_running(&self) -> bool {
+        *self.ends.borrow_watched() == End::Running
     }
 
     pub(crate) fn died(&self) -> Option<LaneFatal> {

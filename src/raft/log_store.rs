@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::Stream;
 use openraft::RaftLogReader;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use tidewater_storage::journal::{JournalEntry, JournalError, LaneLog, LaneLogState};
+use tidewater_storage::journal::{JournalEntry, JournalError, LaneLog, LaneLogState, Pressure};
 use tidewater_storage::model::{EntryId, LogIndex};
 
 use super::codec;
@@ -45,6 +45,8 @@ pub(crate) trait LogDevice: 'static {
     fn save_committed(&self, committed: Option<EntryId>);
     fn truncate_after(&self, last: Option<EntryId>);
     fn purge(&self, upto: EntryId);
+    /// Is the journal of all lanes under pressure or larger than this many bytes?
+    fn is_short(&self, window: u64) -> bool;
     fn read(
         &self,
         range: Range<LogIndex>,
@@ -79,6 +81,10 @@ impl LogDevice for LaneLog {
 
     fn purge(&self, upto: EntryId) {
         Self::purge(self, upto);
+    }
+
+    fn is_short(&self, window: u64) -> bool {
+        self.pressure() != Pressure::None || self.journal_bytes() > window
     }
 
     async fn read(&self, range: Range<LogIndex>, max_bytes: usize) -> Result<Vec<JournalEntry>, JournalError> {
@@ -116,8 +122,13 @@ impl<L> Clone for LogStore<L> {
 }
 
 impl<L: LogDevice> LogStore<L> {
+    #[cfg(test)]
     pub(crate) fn new(log: L) -> Self {
-        Self { log: Rc::new(log) }
+        Self::shared(Rc::new(log))
+    }
+
+    pub(crate) fn shared(log: Rc<L>) -> Self {
+        Self { log }
     }
 
     async fn read_some(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<Entry>, io::Error> {

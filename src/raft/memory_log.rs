@@ -64,6 +64,8 @@ type Waiting = (Write, Option<Done>);
 pub(crate) struct MemoryDisk {
     durable: Rc<RefCell<Image>>,
     unsynced: Rc<RefCell<VecDeque<Waiting>>>,
+    /// Nothing is kept behind the checkpoint for replicas that lag.
+    pub(crate) short: Rc<Cell<bool>>,
 }
 
 impl MemoryDisk {
@@ -78,6 +80,11 @@ impl MemoryDisk {
 
     pub(crate) fn purged(&self) -> Option<EntryId> {
         self.durable.borrow().state.purged
+    }
+
+    /// Takes over what a log without syncs holds.
+    pub(crate) fn settle(&self, log: &MemoryLog) {
+        *self.durable.borrow_mut() = log.now.borrow().clone();
     }
 
     pub(crate) fn unsynced(&self) -> usize {
@@ -175,6 +182,10 @@ impl LogDevice for MemoryLog {
 
     fn purge(&self, upto: EntryId) {
         self.write(Write::Purge(upto), None);
+    }
+
+    fn is_short(&self, _window: u64) -> bool {
+        self.disk.short.get()
     }
 
     async fn read(&self, range: Range<LogIndex>, max_bytes: usize) -> Result<Vec<JournalEntry>, JournalError> {

@@ -16,7 +16,7 @@ use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{EntryId, NodeId};
 
 use super::leadership::Standing;
-use super::type_config::{Types, WriteResult, entry_id, node_id};
+use super::type_config::{Types, WriteResult, entry_id, replica_id};
 
 /// What [`super::Apply::apply`] returned for an entry; only the local proposer gets it.
 pub struct Answer(pub Box<dyn Any>);
@@ -102,8 +102,8 @@ impl ProposeError {
     }
 }
 
-fn hint(forward: &ForwardToLeader<Types>) -> Option<NodeId> {
-    forward.leader_id.map(node_id)
+pub(super) fn hint(forward: &ForwardToLeader<Types>) -> Option<NodeId> {
+    forward.leader_id.map(|id| replica_id(id).node)
 }
 
 /// The proposer's result for openraft's answer.

@@ -12,23 +12,30 @@ use tidewater_storage::model::LaneId;
 pub const PROPOSALS_MAX: usize = 256;
 /// Messages queued at the group's core, of any one kind.
 const CHANNEL: u64 = 1024;
-/// A follower sends no vote before this long without its leader. Milliseconds.
-const ELECTION_MS: (u64, u64) = (1000, 2000);
-const HEARTBEAT_MS: u64 = 250;
+/// A leader's lease, and with it the earliest election after its last sign, must be the same on every replica: openraft
+/// takes it from the longer time. Milliseconds.
+pub(crate) const LEASE_MS: u64 = 500;
+/// The shortest time that the preferred leader waits after the lease has ended. Milliseconds.
+const ELECTION_MS: u64 = 300;
+/// Each replica after it begins to stand this much later, so that the preferred one usually wins. Milliseconds.
+const ELECTION_STEP_MS: u64 = 40;
+/// The last rank that is told apart from those after it: five replicas.
+const RANK_MAX: usize = 4;
+const HEARTBEAT_MS: u64 = 100;
 /// A follower that answered within this time gets no heartbeat. Milliseconds.
-const HEARTBEAT_SPARED_MS: u64 = 200;
-/// A snapshot is one message; its bytes are a lane's state without the data that is in the bucket.
-const SNAPSHOT_MS: u64 = 60_000;
+const HEARTBEAT_SPARED_MS: u64 = 80;
+/// The answer to "do you hold my log up to here?", the stand-in for openraft's snapshots.
+const REBUILD_MS: u64 = 2_000;
 
-/// The settings of a lane's group.
-pub(crate) fn settings(lane: LaneId) -> Arc<Config> {
+/// The settings of a lane's group; `rank` is the replica's place in the order of preferred leaders.
+pub(crate) fn settings(lane: LaneId, rank: usize) -> Arc<Config> {
     Arc::new(Config {
         cluster_name: format!("lane-{lane}"),
-        election_timeout_min: ELECTION_MS.0,
-        election_timeout_max: ELECTION_MS.1,
+        election_timeout_min: ELECTION_MS + ELECTION_STEP_MS * rank.min(RANK_MAX) as u64,
+        election_timeout_max: LEASE_MS,
         heartbeat_interval: HEARTBEAT_MS,
         heartbeat_min_interval: Some(HEARTBEAT_SPARED_MS),
-        install_snapshot_timeout: SNAPSHOT_MS,
+        install_snapshot_timeout: REBUILD_MS,
         // Only our checkpoint builds a marker, and only our purge purges: with the default of 1000 every built
         // snapshot would purge by itself, under any policy.
         snapshot_policy: SnapshotPolicy::Never,
@@ -39,7 +46,7 @@ pub(crate) fn settings(lane: LaneId) -> Arc<Config> {
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         enable_pre_vote: Some(true),
-        // Ticks cost a wake-up each; the watcher turns them on when there is more than one voter.
+        // Ticks cost a wake-up each; the watcher turns them on when there is more than one replica.
         enable_tick: false,
         api_channel_size: Some(CHANNEL),
         notification_channel_size: Some(CHANNEL),
@@ -58,7 +65,11 @@ mod tests {
 
     #[test]
     fn what_correctness_depends_on_is_set() {
-        let config = Config::clone(&settings(LaneId(3))).validate().expect("openraft accepts it");
+        for rank in 0..9 {
+            let config = Config::clone(&settings(LaneId(3), rank)).validate().expect("openraft accepts it");
+            assert_eq!(config.election_timeout_max, LEASE_MS, "the lease of every replica");
+        }
+        let config = Config::clone(&settings(LaneId(3), 0)).validate().expect("openraft accepts it");
         assert_eq!(config.enable_leader_restore, Some(false));
         assert_eq!(config.allow_log_reversion, Some(false));
         assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);

@@ -1,16 +1,16 @@
 //! openraft's state machine: hands committed entries to the layer above, in order.
 //!
 //! Owns: nothing durable. What is applied is durable when the engine's checkpoint says so; the applied id given to
-//! openraft at start is the checkpoint's. Applying never fails; an error comes from reading the log or from a snapshot that
-//! cannot be taken over, and ends the group. Affinity: shard-local.
+//! openraft at start is the checkpoint's. Applying never fails; an error comes from reading the log, or from a snapshot,
+//! which no replica of this broker sends, and ends the group. Affinity: shard-local.
 
 use std::io;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use openraft::EntryPayload as Kind;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
+use tidewater_storage::model::EntryId;
 
 use super::leadership::Standing;
 use super::proposal::Answer;
@@ -18,23 +18,27 @@ use super::runtime::oneshot;
 use super::snapshot::{Marker, meta_of};
 use super::type_config::{CommittedLeader, LogId, Proposed, SnapshotMeta, StoredMembership, Types, entry_id, log_id};
 
+/// The last entry that is purged from the lane's log.
+pub(crate) type Purged = Rc<dyn Fn() -> Option<EntryId>>;
+
 /// The state machine of one lane.
 pub(crate) struct StateMachine {
     standing: Rc<Standing>,
-    /// Was a snapshot marker built or a snapshot installed since start?
+    purged: Purged,
+    /// Was a snapshot marker built since start?
     marked: bool,
     /// Dropped with the state machine: nothing is applied afterwards.
     _alive: oneshot::Sender<()>,
 }
 
 impl StateMachine {
-    pub(crate) fn new(standing: Rc<Standing>, alive: oneshot::Sender<()>) -> Self {
-        Self { standing, marked: false, _alive: alive }
+    pub(crate) fn new(standing: Rc<Standing>, purged: Purged, alive: oneshot::Sender<()>) -> Self {
+        Self { standing, purged, marked: false, _alive: alive }
     }
 }
 
 impl RaftStateMachine<Types> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = ();
     type SnapshotBuilder = Marker;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -71,21 +75,20 @@ impl RaftStateMachine<Types> for StateMachine {
         Marker::new(meta_of(&self.standing))
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: Bytes) -> Result<(), io::Error> {
-        if let Some(at) = &meta.last_log_id {
-            let installed = self.standing.install(entry_id(at), meta.last_membership.clone(), state);
-            installed.map_err(io::Error::other)?;
-            self.marked = true;
-        }
-        Ok(())
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, (): ()) -> Result<(), io::Error> {
+        let (lane, at) = (self.standing.lane(), &meta.last_log_id);
+        Err(io::Error::other(format!(
+            "lane {lane} was sent a snapshot up to {at:?}, which no replica sends or takes over"
+        )))
     }
 
-    /// Made on demand, of what is applied now: it is asked for when a follower needs it, between two entries.
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<CommittedLeader, u64, (), Bytes>>, io::Error> {
+    /// Asked for when a replica lacks purged entries: the meta names the last of them, which the replica is asked for.
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<CommittedLeader, u64, (), ()>>, io::Error> {
         if !self.marked {
             return Ok(None);
         }
-        let meta = meta_of(&self.standing);
-        Ok(Some(Snapshot { meta, snapshot: self.standing.snapshot() }))
+        let meta =
+            SnapshotMeta { last_log_id: (self.purged)().map(log_id), last_membership: self.standing.membership() };
+        Ok(Some(Snapshot { meta, snapshot: () }))
     }
 }

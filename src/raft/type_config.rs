@@ -2,7 +2,7 @@
 //!
 //! Owns: the one implementation of `RaftTypeConfig` and the aliases; no other file outside this folder names them.
 //! The leader id is the standard one, at most one leader per term, because the term is what Kafka sees as leader epoch.
-//! A node id is the broker's, as unsigned; a node carries no data, its address is the cluster's business.
+//! A node id is [`ReplicaId::to_u64`]; a node carries no data, its address is the cluster's business.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use openraft::RaftTypeConfig;
 use openraft::impls::{BoxedErrorSource, InlineBatch, leader_id_std};
 use openraft::vote::RaftLeaderId;
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{EntryId, LogIndex, NodeId, Term};
+use tidewater_storage::model::{EntryId, LogIndex, ReplicaId, Term};
 
 use super::proposal::{Answer, Responder};
 use super::runtime::ShardRuntime;
@@ -77,12 +77,7 @@ pub(crate) fn entry_id(id: &LogId) -> EntryId {
     EntryId { term: Term(id.leader_id.term), index: LogIndex(id.index) }
 }
 
-/// Our node id as openraft's. Broker ids are not negative; a negative one maps to a node that cannot exist.
-pub(crate) fn raft_node(node: NodeId) -> u64 {
-    u64::try_from(node.0).unwrap_or(u64::MAX)
-}
-
-/// openraft's node id as ours.
-pub(crate) fn node_id(node: u64) -> NodeId {
-    NodeId(i32::try_from(node).unwrap_or(-1))
+/// openraft's node id as ours. Ids come from our own log and from requests that were checked.
+pub(crate) fn replica_id(node: u64) -> ReplicaId {
+    ReplicaId::from_u64(node).expect("ids of replicas are checked where they are decoded")
 }

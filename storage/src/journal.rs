@@ -404,6 +404,18 @@ impl LaneLog {
         state::entry_bytes_max(&self.inner.state.borrow().config)
     }
 
+    /// How short of space the journal of all lanes is.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.inner.state.borrow().pressure()
+    }
+
+    /// Bytes of live files of the journal of all lanes.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        self.inner.state.borrow().usage().used_bytes
+    }
+
     /// Appends entries, which must continue the log; they are readable at once. `done` runs, in the order of the calls,
     /// when the entries and everything before them are durable. It runs with an error if they will not become durable,
     /// possibly before this returns.

@@ -18,8 +18,8 @@ pub mod topic;
 pub use batch::{Batch, BatchError, BatchHeader, TimestampType};
 pub use compression::Compression;
 pub use ids::{
-    Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, ShardId, Term,
-    TopicId,
+    Incarnation, LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, ReplicaId,
+    ReplicaIncarnation, ShardId, Term, TopicId,
 };
 pub use offset::{Offset, OffsetRange};
 pub use position::{EntryId, FilePos, LogIndex};

@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tidewater_storage::env::sim::World;
 use tidewater_storage::journal::{Journal, JournalConfig, JournalEntry};
-use tidewater_storage::model::LogIndex;
+use tidewater_storage::model::{LogIndex, ReplicaIncarnation};
 
 use super::*;
+use crate::raft::Answer;
+use crate::raft::TransferError;
 use crate::raft::memory_log::{MemoryDisk, MemoryLog};
-use crate::raft::{Answer, InstallError};
+use crate::raft::network::{PeerError, PeerReply, PeerRequest, PeerVote};
 
 mod crashes;
 mod three_voters;
@@ -25,7 +27,6 @@ pub(super) const SYNC: Option<Duration> = Some(Duration::from_micros(300));
 pub(super) enum Event {
     Leading(Term, EntryId),
     Following(Term),
-    Installed(EntryId),
 }
 
 /// A layer above that keeps a list of numbers.
@@ -81,28 +82,6 @@ impl Apply for Numbers {
         assert!(self.leads.replace(false), "called only after leading");
         self.events.borrow_mut().push(Event::Following(term));
     }
-
-    fn snapshot(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        for (id, number) in &*self.applied.borrow() {
-            out.put_u64(id.term.0);
-            out.put_u64(id.index.0);
-            out.put_u64(*number);
-        }
-        out.freeze()
-    }
-
-    fn install(&self, at: EntryId, mut state: Bytes) -> Result<(), InstallError> {
-        let mut applied = Vec::new();
-        while state.has_remaining() {
-            let id = EntryId { term: Term(state.get_u64()), index: LogIndex(state.get_u64()) };
-            applied.push((id, state.get_u64()));
-        }
-        self.applied.replace(applied);
-        self.last.set(Some(at));
-        self.events.borrow_mut().push(Event::Installed(at));
-        Ok(())
-    }
 }
 
 pub(super) async fn until(env: &Env, what: &str, mut reached: impl FnMut() -> bool) {
@@ -129,26 +108,54 @@ fn requests_that_would_end_the_group_are_refused() {
     world.block_on(async {
         let lane = single(&env, &MemoryDisk::default(), &numbers).await;
         until(&env, "ready", || lane.leadership().ready).await;
-        let vote = |term| network::PeerVote { term: Term(term), node: NodeId(2), committed: true };
+        let (me, other) = (lane.me(), ReplicaId::first(NodeId(2)));
+        let vote = |term| PeerVote { term: Term(term), replica: other, committed: true };
+        let candidate = |term| PeerVote { committed: false, ..vote(term) };
         let entry = |term, index| JournalEntry {
             id: EntryId { term: Term(term), index: LogIndex(index) },
             payload: Payload { meta: Bytes::from_static(&[0]), ..Payload::default() },
         };
+        let id = |term, index| entry(term, index).id;
         let append =
             |term, previous, entries| PeerRequest::Append { vote: vote(term), previous, entries, committed: None };
         let after = lane.applied();
         let next = after.expect("has applied").index.0 + 1;
+        let membership = |meta: Vec<u8>| JournalEntry {
+            payload: Payload { meta: Bytes::from(meta), ..Payload::default() },
+            ..entry(9, next)
+        };
+        let no_voters = membership(vec![2, 1, 0, 0, 0, 0]);
+        let no_replica = membership([&[2, 1, 0, 1, 0, 1][..], &[0xff; 8], &[0, 1], &[0xff; 8]].concat());
         for request in [
-            PeerRequest::Vote { vote: vote(u64::from(u32::MAX)), last: after, transfer: true },
+            PeerRequest::Vote { vote: candidate(u64::from(u32::MAX)), last: after, transfer: true },
+            PeerRequest::Vote { vote: vote(9), last: after, transfer: true },
+            PeerRequest::PreVote { vote: candidate(9), last: Some(id(10, next)) },
             append(u64::from(u32::MAX), after, Vec::new()),
             append(9, after, vec![entry(9, next + 1)]),
             append(9, after, vec![entry(9, next), entry(9, next)]),
             append(9, after, vec![entry(10, next)]),
             append(9, None, vec![entry(9, 3)]),
+            append(9, Some(id(9, 0)), Vec::new()),
+            append(9, Some(id(9, u64::MAX)), Vec::new()),
+            append(9, after, vec![no_voters]),
+            append(9, after, vec![no_replica]),
+            PeerRequest::Append { vote: candidate(9), previous: after, entries: Vec::new(), committed: None },
+            PeerRequest::Append { vote: vote(9), previous: after, entries: Vec::new(), committed: Some(id(10, 4)) },
+            PeerRequest::Append {
+                vote: PeerVote { replica: me, ..vote(9) },
+                previous: after,
+                entries: Vec::new(),
+                committed: None,
+            },
+            PeerRequest::Rebuild { vote: vote(9), at: id(9, 0) },
+            PeerRequest::Transfer { from: vote(9), to: other, last: after },
         ] {
-            let refused = lane.handle(NodeId(2), request.clone()).await;
+            let refused = lane.handle(me, other, request.clone()).await;
             assert!(matches!(refused, Err(PeerError::Nonsense { .. })), "{request:?}: {refused:?}");
         }
+        let stranger = ReplicaId { incarnation: ReplicaIncarnation(4), ..me };
+        let refused = lane.handle(stranger, other, append(9, after, Vec::new())).await;
+        assert_eq!(refused, Err(PeerError::OtherIncarnation { lane: LANE, asked: stranger, found: me }));
         assert!(lane.died().is_none() && lane.propose(payload(7, 10)).await.is_ok(), "it leads on");
     });
 }
@@ -340,12 +347,6 @@ fn cost_of_a_proposal() {
         fn membership(&self, _: Bytes) {}
         fn leading(&self, _: Term, _: EntryId) {}
         fn following(&self, _: Term) {}
-        fn snapshot(&self) -> Bytes {
-            Bytes::new()
-        }
-        fn install(&self, _: EntryId, _: Bytes) -> Result<(), InstallError> {
-            Ok(())
-        }
     }
     for writers in [1usize, 4, 16, 64] {
         tidewater_storage::env::real::run(1, |env| async move {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, NodeId};
+use tidewater_storage::model::{LaneId, NodeId, ReplicaId};
 
 use super::{Calling, PeerError, PeerRequest, PeerTransport};
 use crate::raft::Lane;
@@ -57,7 +57,7 @@ impl InProcess {
         }
     }
 
-    /// The wires as `from` sees them; its messages take up to `delay_max` each way.
+    /// The wires as the node `from` sees them; its messages take up to `delay_max` each way.
     #[must_use]
     pub fn transport(&self, env: Env, from: NodeId, delay_max: Duration) -> Rc<dyn PeerTransport> {
         Rc::new(Wire { wires: self.wires.clone(), env, from, delay_max })
@@ -77,19 +77,20 @@ async fn travel(env: &Env, delay_max: Duration) {
 }
 
 impl PeerTransport for Wire {
-    fn call(&self, lane: LaneId, to: NodeId, request: PeerRequest) -> Calling {
+    fn call(&self, lane: LaneId, to: ReplicaId, sender: ReplicaId, request: PeerRequest) -> Calling {
         let (wires, env, from, delay_max) = (self.wires.clone(), self.env.clone(), self.from, self.delay_max);
         Box::pin(async move {
             travel(&env, delay_max).await;
             let target = {
                 let wires = wires.borrow();
-                if wires.cut.contains(&(from, to)) { None } else { wires.lanes.get(&(lane, to)).cloned() }
+                let cut = wires.cut.contains(&(from, to.node));
+                if cut { None } else { wires.lanes.get(&(lane, to.node)).cloned() }
             };
-            let target = target.ok_or(PeerError::Unreachable { node: to, lane })?;
-            let reply = target.handle_apart(request).await;
+            let target = target.ok_or(PeerError::Unreachable { replica: to, lane })?;
+            let reply = target.handle_apart(to, sender, request).await;
             travel(&env, delay_max).await;
-            if wires.borrow().cut.contains(&(to, from)) {
-                return Err(PeerError::Unreachable { node: to, lane });
+            if wires.borrow().cut.contains(&(to.node, from)) {
+                return Err(PeerError::Unreachable { replica: to, lane });
             }
             reply
         })

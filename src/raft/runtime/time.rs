@@ -27,7 +27,7 @@ const START_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
 pub(crate) struct ShardInstant(u64);
 
 impl ShardInstant {
-    fn mono(self) -> Mono {
+    pub(crate) fn mono(self) -> Mono {
         Mono::from_nanos(self.0.saturating_sub(START_NS))
     }
 }

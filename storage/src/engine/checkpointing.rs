@@ -95,7 +95,8 @@ impl Engine {
             self.put_back(collected);
             return Err(error.into());
         }
-        let doomed = self.inner.leftover.borrow().iter().chain(&collected.doomed).copied().collect();
+        let mut doomed: Vec<Doomed> = self.inner.leftover.borrow().iter().chain(&collected.doomed).copied().collect();
+        doomed.extend(self.unfinished());
         let shard = ShardRecord { journal_sequence: journal.durable_sequence(), doomed };
         collected.changes.insert(Key::Shard, Some(shard.encode()));
         let changes = std::mem::take(&mut collected.changes);
@@ -155,15 +156,22 @@ impl Engine {
             ..CheckpointChanges::default()
         };
         for lane in &out.lanes {
+            if let Some(last) = self.inner.rebuilding.borrow().get(lane) {
+                let record = LaneRecord { applied: *last, state: Bytes::new(), rebuilding: true };
+                out.changes.insert(Key::Lane(*lane), Some(record.encode()));
+                continue;
+            }
             if let Some(point) = source.lane(*lane) {
-                let record = LaneRecord { applied: Some(point.applied), state: point.state };
+                let record = LaneRecord { applied: Some(point.applied), state: point.state, rebuilding: false };
                 out.changes.insert(Key::Lane(*lane), Some(record.encode()));
                 out.applied.push((*lane, point.applied));
                 out.as_of.insert((*lane, point.applied.index));
             }
         }
         for id in out.partitions.clone() {
-            let Some(log) = self.partition(id) else {
+            let log = self.partition(id).filter(|log| !self.is_rebuilding(log.lane()));
+            let Some(log) = log else {
+                // Of a lane that is being rebuilt nothing is kept over a restart.
                 out.changes.insert(Key::Partition(id), None);
                 continue;
             };
@@ -197,7 +205,9 @@ impl Engine {
     /// A lane whose log was purged and that could not be opened from these records alone.
     fn laneless(&self, collected: &CheckpointChanges) -> Option<LaneId> {
         let applied: BTreeMap<LaneId, EntryId> = collected.applied.iter().copied().collect();
-        let held = |lane, purged: EntryId| applied.get(&lane).is_some_and(|applied| applied.index >= purged.index);
+        let held = |lane, purged: EntryId| {
+            self.is_rebuilding(lane) || applied.get(&lane).is_some_and(|applied| applied.index >= purged.index)
+        };
         let lanes = self.inner.journal.lanes().into_iter();
         lanes
             .filter_map(|(lane, state)| Some((lane, state.purged?)))

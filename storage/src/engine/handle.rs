@@ -32,6 +32,8 @@ pub(super) struct EngineInner {
     pub(super) journal: Journal,
     pub(super) logs: RefCell<BTreeMap<PartitionId, PartitionLog>>,
     pub(super) source: RefCell<Option<Rc<dyn CheckpointSource>>>,
+    /// Lanes that are being rebuilt, with the last entry that their log had.
+    pub(super) rebuilding: RefCell<BTreeMap<LaneId, Option<EntryId>>>,
     /// One checkpoint at a time.
     pub(super) store: Mutex<CheckpointStore>,
     /// A page of the checkpoint is unreadable: the next checkpoint writes all records from memory.

@@ -41,6 +41,9 @@ pub struct RecoveredLane {
     pub applied: Option<EntryId>,
     /// The state as the layer above encoded it.
     pub state: Bytes,
+    /// The lane was being rebuilt: it has no state and no partitions, must not vote or acknowledge, and is rebuilt from
+    /// the start ([`Engine::begin_rebuild`]). `applied` is `None`.
+    pub rebuilding: bool,
 }
 
 /// A partition as it was at the last checkpoint.
@@ -64,11 +67,17 @@ impl Engine {
         let (store, records) = CheckpointStore::open(env.disk.clone(), &dir).await?;
         let shared = Rc::new(share(env.clone(), dir.clone(), &config));
         let (mut recovered, mut logs, mut shard) = (Recovered::default(), BTreeMap::new(), ShardRecord::default());
+        let mut rebuilding = BTreeMap::new();
         for (key, blob) in records {
             match key {
                 Key::Lane(lane) => {
                     let record = LaneRecord::decode(&blob).map_err(|source| OpenError::Lane { lane, source })?;
-                    recovered.lanes.push(RecoveredLane { lane, applied: record.applied, state: record.state });
+                    let LaneRecord { applied, state, rebuilding: marked } = record;
+                    if marked {
+                        rebuilding.insert(lane, applied);
+                    }
+                    let applied = applied.filter(|_| !marked);
+                    recovered.lanes.push(RecoveredLane { lane, applied, state, rebuilding: marked });
                 }
                 Key::Partition(id) => {
                     let (partition, log) = partition(&shared, id, blob)?;
@@ -94,6 +103,7 @@ impl Engine {
                 logs: RefCell::new(logs),
                 source: RefCell::new(None),
                 store: Mutex::new(store),
+                rebuilding: RefCell::new(rebuilding),
                 rewrite: Cell::new(false),
                 leftover: RefCell::new(shard.doomed.into_iter().collect()),
                 removing: Cell::new(false),
@@ -127,6 +137,7 @@ fn share(env: Env, dir: PathBuf, config: &EngineConfig) -> LogShared {
         doomed: RefCell::default(),
         checkpoint_bytes: config.checkpoint_bytes,
         since_checkpoint: Cell::new(0),
+        watches: RefCell::default(),
         wake: Notify::default(),
         env,
         dir,
@@ -154,7 +165,11 @@ fn check(journal: &Journal, recovered: &Recovered, shard: &ShardRecord) -> Resul
         return Err(OpenError::JournalBehind { expected: shard.journal_sequence, found });
     }
     for (lane, state) in journal.lanes() {
-        let applied = recovered.lanes.iter().find(|recovered| recovered.lane == lane).and_then(|lane| lane.applied);
+        let recovered = recovered.lanes.iter().find(|recovered| recovered.lane == lane);
+        if recovered.is_some_and(|lane| lane.rebuilding) {
+            continue;
+        }
+        let applied = recovered.and_then(|lane| lane.applied);
         if let Some(purged) = state.purged.filter(|purged| applied.is_none_or(|applied| applied.index < purged.index)) {
             return Err(OpenError::Gap { lane, applied, purged });
         }

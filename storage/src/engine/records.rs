@@ -8,6 +8,8 @@ use crate::log::shared::Doomed;
 use crate::model::{EntryId, LaneId, LogIndex, Offset, PartitionId, Term};
 
 const VERSION: u8 = 1;
+/// A lane record of this version marks a lane that is being rebuilt; others are written as version 1.
+const REBUILDING: u8 = 2;
 const SEGMENT: u8 = 1;
 const PARTITION: u8 = 2;
 /// A file to remove: kind and partition at least. Bytes.
@@ -18,6 +20,9 @@ const DOOMED_LEN_MIN: usize = 1 + PartitionId::ENCODED_LEN;
 pub(crate) struct LaneRecord {
     pub(crate) applied: Option<EntryId>,
     pub(crate) state: Bytes,
+    /// The lane has no state: it is being copied from another broker. `applied` is then the last entry that its log had,
+    /// and `state` is empty.
+    pub(crate) rebuilding: bool,
 }
 
 /// A partition: as of which entry, the upper layer's blob, the log's record.
@@ -39,7 +44,8 @@ pub(crate) struct ShardRecord {
 impl LaneRecord {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Encoder::with_capacity(self.state.len() + 32);
-        out.u8(VERSION);
+        assert!(!self.rebuilding || self.state.is_empty(), "a lane that is being rebuilt has no state");
+        out.u8(if self.rebuilding { REBUILDING } else { VERSION });
         out.flag(self.applied.is_some());
         let applied = self.applied.unwrap_or_default();
         out.u64(applied.term.0);
@@ -50,12 +56,15 @@ impl LaneRecord {
 
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
         let mut from = Decoder::new("lane record", bytes);
-        from.version(VERSION, VERSION)?;
+        let rebuilding = from.version(VERSION, REBUILDING)? == REBUILDING;
         let some = from.flag()?;
         let applied = EntryId { term: Term(from.u64()?), index: LogIndex(from.u64()?) };
         let state = bytes.slice_ref(from.blob()?);
+        if rebuilding && !state.is_empty() {
+            return Err(from.bad("state of a lane that is being rebuilt"));
+        }
         from.end()?;
-        Ok(Self { applied: some.then_some(applied), state })
+        Ok(Self { applied: some.then_some(applied), state, rebuilding })
     }
 }
 
@@ -131,7 +140,9 @@ mod tests {
     fn records_round_trip() {
         let applied = EntryId { term: Term(3), index: LogIndex(9) };
         for applied in [None, Some(applied)] {
-            let lane = LaneRecord { applied, state: Bytes::from_static(b"lane") };
+            let lane = LaneRecord { applied, state: Bytes::from_static(b"lane"), rebuilding: false };
+            assert_eq!(LaneRecord::decode(&lane.encode()), Ok(lane));
+            let lane = LaneRecord { applied, state: Bytes::new(), rebuilding: true };
             assert_eq!(LaneRecord::decode(&lane.encode()), Ok(lane));
         }
         let (state, log) = (Bytes::from_static(b"state"), Bytes::from_static(b"log"));

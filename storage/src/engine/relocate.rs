@@ -62,6 +62,8 @@ struct NewShard {
 struct LaneHistory {
     applied: Option<EntryId>,
     vote: Option<Bytes>,
+    /// It has no state: `applied` is the last entry that its log had, whose entries count for nothing.
+    rebuilding: bool,
 }
 
 const ONE_OF_THE_NEW: &str = "a lane is placed in one of the new shards";
@@ -122,7 +124,8 @@ async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, Rel
         match key {
             Key::Lane(lane) => {
                 let record = LaneRecord::decode(&blob).map_err(|source| OpenError::Lane { lane, source })?;
-                lanes.entry(lane).or_default().applied = record.applied;
+                let history = lanes.entry(lane).or_default();
+                (history.applied, history.rebuilding) = (record.applied, record.rebuilding);
                 out.push((key, lane, blob));
             }
             Key::Partition(partition) => {
@@ -139,6 +142,9 @@ async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, Rel
     for (lane, state) in known {
         let past = lanes.entry(lane).or_default();
         past.vote = state.vote;
+        if past.rebuilding {
+            continue;
+        }
         let applied = past.applied;
         if let Some(purged) = state.purged.filter(|purged| applied.is_none_or(|applied| applied.index < purged.index)) {
             return Err(OpenError::Gap { lane, applied, purged }.into());
@@ -163,12 +169,12 @@ async fn write(env: &Env, dir: &Path, config: &JournalConfig, contents: NewShard
     let (mut store, _) = CheckpointStore::open(env.disk.clone(), dir).await?;
     store.commit(records).await?;
     let journal = Journal::open(env.clone(), &dir.join("journal"), config.clone()).await.map_err(OpenError::from)?;
-    for (lane, LaneHistory { applied, vote }) in lanes {
+    for (lane, LaneHistory { applied, vote, rebuilding }) in lanes {
         let log = journal.lane(lane);
         if let Some(vote) = vote {
             log.save_vote(vote).await?;
         }
-        if let Some(applied) = applied {
+        if let Some(applied) = applied.filter(|_| !rebuilding) {
             log.purge(applied);
         }
     }

@@ -191,6 +191,11 @@ impl PartitionLog {
         self.inner.shared.memory.remove(freed);
     }
 
+    /// The next batch reports the partition as changed, as the first after a checkpoint does.
+    pub(crate) fn report_again(&self) {
+        self.inner.listed.set(u64::MAX);
+    }
+
     /// Set after recovery: batches of entries up to `index` are in the log already.
     pub(crate) fn set_covered(&self, index: LogIndex) {
         self.inner.state.borrow_mut().covered = Some(index);

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::rc::Weak;
 
 use super::memory::RecentMemory;
 use super::run_cache::RunCache;
@@ -56,10 +57,15 @@ pub(crate) struct LogShared {
     /// Bytes appended since the last checkpoint.
     pub(crate) since_checkpoint: Cell<u64>,
     pub(crate) wake: Notify,
+    /// Readers of a lane's whole state, who collect what changes behind them.
+    pub(crate) watches: RefCell<Vec<Weak<RefCell<BTreeSet<PartitionId>>>>>,
 }
 
 impl LogShared {
     pub(crate) fn changed(&self, partition: PartitionId) {
+        for watch in self.watches.borrow().iter().filter_map(Weak::upgrade) {
+            watch.borrow_mut().insert(partition);
+        }
         let mut changed = self.changed_partitions.borrow_mut();
         if changed.is_empty() {
             self.wake.notify();

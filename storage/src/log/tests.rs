@@ -38,6 +38,7 @@ pub(crate) fn shared(env: Env, recent: u64) -> Rc<LogShared> {
         doomed: RefCell::default(),
         checkpoint_bytes: u64::MAX,
         since_checkpoint: Cell::new(0),
+        watches: RefCell::default(),
         wake: Notify::default(),
         env,
         dir: "/data/0".into(),

@@ -49,6 +49,11 @@ number!(
     Incarnation(u32)
 );
 number!(
+    /// The number of the assignment that put a replica of a lane on a broker. A broker that comes back without its disk
+    /// gets another one, so that its former votes and acknowledgements bind nothing that has forgotten them.
+    ReplicaIncarnation(u32)
+);
+number!(
     /// Kafka's id of an idempotent producer.
     ProducerId(i64)
 );
@@ -60,6 +65,49 @@ number!(
 impl LaneId {
     /// The lane with the cluster's own state: topics, ids, settings, placement.
     pub const CONTROLLER: Self = Self(0);
+}
+
+/// One replica of a lane, and its id in the lane's Raft group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaId {
+    pub node: NodeId,
+    pub incarnation: ReplicaIncarnation,
+}
+
+impl ReplicaId {
+    /// The replica of a broker's first assignment.
+    #[must_use]
+    pub const fn first(node: NodeId) -> Self {
+        Self { node, incarnation: ReplicaIncarnation(0) }
+    }
+
+    /// The incarnation in the high half, the broker in the low half: as long as there was one incarnation, stored ids
+    /// were the broker's alone.
+    ///
+    /// # Panics
+    /// For a negative node id, which no broker has.
+    #[must_use]
+    pub fn to_u64(self) -> u64 {
+        assert!(self.node.0 >= 0, "replica {self} has a negative node id");
+        u64::from(self.incarnation.0) << 32 | u64::from(self.node.0.unsigned_abs())
+    }
+
+    /// The inverse of [`ReplicaId::to_u64`]; `None` if the low half is no node id.
+    #[must_use]
+    pub fn from_u64(id: u64) -> Option<Self> {
+        let node = i32::try_from(id & u64::from(u32::MAX)).ok()?;
+        Some(Self { node: NodeId(node), incarnation: ReplicaIncarnation((id >> 32) as u32) })
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.incarnation.0 {
+            0 => self.node.fmt(f),
+            incarnation => write!(f, "{}.{incarnation}", self.node),
+        }
+    }
 }
 
 /// A topic's id (KIP-516): survives restarts and restores, never reused for another topic of the same name.
@@ -116,6 +164,17 @@ impl fmt::Display for PartitionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_of_the_first_incarnation_has_its_brokers_number() {
+        assert_eq!(ReplicaId::first(NodeId(7)).to_u64(), 7);
+        for replica in
+            [ReplicaId::first(NodeId(0)), ReplicaId { node: NodeId(i32::MAX), incarnation: ReplicaIncarnation(3) }]
+        {
+            assert_eq!(ReplicaId::from_u64(replica.to_u64()), Some(replica));
+        }
+        assert_eq!(ReplicaId::from_u64(u64::MAX), None);
+    }
 
     #[test]
     fn partition_id_round_trips() {
