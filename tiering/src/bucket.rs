@@ -212,6 +212,11 @@ impl CatalogueKeeper {
         self.ensure(&CatalogueChange { topics, ..CatalogueChange::default() }, whole).await
     }
 
+    /// Forgets what was read: the next call reads the catalogue again.
+    pub fn look_again(&self) {
+        *self.seen.borrow_mut() = None;
+    }
+
     /// Strikes topics whose last object is gone.
     ///
     /// # Errors

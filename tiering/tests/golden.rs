@@ -14,12 +14,13 @@ use tidewater_storage::model::{
     TimestampMs, TopicId, TopicName, batch,
 };
 use tidewater_tiering::format::{
-    Body, DataIndex, DataKind, IndexRef, LaneEvent, ObjectBuilder, Seal, decode_index, encode_index, read_whole,
+    Body, DataIndex, DataKind, ExtentObject, IndexRef, LaneEvent, ObjectBuilder, Seal, decode_index, encode_index,
+    read_whole,
 };
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch, Nonce, ObjectKind, Sequence};
 use tidewater_tiering::manifest::{
-    LaneManifest, PartitionManifest, PublishRequest, PublishedLane, Root, Row, Source, SpillPage, decode_page,
-    decode_spill, encode_spill, plan_publish,
+    Bundled, BundledEnd, Command, LaneManifest, PartitionManifest, PublishRequest, PublishedLane, Root, Row, Source,
+    SpillPage, SpillRow, decode_page, decode_spill, encode_spill, plan_publish,
 };
 use uuid::Uuid;
 
@@ -148,6 +149,66 @@ fn a_spill_page() {
     let (object, at) = encode_spill(partition(), &rows);
     let frozen = golden("spill_v1.bin", &object);
     assert_eq!(decode_spill(partition(), at.crc, &frozen), Ok(rows));
+}
+
+#[test]
+fn a_part_and_the_bundle_that_refers_to_it() {
+    let mut header = index(DataKind::Part);
+    header.previous = 0;
+    let mut builder = ObjectBuilder::new(header);
+    builder.begin(partition(), Offset::new(40), Offset::ZERO);
+    builder.push(&a_batch(40));
+    let part = builder.finish();
+    let frozen = golden("part_v1.bin", &part.body());
+    let (body, _) = read_whole(&frozen, Body::Index).expect("whole");
+    assert_eq!(decode_index(&body), Ok(part.index.clone()));
+
+    let (lane, sequence, term, nonce) = (LaneId(3), Sequence(17), Term(5), Nonce(9));
+    let object = home().name(ObjectKind::Part { partition: partition(), lane, sequence, term, nonce });
+    let mut bundle = ObjectBuilder::new(index(DataKind::Bundle));
+    bundle.refer_to_part(part.index.partition(partition()).expect("in it"), object);
+    let bundle = bundle.finish();
+    let frozen = golden("bundle_of_part_v1.bin", &bundle.body());
+    let (body, _) = read_whole(&frozen, Body::Index).expect("whole");
+    let read = decode_index(&body).expect("readable");
+    assert_eq!(read, bundle.index);
+    let entry = read.partition(partition()).expect("in it");
+    assert_eq!(entry.extents[0].object, ExtentObject::Part(object));
+}
+
+#[test]
+fn a_spill_page_of_pages() {
+    let (object, at) = encode_spill(partition(), &SpillPage::Rows(manifest().rows));
+    let kind = ObjectKind::Spill { partition: partition(), start: Offset::ZERO, level: 0, nonce: Nonce(4) };
+    let page = SpillRow {
+        offsets: OffsetRange::new(Offset::ZERO, Offset::new(50)),
+        bytes: 1500,
+        max_timestamp: TimestampMs(1_700_000_000_000),
+        page: home().name(kind),
+        size: u32::try_from(object.len()).expect("small"),
+        crc: at.crc,
+    };
+    let pages = SpillPage::Pages(vec![page]);
+    let (object, at) = encode_spill(partition(), &pages);
+    let frozen = golden("spill_of_pages_v1.bin", &object);
+    assert_eq!(decode_spill(partition(), at.crc, &frozen), Ok(pages));
+}
+
+#[test]
+fn a_command_that_settles_a_bundle() {
+    let end = BundledEnd {
+        partition: partition(),
+        offsets: OffsetRange::new(Offset::new(40), Offset::new(46)),
+        bytes: 500,
+        max_timestamp: TimestampMs(1_700_000_000_000),
+    };
+    let index = IndexRef { offset: 5000, len: 77, crc: 1 };
+    for (name, events) in [("bundled_v1.bin", None), ("bundled_with_events_v1.bin", Some(LogIndex(900)))] {
+        let (sequence, ends) = (Sequence(17), vec![end]);
+        let command = Command::Bundled(Bundled { sequence, size: 6000, index, ends, parts: Vec::new(), events });
+        let frozen = golden(name, &command.encode());
+        assert_eq!(Command::decode(&frozen), Ok(command));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::plan::PartitionTake;
 use super::verify;
 use crate::fetch::indexes::{FoundIndex, IndexError, Indexes};
 use crate::format::{BuiltObject, DataIndex, DataKind, IndexRef, ObjectBuilder};
-use crate::keys::{ObjectKind, ObjectName, Sequence};
+use crate::keys::{ObjectKind, ObjectName};
 use crate::manifest::{Bundled, BundledEnd, Command, NewObject, PublishedLane, Quarantine};
 use crate::store::{ObjectStore, PutMode, StoreError};
 
@@ -246,7 +246,7 @@ pub(super) async fn put(store: &dyn ObjectStore, built: &BuiltBundle) -> Result<
                 max_timestamp: entry.max_timestamp,
             });
             let parts = sorted(built.parts.iter().map(|(_, object, _)| *object));
-            Ok(Put::Done(settle(sequence, built.bundle.size, built.bundle.at, ends.collect(), parts)))
+            Ok(Put::Done(settle(&built.bundle.index, built.bundle.size, built.bundle.at, ends.collect(), parts)))
         }
         Err(StoreError::Taken { .. }) => Ok(Put::Taken),
         Err(error) => Err(error),
@@ -296,7 +296,7 @@ pub(super) async fn probe<H: LaneHost>(
         return Ok(Probe::Stop(StopReason::Differs { sequence, partition, offsets }));
     }
     Ok(match judged {
-        Ok(ends) => Probe::Adopt(settle(sequence, found.size, found.at, ends, parts_of(&found))),
+        Ok(ends) => Probe::Adopt(settle(&found.index, found.size, found.at, ends, parts_of(&found))),
         Err(reason) => Probe::Stop(reason),
     })
 }
@@ -317,9 +317,11 @@ async fn published<H: LaneHost>(host: &H, store: &dyn ObjectStore) -> Result<Opt
     Ok(None)
 }
 
-fn settle(sequence: Sequence, size: u64, index: IndexRef, ends: Vec<BundledEnd>, parts: Vec<ObjectName>) -> Command {
+/// The command that settles the bundle of `index`, an object of `size` bytes with its index `at`.
+fn settle(index: &DataIndex, size: u64, at: IndexRef, ends: Vec<BundledEnd>, parts: Vec<ObjectName>) -> Command {
     debug_assert!(ends.windows(2).all(|pair| matches!(pair, [a, b] if a.partition < b.partition)), "ends are sorted");
-    Command::Bundled(Bundled { sequence, size, index, ends, parts })
+    let (sequence, events) = (index.sequence, Some(index.log_index));
+    Command::Bundled(Bundled { sequence, size, index: at, ends, parts, events })
 }
 
 fn parts_of(found: &FoundIndex) -> Vec<ObjectName> {

@@ -199,7 +199,6 @@ impl<H: LaneHost> BundleLoop<H> {
 
     fn note_reported(&self, upto: LogIndex) {
         debug_assert!(self.reported.get().is_none_or(|before| before <= upto), "events are reported in order");
-        self.shared.host.forget_events(upto);
         self.reported.set(Some(upto));
     }
 

@@ -253,8 +253,10 @@ impl<H: LaneHost> Housekeeping<H> {
         }
     }
 
-    /// Deletes what a published manifest forgot long enough ago, then says so.
+    /// Deletes what a published manifest forgot long enough ago, then says so. Between planning and the DELETE the
+    /// leadership is confirmed: a leader that was cut off for longer than the grace deletes nothing.
     pub(super) async fn delete(&self) -> Result<bool, StepError> {
+        let term = self.shared.term()?;
         let grace = self.publication_ages.borrow().grace(
             self.shared.delete_grace(),
             self.shared.now(),
@@ -285,6 +287,7 @@ impl<H: LaneHost> Housekeeping<H> {
         let shared = due.iter().flat_map(|(object, parts)| parts.iter().chain([object]));
         let keys: Vec<ObjectKey> = shared.chain(of_partitions.values().flatten()).map(ObjectName::key).collect();
         let count = keys.len() as u64;
+        self.shared.confirm_leadership(term).await?;
         self.shared.bucket.store.delete(keys).await?;
         let lane = due.into_iter().map(|(object, _)| object).collect();
         self.shared

@@ -94,10 +94,11 @@ impl<H: LaneHost> LaneContext<H> {
         Ok(self.host.propose(command).await?)
     }
 
-    /// Commits an entry that changes nothing: what is applied afterwards is what the lane's leader has, and this
-    /// replica leads in `term` still. A leader that was cut off from its peers waits here.
+    /// Returns once it is certain that this replica leads in `term` still, with all applied that was committed when the
+    /// call began. To be called before each DELETE. A leader that was cut off from its peers waits here.
     pub(super) async fn confirm_leadership(&self, term: Term) -> Result<(), StepError> {
-        self.propose(Command::Forgotten { objects: Vec::new() }).await?;
+        let _one = self.proposing.lock().await;
+        self.host.confirm().await?;
         if self.term()? == term { Ok(()) } else { Err(StepError::End(Ended::Deposed)) }
     }
 

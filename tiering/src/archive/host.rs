@@ -156,9 +156,6 @@ pub trait LaneState {
         !self.events(after).is_empty()
     }
 
-    /// Bundles hold all events up to `upto`: they need not be kept for another.
-    fn forget_events(&self, _upto: LogIndex) {}
-
     /// Facts of the partition's topic; `None` once the topic is deleted.
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts>;
 
@@ -231,6 +228,13 @@ pub trait LocalLog {
 pub trait Propose {
     /// Proposes a command and waits until it is applied here.
     async fn propose(&self, command: Command) -> Result<(), ProposeError>;
+
+    /// Returns once it is certain that this replica led the lane after the call began, and that it has applied all that
+    /// was committed then. A leader that was cut off from its peers waits here, or learns that it leads no more.
+    /// Without another way it commits an entry that changes nothing.
+    async fn confirm(&self) -> Result<(), ProposeError> {
+        self.propose(Command::Forgotten { objects: Vec::new() }).await
+    }
 
     /// The dropped partition has nothing left in the bucket: its manifest may go from the lane's state.
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError>;

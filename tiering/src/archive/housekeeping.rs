@@ -217,7 +217,9 @@ impl<H: LaneHost> Housekeeping<H> {
         series.note(self.forget().await)?;
         series.note(self.delete().await)?;
         series.note(self.clean().await)?;
-        if due(last.sweep, config.sweep_interval, now()) {
+        // A predecessor's manifest may still lie in the bucket and name pages that this replica knows nothing of.
+        let is_published = last.publish.is_some() || !self.unpublished.get();
+        if is_published && due(last.sweep, config.sweep_interval, now()) {
             last.sweep = Some(now());
             self.sweep(series).await?;
         }

@@ -12,6 +12,7 @@ mod parts;
 mod put_back;
 mod scrub;
 mod sweep;
+mod two_leaders;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -53,6 +53,9 @@ pub struct Bundled {
     /// What it covers, sorted by partition. The rows themselves stay in the index.
     pub ends: Vec<BundledEnd>,
     pub parts: Vec<ObjectName>,
+    /// The bundle carries the lane's events up to this log index: no replica need keep them. `None` in entries of
+    /// versions that did not say.
+    pub events: Option<LogIndex>,
 }
 
 /// What a bundle covers of one partition.

@@ -68,6 +68,8 @@ pub(super) struct SimLane {
     pub(super) rejected: RefCell<Vec<String>>,
     pub(super) lag: Cell<Duration>,
     pub(super) clean: RefCell<BTreeSet<PartitionId>>,
+    /// The leader is cut off from its peers: what it proposes is neither committed nor refused.
+    pub(super) cut_off: Cell<bool>,
 }
 
 pub(super) fn partition(topic: u128, index: i32) -> PartitionId {
@@ -87,10 +89,11 @@ impl SimLane {
             rejected: RefCell::default(),
             lag: Cell::new(Duration::from_millis(200)),
             clean: RefCell::default(),
+            cut_off: Cell::default(),
         })
     }
 
-    /// The lane as it is now, to be put back later like a disk from a backup.
+    /// The lane as it is now, to be put back later like a disk from a backup, or as another replica has applied it.
     pub(super) fn backup(&self) -> Rc<Self> {
         Rc::new(Self {
             env: self.env.clone(),
@@ -103,6 +106,7 @@ impl SimLane {
             rejected: RefCell::default(),
             lag: self.lag.clone(),
             clean: self.clean.clone(),
+            cut_off: Cell::default(),
         })
     }
 
@@ -377,6 +381,9 @@ impl LocalLog for Rc<SimLane> {
 
 impl Propose for Rc<SimLane> {
     async fn propose(&self, command: Command) -> Result<(), ProposeError> {
+        if self.cut_off.get() {
+            return std::future::pending().await;
+        }
         let (answer, answered) = oneshot::channel();
         let term = Term(self.term.get());
         self.in_flight.borrow_mut().push((term, command, answer));

@@ -98,6 +98,45 @@ fn spill_pages_are_read_once_a_sweep_and_keep_what_they_name() {
 }
 
 #[test]
+fn an_object_whose_row_is_spilled_between_two_listings_stays() {
+    let bench = Bench::new(98, Faults::default(), 1);
+    let id = bench.partitions[0];
+    (0..60).for_each(|_| bench.lane.append(id, 1, 700));
+    bench.settle();
+    let held: Vec<ObjectKey> =
+        bench.lane.with_partition(id, |m| m.rows.iter().map(Row::object).map(|o| o.key()).collect()).expect("there");
+    // The first listing is full of garbage of the same partition: its pages, none yet, are read for that.
+    let garbage = |nonce| {
+        let (lane, sequence, term, nonce) = (bench.lane.lane(), Sequence::NONE, Term(0), Nonce(nonce));
+        bench.bucket.home.name(ObjectKind::Part { partition: id, lane, sequence, term, nonce }).key()
+    };
+    (0..1_000).for_each(|n| bench.sim.tamper(garbage(n).as_str(), Some(Bytes::from_static(b"x"))));
+    assert!(held.iter().any(|key| key > &garbage(999)), "the second listing has objects with rows");
+    bench.world.run_for(Duration::from_secs(60));
+    let archiver = bench.archiver();
+    let running = archiver.clone();
+    bench.sim.set_faults(Faults {
+        latency_min: Duration::from_secs(1),
+        latency_max: Duration::from_secs(2),
+        ..Faults::default()
+    });
+    let task = bench.env.tasks.spawn("sweep", async move {
+        let _ = running.housekeeping.sweep(&mut StepSeries::default()).await;
+    });
+    let _ = bench.sim.take_log();
+    let first_is_judged = || bench.sim.take_log().iter().any(|request| request.starts_with("delete"));
+    while !first_is_judged() {
+        bench.world.run_for(Duration::from_millis(100));
+    }
+    let page = spill_all(&bench, id);
+    bench.world.run_for(Duration::from_secs(30));
+    drop(task);
+    assert!(archiver.status().swept >= 1_000, "{}", archiver.status().swept);
+    let left = bench.sim.objects();
+    assert!(held.iter().chain([&page]).all(|key| left.contains_key(key.as_str())));
+}
+
+#[test]
 fn a_leader_that_is_deposed_while_it_lists_deletes_nothing() {
     let bench = Bench::new(97, Faults::default(), 1);
     bench.live_for(Duration::from_secs(3), 6);

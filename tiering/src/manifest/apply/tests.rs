@@ -97,6 +97,7 @@ impl World {
             index: IndexRef { offset: 1, len: 2, crc: step.a as u32 },
             ends: ends.collect(),
             parts: Vec::new(),
+            events: Some(LogIndex(step.a)).filter(|_| step.wrong),
         })
     }
 
@@ -229,7 +230,7 @@ fn bundle(world: &mut World, end: u64) {
     let end = BundledEnd { partition: id(0), offsets, bytes: 10, max_timestamp: TimestampMs(1) };
     let index = IndexRef::default();
     let sequence = world.lane.last.next();
-    let bundled = Bundled { sequence, size: 1, index, ends: vec![end], parts: Vec::new() };
+    let bundled = Bundled { sequence, size: 1, index, ends: vec![end], parts: Vec::new(), events: None };
     world.apply(&Command::Bundled(bundled)).expect("it continues");
 }
 
@@ -289,7 +290,7 @@ fn a_log_start_beyond_the_archive_moves_its_end_and_a_late_bundle_is_clipped() {
     world.apply(&Command::Trimmed(trimmed)).expect("forward");
     assert_eq!(world.partitions[&id(0)].archived_end, Offset::new(20));
     let sequence = world.lane.last.next();
-    let bundled = Bundled { sequence, size: 1, index: IndexRef::default(), ends: vec![late], parts: Vec::new() };
+    let bundled = Bundled { sequence, size: 1, index: IndexRef::default(), ends: vec![late], parts: Vec::new(), events: None };
     world.apply(&Command::Bundled(bundled)).expect("overlap is clipped");
     let manifest = &world.partitions[&id(0)];
     assert_eq!(manifest.rows.len(), 1);

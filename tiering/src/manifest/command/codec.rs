@@ -23,8 +23,9 @@ impl Command {
         let mut out = Encoder::new();
         match self {
             Self::Bundled(bundled) => {
-                out.u8(1);
+                out.u8(if bundled.events.is_some() { 13 } else { 1 });
                 put_bundled(&mut out, bundled);
+                bundled.events.into_iter().for_each(|upto| out.index(upto));
             }
             Self::Replaced(replaced) => {
                 out.u8(2);
@@ -95,6 +96,10 @@ impl Command {
         let mut body = Decoder::new(WHAT, bytes);
         let command = match body.u8()? {
             1 => Self::Bundled(take_bundled(&mut body)?),
+            13 => {
+                let bundled = take_bundled(&mut body)?;
+                Self::Bundled(Bundled { events: Some(body.index()?), ..bundled })
+            }
             2 => Self::Replaced(take_replaced(&mut body)?),
             3 => Self::Trimmed(Trimmed {
                 partition: body.partition()?,
@@ -148,6 +153,7 @@ fn take_bundled(body: &mut Decoder<'_>) -> Result<Bundled, CodecError> {
             Ok(BundledEnd { partition, offsets, bytes, max_timestamp: body.time()? })
         })?,
         parts: take_names(body)?,
+        events: None,
     })
 }
 
