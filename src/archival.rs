@@ -6,5 +6,16 @@
 
 mod catalogue;
 pub mod host;
+mod peers;
 mod retain;
 pub mod run;
+
+use tidewater_storage::model::LaneId;
+
+use crate::controller::image::ClusterImage;
+use crate::controller::leaders::Leaders;
+
+/// Does this broker lead the controller's lane, as far as it knows? A broker without peers does.
+pub(crate) fn leads_controller(image: &ClusterImage, leaders: &Leaders) -> bool {
+    image.brokers.len() <= 1 || leaders.of(LaneId::CONTROLLER).is_some_and(|leader| leader.node == image.here)
+}

@@ -16,9 +16,12 @@ use tidewater_tiering::format::LaneEvent;
 use tidewater_tiering::manifest::{CataloguePartition, CatalogueTopic, Command, LaneManifest, PartitionManifest};
 use tidewater_tiering::retention::RetentionPolicy;
 
+use super::leads_controller;
 use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
+use crate::partition::message::PartitionAddress;
+use crate::partition::shard::PartitionShard;
 use crate::partition::state::apply::Outcome;
 use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::state::dirty::{DirtyList, Marks};
@@ -36,6 +39,7 @@ const SHORT_OF_SPACE_BELOW: u64 = 20;
 #[derive(Clone)]
 pub struct Host {
     lane: Rc<DataLane>,
+    shard: Rc<PartitionShard>,
     controller: ControllerHandle,
     engine: Engine,
 }
@@ -49,17 +53,28 @@ impl fmt::Debug for Host {
 impl Host {
     /// A host over a lane.
     #[must_use]
-    pub fn new(lane: Rc<DataLane>, controller: ControllerHandle, engine: Engine) -> Self {
-        Self { lane, controller, engine }
+    pub fn new(lane: Rc<DataLane>, shard: Rc<PartitionShard>, controller: ControllerHandle, engine: Engine) -> Self {
+        Self { lane, shard, controller, engine }
     }
 
-    /// A topic's entry for the catalogue. Only this lane's partitions carry their leader-epoch base: the others' lanes
-    /// know theirs, and merging keeps the greater ([`CatalogueTopic::newer`]).
-    pub(super) fn catalogue_topic(lane: &DataLane, topic: &TopicImage) -> CatalogueTopic {
+    /// Batches that the local log lost, from another replica. The damage is of this disk only: it becomes the lane's
+    /// state, as a quarantined range, only where no replica has the records.
+    async fn read_from_peers(&self, partition: PartitionId, offsets: OffsetRange, max: usize) -> Option<LocalRead> {
+        let peers = self.shard.peers()?;
+        let address = PartitionAddress { id: partition, lane: self.lane.id, shard: self.shard.here };
+        let batches = peers.read(address, offsets, max).await.ok().filter(|batches| !batches.is_empty())?;
+        tracing::warn!(%partition, %offsets, "the local log is damaged; another replica has the records");
+        Some(LocalRead { batches, sums: Vec::new() })
+    }
+
+    /// A topic's entry for the catalogue. A lane knows the leader-epoch bases of its own partitions best; merging keeps
+    /// the greater of two ([`CatalogueTopic::newer`]).
+    pub(super) fn catalogue_topic(topic: &TopicImage, lane: Option<&DataLane>) -> CatalogueTopic {
+        let base = |p: &PartitionImage| Some(lane?.replica(p.id)?.epoch_base());
         let partition = |p: &PartitionImage| CataloguePartition {
             incarnation: p.id.incarnation,
             lane: p.lane,
-            epoch_base: LeaderEpoch(lane.replica(p.id).map_or(0, |replica| replica.epoch_base())),
+            epoch_base: LeaderEpoch(base(p).unwrap_or(p.epoch_base)),
         };
         CatalogueTopic {
             id: topic.id,
@@ -70,16 +85,17 @@ impl Host {
         }
     }
 
-    /// Everything the catalogue holds: there is one broker, so its image has every topic, and every lane runs here.
-    /// `None` before the controller's first image.
-    pub(super) fn whole_catalogue(image: &ClusterImage, lane: &DataLane) -> Option<CatalogueChange> {
+    /// Everything the catalogue holds, by an image that has every topic: the controller's leader has one. `None` before
+    /// the controller's first image.
+    pub(super) fn whole_catalogue(image: &ClusterImage, lane: Option<&DataLane>) -> Option<CatalogueChange> {
         if image.revision == 0 {
             return None;
         }
         let archived = || image.topics.values().filter(|topic| topic.config.archived);
-        let lanes = archived().flat_map(|topic| topic.partitions.iter().map(|p| p.lane)).chain([lane.id]);
+        let lanes = archived().flat_map(|topic| topic.partitions.iter().map(|p| p.lane));
+        let lanes = lanes.chain(lane.map(|lane| lane.id));
         Some(CatalogueChange {
-            topics: archived().map(|topic| (topic.id, Self::catalogue_topic(lane, topic))).collect(),
+            topics: archived().map(|topic| (topic.id, Self::catalogue_topic(topic, lane))).collect(),
             lanes: lanes.collect(),
             ..CatalogueChange::default()
         })
@@ -166,10 +182,6 @@ impl LaneState for Host {
         self.lane.has_events(after)
     }
 
-    fn forget_events(&self, upto: LogIndex) {
-        self.lane.forget_events(upto);
-    }
-
     fn changed_partitions(&self) -> Option<Vec<PartitionId>> {
         let mut changed = Vec::new();
         self.look(DirtyList::Housekeeping, |replica| {
@@ -211,11 +223,14 @@ impl LaneState for Host {
         let image = self.controller.image();
         let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        Some(TopicFacts { catalogue: Self::catalogue_topic(&self.lane, topic), retention: policy(&config) })
+        Some(TopicFacts { catalogue: Self::catalogue_topic(topic, Some(&self.lane)), retention: policy(&config) })
     }
 
     fn catalogue(&self) -> Option<CatalogueChange> {
-        Self::whole_catalogue(&self.controller.image(), &self.lane)
+        let image = self.controller.image();
+        leads_controller(&image, &self.controller.leaders())
+            .then(|| Self::whole_catalogue(&image, Some(&self.lane)))
+            .flatten()
     }
 
     fn is_disk_filling(&self) -> bool {
@@ -301,7 +316,12 @@ impl LocalLog for Host {
             }
             // Nothing there yet.
             Err(ReadError::AboveEnd { .. }) => Ok(LocalRead::default()),
-            Err(error) => Err(local_error(offsets, &error)),
+            Err(error) => match local_error(offsets, &error) {
+                damage @ LocalReadError::Corrupt { .. } => {
+                    self.read_from_peers(partition, offsets, max).await.ok_or(damage)
+                }
+                other => Err(other),
+            },
         }
     }
 }
@@ -312,7 +332,9 @@ impl Propose for Host {
             Outcome::Archive(Ok(_)) => Ok(()),
             Outcome::Archive(Err(rejected)) => Err(ProposeError::Rejected { reason: rejected.to_string() }),
             Outcome::Refused(error) => Err(ProposeError::Rejected { reason: error.to_string() }),
-            other @ (Outcome::Batches(_) | Outcome::Done) => unreachable!("an archive command was answered {other:?}"),
+            other @ (Outcome::Batches(_) | Outcome::Done | Outcome::Stale { .. }) => {
+                unreachable!("an archive command was answered {other:?}")
+            }
         }
     }
 

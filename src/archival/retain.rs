@@ -2,6 +2,8 @@
 //!
 //! Owns: when each partition is looked at: something happened to it (`dirty`), or its oldest local segment has reached
 //! its age by the wall clock; a clock that is set counts at the next look. A lane without a time limit has no timer.
+//! Every replica does so, leading or not: a follower goes by the archived end that it has applied, and leaves the
+//! commands that move a log start to the leader.
 //! Does not own: the decision (`tidewater_storage::log::retention`), the order of files going (the engine).
 //! Shard-local.
 
@@ -35,10 +37,13 @@ enum Next {
 impl ShardArchivers {
     pub(super) async fn retain(self: Rc<Self>, lane: Rc<DataLane>, engine: Engine) {
         let (mut now_due, mut later) = (BTreeSet::new(), DueQueue::default());
+        let mut led = None;
         loop {
             self.env.tasks.sleep(self.cadence.retention_interval).await;
-            while lane.status.leading().is_none() {
-                lane.dirty.changed(DirtyList::Retention).await;
+            let leads = lane.status.leading();
+            if std::mem::replace(&mut led, leads) != leads && leads.is_some() {
+                // What only a leader may do was left undone.
+                now_due.extend(lane.replicas().iter().map(|replica| replica.id));
             }
             take_changed(&lane, &mut now_due);
             now_due.extend(later.take(self.env.clock.wall()));
@@ -82,6 +87,11 @@ impl ShardArchivers {
             },
             &limits,
         );
+        let leads = lane.status.leading().is_some();
+        if plan.log_start > replica.log_start() && !leads {
+            // The leader's command marks the partition as changed.
+            return Next::WhenChanged;
+        }
         if plan.log_start > replica.log_start() {
             let command = LaneCommand::Trim { partition: replica.id, to: plan.log_start };
             if let Err(error) = lane.propose(LaneOp::Command(command)).await {

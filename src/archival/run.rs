@@ -1,5 +1,9 @@
-//! Starts and stops archivers with leadership, opens the bucket, and says when retention (`retain.rs`) may delete local
+//! Starts and ends archivers with leadership, opens the bucket, and says when retention (`retain.rs`) may delete local
 //! bytes. Those that the log's own commands trim go in `Replica::trim`.
+//!
+//! An archiver runs only while its lane leads in one term here. When the term ends, its two loops are dropped wherever
+//! they are; a PUT that is under way then lands late and harms nothing (`tiering::archive`). The next leader goes on
+//! from applied state.
 //!
 //! [`Tier`] is node-wide; everything else here is shard-local. A bucket that does not answer at start keeps archivers
 //! waiting and nothing else: the broker serves, and says so.
@@ -7,15 +11,17 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::engine::Engine;
-use tidewater_storage::env::Env;
 use tidewater_storage::env::clock::wall;
-use tidewater_storage::model::{LaneId, Offset};
+use tidewater_storage::env::{Env, Task};
+use tidewater_storage::model::{LaneId, Offset, Term};
 use tidewater_tiering::archive::{ArchiveConfig, ArchiveStatus, Archiver, ArchiverParts, Ended};
 use tidewater_tiering::bucket::{Bucket, CatalogueKeeper, Claim};
 use tidewater_tiering::fetch::RemoteReader;
@@ -25,13 +31,16 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::host::Host;
-use crate::controller::client::ControllerHandle;
+use super::peers::{self, Peers};
+use crate::controller::client::{CONTROLLER_SHARD, ControllerHandle};
+use crate::controller::leaders::Leaders;
 use crate::limits;
-use crate::partition::message::PartitionStatus;
+use crate::partition::message::{PartitionRequest, PartitionStatus};
 use crate::partition::shard::{DescribeExtra, PartitionShard};
 use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
-use crate::shard::mesh::Reply;
+use crate::rpc::Rpc;
+use crate::shard::mesh::{Mesh, Reply};
 
 /// Openings that find the bucket to be of another cluster before it is refused; a start waits for them.
 const REFUSALS: u32 = 3;
@@ -54,6 +63,8 @@ pub struct Tier {
     /// Requests by kind.
     stats: Arc<StoreStats>,
     opened: watch::Receiver<Opening>,
+    /// Who leads each lane, for the side runtime. The controller's shard writes it.
+    leaders: Arc<watch::Sender<Arc<Leaders>>>,
 }
 
 /// How far opening the bucket has come.
@@ -93,7 +104,7 @@ impl Tier {
         let claim = Claim { cluster: home.cluster, epoch: home.epoch, name: name.clone(), confirmed };
         let (sender, opened) = watch::channel(Opening::Waiting(None));
         handle.spawn(open_bucket(Arc::clone(&store), claim, url.to_owned(), sender, rooted));
-        Ok(Self { store, home, name, url: url.to_owned(), stats, opened })
+        Ok(Self { store, home, name, url: url.to_owned(), stats, opened, leaders: Arc::default() })
     }
 
     /// A tier over a store that exists already, whose bucket the caller opens and passes to the sender: for simulated
@@ -101,13 +112,19 @@ impl Tier {
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
         let (sender, opened) = watch::channel(Opening::Waiting(None));
-        (Self { store, home, name, url: String::new(), stats: Arc::default(), opened }, sender)
+        (Self { store, home, name, url: String::new(), stats: Arc::default(), opened, leaders: Arc::default() }, sender)
     }
 
     /// Requests to the store so far.
     #[must_use]
     pub fn stats(&self) -> &StoreStats {
         &self.stats
+    }
+
+    /// Who leads each lane, as the controller's shard knows it.
+    #[must_use]
+    pub fn leaders(&self) -> watch::Receiver<Arc<Leaders>> {
+        self.leaders.subscribe()
     }
 
     /// Waits until the bucket is open or refused, at most `patience`.
@@ -179,8 +196,14 @@ pub(super) struct ShardArchivers {
     remote: Rc<RemoteReader>,
     engine: Engine,
     pub(super) cadence: Cadence,
-    /// The archiver of each lane that this shard leads or led last.
+    /// The archiver of each lane that this shard leads.
     by_lane: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
+}
+
+/// A lane that a task looks after, and the task.
+struct Tended {
+    lane: Rc<DataLane>,
+    task: Task<()>,
 }
 
 /// Starts archiving and retention on a shard.
@@ -211,6 +234,13 @@ impl Archives {
     #[must_use]
     pub fn status(&self) -> Vec<(LaneId, ArchiveStatus)> {
         self.shard.by_lane.borrow().iter().map(|(lane, archiver)| (*lane, archiver.status())).collect()
+    }
+
+    /// Reads from other brokers what this one has not, and answers theirs.
+    pub fn join_peers(&self, rpc: &Rpc, partitions: &Mesh<PartitionRequest>) {
+        let ShardArchivers { shard, controller, .. } = &*self.shard;
+        shard.set_peers(Rc::new(Peers::new(rpc.clone(), controller.clone())));
+        peers::serve(rpc, controller, partitions);
     }
 
     /// Lets a lane of this shard archive again. Replies once the command is applied.
@@ -278,9 +308,14 @@ pub fn start_with(
     });
     shard.set_extra(Rc::clone(&archivers) as Rc<dyn DescribeExtra>);
     env.tasks.spawn("archiving", Rc::clone(&archivers).archive());
-    for lane in shard.lanes() {
-        env.tasks.spawn("retention", Rc::clone(&archivers).retain(lane, engine.clone()));
+    if shard.here == CONTROLLER_SHARD {
+        env.tasks.spawn("leaders for tables", Rc::clone(&archivers).show_leaders());
     }
+    let (this, engine) = (Rc::clone(&archivers), engine.clone());
+    env.tasks.spawn("retention of lanes", async move {
+        let retain = |lane| this.env.tasks.spawn("retention", Rc::clone(&this).retain(lane, engine.clone()));
+        this.tend_lanes(retain).await;
+    });
     Archives { shard: archivers }
 }
 
@@ -299,29 +334,76 @@ impl ShardArchivers {
             }
         };
         let catalogue = Rc::new(CatalogueKeeper::new(bucket.clone(), self.env.clock.clone()));
-        self.env.tasks.spawn("catalogue", Rc::clone(&self).follow_topics(Rc::clone(&catalogue)));
-        for lane in self.shard.lanes() {
+        if self.shard.here == CONTROLLER_SHARD {
+            self.env.tasks.spawn("catalogue", Rc::clone(&self).follow_topics(Rc::clone(&catalogue)));
+        }
+        let archive = |lane| {
             let (this, bucket, catalogue) = (Rc::clone(&self), bucket.clone(), Rc::clone(&catalogue));
-            self.env.tasks.spawn("archiver", async move { this.archive_lane(lane, bucket, catalogue).await });
+            self.env.tasks.spawn("archiver", async move { this.archive_lane(lane, bucket, catalogue).await })
+        };
+        self.tend_lanes(archive).await;
+    }
+
+    async fn show_leaders(self: Rc<Self>) {
+        loop {
+            let changed = self.controller.leaders_changed();
+            self.tier.leaders.send_replace(self.controller.leaders());
+            changed.await;
+        }
+    }
+
+    /// Keeps one task for each lane of this shard: for lanes that are there, for those that come later, and for a lane
+    /// that was replaced by a rebuilt one.
+    async fn tend_lanes(&self, start: impl Fn(Rc<DataLane>) -> Task<()>) {
+        let mut tended: BTreeMap<LaneId, Tended> = BTreeMap::new();
+        loop {
+            let (led, seen) = (self.controller.leaders_changed(), self.controller.image().revision);
+            let lanes: BTreeMap<LaneId, Rc<DataLane>> =
+                self.shard.lanes().into_iter().map(|lane| (lane.id, lane)).collect();
+            tended.retain(|id, held| {
+                let stays = lanes.get(id).is_some_and(|lane| Rc::ptr_eq(lane, &held.lane));
+                if !stays {
+                    held.task.cancel();
+                }
+                stays
+            });
+            for (id, lane) in lanes {
+                tended.entry(id).or_insert_with(|| Tended { task: start(Rc::clone(&lane)), lane });
+            }
+            select(pin!(led), pin!(self.controller.image_after(seen))).await;
         }
     }
 
     async fn archive_lane(&self, lane: Rc<DataLane>, bucket: Bucket, catalogue: Rc<CatalogueKeeper>) {
         let mut pause = START_BACKOFF.0;
         loop {
-            while lane.status.leading().is_none() {
-                lane.status.leadership_changed().await;
-            }
+            let term = loop {
+                match lane.status.leading() {
+                    Some(term) => break term,
+                    None => lane.status.leadership_changed().await,
+                }
+            };
             let archiver = Archiver::new(ArchiverParts {
                 env: self.env.clone(),
-                host: Rc::new(Host::new(Rc::clone(&lane), self.controller.clone(), self.engine.clone())),
+                host: Rc::new(Host::new(
+                    Rc::clone(&lane),
+                    Rc::clone(&self.shard),
+                    self.controller.clone(),
+                    self.engine.clone(),
+                )),
                 bucket: bucket.clone(),
                 catalogue: Rc::clone(&catalogue),
                 indexes: self.remote.indexes(),
                 config: self.cadence.archive.clone(),
             });
             self.by_lane.borrow_mut().insert(lane.id, archiver.clone());
-            match archiver.run().await {
+            let ended = match select(pin!(archiver.run()), pin!(until_term_ends(&lane, term))).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => Ended::Deposed,
+            };
+            self.by_lane.borrow_mut().remove(&lane.id);
+            match ended {
+                Ended::Deposed if lane.status.leading() != Some(term) && lane.status.leading().is_some() => {}
                 Ended::Deposed if lane.status.leading().is_none() => pause = START_BACKOFF.0,
                 Ended::Deposed => {
                     tracing::info!(lane = %lane.id, ?pause, "an archiver found its lane led by another while it leads here; the next one starts after a pause");
@@ -336,18 +418,29 @@ impl ShardArchivers {
         }
     }
 
-    /// Local bytes go only behind what the bucket holds, and not before a new leader has looked at the bucket.
+    /// Local bytes go only behind what the bucket holds. A leader must have looked at the bucket first; a follower goes
+    /// by the archived end that it has applied.
     pub(super) fn may_trim(&self, lane: &DataLane, replica: &Replica, to: Offset) -> bool {
         if !replica.config().archived {
             return to <= replica.log_start();
         }
-        let probed = self.by_lane.borrow().get(&lane.id).is_some_and(|archiver| archiver.status().probed);
-        let manifest = replica.manifest();
-        probed && lane.archive().stopped.is_none() && to <= manifest.archived_end
+        let looked = match lane.status.leading() {
+            Some(_) => self.by_lane.borrow().get(&lane.id).is_some_and(|archiver| archiver.status().probed),
+            // A lane's only replica leads soon; until then its data directory may be one put back from a backup.
+            None => self.controller.image().replicas(lane.id).len() > 1,
+        };
+        looked && lane.archive().stopped.is_none() && to <= replica.manifest().archived_end
     }
 
     fn lane_status(&self, lane: LaneId) -> Option<ArchiveStatus> {
         self.by_lane.borrow().get(&lane).map(Archiver::status)
+    }
+}
+
+/// Returns when this replica does not lead its lane in `term` any more.
+async fn until_term_ends(lane: &DataLane, term: Term) {
+    while lane.status.leading() == Some(term) {
+        lane.status.leadership_changed().await;
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) enum Stop {
     Now,
     /// The same, and then its table is dropped: its topic was deleted.
     AndDrop,
+    /// At once, wherever its turn is: another committer goes on from the table's offsets.
+    HandOver,
 }
 
 /// Everything one sink's task works with. *Message*.
@@ -89,20 +91,39 @@ pub(super) async fn keep(mut task: MaintenanceTask) -> TopicId {
     let topic = task.config.topic_id;
     while *task.stopped.borrow() == Stop::Not {
         #[allow(clippy::disallowed_methods, reason = "this task is on the side runtime itself")]
-        let turns = tokio::spawn(drive(task.sink(), task.clone()));
-        if let Err(error) = turns.await {
+        let mut turns = tokio::spawn(drive(task.sink(), task.clone()));
+        let turned = tokio::select! {
+            turned = &mut turns => turned,
+            // A turn that is dropped leaves garbage files at most.
+            () = handed_over(&mut task.stopped) => {
+                turns.abort();
+                break;
+            }
+        };
+        if let Err(error) = turned {
             tracing::error!(table = %task.config.table, %error, "the task of a table panicked and is started again");
             let _ = tokio::time::timeout(PANIC_PAUSE, task.stopped.changed()).await;
         }
     }
     task.states.remove(topic);
     let sink = task.sink();
-    if *task.stopped.borrow() == Stop::AndDrop {
-        drop_table(sink).await;
-    } else if task.settings.borrow().delete {
-        unmark(sink).await;
+    let stop = *task.stopped.borrow();
+    match stop {
+        Stop::AndDrop => drop_table(sink).await,
+        Stop::HandOver => {}
+        Stop::Not | Stop::Now => {
+            if task.settings.borrow().delete {
+                unmark(sink).await;
+            }
+        }
     }
     topic
+}
+
+async fn handed_over(stopped: &mut watch::Receiver<Stop>) {
+    if stopped.wait_for(|stop| *stop == Stop::HandOver).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 /// A table without a sink no longer follows `iceberg.delete`, so it must not be dropped with its topic either.

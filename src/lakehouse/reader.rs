@@ -1,4 +1,5 @@
-//! The log as a sink reads it: requests to the shards that own the partitions, for hot and cold records alike.
+//! The log as a sink reads it: requests to the shards that have the partitions, for hot and cold records alike. Those ask
+//! another broker where this one has no replica.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -11,9 +12,13 @@ use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionIndex,
 use tokio::sync::watch;
 
 use crate::controller::image::{ClusterImage, PartitionImage};
-use crate::partition::message::{Isolation, PartitionRequest, ReadError, ReadPart};
+use crate::partition::message::{PartitionRequest, ReadError};
+use crate::partition::read::internal::{InternalRequest, Reach};
 use crate::partition::read::watch::{Alarms, Watched};
 use crate::shard::mesh::Mesh;
+
+/// How long an idle sink waits for partitions whose lanes are on other brokers only: those do not notify.
+const LOOK_AT_PEERS: Duration = Duration::from_secs(5);
 
 /// Reads through the mesh. *Node-wide*.
 #[derive(Clone, Debug)]
@@ -34,14 +39,21 @@ impl MeshReader {
     }
 
     /// Returns when a partition of the topic may have records at or past the offset that `at` names for it, at the
-    /// latest after `timeout`; at once for a partition that `at` does not name and that has any.
+    /// latest after `timeout`; at once for a partition that `at` does not name and that has any. Partitions of other
+    /// brokers are looked at again after [`LOOK_AT_PEERS`].
     pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
         let (Ok(addresses), Ok(bounds)) = (self.addresses(topic), self.partitions(topic).await) else { return };
         let mut of_shards: BTreeMap<ShardId, Vec<Watched>> = BTreeMap::new();
         assert!(addresses.len() <= bounds.len(), "each partition has its bounds");
+        let image = Arc::clone(&self.images.borrow());
+        let mut timeout = timeout;
         for (address, PartitionBounds { index, offsets }) in addresses.iter().zip(bounds) {
             if offsets.end > at.get(&index.0).copied().unwrap_or(Offset::ZERO) {
                 return;
+            }
+            if !image.replicas(address.lane).contains(&image.here) {
+                timeout = timeout.min(LOOK_AT_PEERS);
+                continue;
             }
             // A partition that holds more than its archive notifies at once: that is growth too.
             let watched = Watched { token: 0, id: address.id, end: offsets.end, log_start: offsets.start };
@@ -49,15 +61,18 @@ impl MeshReader {
         }
         let (alarm, mut alarms) = Alarms::new();
         for (shard, watched) in of_shards {
+            let watch = PartitionRequest::Internal(InternalRequest::Watch(watched, alarm.clone()));
             // A shard that has stopped does not grow.
-            let _ = self.partitions.send(shard, PartitionRequest::Watch(watched, alarm.clone())).await;
+            let _ = self.partitions.send(shard, watch).await;
         }
         let _ = tokio::time::timeout(timeout, poll_fn(|cx| alarms.poll_ring(cx))).await;
     }
 
     async fn bounds(&self, address: &PartitionImage) -> Result<PartitionBounds, LogReadError> {
         let index = address.id.index;
-        let asked = self.partitions.call(address.shard, |reply| PartitionRequest::TableBounds(address.id, reply)).await;
+        let ask =
+            |reply| PartitionRequest::Internal(InternalRequest::TableBounds(address.address(), Reach::Cluster, reply));
+        let asked = self.partitions.call(address.shard, ask).await;
         let offsets = asked.map_err(|e| unavailable(index, e))?.map_err(|e| unavailable(index, e))?;
         Ok(PartitionBounds { index, offsets })
     }
@@ -80,21 +95,20 @@ impl LogReader for MeshReader {
         let addresses = self.addresses(topic)?;
         let address =
             usize::try_from(partition.0).ok().and_then(|n| addresses.get(n)).ok_or(LogReadError::NoTopic(topic))?;
-        let part =
-            ReadPart { address: address.address(), from: range.start, max_bytes, isolation: Isolation::ReadCommitted };
-        let ask = |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply };
-        let answers = self.partitions.call(address.shard, ask).await.map_err(|e| unavailable(partition, e))?;
-        assert_eq!(answers.len(), 1, "a shard answers each part of a read");
-        let answer = answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
-        let done = answer.map_err(|error| match error {
+        let ask = |reply| {
+            let (address, reach) = (address.address(), Reach::Cluster);
+            PartitionRequest::Internal(InternalRequest::Read { address, offsets: range, max_bytes, reach, reply })
+        };
+        let answer = self.partitions.call(address.shard, ask).await.map_err(|e| unavailable(partition, e))?;
+        let batches = answer.map_err(|error| match error {
             ReadError::OutOfRange { valid, offset } if offset < valid.start => {
                 LogReadError::BelowStart { partition, asked: offset, start: valid.start }
             }
             error => unavailable(partition, error),
         })?;
-        let offsets = covered(&done.batches).unwrap_or(OffsetRange::new(range.start, range.start));
-        debug_assert!(done.batches.is_empty() || offsets.end > range.start, "{offsets} ends before {range}");
-        Ok(LogRead { batches: done.batches, offsets })
+        let offsets = covered(&batches).unwrap_or(OffsetRange::new(range.start, range.start));
+        debug_assert!(batches.is_empty() || offsets.end > range.start, "{offsets} ends before {range}");
+        Ok(LogRead { batches, offsets })
     }
 }
 

@@ -1,0 +1,144 @@
+//! Reads for the brokers themselves: tables, and archivers whose own disk is damaged. Clients never come here.
+//!
+//! Everything that a replica has applied is committed, so any replica may answer these; only the end of what a table may
+//! take comes from the leader where a topic is not archived. What no replica of this broker can answer is asked of
+//! another broker ([`PeerRead`]). Shard-local.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
+use tidewater_storage::model::OffsetRange;
+
+use super::read_path;
+use super::watch::{self, Alarm, Watched};
+use crate::partition::message::{PartitionAddress, ReadError};
+use crate::partition::shard::PartitionShard;
+use crate::partition::state::replica::Replica;
+use crate::shard::mesh::Reply;
+
+/// A request of this broker or of a peer. A *message*.
+#[derive(Debug)]
+pub enum InternalRequest {
+    /// The offsets that a table may take: from the log start to the archived end, or to the last stable offset of a
+    /// topic that is not archived.
+    TableBounds(PartitionAddress, Reach, Reply<Result<OffsetRange, ReadError>>),
+    /// Whole batches from the one that holds `offsets.start` on, about `max_bytes` of them and at least one if any is
+    /// committed below `offsets.end`.
+    Read {
+        address: PartitionAddress,
+        offsets: OffsetRange,
+        max_bytes: usize,
+        reach: Reach,
+        reply: Reply<Result<Vec<Bytes>, ReadError>>,
+    },
+    /// Ring the alarm, once each, when these replicas are no longer as the reader knows them, or are not here.
+    Watch(Vec<Watched>, Alarm),
+}
+
+/// Who may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This broker: the request came from a peer.
+    Here,
+    /// A peer, if this broker cannot.
+    Cluster,
+}
+
+/// Asks other brokers. *Shard-local*.
+pub trait PeerRead {
+    /// [`InternalRequest::TableBounds`] of the partition's leader.
+    fn table_bounds(&self, address: PartitionAddress) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>>;
+
+    /// [`InternalRequest::Read`] of the first other replica that answers, the leader first.
+    fn read(
+        &self,
+        address: PartitionAddress,
+        offsets: OffsetRange,
+        max_bytes: usize,
+    ) -> LocalBoxFuture<'static, Result<Vec<Bytes>, ReadError>>;
+}
+
+impl PartitionShard {
+    /// Takes a request of [`InternalRequest`].
+    pub(in crate::partition) fn serve_internal(self: Rc<Self>, request: InternalRequest) {
+        let tasks = self.env().tasks.clone();
+        match request {
+            InternalRequest::TableBounds(address, reach, reply) => {
+                tasks.spawn("table bounds", async move { reply.send(self.table_bounds(address, reach).await) });
+            }
+            InternalRequest::Read { address, offsets, max_bytes, reach, reply } => {
+                tasks.spawn("internal read", async move {
+                    reply.send(self.read_internal(address, offsets, max_bytes, reach).await);
+                });
+            }
+            InternalRequest::Watch(watched, alarm) => self.watch_replicas(&watched, &alarm),
+        }
+    }
+
+    /// Never beyond the archived end, so that after a restore a table has no records that its topic lacks.
+    async fn table_bounds(&self, address: PartitionAddress, reach: Reach) -> Result<OffsetRange, ReadError> {
+        let here = self.lane(address.lane).and_then(|lane| Some((lane.replica(address.id)?, lane)));
+        if let Some((replica, lane)) = here {
+            if replica.config().archived {
+                return Ok(OffsetRange::new(replica.log_start(), replica.manifest().archived_end));
+            }
+            if lane.serving().is_some() {
+                return Ok(OffsetRange::new(replica.log_start(), replica.last_stable_offset()));
+            }
+        }
+        self.peers_within(reach)?.table_bounds(address).await
+    }
+
+    async fn read_internal(
+        &self,
+        address: PartitionAddress,
+        offsets: OffsetRange,
+        max_bytes: usize,
+        reach: Reach,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let replica = self.lane(address.lane).and_then(|lane| lane.replica(address.id));
+        match replica.filter(|replica| offsets.start < replica.high_watermark()) {
+            Some(replica) => {
+                let until = offsets.end.min(replica.high_watermark());
+                self.read_replica(&replica, OffsetRange::new(offsets.start, until), max_bytes).await
+            }
+            None => self.peers_within(reach)?.read(address, offsets, max_bytes).await,
+        }
+    }
+
+    async fn read_replica(
+        &self,
+        replica: &Replica,
+        offsets: OffsetRange,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, ReadError> {
+        let valid = replica.readable();
+        if offsets.start < valid.start {
+            return Err(ReadError::OutOfRange { offset: offsets.start, valid });
+        }
+        let remote = self.remote();
+        let read = read_path::batches(replica, remote.as_ref(), offsets.start, offsets.end, max_bytes.max(1)).await?;
+        let (batches, covered) = read;
+        debug_assert!(covered.is_empty() || covered.end > offsets.start, "{covered} ends before {offsets}");
+        Ok(batches)
+    }
+
+    fn peers_within(&self, reach: Reach) -> Result<Rc<dyn PeerRead>, ReadError> {
+        match reach {
+            Reach::Cluster => self.peers().ok_or(ReadError::NotLeader(None)),
+            Reach::Here => Err(ReadError::NotLeader(None)),
+        }
+    }
+
+    /// As [`PartitionShard`]'s watch for clients, of replicas that need not lead.
+    fn watch_replicas(&self, watched: &[Watched], alarm: &Alarm) {
+        for Watched { token, id, end, log_start } in watched {
+            let is_seen = |replica: &Rc<Replica>| (replica.high_watermark(), replica.log_start()) == (*end, *log_start);
+            match self.replica(*id).filter(is_seen) {
+                Some(replica) => replica.waiters.register(*end, alarm, *token),
+                None => watch::ring_now(alarm, *token),
+            }
+        }
+    }
+}
