@@ -12,11 +12,10 @@
 //! 1. Only the proposer of the leading lane assigns offsets, and only to batches that continue the partition behind
 //!    everything in flight.
 //! 2. State changes only where an entry is applied, in the order of the lane's log. The effect is a function of the log
-//!    alone, with one exception: idempotent producers expire by this broker's `producer.id.expiration.ms`, which has to be
-//!    written into the log before a lane has several replicas.
+//!    alone: replicas that have applied the same entries have equal checkpoint blobs.
 //! 3. A batch that does not continue its partition is refused when it is applied, so a wrong offset cannot be stored.
 //! 4. A producer gets success only after the entry with its batch is applied (with acks=0 it gets no answer); the high
-//!    watermark is the end of what is applied.
+//!    watermark is the end of what is applied. Only the leader answers readers, while no other broker can lead.
 //! 5. A reader sees offsets from the log start to the high watermark, each once, wherever they lie.
 //! 6. While a topic is archived, its local bytes stay until the archived end has passed them: in a bundle, or because
 //!    they are below the log start. Those of a deleted topic do not wait for the bucket.
@@ -24,6 +23,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod follow;
 pub mod message;
 pub mod produce;
 pub mod read;
@@ -31,3 +31,5 @@ pub mod router;
 pub mod shard;
 pub mod state;
 pub mod sums;
+#[cfg(test)]
+pub(crate) mod three;

@@ -195,11 +195,11 @@ pub static SETTINGS: &[Setting] = &[
         "3",
         "Level of zstd when the broker recompresses.",
     ),
-    accepted(
+    honoured(
         "min.insync.replicas",
         Shape::Integer { min: 1, max: 2_147_483_647 },
         "1",
-        "there is one replica of each partition",
+        "Replicas that must answer their leader for a write with acks=all to be taken. A majority of the replicas stores every write in any case, so it counts only above that, and not for a single replica.",
     ),
     accepted("flush.messages", POSITIVE, "9223372036854775807", FSYNCED),
     accepted("flush.ms", NATURAL, "9223372036854775807", FSYNCED),
@@ -273,6 +273,8 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     /// `segment.ms`.
     pub segment_ms: u64,
+    /// `min.insync.replicas`.
+    pub min_insync: usize,
     /// `max.message.bytes`.
     pub max_message_bytes: u32,
     /// `message.timestamp.type`.
@@ -382,6 +384,7 @@ impl TopicConfig {
             iceberg_delete: text("iceberg.delete") == "true",
             segment_bytes: natural("segment.bytes"),
             segment_ms: natural("segment.ms"),
+            min_insync: usize::try_from(natural("min.insync.replicas")).unwrap_or(usize::MAX),
             max_message_bytes: u32::try_from(natural("max.message.bytes")).unwrap_or(u32::MAX),
             timestamp_before_max_ms: natural("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: natural("message.timestamp.after.max.ms"),

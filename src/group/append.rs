@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewater_storage::model::record::{BatchBuilder, Record};
-use tidewater_storage::model::{BatchHeader, Compression, Offset, TimestampMs};
+use tidewater_storage::model::{BatchHeader, Compression, Offset, Term, TimestampMs};
 
 use super::error::GroupError;
 use super::group_shard::{Clocks, GroupShard, HeldGroup};
@@ -103,6 +103,8 @@ pub(super) struct LogState {
     pub(super) bytes: u64,
     /// Bytes of the last snapshot.
     pub(super) snapshot_bytes: u64,
+    /// The log holds records of kinds that this version does not know: it is not cut, for a snapshot would lose them.
+    pub(super) holds_unknown: bool,
     run: Option<SnapshotRun>,
     /// The snapshot has the next turn.
     snapshot_next: bool,
@@ -141,7 +143,7 @@ impl GroupShard {
     /// The next thing to write, if any.
     pub(super) fn next_work(&mut self, wall: TimestampMs) -> Option<Work> {
         let bound = self.settings.snapshot_bytes.max(SNAPSHOT_GROWTH * self.log.snapshot_bytes);
-        if self.log.run.is_none() && self.log.bytes > bound {
+        if self.log.run.is_none() && self.log.bytes > bound && !self.log.holds_unknown {
             self.log.run = Some(SnapshotRun { start: None, cursor: None, bytes: 0 });
             self.log.bytes = 0;
         }
@@ -318,10 +320,12 @@ fn pair_bytes((key, value): &Pair) -> usize {
     key.len() + value.as_ref().map_or(0, Bytes::len)
 }
 
-/// Appends records to the partition, in batches of bounded size, and waits until they are committed.
+/// Appends records to the partition in `term` of its lane and in no other, in batches of bounded size, and waits until they
+/// are committed.
 pub(super) async fn append(
     router: &Router,
     address: PartitionAddress,
+    term: Term,
     end: Offset,
     records: Vec<Pair>,
     now: TimestampMs,
@@ -335,11 +339,11 @@ pub(super) async fn append(
     for (key, value) in records {
         builder.push(Record::new(now, Some(key), value));
         if builder.len() >= APPEND_BYTES {
-            parts.push(part(address, std::mem::replace(&mut builder, BatchBuilder::new(Compression::None)))?);
+            parts.push(part(address, term, std::mem::replace(&mut builder, BatchBuilder::new(Compression::None)))?);
         }
     }
     if !builder.is_empty() {
-        parts.push(part(address, builder)?);
+        parts.push(part(address, term, builder)?);
     }
     let counts = parts.iter().map(|part| u64::from(part.batch.header.record_count)).collect::<Vec<_>>();
     appended.bytes = parts.iter().map(|part| part.batch.bytes.len() as u64).sum();
@@ -355,16 +359,16 @@ pub(super) async fn append(
     Ok(appended)
 }
 
-fn part(address: PartitionAddress, builder: BatchBuilder) -> Result<ProducePart, GroupError> {
+fn part(address: PartitionAddress, term: Term, builder: BatchBuilder) -> Result<ProducePart, GroupError> {
     let bytes = builder.build();
     let header = BatchHeader::parse(&bytes).map_err(|_| GroupError::NotAvailable)?;
     let bytes = bytes.try_into_mut().unwrap_or_else(|shared| shared.as_ref().into());
-    Ok(ProducePart { address, batch: CheckedBatch { header, bytes }, origin: Origin::Internal })
+    Ok(ProducePart { address, batch: CheckedBatch { header, bytes }, origin: Origin::Coordinator(term) })
 }
 
 fn refusal(error: &ProduceError) -> GroupError {
     match error {
-        ProduceError::UnknownPartition(_) | ProduceError::NotLeader => GroupError::NotCoordinator,
+        ProduceError::UnknownPartition(_) | ProduceError::NotLeader(_) => GroupError::NotCoordinator,
         ProduceError::TooLarge { size, max } => {
             GroupError::CommitTooLarge { found: *size as usize, max: *max as usize }
         }

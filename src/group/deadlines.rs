@@ -37,6 +37,11 @@ impl Deadlines {
         first.is_none_or(|first| wanted < first)
     }
 
+    /// Forgets the groups of a partition.
+    pub(super) fn forget(&mut self, partition: PartitionId) {
+        self.queue.retain(|(_, queued, _)| *queued != partition);
+    }
+
     pub(super) fn next(&self) -> Option<Mono> {
         self.queue.first().map(|(at, _, _)| *at)
     }
@@ -65,7 +70,13 @@ mod tests {
         assert!(queue.set(partition, &group, &mut queued, Some(at(5))));
         assert_eq!((queue.next(), queued), (Some(at(5)), Some(at(5))));
         assert_eq!(queue.pop_due(at(4)), None);
-        assert_eq!(queue.pop_due(at(5)), Some((partition, group)));
+        assert_eq!(queue.pop_due(at(5)), Some((partition, group.clone())));
         assert_eq!(queue.next(), None);
+        let other = PartitionId { index: tidewater_storage::model::PartitionIndex(1), ..partition };
+        for of in [partition, other] {
+            assert!(queue.set(of, &group, &mut None, Some(at(30 - of.index.0 as u64))));
+        }
+        queue.forget(other);
+        assert_eq!((queue.pop_due(at(90)), queue.next()), (Some((partition, group)), None));
     }
 }

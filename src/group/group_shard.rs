@@ -105,6 +105,13 @@ impl GroupShard {
         }
     }
 
+    /// Answers everything that waits with an error: the groups are led elsewhere, or will be read again.
+    pub(super) fn abandon(self, error: &GroupError) {
+        self.joins.into_values().for_each(|reply| reply.send(Err(error.clone())));
+        self.syncs.into_values().for_each(|reply| reply.send(Err(error.clone())));
+        self.queue.into_iter().for_each(|intent| intent.refuse(error.clone()));
+    }
+
     /// Is the group queued for a time before this member expires?
     pub(super) fn is_looked_at_in_time(&self, id: &GroupId, member: &MemberId) -> bool {
         let Some(slot) = self.groups.get(id) else { return false };

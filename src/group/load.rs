@@ -43,7 +43,7 @@ pub(super) enum LoadError {
 impl LoadError {
     /// Will the partition be served soon: just created, or its lane about to lead?
     pub(super) fn is_early(&self) -> bool {
-        matches!(self, Self::Read(ReadError::UnknownPartition(_) | ReadError::NotReady | ReadError::NotLeader))
+        matches!(self, Self::Read(ReadError::UnknownPartition(_) | ReadError::NotLeader(_)))
     }
 }
 
@@ -86,8 +86,13 @@ pub(super) async fn load(router: &Router, partition: PartitionAddress) -> Result
 
 /// Reads from `from`, or from the log start if that is later.
 async fn read(router: &Router, partition: PartitionAddress, from: Offset) -> Result<ReadDone, ReadError> {
-    let part =
-        |from| ReadPart { address: partition, from, max_bytes: READ_BYTES, isolation: Isolation::ReadUncommitted };
+    let part = |from| ReadPart {
+        address: partition,
+        from,
+        max_bytes: READ_BYTES,
+        isolation: Isolation::ReadUncommitted,
+        epoch: None,
+    };
     let first = |answers: Vec<_>| answers.into_iter().next().unwrap_or(Err(ReadError::Unavailable));
     match first(router.read(vec![part(from)], READ_BYTES).await) {
         Err(ReadError::OutOfRange { valid, .. }) if from < valid.start => {
@@ -128,7 +133,11 @@ impl Loading {
             Ok(GroupRecord::Group { group, saved }) => {
                 self.groups.entry(group.into()).or_default().saved = saved.zip(record.value.clone());
             }
-            Err(RecordError::Kind(_)) => {}
+            Err(RecordError::Kind(kind)) => {
+                if !std::mem::replace(&mut self.log.holds_unknown, true) {
+                    tracing::warn!(offset = %record.offset, kind, "__consumer_offsets holds records of another version; this one does not cut that partition's log");
+                }
+            }
             Err(error) => {
                 self.skipped += 1;
                 tracing::warn!(offset = %record.offset, %error, "a record of __consumer_offsets is left out: it was written by another version or program");

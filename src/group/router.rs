@@ -129,7 +129,7 @@ impl GroupRouter {
         self.ask(&group.clone(), false, |reply| Ask::DeleteOffsets(group, keys, reply)).await
     }
 
-    /// All groups of this broker.
+    /// All groups that this broker coordinates.
     ///
     /// # Errors
     /// A coordinator is loading or not available.
@@ -138,7 +138,11 @@ impl GroupRouter {
         let asked = topic.partitions.iter().map(|image| self.put(image.address(), Ask::List));
         let mut groups = Vec::new();
         for answer in futures::future::join_all(asked).await {
-            groups.extend(answer?);
+            match answer {
+                // Another broker lists them.
+                Err(GroupError::NotCoordinator) => {}
+                answer => groups.extend(answer?),
+            }
         }
         Ok(groups)
     }
@@ -182,7 +186,7 @@ impl GroupRouter {
         let spec = TopicSpec {
             name: OFFSETS_TOPIC.to_owned(),
             partitions: Some(OFFSETS_PARTITIONS),
-            replication_factor: 1,
+            replication_factor: -1,
             assignments: Vec::new(),
             configs: Vec::new(),
             validate_only: false,

@@ -118,7 +118,7 @@ impl Fixture {
         }
         for n in 0..count {
             let (partition, topic) = (self.address(n).id, TopicName::new("orders").expect("legal"));
-            let create = LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 0 };
+            let create = LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 0, revision: 0 };
             self.lane.propose(LaneOp::Command(create)).await.expect("is made");
         }
     }
@@ -153,7 +153,7 @@ impl Fixture {
         let built = builder.build();
         let header = BatchHeader::parse(&built).expect("a batch");
         let batch = CheckedBatch { header, bytes: BytesMut::from(&built[..]) };
-        ProducePart { address: self.address(n), batch, origin: Origin::Client }
+        ProducePart { address: self.address(n), batch, origin: Origin::Client { acks_all: true } }
     }
 
     /// As [`Fixture::send`], with a disk that is full meanwhile.

@@ -3,9 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tidewater_storage::model::{
-    BatchHeader, LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ProducerEpoch, ProducerId, ShardId, TimestampMs,
+    BatchHeader, LaneId, LeaderEpoch, NodeId, Offset, OffsetRange, PartitionId, ProducerEpoch, ProducerId, ShardId,
+    Term, TimestampMs,
 };
 
+use super::read::internal::InternalRequest;
 use super::read::watch::{Alarm, Watched};
 use crate::shard::mesh::Reply;
 
@@ -18,6 +20,14 @@ pub struct PartitionAddress {
     pub shard: ShardId,
 }
 
+/// The leader of a partition as far as the shard that answers knows: clients go there at once (KIP-951).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderHint {
+    pub node: NodeId,
+    /// The epoch in which it leads.
+    pub epoch: LeaderEpoch,
+}
+
 /// One batch whose header was parsed from exactly these bytes and whose CRC was verified.
 #[derive(Debug)]
 pub struct CheckedBatch {
@@ -28,10 +38,10 @@ pub struct CheckedBatch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A Kafka client; the topic's limits apply.
-    Client,
-    /// The broker itself (group coordinator).
-    Internal,
+    /// A Kafka client; the topic's limits apply, with acks=all also its `min.insync.replicas`.
+    Client { acks_all: bool },
+    /// The broker's group coordinator, whose state is of this term of the lane: stored in no other.
+    Coordinator(Term),
 }
 
 /// One partition's share of a produce request.
@@ -59,9 +69,12 @@ pub enum ProduceError {
     /// The partition is not here (any more).
     #[error("partition {0} is not on this broker")]
     UnknownPartition(PartitionId),
-    /// Not leading, or leadership changed while the batch was in flight: retry.
+    /// Not leading, or leadership changed while the batch was in flight: retry, at the leader if it is known.
     #[error("this broker does not lead the partition")]
-    NotLeader,
+    NotLeader(Option<LeaderHint>),
+    /// Fewer voters answer than `min.insync.replicas` asks for. Nothing was written: retry.
+    #[error("{live} replicas of the partition answer, min.insync.replicas asks for {wanted}")]
+    NotEnoughReplicas { live: usize, wanted: usize },
     /// Sequence numbers leave a gap.
     #[error("producer {producer} epoch {epoch}: sequence {found} does not follow {expected}")]
     OutOfOrder {
@@ -108,6 +121,8 @@ pub struct ReadPart {
     /// Bytes at most (the first batch comes whole).
     pub max_bytes: usize,
     pub isolation: Isolation,
+    /// The leader epoch that the reader knows; the shard refuses any but the leader's.
+    pub epoch: Option<LeaderEpoch>,
 }
 
 /// What a read found.
@@ -151,11 +166,16 @@ pub enum ReadError {
     /// The partition is not here (any more).
     #[error("partition {0} is not on this broker")]
     UnknownPartition(PartitionId),
+    /// Not leading, not yet ready to serve in its term, or not certain any more that no other broker leads: retry, at the
+    /// leader if it is known.
     #[error("this broker does not lead the partition")]
-    NotLeader,
-    /// Leading, but its own term's first entry is not applied yet.
-    #[error("the partition's end is not known yet")]
-    NotReady,
+    NotLeader(Option<LeaderHint>),
+    /// The reader knows an earlier leader epoch than the leader's.
+    #[error("the partition's leader is in a later epoch than the request")]
+    FencedEpoch(Option<LeaderHint>),
+    /// The reader knows a later leader epoch than this leader's.
+    #[error("the request is of a later leader epoch than this broker knows")]
+    UnknownEpoch,
     /// Before the log start or after the end.
     #[error("offset {offset} is outside {valid}")]
     OutOfRange { offset: Offset, valid: OffsetRange },
@@ -274,16 +294,28 @@ pub enum PartitionRequest {
     },
     /// Ring the alarm, once each, when these partitions are no longer as the reader knows them.
     Watch(Vec<Watched>, Alarm),
-    /// Where a leader epoch ends.
-    EpochEnd(PartitionId, LeaderEpoch, Reply<Result<Option<EpochEnd>, ReadError>>),
-    ListOffset(PartitionId, OffsetSpec, Reply<Result<Option<ListedOffset>, ReadError>>),
+    /// Where leader epoch `epoch` ends; `current` is the leader's epoch as the client knows it.
+    EpochEnd {
+        address: PartitionAddress,
+        current: Option<LeaderEpoch>,
+        epoch: LeaderEpoch,
+        reply: Reply<Result<Option<EpochEnd>, ReadError>>,
+    },
+    /// Find an offset; `current` as in `EpochEnd`.
+    ListOffset {
+        address: PartitionAddress,
+        current: Option<LeaderEpoch>,
+        spec: OffsetSpec,
+        reply: Reply<Result<Option<ListedOffset>, ReadError>>,
+    },
     /// Move the log start forward.
-    Trim(PartitionId, Offset, Reply<Result<Offset, TrimError>>),
+    Trim(PartitionAddress, Offset, Reply<Result<Offset, TrimError>>),
+    /// The state of this broker's replica, whether it leads or not.
     Describe(PartitionId, Reply<Option<PartitionStatus>>),
     /// List the idempotent producers.
-    Producers(PartitionId, Reply<Option<Vec<ActiveProducer>>>),
-    /// Offsets a table may take: log start, archived end (or last stable offset without an archive).
-    TableBounds(PartitionId, Reply<Result<OffsetRange, ReadError>>),
+    Producers(PartitionAddress, Reply<Result<Vec<ActiveProducer>, ReadError>>),
+    /// A read for a broker itself.
+    Internal(InternalRequest),
     /// Log start and high watermark of each; `None` for one that is not here.
     Ends(Vec<PartitionId>, Reply<Vec<Option<OffsetRange>>>),
 }
@@ -297,7 +329,10 @@ pub enum TrimError {
     /// Beyond the high watermark.
     #[error("offset {to} is beyond the high watermark {high_watermark}")]
     OutOfRange { to: Offset, high_watermark: Offset },
-    /// Not leading, or the log failed: retry.
+    /// Retry, at the leader if it is known.
+    #[error("this broker does not lead the partition")]
+    NotLeader(Option<LeaderHint>),
+    /// Not committed, or the log failed: retry.
     #[error("the partition's log is not available")]
     Unavailable,
 }

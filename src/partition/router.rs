@@ -76,29 +76,34 @@ impl Router {
         }
     }
 
-    /// Where leader epoch `epoch` ends; `None` when it is newer than any known.
+    /// Where leader epoch `epoch` ends; `None` when it is newer than any known. `current` is the leader's epoch as the
+    /// client knows it, which must be right if given.
     ///
     /// # Errors
     /// The partition cannot be read now.
     pub async fn epoch_end(
         &self,
         address: PartitionAddress,
+        current: Option<LeaderEpoch>,
         epoch: LeaderEpoch,
     ) -> Result<Option<EpochEnd>, ReadError> {
-        let asked = self.ask(address.shard, |reply| PartitionRequest::EpochEnd(address.id, epoch, reply)).await;
-        asked.unwrap_or(Err(ReadError::Unavailable))
+        let make = |reply| PartitionRequest::EpochEnd { address, current, epoch, reply };
+        self.ask(address.shard, make).await.unwrap_or(Err(ReadError::Unavailable))
     }
 
-    /// Finds an offset; `None` when no record matches.
+    /// Finds an offset; `None` when no record matches. `current` is the leader's epoch as the client knows it, which must
+    /// be right if given.
     ///
     /// # Errors
     /// The partition cannot be read now.
     pub async fn list_offset(
         &self,
         address: PartitionAddress,
+        current: Option<LeaderEpoch>,
         spec: OffsetSpec,
     ) -> Result<Option<ListedOffset>, ReadError> {
-        let asked = self.ask(address.shard, |reply| PartitionRequest::ListOffset(address.id, spec, reply)).await;
+        let make = |reply| PartitionRequest::ListOffset { address, current, spec, reply };
+        let asked = self.ask(address.shard, make).await;
         asked.unwrap_or(Err(ReadError::Unavailable))
     }
 
@@ -107,18 +112,22 @@ impl Router {
     /// # Errors
     /// Why it did not move.
     pub async fn trim(&self, address: PartitionAddress, to: Offset) -> Result<Offset, TrimError> {
-        let asked = self.ask(address.shard, |reply| PartitionRequest::Trim(address.id, to, reply)).await;
+        let asked = self.ask(address.shard, |reply| PartitionRequest::Trim(address, to, reply)).await;
         asked.unwrap_or(Err(TrimError::Unavailable))
     }
 
-    /// The partition's state; `None` when it is not here (any more).
+    /// The state of this broker's replica, whether it leads or not; `None` when it is not here (any more).
     pub async fn describe(&self, address: PartitionAddress) -> Option<PartitionStatus> {
         self.ask(address.shard, |reply| PartitionRequest::Describe(address.id, reply)).await.flatten()
     }
 
-    /// The partition's idempotent producers, by id; `None` when it is not served here now.
-    pub async fn producers(&self, address: PartitionAddress) -> Option<Vec<ActiveProducer>> {
-        self.ask(address.shard, |reply| PartitionRequest::Producers(address.id, reply)).await.flatten()
+    /// The partition's idempotent producers, by id.
+    ///
+    /// # Errors
+    /// The partition is not served here now.
+    pub async fn producers(&self, address: PartitionAddress) -> Result<Vec<ActiveProducer>, ReadError> {
+        let asked = self.ask(address.shard, |reply| PartitionRequest::Producers(address, reply)).await;
+        asked.unwrap_or(Err(ReadError::Unavailable))
     }
 
     /// One question to one shard; `None` when it has stopped.

@@ -9,16 +9,17 @@ use std::fmt;
 use std::rc::Rc;
 
 use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
-use tidewater_storage::env::{Deadlines, Env, Mono};
+use tidewater_storage::env::{Deadlines, Env, Mono, Notify};
 use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
 use super::message::{
-    ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionRequest, PartitionStatus, ProduceDone, ProduceError,
-    ProducePart, ReadDone, ReadError, ReadPart, TrimError,
+    ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionAddress, PartitionRequest, PartitionStatus,
+    ProduceDone, ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
 };
 use super::produce::gather::AnswerSlot;
 use super::produce::proposer::{Proposer, ProposerTimings};
 use super::produce::trims::Trims;
+use super::read::internal::PeerRead;
 use super::read::read_path::{self, Remote};
 use super::read::side_by_side;
 use super::read::watch::{self, Alarm, Watched};
@@ -38,7 +39,12 @@ pub struct PartitionShard {
     lanes: RefCell<BTreeMap<LaneId, Served>>,
     remote: RefCell<Option<Remote>>,
     extra: RefCell<Option<Rc<dyn DescribeExtra>>>,
+    peers: RefCell<Option<Rc<dyn PeerRead>>>,
     patience: Deadlines,
+    /// Notified when leadership of a lane begins or ends.
+    leadership: Rc<Notify>,
+    /// The same, for others.
+    watchers: RefCell<Vec<Rc<Notify>>>,
 }
 
 #[derive(Clone)]
@@ -69,20 +75,50 @@ impl PartitionShard {
     #[must_use]
     pub fn new(here: ShardId, env: Env) -> Self {
         let patience = Deadlines::new(env.clone());
-        Self { here, env, lanes: RefCell::default(), remote: RefCell::default(), extra: RefCell::default(), patience }
+        Self {
+            here,
+            env,
+            lanes: RefCell::default(),
+            remote: RefCell::default(),
+            extra: RefCell::default(),
+            peers: RefCell::default(),
+            patience,
+            leadership: Rc::default(),
+            watchers: RefCell::default(),
+        }
     }
 
     /// Serves a lane: starts its proposer.
     pub fn add_lane(&self, lane: Rc<DataLane>, engine: Engine) {
+        lane.on_leadership(Rc::clone(&self.leadership));
+        self.watchers.borrow().iter().for_each(|watcher| lane.on_leadership(Rc::clone(watcher)));
         let proposer = Rc::new(Proposer::new(self.env.clone(), Rc::clone(&lane), engine));
         self.env.tasks.spawn("proposer", Rc::clone(&proposer).run());
         let trims = Rc::new(Trims::new(Rc::clone(&lane)));
         self.lanes.borrow_mut().insert(lane.id, Served { lane, proposer, trims });
+        self.watchers.borrow().iter().for_each(|watcher| watcher.notify());
+    }
+
+    /// `watcher` is notified when a lane is added and when leadership of one begins or ends.
+    pub fn on_leadership(&self, watcher: Rc<Notify>) {
+        self.lanes.borrow().values().for_each(|served| served.lane.on_leadership(Rc::clone(&watcher)));
+        self.watchers.borrow_mut().push(watcher);
     }
 
     /// Attaches the reader of the bucket.
     pub fn set_remote(&self, remote: Remote) {
         *self.remote.borrow_mut() = Some(remote);
+    }
+
+    /// Attaches the reader of other brokers' replicas.
+    pub fn set_peers(&self, peers: Rc<dyn PeerRead>) {
+        *self.peers.borrow_mut() = Some(peers);
+    }
+
+    /// The reader of other brokers' replicas; `None` in a cluster of one.
+    #[must_use]
+    pub fn peers(&self) -> Option<Rc<dyn PeerRead>> {
+        self.peers.borrow().clone()
     }
 
     /// Attaches what adds to a partition's status.
@@ -113,19 +149,41 @@ impl PartitionShard {
         self.lanes.borrow().values().find_map(|served| served.lane.replica(id))
     }
 
+    /// Resolves once leadership of a lane has changed since it resolved last. For one task at a time.
+    pub async fn leadership_changed(&self) {
+        self.leadership.notified().await;
+    }
+
     #[must_use]
     pub(crate) fn env(&self) -> &Env {
         &self.env
     }
 
-    fn serving(&self, id: PartitionId) -> Result<(Rc<DataLane>, Rc<Replica>), ReadError> {
-        let lanes = self.lanes.borrow();
-        let found = lanes.values().find_map(|s| Some((Rc::clone(&s.lane), s.lane.replica(id)?)));
-        let (lane, replica) = found.ok_or(ReadError::UnknownPartition(id))?;
-        match lane.status.leading() {
-            Some(_) => Ok((lane, replica)),
-            None => Err(ReadError::NotReady),
+    /// The lane and replica that serve a partition, if this broker leads it for certain. `claimed` is the leader epoch that
+    /// the client knows; like Kafka's leader, this one refuses any other than its own.
+    fn serving(
+        &self,
+        address: PartitionAddress,
+        claimed: Option<LeaderEpoch>,
+    ) -> Result<(Rc<DataLane>, Rc<Replica>), ReadError> {
+        // The lane runs on another broker.
+        let lane = self.lane(address.lane).ok_or(ReadError::NotLeader(None))?;
+        let term = lane.serving().ok_or_else(|| ReadError::NotLeader(lane.leader_hint(address.id)))?;
+        let replica = lane.replica(address.id).ok_or(ReadError::UnknownPartition(address.id))?;
+        let epoch = replica.leader_epoch(term);
+        match claimed {
+            Some(claimed) if claimed < epoch => Err(ReadError::FencedEpoch(lane.leader_hint(address.id))),
+            Some(claimed) if claimed > epoch => Err(ReadError::UnknownEpoch),
+            _ => Ok((lane, replica)),
         }
+    }
+
+    /// The replica of a partition of any lane that this broker leads for certain.
+    fn led(&self, id: PartitionId) -> Result<Rc<Replica>, ReadError> {
+        let lanes = self.lanes.borrow();
+        let found = lanes.values().find_map(|served| Some((&served.lane, served.lane.replica(id)?)));
+        let (lane, replica) = found.ok_or(ReadError::UnknownPartition(id))?;
+        if lane.serving().is_some() { Ok(replica) } else { Err(ReadError::NotLeader(lane.leader_hint(id))) }
     }
 
     fn produce(&self, parts: Vec<ProducePart>, reply: Reply<Vec<Result<ProduceDone, ProduceError>>>) {
@@ -134,7 +192,7 @@ impl PartitionShard {
         for (part, slot) in parts.into_iter().zip(slots) {
             match lanes.get(&part.address.lane) {
                 Some(served) => served.proposer.push(part, slot),
-                None => slot.answer(Err(ProduceError::UnknownPartition(part.address.id))),
+                None => slot.answer(Err(ProduceError::NotLeader(None))),
             }
         }
     }
@@ -142,7 +200,7 @@ impl PartitionShard {
     async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
         let remote = self.remote();
         side_by_side::read(&self.env, &self.patience, parts, max_bytes, |part, room| {
-            let (_, replica) = self.serving(part.address.id)?;
+            let (_, replica) = self.serving(part.address, part.epoch)?;
             let (nothing, remote) = (read_path::nothing(&replica), remote.clone());
             let read = async move { read_path::read(&replica, remote.as_ref(), &part, &room).await };
             Ok((nothing, Box::pin(read)))
@@ -153,8 +211,8 @@ impl PartitionShard {
     /// Registers a reader at partitions that have not changed since it saw them; for the others it rings at once.
     fn watch(&self, watched: &[Watched], alarm: &Alarm) {
         for Watched { token, id, end, log_start } in watched {
-            match self.serving(*id) {
-                Ok((_, replica)) if replica.high_watermark() == *end && replica.log_start() == *log_start => {
+            match self.led(*id) {
+                Ok(replica) if replica.high_watermark() == *end && replica.log_start() == *log_start => {
                     replica.waiters.register(*end, alarm, *token);
                 }
                 _ => watch::ring_now(alarm, *token),
@@ -162,20 +220,32 @@ impl PartitionShard {
         }
     }
 
-    fn epoch_end(&self, id: PartitionId, epoch: LeaderEpoch) -> Result<Option<EpochEnd>, ReadError> {
-        let (lane, replica) = self.serving(id)?;
+    fn epoch_end(
+        &self,
+        address: PartitionAddress,
+        claimed: Option<LeaderEpoch>,
+        epoch: LeaderEpoch,
+    ) -> Result<Option<EpochEnd>, ReadError> {
+        let (lane, replica) = self.serving(address, claimed)?;
         let current = lane.status.leading().map(|term| replica.leader_epoch(term));
         Ok(read_path::epoch_end(&replica.epochs(), current, replica.high_watermark(), epoch))
     }
 
-    async fn list_offset(&self, id: PartitionId, spec: OffsetSpec) -> Result<Option<ListedOffset>, ReadError> {
-        let (_, replica) = self.serving(id)?;
+    async fn list_offset(
+        &self,
+        address: PartitionAddress,
+        claimed: Option<LeaderEpoch>,
+        spec: OffsetSpec,
+    ) -> Result<Option<ListedOffset>, ReadError> {
+        let (_, replica) = self.serving(address, claimed)?;
         read_path::list_offset(&replica, self.remote().as_ref(), spec).await
     }
 
-    async fn trim(&self, id: PartitionId, to: Offset) -> Result<Offset, TrimError> {
-        let (lane, replica) = self.serving(id).map_err(|error| match error {
+    async fn trim(&self, address: PartitionAddress, to: Offset) -> Result<Offset, TrimError> {
+        let id = address.id;
+        let (lane, replica) = self.serving(address, None).map_err(|error| match error {
             ReadError::UnknownPartition(id) => TrimError::UnknownPartition(id),
+            ReadError::NotLeader(hint) => TrimError::NotLeader(hint),
             _ => TrimError::Unavailable,
         })?;
         let high_watermark = replica.high_watermark();
@@ -192,27 +262,19 @@ impl PartitionShard {
         Ok(replica.log_start())
     }
 
-    /// Offsets that a table may take: never beyond the archived end, so that after a restore a table has no records that its
-    /// topic lacks.
-    fn table_bounds(&self, id: PartitionId) -> Result<OffsetRange, ReadError> {
-        let (_, replica) = self.serving(id)?;
-        let end =
-            if replica.config().archived { replica.manifest().archived_end } else { replica.last_stable_offset() };
-        Ok(OffsetRange::new(replica.log_start(), end))
-    }
-
     /// The producers that a partition remembers, by id.
-    fn producers(&self, id: PartitionId) -> Option<Vec<ActiveProducer>> {
-        let (_, replica) = self.serving(id).ok()?;
+    fn producers(&self, address: PartitionAddress) -> Result<Vec<ActiveProducer>, ReadError> {
+        let (_, replica) = self.serving(address, None)?;
         let mut active: Vec<_> = replica.producers().iter().map(|(id, entry)| entry.active(*id)).collect();
         active.sort_unstable_by_key(|producer| producer.id);
-        Some(active)
+        Ok(active)
     }
 
-    /// The state of a partition.
+    /// The state of this broker's replica of a partition, whether it leads or not.
     #[must_use]
     pub fn describe(&self, id: PartitionId) -> Option<PartitionStatus> {
-        let (lane, replica) = self.serving(id).ok()?;
+        let replica = self.replica(id)?;
+        let lane = self.lane(replica.lane)?;
         let bounds = replica.log.bounds();
         let manifest = replica.manifest();
         let waiting = bounds.end.since(manifest.archived_end.max(replica.log_start())).unwrap_or_default();
@@ -248,9 +310,11 @@ impl PartitionShard {
         let now = self.env.clock.now();
         for lane in self.lanes() {
             let stopped = self.extra.borrow().as_ref().is_some_and(|extra| extra.stands_still(lane.id));
+            let leads = lane.status.leading().is_some();
             for some in lane.replicas().chunks(SUMMED_AT_ONCE) {
                 for replica in some {
-                    sums.entry(replica.id.topic).or_default().merge(&sums_of(replica, stopped, now));
+                    let sum = if leads { sums_of(replica, stopped, now) } else { sums_of_follower(replica) };
+                    sums.entry(replica.id.topic).or_default().merge(&sum);
                 }
                 self.env.tasks.yield_now().await;
             }
@@ -316,19 +380,26 @@ impl PartitionShard {
                 tasks.spawn("read", async move { reply.send(self.read(parts, max_bytes).await) });
             }
             PartitionRequest::Watch(watched, alarm) => self.watch(&watched, &alarm),
-            PartitionRequest::EpochEnd(id, epoch, reply) => reply.send(self.epoch_end(id, epoch)),
-            PartitionRequest::ListOffset(id, spec, reply) => {
-                tasks.spawn("list offset", async move { reply.send(self.list_offset(id, spec).await) });
+            PartitionRequest::EpochEnd { address, current, epoch, reply } => {
+                reply.send(self.epoch_end(address, current, epoch));
             }
-            PartitionRequest::Trim(id, to, reply) => {
-                tasks.spawn("trim", async move { reply.send(self.trim(id, to).await) });
+            PartitionRequest::ListOffset { address, current, spec, reply } => {
+                tasks.spawn("list offset", async move { reply.send(self.list_offset(address, current, spec).await) });
+            }
+            PartitionRequest::Trim(address, to, reply) => {
+                tasks.spawn("trim", async move { reply.send(self.trim(address, to).await) });
             }
             PartitionRequest::Describe(id, reply) => reply.send(self.describe(id)),
-            PartitionRequest::Producers(id, reply) => reply.send(self.producers(id)),
-            PartitionRequest::TableBounds(id, reply) => reply.send(self.table_bounds(id)),
+            PartitionRequest::Producers(address, reply) => reply.send(self.producers(address)),
+            PartitionRequest::Internal(request) => self.serve_internal(request),
             PartitionRequest::Ends(ids, reply) => reply.send(self.ends(&ids)),
         }
     }
+}
+
+/// The leader counts the partition; every replica its own disk.
+fn sums_of_follower(replica: &Replica) -> TopicSums {
+    TopicSums { local_bytes: replica.log.bounds().bytes, ..TopicSums::default() }
 }
 
 fn sums_of(replica: &Replica, stopped: bool, now: Mono) -> TopicSums {

@@ -232,7 +232,7 @@ impl Client {
         drop(
             self.env
                 .tasks
-                .spawn("replay", lane.propose(LaneOp::Batches { at: self.env.clock.wall(), batches: vec![batch] })),
+                .spawn("replay", lane.propose(LaneOp::batches(self.env.clock.wall(), vec![batch]))),
         );
     }
 
@@ -267,8 +267,7 @@ impl Client {
             let Some(node) = self.way.node() else { continue };
             self.history.with(partition, |past| past.trim_asked = past.trim_asked.max(to));
             let address = self.topic.partition(partition).expect("is there").address();
-            let id = address.id;
-            let call = node.mesh.call(address.shard, |reply| PartitionRequest::Trim(id, to, reply));
+            let call = node.mesh.call(address.shard, |reply| PartitionRequest::Trim(address, to, reply));
             if let Some(Ok(Ok(start))) = within(&self.env, PATIENCE, call).await {
                 assert!(start >= to, "p{partition}: records below {to} were deleted, the log start is {start}");
                 self.history.with(partition, |past| past.trim_done = past.trim_done.max(to));
@@ -289,7 +288,7 @@ pub(crate) async fn send(
     drop(node);
     let header = BatchHeader::parse(&bytes).expect("well formed");
     let batch = CheckedBatch { header, bytes: BytesMut::from(&bytes[..]) };
-    let parts = vec![ProducePart { address, batch, origin: Origin::Client }];
+    let parts = vec![ProducePart { address, batch, origin: Origin::Client { acks_all: true } }];
     let call = mesh.call(address.shard, |reply| PartitionRequest::Produce(parts, reply));
     let answer = within(env, PATIENCE, call).await;
     let answers = answer.and_then(Result::ok).unwrap_or_default();

@@ -105,7 +105,7 @@ impl Shard {
             let parts = addresses.by_ref().take(batches).map(|address| ProducePart {
                 address: *address,
                 batch: CheckedBatch { header, bytes: template.clone() },
-                origin: Origin::Client,
+                origin: Origin::Client { acks_all: true },
             });
             let parts: Vec<ProducePart> = parts.collect();
             let one = Instant::now();
@@ -128,7 +128,7 @@ impl Shard {
         let mut start_next = || {
             let address = *addresses.next().expect("addresses never end");
             let batch = CheckedBatch { header, bytes: template.clone() };
-            let part = ProducePart { address, batch, origin: Origin::Client };
+            let part = ProducePart { address, batch, origin: Origin::Client { acks_all: true } };
             async move {
                 let one = Instant::now();
                 let answers = self.router.produce(vec![part]).await;
@@ -170,7 +170,7 @@ fn address(index: usize) -> PartitionAddress {
 async fn create(lane: &DataLane, partition: PartitionId) {
     let overrides = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
     let topic = TopicName::new("bench").expect("legal");
-    let command = LaneCommand::Create { partition, topic, overrides, epoch_base: 0 };
+    let command = LaneCommand::Create { partition, topic, overrides, epoch_base: 0, revision: 0 };
     lane.propose(LaneOp::Command(command)).await.expect("the partition is created");
 }
 

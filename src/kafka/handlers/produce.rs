@@ -160,7 +160,7 @@ enum PlannedAnswer {
 }
 
 fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRequest) -> Plan {
-    let whole = whole_request(&request);
+    let (whole, acks_all) = (whole_request(&request), request.acks == -1);
     let mut plan = Plan { answers: Vec::with_capacity(request.topics.len()), parts: Vec::new() };
     let mut opened = timestamps::Opened::default();
     for ProduceTopic { topic, partitions } in each_topic_once(request.topics) {
@@ -184,7 +184,7 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
                 timestamps::check(&batch, &found.config, now, &mut opened)?;
                 let to = differs(&batch.header, found.config.compression);
-                Ok(PlannedPart { part: ProducePart { address: place.address(), batch, origin: Origin::Client }, to })
+                Ok(PlannedPart { part: ProducePart { address: place.address(), batch, origin: Origin::Client { acks_all } }, to })
             });
             answers.push(match checked {
                 Ok(part) => {

@@ -70,8 +70,8 @@ mod tests {
         let mut slots = AnswerSlot::of_request(2, reply);
         slots.remove(1).answer(Err(ProduceError::Busy));
         assert!(answered.as_mut().now_or_never().is_none());
-        slots.remove(0).answer(Err(ProduceError::NotLeader));
+        slots.remove(0).answer(Err(ProduceError::NotLeader(None)));
         let answers = answered.now_or_never().expect("is answered");
-        assert_eq!(answers, Ok(vec![Err(ProduceError::NotLeader), Err(ProduceError::Busy)]));
+        assert_eq!(answers, Ok(vec![Err(ProduceError::NotLeader(None)), Err(ProduceError::Busy)]));
     }
 }

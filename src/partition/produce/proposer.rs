@@ -3,7 +3,9 @@
 //! Owns: the queue of batches, the offsets they get, the idempotence check against applied *and* in-flight batches, and
 //! the entries in flight. An entry is formed at once when the lane is idle, and otherwise from all batches that came while
 //! the entry before was written, up to `ENTRY_BYTES_TARGET`. After a proposal fails, or when the term changes, nothing is
-//! proposed until all entries in flight are settled; then a new round starts from applied state. Shard-local.
+//! proposed until all entries in flight are settled; then a new round starts from applied state. While this broker does
+//! not lead, nothing is queued; when no quorum answers it, what is queued and in flight is answered, so that clients look
+//! for another leader. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::{Fuse, FusedFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tidewater_storage::budget::Admission;
 use tidewater_storage::engine::{Engine, Refused};
@@ -32,12 +35,19 @@ use crate::partition::state::replica::Replica;
 
 /// The proposer's wait while journal or memory is full and nothing is in flight.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(2);
+/// Producers of a leader that no quorum answers get an answer after this long. What is in flight may yet be committed.
+const CUT_OFF_PATIENCE: Duration = Duration::from_secs(1);
+/// How old the count of replicas that answer may be, for `min.insync.replicas`.
+const REPLICAS_LOOK: Duration = Duration::from_millis(250);
+/// Between two looks whether a quorum answers, while entries are in flight.
+const CUT_OFF_LOOK: Duration = Duration::from_millis(250);
 
 /// One batch of an entry in flight.
 struct SentBatch {
     replica: Rc<Replica>,
     base_offset: Offset,
-    slot: AnswerSlot,
+    /// `None` once its producer was answered because no quorum did.
+    slot: Option<AnswerSlot>,
     sequenced: Option<Sequenced>,
     /// Set when the topic stamps append time.
     stamped: Option<TimestampMs>,
@@ -45,7 +55,7 @@ struct SentBatch {
 
 /// An entry in flight.
 struct SentEntry {
-    batches: Vec<SentBatch>,
+    batches: RefCell<Vec<SentBatch>>,
     /// Room promised on disk until the entry is in the journal.
     _admission: Admission,
     formed: Mono,
@@ -68,6 +78,12 @@ pub struct Proposer {
     queue: RefCell<VecDeque<(ProducePart, AnswerSlot)>>,
     queued_bytes: Cell<usize>,
     in_flight: Cell<usize>,
+    /// The entries in flight, in order.
+    sent: RefCell<VecDeque<Rc<SentEntry>>>,
+    /// Voters and how many of them answer, as of the last look.
+    replicas_seen: Cell<Option<(Mono, usize, usize)>>,
+    /// Since when no quorum has answered, as of the last look.
+    cut_off: Cell<Option<Mono>>,
     /// Most bytes of several batches in one entry: the journal's limit less an eighth for the entry's other bytes.
     entry_bytes_max: usize,
     /// The term in which the entries in flight were formed.
@@ -79,7 +95,8 @@ pub struct Proposer {
     /// First batches that were refused and are expected again.
     starts: RefCell<ProducerStarts>,
     blocked: Cell<bool>,
-    work: Notify,
+    /// Batches were queued, or leadership changed.
+    work: Rc<Notify>,
     /// When the oldest queued batch came.
     oldest: Cell<Option<Mono>>,
     queued: Histogram,
@@ -97,6 +114,8 @@ impl Proposer {
     #[must_use]
     pub fn new(env: Env, lane: Rc<DataLane>, engine: Engine) -> Self {
         let entry_bytes_max = usize::try_from(engine.journal().entry_bytes_max() / 8 * 7).unwrap_or(usize::MAX);
+        let work = Rc::new(Notify::default());
+        lane.on_leadership(Rc::clone(&work));
         Self {
             env,
             lane,
@@ -105,12 +124,15 @@ impl Proposer {
             queue: RefCell::default(),
             queued_bytes: Cell::new(0),
             in_flight: Cell::new(0),
+            sent: RefCell::default(),
+            replicas_seen: Cell::new(None),
+            cut_off: Cell::new(None),
             term: Cell::new(None),
             round: Cell::new(0),
             duplicates: RefCell::default(),
             starts: RefCell::default(),
             blocked: Cell::new(false),
-            work: Notify::default(),
+            work,
             oldest: Cell::new(None),
             queued: Histogram::default(),
             committed: Histogram::default(),
@@ -119,6 +141,9 @@ impl Proposer {
 
     pub fn push(&self, part: ProducePart, slot: AnswerSlot) {
         let bytes = part.batch.bytes.len();
+        if self.lane.status.leading().is_none() {
+            return self.refuse(part, slot);
+        }
         if self.queued_bytes.get() + bytes > limits::LANE_QUEUE_BYTES_MAX && !self.queue.borrow().is_empty() {
             self.refused(part.address.id, Sequenced::of(&part.batch.header));
             slot.answer(Err(ProduceError::Busy));
@@ -131,6 +156,44 @@ impl Proposer {
         self.queue.borrow_mut().push_back((part, slot));
         if self.may_form() {
             self.work.notify();
+        }
+    }
+
+    /// Answers that another broker leads.
+    fn refuse(&self, part: ProducePart, slot: AnswerSlot) {
+        let id = part.address.id;
+        self.refused(id, Sequenced::of(&part.batch.header));
+        slot.answer(Err(ProduceError::NotLeader(self.lane.leader_hint(id))));
+    }
+
+    fn refuse_queued(&self) {
+        while let Some((part, slot)) = self.pop() {
+            self.refuse(part, slot);
+        }
+        self.oldest.set(None);
+    }
+
+    /// Has no quorum answered this leader for a while? Then answers everything that waits: a producer that gets no answer
+    /// does not look for another leader. Batches in flight are answered again, with their outcome, if they are sent again.
+    fn look_for_quorum(&self) {
+        let now = self.env.clock.now();
+        if self.lane.status.leading().is_none() || self.lane.serving().is_some() {
+            return self.cut_off.set(None);
+        }
+        let since = self.cut_off.get().unwrap_or(now);
+        self.cut_off.set(Some(since));
+        if now.since(since) < CUT_OFF_PATIENCE {
+            return;
+        }
+        self.refuse_queued();
+        for entry in self.sent.borrow().iter() {
+            for batch in entry.batches.borrow_mut().iter_mut() {
+                let id = batch.replica.id;
+                let answer = || Err(ProduceError::NotLeader(self.lane.leader_hint(id)));
+                let again = self.duplicates.borrow_mut().remove(&(id, batch.base_offset));
+                let slots = again.into_iter().flatten().map(|(slot, _)| slot).chain(batch.slot.take());
+                slots.for_each(|slot| slot.answer(answer()));
+            }
         }
     }
 
@@ -154,7 +217,11 @@ impl Proposer {
     pub async fn run(self: Rc<Self>) {
         let mut in_flight = FuturesUnordered::new();
         let mut broken = false;
+        let mut look = Fuse::terminated();
         loop {
+            if self.lane.status.leading().is_none() {
+                self.refuse_queued();
+            }
             if in_flight.is_empty() {
                 assert!(self.duplicates.borrow().is_empty(), "duplicates wait for a batch that is not in flight");
                 if broken {
@@ -174,6 +241,8 @@ impl Proposer {
                 }
                 let Some((entry, sent)) = self.form() else { break };
                 let proposed = self.lane.propose(entry);
+                let sent = Rc::new(sent);
+                self.sent.borrow_mut().push_back(Rc::clone(&sent));
                 in_flight.push(async move { (proposed.await, sent) });
                 self.in_flight.set(in_flight.len());
             }
@@ -185,11 +254,15 @@ impl Proposer {
                 }
                 continue;
             }
+            if look.is_terminated() && self.lane.has_several_voters() {
+                look = Box::pin(self.env.tasks.sleep(CUT_OFF_LOOK)).fuse();
+            }
             futures::select_biased! {
                 settled = in_flight.next() => if let Some((result, sent)) = settled {
-                    broken |= !self.settle(result.ok().map(|(_, outcome)| outcome), sent);
+                    broken |= !self.settle(result.ok().map(|(_, outcome)| outcome), &sent);
                 },
                 () = self.work.notified().fuse() => {}
+                () = look => self.look_for_quorum(),
             }
         }
     }
@@ -222,7 +295,7 @@ impl Proposer {
                 match self.place(part, term, at) {
                     Ok(Placing::Append(batch, replica, stamped)) => {
                         let base_offset = batch.base_offset;
-                        sent.push(SentBatch { replica, base_offset, slot, sequenced, stamped });
+                        sent.push(SentBatch { replica, base_offset, slot: Some(slot), sequenced, stamped });
                         batches.push(batch);
                     }
                     Ok(Placing::Applied(done)) => slot.answer(Ok(done)),
@@ -231,7 +304,7 @@ impl Proposer {
                         duplicates.entry((id, done.base_offset)).or_default().push((slot, done));
                     }
                     Err(error) => {
-                        if error == ProduceError::NotLeader {
+                        if matches!(error, ProduceError::NotLeader(_) | ProduceError::NotEnoughReplicas { .. }) {
                             self.refused(id, sequenced);
                         }
                         slot.answer(Err(error));
@@ -243,8 +316,9 @@ impl Proposer {
             let since = self.oldest.replace(left);
             if !batches.is_empty() {
                 self.queued.note(formed.since(since.unwrap_or(formed)));
-                let sent = SentEntry { batches: sent, _admission: admission, formed };
-                return Some((LaneOp::Batches { at, batches }, sent));
+                let sent = SentEntry { batches: RefCell::new(sent), _admission: admission, formed };
+                let producers_after_ms = self.lane.producers_after_ms.get();
+                return Some((LaneOp::Batches { at, producers_after_ms, batches }, sent));
             }
         }
     }
@@ -295,19 +369,25 @@ impl Proposer {
 
     fn place(&self, part: ProducePart, term: Option<Term>, at: TimestampMs) -> Result<Placing, ProduceError> {
         let id = part.address.id;
-        let term = term.ok_or(ProduceError::NotLeader)?;
+        let term = term.ok_or_else(|| ProduceError::NotLeader(self.lane.leader_hint(id)))?;
         let replica = self.lane.replica(id).ok_or(ProduceError::UnknownPartition(id))?;
         let config = replica.config();
         let mut header = part.batch.header;
         let max = match part.origin {
-            Origin::Client => config.max_message_bytes.min(limits::BATCH_BYTES_MAX),
-            Origin::Internal => limits::BATCH_BYTES_MAX,
+            Origin::Client { .. } => config.max_message_bytes.min(limits::BATCH_BYTES_MAX),
+            Origin::Coordinator(formed_in) if formed_in != term => {
+                return Err(ProduceError::NotLeader(self.lane.leader_hint(id)));
+            }
+            Origin::Coordinator(_) => limits::BATCH_BYTES_MAX,
         };
         if header.len > max {
             return Err(ProduceError::TooLarge { size: header.len, max });
         }
         if let Some(verdict) = self.known(&replica, &header)? {
             return Ok(verdict);
+        }
+        if part.origin == (Origin::Client { acks_all: true }) && config.min_insync > 1 {
+            self.check_replicas(config.min_insync)?;
         }
         let round = self.round.get();
         let mut in_flight = replica.in_flight.borrow_mut();
@@ -333,6 +413,22 @@ impl Proposer {
         in_flight.add(round, base_offset, header.next_offset(), noted, replica.high_watermark());
         drop(in_flight);
         Ok(Placing::Append(PlacedBatch { partition: id, base_offset, epoch, bytes: bytes.freeze() }, replica, stamped))
+    }
+
+    /// Does `min.insync.replicas` allow a write? A majority stores it in any case; only a greater number can refuse it.
+    fn check_replicas(&self, wanted: usize) -> Result<(), ProduceError> {
+        let now = self.env.clock.now();
+        let mut seen = self.replicas_seen.get();
+        if seen.is_none_or(|(at, ..)| now.since(at) > REPLICAS_LOOK) {
+            let (voters, live) = self.lane.live_voters();
+            seen = Some((now, voters, live));
+            self.replicas_seen.set(seen);
+        }
+        let Some((_, voters, live)) = seen else { return Ok(()) };
+        if voters <= 1 || wanted <= voters / 2 + 1 || live >= wanted {
+            return Ok(());
+        }
+        Err(ProduceError::NotEnoughReplicas { live, wanted })
     }
 
     /// Is the batch there already, applied or in flight?
@@ -362,18 +458,21 @@ impl Proposer {
     }
 
     /// Answers the batches of an entry; false when it failed and proposing must pause.
-    fn settle(&self, outcome: Option<Outcome>, sent: SentEntry) -> bool {
+    fn settle(&self, outcome: Option<Outcome>, sent: &Rc<SentEntry>) -> bool {
         let mut fine = true;
         self.committed.note(self.env.clock.now().since(sent.formed));
+        self.sent.borrow_mut().retain(|held| !Rc::ptr_eq(held, sent));
+        let batches = sent.batches.take();
         let answers = match outcome {
             Some(Outcome::Batches(answers)) => answers,
-            Some(Outcome::Refused(_)) | None => vec![Err(ProduceError::NotLeader); sent.batches.len()],
+            Some(Outcome::Refused(_)) | None => {
+                let hint = batches.first().and_then(|batch| self.lane.leader_hint(batch.replica.id));
+                vec![Err(ProduceError::NotLeader(hint)); batches.len()]
+            }
             Some(other) => unreachable!("an entry of batches was applied as {other:?}"),
         };
-        assert_eq!(answers.len(), sent.batches.len(), "{}: an entry's batches and its answers differ", self.lane.id);
-        for (SentBatch { replica, base_offset, slot, sequenced, stamped }, answer) in
-            sent.batches.into_iter().zip(answers)
-        {
+        assert_eq!(answers.len(), batches.len(), "{}: an entry's batches and its answers differ", self.lane.id);
+        for (SentBatch { replica, base_offset, slot, sequenced, stamped }, answer) in batches.into_iter().zip(answers) {
             let stored_at = answer.as_ref().map_or(base_offset, |done| done.base_offset);
             assert_eq!(stored_at, base_offset, "{}: a batch is not stored where it was placed", replica.id);
             fine &= answer.is_ok();
@@ -384,7 +483,9 @@ impl Proposer {
             for (slot, done) in self.duplicates.borrow_mut().remove(&(replica.id, base_offset)).into_iter().flatten() {
                 slot.answer(answer.clone().map(|_| done));
             }
-            slot.answer(answer.map(|done| ProduceDone { log_append_time: stamped, ..done }));
+            if let Some(slot) = slot {
+                slot.answer(answer.map(|done| ProduceDone { log_append_time: stamped, ..done }));
+            }
         }
         fine
     }

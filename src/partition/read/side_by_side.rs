@@ -107,7 +107,7 @@ mod tests {
     fn part(n: usize) -> ReadPart {
         let id = PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
         let address = PartitionAddress { id, lane: LaneId(1), shard: ShardId(0) };
-        ReadPart { address, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted }
+        ReadPart { address, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted, epoch: None }
     }
 
     /// Each part yields 10 bytes after so many milliseconds, or an error at once; returns the bytes of each and the time.
@@ -119,7 +119,7 @@ mod tests {
         let clock = env.clock.clone();
         let all = (0..parts.len()).map(part).collect();
         let begin = |part: ReadPart, room: Rc<Cell<usize>>| {
-            let after = parts[part.address.id.index.0 as usize].ok_or(ReadError::NotReady)?;
+            let after = parts[part.address.id.index.0 as usize].ok_or(ReadError::NotLeader(None))?;
             let tasks = env.tasks.clone();
             let read = Box::pin(async move {
                 if after > 0 {

@@ -1,5 +1,5 @@
-//! The effect of each entry of a data lane's log: a function of the log alone, but for the expiry of producers, so that all
-//! replicas of a lane reach the same state. Shard-local.
+//! The effect of each entry of a data lane's log: a function of the log alone, so that all replicas of a lane reach the
+//! same state. Shard-local.
 
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ use super::lane_events::LaneEvent;
 use super::replica::{Birth, Replica};
 use crate::config::topic::TopicConfig;
 use crate::partition::message::{ProduceDone, ProduceError};
-use crate::raft::{Answer, Apply, InstallError};
+use crate::raft::{Answer, Apply};
 
 /// The effect of an entry, for its proposer.
 #[derive(Debug)]
@@ -23,6 +23,9 @@ pub enum Outcome {
     Batches(Vec<Result<ProduceDone, ProduceError>>),
     /// A command took effect, now or before.
     Done,
+    /// A command, or one of a list, is older than the newest that was applied, which follows revision `newest` of the
+    /// controller: it had no effect.
+    Stale { newest: u64 },
     /// An archive command was applied, or why it was rejected.
     Archive(Result<manifest::Applied, manifest::Rejected>),
     /// The entry could not be understood: it changed nothing, and the lane stopped.
@@ -44,11 +47,13 @@ pub fn outcome(answer: Answer) -> Outcome {
 impl DataLane {
     fn apply_entry(&self, id: EntryId, payload: &Payload) -> Result<Outcome, EntryError> {
         Ok(match LaneOp::decode(payload)? {
-            LaneOp::Batches { at, batches } => Outcome::Batches(self.apply_batches(id, at, batches)),
-            LaneOp::Command(command) => {
-                self.apply_command(id, command);
-                Outcome::Done
+            LaneOp::Batches { at, producers_after_ms, batches } => {
+                Outcome::Batches(self.apply_batches(id, at, producers_after_ms, batches))
             }
+            LaneOp::Command(command) => match self.apply_command(id, command) {
+                true => Outcome::Done,
+                false => Outcome::Stale { newest: self.revision.get() },
+            },
             LaneOp::Archive(bytes) => {
                 let command = manifest::Command::decode(&bytes)?;
                 Outcome::Archive(self.apply_archive(id, &command))
@@ -60,17 +65,17 @@ impl DataLane {
         &self,
         id: EntryId,
         at: TimestampMs,
+        producers_after_ms: i64,
         batches: Vec<PlacedBatch>,
     ) -> Vec<Result<ProduceDone, ProduceError>> {
         let (replicas, now) = (self.replicas.borrow(), self.env.clock.now());
-        let producers_after_ms = self.producers_after_ms.get();
         // A checkpoint can cover only entries that are applied soon after a start.
         let repeats = id.index <= self.covered_upto;
         let append = |placed: PlacedBatch| {
             let partition = placed.partition;
             let replica = replicas.get(partition).ok_or(ProduceError::UnknownPartition(partition))?;
             if repeats && self.is_covered(partition, id.index) {
-                return Err(ProduceError::NotLeader);
+                return Err(ProduceError::NotLeader(None));
             }
             self.dirty.mark(partition, &replica.marks);
             replica.append(placed, id, at, now, producers_after_ms)
@@ -81,6 +86,9 @@ impl DataLane {
     /// The lane decides first; only what it accepts reaches the partitions, dropped ones included.
     fn apply_archive(&self, id: EntryId, command: &manifest::Command) -> Result<manifest::Applied, manifest::Rejected> {
         let applied = self.archive.borrow_mut().apply(id.index, command)?;
+        if let manifest::Command::Bundled(manifest::Bundled { events: Some(upto), .. }) = command {
+            self.events.borrow_mut().forget(*upto);
+        }
         self.dirty.notify();
         let (home, mut result) = (self.archive.borrow().home, Ok(applied));
         for partition in command.partitions() {
@@ -108,29 +116,46 @@ impl DataLane {
         self.covered.get(&partition).is_some_and(|as_of| index <= *as_of)
     }
 
-    /// What the checkpoint of a partition covers is not applied to it again. The lane's own state does not hold the entry,
-    /// else it would not be applied: the lane's events are noted.
-    fn apply_command(&self, id: EntryId, command: LaneCommand) {
+    /// Is a command that follows `revision` of the controller not older than those applied before?
+    fn is_current(&self, revision: u64) -> bool {
+        let is_current = revision >= self.revision.get();
+        if is_current {
+            self.revision.set(revision);
+        }
+        is_current
+    }
+
+    /// False if it, or one of a list, was out of date. What the checkpoint of a partition covers is not applied to it again.
+    /// The lane's own state does not hold the entry, else it would not be applied: the lane's events are noted.
+    fn apply_command(&self, id: EntryId, command: LaneCommand) -> bool {
+        if command.revision().is_some_and(|revision| !self.is_current(revision)) {
+            return false;
+        }
         match command {
-            LaneCommand::Create { partition, topic, overrides, epoch_base } => {
+            LaneCommand::Commands { commands } => {
+                // The decoder refuses nested lists.
+                return commands.into_iter().fold(true, |all, command| self.apply_command(id, command) && all);
+            }
+            LaneCommand::Create { partition, topic, overrides, epoch_base, revision } => {
                 if let Some(replica) = self.replica(partition) {
                     if self.is_covered(partition, id.index) && replica.may_be_created_at(id.index) {
                         self.note(id.index, LaneEvent::Created { partition, topic, overrides, epoch_base });
                     }
-                    return;
+                    return true;
                 }
                 let settings = log_settings(&TopicConfig::resolve(&overrides));
                 let log = self.engine.create_partition(partition, self.id, id, settings);
                 let (name, configs) = (topic.clone(), overrides.clone());
                 let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
+                replica.set_revision(revision);
                 self.dirty.mark(partition, &replica.marks);
                 self.replicas.borrow_mut().insert(Rc::new(replica));
                 self.engine.touch_partition(partition);
                 self.note(id.index, LaneEvent::Created { partition, topic: name, overrides: configs, epoch_base });
             }
             // A checkpoint holds no partition whose drop it covers; a partition of that id would be another one.
-            LaneCommand::Drop { partition } if self.is_covered(partition, id.index) => {}
-            LaneCommand::Drop { partition } => {
+            LaneCommand::Drop { partition, .. } if self.is_covered(partition, id.index) => {}
+            LaneCommand::Drop { partition, .. } => {
                 if let Some(replica) = self.replicas.borrow_mut().remove(partition) {
                     replica.waiters.all();
                     self.engine.drop_partition(partition, id);
@@ -138,17 +163,14 @@ impl DataLane {
                     self.note(id.index, LaneEvent::Dropped { partition });
                 }
             }
-            LaneCommand::Commands { commands } => {
-                // The decoder refuses nested lists.
-                commands.into_iter().for_each(|command| self.apply_command(id, command));
-            }
             LaneCommand::Clean { partition } => {
                 self.gone.borrow_mut().remove(&partition);
             }
             LaneCommand::Configure { partition, .. } if self.is_covered(partition, id.index) => {}
-            LaneCommand::Configure { partition, overrides } => {
+            LaneCommand::Configure { partition, overrides, revision } => {
                 if let Some(replica) = self.replica(partition) {
                     replica.configure(overrides);
+                    replica.set_revision(revision);
                     replica.log.set_settings(log_settings(&replica.config()));
                     self.engine.touch_partition(partition);
                     self.dirty.mark(partition, &replica.marks);
@@ -161,10 +183,12 @@ impl DataLane {
                         self.engine.touch_partition(partition);
                         self.dirty.mark(partition, &replica.marks);
                     }
-                    self.note(id.index, LaneEvent::LogStartMoved { partition, to: replica.log_start() });
+                    // What the entry says: the log start of a partition that is covered may be a later one.
+                    self.note(id.index, LaneEvent::LogStartMoved { partition, to });
                 }
             }
         }
+        true
     }
 
     fn note(&self, index: LogIndex, event: LaneEvent) {
@@ -192,23 +216,18 @@ impl Apply for DataLane {
 
     fn leading(&self, term: Term, _ready_at: EntryId) {
         self.status.set_leading(term);
-        self.dirty.notify();
+        self.leadership_changed();
     }
 
     fn following(&self, _term: Term) {
         self.status.set_following();
         self.replicas.borrow().iter().for_each(|replica| replica.waiters.all());
-        self.dirty.notify();
-    }
-
-    fn snapshot(&self) -> Bytes {
-        self.encode()
-    }
-
-    fn install(&self, at: EntryId, _state: Bytes) -> Result<(), InstallError> {
-        Err(InstallError { lane: self.id, at })
+        self.leadership_changed();
     }
 }
+
+#[cfg(test)]
+mod equal_replicas;
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +267,7 @@ mod tests {
                 let (id, answer) = raft.propose(newer).await.expect("is committed");
                 assert!(matches!(outcome(answer), Outcome::Refused(_)), "seed {seed}");
                 // Of what comes after it nothing may be kept either.
-                let after = LaneCommand::Drop { partition: shard.address(0).id };
+                let after = LaneCommand::Drop { partition: shard.address(0).id, revision: 0 };
                 let after = raft.propose(LaneOp::Command(after).encode()).await;
                 assert!(after.is_ok() && shard.lane.replica(shard.address(0).id).is_some());
                 assert_eq!(shard.lane.status.applied(), Some(before), "a checkpoint holds what was understood");
@@ -259,6 +278,45 @@ mod tests {
                 assert_eq!((error.lane, error.entry), (shard.lane.id, id));
             });
         }
+    }
+
+    /// A controller's copy that lags knows no topic that is newer, and topics that are deleted.
+    #[test]
+    fn a_leader_with_an_older_image_changes_nothing_of_its_predecessor() {
+        let world = World::new(5);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::open(&env).await;
+            let [legacy, fresh, gone] = [0, 1, 2].map(|n| shard.address(n).id);
+            let create = |partition, revision| LaneCommand::Create {
+                partition,
+                topic: TopicName::new("orders").expect("legal"),
+                overrides: BTreeMap::new(),
+                epoch_base: 0,
+                revision,
+            };
+            let configure = |partition, revision: u64| {
+                let overrides = BTreeMap::from([("retention.ms".to_owned(), revision.to_string())]);
+                LaneCommand::Configure { partition, overrides, revision }
+            };
+            let drop = |partition, revision| LaneCommand::Drop { partition, revision };
+            let apply = async |command: LaneCommand| shard.lane.propose(LaneOp::Command(command)).await.expect("is committed").1;
+            assert!(matches!(apply(create(gone, 7)).await, Outcome::Done));
+            let newest = LaneCommand::together(vec![create(fresh, 9), drop(gone, 9)]);
+            assert!(matches!(apply(newest).await, Outcome::Done));
+            let list = LaneCommand::together(vec![configure(fresh, 8), create(gone, 8), drop(fresh, 8)]);
+            for late in [list, configure(fresh, 8), drop(fresh, 8), drop(legacy, 8), create(gone, 8), drop(legacy, 0)] {
+                let outcome = apply(late.clone()).await;
+                assert!(matches!(outcome, Outcome::Stale { newest: 9 }), "{late:?}: {outcome:?}");
+            }
+            let of = |id| shard.lane.replica(id).map(|replica| (replica.revision(), replica.overrides().len()));
+            assert_eq!((of(fresh), of(gone)), (Some((9, 0)), None));
+            assert!(of(legacy).is_some(), "made by a version without revisions");
+            assert!(matches!(apply(configure(legacy, 9)).await, Outcome::Done), "the same revision may come again");
+            assert_eq!((of(legacy), shard.lane.revision()), (Some((9, 1)), 9));
+            assert!(matches!(apply(drop(legacy, 10)).await, Outcome::Done));
+            assert_eq!((of(legacy), shard.lane.revision()), (None, 10));
+        });
     }
 
     #[test]
@@ -286,13 +344,14 @@ mod tests {
                 topic: TopicName::new("orders").expect("legal"),
                 overrides: of(1_000_000),
                 epoch_base: 0,
+                revision: 0,
             };
-            let configure = |bytes| LaneCommand::Configure { partition: id, overrides: of(bytes) };
+            let configure = |bytes| LaneCommand::Configure { partition: id, overrides: of(bytes), revision: 0 };
             for (index, command) in [
                 (5, create),
                 (6, configure(1_000_000)),
                 (7, LaneCommand::Trim { partition: id, to: Offset::ZERO }),
-                (8, LaneCommand::Drop { partition: id }),
+                (8, LaneCommand::Drop { partition: id, revision: 0 }),
             ] {
                 Apply::apply(&lane, at(index), &LaneOp::Command(command).encode());
                 let replica = lane.replica(id).expect("it was not dropped");

@@ -12,6 +12,7 @@ use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{LeaderEpoch, Offset, PartitionId, TimestampMs, TopicName};
 
 use super::codec::LittleEndian;
+use crate::limits::PRODUCER_ID_EXPIRATION_MS;
 
 /// Kinds of entry. 1 and 2, little-endian, were written before 5 and 6 and are read; 4 is kept for the decisions of
 /// transactions.
@@ -22,9 +23,13 @@ const BATCHES: u8 = 5;
 const COMMAND: u8 = 6;
 /// Bytes of meta before the batches of an entry: kind, flags, time, count.
 const BATCHES_HEAD_LEN: usize = 1 + 1 + 8 + 4;
+/// Flag of an entry of batches: it says how long silent producers are remembered.
+const HAS_EXPIRY: u8 = 1;
 /// Bytes of meta that a batch takes.
 const PLACED_LEN: usize = PartitionId::ENCODED_LEN + 8 + 4;
 const WHAT: &str = "lane entry";
+/// `producer.id.expiration.ms` of entries that do not say: the default, and what older versions' entries are applied with.
+pub const PRODUCERS_AFTER_MS: i64 = PRODUCER_ID_EXPIRATION_MS.cast_signed();
 
 /// One entry of a data lane.
 #[derive(Clone, Debug)]
@@ -32,6 +37,8 @@ pub enum LaneOp {
     Batches {
         /// The proposer's wall clock: the log's time.
         at: TimestampMs,
+        /// The proposer's `producer.id.expiration.ms`: every replica forgets the same producers.
+        producers_after_ms: i64,
         batches: Vec<PlacedBatch>,
     },
     /// Create, drop, change or trim a partition.
@@ -52,6 +59,10 @@ pub struct PlacedBatch {
 }
 
 /// A command of a data lane. Rare, so JSON: readable in `inspect journal`.
+///
+/// `revision` is the controller's revision that a command follows: 0 in entries of versions that did not write it. A
+/// command older than the lane's newest has no effect, so that a leader whose copy of the controller's state lags cannot
+/// undo what its predecessor did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LaneCommand {
@@ -62,9 +73,15 @@ pub enum LaneCommand {
         overrides: BTreeMap<String, String>,
         /// What its leader epochs are counted from.
         epoch_base: i32,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        revision: u64,
     },
     /// A partition is gone, with its data here and in the bucket.
-    Drop { partition: PartitionId },
+    Drop {
+        partition: PartitionId,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        revision: u64,
+    },
     /// A dropped partition has nothing left in the bucket.
     Clean { partition: PartitionId },
     /// The topic's overrides changed.
@@ -72,6 +89,8 @@ pub enum LaneCommand {
         partition: PartitionId,
         /// All of them, as they now are.
         overrides: BTreeMap<String, String>,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        revision: u64,
     },
     /// Several commands in one entry, in order: a topic of thousands of partitions is made in a few entries.
     #[serde(rename = "batch")]
@@ -82,6 +101,11 @@ pub enum LaneCommand {
         /// The new log start; an earlier one than held changes nothing.
         to: Offset,
     },
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+fn is_zero(revision: &u64) -> bool {
+    *revision == 0
 }
 
 /// Bytes that are no entry of a lane.
@@ -114,6 +138,17 @@ impl LaneCommand {
         }
     }
 
+    /// The controller's revision that it follows; `None` for commands that do not come from the controller, and for lists.
+    #[must_use]
+    pub const fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Create { revision, .. } | Self::Drop { revision, .. } | Self::Configure { revision, .. } => {
+                Some(*revision)
+            }
+            Self::Clean { .. } | Self::Commands { .. } | Self::Trim { .. } => None,
+        }
+    }
+
     /// Bytes it takes in an entry, about.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
@@ -139,16 +174,28 @@ impl LaneCommand {
 }
 
 impl LaneOp {
+    /// An entry of batches with the default `producer.id.expiration.ms`.
+    #[must_use]
+    pub fn batches(at: TimestampMs, batches: Vec<PlacedBatch>) -> Self {
+        Self::Batches { at, producers_after_ms: PRODUCERS_AFTER_MS, batches }
+    }
+
     /// As a log payload; batches move as blobs.
     #[must_use]
     pub fn encode(self) -> Payload {
         match self {
-            Self::Batches { at, batches } => {
-                let mut meta = Encoder::with_capacity(BATCHES_HEAD_LEN + batches.len() * PLACED_LEN);
+            Self::Batches { at, producers_after_ms, batches } => {
+                assert!(producers_after_ms > 0, "producers are forgotten after {producers_after_ms} ms");
+                let says_expiry = producers_after_ms != PRODUCERS_AFTER_MS;
+                let head_len = BATCHES_HEAD_LEN + if says_expiry { 8 } else { 0 };
+                let mut meta = Encoder::with_capacity(head_len + batches.len() * PLACED_LEN);
                 meta.u8(BATCHES);
-                meta.u8(0);
+                meta.u8(if says_expiry { HAS_EXPIRY } else { 0 });
                 meta.i64(at.0);
                 meta.len32(batches.len());
+                if says_expiry {
+                    meta.i64(producers_after_ms);
+                }
                 let mut blobs = Vec::with_capacity(batches.len());
                 for batch in batches {
                     meta.partition(batch.partition);
@@ -156,7 +203,7 @@ impl LaneOp {
                     meta.i32(batch.epoch.0);
                     blobs.push(batch.bytes);
                 }
-                debug_assert_eq!(meta.len(), BATCHES_HEAD_LEN + blobs.len() * PLACED_LEN);
+                debug_assert_eq!(meta.len(), head_len + blobs.len() * PLACED_LEN);
                 Payload { meta: meta.finish(), blobs, verified: true }
             }
             Self::Command(command) => {
@@ -193,12 +240,17 @@ impl LaneOp {
     }
 
     fn take_batches(mut meta: Decoder<'_>, blobs: &[Bytes]) -> Result<Self, CodecError> {
-        if meta.u8()? != 0 {
+        let flags = meta.u8()?;
+        if flags & !HAS_EXPIRY != 0 {
             return Err(meta.bad("flag, of a newer version perhaps"));
         }
         let at = TimestampMs(meta.i64()?);
         if meta.count32(PLACED_LEN)? != blobs.len() {
             return Err(meta.bad("count of batches"));
+        }
+        let producers_after_ms = if flags & HAS_EXPIRY == 0 { PRODUCERS_AFTER_MS } else { meta.i64()? };
+        if producers_after_ms <= 0 {
+            return Err(meta.bad("expiry of producers"));
         }
         let mut batches = Vec::with_capacity(blobs.len());
         for bytes in blobs {
@@ -210,7 +262,7 @@ impl LaneOp {
             });
         }
         meta.end()?;
-        Ok(Self::Batches { at, batches })
+        Ok(Self::Batches { at, producers_after_ms, batches })
     }
 
     fn take_old_batches(mut meta: LittleEndian<'_>, blobs: &[Bytes]) -> Result<Self, CodecError> {
@@ -227,7 +279,7 @@ impl LaneOp {
                 bytes: bytes.clone(),
             });
         }
-        Ok(Self::Batches { at, batches })
+        Ok(Self::batches(at, batches))
     }
 }
 
@@ -251,9 +303,13 @@ mod tests {
             epoch: LeaderEpoch(2),
             bytes: Bytes::from_static(b"batch"),
         };
-        let entry = LaneOp::Batches { at: TimestampMs(5), batches: vec![batch] };
-        let back = LaneOp::decode(&entry.clone().encode()).expect("decodes");
-        assert_eq!(format!("{back:?}"), format!("{entry:?}"));
+        for entry in [
+            LaneOp::batches(TimestampMs(5), vec![batch.clone()]),
+            LaneOp::Batches { at: TimestampMs(5), producers_after_ms: 1, batches: vec![batch] },
+        ] {
+            let back = LaneOp::decode(&entry.clone().encode()).expect("decodes");
+            assert_eq!(format!("{back:?}"), format!("{entry:?}"));
+        }
         let command = LaneCommand::Trim { partition: id(), to: Offset::new(9) };
         match LaneOp::decode(&LaneOp::Command(command.clone()).encode()) {
             Ok(LaneOp::Command(back)) => assert_eq!(back, command),
@@ -283,7 +339,8 @@ mod tests {
         read
     }
 
-    fn every_kind() -> Vec<LaneOp> {
+    /// As versions without revisions wrote them: revision 0 takes no bytes.
+    fn every_kind(revision: u64) -> Vec<LaneOp> {
         let topic = TopicName::new("orders").expect("legal");
         let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
         let batch = |offset, bytes| PlacedBatch {
@@ -292,24 +349,30 @@ mod tests {
             epoch: LeaderEpoch(2),
             bytes: Bytes::from_static(bytes),
         };
-        let create = LaneCommand::Create { partition: id(), topic, overrides: overrides.clone(), epoch_base: 3 };
+        let create =
+            LaneCommand::Create { partition: id(), topic, overrides: overrides.clone(), epoch_base: 3, revision };
+        let batches = LaneOp::Batches {
+            at: TimestampMs(1_767_225_600_000),
+            producers_after_ms: if revision == 0 { PRODUCERS_AFTER_MS } else { 1000 },
+            batches: vec![batch(7, b"one"), batch(9, b"two")],
+        };
         vec![
-            LaneOp::Batches { at: TimestampMs(1_767_225_600_000), batches: vec![batch(7, b"one"), batch(9, b"two")] },
+            batches,
             LaneOp::Command(LaneCommand::together(vec![create, LaneCommand::Clean { partition: id() }])),
-            LaneOp::Command(LaneCommand::Configure { partition: id(), overrides }),
+            LaneOp::Command(LaneCommand::Configure { partition: id(), overrides, revision }),
             LaneOp::Command(LaneCommand::Trim { partition: id(), to: Offset::new(9) }),
-            LaneOp::Command(LaneCommand::Drop { partition: id() }),
+            LaneOp::Command(LaneCommand::Drop { partition: id(), revision }),
             LaneOp::Archive(Bytes::from_static(b"archive")),
         ]
     }
 
     #[test]
     fn entries_of_every_version_are_read() {
-        let ours = golden::frozen("lane-entries-v2", &written(every_kind()));
-        for name in ["lane-entries-v1", "lane-entries-v2"] {
-            assert_eq!(format!("{:?}", read(&golden::kept(name))), format!("{:?}", every_kind()), "{name}");
+        golden::frozen("lane-entries-v2", &written(every_kind(0)));
+        golden::frozen("lane-entries-v3", &written(every_kind(17)));
+        for (name, revision) in [("lane-entries-v1", 0), ("lane-entries-v2", 0), ("lane-entries-v3", 17)] {
+            assert_eq!(format!("{:?}", read(&golden::kept(name))), format!("{:?}", every_kind(revision)), "{name}");
         }
-        assert_eq!(ours, written(every_kind()));
     }
 
     #[test]
@@ -321,7 +384,7 @@ mod tests {
         let partition = r#"{"topic":"00000000-0000-0000-0000-000000000000","index":3,"incarnation":0}"#;
         let known = format!(r#"{{"drop":{{"partition":{partition}}}}}"#);
         assert!(command(&known).is_ok());
-        let unknown = format!(r#"{{"drop":{{"partition":{partition},"revision":4}}}}"#);
+        let unknown = format!(r#"{{"drop":{{"partition":{partition},"unless":4}}}}"#);
         let list = |inner: &str| format!(r#"{{"batch":{{"commands":[{known},{inner}]}}}}"#);
         assert!(command(&list(&known)).is_ok());
         for json in [unknown.clone(), list(&unknown), list(&list(&known))] {

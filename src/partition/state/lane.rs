@@ -10,21 +10,24 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tidewater_storage::engine::Engine;
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Env, Notify};
 use tidewater_storage::log::LogSettings;
-use tidewater_storage::model::{EntryId, LaneId, LogIndex, PartitionId};
+use tidewater_storage::model::{EntryId, LaneId, LogIndex, PartitionId, Term};
 use tidewater_tiering::manifest::{LaneManifest, PartitionManifest};
 
 use super::apply::{Outcome, outcome};
-use super::command::LaneOp;
+use super::command::{LaneOp, PRODUCERS_AFTER_MS};
 use super::dirty::DirtyPartitions;
 use super::lane_blob::{BadLaneBlob, Blob};
 use super::lane_events::{LaneEvent, LaneEvents};
 use super::replica::Replica;
 use super::replicas::Replicas;
 use crate::config::topic::TopicConfig;
-use crate::limits;
-use crate::raft::{LaneStatus, ProposeError};
+use crate::partition::message::LeaderHint;
+use crate::raft::{Lane, LaneStatus, ProposeError, ReplicaProgress};
+
+/// A voter that has not answered its leader for longer does not count as live. Milliseconds.
+const LIVE_WITHIN_MS: u64 = 2000;
 
 /// One data lane on its shard.
 pub struct DataLane {
@@ -32,6 +35,8 @@ pub struct DataLane {
     pub status: LaneStatus,
     /// Partitions that changed, for the tasks that look after them.
     pub dirty: DirtyPartitions,
+    /// Notified when leadership of the lane begins or ends.
+    on_leadership: RefCell<Vec<Rc<Notify>>>,
     pub(super) env: Env,
     pub(super) engine: Engine,
     pub(super) replicas: RefCell<Replicas>,
@@ -43,8 +48,10 @@ pub struct DataLane {
     /// Dropped partitions that still have objects in the bucket.
     pub(super) gone: RefCell<BTreeMap<PartitionId, PartitionManifest>>,
     pub(super) events: RefCell<LaneEvents>,
-    /// `producer.id.expiration.ms`.
-    pub(super) producers_after_ms: Cell<i64>,
+    /// `producer.id.expiration.ms`, which goes into the entries proposed here.
+    pub(in crate::partition) producers_after_ms: Cell<i64>,
+    /// The controller's revision of the newest command that was applied.
+    pub(super) revision: Cell<u64>,
 }
 
 impl fmt::Debug for DataLane {
@@ -92,6 +99,7 @@ impl DataLane {
             id,
             status: LaneStatus::recovered(id, engine.clone(), recovered.applied, blob.membership),
             dirty,
+            on_leadership: RefCell::default(),
             env,
             engine,
             replicas: RefCell::new(replicas),
@@ -100,13 +108,64 @@ impl DataLane {
             archive: RefCell::new(blob.archive),
             gone: RefCell::new(blob.gone),
             events: RefCell::new(blob.events),
-            producers_after_ms: Cell::new(i64::try_from(limits::PRODUCER_ID_EXPIRATION_MS).unwrap_or(i64::MAX)),
+            producers_after_ms: Cell::new(PRODUCERS_AFTER_MS),
+            revision: Cell::new(blob.revision),
         })
     }
 
-    /// Idempotent producers silent for `ms` of the log's time are forgotten from now on (`producer.id.expiration.ms`).
+    /// With the entries proposed here from now on, idempotent producers silent for `ms` of the log's time are forgotten
+    /// (`producer.id.expiration.ms`).
     pub fn forget_producers_after(&self, ms: u64) {
-        self.producers_after_ms.set(i64::try_from(ms).unwrap_or(i64::MAX));
+        self.producers_after_ms.set(i64::try_from(ms).unwrap_or(i64::MAX).max(1));
+    }
+
+    /// `notify` is notified when leadership of the lane begins or ends.
+    pub fn on_leadership(&self, notify: Rc<Notify>) {
+        self.on_leadership.borrow_mut().push(notify);
+    }
+
+    pub(super) fn leadership_changed(&self) {
+        self.on_leadership.borrow().iter().for_each(|notify| notify.notify());
+        self.dirty.notify();
+    }
+
+    /// The controller's revision of the newest command that was applied; 0 if none had one.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.get()
+    }
+
+    /// The term in which this replica leads, if no other broker can lead by now: what may answer clients.
+    #[must_use]
+    pub fn serving(&self) -> Option<Term> {
+        let term = self.status.leading()?;
+        self.status.raft().is_some_and(Lane::holds_lease).then_some(term)
+    }
+
+    /// Does the lane need others to commit an entry?
+    #[must_use]
+    pub fn has_several_voters(&self) -> bool {
+        self.status.raft().is_some_and(|raft| raft.membership().voters.len() > 1)
+    }
+
+    /// How many voters the lane has, and how many of them have answered this leader lately.
+    #[must_use]
+    pub fn live_voters(&self) -> (usize, usize) {
+        let Some(raft) = self.status.raft() else { return (1, 1) };
+        let membership = raft.membership();
+        let is_live = |progress: &ReplicaProgress| {
+            let answers = progress.last_answer_ms.is_some_and(|ms| ms <= LIVE_WITHIN_MS);
+            answers && membership.is_voter(progress.replica)
+        };
+        (membership.voters.len(), raft.progress().iter().filter(|progress| is_live(progress)).count())
+    }
+
+    /// The leader of a partition of this lane as this replica knows it.
+    #[must_use]
+    pub fn leader_hint(&self, id: PartitionId) -> Option<LeaderHint> {
+        let leadership = self.status.raft()?.leadership();
+        let epoch = self.replica(id)?.leader_epoch(leadership.term);
+        Some(LeaderHint { node: leadership.leader?, epoch })
     }
 
     /// A partition of this lane.
@@ -149,13 +208,6 @@ impl DataLane {
     #[must_use]
     pub fn has_events(&self, after: LogIndex) -> bool {
         self.events.borrow().last().is_some_and(|index| index > after)
-    }
-
-    /// Forgets the events up to `upto`: a bundle in the bucket carries them.
-    pub fn forget_events(&self, upto: LogIndex) {
-        if self.events.borrow_mut().forget(upto) {
-            self.engine.touch_lane(self.id);
-        }
     }
 
     /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the

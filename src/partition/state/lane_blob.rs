@@ -14,6 +14,7 @@ use super::lane_events::LaneEvents;
 const ARCHIVE: u64 = 2;
 const GONE: u64 = 3;
 const EVENTS: u64 = 4;
+const REVISION: u64 = 7;
 const WHAT: &str = "lane checkpoint";
 
 /// A lane blob that cannot be read.
@@ -36,11 +37,13 @@ pub(super) struct Blob {
     pub(super) archive: LaneManifest,
     pub(super) gone: BTreeMap<PartitionId, PartitionManifest>,
     pub(super) events: LaneEvents,
+    /// 0 in blobs of versions that did not keep it.
+    pub(super) revision: u64,
 }
 
 impl Blob {
     pub(super) fn of_new_lane(archive: LaneManifest) -> Self {
-        Self { membership: Bytes::new(), archive, gone: BTreeMap::new(), events: LaneEvents::default() }
+        Self { membership: Bytes::new(), archive, gone: BTreeMap::new(), events: LaneEvents::default(), revision: 0 }
     }
 
     pub(super) fn decode(blob: &[u8]) -> Result<Self, CodecError> {
@@ -51,12 +54,13 @@ impl Blob {
     }
 
     fn take(mut sections: Sections<'_>) -> Result<Self, CodecError> {
-        let (mut membership, mut archive, mut gone, mut events) = (None, None, None, None);
-        while let Some((tag, mut body)) = sections.next(&[MEMBERSHIP, ARCHIVE, GONE, EVENTS])? {
+        let (mut membership, mut archive, mut gone, mut events, mut revision) = (None, None, None, None, 0);
+        while let Some((tag, mut body)) = sections.next(&[MEMBERSHIP, ARCHIVE, GONE, EVENTS, REVISION])? {
             match tag {
                 MEMBERSHIP => membership = Some(Bytes::copy_from_slice(body.rest())),
                 ARCHIVE => archive = Some(LaneManifest::decode(body.rest())?),
                 GONE => gone = Some(body.list(1, |body| PartitionManifest::decode(body.bytes()?))?),
+                REVISION => revision = body.var()?,
                 _ => events = Some(serde_json::from_slice(body.rest()).map_err(|_| body.bad("lane event"))?),
             }
             body.end()?;
@@ -67,6 +71,7 @@ impl Blob {
             archive: sections.required(ARCHIVE, archive)?,
             gone: gone.into_iter().map(|manifest| (manifest.id, manifest)).collect(),
             events: sections.required(EVENTS, events)?,
+            revision,
         })
     }
 
@@ -79,7 +84,7 @@ impl Blob {
         }
         let events = serde_json::from_slice(from.blob()?).map_err(|_| from.bad("lane event"))?;
         from.end()?;
-        Ok(Self { membership, archive, gone, events })
+        Ok(Self { membership, archive, gone, events, revision: 0 })
     }
 
     fn encode(
@@ -87,12 +92,16 @@ impl Blob {
         archive: &LaneManifest,
         gone: &BTreeMap<PartitionId, PartitionManifest>,
         events: &LaneEvents,
+        revision: u64,
     ) -> Bytes {
         lane_blob(membership, |out| {
             out.section(ARCHIVE, true, |out| out.raw(&archive.encode()));
             out.section(GONE, true, |out| out.list(gone.values(), |out, manifest| out.bytes(&manifest.encode())));
             let events = serde_json::to_vec(events).expect("maps, numbers and strings serialise into memory");
             out.section(EVENTS, true, |out| out.raw(&events));
+            if revision > 0 {
+                out.section(REVISION, true, |out| out.var(revision));
+            }
         })
     }
 }
@@ -101,7 +110,8 @@ impl DataLane {
     /// The lane's blob for the checkpoint.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        Blob::encode(&self.status.membership(), &self.archive.borrow(), &self.gone.borrow(), &self.events.borrow())
+        let (archive, gone, events) = (self.archive.borrow(), self.gone.borrow(), self.events.borrow());
+        Blob::encode(&self.status.membership(), &archive, &gone, &events, self.revision.get())
     }
 }
 
@@ -126,7 +136,7 @@ mod tests {
     }
 
     fn encoded(blob: &Blob) -> Bytes {
-        Blob::encode(&blob.membership, &blob.archive, &blob.gone, &blob.events)
+        Blob::encode(&blob.membership, &blob.archive, &blob.gone, &blob.events, blob.revision)
     }
 
     #[test]
@@ -136,6 +146,8 @@ mod tests {
             let read = Blob::decode(&golden::kept(name)).expect("is read");
             assert_eq!(encoded(&read), encoded(&blob()), "{name}");
         }
+        let revised = golden::frozen("lane-v2-revision", &encoded(&Blob { revision: 300, ..blob() }));
+        assert_eq!(Blob::decode(&revised).expect("is read").revision, 300);
     }
 
     #[test]

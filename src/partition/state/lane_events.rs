@@ -80,14 +80,13 @@ impl LaneEvents {
         self.0.iter().filter(|(index, _)| *index > after).map(|(_, event)| event.clone()).collect()
     }
 
-    /// Forgets events up to `upto`; false if there was none.
-    pub(super) fn forget(&mut self, upto: LogIndex) -> bool {
+    /// Forgets events up to `upto`: a bundle in the bucket carries them.
+    pub(super) fn forget(&mut self, upto: LogIndex) {
         let count = self.0.partition_point(|(index, _)| *index <= upto);
         if count > 0 {
             self.0.drain(..count);
             self.0.shrink_to_fit();
         }
-        count > 0
     }
 }
 
@@ -126,7 +125,8 @@ mod tests {
         assert!(!events.is_full());
         (EVENTS_MAX as u64..=EVENTS_MAX as u64 + 5).for_each(|n| events.push(LaneId(1), LogIndex(n), dropped(n)));
         assert!(events.is_full());
-        assert!(events.forget(LogIndex(EVENTS_MAX as u64 + 5)) && !events.is_full());
+        events.forget(LogIndex(EVENTS_MAX as u64 + 5));
+        assert!(!events.is_full());
     }
 
     #[test]
@@ -135,7 +135,8 @@ mod tests {
         for n in 1..=5 {
             events.push(LaneId(1), LogIndex(n), moved(0, n));
         }
-        assert!(events.forget(LogIndex(3)) && !events.forget(LogIndex(3)));
+        events.forget(LogIndex(3));
+        events.forget(LogIndex(3));
         assert_eq!((events.after(LogIndex(0)).len(), events.after(LogIndex(4))), (2, vec![moved(0, 5)]));
     }
 }

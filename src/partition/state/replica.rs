@@ -44,6 +44,8 @@ pub struct Replica {
     producers: RefCell<ProducerTable>,
     epochs: RefCell<Vec<(LeaderEpoch, Offset)>>,
     log_start: Cell<Offset>,
+    /// The controller's revision of the newest command about it; 0 if none had one.
+    revision: Cell<u64>,
     manifest: RefCell<PartitionManifest>,
     /// The log's time of the newest batch.
     last_append: Cell<TimestampMs>,
@@ -72,6 +74,7 @@ const BOUNDS: u64 = 2;
 const EPOCHS: u64 = 3;
 const MANIFEST: u64 = 4;
 const PRODUCERS: u64 = 5;
+const REVISION: u64 = 10;
 const WHAT: &str = "partition checkpoint";
 /// Marks of unarchived data are at least this far apart.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
@@ -108,6 +111,7 @@ struct Decoded {
     created: Option<LogIndex>,
     overrides: BTreeMap<String, String>,
     log_start: Offset,
+    revision: u64,
     last_append: TimestampMs,
     epochs: Vec<(LeaderEpoch, Offset)>,
     manifest: PartitionManifest,
@@ -144,6 +148,7 @@ impl Replica {
             producers: RefCell::default(),
             epochs: RefCell::default(),
             log_start: Cell::new(Offset::ZERO),
+            revision: Cell::new(0),
             manifest: RefCell::new(PartitionManifest::new(id, Offset::ZERO, at)),
             last_append: Cell::new(TimestampMs::NONE),
             unarchived: RefCell::default(),
@@ -179,13 +184,24 @@ impl Replica {
         *self.settings.borrow_mut() = Settings { overrides, config };
     }
 
+    /// The controller's revision of the newest command about it; 0 if no command had one.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.get()
+    }
+
+    pub(super) fn set_revision(&self, revision: u64) {
+        self.revision.set(self.revision.get().max(revision));
+    }
+
     /// First offset a consumer may read, here or in the bucket.
     #[must_use]
     pub fn log_start(&self) -> Offset {
         self.log_start.get()
     }
 
-    /// First offset after the last committed record. With one voter all that is applied is committed.
+    /// First offset after the last record that is applied here, hence committed: no other reaches the partition's log. A
+    /// follower's lies at or below the leader's.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         self.log.end()
@@ -206,8 +222,10 @@ impl Replica {
     /// The epoch with which a leader of `term` appends.
     #[must_use]
     pub fn leader_epoch(&self, term: Term) -> LeaderEpoch {
-        let term = i32::try_from(term.0).unwrap_or(i32::MAX);
-        LeaderEpoch(self.birth.epoch_base.saturating_add(term))
+        let epoch = i32::try_from(term.0).ok().and_then(|term| self.birth.epoch_base.checked_add(term));
+        // An epoch that stands still would let two leaders append as one.
+        assert!(epoch.is_some(), "{self:?}: epoch base {} and term {term} leave no epoch", self.birth.epoch_base);
+        LeaderEpoch(epoch.unwrap_or(i32::MAX))
     }
 
     /// What its leader epochs are counted from.
@@ -306,7 +324,7 @@ impl Replica {
             .map_err(|_| ProduceError::Invalid("the batch in the lane's log is malformed"))?;
         let header = batch.header;
         if header.base_offset != self.log.end() || placed.base_offset != header.base_offset {
-            return Err(ProduceError::NotLeader);
+            return Err(ProduceError::NotLeader(None));
         }
         self.producers.borrow_mut().note(&header, header.base_offset, at, producers_after_ms);
         self.note_epoch(placed.epoch, header.base_offset);
@@ -370,6 +388,9 @@ impl Replica {
         });
         out.section(MANIFEST, true, |out| out.raw(&self.manifest.borrow().encode()));
         out.section(PRODUCERS, true, |out| self.producers.borrow().encode(out));
+        if self.revision() > 0 {
+            out.section(REVISION, true, |out| out.var(self.revision()));
+        }
         out.finish()
     }
 
@@ -392,6 +413,7 @@ impl Replica {
         let mut replica = Self::born(id, lane, LogIndex(0), read.birth, read.overrides, log);
         replica.created = read.created;
         replica.log_start.set(read.log_start);
+        replica.revision.set(read.revision);
         replica.last_append.set(read.last_append);
         *replica.epochs.borrow_mut() = read.epochs;
         *replica.producers.borrow_mut() = read.producers;
@@ -408,7 +430,8 @@ impl Decoded {
     fn take(body: &[u8]) -> Result<Self, CodecError> {
         let mut sections = Sections::new(WHAT, body);
         let (mut birth, mut bounds, mut epochs, mut manifest, mut producers) = (None, None, None, None, None);
-        while let Some((tag, mut body)) = sections.next(&[BIRTH, BOUNDS, EPOCHS, MANIFEST, PRODUCERS])? {
+        let mut revision = 0;
+        while let Some((tag, mut body)) = sections.next(&[BIRTH, BOUNDS, EPOCHS, MANIFEST, PRODUCERS, REVISION])? {
             match tag {
                 BIRTH => {
                     let topic = TopicName::new(&body.text()?).map_err(|_| body.bad("topic name"))?;
@@ -423,6 +446,7 @@ impl Decoded {
                     epochs = Some(body.list(2, epoch)?);
                 }
                 MANIFEST => manifest = Some(PartitionManifest::decode(body.rest())?),
+                REVISION => revision = body.var()?,
                 _ => producers = Some(ProducerTable::decode(&mut body)?),
             }
             body.end()?;
@@ -434,6 +458,7 @@ impl Decoded {
             created,
             overrides,
             log_start,
+            revision,
             last_append,
             epochs: sections.required(EPOCHS, epochs)?,
             manifest: sections.required(MANIFEST, manifest)?,
@@ -451,7 +476,7 @@ impl Decoded {
         let manifest = PartitionManifest::decode(from.blob()?)?;
         let producers = ProducerTable::decode_positional(&mut from, timed)?;
         let (birth, overrides) = (head.birth, head.overrides);
-        Ok(Self { birth, created: None, overrides, log_start, last_append, epochs, manifest, producers })
+        Ok(Self { birth, created: None, overrides, log_start, revision: 0, last_append, epochs, manifest, producers })
     }
 }
 

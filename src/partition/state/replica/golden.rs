@@ -48,6 +48,15 @@ fn version_3_is_frozen() {
 }
 
 #[test]
+fn the_revision_is_kept() {
+    let revised = replica();
+    revised.set_revision(300);
+    let blob = golden::frozen("partition-v3-revision", &revised.encode());
+    let read = Replica::decode(PartitionId::default(), LaneId(1), &blob, log()).expect("is read");
+    assert_eq!((read.revision(), read.encode()), (300, blob));
+}
+
+#[test]
 fn version_2_is_read_and_lacks_only_the_index_of_its_creation() {
     let (read, ours) = (read("partition-v2"), replica());
     assert!(read.created.is_none() && ours.created == Some(LogIndex(4)));
