@@ -5,6 +5,7 @@
 //! - `config` `limits` `trace`: settings, caps, logging
 //! - `shard` `net`: executors, messages between shards, sockets
 //! - `raft`: the log of a lane, agreed on by openraft
+//! - `rpc`: connections between brokers
 //! - `partition`: offsets, entries, reads; what a lane's log does to its partitions
 //! - `controller` `group` `archival` `lakehouse` `catalog_http`: topics, consumer groups, the bucket, tables
 //! - `kafka` `admin`: the protocol, the admin port
@@ -33,5 +34,6 @@ pub mod net;
 pub mod node;
 pub mod partition;
 pub mod raft;
+pub mod rpc;
 pub mod shard;
 pub mod trace;

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 /// Pieces of one `sendmsg`, at most (Linux takes 1024).
 const PIECES_MAX: usize = 64;
@@ -43,6 +44,28 @@ impl Stream {
     /// The address has no listener, or is not reachable.
     pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
         Self::new(TcpStream::connect(addr).await.map_err(io::Error::from)?)
+    }
+
+    /// As [`Stream::connect`], with a bound on the time.
+    ///
+    /// # Errors
+    /// The address has no listener, is not reachable, or does not answer in time.
+    pub async fn connect_within(addr: SocketAddr, time: Duration) -> io::Result<Self> {
+        Self::new(TcpStream::connect_timeout(addr, time).await.map_err(io::Error::from)?)
+    }
+
+    /// How soon the kernel gives up a connection whose other side is out of reach: sent bytes without acknowledgement
+    /// (TCP_USER_TIMEOUT), and keepalive as in `limits`.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn give_up_after(&self, unacknowledged: Duration, keepalive: (Duration, Duration, u32)) -> io::Result<()> {
+        let (after, between, tries) = keepalive;
+        let keepalive = TcpKeepalive::new().with_time(after).with_interval(between).with_retries(tries);
+        self.with_raw(|raw| {
+            raw.set_tcp_keepalive(&keepalive)?;
+            raw.set_tcp_user_timeout(Some(unacknowledged))
+        })
     }
 
     #[must_use]
@@ -102,6 +125,11 @@ impl Stream {
         let Some(first) = pieces.iter().find(|p| !p.is_empty()) else { return Poll::Ready(Ok(0)) };
         let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, first));
         Poll::Ready(sent)
+    }
+
+    /// Closes both directions; a task that waits for either is woken.
+    pub fn close(&self) {
+        let _ = self.with_raw(|raw| raw.shutdown(std::net::Shutdown::Both));
     }
 
     /// Closes the sending direction.

@@ -1,0 +1,1 @@
+//! Brokers over loopback: real sockets and executors.
