@@ -132,9 +132,10 @@ impl Host {
     async fn propose_entry(&self, entry: LaneOp) -> Result<Outcome, ProposeError> {
         match self.lane.propose(entry).await {
             Ok((_, outcome)) => Ok(outcome),
-            // A lane that is shut down leads no more; what was in flight is settled by the next start.
-            Err(raft::ProposeError::NotLeader { .. } | raft::ProposeError::Shutdown) => Err(ProposeError::NotLeader),
-            Err(error) => Err(ProposeError::Unknown { reason: error.to_string() }),
+            Err(error @ (raft::ProposeError::Unknown { .. } | raft::ProposeError::Fatal)) => {
+                Err(ProposeError::Unknown { reason: error.to_string() })
+            }
+            Err(error) => Err(not_proposed(&error)),
         }
     }
 }
@@ -257,8 +258,9 @@ impl LaneState for Host {
         }
         let image = self.controller.image();
         match image.topic_by_id(partition.topic) {
-            // Before the first image this node knows no topic.
-            None if image.revision > 0 => Whereabouts::Nowhere,
+            // Before the first image this node knows no topic. The image of any broker but the controller's leader may
+            // lag; that of a leader of the past does too, see `confirm_topics`.
+            None if image.revision > 0 && leads_controller(&image, &self.controller.leaders()) => Whereabouts::Nowhere,
             _ => Whereabouts::Elsewhere,
         }
     }
@@ -338,8 +340,27 @@ impl Propose for Host {
         }
     }
 
+    async fn confirm(&self) -> Result<(), ProposeError> {
+        let raft = self.lane.status.raft().ok_or(ProposeError::NotLeader)?;
+        raft.confirm().await.map_err(|error| not_proposed(&error))?;
+        if raft.membership().voters.len() > 1 {
+            // Whatever an earlier term left in the log is applied before this.
+            return self.propose(Command::Forgotten { objects: Vec::new() }).await;
+        }
+        Ok(())
+    }
+
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {
         self.propose_entry(LaneOp::Command(LaneCommand::Clean { partition })).await.map(|_| ())
+    }
+}
+
+/// What an error means after which nothing was written.
+fn not_proposed(error: &raft::ProposeError) -> ProposeError {
+    match error {
+        // A lane that is shut down leads no more; what was in flight is settled by the next start.
+        raft::ProposeError::NotLeader { .. } | raft::ProposeError::Shutdown => ProposeError::NotLeader,
+        error => ProposeError::Rejected { reason: error.to_string() },
     }
 }
 

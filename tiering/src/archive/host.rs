@@ -236,6 +236,12 @@ pub trait Propose {
         self.propose(Command::Forgotten { objects: Vec::new() }).await
     }
 
+    /// Returns once this node knows every topic that the cluster had when the call began. Objects of partitions that it
+    /// takes for [`Whereabouts::Nowhere`] are deleted only after that.
+    async fn confirm_topics(&self) -> Result<(), ProposeError> {
+        Ok(())
+    }
+
     /// The dropped partition has nothing left in the bucket: its manifest may go from the lane's state.
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError>;
 }

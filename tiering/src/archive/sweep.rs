@@ -9,8 +9,10 @@
 //!   that the store gives it. An upload that is under way is younger than the grace (`segment::replace` gives up after
 //!   half).
 //! - A part is kept while its bundle may still be settled, however old it is.
-//! - A leader that was cut off from its peers commits an entry before it deletes, and so finds that it leads no more.
+//! - A leader that was cut off from its peers confirms that it leads before it deletes, and so finds that it does not.
 //!   An object that a later term wrote is never removed.
+//! - Objects of a partition that no lane carries are removed only once this node has asked which topics there are: what
+//!   it knows may lag behind a topic that another broker's lane archives already.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -91,6 +93,10 @@ impl<H: LaneHost> Housekeeping<H> {
             self.retain_unnamed_by_pages(&mut candidates, &mut names, series).await?;
             if !candidates.is_empty() {
                 shared.confirm_leadership(term).await?;
+                let is_nowhere = |partition| shared.host.whereabouts(partition) == Whereabouts::Nowhere;
+                if candidates.iter().filter_map(owner).any(is_nowhere) {
+                    shared.host.confirm_topics().await?;
+                }
                 candidates.retain(|object| self.is_unnamed(object, term));
                 let count = candidates.len() as u64;
                 tracing::info!(lane = %shared.host.lane(), count, "objects that nothing names are removed");

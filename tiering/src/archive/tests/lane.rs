@@ -68,6 +68,9 @@ pub(super) struct SimLane {
     pub(super) rejected: RefCell<Vec<String>>,
     pub(super) lag: Cell<Duration>,
     pub(super) clean: RefCell<BTreeSet<PartitionId>>,
+    /// Partitions that other lanes carry, and those of them that this node does not know of before it asks.
+    pub(super) elsewhere: RefCell<BTreeSet<PartitionId>>,
+    pub(super) not_known_yet: RefCell<BTreeSet<PartitionId>>,
     /// The leader is cut off from its peers: what it proposes is neither committed nor refused.
     pub(super) cut_off: Cell<bool>,
 }
@@ -89,6 +92,8 @@ impl SimLane {
             rejected: RefCell::default(),
             lag: Cell::new(Duration::from_millis(200)),
             clean: RefCell::default(),
+            elsewhere: RefCell::default(),
+            not_known_yet: RefCell::default(),
             cut_off: Cell::default(),
         })
     }
@@ -106,6 +111,8 @@ impl SimLane {
             rejected: RefCell::default(),
             lag: self.lag.clone(),
             clean: self.clean.clone(),
+            elsewhere: RefCell::default(),
+            not_known_yet: RefCell::default(),
             cut_off: Cell::default(),
         })
     }
@@ -309,6 +316,7 @@ impl LaneState for Rc<SimLane> {
     fn whereabouts(&self, partition: PartitionId) -> Whereabouts {
         match self.manifests.borrow().contains_key(&partition) {
             true => Whereabouts::Here,
+            false if self.elsewhere.borrow().contains(&partition) => Whereabouts::Elsewhere,
             false => Whereabouts::Nowhere,
         }
     }
@@ -400,6 +408,12 @@ impl Propose for Rc<SimLane> {
             answer.send(result).ok();
         }));
         answered.await.unwrap_or(Err(ProposeError::Unknown { reason: "a new term began".to_owned() }))
+    }
+
+    async fn confirm_topics(&self) -> Result<(), ProposeError> {
+        self.env.tasks.sleep(Duration::from_millis(5)).await;
+        self.elsewhere.borrow_mut().append(&mut self.not_known_yet.borrow_mut());
+        Ok(())
     }
 
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {

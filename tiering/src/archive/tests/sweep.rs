@@ -98,6 +98,24 @@ fn spill_pages_are_read_once_a_sweep_and_keep_what_they_name() {
 }
 
 #[test]
+fn objects_of_a_topic_that_this_node_does_not_know_yet_stay() {
+    let bench = Bench::new(99, Faults::default(), 1);
+    bench.live_for(Duration::from_secs(3), 6);
+    let [deleted, new] = [lane::partition(70, 0), lane::partition(71, 0)];
+    let keys = [deleted, new].map(|id| stray(&bench, id, 7));
+    keys.iter().for_each(|key| put(&bench, key));
+    bench.lane.not_known_yet.borrow_mut().insert(new);
+    bench.world.run_for(Duration::from_secs(30));
+    let archiver = bench.archiver();
+    // Missed for as long as any lane may take to clean it up.
+    assert_eq!(sweep(&bench, &archiver), 0);
+    bench.world.run_for(Duration::from_secs(60));
+    assert_eq!(sweep(&bench, &archiver), 1);
+    let left = keys.map(|key| bench.sim.objects().contains_key(key.as_str()));
+    assert_eq!(left, [false, true]);
+}
+
+#[test]
 fn an_object_whose_row_is_spilled_between_two_listings_stays() {
     let bench = Bench::new(98, Faults::default(), 1);
     let id = bench.partitions[0];
