@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tidewater_storage::env::{Deadlines, Env};
 
-use crate::admin::cluster::LaneOperator;
+use crate::admin::cluster::ClusterOperator;
 use crate::config::node::NodeConfig;
 use crate::controller::client::ControllerHandle;
 use crate::group::GroupRouter;
@@ -56,8 +56,8 @@ pub struct Broker {
     pub controller: ControllerHandle,
     /// The way to the group coordinators.
     pub groups: GroupRouter,
-    /// The way to the leaders of lanes, to have them hand a lane over.
-    pub lanes: LaneOperator,
+    /// The way to other brokers: what they say about themselves, and leaders that hand a lane over.
+    pub cluster: ClusterOperator,
     pub config: Arc<NodeConfig>,
     pub fetches: handlers::fetch::FetchSessions,
     /// Deadlines of fetches and of produce requests.

@@ -42,22 +42,27 @@ pub enum TransferError {
     Failed { lane: LaneId, why: String },
 }
 
-/// Changes the leaders of lanes, from any shard. Node-wide, cheap to clone.
+/// Asks all brokers and changes the leaders of lanes, from any shard. Node-wide, cheap to clone.
 #[derive(Clone)]
-pub struct LaneOperator {
+pub struct ClusterOperator {
     reports: Mesh<ReportRequest>,
 }
 
-impl fmt::Debug for LaneOperator {
+impl fmt::Debug for ClusterOperator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LaneOperator")
+        f.write_str("ClusterOperator")
     }
 }
 
-impl LaneOperator {
+impl ClusterOperator {
     #[must_use]
     pub fn new(reports: Mesh<ReportRequest>) -> Self {
         Self { reports }
+    }
+
+    /// What all brokers say about themselves; `None` while this broker stops.
+    pub async fn facts(&self) -> Option<ClusterFacts> {
+        self.reports.call(CONTROLLER_SHARD, ReportRequest::Cluster).await.ok()
     }
 
     /// Hands the lane to the replica on `to`, on whichever broker it is led; returns once that one leads.
@@ -162,7 +167,7 @@ impl Gatherer {
     /// All brokers.
     pub async fn cluster(&self) -> ClusterFacts {
         let (image, leaders) = (self.controller.image(), self.controller.leaders());
-        let ask = serde_json::to_vec(&StatusAsk::Facts).map(Bytes::from).unwrap_or_default();
+        let ask = serde_json::to_vec(&StatusAsk::Facts).map(Bytes::from).expect("an enum serialises into memory");
         let asked = image.brokers.keys().map(|id| {
             let ask = ask.clone();
             let here = image.here;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, NodeId};
 
 use super::facts::{ClusterFacts, FollowerFacts};
-use super::gather::{LaneOperator, TransferError};
+use super::gather::{ClusterOperator, TransferError};
 use super::health::{self, judge};
 use crate::admin::report::ReportRequest;
 use crate::admin::state::{AdminState, refused};
@@ -120,7 +120,7 @@ pub(in crate::admin) async fn transfer(
     State(state): State<AdminState>,
     Path((lane, to)): Path<(u32, i32)>,
 ) -> Response {
-    let operator = LaneOperator::new(state.services.reports.clone());
+    let operator = ClusterOperator::new(state.services.reports.clone());
     match operator.transfer(LaneId(lane), NodeId(to)).await {
         Ok(()) => Json(serde_json::json!({ "lane": lane, "leader": to })).into_response(),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! `AlterPartitionReassignments` (45, KIP-455): a partition stays where it is; anything else has nowhere to go.
+//! `AlterPartitionReassignments` (45, KIP-455): a partition stays on the replicas of its lane; moving it is not built.
 
 use kafka_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
 use kafka_protocol::messages::alter_partition_reassignments_response::{
@@ -42,18 +42,24 @@ fn answer(image: &ClusterImage, request: AlterPartitionReassignmentsRequest) -> 
 
 /// No replicas named is "cancel what is under way".
 fn refusal(image: &ClusterImage, name: &str, asked: &ReassignablePartition) -> Result<(), (ErrorCode, String)> {
-    let here = image.here.0;
     let topic = image
         .topic(name)
         .ok_or_else(|| (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("Unable to find a topic named {name}.")))?;
-    topic.partition(asked.partition_index).ok_or_else(|| {
+    let partition = topic.partition(asked.partition_index).ok_or_else(|| {
         (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, format!("Unable to find partition {name}:{}.", asked.partition_index))
     })?;
     match &asked.replicas {
         None => Err((ErrorCode::NO_REASSIGNMENT_IN_PROGRESS, "no reassignment is in progress".to_owned())),
-        Some(replicas) if replicas.len() == 1 && replicas.iter().all(|broker| broker.0 == here) => Ok(()),
-        Some(_) => {
-            let why = format!("the one broker is {here}: a partition has one replica, there");
+        Some(replicas) => {
+            let has = image.replicas(partition.lane);
+            if replicas.len() == has.len() && replicas.iter().all(|broker| has.iter().any(|id| id.0 == broker.0)) {
+                return Ok(());
+            }
+            let has = has.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let why = format!(
+                "partition {name}-{} stays on brokers {has}: partitions cannot be moved yet",
+                asked.partition_index
+            );
             Err((ErrorCode::INVALID_REPLICA_ASSIGNMENT, why))
         }
     }
@@ -65,22 +71,26 @@ mod tests {
     use kafka_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 
     use super::*;
-    use crate::kafka::handlers::fixture::{encodes_in_every_version, image};
+    use crate::kafka::handlers::fixture::{cluster, encodes_in_every_version, image};
     use crate::kafka::words::topic_name;
 
     #[test]
     fn a_partition_stays_where_it_is() {
-        let ask = |name: &str, index, replicas: Option<Vec<i32>>| {
+        let ask_of = |image: &ClusterImage, name: &str, index, replicas: Option<Vec<i32>>| {
             let replicas = replicas.map(|ids| ids.into_iter().map(Into::into).collect());
             let partition = ReassignablePartition::default().with_partition_index(index).with_replicas(replicas);
             let topic = ReassignableTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
             let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
-            let answer = answer(&image(&[("a", 1)]), request);
+            let answer = answer(image, request);
             if answer.allow_replication_factor_change {
                 encodes_in_every_version(ApiKey::AlterPartitionReassignments, &answer);
             }
             answer.responses[0].partitions[0].error_code
         };
+        let (one, three) = (image(&[("a", 1)]), cluster(&[("a", 1)]));
+        let ask = |name: &str, index, replicas| ask_of(&one, name, index, replicas);
+        assert_eq!(ask_of(&three, "a", 0, Some(vec![1, 2, 3])), 0);
+        assert_eq!(ask_of(&three, "a", 0, Some(vec![1, 2, 4])), 39);
         assert_eq!(ask("a", 0, Some(vec![1])), 0);
         assert_eq!(ask("a", 0, Some(vec![1, 2])), 39);
         assert_eq!(ask("a", 0, None), 85);

@@ -66,14 +66,15 @@ const OF_TOPICS: &[(&str, i8, &str)] = &[
 
 /// What cannot be set: name, kind, value, why.
 const FIXED: &[(&str, i8, &str, &str)] = &[
-    ("default.replication.factor", INT, "1", "There is one broker."),
-    ("offsets.topic.num.partitions", INT, "16", "They spread over the shards of one broker."),
+    ("offsets.topic.num.partitions", INT, "16", "They spread over brokers and shards."),
     ("offset.metadata.max.bytes", INT, "4096", "Longer words beside an offset are refused."),
-    ("offsets.topic.replication.factor", INT, "1", "There is one broker."),
     ("delete.topic.enable", BOOLEAN, "true", "Topics can be deleted."),
     ("remote.log.storage.system.enable", BOOLEAN, "true", "Topics live in the bucket."),
     ("unclean.leader.election.enable", BOOLEAN, "false", "A leader never lacks an acknowledged record."),
 ];
+
+/// Replicas of a topic that is made without a number of them, at most.
+const DEFAULT_FACTOR_MAX: usize = 3;
 
 /// Settings of this broker.
 #[must_use]
@@ -100,6 +101,15 @@ pub fn broker_configs(config: &NodeConfig, image: &ClusterImage) -> Vec<Describe
         let value = topic::setting(of).map_or("", |row| row.default);
         own(name, *kind, value.to_owned(), value, "The default of topics that do not set it.")
     }));
+    let factor = image.brokers.len().clamp(1, DEFAULT_FACTOR_MAX).to_string();
+    let why = "The number of brokers, at most 3.";
+    all.extend(
+        ["default.replication.factor", "offsets.topic.replication.factor"]
+            .map(|name| own(name, INT, factor.clone(), &factor, why)),
+    );
+    if let Some(rack) = &broker.rack {
+        all.push(own("broker.rack", STRING, rack.clone(), "", "--rack"));
+    }
     all.extend(FIXED.iter().map(|(name, kind, value, why)| own(name, *kind, (*value).to_owned(), value, why)));
     all
 }

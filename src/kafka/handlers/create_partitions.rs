@@ -37,7 +37,7 @@ pub async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> C
     CreatePartitionsResponse::default().with_results(at_once(done).await)
 }
 
-/// Are the placements, if any, ones that the only broker can follow?
+/// Are the placements, if any, ones that can be followed? In a cluster the controller places partitions on lanes.
 fn check(image: &ClusterImage, asked: &CreatePartitionsTopic) -> Result<(), TopicError> {
     let Some(assignments) = &asked.assignments else { return Ok(()) };
     let Some(topic) = image.topic(asked.name.as_str()) else {
@@ -47,6 +47,11 @@ fn check(image: &ClusterImage, asked: &CreatePartitionsTopic) -> Result<(), Topi
     if assignments.len() != wanted {
         let why = format!("{} assignments are given for {wanted} new partitions", assignments.len());
         return Err(TopicError::InvalidAssignment(why));
+    }
+    if image.brokers.len() > 1 {
+        let why =
+            "new partitions are placed by the controller, on lanes with the topic's replicas; leave assignments out";
+        return Err(TopicError::InvalidAssignment(why.to_owned()));
     }
     let here = image.here.0;
     if assignments.iter().any(|a| a.broker_ids.len() != 1 || a.broker_ids.iter().any(|b| b.0 != here)) {

@@ -9,7 +9,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::describe_configs::{self, Described};
 use crate::controller::client::{TopicError, TopicSpec};
-use crate::controller::image::TopicImage;
+use crate::controller::image::{ClusterImage, TopicImage};
 use crate::kafka::RequestContext;
 use crate::kafka::answer_room::AnswerRoom;
 use crate::kafka::at_once::at_once;
@@ -32,7 +32,7 @@ pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> Creat
                 Ok(spec) => ctx.broker.controller.create_topic(spec).await,
                 Err(error) => Err(error),
             };
-            answer(ctx.version, topic, made, room)
+            answer(ctx.version, &ctx.image(), topic, made, room)
         }
     });
     CreateTopicsResponse::default().with_topics(at_once(made).await)
@@ -71,6 +71,7 @@ fn spec(topic: &CreatableTopic, twice: bool, validate_only: bool) -> Result<Topi
 /// validated takes ten bytes, its settings many KiB.
 fn answer(
     version: i16,
+    image: &ClusterImage,
     asked: &CreatableTopic,
     made: Result<Arc<TopicImage>, TopicError>,
     room: &AnswerRoom,
@@ -89,11 +90,17 @@ fn answer(
     }
     let result = result
         .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
-        .with_replication_factor(1);
+        .with_replication_factor(factor(image, &topic));
     match configs(&topic, room) {
         Some(configs) => result.with_configs(Some(configs)),
         None => result.with_configs(None).with_topic_config_error_code(ErrorCode::INVALID_REQUEST.number()),
     }
+}
+
+/// Replicas of its partitions, which are all in lanes of one factor.
+fn factor(image: &ClusterImage, topic: &TopicImage) -> i16 {
+    let replicas = topic.partitions.first().map_or(1, |partition| image.replicas(partition.lane).len());
+    i16::try_from(replicas).unwrap_or(i16::MAX)
 }
 
 fn configs(topic: &TopicImage, room: &AnswerRoom) -> Option<Vec<CreatableTopicConfigs>> {
@@ -152,7 +159,7 @@ mod tests {
         for version in 2..=7 {
             let topics = [Ok(Arc::clone(&topic)), Err(TopicError::Exists("orders".into()))];
             let room = AnswerRoom::new(&budget);
-            let topics = topics.into_iter().map(|made| answer(version, &asked(), made, &room)).collect();
+            let topics = topics.into_iter().map(|made| answer(version, &image, &asked(), made, &room)).collect();
             let answer = CreateTopicsResponse::default().with_topics(topics);
             response::encode(ApiKey::CreateTopics, version, 1, &answer).expect("writes");
         }
@@ -165,10 +172,10 @@ mod tests {
         let budget = Budget::new(1 << 30);
         for version in 5..=7 {
             let room = AnswerRoom::new(&budget);
-            let answered = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
+            let answered = answer(version, &image, &asked(), Ok(Arc::clone(topic)), &room);
             assert!(answered.configs.is_some_and(|configs| configs.len() > 10));
             assert!(!room.takes(ANSWER_BYTES_MAX));
-            let answered = answer(version, &asked(), Ok(Arc::clone(topic)), &room);
+            let answered = answer(version, &image, &asked(), Ok(Arc::clone(topic)), &room);
             assert_eq!((&answered.configs, answered.topic_config_error_code, answered.error_code), (&None, 42, 0));
             let answer = CreateTopicsResponse::default().with_topics(vec![answered]);
             response::encode(ApiKey::CreateTopics, version, 1, &answer).expect("writes");

@@ -1,4 +1,4 @@
-//! `ListPartitionReassignments` (46, KIP-455): with one broker none is ever under way.
+//! `ListPartitionReassignments` (46, KIP-455): partitions are not moved by hand yet, so none is ever under way.
 
 use kafka_protocol::messages::{ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse};
 
