@@ -30,6 +30,8 @@ pub struct Options {
     pub data: PathBuf,
     pub bucket: Option<String>,
     pub ports: [u16; 3],
+    /// For other brokers; a port of the system's choice if it is not given.
+    pub rpc: Option<String>,
     pub envs: Vec<(String, String)>,
     pub args: Vec<String>,
     /// Parts of WARN and ERROR lines that are no failure.
@@ -68,6 +70,7 @@ impl Options {
             data: data.to_owned(),
             bucket: None,
             ports: free_ports(),
+            rpc: None,
             envs: Vec::new(),
             args: Vec::new(),
             expected: Vec::new(),
@@ -118,6 +121,8 @@ impl Broker {
             // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes first.
             command.env("TIDEWATER_SHARDS", "2");
         }
+        // Not a flag: binaries of older versions, which some tests start, do not have it.
+        command.env("TIDEWATER_RPC_ADDR", options.rpc.as_deref().unwrap_or("127.0.0.1:0"));
         command.args(&options.args).envs(options.envs.iter().cloned());
         command.env("TIDEWATER_GROUP_INITIAL_REBALANCE_DELAY_MS", "0");
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("clone")).stderr(file);

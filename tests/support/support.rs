@@ -6,11 +6,13 @@
 
 pub mod broker;
 pub mod cache;
+pub mod cluster;
 pub mod golang;
 pub mod kafka;
 pub mod kcat;
 pub mod logs;
 pub mod maven;
+pub mod network;
 pub mod node;
 pub mod python;
 pub mod s3;
