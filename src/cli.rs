@@ -171,6 +171,7 @@ mod tests {
             "topic create t --replication-factor 3",
             "lane list --json",
             "lane resume 1",
+            "demo --brokers 3 --exit",
             "check --data-dir /d",
             "dashboard",
             "inspect journal /d/shard-0",

@@ -9,6 +9,7 @@
 #[cfg(feature = "lakehouse")]
 mod audit;
 mod broker;
+mod cluster;
 mod content;
 mod error;
 mod progress;
@@ -45,6 +46,14 @@ const WORKERS: usize = 2;
 
 /// Offsets `[start, end)` of each partition.
 type Bounds = BTreeMap<i32, (u64, u64)>;
+
+/// Starts several brokers as one cluster and kills one of them under load: see [`cluster`].
+///
+/// # Errors
+/// The cluster does not form, or a record is missing.
+pub fn run_cluster(config: &NodeConfig, brokers: u16, exit: bool) -> Result<(), DemoError> {
+    cluster::run(config, brokers, exit)
+}
 
 /// Starts a broker, runs the demo with `records` records and serves on until SIGINT or SIGTERM; with `exit` it returns
 /// after the demo.

@@ -40,6 +40,9 @@ pub(crate) struct DemoArgs {
     /// Records to write
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pub records: u64,
+    /// Brokers; with 3 or 5 they form a cluster on this machine, and one is killed under load
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = brokers)]
+    pub brokers: u16,
     /// End after the demo instead of serving on
     #[arg(long)]
     pub exit: bool,
@@ -77,7 +80,18 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
 pub(super) fn demo(args: DemoArgs, below: ServeArgs) -> Result<(), CliError> {
     crate::trace::start_quietly();
     let config = args.serve.over(below).resolve()?;
-    crate::demo::run(config, args.records, args.exit).map_err(|e| CliError::Process(e.to_string()))
+    let done = match args.brokers {
+        1 => crate::demo::run(config, args.records, args.exit),
+        brokers => crate::demo::run_cluster(&config, brokers, args.exit),
+    };
+    done.map_err(|e| CliError::Process(e.to_string()))
+}
+
+fn brokers(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(n @ (1 | 3 | 5)) => Ok(n),
+        _ => Err("1, 3 or 5 brokers can be started".to_owned()),
+    }
 }
 
 pub(super) fn inspect(command: InspectCommand) -> Result<(), CliError> {

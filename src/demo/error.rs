@@ -16,6 +16,9 @@ pub enum DemoError {
     /// Printing, or a request over HTTP, failed.
     #[error(transparent)]
     Cli(#[from] CliError),
+    /// A process or a file of the cluster demo.
+    #[error("cannot start or end a broker: {0}")]
+    Process(#[from] io::Error),
     #[error("cannot start the demo's runtime: {0}")]
     Runtime(#[source] io::Error),
     #[error("a task of the demo panicked: {0}")]
@@ -28,6 +31,9 @@ pub enum DemoError {
     /// The answer of a port lacks a field.
     #[error("the answer of {of} lacks {what}")]
     Silent { of: &'static str, what: String },
+    /// A broker of the cluster demo.
+    #[error("broker {broker} ended with {status}; its log is {log}")]
+    Broker { broker: usize, status: String, log: std::path::PathBuf },
     /// Another producer wrote between two batches of the demo.
     #[error(
         "partition {partition}: the next batch should have offset {expected} and has {found}; stop the other producer of the topic"

@@ -55,7 +55,8 @@ pub(super) async fn run(
     Ok(found)
 }
 
-async fn read(
+/// Reads one partition.
+pub(super) async fn read(
     mut client: Client,
     topic: &'static str,
     partition: i32,

@@ -79,14 +79,14 @@ async fn write(
 }
 
 /// Acknowledgements. Each batch must follow the one before, the first the old end of the log.
-struct Acknowledged {
-    partition: i32,
-    next: u64,
-    phase: Phase,
+pub(super) struct Acknowledged {
+    pub(super) partition: i32,
+    pub(super) next: u64,
+    pub(super) phase: Phase,
 }
 
 impl Acknowledged {
-    fn take(&mut self, done: Produced) -> Result<(), DemoError> {
+    pub(super) fn take(&mut self, done: Produced) -> Result<(), DemoError> {
         if done.base_offset != self.next {
             let (partition, expected, found) = (self.partition, self.next, done.base_offset);
             return Err(DemoError::Elsewhere { partition, expected, found });
