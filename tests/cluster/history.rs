@@ -1,0 +1,117 @@
+//! What the clients wrote down, and whether it agrees with the log.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+
+/// A record's identity: the producer's name and its number, counted up in the order it sent.
+type Id = (String, u64);
+
+/// The histories of all clients.
+#[derive(Debug, Default)]
+pub struct History {
+    acknowledged: HashMap<Id, (i32, u64)>,
+    /// Given up: in the log once or not at all.
+    open: HashMap<Id, i32>,
+    /// Values by partition and offset.
+    read: BTreeMap<(i32, u64), String>,
+    /// Times and offsets, by partition.
+    committed: BTreeMap<i32, Vec<(f64, u64)>>,
+    started: BTreeMap<i32, Vec<(f64, u64)>>,
+    /// Records that came at another offset than the next.
+    jumps: Vec<String>,
+}
+
+impl History {
+    /// Adds the history of the client `name`.
+    pub fn add(&mut self, name: &str, path: &Path) {
+        let text = std::fs::read_to_string(path).expect("the client's history");
+        for line in text.lines() {
+            let words: Vec<&str> = line.splitn(4, ' ').collect();
+            let number = |n: usize| words.get(n).and_then(|word| word.parse::<u64>().ok());
+            let partition = |n: usize| words.get(n).and_then(|word| word.parse::<i32>().ok());
+            let time = words.get(1).and_then(|word| word.parse::<f64>().ok());
+            // The last line of a client that was killed may be cut.
+            match words.first().copied() {
+                Some("A") => {
+                    let (Some(n), Some(p), Some(at)) = (number(1), partition(2), number(3)) else { continue };
+                    let before = self.acknowledged.insert((name.to_owned(), n), (p, at));
+                    assert_eq!(before, None, "{name} {n} is acknowledged twice");
+                }
+                Some("O") => {
+                    let (Some(n), Some(p)) = (number(1), partition(2)) else { continue };
+                    self.open.insert((name.to_owned(), n), p);
+                }
+                Some("R") => {
+                    let (Some(p), Some(at), Some(value)) = (partition(1), number(2), words.get(3)) else { continue };
+                    let before = self.read.entry((p, at)).or_insert_with(|| (*value).to_owned());
+                    assert_eq!(before, value, "{name} reads something else at {p}/{at}");
+                }
+                Some("C") => {
+                    let (Some(time), Some(p), Some(at)) = (time, partition(2), number(3)) else { continue };
+                    self.committed.entry(p).or_default().push((time, at));
+                }
+                Some("S") => {
+                    let (Some(time), Some(p), Some(at)) = (time, partition(2), number(3)) else { continue };
+                    self.started.entry(p).or_default().push((time, at));
+                }
+                Some("X") => self.jumps.push(format!("{name}: {line}")),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    pub fn read(&self) -> usize {
+        self.read.len()
+    }
+
+    /// Every acknowledged record once, at its offset, in order; none invented; what members read is the log; a start never
+    /// lies before a commit that was answered before; no record below a commit was skipped.
+    pub fn check(&self, log: &[Vec<String>], seed: u64) {
+        let mut seen: HashSet<Id> = HashSet::new();
+        for (partition, records) in (0_i32..).zip(log) {
+            let mut last: HashMap<&str, u64> = HashMap::new();
+            for (offset, value) in (0_u64..).zip(records) {
+                let at = format!("{partition}/{offset}, seed {seed}");
+                let mut parts = value.splitn(3, ':');
+                let name = parts.next().expect("a name");
+                let number: u64 = parts.next().and_then(|n| n.parse().ok()).expect("a number");
+                let padding = "abcdefghij".repeat(usize::try_from(number % 60).expect("small"));
+                assert_eq!(parts.next(), Some(padding.as_str()), "the value at {at}");
+                let id = (name.to_owned(), number);
+                if let Some(before) = last.insert(name, number) {
+                    assert!(before < number, "{id:?} comes after number {before} at {at}");
+                }
+                match (self.acknowledged.get(&id), self.open.get(&id)) {
+                    (Some(held), _) => assert_eq!(*held, (partition, offset), "{id:?} is acknowledged elsewhere"),
+                    (None, Some(p)) => assert_eq!(*p, partition, "{id:?} at {at}"),
+                    (None, None) => panic!("{id:?} at {at} was never sent"),
+                }
+                assert!(seen.insert(id), "the record at {at} is there twice");
+            }
+        }
+        let lost: Vec<_> = self.acknowledged.iter().filter(|(id, _)| !seen.contains(*id)).take(10).collect();
+        assert!(lost.is_empty(), "acknowledged and lost, seed {seed}: {lost:?}");
+        assert!(self.jumps.is_empty(), "offsets jumped, seed {seed}: {:?}", self.jumps.iter().take(10).collect::<Vec<_>>());
+        for ((partition, offset), value) in &self.read {
+            let held = log.get(*partition as usize).and_then(|log| log.get(usize::try_from(*offset).ok()?));
+            assert_eq!(held, Some(value), "a member read something else at {partition}/{offset}, seed {seed}");
+        }
+        for (partition, commits) in &self.committed {
+            for (asked, start) in self.started.get(partition).into_iter().flatten() {
+                let before = commits.iter().filter(|(answered, _)| answered < asked).map(|(_, at)| *at).max();
+                assert!(
+                    before.is_none_or(|before| *start >= before),
+                    "partition {partition}: {before:?} was committed, a member started at {start}, seed {seed}"
+                );
+            }
+            let most = commits.iter().map(|(_, at)| *at).max().unwrap_or(0);
+            let read: BTreeSet<u64> = self.read.range((*partition, 0)..(*partition, most)).map(|((_, at), _)| *at).collect();
+            let skipped = (0..most).find(|offset| !read.contains(offset));
+            assert_eq!(skipped, None, "partition {partition}: {most} was committed and a record skipped, seed {seed}");
+        }
+    }
+}
