@@ -19,6 +19,7 @@ use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 use super::cluster::facts::{ClusterFacts, FollowerFacts, LaneFacts};
 use super::cluster::gather::{Gatherer, TransferError};
 use crate::archival::run::{Archives, Resumed};
+use crate::controller::client::TopicError;
 use crate::controller::lane::ControllerLane;
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
@@ -82,6 +83,8 @@ pub enum ReportRequest {
     Cluster(Reply<ClusterFacts>),
     /// Has the leader of a lane hand it over, wherever it is; for shard 0.
     Transfer(LaneId, NodeId, Reply<Result<(), TransferError>>),
+    /// Gives every lane so many replicas; the answer is the number of lanes that get more. For shard 0.
+    Grow(u16, Reply<Result<usize, TopicError>>),
 }
 
 /// The parts of a shard that a report is made from. Shard-local.
@@ -121,6 +124,10 @@ impl Reporter {
                 ReportRequest::Cluster(reply) => {
                     let gatherer = self.gatherer.clone();
                     drop(tasks.spawn("cluster facts", async move { reply.send(gatherer.cluster().await) }));
+                }
+                ReportRequest::Grow(factor, reply) => {
+                    let controller = self.gatherer.controller.clone();
+                    drop(tasks.spawn("grow", async move { reply.send(controller.widen(factor).await) }));
                 }
                 ReportRequest::Transfer(lane, to, reply) => {
                     let gatherer = self.gatherer.clone();

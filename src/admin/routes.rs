@@ -72,6 +72,7 @@ pub async fn serve(services: Services, port: HttpPort) {
         .route("/v1/cluster/lanes", get(cluster::routes::lanes))
         .route("/v1/cluster/lanes/{lane}/leader/{broker}", post(cluster::routes::transfer))
         .route("/v1/cluster/partitions", get(cluster::routes::partitions))
+        .route("/v1/cluster/grow/{factor}", post(cluster::routes::grow))
         .route("/v1/topics", get(topics))
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))

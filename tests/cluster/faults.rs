@@ -114,7 +114,8 @@ fn faults_under_load_lose_nothing() {
 
     for fault in 0..faults {
         let n = dice.below(3) as usize;
-        let lasts = Duration::from_millis(200 + dice.below(if dice.below(6) == 0 { 6000 } else { 1800 }));
+        let most = if dice.below(6) == 0 { 6000 } else { 1800 };
+        let lasts = Duration::from_millis(200 + dice.below(most));
         let (before, begun) = (clients.acknowledged(), Instant::now());
         let wipes = fault > 0 && fault % 40 == 0;
         let kind = if wipes {

@@ -13,7 +13,7 @@ use super::health::{self, judge};
 use crate::admin::report::ReportRequest;
 use crate::admin::state::{AdminState, refused};
 use crate::admin::survey::soon;
-use crate::controller::client::CONTROLLER_SHARD;
+use crate::controller::client::{CONTROLLER_SHARD, TopicError};
 use crate::kafka::view::PartitionView;
 
 /// One broker of `GET /v1/cluster/brokers`.
@@ -131,6 +131,18 @@ pub(in crate::admin) async fn transfer(
             };
             refused(status, &error.to_string())
         }
+    }
+}
+
+pub(in crate::admin) async fn grow(State(state): State<AdminState>, Path(factor): Path<u16>) -> Response {
+    let asked = state.services.reports.call(CONTROLLER_SHARD, |reply| ReportRequest::Grow(factor, reply)).await;
+    match asked {
+        Ok(Ok(lanes)) => Json(serde_json::json!({ "replication_factor": factor, "lanes": lanes })).into_response(),
+        Ok(Err(TopicError::Unavailable)) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "the controller's lane has no leader at the moment; try again")
+        }
+        Ok(Err(error)) => refused(StatusCode::CONFLICT, &error.to_string()),
+        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping"),
     }
 }
 
