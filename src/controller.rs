@@ -12,6 +12,8 @@ pub mod image;
 pub mod lane;
 pub mod lane_table;
 pub mod leaders;
+pub mod peers;
+pub mod placement;
 pub mod plan;
 pub mod reconcile;
 pub mod service;

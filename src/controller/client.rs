@@ -6,24 +6,32 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidewater_storage::model::{LogIndex, ProducerId, ShardId, Term, TopicId, TopicName};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidewater_storage::model::{
+    LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TopicId, TopicName,
+};
 use tokio::sync::Notify;
 
+use super::brokers::Registration;
 use super::image::{ClusterImage, TopicImage};
-use super::leaders::{LaneReport, Leaders};
+use super::leaders::{LaneReport, LeaderReport, Leaders};
+use super::state::TopicRecord;
+use crate::limits::CONTROLLER_PATIENCE;
 use crate::shard::mesh::{Mesh, Reply};
 
 /// The shard that runs the controller.
 pub const CONTROLLER_SHARD: ShardId = ShardId(0);
 
 /// A topic to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicSpec {
     pub name: String,
     /// Partitions; `None` is `num.partitions`.
     pub partitions: Option<i32>,
-    /// Replicas; -1 is the cluster's default, which is 1.
+    /// Replicas; -1 is the cluster's default: three, or as many as there are brokers.
     pub replication_factor: i16,
     /// Brokers per partition, if the client places them itself.
     pub assignments: Vec<(i32, Vec<i32>)>,
@@ -35,7 +43,7 @@ pub struct TopicSpec {
 }
 
 /// One change of a topic's settings (KIP-339).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigOp {
     pub key: String,
     /// What to do with it.
@@ -43,7 +51,7 @@ pub struct ConfigOp {
 }
 
 /// What to do with a setting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConfigChange {
     Set(String),
     /// Back to the default.
@@ -54,8 +62,8 @@ pub enum ConfigChange {
     Subtract(String),
 }
 
-/// Why a topic was not made, changed or deleted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a topic was not made, changed or deleted, or a broker not registered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum TopicError {
     /// There is one of that name.
     #[error("topic {0} already exists")]
@@ -72,10 +80,10 @@ pub enum TopicError {
     /// A number of partitions that cannot be.
     #[error("{0}")]
     InvalidPartitions(String),
-    /// Other than 1 (or -1).
-    #[error("replication factor {0} is not possible: there is one broker; use 1, or -1 for the default")]
-    InvalidReplicationFactor(i16),
-    /// A placement this broker cannot follow.
+    /// The cluster cannot give so many replicas.
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// A placement that no lane has.
     #[error("{0}")]
     InvalidAssignment(String),
     /// A setting that is unknown, malformed or refused.
@@ -89,46 +97,100 @@ pub enum TopicError {
     Unavailable,
 }
 
-/// What crosses the mesh to the controller.
-#[derive(Debug)]
-pub enum ControllerRequest {
-    Create(TopicSpec, Reply<Result<Arc<TopicImage>, TopicError>>),
+/// A request to the controller. A message; between brokers as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    Create {
+        spec: TopicSpec,
+        /// The id that the topic gets; chosen by the broker that was asked, so that a repeated request is recognised.
+        id: Option<TopicId>,
+    },
     Delete {
         name: TopicName,
         /// Delete only the topic with this id; `None`: the topic of that name.
         id: Option<TopicId>,
-        /// Where the answer goes.
-        reply: Reply<Result<(), TopicError>>,
     },
     /// Raise the number of partitions.
     Partitions {
         topic: String,
         /// Partitions it shall have.
         total: i32,
+        /// Brokers of each new partition, if the client places them itself; else empty.
+        assignments: Vec<Vec<i32>>,
         validate_only: bool,
-        /// Where the answer goes.
-        reply: Reply<Result<(), TopicError>>,
     },
     Configs {
         topic: String,
         /// Changes, all or none.
         ops: Vec<ConfigOp>,
         validate_only: bool,
-        /// Where the answer goes.
-        reply: Reply<Result<(), TopicError>>,
     },
-    /// A block of producer ids: first and count.
-    ProducerIds(Reply<Result<(ProducerId, u32), TopicError>>),
+    /// A block of producer ids.
+    ProducerIds,
     /// Term and end of the controller's log.
-    Quorum(Reply<Result<Quorum, TopicError>>),
+    Quorum,
+    /// A broker joins, or is reached in another way.
+    Register(Registration),
+    /// Raise the replication factor of every lane that has a lower one.
+    Widen { factor: u16 },
+}
+
+/// The answer to an [`Ask`]. A message; between brokers as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answered {
+    /// The change is in the state since this revision.
+    Done { revision: u64 },
+    /// The topic as it was made, or as it would be.
+    Topic { record: TopicRecord, revision: u64 },
+    ProducerIds { first: ProducerId, count: u32 },
+    Quorum(Quorum),
+    Registered(Registered),
+    /// So many lanes get more replicas.
+    Widening { lanes: usize, revision: u64 },
+}
+
+/// A broker is registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    pub node: NodeId,
+    pub incarnation: ReplicaIncarnation,
+    pub revision: u64,
+}
+
+/// Why the controller's broker did not answer a request. Between brokers as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskError {
+    /// It does not lead the controller's lane, or led it no longer when the change was written: ask again, there if it
+    /// knows the leader.
+    NotLeader(Option<NodeId>),
+    /// It is not known whether the change was written: ask again.
+    Unknown,
+    /// The answer is final.
+    Final(TopicError),
+}
+
+/// What crosses the mesh to the controller of this broker.
+#[derive(Debug)]
+pub enum ControllerRequest {
+    /// Have it answered by the leader of the controller's lane, within this time.
+    Ask { ask: Ask, patience: Duration, reply: Reply<Result<Answered, TopicError>> },
+    /// Answer it here or not at all. `again`: an earlier try may have been carried out.
+    Serve { ask: Ask, again: bool, reply: Reply<Result<Answered, AskError>> },
     /// The lanes of a shard of this broker; no answer.
     Lanes(ShardId, Vec<LaneReport>),
+    /// The lanes of another broker; no answer.
+    Leaders(LeaderReport),
+    /// Answer when every shard of this broker shows an image of this revision, or is late.
+    See { revision: u64, reply: Reply<()> },
 }
 
 /// Term and end of the controller's log. A *message*.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quorum {
-    /// The term in which this broker leads it.
+    /// The term of its leader.
     pub term: Term,
     /// The index after the last entry applied.
     pub end: LogIndex,
@@ -144,6 +206,7 @@ pub struct ControllerHandle {
     leaders: Rc<RefCell<Arc<Leaders>>>,
     leaders_set: Rc<Notify>,
     block: Rc<RefCell<(i64, u32)>>,
+    patience: Duration,
     mesh: Mesh<ControllerRequest>,
 }
 
@@ -163,8 +226,15 @@ impl ControllerHandle {
             leaders: Rc::default(),
             leaders_set: Rc::default(),
             block: Rc::default(),
+            patience: CONTROLLER_PATIENCE,
             mesh,
         }
+    }
+
+    /// A handle whose requests wait no longer than `patience` for the controller.
+    #[must_use]
+    pub fn within(&self, patience: Duration) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     /// The cluster as this shard knows it.
@@ -200,10 +270,13 @@ impl ControllerHandle {
         Arc::clone(&self.leaders.borrow())
     }
 
-    /// Takes newer leaders.
+    /// Takes newer leaders; older ones are ignored.
     pub fn set_leaders(&self, leaders: Arc<Leaders>) {
-        *self.leaders.borrow_mut() = leaders;
-        self.leaders_set.notify_waiters();
+        let mut held = self.leaders.borrow_mut();
+        if leaders.is_since(&held) {
+            *held = leaders;
+            self.leaders_set.notify_waiters();
+        }
     }
 
     /// Resolves at the next change of [`ControllerHandle::leaders`] after this call. To miss none, call it before the
@@ -218,12 +291,25 @@ impl ControllerHandle {
         let _ = self.mesh.send(CONTROLLER_SHARD, ControllerRequest::Lanes(shard, lanes)).await;
     }
 
-    /// Makes a topic; resolves when its partitions serve.
+    /// Makes a topic; resolves when its partitions serve, or soon will.
     ///
     /// # Errors
     /// Why it was not made.
     pub async fn create_topic(&self, spec: TopicSpec) -> Result<Arc<TopicImage>, TopicError> {
-        self.call(|reply| ControllerRequest::Create(spec, reply)).await
+        let name = TopicName::new(&spec.name).ok();
+        let validate_only = spec.validate_only;
+        let (record, revision) = match self.call(Ask::Create { spec, id: None }).await? {
+            Answered::Topic { record, revision } => (record, revision),
+            other => unreachable!("the controller answered a creation with {other:?}"),
+        };
+        let name = name.expect("a topic is not made with an illegal name");
+        if !validate_only {
+            self.see(revision).await;
+            if let Some(topic) = self.image().topic(name.as_str()).filter(|topic| topic.id == record.id) {
+                return Ok(Arc::clone(topic));
+            }
+        }
+        Ok(Arc::new(record.image(&name, self.mesh.shards())))
     }
 
     /// Deletes a topic by name.
@@ -232,7 +318,7 @@ impl ControllerHandle {
     /// It is unknown, or the controller is not available.
     pub async fn delete_topic(&self, name: &str) -> Result<(), TopicError> {
         let name = TopicName::new(name).map_err(|_| TopicError::Unknown(name.to_owned()))?;
-        self.call(|reply| ControllerRequest::Delete { name, id: None, reply }).await
+        self.change(Ask::Delete { name, id: None }).await
     }
 
     /// Deletes a topic by id: not a later one that has its name by then.
@@ -241,8 +327,7 @@ impl ControllerHandle {
     /// It is unknown, or the controller is not available.
     pub async fn delete_topic_by_id(&self, id: TopicId) -> Result<TopicName, TopicError> {
         let name = self.image().names.get(&id).cloned().ok_or(TopicError::UnknownId(id))?;
-        let meant = name.clone();
-        self.call(|reply| ControllerRequest::Delete { name: meant, id: Some(id), reply }).await?;
+        self.change(Ask::Delete { name: name.clone(), id: Some(id) }).await?;
         Ok(name)
     }
 
@@ -251,8 +336,21 @@ impl ControllerHandle {
     /// # Errors
     /// Why not.
     pub async fn create_partitions(&self, topic: &str, total: i32, validate_only: bool) -> Result<(), TopicError> {
-        let topic = topic.to_owned();
-        self.call(|reply| ControllerRequest::Partitions { topic, total, validate_only, reply }).await
+        self.create_partitions_on(topic, total, Vec::new(), validate_only).await
+    }
+
+    /// As [`ControllerHandle::create_partitions`], on the brokers that `assignments` names for each new partition.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn create_partitions_on(
+        &self,
+        topic: &str,
+        total: i32,
+        assignments: Vec<Vec<i32>>,
+        validate_only: bool,
+    ) -> Result<(), TopicError> {
+        self.change(Ask::Partitions { topic: topic.to_owned(), total, assignments, validate_only }).await
     }
 
     /// Changes a topic's settings, all or none.
@@ -260,8 +358,7 @@ impl ControllerHandle {
     /// # Errors
     /// Why not.
     pub async fn alter_configs(&self, topic: &str, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), TopicError> {
-        let topic = topic.to_owned();
-        self.call(|reply| ControllerRequest::Configs { topic, ops, validate_only, reply }).await
+        self.change(Ask::Configs { topic: topic.to_owned(), ops, validate_only }).await
     }
 
     /// A producer id that was never given before, from a block this shard holds or a new one.
@@ -273,8 +370,10 @@ impl ControllerHandle {
             if let Some(id) = self.take_from_block() {
                 return Ok(id);
             }
-            let (first, count) = self.call(ControllerRequest::ProducerIds).await?;
-            *self.block.borrow_mut() = (first.0, count);
+            match self.call(Ask::ProducerIds).await? {
+                Answered::ProducerIds { first, count } => *self.block.borrow_mut() = (first.0, count),
+                other => unreachable!("the controller answered a request for producer ids with {other:?}"),
+            }
         }
     }
 
@@ -283,7 +382,58 @@ impl ControllerHandle {
     /// # Errors
     /// The controller is not available.
     pub async fn quorum(&self) -> Result<Quorum, TopicError> {
-        self.call(ControllerRequest::Quorum).await
+        match self.call(Ask::Quorum).await? {
+            Answered::Quorum(quorum) => Ok(quorum),
+            other => unreachable!("the controller answered a question about its log with {other:?}"),
+        }
+    }
+
+    /// Registers a broker; the same answer however often it is asked.
+    ///
+    /// # Errors
+    /// It may not, or the controller is not available.
+    pub async fn register(&self, registration: Registration) -> Result<Registered, TopicError> {
+        match self.call(Ask::Register(registration)).await? {
+            Answered::Registered(registered) => Ok(registered),
+            other => unreachable!("the controller answered a registration with {other:?}"),
+        }
+    }
+
+    /// Raises the replication factor of every lane that has a lower one, the controller's among them. Returns how many
+    /// lanes get more replicas, before they have them.
+    ///
+    /// # Errors
+    /// There are too few brokers, or the controller is not available.
+    pub async fn widen(&self, factor: u16) -> Result<usize, TopicError> {
+        match self.call(Ask::Widen { factor }).await? {
+            Answered::Widening { lanes, revision } => {
+                self.see(revision).await;
+                Ok(lanes)
+            }
+            other => unreachable!("the controller answered a request for replicas with {other:?}"),
+        }
+    }
+
+    /// Answers a request of another broker, as the body of an answer.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn serve_peer(&self, body: &[u8]) -> Result<Bytes, serde_json::Error> {
+        let PeerAsk { ask, again } = serde_json::from_slice(body)?;
+        let serve = |reply| ControllerRequest::Serve { ask, again, reply };
+        let answered = self.mesh.call(CONTROLLER_SHARD, serve).await.unwrap_or(Err(AskError::NotLeader(None)));
+        Ok(Bytes::from(serde_json::to_vec(&answered).expect("maps, numbers and strings serialise into memory")))
+    }
+
+    /// Takes another broker's report of its lanes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn take_report(&self, body: &[u8]) -> Result<(), serde_json::Error> {
+        let report = serde_json::from_slice(body)?;
+        // A controller that has stopped needs no report.
+        let _ = self.mesh.send(CONTROLLER_SHARD, ControllerRequest::Leaders(report)).await;
+        Ok(())
     }
 
     fn take_from_block(&self) -> Option<ProducerId> {
@@ -293,10 +443,38 @@ impl ControllerHandle {
         Some(ProducerId(next))
     }
 
-    async fn call<T: Send + 'static>(
-        &self,
-        make: impl FnOnce(Reply<Result<T, TopicError>>) -> ControllerRequest,
-    ) -> Result<T, TopicError> {
+    /// A request that changes something; waits until this shard's image shows the change, or soon will.
+    async fn change(&self, ask: Ask) -> Result<(), TopicError> {
+        match self.call(ask).await? {
+            Answered::Done { revision } => {
+                self.see(revision).await;
+                Ok(())
+            }
+            other => unreachable!("the controller answered a change with {other:?}"),
+        }
+    }
+
+    /// Waits until this shard's image is of `revision`. The controller of this broker ends the wait: it answers a request
+    /// when its own shards have the image, or it is late.
+    async fn see(&self, revision: u64) {
+        let have = |reply| ControllerRequest::See { revision, reply };
+        if self.image().revision < revision {
+            // A controller that has stopped shows nothing more.
+            let _ = self.mesh.call(CONTROLLER_SHARD, have).await;
+        }
+    }
+
+    async fn call(&self, ask: Ask) -> Result<Answered, TopicError> {
+        let patience = self.patience;
+        let make = |reply| ControllerRequest::Ask { ask, patience, reply };
         self.mesh.call(CONTROLLER_SHARD, make).await.unwrap_or(Err(TopicError::Unavailable))
     }
+}
+
+/// A request as it goes to another broker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PeerAsk {
+    pub(super) ask: Ask,
+    /// An earlier try may have been carried out.
+    pub(super) again: bool,
 }

@@ -11,6 +11,7 @@ use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::engine::{Engine, LaneCheckpoint};
 use tidewater_storage::journal::Payload;
 use tidewater_storage::model::{EntryId, LaneId, Term};
+use tokio::sync::Notify;
 
 use super::command::{Command, CommandError};
 use super::lane_table::LaneTable;
@@ -21,6 +22,10 @@ use crate::raft::{Answer, Apply, LaneStatus, ProposeError};
 /// State machine and Raft group of lane 0.
 pub struct ControllerLane {
     pub status: LaneStatus,
+    /// Notified when a command was applied.
+    pub(super) changed: Notify,
+    /// Notified when leadership begins or ends.
+    pub(super) leadership: Notify,
     state: RefCell<ControllerState>,
 }
 
@@ -54,7 +59,8 @@ impl ControllerLane {
         let (state, membership) =
             if blob.is_empty() { (ControllerState::default(), Bytes::new()) } else { decode(blob)? };
         let status = LaneStatus::recovered(LaneId::CONTROLLER, engine, applied, membership.clone());
-        let lane = Self { status, state: RefCell::new(state) };
+        let (changed, leadership) = (Notify::default(), Notify::default());
+        let lane = Self { status, changed, leadership, state: RefCell::new(state) };
         Ok((lane, Some(membership).filter(|membership| !membership.is_empty())))
     }
 
@@ -121,7 +127,8 @@ fn decode(blob: &Bytes) -> Result<(ControllerState, Bytes), CodecError> {
                     _ => state = Some(ControllerState::decode(body.rest()).ok_or_else(|| body.bad("state"))?),
                 }
             }
-            let state = ControllerState { features, lanes, brokers, ..sections.required(STATE, state)? };
+            let mut state: ControllerState = sections.required(STATE, state)?;
+            (state.features, state.lanes, state.brokers) = (features, lanes, brokers);
             Ok((state, sections.required(MEMBERSHIP, membership)?))
         }
         LaneBlob::Positional(membership, mut from) => {
@@ -138,6 +145,7 @@ impl Apply for ControllerLane {
             let command = Command::decode(payload)?;
             Ok::<_, CommandError>(self.state.borrow_mut().apply(command))
         });
+        self.changed.notify_waiters();
         // A stopped lane changes nothing.
         Answer::of(applied.and_then(Result::ok).unwrap_or(Verdict::Stale))
     }
@@ -152,10 +160,12 @@ impl Apply for ControllerLane {
 
     fn leading(&self, term: Term, _ready_at: EntryId) {
         self.status.set_leading(term);
+        self.leadership.notify_waiters();
     }
 
     fn following(&self, _term: Term) {
         self.status.set_following();
+        self.leadership.notify_waiters();
     }
 }
 

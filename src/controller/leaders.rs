@@ -12,6 +12,8 @@ use super::image::PartitionImage;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leaders {
     lanes: BTreeMap<LaneId, LaneLeader>,
+    /// How often it has changed.
+    changes: u64,
 }
 
 /// A lane's leader as it described itself last, or as one of its followers knows it.
@@ -67,12 +69,30 @@ impl Leaders {
         partition.epoch_in(term)
     }
 
+    /// Is this table at least as new as `other`, which the same controller made?
+    pub(super) fn is_since(&self, other: &Self) -> bool {
+        self.changes >= other.changes
+    }
+
+    /// Do clients learn the same from `other`? What lanes have followed is the controller's business.
+    #[must_use]
+    pub fn are_shown_by(&self, other: &Self) -> bool {
+        let same = |(a, b): (&LaneLeader, &LaneLeader)| (a.node, a.term, &a.in_sync) == (b.node, b.term, &b.in_sync);
+        self.lanes.len() == other.lanes.len()
+            && self.lanes.iter().all(|(lane, a)| other.lanes.get(lane).is_some_and(|b| same((a, b))))
+    }
+
     /// Takes a report; true if it changed anything.
     ///
     /// A higher term counts, whoever reports it; within a term, what the leader itself reports. A leader that reports a
     /// lane without a leader has stepped down: the lane then has none until the next one reports.
     pub fn see(&mut self, report: &LeaderReport) -> bool {
-        report.lanes.iter().fold(false, |changed, lane| self.see_lane(report.from, lane) || changed)
+        let mut changed = false;
+        for lane in &report.lanes {
+            changed |= self.see_lane(report.from, lane);
+        }
+        self.changes += u64::from(changed);
+        changed
     }
 
     fn see_lane(&mut self, from: NodeId, report: &LaneReport) -> bool {

@@ -1,35 +1,46 @@
 //! Requests about topics → commands: pure checks against the state, with words for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::model::{LaneId, NodeId, TopicId, TopicName};
 use uuid::Uuid;
 
 use super::client::{ConfigChange, ConfigOp, TopicError, TopicSpec};
 use super::command::Command;
-use super::state::{ControllerState, TopicRecord, data_lanes};
+use super::features;
+use super::lane_table::LaneRecord;
+use super::placement::{self, Planned};
+use super::state::{ControllerState, TopicRecord, Verdict};
 use crate::config::topic::{self, Shape};
-use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_SETTINGS_BYTES_MAX};
+use crate::limits::{LANES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICATION_FACTOR_MAX, TOPIC_SETTINGS_BYTES_MAX};
+
+/// Sets of brokers that a refusal names.
+const SETS_NAMED_MAX: usize = 10;
 
 /// The settings of the broker's own topics, which clients cannot change: its log is cut by the snapshots of what keeps its
 /// state there and by nothing else, and all of it stays on local disk, so that a start needs no bucket.
 pub const INTERNAL_SETTINGS: [(&str, &str); 4] =
     [("retention.ms", "-1"), ("retention.bytes", "-1"), ("local.retention.ms", "-1"), ("local.retention.bytes", "-1")];
 
-/// Facts of this broker that a plan needs besides the state.
+/// What a plan needs besides the state.
 #[derive(Clone, Copy, Debug)]
-pub struct Context {
-    pub broker: NodeId,
-    pub shards: u16,
+pub struct Context<'a> {
     /// `num.partitions`.
     pub num_partitions: u32,
+    /// Partitions that are planned together with this one.
+    pub planned: &'a Planned,
 }
 
 /// Checks a topic that shall be made.
 ///
 /// # Errors
 /// Why it cannot be.
-pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: TopicId) -> Result<Command, TopicError> {
+pub fn create(
+    state: &ControllerState,
+    context: Context<'_>,
+    spec: &TopicSpec,
+    id: TopicId,
+) -> Result<Command, TopicError> {
     let name = TopicName::new(&spec.name).map_err(|e| TopicError::InvalidName(format!("{:?}: {e}", spec.name)))?;
     if state.topics.contains_key(&name) {
         return Err(TopicError::Exists(spec.name.clone()));
@@ -44,10 +55,7 @@ pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: T
     if name.is_internal() && !spec.internal {
         return Err(TopicError::InvalidName(format!("topic {name} is the broker's own and is made when it is needed")));
     }
-    if !matches!(spec.replication_factor, -1 | 1) {
-        return Err(TopicError::InvalidReplicationFactor(spec.replication_factor));
-    }
-    let partitions = partitions_of(context, spec)?;
+    let factor = factor_of(state, spec)?;
     let mut overrides = BTreeMap::new();
     for (key, value) in &spec.configs {
         if let Some(value) = value {
@@ -59,16 +67,44 @@ pub fn create(state: &ControllerState, context: Context, spec: &TopicSpec, id: T
         overrides.extend(internal_settings());
     }
     check_size(&BTreeMap::new(), &overrides)?;
-    let lanes = place(context, id, 0, partitions);
+    let lanes = if spec.assignments.is_empty() {
+        let wanted = spec.partitions.unwrap_or(i32::try_from(context.num_partitions).unwrap_or(i32::MAX));
+        place(state, context, factor, id, &[], in_range(wanted)?)?
+    } else {
+        assigned(state, context, &spec.assignments, 0, factor)?
+    };
     Ok(Command::CreateTopic { name, id, lanes, overrides })
 }
 
-fn partitions_of(context: Context, spec: &TopicSpec) -> Result<u32, TopicError> {
-    if !spec.assignments.is_empty() {
-        return assigned(context, &spec.assignments, 0);
+/// The replication factor of topics that do not name one.
+#[must_use]
+pub fn default_factor(state: &ControllerState) -> u16 {
+    u16::try_from(state.brokers.len().clamp(1, 3)).unwrap_or(1)
+}
+
+/// The replication factor that a topic shall have.
+///
+/// # Errors
+/// The cluster cannot give it, in Kafka's words.
+pub fn factor_of(state: &ControllerState, spec: &TopicSpec) -> Result<u16, TopicError> {
+    if let Some((_, first)) = spec.assignments.first() {
+        return checked_assignment(state, &spec.assignments).map(|()| u16::try_from(first.len()).unwrap_or(u16::MAX));
     }
-    let wanted = spec.partitions.unwrap_or(i32::try_from(context.num_partitions).unwrap_or(i32::MAX));
-    in_range(wanted)
+    let brokers = state.brokers.len().max(1);
+    match spec.replication_factor {
+        -1 => Ok(default_factor(state)),
+        factor if factor <= 0 => Err(TopicError::InvalidReplicationFactor(
+            "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
+        )),
+        factor if factor.unsigned_abs() > REPLICATION_FACTOR_MAX => Err(TopicError::InvalidReplicationFactor(format!(
+            "Replication factor {factor} is more than {REPLICATION_FACTOR_MAX}, which survives any two brokers."
+        ))),
+        factor if usize::from(factor.unsigned_abs()) > brokers => Err(TopicError::InvalidReplicationFactor(format!(
+            "Unable to replicate the partition {factor} time(s): The target replication factor of {factor} cannot be \
+             reached because only {brokers} broker(s) are registered."
+        ))),
+        factor => Ok(factor.unsigned_abs()),
+    }
 }
 
 fn in_range(partitions: i32) -> Result<u32, TopicError> {
@@ -77,20 +113,78 @@ fn in_range(partitions: i32) -> Result<u32, TopicError> {
     })
 }
 
-/// A client's own placement: possible only onto this broker, numbered from `first` without holes.
-fn assigned(context: Context, assignments: &[(i32, Vec<i32>)], first: usize) -> Result<u32, TopicError> {
-    let mut indexes: Vec<i32> = assignments.iter().map(|(index, _)| *index).collect();
-    indexes.sort_unstable();
-    if indexes.iter().enumerate().any(|(n, index)| usize::try_from(*index) != Ok(first + n)) {
+/// A client's own placement, as Kafka checks it: every replica on a registered broker, none twice, all partitions with
+/// as many.
+fn checked_assignment(state: &ControllerState, assignments: &[(i32, Vec<i32>)]) -> Result<(), TopicError> {
+    let mut first = None;
+    for (_, nodes) in assignments {
+        let refuse = |why: String| Err(TopicError::InvalidAssignment(format!("The manual partition assignment {why}")));
+        let before = *first.get_or_insert(nodes.len());
+        let Some(lowest) = nodes.iter().min() else {
+            return refuse("includes an empty replica list.".to_owned());
+        };
+        if *lowest < 0 {
+            return refuse(format!("includes an invalid broker id {lowest}."));
+        }
+        if let Some(twice) = nodes.iter().find(|node| nodes.iter().filter(|other| other == node).count() > 1) {
+            return refuse(format!("includes the broker {twice} more than once."));
+        }
+        if let Some(unknown) = nodes.iter().find(|node| !state.brokers.contains_key(&NodeId(**node))) {
+            return refuse(format!("includes broker {unknown}, but no such broker is registered."));
+        }
+        if nodes.len() != before {
+            return refuse(format!(
+                "includes a partition with {} replica(s), but this is not consistent with previous partitions, which \
+                 have {before} replica(s).",
+                nodes.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Lanes for a client's own placement of partitions that are numbered from `first` without holes.
+fn assigned(
+    state: &ControllerState,
+    context: Context<'_>,
+    assignments: &[(i32, Vec<i32>)],
+    first: usize,
+    factor: u16,
+) -> Result<Vec<LaneId>, TopicError> {
+    let mut by_index: Vec<&(i32, Vec<i32>)> = assignments.iter().collect();
+    by_index.sort_unstable_by_key(|(index, _)| *index);
+    if by_index.iter().enumerate().any(|(n, (index, _))| usize::try_from(*index) != Ok(first + n)) {
         return Err(TopicError::InvalidAssignment(format!("partitions must be numbered from {first} without holes")));
     }
-    if assignments.iter().any(|(_, brokers)| *brokers != [context.broker.0]) {
-        return Err(TopicError::InvalidAssignment(format!(
-            "every partition must be placed on broker {}, the only one",
-            context.broker
-        )));
+    in_range(i32::try_from(assignments.len()).unwrap_or(i32::MAX))?;
+    checked_assignment(state, assignments)?;
+    let mut lanes = Vec::with_capacity(assignments.len());
+    for (index, nodes) in by_index {
+        let wanted: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+        let lane = placement::assigned(&state.lanes, &wanted, |lane| load(state, context, lane));
+        let lane = lane.filter(|_| nodes.len() == usize::from(factor)).ok_or_else(|| {
+            let pool = state.lanes.pool(factor).map(|(_, record)| record.nodes().map(|node| node.0).collect::<Vec<_>>());
+            let sets = pool.map(|set| format!("{set:?}")).collect::<BTreeSet<_>>();
+            let sets = sets.into_iter().take(SETS_NAMED_MAX).collect::<Vec<_>>().join(" ");
+            TopicError::InvalidAssignment(format!(
+                "partition {index} cannot be placed on brokers {nodes:?}: partitions share lanes, and the lanes of \
+                 {factor} replica(s) are on {sets}"
+            ))
+        })?;
+        plan_more(context, &[lane]);
+        lanes.push(lane);
     }
-    in_range(i32::try_from(assignments.len()).unwrap_or(i32::MAX))
+    Ok(lanes)
+}
+
+/// Partitions that a lane carries, those that are planned among them.
+fn load(state: &ControllerState, context: Context<'_>, lane: LaneId) -> u32 {
+    state.load_of(lane).saturating_add(context.planned.borrow().get(&lane).copied().unwrap_or(0))
+}
+
+fn plan_more(context: Context<'_>, lanes: &[LaneId]) {
+    let mut planned = context.planned.borrow_mut();
+    lanes.iter().for_each(|lane| *planned.entry(*lane).or_default() += 1);
 }
 
 /// Topic names that would be one in metric and table names: '.' and '_' are the same there.
@@ -99,13 +193,66 @@ pub(super) fn collides(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().map(folded).eq(b.bytes().map(folded))
 }
 
-/// Lanes for partitions `[first, total)`: round the data lanes from a place the topic id decides, so that many topics
-/// of one partition spread.
+/// Lanes for `count` more partitions of a topic.
+///
+/// # Errors
+/// The cluster has no lanes of that factor yet.
+fn place(
+    state: &ControllerState,
+    context: Context<'_>,
+    factor: u16,
+    id: TopicId,
+    held: &[LaneId],
+    count: u32,
+) -> Result<Vec<LaneId>, TopicError> {
+    let lanes = placement::choose(&state.lanes, factor, id, held, count, |lane| load(state, context, lane));
+    if lanes.len() != count as usize {
+        return Err(TopicError::Unavailable);
+    }
+    plan_more(context, &lanes);
+    Ok(lanes)
+}
+
+/// The lanes that a pool lacks for the brokers there are, as a command; `None` if it lacks none.
 #[must_use]
-pub fn place(context: Context, id: TopicId, first: u32, total: u32) -> Vec<LaneId> {
-    let lanes: Vec<LaneId> = data_lanes(context.shards).collect();
-    let start = id.0.as_u128() % (lanes.len().max(1) as u128);
-    (first..total).filter_map(|n| lanes.get((start as usize + n as usize) % lanes.len().max(1)).copied()).collect()
+pub fn make_lanes(state: &ControllerState, factor: u16) -> Option<Command> {
+    let next = (state.lanes.last().0 + 1..=LANES_MAX).map(LaneId);
+    let missing = placement::missing_lanes(&state.lanes, &state.brokers, factor);
+    let lanes: BTreeMap<LaneId, LaneRecord> = next.zip(missing).collect();
+    (state.level(features::CLUSTER) >= features::LANE_TABLE && !lanes.is_empty()).then_some(Command::AddLanes { lanes })
+}
+
+/// The factors that the cluster uses: those of lanes, and the default.
+#[must_use]
+pub fn factors_in_use(state: &ControllerState) -> BTreeSet<u16> {
+    state.lanes.shared().map(|(_, record)| record.factor).chain([default_factor(state)]).collect()
+}
+
+/// Raises the replication factor of every lane that has a lower one, the controller's among them.
+///
+/// # Errors
+/// There are too few brokers, or nothing to do.
+pub fn widen(state: &ControllerState, factor: u16) -> Result<Vec<Command>, TopicError> {
+    let refuse = |why: String| Err(TopicError::InvalidReplicationFactor(why));
+    if factor == 0 || factor > REPLICATION_FACTOR_MAX {
+        return refuse(format!("a replication factor of {factor} is not possible: use 1 to {REPLICATION_FACTOR_MAX}"));
+    }
+    if usize::from(factor) > state.brokers.len() {
+        return refuse(format!(
+            "a replication factor of {factor} needs as many brokers, and {} are registered",
+            state.brokers.len()
+        ));
+    }
+    let mut wide = state.clone();
+    let mut commands = Vec::new();
+    for (lane, record) in state.lanes.lanes.iter().filter(|(_, record)| record.factor < factor) {
+        let nodes = placement::widened(&wide.lanes, &state.brokers, record, factor).ok_or(TopicError::Unavailable)?;
+        let command = Command::SetReplicas { lane: *lane, before: record.replicas.clone(), nodes };
+        let verdict = wide.apply(command.clone());
+        assert_eq!(verdict, Verdict::Done, "what is planned from a state can be applied to it");
+        commands.push(command);
+    }
+    Ok(commands)
 }
 
 /// Checks more partitions for a topic.
@@ -114,9 +261,10 @@ pub fn place(context: Context, id: TopicId, first: u32, total: u32) -> Vec<LaneI
 /// Why not.
 pub fn add_partitions(
     state: &ControllerState,
-    context: Context,
+    context: Context<'_>,
     topic: &str,
     total: i32,
+    assignments: &[Vec<i32>],
 ) -> Result<Command, TopicError> {
     let (name, record) = state.topics.get_key_value(topic).ok_or_else(|| TopicError::Unknown(topic.to_owned()))?;
     if name.is_internal() {
@@ -131,7 +279,20 @@ pub fn add_partitions(
             "topic {name} has {from} partitions; the number can only grow, and {total} is not more"
         )));
     }
-    Ok(Command::AddPartitions { name: name.clone(), from, lanes: place(context, record.id, from, total) })
+    let factor = record.lanes.first().and_then(|lane| state.lanes.lanes.get(lane)).map(|lane| lane.factor);
+    let (factor, count) = (factor.ok_or(TopicError::Unavailable)?, total - from);
+    let lanes = if assignments.is_empty() {
+        place(state, context, factor, record.id, &record.lanes, count)?
+    } else if assignments.len() != count as usize {
+        let why = format!("{} assignments are given for {count} new partitions", assignments.len());
+        return Err(TopicError::InvalidAssignment(why));
+    } else {
+        let numbered = (from..total).zip(assignments);
+        let numbered: Vec<(i32, Vec<i32>)> =
+            numbered.map(|(n, nodes)| (i32::try_from(n).unwrap_or(i32::MAX), nodes.clone())).collect();
+        assigned(state, context, &numbered, from as usize, factor)?
+    };
+    Ok(Command::AddPartitions { name: name.clone(), from, lanes })
 }
 
 /// Checks changes of a topic's settings, all or none.
@@ -246,9 +407,44 @@ pub fn genesis(cluster: Uuid) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tidewater_storage::model::ReplicaId;
 
-    const CONTEXT: Context = Context { broker: NodeId(1), shards: 2, num_partitions: 3 };
+    use super::*;
+    use crate::controller::brokers;
+    use crate::controller::command::Founder;
+
+    fn context(planned: &Planned) -> Context<'_> {
+        Context { num_partitions: 3, planned }
+    }
+
+    /// A cluster of `count` brokers of one shard, with the lanes of the factors it uses.
+    fn cluster(count: i32) -> ControllerState {
+        let mut state = ControllerState::default();
+        let founders = (1..=count).map(|n| Founder {
+            node: NodeId(n),
+            birth: Uuid::from_u128(n as u128),
+            address: brokers::tests::address(n, None, if count == 1 { 2 } else { 1 }),
+        });
+        let (founders, voters) = (founders.collect(), (1..=count).map(|n| ReplicaId::first(NodeId(n))).collect());
+        state.apply(Command::Genesis { cluster: Uuid::from_u128(9), founders, voters, level: features::LANE_TABLE });
+        for factor in factors_in_use(&state) {
+            state.apply(make_lanes(&state, factor).expect("lacks"));
+        }
+        state
+    }
+
+    fn create(
+        state: &ControllerState,
+        planned: &Planned,
+        spec: &TopicSpec,
+        id: TopicId,
+    ) -> Result<Command, TopicError> {
+        super::create(state, context(planned), spec, id)
+    }
+
+    fn add_partitions(state: &ControllerState, topic: &str, total: i32) -> Result<Command, TopicError> {
+        super::add_partitions(state, context(&Planned::default()), topic, total, &[])
+    }
 
     fn spec(name: &str) -> TopicSpec {
         TopicSpec {
@@ -263,8 +459,8 @@ mod tests {
     }
 
     fn with_topic(name: &str) -> ControllerState {
-        let mut state = ControllerState::default();
-        let command = create(&state, CONTEXT, &spec(name), TopicId(Uuid::from_u128(1))).expect("planned");
+        let mut state = cluster(1);
+        let command = create(&state, &Planned::default(), &spec(name), TopicId(Uuid::from_u128(1))).expect("planned");
         state.apply(command);
         state
     }
@@ -280,7 +476,7 @@ mod tests {
     fn bad_topics_are_refused_with_a_reason() {
         let state = with_topic("a.b");
         let id = TopicId::default();
-        let refused = |spec: TopicSpec| create(&state, CONTEXT, &spec, id).expect_err("refused");
+        let refused = |spec: TopicSpec| create(&state, &Planned::default(), &spec, id).expect_err("refused");
         assert!(matches!(refused(spec("a.b")), TopicError::Exists(_)));
         assert!(matches!(refused(spec("a_b")), TopicError::InvalidName(_)));
         assert!(matches!(refused(spec("__consumer_offsets")), TopicError::InvalidName(_)));
@@ -288,17 +484,89 @@ mod tests {
         let many = TopicSpec { partitions: Some(0), ..spec("x") };
         assert!(matches!(refused(many), TopicError::InvalidPartitions(_)));
         let replicated = TopicSpec { replication_factor: 3, ..spec("x") };
-        assert!(matches!(refused(replicated), TopicError::InvalidReplicationFactor(3)));
+        let words = "Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached \
+                     because only 1 broker(s) are registered.";
+        assert_eq!(refused(replicated), TopicError::InvalidReplicationFactor(words.into()));
         let elsewhere = TopicSpec { assignments: vec![(0, vec![2])], ..spec("x") };
         assert!(matches!(refused(elsewhere), TopicError::InvalidAssignment(_)));
         let compacted = TopicSpec { configs: vec![("cleanup.policy".into(), Some("compact".into()))], ..spec("x") };
         assert!(matches!(refused(compacted), TopicError::InvalidConfig(_)));
     }
 
+    #[test]
+    fn a_topic_has_the_replicas_it_asks_for() {
+        let state = cluster(3);
+        let factor = |state: &ControllerState, factor| {
+            factor_of(state, &TopicSpec { replication_factor: factor, ..spec("x") })
+        };
+        assert_eq!((factor(&state, -1), factor(&state, 1), factor(&state, 3)), (Ok(3), Ok(1), Ok(3)));
+        assert_eq!((factor(&cluster(1), -1), factor(&cluster(5), -1), factor(&cluster(5), 5)), (Ok(1), Ok(3), Ok(5)));
+        for none in [0, -2, 4, 6] {
+            assert!(matches!(factor(&state, none), Err(TopicError::InvalidReplicationFactor(_))), "{none}");
+        }
+        let planned = Planned::default();
+        let command = create(&state, &planned, &TopicSpec { partitions: Some(6), ..spec("x") }, TopicId::default());
+        let Ok(Command::CreateTopic { lanes, .. }) = command else { unreachable!("{command:?}") };
+        let leaders = lanes.iter().filter_map(|lane| state.lanes.lanes[lane].preferred());
+        let count = leaders.fold(BTreeMap::new(), |mut count, node| {
+            *count.entry(node.0).or_insert(0) += 1;
+            count
+        });
+        assert_eq!(count, BTreeMap::from([(1, 2), (2, 2), (3, 2)]));
+        assert_eq!(planned.borrow().values().sum::<u32>(), 6);
+        assert!(make_lanes(&state, 1).is_some(), "no topic has asked for one replica before");
+    }
+
+    #[test]
+    fn a_clients_placement_follows_the_lanes() {
+        let state = cluster(3);
+        let ask = |assignments: &[&[i32]]| {
+            let assignments = assignments.iter().enumerate().map(|(n, nodes)| (n as i32, nodes.to_vec())).collect();
+            create(&state, &Planned::default(), &TopicSpec { assignments, ..spec("x") }, TopicId::default())
+        };
+        let Ok(Command::CreateTopic { lanes, .. }) = ask(&[&[2, 3, 1], &[3, 1, 2]]) else { unreachable!() };
+        let led: Vec<_> = lanes.iter().map(|lane| state.lanes.lanes[lane].preferred()).collect();
+        assert_eq!(led, [Some(NodeId(2)), Some(NodeId(3))]);
+        for (bad, words) in [
+            (&[&[1, 2][..]][..], "on brokers [1, 2]: partitions share lanes"),
+            (&[&[1, 2, 9]], "includes broker 9, but no such broker is registered."),
+            (&[&[1, 2, 2]], "includes the broker 2 more than once."),
+            (&[&[1, 2, 3], &[1]], "includes a partition with 1 replica(s), but this is not consistent"),
+            (&[&[]], "includes an empty replica list."),
+            (&[&[-1, 2, 3]], "includes an invalid broker id -1."),
+        ] {
+            match ask(bad) {
+                Err(TopicError::InvalidAssignment(why)) => assert!(why.contains(words), "{why}"),
+                other => unreachable!("{bad:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn widening_keeps_the_replicas_that_are_there() {
+        let mut state = cluster(1);
+        assert!(widen(&state, 3).is_err(), "one broker");
+        for n in 2..=3 {
+            let (birth, address) = (Uuid::from_u128(n as u128), brokers::tests::address(n, None, 1));
+            state.apply(Command::Register { node: NodeId(n), birth, address, replaces: false });
+        }
+        let commands = widen(&state, 3).expect("three brokers");
+        assert_eq!(commands.len(), 3, "the controller's lane and two of topics");
+        for command in commands {
+            assert_eq!(state.apply(command), Verdict::Done);
+        }
+        for (lane, record) in &state.lanes.lanes {
+            assert_eq!((record.factor, record.replicas.len(), record.initial.len()), (3, 3, 1), "{lane}");
+            assert_eq!(record.replicas[0], ReplicaId::first(NodeId(1)));
+            assert!(record.replicas[1..].iter().all(|replica| replica.incarnation.0 > 0), "{lane}");
+        }
+        assert_eq!(widen(&state, 3), Ok(Vec::new()));
+    }
+
     fn with_offsets_topic() -> ControllerState {
-        let mut state = ControllerState::default();
+        let mut state = cluster(1);
         let own = TopicSpec { internal: true, ..spec("__consumer_offsets") };
-        state.apply(create(&state, CONTEXT, &own, TopicId::default()).expect("planned"));
+        state.apply(create(&state, &Planned::default(), &own, TopicId::default()).expect("planned"));
         state
     }
 
@@ -306,7 +574,7 @@ mod tests {
     fn the_brokers_own_topics_stay_as_they_are() {
         let state = with_offsets_topic();
         let refused = |done: Result<Command, TopicError>| matches!(done, Err(TopicError::InvalidRequest(_)));
-        assert!(refused(add_partitions(&state, CONTEXT, "__consumer_offsets", 50)));
+        assert!(refused(add_partitions(&state, "__consumer_offsets", 50)));
         let ask = |key: &str, change| configure(&state, "__consumer_offsets", &[ConfigOp { key: key.into(), change }]);
         for key in ["retention.ms", "retention.bytes", "local.retention.ms", "local.retention.bytes"] {
             assert!(refused(ask(key, ConfigChange::Set("1000".into()))), "{key}");
@@ -349,8 +617,8 @@ mod tests {
     #[test]
     fn partitions_only_grow() {
         let state = with_topic("orders");
-        assert!(add_partitions(&state, CONTEXT, "orders", 3).is_err());
-        match add_partitions(&state, CONTEXT, "orders", 5) {
+        assert!(add_partitions(&state, "orders", 3).is_err());
+        match add_partitions(&state, "orders", 5) {
             Ok(Command::AddPartitions { from: 3, lanes, .. }) => assert_eq!(lanes, [LaneId(1), LaneId(2)]),
             other => unreachable!("{other:?}"),
         }
@@ -365,8 +633,8 @@ mod tests {
         let configs = |count| numbers().take(count).map(wide).map(|(key, value)| (key, Some(value))).collect();
         let make = |count| TopicSpec { configs: configs(count), ..spec("x") };
         let state = with_topic("orders");
-        create(&state, CONTEXT, &make(3), TopicId::default()).expect("fits");
-        let refused = create(&state, CONTEXT, &make(5), TopicId::default()).expect_err("refused");
+        create(&state, &Planned::default(), &make(3), TopicId::default()).expect("fits");
+        let refused = create(&state, &Planned::default(), &make(5), TopicId::default()).expect_err("refused");
         assert!(matches!(refused, TopicError::InvalidConfig(_)), "{refused}");
         let set = |(key, value)| ConfigOp { key, change: ConfigChange::Set(value) };
         let ops: Vec<ConfigOp> = numbers().take(5).map(wide).map(set).collect();

@@ -257,7 +257,7 @@ impl ControllerState {
     pub fn image(&self, around: &Surroundings, before: Option<&ClusterImage>) -> ClusterImage {
         let topic = |(name, record): (&TopicName, &TopicRecord)| {
             let held = before.and_then(|before| before.topics.get(name)).filter(|held| record.is_shown_by(held));
-            (name.clone(), held.map_or_else(|| Arc::new(record.image(name, around)), Arc::clone))
+            (name.clone(), held.map_or_else(|| Arc::new(record.image(name, around.shards)), Arc::clone))
         };
         let topics: BTreeMap<_, _> = self.topics.iter().map(topic).collect();
         let names: HashMap<_, _> = topics.values().map(|topic| (topic.id, topic.name.clone())).collect();
@@ -278,8 +278,11 @@ impl ControllerState {
     fn broker_images(&self, around: &Surroundings) -> BTreeMap<NodeId, BrokerImage> {
         let image = |(node, record): (&NodeId, &BrokerRecord)| (*node, BrokerImage::of(*node, record));
         let mut brokers: BTreeMap<NodeId, BrokerImage> = self.brokers.iter().map(image).collect();
-        let incarnation = brokers.get(&around.broker.id).map_or(around.broker.incarnation, |held| held.incarnation);
-        brokers.insert(around.broker.id, BrokerImage { incarnation, ..around.broker.clone() });
+        // This broker is reached as it says itself, whatever it registered last.
+        let own = &around.broker;
+        let held = brokers.get(&own.id);
+        let (birth, incarnation) = held.map_or((own.birth, own.incarnation), |held| (held.birth, held.incarnation));
+        brokers.insert(own.id, BrokerImage { birth, incarnation, ..own.clone() });
         brokers
     }
 
@@ -307,7 +310,7 @@ impl TopicRecord {
     }
 
     /// The topic as shards and clients see it.
-    pub(super) fn image(&self, name: &TopicName, around: &Surroundings) -> TopicImage {
+    pub(super) fn image(&self, name: &TopicName, shards: u16) -> TopicImage {
         let partition = |(n, lane): (usize, &LaneId)| PartitionImage {
             id: PartitionId {
                 topic: self.id,
@@ -316,7 +319,7 @@ impl TopicRecord {
             },
             lane: *lane,
             epoch_base: 0,
-            shard: shard_of(*lane, around.shards),
+            shard: shard_of(*lane, shards),
         };
         TopicImage {
             id: self.id,

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewater::archival::run::{Cadence, start_with};
+use tidewater::controller::brokers::BrokerAddress;
 use tidewater::controller::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
+use tidewater::controller::features::CLUSTER_MAX;
 use tidewater::controller::image::{ClusterImage, TopicImage};
-use tidewater::controller::plan::genesis;
 use tidewater::controller::reconcile::{self, Reconcile};
-use tidewater::controller::service::Controller;
+use tidewater::controller::service::{Controller, ControllerOptions};
 use tidewater::controller::state::Surroundings;
 use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use tidewater::node::lanes::Lanes;
@@ -24,7 +25,7 @@ use tidewater::shard::mesh::{Inbox, Mesh};
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::JournalConfig;
-use tidewater_storage::model::{PartitionId, ShardId};
+use tidewater_storage::model::{PartitionId, ReplicaId, ShardId};
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
@@ -54,7 +55,8 @@ pub(crate) struct Shard {
 /// Why a broker does not come up.
 pub(crate) type NoStart = String;
 
-struct Nothing;
+/// Adds nothing to a partition's status.
+pub(crate) struct Nothing;
 
 impl DescribeExtra for Nothing {
     fn describe(&self, _: &Replica, _: &mut PartitionStatus) {}
@@ -62,8 +64,7 @@ impl DescribeExtra for Nothing {
 
 /// Small everything, so that files roll, checkpoints come and memory is short within a run. A tight journal is short,
 /// too: it fills up within a few lives, and a start finds it under pressure.
-fn engine_config(env: &Env, world: &World) -> EngineConfig {
-    let tight = world.plan.has("tight-journal");
+pub(crate) fn engine_config(env: &Env, tight: bool) -> EngineConfig {
     EngineConfig {
         journal: JournalConfig {
             first_file_bytes: 32 << 10,
@@ -83,7 +84,7 @@ fn engine_config(env: &Env, world: &World) -> EngineConfig {
 }
 
 /// Everything often enough to happen in a run; the grace still outlasts a late write and a reader's longest read.
-fn cadence() -> Cadence {
+pub(crate) fn cadence() -> Cadence {
     let archive = ArchiveConfig {
         bundle_bytes_max: 48 << 10,
         part_bytes_min: 12 << 10,
@@ -147,7 +148,7 @@ impl Node {
         for here in 0..count {
             let here = ShardId(here);
             let dir = PathBuf::from(format!("/node/shard-{here}"));
-            let config = engine_config(&env, world);
+            let config = engine_config(&env, world.plan.has("tight-journal"));
             let (engine, recovered) =
                 Engine::open(env.clone(), dir, config).await.map_err(|error| error.to_string())?;
             let seat = seat(world, here);
@@ -157,10 +158,10 @@ impl Node {
             opened.push((seat, engine, lanes));
         }
         // No client asks a shard before all of them serve, as the real one's status channel sees to.
-        for (seat, engine, lanes) in &opened {
+        for (_, _, lanes) in &opened {
             let obituaries = world.obituaries();
             let on_death = move |fatal: LaneFatal| obituaries.note(fatal.to_string());
-            lanes.start_groups(&env, seat, engine, on_death).await.map_err(|error| error.to_string())?;
+            lanes.start_groups(on_death).await.map_err(|error| error.to_string())?;
         }
         let store = retrying(&env, world);
         let (mut shards, mut controller_handle, mut group_router, mut lane_0) = (Vec::new(), None, None, None);
@@ -188,32 +189,10 @@ impl Node {
         }
         let (controller, groups) = (controller_handle.expect("shard 0"), group_router.expect("shard 0"));
         let lane = lane_0.expect("shard 0 has the controller's lane");
-        let around = Surroundings {
-            cluster_name: placeholder.cluster_name.clone(),
-            broker: placeholder.broker().clone(),
-            shards: count,
-        };
-        let reconcile = meshes.reconcile.clone();
-        let service = Rc::new(Controller::new(
-            env.clone(),
-            Rc::clone(&lane),
-            around,
-            1,
-            reconcile,
-            controller.clone(),
-            Some(images),
-        ));
-        let inbox = inboxes.controller.remove(0);
-        let (notes, cluster) = (world.obituaries(), world.cluster());
-        drop(env.tasks.spawn("controller", async move {
-            if lane.state().cluster.is_nil()
-                && let Err(error) = lane.propose(&genesis(cluster)).await
-            {
-                return notes.note(format!("the cluster could not be born: {error}"));
-            }
-            service.settle().await;
-            service.run(inbox).await;
-        }));
+        let options = controller_options(world, &placeholder, count);
+        let (reconcile, handle) = (meshes.reconcile.clone(), controller.clone());
+        let service = Controller::new(env.clone(), lane, options, None, reconcile, handle, Some(images));
+        drop(env.tasks.spawn("controller", Rc::new(service).run(inboxes.controller.remove(0))));
         while controller.image().revision == 0 {
             env.tasks.sleep(Duration::from_millis(1)).await;
         }
@@ -273,6 +252,23 @@ impl Node {
         for shard in &self.shards {
             shard.partitions.set_extra(Rc::new(Nothing));
         }
+    }
+}
+
+/// A cluster of one, with a data lane for each shard.
+fn controller_options(world: &World, placeholder: &ClusterImage, shards: u16) -> ControllerOptions {
+    let broker = placeholder.broker().clone();
+    let address =
+        BrokerAddress { endpoints: broker.endpoints.clone(), rpc: None, rack: None, shards, level: CLUSTER_MAX };
+    ControllerOptions {
+        voters: vec![ReplicaId::first(broker.id)],
+        around: Surroundings { cluster_name: placeholder.cluster_name.clone(), broker, shards },
+        cluster: world.cluster(),
+        founders: Vec::new(),
+        data_lanes: u32::from(shards),
+        birth: world.cluster(),
+        address,
+        num_partitions: 1,
     }
 }
 

@@ -1,0 +1,64 @@
+//! The controller's way to other brokers: calls that it makes, and those that a shard hands to it.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
+use tidewater_storage::model::NodeId;
+
+use super::client::ControllerHandle;
+use crate::rpc::{Refusal, Rpc, RpcError, Service};
+
+/// Asks other brokers. Implemented by [`Rpc`].
+pub trait PeerCalls {
+    fn call(
+        &self,
+        to: NodeId,
+        service: Service,
+        body: Bytes,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<Bytes, RpcError>>;
+
+    /// Brokers that can be asked now.
+    fn connected(&self) -> BTreeSet<NodeId>;
+}
+
+impl PeerCalls for Rpc {
+    fn call(
+        &self,
+        to: NodeId,
+        service: Service,
+        body: Bytes,
+        timeout: Duration,
+    ) -> LocalBoxFuture<'static, Result<Bytes, RpcError>> {
+        let rpc = self.clone();
+        Box::pin(async move { Self::call(&rpc, to, service, body, timeout).await })
+    }
+
+    fn connected(&self) -> BTreeSet<NodeId> {
+        self.peers().into_iter().filter(|peer| peer.connected).map(|peer| peer.node).collect()
+    }
+}
+
+/// Answers the controller's calls of other brokers that arrive on this shard; `handle` is the shard's.
+pub fn serve(rpc: &Rpc, handle: &ControllerHandle) {
+    let unreadable = |error: serde_json::Error| Refusal(format!("the request cannot be read: {error}"));
+    let controller = handle.clone();
+    rpc.serve(
+        Service::Controller,
+        Rc::new(move |_, body| {
+            let controller = controller.clone();
+            Box::pin(async move { controller.serve_peer(&body).await.map_err(unreadable) })
+        }),
+    );
+    let controller = handle.clone();
+    rpc.serve(
+        Service::Leaders,
+        Rc::new(move |_, body| {
+            let controller = controller.clone();
+            Box::pin(async move { controller.take_report(&body).await.map(|()| Bytes::new()).map_err(unreadable) })
+        }),
+    );
+}

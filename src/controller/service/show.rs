@@ -1,0 +1,103 @@
+//! The image of the applied state, shown on every shard.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, select};
+use tidewater_storage::model::ShardId;
+
+use super::Controller;
+use crate::controller::image::ClusterImage;
+use crate::controller::leaders::LeaderReport;
+use crate::controller::reconcile::Reconcile;
+use crate::limits::FOLLOWED_PATIENCE;
+
+/// Requests that are written together are shown together, unless they take longer than this.
+const WRITTEN_PATIENCE: Duration = Duration::from_millis(50);
+
+impl Controller {
+    /// Shows the state whenever it has moved. A broker alone shows none before it leads and has done its duties: clients
+    /// would see what the log's end changes.
+    pub(super) async fn show_images(self: Rc<Self>) {
+        loop {
+            let moved = self.lane.changed.notified();
+            let is_born = !self.lane.state().cluster.is_nil();
+            if is_born && (!self.is_alone() || self.settled.get()) {
+                break;
+            }
+            select(pin!(moved), pin!(self.settled_moved.notified())).await;
+        }
+        loop {
+            let moved = self.lane.changed.notified();
+            self.until_written().await;
+            if self.lane.state().revision != self.last.borrow().as_ref().map_or(0, |last| last.revision) {
+                let image = self.current();
+                self.show(image).await;
+            } else {
+                moved.await;
+            }
+        }
+    }
+
+    async fn until_written(&self) {
+        let written = async {
+            loop {
+                let written = self.written.notified();
+                if !self.writing.get() {
+                    return;
+                }
+                written.await;
+            }
+        };
+        let pause = self.env.tasks.sleep(WRITTEN_PATIENCE);
+        if self.writing.get() {
+            select(pin!(written), pin!(pause)).await;
+        }
+    }
+
+    fn current(&self) -> Arc<ClusterImage> {
+        let mut last = self.last.borrow_mut();
+        let image = Arc::new(self.lane.state().image(&self.options.around, last.as_deref()));
+        *last = Some(Arc::clone(&image));
+        image
+    }
+
+    /// Sends an image to every shard and waits until all show it.
+    async fn show(&self, image: Arc<ClusterImage>) {
+        let asked = (0..self.shards.shards()).map(|shard| {
+            let image = Arc::clone(&image);
+            let ask = self.shards.call(ShardId(shard), move |reply| Reconcile::Image { image, reply });
+            async move { (ShardId(shard), ask.await) }
+        });
+        for (shard, lanes) in join_all(asked).await {
+            if let Ok(lanes) = lanes {
+                self.own.borrow_mut().insert(shard, lanes);
+            }
+        }
+        self.own_moved();
+        let lanes = self.own.borrow().values().flatten().cloned().collect();
+        self.take(&LeaderReport { from: image.here, lanes }).await;
+        self.shown.set(image.revision);
+        if let Some(images) = &self.images {
+            images.send_replace(image);
+        }
+        self.shown_moved.notify_waiters();
+    }
+
+    /// Waits until every shard shows an image of this revision, or for a while.
+    pub(super) async fn until_shown(&self, revision: u64) {
+        let shown = async {
+            loop {
+                let moved = self.shown_moved.notified();
+                if self.shown.get() >= revision {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        let pause = self.env.tasks.sleep(FOLLOWED_PATIENCE);
+        select(pin!(shown), pin!(pause)).await;
+    }
+}
