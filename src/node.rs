@@ -5,14 +5,21 @@
 //! (`lanes`), another number of shards (`reshard`), the side runtime for everything whose crate wants tokio (`side`), the
 //! preflight. Contains no logic of what is served.
 
+pub mod balance;
 pub mod bounds;
 mod budgets;
 mod cores;
 mod error;
+pub mod forming;
 pub mod identity;
+pub mod join;
 pub mod lanes;
 mod layout;
+pub mod membership;
+mod on_executor;
+mod peers;
 pub mod preflight;
+mod replicas;
 mod reshard;
 mod shard_main;
 mod side;

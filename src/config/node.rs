@@ -9,6 +9,9 @@ use serde::Deserialize;
 use super::spelling;
 use crate::limits::{CONNECTIONS_MAX, GROUP_MEMBERS_MAX};
 
+/// The port of `--rpc-addr`, if it is not given.
+pub const RPC_PORT: u16 = 33145;
+
 /// Settings as given on the command line, in the environment or in the file; every field may be missing. Clap fills it
 /// from flags and variables; the file is read into the same type, and fills the gaps.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
@@ -36,10 +39,43 @@ pub struct RawConfig {
     /// Address of the Iceberg REST catalog [default: 127.0.0.1:8181]
     #[arg(long, env = "TIDEWATER_CATALOG_ADDR", value_name = "HOST:PORT")]
     pub catalog_addr: Option<String>,
+    /// Address for the other brokers of the cluster [default: 127.0.0.1:33145]
+    #[arg(long, env = "TIDEWATER_RPC_ADDR", value_name = "HOST:PORT")]
+    pub rpc_addr: Option<String>,
+    /// The address under which other brokers reach this one; required when --rpc-addr is a wildcard and --seed is given
+    /// [default: the bound address]
+    #[arg(long, env = "TIDEWATER_ADVERTISED_RPC_ADDR", value_name = "HOST:PORT")]
+    pub advertised_rpc_addr: Option<String>,
+    /// File with the cluster's secret, at least 16 bytes: brokers without it are refused [default: none]
+    #[arg(long, env = "TIDEWATER_CLUSTER_SECRET_FILE", value_name = "FILE")]
+    pub cluster_secret_file: Option<PathBuf>,
+    /// Certificate for connections between brokers, in PEM form; with --rpc-tls-key and --rpc-tls-ca [default: no TLS]
+    #[arg(long, env = "TIDEWATER_RPC_TLS_CERT", value_name = "FILE")]
+    pub rpc_tls_cert: Option<PathBuf>,
+    /// Private key of --rpc-tls-cert, in PEM form
+    #[arg(long, env = "TIDEWATER_RPC_TLS_KEY", value_name = "FILE")]
+    pub rpc_tls_key: Option<PathBuf>,
+    /// Authority that signs the certificates of all brokers, in PEM form
+    #[arg(long, env = "TIDEWATER_RPC_TLS_CA", value_name = "FILE")]
+    pub rpc_tls_ca: Option<PathBuf>,
     /// More host names under which clients call the admin and catalog ports, comma-separated; .example.com is every
     /// name below it, * every name. Web pages of these hosts, except by *, may change things [default: none]
     #[arg(long, env = "TIDEWATER_HTTP_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub http_allowed_hosts: Option<Vec<String>>,
+    /// The brokers that form the cluster, by their --rpc-addr, comma-separated: the same list in the same order for each;
+    /// a broker that is not among them joins the cluster they have formed [default: none, a cluster of one]
+    #[arg(long, env = "TIDEWATER_SEED", value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub seed: Option<Vec<String>>,
+    /// Take the place of this node, whose data directory is lost; only for a start with an empty data directory
+    #[arg(long, env = "TIDEWATER_REPLACE", value_name = "NODE")]
+    pub replace: Option<i32>,
+    /// The rack or zone of this broker; replicas are spread over racks [default: none]
+    #[arg(long, env = "TIDEWATER_RACK", value_name = "NAME")]
+    pub rack: Option<String>,
+    /// Replicas of a partition when its topic is created without a number of them, or with -1 [default: 3, or the number
+    /// of brokers if there are fewer]
+    #[arg(long, env = "TIDEWATER_DEFAULT_REPLICATION_FACTOR", value_name = "N")]
+    pub default_replication_factor: Option<u16>,
     /// Shards, each pinned to a core; another number may be given at any start [default: the cores less one in eight,
     /// at least one; later the number the data directory has]
     #[arg(long, env = "TIDEWATER_SHARDS", value_name = "N")]
@@ -148,11 +184,25 @@ pub enum ConfigError {
         "--kafka-addr {0} is a wildcard: set --advertised-kafka-addr to what clients can reach, for example this machine's host name and port"
     )]
     WildcardAdvertised(SocketAddr),
+    #[error(
+        "--rpc-addr {0} is a wildcard: set --advertised-rpc-addr to what the other brokers can reach, for example this machine's host name and port"
+    )]
+    WildcardRpc(SocketAddr),
+    #[error("TLS between brokers needs all of --rpc-tls-cert, --rpc-tls-key and --rpc-tls-ca")]
+    HalfTls,
     /// Not a host name, `.suffix` or `*`.
     #[error(
         "--http-allowed-hosts {0:?}: write host names without scheme and port, for example broker.example.com, .example.com for all names below it, or * for every name"
     )]
     AllowedHost(String),
+    #[error("--seed names {0:?} twice")]
+    SeedTwice(String),
+    #[error("--rack {0:?}: use at most 255 characters, none of them a control character")]
+    Rack(String),
+    #[error("--replace {0}: node ids are 1 and greater; `tidewater cluster brokers` lists them")]
+    Replace(i32),
+    #[error("--replace needs --seed: the addresses of brokers of the cluster")]
+    ReplaceWithoutSeed,
     #[error("{setting} is {value}, but {expected} is expected")]
     Range { setting: &'static str, value: u64, expected: &'static str },
     /// Not legal in object keys.
@@ -167,6 +217,14 @@ pub struct HttpNames {
     pub own: Vec<String>,
     /// `--http-allowed-hosts`: a name, `.example.com` for all names below it, or `*` for every name.
     pub allowed: Vec<String>,
+}
+
+/// The files of TLS between brokers, in PEM form. Node-wide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RpcTlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
 }
 
 /// Settings as the node uses them. Node-wide.
@@ -187,6 +245,21 @@ pub struct NodeConfig {
     pub catalog_addr: SocketAddr,
     /// The names by which clients may call the admin and catalog ports.
     pub http_names: HttpNames,
+    /// Address to bind for other brokers; port 0 takes a free one.
+    pub rpc_addr: SocketAddr,
+    /// `--rpc-addr` was given.
+    pub rpc_addr_is_given: bool,
+    /// Host and port under which other brokers reach this one.
+    pub advertised_rpc: Option<(String, u16)>,
+    pub cluster_secret_file: Option<PathBuf>,
+    pub rpc_tls: Option<RpcTlsFiles>,
+    /// `--seed`: `host:port` of each, in the order given.
+    pub seeds: Vec<String>,
+    /// `--replace`.
+    pub replace: Option<i32>,
+    pub rack: Option<String>,
+    /// `default.replication.factor`; `None` is 3, or the number of brokers if there are fewer.
+    pub default_replication_factor: Option<u16>,
     /// Shards; `None` takes the number that the data directory has, or `node::cores` for a new one.
     pub shards: Option<u16>,
     /// `None` is a tenth of the disk budget.
@@ -256,6 +329,16 @@ impl RawConfig {
             admin_addr: self.admin_addr.or(below.admin_addr),
             catalog_addr: self.catalog_addr.or(below.catalog_addr),
             http_allowed_hosts: self.http_allowed_hosts.or(below.http_allowed_hosts),
+            rpc_addr: self.rpc_addr.or(below.rpc_addr),
+            advertised_rpc_addr: self.advertised_rpc_addr.or(below.advertised_rpc_addr),
+            cluster_secret_file: self.cluster_secret_file.or(below.cluster_secret_file),
+            rpc_tls_cert: self.rpc_tls_cert.or(below.rpc_tls_cert),
+            rpc_tls_key: self.rpc_tls_key.or(below.rpc_tls_key),
+            rpc_tls_ca: self.rpc_tls_ca.or(below.rpc_tls_ca),
+            seed: self.seed.or(below.seed),
+            replace: self.replace.or(below.replace),
+            rack: self.rack.or(below.rack),
+            default_replication_factor: self.default_replication_factor.or(below.default_replication_factor),
             shards: self.shards.or(below.shards),
             cache_bytes: self.cache_bytes.or(below.cache_bytes),
             disk_bytes: self.disk_bytes.or(below.disk_bytes),
@@ -292,6 +375,23 @@ impl RawConfig {
             None if kafka_addr.ip().is_unspecified() => return Err(ConfigError::WildcardAdvertised(kafka_addr)),
             None => None,
         };
+        let rpc_addr = bind_address("--rpc-addr", self.rpc_addr.as_deref(), RPC_PORT)?;
+        let advertised_rpc = match &self.advertised_rpc_addr {
+            Some(text) => Some(host_port(text).ok_or_else(|| ConfigError::Address {
+                setting: "--advertised-rpc-addr",
+                value: text.clone(),
+                port: RPC_PORT,
+            })?),
+            None if rpc_addr.ip().is_unspecified() && self.seed.is_some() => {
+                return Err(ConfigError::WildcardRpc(rpc_addr));
+            }
+            None => None,
+        };
+        let rpc_tls = match (self.rpc_tls_cert, self.rpc_tls_key, self.rpc_tls_ca) {
+            (None, None, None) => None,
+            (Some(cert), Some(key), Some(ca)) => Some(RpcTlsFiles { cert, key, ca }),
+            _ => return Err(ConfigError::HalfTls),
+        };
         let cluster_name = self.cluster_name.unwrap_or_else(|| "tidewater".into());
         if !is_cluster_name(&cluster_name) {
             return Err(ConfigError::ClusterName(cluster_name));
@@ -300,11 +400,28 @@ impl RawConfig {
         let given = [&self.kafka_addr, &self.advertised_kafka_addr, &self.admin_addr, &self.catalog_addr];
         let own = given.into_iter().flatten().filter_map(|text| Some(host_port(text)?.0.to_ascii_lowercase()));
         let http_names = HttpNames { own: own.collect(), allowed: allowed.collect::<Result<_, _>>()? };
+        let seeds: Vec<String> = self.seed.unwrap_or_default().into_iter().map(seed).collect::<Result<_, _>>()?;
+        if let Some((_, twice)) = seeds.iter().enumerate().find(|(n, seed)| seeds.iter().take(*n).any(|s| s == *seed)) {
+            return Err(ConfigError::SeedTwice(twice.clone()));
+        }
+        let rack = self.rack.filter(|rack| !rack.is_empty());
+        if let Some(rack) = rack.as_ref().filter(|rack| rack.len() > 255 || rack.chars().any(char::is_control)) {
+            return Err(ConfigError::Rack(rack.clone()));
+        }
+        match self.replace {
+            Some(node) if node < 1 => return Err(ConfigError::Replace(node)),
+            Some(_) if seeds.is_empty() => return Err(ConfigError::ReplaceWithoutSeed),
+            _ => {}
+        }
         let range = |setting, value: u64, ok: bool, expected| {
             if ok { Ok(()) } else { Err(ConfigError::Range { setting, value, expected }) }
         };
         let num_partitions = self.num_partitions.unwrap_or(1);
         range("--num-partitions", num_partitions.into(), (1..=100_000).contains(&num_partitions), "1 to 100000")?;
+        if let Some(factor) = self.default_replication_factor {
+            let factors = 1..=15;
+            range("--default-replication-factor", factor.into(), factors.contains(&factor), "1 to 15")?;
+        }
         if let Some(shards) = self.shards {
             range("--shards", shards.into(), (1..=1024).contains(&shards), "1 to 1024")?;
         }
@@ -338,6 +455,15 @@ impl RawConfig {
             admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
             catalog_addr: bind_address("--catalog-addr", self.catalog_addr.as_deref(), 8181)?,
             http_names,
+            rpc_addr,
+            rpc_addr_is_given: self.rpc_addr.is_some(),
+            advertised_rpc,
+            cluster_secret_file: self.cluster_secret_file,
+            rpc_tls,
+            seeds,
+            replace: self.replace,
+            rack,
+            default_replication_factor: self.default_replication_factor,
             shards: self.shards,
             cache_bytes: self.cache_bytes.map(|b| b.0),
             disk_bytes: self.disk_bytes.map(|b| b.0),
@@ -368,11 +494,19 @@ impl NodeConfig {
         let exposed = addrs.into_iter().filter(|(_, addr)| !addr.ip().is_loopback()).map(|(flag, addr)| {
             format!("{flag} {addr} can be reached from other machines and has no authentication: anyone may read, write and delete")
         });
+        let open = self.cluster_secret_file.is_none() && self.rpc_tls.is_none() && !self.rpc_addr.ip().is_loopback();
+        let open = open.then(|| {
+            format!(
+                "--rpc-addr {} can be reached from other machines, and has neither --cluster-secret-file nor \
+                 --rpc-tls-cert: anyone may act as a broker of this cluster",
+                self.rpc_addr
+            )
+        });
         let any = self.http_names.allowed.iter().any(|name| name == "*");
         let any = any.then(|| {
             "--http-allowed-hosts * accepts every host name: a web page can read the admin and catalog ports by DNS rebinding".to_owned()
         });
-        exposed.chain(any).collect()
+        exposed.chain(open).chain(any).collect()
     }
 }
 
@@ -398,6 +532,17 @@ fn allowed_host(text: String) -> Result<String, ConfigError> {
         Ok(name)
     } else {
         Err(ConfigError::AllowedHost(text))
+    }
+}
+
+/// An entry of `--seed`, with the port that --rpc-addr has by default if it names none.
+fn seed(text: String) -> Result<String, ConfigError> {
+    let trimmed = text.trim();
+    let has_port = trimmed.contains(':') && !trimmed.ends_with(']');
+    let with_port = if has_port { trimmed.to_owned() } else { format!("{trimmed}:{RPC_PORT}") };
+    match host_port(&with_port) {
+        Some((_, port)) if port > 0 => Ok(with_port.to_ascii_lowercase()),
+        _ => Err(ConfigError::Address { setting: "--seed", value: text, port: RPC_PORT }),
     }
 }
 
@@ -449,6 +594,18 @@ mod tests {
     }
 
     #[test]
+    fn seeds_are_addresses_and_the_port_may_be_left_out() {
+        let seeds = |list: &[&str]| {
+            let raw = RawConfig { seed: Some(list.iter().map(ToString::to_string).collect()), ..RawConfig::default() };
+            raw.resolve().map(|config| config.seeds)
+        };
+        assert_eq!(seeds(&["A:1", " b ", "[::1]:7"]), Ok(vec!["a:1".into(), "b:33145".into(), "[::1]:7".into()]));
+        for bad in ["", ":", "a:x", "a:0"] {
+            assert!(matches!(seeds(&[bad]), Err(ConfigError::Address { setting: "--seed", .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn http_names_are_those_of_the_addresses_and_of_the_setting() {
         let raw = RawConfig {
             admin_addr: Some("LocalHost:9644".into()),
@@ -473,6 +630,47 @@ mod tests {
         ] {
             assert!(matches!(raw.resolve(), Err(ConfigError::Range { value: 0, .. })));
         }
+    }
+
+    #[test]
+    fn what_other_brokers_need_is_checked() {
+        let resolve = |change: fn(&mut RawConfig)| {
+            let mut raw = RawConfig::default();
+            change(&mut raw);
+            raw.resolve()
+        };
+        let alone = resolve(|_| ()).expect("holds");
+        assert_eq!((alone.rpc_addr.to_string(), alone.seeds.len()), ("127.0.0.1:33145".into(), 0));
+        assert!(resolve(|raw| raw.rpc_addr = Some("127.0.0.1:0".into())).is_ok());
+        let refused: [(fn(&mut RawConfig), &str); 7] = [
+            (
+                |raw| (raw.rpc_addr, raw.seed) = (Some("0.0.0.0:1".into()), Some(vec!["a:1".into()])),
+                "--advertised-rpc-addr",
+            ),
+            (|raw| raw.seed = Some(vec!["a:1".into(), "A:1".into()]), "twice"),
+            (|raw| raw.rack = Some("a\nb".into()), "--rack"),
+            (|raw| raw.replace = Some(2), "--seed"),
+            (|raw| (raw.replace, raw.seed) = (Some(0), Some(vec!["a:1".into()])), "node ids"),
+            (|raw| raw.rpc_tls_key = Some("key.pem".into()), "--rpc-tls-cert"),
+            (|raw| raw.default_replication_factor = Some(0), "1 to 15"),
+        ];
+        for (change, words) in refused {
+            let error = resolve(change).expect_err("refused").to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_rpc_port_that_others_reach_needs_tls_or_a_secret() {
+        let raw = RawConfig {
+            rpc_addr: Some("0.0.0.0:1".into()),
+            advertised_rpc_addr: Some("broker.example:1".into()),
+            ..RawConfig::default()
+        };
+        let open = raw.clone().resolve().expect("holds").exposure_warnings();
+        assert!(matches!(&open[..], [one] if one.contains("--cluster-secret-file")), "{open:?}");
+        let secret = RawConfig { cluster_secret_file: Some("secret".into()), ..raw };
+        assert_eq!(secret.resolve().expect("holds").exposure_warnings(), Vec::<String>::new());
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub enum StartError {
         /// What is wrong and what to do.
         why: String,
     },
+    /// The brokers of `--seed` and this one cannot be in one cluster; what to do.
+    #[error("this broker is in no cluster: {0}")]
+    Cluster(String),
     #[error("shard {shard} could not start: {why}")]
     Shard { shard: u16, why: String },
     #[error("the system refused {what}: {why}")]

@@ -9,27 +9,48 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::StartError;
+use crate::controller::command::Founder;
 
-/// The version of `node.json` that this build writes and reads.
-const FORMAT: u32 = 2;
+/// The version of `node.json` that this build writes. It also reads version 2, of brokers that knew no other broker.
+const FORMAT: u32 = 3;
 pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
 const PUT_BACK: &str = "put back a copy of it made after the last change of --shards (an older one is refused), \
                         or start with a fresh directory";
 /// The highest `--shards`.
 const SHARDS_MAX: u16 = 1024;
+/// [`Identity::node`] of a broker that belongs to no cluster yet.
+pub const UNASSIGNED: i32 = -1;
 
 /// The content of `node.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub format: u32,
-    /// Never changes.
+    /// Random, made before anything else; tells this data directory from every other, also from one that stood at the
+    /// same address before. Nil in files of version 2 until their first start by this version.
+    #[serde(default)]
+    pub birth: Uuid,
+    /// Never changes once it is set; nil until the broker belongs to a cluster.
     pub cluster: Uuid,
     pub cluster_name: String,
     /// The lineage epoch: 1 for a new cluster, one more at each restore or takeover.
     pub epoch: u32,
-    /// This broker's Kafka node id.
+    /// This broker's Kafka node id; [`UNASSIGNED`] until the broker belongs to a cluster.
     pub node: i32,
+    /// The incarnation with which this data directory became the broker `node`: 0 for a founder, higher if it replaced
+    /// a lost one. Replicas with a lower incarnation were on another disk.
+    #[serde(default)]
+    pub incarnation: u32,
+    /// `--seed` of the start at which the broker was founded or joined; empty for a cluster of one.
+    #[serde(default)]
+    pub seeds: Vec<String>,
+    /// The founders as they were then, by position in the seed list (node id less 1). Empty for a cluster of one and for
+    /// a broker that joined.
+    #[serde(default)]
+    pub founders: Vec<Founder>,
+    /// The founders have written the cluster's first entry.
+    #[serde(default)]
+    pub formed: bool,
     /// Shards whose journals are in this directory.
     pub shards: u16,
     /// Data lanes: the highest number of shards there has been. A lane outlives its shard and runs on another.
@@ -56,6 +77,11 @@ impl Notes {
     #[must_use]
     pub fn new(data: &DataDir, now: Identity) -> Self {
         Self { dir: data.path.clone(), now: Mutex::new(now) }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Identity {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Makes a change durable; writes nothing if `change` changes nothing.
@@ -129,7 +155,7 @@ impl DataDir {
 }
 
 /// Writes `node.json` into a directory that this process has locked.
-fn write(dir: &Path, identity: &Identity) -> std::io::Result<()> {
+pub(super) fn write(dir: &Path, identity: &Identity) -> std::io::Result<()> {
     let fresh = dir.join(format!("{FILE}.new"));
     let mut file = File::create(&fresh)?;
     file.write_all(&serde_json::to_vec_pretty(identity)?)?;
@@ -147,7 +173,7 @@ impl Identity {
         let damaged = |e: serde_json::Error| format!("{FILE} is damaged: {e}; {PUT_BACK}");
         let Versioned { format } = serde_json::from_str(text).map_err(damaged)?;
         match format {
-            FORMAT => {}
+            FORMAT | 2 => {}
             1 => {
                 return Err(format!(
                     "{FILE} has format 1, from before the first release: start with a fresh directory"
@@ -155,7 +181,15 @@ impl Identity {
             }
             newer => return Err(format!("{FILE} has format {newer}, this version knows {FORMAT}: upgrade")),
         }
-        let identity: Self = serde_json::from_str(text).map_err(damaged)?;
+        let mut identity: Self = serde_json::from_str(text).map_err(damaged)?;
+        if format == 2 {
+            identity.format = FORMAT;
+            identity.formed = true;
+        }
+        if identity.cluster.is_nil() != (identity.node == UNASSIGNED) {
+            let (cluster, node) = (identity.cluster, identity.node);
+            return Err(format!("{FILE} is damaged: it says cluster {cluster} and node {node}; {PUT_BACK}"));
+        }
         if !(1..=SHARDS_MAX).contains(&identity.shards) || identity.lanes < identity.shards.into() {
             let (shards, lanes) = (identity.shards, identity.lanes);
             return Err(format!("{FILE} is damaged: it says {shards} shards and {lanes} lanes; {PUT_BACK}"));
@@ -163,13 +197,45 @@ impl Identity {
         Ok(identity)
     }
 
-    /// The identity of a new cluster.
+    /// A new data directory, which belongs to no cluster yet.
+    #[must_use]
+    pub fn unassigned(birth: Uuid, cluster_name: &str, shards: u16) -> Self {
+        Self {
+            format: FORMAT,
+            birth,
+            cluster: Uuid::nil(),
+            cluster_name: cluster_name.into(),
+            epoch: 1,
+            node: UNASSIGNED,
+            incarnation: 0,
+            seeds: Vec::new(),
+            founders: Vec::new(),
+            formed: false,
+            shards,
+            lanes: shards.into(),
+            layout: 0,
+            rooted: false,
+            begun: false,
+        }
+    }
+
+    /// The only broker of a new cluster. Its birth id is derived from the cluster's.
     #[must_use]
     pub fn newborn(cluster: Uuid, cluster_name: &str, shards: u16) -> Self {
-        let cluster_name = cluster_name.into();
-        let lanes = shards.into();
-        let (layout, rooted, begun) = (0, false, false);
-        Self { format: FORMAT, cluster, cluster_name, epoch: 1, node: 1, shards, lanes, layout, rooted, begun }
+        let birth = Uuid::from_u128(!cluster.as_u128());
+        Self { cluster, node: 1, formed: true, ..Self::unassigned(birth, cluster_name, shards) }
+    }
+
+    /// Whether the broker began as a cluster of its own.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.is_member() && self.seeds.is_empty() && self.founders.is_empty()
+    }
+
+    /// Whether the broker belongs to a cluster.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        self.node != UNASSIGNED
     }
 }
 
@@ -199,9 +265,34 @@ mod tests {
         notes.note(|identity| identity.begun = true).expect("writes");
         let noted = Some(Identity { rooted: true, begun: true, ..identity.clone() });
         assert_eq!(data.identity().expect("reads"), noted);
-        for damaged in ["{".to_owned(), serde_json::to_string(&Identity { shards: 0, ..identity }).expect("plain")] {
+        let half = Identity { node: UNASSIGNED, ..identity.clone() };
+        for damaged in [
+            "{".to_owned(),
+            serde_json::to_string(&half).expect("plain"),
+            serde_json::to_string(&Identity { shards: 0, ..identity }).expect("plain"),
+        ] {
             fs::write(dir.path().join(FILE), damaged).expect("writes");
             assert!(matches!(data.identity(), Err(StartError::DataDir { .. })));
         }
+    }
+
+    #[test]
+    fn a_file_of_version_2_is_read_as_a_founder_of_a_formed_cluster_of_one() {
+        let old = r#"{"format":2,"cluster":"00000000-0000-0000-0000-000000000007","cluster_name":"tidewater","epoch":1,
+            "node":1,"shards":2,"lanes":3,"layout":1,"rooted":true,"begun":true}"#;
+        let read = Identity::parse(old).expect("is read");
+        let new = Identity::newborn(Uuid::from_u128(7), "tidewater", 2);
+        let expected =
+            Identity { birth: Uuid::nil(), lanes: 3, layout: 1, rooted: true, begun: true, formed: true, ..new };
+        assert_eq!(read, expected);
+        assert!(read.is_member());
+    }
+
+    #[test]
+    fn a_directory_without_a_cluster_round_trips() {
+        let fresh = Identity::unassigned(Uuid::from_u128(5), "tidewater", 2);
+        let text = serde_json::to_string(&fresh).expect("plain");
+        assert_eq!(Identity::parse(&text), Ok(fresh.clone()));
+        assert!(!fresh.is_member());
     }
 }

@@ -1,28 +1,37 @@
-//! The lanes of a shard: recovered from its checkpoint, their Raft groups started and stopped.
+//! The lanes of a shard: recovered from its checkpoint, made when the lane table names them, their Raft groups started
+//! and stopped.
 //!
-//! Owns: which lanes a shard runs. A lane is permanent; the number of shards decides on which shard it runs
-//! (`controller::state::shard_of`), so a broker with fewer shards than lanes runs several lanes on one. Does not own:
-//! what happens to the process when a lane fails; the broker calls [`abort`]. Shard-local.
+//! Owns: which lanes a shard runs, and as which replica. A lane is permanent; the number of shards decides on which
+//! shard of this broker it runs (`controller::state::shard_of`), so a broker with fewer shards than lanes runs several
+//! lanes on one. Does not own: what happens to the process when a lane fails; the broker calls [`abort`]. Shard-local.
+//!
+//! A lane of the checkpoint is recovered before anything is applied, and its group starts when an image of the
+//! controller names this broker's replica of it ([`Lanes::ensure`]). The controller's own lane needs no image.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tidewater_storage::codec::CodecError;
 use tidewater_storage::engine::{Engine, Recovered};
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, NodeId, PartitionId, ShardId};
+use tidewater_storage::model::{LaneId, NodeId, PartitionId, ReplicaId, ReplicaIncarnation, ShardId};
 use tidewater_tiering::keys::Home;
 use tidewater_tiering::manifest::LaneManifest;
 
 use super::source::ShardSource;
 use super::status::ShardFailure;
+use crate::controller::image::LaneImage;
 use crate::controller::lane::ControllerLane;
 use crate::controller::state::shard_of;
+use crate::partition::follow;
 use crate::partition::shard::PartitionShard;
 use crate::partition::state::lane::{DataLane, RecoveredState};
 use crate::partition::state::lane_blob::membership_of;
 use crate::partition::state::replica::Replica;
-use crate::raft::{Lane, LaneFatal, LaneOptions};
+use crate::raft::network::{PeerError, PeerReply, PeerRequest, PeerTransport};
+use crate::raft::{Lane, LaneFatal, LaneOptions, LaneStatus};
 
 /// A shard among the shards of its node. A *message*.
 #[derive(Clone, Copy, Debug)]
@@ -30,28 +39,79 @@ pub struct Seat {
     pub here: ShardId,
     /// Shards of the node.
     pub shards: u16,
-    /// Data lanes of the node: the highest number of shards it has had.
+    /// Data lanes of a node that is a cluster of its own: the highest number of shards it has had.
     pub lanes: u32,
     pub node: NodeId,
+    /// With which this data directory became the broker `node`.
+    pub incarnation: ReplicaIncarnation,
     pub home: Home,
     /// `producer.id.expiration.ms`.
     pub forget_producers_after_ms: u64,
 }
 
 impl Seat {
-    /// The data lanes that run here.
+    /// The data lanes of a cluster of one that run here.
     fn data_lanes(self) -> impl Iterator<Item = LaneId> {
-        (1..=self.lanes).map(LaneId).filter(move |lane| shard_of(*lane, self.shards) == self.here)
+        (1..=self.lanes).map(LaneId).filter(move |lane| self.runs(*lane))
+    }
+
+    /// Whether this shard is the one that runs the lane, if this broker does.
+    fn runs(self, lane: LaneId) -> bool {
+        shard_of(lane, self.shards) == self.here
+    }
+
+    /// This broker's replica of lanes that were never anywhere else.
+    #[must_use]
+    pub fn replica(self) -> ReplicaId {
+        ReplicaId { node: self.node, incarnation: self.incarnation }
     }
 }
 
+/// A lane that this shard runs, and as which replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub lane: LaneId,
+    pub me: ReplicaId,
+    /// The voters the lane begins with.
+    pub voters: Vec<ReplicaId>,
+    /// This data directory has had the replica from the lane's beginning, so an empty log means a new lane.
+    pub may_initialise: bool,
+    /// Position among the lane's replicas; the preferred leader has 0.
+    pub rank: usize,
+}
+
+/// The lanes of the lane table that run on this shard.
+#[must_use]
+pub fn assignments(seat: Seat, table: &BTreeMap<LaneId, LaneImage>) -> Vec<Assignment> {
+    let here = table.iter().filter(|(lane, _)| **lane != LaneId::CONTROLLER && seat.runs(**lane));
+    here.filter_map(|(lane, image)| {
+        let rank = image.replicas.iter().position(|replica| replica.node == seat.node)?;
+        let me = image.replicas[rank];
+        // A replica of an earlier incarnation was on a disk that is lost, with the votes it gave. Only an image that is
+        // older than the replacement names it.
+        let on_this_disk = me.incarnation >= seat.incarnation;
+        let may_initialise = image.initial.contains(&me);
+        on_this_disk.then(|| Assignment { lane: *lane, me, voters: image.initial.clone(), may_initialise, rank })
+    })
+    .collect()
+}
+
+type OnDeath = Rc<dyn Fn(LaneFatal)>;
+
 pub struct Lanes {
+    seat: Seat,
+    env: Env,
+    engine: Engine,
     /// The partitions of the data lanes.
     pub partitions: Rc<PartitionShard>,
-    data: Vec<(Rc<DataLane>, Option<Bytes>)>,
+    /// Data lanes whose group has not started, with the membership of the checkpoint.
+    waiting: RefCell<BTreeMap<LaneId, Option<Bytes>>>,
+    /// The replicas whose groups run.
+    running: RefCell<BTreeMap<LaneId, ReplicaId>>,
     /// On shard 0.
     pub controller: Option<Rc<ControllerLane>>,
     controller_membership: Option<Bytes>,
+    transport: RefCell<Option<Rc<dyn PeerTransport>>>,
 }
 
 impl Lanes {
@@ -63,84 +123,202 @@ impl Lanes {
     pub fn recover(env: &Env, seat: &Seat, engine: &Engine, recovered: Recovered) -> Result<Self, ShardFailure> {
         let here = seat.here;
         let partitions = Rc::new(PartitionShard::new(here, env.clone()));
-        let blob_of = |lane: LaneId| {
-            let found = recovered.lanes.iter().find(|l| l.lane == lane);
-            found.map_or((None, Bytes::new()), |l| (l.applied, l.state.clone()))
-        };
-        let runs_here = |lane: LaneId| seat.data_lanes().any(|here| here == lane);
-        if let Some(foreign) = recovered.partitions.iter().find(|partition| !runs_here(partition.as_of.0)) {
-            let (partition, lane) = (foreign.id, foreign.as_of.0);
-            let why = format!(
-                "its checkpoint has partition {partition} of lane {lane}, which does not run on this shard; put back the shard's directory or node.json as they were"
-            );
-            return Err(ShardFailure { shard: here, why });
-        }
-        let mut data = Vec::new();
-        for lane in seat.data_lanes() {
-            let (applied, blob) = blob_of(lane);
-            let membership = membership_of(&blob);
-            let mut replicas = Vec::new();
-            for found in recovered.partitions.iter().filter(|p| p.as_of.0 == lane) {
-                let replica = recover_replica(engine, found.id, lane, &found.state);
-                replicas.push((replica.map_err(|e| ShardFailure::new(here, &e))?, found.as_of.1));
-            }
-            let state = RecoveredState { applied, blob, replicas };
-            let fresh = LaneManifest::new(seat.home, lane);
-            let lane = DataLane::recover(lane, env.clone(), engine.clone(), state, fresh);
-            let lane = lane.map_err(|e| ShardFailure::new(here, &e))?;
-            lane.forget_producers_after(seat.forget_producers_after_ms);
-            let lane = Rc::new(lane);
-            partitions.add_lane(Rc::clone(&lane), engine.clone());
-            data.push((lane, membership));
-        }
+        let controller = recovered.lanes.iter().find(|found| found.lane == LaneId::CONTROLLER);
         let (controller, controller_membership) = if here == ShardId(0) {
-            let (applied, blob) = blob_of(LaneId::CONTROLLER);
+            let (applied, blob) = controller.map_or((None, Bytes::new()), |found| (found.applied, found.state.clone()));
             let recovered = ControllerLane::recover(engine.clone(), applied, &blob);
             let (lane, membership) = recovered.map_err(|e| ShardFailure::new(here, &e))?;
             (Some(Rc::new(lane)), membership)
         } else {
             (None, None)
         };
-        Ok(Self { partitions, data, controller, controller_membership })
+        let lanes = Self {
+            seat: *seat,
+            env: env.clone(),
+            engine: engine.clone(),
+            partitions,
+            waiting: RefCell::default(),
+            running: RefCell::default(),
+            controller,
+            controller_membership,
+            transport: RefCell::default(),
+        };
+        lanes.recover_data(recovered)?;
+        Ok(lanes)
     }
 
-    /// Starts every lane's Raft group and proposer. On return every lane leads and has applied its journal. `on_death`
-    /// is called for a lane whose log fails later.
+    fn recover_data(&self, recovered: Recovered) -> Result<(), ShardFailure> {
+        let here = self.seat.here;
+        let mut replicas: BTreeMap<LaneId, Vec<_>> = BTreeMap::new();
+        for found in recovered.partitions {
+            let lane = found.as_of.0;
+            if lane == LaneId::CONTROLLER || !self.seat.runs(lane) {
+                let why = format!(
+                    "its checkpoint has partition {} of lane {lane}, which does not run on this shard; put back the \
+                     shard's directory or node.json as they were",
+                    found.id
+                );
+                return Err(ShardFailure { shard: here, why });
+            }
+            let replica = recover_replica(&self.engine, found.id, lane, &found.state);
+            let replica = replica.map_err(|e| ShardFailure::new(here, &e))?;
+            replicas.entry(lane).or_default().push((replica, found.as_of.1));
+        }
+        for found in recovered.lanes.into_iter().filter(|found| found.lane != LaneId::CONTROLLER) {
+            let membership = membership_of(&found.state);
+            let replicas = replicas.remove(&found.lane).unwrap_or_default();
+            let state = RecoveredState { applied: found.applied, blob: found.state, replicas };
+            self.add(found.lane, state)?;
+            self.waiting.borrow_mut().insert(found.lane, membership);
+        }
+        match replicas.into_keys().next() {
+            None => Ok(()),
+            Some(lane) => {
+                let why = format!(
+                    "its checkpoint has partitions of lane {lane} and not the lane; put back the shard's directory as it was"
+                );
+                Err(ShardFailure { shard: here, why })
+            }
+        }
+    }
+
+    fn add(&self, id: LaneId, state: RecoveredState) -> Result<(), ShardFailure> {
+        let fresh = LaneManifest::new(self.seat.home, id);
+        let lane = DataLane::recover(id, self.env.clone(), self.engine.clone(), state, fresh);
+        let lane = lane.map_err(|e| ShardFailure::new(self.seat.here, &e))?;
+        lane.forget_producers_after(self.seat.forget_producers_after_ms);
+        self.partitions.add_lane(Rc::new(lane), self.engine.clone());
+        Ok(())
+    }
+
+    /// The connection of all groups that start from here on to their other replicas.
+    pub fn set_transport(&self, transport: Rc<dyn PeerTransport>) {
+        self.transport.replace(Some(transport));
+    }
+
+    /// Starts the group of the controller's lane, on shard 0; does nothing on others. With a single voter, it leads on
+    /// return and has applied its log; with several, it may be without a leader. `on_death` is called if its log fails
+    /// later.
     ///
     /// # Errors
-    /// A Raft group did not start, or a newer version wrote to its log.
-    pub async fn start_groups(
+    /// The group did not start, or a newer version wrote to its log.
+    pub async fn start_controller(
         &self,
-        env: &Env,
-        seat: &Seat,
-        engine: &Engine,
-        on_death: impl Fn(LaneFatal) + Clone + 'static,
+        voters: Vec<ReplicaId>,
+        on_death: impl Fn(LaneFatal) + 'static,
     ) -> Result<(), ShardFailure> {
-        let here = seat.here;
-        for (lane, membership) in &self.data {
-            let options =
-                LaneOptions::single(lane.id, seat.node).from_checkpoint(lane.status.applied(), membership.clone());
-            let raft = Lane::start(env, engine.lane(lane.id), Rc::clone(lane) as _, options).await;
-            let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(env, &raft, on_death.clone());
-            lane.status.attach(raft);
-        }
-        if let Some(lane) = &self.controller {
-            let membership = self.controller_membership.clone();
-            let applied = lane.checkpoint().map(|c| c.applied);
-            let options = LaneOptions::single(LaneId::CONTROLLER, seat.node).from_checkpoint(applied, membership);
-            let raft = Lane::start(env, engine.lane(LaneId::CONTROLLER), Rc::clone(lane) as _, options).await;
-            let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(env, &raft, on_death.clone());
-            lane.status.attach(raft);
-        }
-        for (lane, _) in &self.data {
-            lane.status.led().await.map_err(|e| ShardFailure::new(here, &e))?;
-        }
-        if let Some(lane) = &self.controller {
-            lane.status.led().await.map_err(|e| ShardFailure::new(here, &e))?;
+        let Some(controller) = &self.controller else { return Ok(()) };
+        let me = self.seat.replica();
+        let rank = voters.iter().position(|voter| *voter == me);
+        let assignment = Assignment {
+            lane: LaneId::CONTROLLER,
+            me,
+            may_initialise: rank.is_some(),
+            rank: rank.unwrap_or(voters.len()),
+            voters,
+        };
+        let applied = controller.checkpoint().map(|checkpoint| checkpoint.applied);
+        let options = self.options(&assignment).from_checkpoint(applied, self.controller_membership.clone());
+        let log = self.engine.lane(LaneId::CONTROLLER);
+        let raft = Lane::start(&self.env, log, Rc::clone(controller) as _, options).await;
+        let raft = raft.map_err(|e| ShardFailure::new(self.seat.here, &e))?;
+        watch(&self.env, &raft, Rc::new(on_death));
+        controller.status.attach(raft);
+        self.running.borrow_mut().insert(LaneId::CONTROLLER, me);
+        self.led_if_alone(&controller.status, &assignment).await
+    }
+
+    /// Starts the groups of the lanes that the lane table gives to this shard and that do not run yet. Those with a
+    /// single voter lead on return. `on_death` is called for a lane whose log fails later.
+    ///
+    /// # Errors
+    /// A group did not start, or a newer version wrote to its log.
+    pub async fn ensure(
+        &self,
+        table: &BTreeMap<LaneId, LaneImage>,
+        on_death: impl Fn(LaneFatal) + 'static,
+    ) -> Result<(), ShardFailure> {
+        self.start_all(assignments(self.seat, table), Rc::new(on_death)).await
+    }
+
+    /// Starts the lanes of a cluster of one, the controller's included, without an image: each has this broker's replica
+    /// alone. On return every lane leads and has applied its journal.
+    ///
+    /// # Errors
+    /// A group did not start, a newer version wrote to its log, or it has voters elsewhere.
+    pub async fn start_groups(&self, on_death: impl Fn(LaneFatal) + Clone + 'static) -> Result<(), ShardFailure> {
+        let me = self.seat.replica();
+        let of = |lane| Assignment { lane, me, voters: vec![me], may_initialise: true, rank: 0 };
+        let mut lanes: Vec<LaneId> = self.waiting.borrow().keys().copied().chain(self.seat.data_lanes()).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        self.start_all(lanes.into_iter().map(of).collect(), Rc::new(on_death.clone())).await?;
+        self.start_controller(vec![me], on_death).await?;
+        for (lane, _, raft) in self.groups() {
+            let held = raft.membership();
+            if held.voters.iter().chain(&held.learners).any(|other| *other != me) {
+                let why = format!(
+                    "lane {lane} has replicas on other brokers: the number of shards of such a broker cannot change yet; \
+                     start it with the --shards that it had"
+                );
+                return Err(ShardFailure { shard: self.seat.here, why });
+            }
         }
         Ok(())
+    }
+
+    /// Starts all groups, then waits for those that lead by themselves.
+    async fn start_all(&self, all: Vec<Assignment>, on_death: OnDeath) -> Result<(), ShardFailure> {
+        let here = self.seat.here;
+        let mut started = Vec::new();
+        for assignment in all {
+            let (id, me) = (assignment.lane, assignment.me);
+            match self.running.borrow().get(&id) {
+                Some(runs) if *runs == me => continue,
+                Some(runs) => {
+                    tracing::error!(lane = %id, %runs, wanted = %me, "the lane table names another replica of this broker; restart the broker");
+                    continue;
+                }
+                None => {}
+            }
+            let membership = self.waiting.borrow_mut().remove(&id);
+            if membership.is_none() {
+                self.add(id, RecoveredState { applied: None, blob: Bytes::new(), replicas: Vec::new() })?;
+            }
+            let Some(lane) = self.partitions.lane(id) else { unreachable!("lane {id} was added above") };
+            let options = self.options(&assignment).from_checkpoint(lane.status.applied(), membership.flatten());
+            let raft = Lane::start(&self.env, self.engine.lane(id), Rc::clone(&lane) as _, options).await;
+            let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
+            watch(&self.env, &raft, Rc::clone(&on_death));
+            lane.status.attach(raft);
+            self.running.borrow_mut().insert(id, me);
+            started.push((lane, assignment));
+        }
+        for (lane, assignment) in started {
+            self.led_if_alone(&lane.status, &assignment).await?;
+        }
+        Ok(())
+    }
+
+    fn options(&self, assignment: &Assignment) -> LaneOptions {
+        LaneOptions {
+            may_initialise: assignment.may_initialise,
+            rank: assignment.rank,
+            transport: self.transport.borrow().clone(),
+            ..LaneOptions::replica(assignment.lane, assignment.me, assignment.voters.clone())
+        }
+    }
+
+    /// Waits until the lane leads if no other replica votes: then nothing but its own log can delay it.
+    async fn led_if_alone(&self, status: &LaneStatus, assignment: &Assignment) -> Result<(), ShardFailure> {
+        let Some(raft) = status.raft() else { return Ok(()) };
+        let held = raft.membership();
+        // A new lane may not have shown its first membership yet.
+        let voters = if held.at.is_none() && assignment.may_initialise { &assignment.voters } else { &held.voters };
+        if voters[..] != [assignment.me] {
+            return Ok(());
+        }
+        status.led().await.map_err(|e| ShardFailure::new(self.seat.here, &e))
     }
 
     #[must_use]
@@ -148,14 +326,49 @@ impl Lanes {
         Rc::new(ShardSource { partitions: Rc::clone(&self.partitions), controller: self.controller.clone() })
     }
 
+    #[must_use]
+    pub fn here(&self) -> ShardId {
+        self.seat.here
+    }
+
+    /// The groups that run here, with the replica each runs as.
+    #[must_use]
+    pub fn groups(&self) -> Vec<(LaneId, ReplicaId, Lane)> {
+        let running = self.running.borrow();
+        running
+            .iter()
+            .filter_map(|(id, me)| Some((*id, *me, self.status_of(*id, |status| status.raft().cloned())??)))
+            .collect()
+    }
+
+    fn status_of<T>(&self, id: LaneId, get: impl FnOnce(&LaneStatus) -> T) -> Option<T> {
+        match &self.controller {
+            Some(controller) if id == LaneId::CONTROLLER => Some(get(&controller.status)),
+            _ => self.partitions.lane(id).map(|lane| get(&lane.status)),
+        }
+    }
+
+    /// Hands a request of another replica to the group it is for.
+    ///
+    /// # Errors
+    /// The group does not run here, or runs as another replica.
+    pub async fn handle(
+        &self,
+        id: LaneId,
+        to: ReplicaId,
+        from: ReplicaId,
+        request: PeerRequest,
+    ) -> Result<PeerReply, PeerError> {
+        let not_running = PeerError::NotRunning { replica: to, lane: id };
+        let raft = self.status_of(id, |status| status.raft().cloned()).flatten().ok_or(not_running)?;
+        let _room = follow::room_for(&self.env, &self.engine, id, to, &request).await?;
+        raft.handle(to, from, request).await
+    }
+
     /// Stops the Raft groups.
     pub(super) async fn shutdown(&self) {
-        for (lane, _) in &self.data {
-            if let Some(raft) = lane.status.raft() {
-                raft.shutdown().await;
-            }
-        }
-        if let Some(raft) = self.controller.as_ref().and_then(|lane| lane.status.raft()) {
+        // The controller's last: its lane is the first in order.
+        for (_, _, raft) in self.groups().into_iter().rev() {
             raft.shutdown().await;
         }
     }
@@ -174,7 +387,7 @@ fn recover_replica(engine: &Engine, id: PartitionId, lane: LaneId, blob: &Bytes)
     Replica::decode(id, lane, blob, log).map_err(|source| BadReplicaBlob { partition: id, source })
 }
 
-fn watch(env: &Env, raft: &Lane, on_death: impl Fn(LaneFatal) + 'static) {
+fn watch(env: &Env, raft: &Lane, on_death: OnDeath) {
     let raft = raft.clone();
     env.tasks.spawn("lane watch", async move { on_death(raft.fatal().await) });
 }
@@ -183,4 +396,61 @@ fn watch(env: &Env, raft: &Lane, on_death: impl Fn(LaneFatal) + 'static) {
 pub(super) fn abort(fatal: LaneFatal) {
     tracing::error!(lane = %fatal.lane, reason = %fatal.reason, "a lane's log failed; the broker stops, a restart recovers");
     std::process::abort();
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_tiering::keys::{ClusterId, LineageEpoch};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn seat(node: i32, incarnation: u32) -> Seat {
+        Seat {
+            here: ShardId(0),
+            shards: 2,
+            lanes: 2,
+            node: NodeId(node),
+            incarnation: ReplicaIncarnation(incarnation),
+            home: Home { cluster: ClusterId(Uuid::from_u128(7)), epoch: LineageEpoch(1) },
+            forget_producers_after_ms: 1000,
+        }
+    }
+
+    fn replica(node: i32, incarnation: u32) -> ReplicaId {
+        ReplicaId { node: NodeId(node), incarnation: ReplicaIncarnation(incarnation) }
+    }
+
+    #[test]
+    fn a_shard_runs_the_lanes_of_the_table_that_fall_to_it() {
+        let first = vec![replica(1, 0), replica(2, 0), replica(3, 0)];
+        let image = |replicas: Vec<ReplicaId>| LaneImage { factor: 3, replicas, initial: first.clone() };
+        let table = BTreeMap::from([
+            (LaneId(0), image(first.clone())),
+            (LaneId(1), image(first.clone())),
+            (LaneId(2), image(first.clone())),
+            (LaneId(3), image(vec![replica(4, 0)])),
+            (LaneId(5), image(vec![replica(3, 0), replica(1, 0)])),
+        ]);
+        let found = assignments(seat(1, 0), &table);
+        let lanes: Vec<_> = found.iter().map(|a| (a.lane.0, a.rank, a.may_initialise)).collect();
+        assert_eq!(lanes, [(1, 0, true), (5, 1, true)], "lane 2 is the other shard's, lane 3 another broker's");
+    }
+
+    #[test]
+    fn a_lane_is_never_begun_again_on_an_empty_disk() {
+        let first = vec![replica(1, 0), replica(2, 0), replica(3, 0)];
+        let replicas = vec![replica(1, 0), replica(2, 0), replica(3, 4)];
+        let table = BTreeMap::from([(LaneId(1), LaneImage { factor: 3, replicas, initial: first })]);
+        let found = assignments(seat(3, 4), &table);
+        assert_eq!((found[0].me, found[0].may_initialise), (replica(3, 4), false));
+        // An image from before the replacement names the lost disk's replica, whose votes this one does not know.
+        let first = vec![replica(1, 0), replica(3, 0)];
+        let old = BTreeMap::from([(LaneId(1), LaneImage { factor: 2, replicas: first.clone(), initial: first })]);
+        assert_eq!(assignments(seat(3, 4), &old), []);
+        // A lane made after the disk was replaced begins on it.
+        let first = vec![replica(1, 0), replica(3, 4)];
+        let new = BTreeMap::from([(LaneId(1), LaneImage { factor: 2, replicas: first.clone(), initial: first })]);
+        assert!(assignments(seat(3, 4), &new)[0].may_initialise);
+    }
 }

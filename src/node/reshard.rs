@@ -11,14 +11,13 @@
 use tidewater_storage::engine::{Engine, EngineConfig, relocate};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::ShardId;
-use uuid::Uuid;
 
 use super::error::StartError;
 use super::identity::{DataDir, Identity};
 use super::lanes::{self, Lanes, Seat};
+use super::on_executor::on_executor;
 use super::status::ShardFailure;
 use crate::controller::state::shard_of;
-use crate::shard::executor;
 
 /// Gives the data directory `shards` shards and returns its new identity.
 ///
@@ -31,6 +30,14 @@ pub(super) fn run(
     engine: &EngineConfig,
     seat: impl Fn(ShardId) -> Seat,
 ) -> Result<Identity, StartError> {
+    if !identity.is_alone() {
+        let why = format!(
+            "it has {} shards, and the number of shards of a broker in a cluster of several cannot change yet; start it \
+             without --shards, or with --shards {}",
+            identity.shards, identity.shards
+        );
+        return Err(StartError::DataDir { path: data.path.clone(), why });
+    }
     tracing::info!(from = identity.shards, to = shards, "the number of shards changes: draining the journals");
     data.remove_other_layouts(identity.layout)?;
     let drains = (0..identity.shards).map(|n| {
@@ -75,40 +82,9 @@ async fn drain(env: &Env, seat: &Seat, dir: std::path::PathBuf, config: EngineCo
     let lanes = Lanes::recover(env, seat, &engine, recovered)?;
     engine.set_source(lanes.source());
     engine.start();
-    lanes.start_groups(env, seat, &engine, lanes::abort).await?;
+    lanes.start_groups(lanes::abort).await?;
     engine.checkpoint().await.map_err(|e| ShardFailure::new(here, &e))?;
     lanes.shutdown().await;
     engine.close().await;
     Ok(())
-}
-
-/// Work on its own executor.
-struct Working<T> {
-    thread: std::thread::JoinHandle<()>,
-    shard: ShardId,
-    result: flume::Receiver<Result<T, ShardFailure>>,
-}
-
-fn on_executor<T, F>(shard: ShardId, work: impl FnOnce(Env) -> F + Send + 'static) -> Result<Working<T>, StartError>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, ShardFailure>> + 'static,
-{
-    let (sender, result) = flume::bounded(1);
-    let run = move || async move {
-        let done = work(Env::real(Uuid::new_v4().as_u64_pair().0)).await;
-        let _ = sender.send(done);
-    };
-    let thread = executor::spawn(shard, run);
-    let thread = thread.map_err(|e| StartError::System { what: "a thread for a shard", why: e.to_string() })?;
-    Ok(Working { thread, shard, result })
-}
-
-impl<T> Working<T> {
-    fn wait(self) -> Result<T, StartError> {
-        let ended = |_| StartError::Shard { shard: self.shard.0, why: "it ended; see the log above".into() };
-        let done = self.result.recv().map_err(ended)?;
-        let _ = self.thread.join();
-        done.map_err(|failure| StartError::Shard { shard: failure.shard.0, why: failure.why })
-    }
 }

@@ -1,25 +1,32 @@
-//! The life of one shard, from recovery to stop, in this order: engine → lanes → partitions → controller (shard 0) →
-//! the controller's first image → groups → Kafka → archiving and retention. It only starts these; no logic is here.
+//! The life of one shard, from recovery to stop, in this order: engine → lanes → other brokers → the controller's lane
+//! (shard 0) → partitions → controller (shard 0) → the controller's first image, which starts the data lanes → groups →
+//! Kafka → archiving and retention. It only starts these; no logic is here.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::{Deadlines, Env};
+use tidewater_storage::model::{NodeId, ReplicaId};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 
+use super::forming;
+use super::identity::{Identity, Notes};
 use super::lanes::{self, Lanes, Seat};
+use super::peers::{self, RaftMessage};
+use super::replicas::Replicas;
 use super::status::{ShardFailure, ShardStatus};
+use crate::admin::cluster::{ClusterOperator, Gatherer};
 use crate::admin::report::{ReportRequest, Reporter};
 use crate::archival;
 use crate::config::node::NodeConfig;
+use crate::controller::brokers::BrokerAddress;
 use crate::controller::client::{ControllerHandle, ControllerRequest};
 use crate::controller::image::ClusterImage;
-use crate::controller::lane::ControllerLane;
-use crate::controller::plan::genesis;
-use crate::controller::reconcile::{Follower, Reconcile};
-use crate::controller::service::Controller;
+use crate::controller::reconcile::{self, Reconcile};
+use crate::controller::service::{Controller, ControllerOptions};
 use crate::controller::state::Surroundings;
 use crate::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use crate::kafka::metrics::KafkaMetrics;
@@ -29,6 +36,7 @@ use crate::net::placement::Placement;
 use crate::partition::message::PartitionRequest;
 use crate::partition::router::Router;
 use crate::partition::shard::{Local, PartitionShard};
+use crate::rpc::{self, Rpc, RpcArrival, RpcNode};
 use crate::shard::mesh::{Depths, Inbox, Mesh};
 
 /// The parts that a shard is started with. A message.
@@ -40,6 +48,12 @@ pub(super) struct ShardStart {
     pub engine: EngineConfig,
     pub cache_bytes: u64,
     pub config: Arc<NodeConfig>,
+    pub identity: Identity,
+    pub address: BrokerAddress,
+    pub notes: Arc<Notes>,
+    pub rpc: RpcNode,
+    /// The socket for other brokers, on the shard that accepts.
+    pub rpc_socket: Option<Bound>,
     pub tier: archival::run::Tier,
     pub side: tokio::runtime::Handle,
     pub image: Arc<ClusterImage>,
@@ -63,18 +77,22 @@ pub(super) struct Meshes {
     pub groups: Mesh<GroupRequest>,
     pub arrivals: Mesh<Arrival>,
     pub reports: Mesh<ReportRequest>,
+    pub raft: Mesh<RaftMessage>,
+    pub peers: Mesh<RpcArrival>,
 }
 
 impl Meshes {
     /// All meshes by name, for metrics.
     pub(super) fn queues(&self) -> Arc<[(&'static str, Arc<dyn Depths>)]> {
-        let all: [(&'static str, Arc<dyn Depths>); 6] = [
+        let all: [(&'static str, Arc<dyn Depths>); 8] = [
             ("partitions", Arc::new(self.partitions.clone())),
             ("controller", Arc::new(self.controller.clone())),
             ("reconcile", Arc::new(self.reconcile.clone())),
             ("groups", Arc::new(self.groups.clone())),
             ("arrivals", Arc::new(self.arrivals.clone())),
             ("reports", Arc::new(self.reports.clone())),
+            ("raft", Arc::new(self.raft.clone())),
+            ("peers", Arc::new(self.peers.clone())),
         ];
         Arc::new(all)
     }
@@ -88,6 +106,8 @@ pub(super) struct Inboxes {
     pub groups: Inbox<GroupRequest>,
     pub arrivals: Inbox<Arrival>,
     pub reports: Inbox<ReportRequest>,
+    pub raft: Inbox<RaftMessage>,
+    pub peers: Inbox<RpcArrival>,
 }
 
 /// Runs a shard until `start.stop` closes.
@@ -95,6 +115,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let env = Env::real(start.seed);
     let here = start.seat.here;
     let begun = env.clock.now();
+    let options = controller_options(&start);
     // The cache lists its directory while checkpoint and journal are read.
     let mut fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
     fetch.root = Some(start.tier.name.root_key());
@@ -102,19 +123,33 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let opened = Engine::open(env.clone(), start.dir.clone(), start.engine.clone()).await;
     let (engine, recovered) = opened.map_err(|e| ShardFailure::new(here, &e))?;
     let (opened, partitions) = (env.clock.now(), recovered.partitions.len());
-    let lanes = Lanes::recover(&env, &start.seat, &engine, recovered)?;
+    let lanes = Rc::new(Lanes::recover(&env, &start.seat, &engine, recovered)?);
     engine.set_source(lanes.source());
     engine.start();
-    lanes.start_groups(&env, &start.seat, &engine, lanes::abort).await?;
-    let led = env.clock.now();
 
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
+    let rpc = Rpc::new(&env, &start.rpc);
+    lanes.set_transport(rpc.transport());
+    peers::serve_raft(&env, &rpc, &lanes, start.seat.shards, &start.meshes.raft, start.inboxes.raft);
+    peers::serve_join(&rpc, &start.notes, &start.config.seeds, &start.address, &controller);
+    crate::controller::peers::serve(&rpc, &controller);
+    peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity);
+    rpc.serve_connections(start.inboxes.peers);
+    if let Some(socket) = start.rpc_socket {
+        let (listener, arrivals) = (socket.into_listener(), start.meshes.peers.clone());
+        env.tasks.spawn("accept brokers", rpc::accept(env.clone(), listener, arrivals, start.rpc.clone()));
+    }
+    lanes.start_controller(controller_voters(&start.identity), lanes::abort).await?;
+    let led = env.clock.now();
+
     let Some(remote) = remote.await else { return Ok(()) };
     let remote = Rc::new(remote.map_err(|e| ShardFailure::new(here, &e))?);
     lanes.partitions.set_remote(Rc::clone(&remote));
     let local: Rc<PartitionShard> = Rc::clone(&lanes.partitions);
     env.tasks.spawn("partition inbox", Rc::clone(&local).drain(start.inboxes.partitions));
-    follow_images(&env, &local, &controller, start.inboxes.reconcile);
+    let serving = Rc::new(Cell::new(false));
+    let prepare = prepare(&lanes, &start.identity, &start.status, &serving);
+    reconcile::serve_with(&env, &local, &controller, start.inboxes.reconcile, prepare);
 
     let router = Router::new(here, Rc::new(Local(Rc::clone(&local))), start.meshes.partitions.clone());
     let settings = GroupSettings {
@@ -126,20 +161,14 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             .unwrap_or(i64::MAX),
         ..GroupSettings::default()
     };
-    let coordinator = Coordinator::new(env.clone(), router.clone(), controller.clone(), settings);
+    let coordinator =
+        Coordinator::new(env.clone(), router.clone(), controller.clone(), Rc::clone(&local) as _, settings);
     let groups = GroupRouter::new(here, coordinator.clone(), start.meshes.groups.clone(), controller.clone());
 
     if let Some(lane) = lanes.controller.clone() {
-        start_controller(
-            &env,
-            lane,
-            &start.config,
-            &start.image,
-            start.seat.shards,
-            &start.meshes,
-            (&controller, start.images),
-            start.inboxes.controller,
-        );
+        let (peers, shards) = (Some(Rc::new(rpc.clone()) as _), start.meshes.reconcile.clone());
+        let service = Controller::new(env.clone(), lane, options, peers, shards, controller.clone(), start.images);
+        env.tasks.spawn("controller", Rc::new(service).run(start.inboxes.controller));
     }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
@@ -154,6 +183,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         router,
         controller: controller.clone(),
         groups,
+        cluster: ClusterOperator::new(start.meshes.reports.clone()),
         config: Arc::clone(&start.config),
         fetches: kafka::handlers::fetch::FetchSessions::default(),
         deadlines: Deadlines::new(env.clone()),
@@ -167,6 +197,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         env.tasks.spawn("accept", kafka::accept(env.clone(), bound.into_listener(), arrivals, placement, max));
     }
     let archives = archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote);
+    archives.join_peers(&rpc, &start.meshes.partitions);
     let reporter = Reporter {
         here,
         engine: engine.clone(),
@@ -175,70 +206,82 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         server: server.clone(),
         remote,
         archives,
+        controller_lane: lanes.controller.clone(),
+        gatherer: Gatherer {
+            env: env.clone(),
+            controller: controller.clone(),
+            reports: start.meshes.reports.clone(),
+            rpc: Some(rpc.clone()),
+        },
     };
     env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
+    let replicas = Replicas::start(&env, &lanes, &controller);
+    serving.set(true);
     let _ = start.status.send_async(ShardStatus::Serving(here)).await;
 
     let _ = start.stop.recv_async().await;
+    replicas.leave().await;
     server.stop().await;
     if let Err(error) = engine.checkpoint().await {
         tracing::warn!(shard = %here, %error, "the last checkpoint failed; the next start replays the journal instead");
     }
     lanes.shutdown().await;
+    rpc.stop();
     engine.close().await;
     Ok(())
 }
 
-/// Follows the controller's images: reconcile, then show the image to clients, then answer.
-fn follow_images(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
-    let (mut follower, controller) = (Follower::new(Rc::clone(shard)), controller.clone());
-    env.tasks.spawn("reconcile", async move {
-        while let Some(Reconcile { image, reply }) = inbox.recv().await {
-            let terms = follower.follow(&image).await;
-            controller.set_image(image);
-            reply.send(terms);
-        }
-    });
-}
-
-#[allow(clippy::too_many_arguments, reason = "the composition root hands over each part once")]
-fn start_controller(
-    env: &Env,
-    lane: Rc<ControllerLane>,
-    config: &NodeConfig,
-    image: &ClusterImage,
-    shards: u16,
-    meshes: &Meshes,
-    (handle, images): (&ControllerHandle, Option<tokio::sync::watch::Sender<Arc<ClusterImage>>>),
-    inbox: Inbox<ControllerRequest>,
-) {
-    let around = Surroundings {
-        cluster_name: image.cluster_name.clone(),
-        broker: image.broker.clone(),
-        shards,
-        terms: std::collections::BTreeMap::new(),
-    };
-    let cluster = image.cluster;
-    let service = Controller::new(
-        env.clone(),
-        Rc::clone(&lane),
-        around,
-        config.num_partitions,
-        meshes.reconcile.clone(),
-        handle.clone(),
-        images,
-    );
-    let service = Rc::new(service);
-    env.tasks.spawn("controller", async move {
-        if lane.state().cluster.is_nil()
-            && let Err(error) = lane.propose(&genesis(cluster)).await
-        {
-            tracing::error!(%error, "the first entry of the cluster could not be written; the broker stops, start it again");
+/// Starts the lanes that an image brings to this shard. A failure ends the start, or the process once it serves.
+fn prepare(
+    lanes: &Rc<Lanes>,
+    identity: &Identity,
+    status: &flume::Sender<ShardStatus>,
+    serving: &Rc<Cell<bool>>,
+) -> reconcile::Prepare {
+    let (lanes, identity, status, serving) = (Rc::clone(lanes), identity.clone(), status.clone(), Rc::clone(serving));
+    Rc::new(move |image: Arc<ClusterImage>| {
+        let (lanes, status, serving) = (Rc::clone(&lanes), status.clone(), Rc::clone(&serving));
+        if let Some(why) = peers::superseded(&image, &identity) {
+            tracing::error!("{why}");
             std::process::abort();
         }
-        service.settle().await;
-        service.run(inbox).await;
-    });
+        Box::pin(async move {
+            let Err(failure) = lanes.ensure(&image.lanes, lanes::abort).await else { return };
+            if serving.get() {
+                tracing::error!(error = %failure, "a lane could not be started; the broker stops, start it again");
+                std::process::abort();
+            }
+            let _ = status.send_async(ShardStatus::Failed(failure)).await;
+            std::future::pending::<()>().await;
+        })
+    })
+}
+
+/// The voters that the controller's lane begins with; none for a broker that joined the cluster later.
+fn controller_voters(identity: &Identity) -> Vec<ReplicaId> {
+    if identity.is_alone() {
+        return vec![ReplicaId::first(NodeId(identity.node))];
+    }
+    let founders = identity.founders.iter().take(forming::controller_voters(identity.founders.len()));
+    founders.map(|founder| ReplicaId::first(founder.node)).collect()
+}
+
+fn controller_options(start: &ShardStart) -> ControllerOptions {
+    let identity = &start.identity;
+    ControllerOptions {
+        around: Surroundings {
+            cluster_name: start.image.cluster_name.clone(),
+            broker: start.image.broker().clone(),
+            shards: start.seat.shards,
+        },
+        cluster: identity.cluster,
+        founders: identity.founders.clone(),
+        voters: controller_voters(identity),
+        data_lanes: if identity.is_alone() { start.seat.lanes } else { 0 },
+        birth: identity.birth,
+        address: start.address.clone(),
+        num_partitions: start.config.num_partitions,
+    }
 }
 
 /// Waits for the controller's first image; revision 0 is the placeholder a shard starts with.

@@ -1,4 +1,5 @@
-//! Start and stop: preflight → data directory → side runtime → bucket → sockets → shards → HTTP; stop in reverse.
+//! Start and stop: preflight → data directory → cluster → side runtime → bucket → sockets → shards → HTTP; stop in
+//! reverse.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidewater_storage::engine::EngineConfig;
-use tidewater_storage::model::{NodeId, ShardId};
+use tidewater_storage::model::{NodeId, ReplicaIncarnation, ShardId};
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
 use uuid::Uuid;
 
@@ -15,7 +16,9 @@ use super::budgets::Budgets;
 use super::cores::default_shards;
 use super::error::StartError;
 use super::identity::{DataDir, Identity, Notes};
+use super::join::{self, Joining};
 use super::lanes::Seat;
+use super::on_executor::on_executor;
 use super::preflight;
 use super::reshard;
 use super::shard_main::{self, Inboxes, Meshes, ShardStart};
@@ -24,6 +27,8 @@ use super::status::ShardStatus;
 use crate::admin;
 use crate::archival::run::{Opening, Tier};
 use crate::config::node::{HttpNames, NodeConfig};
+use crate::controller::brokers::{BrokerAddress, Endpoint, Registration};
+use crate::controller::features::CLUSTER_MAX;
 use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
 use crate::kafka::limits::ACCEPTED_MAX;
@@ -32,6 +37,7 @@ use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_M
 use crate::net::http::{HttpGuard, HttpPort};
 use crate::net::listen::{BindError, Bound};
 use crate::net::placement::Placement;
+use crate::rpc::{self, Rpc, RpcMember, RpcNode, RpcOptions};
 use crate::shard::executor;
 use crate::shard::mesh::Mesh;
 
@@ -94,6 +100,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     preflight::open_files();
     let data = DataDir::lock(&config.data_dir)?;
     let identity = identify(&data, &config)?;
+    let (identity, held) = enter_cluster(&data, identity, &config)?;
     let home = Home { cluster: ClusterId(identity.cluster), epoch: LineageEpoch(identity.epoch) };
     let budgets = Budgets::of(&config)?;
     let (identity, engine) = lay_out(&data, identity, &config, &budgets, home)?;
@@ -102,11 +109,17 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let notes = Arc::new(Notes::new(&data, identity.clone()));
     let tier = open_tier(&config, &notes, identity.rooted, home, &side)?;
 
-    let bound = bind("--kafka-addr", config.kafka_addr)?;
+    let bound = match held {
+        Some(bound) => bound,
+        None => bind("--kafka-addr", config.kafka_addr)?,
+    };
+    let rpc_socket = bind_rpc(&config, &identity)?;
     let admin_socket = bind("--admin-addr", config.admin_addr)?;
     let catalog_socket = bind("--catalog-addr", config.catalog_addr)?;
     let (kafka, admin, catalog) = (bound.addr(), admin_socket.addr(), catalog_socket.addr());
-    let image = placeholder_image(&config, &identity, kafka);
+    let address = address_of(&config, kafka, rpc_socket.addr(), identity.shards);
+    let rpc = rpc_node(&config, &identity)?;
+    let image = placeholder_image(&identity, &address);
     let cluster_id = image.cluster_id.clone();
 
     let (meshes, inboxes) = meshes(identity.shards);
@@ -116,7 +129,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     budgets.watch(&config, &tier, &side);
     let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
     let mut image_sender = Some(image_sender);
-    let (mut threads, mut stops, mut bound) = (Vec::new(), Vec::new(), Some(bound));
+    let (mut threads, mut stops) = (Vec::new(), Vec::new());
+    let (mut bound, mut rpc_socket) = (Some(bound), Some(rpc_socket));
     for (n, inboxes) in (0..identity.shards).zip(inboxes) {
         let (stop_sender, stop) = flume::bounded(1);
         stops.push(stop_sender);
@@ -126,9 +140,15 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
                 shards: identity.shards,
                 lanes: identity.lanes,
                 node: NodeId(identity.node),
+                incarnation: ReplicaIncarnation(identity.incarnation),
                 home,
                 forget_producers_after_ms: config.producer_id_expiration_ms,
             },
+            identity: identity.clone(),
+            address: address.clone(),
+            notes: Arc::clone(&notes),
+            rpc: rpc.clone(),
+            rpc_socket: rpc_socket.take(),
             dir: data.shard(identity.layout, n),
             cache_dir: data.path.join("cache").join(format!("shard-{n}")),
             seed: Uuid::new_v4().as_u64_pair().0,
@@ -168,7 +188,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let port =
         |bound: Bound| HttpPort { guard: HttpGuard::new(bound.addr(), http_names(&config)), socket: bound.into_std() };
     handle.spawn(admin::serve(services, port(admin_socket)));
-    let with_tables = lakehouse::start(&tier, images, meshes.partitions, tables, &handle, port(catalog_socket))
+    let asked = (meshes.partitions, meshes.controller);
+    let with_tables = lakehouse::start(&tier, images, asked, tables, &handle, port(catalog_socket))
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);
     Ok(Running { kafka, admin, catalog, cluster_id, shards: threads, stops, side, _data: data })
@@ -200,25 +221,149 @@ impl Running {
     }
 }
 
-/// The identity of this data directory; a fresh one gets a new cluster.
+/// The identity of this data directory. A fresh one gets its birth id, and without `--seed` a new cluster.
 fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError> {
+    let bad = |why: String| StartError::DataDir { path: data.path.clone(), why };
     let cores = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
     let Some(identity) = data.identity()? else {
         let shards = config.shards.unwrap_or_else(|| default_shards(cores));
-        let identity = Identity::newborn(Uuid::new_v4(), &config.cluster_name, shards);
+        let birth = Uuid::new_v4();
+        let identity = if config.seeds.is_empty() {
+            if let Some(node) = config.replace {
+                return Err(bad(format!("--replace {node} needs --seed with the addresses of brokers of the cluster")));
+            }
+            Identity { birth, ..Identity::newborn(Uuid::new_v4(), &config.cluster_name, shards) }
+        } else {
+            Identity::unassigned(birth, &config.cluster_name, shards)
+        };
         data.make_first(identity.shards)?;
         data.write(&identity)?;
         return Ok(identity);
     };
     if identity.cluster_name != config.cluster_name {
-        let why = format!(
+        return Err(bad(format!(
             "it holds the cluster {:?} and --cluster-name asks for {:?}: a cluster cannot be renamed",
             identity.cluster_name, config.cluster_name
-        );
-        return Err(StartError::DataDir { path: data.path.clone(), why });
+        )));
+    }
+    if let Some(node) = config.replace.filter(|node| identity.is_member() && identity.node != *node) {
+        return Err(bad(format!(
+            "it is node {} of a cluster, and --replace {node} is for a start with an empty data directory; start it \
+             without --replace, or choose another directory with --data-dir",
+            identity.node
+        )));
     }
     data.check_shards(&identity)?;
+    if !identity.birth.is_nil() {
+        return Ok(identity);
+    }
+    // Written by a version that knew no other broker.
+    let identity = Identity { birth: Uuid::new_v4(), ..identity };
+    data.write(&identity)?;
     Ok(identity)
+}
+
+/// Brings a data directory that belongs to no cluster into that of `--seed`. Also returns the Kafka socket if its port
+/// had to be known for that.
+fn enter_cluster(
+    data: &DataDir,
+    identity: Identity,
+    config: &NodeConfig,
+) -> Result<(Identity, Option<Bound>), StartError> {
+    if identity.is_member() {
+        check_seeds(&identity, config)?;
+        return Ok((identity, None));
+    }
+    if config.seeds.is_empty() {
+        let why = "this data directory was started with --seed before and is in no cluster yet: give --seed again, or \
+                   choose an empty directory for a cluster of one";
+        return Err(StartError::Cluster(why.to_owned()));
+    }
+    if config.bucket_is_embedded {
+        let why = "the brokers of a cluster share one bucket, and without --bucket each has its own: give every broker \
+                   the same --bucket";
+        return Err(StartError::Cluster(why.to_owned()));
+    }
+    // Clients are refused until there is a cluster; but a port that the system chooses has to be known to it.
+    let held = if config.kafka_addr.port() == 0 { Some(bind("--kafka-addr", config.kafka_addr)?) } else { None };
+    let kafka = held.as_ref().map_or(config.kafka_addr, Bound::addr);
+    let socket = bind("--rpc-addr", config.rpc_addr)?;
+    let address = address_of(config, kafka, socket.addr(), identity.shards);
+    let registration =
+        Registration { birth: identity.birth, node: None, replaces: config.replace.map(NodeId), address };
+    let joining = Joining { identity, seeds: config.seeds.clone(), registration };
+    let (node, dir) = (rpc_node(config, &joining.identity)?, data.path.clone());
+    let joined = on_executor(ShardId(0), move |env| async move {
+        let rpc = Rpc::new(&env, &node);
+        let (arrivals, inboxes) = Mesh::new(1, MESH_INBOX_MAX);
+        inboxes.into_iter().for_each(|inbox| rpc.serve_connections(inbox));
+        let accepting = rpc::accept(env.clone(), socket.into_listener(), arrivals, node);
+        let accepting = env.tasks.spawn("accept brokers", accepting);
+        let joined = Box::pin(join::run(&env, &rpc, &dir, &joining)).await;
+        accepting.cancel();
+        rpc.stop();
+        Ok(joined)
+    });
+    Ok((joined?.wait()??, held))
+}
+
+/// Asks the seeds of a member whether they are in the same cluster.
+fn check_seeds(identity: &Identity, config: &NodeConfig) -> Result<(), StartError> {
+    if config.seeds.is_empty() {
+        return Ok(());
+    }
+    let options = RpcOptions::load(config, identity.birth).map_err(|error| StartError::Cluster(error.to_string()))?;
+    let address = address_of(config, config.kafka_addr, config.rpc_addr, identity.shards);
+    let me = join::hello(identity, &config.seeds, &address);
+    let (identity, seeds) = (identity.clone(), config.seeds.clone());
+    let checked = on_executor(ShardId(0), move |env| async move {
+        let rpc = Rpc::new(&env, &RpcNode::new(options));
+        let checked = join::check(&env, &rpc, &identity, &me, &seeds).await;
+        rpc.stop();
+        Ok(checked)
+    });
+    checked?.wait()?.map_err(StartError::Cluster)
+}
+
+/// How other brokers and clients reach this broker.
+fn address_of(config: &NodeConfig, kafka: SocketAddr, rpc: SocketAddr, shards: u16) -> BrokerAddress {
+    let (host, port) = config.advertised.clone().unwrap_or_else(|| (kafka.ip().to_string(), kafka.port()));
+    let rpc = config.advertised_rpc.clone().unwrap_or_else(|| (rpc.ip().to_string(), rpc.port()));
+    BrokerAddress {
+        endpoints: vec![Endpoint::plain(&host, port)],
+        rpc: Some(rpc),
+        rack: config.rack.clone(),
+        shards,
+        level: CLUSTER_MAX,
+    }
+}
+
+/// Binds the address for other brokers. A cluster of one that did not ask for an address takes any port when the default
+/// one is in use: several of them run on one machine, and need no other broker.
+fn bind_rpc(config: &NodeConfig, identity: &Identity) -> Result<Bound, BindError> {
+    let bound = bind("--rpc-addr", config.rpc_addr);
+    match bound {
+        Err(error) if !config.rpc_addr_is_given && identity.seeds.is_empty() => {
+            let any = SocketAddr::new(config.rpc_addr.ip(), 0);
+            tracing::info!(%error, "other brokers cannot join this one at the default port");
+            bind("--rpc-addr", any)
+        }
+        bound => bound,
+    }
+}
+
+fn rpc_node(config: &NodeConfig, identity: &Identity) -> Result<RpcNode, StartError> {
+    let options = RpcOptions::load(config, identity.birth).map_err(|error| StartError::Cluster(error.to_string()))?;
+    let node = RpcNode::new(options);
+    if identity.is_member() {
+        node.set_member(RpcMember {
+            cluster: identity.cluster,
+            node: NodeId(identity.node),
+            incarnation: ReplicaIncarnation(identity.incarnation),
+            feature: 0,
+        });
+    }
+    Ok(node)
 }
 
 /// Gives the data directory the number of shards of the settings; returns the identity and the engine settings of each
@@ -232,7 +377,8 @@ fn lay_out(
 ) -> Result<(Identity, EngineConfig), StartError> {
     let forget_producers_after_ms = config.producer_id_expiration_ms;
     let (shards, node, lanes) = (identity.shards, NodeId(identity.node), identity.lanes);
-    let seat = |here| Seat { here, shards, lanes, node, home, forget_producers_after_ms };
+    let incarnation = ReplicaIncarnation(identity.incarnation);
+    let seat = |here| Seat { here, shards, lanes, node, incarnation, home, forget_producers_after_ms };
     let mut engine = EngineConfig { segments: Some(data.path.clone()), ..EngineConfig::default() };
     let identity = match config.shards.filter(|want| *want != shards) {
         // With its own budget: the start that follows counts the same files again.
@@ -301,13 +447,24 @@ fn http_names(config: &NodeConfig) -> HttpNames {
 }
 
 /// The image of a shard before the controller's first one; clients are not served yet.
-fn placeholder_image(config: &NodeConfig, identity: &Identity, kafka: SocketAddr) -> Arc<ClusterImage> {
-    let (host, port) = config.advertised.clone().unwrap_or_else(|| (kafka.ip().to_string(), kafka.port()));
+fn placeholder_image(identity: &Identity, address: &BrokerAddress) -> Arc<ClusterImage> {
+    let here = NodeId(identity.node);
+    let own = BrokerImage {
+        id: here,
+        birth: identity.birth,
+        endpoints: address.endpoints.clone(),
+        rpc: address.rpc.clone(),
+        rack: address.rack.clone(),
+        incarnation: ReplicaIncarnation(identity.incarnation),
+    };
     Arc::new(ClusterImage {
         cluster: identity.cluster,
         cluster_id: kafka_id(identity.cluster),
         cluster_name: identity.cluster_name.clone(),
-        broker: BrokerImage { id: NodeId(identity.node), host, port },
+        here,
+        brokers: Arc::new([(here, own)].into()),
+        lanes: Arc::default(),
+        features: Arc::default(),
         topics: std::collections::BTreeMap::new(),
         names: std::collections::HashMap::new(),
         revision: 0,
@@ -321,6 +478,8 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
     let (groups, group_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let (arrivals, arrival_inboxes) = Mesh::new(shards, ACCEPTED_MAX);
     let (reports, report_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (raft, raft_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
+    let (peers, peer_inboxes) = Mesh::new(shards, MESH_INBOX_MAX);
     let inboxes = partition_inboxes
         .into_iter()
         .zip(controller_inboxes)
@@ -328,16 +487,19 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
         .zip(group_inboxes)
         .zip(arrival_inboxes)
         .zip(report_inboxes)
-        .map(|(((((partitions, controller), reconcile), groups), arrivals), reports)| Inboxes {
+        .zip(raft_inboxes.into_iter().zip(peer_inboxes))
+        .map(|((((((partitions, controller), reconcile), groups), arrivals), reports), (raft, peers))| Inboxes {
             partitions,
             controller,
             reconcile,
             groups,
             arrivals,
             reports,
+            raft,
+            peers,
         })
         .collect();
-    (Meshes { partitions, controller, reconcile, groups, arrivals, reports }, inboxes)
+    (Meshes { partitions, controller, reconcile, groups, arrivals, reports, raft, peers }, inboxes)
 }
 
 /// Starts a shard on its own thread, pinned to a core.

@@ -7,7 +7,7 @@ use tidewater::limits::PRODUCER_ID_EXPIRATION_MS;
 use tidewater::node::lanes::{Lanes, Seat};
 use tidewater::node::source::ShardSource;
 use tidewater_storage::engine::{CheckpointSource, EngineError, LaneCheckpoint, PartitionCheckpoint};
-use tidewater_storage::model::{EntryId, LaneId, NodeId, PartitionId, ShardId};
+use tidewater_storage::model::{EntryId, LaneId, NodeId, PartitionId, ReplicaIncarnation, ShardId};
 
 use crate::defect::Defect;
 use crate::world::{Obituaries, World};
@@ -16,7 +16,8 @@ use crate::world::{Obituaries, World};
 pub(crate) fn seat(world: &World, here: ShardId) -> Seat {
     let shards = world.plan.shards;
     let forget_producers_after_ms = PRODUCER_ID_EXPIRATION_MS;
-    Seat { here, shards, lanes: u32::from(shards), node: NodeId(0), home: world.home(), forget_producers_after_ms }
+    let (lanes, node, incarnation) = (u32::from(shards), NodeId(0), ReplicaIncarnation(0));
+    Seat { here, shards, lanes, node, incarnation, home: world.home(), forget_producers_after_ms }
 }
 
 pub(crate) fn source(lanes: &Lanes, world: &World) -> Rc<dyn CheckpointSource> {

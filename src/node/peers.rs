@@ -1,0 +1,169 @@
+//! What a shard answers to other brokers and how it knows them: requests to replicas are handed to the shard that runs
+//! the lane, hellos and registrations of brokers are answered, addresses come from the controller's images. Shard-local.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidewater_storage::env::Env;
+use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation};
+
+use super::forming::node_at;
+use super::identity::{Identity, Notes};
+use super::join::{self, JoinRequest, Registered};
+use super::lanes::Lanes;
+use crate::controller::brokers::{BrokerAddress, Registration};
+use crate::controller::client::{ControllerHandle, TopicError};
+use crate::controller::features;
+use crate::controller::image::ClusterImage;
+use crate::controller::state::shard_of;
+use crate::raft::network::{PeerError, PeerReply, PeerRequest};
+use crate::rpc::{PeerAddress, Rpc, RpcMember, RpcNode, Service};
+use crate::shard::mesh::{Inbox, Mesh, Reply};
+
+/// A request of another broker to a replica on another shard of this one. A message.
+#[derive(Debug)]
+pub(super) struct RaftMessage {
+    lane: LaneId,
+    to: ReplicaId,
+    from: ReplicaId,
+    request: PeerRequest,
+    reply: Reply<Result<PeerReply, PeerError>>,
+}
+
+/// Answers requests to replicas of this broker, whichever shard they arrive on.
+pub(super) fn serve_raft(
+    env: &Env,
+    rpc: &Rpc,
+    lanes: &Rc<Lanes>,
+    shards: u16,
+    mesh: &Mesh<RaftMessage>,
+    inbox: Inbox<RaftMessage>,
+) {
+    let (here, mesh, own) = (lanes.here(), mesh.clone(), Rc::clone(lanes));
+    rpc.serve_raft(Rc::new(move |lane, to, from, request| {
+        let (mesh, own) = (mesh.clone(), Rc::clone(&own));
+        Box::pin(async move {
+            let shard = shard_of(lane, shards);
+            if shard == here {
+                return own.handle(lane, to, from, request).await;
+            }
+            let ask = |reply| RaftMessage { lane, to, from, request, reply };
+            let answered = mesh.call(shard, ask).await;
+            answered.unwrap_or(Err(PeerError::NotRunning { replica: to, lane }))
+        })
+    }));
+    let (lanes, tasks) = (Rc::clone(lanes), env.clone());
+    env.tasks.spawn("raft inbox", async move {
+        while let Some(RaftMessage { lane, to, from, request, reply }) = inbox.recv().await {
+            let lanes = Rc::clone(&lanes);
+            tasks.tasks.spawn("raft request", async move { reply.send(lanes.handle(lane, to, from, request).await) });
+        }
+    });
+}
+
+/// Answers brokers that form a cluster or join one.
+pub(super) fn serve_join(
+    rpc: &Rpc,
+    notes: &Arc<Notes>,
+    seeds: &[String],
+    address: &BrokerAddress,
+    controller: &ControllerHandle,
+) {
+    let (notes, seeds, address, controller) = (Arc::clone(notes), seeds.to_vec(), address.clone(), controller.clone());
+    rpc.serve(
+        Service::Join,
+        Rc::new(move |_, body| {
+            let (notes, controller) = (Arc::clone(&notes), controller.clone());
+            let hello = join::hello(&notes.now(), &seeds, &address);
+            Box::pin(async move {
+                match join::parse(&body)? {
+                    JoinRequest::Hello(_) => Ok(join::json(&hello)),
+                    JoinRequest::Register(registration) => Ok(join::json(&register(&controller, registration).await)),
+                }
+            })
+        }),
+    );
+}
+
+async fn register(controller: &ControllerHandle, registration: Registration) -> Registered {
+    let image = controller.image();
+    if image.revision == 0 {
+        return Registered::Later("the cluster is not formed yet".to_owned());
+    }
+    match controller.register(registration).await {
+        Ok(registered) => {
+            Registered::As { cluster: image.cluster, node: registered.node, incarnation: registered.incarnation }
+        }
+        Err(TopicError::Unavailable) => Registered::Later("the controller has no leader now".to_owned()),
+        Err(error) => Registered::Refused(error.to_string()),
+    }
+}
+
+/// The brokers as a founder knows them before the controller's first image.
+pub(super) fn of_founders(identity: &Identity) -> Vec<PeerAddress> {
+    let founders = identity.founders.iter().enumerate();
+    founders
+        .filter_map(|(position, founder)| {
+            let (host, port) = founder.address.rpc.clone()?;
+            let birth = Some((founder.birth, ReplicaIncarnation(0)));
+            Some(PeerAddress { node: node_at(position), host, port, birth })
+        })
+        .collect()
+}
+
+/// The brokers of an image; founders that have not registered yet as they were at the founding.
+pub(super) fn of_image(image: &ClusterImage, founders: &[PeerAddress]) -> Vec<PeerAddress> {
+    let registered = image.brokers.values().filter(|broker| !broker.birth.is_nil()).filter_map(|broker| {
+        let (host, port) = broker.rpc.clone()?;
+        Some(PeerAddress { node: broker.id, host, port, birth: Some((broker.birth, broker.incarnation)) })
+    });
+    let mut peers: Vec<PeerAddress> = registered.collect();
+    let missing = |founder: &&PeerAddress| {
+        founder.node != image.here && image.brokers.get(&founder.node).is_none_or(|broker| broker.birth.is_nil())
+    };
+    peers.extend(founders.iter().filter(missing).cloned());
+    peers
+}
+
+/// Keeps the connections to the brokers of the newest image.
+pub(super) fn follow_addresses(
+    env: &Env,
+    rpc: &Rpc,
+    node: &RpcNode,
+    controller: &ControllerHandle,
+    identity: &Identity,
+) {
+    let founders = of_founders(identity);
+    rpc.set_peers(founders.clone());
+    let (rpc, node, controller) = (rpc.clone(), node.clone(), controller.clone());
+    env.tasks.spawn("peer addresses", async move {
+        let (mut seen, mut shown) = (0, Vec::new());
+        loop {
+            let image = controller.image_after(seen).await;
+            seen = image.revision;
+            let level = image.features.get(features::CLUSTER).copied().unwrap_or_default();
+            if let Some(member) = node.member().filter(|member| member.feature != level) {
+                node.set_member(RpcMember { feature: level, ..member });
+            }
+            let peers = of_image(&image, &founders);
+            if peers != shown {
+                rpc.set_peers(peers.clone());
+                shown = peers;
+            }
+        }
+    });
+}
+
+/// Whether another data directory has taken this broker's node id; what to do.
+pub(super) fn superseded(image: &ClusterImage, identity: &Identity) -> Option<String> {
+    let here = NodeId(identity.node);
+    let broker = image.brokers.get(&here)?;
+    let replaced =
+        !broker.birth.is_nil() && broker.birth != identity.birth && broker.incarnation.0 > identity.incarnation;
+    replaced.then(|| {
+        format!(
+            "another data directory has taken the place of node {here} (--replace {here}): this one is of no use any more; \
+             to run a broker here again, start with an empty data directory"
+        )
+    })
+}
