@@ -9,6 +9,8 @@ pub mod host;
 mod peers;
 mod retain;
 pub mod run;
+#[cfg(test)]
+mod tests;
 
 use tidewater_storage::model::LaneId;
 

@@ -29,6 +29,7 @@ mod without {
 
     use super::TableStates;
     use crate::archival::run::Tier;
+    use crate::controller::client::ControllerRequest;
     use crate::controller::image::ClusterImage;
     use crate::net::http::HttpPort;
     use crate::partition::message::PartitionRequest;
@@ -38,7 +39,7 @@ mod without {
     pub fn start(
         _tier: &Tier,
         _images: watch::Receiver<Arc<ClusterImage>>,
-        _partitions: Mesh<PartitionRequest>,
+        _meshes: (Mesh<PartitionRequest>, Mesh<ControllerRequest>),
         _states: TableStates,
         _handle: &Handle,
         _catalog: HttpPort,

@@ -1,9 +1,11 @@
 //! A data lane as the archiver sees it.
 
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use tidewater_storage::engine::Engine;
 use tidewater_storage::log::ReadError;
 use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
@@ -34,6 +36,9 @@ use crate::raft;
 const FILLING_BELOW: u64 = 4;
 /// The bucket's disk is short of space while producers may write less than this fraction (1/n) of the disk budget.
 const SHORT_OF_SPACE_BELOW: u64 = 20;
+
+/// How long this broker's image may take to reach the controller's revision.
+const IMAGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One lane and the cluster's image beside it.
 #[derive(Clone)]
@@ -348,6 +353,19 @@ impl Propose for Host {
             return self.propose(Command::Forgotten { objects: Vec::new() }).await;
         }
         Ok(())
+    }
+
+    async fn confirm_topics(&self) -> Result<(), ProposeError> {
+        if self.controller.image().brokers.len() <= 1 {
+            return Ok(());
+        }
+        let late = |reason: String| ProposeError::Rejected { reason };
+        let quorum = self.controller.quorum().await.map_err(|error| late(error.to_string()))?;
+        let image = pin!(self.controller.image_after(quorum.revision.saturating_sub(1)));
+        match select(image, pin!(self.shard.env().tasks.sleep(IMAGE_PATIENCE))).await {
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(late("this broker's image of the cluster is late".to_owned())),
+        }
     }
 
     async fn partition_clean(&self, partition: PartitionId) -> Result<(), ProposeError> {

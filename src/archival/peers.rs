@@ -103,7 +103,8 @@ fn decode_answer<T>(
         1 => Some(Err(ReadError::OutOfRange { offset: body.offset()?, valid: body.offsets()? })),
         2 => Some(Err(ReadError::Corrupt(body.text()?))),
         3 => {
-            tracing::debug!(why = body.text()?, "a peer cannot read a partition now");
+            let why = body.text()?;
+            tracing::debug!(why, "a peer cannot read a partition now");
             None
         }
         _ => return Err(body.bad("kind of answer")),

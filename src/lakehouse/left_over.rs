@@ -18,8 +18,10 @@ use uuid::Uuid;
 
 use super::states::TableStates;
 use crate::archival::leads_controller;
+use crate::controller::client::{Answered, Ask, CONTROLLER_SHARD, ControllerRequest};
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
+use crate::shard::mesh::Mesh;
 
 /// Where sinks make their tables.
 const NAMESPACE: &str = "topics";
@@ -27,6 +29,25 @@ const NAMESPACE: &str = "topics";
 const SOON: Duration = Duration::from_secs(30);
 /// Between looks otherwise: each costs a listing, and two gets for every table without a running sink.
 const REGULAR: Duration = Duration::from_secs(600);
+
+/// How long the controller may take to confirm that it leads, and this broker's image to follow.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An image that has every topic that was there when the call began; `None` if it cannot be had now. A broker that led
+/// the controller's lane and was cut off since takes topics made meanwhile for deleted ones.
+async fn confirmed(
+    images: &mut watch::Receiver<Arc<ClusterImage>>,
+    controller: &Mesh<ControllerRequest>,
+) -> Option<Arc<ClusterImage>> {
+    let image = Arc::clone(&images.borrow());
+    if image.brokers.len() <= 1 {
+        return Some(image);
+    }
+    let ask = |reply| ControllerRequest::Ask { ask: Ask::Quorum, patience: PATIENCE, reply };
+    let Ok(Ok(Answered::Quorum(quorum))) = controller.call(CONTROLLER_SHARD, ask).await else { return None };
+    let image = tokio::time::timeout(PATIENCE, images.wait_for(|image| image.revision >= quorum.revision)).await;
+    Some(Arc::clone(&*image.ok()?.ok()?))
+}
 
 pub(super) struct LeftOver {
     catalog: Arc<ObjectStoreCatalog>,
@@ -44,18 +65,19 @@ impl LeftOver {
     /// Looks again and again; never returns.
     pub(super) async fn watch(
         mut self,
-        images: watch::Receiver<Arc<ClusterImage>>,
+        mut images: watch::Receiver<Arc<ClusterImage>>,
         leaders: watch::Receiver<Arc<Leaders>>,
+        controller: Mesh<ControllerRequest>,
         states: TableStates,
     ) {
         let mut pause = SOON;
         loop {
             tokio::time::sleep(pause).await;
-            let image = Arc::clone(&images.borrow());
-            if !leads_controller(&image, &leaders.borrow()) {
+            if !leads_controller(&images.borrow(), &leaders.borrow()) {
                 self.suspects.clear();
                 continue;
             }
+            let Some(image) = confirmed(&mut images, &controller).await else { continue };
             if let Err(error) = self.look(&image, &states).await {
                 tracing::info!(%error, "tables of deleted topics could not be looked for; tried again later");
             }
@@ -63,7 +85,7 @@ impl LeftOver {
         }
     }
 
-    /// One look; drops what it finds for the second time.
+    /// One look at the tables, with an image that is not older than the look; drops what it finds for the second time.
     async fn look(&mut self, image: &ClusterImage, states: &TableStates) -> Result<(), CatalogError> {
         let before = std::mem::take(&mut self.suspects);
         if image.revision == 0 {

@@ -25,6 +25,7 @@ use super::states::TableStates;
 use crate::archival::run::Tier;
 use crate::catalog_http;
 use crate::config::topic::IcebergMode;
+use crate::controller::client::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::leaders::Leaders;
 use crate::limits::TABLE_TURNS_AT_ONCE;
@@ -39,7 +40,7 @@ use crate::shard::mesh::Mesh;
 pub fn start(
     tier: &Tier,
     images: watch::Receiver<Arc<ClusterImage>>,
-    partitions: Mesh<PartitionRequest>,
+    (partitions, controller): (Mesh<PartitionRequest>, Mesh<ControllerRequest>),
     states: TableStates,
     handle: &Handle,
     port: HttpPort,
@@ -63,7 +64,7 @@ pub fn start(
     let log = Arc::new(MeshReader { images: images.clone(), partitions });
     let lineage = u64::from(tier.home.epoch.0);
     let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
-    handle.spawn(left_over.watch(images.clone(), tier.leaders(), states.clone()));
+    handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller, states.clone()));
     handle.spawn(follow(
         Sinks {
             catalog,

@@ -31,13 +31,15 @@ use crate::raft::{Lane, LaneOptions};
 use crate::shard::mesh::Mesh;
 
 const LANE: LaneId = LaneId(1);
-const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+pub(crate) const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 /// One broker: a shard with the lane's replica.
 pub(crate) struct Broker {
     pub(crate) node: NodeId,
+    pub(crate) env: Env,
     pub(crate) engine: Engine,
     pub(crate) lane: Rc<DataLane>,
+    pub(crate) partitions: Rc<PartitionShard>,
     pub(crate) router: Router,
 }
 
@@ -64,8 +66,8 @@ impl Broker {
         let raft = Lane::start(&env, engine.lane(LANE), Rc::clone(&lane) as _, options).await.expect("starts");
         wires.connect(LANE, node, raft.clone());
         lane.status.attach(raft);
-        let router = Router::new(ShardId(0), Rc::new(Local(partitions)), Mesh::new(1, 16).0);
-        Self { node, engine, lane, router }
+        let router = Router::new(ShardId(0), Rc::new(Local(Rc::clone(&partitions))), Mesh::new(1, 16).0);
+        Self { node, env, engine, lane, partitions, router }
     }
 
     /// Sends one record of a producer to partition 0.
@@ -270,6 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn more_replicas_than_a_majority_can_be_asked_for() {
+        in_three(14, async |three| {
+            let leader = three.leader_of(&NODES).await;
+            let overrides = BTreeMap::from([("min.insync.replicas".to_owned(), "3".to_owned())]);
+            let configure = LaneCommand::Configure { partition: address().id, overrides, revision: 2 };
+            leader.lane.propose(LaneOp::Command(configure)).await.expect("is applied");
+            three.env.tasks.sleep(Duration::from_secs(1)).await;
+            assert!(leader.send(1, 0).await.is_ok());
+            let gone = Three::others(leader.node)[0];
+            three.cut_off(gone, true);
+            three.env.tasks.sleep(Duration::from_secs(5)).await;
+            let refused = leader.send(1, 1).await;
+            assert_eq!(refused, Err(ProduceError::NotEnoughReplicas { live: 2, wanted: 3 }));
+            three.cut_off(gone, false);
+            three.env.tasks.sleep(Duration::from_secs(2)).await;
+            let leader = three.leader_of(&NODES).await;
+            assert_eq!(leader.send(1, 1).await.expect("is stored").base_offset, Offset::new(1));
+        });
+    }
+
+    #[test]
     fn readers_that_wait_are_woken_when_leadership_ends() {
         in_three(13, async |three| {
             let old = three.leader_of(&NODES).await;
@@ -280,7 +303,7 @@ mod tests {
             old.router.watch(ShardId(0), vec![watched], &alarm).await;
             assert_eq!(alarms.try_ring(), None);
             three.cut_off(old.node, true);
-            drop(three.leader_of(&Three::others(old.node)).await);
+            three.leader_of(&Three::others(old.node)).await;
             three.cut_off(old.node, false);
             let rings = std::future::poll_fn(|cx| alarms.poll_ring(cx));
             assert_eq!(rings.await, Some(5));

@@ -101,7 +101,7 @@ fn spill_pages_are_read_once_a_sweep_and_keep_what_they_name() {
 fn objects_of_a_topic_that_this_node_does_not_know_yet_stay() {
     let bench = Bench::new(99, Faults::default(), 1);
     bench.live_for(Duration::from_secs(3), 6);
-    let [deleted, new] = [lane::partition(70, 0), lane::partition(71, 0)];
+    let [deleted, new] = [partition(70, 0), partition(71, 0)];
     let keys = [deleted, new].map(|id| stray(&bench, id, 7));
     keys.iter().for_each(|key| put(&bench, key));
     bench.lane.not_known_yet.borrow_mut().insert(new);
