@@ -7,6 +7,7 @@
 //! - `raft`: the log of a lane, agreed on by openraft
 //! - `rpc`: connections between brokers
 //! - `partition`: offsets, entries, reads; what a lane's log does to its partitions
+//! - `rebuild`: a lane's state copied to a replica that cannot catch up from the log
 //! - `controller` `group` `archival` `lakehouse` `catalog_http`: topics, consumer groups, the bucket, tables
 //! - `kafka` `admin`: the protocol, the admin port
 //! - `client`: a Kafka client, for commands and tests
@@ -34,6 +35,7 @@ pub mod net;
 pub mod node;
 pub mod partition;
 pub mod raft;
+pub mod rebuild;
 pub mod rpc;
 pub mod shard;
 pub mod trace;

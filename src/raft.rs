@@ -37,6 +37,7 @@ mod type_config;
 
 pub use codec::CodecError;
 pub use lane::members::{LaneMembership, MembershipError, ReplicaProgress};
+pub use lane::purging::LogHold;
 pub use lane::transfer::TransferError;
 pub use lane::{Lane, LaneError, LaneFatal, LaneOptions, Leadership};
 pub use proposal::{Answer, Proposal, ProposeError};

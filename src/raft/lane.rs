@@ -36,7 +36,7 @@ pub(crate) mod answering;
 mod gate;
 mod lease;
 pub(crate) mod members;
-mod purging;
+pub(crate) mod purging;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transfer;

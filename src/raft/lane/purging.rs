@@ -5,8 +5,8 @@
 //! while the shard's journal is larger than the window or under pressure. Of a lane with other replicas the last entry
 //! stays: openraft can ask a replica where its log agrees only along with an entry. Affinity: shard-local.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use openraft_rt::WatchReceiver as _;
@@ -41,11 +41,41 @@ pub(super) struct PurgeWindow {
     upto: Cell<Option<EntryId>>,
     before: Cell<Option<EntryId>>,
     running: Cell<bool>,
+    holds: RefCell<Vec<Weak<Held>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    after: LogIndex,
+    broken: Cell<bool>,
+}
+
+/// Keeps the entries after one from being purged, while it exists and the journal has room.
+#[derive(Debug)]
+pub struct LogHold(Rc<Held>);
+
+impl LogHold {
+    /// The journal grew beyond its window: the entries may be purged.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.0.broken.get()
+    }
 }
 
 impl PurgeWindow {
     pub(super) fn new<L: LogDevice>(log: Rc<L>, window: u64) -> Self {
-        Self { log, window, upto: Cell::new(None), before: Cell::new(None), running: Cell::new(false) }
+        let (upto, before, running) = (Cell::new(None), Cell::new(None), Cell::new(false));
+        Self { log, window, upto, before, running, holds: RefCell::default() }
+    }
+
+    /// The lowest entry after which the log is held. Without room, breaks all holds.
+    fn held(&self, short: bool) -> Option<LogIndex> {
+        let mut holds = self.holds.borrow_mut();
+        holds.retain(|hold| hold.strong_count() > 0);
+        if short {
+            holds.drain(..).filter_map(|hold| hold.upgrade()).for_each(|hold| hold.broken.set(true));
+        }
+        holds.iter().filter_map(|hold| Some(hold.upgrade()?.after)).min()
     }
 }
 
@@ -64,6 +94,16 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// Keeps the entries after `after` in the log. Those that are purged already are not brought back.
+    #[must_use]
+    pub fn hold_log(&self, after: LogIndex) -> LogHold {
+        let held = Rc::new(Held { after, broken: Cell::new(false) });
+        self.inner.purge.holds.borrow_mut().push(Rc::downgrade(&held));
+        LogHold(held)
+    }
+}
+
 /// How far to purge now, of what a checkpoint covers up to `upto`.
 #[derive(Clone, Copy, Debug)]
 struct Choice {
@@ -78,10 +118,13 @@ struct Choice {
     short: bool,
     /// The lowest entry that a replica holds durably which answered lately; `None` if one holds none.
     slowest: Option<LogIndex>,
+    /// A rebuild needs everything after it.
+    held: Option<LogIndex>,
 }
 
 fn choose(choice: Choice) -> Option<LogIndex> {
-    let Choice { upto, before, last, shared, leads, short, slowest } = choice;
+    let Choice { upto, before, last, shared, leads, short, slowest, held } = choice;
+    let upto = held.map_or(upto, |held| upto.min(held));
     if !shared {
         return Some(upto);
     }
@@ -111,14 +154,16 @@ impl Inner {
                 }
             }
         }
+        let short = self.purge.log.is_short(self.purge.window);
         Some(Choice {
             upto: upto.index.min(applied.index),
             before: self.purge.before.get().map(|before| before.index),
             last: metrics.last_log_index.map(LogIndex),
             shared: members.nodes().any(|(id, ())| *id != me),
             leads: metrics.replication.is_some(),
-            short: self.purge.log.is_short(self.purge.window),
+            short,
             slowest,
+            held: self.purge.held(short),
         })
     }
 }
@@ -168,7 +213,9 @@ mod tests {
             leads: true,
             short: false,
             slowest: at(70),
+            held: None,
         };
+        assert_eq!(choose(Choice { held: at(60), ..choice }), at(60), "a rebuild goes on from there");
         assert_eq!(choose(choice), at(70), "the slowest that answers");
         assert_eq!(choose(Choice { slowest: None, ..choice }), None, "a new learner that holds nothing");
         assert_eq!(choose(Choice { leads: false, ..choice }), at(40), "the checkpoint before");
