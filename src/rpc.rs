@@ -45,7 +45,7 @@ mod wire;
 
 pub use metrics::{PeerCounts, RpcCounts};
 pub use options::{RpcOptions, RpcOptionsError, Secret};
-pub use peers::{RpcMember, RpcNode};
+pub use peers::{FEATURE_MAX, RpcMember, RpcNode};
 pub use server::{RpcArrival, accept};
 
 /// What a call to another broker is about. The code is the one on the wire.
@@ -236,7 +236,7 @@ impl Rpc {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, RpcError> {
-        connection::call_once(self, host, port, kind, body, timeout).await
+        Box::pin(connection::call_once(self, host, port, kind, body, timeout)).await
     }
 
     /// Answers requests of a service that arrive on this shard. Without a handler they are refused.

@@ -11,3 +11,5 @@ pub const LANE_TABLE: u16 = 1;
 
 /// The highest level of [`CLUSTER`] that this version supports.
 pub const CLUSTER_MAX: u16 = LANE_TABLE;
+
+const _: () = assert!(CLUSTER_MAX == crate::rpc::FEATURE_MAX, "the handshake between brokers names the same level");

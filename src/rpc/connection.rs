@@ -125,7 +125,7 @@ pub(super) async fn keep(link: Rc<Link>) {
         let address = link.address.borrow().clone();
         let (node, name) = (address.node, link.name);
         let at = format!("{}:{}", address.host, address.port);
-        match connect(&rpc, &address.host, address.port, Some(node)).await {
+        match Box::pin(connect(&rpc, &address.host, address.port, Some(node))).await {
             Ok((wire, established)) => {
                 count(&link.counts.connects, 1);
                 link.set_status(Status::Up);
@@ -304,7 +304,7 @@ pub(super) async fn call_once(
     let broker = format!("{host}:{port}");
     let timed_out = || RpcError::TimedOut { broker: broker.clone(), after: timeout };
     let once = async {
-        let (wire, _) = connect(rpc, host, port, None).await.map_err(|error| match error {
+        let (wire, _) = Box::pin(connect(rpc, host, port, None)).await.map_err(|error| match error {
             ConnectError::Failed(why) => RpcError::Unreachable { broker: broker.clone(), why },
             ConnectError::Refused(why) => RpcError::Refused { broker: broker.clone(), why },
         })?;

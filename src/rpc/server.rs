@@ -174,7 +174,7 @@ async fn take_in(rpc: &Rpc, stream: Stream) {
         stream.give_up_after(UNACKNOWLEDGED_MAX, KEEPALIVE).map_err(WireError::from)?;
         shake_hands(rpc, stream).await
     };
-    let (wire, established, admission) = match within(rpc, HANDSHAKE_MAX, shaken).await {
+    let (wire, established, admission) = match within(rpc, HANDSHAKE_MAX, Box::pin(shaken)).await {
         Some(Ok(done)) => done,
         failed => {
             count(&server.handshakes_refused, 1);

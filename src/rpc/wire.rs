@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -27,7 +26,6 @@ const CIPHERTEXT_MAX: usize = 32 << 10;
 #[derive(Debug)]
 pub(super) struct Wire {
     bytes: RefCell<WireBytes>,
-    peer: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -127,15 +125,14 @@ impl Wire {
     }
 
     fn plain(stream: Stream) -> Self {
-        Self { peer: stream.peer(), bytes: RefCell::new(WireBytes::Plain(stream)) }
+        Self { bytes: RefCell::new(WireBytes::Plain(stream)) }
     }
 
     async fn tls(stream: Stream, session: Connection) -> Result<Self, WireError> {
-        let peer = stream.peer();
         let ciphertext = vec![0; CIPHERTEXT_MAX].into_boxed_slice();
         let mut tls = TlsWire { stream, session, ciphertext, at: 0, end: 0, begun: false };
         match poll_fn(|cx| tls.poll_handshake(cx)).await {
-            Ok(()) => Ok(Self { peer, bytes: RefCell::new(WireBytes::Tls(Box::new(tls))) }),
+            Ok(()) => Ok(Self { bytes: RefCell::new(WireBytes::Tls(Box::new(tls))) }),
             Err(error) => {
                 let error = of_tls(error);
                 // The other side learns why: in TLS's own words, or in ours if it does not speak TLS.
@@ -149,10 +146,6 @@ impl Wire {
                 Err(error)
             }
         }
-    }
-
-    pub(super) const fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     /// What only the two ends of the TLS session know; zeros without TLS.
