@@ -11,6 +11,8 @@ use super::facts::{BrokerFacts, ClusterFacts, LaneFacts};
 const BEHIND_ENTRIES: u64 = 10_000;
 /// A follower that has been silent for so long is shown as behind.
 const SILENT_MS: u64 = 3_000;
+/// A follower that lacks more entries is not in sync.
+const IN_SYNC_ENTRIES: u64 = 1000;
 /// A disk with less than this part of its budget left is shown as nearly full.
 const DISK_LEFT: f64 = 0.05;
 
@@ -67,11 +69,24 @@ pub(in crate::admin) struct Health {
     pub problems: Vec<Problem>,
 }
 
-/// Replicas of a lane that its leader does not report as in sync; `None` while it has no leader.
-pub(super) fn missing(facts: &ClusterFacts, lane: LaneId) -> Option<Vec<NodeId>> {
+/// Brokers whose replica of a lane is in sync; `None` while it has no leader. By the leader's own answer, and by its last
+/// report if it has not answered.
+pub(super) fn in_sync(facts: &ClusterFacts, lane: LaneId) -> Option<Vec<NodeId>> {
     let led = facts.leaders.of(lane)?;
-    let missing = |node: &NodeId| *node != led.node && !led.in_sync.contains(node);
-    Some(facts.image.replicas(lane).into_iter().filter(missing).collect())
+    let Some(own) = of_leader(facts, lane) else { return Some(led.in_sync.clone()) };
+    let near = own.followers.iter().filter(|follower| {
+        let votes = own.voters.contains(&follower.node);
+        votes && follower.behind_entries <= IN_SYNC_ENTRIES && follower.silent_ms.is_some_and(|ms| ms <= SILENT_MS)
+    });
+    let mut nodes: Vec<NodeId> = near.map(|follower| NodeId(follower.node)).chain([led.node]).collect();
+    nodes.sort_unstable();
+    Some(nodes)
+}
+
+/// Replicas of a lane that are not in sync; `None` while it has no leader.
+fn missing(facts: &ClusterFacts, lane: LaneId) -> Option<Vec<NodeId>> {
+    let held = in_sync(facts, lane)?;
+    Some(facts.image.replicas(lane).into_iter().filter(|node| !held.contains(node)).collect())
 }
 
 /// The lane as its leader describes it; `None` if the leader has not answered.
@@ -97,7 +112,7 @@ pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
         problems.push(Problem {
             kind: ProblemKind::Leaderless,
             lanes: numbers(&leaderless),
-            what: format!("{} have no leader: their partitions serve nothing", lanes_in_words(leaderless.len())),
+            what: format!("{} without a leader: their partitions serve nothing", lanes_in_words(leaderless.len())),
             advice: format!(
                 "start the brokers that are away: a majority of the replicas on {} must run; an election takes a second",
                 brokers_in_words(&on)
@@ -193,7 +208,7 @@ fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &
                 "they are being caught up; if their number does not fall, see the log of broker {node} and its disk"
             ),
         };
-        let what = format!("{} lack their replica on broker {node}", lanes_in_words(lanes.len()));
+        let what = format!("{} without an in-sync replica on broker {node}", lanes_in_words(lanes.len()));
         problems.push(Problem {
             kind: ProblemKind::UnderReplicated,
             brokers: vec![node.0],
@@ -302,7 +317,7 @@ mod tests {
         assert_eq!(kinds(&health), [ProblemKind::Unreachable, ProblemKind::UnderReplicated]);
         assert_eq!((health.lanes.under_replicated, health.partitions.under_replicated), (2, 4));
         assert!(health.problems[0].advice.contains("--replace 1"), "{health:?}");
-        assert!(health.problems[1].what.contains("2 lanes lack their replica on broker 1"), "{health:?}");
+        assert!(health.problems[1].what.contains("2 lanes without an in-sync replica on broker 1"), "{health:?}");
     }
 
     #[test]
@@ -315,12 +330,14 @@ mod tests {
     #[test]
     fn a_full_disk_a_slow_follower_and_a_refused_peer_are_named() {
         let mut facts = healthy();
-        let follower = FollowerFacts { node: 3, behind_entries: 20_000, silent_ms: Some(10) };
-        let lane = LaneFacts { lane: 1, leads: true, followers: vec![follower], ..LaneFacts::default() };
+        let follower = |node, behind_entries| FollowerFacts { node, behind_entries, silent_ms: Some(10) };
+        let followers = vec![follower(1, 0), follower(3, 20_000)];
+        let lane = LaneFacts { lane: 1, leads: true, voters: vec![1, 2, 3], followers, ..LaneFacts::default() };
         facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: vec![lane], disk_admissible_bytes: 0, ..good() }));
-        assert_eq!(kinds(&judge(&facts)), [ProblemKind::Full, ProblemKind::Behind]);
+        let expected = [ProblemKind::Full, ProblemKind::UnderReplicated, ProblemKind::Behind];
+        assert_eq!(kinds(&judge(&facts)), expected);
         let refused = PeerFacts { node: 3, refused: Some("wrong secret".to_owned()), ..PeerFacts::default() };
         facts.brokers.insert(NodeId(1), Ok(BrokerFacts { peers: vec![refused], ..good() }));
-        assert_eq!(kinds(&judge(&facts)), [ProblemKind::Refused, ProblemKind::Full]);
+        assert_eq!(kinds(&judge(&facts))[..2], [ProblemKind::Refused, ProblemKind::Full]);
     }
 }

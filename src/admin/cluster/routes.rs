@@ -190,7 +190,7 @@ fn lane_rows(facts: &ClusterFacts) -> Vec<LaneRow> {
             replicas: image.replicas.iter().map(|replica| replica.node.0).collect(),
             leader: led.map(|led| led.node.0),
             term: led.map(|led| led.term.0),
-            in_sync: led.map_or_else(Vec::new, |led| ids(&led.in_sync)),
+            in_sync: health::in_sync(facts, *lane).map_or_else(Vec::new, |nodes| ids(&nodes)),
             voters: own.map_or_else(Vec::new, |own| own.voters.clone()),
             learners: own.map_or_else(Vec::new, |own| own.learners.clone()),
             followers: own.map_or_else(Vec::new, |own| own.followers.clone()),
