@@ -1,5 +1,7 @@
 //! The coordinator over a log in memory and simulated time: what it answers, what survives, how far its log grows.
 
+mod failover;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -606,7 +608,12 @@ fn a_coordinator_that_leads_again_knows_what_another_wrote_meanwhile() {
         world.block_on(async {
             let [(leads_a, _, a), (leads_b, _, b)] = node.two_brokers();
             let joined = join_alone(&a).await;
-            assert_eq!(a.commit(g(), commit(5)).await, Ok(vec![Ok(())]));
+            let of_member = |offset| CommitAsk {
+                member: Some(joined.member.clone()),
+                generation: joined.generation,
+                ..commit(offset)
+            };
+            assert_eq!(a.commit(g(), of_member(5)).await, Ok(vec![Ok(())]));
             assert_eq!(b.fetch(g(), None).await, Err(GroupError::NotCoordinator));
             if hears {
                 leads_a.set(None);
@@ -614,8 +621,7 @@ fn a_coordinator_that_leads_again_knows_what_another_wrote_meanwhile() {
             }
             leads_b.set(Some(2));
             assert_eq!(beat(&b, &joined).await, Ok(()), "a member goes on with the next coordinator");
-            let ask = CommitAsk { member: Some(joined.member.clone()), generation: joined.generation, ..commit(9) };
-            assert_eq!(b.commit(g(), ask).await, Ok(vec![Ok(())]));
+            assert_eq!(b.commit(g(), of_member(9)).await, Ok(vec![Ok(())]));
             leads_b.set(None);
             leads_a.set(Some(3));
             assert_eq!(committed(&a).await, Some(9), "hears: {hears}");
@@ -636,7 +642,8 @@ fn who_waits_for_a_group_is_sent_to_the_next_coordinator() {
             node.env.tasks.sleep(Duration::from_millis(2)).await;
             leads.set(None);
         };
-        let (joined, done, ()) = futures::join!(groups.join(g(), joining(b't')), groups.commit(g(), commit(5)), ends);
+        let (joined, done, ()) =
+            futures::join!(groups.join(g(), joining(b't')), groups.commit(GroupId::from("h"), commit(5)), ends);
         assert_eq!(joined.map(|joined| joined.generation), Err(GroupError::NotCoordinator));
         assert_eq!(done, Err(GroupError::NotCoordinator), "written or not, its client asks the next one");
         assert!(coordinator.inner.group_shards.borrow().is_empty());

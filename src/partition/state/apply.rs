@@ -133,8 +133,9 @@ impl DataLane {
         }
         match command {
             LaneCommand::Commands { commands } => {
-                // The decoder refuses nested lists.
-                return commands.into_iter().fold(true, |all, command| self.apply_command(id, command) && all);
+                // The decoder refuses nested lists. Each is applied, also after one that is out of date.
+                let current: Vec<bool> = commands.into_iter().map(|command| self.apply_command(id, command)).collect();
+                return current.into_iter().all(|current| current);
             }
             LaneCommand::Create { partition, topic, overrides, epoch_base, revision } => {
                 if let Some(replica) = self.replica(partition) {

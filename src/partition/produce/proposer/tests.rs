@@ -102,3 +102,17 @@ fn a_topic_of_many_partitions_is_cut_while_it_is_written_to() {
         assert!(shard.router.produce(parts()).await.iter().all(Result::is_ok));
     });
 }
+
+#[test]
+fn a_coordinator_writes_in_its_own_term_alone() {
+    on_a_shard(async |shard| {
+        let term = shard.lane.status.leading().expect("leads");
+        let of = |term| {
+            let mut part = shard.record(0, TimestampMs(1000));
+            part.origin = Origin::Coordinator(term);
+            shard.router.produce(vec![part])
+        };
+        assert!(matches!(of(Term(term.0 - 1)).await.remove(0), Err(ProduceError::NotLeader(_))));
+        assert_eq!(base(of(term).await.remove(0)), 0);
+    });
+}
