@@ -16,5 +16,6 @@ mod lost;
 mod outage;
 mod scrape;
 mod steady;
+mod tables;
 mod web;
 mod wire;
