@@ -64,6 +64,23 @@ impl ControllerLane {
         Ok((lane, Some(membership).filter(|membership| !membership.is_empty())))
     }
 
+    /// The lane is to be rebuilt, and its group has ended. What it has applied is shown until [`ControllerLane::restore`].
+    pub fn clear(&self) {
+        self.status.detach();
+    }
+
+    /// Takes over a state as of `applied`, as [`ControllerLane::recover`] does; returns Raft's membership blob.
+    ///
+    /// # Errors
+    /// The blob is malformed; nothing was changed.
+    pub fn restore(&self, applied: EntryId, blob: &Bytes) -> Result<Bytes, BadControllerBlob> {
+        let (state, membership) = decode(blob)?;
+        self.status.restore(applied, membership.clone());
+        self.state.replace(state);
+        self.changed.notify_waiters();
+        Ok(membership)
+    }
+
     #[must_use]
     pub fn state(&self) -> Ref<'_, ControllerState> {
         self.state.borrow()

@@ -12,6 +12,8 @@ mod duties;
 mod leading;
 mod serve;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
