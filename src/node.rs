@@ -19,6 +19,7 @@ pub mod membership;
 mod on_executor;
 mod peers;
 pub mod preflight;
+mod rebuilds;
 mod replicas;
 mod reshard;
 mod shard_main;

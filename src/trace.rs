@@ -23,8 +23,9 @@ pub const FORM: (&str, &str) = (
 );
 
 /// Libraries whose INFO lines do not help an operator. glommio's ring warns in seven lines about a limit of locked
-/// memory that costs nothing here; `tidewater check` shows the limit in one.
-const QUIET: &str = "info,glommio=error,openraft=warn,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
+/// memory that costs nothing here; `tidewater check` shows the limit in one. openraft warns of each request to a replica
+/// that is away; the connection to its broker says so once.
+const QUIET: &str = "info,glommio=error,openraft=error,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
 
 /// Starts logging. Call once, before anything logs; a second call does nothing.
 pub fn start() {

@@ -16,6 +16,7 @@ use tidewater_tiering::store::StoreOptions;
 use crate::group::{OFFSETS_PARTITIONS, QUEUE_BYTES_MAX};
 use crate::kafka::limits as kafka;
 use crate::limits;
+use crate::rpc::limits as rpc;
 
 /// What a bound is multiplied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -106,6 +107,13 @@ pub fn memory() -> Vec<Bound> {
             Per::Shard,
             kafka::FETCH_SESSION_PARTITIONS_MAX as u64 * SESSION_PARTITION_BYTES,
             "FETCH_SESSION_PARTITIONS_MAX, 168 bytes each",
+        ),
+        // One frame beyond the bound is received alone.
+        bound(
+            "frames of other brokers, received or in work",
+            Per::Shard,
+            rpc::RECEIVED_BYTES_MAX as u64,
+            "rpc RECEIVED_BYTES_MAX",
         ),
         bound("a batch that is opened for checks", Per::Shard, kafka::UNPACKED_MAX as u64, "UNPACKED_MAX"),
         bound(

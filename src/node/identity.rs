@@ -48,6 +48,10 @@ pub struct Identity {
     /// a broker that joined.
     #[serde(default)]
     pub founders: Vec<Founder>,
+    /// The brokers of the cluster when this one joined: how it is reached before its own copy of the controller's state
+    /// says so. Empty for a founder.
+    #[serde(default)]
+    pub known: Vec<KnownBroker>,
     /// The founders have written the cluster's first entry.
     #[serde(default)]
     pub formed: bool,
@@ -63,6 +67,16 @@ pub struct Identity {
     /// All shards have been opened once, so none of them may be empty. Absent in files of older versions.
     #[serde(default)]
     pub begun: bool,
+}
+
+/// Another broker, as a broker that joins gets to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownBroker {
+    pub node: i32,
+    pub birth: Uuid,
+    pub incarnation: u32,
+    /// Host and port for other brokers.
+    pub rpc: (String, u16),
 }
 
 /// `node.json` while the broker runs; several tasks change it. Node-wide.
@@ -210,6 +224,7 @@ impl Identity {
             incarnation: 0,
             seeds: Vec::new(),
             founders: Vec::new(),
+            known: Vec::new(),
             formed: false,
             shards,
             lanes: shards.into(),

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::error::StartError;
 use super::forming::{self, Belonging, Decision, FORMING_VERSION, Hello};
-use super::identity::{self, Identity};
+use super::identity::{self, Identity, KnownBroker};
 use crate::controller::brokers::{BrokerAddress, Registration};
 use crate::controller::command::Founder;
 use crate::rpc::{Refusal, Rpc, Service, ServiceHandler};
@@ -53,6 +53,7 @@ pub enum Registered {
         cluster: Uuid,
         node: NodeId,
         incarnation: ReplicaIncarnation,
+        known: Vec<KnownBroker>,
     },
     /// Not now: ask again.
     Later(String),
@@ -160,8 +161,8 @@ pub(super) async fn run(env: &Env, rpc: &Rpc, dir: &Path, joining: &Joining) -> 
     }
 }
 
-/// What a registration gave: the cluster, the node id, and its incarnation.
-type Joined = (Uuid, NodeId, ReplicaIncarnation);
+/// What a registration gave: the cluster, the node id with its incarnation, and the other brokers.
+type Joined = (Uuid, NodeId, ReplicaIncarnation, Vec<KnownBroker>);
 
 /// Looks at the seeds of a broker that is in a cluster already. Those that do not answer soon are left out.
 ///
@@ -206,9 +207,17 @@ fn founded(joining: &Joining, cluster: Uuid, founders: Vec<Founder>, node: NodeI
     Identity { cluster, node: node.0, founders, seeds: joining.seeds.clone(), ..joining.identity.clone() }
 }
 
-fn joined(joining: &Joining, (cluster, node, incarnation): Joined) -> Identity {
+fn joined(joining: &Joining, (cluster, node, incarnation, known): Joined) -> Identity {
     let seeds = joining.seeds.clone();
-    Identity { cluster, node: node.0, incarnation: incarnation.0, seeds, formed: true, ..joining.identity.clone() }
+    Identity {
+        cluster,
+        node: node.0,
+        incarnation: incarnation.0,
+        seeds,
+        known,
+        formed: true,
+        ..joining.identity.clone()
+    }
 }
 
 /// The hello of a seed, or why there is none.
@@ -234,7 +243,7 @@ async fn register(rpc: &Rpc, seed: &str, registration: &Registration) -> Result<
         Err(why) => return Ok(Err(why)),
     };
     match serde_json::from_slice(&answer) {
-        Ok(Registered::As { cluster, node, incarnation }) => Ok(Ok((cluster, node, incarnation))),
+        Ok(Registered::As { cluster, node, incarnation, known }) => Ok(Ok((cluster, node, incarnation, known))),
         Ok(Registered::Later(why)) => Ok(Err(why)),
         Ok(Registered::Refused(why)) => Err(StartError::Cluster(why)),
         Err(error) => Ok(Err(format!("its answer cannot be read: {error}"))),

@@ -9,14 +9,14 @@
 //! controller names this broker's replica of it ([`Lanes::ensure`]). The controller's own lane needs no image.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tidewater_storage::codec::CodecError;
-use tidewater_storage::engine::{Engine, Recovered};
+use tidewater_storage::engine::{Engine, Recovered, RecoveredLane};
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, NodeId, PartitionId, ReplicaId, ReplicaIncarnation, ShardId};
+use tidewater_storage::model::{LaneId, NodeId, Offset, PartitionId, ReplicaId, ReplicaIncarnation, ShardId};
 use tidewater_tiering::keys::Home;
 use tidewater_tiering::manifest::LaneManifest;
 
@@ -31,7 +31,8 @@ use crate::partition::state::lane::{DataLane, RecoveredState};
 use crate::partition::state::lane_blob::membership_of;
 use crate::partition::state::replica::Replica;
 use crate::raft::network::{PeerError, PeerReply, PeerRequest, PeerTransport};
-use crate::raft::{Lane, LaneFatal, LaneOptions, LaneStatus};
+use crate::raft::{Apply, Lane, LaneFatal, LaneOptions, LaneStatus};
+use crate::rebuild::{self, Copied, CopiedPartition, LaneSource, RebuildCalls};
 
 /// A shard among the shards of its node. A *message*.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +99,9 @@ pub fn assignments(seat: Seat, table: &BTreeMap<LaneId, LaneImage>) -> Vec<Assig
 
 type OnDeath = Rc<dyn Fn(LaneFatal)>;
 
+/// Puts a witness between a data lane and its Raft group, in a simulation.
+pub type Witnessed = Rc<dyn Fn(&Rc<DataLane>) -> Rc<dyn Apply>>;
+
 pub struct Lanes {
     seat: Seat,
     env: Env,
@@ -106,12 +110,15 @@ pub struct Lanes {
     pub partitions: Rc<PartitionShard>,
     /// Data lanes whose group has not started, with the membership of the checkpoint.
     waiting: RefCell<BTreeMap<LaneId, Option<Bytes>>>,
-    /// The replicas whose groups run.
-    running: RefCell<BTreeMap<LaneId, ReplicaId>>,
+    /// The lanes whose groups run.
+    running: RefCell<BTreeMap<LaneId, Assignment>>,
+    /// Lanes of this shard that have to be rebuilt before their group may run.
+    rebuilds: RefCell<BTreeMap<LaneId, Assignment>>,
     /// On shard 0.
     pub controller: Option<Rc<ControllerLane>>,
     controller_membership: Option<Bytes>,
     transport: RefCell<Option<Rc<dyn PeerTransport>>>,
+    witnessed: RefCell<Option<Witnessed>>,
 }
 
 impl Lanes {
@@ -123,7 +130,8 @@ impl Lanes {
     pub fn recover(env: &Env, seat: &Seat, engine: &Engine, recovered: Recovered) -> Result<Self, ShardFailure> {
         let here = seat.here;
         let partitions = Rc::new(PartitionShard::new(here, env.clone()));
-        let controller = recovered.lanes.iter().find(|found| found.lane == LaneId::CONTROLLER);
+        let of_controller = |found: &&RecoveredLane| found.lane == LaneId::CONTROLLER && !found.rebuilding;
+        let controller = recovered.lanes.iter().find(of_controller);
         let (controller, controller_membership) = if here == ShardId(0) {
             let (applied, blob) = controller.map_or((None, Bytes::new()), |found| (found.applied, found.state.clone()));
             let recovered = ControllerLane::recover(engine.clone(), applied, &blob);
@@ -139,9 +147,11 @@ impl Lanes {
             partitions,
             waiting: RefCell::default(),
             running: RefCell::default(),
+            rebuilds: RefCell::default(),
             controller,
             controller_membership,
             transport: RefCell::default(),
+            witnessed: RefCell::default(),
         };
         lanes.recover_data(recovered)?;
         Ok(lanes)
@@ -165,9 +175,11 @@ impl Lanes {
             replicas.entry(lane).or_default().push((replica, found.as_of.1));
         }
         for found in recovered.lanes.into_iter().filter(|found| found.lane != LaneId::CONTROLLER) {
-            let membership = membership_of(&found.state);
             let replicas = replicas.remove(&found.lane).unwrap_or_default();
-            let state = RecoveredState { applied: found.applied, blob: found.state, replicas };
+            // Of a lane that is being rebuilt nothing counts.
+            let blob = if found.rebuilding { Bytes::new() } else { found.state };
+            let membership = membership_of(&blob);
+            let state = RecoveredState { applied: found.applied, blob, replicas };
             self.add(found.lane, state)?;
             self.waiting.borrow_mut().insert(found.lane, membership);
         }
@@ -196,6 +208,18 @@ impl Lanes {
         self.transport.replace(Some(transport));
     }
 
+    /// See [`Witnessed`]; for all groups of data lanes that start from here on.
+    pub fn set_witness(&self, witnessed: Witnessed) {
+        self.witnessed.replace(Some(witnessed));
+    }
+
+    fn state_machine(&self, lane: &Rc<DataLane>) -> Rc<dyn Apply> {
+        match &*self.witnessed.borrow() {
+            Some(witnessed) => witnessed(lane),
+            None => Rc::clone(lane) as _,
+        }
+    }
+
     /// Starts the group of the controller's lane, on shard 0; does nothing on others. With a single voter, it leads on
     /// return and has applied its log; with several, it may be without a leader. `on_death` is called if its log fails
     /// later.
@@ -217,14 +241,12 @@ impl Lanes {
             rank: rank.unwrap_or(voters.len()),
             voters,
         };
-        let applied = controller.checkpoint().map(|checkpoint| checkpoint.applied);
-        let options = self.options(&assignment).from_checkpoint(applied, self.controller_membership.clone());
-        let log = self.engine.lane(LaneId::CONTROLLER);
-        let raft = Lane::start(&self.env, log, Rc::clone(controller) as _, options).await;
-        let raft = raft.map_err(|e| ShardFailure::new(self.seat.here, &e))?;
-        watch(&self.env, &raft, Rc::new(on_death));
-        controller.status.attach(raft);
-        self.running.borrow_mut().insert(LaneId::CONTROLLER, me);
+        if self.engine.is_rebuilding(LaneId::CONTROLLER) {
+            self.rebuilds.borrow_mut().insert(LaneId::CONTROLLER, assignment);
+            return Ok(());
+        }
+        let membership = self.controller_membership.clone();
+        self.start(&assignment, Rc::clone(controller) as _, &controller.status, membership, Rc::new(on_death)).await?;
         self.led_if_alone(&controller.status, &assignment).await
     }
 
@@ -269,16 +291,16 @@ impl Lanes {
 
     /// Starts all groups, then waits for those that lead by themselves.
     async fn start_all(&self, all: Vec<Assignment>, on_death: OnDeath) -> Result<(), ShardFailure> {
-        let here = self.seat.here;
         let mut started = Vec::new();
         for assignment in all {
             let (id, me) = (assignment.lane, assignment.me);
-            match self.running.borrow().get(&id) {
-                Some(runs) if *runs == me => continue,
+            match self.running.borrow().get(&id).map(|runs| runs.me) {
+                Some(runs) if runs == me => continue,
                 Some(runs) => {
                     tracing::error!(lane = %id, %runs, wanted = %me, "the lane table names another replica of this broker; restart the broker");
                     continue;
                 }
+                None if self.rebuilds.borrow().contains_key(&id) => continue,
                 None => {}
             }
             let membership = self.waiting.borrow_mut().remove(&id);
@@ -286,12 +308,12 @@ impl Lanes {
                 self.add(id, RecoveredState { applied: None, blob: Bytes::new(), replicas: Vec::new() })?;
             }
             let Some(lane) = self.partitions.lane(id) else { unreachable!("lane {id} was added above") };
-            let options = self.options(&assignment).from_checkpoint(lane.status.applied(), membership.flatten());
-            let raft = Lane::start(&self.env, self.engine.lane(id), Rc::clone(&lane) as _, options).await;
-            let raft = raft.map_err(|e| ShardFailure::new(here, &e))?;
-            watch(&self.env, &raft, Rc::clone(&on_death));
-            lane.status.attach(raft);
-            self.running.borrow_mut().insert(id, me);
+            if self.engine.is_rebuilding(id) {
+                self.rebuilds.borrow_mut().insert(id, assignment);
+                continue;
+            }
+            let (apply, death) = (self.state_machine(&lane), Rc::clone(&on_death));
+            self.start(&assignment, apply, &lane.status, membership.flatten(), death).await?;
             started.push((lane, assignment));
         }
         for (lane, assignment) in started {
@@ -300,13 +322,95 @@ impl Lanes {
         Ok(())
     }
 
-    fn options(&self, assignment: &Assignment) -> LaneOptions {
-        LaneOptions {
+    /// Starts a lane's group from what its state machine holds.
+    async fn start(
+        &self,
+        assignment: &Assignment,
+        apply: Rc<dyn Apply>,
+        status: &LaneStatus,
+        membership: Option<Bytes>,
+        on_death: OnDeath,
+    ) -> Result<(), ShardFailure> {
+        let log = self.engine.lane(assignment.lane);
+        let options = LaneOptions {
             may_initialise: assignment.may_initialise,
             rank: assignment.rank,
             transport: self.transport.borrow().clone(),
             ..LaneOptions::replica(assignment.lane, assignment.me, assignment.voters.clone())
+        };
+        let options = options.from_checkpoint(status.applied(), membership);
+        let raft = Lane::start(&self.env, log, apply, options).await;
+        let raft = raft.map_err(|e| ShardFailure::new(self.seat.here, &e))?;
+        watch(&self.env, &raft, on_death);
+        status.attach(raft);
+        self.running.borrow_mut().insert(assignment.lane, assignment.clone());
+        Ok(())
+    }
+
+    /// The lanes of this shard that cannot catch up from their leader's log.
+    #[must_use]
+    pub fn to_rebuild(&self) -> BTreeSet<LaneId> {
+        let lagging = self.groups().into_iter().filter(|(_, me, raft)| {
+            let leadership = raft.leadership();
+            !leadership.ready && raft.needs_rebuild().contains(me)
+        });
+        let lagging: BTreeSet<LaneId> = lagging.map(|(lane, _, _)| lane).collect();
+        lagging.into_iter().chain(self.rebuilds.borrow().keys().copied()).collect()
+    }
+
+    /// Ends the lane's group and forgets its state, to be followed by [`Lanes::end_rebuild`]. Returns the replica to be
+    /// rebuilt; `None` if the lane does not run here.
+    pub async fn begin_rebuild(&self, id: LaneId) -> Option<ReplicaId> {
+        if let Some(assignment) = self.rebuilds.borrow().get(&id) {
+            return Some(assignment.me);
         }
+        let raft = self.status_of(id, |status| status.raft().cloned()).flatten()?;
+        let assignment = self.running.borrow_mut().remove(&id)?;
+        let me = assignment.me;
+        self.rebuilds.borrow_mut().insert(id, assignment);
+        raft.shutdown().await;
+        match &self.controller {
+            Some(controller) if id == LaneId::CONTROLLER => controller.clear(),
+            _ => self.partitions.lane(id)?.clear(),
+        }
+        Some(me)
+    }
+
+    /// Takes over a lane's copied state and starts its group.
+    ///
+    /// # Errors
+    /// What was copied cannot be read, or the disk failed: the process must end.
+    pub async fn end_rebuild(
+        &self,
+        copied: &Copied,
+        calls: &dyn RebuildCalls,
+        on_death: impl Fn(LaneFatal) + 'static,
+    ) -> Result<(), ShardFailure> {
+        let (here, id) = (self.seat.here, copied.lane);
+        let Some(assignment) = self.rebuilds.borrow().get(&id).cloned() else { return Ok(()) };
+        let assignment = Assignment { may_initialise: false, ..assignment };
+        let controller = self.controller.clone().filter(|_| id == LaneId::CONTROLLER);
+        let lane = self.partitions.lane(id);
+        if let Some(controller) = &controller {
+            controller.restore(copied.at, &copied.state).map_err(|e| ShardFailure::new(here, &e))?;
+        } else if let Some(lane) = &lane {
+            let replica =
+                |part: &CopiedPartition| Ok((recover_replica(&self.engine, part.id, id, &part.state)?, part.as_of));
+            let replicas: Result<Vec<_>, BadReplicaBlob> = copied.partitions.iter().map(replica).collect();
+            let replicas = replicas.map_err(|e| ShardFailure::new(here, &e))?;
+            lane.restore(copied.at, &copied.state, replicas).map_err(|e| ShardFailure::new(here, &e))?;
+        }
+        rebuild::settle(&self.engine, copied, calls).await.map_err(|e| ShardFailure::new(here, &e))?;
+        let on_death: OnDeath = Rc::new(on_death);
+        if let Some(controller) = controller {
+            let membership = Some(controller.status.membership());
+            self.start(&assignment, Rc::clone(&controller) as _, &controller.status, membership, on_death).await?;
+        } else if let Some(lane) = lane {
+            let membership = Some(lane.status.membership());
+            self.start(&assignment, self.state_machine(&lane), &lane.status, membership, on_death).await?;
+        }
+        self.rebuilds.borrow_mut().remove(&id);
+        Ok(())
     }
 
     /// Waits until the lane leads if no other replica votes: then nothing but its own log can delay it.
@@ -331,13 +435,23 @@ impl Lanes {
         self.seat.here
     }
 
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.seat.shards
+    }
+
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.seat.node
+    }
+
     /// The groups that run here, with the replica each runs as.
     #[must_use]
     pub fn groups(&self) -> Vec<(LaneId, ReplicaId, Lane)> {
         let running = self.running.borrow();
         running
             .iter()
-            .filter_map(|(id, me)| Some((*id, *me, self.status_of(*id, |status| status.raft().cloned())??)))
+            .filter_map(|(id, runs)| Some((*id, runs.me, self.status_of(*id, |status| status.raft().cloned())??)))
             .collect()
     }
 
@@ -361,6 +475,7 @@ impl Lanes {
     ) -> Result<PeerReply, PeerError> {
         let not_running = PeerError::NotRunning { replica: to, lane: id };
         let raft = self.status_of(id, |status| status.raft().cloned()).flatten().ok_or(not_running)?;
+        // Held until the entries are stored.
         let _room = follow::room_for(&self.env, &self.engine, id, to, &request).await?;
         raft.handle(to, from, request).await
     }
@@ -371,6 +486,19 @@ impl Lanes {
         for (_, _, raft) in self.groups().into_iter().rev() {
             raft.shutdown().await;
         }
+    }
+}
+
+impl LaneSource for Lanes {
+    fn raft(&self, lane: LaneId) -> Option<Lane> {
+        if !self.running.borrow().contains_key(&lane) {
+            return None;
+        }
+        self.status_of(lane, |status| status.raft().cloned()).flatten()
+    }
+
+    fn archived_end(&self, partition: PartitionId) -> Offset {
+        self.partitions.replica(partition).map_or(Offset::ZERO, |replica| replica.manifest().archived_end)
     }
 }
 

@@ -4,11 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation};
+use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation, ShardId};
 
 use super::forming::node_at;
-use super::identity::{Identity, Notes};
+use super::identity::{Identity, KnownBroker, Notes};
 use super::join::{self, JoinRequest, Registered};
 use super::lanes::Lanes;
 use crate::controller::brokers::{BrokerAddress, Registration};
@@ -17,29 +19,36 @@ use crate::controller::features;
 use crate::controller::image::ClusterImage;
 use crate::controller::state::shard_of;
 use crate::raft::network::{PeerError, PeerReply, PeerRequest};
-use crate::rpc::{PeerAddress, Rpc, RpcMember, RpcNode, Service};
+use crate::rebuild::{self, RebuildSource};
+use crate::rpc::{PeerAddress, Refusal, Rpc, RpcMember, RpcNode, Service};
 use crate::shard::mesh::{Inbox, Mesh, Reply};
 
-/// A request of another broker to a replica on another shard of this one. A message.
+/// A request of another broker for another shard of this one. A message.
 #[derive(Debug)]
-pub(super) struct RaftMessage {
-    lane: LaneId,
-    to: ReplicaId,
-    from: ReplicaId,
-    request: PeerRequest,
-    reply: Reply<Result<PeerReply, PeerError>>,
+pub(super) enum PeerMessage {
+    /// To a replica.
+    Raft {
+        lane: LaneId,
+        to: ReplicaId,
+        from: ReplicaId,
+        request: PeerRequest,
+        reply: Reply<Result<PeerReply, PeerError>>,
+    },
+    /// Of a replica that is rebuilt.
+    Rebuild { body: Bytes, reply: Reply<Result<Bytes, String>> },
+}
+
+pub(super) type PeerMesh = Mesh<PeerMessage>;
+
+/// The shard that answers a request of a replica that is rebuilt.
+pub(super) fn shard_of_rebuild(body: &Bytes, shards: u16) -> Result<ShardId, Refusal> {
+    let lane = rebuild::lane_of(body).ok_or_else(|| Refusal("the request cannot be read".to_owned()))?;
+    Ok(shard_of(lane, shards))
 }
 
 /// Answers requests to replicas of this broker, whichever shard they arrive on.
-pub(super) fn serve_raft(
-    env: &Env,
-    rpc: &Rpc,
-    lanes: &Rc<Lanes>,
-    shards: u16,
-    mesh: &Mesh<RaftMessage>,
-    inbox: Inbox<RaftMessage>,
-) {
-    let (here, mesh, own) = (lanes.here(), mesh.clone(), Rc::clone(lanes));
+pub(super) fn serve_raft(rpc: &Rpc, lanes: &Rc<Lanes>, mesh: &PeerMesh) {
+    let (here, shards, mesh, own) = (lanes.here(), lanes.shards(), mesh.clone(), Rc::clone(lanes));
     rpc.serve_raft(Rc::new(move |lane, to, from, request| {
         let (mesh, own) = (mesh.clone(), Rc::clone(&own));
         Box::pin(async move {
@@ -47,16 +56,26 @@ pub(super) fn serve_raft(
             if shard == here {
                 return own.handle(lane, to, from, request).await;
             }
-            let ask = |reply| RaftMessage { lane, to, from, request, reply };
+            let ask = |reply| PeerMessage::Raft { lane, to, from, request, reply };
             let answered = mesh.call(shard, ask).await;
             answered.unwrap_or(Err(PeerError::NotRunning { replica: to, lane }))
         })
     }));
-    let (lanes, tasks) = (Rc::clone(lanes), env.clone());
-    env.tasks.spawn("raft inbox", async move {
-        while let Some(RaftMessage { lane, to, from, request, reply }) = inbox.recv().await {
-            let lanes = Rc::clone(&lanes);
-            tasks.tasks.spawn("raft request", async move { reply.send(lanes.handle(lane, to, from, request).await) });
+}
+
+/// Answers what arrives for this shard on the others.
+pub(super) fn serve_inbox(env: &Env, lanes: &Rc<Lanes>, source: &Rc<RebuildSource>, inbox: Inbox<PeerMessage>) {
+    let (lanes, source, tasks) = (Rc::clone(lanes), Rc::clone(source), env.clone());
+    env.tasks.spawn("peer inbox", async move {
+        while let Some(message) = inbox.recv().await {
+            let (lanes, source) = (Rc::clone(&lanes), Rc::clone(&source));
+            let answered: LocalBoxFuture<'static, ()> = match message {
+                PeerMessage::Raft { lane, to, from, request, reply } => {
+                    Box::pin(async move { reply.send(lanes.handle(lane, to, from, request).await) })
+                }
+                PeerMessage::Rebuild { body, reply } => Box::pin(async move { reply.send(source.answer(&body).await) }),
+            };
+            tasks.tasks.spawn("peer request", answered);
         }
     });
 }
@@ -91,24 +110,42 @@ async fn register(controller: &ControllerHandle, registration: Registration) -> 
         return Registered::Later("the cluster is not formed yet".to_owned());
     }
     match controller.register(registration).await {
-        Ok(registered) => {
-            Registered::As { cluster: image.cluster, node: registered.node, incarnation: registered.incarnation }
-        }
+        Ok(registered) => Registered::As {
+            cluster: image.cluster,
+            node: registered.node,
+            incarnation: registered.incarnation,
+            known: known(&image, registered.node),
+        },
         Err(TopicError::Unavailable) => Registered::Later("the controller has no leader now".to_owned()),
         Err(error) => Registered::Refused(error.to_string()),
     }
 }
 
-/// The brokers as a founder knows them before the controller's first image.
-pub(super) fn of_founders(identity: &Identity) -> Vec<PeerAddress> {
-    let founders = identity.founders.iter().enumerate();
-    founders
-        .filter_map(|(position, founder)| {
-            let (host, port) = founder.address.rpc.clone()?;
-            let birth = Some((founder.birth, ReplicaIncarnation(0)));
-            Some(PeerAddress { node: node_at(position), host, port, birth })
+/// The other brokers, for one that joins.
+fn known(image: &ClusterImage, joins: NodeId) -> Vec<KnownBroker> {
+    let others = image.brokers.values().filter(|broker| broker.id != joins);
+    others
+        .filter_map(|broker| {
+            let (node, birth, incarnation) = (broker.id.0, broker.birth, broker.incarnation.0);
+            Some(KnownBroker { node, birth, incarnation, rpc: broker.rpc.clone()? })
         })
         .collect()
+}
+
+/// The brokers that this one knows before the controller's first image.
+pub(super) fn of_identity(identity: &Identity) -> Vec<PeerAddress> {
+    let known = identity.known.iter().map(|broker| {
+        let (host, port) = broker.rpc.clone();
+        let birth = (!broker.birth.is_nil()).then_some((broker.birth, ReplicaIncarnation(broker.incarnation)));
+        PeerAddress { node: NodeId(broker.node), host, port, birth }
+    });
+    let founders = identity.founders.iter().enumerate();
+    let founders = founders.filter_map(|(position, founder)| {
+        let (host, port) = founder.address.rpc.clone()?;
+        let birth = Some((founder.birth, ReplicaIncarnation(0)));
+        Some(PeerAddress { node: node_at(position), host, port, birth })
+    });
+    founders.chain(known).collect()
 }
 
 /// The brokers of an image; founders that have not registered yet as they were at the founding.
@@ -133,7 +170,7 @@ pub(super) fn follow_addresses(
     controller: &ControllerHandle,
     identity: &Identity,
 ) {
-    let founders = of_founders(identity);
+    let founders = of_identity(identity);
     rpc.set_peers(founders.clone());
     let (rpc, node, controller) = (rpc.clone(), node.clone(), controller.clone());
     env.tasks.spawn("peer addresses", async move {

@@ -15,7 +15,8 @@ use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use super::forming;
 use super::identity::{Identity, Notes};
 use super::lanes::{self, Lanes, Seat};
-use super::peers::{self, RaftMessage};
+use super::peers::{self, PeerMessage};
+use super::rebuilds::{self, Rebuilds};
 use super::replicas::Replicas;
 use super::status::{ShardFailure, ShardStatus};
 use crate::admin::cluster::{ClusterOperator, Gatherer};
@@ -77,7 +78,7 @@ pub(super) struct Meshes {
     pub groups: Mesh<GroupRequest>,
     pub arrivals: Mesh<Arrival>,
     pub reports: Mesh<ReportRequest>,
-    pub raft: Mesh<RaftMessage>,
+    pub raft: Mesh<PeerMessage>,
     pub peers: Mesh<RpcArrival>,
 }
 
@@ -106,7 +107,7 @@ pub(super) struct Inboxes {
     pub groups: Inbox<GroupRequest>,
     pub arrivals: Inbox<Arrival>,
     pub reports: Inbox<ReportRequest>,
-    pub raft: Inbox<RaftMessage>,
+    pub raft: Inbox<PeerMessage>,
     pub peers: Inbox<RpcArrival>,
 }
 
@@ -129,8 +130,12 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
 
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
     let rpc = Rpc::new(&env, &start.rpc);
+    rpc.set_shard(start.seat.shard);
     lanes.set_transport(rpc.transport());
-    peers::serve_raft(&env, &rpc, &lanes, start.seat.shards, &start.meshes.raft, start.inboxes.raft);
+    let source = Rebuilds::source(&env, &engine, &lanes);
+    peers::serve_raft(&rpc, &lanes, &start.meshes.raft);
+    rebuilds::serve(&rpc, &source, &lanes, &start.meshes.raft);
+    peers::serve_inbox(&env, &lanes, &source, start.inboxes.raft);
     peers::serve_join(&rpc, &start.notes, &start.config.seeds, &start.address, &controller);
     crate::controller::peers::serve(&rpc, &controller);
     peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity);
@@ -147,6 +152,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     lanes.partitions.set_remote(Rc::clone(&remote));
     let local: Rc<PartitionShard> = Rc::clone(&lanes.partitions);
     env.tasks.spawn("partition inbox", Rc::clone(&local).drain(start.inboxes.partitions));
+    let _rebuilds = Rebuilds::start(&env, &engine, &lanes, &rpc, &controller);
     let serving = Rc::new(Cell::new(false));
     let prepare = prepare(&lanes, &start.identity, &start.status, &serving);
     reconcile::serve_with(&env, &local, &controller, start.inboxes.reconcile, prepare);

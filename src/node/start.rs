@@ -107,7 +107,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let side = Side::start()?;
     let config = Arc::new(config);
     let notes = Arc::new(Notes::new(&data, identity.clone()));
-    let tier = open_tier(&config, &notes, identity.rooted, home, &side)?;
+    // The founders make the bucket's root; one that joined finds it, or waits.
+    let has_joined = !identity.is_alone() && identity.founders.is_empty();
+    let tier = open_tier(&config, &notes, identity.rooted || has_joined, home, &side)?;
 
     let bound = match held {
         Some(bound) => bound,
@@ -170,7 +172,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     }
     drop(status_sender);
     await_serving(&statuses, identity.shards, START_PATIENCE)?;
-    if let Err(error) = notes.note(|identity| identity.begun = true) {
+    // Shards serve once they have the controller's first image: its first entry is committed, so the cluster is formed.
+    let served = |identity: &mut Identity| (identity.begun, identity.formed) = (true, true);
+    if let Err(error) = notes.note(served) {
         tracing::warn!(%error, "the data directory could not note that its shards were opened");
     }
 

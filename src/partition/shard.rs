@@ -19,7 +19,7 @@ use super::message::{
 use super::produce::gather::AnswerSlot;
 use super::produce::proposer::{Proposer, ProposerTimings};
 use super::produce::trims::Trims;
-use super::read::internal::PeerRead;
+use super::read::internal::{self, PeerRead};
 use super::read::read_path::{self, Remote};
 use super::read::side_by_side;
 use super::read::watch::{self, Alarm, Watched};
@@ -201,8 +201,8 @@ impl PartitionShard {
         let remote = self.remote();
         side_by_side::read(&self.env, &self.patience, parts, max_bytes, |part, room| {
             let (_, replica) = self.serving(part.address, part.epoch)?;
-            let (nothing, remote) = (read_path::nothing(&replica), remote.clone());
-            let read = async move { read_path::read(&replica, remote.as_ref(), &part, &room).await };
+            let (nothing, remote, peers) = (read_path::nothing(&replica), remote.clone(), self.peers());
+            let read = async move { internal::read_or_ask(&replica, remote.as_ref(), peers, &part, &room).await };
             Ok((nothing, Box::pin(read)))
         })
         .await
@@ -361,8 +361,8 @@ impl PartitionShard {
     #[must_use]
     pub fn partition_checkpoint(&self, id: PartitionId) -> Option<PartitionCheckpoint> {
         let replica = self.replica(id)?;
-        let applied = self.lane(replica.lane)?.status.applied()?;
-        Some(PartitionCheckpoint { as_of: (replica.lane, applied.index), state: replica.encode() })
+        let as_of = self.lane(replica.lane)?.as_of(id)?;
+        Some(PartitionCheckpoint { as_of: (replica.lane, as_of), state: replica.encode() })
     }
 
     /// Serves requests of other shards and the side runtime until the mesh closes.

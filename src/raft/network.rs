@@ -157,7 +157,6 @@ pub trait PeerTransport {
 /// What a replica knows about itself when a request arrives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receiver {
-    pub(crate) me: ReplicaId,
     pub(crate) committed: Option<EntryId>,
     /// The largest record of an entry that its journal takes. Bytes.
     pub(crate) entry_bytes_max: u64,
@@ -220,9 +219,7 @@ impl PeerRequest {
             Self::Rebuild { at, .. } if !agrees(at) => {
                 return Err(CodecError::Peer("it contradicts a committed entry"));
             }
-            Self::Transfer { to, .. } if *to != here.me => {
-                return Err(CodecError::Peer("it hands leadership to another replica"));
-            }
+            // Every voter hears of a transfer: those that are not to lead only forget the leader's lease.
             Self::Rebuild { .. } | Self::Transfer { .. } | Self::Vote { .. } | Self::PreVote { .. } => {}
         }
         Ok(())

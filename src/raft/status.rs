@@ -28,11 +28,29 @@ pub struct NotUnderstood {
     pub why: String,
 }
 
+/// The lane's Raft group, and after its end the next one. Ended groups stay, so that a reference to one stays good;
+/// there is one for each rebuild of the lane since the start.
+#[derive(Default)]
+struct Group {
+    raft: OnceCell<Lane>,
+    next: OnceCell<Box<Self>>,
+}
+
+impl Group {
+    fn last(&self) -> &Self {
+        let mut group = self;
+        while let Some(next) = group.next.get() {
+            group = next;
+        }
+        group
+    }
+}
+
 /// Leadership and progress of one lane on this broker.
 pub struct LaneStatus {
     lane: LaneId,
     engine: Engine,
-    raft: OnceCell<Lane>,
+    group: Group,
     applied: Cell<Option<EntryId>>,
     /// Raft's membership as of `applied`.
     membership: RefCell<Bytes>,
@@ -56,7 +74,7 @@ impl LaneStatus {
         Self {
             lane,
             engine,
-            raft: OnceCell::new(),
+            group: Group::default(),
             applied: Cell::new(applied),
             membership: RefCell::new(membership),
             leading: Cell::new(None),
@@ -66,10 +84,27 @@ impl LaneStatus {
         }
     }
 
+    /// The lane's group has ended, and its state is about to be replaced: nothing is applied, and no checkpoint has the
+    /// lane, until [`LaneStatus::restore`].
+    pub fn detach(&self) {
+        assert!(self.group.last().next.set(Box::default()).is_ok(), "a last group has none after it");
+        self.applied.set(None);
+        self.membership.replace(Bytes::new());
+        self.stopped.replace(None);
+        self.set_following();
+    }
+
+    /// The lane's state was replaced by one as of `applied`.
+    pub fn restore(&self, applied: EntryId, membership: Bytes) {
+        assert!(self.raft().is_none() && self.applied.get().is_none(), "lane {} is in use", self.lane);
+        self.applied.set(Some(applied));
+        self.membership.replace(membership);
+    }
+
     /// Gives the lane its Raft group; once, before anything is proposed. The next checkpoint purges what an earlier one
     /// covered while the group started.
     pub fn attach(&self, raft: Lane) {
-        assert!(self.raft.set(raft).is_ok(), "lane {} was given a second Raft group", self.lane);
+        assert!(self.group.last().raft.set(raft).is_ok(), "lane {} was given a second Raft group", self.lane);
         if self.applied.get().is_some() {
             self.engine.touch_lane(self.lane);
         }
@@ -77,7 +112,7 @@ impl LaneStatus {
 
     #[must_use]
     pub fn raft(&self) -> Option<&Lane> {
-        self.raft.get()
+        self.group.last().raft.get()
     }
 
     /// The term in which this replica leads and serves; `None` while it does not.
@@ -119,14 +154,14 @@ impl LaneStatus {
 
     /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the log.
     pub fn propose(&self, payload: Payload) -> impl Future<Output = Result<(EntryId, Answer), ProposeError>> + use<> {
-        let proposal = self.raft.get().map(|raft| raft.propose(payload));
+        let proposal = self.raft().map(|raft| raft.propose(payload));
         async move { proposal.ok_or(ProposeError::Shutdown)?.await }
     }
 
     /// May another proposal be in flight?
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.raft.get().is_none_or(Lane::has_room)
+        self.raft().is_none_or(Lane::has_room)
     }
 
     /// Runs `apply` for the entry `id`; the lane stops if it fails. `None`: the lane stopped at an earlier entry.

@@ -70,7 +70,7 @@ impl DataLane {
     ) -> Vec<Result<ProduceDone, ProduceError>> {
         let (replicas, now) = (self.replicas.borrow(), self.env.clock.now());
         // A checkpoint can cover only entries that are applied soon after a start.
-        let repeats = id.index <= self.covered_upto;
+        let repeats = id.index <= self.covered_upto.get();
         let append = |placed: PlacedBatch| {
             let partition = placed.partition;
             let replica = replicas.get(partition).ok_or(ProduceError::UnknownPartition(partition))?;
@@ -113,7 +113,7 @@ impl DataLane {
 
     /// Does the checkpoint this partition was recovered from hold the effect of that entry already?
     fn is_covered(&self, partition: PartitionId, index: LogIndex) -> bool {
-        self.covered.get(&partition).is_some_and(|as_of| index <= *as_of)
+        self.covered.borrow().get(&partition).is_some_and(|as_of| index <= *as_of)
     }
 
     /// Is a command that follows `revision` of the controller not older than those applied before?

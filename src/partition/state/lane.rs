@@ -41,9 +41,9 @@ pub struct DataLane {
     pub(super) engine: Engine,
     pub(super) replicas: RefCell<Replicas>,
     /// What the checkpoint of each recovered partition covers.
-    pub(super) covered: BTreeMap<PartitionId, LogIndex>,
+    pub(super) covered: RefCell<BTreeMap<PartitionId, LogIndex>>,
     /// The greatest index in `covered`.
-    pub(super) covered_upto: LogIndex,
+    pub(super) covered_upto: Cell<LogIndex>,
     pub(super) archive: RefCell<LaneManifest>,
     /// Dropped partitions that still have objects in the bucket.
     pub(super) gone: RefCell<BTreeMap<PartitionId, PartitionManifest>>,
@@ -103,14 +103,64 @@ impl DataLane {
             env,
             engine,
             replicas: RefCell::new(replicas),
-            covered_upto: covered.values().max().copied().unwrap_or(LogIndex(0)),
-            covered,
+            covered_upto: Cell::new(covered.values().max().copied().unwrap_or(LogIndex(0))),
+            covered: RefCell::new(covered),
             archive: RefCell::new(blob.archive),
             gone: RefCell::new(blob.gone),
             events: RefCell::new(blob.events),
             producers_after_ms: Cell::new(PRODUCERS_AFTER_MS),
             revision: Cell::new(blob.revision),
         })
+    }
+
+    /// The lane is to be rebuilt, and its group has ended: it has no partitions and no state until [`DataLane::restore`].
+    pub fn clear(&self) {
+        self.status.detach();
+        self.replicas.take();
+        self.covered.take();
+        self.covered_upto.set(LogIndex(0));
+        self.gone.take();
+        self.events.take();
+        self.leadership_changed();
+    }
+
+    /// Takes over a state as of `applied`, as [`DataLane::recover`] does.
+    ///
+    /// # Errors
+    /// The lane's blob is malformed; nothing was changed.
+    pub fn restore(
+        &self,
+        applied: EntryId,
+        blob: &Bytes,
+        replicas: Vec<(Replica, LogIndex)>,
+    ) -> Result<(), BadLaneBlob> {
+        let blob = Blob::decode(blob).map_err(|source| BadLaneBlob { lane: self.id, source })?;
+        self.status.restore(applied, blob.membership);
+        for (replica, as_of) in replicas {
+            self.covered.borrow_mut().insert(replica.id, as_of);
+            self.dirty.mark(replica.id, &replica.marks);
+            self.replicas.borrow_mut().insert(Rc::new(replica));
+        }
+        self.covered_upto.set(self.covered.borrow().values().max().copied().unwrap_or(LogIndex(0)));
+        self.archive.replace(blob.archive);
+        self.gone.replace(blob.gone);
+        self.events.replace(blob.events);
+        self.revision.set(blob.revision);
+        Ok(())
+    }
+
+    /// The last entry whose effect the partition's state has: of a recovered one it may be later than the lane's.
+    #[must_use]
+    pub fn as_of(&self, id: PartitionId) -> Option<LogIndex> {
+        let applied = self.status.applied()?.index;
+        Some(self.covered.borrow().get(&id).map_or(applied, |covered| applied.max(*covered)))
+    }
+
+    /// The last entry that the recovered state of some partition covers: until it is applied, partitions are ahead of the
+    /// lane.
+    #[must_use]
+    pub fn covered_upto(&self) -> LogIndex {
+        self.covered_upto.get()
     }
 
     /// With the entries proposed here from now on, idempotent producers silent for `ms` of the log's time are forgotten
@@ -145,7 +195,7 @@ impl DataLane {
     /// Does the lane need others to commit an entry?
     #[must_use]
     pub fn has_several_voters(&self) -> bool {
-        self.status.raft().is_some_and(|raft| raft.membership().voters.len() > 1)
+        self.status.raft().is_some_and(Lane::has_several_voters)
     }
 
     /// How many voters the lane has, and how many of them have answered this leader lately.

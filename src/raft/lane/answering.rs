@@ -97,7 +97,7 @@ async fn answer(inner: &Rc<Inner>, from: ReplicaId, request: PeerRequest) -> Res
     let raft: &Raft = &inner.raft;
     let committed = inner.metrics.borrow_watched().local_committed.as_ref().map(entry_id);
     let committed = committed.max(inner.standing.applied());
-    let here = Receiver { me: inner.standing.me(), committed, entry_bytes_max: inner.entry_bytes_max };
+    let here = Receiver { committed, entry_bytes_max: inner.entry_bytes_max };
     request.check(from, here)?;
     match request {
         PeerRequest::Append { vote, previous, entries, committed } => {

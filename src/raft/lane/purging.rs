@@ -6,10 +6,12 @@
 //! stays: openraft can ask a replica where its log agrees only along with an entry. Affinity: shard-local.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use openraft_rt::WatchReceiver as _;
+use tidewater_storage::env::Mono;
 use tidewater_storage::model::{EntryId, LogIndex};
 
 use super::{Inner, Lane};
@@ -41,6 +43,8 @@ pub(super) struct PurgeWindow {
     upto: Cell<Option<EntryId>>,
     before: Cell<Option<EntryId>>,
     running: Cell<bool>,
+    /// Since when this replica leads without having heard of others.
+    unheard: RefCell<BTreeMap<u64, Mono>>,
     holds: RefCell<Vec<Weak<Held>>>,
 }
 
@@ -65,7 +69,8 @@ impl LogHold {
 impl PurgeWindow {
     pub(super) fn new<L: LogDevice>(log: Rc<L>, window: u64) -> Self {
         let (upto, before, running) = (Cell::new(None), Cell::new(None), Cell::new(false));
-        Self { log, window, upto, before, running, holds: RefCell::default() }
+        let (unheard, holds) = (RefCell::default(), RefCell::default());
+        Self { log, window, upto, before, running, unheard, holds }
     }
 
     /// The lowest entry after which the log is held. Without room, breaks all holds.
@@ -143,13 +148,23 @@ impl Inner {
         let members = metrics.membership_config.membership();
         let me = self.standing.me().to_u64();
         let mut slowest = Some(applied.index);
+        if metrics.replication.is_none() {
+            self.purge.unheard.borrow_mut().clear();
+        }
         if let Some(matched) = &metrics.replication {
             let now = self.env.clock.now();
             for (id, matched) in matched.iter().filter(|(id, _)| **id != me) {
                 let answer = metrics.heartbeat.as_ref().and_then(|answers| answers.get(id).copied().flatten());
-                let live =
-                    answer.is_some_and(|at| now.since(at.into_inner().mono()).as_millis() <= u128::from(LAGGARD_MS));
-                if live {
+                // One that has not answered a new leader yet may be about to.
+                let mut unheard = self.purge.unheard.borrow_mut();
+                let since = match answer {
+                    Some(at) => {
+                        unheard.remove(id);
+                        at.into_inner().mono()
+                    }
+                    None => *unheard.entry(*id).or_insert(now),
+                };
+                if now.since(since).as_millis() <= u128::from(LAGGARD_MS) {
                     slowest = slowest.zip(matched.as_ref()).map(|(least, matched)| least.min(LogIndex(matched.index)));
                 }
             }

@@ -148,7 +148,6 @@ fn requests_that_would_end_the_group_are_refused() {
                 committed: None,
             },
             PeerRequest::Rebuild { vote: vote(9), at: id(9, 0) },
-            PeerRequest::Transfer { from: vote(9), to: other, last: after },
         ] {
             let refused = lane.handle(me, other, request.clone()).await;
             assert!(matches!(refused, Err(PeerError::Nonsense { .. })), "{request:?}: {refused:?}");
