@@ -198,8 +198,12 @@ impl ControllerState {
         }
         let incarnation = self.lanes.take_incarnation();
         let kept = |node: &NodeId| before.iter().find(|replica| replica.node == *node).copied();
-        let replicas = nodes.iter().map(|node| kept(node).unwrap_or(ReplicaId { node: *node, incarnation }));
-        let replicas: Vec<ReplicaId> = replicas.collect();
+        let made = |node: &NodeId| match self.brokers.get(node) {
+            // Every broker is a learner of the controller's lane already, as this replica.
+            Some(broker) if lane == LaneId::CONTROLLER => broker.replica(*node),
+            _ => ReplicaId { node: *node, incarnation },
+        };
+        let replicas: Vec<ReplicaId> = nodes.iter().map(|node| kept(node).unwrap_or_else(|| made(node))).collect();
         if let Some(record) = self.lanes.lanes.get_mut(&lane) {
             record.factor = u16::try_from(replicas.len()).unwrap_or(u16::MAX);
             record.replicas = replicas;

@@ -170,6 +170,20 @@ impl Cluster {
         }
     }
 
+    /// Waits until each partition of a topic is led by its preferred replica.
+    pub fn wait_balanced(&self, topic: &str, patience: Duration) {
+        let begun = Instant::now();
+        loop {
+            let rows = self.get(&format!("/v1/cluster/partitions?topic={topic}")).unwrap_or_default();
+            let preferred = |row: &serde_json::Value| row["leader"] == row["replicas"][0];
+            if rows.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().all(preferred)) {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "leaders are not where they shall be: {rows:#?}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// The broker (from 0) that leads a partition, by the first that answers.
     pub fn leader_of(&self, topic: &str, partition: i32) -> Option<usize> {
         let rows = self.get(&format!("/v1/cluster/partitions?topic={topic}"))?;
