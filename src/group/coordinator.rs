@@ -101,6 +101,7 @@ const LOADS_AT_ONCE: usize = 4;
 /// A coordinator that has just begun to lead waits this long for an image of the cluster that is as new as the
 /// controller's. With an older one, offsets of topics that it does not know yet would look like those of deleted topics.
 const FRESH_PATIENCE: Duration = Duration::from_secs(3);
+const FRESH_RETRY: Duration = Duration::from_millis(100);
 /// Between two passes over the deadlines.
 const PASS_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -356,7 +357,7 @@ impl Inner {
                 self.controller.image_after(quorum.revision.saturating_sub(1)).await;
                 return;
             }
-            self.env.tasks.sleep(LOAD_RETRY).await;
+            self.env.tasks.sleep(FRESH_RETRY).await;
         }
     }
 

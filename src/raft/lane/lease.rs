@@ -23,6 +23,12 @@ const LEASE_MARGIN_MS: u64 = 100;
 const CONFIRM: Duration = Duration::from_millis(2 * LEASE_MS);
 
 impl Lane {
+    /// Does an entry need another replica to be committed?
+    #[must_use]
+    pub fn has_several_voters(&self) -> bool {
+        self.inner.several.get()
+    }
+
     /// How long ago a quorum answered this leader, by the time when it was asked. `None` if this replica does not lead.
     /// Milliseconds.
     #[must_use]
