@@ -17,7 +17,7 @@ use tidewater_storage::model::LaneId;
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
 
-/// Does this broker lead the controller's lane, as far as it knows? A broker without peers does.
+/// Does this broker lead the controller's lane, as far as it knows? The only broker of a cluster without a lane table does.
 pub(crate) fn leads_controller(image: &ClusterImage, leaders: &Leaders) -> bool {
-    image.brokers.len() <= 1 || leaders.of(LaneId::CONTROLLER).is_some_and(|leader| leader.node == image.here)
+    image.lanes.is_empty() || leaders.of(LaneId::CONTROLLER).is_some_and(|leader| leader.node == image.here)
 }

@@ -208,7 +208,14 @@ fn commands() -> Vec<Vec<u8>> {
     let ends = vec![BundledEnd { partition, offsets, bytes: 100, max_timestamp: TimestampMs(5) }];
     let row = NewRow { partition, offsets, object: 0, start: 0, len: 100, max_timestamp: TimestampMs(5) };
     let all = [
-        Command::Bundled(Bundled { sequence: Sequence(4), size: 172, index, ends, parts: vec![segment] }),
+        Command::Bundled(Bundled {
+            sequence: Sequence(4),
+            size: 172,
+            index,
+            ends,
+            parts: vec![segment],
+            events: Some(LogIndex(12)),
+        }),
         Command::Replaced(Replaced { objects: vec![NewObject { object: segment, size: 172, index }], rows: vec![row] }),
         Command::Trimmed(Trimmed { partition, log_start: Offset::new(5), pages: vec![(segment, vec![segment])] }),
         Command::Quarantined(Quarantine { partition, offsets, reason: "crc".into() }),

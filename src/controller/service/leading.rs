@@ -104,13 +104,14 @@ impl Controller {
             let moved = self.own_moved.notified();
             let others: Vec<NodeId> =
                 self.handle.image().brokers.keys().copied().filter(|node| *node != self.here()).collect();
-            if others.is_empty() {
-                let image = self.handle.image().revision;
-                self.handle.image_after(image).await;
-                continue;
-            }
+            let leadership = self.lane.leadership.notified();
             let own = LeaderReport { from: self.here(), lanes: self.of_controller().into_iter().collect() };
             self.take(&own).await;
+            if others.is_empty() {
+                let image = self.handle.image().revision;
+                select(pin!(self.handle.image_after(image)), pin!(leadership)).await;
+                continue;
+            }
             for node in others {
                 if sending.borrow_mut().insert(node) {
                     let (this, sending) = (Rc::clone(&self), Rc::clone(&sending));
@@ -121,7 +122,6 @@ impl Controller {
                 }
             }
             let pause = self.env.tasks.sleep(REPORT_INTERVAL);
-            let leadership = self.lane.leadership.notified();
             select(select(pin!(moved), pin!(leadership)), pin!(pause)).await;
         }
     }

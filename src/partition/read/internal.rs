@@ -4,15 +4,16 @@
 //! take comes from the leader where a topic is not archived. What no replica of this broker can answer is asked of
 //! another broker ([`PeerRead`]). Shard-local.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use tidewater_storage::model::OffsetRange;
 
-use super::read_path;
+use super::read_path::{self, Remote};
 use super::watch::{self, Alarm, Watched};
-use crate::partition::message::{PartitionAddress, ReadError};
+use crate::partition::message::{Isolation, PartitionAddress, ReadDone, ReadError, ReadPart};
 use crate::partition::shard::PartitionShard;
 use crate::partition::state::replica::Replica;
 use crate::shard::mesh::Reply;
@@ -57,6 +58,30 @@ pub trait PeerRead {
         offsets: OffsetRange,
         max_bytes: usize,
     ) -> LocalBoxFuture<'static, Result<Vec<Bytes>, ReadError>>;
+}
+
+/// Reads for a client; a run that this disk lost and the bucket does not hold comes from another replica. The end is the
+/// leader's, so a client sees nothing that it could not see here.
+pub(in crate::partition) async fn read_or_ask(
+    replica: &Replica,
+    remote: Option<&Remote>,
+    peers: Option<Rc<dyn PeerRead>>,
+    part: &ReadPart,
+    room: &Cell<usize>,
+) -> Result<ReadDone, ReadError> {
+    let until = match part.isolation {
+        Isolation::ReadUncommitted => replica.high_watermark(),
+        Isolation::ReadCommitted => replica.last_stable_offset(),
+    };
+    match (read_path::read(replica, remote, part, room).await, peers) {
+        (Err(ReadError::Corrupt(why)), Some(peers)) => {
+            let offsets = OffsetRange::new(part.from, until.max(part.from));
+            let read = peers.read(part.address, offsets, room.get().max(1)).await;
+            let batches = read.ok().filter(|batches| !batches.is_empty()).ok_or(ReadError::Corrupt(why))?;
+            Ok(ReadDone { batches, ..read_path::nothing(replica) })
+        }
+        (done, _) => done,
+    }
 }
 
 impl PartitionShard {
@@ -140,5 +165,85 @@ impl PartitionShard {
                 None => watch::ring_now(alarm, *token),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use futures::FutureExt;
+    use tidewater_storage::env::sim::World;
+    use tidewater_storage::model::{BatchHeader, Offset, TimestampMs};
+
+    use super::*;
+    use crate::partition::fixture::Fixture;
+
+    const RECORDS: u64 = 40;
+
+    /// Another broker's replica: batches in order.
+    struct Copy(Vec<Bytes>);
+
+    impl PeerRead for Copy {
+        fn table_bounds(&self, _: PartitionAddress) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>> {
+            async { Err(ReadError::Unavailable) }.boxed_local()
+        }
+
+        fn read(
+            &self,
+            _: PartitionAddress,
+            offsets: OffsetRange,
+            _: usize,
+        ) -> LocalBoxFuture<'static, Result<Vec<Bytes>, ReadError>> {
+            let holds = |batch: &&Bytes| {
+                let header = BatchHeader::parse(batch).expect("a batch");
+                header.next_offset() > offsets.start && header.base_offset < offsets.end
+            };
+            let first = self.0.iter().find(holds).cloned();
+            async move { Ok(first.into_iter().collect()) }.boxed_local()
+        }
+    }
+
+    /// Everything in partition 1, or the first error.
+    async fn read_all(shard: &Fixture) -> Result<Vec<Bytes>, ReadError> {
+        let (mut from, mut all) = (Offset::ZERO, Vec::new());
+        while from < Offset::new(RECORDS) {
+            let (address, isolation) = (shard.address(1), Isolation::ReadUncommitted);
+            let part = ReadPart { address, from, max_bytes: 1, isolation, epoch: None };
+            let done = shard.router.read(vec![part], 1).await.remove(0)?;
+            for batch in done.batches {
+                from = BatchHeader::parse(&batch).expect("a batch").next_offset();
+                all.push(batch);
+            }
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn what_only_this_disk_lost_is_read_from_another_replica() {
+        let world = World::new(5);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::with_bucket(&env).await;
+            let overrides = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
+            shard.create(2, overrides).await;
+            let _replica = shard.in_small_segments(1);
+            for n in 0..RECORDS {
+                let sent = shard.router.produce(vec![shard.record(1, TimestampMs(1000 + n as i64))]).await;
+                assert!(sent.iter().all(Result::is_ok));
+            }
+            let whole = read_all(&shard).await.expect("reads");
+            env.tasks.sleep(Duration::from_secs(60)).await;
+            for (path, bytes) in world.disk().files() {
+                if path.extension().is_some_and(|extension| extension == "log") && !bytes.is_empty() {
+                    assert!(world.disk().flip_bit(&path, 100, 3));
+                }
+            }
+            let lost = read_all(&shard).await;
+            assert!(matches!(lost, Err(ReadError::Corrupt(_))), "there is no other copy: {lost:?}");
+            shard.partitions.set_peers(Rc::new(Copy(whole.clone())));
+            assert_eq!(read_all(&shard).await, Ok(whole));
+        });
     }
 }

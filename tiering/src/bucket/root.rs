@@ -62,8 +62,8 @@ pub enum RootRefusal {
     },
     /// The bucket was emptied or is another one.
     #[error(
-        "the bucket holds no root of cluster {name} ({cluster}) although an earlier start saw it at {key}; check --bucket, \
-         or restore the bucket's objects: archived data is only there"
+        "the bucket holds no root of cluster {name} ({cluster}) although an earlier start, or another broker of the \
+         cluster, made it at {key}; check --bucket, or restore the bucket's objects: archived data is only there"
     )]
     Vanished {
         name: ClusterName,
