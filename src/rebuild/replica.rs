@@ -14,7 +14,7 @@ use futures::future::LocalBoxFuture;
 use tidewater_storage::budget::Admission;
 use tidewater_storage::codec::CodecError;
 use tidewater_storage::engine::{Engine, EngineError, Refused};
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Env, Mono};
 use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{Batch, BatchError, EntryId, LaneId, LogIndex, PartitionId, ReplicaId, Term};
 
@@ -29,6 +29,8 @@ const SHORT: Duration = Duration::from_secs(1);
 const ROUNDS_MAX: u32 = 8;
 /// `at` is fixed again when a partition was dropped meanwhile.
 const SETTLES_MAX: u32 = 100;
+/// A copy reads, sends, checks and writes on shards that serve clients meanwhile.
+const BYTES_PER_SECOND: u64 = 128 << 20;
 const WAIT: Duration = Duration::from_millis(10);
 /// A full disk is waited for this long.
 const DISK_WAIT: Duration = Duration::from_secs(30);
@@ -110,7 +112,8 @@ pub async fn copy(env: &Env, engine: &Engine, options: CopyOptions<'_>) -> Resul
     let CopyOptions { lane, me, calls, progress } = options;
     let last = engine.last_ever(lane);
     engine.begin_rebuild(lane, last.unwrap_or_default()).await?;
-    let mut copier = Copier { env, engine, lane, calls, session: 0, parts: BTreeMap::new(), progress };
+    let mut copier =
+        Copier { env, engine, lane, calls, session: 0, parts: BTreeMap::new(), progress, begun: env.clock.now() };
     let (partitions, bytes) = copier.open(me, last).await?;
     copier.progress.partitions.set((0, partitions));
     copier.progress.bytes.set((0, bytes));
@@ -149,6 +152,7 @@ struct Copier<'a> {
     session: u64,
     parts: BTreeMap<PartitionId, CopiedPartition>,
     progress: Rc<CopyProgress>,
+    begun: Mono,
 }
 
 impl Copier<'_> {
@@ -302,6 +306,11 @@ impl Copier<'_> {
         drop(room);
         let (done, all) = self.progress.bytes.get();
         self.progress.bytes.set((done + total, all.max(done + total)));
+        let due = Duration::from_micros((done + total).saturating_mul(1_000_000) / BYTES_PER_SECOND);
+        let ahead = due.saturating_sub(self.env.clock.now().since(self.begun));
+        if ahead > WAIT {
+            self.env.tasks.sleep(ahead).await;
+        }
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use tidewater_storage::env::sim::World;
 use tidewater_storage::journal::{JournalConfig, Payload};
 use tidewater_storage::model::{
     EntryId, LaneId, LogIndex, NodeId, Offset, OffsetRange, PartitionId, ReplicaId, ReplicaIncarnation, ShardId,
-    TimestampMs,
+    TimestampMs, TopicName,
 };
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::manifest::LaneManifest;
@@ -155,24 +155,36 @@ impl Follower {
 
 /// What the clients do, until told to stop.
 async fn clients(env: Env, shard: Rc<Fixture>, running: Rc<Cell<bool>>) {
-    let mut made = 1;
+    let (mut made, mut dropped) = (1, 0);
     while running.get() {
         env.tasks.sleep(Duration::from_micros(env.rng.below(3000))).await;
         let n = env.rng.below(made) as i32;
         let id = shard.address(n).id;
-        let op = match env.rng.below(40) {
-            0 if made < 9 => {
+        let op = match env.rng.below(200) {
+            0 | 1 if made < 60 => {
+                // Ids of partitions are never used again.
                 made += 1;
-                shard.create(made as i32, BTreeMap::from([("local.retention.ms".to_owned(), "0".to_owned())])).await;
-                continue;
+                let local = if made % 2 == 0 { "0" } else { "-1" };
+                let overrides = [("retention.ms", "-1"), ("local.retention.ms", local), ("segment.bytes", "20000")];
+                LaneCommand::Create {
+                    partition: shard.address(made as i32 - 1).id,
+                    topic: TopicName::new("orders").expect("legal"),
+                    overrides: overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+                    epoch_base: 0,
+                    revision: 0,
+                }
             }
-            1 => LaneCommand::Drop { partition: id, revision: 0 },
-            2 | 3 => {
+            2 if made - dropped > 4 => {
+                dropped += u64::from(shard.lane.replica(id).is_some());
+                LaneCommand::Drop { partition: id, revision: 0 }
+            }
+            3..10 => {
                 let Some(replica) = shard.lane.replica(id) else { continue };
-                let end = replica.high_watermark().get();
-                LaneCommand::Trim { partition: id, to: Offset::new(env.rng.below(end + 1)) }
+                let (start, end) = (replica.log_start().get(), replica.high_watermark().get());
+                let to = start + env.rng.below((end - start) / 4 + 1);
+                LaneCommand::Trim { partition: id, to: Offset::new(to) }
             }
-            4 => LaneCommand::Configure {
+            10..14 => LaneCommand::Configure {
                 partition: id,
                 overrides: BTreeMap::from([("segment.bytes".to_owned(), (1 << (14 + env.rng.below(6))).to_string())]),
                 revision: 0,
