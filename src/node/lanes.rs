@@ -369,6 +369,8 @@ impl Lanes {
         let me = assignment.me;
         self.rebuilds.borrow_mut().insert(id, assignment);
         raft.shutdown().await;
+        // Together with the next step: no checkpoint may ask for partitions that are forgotten.
+        self.engine.mark_rebuild(id);
         match &self.controller {
             Some(controller) if id == LaneId::CONTROLLER => controller.clear(),
             _ => self.partitions.lane(id)?.clear(),

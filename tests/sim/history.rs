@@ -141,6 +141,11 @@ impl History {
         covered
     }
 
+    /// The partition was deleted: nothing is asked of it any more.
+    pub(crate) fn forget(&self, partition: i32) {
+        self.partitions.borrow_mut().remove(&partition);
+    }
+
     pub(crate) fn partitions(&self) -> BTreeSet<i32> {
         self.partitions.borrow().keys().copied().collect()
     }

@@ -13,10 +13,10 @@
 //! | the table holds the same records as the log | `table_equals_log` | rest |
 
 mod acknowledged_once;
-mod archive_behind_log;
+pub(crate) mod archive_behind_log;
 mod bucket_equals_log;
 mod contiguous;
-mod forward_only;
+pub(crate) mod forward_only;
 mod local_after_bucket;
 mod none_invented;
 mod table_equals_log;

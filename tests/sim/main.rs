@@ -15,6 +15,7 @@
 
 mod awaits;
 mod bucket;
+mod cluster;
 mod defect;
 mod defects;
 mod faults;
@@ -38,7 +39,7 @@ const SEEDS: u64 = 1000;
 
 #[test]
 fn nothing_acknowledged_is_lost_doubled_or_moved() {
-    seeds::each("nothing_acknowledged_is_lost_doubled_or_moved", SEEDS, |plan, trace| {
+    seeds::each("nothing_acknowledged_is_lost_doubled_or_moved", SEEDS, plan::Plan::of, |plan, trace| {
         run::run(plan, trace);
     });
 }

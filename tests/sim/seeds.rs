@@ -56,11 +56,28 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
+/// What a seed decides before its run begins.
+pub(crate) trait Drawn {
+    /// Names of everything that is in and could be left out.
+    fn parts(&self) -> Vec<String>;
+}
+
+impl Drawn for Plan {
+    fn parts(&self) -> Vec<String> {
+        Self::parts(self)
+    }
+}
+
 /// Runs `act` for `TIDEWATER_SEED` alone (with its trace), or for `TIDEWATER_SEEDS`, or for `usual` seeds; many of them in
-/// processes of their own, each of which runs the test called `test`.
-pub(crate) fn each(test: &str, usual: u64, act: impl Fn(Plan, bool) + Sync) {
+/// processes of their own, each of which runs the test called `test`. `draw` makes a seed's plan without the parts named.
+pub(crate) fn each<P: Drawn>(
+    test: &str,
+    usual: u64,
+    draw: impl Fn(u64, BTreeSet<String>) -> P + Sync,
+    act: impl Fn(P, bool) + Sync,
+) {
     if let Some(seed) = number("TIDEWATER_SEED") {
-        act(Plan::of(seed, without()), true);
+        act(draw(seed, without()), true);
         return;
     }
     let first = number("TIDEWATER_SEED_FROM").unwrap_or(0);
@@ -77,15 +94,16 @@ pub(crate) fn each(test: &str, usual: u64, act: impl Fn(Plan, bool) + Sync) {
                     if seed >= end {
                         return;
                     }
-                    let run = |plan: Plan| quietly(|| act(plan, false));
-                    let Some(why) = run(Plan::of(seed, without())) else { continue };
+                    let run = |out: BTreeSet<String>| quietly(|| act(draw(seed, out), false));
+                    let Some(why) = run(without()) else { continue };
                     stop.store(number("TIDEWATER_KEEP_GOING").is_none(), Ordering::Relaxed);
                     eprintln!("seed {seed} failed: {why}");
-                    let (left_out, why) = shrink(seed, why, &run);
+                    let parts = |out: BTreeSet<String>| draw(seed, out).parts();
+                    let (left_out, why) = shrink(why, &parts, &run);
                     let left_out: Vec<_> = left_out.into_iter().collect();
                     let left_out = left_out.join(",");
                     let repeat = format!("TIDEWATER_SEED={seed} TIDEWATER_WITHOUT={left_out}");
-                    let line = format!("{why}\n    repeat it: {repeat} cargo test --release --test sim nothing_ack");
+                    let line = format!("{why}\n    repeat it: {repeat} cargo test --release --test sim {test} -- --exact");
                     eprintln!("seed {seed}, made smaller: {line}");
                     failed.lock().expect("no thread panics").push(line);
                 }
@@ -117,19 +135,23 @@ fn in_processes(test: &str, seeds: Range<u64>) {
 
 /// Leaves out what can be left out while the seed still fails: halves first, then one by one.
 #[allow(clippy::disallowed_methods, reason = "bounds the search, which runs outside the simulation")]
-pub(crate) fn shrink(seed: u64, why: String, run: &dyn Fn(Plan) -> Option<String>) -> (BTreeSet<String>, String) {
+pub(crate) fn shrink(
+    why: String,
+    parts_without: &dyn Fn(BTreeSet<String>) -> Vec<String>,
+    run: &dyn Fn(BTreeSet<String>) -> Option<String>,
+) -> (BTreeSet<String>, String) {
     let until = Instant::now() + Duration::from_secs(number("TIDEWATER_SHRINK_SECONDS").unwrap_or(SHRINK.as_secs()));
     let (mut out, mut why) = (without(), why);
-    let mut piece = Plan::of(seed, out.clone()).parts().len().div_ceil(2).max(1);
+    let mut piece = parts_without(out.clone()).len().div_ceil(2).max(1);
     loop {
-        let parts = Plan::of(seed, out.clone()).parts();
+        let parts = parts_without(out.clone());
         for some in parts.chunks(piece) {
             if Instant::now() >= until {
                 return (out, why);
             }
             let mut tried = out.clone();
             tried.extend(some.iter().cloned());
-            if let Some(again) = run(Plan::of(seed, tried.clone())) {
+            if let Some(again) = run(tried.clone()) {
                 (out, why) = (tried, again);
             }
         }

@@ -229,11 +229,7 @@ impl Client {
         let mut again = BytesMut::from(&bytes[..]);
         patch(&mut again, base_offset, epoch);
         let batch = PlacedBatch { partition: id, base_offset, epoch, bytes: again.freeze() };
-        drop(
-            self.env
-                .tasks
-                .spawn("replay", lane.propose(LaneOp::batches(self.env.clock.wall(), vec![batch]))),
-        );
+        drop(self.env.tasks.spawn("replay", lane.propose(LaneOp::batches(self.env.clock.wall(), vec![batch]))));
     }
 
     /// Reads at random places.
@@ -307,7 +303,7 @@ pub(crate) async fn read(
 ) -> Option<Offset> {
     let mesh = way.node()?.mesh.clone();
     let address = topic.partition(partition).expect("is there").address();
-    let part = ReadPart { address, from, max_bytes, isolation: Isolation::ReadUncommitted };
+    let part = ReadPart { address, from, max_bytes, isolation: Isolation::ReadUncommitted, epoch: None };
     let (acked_end, trim_done) = history.with(partition, |past| (past.acked_end, past.trim_done));
     let call = mesh.call(address.shard, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
     let answer = within(env, Duration::from_secs(120), call).await?.ok()?.into_iter().next()?;

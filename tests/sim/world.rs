@@ -69,7 +69,8 @@ impl Obituaries {
     }
 }
 
-fn overrides(env: &Env) -> BTreeMap<String, String> {
+/// Settings of a run's topic: segments roll and local bytes go within a run.
+pub(crate) fn overrides(env: &Env) -> BTreeMap<String, String> {
     let rng = &env.rng;
     let mut pairs = vec![
         ("segment.bytes", 16_384 + rng.below(60_000)),

@@ -117,6 +117,7 @@ impl DataLane {
     pub fn clear(&self) {
         self.status.detach();
         self.replicas.take();
+        self.dirty.clear();
         self.covered.take();
         self.covered_upto.set(LogIndex(0));
         self.gone.take();

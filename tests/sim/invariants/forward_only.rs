@@ -5,7 +5,11 @@ use tidewater::partition::state::replica::Replica;
 use crate::history::History;
 
 pub(crate) fn check(history: &History, replica: &Replica) {
-    let partition = replica.id.index.0;
+    check_as(history, replica.id.index.0, replica);
+}
+
+/// As [`check`], of the partition that the history knows by this number.
+pub(crate) fn check_as(history: &History, partition: i32, replica: &Replica) {
     let (start, end, archived) = (replica.log_start(), replica.high_watermark(), replica.manifest().archived_end);
     history.with(partition, |past| {
         assert!(start >= past.log_start, "p{partition}: the log start fell from {} to {start}", past.log_start);
