@@ -77,6 +77,8 @@ pub enum ReportRequest {
     /// Resumes the archiving of a lane, if it has stopped.
     Resume(LaneId, Reply<Resumed>),
     Facts(Reply<ShardFacts>),
+    /// Registered brokers, and how many of them this broker reaches, itself among them. For shard 0.
+    Reach(Reply<(usize, usize)>),
     /// Hands a lane of this shard, which this broker leads, to the replica on another broker.
     HandOver(LaneId, NodeId, Reply<Result<(), TransferError>>),
     /// What all brokers say about themselves; for shard 0.
@@ -117,6 +119,7 @@ impl Reporter {
                 ReportRequest::Report(reply) => reply.send(self.report().await),
                 ReportRequest::Resume(lane, reply) => self.archives.resume(lane, reply),
                 ReportRequest::Facts(reply) => reply.send(self.facts()),
+                ReportRequest::Reach(reply) => reply.send(self.gatherer.reach()),
                 ReportRequest::HandOver(lane, to, reply) => {
                     let raft = self.raft(lane);
                     drop(tasks.spawn("hand over", async move { reply.send(hand_over(raft, lane, to).await) }));

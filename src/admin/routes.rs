@@ -10,10 +10,12 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use super::report::ReportRequest;
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
 use super::{cluster, lanes, metrics};
 use crate::archival::run::Opening;
+use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
 use crate::limits::SURVEYS_AT_ONCE;
 use crate::net::http::HttpPort;
@@ -90,12 +92,17 @@ pub async fn serve(services: Services, port: HttpPort) {
     }
 }
 
-/// Ready once a controller's image has arrived: topics are known and their partitions serve.
+/// Ready once a controller's image has arrived, so that topics are known, and while this broker reaches a majority of
+/// the brokers: one that is cut off serves nothing, and a load balancer should send its clients to the others.
 async fn ready(State(AdminState { services, .. }): State<AdminState>) -> Response {
-    if services.images.borrow().revision > 0 {
-        (StatusCode::OK, "ready\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting: the controller's lane is not recovered yet\n").into_response()
+    let not = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    if services.images.borrow().revision == 0 {
+        return not("starting: the controller's lane is not recovered yet\n".to_owned());
+    }
+    match survey::soon(services.reports.call(CONTROLLER_SHARD, ReportRequest::Reach)).await {
+        Some((brokers, reached)) if reached * 2 > brokers => (StatusCode::OK, "ready\n").into_response(),
+        Some((brokers, reached)) => not(format!("cut off: this broker reaches {reached} of {brokers} brokers\n")),
+        None => not("shard 0 does not answer\n".to_owned()),
     }
 }
 

@@ -32,7 +32,10 @@ pub(super) async fn run(args: DescribeArgs) -> Result<(), CliError> {
     settings(&configs)?;
     output::line("\nPartitions")?;
     match status {
-        Ok(Some(status)) => partitions(&status),
+        Ok(Some(status)) => {
+            partitions(&status)?;
+            elsewhere(&info, &status)
+        }
         Ok(None) => offsets_only(&mut client, &info).await,
         Err(error) => {
             eprintln!("warning: {error}");
@@ -124,6 +127,19 @@ fn partitions(status: &Value) -> Result<(), CliError> {
         output::line(&format!("\nTable   {name}"))?;
     }
     notes.iter().try_for_each(|note| output::line(note))
+}
+
+/// Names the partitions that the asked broker does not carry.
+fn elsewhere(info: &TopicInfo, status: &Value) -> Result<(), CliError> {
+    let rows = status.get("partitions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let is_shown = |n: i32| rows.iter().any(|row| row.get("partition").and_then(Value::as_i64) == Some(n.into()));
+    let missing = info.partitions.iter().filter(|partition| !is_shown(partition.partition));
+    let missing: Vec<String> =
+        missing.map(|partition| format!("{} (broker {})", partition.partition, partition.leader)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    output::line(&format!("\nOn other brokers, to be asked with --admin: partitions {}", missing.join(", ")))
 }
 
 /// Stopped work and ranges left out, with the broker's reasons.

@@ -59,7 +59,7 @@ pub(super) fn run(config: &NodeConfig, brokers: u16, exit: bool) -> Result<(), D
 
 async fn journey(processes: &mut Processes, phase: Phase, exit: bool) -> Result<(), DemoError> {
     let took = processes.wait_healthy(PATIENCE).await?;
-    phase.done(&format!("{} brokers form a cluster, after {}", processes.len(), millis(took)));
+    phase.done(&format!("{} brokers form a cluster, after {}", processes.len(), seconds(took)));
     let mut client = Client::connect(&processes.bootstrap()).await?;
     let topic = NewTopic {
         name: TOPIC.into(),
@@ -75,7 +75,7 @@ async fn journey(processes: &mut Processes, phase: Phase, exit: bool) -> Result<
     let phase = Phase::begin("starting the killed broker again", None);
     processes.restart_killed()?;
     let took = processes.wait_healthy(PATIENCE).await?;
-    phase.done(&format!("it has caught up: every replica in sync again, after {}", millis(took)));
+    phase.done(&format!("it has caught up: every replica in sync again, after {}", seconds(took)));
     output::line(&format!("\n{} records acknowledged, none lost, none doubled.", output::count(records)))?;
     if exit {
         return Ok(());
@@ -89,8 +89,12 @@ async fn journey(processes: &mut Processes, phase: Phase, exit: bool) -> Result<
     })
 }
 
-fn millis(duration: Duration) -> String {
-    output::millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+/// `49 ms`, `1.2 s`.
+fn seconds(duration: Duration) -> String {
+    match duration.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
 }
 
 /// What one writer was answered.
@@ -131,8 +135,8 @@ async fn write_and_kill(processes: &mut Processes, client: &mut Client) -> Resul
     ));
     output::line(&format!(
         "    a batch waited {} at most; without the kill about {}",
-        millis(of(|partition| partition.longest)),
-        millis(of(|partition| partition.usual))
+        seconds(of(|partition| partition.longest)),
+        seconds(of(|partition| partition.usual))
     ))?;
     Ok(answered)
 }

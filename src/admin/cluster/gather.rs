@@ -132,6 +132,15 @@ impl Gatherer {
         }
     }
 
+    /// Registered brokers, and how many of them have a connection from here, this one among them.
+    #[must_use]
+    pub fn reach(&self) -> (usize, usize) {
+        let image = self.controller.image();
+        let peers = self.rpc.iter().flat_map(Rpc::peers);
+        let connected = peers.filter(|peer| peer.connected && image.brokers.contains_key(&peer.node)).count();
+        (image.brokers.len(), connected + 1)
+    }
+
     /// This broker.
     pub async fn own(&self) -> BrokerFacts {
         let shards = (0..self.reports.shards()).map(|n| self.reports.call(ShardId(n), ReportRequest::Facts));
