@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use tidewater_storage::env::{Deadlines, Env, Notify};
-use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation};
+use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation, ShardId};
 use uuid::Uuid;
 
 use crate::raft::network::{PeerError, PeerReply, PeerRequest, PeerTransport};
@@ -176,6 +176,7 @@ pub struct Rpc {
 
 struct RpcShard {
     env: Env,
+    here: Cell<ShardId>,
     node: RpcNode,
     deadlines: Deadlines,
     links: RefCell<BTreeMap<NodeId, link::PeerLinks>>,
@@ -198,6 +199,7 @@ impl Rpc {
     pub fn new(env: &Env, node: &RpcNode) -> Self {
         let shard = RpcShard {
             env: env.clone(),
+            here: Cell::default(),
             node: node.clone(),
             deadlines: Deadlines::new(env.clone()),
             links: RefCell::default(),
@@ -208,6 +210,11 @@ impl Rpc {
             stopping: Cell::new(false),
         };
         Self { shard: Rc::new(shard) }
+    }
+
+    /// Says which shard this is, 0 if nothing does. A peer puts this shard's connections on its own shard of that number.
+    pub fn set_shard(&self, shard: ShardId) {
+        self.shard.here.set(shard);
     }
 
     /// Carries the requests of this shard's lanes.

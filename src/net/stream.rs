@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -125,6 +125,25 @@ impl Stream {
         let Some(first) = pieces.iter().find(|p| !p.is_empty()) else { return Poll::Ready(Ok(0)) };
         let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, first));
         Poll::Ready(sent)
+    }
+
+    /// The connection, for another shard. What was received and not read stays in the socket.
+    ///
+    /// # Errors
+    /// No file handle is free.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.with_raw(|raw| raw.as_fd().try_clone_to_owned())
+    }
+
+    /// Binds a connection of [`Stream::into_fd`] to the calling shard.
+    ///
+    /// # Errors
+    /// The peer has already closed it.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: `fd` is given up by its only owner, and is a connected socket, as it came from a `Stream`.
+        #[allow(unsafe_code)]
+        let socket = unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) };
+        Self::new(socket)
     }
 
     /// Closes both directions; a task that waits for either is woken.

@@ -96,7 +96,8 @@ async fn shake_hands(
     let node = &rpc.shard.node;
     let wire = Wire::client(stream, node.tls(), host).await?;
     let fail = |error: io::Error| ConnectError::Failed(error.to_string());
-    let (client, first) = Client::start(node.hello(expects), node.secret().cloned(), wire.binding()?);
+    let (client, first) =
+        Client::start(node.hello(expects, rpc.shard.here.get()), node.secret().cloned(), wire.binding()?);
     wire.send(&first).await.map_err(fail)?;
     let (kind, body) = wire.receive().await?;
     let (client, next) = match client.welcome(kind, &body) {

@@ -15,8 +15,8 @@
 //!
 //! Hello and welcome: oldest and newest protocol `u16`, nonce 16 bytes, sections (`storage::codec`): 1 birth id and
 //! process number; 2 cluster id, node id and incarnation (absent before membership); 3 version; 4 finalized feature level
-//! and the highest that the binary knows; 5 the node id that the client expects; 6 flags (1: has a secret). Sections 1
-//! and 2 must be known.
+//! and the highest that the binary knows; 5 the node id that the client expects; 6 flags (1: has a secret);
+//! 7 the shard of the connection. Sections 1 and 2 must be known.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
@@ -77,6 +77,9 @@ pub struct Hello {
     /// The node that a client wants to reach, if it knows.
     pub expects: Option<NodeId>,
     pub has_secret: bool,
+    /// The client's shard: the server puts the connection on the shard of the same number, which has the same lanes if
+    /// both have as many shards.
+    pub shard: u16,
 }
 
 /// A broker's membership.
@@ -199,6 +202,7 @@ impl Hello {
             out.section(5, false, |out| out.i32(node.0));
         }
         out.section(6, false, |out| out.u8(u8::from(self.has_secret)));
+        out.section(7, false, |out| out.u16(self.shard));
         out.finish()
     }
 
@@ -229,9 +233,9 @@ impl Hello {
         }
         let nonce = from.array()?;
         let (mut birth, mut member, mut version) = (None, None, String::new());
-        let (mut feature, mut feature_max, mut expects, mut flags) = (0, 0, None, 0);
+        let (mut feature, mut feature_max, mut expects, mut flags, mut shard) = (0, 0, None, 0, 0);
         let mut sections = Sections::new(WHAT, from.rest());
-        while let Some((tag, mut body)) = sections.next(&[1, 2, 3, 4, 5, 6])? {
+        while let Some((tag, mut body)) = sections.next(&[1, 2, 3, 4, 5, 6, 7])? {
             match tag {
                 1 => birth = Some((Uuid::from_bytes(body.array()?), body.u64()?)),
                 2 => {
@@ -246,12 +250,14 @@ impl Hello {
                 3 => version = body.text()?.chars().filter(|c| !c.is_control()).take(64).collect(),
                 4 => (feature, feature_max) = (body.u16()?, body.u16()?),
                 5 => expects = Some(NodeId(body.i32()?)),
-                _ => flags = body.u8()?,
+                6 => flags = body.u8()?,
+                _ => shard = body.u16()?,
             }
         }
         let (birth, run) = sections.required(1, birth)?;
         let has_secret = flags & 1 == 1;
-        let hello = Self { protocols, nonce, birth, run, member, version, feature, feature_max, expects, has_secret };
+        let hello =
+            Self { protocols, nonce, birth, run, member, version, feature, feature_max, expects, has_secret, shard };
         Ok((hello, protocol))
     }
 

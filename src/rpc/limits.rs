@@ -16,8 +16,8 @@ pub(crate) const URGENT_BODY_MAX: usize = 64 << 10;
 pub(crate) const CHARGED_MIN: usize = 64 << 10;
 
 /// Bytes of charged frames that are being received or whose handlers have not finished, on one shard; beyond it nothing
-/// more of them is read. One larger frame is received alone.
-pub(crate) const RECEIVED_BYTES_MAX: usize = 64 << 20;
+/// more of them is read. One larger frame is received alone. Entries of 1 MiB from some tens of lanes.
+pub(crate) const RECEIVED_BYTES_MAX: usize = 32 << 20;
 
 /// Requests of one connection whose handlers have not finished; beyond it nothing is read from it.
 pub(crate) const IN_WORK_MAX: usize = 4096;

@@ -3,7 +3,7 @@
 //!
 //! The lock is taken at a handshake and when a connection ends.
 //!
-//! Two processes with the same node id are told apart by the number that each draws at its start. While one of them is
+//! Two processes with the same node id differ in the number that each draws at its start. While one of them is
 //! connected and was heard lately, the other is refused: it runs on a copy of a data directory. Otherwise the newer one
 //! counts, and the connections of the older one are closed.
 
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tidewater_storage::env::clock;
-use tidewater_storage::model::{NodeId, ReplicaIncarnation};
+use tidewater_storage::model::{NodeId, ReplicaIncarnation, ShardId};
 use uuid::Uuid;
 
 use super::handshake::{Hello, MemberOf, PROTOCOLS};
@@ -123,7 +123,7 @@ impl RpcNode {
     }
 
     /// What this broker says of itself now, with a fresh nonce.
-    pub(super) fn hello(&self, expects: Option<NodeId>) -> Hello {
+    pub(super) fn hello(&self, expects: Option<NodeId>, shard: ShardId) -> Hello {
         let member = self.member();
         Hello {
             protocols: PROTOCOLS,
@@ -136,6 +136,7 @@ impl RpcNode {
             feature_max: FEATURE_MAX,
             expects,
             has_secret: self.secret().is_some(),
+            shard: shard.0,
         }
     }
 
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn a_second_process_of_a_node_waits_until_the_first_is_gone() {
         let here = node();
-        let hello = |run| Hello { run, ..node().hello(None) };
+        let hello = |run| Hello { run, ..node().hello(None, ShardId(0)) };
         let one = here.admit(NodeId(2), &hello(1)).expect("the first");
         let again = here.admit(NodeId(2), &hello(1)).expect("its other connection");
         let words = here.admit(NodeId(2), &hello(2)).expect_err("a copy");

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::metrics::{PeerCounts, RpcCounts};
 use super::outbox::Outbox;
 use super::peers::{Admission, Seat};
 use super::room::{Room, Share};
-use super::wire::{Wire, WireError};
+use super::wire::{Wire, WireError, WireParts};
 use super::{Peer, Rpc, RpcNode, Service};
 use crate::net::listen::{Accepted, Listener};
 use crate::net::stream::Stream;
@@ -35,8 +36,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A peer's connection on its way to its shard. A message.
 #[derive(Debug)]
 pub struct RpcArrival {
-    accepted: Accepted,
+    stage: Stage,
     seat: Seat,
+    /// The shard that it is sent to, and the way to others.
+    here: ShardId,
+    mesh: Mesh<RpcArrival>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Accepted(Accepted),
+    /// Its handshake was on another shard.
+    Shaken {
+        wire: WireParts,
+        address: SocketAddr,
+        established: Box<Established>,
+        admission: Option<Admission>,
+    },
 }
 
 /// Accepts on the calling shard and hands connections to the shards in turn. Runs until the task is cancelled or a shard
@@ -63,7 +79,8 @@ pub async fn accept(env: Env, listener: Listener, mesh: Mesh<RpcArrival>, node: 
         full = false;
         let shard = ShardId(next % mesh.shards().max(1));
         next = (next + 1) % mesh.shards().max(1);
-        if mesh.send(shard, RpcArrival { accepted, seat }).await.is_err() {
+        let arrival = RpcArrival { stage: Stage::Accepted(accepted), seat, here: shard, mesh: mesh.clone() };
+        if mesh.send(shard, arrival).await.is_err() {
             info!("shards have stopped; no longer accepting connections of brokers");
             return;
         }
@@ -148,25 +165,54 @@ impl Rpc {
     pub fn serve_connections(&self, inbox: Inbox<RpcArrival>) {
         let rpc = self.clone();
         drop(self.shard.env.tasks.spawn("rpc arrivals", async move {
-            while let Some(RpcArrival { accepted, seat }) = inbox.recv().await {
-                match accepted.into_stream() {
-                    Ok(stream) if !rpc.shard.stopping.get() => {
-                        let here = rpc.clone();
-                        drop(rpc.shard.env.tasks.spawn("rpc incoming", async move {
-                            take_in(&here, stream).await;
-                            drop(seat);
-                        }));
-                    }
-                    Ok(_) => {}
-                    Err(error) => debug!(%error, "a broker's connection ended before it was served"),
+            while let Some(arrival) = inbox.recv().await {
+                if !rpc.shard.stopping.get() {
+                    let here = rpc.clone();
+                    drop(rpc.shard.env.tasks.spawn("rpc incoming", async move { take_in(&here, arrival).await }));
                 }
             }
         }));
     }
 }
 
-/// One connection from its first byte to its last.
-async fn take_in(rpc: &Rpc, stream: Stream) {
+/// One connection from its first byte to its last, or to the shard that it belongs on.
+async fn take_in(rpc: &Rpc, arrival: RpcArrival) {
+    let RpcArrival { stage, seat, here, mesh } = arrival;
+    let ended = |error: std::io::Error| debug!(%error, "a broker's connection ended before it was served");
+    let (wire, address, established, admission) = match stage {
+        Stage::Accepted(accepted) => {
+            let stream = match accepted.into_stream() {
+                Ok(stream) => stream,
+                Err(error) => return ended(error),
+            };
+            let address = stream.peer();
+            let Some((wire, established, admission)) = receive(rpc, stream).await else { return };
+            let belongs = ShardId(established.peer.shard % mesh.shards().max(1));
+            if belongs != here {
+                let wire = match wire.into_parts() {
+                    Ok(wire) => wire,
+                    Err(error) => return ended(error),
+                };
+                let stage = Stage::Shaken { wire, address, established: Box::new(established), admission };
+                let arrival = RpcArrival { stage, seat, here: belongs, mesh: mesh.clone() };
+                let _ = mesh.send(belongs, arrival).await;
+                return;
+            }
+            (wire, address, established, admission)
+        }
+        Stage::Shaken { wire, address, established, admission } => match Wire::from_parts(wire) {
+            Ok(wire) => (wire, address, *established, admission),
+            Err(error) => return ended(error),
+        },
+    };
+    // Each inbox lives as long as its senders.
+    drop(mesh);
+    serve_peer(rpc, wire, address, &established, admission).await;
+    drop(seat);
+}
+
+/// Shakes hands; logs and counts why if that fails.
+async fn receive(rpc: &Rpc, stream: Stream) -> Option<(Wire, Established, Option<Admission>)> {
     let server = &rpc.shard.server;
     let address = stream.peer();
     count(&server.accepted, 1);
@@ -174,21 +220,29 @@ async fn take_in(rpc: &Rpc, stream: Stream) {
         stream.give_up_after(UNACKNOWLEDGED_MAX, KEEPALIVE).map_err(WireError::from)?;
         shake_hands(rpc, stream).await
     };
-    let (wire, established, admission) = match within(rpc, HANDSHAKE_MAX, Box::pin(shaken)).await {
-        Some(Ok(done)) => done,
-        failed => {
-            count(&server.handshakes_refused, 1);
-            if server.log.is_due(rpc) {
-                match failed {
-                    Some(Err(why)) => warn!(%address, %why, "no connection with a broker"),
-                    _ => {
-                        warn!(%address, "no connection with a broker: it did not finish the handshake in {HANDSHAKE_MAX:?}")
-                    }
-                }
-            }
-            return;
-        }
+    let failed = match within(rpc, HANDSHAKE_MAX, Box::pin(shaken)).await {
+        Some(Ok(done)) => return Some(done),
+        failed => failed,
     };
+    count(&server.handshakes_refused, 1);
+    if server.log.is_due(rpc) {
+        match failed {
+            Some(Err(why)) => warn!(%address, %why, "no connection with a broker"),
+            _ => warn!(%address, "no connection with a broker: it did not finish the handshake in {HANDSHAKE_MAX:?}"),
+        }
+    }
+    None
+}
+
+/// A connection that has shaken hands, to its end.
+async fn serve_peer(
+    rpc: &Rpc,
+    wire: Wire,
+    address: SocketAddr,
+    established: &Established,
+    admission: Option<Admission>,
+) {
+    let server = &rpc.shard.server;
     let member = established.peer.member;
     let peer = Peer {
         node: member.map(|member| member.node),
@@ -232,7 +286,8 @@ async fn converse(rpc: &Rpc, wire: &Wire) -> Result<(Established, Option<Admissi
     let (kind, body) = wire.receive().await?;
     let binding = wire.binding()?;
     let known = |theirs: &Hello| is_known_directory(rpc, theirs);
-    let (server, welcome) = Server::hello(&node.hello(None), node.secret(), &binding, kind, &body, known)?;
+    let (server, welcome) =
+        Server::hello(&node.hello(None, rpc.shard.here.get()), node.secret(), &binding, kind, &body, known)?;
     wire.send(&welcome).await?;
     let (kind, body) = wire.receive().await?;
     let (established, accept) = server.proved(kind, &body)?;

@@ -19,7 +19,7 @@ use tidewater_storage::model::{Compression, EntryId, LogIndex, Term, TimestampMs
 use super::*;
 use crate::net::listen::Bound;
 use crate::raft::network::{AppendReply, PeerVote};
-use crate::shard::mesh::Mesh;
+use crate::shard::mesh::{Inbox, Mesh};
 
 const SECRET: &[u8] = b"a secret of thirty-two hex bytes";
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,20 +66,44 @@ struct Serving {
 
 impl Serving {
     fn start(node: RpcNode, at: &str, set_up: impl FnOnce(&Rpc) + Send + 'static) -> Self {
+        let (mesh, mut inboxes) = Mesh::new(1, 64);
         let bound = Bound::bind("--rpc-addr", at.parse().expect("an address")).expect("binds");
-        let at = bound.addr();
+        Self::shard(node, bound.addr(), ShardId(0), inboxes.remove(0), Some((bound, mesh)), set_up)
+    }
+
+    /// Several shards; the first accepts.
+    fn shards(node: &RpcNode, count: u16, set_up: impl FnOnce(&Rpc) + Clone + Send + 'static) -> Vec<Self> {
+        let (mesh, inboxes) = Mesh::new(count, 64);
+        let bound = Bound::bind("--rpc-addr", "127.0.0.1:0".parse().expect("an address")).expect("binds");
+        let (at, mut accepts) = (bound.addr(), Some((bound, mesh)));
+        let start =
+            |(shard, inbox)| Self::shard(node.clone(), at, ShardId(shard), inbox, accepts.take(), set_up.clone());
+        (0..count).zip(inboxes).map(start).collect()
+    }
+
+    fn shard(
+        node: RpcNode,
+        at: SocketAddr,
+        shard: ShardId,
+        inbox: Inbox<RpcArrival>,
+        accepts: Option<(Bound, Mesh<RpcArrival>)>,
+        set_up: impl FnOnce(&Rpc) + Send + 'static,
+    ) -> Self {
         let (stop, stopped) = flume::bounded::<()>(1);
         let thread = std::thread::spawn(move || {
             run(async move {
                 let env = Env::real(1);
                 let rpc = Rpc::new(&env, &node);
+                rpc.set_shard(shard);
                 set_up(&rpc);
-                let (mesh, mut inboxes) = Mesh::new(1, 64);
-                rpc.serve_connections(inboxes.remove(0));
-                let accepting =
-                    env.tasks.spawn("accept", accept(env.clone(), bound.into_listener(), mesh, node.clone()));
+                rpc.serve_connections(inbox);
+                let accepting = accepts.map(|(bound, mesh)| {
+                    env.tasks.spawn("accept", accept(env.clone(), bound.into_listener(), mesh, node.clone()))
+                });
                 let _ = stopped.recv_async().await;
-                accepting.cancel();
+                if let Some(accepting) = accepting {
+                    accepting.cancel();
+                }
                 let counts = rpc.counts();
                 rpc.stop();
                 env.tasks.sleep(Duration::from_millis(20)).await;
@@ -188,6 +212,34 @@ fn requests_are_answered_over_both_connections() {
     assert!(peer.frames_sent > 2 * peer.writes / 3, "frames share writes: {peer:?}");
     let served = serving.end();
     assert_eq!((served.requests_received, served.cut_off, served.handshakes_refused), (203, 0, 0));
+}
+
+/// Both brokers have the same lanes on shards of the same number, so most requests need no other shard.
+#[test]
+fn a_connection_is_served_by_the_shard_of_its_number() {
+    let tls = tempfile::tempdir().expect("a directory");
+    let files = certificates(tls.path(), "ours");
+    for files in [None, Some(files)] {
+        let with = |node| of_cluster(with_tls(node, files.clone()), 1, node);
+        let serving = Serving::shards(&with(1), 3, |rpc| {
+            let here = rpc.shard.here.get();
+            let says = Bytes::copy_from_slice(&here.0.to_be_bytes());
+            rpc.serve(Service::Status, Rc::new(move |_, _| std::future::ready(Ok(says.clone())).boxed_local()));
+        });
+        let (at, two) = (serving[0].at, with(2));
+        for shard in 0..5u16 {
+            let answer = run(async {
+                let rpc = Rpc::new(&Env::real(2), &two);
+                rpc.set_shard(ShardId(shard));
+                rpc.set_peers(vec![peer(1, at)]);
+                let answer = echo(&rpc, 1, "which?").await;
+                rpc.stop();
+                rpc.shard.env.tasks.sleep(Duration::from_millis(20)).await;
+                answer
+            });
+            assert_eq!(answer, Ok(Bytes::copy_from_slice(&(shard % 3).to_be_bytes())));
+        }
+    }
 }
 
 #[test]
@@ -385,7 +437,7 @@ fn shaken(at: SocketAddr, node: &RpcNode) -> TcpStream {
         stream.read_exact(&mut body).expect("its body");
         (kind, body)
     };
-    let (client, first) = handshake::Client::start(node.hello(None), None, handshake::Binding::default());
+    let (client, first) = handshake::Client::start(node.hello(None, ShardId(0)), None, handshake::Binding::default());
     stream.write_all(&first).expect("sends");
     let (kind, body) = receive(&mut stream);
     let (client, proof) = client.welcome(kind, &body).expect("fits");
@@ -481,17 +533,19 @@ fn certificates(dir: &Path, name: &str) -> crate::config::node::RpcTlsFiles {
     }
 }
 
+fn with_tls(node: i32, files: Option<crate::config::node::RpcTlsFiles>) -> RpcOptions {
+    let config = crate::config::node::NodeConfig {
+        rpc_tls: files,
+        ..crate::config::node::RawConfig::default().resolve().expect("holds")
+    };
+    RpcOptions::load(&config, birth(node)).expect("loads")
+}
+
 #[test]
 fn with_tls_both_sides_show_a_certificate_of_the_same_authority() {
     let dir = tempfile::tempdir().expect("a directory");
     let (ours, foreign) = (certificates(dir.path(), "ours"), certificates(dir.path(), "foreign"));
-    let with = |node: i32, files| {
-        let config = crate::config::node::NodeConfig {
-            rpc_tls: Some(files),
-            ..crate::config::node::RawConfig::default().resolve().expect("holds")
-        };
-        of_cluster(RpcOptions::load(&config, birth(node)).expect("loads"), 1, node)
-    };
+    let with = |node, files| of_cluster(with_tls(node, Some(files)), 1, node);
     let serving = Serving::start(with(1, ours.clone()), "127.0.0.1:0", echoes);
     with_peers(with(2, ours.clone()), vec![peer(1, serving.at)], |rpc| async move {
         assert_eq!(echo(&rpc, 1, "in").await, Ok(Bytes::from_static(b"in")));

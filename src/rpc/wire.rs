@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -37,12 +38,24 @@ enum WireBytes {
 #[derive(Debug)]
 struct TlsWire {
     stream: Stream,
+    state: TlsState,
+}
+
+#[derive(Debug)]
+struct TlsState {
     session: Connection,
     /// Ciphertext that was read and is not taken by the session: `at..end` of it.
     ciphertext: Box<[u8]>,
     at: usize,
     end: usize,
     begun: bool,
+}
+
+/// A connection on its way to another shard. A message.
+#[derive(Debug)]
+pub(super) struct WireParts {
+    socket: OwnedFd,
+    tls: Option<Box<TlsState>>,
 }
 
 /// Why a connection is of no use before its handshake.
@@ -130,7 +143,7 @@ impl Wire {
 
     async fn tls(stream: Stream, session: Connection) -> Result<Self, WireError> {
         let ciphertext = vec![0; CIPHERTEXT_MAX].into_boxed_slice();
-        let mut tls = TlsWire { stream, session, ciphertext, at: 0, end: 0, begun: false };
+        let mut tls = TlsWire { stream, state: TlsState { session, ciphertext, at: 0, end: 0, begun: false } };
         match poll_fn(|cx| tls.poll_handshake(cx)).await {
             Ok(()) => Ok(Self { bytes: RefCell::new(WireBytes::Tls(Box::new(tls))) }),
             Err(error) => {
@@ -148,13 +161,31 @@ impl Wire {
         }
     }
 
+    /// Takes the connection off this shard. No task may wait on it.
+    pub(super) fn into_parts(self) -> io::Result<WireParts> {
+        match self.bytes.into_inner() {
+            WireBytes::Plain(stream) => Ok(WireParts { socket: stream.into_fd()?, tls: None }),
+            WireBytes::Tls(tls) => Ok(WireParts { socket: tls.stream.into_fd()?, tls: Some(Box::new(tls.state)) }),
+        }
+    }
+
+    /// Continues on the calling shard.
+    pub(super) fn from_parts(parts: WireParts) -> io::Result<Self> {
+        let stream = Stream::from_fd(parts.socket)?;
+        let bytes = match parts.tls {
+            None => WireBytes::Plain(stream),
+            Some(state) => WireBytes::Tls(Box::new(TlsWire { stream, state: *state })),
+        };
+        Ok(Self { bytes: RefCell::new(bytes) })
+    }
+
     /// What only the two ends of the TLS session know; zeros without TLS.
     pub(super) fn binding(&self) -> Result<Binding, WireError> {
         match &*self.bytes.borrow() {
             WireBytes::Plain(_) => Ok(Binding::default()),
             WireBytes::Tls(tls) => {
                 let binding = Binding::default();
-                let exported = match &tls.session {
+                let exported = match &tls.state.session {
                     Connection::Client(session) => session.export_keying_material(binding, b"EXPORTER-tidewater", None),
                     Connection::Server(session) => session.export_keying_material(binding, b"EXPORTER-tidewater", None),
                 };
@@ -212,7 +243,7 @@ impl Wire {
             WireBytes::Plain(stream) => stream.poll_write(cx, pieces),
             WireBytes::Tls(tls) => {
                 ready!(tls.poll_flush(cx))?;
-                let n = tls.session.writer().write_vectored(pieces)?;
+                let n = tls.state.session.writer().write_vectored(pieces)?;
                 // What the socket does not take now is sent before the next write, or by a flush.
                 if let Poll::Ready(Err(error)) = tls.poll_flush(cx) {
                     return Poll::Ready(Err(error));
@@ -234,7 +265,7 @@ impl Wire {
     pub(super) fn wants_flush(&self) -> bool {
         match &*self.bytes.borrow() {
             WireBytes::Plain(_) => false,
-            WireBytes::Tls(tls) => tls.session.wants_write(),
+            WireBytes::Tls(tls) => tls.state.session.wants_write(),
         }
     }
 
@@ -301,8 +332,8 @@ impl Write for Socket<'_, '_> {
 
 impl TlsWire {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut Socket { stream: &mut self.stream, cx }) {
+        while self.state.session.wants_write() {
+            match self.state.session.write_tls(&mut Socket { stream: &mut self.stream, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -314,20 +345,20 @@ impl TlsWire {
 
     /// Gives the session more ciphertext. 0 is the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.at == self.end {
-            self.end = ready!(self.stream.poll_read(cx, &mut self.ciphertext))?;
-            self.at = 0;
-            if self.end == 0 {
+        if self.state.at == self.state.end {
+            self.state.end = ready!(self.stream.poll_read(cx, &mut self.state.ciphertext))?;
+            self.state.at = 0;
+            if self.state.end == 0 {
                 return Poll::Ready(Ok(0));
             }
-            if !std::mem::replace(&mut self.begun, true) {
+            if !std::mem::replace(&mut self.state.begun, true) {
                 self.check_first()?;
             }
         }
-        let mut left = self.ciphertext.get(self.at..self.end).unwrap_or_default();
-        let n = self.session.read_tls(&mut left)?;
-        self.at += n;
-        if let Err(error) = self.session.process_new_packets() {
+        let mut left = self.state.ciphertext.get(self.state.at..self.state.end).unwrap_or_default();
+        let n = self.state.session.read_tls(&mut left)?;
+        self.state.at += n;
+        if let Err(error) = self.state.session.process_new_packets() {
             return Poll::Ready(Err(io::Error::other(error)));
         }
         Poll::Ready(Ok(n))
@@ -335,7 +366,7 @@ impl TlsWire {
 
     /// The first bytes of the other side: TLS, or a message of ours in plain.
     fn check_first(&self) -> io::Result<()> {
-        let came = self.ciphertext.get(..self.end).unwrap_or_default();
+        let came = self.state.ciphertext.get(..self.state.end).unwrap_or_default();
         // A server may also begin with an alert (0x15).
         if came.first().is_some_and(|first| handshake::begins_tls(*first) || *first == 0x15) {
             return Ok(());
@@ -348,9 +379,9 @@ impl TlsWire {
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.session.is_handshaking() {
+        while self.state.session.is_handshaking() {
             ready!(self.poll_flush(cx))?;
-            if !self.session.is_handshaking() {
+            if !self.state.session.is_handshaking() {
                 break;
             }
             if ready!(self.poll_fill(cx))? == 0 {
@@ -362,7 +393,7 @@ impl TlsWire {
 
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            match self.session.reader().read(into) {
+            match self.state.session.reader().read(into) {
                 Ok(n) => return Poll::Ready(Ok(n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)),

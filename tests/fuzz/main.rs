@@ -21,6 +21,7 @@ mod drive;
 mod files;
 mod meter;
 mod mutate;
+mod peers;
 mod requests;
 mod settings;
 mod shard_dir;

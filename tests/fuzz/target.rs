@@ -51,6 +51,7 @@ pub(crate) fn all() -> Vec<Target> {
         super::shard_dir::targets(),
         super::bucket::targets(),
         super::broker::targets(),
+        super::peers::targets(),
         super::table::targets(),
         super::settings::targets(),
     ];

@@ -24,6 +24,7 @@ fn hello(node: i32, birth: u128) -> Hello {
         feature_max: 1,
         expects: None,
         has_secret: false,
+        shard: 2,
     }
 }
 
