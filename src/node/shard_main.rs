@@ -130,7 +130,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
 
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
     let rpc = Rpc::new(&env, &start.rpc);
-    rpc.set_shard(start.seat.shard);
+    rpc.set_shard(here);
     lanes.set_transport(rpc.transport());
     let source = Rebuilds::source(&env, &engine, &lanes);
     peers::serve_raft(&rpc, &lanes, &start.meshes.raft);

@@ -301,7 +301,9 @@ mod tests {
                 LaneCommand::Configure { partition, overrides, revision }
             };
             let drop = |partition, revision| LaneCommand::Drop { partition, revision };
-            let apply = async |command: LaneCommand| shard.lane.propose(LaneOp::Command(command)).await.expect("is committed").1;
+            let apply = async |command: LaneCommand| {
+                shard.lane.propose(LaneOp::Command(command)).await.expect("is committed").1
+            };
             assert!(matches!(apply(create(gone, 7)).await, Outcome::Done));
             let newest = LaneCommand::together(vec![create(fresh, 9), drop(gone, 9)]);
             assert!(matches!(apply(newest).await, Outcome::Done));
@@ -317,6 +319,33 @@ mod tests {
             assert_eq!((of(legacy), shard.lane.revision()), (Some((9, 1)), 9));
             assert!(matches!(apply(drop(legacy, 10)).await, Outcome::Done));
             assert_eq!((of(legacy), shard.lane.revision()), (None, 10));
+        });
+    }
+
+    /// A follower writes no bundle; what its leader's bundles carry it must not keep either.
+    #[test]
+    fn events_are_forgotten_where_their_bundle_is_applied() {
+        let world = World::new(6);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::open(&env).await;
+            let trim = LaneCommand::Trim { partition: shard.address(0).id, to: Offset::ZERO };
+            let trimmed = shard.lane.propose(LaneOp::Command(trim.clone())).await.expect("is applied").0;
+            shard.lane.propose(LaneOp::Command(trim)).await.expect("is applied");
+            assert_eq!(shard.lane.events(LogIndex(0)).len(), 3, "with the creation");
+            let bundle = |sequence, events| {
+                let (ends, parts) = (Vec::new(), Vec::new());
+                let bundled = manifest::Bundled { sequence, size: 1, index: Default::default(), ends, parts, events };
+                LaneOp::Archive(manifest::Command::Bundled(bundled).encode())
+            };
+            let next = || shard.lane.archive().last.next();
+            shard.lane.propose(bundle(next(), Some(trimmed.index))).await.expect("is applied");
+            assert_eq!(shard.lane.events(LogIndex(0)).len(), 1);
+            // One that is rejected carries nothing.
+            let last = shard.lane.status.applied().expect("has applied").index;
+            let outcome = shard.lane.propose(bundle(next().next(), Some(last))).await.expect("is applied").1;
+            assert!(matches!(outcome, Outcome::Archive(Err(_))), "{outcome:?}");
+            assert_eq!(shard.lane.events(LogIndex(0)).len(), 1);
         });
     }
 

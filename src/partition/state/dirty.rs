@@ -57,6 +57,11 @@ impl DirtyPartitions {
         }
     }
 
+    /// Forgets every partition, whose marks are to be of no use any more: the lane's partitions are replaced.
+    pub fn clear(&self) {
+        self.lists.iter().for_each(|list| list.partitions.borrow_mut().clear());
+    }
+
     /// The lane as a whole changed.
     pub fn notify(&self) {
         self.lists.iter().for_each(|list| list.notify.notify());
@@ -129,6 +134,25 @@ mod tests {
         assert_eq!(look(DirtyList::Retention, false), [0, 1]);
         dirty.mark(id(0), &marks[0]);
         assert_eq!(look(DirtyList::Bundles, false), [0]);
+    }
+
+    #[test]
+    fn a_partition_that_was_replaced_is_listed_once() {
+        let dirty = DirtyPartitions::default();
+        dirty.mark(id(0), &Marks::default());
+        dirty.clear();
+        let marks = Rc::new(Marks::default());
+        dirty.mark(id(0), &marks);
+        let mut seen = 0;
+        dirty.retain(
+            DirtyList::Bundles,
+            |_| Some(Rc::clone(&marks)),
+            |_| {
+                seen += 1;
+                false
+            },
+        );
+        assert_eq!(seen, 1);
     }
 
     #[test]
