@@ -3,9 +3,9 @@
 //! *Shard-local*, cheap to clone. Its tasks: the inbox, the deadlines (asleep until the nearest one; without groups, for
 //! good), one that follows leadership, and per partition a writer that lives while there is something to write.
 //!
-//! A partition's groups are held for one term of its lane. When leadership ends, they are dropped and whoever waits for
-//! them is sent to the next coordinator; when it begins, they are read from the log, which holds all that any coordinator
-//! before has answered. A term that was passed over, because the lane was led twice between two looks, counts as ended.
+//! A partition's groups are held for one term of its lane. When leadership ends, they are dropped, and requests that
+//! wait are refused, so that their clients look for the next coordinator; when it begins, they are read from the log,
+//! which holds all that any coordinator before has answered. A term that was passed over, because the lane was led twice between two looks, counts as ended.
 
 #[cfg(test)]
 mod tests;

@@ -200,8 +200,8 @@ impl Replica {
         self.log_start.get()
     }
 
-    /// First offset after the last record that is applied here, hence committed: no other reaches the partition's log. A
-    /// follower's lies at or below the leader's.
+    /// First offset after the last record that is applied here. All that is applied is committed. A follower's lies at or
+    /// below the leader's.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         self.log.end()

@@ -1,5 +1,5 @@
-//! Replicas that apply the same log have equal checkpoint blobs, whatever else differs between them: clocks, settings, and
-//! a start from a checkpoint in which partitions are newer than their lane.
+//! Replicas that apply the same log have equal checkpoint blobs, also with other clocks and settings, and after a start
+//! from a checkpoint in which partitions are newer than their lane.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
