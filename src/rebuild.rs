@@ -11,7 +11,8 @@
 //! **The leader's side** is [`RebuildSource`]: one for each shard, which answers the bodies of `Service::Rebuild`. The
 //! caller brings a request to the shard of its lane ([`lane_of`]).
 //! **The replica's side**, on the shard of the lane, in this order:
-//!   1. The lane's Raft group has ended (`Lane::shutdown`), and no layer above answers for it any more.
+//!   1. The lane's Raft group has ended (`Lane::shutdown`). `Engine::mark_rebuild`, and in the same step no layer above
+//!      answers for the lane any more.
 //!   2. [`copy`]: marks the lane in the checkpoint (`Engine::begin_rebuild`: its partitions are dropped, its vote stays;
 //!      a start finds it marked and begins here again), then pulls. On an error the caller waits and calls it again; the
 //!      leader may be another by then.

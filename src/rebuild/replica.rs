@@ -111,7 +111,7 @@ pub enum CopyError {
 pub async fn copy(env: &Env, engine: &Engine, options: CopyOptions<'_>) -> Result<Copied, CopyError> {
     let CopyOptions { lane, me, calls, progress } = options;
     let last = engine.last_ever(lane);
-    engine.begin_rebuild(lane, last.unwrap_or_default()).await?;
+    engine.begin_rebuild(lane).await?;
     let mut copier =
         Copier { env, engine, lane, calls, session: 0, parts: BTreeMap::new(), progress, begun: env.clock.now() };
     let (partitions, bytes) = copier.open(me, last).await?;
@@ -136,7 +136,7 @@ pub async fn copy(env: &Env, engine: &Engine, options: CopyOptions<'_>) -> Resul
 /// [`EngineError`]: the lane must not run; a start finds it marked or complete.
 pub async fn settle(engine: &Engine, copied: &Copied, calls: &dyn RebuildCalls) -> Result<(), EngineError> {
     engine.end_rebuild(copied.lane);
-    engine.checkpoint().await?;
+    engine.checkpoint_until_taken().await?;
     engine.lane(copied.lane).purge(copied.at);
     // The leader also notices by itself.
     let close = Request::Close { lane: copied.lane, session: copied.session };

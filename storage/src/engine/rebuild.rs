@@ -12,13 +12,17 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::error::EngineError;
 use super::handle::Engine;
 use super::source::{LaneCheckpoint, PartitionCheckpoint};
+use crate::disposition::Disposition;
 use crate::log::shared::{Doomed, LogShared};
 use crate::log::{LogSettings, PartitionLog};
 use crate::model::{EntryId, LaneId, Offset, PartitionId};
+
+const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Collects the partitions of a shard that change, for one reader of a lane's state. Shard-local.
 pub struct ChangeWatch {
@@ -116,19 +120,41 @@ impl Engine {
         marked.max(self.inner.journal.lane(lane).state().last)
     }
 
-    /// Marks the lane as being rebuilt and drops its partitions, durably when it returns; its vote stays. The layer
-    /// above no longer answers for the lane, and its Raft group has ended. Begins again what was begun before.
-    ///
-    /// # Errors
-    /// [`EngineError`]; the lane is marked in memory and must not run.
-    pub async fn begin_rebuild(&self, lane: LaneId, at: EntryId) -> Result<(), EngineError> {
+    /// Marks the lane as being rebuilt and drops its partitions; its vote stays. The lane's Raft group has ended; the layer
+    /// above stops to answer for the lane together with this call, so that no checkpoint lies between. Durable with the
+    /// next checkpoint.
+    pub fn mark_rebuild(&self, lane: LaneId) {
         let last = self.last_ever(lane);
         self.inner.rebuilding.borrow_mut().insert(lane, last);
         for id in self.partitions_of(lane) {
-            self.drop_partition(id, at);
+            self.drop_partition(id, last.unwrap_or_default());
         }
         self.touch_lane(lane);
-        self.checkpoint().await
+    }
+
+    /// As [`Engine::mark_rebuild`], durable when it returns. Begins again what was begun before.
+    ///
+    /// # Errors
+    /// As [`Engine::checkpoint_until_taken`]; the lane is marked in memory and must not run.
+    pub async fn begin_rebuild(&self, lane: LaneId) -> Result<(), EngineError> {
+        self.mark_rebuild(lane);
+        self.checkpoint_until_taken().await
+    }
+
+    /// Takes a checkpoint, also if the disk is full or logs change meanwhile: then it is tried again until it succeeds.
+    ///
+    /// # Errors
+    /// [`EngineError`], fatal: the engine has ended.
+    pub async fn checkpoint_until_taken(&self) -> Result<(), EngineError> {
+        loop {
+            match self.checkpoint().await {
+                Err(error) if error.disposition() != Disposition::Fatal => {
+                    tracing::warn!(%error, "a checkpoint that a rebuild needs is tried again");
+                    self.inner.shared.env.tasks.sleep(TRY_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// The copy is complete: the layer above answers for the lane and its partitions from now on. Durable with the next
