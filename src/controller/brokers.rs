@@ -104,9 +104,17 @@ pub enum RegisterError {
     Other { held: NodeId, asked: NodeId },
     #[error("there is no node {node} to replace; the cluster has {known:?}")]
     NothingToReplace { node: NodeId, known: Vec<i32> },
+    #[error(
+        "node {node} answers at {host}:{port}, and this broker runs on the same data directory or a copy of it: stop one of \
+         them for good"
+    )]
+    Copy { node: NodeId, host: String, port: u16 },
     #[error("node {node} is running: stop it before another broker takes its place")]
     Alive { node: NodeId },
-    #[error("node {node} has the address {host}:{port} already: give this broker an --advertised-rpc-addr of its own")]
+    #[error(
+        "node {node} has the address {host}:{port}, with another data directory: if that one is lost, start this broker \
+         with --replace {node}; otherwise give it an --advertised-rpc-addr of its own"
+    )]
     SameAddress { node: NodeId, host: String, port: u16 },
     #[error("a broker without a listener for clients cannot register")]
     NoListener,
@@ -138,7 +146,15 @@ pub fn place(
     let place = match (held, asked.replaces.filter(|node| held != Some(*node)), asked.node) {
         (Some(held), Some(other), _) => return Err(RegisterError::Other { held, asked: other }),
         (Some(held), None, Some(other)) if other != held => return Err(RegisterError::Other { held, asked: other }),
-        (Some(node), None, _) => Place { node, replaces: false },
+        (Some(node), None, _) => {
+            let known = brokers.get(&node).and_then(|record| record.address.rpc.clone());
+            if let Some((host, port)) =
+                known.filter(|known| alive.contains(&node) && asked.address.rpc.as_ref() != Some(known))
+            {
+                return Err(RegisterError::Copy { node, host, port });
+            }
+            Place { node, replaces: false }
+        }
         (None, Some(node), _) if !brokers.contains_key(&node) => {
             return Err(RegisterError::NothingToReplace { node, known: brokers.keys().map(|node| node.0).collect() });
         }
@@ -221,6 +237,13 @@ pub(super) mod tests {
         assert_eq!(placed(&ask(7, None, Some(3))), Ok((3, true)));
         assert_eq!(placed(&ask(7, None, Some(2))), Err(RegisterError::Alive { node: NodeId(2) }));
         assert!(matches!(placed(&ask(7, None, Some(9))), Err(RegisterError::NothingToReplace { .. })));
+    }
+
+    #[test]
+    fn a_broker_that_answers_does_not_move() {
+        let moved = |birth| Registration { address: address(9, None, 2), ..ask(birth, Some(birth), None) };
+        assert_eq!(placed(&moved(3)), Ok((3, false)));
+        assert!(matches!(placed(&moved(2)), Err(RegisterError::Copy { node: NodeId(2), .. })));
     }
 
     #[test]

@@ -188,8 +188,15 @@ pub(super) async fn check(
     }
 }
 
-/// Whether a seed belongs to another cluster than this broker; what to do.
+/// Why this broker, which does not listen yet, must not start beside a seed; what to do.
 fn elsewhere(identity: &Identity, seed: &str, hello: &Hello) -> Option<String> {
+    if hello.birth == identity.birth {
+        return Some(format!(
+            "the broker at {seed} runs on a copy of this data directory, as the same node {}: stop one of them for good; an \
+             empty data directory joins the cluster as a broker of its own",
+            identity.node
+        ));
+    }
     let theirs = match hello.state {
         Belonging::Founder { cluster, .. } | Belonging::Member { cluster, .. } => cluster,
         Belonging::Empty => return None,
@@ -308,7 +315,10 @@ mod tests {
         let theirs = Identity::newborn(Uuid::from_u128(8), "tidewater", 1);
         let why = elsewhere(&identity, "b:1", &hello(&theirs, &[], &address())).expect("is refused");
         assert!(why.contains("b:1 to cluster 00000000-0000-0000-0000-000000000008"), "{why}");
-        assert_eq!(elsewhere(&identity, "b:1", &hello(&identity, &[], &address())), None);
+        let member = Identity { birth: Uuid::from_u128(6), ..identity.clone() };
+        assert_eq!(elsewhere(&identity, "b:1", &hello(&member, &[], &address())), None);
+        let why = elsewhere(&identity, "b:1", &hello(&identity, &[], &address())).expect("is refused");
+        assert!(why.contains("runs on a copy of this data directory"), "{why}");
         let empty = Identity::unassigned(Uuid::from_u128(5), "tidewater", 1);
         assert_eq!(elsewhere(&identity, "b:1", &hello(&empty, &[], &address())), None);
     }

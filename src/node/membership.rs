@@ -6,6 +6,7 @@
 //! and wanted.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use tidewater_storage::model::{LogIndex, ReplicaId};
 
@@ -34,6 +35,20 @@ pub enum Step {
     Remove(ReplicaId),
     /// This leader is not wanted: another one has to take over before it is removed.
     Transfer(ReplicaId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddLearner(replica) => write!(f, "replica {replica} learns"),
+            Self::ChangeVoters(voters) => {
+                let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
+                write!(f, "the voters are {}", voters.join(", "))
+            }
+            Self::Remove(replica) => write!(f, "replica {replica} is removed"),
+            Self::Transfer(replica) => write!(f, "replica {replica} leads"),
+        }
+    }
 }
 
 /// The next step of the leader `me`, whose log ends at `last`; `None`: nothing to do now.

@@ -146,9 +146,9 @@ impl Replicas {
                 }
             };
             match done {
-                Ok(()) => tracing::info!(%lane, ?step, "the lane's members change"),
+                Ok(()) => tracing::info!(%lane, %step, "the lane's members have changed"),
                 Err(error) if this.may_say(lane) => {
-                    tracing::warn!(%lane, ?step, error, "the lane's members could not be changed; tried again");
+                    tracing::warn!(%lane, %step, error, "the lane's members could not be changed; tried again");
                 }
                 Err(_) => {}
             }

@@ -171,12 +171,14 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         threads.push(spawn_shard(start)?);
     }
     drop(status_sender);
-    await_serving(&statuses, identity.shards, START_PATIENCE)?;
-    // Shards serve once they have the controller's first image: its first entry is committed, so the cluster is formed.
-    let served = |identity: &mut Identity| (identity.begun, identity.formed) = (true, true);
-    if let Err(error) = notes.note(served) {
-        tracing::warn!(%error, "the data directory could not note that its shards were opened");
-    }
+    let note = |change: fn(&mut Identity)| {
+        if let Err(error) = notes.note(change) {
+            tracing::warn!(%error, "the data directory could not note how far its start is");
+        }
+    };
+    // From here on a shard's directory holds votes, whether or not there is a cluster yet.
+    await_serving(&statuses, identity.shards, START_PATIENCE, || note(|identity| identity.begun = true))?;
+    note(|identity| identity.formed = true);
 
     let handle = side.handle();
     let tables = TableStates::default();
@@ -518,14 +520,24 @@ fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
 }
 
 /// Waits until every shard serves, without a limit, and logs every `patience` how many do.
-fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16, patience: Duration) -> Result<(), StartError> {
+/// `opened` is called when all have opened their directories.
+fn await_serving(
+    statuses: &flume::Receiver<ShardStatus>,
+    shards: u16,
+    patience: Duration,
+    opened: impl FnOnce(),
+) -> Result<(), StartError> {
     let (mut recovered, mut serving, mut waited) = (0_u16, 0_u16, Duration::ZERO);
+    let mut opened = Some(opened);
     while serving < shards {
         match statuses.recv_timeout(patience) {
             Ok(ShardStatus::Serving(_)) => serving += 1,
             Ok(ShardStatus::Recovered(shard)) => {
                 recovered += 1;
                 tracing::debug!(%shard, "recovered");
+                if let Some(opened) = opened.take_if(|_| recovered == shards) {
+                    opened();
+                }
             }
             Ok(ShardStatus::Failed(failure)) => {
                 return Err(StartError::Shard { shard: failure.shard.0, why: failure.why });
@@ -537,7 +549,7 @@ fn await_serving(statuses: &flume::Receiver<ShardStatus>, shards: u16, patience:
                     shards,
                     recovered,
                     serving,
-                    "the start takes long because a large journal is read; it continues"
+                    "the start takes long: a large journal is read, or the cluster has no quorum; it continues"
                 );
             }
             Err(flume::RecvTimeoutError::Disconnected) => {
@@ -559,13 +571,15 @@ mod tests {
     #[test]
     fn a_start_that_lasts_is_waited_for() {
         let (sender, statuses) = flume::bounded(4);
+        let begun = std::cell::Cell::new(false);
         let shard = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(60));
             sender.send(ShardStatus::Recovered(ShardId(0))).expect("is heard");
             std::thread::sleep(Duration::from_millis(60));
             sender.send(ShardStatus::Serving(ShardId(0))).expect("is heard");
         });
-        await_serving(&statuses, 1, Duration::from_millis(10)).expect("late is not never");
+        await_serving(&statuses, 1, Duration::from_millis(10), || begun.set(true)).expect("late is not never");
+        assert!(begun.get(), "all have opened their directories");
         shard.join().expect("ends");
     }
 
@@ -574,10 +588,10 @@ mod tests {
         let (sender, statuses) = flume::bounded(4);
         let why = "its journal is damaged".to_owned();
         sender.send(ShardStatus::Failed(ShardFailure { shard: ShardId(1), why })).expect("room");
-        let failed = await_serving(&statuses, 2, Duration::from_secs(9)).expect_err("it failed");
+        let failed = await_serving(&statuses, 2, Duration::from_secs(9), || {}).expect_err("it failed");
         assert!(matches!(failed, StartError::Shard { shard: 1, .. }), "{failed}");
         drop(sender);
-        let ended = await_serving(&statuses, 2, Duration::from_secs(9)).expect_err("it ended");
+        let ended = await_serving(&statuses, 2, Duration::from_secs(9), || {}).expect_err("it ended");
         assert!(ended.to_string().contains("ended while starting"), "{ended}");
     }
 }

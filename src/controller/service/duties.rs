@@ -25,7 +25,12 @@ pub(super) fn next_duty(state: &ControllerState, own: &super::ControllerOptions,
     if state.cluster.is_nil() {
         let this = || vec![Founder { node: here, birth, address: address.clone() }];
         let founders = if own.founders.is_empty() { this() } else { own.founders.clone() };
-        return Some(Command::Genesis { cluster: own.cluster, founders, voters: own.voters.clone(), level: CLUSTER_MAX });
+        return Some(Command::Genesis {
+            cluster: own.cluster,
+            founders,
+            voters: own.voters.clone(),
+            level: CLUSTER_MAX,
+        });
     }
     let supported = state.brokers.values().map(|broker| broker.address.level).min().unwrap_or(CLUSTER_MAX);
     let level = supported.min(CLUSTER_MAX);
@@ -46,6 +51,9 @@ pub(super) fn next_duty(state: &ControllerState, own: &super::ControllerOptions,
     let is_kept = |factor: &u16| *factor != 2 || state.lanes.pool(2).next().is_some();
     plan::factors_in_use(state).into_iter().filter(is_kept).find_map(|factor| plan::make_lanes(state, factor))
 }
+
+/// After a registration that was refused or not answered.
+const REGISTER_PAUSE: Duration = Duration::from_secs(3);
 
 impl Controller {
     /// Does the duties whenever this broker begins to lead, and when they change.
@@ -74,7 +82,10 @@ impl Controller {
             let Some(command) = next else { return true };
             match self.propose(&command).await {
                 Ok(Verdict::Stale) => {
-                    tracing::error!(?command, "the controller's state refuses what was planned from it; please report this");
+                    tracing::error!(
+                        ?command,
+                        "the controller's state refuses what was planned from it; please report this"
+                    );
                     return false;
                 }
                 Ok(_) => {}
@@ -104,9 +115,12 @@ impl Controller {
             let (birth, address) = (own.birth, own.address.clone());
             let registration = Registration { birth, node: Some(self.here()), replaces: None, address };
             match self.ask(crate::controller::client::Ask::Register(registration), CONTROLLER_PATIENCE).await {
-                Ok(_) | Err(TopicError::Unavailable) => {}
-                Err(error) => tracing::error!(%error, "this broker's new address is refused"),
+                Ok(_) => continue,
+                Err(TopicError::Unavailable) => {}
+                Err(error) => tracing::error!(%error, "this broker's new address is refused; asked again"),
             }
+            self.env.tasks.sleep(REGISTER_PAUSE).await;
+            seen = seen.saturating_sub(1);
         }
     }
 }
@@ -118,14 +132,13 @@ mod tests {
 
     use super::*;
     use crate::controller::brokers::tests::address;
-    use crate::controller::placement;
     use crate::controller::image::BrokerImage;
+    use crate::controller::placement;
     use crate::controller::service::ControllerOptions;
     use crate::controller::state::Surroundings;
 
     fn options(founders: i32, data_lanes: u32) -> ControllerOptions {
-        let founder =
-            |n| Founder { node: NodeId(n), birth: Uuid::from_u128(n as u128), address: address(n, None, 2) };
+        let founder = |n| Founder { node: NodeId(n), birth: Uuid::from_u128(n as u128), address: address(n, None, 2) };
         ControllerOptions {
             around: Surroundings {
                 cluster_name: "tidewater".into(),
@@ -160,7 +173,10 @@ mod tests {
         assert!(matches!(commands.as_slice(), [Command::Genesis { .. }, Command::AdoptLanes { count: 2 }]));
         assert_eq!(state.lanes.lanes.keys().map(|lane| lane.0).collect::<Vec<_>>(), [0, 1, 2]);
         assert!(state.lanes.lanes.values().all(|lane| lane.replicas == [ReplicaId::first(NodeId(1))]));
-        assert!(matches!(written(&mut state, &options(1, 4)).as_slice(), [Command::AdoptLanes { count: 4 }]), "more shards");
+        assert!(
+            matches!(written(&mut state, &options(1, 4)).as_slice(), [Command::AdoptLanes { count: 4 }]),
+            "more shards"
+        );
     }
 
     #[test]
@@ -168,7 +184,8 @@ mod tests {
         let mut state = ControllerState::default();
         state.apply(plan::genesis(Uuid::from_u128(9)));
         let commands = written(&mut state, &options(1, 3));
-        let [Command::Finalize { .. }, Command::Register { .. }, Command::AdoptLanes { count: 3 }] = commands.as_slice()
+        let [Command::Finalize { .. }, Command::Register { .. }, Command::AdoptLanes { count: 3 }] =
+            commands.as_slice()
         else {
             unreachable!("{commands:?}");
         };
