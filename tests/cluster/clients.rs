@@ -139,12 +139,7 @@ impl Drop for Clients {
 /// Makes a topic with replicas on three brokers.
 pub fn create(bootstrap: &str, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
     let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let topic = NewTopic {
-        name: topic.to_owned(),
-        partitions: Some(partitions),
-        replication_factor: Some(3),
-        configs,
-    };
+    let topic = NewTopic { name: topic.to_owned(), partitions: Some(partitions), replication_factor: Some(3), configs };
     run(async { Client::connect(bootstrap).await?.create_topic(&topic).await }).expect("topic is made");
 }
 

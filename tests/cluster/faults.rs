@@ -272,6 +272,12 @@ fn a_killed_leader_is_followed_soon() {
     });
     waits.sort_unstable();
     let at = |part: f64| waits[((waits.len() - 1) as f64 * part) as usize];
-    println!("first acknowledged write after a kill, {} kills: p50 {:?}, p90 {:?}, max {:?}", waits.len(), at(0.5), at(0.9), at(1.0));
+    println!(
+        "first acknowledged write after a kill, {} kills: p50 {:?}, p90 {:?}, max {:?}",
+        waits.len(),
+        at(0.5),
+        at(0.9),
+        at(1.0)
+    );
     assert!(at(1.0) < Duration::from_secs(10), "an election takes a second: {waits:?}");
 }

@@ -121,6 +121,22 @@ fn refused(options: &Options) -> String {
     broker.log()
 }
 
+/// Starts a broker that must log `words` and not become ready; the line. It is killed then.
+fn says(options: &Options, words: &str) -> String {
+    let mut broker = Broker::spawn(options);
+    let begun = Instant::now();
+    loop {
+        let log = broker.log();
+        if let Some(line) = log.lines().find(|line| line.contains(words)) {
+            assert!(!broker.is_ready(), "it serves:\n{log}");
+            return line.to_owned();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(40), "no {words:?} in the log:\n{log}");
+        assert!(broker.ended().is_none() || broker.log().contains(words), "it ended:\n{}", broker.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn a_wrong_start_is_refused_in_words_and_harms_nothing() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -143,18 +159,23 @@ fn a_wrong_start_is_refused_in_words_and_harms_nothing() {
     assert!(status.expect("cp").success());
     let _ = std::fs::remove_file(copy.join("lock"));
     cluster.options[n].data.clone_from(&copy);
-    let log = refused(&cluster.options[n]);
-    assert!(log.contains("broker 2") || log.contains("node 2"), "{log}");
+    let said = says(&cluster.options[n], "two brokers run on copies of one data directory");
+    assert!(said.contains("stop one of them"), "{said}");
 
-    // A seed list that nobody of the cluster has, from a founder.
+    // A seed list that leads nowhere.
     cluster.options[n].data = dir.path().join("empty");
     let seeds = cluster.options[n].args.iter().position(|arg| arg == "--seed").expect("a seed list") + 1;
     cluster.options[n].args[seeds] = "127.0.0.1:1".to_owned();
-    let mut broker = Broker::spawn(&cluster.options[n]);
-    std::thread::sleep(Duration::from_secs(3));
-    let log = broker.log();
-    assert!(broker.ended().is_some() || log.contains("127.0.0.1:1"), "it says which seed it waits for: {log}");
-    drop(broker);
+    says(&cluster.options[n], "127.0.0.1:1");
+
+    // Another secret: the brokers of the cluster have none.
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "a secret of thirty-two characters").expect("a file");
+    let seed = cluster.options[0].rpc.clone().expect("an address");
+    cluster.options[n].data = dir.path().join("secret-broker");
+    cluster.options[n].args[seeds] = seed;
+    let with_secret = cluster.options[n].clone().arg("--cluster-secret-file", &secret.display().to_string());
+    says(&with_secret, "secret");
 
     cluster.wait_healthy(PATIENCE);
     let more = produce(&cluster.bootstrap(), "orders", 3, 20);

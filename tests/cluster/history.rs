@@ -95,7 +95,11 @@ impl History {
         }
         let lost: Vec<_> = self.acknowledged.iter().filter(|(id, _)| !seen.contains(*id)).take(10).collect();
         assert!(lost.is_empty(), "acknowledged and lost, seed {seed}: {lost:?}");
-        assert!(self.jumps.is_empty(), "offsets jumped, seed {seed}: {:?}", self.jumps.iter().take(10).collect::<Vec<_>>());
+        assert!(
+            self.jumps.is_empty(),
+            "offsets jumped, seed {seed}: {:?}",
+            self.jumps.iter().take(10).collect::<Vec<_>>()
+        );
         for ((partition, offset), value) in &self.read {
             let held = log.get(*partition as usize).and_then(|log| log.get(usize::try_from(*offset).ok()?));
             assert_eq!(held, Some(value), "a member read something else at {partition}/{offset}, seed {seed}");
@@ -109,7 +113,8 @@ impl History {
                 );
             }
             let most = commits.iter().map(|(_, at)| *at).max().unwrap_or(0);
-            let read: BTreeSet<u64> = self.read.range((*partition, 0)..(*partition, most)).map(|((_, at), _)| *at).collect();
+            let read: BTreeSet<u64> =
+                self.read.range((*partition, 0)..(*partition, most)).map(|((_, at), _)| *at).collect();
             let skipped = (0..most).find(|offset| !read.contains(offset));
             assert_eq!(skipped, None, "partition {partition}: {most} was committed and a record skipped, seed {seed}");
         }

@@ -64,7 +64,8 @@ fn stock_tools_and_ours_show_and_change_the_cluster() {
 fn ours(cluster: &Cluster) {
     let health = cli(cluster, 1, &["cluster", "health"]);
     assert!(health.contains("cluster     healthy") && health.contains("3, 3 reachable"), "{health}");
-    let brokers: serde_json::Value = serde_json::from_str(&cli(cluster, 2, &["cluster", "brokers", "--json"])).expect("JSON");
+    let brokers: serde_json::Value =
+        serde_json::from_str(&cli(cluster, 2, &["cluster", "brokers", "--json"])).expect("JSON");
     let rows = brokers.as_array().expect("a list");
     assert_eq!(rows.iter().filter(|row| row["reachable"] == true).count(), 3, "{brokers:#}");
     assert_eq!(rows.iter().filter(|row| row["controller"] == true).count(), 1, "{brokers:#}");

@@ -170,13 +170,13 @@ impl Cluster {
         }
     }
 
-    /// Waits until each partition of a topic is led by its preferred replica.
+    /// Waits until each partition of a topic is led by its preferred replica and has all replicas in sync.
     pub fn wait_balanced(&self, topic: &str, patience: Duration) {
         let begun = Instant::now();
         loop {
             let rows = self.get(&format!("/v1/cluster/partitions?topic={topic}")).unwrap_or_default();
-            let preferred = |row: &serde_json::Value| row["leader"] == row["replicas"][0];
-            if rows.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().all(preferred)) {
+            let healthy = |row: &serde_json::Value| row["state"] == "healthy";
+            if rows.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().all(healthy)) {
                 return;
             }
             assert!(begun.elapsed() < patience, "leaders are not where they shall be: {rows:#?}\n{}", self.logs());
