@@ -20,6 +20,7 @@ use tidewater_storage::model::{
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::manifest::LaneManifest;
 
+use super::message::{Reply, Request};
 use super::*;
 use crate::node::source::ShardSource;
 use crate::partition::fixture::Fixture;
@@ -49,13 +50,22 @@ impl LaneSource for LeadersLanes {
 struct Wire {
     env: Env,
     source: Rc<RebuildSource>,
-    calls: Cell<u32>,
+    /// On purpose: what changed before the last entry was fixed is left out.
+    skips_last_round: bool,
+    settled: Cell<bool>,
 }
 
 impl RebuildCalls for Wire {
     fn call(&self, request: Bytes) -> LocalBoxFuture<'_, Result<Bytes, String>> {
         Box::pin(async move {
-            self.calls.set(self.calls.get() + 1);
+            match Request::decode(&request).expect("is read") {
+                Request::Settle { .. } => self.settled.set(true),
+                Request::Open { .. } => self.settled.set(false),
+                Request::Next { .. } if self.skips_last_round && self.settled.get() => {
+                    return Ok(Reply::Round { changed: 0 }.encode());
+                }
+                _ => {}
+            }
             self.env.tasks.sleep(Duration::from_micros(self.env.rng.below(800))).await;
             assert_eq!(lane_of(&request), Some(LANE));
             self.source.answer(&request).await
@@ -229,7 +239,7 @@ async fn compare(seed: u64, leader: &DataLane, copy: &DataLane) -> u64 {
     local
 }
 
-fn run(seed: u64) -> (u64, u32) {
+fn run(seed: u64, skips_last_round: bool) -> (u64, u32) {
     let world = World::new(seed);
     let env = world.env();
     let dice = world.env_of(99).rng;
@@ -253,7 +263,7 @@ fn run(seed: u64) -> (u64, u32) {
             let own = own.clone();
             async move {
                 let mut follower = Follower::open(&own, home).await;
-                let wire = Wire { env: own.clone(), source: source2, calls: Cell::new(0) };
+                let wire = Wire { env: own.clone(), source: source2, skips_last_round, settled: Cell::new(false) };
                 loop {
                     let upto = shard2.lane.status.applied().expect("has applied");
                     let level = follower.lane.is_some() && follower.catch_up(&shard2.engine, upto).await;
@@ -309,9 +319,15 @@ fn run(seed: u64) -> (u64, u32) {
 fn a_lane_that_is_copied_while_it_goes_on_equals_its_leader() {
     let (mut local, mut rebuilds) = (0, 0);
     for seed in 1..=12 {
-        let (records, again) = run(seed);
+        let (records, again) = run(seed, false);
         local += records;
         rebuilds += again;
     }
     assert!(local > 500 && rebuilds > 12, "{local} records and {rebuilds} rebuilds");
+}
+
+#[test]
+#[should_panic(expected = "seed")]
+fn a_copy_without_its_last_round_is_noticed() {
+    (1..=4).for_each(|seed| drop(run(seed, true)));
 }
