@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use tidewater_storage::model::NodeId;
+use tidewater_storage::model::{NodeId, ShardId};
 use tracing::{debug, info, warn};
 
-use super::frame::{Body, Frame, FrameBuffer, FrameError, decode, encode};
+use super::frame::{Body, FRAME_BYTES_MAX, Frame, FrameBuffer, FrameError, decode, encode};
 use super::handshake::{self, Client, Established, HandshakeError};
 use super::limits::{
     BACKOFF, BACKOFF_REFUSED, CHARGED_MIN, CONNECT_MAX, HANDSHAKE_MAX, KEEPALIVE, LOG_EVERY, RESOLVE_MAX, STABLE_AFTER,
     STALL_MAX, UNACKNOWLEDGED_MAX,
 };
-use super::link::{Gone, Link, Status, called, count};
+use super::link::{Gone, Link, OVERHEAD, Status, called, count};
 use super::resolve::resolve;
 use super::room::{Room, Share};
 use super::wire::{Wire, WireError};
@@ -122,6 +122,8 @@ pub(super) async fn keep(link: Rc<Link>) {
     let env = link.env().clone();
     let mut pause = BACKOFF.0;
     let mut log = Throttle::default();
+    // One of the connections to a peer speaks for all.
+    let loud = link.name == "urgent" && rpc.shard.here.get() == ShardId(0);
     while !link.stopped.get() {
         let address = link.address.borrow().clone();
         let (node, name) = (address.node, link.name);
@@ -144,7 +146,7 @@ pub(super) async fn keep(link: Rc<Link>) {
                 count(&link.counts.disconnects, 1);
                 link.set_status(Status::Down(why.to_string()));
                 link.connection_lost();
-                if log.is_due(&rpc) {
+                if loud && log.is_due(&rpc) {
                     warn!(broker = %node, at, name, %why, "lost the connection to a broker");
                 }
                 pause =
@@ -154,7 +156,7 @@ pub(super) async fn keep(link: Rc<Link>) {
                 count(&link.counts.connects_failed, 1);
                 let refused = matches!(error, ConnectError::Refused(_));
                 let why = error.to_string();
-                if log.is_due(&rpc) {
+                if loud && log.is_due(&rpc) {
                     let what = if refused {
                         "a broker refuses the connection, or is refused"
                     } else {
@@ -303,6 +305,9 @@ pub(super) async fn call_once(
     timeout: Duration,
 ) -> Result<Bytes, RpcError> {
     let broker = format!("{host}:{port}");
+    if body.len() + OVERHEAD > FRAME_BYTES_MAX {
+        return Err(RpcError::TooLarge { bytes: body.len(), max: FRAME_BYTES_MAX - OVERHEAD });
+    }
     let timed_out = || RpcError::TimedOut { broker: broker.clone(), after: timeout };
     let once = async {
         let (wire, _) = Box::pin(connect(rpc, host, port, None)).await.map_err(|error| match error {

@@ -19,8 +19,15 @@ pub(crate) const CHARGED_MIN: usize = 64 << 10;
 /// more of them is read. One larger frame is received alone. Entries of 1 MiB from some tens of lanes.
 pub(crate) const RECEIVED_BYTES_MAX: usize = 32 << 20;
 
-/// Requests of one connection whose handlers have not finished; beyond it nothing is read from it.
+/// Requests of one connection whose handlers have not finished, calls of services counted [`CALL_WEIGHT`] times; beyond
+/// it nothing is read from it.
 pub(crate) const IN_WORK_MAX: usize = 4096;
+
+/// The answer to a replica is small; that to a call may have a megabyte.
+pub(crate) const CALL_WEIGHT: usize = 32;
+
+/// Bytes of answers that a peer does not read; beyond it, nothing is read from its connection.
+pub(crate) const ANSWERS_MAX: usize = 8 << 20;
 
 /// Connections of peers to this broker, with those in their handshake. 2 for each shard of each peer: 64 peers of 16
 /// shards fit in.

@@ -24,7 +24,7 @@ use super::{PeerAddress, PeerState, Rpc, RpcError, Service, connection};
 use crate::raft::network::{Calling, PeerError, PeerRequest, PeerTransport};
 
 /// Bytes of a frame around a call's body, at most.
-const OVERHEAD: usize = 64;
+pub(super) const OVERHEAD: usize = 64;
 /// Requests up to this size count for the round-trip time.
 const SMALL: usize = 4 << 10;
 

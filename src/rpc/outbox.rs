@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
+use tidewater_storage::env::Notify;
 
 use super::wire::Wire;
 
@@ -29,6 +30,9 @@ pub(super) struct Outbox {
     bytes: Cell<u64>,
     writes: Cell<u64>,
     frames: Cell<u64>,
+    queued: Cell<usize>,
+    /// Bytes were sent, or the outbox was closed.
+    pub(super) moved: Notify,
 }
 
 #[derive(Debug)]
@@ -40,6 +44,7 @@ struct Outgoing {
 impl Outbox {
     /// Queues a frame. `id` names it for [`Outbox::take_back`].
     pub(super) fn push(&self, id: u64, pieces: Vec<Bytes>) {
+        self.queued.set(self.queued.get() + pieces.iter().map(Bytes::len).sum::<usize>());
         self.queue.borrow_mut().push_back(Outgoing { id, pieces: pieces.into() });
         self.wake();
     }
@@ -50,7 +55,11 @@ impl Outbox {
         let found = queue.iter().position(|frame| frame.id == id);
         match found {
             Some(0) if self.begun.get() => false,
-            Some(at) => queue.remove(at).is_some(),
+            Some(at) => {
+                let taken = queue.remove(at);
+                self.forget(taken.as_ref());
+                taken.is_some()
+            }
             None => false,
         }
     }
@@ -71,19 +80,37 @@ impl Outbox {
     pub(super) fn close(&self) {
         self.closed.set(true);
         self.wake();
+        self.moved.notify();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.get()
+    }
+
+    fn forget(&self, frame: Option<&Outgoing>) {
+        let bytes: usize = frame.map_or(0, |frame| frame.pieces.iter().map(Bytes::len).sum());
+        debug_assert!(bytes <= self.queued.get(), "more bytes leave the queue than are in it");
+        self.queued.set(self.queued.get().saturating_sub(bytes));
     }
 
     /// For another connection: the frame that is partly sent is dropped.
     pub(super) fn reopen(&self) {
         self.closed.set(false);
         if self.begun.replace(false) {
-            self.queue.borrow_mut().pop_front();
+            let partly = self.queue.borrow_mut().pop_front();
+            self.forget(partly.as_ref());
         }
     }
 
     pub(super) fn clear(&self) {
         self.begun.set(false);
         self.queue.borrow_mut().clear();
+        self.queued.set(0);
     }
 
     /// Bytes, writes and frames sent.
@@ -150,6 +177,8 @@ impl Outbox {
     fn advance(&self, mut n: usize) {
         self.bytes.set(self.bytes.get() + n as u64);
         self.writes.set(self.writes.get() + 1);
+        self.queued.set(self.queued.get().saturating_sub(n));
+        self.moved.notify();
         let mut queue = self.queue.borrow_mut();
         while n > 0 {
             let Some(frame) = queue.front_mut() else {
@@ -196,6 +225,6 @@ mod tests {
         assert!(outbox.is_unsent(3), "only what was partly sent is gone");
         outbox.advance(8);
         assert!(!outbox.is_unsent(3));
-        assert_eq!(outbox.sent(), (13, 2, 1));
+        assert_eq!((outbox.sent(), outbox.queued()), ((13, 2, 1), 0));
     }
 }

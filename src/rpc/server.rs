@@ -11,14 +11,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidewater_storage::env::{Env, Notify};
+use tidewater_storage::env::Env;
 use tidewater_storage::model::ShardId;
 use tracing::{debug, info, warn};
 
 use super::connection::{ReadEnd, Throttle, next_frame, within};
 use super::frame::{self, Body, Frame, FrameBuffer, PeerFault};
 use super::handshake::{self, Established, HandshakeError, Hello, Server};
-use super::limits::{HANDSHAKE_MAX, IN_WORK_MAX, KEEPALIVE, RECEIVED_BYTES_MAX, UNACKNOWLEDGED_MAX};
+use super::limits::{
+    ANSWERS_MAX, CALL_WEIGHT, HANDSHAKE_MAX, IN_WORK_MAX, KEEPALIVE, RECEIVED_BYTES_MAX, UNACKNOWLEDGED_MAX,
+};
 use super::link::count;
 use super::metrics::{PeerCounts, RpcCounts};
 use super::outbox::Outbox;
@@ -128,9 +130,8 @@ impl Default for ServerState {
 struct Incoming {
     wire: Wire,
     outbox: Outbox,
+    /// Requests whose handlers have not finished, by weight.
     in_work: Cell<usize>,
-    /// A handler has finished.
-    finished: Notify,
 }
 
 impl ServerState {
@@ -251,8 +252,7 @@ async fn serve_peer(
         address,
     };
     debug!(%address, broker = established.peer.name(), version = established.peer.version, "a broker connected");
-    let incoming =
-        Rc::new(Incoming { wire, outbox: Outbox::default(), in_work: Cell::new(0), finished: Notify::default() });
+    let incoming = Rc::new(Incoming { wire, outbox: Outbox::default(), in_work: Cell::new(0) });
     let id = server.next_id.replace(server.next_id.get() + 1);
     server.open.borrow_mut().insert(id, Rc::clone(&incoming));
     let why = if rpc.shard.stopping.get() { ReadEnd::Closed } else { serve(rpc, &incoming, peer, admission).await };
@@ -321,13 +321,16 @@ async fn serve(rpc: &Rpc, incoming: &Rc<Incoming>, peer: Peer, admission: Option
         rpc.shard.env.tasks.spawn("rpc sender", async move {
             let _ = incoming.outbox.send_all(&incoming.wire).await;
             // Wakes the reader.
+            incoming.outbox.close();
             incoming.wire.close();
         })
     };
     let mut frames = FrameBuffer::default();
     let end = loop {
-        while incoming.in_work.get() >= IN_WORK_MAX {
-            incoming.finished.notified().await;
+        while !incoming.outbox.is_closed()
+            && (incoming.in_work.get() >= IN_WORK_MAX || incoming.outbox.queued() >= ANSWERS_MAX)
+        {
+            incoming.outbox.moved.notified().await;
         }
         let mut replaced = false;
         let came = |n| {
@@ -364,6 +367,7 @@ fn start(rpc: &Rpc, incoming: &Rc<Incoming>, peer: Peer, frame: Frame, share: Op
     let server = &shard.server;
     count(&server.requests, 1);
     let id = frame.id;
+    let weight = if matches!(frame.body, Body::Call { .. }) { CALL_WEIGHT } else { 1 };
     let answer: futures::future::LocalBoxFuture<'static, Body> = match frame.body {
         Body::Raft { lane, to, from, request } => {
             let here = shard.node.member().map(|member| member.node);
@@ -382,7 +386,7 @@ fn start(rpc: &Rpc, incoming: &Rc<Incoming>, peer: Peer, frame: Frame, share: Op
         Body::Call { service, body } => call(rpc, peer, service, body),
         Body::RaftAnswer(_) | Body::Answer(_) => return Err(ReadEnd::Order),
     };
-    incoming.in_work.set(incoming.in_work.get() + 1);
+    incoming.in_work.set(incoming.in_work.get() + weight);
     server.in_work.set(server.in_work.get() + 1);
     let (here, incoming) = (rpc.clone(), Rc::clone(incoming));
     drop(shard.env.tasks.spawn("rpc request", async move {
@@ -390,8 +394,8 @@ fn start(rpc: &Rpc, incoming: &Rc<Incoming>, peer: Peer, frame: Frame, share: Op
         drop(share);
         let server = &here.shard.server;
         server.in_work.set(server.in_work.get() - 1);
-        incoming.in_work.set(incoming.in_work.get() - 1);
-        incoming.finished.notify();
+        incoming.in_work.set(incoming.in_work.get() - weight);
+        incoming.outbox.moved.notify();
         if matches!(body, Body::Answer(Err(_)) | Body::RaftAnswer(Err(_))) {
             count(&server.requests_refused, 1);
         }

@@ -492,6 +492,30 @@ fn hostile_peers_end_their_own_connections_only() {
     assert_eq!((counts.cut_off, counts.handshakes_refused), (5, 6), "{counts:?}");
 }
 
+/// Answers wait for it up to a bound; its own connection is not read meanwhile, and others are served.
+#[test]
+fn a_peer_that_does_not_read_answers_holds_little_memory() {
+    let serving = Serving::start(broker(1), "127.0.0.1:0", |rpc| {
+        echoes(rpc);
+        let large = Bytes::from(vec![5; 1 << 20]);
+        rpc.serve(Service::Rebuild, Rc::new(move |_, _| std::future::ready(Ok(large.clone())).boxed_local()));
+    });
+    let mut greedy = shaken(serving.at, &broker(3));
+    greedy.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let body = || frame::Body::Call { service: Service::Rebuild.code(), body: Bytes::from(vec![0; 1000]) };
+    let mut sent = 0;
+    while let Ok(n) = greedy.write(&frame::encode(&frame::Frame { id: 1, body: body() }).concat()) {
+        sent += n;
+        assert!(sent < 64 << 20, "it is read without an end");
+    }
+    with_peers(broker(2), vec![peer(1, serving.at)], |rpc| async move {
+        assert_eq!(echo(&rpc, 1, "served").await, Ok(Bytes::from_static(b"served")));
+    });
+    let counts = serving.end();
+    assert!(counts.requests_received < 400, "{counts:?}");
+    drop(greedy);
+}
+
 /// A peer that stops, as SIGSTOP makes it: its system accepts, nothing answers.
 #[test]
 fn a_peer_that_does_not_answer_the_handshake_is_away() {
