@@ -1,7 +1,7 @@
 //! Beside Apache Kafka: the same clients, the same bytes, the same disk, one broker at a time, runs alternated.
 //!
 //! Owns: the command line and the rows. `cargo bench -p tidewater --bench vs_kafka` measures all rows, `-- bulk paced`
-//! these; without `--bench` (that is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every row that needs
+//! these, `-- cluster` three brokers beside three; without `--bench` (that is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every row that needs
 //! no JVM runs on tiny inputs against Tidewater alone, to check that it works. `benches/README.md` explains the numbers.
 #![allow(
     clippy::panic,
@@ -10,6 +10,7 @@
     reason = "a measuring program: it stops with a message"
 )]
 
+mod cluster;
 mod consumer;
 mod contender;
 mod java;
@@ -58,6 +59,9 @@ const ROWS: [Row; 8] = [
     ("memory", memory::run),
 ];
 
+/// The row of two clusters: only by name, before and without the brokers of the others.
+const CLUSTER: &str = "cluster";
+
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -66,8 +70,9 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let measure = args.iter().any(|arg| arg == "--bench") && std::env::var_os("TIDEWATER_BENCH_SMALL").is_none();
     let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    if let Some(unknown) = wanted.iter().find(|name| !ROWS.iter().any(|(known, _)| known == *name)) {
-        let known: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
+    let is_known = |name: &str| name == CLUSTER || ROWS.iter().any(|(known, _)| *known == name);
+    if let Some(unknown) = wanted.iter().find(|name| !is_known(name)) {
+        let known: Vec<&str> = ROWS.iter().map(|(name, _)| *name).chain([CLUSTER]).collect();
         panic!("no row is called {unknown:?}; there are {}", known.join(", "));
     }
     let root = std::env::var_os("TIDEWATER_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
@@ -77,6 +82,13 @@ fn main() {
     machine::print(&run.root);
     let _held = measure.then(|| memory::populate(number("TIDEWATER_BENCH_FREE_GIB").unwrap_or(4)));
     let dir = tempfile::Builder::new().prefix("vs_kafka").tempdir_in(&run.root).expect("a directory to measure in");
+    if wanted.iter().any(|want| *want == CLUSTER) {
+        println!("\n### {CLUSTER}\n");
+        cluster::run(&run, dir.path());
+        if wanted.len() == 1 {
+            return;
+        }
+    }
     let field = Field::start(&run, dir.path());
     for (name, row) in ROWS {
         if wanted.is_empty() || wanted.iter().any(|want| *want == name) {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_answers_a_call_ends() {
+    async fn a_call_ends_with_any_program_at_the_other_end() {
         let lie = [&[0, 0, 0, 10][..], &1_i32.to_be_bytes(), &[0, 0], &i32::MAX.to_be_bytes()].concat();
         let short = [&(100_u32 << 20).to_be_bytes()[..], &[0; 1000]].concat();
         for (says, of) in [

@@ -159,8 +159,8 @@ fn a_wrong_start_is_refused_in_words_and_harms_nothing() {
     assert!(status.expect("cp").success());
     let _ = std::fs::remove_file(copy.join("lock"));
     cluster.options[n].data.clone_from(&copy);
-    let said = says(&cluster.options[n], "two brokers run on copies of one data directory");
-    assert!(said.contains("stop one of them"), "{said}");
+    let log = refused(&cluster.options[n]);
+    assert!(log.contains("runs on a copy of this data directory") && log.contains("stop one of them"), "{log}");
 
     // A seed list that leads nowhere.
     cluster.options[n].data = dir.path().join("empty");

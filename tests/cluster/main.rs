@@ -31,6 +31,11 @@ const EXPECTED: &[&str] = &[
     "the sink tries again",
     "controller",
     "archiving of a lane starts again",
+    // A broker that stops ends its Raft groups while peers still ask them.
+    "raft stopped",
+    "failed to receive from RaftCore",
+    // Another broker closed a connection in the middle of a frame: it was killed, or the network was reset.
+    "connection",
 ];
 
 /// xorshift: the same choices for the same seed.

@@ -1,4 +1,5 @@
-//! A real Apache Kafka: broker and controller in one process on ports of its own, every factor 1.
+//! A real Apache Kafka: broker and controller in one process on ports of its own, every factor 1; or several of them as
+//! one cluster, every factor as many, at most 3.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -22,10 +23,33 @@ pub struct Kafka {
 impl Kafka {
     /// Formats `dir` and starts there, with that heap; waits until the port answers.
     pub fn start(dir: &Path, heap: &str) -> Self {
+        Self::start_cluster(dir, heap, 1).pop().expect("one is started")
+    }
+
+    /// The same for `count` brokers that are one cluster.
+    pub fn start_cluster(dir: &Path, heap: &str, count: usize) -> Vec<Self> {
+        let ports = broker::free_ports_of(2 * count);
+        let voters =
+            (0..count).map(|n| format!("{}@127.0.0.1:{}", n + 1, ports[2 * n + 1])).collect::<Vec<_>>().join(",");
+        let mut all: Vec<Self> = (0..count)
+            .map(|n| {
+                let dir = if count == 1 { dir.to_owned() } else { dir.join(format!("broker-{}", n + 1)) };
+                Self::spawn(
+                    &dir,
+                    heap,
+                    &settings(&dir, n + 1, (ports[2 * n], ports[2 * n + 1]), &voters, count.min(3)),
+                    ports[2 * n],
+                )
+            })
+            .collect();
+        all.iter_mut().for_each(Self::wait);
+        all
+    }
+
+    fn spawn(dir: &Path, heap: &str, settings: &str, port: u16) -> Self {
         std::fs::create_dir_all(dir).expect("a directory for Kafka");
-        let ports = broker::free_ports_of(2);
         let properties = dir.join("server.properties");
-        std::fs::write(&properties, settings(dir, ports[0], ports[1])).expect("server.properties");
+        std::fs::write(&properties, settings).expect("server.properties");
         let java = maven::java17().join("bin/java");
         let classpath = format!("{}/*", maven::jars("kafka").display());
         let mut format = Command::new(&java);
@@ -36,10 +60,7 @@ impl Kafka {
         let mut kafka = Command::new(java);
         kafka.args([&format!("-Xms{heap}"), &format!("-Xmx{heap}"), "-cp", &classpath, "kafka.Kafka"]).arg(&properties);
         kafka.stdin(Stdio::null()).stdout(out.try_clone().expect("clone")).stderr(out);
-        let child = kafka.spawn().expect("Kafka starts");
-        let mut kafka = Self { child, addr: format!("127.0.0.1:{}", ports[0]), log };
-        kafka.wait();
-        kafka
+        Self { child: kafka.spawn().expect("Kafka starts"), addr: format!("127.0.0.1:{port}"), log }
     }
 
     pub fn pid(&self) -> u32 {
@@ -66,7 +87,7 @@ impl Drop for Kafka {
     }
 }
 
-fn settings(dir: &Path, port: u16, controller: u16) -> String {
+fn settings(dir: &Path, id: usize, (port, controller): (u16, u16), voters: &str, factor: usize) -> String {
     let factors = [
         "offsets.topic.replication.factor",
         "transaction.state.log.replication.factor",
@@ -74,11 +95,11 @@ fn settings(dir: &Path, port: u16, controller: u16) -> String {
         "share.coordinator.state.topic.replication.factor",
         "share.coordinator.state.topic.min.isr",
     ]
-    .map(|name| format!("{name}=1\n"))
+    .map(|name| format!("{name}={factor}\n"))
     .concat();
     format!(
-        "process.roles=broker,controller\nnode.id=1\n\
-         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+        "process.roles=broker,controller\nnode.id={id}\n\
+         controller.quorum.voters={voters}\n\
          listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
          advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
          inter.broker.listener.name=PLAINTEXT\ncontroller.listener.names=CONTROLLER\n\

@@ -9,7 +9,7 @@ use super::facts::{BrokerFacts, ClusterFacts, LaneFacts};
 
 /// A follower that lacks so many entries is shown as behind.
 const BEHIND_ENTRIES: u64 = 10_000;
-/// A follower that has been silent for so long is shown as behind.
+/// A follower that lacks entries and has been silent for longer is shown as behind.
 const SILENT_MS: u64 = 3_000;
 /// A follower that lacks more entries is not in sync.
 const IN_SYNC_ENTRIES: u64 = 1000;
