@@ -269,12 +269,7 @@ struct LaneFollower {
 }
 
 impl LaneFollower {
-    fn new(
-        env: Env,
-        lane: Rc<DataLane>,
-        wanted: Rc<RefCell<Option<Arc<ClusterImage>>>>,
-        moved: Rc<Notify>,
-    ) -> Self {
+    fn new(env: Env, lane: Rc<DataLane>, wanted: Rc<RefCell<Option<Arc<ClusterImage>>>>, moved: Rc<Notify>) -> Self {
         let wake = Rc::default();
         lane.on_leadership(Rc::clone(&wake));
         Self { env, lane, wanted, moved, wake, followed: RefCell::default(), given_up: Cell::default() }
@@ -407,7 +402,8 @@ fn entries(commands: Vec<LaneCommand>) -> Vec<LaneCommand> {
 /// Of the first that was not committed.
 async fn propose(lane: &DataLane, commands: Vec<LaneCommand>) -> Result<bool, ProposeError> {
     let proposed = stream::iter(entries(commands)).map(|command| lane.propose(LaneOp::Command(command)));
-    let current = |one: Result<(EntryId, Outcome), ProposeError>| one.map(|(_, at)| !matches!(at, Outcome::Stale { .. }));
+    let current =
+        |one: Result<(EntryId, Outcome), ProposeError>| one.map(|(_, at)| !matches!(at, Outcome::Stale { .. }));
     proposed
         .buffered(IN_FLIGHT)
         .fold(Ok(true), |all: Result<bool, _>, one| async move { all.and_then(|all| Ok(current(one)? && all)) })
@@ -433,8 +429,7 @@ mod tests {
         let id = |n: usize| PartitionId { index: PartitionIndex(n as i32), ..PartitionId::default() };
         let commands = |count: usize, value: usize| -> Vec<LaneCommand> {
             let overrides = BTreeMap::from([("flush.ms".to_owned(), "\u{1}".repeat(value))]);
-            let configure =
-                |n| LaneCommand::Configure { partition: id(n), overrides: overrides.clone(), revision: 0 };
+            let configure = |n| LaneCommand::Configure { partition: id(n), overrides: overrides.clone(), revision: 0 };
             (0..count).map(configure).collect()
         };
         let singles = |entries: Vec<LaneCommand>| -> Vec<LaneCommand> {
@@ -471,6 +466,33 @@ mod tests {
         let planned: Vec<_> = lanes.iter().map(|lane| create_drop(&plan(&changed, *lane, 7, held))).collect();
         assert_eq!(planned.iter().map(|(creates, _)| creates).sum::<usize>(), 3);
         assert_eq!(create_drop(&plan(&changed, lane, 7, held)).1, 1);
+    }
+
+    #[test]
+    fn a_lane_that_has_followed_a_newer_image_waits_for_one() {
+        let world = World::new(2);
+        let env = world.env();
+        world.block_on(async {
+            let shard = Fixture::open(&env).await;
+            let fresh = shard.address(1).id;
+            let create = LaneCommand::Create {
+                partition: fresh,
+                topic: tidewater_storage::model::TopicName::new("orders").expect("legal"),
+                overrides: BTreeMap::new(),
+                epoch_base: 0,
+                revision: 9,
+            };
+            shard.lane.propose(LaneOp::Command(create)).await.expect("as its former leader");
+            let follower = Follower::new(Rc::clone(&shard.partitions));
+            let at = |revision| Arc::new(ClusterImage { revision, ..image(&[("late", 3)]) });
+            let reports = follower.follow(&at(5)).await;
+            assert_eq!(reports.iter().map(|report| report.followed).collect::<Vec<_>>(), [0]);
+            assert!(shard.lane.replica(fresh).is_some(), "the older image does not have it");
+            let reports = follower.follow(&at(10)).await;
+            assert_eq!(reports.iter().map(|report| report.followed).collect::<Vec<_>>(), [10]);
+            assert!(shard.lane.replica(fresh).is_none());
+            assert_eq!((shard.lane.revision(), shard.lane.replicas().len()), (10, 3));
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@ use futures::future::{join_all, select};
 use tidewater_storage::model::ShardId;
 
 use super::Controller;
+use crate::controller::client::{Answered, Ask};
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::LeaderReport;
 use crate::controller::reconcile::Reconcile;
@@ -16,6 +17,9 @@ use crate::limits::FOLLOWED_PATIENCE;
 
 /// Requests that are written together are shown together, unless they take longer than this.
 const WRITTEN_PATIENCE: Duration = Duration::from_millis(50);
+
+/// After a start, the state as the last checkpoint and the journal have it is shown after this time.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Controller {
     /// Shows the state whenever it has moved. A broker alone shows none before it leads and has done its duties: clients
@@ -29,16 +33,36 @@ impl Controller {
             }
             select(pin!(moved), pin!(self.settled_moved.notified())).await;
         }
+        if !self.is_alone() {
+            self.catch_up().await;
+        }
         loop {
             let moved = self.lane.changed.notified();
             self.until_written().await;
-            if self.lane.state().revision != self.last.borrow().as_ref().map_or(0, |last| last.revision) {
+            if self.lane.state().revision > self.last.borrow().as_ref().map_or(0, |last| last.revision) {
                 let image = self.current();
                 self.show(image).await;
             } else {
                 moved.await;
             }
         }
+    }
+
+    /// Waits until this broker's copy of the state is as new as the leader's was, or for a while: without a quorum there is
+    /// no newer one, and the lanes that have one serve what this copy names.
+    async fn catch_up(&self) {
+        let caught_up = async {
+            let Ok(Answered::Quorum(quorum)) = self.ask(Ask::Quorum, CATCH_UP_PATIENCE).await else { return };
+            loop {
+                let moved = self.lane.changed.notified();
+                if self.lane.state().revision >= quorum.revision {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        let pause = self.env.tasks.sleep(CATCH_UP_PATIENCE);
+        select(pin!(caught_up), pin!(pause)).await;
     }
 
     async fn until_written(&self) {

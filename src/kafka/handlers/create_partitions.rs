@@ -75,7 +75,7 @@ mod tests {
         };
         assert_eq!(ask(&[&[1, 2], &[2]]), Ok(vec![vec![1, 2], vec![2]]));
         assert!(matches!(ask(&[]), Err(TopicError::InvalidAssignment(_))));
-        assert_eq!(assignments(&CreatePartitionsTopic::default()), Ok(Vec::new()));
+        assert_eq!(assignments(&CreatePartitionsTopic::default().with_assignments(None)), Ok(Vec::new()));
     }
 
     #[test]
