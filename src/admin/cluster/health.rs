@@ -69,6 +69,17 @@ pub(in crate::admin) struct Health {
     pub problems: Vec<Problem>,
 }
 
+/// Does the lane have a leader that answers, and that a majority of its voters answers? The table of leaders keeps a leader
+/// that has died until another is elected.
+pub(super) fn is_led(facts: &ClusterFacts, lane: LaneId) -> bool {
+    let Some(own) = of_leader(facts, lane) else { return false };
+    let heard = own
+        .followers
+        .iter()
+        .filter(|follower| own.voters.contains(&follower.node) && follower.silent_ms.is_some_and(|ms| ms <= SILENT_MS));
+    (heard.count() + 1) * 2 > own.voters.len()
+}
+
 /// Brokers whose replica of a lane is in sync; `None` while it has no leader. By the leader's own answer, and by its last
 /// report if it has not answered.
 pub(super) fn in_sync(facts: &ClusterFacts, lane: LaneId) -> Option<Vec<NodeId>> {
@@ -99,7 +110,7 @@ pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
     let mut problems = Vec::new();
     let away = brokers(facts, &mut problems);
     let lanes: Vec<LaneId> = facts.image.lanes.keys().copied().collect();
-    let leaderless: Vec<LaneId> = lanes.iter().copied().filter(|lane| facts.leaders.of(*lane).is_none()).collect();
+    let leaderless: Vec<LaneId> = lanes.iter().copied().filter(|lane| !is_led(facts, *lane)).collect();
     let short: BTreeMap<LaneId, Vec<NodeId>> = lanes
         .iter()
         .filter_map(|lane| Some((*lane, missing(facts, *lane)?)))
@@ -112,7 +123,7 @@ pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
         problems.push(Problem {
             kind: ProblemKind::Leaderless,
             lanes: numbers(&leaderless),
-            what: format!("{} without a leader: their partitions serve nothing", lanes_in_words(leaderless.len())),
+            what: format!("{} without a leader that a majority answers: their partitions serve nothing", lanes_in_words(leaderless.len())),
             advice: format!(
                 "start the brokers that are away: a majority of the replicas on {} must run; an election takes a second",
                 brokers_in_words(&on)
@@ -125,7 +136,7 @@ pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
     let mut partitions = Counts::default();
     for partition in facts.image.topics.values().flat_map(|topic| &topic.partitions) {
         partitions.all += 1;
-        partitions.leaderless += usize::from(facts.leaders.of(partition.lane).is_none());
+        partitions.leaderless += usize::from(leaderless.contains(&partition.lane));
         partitions.under_replicated += usize::from(short.contains_key(&partition.lane));
     }
     let status = match () {
@@ -284,9 +295,27 @@ mod tests {
         BrokerFacts { disk_limit_bytes: 1000, disk_admissible_bytes: 900, ..BrokerFacts::default() }
     }
 
+    /// Lanes 0 and 1 as broker 2 leads them, with followers that answer on these brokers.
+    fn led(answering: &[i32]) -> Vec<LaneFacts> {
+        let follower = |node| {
+            let silent_ms = answering.contains(&node).then_some(10);
+            FollowerFacts { node, behind_entries: 0, silent_ms }
+        };
+        let lane = |lane| LaneFacts {
+            lane,
+            leads: true,
+            voters: vec![1, 2, 3],
+            followers: [1, 3].map(follower).to_vec(),
+            ..LaneFacts::default()
+        };
+        [0, 1].map(lane).to_vec()
+    }
+
     /// Three brokers that answer, lanes 0 and 1 led by broker 2 with all replicas in sync.
     fn healthy() -> ClusterFacts {
-        let brokers = [1, 2, 3].map(|n| (NodeId(n), Ok(good()))).into();
+        let mut brokers: BTreeMap<NodeId, Result<BrokerFacts, String>> =
+            [1, 2, 3].map(|n| (NodeId(n), Ok(good()))).into();
+        brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: led(&[1, 3]), ..good() }));
         let mut leaders = Leaders::default();
         let in_sync = [1, 2, 3].map(NodeId).to_vec();
         let lane =
@@ -312,6 +341,7 @@ mod tests {
         let mut facts = healthy();
         facts.leaders = Arc::new(leaders_of(2, 6)); // 2 and 3 are in sync.
         facts.brokers.insert(NodeId(1), Err("no answer in 2s".to_owned()));
+        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: led(&[3]), ..good() }));
         let health = judge(&facts);
         assert_eq!((health.status, health.reachable), (Standing::Degraded, 2));
         assert_eq!(kinds(&health), [ProblemKind::Unreachable, ProblemKind::UnderReplicated]);
@@ -325,6 +355,12 @@ mod tests {
         let health = judge(&ClusterFacts { leaders: Arc::default(), ..healthy() });
         assert_eq!((health.status, health.partitions.leaderless), (Standing::Unavailable, 4));
         assert!(health.problems[0].advice.contains("brokers 1, 2, 3"), "{health:?}");
+        let mut alone = healthy();
+        alone.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: led(&[]), ..good() }));
+        assert_eq!(judge(&alone).status, Standing::Unavailable, "no follower answers the leader");
+        let mut dead = healthy();
+        dead.brokers.insert(NodeId(2), Err("no answer".to_owned()));
+        assert_eq!(judge(&dead).lanes.leaderless, 2, "its leader died and no other is elected yet");
     }
 
     #[test]
@@ -332,8 +368,9 @@ mod tests {
         let mut facts = healthy();
         let follower = |node, behind_entries| FollowerFacts { node, behind_entries, silent_ms: Some(10) };
         let followers = vec![follower(1, 0), follower(3, 20_000)];
-        let lane = LaneFacts { lane: 1, leads: true, voters: vec![1, 2, 3], followers, ..LaneFacts::default() };
-        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: vec![lane], disk_admissible_bytes: 0, ..good() }));
+        let mut lanes = led(&[1, 3]);
+        lanes[1].followers = followers;
+        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes, disk_admissible_bytes: 0, ..good() }));
         let expected = [ProblemKind::Full, ProblemKind::UnderReplicated, ProblemKind::Behind];
         assert_eq!(kinds(&judge(&facts)), expected);
         let refused = PeerFacts { node: 3, refused: Some("wrong secret".to_owned()), ..PeerFacts::default() };

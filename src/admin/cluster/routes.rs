@@ -165,7 +165,7 @@ fn broker_rows(facts: &ClusterFacts) -> Vec<BrokerRow> {
             reachable: found.is_some(),
             reason: answer.and_then(Result::err).cloned(),
             version: found.map(|found| found.version.clone()),
-            lanes_led: facts.leaders.iter().filter(|(_, led)| led.node == id).count(),
+            lanes_led: facts.leaders.iter().filter(|(_, led)| led.node == id && found.is_some()).count(),
             replicas: replicas.count(),
             connections: found.map(|found| found.connections),
             disk_used_bytes: found.map(|found| found.disk_used_bytes),
@@ -206,7 +206,7 @@ fn partition_rows(facts: &ClusterFacts, of: Option<&str>) -> Vec<PartitionRow> {
             let view = PartitionView::of(&facts.image, &facts.leaders, partition);
             let preferred = view.replicas.first() == view.leader.as_ref();
             let state = match () {
-                () if view.leader.is_none() => "leaderless",
+                () if view.leader.is_none() || !health::is_led(facts, partition.lane) => "leaderless",
                 () if view.in_sync.len() < view.replicas.len() => "under_replicated",
                 () if !preferred => "not_preferred",
                 () => "healthy",
@@ -241,13 +241,13 @@ mod tests {
         let facts = ClusterFacts { image, leaders: Arc::new(leaders_of(2, 5)), brokers: answers.into() };
         let rows = broker_rows(&facts);
         let of = |row: &BrokerRow| (row.id, row.here, row.controller, row.reachable, row.lanes_led, row.replicas);
-        let expected = [(1, true, false, true, 0, 2), (2, false, true, false, 2, 2), (3, false, false, false, 0, 2)];
+        let expected = [(1, true, false, true, 0, 2), (2, false, true, false, 0, 2), (3, false, false, false, 0, 2)];
         assert_eq!(rows.iter().map(of).collect::<Vec<_>>(), expected);
         assert_eq!(rows[1].reason.as_deref(), Some("away"));
         let lanes = lane_rows(&facts);
         assert_eq!((lanes.len(), lanes[1].leader, &lanes[1].replicas), (2, Some(2), &vec![2, 3, 1]));
         let rows = partition_rows(&facts, None);
-        assert_eq!((rows.len(), rows[0].state, rows[0].leader), (3, "under_replicated", Some(2)));
+        assert_eq!((rows.len(), rows[0].state, rows[0].leader), (3, "leaderless", Some(2)), "its leader is away");
         assert_eq!(partition_rows(&facts, Some("users")).len(), 2);
     }
 }
