@@ -75,6 +75,10 @@ impl LogReader for Log {
         Ok(vec![PartitionBounds { index: PartitionIndex(0), offsets: OffsetRange::new(Offset::ZERO, end) }])
     }
 
+    async fn leader_bounds(&self, topic: TopicId, _: PartitionIndex) -> Result<PartitionBounds, LogReadError> {
+        self.partitions(topic).await?.pop().ok_or(LogReadError::NoTopic(topic))
+    }
+
     async fn read(
         &self,
         _: TopicId,

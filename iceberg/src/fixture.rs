@@ -209,6 +209,8 @@ impl ObjectStore for MemoryStore {
 pub struct MemoryLog {
     /// Offset of a partition from which on it cannot be read.
     unreadable: Mutex<BTreeMap<i32, u64>>,
+    /// Records that the replica which answers lacks, by partition.
+    lags: Mutex<BTreeMap<i32, u64>>,
     partitions: Mutex<BTreeMap<i32, PartitionBatches>>,
 }
 
@@ -270,6 +272,11 @@ impl MemoryLog {
         partitions.entry(partition).or_default().start = start;
     }
 
+    /// The replica that answers lags by so many records.
+    pub fn set_lag(&self, partition: i32, records: u64) {
+        self.lags.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, records);
+    }
+
     /// The partition cannot be read from `from` on; `None` ends that.
     pub fn set_unreadable(&self, partition: i32, from: Option<u64>) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,11 +298,20 @@ pub fn value_of(partition: i32, offset: u64) -> String {
 impl LogReader for MemoryLog {
     async fn partitions(&self, _: TopicId) -> Result<Vec<PartitionBounds>, LogReadError> {
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        let bounds = |(partition, log): (&i32, &PartitionBatches)| PartitionBounds {
-            index: PartitionIndex(*partition),
-            offsets: OffsetRange::new(Offset::new(log.start), Offset::new(log.end)),
+        let lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = |(partition, log): (&i32, &PartitionBatches)| {
+            let end = log.end.saturating_sub(lags.get(partition).copied().unwrap_or(0)).max(log.start);
+            let offsets = OffsetRange::new(Offset::new(log.start), Offset::new(end));
+            PartitionBounds { index: PartitionIndex(*partition), offsets }
         };
         Ok(partitions.iter().map(bounds).collect())
+    }
+
+    async fn leader_bounds(&self, topic: TopicId, partition: PartitionIndex) -> Result<PartitionBounds, LogReadError> {
+        let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = partitions.get(&partition.0).ok_or(LogReadError::NoTopic(topic))?;
+        let offsets = OffsetRange::new(Offset::new(log.start), Offset::new(log.end));
+        Ok(PartitionBounds { index: partition, offsets })
     }
 
     async fn read(

@@ -42,11 +42,18 @@ pub struct LogRead {
 /// caller's, on [`LogReadError::Unavailable`]. Cancellation: any call may be dropped. Called on the side runtime.
 #[async_trait]
 pub trait LogReader: Send + Sync {
-    /// The topic's partitions with what may be taken of each.
+    /// The topic's partitions with what may be taken of each, as far as a replica knows: one that lags answers too low an
+    /// end. A partition of which nothing can be said now is left out.
     ///
     /// # Errors
-    /// If the topic is gone or nothing can be said now.
+    /// If the topic is gone or nothing can be said of any partition.
     async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionBounds>, LogReadError>;
+
+    /// What may be taken of a partition, by its leader.
+    ///
+    /// # Errors
+    /// If the topic or partition is gone, or its leader cannot be asked.
+    async fn leader_bounds(&self, topic: TopicId, partition: PartitionIndex) -> Result<PartitionBounds, LogReadError>;
 
     /// Batches from the one that holds `range.start` on, at least one and then about `max_bytes`, none beginning at
     /// or after `range.end`.

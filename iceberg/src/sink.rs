@@ -9,6 +9,7 @@
 //! partition's records in order; turns resume where the table ends. **Retries**: the caller calls again, when
 //! [`Outcome`] says so.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use iceberg::TableIdent;
@@ -244,19 +245,29 @@ impl TableSink {
         if let Some(append) = self.unsettled.take() {
             return self.commit(append, 0, now).await;
         }
-        let log = self.log.partitions(self.config.topic_id).await?;
+        let mut log = self.log.partitions(self.config.topic_id).await?;
         let base = self.base(now).await?;
         let base = self.mark(base).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
+        let mut asked = BTreeSet::new();
+        let plan = loop {
+            let plan = plan::plan(&Situation {
+                now,
+                last_commit,
+                target_lag_ms: self.config.target_lag_ms,
+                behind: self.behind || first,
+                log: &log,
+                table: &table,
+            });
+            // The committer before this one may have read a replica that is ahead of this broker's.
+            let Plan::Ahead { partition, .. } = plan else { break plan };
+            if !asked.insert(partition) {
+                break plan;
+            }
+            let newest = self.log.leader_bounds(self.config.topic_id, partition).await?;
+            log.iter_mut().filter(|held| held.index == partition).for_each(|held| *held = newest);
+        };
         self.status.see(&log, &table, &base.metadata);
-        let plan = plan::plan(&Situation {
-            now,
-            last_commit,
-            target_lag_ms: self.config.target_lag_ms,
-            behind: self.behind || first,
-            log: &log,
-            table: &table,
-        });
         match plan {
             Plan::Idle => {
                 self.status.unreadable.clear();

@@ -27,7 +27,7 @@ const READ_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
-    TableBounds(PartitionId),
+    TableBounds { id: PartitionId, of_leader: bool },
     Read { id: PartitionId, offsets: OffsetRange, max_bytes: u32 },
 }
 
@@ -35,8 +35,8 @@ impl Ask {
     fn encode(self) -> Bytes {
         let mut out = Encoder::new();
         match self {
-            Self::TableBounds(id) => {
-                out.u8(1);
+            Self::TableBounds { id, of_leader } => {
+                out.u8(if of_leader { 3 } else { 1 });
                 out.partition(id);
             }
             Self::Read { id, offsets, max_bytes } => {
@@ -52,7 +52,8 @@ impl Ask {
     fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut body = Decoder::new(WHAT, bytes);
         let ask = match body.u8()? {
-            1 => Self::TableBounds(body.partition()?),
+            1 => Self::TableBounds { id: body.partition()?, of_leader: false },
+            3 => Self::TableBounds { id: body.partition()?, of_leader: true },
             2 => Self::Read { id: body.partition()?, offsets: body.offsets()?, max_bytes: body.u32()? },
             _ => return Err(body.bad("kind of request")),
         };
@@ -62,7 +63,7 @@ impl Ask {
 
     const fn id(&self) -> PartitionId {
         match self {
-            Self::TableBounds(id) | Self::Read { id, .. } => *id,
+            Self::TableBounds { id, .. } | Self::Read { id, .. } => *id,
         }
     }
 }
@@ -176,9 +177,14 @@ impl Peers {
 }
 
 impl PeerRead for Peers {
-    fn table_bounds(&self, address: PartitionAddress) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>> {
+    fn table_bounds(
+        &self,
+        address: PartitionAddress,
+        of_leader: bool,
+    ) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>> {
         let (rpc, of) = (self.rpc.clone(), self.holders(address));
-        async move { Self::ask(&rpc, of, Ask::TableBounds(address.id), take_offsets).await }.boxed_local()
+        let ask = Ask::TableBounds { id: address.id, of_leader };
+        async move { Self::ask(&rpc, of, ask, take_offsets).await }.boxed_local()
     }
 
     fn read(
@@ -215,8 +221,9 @@ async fn answer(controller: &ControllerHandle, partitions: &Mesh<PartitionReques
         return encode_answer::<()>(Err(ReadError::UnknownPartition(id)), |_, ()| ());
     };
     match ask {
-        Ask::TableBounds(_) => {
-            let request = |reply| PartitionRequest::Internal(InternalRequest::TableBounds(address, Reach::Here, reply));
+        Ask::TableBounds { of_leader, .. } => {
+            let reach = if of_leader { Reach::HereIfLeading } else { Reach::Here };
+            let request = |reply| PartitionRequest::Internal(InternalRequest::TableBounds(address, reach, reply));
             let bounds = partitions.call(address.shard, request).await.unwrap_or(Err(ReadError::Unavailable));
             encode_answer(bounds, |out, bounds| out.offsets(bounds))
         }
@@ -246,7 +253,8 @@ mod tests {
     #[test]
     fn requests_and_answers_come_back() {
         let id = PartitionId::default();
-        for ask in [Ask::TableBounds(id), Ask::Read { id, offsets: range(3, 900), max_bytes: 7 }] {
+        let bounds = |of_leader| Ask::TableBounds { id, of_leader };
+        for ask in [bounds(false), bounds(true), Ask::Read { id, offsets: range(3, 900), max_bytes: 7 }] {
             assert_eq!(Ask::decode(&ask.encode()), Ok(ask));
         }
         let out_of_range = ReadError::OutOfRange { offset: Offset::new(1), valid: range(5, 9) };

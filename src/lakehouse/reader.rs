@@ -1,14 +1,14 @@
 //! The log as a sink reads it: requests to the shards that have the partitions, for hot and cold records alike. Those ask
 //! another broker where this one has no replica.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
-use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionIndex, ShardId, TopicId};
+use tidewater_storage::model::{BatchHeader, Offset, OffsetRange, PartitionId, PartitionIndex, ShardId, TopicId};
 use tokio::sync::watch;
 
 use crate::controller::image::{ClusterImage, PartitionImage};
@@ -26,6 +26,8 @@ pub struct MeshReader {
     /// Where topics and their partitions' addresses are looked up.
     pub images: watch::Receiver<Arc<ClusterImage>>,
     pub partitions: Mesh<PartitionRequest>,
+    /// Partitions that could not be read at the last look, so that each is logged once.
+    pub away: Arc<Mutex<HashSet<PartitionId>>>,
 }
 
 fn unavailable(partition: PartitionIndex, reason: impl ToString) -> LogReadError {
@@ -44,10 +46,10 @@ impl MeshReader {
     pub async fn grown(&self, topic: TopicId, at: &BTreeMap<i32, Offset>, timeout: Duration) {
         let (Ok(addresses), Ok(bounds)) = (self.addresses(topic), self.partitions(topic).await) else { return };
         let mut of_shards: BTreeMap<ShardId, Vec<Watched>> = BTreeMap::new();
-        assert!(addresses.len() <= bounds.len(), "each partition has its bounds");
         let image = Arc::clone(&self.images.borrow());
-        let mut timeout = timeout;
-        for (address, PartitionBounds { index, offsets }) in addresses.iter().zip(bounds) {
+        let mut timeout = if bounds.len() < addresses.len() { timeout.min(LOOK_AT_PEERS) } else { timeout };
+        for PartitionBounds { index, offsets } in bounds {
+            let Some(address) = usize::try_from(index.0).ok().and_then(|n| addresses.get(n)) else { continue };
             if offsets.end > at.get(&index.0).copied().unwrap_or(Offset::ZERO) {
                 return;
             }
@@ -68,10 +70,9 @@ impl MeshReader {
         let _ = tokio::time::timeout(timeout, poll_fn(|cx| alarms.poll_ring(cx))).await;
     }
 
-    async fn bounds(&self, address: &PartitionImage) -> Result<PartitionBounds, LogReadError> {
+    async fn bounds(&self, address: &PartitionImage, reach: Reach) -> Result<PartitionBounds, LogReadError> {
         let index = address.id.index;
-        let ask =
-            |reply| PartitionRequest::Internal(InternalRequest::TableBounds(address.address(), Reach::Cluster, reply));
+        let ask = |reply| PartitionRequest::Internal(InternalRequest::TableBounds(address.address(), reach, reply));
         let asked = self.partitions.call(address.shard, ask).await;
         let offsets = asked.map_err(|e| unavailable(index, e))?.map_err(|e| unavailable(index, e))?;
         Ok(PartitionBounds { index, offsets })
@@ -82,7 +83,34 @@ impl MeshReader {
 impl LogReader for MeshReader {
     async fn partitions(&self, topic: TopicId) -> Result<Vec<PartitionBounds>, LogReadError> {
         let addresses = self.addresses(topic)?;
-        futures::future::try_join_all(addresses.iter().map(|address| self.bounds(address))).await
+        let asked = addresses.iter().map(|address| self.bounds(address, Reach::Cluster));
+        let (mut bounds, mut failed) = (Vec::new(), None);
+        for (address, answer) in addresses.iter().zip(futures::future::join_all(asked).await) {
+            let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+            match answer {
+                Ok(found) => {
+                    away.remove(&address.id);
+                    bounds.push(found);
+                }
+                Err(error) => {
+                    if away.insert(address.id) {
+                        tracing::warn!(partition = %address.id, %error, "a table goes on without a partition that cannot be read now");
+                    }
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) if bounds.is_empty() => Err(error),
+            _ => Ok(bounds),
+        }
+    }
+
+    async fn leader_bounds(&self, topic: TopicId, partition: PartitionIndex) -> Result<PartitionBounds, LogReadError> {
+        let addresses = self.addresses(topic)?;
+        let address =
+            usize::try_from(partition.0).ok().and_then(|n| addresses.get(n)).ok_or(LogReadError::NoTopic(topic))?;
+        self.bounds(address, Reach::Leader).await
     }
 
     async fn read(

@@ -61,7 +61,7 @@ pub fn start(
             tracing::error!(%error, "the catalog port is not served any more");
         }
     });
-    let log = Arc::new(MeshReader { images: images.clone(), partitions });
+    let log = Arc::new(MeshReader { images: images.clone(), partitions, away: Arc::default() });
     let lineage = u64::from(tier.home.epoch.0);
     let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
     handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller, states.clone()));

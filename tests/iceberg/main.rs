@@ -60,6 +60,10 @@ impl LogReader for KnownLog {
         Ok((0..PARTITIONS).map(|n| PartitionBounds { index: PartitionIndex(n), offsets }).collect())
     }
 
+    async fn leader_bounds(&self, _: TopicId, index: PartitionIndex) -> Result<PartitionBounds, LogReadError> {
+        Ok(PartitionBounds { index, offsets: OffsetRange::new(Offset::ZERO, Offset::new(ROWS)) })
+    }
+
     async fn read(
         &self,
         _: TopicId,

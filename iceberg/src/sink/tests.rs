@@ -375,7 +375,7 @@ async fn data_files(world: &World) -> (Vec<String>, Vec<String>) {
     let there = world.store.keys().into_iter().map(|(key, _)| key).filter(|key| key.ends_with(".parquet")).collect();
     let catalog = world.catalog();
     let table = catalog.load(&world.table()).await.expect("table loads");
-    let mut named = std::collections::BTreeSet::new();
+    let mut named = BTreeSet::new();
     for snapshot in table.metadata.snapshots() {
         let list = catalog.files().read(snapshot.manifest_list()).await.expect("list");
         let list = iceberg::spec::ManifestList::parse_with_version(&list, table.metadata.format_version());
@@ -433,6 +433,25 @@ fn a_committer_whose_successor_has_committed_deletes_no_file() {
         let much_later = NOW.plus_ms(400 * 24 * 3_600_000);
         let swept = old.committer.sweep(much_later).await.expect("sweeps");
         assert_eq!(swept.files, 0);
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
+fn a_committer_whose_replica_lags_behind_the_table_goes_on() {
+    block_on(async {
+        let mut world = World::new(79);
+        fill(&world);
+        drain(&mut world.sink(1), NOW).await;
+        let held = world.rows().await;
+        // The next committer reads another replica, which lags in both partitions.
+        [0, 1].iter().for_each(|partition| world.log.set_lag(*partition, 4));
+        let mut next = world.sink(2);
+        drain(&mut next, NOW).await;
+        assert_eq!(world.rows().await, held);
+        fill(&world);
+        [0, 1].iter().for_each(|partition| world.log.set_lag(*partition, 0));
+        drain(&mut next, NOW).await;
         assert_eq!(world.rows().await, world.expected());
     });
 }

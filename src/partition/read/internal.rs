@@ -42,14 +42,29 @@ pub enum InternalRequest {
 pub enum Reach {
     /// This broker: the request came from a peer.
     Here,
-    /// A peer, if this broker cannot.
+    /// The same, if it leads.
+    HereIfLeading,
+    /// Any replica; a peer's, if this broker has none.
     Cluster,
+    /// The leader, wherever it is.
+    Leader,
+}
+
+impl Reach {
+    /// Must the answer come from the leader? Another replica may lag.
+    const fn needs_leader(self) -> bool {
+        matches!(self, Self::HereIfLeading | Self::Leader)
+    }
 }
 
 /// Asks other brokers. *Shard-local*.
 pub trait PeerRead {
-    /// [`InternalRequest::TableBounds`] of the partition's leader.
-    fn table_bounds(&self, address: PartitionAddress) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>>;
+    /// [`InternalRequest::TableBounds`] of the first other replica that answers, the leader first, or of the leader only.
+    fn table_bounds(
+        &self,
+        address: PartitionAddress,
+        of_leader: bool,
+    ) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>>;
 
     /// [`InternalRequest::Read`] of the first other replica that answers, the leader first.
     fn read(
@@ -105,14 +120,15 @@ impl PartitionShard {
     async fn table_bounds(&self, address: PartitionAddress, reach: Reach) -> Result<OffsetRange, ReadError> {
         let here = self.lane(address.lane).and_then(|lane| Some((lane.replica(address.id)?, lane)));
         if let Some((replica, lane)) = here {
-            if replica.config().archived {
+            let (leads, is_archived) = (lane.serving().is_some(), replica.config().archived);
+            if is_archived && (leads || !reach.needs_leader()) {
                 return Ok(OffsetRange::new(replica.log_start(), replica.manifest().archived_end));
             }
-            if lane.serving().is_some() {
+            if leads {
                 return Ok(OffsetRange::new(replica.log_start(), replica.last_stable_offset()));
             }
         }
-        self.peers_within(reach)?.table_bounds(address).await
+        self.peers_within(reach)?.table_bounds(address, reach.needs_leader()).await
     }
 
     async fn read_internal(
@@ -151,8 +167,8 @@ impl PartitionShard {
 
     fn peers_within(&self, reach: Reach) -> Result<Rc<dyn PeerRead>, ReadError> {
         match reach {
-            Reach::Cluster => self.peers().ok_or(ReadError::NotLeader(None)),
-            Reach::Here => Err(ReadError::NotLeader(None)),
+            Reach::Cluster | Reach::Leader => self.peers().ok_or(ReadError::NotLeader(None)),
+            Reach::Here | Reach::HereIfLeading => Err(ReadError::NotLeader(None)),
         }
     }
 
@@ -186,7 +202,11 @@ mod tests {
     struct Copy(Vec<Bytes>);
 
     impl PeerRead for Copy {
-        fn table_bounds(&self, _: PartitionAddress) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>> {
+        fn table_bounds(
+            &self,
+            _: PartitionAddress,
+            _: bool,
+        ) -> LocalBoxFuture<'static, Result<OffsetRange, ReadError>> {
             async { Err(ReadError::Unavailable) }.boxed_local()
         }
 
