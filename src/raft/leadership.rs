@@ -176,7 +176,7 @@ impl Standing {
     pub(crate) fn see(&self, view: View) {
         let before = self.view.replace(view);
         if before.leads && !view.leads {
-            // The next leader finds out anew who lacks what.
+            // The next leader finds out by itself which replicas lack what.
             self.to_rebuild.borrow_mut().clear();
         }
         self.notify();

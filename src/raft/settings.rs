@@ -19,7 +19,7 @@ pub(crate) const LEASE_MS: u64 = 500;
 const ELECTION_MS: u64 = 300;
 /// Each replica after it begins to stand this much later, so that the preferred one usually wins. Milliseconds.
 const ELECTION_STEP_MS: u64 = 40;
-/// The last rank that is told apart from those after it: five replicas.
+/// Ranks above this one wait as long as it does: a lane has at most five voters.
 const RANK_MAX: usize = 4;
 const HEARTBEAT_MS: u64 = 100;
 /// A follower that answered within this time gets no heartbeat. Milliseconds.

@@ -160,7 +160,7 @@ impl Lane {
         outcome(scoped(self.inner.env.clone(), change).await)
     }
 
-    /// Removes a replica, be it a learner or a voter; the last voter stays.
+    /// Removes a learner or a voter; the last voter stays.
     ///
     /// # Errors
     /// [`MembershipError`].

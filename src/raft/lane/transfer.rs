@@ -1,7 +1,7 @@
 //! Hands leadership to another voter.
 //!
-//! openraft's transfer is final: from its start the leader refuses every write and sends no heartbeat, until somebody
-//! else is elected. So it starts only when the next leader has everything: new proposals are held back, those in flight
+//! openraft's transfer is final: from its start the leader refuses every write and sends no heartbeat, until another
+//! replica is elected. So it starts only when the next leader has everything: new proposals are held back, those in flight
 //! are waited for, and the next leader must have the whole log. What was held back is refused with the next leader's
 //! name, or proposed here if the transfer is given up before it starts. Affinity: shard-local.
 

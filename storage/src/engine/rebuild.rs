@@ -37,7 +37,7 @@ impl fmt::Debug for ChangeWatch {
 }
 
 impl ChangeWatch {
-    /// The partitions that changed since they were last taken, dropped ones included. They are collected anew.
+    /// The partitions that changed since they were last taken, dropped ones included.
     #[must_use]
     pub fn take(&self) -> BTreeSet<PartitionId> {
         self.changed.take()

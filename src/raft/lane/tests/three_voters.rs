@@ -526,7 +526,7 @@ fn a_voter_keeps_its_vote_over_a_restart() {
 fn voters_that_never_spoke_with_the_first_leader_begin_without_it() {
     for seed in 100..110 {
         let mut cluster = Cluster::new(seed);
-        // Whatever the first one began, a majority of the founders goes on without it.
+        // The first one may have begun or not: a majority of the founders goes on without it.
         cluster.kill(NODES[0], 0);
         cluster.propose(10);
         cluster.start(NODES[0]);
