@@ -38,6 +38,7 @@ impl From<WireError> for ConnectError {
     fn from(error: WireError) -> Self {
         match error {
             WireError::Broken(error) => Self::Failed(error.to_string()),
+            WireError::Handshake(error) => error.into(),
             other => Self::Refused(other.to_string()),
         }
     }
@@ -45,7 +46,10 @@ impl From<WireError> for ConnectError {
 
 impl From<HandshakeError> for ConnectError {
     fn from(error: HandshakeError) -> Self {
-        Self::Refused(error.to_string())
+        match error {
+            HandshakeError::NotYet(why) => Self::Failed(why),
+            other => Self::Refused(other.to_string()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! client → proof     HMAC-SHA256 with the cluster secret over "client", both messages and the TLS session
 //! server → accept    the same with "server"
 //! either → refusal   words for the operator; then the connection is closed
+//! server → not yet   the same, and the client tries again soon
 //! ```
 //!
 //! The client proves first, so that a stranger learns nothing to try secrets on. Without a secret the key is empty: both
@@ -55,6 +56,8 @@ pub enum Kind {
     Proof = 3,
     Accept = 4,
     Refusal = 5,
+    /// A refusal that ends by itself: the client tries again soon.
+    NotYet = 6,
 }
 
 /// What one side says about itself.
@@ -99,6 +102,9 @@ pub enum HandshakeError {
     /// The other side refuses.
     #[error("{0}")]
     Refused(String),
+    /// The server is not ready, this one or the other side.
+    #[error("{0}")]
+    NotYet(String),
     #[error(
         "the other side speaks TLS, this broker does not: give every broker --rpc-tls-cert, --rpc-tls-key and --rpc-tls-ca, or none"
     )]
@@ -134,11 +140,25 @@ pub fn message(kind: Kind, body: &[u8]) -> Bytes {
 /// A refusal as it is sent.
 #[must_use]
 pub fn refusal(words: &str) -> Bytes {
+    refusal_of(Kind::Refusal, words)
+}
+
+/// The message to the other side for this side's error; none for the other side's own.
+#[must_use]
+pub fn answer_to(error: &HandshakeError) -> Option<Bytes> {
+    match error {
+        HandshakeError::Refused(_) => None,
+        HandshakeError::NotYet(words) => Some(refusal_of(Kind::NotYet, words)),
+        error => Some(refusal(&error.to_string())),
+    }
+}
+
+fn refusal_of(kind: Kind, words: &str) -> Bytes {
     let mut end = words.len().min(WORDS_MAX);
     while !words.is_char_boundary(end) {
         end -= 1;
     }
-    message(Kind::Refusal, words.get(..end).unwrap_or_default().as_bytes())
+    message(kind, words.get(..end).unwrap_or_default().as_bytes())
 }
 
 /// Kind and length of the body, from a message's header.
@@ -166,12 +186,13 @@ pub const fn begins_tls(first: u8) -> bool {
 #[must_use]
 pub fn words_of(kind: u8, body: &[u8]) -> Option<String> {
     let words = || String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).collect();
-    (kind == Kind::Refusal as u8).then(words)
+    (kind == Kind::Refusal as u8 || kind == Kind::NotYet as u8).then(words)
 }
 
 fn expect(kind: u8, body: &[u8], expected: Kind) -> Result<(), HandshakeError> {
     if let Some(words) = words_of(kind, body) {
-        return Err(HandshakeError::Refused(words));
+        let not_yet = kind == Kind::NotYet as u8;
+        return Err(if not_yet { HandshakeError::NotYet(words) } else { HandshakeError::Refused(words) });
     }
     if kind == expected as u8 { Ok(()) } else { Err(HandshakeError::Order { expected: expected as u8, found: kind }) }
 }
@@ -424,7 +445,7 @@ impl Server {
         expect(kind, body, Kind::Hello)?;
         let (peer, protocol) = Hello::decode(body, mine)?;
         if let (None, Some(theirs)) = (&mine.member, &peer.member) {
-            return Err(HandshakeError::Unfit(format!(
+            return Err(HandshakeError::NotYet(format!(
                 "this broker is not a member of a cluster yet, and broker {} of cluster {} is; it is asked again",
                 theirs.node, theirs.cluster
             )));

@@ -273,9 +273,9 @@ async fn shake_hands(rpc: &Rpc, stream: Stream) -> Result<(Wire, Established, Op
     let wire = Wire::server(stream, node.tls()).await?;
     let done = converse(rpc, &wire).await;
     if let Err(WireError::Handshake(error)) = &done
-        && !matches!(error, HandshakeError::Refused(_))
+        && let Some(words) = handshake::answer_to(error)
     {
-        let _ = wire.send(&handshake::refusal(&error.to_string())).await;
+        let _ = wire.send(&words).await;
     }
     let (established, admission) = done?;
     Ok((wire, established, admission))

@@ -264,6 +264,22 @@ fn before_membership_only_join_is_answered() {
     });
 }
 
+/// Founders become members one after the other; none of them waits as long as after a refusal.
+#[test]
+fn a_broker_that_is_not_a_member_yet_is_tried_again_soon() {
+    let founder = RpcNode::new(options(1));
+    let serving = Serving::start(founder.clone(), "127.0.0.1:0", echoes);
+    with_peers(broker(2), vec![peer(1, serving.at)], |rpc| async move {
+        rpc.shard.env.tasks.sleep(Duration::from_millis(200)).await;
+        let state = rpc.peers().remove(0);
+        assert!(!state.connected && state.refused.is_none(), "{state:?}");
+        founder.set_member(member(1, 1));
+        let begun = Instant::now();
+        until(&rpc, "connected", |state| state.connected).await;
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    });
+}
+
 /// The words that broker `node` gets when it connects.
 fn refused(node: RpcNode, serving: &Serving, expected: i32) -> String {
     with_peers(node, vec![peer(expected, serving.at)], |rpc| async move {

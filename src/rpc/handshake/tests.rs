@@ -76,7 +76,12 @@ fn two_brokers_of_a_cluster_learn_who_the_other_is() {
 fn a_broker_without_a_cluster_may_ask_and_is_not_asked_as_a_member() {
     plain(hello(0, 11), hello(2, 12)).expect("it may join");
     plain(hello(0, 11), hello(0, 12)).expect("they may found a cluster");
-    assert!(refused(hello(1, 11), hello(0, 12)).contains("not a member of a cluster yet"));
+    let early = plain(hello(1, 11), hello(0, 12)).expect_err("not yet");
+    assert!(early.to_string().contains("not a member of a cluster yet"), "{early}");
+    let sent = answer_to(&early).expect("words");
+    let (asking, _) = Client::start(hello(1, 11), None, [0; PROOF_LEN]);
+    let (kind, body) = parts(&sent);
+    assert_eq!(asking.welcome(kind, body).expect_err("not yet"), early, "the client tries again soon");
 }
 
 #[test]
