@@ -5,7 +5,8 @@
 //!
 //! A partition's groups are held for one term of its lane. When leadership ends, they are dropped, and requests that
 //! wait are refused, so that their clients look for the next coordinator; when it begins, they are read from the log,
-//! which holds all that any coordinator before has answered. A term that was passed over, because the lane was led twice between two looks, counts as ended.
+//! which holds all that any coordinator before has answered. A term that was passed over, because the lane was led twice
+//! between two looks, counts as ended.
 
 #[cfg(test)]
 mod tests;
