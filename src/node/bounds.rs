@@ -126,7 +126,7 @@ pub fn memory() -> Vec<Bound> {
             "messages between shards",
             Per::Shard,
             MESHES * limits::MESH_INBOX_MAX as u64 * MESSAGE_BYTES,
-            "MESH_INBOX_MAX, six meshes",
+            "MESH_INBOX_MAX, eight meshes",
         ),
         bound(
             "queued offset commits",
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (3392, 1600), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (3424, 1632), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 1091, "MiB of 1,000 connections");
     }
 }
