@@ -133,7 +133,20 @@ pub fn decide(me: &Hello, answers: &[Result<Hello, String>]) -> Decision {
     if let Some((seed, cluster, founders)) = founded {
         return adopt(me, position, seed, cluster, founders);
     }
+    let silent: Vec<String> = me
+        .seeds
+        .iter()
+        .zip(answers)
+        .filter_map(|(seed, answer)| Some(format!("{seed} ({})", answer.as_ref().err()?)))
+        .collect();
     let Some(position) = position else {
+        // Why a seed does not answer may be this broker's fault: another secret, an older version.
+        if !silent.is_empty() {
+            let seeds = silent.join(", ");
+            return Decision::Wait(format!(
+                "this broker joins once a seed answers that is in a cluster; waiting for {seeds}"
+            ));
+        }
         return Decision::Wait(format!(
             "no seed belongs to a cluster yet, and this broker is not in --seed ({}); it joins once they have formed one",
             me.seeds.join(",")
@@ -146,12 +159,6 @@ pub fn decide(me: &Hello, answers: &[Result<Hello, String>]) -> Decision {
             if hello.seeds.is_empty() { "is not given".to_owned() } else { hello.seeds.join(",") }
         ));
     }
-    let silent: Vec<String> = me
-        .seeds
-        .iter()
-        .zip(answers)
-        .filter_map(|(seed, answer)| Some(format!("{seed} ({})", answer.as_ref().err()?)))
-        .collect();
     if !silent.is_empty() {
         return Decision::Wait(format!("waiting for {}", silent.join(", ")));
     }
