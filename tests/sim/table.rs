@@ -62,7 +62,7 @@ pub(crate) fn keep(
     images: watch::Receiver<Arc<ClusterImage>>,
 ) {
     let seed = (world.plan.seed << 20) + (world.lives() << 8);
-    let log = Arc::new(MeshReader { images, partitions: node.mesh.clone() });
+    let log = Arc::new(MeshReader { images, partitions: node.mesh.clone(), away: Arc::default() });
     let epoch = node.lanes().first().and_then(|lane| lane.status.leading()).map_or(0, |term| term.0);
     let catalog = catalog(Arc::clone(store), seed);
     let mut sink = TableSink::new(config(world, epoch), catalog, log, Names::seeded(seed + 1));

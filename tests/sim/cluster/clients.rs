@@ -23,6 +23,8 @@ use crate::world::within;
 
 /// How long a client waits for an answer before it asks another broker.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// A read may wait for the bucket. The answer of a broker that was killed never comes.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 /// Batches of one producer and partition in flight, as in Kafka's clients.
 const IN_FLIGHT: u64 = 4;
 /// Partitions of passing topics are numbered from here.
@@ -285,7 +287,7 @@ pub(crate) async fn read(cluster: &Cluster, node: u32, spot: &Spot, from: Offset
     let history = &cluster.history;
     let (acked_end, trim_done) = history.with(number, |past| (past.acked_end, past.trim_done));
     let call = mesh.call(spot.address.shard, |reply| PartitionRequest::Read { parts: vec![part], max_bytes, reply });
-    let answer = within(&cluster.clients, Duration::from_secs(60), call).await?.ok()?.into_iter().next()?;
+    let answer = within(&cluster.clients, READ_WITHIN, call).await?.ok()?.into_iter().next()?;
     // The topic was deleted meanwhile.
     if !cluster.spots().iter().any(|known| known.number == number) {
         return None;

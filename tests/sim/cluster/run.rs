@@ -84,6 +84,7 @@ async fn wait_for(cluster: &Cluster, what: &str, done: impl Fn(&Cluster) -> bool
         assert!(cluster.now_ms() < until, "never: {what};\n{}", state(cluster));
         cluster.sleep_ms(50).await;
     }
+    cluster.note(what.to_owned());
 }
 
 /// Every replica of a lane has applied the same, the bucket's objects are published, and it stays so for a while.
