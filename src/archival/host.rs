@@ -349,7 +349,7 @@ impl Propose for Host {
         let raft = self.lane.status.raft().ok_or(ProposeError::NotLeader)?;
         raft.confirm().await.map_err(|error| not_proposed(&error))?;
         if raft.membership().voters.len() > 1 {
-            // Whatever an earlier term left in the log is applied before this.
+            // All that an earlier term left in the log is applied before this.
             return self.propose(Command::Forgotten { objects: Vec::new() }).await;
         }
         Ok(())

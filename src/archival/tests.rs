@@ -201,7 +201,7 @@ fn a_leader_that_reaches_the_bucket_but_no_peer_deletes_nothing() {
         cluster.send(old, 20).await;
         cluster.until_archived(old).await;
         let stray = cluster.put_stray().await;
-        // The others reach each other and not the bucket: whatever goes, the old leader deleted.
+        // The others reach each other and not the bucket: any object that goes was deleted by the old leader.
         three.cut_off(old.node, true);
         let others = Three::others(old.node);
         let away = Faults { down: true, ..usual() };

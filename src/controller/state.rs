@@ -282,7 +282,7 @@ impl ControllerState {
     fn broker_images(&self, around: &Surroundings) -> BTreeMap<NodeId, BrokerImage> {
         let image = |(node, record): (&NodeId, &BrokerRecord)| (*node, BrokerImage::of(*node, record));
         let mut brokers: BTreeMap<NodeId, BrokerImage> = self.brokers.iter().map(image).collect();
-        // This broker is reached as it says itself, whatever it registered last.
+        // This broker is reached as it says itself, not as it registered last.
         let own = &around.broker;
         let held = brokers.get(&own.id);
         let (birth, incarnation) = held.map_or((own.birth, own.incarnation), |held| (held.birth, held.incarnation));

@@ -74,7 +74,7 @@ pub fn hello(identity: &Identity, seeds: &[String], address: &BrokerAddress) -> 
     Hello { birth, cluster_name, seeds, version: FORMING_VERSION, address, state }
 }
 
-/// Answers hellos only: of a broker without a cluster, which can register nobody.
+/// Answers hellos only: of a broker without a cluster, which cannot register others.
 fn answer_hellos(shown: Rc<RefCell<Hello>>) -> ServiceHandler {
     Rc::new(move |_, body| {
         let shown = Rc::clone(&shown);

@@ -58,7 +58,6 @@ pub enum Reply {
     Opened {
         session: u64,
         partitions: u64,
-        /// An estimate.
         bytes: u64,
     },
     Partition(PartitionAt),

@@ -173,7 +173,6 @@ impl Gatherer {
         facts
     }
 
-    /// All brokers.
     pub async fn cluster(&self) -> ClusterFacts {
         let (image, leaders) = (self.controller.image(), self.controller.leaders());
         let ask = serde_json::to_vec(&StatusAsk::Facts).map(Bytes::from).expect("an enum serialises into memory");

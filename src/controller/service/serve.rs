@@ -224,7 +224,7 @@ impl Controller {
             match verdict? {
                 Verdict::Done => done += 1,
                 Verdict::ProducerIds(first) => ids = Some(first),
-                // Something changed meanwhile: it is planned anew.
+                // Something changed meanwhile: it is planned again.
                 Verdict::Stale => return Err(AskError::NotLeader(Some(self.here()))),
             }
         }

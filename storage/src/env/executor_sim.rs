@@ -32,7 +32,6 @@ pub(crate) struct Group {
     pub(crate) incarnation: u32,
 }
 
-/// A million.
 const MILLION: i128 = 1_000_000;
 
 /// A node's clocks, relative to virtual time.
