@@ -68,6 +68,21 @@ impl History {
         self.read.len()
     }
 
+    /// The records from a little before an offset on, and where each was acknowledged.
+    fn around(&self, partition: i32, records: &[String], at: usize) -> String {
+        let from = at.saturating_sub(10);
+        let line = |(n, value): (usize, &String)| {
+            let mut parts = value.split(':');
+            let name = parts.next().unwrap_or_default().to_owned();
+            let number: u64 = parts.next().and_then(|n| n.parse().ok()).unwrap_or_default();
+            format!(
+                "{partition}/{n}: {name} {number}, acknowledged {:?}\n",
+                self.acknowledged.get(&(name.clone(), number))
+            )
+        };
+        records.iter().enumerate().skip(from).take(40).map(line).collect()
+    }
+
     /// Every acknowledged record once, at its offset, in order; none invented; what members read is the log; a start never
     /// lies before a commit that was answered before; no record below a commit was skipped.
     pub fn check(&self, log: &[Vec<String>], seed: u64) {
@@ -86,7 +101,11 @@ impl History {
                     assert!(before < number, "{id:?} comes after number {before} at {at}");
                 }
                 match (self.acknowledged.get(&id), self.open.get(&id)) {
-                    (Some(held), _) => assert_eq!(*held, (partition, offset), "{id:?} is acknowledged elsewhere"),
+                    (Some(held), _) => assert!(
+                        *held == (partition, offset),
+                        "{id:?} is acknowledged at {held:?} and is at {at}; around it:\n{}",
+                        self.around(partition, records, usize::try_from(offset.min(held.1)).expect("small"))
+                    ),
                     (None, Some(p)) => assert_eq!(*p, partition, "{id:?} at {at}"),
                     (None, None) => panic!("{id:?} at {at} was never sent"),
                 }
