@@ -1,7 +1,7 @@
 //! Which broker leads each lane now. Not part of the controller's state: brokers report it to each other, and the report
 //! of the highest term counts. Immutable once shared, spread to every shard like an image. Node-wide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, LeaderEpoch, NodeId, Term};
@@ -14,6 +14,8 @@ pub struct Leaders {
     lanes: BTreeMap<LaneId, LaneLeader>,
     /// How often it has changed.
     changes: u64,
+    /// Brokers that were lost a moment ago: what they led has no leader now, and its epoch stays.
+    lost: BTreeSet<NodeId>,
 }
 
 /// A lane's leader as it described itself last, or as one of its followers knows it.
@@ -54,18 +56,19 @@ impl Leaders {
     /// The lane's leader; `None` while none is known.
     #[must_use]
     pub fn of(&self, lane: LaneId) -> Option<&LaneLeader> {
-        self.lanes.get(&lane)
+        self.lanes.get(&lane).filter(|leader| !self.lost.contains(&leader.node))
     }
 
     /// All lanes that have a leader.
     pub fn iter(&self) -> impl Iterator<Item = (LaneId, &LaneLeader)> {
-        self.lanes.iter().map(|(lane, leader)| (*lane, leader))
+        let led = self.lanes.iter().filter(|(_, leader)| !self.lost.contains(&leader.node));
+        led.map(|(lane, leader)| (*lane, leader))
     }
 
-    /// The epoch in which a partition's leader appends; the partition's base while no leader is known.
+    /// The epoch in which a partition's leader appends; the partition's base as long as none was known.
     #[must_use]
     pub fn epoch(&self, partition: &PartitionImage) -> LeaderEpoch {
-        let term = self.of(partition.lane).map_or(Term(0), |leader| leader.term);
+        let term = self.lanes.get(&partition.lane).map_or(Term(0), |leader| leader.term);
         partition.epoch_in(term)
     }
 
@@ -78,8 +81,15 @@ impl Leaders {
     #[must_use]
     pub fn are_shown_by(&self, other: &Self) -> bool {
         let same = |(a, b): (&LaneLeader, &LaneLeader)| (a.node, a.term, &a.in_sync) == (b.node, b.term, &b.in_sync);
-        self.lanes.len() == other.lanes.len()
+        self.lost == other.lost
+            && self.lanes.len() == other.lanes.len()
             && self.lanes.iter().all(|(lane, a)| other.lanes.get(lane).is_some_and(|b| same((a, b))))
+    }
+
+    /// These, while the lanes that these brokers led have no leader.
+    #[must_use]
+    pub fn without(&self, lost: &BTreeSet<NodeId>) -> Self {
+        Self { lost: lost.clone(), ..self.clone() }
     }
 
     /// Takes a report; true if it changed anything.
@@ -151,6 +161,14 @@ mod tests {
         assert!(!leaders.see(&report(3, 4, Some(2), 0)), "a follower's report of the same term changes nothing");
         assert_eq!(leads(&leaders), Some((2, 4, 9)));
         assert!(!leaders.see(&report(2, 4, Some(2), 9)), "the same again is no change");
+    }
+
+    #[test]
+    fn the_lanes_of_a_lost_broker_have_no_leader() {
+        let mut leaders = Leaders::default();
+        leaders.see(&report(2, 4, Some(2), 9));
+        assert_eq!(leads(&leaders.without(&BTreeSet::from([NodeId(3)]))), Some((2, 4, 9)));
+        assert_eq!(leads(&leaders.without(&BTreeSet::from([NodeId(2)]))), None);
     }
 
     #[test]

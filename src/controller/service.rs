@@ -16,7 +16,7 @@ mod show;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,6 +80,8 @@ pub struct Controller {
     shown_moved: Notify,
     leaders: RefCell<Leaders>,
     leaders_moved: Notify,
+    /// Brokers whose connection was lost a moment ago.
+    lost: RefCell<BTreeSet<NodeId>>,
     /// The reports of this broker's shards.
     own: RefCell<BTreeMap<ShardId, Vec<LaneReport>>>,
     /// Grows with every change of `own`.
@@ -134,6 +136,7 @@ impl Controller {
             shown_moved: Notify::default(),
             leaders: RefCell::default(),
             leaders_moved: Notify::default(),
+            lost: RefCell::default(),
             own: RefCell::default(),
             own_changes: Cell::default(),
             own_moved: Notify::default(),
@@ -155,6 +158,7 @@ impl Controller {
         if self.peers.is_some() {
             spawn("leader reports", Box::pin(this().send_reports()));
             spawn("registration", Box::pin(this().keep_registered()));
+            spawn("lost brokers", Box::pin(this().watch_peers()));
         }
         while let Some(request) = inbox.recv().await {
             match request {

@@ -1,7 +1,7 @@
 //! Who leads each lane: reports of this broker's shards and of other brokers, merged and shown on every shard.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,12 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a report to another broker is waited for.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Between looks at the connections to other brokers.
+const PEERS_LOOK: Duration = Duration::from_millis(50);
+
+/// An election begins and ends within this time after a leader was lost.
+const LOST_FOR: Duration = Duration::from_secs(3);
+
 impl Controller {
     /// Takes the report of a shard of this broker.
     pub(super) async fn take_own(&self, shard: ShardId, lanes: Vec<LaneReport>) {
@@ -39,14 +45,15 @@ impl Controller {
 
     /// Takes a report, and shows changed leaders on every shard.
     pub(super) async fn take(&self, report: &LeaderReport) {
-        let leaders = {
-            let mut leaders = self.leaders.borrow_mut();
-            if !leaders.see(report) {
-                return;
-            }
-            leaders.clone()
-        };
-        self.leaders_moved.notify_waiters();
+        if self.leaders.borrow_mut().see(report) {
+            self.leaders_moved.notify_waiters();
+            self.show_leaders().await;
+        }
+    }
+
+    /// Shows the leaders on every shard, without those whose broker was lost a moment ago.
+    async fn show_leaders(&self) {
+        let leaders = self.leaders.borrow().without(&self.lost.borrow());
         // What a lane has followed is of use here alone.
         if leaders.are_shown_by(&self.handle.leaders()) {
             return;
@@ -57,6 +64,31 @@ impl Controller {
             self.shards.call(ShardId(shard), move |reply| Reconcile::Leaders { leaders, reply })
         });
         join_all(asked).await;
+    }
+
+    /// Notices brokers whose connection was lost, as long as there are others. The lanes that one of them led have no
+    /// leader for the time of an election, and clients that are answered so ask again soon; those that are given the
+    /// broker that is gone do so a second later. Where the connection alone was cut, the leader is shown again.
+    pub(super) async fn watch_peers(self: Rc<Self>) {
+        let Some(peers) = self.peers.clone() else { return };
+        let (mut before, mut since) = (BTreeSet::new(), BTreeMap::new());
+        loop {
+            let image = self.handle.image();
+            if image.brokers.len() <= 1 {
+                self.handle.image_after(image.revision).await;
+                continue;
+            }
+            let (now, connected) = (self.env.clock.now(), peers.connected());
+            since.extend(before.difference(&connected).map(|node: &NodeId| (*node, now)));
+            since.retain(|node, at| !connected.contains(node) && now.since(*at) < LOST_FOR);
+            before = connected;
+            let lost: BTreeSet<NodeId> = since.keys().copied().collect();
+            if *self.lost.borrow() != lost {
+                self.lost.replace(lost);
+                self.show_leaders().await;
+            }
+            self.env.tasks.sleep(PEERS_LOOK).await;
+        }
     }
 
     /// Waits until the leaders of these lanes have followed the controller to a revision, or for a while.
