@@ -368,7 +368,9 @@ fn part(address: PartitionAddress, term: Term, builder: BatchBuilder) -> Result<
 
 fn refusal(error: &ProduceError) -> GroupError {
     match error {
-        ProduceError::UnknownPartition(_) | ProduceError::NotLeader(_) => GroupError::NotCoordinator,
+        ProduceError::UnknownPartition(_) | ProduceError::NotLeader(_) | ProduceError::Unconfirmed => {
+            GroupError::NotCoordinator
+        }
         ProduceError::TooLarge { size, max } => {
             GroupError::CommitTooLarge { found: *size as usize, max: *max as usize }
         }

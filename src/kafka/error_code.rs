@@ -45,6 +45,7 @@ codes! {
     NOT_COORDINATOR = 16: "Find the coordinator again.",
     INVALID_TOPIC_EXCEPTION = 17: "Not a legal topic name.",
     NOT_ENOUGH_REPLICAS = 19: "Not appended; try again.",
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20: "It may be appended; send the same again.",
     INVALID_REQUIRED_ACKS = 21: "Acks other than 0, 1, -1.",
     ILLEGAL_GENERATION = 22: "Not the group's generation.",
     INCONSISTENT_GROUP_PROTOCOL = 23: "No protocol in common.",
@@ -119,13 +120,16 @@ impl From<&ProduceError> for ErrorCode {
         match error {
             ProduceError::UnknownPartition(_) => Self::UNKNOWN_TOPIC_OR_PARTITION,
             ProduceError::NotLeader(_) => Self::NOT_LEADER_OR_FOLLOWER,
+            // Not NOT_LEADER_OR_FOLLOWER, by which librdkafka knows that nothing was written, and may cut the records into
+            // other batches, whose sequences no broker can take for a repetition.
+            ProduceError::Unconfirmed => Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
             ProduceError::NotEnoughReplicas { .. } => Self::NOT_ENOUGH_REPLICAS,
             ProduceError::OutOfOrder { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
             ProduceError::Fenced { .. } => Self::INVALID_PRODUCER_EPOCH,
             ProduceError::TooLarge { .. } => Self::MESSAGE_TOO_LARGE,
             ProduceError::Invalid(_) => Self::INVALID_RECORD,
             // Clients retry it until their delivery timeout: retention or archiving may free space by then.
-            ProduceError::NoSpace(_) | ProduceError::Unavailable => Self::KAFKA_STORAGE_ERROR,
+            ProduceError::NoSpace(_) => Self::KAFKA_STORAGE_ERROR,
             // The one retriable code by which every client knows that nothing was appended.
             ProduceError::Busy => Self::NOT_ENOUGH_REPLICAS,
         }

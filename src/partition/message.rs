@@ -69,9 +69,13 @@ pub enum ProduceError {
     /// The partition is not here (any more).
     #[error("partition {0} is not on this broker")]
     UnknownPartition(PartitionId),
-    /// Not leading, or leadership changed while the batch was in flight: retry, at the leader if it is known.
+    /// Not leading. Nothing was written: retry, at the leader if it is known.
     #[error("this broker does not lead the partition")]
     NotLeader(Option<LeaderHint>),
+    /// Leadership or the quorum was lost while the batch was in flight: it may be stored. Retry the same batch; a producer
+    /// that made another one of its records would store them twice.
+    #[error("the batch is written, and it is not known whether a majority of the replicas holds it")]
+    Unconfirmed,
     /// Fewer voters answer than `min.insync.replicas` asks for. Nothing was written: retry.
     #[error("{live} replicas of the partition answer, min.insync.replicas asks for {wanted}")]
     NotEnoughReplicas { live: usize, wanted: usize },
@@ -99,9 +103,6 @@ pub enum ProduceError {
     /// The lane's queue is full: retry later.
     #[error("too many requests wait for this partition's lane")]
     Busy,
-    /// The node is stopping or its log failed.
-    #[error("the partition's log is not available")]
-    Unavailable,
 }
 
 /// Which records a reader may see.

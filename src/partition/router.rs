@@ -50,7 +50,7 @@ impl Router {
 
     /// Appends batches. Resolves when every one is committed and durable, or refused; same order as `parts`.
     pub async fn produce(&self, parts: Vec<ProducePart>) -> Vec<Result<ProduceDone, ProduceError>> {
-        self.scatter(parts, |part| part.address, PartitionRequest::Produce, || Err(ProduceError::Unavailable)).await
+        self.scatter(parts, |part| part.address, PartitionRequest::Produce, || Err(ProduceError::Unconfirmed)).await
     }
 
     /// Reads, hot or cold. `max_bytes` bounds the sum; the first part with data gets at least one batch.

@@ -279,7 +279,7 @@ pub(crate) async fn send(
     address: PartitionAddress,
     bytes: Bytes,
 ) -> Result<Offset, ProduceError> {
-    let Some(node) = way.node() else { return Err(ProduceError::Unavailable) };
+    let Some(node) = way.node() else { return Err(ProduceError::Unconfirmed) };
     let mesh = node.mesh.clone();
     drop(node);
     let header = BatchHeader::parse(&bytes).expect("well formed");
@@ -288,7 +288,7 @@ pub(crate) async fn send(
     let call = mesh.call(address.shard, |reply| PartitionRequest::Produce(parts, reply));
     let answer = within(env, PATIENCE, call).await;
     let answers = answer.and_then(Result::ok).unwrap_or_default();
-    answers.into_iter().next().unwrap_or(Err(ProduceError::Unavailable)).map(|done| done.base_offset)
+    answers.into_iter().next().unwrap_or(Err(ProduceError::Unconfirmed)).map(|done| done.base_offset)
 }
 
 /// One read through the way in, held against the past; the offset after it, or `None` when nothing was to be had.

@@ -32,6 +32,7 @@ use crate::partition::state::apply::Outcome;
 use crate::partition::state::command::{LaneOp, PlacedBatch};
 use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
+use crate::raft::ProposeError;
 
 /// The proposer's wait while journal or memory is full and nothing is in flight.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(2);
@@ -188,11 +189,9 @@ impl Proposer {
         self.refuse_queued();
         for entry in self.sent.borrow().iter() {
             for batch in entry.batches.borrow_mut().iter_mut() {
-                let id = batch.replica.id;
-                let answer = || Err(ProduceError::NotLeader(self.lane.leader_hint(id)));
-                let again = self.duplicates.borrow_mut().remove(&(id, batch.base_offset));
+                let again = self.duplicates.borrow_mut().remove(&(batch.replica.id, batch.base_offset));
                 let slots = again.into_iter().flatten().map(|(slot, _)| slot).chain(batch.slot.take());
-                slots.for_each(|slot| slot.answer(answer()));
+                slots.for_each(|slot| slot.answer(Err(ProduceError::Unconfirmed)));
             }
         }
     }
@@ -259,7 +258,7 @@ impl Proposer {
             }
             futures::select_biased! {
                 settled = in_flight.next() => if let Some((result, sent)) = settled {
-                    broken |= !self.settle(result.ok().map(|(_, outcome)| outcome), &sent);
+                    broken |= !self.settle(result.map(|(_, outcome)| outcome), &sent);
                 },
                 () = self.work.notified().fuse() => {}
                 () = look => self.look_for_quorum(),
@@ -458,18 +457,21 @@ impl Proposer {
     }
 
     /// Answers the batches of an entry; false when it failed and proposing must pause.
-    fn settle(&self, outcome: Option<Outcome>, sent: &Rc<SentEntry>) -> bool {
+    fn settle(&self, outcome: Result<Outcome, ProposeError>, sent: &Rc<SentEntry>) -> bool {
         let mut fine = true;
         self.committed.note(self.env.clock.now().since(sent.formed));
         self.sent.borrow_mut().retain(|held| !Rc::ptr_eq(held, sent));
         let batches = sent.batches.take();
         let answers = match outcome {
-            Some(Outcome::Batches(answers)) => answers,
-            Some(Outcome::Refused(_)) | None => {
+            Ok(Outcome::Batches(answers)) => answers,
+            Err(error) if !error.disposition().outcome_is_known() => {
+                vec![Err(ProduceError::Unconfirmed); batches.len()]
+            }
+            Ok(Outcome::Refused(_)) | Err(_) => {
                 let hint = batches.first().and_then(|batch| self.lane.leader_hint(batch.replica.id));
                 vec![Err(ProduceError::NotLeader(hint)); batches.len()]
             }
-            Some(other) => unreachable!("an entry of batches was applied as {other:?}"),
+            Ok(other) => unreachable!("an entry of batches was applied as {other:?}"),
         };
         assert_eq!(answers.len(), batches.len(), "{}: an entry's batches and its answers differ", self.lane.id);
         for (SentBatch { replica, base_offset, slot, sequenced, stamped }, answer) in batches.into_iter().zip(answers) {

@@ -170,7 +170,7 @@ impl Client {
 
     async fn send(&self, spot: &Spot, bytes: Bytes) -> Result<Offset, ProduceError> {
         let node = self.guess.get();
-        let Some(broker) = self.cluster.broker(node) else { return Err(ProduceError::Unavailable) };
+        let Some(broker) = self.cluster.broker(node) else { return Err(ProduceError::Unconfirmed) };
         if let Some(base) = self.by_watermark(&broker, node, spot, &bytes) {
             return Ok(base);
         }
@@ -181,7 +181,7 @@ impl Client {
         let parts = vec![ProducePart { address: spot.address, batch, origin: Origin::Client { acks_all: true } }];
         let call = mesh.call(spot.address.shard, |reply| PartitionRequest::Produce(parts, reply));
         let answers = within(&self.env, PATIENCE, call).await.and_then(Result::ok).unwrap_or_default();
-        answers.into_iter().next().unwrap_or(Err(ProduceError::Unavailable)).map(|done| done.base_offset)
+        answers.into_iter().next().unwrap_or(Err(ProduceError::Unconfirmed)).map(|done| done.base_offset)
     }
 
     /// A broker's defect: a batch that it proposed once is answered when the watermark has passed that offset.
