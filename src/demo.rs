@@ -135,7 +135,14 @@ async fn ensure_topic(client: &mut Client) -> Result<Vec<i32>, DemoError> {
         }
         Err(ClientError::UnknownTopic(_)) => {
             let configs = SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            client.create_topic(&NewTopic { name: TOPIC.into(), partitions: Some(PARTITIONS), configs, ..NewTopic::default() }).await?;
+            client
+                .create_topic(&NewTopic {
+                    name: TOPIC.into(),
+                    partitions: Some(PARTITIONS),
+                    configs,
+                    ..NewTopic::default()
+                })
+                .await?;
             client.topic(TOPIC).await?
         }
         Err(other) => return Err(other.into()),

@@ -10,4 +10,4 @@ pub(super) mod gather;
 pub(super) mod health;
 pub(super) mod routes;
 
-pub use gather::{Gatherer, ClusterOperator, TransferError};
+pub use gather::{ClusterOperator, Gatherer, TransferError};

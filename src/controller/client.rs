@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{
-    LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TopicId, TopicName,
-};
+use tidewater_storage::model::{LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TopicId, TopicName};
 use tokio::sync::Notify;
 
 use super::brokers::Registration;
@@ -141,14 +139,25 @@ pub enum Ask {
 #[serde(rename_all = "snake_case")]
 pub enum Answered {
     /// The change is in the state since this revision.
-    Done { revision: u64 },
+    Done {
+        revision: u64,
+    },
     /// The topic as it was made, or as it would be.
-    Topic { record: TopicRecord, revision: u64 },
-    ProducerIds { first: ProducerId, count: u32 },
+    Topic {
+        record: TopicRecord,
+        revision: u64,
+    },
+    ProducerIds {
+        first: ProducerId,
+        count: u32,
+    },
     Quorum(Quorum),
     Registered(Registered),
     /// So many lanes get more replicas.
-    Widening { lanes: usize, revision: u64 },
+    Widening {
+        lanes: usize,
+        revision: u64,
+    },
 }
 
 /// A broker is registered.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tidewater_storage::model::{
-    LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ReplicaId, ReplicaIncarnation, ShardId, Term, TopicId, TopicName,
+    LaneId, LeaderEpoch, NodeId, PartitionId, PartitionIndex, ReplicaId, ReplicaIncarnation, ShardId, Term, TopicId,
+    TopicName,
 };
 use uuid::Uuid;
 

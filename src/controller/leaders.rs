@@ -94,7 +94,7 @@ impl Leaders {
 
     /// Takes a report; true if it changed anything.
     ///
-    /// A higher term counts, whoever reports it; within a term, what the leader itself reports. A leader that reports a
+    /// A higher term counts, from any broker; within a term, what the leader itself reports. A leader that reports a
     /// lane without a leader has stepped down: the lane then has none until the next one reports.
     pub fn see(&mut self, report: &LeaderReport) -> bool {
         let mut changed = false;

@@ -218,9 +218,8 @@ pub fn choose(
 #[must_use]
 pub fn assigned(table: &LaneTable, nodes: &[NodeId], load: impl Fn(LaneId) -> u32) -> Option<LaneId> {
     let wanted: BTreeSet<NodeId> = nodes.iter().copied().collect();
-    let same = |record: &LaneRecord| {
-        record.replicas.len() == nodes.len() && record.nodes().collect::<BTreeSet<_>>() == wanted
-    };
+    let same =
+        |record: &LaneRecord| record.replicas.len() == nodes.len() && record.nodes().collect::<BTreeSet<_>>() == wanted;
     let found = table.shared().filter(|(_, record)| wanted.len() == nodes.len() && same(record));
     found
         .min_by_key(|(lane, record)| (record.preferred() != nodes.first().copied(), load(*lane), *lane))
@@ -337,8 +336,7 @@ mod tests {
     fn a_lane_is_widened_to_the_least_loaded_brokers_of_other_racks() {
         let brokers = brokers(4, 2, 2);
         let one = |node| LaneRecord::new(Pool::Shared, vec![ReplicaId::first(NodeId(node))]);
-        let table =
-            LaneTable { lanes: [(LaneId(1), one(1)), (LaneId(2), one(4))].into(), ..LaneTable::default() };
+        let table = LaneTable { lanes: [(LaneId(1), one(1)), (LaneId(2), one(4))].into(), ..LaneTable::default() };
         let widened = |factor| widened(&table, &brokers, &table.lanes[&LaneId(1)], factor);
         // Racks: 1 and 3, 2 and 4.
         assert_eq!(widened(3), Some(vec![NodeId(1), NodeId(2), NodeId(3)]));

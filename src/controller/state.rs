@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{
-    Incarnation, LaneId, NodeId, PartitionId, PartitionIndex, ProducerId, ReplicaId, ReplicaIncarnation, ShardId, TopicId,
-    TopicName,
+    Incarnation, LaneId, NodeId, PartitionId, PartitionIndex, ProducerId, ReplicaId, ReplicaIncarnation, ShardId,
+    TopicId, TopicName,
 };
 use uuid::Uuid;
 
@@ -152,7 +152,14 @@ impl ControllerState {
         }
     }
 
-    fn register(&mut self, node: NodeId, birth: Uuid, address: BrokerAddress, replaces: bool, revision: u64) -> Verdict {
+    fn register(
+        &mut self,
+        node: NodeId,
+        birth: Uuid,
+        address: BrokerAddress,
+        replaces: bool,
+        revision: u64,
+    ) -> Verdict {
         match self.brokers.get_mut(&node) {
             Some(held) if held.birth == birth => {
                 held.address = address;

@@ -176,7 +176,8 @@ impl Node {
             let local = Rc::new(Local(Rc::clone(&partitions)));
             let router = Router::new(here, local, meshes.partitions.clone());
             let settings = GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() };
-            let coordinator = Coordinator::new(env.clone(), router, controller.clone(), Rc::clone(&partitions) as _, settings);
+            let coordinator =
+                Coordinator::new(env.clone(), router, controller.clone(), Rc::clone(&partitions) as _, settings);
             coordinator.serve(inboxes.groups.remove(0));
             if here == ShardId(0) {
                 group_router = Some(GroupRouter::new(here, coordinator, meshes.groups.clone(), controller.clone()));

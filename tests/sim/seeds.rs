@@ -103,7 +103,8 @@ pub(crate) fn each<P: Drawn>(
                     let left_out: Vec<_> = left_out.into_iter().collect();
                     let left_out = left_out.join(",");
                     let repeat = format!("TIDEWATER_SEED={seed} TIDEWATER_WITHOUT={left_out}");
-                    let line = format!("{why}\n    repeat it: {repeat} cargo test --release --test sim {test} -- --exact");
+                    let line =
+                        format!("{why}\n    repeat it: {repeat} cargo test --release --test sim {test} -- --exact");
                     eprintln!("seed {seed}, made smaller: {line}");
                     failed.lock().expect("no thread panics").push(line);
                 }

@@ -149,7 +149,7 @@ impl World {
             here: NodeId(0),
             brokers: Arc::new([(NodeId(0), BrokerImage::plain(NodeId(0), "sim", 9092))].into()),
             lanes: Arc::default(),
-        features: Arc::default(),
+            features: Arc::default(),
             topics: BTreeMap::new(),
             names: HashMap::new(),
             revision: 0,

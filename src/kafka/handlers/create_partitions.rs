@@ -42,7 +42,9 @@ pub async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> C
 fn assignments(asked: &CreatePartitionsTopic) -> Result<Vec<Vec<i32>>, TopicError> {
     let Some(assignments) = &asked.assignments else { return Ok(Vec::new()) };
     if assignments.is_empty() {
-        return Err(TopicError::InvalidAssignment("an empty list of assignments is given for new partitions".to_owned()));
+        return Err(TopicError::InvalidAssignment(
+            "an empty list of assignments is given for new partitions".to_owned(),
+        ));
     }
     Ok(assignments.iter().map(|a| a.broker_ids.iter().map(|broker| broker.0).collect()).collect())
 }

@@ -183,8 +183,9 @@ mod tests {
     #[test]
     fn an_unclean_election_is_never_made() {
         let image = cluster(&[("a", 3)]);
-        let ask =
-            |leaders: &Leaders| answered(plan(&image, leaders, asked(&["a"]).with_election_type(UNCLEAN)), &BTreeMap::new());
+        let ask = |leaders: &Leaders| {
+            answered(plan(&image, leaders, asked(&["a"]).with_election_type(UNCLEAN)), &BTreeMap::new())
+        };
         assert_eq!(ask(&leaders_of(3, 5)), [84, 84]);
         assert_eq!(ask(&Leaders::default()), [83, 83]);
     }

@@ -184,7 +184,10 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
                 timestamps::check(&batch, &found.config, now, &mut opened)?;
                 let to = differs(&batch.header, found.config.compression);
-                Ok(PlannedPart { part: ProducePart { address: place.address(), batch, origin: Origin::Client { acks_all } }, to })
+                Ok(PlannedPart {
+                    part: ProducePart { address: place.address(), batch, origin: Origin::Client { acks_all } },
+                    to,
+                })
             });
             answers.push(match checked {
                 Ok(part) => {

@@ -12,4 +12,3 @@ fn terms_are_bounded() {
     let terms = Terms::of(&negative);
     assert_eq!((terms.wait, terms.max_bytes, terms.min_bytes), (Duration::ZERO, 0, 0));
 }
-

@@ -290,7 +290,8 @@ fn a_log_start_beyond_the_archive_moves_its_end_and_a_late_bundle_is_clipped() {
     world.apply(&Command::Trimmed(trimmed)).expect("forward");
     assert_eq!(world.partitions[&id(0)].archived_end, Offset::new(20));
     let sequence = world.lane.last.next();
-    let bundled = Bundled { sequence, size: 1, index: IndexRef::default(), ends: vec![late], parts: Vec::new(), events: None };
+    let bundled =
+        Bundled { sequence, size: 1, index: IndexRef::default(), ends: vec![late], parts: Vec::new(), events: None };
     world.apply(&Command::Bundled(bundled)).expect("overlap is clipped");
     let manifest = &world.partitions[&id(0)];
     assert_eq!(manifest.rows.len(), 1);
