@@ -230,8 +230,8 @@ fn table_is_log(cluster: &Cluster, dir: &Path, log: &[Vec<String>]) {
 #[test]
 fn a_killed_leader_is_followed_soon() {
     use tidewater::client::{Client, Producer};
+    use tidewater_storage::model::Compression;
     use tidewater_storage::model::record::Record;
-    use tidewater_storage::model::{Compression, TimestampMs};
 
     let kills = number("TIDEWATER_FAULTS").unwrap_or(50).min(50);
     let dir = tempfile::tempdir().expect("tempdir");
@@ -249,7 +249,7 @@ fn a_killed_leader_is_followed_soon() {
     runtime.block_on(async {
         let client = Client::connect(&cluster.bootstrap()).await.expect("connects");
         let mut producer = Producer::new(client, TOPIC, Compression::None).await.expect("a producer id");
-        let one = || vec![Record::new(TimestampMs(1), None, Some(bytes::Bytes::from_static(b"drop")))];
+        let one = || vec![Record::new(super::now(), None, Some(bytes::Bytes::from_static(b"drop")))];
         let mut next = 0;
         for _ in 0..kills {
             producer.send(0, one()).await.expect("sent");

@@ -15,29 +15,39 @@ mod forming;
 mod history;
 mod tools;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidewater_storage::model::TimestampMs;
 
 /// WARN and ERROR lines that a fault of another broker may cause, with the reason why each is no fault of this one.
 const EXPECTED: &[&str] = &[
-    // Peers that are away, frozen or cut off.
-    "peer",
-    "broker ",
-    "lane",
-    "leader",
-    "election",
-    // `__consumer_offsets` is read while its partitions are still being made, or their lane has no leader.
+    // Connections with peers that are away, frozen, cut off or killed in the middle of a frame.
+    "lost the connection to a broker",
+    "cannot connect to a broker",
+    "no connection with a broker",
+    "a broker refuses the connection",
+    "cut off a broker's connection",
+    // What openraft says of the same peers.
+    "HeartbeatWorker",
+    "update progress error",
+    "while requesting",
+    "RPCError",
+    "error sending transfer_leader",
+    // A broker that stops ends its Raft groups while peers still ask them.
+    "raft stopped",
+    "RaftCore: ",
+    // Work that needs a leader, a quorum or the other brokers; each line says that it is tried again.
+    "tried again",
+    "tries again",
+    "try again",
+    "asked again",
+    "looking again",
+    "the controller could not commit a change",
+    "it is not known whether the controller committed a change",
     "groups of a partition cannot be loaded",
-    // A topic's table is looked at while its partitions are led elsewhere.
-    "the sink tries again",
-    "controller",
     "archiving of a lane starts again",
     // A table's committer met the commits of its successor in a later term, and stops.
     "a table is not brought up to date",
-    // A broker that stops ends its Raft groups while peers still ask them.
-    "raft stopped",
-    "failed to receive from RaftCore",
-    // Another broker closed a connection in the middle of a frame: it was killed, or the network was reset.
-    "connection",
 ];
 
 /// xorshift: the same choices for the same seed.
@@ -61,9 +71,16 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
 }
 
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock")
+}
+
+fn now() -> TimestampMs {
+    TimestampMs(i64::try_from(since_1970().as_millis()).expect("fits"))
+}
+
 fn seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
-    number("TIDEWATER_SEED").unwrap_or_else(|| now.into())
+    number("TIDEWATER_SEED").unwrap_or_else(|| since_1970().subsec_nanos().into())
 }
 
 /// Runs a client's call to its end.

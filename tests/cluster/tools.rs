@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use tidewater::client::{Client, Producer};
+use tidewater_storage::model::Compression;
 use tidewater_storage::model::record::Record;
-use tidewater_storage::model::{Compression, TimestampMs};
 
 use super::clients::create;
 use super::run;
@@ -20,9 +20,11 @@ pub fn produce(bootstrap: &str, topic: &str, partitions: i32, count: usize) -> u
     run(async {
         let client = Client::connect(bootstrap).await.expect("connects");
         let mut producer = Producer::new(client, topic, Compression::None).await.expect("a producer id");
+        // Older records would be deleted by their age.
+        let now = super::now();
         for n in 0..count {
             let value = bytes::Bytes::from(format!("value {n}"));
-            let record = Record::new(TimestampMs(1), None, Some(value));
+            let record = Record::new(now, None, Some(value));
             producer.send(n as i32 % partitions, vec![record]).await.expect("sent");
         }
         producer.flush().await.expect("acknowledged");
