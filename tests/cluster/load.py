@@ -1,7 +1,7 @@
 """Load by confluent-kafka (librdkafka), with a history: BOOTSTRAP TOPIC PARTITIONS GROUP NAME STOP HISTORY produce|consume
 
-Lines of the history: `A number partition offset` acknowledged, `O number partition` given up, `R partition offset value`
-read, `S time partition offset` started from, `C time partition offset` committed (times: of the start's question, of the
+Lines of the history: `A number partition offset` acknowledged (offset -1: stored, where is not known), `O number partition` given up,
+`R partition offset value` read, `S time partition offset` started from, `C time partition offset` committed (times: of the start's question, of the
 commit's answer). Ends when the file STOP exists; a producer then waits for what is in flight.
 """
 
@@ -42,7 +42,9 @@ def produce():
     def report(n, p):
         def done(error, message):
             if error is None:
-                out.write(f"A {n} {p} {message.offset()}\n")
+                # librdkafka takes a batch for stored when a later one is, and has no offset of it then.
+                offset = message.offset()
+                out.write(f"A {n} {p} {-1 if offset is None else offset}\n")
             else:
                 print(f"{name} {n}: {error}", flush=True)
                 out.write(f"O {n} {p}\n")
