@@ -8,14 +8,16 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tidewater_storage::engine::Engine;
 use tidewater_storage::log::ReadError;
-use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term};
+use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, ProducerId, Term};
 use tidewater_tiering::archive::{
     LaneState, LocalLog, LocalRead, LocalReadError, LocalSegment, Loop, Propose, ProposeError, TopicFacts, Unarchived,
     Whereabouts,
 };
 use tidewater_tiering::bucket::CatalogueChange;
-use tidewater_tiering::format::LaneEvent;
-use tidewater_tiering::manifest::{CataloguePartition, CatalogueTopic, Command, LaneManifest, PartitionManifest};
+use tidewater_tiering::format::{EpochStart, LaneEvent, PRODUCER_BATCHES_MAX, ProducerBatch, ProducerState};
+use tidewater_tiering::manifest::{
+    CataloguePartition, CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest,
+};
 use tidewater_tiering::retention::RetentionPolicy;
 
 use super::leads_controller;
@@ -23,6 +25,7 @@ use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::partition::message::PartitionAddress;
+use crate::partition::produce::producers::{BATCHES_REMEMBERED, ProducerEntry, Remembered};
 use crate::partition::shard::PartitionShard;
 use crate::partition::state::apply::Outcome;
 use crate::partition::state::command::{LaneCommand, LaneOp};
@@ -224,6 +227,10 @@ impl LaneState for Host {
         events.chain(state).collect()
     }
 
+    fn log_facts(&self, partition: PartitionId) -> LogFacts {
+        self.lane.replica(partition).map(|replica| log_facts(&replica)).unwrap_or_default()
+    }
+
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
         let replica = self.lane.replica(partition)?;
         let image = self.controller.image();
@@ -404,6 +411,26 @@ impl std::ops::Deref for Marked {
     fn deref(&self) -> &Marks {
         &self.0.marks
     }
+}
+
+/// Its leader epochs and producers, as the bucket has them.
+fn log_facts(replica: &Replica) -> LogFacts {
+    const _: () = assert!(BATCHES_REMEMBERED == PRODUCER_BATCHES_MAX, "as many batches as the broker remembers");
+    let epochs = replica.epochs().iter().map(|(epoch, start)| EpochStart { epoch: *epoch, start: *start }).collect();
+    let batch = |batch: &Remembered| ProducerBatch {
+        first: batch.first,
+        last: batch.last,
+        offset: batch.base_offset,
+        timestamp: batch.timestamp,
+    };
+    let producer = |(id, entry): (&ProducerId, &ProducerEntry)| {
+        let batches: Vec<ProducerBatch> = entry.recent.iter().map(batch).collect();
+        // One without batches may go on with any sequence, as one that is not known.
+        (!batches.is_empty()).then_some(ProducerState { id: *id, epoch: entry.epoch, seen: entry.seen, batches })
+    };
+    let mut producers: Vec<ProducerState> = replica.producers().iter().filter_map(producer).collect();
+    producers.sort_unstable_by_key(|producer| producer.id);
+    LogFacts { epochs, producers }
 }
 
 fn policy(config: &TopicConfig) -> RetentionPolicy {

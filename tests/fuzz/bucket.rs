@@ -225,6 +225,7 @@ fn commands() -> Vec<Vec<u8>> {
             sequence: Sequence(3),
             etag: "\"e\"".into(),
             pages: vec![page()],
+            objects: None,
             at: TimestampMs(9),
         }),
         Command::Deleted(Deleted { lane: vec![segment], partitions: vec![(partition, vec![segment])] }),

@@ -7,12 +7,15 @@ mod error;
 mod index;
 mod names;
 mod object;
+mod producers;
 mod trailer;
 
 pub use error::FormatError;
 pub use index::{decode_index, encode_index};
 pub use names::{DecodeNames, EncodeNames};
 pub use object::{BuiltObject, ObjectBuilder};
+pub use producers::{PRODUCER_BATCHES_MAX, PartitionProducers, ProducerBatch, ProducerState, follow_producers};
+pub(crate) use producers::{put_producers, take_producers};
 pub(crate) use trailer::body_only;
 pub use trailer::{Body, IndexRef, TRAILER_LEN, Trailer, read_whole};
 
@@ -50,6 +53,10 @@ pub struct DataIndex {
     pub partitions: Vec<PartitionEntry>,
     /// The lane's events since the previous bundle, in order.
     pub events: Vec<LaneEvent>,
+    /// Of a bundle: what its batches change in idempotent producers, sorted by partition; partitions without such batches
+    /// are left out. `None`: its writer's version did not say, so that nothing is known of the producers of its partitions
+    /// from its ranges on.
+    pub producers: Option<Vec<PartitionProducers>>,
     /// Set on a seal: the lane's lineage ends here (R6).
     pub seal: Option<Seal>,
     /// Set on a bundle that closes a cut (R9).
@@ -186,6 +193,13 @@ pub struct CutMark {
 }
 
 impl PartitionEntry {
+    /// May it follow a partition that a reader knows up to `end`? It may overlap what is known; it begins beyond it only
+    /// where the log start passed what was not archived yet, and then at or below its own log start (R3).
+    #[must_use]
+    pub fn may_follow(&self, end: Offset) -> bool {
+        self.offsets.start <= end.max(self.log_start)
+    }
+
     /// Bytes of all extents.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -223,5 +237,13 @@ impl DataIndex {
     pub fn partition(&self, partition: PartitionId) -> Option<&PartitionEntry> {
         let at = self.partitions.binary_search_by_key(&partition, |entry| entry.partition).ok()?;
         self.partitions.get(at)
+    }
+
+    /// What it changes in a partition's producers; `None` if its writer's version did not say.
+    #[must_use]
+    pub fn producers_of(&self, partition: PartitionId) -> Option<&[ProducerState]> {
+        let all = self.producers.as_ref()?;
+        let at = all.binary_search_by_key(&partition, |changes| changes.partition).ok();
+        Some(at.and_then(|at| all.get(at)).map_or(&[], |changes| changes.producers.as_slice()))
     }
 }

@@ -13,24 +13,28 @@ mod codec;
 mod command;
 mod invariants;
 mod lane;
+mod objects;
 mod page;
 mod partition;
 mod publish;
+mod published;
 mod root;
 mod row;
 mod spill;
 
 pub use apply::{Applied, Rejected, apply};
-pub use catalogue::{Catalogue, CataloguePartition, CatalogueTopic};
+pub use catalogue::{Catalogue, CataloguePartition, CatalogueTopic, UnarchivedTopic, UnarchivedTopics};
 pub use command::{
     Bundled, BundledEnd, Command, Deleted, NewObject, NewRow, Published, Quarantine, Replaced, Spilled, Trimmed,
     Unfolded,
 };
 pub use invariants::{Violation, check_lane, check_lane_step, check_partition, check_partition_step};
 pub use lane::{Grace, LaneManifest, Live, Pending, Publication, is_shared};
-pub use page::{PageRef, PublishedLane, PublishedPartition, decode_page};
+pub use objects::{LaneObject, LaneObjectState, ObjectPageRef, decode_objects};
+pub use page::{PageRef, PublishedLane, decode_page, decode_page_unchecked};
 pub use partition::{Covering, PartitionManifest, Quarantined};
 pub use publish::{PublishPlan, PublishRequest, plan_publish};
+pub use published::{LEADER_EPOCHS_MAX, LogFacts, PublishedPartition};
 pub use root::{PointerError, Root};
 pub use row::{Row, Source};
 pub use spill::{SpillPage, SpillRow, decode_spill, encode_spill, plan_spill};

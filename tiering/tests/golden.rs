@@ -19,8 +19,8 @@ use tidewater_tiering::format::{
 };
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch, Nonce, ObjectKind, Sequence};
 use tidewater_tiering::manifest::{
-    Bundled, BundledEnd, Command, LaneManifest, PartitionManifest, PublishRequest, PublishedLane, Root, Row, Source,
-    SpillPage, SpillRow, decode_page, decode_spill, encode_spill, plan_publish,
+    Bundled, BundledEnd, Command, LaneManifest, LogFacts, PartitionManifest, PublishRequest, PublishedLane, Root, Row,
+    Source, SpillPage, SpillRow, decode_page, decode_spill, encode_spill, plan_publish,
 };
 use uuid::Uuid;
 
@@ -54,6 +54,7 @@ fn index(kind: DataKind) -> DataIndex {
         written: TimestampMs(1_700_000_000_000),
         partitions: Vec::new(),
         events: Vec::new(),
+        producers: None,
         seal: None,
         cut: None,
     }
@@ -130,6 +131,7 @@ fn a_lane_manifest_and_its_page() {
     let request = PublishRequest {
         lane: &lane,
         partitions: &[&manifest],
+        facts: &|_| LogFacts::default(),
         as_of: LogIndex(901),
         term: Term(5),
         now: TimestampMs(1_700_000_000_001),
@@ -166,7 +168,7 @@ fn a_part_and_the_bundle_that_refers_to_it() {
     let (lane, sequence, term, nonce) = (LaneId(3), Sequence(17), Term(5), Nonce(9));
     let object = home().name(ObjectKind::Part { partition: partition(), lane, sequence, term, nonce });
     let mut bundle = ObjectBuilder::new(index(DataKind::Bundle));
-    bundle.refer_to_part(part.index.partition(partition()).expect("in it"), object);
+    bundle.refer_to_part(&part, object);
     let bundle = bundle.finish();
     let frozen = golden("bundle_of_part_v1.bin", &bundle.body());
     let (body, _) = read_whole(&frozen, Body::Index).expect("whole");

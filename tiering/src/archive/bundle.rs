@@ -173,9 +173,8 @@ pub(super) async fn build<H: LaneHost>(
         let part = part.finish();
         let kind = ObjectKind::Part { partition, lane: lane.host.lane(), sequence, term, nonce: lane.nonce() };
         let object = lane.bucket.home.name(kind);
-        let entry = part.index.partition(partition).expect("the partition was pushed above");
-        debug_assert_eq!(entry.offsets, offsets);
-        bundle.refer_to_part(entry, object);
+        debug_assert_eq!(part.index.partition(partition).map(|entry| entry.offsets), Some(offsets));
+        bundle.refer_to_part(&part, object);
         parts.push((partition, object, part));
     }
     BuiltBundle { parts, bundle: bundle.finish(), applied }
@@ -193,6 +192,7 @@ fn header<H: LaneHost>(host: &H, term: Term, applied: LogIndex, written: Timesta
         written,
         partitions: Vec::new(),
         events: host.events(reported),
+        producers: None,
         seal: None,
         cut: None,
     })

@@ -16,7 +16,7 @@ use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionI
 use super::plan::Unarchived;
 use crate::bucket::CatalogueChange;
 use crate::format::{AbortedTransaction, LaneEvent};
-use crate::manifest::{CatalogueTopic, Command, LaneManifest, PartitionManifest};
+use crate::manifest::{CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest};
 use crate::retention::RetentionPolicy;
 
 /// Batches of one partition as they lie in its local log. *Message*.
@@ -155,6 +155,10 @@ pub trait LaneState {
     fn has_events(&self, after: LogIndex) -> bool {
         !self.events(after).is_empty()
     }
+
+    /// The partition's leader epochs and idempotent producers as applied, for a publication; empty once the topic is
+    /// deleted.
+    fn log_facts(&self, partition: PartitionId) -> LogFacts;
 
     /// Facts of the partition's topic; `None` once the topic is deleted.
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts>;

@@ -214,6 +214,7 @@ mod tests {
             last_crc,
             written: TimestampMs(0),
             pages: Vec::new(),
+            objects: None,
             pins: Vec::new(),
             closed_for: None,
         };

@@ -34,7 +34,8 @@ impl<H: LaneHost> Housekeeping<H> {
         let mut named = Vec::new();
         let plan = self.shared.host.with_manifests(|lane, partitions| {
             named.extend(partitions.iter().map(|partition| partition.id));
-            let request = PublishRequest { lane, partitions, as_of, term, now };
+            let facts = |partition| self.shared.host.log_facts(partition);
+            let request = PublishRequest { lane, partitions, facts: &facts, as_of, term, now };
             plan_publish(&request, || self.shared.nonce())
         });
         let PublishPlan { pages, name, manifest, mut mode, mut published } = plan;

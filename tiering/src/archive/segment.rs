@@ -179,6 +179,7 @@ impl<H: LaneHost> Housekeeping<H> {
             written: self.shared.now(),
             partitions: Vec::new(),
             events: Vec::new(),
+            producers: None,
             seal: None,
             cut: None,
         }

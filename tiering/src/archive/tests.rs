@@ -13,6 +13,7 @@ mod put_back;
 mod scrub;
 mod sweep;
 mod two_leaders;
+mod verify;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -8,8 +8,8 @@ use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, ProducerId, RunSum, TopicName};
 
 use super::{
-    AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, ExtentObject, LaneEvent, PartitionEntry, Run,
-    Seal,
+    AbortedTransaction, CutMark, DataIndex, DataKind, EpochStart, Extent, ExtentObject, LaneEvent, PartitionEntry,
+    PartitionProducers, Run, Seal, put_producers, take_producers,
 };
 use super::{DecodeNames, EncodeNames, FormatError};
 use crate::keys::LineageEpoch;
@@ -20,15 +20,17 @@ const PARTITIONS: u64 = 2;
 const EVENTS: u64 = 3;
 const SEAL: u64 = 4;
 const CUT: u64 = 5;
-const KNOWN: [u64; 5] = [HEADER, PARTITIONS, EVENTS, SEAL, CUT];
+const PRODUCERS: u64 = 6;
+const KNOWN: [u64; 6] = [HEADER, PARTITIONS, EVENTS, SEAL, CUT, PRODUCERS];
 
-/// Least bytes of an encoded entry, extent, run, event, epoch, aborted transaction.
+/// Least bytes of an encoded entry, extent, run, event, epoch, aborted transaction, partition's list of producers.
 const ENTRY_MIN: usize = 31;
 const EXTENT_MIN: usize = 3;
 const RUN_MIN: usize = 7;
 const EVENT_MIN: usize = 25;
 const EPOCH_MIN: usize = 2;
 const ABORTED_MIN: usize = 3;
+const PRODUCERS_MIN: usize = 2;
 
 impl DataKind {
     fn code(self) -> u8 {
@@ -82,6 +84,9 @@ pub fn encode_index(index: &DataIndex) -> Bytes {
             out.option(cut.manifest, Encoder::name);
         });
     }
+    if let Some(producers) = &index.producers {
+        out.section(PRODUCERS, false, |out| put_changes(out, index, producers));
+    }
     out.finish()
 }
 
@@ -100,7 +105,8 @@ pub fn decode_index(bytes: &[u8]) -> Result<DataIndex, FormatError> {
             PARTITIONS => index.partitions = body.list(ENTRY_MIN, take_entry)?,
             EVENTS => index.events = body.list(EVENT_MIN, take_event)?,
             SEAL => index.seal = Some(Seal { next_epoch: LineageEpoch(body.u32()?), last: body.sequence()? }),
-            _ => index.cut = Some(CutMark { number: body.var()?, manifest: body.option(Decoder::name)? }),
+            CUT => index.cut = Some(CutMark { number: body.var()?, manifest: body.option(Decoder::name)? }),
+            _ => index.producers = Some(take_changes(&mut body, &index)?),
         }
         body.end()?;
     }
@@ -125,6 +131,7 @@ fn take_header(body: &mut Decoder<'_>) -> Result<DataIndex, CodecError> {
         written: body.time()?,
         partitions: Vec::new(),
         events: Vec::new(),
+        producers: None,
         seal: None,
         cut: None,
     };
@@ -208,6 +215,32 @@ fn take_extent(body: &mut Decoder<'_>, at: &mut Offset) -> Result<Extent, CodecE
         return Err(body.bad("extent without runs"));
     }
     Ok(Extent { object, position, runs })
+}
+
+/// A partition is written as the distance of its entry from the one named before.
+fn put_changes(out: &mut Encoder, index: &DataIndex, producers: &[PartitionProducers]) {
+    let mut next = 0;
+    out.list(producers.iter(), |out, changes| {
+        let at = index.partitions.binary_search_by_key(&changes.partition, |entry| entry.partition);
+        let entry = at.ok().filter(|at| *at >= next).and_then(|at| Some((at, index.partitions.get(at)?)));
+        let (at, entry) = entry.expect("producers are of partitions of the index, ascending");
+        out.count(at - next);
+        next = at + 1;
+        put_producers(out, &changes.producers, entry.offsets.start, index.written);
+    });
+}
+
+fn take_changes(body: &mut Decoder<'_>, index: &DataIndex) -> Result<Vec<PartitionProducers>, CodecError> {
+    let mut next = 0usize;
+    body.list(PRODUCERS_MIN, |body| {
+        let step = usize::try_from(body.var()?).ok();
+        let at = step.and_then(|step| next.checked_add(step));
+        let found = at.and_then(|at| Some((at, index.partitions.get(at)?)));
+        let (at, entry) = found.ok_or_else(|| body.bad("partition of producers"))?;
+        next = at + 1;
+        let producers = take_producers(body, entry.offsets.start, entry.offsets, index.written)?;
+        Ok(PartitionProducers { partition: entry.partition, producers })
+    })
 }
 
 fn put_event(out: &mut Encoder, event: &LaneEvent) {

@@ -4,11 +4,16 @@
 //! batches go in (the archiver), uploads. For objects too large for memory, `measure` batches
 //! and send their bytes elsewhere.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, RunSum, TimestampMs, run};
+use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionId, ProducerId, RunSum, TimestampMs, run};
 
 use super::trailer::{Body, IndexRef, TRAILER_LEN, Trailer};
-use super::{AbortedTransaction, DataIndex, EpochStart, Extent, ExtentObject, PartitionEntry, Run, encode_index};
+use super::{
+    AbortedTransaction, DataIndex, DataKind, EpochStart, Extent, ExtentObject, PartitionEntry, PartitionProducers,
+    ProducerState, Run, encode_index, follow_producers,
+};
 use crate::keys::ObjectName;
 
 /// Gathers the data of an object and its index, partition after partition.
@@ -18,6 +23,9 @@ pub struct ObjectBuilder {
     pieces: Vec<Bytes>,
     position: u64,
     open: Option<OpenRun>,
+    /// Of bundles and parts: what the current partition's batches change in producers, and those of the partitions before.
+    changes: BTreeMap<ProducerId, ProducerState>,
+    producers: Vec<PartitionProducers>,
 }
 
 #[derive(Debug)]
@@ -40,13 +48,16 @@ pub struct BuiltObject {
     pub size: u64,
     /// Data pieces, index, trailer: back to back they are the object.
     pub pieces: Vec<Bytes>,
+    /// Of a part: what its batches change in producers, for the index of its bundle. A bundle has it in its index.
+    pub producers: Vec<PartitionProducers>,
 }
 
 impl ObjectBuilder {
     /// With everything but partitions already in `index`.
     #[must_use]
     pub fn new(index: DataIndex) -> Self {
-        Self { index, pieces: Vec::new(), position: 0, open: None }
+        let (pieces, changes, producers) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { index, pieces, position: 0, open: None, changes, producers }
     }
 
     /// Bytes of data so far.
@@ -57,7 +68,7 @@ impl ObjectBuilder {
 
     /// Begins the next partition; ids ascend. Its bytes begin at the object's current end.
     pub fn begin(&mut self, partition: PartitionId, start: Offset, log_start: Offset) {
-        self.close_run();
+        self.close_partition();
         self.assert_ascends(partition);
         self.index.partitions.push(PartitionEntry {
             partition,
@@ -110,15 +121,36 @@ impl ObjectBuilder {
         run.crc = run::extend(run.crc, &batch.bytes);
         run.max_timestamp = run.max_timestamp.max(header.max_timestamp);
         self.position += u64::from(header.len);
+        self.note_producer(batch);
     }
 
-    /// Adds what a part says about its partition: the bytes stay in the part. Partition ids ascend.
-    pub fn refer_to_part(&mut self, entry: &PartitionEntry, part: ObjectName) {
+    /// Segments and gathered objects do not say it: their partition's manifest does.
+    fn note_producer(&mut self, batch: &Batch) {
+        if !matches!(self.index.kind, DataKind::Bundle | DataKind::Part) {
+            return;
+        }
+        let changes = ProducerState::of(&batch.header, self.index.written);
+        follow_producers(&mut self.changes, changes.as_slice());
+    }
+
+    fn close_partition(&mut self) {
         self.close_run();
-        self.assert_ascends(entry.partition);
-        let mut entry = entry.clone();
-        entry.extents.iter_mut().for_each(|extent| extent.object = ExtentObject::Part(part));
-        self.index.partitions.push(entry);
+        let producers: Vec<ProducerState> = std::mem::take(&mut self.changes).into_values().collect();
+        if let (Some(entry), false) = (self.index.partitions.last(), producers.is_empty()) {
+            self.producers.push(PartitionProducers { partition: entry.partition, producers });
+        }
+    }
+
+    /// Adds what a part says about its partitions: the bytes stay in the part. Partition ids ascend.
+    pub fn refer_to_part(&mut self, part: &BuiltObject, object: ObjectName) {
+        self.close_partition();
+        for entry in &part.index.partitions {
+            self.assert_ascends(entry.partition);
+            let mut entry = entry.clone();
+            entry.extents.iter_mut().for_each(|extent| extent.object = ExtentObject::Part(object));
+            self.index.partitions.push(entry);
+        }
+        self.producers.extend(part.producers.iter().cloned());
     }
 
     /// Notes an aborted transaction of the current partition.
@@ -144,13 +176,16 @@ impl ObjectBuilder {
     /// Index and trailer behind the data.
     #[must_use]
     pub fn finish(mut self) -> BuiltObject {
-        self.close_run();
+        self.close_partition();
+        if self.index.kind == DataKind::Bundle && self.index.seal.is_none() {
+            self.index.producers = Some(std::mem::take(&mut self.producers));
+        }
         let bytes = encode_index(&self.index);
         let at = IndexRef::of(self.position, &bytes);
         let size = self.position + bytes.len() as u64 + TRAILER_LEN as u64;
         self.pieces.push(bytes);
         self.pieces.push(Bytes::copy_from_slice(&Trailer { index: at, body: Body::Index }.encode()));
-        BuiltObject { index: self.index, at, size, pieces: self.pieces }
+        BuiltObject { index: self.index, at, size, pieces: self.pieces, producers: self.producers }
     }
 }
 

@@ -225,11 +225,14 @@ impl LaneManifest {
         if behind || published.sequence > self.last || published.as_of >= at {
             return Err(Rejected::Publication { as_of: published.as_of, sequence: published.sequence });
         }
-        let kept: BTreeSet<ObjectName> = published.pages.iter().map(|page| page.page).collect();
-        for old in self.pages.iter().filter(|old| !kept.contains(&old.page)) {
-            self.pending.insert(old.page, Pending { intended: at, parts: Vec::new() });
+        let objects = published.objects.iter().flatten().map(|page| page.page);
+        let kept: BTreeSet<ObjectName> = published.pages.iter().map(|page| page.page).chain(objects).collect();
+        let old_objects = self.object_pages.iter().flatten().map(|page| page.page);
+        for old in self.pages.iter().map(|page| page.page).chain(old_objects).filter(|old| !kept.contains(old)) {
+            self.pending.insert(old, Pending { intended: at, parts: Vec::new() });
         }
         self.pages.clone_from(&published.pages);
+        self.object_pages.clone_from(&published.objects);
         self.etag = Some(published.etag.clone());
         self.follow_from = published.sequence.next();
         self.publications.push_back(Publication { as_of: published.as_of, at: published.at });

@@ -25,6 +25,29 @@ pub struct Catalogue {
     pub lanes: Vec<LaneId>,
     /// Topics that have, or are about to have, rows.
     pub topics: Vec<CatalogueTopic>,
+    /// Topics of which nothing is in the bucket; `None`: no writer said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unarchived: Option<UnarchivedTopics>,
+}
+
+/// Topics that are not archived: a restore makes them again, empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnarchivedTopics {
+    /// The controller's revision that the list follows; a writer with a lower one changes nothing.
+    pub revision: u64,
+    /// Sorted by id.
+    pub topics: Vec<UnarchivedTopic>,
+}
+
+/// A topic of which nothing is in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnarchivedTopic {
+    pub id: TopicId,
+    pub name: TopicName,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// Configs as set by users; defaults are not written.
+    pub configs: BTreeMap<String, String>,
 }
 
 /// A topic in the catalogue.
@@ -84,7 +107,7 @@ impl Catalogue {
     #[must_use]
     pub fn new(home: Home, now: TimestampMs) -> Self {
         let (lanes, topics) = (Vec::new(), Vec::new());
-        Self { format: FORMAT_VERSION, home, revision: 0, written: now, lanes, topics }
+        Self { format: FORMAT_VERSION, home, revision: 0, written: now, lanes, topics, unarchived: None }
     }
 
     #[must_use]

@@ -8,6 +8,7 @@ use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
 use tidewater_storage::model::{Offset, OffsetRange, TimestampMs};
 
 use super::lane::{LaneManifest, Live, Pending, Publication};
+use super::objects::{put_object_page_refs, take_object_page_refs};
 use super::page::PageRef;
 use super::partition::{PartitionManifest, Quarantined};
 use super::row::{Row, Source};
@@ -26,6 +27,7 @@ const LIVE: u64 = 2;
 const LANE_PENDING: u64 = 3;
 const PAGES: u64 = 4;
 const PUBLICATIONS: u64 = 5;
+const OBJECT_PAGES: u64 = 6;
 
 /// How a row's object is encoded: the bundle after an earlier row's, any bundle, any object.
 const ROW_NEXT_BUNDLE: u8 = 0;
@@ -35,7 +37,7 @@ const ROW_SAME_OBJECT: u8 = 3;
 
 const ROW_MIN: usize = 5;
 const SPILL_ROW_MIN: usize = 40;
-const NAME_MIN: usize = 21;
+pub(super) const NAME_MIN: usize = 21;
 
 impl PartitionManifest {
     #[must_use]
@@ -50,8 +52,30 @@ impl PartitionManifest {
     /// # Errors
     /// What is wrong with it; rows that leave a gap or overlap are.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        Self::take(bytes, &[], |_, _, _| Ok(()))
+    }
+
+    /// As [`PartitionManifest::decode`]; sections of the tags in `further`, which come after its own, are given to `read`.
+    pub(super) fn take(
+        bytes: &[u8],
+        further: &[u64],
+        read: impl FnMut(&Self, u64, &mut Decoder<'_>) -> Result<(), CodecError>,
+    ) -> Result<Self, CodecError> {
+        let manifest = Self::take_unchecked(bytes, further, read)?;
+        match super::invariants::check_partition(&manifest) {
+            Ok(()) => Ok(manifest),
+            Err(_) => Err(Decoder::new(PARTITION, bytes).bad("coverage")),
+        }
+    }
+
+    /// As [`PartitionManifest::take`]; whether rows leave a gap is for the caller to check.
+    pub(super) fn take_unchecked(
+        bytes: &[u8],
+        further: &[u64],
+        mut read: impl FnMut(&Self, u64, &mut Decoder<'_>) -> Result<(), CodecError>,
+    ) -> Result<Self, CodecError> {
         let mut sections = Sections::new(PARTITION, bytes);
-        let known = [HEADER, SPILLED, ROWS, QUARANTINED, PENDING];
+        let known = [&[HEADER, SPILLED, ROWS, QUARANTINED, PENDING], further].concat();
         let Some((HEADER, mut header)) = sections.next(&known)? else {
             return Err(CodecError::Missing { what: PARTITION, tag: HEADER });
         };
@@ -64,14 +88,12 @@ impl PartitionManifest {
                     manifest.quarantined =
                         body.list(3, |body| Ok(Quarantined { offsets: body.offsets()?, reason: body.text()? }))?;
                 }
-                _ => manifest.pending = body.list(NAME_MIN + 1, |body| Ok((body.name()?, body.index()?)))?,
+                PENDING => manifest.pending = body.list(NAME_MIN + 1, |body| Ok((body.name()?, body.index()?)))?,
+                further => read(&manifest, further, &mut body)?,
             }
             body.end()?;
         }
-        match super::invariants::check_partition(&manifest) {
-            Ok(()) => Ok(manifest),
-            Err(_) => Err(Decoder::new(PARTITION, bytes).bad("coverage")),
-        }
+        Ok(manifest)
     }
 
     pub(super) fn put(&self, out: &mut Encoder) {
@@ -343,6 +365,9 @@ impl LaneManifest {
                 out.time(publication.at);
             }
         });
+        if let Some(pages) = &self.object_pages {
+            out.section(OBJECT_PAGES, true, |out| put_object_page_refs(out, pages));
+        }
         out.finish()
     }
 
@@ -352,7 +377,7 @@ impl LaneManifest {
     /// What is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut sections = Sections::new(LANE, bytes);
-        let known = [HEADER, LIVE, LANE_PENDING, PAGES, PUBLICATIONS];
+        let known = [HEADER, LIVE, LANE_PENDING, PAGES, PUBLICATIONS, OBJECT_PAGES];
         let Some((HEADER, mut header)) = sections.next(&known)? else {
             return Err(CodecError::Missing { what: LANE, tag: HEADER });
         };
@@ -375,6 +400,7 @@ impl LaneManifest {
                     state.pending = body.list(NAME_MIN + 2, take)?.into_iter().collect();
                 }
                 PAGES => state.pages = take_page_refs(&mut body)?,
+                OBJECT_PAGES => state.object_pages = Some(take_object_page_refs(&mut body)?),
                 _ => {
                     let take = |body: &mut Decoder<'_>| Ok(Publication { as_of: body.index()?, at: body.time()? });
                     state.publications = body.list(2, take)?.into();

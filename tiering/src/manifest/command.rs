@@ -7,6 +7,7 @@ mod codec;
 
 use tidewater_storage::model::{LogIndex, Offset, OffsetRange, PartitionId, TimestampMs};
 
+use super::objects::ObjectPageRef;
 use super::page::PageRef;
 use super::spill::{SpillPage, SpillRow};
 use crate::format::IndexRef;
@@ -151,6 +152,8 @@ pub struct Published {
     pub etag: String,
     /// All its pages, sorted by first partition.
     pub pages: Vec<PageRef>,
+    /// All its pages of objects; `None` in entries of versions that did not write them.
+    pub objects: Option<Vec<ObjectPageRef>>,
     /// When, by the proposer's clock.
     pub at: TimestampMs,
 }

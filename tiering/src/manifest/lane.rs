@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidewater_storage::model::{LaneId, LogIndex, TimestampMs};
 
+use super::objects::ObjectPageRef;
 use super::page::PageRef;
 use super::partition::PartitionManifest;
 use crate::keys::{Home, ObjectKind, ObjectName, Sequence};
@@ -30,6 +31,9 @@ pub struct LaneManifest {
     pub pending: BTreeMap<ObjectName, Pending>,
     /// Pages of the manifest last published.
     pub pages: Vec<PageRef>,
+    /// Its pages of live and pending objects; `None` if a version published it that did not write them. Then the next
+    /// publication writes all pages again: none of them has what such versions left out.
+    pub object_pages: Option<Vec<ObjectPageRef>>,
     /// Its version, for the next put-if-match.
     pub etag: Option<String>,
     /// When which state was published, oldest first; thinned, never empty after the first.
@@ -92,6 +96,7 @@ impl LaneManifest {
             live: BTreeMap::new(),
             pending: BTreeMap::new(),
             pages: Vec::new(),
+            object_pages: None,
             etag: None,
             publications: VecDeque::new(),
             stopped: None,
@@ -176,6 +181,7 @@ impl LaneManifest {
             || self.must_follow(object)
             || *object == self.home.lane_manifest(self.lane)
             || self.pages.iter().any(|page| page.page == *object)
+            || self.object_pages.iter().flatten().any(|page| page.page == *object)
             || self.live.values().any(|live| live.parts.contains(object))
             || self.pending.values().any(|pending| pending.parts.contains(object))
     }

@@ -4,12 +4,14 @@
 //! own: the puts (pages first, in any order; then the lane manifest, conditional; then the command).
 
 use bytes::Bytes;
-use tidewater_storage::model::{LogIndex, Term, TimestampMs};
+use tidewater_storage::model::{LogIndex, PartitionId, Term, TimestampMs};
 
 use super::command::Published;
 use super::lane::LaneManifest;
+use super::objects::plan_objects;
 use super::page::{PageRef, PublishedLane, encode_page};
 use super::partition::PartitionManifest;
+use super::published::LogFacts;
 use crate::keys::{Nonce, ObjectKind, ObjectName};
 use crate::store::{ETag, PutMode};
 
@@ -21,6 +23,8 @@ pub struct PublishRequest<'a> {
     pub lane: &'a LaneManifest,
     /// All its partitions, sorted by id.
     pub partitions: &'a [&'a PartitionManifest],
+    /// Leader epochs and producers of a partition, whole: asked for those that are written.
+    pub facts: &'a dyn Fn(PartitionId) -> LogFacts,
     /// What the lane had applied: state above is as of here.
     pub as_of: LogIndex,
     pub term: Term,
@@ -55,7 +59,9 @@ pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Non
         let (inside, after) = from.split_at(from.partition_point(|partition| partition.id <= old.last));
         rest = after;
         waiting.extend(before);
-        if is_clean(lane, old, inside) && (waiting.is_empty() || old.size as usize >= PAGE_BYTES / 4) {
+        // A page of a version that did not publish facts is written again.
+        let is_whole = lane.object_pages.is_some();
+        if is_whole && is_clean(lane, old, inside) && (waiting.is_empty() || old.size as usize >= PAGE_BYTES / 4) {
             write_pages(request, &mut waiting, &mut nonce, &mut pages, &mut refs);
             refs.push(*old);
         } else {
@@ -68,6 +74,9 @@ pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Non
     let listed: usize = refs.iter().map(|page| page.count as usize).sum();
     assert_eq!(listed, request.partitions.len(), "each partition of {} is in one page", lane.lane);
 
+    let (object_pages, objects) = plan_objects(lane, request.term, &mut nonce);
+    pages.extend(object_pages);
+
     let published = PublishedLane {
         home: lane.home,
         lane: lane.lane,
@@ -77,6 +86,7 @@ pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Non
         last_crc: lane.last_crc,
         written: request.now,
         pages: refs.clone(),
+        objects: Some(objects.clone()),
         pins: lane.live.iter().filter(|(_, live)| live.pins > 0).map(|(object, live)| (*object, live.pins)).collect(),
         closed_for: None,
     };
@@ -90,6 +100,7 @@ pub fn plan_publish(request: &PublishRequest<'_>, mut nonce: impl FnMut() -> Non
             sequence: lane.last,
             etag: String::new(),
             pages: refs,
+            objects: Some(objects),
             at: request.now,
         },
     }
@@ -120,7 +131,12 @@ fn write_pages(
         });
         let (now, later) = left.split_at(fitting.count().max(1));
         left = later;
-        let (object, crc) = encode_page(home, lane, now);
+        let facts = |partition: &PartitionManifest| match partition.dropped {
+            true => LogFacts::default(),
+            false => (request.facts)(partition.id).cut(partition.archived_end),
+        };
+        let records: Vec<_> = now.iter().map(|partition| (*partition, facts(partition))).collect();
+        let (object, crc) = encode_page(home, lane, &records);
         let name = home.name(ObjectKind::Page { lane, term: request.term, nonce: nonce() });
         refs.push(PageRef {
             page: name,

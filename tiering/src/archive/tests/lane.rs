@@ -22,7 +22,7 @@ use crate::archive::{
 };
 use crate::format::LaneEvent;
 use crate::keys::Home;
-use crate::manifest::{CatalogueTopic, Command, LaneManifest, PartitionManifest, apply, check_lane, check_partition};
+use crate::manifest::{CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest, apply, check_lane, check_partition};
 use crate::retention::RetentionPolicy;
 
 /// Bytes at which a simulated segment closes.
@@ -307,6 +307,10 @@ impl LaneState for Rc<SimLane> {
         }
         events.sort_by_key(|(at, _)| *at);
         events.into_iter().map(|(_, event)| event).collect()
+    }
+
+    fn log_facts(&self, _partition: PartitionId) -> LogFacts {
+        LogFacts::default()
     }
 
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {

@@ -3,10 +3,10 @@
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use tidewater_storage::model::{LaneId, LogIndex, PartitionId, Term, TimestampMs};
+use tidewater_storage::model::{LaneId, LogIndex, PartitionId, ProducerEpoch, Term, TimestampMs};
 
 use super::*;
-use crate::format::{DataKind, read_whole};
+use crate::format::{DataKind, ProducerBatch, ProducerState, read_whole};
 use crate::keys::Sequence;
 use crate::keys::tests::{any_home, any_name, any_partition};
 
@@ -49,6 +49,25 @@ fn any_entry() -> impl Strategy<Value = PartitionEntry> {
         })
 }
 
+/// Producers of a partition whose batches begin at 0.
+fn any_producers() -> impl Strategy<Value = Vec<ProducerState>> {
+    let batch = (any::<i32>(), any::<i32>(), 1..400u64, any_time());
+    let producer = (any::<i16>(), any_time(), vec(batch, 1..6));
+    proptest::collection::btree_map(any::<i64>(), producer, 0..4).prop_map(|producers| {
+        let producer = |(id, (epoch, seen, batches)): (i64, (i16, TimestampMs, Vec<(i32, i32, u64, TimestampMs)>))| {
+            let mut at = 0;
+            let batch = |(first, last, step, timestamp)| {
+                let offset = Offset::new(at);
+                at += step;
+                ProducerBatch { first, last, offset, timestamp }
+            };
+            let batches = batches.into_iter().map(batch).collect();
+            ProducerState { id: ProducerId(id), epoch: ProducerEpoch(epoch), seen, batches }
+        };
+        producers.into_iter().map(producer).collect()
+    })
+}
+
 fn any_event() -> impl Strategy<Value = LaneEvent> {
     let configs = vec(("[a-z.]{1,20}", "[a-z0-9]{0,9}"), 0..3);
     prop_oneof![
@@ -87,12 +106,28 @@ prop_compose! {
         events in vec(any_event(), 0..4),
         seal in option::of((any::<u32>(), any::<u64>())),
         cut in option::of((any::<u64>(), option::of(any_name()))),
+        producers in option::of(vec(any_producers(), 5)),
     ) -> DataIndex {
         partitions.sort_by_key(|entry: &PartitionEntry| entry.partition);
         partitions.dedup_by_key(|entry| entry.partition);
+        let producers = producers.map(|of| {
+            let changes = |(entry, producers): (&PartitionEntry, Vec<ProducerState>)| {
+                let within = |mut producer: ProducerState| {
+                    let inside = |batch: &mut ProducerBatch| {
+                        batch.offset = entry.offsets.start.plus(batch.offset.get());
+                        entry.offsets.contains(batch.offset)
+                    };
+                    producer.batches.retain_mut(inside);
+                    (!producer.batches.is_empty()).then_some(producer)
+                };
+                let producers: Vec<_> = producers.into_iter().filter_map(within).collect();
+                (!producers.is_empty()).then_some(PartitionProducers { partition: entry.partition, producers })
+            };
+            partitions.iter().zip(of).filter_map(changes).collect()
+        });
         DataIndex {
             kind, home, lane: LaneId(lane), sequence: Sequence(sequence), term: Term(term),
-            log_index: LogIndex(log_index), previous, written, partitions, events,
+            log_index: LogIndex(log_index), previous, written, partitions, events, producers,
             seal: seal.map(|(epoch, last)| Seal { next_epoch: LineageEpoch(epoch), last: Sequence(last) }),
             cut: cut.map(|(number, manifest)| CutMark { number, manifest }),
         }
@@ -138,6 +173,7 @@ fn unknown_sections_are_skipped_only_when_they_may_be() {
         written: TimestampMs(0),
         partitions: Vec::new(),
         events: Vec::new(),
+        producers: None,
         seal: None,
         cut: None,
     };

@@ -78,6 +78,7 @@ impl World {
                 sequence: self.lane.last,
                 etag: format!("e{}", step.a),
                 pages: Vec::new(),
+                objects: None,
                 at: TimestampMs(self.at.0 as i64),
             }),
         }
@@ -261,7 +262,7 @@ fn an_object_goes_only_after_a_published_manifest_forgot_it_and_a_grace() {
 
     let publish = |world: &mut World, at| {
         let (as_of, sequence, pages) = (world.at, world.lane.last, Vec::new());
-        let published = Published { as_of, sequence, etag: "e".into(), pages, at: TimestampMs(at) };
+        let published = Published { as_of, sequence, etag: "e".into(), pages, objects: None, at: TimestampMs(at) };
         world.apply(&Command::Published(published)).expect("newer");
     };
     publish(&mut world, 1_000);
@@ -304,7 +305,7 @@ fn many_publications_are_thinned_but_never_lie() {
     let mut world = World::new();
     for round in 0..500i64 {
         let (as_of, sequence, pages) = (world.at, world.lane.last, Vec::new());
-        let published = Published { as_of, sequence, etag: "e".into(), pages, at: TimestampMs(round) };
+        let published = Published { as_of, sequence, etag: "e".into(), pages, objects: None, at: TimestampMs(round) };
         world.apply(&Command::Published(published)).expect("newer");
         assert!(world.lane.publications.len() <= PUBLICATIONS_MAX);
         assert_eq!(world.lane.published_as_of(), Some(LogIndex(world.at.0 - 1)));

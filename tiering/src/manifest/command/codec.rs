@@ -13,6 +13,7 @@ use crate::manifest::codec::{
     put_index_ref, put_names, put_page_refs, put_rows, put_spill_row, put_spill_rows, take_index_ref, take_names,
     take_page_refs, take_rows, take_spill_row, take_spill_rows,
 };
+use crate::manifest::objects::{put_object_page_refs, take_object_page_refs};
 use crate::manifest::spill::SpillPage;
 
 const WHAT: &str = "manifest command";
@@ -64,8 +65,11 @@ impl Command {
                 put_names(&mut out, objects);
             }
             Self::Published(published) => {
-                out.u8(9);
+                out.u8(if published.objects.is_some() { 14 } else { 9 });
                 put_published(&mut out, published);
+                if let Some(objects) = &published.objects {
+                    put_object_page_refs(&mut out, objects);
+                }
             }
             Self::Deleted(deleted) => {
                 out.u8(10);
@@ -116,6 +120,10 @@ impl Command {
             7 => Self::Repaired(take_quarantine(&mut body)?),
             8 => Self::Forgotten { objects: take_names(&mut body)? },
             9 => Self::Published(take_published(&mut body)?),
+            14 => {
+                let published = take_published(&mut body)?;
+                Self::Published(Published { objects: Some(take_object_page_refs(&mut body)?), ..published })
+            }
             10 => Self::Deleted(Deleted {
                 lane: take_names(&mut body)?,
                 partitions: body.list(25, |body| Ok((body.partition()?, take_names(body)?)))?,
@@ -234,6 +242,7 @@ fn take_published(body: &mut Decoder<'_>) -> Result<Published, CodecError> {
         sequence: body.sequence()?,
         etag: body.text()?,
         pages: take_page_refs(body)?,
+        objects: None,
         at: body.time()?,
     })
 }
