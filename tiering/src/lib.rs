@@ -20,6 +20,9 @@
 //! And the log start moves past them by:
 //! 7. [`retention`]: how much of the archived log goes, and when.
 //!
+//! Others than its brokers read a cluster's bucket by:
+//! 8. [`follow`]: which object of a lane to read next, and what its content changes.
+//!
 //! Invariants. T1, T2 and T4 are checked by `manifest::check_lane`, `check_partition` and their `_step` forms after every
 //! command of the tests; DESIGN.md's R1 to R11 are the rules that lead to them:
 //! - **T1** rows of a partition are contiguous and do not overlap;
@@ -36,6 +39,7 @@
 pub mod archive;
 pub mod bucket;
 pub mod fetch;
+pub mod follow;
 pub mod format;
 pub mod keys;
 pub mod manifest;

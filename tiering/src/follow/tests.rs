@@ -1,0 +1,1 @@
+//! Random histories of a simple writer, followed step by step: what is followed is what the bucket has.
