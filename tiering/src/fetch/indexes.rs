@@ -132,6 +132,12 @@ impl Indexes {
         twice(async || find_index(&*self.store, object).await).await
     }
 
+    /// Keeps an index that [`Indexes::at_key`] found, for the reads that follow. The caller has judged that it is the
+    /// object's own.
+    pub fn remember(&self, object: ObjectName, found: FoundIndex) {
+        self.keep(object, found);
+    }
+
     /// A spill page of `partition`.
     ///
     /// # Errors
@@ -168,7 +174,7 @@ async fn twice<T>(read: impl AsyncFn() -> Result<T, IndexError>) -> Result<T, In
 }
 
 /// Does an index say that it belongs to `object`?
-fn check_name(object: ObjectName, index: &DataIndex) -> Result<(), FormatError> {
+pub(crate) fn check_name(object: ObjectName, index: &DataIndex) -> Result<(), FormatError> {
     let DataIndex { kind, home, lane, sequence, .. } = *index;
     let same = home == object.home
         && match object.kind {
@@ -185,7 +191,7 @@ fn check_name(object: ObjectName, index: &DataIndex) -> Result<(), FormatError> 
 
 /// Finds and reads an object's index. The answer for the object's first bytes says how long it is, its last bytes where
 /// the index lies. Small objects take one GET, others two, those with a very large index three.
-async fn find_index(store: &dyn ObjectStore, object: ObjectName) -> Result<FoundIndex, IndexError> {
+pub(crate) async fn find_index(store: &dyn ObjectStore, object: ObjectName) -> Result<FoundIndex, IndexError> {
     let key = object.key();
     let got = store.get(&key, Some(0..GUESS_BYTES)).await?;
     let size = got.size;

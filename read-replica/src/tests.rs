@@ -1,0 +1,1 @@
+//! Following a source in a simulated world, while it archives.
