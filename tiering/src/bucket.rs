@@ -58,7 +58,9 @@ impl BucketError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Refused(RootRefusal::Foreign { .. } | RootRefusal::Superseded { .. }) => Disposition::Fatal,
+            Self::Refused(
+                RootRefusal::Foreign { .. } | RootRefusal::Superseded { .. } | RootRefusal::Incomplete { .. },
+            ) => Disposition::Fatal,
             Self::Refused(RootRefusal::Vanished { .. }) => Disposition::Refused,
             Self::Store(error) | Self::Preflight(PreflightError::Store(error)) => error.disposition(),
             Self::Preflight(_) => Disposition::Fatal,

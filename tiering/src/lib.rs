@@ -43,5 +43,6 @@ pub mod follow;
 pub mod format;
 pub mod keys;
 pub mod manifest;
+pub mod restore;
 pub mod retention;
 pub mod store;

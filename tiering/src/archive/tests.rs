@@ -10,6 +10,7 @@ mod local_damage;
 mod misplaced;
 mod parts;
 mod put_back;
+mod restored;
 mod scrub;
 mod sweep;
 mod two_leaders;

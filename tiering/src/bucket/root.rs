@@ -5,7 +5,7 @@
 
 use tidewater_storage::model::TimestampMs;
 
-use crate::keys::{ClusterId, ClusterName, LineageEpoch, ObjectKey};
+use crate::keys::{ClusterId, ClusterName, LineageEpoch, ObjectKey, ObjectKind};
 use crate::manifest::Root;
 
 /// What this data directory knows about its cluster before it has seen the bucket. The id is made and saved before the
@@ -60,6 +60,12 @@ pub enum RootRefusal {
         /// Epoch of the data directory.
         own: LineageEpoch,
     },
+    /// A restore began in this epoch and did not come to its end.
+    #[error(
+        "the restore of cluster {name} ({cluster}) into epoch {epoch} is not complete: run tidewater restore again with the \
+         data directory that it prepares"
+    )]
+    Incomplete { name: ClusterName, cluster: ClusterId, epoch: LineageEpoch },
     /// The bucket was emptied or is another one.
     #[error(
         "the bucket holds no root of cluster {name} ({cluster}) although an earlier start, or another broker of the \
@@ -91,6 +97,9 @@ pub fn decide(claim: &Claim, found: Option<Root>, now: TimestampMs) -> Result<Ro
     if root.epoch != claim.epoch {
         let (cluster, found, own) = (claim.cluster, root.epoch, claim.epoch);
         return Err(RootRefusal::Superseded { name, cluster, found, own });
+    }
+    if root.catalogue != root.home().name(ObjectKind::Catalogue).key() {
+        return Err(RootRefusal::Incomplete { name, cluster: root.cluster, epoch: root.epoch });
     }
     Ok(RootStep::Use(root))
 }
@@ -126,6 +135,11 @@ mod tests {
         assert!(matches!(refused(&claim(2, false), Some(made(1))), RootRefusal::Foreign { .. }));
         assert!(matches!(refused(&claim(1, true), None), RootRefusal::Vanished { .. }));
         let later = Root { epoch: LineageEpoch(2), ..made(1) };
-        assert!(matches!(refused(&claim(1, true), Some(later)), RootRefusal::Superseded { .. }));
+        assert!(matches!(refused(&claim(1, true), Some(later.clone())), RootRefusal::Superseded { .. }));
+        let restored = Claim { epoch: LineageEpoch(2), ..claim(1, true) };
+        assert!(
+            matches!(refused(&restored, Some(later)), RootRefusal::Incomplete { .. }),
+            "the catalogue is epoch 1's"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::TimestampMs;
+use uuid::Uuid;
 
 use crate::format::FORMAT_VERSION;
 use crate::keys::{ClusterId, ClusterName, Home, LineageEpoch, ObjectKey, ObjectKind};
@@ -23,6 +24,9 @@ pub struct Root {
     /// The cluster and epoch it was restored or taken over from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Home>,
+    /// The restore that made this epoch. While `catalogue` is another epoch's, it is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Uuid>,
     /// When this epoch began.
     pub began: TimestampMs,
 }
@@ -47,7 +51,7 @@ impl Root {
         let home = Home { cluster, epoch: LineageEpoch::FIRST };
         let catalogue = home.name(ObjectKind::Catalogue).key();
         let (what, epoch) = (WHAT.to_owned(), LineageEpoch::FIRST);
-        Self { what, format: FORMAT_VERSION, name, cluster, epoch, catalogue, from: None, began: now }
+        Self { what, format: FORMAT_VERSION, name, cluster, epoch, catalogue, from: None, attempt: None, began: now }
     }
 
     /// Cluster and epoch.

@@ -22,7 +22,10 @@ use crate::archive::{
 };
 use crate::format::LaneEvent;
 use crate::keys::Home;
-use crate::manifest::{CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest, apply, check_lane, check_partition};
+use crate::manifest::{
+    CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest, apply, check_lane, check_partition,
+};
+use crate::restore::{LaneSeed, SEED};
 use crate::retention::RetentionPolicy;
 
 /// Bytes at which a simulated segment closes.
@@ -115,6 +118,30 @@ impl SimLane {
             not_known_yet: RefCell::default(),
             cut_off: Cell::default(),
         })
+    }
+
+    /// The lane as a restored cluster begins with it: no record beyond the archived ends, none of them on local disk.
+    pub(super) fn restored(&self, env: &Env, seed: LaneSeed) -> Rc<Self> {
+        let lane = self.backup();
+        let mut lane = Rc::into_inner(lane).expect("nobody else has it");
+        lane.env = env.clone();
+        lane.lane = RefCell::new(seed.archive);
+        let mut manifests: BTreeMap<PartitionId, PartitionManifest> =
+            seed.partitions.into_iter().map(|published| (published.manifest.id, published.manifest)).collect();
+        (lane.index, lane.term) = (Cell::new(SEED.0 + 1), Cell::new(1));
+        for (id, log) in lane.logs.borrow_mut().iter_mut() {
+            // One of which nothing was archived is made again.
+            let made = || PartitionManifest::new(*id, Offset::ZERO, LogIndex(SEED.0 + 1));
+            let end = manifests.entry(*id).or_insert_with(made).archived_end;
+            let kept = log.batches.iter().filter(|batch| batch.header.next_offset() <= end).count();
+            log.batches.truncate(kept);
+            log.applied.truncate(kept);
+            assert_eq!(log.end(), end, "{id} ends with a batch");
+            log.closed.clear();
+            (log.local_start, log.open_start, log.open_bytes) = (end, end, 0);
+        }
+        lane.manifests = RefCell::new(manifests);
+        Rc::new(lane)
     }
 
     /// Terms and log indexes that passed without the bucket.

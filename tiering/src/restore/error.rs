@@ -1,0 +1,65 @@
+//! Why a restore did not get on. Each names what to do.
+
+use tidewater_storage::disposition::Disposition;
+use tidewater_storage::model::LaneId;
+
+use super::order::RestoreRefusal;
+use crate::keys::{ClusterName, Home, ObjectKey, ObjectName};
+use crate::store::{PreflightError, StoreError};
+
+/// See the header. What was done so far stays valid: the same attempt goes on there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Refused(#[from] RestoreRefusal),
+    /// No root of that name.
+    #[error("the bucket holds no cluster named {name}{}; check --from and --cluster-name", listed(.others))]
+    NoCluster {
+        name: ClusterName,
+        /// Clusters that the bucket holds, some of them.
+        others: Vec<ClusterName>,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bucket does not keep the promises that a restore is built on.
+    #[error(transparent)]
+    Preflight(#[from] PreflightError),
+    #[error("object {key}: {reason}; put it back from a copy of the bucket")]
+    Unreadable {
+        key: ObjectKey,
+        /// What the decoder said.
+        reason: String,
+    },
+    #[error("{object} says that it is of lane {lane}, epoch {} of cluster {}: two clusters share a cluster id", home.epoch, home.cluster)]
+    Foreign { object: ObjectName, home: Home, lane: LaneId },
+    /// More would be lost than what was not archived.
+    #[error(
+        "the archive is damaged: {}; put the objects back from a copy of the bucket, or give --accept-damage to go on with what \
+         lies before the damage", .0.join("; ")
+    )]
+    Damaged(Vec<String>),
+    #[error("object {key} was written by others many times in a row; run the restore again")]
+    Busy { key: ObjectKey },
+}
+
+impl RestoreError {
+    /// [`Disposition::Retry`]: the same restore may simply be run again.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Store(error) | Self::Preflight(PreflightError::Store(error)) => error.disposition(),
+            Self::Refused(_) | Self::NoCluster { .. } => Disposition::Refused,
+            Self::Preflight(_) | Self::Foreign { .. } => Disposition::Fatal,
+            Self::Unreadable { .. } | Self::Damaged(_) => Disposition::Corrupt,
+            Self::Busy { .. } => Disposition::Retry,
+        }
+    }
+}
+
+fn listed(others: &[ClusterName]) -> String {
+    if others.is_empty() {
+        return " and none of another name".to_owned();
+    }
+    let names: Vec<&str> = others.iter().map(ClusterName::as_str).collect();
+    format!("; it holds {}", names.join(", "))
+}

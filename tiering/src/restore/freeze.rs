@@ -1,0 +1,164 @@
+//! Ends the lanes of a source, or only reads them: manifests closed, bundles walked to the first free key, seals put there.
+//!
+//! Owns: these requests. Does not own: what they mean (`order`), what is made of manifests and bundles (the caller's
+//! `take`). Each step may be repeated, also by another attempt.
+
+use std::sync::Arc;
+
+use tidewater_storage::disposition::Disposition;
+use tidewater_storage::model::{LaneId, TimestampMs};
+
+use super::error::RestoreError;
+use super::order::{Attempt, KeyContent, judge_key};
+use crate::fetch::Indexes;
+use crate::fetch::indexes::{FoundIndex, IndexError};
+use crate::format::{FormatError, ObjectBuilder};
+use crate::keys::{Home, ObjectKey, ObjectName, Sequence};
+use crate::manifest::PublishedLane;
+use crate::store::{ETag, ObjectStore, PutMode, StoreError};
+
+/// How often a conditional put that met another writer is tried again.
+pub(super) const CONFLICTS_MAX: usize = 16;
+
+/// How the walk along a lane's bundles ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LaneEnd {
+    /// The next key is free: the lane's cluster may still write there.
+    Open,
+    /// The lane is sealed.
+    Sealed,
+    /// The bundle `at` is missing or is not what it should be, and later ones cannot be used.
+    Damaged { at: Sequence, reason: String },
+}
+
+/// The lanes of one home. With an attempt, they are ended; without one, nothing is written.
+#[derive(Clone, Debug)]
+pub(super) struct Lanes {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) indexes: Indexes,
+    pub(super) home: Home,
+    pub(super) fence: Option<Attempt>,
+    /// A lane with a missing bundle ends before it, and is sealed there.
+    pub(super) accept_damage: bool,
+    pub(super) now: TimestampMs,
+}
+
+impl Lanes {
+    /// The lane's manifest with its version; closed if there is an attempt, also that of a lane that published nothing.
+    pub(super) async fn manifest(&self, lane: LaneId) -> Result<Option<(PublishedLane, ETag)>, RestoreError> {
+        let object = self.home.lane_manifest(lane);
+        let key = object.key();
+        for _ in 0..CONFLICTS_MAX {
+            let (found, mode) = match self.store.get(&key, None).await {
+                Ok(got) => {
+                    let found = PublishedLane::decode(&got.body).map_err(|error| unreadable(object, &error))?;
+                    if (found.home, found.lane) != (self.home, lane) {
+                        return Err(RestoreError::Foreign { object, home: found.home, lane: found.lane });
+                    }
+                    (Some((found, got.etag.clone())), PutMode::IfMatch(got.etag))
+                }
+                Err(StoreError::NotFound { .. }) => (None, PutMode::IfAbsent),
+                Err(error) => return Err(error.into()),
+            };
+            let open = found.as_ref().map(|(found, _)| found.clone());
+            let Some(closed) = self.fence.and_then(|attempt| attempt.closing(lane, open, self.now)) else {
+                return Ok(found);
+            };
+            match self.store.put(&key, closed.encode(), mode).await {
+                Ok(done) => return Ok(Some((closed, done.etag))),
+                // Its own put, whose answer was lost, or a publication that came first.
+                Err(StoreError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RestoreError::Busy { key })
+    }
+
+    /// Gives `take` every bundle from `from` on, whose predecessor's index has the checksum `crc`. If `take` refuses one,
+    /// or one is missing, the walk ends before it.
+    pub(super) async fn walk(
+        &self,
+        lane: LaneId,
+        from: Sequence,
+        crc: u32,
+        mut take: impl FnMut(&FoundIndex) -> Result<(), String>,
+    ) -> Result<LaneEnd, RestoreError> {
+        let (mut at, mut crc) = (from, crc);
+        loop {
+            match self.look(lane, at, crc).await? {
+                Look::End(end) => return Ok(end),
+                Look::Again => {}
+                Look::Bundle(found) => {
+                    if let Err(reason) = take(&found) {
+                        return Ok(LaneEnd::Damaged { at, reason });
+                    }
+                    (at, crc) = (at.next(), found.at.crc);
+                }
+            }
+        }
+    }
+
+    /// What lies at the key of bundle `at`. A free key is sealed if there is an attempt.
+    async fn look(&self, lane: LaneId, at: Sequence, crc: u32) -> Result<Look, RestoreError> {
+        let object = self.home.bundle(lane, at);
+        let damaged = |reason: String| Look::End(LaneEnd::Damaged { at, reason });
+        match self.indexes.at_key(object).await {
+            Ok(found) => Ok(match judge_key(self.home, lane, at, &found.index) {
+                KeyContent::Bundle => Look::Bundle(Box::new(found)),
+                KeyContent::Seal => Look::End(LaneEnd::Sealed),
+                KeyContent::Foreign => damaged(format!(
+                    "what lies there was written by lane {} of epoch {}",
+                    found.index.lane, found.index.home.epoch
+                )),
+            }),
+            Err(IndexError::Format(error)) if error.disposition() == Disposition::Refused => {
+                Err(unreadable(object, &error))
+            }
+            Err(IndexError::Format(error)) => Ok(damaged(error.to_string())),
+            Err(IndexError::Store(StoreError::NotFound { .. })) => self.at_free_key(lane, at, crc).await,
+            Err(IndexError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    async fn at_free_key(&self, lane: LaneId, at: Sequence, crc: u32) -> Result<Look, RestoreError> {
+        let key = self.home.bundle(lane, at).key();
+        let prefix = key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let later = self.store.list(&format!("{prefix}/"), Some(key.as_str()), 1).await?;
+        let later = later.first().map(|listed| listed.key.clone());
+        // The lane's cluster may have written both meanwhile.
+        if later.is_some() && self.store.head(&key).await.is_ok() {
+            return Ok(Look::Again);
+        }
+        let hole =
+            |later: &ObjectKey| LaneEnd::Damaged { at, reason: format!("it does not exist, though {later} does") };
+        if let Some(later) = later.as_ref().filter(|_| !self.accept_damage) {
+            return Ok(Look::End(hole(later)));
+        }
+        if let Some(attempt) = &self.fence {
+            let Some(last) = at.0.checked_sub(1).map(Sequence) else { unreachable!("the first bundle is 1") };
+            let seal = ObjectBuilder::new(attempt.seal(lane, last, crc, self.now)).finish();
+            match self.store.put(&key, seal.body(), PutMode::IfAbsent).await {
+                Ok(_) => {}
+                // A bundle came first, or a seal.
+                Err(StoreError::Taken { .. }) => return Ok(Look::Again),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Look::End(match later {
+            Some(later) => hole(&later),
+            None if self.fence.is_some() => LaneEnd::Sealed,
+            None => LaneEnd::Open,
+        }))
+    }
+}
+
+enum Look {
+    Bundle(Box<FoundIndex>),
+    /// Look at the same key again.
+    Again,
+    End(LaneEnd),
+}
+
+pub(super) fn unreadable(object: ObjectName, error: &FormatError) -> RestoreError {
+    RestoreError::Unreadable { key: object.key(), reason: error.to_string() }
+}

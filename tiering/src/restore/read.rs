@@ -1,0 +1,94 @@
+//! A lane read to its end: manifest, pages, bundles, into a [`FollowedLane`].
+//!
+//! Owns: these requests. Does not own: what counts (`follow`), the end of the lane (`freeze`).
+
+use std::collections::BTreeMap;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tidewater_storage::model::{LaneId, PartitionId};
+
+use super::error::RestoreError;
+use super::freeze::{LaneEnd, Lanes, unreadable};
+use super::plan::own_objects;
+use crate::fetch::indexes::FoundIndex;
+use crate::follow::{FollowedLane, Next, Purpose, ReadPages};
+use crate::keys::ObjectName;
+use crate::manifest::{ObjectPageRef, PageRef, decode_objects, decode_page};
+use crate::store::StoreError;
+
+/// Pages read at once.
+const PAGES_AT_ONCE: usize = 16;
+
+/// A lane as far as its bundles count.
+#[derive(Clone, Debug)]
+pub(super) struct LaneRead {
+    pub(super) followed: FollowedLane,
+    /// What each partition's page of the base names beside its rows: objects of its own that are to be deleted, and those
+    /// that its rows name, which may be trimmed by a bundle.
+    pub(super) own: BTreeMap<PartitionId, Vec<ObjectName>>,
+    pub(super) end: LaneEnd,
+}
+
+impl Lanes {
+    /// Reads a lane; ends it, if there is an attempt.
+    pub(super) async fn read(&self, lane: LaneId) -> Result<LaneRead, RestoreError> {
+        let object = self.home.lane_manifest(lane);
+        let mut followed = FollowedLane::new(self.home, lane, Purpose::Restore);
+        let refused = |error: crate::follow::FollowError| RestoreError::Unreadable {
+            key: object.key(),
+            reason: error.to_string(),
+        };
+        match self.manifest(lane).await? {
+            Some((published, version)) => drop(followed.on_manifest(published, version).map_err(refused)?),
+            None => followed.on_no_manifest().map_err(refused)?,
+        }
+        let mut own = BTreeMap::new();
+        if let Next::Pages { partitions, objects } = followed.next() {
+            let pages = self.pages(partitions, objects).await?;
+            for published in pages.partitions.values().flatten() {
+                own.insert(published.manifest.id, own_objects(&published.manifest));
+            }
+            followed.on_pages(pages).map_err(refused)?;
+        }
+        let (from, crc) = (followed.last().next(), followed.last_crc());
+        let take = |found: &FoundIndex| match followed.on_bundle(&found.index, found.at, found.size) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        let end = self.walk(lane, from, crc, take).await?;
+        Ok(LaneRead { followed, own, end })
+    }
+
+    pub(super) async fn pages(
+        &self,
+        partitions: Vec<PageRef>,
+        objects: Vec<ObjectPageRef>,
+    ) -> Result<ReadPages, RestoreError> {
+        let partitions = stream::iter(partitions).map(async |page| {
+            let body = self.store.get(&page.page.key(), None).await.map_err(|error| missing(page.page, error))?.body;
+            let read = decode_page(&page, &body).map_err(|error| unreadable(page.page, &error))?;
+            Ok::<_, RestoreError>((page.page, read))
+        });
+        let objects = stream::iter(objects).map(async |page| {
+            let body = self.store.get(&page.page.key(), None).await.map_err(|error| missing(page.page, error))?.body;
+            let read = decode_objects(&page, &body).map_err(|error| unreadable(page.page, &error))?;
+            Ok::<_, RestoreError>((page.page, read))
+        });
+        Ok(ReadPages {
+            partitions: partitions.buffered(PAGES_AT_ONCE).try_collect().await?,
+            objects: objects.buffered(PAGES_AT_ONCE).try_collect().await?,
+        })
+    }
+}
+
+/// A page that a manifest names and that is not there: the bucket was copied out of order, or has lost objects.
+fn missing(page: ObjectName, error: StoreError) -> RestoreError {
+    match error {
+        StoreError::NotFound { .. } => {
+            let reason = "it does not exist, though the lane's manifest names it (was the bucket copied while it was \
+                          written?)";
+            RestoreError::Unreadable { key: page.key(), reason: reason.to_owned() }
+        }
+        error => error.into(),
+    }
+}
