@@ -103,8 +103,8 @@ impl PeerFault {
 /// Why bytes are no frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    #[error("a frame of {len} bytes was announced; frames have {FRAME_BYTES_MIN} to {FRAME_BYTES_MAX}")]
-    Length { len: u64 },
+    #[error("a frame of {len} bytes was announced; frames have {FRAME_BYTES_MIN} to {max}")]
+    Length { len: u64, max: usize },
     #[error("frame checksum is {found:#010x}, the frame says {expected:#010x}")]
     Checksum { expected: u32, found: u32 },
     #[error("a frame of the unknown kind {0}")]
@@ -451,13 +451,21 @@ fn take_reply(from: &mut Decoder<'_>) -> Result<PeerReply, FrameError> {
 
 /// The bytes of a connection on their way to frames: small frames are gathered and copied out, so that no frame keeps
 /// the memory of others; a large one is received into a buffer of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameBuffer {
     gathered: BytesMut,
     /// A frame without its length, not complete.
     large: BytesMut,
     /// The length of the frame that `large` becomes; 0 if there is none.
     large_len: usize,
+    /// The longest frame that is taken, without its length. Bytes.
+    max: usize,
+}
+
+impl Default for FrameBuffer {
+    fn default() -> Self {
+        Self::up_to(FRAME_BYTES_MAX)
+    }
 }
 
 /// Where the next bytes of a connection go.
@@ -470,6 +478,12 @@ pub enum Wanted {
 }
 
 impl FrameBuffer {
+    /// For frames of at most `max` bytes without their length.
+    #[must_use]
+    pub fn up_to(max: usize) -> Self {
+        Self { gathered: BytesMut::new(), large: BytesMut::new(), large_len: 0, max }
+    }
+
     /// Takes the next whole frame, without its length.
     ///
     /// # Errors
@@ -485,8 +499,8 @@ impl FrameBuffer {
         }
         let Some(len) = self.gathered.first_chunk::<LENGTH_LEN>().copied() else { return Ok(None) };
         let len = u32::from_be_bytes(len) as usize;
-        if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&len) {
-            return Err(FrameError::Length { len: len as u64 });
+        if !(FRAME_BYTES_MIN..=self.max).contains(&len) {
+            return Err(FrameError::Length { len: len as u64, max: self.max });
         }
         let whole = LENGTH_LEN + len;
         if self.gathered.len() >= whole {

@@ -19,7 +19,8 @@ use super::connection::{ReadEnd, Throttle, next_frame, within};
 use super::frame::{self, Body, Frame, FrameBuffer, PeerFault};
 use super::handshake::{self, Established, HandshakeError, Hello, Server};
 use super::limits::{
-    ANSWERS_MAX, CALL_WEIGHT, HANDSHAKE_MAX, IN_WORK_MAX, KEEPALIVE, RECEIVED_BYTES_MAX, UNACKNOWLEDGED_MAX,
+    ANSWERS_MAX, CALL_WEIGHT, HANDSHAKE_MAX, IN_WORK_MAX, KEEPALIVE, RECEIVED_BYTES_MAX, STRANGER_BYTES_MAX,
+    UNACKNOWLEDGED_MAX,
 };
 use super::link::count;
 use super::metrics::{PeerCounts, RpcCounts};
@@ -325,7 +326,7 @@ async fn serve(rpc: &Rpc, incoming: &Rc<Incoming>, peer: Peer, admission: Option
             incoming.wire.close();
         })
     };
-    let mut frames = FrameBuffer::default();
+    let mut frames = if peer.node.is_some() { FrameBuffer::default() } else { FrameBuffer::up_to(STRANGER_BYTES_MAX) };
     let end = loop {
         while !incoming.outbox.is_closed()
             && (incoming.in_work.get() >= IN_WORK_MAX || incoming.outbox.queued() >= ANSWERS_MAX)

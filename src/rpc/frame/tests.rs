@@ -152,7 +152,7 @@ fn a_hostile_length_is_refused_before_anything_is_allocated() {
     for len in [0, 12, FRAME_BYTES_MAX as u32 + 1, u32::MAX] {
         let mut frames = FrameBuffer::default();
         frames.gather(&len.to_be_bytes());
-        assert_eq!(frames.next_frame(), Err(FrameError::Length { len: len.into() }));
+        assert_eq!(frames.next_frame(), Err(FrameError::Length { len: len.into(), max: FRAME_BYTES_MAX }));
     }
     let mut frames = FrameBuffer::default();
     frames.gather(&(FRAME_BYTES_MAX as u32).to_be_bytes());
