@@ -204,7 +204,9 @@ impl Producer {
 
 /// Errors of a batch, beside those of a leader that moved, that a later attempt may not meet.
 fn may_pass(code: i16) -> bool {
-    [E::RequestTimedOut, E::NotEnoughReplicas, E::NotEnoughReplicasAfterAppend].iter().any(|error| error.code() == code)
+    // A broker with a full disk hands its partitions to others.
+    let passing = [E::RequestTimedOut, E::NotEnoughReplicas, E::NotEnoughReplicasAfterAppend, E::KafkaStorageError];
+    passing.iter().any(|error| error.code() == code)
 }
 
 /// No broker leads the controller's lane at the moment.

@@ -1,4 +1,4 @@
-//! Which broker leads each lane now. Not part of the controller's state: brokers report it to each other, and the report
+//! Which broker leads each lane now, and whose disk is full. Not part of the controller's state: brokers report it to each other, and the report
 //! of the highest term counts. Immutable once shared, spread to every shard like an image. Node-wide.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,8 @@ pub struct Leaders {
     changes: u64,
     /// Brokers that were lost a moment ago: what they led has no leader now, and its epoch stays.
     lost: BTreeSet<NodeId>,
+    /// Brokers whose disk is full, as they reported last.
+    full: BTreeSet<NodeId>,
 }
 
 /// A lane's leader as it described itself last, or as one of its followers knows it.
@@ -36,6 +38,9 @@ pub struct LeaderReport {
     /// The broker that reports.
     pub from: NodeId,
     pub lanes: Vec<LaneReport>,
+    /// Does its disk refuse producers? `None` in a report about some lanes only, and from older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<bool>,
 }
 
 /// A lane as one of its replicas sees it.
@@ -59,6 +64,12 @@ impl Leaders {
         self.lanes.get(&lane).filter(|leader| !self.lost.contains(&leader.node))
     }
 
+    /// Brokers whose disk is full: they are given no lane to lead.
+    #[must_use]
+    pub fn full(&self) -> &BTreeSet<NodeId> {
+        &self.full
+    }
+
     /// All lanes that have a leader.
     pub fn iter(&self) -> impl Iterator<Item = (LaneId, &LaneLeader)> {
         let led = self.lanes.iter().filter(|(_, leader)| !self.lost.contains(&leader.node));
@@ -77,11 +88,11 @@ impl Leaders {
         self.changes >= other.changes
     }
 
-    /// Do clients learn the same from `other`? What lanes have followed is the controller's business.
+    /// Does a shard learn the same from `other`? What lanes have followed is the controller's business.
     #[must_use]
     pub fn are_shown_by(&self, other: &Self) -> bool {
         let same = |(a, b): (&LaneLeader, &LaneLeader)| (a.node, a.term, &a.in_sync) == (b.node, b.term, &b.in_sync);
-        self.lost == other.lost
+        (&self.lost, &self.full) == (&other.lost, &other.full)
             && self.lanes.len() == other.lanes.len()
             && self.lanes.iter().all(|(lane, a)| other.lanes.get(lane).is_some_and(|b| same((a, b))))
     }
@@ -101,6 +112,11 @@ impl Leaders {
         for lane in &report.lanes {
             changed |= self.see_lane(report.from, lane);
         }
+        changed |= match report.full {
+            Some(true) => self.full.insert(report.from),
+            Some(false) => self.full.remove(&report.from),
+            None => false,
+        };
         self.changes += u64::from(changed);
         changed
     }
@@ -133,7 +149,7 @@ mod tests {
         let leader = leader.map(NodeId);
         let in_sync = leader.into_iter().filter(|leader| leader.0 == from).collect();
         let lane = LaneReport { lane: LANE, term: Term(term), leader, in_sync, followed };
-        LeaderReport { from: NodeId(from), lanes: vec![lane] }
+        LeaderReport { from: NodeId(from), lanes: vec![lane], full: None }
     }
 
     fn leads(leaders: &Leaders) -> Option<(i32, u64, u64)> {
@@ -161,6 +177,20 @@ mod tests {
         assert!(!leaders.see(&report(3, 4, Some(2), 0)), "a follower's report of the same term changes nothing");
         assert_eq!(leads(&leaders), Some((2, 4, 9)));
         assert!(!leaders.see(&report(2, 4, Some(2), 9)), "the same again is no change");
+    }
+
+    #[test]
+    fn a_full_disk_is_known_until_its_broker_reports_room() {
+        let mut leaders = Leaders::default();
+        let full = |from, full| LeaderReport { full, ..report(from, 4, Some(2), 0) };
+        assert!(leaders.see(&full(3, Some(true))));
+        assert!(!leaders.see(&full(3, None)), "a report about lanes says nothing of it");
+        assert_eq!(leaders.full(), &BTreeSet::from([NodeId(3)]));
+        assert!(!leaders.are_shown_by(&Leaders { full: BTreeSet::new(), ..leaders.clone() }));
+        assert!(leaders.see(&full(3, Some(false))));
+        assert!(leaders.full().is_empty());
+        let older = r#"{"from":3,"lanes":[]}"#;
+        assert_eq!(serde_json::from_str::<LeaderReport>(older).expect("reads").full, None);
     }
 
     #[test]

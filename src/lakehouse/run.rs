@@ -239,7 +239,7 @@ mod tests {
         let mut see = |lane, node, term| {
             let leader = Some(NodeId(node));
             let lane = LaneReport { lane: LaneId(lane), term: Term(term), leader, ..LaneReport::default() };
-            leaders.see(&LeaderReport { from: NodeId(node), lanes: vec![lane] });
+            leaders.see(&LeaderReport { from: NodeId(node), lanes: vec![lane], full: None });
             committing(&image, &leaders, topic)
         };
         assert_eq!(see(1, 1, 9), None, "the lane of partition 1");

@@ -3,7 +3,8 @@
 //! Without `--disk-bytes` the budget is nine tenths of the free space and of the bytes in the data directory together.
 //! The second number takes a look at every file, the bucket's included; so a start uses the number of the start before,
 //! and counts in the background while it serves. On a disk that other programs have filled the budget is small; it
-//! grows when they free space.
+//! grows when they free space. What is free on the file system bounds every budget, also a given one: a broker that looks
+//! refuses producers, one that does not has its journal wait for the next file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,8 +22,11 @@ use crate::config::node::NodeConfig;
 /// Between counts of the bytes in a directory bucket.
 const BUCKET_LOOK: Duration = Duration::from_secs(10);
 
+/// Between looks at whether the budget can grow.
+const GROWTH_LOOK: Duration = Duration::from_secs(10);
+
 /// Between looks at the free space.
-const ROOM_LOOK: Duration = Duration::from_secs(10);
+const FREE_LOOK: Duration = Duration::from_secs(1);
 
 /// The file that keeps the budget for the next start, in decimal digits. It may be missing or damaged.
 const SHARE_FILE: &str = "disk-share";
@@ -68,8 +72,9 @@ impl Budgets {
     }
 
     /// Counts in the background: the data directory once, and a directory bucket again after each request that may have
-    /// changed it. Unless the budget is given, also looks at the free space.
+    /// changed it. Looks at the free space; unless the budget is given, it may grow with it.
     pub(super) fn watch(&self, config: &NodeConfig, tier: &Tier, side: &Side) {
+        side.handle().spawn(watch_free(self.disk.clone(), config.data_dir.clone()));
         if self.share != Share::Given {
             let (budget, dir) = (self.disk.clone(), config.data_dir.clone());
             side.handle().spawn(keep_share(budget, dir, self.share, config.bucket_is_embedded));
@@ -94,6 +99,27 @@ impl Budgets {
     }
 }
 
+/// Notes what is free on the file system, and says when it is full and when it is not any more.
+async fn watch_free(budget: DiskBudget, dir: PathBuf) {
+    let mut full = false;
+    loop {
+        if let Ok(free) = free_bytes(&dir) {
+            budget.set_free(free);
+        }
+        let usage = budget.usage();
+        if usage.is_full() != full {
+            full = !full;
+            let (used, limit, free) = (usage.total(), usage.limit, usage.free);
+            if full {
+                tracing::warn!(dir = %dir.display(), used, limit, free, "the disk is full: producers are refused; free space, raise --disk-bytes or shorten local.retention.*");
+            } else {
+                tracing::info!(dir = %dir.display(), used, limit, free, "the disk has room for producers again");
+            }
+        }
+        tokio::time::sleep(FREE_LOOK).await;
+    }
+}
+
 /// Counts a remembered budget; then raises it when free space allows.
 async fn keep_share(budget: DiskBudget, dir: PathBuf, share: Share, with_bucket: bool) {
     if share == Share::Remembered {
@@ -107,7 +133,7 @@ async fn keep_share(budget: DiskBudget, dir: PathBuf, share: Share, with_bucket:
         }
     }
     loop {
-        tokio::time::sleep(ROOM_LOOK).await;
+        tokio::time::sleep(GROWTH_LOOK).await;
         let Ok(free) = free_bytes(&dir) else { continue };
         if let Some(share) = grown(&budget.usage(), free, with_bucket) {
             tracing::info!(bytes = share, "the disk has more free space; the disk budget grows");

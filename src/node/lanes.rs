@@ -457,6 +457,11 @@ impl Lanes {
             .collect()
     }
 
+    /// Does this broker's disk refuse producers?
+    pub fn is_disk_full(&self) -> bool {
+        self.engine.usage().is_full()
+    }
+
     fn status_of<T>(&self, id: LaneId, get: impl FnOnce(&LaneStatus) -> T) -> Option<T> {
         match &self.controller {
             Some(controller) if id == LaneId::CONTROLLER => Some(get(&controller.status)),

@@ -83,7 +83,9 @@ impl Replicas {
     /// Starts the next step of every lane that this shard leads; true if one is on its way.
     fn look(self: &Rc<Self>, image: &ClusterImage) -> bool {
         let now = self.env.clock.now();
-        let (mut moving, mut led) = (false, Vec::new());
+        let full = self.lanes.is_disk_full();
+        let leaders = self.controller.leaders();
+        let (mut moving, mut led, mut away) = (false, Vec::new(), None);
         for (lane, me, raft) in self.lanes.groups() {
             let leadership = raft.leadership();
             if !leadership.ready {
@@ -105,8 +107,13 @@ impl Replicas {
                 && held.learners.iter().all(|learner| wanted.learners.contains(learner));
             let last = raft.applied().map_or(LogIndex(0), |applied| applied.index);
             if settled && !held.joint {
+                if full && away.is_none() {
+                    away = balance::heir(me, &held, &raft.progress(), last, leaders.full()).map(|to| (lane, raft, to));
+                    continue;
+                }
                 let preferred = image.lanes.get(&lane).and_then(|lane| lane.replicas.first().copied());
-                if let Some(preferred) = preferred.filter(|preferred| *preferred != me) {
+                let has_room = |replica: &ReplicaId| !leaders.full().contains(&replica.node);
+                if let Some(preferred) = preferred.filter(|preferred| *preferred != me && has_room(preferred)) {
                     let led_ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
                     led.push(as_led(lane, preferred, led_ms, last, &held, &raft.progress()));
                 }
@@ -124,12 +131,16 @@ impl Replicas {
                 self.say(lane, &raft, &wanted, &held, last);
             }
         }
+        if let Some((lane, raft, to)) = away {
+            self.hand_over(lane, raft, to, "this broker's disk is full");
+            return true;
+        }
         let since = self.handed_over.get().map(|at| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX));
         if let Some((lane, to)) = balance::hand_back(image.here, &led, since)
             && let Some((_, _, raft)) = self.lanes.groups().into_iter().find(|(id, _, _)| *id == lane)
         {
             self.handed_over.set(Some(now));
-            self.hand_back(lane, raft, to);
+            self.hand_over(lane, raft, to, "it is the preferred leader");
         }
         moving
     }
@@ -156,13 +167,13 @@ impl Replicas {
         });
     }
 
-    fn hand_back(self: &Rc<Self>, lane: LaneId, raft: Lane, to: ReplicaId) {
+    fn hand_over(self: &Rc<Self>, lane: LaneId, raft: Lane, to: ReplicaId, why: &'static str) {
         let this = Rc::clone(self);
-        self.env.tasks.spawn("hand back", async move {
+        self.env.tasks.spawn("hand over", async move {
             match raft.transfer_leadership(to).await {
-                Ok(()) => tracing::info!(%lane, %to, "the lane is led by its preferred leader again"),
+                Ok(()) => tracing::info!(%lane, %to, why, "another broker leads the lane"),
                 Err(error) => {
-                    tracing::info!(%lane, %to, %error, "the lane stays with its leader for now");
+                    tracing::info!(%lane, %to, why, %error, "the lane stays with its leader for now");
                     if let Some(led) = this.led.borrow_mut().get_mut(&lane) {
                         led.1 = this.env.clock.now();
                     }
@@ -212,14 +223,9 @@ impl Replicas {
                     continue;
                 }
                 let last = raft.applied().map_or(LogIndex(0), |applied| applied.index);
-                let held = raft.membership();
-                let progress = raft.progress();
-                let fit = progress.iter().filter(|found| {
-                    found.replica != me && held.is_voter(found.replica) && membership::is_caught_up(found, last)
-                });
-                // The one that is furthest.
-                let Some(heir) = fit.max_by_key(|found| found.matched) else { continue };
-                if let Err(error) = raft.transfer_leadership(heir.replica).await {
+                let heir = balance::heir(me, &raft.membership(), &raft.progress(), last, &BTreeSet::new());
+                let Some(heir) = heir else { continue };
+                if let Err(error) = raft.transfer_leadership(heir).await {
                     tracing::debug!(%lane, %error, "the lane elects another leader");
                 }
             }

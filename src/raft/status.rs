@@ -8,6 +8,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 
 use bytes::Bytes;
+use tidewater_storage::budget::DiskUsage;
 use tidewater_storage::engine::Engine;
 use tidewater_storage::env::Notify;
 use tidewater_storage::journal::Payload;
@@ -156,6 +157,12 @@ impl LaneStatus {
     pub fn propose(&self, payload: Payload) -> impl Future<Output = Result<(EntryId, Answer), ProposeError>> + use<> {
         let proposal = self.raft().map(|raft| raft.propose(payload));
         async move { proposal.ok_or(ProposeError::Shutdown)?.await }
+    }
+
+    /// This broker's disk.
+    #[must_use]
+    pub fn disk(&self) -> DiskUsage {
+        self.engine.usage()
     }
 
     /// May another proposal be in flight?

@@ -1,6 +1,9 @@
 //! The disk budget (`--disk-bytes`): how much each use takes, and what may still be admitted. *Node-wide*: one for all
 //! shards, the chunk cache and a directory bucket; the numbers are atomics, so accounts are *messages*.
 //!
+//! The file system may have less room than the budget, when other programs fill it. How much it has is looked at now and
+//! then, and admissions respect that too.
+//!
 //! A write is admitted before it is proposed, for the bytes it takes in journal and segment. Admissions never use the
 //! reserve, the last part of the budget: votes, commands, purges and checkpoints need it so that a full disk can be
 //! freed. An account records what was written, and refuses nothing.
@@ -13,6 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const RESERVE_DIVISOR: u64 = 20;
 /// The largest reserve. Bytes.
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
+
+/// A disk with less to admit than the budget divided by this, or than 16 MiB, is full: larger requests are refused.
+const FULL_DIVISOR: u64 = 100;
+const FULL_BYTES_MAX: u64 = 16 << 20;
 
 /// A use of the disk that the budget counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +53,8 @@ pub struct DiskUsage {
     pub limit: u64,
     /// Part of it that admissions never touch.
     pub reserve: u64,
+    /// Bytes that were free on the file system when it was looked at last; `None` if it was not.
+    pub free: Option<u64>,
 }
 
 impl DiskUsage {
@@ -59,21 +68,57 @@ impl DiskUsage {
     /// Bytes that may still be admitted.
     #[must_use]
     pub fn admissible(&self) -> u64 {
-        self.limit.saturating_sub(self.reserve).saturating_sub(self.total())
+        let budget = self.limit.saturating_sub(self.reserve).saturating_sub(self.total());
+        self.free.map_or(budget, |free| free.saturating_sub(self.reserve).min(budget))
+    }
+
+    /// Are producers refused, or some of them?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.admissible() < (self.limit / FULL_DIVISOR).min(FULL_BYTES_MAX)
+    }
+
+    /// Is it the file system that has no room, rather than the budget?
+    fn lacks_room(&self) -> bool {
+        self.free.is_some_and(|free| {
+            free.saturating_sub(self.reserve) < self.limit.saturating_sub(self.reserve).saturating_sub(self.total())
+        })
     }
 }
 
-/// A write does not fit in the budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "disk budget is used up: {wanted} bytes wanted, {admissible} left of {limit} (journal {journal}, segments {segments}, \
-     cache {cache}, bucket {bucket}); shorten retention or raise --disk-bytes",
-    journal = usage.journal, segments = usage.segments, cache = usage.cache, bucket = usage.bucket,
-    limit = usage.limit, admissible = usage.admissible()
-)]
+/// A write does not fit in the budget, or on the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskFull {
     pub wanted: u64,
     pub usage: DiskUsage,
+}
+
+impl std::error::Error for DiskFull {}
+
+impl fmt::Display for DiskFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wanted, usage } = self;
+        if usage.lacks_room() {
+            return write!(
+                f,
+                "the disk is full: {wanted} bytes wanted, {} free on the file system of the data directory, of which {} \
+                 are kept; free space there",
+                usage.free.unwrap_or_default(),
+                usage.reserve
+            );
+        }
+        write!(
+            f,
+            "disk budget is used up: {wanted} bytes wanted, {} left of {} (journal {}, segments {}, cache {}, bucket {}); \
+             shorten retention or raise --disk-bytes",
+            usage.admissible(),
+            usage.limit,
+            usage.journal,
+            usage.segments,
+            usage.cache,
+            usage.bucket
+        )
+    }
 }
 
 #[derive(Debug)]
@@ -81,6 +126,8 @@ struct BudgetShared {
     limit: AtomicU64,
     used: [AtomicU64; USES],
     admitted: AtomicU64,
+    /// [`DiskUsage::free`]; `u64::MAX` for `None`.
+    free: AtomicU64,
 }
 
 /// The budget. Clones share it.
@@ -94,12 +141,18 @@ impl DiskBudget {
     #[must_use]
     pub fn new(limit: u64) -> Self {
         let limit = AtomicU64::new(limit);
-        Self { shared: Arc::new(BudgetShared { limit, used: Default::default(), admitted: AtomicU64::new(0) }) }
+        let (admitted, free) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Self { shared: Arc::new(BudgetShared { limit, used: Default::default(), admitted, free }) }
     }
 
     /// Changes the limit. What is used and admitted stays.
     pub fn set_limit(&self, limit: u64) {
         self.shared.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Notes how many bytes are free on the file system.
+    pub fn set_free(&self, bytes: u64) {
+        self.shared.free.store(bytes, Ordering::Relaxed);
     }
 
     /// A budget without a limit, which only counts.
@@ -122,7 +175,8 @@ impl DiskBudget {
         self.shared.admitted.fetch_add(bytes, Ordering::Relaxed);
         let admission = Admission { shared: self.shared.clone(), bytes };
         let usage = self.usage();
-        if usage.total() > usage.limit.saturating_sub(usage.reserve) {
+        let no_room = usage.free.is_some_and(|free| bytes > free.saturating_sub(usage.reserve));
+        if no_room || usage.total() > usage.limit.saturating_sub(usage.reserve) {
             drop(admission);
             return Err(DiskFull { wanted: bytes, usage: self.usage() });
         }
@@ -143,6 +197,7 @@ impl DiskBudget {
             admitted: self.shared.admitted.load(Ordering::Relaxed),
             limit,
             reserve: if limit == u64::MAX { 0 } else { (limit / RESERVE_DIVISOR).min(RESERVE_BYTES_MAX) },
+            free: Some(self.shared.free.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX),
         }
     }
 }
@@ -218,6 +273,22 @@ mod tests {
         assert!(budget.admit(200).is_ok());
         segments.remove(5000);
         assert_eq!(budget.usage().total(), 0);
+    }
+
+    #[test]
+    fn a_file_system_without_room_refuses_too() {
+        let budget = DiskBudget::new(2000);
+        budget.account(DiskUse::Segments).add(500);
+        assert!(!budget.usage().is_full(), "{:?}", budget.usage());
+        budget.set_free(400);
+        assert_eq!(budget.usage().admissible(), 300, "the reserve of 100 stays free");
+        assert!(budget.admit(300).is_ok());
+        let full = budget.admit(301).expect_err("no room");
+        assert!(full.to_string().contains("free on the file system"), "{full}");
+        budget.set_free(100);
+        assert!(budget.usage().is_full() && budget.admit(1).is_err());
+        budget.set_free(5000);
+        assert_eq!(budget.usage().admissible(), 1400, "as the budget says");
     }
 
     #[test]

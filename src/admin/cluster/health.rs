@@ -321,7 +321,7 @@ mod tests {
         let lane =
             |lane| LaneReport { lane, term: Term(5), leader: Some(NodeId(2)), in_sync: in_sync.clone(), followed: 1 };
         let lanes = [LaneId::CONTROLLER, LaneId(1)].map(lane).into();
-        leaders.see(&LeaderReport { from: NodeId(2), lanes });
+        leaders.see(&LeaderReport { from: NodeId(2), lanes, full: None });
         ClusterFacts { image: Arc::new(cluster(&[("orders", 4)])), leaders: Arc::new(leaders), brokers }
     }
 

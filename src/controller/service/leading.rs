@@ -32,7 +32,7 @@ const LOST_FOR: Duration = Duration::from_secs(3);
 impl Controller {
     /// Takes the report of a shard of this broker.
     pub(super) async fn take_own(&self, shard: ShardId, lanes: Vec<LaneReport>) {
-        let report = LeaderReport { from: self.here(), lanes: lanes.clone() };
+        let report = LeaderReport { from: self.here(), lanes: lanes.clone(), full: None };
         self.own.borrow_mut().insert(shard, lanes);
         self.own_moved();
         self.take(&report).await;
@@ -107,11 +107,11 @@ impl Controller {
         select(pin!(followed), pin!(pause)).await;
     }
 
-    /// What this broker knows of its lanes, the controller's among them.
+    /// What this broker knows of its lanes, the controller's among them, and its disk.
     fn report(&self) -> LeaderReport {
         let mut lanes: Vec<LaneReport> = self.own.borrow().values().flatten().cloned().collect();
         lanes.extend(self.of_controller());
-        LeaderReport { from: self.here(), lanes }
+        LeaderReport { from: self.here(), lanes, full: Some(self.lane.status.disk().is_full()) }
     }
 
     fn of_controller(&self) -> Option<LaneReport> {
@@ -137,7 +137,8 @@ impl Controller {
             let others: Vec<NodeId> =
                 self.handle.image().brokers.keys().copied().filter(|node| *node != self.here()).collect();
             let leadership = self.lane.leadership.notified();
-            let own = LeaderReport { from: self.here(), lanes: self.of_controller().into_iter().collect() };
+            let lanes = self.of_controller().into_iter().collect();
+            let own = LeaderReport { lanes, ..self.report() };
             self.take(&own).await;
             if others.is_empty() {
                 let image = self.handle.image().revision;

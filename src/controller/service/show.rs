@@ -102,7 +102,7 @@ impl Controller {
         }
         self.own_moved();
         let lanes = self.own.borrow().values().flatten().cloned().collect();
-        self.take(&LeaderReport { from: image.here, lanes }).await;
+        self.take(&LeaderReport { from: image.here, lanes, full: None }).await;
         self.shown.set(image.revision);
         if let Some(images) = &self.images {
             images.send_replace(image);

@@ -163,7 +163,7 @@ mod tests {
         let mut in_sync = leaders_of(3, 5);
         let planned = plan(&image, &in_sync, asked(&["a"]));
         assert_eq!(answered(planned, &BTreeMap::new()), [80, 80], "2 is not in sync");
-        let mut report = crate::controller::leaders::LeaderReport { from: NodeId(3), lanes: Vec::new() };
+        let mut report = crate::controller::leaders::LeaderReport { from: NodeId(3), lanes: Vec::new(), full: None };
         report.lanes.push(crate::controller::leaders::LaneReport {
             lane: LaneId(1),
             term: tidewater_storage::model::Term(6),

@@ -74,7 +74,7 @@ pub(crate) fn leaders_of(leader: i32, term: u64) -> Leaders {
         followed: 1,
     };
     let lanes = [LaneId::CONTROLLER, LaneId(1)].map(lane).into();
-    leaders.see(&LeaderReport { from: NodeId(leader), lanes });
+    leaders.see(&LeaderReport { from: NodeId(leader), lanes, full: None });
     leaders
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn leaders_of(leader: i32, term: u64) -> Leaders {
 pub(super) fn leaders() -> Leaders {
     let (mut leaders, here) = (Leaders::default(), NodeId(1));
     let lane = LaneReport { lane: LaneId(1), term: Term(3), leader: Some(here), in_sync: vec![here], followed: 1 };
-    leaders.see(&LeaderReport { from: here, lanes: vec![lane] });
+    leaders.see(&LeaderReport { from: here, lanes: vec![lane], full: None });
     leaders
 }
 
