@@ -96,6 +96,13 @@ impl rand::TryRng for ShardRng {
     }
 }
 
+/// The type of openraft that a task's future belongs to, without its parameters: a simulation's reports name tasks.
+fn task_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    let name = name.strip_prefix("tracing::instrument::Instrumented<").unwrap_or(name);
+    name.split('<').next().unwrap_or(name)
+}
+
 impl AsyncRuntime for ShardRuntime {
     type JoinError = Cancelled;
     type JoinHandle<T: OptionalSend + 'static> = Joining<T>;
@@ -116,7 +123,7 @@ impl AsyncRuntime for ShardRuntime {
     {
         let env = scope::current();
         let scoped = scope::scoped(env.clone(), future);
-        Joining(env.tasks.spawn("raft", scoped))
+        Joining(env.tasks.spawn(task_name::<T>(), scoped))
     }
 
     fn sleep(duration: Duration) -> ShardSleep {

@@ -51,6 +51,23 @@ fn sleeps_end_on_the_grid_and_a_microsecond_only_gives_way() {
     });
 }
 
+/// Ticks of openraft wait for a moment, send a tick and compute the next moment from the clock: a wait that ended early
+/// would be followed by one for the same moment, without end in a simulated world.
+#[test]
+fn a_wait_for_a_near_moment_ends_after_it() {
+    let mut runtime = ShardRuntime::new(1);
+    runtime.block_on(async {
+        for ahead in [0, 1, 999, 1_000, 9_999, 10_000] {
+            let deadline = ShardInstant::now() + Duration::from_nanos(ahead);
+            ShardRuntime::sleep_until(deadline).await;
+            assert!(ShardInstant::now() >= deadline, "{ahead} ns ahead");
+            let deadline = ShardInstant::now() + Duration::from_nanos(ahead);
+            let waited = ShardRuntime::timeout_at(deadline, std::future::pending::<()>()).await;
+            assert!(waited.is_err() && ShardInstant::now() >= deadline, "{ahead} ns ahead");
+        }
+    });
+}
+
 #[test]
 fn tasks_stay_with_the_node_that_spawned_them() {
     let world = World::new(1);

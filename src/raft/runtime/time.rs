@@ -1,8 +1,10 @@
 //! Time as openraft sees it: an instant over the shard's clock, sleeps on a grid, timeouts.
 //!
 //! Every wake-up of an idle executor costs about 20 µs, so deadlines are rounded up to a common 20 ms grid: the ticks
-//! of many groups then share one. openraft's I/O forwarder waits for one *microsecond* to batch completions; a wait
-//! that short gives way once to the other tasks and arms no timer. Affinity: shard-local.
+//! of many groups then share one. openraft's I/O forwarder sleeps for one *microsecond* to batch completions; a sleep
+//! that short gives way once to the other tasks and arms no timer. A wait for a moment never ends before that moment,
+//! however near it is: openraft's ticks compute the next moment from the clock, and would otherwise wait again for the
+//! one that is still to come. Affinity: shard-local.
 
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -17,7 +19,7 @@ use super::scope;
 
 /// Deadlines are rounded up to multiples of this many nanoseconds.
 pub(super) const GRID_NS: u64 = 20_000_000;
-/// Waits below this only give way.
+/// Sleeps shorter than this only give way.
 const GIVE_WAY_BELOW: Duration = Duration::from_micros(10);
 /// What the clock's start counts as here, so that subtracting from an early instant does not reach below zero: a year.
 const START_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
@@ -95,10 +97,11 @@ enum Wait {
 }
 
 impl ShardSleep {
+    /// Ends at or after `deadline`; gives way once if it has passed.
     pub(super) fn until(deadline: ShardInstant) -> Self {
         let env = scope::current();
         let deadline = deadline.mono();
-        let wait = if deadline.since(env.clock.now()) < GIVE_WAY_BELOW {
+        let wait = if deadline <= env.clock.now() {
             Wait::GiveWay
         } else {
             Wait::Timer(env.tasks.sleep_until(on_grid(deadline)))
@@ -107,6 +110,9 @@ impl ShardSleep {
     }
 
     pub(super) fn lasting(duration: Duration) -> Self {
+        if duration < GIVE_WAY_BELOW {
+            return Self { wait: Wait::GiveWay };
+        }
         Self::until(<ShardInstant as openraft_rt::Instant>::now() + duration)
     }
 }
