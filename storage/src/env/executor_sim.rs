@@ -3,7 +3,8 @@
 //! Owns: tasks in groups (a group is one incarnation of one simulated node), the order in which they run, the timers,
 //! the clocks: one virtual time, and for each node a clock that drifts from it and a wall clock that steps. A node that is
 //! stopped runs no task until it continues; its timers ring meanwhile, as under SIGSTOP. The seed decides which ready task runs next; when none is ready, the clock jumps to the next timer;
-//! without a timer the world is deadlocked, and it panics with the names of the waiting tasks. Does not own: the disk.
+//! without a timer the world is deadlocked, and it panics with the names of the waiting tasks. Time passes: tasks that
+//! wake each other for ever at one moment are a fault, and it panics with their names. Does not own: the disk.
 //! Only tests and the simulator run it.
 //!
 //! Affinity: shard-local (one thread is the whole world).
@@ -24,6 +25,11 @@ use crate::model::TimestampMs;
 
 /// Wall clock at virtual time zero: 2026-01-01T00:00:00Z.
 const WALL_START_MS: i64 = 1_767_225_600_000;
+
+/// Polls at one moment of virtual time after which the world is stuck. A start of a broker takes some thousands.
+const POLLS_AT_A_MOMENT_MAX: u64 = 1_000_000;
+/// The last of them, whose tasks the panic names.
+const POLLS_NAMED: u64 = 10_000;
 
 /// Tasks that are killed together: one incarnation of a node's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,6 +140,35 @@ pub(crate) struct Executor {
     /// Steps of every node's wall clock.
     wall_step_ms: Cell<i64>,
     nodes: RefCell<BTreeMap<u32, Rc<NodeState>>>,
+    moment: Moment,
+}
+
+/// Polls since the clock last moved.
+#[derive(Default)]
+struct Moment {
+    polls: Cell<u64>,
+    /// Of the last of them, by node and name of the task.
+    named: RefCell<BTreeMap<(u32, &'static str), u64>>,
+}
+
+impl Moment {
+    fn ends(&self) {
+        self.polls.set(0);
+    }
+
+    fn count_poll(&self, node: u32, task: &'static str) {
+        let polls = self.polls.get() + 1;
+        self.polls.set(polls);
+        if polls > POLLS_AT_A_MOMENT_MAX - POLLS_NAMED {
+            *self.named.borrow_mut().entry((node, task)).or_default() += 1;
+        }
+        if polls >= POLLS_AT_A_MOMENT_MAX {
+            let named = self.named.take();
+            panic!(
+                "simulated time stands still after {polls} polls; the last {POLLS_NAMED}, by node and task: {named:?}"
+            );
+        }
+    }
 }
 
 impl Executor {
@@ -147,6 +182,7 @@ impl Executor {
             timers: RefCell::default(),
             wall_step_ms: Cell::new(0),
             nodes: RefCell::default(),
+            moment: Moment::default(),
         })
     }
 
@@ -311,6 +347,7 @@ impl Executor {
                 }
                 return None;
             }
+            self.moment.count_poll(slot.group.node, slot.name);
             Some((slot.future.take()?, slot.waker.clone(), Rc::clone(&slot.node)))
         });
         let Some((mut future, waker, node)) = taken else { return };
@@ -335,7 +372,10 @@ impl Executor {
             let waiting: Vec<_> = self.tasks.borrow().values().map(|slot| slot.name).collect();
             panic!("simulated world is deadlocked: nothing is ready, no timer is set, tasks waiting: {waiting:?}");
         };
-        self.now.set(self.now().max(at));
+        if at > self.now() {
+            self.now.set(at);
+            self.moment.ends();
+        }
         waker.wake();
     }
 

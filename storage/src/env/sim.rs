@@ -348,6 +348,19 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "by node and task: {(3, \"restless\"): 10000}")]
+    fn a_world_whose_time_stands_still_is_named() {
+        let world = World::new(1);
+        let env = world.env_of(3);
+        drop(world.env_of(3).tasks.spawn("restless", async move {
+            loop {
+                env.tasks.yield_now().await;
+            }
+        }));
+        world.run_for(Duration::from_secs(1));
+    }
+
+    #[test]
     #[should_panic(expected = "deadlocked")]
     fn a_deadlock_is_named() {
         World::new(1).block_on(std::future::pending::<()>());
