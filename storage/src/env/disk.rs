@@ -169,7 +169,8 @@ impl Disk {
     }
 
     /// Replaces a small file: writes a temporary one beside it (`<name>.tmp`), syncs, renames, syncs the directory. A
-    /// crash leaves the old content or the new.
+    /// crash leaves the old content or the new. A temporary file that an earlier call left is removed, not written
+    /// again: its sync may have failed.
     ///
     /// # Errors
     /// The system's error; the file then has the old content or the new.

@@ -265,7 +265,11 @@ impl DmaDisk {
             let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_os_string();
             name.push(".tmp");
             let temporary = path.with_file_name(name);
-            let mut file = fs::File::create(&temporary)?;
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = fs::File::create_new(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;

@@ -10,7 +10,8 @@
 //!   not survive is lost.
 //! - On demand, by operation and part of the path: EIO on open, read, write or sync; ENOSPC when the disk's capacity
 //!   is reached. After a failed sync the writes it covered never become durable by a later one (Linux drops the
-//!   error and the pages).
+//!   error and the pages). Lengths do: the file system has them in its own journal, and a file system that cannot write
+//!   that accepts nothing more.
 //! - On demand: bit rot in what is stored, [`SimDisk::flip_bit`] and [`SimDisk::overwrite`]; short and misdirected
 //!   writes, [`SimDisk::twist`]; syncs that do nothing, [`SimDisk::lie`].
 //! - On demand: every operation takes longer, [`SimDisk::set_slowness`].
@@ -28,6 +29,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::lock::Mutex;
 
 mod content;
 mod faults;
@@ -56,6 +58,8 @@ pub struct Counts {
 pub struct SimDisk {
     executor: Rc<Executor>,
     state: Rc<RefCell<SimDiskState>>,
+    /// Replacements of files come one after the other, as on a shard's helper thread.
+    replacing: Rc<Mutex<()>>,
 }
 
 impl fmt::Debug for SimDisk {
@@ -80,7 +84,7 @@ impl SimDisk {
             slowness: 1,
             counts: Counts::default(),
         };
-        Self { executor, state: Rc::new(RefCell::new(state)) }
+        Self { executor, state: Rc::new(RefCell::new(state)), replacing: Rc::default() }
     }
 
     /// Cuts the power: see the fault model. Kill the node's tasks first.
@@ -237,13 +241,11 @@ impl SimDisk {
         let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_os_string();
         name.push(".tmp");
         let temporary = path.with_file_name(name);
-        let file = match self.open(&temporary, OpenMode::CreateNew).await {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.open(&temporary, OpenMode::ReadWrite).await?
-            }
-            other => other?,
-        };
-        file.set_len(0).await?;
+        let _alone = self.replacing.lock().await;
+        if self.exists(&temporary).await? {
+            self.remove_file(&temporary).await?;
+        }
+        let file = self.open(&temporary, OpenMode::CreateNew).await?;
         // As `write_all`: continue after a short write.
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {

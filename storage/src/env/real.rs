@@ -49,7 +49,11 @@ mod tests {
             assert_eq!(file.read_at(5000, 5000).await.expect("reads short").len(), 1000);
             file.close().await.expect("closes");
             env.disk.write_atomic(&sub.join("small"), b"one").await.expect("writes");
+            let (left, kept) = (sub.join("small.tmp"), dir.path().join("kept"));
+            std::fs::write(&left, b"left by a process that died").expect("writes");
+            std::fs::hard_link(&left, &kept).expect("links");
             env.disk.write_atomic(&sub.join("small"), b"two").await.expect("replaces");
+            assert_eq!(std::fs::read(&kept).expect("reads"), b"left by a process that died", "it is not written again");
             assert_eq!(&env.disk.read_all(&sub.join("small")).await.expect("reads")[..], b"two");
             let names: Vec<_> = env.disk.list(&sub).await.expect("lists").into_iter().map(|e| e.name).collect();
             assert_eq!(names, ["file", "small"]);

@@ -63,7 +63,7 @@ impl Content {
         for (number, pending) in (self.first_pending..).zip(std::mem::take(&mut self.pending)) {
             if covered.contains(&number) && !pending.doomed {
                 Self::apply(&mut self.durable, &pending.change);
-                // A lost write of the same bytes, after a failed sync, is overwritten for good.
+                // A lost write of the same bytes, after a failed sync, is overwritten or cut off for good.
                 let lost = |old: &&mut PendingChange| old.doomed && old.change.overlaps(&pending.change);
                 kept.iter_mut().filter(lost).for_each(|old| old.change = Change::nothing());
                 if leading {
@@ -80,10 +80,12 @@ impl Content {
         self.pending = kept;
     }
 
-    /// A sync of these writes failed: no later sync makes them durable.
+    /// A sync of these changes failed: no later sync makes the writes durable. Lengths are the file system's own: a later
+    /// sync that succeeds covers them, in their order.
     pub(super) fn doom(&mut self, covered: &BTreeSet<u64>) {
-        let numbered = (self.first_pending..).zip(&mut self.pending);
-        numbered.filter(|(number, _)| covered.contains(number)).for_each(|(_, pending)| pending.doomed = true);
+        for (number, pending) in (self.first_pending..).zip(&mut self.pending) {
+            pending.doomed |= covered.contains(&number) && matches!(pending.change, Change::Write { .. });
+        }
     }
 
     pub(super) fn crash(&mut self, rng: &Rng) {
@@ -112,7 +114,8 @@ impl Change {
             (Self::Write { at, bytes }, Self::Write { at: from, bytes: others }) => {
                 *at < from + others.len() && *from < at + bytes.len()
             }
-            _ => false,
+            (Self::Write { at, bytes }, Self::SetLen(len)) => at + bytes.len() > *len,
+            (Self::SetLen(_), _) => false,
         }
     }
 

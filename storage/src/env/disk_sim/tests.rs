@@ -103,6 +103,51 @@ fn a_failed_sync_dooms_what_it_covered() {
     assert!(survived < 60, "a crash may take what a failed sync covered");
 }
 
+/// Linux writes lengths with the journal of the file system: a later sync that succeeds has them, in their order.
+#[test]
+fn a_length_before_a_failed_sync_does_not_come_back_after_a_good_one() {
+    for seed in 0..60 {
+        let world = World::new(seed);
+        let (env, disk) = (world.env(), world.disk());
+        world.block_on(async move {
+            env.disk.create_dir_all(Path::new(DIR)).await.expect("makes");
+            let file = env.disk.open(Path::new("/data/f"), OpenMode::CreateNew).await.expect("creates");
+            env.disk.sync_dir(Path::new(DIR)).await.expect("syncs names");
+            file.write_at(file.alloc(8192), 0).await.expect("writes");
+            file.set_len(0).await.expect("empties");
+            disk.inject(Fault { operation: Operation::Sync, path: "/f".into(), after: 0, error: io::ErrorKind::Other });
+            file.sync().await.expect_err("fails");
+            file.write_at(file.alloc(4096), 0).await.expect("writes");
+            file.sync().await.expect("syncs");
+        });
+        world.crash();
+        let bytes = world.disk().contents(Path::new("/data/f")).expect("the name was synced");
+        assert_eq!(bytes.len(), 4096, "seed {seed}");
+    }
+}
+
+/// What a dead process left under the temporary name may be a file whose sync failed.
+#[test]
+fn a_replacement_does_not_write_to_a_file_that_an_earlier_one_left() {
+    for seed in 0..60 {
+        let world = World::new(seed);
+        let (env, disk) = (world.env(), world.disk());
+        world.block_on(async move {
+            env.disk.create_dir_all(Path::new(DIR)).await.expect("makes");
+            env.disk.write_atomic(Path::new("/data/g"), b"old").await.expect("writes");
+            let fault =
+                Fault { operation: Operation::Sync, path: "g.tmp".into(), after: 0, error: io::ErrorKind::Other };
+            disk.inject(fault);
+            env.disk.write_atomic(Path::new("/data/g"), b"failed").await.expect_err("fails");
+            let left = env.disk.open(Path::new("/data/g.tmp"), OpenMode::Read).await.expect("is left");
+            env.disk.write_atomic(Path::new("/data/g"), b"newer").await.expect("writes");
+            assert_eq!(left.read_at(0, 10).await.expect("reads"), b"failed"[..]);
+        });
+        world.crash();
+        assert_eq!(world.disk().contents(Path::new("/data/g")).as_deref(), Some(&b"newer"[..]), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_full_disk_says_so() {
     let world = World::new(1);
