@@ -2,7 +2,8 @@
 //!
 //! Owns: noticing a changed topic. A setting that is changed while nothing is archived makes no bundle and no
 //! publication, so without this a restore would apply the old one. Only the broker that leads the controller's lane
-//! does so, and only it writes a damaged catalogue again: its image is the newest there is. Does not own: the catalogue
+//! does so, and only it writes a damaged catalogue again, and the list of topics that are not archived: its image is the
+//! newest there is. Does not own: the catalogue
 //! (`tiering::bucket`), topics that have nothing in the bucket yet (the leader of their lane names them before their
 //! first bundle). On the controller's shard.
 
@@ -60,7 +61,7 @@ impl ShardArchivers {
             } else {
                 changed_topics(&image, seen)
             };
-            match catalogue.refresh(changed, &whole).await {
+            match catalogue.refresh(changed, Host::unarchived_topics(&image), &whole).await {
                 Ok(()) => {
                     (seen, pause) = (Some(image.revision), BACKOFF.0);
                     self.env.tasks.sleep(TOGETHER).await;

@@ -16,7 +16,8 @@ use tidewater_tiering::archive::{
 use tidewater_tiering::bucket::CatalogueChange;
 use tidewater_tiering::format::{EpochStart, LaneEvent, PRODUCER_BATCHES_MAX, ProducerBatch, ProducerState};
 use tidewater_tiering::manifest::{
-    CataloguePartition, CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest,
+    CataloguePartition, CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest, UnarchivedTopic,
+    UnarchivedTopics,
 };
 use tidewater_tiering::retention::RetentionPolicy;
 
@@ -75,6 +76,16 @@ impl Host {
         Some(LocalRead { batches, sums: Vec::new() })
     }
 
+    /// How long records are kept. For a while after a restore nothing is deleted: after a long outage retention would
+    /// take at once what was restored.
+    fn policy(&self, config: &TopicConfig) -> RetentionPolicy {
+        let now = self.shard.env().clock.wall();
+        if self.controller.image().lineage.as_ref().is_some_and(|lineage| lineage.holds(now)) {
+            return RetentionPolicy::default();
+        }
+        RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
+    }
+
     /// A topic's entry for the catalogue. A lane knows the leader-epoch bases of its own partitions best; merging keeps
     /// the greater of two ([`CatalogueTopic::newer`]).
     pub(super) fn catalogue_topic(topic: &TopicImage, lane: Option<&DataLane>) -> CatalogueTopic {
@@ -93,6 +104,20 @@ impl Host {
         }
     }
 
+    /// The topics that are not archived, by an image that has every topic.
+    pub(super) fn unarchived_topics(image: &ClusterImage) -> UnarchivedTopics {
+        let topic = |topic: &TopicImage| UnarchivedTopic {
+            id: topic.id,
+            name: topic.name.clone(),
+            partitions: u32::try_from(topic.partitions.len()).expect("a topic has at most 2^31 partitions"),
+            configs: topic.overrides.clone(),
+        };
+        let unarchived = image.topics.values().filter(|topic| !topic.config.archived);
+        let mut topics: Vec<UnarchivedTopic> = unarchived.map(|found| topic(found)).collect();
+        topics.sort_unstable_by_key(|topic| topic.id);
+        UnarchivedTopics { revision: image.revision, topics }
+    }
+
     /// Everything the catalogue holds, by an image that has every topic: the controller's leader has one. `None` before
     /// the controller's first image.
     pub(super) fn whole_catalogue(image: &ClusterImage, lane: Option<&DataLane>) -> Option<CatalogueChange> {
@@ -105,6 +130,7 @@ impl Host {
         Some(CatalogueChange {
             topics: archived().map(|topic| (topic.id, Self::catalogue_topic(topic, lane))).collect(),
             lanes: lanes.collect(),
+            unarchived: Some(Self::unarchived_topics(image)),
             ..CatalogueChange::default()
         })
     }
@@ -217,7 +243,7 @@ impl LaneState for Host {
     }
 
     fn retention(&self, partition: PartitionId) -> Option<RetentionPolicy> {
-        self.lane.replica(partition).map(|replica| policy(&replica.config()))
+        self.lane.replica(partition).map(|replica| self.policy(&replica.config()))
     }
 
     fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
@@ -236,7 +262,7 @@ impl LaneState for Host {
         let image = self.controller.image();
         let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        Some(TopicFacts { catalogue: Self::catalogue_topic(topic, Some(&self.lane)), retention: policy(&config) })
+        Some(TopicFacts { catalogue: Self::catalogue_topic(topic, Some(&self.lane)), retention: self.policy(&config) })
     }
 
     fn catalogue(&self) -> Option<CatalogueChange> {
@@ -431,10 +457,6 @@ fn log_facts(replica: &Replica) -> LogFacts {
     let mut producers: Vec<ProducerState> = replica.producers().iter().filter_map(producer).collect();
     producers.sort_unstable_by_key(|producer| producer.id);
     LogFacts { epochs, producers }
-}
-
-fn policy(config: &TopicConfig) -> RetentionPolicy {
-    RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
 }
 
 fn event(event: AppliedEvent) -> LaneEvent {

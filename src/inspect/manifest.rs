@@ -3,11 +3,11 @@
 use serde::Serialize;
 use tidewater_storage::codec::{CodecError, Sections};
 use tidewater_storage::model::TimestampMs;
-use tidewater_tiering::format::{Body, DecodeNames, FormatError, INDEX_BYTES_MAX, read_whole};
+use tidewater_tiering::format::{Body, DecodeNames, FormatError, INDEX_BYTES_MAX, ProducerState, read_whole};
 use tidewater_tiering::keys::ObjectKind;
 use tidewater_tiering::manifest::{
-    Catalogue, PageRef, PartitionManifest, PublishedLane, Root, Row, Source as RowSource, SpillPage, SpillRow,
-    decode_spill,
+    Catalogue, LaneObject, LaneObjectState, ObjectPageRef, PageRef, PublishedLane, PublishedPartition, Root, Row,
+    Source as RowSource, SpillPage, SpillRow, decode_spill, take_objects,
 };
 
 use super::error::InspectError;
@@ -35,6 +35,8 @@ pub(super) struct LaneView {
     follow_from: u64,
     written: i64,
     pages: Vec<PageRefView>,
+    /// Pages of live and pending objects; `None` if a version wrote the manifest that did not publish them.
+    objects: Option<Vec<ObjectPageRefView>>,
     pins: Vec<(String, u32)>,
     closed_for: Option<u32>,
 }
@@ -48,13 +50,31 @@ struct PageRefView {
     size: u32,
 }
 
-/// A page of partition manifests.
+#[derive(Debug, Serialize)]
+struct ObjectPageRefView {
+    page: String,
+    first: String,
+    last: String,
+    objects: u32,
+    size: u32,
+}
+
+/// A page of partition manifests or of objects.
 #[derive(Debug, Serialize)]
 pub(super) struct PageView {
     cluster: String,
     epoch: u32,
     lane: u32,
     partitions: Vec<PartitionView>,
+    objects: Vec<ObjectView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ObjectView {
+    object: String,
+    /// Bytes; `None` of one that is to be deleted.
+    size: Option<u64>,
+    parts: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +88,17 @@ struct PartitionView {
     rows: Vec<RowView>,
     quarantined: Vec<String>,
     pending: Vec<String>,
+    /// First offsets by leader epoch.
+    leader_epochs: Vec<(i32, u64)>,
+    producers: Vec<ProducerView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProducerView {
+    id: i64,
+    epoch: i16,
+    /// Sequence of its last record below the archived end.
+    last_sequence: Option<i32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -90,7 +121,7 @@ pub(super) fn called(body: Body) -> &'static str {
     match body {
         Body::Index => "a data object",
         Body::LaneManifest => "a lane manifest",
-        Body::Page => "a page of partition manifests",
+        Body::Page => "a page of a lane manifest",
         Body::Spill => "a spill page",
     }
 }
@@ -133,17 +164,17 @@ async fn pointer(source: &Source) -> Result<ManifestView, InspectError> {
     }
 }
 
-/// A page by itself, without the lane manifest that names it (`FORMAT.md` §4: header 1, partitions 2).
+/// A page by itself, without the lane manifest that names it (`FORMAT.md` §4: header 1, partitions 2 or objects 3).
 fn page(object: &bytes::Bytes) -> Result<PageView, FormatError> {
     const WHAT: &str = "manifest page";
     let (body, _) = read_whole(object, Body::Page)?;
     let mut sections = Sections::new(WHAT, &body);
-    let (mut header, mut partitions) = (None, Vec::new());
-    while let Some((tag, mut body)) = sections.next(&[1, 2])? {
-        if tag == 1 {
-            header = Some((body.home()?, body.lane()?));
-        } else {
-            partitions = body.list(32, |body| PartitionManifest::decode(body.bytes()?))?;
+    let (mut header, mut partitions, mut objects) = (None, Vec::new(), Vec::new());
+    while let Some((tag, mut body)) = sections.next(&[1, 2, 3])? {
+        match tag {
+            1 => header = Some((body.home()?, body.lane()?)),
+            2 => partitions = body.list(32, |body| PublishedPartition::decode(body.bytes()?))?,
+            _ => objects = take_objects(&mut body)?,
         }
         body.end()?;
     }
@@ -153,6 +184,7 @@ fn page(object: &bytes::Bytes) -> Result<PageView, FormatError> {
         epoch: home.epoch.0,
         lane: lane.0,
         partitions: partitions.iter().map(PartitionView::of).collect(),
+        objects: objects.iter().map(ObjectView::of).collect(),
     })
 }
 
@@ -190,14 +222,42 @@ impl LaneView {
             follow_from: lane.follow_from.0,
             written: lane.written.0,
             pages: lane.pages.iter().map(page).collect(),
+            objects: lane.objects.as_ref().map(|pages| pages.iter().map(ObjectPageRefView::of).collect()),
             pins: lane.pins.iter().map(|(object, holds)| (object.to_string(), *holds)).collect(),
             closed_for: lane.closed_for.map(|epoch| epoch.0),
         }
     }
 }
 
+impl ObjectPageRefView {
+    fn of(page: &ObjectPageRef) -> Self {
+        Self {
+            page: page.page.to_string(),
+            first: page.first.to_string(),
+            last: page.last.to_string(),
+            objects: page.count,
+            size: page.size,
+        }
+    }
+}
+
+impl ObjectView {
+    fn of(found: &LaneObject) -> Self {
+        let size = match found.state {
+            LaneObjectState::Live { size, .. } => Some(size),
+            LaneObjectState::Pending => None,
+        };
+        Self { object: found.object.to_string(), size, parts: found.parts.iter().map(ToString::to_string).collect() }
+    }
+}
+
 impl PartitionView {
-    fn of(manifest: &PartitionManifest) -> Self {
+    fn of(PublishedPartition { manifest, facts }: &PublishedPartition) -> Self {
+        let producer = |producer: &ProducerState| ProducerView {
+            id: producer.id.0,
+            epoch: producer.epoch.0,
+            last_sequence: producer.batches.last().map(|batch| batch.last),
+        };
         let rows: Vec<_> = manifest.rows.iter().map(RowView::of).collect();
         let spilled: Vec<_> = manifest.spilled.iter().map(RowView::of_page).collect();
         let quarantined = manifest.quarantined.iter().map(|range| format!("{}: {}", range.offsets, range.reason));
@@ -211,6 +271,8 @@ impl PartitionView {
             rows,
             quarantined: quarantined.collect(),
             pending: manifest.pending.iter().map(|(object, _)| object.to_string()).collect(),
+            leader_epochs: facts.epochs.iter().map(|epoch| (epoch.epoch.0, epoch.start.get())).collect(),
+            producers: facts.producers.iter().map(producer).collect(),
         }
     }
 }
@@ -276,6 +338,16 @@ fn print_lane(lane: &LaneView) -> Result<(), CliError> {
         table.add_row([page.first.clone(), page.last.clone(), count, size, page.page.clone()]);
     }
     output::print(&table)?;
+    match &lane.objects {
+        None => output::line("objects of the lane: not published by the version that wrote this")?,
+        Some(pages) => {
+            for page in pages {
+                let ObjectPageRefView { objects, first, last, page, size } = page;
+                let size = output::bytes((*size).into());
+                output::line(&format!("{objects} objects from {first} to {last}: {size} in {page}"))?;
+            }
+        }
+    }
     for (object, holds) in &lane.pins {
         output::line(&format!("held {holds} times: {object}"))?;
     }
@@ -297,6 +369,17 @@ fn print_page(page: &PageView) -> Result<(), CliError> {
         for object in &partition.pending {
             output::line(&format!("to be deleted: {object}"))?;
         }
+        for (epoch, start) in &partition.leader_epochs {
+            output::line(&format!("leader epoch {epoch} from offset {start}"))?;
+        }
+        if !partition.producers.is_empty() {
+            output::line(&format!("idempotent producers: {}", partition.producers.len()))?;
+        }
+    }
+    for object in &page.objects {
+        let ObjectView { object, size, parts } = object;
+        let state = size.map_or_else(|| "to be deleted".to_owned(), output::bytes);
+        output::line(&format!("{object}: {state}, with {} parts", parts.len()))?;
     }
     Ok(())
 }

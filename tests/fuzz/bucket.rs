@@ -1,6 +1,7 @@
 //! What lies in the bucket: data objects and their indexes, manifests, pages, spills, pointers, keys; and the manifests
 //! and commands that lanes keep in the same encoding.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -9,12 +10,12 @@ use tidewater_storage::model::{
     LaneId, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex, Term, TimestampMs, TopicId,
 };
 use tidewater_tiering::fetch::{ChunkCache, ChunkId};
-use tidewater_tiering::format::{Body, IndexRef, Trailer, decode_index, encode_index, read_whole};
+use tidewater_tiering::format::{Body, IndexRef, Trailer, decode_index, encode_index, follow_producers, read_whole};
 use tidewater_tiering::keys::{Nonce, ObjectKind, ObjectName, Sequence};
 use tidewater_tiering::manifest::{
-    Bundled, BundledEnd, Catalogue, Command, Deleted, LaneManifest, NewObject, NewRow, PageRef, PartitionManifest,
-    Published, PublishedLane, Quarantine, Replaced, Root, Trimmed, check_lane, check_partition, decode_page,
-    decode_spill,
+    Bundled, BundledEnd, Catalogue, Command, Deleted, LaneManifest, NewObject, NewRow, ObjectPageRef, PageRef,
+    PartitionManifest, Published, PublishedLane, PublishedPartition, Quarantine, Replaced, Root, Trimmed, check_lane,
+    check_partition, decode_objects, decode_page, decode_spill,
 };
 use tidewater_tiering::store::ObjectKey;
 
@@ -25,18 +26,28 @@ fn seeds(names: &[&str]) -> Vec<Vec<u8>> {
     names.iter().map(|name| golden(&format!("tiering/{name}"))).collect()
 }
 
+const BUNDLES: [&str; 4] =
+    ["bundle_v1.bin", "bundle_v1_producers.bin", "bundle_of_part_v1_producers.bin", "seal_v1.bin"];
+const MANIFESTS: [&str; 6] = [
+    "lane_manifest_v1.bin",
+    "lane_manifest_v1_objects.bin",
+    "page_v1.bin",
+    "page_v1_facts.bin",
+    "page_of_objects_v1.bin",
+    "spill_v1.bin",
+];
+
 pub(crate) fn targets() -> Vec<Target> {
     vec![
-        Target::new("bucket_object", object, || seeds(&["bundle_v1.bin", "seal_v1.bin"])).mended(mend),
+        Target::new("bucket_object", object, || seeds(&BUNDLES)).mended(mend),
         Target::new("bucket_index", index, || {
-            seeds(&["bundle_v1.bin", "seal_v1.bin"]).into_iter().map(|object| body(&object, Body::Index)).collect()
+            seeds(&BUNDLES).into_iter().map(|object| body(&object, Body::Index)).collect()
         }),
-        Target::new("bucket_manifest", manifest, || seeds(&["lane_manifest_v1.bin", "page_v1.bin", "spill_v1.bin"]))
-            .mended(mend),
+        Target::new("bucket_manifest", manifest, || seeds(&MANIFESTS)).mended(mend),
         Target::new("bucket_pointer", pointer, || {
             let catalogue = br#"{"format":1,"home":{"cluster":"00000000-0000-0000-0000-000000007177","epoch":1},
                 "revision":3,"written":1,"lanes":[1],"topics":[]}"#;
-            [seeds(&["root_v1.json"]), vec![catalogue.to_vec()]].concat()
+            [seeds(&["root_v1.json", "catalogue_v1.json"]), vec![catalogue.to_vec()]].concat()
         }),
         Target::new("bucket_key", key, || {
             let keys = [
@@ -50,7 +61,7 @@ pub(crate) fn targets() -> Vec<Target> {
         // A world with a disk, and moka's index.
         Target::new("chunk_file", chunk_file, || vec![[chunk_name().as_bytes(), &[0], &[7; 5000]].concat()])
             .extra(2 << 20),
-        Target::new("lane_manifest", lane, || seeds(&["lane_state_v1.bin"])),
+        Target::new("lane_manifest", lane, || seeds(&["lane_state_v1.bin", "lane_state_v1_objects.bin"])),
         Target::new("partition_manifest", partition, partitions),
         Target::new("archive_command", command, commands),
     ]
@@ -86,7 +97,10 @@ fn object(input: &[u8]) {
 fn index(input: &[u8]) {
     let Ok(index) = decode_index(input) else { return };
     for entry in &index.partitions {
-        let _ = index.partition(entry.partition);
+        let _ = (index.partition(entry.partition), entry.may_follow(entry.offsets.end));
+        let mut known = BTreeMap::new();
+        follow_producers(&mut known, index.producers_of(entry.partition).unwrap_or_default());
+        let _ = known.into_values().filter_map(|producer| producer.cut(entry.offsets.end)).count();
         for extent in &entry.extents {
             let _ = (extent.bytes(), extent.runs_in(entry.offsets).count());
         }
@@ -99,11 +113,14 @@ fn index(input: &[u8]) {
 fn manifest(input: &[u8]) {
     let object = Bytes::copy_from_slice(input);
     if let Ok(lane) = PublishedLane::decode(&object) {
-        let _ = lane.page_of(PartitionId::default());
+        let _ = (lane.page_of(PartitionId::default()), lane.state(Vec::new(), LogIndex(1)));
     }
     let crc = Trailer::parse(input, input.len() as u64).map_or(0, |trailer| trailer.index.crc);
     let page = PageRef { crc, ..page() };
-    let _ = decode_page(&page, &object);
+    if let Ok(partitions) = decode_page(&page, &object) {
+        partitions.iter().for_each(|read| assert_eq!(PublishedPartition::decode(&read.encode()).as_ref(), Ok(read)));
+    }
+    let _ = decode_objects(&ObjectPageRef { crc, ..page_of_objects() }, &object);
     let _ = decode_spill(spill_owner(), crc, &object);
 }
 
@@ -118,11 +135,21 @@ fn page() -> PageRef {
     lane.pages.into_iter().next().expect("names a page")
 }
 
+/// What the golden lane manifest says of its page of objects.
+fn page_of_objects() -> ObjectPageRef {
+    let golden = golden("tiering/lane_manifest_v1_objects.bin").into();
+    let lane = PublishedLane::decode(&golden).expect("a golden manifest");
+    lane.objects.into_iter().flatten().next().expect("names a page")
+}
+
 fn pointer(input: &[u8]) {
     if let Ok(root) = Root::decode(input) {
         let _ = (root.home(), root.encode());
     }
-    let _ = Catalogue::decode(input);
+    if let Ok(catalogue) = Catalogue::decode(input) {
+        let again = serde_json::to_vec(&catalogue).expect("what was read can be written");
+        assert_eq!(Catalogue::decode(&again), Ok(catalogue));
+    }
 }
 
 fn key(input: &[u8]) {
@@ -163,12 +190,15 @@ fn chunk_name() -> String {
 
 fn lane(input: &[u8]) {
     let Ok(lane) = LaneManifest::decode(input) else { return };
-    let _ = check_lane(&lane, &std::collections::BTreeMap::new());
+    let _ = check_lane(&lane, &BTreeMap::new());
     let _ = (lane.next_bundle(), lane.published_as_of());
     assert_eq!(LaneManifest::decode(&lane.encode()).as_ref(), Ok(&lane), "what was read can be written and read again");
 }
 
 fn partition(input: &[u8]) {
+    if let Ok(published) = PublishedPartition::decode(input) {
+        assert_eq!(PublishedPartition::decode(&published.encode()).as_ref(), Ok(&published));
+    }
     let Ok(manifest) = PartitionManifest::decode(input) else { return };
     let _ = check_partition(&manifest);
     let _ = (manifest.bytes(), manifest.max_timestamp(), manifest.first_covered());
@@ -176,10 +206,16 @@ fn partition(input: &[u8]) {
     assert_eq!(PartitionManifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
 }
 
-/// Those of the golden page.
+/// Those of the golden pages.
 fn partitions() -> Vec<Vec<u8>> {
-    let published = decode_page(&page(), &golden("tiering/page_v1.bin").into()).expect("a golden page");
-    published.iter().map(|partition| partition.encode().to_vec()).collect()
+    let of = |lane: &str, name: &str| {
+        let lane = PublishedLane::decode(&golden(&format!("tiering/{lane}")).into()).expect("a golden manifest");
+        let page = lane.pages.first().expect("names a page");
+        decode_page(page, &golden(&format!("tiering/{name}")).into()).expect("a golden page")
+    };
+    let old = of("lane_manifest_v1.bin", "page_v1.bin");
+    let new = of("lane_manifest_v1_objects.bin", "page_v1_facts.bin");
+    old.iter().chain(&new).map(|partition| partition.encode().to_vec()).collect()
 }
 
 /// Decoded, and applied to a lane and a partition that know nothing of it.
@@ -225,7 +261,7 @@ fn commands() -> Vec<Vec<u8>> {
             sequence: Sequence(3),
             etag: "\"e\"".into(),
             pages: vec![page()],
-            objects: None,
+            objects: Some(vec![page_of_objects()]),
             at: TimestampMs(9),
         }),
         Command::Deleted(Deleted { lane: vec![segment], partitions: vec![(partition, vec![segment])] }),

@@ -18,7 +18,7 @@ use tidewater_storage::env::Clock;
 use tidewater_storage::model::{TimestampMs, TopicId};
 
 use crate::keys::{Home, Nonce, ObjectKey, ObjectKind};
-use crate::manifest::{Catalogue, CatalogueTopic, PointerError, Root};
+use crate::manifest::{Catalogue, CatalogueTopic, PointerError, Root, UnarchivedTopics};
 use crate::store::{ETag, Got, ObjectStore, PreflightError, PutMode, StoreError};
 pub use catalogue::CatalogueChange;
 pub use root::{Claim, RootRefusal};
@@ -189,29 +189,40 @@ impl CatalogueKeeper {
         Err(BucketError::Busy { key })
     }
 
-    /// Brings what the catalogue says of topics up to date; those that it does not name have nothing in the bucket yet
-    /// and are left out. A change of settings reaches the bucket so also while nothing is archived.
+    /// Brings what the catalogue says of topics up to date; archived ones that it does not name have nothing in the bucket
+    /// yet and are left out. A change of settings reaches the bucket so also while nothing is archived. `unarchived` are
+    /// all topics that are not archived.
     ///
     /// # Errors
     /// As [`CatalogueKeeper::ensure`].
     pub async fn refresh(
         &self,
         mut topics: BTreeMap<TopicId, CatalogueTopic>,
+        unarchived: UnarchivedTopics,
         whole: &dyn Fn() -> Option<CatalogueChange>,
     ) -> Result<(), BucketError> {
         if self.seen.borrow().is_none() {
             let key = self.bucket.catalogue_key();
-            let Some(got) = read_object(&*self.bucket.store, &key).await? else { return Ok(()) };
-            let (catalogue, damaged) = self.decoded(&key, &got, whole, self.clock.wall())?;
-            if damaged {
-                return self.ensure(&CatalogueChange { topics, ..CatalogueChange::default() }, whole).await;
+            match read_object(&*self.bucket.store, &key).await? {
+                // Before anything is archived there is a catalogue only for topics that never will be.
+                None if unarchived.topics.is_empty() => return Ok(()),
+                None => {}
+                Some(got) => {
+                    let (catalogue, damaged) = self.decoded(&key, &got, whole, self.clock.wall())?;
+                    if damaged {
+                        let unarchived = Some(unarchived);
+                        let change = CatalogueChange { topics, unarchived, ..CatalogueChange::default() };
+                        return self.ensure(&change, whole).await;
+                    }
+                    *self.seen.borrow_mut() = Some(catalogue);
+                }
             }
-            *self.seen.borrow_mut() = Some(catalogue);
         }
         let named = |catalogue: &Catalogue| catalogue.topics.iter().map(|topic| topic.id).collect::<BTreeSet<_>>();
         let named = self.seen.borrow().as_ref().map(named).unwrap_or_default();
         topics.retain(|id, _| named.contains(id));
-        self.ensure(&CatalogueChange { topics, ..CatalogueChange::default() }, whole).await
+        let change = CatalogueChange { topics, unarchived: Some(unarchived), ..CatalogueChange::default() };
+        self.ensure(&change, whole).await
     }
 
     /// Forgets what was read: the next call reads the catalogue again.
@@ -293,8 +304,9 @@ mod tests {
             };
             let of = |topics: Vec<CatalogueTopic>| topics.into_iter().map(|t| (t.id, t)).collect::<BTreeMap<_, _>>();
             let nothing = || None;
+            let none = UnarchivedTopics::default;
             let keeper = CatalogueKeeper::new(bucket.clone(), env.clock.clone());
-            keeper.refresh(of(vec![topic(1, 1, "1")]), &nothing).await.expect("refreshed");
+            keeper.refresh(of(vec![topic(1, 1, "1")]), none(), &nothing).await.expect("refreshed");
             assert!(bucket.catalogue().await.expect("read").is_none(), "nothing is archived yet");
             let archived = CatalogueChange { topics: of(vec![topic(1, 1, "1")]), ..CatalogueChange::default() };
             keeper.ensure(&archived, &nothing).await.expect("written");
@@ -302,10 +314,10 @@ mod tests {
             // Another process, as after a restart, has seen nothing yet.
             let keeper = CatalogueKeeper::new(bucket.clone(), env.clock.clone());
             let changed = of(vec![topic(1, 5, "2"), topic(2, 4, "1")]);
-            keeper.refresh(changed.clone(), &nothing).await.expect("refreshed");
+            keeper.refresh(changed.clone(), none(), &nothing).await.expect("refreshed");
             let (found, version) = bucket.catalogue().await.expect("read").expect("there");
             assert_eq!(found.topics, [topic(1, 5, "2")]);
-            keeper.refresh(changed, &nothing).await.expect("refreshed");
+            keeper.refresh(changed, none(), &nothing).await.expect("refreshed");
             keeper.ensure(&archived, &nothing).await.expect("a stale lane asks for the old settings");
             assert_eq!(bucket.catalogue().await.expect("read").expect("there").1, version, "written once");
         });

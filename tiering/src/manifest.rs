@@ -30,7 +30,7 @@ pub use command::{
 };
 pub use invariants::{Violation, check_lane, check_lane_step, check_partition, check_partition_step};
 pub use lane::{Grace, LaneManifest, Live, Pending, Publication, is_shared};
-pub use objects::{LaneObject, LaneObjectState, ObjectPageRef, decode_objects};
+pub use objects::{LaneObject, LaneObjectState, ObjectPageRef, decode_objects, take_objects};
 pub use page::{PageRef, PublishedLane, decode_page, decode_page_unchecked};
 pub use partition::{Covering, PartitionManifest, Quarantined};
 pub use publish::{PublishPlan, PublishRequest, plan_publish};

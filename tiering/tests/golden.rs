@@ -5,22 +5,25 @@
 
 #![allow(clippy::panic, reason = "a test")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{
-    Batch, Compression, LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex, Term,
-    TimestampMs, TopicId, TopicName, batch,
+    Batch, Compression, Incarnation, LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex,
+    ProducerEpoch, ProducerId, Term, TimestampMs, TopicId, TopicName, batch,
 };
 use tidewater_tiering::format::{
-    Body, DataIndex, DataKind, ExtentObject, IndexRef, LaneEvent, ObjectBuilder, Seal, decode_index, encode_index,
-    read_whole,
+    Body, DataIndex, DataKind, EpochStart, ExtentObject, IndexRef, LaneEvent, ObjectBuilder, ProducerBatch,
+    ProducerState, Seal, decode_index, encode_index, read_whole,
 };
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch, Nonce, ObjectKind, Sequence};
 use tidewater_tiering::manifest::{
-    Bundled, BundledEnd, Command, LaneManifest, LogFacts, PartitionManifest, PublishRequest, PublishedLane, Root, Row,
-    Source, SpillPage, SpillRow, decode_page, decode_spill, encode_spill, plan_publish,
+    Bundled, BundledEnd, Catalogue, CataloguePartition, CatalogueTopic, Command, LaneManifest, Live, LogFacts,
+    PartitionManifest, Pending, PublishRequest, Published, PublishedLane, PublishedPartition, Root, Row, Source,
+    SpillPage, SpillRow, UnarchivedTopic, UnarchivedTopics, decode_objects, decode_page, decode_spill, encode_spill,
+    plan_publish,
 };
 use uuid::Uuid;
 
@@ -32,6 +35,12 @@ fn golden(name: &str, made: &Bytes) -> Bytes {
     let frozen = Bytes::from(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
     assert_eq!(&frozen, made, "{name} is no longer written as it was");
     frozen
+}
+
+/// A sample that earlier versions wrote and this one only reads.
+fn kept(name: &str) -> Bytes {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/tiering").join(name);
+    Bytes::from(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
 fn home() -> Home {
@@ -60,8 +69,9 @@ fn index(kind: DataKind) -> DataIndex {
     }
 }
 
-fn a_batch(base: u64) -> Batch {
-    let mut builder = BatchBuilder::new(Compression::None);
+/// Of producer 9; its first record has this sequence.
+fn an_idempotent_batch(base: u64, sequence: i32) -> Batch {
+    let mut builder = BatchBuilder::new(Compression::None).producer(ProducerId(9), ProducerEpoch(2), sequence);
     for n in 0..3 {
         let value = Bytes::from(format!("value {n}"));
         builder.push(Record::new(TimestampMs(1_700_000_000_000 + n), Some(Bytes::from_static(b"key")), Some(value)));
@@ -83,19 +93,38 @@ fn a_bundle() {
     });
     let mut builder = ObjectBuilder::new(start);
     builder.begin(partition(), Offset::new(40), Offset::ZERO);
-    builder.push(&a_batch(40));
-    builder.push(&a_batch(43));
+    builder.push(&an_idempotent_batch(40, 7));
+    builder.push(&an_idempotent_batch(43, 10));
     let placed = builder.finish();
-    let frozen = golden("bundle_v1.bin", &placed.body());
+    let frozen = golden("bundle_v1_producers.bin", &placed.body());
 
     let (body, at) = read_whole(&frozen, Body::Index).expect("whole");
     assert_eq!(at, placed.at);
     let read = decode_index(&body).expect("readable");
     assert_eq!(read, placed.index);
+    let batch = |first, offset| ProducerBatch {
+        first,
+        last: first + 2,
+        offset: Offset::new(offset),
+        timestamp: TimestampMs(1_700_000_000_002),
+    };
+    let (id, epoch, seen) = (ProducerId(9), ProducerEpoch(2), read.written);
+    let producer = ProducerState { id, epoch, seen, batches: vec![batch(7, 40), batch(10, 43)] };
+    assert_eq!(read.producers_of(partition()), Some([producer].as_slice()));
     let entry = read.partition(partition()).expect("in it");
     assert_eq!(entry.offsets, OffsetRange::new(Offset::new(40), Offset::new(46)));
     let (bytes, run) = entry.extents[0].runs_in(entry.offsets).next().expect("one run");
     assert!(run.sum.matches(partition(), &frozen[bytes.start as usize..bytes.end as usize]));
+}
+
+#[test]
+fn a_bundle_of_a_version_that_did_not_say_what_producers_did() {
+    for name in ["bundle_v1.bin", "bundle_of_part_v1.bin"] {
+        let (body, _) = read_whole(&kept(name), Body::Index).expect("whole");
+        let read = decode_index(&body).expect("readable");
+        assert_eq!((read.producers.as_ref(), read.producers_of(partition())), (None, None), "{name}");
+        assert_eq!(encode_index(&read), body, "{name}");
+    }
 }
 
 #[test]
@@ -125,24 +154,103 @@ fn manifest() -> PartitionManifest {
 
 #[test]
 fn a_lane_manifest_and_its_page() {
-    let mut lane = LaneManifest::new(home(), LaneId(3));
-    (lane.last, lane.last_crc) = (Sequence(19), 3);
+    let lane = lane();
     let manifest = manifest();
+    let facts = facts();
     let request = PublishRequest {
         lane: &lane,
         partitions: &[&manifest],
-        facts: &|_| LogFacts::default(),
+        facts: &|_| facts.clone(),
         as_of: LogIndex(901),
         term: Term(5),
         now: TimestampMs(1_700_000_000_001),
     };
-    let plan = plan_publish(&request, || Nonce(1));
-    let page = golden("page_v1.bin", &plan.pages[0].1);
-    let frozen = golden("lane_manifest_v1.bin", &plan.manifest);
+    let mut nonce = 0;
+    let plan = plan_publish(&request, || {
+        nonce += 1;
+        Nonce(nonce)
+    });
+    let page = golden("page_v1_facts.bin", &plan.pages[0].1);
+    let objects = golden("page_of_objects_v1.bin", &plan.pages[1].1);
+    let frozen = golden("lane_manifest_v1_objects.bin", &plan.manifest);
     let read = PublishedLane::decode(&frozen).expect("readable");
     assert_eq!(read.follow_from, Sequence(20));
-    assert_eq!(decode_page(&read.pages[0], &page), Ok(vec![manifest]));
-    golden("lane_state_v1.bin", &lane.encode());
+    assert_eq!(decode_page(&read.pages[0], &page), Ok(vec![PublishedPartition { manifest, facts }]));
+    let pages = read.objects.as_ref().expect("published");
+    let objects = decode_objects(&pages[0], &objects).expect("readable");
+    let state = read.state(objects, LogIndex(19));
+    assert_eq!((state.last, state.last_crc, state.follow_from), (lane.last, lane.last_crc, Sequence(20)));
+    let sizes = |lane: &LaneManifest| lane.live.values().map(|live| (live.size, live.spilled)).collect::<Vec<_>>();
+    assert_eq!((sizes(&state), state.live.len()), (sizes(&lane), 3));
+    assert!(state.live.keys().eq(lane.live.keys()) && state.pending.keys().eq(lane.pending.keys()));
+
+    let command = Command::Published(Published { etag: "etag".into(), ..plan.published });
+    let frozen = golden("published_v1_objects.bin", &command.encode());
+    assert_eq!(Command::decode(&frozen), Ok(command.clone()));
+    let mut published = lane;
+    published.apply(LogIndex(902), &command).expect("newer");
+    let frozen = golden("lane_state_v1_objects.bin", &published.encode());
+    assert_eq!(LaneManifest::decode(&frozen), Ok(published));
+}
+
+/// With live and pending objects of every kind.
+fn lane() -> LaneManifest {
+    let mut lane = LaneManifest::new(home(), LaneId(3));
+    (lane.last, lane.last_crc) = (Sequence(19), 3);
+    let (term, partition) = (Term(5), partition());
+    let part = ObjectKind::Part { partition, lane: LaneId(3), sequence: Sequence(17), term, nonce: Nonce(8) };
+    let gathered = |nonce| home().name(ObjectKind::Gathered { lane: LaneId(3), first: Sequence(1), term, nonce });
+    let live = |size, parts, spilled| Live { size, since: LogIndex(800), parts, pins: 0, spilled };
+    lane.live.insert(home().bundle(LaneId(3), Sequence(17)), live(6000, vec![home().name(part)], 0));
+    lane.live.insert(home().bundle(LaneId(3), Sequence(19)), live(700, Vec::new(), 0));
+    lane.live.insert(gathered(Nonce(6)), live(90_000, Vec::new(), 2));
+    for sequence in [Sequence(15), Sequence(16)] {
+        let pending = Pending { intended: LogIndex(850), parts: Vec::new() };
+        lane.pending.insert(home().bundle(LaneId(3), sequence), pending);
+    }
+    lane
+}
+
+fn facts() -> LogFacts {
+    let epoch = |epoch, start| EpochStart { epoch: LeaderEpoch(epoch), start: Offset::new(start) };
+    let batch = ProducerBatch { first: 7, last: 9, offset: Offset::new(46), timestamp: TimestampMs(1_700_000_000_000) };
+    let producer = |id| ProducerState {
+        id: ProducerId(id),
+        epoch: ProducerEpoch(2),
+        seen: TimestampMs(1_700_000_000_500),
+        batches: vec![batch],
+    };
+    LogFacts { epochs: vec![epoch(0, 0), epoch(5, 43)], producers: vec![producer(9), producer(1 << 40)] }
+}
+
+#[test]
+fn a_lane_manifest_of_a_version_that_published_no_objects_and_no_facts() {
+    let read = PublishedLane::decode(&kept("lane_manifest_v1.bin")).expect("readable");
+    assert_eq!((read.objects.as_ref(), read.encode()), (None, kept("lane_manifest_v1.bin")));
+    let page = decode_page(&read.pages[0], &kept("page_v1.bin")).expect("readable");
+    assert_eq!(page, [PublishedPartition { manifest: manifest(), facts: LogFacts::default() }]);
+    let state = LaneManifest::decode(&kept("lane_state_v1.bin")).expect("readable");
+    assert_eq!((state.object_pages.as_ref(), state.encode()), (None, kept("lane_state_v1.bin")));
+}
+
+#[test]
+fn a_catalogue() {
+    let mut catalogue = Catalogue::new(home(), TimestampMs(1_700_000_000_000));
+    let configs = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
+    let placed = CataloguePartition { incarnation: Incarnation(0), lane: LaneId(3), epoch_base: LeaderEpoch(1 << 20) };
+    catalogue.lanes.push(LaneId(3));
+    catalogue.topics.push(CatalogueTopic {
+        id: partition().topic,
+        name: TopicName::new("orders").expect("legal"),
+        configs: configs.clone(),
+        partitions: vec![placed],
+        revision: 4,
+    });
+    let (id, name) = (TopicId(Uuid::from_u128(0x71)), TopicName::new("scratch").expect("legal"));
+    let unarchived = UnarchivedTopic { id, name, partitions: 3, configs };
+    catalogue.unarchived = Some(UnarchivedTopics { revision: 7, topics: vec![unarchived] });
+    let frozen = golden("catalogue_v1.json", &catalogue.encode());
+    assert_eq!(Catalogue::decode(&frozen), Ok(catalogue));
 }
 
 #[test]
@@ -159,9 +267,10 @@ fn a_part_and_the_bundle_that_refers_to_it() {
     header.previous = 0;
     let mut builder = ObjectBuilder::new(header);
     builder.begin(partition(), Offset::new(40), Offset::ZERO);
-    builder.push(&a_batch(40));
+    builder.push(&an_idempotent_batch(40, 7));
     let part = builder.finish();
-    let frozen = golden("part_v1.bin", &part.body());
+    // A part's own index says nothing of producers: that of its bundle does.
+    let frozen = golden("part_v1_idempotent.bin", &part.body());
     let (body, _) = read_whole(&frozen, Body::Index).expect("whole");
     assert_eq!(decode_index(&body), Ok(part.index.clone()));
 
@@ -170,12 +279,15 @@ fn a_part_and_the_bundle_that_refers_to_it() {
     let mut bundle = ObjectBuilder::new(index(DataKind::Bundle));
     bundle.refer_to_part(&part, object);
     let bundle = bundle.finish();
-    let frozen = golden("bundle_of_part_v1.bin", &bundle.body());
+    let frozen = golden("bundle_of_part_v1_producers.bin", &bundle.body());
     let (body, _) = read_whole(&frozen, Body::Index).expect("whole");
     let read = decode_index(&body).expect("readable");
     assert_eq!(read, bundle.index);
     let entry = read.partition(partition()).expect("in it");
     assert_eq!(entry.extents[0].object, ExtentObject::Part(object));
+    assert_eq!(read.producers_of(partition()).map(<[_]>::len), Some(1));
+    let (body, _) = read_whole(&kept("part_v1.bin"), Body::Index).expect("whole");
+    assert_eq!(encode_index(&decode_index(&body).expect("readable")), body);
 }
 
 #[test]

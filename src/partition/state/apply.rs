@@ -89,6 +89,12 @@ impl DataLane {
         if let manifest::Command::Bundled(manifest::Bundled { events: Some(upto), .. }) = command {
             self.events.borrow_mut().forget(*upto);
         }
+        // Retention moves it by this command alone; a partition that is gone has no readers.
+        if let manifest::Command::Trimmed(manifest::Trimmed { partition, log_start: to, .. }) = command
+            && self.replica(*partition).is_some()
+        {
+            self.note(id.index, LaneEvent::LogStartMoved { partition: *partition, to: *to });
+        }
         self.dirty.notify();
         let (home, mut result) = (self.archive.borrow().home, Ok(applied));
         for partition in command.partitions() {

@@ -13,7 +13,7 @@ use super::parts::{PartRow, named_by};
 use super::plan::PartitionTake;
 use super::verify;
 use crate::fetch::indexes::{FoundIndex, IndexError, Indexes};
-use crate::format::{BuiltObject, DataIndex, DataKind, IndexRef, ObjectBuilder};
+use crate::format::{BuiltObject, DataIndex, DataKind, IndexRef, LaneEvent, ObjectBuilder};
 use crate::keys::{ObjectKind, ObjectName};
 use crate::manifest::{Bundled, BundledEnd, Command, NewObject, PublishedLane, Quarantine};
 use crate::store::{ObjectStore, PutMode, StoreError};
@@ -152,9 +152,10 @@ pub(super) async fn build<H: LaneHost>(
 ) -> BuiltBundle {
     // One moment of the lane's state: no await up to the log starts.
     let (applied, written) = (lane.host.applied(), lane.now());
-    let header = header(&*lane.host, term, applied, written, reported);
+    let mut header = header(&*lane.host, term, applied, written, reported);
     let log_start = |id: &PartitionId| lane.host.with_partition(*id, |m| m.log_start);
     let log_starts: Vec<Option<Offset>> = input.iter().map(|(id, _)| log_start(id)).collect();
+    header.events.retain(|event| !is_said_by_entry(event, &input, &log_starts));
 
     let part_header = DataIndex { kind: DataKind::Part, previous: 0, events: Vec::new(), ..header.clone() };
     let sequence = header.sequence;
@@ -178,6 +179,14 @@ pub(super) async fn build<H: LaneHost>(
         parts.push((partition, object, part));
     }
     BuiltBundle { parts, bundle: bundle.finish(), applied }
+}
+
+/// A moved log start of a partition that has an entry in the bundle: the entry says it. So the trims that retention makes
+/// all day in partitions that are written cost no events.
+fn is_said_by_entry(event: &LaneEvent, input: &[(PartitionId, Vec<Batch>)], log_starts: &[Option<Offset>]) -> bool {
+    let LaneEvent::LogStartMoved { partition, to } = event else { return false };
+    let at = input.binary_search_by_key(partition, |(id, _)| *id).ok();
+    at.and_then(|at| *log_starts.get(at)?).is_some_and(|log_start| log_start >= *to)
 }
 
 fn header<H: LaneHost>(host: &H, term: Term, applied: LogIndex, written: TimestampMs, reported: LogIndex) -> DataIndex {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::model::{LaneId, TimestampMs, TopicId};
 
-use crate::manifest::{Catalogue, CatalogueTopic};
+use crate::manifest::{Catalogue, CatalogueTopic, UnarchivedTopics};
 
 /// What is to be true of the catalogue. *Message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct CatalogueChange {
     pub lanes: BTreeSet<LaneId>,
     /// Topics whose last object is gone.
     pub forgotten: BTreeSet<TopicId>,
+    /// All topics that are not archived, by a writer that knows every topic.
+    pub unarchived: Option<UnarchivedTopics>,
 }
 
 impl CatalogueChange {
@@ -31,6 +33,7 @@ impl CatalogueChange {
         self.lanes.iter().all(|lane| catalogue.lanes.contains(lane))
             && self.topics.iter().all(|(id, wanted)| topic(id).is_some_and(|found| found.covers(wanted)))
             && !self.forgotten.iter().any(|id| topic(id).is_some())
+            && self.unarchived.as_ref().is_none_or(|wanted| says(catalogue.unarchived.as_ref(), wanted))
     }
 
     /// Takes the change in: lanes are never removed, topics sorted by id. What the catalogue says of a topic as of a later
@@ -44,11 +47,19 @@ impl CatalogueChange {
         }
         topics.retain(|id, _| !self.forgotten.contains(id));
         catalogue.topics = topics.into_values().collect();
+        if let Some(wanted) = self.unarchived.as_ref().filter(|wanted| !says(catalogue.unarchived.as_ref(), wanted)) {
+            catalogue.unarchived = Some(wanted.clone());
+        }
         let lanes: BTreeSet<LaneId> = catalogue.lanes.iter().chain(&self.lanes).copied().collect();
         catalogue.lanes = lanes.into_iter().collect();
         catalogue.revision = catalogue.revision.saturating_add(1);
         catalogue.written = now;
     }
+}
+
+/// Does the list need no change: is it that of a later revision, or are its topics the same?
+fn says(found: Option<&UnarchivedTopics>, wanted: &UnarchivedTopics) -> bool {
+    found.is_some_and(|found| found.revision > wanted.revision || found.topics == wanted.topics)
 }
 
 #[cfg(test)]
@@ -57,7 +68,7 @@ mod tests {
 
     use super::*;
     use crate::keys::{ClusterId, Home, LineageEpoch};
-    use crate::manifest::CataloguePartition;
+    use crate::manifest::{CataloguePartition, UnarchivedTopic};
 
     fn home() -> Home {
         Home { cluster: ClusterId::default(), epoch: LineageEpoch::FIRST }
@@ -110,6 +121,30 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_list_of_unarchived_topics_stands_and_an_equal_one_is_not_written_again() {
+        let list = |revision: u64, names: &[&str]| {
+            let topic = |(n, name): (usize, &&str)| UnarchivedTopic {
+                id: TopicId(uuid::Uuid::from_u128(n as u128)),
+                name: TopicName::new(name).expect("legal"),
+                partitions: 3,
+                configs: BTreeMap::new(),
+            };
+            let topics = names.iter().enumerate().map(topic).collect();
+            CatalogueChange { unarchived: Some(UnarchivedTopics { revision, topics }), ..CatalogueChange::default() }
+        };
+        let mut catalogue = Catalogue::new(home(), TimestampMs(1));
+        assert!(!list(1, &[]).is_in(&catalogue), "that there is none is said too");
+        list(4, &["a", "b"]).merge_into(&mut catalogue, TimestampMs(2));
+        assert!(list(9, &["a", "b"]).is_in(&catalogue), "the same list as of a later revision");
+        assert!(list(3, &["a"]).is_in(&catalogue), "a stale image need not write");
+        list(3, &["a"]).merge_into(&mut catalogue, TimestampMs(3));
+        assert_eq!(catalogue.unarchived, list(4, &["a", "b"]).unarchived);
+        list(5, &["b"]).merge_into(&mut catalogue, TimestampMs(4));
+        assert_eq!(catalogue.unarchived, list(5, &["b"]).unarchived);
+        assert_eq!(Catalogue::decode(&catalogue.encode()), Ok(catalogue));
+    }
+
+    #[test]
     fn merging_makes_it_true() {
         let topic = CatalogueTopic {
             id: TopicId::default(),
@@ -121,7 +156,7 @@ mod tests {
         let change = CatalogueChange {
             topics: BTreeMap::from([(TopicId::default(), topic)]),
             lanes: BTreeSet::from([LaneId(1)]),
-            forgotten: BTreeSet::new(),
+            ..CatalogueChange::default()
         };
         let mut catalogue = Catalogue::new(home(), TimestampMs(1));
         assert!(!change.is_in(&catalogue));

@@ -168,3 +168,94 @@ pub(crate) fn take_producers(
         Ok(ProducerState { id: ProducerId(id), epoch: ProducerEpoch(epoch), seen, batches })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A batch of a producer: id, does a new epoch begin with it, records.
+    fn any_log() -> impl Strategy<Value = Vec<(i64, bool, i32)>> {
+        vec((0..4i64, prop::bool::weighted(0.1), 1..9), 0..60)
+    }
+
+    /// The states that single batches say, and the offset after each.
+    fn states(log: &[(i64, bool, i32)]) -> Vec<(ProducerState, Offset)> {
+        let mut next: BTreeMap<i64, (i16, i32)> = BTreeMap::new();
+        let mut end = Offset::ZERO;
+        let state = |&(id, begins, count): &(i64, bool, i32)| {
+            let (epoch, first) = next.entry(id).or_insert((0, i32::MAX - 20));
+            (*epoch, *first) = if begins { (*epoch + 1, 0) } else { (*epoch, *first) };
+            let last = (i64::from(*first) + i64::from(count) - 1) % (1 << 31);
+            let timestamp = TimestampMs(end.to_wire() * 7);
+            let batch = ProducerBatch { first: *first, last: last as i32, offset: end, timestamp };
+            let (id, epoch) = (ProducerId(id), ProducerEpoch(*epoch));
+            *first = ((last + 1) % (1 << 31)) as i32;
+            end = end.plus(count as u64);
+            assert_eq!(batch.end(), end, "sequences begin again at 0 and the end is right");
+            (ProducerState { id, epoch, seen: timestamp, batches: vec![batch] }, end)
+        };
+        log.iter().map(state).collect()
+    }
+
+    fn table(states: &[(ProducerState, Offset)]) -> BTreeMap<ProducerId, ProducerState> {
+        let mut known = BTreeMap::new();
+        states.iter().for_each(|(state, _)| follow_producers(&mut known, std::slice::from_ref(state)));
+        known
+    }
+
+    proptest! {
+        /// A reader that knows any beginning and takes the rest in pieces, some twice, comes to what the writer has.
+        #[test]
+        fn pieces_lead_to_the_writers_table(log in any_log(), cuts in vec(any::<prop::sample::Index>(), 0..6)) {
+            let states = states(&log);
+            let mut at: Vec<usize> = cuts.iter().map(|cut| cut.index(states.len() + 1)).collect();
+            at.push(states.len());
+            at.sort_unstable();
+            let mut from = at[0];
+            let mut known = table(&states[..from]);
+            for to in at {
+                // What a bundle says of its range, which overlaps the one before by two batches.
+                let changes: Vec<ProducerState> = table(&states[from.saturating_sub(2)..to]).into_values().collect();
+                follow_producers(&mut known, &changes);
+                from = to;
+            }
+            prop_assert_eq!(known, table(&states));
+        }
+
+        /// A cut leaves what was known at its end, as far as the batches remembered reach back.
+        #[test]
+        fn a_cut_is_what_was_known_then(log in any_log(), at in any::<prop::sample::Index>()) {
+            let states = states(&log);
+            let at = at.index(states.len() + 1);
+            let (then, end) = (table(&states[..at]), states[..at].last().map_or(Offset::ZERO, |(_, end)| *end));
+            for state in table(&states).into_values() {
+                let Some(cut) = state.cut(end) else { continue };
+                let then = &then[&cut.id];
+                prop_assert_eq!(cut.epoch, then.epoch);
+                prop_assert!(then.batches.ends_with(&cut.batches), "{:?} of {:?}", cut, then);
+            }
+        }
+
+        #[test]
+        fn a_list_comes_back(log in any_log(), seen in any::<i64>()) {
+            let states = states(&log);
+            let producers: Vec<ProducerState> = table(&states).into_values().collect();
+            let end = states.last().map_or(Offset::ZERO, |(_, end)| *end);
+            for (start, seen) in [(Offset::ZERO, TimestampMs(seen)), (end, TimestampMs(0))] {
+                let mut out = Encoder::new();
+                put_producers(&mut out, &producers, start, seen);
+                let bytes = out.finish();
+                let within = OffsetRange::new(Offset::ZERO, end);
+                let mut body = Decoder::new("test", &bytes);
+                prop_assert_eq!(take_producers(&mut body, start, within, seen), Ok(producers.clone()));
+                let _ = take_producers(&mut Decoder::new("test", &bytes[..bytes.len() / 2]), start, within, seen);
+                let none = OffsetRange::new(end, end);
+                let outside = take_producers(&mut Decoder::new("test", &bytes), start, none, seen);
+                prop_assert!(producers.is_empty() || outside.is_err(), "batches lie in their range");
+            }
+        }
+    }
+}

@@ -202,16 +202,7 @@ pub fn decode_objects(page: &ObjectPageRef, object: &Bytes) -> Result<Vec<LaneOb
             body.home()?;
             body.lane()?;
         } else {
-            let mut before = None;
-            // The shortest: a bundle after another, pending, without parts.
-            objects = body.list(4, |body| {
-                let object = take_name_after(body, before)?;
-                before = Some(object);
-                let state = body.option(|body| Ok((body.var()?, body.var32()?)))?;
-                let state = state.map(|(size, spilled)| LaneObjectState::Live { size, spilled });
-                let state = state.unwrap_or(LaneObjectState::Pending);
-                Ok(LaneObject { object, state, parts: take_names(body)? })
-            })?;
+            objects = take_objects(&mut body)?;
         }
         body.end()?;
     }
@@ -222,6 +213,23 @@ pub fn decode_objects(page: &ObjectPageRef, object: &Bytes) -> Result<Vec<LaneOb
         return Err(Decoder::new(PAGE, &body).bad("set of objects").into());
     }
     Ok(objects)
+}
+
+/// Reads the list of a page's section 3.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn take_objects(body: &mut Decoder<'_>) -> Result<Vec<LaneObject>, CodecError> {
+    let mut before = None;
+    // The shortest: a bundle after another, pending, without parts.
+    body.list(4, |body| {
+        let object = take_name_after(body, before)?;
+        before = Some(object);
+        let state = body.option(|body| Ok((body.var()?, body.var32()?)))?;
+        let state = state.map(|(size, spilled)| LaneObjectState::Live { size, spilled });
+        let state = state.unwrap_or(LaneObjectState::Pending);
+        Ok(LaneObject { object, state, parts: take_names(body)? })
+    })
 }
 
 /// A name; of a bundle, gathered object or page of the same lane as the name before only what may differ.
@@ -299,3 +307,6 @@ pub(super) fn take_object_page_refs(body: &mut Decoder<'_>) -> Result<Vec<Object
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

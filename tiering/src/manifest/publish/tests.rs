@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId, PartitionIndex};
+use tidewater_storage::model::{
+    LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, PartitionIndex, ProducerEpoch, ProducerId,
+};
 
 use super::*;
+use crate::format::{EpochStart, ProducerBatch, ProducerState};
 use crate::keys::Sequence;
 use crate::manifest::codec::tests::home;
 use crate::manifest::page::decode_page;
 use crate::manifest::row::{Row, Source};
-use crate::manifest::{Command, PublishedLane};
+use crate::manifest::{Command, LEADER_EPOCHS_MAX, PublishedLane};
 
 fn partition(index: i32, rows: u64, changed: u64) -> PartitionManifest {
     let id = PartitionId { index: PartitionIndex(index), ..PartitionId::default() };
@@ -29,26 +32,36 @@ struct Bucket {
     partitions: BTreeMap<PartitionId, PartitionManifest>,
     objects: BTreeMap<ObjectName, Bytes>,
     nonce: u64,
+    facts: BTreeMap<PartitionId, LogFacts>,
+    /// What was published of them last.
+    read: BTreeMap<PartitionId, LogFacts>,
 }
 
 impl Bucket {
-    /// Publishes as of `at` and answers how many pages were written.
+    fn new(partitions: BTreeMap<PartitionId, PartitionManifest>) -> Self {
+        let (lane, objects) = (LaneManifest::new(home(), LaneId(1)), BTreeMap::new());
+        Self { lane, partitions, objects, nonce: 0, facts: BTreeMap::new(), read: BTreeMap::new() }
+    }
+
+    /// Publishes as of `at` and answers how many pages of partitions were written.
     fn publish(&mut self, at: u64) -> usize {
         let partitions: Vec<&PartitionManifest> = self.partitions.values().collect();
         let request = PublishRequest {
             lane: &self.lane,
             partitions: &partitions,
-            facts: &|_| LogFacts::default(),
+            facts: &|id| self.facts.get(&id).cloned().unwrap_or_default(),
             as_of: LogIndex(at),
             term: Term(1),
             now: TimestampMs(0),
         };
         let nonce = &mut self.nonce;
+        let had = self.lane.object_pages.clone().unwrap_or_default();
         let plan = plan_publish(&request, || {
             *nonce += 1;
             Nonce(*nonce)
         });
-        let written = plan.pages.len();
+        let objects = plan.published.objects.as_ref().expect("published").iter();
+        let written = plan.pages.len() - objects.filter(|page| !had.contains(page)).count();
         self.objects.extend(plan.pages);
         let read = PublishedLane::decode(&plan.manifest).expect("just written");
         let mut found = Vec::new();
@@ -59,6 +72,7 @@ impl Bucket {
             found.iter().map(|found| &found.manifest).eq(self.partitions.values()),
             "the bucket says what the state says"
         );
+        self.read = found.into_iter().map(|found| (found.manifest.id, found.facts)).collect();
         let published = Published { etag: "e".into(), ..plan.published };
         self.lane.apply(LogIndex(at + 1), &Command::Published(published)).expect("newer");
         written
@@ -68,8 +82,7 @@ impl Bucket {
 #[test]
 fn only_what_changed_is_written_again() {
     let partitions = (0..400).map(|n| partition(n, 200, 1)).map(|p| (p.id, p)).collect();
-    let mut bucket =
-        Bucket { lane: LaneManifest::new(home(), LaneId(1)), partitions, objects: BTreeMap::new(), nonce: 0 };
+    let mut bucket = Bucket::new(partitions);
     let all = bucket.publish(5);
     assert!((4..20).contains(&all), "{all} pages for 400 partitions");
     assert_eq!(bucket.publish(10), 0, "nothing changed");
@@ -86,4 +99,46 @@ fn only_what_changed_is_written_again() {
     bucket.partitions.clear();
     assert_eq!(bucket.publish(60), 0);
     assert!(bucket.lane.pages.is_empty());
+}
+
+#[test]
+fn leader_epochs_and_producers_are_published_as_they_were_at_the_archived_end() {
+    let made = partition(7, 100, 1);
+    let id = made.id;
+    let mut bucket = Bucket::new(BTreeMap::from([(id, made)]));
+    let epochs = (0..600).map(|n| EpochStart { epoch: LeaderEpoch(n), start: Offset::new(n as u64 / 4) });
+    let batch = |first, offset| ProducerBatch {
+        first,
+        last: first + 9,
+        offset: Offset::new(offset),
+        timestamp: TimestampMs(0),
+    };
+    let producer = |id, batches| {
+        let (id, epoch, seen) = (ProducerId(id), ProducerEpoch(1), TimestampMs(5));
+        ProducerState { id, epoch, seen, batches }
+    };
+    let producers = vec![
+        producer(1, vec![batch(0, 70), batch(10, 85), batch(20, 95)]),
+        producer(2, vec![batch(0, 100)]),
+        producer(3, vec![batch(0, 90)]),
+    ];
+    bucket.facts.insert(id, LogFacts { epochs: epochs.collect(), producers });
+    bucket.publish(5);
+    let read = &bucket.read[&id];
+    assert_eq!(read.epochs.len(), LEADER_EPOCHS_MAX, "the oldest are left out");
+    assert_eq!(read.epochs.last().map(|last| last.start), Some(Offset::new(99)));
+    assert_eq!(read.producers, [producer(1, vec![batch(0, 70), batch(10, 85)]), producer(3, vec![batch(0, 90)])]);
+}
+
+#[test]
+fn the_first_publication_over_that_of_an_older_version_writes_all_pages_again() {
+    let partitions = (0..400).map(|n| partition(n, 200, 1)).map(|p| (p.id, p)).collect();
+    let mut bucket = Bucket::new(partitions);
+    let all = bucket.publish(5);
+    let (sequence, pages) = (bucket.lane.last, bucket.lane.pages.clone());
+    let old = Published { as_of: LogIndex(6), sequence, etag: "old".into(), pages, objects: None, at: TimestampMs(0) };
+    bucket.lane.apply(LogIndex(7), &Command::Published(old)).expect("newer");
+    assert_eq!(bucket.lane.object_pages, None);
+    assert_eq!(bucket.publish(10), all, "none of them says what the version left out");
+    assert_eq!(bucket.publish(12), 0, "and then they do");
 }
