@@ -71,8 +71,8 @@ impl LaneFollower {
             },
         };
         self.taken(&changes);
-        if self.driven().closed_for().is_some() && !matches!(self.driven().next(), Next::Pages { .. }) {
-            // The seal may be missing still, in a copy of the bucket, while the restore has switched.
+        if self.driven().closed_for().is_some() {
+            // The seal may be missing, or pages be gone already, while a restore has switched.
             self.read_root().await?;
         }
         let is_same = self.driven().base_version().cloned() == before;
@@ -129,7 +129,8 @@ impl LaneFollower {
         let sequences = (sequence.0..).take(width).map(Sequence);
         let indexes = &self.inner.parts.indexes;
         let read = |object: ObjectName| async move { (object, indexes.at_key(object).await) };
-        let mut read = stream::iter(sequences.map(|sequence| first.home.bundle(lane, sequence))).map(read).buffered(width);
+        let mut read =
+            stream::iter(sequences.map(|sequence| first.home.bundle(lane, sequence))).map(read).buffered(width);
         while let Some((object, got)) = read.next().await {
             self.count(|requests| match &got {
                 Ok(_) => requests.bundles += 1,

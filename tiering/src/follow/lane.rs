@@ -170,7 +170,8 @@ impl FollowedLane {
         self.last_written
     }
 
-    /// The epoch of a restore that closed the lane manifest: no bundle after the next seal counts.
+    /// The epoch of a restore that closed the lane manifest: no bundle after the next seal counts, and the root may name
+    /// another home already.
     #[must_use]
     pub fn closed_for(&self) -> Option<LineageEpoch> {
         self.closed_for

@@ -57,6 +57,8 @@ impl FollowedLane {
         if published.follow_from < known {
             return Err(FollowError::Older { found: published.follow_from, known });
         }
+        // Known before its pages are: those of a home that ended may be gone.
+        self.closed_for = published.closed_for;
         let tail_stays = self.continues(&published);
         let gone: BTreeSet<PartitionId> =
             self.tail_below(&published, tail_stays).flat_map(TailBundle::touched).collect();
@@ -161,7 +163,6 @@ impl FollowedLane {
         tail.iter().for_each(|bundle| self.apply_to_state(bundle));
         self.tail = tail;
         self.tail_entries = self.tail.iter().map(TailBundle::weight).sum();
-        self.closed_for = published.closed_for;
         if self.tail.is_empty() {
             // The base is ahead of what was followed, or exactly there.
             self.last = Sequence(from.0.saturating_sub(1));
