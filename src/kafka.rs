@@ -35,6 +35,7 @@ pub mod handlers;
 pub mod limits;
 pub mod metrics;
 pub mod named_twice;
+pub mod naming;
 pub mod outbox;
 pub mod recompress;
 pub mod server;

@@ -17,6 +17,7 @@ use crate::kafka::RequestContext;
 use crate::kafka::connection::{CloseReason, Reply};
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MAX};
+use crate::kafka::naming::until_named;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::view::Hints;
 use crate::kafka::wire::fetch::{HINTS_FROM, PartitionAnswer, encode_response};
@@ -75,17 +76,18 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     for partition in topics.iter().flat_map(|(_, partitions)| partitions) {
         broker.metrics.count_code(ctx.key, partition.error);
     }
-    let nodes = name_leaders(ctx, &mut topics);
+    let nodes = name_leaders(ctx, &mut topics).await;
     let pieces = encode_response(ctx.correlation_id, ctx.version, ErrorCode::NONE, id, topics, &nodes);
     lease.set(pieces.iter().map(Bytes::len).sum());
     Reply::Send(pieces, Some(lease))
 }
 
 /// Puts the leader beside each error that says that it is not here; the brokers named.
-fn name_leaders(ctx: &RequestContext, topics: &mut [(TopicRef, Vec<PartitionAnswer>)]) -> Vec<NodeEndpoint> {
+async fn name_leaders(ctx: &RequestContext, topics: &mut [(TopicRef, Vec<PartitionAnswer>)]) -> Vec<NodeEndpoint> {
     if ctx.version < HINTS_FROM || topics.iter().flat_map(|(_, of)| of).all(|answer| answer.error.is_none()) {
         return Vec::new();
     }
+    until_named(ctx, topics.iter().flat_map(|(topic, of)| of.iter().map(move |a| (topic, a.index, a.error)))).await;
     let (image, leaders) = (ctx.image(), ctx.leaders());
     let mut hints = Hints::new(&image, &leaders);
     for (topic, partitions) in topics {

@@ -23,6 +23,7 @@ use crate::kafka::error_code::ErrorCode;
 use crate::kafka::limits::FREE_BYTES;
 use crate::kafka::metrics::Stage;
 use crate::kafka::named_twice::{by_topic, repeated};
+use crate::kafka::naming::until_named;
 use crate::kafka::recompress::differs;
 use crate::kafka::topic_ref::TopicRef;
 use crate::kafka::view::Hints;
@@ -77,7 +78,7 @@ pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     ctx.broker.metrics.stage(Stage::ProduceAppend, clock.now().since(checked));
     let mut answers = answered(answers, outcomes);
     fill_log_starts(ctx, &mut answers).await;
-    let nodes = name_leaders(ctx, &mut answers);
+    let nodes = name_leaders(ctx, &mut answers).await;
     for partition in answers.iter().flat_map(|(_, partitions)| partitions) {
         ctx.broker.metrics.count_code(ctx.key, partition.error);
     }
@@ -110,10 +111,11 @@ async fn fill_log_starts(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<Par
 }
 
 /// Puts the leader beside each error that says that it is not here; the brokers named.
-fn name_leaders(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) -> Vec<NodeEndpoint> {
+async fn name_leaders(ctx: &RequestContext, answers: &mut [(TopicRef, Vec<PartitionAnswer>)]) -> Vec<NodeEndpoint> {
     if ctx.version < HINTS_FROM || answers.iter().flat_map(|(_, of)| of).all(|answer| answer.error.is_none()) {
         return Vec::new();
     }
+    until_named(ctx, answers.iter().flat_map(|(topic, of)| of.iter().map(move |a| (topic, a.index, a.error)))).await;
     let (image, leaders) = (ctx.image(), ctx.leaders());
     let mut hints = Hints::new(&image, &leaders);
     for (topic, partitions) in answers {
