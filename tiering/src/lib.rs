@@ -17,11 +17,15 @@
 //! 6. [`fetch`]: [`fetch::RemoteReader`] finds rows in the manifest, runs in an index, chunks in memory, on disk or in the
 //!    bucket, and gives out whole batches whose checksums hold.
 //!
+//! Whether all of it is there and whole, without a broker:
+//! 7. [`verify`]: walks what a cluster's manifests name and reports what is damaged or missing.
+//!
 //! And the log start moves past them by:
-//! 7. [`retention`]: how much of the archived log goes, and when.
+//! 8. [`retention`]: how much of the archived log goes, and when.
 //!
 //! Others than its brokers read a cluster's bucket by:
-//! 8. [`follow`]: which object of a lane to read next, and what its content changes.
+//! 9. [`follow`]: which object of a lane to read next, and what its content changes.
+//! 10. [`restore`]: the lanes of a lost cluster ended, and a new lineage epoch begun from what they left.
 //!
 //! Invariants. T1, T2 and T4 are checked by `manifest::check_lane`, `check_partition` and their `_step` forms after every
 //! command of the tests; DESIGN.md's R1 to R11 are the rules that lead to them:
@@ -46,3 +50,4 @@ pub mod manifest;
 pub mod restore;
 pub mod retention;
 pub mod store;
+pub mod verify;

@@ -1,0 +1,233 @@
+//! A lane's pages and spill pages: every row of every partition, in order, checked to continue each other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream;
+use tidewater_storage::model::{OffsetRange, PartitionId, TopicId};
+
+use super::Run;
+use super::damage::{Damage, DamageKind};
+use super::lanes::{Lane, is_of_lineage, owner};
+use super::named::{At, Named};
+use super::object::is_settled;
+use super::tail::ArchivedTo;
+use crate::fetch::indexes::IndexError;
+use crate::fetch::locate::{Step, unfold};
+use crate::format::FormatError;
+use crate::keys::ObjectName;
+use crate::manifest::{
+    PartitionManifest, PublishedPartition, Row, Source, SpillPage, SpillRow, Violation, check_partition,
+    decode_page_unchecked, decode_spill,
+};
+use crate::store::StoreError;
+
+/// Spill pages of a partition that are read at once.
+const PAGES_AT_ONCE: usize = 16;
+
+/// What a walk over a lane's pages found.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    pub(super) ends: BTreeMap<PartitionId, ArchivedTo>,
+    pub(super) topics: BTreeSet<TopicId>,
+    pub(super) partitions: u64,
+    pub(super) rows: u64,
+}
+
+impl Run<'_> {
+    /// Notes in `named` what every row of the lane's pages names; reports damage of pages if `is_first`.
+    pub(super) async fn rows_of(&self, lane: &Lane, named: &mut Named, is_first: bool) -> Walked {
+        let mut out = Walked::default();
+        let find = |damage: Damage| {
+            if is_first {
+                self.find(damage)
+            }
+        };
+        for page in lane.published.iter().flat_map(|published| &published.pages) {
+            let read = self.page(&page.page, |object| decode_page_unchecked(page, object)).await;
+            let partitions = match read {
+                Ok(partitions) => partitions,
+                Err(bad) => {
+                    if is_first && self.names_page(lane, &page.page).await {
+                        self.bad_page(bad, &format!("partitions {} to {} are in it", page.first, page.last), None);
+                    }
+                    continue;
+                }
+            };
+            for PublishedPartition { manifest, .. } in partitions {
+                out.partitions += 1;
+                if let Err(violation) = check_partition(&manifest) {
+                    find(contradiction(&page.page, &violation));
+                }
+                let ArchivedTo { dropped, .. } = *out.ends.entry(manifest.id).or_insert(ArchivedTo {
+                    end: manifest.archived_end,
+                    log_start: manifest.log_start,
+                    dropped: manifest.dropped,
+                });
+                if dropped {
+                    continue;
+                }
+                if manifest.bytes() > 0 {
+                    out.topics.insert(manifest.id.topic);
+                }
+                if is_first {
+                    self.advance(|progress| progress.bytes_total += manifest.bytes());
+                }
+                out.rows += self.rows_of_partition(lane, &manifest, named, is_first).await;
+            }
+        }
+        out
+    }
+
+    async fn rows_of_partition(
+        &self,
+        lane: &Lane,
+        manifest: &PartitionManifest,
+        named: &mut Named,
+        is_first: bool,
+    ) -> u64 {
+        let mut rows = 0;
+        let mut left: VecDeque<Step> = manifest.spilled.iter().copied().map(Step::Page).collect();
+        left.extend(manifest.rows.iter().copied().map(Step::Row));
+        while let Some(step) = left.pop_front() {
+            let first = match step {
+                Step::Row(row) => {
+                    rows += 1;
+                    self.name_row(lane, manifest.id, &row, named, is_first);
+                    continue;
+                }
+                Step::Page(page) => page,
+            };
+            // The pages that follow it are read with it.
+            let mut pages = vec![first];
+            while let (Some(Step::Page(page)), true) = (left.front().copied(), pages.len() < PAGES_AT_ONCE) {
+                pages.push(page);
+                left.pop_front();
+            }
+            let reads = stream::iter(pages.clone()).map(|page| self.spill(manifest.id, page)).buffered(PAGES_AT_ONCE);
+            let read: Vec<Result<SpillPage, BadPage>> = reads.collect().await;
+            for (row, page) in pages.into_iter().zip(read).rev() {
+                match page {
+                    Ok(page) => {
+                        for step in unfold(&page, row.offsets.start).into_iter().rev() {
+                            left.push_front(step);
+                        }
+                    }
+                    Err(bad) if is_first => self.bad_page(bad, "it holds rows", Some((manifest.id, row.offsets))),
+                    Err(_) => {}
+                }
+            }
+        }
+        rows
+    }
+
+    fn name_row(&self, lane: &Lane, partition: PartitionId, row: &Row, named: &mut Named, is_first: bool) {
+        let object = row.object();
+        let is_others = owner(&object).is_some_and(|owner| owner != partition);
+        if is_others || !is_of_lineage(lane.home, &object) {
+            if is_first {
+                let reason = format!("a row of {partition} names it, which is not of its lineage");
+                self.find(Damage::new(DamageKind::Foreign, &object, reason).of([(partition, row.offsets)]));
+            }
+            return;
+        }
+        let at = match row.source {
+            Source::Bundle(_) => At::Bundle,
+            Source::Object { index, .. } => At::Index(index),
+        };
+        named.add(lane.lane, object, at, Some((partition, row.offsets)));
+    }
+
+    /// A spill page that covers what its row says, of lower level than the page it was found in.
+    async fn spill(&self, partition: PartitionId, row: SpillRow) -> Result<SpillPage, BadPage> {
+        let page = self.page(&row.page, |object| decode_spill(partition, row.crc, object)).await?;
+        if page.covers() != Some(row.offsets) {
+            let covers = page.covers().unwrap_or_default();
+            let reason = format!("it covers {covers} of {partition}, the row that names it {}", row.offsets);
+            return Err(BadPage::Damaged(Damage::new(DamageKind::Contradiction, &row.page, reason)));
+        }
+        match &page {
+            SpillPage::Pages(pages) if pages.iter().any(|page| page.level() >= row.level()) => {
+                let reason = "it names pages that are not below it";
+                Err(BadPage::Damaged(Damage::new(DamageKind::Contradiction, &row.page, reason)))
+            }
+            _ => Ok(page),
+        }
+    }
+
+    /// Reads a page whole and decodes it; damaged only after several reads.
+    async fn page<T>(
+        &self,
+        name: &ObjectName,
+        decode: impl Fn(&Bytes) -> Result<T, FormatError>,
+    ) -> Result<T, BadPage> {
+        let mut tries = 0;
+        let error = loop {
+            tries += 1;
+            let read = match self.store.get(&name.key(), None).await {
+                Ok(got) => decode(&got.body).map_err(IndexError::Format),
+                Err(error) => Err(IndexError::Store(error)),
+            };
+            if is_settled(&read, tries) {
+                match read {
+                    Ok(content) => return Ok(content),
+                    Err(error) => break error,
+                }
+            }
+        };
+        let damaged = |kind, reason: String| BadPage::Damaged(Damage::new(kind, name, reason));
+        Err(match error {
+            IndexError::Store(StoreError::NotFound { .. }) => {
+                damaged(DamageKind::Missing, "a manifest names it".into())
+            }
+            IndexError::Store(error) => BadPage::Unread(*name, error),
+            IndexError::Format(error @ FormatError::Checksum { .. }) => {
+                damaged(DamageKind::Checksum, error.to_string())
+            }
+            IndexError::Format(error) => damaged(DamageKind::Unreadable, error.to_string()),
+        })
+    }
+
+    fn bad_page(&self, bad: BadPage, content: &str, range: Option<(PartitionId, OffsetRange)>) {
+        match bad {
+            BadPage::Damaged(damage) => {
+                let reason = format!("{}; {content}", damage.reason);
+                self.find(Damage { reason, ..damage }.of(range));
+            }
+            BadPage::Unread(page, error) => self.unread(&page, &error),
+        }
+    }
+
+    /// Is the page still one of the lane's, by the manifest as it is now?
+    async fn names_page(&self, lane: &Lane, page: &ObjectName) -> bool {
+        let again = self.lane(lane.home, lane.lane, false).await.and_then(|again| again.published);
+        again.is_none_or(|published| published.pages.iter().any(|named| named.page == *page))
+    }
+}
+
+/// A page without which rows are not known.
+enum BadPage {
+    Damaged(Damage),
+    Unread(ObjectName, StoreError),
+}
+
+fn contradiction(page: &ObjectName, violation: &Violation) -> Damage {
+    let reason = violation.to_string();
+    match violation {
+        Violation::NotContiguous { partition, before, after } if after.start > before.end => {
+            let gap = OffsetRange::new(before.end, after.start);
+            Damage::new(DamageKind::Gap, page, reason).of([(*partition, gap)])
+        }
+        Violation::NotContiguous { partition, before, after } if after.start < before.end => {
+            let twice = OffsetRange::new(after.start, before.end.min(after.end.max(after.start)));
+            Damage::new(DamageKind::Overlap, page, reason).of([(*partition, twice)])
+        }
+        Violation::NotContiguous { partition, before, after } => {
+            // Nothing between the last row and the archived end.
+            let rest = OffsetRange::new(before.end, after.end);
+            Damage::new(DamageKind::Gap, page, reason).of([(*partition, rest)])
+        }
+        _ => Damage::new(DamageKind::Contradiction, page, reason),
+    }
+}
