@@ -151,11 +151,23 @@ impl RemoteReader {
             0 => None,
             bytes => Some(ChunkCache::open(env.clone(), &config.cache_dir, bytes).await?),
         };
+        Ok(Self::over(env, store, config, cache))
+    }
+
+    fn over(env: Env, store: Arc<dyn ObjectStore>, config: FetchConfig, cache: Option<ChunkCache>) -> Self {
         let indexes = Indexes::new(Arc::clone(&store), config.index_bytes);
         let hydrator = Hydrator::new(env.clone(), Arc::clone(&store), cache.clone(), config.memory_bytes);
         let ahead = RefCell::new(ReadAhead::new(config.read_ahead_max));
         let (deadlines, pins) = (Deadlines::new(env.clone()), Pins::new(config.memory_bytes));
-        Ok(Self { inner: Rc::new(Inner { env, config, store, indexes, hydrator, cache, ahead, deadlines, pins }) })
+        Self { inner: Rc::new(Inner { env, config, store, indexes, hydrator, cache, ahead, deadlines, pins }) }
+    }
+
+    /// A reader of another bucket, which shares this one's cache on disk and no memory: objects have different names in
+    /// different clusters. Of `config`, the cache counts nothing.
+    #[must_use]
+    pub fn beside(&self, store: Arc<dyn ObjectStore>, config: FetchConfig) -> Self {
+        let (env, cache) = (self.inner.env.clone(), self.inner.cache.clone());
+        Self::over(env, store, config, cache)
     }
 
     /// What [`RemoteReader::read_batches`] needs of a manifest, for a read from `from` on.

@@ -42,7 +42,7 @@ pub use counted::{Counted, RequestKind, StoreStats};
 pub use directory::DirectoryStore;
 pub use key_limits::{KeyLimits, KeyTooLong};
 pub use limit::Limited;
-pub use open::{OpenError, StoreOptions, open};
+pub use open::{OpenError, StoreOptions, attach, open};
 pub use preflight::{PreflightError, prove};
 pub use remote::RemoteStore;
 pub use retry::{RetryPolicy, Retrying, Sleeper, TokioSleeper};

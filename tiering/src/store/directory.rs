@@ -50,6 +50,8 @@ const DIRECTORY_TRIES: u32 = 16;
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
     root: Arc<Path>,
+    /// Is there while the bucket's directory is.
+    marker: Arc<Path>,
     handle: Handle,
     temporaries: Arc<AtomicU64>,
     process: Uuid,
@@ -67,8 +69,26 @@ impl DirectoryStore {
             create_dirs(&root.join(PRIVATE).join(part)).map_err(failed)?;
         }
         remove_left_over(&root.join(PRIVATE).join("tmp")).map_err(failed)?;
-        let root = Arc::from(root.as_path());
-        Ok(Self { root, handle, temporaries: Arc::default(), process: Uuid::new_v4(), direct: Arc::default() })
+        let marker = root.join(PRIVATE);
+        Ok(Self::over(&root, &marker, handle))
+    }
+
+    /// For reading a directory that another process writes: makes nothing there, and removes nothing.
+    ///
+    /// # Errors
+    /// It is no directory that can be listed.
+    pub fn attach(root: PathBuf, handle: Handle) -> Result<Self, OpenError> {
+        fs::read_dir(&root).map_err(|source| OpenError::Directory { path: root.clone(), source })?;
+        // A copy of a bucket may lack what the store keeps for itself.
+        let own = root.join(PRIVATE);
+        let marker = if own.is_dir() { own } else { root.clone() };
+        Ok(Self::over(&root, &marker, handle))
+    }
+
+    fn over(root: &Path, marker: &Path, handle: Handle) -> Self {
+        let (root, marker) = (Arc::from(root), Arc::from(marker));
+        let (temporaries, process, direct) = (Arc::default(), Uuid::new_v4(), Arc::default());
+        Self { root, marker, handle, temporaries, process, direct }
     }
 
     /// Runs `work` on a blocking thread; errors of the disk become the store's.
@@ -90,8 +110,7 @@ impl DirectoryStore {
     fn or_away(&self, failure: Failure) -> Failure {
         match failure {
             Failure::Io(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-                    && !self.root.join(PRIVATE).is_dir() =>
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) && !self.marker.is_dir() =>
             {
                 Failure::Away(format!("{} is not the bucket's directory any more; is it mounted?", self.root.display()))
             }

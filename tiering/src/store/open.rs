@@ -65,8 +65,25 @@ fn variables(url: &str) -> &'static str {
 /// # Errors
 /// [`OpenError`]. A cloud store is not contacted: [`super::prove`] does that.
 pub fn open(url: &str, handle: Handle, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    open_by(url, handle, options, DirectoryStore::open)
+}
+
+/// As [`open`], for reading what another process writes: of a directory nothing is made.
+///
+/// # Errors
+/// [`OpenError`]; also where `url` names a directory that does not exist.
+pub fn attach(url: &str, handle: Handle, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    open_by(url, handle, options, DirectoryStore::attach)
+}
+
+fn open_by(
+    url: &str,
+    handle: Handle,
+    options: &StoreOptions,
+    directory: impl FnOnce(PathBuf, Handle) -> Result<DirectoryStore, OpenError>,
+) -> Result<Arc<dyn ObjectStore>, OpenError> {
     let inner: Arc<dyn ObjectStore> = match url.strip_prefix("file://") {
-        Some(path) if path.starts_with('/') => Arc::new(DirectoryStore::open(path.into(), handle.clone())?),
+        Some(path) if path.starts_with('/') => Arc::new(directory(path.into(), handle.clone())?),
         Some(_) => return Err(OpenError::Url { url: url.to_owned() }),
         None => Arc::new(RemoteStore::open(url, handle.clone())?),
     };

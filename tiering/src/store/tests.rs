@@ -41,6 +41,29 @@ fn a_directory_keeps_the_contract() {
 }
 
 #[test]
+fn a_directory_that_is_attached_is_left_as_it_is() {
+    let runtime = Runtime::new().expect("runtime");
+    let directory = tempfile::tempdir().expect("directory");
+    let url = |name: &str| format!("file://{}/{name}", directory.path().display());
+    let attached = |name: &str| attach(&url(name), runtime.handle().clone(), &StoreOptions::default());
+    assert!(matches!(attached("nowhere"), Err(OpenError::Directory { .. })));
+    let names = || std::fs::read_dir(directory.path()).expect("there").count();
+    assert_eq!(names(), 0, "nothing is made");
+    std::fs::create_dir_all(directory.path().join("copy/deep")).expect("made");
+    std::fs::write(directory.path().join("copy/deep/there"), b"1").expect("written");
+    let store = attached("copy").expect("attaches");
+    futures::executor::block_on(async {
+        assert_eq!(store.get(&key("deep/there"), None).await.map(|got| got.body), Ok(Bytes::from_static(b"1")));
+        let absent = store.get(&key("deep/absent"), None).await;
+        assert!(matches!(absent, Err(StoreError::NotFound { .. })), "{absent:?}");
+        std::fs::rename(directory.path().join("copy"), directory.path().join("aside")).expect("renamed");
+        let away = store.get(&key("deep/there"), None).await.err();
+        assert!(away.as_ref().is_some_and(|e| e.disposition().passes()), "{away:?}");
+    });
+    assert!(!directory.path().join("aside/.tidewater").exists());
+}
+
+#[test]
 fn a_directory_that_is_not_mounted_says_nothing_of_its_objects() {
     let runtime = Runtime::new().expect("runtime");
     let directory = tempfile::tempdir().expect("directory");
