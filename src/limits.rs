@@ -129,6 +129,18 @@ pub const CATALOG_REQUESTS_AT_ONCE: usize = 8;
 /// summaries; Spark's largest seen were below 1 MiB.
 pub const CATALOG_BODY_BYTES_MAX: usize = 8 << 20;
 
+/// Other clusters that a cluster follows. Each takes memory for cold reads of its own on every shard.
+pub const SOURCES_MAX: usize = 8;
+
+/// Bodies of requests to a source's bucket, and of its answers, at the same time.
+pub const SOURCE_STORE_BYTES_MAX: u64 = 32 << 20;
+
+/// Chunks of a source's bucket on their way to the readers of one shard (`FetchConfig::memory_bytes`).
+pub const SOURCE_READ_BYTES_MAX: u64 = 16 << 20;
+
+/// Indexes of a source's objects that one shard keeps (`FetchConfig::index_bytes`).
+pub const SOURCE_INDEX_BYTES_MAX: u64 = 8 << 20;
+
 /// The default of `--max-connections`; each connection takes a file handle.
 pub const CONNECTIONS_MAX: usize = 20_000;
 

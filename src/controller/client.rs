@@ -14,8 +14,10 @@ use tidewater_storage::model::{LogIndex, NodeId, ProducerId, ReplicaIncarnation,
 use tokio::sync::Notify;
 
 use super::brokers::Registration;
+use super::followed::Followed;
 use super::image::{ClusterImage, TopicImage};
 use super::leaders::{LaneReport, LeaderReport, Leaders};
+use super::sources::{SourceId, SourceSpec};
 use super::state::TopicRecord;
 use crate::limits::CONTROLLER_PATIENCE;
 use crate::shard::mesh::{Mesh, Reply};
@@ -90,6 +92,11 @@ pub enum TopicError {
     /// A request that makes no sense.
     #[error("{0}")]
     InvalidRequest(String),
+    /// It is a topic of another cluster, which this one only reads.
+    #[error(
+        "topic {topic} is followed from the source {source_name} and can only be read here; change it at its own cluster"
+    )]
+    Followed { topic: String, source_name: String },
     /// The controller is starting, stopping or cannot write: retry.
     #[error("the controller is not available")]
     Unavailable,
@@ -132,6 +139,10 @@ pub enum Ask {
     Register(Registration),
     /// Raise the replication factor of every lane that has a lower one.
     Widen { factor: u16 },
+    /// Follow another cluster's bucket.
+    Follow { id: SourceId, spec: SourceSpec },
+    /// Follow a source no longer.
+    Unfollow { id: SourceId },
 }
 
 /// The answer to an [`Ask`]. A message; between brokers as JSON.
@@ -212,6 +223,8 @@ pub struct Quorum {
 pub struct ControllerHandle {
     image: Rc<RefCell<Arc<ClusterImage>>>,
     image_set: Rc<Notify>,
+    followed: Rc<RefCell<Arc<Followed>>>,
+    view: Rc<RefCell<Arc<ClusterImage>>>,
     leaders: Rc<RefCell<Arc<Leaders>>>,
     leaders_set: Rc<Notify>,
     block: Rc<RefCell<(i64, u32)>>,
@@ -230,8 +243,10 @@ impl ControllerHandle {
     #[must_use]
     pub fn new(image: Arc<ClusterImage>, mesh: Mesh<ControllerRequest>) -> Self {
         Self {
+            view: Rc::new(RefCell::new(Arc::clone(&image))),
             image: Rc::new(RefCell::new(image)),
             image_set: Rc::default(),
+            followed: Rc::default(),
             leaders: Rc::default(),
             leaders_set: Rc::default(),
             block: Rc::default(),
@@ -257,8 +272,21 @@ impl ControllerHandle {
         let mut held = self.image.borrow_mut();
         if image.revision >= held.revision {
             *held = image;
+            self.view.replace(self.followed.borrow().view(&held));
             self.image_set.notify_waiters();
         }
+    }
+
+    /// The cluster as clients of this shard see it: the image with the topics of its sources.
+    #[must_use]
+    pub fn view(&self) -> Arc<ClusterImage> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Takes what this broker knows of the topics of sources.
+    pub fn set_followed(&self, followed: Arc<Followed>) {
+        self.view.replace(followed.view(&self.image.borrow()));
+        self.followed.replace(followed);
     }
 
     /// Waits until this shard's image is of a later revision than `seen`, and gives it.
@@ -305,6 +333,10 @@ impl ControllerHandle {
     /// # Errors
     /// Why it was not made.
     pub async fn create_topic(&self, spec: TopicSpec) -> Result<Arc<TopicImage>, TopicError> {
+        // Checked here, since the controller knows no topic of a source.
+        if self.refuse_followed(&spec.name).is_err() {
+            return Err(TopicError::Exists(spec.name));
+        }
         let name = TopicName::new(&spec.name).ok();
         let validate_only = spec.validate_only;
         let (record, revision) = match self.call(Ask::Create { spec, id: None }).await? {
@@ -326,6 +358,7 @@ impl ControllerHandle {
     /// # Errors
     /// It is unknown, or the controller is not available.
     pub async fn delete_topic(&self, name: &str) -> Result<(), TopicError> {
+        self.refuse_followed(name)?;
         let name = TopicName::new(name).map_err(|_| TopicError::Unknown(name.to_owned()))?;
         self.change(Ask::Delete { name, id: None }).await
     }
@@ -335,7 +368,8 @@ impl ControllerHandle {
     /// # Errors
     /// It is unknown, or the controller is not available.
     pub async fn delete_topic_by_id(&self, id: TopicId) -> Result<TopicName, TopicError> {
-        let name = self.image().names.get(&id).cloned().ok_or(TopicError::UnknownId(id))?;
+        let name = self.view().names.get(&id).cloned().ok_or(TopicError::UnknownId(id))?;
+        self.refuse_followed(name.as_str())?;
         self.change(Ask::Delete { name: name.clone(), id: Some(id) }).await?;
         Ok(name)
     }
@@ -359,6 +393,7 @@ impl ControllerHandle {
         assignments: Vec<Vec<i32>>,
         validate_only: bool,
     ) -> Result<(), TopicError> {
+        self.refuse_followed(topic)?;
         self.change(Ask::Partitions { topic: topic.to_owned(), total, assignments, validate_only }).await
     }
 
@@ -367,6 +402,7 @@ impl ControllerHandle {
     /// # Errors
     /// Why not.
     pub async fn alter_configs(&self, topic: &str, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), TopicError> {
+        self.refuse_followed(topic)?;
         self.change(Ask::Configs { topic: topic.to_owned(), ops, validate_only }).await
     }
 
@@ -423,6 +459,22 @@ impl ControllerHandle {
         }
     }
 
+    /// Follows another cluster's bucket; the same answer however often it is asked.
+    ///
+    /// # Errors
+    /// It cannot be followed, or the controller is not available.
+    pub async fn follow(&self, id: SourceId, spec: SourceSpec) -> Result<(), TopicError> {
+        self.change(Ask::Follow { id, spec }).await
+    }
+
+    /// Follows a source no longer.
+    ///
+    /// # Errors
+    /// The controller is not available.
+    pub async fn unfollow(&self, id: SourceId) -> Result<(), TopicError> {
+        self.change(Ask::Unfollow { id }).await
+    }
+
     /// Answers a request of another broker, as the body of an answer.
     ///
     /// # Errors
@@ -443,6 +495,16 @@ impl ControllerHandle {
         // A controller that has stopped needs no report.
         let _ = self.mesh.send(CONTROLLER_SHARD, ControllerRequest::Leaders(report)).await;
         Ok(())
+    }
+
+    /// # Errors
+    /// The topic is a source's.
+    fn refuse_followed(&self, topic: &str) -> Result<(), TopicError> {
+        let view = self.view();
+        match view.topic(topic).and_then(|found| view.source_of(found.id)) {
+            Some(source) => Err(TopicError::Followed { topic: topic.to_owned(), source_name: source.to_owned() }),
+            None => Ok(()),
+        }
     }
 
     fn take_from_block(&self) -> Option<ProducerId> {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::brokers::BrokerAddress;
 use super::lane_table::LaneRecord;
+use super::sources::{SourceId, SourceSpec};
 
 /// One change. The proposer decides everything random or timed and writes it into the command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,14 @@ pub enum Command {
         /// The one that shall lead comes first.
         nodes: Vec<NodeId>,
     },
+    /// Another cluster's bucket is followed, or other topics of one that is.
+    Follow {
+        /// Chosen by the broker that was asked.
+        id: SourceId,
+        spec: SourceSpec,
+    },
+    /// A source is no longer followed.
+    Unfollow { id: SourceId },
 }
 
 /// A broker that forms the cluster.

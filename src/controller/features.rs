@@ -9,7 +9,10 @@ pub const CLUSTER: &str = "cluster.version";
 /// Brokers register and lanes are in the lane table.
 pub const LANE_TABLE: u16 = 1;
 
+/// Sources are followed.
+pub const REPLICAS: u16 = 2;
+
 /// The highest level of [`CLUSTER`] that this version supports.
-pub const CLUSTER_MAX: u16 = LANE_TABLE;
+pub const CLUSTER_MAX: u16 = REPLICAS;
 
 const _: () = assert!(CLUSTER_MAX == crate::rpc::FEATURE_MAX, "the handshake between brokers names the same level");

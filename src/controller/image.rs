@@ -10,6 +10,8 @@ use tidewater_storage::model::{
 use uuid::Uuid;
 
 use super::brokers::{BrokerAddress, BrokerRecord, Endpoint};
+use super::followed::Followed;
+use super::sources::{SourceId, SourceRecord};
 use crate::config::topic::TopicConfig;
 use crate::partition::message::PartitionAddress;
 
@@ -29,6 +31,11 @@ pub struct ClusterImage {
     pub lanes: Arc<BTreeMap<LaneId, LaneImage>>,
     /// Finalized feature levels.
     pub features: Arc<BTreeMap<String, u16>>,
+    /// Other clusters whose buckets this one follows.
+    pub sources: Arc<BTreeMap<SourceId, SourceRecord>>,
+    /// What this broker knows of the topics of its sources, which `topics` and `names` then have too. Empty in an image
+    /// that the controller made; see [`Followed::view`].
+    pub followed: Arc<Followed>,
     pub topics: BTreeMap<TopicName, Arc<TopicImage>>,
     /// Their names by id.
     pub names: HashMap<TopicId, TopicName>,

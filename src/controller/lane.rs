@@ -39,6 +39,7 @@ const STATE: u64 = 2;
 const FEATURES: u64 = 3;
 const LANES: u64 = 4;
 const BROKERS: u64 = 11;
+const SOURCES: u64 = 12;
 const WHAT: &str = "controller checkpoint";
 
 /// The controller's checkpoint cannot be read.
@@ -115,6 +116,7 @@ fn encode(membership: &[u8], state: &ControllerState) -> Bytes {
         section(out, FEATURES, &state.features, state.features.is_empty());
         section(out, LANES, &state.lanes, state.lanes == LaneTable::default());
         section(out, BROKERS, &state.brokers, state.brokers.is_empty());
+        section(out, SOURCES, &state.sources, state.sources.is_empty());
     })
 }
 
@@ -134,18 +136,22 @@ fn decode(blob: &Bytes) -> Result<(ControllerState, Bytes), CodecError> {
     match open_lane_blob(WHAT, blob)? {
         LaneBlob::Sections(mut sections) => {
             let (mut membership, mut state) = (None, None);
-            let (mut features, mut lanes, mut brokers) = (BTreeMap::new(), LaneTable::default(), BTreeMap::new());
-            while let Some((tag, mut body)) = sections.next(&[MEMBERSHIP, STATE, FEATURES, LANES, BROKERS])? {
+            let (mut features, mut lanes) = (BTreeMap::new(), LaneTable::default());
+            let (mut brokers, mut sources) = (BTreeMap::new(), BTreeMap::new());
+            let known = [MEMBERSHIP, STATE, FEATURES, LANES, BROKERS, SOURCES];
+            while let Some((tag, mut body)) = sections.next(&known)? {
                 match tag {
                     MEMBERSHIP => membership = Some(Bytes::copy_from_slice(body.rest())),
                     FEATURES => features = from_json(&mut body, "feature levels")?,
                     LANES => lanes = from_json(&mut body, "lane table")?,
                     BROKERS => brokers = from_json(&mut body, "brokers")?,
+                    SOURCES => sources = from_json(&mut body, "sources")?,
                     _ => state = Some(ControllerState::decode(body.rest()).ok_or_else(|| body.bad("state"))?),
                 }
             }
             let mut state: ControllerState = sections.required(STATE, state)?;
-            (state.features, state.lanes, state.brokers) = (features, lanes, brokers);
+            (state.features, state.lanes) = (features, lanes);
+            (state.brokers, state.sources) = (brokers, sources);
             Ok((state, sections.required(MEMBERSHIP, membership)?))
         }
         LaneBlob::Positional(membership, mut from) => {
@@ -199,6 +205,7 @@ mod tests {
     use crate::controller::brokers;
     use crate::controller::command::Founder;
     use crate::controller::lane_table::{LaneRecord, Pool};
+    use crate::controller::sources::{self, SourceId};
     use crate::partition::state::golden;
 
     #[test]
@@ -234,6 +241,17 @@ mod tests {
         assert_eq!(state.lanes.lanes[&LaneId(1)].initial[1].incarnation.0, 0);
         golden::frozen("controller-v2-cluster", &encode(b"voters", &state));
         let kept = golden::kept("controller-v2-cluster");
+        assert_eq!(decode(&kept).expect("is read"), (state, Bytes::from_static(b"voters")));
+    }
+
+    #[test]
+    fn sources_have_a_section_of_their_own() {
+        let mut state = ControllerState::default();
+        state.apply(crate::controller::plan::genesis(uuid::Uuid::from_u128(9)));
+        let (id, spec) = (SourceId(uuid::Uuid::from_u128(3)), sources::tests::spec("east", 5));
+        state.apply(Command::Follow { id, spec });
+        golden::frozen("controller-v2-sources", &encode(b"voters", &state));
+        let kept = golden::kept("controller-v2-sources");
         assert_eq!(decode(&kept).expect("is read"), (state, Bytes::from_static(b"voters")));
     }
 

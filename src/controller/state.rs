@@ -16,6 +16,7 @@ use super::command::{Command, Founder};
 use super::features;
 use super::image::{BrokerImage, ClusterImage, LaneImage, PartitionImage, TopicImage};
 use super::lane_table::{LaneRecord, LaneTable, Pool};
+use super::sources::{SourceId, SourceRecord};
 use crate::config::topic::TopicConfig;
 use crate::limits::LANES_MAX;
 
@@ -30,13 +31,16 @@ pub struct ControllerState {
     pub next_producer_id: i64,
     /// Grows with every change.
     pub revision: u64,
-    /// Finalized feature levels. Has a section of the checkpoint of its own, as the two below.
+    /// Finalized feature levels. Has a section of the checkpoint of its own, as the three below.
     #[serde(skip)]
     pub features: BTreeMap<String, u16>,
     #[serde(skip)]
     pub lanes: LaneTable,
     #[serde(skip)]
     pub brokers: BTreeMap<NodeId, BrokerRecord>,
+    /// Other clusters whose buckets are followed.
+    #[serde(skip)]
+    pub sources: BTreeMap<SourceId, SourceRecord>,
     /// Partitions of each lane; follows from the topics.
     #[serde(skip)]
     loads: BTreeMap<LaneId, u32>,
@@ -131,11 +135,19 @@ impl ControllerState {
                 self.lanes.lanes.extend(lanes);
             }
             Command::SetReplicas { lane, before, nodes } => return self.set_replicas(lane, &before, &nodes),
+            Command::Follow { id, spec } => {
+                let since = self.sources.get(&id).map_or(changed, |held| held.since);
+                self.sources.insert(id, SourceRecord { spec, since });
+            }
+            Command::Unfollow { id } if self.sources.contains_key(&id) => {
+                self.sources.remove(&id);
+            }
             Command::Genesis { .. }
             | Command::CreateTopic { .. }
             | Command::DeleteTopic { .. }
             | Command::Finalize { .. }
-            | Command::AddLanes { .. } => return Verdict::Stale,
+            | Command::AddLanes { .. }
+            | Command::Unfollow { .. } => return Verdict::Stale,
         }
         Verdict::Done
     }
@@ -280,6 +292,8 @@ impl ControllerState {
             brokers: same_or_new(before.map(|before| &before.brokers), self.broker_images(around)),
             lanes: same_or_new(before.map(|before| &before.lanes), self.lane_images()),
             features: same_or_new(before.map(|before| &before.features), self.features.clone()),
+            sources: same_or_new(before.map(|before| &before.sources), self.sources.clone()),
+            followed: Arc::default(),
             topics,
             names,
             revision: self.revision,

@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -33,6 +34,7 @@ use super::load;
 use super::message::{Ask, GroupRequest};
 use super::state::GroupTimes;
 use crate::controller::client::ControllerHandle;
+use crate::controller::image::ClusterImage;
 use crate::limits::GROUP_MEMBERS_MAX;
 use crate::partition::message::PartitionAddress;
 use crate::partition::router::Router;
@@ -124,7 +126,7 @@ struct Inner {
     group_shards: RefCell<BTreeMap<PartitionId, Rc<Hosted>>>,
     deadlines: RefCell<Deadlines>,
     sweep_at: Cell<Option<Mono>>,
-    image_seen: Cell<u64>,
+    image_seen: RefCell<Arc<ClusterImage>>,
     wake: flume::Sender<()>,
 }
 
@@ -165,7 +167,7 @@ impl Coordinator {
     ) -> Self {
         let (wake, woken) = flume::bounded(1);
         let inner = Rc::new(Inner {
-            image_seen: Cell::new(controller.image().revision),
+            image_seen: RefCell::new(controller.view()),
             env: env.clone(),
             router,
             controller,
@@ -213,7 +215,7 @@ impl Coordinator {
             Stage::Loading { .. } => return request.ask.refuse(GroupError::Loading),
             Stage::Gone => return request.ask.refuse(GroupError::NotCoordinator),
             Stage::Ready(group_shard) => {
-                group_shard.ask(inner.moment(), request.ask, &inner.controller.image());
+                group_shard.ask(inner.moment(), request.ask, &inner.controller.view());
                 // A heartbeat writes nothing and moves one deadline: no need to go through the members.
                 if let (Some(group), Some(member)) = (&group, &beats)
                     && group_shard.is_looked_at_in_time(group, member)
@@ -368,7 +370,7 @@ impl Inner {
         let ids = groups.keys().cloned().collect::<Vec<_>>();
         let mut group_shard = Box::new(GroupShard::new(groups, self.settings, log));
         if is_fresh {
-            group_shard.learn_topics(&self.controller.image());
+            group_shard.learn_topics(&self.controller.view());
         } else {
             drop(self.env.tasks.spawn("group-topics", Rc::clone(self).learn_late(Rc::clone(cell))));
         }
@@ -389,7 +391,7 @@ impl Inner {
     async fn learn_late(self: Rc<Self>, cell: Rc<Hosted>) {
         self.fresh_image().await;
         if let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() {
-            group_shard.learn_topics(&self.controller.image());
+            group_shard.learn_topics(&self.controller.view());
         }
         self.settle(&cell, None);
     }
@@ -513,8 +515,8 @@ impl Inner {
 
     /// Topics may have been deleted since the last request.
     fn follow_image(self: &Rc<Self>) {
-        let image = self.controller.image();
-        if self.image_seen.replace(image.revision) != image.revision {
+        let image = self.controller.view();
+        if !Arc::ptr_eq(&self.image_seen.replace(Arc::clone(&image)), &image) {
             self.each_group_shard(|group_shard| group_shard.follow_topics(&image));
         }
     }

@@ -48,6 +48,8 @@ pub(super) struct GroupShard {
     pub(super) log: LogState,
     /// Topics with offsets here, as they were when an offset was committed.
     topics: HashMap<Arc<str>, TopicId>,
+    /// Offsets are held of topics that an image lacked while it did not know all topics.
+    has_unknown: bool,
     joins: HashMap<Ticket, Answer<Joined>>,
     syncs: HashMap<Ticket, Answer<Synced>>,
     tickets: u64,
@@ -73,6 +75,7 @@ impl GroupShard {
             queue_bytes: 0,
             log,
             topics: HashMap::new(),
+            has_unknown: false,
             joins: HashMap::new(),
             syncs: HashMap::new(),
             tickets: 0,
@@ -396,6 +399,13 @@ impl GroupShard {
 
     /// Offsets of topics that were deleted (and perhaps created again) are forgotten, and their removal is written.
     pub(super) fn follow_topics(&mut self, image: &ClusterImage) {
+        // A source's topics are not deleted because this broker has not read its catalogue yet.
+        if !image.knows_all_topics() {
+            return;
+        }
+        if self.has_unknown {
+            self.learn_topics(image);
+        }
         let is_current = |topic: &Arc<str>, id: &TopicId| image.topic(topic).is_some_and(|now| now.id == *id);
         let gone = self.topics.iter().filter(|(topic, id)| !is_current(topic, id));
         let gone = gone.map(|(topic, _)| Arc::clone(topic)).collect::<Vec<_>>();
@@ -405,12 +415,18 @@ impl GroupShard {
         }
     }
 
-    /// After loading: notes each topic's id; offsets of a deleted topic of the same name are removed.
+    /// After loading: notes each topic's id; offsets of a deleted topic of the same name are removed. Those of a topic that
+    /// may be a source's stay until [`GroupShard::follow_topics`] has an image that knows all topics.
     pub(super) fn learn_topics(&mut self, image: &ClusterImage) {
         let held = self.groups.values().flat_map(|slot| slot.offsets.iter()).map(|(topic, _, _)| Arc::clone(topic));
         let held = held.collect::<BTreeSet<_>>();
+        self.has_unknown = false;
         for topic in held {
             let now = image.topic(&topic).map(|known| known.id);
+            if now.is_none() && !image.knows_all_topics() {
+                self.has_unknown = true;
+                continue;
+            }
             self.keep_life(&topic, now);
             if let Some(id) = now {
                 self.topics.insert(topic, id);

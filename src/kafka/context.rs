@@ -33,10 +33,10 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// The cluster as this shard knows it now.
+    /// The cluster as this shard knows it now, with the topics of its sources.
     #[must_use]
     pub fn image(&self) -> Arc<ClusterImage> {
-        self.broker.controller.image()
+        self.broker.controller.view()
     }
 
     /// Who leads each lane, as this shard knows it now.

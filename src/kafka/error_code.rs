@@ -64,6 +64,7 @@ codes! {
     NOT_CONTROLLER = 41: "The controller is elsewhere or not ready; retriable.",
     INVALID_REQUEST = 42: "A request that makes no sense.",
     UNSUPPORTED_FOR_MESSAGE_FORMAT = 43: "A record format not served.",
+    POLICY_VIOLATION = 44: "Not allowed here, by a rule that the message names.",
     OUT_OF_ORDER_SEQUENCE_NUMBER = 45: "Sequences leave a gap.",
     DUPLICATE_SEQUENCE_NUMBER = 46: "Appended before, too long ago to tell where.",
     INVALID_PRODUCER_EPOCH = 47: "A newer instance of the producer exists.",
@@ -162,6 +163,7 @@ impl From<&TopicError> for ErrorCode {
             TopicError::InvalidAssignment(_) => Self::INVALID_REPLICA_ASSIGNMENT,
             TopicError::InvalidConfig(_) => Self::INVALID_CONFIG,
             TopicError::InvalidRequest(_) => Self::INVALID_REQUEST,
+            TopicError::Followed { .. } => Self::POLICY_VIOLATION,
             TopicError::Unavailable => Self::NOT_CONTROLLER,
         }
     }

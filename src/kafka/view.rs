@@ -17,6 +17,9 @@ use crate::controller::leaders::Leaders;
 /// Kafka's "no broker".
 pub const NO_BROKER: i32 = -1;
 
+/// Kafka's "no epoch".
+const NO_EPOCH: LeaderEpoch = LeaderEpoch(-1);
+
 /// A partition as Metadata describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionView {
@@ -34,6 +37,9 @@ impl PartitionView {
     /// The partition as this broker knows it.
     #[must_use]
     pub fn of(image: &ClusterImage, leaders: &Leaders, partition: &PartitionImage) -> Self {
+        if image.followed.topic(partition.id.topic).is_some() {
+            return Self::of_followed(image, partition);
+        }
         let replicas = image.replicas(partition.lane);
         let led = leaders.of(partition.lane).filter(|led| image.brokers.contains_key(&led.node));
         // The table is empty for a moment after a start; a lane with one replica can have no other leader.
@@ -45,6 +51,14 @@ impl PartitionView {
         }
         let offline = replicas.iter().copied().filter(|node| !image.brokers.contains_key(node)).collect();
         Self { leader, epoch: leaders.epoch(partition), replicas, in_sync, offline }
+    }
+
+    /// A partition of a source: the broker that follows its lane, and no epoch. The source's own is in its batches; a broker
+    /// knows the current one only of lanes that it follows itself.
+    fn of_followed(image: &ClusterImage, partition: &PartitionImage) -> Self {
+        let leader = image.followed.leader(partition.id).filter(|node| image.brokers.contains_key(node));
+        let replicas: Vec<NodeId> = leader.into_iter().collect();
+        Self { leader, epoch: NO_EPOCH, in_sync: replicas.clone(), replicas, offline: Vec::new() }
     }
 
     /// `LEADER_NOT_AVAILABLE` while there is no leader, as in Kafka's Metadata.
@@ -113,9 +127,14 @@ fn endpoint(broker: &BrokerImage) -> NodeEndpoint {
 
 #[cfg(test)]
 mod tests {
-    use tidewater_storage::model::Term;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use tidewater_storage::model::{PartitionIndex, Term};
 
     use super::*;
+    use crate::controller::followed::Followed;
+    use crate::controller::followed::tests::{following, topic};
     use crate::kafka::handlers::fixture::{cluster, leaders_of};
 
     #[test]
@@ -129,6 +148,23 @@ mod tests {
         assert_eq!((view.leader_id(), view.error()), (NO_BROKER, ErrorCode::LEADER_NOT_AVAILABLE));
         assert!(view.in_sync.is_empty());
         assert_eq!(partition.epoch_in(Term(5)), LeaderEpoch(5));
+    }
+
+    #[test]
+    fn a_followed_partition_is_led_by_the_broker_that_follows_its_lane() {
+        let image = following();
+        let live = BTreeSet::from([NodeId(1), NodeId(2)]);
+        let followed = Followed::new([topic(1, 101, "their", &[1, 2])], BTreeSet::new(), live);
+        let view = Arc::new(followed).view(&image);
+        let of = |n| PartitionView::of(&view, &Leaders::default(), view.topic("their").expect("there").at(n).expect("is"));
+        for n in [0, 1].map(PartitionIndex) {
+            let found = of(n);
+            assert_eq!(found.epoch.0, -1);
+            let expected = view.followed.leader(view.topic("their").expect("there").at(n).expect("is").id);
+            // Broker 2 has left and is not registered any more.
+            let expected = expected.filter(|node| *node == NodeId(1));
+            assert_eq!((found.leader, found.replicas), (expected, expected.into_iter().collect()));
+        }
     }
 
     #[test]

@@ -131,6 +131,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     budgets.watch(&config, &tier, &side);
     let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
     let mut image_sender = Some(image_sender);
+    let (source_sender, sources) = tokio::sync::watch::channel(Arc::default());
+    let mut source_sender = Some(source_sender);
     let (mut threads, mut stops) = (Vec::new(), Vec::new());
     let (mut bound, mut rpc_socket) = (Some(bound), Some(rpc_socket));
     for (n, inboxes) in (0..identity.shards).zip(inboxes) {
@@ -161,6 +163,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             side: side.handle(),
             image: Arc::clone(&image),
             images: image_sender.take(),
+            sources: sources.clone(),
+            sources_out: source_sender.take(),
             meshes: meshes.clone(),
             inboxes,
             placement: placement.clone(),
@@ -190,6 +194,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         images: images.clone(),
         tier: tier.clone(),
         tables: tables.clone(),
+        replicas: admin::Replicas { published: sources, side: handle.clone() },
     };
     let port =
         |bound: Bound| HttpPort { guard: HttpGuard::new(bound.addr(), http_names(&config)), socket: bound.into_std() };
@@ -471,6 +476,8 @@ fn placeholder_image(identity: &Identity, address: &BrokerAddress) -> Arc<Cluste
         brokers: Arc::new([(here, own)].into()),
         lanes: Arc::default(),
         features: Arc::default(),
+        sources: Arc::default(),
+        followed: Arc::default(),
         topics: std::collections::BTreeMap::new(),
         names: std::collections::HashMap::new(),
         revision: 0,

@@ -21,7 +21,7 @@ use super::limits::{ACCEPTED_MAX, HEARD_WITHIN};
 use super::options::{RpcOptions, Secret, Tls};
 
 /// The highest feature level that this binary knows.
-pub const FEATURE_MAX: u16 = 1;
+pub const FEATURE_MAX: u16 = 2;
 
 /// This broker's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -150,6 +150,8 @@ impl World {
             brokers: Arc::new([(NodeId(0), BrokerImage::plain(NodeId(0), "sim", 9092))].into()),
             lanes: Arc::default(),
             features: Arc::default(),
+            sources: Arc::default(),
+            followed: Arc::default(),
             topics: BTreeMap::new(),
             names: HashMap::new(),
             revision: 0,

@@ -189,7 +189,7 @@ mod tests {
         else {
             unreachable!("{commands:?}");
         };
-        assert_eq!((state.level(CLUSTER), state.brokers.len(), state.lanes.last()), (1, 1, LaneId(3)));
+        assert_eq!((state.level(CLUSTER), state.brokers.len(), state.lanes.last()), (CLUSTER_MAX, 1, LaneId(3)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::controller::command::Command;
 use crate::controller::features;
 use crate::controller::placement::Planned;
 use crate::controller::plan::{self, Context};
+use crate::controller::sources;
 use crate::controller::state::{ControllerState, TopicRecord, Verdict};
 use crate::limits::{self, CONTROLLER_PATIENCE};
 use crate::raft::ProposeError;
@@ -181,6 +182,15 @@ impl Controller {
                     Err(error) => refused(error),
                 };
             }
+            Ask::Follow { id, spec } => match sources::follow(&state, id, spec) {
+                Ok(Some(command)) => (Ok(command), Then::Done, false),
+                Ok(None) => return done(),
+                Err(error) => return refused(error),
+            },
+            Ask::Unfollow { id } => match sources::unfollow(&state, id) {
+                Some(command) => (Ok(command), Then::Done, false),
+                None => return done(),
+            },
             Ask::Quorum => unreachable!("it needs no plan"),
         };
         match command {
@@ -295,14 +305,14 @@ fn reply(to: oneshot::Sender<Answer>, answer: Answer) {
     let _ = to.send(answer);
 }
 
-/// What a request is about, as far as two of them may collide: a topic, or the brokers and lanes.
+/// What a request is about, as far as two of them may collide: a topic, or brokers, lanes and sources.
 fn subject(ask: &Ask) -> Option<String> {
     let name = match ask {
         Ask::Create { spec, .. } => spec.name.as_str(),
         Ask::Delete { name, .. } => name.as_str(),
         Ask::Partitions { topic, .. } | Ask::Configs { topic, .. } => topic,
         // No topic has the empty name.
-        Ask::Register(_) | Ask::Widen { .. } => "",
+        Ask::Register(_) | Ask::Widen { .. } | Ask::Follow { .. } | Ask::Unfollow { .. } => "",
         Ask::ProducerIds | Ask::Quorum => return None,
     };
     Some(name.replace('.', "_"))

@@ -17,6 +17,7 @@ use super::*;
 use crate::controller::brokers::Registration;
 use crate::controller::brokers::tests::address;
 use crate::controller::client::{TopicError, TopicSpec};
+use crate::controller::features::CLUSTER_MAX;
 use crate::controller::image::{BrokerImage, LaneImage};
 use crate::controller::reconcile::{self, Prepare};
 use crate::partition::shard::PartitionShard;
@@ -104,6 +105,8 @@ impl Broker {
             brokers: Arc::new(BTreeMap::from([(node, broker(node))])),
             lanes: Arc::default(),
             features: Arc::default(),
+            sources: Arc::default(),
+            followed: Arc::default(),
             topics: BTreeMap::new(),
             names: std::collections::HashMap::new(),
             revision: 0,
@@ -385,7 +388,7 @@ fn a_broker_registers_once_and_its_replacement_gets_another_incarnation() {
             birth: Uuid::from_u128(birth),
             node: node.map(NodeId),
             replaces: replaces.map(NodeId),
-            address: address(n, None, 1),
+            address: BrokerAddress { level: CLUSTER_MAX, ..address(n, None, 1) },
         };
         let handle = &three.brokers[1].handle;
         let joined = handle.register(ask(4, None, None, 4)).await.expect("joins");

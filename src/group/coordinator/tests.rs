@@ -142,6 +142,8 @@ fn image(revision: u64, t: Option<u128>) -> Arc<ClusterImage> {
         brokers: Arc::new(BTreeMap::from([(NodeId(1), BrokerImage::plain(NodeId(1), "localhost", 9092))])),
         lanes: Arc::default(),
         features: Arc::default(),
+        sources: Arc::default(),
+        followed: Arc::default(),
         names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
         topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
         revision,

@@ -53,10 +53,15 @@ fn topics(asked: Vec<DeleteRecordsTopic>) -> Vec<(messages::TopicName, Vec<Delet
     topics
 }
 
-/// Where the partition is. The broker's own topics are cut by the broker alone: groups live in them.
+/// Where the partition is. The broker's own topics are cut by the broker alone: groups live in them. A source's topic is cut
+/// by its own cluster.
 fn address(image: &ClusterImage, topic: &TopicRef, index: i32) -> Result<PartitionAddress, ErrorCode> {
     let (topic, partition) = topic.partition(image, index)?;
-    if topic.name.is_internal() { Err(ErrorCode::INVALID_TOPIC_EXCEPTION) } else { Ok(partition.address()) }
+    match () {
+        () if topic.name.is_internal() => Err(ErrorCode::INVALID_TOPIC_EXCEPTION),
+        () if image.source_of(topic.id).is_some() => Err(ErrorCode::POLICY_VIOLATION),
+        () => Ok(partition.address()),
+    }
 }
 
 /// -1 is "all there is".

@@ -76,18 +76,22 @@ fn directory(
     DescribeLogDirsResult::default().with_log_dir(text(dir)).with_topics(topics.collect())
 }
 
-/// Null asks for all. What is named more than once is answered once.
+/// Null asks for all. What is named more than once is answered once. Topics of sources take no space here.
 fn asked(image: &ClusterImage, request: DescribeLogDirsRequest) -> Vec<(String, Vec<PartitionAddress>)> {
     match request.topics {
         None => image
             .topics
             .values()
+            .filter(|topic| image.source_of(topic.id).is_none())
             .map(|t| (t.name.as_str().to_owned(), t.partitions.iter().map(PartitionImage::address).collect()))
             .collect(),
         Some(topics) => by_topic(topics.into_iter().map(|asked| (asked.topic, asked.partitions)))
             .into_iter()
             .filter_map(|(name, partitions)| {
                 let (topic, mut named) = (image.topic(name.as_str())?, HashSet::new());
+                if image.source_of(topic.id).is_some() {
+                    return None;
+                }
                 let once = partitions.into_iter().filter(|index| named.insert(*index));
                 let addresses = once.filter_map(|index| topic.partition(index)).map(PartitionImage::address);
                 Some((name.as_str().to_owned(), addresses.collect()))

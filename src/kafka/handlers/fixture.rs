@@ -39,6 +39,8 @@ pub(crate) fn image(topics: &[(&str, i32)]) -> ClusterImage {
         brokers: Arc::new(BTreeMap::from([(NodeId(1), BrokerImage::plain(NodeId(1), "127.0.0.1", 9092))])),
         lanes: Arc::default(),
         features: Arc::default(),
+        sources: Arc::default(),
+        followed: Arc::default(),
         names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
         topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
         revision: 1,

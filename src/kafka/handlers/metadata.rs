@@ -82,6 +82,10 @@ fn asked(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Asked {
 
 /// Legal names that no topic has, as many as one request may create.
 fn missing(image: &ClusterImage, topics: &[TopicRef]) -> Vec<String> {
+    // A topic of a source whose catalogue was not read yet must not be made here, where it would hide the source's.
+    if !image.knows_all_topics() {
+        return Vec::new();
+    }
     let names = topics.iter().filter_map(|topic| match topic {
         TopicRef::Name(name) if image.topic(name).is_none() => TopicName::new(name).ok(),
         _ => None,

@@ -183,6 +183,10 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                 if found.name.is_internal() {
                     return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"));
                 }
+                if let Some(source) = image.source_of(found.id) {
+                    let why = format!("the topic is followed from the source {source} and can only be read here");
+                    return Err(Refusal::new(ErrorCode::POLICY_VIOLATION, why));
+                }
                 let batch = check(partition.records, version, found.config.max_message_bytes)?;
                 timestamps::check(&batch, &found.config, now, &mut opened)?;
                 let to = differs(&batch.header, found.config.compression);

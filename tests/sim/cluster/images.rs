@@ -123,6 +123,8 @@ impl Known {
             brokers: Arc::new(brokers),
             lanes: Arc::new(lanes),
             features: Arc::default(),
+            sources: Arc::default(),
+            followed: Arc::default(),
             names: topics.values().map(|topic| (topic.id, topic.name.clone())).collect::<HashMap<_, _>>(),
             topics,
             revision: if stale { cluster.images.revision() } else { self.revision.get() },
