@@ -1,10 +1,11 @@
 //! All partitions of one shard: serves the router's requests and encodes the partitions for checkpoints.
 //!
-//! Owns: the shard's data lanes and their proposers, the index from partition to lane, the reader of the bucket.
+//! Owns: the shard's data lanes and their proposers, the index from partition to lane, the reader of the bucket; and the
+//! partitions of sources that are served from this shard.
 //! Shard-local.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::rc::Rc;
 
@@ -19,8 +20,10 @@ use super::message::{
 use super::produce::gather::AnswerSlot;
 use super::produce::proposer::{Proposer, ProposerTimings};
 use super::produce::trims::Trims;
+use super::read::followed::FollowedPartition;
 use super::read::internal::{self, PeerRead};
 use super::read::read_path::{self, Remote};
+use super::read::readable::Readable;
 use super::read::side_by_side;
 use super::read::watch::{self, Alarm, Watched};
 use super::router::Serve;
@@ -40,6 +43,7 @@ pub struct PartitionShard {
     remote: RefCell<Option<Remote>>,
     extra: RefCell<Option<Rc<dyn DescribeExtra>>>,
     peers: RefCell<Option<Rc<dyn PeerRead>>>,
+    followed: RefCell<HashMap<PartitionId, Rc<FollowedPartition>>>,
     patience: Deadlines,
     /// Notified when leadership of a lane begins or ends.
     leadership: Rc<Notify>,
@@ -52,6 +56,14 @@ struct Served {
     lane: Rc<DataLane>,
     proposer: Rc<Proposer>,
     trims: Rc<Trims>,
+}
+
+/// What answers readers of a partition.
+enum Serving {
+    /// This broker's replica, which leads.
+    Led(Rc<DataLane>, Rc<Replica>),
+    /// A partition of a source.
+    Followed(Rc<FollowedPartition>),
 }
 
 /// Adds to a partition's status what layers above know of it (archiver, table).
@@ -82,6 +94,7 @@ impl PartitionShard {
             remote: RefCell::default(),
             extra: RefCell::default(),
             peers: RefCell::default(),
+            followed: RefCell::default(),
             patience,
             leadership: Rc::default(),
             watchers: RefCell::default(),
@@ -149,6 +162,26 @@ impl PartitionShard {
         self.lanes.borrow().values().find_map(|served| served.lane.replica(id))
     }
 
+    /// Serves a partition of a source from here on, instead of the one of that id that it served.
+    pub fn follow(&self, partition: Rc<FollowedPartition>) {
+        if let Some(before) = self.followed.borrow_mut().insert(partition.id, partition) {
+            before.ended();
+        }
+    }
+
+    /// Serves a partition of a source no longer.
+    pub fn unfollow(&self, id: PartitionId) {
+        if let Some(gone) = self.followed.borrow_mut().remove(&id) {
+            gone.ended();
+        }
+    }
+
+    /// A partition of a source that is served here.
+    #[must_use]
+    pub fn followed(&self, id: PartitionId) -> Option<Rc<FollowedPartition>> {
+        self.followed.borrow().get(&id).cloned()
+    }
+
     /// Resolves once leadership of a lane has changed since it resolved last. For one task at a time.
     pub async fn leadership_changed(&self) {
         self.leadership.notified().await;
@@ -168,6 +201,14 @@ impl PartitionShard {
     ) -> Result<(Rc<DataLane>, Rc<Replica>), ReadError> {
         // The lane runs on another broker.
         let lane = self.lane(address.lane).ok_or(ReadError::NotLeader(None))?;
+        Self::leading(lane, address, claimed)
+    }
+
+    fn leading(
+        lane: Rc<DataLane>,
+        address: PartitionAddress,
+        claimed: Option<LeaderEpoch>,
+    ) -> Result<(Rc<DataLane>, Rc<Replica>), ReadError> {
         let term = lane.serving().ok_or_else(|| ReadError::NotLeader(lane.leader_hint(address.id)))?;
         let replica = lane.replica(address.id).ok_or(ReadError::UnknownPartition(address.id))?;
         let epoch = replica.leader_epoch(term);
@@ -175,6 +216,16 @@ impl PartitionShard {
             Some(claimed) if claimed < epoch => Err(ReadError::FencedEpoch(lane.leader_hint(address.id))),
             Some(claimed) if claimed > epoch => Err(ReadError::UnknownEpoch),
             _ => Ok((lane, replica)),
+        }
+    }
+
+    /// What answers readers of the partition; `claimed` as in [`Self::serving`]. Metadata names no epoch for partitions of
+    /// sources, so a client has none to claim.
+    fn reading(&self, address: PartitionAddress, claimed: Option<LeaderEpoch>) -> Result<Serving, ReadError> {
+        match self.lane(address.lane) {
+            Some(lane) => Self::leading(lane, address, claimed).map(|(lane, replica)| Serving::Led(lane, replica)),
+            // A source's partition, or a lane of another broker.
+            None => self.followed(address.id).map(Serving::Followed).ok_or(ReadError::NotLeader(None)),
         }
     }
 
@@ -200,9 +251,22 @@ impl PartitionShard {
     async fn read(&self, parts: Vec<ReadPart>, max_bytes: usize) -> Vec<Result<ReadDone, ReadError>> {
         let remote = self.remote();
         side_by_side::read(&self.env, &self.patience, parts, max_bytes, |part, room| {
-            let (_, replica) = self.serving(part.address, part.epoch)?;
-            let (nothing, remote, peers) = (read_path::nothing(&replica), remote.clone(), self.peers());
-            let read = async move { internal::read_or_ask(&replica, remote.as_ref(), peers, &part, &room).await };
+            let serving = self.reading(part.address, part.epoch)?;
+            let nothing = match &serving {
+                Serving::Led(_, replica) => read_path::nothing(&**replica),
+                Serving::Followed(followed) => read_path::nothing(&**followed),
+            };
+            let (remote, peers) = (remote.clone(), self.peers());
+            let read = async move {
+                match serving {
+                    Serving::Led(_, replica) => {
+                        internal::read_or_ask(&replica, remote.as_ref(), peers, &part, &room).await
+                    }
+                    Serving::Followed(followed) => {
+                        read_path::read(&*followed, Some(&followed.remote), &part, &room).await
+                    }
+                }
+            };
             Ok((nothing, Box::pin(read)))
         })
         .await
@@ -211,6 +275,14 @@ impl PartitionShard {
     /// Registers a reader at partitions that have not changed since it saw them; for the others it rings at once.
     fn watch(&self, watched: &[Watched], alarm: &Alarm) {
         for Watched { token, id, end, log_start } in watched {
+            if let Some(followed) = self.followed(*id) {
+                if (followed.high_watermark(), followed.log_start()) == (*end, *log_start) {
+                    followed.waiters.register(*end, alarm, *token);
+                } else {
+                    watch::ring_now(alarm, *token);
+                }
+                continue;
+            }
             match self.led(*id) {
                 Ok(replica) if replica.high_watermark() == *end && replica.log_start() == *log_start => {
                     replica.waiters.register(*end, alarm, *token);
@@ -226,7 +298,10 @@ impl PartitionShard {
         claimed: Option<LeaderEpoch>,
         epoch: LeaderEpoch,
     ) -> Result<Option<EpochEnd>, ReadError> {
-        let (lane, replica) = self.serving(address, claimed)?;
+        let (lane, replica) = match self.reading(address, claimed)? {
+            Serving::Led(lane, replica) => (lane, replica),
+            Serving::Followed(followed) => return Ok(followed.epoch_end(epoch)),
+        };
         let current = lane.status.leading().map(|term| replica.leader_epoch(term));
         Ok(read_path::epoch_end(&replica.epochs(), current, replica.high_watermark(), epoch))
     }
@@ -237,8 +312,10 @@ impl PartitionShard {
         claimed: Option<LeaderEpoch>,
         spec: OffsetSpec,
     ) -> Result<Option<ListedOffset>, ReadError> {
-        let (_, replica) = self.serving(address, claimed)?;
-        read_path::list_offset(&replica, self.remote().as_ref(), spec).await
+        match self.reading(address, claimed)? {
+            Serving::Led(_, replica) => read_path::list_offset(&*replica, self.remote().as_ref(), spec).await,
+            Serving::Followed(followed) => read_path::list_offset(&*followed, Some(&followed.remote), spec).await,
+        }
     }
 
     async fn trim(&self, address: PartitionAddress, to: Offset) -> Result<Offset, TrimError> {
@@ -264,15 +341,22 @@ impl PartitionShard {
 
     /// The producers that a partition remembers, by id.
     fn producers(&self, address: PartitionAddress) -> Result<Vec<ActiveProducer>, ReadError> {
-        let (_, replica) = self.serving(address, None)?;
+        let replica = match self.reading(address, None)? {
+            Serving::Led(_, replica) => replica,
+            // Its producers write to the source.
+            Serving::Followed(_) => return Ok(Vec::new()),
+        };
         let mut active: Vec<_> = replica.producers().iter().map(|(id, entry)| entry.active(*id)).collect();
         active.sort_unstable_by_key(|producer| producer.id);
         Ok(active)
     }
 
-    /// The state of this broker's replica of a partition, whether it leads or not.
+    /// The state of this broker's replica of a partition, whether it leads or not, or of a source's that is served here.
     #[must_use]
     pub fn describe(&self, id: PartitionId) -> Option<PartitionStatus> {
+        if let Some(followed) = self.followed(id) {
+            return Some(PartitionStatus { shard: self.here.0, ..followed.status() });
+        }
         let replica = self.replica(id)?;
         let lane = self.lane(replica.lane)?;
         let bounds = replica.log.bounds();
@@ -346,8 +430,11 @@ impl PartitionShard {
     /// Log start and high watermark of each; `None` for one that is not here.
     #[must_use]
     pub fn ends(&self, of: &[PartitionId]) -> Vec<Option<OffsetRange>> {
-        let range = |replica: Rc<Replica>| OffsetRange::new(replica.log_start(), replica.high_watermark());
-        of.iter().map(|id| self.replica(*id).map(range)).collect()
+        let range = |id: &PartitionId| {
+            let followed = self.followed(*id).map(|followed| followed.readable());
+            followed.or_else(|| self.replica(*id).map(|replica| replica.readable()))
+        };
+        of.iter().map(range).collect()
     }
 
     /// A lane's blob for the checkpoint.

@@ -14,7 +14,7 @@ use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, TimestampMs};
 use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteReader};
 
 use crate::partition::message::{EpochEnd, Isolation, ListedOffset, OffsetSpec, ReadDone, ReadError, ReadPart};
-use crate::partition::state::replica::Replica;
+use crate::partition::read::readable::Readable;
 
 /// Tries of a search that a moving log start overtakes, before it fails with a retriable error.
 const SEARCHES_MAX: usize = 8;
@@ -27,37 +27,37 @@ pub type Remote = Rc<RemoteReader>;
 ///
 /// # Errors
 /// Out of range, damaged, or not available now.
-pub async fn read(
-    replica: &Replica,
+pub async fn read<P: Readable>(
+    partition: &P,
     remote: Option<&Remote>,
     part: &ReadPart,
     room: &Cell<usize>,
 ) -> Result<ReadDone, ReadError> {
-    let readable = replica.readable();
+    let readable = partition.readable();
     if part.from < readable.start || part.from > readable.end {
         return Err(ReadError::OutOfRange { offset: part.from, valid: readable });
     }
     let until = match part.isolation {
-        Isolation::ReadUncommitted => replica.high_watermark(),
-        Isolation::ReadCommitted => replica.last_stable_offset(),
+        Isolation::ReadUncommitted => partition.high_watermark(),
+        Isolation::ReadCommitted => partition.last_stable_offset(),
     };
     room.set(room.get().min(part.max_bytes.max(1)));
     let batches = if part.from >= until || room.get() == 0 {
         Vec::new()
     } else {
-        batches_within(replica, remote, part.from, until, room).await?.0
+        batches_within(partition, remote, part.from, until, room).await?.0
     };
-    Ok(ReadDone { batches, ..nothing(replica) })
+    Ok(ReadDone { batches, ..nothing(partition) })
 }
 
 /// An answer without batches: the partition's offsets only.
 #[must_use]
-pub fn nothing(replica: &Replica) -> ReadDone {
+pub fn nothing<P: Readable>(partition: &P) -> ReadDone {
     ReadDone {
         batches: Vec::new(),
-        high_watermark: replica.high_watermark(),
-        last_stable_offset: replica.last_stable_offset(),
-        log_start: replica.log_start(),
+        high_watermark: partition.high_watermark(),
+        last_stable_offset: partition.last_stable_offset(),
+        log_start: partition.log_start(),
     }
 }
 
@@ -65,90 +65,93 @@ pub fn nothing(replica: &Replica) -> ReadDone {
 ///
 /// # Errors
 /// As [`read`].
-pub async fn batches(
-    replica: &Replica,
+pub async fn batches<P: Readable>(
+    partition: &P,
     remote: Option<&Remote>,
     from: Offset,
     until: Offset,
     max_bytes: usize,
 ) -> Result<(Vec<Bytes>, OffsetRange), ReadError> {
-    batches_within(replica, remote, from, until, &Cell::new(max_bytes)).await
+    batches_within(partition, remote, from, until, &Cell::new(max_bytes)).await
 }
 
-async fn batches_within(
-    replica: &Replica,
+async fn batches_within<P: Readable>(
+    partition: &P,
     remote: Option<&Remote>,
     from: Offset,
     until: Offset,
     room: &Cell<usize>,
 ) -> Result<(Vec<Bytes>, OffsetRange), ReadError> {
-    if from >= replica.log.bounds().start {
-        match replica.log.read_within(from, until, room).await {
+    if let Some(log) = partition.local().filter(|log| from >= log.bounds().start) {
+        match log.read_within(from, until, room).await {
             Ok(read) => return Ok((read.batches, read.range)),
             // Trimmed since `bounds` was read: the offset is in the bucket, or below the log start.
             Err(LogReadError::BelowStart { .. }) => {
-                let valid = replica.readable();
+                let valid = partition.readable();
                 if from < valid.start {
                     return Err(ReadError::OutOfRange { offset: from, valid });
                 }
             }
             // The bucket has a copy.
-            Err(error) if remote.is_some() && is_archived(replica, from) => {
-                if replica.is_new_damage(error.damaged().map(|offsets| offsets.start)) {
-                    tracing::warn!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error,
+            Err(error) if remote.is_some() && partition.has_archived(from) => {
+                if partition.is_new_damage(error.damaged().map(|offsets| offsets.start)) {
+                    tracing::warn!(partition = %partition.id(), topic = %partition.topic(), offset = %from, %error,
                         "local data is damaged or cannot be read; readers get it from the bucket");
                 }
             }
-            Err(error) => return Err(local_error(replica, from, error)),
+            Err(error) => return Err(local_error(partition, from, error)),
         }
     }
     let Some(remote) = remote else {
         return Err(ReadError::BucketUnavailable("no bucket is attached".into()));
     };
-    let view = RemoteReader::view(&replica.manifest(), from);
-    let until = until.min(view.archived_end);
-    match remote.read_batches(view, from, until, room.get()).await {
-        Ok(read) => Ok((read.batches, read.range)),
-        Err(error) => Err(remote_error(replica, from, error)),
+    let read_once = async || {
+        let view = partition.view(from);
+        let until = until.min(view.archived_end);
+        remote.read_batches(view, from, until, room.get()).await
+    };
+    let mut read = read_once().await;
+    if read.as_ref().is_err_and(is_outdated) && partition.refresh().await {
+        read = read_once().await;
     }
+    read.map(|read| (read.batches, read.range)).map_err(|error| remote_error(partition, from, error))
 }
 
-/// Does the bucket hold a good copy of it?
-fn is_archived(replica: &Replica, offset: Offset) -> bool {
-    let manifest = replica.manifest();
-    offset < manifest.archived_end && manifest.quarantine_in(OffsetRange::new(offset, offset.next())).is_none()
+/// Does the error say that what named the objects may be too old?
+fn is_outdated(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Missing { .. } | RemoteError::BadIndex { .. })
 }
 
-fn local_error(replica: &Replica, from: Offset, error: LogReadError) -> ReadError {
+fn local_error<P: Readable>(partition: &P, from: Offset, error: LogReadError) -> ReadError {
     match error {
         LogReadError::BelowStart { .. } | LogReadError::AboveEnd { .. } => {
-            ReadError::OutOfRange { offset: from, valid: replica.readable() }
+            ReadError::OutOfRange { offset: from, valid: partition.readable() }
         }
         LogReadError::Corrupt { .. } => {
-            tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error,
+            tracing::error!(partition = %partition.id(), topic = %partition.topic(), offset = %from, %error,
                 "local data is damaged; the bucket or a restore may have it");
             ReadError::Corrupt(error.to_string())
         }
         error => {
-            tracing::error!(partition = %replica.id, topic = %replica.topic(), offset = %from, %error, "cannot read local data");
+            tracing::error!(partition = %partition.id(), topic = %partition.topic(), offset = %from, %error, "cannot read local data");
             ReadError::Unavailable
         }
     }
 }
 
-fn remote_error(replica: &Replica, from: Offset, error: RemoteError) -> ReadError {
-    let (partition, topic) = (replica.id, replica.topic());
-    let judged = judge_remote(replica.readable(), from, &error);
+fn remote_error<P: Readable>(partition: &P, from: Offset, error: RemoteError) -> ReadError {
+    let (id, topic) = (partition.id(), partition.topic());
+    let judged = judge_remote(partition.readable(), from, &error);
     match (&judged, &error) {
         (ReadError::OutOfRange { .. }, _) => {}
         (_, RemoteError::Denied { .. }) => {
-            tracing::warn!(%partition, %topic, offset = %from, %error, "readers of archived records wait: check the bucket's credentials (expired?), its policy and this machine's clock");
+            tracing::warn!(partition = %id, %topic, offset = %from, %error, "readers of archived records wait: check the bucket's credentials (expired?), its policy and this machine's clock");
         }
         (_, RemoteError::BelowStart { .. } | RemoteError::AboveEnd { .. }) => {
-            tracing::warn!(%partition, %topic, offset = %from, %error, "neither the local log nor the bucket has a readable offset; its readers wait");
+            tracing::warn!(partition = %id, %topic, offset = %from, %error, "neither the local log nor the bucket has a readable offset; its readers wait");
         }
         (ReadError::Corrupt(_), _) => {
-            tracing::error!(%partition, %topic, offset = %from, %error, "archived data cannot be read");
+            tracing::error!(partition = %id, %topic, offset = %from, %error, "archived data cannot be read");
         }
         _ => {}
     }
@@ -177,8 +180,8 @@ fn judge_remote(valid: OffsetRange, from: Offset, error: &RemoteError) -> ReadEr
 }
 
 /// As [`remote_error`], of a search that began at `start`: it has no offset of its own that could be out of range.
-fn search_error(replica: &Replica, start: Offset, error: RemoteError) -> ReadError {
-    match remote_error(replica, start, error) {
+fn search_error<P: Readable>(partition: &P, start: Offset, error: RemoteError) -> ReadError {
+    match remote_error(partition, start, error) {
         ReadError::OutOfRange { .. } => overtaken(),
         error => error,
     }
@@ -188,40 +191,34 @@ fn search_error(replica: &Replica, start: Offset, error: RemoteError) -> ReadErr
 ///
 /// # Errors
 /// As [`read`].
-pub async fn list_offset(
-    replica: &Replica,
+pub async fn list_offset<P: Readable>(
+    partition: &P,
     remote: Option<&Remote>,
     spec: OffsetSpec,
 ) -> Result<Option<ListedOffset>, ReadError> {
     let boundary = |offset| {
-        let leader_epoch = epoch_at(replica, offset);
+        let leader_epoch = partition.epoch_at(offset);
         Ok(Some(ListedOffset { offset, timestamp: None, leader_epoch }))
     };
     match spec {
-        OffsetSpec::Earliest => boundary(replica.log_start()),
-        OffsetSpec::Latest => boundary(replica.high_watermark()),
-        OffsetSpec::LatestStable => boundary(replica.last_stable_offset()),
-        OffsetSpec::EarliestLocal => boundary(replica.log.bounds().start.max(replica.log_start())),
-        OffsetSpec::LatestTiered => match replica.manifest().archived_end.get().checked_sub(1) {
+        OffsetSpec::Earliest => boundary(partition.log_start()),
+        OffsetSpec::Latest => boundary(partition.high_watermark()),
+        OffsetSpec::LatestStable => boundary(partition.last_stable_offset()),
+        OffsetSpec::EarliestLocal => {
+            let start = partition.local().map_or(partition.high_watermark(), |log| log.bounds().start);
+            boundary(start.max(partition.log_start()))
+        }
+        OffsetSpec::LatestTiered => match partition.archived_end().get().checked_sub(1) {
             None => Ok(None),
             Some(last) => boundary(Offset::new(last)),
         },
-        OffsetSpec::EarliestPendingUpload if replica.config().archived => {
-            let archived_end = replica.manifest().archived_end;
-            boundary(archived_end.max(replica.log_start()))
+        OffsetSpec::EarliestPendingUpload if partition.is_uploaded() => {
+            boundary(partition.archived_end().max(partition.log_start()))
         }
         OffsetSpec::EarliestPendingUpload => Ok(None),
-        OffsetSpec::AtTime(time) => at_time(replica, remote, time).await,
-        OffsetSpec::MaxTimestamp => max_timestamp(replica, remote).await,
+        OffsetSpec::AtTime(time) => at_time(partition, remote, time).await,
+        OffsetSpec::MaxTimestamp => max_timestamp(partition, remote).await,
     }
-}
-
-/// The leader epoch in which the record at `offset` was appended.
-#[must_use]
-pub fn epoch_at(replica: &Replica, offset: Offset) -> Option<LeaderEpoch> {
-    let epochs = replica.epochs();
-    let n = epochs.partition_point(|(_, start)| *start <= offset);
-    n.checked_sub(1).and_then(|n| epochs.get(n)).map(|(epoch, _)| *epoch)
 }
 
 /// The end of epoch `asked`, as from Kafka's epoch cache: the greatest epoch not above it and the start of the next.
@@ -248,56 +245,65 @@ pub fn epoch_end(
 /// The offsets of a search: in the bucket below `local_start`, in the log from there on.
 struct Span {
     readable: OffsetRange,
-    local_start: Offset,
+    /// `None` of a partition without a local log.
+    local_start: Option<Offset>,
 }
 
 impl Span {
-    fn of(replica: &Replica) -> Self {
-        Self { readable: replica.readable(), local_start: replica.log.bounds().start }
+    fn of<P: Readable>(partition: &P) -> Self {
+        Self { readable: partition.readable(), local_start: partition.local().map(|log| log.bounds().start) }
+    }
+
+    /// Where the bucket's part of the search ends.
+    fn cold_end(&self) -> Offset {
+        self.local_start.unwrap_or(self.readable.end)
     }
 
     /// The bucket's part of the search, if records are only there. The manifest gets a new log start later than the log.
-    fn cold(&self, replica: &Replica) -> Option<ReadView> {
-        (self.readable.start < self.local_start).then(|| {
-            let mut view = ReadView::whole(&replica.manifest());
+    fn cold<P: Readable>(&self, partition: &P) -> Option<ReadView> {
+        (self.readable.start < self.cold_end()).then(|| {
+            let mut view = partition.whole_view();
             view.log_start = view.log_start.max(self.readable.start);
             view
         })
     }
 
     fn hot(&self) -> OffsetRange {
-        OffsetRange::new(self.readable.start.max(self.local_start), self.readable.end)
+        OffsetRange::new(self.readable.start.max(self.cold_end()), self.readable.end)
     }
 
     /// Did the search cover everything? During the reads the local log may have been trimmed, so that the trimmed records
     /// were searched neither there nor in the bucket; and the log start may have passed the record found.
-    fn held(&self, replica: &Replica, found: Option<&ListedOffset>) -> bool {
-        let now = Self::of(replica);
-        let cold = found.is_some_and(|found| found.offset < self.local_start);
-        (cold || now.local_start <= self.hot().start) && found.is_none_or(|found| found.offset >= now.readable.start)
+    fn held<P: Readable>(&self, partition: &P, found: Option<&ListedOffset>) -> bool {
+        let now = Self::of(partition);
+        let is_cold = found.is_some_and(|found| found.offset < self.cold_end());
+        let covered = is_cold || now.local_start.is_none_or(|start| start <= self.hot().start);
+        covered && found.is_none_or(|found| found.offset >= now.readable.start)
     }
 }
 
 /// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for records below the log.
-async fn at_time(
-    replica: &Replica,
+async fn at_time<P: Readable>(
+    partition: &P,
     remote: Option<&Remote>,
     time: TimestampMs,
 ) -> Result<Option<ListedOffset>, ReadError> {
     for _ in 0..SEARCHES_MAX {
-        let span = Span::of(replica);
+        let span = Span::of(partition);
         let mut found = None;
-        if let (Some(view), Some(remote)) = (span.cold(replica), remote) {
-            let cold = remote.find_time(view, time, span.local_start).await;
-            let cold = cold.map_err(|e| search_error(replica, span.readable.start, e))?;
-            found = cold.map(|found| listed(replica, found.offset, found.timestamp));
+        if let (Some(view), Some(remote)) = (span.cold(partition), remote) {
+            let cold = match remote.find_time(view, time, span.cold_end()).await {
+                Err(error) if is_outdated(&error) && partition.refresh().await => continue,
+                cold => cold.map_err(|e| search_error(partition, span.readable.start, e))?,
+            };
+            found = cold.map(|found| listed(partition, found.offset, found.timestamp));
         }
-        if found.is_none() {
-            let hot = replica.log.find_time(time, span.hot()).await;
-            let hot = hot.map_err(|e| local_error(replica, span.hot().start, e))?;
-            found = hot.map(|found| listed(replica, found.offset, found.timestamp));
+        if let (None, Some(log)) = (found, partition.local()) {
+            let hot = log.find_time(time, span.hot()).await;
+            let hot = hot.map_err(|e| local_error(partition, span.hot().start, e))?;
+            found = hot.map(|found| listed(partition, found.offset, found.timestamp));
         }
-        if span.held(replica, found.as_ref()) {
+        if span.held(partition, found.as_ref()) {
             return Ok(found);
         }
     }
@@ -305,23 +311,28 @@ async fn at_time(
 }
 
 /// The first record that has the greatest timestamp.
-async fn max_timestamp(replica: &Replica, remote: Option<&Remote>) -> Result<Option<ListedOffset>, ReadError> {
+async fn max_timestamp<P: Readable>(partition: &P, remote: Option<&Remote>) -> Result<Option<ListedOffset>, ReadError> {
     for _ in 0..SEARCHES_MAX {
-        let span = Span::of(replica);
+        let span = Span::of(partition);
         if span.readable.is_empty() {
             return Ok(None);
         }
         let mut found = None;
-        if let (Some(view), Some(remote)) = (span.cold(replica), remote) {
-            let cold = remote.max_timestamp(view, span.local_start).await;
-            let cold = cold.map_err(|e| search_error(replica, span.readable.start, e))?;
-            found = cold.map(|found| listed(replica, found.offset, found.timestamp));
+        if let (Some(view), Some(remote)) = (span.cold(partition), remote) {
+            let cold = match remote.max_timestamp(view, span.cold_end()).await {
+                Err(error) if is_outdated(&error) && partition.refresh().await => continue,
+                cold => cold.map_err(|e| search_error(partition, span.readable.start, e))?,
+            };
+            found = cold.map(|found| listed(partition, found.offset, found.timestamp));
         }
-        let hot = replica.log.max_timestamp_from(span.hot().start).await;
-        let hot = hot.map_err(|e| local_error(replica, span.hot().start, e))?;
-        let hot = hot.map(|found| listed(replica, found.offset, found.timestamp));
+        let mut hot = None;
+        if let Some(log) = partition.local() {
+            let last = log.max_timestamp_from(span.hot().start).await;
+            let last = last.map_err(|e| local_error(partition, span.hot().start, e))?;
+            hot = last.map(|found| listed(partition, found.offset, found.timestamp));
+        }
         // Both parts must be covered; of equal timestamps the earlier record counts, as in Kafka.
-        let whole = span.held(replica, hot.as_ref()) && span.held(replica, found.as_ref());
+        let whole = span.held(partition, hot.as_ref()) && span.held(partition, found.as_ref());
         if hot.is_some_and(|hot| found.is_none_or(|found| hot.timestamp > found.timestamp)) {
             found = hot;
         }
@@ -336,8 +347,8 @@ fn overtaken() -> ReadError {
     ReadError::BucketUnavailable("the log start moved during the search".into())
 }
 
-fn listed(replica: &Replica, offset: Offset, timestamp: TimestampMs) -> ListedOffset {
-    ListedOffset { offset, timestamp: Some(timestamp), leader_epoch: epoch_at(replica, offset) }
+fn listed<P: Readable>(partition: &P, offset: Offset, timestamp: TimestampMs) -> ListedOffset {
+    ListedOffset { offset, timestamp: Some(timestamp), leader_epoch: partition.epoch_at(offset) }
 }
 
 #[cfg(test)]

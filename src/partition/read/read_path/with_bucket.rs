@@ -9,6 +9,7 @@ use tidewater_storage::env::sim::World;
 
 use super::*;
 use crate::partition::fixture::Fixture;
+use crate::partition::state::replica::Replica;
 
 const RECORDS: u64 = 40;
 
@@ -79,7 +80,7 @@ fn a_search_passes_over_nothing_that_is_trimmed_meanwhile() {
         let remote = shard.partitions.remote();
         // Record 4 is later than the time asked for, unless it is deleted.
         assert_eq!(shard.router.trim(shard.address(0), Offset::new(5)).await, Ok(Offset::new(5)));
-        let mut search = Box::pin(list_offset(&replica, remote.as_ref(), spec));
+        let mut search = Box::pin(list_offset(&*replica, remote.as_ref(), spec));
         assert!(poll!(&mut search).is_pending(), "the bucket is asked");
         replica.log.trim(then);
         let found = search.await.expect("finds").expect("is there");
@@ -102,13 +103,13 @@ fn what_rots_on_disk_is_read_from_the_bucket() {
         let remote = shard.partitions.remote();
         let mut next = Offset::ZERO;
         while next < Offset::new(RECORDS) {
-            let (_, range) = batches(&kept, remote.as_ref(), next, Offset::new(RECORDS), 1).await.expect("reads");
+            let (_, range) = batches(&*kept, remote.as_ref(), next, Offset::new(RECORDS), 1).await.expect("reads");
             assert!(range.contains(next), "{range}");
             next = range.end;
         }
-        let error = batches(&lost, remote.as_ref(), Offset::ZERO, Offset::new(RECORDS), 1).await;
+        let error = batches(&*lost, remote.as_ref(), Offset::ZERO, Offset::new(RECORDS), 1).await;
         assert!(matches!(error, Err(ReadError::Corrupt(_))), "there is no other copy: {error:?}");
-        let error = batches(&kept, None, Offset::ZERO, Offset::new(RECORDS), 1).await;
+        let error = batches(&*kept, None, Offset::ZERO, Offset::new(RECORDS), 1).await;
         assert!(matches!(error, Err(ReadError::Corrupt(_))), "no bucket: {error:?}");
     });
 }
