@@ -1,16 +1,18 @@
 //! Admin HTTP on the side runtime: health, metrics, the state of topics and groups. No logic of the broker is here.
 //!
 //! From below: [`report`] is one shard's part of a scrape, `state` what all routes share, `survey` gathers the parts of all
-//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, [`cluster`] asks all brokers, `routes` is
+//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, `replicas` has the
+//! sources, [`cluster`] asks all brokers, `routes` is
 //! the router.
 
 pub mod cluster;
 mod lanes;
 mod metrics;
+mod replicas;
 pub mod report;
 mod routes;
 mod state;
 mod survey;
 
 pub use routes::serve;
-pub use state::Services;
+pub use state::{Replicas, Services};

@@ -16,6 +16,7 @@ mod lane;
 mod partitioner;
 mod process;
 mod produce;
+mod replica;
 mod seek;
 mod topic;
 
@@ -59,6 +60,9 @@ enum Command {
     /// Show the archiving of lanes, and resume a stopped lane
     #[command(subcommand)]
     Lane(lane::LaneCommand),
+    /// Read other clusters' topics from their buckets
+    #[command(subcommand)]
+    Replica(replica::ReplicaCommand),
     /// Print a Grafana dashboard for /metrics
     Dashboard,
     /// Print the content of a file or object
@@ -110,6 +114,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Group(command)) => block_on(group::run(command)),
         Some(Command::Cluster(command)) => block_on(cluster::run(command)),
         Some(Command::Lane(command)) => block_on(lane::run(command)),
+        Some(Command::Replica(command)) => block_on(replica::run(command)),
     }
 }
 
@@ -171,6 +176,10 @@ mod tests {
             "topic create t --replication-factor 3",
             "lane list --json",
             "lane resume 1",
+            "replica create --from s3://bucket/lake --topics orders*,users --cluster-name prod --name east",
+            "replica list --json",
+            "replica describe east",
+            "replica delete east --admin b:2",
             "demo --brokers 3 --exit",
             "check --data-dir /d",
             "dashboard",

@@ -8,7 +8,8 @@
 //! - `rpc`: connections between brokers
 //! - `partition`: offsets, entries, reads; what a lane's log does to its partitions
 //! - `rebuild`: a lane's state copied to a replica that cannot catch up from the log
-//! - `controller` `group` `archival` `lakehouse` `catalog_http`: topics, consumer groups, the bucket, tables
+//! - `controller` `group` `archival` `replica` `lakehouse` `catalog_http`: topics, consumer groups, the bucket, other
+//!   clusters' buckets, tables
 //! - `kafka` `admin`: the protocol, the admin port
 //! - `client`: a Kafka client, for commands and tests
 //! - `node`: start and stop of a broker
@@ -36,6 +37,7 @@ pub mod node;
 pub mod partition;
 pub mod raft;
 pub mod rebuild;
+pub mod replica;
 pub mod rpc;
 pub mod shard;
 pub mod trace;

@@ -1,6 +1,6 @@
 //! `/metrics` for Prometheus, one file for each area.
 //!
-//! Cardinality is bounded. Labels are: shard, lane, broker, API, version, error code, request kind and use of the disk, all of
+//! Cardinality is bounded. Labels are: shard, lane, broker, source, API, version, error code, request kind and use of the disk, all of
 //! them closed sets; topic, for the first [`METRIC_TOPICS_MAX`](crate::limits::METRIC_TOPICS_MAX) names, with one
 //! series `(other)` for the rest; group, topic and partition for
 //! [`METRIC_GROUP_PARTITIONS_MAX`](crate::limits::METRIC_GROUP_PARTITIONS_MAX) rows, beyond which a group's lag has one
@@ -11,6 +11,7 @@ mod cluster;
 mod groups;
 mod kafka;
 mod process;
+mod replicas;
 mod samples;
 mod storage;
 mod threads;
@@ -32,6 +33,7 @@ pub(super) fn render(services: &Services, survey: &Survey) -> String {
     groups::fill(&mut sheet, &survey.groups);
     bucket::fill(&mut sheet, &services.tier, &survey.shards);
     cluster::fill(&mut sheet, &survey.shards);
+    replicas::fill(&mut sheet, &survey.image, &survey.shards);
     sheet.text()
 }
 

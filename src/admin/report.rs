@@ -21,12 +21,15 @@ use super::cluster::gather::{Gatherer, TransferError};
 use crate::archival::run::{Archives, Resumed};
 use crate::controller::client::TopicError;
 use crate::controller::lane::ControllerLane;
+use crate::controller::sources::{SourceId, SourceSpec};
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
 use crate::partition::produce::proposer::ProposerTimings;
 use crate::partition::shard::PartitionShard;
 use crate::partition::sums::TopicSums;
 use crate::raft::Lane;
+use crate::replica::facts::ReplicaFacts;
+use crate::replica::shard::ReplicaShard;
 use crate::rpc::{Rpc, RpcCounts};
 use crate::shard::mesh::{Inbox, Reply};
 
@@ -60,6 +63,8 @@ pub struct ShardReport {
     pub lanes: Vec<LaneFacts>,
     /// Connections to and from other brokers.
     pub rpc: RpcCounts,
+    /// Sources, and the lanes of theirs that this shard follows.
+    pub replicas: ReplicaFacts,
 }
 
 /// A shard's part of what a broker says about itself. A message.
@@ -68,6 +73,7 @@ pub struct ShardFacts {
     pub lanes: Vec<LaneFacts>,
     pub connections: u64,
     pub disk: DiskUsage,
+    pub replicas: ReplicaFacts,
 }
 
 /// A message to a shard's [`Reporter`].
@@ -87,6 +93,10 @@ pub enum ReportRequest {
     Transfer(LaneId, NodeId, Reply<Result<(), TransferError>>),
     /// Gives every lane so many replicas; the answer is the number of lanes that get more. For shard 0.
     Grow(u16, Reply<Result<usize, TopicError>>),
+    /// Follows another cluster's bucket. For shard 0.
+    Follow(SourceId, SourceSpec, Reply<Result<(), TopicError>>),
+    /// Follows a source no longer. For shard 0.
+    Unfollow(SourceId, Reply<Result<(), TopicError>>),
 }
 
 /// The parts of a shard that a report is made from. Shard-local.
@@ -101,6 +111,7 @@ pub struct Reporter {
     /// On shard 0.
     pub controller_lane: Option<Rc<ControllerLane>>,
     pub gatherer: Gatherer,
+    pub replicas: ReplicaShard,
 }
 
 impl fmt::Debug for Reporter {
@@ -132,6 +143,14 @@ impl Reporter {
                     let controller = self.gatherer.controller.clone();
                     drop(tasks.spawn("grow", async move { reply.send(controller.widen(factor).await) }));
                 }
+                ReportRequest::Follow(id, spec, reply) => {
+                    let controller = self.gatherer.controller.clone();
+                    drop(tasks.spawn("follow", async move { reply.send(controller.follow(id, spec).await) }));
+                }
+                ReportRequest::Unfollow(id, reply) => {
+                    let controller = self.gatherer.controller.clone();
+                    drop(tasks.spawn("unfollow", async move { reply.send(controller.unfollow(id).await) }));
+                }
                 ReportRequest::Transfer(lane, to, reply) => {
                     let gatherer = self.gatherer.clone();
                     drop(tasks.spawn("transfer", async move { reply.send(gatherer.transfer(lane, to).await) }));
@@ -152,6 +171,7 @@ impl Reporter {
             lanes: self.lanes(),
             connections: self.kafka.snapshot().connections_open,
             disk: self.engine.usage(),
+            replicas: self.replicas.facts(),
         }
     }
 
@@ -183,6 +203,7 @@ impl Reporter {
             topics,
             lanes: self.lanes(),
             rpc: self.gatherer.rpc.as_ref().map(Rpc::counts).unwrap_or_default(),
+            replicas: self.replicas.facts(),
         }
     }
 }

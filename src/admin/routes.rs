@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::report::ReportRequest;
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
-use super::{cluster, lanes, metrics};
+use super::{cluster, lanes, metrics, replicas};
 use crate::archival::run::Opening;
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
@@ -79,6 +79,8 @@ pub async fn serve(services: Services, port: HttpPort) {
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))
         .route("/v1/groups/{group}", get(group))
+        .route("/v1/replicas", get(replicas::list).post(replicas::create))
+        .route("/v1/replicas/{source}", get(replicas::describe).delete(replicas::delete))
         .route("/v1/lanes", get(lanes::list))
         .route("/v1/lanes/{lane}/resume", post(lanes::resume))
         .with_state(state);
@@ -151,12 +153,12 @@ async fn this_broker(State(state): State<AdminState>) -> Response {
 }
 
 async fn topics(State(AdminState { services, .. }): State<AdminState>) -> Json<Vec<String>> {
-    let image = Arc::clone(&services.images.borrow());
+    let image = services.view();
     Json(image.topics.keys().map(ToString::to_string).collect())
 }
 
 async fn topic(State(state): State<AdminState>, Path(name): Path<String>) -> Response {
-    let image = Arc::clone(&state.services.images.borrow());
+    let image = state.services.view();
     let Some(topic) = image.topic(&name) else { return missing(&format!("topic {name} does not exist")) };
     let groups = {
         let _turn = state.surveys.acquire().await;
@@ -166,7 +168,7 @@ async fn topic(State(state): State<AdminState>, Path(name): Path<String>) -> Res
 }
 
 async fn groups(State(state): State<AdminState>) -> Json<Vec<GroupLag>> {
-    let image = Arc::clone(&state.services.images.borrow());
+    let image = state.services.view();
     let _turn = state.surveys.acquire().await;
     Json(survey::groups(&state.services, &image).await)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use super::report::ReportRequest;
@@ -14,6 +15,7 @@ use crate::controller::image::ClusterImage;
 use crate::group::GroupRequest;
 use crate::lakehouse::TableStates;
 use crate::partition::message::PartitionRequest;
+use crate::replica::published::Subscriber;
 use crate::shard::mesh::{Depths, Mesh};
 
 /// The parts of the broker that the routes ask. Node-wide, cheap to clone.
@@ -28,12 +30,29 @@ pub struct Services {
     pub images: watch::Receiver<Arc<ClusterImage>>,
     pub tier: Tier,
     pub tables: TableStates,
+    pub replicas: Replicas,
+}
+
+impl Services {
+    /// The cluster as clients see it: the newest image with the topics of its sources.
+    pub(super) fn view(&self) -> Arc<ClusterImage> {
+        let image = Arc::clone(&self.images.borrow());
+        self.replicas.published.borrow().followed.view(&image)
+    }
 }
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Services({} shards)", self.partitions.shards())
     }
+}
+
+/// What the routes of sources need. Node-wide, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Replicas {
+    pub published: Subscriber,
+    /// Where buckets are read.
+    pub side: Handle,
 }
 
 #[derive(Clone, Debug)]

@@ -51,7 +51,8 @@ pub(super) struct PartitionLag {
 /// Asks every shard and every group.
 pub(super) async fn survey(services: &Services) -> Survey {
     let image = Arc::clone(&services.images.borrow());
-    let (shards, groups) = futures::join!(shards(services), groups(services, &image));
+    let view = services.view();
+    let (shards, groups) = futures::join!(shards(services), groups(services, &view));
     Survey { image, shards, groups }
 }
 

@@ -1,4 +1,4 @@
-//! Requests to the HTTP ports: GET and POST of JSON documents, each on a new connection.
+//! Requests to the HTTP ports: GET, POST and DELETE of JSON documents, each on a new connection.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// The document at `path`; `None` when it does not exist.
 pub(crate) async fn get(addr: &str, path: &str) -> Result<Option<Value>, CliError> {
-    match ask(addr, Method::GET, path).await? {
+    match ask(addr, Method::GET, path, None).await? {
         Ok(value) => Ok(Some(value)),
         Err((StatusCode::NOT_FOUND, _)) => Ok(None),
         Err((status, why)) => {
@@ -33,16 +33,38 @@ pub(crate) fn answer_or_error(answer: Result<Option<Value>, CliError>) -> (Optio
 
 /// Posts an empty body. A refusal is the broker's text.
 pub(crate) async fn post(addr: &str, path: &str) -> Result<Value, CliError> {
-    ask(addr, Method::POST, path).await?.map_err(|(_, why)| CliError::Refused(why))
+    ask(addr, Method::POST, path, None).await?.map_err(|(_, why)| CliError::Refused(why))
+}
+
+/// Posts a document. A refusal is the broker's text.
+pub(crate) async fn post_json(addr: &str, path: &str, document: &Value) -> Result<Value, CliError> {
+    ask(addr, Method::POST, path, Some(document)).await?.map_err(|(_, why)| CliError::Refused(why))
+}
+
+/// Deletes what is at `path`; `None` when it does not exist. A refusal is the broker's text.
+pub(crate) async fn delete(addr: &str, path: &str) -> Result<Option<Value>, CliError> {
+    match ask(addr, Method::DELETE, path, None).await? {
+        Ok(value) => Ok(Some(value)),
+        Err((StatusCode::NOT_FOUND, _)) => Ok(None),
+        Err((_, why)) => Err(CliError::Refused(why)),
+    }
 }
 
 /// A document, or the status and reason of another answer.
-async fn ask(addr: &str, method: Method, path: &str) -> Result<Result<Value, (StatusCode, String)>, CliError> {
+async fn ask(
+    addr: &str,
+    method: Method,
+    path: &str,
+    document: Option<&Value>,
+) -> Result<Result<Value, (StatusCode, String)>, CliError> {
     let failed = |why: String| CliError::Admin { addr: addr.to_owned(), why };
     let broken = |error: reqwest::Error| failed(reason(&error));
     // A proxy of the environment is for the internet, not for a broker's port.
     let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(broken)?;
-    let request = client.request(method, format!("http://{addr}{path}")).header("accept", "application/json");
+    let mut request = client.request(method, format!("http://{addr}{path}")).header("accept", "application/json");
+    if let Some(document) = document {
+        request = request.header("content-type", "application/json").body(document.to_string());
+    }
     let mut response = request.send().await.map_err(broken)?;
     let status = response.status();
     let body = body(&mut response).await.map_err(broken)?;

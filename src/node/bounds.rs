@@ -97,6 +97,12 @@ pub fn memory() -> Vec<Bound> {
              eighth not yet in the cache, a quarter free; index_bytes",
         ),
         bound(
+            "cold reads and read-ahead of sources",
+            Per::Shard,
+            limits::SOURCES_MAX as u64 * (limits::SOURCE_READ_BYTES_MAX * 31 / 8 + limits::SOURCE_INDEX_BYTES_MAX),
+            "SOURCES_MAX times: SOURCE_READ_BYTES_MAX as in the row above, SOURCE_INDEX_BYTES_MAX",
+        ),
+        bound(
             "archiver: a bundle and an object in flight",
             Per::Shard,
             archive.bundle_bytes_max + archive.object_bytes_max,
@@ -151,6 +157,12 @@ pub fn memory() -> Vec<Bound> {
             Per::Node,
             StoreOptions::default().bytes_max,
             "StoreOptions::bytes_max",
+        ),
+        bound(
+            "bodies of requests to the buckets of sources",
+            Per::Node,
+            limits::SOURCES_MAX as u64 * limits::SOURCE_STORE_BYTES_MAX,
+            "SOURCES_MAX, SOURCE_STORE_BYTES_MAX",
         ),
     ];
     rows.extend(tables());
@@ -272,7 +284,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (3424, 1632), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (4240, 2192), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 1091, "MiB of 1,000 connections");
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tidewater_read_replica::ReplicaConfig;
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::{Deadlines, Env};
 use tidewater_storage::model::{NodeId, ReplicaId};
@@ -37,6 +38,9 @@ use crate::net::placement::Placement;
 use crate::partition::message::PartitionRequest;
 use crate::partition::router::Router;
 use crate::partition::shard::{Local, PartitionShard};
+use crate::replica::published::{Publisher, Subscriber};
+use crate::replica::shard::{ReplicaParts, ReplicaShard};
+use crate::replica::sources::{self, SourcesParts};
 use crate::rpc::{self, Rpc, RpcArrival, RpcNode};
 use crate::shard::mesh::{Depths, Inbox, Mesh};
 
@@ -60,6 +64,9 @@ pub(super) struct ShardStart {
     pub image: Arc<ClusterImage>,
     /// Publishes images to the side runtime; shard 0 has it.
     pub images: Option<tokio::sync::watch::Sender<Arc<ClusterImage>>>,
+    pub sources: Subscriber,
+    /// Publishes what is known of sources; shard 0 has it.
+    pub sources_out: Option<Publisher>,
     pub meshes: Meshes,
     pub inboxes: Inboxes,
     pub placement: Placement,
@@ -176,6 +183,17 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         let service = Controller::new(env.clone(), lane, options, peers, shards, controller.clone(), start.images);
         env.tasks.spawn("controller", Rc::new(service).run(start.inboxes.controller));
     }
+    if let Some(publisher) = start.sources_out {
+        sources::start(SourcesParts {
+            env: env.clone(),
+            controller: controller.clone(),
+            peers: Some(Rc::new(rpc.clone()) as _),
+            side: start.side.clone(),
+            shards: start.seat.shards,
+            config: ReplicaConfig::default(),
+            publisher,
+        });
+    }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
     wait_for_first_image(&env, &controller).await;
     // Other shards may have their image earlier; their requests stay in the inbox until this shard knows its topics.
@@ -202,6 +220,15 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         let max = start.config.max_connections;
         env.tasks.spawn("accept", kafka::accept(env.clone(), bound.into_listener(), arrivals, placement, max));
     }
+    let replicas = ReplicaShard::start(ReplicaParts {
+        env: env.clone(),
+        controller: controller.clone(),
+        partitions: Rc::clone(&local),
+        remote: Rc::clone(&remote),
+        shards: start.seat.shards,
+        config: ReplicaConfig::default(),
+        published: start.sources,
+    });
     let archives = archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote);
     archives.join_peers(&rpc, &start.meshes.partitions);
     let reporter = Reporter {
@@ -219,14 +246,15 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             reports: start.meshes.reports.clone(),
             rpc: Some(rpc.clone()),
         },
+        replicas,
     };
     env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
-    let replicas = Replicas::start(&env, &lanes, &controller);
+    let own = Replicas::start(&env, &lanes, &controller);
     serving.set(true);
     let _ = start.status.send_async(ShardStatus::Serving(here)).await;
 
     let _ = start.stop.recv_async().await;
-    replicas.leave().await;
+    own.leave().await;
     server.stop().await;
     if let Err(error) = engine.checkpoint().await {
         tracing::warn!(shard = %here, %error, "the last checkpoint failed; the next start replays the journal instead");

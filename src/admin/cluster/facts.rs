@@ -9,6 +9,7 @@ use tidewater_storage::model::NodeId;
 
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
+use crate::replica::facts::ReplicaFacts;
 
 /// A broker at one moment. A message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct BrokerFacts {
     /// The replicas of lanes that it runs.
     pub lanes: Vec<LaneFacts>,
     pub peers: Vec<PeerFacts>,
+    /// The sources, and the lanes of theirs that it follows.
+    pub replicas: ReplicaFacts,
 }
 
 /// A replica of a lane. A message.

@@ -152,6 +152,7 @@ impl Gatherer {
         for shard in join_all(shards).await.into_iter().flatten() {
             facts.connections += shard.connections;
             facts.lanes.extend(shard.lanes);
+            facts.replicas.add(shard.replicas);
             // Of the node; every shard reports the same.
             facts.disk_used_bytes = shard.disk.total();
             facts.disk_limit_bytes = shard.disk.limit;
