@@ -221,6 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_was_replaced_refuses_no_sequence() {
+        in_three(15, async |three| {
+            let old = three.leader_of(&NODES).await;
+            assert!(old.send(7, 0).await.is_ok());
+            three.converge().await;
+            three.cut_off(old.node, true);
+            let new = three.leader_of(&Three::others(old.node)).await;
+            for sequence in 1..3 {
+                assert!(new.send(7, sequence).await.is_ok());
+            }
+            assert!(old.leads(), "it has not heard of another");
+            let answer = old.send(7, 3).await;
+            assert!(matches!(answer, Err(ProduceError::NotLeader(_))), "{answer:?}");
+            let gap = new.send(7, 4).await;
+            assert!(matches!(gap, Err(ProduceError::OutOfOrder { expected: 3, found: 4, .. })), "{gap:?}");
+            assert!(new.send(7, 3).await.is_ok());
+        });
+    }
+
+    #[test]
     fn producers_of_a_leader_that_is_cut_off_are_answered_soon() {
         in_three(11, async |three| {
             let old = three.leader_of(&NODES).await;

@@ -382,8 +382,8 @@ impl Proposer {
         if header.len > max {
             return Err(ProduceError::TooLarge { size: header.len, max });
         }
-        if let Some(verdict) = self.known(&replica, &header)? {
-            return Ok(verdict);
+        if let Some(placing) = self.known(&replica, &header).map_err(|error| self.unless_replaced(id, error))? {
+            return Ok(placing);
         }
         if part.origin == (Origin::Client { acks_all: true }) && config.min_insync > 1 {
             self.check_replicas(config.min_insync)?;
@@ -446,6 +446,17 @@ impl Proposer {
         // All that landed in this round is applied: a failure ends the round.
         let in_flight = in_flight.holds(round, base_offset);
         Ok(Some(if in_flight { Placing::InFlight(done) } else { Placing::Applied(done) }))
+    }
+
+    /// A leader without a lease may have a successor and lack what that one has stored: that a sequence leaves a gap here
+    /// proves nothing, and a producer with that answer begins a new epoch.
+    fn unless_replaced(&self, id: PartitionId, error: ProduceError) -> ProduceError {
+        match error {
+            ProduceError::OutOfOrder { .. } if self.lane.serving().is_none() => {
+                ProduceError::NotLeader(self.lane.leader_hint(id))
+            }
+            error => error,
+        }
     }
 
     /// A batch was refused for now: if its partition does not know the producer, no later batch may be the first.
