@@ -4,10 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::clients::{Clients, PARTITIONS, TOPIC, create, read_all};
+use super::EXPECTED;
+use super::clients::{Clients, LOAD, PARTITIONS, TOPIC, create, read_all};
+use super::disks::FULL;
 use super::support::cluster::{Cluster, ClusterOptions};
+use super::support::dice::{Dice, number, seed};
+use super::support::disk::SlowDisk;
 use super::support::python;
-use super::{Dice, EXPECTED, number, seed};
 
 const SETTINGS: &[(&str, &str)] = &[
     ("segment.bytes", "131072"),
@@ -18,6 +21,8 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 /// How long a cluster may take to be whole again after a fault.
 const HEAL: Duration = Duration::from_secs(60);
+/// The broker (from 0) whose disk can be filled.
+const SMALL: usize = 2;
 const CATCH_UP: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug)]
@@ -35,18 +40,33 @@ enum Fault {
     Slow,
     /// SIGTERM, and a start.
     Stop,
+    /// The broker that has a small disk has no free block for a while.
+    FullDisk,
+    /// The broker's disk takes a tenth of a second over each write.
+    SlowDisk,
 }
 
 impl Fault {
     fn any(dice: &mut Dice) -> Self {
-        match dice.below(10) {
+        match dice.below(12) {
             0..=2 => Self::Kill,
             3..=4 => Self::Freeze,
             5 => Self::CutOutward,
             6 => Self::CutInward,
             7 => Self::CutBoth,
             8 => Self::Slow,
+            9 => Self::FullDisk,
+            10 => Self::SlowDisk,
             _ => Self::Stop,
+        }
+    }
+
+    /// The broker that it is made at, if `n` was drawn: only one has a small disk, and that is no real one.
+    fn at(self, n: usize) -> usize {
+        match self {
+            Self::FullDisk => SMALL,
+            Self::SlowDisk if n == SMALL => 0,
+            _ => n,
         }
     }
 
@@ -77,6 +97,17 @@ impl Fault {
                 std::thread::sleep(lasts);
                 cluster.signal(n, "CONT");
             }
+            Self::FullDisk => {
+                let (_, disk) = cluster.small_disk.as_ref().expect("the cluster has a small disk");
+                disk.fill();
+                std::thread::sleep(lasts);
+                disk.free();
+            }
+            Self::SlowDisk => {
+                let slow = SlowDisk::of(cluster.broker(n).pid(), &cluster.options[n].data, 10);
+                std::thread::sleep(lasts);
+                drop(slow);
+            }
             Self::CutOutward | Self::CutInward | Self::CutBoth | Self::Slow => {
                 network(cluster, &|network| match self {
                     Self::CutOutward => network.cut_off(n, false, true),
@@ -102,18 +133,19 @@ fn faults_under_load_lose_nothing() {
     let bucket = format!("file://{}", dir.path().join("bucket").display());
     let options = ClusterOptions {
         bucket: Some(bucket),
-        expected: EXPECTED.iter().map(ToString::to_string).collect(),
+        expected: EXPECTED.iter().chain(&FULL).map(ToString::to_string).collect(),
         with_network: true,
+        small_disk: Some((SMALL, "1400m".to_owned())),
         ..ClusterOptions::default()
     };
     let mut cluster = Cluster::start(dir.path(), 3, &options);
     cluster.wait_healthy(HEAL);
     create(&cluster.bootstrap(), TOPIC, PARTITIONS, SETTINGS);
-    let mut clients = Clients::start(&cluster.bootstrap(), &dir.path().join("clients"));
+    let mut clients = Clients::start(&cluster.bootstrap(), &dir.path().join("clients"), LOAD, PARTITIONS);
     wait_for_load(&mut clients, &cluster);
 
     for fault in 0..faults {
-        let n = dice.below(3) as usize;
+        let mut n = dice.below(3) as usize;
         let most = if dice.below(6) == 0 { 6000 } else { 1800 };
         let lasts = Duration::from_millis(200 + dice.below(most));
         let (before, begun) = (clients.acknowledged(), Instant::now());
@@ -123,6 +155,7 @@ fn faults_under_load_lose_nothing() {
             "Wipe".to_owned()
         } else {
             let kind = Fault::any(&mut dice);
+            n = kind.at(n);
             kind.make(&mut cluster, n, lasts, &mut dice);
             format!("{kind:?}")
         };

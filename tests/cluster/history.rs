@@ -68,6 +68,11 @@ impl History {
         self.acknowledged.len()
     }
 
+    /// Records whose producer does not know whether they are stored.
+    pub fn given_up(&self) -> usize {
+        self.open.len()
+    }
+
     pub fn read(&self) -> usize {
         self.read.len()
     }

@@ -1,7 +1,7 @@
 //! Three brokers as real processes, under load by confluent-kafka and the Java client, with faults one after the other:
-//! kill -9, SIGSTOP, cuts of the network in one direction or both, a slow network, a stop, a wiped disk. In the end: every
-//! acknowledged record once, in order, at its offset, none invented; offsets of groups only move forward; what members read
-//! is the log; bucket and table equal the log.
+//! kill -9, SIGSTOP, cuts of the network in one direction or both, a slow network, a stop, a full, a slow and a wiped disk.
+//! In the end: every acknowledged record once, in order, at its offset, none invented; offsets of groups only move forward;
+//! what members read is the log; bucket and table equal the log.
 //!
 //! `TIDEWATER_FAULTS=n` asks for another number of faults (100), `TIDEWATER_SEED=n` for the same random choices.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]
@@ -10,12 +10,16 @@
 mod support;
 
 mod clients;
+mod disks;
 mod faults;
 mod forming;
 mod history;
+mod redirects;
+mod steady;
+mod strangers;
 mod tools;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidewater_storage::model::TimestampMs;
 
@@ -50,37 +54,9 @@ const EXPECTED: &[&str] = &[
     "a table is not brought up to date",
 ];
 
-/// xorshift: the same choices for the same seed.
-#[derive(Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock")
-}
-
 fn now() -> TimestampMs {
-    TimestampMs(i64::try_from(since_1970().as_millis()).expect("fits"))
-}
-
-fn seed() -> u64 {
-    number("TIDEWATER_SEED").unwrap_or_else(|| since_1970().subsec_nanos().into())
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    TimestampMs(i64::try_from(since_1970.as_millis()).expect("fits"))
 }
 
 /// Runs a client's call to its end.

@@ -1,6 +1,5 @@
 //! The cluster as tools see it: Kafka's own, unchanged, and ours.
 
-use std::process::Command;
 use std::time::Duration;
 
 use tidewater::client::{Client, Producer};
@@ -9,7 +8,6 @@ use tidewater_storage::model::record::Record;
 
 use super::clients::create;
 use super::run;
-use super::support::cache::source;
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::support::maven;
 
@@ -17,13 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Writes records one by one, round the partitions; how many.
 pub fn produce(bootstrap: &str, topic: &str, partitions: i32, count: usize) -> usize {
+    produce_of(bootstrap, topic, partitions, count, 0)
+}
+
+/// The same with values of at least so many bytes.
+pub fn produce_of(bootstrap: &str, topic: &str, partitions: i32, count: usize, bytes: usize) -> usize {
     run(async {
         let client = Client::connect(bootstrap).await.expect("connects");
         let mut producer = Producer::new(client, topic, Compression::None).await.expect("a producer id");
         // Older records would be deleted by their age.
         let now = super::now();
         for n in 0..count {
-            let value = bytes::Bytes::from(format!("value {n}"));
+            let value = bytes::Bytes::from(format!("value {n} {}", "v".repeat(bytes)));
             let record = Record::new(now, None, Some(value));
             producer.send(n as i32 % partitions, vec![record]).await.expect("sent");
         }
@@ -52,10 +55,8 @@ fn stock_tools_and_ours_show_and_change_the_cluster() {
     produce(&cluster.bootstrap(), "orders", 6, 60);
 
     ours(&cluster);
-    let mut java = Command::new(maven::java17().join("bin/java"));
-    let log4j = format!("-Dlog4j2.configurationFile={}", source("kafka/java/log4j2.properties").display());
-    java.args(["-Xmx256m", &log4j, "-cp", &format!("{}/*", maven::jars("kafka").display())]);
-    java.arg(source("cluster/Tools.java")).arg(cluster.bootstrap());
+    let mut java = maven::kafka_program("support/java/Tools.java");
+    java.args(["cluster", &cluster.bootstrap()]);
     let output = java.output().expect("java runs");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{}", said.trim());

@@ -19,13 +19,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use commits::Committer;
 use ledger::{Found, Ledger};
 use member::{Member, Readings};
 use producer::Producer;
 use support::broker::{Broker, Options};
+use support::dice::{Dice, number, seed};
 use support::python;
 use tidewater::client::{Client, NewTopic};
 
@@ -52,27 +53,6 @@ const EXPECTED: &[&str] = &[
     "archiving of a lane starts again",
 ];
 
-/// xorshift: the same choices for the same seed.
-#[derive(Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number")))
-}
-
 /// Runs a client's call to its end.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
@@ -80,8 +60,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn killed_again_and_again() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
-    let seed = number("TIDEWATER_SEED").unwrap_or_else(|| now.into());
+    let seed = seed();
     let kills = number("TIDEWATER_KILLS").unwrap_or(100);
     let brokers = number("TIDEWATER_BROKERS").unwrap_or(2).clamp(1, kills.max(1));
     println!("seed {seed}, {kills} kills of {brokers} brokers");
@@ -95,8 +74,7 @@ fn killed_again_and_again() {
 /// starts are killed on the way.
 #[test]
 fn killed_into_other_numbers_of_shards() {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").subsec_nanos();
-    let seed = number("TIDEWATER_SEED").unwrap_or_else(|| now.into());
+    let seed = seed();
     let kills = number("TIDEWATER_KILLS").unwrap_or(8).min(8);
     println!("seed {seed}, {kills} kills into other numbers of shards");
     one_broker(seed, kills, &[2, 1, 3]);

@@ -13,8 +13,9 @@ use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{Compression, ProducerEpoch, ProducerId, TimestampMs};
 
 use super::ledger::{Id, Ledger, value_of};
+use super::support::dice::Dice;
 use super::support::wire::{PRODUCE_VERSION, Wire, produce_request, produced};
-use super::{Dice, PARTITIONS, TOPIC};
+use super::{PARTITIONS, TOPIC};
 
 const IN_FLIGHT_MAX: usize = 5;
 /// A broker without any answer for longer than this hangs.

@@ -1,81 +1,24 @@
-//! A full file system (ENOSPC from the kernel) below the broker's own budget: a tmpfs in a mount namespace that becomes
-//! smaller and larger while the broker runs. Needs user namespaces.
+//! A full file system (ENOSPC from the kernel) below the broker's own budget: it becomes smaller and larger while the
+//! broker runs.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tidewater::client::Client;
 
 use super::steady::{batch, create, fetch, read_to_end, run, serves_on};
 use super::support::broker::{Broker, Options};
+use super::support::disk::SmallDisk;
 use super::support::wire::Wire;
 
 const ROOMY: &str = "2400m";
 
-/// A namespace with a tmpfs in it, for as long as it lives.
-struct SmallDisk {
-    holder: Child,
-    at: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(at: PathBuf) -> Self {
-        std::fs::create_dir_all(&at).expect("directory");
-        let script =
-            format!("mount -t tmpfs -o size={ROOMY} tmpfs {0} && touch {0}/mounted && exec sleep 1000", at.display());
-        let holder = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("unshare (util-linux) runs");
-        let disk = Self { holder, at };
-        let start = Instant::now();
-        while !disk.enter(&["test", "-e", &disk.at.join("mounted").display().to_string()]) {
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "no tmpfs in a namespace of its own: sysctl kernel.unprivileged_userns_clone=1, \
-                 kernel.apparmor_restrict_unprivileged_userns=0"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        disk
-    }
-
-    /// The command that runs another one inside.
-    fn wrapper(&self) -> Vec<String> {
-        let target = self.holder.id().to_string();
-        ["nsenter", "--target", &target, "--user", "--mount", "--preserve-credentials", "--"]
-            .map(str::to_owned)
-            .to_vec()
-    }
-
-    fn enter(&self, command: &[&str]) -> bool {
-        let wrapper = self.wrapper();
-        let run = Command::new(&wrapper[0]).args(&wrapper[1..]).args(command).stderr(Stdio::null()).status();
-        run.expect("nsenter (util-linux) runs").success()
-    }
-
-    fn resize(&self, size: &str) {
-        let at = self.at.display().to_string();
-        assert!(self.enter(&["mount", "-o", &format!("remount,size={size}"), "tmpfs", &at]), "resized to {size}");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
-}
-
 #[test]
 fn a_file_system_without_room_loses_nothing() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let disk = SmallDisk::mount(dir.path().join("disk"));
-    let options = Options { wrapper: disk.wrapper(), ..Options::new(&disk.at.join("data")) }.arg("--shards", "1");
+    let disk = SmallDisk::mount(dir.path().join("disk"), ROOMY);
+    let options = Options { wrapper: disk.wrapper(), ..Options::new(&disk.at().join("data")) }.arg("--shards", "1");
     let mut options = options;
-    for line in ["disk full", "storage upkeep", "no space left for", "registering buffers"] {
+    for line in ["the disk is full", "disk full", "storage upkeep", "no space left for", "registering buffers"] {
         options = options.expect(line);
     }
     let mut broker = Broker::start(&options);
@@ -125,9 +68,11 @@ fn a_file_system_without_room_loses_nothing() {
 #[test]
 fn a_file_system_without_a_free_block_is_started_on() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let disk = SmallDisk::mount(dir.path().join("disk"));
-    let mut options = Options { wrapper: disk.wrapper(), ..Options::new(&disk.at.join("data")) }.arg("--shards", "1");
-    for line in ["disk full", "storage upkeep", "no space left for", "registering buffers", "No space left"] {
+    let disk = SmallDisk::mount(dir.path().join("disk"), ROOMY);
+    let mut options = Options { wrapper: disk.wrapper(), ..Options::new(&disk.at().join("data")) }.arg("--shards", "1");
+    for line in
+        ["the disk is full", "disk full", "storage upkeep", "no space left for", "registering buffers", "No space left"]
+    {
         options = options.expect(line);
     }
     let broker = Broker::start(&options);
@@ -138,15 +83,13 @@ fn a_file_system_without_a_free_block_is_started_on() {
     (0..80).for_each(|n| assert_eq!(wire.produce("fat", 0, batch(&[&block])).expect("an answer"), Ok(n)));
     assert_eq!(wire.produce("thin", 0, batch(&[b"before"])).expect("an answer"), Ok(0));
     broker.kill();
-    let filler = format!("cat /dev/zero > {}/filler", disk.at.display());
-    assert!(!disk.enter(&["sh", "-c", &filler]), "it fills up");
+    disk.fill();
     let broker = Broker::start(&options);
     assert_eq!(read_to_end(&broker, "fat", 0, 0).len(), 80, "{}", broker.log());
     assert_eq!(read_to_end(&broker, "thin", 0, 0), ["before"]);
     run(async { Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
     // The next checkpoint deletes its files, and needs some blocks itself.
-    let filler = disk.at.join("filler").display().to_string();
-    assert!(disk.enter(&["rm", &filler]));
+    disk.free();
     let start = Instant::now();
     loop {
         let mut wire = Wire::connect(&broker.kafka).expect("connects");

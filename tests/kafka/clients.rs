@@ -29,7 +29,7 @@ pub const CLIENTS: [Client; 10] = [
     Client {
         name: "Java tools",
         version: "kafka-tools 4.3.1, unchanged",
-        drive: |boot, dir| script(java("Tools.java").arg(boot).arg(dir)),
+        drive: |boot, dir| script(maven::kafka_program("support/java/Tools.java").args(["broker", boot]).arg(dir)),
     },
     Client { name: "Connect", version: "connect-runtime and connect-file 4.3.1", drive: connect::drive },
     Client { name: "librdkafka", version: "confluent-kafka 2.16.1", drive: |boot, _| snake("confluent.py", boot) },
@@ -92,14 +92,9 @@ pub fn join_again_and_again() {
     println!("{runs} runs");
 }
 
-/// A single-file program of `java/` on Kafka's jars; arguments follow.
+/// A program of `java/` on Kafka's jars; arguments follow.
 pub fn java(program: &str) -> Command {
-    let mut java = Command::new(maven::java17().join("bin/java"));
-    let logging = source("kafka/java/log4j2.properties");
-    java.args(["-XX:TieredStopAtLevel=1", "-cp", &format!("{}/*", maven::jars("kafka").display())]);
-    java.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
-    java.arg(source("kafka/java").join(program));
-    java
+    maven::kafka_program(&format!("kafka/java/{program}"))
 }
 
 fn snake(script_name: &str, boot: &str) -> Result<Vec<String>, String> {

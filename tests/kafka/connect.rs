@@ -66,7 +66,7 @@ fn start(boot: &str, dir: &Path, log: &Path) -> Child {
     let out = std::fs::File::create(log).expect("log");
     let mut java = Command::new(maven::java17().join("bin/java"));
     java.args(["-XX:TieredStopAtLevel=1", "-cp", &jars]);
-    java.arg(format!("-Dlog4j2.configurationFile={}", source("kafka/java/log4j2.properties").display()));
+    java.arg(format!("-Dlog4j2.configurationFile={}", source("support/java/log4j2.properties").display()));
     java.arg("org.apache.kafka.connect.cli.ConnectStandalone");
     java.arg(file("worker.properties", worker));
     java.arg(file("source.properties", connector("in", "FileStreamSourceConnector", "in.txt", "topic")));

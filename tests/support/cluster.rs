@@ -1,11 +1,13 @@
 //! Several brokers as one cluster: real processes with the same seed list, each with its data directory and its ports and,
 //! if asked for, a network between them that the test can cut ([`Network`]).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::broker::{Broker, Options, free_ports_of, http_get};
+use super::disk::SmallDisk;
 use super::network::Network;
 
 /// How long a cluster may take until all its brokers are ready.
@@ -21,6 +23,8 @@ pub struct ClusterOptions {
     pub expected: Vec<String>,
     /// Brokers reach each other over [`Cluster::network`].
     pub with_network: bool,
+    /// The data directory of this broker (from 0) is a file system of its own, of mount's size.
+    pub small_disk: Option<(usize, String)>,
 }
 
 /// The brokers. Dropping it kills them.
@@ -31,6 +35,8 @@ pub struct Cluster {
     pub network: Option<Network>,
     /// The seed list.
     pub seeds: String,
+    /// [`ClusterOptions::small_disk`].
+    pub small_disk: Option<(usize, SmallDisk)>,
     dir: PathBuf,
 }
 
@@ -60,8 +66,14 @@ impl Cluster {
             let rack = format!("rack-{}", n + 1);
             of.arg("--seed", &seeds).arg("--advertised-rpc-addr", &advertised[n]).arg("--rack", &rack)
         });
-        let all: Vec<Options> = all.collect();
-        Self { brokers: all.iter().map(|_| None).collect(), options: all, network, seeds, dir: dir.to_owned() }
+        let mut all: Vec<Options> = all.collect();
+        let small_disk = options.small_disk.as_ref().map(|(n, size)| {
+            let disk = SmallDisk::mount(all[*n].data.clone(), size);
+            all[*n].wrapper = disk.wrapper();
+            (*n, disk)
+        });
+        let brokers = all.iter().map(|_| None).collect();
+        Self { brokers, options: all, network, seeds, small_disk, dir: dir.to_owned() }
     }
 
     /// One more broker, which joins: its options, to be started by [`Self::spawn`].
@@ -72,6 +84,7 @@ impl Cluster {
         of.data = self.dir.join(format!("broker-{}", n + 1));
         of.ports = super::broker::free_ports();
         of.args.clear();
+        of.wrapper.clear();
         of = of.arg("--seed", &self.seeds).arg("--advertised-rpc-addr", &rpc);
         of.rpc = Some(rpc);
         for (flag, value) in more {
@@ -144,7 +157,10 @@ impl Cluster {
     /// Removes the data directory of a broker that is down.
     pub fn wipe(&mut self, n: usize) {
         assert!(self.brokers[n].is_none(), "broker {} runs", n + 1);
-        std::fs::remove_dir_all(&self.options[n].data).expect("the directory is there");
+        match &self.small_disk {
+            Some((small, disk)) if *small == n => disk.wipe(),
+            _ => std::fs::remove_dir_all(&self.options[n].data).expect("the directory is there"),
+        }
     }
 
     /// `GET path` of the first broker that answers with a document.
@@ -191,6 +207,17 @@ impl Cluster {
         usize::try_from(row["leader"].as_i64()? - 1).ok()
     }
 
+    /// The highest term that any broker has seen of each lane. A term more is an election more.
+    pub fn terms(&self) -> BTreeMap<u64, u64> {
+        let mut terms = BTreeMap::new();
+        for row in self.running().into_iter().filter_map(|n| self.get_of(n, "/v1/cluster/lanes")).flat_map(rows) {
+            let (lane, term) = (row["lane"].as_u64().expect("a lane"), row["term"].as_u64().unwrap_or(0));
+            let most = terms.entry(lane).or_insert(term);
+            *most = term.max(*most);
+        }
+        terms
+    }
+
     /// The ends of all brokers' logs.
     pub fn logs(&self) -> String {
         let log = |n: usize| {
@@ -206,4 +233,8 @@ impl Cluster {
     pub fn check_logs(&self) {
         self.running().into_iter().for_each(|n| self.broker(n).check_log());
     }
+}
+
+fn rows(list: serde_json::Value) -> Vec<serde_json::Value> {
+    list.as_array().cloned().unwrap_or_default()
 }

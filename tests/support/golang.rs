@@ -10,7 +10,7 @@ const INSTALL: &str = "a Go of at least the version in tests/kafka/go/go.mod, ht
 /// The program of `tests/kafka/go`.
 pub fn clients() -> PathBuf {
     let from = source("kafka/go");
-    let files = ["go.mod", "go.sum", "main.go", "franz.go", "sarama.go"];
+    let files = ["go.mod", "go.sum", "main.go", "franz.go", "sarama.go", "load.go"];
     let stamp: String = files.map(|name| std::fs::read_to_string(from.join(name)).expect("a Go source")).concat();
     let dir = peer("go", &stamp, |dir| {
         let mut go = Command::new("go");

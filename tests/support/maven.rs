@@ -21,6 +21,16 @@ pub fn jars(name: &str) -> PathBuf {
     })
 }
 
+/// A program of one source file below `tests/`, on Kafka's jars; its arguments follow.
+pub fn kafka_program(path: &str) -> Command {
+    let mut java = Command::new(java17().join("bin/java"));
+    let logging = source("support/java/log4j2.properties");
+    java.args(["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+    java.args(["-cp", &format!("{}/*", jars("kafka").display())]);
+    java.arg(format!("-Dlog4j2.configurationFile={}", logging.display())).arg(source(path));
+    java
+}
+
 /// JDK 17, for Spark and Kafka: `JAVA17_HOME`, or found.
 pub fn java17() -> PathBuf {
     java("JAVA17_HOME", "17", "apt-get install openjdk-17-jdk-headless")

@@ -7,6 +7,8 @@
 pub mod broker;
 pub mod cache;
 pub mod cluster;
+pub mod dice;
+pub mod disk;
 pub mod golang;
 pub mod kafka;
 pub mod kcat;

@@ -1,4 +1,5 @@
 // franz-go and sarama: CLIENT BOOTSTRAP. Prints `ok` and what was checked, one line each; any other end is a failure.
+// CLIENT-load, with the arguments of newLoad, writes records with a history.
 package main
 
 import (
@@ -35,5 +36,9 @@ func main() {
 		franz(os.Args[2])
 	case "sarama":
 		saramaAll(os.Args[2])
+	case "franz-load":
+		franzLoad(os.Args[2:])
+	case "sarama-load":
+		saramaLoad(os.Args[2:])
 	}
 }

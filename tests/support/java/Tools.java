@@ -5,8 +5,9 @@ import java.util.regex.Pattern;
 import org.apache.kafka.common.utils.Exit;
 
 /**
- * Kafka's own command-line tools, unchanged, one after the other: BOOTSTRAP DIRECTORY. Prints `ok` and what was checked,
- * one line each; any other end is a failure. They run in this one JVM; what they would exit with ends only themselves.
+ * Kafka's own command-line tools, unchanged, one after the other: `broker BOOTSTRAP DIRECTORY` on one broker, or
+ * `cluster BOOTSTRAP` on a cluster of three with the topic `orders`. Prints `ok` and what was checked, one line each; any
+ * other end is a failure. They run in this one JVM; what they would exit with ends only themselves.
  */
 public class Tools {
     static String boot;
@@ -44,8 +45,9 @@ public class Tools {
     }
 
     static String expect(String tool, String pattern, String... args) throws Exception {
-        List<String> all = new ArrayList<>(List.of("--bootstrap-server", boot));
-        all.addAll(List.of(args));
+        List<String> all = new ArrayList<>(List.of(args));
+        // An option of the subcommand for one tool, of the tool for the others.
+        all.addAll(tool.endsWith(".ClusterTool") ? all.size() : 0, List.of("--bootstrap-server", boot));
         String printed = run(tool, all.toArray(String[]::new));
         if (!Pattern.compile(pattern, Pattern.DOTALL).matcher(printed).find())
             throw new AssertionError(tool + " " + String.join(" ", args) + " printed no " + pattern + ":\n" + printed);
@@ -135,16 +137,43 @@ public class Tools {
         ok("ConsumerGroupCommand: list, describe, reset, delete offsets, delete");
     }
 
-    public static void main(String[] args) throws Exception {
-        boot = args[0];
-        dir = Path.of(args[1]);
-        Exit.setExitProcedure((code, message) -> end(code));
-        Exit.setHaltProcedure((code, message) -> end(code));
+    static void cluster() throws Exception {
+        String topic = T + "TopicCommand", quorum = T + "MetadataQuorumCommand";
+        expect(topic, "ReplicationFactor: 3.*Partition: 5.*Leader: [123].*Replicas: [123],[123],[123].*Isr: [123],[123],[123]",
+            "--describe", "--topic", "orders");
+        String under = expect(topic, "", "--describe", "--under-replicated-partitions");
+        if (under.contains("Partition:")) throw new AssertionError("under-replicated:\n" + under);
+        ok("TopicCommand: describe, with three replicas in sync");
+        expect(quorum, "LeaderId:\\s+[123].*LeaderEpoch:.*CurrentVoters:.*\"id\": 1.*\"id\": 2.*\"id\": 3", "describe", "--status");
+        expect(quorum, "Leader.*Follower", "describe", "--replication");
+        ok("MetadataQuorumCommand: describe --status, --replication");
+        expect(T + "ClusterTool", "Cluster ID: ", "cluster-id");
+        expect(T + "ClusterTool", "[123]", "list-endpoints");
+        ok("ClusterTool: cluster-id, list-endpoints");
+        expect(T + "LeaderElectionCommand", "", "--election-type", "preferred", "--all-topic-partitions");
+        ok("LeaderElectionCommand: preferred");
+        expect(topic, "Created topic", "--create", "--topic", "three", "--partitions", "3", "--replication-factor", "3");
+        expect(topic, "ReplicationFactor: 3", "--describe", "--topic", "three");
+        ok("TopicCommand: create with three replicas");
+    }
+
+    static void broker() throws Exception {
         topics();
         configs();
         performance();
         offsets();
         groups();
+    }
+
+    public static void main(String[] args) throws Exception {
+        boot = args[1];
+        Exit.setExitProcedure((code, message) -> end(code));
+        Exit.setHaltProcedure((code, message) -> end(code));
+        if (args[0].equals("cluster")) cluster();
+        else {
+            dir = Path.of(args[2]);
+            broker();
+        }
         Runtime.getRuntime().halt(0);
     }
 }
