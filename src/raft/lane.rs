@@ -31,6 +31,7 @@ use super::runtime::watch;
 use super::settings::{PROPOSALS_MAX, settings};
 use super::state_machine::StateMachine;
 use super::type_config::{CommittedLeader, Entry, Membership, Proposed, Types, log_id, replica_id};
+use crate::config::node::CATCH_UP_BYTES;
 
 pub(crate) mod answering;
 mod gate;
@@ -89,7 +90,7 @@ impl LaneOptions {
             applied: None,
             membership: None,
             transport: None,
-            catch_up_bytes: purging::CATCH_UP_BYTES,
+            catch_up_bytes: CATCH_UP_BYTES,
         }
     }
 
@@ -274,6 +275,13 @@ impl Lane {
             self.inner.raft.trigger().elect(false).await.map_err(|fatal| failed(lane, &fatal))?;
         }
         Ok(())
+    }
+
+    /// Stands for election now, unless this replica has heard a leader within the lease. Voters that have refuse it, before
+    /// any term changes.
+    pub async fn stand(&self) {
+        // A group that has ended does not stand.
+        let _ = scoped(self.inner.env.clone(), self.inner.raft.trigger().elect(true)).await;
     }
 
     /// Proposes an entry. The order of calls is the order in the log; any number up to [`PROPOSALS_MAX`] may be in

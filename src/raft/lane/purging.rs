@@ -18,8 +18,6 @@ use super::{Inner, Lane};
 use crate::raft::log_store::LogDevice;
 use crate::raft::runtime::scope::scoped;
 
-/// A shard's journal beyond this keeps nothing for replicas that lag. Bytes.
-pub(super) const CATCH_UP_BYTES: u64 = 256 << 20;
 /// A replica that has not answered for this long is not waited for: it will be rebuilt.
 const LAGGARD_MS: u64 = 10 * 60 * 1000;
 /// How often it is looked whether what is kept may go.
