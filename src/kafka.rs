@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod named_twice;
 pub mod naming;
 pub mod outbox;
+pub mod patience;
 pub mod recompress;
 pub mod server;
 pub mod topic_ref;

@@ -97,7 +97,10 @@ pub enum TopicError {
         "topic {topic} is followed from the source {source_name} and can only be read here; change it at its own cluster"
     )]
     Followed { topic: String, source_name: String },
-    /// The controller is starting, stopping or cannot write: retry.
+    /// No answer came in time. The change may have been made, or be made later.
+    #[error("the controller did not answer in time; the change may have been made, or be made later")]
+    TimedOut,
+    /// The controller is starting, stopping or cannot write: nothing was changed. Retry.
     #[error("the controller is not available")]
     Unavailable,
 }

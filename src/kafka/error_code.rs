@@ -164,6 +164,7 @@ impl From<&TopicError> for ErrorCode {
             TopicError::InvalidConfig(_) => Self::INVALID_CONFIG,
             TopicError::InvalidRequest(_) => Self::INVALID_REQUEST,
             TopicError::Followed { .. } => Self::POLICY_VIOLATION,
+            TopicError::TimedOut => Self::REQUEST_TIMED_OUT,
             TopicError::Unavailable => Self::NOT_CONTROLLER,
         }
     }

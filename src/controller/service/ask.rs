@@ -45,7 +45,7 @@ impl Controller {
             }
             let left = deadline.since(self.env.clock.now());
             if left.is_zero() {
-                return Err(TopicError::Unavailable);
+                return Err(if again { TopicError::TimedOut } else { TopicError::Unavailable });
             }
             let led = self.lane.leadership.notified();
             let sleep = self.env.tasks.sleep(pause.min(left));

@@ -116,7 +116,7 @@ impl Controller {
             let registration = Registration { birth, node: Some(self.here()), replaces: None, address };
             match self.ask(crate::controller::client::Ask::Register(registration), CONTROLLER_PATIENCE).await {
                 Ok(_) => continue,
-                Err(TopicError::Unavailable) => {}
+                Err(TopicError::Unavailable | TopicError::TimedOut) => {}
                 Err(error) => tracing::error!(%error, "this broker's new address is refused; asked again"),
             }
             self.env.tasks.sleep(REGISTER_PAUSE).await;

@@ -309,7 +309,7 @@ fn a_request_outlives_the_controllers_broker() {
         others[0].handle.create_topic(spec("after", 3)).await.expect("another broker leads by then");
         let cut = three.brokers.iter().find(|broker| broker.node == deposed).expect("is one of three");
         let refused = cut.handle.within(Duration::from_secs(1)).create_topic(spec("lost", 3)).await;
-        assert_eq!(refused.err(), Some(TopicError::Unavailable));
+        assert_eq!(refused.err(), Some(TopicError::TimedOut), "it proposed the change and heard of no quorum");
         three.cut_off(deposed, false);
         three.wait("the topic", |broker| broker.handle.image().topic("after").is_some()).await;
         let made = cut.handle.create_topic(spec("later", 3)).await;

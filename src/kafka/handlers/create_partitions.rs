@@ -11,12 +11,14 @@ use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::named_twice::repeated;
+use crate::kafka::patience;
 use crate::kafka::words::message;
 
 /// Raises the number of partitions of every topic named. A topic named more than once is refused, in one answer.
 pub async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let repeated = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
     let mut answered = HashSet::new();
+    let controller = &ctx.broker.controller.within(patience::of(request.timeout_ms));
     let topics = request.topics.iter().filter(|topic| answered.insert(topic.name.as_str()));
     let done = topics.map(|topic| {
         let checked = match repeated.contains(topic.name.as_str()) {
@@ -24,7 +26,6 @@ pub async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> C
             false => assignments(topic),
         };
         async move {
-            let controller = &ctx.broker.controller;
             let done = match checked {
                 Ok(assignments) => {
                     let name = topic.name.as_str();

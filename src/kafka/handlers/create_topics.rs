@@ -14,6 +14,7 @@ use crate::kafka::RequestContext;
 use crate::kafka::answer_room::AnswerRoom;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::patience;
 use crate::kafka::words::{message, text};
 
 /// Makes every topic of the request; each stands or falls by itself. One named twice is refused, once.
@@ -23,13 +24,14 @@ pub async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> Creat
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let room = &AnswerRoom::new(&ctx.budget);
+    let controller = &ctx.broker.controller.within(patience::of(request.timeout_ms));
     let mut named = HashSet::new();
     let once = request.topics.iter().filter(|topic| named.insert(topic.name.as_str())).collect::<Vec<_>>();
     let made = once.into_iter().map(|topic| {
         let twice = counts.get(topic.name.as_str()).is_some_and(|n| *n > 1);
         async move {
             let made = match spec(topic, twice, request.validate_only) {
-                Ok(spec) => ctx.broker.controller.create_topic(spec).await,
+                Ok(spec) => controller.create_topic(spec).await,
                 Err(error) => Err(error),
             };
             answer(ctx.version, &ctx.image(), topic, made, room)

@@ -14,6 +14,7 @@ use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;
 use crate::kafka::named_twice::repeated;
+use crate::kafka::patience;
 use crate::kafka::words::{message, topic_name};
 
 /// Deletes the topics of the request, each independently. A topic named more than once, by name or by id, is not deleted
@@ -23,16 +24,17 @@ pub async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> Delet
     let asked: Vec<_> = request.topics.into_iter().chain(named).collect();
     let image = ctx.image();
     let image = &image;
+    let controller = &ctx.broker.controller.within(patience::of(request.timeout_ms));
     let deleted = checked(image, asked).into_iter().map(|(topic, refused)| async move {
         let done = match (refused, &topic.name) {
             (Some(error), _) => Err(error),
             (None, Some(name)) => {
                 let id = image.topic(name.as_str()).map(|topic| topic.id.0);
-                let done = ctx.broker.controller.delete_topic(name.as_str()).await;
+                let done = controller.delete_topic(name.as_str()).await;
                 done.map(|()| Deleted { name: name.as_str().to_owned(), id: id.unwrap_or_default() })
             }
             (None, None) => {
-                let done = ctx.broker.controller.delete_topic_by_id(TopicId(topic.topic_id)).await;
+                let done = controller.delete_topic_by_id(TopicId(topic.topic_id)).await;
                 done.map(|name| Deleted { name: name.as_str().to_owned(), id: topic.topic_id })
             }
         };

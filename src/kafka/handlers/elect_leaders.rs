@@ -2,8 +2,9 @@
 //! of the lane move with it. An unclean election is never made: a leader never lacks an acknowledged record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 use tidewater_storage::model::{LaneId, NodeId};
@@ -13,6 +14,7 @@ use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
 use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
+use crate::kafka::patience;
 use crate::kafka::view::PartitionView;
 use crate::kafka::words::{message, topic_name};
 
@@ -21,16 +23,26 @@ const UNCLEAN: i8 = 1;
 
 /// Hands each lane once to its preferred replica, side by side.
 pub async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let patience = patience::of(request.timeout_ms);
     let plan = plan(&ctx.image(), &ctx.leaders(), request);
     let lanes: BTreeSet<(LaneId, NodeId)> = plan.iter().flat_map(|(_, of)| of).filter_map(Planned::transfer).collect();
-    let done = lanes.into_iter().map(|(lane, to)| async move { (lane, ctx.broker.cluster.transfer(lane, to).await) });
-    let done: BTreeMap<LaneId, Result<(), TransferError>> = join_all(done).await.into_iter().collect();
+    let done = lanes.into_iter().map(|(lane, to)| async move {
+        let (transfer, late) = (ctx.broker.cluster.transfer(lane, to), ctx.broker.env.tasks.sleep(patience));
+        match select(pin!(transfer), pin!(late)).await {
+            Either::Left((done, _)) => (lane, Some(done)),
+            Either::Right(_) => (lane, None),
+        }
+    });
+    let done: BTreeMap<LaneId, Transferred> = join_all(done).await.into_iter().collect();
     let results = plan.into_iter().map(|(topic, partitions)| {
         let results = partitions.into_iter().map(|planned| planned.result(&done)).collect();
         ReplicaElectionResult::default().with_topic(topic).with_partition_result(results)
     });
     ElectLeadersResponse::default().with_replica_election_results(results.collect())
 }
+
+/// What became of a lane; `None`: the client's time is over, and the transfer goes on.
+type Transferred = Option<Result<(), TransferError>>;
 
 /// What is to be done for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +59,21 @@ impl Planned {
         }
     }
 
-    fn result(self, done: &BTreeMap<LaneId, Result<(), TransferError>>) -> PartitionResult {
+    fn result(self, done: &BTreeMap<LaneId, Transferred>) -> PartitionResult {
         let (partition, error, why) = match self {
             Self::Refused { partition, error, why } => (partition, error, Some(why)),
             Self::Transfer { partition, lane, .. } => match done.get(&lane) {
-                Some(Err(TransferError::Already(..))) => {
+                Some(None) => {
+                    let why = "the lane was not handed over within the request's timeout; it may be later";
+                    (partition, ErrorCode::REQUEST_TIMED_OUT, Some(why.to_owned()))
+                }
+                Some(Some(Err(TransferError::Already(..)))) => {
                     (partition, ErrorCode::ELECTION_NOT_NEEDED, Some("the preferred replica leads".to_owned()))
                 }
-                Some(Err(error)) => (partition, ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE, Some(error.to_string())),
-                Some(Ok(())) | None => (partition, ErrorCode::NONE, None),
+                Some(Some(Err(error))) => {
+                    (partition, ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE, Some(error.to_string()))
+                }
+                Some(Some(Ok(()))) | None => (partition, ErrorCode::NONE, None),
             },
         };
         PartitionResult::default()
@@ -136,7 +154,7 @@ mod tests {
         ElectLeadersRequest::default().with_topic_partitions(Some(names.iter().map(of).collect()))
     }
 
-    fn answered(plan: Vec<(TopicName, Vec<Planned>)>, done: &BTreeMap<LaneId, Result<(), TransferError>>) -> Vec<i16> {
+    fn answered(plan: Vec<(TopicName, Vec<Planned>)>, done: &BTreeMap<LaneId, Transferred>) -> Vec<i16> {
         let results = plan.into_iter().flat_map(|(_, of)| of).map(|planned| planned.result(done)).collect::<Vec<_>>();
         let codes = results.iter().map(|result| result.error_code).collect();
         let topic = ReplicaElectionResult::default().with_partition_result(results);
@@ -176,8 +194,9 @@ mod tests {
         let transfers: BTreeSet<_> = planned[0].1.iter().filter_map(Planned::transfer).collect();
         assert_eq!(transfers, BTreeSet::from([(LaneId(1), NodeId(2))]), "once for both partitions");
         let failed = TransferError::NoLeader(LaneId(1));
-        assert_eq!(answered(planned.clone(), &BTreeMap::from([(LaneId(1), Ok(()))])), [0, 0]);
-        assert_eq!(answered(planned, &BTreeMap::from([(LaneId(1), Err(failed))])), [80, 80]);
+        assert_eq!(answered(planned.clone(), &BTreeMap::from([(LaneId(1), Some(Ok(())))])), [0, 0]);
+        assert_eq!(answered(planned.clone(), &BTreeMap::from([(LaneId(1), None)])), [7, 7], "in the client's time");
+        assert_eq!(answered(planned, &BTreeMap::from([(LaneId(1), Some(Err(failed)))])), [80, 80]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn answer(given: Result<ProducerId, TopicError>) -> InitProducerIdResponse {
         Ok(id) => InitProducerIdResponse::default().with_producer_id(id.0.into()).with_producer_epoch(0),
         // Retried as it is. At COORDINATOR_NOT_AVAILABLE the Java producer would look for the coordinator of its
         // transactional id, and it has none.
-        Err(TopicError::Unavailable) => failed(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+        Err(TopicError::Unavailable | TopicError::TimedOut) => failed(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
         Err(error) => failed(ErrorCode::from(&error)),
     }
 }

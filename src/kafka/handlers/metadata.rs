@@ -42,7 +42,7 @@ pub async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataR
         Some(match made {
             // Another request has made it in between: the image will show it.
             Err(TopicError::Exists(_)) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
-            Err(TopicError::Unavailable) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
+            Err(TopicError::Unavailable | TopicError::TimedOut) => Err(ErrorCode::LEADER_NOT_AVAILABLE),
             Err(error) => Err(error.into()),
             Ok(topic) => Ok(Arc::clone(topic)),
         })
