@@ -13,7 +13,7 @@
 //! connection broke may or may not have been carried out ([`RpcError::Lost`]).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
-use tidewater_storage::env::{Deadlines, Env, Notify};
+use tidewater_storage::env::{Deadlines, Env};
 use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation, ShardId};
 use uuid::Uuid;
 
@@ -133,6 +133,25 @@ pub struct PeerState {
     pub in_flight_bytes: u64,
     /// Why one of the two refuses the other, for the operator.
     pub refused: Option<String>,
+    /// Why the last attempt to connect failed, or the connection broke; `None` while it is connected, and before.
+    pub lost: Option<String>,
+}
+
+impl PeerState {
+    /// In words, that it cannot be reached, since when and why; `None` while it is connected.
+    #[must_use]
+    pub fn away(&self) -> Option<String> {
+        let Self { node, address, connected, since_ms, refused, lost, .. } = self;
+        let seconds = since_ms / 1000;
+        match (connected, refused, lost) {
+            (true, ..) => None,
+            (false, Some(why), _) => Some(format!("broker {node} at {address} refuses, or is refused ({why})")),
+            (false, None, Some(why)) => {
+                Some(format!("broker {node} at {address} has not answered for {seconds} s ({why})"))
+            }
+            (false, None, None) => Some(format!("broker {node} at {address} is being connected to")),
+        }
+    }
 }
 
 /// Why a handler does not carry out a request; a sentence for the operator or for the caller's own error.
@@ -182,7 +201,7 @@ struct RpcShard {
     links: RefCell<BTreeMap<NodeId, link::PeerLinks>>,
     services: RefCell<BTreeMap<u8, ServiceHandler>>,
     raft: RefCell<Option<RaftHandler>>,
-    changed: Rc<Notify>,
+    changed: tokio::sync::Notify,
     server: server::ServerState,
     stopping: Cell<bool>,
 }
@@ -205,7 +224,7 @@ impl Rpc {
             links: RefCell::default(),
             services: RefCell::default(),
             raft: RefCell::default(),
-            changed: Rc::default(),
+            changed: tokio::sync::Notify::new(),
             server: server::ServerState::default(),
             stopping: Cell::new(false),
         };
@@ -268,9 +287,16 @@ impl Rpc {
         self.shard.links.borrow().values().map(link::PeerLinks::state).collect()
     }
 
-    /// Returns when a peer was connected, lost or refused since the last return. One task at a time may wait.
-    pub async fn changed(&self) {
-        self.shard.changed.notified().await;
+    /// Resolves when a peer is connected, lost or refused after this call. To miss nothing, call it before the peers are
+    /// looked at.
+    pub fn changed(&self) -> impl Future<Output = ()> + '_ {
+        self.shard.changed.notified()
+    }
+
+    /// Peers that this shard has a connection to.
+    #[must_use]
+    pub fn connected(&self) -> BTreeSet<NodeId> {
+        self.peers().into_iter().filter(|peer| peer.connected).map(|peer| peer.node).collect()
     }
 
     /// This shard's counters.

@@ -24,8 +24,10 @@ pub const FORM: (&str, &str) = (
 
 /// Libraries whose INFO lines do not help an operator. glommio's ring warns in seven lines about a limit of locked
 /// memory that costs nothing here; `tidewater check` shows the limit in one. openraft warns of each request to a replica
-/// that is away; the connection to its broker says so once.
-const QUIET: &str = "info,glommio=error,openraft=error,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
+/// that is away, and of each group that ends; the connection to the replica's broker says so once, and a lane that died
+/// says why.
+const QUIET: &str = "info,glommio=error,openraft=error,openraft::replication=off,openraft::core::heartbeat=off,\
+                     openraft::raft=off,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
 
 /// Starts logging. Call once, before anything logs; a second call does nothing.
 pub fn start() {
@@ -34,7 +36,7 @@ pub fn start() {
 
 /// Like [`start`] with warnings and errors only, for commands that print their own progress.
 pub fn start_quietly() {
-    start_with("warn");
+    start_with("warn,openraft=off");
 }
 
 fn start_with(default: &str) {
@@ -87,7 +89,7 @@ mod tests {
     #[test]
     fn mistakes_are_reported() {
         assert!(filter(Some("info,tidewater::kafka=debug"), QUIET).1.is_none());
-        assert!(filter(None, QUIET).1.is_none());
+        assert!(filter(None, QUIET).1.is_none() && filter(Some(QUIET), "warn").1.is_none());
         let (_, why) = filter(Some("tidewater=loud"), QUIET);
         assert!(why.is_some_and(|why| why.contains("write for example")));
         assert_eq!(is_json(Some("json")), (true, None));

@@ -23,6 +23,12 @@ pub trait PeerCalls {
 
     /// Brokers that can be asked now.
     fn connected(&self) -> BTreeSet<NodeId>;
+
+    /// Is the broker connected at this address, whatever address is registered?
+    fn is_connected_at(&self, node: NodeId, address: &(String, u16)) -> bool;
+
+    /// Resolves when [`PeerCalls::connected`] changes after this call.
+    fn changed(&self) -> LocalBoxFuture<'_, ()>;
 }
 
 impl PeerCalls for Rpc {
@@ -38,7 +44,16 @@ impl PeerCalls for Rpc {
     }
 
     fn connected(&self) -> BTreeSet<NodeId> {
-        self.peers().into_iter().filter(|peer| peer.connected).map(|peer| peer.node).collect()
+        Self::connected(self)
+    }
+
+    fn is_connected_at(&self, node: NodeId, (host, port): &(String, u16)) -> bool {
+        let at = format!("{host}:{port}");
+        self.peers().into_iter().any(|peer| peer.node == node && peer.connected && peer.address == at)
+    }
+
+    fn changed(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(Self::changed(self))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use tidewater_storage::env::Mono;
 use tidewater_storage::model::{NodeId, ShardId};
 use tracing::{debug, info, warn};
 
@@ -29,6 +30,9 @@ use crate::net::stream::Stream;
 pub(super) enum ConnectError {
     #[error("{0}")]
     Failed(String),
+    /// It is no member of the cluster yet, as while a cluster forms.
+    #[error("{0}")]
+    NotYet(String),
     /// By one of the two; an operator has to act.
     #[error("{0}")]
     Refused(String),
@@ -47,7 +51,7 @@ impl From<WireError> for ConnectError {
 impl From<HandshakeError> for ConnectError {
     fn from(error: HandshakeError) -> Self {
         match error {
-            HandshakeError::NotYet(why) => Self::Failed(why),
+            HandshakeError::NotYet(why) => Self::NotYet(why),
             other => Self::Refused(other.to_string()),
         }
     }
@@ -125,7 +129,7 @@ pub(super) async fn keep(link: Rc<Link>) {
     let rpc = link.rpc.clone();
     let env = link.env().clone();
     let mut pause = BACKOFF.0;
-    let mut log = Throttle::default();
+    let mut away = AwayLog::default();
     // One of the connections to a peer speaks for all.
     let loud = link.name == "urgent" && rpc.shard.here.get() == ShardId(0);
     while !link.stopped.get() {
@@ -138,9 +142,8 @@ pub(super) async fn keep(link: Rc<Link>) {
                 link.set_status(Status::Up);
                 let version = &established.peer.version;
                 debug!(broker = %node, at, name, version, "connected to a broker");
-                if log.has_logged() {
-                    info!(broker = %node, at, name, "connected to a broker again");
-                    log = Throttle::default();
+                if let Some(after) = away.back(env.clock.now()) {
+                    info!(broker = %node, at, ?after, "a broker answers again");
                 }
                 let begun = env.clock.now();
                 let why = serve(&link, wire).await;
@@ -150,8 +153,8 @@ pub(super) async fn keep(link: Rc<Link>) {
                 count(&link.counts.disconnects, 1);
                 link.set_status(Status::Down(why.to_string()));
                 link.connection_lost();
-                if loud && log.is_due(&rpc) {
-                    warn!(broker = %node, at, name, %why, "lost the connection to a broker");
+                if loud && away.is_news(env.clock.now(), None) {
+                    warn!(broker = %node, at, %why, "a broker does not answer; it is tried again until it does");
                 }
                 pause =
                     if env.clock.now().since(begun) >= STABLE_AFTER { BACKOFF.0 } else { (pause * 2).min(BACKOFF.1) };
@@ -159,14 +162,12 @@ pub(super) async fn keep(link: Rc<Link>) {
             Err(error) => {
                 count(&link.counts.connects_failed, 1);
                 let refused = matches!(error, ConnectError::Refused(_));
+                let forms = matches!(error, ConnectError::NotYet(_));
                 let why = error.to_string();
-                if loud && log.is_due(&rpc) {
-                    let what = if refused {
-                        "a broker refuses the connection, or is refused"
-                    } else {
-                        "cannot connect to a broker"
-                    };
-                    warn!(broker = %node, at, name, why, "{what}; it is tried again");
+                if loud && !forms && away.is_news(env.clock.now(), Some(why.as_str()).filter(|_| refused)) {
+                    let what =
+                        if refused { "a broker refuses this one, or is refused" } else { "a broker does not answer" };
+                    warn!(broker = %node, at, why, "{what}; it is tried again until it does");
                 }
                 link.set_status(if refused { Status::Refused(why) } else { Status::Down(why) });
                 pause = if refused { BACKOFF_REFUSED } else { (pause * 2).min(BACKOFF.1) };
@@ -278,27 +279,6 @@ pub(super) async fn next_frame(
     }
 }
 
-/// A line of log at most every [`LOG_EVERY`].
-#[derive(Debug, Default)]
-pub(super) struct Throttle {
-    last: Cell<Option<tidewater_storage::env::Mono>>,
-}
-
-impl Throttle {
-    pub(super) fn is_due(&self, rpc: &Rpc) -> bool {
-        let now = rpc.shard.env.clock.now();
-        let due = self.last.get().is_none_or(|last| now.since(last) >= LOG_EVERY);
-        if due {
-            self.last.set(Some(now));
-        }
-        due
-    }
-
-    pub(super) fn has_logged(&self) -> bool {
-        self.last.get().is_some()
-    }
-}
-
 /// One call over a connection of its own.
 pub(super) async fn call_once(
     rpc: &Rpc,
@@ -315,7 +295,7 @@ pub(super) async fn call_once(
     let timed_out = || RpcError::TimedOut { broker: broker.clone(), after: timeout };
     let once = async {
         let (wire, _) = Box::pin(connect(rpc, host, port, None)).await.map_err(|error| match error {
-            ConnectError::Failed(why) => RpcError::Unreachable { broker: broker.clone(), why },
+            ConnectError::Failed(why) | ConnectError::NotYet(why) => RpcError::Unreachable { broker: broker.clone(), why },
             ConnectError::Refused(why) => RpcError::Refused { broker: broker.clone(), why },
         })?;
         let lost = || RpcError::Lost { broker: broker.clone() };
@@ -329,4 +309,66 @@ pub(super) async fn call_once(
         called(if answer.id == 1 { Ok(answer.body) } else { Err(Gone::Lost) }, broker.clone())
     };
     within(rpc, timeout, once).await.unwrap_or_else(|| Err(timed_out()))
+}
+
+/// A line of log at most every [`LOG_EVERY`].
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    last: Cell<Option<Mono>>,
+}
+
+impl Throttle {
+    pub(super) fn is_due(&self, rpc: &Rpc) -> bool {
+        let now = rpc.shard.env.clock.now();
+        let due = self.last.get().is_none_or(|last| now.since(last) >= LOG_EVERY);
+        if due {
+            self.last.set(Some(now));
+        }
+        due
+    }
+}
+
+/// What was logged about a peer that is away: one line, one more for each other reason why it is refused, and one when it
+/// is back.
+#[derive(Debug, Default)]
+struct AwayLog {
+    since: Option<Mono>,
+    refusal: Option<String>,
+}
+
+impl AwayLog {
+    /// The peer is away; does that take a line?
+    fn is_news(&mut self, now: Mono, refusal: Option<&str>) -> bool {
+        let first = self.since.is_none();
+        self.since.get_or_insert(now);
+        let other = refusal.is_some() && self.refusal.as_deref() != refusal;
+        if other {
+            self.refusal = refusal.map(ToOwned::to_owned);
+        }
+        first || other
+    }
+
+    /// The peer is back: for how long it was away, if a line was logged about that.
+    fn back(&mut self, now: Mono) -> Option<Duration> {
+        self.refusal = None;
+        self.since.take().map(|since| now.since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_away_takes_one_line_and_one_when_it_is_back() {
+        let at = |seconds| Mono::ZERO + Duration::from_secs(seconds);
+        let mut log = AwayLog::default();
+        assert_eq!(log.back(at(0)), None, "the first connection is no news");
+        assert!(log.is_news(at(1), None));
+        assert!(!log.is_news(at(2), None) && !log.is_news(at(600), None));
+        assert!(log.is_news(at(601), Some("another cluster")) && !log.is_news(at(602), Some("another cluster")));
+        assert!(log.is_news(at(603), Some("another secret")));
+        assert_eq!(log.back(at(605)), Some(Duration::from_secs(604)));
+        assert!(log.is_news(at(606), None));
+    }
 }

@@ -154,7 +154,7 @@ impl Link {
             self.end_all(&Gone::Refused(why));
         }
         if changed {
-            self.rpc.shard.changed.notify();
+            self.rpc.shard.changed.notify_waiters();
         }
     }
 
@@ -268,6 +268,7 @@ impl PeerLinks {
             rtt: Some(self.urgent.rtt.get()).filter(|rtt| *rtt > 0).map(Duration::from_nanos),
             in_flight_bytes: self.both().into_iter().map(|link| link.room.used() as u64).sum(),
             refused,
+            lost: if let Status::Down(why) = status { Some(why) } else { None },
         }
     }
 
@@ -321,7 +322,7 @@ pub(super) fn set_peers(rpc: &Rpc, peers: Vec<PeerAddress>) {
     let changed = !gone.is_empty();
     gone.into_values().for_each(|links| links.stop());
     if changed {
-        rpc.shard.changed.notify();
+        rpc.shard.changed.notify_waiters();
     }
 }
 

@@ -80,6 +80,14 @@ impl PeerCalls for Calls {
     fn connected(&self) -> BTreeSet<NodeId> {
         self.wires.handles.borrow().keys().copied().filter(|node| !self.wires.cut.borrow().contains(node)).collect()
     }
+
+    fn is_connected_at(&self, _: NodeId, _: &(String, u16)) -> bool {
+        false
+    }
+
+    fn changed(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(self.env.tasks.sleep(Duration::from_millis(5)))
+    }
 }
 
 struct Broker {
