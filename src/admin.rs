@@ -1,9 +1,8 @@
 //! Admin HTTP on the side runtime: health, metrics, the state of topics and groups. No logic of the broker is here.
 //!
 //! From below: [`report`] is one shard's part of a scrape, `state` what all routes share, `survey` gathers the parts of all
-//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, `replicas` has the
-//! sources, [`cluster`] asks all brokers, `routes` is
-//! the router.
+//! shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, `replicas` has the sources, [`cluster`]
+//! asks all brokers, `stage` answers while the broker starts, `routes` is the router.
 
 pub mod cluster;
 mod lanes;
@@ -11,8 +10,10 @@ mod metrics;
 mod replicas;
 pub mod report;
 mod routes;
+mod stage;
 mod state;
 mod survey;
 
-pub use routes::serve;
+pub use routes::AdminPort;
+pub use stage::StartStage;
 pub use state::{Replicas, Services};

@@ -25,15 +25,17 @@
 //! holds all entries up to `at`. [`copy`] waits until the leader is that far.
 //!
 //! Does not own: when a replica is rebuilt (`Lane::needs_rebuild`, the membership's keeper), the connection. Messages:
-//! [`message`]. Affinity: shard-local. Memory: at the leader two chunks and a partition's state; at the replica the
+//! [`message`]; figures for operators: [`RebuildProgress`]. Affinity: shard-local. Memory: at the leader two chunks and a partition's state; at the replica the
 //! states of all partitions of the lane until the lane is made from them (about 5 KiB each), and a few chunks.
 
 pub mod message;
+mod progress;
 mod replica;
 mod source;
 #[cfg(test)]
 mod tests;
 
 pub use message::lane_of;
-pub use replica::{Copied, CopiedPartition, CopyError, CopyOptions, CopyProgress, RebuildCalls, copy, settle};
+pub use progress::{CopyProgress, Forecast, LaneRebuild, RebuildCounts, RebuildFacts, RebuildProgress};
+pub use replica::{Copied, CopiedPartition, CopyError, CopyOptions, RebuildCalls, copy, settle, survey};
 pub use source::{LaneSource, RebuildSource};

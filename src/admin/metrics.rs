@@ -22,10 +22,27 @@ use super::state::Services;
 use super::survey::{GroupLag, Survey};
 use samples::Sheet;
 
+/// Of a scrape's answer.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The scrape of a broker that does not serve yet.
+pub(super) fn render_starting() -> String {
+    let mut sheet = Sheet::default();
+    process::fill(&mut sheet);
+    serving(&mut sheet, false);
+    sheet.text()
+}
+
+fn serving(sheet: &mut Sheet, serves: bool) {
+    let help = "0 while the broker starts (GET /health/ready says for what it waits), then 1";
+    sheet.gauge("tidewater_serving", help, f64::from(u8::from(serves)));
+}
+
 /// A scrape as OpenMetrics text.
 pub(super) fn render(services: &Services, survey: &Survey) -> String {
     let mut sheet = Sheet::default();
     process::fill(&mut sheet);
+    serving(&mut sheet, true);
     threads::fill(&mut sheet);
     kafka::fill(&mut sheet, &survey.shards);
     storage::fill(&mut sheet, &survey.shards, &services.queues);

@@ -17,7 +17,7 @@ use tidewater_tiering::archive::ArchiveStatus;
 use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 
 use super::cluster::facts::{ClusterFacts, FollowerFacts, LaneFacts};
-use super::cluster::gather::{Gatherer, TransferError};
+use super::cluster::gather::{Gatherer, Reach, TransferError};
 use crate::archival::run::{Archives, Resumed};
 use crate::controller::client::TopicError;
 use crate::controller::lane::ControllerLane;
@@ -30,6 +30,7 @@ use crate::partition::sums::TopicSums;
 use crate::raft::Lane;
 use crate::replica::facts::ReplicaFacts;
 use crate::replica::shard::ReplicaShard;
+use crate::rebuild::{RebuildCounts, RebuildFacts, RebuildProgress};
 use crate::rpc::{Rpc, RpcCounts};
 use crate::shard::mesh::{Inbox, Reply};
 
@@ -61,6 +62,9 @@ pub struct ShardReport {
     pub topics: BTreeMap<TopicId, TopicSums>,
     /// Replicas of lanes.
     pub lanes: Vec<LaneFacts>,
+    /// Replicas that are being rebuilt; `None`: none.
+    pub rebuild: Option<RebuildFacts>,
+    pub rebuilt: RebuildCounts,
     /// Connections to and from other brokers.
     pub rpc: RpcCounts,
     /// Sources, and the lanes of theirs that this shard follows.
@@ -74,6 +78,7 @@ pub struct ShardFacts {
     pub connections: u64,
     pub disk: DiskUsage,
     pub replicas: ReplicaFacts,
+    pub rebuild: Option<RebuildFacts>,
 }
 
 /// A message to a shard's [`Reporter`].
@@ -83,8 +88,8 @@ pub enum ReportRequest {
     /// Resumes the archiving of a lane, if it has stopped.
     Resume(LaneId, Reply<Resumed>),
     Facts(Reply<ShardFacts>),
-    /// Registered brokers, and how many of them this broker reaches, itself among them. For shard 0.
-    Reach(Reply<(usize, usize)>),
+    /// Which brokers this one reaches; for shard 0.
+    Reach(Reply<Reach>),
     /// Hands a lane of this shard, which this broker leads, to the replica on another broker.
     HandOver(LaneId, NodeId, Reply<Result<(), TransferError>>),
     /// What all brokers say about themselves; for shard 0.
@@ -110,6 +115,7 @@ pub struct Reporter {
     pub archives: Archives,
     /// On shard 0.
     pub controller_lane: Option<Rc<ControllerLane>>,
+    pub rebuilds: Rc<RebuildProgress>,
     pub gatherer: Gatherer,
     pub replicas: ReplicaShard,
 }
@@ -172,7 +178,12 @@ impl Reporter {
             connections: self.kafka.snapshot().connections_open,
             disk: self.engine.usage(),
             replicas: self.replicas.facts(),
+            rebuild: self.rebuild(),
         }
+    }
+
+    fn rebuild(&self) -> Option<RebuildFacts> {
+        self.rebuilds.facts(self.gatherer.env.clock.now())
     }
 
     fn lanes(&self) -> Vec<LaneFacts> {
@@ -202,6 +213,8 @@ impl Reporter {
             archives: self.archives.status(),
             topics,
             lanes: self.lanes(),
+            rebuild: self.rebuild(),
+            rebuilt: self.rebuilds.counts(),
             rpc: self.gatherer.rpc.as_ref().map(Rpc::counts).unwrap_or_default(),
             replicas: self.replicas.facts(),
         }

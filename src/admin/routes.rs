@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::report::ReportRequest;
+use super::stage::{Stage, StartStage};
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
+use super::cluster::gather::Reach;
 use super::{cluster, lanes, metrics, replicas};
 use crate::archival::run::Opening;
 use crate::controller::client::CONTROLLER_SHARD;
@@ -61,9 +65,30 @@ struct ClusterStatus {
     archive_lag_ms: u64,
 }
 
-/// Serves the admin port until the runtime ends.
-pub async fn serve(services: Services, port: HttpPort) {
-    let state = AdminState { services, surveys: Arc::new(Semaphore::new(SURVEYS_AT_ONCE)) };
+/// An open admin port.
+#[derive(Debug)]
+pub struct AdminPort {
+    stage: Stage,
+}
+
+impl AdminPort {
+    /// Opens the port on the side runtime, until the runtime ends. It says for what the start waits, until
+    /// [`AdminPort::serve`].
+    #[must_use]
+    pub fn open(start: StartStage, port: HttpPort, side: &Handle) -> Self {
+        let stage = Stage::new(start);
+        side.spawn(listen(stage.clone(), port));
+        Self { stage }
+    }
+
+    /// The broker serves from now on.
+    pub fn serve(self, services: Services) {
+        self.stage.serve(AdminState { services, surveys: Arc::new(Semaphore::new(SURVEYS_AT_ONCE)) });
+    }
+}
+
+async fn listen(stage: Stage, port: HttpPort) {
+    let guard = stage.clone();
     let app = Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
@@ -83,7 +108,8 @@ pub async fn serve(services: Services, port: HttpPort) {
         .route("/v1/replicas/{source}", get(replicas::describe).delete(replicas::delete))
         .route("/v1/lanes", get(lanes::list))
         .route("/v1/lanes/{lane}/resume", post(lanes::resume))
-        .with_state(state);
+        .layer(from_fn(move |request: Request, next: Next| guard.clone().guard(request, next)))
+        .with_state(stage);
     let refusal = |why: String| refused(StatusCode::FORBIDDEN, &why);
     let served = match port.into_tokio() {
         Ok((listener, guard)) => axum::serve(listener, guard.protect(app, refusal)).await,
@@ -102,8 +128,10 @@ async fn ready(State(AdminState { services, .. }): State<AdminState>) -> Respons
         return not("starting: the controller's lane is not recovered yet\n".to_owned());
     }
     match survey::soon(services.reports.call(CONTROLLER_SHARD, ReportRequest::Reach)).await {
-        Some((brokers, reached)) if reached * 2 > brokers => (StatusCode::OK, "ready\n").into_response(),
-        Some((brokers, reached)) => not(format!("cut off: this broker reaches {reached} of {brokers} brokers\n")),
+        Some(Reach { brokers, reached, .. }) if reached * 2 > brokers => (StatusCode::OK, "ready\n").into_response(),
+        Some(Reach { brokers, reached, away }) => {
+            not(format!("cut off: this broker reaches {reached} of {brokers} brokers: {}\n", away.join("; ")))
+        }
         None => not("shard 0 does not answer\n".to_owned()),
     }
 }
@@ -112,7 +140,7 @@ async fn metrics_text(State(state): State<AdminState>) -> Response {
     let _turn = state.surveys.acquire().await;
     let survey = survey::survey(&state.services).await;
     let text = metrics::render(&state.services, &survey);
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 
 async fn this_broker(State(state): State<AdminState>) -> Response {

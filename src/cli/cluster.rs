@@ -1,5 +1,7 @@
 //! `tidewater cluster …`: one broker's own state by the Kafka protocol and the admin port; the state of all brokers by any
-//! admin port.
+//! admin port (`health` in a file of its own).
+
+mod health;
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ pub(super) enum ClusterCommand {
     /// Id, brokers, bucket
     Info(Reading),
     /// What is wrong with the cluster, and what to do; exit code 1 unless it is healthy
-    Health(Reading),
+    Health(health::HealthArgs),
     /// The brokers: addresses, racks, leaders, disk
     Brokers(Reading),
     /// The partitions: leader, replicas, which of them are in sync
@@ -69,7 +71,7 @@ pub(super) struct GrowArgs {
 pub(super) async fn run(command: ClusterCommand) -> Result<(), CliError> {
     match command {
         ClusterCommand::Info(args) => info(args).await,
-        ClusterCommand::Health(args) => health(args).await,
+        ClusterCommand::Health(args) => health::run(args).await,
         ClusterCommand::Brokers(args) => brokers(args).await,
         ClusterCommand::Partitions(args) => partitions(args).await,
         ClusterCommand::TransferLeadership(args) => transfer(args).await,
@@ -160,34 +162,6 @@ async fn get(addr: &str, path: &str) -> Result<Value, CliError> {
     found.ok_or_else(|| CliError::Refused(format!("the broker at {addr} has no {path}; it may be of an older version")))
 }
 
-async fn health(args: Reading) -> Result<(), CliError> {
-    let health = get(&args.remote.admin, "/v1/cluster/health").await?;
-    let status = text(&health, "status").unwrap_or("unknown").to_owned();
-    if args.json {
-        output::json(&health)?;
-    } else {
-        let count = |of: &str, key: &str| health.get(of).and_then(|of| number(of, key)).unwrap_or_default();
-        let all = |of: &str| {
-            format!(
-                "{}, {} without a leader, {} under-replicated",
-                output::count(count(of, "all")),
-                output::count(count(of, "leaderless")),
-                output::count(count(of, "under_replicated"))
-            )
-        };
-        let reachable = number(&health, "reachable").unwrap_or_default();
-        output::line(&format!("cluster     {status}"))?;
-        output::line(&format!("brokers     {}, {reachable} reachable", shown(&health, "brokers")))?;
-        output::line(&format!("lanes       {}", all("lanes")))?;
-        output::line(&format!("partitions  {}", all("partitions")))?;
-        for problem in rows(health.get("problems").cloned().unwrap_or_default()) {
-            output::line(&format!("\n{}", text(&problem, "what").unwrap_or_default()))?;
-            output::line(&format!("  {}", text(&problem, "advice").unwrap_or_default()))?;
-        }
-    }
-    if status == "healthy" { Ok(()) } else { Err(CliError::Refused(format!("the cluster is {status}"))) }
-}
-
 async fn brokers(args: Reading) -> Result<(), CliError> {
     let brokers = get(&args.remote.admin, "/v1/cluster/brokers").await?;
     if args.json {
@@ -199,10 +173,14 @@ async fn brokers(args: Reading) -> Result<(), CliError> {
     for row in rows(brokers) {
         let size = |key: &str| number(&row, key).map_or("-".to_owned(), output::bytes);
         let is = |key: &str| row.get(key).and_then(Value::as_bool) == Some(true);
-        let state = match (is("reachable"), is("controller")) {
-            (true, true) => "controller",
-            (true, false) => "up",
-            (false, _) => "away",
+        let rebuild = row.get("rebuild").filter(|rebuild| !rebuild.is_null());
+        let state = match (is("reachable"), is("controller"), rebuild) {
+            (true, true, _) => "controller".to_owned(),
+            (true, false, Some(rebuild)) => {
+                format!("rebuilding {}/{}", shown(rebuild, "replicas_done"), shown(rebuild, "replicas"))
+            }
+            (true, false, None) => "up".to_owned(),
+            (false, ..) => "away".to_owned(),
         };
         let rtt = number(&row, "rtt_us").map_or("-".to_owned(), |us| format!("{:.1}ms", us as f64 / 1000.0));
         notes.extend(text(&row, "reason").map(|why| format!("broker {}: {why}", shown(&row, "id"))));
@@ -211,7 +189,7 @@ async fn brokers(args: Reading) -> Result<(), CliError> {
             shown(&row, "kafka"),
             shown(&row, "rpc"),
             shown(&row, "rack"),
-            state.to_owned(),
+            state,
             shown(&row, "lanes_led"),
             shown(&row, "replicas"),
             size("disk_used_bytes"),

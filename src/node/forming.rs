@@ -137,14 +137,15 @@ pub fn decide(me: &Hello, answers: &[Result<Hello, String>]) -> Decision {
         .seeds
         .iter()
         .zip(answers)
-        .filter_map(|(seed, answer)| Some(format!("{seed} ({})", answer.as_ref().err()?)))
+        .filter_map(|(seed, answer)| Some(format!("{seed} does not answer ({})", answer.as_ref().err()?)))
         .collect();
+    let of_seeds = format!("{} of {} seeds", silent.len(), me.seeds.len());
     let Some(position) = position else {
         // Why a seed does not answer may be this broker's fault: another secret, an older version.
         if !silent.is_empty() {
             let seeds = silent.join(", ");
             return Decision::Wait(format!(
-                "this broker joins once a seed answers that is in a cluster; waiting for {seeds}"
+                "this broker joins once a seed answers that is in a cluster; waiting for {of_seeds}: {seeds}"
             ));
         }
         return Decision::Wait(format!(
@@ -160,7 +161,7 @@ pub fn decide(me: &Hello, answers: &[Result<Hello, String>]) -> Decision {
         ));
     }
     if !silent.is_empty() {
-        return Decision::Wait(format!("waiting for {}", silent.join(", ")));
+        return Decision::Wait(format!("waiting for {of_seeds}: {}", silent.join(", ")));
     }
     if position == 0 {
         let founder = |(position, (_, hello)): (usize, (&String, &Hello))| Founder {

@@ -13,16 +13,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{Either, join_all, select};
 use serde::{Deserialize, Serialize};
-use tidewater_storage::env::{Env, Mono};
+use tidewater_storage::env::Env;
 use tidewater_storage::model::{NodeId, ReplicaIncarnation};
 use uuid::Uuid;
 
 use super::error::StartError;
 use super::forming::{self, Belonging, Decision, FORMING_VERSION, Hello};
 use super::identity::{self, Identity, KnownBroker};
+use super::waiting::Said;
+use crate::admin::StartStage;
 use crate::controller::brokers::{BrokerAddress, Registration};
 use crate::controller::command::Founder;
-use crate::rpc::{Refusal, Rpc, Service, ServiceHandler};
+use crate::rpc::{Refusal, Rpc, RpcError, Service, ServiceHandler};
 
 /// Between two rounds of asking the seeds.
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
@@ -32,8 +34,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const REGISTERED_WITHIN: Duration = Duration::from_secs(10);
 /// A start of a member looks at its seeds for no longer.
 const CHECKED_WITHIN: Duration = Duration::from_millis(500);
-/// Between log lines that say for whom a broker waits.
-const SAID_EVERY: Duration = Duration::from_secs(5);
 
 /// A request of [`Service::Join`], as JSON. A *message*.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,15 +117,27 @@ pub(super) struct Joining {
 ///
 /// # Errors
 /// The seeds refuse it, or the disk refuses; nothing was changed.
-pub(super) async fn run(env: &Env, rpc: &Rpc, dir: &Path, joining: &Joining) -> Result<Identity, StartError> {
+pub(super) async fn run(
+    env: &Env,
+    rpc: &Rpc,
+    dir: &Path,
+    joining: &Joining,
+    stage: &StartStage,
+) -> Result<Identity, StartError> {
     let me = hello(&joining.identity, &joining.seeds, &joining.registration.address);
     rpc.serve(Service::Join, answer_hellos(Rc::new(RefCell::new(me.clone()))));
     let mut said = Said::default();
+    let mut say = |why: String| {
+        if said.is_due(env.clock.now(), &why) {
+            tracing::info!("not in a cluster yet: {why}");
+        }
+        stage.set(why);
+    };
     loop {
         let answers = join_all(joining.seeds.iter().map(|seed| ask(rpc, &me, seed))).await;
         let identity = match forming::decide(&me, &answers) {
             Decision::Wait(why) => {
-                said.say(env, &why);
+                say(why);
                 env.tasks.sleep(ROUND_PAUSE).await;
                 continue;
             }
@@ -146,7 +158,7 @@ pub(super) async fn run(env: &Env, rpc: &Rpc, dir: &Path, joining: &Joining) -> 
                         joined(joining, registered)
                     }
                     Err(why) => {
-                        said.say(env, &format!("joining through {}: {why}", joining.seeds[through]));
+                        say(format!("joining through {}: {why}", joining.seeds[through]));
                         env.tasks.sleep(ROUND_PAUSE).await;
                         continue;
                     }
@@ -228,12 +240,15 @@ fn joined(joining: &Joining, (cluster, node, incarnation, known): Joined) -> Ide
 }
 
 /// The hello of a seed, or why there is none.
-async fn ask(rpc: &Rpc, me: &Hello, seed: &str) -> Result<Hello, String> {
+pub(super) async fn ask(rpc: &Rpc, me: &Hello, seed: &str) -> Result<Hello, String> {
     let (host, port) = address(seed)?;
     let request = json(&JoinRequest::Hello(me.clone()));
-    let answer = Box::pin(rpc.call_address(host, port, Service::Join, request, ANSWER_WITHIN))
-        .await
-        .map_err(|e| e.to_string())?;
+    let answer = Box::pin(rpc.call_address(host, port, Service::Join, request, ANSWER_WITHIN)).await;
+    let answer = answer.map_err(|error| match error {
+        // The seed's address is named beside it.
+        RpcError::Unreachable { why, .. } | RpcError::Refused { why, .. } => why,
+        other => other.to_string(),
+    })?;
     serde_json::from_slice(&answer).map_err(|error| format!("its answer cannot be read: {error}"))
 }
 
@@ -257,31 +272,16 @@ async fn register(rpc: &Rpc, seed: &str, registration: &Registration) -> Result<
     }
 }
 
+/// `host:port`, as in `--seed`.
+pub(super) fn spelled((host, port): &(String, u16)) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Host and port of a seed.
 fn address(seed: &str) -> Result<(&str, u16), String> {
     let parts = seed.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let (host, port) = parts.ok_or_else(|| format!("{seed} is not HOST:PORT"))?;
     Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
-}
-
-/// Logs a reason to wait when it is new, and again now and then.
-#[derive(Default)]
-struct Said {
-    last: Option<(String, Mono)>,
-}
-
-impl Said {
-    fn say(&mut self, env: &Env, why: &str) {
-        let now = env.clock.now();
-        if let Some((last, at)) = &self.last
-            && last == why
-            && now.since(*at) < SAID_EVERY
-        {
-            return;
-        }
-        tracing::info!("not in a cluster yet: {why}");
-        self.last = Some((why.to_owned(), now));
-    }
 }
 
 #[cfg(test)]

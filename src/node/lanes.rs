@@ -1,5 +1,5 @@
 //! The lanes of a shard: recovered from its checkpoint, made when the lane table names them, their Raft groups started
-//! and stopped.
+//! and stopped. Their rebuilds are in `rebuilding`.
 //!
 //! Owns: which lanes a shard runs, and as which replica. A lane is permanent; the number of shards decides on which
 //! shard of this broker it runs (`controller::state::shard_of`), so a broker with fewer shards than lanes runs several
@@ -8,20 +8,23 @@
 //! A lane of the checkpoint is recovered before anything is applied, and its group starts when an image of the
 //! controller names this broker's replica of it ([`Lanes::ensure`]). The controller's own lane needs no image.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+mod rebuilding;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tidewater_storage::codec::CodecError;
 use tidewater_storage::engine::{Engine, Recovered, RecoveredLane};
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LaneId, NodeId, Offset, PartitionId, ReplicaId, ReplicaIncarnation, ShardId};
+use tidewater_storage::model::{LaneId, NodeId, PartitionId, ReplicaId, ReplicaIncarnation, ShardId};
 use tidewater_tiering::keys::Home;
 use tidewater_tiering::manifest::LaneManifest;
 
 use super::source::ShardSource;
 use super::status::ShardFailure;
+use crate::config::node::CATCH_UP_BYTES;
 use crate::controller::image::LaneImage;
 use crate::controller::lane::ControllerLane;
 use crate::controller::state::shard_of;
@@ -32,7 +35,6 @@ use crate::partition::state::lane_blob::membership_of;
 use crate::partition::state::replica::Replica;
 use crate::raft::network::{PeerError, PeerReply, PeerRequest, PeerTransport};
 use crate::raft::{Apply, Lane, LaneFatal, LaneOptions, LaneStatus};
-use crate::rebuild::{self, Copied, CopiedPartition, LaneSource, RebuildCalls};
 
 /// A shard among the shards of its node. A *message*.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +121,7 @@ pub struct Lanes {
     controller_membership: Option<Bytes>,
     transport: RefCell<Option<Rc<dyn PeerTransport>>>,
     witnessed: RefCell<Option<Witnessed>>,
+    catch_up_bytes: Cell<u64>,
 }
 
 impl Lanes {
@@ -152,6 +155,7 @@ impl Lanes {
             controller_membership,
             transport: RefCell::default(),
             witnessed: RefCell::default(),
+            catch_up_bytes: Cell::new(CATCH_UP_BYTES),
         };
         lanes.recover_data(recovered)?;
         Ok(lanes)
@@ -206,6 +210,11 @@ impl Lanes {
     /// The connection of all groups that start from here on to their other replicas.
     pub fn set_transport(&self, transport: Rc<dyn PeerTransport>) {
         self.transport.replace(Some(transport));
+    }
+
+    /// `--catch-up-bytes`, for all groups that start from here on.
+    pub fn set_catch_up_bytes(&self, bytes: u64) {
+        self.catch_up_bytes.set(bytes);
     }
 
     /// See [`Witnessed`]; for all groups of data lanes that start from here on.
@@ -336,6 +345,7 @@ impl Lanes {
             may_initialise: assignment.may_initialise,
             rank: assignment.rank,
             transport: self.transport.borrow().clone(),
+            catch_up_bytes: self.catch_up_bytes.get(),
             ..LaneOptions::replica(assignment.lane, assignment.me, assignment.voters.clone())
         };
         let options = options.from_checkpoint(status.applied(), membership);
@@ -344,74 +354,6 @@ impl Lanes {
         watch(&self.env, &raft, on_death);
         status.attach(raft);
         self.running.borrow_mut().insert(assignment.lane, assignment.clone());
-        Ok(())
-    }
-
-    /// The lanes of this shard that cannot catch up from their leader's log.
-    #[must_use]
-    pub fn to_rebuild(&self) -> BTreeSet<LaneId> {
-        let lagging = self.groups().into_iter().filter(|(_, me, raft)| {
-            let leadership = raft.leadership();
-            !leadership.ready && raft.needs_rebuild().contains(me)
-        });
-        let lagging: BTreeSet<LaneId> = lagging.map(|(lane, _, _)| lane).collect();
-        lagging.into_iter().chain(self.rebuilds.borrow().keys().copied()).collect()
-    }
-
-    /// Ends the lane's group and forgets its state, to be followed by [`Lanes::end_rebuild`]. Returns the replica to be
-    /// rebuilt; `None` if the lane does not run here.
-    pub async fn begin_rebuild(&self, id: LaneId) -> Option<ReplicaId> {
-        if let Some(assignment) = self.rebuilds.borrow().get(&id) {
-            return Some(assignment.me);
-        }
-        let raft = self.status_of(id, |status| status.raft().cloned()).flatten()?;
-        let assignment = self.running.borrow_mut().remove(&id)?;
-        let me = assignment.me;
-        self.rebuilds.borrow_mut().insert(id, assignment);
-        raft.shutdown().await;
-        // Together with the next step: no checkpoint may ask for partitions that are forgotten.
-        self.engine.mark_rebuild(id);
-        match &self.controller {
-            Some(controller) if id == LaneId::CONTROLLER => controller.clear(),
-            _ => self.partitions.lane(id)?.clear(),
-        }
-        Some(me)
-    }
-
-    /// Takes over a lane's copied state and starts its group.
-    ///
-    /// # Errors
-    /// What was copied cannot be read, or the disk failed: the process must end.
-    pub async fn end_rebuild(
-        &self,
-        copied: &Copied,
-        calls: &dyn RebuildCalls,
-        on_death: impl Fn(LaneFatal) + 'static,
-    ) -> Result<(), ShardFailure> {
-        let (here, id) = (self.seat.here, copied.lane);
-        let Some(assignment) = self.rebuilds.borrow().get(&id).cloned() else { return Ok(()) };
-        let assignment = Assignment { may_initialise: false, ..assignment };
-        let controller = self.controller.clone().filter(|_| id == LaneId::CONTROLLER);
-        let lane = self.partitions.lane(id);
-        if let Some(controller) = &controller {
-            controller.restore(copied.at, &copied.state).map_err(|e| ShardFailure::new(here, &e))?;
-        } else if let Some(lane) = &lane {
-            let replica =
-                |part: &CopiedPartition| Ok((recover_replica(&self.engine, part.id, id, &part.state)?, part.as_of));
-            let replicas: Result<Vec<_>, BadReplicaBlob> = copied.partitions.iter().map(replica).collect();
-            let replicas = replicas.map_err(|e| ShardFailure::new(here, &e))?;
-            lane.restore(copied.at, &copied.state, replicas).map_err(|e| ShardFailure::new(here, &e))?;
-        }
-        rebuild::settle(&self.engine, copied, calls).await.map_err(|e| ShardFailure::new(here, &e))?;
-        let on_death: OnDeath = Rc::new(on_death);
-        if let Some(controller) = controller {
-            let membership = Some(controller.status.membership());
-            self.start(&assignment, Rc::clone(&controller) as _, &controller.status, membership, on_death).await?;
-        } else if let Some(lane) = lane {
-            let membership = Some(lane.status.membership());
-            self.start(&assignment, self.state_machine(&lane), &lane.status, membership, on_death).await?;
-        }
-        self.rebuilds.borrow_mut().remove(&id);
         Ok(())
     }
 
@@ -493,19 +435,6 @@ impl Lanes {
         for (_, _, raft) in self.groups().into_iter().rev() {
             raft.shutdown().await;
         }
-    }
-}
-
-impl LaneSource for Lanes {
-    fn raft(&self, lane: LaneId) -> Option<Lane> {
-        if !self.running.borrow().contains_key(&lane) {
-            return None;
-        }
-        self.status_of(lane, |status| status.raft().cloned()).flatten()
-    }
-
-    fn archived_end(&self, partition: PartitionId) -> Offset {
-        self.partitions.replica(partition).map_or(Offset::ZERO, |replica| replica.manifest().archived_end)
     }
 }
 

@@ -1,18 +1,20 @@
 //! What a shard answers to other brokers and how it knows them: requests to replicas are handed to the shard that runs
 //! the lane, hellos and registrations of brokers are answered, addresses come from the controller's images. Shard-local.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture, select};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation, ShardId};
 
-use super::forming::node_at;
+use super::forming::{Hello, node_at};
 use super::identity::{Identity, KnownBroker, Notes};
 use super::join::{self, JoinRequest, Registered};
 use super::lanes::Lanes;
+use super::moved::{self, Moved};
 use crate::controller::brokers::{BrokerAddress, Registration};
 use crate::controller::client::{ControllerHandle, TopicError};
 use crate::controller::features;
@@ -116,7 +118,7 @@ async fn register(controller: &ControllerHandle, registration: Registration) -> 
             incarnation: registered.incarnation,
             known: known(&image, registered.node),
         },
-        Err(TopicError::Unavailable) => Registered::Later("the controller has no leader now".to_owned()),
+        Err(error @ (TopicError::Unavailable | TopicError::TimedOut)) => Registered::Later(error.to_string()),
         Err(error) => Registered::Refused(error.to_string()),
     }
 }
@@ -162,27 +164,43 @@ pub(super) fn of_image(image: &ClusterImage, founders: &[PeerAddress]) -> Vec<Pe
     peers
 }
 
-/// Keeps the connections to the brokers of the newest image.
+/// Keeps the connections to the brokers of the newest image, and looks for those that moved.
 pub(super) fn follow_addresses(
     env: &Env,
     rpc: &Rpc,
     node: &RpcNode,
     controller: &ControllerHandle,
     identity: &Identity,
+    me: Hello,
 ) {
     let founders = of_identity(identity);
     rpc.set_peers(founders.clone());
-    let (rpc, node, controller) = (rpc.clone(), node.clone(), controller.clone());
-    env.tasks.spawn("peer addresses", async move {
-        let (mut seen, mut shown) = (0, Vec::new());
+    let (env, rpc, node, controller) = (env.clone(), rpc.clone(), node.clone(), controller.clone());
+    let (cluster, tasks) = (identity.cluster, env.tasks.clone());
+    tasks.spawn("peer addresses", async move {
+        let (mut seen, mut known, mut shown) = (0, founders.clone(), founders.clone());
+        let mut moved = Moved::default();
         loop {
-            let image = controller.image_after(seen).await;
-            seen = image.revision;
-            let level = image.features.get(features::CLUSTER).copied().unwrap_or_default();
-            if let Some(member) = node.member().filter(|member| member.feature != level) {
-                node.set_member(RpcMember { feature: level, ..member });
+            let newer = controller.image_after(seen);
+            // Without seeds there is no one to ask.
+            let image = match me.seeds.is_empty() {
+                true => Some(newer.await),
+                false => match select(pin!(newer), pin!(env.tasks.sleep(moved::ASK_EVERY))).await {
+                    Either::Left((image, _)) => Some(image),
+                    Either::Right(_) => None,
+                },
+            };
+            if let Some(image) = image {
+                seen = image.revision;
+                let level = image.features.get(features::CLUSTER).copied().unwrap_or_default();
+                if let Some(member) = node.member().filter(|member| member.feature != level) {
+                    node.set_member(RpcMember { feature: level, ..member });
+                }
+                known = of_image(&image, &founders);
+            } else if moved::misses(&rpc.peers()) {
+                moved.take(cluster, &known, &moved::ask(&rpc, &me, &me.seeds).await);
             }
-            let peers = of_image(&image, &founders);
+            let peers = moved.apply(&known);
             if peers != shown {
                 rpc.set_peers(peers.clone());
                 shown = peers;

@@ -1,8 +1,8 @@
 //! Rebuilds the lanes of this shard that cannot catch up from their leaders' logs, and gives lanes that this shard leads to
-//! others. Owns when, from whom and how often; the copying is `rebuild`'s. Shard-local.
+//! others. Owns when, from whom and how often; the copying and its figures are `rebuild`'s. Shard-local.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tidewater_storage::model::{LaneId, NodeId};
 use super::lanes::{self, Lanes};
 use super::peers::{self, PeerMessage};
 use crate::controller::client::ControllerHandle;
-use crate::rebuild::{CopyError, CopyOptions, CopyProgress, RebuildCalls, RebuildSource, copy};
+use crate::rebuild::{CopyError, CopyOptions, RebuildCalls, RebuildProgress, RebuildSource, copy, survey};
 use crate::rpc::{Rpc, Service};
 
 /// Between two looks at the lanes.
@@ -28,6 +28,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 const SAID_EVERY: Duration = Duration::from_secs(10);
 /// Lanes that are copied to this shard at once.
 const AT_ONCE: usize = 2;
+/// Before a leader is asked again what a copy would take.
+const SURVEY_AGAIN: Duration = Duration::from_secs(5);
 
 /// The rebuilds of a shard.
 pub(super) struct Rebuilds {
@@ -37,8 +39,9 @@ pub(super) struct Rebuilds {
     rpc: Rpc,
     controller: ControllerHandle,
     /// Lanes that are copied to this shard now.
-    under_way: RefCell<BTreeMap<LaneId, Rc<CopyProgress>>>,
-    said: Cell<Option<Mono>>,
+    under_way: RefCell<BTreeSet<LaneId>>,
+    progress: Rc<RebuildProgress>,
+    said: Cell<Mono>,
 }
 
 /// Requests to one broker.
@@ -71,7 +74,8 @@ impl Rebuilds {
             rpc: rpc.clone(),
             controller: controller.clone(),
             under_way: RefCell::default(),
-            said: Cell::new(Some(env.clock.now())),
+            progress: Rc::default(),
+            said: Cell::new(env.clock.now()),
         });
         let this = Rc::clone(&rebuilds);
         env.tasks.spawn("rebuilds", async move {
@@ -81,7 +85,19 @@ impl Rebuilds {
                 this.env.tasks.sleep(LOOK).await;
             }
         });
+        let this = Rc::clone(&rebuilds);
+        env.tasks.spawn("rebuild forecasts", async move {
+            loop {
+                this.survey().await;
+                this.env.tasks.sleep(LOOK).await;
+            }
+        });
         rebuilds
+    }
+
+    /// How far the rebuilds of this shard are.
+    pub(super) fn progress(&self) -> Rc<RebuildProgress> {
+        Rc::clone(&self.progress)
     }
 
     /// The source of this shard's lanes, for other brokers.
@@ -92,34 +108,53 @@ impl Rebuilds {
     /// Logs how far the copies are, every now and then.
     fn say(&self) {
         let now = self.env.clock.now();
-        if self.said.get().is_some_and(|at| now.since(at) < SAID_EVERY) {
+        if now.since(self.said.get()) < SAID_EVERY {
             return;
         }
-        self.said.set(Some(now));
-        for (lane, progress) in self.under_way.borrow().iter() {
-            let ((partitions, of), (bytes, of_bytes)) = (progress.partitions.get(), progress.bytes.get());
-            tracing::info!(%lane, round = progress.round.get(), partitions, of, bytes, of_bytes, "a lane is being rebuilt");
+        self.said.set(now);
+        if let Some(facts) = self.progress.facts(now) {
+            tracing::info!(
+                replicas_done = facts.replicas_done,
+                replicas = facts.replicas,
+                copied_bytes = facts.copied_bytes,
+                bytes = facts.bytes,
+                bucket_bytes = facts.bucket_bytes,
+                "lanes of this broker are being rebuilt"
+            );
+        }
+    }
+
+    /// Asks the leaders of lanes that wait for their turn what there is to copy.
+    async fn survey(&self) {
+        for (n, lane) in self.progress.unknown().into_iter().enumerate() {
+            let Some(to) = self.leader(lane, n) else { continue };
+            match survey(lane, &Calls { rpc: &self.rpc, to }).await {
+                Some(expected) => self.progress.expect(lane, expected),
+                None => self.env.tasks.sleep(SURVEY_AGAIN).await,
+            }
         }
     }
 
     fn look(self: &Rc<Self>) {
-        for lane in self.lanes.to_rebuild() {
-            let mut under_way = self.under_way.borrow_mut();
-            if under_way.contains_key(&lane) || under_way.len() >= AT_ONCE {
+        let lanes = self.lanes.to_rebuild();
+        let mut under_way = self.under_way.borrow_mut();
+        self.progress.set_waiting(lanes.union(&under_way), self.env.clock.now());
+        for lane in lanes {
+            if under_way.contains(&lane) || under_way.len() >= AT_ONCE {
                 continue;
             }
-            let progress: Rc<CopyProgress> = Rc::default();
-            under_way.insert(lane, Rc::clone(&progress));
+            under_way.insert(lane);
             let this = Rc::clone(self);
             self.env.tasks.spawn("rebuild", async move {
-                this.rebuild(lane, progress).await;
+                this.rebuild(lane).await;
                 this.under_way.borrow_mut().remove(&lane);
             });
         }
     }
 
-    async fn rebuild(&self, lane: LaneId, progress: Rc<CopyProgress>) {
+    async fn rebuild(&self, lane: LaneId) {
         let Some(me) = self.lanes.begin_rebuild(lane).await else { return };
+        let progress = self.progress.of(lane);
         tracing::info!(%lane, replica = %me, "a lane of this broker is rebuilt from its leader");
         let (begun, mut said, mut tries) = (self.env.clock.now(), None, 0_usize);
         loop {
@@ -129,13 +164,16 @@ impl Rebuilds {
                 None => format!("no leader of lane {lane} is known"),
                 Some(to) => {
                     let calls = Calls { rpc: &self.rpc, to };
+                    self.progress.copies(lane, to);
                     let options = CopyOptions { lane, me, calls: &calls, progress: Rc::clone(&progress) };
                     match copy(&self.env, &self.engine, options).await {
                         Ok(copied) => match self.lanes.end_rebuild(&copied, &calls, lanes::abort).await {
                             Ok(()) => {
-                                let took = self.env.clock.now().since(begun);
+                                let now = self.env.clock.now();
+                                self.progress.finish(lane, now);
                                 let (bytes, partitions) = (progress.bytes.get().0, copied.partitions.len());
-                                tracing::info!(%lane, replica = %me, from = %to, partitions, bytes, ?took, "a lane is rebuilt");
+                                let (took, bucket_bytes) = (now.since(begun), progress.bucket_bytes.get());
+                                tracing::info!(%lane, replica = %me, from = %to, partitions, bytes, bucket_bytes, ?took, "a lane is rebuilt");
                                 return;
                             }
                             Err(error) => end(lane, &error),
@@ -145,6 +183,7 @@ impl Rebuilds {
                     }
                 }
             };
+            self.progress.waits(lane, failed.clone());
             let now = self.env.clock.now();
             if said.is_none_or(|at| now.since(at) >= SAID_EVERY) {
                 said = Some(now);

@@ -13,13 +13,16 @@ use tidewater_storage::env::{Deadlines, Env};
 use tidewater_storage::model::{NodeId, ReplicaId};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 
-use super::forming;
+use super::forming::{self, Hello};
 use super::identity::{Identity, Notes};
+use super::join;
 use super::lanes::{self, Lanes, Seat};
 use super::peers::{self, PeerMessage};
 use super::rebuilds::{self, Rebuilds};
 use super::replicas::Replicas;
 use super::status::{ShardFailure, ShardStatus};
+use super::waiting;
+use crate::admin::StartStage;
 use crate::admin::cluster::{ClusterOperator, Gatherer};
 use crate::admin::report::{ReportRequest, Reporter};
 use crate::archival;
@@ -73,6 +76,7 @@ pub(super) struct ShardStart {
     /// The Kafka socket, on the shard that accepts.
     pub bound: Option<Bound>,
     pub status: flume::Sender<ShardStatus>,
+    pub stage: StartStage,
     pub stop: flume::Receiver<()>,
 }
 
@@ -139,13 +143,16 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     let rpc = Rpc::new(&env, &start.rpc);
     rpc.set_shard(here);
     lanes.set_transport(rpc.transport());
+    lanes.set_catch_up_bytes(start.config.catch_up_bytes);
     let source = Rebuilds::source(&env, &engine, &lanes);
     peers::serve_raft(&rpc, &lanes, &start.meshes.raft);
     rebuilds::serve(&rpc, &source, &lanes, &start.meshes.raft);
     peers::serve_inbox(&env, &lanes, &source, start.inboxes.raft);
     peers::serve_join(&rpc, &start.notes, &start.config.seeds, &start.address, &controller);
     crate::controller::peers::serve(&rpc, &controller);
-    peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity);
+    // The seeds of this start, not those of the founding: brokers may have moved.
+    let me = Hello { seeds: start.config.seeds.clone(), ..join::hello(&start.identity, &[], &start.address) };
+    peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity, me);
     rpc.serve_connections(start.inboxes.peers);
     if let Some(socket) = start.rpc_socket {
         let (listener, arrivals) = (socket.into_listener(), start.meshes.peers.clone());
@@ -159,7 +166,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     lanes.partitions.set_remote(Rc::clone(&remote));
     let local: Rc<PartitionShard> = Rc::clone(&lanes.partitions);
     env.tasks.spawn("partition inbox", Rc::clone(&local).drain(start.inboxes.partitions));
-    let _rebuilds = Rebuilds::start(&env, &engine, &lanes, &rpc, &controller);
+    let rebuilds = Rebuilds::start(&env, &engine, &lanes, &rpc, &controller);
     let serving = Rc::new(Cell::new(false));
     let prepare = prepare(&lanes, &start.identity, &start.status, &serving);
     reconcile::serve_with(&env, &local, &controller, start.inboxes.reconcile, prepare);
@@ -195,7 +202,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         });
     }
     let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
-    wait_for_first_image(&env, &controller).await;
+    waiting::first_image(&env, &lanes, &controller, &rpc, &start.stage).await;
     // Other shards may have their image earlier; their requests stay in the inbox until this shard knows its topics.
     coordinator.serve(start.inboxes.groups);
     let (read, applied, followed) = (opened.since(begun), led.since(opened), env.clock.now().since(led));
@@ -240,6 +247,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         remote,
         archives,
         controller_lane: lanes.controller.clone(),
+        rebuilds: rebuilds.progress(),
         gatherer: Gatherer {
             env: env.clone(),
             controller: controller.clone(),
@@ -315,12 +323,5 @@ fn controller_options(start: &ShardStart) -> ControllerOptions {
         birth: identity.birth,
         address: start.address.clone(),
         num_partitions: start.config.num_partitions,
-    }
-}
-
-/// Waits for the controller's first image; revision 0 is the placeholder a shard starts with.
-async fn wait_for_first_image(env: &Env, controller: &ControllerHandle) {
-    while controller.image().revision == 0 {
-        env.tasks.sleep(std::time::Duration::from_millis(1)).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Start and stop: preflight → data directory → cluster → side runtime → bucket → sockets → shards → HTTP; stop in
-//! reverse.
+//! Start and stop: preflight → data directory → side runtime, admin port → cluster → bucket → sockets → shards → catalog;
+//! stop in reverse. The admin port says for what the start waits, until the shards serve.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,10 +23,11 @@ use super::preflight;
 use super::reshard;
 use super::shard_main::{self, Inboxes, Meshes, ShardStart};
 use super::side::Side;
+use super::sockets;
 use super::status::ShardStatus;
-use crate::admin;
+use crate::admin::{self, AdminPort, StartStage};
 use crate::archival::run::{Opening, Tier};
-use crate::config::node::{HttpNames, NodeConfig};
+use crate::config::node::NodeConfig;
 use crate::controller::brokers::{BrokerAddress, Endpoint, Registration};
 use crate::controller::features::CLUSTER_MAX;
 use crate::controller::image::{BrokerImage, ClusterImage};
@@ -34,8 +35,7 @@ use crate::controller::state::kafka_id;
 use crate::kafka::limits::ACCEPTED_MAX;
 use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_MAX};
-use crate::net::http::{HttpGuard, HttpPort};
-use crate::net::listen::{BindError, Bound};
+use crate::net::listen::Bound;
 use crate::net::placement::Placement;
 use crate::rpc::{self, Rpc, RpcMember, RpcNode, RpcOptions};
 use crate::shard::executor;
@@ -43,10 +43,6 @@ use crate::shard::mesh::Mesh;
 
 /// Between log lines of a long start, which has no time limit: a large journal takes long.
 const START_PATIENCE: Duration = Duration::from_secs(120);
-
-/// How long a start waits for an address in use, and between tries.
-const BIND_PATIENCE: Duration = Duration::from_secs(3);
-const BIND_PAUSE: Duration = Duration::from_millis(5);
 
 /// A running broker.
 pub struct Running {
@@ -99,26 +95,33 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     }
     preflight::open_files();
     let data = DataDir::lock(&config.data_dir)?;
+    let side = Side::start()?;
+    let handle = side.handle();
+    let stage = StartStage::new("the data directory is being read");
+    let admin_socket = sockets::bind("--admin-addr", config.admin_addr)?;
+    let admin = admin_socket.addr();
+    let admin_port = AdminPort::open(stage.clone(), sockets::http(admin_socket, &config), &handle);
     let identity = identify(&data, &config)?;
-    let (identity, held) = enter_cluster(&data, identity, &config)?;
+    stage.set("the seeds are being asked for the cluster");
+    let (identity, held) = enter_cluster(&data, identity, &config, &stage)?;
+    stage.set("the data directory is being laid out");
     let home = Home { cluster: ClusterId(identity.cluster), epoch: LineageEpoch(identity.epoch) };
     let budgets = Budgets::of(&config)?;
     let (identity, engine) = lay_out(&data, identity, &config, &budgets, home)?;
-    let side = Side::start()?;
     let config = Arc::new(config);
     let notes = Arc::new(Notes::new(&data, identity.clone()));
     // The founders make the bucket's root; one that joined finds it, or waits.
     let has_joined = !identity.is_alone() && identity.founders.is_empty();
+    stage.set("the bucket is being opened");
     let tier = open_tier(&config, &notes, identity.rooted || has_joined, home, &side)?;
 
     let bound = match held {
         Some(bound) => bound,
-        None => bind("--kafka-addr", config.kafka_addr)?,
+        None => sockets::bind("--kafka-addr", config.kafka_addr)?,
     };
-    let rpc_socket = bind_rpc(&config, &identity)?;
-    let admin_socket = bind("--admin-addr", config.admin_addr)?;
-    let catalog_socket = bind("--catalog-addr", config.catalog_addr)?;
-    let (kafka, admin, catalog) = (bound.addr(), admin_socket.addr(), catalog_socket.addr());
+    let rpc_socket = sockets::bind_rpc(&config, &identity)?;
+    let catalog_socket = sockets::bind("--catalog-addr", config.catalog_addr)?;
+    let (kafka, catalog) = (bound.addr(), catalog_socket.addr());
     let address = address_of(&config, kafka, rpc_socket.addr(), identity.shards);
     let rpc = rpc_node(&config, &identity)?;
     let image = placeholder_image(&identity, &address);
@@ -170,6 +173,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             placement: placement.clone(),
             bound: bound.take(),
             status: status_sender.clone(),
+            stage: stage.clone(),
             stop,
         };
         threads.push(spawn_shard(start)?);
@@ -181,10 +185,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         }
     };
     // From here on a shard's directory holds votes, whether or not there is a cluster yet.
-    await_serving(&statuses, identity.shards, START_PATIENCE, || note(|identity| identity.begun = true))?;
+    await_serving(&statuses, identity.shards, START_PATIENCE, &stage, || note(|identity| identity.begun = true))?;
     note(|identity| identity.formed = true);
 
-    let handle = side.handle();
     let tables = TableStates::default();
     let services = admin::Services {
         partitions: meshes.partitions.clone(),
@@ -196,11 +199,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         tables: tables.clone(),
         replicas: admin::Replicas { published: sources, side: handle.clone() },
     };
-    let port =
-        |bound: Bound| HttpPort { guard: HttpGuard::new(bound.addr(), http_names(&config)), socket: bound.into_std() };
-    handle.spawn(admin::serve(services, port(admin_socket)));
+    admin_port.serve(services);
     let asked = (meshes.partitions, meshes.controller);
-    let with_tables = lakehouse::start(&tier, images, asked, tables, &handle, port(catalog_socket))
+    let with_tables = lakehouse::start(&tier, images, asked, tables, &handle, sockets::http(catalog_socket, &config))
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);
     Ok(Running { kafka, admin, catalog, cluster_id, shards: threads, stops, side, _data: data })
@@ -280,6 +281,7 @@ fn enter_cluster(
     data: &DataDir,
     identity: Identity,
     config: &NodeConfig,
+    stage: &StartStage,
 ) -> Result<(Identity, Option<Bound>), StartError> {
     if identity.is_member() {
         check_seeds(&identity, config)?;
@@ -296,21 +298,22 @@ fn enter_cluster(
         return Err(StartError::Cluster(why.to_owned()));
     }
     // Clients are refused until there is a cluster; but a port that the system chooses has to be known to it.
-    let held = if config.kafka_addr.port() == 0 { Some(bind("--kafka-addr", config.kafka_addr)?) } else { None };
+    let held =
+        if config.kafka_addr.port() == 0 { Some(sockets::bind("--kafka-addr", config.kafka_addr)?) } else { None };
     let kafka = held.as_ref().map_or(config.kafka_addr, Bound::addr);
-    let socket = bind("--rpc-addr", config.rpc_addr)?;
+    let socket = sockets::bind("--rpc-addr", config.rpc_addr)?;
     let address = address_of(config, kafka, socket.addr(), identity.shards);
     let registration =
         Registration { birth: identity.birth, node: None, replaces: config.replace.map(NodeId), address };
     let joining = Joining { identity, seeds: config.seeds.clone(), registration };
-    let (node, dir) = (rpc_node(config, &joining.identity)?, data.path.clone());
+    let (node, dir, stage) = (rpc_node(config, &joining.identity)?, data.path.clone(), stage.clone());
     let joined = on_executor(ShardId(0), move |env| async move {
         let rpc = Rpc::new(&env, &node);
         let (arrivals, inboxes) = Mesh::new(1, MESH_INBOX_MAX);
         inboxes.into_iter().for_each(|inbox| rpc.serve_connections(inbox));
         let accepting = rpc::accept(env.clone(), socket.into_listener(), arrivals, node);
         let accepting = env.tasks.spawn("accept brokers", accepting);
-        let joined = Box::pin(join::run(&env, &rpc, &dir, &joining)).await;
+        let joined = Box::pin(join::run(&env, &rpc, &dir, &joining, &stage)).await;
         accepting.cancel();
         rpc.stop();
         Ok(joined)
@@ -346,20 +349,6 @@ fn address_of(config: &NodeConfig, kafka: SocketAddr, rpc: SocketAddr, shards: u
         rack: config.rack.clone(),
         shards,
         level: CLUSTER_MAX,
-    }
-}
-
-/// Binds the address for other brokers. A cluster of one that did not ask for an address takes any port when the default
-/// one is in use: several of them run on one machine, and need no other broker.
-fn bind_rpc(config: &NodeConfig, identity: &Identity) -> Result<Bound, BindError> {
-    let bound = bind("--rpc-addr", config.rpc_addr);
-    match bound {
-        Err(error) if !config.rpc_addr_is_given && identity.seeds.is_empty() => {
-            let any = SocketAddr::new(config.rpc_addr.ip(), 0);
-            tracing::info!(%error, "other brokers cannot join this one at the default port");
-            bind("--rpc-addr", any)
-        }
-        bound => bound,
     }
 }
 
@@ -426,35 +415,6 @@ fn open_tier(
         Opening::Refused(why) => Err(bad(why)),
         Opening::Open(_) | Opening::Waiting(_) => Ok(tier),
     }
-}
-
-/// Binds, and waits a short time for an address in use: the kernel frees the sockets of a killed broker only after it
-/// has torn down its rings, a little after the process has ended.
-fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindError> {
-    let mut left = BIND_PATIENCE;
-    loop {
-        match Bound::bind(flag, addr) {
-            Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse && !left.is_zero() => {
-                std::thread::sleep(BIND_PAUSE);
-                left = left.saturating_sub(BIND_PAUSE);
-            }
-            bound => {
-                let waited = BIND_PATIENCE.saturating_sub(left);
-                if !waited.is_zero() {
-                    tracing::info!(%addr, ?waited, "waited for the address of a process that has just ended");
-                }
-                return bound;
-            }
-        }
-    }
-}
-
-/// The names of the settings, and the machine's.
-fn http_names(config: &NodeConfig) -> HttpNames {
-    let mut names = config.http_names.clone();
-    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    names.own.extend(Some(machine.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()));
-    names
 }
 
 /// The image of a shard before the controller's first one; clients are not served yet.
@@ -532,16 +492,21 @@ fn await_serving(
     statuses: &flume::Receiver<ShardStatus>,
     shards: u16,
     patience: Duration,
+    stage: &StartStage,
     opened: impl FnOnce(),
 ) -> Result<(), StartError> {
     let (mut recovered, mut serving, mut waited) = (0_u16, 0_u16, Duration::ZERO);
     let mut opened = Some(opened);
+    stage.set(format!("{shards} shards read their checkpoints and journals"));
     while serving < shards {
         match statuses.recv_timeout(patience) {
             Ok(ShardStatus::Serving(_)) => serving += 1,
             Ok(ShardStatus::Recovered(shard)) => {
                 recovered += 1;
                 tracing::debug!(%shard, "recovered");
+                if recovered < shards {
+                    stage.set(format!("{recovered} of {shards} shards have read their checkpoints and journals"));
+                }
                 if let Some(opened) = opened.take_if(|_| recovered == shards) {
                     opened();
                 }
@@ -575,6 +540,10 @@ mod tests {
     use super::*;
     use crate::node::status::ShardFailure;
 
+    fn stage() -> StartStage {
+        StartStage::new("starting")
+    }
+
     #[test]
     fn a_start_that_lasts_is_waited_for() {
         let (sender, statuses) = flume::bounded(4);
@@ -585,7 +554,8 @@ mod tests {
             std::thread::sleep(Duration::from_millis(60));
             sender.send(ShardStatus::Serving(ShardId(0))).expect("is heard");
         });
-        await_serving(&statuses, 1, Duration::from_millis(10), || begun.set(true)).expect("late is not never");
+        await_serving(&statuses, 1, Duration::from_millis(10), &stage(), || begun.set(true))
+            .expect("late is not never");
         assert!(begun.get(), "all have opened their directories");
         shard.join().expect("ends");
     }
@@ -595,10 +565,10 @@ mod tests {
         let (sender, statuses) = flume::bounded(4);
         let why = "its journal is damaged".to_owned();
         sender.send(ShardStatus::Failed(ShardFailure { shard: ShardId(1), why })).expect("room");
-        let failed = await_serving(&statuses, 2, Duration::from_secs(9), || {}).expect_err("it failed");
+        let failed = await_serving(&statuses, 2, Duration::from_secs(9), &stage(), || {}).expect_err("it failed");
         assert!(matches!(failed, StartError::Shard { shard: 1, .. }), "{failed}");
         drop(sender);
-        let ended = await_serving(&statuses, 2, Duration::from_secs(9), || {}).expect_err("it ended");
+        let ended = await_serving(&statuses, 2, Duration::from_secs(9), &stage(), || {}).expect_err("it ended");
         assert!(ended.to_string().contains("ended while starting"), "{ended}");
     }
 }

@@ -8,11 +8,14 @@ use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::log::LogSettings;
 use tidewater_storage::model::{EntryId, LaneId, LogIndex, Offset, PartitionId, ReplicaId};
 
+use super::progress::Forecast;
+
 const OPEN: u8 = 1;
 const NEXT: u8 = 2;
 const READ: u8 = 3;
 const SETTLE: u8 = 4;
 const CLOSE: u8 = 5;
+const SURVEY: u8 = 6;
 
 const OPENED: u8 = 1;
 const PARTITION: u8 = 2;
@@ -22,6 +25,7 @@ const BATCHES: u8 = 5;
 const MOVED: u8 = 6;
 const SETTLED: u8 = 7;
 const CLOSED: u8 = 8;
+const SURVEYED: u8 = 9;
 
 /// What the replica asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub enum Request {
     Settle { lane: LaneId, session: u64 },
     /// The copy is complete and durable, or given up.
     Close { lane: LaneId, session: u64 },
+    /// Count what a copy would take; begins none.
+    Survey { lane: LaneId },
 }
 
 /// A partition as of one instant.
@@ -57,8 +63,7 @@ pub struct PartitionAt {
 pub enum Reply {
     Opened {
         session: u64,
-        partitions: u64,
-        bytes: u64,
+        expected: Forecast,
     },
     Partition(PartitionAt),
     /// The round is over.
@@ -80,6 +85,7 @@ pub enum Reply {
         partitions: Vec<PartitionId>,
     },
     Closed,
+    Surveyed(Forecast),
 }
 
 /// The lane of a request, for bringing it to its shard; `None` if the bytes are no request.
@@ -93,6 +99,16 @@ pub fn lane_of(request: &[u8]) -> Option<LaneId> {
 fn put_entry(out: &mut Encoder, id: EntryId) {
     out.term(id.term);
     out.index(id.index);
+}
+
+fn put_forecast(out: &mut Encoder, forecast: &Forecast) {
+    out.var(forecast.partitions);
+    out.var(forecast.bytes);
+    out.var(forecast.bucket_bytes);
+}
+
+fn forecast(from: &mut Decoder<'_>) -> Result<Forecast, CodecError> {
+    Ok(Forecast { partitions: from.var()?, bytes: from.var()?, bucket_bytes: from.var()? })
 }
 
 fn entry(from: &mut Decoder<'_>) -> Result<EntryId, CodecError> {
@@ -114,6 +130,7 @@ impl Request {
             Self::Read { lane, session, .. } => head(READ, lane, Some(*session)),
             Self::Settle { lane, session } => head(SETTLE, lane, Some(*session)),
             Self::Close { lane, session } => head(CLOSE, lane, Some(*session)),
+            Self::Survey { lane } => head(SURVEY, lane, None),
         }
         match self {
             Self::Open { replica, last, .. } => {
@@ -126,7 +143,7 @@ impl Request {
                 out.offset(*from);
                 out.offset(*until);
             }
-            Self::Settle { .. } | Self::Close { .. } => {}
+            Self::Settle { .. } | Self::Close { .. } | Self::Survey { .. } => {}
         }
         out.finish()
     }
@@ -151,6 +168,7 @@ impl Request {
             },
             SETTLE => Self::Settle { lane, session: from.u64()? },
             CLOSE => Self::Close { lane, session: from.u64()? },
+            SURVEY => Self::Survey { lane },
             _ => return Err(from.bad("kind")),
         };
         from.end()?;
@@ -163,11 +181,10 @@ impl Reply {
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         match self {
-            Self::Opened { session, partitions, bytes } => {
+            Self::Opened { session, expected } => {
                 out.u8(OPENED);
                 out.u64(*session);
-                out.var(*partitions);
-                out.var(*bytes);
+                put_forecast(&mut out, expected);
             }
             Self::Partition(part) => {
                 assert!(part.from <= part.end, "{} is copied from {} to {}", part.id, part.from, part.end);
@@ -203,6 +220,10 @@ impl Reply {
                 out.list(partitions.iter(), |out, id| out.partition(*id));
             }
             Self::Closed => out.u8(CLOSED),
+            Self::Surveyed(expected) => {
+                out.u8(SURVEYED);
+                put_forecast(&mut out, expected);
+            }
         }
         out.finish()
     }
@@ -212,7 +233,7 @@ impl Reply {
     pub fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
         let mut from = Decoder::new("rebuild reply", bytes);
         let reply = match from.u8()? {
-            OPENED => Self::Opened { session: from.u64()?, partitions: from.var()?, bytes: from.var()? },
+            OPENED => Self::Opened { session: from.u64()?, expected: forecast(&mut from)? },
             PARTITION => {
                 let (id, as_of) = (from.partition()?, from.index()?);
                 let settings = LogSettings { segment_bytes: from.var()?, segment_ms: from.var()? };
@@ -233,6 +254,7 @@ impl Reply {
                 Self::Settled { at, state, partitions: from.list(PartitionId::ENCODED_LEN, Decoder::partition)? }
             }
             CLOSED => Self::Closed,
+            SURVEYED => Self::Surveyed(forecast(&mut from)?),
             _ => return Err(from.bad("kind")),
         };
         from.end()?;
@@ -262,6 +284,7 @@ mod tests {
             Request::Read { lane, session, partition, from: Offset::new(3), until: Offset::new(8) },
             Request::Settle { lane, session },
             Request::Close { lane, session },
+            Request::Survey { lane },
         ] {
             let bytes = request.encode();
             assert_eq!((Request::decode(&bytes), lane_of(&bytes)), (Ok(request), Some(lane)));
@@ -274,8 +297,10 @@ mod tests {
             from: Offset::new(5),
             end: Offset::new(9),
         };
+        let expected = Forecast { partitions: 3, bytes: 1 << 40, bucket_bytes: 1 << 50 };
         for reply in [
-            Reply::Opened { session, partitions: 3, bytes: 1 << 40 },
+            Reply::Opened { session, expected },
+            Reply::Surveyed(expected),
             Reply::Partition(part),
             Reply::Round { changed: 2 },
             Reply::Gone(partition),
@@ -290,7 +315,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_never_panic(kind in 0u8..10, rest in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn hostile_bytes_never_panic(kind in 0u8..11, rest in proptest::collection::vec(any::<u8>(), 0..200)) {
             let bytes = Bytes::from([&[kind][..], &rest].concat());
             let _ = (Request::decode(&bytes), Reply::decode(&bytes), lane_of(&bytes));
         }

@@ -4,7 +4,6 @@
 //! trusted with the content of states, which the caller decodes; offsets, checksums of batches and entries are checked
 //! here, so that a wrong answer is an error and never a wrong log.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{Batch, BatchError, EntryId, LaneId, LogIndex, PartitionId, ReplicaId, Term};
 
 use super::message::{PartitionAt, Reply, Request};
+use super::progress::{CopyProgress, Forecast};
 
 /// After a round that brought at most this, the next one is the last. Bytes.
 const SMALL: u64 = 32 << 20;
@@ -39,16 +39,6 @@ const DISK_WAIT: Duration = Duration::from_secs(30);
 pub trait RebuildCalls {
     /// The answer's body, or in words why there is none. Always to the same broker within one [`copy`].
     fn call(&self, request: Bytes) -> LocalBoxFuture<'_, Result<Bytes, String>>;
-}
-
-/// How far a rebuild is, for a progress bar. Shard-local.
-#[derive(Debug, Default)]
-pub struct CopyProgress {
-    pub round: Cell<u32>,
-    /// Partitions that were pulled at least once, and how many the lane has.
-    pub partitions: Cell<(u64, u64)>,
-    /// Bytes of batches pulled, and an estimate of what the first round has.
-    pub bytes: Cell<(u64, u64)>,
 }
 
 /// What to copy.
@@ -104,6 +94,15 @@ pub enum CopyError {
     Engine(#[from] EngineError),
 }
 
+/// What a copy of the lane would take, as its leader counts; `None` if it does not say. Begins no copy.
+pub async fn survey(lane: LaneId, calls: &dyn RebuildCalls) -> Option<Forecast> {
+    let answered = calls.call(Request::Survey { lane }.encode()).await.ok()?;
+    match Reply::decode(&answered).ok()? {
+        Reply::Surveyed(expected) => Some(expected),
+        _ => None,
+    }
+}
+
 /// Marks the lane as being rebuilt, drops what there is of it, and pulls its state from the leader.
 ///
 /// # Errors
@@ -114,9 +113,8 @@ pub async fn copy(env: &Env, engine: &Engine, options: CopyOptions<'_>) -> Resul
     engine.begin_rebuild(lane).await?;
     let mut copier =
         Copier { env, engine, lane, calls, session: 0, parts: BTreeMap::new(), progress, begun: env.clock.now() };
-    let (partitions, bytes) = copier.open(me, last).await?;
-    copier.progress.partitions.set((0, partitions));
-    copier.progress.bytes.set((0, bytes));
+    let expected = copier.open(me, last).await?;
+    copier.progress.begin(expected);
     for round in 1.. {
         copier.progress.round.set(round);
         let (begun, before) = (env.clock.now(), copier.progress.bytes.get().0);
@@ -167,11 +165,11 @@ impl Copier<'_> {
         CopyError::Unfit { lane: self.lane, what }
     }
 
-    async fn open(&mut self, replica: ReplicaId, last: Option<EntryId>) -> Result<(u64, u64), CopyError> {
+    async fn open(&mut self, replica: ReplicaId, last: Option<EntryId>) -> Result<Forecast, CopyError> {
         match self.call(Request::Open { lane: self.lane, replica, last }).await? {
-            Reply::Opened { session, partitions, bytes } => {
+            Reply::Opened { session, expected } => {
                 self.session = session;
-                Ok((partitions, bytes))
+                Ok(expected)
             }
             _ => Err(self.unfit("to the request to begin")),
         }
@@ -304,9 +302,8 @@ impl Copier<'_> {
             log.append(batch, as_of);
         }
         drop(room);
-        let (done, all) = self.progress.bytes.get();
-        self.progress.bytes.set((done + total, all.max(done + total)));
-        let due = Duration::from_micros((done + total).saturating_mul(1_000_000) / BYTES_PER_SECOND);
+        let done = self.progress.add_bytes(total);
+        let due = Duration::from_micros(done.saturating_mul(1_000_000) / BYTES_PER_SECOND);
         let ahead = due.saturating_sub(self.env.clock.now().since(self.begun));
         if ahead > WAIT {
             self.env.tasks.sleep(ahead).await;

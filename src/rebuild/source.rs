@@ -17,6 +17,7 @@ use tidewater_storage::log::{LogBounds, ReadError};
 use tidewater_storage::model::{EntryId, LaneId, Offset, PartitionId, ReplicaId, Term};
 
 use super::message::{PartitionAt, Reply, Request};
+use super::progress::Forecast;
 use crate::raft::{Lane, LogHold};
 
 /// A chunk of batches. Bytes.
@@ -35,6 +36,8 @@ pub trait LaneSource {
     fn raft(&self, lane: LaneId) -> Option<Lane>;
     /// First offset of the partition that is not in the bucket; 0 for one that is not archived.
     fn archived_end(&self, partition: PartitionId) -> Offset;
+    /// Bytes of the partition in the bucket.
+    fn archived_bytes(&self, partition: PartitionId) -> u64;
 }
 
 struct Session {
@@ -104,6 +107,7 @@ impl RebuildSource {
                 let session = self.session(lane, session)?;
                 self.settle(&session)?
             }
+            Request::Survey { lane } => self.survey(lane).await?,
             Request::Close { lane, session } => {
                 self.session(lane, session)?;
                 self.close(session)
@@ -155,15 +159,30 @@ impl RebuildSource {
         };
         self.sessions.borrow_mut().insert(number, Rc::new(session));
         self.watch();
-        let mut bytes = 0;
+        let expected = self.count(&partitions).await;
+        let Forecast { partitions, bytes, bucket_bytes } = expected;
+        tracing::info!(%lane, %replica, partitions, bytes, bucket_bytes, "a lane is being copied to a replica");
+        Ok(Reply::Opened { session: number, expected })
+    }
+
+    async fn survey(&self, lane: LaneId) -> Result<Reply, Refused> {
+        self.leading(lane)?;
+        Ok(Reply::Surveyed(self.count(&self.engine.partitions_of(lane)).await))
+    }
+
+    /// What a copy of these partitions takes now.
+    async fn count(&self, partitions: &[PartitionId]) -> Forecast {
+        let mut expected = Forecast { partitions: partitions.len() as u64, ..Forecast::default() };
         for (n, id) in partitions.iter().enumerate() {
             if n % BETWEEN_PAUSES == BETWEEN_PAUSES - 1 {
                 self.env.tasks.yield_now().await;
             }
-            bytes += self.engine.partition(*id).map_or(0, |log| part_of(log.bounds(), self.lanes.archived_end(*id)));
+            let local = self.engine.partition(*id);
+            let local = local.map_or(0, |log| part_of(log.bounds(), self.lanes.archived_end(*id)));
+            expected.bytes = expected.bytes.saturating_add(local);
+            expected.bucket_bytes = expected.bucket_bytes.saturating_add(self.lanes.archived_bytes(*id));
         }
-        tracing::info!(%lane, %replica, partitions = partitions.len(), bytes, "a lane is being copied to a replica");
-        Ok(Reply::Opened { session: number, partitions: partitions.len() as u64, bytes })
+        expected
     }
 
     fn session(&self, lane: LaneId, number: u64) -> Result<Rc<Session>, Refused> {

@@ -44,6 +44,10 @@ impl LaneSource for LeadersLanes {
     fn archived_end(&self, partition: PartitionId) -> Offset {
         self.0.replica(partition).map_or(Offset::ZERO, |replica| replica.manifest().archived_end)
     }
+
+    fn archived_bytes(&self, partition: PartitionId) -> u64 {
+        self.0.replica(partition).map_or(0, |replica| replica.manifest().bytes())
+    }
 }
 
 /// A connection that takes its time.
@@ -123,7 +127,10 @@ impl Follower {
     }
 
     async fn rebuild(&mut self, env: &Env, home: Home, wire: &Wire) {
-        let progress = Rc::new(CopyProgress::default());
+        let all = RebuildProgress::default();
+        all.set_waiting([LANE].iter(), env.clock.now());
+        all.expect(LANE, survey(LANE, wire).await.expect("the leader counts"));
+        let progress = all.of(LANE);
         let copied = loop {
             let options = CopyOptions { lane: LANE, me: REPLICA, calls: wire, progress: progress.clone() };
             match copy(env, &self.engine, options).await {
@@ -134,6 +141,9 @@ impl Follower {
             }
         };
         assert!(self.engine.is_rebuilding(LANE) && progress.round.get() > 0);
+        let ((copied_bytes, bytes), facts) = (progress.bytes.get(), all.facts(env.clock.now()).expect("is shown"));
+        assert_eq!((facts.replicas_done, facts.replicas, facts.copied_bytes), (0, 1, copied_bytes));
+        assert!(copied_bytes <= bytes && facts.lanes[0].partitions_done <= facts.lanes[0].partitions, "{facts:?}");
         let parts = copied.partitions.iter().map(|part| (part.id, part.as_of, part.state.clone())).collect();
         let lane = recover(env, &self.engine, home, Some(copied.at), copied.state.clone(), parts);
         self.partitions.add_lane(Rc::clone(&lane), self.engine.clone());

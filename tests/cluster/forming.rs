@@ -6,7 +6,7 @@ use tidewater::client::Client;
 
 use super::clients::{create, read_all};
 use super::run;
-use super::support::broker::{Broker, Options};
+use super::support::broker::{Broker, Options, free_ports, free_ports_of, http_get};
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::tools::{cli, produce};
 
@@ -74,17 +74,125 @@ fn a_broker_that_lost_its_disk_is_replaced_by_an_empty_one() {
     cluster.wait_healthy(PATIENCE);
     create(&cluster.bootstrap(), "orders", 6, &[("archive.lag.ms", "500")]);
     let written = produce(&cluster.bootstrap(), "orders", 6, 200);
+    // Not in the bucket, so it is copied.
+    create(&cluster.bootstrap(), "local", 3, &[("remote.storage.enable", "false")]);
+    produce(&cluster.bootstrap(), "local", 3, 50);
     cluster.kill(2);
     cluster.wipe(2);
     // An empty directory alone does not make it broker 3 again: it would forget what it has voted and acknowledged.
     cluster.options[2].args.extend(["--replace".to_owned(), "3".to_owned()]);
     cluster.restart(2);
     cluster.wait_ready();
+    let watched = cli(&cluster, 0, &["cluster", "health", "--watch", "--exit-when-healthy"]);
+    assert!(watched.trim_end().contains("the cluster is healthy"), "{watched}");
     cluster.wait_healthy(PATIENCE);
+    let rebuilt = |name: &str| metric(cluster.broker(2), &format!("tidewater_rebuild_{name}"));
+    assert!(rebuilt("replicas_done_total") > 1.0, "the controller's lane and those of topics");
+    assert!(rebuilt("copied_bytes_total") > 0.0);
+    assert_eq!((rebuilt("replicas_left"), rebuilt("left_bytes")), (0.0, 0.0), "nothing is left");
     // The rebuilt replicas carry the log alone with either of the others.
     cluster.kill(0);
     let more = produce(&cluster.bootstrap(), "orders", 6, 20);
     let log = read_all(&cluster.bootstrap(), "orders", 6);
+    assert_eq!(log.iter().map(Vec::len).sum::<usize>(), written + more);
+}
+
+/// A metric without labels.
+fn metric(broker: &Broker, name: &str) -> f64 {
+    let (status, text) = http_get(&broker.admin, "/metrics").expect("the admin port answers");
+    assert_eq!(status, 200, "{text}");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{text}"))
+}
+
+#[test]
+fn a_broker_that_waits_says_for_what_on_its_admin_port() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut cluster = Cluster::prepare(dir.path(), 3, &options(&dir));
+    cluster.spawn(0);
+    let admin = cluster.broker(0).admin.clone();
+    let answer = |path: &str| http_get(&admin, path);
+    let until = |what: &str, path: &str, is: &dyn Fn(u16, &str) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let got = answer(path);
+            if got.as_ref().is_some_and(|(status, body)| is(*status, body)) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{path} is not {what}: {got:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let two_away = "starting: waiting for 2 of 3 seeds: ";
+    until("waiting", "/health/ready", &|status, body| status == 503 && body.starts_with(two_away));
+    assert_eq!(answer("/health/live"), Some((200, "live\n".to_owned())));
+    let (status, body) = answer("/v1/cluster/health").expect("answers");
+    assert!(status == 503 && body.contains("does not answer (Connection refused"), "{status} {body}");
+    assert_eq!(metric(cluster.broker(0), "tidewater_serving"), 0.0);
+
+    for n in 1..3 {
+        cluster.spawn(n);
+    }
+    cluster.wait_ready();
+    assert_eq!(metric(cluster.broker(0), "tidewater_serving"), 1.0);
+    cluster.wait_healthy(PATIENCE);
+    // Alone after a restart: it knows the cluster.
+    for n in 0..3 {
+        cluster.stop(n);
+    }
+    cluster.spawn(0);
+    until("cut off", "/health/ready", &|status, body| {
+        let said = ["reaches 1 of 3 brokers: broker 2 at 127.0.0.1:", "broker 3 at 127.0.0.1:", "has not answered for"];
+        status == 503 && said.iter().all(|part| body.contains(part))
+    });
+    let log = cluster.broker(0).log();
+    assert!(log.contains("a broker does not answer"), "{log}");
+    for n in 1..3 {
+        cluster.spawn(n);
+    }
+    cluster.wait_ready();
+    cluster.wait_healthy(PATIENCE);
+    let log = cluster.broker(0).log();
+    let (_, log) = log.rsplit_once("stopping").expect("it was stopped once");
+    for (words, least) in [("a broker does not answer", 2), ("a broker answers again", 2)] {
+        assert_eq!(log.matches(words).count(), least, "once for each: {log}");
+    }
+}
+
+#[test]
+fn brokers_that_all_moved_find_each_other() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut cluster = Cluster::start(dir.path(), 3, &options(&dir));
+    cluster.wait_healthy(PATIENCE);
+    create(&cluster.bootstrap(), "orders", 3, &[]);
+    let written = produce(&cluster.bootstrap(), "orders", 3, 20);
+    for n in 0..3 {
+        cluster.stop(n);
+    }
+    let rpc: Vec<String> = free_ports_of(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    for (options, own) in cluster.options.iter_mut().zip(&rpc) {
+        options.ports = free_ports();
+        options.rpc = Some(own.clone());
+        options.args.clear();
+        options.args.extend(["--seed".to_owned(), rpc.join(",")]);
+    }
+    for n in 0..3 {
+        cluster.spawn(n);
+    }
+    cluster.wait_ready();
+    cluster.wait_healthy(PATIENCE);
+    let begun = Instant::now();
+    loop {
+        let brokers = cluster.get("/v1/cluster/brokers").expect("answers");
+        let known: Vec<_> = brokers.as_array().expect("a list").iter().filter_map(|row| row["rpc"].as_str()).collect();
+        if known == rpc {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "each registers its new address: {known:?}, not {rpc:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let more = produce(&cluster.bootstrap(), "orders", 3, 20);
+    let log = read_all(&cluster.bootstrap(), "orders", 3);
     assert_eq!(log.iter().map(Vec::len).sum::<usize>(), written + more);
 }
 

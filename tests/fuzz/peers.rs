@@ -1,9 +1,12 @@
-//! What comes from other brokers: frames, the stream they are cut out of, handshakes.
+//! What comes from other brokers: frames, the stream they are cut out of, handshakes, messages of a rebuild.
 
 use bytes::Bytes;
+use tidewater::rebuild::Forecast;
+use tidewater::rebuild::message::{PartitionAt, Reply, Request, lane_of};
 use tidewater::rpc::frame::{self, FrameBuffer, Wanted};
 use tidewater::rpc::handshake::{self, Client, Hello, PROTOCOLS, Server};
-use tidewater_storage::model::NodeId;
+use tidewater_storage::log::LogSettings;
+use tidewater_storage::model::{EntryId, LaneId, LogIndex, NodeId, Offset, PartitionId, ReplicaId, Term};
 use uuid::Uuid;
 
 use super::corpus;
@@ -14,6 +17,8 @@ pub(crate) fn targets() -> Vec<Target> {
         Target::new("peer_frame", one_frame, frames).mended(mend),
         Target::new("peer_stream", stream, || vec![corpus::golden_hex("broker/rpc-frames-v1.hex")]),
         Target::new("peer_handshake", shake_hands, handshakes),
+        Target::new("rebuild_request", rebuild_request, rebuild_requests),
+        Target::new("rebuild_reply", rebuild_reply, rebuild_replies),
     ]
 }
 
@@ -112,4 +117,50 @@ fn handshakes() -> Vec<Vec<u8>> {
         left = rest;
     }
     out
+}
+
+fn rebuild_requests() -> Vec<Vec<u8>> {
+    let (lane, session, partition) = (LaneId(7), 9, PartitionId::default());
+    let last = Some(EntryId { term: Term(3), index: LogIndex(80) });
+    let requests = [
+        Request::Open { lane, replica: ReplicaId::first(NodeId(3)), last },
+        Request::Next { lane, session, again: Some(partition) },
+        Request::Read { lane, session, partition, from: Offset::new(3), until: Offset::new(8) },
+        Request::Settle { lane, session },
+        Request::Close { lane, session },
+        Request::Survey { lane },
+    ];
+    requests.iter().map(|request| request.encode().to_vec()).collect()
+}
+
+fn rebuild_request(input: &[u8]) {
+    let lane = lane_of(input);
+    let Ok(request) = Request::decode(input) else { return };
+    assert!(lane.is_some(), "what is read is brought to a shard");
+    assert_eq!(Request::decode(&request.encode()), Ok(request));
+}
+
+fn rebuild_replies() -> Vec<Vec<u8>> {
+    let (session, id) = (9, PartitionId::default());
+    let expected = Forecast { partitions: 3, bytes: 1 << 40, bucket_bytes: 1 << 50 };
+    let settings = LogSettings { segment_bytes: 1 << 20, segment_ms: 77 };
+    let (from, end, state) = (Offset::new(5), Offset::new(9), Bytes::from_static(b"state"));
+    let at = EntryId { term: Term(3), index: LogIndex(80) };
+    let replies = [
+        Reply::Opened { session, expected },
+        Reply::Surveyed(expected),
+        Reply::Partition(PartitionAt { id, as_of: LogIndex(6), state: state.clone(), settings, from, end }),
+        Reply::Round { changed: 2 },
+        Reply::Gone(id),
+        Reply::Batches(Bytes::from_static(b"batches")),
+        Reply::Moved(id),
+        Reply::Settled { at, state, partitions: vec![id] },
+        Reply::Closed,
+    ];
+    replies.iter().map(|reply| reply.encode().to_vec()).collect()
+}
+
+fn rebuild_reply(input: &[u8]) {
+    let Ok(reply) = Reply::decode(&Bytes::copy_from_slice(input)) else { return };
+    assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
 }

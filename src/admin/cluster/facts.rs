@@ -10,6 +10,7 @@ use tidewater_storage::model::NodeId;
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
 use crate::replica::facts::ReplicaFacts;
+use crate::rebuild::RebuildFacts;
 
 /// A broker at one moment. A message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub struct BrokerFacts {
     pub peers: Vec<PeerFacts>,
     /// The sources, and the lanes of theirs that it follows.
     pub replicas: ReplicaFacts,
+    /// Its replicas that are being rebuilt; `None`: none.
+    pub rebuild: Option<RebuildFacts>,
 }
 
 /// A replica of a lane. A message.

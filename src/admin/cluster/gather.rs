@@ -16,7 +16,7 @@ use super::facts::{BrokerFacts, ClusterFacts, PeerFacts};
 use crate::admin::report::ReportRequest;
 use crate::controller::client::{CONTROLLER_SHARD, ControllerHandle};
 use crate::controller::state::shard_of;
-use crate::rpc::{Refusal, Rpc, RpcError, Service};
+use crate::rpc::{PeerState, Refusal, Rpc, RpcError, Service};
 use crate::shard::mesh::Mesh;
 
 /// How long another broker may take to answer.
@@ -73,6 +73,17 @@ impl ClusterOperator {
         let asked = self.reports.call(CONTROLLER_SHARD, |reply| ReportRequest::Transfer(lane, to, reply)).await;
         asked.unwrap_or_else(|_| Err(TransferError::Failed { lane, why: "the broker is stopping".to_owned() }))
     }
+}
+
+/// Which brokers this one reaches. A message.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The registered ones.
+    pub brokers: usize,
+    /// This one among them.
+    pub reached: usize,
+    /// In words, those that are not reached, and why.
+    pub away: Vec<String>,
 }
 
 /// A question of another broker. JSON.
@@ -132,13 +143,18 @@ impl Gatherer {
         }
     }
 
-    /// Registered brokers, and how many of them have a connection from here, this one among them.
+    /// The registered brokers, and which of them have a connection from here.
     #[must_use]
-    pub fn reach(&self) -> (usize, usize) {
+    pub fn reach(&self) -> Reach {
         let image = self.controller.image();
         let peers = self.rpc.iter().flat_map(Rpc::peers);
-        let connected = peers.filter(|peer| peer.connected && image.brokers.contains_key(&peer.node)).count();
-        (image.brokers.len(), connected + 1)
+        let (connected, away): (Vec<_>, Vec<_>) =
+            peers.filter(|peer| image.brokers.contains_key(&peer.node)).partition(|peer| peer.connected);
+        Reach {
+            brokers: image.brokers.len(),
+            reached: connected.len() + 1,
+            away: away.iter().filter_map(PeerState::away).collect(),
+        }
     }
 
     /// This broker.
@@ -153,6 +169,9 @@ impl Gatherer {
             facts.connections += shard.connections;
             facts.lanes.extend(shard.lanes);
             facts.replicas.add(shard.replicas);
+            if let Some(rebuild) = shard.rebuild {
+                facts.rebuild.get_or_insert_default().add(rebuild);
+            }
             // Of the node; every shard reports the same.
             facts.disk_used_bytes = shard.disk.total();
             facts.disk_limit_bytes = shard.disk.limit;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tidewater_storage::model::{LaneId, NodeId};
 
 use super::facts::{BrokerFacts, ClusterFacts, LaneFacts};
+use super::rebuilding::{self, Rebuilding};
 
 /// A follower that lacks so many entries is shown as behind.
 const BEHIND_ENTRIES: u64 = 10_000;
@@ -67,6 +68,8 @@ pub(in crate::admin) struct Health {
     pub lanes: Counts,
     pub partitions: Counts,
     pub problems: Vec<Problem>,
+    /// Brokers whose replicas are being rebuilt.
+    pub rebuilds: Vec<Rebuilding>,
 }
 
 /// Does the lane have a leader that answers, and that a majority of its voters answers? The table of leaders keeps a leader
@@ -132,6 +135,8 @@ pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
         });
     }
     replicas(facts, &short, &away, &mut problems);
+    let rebuilds = rebuilding::of(facts);
+    problems.extend(rebuilds.iter().map(rebuilt));
     problems.sort_by_key(|problem| problem.kind);
     let mut partitions = Counts::default();
     for partition in facts.image.topics.values().flat_map(|topic| &topic.partitions) {
@@ -151,6 +156,22 @@ pub(in crate::admin) fn judge(facts: &ClusterFacts) -> Health {
         lanes: Counts { all: lanes.len(), leaderless: leaderless.len(), under_replicated: short.len() },
         partitions,
         problems,
+        rebuilds,
+    }
+}
+
+fn rebuilt(rebuilding: &Rebuilding) -> Problem {
+    let node = rebuilding.broker;
+    let advice = match rebuilding.waits() {
+        Some(why) => format!("nothing is copied now: {why}"),
+        None => "wait; `tidewater cluster health --watch` shows when it is done".to_owned(),
+    };
+    Problem {
+        kind: ProblemKind::Rebuilding,
+        brokers: vec![node],
+        lanes: rebuilding.lanes_left.iter().copied().collect(),
+        what: format!("broker {node} is being rebuilt: {rebuilding}"),
+        advice,
     }
 }
 
@@ -229,7 +250,6 @@ fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &
         });
     }
     let mut behind: BTreeMap<i32, (Vec<u32>, u64)> = BTreeMap::new();
-    let mut rebuilding: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
     for lane in facts.image.lanes.keys() {
         let Some(led) = of_leader(facts, *lane) else { continue };
         let is_away = |node: i32| away.iter().any(|id| id.0 == node);
@@ -241,12 +261,6 @@ fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &
                 *most = (*most).max(follower.behind_entries);
             }
         }
-        let wanted = facts.image.replicas(*lane);
-        // Brokers beyond the controller's voters are its learners for good.
-        let learners = led.learners.iter().filter(|_| *lane != LaneId::CONTROLLER);
-        for node in learners.filter(|node| wanted.iter().any(|id| id.0 == **node)) {
-            rebuilding.entry(*node).or_default().push(lane.0);
-        }
     }
     for (node, (lanes, most)) in behind {
         problems.push(Problem {
@@ -254,15 +268,6 @@ fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &
             brokers: vec![node],
             what: format!("broker {node} is behind in {}, by up to {most} entries", lanes_in_words(lanes.len())),
             advice: format!("its disk or its network is slower than the others'; see the metrics of broker {node}"),
-            lanes,
-        });
-    }
-    for (node, lanes) in rebuilding {
-        problems.push(Problem {
-            kind: ProblemKind::Rebuilding,
-            brokers: vec![node],
-            what: format!("{} are being rebuilt on broker {node}", lanes_in_words(lanes.len())),
-            advice: "wait; `tidewater cluster health` shows when it is done".to_owned(),
             lanes,
         });
     }
@@ -289,6 +294,7 @@ mod tests {
     use super::*;
     use crate::controller::leaders::{LaneReport, LeaderReport, Leaders};
     use crate::kafka::handlers::fixture::{cluster, leaders_of};
+    use crate::rebuild::{LaneRebuild, RebuildFacts};
     use tidewater_storage::model::Term;
 
     fn good() -> BrokerFacts {
@@ -361,6 +367,34 @@ mod tests {
         let mut dead = healthy();
         dead.brokers.insert(NodeId(2), Err("no answer".to_owned()));
         assert_eq!(judge(&dead).lanes.leaderless, 2, "its leader died and no other is elected yet");
+    }
+
+    #[test]
+    fn a_broker_that_is_rebuilt_says_how_far_it_is() {
+        let mut facts = healthy();
+        let mut lanes = led(&[1, 3]);
+        lanes[1].learners = vec![3];
+        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes, ..good() }));
+        let health = judge(&facts);
+        assert_eq!(kinds(&health), [ProblemKind::Rebuilding]);
+        assert_eq!(health.problems[0].what, "broker 3 is being rebuilt: 0 of 1 replicas", "as its leader knows it");
+        let lane = |lane, from| LaneRebuild { lane, from, ..LaneRebuild::default() };
+        let own = RebuildFacts {
+            replicas_done: 4,
+            replicas: 6,
+            copied_bytes: 1 << 20,
+            bytes: 4 << 20,
+            bucket_bytes: 1 << 30,
+            since_ms: 2000,
+            lanes: vec![lane(1, Some(2)), lane(7, None)],
+        };
+        facts.brokers.insert(NodeId(3), Ok(BrokerFacts { rebuild: Some(own), ..good() }));
+        let health = judge(&facts);
+        let expected = "broker 3 is being rebuilt: 4 of 6 replicas, 1.00 MiB of 4.00 MiB copied, 1.00 GiB stay in the \
+                        bucket, about 6 s left";
+        assert_eq!((health.problems[0].what.as_str(), &health.problems[0].lanes), (expected, &vec![1, 7]));
+        assert_eq!((health.rebuilds.len(), health.rebuilds[0].left_ms), (1, Some(6000)));
+        assert_eq!(health.status, Standing::Degraded);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tidewater_storage::model::{LaneId, NodeId};
 use super::facts::{ClusterFacts, FollowerFacts};
 use super::gather::{ClusterOperator, TransferError};
 use super::health::{self, judge};
+use super::rebuilding::{self, Rebuilding};
 use crate::admin::report::ReportRequest;
 use crate::admin::state::{AdminState, refused};
 use crate::admin::survey::soon;
@@ -40,6 +41,8 @@ struct BrokerRow {
     disk_admissible_bytes: Option<u64>,
     /// From this broker, of small requests.
     rtt_us: Option<u64>,
+    /// Its replicas that are being rebuilt; `None`: none.
+    rebuild: Option<Rebuilding>,
 }
 
 /// One lane of `GET /v1/cluster/lanes`.
@@ -138,8 +141,8 @@ pub(in crate::admin) async fn grow(State(state): State<AdminState>, Path(factor)
     let asked = state.services.reports.call(CONTROLLER_SHARD, |reply| ReportRequest::Grow(factor, reply)).await;
     match asked {
         Ok(Ok(lanes)) => Json(serde_json::json!({ "replication_factor": factor, "lanes": lanes })).into_response(),
-        Ok(Err(TopicError::Unavailable)) => {
-            refused(StatusCode::SERVICE_UNAVAILABLE, "the controller's lane has no leader at the moment; try again")
+        Ok(Err(error @ (TopicError::Unavailable | TopicError::TimedOut))) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}; try again"))
         }
         Ok(Err(error)) => refused(StatusCode::CONFLICT, &error.to_string()),
         Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping"),
@@ -150,6 +153,7 @@ fn broker_rows(facts: &ClusterFacts) -> Vec<BrokerRow> {
     let controller = facts.leaders.of(LaneId::CONTROLLER).map(|led| led.node);
     let here = facts.brokers.get(&facts.image.here).and_then(|here| here.as_ref().ok());
     let rtt = |id: NodeId| here.and_then(|here| here.peers.iter().find(|peer| peer.node == id.0)?.rtt_us);
+    let rebuilds = rebuilding::of(facts);
     let rows = facts.image.brokers.values().map(|broker| {
         let id = broker.id;
         let answer = facts.brokers.get(&id).map(Result::as_ref);
@@ -172,6 +176,7 @@ fn broker_rows(facts: &ClusterFacts) -> Vec<BrokerRow> {
             disk_limit_bytes: found.map(|found| found.disk_limit_bytes),
             disk_admissible_bytes: found.map(|found| found.disk_admissible_bytes),
             rtt_us: rtt(id),
+            rebuild: rebuilds.iter().find(|rebuilding| rebuilding.broker == id.0).cloned(),
         }
     });
     rows.collect()

@@ -3,10 +3,12 @@
 use super::samples::{Labels, Sheet, and, label};
 use crate::admin::cluster::facts::LaneFacts;
 use crate::admin::report::ShardReport;
+use crate::rebuild::{RebuildCounts, RebuildFacts};
 use crate::rpc::{PeerCounts, RpcCounts};
 
 pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
     lanes(sheet, shards);
+    rebuilds(sheet, shards);
     let mut counts = RpcCounts::default();
     shards.iter().for_each(|report| counts.add(&report.rpc));
     peers(sheet, &counts);
@@ -50,6 +52,41 @@ fn lanes(sheet: &mut Sheet, shards: &[ShardReport]) {
         "tidewater_lane_follower_silent_seconds",
         "Time since a follower of a lane that this broker leads last answered",
         followers().filter_map(|(labels, f)| Some((labels, f.silent_ms? as f64 / 1000.0))).collect(),
+    );
+}
+
+fn rebuilds(sheet: &mut Sheet, shards: &[ShardReport]) {
+    let mut now = RebuildFacts::default();
+    shards.iter().filter_map(|report| report.rebuild.clone()).for_each(|facts| now.add(facts));
+    for (name, help, value) in [
+        (
+            "tidewater_rebuild_replicas_left",
+            "Replicas of this broker that are being copied from their leaders, or wait for it",
+            now.replicas - now.replicas_done,
+        ),
+        (
+            "tidewater_rebuild_left_bytes",
+            "Bytes of batches that are still to be copied for them, as far as the leaders have counted",
+            now.bytes.saturating_sub(now.copied_bytes),
+        ),
+        (
+            "tidewater_rebuild_bucket_bytes",
+            "Bytes of batches of the replicas of this rebuild that stay in the bucket and are not copied",
+            now.bucket_bytes,
+        ),
+    ] {
+        sheet.gauge(name, help, value as f64);
+    }
+    let counts = |of: fn(&RebuildCounts) -> u64| shards.iter().map(|report| of(&report.rebuilt)).sum();
+    sheet.counter(
+        "tidewater_rebuild_replicas_done",
+        "Replicas of this broker that were rebuilt from their leaders",
+        counts(|counts| counts.replicas),
+    );
+    sheet.counter(
+        "tidewater_rebuild_copied_bytes",
+        "Bytes of batches copied from leaders, also for copies that began again",
+        counts(|counts| counts.copied_bytes),
     );
 }
 

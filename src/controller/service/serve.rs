@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use futures::channel::oneshot;
 use futures::future::{Either, join_all, select};
-use tidewater_storage::model::LaneId;
+use tidewater_storage::model::{LaneId, NodeId};
 
 use super::{Controller, Queued};
 use crate::controller::brokers;
@@ -207,7 +207,13 @@ impl Controller {
         if level < features::LANE_TABLE {
             return Plan::Answer(Err(AskError::NotLeader(Some(self.here()))));
         }
-        let alive = self.peers.as_ref().map(|peers| peers.connected()).unwrap_or_default();
+        let mut alive = self.peers.as_ref().map(|peers| peers.connected()).unwrap_or_default();
+        // One that is met at the new address already has moved, and is no second broker on a copy of the directory.
+        let is_met = |node: &NodeId| {
+            let address = asked.address.rpc.as_ref();
+            address.zip(self.peers.as_ref()).is_some_and(|(at, peers)| peers.is_connected_at(*node, at))
+        };
+        alive.retain(|node| !is_met(node));
         let place = match brokers::place(&state.brokers, &alive, level, &asked) {
             Ok(place) => place,
             Err(error) => return refused(TopicError::InvalidRequest(error.to_string())),
