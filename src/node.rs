@@ -14,6 +14,7 @@ pub mod forming;
 pub mod identity;
 pub mod join;
 pub mod lanes;
+mod lost_leaders;
 mod layout;
 pub mod membership;
 mod moved;

@@ -41,7 +41,7 @@ pub use lane::purging::LogHold;
 pub use lane::transfer::TransferError;
 pub use lane::{Lane, LaneError, LaneFatal, LaneOptions, Leadership};
 pub use proposal::{Answer, Proposal, ProposeError};
-pub use settings::PROPOSALS_MAX;
+pub use settings::{LEASE, PROPOSALS_MAX};
 pub use status::{LaneStatus, NotUnderstood};
 
 /// The state that a lane's entries build, given by the layer above.

@@ -17,6 +17,7 @@ use super::forming::{self, Hello};
 use super::identity::{Identity, Notes};
 use super::join;
 use super::lanes::{self, Lanes, Seat};
+use super::lost_leaders;
 use super::peers::{self, PeerMessage};
 use super::rebuilds::{self, Rebuilds};
 use super::replicas::Replicas;
@@ -258,6 +259,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     };
     env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
     let own = Replicas::start(&env, &lanes, &controller);
+    lost_leaders::watch(&env, &lanes, &controller, &rpc);
     serving.set(true);
     let _ = start.status.send_async(ShardStatus::Serving(here)).await;
 

@@ -4,6 +4,7 @@
 //! replicas acknowledge before the leader's own flush): a test pins those that correctness depends on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 use tidewater_storage::model::LaneId;
@@ -15,6 +16,8 @@ const CHANNEL: u64 = 1024;
 /// A leader's lease, and with it the earliest election after its last sign, must be the same on every replica: openraft
 /// takes it from the longer time. Milliseconds.
 pub(crate) const LEASE_MS: u64 = 500;
+/// The same.
+pub const LEASE: Duration = Duration::from_millis(LEASE_MS);
 /// The shortest time that the preferred leader waits after the lease has ended. Milliseconds.
 const ELECTION_MS: u64 = 300;
 /// Each replica after it begins to stand this much later, so that the preferred one usually wins. Milliseconds.

@@ -23,9 +23,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a report to another broker is waited for.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Between looks at the connections to other brokers.
-const PEERS_LOOK: Duration = Duration::from_millis(50);
-
 /// An election begins and ends within this time after a leader was lost.
 const LOST_FOR: Duration = Duration::from_secs(3);
 
@@ -66,9 +63,9 @@ impl Controller {
         join_all(asked).await;
     }
 
-    /// Notices brokers whose connection was lost, as long as there are others. The lanes that one of them led have no
-    /// leader for the time of an election, and clients that are answered so ask again soon; those that are given the
-    /// broker that is gone do so a second later. Where the connection alone was cut, the leader is shown again.
+    /// Notices at once when the connection to a broker is lost, as long as there are others. The lanes that the broker led
+    /// have no leader for the time of an election, and clients that are answered so ask again soon; those that are given
+    /// the broker that is gone do so a second later. Where the connection alone was cut, the leader is shown again.
     pub(super) async fn watch_peers(self: Rc<Self>) {
         let Some(peers) = self.peers.clone() else { return };
         let (mut before, mut since) = (BTreeSet::new(), BTreeMap::new());
@@ -78,6 +75,7 @@ impl Controller {
                 self.handle.image_after(image.revision).await;
                 continue;
             }
+            let changed = peers.changed();
             let (now, connected) = (self.env.clock.now(), peers.connected());
             since.extend(before.difference(&connected).map(|node: &NodeId| (*node, now)));
             since.retain(|node, at| !connected.contains(node) && now.since(*at) < LOST_FOR);
@@ -87,7 +85,13 @@ impl Controller {
                 self.lost.replace(lost);
                 self.show_leaders().await;
             }
-            self.env.tasks.sleep(PEERS_LOOK).await;
+            match since.values().min() {
+                None => changed.await,
+                Some(first) => {
+                    let over = self.env.tasks.sleep(LOST_FOR.saturating_sub(now.since(*first)));
+                    select(changed, pin!(over)).await;
+                }
+            }
         }
     }
 

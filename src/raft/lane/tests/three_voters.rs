@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::raft::log_store::LogDevice;
+use crate::raft::LEASE;
 use crate::raft::network::in_process::InProcess;
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
@@ -530,6 +531,35 @@ fn voters_that_never_spoke_with_the_first_leader_begin_without_it() {
         cluster.kill(NODES[0], 0);
         cluster.propose(10);
         cluster.start(NODES[0]);
+        cluster.check();
+    }
+}
+
+#[test]
+fn a_follower_that_stands_wins_soon_after_the_lease_and_never_within_it() {
+    for seed in 1..=8 {
+        let mut cluster = Cluster::new(seed);
+        let (leader, lane) = cluster.await_leader();
+        cluster.propose(3);
+        cluster.world.run_for(Duration::from_secs(1));
+        let term = lane.leadership().term;
+        let other = another(leader);
+        for _ in 0..20 {
+            cluster.run(cluster.lane(other).stand());
+            cluster.world.run_for(Duration::from_millis(37));
+        }
+        assert_eq!(cluster.leader().map(|(node, lane)| (node, lane.leadership().term)), Some((leader, term)));
+        cluster.kill(leader, 0);
+        let killed = cluster.world.env_of(99).clock.now();
+        cluster.run(cluster.lane(other).stand());
+        cluster.world.run_for(LEASE + Duration::from_millis(20));
+        assert_eq!(cluster.leader().map(|(node, _)| node), None, "seed {seed}: within the lease");
+        cluster.run(cluster.lane(other).stand());
+        let (next, _) = cluster.await_leader();
+        let took = cluster.world.env_of(99).clock.now().since(killed);
+        assert!(next == other && took < Duration::from_millis(600), "seed {seed}: {next} leads after {took:?}");
+        cluster.start(leader);
+        cluster.propose(3);
         cluster.check();
     }
 }
