@@ -20,7 +20,7 @@ use futures::future::{Either, select};
 use tidewater_storage::env::{Env, Mono, Notify};
 use tidewater_storage::model::{LaneId, PartitionId};
 use tidewater_tiering::fetch::Indexes;
-use tidewater_tiering::follow::{Changes, FollowedLane, FollowedRoot, Next, FollowedPartition, Purpose};
+use tidewater_tiering::follow::{Changes, FollowedLane, FollowedPartition, FollowedRoot, Next, Purpose};
 use tidewater_tiering::keys::{ClusterName, Home};
 use tidewater_tiering::store::ObjectStore;
 
@@ -160,6 +160,7 @@ impl LaneFollower {
             sequence: lane.last(),
             written: lane.last_written(),
             lag_ms: self.inner.caught_up.get().map(|at| millis(clock.now().since(at))).or_else(age),
+            has_caught_up: self.inner.caught_up.get().is_some(),
             partitions: lane.partitions().len(),
             tail_entries: lane.tail_entries(),
             requests: self.inner.requests.get(),

@@ -3,7 +3,7 @@
 //! Owns: which lanes the shard follows, which of their partitions it serves. Does not own: following a lane
 //! (`tidewater_read_replica`), reading (`partition::read`). Shard-local.
 //!
-//! A partition is served once its lane's manifest was read; until then, and while another broker follows the lane, readers
+//! A partition is served once its lane has caught up with the bucket; until then, and while another broker follows the lane, readers
 //! are told that it is led elsewhere and ask again.
 
 use std::cell::{Cell, RefCell};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use tidewater_read_replica::{LaneFollower, LaneParts, LaneStatus, ReplicaConfig, WaitsFor};
-use tidewater_storage::env::{Env, Task};
+use tidewater_storage::env::{Clock, Env, Task};
 use tidewater_storage::model::{PartitionId, ShardId, TopicName};
 use tidewater_tiering::fetch::FetchConfig;
 use tidewater_tiering::follow::Changes;
@@ -35,7 +35,7 @@ use crate::partition::read::read_path::Remote;
 use crate::partition::read::readable::Readable;
 use crate::partition::shard::PartitionShard;
 
-/// Between looks at lanes that are not known yet.
+/// Between looks at lanes that have not caught up yet.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What a shard's part is started with.
@@ -70,6 +70,7 @@ struct FollowedLane {
     task: RefCell<Option<Task<()>>>,
     remote: Remote,
     partitions: Rc<PartitionShard>,
+    clock: Clock,
     open: Arc<OpenSource>,
     /// The partitions of followed topics in the lane.
     wanted: RefCell<BTreeMap<PartitionId, TopicName>>,
@@ -77,6 +78,7 @@ struct FollowedLane {
     served: RefCell<BTreeMap<PartitionId, Rc<FollowedPartition>>>,
     /// Partitions of the lane that no followed topic has; each is a reason to read the catalogue once.
     strange: RefCell<BTreeSet<PartitionId>>,
+    /// It has caught up with the bucket.
     is_known: Cell<bool>,
 }
 
@@ -216,6 +218,7 @@ impl ReplicaShard {
                 task: RefCell::default(),
                 remote: Rc::clone(&remote),
                 partitions: Rc::clone(&parts.partitions),
+                clock: parts.env.clock.clone(),
                 open: Arc::clone(&open),
                 wanted: RefCell::default(),
                 served: RefCell::default(),
@@ -322,9 +325,10 @@ impl FollowedLane {
         }
     }
 
-    /// Serves what is wanted, once the lane is known.
+    /// Serves what is wanted, once the lane has caught up with the bucket.
     fn serve(&self) {
-        self.is_known.set(self.follower.status().waits_for != WaitsFor::Manifest);
+        // Before it has caught up, its ends may lie below what a reader had from here or from another broker.
+        self.is_known.set(self.is_known.get() || self.follower.status().has_caught_up);
         let (wanted, mut served) = (self.wanted.borrow(), self.served.borrow_mut());
         served.retain(|id, partition| {
             let stays = wanted.get(id) == Some(&partition.topic);
@@ -338,7 +342,8 @@ impl FollowedLane {
         }
         for (id, topic) in wanted.iter().filter(|(id, _)| !served.contains_key(*id)).collect::<Vec<_>>() {
             let (remote, lane) = (Rc::clone(&self.remote), self.follower.clone());
-            let partition = Rc::new(FollowedPartition::new(*id, topic.clone(), remote, lane));
+            let clock = self.clock.clone();
+            let partition = Rc::new(FollowedPartition::new(*id, topic.clone(), remote, lane, clock));
             self.partitions.follow(Rc::clone(&partition));
             served.insert(*id, partition);
             self.report_dropped(*id);

@@ -3,7 +3,7 @@
 //!
 //! Shard-local. Without a source it sleeps.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::pin::pin;
@@ -30,6 +30,9 @@ use crate::limits::SOURCE_STORE_BYTES_MAX;
 
 /// Between looks at the brokers that are there and at what the sources report.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Between looks at a source that has no topic to follow yet.
+const EMPTY_LOOK: Duration = Duration::from_secs(5);
 
 /// After a bucket could not be opened.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
@@ -89,6 +92,8 @@ struct Opened {
     tasks: [Task<()>; 2],
     look_soon: Arc<tokio::sync::Notify>,
     open: RefCell<Option<Arc<OpenSource>>>,
+    /// When it was looked at last because it had no topics.
+    looked: Cell<Mono>,
     dropped_out: flume::Sender<TopicId>,
     dropped_in: flume::Receiver<TopicId>,
     /// Topics that lanes found deleted.
@@ -188,6 +193,7 @@ impl Sources {
             tasks,
             look_soon,
             open: RefCell::default(),
+            looked: Cell::new(env.clock.now()),
             dropped_out,
             dropped_in,
             dropped: RefCell::default(),
@@ -298,6 +304,10 @@ impl Running {
             (_, _, Some(why)) => (SourceState::Failing, Some(why)),
             (_, Some(_), None) => (SourceState::Following, None),
         };
+        if known.as_ref().is_none_or(|known| known.topics.is_empty()) && now.since(opened.looked.get()) >= EMPTY_LOOK {
+            opened.looked.set(now);
+            opened.source.look_soon();
+        }
         let open = known.map(|known| opened.open(&self.spec, &known));
         opened.requests_per_hour.store(opened.request_rate(now), Ordering::Relaxed);
         SourceNow { state, reason, open, requests_per_hour: Arc::clone(&opened.requests_per_hour) }

@@ -6,8 +6,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use tidewater_read_replica::{LaneFollower, PartitionReader};
+use tidewater_storage::env::{Clock, Mono};
 use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, PartitionId, TopicName};
 use tidewater_tiering::fetch::ReadView;
@@ -16,6 +18,11 @@ use super::read_path::{self, Remote};
 use super::readable::{self, Readable};
 use super::watch::Waiters;
 use crate::partition::message::{EpochEnd, PartitionStatus};
+
+/// A reader beyond the end is refused after this time, if the lane keeps up with the bucket: longer than a poll.
+const BEYOND_PATIENCE: Duration = Duration::from_secs(15);
+/// A lane that lags more does not know its end.
+const LAG_MAX_MS: u64 = 10_000;
 
 /// Damaged ranges of one partition that are logged.
 const DAMAGE_LOGGED_MAX: usize = 16;
@@ -32,6 +39,9 @@ pub struct FollowedPartition {
     /// The log start that waiting readers know.
     log_start: Cell<Offset>,
     damage_logged: RefCell<BTreeSet<Option<Offset>>>,
+    clock: Clock,
+    /// When readers first and last asked beyond the end.
+    beyond: Cell<Option<(Mono, Mono)>>,
 }
 
 impl fmt::Debug for FollowedPartition {
@@ -41,13 +51,14 @@ impl fmt::Debug for FollowedPartition {
 }
 
 impl FollowedPartition {
-    /// A partition of a lane whose manifest was read: one that the lane does not know has no records yet.
+    /// A partition of a lane that has caught up: one that the lane does not know has no records yet.
     #[must_use]
-    pub fn new(id: PartitionId, topic: TopicName, remote: Remote, lane: LaneFollower) -> Self {
+    pub fn new(id: PartitionId, topic: TopicName, remote: Remote, lane: LaneFollower, clock: Clock) -> Self {
         let (waiters, damage_logged) = (Waiters::default(), RefCell::default());
         let reader = lane.partition(id);
         let log_start = Cell::new(reader.log_start());
-        Self { id, topic, remote, waiters, lane, reader, log_start, damage_logged }
+        let beyond = Cell::default();
+        Self { id, topic, remote, waiters, lane, reader, log_start, damage_logged, clock, beyond }
     }
 
     /// What is known of it has changed: wakes the readers that this concerns.
@@ -156,6 +167,16 @@ impl Readable for FollowedPartition {
     fn is_new_damage(&self, begins: Option<Offset>) -> bool {
         let mut logged = self.damage_logged.borrow_mut();
         logged.len() < DAMAGE_LOGGED_MAX && logged.insert(begins)
+    }
+
+    /// A reader may come from another broker that has seen a bundle that this one has not, or from a time before a restart.
+    fn is_beyond(&self) -> bool {
+        let now = self.clock.now();
+        let asked = self.beyond.get().filter(|(_, last)| now.since(*last) < BEYOND_PATIENCE * 2);
+        let first = asked.map_or(now, |(first, _)| first);
+        self.beyond.set(Some((first, now)));
+        let keeps_up = self.lane.status().lag_ms.is_some_and(|lag| lag <= LAG_MAX_MS);
+        keeps_up && now.since(first) >= BEYOND_PATIENCE
     }
 
     async fn refresh(&self) -> bool {

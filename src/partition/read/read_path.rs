@@ -35,6 +35,9 @@ pub async fn read<P: Readable>(
 ) -> Result<ReadDone, ReadError> {
     let readable = partition.readable();
     if part.from < readable.start || part.from > readable.end {
+        if part.from > readable.end && !partition.is_beyond() {
+            return Err(ReadError::BucketUnavailable(format!("offset {} is not known here yet", part.from)));
+        }
         return Err(ReadError::OutOfRange { offset: part.from, valid: readable });
     }
     let until = match part.isolation {

@@ -45,6 +45,9 @@ pub trait Readable {
     /// Was damage that begins there not logged yet?
     fn is_new_damage(&self, begins: Option<Offset>) -> bool;
 
+    /// Is an offset above the end surely no record's? Otherwise its reader tries again.
+    fn is_beyond(&self) -> bool;
+
     /// Objects that a view named are gone: learns what names them now. False if that is known already.
     fn refresh(&self) -> impl Future<Output = bool>;
 
@@ -107,6 +110,11 @@ impl Readable for Replica {
 
     fn is_new_damage(&self, begins: Option<Offset>) -> bool {
         Self::is_new_damage(self, begins)
+    }
+
+    /// A leader knows its end.
+    fn is_beyond(&self) -> bool {
+        true
     }
 
     /// The manifest is this broker's own state: it names what is in the bucket.
