@@ -10,6 +10,7 @@ mod local_damage;
 mod misplaced;
 mod parts;
 mod put_back;
+mod rebuilt;
 mod restored;
 mod scrub;
 mod sweep;

@@ -12,7 +12,7 @@ use tidewater_storage::env::{Env, Mono};
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{
     Batch, Compression, Incarnation, LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex,
-    RunSum, Term, TimestampMs, TopicId, TopicName, batch, run,
+    ProducerEpoch, ProducerId, RunSum, Term, TimestampMs, TopicId, TopicName, batch, run,
 };
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use crate::archive::{
     LaneState, LocalLog, LocalRead, LocalReadError, LocalSegment, Propose, ProposeError, TopicFacts, Unarchived,
     Whereabouts,
 };
-use crate::format::LaneEvent;
+use crate::format::{EpochStart, LaneEvent, ProducerState, follow_producers};
 use crate::keys::Home;
 use crate::manifest::{
     CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest, apply, check_lane, check_partition,
@@ -53,6 +53,10 @@ pub(super) struct Log {
     pub(super) rotten: Option<Offset>,
     /// Its disk does not answer.
     pub(super) silent: bool,
+    /// Epoch and next sequence of its idempotent producers.
+    sequences: BTreeMap<i64, (i16, i32)>,
+    /// Log starts asked for and trims applied: when, and to where.
+    moved: Vec<(LogIndex, Offset)>,
 }
 
 /// A command on its way: the term it was proposed in and where its outcome goes.
@@ -173,6 +177,8 @@ impl SimLane {
             dropped: None,
             rotten: None,
             silent: false,
+            sequences: BTreeMap::new(),
+            moved: Vec::new(),
         };
         self.logs.borrow_mut().insert(id, log);
     }
@@ -213,7 +219,7 @@ impl SimLane {
             return;
         }
         let base = log.end();
-        let mut builder = BatchBuilder::new(Compression::None);
+        let mut builder = log.next_producer(&self.env, records);
         for n in 0..records {
             let mut value = vec![0u8; size];
             self.env.rng.fill(&mut value);
@@ -233,6 +239,12 @@ impl SimLane {
             log.open_start = end;
             log.open_bytes = 0;
         }
+    }
+
+    /// Moves the log start, as DeleteRecords does; it may pass the archived end.
+    pub(super) fn delete_records(&self, id: PartitionId, to: Offset) {
+        let at = self.next_index();
+        self.logs.borrow_mut().get_mut(&id).expect("exists").moved.push((at, to));
     }
 
     /// Gives local bytes up to `to` away, as local retention would.
@@ -262,6 +274,11 @@ impl SimLane {
         let mut lane = self.lane.borrow_mut();
         let mut manifests = self.manifests.borrow_mut();
         let result = apply(&mut lane, &mut manifests, at, command);
+        if let (Ok(()), Command::Trimmed(trimmed)) = (&result, command)
+            && let Some(log) = self.logs.borrow_mut().get_mut(&trimmed.partition)
+        {
+            log.moved.push((at, trimmed.log_start));
+        }
         check_lane(&lane, &manifests).expect("lane invariants hold");
         manifests.values().for_each(|manifest| check_partition(manifest).expect("partition invariants hold"));
         result.map_err(|reason| {
@@ -274,6 +291,34 @@ impl SimLane {
 impl Log {
     pub(super) fn end(&self) -> Offset {
         self.batches.last().map_or(Offset::ZERO, |last| last.header.next_offset())
+    }
+
+    /// Leader epochs and producers of its batches that end at or below `end`.
+    pub(super) fn facts_at(&self, end: Offset) -> LogFacts {
+        let (mut epochs, mut producers): (Vec<EpochStart>, _) = (Vec::new(), BTreeMap::new());
+        for header in self.batches.iter().map(|batch| &batch.header).filter(|header| header.next_offset() <= end) {
+            if epochs.last().is_none_or(|last| last.epoch < header.leader_epoch) {
+                epochs.push(EpochStart { epoch: header.leader_epoch, start: header.base_offset });
+            }
+            let change = ProducerState::of(header, header.max_timestamp);
+            follow_producers(&mut producers, change.as_slice());
+        }
+        LogFacts { epochs, producers: producers.into_values().collect() }
+    }
+
+    /// A batch to be of one of a few idempotent producers, or of none.
+    fn next_producer(&mut self, env: &Env, records: u64) -> BatchBuilder {
+        let id = env.rng.below(5) as i64;
+        if id == 0 {
+            return BatchBuilder::new(Compression::None);
+        }
+        let (epoch, sequence) = self.sequences.entry(id).or_insert((0, i32::MAX - 40));
+        if env.rng.below(20) == 0 {
+            (*epoch, *sequence) = (*epoch + 1, 0);
+        }
+        let (epoch, first) = (*epoch, *sequence);
+        *sequence = ((i64::from(first) + records as i64) % (1 << 31)) as i32;
+        BatchBuilder::new(Compression::None).producer(ProducerId(id), ProducerEpoch(epoch), first)
     }
 
     /// The truth from `from` (the batch that holds it) to `until`.
@@ -328,6 +373,9 @@ impl LaneState for Rc<SimLane> {
                     },
                 ));
             }
+            for (at, to) in log.moved.iter().filter(|(at, _)| *at > after && log.facts.is_some()) {
+                events.push((*at, LaneEvent::LogStartMoved { partition: *id, to: *to }));
+            }
             if let Some(at) = log.dropped.filter(|at| *at > after) {
                 events.push((at, LaneEvent::Dropped { partition: *id }));
             }
@@ -336,8 +384,12 @@ impl LaneState for Rc<SimLane> {
         events.into_iter().map(|(_, event)| event).collect()
     }
 
-    fn log_facts(&self, _partition: PartitionId) -> LogFacts {
-        LogFacts::default()
+    fn log_facts(&self, partition: PartitionId) -> LogFacts {
+        self.logs.borrow().get(&partition).map(|log| log.facts_at(log.end())).unwrap_or_default()
+    }
+
+    fn wanted_log_start(&self, partition: PartitionId) -> Option<Offset> {
+        self.logs.borrow().get(&partition)?.moved.iter().map(|(_, to)| *to).max()
     }
 
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
