@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use super::metrics;
 use super::state::{AdminState, refused};
 
-/// For what the start waits now, in words. Set by whoever waits, from any thread. Cheap to clone.
+/// For what the start waits now, in words. Every step of the start sets it, from any thread. Cheap to clone.
 #[derive(Clone)]
 pub struct StartStage {
     waits: Arc<Mutex<String>>,

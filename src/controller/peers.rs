@@ -24,7 +24,7 @@ pub trait PeerCalls {
     /// Brokers that can be asked now.
     fn connected(&self) -> BTreeSet<NodeId>;
 
-    /// Is the broker connected at this address, whatever address is registered?
+    /// Is the broker connected at this address, which need not be the registered one?
     fn is_connected_at(&self, node: NodeId, address: &(String, u16)) -> bool;
 
     /// Resolves when [`PeerCalls::connected`] changes after this call.

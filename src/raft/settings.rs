@@ -16,7 +16,7 @@ const CHANNEL: u64 = 1024;
 /// A leader's lease, and with it the earliest election after its last sign, must be the same on every replica: openraft
 /// takes it from the longer time. Milliseconds.
 pub(crate) const LEASE_MS: u64 = 500;
-/// The same.
+/// [`LEASE_MS`] as a duration.
 pub const LEASE: Duration = Duration::from_millis(LEASE_MS);
 /// The shortest time that the preferred leader waits after the lease has ended. Milliseconds.
 const ELECTION_MS: u64 = 300;

@@ -142,7 +142,7 @@ fn the_dashboard_names_what_is_there() {
     let dashboard: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels");
     let rows: Vec<_> = panels.iter().filter(|p| p["type"] == "row").filter_map(|p| p["title"].as_str()).collect();
-    assert_eq!(rows.len(), 7, "{rows:?}");
+    assert_eq!(rows.len(), 8, "{rows:?}");
     let exprs = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let exprs: Vec<&str> = exprs.filter_map(|target| target["expr"].as_str()).collect();
     assert!(exprs.len() > 50, "{}", exprs.len());
