@@ -68,6 +68,8 @@ struct LaneInner {
     failures: Cell<u32>,
     /// When the bucket last had no newer bundle.
     caught_up: Cell<Option<Mono>>,
+    /// Had the bucket nothing newer at least once, in the home that is served?
+    has_caught_up: Cell<bool>,
     /// When the lane manifest was last looked at.
     looked: Cell<Option<Mono>>,
     /// When the lane manifest last brought a new base.
@@ -110,6 +112,7 @@ impl LaneFollower {
                 error: RefCell::default(),
                 failures: Cell::default(),
                 caught_up: Cell::default(),
+                has_caught_up: Cell::default(),
                 looked: Cell::default(),
                 rebased: Cell::default(),
                 idle: Cell::default(),
@@ -160,7 +163,7 @@ impl LaneFollower {
             sequence: lane.last(),
             written: lane.last_written(),
             lag_ms: self.inner.caught_up.get().map(|at| millis(clock.now().since(at))).or_else(age),
-            has_caught_up: self.inner.caught_up.get().is_some(),
+            has_caught_up: self.inner.has_caught_up.get(),
             partitions: lane.partitions().len(),
             tail_entries: lane.tail_entries(),
             requests: self.inner.requests.get(),

@@ -184,6 +184,7 @@ impl LaneFollower {
         let now = self.inner.parts.env.clock.now();
         if self.inner.successor.borrow().is_none() {
             self.inner.caught_up.set(Some(now));
+            self.inner.has_caught_up.set(true);
         }
         let due = self.inner.looked.get().is_none_or(|at| now.since(at) >= config.manifest_interval);
         if due {
@@ -242,6 +243,7 @@ impl LaneFollower {
         }
         let Some(successor) = self.inner.successor.borrow_mut().take() else { return };
         let before = self.inner.lane.replace(successor);
+        self.inner.has_caught_up.set(false);
         let lane = self.inner.lane.borrow();
         let partitions = before.partitions().keys().chain(lane.partitions().keys()).copied().collect();
         drop(lane);
