@@ -21,7 +21,7 @@ pub struct Proof {
     pub cluster: Uuid,
     /// Topics that match.
     pub topics: usize,
-    /// Their partitions.
+    /// Of the topics that match.
     pub partitions: usize,
 }
 

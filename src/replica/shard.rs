@@ -3,8 +3,8 @@
 //! Owns: which lanes the shard follows, which of their partitions it serves. Does not own: following a lane
 //! (`tidewater_read_replica`), reading (`partition::read`). Shard-local.
 //!
-//! A partition is served once its lane has caught up with the bucket; until then, and while another broker follows the lane, readers
-//! are told that it is led elsewhere and ask again.
+//! A partition is served once its lane has caught up with the bucket. Until then, and while another broker follows the
+//! lane, readers get NOT_LEADER_OR_FOLLOWER and ask again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,7 +150,7 @@ impl ReplicaShard {
         lanes.iter().all(|lane| lane.is_known.get())
     }
 
-    /// A reader for each open source; those of sources that are gone or were opened anew end.
+    /// A reader for each open source; those of sources that are gone, or whose bucket was opened again, end.
     fn open(&self, now: &Published) {
         let Inner { parts, lanes, remotes } = &*self.inner;
         let open = |id: &SourceId| now.sources.get(id).and_then(|source| source.open.as_ref());
