@@ -6,7 +6,8 @@
 //! 3. [`state`] applies committed entries: batches are appended to their partition's replica, commands change it.
 //! 4. [`read`] answers reads from the local log or from the bucket, and wakes readers that wait at a partition's end.
 //!
-//! Beside them, [`sums`] adds up a topic's partitions for metrics.
+//! Beside them, [`sums`] adds up a topic's partitions for metrics, and [`lineage`] knows whether the cluster was restored
+//! elsewhere: then nothing is appended any more.
 //!
 //! Invariants:
 //! 1. Only the proposer of the leading lane assigns offsets, and only to batches that continue the partition behind
@@ -24,6 +25,7 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod follow;
+pub mod lineage;
 pub mod message;
 pub mod produce;
 pub mod read;

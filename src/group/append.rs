@@ -374,6 +374,8 @@ fn refusal(error: &ProduceError) -> GroupError {
         ProduceError::TooLarge { size, max } => {
             GroupError::CommitTooLarge { found: *size as usize, max: *max as usize }
         }
+        // The log has said so once, and clients find the cluster's end when they produce.
+        ProduceError::Superseded(_) => GroupError::NotAvailable,
         error => {
             tracing::warn!(%error, "group state could not be written; clients get an error and try again");
             GroupError::NotAvailable

@@ -133,6 +133,9 @@ impl From<&ProduceError> for ErrorCode {
             ProduceError::NoSpace(_) => Self::KAFKA_STORAGE_ERROR,
             // The one retriable code by which every client knows that nothing was appended.
             ProduceError::Busy => Self::NOT_ENOUGH_REPLICAS,
+            // Not retriable in any client; they show the text to the application. NOT_LEADER_OR_FOLLOWER would have them
+            // look for another leader until their delivery timeout.
+            ProduceError::Superseded(_) => Self::POLICY_VIOLATION,
         }
     }
 }

@@ -7,6 +7,7 @@ use tidewater_storage::model::{
     Term, TimestampMs,
 };
 
+use super::lineage::LineageEnd;
 use super::read::internal::InternalRequest;
 use super::read::watch::{Alarm, Watched};
 use crate::shard::mesh::Reply;
@@ -103,6 +104,9 @@ pub enum ProduceError {
     /// The lane's queue is full: retry later.
     #[error("too many requests wait for this partition's lane")]
     Busy,
+    /// The cluster was restored elsewhere. Nothing was written, and nothing will be: no retry helps.
+    #[error("{0}")]
+    Superseded(LineageEnd),
 }
 
 /// Which records a reader may see.

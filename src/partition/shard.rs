@@ -13,6 +13,7 @@ use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Deadlines, Env, Mono, Notify};
 use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
+use super::lineage::Lineage;
 use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionAddress, PartitionRequest, PartitionStatus,
     ProduceDone, ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
@@ -44,6 +45,8 @@ pub struct PartitionShard {
     extra: RefCell<Option<Rc<dyn DescribeExtra>>>,
     peers: RefCell<Option<Rc<dyn PeerRead>>>,
     followed: RefCell<HashMap<PartitionId, Rc<FollowedPartition>>>,
+    /// Has the cluster gone on elsewhere?
+    lineage: RefCell<Lineage>,
     patience: Deadlines,
     /// Notified when leadership of a lane begins or ends.
     leadership: Rc<Notify>,
@@ -95,6 +98,7 @@ impl PartitionShard {
             extra: RefCell::default(),
             peers: RefCell::default(),
             followed: RefCell::default(),
+            lineage: RefCell::default(),
             patience,
             leadership: Rc::default(),
             watchers: RefCell::default(),
@@ -132,6 +136,17 @@ impl PartitionShard {
     #[must_use]
     pub fn peers(&self) -> Option<Rc<dyn PeerRead>> {
         self.peers.borrow().clone()
+    }
+
+    /// Attaches the node's knowledge of whether the cluster has gone on elsewhere.
+    pub fn set_lineage(&self, lineage: Lineage) {
+        *self.lineage.borrow_mut() = lineage;
+    }
+
+    /// Whether the cluster has gone on elsewhere.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        self.lineage.borrow().clone()
     }
 
     /// Attaches what adds to a partition's status.
@@ -239,6 +254,10 @@ impl PartitionShard {
 
     fn produce(&self, parts: Vec<ProducePart>, reply: Reply<Vec<Result<ProduceDone, ProduceError>>>) {
         let slots = AnswerSlot::of_request(parts.len(), reply);
+        if let Some(end) = self.lineage.borrow().ended() {
+            slots.into_iter().for_each(|slot| slot.answer(Err(ProduceError::Superseded(end))));
+            return;
+        }
         let lanes = self.lanes.borrow();
         for (part, slot) in parts.into_iter().zip(slots) {
             match lanes.get(&part.address.lane) {

@@ -104,6 +104,9 @@ impl<H: LaneHost> LaneContext<H> {
 
     /// Stops the lane's archiving for everyone to see.
     pub(super) async fn stop(&self, reason: StopReason) -> Result<(), StepError> {
+        if let StopReason::Sealed { next, .. } | StopReason::Closed { next } = reason {
+            self.host.superseded(next);
+        }
         tracing::error!(lane = %self.host.lane(), %reason, "archiving of the lane stopped: its records stay on this disk; once the reason is gone, tidewater lane resume lets it go on");
         self.propose(Command::Stopped { reason: Some(reason.to_string()) }).await
     }

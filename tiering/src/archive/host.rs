@@ -16,6 +16,7 @@ use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionI
 use super::plan::Unarchived;
 use crate::bucket::CatalogueChange;
 use crate::format::{AbortedTransaction, LaneEvent};
+use crate::keys::LineageEpoch;
 use crate::manifest::{CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest};
 use crate::retention::RetentionPolicy;
 
@@ -186,6 +187,10 @@ pub trait LaneState {
             None => Whereabouts::Elsewhere,
         }
     }
+
+    /// A seal or a closed lane manifest shows that the lane goes on in a later epoch (R6): what this node acknowledges from
+    /// now on is in no cluster that lives on.
+    fn superseded(&self, _next: LineageEpoch) {}
 
     /// Is the local disk filling up? Then bundles are made as soon as there is enough for one: local bytes go only when
     /// they are archived.
