@@ -79,7 +79,9 @@ fn words(error: &kafka_protocol::ResponseError) -> Option<&'static str> {
         E::RequestTimedOut => "not done in time; the broker is busy or stands still, see its log",
         E::MessageTooLarge | E::RecordListTooLarge => "a batch is larger than the topic's max.message.bytes",
         E::KafkaStorageError => "the broker's disk refuses it; see its log",
-        E::PolicyViolation => "the broker's disk budget or a policy refuses it; see its log",
+        E::PolicyViolation => {
+            "a rule of the broker refuses it: a topic that is followed from a source can only be read (tidewater replica list)"
+        }
         _ => return None,
     })
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::future::select;
 use tidewater_read_replica::{ReplicaConfig, Source, SourceParts, SourceState as Known, TopicPattern};
 use tidewater_storage::env::{Env, Mono, Notify, Task};
-use tidewater_storage::model::{NodeId, TopicId};
+use tidewater_storage::model::{NodeId, TopicId, TopicName};
 use tidewater_tiering::manifest::CatalogueTopic;
 use tidewater_tiering::store::{self, ObjectStore, RequestKind, StoreOptions, StoreStats};
 use tokio::runtime::Handle;
@@ -238,8 +238,8 @@ impl Sources {
         let mut order: Vec<SourceId> = known.keys().copied().collect();
         order.sort_by_key(|id| image.sources.get(id).map(|record| record.since));
         let topics = order.iter().filter_map(|id| Some((*id, known.get(id)?.as_ref()?)));
-        let topics = topics.flat_map(|(id, known)| known.topics.iter().map(move |topic| (id, topic)));
-        let topics = topics.filter(|(_, topic)| !topic.name.is_internal() && !dropped.contains(&topic.id));
+        let topics =
+            topics.flat_map(|(id, known)| newest(&known.topics, &dropped).into_iter().map(move |topic| (id, topic)));
         let topics = topics.map(|(id, topic)| followed_topic(id, topic, self.parts.shards));
         let read = known.iter().filter(|(_, known)| known.is_some()).map(|(id, _)| *id).collect();
         let followed = Arc::new(Followed::new(topics, read, live.clone()));
@@ -253,6 +253,19 @@ impl Sources {
         let others = connected.into_iter().filter(|node| image.brokers.contains_key(node));
         others.chain([image.here]).collect()
     }
+}
+
+/// The topics that are there, without a cluster's own. The catalogue names a deleted topic until its objects are gone: of two
+/// with one name, the one that changed last is the topic of now.
+fn newest<'a>(topics: &'a [CatalogueTopic], dropped: &BTreeSet<TopicId>) -> Vec<&'a CatalogueTopic> {
+    let mut by_name: BTreeMap<&TopicName, &CatalogueTopic> = BTreeMap::new();
+    for topic in topics.iter().filter(|topic| !topic.name.is_internal() && !dropped.contains(&topic.id)) {
+        let held = by_name.entry(&topic.name).or_insert(topic);
+        if topic.revision > held.revision {
+            *held = topic;
+        }
+    }
+    by_name.into_values().collect()
 }
 
 fn followed_topic(source: SourceId, topic: &CatalogueTopic, shards: u16) -> FollowedTopic {
@@ -344,5 +357,33 @@ impl Opened {
         let Some((since, before)) = samples.front().copied() else { return 0 };
         let seconds = now.since(since).max(SAMPLE).as_secs();
         all.saturating_sub(before).saturating_mul(HOUR.as_secs()) / seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn of_a_name_the_topic_that_changed_last_is_followed() {
+        let topic = |id: u128, name: &str, revision| CatalogueTopic {
+            id: TopicId(Uuid::from_u128(id)),
+            name: TopicName::new(name).expect("legal"),
+            configs: BTreeMap::new(),
+            partitions: Vec::new(),
+            revision,
+        };
+        let topics = [
+            topic(1, "orders", 3),
+            topic(2, "orders", 9),
+            topic(3, "users", 5),
+            topic(4, "gone", 6),
+            topic(5, "__consumer_offsets", 1),
+        ];
+        let dropped = BTreeSet::from([TopicId(Uuid::from_u128(4))]);
+        let ids: Vec<u128> = newest(&topics, &dropped).iter().map(|topic| topic.id.0.as_u128()).collect();
+        assert_eq!(ids, [2, 3]);
     }
 }
