@@ -349,6 +349,17 @@ impl ObjectName {
         ObjectKey(key.into())
     }
 
+    /// The partition that alone has the object; `None` for objects of lanes and clusters.
+    #[must_use]
+    pub fn owner(&self) -> Option<PartitionId> {
+        match self.kind {
+            ObjectKind::Segment { partition, .. }
+            | ObjectKind::Spill { partition, .. }
+            | ObjectKind::Part { partition, .. } => Some(partition),
+            _ => None,
+        }
+    }
+
     /// What lies at `key`; `None` for keys that are not of this layout. Exactly the inverse of [`ObjectName::key`].
     #[must_use]
     pub fn parse(key: &ObjectKey) -> Option<Self> {

@@ -94,7 +94,7 @@ impl<H: LaneHost> Housekeeping<H> {
             if !candidates.is_empty() {
                 shared.confirm_leadership(term).await?;
                 let is_nowhere = |partition| shared.host.whereabouts(partition) == Whereabouts::Nowhere;
-                if candidates.iter().filter_map(owner).any(is_nowhere) {
+                if candidates.iter().filter_map(ObjectName::owner).any(is_nowhere) {
                     shared.host.confirm_topics().await?;
                 }
                 candidates.retain(|object| self.is_unnamed(object, term));
@@ -166,7 +166,7 @@ impl<H: LaneHost> Housekeeping<H> {
         names: &mut NamesInPages,
         series: &mut StepSeries,
     ) -> Result<(), StepError> {
-        let owners: BTreeSet<PartitionId> = objects.iter().filter_map(owner).collect();
+        let owners: BTreeSet<PartitionId> = objects.iter().filter_map(ObjectName::owner).collect();
         for partition in owners {
             let pages = self.spill_pages(partition);
             if !names.is_current(partition, &pages) && !names.unread.contains(&partition) {
@@ -179,7 +179,7 @@ impl<H: LaneHost> Housekeeping<H> {
                     }
                 }
             }
-            objects.retain(|object| owner(object) != Some(partition) || !names.may_name(partition, object));
+            objects.retain(|object| object.owner() != Some(partition) || !names.may_name(partition, object));
         }
         Ok(())
     }
@@ -202,15 +202,5 @@ impl<H: LaneHost> Housekeeping<H> {
             }
         }
         Ok(named)
-    }
-}
-
-/// The partition that alone has the object.
-fn owner(object: &ObjectName) -> Option<PartitionId> {
-    match object.kind {
-        ObjectKind::Segment { partition, .. }
-        | ObjectKind::Spill { partition, .. }
-        | ObjectKind::Part { partition, .. } => Some(partition),
-        _ => None,
     }
 }

@@ -502,9 +502,10 @@ impl PartitionManifest {
         }
     }
 
+    /// An object of another partition, which a row may name after a fork, is not this one's to delete.
     fn intend(&mut self, at: LogIndex, object: ObjectName) {
         let again = self.pending.iter().any(|(other, _)| *other == object);
-        if !is_shared(&object) && !self.names(&object) && !again {
+        if object.owner() == Some(self.id) && !self.names(&object) && !again {
             self.pending.push((object, at));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewater_storage::model::{LaneId, PartitionId, TopicId, TopicName};
+use tidewater_storage::model::{LaneId, TopicId, TopicName};
 
 use super::damage::{Damage, DamageKind};
 use super::named::{Named, Wanted};
@@ -222,14 +222,4 @@ impl Run<'_> {
 /// Is the name of the lineage that ends with `home`?
 pub(super) fn is_of_lineage(home: Home, object: &ObjectName) -> bool {
     object.home.cluster == home.cluster && (LineageEpoch::FIRST..=home.epoch).contains(&object.home.epoch)
-}
-
-/// The partition in whose folder an object lies.
-pub(super) fn owner(object: &ObjectName) -> Option<PartitionId> {
-    match object.kind {
-        ObjectKind::Part { partition, .. }
-        | ObjectKind::Segment { partition, .. }
-        | ObjectKind::Spill { partition, .. } => Some(partition),
-        _ => None,
-    }
 }

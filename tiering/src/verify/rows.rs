@@ -9,7 +9,7 @@ use tidewater_storage::model::{OffsetRange, PartitionId, TopicId};
 
 use super::Run;
 use super::damage::{Damage, DamageKind};
-use super::lanes::{Lane, is_of_lineage, owner};
+use super::lanes::{Lane, is_of_lineage};
 use super::named::{At, Named};
 use super::object::is_settled;
 use super::tail::ArchivedTo;
@@ -124,7 +124,7 @@ impl Run<'_> {
 
     fn name_row(&self, lane: &Lane, partition: PartitionId, row: &Row, named: &mut Named, is_first: bool) {
         let object = row.object();
-        let is_others = owner(&object).is_some_and(|owner| owner != partition);
+        let is_others = object.owner().is_some_and(|owner| owner != partition);
         if is_others || !is_of_lineage(lane.home, &object) {
             if is_first {
                 let reason = format!("a row of {partition} names it, which is not of its lineage");

@@ -1,6 +1,8 @@
 //! Random commands, good and bad, in random order: every predicate holds after each, a refusal changes nothing it
 //! should not, and applying again from any checkpoint gives the same state.
 
+mod reach;
+
 use proptest::prelude::*;
 use tidewater_storage::model::{PartitionIndex, Term, TimestampMs};
 

@@ -1,0 +1,197 @@
+//! Does any licence to delete ever cover an object that someone may still read? Random histories of a lane, its readers,
+//! a takeover, and the old leader that goes on after it.
+//!
+//! At each DELETE the test computes from scratch what can be reached: from the state itself, from every manifest that a
+//! reader may hold (the one that was current a grace ago, and all since) with the bundles behind it, and from what a
+//! takeover read. `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
+
+use super::*;
+
+const GRACE_MS: i64 = 100;
+
+/// A manifest as it lay in the bucket.
+struct Snapshot {
+    at: i64,
+    follow_from: Sequence,
+    names: BTreeSet<ObjectName>,
+}
+
+/// A rule that is left out on purpose, to see that the test would notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Defect {
+    None,
+    /// Objects go as soon as a manifest forgot them.
+    NoGrace,
+    /// Objects go once the intent is applied, published or not.
+    NoPublication,
+    /// A takeover seals the lane and does not close its manifest.
+    NotClosed,
+}
+
+struct History {
+    world: World,
+    draws: u64,
+    now: i64,
+    snapshots: Vec<Snapshot>,
+    /// What a takeover goes on from.
+    taken_over: Option<BTreeSet<ObjectName>>,
+    defect: Defect,
+    /// Objects deleted.
+    deleted: usize,
+}
+
+impl History {
+    fn new(seed: u64, defect: Defect) -> Self {
+        let (snapshots, taken_over) = (Vec::new(), None);
+        Self { world: World::new(), draws: seed, now: 1_000, snapshots, taken_over, defect, deleted: 0 }
+    }
+
+    /// SplitMix64.
+    fn below(&mut self, n: u64) -> u64 {
+        self.draws = self.draws.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.draws;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    /// Objects and pages that rows name, pages of all levels opened.
+    fn named(&self) -> BTreeSet<ObjectName> {
+        let mut names = BTreeSet::new();
+        for partition in self.world.partitions.values() {
+            names.extend(partition.rows.iter().map(Row::object));
+            let mut left: Vec<ObjectName> = partition.spilled.iter().map(|row| row.page).collect();
+            while let Some(page) = left.pop() {
+                let content = &self.world.pages[&page];
+                names.insert(page);
+                match content {
+                    SpillPage::Pages(pages) => left.extend(pages.iter().map(|row| row.page)),
+                    SpillPage::Rows(rows) => names.extend(rows.iter().map(Row::object)),
+                }
+            }
+        }
+        names
+    }
+
+    /// What a reader of a manifest needs: what it names, and the bundles from its `follow_from` on.
+    fn reach_of(&self, snapshot: &Snapshot) -> BTreeSet<ObjectName> {
+        let bundles = (snapshot.follow_from.0..=self.world.lane.last.0).map(|n| home().bundle(LANE, Sequence(n)));
+        snapshot.names.iter().copied().chain(bundles).collect()
+    }
+
+    fn reach(&self) -> BTreeSet<ObjectName> {
+        let held = self.snapshots.iter().rposition(|snapshot| snapshot.at <= self.now - GRACE_MS).unwrap_or(0);
+        let mut reach = self.named();
+        for snapshot in self.snapshots.iter().skip(held) {
+            reach.extend(self.reach_of(snapshot));
+        }
+        reach.extend(self.taken_over.iter().flatten());
+        reach
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.now += self.below(30) as i64;
+        let (a, b, who) = (self.below(64), 1 + self.below(63), self.below(PARTITIONS as u64) as i32);
+        let step = Step { kind: 0, who, a, b, wrong: self.below(12) == 0 };
+        match self.below(24) {
+            0..=6 if self.taken_over.is_none() => self.apply(Step { kind: 0, ..step }),
+            7..=11 => self.apply(Step { kind: 3 + (a % 2) as u8, ..step }),
+            12 => self.apply(Step { kind: 5, ..step }),
+            13..=14 => self.apply(Step { kind: 6, ..step }),
+            15..=17 => self.forget(),
+            18..=20 if self.taken_over.is_none() || self.defect == Defect::NotClosed => self.publish(),
+            21..=22 => return self.delete(),
+            23 if self.taken_over.is_none() && self.below(4) == 0 => self.take_over(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, step: Step) {
+        let command = self.world.command(step);
+        let _ = self.world.apply(&command);
+    }
+
+    /// As housekeeping does: no bundle that followers may ask for.
+    fn forget(&mut self) {
+        let lane = &self.world.lane;
+        let unnamed = lane.unnamed(self.world.partitions.values());
+        let objects = unnamed.into_iter().filter(|object| !lane.must_follow(object)).collect();
+        self.world.apply(&Command::Forgotten { objects }).expect("free");
+    }
+
+    /// The manifest is put; a leader that dies then never proposes the command.
+    fn publish(&mut self) {
+        let follow_from = self.world.lane.last.next();
+        self.snapshots.push(Snapshot { at: self.now, follow_from, names: self.named() });
+        if self.below(4) > 0 {
+            let (as_of, sequence, at) = (self.world.at, self.world.lane.last, TimestampMs(self.now));
+            let (pages, objects, etag) = (Vec::new(), None, String::from("e"));
+            let published = Published { as_of, sequence, etag, pages, objects, at };
+            self.world.apply(&Command::Published(published)).expect("newer");
+        }
+    }
+
+    /// From the last manifest and all bundles behind it.
+    fn take_over(&mut self) {
+        let nothing = Snapshot { at: 0, follow_from: Sequence(1), names: BTreeSet::new() };
+        self.taken_over = Some(self.reach_of(self.snapshots.last().unwrap_or(&nothing)));
+    }
+
+    fn delete(&mut self) -> Result<(), String> {
+        let (ms, stood) = match self.defect {
+            Defect::NoGrace => (0, LogIndex(u64::MAX)),
+            _ => (GRACE_MS, LogIndex(u64::MAX)),
+        };
+        let grace = Grace { now: TimestampMs(self.now), ms, stood: Some(stood) };
+        let lane = &self.world.lane;
+        let mut of_lane: Vec<ObjectName> = lane.deletable(grace).into_iter().map(|(object, _)| object).collect();
+        let deletable = |partition: &PartitionManifest| match self.defect {
+            Defect::NoPublication => partition.pending.iter().map(|(object, _)| *object).collect(),
+            _ => partition.deletable(lane, grace),
+        };
+        let of_partitions: Vec<(PartitionId, Vec<ObjectName>)> =
+            self.world.partitions.values().map(|partition| (partition.id, deletable(partition))).collect();
+        // Pages of the manifest are not modelled.
+        of_lane.retain(|object| !matches!(object.kind, ObjectKind::Page { .. }));
+        let reach = self.reach();
+        let all = of_lane.iter().chain(of_partitions.iter().flat_map(|(_, objects)| objects));
+        if let Some(object) = all.clone().find(|object| reach.contains(object)) {
+            return Err(format!("{object} is deleted and can be reached"));
+        }
+        self.deleted += all.count();
+        let deleted = Deleted { lane: of_lane, partitions: of_partitions };
+        self.world.apply(&Command::Deleted(deleted)).expect("always");
+        Ok(())
+    }
+}
+
+/// The first seed whose history deletes what can be reached; how many objects all of them deleted.
+fn first_violation(histories: u64, defect: Defect) -> (Option<(u64, String)>, usize) {
+    let mut deleted = 0;
+    for seed in 0..histories {
+        let mut history = History::new(seed, defect);
+        for _ in 0..120 {
+            if let Err(violation) = history.step() {
+                return (Some((seed, violation)), deleted);
+            }
+        }
+        deleted += history.deleted;
+    }
+    (None, deleted)
+}
+
+#[test]
+fn nothing_that_can_be_reached_is_deleted() {
+    let histories = std::env::var("TIDEWATER_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+    let (violation, deleted) = first_violation(histories, Defect::None);
+    assert_eq!(violation, None);
+    assert!(deleted as u64 > histories, "{deleted} objects deleted in {histories} histories");
+}
+
+#[test]
+fn each_rule_that_is_left_out_is_noticed() {
+    for defect in [Defect::NoGrace, Defect::NoPublication, Defect::NotClosed] {
+        assert!(first_violation(3_000, defect).0.is_some(), "{defect:?}");
+    }
+}
