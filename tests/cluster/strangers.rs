@@ -108,7 +108,7 @@ fn cluster_id(cluster: &Cluster) -> Uuid {
     json["cluster"].as_str().and_then(|id| id.parse().ok()).expect("a cluster id")
 }
 
-/// Programs that are no brokers, and what each is told.
+/// Programs that are no brokers, and the words that refuse each.
 fn no_brokers(cluster: &Cluster) {
     let tls = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 500]].concat();
     let kafka = [&[0, 0, 0, 20, 0, 18, 0, 0, 0, 0, 0, 1][..], &[0; 12]].concat();
@@ -134,7 +134,7 @@ fn no_brokers(cluster: &Cluster) {
     }
 }
 
-/// Brokers that do not belong here, and what each is told.
+/// Brokers that do not belong here, and the words that refuse each.
 fn wrong_brokers(cluster: &Cluster, id: Uuid) {
     let secret = Hello { has_secret: true, ..hello(member(id, 9)) };
     let expects = Hello { expects: Some(NodeId(3)), ..hello(member(id, 9)) };
