@@ -198,18 +198,16 @@ impl Writer {
         *sequence += records as i32;
     }
 
-    /// Bundles up to `batches` batches of each partition that `picks` has a bit for; `alone`: of none but the first.
+    /// Bundles up to `batches` batches of each partition that `picks` has a bit for. `unborn`: a dead leader made another one
+    /// of the same sequence, of the other partitions, whose put is still under way.
     pub(super) fn bundle(&mut self, picks: u64, batches: u64, unborn: bool) {
-        let made = self.make_bundle(picks, batches);
         if unborn {
-            let mut other = made.clone();
-            other.index.partitions.truncate(1);
-            other.index.producers = Some(Vec::new());
-            other.index.log_index = LogIndex(other.index.log_index.0 + 7);
-            let bytes = encode_index(&other.index);
-            other.at = IndexRef::of(9, &bytes);
+            let events = self.events.clone();
+            let other = self.make_bundle(!picks, batches);
             self.unborn.push(other);
+            self.events = events;
         }
+        let made = self.make_bundle(picks, batches);
         self.settle(made);
     }
 
@@ -409,7 +407,10 @@ impl Writer {
     /// arrive where a deleted one was.
     pub(super) fn delete(&mut self, arrive: bool) {
         let needed = |object: &ObjectName| {
-            self.lane.must_follow(object) || self.lane.live.contains_key(object) || object.home != self.lane.home
+            self.lane.must_follow(object)
+                || self.lane.live.contains_key(object)
+                || self.lane.pending.get(object).is_some_and(|gone| Some(gone.intended) > self.lane.published_as_of())
+                || object.home != self.lane.home
         };
         let gone: Vec<ObjectName> = self.bucket.bundles.keys().filter(|object| !needed(object)).copied().collect();
         for object in &gone {
@@ -419,6 +420,8 @@ impl Writer {
             for unborn in std::mem::take(&mut self.unborn) {
                 let object = self.home().bundle(LANE, unborn.index.sequence);
                 if unborn.index.home == self.home() && !self.bucket.bundles.contains_key(&object) {
+                    let held = unborn.index.partitions.iter().map(|entry| (entry.partition, entry.offsets));
+                    self.bucket.contents.insert(object, held.collect());
                     self.bucket.bundles.insert(object, unborn);
                 }
             }
