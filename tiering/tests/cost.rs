@@ -2,6 +2,8 @@
 //! 10,000 trickling partitions, with and without idempotent producers. The times are printed only
 //! (`cargo test --release -p tidewater-tiering --test cost -- --nocapture`); the bytes are held.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::time::Instant;
 
 use bytes::Bytes;
