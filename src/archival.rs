@@ -9,6 +9,7 @@ pub mod host;
 mod peers;
 mod retain;
 pub mod run;
+mod successor;
 #[cfg(test)]
 mod tests;
 

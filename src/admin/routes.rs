@@ -18,7 +18,7 @@ use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
 use super::cluster::gather::Reach;
 use super::{cluster, lanes, metrics, replicas};
-use crate::archival::run::Opening;
+use crate::archival::run::{Opening, Tier};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
 use crate::limits::SURVEYS_AT_ONCE;
@@ -127,6 +127,9 @@ async fn ready(State(AdminState { services, .. }): State<AdminState>) -> Respons
     if services.images.borrow().revision == 0 {
         return not("starting: the controller's lane is not recovered yet\n".to_owned());
     }
+    if let Some(end) = services.tier.lineage.ended() {
+        return not(format!("superseded: {end}\n"));
+    }
     match survey::soon(services.reports.call(CONTROLLER_SHARD, ReportRequest::Reach)).await {
         Some(Reach { brokers, reached, .. }) if reached * 2 > brokers => (StatusCode::OK, "ready\n").into_response(),
         Some(Reach { brokers, reached, away }) => {
@@ -162,12 +165,7 @@ async fn this_broker(State(state): State<AdminState>) -> Response {
         name: image.cluster_name.clone(),
         broker: image.here.0,
         bucket: tier.url.clone(),
-        bucket_state: match tier.opening() {
-            Opening::Open(_) => "open".into(),
-            Opening::Waiting(None) => "being opened".into(),
-            Opening::Waiting(Some(why)) => format!("cannot be opened now: {why}"),
-            Opening::Refused(why) => format!("refused: {why}"),
-        },
+        bucket_state: bucket_state(tier),
         topics: image.topics.len(),
         partitions: image.topics.values().map(|topic| topic.partitions.len()).sum(),
         connections: survey.iter().map(|report| report.kafka.connections_open).sum(),
@@ -178,6 +176,18 @@ async fn this_broker(State(state): State<AdminState>) -> Response {
         archive_lag_ms: lag.archive_lag_ms,
     })
     .into_response()
+}
+
+fn bucket_state(tier: &Tier) -> String {
+    if let Some(end) = tier.lineage.ended() {
+        return format!("superseded: {end}");
+    }
+    match tier.opening() {
+        Opening::Open(_) => "open".into(),
+        Opening::Waiting(None) => "being opened".into(),
+        Opening::Waiting(Some(why)) => format!("cannot be opened now: {why}"),
+        Opening::Refused(why) => format!("refused: {why}"),
+    }
 }
 
 async fn topics(State(AdminState { services, .. }): State<AdminState>) -> Json<Vec<String>> {

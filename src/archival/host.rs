@@ -15,6 +15,7 @@ use tidewater_tiering::archive::{
 };
 use tidewater_tiering::bucket::CatalogueChange;
 use tidewater_tiering::format::{EpochStart, LaneEvent, PRODUCER_BATCHES_MAX, ProducerBatch, ProducerState};
+use tidewater_tiering::keys::LineageEpoch;
 use tidewater_tiering::manifest::{
     CataloguePartition, CatalogueTopic, Command, LaneManifest, LogFacts, PartitionManifest, UnarchivedTopic,
     UnarchivedTopics,
@@ -181,6 +182,11 @@ impl LaneState for Host {
 
     fn leading(&self) -> Option<Term> {
         self.lane.status.leading()
+    }
+
+    fn superseded(&self, next: LineageEpoch) {
+        let own = self.lane.archive().home.epoch;
+        self.shard.lineage().end(own, next, "an archiver met the end of its lane in the bucket");
     }
 
     fn applied(&self) -> LogIndex {

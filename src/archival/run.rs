@@ -23,7 +23,7 @@ use tidewater_storage::env::clock::wall;
 use tidewater_storage::env::{Env, Task};
 use tidewater_storage::model::{LaneId, Offset, Term};
 use tidewater_tiering::archive::{ArchiveConfig, ArchiveStatus, Archiver, ArchiverParts, Ended};
-use tidewater_tiering::bucket::{Bucket, CatalogueKeeper, Claim};
+use tidewater_tiering::bucket::{Bucket, BucketError, CatalogueKeeper, Claim, RootRefusal};
 use tidewater_tiering::fetch::RemoteReader;
 use tidewater_tiering::keys::{ClusterName, Home, Nonce};
 use tidewater_tiering::store::{self, ObjectStore, OpenError, StoreOptions, StoreStats};
@@ -35,6 +35,7 @@ use super::peers::{self, Peers};
 use crate::controller::client::{CONTROLLER_SHARD, ControllerHandle};
 use crate::controller::leaders::Leaders;
 use crate::limits;
+use crate::partition::lineage::Lineage;
 use crate::partition::message::{PartitionRequest, PartitionStatus};
 use crate::partition::shard::{DescribeExtra, PartitionShard};
 use crate::partition::state::lane::DataLane;
@@ -62,6 +63,8 @@ pub struct Tier {
     pub url: String,
     /// Requests by kind.
     stats: Arc<StoreStats>,
+    /// Whether the cluster was restored elsewhere.
+    pub lineage: Lineage,
     opened: watch::Receiver<Opening>,
     /// Who leads each lane, for the side runtime. The controller's shard writes it.
     leaders: Arc<watch::Sender<Arc<Leaders>>>,
@@ -103,8 +106,10 @@ impl Tier {
         let store = store::open(url, handle.clone(), &options)?;
         let claim = Claim { cluster: home.cluster, epoch: home.epoch, name: name.clone(), confirmed };
         let (sender, opened) = watch::channel(Opening::Waiting(None));
-        handle.spawn(open_bucket(Arc::clone(&store), claim, url.to_owned(), sender, rooted));
-        Ok(Self { store, home, name, url: url.to_owned(), stats, opened, leaders: Arc::default() })
+        let lineage = Lineage::default();
+        let opening = BucketOpening { claim, url: url.to_owned(), sender, lineage: lineage.clone() };
+        handle.spawn(opening.run(Arc::clone(&store), rooted));
+        Ok(Self { store, home, name, url: url.to_owned(), stats, lineage, opened, leaders: Arc::default() })
     }
 
     /// A tier over a store that exists already, whose bucket the caller opens and passes to the sender: for simulated
@@ -112,7 +117,8 @@ impl Tier {
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
         let (sender, opened) = watch::channel(Opening::Waiting(None));
-        (Self { store, home, name, url: String::new(), stats: Arc::default(), opened, leaders: Arc::default() }, sender)
+        let (lineage, stats, leaders) = (Lineage::default(), Arc::default(), Arc::default());
+        (Self { store, home, name, url: String::new(), stats, lineage, opened, leaders }, sender)
     }
 
     /// Requests to the store so far.
@@ -142,45 +148,53 @@ impl Tier {
     }
 }
 
-/// Opens the bucket, trying again while it does not answer, denies or answers damage, and calls `rooted` once it is
-/// open. Runs on the side runtime; `sender` has the latest state.
-async fn open_bucket(
-    store: Arc<dyn ObjectStore>,
+/// Opens the bucket, trying again while it does not answer, denies or answers damage. Runs on the side runtime.
+struct BucketOpening {
     claim: Claim,
     url: String,
+    /// Has the latest state.
     sender: watch::Sender<Opening>,
-    rooted: impl FnOnce() + Send,
-) {
-    let mut pause = Duration::from_millis(250);
-    let mut refusals = 0;
-    loop {
-        let now = wall();
-        let nonce = Nonce(uuid::Uuid::new_v4().as_u64_pair().0);
-        match Bucket::open(Arc::clone(&store), &claim, nonce, now).await {
-            Ok(bucket) => {
-                rooted();
-                sender.send_replace(Opening::Open(bucket));
-                return;
+    lineage: Lineage,
+}
+
+impl BucketOpening {
+    /// Calls `rooted` once the bucket is open.
+    async fn run(self, store: Arc<dyn ObjectStore>, rooted: impl FnOnce() + Send) {
+        let Self { claim, url, sender, lineage } = self;
+        let mut pause = Duration::from_millis(250);
+        let mut refusals = 0;
+        loop {
+            let now = wall();
+            let nonce = Nonce(uuid::Uuid::new_v4().as_u64_pair().0);
+            match Bucket::open(Arc::clone(&store), &claim, nonce, now).await {
+                Ok(bucket) => {
+                    rooted();
+                    sender.send_replace(Opening::Open(bucket));
+                    return;
+                }
+                Err(error) if error.disposition() != Disposition::Fatal => {
+                    tracing::warn!(bucket = %url, %error, "the bucket cannot be opened now; archiving waits, everything else serves");
+                    sender.send_replace(Opening::Waiting(Some(error.to_string())));
+                    refusals = 0;
+                }
+                Err(error) if refusals + 1 < REFUSALS => {
+                    tracing::warn!(bucket = %url, %error, "the bucket seems not to be this cluster's; looking again");
+                    refusals += 1;
+                    tokio::time::sleep(REFUSAL_PAUSE).await;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::error!(bucket = %url, %error, "the bucket must not be used; nothing is archived");
+                    if let BucketError::Refused(RootRefusal::Superseded { found, own, .. }) = &error {
+                        lineage.end(*own, *found, "the bucket's root names it");
+                    }
+                    sender.send_replace(Opening::Refused(error.to_string()));
+                    return;
+                }
             }
-            Err(error) if error.disposition() != Disposition::Fatal => {
-                tracing::warn!(bucket = %url, %error, "the bucket cannot be opened now; archiving waits, everything else serves");
-                sender.send_replace(Opening::Waiting(Some(error.to_string())));
-                refusals = 0;
-            }
-            Err(error) if refusals + 1 < REFUSALS => {
-                tracing::warn!(bucket = %url, %error, "the bucket seems not to be this cluster's; looking again");
-                refusals += 1;
-                tokio::time::sleep(REFUSAL_PAUSE).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(bucket = %url, %error, "the bucket must not be used; nothing is archived");
-                sender.send_replace(Opening::Refused(error.to_string()));
-                return;
-            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(OPEN_BACKOFF_MAX);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(OPEN_BACKOFF_MAX);
     }
 }
 
@@ -192,7 +206,7 @@ pub(super) struct ShardArchivers {
     pub(super) env: Env,
     pub(super) shard: Rc<PartitionShard>,
     pub(super) controller: ControllerHandle,
-    tier: Tier,
+    pub(super) tier: Tier,
     remote: Rc<RemoteReader>,
     engine: Engine,
     pub(super) cadence: Cadence,
@@ -307,6 +321,7 @@ pub fn start_with(
         by_lane: RefCell::default(),
     });
     shard.set_extra(Rc::clone(&archivers) as Rc<dyn DescribeExtra>);
+    shard.set_lineage(tier.lineage.clone());
     env.tasks.spawn("archiving", Rc::clone(&archivers).archive());
     if shard.here == CONTROLLER_SHARD {
         env.tasks.spawn("leaders for tables", Rc::clone(&archivers).show_leaders());
@@ -335,6 +350,7 @@ impl ShardArchivers {
         };
         let catalogue = Rc::new(CatalogueKeeper::new(bucket.clone(), self.env.clock.clone()));
         if self.shard.here == CONTROLLER_SHARD {
+            self.env.tasks.spawn("root", Rc::clone(&self).watch_root(bucket.clone()));
             self.env.tasks.spawn("catalogue", Rc::clone(&self).follow_topics(Rc::clone(&catalogue)));
         }
         let archive = |lane| {

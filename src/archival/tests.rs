@@ -14,13 +14,17 @@ use tidewater_storage::model::{LogIndex, NodeId, Offset, Term};
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::bucket::{Bucket, Claim};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
-use tidewater_tiering::keys::{ClusterName, Nonce, ObjectKey, ObjectKind};
+use tidewater_tiering::format::{DataIndex, DataKind, ObjectBuilder, Seal};
+use tidewater_tiering::keys::{ClusterName, LineageEpoch, Nonce, ObjectKey, ObjectKind};
+use tidewater_tiering::manifest::Root;
 use tidewater_tiering::store::{Faults, PutMode, SimBucket};
 
 use super::run::{Archives, Cadence, Opening, Tier, start_with};
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::ClusterImage;
 use crate::kafka::handlers::fixture::{cluster, leaders_of};
+use crate::partition::lineage::LineageEnd;
+use crate::partition::message::ProduceError;
 use crate::partition::state::command::{LaneCommand, LaneOp};
 use crate::partition::three::{Broker, NODES, Three, address};
 use crate::shard::mesh::Mesh;
@@ -214,5 +218,77 @@ fn a_leader_that_reaches_the_bucket_but_no_peer_deletes_nothing() {
         others.iter().for_each(|node| cluster.sim.set_faults_for(caller(*node), None));
         three.env.tasks.sleep(GRACE * 4).await;
         assert!(!cluster.sim.objects().contains_key(stray.as_str()), "their leader removes it");
+    });
+}
+
+/// What a producer of a superseded broker is answered.
+fn superseded() -> ProduceError {
+    ProduceError::Superseded(LineageEnd { own: LineageEpoch(1), next: LineageEpoch(2) })
+}
+
+#[test]
+fn a_cluster_that_was_restored_elsewhere_stores_nothing_any_more() {
+    in_three(7, async |cluster| {
+        let three = &cluster.three;
+        let leader = three.leader_of(&NODES).await;
+        cluster.configure(leader).await;
+        cluster.send(leader, 5).await;
+        cluster.until_archived(leader).await;
+        // An answer that is damaged says nothing.
+        let key = ClusterName::new("three").expect("legal").root_key();
+        let body = cluster.sim.objects()[key.as_str()].clone();
+        cluster.sim.tamper(key.as_str(), Some(Bytes::from_static(b"{")));
+        three.env.tasks.sleep(Duration::from_secs(130)).await;
+        cluster.send(leader, 1).await;
+        let root = Root::decode(&body).expect("decodes");
+        let next = Root { epoch: LineageEpoch(2), from: Some(root.home()), ..root };
+        cluster.sim.tamper(key.as_str(), Some(next.encode()));
+        three.env.tasks.sleep(Duration::from_secs(70)).await;
+        for broker in three.brokers.iter().filter(|broker| broker.leads()) {
+            assert_eq!(broker.send(2, 0).await, Err(superseded()), "{}", broker.node);
+        }
+        // Every broker knows it, the next leader as well.
+        three.cut_off(leader.node, true);
+        let new = three.leader_of(&Three::others(leader.node)).await;
+        assert_eq!(new.send(2, 0).await, Err(superseded()));
+        assert!(!new.read(0, None).await.expect("is read").batches.is_empty(), "readers are served");
+    });
+}
+
+#[test]
+fn a_seal_at_the_next_bundle_is_enough() {
+    in_three(8, async |cluster| {
+        let three = &cluster.three;
+        let leader = three.leader_of(&NODES).await;
+        cluster.configure(leader).await;
+        cluster.send(leader, 5).await;
+        cluster.until_archived(leader).await;
+        let (home, lane, last) = {
+            let archive = leader.lane.archive();
+            (archive.home, archive.lane, archive.last)
+        };
+        let seal = ObjectBuilder::new(DataIndex {
+            kind: DataKind::Bundle,
+            home,
+            lane,
+            sequence: last.next(),
+            term: Term(0),
+            log_index: LogIndex(0),
+            previous: leader.lane.archive().last_crc,
+            written: three.env.clock.wall(),
+            partitions: Vec::new(),
+            producers: None,
+            events: Vec::new(),
+            seal: Some(Seal { next_epoch: LineageEpoch(2), last }),
+            cut: None,
+        });
+        let key = home.bundle(lane, last.next()).key();
+        let put = cluster.sim.store().put_pieces(&key, seal.finish().pieces, PutMode::IfAbsent).await;
+        put.expect("the key is free");
+        cluster.send(leader, 1).await;
+        // Well before a minute has passed.
+        three.env.tasks.sleep(Duration::from_secs(30)).await;
+        assert_eq!(leader.send(2, 0).await, Err(superseded()));
+        assert!(leader.lane.archive().stopped.is_some());
     });
 }

@@ -17,6 +17,11 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
         "1 when the bucket is open; 0 while it cannot be opened or is refused: tidewater cluster info shows the reason",
         f64::from(u8::from(matches!(tier.opening(), Opening::Open(_)))),
     );
+    sheet.gauge(
+        "tidewater_superseded",
+        "1 when the cluster was restored elsewhere: this broker stores nothing any more and is to be stopped",
+        f64::from(u8::from(tier.lineage.ended().is_some())),
+    );
     let by_kind = |read: fn(&StoreStats, RequestKind) -> u64| {
         RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), read(stats, *kind))).collect()
     };
