@@ -58,9 +58,11 @@ fn a_gap_is_never_accepted() {
     let shift = |bundle: &mut StoredBundle| {
         let entry = bundle.index.partitions.first_mut().expect("there");
         let by = |offset: &mut Offset| *offset = offset.plus(1);
-        (by(&mut entry.offsets.start), by(&mut entry.offsets.end));
+        by(&mut entry.offsets.start);
+        by(&mut entry.offsets.end);
         for run in entry.extents.iter_mut().flat_map(|extent| &mut extent.runs) {
-            (by(&mut run.sum.offsets.start), by(&mut run.sum.offsets.end));
+            by(&mut run.sum.offsets.start);
+            by(&mut run.sum.offsets.end);
         }
     };
     refused(shift, |error| matches!(error, FollowError::Gap { found, end, .. } if *found == end.next()));
