@@ -17,6 +17,7 @@ mod partitioner;
 mod process;
 mod produce;
 mod replica;
+mod restore;
 mod seek;
 mod topic;
 
@@ -63,6 +64,8 @@ enum Command {
     /// Read other clusters' topics from their buckets
     #[command(subcommand)]
     Replica(replica::ReplicaCommand),
+    /// Restore a lost cluster from its bucket, then serve as its first broker
+    Restore(restore::RestoreArgs),
     /// Print a Grafana dashboard for /metrics
     Dashboard,
     /// Print the content of a file or object
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Serve(args)) => process::serve(args.over(cli.serve)),
         Some(Command::Demo(args)) => process::demo(args, cli.serve),
         Some(Command::Check(args)) => check::run(args, cli.serve),
+        Some(Command::Restore(args)) => restore::run(args, cli.serve),
         Some(Command::Dashboard) => dashboard::run(),
         Some(Command::Inspect(command)) => process::inspect(command),
         Some(Command::Topic(command)) => block_on(topic::run(command)),
@@ -182,6 +186,9 @@ mod tests {
             "replica delete east --admin b:2",
             "demo --brokers 3 --exit",
             "check --data-dir /d",
+            "restore --from s3://bucket/prefix --data-dir /d --plan --json",
+            "restore --from s3://bucket/prefix --cluster-name n --data-dir /d --exit --take-over --accept-damage",
+            "restore lift --admin b:2",
             "dashboard",
             "inspect journal /d/shard-0",
         ] {

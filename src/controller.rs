@@ -13,6 +13,7 @@ pub mod image;
 pub mod lane;
 pub mod lane_table;
 pub mod leaders;
+pub mod lineage;
 pub mod peers;
 pub mod placement;
 pub mod plan;

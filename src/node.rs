@@ -2,8 +2,8 @@
 //!
 //! Owns: the order of start (`start`) and stop, the data directory's identity and lock (`identity`), which shard
 //! directories count in it (`layout`) and its share of the disk (`budgets`), the shards' executors (`shard_main`) and lanes
-//! (`lanes`), another number of shards (`reshard`), the side runtime for everything whose crate wants tokio (`side`), the
-//! preflight. Contains no logic of what is served.
+//! (`lanes`), another number of shards (`reshard`), a restore (`restore`, `seed`), the side runtime for everything whose crate wants
+//! tokio (`side`), the preflight. Contains no logic of what is served.
 
 pub mod balance;
 pub mod bounds;
@@ -24,6 +24,8 @@ pub mod preflight;
 mod rebuilds;
 mod replicas;
 mod reshard;
+pub mod restore;
+mod seed;
 mod shard_main;
 mod side;
 mod sockets;

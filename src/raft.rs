@@ -36,7 +36,7 @@ mod status;
 mod type_config;
 
 pub use codec::CodecError;
-pub use lane::members::{LaneMembership, MembershipError, ReplicaProgress};
+pub use lane::members::{LaneMembership, MembershipError, ReplicaProgress, sole_voter};
 pub use lane::purging::LogHold;
 pub use lane::transfer::TransferError;
 pub use lane::{Lane, LaneError, LaneFatal, LaneOptions, Leadership};

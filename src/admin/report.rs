@@ -28,9 +28,9 @@ use crate::partition::produce::proposer::ProposerTimings;
 use crate::partition::shard::PartitionShard;
 use crate::partition::sums::TopicSums;
 use crate::raft::Lane;
+use crate::rebuild::{RebuildCounts, RebuildFacts, RebuildProgress};
 use crate::replica::facts::ReplicaFacts;
 use crate::replica::shard::ReplicaShard;
-use crate::rebuild::{RebuildCounts, RebuildFacts, RebuildProgress};
 use crate::rpc::{Rpc, RpcCounts};
 use crate::shard::mesh::{Inbox, Reply};
 
@@ -98,6 +98,8 @@ pub enum ReportRequest {
     Transfer(LaneId, NodeId, Reply<Result<(), TransferError>>),
     /// Gives every lane so many replicas; the answer is the number of lanes that get more. For shard 0.
     Grow(u16, Reply<Result<usize, TopicError>>),
+    /// Ends the hold of retention after a restore; the answer is whether there was one. For shard 0.
+    EndHold(Reply<Result<bool, TopicError>>),
     /// Follows another cluster's bucket. For shard 0.
     Follow(SourceId, SourceSpec, Reply<Result<(), TopicError>>),
     /// Follows a source no longer. For shard 0.
@@ -156,6 +158,10 @@ impl Reporter {
                 ReportRequest::Unfollow(id, reply) => {
                     let controller = self.gatherer.controller.clone();
                     drop(tasks.spawn("unfollow", async move { reply.send(controller.unfollow(id).await) }));
+                }
+                ReportRequest::EndHold(reply) => {
+                    let controller = self.gatherer.controller.clone();
+                    drop(tasks.spawn("end hold", async move { reply.send(controller.end_hold().await) }));
                 }
                 ReportRequest::Transfer(lane, to, reply) => {
                     let gatherer = self.gatherer.clone();

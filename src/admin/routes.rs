@@ -12,11 +12,11 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::cluster::gather::Reach;
 use super::report::ReportRequest;
 use super::stage::{Stage, StartStage};
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
-use super::cluster::gather::Reach;
 use super::{cluster, lanes, metrics, replicas};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::client::CONTROLLER_SHARD;
@@ -100,6 +100,7 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/cluster/lanes/{lane}/leader/{broker}", post(cluster::routes::transfer))
         .route("/v1/cluster/partitions", get(cluster::routes::partitions))
         .route("/v1/cluster/grow/{factor}", post(cluster::routes::grow))
+        .route("/v1/cluster/restore/lift", post(cluster::routes::end_hold))
         .route("/v1/topics", get(topics))
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))

@@ -105,7 +105,7 @@ impl Host {
         }
     }
 
-    /// The topics that are not archived, by an image that has every topic.
+    /// Every topic, for the list of those of which nothing is in the bucket.
     pub(super) fn unarchived_topics(image: &ClusterImage) -> UnarchivedTopics {
         let topic = |topic: &TopicImage| UnarchivedTopic {
             id: topic.id,
@@ -113,8 +113,7 @@ impl Host {
             partitions: u32::try_from(topic.partitions.len()).expect("a topic has at most 2^31 partitions"),
             configs: topic.overrides.clone(),
         };
-        let unarchived = image.topics.values().filter(|topic| !topic.config.archived);
-        let mut topics: Vec<UnarchivedTopic> = unarchived.map(|found| topic(found)).collect();
+        let mut topics: Vec<UnarchivedTopic> = image.topics.values().map(|found| topic(found)).collect();
         topics.sort_unstable_by_key(|topic| topic.id);
         UnarchivedTopics { revision: image.revision, topics }
     }

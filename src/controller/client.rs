@@ -146,6 +146,8 @@ pub enum Ask {
     Follow { id: SourceId, spec: SourceSpec },
     /// Follow a source no longer.
     Unfollow { id: SourceId },
+    /// End the hold of retention after a restore.
+    EndHold,
 }
 
 /// The answer to an [`Ask`]. A message; between brokers as JSON.
@@ -353,7 +355,8 @@ impl ControllerHandle {
                 return Ok(Arc::clone(topic));
             }
         }
-        Ok(Arc::new(record.image(&name, self.mesh.shards())))
+        let base = self.image().lineage.as_ref().map_or(0, |lineage| lineage.epoch_base);
+        Ok(Arc::new(record.image(&name, self.mesh.shards(), base)))
     }
 
     /// Deletes a topic by name.
@@ -476,6 +479,15 @@ impl ControllerHandle {
     /// The controller is not available.
     pub async fn unfollow(&self, id: SourceId) -> Result<(), TopicError> {
         self.change(Ask::Unfollow { id }).await
+    }
+
+    /// Ends the hold of retention after a restore; false if there was none.
+    ///
+    /// # Errors
+    /// The controller is not available.
+    pub async fn end_hold(&self) -> Result<bool, TopicError> {
+        let held = self.image().lineage.as_ref().is_some_and(|lineage| lineage.hold_until.is_some());
+        self.change(Ask::EndHold).await.map(|()| held)
     }
 
     /// Answers a request of another broker, as the body of an answer.

@@ -91,6 +91,8 @@ pub enum Command {
     },
     /// A source is no longer followed.
     Unfollow { id: SourceId },
+    /// After a restore: retention deletes again.
+    EndHold {},
 }
 
 /// A broker that forms the cluster.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::brokers::{BrokerAddress, BrokerRecord, Endpoint};
 use super::followed::Followed;
+use super::lineage::Lineage;
 use super::sources::{SourceId, SourceRecord};
 use crate::config::topic::TopicConfig;
 use crate::partition::message::PartitionAddress;
@@ -36,6 +37,8 @@ pub struct ClusterImage {
     /// What this broker knows of the topics of its sources, which `topics` and `names` then have too. Empty in an image
     /// that the controller made; see [`Followed::view`].
     pub followed: Arc<Followed>,
+    /// Of a restored cluster.
+    pub lineage: Option<Arc<Lineage>>,
     pub topics: BTreeMap<TopicName, Arc<TopicImage>>,
     /// Their names by id.
     pub names: HashMap<TopicId, TopicName>,

@@ -3,6 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -40,6 +41,7 @@ const FEATURES: u64 = 3;
 const LANES: u64 = 4;
 const BROKERS: u64 = 11;
 const SOURCES: u64 = 12;
+const LINEAGE: u64 = 10;
 const WHAT: &str = "controller checkpoint";
 
 /// The controller's checkpoint cannot be read.
@@ -109,12 +111,19 @@ impl ControllerLane {
     }
 }
 
+/// The checkpoint blob of a controller's lane that begins with this state.
+#[must_use]
+pub fn begun_with(membership: &[u8], state: &ControllerState) -> Bytes {
+    encode(membership, state)
+}
+
 fn encode(membership: &[u8], state: &ControllerState) -> Bytes {
     lane_blob(membership, |out| {
         out.section(STATE, true, |out| out.raw(&state.encode()));
         // Absent as long as the cluster's level does not allow them: what is written then, the version before reads.
         section(out, FEATURES, &state.features, state.features.is_empty());
         section(out, LANES, &state.lanes, state.lanes == LaneTable::default());
+        section(out, LINEAGE, &state.lineage.as_deref(), state.lineage.is_none());
         section(out, BROKERS, &state.brokers, state.brokers.is_empty());
         section(out, SOURCES, &state.sources, state.sources.is_empty());
     })
@@ -138,13 +147,15 @@ fn decode(blob: &Bytes) -> Result<(ControllerState, Bytes), CodecError> {
             let (mut membership, mut state) = (None, None);
             let (mut features, mut lanes) = (BTreeMap::new(), LaneTable::default());
             let (mut brokers, mut sources) = (BTreeMap::new(), BTreeMap::new());
-            let known = [MEMBERSHIP, STATE, FEATURES, LANES, BROKERS, SOURCES];
+            let mut lineage = None;
+            let known = [MEMBERSHIP, STATE, FEATURES, LANES, BROKERS, SOURCES, LINEAGE];
             while let Some((tag, mut body)) = sections.next(&known)? {
                 match tag {
                     MEMBERSHIP => membership = Some(Bytes::copy_from_slice(body.rest())),
                     FEATURES => features = from_json(&mut body, "feature levels")?,
                     LANES => lanes = from_json(&mut body, "lane table")?,
                     BROKERS => brokers = from_json(&mut body, "brokers")?,
+                    LINEAGE => lineage = Some(from_json(&mut body, "lineage")?),
                     SOURCES => sources = from_json(&mut body, "sources")?,
                     _ => state = Some(ControllerState::decode(body.rest()).ok_or_else(|| body.bad("state"))?),
                 }
@@ -152,6 +163,7 @@ fn decode(blob: &Bytes) -> Result<(ControllerState, Bytes), CodecError> {
             let mut state: ControllerState = sections.required(STATE, state)?;
             (state.features, state.lanes) = (features, lanes);
             (state.brokers, state.sources) = (brokers, sources);
+            state.lineage = lineage.map(Arc::new);
             Ok((state, sections.required(MEMBERSHIP, membership)?))
         }
         LaneBlob::Positional(membership, mut from) => {

@@ -16,6 +16,7 @@ use super::command::{Command, Founder};
 use super::features;
 use super::image::{BrokerImage, ClusterImage, LaneImage, PartitionImage, TopicImage};
 use super::lane_table::{LaneRecord, LaneTable, Pool};
+use super::lineage::Lineage;
 use super::sources::{SourceId, SourceRecord};
 use crate::config::topic::TopicConfig;
 use crate::limits::LANES_MAX;
@@ -41,6 +42,9 @@ pub struct ControllerState {
     /// Other clusters whose buckets are followed.
     #[serde(skip)]
     pub sources: BTreeMap<SourceId, SourceRecord>,
+    /// Of a restored cluster.
+    #[serde(skip)]
+    pub lineage: Option<Arc<Lineage>>,
     /// Partitions of each lane; follows from the topics.
     #[serde(skip)]
     loads: BTreeMap<LaneId, u32>,
@@ -142,6 +146,10 @@ impl ControllerState {
             Command::Unfollow { id } if self.sources.contains_key(&id) => {
                 self.sources.remove(&id);
             }
+            Command::EndHold {} => match &mut self.lineage {
+                Some(lineage) => Arc::make_mut(lineage).hold_until = None,
+                None => return Verdict::Stale,
+            },
             Command::Genesis { .. }
             | Command::CreateTopic { .. }
             | Command::DeleteTopic { .. }
@@ -201,11 +209,12 @@ impl ControllerState {
         if count > LANES_MAX {
             return Verdict::Stale;
         }
+        let replica = self.brokers.get(&only).map_or_else(|| ReplicaId::first(only), |broker| broker.replica(only));
         let table = &mut self.lanes.lanes;
         let before = table.len();
         for lane in (0..=count).map(LaneId) {
             let pool = if lane == LaneId::CONTROLLER { Pool::Controller } else { Pool::Shared };
-            table.entry(lane).or_insert_with(|| LaneRecord::new(pool, vec![ReplicaId::first(only)]));
+            table.entry(lane).or_insert_with(|| LaneRecord::new(pool, vec![replica]));
         }
         if table.len() == before { Verdict::Stale } else { Verdict::Done }
     }
@@ -278,9 +287,10 @@ impl ControllerState {
     /// again: `before` must be of the same surroundings.
     #[must_use]
     pub fn image(&self, around: &Surroundings, before: Option<&ClusterImage>) -> ClusterImage {
+        let base = self.lineage.as_ref().map_or(0, |lineage| lineage.epoch_base);
         let topic = |(name, record): (&TopicName, &TopicRecord)| {
             let held = before.and_then(|before| before.topics.get(name)).filter(|held| record.is_shown_by(held));
-            (name.clone(), held.map_or_else(|| Arc::new(record.image(name, around.shards)), Arc::clone))
+            (name.clone(), held.map_or_else(|| Arc::new(record.image(name, around.shards, base)), Arc::clone))
         };
         let topics: BTreeMap<_, _> = self.topics.iter().map(topic).collect();
         let names: HashMap<_, _> = topics.values().map(|topic| (topic.id, topic.name.clone())).collect();
@@ -294,6 +304,7 @@ impl ControllerState {
             features: same_or_new(before.map(|before| &before.features), self.features.clone()),
             sources: same_or_new(before.map(|before| &before.sources), self.sources.clone()),
             followed: Arc::default(),
+            lineage: self.lineage.clone(),
             topics,
             names,
             revision: self.revision,
@@ -335,7 +346,7 @@ impl TopicRecord {
     }
 
     /// The topic as shards and clients see it.
-    pub(super) fn image(&self, name: &TopicName, shards: u16) -> TopicImage {
+    pub(super) fn image(&self, name: &TopicName, shards: u16, epoch_base: i32) -> TopicImage {
         let partition = |(n, lane): (usize, &LaneId)| PartitionImage {
             id: PartitionId {
                 topic: self.id,
@@ -343,7 +354,7 @@ impl TopicRecord {
                 incarnation: Incarnation(0),
             },
             lane: *lane,
-            epoch_base: 0,
+            epoch_base,
             shard: shard_of(*lane, shards),
         };
         TopicImage {

@@ -331,7 +331,8 @@ impl Inner {
             if !self.is_of_now(cell) {
                 return None;
             }
-            match load::load(&self.router, address).await {
+            let restored = load::RestoredEnds::of(&self.controller.image(), address.id);
+            match load::load(&self.router, address, restored).await {
                 Ok(loaded) => {
                     let patience = self.env.tasks.sleep(FRESH_PATIENCE);
                     let is_fresh = matches!(select(Box::pin(self.fresh_image()), patience).await, Either::Left(_));

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use bytes::{Buf, Bytes};
 use tidewater_storage::env::Mono;
 use tidewater_storage::model::record::{Record, read_all};
-use tidewater_storage::model::{BatchHeader, Offset, TimestampMs};
+use tidewater_storage::model::{BatchHeader, Offset, PartitionId, TimestampMs, TopicName};
 
 use super::append::LogState;
 use super::coordinator::GroupSettings;
 use super::group_shard::HeldGroup;
 use super::ids::GroupId;
-use super::offsets::Offsets;
+use super::offsets::{Commit, Offsets};
 use super::record::{GroupRecord, RecordError};
 use super::state::{Group, SavedGroup};
+use crate::controller::image::ClusterImage;
 use crate::partition::message::{Isolation, PartitionAddress, ReadDone, ReadError, ReadPart};
 use crate::partition::router::Router;
 
@@ -54,9 +55,40 @@ struct Loaded {
     saved: Option<(SavedGroup, Bytes)>,
 }
 
+/// What a restore left of the cluster's topics. Offsets that were committed before it may lie beyond the records that came
+/// back; they are taken as the end of those, so that a group neither fails nor leaves out what is written now.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RestoredEnds {
+    /// The end of the partition that is read: records from here on were written after the restore.
+    own: Offset,
+    /// By topic and number.
+    ends: BTreeMap<TopicName, Vec<Offset>>,
+}
+
+impl RestoredEnds {
+    /// Of the partition of `__consumer_offsets` that is to be read.
+    pub(super) fn of(image: &ClusterImage, partition: PartitionId) -> Self {
+        let Some(lineage) = &image.lineage else { return Self::default() };
+        let ends = lineage.ends.iter().filter_map(|(id, ends)| Some((image.names.get(id)?.clone(), ends.clone())));
+        Self { own: lineage.end_of(partition).unwrap_or_default(), ends: ends.collect() }
+    }
+
+    /// What the record at `at` commits.
+    fn clamp(&self, at: Offset, topic: &str, partition: i32, commit: Commit) -> Commit {
+        let end = self.ends.get(topic).and_then(|ends| ends.get(usize::try_from(partition).ok()?));
+        match (commit.offset.position(), end) {
+            (Some(position), Some(end)) if at < self.own && position > *end => {
+                Commit { offset: (*end).into(), ..commit }
+            }
+            _ => commit,
+        }
+    }
+}
+
 /// A partition's groups, read from its log.
 #[derive(Debug, Default)]
 pub(super) struct Loading {
+    restored: RestoredEnds,
     groups: BTreeMap<GroupId, Loaded>,
     log: LogState,
     skipped: u64,
@@ -66,8 +98,12 @@ pub(super) struct Loading {
 ///
 /// # Errors
 /// The log cannot be read or is damaged.
-pub(super) async fn load(router: &Router, partition: PartitionAddress) -> Result<Loading, LoadError> {
-    let mut loading = Loading::default();
+pub(super) async fn load(
+    router: &Router,
+    partition: PartitionAddress,
+    restored: RestoredEnds,
+) -> Result<Loading, LoadError> {
+    let mut loading = Loading { restored, ..Loading::default() };
     loop {
         let done = read(router, partition, loading.log.end).await?;
         loading.log.end = loading.log.end.max(done.log_start);
@@ -125,6 +161,7 @@ impl Loading {
         match GroupRecord::decode(key, record.value.as_ref()) {
             Ok(GroupRecord::Offset { group, topic, partition, commit }) => {
                 let loaded = self.groups.entry(group.into()).or_default();
+                let commit = commit.map(|commit| self.restored.clamp(record.offset, &topic, partition, commit));
                 match commit {
                     Some(commit) => loaded.offsets.set(&topic, partition, commit, record.offset),
                     None => loaded.offsets.remove(&topic, partition, record.offset),
@@ -165,5 +202,36 @@ impl Loading {
             (id, HeldGroup { group, offsets: loaded.offsets, saved: value, in_use_until, queued: None })
         });
         (groups.collect(), self.log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn offsets_of_before_a_restore_end_where_the_records_do() {
+        let orders = TopicName::new("orders").expect("legal");
+        let ends = BTreeMap::from([(orders, vec![Offset::new(50), Offset::new(0)])]);
+        let restored = RestoredEnds { own: Offset::new(9), ends };
+        let commit = |offset: i64| Commit {
+            offset: crate::group::offsets::CommittedOffset(offset),
+            leader_epoch: None,
+            metadata: Arc::from(""),
+            at: TimestampMs(1),
+            expires_at: None,
+            topic: None,
+        };
+        let clamped = |at, topic: &str, partition, offset| {
+            restored.clamp(Offset::new(at), topic, partition, commit(offset)).offset.0
+        };
+        assert_eq!((clamped(8, "orders", 0, 51), clamped(8, "orders", 0, 50), clamped(8, "orders", 1, 3)), (50, 50, 0));
+        assert_eq!(clamped(9, "orders", 0, 51), 51, "committed after the restore");
+        assert_eq!((clamped(8, "orders", 2, 51), clamped(8, "later", 0, 51)), (51, 51), "made after the restore");
+        assert_eq!(clamped(8, "orders", 0, -1), -1);
+        let never = RestoredEnds::default();
+        assert_eq!(never.clamp(Offset::ZERO, "orders", 0, commit(51)).offset.0, 51);
     }
 }

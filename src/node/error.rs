@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tidewater_tiering::restore::RestoreError;
+
 use crate::config::node::ConfigError;
 use crate::net::listen::BindError;
 
@@ -32,6 +34,9 @@ pub enum StartError {
     /// The brokers of `--seed` and this one cannot be in one cluster; what to do.
     #[error("this broker is in no cluster: {0}")]
     Cluster(String),
+    /// See [`RestoreError`]; what was done is gone on with by the same command.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     #[error("shard {shard} could not start: {why}")]
     Shard { shard: u16, why: String },
     #[error("the system refused {what}: {why}")]

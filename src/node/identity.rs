@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tidewater_tiering::restore::Attempt;
 use uuid::Uuid;
 
 use super::error::StartError;
@@ -13,12 +14,16 @@ use crate::controller::command::Founder;
 
 /// The version of `node.json` that this build writes. It also reads version 2, of brokers that knew no other broker.
 const FORMAT: u32 = 3;
+/// The version that it writes while a restore is not complete: earlier versions would take the directory for a new one.
+const FORMAT_RESTORING: u32 = 4;
 pub(super) const FILE: &str = "node.json";
 const LOCK: &str = "lock";
 const PUT_BACK: &str = "put back a copy of it made after the last change of --shards (an older one is refused), \
                         or start with a fresh directory";
 /// The highest `--shards`.
 const SHARDS_MAX: u16 = 1024;
+/// A restored cluster begins with incarnations of its lineage epoch times two to this power.
+const RESTORED_INCARNATION_BITS: u32 = 20;
 /// [`Identity::node`] of a broker that belongs to no cluster yet.
 pub const UNASSIGNED: i32 = -1;
 
@@ -67,6 +72,9 @@ pub struct Identity {
     /// All shards have been opened once, so none of them may be empty. Absent in files of older versions.
     #[serde(default)]
     pub begun: bool,
+    /// The restore that prepares this directory and is not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<Attempt>,
 }
 
 /// Another broker, as a broker that joins gets to know it.
@@ -187,7 +195,7 @@ impl Identity {
         let damaged = |e: serde_json::Error| format!("{FILE} is damaged: {e}; {PUT_BACK}");
         let Versioned { format } = serde_json::from_str(text).map_err(damaged)?;
         match format {
-            FORMAT | 2 => {}
+            FORMAT | FORMAT_RESTORING | 2 => {}
             1 => {
                 return Err(format!(
                     "{FILE} has format 1, from before the first release: start with a fresh directory"
@@ -231,7 +239,28 @@ impl Identity {
             layout: 0,
             rooted: false,
             begun: false,
+            restoring: None,
         }
+    }
+
+    /// The first broker of a cluster that is restored.
+    #[must_use]
+    pub fn restoring(attempt: Attempt, birth: Uuid, cluster_name: &str, shards: u16) -> Self {
+        Self {
+            format: FORMAT_RESTORING,
+            epoch: attempt.epoch.0,
+            // Replicas of the lost cluster had lower incarnations: what they send is refused.
+            incarnation: attempt.epoch.0 << RESTORED_INCARNATION_BITS,
+            restoring: Some(attempt),
+            birth,
+            ..Self::newborn(attempt.source.cluster.0, cluster_name, shards)
+        }
+    }
+
+    /// The restore is complete: the shards of `layout` hold what it brought back, `lanes` data lanes among it.
+    #[must_use]
+    pub fn restored(self, layout: u32, lanes: u32) -> Self {
+        Self { format: FORMAT, restoring: None, rooted: true, begun: true, layout, lanes, ..self }
     }
 
     /// The only broker of a new cluster. Its birth id is derived from the cluster's.
@@ -256,6 +285,8 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
+    use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
+
     use super::*;
 
     #[test]
@@ -301,6 +332,20 @@ mod tests {
             Identity { birth: Uuid::nil(), lanes: 3, layout: 1, rooted: true, begun: true, formed: true, ..new };
         assert_eq!(read, expected);
         assert!(read.is_member());
+    }
+
+    #[test]
+    fn a_restore_is_noted_until_it_is_complete() {
+        let cluster = ClusterId(Uuid::from_u128(7));
+        let source = Home { cluster, epoch: LineageEpoch(1) };
+        let attempt = Attempt { id: Uuid::from_u128(5), source, epoch: LineageEpoch(2), over: None };
+        let noted = Identity::restoring(attempt, Uuid::from_u128(6), "tidewater", 2);
+        let text = serde_json::to_string(&noted).expect("plain");
+        assert_eq!(Identity::parse(&text), Ok(noted.clone()));
+        assert!(text.contains(r#""format":4"#), "earlier versions refuse it: {text}");
+        assert_eq!((noted.cluster, noted.epoch, noted.is_alone()), (cluster.0, 2, true));
+        let done = noted.restored(1, 9);
+        assert_eq!((done.format, done.restoring, done.lanes, done.layout), (FORMAT, None, 9, 1));
     }
 
     #[test]

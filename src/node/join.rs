@@ -15,6 +15,7 @@ use futures::future::{Either, join_all, select};
 use serde::{Deserialize, Serialize};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{NodeId, ReplicaIncarnation};
+use tidewater_tiering::keys::LineageEpoch;
 use uuid::Uuid;
 
 use super::error::StartError;
@@ -54,11 +55,19 @@ pub enum Registered {
         node: NodeId,
         incarnation: ReplicaIncarnation,
         known: Vec<KnownBroker>,
+        /// The lineage epoch of the cluster.
+        #[serde(default = "first_epoch")]
+        epoch: u32,
     },
     /// Not now: ask again.
     Later(String),
     /// It cannot come right by itself; what to do.
     Refused(String),
+}
+
+/// Of a cluster that was never restored, which versions before say nothing of.
+fn first_epoch() -> u32 {
+    LineageEpoch::FIRST.0
 }
 
 /// The hello of a broker, by its `node.json` and the settings of this start.
@@ -174,7 +183,7 @@ pub(super) async fn run(
 }
 
 /// What a registration gave: the cluster, the node id with its incarnation, and the other brokers.
-type Joined = (Uuid, NodeId, ReplicaIncarnation, Vec<KnownBroker>);
+type Joined = (Uuid, NodeId, ReplicaIncarnation, Vec<KnownBroker>, u32);
 
 /// Looks at the seeds of a broker that is in a cluster already. Those that do not answer soon are left out.
 ///
@@ -226,7 +235,7 @@ fn founded(joining: &Joining, cluster: Uuid, founders: Vec<Founder>, node: NodeI
     Identity { cluster, node: node.0, founders, seeds: joining.seeds.clone(), ..joining.identity.clone() }
 }
 
-fn joined(joining: &Joining, (cluster, node, incarnation, known): Joined) -> Identity {
+fn joined(joining: &Joining, (cluster, node, incarnation, known, epoch): Joined) -> Identity {
     let seeds = joining.seeds.clone();
     Identity {
         cluster,
@@ -234,6 +243,7 @@ fn joined(joining: &Joining, (cluster, node, incarnation, known): Joined) -> Ide
         incarnation: incarnation.0,
         seeds,
         known,
+        epoch,
         formed: true,
         ..joining.identity.clone()
     }
@@ -265,7 +275,9 @@ async fn register(rpc: &Rpc, seed: &str, registration: &Registration) -> Result<
         Err(why) => return Ok(Err(why)),
     };
     match serde_json::from_slice(&answer) {
-        Ok(Registered::As { cluster, node, incarnation, known }) => Ok(Ok((cluster, node, incarnation, known))),
+        Ok(Registered::As { cluster, node, incarnation, known, epoch }) => {
+            Ok(Ok((cluster, node, incarnation, known, epoch)))
+        }
         Ok(Registered::Later(why)) => Ok(Err(why)),
         Ok(Registered::Refused(why)) => Err(StartError::Cluster(why)),
         Err(error) => Ok(Err(format!("its answer cannot be read: {error}"))),

@@ -207,6 +207,14 @@ impl Lanes {
         Ok(())
     }
 
+    /// Adds a lane with a state that no checkpoint has yet. Its group does not start in this process.
+    ///
+    /// # Errors
+    /// The state's blob is malformed.
+    pub(super) fn begin(&self, id: LaneId, state: RecoveredState) -> Result<(), ShardFailure> {
+        self.add(id, state)
+    }
+
     /// The connection of all groups that start from here on to their other replicas.
     pub fn set_transport(&self, transport: Rc<dyn PeerTransport>) {
         self.transport.replace(Some(transport));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::{Either, LocalBoxFuture, select};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, NodeId, ReplicaId, ReplicaIncarnation, ShardId};
+use tidewater_tiering::keys::LineageEpoch;
 
 use super::forming::{Hello, node_at};
 use super::identity::{Identity, KnownBroker, Notes};
@@ -117,6 +118,7 @@ async fn register(controller: &ControllerHandle, registration: Registration) -> 
             node: registered.node,
             incarnation: registered.incarnation,
             known: known(&image, registered.node),
+            epoch: image.lineage.as_ref().map_or(LineageEpoch::FIRST.0, |lineage| lineage.epoch),
         },
         Err(error @ (TopicError::Unavailable | TopicError::TimedOut)) => Registered::Later(error.to_string()),
         Err(error) => Registered::Refused(error.to_string()),

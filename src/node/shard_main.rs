@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidewater_read_replica::ReplicaConfig;
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::{Deadlines, Env};
-use tidewater_storage::model::{NodeId, ReplicaId};
+use tidewater_storage::model::{NodeId, ReplicaId, ReplicaIncarnation};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 
 use super::forming::{self, Hello};
@@ -304,7 +304,7 @@ fn prepare(
 /// The voters that the controller's lane begins with; none for a broker that joined the cluster later.
 fn controller_voters(identity: &Identity) -> Vec<ReplicaId> {
     if identity.is_alone() {
-        return vec![ReplicaId::first(NodeId(identity.node))];
+        return vec![ReplicaId { node: NodeId(identity.node), incarnation: ReplicaIncarnation(identity.incarnation) }];
     }
     let founders = identity.founders.iter().take(forming::controller_voters(identity.founders.len()));
     founders.map(|founder| ReplicaId::first(founder.node)).collect()

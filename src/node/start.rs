@@ -265,6 +265,12 @@ fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError>
             identity.node
         )));
     }
+    if identity.restoring.is_some() {
+        return Err(bad(format!(
+            "a restore that prepares it is not complete: run tidewater restore --from {} again with this --data-dir",
+            config.bucket
+        )));
+    }
     data.check_shards(&identity)?;
     if !identity.birth.is_nil() {
         return Ok(identity);
@@ -340,7 +346,7 @@ fn check_seeds(identity: &Identity, config: &NodeConfig) -> Result<(), StartErro
 }
 
 /// How other brokers and clients reach this broker.
-fn address_of(config: &NodeConfig, kafka: SocketAddr, rpc: SocketAddr, shards: u16) -> BrokerAddress {
+pub(super) fn address_of(config: &NodeConfig, kafka: SocketAddr, rpc: SocketAddr, shards: u16) -> BrokerAddress {
     let (host, port) = config.advertised.clone().unwrap_or_else(|| (kafka.ip().to_string(), kafka.port()));
     let rpc = config.advertised_rpc.clone().unwrap_or_else(|| (rpc.ip().to_string(), rpc.port()));
     BrokerAddress {
@@ -438,6 +444,7 @@ fn placeholder_image(identity: &Identity, address: &BrokerAddress) -> Arc<Cluste
         features: Arc::default(),
         sources: Arc::default(),
         followed: Arc::default(),
+        lineage: None,
         topics: std::collections::BTreeMap::new(),
         names: std::collections::HashMap::new(),
         revision: 0,

@@ -152,6 +152,7 @@ impl World {
             features: Arc::default(),
             sources: Arc::default(),
             followed: Arc::default(),
+            lineage: None,
             topics: BTreeMap::new(),
             names: HashMap::new(),
             revision: 0,

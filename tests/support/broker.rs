@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 /// The broker of this build, or the one that `TIDEWATER_BIN` names: to measure a build beside another.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("TIDEWATER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tidewater").into(), PathBuf::from)
 }
 

@@ -191,7 +191,7 @@ impl CatalogueKeeper {
 
     /// Brings what the catalogue says of topics up to date; archived ones that it does not name have nothing in the bucket
     /// yet and are left out. A change of settings reaches the bucket so also while nothing is archived. `unarchived` are
-    /// all topics that are not archived.
+    /// all topics; those without rows are listed, so that a restore makes them again.
     ///
     /// # Errors
     /// As [`CatalogueKeeper::ensure`].
@@ -204,7 +204,6 @@ impl CatalogueKeeper {
         if self.seen.borrow().is_none() {
             let key = self.bucket.catalogue_key();
             match read_object(&*self.bucket.store, &key).await? {
-                // Before anything is archived there is a catalogue only for topics that never will be.
                 None if unarchived.topics.is_empty() => return Ok(()),
                 None => {}
                 Some(got) => {

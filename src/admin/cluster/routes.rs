@@ -149,6 +149,14 @@ pub(in crate::admin) async fn grow(State(state): State<AdminState>, Path(factor)
     }
 }
 
+pub(in crate::admin) async fn end_hold(State(state): State<AdminState>) -> Response {
+    match state.services.reports.call(CONTROLLER_SHARD, ReportRequest::EndHold).await {
+        Ok(Ok(held)) => Json(serde_json::json!({ "held": held })).into_response(),
+        Ok(Err(error)) => refused(StatusCode::SERVICE_UNAVAILABLE, &format!("{error}; try again")),
+        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping"),
+    }
+}
+
 fn broker_rows(facts: &ClusterFacts) -> Vec<BrokerRow> {
     let controller = facts.leaders.of(LaneId::CONTROLLER).map(|led| led.node);
     let here = facts.brokers.get(&facts.image.here).and_then(|here| here.as_ref().ok());

@@ -191,6 +191,10 @@ impl Controller {
                 Some(command) => (Ok(command), Then::Done, false),
                 None => return done(),
             },
+            Ask::EndHold => match state.lineage.as_ref().and_then(|lineage| lineage.hold_until) {
+                Some(_) => (Ok(Command::EndHold {}), Then::Done, false),
+                None => return done(),
+            },
             Ask::Quorum => unreachable!("it needs no plan"),
         };
         match command {
@@ -318,7 +322,7 @@ fn subject(ask: &Ask) -> Option<String> {
         Ask::Delete { name, .. } => name.as_str(),
         Ask::Partitions { topic, .. } | Ask::Configs { topic, .. } => topic,
         // No topic has the empty name.
-        Ask::Register(_) | Ask::Widen { .. } | Ask::Follow { .. } | Ask::Unfollow { .. } => "",
+        Ask::Register(_) | Ask::Widen { .. } | Ask::Follow { .. } | Ask::Unfollow { .. } | Ask::EndHold => "",
         Ask::ProducerIds | Ask::Quorum => return None,
     };
     Some(name.replace('.', "_"))

@@ -115,6 +115,7 @@ impl Broker {
             features: Arc::default(),
             sources: Arc::default(),
             followed: Arc::default(),
+            lineage: None,
             topics: BTreeMap::new(),
             names: std::collections::HashMap::new(),
             revision: 0,

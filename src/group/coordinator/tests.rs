@@ -144,6 +144,7 @@ fn image(revision: u64, t: Option<u128>) -> Arc<ClusterImage> {
         features: Arc::default(),
         sources: Arc::default(),
         followed: Arc::default(),
+        lineage: None,
         names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
         topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
         revision,

@@ -41,6 +41,7 @@ pub(crate) fn image(topics: &[(&str, i32)]) -> ClusterImage {
         features: Arc::default(),
         sources: Arc::default(),
         followed: Arc::default(),
+        lineage: None,
         names: topics.iter().map(|t| (t.id, t.name.clone())).collect::<HashMap<_, _>>(),
         topics: topics.into_iter().map(|t| (t.name.clone(), t)).collect(),
         revision: 1,

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tidewater_storage::codec::{CodecError, Decoder, Encoder};
 use tidewater_storage::model::{BatchHeader, Offset, ProducerEpoch, ProducerId, TimestampMs};
+use tidewater_tiering::format::{ProducerBatch, ProducerState};
 
 use crate::limits::PRODUCERS_PER_PARTITION_MAX;
 use crate::partition::message::{ActiveProducer, ProduceError};
@@ -120,6 +121,22 @@ pub struct ProducerTable {
 }
 
 impl ProducerTable {
+    /// As published in the bucket.
+    #[must_use]
+    pub fn published(producers: Vec<ProducerState>) -> Self {
+        let entry = |producer: ProducerState| {
+            let batch = |batch: &ProducerBatch| Remembered {
+                first: batch.first,
+                last: batch.last,
+                base_offset: batch.offset,
+                timestamp: batch.timestamp,
+            };
+            let recent = producer.batches.iter().map(batch).collect();
+            (producer.id, ProducerEntry { epoch: producer.epoch, recent, seen: producer.seen })
+        };
+        Self { entries: producers.into_iter().map(entry).collect(), expired_at: TimestampMs::NONE }
+    }
+
     #[must_use]
     pub fn get(&self, id: ProducerId) -> Option<&ProducerEntry> {
         self.entries.get(&id)

@@ -31,6 +31,12 @@ pub fn membership_of(blob: &Bytes) -> Option<Bytes> {
     Blob::decode(blob).ok().map(|blob| blob.membership).filter(|m| !m.is_empty())
 }
 
+/// The checkpoint blob of a lane that begins with these voters and this archive; `gone` are its dropped partitions.
+#[must_use]
+pub fn begun_with(membership: &[u8], archive: &LaneManifest, gone: &BTreeMap<PartitionId, PartitionManifest>) -> Bytes {
+    Blob::encode(membership, archive, gone, &LaneEvents::default(), 0)
+}
+
 /// What a lane's checkpoint blob holds.
 pub(super) struct Blob {
     pub(super) membership: Bytes,

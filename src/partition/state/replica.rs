@@ -17,7 +17,7 @@ use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{
     Batch, EntryId, LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, Term, TimestampMs, TopicName,
 };
-use tidewater_tiering::manifest::PartitionManifest;
+use tidewater_tiering::manifest::{PartitionManifest, PublishedPartition};
 
 use super::codec::LittleEndian;
 use super::command::PlacedBatch;
@@ -155,6 +155,30 @@ impl Replica {
             damage_logged: RefCell::default(),
             marks: Marks::default(),
         }
+    }
+
+    /// A partition as the bucket has it, over a log that is empty from the archived end on. Its state is as of `at`.
+    ///
+    /// # Panics
+    /// The log begins elsewhere.
+    #[must_use]
+    pub fn restored(
+        published: PublishedPartition,
+        (lane, at): (LaneId, LogIndex),
+        birth: Birth,
+        overrides: BTreeMap<String, String>,
+        log: PartitionLog,
+    ) -> Self {
+        let PublishedPartition { manifest, facts } = published;
+        let bounds = log.bounds();
+        assert_eq!((bounds.start, bounds.end), (manifest.archived_end, manifest.archived_end), "{}", manifest.id);
+        let replica = Self::born(manifest.id, lane, at, birth, overrides, log);
+        replica.log_start.set(manifest.log_start);
+        replica.last_append.set(manifest.max_timestamp());
+        replica.epochs.replace(facts.epochs.into_iter().map(|epoch| (epoch.epoch, epoch.start)).collect());
+        replica.producers.replace(ProducerTable::published(facts.producers));
+        replica.manifest.replace(manifest);
+        replica
     }
 
     #[must_use]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use openraft::ChangeMembers;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
@@ -13,9 +14,9 @@ use openraft_rt::WatchReceiver as _;
 use tidewater_storage::model::{EntryId, NodeId, ReplicaId};
 
 use super::Lane;
-use crate::raft::proposal;
 use crate::raft::runtime::scope::scoped;
-use crate::raft::type_config::{Types, entry_id, replica_id};
+use crate::raft::type_config::{Membership, StoredMembership, Types, entry_id, log_id, replica_id};
+use crate::raft::{codec, proposal};
 
 /// A lane's replicas as of the newest membership in this replica's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +43,15 @@ impl LaneMembership {
     pub fn is_learner(&self, replica: ReplicaId) -> bool {
         self.learners.contains(&replica)
     }
+}
+
+/// The membership of a lane that begins with a checkpoint as of `at` and one voter: see
+/// [`LaneOptions::membership`](super::LaneOptions::membership).
+#[must_use]
+pub fn sole_voter(at: EntryId, voter: ReplicaId) -> Bytes {
+    let voters = vec![BTreeSet::from([voter.to_u64()])];
+    let membership = Membership::new_with_defaults(voters, BTreeSet::<u64>::new());
+    codec::encode_stored(&StoredMembership::new(Some(log_id(at)), membership))
 }
 
 /// How far a replica is, as its leader knows.

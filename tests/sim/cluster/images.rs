@@ -125,6 +125,7 @@ impl Known {
             features: Arc::default(),
             sources: Arc::default(),
             followed: Arc::default(),
+            lineage: None,
             names: topics.values().map(|topic| (topic.id, topic.name.clone())).collect::<HashMap<_, _>>(),
             topics,
             revision: if stale { cluster.images.revision() } else { self.revision.get() },

@@ -19,7 +19,7 @@ pub struct CatalogueChange {
     pub lanes: BTreeSet<LaneId>,
     /// Topics whose last object is gone.
     pub forgotten: BTreeSet<TopicId>,
-    /// All topics that are not archived, by a writer that knows every topic.
+    /// By a writer that knows every topic: all of them. Those that the catalogue has among its topics are left out.
     pub unarchived: Option<UnarchivedTopics>,
 }
 
@@ -33,7 +33,7 @@ impl CatalogueChange {
         self.lanes.iter().all(|lane| catalogue.lanes.contains(lane))
             && self.topics.iter().all(|(id, wanted)| topic(id).is_some_and(|found| found.covers(wanted)))
             && !self.forgotten.iter().any(|id| topic(id).is_some())
-            && self.unarchived.as_ref().is_none_or(|wanted| says(catalogue.unarchived.as_ref(), wanted))
+            && self.without_rows(catalogue).is_none_or(|wanted| says(catalogue.unarchived.as_ref(), &wanted))
     }
 
     /// Takes the change in: lanes are never removed, topics sorted by id. What the catalogue says of a topic as of a later
@@ -47,13 +47,24 @@ impl CatalogueChange {
         }
         topics.retain(|id, _| !self.forgotten.contains(id));
         catalogue.topics = topics.into_values().collect();
-        if let Some(wanted) = self.unarchived.as_ref().filter(|wanted| !says(catalogue.unarchived.as_ref(), wanted)) {
-            catalogue.unarchived = Some(wanted.clone());
+        if let Some(wanted) = self.without_rows(catalogue).filter(|wanted| !says(catalogue.unarchived.as_ref(), wanted))
+        {
+            catalogue.unarchived = Some(wanted);
         }
         let lanes: BTreeSet<LaneId> = catalogue.lanes.iter().chain(&self.lanes).copied().collect();
         catalogue.lanes = lanes.into_iter().collect();
         catalogue.revision = catalogue.revision.saturating_add(1);
         catalogue.written = now;
+    }
+}
+
+impl CatalogueChange {
+    /// The topics of which nothing is in the bucket: not archived, or without records so far.
+    fn without_rows(&self, catalogue: &Catalogue) -> Option<UnarchivedTopics> {
+        let wanted = self.unarchived.as_ref()?;
+        let has_rows = |id: &TopicId| catalogue.topics.binary_search_by_key(id, |topic| topic.id).is_ok();
+        let topics = wanted.topics.iter().filter(|topic| !has_rows(&topic.id)).cloned().collect();
+        Some(UnarchivedTopics { revision: wanted.revision, topics })
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{Incarnation, LaneId, LeaderEpoch, TimestampMs, TopicId, TopicName};
+use tidewater_storage::model::{
+    Incarnation, LaneId, LeaderEpoch, PartitionId, PartitionIndex, TimestampMs, TopicId, TopicName,
+};
 
 use super::root::{PointerError, from_json, to_json};
 use crate::format::FORMAT_VERSION;
@@ -30,7 +32,7 @@ pub struct Catalogue {
     pub unarchived: Option<UnarchivedTopics>,
 }
 
-/// Topics that are not archived: a restore makes them again, empty.
+/// Topics that are not archived, or have no records so far: a restore makes them again, empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnarchivedTopics {
     /// The controller's revision that the list follows; a writer with a lower one changes nothing.
@@ -81,6 +83,15 @@ fn is_zero(revision: &u64) -> bool {
 }
 
 impl CatalogueTopic {
+    /// Its partitions, by index.
+    pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.partitions.iter().enumerate().map(|(n, found)| PartitionId {
+            topic: self.id,
+            index: PartitionIndex(i32::try_from(n).unwrap_or(i32::MAX)),
+            incarnation: found.incarnation,
+        })
+    }
+
     /// Does this state say all that `other` does: is it newer, or the same with leader-epoch bases at least as high?
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

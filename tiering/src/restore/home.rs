@@ -1,6 +1,6 @@
 //! The new home: its lanes and catalogue written before the switch, and read by the broker that begins there.
 //!
-//! Owns: these requests. Does not own: the content (`plan`). Whatever lies at a key of the home was put there by the same
+//! Owns: these requests. Does not own: the content (`plan`). What lies at a key of the home was put there by the same
 //! attempt, from the same plan, and stays.
 
 use std::sync::Arc;

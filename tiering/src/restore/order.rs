@@ -13,7 +13,7 @@
 //!              → the data directory knows that the switch was made → a broker serves
 //! ```
 //!
-//! Up to the switch nobody reads the new home, and each step may be repeated: a restore that was killed is run again
+//! Up to the switch nothing reads the new home, and each step may be repeated: a restore that was killed is run again
 //! with the same data directory and finds what it did. Another restore finds the root taken and is refused, or takes over
 //! with an epoch of its own from the same source; the switch of the first then meets another version of the root. After
 //! the switch everything that the new epoch needs is in the bucket, so the data directory may be lost again.

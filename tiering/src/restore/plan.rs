@@ -11,9 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewater_storage::model::{
-    LaneId, LeaderEpoch, LogIndex, Offset, PartitionId, PartitionIndex, TimestampMs, TopicId, TopicName,
-};
+use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 
 use super::freeze::LaneEnd;
 use super::order::{EPOCH_BASE_BITS, PRODUCER_ID_BITS};
@@ -113,14 +111,6 @@ fn living<'a>(source: &'a Catalogue, lanes: &[LaneRead]) -> BTreeMap<TopicId, &'
     by_name.into_values().map(|topic| (topic.id, topic)).collect()
 }
 
-fn partitions_of(topic: &CatalogueTopic) -> impl Iterator<Item = PartitionId> {
-    topic.partitions.iter().enumerate().map(|(n, found)| PartitionId {
-        topic: topic.id,
-        index: PartitionIndex(i32::try_from(n).unwrap_or(i32::MAX)),
-        incarnation: found.incarnation,
-    })
-}
-
 fn seed(home: Home, read: &LaneRead, topics: &BTreeMap<TopicId, &CatalogueTopic>) -> LaneSeed {
     let state = read.followed.state().expect("the lane was followed for a restore");
     let live = state.live.iter().map(|(object, live)| (*object, Live { since: SEED, ..live.clone() }));
@@ -167,7 +157,7 @@ fn report(
     let of = |topic: &CatalogueTopic| TopicReport {
         id: topic.id,
         name: topic.name.clone(),
-        partitions: partitions_of(topic).map(|id| PartitionReport::of(id, ends.get(&id).copied())).collect(),
+        partitions: topic.partition_ids().map(|id| PartitionReport::of(id, ends.get(&id).copied())).collect(),
     };
     let known: BTreeSet<TopicId> = source.topics.iter().map(|topic| topic.id).collect();
     // A topic is in the catalogue before its first row.

@@ -13,7 +13,7 @@ use crate::keys::Sequence;
 pub struct Report {
     /// Topics that come back with their archived records, by id.
     pub topics: Vec<TopicReport>,
-    /// Topics that come back empty, since they are not archived.
+    /// Topics that come back empty: not archived, or without records.
     pub unarchived: Vec<TopicName>,
     /// Topics of the source's catalogue that had been deleted, or replaced by a newer one of the same name.
     pub deleted: Vec<TopicName>,

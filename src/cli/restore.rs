@@ -1,0 +1,199 @@
+//! `tidewater restore`: a lost cluster from its bucket, on this machine.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use tidewater_storage::env::clock::wall;
+use tidewater_storage::model::TimestampMs;
+use tidewater_tiering::restore::{Progress, Report};
+
+use super::process::ServeArgs;
+use crate::config::node::NodeConfig;
+use crate::console::{CliError, output};
+use crate::node::restore::{self, RestoreOptions, Restored};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct RestoreArgs {
+    #[command(subcommand)]
+    command: Option<RestoreCommand>,
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// The bucket of the lost cluster
+    #[arg(long, value_name = "URL", required = true)]
+    from: Option<String>,
+    /// Print what would come back, and change nothing
+    #[arg(long, conflicts_with = "exit")]
+    plan: bool,
+    /// End after the restore instead of serving; tidewater serve with the same --data-dir and --bucket starts the broker
+    #[arg(long)]
+    exit: bool,
+    /// Take the cluster from a restore that is under way and will never end
+    #[arg(long)]
+    take_over: bool,
+    /// Go on though the archive is damaged, with what lies before the damage
+    #[arg(long)]
+    accept_damage: bool,
+    /// Print JSON; with --plan or --exit
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RestoreCommand {
+    /// End the hold of retention after a restore before its 24 hours have passed
+    Lift(super::Reading),
+}
+
+pub(super) async fn lift(args: super::Reading) -> Result<(), CliError> {
+    let answer = crate::console::admin::post(&args.remote.admin, "/v1/cluster/restore/lift").await?;
+    if args.json {
+        return output::json(&answer);
+    }
+    match answer.get("held").and_then(serde_json::Value::as_bool) {
+        Some(true) => output::line("the hold has ended: retention deletes again what is older than each topic keeps"),
+        _ => output::line("nothing is held: the cluster was not restored, or the hold had ended"),
+    }
+}
+
+pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
+    if let Some(RestoreCommand::Lift(reading)) = args.command {
+        return super::block_on(lift(reading));
+    }
+    if args.json && !args.plan && !args.exit {
+        return Err(CliError::Usage("--json needs --plan or --exit: a broker that serves prints no result".to_owned()));
+    }
+    let mut serve = args.serve.over(below);
+    let from = args.from.unwrap_or_default();
+    if serve.raw.bucket.as_ref().is_some_and(|bucket| *bucket != from) {
+        return Err(CliError::Usage(
+            "--bucket and --from name different buckets: a restored cluster stays in its own".into(),
+        ));
+    }
+    serve.raw.bucket = Some(from);
+    let config = serve.resolve()?;
+    crate::trace::start();
+    let bars = Arc::new(Bars::default());
+    let shown = Arc::clone(&bars);
+    let options = RestoreOptions {
+        take_over: args.take_over,
+        accept_damage: args.accept_damage,
+        progress: Arc::new(move |progress| shown.show(progress)),
+    };
+    let failed = |error: crate::node::StartError| CliError::Process(error.to_string());
+    if args.plan {
+        let surveyed = restore::survey(&config, &options).map_err(failed)?;
+        bars.end();
+        print(&config, &surveyed, args.json, true)?;
+        let damaged = surveyed.report.as_ref().is_some_and(|report| report.damaged) && !args.accept_damage;
+        return if damaged { Err(CliError::Refused("the archive is damaged".to_owned())) } else { Ok(()) };
+    }
+    let restored = restore::restore(&config, &options).map_err(failed)?;
+    bars.end();
+    if args.exit {
+        return print(&config, &restored, args.json, false);
+    }
+    print(&config, &restored, false, false)?;
+    crate::node::serve(config).map_err(failed)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+#[derive(Default)]
+struct Bars(Mutex<Option<(&'static str, ProgressBar)>>);
+
+impl Bars {
+    fn show(&self, progress: Progress) {
+        let (title, done, total) = match progress {
+            Progress::Read { done, total } => ("lanes read", done, total),
+            Progress::Written { done, total } => ("lanes written", done, total),
+        };
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_none_or(|(shown, _)| *shown != title) {
+            let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+            let style = ProgressStyle::with_template("  {msg:16} {bar:40} {human_pos}/{human_len}");
+            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(title);
+            if let Some((_, before)) = held.replace((title, bar)) {
+                before.finish_and_clear();
+            }
+        }
+        if let Some((_, bar)) = held.as_ref() {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+    }
+
+    fn end(&self) {
+        if let Some((_, bar)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn print(config: &NodeConfig, restored: &Restored, as_json: bool, planned: bool) -> Result<(), CliError> {
+    let root = &restored.root;
+    if as_json {
+        return output::json(&json!({
+            "cluster": root.cluster,
+            "name": root.name,
+            "epoch": root.epoch,
+            "from": root.from,
+            "restored": !planned,
+            "report": restored.report,
+        }));
+    }
+    let Some(report) = &restored.report else {
+        let data = config.data_dir.display();
+        return output::line(&format!(
+            "cluster {} had been restored into epoch {}; {data} is ready",
+            root.name, root.epoch
+        ));
+    };
+    table(report)?;
+    if planned {
+        output::line(&format!("\nthis is what a restore of {} would bring back; nothing was changed", root.name))
+    } else {
+        output::line(&format!("\ncluster {} is restored into epoch {}", root.name, root.epoch))
+    }
+}
+
+fn table(report: &Report) -> Result<(), CliError> {
+    let mut table = output::table(&["TOPIC", "PARTITION", "LOG START", "END", "SIZE", "LAST RECORD", "ARCHIVED UNTIL"]);
+    for topic in &report.topics {
+        for partition in &topic.partitions {
+            let lane = partition.lane.and_then(|lane| report.lanes.iter().find(|found| found.lane == lane));
+            let cells = [
+                topic.name.to_string(),
+                partition.partition.to_string(),
+                partition.log_start.to_string(),
+                partition.end.to_string(),
+                output::bytes(partition.bytes),
+                output::when(partition.max_timestamp),
+                lane.map_or("-".to_owned(), |lane| until(lane.written)),
+            ];
+            table.add_row(cells);
+        }
+    }
+    output::print(&table)?;
+    for name in &report.unarchived {
+        output::line(&format!("topic {name} has nothing in the bucket: it comes back empty"))?;
+    }
+    for name in &report.deleted {
+        output::line(&format!("topic {name} was deleted: it does not come back"))?;
+    }
+    for damage in report.damage() {
+        output::line(&format!("damaged: {damage}"))?;
+    }
+    Ok(())
+}
+
+/// Records that were acknowledged after this moment are lost, if there were any.
+fn until(written: TimestampMs) -> String {
+    if written.0 < 0 {
+        return "-".to_owned();
+    }
+    let ago = u64::try_from(wall().since_ms(written)).unwrap_or(0);
+    format!("{} ({} ago)", output::when(written), output::millis(ago))
+}
