@@ -2,7 +2,8 @@
 //!
 //! `tidewater` without a command is `tidewater serve`. Commands that read print tables for people or, with `--json`,
 //! one JSON document (one a line where records stream). Errors go to standard error with what to do; exit codes: 0
-//! success, 1 failure, 2 wrong usage. A reader that closes the pipe ends the command without an error.
+//! success, 1 failure, 2 wrong usage, 3 `verify` found damage. A reader that closes the pipe ends the command without an
+//! error.
 //!
 //! No logic of the broker is here: client commands use [`crate::client`] and the admin port, as other programs can.
 
@@ -20,6 +21,7 @@ mod replica;
 mod restore;
 mod seek;
 mod topic;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,6 +66,8 @@ enum Command {
     /// Read other clusters' topics from their buckets
     #[command(subcommand)]
     Replica(replica::ReplicaCommand),
+    /// Check that everything of a cluster is in its bucket, and whole
+    Verify(verify::VerifyArgs),
     /// Restore a lost cluster from its bucket, then serve as its first broker
     Restore(restore::RestoreArgs),
     /// Print a Grafana dashboard for /metrics
@@ -111,6 +115,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Serve(args)) => process::serve(args.over(cli.serve)),
         Some(Command::Demo(args)) => process::demo(args, cli.serve),
         Some(Command::Check(args)) => check::run(args, cli.serve),
+        Some(Command::Verify(args)) => verify::run(&args),
         Some(Command::Restore(args)) => restore::run(args, cli.serve),
         Some(Command::Dashboard) => dashboard::run(),
         Some(Command::Inspect(command)) => process::inspect(command),
@@ -186,6 +191,7 @@ mod tests {
             "replica delete east --admin b:2",
             "demo --brokers 3 --exit",
             "check --data-dir /d",
+            "verify --from s3://bucket/lake --cluster-name east --quick --json",
             "restore --from s3://bucket/prefix --data-dir /d --plan --json",
             "restore --from s3://bucket/prefix --cluster-name n --data-dir /d --exit --take-over --accept-damage",
             "restore lift --admin b:2",

@@ -31,17 +31,21 @@ pub enum CliError {
     /// The broker, or a rule of the command, says no; the text says why.
     #[error("{0}")]
     Refused(String),
+    /// The command worked and found damage; exit code 3.
+    #[error("{0}")]
+    Damaged(String),
     /// The command line contradicts itself; exit code 2.
     #[error("{0}")]
     Usage(String),
 }
 
 impl CliError {
-    /// 2 for a command line or settings that are wrong, 1 for everything that failed later.
+    /// 2 for a command line or settings that are wrong, 3 for damage that was looked for, 1 for everything that failed.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::Client(ClientError::Address { .. }) => 2,
+            Self::Damaged(_) => 3,
             _ => 1,
         }
     }
@@ -68,6 +72,7 @@ mod tests {
         assert_eq!(CliError::Usage("?".into()).exit_code(), 2);
         assert_eq!(CliError::from(ClientError::Address { given: "x".into() }).exit_code(), 2);
         assert_eq!(CliError::Refused("no".into()).exit_code(), 1);
+        assert_eq!(CliError::Damaged("bytes".into()).exit_code(), 3);
         assert_eq!(CliError::from(ClientError::UnknownTopic("t".into())).exit_code(), 1);
     }
 }
