@@ -17,5 +17,6 @@ mod outage;
 mod scrape;
 mod steady;
 mod tables;
+mod verify;
 mod web;
 mod wire;
