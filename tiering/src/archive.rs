@@ -23,6 +23,10 @@ pub mod plan;
 mod publish;
 pub mod scrub;
 mod segment;
+/// A lane in memory, for simulations here and in other crates.
+#[doc(hidden)]
+#[path = "archive/tests/lane.rs"]
+pub mod sim;
 mod status;
 mod steps;
 mod sweep;

@@ -43,6 +43,8 @@ impl LaneFollower {
     }
 
     async fn read_manifest(&self, object: ObjectName) -> Result<Pause, ReplicaError> {
+        // A request for the manifest that fails is followed by a pause.
+        let in_doubt = self.inner.in_doubt.replace(false);
         let version = self.driven().base_version().cloned();
         let answer = get_changed(&*self.inner.parts.store, &object.key(), version.as_ref()).await;
         self.count(|requests| match answer {
@@ -70,7 +72,9 @@ impl LaneFollower {
                 }
             },
         };
-        self.taken(&changes);
+        if !in_doubt || self.driven().base_version().cloned() != before {
+            self.taken(&changes);
+        }
         if self.driven().closed_for().is_some() {
             // The seal may be missing, or pages be gone already, while a restore has switched.
             self.read_root().await?;
@@ -84,8 +88,14 @@ impl LaneFollower {
             self.looked();
         }
         // The bundle did not count, and the manifest does not help: both may be better later.
-        let stuck = self.inner.in_doubt.replace(false) && is_same && !reads_pages;
-        Ok(if stuck { self.pause_after_failure() } else { Pause::Now })
+        let stuck = in_doubt && is_same && !reads_pages;
+        // The last look for a bundle found none, and another one now would not either.
+        let is_idle = is_same && !reads_pages && self.inner.idle.get() > 0;
+        Ok(match () {
+            () if stuck => self.pause_after_failure(),
+            () if is_idle => self.pause_of_poll(),
+            () => Pause::Now,
+        })
     }
 
     async fn read_pages(&self, pages: Vec<PageRef>) -> Result<Pause, ReplicaError> {
@@ -144,6 +154,7 @@ impl LaneFollower {
                     }
                 }
                 Err(IndexError::Store(StoreError::NotFound { .. })) => return Ok(self.nothing_yet()),
+                Err(IndexError::Store(error)) => return Err(error.into()),
                 Err(error) => {
                     // The lane manifest may be ahead of it.
                     self.inner.in_doubt.set(true);
@@ -186,15 +197,19 @@ impl LaneFollower {
             self.inner.caught_up.set(Some(now));
             self.inner.has_caught_up.set(true);
         }
+        self.inner.idle.set(self.inner.idle.get().saturating_add(1));
         let due = self.inner.looked.get().is_none_or(|at| now.since(at) >= config.manifest_interval);
         if due {
             self.driven().look_at_manifest();
             return Pause::Now;
         }
-        let idle = self.inner.idle.get();
-        self.inner.idle.set(idle.saturating_add(1));
-        let longer = config.poll.0.mul_f64(1.25f64.powi(idle.min(64).cast_signed()));
-        Pause::For(longer.min(config.poll.1))
+        self.pause_of_poll()
+    }
+
+    fn pause_of_poll(&self) -> Pause {
+        let (shortest, longest) = self.inner.parts.config.poll;
+        let idle = self.inner.idle.get().saturating_sub(1).min(64);
+        Pause::For(shortest.mul_f64(1.25f64.powi(idle.cast_signed())).min(longest))
     }
 
     /// The lane ended here, or its manifest was closed: which home goes on?

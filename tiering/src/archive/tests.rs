@@ -5,7 +5,6 @@
 
 mod clocks;
 mod damage;
-mod lane;
 mod local_damage;
 mod misplaced;
 mod parts;
@@ -29,6 +28,7 @@ use tidewater_storage::env::sim::World;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionId, TimestampMs};
 use uuid::Uuid;
 
+use super::sim::{SimLane, partition};
 use super::*;
 use crate::bucket::{BucketError, Claim, RootRefusal};
 use crate::fetch::{FetchConfig, RemoteError, RemoteReader};
@@ -36,7 +36,6 @@ use crate::keys::{ClusterId, ClusterName, LineageEpoch, Nonce, ObjectKey, Object
 use crate::manifest::{LaneManifest, PublishedLane};
 use crate::retention::RetentionPolicy;
 use crate::store::{Faults, SimBucket};
-use lane::{SimLane, partition};
 
 /// A lane, its bucket, its reader and its archiver of the moment.
 struct Bench {

@@ -33,11 +33,11 @@ const SEGMENT_BYTES: usize = 12_000;
 
 /// A partition's truth and its local log.
 #[derive(Clone)]
-pub(super) struct Log {
+pub struct Log {
     /// Everything ever appended, which is what the bucket must give back.
-    pub(super) batches: Vec<Batch>,
+    pub batches: Vec<Batch>,
     /// Below, local bytes are gone.
-    pub(super) local_start: Offset,
+    pub local_start: Offset,
     /// When each batch was applied.
     applied: Vec<Mono>,
     /// Offsets at which segments closed.
@@ -45,14 +45,14 @@ pub(super) struct Log {
     open_bytes: usize,
     open_start: Offset,
     /// Facts, until the topic is deleted.
-    pub(super) facts: Option<TopicFacts>,
+    pub facts: Option<TopicFacts>,
     /// When it came and went.
     created: LogIndex,
     dropped: Option<LogIndex>,
     /// Local reads of this offset find other bytes than were applied.
-    pub(super) rotten: Option<Offset>,
+    pub rotten: Option<Offset>,
     /// Its disk does not answer.
-    pub(super) silent: bool,
+    pub silent: bool,
     /// Epoch and next sequence of its idempotent producers.
     sequences: BTreeMap<i64, (i16, i32)>,
     /// Log starts asked for and trims applied: when, and to where.
@@ -63,31 +63,31 @@ pub(super) struct Log {
 type InFlight = (Term, Command, oneshot::Sender<Result<(), ProposeError>>);
 
 /// The lane. Shared by the archivers of all its terms.
-pub(super) struct SimLane {
+pub struct SimLane {
     env: Env,
     lane: RefCell<LaneManifest>,
     manifests: RefCell<BTreeMap<PartitionId, PartitionManifest>>,
-    pub(super) logs: RefCell<BTreeMap<PartitionId, Log>>,
+    pub logs: RefCell<BTreeMap<PartitionId, Log>>,
     index: Cell<u64>,
     term: Cell<u64>,
     /// Commands on their way, by order; `false` once a new term began.
     in_flight: RefCell<Vec<InFlight>>,
-    pub(super) rejected: RefCell<Vec<String>>,
-    pub(super) lag: Cell<Duration>,
-    pub(super) clean: RefCell<BTreeSet<PartitionId>>,
+    pub rejected: RefCell<Vec<String>>,
+    pub lag: Cell<Duration>,
+    pub clean: RefCell<BTreeSet<PartitionId>>,
     /// Partitions that other lanes carry, and those of them that this node does not know of before it asks.
-    pub(super) elsewhere: RefCell<BTreeSet<PartitionId>>,
-    pub(super) not_known_yet: RefCell<BTreeSet<PartitionId>>,
+    pub elsewhere: RefCell<BTreeSet<PartitionId>>,
+    pub not_known_yet: RefCell<BTreeSet<PartitionId>>,
     /// The leader is cut off from its peers: what it proposes is neither committed nor refused.
-    pub(super) cut_off: Cell<bool>,
+    pub cut_off: Cell<bool>,
 }
 
-pub(super) fn partition(topic: u128, index: i32) -> PartitionId {
+pub fn partition(topic: u128, index: i32) -> PartitionId {
     PartitionId { topic: TopicId(Uuid::from_u128(topic)), index: PartitionIndex(index), incarnation: Incarnation(0) }
 }
 
 impl SimLane {
-    pub(super) fn new(env: Env, home: Home) -> Rc<Self> {
+    pub fn new(env: Env, home: Home) -> Rc<Self> {
         Rc::new(Self {
             env,
             lane: RefCell::new(LaneManifest::new(home, LaneId(1))),
@@ -106,7 +106,7 @@ impl SimLane {
     }
 
     /// The lane as it is now, to be put back later like a disk from a backup, or as another replica has applied it.
-    pub(super) fn backup(&self) -> Rc<Self> {
+    pub fn backup(&self) -> Rc<Self> {
         Rc::new(Self {
             env: self.env.clone(),
             lane: self.lane.clone(),
@@ -125,7 +125,7 @@ impl SimLane {
     }
 
     /// The lane as a restored cluster begins with it: no record beyond the archived ends, none of them on local disk.
-    pub(super) fn restored(&self, env: &Env, seed: LaneSeed) -> Rc<Self> {
+    pub fn restored(&self, env: &Env, seed: LaneSeed) -> Rc<Self> {
         let lane = self.backup();
         let mut lane = Rc::into_inner(lane).expect("nobody else has it");
         lane.env = env.clone();
@@ -149,7 +149,7 @@ impl SimLane {
     }
 
     /// Terms and log indexes that passed without the bucket.
-    pub(super) fn advance(&self, terms: u64, entries: u64) {
+    pub fn advance(&self, terms: u64, entries: u64) {
         self.term.set(self.term.get() + terms);
         self.index.set(self.index.get() + entries);
     }
@@ -159,7 +159,7 @@ impl SimLane {
         LogIndex(self.index.get())
     }
 
-    pub(super) fn create(&self, id: PartitionId, retention: RetentionPolicy) {
+    pub fn create(&self, id: PartitionId, retention: RetentionPolicy) {
         let at = self.next_index();
         let name = TopicName::new(&format!("t{}", id.topic.0.as_u128())).expect("legal");
         let catalogue =
@@ -183,7 +183,7 @@ impl SimLane {
         self.logs.borrow_mut().insert(id, log);
     }
 
-    pub(super) fn drop_topic(&self, topic: TopicId) {
+    pub fn drop_topic(&self, topic: TopicId) {
         let at = self.next_index();
         for (_, log) in self.logs.borrow_mut().iter_mut().filter(|(id, _)| id.topic == topic) {
             log.facts = None;
@@ -192,17 +192,17 @@ impl SimLane {
     }
 
     /// Alters a partition's manifest behind everybody's back.
-    pub(super) fn alter(&self, id: PartitionId, change: impl FnOnce(&mut PartitionManifest)) {
+    pub fn alter(&self, id: PartitionId, change: impl FnOnce(&mut PartitionManifest)) {
         self.manifests.borrow_mut().get_mut(&id).map(change).expect("exists");
     }
 
     /// Appends a committed batch of `records` records with values of `size` bytes.
-    pub(super) fn append(&self, id: PartitionId, records: u64, size: usize) {
+    pub fn append(&self, id: PartitionId, records: u64, size: usize) {
         self.append_as(id, records, size, |_| {});
     }
 
     /// As [`SimLane::append`], of a batch that says that it is packed and does not unpack.
-    pub(super) fn append_closed(&self, id: PartitionId, records: u64, size: usize) {
+    pub fn append_closed(&self, id: PartitionId, records: u64, size: usize) {
         self.append_as(id, records, size, |batch| {
             batch[22] |= 1;
             let crc = crc32c::crc32c(&batch[21..]);
@@ -242,13 +242,13 @@ impl SimLane {
     }
 
     /// Moves the log start, as DeleteRecords does; it may pass the archived end.
-    pub(super) fn delete_records(&self, id: PartitionId, to: Offset) {
+    pub fn delete_records(&self, id: PartitionId, to: Offset) {
         let at = self.next_index();
         self.logs.borrow_mut().get_mut(&id).expect("exists").moved.push((at, to));
     }
 
     /// Gives local bytes up to `to` away, as local retention would.
-    pub(super) fn trim_local(&self, id: PartitionId, to: Offset) {
+    pub fn trim_local(&self, id: PartitionId, to: Offset) {
         let archived = self.manifests.borrow().get(&id).map(|m| m.archived_end).expect("exists");
         assert!(to <= archived, "trim ahead of the bucket");
         let mut logs = self.logs.borrow_mut();
@@ -258,7 +258,7 @@ impl SimLane {
     }
 
     /// A new leader: what was in flight is applied or lost, all of it decided before the new term begins.
-    pub(super) fn new_term(&self) {
+    pub fn new_term(&self) {
         for (term, command, answer) in std::mem::take(&mut *self.in_flight.borrow_mut()) {
             if self.env.rng.below(2) == 0 {
                 self.apply_one(term, &command).ok();
@@ -289,12 +289,12 @@ impl SimLane {
 }
 
 impl Log {
-    pub(super) fn end(&self) -> Offset {
+    pub fn end(&self) -> Offset {
         self.batches.last().map_or(Offset::ZERO, |last| last.header.next_offset())
     }
 
     /// Leader epochs and producers of its batches that end at or below `end`.
-    pub(super) fn facts_at(&self, end: Offset) -> LogFacts {
+    pub fn facts_at(&self, end: Offset) -> LogFacts {
         let (mut epochs, mut producers): (Vec<EpochStart>, _) = (Vec::new(), BTreeMap::new());
         for header in self.batches.iter().map(|batch| &batch.header).filter(|header| header.next_offset() <= end) {
             if epochs.last().is_none_or(|last| last.epoch < header.leader_epoch) {
@@ -322,7 +322,7 @@ impl Log {
     }
 
     /// The truth from `from` (the batch that holds it) to `until`.
-    pub(super) fn bytes(&self, offsets: OffsetRange) -> Vec<u8> {
+    pub fn bytes(&self, offsets: OffsetRange) -> Vec<u8> {
         let inside = self.batches.iter().filter(|b| !b.header.offsets().intersect(&offsets).is_empty());
         inside.flat_map(|b| b.bytes.to_vec()).collect()
     }
