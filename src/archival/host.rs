@@ -445,7 +445,7 @@ impl std::ops::Deref for Marked {
 }
 
 /// Its leader epochs and producers, as the bucket has them.
-fn log_facts(replica: &Replica) -> LogFacts {
+pub(super) fn log_facts(replica: &Replica) -> LogFacts {
     const _: () = assert!(BATCHES_REMEMBERED == PRODUCER_BATCHES_MAX, "as many batches as the broker remembers");
     let epochs = replica.epochs().iter().map(|(epoch, start)| EpochStart { epoch: *epoch, start: *start }).collect();
     let batch = |batch: &Remembered| ProducerBatch {

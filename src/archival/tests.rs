@@ -1,5 +1,7 @@
 //! Three brokers, one lane, one bucket: archiving and local retention under a change of leader.
 
+mod rebuilt;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
