@@ -12,7 +12,9 @@ use tidewater_tiering::store::StoreError;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReplicaError {
     /// No root under the name.
-    #[error("the bucket holds no cluster named {name} (no object at {key}); check the bucket's URL and the cluster's name")]
+    #[error(
+        "the bucket holds no cluster named {name} (no object at {key}); check the bucket's URL and the cluster's name"
+    )]
     NoCluster { name: ClusterName, key: ObjectKey },
     /// A root or catalogue that does not decode, or that a newer version wrote.
     #[error("object {key}: {reason}")]

@@ -5,8 +5,8 @@
 
 use tidewater_storage::model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteRead, RemoteReader, RemoteTime};
-use tidewater_tiering::format::EpochStart;
 use tidewater_tiering::follow::FollowedPartition;
+use tidewater_tiering::format::EpochStart;
 
 use crate::lane::LaneFollower;
 
@@ -136,7 +136,11 @@ impl PartitionReader {
     async fn once_more<T>(&self, work: impl AsyncFn() -> Result<T, RemoteError>) -> Result<T, RemoteError> {
         match work().await {
             failed @ Err(RemoteError::Missing { .. } | RemoteError::BadIndex { .. }) => {
-                if self.lane.refresh().await { work().await } else { failed }
+                if self.lane.refresh().await {
+                    work().await
+                } else {
+                    failed
+                }
             }
             done => done,
         }

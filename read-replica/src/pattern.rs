@@ -15,7 +15,9 @@ pub struct TopicPattern {
 /// Why a string is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    #[error("topic pattern {0:?} has an empty part; write names with * and ?, separated by commas, such as 'orders*,users'")]
+    #[error(
+        "topic pattern {0:?} has an empty part; write names with * and ?, separated by commas, such as 'orders*,users'"
+    )]
     Empty(String),
     #[error("topic pattern {pattern:?} contains {found:?}; topic names consist of letters, digits, '.', '_' and '-'")]
     Character { pattern: String, found: char },

@@ -167,8 +167,7 @@ impl Source {
                 return Err(ReplicaError::NoCluster { name, key });
             }
             Answer::Changed(body, version) => {
-                let root = Root::decode(&body)
-                    .map_err(|reason| ReplicaError::Pointer { key: key.clone(), reason })?;
+                let root = Root::decode(&body).map_err(|reason| ReplicaError::Pointer { key: key.clone(), reason })?;
                 let step = self.inner.root.borrow_mut().on_root(&root)?;
                 let restoring = match step {
                     RootStep::Restoring(epoch) => Some(epoch),
@@ -198,8 +197,8 @@ impl Source {
             }
             Answer::Missing => (Vec::new(), None),
             Answer::Changed(body, version) => {
-                let catalogue = Catalogue::decode(&body)
-                    .map_err(|reason| ReplicaError::Pointer { key: key.clone(), reason })?;
+                let catalogue =
+                    Catalogue::decode(&body).map_err(|reason| ReplicaError::Pointer { key: key.clone(), reason })?;
                 (catalogue.topics, Some((key, version)))
             }
         };

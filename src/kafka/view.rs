@@ -156,7 +156,8 @@ mod tests {
         let live = BTreeSet::from([NodeId(1), NodeId(2)]);
         let followed = Followed::new([topic(1, 101, "their", &[1, 2])], BTreeSet::new(), live);
         let view = Arc::new(followed).view(&image);
-        let of = |n| PartitionView::of(&view, &Leaders::default(), view.topic("their").expect("there").at(n).expect("is"));
+        let of =
+            |n| PartitionView::of(&view, &Leaders::default(), view.topic("their").expect("there").at(n).expect("is"));
         for n in [0, 1].map(PartitionIndex) {
             let found = of(n);
             assert_eq!(found.epoch.0, -1);

@@ -295,7 +295,9 @@ pub(super) async fn call_once(
     let timed_out = || RpcError::TimedOut { broker: broker.clone(), after: timeout };
     let once = async {
         let (wire, _) = Box::pin(connect(rpc, host, port, None)).await.map_err(|error| match error {
-            ConnectError::Failed(why) | ConnectError::NotYet(why) => RpcError::Unreachable { broker: broker.clone(), why },
+            ConnectError::Failed(why) | ConnectError::NotYet(why) => {
+                RpcError::Unreachable { broker: broker.clone(), why }
+            }
             ConnectError::Refused(why) => RpcError::Refused { broker: broker.clone(), why },
         })?;
         let lost = || RpcError::Lost { broker: broker.clone() };

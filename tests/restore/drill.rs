@@ -53,7 +53,12 @@ fn one_broker_comes_back_from_the_bucket_alone() {
     let options = Options { bucket: Some(bucket.clone()), ..Options::new(&dir.path().join("data")) };
     let broker = Broker::start(&options);
     let addr = broker.kafka.clone();
-    create(&addr, "orders", PARTITIONS, &[QUICK, ("retention.ms", "604800000"), ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")]);
+    create(
+        &addr,
+        "orders",
+        PARTITIONS,
+        &[QUICK, ("retention.ms", "604800000"), ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")],
+    );
     create(&addr, "empty", 2, &[QUICK]);
     create(&addr, "local", 3, &[("remote.storage.enable", "false")]);
     let mut local = Writer::new(&addr, "local", 3);
@@ -64,7 +69,9 @@ fn one_broker_comes_back_from_the_bucket_alone() {
     let before = settings(&addr, "orders");
     let ids = ["orders", "local", "empty"].map(|topic| topic_id(&broker, topic));
     broker.wait_topic("orders", "all is archived and in the table", PATIENCE, |partitions| {
-        partitions.iter().all(|p| p["archived_end_offset"] == p["high_watermark"] && p["table_offset"] == p["high_watermark"])
+        partitions
+            .iter()
+            .all(|p| p["archived_end_offset"] == p["high_watermark"] && p["table_offset"] == p["high_watermark"])
     });
     broker.wait_topic("__consumer_offsets", "offsets are archived", PATIENCE, |partitions| {
         partitions.iter().all(|p| p["archived_end_offset"] == p["high_watermark"])
@@ -106,17 +113,25 @@ fn one_broker_comes_back_from_the_bucket_alone() {
     // A batch that was archived is known, one that was not is appended.
     let archived = writer.told.iter().rfind(|told| told.offset < ends[told.partition as usize]).expect("some");
     let mut wire = Wire::connect(&addr).expect("connects");
-    assert_eq!(wire.produce("orders", archived.partition, archived.batch.clone()).expect("answers"), Ok(archived.offset));
+    assert_eq!(
+        wire.produce("orders", archived.partition, archived.batch.clone()).expect("answers"),
+        Ok(archived.offset)
+    );
     let mut next = Writer::new(&addr, "orders", PARTITIONS);
     assert!(next.id() >= 2 << 40 && next.id() != writer.id(), "producer ids are not given out twice: {}", next.id());
     next.write(&addr, 40);
     for told in &next.told {
         assert!(told.offset >= ends[told.partition as usize], "new records come after the old ones");
     }
-    assert_eq!(read_all(&addr, "orders", PARTITIONS).iter().map(|found| found.len() as u64).sum::<u64>(), ends.iter().sum::<u64>() + 40);
+    assert_eq!(
+        read_all(&addr, "orders", PARTITIONS).iter().map(|found| found.len() as u64).sum::<u64>(),
+        ends.iter().sum::<u64>() + 40
+    );
     commit(&addr, &[(0, 60)]);
     broker.wait_topic("orders", "archive and table go on", PATIENCE, |partitions| {
-        partitions.iter().all(|p| p["archived_end_offset"] == p["high_watermark"] && p["table_offset"] == p["high_watermark"])
+        partitions
+            .iter()
+            .all(|p| p["archived_end_offset"] == p["high_watermark"] && p["table_offset"] == p["high_watermark"])
     });
     assert!(broker.cli(&["restore", "lift"]).contains("the hold has ended"));
     assert!(broker.cli(&["restore", "lift"]).contains("nothing is held"));

@@ -53,7 +53,8 @@ fn what_cannot_be_restored_is_refused_and_stays_as_it_was() {
 
     // A bundle that is missing while later ones exist, and one that is damaged.
     let bundles: Vec<&String> = before.keys().filter(|key| key.contains("/lanes/")).collect();
-    let same_lane = |pair: &&[&String]| pair[0].rsplit_once('/').map(|at| at.0) == pair[1].rsplit_once('/').map(|at| at.0);
+    let same_lane =
+        |pair: &&[&String]| pair[0].rsplit_once('/').map(|at| at.0) == pair[1].rsplit_once('/').map(|at| at.0);
     let first = bundles.windows(2).find(same_lane).expect("two bundles of a lane")[0];
     std::fs::remove_file(first).expect("removes");
     refused(&bucket, &fresh, &["--exit"], "the archive is damaged");

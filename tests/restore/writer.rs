@@ -56,8 +56,7 @@ impl Writer {
         let partition = (self.next % self.partitions as u64) as i32;
         let value = format!("{}-{}", self.identity.0.0, self.next);
         let sequence = &mut self.sequences[partition as usize];
-        let mut builder =
-            BatchBuilder::new(Compression::None).producer(self.identity.0, self.identity.1, *sequence);
+        let mut builder = BatchBuilder::new(Compression::None).producer(self.identity.0, self.identity.1, *sequence);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as i64;
         builder.push(Record::new(TimestampMs(now), None, Some(Bytes::from(value.clone()))));
         let batch = builder.build();

@@ -9,8 +9,8 @@ use tidewater_storage::model::NodeId;
 
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
-use crate::replica::facts::ReplicaFacts;
 use crate::rebuild::RebuildFacts;
+use crate::replica::facts::ReplicaFacts;
 
 /// A broker at one moment. A message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

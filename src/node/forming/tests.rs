@@ -68,7 +68,10 @@ fn waits(decision: Decision) -> String {
 #[test]
 fn the_first_of_the_list_founds_once_all_have_answered() {
     let answers = [Ok(empty(1)), Ok(empty(2)), silent()];
-    assert_eq!(waits(decide(&empty(1), &answers)), "waiting for 1 of 3 seeds: b2:33145 does not answer (connection refused)");
+    assert_eq!(
+        waits(decide(&empty(1), &answers)),
+        "waiting for 1 of 3 seeds: b2:33145 does not answer (connection refused)"
+    );
     let answers = [Ok(empty(1)), Ok(empty(2)), Ok(empty(3))];
     assert_eq!(decide(&empty(1), &answers), Decision::Found { founders: founders(&[1, 2, 3]) });
     assert!(waits(decide(&empty(2), &answers)).contains("b0:33145 to found"));

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::raft::log_store::LogDevice;
 use crate::raft::LEASE;
+use crate::raft::log_store::LogDevice;
 use crate::raft::network::in_process::InProcess;
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
