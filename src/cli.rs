@@ -2,8 +2,8 @@
 //!
 //! `tidewater` without a command is `tidewater serve`. Commands that read print tables for people or, with `--json`,
 //! one JSON document (one a line where records stream). Errors go to standard error with what to do; exit codes: 0
-//! success, 1 failure, 2 wrong usage, 3 `verify` found damage. A reader that closes the pipe ends the command without an
-//! error.
+//! success, 1 failure, 2 wrong usage, 3 `verify` found damage. A reader that closes the pipe ends the command without
+//! an error.
 //!
 //! No logic of the broker is here: client commands use [`crate::client`] and the admin port, as other programs can.
 

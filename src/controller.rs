@@ -1,8 +1,8 @@
 //! The cluster's own state: topics, ids, settings, placement, producer id blocks. One Raft lane (lane 0) on shard 0.
 //!
 //! Commands (`command`) are applied by a pure function (`state`) after a pure check (`plan`); every change yields a new
-//! [`image::ClusterImage`], which all shards receive and reconcile their lanes with (`reconcile`). Handlers on any shard
-//! use [`client::ControllerHandle`]; `service` is what answers them.
+//! [`image::ClusterImage`], which all shards receive and reconcile their lanes with (`reconcile`). Handlers on any
+//! shard use [`client::ControllerHandle`]; `service` is what answers them.
 
 pub mod brokers;
 pub mod client;

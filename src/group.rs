@@ -1,11 +1,11 @@
 //! Consumer groups: the coordinator of the classic group protocol and of committed offsets.
 //!
 //! A group belongs to the partition of `__consumer_offsets` its name hashes to, and so to the broker that leads that
-//! partition and to its shard there; the [`GroupRouter`] finds the shard and asks by message. A [`Coordinator`] holds the
-//! groups in memory, writes every change to that partition through `partition::Router` in Kafka's record layout, answers
-//! once it is committed, and reads the partition back on first use, or when leadership comes to this broker. What it holds
-//! is of one term of the partition's lane ([`Hosting`]): it is dropped when that ends, and nothing is written in another.
-//! Which member gets what is decided by the pure machine in [`state`].
+//! partition and to its shard there; the [`GroupRouter`] finds the shard and asks by message. A [`Coordinator`] holds
+//! the groups in memory, writes every change to that partition through `partition::Router` in Kafka's record layout,
+//! answers once it is committed, and reads the partition back on first use, or when leadership comes to this broker.
+//! What it holds is of one term of the partition's lane ([`Hosting`]): it is dropped when that ends, and nothing is
+//! written in another. Which member gets what is decided by the pure machine in [`state`].
 //!
 //! Owns: membership, generations, committed offsets and their expiry. Does not own: the log, topics, the protocol's
 //! wire form (`kafka/handlers`). Idle groups cost nothing: one deadline queue a shard, no timer of their own.

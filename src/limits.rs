@@ -65,8 +65,8 @@ pub const GROUP_MEMBERS_MAX: usize = 10_000;
 pub const GROUP_PROTOCOLS_MAX: usize = 64;
 
 /// Bytes of one member's protocols with its ids and names; a join with more is refused (INVALID_REQUEST). The group's
-/// record in `__consumer_offsets` holds all of its members in 1 MiB, so a larger member could never be written; it would
-/// only be kept in memory until then.
+/// record in `__consumer_offsets` holds all of its members in 1 MiB, so a larger member could never be written; it
+/// would only be kept in memory until then.
 pub const GROUP_MEMBER_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of a group's name in a join or a commit. Kafka's only bound is the 32 KiB of its strings; the name is part of

@@ -1,9 +1,9 @@
 //! The process: from settings to a serving broker and back.
 //!
 //! Owns: the order of start (`start`) and stop, the data directory's identity and lock (`identity`), which shard
-//! directories count in it (`layout`) and its share of the disk (`budgets`), the shards' executors (`shard_main`) and lanes
-//! (`lanes`), another number of shards (`reshard`), a restore (`restore`, `seed`), the side runtime for everything whose crate wants
-//! tokio (`side`), the preflight. Contains no logic of what is served.
+//! directories count in it (`layout`) and its share of the disk (`budgets`), the shards' executors (`shard_main`) and
+//! lanes (`lanes`), another number of shards (`reshard`), a restore (`restore`, `seed`), the side runtime for
+//! everything whose crate wants tokio (`side`), the preflight. Contains no logic of what is served.
 
 pub mod balance;
 pub mod bounds;

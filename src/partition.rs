@@ -1,13 +1,15 @@
 //! Partitions: what a Kafka partition is on top of a lane's log. Knows no Kafka request.
 //!
 //! The parts, in the order in which a batch passes through them:
-//! 1. [`router`] sends each part of a request ([`message`]) to the shard that owns the partition; [`shard`] serves it there.
-//! 2. [`produce`] queues the batch, checks its producer's sequence, assigns its offset and proposes an entry to the lane.
+//! 1. [`router`] sends each part of a request ([`message`]) to the shard that owns the partition; [`shard`] serves it
+//!    there.
+//! 2. [`produce`] queues the batch, checks its producer's sequence, assigns its offset and proposes an entry to the
+//!    lane.
 //! 3. [`state`] applies committed entries: batches are appended to their partition's replica, commands change it.
 //! 4. [`read`] answers reads from the local log or from the bucket, and wakes readers that wait at a partition's end.
 //!
-//! Beside them, [`sums`] adds up a topic's partitions for metrics, and [`lineage`] knows whether the cluster was restored
-//! elsewhere: then nothing is appended any more.
+//! Beside them, [`sums`] adds up a topic's partitions for metrics, and [`lineage`] knows whether the cluster was
+//! restored elsewhere: then nothing is appended any more.
 //!
 //! Invariants:
 //! 1. Only the proposer of the leading lane assigns offsets, and only to batches that continue the partition behind

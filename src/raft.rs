@@ -7,8 +7,8 @@
 //!
 //! Affinity: shard-local. A lane never leaves its shard.
 //!
-//! A replica is a broker and an incarnation ([`tidewater_storage::model::ReplicaId`]): the same broker without its disk is
-//! another replica, and requests from or to the former one are refused.
+//! A replica is a broker and an incarnation ([`tidewater_storage::model::ReplicaId`]): the same broker without its disk
+//! is another replica, and requests from or to the former one are refused.
 //!
 //! Ordering: entries are applied in log order, each once per recovery; answers come in log order. Retries: a proposal
 //! that finds the leader's lease ended waits for one confirmation of its leadership ([`Lane::confirm`]).
@@ -56,9 +56,9 @@ pub trait Apply {
     /// An entry without content was applied: a new leader's first, or a membership.
     fn applied_blank(&self, id: EntryId);
 
-    /// The membership as of the entry that is being applied, encoded: it belongs into every checkpoint from this entry on
-    /// ([`LaneOptions::membership`]). Called before `applied_blank` of that entry, and never for what a checkpoint held
-    /// already. A lane applies while it starts, before there is a [`Lane`] to ask.
+    /// The membership as of the entry that is being applied, encoded: it belongs into every checkpoint from this entry
+    /// on ([`LaneOptions::membership`]). Called before `applied_blank` of that entry, and never for what a checkpoint
+    /// held already. A lane applies while it starts, before there is a [`Lane`] to ask.
     fn membership(&self, blob: Bytes);
 
     /// This replica leads `term`, and `ready_at`, the first entry of that term, is applied: it may serve and propose.

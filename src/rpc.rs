@@ -1,4 +1,5 @@
-//! Between brokers: connections, their handshake, frames; the transport of every lane and the calls of all layers above.
+//! Between brokers: connections, their handshake, frames; the transport of every lane and the calls of all layers
+//! above.
 //!
 //! In the order data passes through them: [`frame`] (bytes of a message), [`handshake`] (who the other side is), both
 //! pure; `wire` (a socket, plain or TLS), `outbox` (frames waiting to be sent), `connection` (this shard's connections
@@ -182,8 +183,8 @@ pub enum RpcError {
 /// Carries out the requests of one service. It is first polled in the order in which requests of a connection came.
 pub type ServiceHandler = Rc<dyn Fn(Peer, Bytes) -> LocalBoxFuture<'static, Result<Bytes, Refusal>>>;
 
-/// Hands a request to a replica of this broker: lane, the replica it is for, the replica that sent it. The sender's node
-/// is that of the connection; the request itself is not checked.
+/// Hands a request to a replica of this broker: lane, the replica it is for, the replica that sent it. The sender's
+/// node is that of the connection; the request itself is not checked.
 pub type RaftHandler =
     Rc<dyn Fn(LaneId, ReplicaId, ReplicaId, PeerRequest) -> LocalBoxFuture<'static, Result<PeerReply, PeerError>>>;
 
@@ -231,7 +232,8 @@ impl Rpc {
         Self { shard: Rc::new(shard) }
     }
 
-    /// Says which shard this is, 0 if nothing does. A peer puts this shard's connections on its own shard of that number.
+    /// Says which shard this is, 0 if nothing does. A peer puts this shard's connections on its own shard of that
+    /// number.
     pub fn set_shard(&self, shard: ShardId) {
         self.shard.here.set(shard);
     }
@@ -287,8 +289,8 @@ impl Rpc {
         self.shard.links.borrow().values().map(link::PeerLinks::state).collect()
     }
 
-    /// Resolves when a peer is connected, lost or refused after this call. To miss nothing, call it before the peers are
-    /// looked at.
+    /// Resolves when a peer is connected, lost or refused after this call. To miss nothing, call it before the peers
+    /// are looked at.
     pub fn changed(&self) -> impl Future<Output = ()> + '_ {
         self.shard.changed.notified()
     }

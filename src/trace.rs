@@ -23,9 +23,9 @@ pub const FORM: (&str, &str) = (
 );
 
 /// Libraries whose INFO lines do not help an operator. glommio's ring warns in seven lines about a limit of locked
-/// memory that costs nothing here; `tidewater check` shows the limit in one. openraft warns of each request to a replica
-/// that is away, and of each group that ends; the connection to the replica's broker says so once, and a lane that died
-/// says why.
+/// memory that costs nothing here; `tidewater check` shows the limit in one. openraft warns of each request to a
+/// replica that is away, and of each group that ends; the connection to the replica's broker says so once, and a lane
+/// that died says why.
 const QUIET: &str = "info,glommio=error,openraft=error,openraft::replication=off,openraft::core::heartbeat=off,\
                      openraft::raft=off,object_store=warn,iceberg=warn,hyper=warn,h2=warn";
 

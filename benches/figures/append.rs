@@ -1,8 +1,8 @@
 //! Append to acknowledgement in process ÷ an O_DIRECT write + fdatasync of as many bytes on the same disk.
 //!
 //! One commit at a time in each of three loops: the raw file; the journal alone; a batch from the router to its answer
-//! (proposer, Raft lane, journal, state machine) on a real executor. A commit of `S` bytes over `P` partitions brings one
-//! batch each for the next `min(P, S / 1 KiB)` of them, in turn. Not included: socket, decoding, CRC.
+//! (proposer, Raft lane, journal, state machine) on a real executor. A commit of `S` bytes over `P` partitions brings
+//! one batch each for the next `min(P, S / 1 KiB)` of them, in turn. Not included: socket, decoding, CRC.
 
 mod journal;
 mod raw;

@@ -1,8 +1,8 @@
 //! PUTs an hour of topics into which a record trickles per partition and second, at default settings.
 //!
 //! Two brokers run side by side, one with 10 partitions and one with 1,000. After a warm-up the PUTs that `/metrics`
-//! counts are scaled to an hour. A lane manifest is published at most once a minute, so the scaled number is off by up to
-//! one publication (± 3600 / window).
+//! counts are scaled to an hour. A lane manifest is published at most once a minute, so the scaled number is off by up
+//! to one publication (± 3600 / window).
 
 use std::collections::BTreeMap;
 use std::path::Path;

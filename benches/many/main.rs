@@ -1,9 +1,9 @@
 //! Idle and many: the cost of idle partitions, the time until a killed broker serves again, and bytes written to disk.
 //!
-//! Owns: three selections, `idle`, `start` and `written`. A real broker process is driven over its Kafka port; processor
-//! time, resident memory and open files are read from `/proc`, so that a busy machine makes the run slower but does not
-//! change the figures (except times until ready). `cargo bench --bench many -- idle` measures; without `--bench` tiny
-//! inputs show that it works. `benches/README.md` explains the numbers.
+//! Owns: three selections, `idle`, `start` and `written`. A real broker process is driven over its Kafka port;
+//! processor time, resident memory and open files are read from `/proc`, so that a busy machine makes the run slower
+//! but does not change the figures (except times until ready). `cargo bench --bench many -- idle` measures; without
+//! `--bench` tiny inputs show that it works. `benches/README.md` explains the numbers.
 #![allow(
     clippy::panic,
     clippy::disallowed_methods,

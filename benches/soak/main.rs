@@ -1,10 +1,10 @@
-//! A soak test: producers, consumer groups, archiving, trimming, retention, a table, topics that are created and deleted,
-//! and restarts, every second one by kill -9. Memory and open files must stay flat.
+//! A soak test: producers, consumer groups, archiving, trimming, retention, a table, topics that are created and
+//! deleted, and restarts, every second one by kill -9. Memory and open files must stay flat.
 //!
-//! Owns: the command line, the order of events and the verdict. `cargo bench -p tidewater --bench soak -- --minutes 60`;
-//! without `--bench` (as `cargo test` runs it) it takes a few seconds and checks that the program still works. Samples go
-//! to `soak.csv`, their plot to `soak.svg`, in `TIDEWATER_BENCH_DIR` or `target/tmp`; `TIDEWATER_WRITE=1` puts both into
-//! `benches/soak`.
+//! Owns: the command line, the order of events and the verdict.
+//! `cargo bench -p tidewater --bench soak -- --minutes 60`; without `--bench` (as `cargo test` runs it) it takes a few
+//! seconds and checks that the program still works. Samples go to `soak.csv`, their plot to `soak.svg`, in
+//! `TIDEWATER_BENCH_DIR` or `target/tmp`; `TIDEWATER_WRITE=1` puts both into `benches/soak`.
 #![allow(
     clippy::panic,
     clippy::disallowed_methods,

@@ -124,7 +124,8 @@ fn one(column: &Column<'_>, topic: &str, records: u64, pace: Option<u64>) -> Fig
         .expect("java runs");
     let (wall, used) = (begun.elapsed(), cpu().saturating_sub(before));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    // "200000 records sent, 31234.5 records/sec (30.50 MB/sec), 12.3 ms avg latency, 301.00 ms max latency, 8 ms 50th, …"
+    // "200000 records sent, 31234.5 records/sec (30.50 MB/sec), 12.3 ms avg latency, 301.00 ms max latency, 8 ms 50th,
+    // …"
     let last = printed.lines().rfind(|line| line.starts_with(&format!("{records} records sent")));
     let last = last.unwrap_or_else(|| panic!("{printed}\n{}", String::from_utf8_lossy(&output.stderr)));
     let number = |suffix: &str| {

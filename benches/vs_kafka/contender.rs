@@ -69,7 +69,8 @@ impl Field {
         Self { contenders, ours, kafka }
     }
 
-    /// Runs `work` on a new topic per run, contenders in turn, after one round of warm-up; prints a row of medians each.
+    /// Runs `work` on a new topic per run, contenders in turn, after one round of warm-up; prints a row of medians
+    /// each.
     pub fn measure(
         &self,
         run: &Run,

@@ -1,8 +1,9 @@
 //! Beside Apache Kafka: the same clients, the same bytes, the same disk, one broker at a time, runs alternated.
 //!
 //! Owns: the command line and the rows. `cargo bench -p tidewater --bench vs_kafka` measures all rows, `-- bulk paced`
-//! these, `-- cluster` three brokers beside three; without `--bench` (that is how `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every row that needs
-//! no JVM runs on tiny inputs against Tidewater alone, to check that it works. `benches/README.md` explains the numbers.
+//! these, `-- cluster` three brokers beside three; without `--bench` (that is how `cargo test` runs it) or with
+//! `TIDEWATER_BENCH_SMALL=1` every row that needs no JVM runs on tiny inputs against Tidewater alone, to check that it
+//! works. `benches/README.md` explains the numbers.
 #![allow(
     clippy::panic,
     clippy::disallowed_methods,

@@ -1,8 +1,8 @@
 //! Memory: resident size of both brokers after the run, and touching of the guest's pages before it.
 //!
-//! On a virtual machine the first touch of a page is expensive, and a growing page cache pays it at every step: a broker
-//! that bypasses the page cache would look twice as good. So the program touches and holds most memory, and the page
-//! cache recycles the rest.
+//! On a virtual machine the first touch of a page is expensive, and a growing page cache pays it at every step: a
+//! broker that bypasses the page cache would look twice as good. So the program touches and holds most memory, and the
+//! page cache recycles the rest.
 
 use super::Run;
 use super::contender::Field;

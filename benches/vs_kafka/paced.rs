@@ -84,7 +84,8 @@ impl Line<'_> {
         let stream = TcpStream::connect(self.addr).expect("the broker answers");
         stream.set_nodelay(true).expect("nodelay");
         let reading = stream.try_clone().expect("clone");
-        // The records of each open request, in the order of the answers, and a permit for each request that may be open.
+        // The records of each open request, in the order of the answers, and a permit for each request that may be
+        // open.
         let (sent, answers) = sync_channel::<Vec<Instant>>(WINDOW);
         let (free, slots) = sync_channel::<()>(WINDOW);
         (0..WINDOW).for_each(|_| free.send(()).expect("room for every slot"));

@@ -42,8 +42,8 @@ pub struct LogRead {
 /// caller's, on [`LogReadError::Unavailable`]. Cancellation: any call may be dropped. Called on the side runtime.
 #[async_trait]
 pub trait LogReader: Send + Sync {
-    /// The topic's partitions with what may be taken of each, as far as a replica knows: one that lags answers too low an
-    /// end. A partition of which nothing can be said now is left out.
+    /// The topic's partitions with what may be taken of each, as far as a replica knows: one that lags answers too low
+    /// an end. A partition of which nothing can be said now is left out.
     ///
     /// # Errors
     /// If the topic is gone or nothing can be said of any partition.

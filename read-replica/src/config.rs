@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Pauses and bounds of following.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
-    /// Pause after a look for the next bundle that found none: the first after a bundle, and the longest. Each is a quarter
-    /// longer than the one before.
+    /// Pause after a look for the next bundle that found none: the first after a bundle, and the longest. Each is a
+    /// quarter longer than the one before.
     pub poll: (Duration, Duration),
     /// A lane whose next bundle is missing for this long has its manifest looked at.
     pub manifest_interval: Duration,

@@ -1,8 +1,8 @@
 //! Follows one lane of a source: asks its bucket for what [`FollowedLane::next`] names, at the right moments.
 //!
 //! Owns: pauses, retries, reading ahead, the change from one home to the next, waking readers. Does not own: what an
-//! answer means (`tidewater_tiering::follow`). Shard-local. One task runs [`LaneFollower::run`]; all others look at what
-//! it has followed so far.
+//! answer means (`tidewater_tiering::follow`). Shard-local. One task runs [`LaneFollower::run`]; all others look at
+//! what it has followed so far.
 //!
 //! A lane that ended in its home is served to its end until the lane of the next home is known; then it is replaced at
 //! once, and every partition counts as changed.
@@ -185,8 +185,8 @@ impl LaneFollower {
         }
     }
 
-    /// Looks at the lane manifest again, because an object that a row names is gone. `true`: rows are known that are newer
-    /// than those of a read that began a moment ago; the same read is worth repeating.
+    /// Looks at the lane manifest again, because an object that a row names is gone. `true`: rows are known that are
+    /// newer than those of a read that began a moment ago; the same read is worth repeating.
     pub async fn refresh(&self) -> bool {
         let (done, wait) = oneshot::channel();
         self.inner.refreshes.borrow_mut().push(done);

@@ -1,7 +1,7 @@
 //! One partition of a followed lane: its ends, its leader epochs, its records.
 //!
-//! Owns: reading through the shard's reader, with one more look at the lane when an object is gone. Does not own: what is
-//! known of the partition (`tidewater_tiering::follow`), Kafka's answers. Shard-local, cheap to clone.
+//! Owns: reading through the shard's reader, with one more look at the lane when an object is gone. Does not own: what
+//! is known of the partition (`tidewater_tiering::follow`), Kafka's answers. Shard-local, cheap to clone.
 
 use tidewater_storage::model::{LeaderEpoch, Offset, PartitionId, TimestampMs};
 use tidewater_tiering::fetch::{ReadView, RemoteError, RemoteRead, RemoteReader, RemoteTime};

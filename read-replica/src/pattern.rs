@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use tidewater_storage::model::TopicName;
 
-/// One or more patterns, of which one must match. `*` stands for any characters, `?` for one. Topics whose names begin with
-/// `__` are a cluster's own (group offsets): a pattern matches them only if it begins so too. *Message*.
+/// One or more patterns, of which one must match. `*` stands for any characters, `?` for one. Topics whose names begin
+/// with `__` are a cluster's own (group offsets): a pattern matches them only if it begins so too. *Message*.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPattern {
     patterns: Vec<String>,
@@ -62,8 +62,8 @@ impl fmt::Display for TopicPattern {
     }
 }
 
-/// Both walk forward; after a mismatch the last `*` takes one more character. At most as many steps as the product of the
-/// lengths.
+/// Both walk forward; after a mismatch the last `*` takes one more character. At most as many steps as the product of
+/// the lengths.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n, mut star) = (0, 0, None);
     while n < name.len() {

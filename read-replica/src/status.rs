@@ -16,7 +16,8 @@ pub struct LaneStatus {
     /// How old what is served may be, in milliseconds, beside what the source has not archived yet: the time since the
     /// bucket last had nothing newer; while it has, the age of the last bundle. `None` before the first answer.
     pub lag_ms: Option<u64>,
-    /// Had the bucket nothing newer at least once, in this home? Before, ends may lie below what another follower has served.
+    /// Had the bucket nothing newer at least once, in this home? Before, ends may lie below what another follower has
+    /// served.
     pub has_caught_up: bool,
     /// Partitions known, dropped ones too.
     pub partitions: usize,

@@ -1,5 +1,5 @@
-//! Following a source in a simulated world, while its archiver bundles, gathers, publishes, trims and deletes, over a bucket
-//! that answers late, not at all, or badly.
+//! Following a source in a simulated world, while its archiver bundles, gathers, publishes, trims and deletes, over a
+//! bucket that answers late, not at all, or badly.
 
 #![allow(clippy::panic)]
 

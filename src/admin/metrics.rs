@@ -1,8 +1,8 @@
 //! `/metrics` for Prometheus, one file for each area.
 //!
-//! Cardinality is bounded. Labels are: shard, lane, broker, source, API, version, error code, request kind and use of the disk, all of
-//! them closed sets; topic, for the first [`METRIC_TOPICS_MAX`](crate::limits::METRIC_TOPICS_MAX) names, with one
-//! series `(other)` for the rest; group, topic and partition for
+//! Cardinality is bounded. Labels are: shard, lane, broker, source, API, version, error code, request kind and use of
+//! the disk, all of them closed sets; topic, for the first [`METRIC_TOPICS_MAX`](crate::limits::METRIC_TOPICS_MAX)
+//! names, with one series `(other)` for the rest; group, topic and partition for
 //! [`METRIC_GROUP_PARTITIONS_MAX`](crate::limits::METRIC_GROUP_PARTITIONS_MAX) rows, beyond which a group's lag has one
 //! series a topic. No other metric has a label for the partition.
 

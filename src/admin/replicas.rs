@@ -1,7 +1,8 @@
-//! `/v1/replicas`: the sources of the cluster. `GET` lists them or describes one, `POST` follows one (after its bucket was
-//! proved), `DELETE` follows one no longer.
+//! `/v1/replicas`: the sources of the cluster. `GET` lists them or describes one, `POST` follows one (after its bucket
+//! was proved), `DELETE` follows one no longer.
 //!
-//! What a source holds is known to the broker that is asked; its lanes are followed by all brokers, which are asked too.
+//! What a source holds is known to the broker that is asked; its lanes are followed by all brokers, which are asked
+//! too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

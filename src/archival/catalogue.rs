@@ -2,8 +2,8 @@
 //!
 //! Owns: noticing a changed topic. A setting that is changed while nothing is archived makes no bundle and no
 //! publication, so without this a restore would apply the old one. Only the broker that leads the controller's lane
-//! does so, and only it writes a damaged catalogue again, and the list of topics that are not archived: its image is the
-//! newest there is. Does not own: the catalogue
+//! does so, and only it writes a damaged catalogue again, and the list of topics that are not archived: its image is
+//! the newest there is. Does not own: the catalogue
 //! (`tiering::bucket`), topics that have nothing in the bucket yet (the leader of their lane names them before their
 //! first bundle). On the controller's shard.
 

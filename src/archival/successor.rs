@@ -1,8 +1,9 @@
 //! Looks each minute whether the bucket's root names a later lineage epoch: then the cluster was restored elsewhere.
 //!
-//! Owns: that look, on each broker's controller shard. Does not own: what follows (`partition::lineage`); seals and closed
-//! manifests, which the archiver of a lane meets (`tiering::archive`); a root at the start (`Bucket::open`). A root that
-//! cannot be read, or is gone, says nothing. Two answers must agree: one may be damaged or misdirected on its way.
+//! Owns: that look, on each broker's controller shard. Does not own: what follows (`partition::lineage`); seals and
+//! closed manifests, which the archiver of a lane meets (`tiering::archive`); a root at the start (`Bucket::open`). A
+//! root that cannot be read, or is gone, says nothing. Two answers must agree: one may be damaged or misdirected on its
+//! way.
 
 use std::rc::Rc;
 use std::time::Duration;

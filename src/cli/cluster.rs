@@ -1,5 +1,5 @@
-//! `tidewater cluster …`: one broker's own state by the Kafka protocol and the admin port; the state of all brokers by any
-//! admin port (`health` in a file of its own).
+//! `tidewater cluster …`: one broker's own state by the Kafka protocol and the admin port; the state of all brokers by
+//! any admin port (`health` in a file of its own).
 
 mod health;
 

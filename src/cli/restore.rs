@@ -28,7 +28,8 @@ pub(super) struct RestoreArgs {
     /// Print what would come back, and change nothing
     #[arg(long, conflicts_with = "exit")]
     plan: bool,
-    /// End after the restore instead of serving; tidewater serve with the same --data-dir and --bucket starts the broker
+    /// End after the restore instead of serving; tidewater serve with the same --data-dir and --bucket starts the
+    /// broker
     #[arg(long)]
     exit: bool,
     /// Take the cluster from a restore that is under way and will never end

@@ -40,7 +40,8 @@ pub(super) struct CreateArgs {
     /// Partitions [default: the broker's num.partitions]
     #[arg(long, short)]
     partitions: Option<i32>,
-    /// Replicas of each partition, each on another broker: 1, 3 or 5 [default: the cluster's default.replication.factor]
+    /// Replicas of each partition, each on another broker: 1, 3 or 5 [default: the cluster's
+    /// default.replication.factor]
     #[arg(long, short, value_name = "N")]
     replication_factor: Option<i16>,
     /// A setting, as name=value; may be repeated

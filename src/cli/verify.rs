@@ -1,7 +1,7 @@
 //! `tidewater verify`: is everything of a cluster there in its bucket, and whole? Needs no broker.
 //!
-//! For people and for cron: exit code 0 if all is whole, 3 if something is damaged or missing, 1 if the bucket could not
-//! be looked at or not all of it, 2 for a wrong command line.
+//! For people and for cron: exit code 0 if all is whole, 3 if something is damaged or missing, 1 if the bucket could
+//! not be looked at or not all of it, 2 for a wrong command line.
 
 use std::collections::BTreeMap;
 use std::path::Path;

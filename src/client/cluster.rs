@@ -1,10 +1,11 @@
 //! A client of a whole cluster: it asks the broker that leads a partition or coordinates a group, and asks again where
 //! another one does by now.
 //!
-//! Connects where it was pointed at, learns the other brokers from Metadata and connects to them as calls need them. What
-//! fails since a leader moved, a broker died or an election is under way is repeated for [`PATIENCE`], after new metadata.
-//! A request that is not repeatable without harm is sent once: only a broker that cannot be reached at all is passed over.
-//! In a cluster of one, every call goes to the given address, also where the advertised one cannot be reached from here.
+//! Connects where it was pointed at, learns the other brokers from Metadata and connects to them as calls need them.
+//! What fails since a leader moved, a broker died or an election is under way is repeated for [`PATIENCE`], after new
+//! metadata. A request that is not repeatable without harm is sent once: only a broker that cannot be reached at all is
+//! passed over. In a cluster of one, every call goes to the given address, also where the advertised one cannot be
+//! reached from here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -210,8 +211,8 @@ impl Client {
         Ok(found)
     }
 
-    /// Asks the leaders of `partitions` side by side. `make` makes a leader's request for its partitions, `read` takes an
-    /// answer and returns the partitions that are to be asked for again, with the error for the last attempt.
+    /// Asks the leaders of `partitions` side by side. `make` makes a leader's request for its partitions, `read` takes
+    /// an answer and returns the partitions that are to be asked for again, with the error for the last attempt.
     pub(super) async fn at_leaders<R: Request>(
         &mut self,
         topic: &str,

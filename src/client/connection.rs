@@ -1,5 +1,5 @@
-//! One connection to one broker: connect, negotiate versions, call. Calls may be pipelined: send several, then receive in
-//! order.
+//! One connection to one broker: connect, negotiate versions, call. Calls may be pipelined: send several, then receive
+//! in order.
 
 use std::collections::HashMap;
 use std::io;
@@ -75,8 +75,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Has every request sent had its answer? Not after a call that was dropped before its end: the connection is then of
-    /// no more use.
+    /// Has every request sent had its answer? Not after a call that was dropped before its end: the connection is then
+    /// of no more use.
     pub(super) fn is_settled(&self) -> bool {
         self.open == 0
     }

@@ -134,8 +134,8 @@ impl Producer {
         Ok(())
     }
 
-    /// After an error that may pass: all batches in flight are to be sent again. An error that will not pass, or lasts for
-    /// too long, is returned.
+    /// After an error that may pass: all batches in flight are to be sent again. An error that will not pass, or lasts
+    /// for too long, is returned.
     async fn give_up_or_again(&mut self, error: ClientError) -> Result<(), ClientError> {
         let code = error.code();
         let passes = error.is_of_connection() || code.is_some_and(|code| moves_leader(code) || may_pass(code));

@@ -1,5 +1,5 @@
-//! Settings of this process: flag over `TIDEWATER_*` variable over TOML file over default. As given ([`RawConfig`]) and as
-//! the node uses them ([`NodeConfig`]); defaults and checks are in `resolve`.
+//! Settings of this process: flag over `TIDEWATER_*` variable over TOML file over default. As given ([`RawConfig`]) and
+//! as the node uses them ([`NodeConfig`]); defaults and checks are in `resolve`.
 
 mod byte_size;
 mod resolve;
@@ -70,8 +70,8 @@ pub struct RawConfig {
     /// name below it, * every name. Web pages of these hosts, except by *, may change things [default: none]
     #[arg(long, env = "TIDEWATER_HTTP_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub http_allowed_hosts: Option<Vec<String>>,
-    /// The brokers that form the cluster, by their --rpc-addr, comma-separated: the same list in the same order for each;
-    /// a broker that is not among them joins the cluster they have formed [default: none, a cluster of one]
+    /// The brokers that form the cluster, by their --rpc-addr, comma-separated: the same list in the same order for
+    /// each; a broker that is not among them joins the cluster they have formed [default: none, a cluster of one]
     #[arg(long, env = "TIDEWATER_SEED", value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub seed: Option<Vec<String>>,
     /// Take the place of this node, whose data directory is lost; only for a start with an empty data directory
@@ -80,8 +80,8 @@ pub struct RawConfig {
     /// The rack or zone of this broker; replicas are spread over racks [default: none]
     #[arg(long, env = "TIDEWATER_RACK", value_name = "NAME")]
     pub rack: Option<String>,
-    /// Replicas of a partition when its topic is created without a number of them, or with -1 [default: 3, or the number
-    /// of brokers if there are fewer]
+    /// Replicas of a partition when its topic is created without a number of them, or with -1 [default: 3, or the
+    /// number of brokers if there are fewer]
     #[arg(long, env = "TIDEWATER_DEFAULT_REPLICATION_FACTOR", value_name = "N")]
     pub default_replication_factor: Option<u16>,
     /// Shards, each pinned to a core; another number may be given at any start [default: the cores less one in eight,
@@ -95,8 +95,8 @@ pub struct RawConfig {
     /// the data directory holds]
     #[arg(long, env = "TIDEWATER_DISK_BYTES", value_name = "BYTES")]
     pub disk_bytes: Option<ByteSize>,
-    /// Journal of a shard up to which entries are kept for replicas that were away; one that lacks older entries is rebuilt
-    /// [default: 256MiB]
+    /// Journal of a shard up to which entries are kept for replicas that were away; one that lacks older entries is
+    /// rebuilt [default: 256MiB]
     #[arg(long, env = "TIDEWATER_CATCH_UP_BYTES", value_name = "BYTES")]
     pub catch_up_bytes: Option<ByteSize>,
     /// Partitions of a topic that is created without a number of them [default: 1]

@@ -125,8 +125,8 @@ pub enum RegisterError {
     TooOld { has: u16, needs: u16 },
 }
 
-/// Finds the node id of a broker that registers. The same birth id gets the same answer however often it asks. `alive` are
-/// brokers that answer now.
+/// Finds the node id of a broker that registers. The same birth id gets the same answer however often it asks. `alive`
+/// are brokers that answer now.
 ///
 /// # Errors
 /// Why it may not register.

@@ -540,8 +540,8 @@ impl ControllerHandle {
         }
     }
 
-    /// Waits until this shard's image is of `revision`. The controller of this broker ends the wait: it answers a request
-    /// when its own shards have the image, or it is late.
+    /// Waits until this shard's image is of `revision`. The controller of this broker ends the wait: it answers a
+    /// request when its own shards have the image, or it is late.
     async fn see(&self, revision: u64) {
         let have = |reply| ControllerRequest::See { revision, reply };
         if self.image().revision < revision {

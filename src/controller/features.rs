@@ -1,7 +1,7 @@
 //! Feature levels: what the cluster may write that older versions do not understand.
 //!
-//! A level is finalized by a command once every registered broker supports it, and is never lowered. A command kind that
-//! came with a level is proposed only after that.
+//! A level is finalized by a command once every registered broker supports it, and is never lowered. A command kind
+//! that came with a level is proposed only after that.
 
 /// The cluster's own level, as `metadata.version` is Kafka's.
 pub const CLUSTER: &str = "cluster.version";

@@ -1,9 +1,10 @@
-//! Topics of sources beside the cluster's own: which broker serves them, and the image that clients see. Pure; node-wide.
+//! Topics of sources beside the cluster's own: which broker serves them, and the image that clients see. Pure;
+//! node-wide.
 //!
-//! Nothing of it is in the controller's state but the sources themselves: every broker reads the roots and catalogues of
-//! all sources by itself, and which broker follows a lane of a source is a function of the lane and of the brokers that
-//! are there. Two brokers that see others differently may both follow a lane for a while, which harms nothing: neither
-//! writes.
+//! Nothing of it is in the controller's state but the sources themselves: every broker reads the roots and catalogues
+//! of all sources by itself, and which broker follows a lane of a source is a function of the lane and of the brokers
+//! that are there. Two brokers that see others differently may both follow a lane for a while, which harms nothing:
+//! neither writes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub struct FollowedTopic {
 }
 
 impl FollowedTopic {
-    /// A topic as the source's catalogue has it; `partitions` are incarnation and lane, by number. `shards` is the number of
-    /// this broker's shards.
+    /// A topic as the source's catalogue has it; `partitions` are incarnation and lane, by number. `shards` is the
+    /// number of this broker's shards.
     #[must_use]
     pub fn new(
         source: SourceId,
@@ -126,8 +127,8 @@ impl Followed {
         lanes.into_iter().map(|lane| (lane, follower(&self.live, SourceLane { source, lane }))).collect()
     }
 
-    /// The image with the topics of its sources. A topic of the cluster itself wins over a source's of the same name, and
-    /// an earlier source's over a later one's.
+    /// The image with the topics of its sources. A topic of the cluster itself wins over a source's of the same name,
+    /// and an earlier source's over a later one's.
     #[must_use]
     pub fn view(self: &Arc<Self>, image: &Arc<ClusterImage>) -> Arc<ClusterImage> {
         if image.sources.is_empty() {

@@ -67,7 +67,8 @@ impl ControllerLane {
         Ok((lane, Some(membership).filter(|membership| !membership.is_empty())))
     }
 
-    /// The lane is to be rebuilt, and its group has ended. What it has applied is shown until [`ControllerLane::restore`].
+    /// The lane is to be rebuilt, and its group has ended. What it has applied is shown until
+    /// [`ControllerLane::restore`].
     pub fn clear(&self) {
         self.status.detach();
     }

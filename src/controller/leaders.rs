@@ -1,5 +1,6 @@
-//! Which broker leads each lane now, and whose disk is full. Not part of the controller's state: brokers report it to each other, and the report
-//! of the highest term counts. Immutable once shared, spread to every shard like an image. Node-wide.
+//! Which broker leads each lane now, and whose disk is full. Not part of the controller's state: brokers report it to
+//! each other, and the report of the highest term counts. Immutable once shared, spread to every shard like an image.
+//! Node-wide.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,8 +2,8 @@
 //!
 //! A pool is the lanes of one replication factor. Each broker shall lead as many lanes of a pool as the others, by its
 //! shards; the followers are spread so that each broker carries as many replicas as the others, on distinct racks where
-//! there are enough. A topic's partitions go to the lanes of its pool, round the brokers that lead them, to the lanes with
-//! the fewest partitions.
+//! there are enough. A topic's partitions go to the lanes of its pool, round the brokers that lead them, to the lanes
+//! with the fewest partitions.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -18,8 +18,8 @@ use crate::limits::LANES_PER_SHARD;
 /// Registered brokers by node.
 pub type Brokers = BTreeMap<NodeId, BrokerRecord>;
 
-/// The lanes that a pool lacks, so that every broker leads as many as it shall. Empty if there are fewer brokers than the
-/// factor. Lanes that exist are not moved.
+/// The lanes that a pool lacks, so that every broker leads as many as it shall. Empty if there are fewer brokers than
+/// the factor. Lanes that exist are not moved.
 #[must_use]
 pub fn missing_lanes(table: &LaneTable, brokers: &Brokers, factor: u16) -> Vec<LaneRecord> {
     let wanted = |shards: u16| usize::from(shards) * if factor == 1 { 1 } else { LANES_PER_SHARD };
@@ -51,8 +51,8 @@ fn replicas(nodes: &[NodeId], brokers: &Brokers) -> Vec<tidewater_storage::model
     replicas
 }
 
-/// The brokers of a lane that shall have `factor` replicas: those that it has, then others, least loaded first, on racks
-/// that the lane has none of where there are such. `None` if there are too few brokers.
+/// The brokers of a lane that shall have `factor` replicas: those that it has, then others, least loaded first, on
+/// racks that the lane has none of where there are such. `None` if there are too few brokers.
 #[must_use]
 pub fn widened(table: &LaneTable, brokers: &Brokers, record: &LaneRecord, factor: u16) -> Option<Vec<NodeId>> {
     let mut nodes: Vec<NodeId> = record.nodes().collect();
@@ -92,8 +92,8 @@ impl<'a> Spread<'a> {
         nodes
     }
 
-    /// Another broker for a lane on `nodes`: of a rack that it has none of, with the least load for its shards, next in the
-    /// round after the lane's leader.
+    /// Another broker for a lane on `nodes`: of a rack that it has none of, with the least load for its shards, next in
+    /// the round after the lane's leader.
     fn next(&self, nodes: &[NodeId]) -> Option<NodeId> {
         let leader = nodes.first().copied();
         let free = self.brokers.keys().filter(|node| !nodes.contains(node));
@@ -116,8 +116,8 @@ impl<'a> Spread<'a> {
         self.loads.get(&node).copied().unwrap_or(0) * 1000 / usize::from(shards)
     }
 
-    /// Moves followers of the new lanes from the broker with the most load to the one with the least, as long as that evens
-    /// them and no lane loses a rack by it.
+    /// Moves followers of the new lanes from the broker with the most load to the one with the least, as long as that
+    /// evens them and no lane loses a rack by it.
     fn even(&mut self, lanes: &mut [Vec<NodeId>]) {
         let racks = |spread: &Self, nodes: &[NodeId]| {
             nodes.iter().filter_map(|node| spread.rack(*node)).collect::<BTreeSet<_>>().len()

@@ -31,15 +31,15 @@ use crate::shard::mesh::{Inbox, Reply};
 /// Entries proposed at once while a lane is reconciled.
 const IN_FLIGHT: usize = 4;
 
-/// An image is shown to clients after this time also if a lane of several voters has not followed it: without a quorum it
-/// cannot, and other lanes serve.
+/// An image is shown to clients after this time also if a lane of several voters has not followed it: without a quorum
+/// it cannot, and other lanes serve.
 const SHOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// Between reports of a shard's lanes, if nothing happens.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A replica that has not answered for so long is not in sync, as with Kafka's `replica.lag.time.max.ms`; a shorter time,
-/// since leaders hear of their followers every heartbeat.
+/// A replica that has not answered for so long is not in sync, as with Kafka's `replica.lag.time.max.ms`; a shorter
+/// time, since leaders hear of their followers every heartbeat.
 const IN_SYNC_SILENCE: Duration = Duration::from_secs(3);
 
 /// Entries that a replica in sync may lack: those under way to it.
@@ -124,8 +124,8 @@ pub fn plan(
     commands
 }
 
-/// Follows the controller on one shard, until the node stops: its images and leaders, and reports of this shard's lanes to
-/// it.
+/// Follows the controller on one shard, until the node stops: its images and leaders, and reports of this shard's lanes
+/// to it.
 pub fn serve(env: &Env, shard: &Rc<PartitionShard>, controller: &ControllerHandle, inbox: Inbox<Reconcile>) {
     serve_with(env, shard, controller, inbox, Rc::new(|_| Box::pin(std::future::ready(()))));
 }
@@ -184,8 +184,8 @@ impl Follower {
     }
 
     /// Has every lane follow the image that the shard leads now, and waits until they have: what is answered is done. A
-    /// lane that failed for now is waited for. Where the lane needs other brokers, the wait has an end: the lane follows
-    /// when it can.
+    /// lane that failed for now is waited for. Where the lane needs other brokers, the wait has an end: the lane
+    /// follows when it can.
     pub async fn follow(&self, image: &Arc<ClusterImage>) -> Vec<LaneReport> {
         let late: BTreeSet<LaneId> = self.all().iter().filter(|lane| lane.is_late()).map(|lane| lane.lane.id).collect();
         self.wanted.replace(Some(Arc::clone(image)));
@@ -350,8 +350,8 @@ impl LaneFollower {
         }
     }
 
-    /// Makes the lane agree with the image; false if the lane has followed a newer one. What a failed try has done all the
-    /// same is held by now, and no longer planned.
+    /// Makes the lane agree with the image; false if the lane has followed a newer one. What a failed try has done all
+    /// the same is held by now, and no longer planned.
     async fn bring(&self, term: Term, image: &Arc<ClusterImage>) -> Result<bool, ProposeError> {
         let before = self.followed.borrow().as_ref().filter(|held| held.0 == term).map(|held| Arc::clone(&held.1));
         let lane = &*self.lane;
@@ -365,8 +365,8 @@ impl LaneFollower {
     }
 }
 
-/// As if nothing were known of what the lane holds. A partition that the image lacks is gone: one that is newer than the
-/// image has raised the lane's revision above the image's, and then nothing is planned.
+/// As if nothing were known of what the lane holds. A partition that the image lacks is gone: one that is newer than
+/// the image has raised the lane's revision above the image's, and then nothing is planned.
 fn plan_anew(image: &ClusterImage, lane: &DataLane) -> Vec<LaneCommand> {
     let revision = image.revision;
     let every: Vec<Change<'_>> = image.topics.values().map(|topic| (None, Some(topic))).collect();

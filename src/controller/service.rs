@@ -1,9 +1,10 @@
 //! The controller of this broker: what its applied state means for the shards, and the answers to requests.
 //!
-//! Every broker makes its image from its own copy of the controller's lane (`show`), and knows who leads each lane from the
-//! brokers' reports (`leaders`). Requests are answered by the broker that leads the controller's lane: plan → propose →
-//! image → the lanes' leaders follow → reply; a broker that does not lead it asks the one that does (`ask`). Queued requests
-//! are handled together, one change per topic at a time: creating a thousand topics costs a few syncs and a few images.
+//! Every broker makes its image from its own copy of the controller's lane (`show`), and knows who leads each lane from
+//! the brokers' reports (`leaders`). Requests are answered by the broker that leads the controller's lane: plan →
+//! propose → image → the lanes' leaders follow → reply; a broker that does not lead it asks the one that does (`ask`).
+//! Queued requests are handled together, one change per topic at a time: creating a thousand topics costs a few syncs
+//! and a few images.
 //!
 //! Shard-local, on shard 0.
 

@@ -283,8 +283,8 @@ impl ControllerState {
         Some(state)
     }
 
-    /// The cluster as shards and clients see it. Topics that are in `before` as they are now are shared with it, not made
-    /// again: `before` must be of the same surroundings.
+    /// The cluster as shards and clients see it. Topics that are in `before` as they are now are shared with it, not
+    /// made again: `before` must be of the same surroundings.
     #[must_use]
     pub fn image(&self, around: &Surroundings, before: Option<&ClusterImage>) -> ClusterImage {
         let base = self.lineage.as_ref().map_or(0, |lineage| lineage.epoch_base);

@@ -1,9 +1,9 @@
 //! `tidewater demo --brokers 3`: several brokers on this machine as one cluster; one is killed under load. Shown, and
 //! checked before it is printed: that every acknowledged record is there once, and how long clients waited.
 //!
-//! Brokers are processes of this binary with ports of the system's choice (`processes`), in a directory of this run, which
-//! is removed at the end. Brokers start → topic with three replicas → paced writers, one for each partition → the leader
-//! of most partitions is killed → the log is read from the others and compared → the broker is started again.
+//! Brokers are processes of this binary with ports of the system's choice (`processes`), in a directory of this run,
+//! which is removed at the end. Brokers start → topic with three replicas → paced writers, one for each partition → the
+//! leader of most partitions is killed → the log is read from the others and compared → the broker is started again.
 
 mod processes;
 

@@ -176,8 +176,8 @@ impl GroupShard {
         Work::Intents(intents, records)
     }
 
-    /// What an intent has come to while it waited: members may have joined and offsets may have been committed since a group
-    /// was found to be deletable or lapsed.
+    /// What an intent has come to while it waited: members may have joined and offsets may have been committed since a
+    /// group was found to be deletable or lapsed.
     fn still_due(&self, intent: Intent, wall: TimestampMs) -> Option<Intent> {
         match intent {
             Intent::Sweep { group } => self.lapsed(&group, wall),
@@ -320,8 +320,8 @@ fn pair_bytes((key, value): &Pair) -> usize {
     key.len() + value.as_ref().map_or(0, Bytes::len)
 }
 
-/// Appends records to the partition in `term` of its lane and in no other, in batches of bounded size, and waits until they
-/// are committed.
+/// Appends records to the partition in `term` of its lane and in no other, in batches of bounded size, and waits until
+/// they are committed.
 pub(super) async fn append(
     router: &Router,
     address: PartitionAddress,

@@ -1,12 +1,12 @@
 //! The group coordinator of one shard: its partitions of `__consumer_offsets`, their loading, their deadlines.
 //!
-//! *Shard-local*, cheap to clone. Its tasks: the inbox, the deadlines (asleep until the nearest one; without groups, for
-//! good), one that follows leadership, and per partition a writer that lives while there is something to write.
+//! *Shard-local*, cheap to clone. Its tasks: the inbox, the deadlines (asleep until the nearest one; without groups,
+//! for good), one that follows leadership, and per partition a writer that lives while there is something to write.
 //!
 //! A partition's groups are held for one term of its lane. When leadership ends, they are dropped, and requests that
 //! wait are refused, so that their clients look for the next coordinator; when it begins, they are read from the log,
-//! which holds all that any coordinator before has answered. A term that was passed over, because the lane was led twice
-//! between two looks, counts as ended.
+//! which holds all that any coordinator before has answered. A term that was passed over, because the lane was led
+//! twice between two looks, counts as ended.
 
 #[cfg(test)]
 mod tests;
@@ -95,14 +95,15 @@ const LOAD_PATIENCE: Duration = Duration::from_millis(500);
 const LOAD_WAITING_MAX: usize = 1024;
 /// After a failed load.
 const LOAD_RETRY: Duration = Duration::from_secs(1);
-/// One shard sees a new topic a moment before another shard has its partitions: until then a load tries again soon, this
-/// often without a log line.
+/// One shard sees a new topic a moment before another shard has its partitions: until then a load tries again soon,
+/// this often without a log line.
 const NOT_YET_RETRY: Duration = Duration::from_millis(10);
 const NOT_YET_TRIES: u32 = 300;
 /// Partitions that are read at once.
 const LOADS_AT_ONCE: usize = 4;
 /// A coordinator that has just begun to lead waits this long for an image of the cluster that is as new as the
-/// controller's. With an older one, offsets of topics that it does not know yet would look like those of deleted topics.
+/// controller's. With an older one, offsets of topics that it does not know yet would look like those of deleted
+/// topics.
 const FRESH_PATIENCE: Duration = Duration::from_secs(3);
 const FRESH_RETRY: Duration = Duration::from_millis(100);
 /// Between two passes over the deadlines.
@@ -256,8 +257,8 @@ impl Inner {
         here.filter_map(|p| Some((p.address(), self.hosting.leading(p.address())?))).collect()
     }
 
-    /// Drops groups whose term has ended, and reads those that have come to this broker, so that their members' deadlines
-    /// run and their first requests need not wait.
+    /// Drops groups whose term has ended, and reads those that have come to this broker, so that their members'
+    /// deadlines run and their first requests need not wait.
     async fn follow_leadership(self: Rc<Self>) {
         loop {
             self.hosting.changed().await;
@@ -388,7 +389,8 @@ impl Inner {
         self.settle(cell, None);
     }
 
-    /// The controller did not answer while the groups were read: offsets of deleted topics are written off when it does.
+    /// The controller did not answer while the groups were read: offsets of deleted topics are written off when it
+    /// does.
     async fn learn_late(self: Rc<Self>, cell: Rc<Hosted>) {
         self.fresh_image().await;
         if let Stage::Ready(group_shard) = &mut *cell.stage.borrow_mut() {

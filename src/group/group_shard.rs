@@ -1,7 +1,7 @@
 //! The groups of one partition of `__consumer_offsets`, and their answers. *Shard-local*; nothing here waits.
 //!
-//! Owns the groups and the replies that are outstanding. Does not own the log: a change that must be written is queued as
-//! an [`Intent`] and comes back through [`GroupShard::finish`](super::append).
+//! Owns the groups and the replies that are outstanding. Does not own the log: a change that must be written is queued
+//! as an [`Intent`] and comes back through [`GroupShard::finish`](super::append).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -256,8 +256,8 @@ impl GroupShard {
         }
     }
 
-    /// Applies commits whose record is at `offset`. Commits to a topic that was deleted while they waited are removed: a
-    /// new topic of that name has other records.
+    /// Applies commits whose record is at `offset`. Commits to a topic that was deleted while they waited are removed:
+    /// a new topic of that name has other records.
     pub(super) fn committed(
         &mut self,
         id: &GroupId,
@@ -415,8 +415,8 @@ impl GroupShard {
         }
     }
 
-    /// After loading: notes each topic's id; offsets of a deleted topic of the same name are removed. Those of a topic that
-    /// may be a source's stay until [`GroupShard::follow_topics`] has an image that knows all topics.
+    /// After loading: notes each topic's id; offsets of a deleted topic of the same name are removed. Those of a topic
+    /// that may be a source's stay until [`GroupShard::follow_topics`] has an image that knows all topics.
     pub(super) fn learn_topics(&mut self, image: &ClusterImage) {
         let held = self.groups.values().flat_map(|slot| slot.offsets.iter()).map(|(topic, _, _)| Arc::clone(topic));
         let held = held.collect::<BTreeSet<_>>();
@@ -468,8 +468,8 @@ impl HeldGroup {
         self.group.is_vacant() && !self.group.was_used() && self.offsets.is_empty() && self.saved.is_none()
     }
 
-    /// Topics its members subscribe to; `None` when it has members and they are no consumers. A member whose subscription
-    /// cannot be read counts as subscribed to everything.
+    /// Topics its members subscribe to; `None` when it has members and they are no consumers. A member whose
+    /// subscription cannot be read counts as subscribed to everything.
     fn subscribed(&self) -> Option<Subscribed> {
         if self.group.is_vacant() {
             return Some(Subscribed::To(BTreeSet::new()));

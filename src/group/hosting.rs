@@ -1,5 +1,5 @@
-//! What a coordinator has to know of the lanes on its shard: a group lives where the lane of its partition is led, and only
-//! for as long. *Shard-local.*
+//! What a coordinator has to know of the lanes on its shard: a group lives where the lane of its partition is led, and
+//! only for as long. *Shard-local.*
 
 use futures::future::LocalBoxFuture;
 use tidewater_storage::model::Term;

@@ -55,8 +55,8 @@ struct Loaded {
     saved: Option<(SavedGroup, Bytes)>,
 }
 
-/// What a restore left of the cluster's topics. Offsets that were committed before it may lie beyond the records that came
-/// back; they are taken as the end of those, so that a group neither fails nor leaves out what is written now.
+/// What a restore left of the cluster's topics. Offsets that were committed before it may lie beyond the records that
+/// came back; they are taken as the end of those, so that a group neither fails nor leaves out what is written now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RestoredEnds {
     /// The end of the partition that is read: records from here on were written after the restore.

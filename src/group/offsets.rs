@@ -80,8 +80,8 @@ impl Offsets {
         self.topics.get(topic)?.get(&partition).map(|placed| &placed.commit)
     }
 
-    /// Forgets a topic's offsets that are of another topic id than `now` (all of them if it was deleted), before the log
-    /// says so; returns their partitions. Offsets without an id count as of this topic.
+    /// Forgets a topic's offsets that are of another topic id than `now` (all of them if it was deleted), before the
+    /// log says so; returns their partitions. Offsets without an id count as of this topic.
     pub(super) fn keep_life(&mut self, topic: &str, now: Option<TopicId>) -> Vec<i32> {
         let Some(partitions) = self.topics.get_mut(topic) else { return Vec::new() };
         let mut gone = Vec::new();

@@ -1,10 +1,10 @@
 //! Records of `__consumer_offsets`, byte for byte as Kafka writes them, so that its tools can read the topic.
 //!
 //! Keys: i16 version, then 0 or 1: an offset commit (group, topic, partition); 2: a group's metadata (group). Values
-//! begin with their own version. Written are `OffsetCommitValue` v4 with the topic's id in its tag 0 (v3 when no id is known;
-//! v1, which has no room for one, when the commit carries its own expiry) and `GroupMetadataValue` v3; read are v0 to v4 of
-//! both (v4 is the flexible form). A null value is a tombstone. Strings are i16 length and UTF-8. Bytes come from the log:
-//! nothing here indexes or allocates past what is there.
+//! begin with their own version. Written are `OffsetCommitValue` v4 with the topic's id in its tag 0 (v3 when no id is
+//! known; v1, which has no room for one, when the commit carries its own expiry) and `GroupMetadataValue` v3; read are
+//! v0 to v4 of both (v4 is the flexible form). A null value is a tombstone. Strings are i16 length and UTF-8. Bytes
+//! come from the log: nothing here indexes or allocates past what is there.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidewater_storage::model::{LeaderEpoch, TimestampMs, TopicId};

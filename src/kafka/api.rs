@@ -1,7 +1,7 @@
 //! What is served: every API key with its versions. What is not in this table is not advertised.
 //!
-//! Each key stands at Kafka 4.3's range; `wire::request` and `wire::log_dirs` have the versions that kafka-protocol 0.18
-//! lacks. Two minima are Kafka's own
+//! Each key stands at Kafka 4.3's range; `wire::request` and `wire::log_dirs` have the versions that kafka-protocol
+//! 0.18 lacks. Two minima are Kafka's own
 //! exceptions: Produce is advertised from 0 although 0 to 2 are refused (KAFKA-18659: librdkafka infers its compression
 //! support from it), JoinGroup is served from 0 (KAFKA-19444).
 

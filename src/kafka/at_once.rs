@@ -1,7 +1,7 @@
 //! Questions of one request, asked side by side: so many at a time, answered in order. Shard-local.
 //!
-//! A request may name 250,000 partitions, the same one again and again, in a megabyte; asked all at once, each would be a
-//! task and a message.
+//! A request may name 250,000 partitions, the same one again and again, in a megabyte; asked all at once, each would be
+//! a task and a message.
 
 use std::future::Future;
 

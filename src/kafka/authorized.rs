@@ -1,5 +1,5 @@
-//! Which operations a client may do, for answers that name them (KIP-430). Without an authorizer every client may do everything,
-//! and answers say so, as Kafka's do: some switch features off when the answer is missing.
+//! Which operations a client may do, for answers that name them (KIP-430). Without an authorizer every client may do
+//! everything, and answers say so, as Kafka's do: some switch features off when the answer is missing.
 
 /// The value of an answer that was not asked for it.
 pub const NOT_ASKED: i32 = i32::MIN;

@@ -12,7 +12,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::limits::{DECODING_BYTES_MAX, FRAME_BYTES_MAX};
 
-/// What may go on although the budget is spent. Each has a room of its own: one waits for the other, never both in turn.
+/// What may go on although the budget is spent. Each has a room of its own: one waits for the other, never both in
+/// turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
     /// A frame until it is whole: [`FRAME_BYTES_MAX`] together.
@@ -93,8 +94,8 @@ impl Budget {
         Lease { state: Rc::clone(&self.state), bytes: 0, pass: None }
     }
 
-    /// Takes `want` bytes or what is left of three quarters of the budget, but at least `floor`, even beyond it: everyone
-    /// makes progress, and readers never take what producers need to send.
+    /// Takes `want` bytes or what is left of three quarters of the budget, but at least `floor`, even beyond it:
+    /// everyone makes progress, and readers never take what producers need to send.
     #[must_use]
     pub fn up_to(&self, want: usize, floor: usize) -> Lease {
         let left = (self.state.max - self.state.max / 4).saturating_sub(self.used());
@@ -133,8 +134,8 @@ impl Lease {
         self.pass.is_some()
     }
 
-    /// Holds `bytes` from now on if that is no more than now or there is room, in the budget or `past` it; else waits for
-    /// room. `whole` is what it will hold in the end.
+    /// Holds `bytes` from now on if that is no more than now or there is room, in the budget or `past` it; else waits
+    /// for room. `whole` is what it will hold in the end.
     pub fn poll_set(&mut self, cx: &mut Context<'_>, bytes: usize, past: Past, whole: usize) -> Poll<()> {
         let more = bytes.saturating_sub(self.bytes);
         let spent = more > 0 && self.state.used.get().saturating_add(more) > self.state.max;

@@ -6,8 +6,8 @@
 //! batches to their lanes, so that order per partition is the client's. Answers that are ready together go out with one
 //! write.
 //!
-//! When a connection ends, its Produce requests are carried through: their batches wait in the lanes' queues whether the
-//! client listens or not, and the memory they take stays charged until they are on disk.
+//! When a connection ends, its Produce requests are carried through: their batches wait in the lanes' queues whether
+//! the client listens or not, and the memory they take stays charged until they are on disk.
 //!
 //! Back-pressure: nothing is read while too many requests or bytes are in work, while the peer does not take its
 //! responses, or while the shard's memory is spent.
@@ -415,8 +415,8 @@ impl<S: Service + 'static> Connection<S> {
         }
     }
 
-    /// The peer has gone: a long poll or a barrier would hold the connection, its place and its memory for an answer that
-    /// is not read. What has begun to change something is carried through.
+    /// The peer has gone: a long poll or a barrier would hold the connection, its place and its memory for an answer
+    /// that is not read. What has begun to change something is carried through.
     fn give_up_waiting(&mut self) {
         if self.idle_wait {
             self.in_flight.clear();

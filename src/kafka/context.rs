@@ -45,8 +45,8 @@ impl RequestContext {
         self.broker.controller.leaders()
     }
 
-    /// Room for what decoding makes of a request, to be held until it is answered; a small one needs none. Waits while the
-    /// shard's memory is spent. Not for Produce, whose order is that of the first polls.
+    /// Room for what decoding makes of a request, to be held until it is answered; a small one needs none. Waits while
+    /// the shard's memory is spent. Not for Produce, whose order is that of the first polls.
     pub async fn room(&self, bytes: usize) -> Lease {
         let mut lease = self.budget.empty();
         if bytes > FREE_BYTES {

@@ -121,8 +121,8 @@ impl From<&ProduceError> for ErrorCode {
         match error {
             ProduceError::UnknownPartition(_) => Self::UNKNOWN_TOPIC_OR_PARTITION,
             ProduceError::NotLeader(_) => Self::NOT_LEADER_OR_FOLLOWER,
-            // Not NOT_LEADER_OR_FOLLOWER, by which librdkafka knows that nothing was written, and may cut the records into
-            // other batches, whose sequences no broker can take for a repetition.
+            // Not NOT_LEADER_OR_FOLLOWER, by which librdkafka knows that nothing was written, and may cut the records
+            // into other batches, whose sequences no broker can take for a repetition.
             ProduceError::Unconfirmed => Self::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
             ProduceError::NotEnoughReplicas { .. } => Self::NOT_ENOUGH_REPLICAS,
             ProduceError::OutOfOrder { .. } => Self::OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -133,8 +133,8 @@ impl From<&ProduceError> for ErrorCode {
             ProduceError::NoSpace(_) => Self::KAFKA_STORAGE_ERROR,
             // The one retriable code by which every client knows that nothing was appended.
             ProduceError::Busy => Self::NOT_ENOUGH_REPLICAS,
-            // Not retriable in any client; they show the text to the application. NOT_LEADER_OR_FOLLOWER would have them
-            // look for another leader until their delivery timeout.
+            // Not retriable in any client; they show the text to the application. NOT_LEADER_OR_FOLLOWER would have
+            // them look for another leader until their delivery timeout.
             ProduceError::Superseded(_) => Self::POLICY_VIOLATION,
         }
     }

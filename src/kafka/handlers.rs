@@ -1,7 +1,7 @@
 //! One file per API key: what is asked, what is done for it, what is answered.
 //!
-//! `handle(&RequestContext, Request) -> Response`, called by one row of [`super::dispatch`]. Protocol sentinels (-1, -2,
-//! null) become `Option` or an enum here and go no further in; what can be decided without waiting is a pure
+//! `handle(&RequestContext, Request) -> Response`, called by one row of [`super::dispatch`]. Protocol sentinels (-1,
+//! -2, null) become `Option` or an enum here and go no further in; what can be decided without waiting is a pure
 //! function with tests beside it.
 
 pub mod alter_configs;

@@ -55,8 +55,8 @@ pub const FETCH_SESSION_EVICTION: Duration = Duration::from_secs(120);
 /// Partitions of one shard that a fetch asks for at once; it stops between two askings when its answer is full.
 pub const FETCH_LOOK_PARTITIONS: usize = 256;
 
-/// A connection whose request does not become whole, or whose response is not taken, for this long is closed. What waits
-/// for the shard's memory does not count; what was let past it must become whole within this time.
+/// A connection whose request does not become whole, or whose response is not taken, for this long is closed. What
+/// waits for the shard's memory does not count; what was let past it must become whole within this time.
 pub const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How often silent connections are looked for, while there are connections; four times as often as connections may be
@@ -98,7 +98,8 @@ pub const UNPACKED_MAX: usize = 64 << 20;
 /// What the batches of one request may be recompressed to, together; more are refused (MESSAGE_TOO_LARGE).
 pub const RECOMPRESSED_REQUEST_MAX: usize = 128 << 20;
 
-/// Recompressed batches of one shard that wait to be committed, beyond which no more are made. The last request may pass it.
+/// Recompressed batches of one shard that wait to be committed, beyond which no more are made. The last request may
+/// pass it.
 pub const RECOMPRESSED_SHARD_MAX: usize = 64 << 20;
 
 /// Topics that one request may create without being asked to (auto-creation by metadata).

@@ -36,8 +36,8 @@ impl Default for ApiMetrics {
     }
 }
 
-/// Stages of a request on the connection's shard whose time is measured separately. What a batch goes through on its lane's
-/// shard is timed there (proposer, journal).
+/// Stages of a request on the connection's shard whose time is measured separately. What a batch goes through on its
+/// lane's shard is timed there (proposer, journal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Stage {

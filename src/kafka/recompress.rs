@@ -1,13 +1,13 @@
 //! `compression.type` other than `producer`: batches that arrive in another codec are packed again on the side runtime.
 //!
-//! Cost: a batch takes one thread of the side runtime for the time that its codecs take, and a shard uses one thread at a
-//! time. Memory per shard: what one batch unpacks to (`UNPACKED_MAX`), what one request is packed to
+//! Cost: a batch takes one thread of the side runtime for the time that its codecs take, and a shard uses one thread at
+//! a time. Memory per shard: what one batch unpacks to (`UNPACKED_MAX`), what one request is packed to
 //! (`RECOMPRESSED_REQUEST_MAX`), and what waits to be committed (`RECOMPRESSED_SHARD_MAX`).
 //!
-//! Order: a request's batches reach their lanes in the client's order, though recompression takes time. [`HandOver`] has
-//! the Produce requests of a connection hand their batches over one after the other. A request asks for its turn and for
-//! the shard's thread in its first poll, and first polls are in the client's order: so a request never waits for one
-//! behind it.
+//! Order: a request's batches reach their lanes in the client's order, though recompression takes time. [`HandOver`]
+//! has the Produce requests of a connection hand their batches over one after the other. A request asks for its turn
+//! and for the shard's thread in its first poll, and first polls are in the client's order: so a request never waits
+//! for one behind it.
 
 use std::cell::RefCell;
 use std::rc::Rc;

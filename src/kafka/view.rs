@@ -1,8 +1,8 @@
-//! What clients see of the cluster: the leader and the replicas of a partition, which are those of its lane, and the leader
-//! beside an error that says that it is not here (KIP-951).
+//! What clients see of the cluster: the leader and the replicas of a partition, which are those of its lane, and the
+//! leader beside an error that says that it is not here (KIP-951).
 //!
-//! Pure over an image and a table of leaders. A broker may know a leader that has been replaced since: clients learn it from
-//! the error of the one they ask.
+//! Pure over an image and a table of leaders. A broker may know a leader that has been replaced since: clients learn it
+//! from the error of the one they ask.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +53,8 @@ impl PartitionView {
         Self { leader, epoch: leaders.epoch(partition), replicas, in_sync, offline }
     }
 
-    /// A partition of a source: the broker that follows its lane, and no epoch. The source's own is in its batches; a broker
-    /// knows the current one only of lanes that it follows itself.
+    /// A partition of a source: the broker that follows its lane, and no epoch. The source's own is in its batches; a
+    /// broker knows the current one only of lanes that it follows itself.
     fn of_followed(image: &ClusterImage, partition: &PartitionImage) -> Self {
         let leader = image.followed.leader(partition.id).filter(|node| image.brokers.contains_key(node));
         let replicas: Vec<NodeId> = leader.into_iter().collect();
@@ -73,7 +73,8 @@ impl PartitionView {
     }
 }
 
-/// The controller of the cluster: the leader of lane 0, or this broker while none is known. Every broker hands changes on.
+/// The controller of the cluster: the leader of lane 0, or this broker while none is known. Every broker hands changes
+/// on.
 #[must_use]
 pub fn controller(image: &ClusterImage, leaders: &Leaders) -> NodeId {
     let led = leaders.of(LaneId::CONTROLLER).map(|led| led.node);

@@ -3,8 +3,8 @@
 //!
 //! The property `tidewater.delete-with-topic` marks such a table. It is dropped if its topic is not in the image any
 //! more. Its rows may be nowhere else, so all of this must hold: seen in two looks in a row, this cluster, this lineage
-//! epoch (after a restore a topic may be missing only because the restore went back past it), under its own name. Only the
-//! broker that leads the controller's lane looks: the image of another may lag behind a topic that was just made.
+//! epoch (after a restore a topic may be missing only because the restore went back past it), under its own name. Only
+//! the broker that leads the controller's lane looks: the image of another may lag behind a topic that was just made.
 //! One task on the side runtime.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The log as a sink reads it: requests to the shards that have the partitions, for hot and cold records alike. Those ask
-//! another broker where this one has no replica.
+//! The log as a sink reads it: requests to the shards that have the partitions, for hot and cold records alike. Those
+//! ask another broker where this one has no replica.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;

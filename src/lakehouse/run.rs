@@ -1,9 +1,9 @@
-//! Which sinks run: one task per topic with `iceberg.mode`, on the broker that leads the lane of the topic's partition 0,
-//! started and ended as the cluster's image and the leaders say.
+//! Which sinks run: one task per topic with `iceberg.mode`, on the broker that leads the lane of the topic's partition
+//! 0, started and ended as the cluster's image and the leaders say.
 //!
-//! The committer of a table thus moves with that lane. Its fencing epoch carries the lane's term, so every later committer
-//! has a greater one, and the table refuses the commits of earlier ones. Nothing is handed over: the next committer goes
-//! on from the offsets that the table holds.
+//! The committer of a table thus moves with that lane. Its fencing epoch carries the lane's term, so every later
+//! committer has a greater one, and the table refuses the commits of earlier ones. Nothing is handed over: the next
+//! committer goes on from the offsets that the table holds.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -83,8 +83,8 @@ pub fn start(
 }
 
 /// The fencing epoch of a table's committer: the lineage epoch (high half), then a set bit and the term in which the
-/// committer leads the lane of partition 0. Versions that knew one broker wrote the greatest term of all the topic's lanes
-/// without that bit; no such epoch is above one of these.
+/// committer leads the lane of partition 0. Versions that knew one broker wrote the greatest term of all the topic's
+/// lanes without that bit; no such epoch is above one of these.
 fn fencing_epoch(lineage: u64, term: Term) -> u64 {
     const BY_LANE_OF_PARTITION_0: u64 = 1 << 31;
     assert!(term.0 < BY_LANE_OF_PARTITION_0 && lineage <= u64::from(u32::MAX), "term {} has 31 bits", term.0);

@@ -1,5 +1,5 @@
-//! Which lane this broker hands to another one: to its preferred leader, or, while this broker's disk refuses producers, to
-//! any that has room. Pure.
+//! Which lane this broker hands to another one: to its preferred leader, or, while this broker's disk refuses
+//! producers, to any that has room. Pure.
 //!
 //! The first replica of a lane's row in the lane table is its preferred leader; the preferred leaders are spread evenly
 //! over the brokers. After a broker was down its lanes are led elsewhere, and go back one at a time with a pause
@@ -55,8 +55,8 @@ pub fn hand_back(here: NodeId, led: &[Led], since_ms: Option<u64>) -> Option<(La
     due.max_by_key(|lane| lane.led_ms).map(|lane| (lane.lane, lane.preferred))
 }
 
-/// The voter that a lane with the log's end `last` is handed to by `me`: of those that are caught up and on no full disk,
-/// the furthest. A caller that leaves for good hands over to a full disk too.
+/// The voter that a lane with the log's end `last` is handed to by `me`: of those that are caught up and on no full
+/// disk, the furthest. A caller that leaves for good hands over to a full disk too.
 #[must_use]
 pub fn heir(
     me: ReplicaId,

@@ -3,8 +3,8 @@
 //! Without `--disk-bytes` the budget is nine tenths of the free space and of the bytes in the data directory together.
 //! The second number takes a look at every file, the bucket's included; so a start uses the number of the start before,
 //! and counts in the background while it serves. On a disk that other programs have filled the budget is small; it
-//! grows when they free space. What is free on the file system bounds every budget, also a given one: a broker that looks
-//! refuses producers, one that does not has its journal wait for the next file.
+//! grows when they free space. What is free on the file system bounds every budget, also a given one: a broker that
+//! looks refuses producers, one that does not has its journal wait for the next file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,19 +1,20 @@
 //! Forming a cluster out of the brokers of a seed list, as decisions without I/O.
 //!
-//! A broker that belongs to no cluster asks every address of `--seed` for its hello and gives the answers to [`decide`].
-//! The driver (`join`) makes a decision durable in `node.json` before any later hello of this broker shows it.
+//! A broker that belongs to no cluster asks every address of `--seed` for its hello and gives the answers to
+//! [`decide`]. The driver (`join`) makes a decision durable in `node.json` before any later hello of this broker shows
+//! it.
 //!
-//! 1. The list is agreed: every seed answers, is empty, and has the same list. The first of the list, the chief, makes a
-//!    cluster id and fixes which data directory has which position: [`Decision::Found`].
+//! 1. The list is agreed: every seed answers, is empty, and has the same list. The first of the list, the chief, makes
+//!    a cluster id and fixes which data directory has which position: [`Decision::Found`].
 //! 2. Every other founder that sees the fixed list in any founder's answer takes its node id from it:
 //!    [`Decision::Adopt`]. A broker whose birth id is not in the list takes none: it came after a disk was lost.
-//! 3. The founders start the controller's lane. Once its first entry is committed, the cluster is formed, and every other
-//!    broker joins through it: [`Decision::Register`].
+//! 3. The founders start the controller's lane. Once its first entry is committed, the cluster is formed, and every
+//!    other broker joins through it: [`Decision::Register`].
 //!
-//! **Why no two clusters form from one list.** The chief founds only after every seed has answered since the chief's own
-//! start, and a founder's answer shows what it has adopted. So a chief that has lost its disk finds the earlier cluster
-//! at any founder that adopted it. A birth id adopts one cluster in its life; a cluster is formed by a majority of its
-//! founders.
+//! **Why no two clusters form from one list.** The chief founds only after every seed has answered since the chief's
+//! own start, and a founder's answer shows what it has adopted. So a chief that has lost its disk finds the earlier
+//! cluster at any founder that adopted it. A birth id adopts one cluster in its life; a cluster is formed by a majority
+//! of its founders.
 
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::NodeId;
@@ -80,7 +81,8 @@ pub fn node_at(position: usize) -> NodeId {
     NodeId(i32::try_from(position).unwrap_or(i32::MAX - 1) + 1)
 }
 
-/// How many of `founders` brokers vote in the controller's lane: an odd number, except that two both do. The others learn.
+/// How many of `founders` brokers vote in the controller's lane: an odd number, except that two both do. The others
+/// learn.
 #[must_use]
 pub fn controller_voters(founders: usize) -> usize {
     match founders {
@@ -90,8 +92,8 @@ pub fn controller_voters(founders: usize) -> usize {
     }
 }
 
-/// The next step of the broker `me`, which belongs to no cluster. `answers` holds the last hello of each seed of its list
-/// since it started, its own included, or why there is none.
+/// The next step of the broker `me`, which belongs to no cluster. `answers` holds the last hello of each seed of its
+/// list since it started, its own included, or why there is none.
 #[must_use]
 pub fn decide(me: &Hello, answers: &[Result<Hello, String>]) -> Decision {
     assert_eq!(me.seeds.len(), answers.len(), "one answer for each seed");

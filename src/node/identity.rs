@@ -49,8 +49,8 @@ pub struct Identity {
     /// `--seed` of the start at which the broker was founded or joined; empty for a cluster of one.
     #[serde(default)]
     pub seeds: Vec<String>,
-    /// The founders as they were then, by position in the seed list (node id less 1). Empty for a cluster of one and for
-    /// a broker that joined.
+    /// The founders as they were then, by position in the seed list (node id less 1). Empty for a cluster of one and
+    /// for a broker that joined.
     #[serde(default)]
     pub founders: Vec<Founder>,
     /// The brokers of the cluster when this one joined: how it is reached before its own copy of the controller's state

@@ -280,8 +280,8 @@ impl Lanes {
         self.start_all(assignments(self.seat, table), Rc::new(on_death)).await
     }
 
-    /// Starts the lanes of a cluster of one, the controller's included, without an image: each has this broker's replica
-    /// alone. On return every lane leads and has applied its journal.
+    /// Starts the lanes of a cluster of one, the controller's included, without an image: each has this broker's
+    /// replica alone. On return every lane leads and has applied its journal.
     ///
     /// # Errors
     /// A group did not start, a newer version wrote to its log, or it has voters elsewhere.

@@ -1,11 +1,12 @@
 //! Elections soon after the broker of a leader was lost. Owns when a follower stands; who may win is Raft's to decide.
 //! Shard-local.
 //!
-//! A connection that broke is no proof that a leader is gone, so nothing is taken from its lease: a replica that heard the
-//! leader within the lease does not stand, voters that did refuse, and both before any term changes (pre-vote). What is
-//! spared is the time that a follower waits after the lease, so that followers do not stand at the same time: here they
-//! stand in the order of the lane's replicas. The first tries at short intervals from the moment it notices, since the
-//! kernel closes the connections of a killed process late; the others wait for a whole lease and [`APART`] each.
+//! A connection that broke is no proof that a leader is gone, so nothing is taken from its lease: a replica that heard
+//! the leader within the lease does not stand, voters that did refuse, and both before any term changes (pre-vote).
+//! What is spared is the time that a follower waits after the lease, so that followers do not stand at the same time:
+//! here they stand in the order of the lane's replicas. The first tries at short intervals from the moment it notices,
+//! since the kernel closes the connections of a killed process late; the others wait for a whole lease and [`APART`]
+//! each.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

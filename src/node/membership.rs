@@ -1,9 +1,9 @@
 //! What a lane's leader does next so that the lane's Raft membership becomes what the lane table says. Pure.
 //!
-//! One step at a time, each idempotent, so that a leader that ends half way leaves what the next one continues: learners
-//! are added first, catch up, and become voters in one joint change that also removes the voters that are not wanted. A
-//! replica of an earlier incarnation, whose disk is lost, is such a voter. Voters are never fewer in between than before
-//! and wanted.
+//! One step at a time, each idempotent, so that a leader that ends half way leaves what the next one continues:
+//! learners are added first, catch up, and become voters in one joint change that also removes the voters that are not
+//! wanted. A replica of an earlier incarnation, whose disk is lost, is such a voter. Voters are never fewer in between
+//! than before and wanted.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,10 +1,10 @@
-//! Brokers that moved while nothing could be written about it: after a restart of a whole cluster under other addresses no
-//! majority meets at the addresses that the brokers remember, and a new address is registered by a majority only. A broker
-//! that misses another one for a while asks its seeds. Shard-local.
+//! Brokers that moved while nothing could be written about it: after a restart of a whole cluster under other addresses
+//! no majority meets at the addresses that the brokers remember, and a new address is registered by a majority only. A
+//! broker that misses another one for a while asks its seeds. Shard-local.
 //!
-//! A seed counts as the broker that it says it is if it names this cluster, and the data directory that is known for that
-//! node id; the handshake of the connection that follows checks both again. What was found counts until the controller
-//! registers another address.
+//! A seed counts as the broker that it says it is if it names this cluster, and the data directory that is known for
+//! that node id; the handshake of the connection that follows checks both again. What was found counts until the
+//! controller registers another address.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

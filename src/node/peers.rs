@@ -1,5 +1,6 @@
 //! What a shard answers to other brokers and how it knows them: requests to replicas are handed to the shard that runs
-//! the lane, hellos and registrations of brokers are answered, addresses come from the controller's images. Shard-local.
+//! the lane, hellos and registrations of brokers are answered, addresses come from the controller's images.
+//! Shard-local.
 
 use std::pin::pin;
 use std::rc::Rc;

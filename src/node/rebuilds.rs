@@ -1,5 +1,5 @@
-//! Rebuilds the lanes of this shard that cannot catch up from their leaders' logs, and gives lanes that this shard leads to
-//! others. Owns when, from whom and how often; the copying and its figures are `rebuild`'s. Shard-local.
+//! Rebuilds the lanes of this shard that cannot catch up from their leaders' logs, and gives lanes that this shard
+//! leads to others. Owns when, from whom and how often; the copying and its figures are `rebuild`'s. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

@@ -1,9 +1,10 @@
 //! `tidewater restore`: the data directory of the first broker of a cluster that is restored from its bucket.
 //!
-//! Owns: which data directories may be used, the order of the steps outside of the bucket. Does not own: the bucket's part
-//! (`tidewater_tiering::restore`), the shards (`seed`), serving.
+//! Owns: which data directories may be used, the order of the steps outside of the bucket. Does not own: the bucket's
+//! part (`tidewater_tiering::restore`), the shards (`seed`), serving.
 //!
-//! 1. Nothing is changed: root and archive are read; a directory with data, another restore or a damaged archive end it.
+//! 1. Nothing is changed: root and archive are read; a directory with data, another restore or a damaged archive end
+//!    it.
 //! 2. `node.json` names the attempt. From here on the same command goes on after a crash.
 //! 3. The bucket's part, up to the switch.
 //! 4. The shards are made from the new home, and `node.json` says that the broker may start.

@@ -3,8 +3,8 @@
 //! Each lane begins with a checkpoint, as if a broker had stopped after the entry [`SEED`]: the lane's state and its
 //! partitions as the new home has them, logs that are empty from the archived end on, this broker as the only voter.
 //! Replicas on other brokers are copied from this one, as every new replica is. *Rejected: a command that adopts each
-//! partition through Raft*: lanes could then be half restored, with an archiver that takes objects of the rest for garbage,
-//! and manifests of gigabytes would pass through the journal.
+//! partition through Raft*: lanes could then be half restored, with an archiver that takes objects of the rest for
+//! garbage, and manifests of gigabytes would pass through the journal.
 //!
 //! **Crash behaviour.** The shards are made beside those that `node.json` names, as for another number of shards
 //! (`reshard`); until `node.json` names them they are made again from nothing. Does not own: `node.json`, the bucket.

@@ -12,8 +12,8 @@ use crate::net::listen::{BindError, Bound};
 const BIND_PATIENCE: Duration = Duration::from_secs(3);
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
-/// Binds the address for other brokers. A cluster of one that did not ask for an address takes any port when the default
-/// one is in use: several of them run on one machine, and need no other broker.
+/// Binds the address for other brokers. A cluster of one that did not ask for an address takes any port when the
+/// default one is in use: several of them run on one machine, and need no other broker.
 pub(super) fn bind_rpc(config: &NodeConfig, identity: &Identity) -> Result<Bound, BindError> {
     let bound = bind("--rpc-addr", config.rpc_addr);
     match bound {

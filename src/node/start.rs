@@ -1,5 +1,5 @@
-//! Start and stop: preflight → data directory → side runtime, admin port → cluster → bucket → sockets → shards → catalog;
-//! stop in reverse. The admin port says for what the start waits, until the shards serve.
+//! Start and stop: preflight → data directory → side runtime, admin port → cluster → bucket → sockets → shards →
+//! catalog; stop in reverse. The admin port says for what the start waits, until the shards serve.
 
 use std::fmt;
 use std::net::SocketAddr;

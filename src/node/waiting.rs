@@ -1,4 +1,5 @@
-//! For what a start waits: the controller's first image, and words about it for the admin port and the log. Shard-local.
+//! For what a start waits: the controller's first image, and words about it for the admin port and the log.
+//! Shard-local.
 
 use std::time::Duration;
 

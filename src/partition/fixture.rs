@@ -111,7 +111,8 @@ impl Fixture {
         replica
     }
 
-    /// Makes the topic's first `count` partitions, those that are there left as they are. No record is too old for them.
+    /// Makes the topic's first `count` partitions, those that are there left as they are. No record is too old for
+    /// them.
     pub(crate) async fn create(&self, count: i32, mut overrides: BTreeMap<String, String>) {
         for key in ["retention.ms", "local.retention.ms"] {
             overrides.entry(key.to_owned()).or_insert_with(|| "-1".to_owned());

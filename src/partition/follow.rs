@@ -1,5 +1,5 @@
-//! Room for what a leader sends: a follower whose journal, memory or disk is over its bound holds entries back, so that the
-//! leader sends no more than this broker can store. Heartbeats and entries without data are never held: they elect
+//! Room for what a leader sends: a follower whose journal, memory or disk is over its bound holds entries back, so that
+//! the leader sends no more than this broker can store. Heartbeats and entries without data are never held: they elect
 //! leaders, and free space. Shard-local.
 
 use std::time::Duration;

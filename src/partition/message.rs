@@ -58,7 +58,8 @@ pub struct ProducePart {
 pub struct ProduceDone {
     /// Offset of its first record.
     pub base_offset: Offset,
-    /// Set when the topic stamps append time; of a batch that was there already always its greatest timestamp, as by Kafka.
+    /// Set when the topic stamps append time; of a batch that was there already always its greatest timestamp, as by
+    /// Kafka.
     pub log_append_time: Option<TimestampMs>,
     /// The partition's log start.
     pub log_start: Offset,
@@ -73,8 +74,8 @@ pub enum ProduceError {
     /// Not leading. Nothing was written: retry, at the leader if it is known.
     #[error("this broker does not lead the partition")]
     NotLeader(Option<LeaderHint>),
-    /// Leadership or the quorum was lost while the batch was in flight: it may be stored. Retry the same batch; a producer
-    /// that made another one of its records would store them twice.
+    /// Leadership or the quorum was lost while the batch was in flight: it may be stored. Retry the same batch; a
+    /// producer that made another one of its records would store them twice.
     #[error("the batch is written, and it is not known whether a majority of the replicas holds it")]
     Unconfirmed,
     /// Fewer voters answer than `min.insync.replicas` asks for. Nothing was written: retry.
@@ -150,8 +151,8 @@ impl ReadDone {
         self.batches.iter().map(Bytes::len).sum()
     }
 
-    /// Takes its bytes out of `left`. The first answer with bytes keeps all of them (KIP-74); a later one that is larger
-    /// than `left` loses its batches, and must be read again.
+    /// Takes its bytes out of `left`. The first answer with bytes keeps all of them (KIP-74); a later one that is
+    /// larger than `left` loses its batches, and must be read again.
     #[must_use]
     pub fn within(mut self, left: &mut usize, first: &mut bool) -> Self {
         let bytes = self.bytes();
@@ -171,8 +172,8 @@ pub enum ReadError {
     /// The partition is not here (any more).
     #[error("partition {0} is not on this broker")]
     UnknownPartition(PartitionId),
-    /// Not leading, not yet ready to serve in its term, or not certain any more that no other broker leads: retry, at the
-    /// leader if it is known.
+    /// Not leading, not yet ready to serve in its term, or not certain any more that no other broker leads: retry, at
+    /// the leader if it is known.
     #[error("this broker does not lead the partition")]
     NotLeader(Option<LeaderHint>),
     /// The reader knows an earlier leader epoch than the leader's.

@@ -1,4 +1,5 @@
-//! The way of a read: one partition from the local log or the bucket, many side by side, and readers that wait for more.
+//! The way of a read: one partition from the local log or the bucket, many side by side, and readers that wait for
+//! more.
 
 pub mod followed;
 pub mod internal;

@@ -64,8 +64,8 @@ impl Router {
         .await
     }
 
-    /// Registers `alarm` at these partitions of `shard`: it rings once for each that is no longer as the reader knows it.
-    /// Returns when the registrations are sent, not when the alarm rings.
+    /// Registers `alarm` at these partitions of `shard`: it rings once for each that is no longer as the reader knows
+    /// it. Returns when the registrations are sent, not when the alarm rings.
     pub async fn watch(&self, shard: ShardId, watched: Vec<Watched>, alarm: &Alarm) {
         let request = PartitionRequest::Watch(watched, alarm.clone());
         if shard == self.here {
@@ -91,8 +91,8 @@ impl Router {
         self.ask(address.shard, make).await.unwrap_or(Err(ReadError::Unavailable))
     }
 
-    /// Finds an offset; `None` when no record matches. `current` is the leader's epoch as the client knows it, which must
-    /// be right if given.
+    /// Finds an offset; `None` when no record matches. `current` is the leader's epoch as the client knows it, which
+    /// must be right if given.
     ///
     /// # Errors
     /// The partition cannot be read now.

@@ -1,7 +1,7 @@
 //! All partitions of one shard: serves the router's requests and encodes the partitions for checkpoints.
 //!
-//! Owns: the shard's data lanes and their proposers, the index from partition to lane, the reader of the bucket; and the
-//! partitions of sources that are served from this shard.
+//! Owns: the shard's data lanes and their proposers, the index from partition to lane, the reader of the bucket; and
+//! the partitions of sources that are served from this shard.
 //! Shard-local.
 
 use std::cell::RefCell;
@@ -207,8 +207,8 @@ impl PartitionShard {
         &self.env
     }
 
-    /// The lane and replica that serve a partition, if this broker leads it for certain. `claimed` is the leader epoch that
-    /// the client knows; like Kafka's leader, this one refuses any other than its own.
+    /// The lane and replica that serve a partition, if this broker leads it for certain. `claimed` is the leader epoch
+    /// that the client knows; like Kafka's leader, this one refuses any other than its own.
     fn serving(
         &self,
         address: PartitionAddress,
@@ -234,8 +234,8 @@ impl PartitionShard {
         }
     }
 
-    /// What answers readers of the partition; `claimed` as in [`Self::serving`]. Metadata names no epoch for partitions of
-    /// sources, so a client has none to claim.
+    /// What answers readers of the partition; `claimed` as in [`Self::serving`]. Metadata names no epoch for partitions
+    /// of sources, so a client has none to claim.
     fn reading(&self, address: PartitionAddress, claimed: Option<LeaderEpoch>) -> Result<Serving, ReadError> {
         match self.lane(address.lane) {
             Some(lane) => Self::leading(lane, address, claimed).map(|(lane, replica)| Serving::Led(lane, replica)),
@@ -370,7 +370,8 @@ impl PartitionShard {
         Ok(active)
     }
 
-    /// The state of this broker's replica of a partition, whether it leads or not, or of a source's that is served here.
+    /// The state of this broker's replica of a partition, whether it leads or not, or of a source's that is served
+    /// here.
     #[must_use]
     pub fn describe(&self, id: PartitionId) -> Option<PartitionStatus> {
         if let Some(followed) = self.followed(id) {

@@ -1,5 +1,5 @@
-//! Sums over a topic's partitions on one shard, for metrics. Shards' sums add up, and so do brokers': of a partition that
-//! this broker does not lead, only the local bytes count.
+//! Sums over a topic's partitions on one shard, for metrics. Shards' sums add up, and so do brokers': of a partition
+//! that this broker does not lead, only the local bytes count.
 
 /// One topic's partitions of one shard at one moment. A message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The handle to one lane: propose, query leadership, shut down.
 //!
-//! Owns: the group's start (recovery, first membership, first election), its watcher task, its end. What peers ask is in
-//! [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`]. A lane that is
-//! dropped without [`Lane::shutdown`] runs on. Affinity: shard-local; the handle is a cheap clone.
+//! Owns: the group's start (recovery, first membership, first election), its watcher task, its end. What peers ask is
+//! in [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`]. A lane that
+//! is dropped without [`Lane::shutdown`] runs on. Affinity: shard-local; the handle is a cheap clone.
 
 use std::cell::Cell;
 use std::fmt;
@@ -55,8 +55,8 @@ pub struct LaneOptions {
     /// The first voters of the lane, the same list on each of them; preferred leader first. Ignored when the lane has a
     /// past.
     pub voters: Vec<ReplicaId>,
-    /// The caller vouches that this replica had no past on a disk that was lost: an empty log then means a new lane, and
-    /// this replica, if it is one of `voters`, begins with them as members. Without it, it waits for a leader.
+    /// The caller vouches that this replica had no past on a disk that was lost: an empty log then means a new lane,
+    /// and this replica, if it is one of `voters`, begins with them as members. Without it, it waits for a leader.
     pub may_initialise: bool,
     /// Its place in the order of preferred leaders: the first usually wins an election.
     pub rank: usize,
@@ -277,8 +277,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Stands for election now, unless this replica has heard a leader within the lease. Voters that have refuse it, before
-    /// any term changes.
+    /// Stands for election now, unless this replica has heard a leader within the lease. Voters that have refuse it,
+    /// before any term changes.
     pub async fn stand(&self) {
         // A group that has ended does not stand.
         let _ = scoped(self.inner.env.clone(), self.inner.raft.trigger().elect(true)).await;
@@ -287,9 +287,10 @@ impl Lane {
     /// Proposes an entry. The order of calls is the order in the log; any number up to [`PROPOSALS_MAX`] may be in
     /// flight. This call sends the proposal; dropping the returned future does not cancel it.
     ///
-    /// It is proposed for the term of the last [`Apply::leading`] and refused in any other. [`ProposeError::disposition`] says
-    /// what is certain after an error; after one whose outcome is unknown the proposer waits for everything in flight and
-    /// continues from applied state. Nothing is retried here, so no retry passes a later entry.
+    /// It is proposed for the term of the last [`Apply::leading`] and refused in any other.
+    /// [`ProposeError::disposition`] says what is certain after an error; after one whose outcome is unknown the
+    /// proposer waits for everything in flight and continues from applied state. Nothing is retried here, so no retry
+    /// passes a later entry.
     pub fn propose(&self, payload: Payload) -> Proposal {
         let standing = &self.inner.standing;
         let term = match standing.serving() {

@@ -1,9 +1,9 @@
 //! A lane's leader, what is applied, and when the state machine above is notified.
 //!
 //! Owns: one lane's standing, shared by its state machine (applies entries), its watcher (follows openraft's view) and
-//! its handle (answers queries). The decision is pure ([`decide`]): a replica serves only once it leads *and* an entry of
-//! its own term is applied; it stops when openraft says so or when an entry of a later term is applied, whichever comes
-//! first. Affinity: shard-local; nothing is borrowed while the state machine above is called.
+//! its handle (answers queries). The decision is pure ([`decide`]): a replica serves only once it leads *and* an entry
+//! of its own term is applied; it stops when openraft says so or when an entry of a later term is applied, whichever
+//! comes first. Affinity: shard-local; nothing is borrowed while the state machine above is called.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

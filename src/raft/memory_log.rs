@@ -1,4 +1,5 @@
-//! A journal in memory with the journal's promises and no more: for tests and for measuring what the group itself costs.
+//! A journal in memory with the journal's promises and no more: for tests and for measuring what the group itself
+//! costs.
 //!
 //! A write takes effect at once and becomes durable later, in order; a crash keeps the durable writes and any
 //! number of the writes after it, in order, because they may have reached the disk.

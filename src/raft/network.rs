@@ -73,8 +73,8 @@ pub enum PeerRequest {
     },
     /// Would you vote for me?
     PreVote { vote: PeerVote, last: Option<EntryId> },
-    /// Do you hold everything up to `at`, the last entry that the leader has purged? Answered like an append: `Conflict`
-    /// means no, and that the replica has to be rebuilt.
+    /// Do you hold everything up to `at`, the last entry that the leader has purged? Answered like an append:
+    /// `Conflict` means no, and that the replica has to be rebuilt.
     Rebuild { vote: PeerVote, at: EntryId },
     /// Start an election now.
     Transfer {
@@ -137,7 +137,8 @@ pub enum PeerError {
     /// The replica's group is not running.
     #[error("replica {replica} of lane {lane} does not run on its broker")]
     NotRunning { replica: ReplicaId, lane: LaneId },
-    /// The request is for or from a replica of another incarnation: one that was replaced, or one that is not known yet.
+    /// The request is for or from a replica of another incarnation: one that was replaced, or one that is not known
+    /// yet.
     #[error("lane {lane} is asked for replica {asked}, and has replica {found} of that broker")]
     OtherIncarnation { lane: LaneId, asked: ReplicaId, found: ReplicaId },
     /// It answered something else than was asked, or a request was refused that no replica sends.

@@ -1,8 +1,8 @@
 //! openraft's state machine: hands committed entries to the layer above, in order.
 //!
 //! Owns: nothing durable. What is applied is durable when the engine's checkpoint says so; the applied id given to
-//! openraft at start is the checkpoint's. Applying never fails; an error comes from reading the log, or from a snapshot,
-//! which no replica of this broker sends, and ends the group. Affinity: shard-local.
+//! openraft at start is the checkpoint's. Applying never fails; an error comes from reading the log, or from a
+//! snapshot, which no replica of this broker sends, and ends the group. Affinity: shard-local.
 
 use std::io;
 use std::rc::Rc;

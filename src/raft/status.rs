@@ -1,5 +1,5 @@
-//! What the state machine of a lane keeps besides its own state: leadership, the last applied entry, the membership, and
-//! the entry at which the lane stopped. The controller's lane and the data lanes share it.
+//! What the state machine of a lane keeps besides its own state: leadership, the last applied entry, the membership,
+//! and the entry at which the lane stopped. The controller's lane and the data lanes share it.
 //!
 //! A lane stops at an entry that it cannot apply: one of a newer version, or a malformed one. To pass over the entry
 //! would be made final by the next checkpoint, and its effect would be lost for the newer version too. Shard-local.
@@ -153,7 +153,8 @@ impl LaneStatus {
         self.membership.borrow().clone()
     }
 
-    /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the log.
+    /// Proposes an entry at once; the future resolves when it is applied here. The order of calls is the order in the
+    /// log.
     pub fn propose(&self, payload: Payload) -> impl Future<Output = Result<(EntryId, Answer), ProposeError>> + use<> {
         let proposal = self.raft().map(|raft| raft.propose(payload));
         async move { proposal.ok_or(ProposeError::Shutdown)?.await }

@@ -1,7 +1,7 @@
 //! The messages of a rebuild: bodies of `Service::Rebuild`, pulled by the replica.
 //!
-//! Every request begins with its kind and the lane. The fields are those of `storage::codec`. A kind that is not known is
-//! an error; the two sides of a rebuild run versions that the cluster's feature level allows.
+//! Every request begins with its kind and the lane. The fields are those of `storage::codec`. A kind that is not known
+//! is an error; the two sides of a rebuild run versions that the cluster's feature level allows.
 
 use bytes::Bytes;
 use tidewater_storage::codec::{CodecError, Decoder, Encoder};

@@ -1,8 +1,9 @@
-//! How far the rebuilds of a shard are, for operators. Owns the figures; who rebuilds what is its caller's. Shard-local.
+//! How far the rebuilds of a shard are, for operators. Owns the figures; who rebuilds what is its caller's.
+//! Shard-local.
 //!
 //! Rebuilds that follow each other within [`GAP`] count as one: after the loss of a disk all lanes of a broker are
-//! rebuilt, and the operator waits for the last of them. Bytes that are still to be copied are estimates: a leader counts
-//! them when a lane waits for its turn ([`Forecast`]) and again when its copy begins.
+//! rebuilt, and the operator waits for the last of them. Bytes that are still to be copied are estimates: a leader
+//! counts them when a lane waits for its turn ([`Forecast`]) and again when its copy begins.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

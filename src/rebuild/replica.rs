@@ -1,8 +1,8 @@
 //! The replica's side: marks the lane, pulls its state, checks what comes, and makes it durable.
 //!
-//! Shard-local. Errors: the caller waits and begins again; what was pulled is dropped by the next [`copy`]. The leader is
-//! trusted with the content of states, which the caller decodes; offsets, checksums of batches and entries are checked
-//! here, so that a wrong answer is an error and never a wrong log.
+//! Shard-local. Errors: the caller waits and begins again; what was pulled is dropped by the next [`copy`]. The leader
+//! is trusted with the content of states, which the caller decodes; offsets, checksums of batches and entries are
+//! checked here, so that a wrong answer is an error and never a wrong log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -1,8 +1,8 @@
 //! The leader's side: sessions, each of which gives one lane's state to one replica.
 //!
-//! Owns: the sessions of a shard, what changed behind each, the log that is held for it. A session ends when the replica
-//! has caught up, asks for nothing for a minute, or this replica leads no longer. Nothing of a session is durable.
-//! Retries: the replica's. Shard-local.
+//! Owns: the sessions of a shard, what changed behind each, the log that is held for it. A session ends when the
+//! replica has caught up, asks for nothing for a minute, or this replica leads no longer. Nothing of a session is
+//! durable. Retries: the replica's. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -203,8 +203,8 @@ impl RebuildSource {
         Ok(session)
     }
 
-    /// The next partition that is there. Between rounds, dropped ones are passed over: the list of partitions as of `at`
-    /// does without them.
+    /// The next partition that is there. Between rounds, dropped ones are passed over: the list of partitions as of
+    /// `at` does without them.
     fn next(&self, session: &Session, again: Option<PartitionId>) -> Reply {
         let settled = session.settled.borrow().is_some();
         loop {

@@ -1,5 +1,5 @@
-//! Two engines, one of which is copied from the other while that goes on: constant writes, bundles, trims, creations and
-//! drops, crashes of the replica. At equal applied entries, states and bytes are equal.
+//! Two engines, one of which is copied from the other while that goes on: constant writes, bundles, trims, creations
+//! and drops, crashes of the replica. At equal applied entries, states and bytes are equal.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! What one broker says about the sources that it follows. JSON between brokers; fields may be added, so a newer or older
-//! broker is still understood.
+//! What one broker says about the sources that it follows. JSON between brokers; fields may be added, so a newer or
+//! older broker is still understood.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

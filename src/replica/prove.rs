@@ -1,5 +1,5 @@
-//! A look at a bucket before it is followed: it can be read, holds the cluster, and this version understands it. Runs on the
-//! side runtime; changes nothing.
+//! A look at a bucket before it is followed: it can be read, holds the cluster, and this version understands it. Runs
+//! on the side runtime; changes nothing.
 
 use std::time::Duration;
 

@@ -255,8 +255,8 @@ impl Sources {
     }
 }
 
-/// The topics that are there, without a cluster's own. The catalogue names a deleted topic until its objects are gone: of two
-/// with one name, the one that changed last is the topic of now.
+/// The topics that are there, without a cluster's own. The catalogue names a deleted topic until its objects are gone:
+/// of two with one name, the one that changed last is the topic of now.
 fn newest<'a>(topics: &'a [CatalogueTopic], dropped: &BTreeSet<TopicId>) -> Vec<&'a CatalogueTopic> {
     let mut by_name: BTreeMap<&TopicName, &CatalogueTopic> = BTreeMap::new();
     for topic in topics.iter().filter(|topic| !topic.name.is_internal() && !dropped.contains(&topic.id)) {

@@ -243,8 +243,8 @@ impl ReadEnd {
     }
 }
 
-/// The next whole frame, and its share of `room` if it is large. `came` is called with the bytes of each read. A part of
-/// a frame waits for its rest for [`STALL_MAX`]; between frames there is no timer.
+/// The next whole frame, and its share of `room` if it is large. `came` is called with the bytes of each read. A part
+/// of a frame waits for its rest for [`STALL_MAX`]; between frames there is no timer.
 pub(super) async fn next_frame(
     rpc: &Rpc,
     wire: &Wire,
@@ -330,8 +330,8 @@ impl Throttle {
     }
 }
 
-/// What was logged about a peer that is away: one line, one more for each other reason why it is refused, and one when it
-/// is back.
+/// What was logged about a peer that is away: one line, one more for each other reason why it is refused, and one when
+/// it is back.
 #[derive(Debug, Default)]
 struct AwayLog {
     since: Option<Mono>,

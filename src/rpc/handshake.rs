@@ -10,13 +10,14 @@
 //! server → not yet   the same, and the client tries again soon
 //! ```
 //!
-//! The client proves first, so that a stranger learns nothing to try secrets on. Without a secret the key is empty: both
-//! sides then only know that they saw the same messages. With TLS the proof covers a secret of the session, so that it
-//! is of no use on another connection. Without TLS the frames after the handshake can be read and changed on the way.
+//! The client proves first, so that a stranger learns nothing to try secrets on. Without a secret the key is empty:
+//! both sides then only know that they saw the same messages. With TLS the proof covers a secret of the session, so
+//! that it is of no use on another connection. Without TLS the frames after the handshake can be read and changed on
+//! the way.
 //!
 //! Hello and welcome: oldest and newest protocol `u16`, nonce 16 bytes, sections (`storage::codec`): 1 birth id and
-//! process number; 2 cluster id, node id and incarnation (absent before membership); 3 version; 4 finalized feature level
-//! and the highest that the binary knows; 5 the node id that the client expects; 6 flags (1: has a secret);
+//! process number; 2 cluster id, node id and incarnation (absent before membership); 3 version; 4 finalized feature
+//! level and the highest that the binary knows; 5 the node id that the client expects; 6 flags (1: has a secret);
 //! 7 the shard of the connection. Sections 1 and 2 must be known.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -291,7 +292,8 @@ impl Hello {
         }
     }
 
-    /// Whether the two may talk, apart from the secret's proof. Both sides ask; `theirs` is the client's or the server's.
+    /// Whether the two may talk, apart from the secret's proof. Both sides ask; `theirs` is the client's or the
+    /// server's.
     fn fits(&self, theirs: &Self) -> Result<(), String> {
         let (me, other) = (self.name(), theirs.name());
         if let (Some(mine), Some(of_them)) = (&self.member, &theirs.member) {

@@ -15,8 +15,8 @@ pub(crate) const URGENT_BODY_MAX: usize = 64 << 10;
 /// Frames from this size on are charged to the shard's budget for received bytes.
 pub(crate) const CHARGED_MIN: usize = 64 << 10;
 
-/// Bytes of a frame of a broker that is no member of the cluster yet: it asks to join and nothing else, and may not take
-/// of the budget for received bytes, which members need.
+/// Bytes of a frame of a broker that is no member of the cluster yet: it asks to join and nothing else, and may not
+/// take of the budget for received bytes, which members need.
 pub(crate) const STRANGER_BYTES_MAX: usize = CHARGED_MIN - 1;
 
 /// Bytes of charged frames that are being received or whose handlers have not finished, on one shard; beyond it nothing

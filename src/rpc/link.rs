@@ -1,8 +1,9 @@
 //! This shard's connections to one peer, and the calls over them.
 //!
-//! A call queues its frame and waits for the answer; while the peer is not connected, the frame waits for the connection
-//! as long as its caller does, since a vote that goes out when a peer comes back saves an election. Dropping a call
-//! takes its frame back, or forgets its answer, and frees its share of the bytes that a peer may leave unanswered.
+//! A call queues its frame and waits for the answer; while the peer is not connected, the frame waits for the
+//! connection as long as its caller does, since a vote that goes out when a peer comes back saves an election. Dropping
+//! a call takes its frame back, or forgets its answer, and frees its share of the bytes that a peer may leave
+//! unanswered.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! This broker towards others, for all of its shards: what it says about itself in a handshake, and which process of each
-//! peer is connected. Node-wide.
+//! This broker towards others, for all of its shards: what it says about itself in a handshake, and which process of
+//! each peer is connected. Node-wide.
 //!
 //! The lock is taken at a handshake and when a connection ends.
 //!

@@ -58,8 +58,8 @@ enum Stage {
     },
 }
 
-/// Accepts on the calling shard and hands connections to the shards in turn. Runs until the task is cancelled or a shard
-/// has stopped.
+/// Accepts on the calling shard and hands connections to the shards in turn. Runs until the task is cancelled or a
+/// shard has stopped.
 pub async fn accept(env: Env, listener: Listener, mesh: Mesh<RpcArrival>, node: RpcNode) {
     let mut full = false;
     let mut next = 0;
@@ -300,7 +300,8 @@ async fn converse(rpc: &Rpc, wire: &Wire) -> Result<(Established, Option<Admissi
     Ok((established, admission))
 }
 
-/// Is the peer the data directory that has its node id, as far as this broker knows? Newer incarnations it may not know.
+/// Is the peer the data directory that has its node id, as far as this broker knows? Newer incarnations it may not
+/// know.
 fn is_known_directory(rpc: &Rpc, theirs: &Hello) -> Result<(), String> {
     let Some(member) = &theirs.member else { return Ok(()) };
     let known = rpc.shard.links.borrow().get(&member.node).and_then(|links| links.address().birth);

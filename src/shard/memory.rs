@@ -2,8 +2,8 @@
 //!
 //! Each batch is received into its own memory and freed when it leaves the recent batches, in the order of arrival. By
 //! default glibc returns such large pieces to the system and requests them again, with a page fault for every 4 KiB and
-//! each page filled with zeroes: more than checking, copying and writing the bytes costs together. The caps of requests,
-//! queues and recent batches bound the memory that is kept. Node-wide, set once.
+//! each page filled with zeroes: more than checking, copying and writing the bytes costs together. The caps of
+//! requests, queues and recent batches bound the memory that is kept. Node-wide, set once.
 
 use std::sync::Once;
 

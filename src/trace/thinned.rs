@@ -1,5 +1,5 @@
-//! Limits repeated warnings and errors from one place in the code, so that a lasting fault neither fills the disk with its
-//! log nor hides the next fault.
+//! Limits repeated warnings and errors from one place in the code, so that a lasting fault neither fills the disk with
+//! its log nor hides the next fault.
 //!
 //! A place may log [`BURST`] lines in [`WINDOW`]; further lines are counted, and the next line that passes has their
 //! number. INFO and below are not limited.

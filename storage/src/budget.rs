@@ -1,8 +1,8 @@
 //! The disk budget (`--disk-bytes`): how much each use takes, and what may still be admitted. *Node-wide*: one for all
 //! shards, the chunk cache and a directory bucket; the numbers are atomics, so accounts are *messages*.
 //!
-//! The file system may have less room than the budget, when other programs fill it. How much it has is looked at now and
-//! then, and admissions respect that too.
+//! The file system may have less room than the budget, when other programs fill it. How much it has is looked at now
+//! and then, and admissions respect that too.
 //!
 //! A write is admitted before it is proposed, for the bytes it takes in journal and segment. Admissions never use the
 //! reserve, the last part of the budget: votes, commands, purges and checkpoints need it so that a full disk can be

@@ -444,7 +444,8 @@ impl LaneLog {
         self.inner.record(|state| state.truncate_after(self.lane, keep));
     }
 
-    /// Removes every entry up to and including `upto`. Beyond the last entry it leaves an empty log that ends at `upto`.
+    /// Removes every entry up to and including `upto`. Beyond the last entry it leaves an empty log that ends at
+    /// `upto`.
     pub fn purge(&self, upto: EntryId) {
         self.inner.record(|state| state.purge(self.lane, upto));
     }

@@ -1,8 +1,8 @@
-//! The journal against power cuts, on the simulated disk: what was completed is there, in order; nothing is invented; the
-//! commit in flight is there as a whole or not at all.
+//! The journal against power cuts, on the simulated disk: what was completed is there, in order; nothing is invented;
+//! the commit in flight is there as a whole or not at all.
 //!
-//! A history is the list of operations in the order of the calls. After a crash, the journal must be exactly as after some
-//! prefix of it, which is at least as long as the completed part.
+//! A history is the list of operations in the order of the calls. After a crash, the journal must be exactly as after
+//! some prefix of it, which is at least as long as the completed part.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

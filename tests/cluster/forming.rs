@@ -1,4 +1,5 @@
-//! Clusters that form, grow and take a broker in another's place; starts that are refused in words, with nothing harmed.
+//! Clusters that form, grow and take a broker in another's place; starts that are refused in words, with nothing
+//! harmed.
 
 use std::time::{Duration, Instant};
 

@@ -92,8 +92,8 @@ impl History {
         records.iter().enumerate().skip(from).take(40).map(line).collect()
     }
 
-    /// Every acknowledged record once, at its offset, in order; none invented; what members read is the log; a start never
-    /// lies before a commit that was answered before; no record below a commit was skipped.
+    /// Every acknowledged record once, at its offset, in order; none invented; what members read is the log; a start
+    /// never lies before a commit that was answered before; no record below a commit was skipped.
     pub fn check(&self, log: &[Vec<String>], seed: u64) {
         let mut seen: HashSet<Id> = HashSet::new();
         for (partition, records) in (0_i32..).zip(log) {

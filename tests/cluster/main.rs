@@ -1,7 +1,7 @@
 //! Three brokers as real processes, under load by confluent-kafka and the Java client, with faults one after the other:
-//! kill -9, SIGSTOP, cuts of the network in one direction or both, a slow network, a stop, a full, a slow and a wiped disk.
-//! In the end: every acknowledged record once, in order, at its offset, none invented; offsets of groups only move forward;
-//! what members read is the log; bucket and table equal the log.
+//! kill -9, SIGSTOP, cuts of the network in one direction or both, a slow network, a stop, a full, a slow and a wiped
+//! disk. In the end: every acknowledged record once, in order, at its offset, none invented; offsets of groups only
+//! move forward; what members read is the log; bucket and table equal the log.
 //!
 //! `TIDEWATER_FAULTS=n` asks for another number of faults (100), `TIDEWATER_SEED=n` for the same random choices.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]

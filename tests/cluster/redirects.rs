@@ -1,5 +1,5 @@
-//! Leaders that move under the idempotent producers of franz-go, sarama and kafkajs: by a transfer, and by a kill. Nothing
-//! is lost or doubled, and each goes on soon.
+//! Leaders that move under the idempotent producers of franz-go, sarama and kafkajs: by a transfer, and by a kill.
+//! Nothing is lost or doubled, and each goes on soon.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use super::support::cluster::{Cluster, ClusterOptions};
 use super::tools::cli;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A producer waits for no longer than this between two acknowledgements of a partition. franz-go asks for metadata every
-/// five seconds at most.
+/// A producer waits for no longer than this between two acknowledgements of a partition. franz-go asks for metadata
+/// every five seconds at most.
 const STANDS_STILL_MAX: Duration = Duration::from_secs(10);
 const TRANSFER_MAX: Duration = Duration::from_secs(4);
 const PARTITIONS: i32 = 3;

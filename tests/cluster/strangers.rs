@@ -1,5 +1,5 @@
-//! Strangers at the port between brokers: programs that are no brokers, brokers of another cluster, version or secret, and
-//! peers that stop in the middle of what they say. Each is refused in words or cut off, and the cluster serves on.
+//! Strangers at the port between brokers: programs that are no brokers, brokers of another cluster, version or secret,
+//! and peers that stop in the middle of what they say. Each is refused in words or cut off, and the cluster serves on.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -293,8 +293,8 @@ fn answer_bytes<R: Request>(wire: &mut Wire, request: &R, version: i16) -> usize
     wire.read_frame().expect("an answer").len()
 }
 
-/// As Apache Kafka does, DescribeConfigs and DescribeGroups answer a name as often as it stands in the request; the answer
-/// has a bound. Metadata and OffsetFetch answer it once.
+/// As Apache Kafka does, DescribeConfigs and DescribeGroups answer a name as often as it stands in the request; the
+/// answer has a bound. Metadata and OffsetFetch answer it once.
 #[test]
 fn what_is_asked_a_hundred_thousand_times_is_answered_within_bounds() {
     /// The bound of an answer, and room for short refusals of the rest.

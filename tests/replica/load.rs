@@ -36,8 +36,8 @@ fn offsets(admin: &str, key: &str) -> Option<Vec<u64>> {
 }
 
 impl Watch {
-    /// Ends of the replica never fall and never pass those of the source. (They may pass its archived ends: a source that was
-    /// killed after a PUT learns of that bundle a little later.) Also keeps the lags.
+    /// Ends of the replica never fall and never pass those of the source. (They may pass its archived ends: a source
+    /// that was killed after a PUT learns of that bundle a little later.) Also keeps the lags.
     fn start(pair: &Pair) -> Self {
         let [source, replica] = [&pair.options[0], &pair.options[1]].map(|o| format!("127.0.0.1:{}", o.ports[1]));
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,6 +1,7 @@
-//! Two real clusters: a source under load, and one that follows the source's bucket and is read by confluent-kafka, the Java
-//! client and groups. On a directory and on a real S3 server. Either side is killed; in the end every acknowledged record
-//! was read once, in order, at its offset, from the cluster that follows, and no end that it showed was beyond the source's.
+//! Two real clusters: a source under load, and one that follows the source's bucket and is read by confluent-kafka, the
+//! Java client and groups. On a directory and on a real S3 server. Either side is killed; in the end every acknowledged
+//! record was read once, in order, at its offset, from the cluster that follows, and no end that it showed was beyond
+//! the source's.
 //!
 //! `TIDEWATER_FAULTS=n` asks for another number of faults (6), `TIDEWATER_SEED=n` for the same random choices.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]

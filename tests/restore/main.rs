@@ -1,5 +1,5 @@
-//! A lost cluster restored from its bucket, with real processes: load with a group and a table, kill -9, the disks gone,
-//! `tidewater restore`, and a comparison with what was acknowledged. Once with one broker, once with three.
+//! A lost cluster restored from its bucket, with real processes: load with a group and a table, kill -9, the disks
+//! gone, `tidewater restore`, and a comparison with what was acknowledged. Once with one broker, once with three.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]
 
 #[path = "../support/support.rs"]

@@ -1,10 +1,11 @@
-//! Three or five brokers below the socket in a simulated world: lanes with a voter on each, one bucket, clients that follow
-//! the leader, through crashes, stops, cuts, a bad network, bad disks, drifting clocks and a bucket that is away, by seed.
+//! Three or five brokers below the socket in a simulated world: lanes with a voter on each, one bucket, clients that
+//! follow the leader, through crashes, stops, cuts, a bad network, bad disks, drifting clocks and a bucket that is
+//! away, by seed.
 //!
 //! [`plan`] draws what goes wrong; [`world`] holds machines, network and bucket; [`broker`] is one life of a broker,
 //! [`wire`] its connection to the others, [`images`] the topics that it knows of; [`clients`] write and read;
-//! [`record`] notes what every replica does; [`invariants`] says, one file each, what must hold; [`defects`] has brokers
-//! that are wrong on purpose and must be caught.
+//! [`record`] notes what every replica does; [`invariants`] says, one file each, what must hold; [`defects`] has
+//! brokers that are wrong on purpose and must be caught.
 
 mod broker;
 mod clients;
@@ -80,8 +81,8 @@ fn a_leader_with_an_old_image_drops_nothing() {
     }
 }
 
-/// Hazard 2: a leader is cut off from its peers, and not from the bucket and the clients, for longer than deleted objects
-/// are kept.
+/// Hazard 2: a leader is cut off from its peers, and not from the bucket and the clients, for longer than deleted
+/// objects are kept.
 #[test]
 fn a_deposed_leader_deletes_nothing_and_shows_no_old_end() {
     for seed in 0..8 {

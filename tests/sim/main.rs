@@ -1,11 +1,11 @@
 //! The broker below the socket in a simulated world: controller, lanes, partitions, groups, archive and table through
 //! kills, power cuts, bad disks, jumping clocks and a bad bucket, by seed.
 //!
-//! One run is one seed: [`plan`] draws who is there and what goes wrong; [`world`] holds a disk and a bucket that outlive
-//! the broker; [`node`] composes shards as `src/node/shard_main.rs` does; [`workload`], [`groups`] and [`topics`] are
-//! its clients; [`faults`] kills and disturbs; [`history`] notes what was asked and answered; [`invariants`] says, one
-//! file each, what must hold during a run and after it. [`awaits`] ends one history at each of its awaits, [`rot`]
-//! damages stored bytes, [`defects`] has brokers that are wrong on purpose and must be caught.
+//! One run is one seed: [`plan`] draws who is there and what goes wrong; [`world`] holds a disk and a bucket that
+//! outlive the broker; [`node`] composes shards as `src/node/shard_main.rs` does; [`workload`], [`groups`] and
+//! [`topics`] are its clients; [`faults`] kills and disturbs; [`history`] notes what was asked and answered;
+//! [`invariants`] says, one file each, what must hold during a run and after it. [`awaits`] ends one history at each of
+//! its awaits, [`rot`] damages stored bytes, [`defects`] has brokers that are wrong on purpose and must be caught.
 //!
 //! `TIDEWATER_SEEDS=n` runs that many, from `TIDEWATER_SEED_FROM`; `TIDEWATER_SEED=s` one, with its trace;
 //! `TIDEWATER_TIGHT_JOURNAL=1` gives all of them the short journal that one in eight has. A seed that fails is

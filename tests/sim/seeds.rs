@@ -68,8 +68,9 @@ impl Drawn for Plan {
     }
 }
 
-/// Runs `act` for `TIDEWATER_SEED` alone (with its trace), or for `TIDEWATER_SEEDS`, or for `usual` seeds; many of them in
-/// processes of their own, each of which runs the test called `test`. `draw` makes a seed's plan without the parts named.
+/// Runs `act` for `TIDEWATER_SEED` alone (with its trace), or for `TIDEWATER_SEEDS`, or for `usual` seeds; many of them
+/// in processes of their own, each of which runs the test called `test`. `draw` makes a seed's plan without the parts
+/// named.
 pub(crate) fn each<P: Drawn>(
     test: &str,
     usual: u64,

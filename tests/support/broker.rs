@@ -118,7 +118,8 @@ impl Broker {
             command.args(["--bucket", bucket]);
         }
         if !std::env::args().any(|arg| arg == "--bench") {
-            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes first.
+            // A machine with two cores gets one shard by default; tests want messages between shards. A flag goes
+            // first.
             command.env("TIDEWATER_SHARDS", "2");
         }
         // Not a flag: binaries of older versions, which some tests start, do not have it.

@@ -1,5 +1,5 @@
-//! Several brokers as one cluster: real processes with the same seed list, each with its data directory and its ports and,
-//! if asked for, a network between them that the test can cut ([`Network`]).
+//! Several brokers as one cluster: real processes with the same seed list, each with its data directory and its ports
+//! and, if asked for, a network between them that the test can cut ([`Network`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

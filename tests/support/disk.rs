@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A tmpfs in a mount namespace of its own, for as long as this lives: it can be filled, and made smaller and larger while
-/// a broker runs on it. ENOSPC comes from the kernel. Needs user namespaces, not root.
+/// A tmpfs in a mount namespace of its own, for as long as this lives: it can be filled, and made smaller and larger
+/// while a broker runs on it. ENOSPC comes from the kernel. Needs user namespaces, not root.
 pub struct SmallDisk {
     holder: Child,
     at: PathBuf,
@@ -94,9 +94,9 @@ impl Drop for SmallDisk {
 
 /// A disk that takes long over every write of one process, until this is dropped.
 ///
-/// As root with the first version of cgroups, the kernel holds the process's writes back (`blkio.throttle`). Elsewhere the
-/// nearest that a test can do without a device of its own: the process is stopped for most of each 200 ms, so that all it
-/// does takes longer, its network too.
+/// As root with the first version of cgroups, the kernel holds the process's writes back (`blkio.throttle`). Elsewhere
+/// the nearest that a test can do without a device of its own: the process is stopped for most of each 200 ms, so that
+/// all it does takes longer, its network too.
 pub enum SlowDisk {
     Throttled { group: PathBuf, device: String, pid: u32 },
     Stopped { over: Arc<AtomicBool>, thread: Option<JoinHandle<()>> },

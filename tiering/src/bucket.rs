@@ -189,9 +189,9 @@ impl CatalogueKeeper {
         Err(BucketError::Busy { key })
     }
 
-    /// Brings what the catalogue says of topics up to date; archived ones that it does not name have nothing in the bucket
-    /// yet and are left out. A change of settings reaches the bucket so also while nothing is archived. `unarchived` are
-    /// all topics; those without rows are listed, so that a restore makes them again.
+    /// Brings what the catalogue says of topics up to date; archived ones that it does not name have nothing in the
+    /// bucket yet and are left out. A change of settings reaches the bucket so also while nothing is archived.
+    /// `unarchived` are all topics; those without rows are listed, so that a restore makes them again.
     ///
     /// # Errors
     /// As [`CatalogueKeeper::ensure`].

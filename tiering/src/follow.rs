@@ -1,12 +1,14 @@
-//! Following a cluster through its bucket: which object to read next, and what its content changes. Pure: no I/O, no clock.
+//! Following a cluster through its bucket: which object to read next, and what its content changes. Pure: no I/O, no
+//! clock.
 //!
 //! Owns: the steps from a root to the records of its partitions, and what of them is refused. Does not own: requests,
 //! pauses and retries (`tidewater-read-replica` for a replica cluster, `restore` for a restore); formats (`format`,
 //! `manifest`). A *source* is the cluster whose bucket is followed.
 //!
 //! 1. [`FollowedRoot`] takes root after root and answers which home is served.
-//! 2. [`FollowedLane`] is one lane of a home: its *base* (the lane manifest last taken over, with its pages) and its *tail*
-//!    (the bundles after it). [`FollowedLane::next`] says what to read; the answer goes to one of the `on_` functions.
+//! 2. [`FollowedLane`] is one lane of a home: its *base* (the lane manifest last taken over, with its pages) and its
+//!    *tail* (the bundles after it). [`FollowedLane::next`] says what to read; the answer goes to one of the `on_`
+//!    functions.
 //! 3. [`FollowedPartition`] is one partition of it: where each offset lies, its ends, its leader epochs.
 //!
 //! ```text
@@ -20,12 +22,12 @@
 //! ```
 //!
 //! Rules (R3 and R6 of `DESIGN.md`):
-//! - A bundle counts only if it names the checksum of the one before. Overlap with what is known is clipped. A gap is never
-//!   accepted; a bundle may begin above the end that is known only up to the log start that it reports (a trim passed the
-//!   archived end).
+//! - A bundle counts only if it names the checksum of the one before. Overlap with what is known is clipped. A gap is
+//!   never accepted; a bundle may begin above the end that is known only up to the log start that it reports (a trim
+//!   passed the archived end).
 //! - An error changes nothing of what is served.
-//! - A new base replaces the tail below its `follow_from`, so the tail is no longer than what the source has bundled since
-//!   its last publication; [`TAIL_ENTRIES_MAX`] bounds it while the source publishes nothing.
+//! - A new base replaces the tail below its `follow_from`, so the tail is no longer than what the source has bundled
+//!   since its last publication; [`TAIL_ENTRIES_MAX`] bounds it while the source publishes nothing.
 //! - Within one home no end and no log start that was answered once falls.
 
 mod bundle;

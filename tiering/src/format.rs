@@ -1,7 +1,7 @@
 //! The open formats of data objects: Kafka batches back to back, an index behind them, a fixed trailer at the end.
 //!
-//! Owns: what bundles, parts, segment objects and gathered objects hold ([`DataIndex`]) and its encoding: `FORMAT.md`, §2 and
-//! §3. Does not own: manifests (`manifest/codec.rs`), keys, I/O. Everything is a *message*.
+//! Owns: what bundles, parts, segment objects and gathered objects hold ([`DataIndex`]) and its encoding: `FORMAT.md`,
+//! §2 and §3. Does not own: manifests (`manifest/codec.rs`), keys, I/O. Everything is a *message*.
 
 mod error;
 mod index;
@@ -53,9 +53,9 @@ pub struct DataIndex {
     pub partitions: Vec<PartitionEntry>,
     /// The lane's events since the previous bundle, in order.
     pub events: Vec<LaneEvent>,
-    /// Of a bundle: what its batches change in idempotent producers, sorted by partition; partitions without such batches
-    /// are left out. `None`: its writer's version did not say, so that nothing is known of the producers of its partitions
-    /// from its ranges on.
+    /// Of a bundle: what its batches change in idempotent producers, sorted by partition; partitions without such
+    /// batches are left out. `None`: its writer's version did not say, so that nothing is known of the producers of its
+    /// partitions from its ranges on.
     pub producers: Option<Vec<PartitionProducers>>,
     /// Set on a seal: the lane's lineage ends here (R6).
     pub seal: Option<Seal>,
@@ -193,8 +193,8 @@ pub struct CutMark {
 }
 
 impl PartitionEntry {
-    /// May it follow a partition that a reader knows up to `end`? It may overlap what is known; it begins beyond it only
-    /// where the log start passed what was not archived yet, and then at or below its own log start (R3).
+    /// May it follow a partition that a reader knows up to `end`? It may overlap what is known; it begins beyond it
+    /// only where the log start passed what was not archived yet, and then at or below its own log start (R3).
     #[must_use]
     pub fn may_follow(&self, end: Offset) -> bool {
         self.offsets.start <= end.max(self.log_start)

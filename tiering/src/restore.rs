@@ -1,7 +1,7 @@
 //! A cluster restored from its bucket: the source's lanes are ended, and what they left begins a new lineage epoch.
 //!
-//! Owns: the steps in the bucket and their order ([`order`]), what the new epoch begins with ([`LaneSeed`]). Does not own:
-//! the data directory that names the attempt, and the broker that begins in the new home (the broker's package).
+//! Owns: the steps in the bucket and their order ([`order`]), what the new epoch begins with ([`LaneSeed`]). Does not
+//! own: the data directory that names the attempt, and the broker that begins in the new home (the broker's package).
 //!
 //! [`Restore::run`] reads every lane with `follow`, as a follower does, up to its end, which it makes the end for good;
 //! plans the new home from that; writes it; makes the switch. No record is copied.

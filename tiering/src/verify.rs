@@ -1,18 +1,18 @@
-//! Is everything that the bucket promises to readers there, and whole? [`verify`] answers for one cluster's bucket, from
-//! any machine that can read it.
+//! Is everything that the bucket promises to readers there, and whole? [`verify`] answers for one cluster's bucket,
+//! from any machine that can read it.
 //!
 //! Owns: the walk over a cluster's objects and what counts as damage. Does not own: repair (the scrubber of the lane's
-//! leader), objects that nothing names (the sweeper), tables (the Iceberg crate). Nothing is written. Free functions over
-//! a store: no broker, no clock.
+//! leader), objects that nothing names (the sweeper), tables (the Iceberg crate). Nothing is written. Free functions
+//! over a store: no broker, no clock.
 //!
 //! One **pass**: root → catalogue → the manifest of each lane → its pages and spill pages (`rows`) → the bundles from
 //! `follow_from` on (`tail`, a pure judgement) → what each object must hold ([`named`]) → the objects, in the order of
 //! their names, each read once however many rows name it (`object`), or with `quick` only listed (`listing`). Pages are
-//! read whole and checked in either case. What a pass holds in memory is bounded: names beyond the bound are left for the
-//! next pass, which reads the manifests again.
+//! read whole and checked in either case. What a pass holds in memory is bounded: names beyond the bound are left for
+//! the next pass, which reads the manifests again.
 //!
-//! The cluster may go on writing meanwhile. An object that is missing is damage only if the manifests name it still when
-//! they are read again; otherwise it was replaced and deleted in its time, and is counted as `replaced`.
+//! The cluster may go on writing meanwhile. An object that is missing is damage only if the manifests name it still
+//! when they are read again; otherwise it was replaced and deleted in its time, and is counted as `replaced`.
 
 mod damage;
 mod lanes;
@@ -46,7 +46,7 @@ const BUFFERS_BYTES: usize = 64 << 20;
 /// What to verify.
 #[derive(Clone, Debug)]
 pub struct VerifyRequest {
-    /// The cluster.
+    /// Whose objects are looked at.
     pub name: ClusterName,
     /// Data objects are only listed: existence and, where manifests say it, size.
     pub quick: bool,

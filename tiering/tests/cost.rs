@@ -1,5 +1,5 @@
-//! What followers and restores need in the bucket costs little: bytes and processor time of a bundle and of a publication of
-//! 10,000 trickling partitions, with and without idempotent producers. The times are printed only
+//! What followers and restores need in the bucket costs little: bytes and processor time of a bundle and of a
+//! publication of 10,000 trickling partitions, with and without idempotent producers. The times are printed only
 //! (`cargo test --release -p tidewater-tiering --test cost -- --nocapture`); the bytes are held.
 
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
@@ -123,8 +123,8 @@ fn facts(producers: u64) -> LogFacts {
     LogFacts { epochs: (0..3).map(epoch).collect(), producers: (0..producers).map(producer).collect() }
 }
 
-/// Bytes of the pages of partitions and of the rest, and milliseconds, of a publication in which every partition changed
-/// and of the next, in which none did.
+/// Bytes of the pages of partitions and of the rest, and milliseconds, of a publication in which every partition
+/// changed and of the next, in which none did.
 fn publications(partitions: &[&PartitionManifest], facts: &LogFacts) -> ([usize; 2], [f64; 2]) {
     let mut lane = LaneManifest::new(home(), LaneId(1));
     lane.last = Sequence(90_000 + ROWS - 1);

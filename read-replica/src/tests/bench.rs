@@ -143,8 +143,8 @@ impl Bench {
         })
     }
 
-    /// An archiver runs for `time` while others append and read, and is then dropped wherever it is. Gives the reads that
-    /// brought something.
+    /// An archiver runs for `time` while others append and read, and is then dropped wherever it is. Gives the reads
+    /// that brought something.
     pub(super) fn live_for(&self, time: Duration, appends: u64) -> u64 {
         let task = self.archive();
         let (steps, mut reads) = (20, 0);

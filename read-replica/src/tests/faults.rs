@@ -1,5 +1,5 @@
-//! A bucket that shows damaged, newer, missing or early objects: the error names the object, what was followed is served
-//! still, and following goes on when the bucket is right again.
+//! A bucket that shows damaged, newer, missing or early objects: the error names the object, what was followed is
+//! served still, and following goes on when the bucket is right again.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What one broker says about itself to another one's operator. JSON between brokers; fields may be added, so a newer or
-//! older broker is still understood.
+//! What one broker says about itself to another one's operator. JSON between brokers; fields may be added, so a newer
+//! or older broker is still understood.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

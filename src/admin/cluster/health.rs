@@ -72,8 +72,8 @@ pub(in crate::admin) struct Health {
     pub rebuilds: Vec<Rebuilding>,
 }
 
-/// Does the lane have a leader that answers, and that a majority of its voters answers? The table of leaders keeps a leader
-/// that has died until another is elected.
+/// Does the lane have a leader that answers, and that a majority of its voters answers? The table of leaders keeps a
+/// leader that has died until another is elected.
 pub(super) fn is_led(facts: &ClusterFacts, lane: LaneId) -> bool {
     let Some(own) = of_leader(facts, lane) else { return false };
     let heard = own
@@ -83,8 +83,8 @@ pub(super) fn is_led(facts: &ClusterFacts, lane: LaneId) -> bool {
     (heard.count() + 1) * 2 > own.voters.len()
 }
 
-/// Brokers whose replica of a lane is in sync; `None` while it has no leader. By the leader's own answer, and by its last
-/// report if it has not answered.
+/// Brokers whose replica of a lane is in sync; `None` while it has no leader. By the leader's own answer, and by its
+/// last report if it has not answered.
 pub(super) fn in_sync(facts: &ClusterFacts, lane: LaneId) -> Option<Vec<NodeId>> {
     let led = facts.leaders.of(lane)?;
     let Some(own) = of_leader(facts, lane) else { return Some(led.in_sync.clone()) };

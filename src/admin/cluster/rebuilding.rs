@@ -1,4 +1,5 @@
-//! How far the rebuild of each broker's replicas is: figures of the broker itself, and what the lanes' leaders know. Pure.
+//! How far the rebuild of each broker's replicas is: figures of the broker itself, and what the lanes' leaders know.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,5 +1,5 @@
-//! What the bucket says of a partition beside its records is what its replicas hold: leader epochs and idempotent producers,
-//! also after a change of leader.
+//! What the bucket says of a partition beside its records is what its replicas hold: leader epochs and idempotent
+//! producers, also after a change of leader.
 
 use tidewater_storage::model::{LeaderEpoch, ProducerId};
 use tidewater_tiering::follow::{FollowedLane, Next, Purpose, ReadPages};

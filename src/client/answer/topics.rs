@@ -1,4 +1,5 @@
-//! Answers about the cluster, its topics and their settings. After Kafka's message schemas; [`super`] says what they are for.
+//! Answers about the cluster, its topics and their settings. After Kafka's message schemas; [`super`] says what they
+//! are for.
 
 use crate::kafka::wire::schema::Kind::{Fixed, List, Struct, Text};
 use crate::kafka::wire::schema::{Shape, field};

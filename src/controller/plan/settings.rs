@@ -10,8 +10,8 @@ use crate::controller::command::Command;
 use crate::controller::state::{ControllerState, TopicRecord};
 use crate::limits::TOPIC_SETTINGS_BYTES_MAX;
 
-/// The settings of the broker's own topics, which clients cannot change: its log is cut by the snapshots of what keeps its
-/// state there and by nothing else, and all of it stays on local disk, so that a start needs no bucket.
+/// The settings of the broker's own topics, which clients cannot change: its log is cut by the snapshots of what keeps
+/// its state there and by nothing else, and all of it stays on local disk, so that a start needs no bucket.
 pub const INTERNAL_SETTINGS: [(&str, &str); 4] =
     [("retention.ms", "-1"), ("retention.bytes", "-1"), ("local.retention.ms", "-1"), ("local.retention.bytes", "-1")];
 

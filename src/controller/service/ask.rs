@@ -29,7 +29,8 @@ enum Tried {
 }
 
 impl Controller {
-    /// Has a request answered, by whichever broker leads the controller's lane; tries until it is, or `patience` is used up.
+    /// Has a request answered, by whichever broker leads the controller's lane; tries until it is, or `patience` is
+    /// used up.
     pub(super) async fn ask(&self, ask: Ask, patience: Duration) -> Result<Answered, TopicError> {
         let ask = match ask {
             Ask::Create { spec, id: None } => Ask::Create { spec, id: Some(TopicId(self.env.rng.uuid())) },

@@ -1,5 +1,5 @@
-//! What the leader of the controller's lane looks after whenever it begins to lead and whenever brokers change: the cluster
-//! is born, its level finalized, its lanes named and made, the broker's own topics as this version wants them.
+//! What the leader of the controller's lane looks after whenever it begins to lead and whenever brokers change: the
+//! cluster is born, its level finalized, its lanes named and made, the broker's own topics as this version wants them.
 
 use std::pin::pin;
 use std::rc::Rc;

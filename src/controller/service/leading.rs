@@ -63,9 +63,10 @@ impl Controller {
         join_all(asked).await;
     }
 
-    /// Notices at once when the connection to a broker is lost, as long as there are others. The lanes that the broker led
-    /// have no leader for the time of an election, and clients that are answered so ask again soon; those that are given
-    /// the broker that is gone do so a second later. Where the connection alone was cut, the leader is shown again.
+    /// Notices at once when the connection to a broker is lost, as long as there are others. The lanes that the broker
+    /// led have no leader for the time of an election, and clients that are answered so ask again soon; those that are
+    /// given the broker that is gone do so a second later. Where the connection alone was cut, the leader is shown
+    /// again.
     pub(super) async fn watch_peers(self: Rc<Self>) {
         let Some(peers) = self.peers.clone() else { return };
         let (mut before, mut since) = (BTreeSet::new(), BTreeMap::new());

@@ -22,8 +22,8 @@ const WRITTEN_PATIENCE: Duration = Duration::from_millis(50);
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Controller {
-    /// Shows the state whenever it has moved. A broker alone shows none before it leads and has done its duties: clients
-    /// would see what the log's end changes.
+    /// Shows the state whenever it has moved. A broker alone shows none before it leads and has done its duties:
+    /// clients would see what the log's end changes.
     pub(super) async fn show_images(self: Rc<Self>) {
         loop {
             let moved = self.lane.changed.notified();
@@ -48,8 +48,8 @@ impl Controller {
         }
     }
 
-    /// Waits until this broker's copy of the state is as new as the leader's was, or for a while: without a quorum there is
-    /// no newer one, and the lanes that have one serve what this copy names.
+    /// Waits until this broker's copy of the state is as new as the leader's was, or for a while: without a quorum
+    /// there is no newer one, and the lanes that have one serve what this copy names.
     async fn catch_up(&self) {
         let caught_up = async {
             let Ok(Answered::Quorum(quorum)) = self.ask(Ask::Quorum, CATCH_UP_PATIENCE).await else { return };

@@ -1,4 +1,5 @@
-//! The demo's brokers as processes of this binary: started with one seed list, killed, started again, ended with the demo.
+//! The demo's brokers as processes of this binary: started with one seed list, killed, started again, ended with the
+//! demo.
 
 use std::fs::File;
 use std::net::TcpListener;

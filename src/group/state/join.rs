@@ -122,8 +122,8 @@ impl Group {
         Ok(())
     }
 
-    /// Notes an id that was given out. There are never more of them than members allowed, so that a client that asks again
-    /// and again cannot fill the memory. The id that would lapse first is forgotten; its client asks for another.
+    /// Notes an id that was given out. There are never more of them than members allowed, so that a client that asks
+    /// again and again cannot fill the memory. The id that would lapse first is forgotten; its client asks for another.
     fn give_id(&mut self, id: MemberId, lapses: Mono) {
         while self.pending.len() >= self.times.members_max.max(PENDING_FLOOR) {
             let first = self.pending.iter().min_by_key(|(_, lapses)| **lapses).map(|(id, _)| id.clone());
@@ -238,8 +238,8 @@ impl Group {
 
     /// The replacement of a static member is written (or not): answers its join with the current generation.
     ///
-    /// A client that does not know `skipAssignment` gets the id that it replaced as the leader, so that it does not assign
-    /// partitions again.
+    /// A client that does not know `skipAssignment` gets the id that it replaced as the leader, so that it does not
+    /// assign partitions again.
     pub(super) fn replacement_saved(
         &mut self,
         id: &MemberId,

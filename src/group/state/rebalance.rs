@@ -10,8 +10,8 @@ use super::{Effect, Group, Phase, Preparing, SaveCause};
 use crate::group::error::GroupError;
 use crate::group::ids::{MemberId, ProtocolName};
 
-/// The shortest time of a barrier, also if its members name no timeout or a negative one: a barrier that is due when it is
-/// raised would be checked again and again while static members are awaited.
+/// The shortest time of a barrier, also if its members name no timeout or a negative one: a barrier that is due when it
+/// is raised would be checked again and again while static members are awaited.
 const BARRIER_MIN: Duration = Duration::from_secs(1);
 
 impl Group {
@@ -60,7 +60,8 @@ impl Group {
         }
     }
 
-    /// Lifts the barrier: removes members that did not join (static ones stay), begins the next generation, answers joins.
+    /// Lifts the barrier: removes members that did not join (static ones stay), begins the next generation, answers
+    /// joins.
     fn complete(&mut self, now: Mono, effects: &mut Vec<Effect>) {
         let absent = self.members.iter().filter(|(_, m)| m.joining.is_none() && m.instance.is_none());
         for id in absent.map(|(id, _)| id.clone()).collect::<Vec<_>>() {

@@ -69,8 +69,8 @@ fn spec(topic: &CreatableTopic, twice: bool, validate_only: bool) -> Result<Topi
     })
 }
 
-/// What became of one; its settings as well while there is room (KIP-525 lets them be absent): a topic that is only to be
-/// validated takes ten bytes, its settings many KiB.
+/// What became of one; its settings as well while there is room (KIP-525 lets them be absent): a topic that is only to
+/// be validated takes ten bytes, its settings many KiB.
 fn answer(
     version: i16,
     image: &ClusterImage,

@@ -15,8 +15,8 @@ use crate::kafka::named_twice::by_topic;
 use crate::kafka::topic_ref::TopicRef;
 use crate::partition::message::{OffsetSpec, PartitionAddress};
 
-/// Trims every partition named, each independently. Of a partition named more than once the last offset counts, and it is
-/// answered once, as by Kafka.
+/// Trims every partition named, each independently. Of a partition named more than once the last offset counts, and it
+/// is answered once, as by Kafka.
 pub async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let image = &ctx.image();
     let topics = topics(request.topics);
@@ -53,8 +53,8 @@ fn topics(asked: Vec<DeleteRecordsTopic>) -> Vec<(messages::TopicName, Vec<Delet
     topics
 }
 
-/// Where the partition is. The broker's own topics are cut by the broker alone: groups live in them. A source's topic is cut
-/// by its own cluster.
+/// Where the partition is. The broker's own topics are cut by the broker alone: groups live in them. A source's topic
+/// is cut by its own cluster.
 fn address(image: &ClusterImage, topic: &TopicRef, index: i32) -> Result<PartitionAddress, ErrorCode> {
     let (topic, partition) = topic.partition(image, index)?;
     match () {

@@ -17,8 +17,8 @@ use crate::kafka::named_twice::repeated;
 use crate::kafka::patience;
 use crate::kafka::words::{message, topic_name};
 
-/// Deletes the topics of the request, each independently. A topic named more than once, by name or by id, is not deleted
-/// and gets one answer.
+/// Deletes the topics of the request, each independently. A topic named more than once, by name or by id, is not
+/// deleted and gets one answer.
 pub async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let named = request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name)));
     let asked: Vec<_> = request.topics.into_iter().chain(named).collect();

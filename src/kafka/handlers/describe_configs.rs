@@ -1,8 +1,8 @@
 //! `DescribeConfigs` (32): settings of topics and of the broker.
 //!
-//! The three kinds of topic settings look different: an *honoured* one has its plain documentation; one *accepted without
-//! effect* says so and why; one of which only a single value is taken is read-only, and its documentation says why others
-//! are *refused*.
+//! The three kinds of topic settings look different: an *honoured* one has its plain documentation; one *accepted
+//! without effect* says so and why; one of which only a single value is taken is read-only, and its documentation says
+//! why others are *refused*.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! `DescribeQuorum` (55, KIP-595, KIP-836): where the cluster's metadata log stands, as `kafka-metadata-quorum` shows it.
+//! `DescribeQuorum` (55, KIP-595, KIP-836): where the cluster's metadata log stands, as `kafka-metadata-quorum` shows
+//! it.
 //!
-//! Kafka's log of metadata is our controller's lane: its term is the epoch, its applied entries are the offsets, brokers
-//! that do not vote in it are observers. The figures are those of its leader.
+//! Kafka's log of metadata is our controller's lane: its term is the epoch, its applied entries are the offsets,
+//! brokers that do not vote in it are observers. The figures are those of its leader.
 
 use kafka_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
 use kafka_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};

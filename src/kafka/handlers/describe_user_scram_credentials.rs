@@ -1,4 +1,5 @@
-//! `DescribeUserScramCredentials` (50): there are no users; `kafka-configs --entity-type users` asks on its way to quotas.
+//! `DescribeUserScramCredentials` (50): there are no users; `kafka-configs --entity-type users` asks on its way to
+//! quotas.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! `ElectLeaders` (43, KIP-460): has the preferred replica of a partition lead it, by a transfer of its lane. All partitions
-//! of the lane move with it. An unclean election is never made: a leader never lacks an acknowledged record.
+//! `ElectLeaders` (43, KIP-460): has the preferred replica of a partition lead it, by a transfer of its lane. All
+//! partitions of the lane move with it. An unclean election is never made: a leader never lacks an acknowledged record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -46,8 +46,8 @@ pub async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> Elect
     ElectLeadersResponse::default().with_replica_election_results(results.collect())
 }
 
-/// Hands a lane over. What a busy moment prevents, such as an election that the replica did not win in time or a transfer
-/// that is under way already, is tried again.
+/// Hands a lane over. What a busy moment prevents, such as an election that the replica did not win in time or a
+/// transfer that is under way already, is tried again.
 async fn transfer(ctx: &RequestContext, lane: LaneId, to: NodeId) -> Result<(), TransferError> {
     for _ in 1..TRIES {
         match ctx.broker.cluster.transfer(lane, to).await {

@@ -56,8 +56,8 @@ fn coordinator<'a>(image: &'a ClusterImage, leaders: &Leaders, group: &str) -> O
 }
 
 /// An answer on which clients give up at once. Of a transactional id librdkafka (up to version 2) repeats the request
-/// forever unless it is not authorized, and shows the message; Java and kafka-python (version 6) show the message or the
-/// name of any other error.
+/// forever unless it is not authorized, and shows the message; Java and kafka-python (version 6) show the message or
+/// the name of any other error.
 fn not_served(version: i16, key_type: i8) -> (ErrorCode, String) {
     let what = if key_type == TRANSACTION { "transactions" } else { "share groups" };
     let error = match key_type {

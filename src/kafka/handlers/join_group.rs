@@ -50,7 +50,8 @@ fn protocols(asked: &[JoinGroupRequestProtocol]) -> Vec<(ProtocolName, Bytes)> {
     asked.iter().map(|p| (p.name.as_str().into(), Bytes::copy_from_slice(&p.metadata))).collect()
 }
 
-/// An id for a member, by what its client calls itself, cut to a length that stands in every answer and record of the group.
+/// An id for a member, by what its client calls itself, cut to a length that stands in every answer and record of the
+/// group.
 fn fresh_id(known_as: &str, unique: uuid::Uuid) -> MemberId {
     let known_as = known_as.chars().take(KNOWN_AS_CHARS_MAX).collect::<String>();
     MemberId::from(format!("{known_as}-{unique}"))

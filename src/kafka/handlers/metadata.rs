@@ -60,8 +60,8 @@ enum Asked {
     Some(Vec<TopicRef>),
 }
 
-/// Version 0 says "all" with an empty array, later ones with null. As for Kafka, the topics are a set: 250,000 times the
-/// name of one of a thousand partitions would be an answer of many GB.
+/// Version 0 says "all" with an empty array, later ones with null. As for Kafka, the topics are a set: 250,000 times
+/// the name of one of a thousand partitions would be an answer of many GB.
 fn asked(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Asked {
     let mut named = HashSet::new();
     match topics {

@@ -23,8 +23,8 @@ use crate::kafka::words::{text, topic_name};
 /// The error for a group that does not fit into the answer.
 const FULL: i16 = ErrorCode::INVALID_REQUEST.number();
 
-/// Asks the coordinators of the groups. What is named twice is answered once (a partition in its group, a group of which
-/// everything is asked), and what does not fit is refused: a partition of four bytes has 4 KiB of metadata.
+/// Asks the coordinators of the groups. What is named twice is answered once (a partition in its group, a group of
+/// which everything is asked), and what does not fit is refused: a partition of four bytes has 4 KiB of metadata.
 pub async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
     if ctx.version < 8 {
         let wanted = request.topics.map(|topics| {

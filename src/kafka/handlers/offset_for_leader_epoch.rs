@@ -1,4 +1,5 @@
-//! `OffsetForLeaderEpoch` (23): where a leader epoch ends, by which a consumer sees that its position was truncated away.
+//! `OffsetForLeaderEpoch` (23): where a leader epoch ends, by which a consumer sees that its position was truncated
+//! away.
 //!
 //! The table of epochs reaches back to the log start, also where the log lies in the bucket alone.
 

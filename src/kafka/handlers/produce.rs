@@ -2,8 +2,8 @@
 //!
 //! One batch per partition, as every client since 2017 sends. The checks are those of Kafka's `LogValidator`, on the 61
 //! bytes of the header and the CRC; records are read only where a topic limits timestamps or sets `compression.type`.
-//! A partition that is named twice is refused and none of its batches is appended: Kafka appends the last one, drops the
-//! others and acknowledges the partition.
+//! A partition that is named twice is refused and none of its batches is appended: Kafka appends the last one, drops
+//! the others and acknowledges the partition.
 
 mod append;
 mod timestamps;
@@ -31,8 +31,8 @@ use crate::kafka::wire::leader::NodeEndpoint;
 use crate::kafka::wire::produce::{HINTS_FROM, PartitionAnswer, ProduceRequest, ProduceTopic, decode, encode_response};
 use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceError, ProducePart};
 
-/// What a topic or a partition takes while its request is in work, beside its records: where they lie, the batch's header,
-/// its place in the queue, its answer. Bytes.
+/// What a topic or a partition takes while its request is in work, beside its records: where they lie, the batch's
+/// header, its place in the queue, its answer. Bytes.
 const ELEMENT_BYTES: usize = 400;
 
 /// What a client waits that gives no time.
@@ -41,7 +41,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 /// First version whose clients know zstd (KIP-110).
 const ZSTD_FROM: i16 = 7;
 
-/// Decodes, checks, appends and answers. Batches are handed to their lanes in the first poll, except as [`append()`] says.
+/// Decodes, checks, appends and answers. Batches are handed to their lanes in the first poll, except as [`append()`]
+/// says.
 pub async fn serve(ctx: &RequestContext, body: BytesMut) -> Reply {
     let clock = &ctx.broker.env.clock;
     let begun = clock.now();

@@ -24,8 +24,8 @@ pub struct PartitionAnswer {
     pub last_stable_offset: i64,
     /// First offset of the partition, or -1.
     pub log_start_offset: i64,
-    /// Is there a list of aborted transactions, if an empty one? Asked with `read_committed`; and where no partition was
-    /// found to ask, as by Kafka.
+    /// Is there a list of aborted transactions, if an empty one? Asked with `read_committed`; and where no partition
+    /// was found to ask, as by Kafka.
     pub lists_aborted: bool,
     /// Where the client's log diverges from the partition's, for a client that sent its last epoch (from version 12).
     pub diverging: Option<EpochEnd>,

@@ -1,6 +1,7 @@
 //! Frames that must never change: `tests/golden/kafka/*.hex`, one frame a file. Files are only ever added.
 //!
-//! To add one, write the test, run it with `TIDEWATER_GOLDEN=write`, and look at the file against Kafka's message schema.
+//! To add one, write the test, run it with `TIDEWATER_GOLDEN=write`, and look at the file against Kafka's message
+//! schema.
 
 use std::path::Path;
 

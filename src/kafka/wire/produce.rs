@@ -1,9 +1,9 @@
 //! Produce, versions 3 to 13, by hand: records stay where they were received.
 //!
 //! The request is walked once, every length checked against what remains; then each partition's records are split off
-//! the frame as a `BytesMut` of their own, without a copy, so that base offset and epoch can be patched in place. Records
-//! that are a small part of their frame are copied: they may be kept, and charged by their length, when all else of the
-//! frame is gone, and would keep all of its memory.
+//! the frame as a `BytesMut` of their own, without a copy, so that base offset and epoch can be patched in place.
+//! Records that are a small part of their frame are copied: they may be kept, and charged by their length, when all
+//! else of the frame is gone, and would keep all of its memory.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

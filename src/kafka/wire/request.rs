@@ -1,7 +1,7 @@
 //! Request bodies read by the generated decoders, behind the guard; and the versions that those decoders lack.
 //!
-//! kafka-protocol 0.18 reads `OffsetCommit` and `OffsetFetch` up to v9 and `DescribeLogDirs` up to v4. Version 10 of the
-//! first two puts a topic's id where its name was; v5 of the last asks like v4, and `ListOffsets` v11 like v10.
+//! kafka-protocol 0.18 reads `OffsetCommit` and `OffsetFetch` up to v9 and `DescribeLogDirs` up to v4. Version 10 of
+//! the first two puts a topic's id where its name was; v5 of the last asks like v4, and `ListOffsets` v11 like v10.
 
 use bytes::BytesMut;
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -16,8 +16,8 @@ use crate::kafka::words::text;
 
 /// First version of `OffsetCommit` and `OffsetFetch` that names topics by id.
 pub const OFFSETS_BY_ID: i16 = 10;
-/// Highest version of `ListOffsets` that the generated codec knows; v11 is written alike and only gives one more timestamp
-/// a meaning (KIP-1023).
+/// Highest version of `ListOffsets` that the generated codec knows; v11 is written alike and only gives one more
+/// timestamp a meaning (KIP-1023).
 pub const LIST_OFFSETS_GENERATED_MAX: i16 = 10;
 /// Highest version of `DescribeLogDirs` that the generated codec knows.
 pub const LOG_DIRS_GENERATED_MAX: i16 = 4;

@@ -1,8 +1,8 @@
 //! The structure of every request that a generated decoder reads: one table per API, after Kafka's message schemas.
 //!
 //! Only what a structural walk needs: how wide, from which version to which, nested how. Checked against the encoder of
-//! the same requests by property tests, so a row that is wrong fails there. Produce is not here: its own codec checks as
-//! it goes.
+//! the same requests by property tests, so a row that is wrong fails there. Produce is not here: its own codec checks
+//! as it goes.
 
 use Kind::{Blob, Fixed, List, Maybe, Struct, Text};
 use kafka_protocol::messages::ApiKey;

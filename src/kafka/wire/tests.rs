@@ -1,5 +1,5 @@
-//! The guard against the codec it guards: what the encoder writes passes and is walked to its last byte; anything that is done
-//! to it, guard and decoder together neither panic nor allocate beyond measure.
+//! The guard against the codec it guards: what the encoder writes passes and is walked to its last byte; anything that
+//! is done to it, guard and decoder together neither panic nor allocate beyond measure.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{self as m, ApiKey};

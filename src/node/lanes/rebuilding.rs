@@ -1,5 +1,5 @@
-//! Lanes of a shard that are rebuilt: which have to be, the end of their group, its start from the copied state. And what
-//! the leader's side of a copy needs to know of the lanes here.
+//! Lanes of a shard that are rebuilt: which have to be, the end of their group, its start from the copied state. And
+//! what the leader's side of a copy needs to know of the lanes here.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

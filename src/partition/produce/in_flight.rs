@@ -1,5 +1,5 @@
-//! What a lane's proposer has in flight for one partition. The replica holds it, so that a batch finds it without a search;
-//! only the proposer reads and changes it. Shard-local.
+//! What a lane's proposer has in flight for one partition. The replica holds it, so that a batch finds it without a
+//! search; only the proposer reads and changes it. Shard-local.
 
 use std::collections::{HashMap, VecDeque};
 

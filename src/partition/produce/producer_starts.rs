@@ -62,7 +62,8 @@ pub struct ProducerStarts {
 }
 
 impl ProducerStarts {
-    /// Notes that `batch`, of a producer its partition does not know, was refused; of several of an epoch the first counts.
+    /// Notes that `batch`, of a producer its partition does not know, was refused; of several of an epoch the first
+    /// counts.
     pub fn note(&mut self, partition: PartitionId, batch: Sequenced, at: Mono) {
         self.refused.retain(|held| at.since(held.at) < KEPT);
         let held = self.refused.iter_mut().find(|held| held.is_of(partition, batch.producer));

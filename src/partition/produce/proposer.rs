@@ -1,11 +1,11 @@
 //! The proposer of a lane: batches queued for many partitions become one entry.
 //!
 //! Owns: the queue of batches, the offsets they get, the idempotence check against applied *and* in-flight batches, and
-//! the entries in flight. An entry is formed at once when the lane is idle, and otherwise from all batches that came while
-//! the entry before was written, up to `ENTRY_BYTES_TARGET`. After a proposal fails, or when the term changes, nothing is
-//! proposed until all entries in flight are settled; then a new round starts from applied state. While this broker does
-//! not lead, nothing is queued; when no quorum answers it, what is queued and in flight is answered, so that clients look
-//! for another leader. Shard-local.
+//! the entries in flight. An entry is formed at once when the lane is idle, and otherwise from all batches that came
+//! while the entry before was written, up to `ENTRY_BYTES_TARGET`. After a proposal fails, or when the term changes,
+//! nothing is proposed until all entries in flight are settled; then a new round starts from applied state. While this
+//! broker does not lead, nothing is queued; when no quorum answers it, what is queued and in flight is answered, so
+//! that clients look for another leader. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -174,8 +174,9 @@ impl Proposer {
         self.oldest.set(None);
     }
 
-    /// Has no quorum answered this leader for a while? Then answers everything that waits: a producer that gets no answer
-    /// does not look for another leader. Batches in flight are answered again, with their outcome, if they are sent again.
+    /// Has no quorum answered this leader for a while? Then answers everything that waits: a producer that gets no
+    /// answer does not look for another leader. Batches in flight are answered again, with their outcome, if they are
+    /// sent again.
     fn look_for_quorum(&self) {
         let now = self.env.clock.now();
         if self.lane.status.leading().is_none() || self.lane.serving().is_some() {
@@ -266,9 +267,9 @@ impl Proposer {
         }
     }
 
-    /// With nothing in flight, queued batches are proposed at once. While an entry is written, batches are gathered up to
-    /// `ENTRY_BYTES_AHEAD` first: every entry has a cost of its own in the group and the journal, and a small one would
-    /// only wait there for the same write.
+    /// With nothing in flight, queued batches are proposed at once. While an entry is written, batches are gathered up
+    /// to `ENTRY_BYTES_AHEAD` first: every entry has a cost of its own in the group and the journal, and a small one
+    /// would only wait there for the same write.
     fn may_form(&self) -> bool {
         let in_flight = self.in_flight.get();
         in_flight == 0
@@ -328,8 +329,9 @@ impl Proposer {
         Some((part, slot))
     }
 
-    /// How many batches of the queue the next entry takes, at least one, and the room promised to them. If the disk has no
-    /// room for the first batch, it is refused; if only journal or memory is full, nothing is taken and producers wait.
+    /// How many batches of the queue the next entry takes, at least one, and the room promised to them. If the disk has
+    /// no room for the first batch, it is refused; if only journal or memory is full, nothing is taken and producers
+    /// wait.
     fn admitted(&self) -> Option<(usize, Admission)> {
         let (mut bytes, mut count, mut first) = (0, 0, 0);
         for (part, _) in self.queue.borrow().iter() {
@@ -448,8 +450,8 @@ impl Proposer {
         Ok(Some(if in_flight { Placing::InFlight(done) } else { Placing::Applied(done) }))
     }
 
-    /// A leader without a lease may have a successor and lack what that one has stored: that a sequence leaves a gap here
-    /// proves nothing, and a producer with that answer begins a new epoch.
+    /// A leader without a lease may have a successor and lack what that one has stored: that a sequence leaves a gap
+    /// here proves nothing, and a producer with that answer begins a new epoch.
     fn unless_replaced(&self, id: PartitionId, error: ProduceError) -> ProduceError {
         match error {
             ProduceError::OutOfOrder { .. } if self.lane.serving().is_none() => {

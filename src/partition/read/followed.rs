@@ -169,7 +169,8 @@ impl Readable for FollowedPartition {
         logged.len() < DAMAGE_LOGGED_MAX && logged.insert(begins)
     }
 
-    /// A reader may come from another broker that has seen a bundle that this one has not, or from a time before a restart.
+    /// A reader may come from another broker that has seen a bundle that this one has not, or from a time before a
+    /// restart.
     fn is_beyond(&self) -> bool {
         let now = self.clock.now();
         let asked = self.beyond.get().filter(|(_, last)| now.since(*last) < BEYOND_PATIENCE * 2);

@@ -1,7 +1,7 @@
 //! Reads for the brokers themselves: tables, and archivers whose own disk is damaged. Clients never come here.
 //!
-//! Everything that a replica has applied is committed, so any replica may answer these; only the end of what a table may
-//! take comes from the leader where a topic is not archived. What no replica of this broker can answer is asked of
+//! Everything that a replica has applied is committed, so any replica may answer these; only the end of what a table
+//! may take comes from the leader where a topic is not archived. What no replica of this broker can answer is asked of
 //! another broker ([`PeerRead`]). Shard-local.
 
 use std::cell::Cell;
@@ -59,7 +59,8 @@ impl Reach {
 
 /// Asks other brokers. *Shard-local*.
 pub trait PeerRead {
-    /// [`InternalRequest::TableBounds`] of the first other replica that answers, the leader first, or of the leader only.
+    /// [`InternalRequest::TableBounds`] of the first other replica that answers, the leader first, or of the leader
+    /// only.
     fn table_bounds(
         &self,
         address: PartitionAddress,
@@ -75,8 +76,8 @@ pub trait PeerRead {
     ) -> LocalBoxFuture<'static, Result<Vec<Bytes>, ReadError>>;
 }
 
-/// Reads for a client; a run that this disk lost and the bucket does not hold comes from another replica. The end is the
-/// leader's, so a client sees nothing that it could not see here.
+/// Reads for a client; a run that this disk lost and the bucket does not hold comes from another replica. The end is
+/// the leader's, so a client sees nothing that it could not see here.
 pub(in crate::partition) async fn read_or_ask(
     replica: &Replica,
     remote: Option<&Remote>,

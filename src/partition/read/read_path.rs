@@ -161,8 +161,8 @@ fn remote_error<P: Readable>(partition: &P, from: Offset, error: RemoteError) ->
     judged
 }
 
-/// The answer to a reader of `from` when the bucket fails and `valid` can be read now. Only damaged bytes are answered as
-/// damage, because consumers give up on it.
+/// The answer to a reader of `from` when the bucket fails and `valid` can be read now. Only damaged bytes are answered
+/// as damage, because consumers give up on it.
 fn judge_remote(valid: OffsetRange, from: Offset, error: &RemoteError) -> ReadError {
     match error {
         // The log start moved meanwhile, and objects below it are deleted from the bucket.
@@ -262,7 +262,8 @@ impl Span {
         self.local_start.unwrap_or(self.readable.end)
     }
 
-    /// The bucket's part of the search, if records are only there. The manifest gets a new log start later than the log.
+    /// The bucket's part of the search, if records are only there. The manifest gets a new log start later than the
+    /// log.
     fn cold<P: Readable>(&self, partition: &P) -> Option<ReadView> {
         (self.readable.start < self.cold_end()).then(|| {
             let mut view = partition.whole_view();
@@ -275,8 +276,8 @@ impl Span {
         OffsetRange::new(self.readable.start.max(self.cold_end()), self.readable.end)
     }
 
-    /// Did the search cover everything? During the reads the local log may have been trimmed, so that the trimmed records
-    /// were searched neither there nor in the bucket; and the log start may have passed the record found.
+    /// Did the search cover everything? During the reads the local log may have been trimmed, so that the trimmed
+    /// records were searched neither there nor in the bucket; and the log start may have passed the record found.
     fn held<P: Readable>(&self, partition: &P, found: Option<&ListedOffset>) -> bool {
         let now = Self::of(partition);
         let is_cold = found.is_some_and(|found| found.offset < self.cold_end());
@@ -285,7 +286,8 @@ impl Span {
     }
 }
 
-/// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for records below the log.
+/// The first record at or after `time`, exact over bucket and log. The bucket is asked first, for records below the
+/// log.
 async fn at_time<P: Readable>(
     partition: &P,
     remote: Option<&Remote>,

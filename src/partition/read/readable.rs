@@ -1,7 +1,7 @@
 //! What a read needs of a partition: its offsets, its local log if it has one, and where its records are in the bucket.
 //!
-//! Functions of `read_path` are generic over it, so that reads of a replica of this broker cost what they would cost without
-//! it. Shard-local.
+//! Functions of `read_path` are generic over it, so that reads of a replica of this broker cost what they would cost
+//! without it. Shard-local.
 
 use tidewater_storage::log::PartitionLog;
 use tidewater_storage::model::{LeaderEpoch, Offset, OffsetRange, PartitionId, TopicName};

@@ -1,10 +1,11 @@
-//! Reads of several partitions for one fetch. Partitions in memory are read first; the others (slow reads) are read side by
-//! side and delay none of the first.
+//! Reads of several partitions for one fetch. Partitions in memory are read first; the others (slow reads) are read
+//! side by side and delay none of the first.
 //!
 //! Owns: how many slow reads run at once, and how long a fetch that already has records waits for them. Does not own:
-//! reading (`read_path`). Shard-local. When the fetch stops waiting, requests to the bucket go on, and the next fetch finds
-//! their bytes in memory. Slow reads take no room from the others: bytes that do not fit into the answer are cut off. Each
-//! slow read gets an equal share of the fetch's bytes, so together they hold no more than that and one run each.
+//! reading (`read_path`). Shard-local. When the fetch stops waiting, requests to the bucket go on, and the next fetch
+//! finds their bytes in memory. Slow reads take no room from the others: bytes that do not fit into the answer are cut
+//! off. Each slow read gets an equal share of the fetch's bytes, so together they hold no more than that and one run
+//! each.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,8 +21,8 @@ use crate::partition::message::{ReadDone, ReadError, ReadPart};
 
 type Outcome = Result<ReadDone, ReadError>;
 
-/// Reads `parts` within `max_bytes`. `begin` returns for a part and its room the answer to use if the fetch stops waiting,
-/// and the read, which checks its room again after each wait.
+/// Reads `parts` within `max_bytes`. `begin` returns for a part and its room the answer to use if the fetch stops
+/// waiting, and the read, which checks its room again after each wait.
 pub(in crate::partition) async fn read<R>(
     env: &Env,
     deadlines: &Deadlines,
@@ -110,7 +111,8 @@ mod tests {
         ReadPart { address, from: Offset::ZERO, max_bytes: 10, isolation: Isolation::ReadUncommitted, epoch: None }
     }
 
-    /// Each part yields 10 bytes after so many milliseconds, or an error at once; returns the bytes of each and the time.
+    /// Each part yields 10 bytes after so many milliseconds, or an error at once; returns the bytes of each and the
+    /// time.
     fn run(parts: &[Option<u64>], max_bytes: usize) -> (Vec<Option<usize>>, Duration) {
         let world = World::new(1);
         let env = world.env();

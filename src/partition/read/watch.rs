@@ -1,8 +1,9 @@
-//! Watching partitions from another shard: a reader registers its alarm once at each partition whose end it has reached.
+//! Watching partitions from another shard: a reader registers its alarm once at each partition whose end it has
+//! reached.
 //!
 //! A registration is good for one ring: the reader gets the token of the partition that changed, reads that one and
-//! registers there again. So a reader of thousands of idle partitions costs nothing until one changes, and then only that.
-//! [`Alarm`] is a *message*; [`Alarms`] and [`Waiters`] are shard-local.
+//! registers there again. So a reader of thousands of idle partitions costs nothing until one changes, and then only
+//! that. [`Alarm`] is a *message*; [`Alarms`] and [`Waiters`] are shard-local.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll};

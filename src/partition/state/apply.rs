@@ -131,8 +131,8 @@ impl DataLane {
         is_current
     }
 
-    /// False if it, or one of a list, was out of date. What the checkpoint of a partition covers is not applied to it again.
-    /// The lane's own state does not hold the entry, else it would not be applied: the lane's events are noted.
+    /// False if it, or one of a list, was out of date. What the checkpoint of a partition covers is not applied to it
+    /// again. The lane's own state does not hold the entry, else it would not be applied: the lane's events are noted.
     fn apply_command(&self, id: EntryId, command: LaneCommand) -> bool {
         if command.revision().is_some_and(|revision| !self.is_current(revision)) {
             return false;

@@ -1,7 +1,8 @@
 //! What a lane's log entries say: batches of its partitions, or one command. The encoding of [`Payload::meta`].
 //!
-//! Batches travel beside it as blobs, never copied. The first byte is the kind (`DESIGN.md`, "Formats of this package"); an
-//! unknown one is of a newer version and stops its lane, and so does a command with a field that is not known.
+//! Batches travel beside it as blobs, never copied. The first byte is the kind (`DESIGN.md`, "Formats of this
+//! package"); an unknown one is of a newer version and stops its lane, and so does a command with a field that is not
+//! known.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,8 @@ const HAS_EXPIRY: u8 = 1;
 /// Bytes of meta that a batch takes.
 const PLACED_LEN: usize = PartitionId::ENCODED_LEN + 8 + 4;
 const WHAT: &str = "lane entry";
-/// `producer.id.expiration.ms` of entries that do not say: the default, and what older versions' entries are applied with.
+/// `producer.id.expiration.ms` of entries that do not say: the default, and what older versions' entries are applied
+/// with.
 pub const PRODUCERS_AFTER_MS: i64 = PRODUCER_ID_EXPIRATION_MS.cast_signed();
 
 /// One entry of a data lane.
@@ -61,8 +63,8 @@ pub struct PlacedBatch {
 /// A command of a data lane. Rare, so JSON: readable in `inspect journal`.
 ///
 /// `revision` is the controller's revision that a command follows: 0 in entries of versions that did not write it. A
-/// command older than the lane's newest has no effect, so that a leader whose copy of the controller's state lags cannot
-/// undo what its predecessor did.
+/// command older than the lane's newest has no effect, so that a leader whose copy of the controller's state lags
+/// cannot undo what its predecessor did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LaneCommand {
@@ -138,7 +140,8 @@ impl LaneCommand {
         }
     }
 
-    /// The controller's revision that it follows; `None` for commands that do not come from the controller, and for lists.
+    /// The controller's revision that it follows; `None` for commands that do not come from the controller, and for
+    /// lists.
     #[must_use]
     pub const fn revision(&self) -> Option<u64> {
         match self {

@@ -1,8 +1,8 @@
 //! Partitions of a lane that changed, listed for each task that looks after partitions: an idle partition is in no list
 //! and costs nothing.
 //!
-//! Owns: one list and one notifier per task, the marks that keep a partition from being listed twice. A task that takes its
-//! list has to look at all of it. Shard-local.
+//! Owns: one list and one notifier per task, the marks that keep a partition from being listed twice. A task that takes
+//! its list has to look at all of it. Shard-local.
 
 use std::cell::{Cell, RefCell};
 
@@ -71,7 +71,8 @@ impl DirtyPartitions {
         &self.lists[list as usize]
     }
 
-    /// Goes through a task's list; `keep` decides whether a partition stays listed. A partition without `marks` is gone.
+    /// Goes through a task's list; `keep` decides whether a partition stays listed. A partition without `marks` is
+    /// gone.
     pub fn retain<M: std::ops::Deref<Target = Marks>>(
         &self,
         list: DirtyList,

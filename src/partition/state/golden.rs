@@ -1,5 +1,5 @@
-//! Frozen samples of what this package writes: `tests/golden/broker/<name>.hex`. `TIDEWATER_GOLDEN=write` writes those that
-//! are missing; none is ever replaced. For tests.
+//! Frozen samples of what this package writes: `tests/golden/broker/<name>.hex`. `TIDEWATER_GOLDEN=write` writes those
+//! that are missing; none is ever replaced. For tests.
 
 use std::path::{Path, PathBuf};
 

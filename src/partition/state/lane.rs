@@ -1,7 +1,7 @@
 //! A data lane: its partitions, its archive state and its Raft group.
 //!
-//! Owns: the partitions of one lane and the lane's archive state. Changed only by [`apply`](super::apply), in the order of
-//! the lane's log. Proposals come from the proposer, the controller's reconciliation and the archiver. Shard-local.
+//! Owns: the partitions of one lane and the lane's archive state. Changed only by [`apply`](super::apply), in the order
+//! of the lane's log. Proposals come from the proposer, the controller's reconciliation and the archiver. Shard-local.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeMap;
@@ -113,7 +113,8 @@ impl DataLane {
         })
     }
 
-    /// The lane is to be rebuilt, and its group has ended: it has no partitions and no state until [`DataLane::restore`].
+    /// The lane is to be rebuilt, and its group has ended: it has no partitions and no state until
+    /// [`DataLane::restore`].
     pub fn clear(&self) {
         self.status.detach();
         self.replicas.take();
@@ -157,8 +158,8 @@ impl DataLane {
         Some(self.covered.borrow().get(&id).map_or(applied, |covered| applied.max(*covered)))
     }
 
-    /// The last entry that the recovered state of some partition covers: until it is applied, partitions are ahead of the
-    /// lane.
+    /// The last entry that the recovered state of some partition covers: until it is applied, partitions are ahead of
+    /// the lane.
     #[must_use]
     pub fn covered_upto(&self) -> LogIndex {
         self.covered_upto.get()

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, LogIndex, Offset, PartitionId, TopicName};
 
-/// A lane event as the lane's checkpoint holds it; bundles carry it as [`tidewater_tiering::format::LaneEvent`]. Two types,
-/// because each is frozen by its own format.
+/// A lane event as the lane's checkpoint holds it; bundles carry it as [`tidewater_tiering::format::LaneEvent`]. Two
+/// types, because each is frozen by its own format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum LaneEvent {

@@ -224,8 +224,8 @@ impl Replica {
         self.log_start.get()
     }
 
-    /// First offset after the last record that is applied here. All that is applied is committed. A follower's lies at or
-    /// below the leader's.
+    /// First offset after the last record that is applied here. All that is applied is committed. A follower's lies at
+    /// or below the leader's.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
         self.log.end()
@@ -329,8 +329,8 @@ impl Replica {
         self.last_append.get()
     }
 
-    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses a batch that does
-    /// not continue the partition, the same on every replica.
+    /// Appends a committed batch and forgets idempotent producers silent for `producers_after_ms`. Refuses a batch that
+    /// does not continue the partition, the same on every replica.
     ///
     /// # Errors
     /// `NotLeader`, which a producer retries.

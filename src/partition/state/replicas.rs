@@ -1,7 +1,7 @@
 //! The partitions of a lane: found by identity in one step, listed in order.
 //!
-//! An entry carries batches of up to a thousand partitions, and each partition is looked up when the batch is proposed and
-//! when it is applied. Owns: the two views of one set. Shard-local.
+//! An entry carries batches of up to a thousand partitions, and each partition is looked up when the batch is proposed
+//! and when it is applied. Owns: the two views of one set. Shard-local.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,9 +1,9 @@
 //! Where proposals wait, in the order of calls, while leadership is confirmed or handed over.
 //!
-//! openraft refuses a write once no quorum has answered for as long as a lease, and all writes once leadership is handed
-//! over. Such a proposal would come back as refused and another, proposed later, might pass it. So it waits here: for
-//! one confirmation, after which it is proposed or refused; during a hand-over until that succeeds (then it is refused
-//! with the next leader's name) or is given up. A lane of a single voter never uses the gate. Shard-local.
+//! openraft refuses a write once no quorum has answered for as long as a lease, and all writes once leadership is
+//! handed over. Such a proposal would come back as refused and another, proposed later, might pass it. So it waits
+//! here: for one confirmation, after which it is proposed or refused; during a hand-over until that succeeds (then it
+//! is refused with the next leader's name) or is given up. A lane of a single voter never uses the gate. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -17,7 +17,8 @@ use crate::raft::proposal::{self, ProposeError};
 use crate::raft::runtime::scope::scoped;
 use crate::raft::settings::LEASE_MS;
 
-/// A lease that is used up but for this much is not relied on: what was decided under it takes effect later. Milliseconds.
+/// A lease that is used up but for this much is not relied on: what was decided under it takes effect later.
+/// Milliseconds.
 const LEASE_MARGIN_MS: u64 = 100;
 /// A quorum's answer to a confirmation is waited for this long.
 const CONFIRM: Duration = Duration::from_millis(2 * LEASE_MS);

@@ -187,8 +187,8 @@ impl Lane {
         outcome(scoped(self.inner.env.clone(), change).await)
     }
 
-    /// The replicas that cannot catch up from the log. On the leader, those of the lane that said so; on another replica,
-    /// itself if the leader found that. It stays until the replica holds what is purged at the leader.
+    /// The replicas that cannot catch up from the log. On the leader, those of the lane that said so; on another
+    /// replica, itself if the leader found that. It stays until the replica holds what is purged at the leader.
     #[must_use]
     pub fn needs_rebuild(&self) -> BTreeSet<ReplicaId> {
         let held = self.membership();

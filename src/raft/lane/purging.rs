@@ -83,8 +83,8 @@ impl PurgeWindow {
 }
 
 impl Lane {
-    /// Purges the log up to `upto`, once a durable checkpoint covers it, less what replicas may need that lag. Returns at
-    /// once; the purge is done in the background. What is not applied yet is never purged.
+    /// Purges the log up to `upto`, once a durable checkpoint covers it, less what replicas may need that lag. Returns
+    /// at once; the purge is done in the background. What is not applied yet is never purged.
     pub fn purge(&self, upto: EntryId) {
         let (inner, purge) = (&self.inner, &self.inner.purge);
         if purge.upto.get().is_none_or(|last| last.index < upto.index) {

@@ -1,9 +1,9 @@
 //! Hands leadership to another voter.
 //!
 //! openraft's transfer is final: from its start the leader refuses every write and sends no heartbeat, until another
-//! replica is elected. So it starts only when the next leader has everything: new proposals are held back, those in flight
-//! are waited for, and the next leader must have the whole log. What was held back is refused with the next leader's
-//! name, or proposed here if the transfer is given up before it starts. Affinity: shard-local.
+//! replica is elected. So it starts only when the next leader has everything: new proposals are held back, those in
+//! flight are waited for, and the next leader must have the whole log. What was held back is refused with the next
+//! leader's name, or proposed here if the transfer is given up before it starts. Affinity: shard-local.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub enum TransferError {
 }
 
 impl Lane {
-    /// Hands leadership to `to`, and returns when it leads as far as this replica knows. Hands nothing over if `to` does
-    /// not catch up within 1.5 s. Does nothing if `to` is this replica and leads.
+    /// Hands leadership to `to`, and returns when it leads as far as this replica knows. Hands nothing over if `to`
+    /// does not catch up within 1.5 s. Does nothing if `to` is this replica and leads.
     ///
     /// # Errors
     /// [`TransferError`]; after `NotTaken` the lane elects a leader within its election timeout.

@@ -1,7 +1,7 @@
 //! A transport between lanes of one process: for tests of several voters in one simulated world.
 //!
-//! Owns: the connected lanes, the pairs that are cut, the delay of a message. A message to a node that is killed while it
-//! is under way is lost with it. Affinity: shard-local.
+//! Owns: the connected lanes, the pairs that are cut, the delay of a message. A message to a node that is killed while
+//! it is under way is lost with it. Affinity: shard-local.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

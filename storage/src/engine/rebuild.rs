@@ -1,9 +1,9 @@
 //! A lane's whole state, given to another broker or taken from one.
 //!
-//! The giving side reads while the lane goes on: it takes each partition as of one instant, and [`ChangeWatch`] collects
-//! what changed behind it. The taking side marks the lane first: until the copy is complete nothing of it counts, also
-//! over a crash. Owns: the mark, which is durable in the lane's record; what of the lane is dropped then. Does not own:
-//! what is copied, and in which order.
+//! The giving side reads while the lane goes on: it takes each partition as of one instant, and [`ChangeWatch`]
+//! collects what changed behind it. The taking side marks the lane first: until the copy is complete nothing of it
+//! counts, also over a crash. Owns: the mark, which is durable in the lane's record; what of the lane is dropped then.
+//! Does not own: what is copied, and in which order.
 //!
 //! **Crash behaviour.** A start finds the lane marked, without partitions, its vote in the journal; the files of an
 //! unfinished copy are removed. Between the mark's removal and the next checkpoint it is still marked. Shard-local.
@@ -120,9 +120,9 @@ impl Engine {
         marked.max(self.inner.journal.lane(lane).state().last)
     }
 
-    /// Marks the lane as being rebuilt and drops its partitions; its vote stays. The lane's Raft group has ended; the layer
-    /// above stops to answer for the lane together with this call, so that no checkpoint lies between. Durable with the
-    /// next checkpoint.
+    /// Marks the lane as being rebuilt and drops its partitions; its vote stays. The lane's Raft group has ended; the
+    /// layer above stops to answer for the lane together with this call, so that no checkpoint lies between. Durable
+    /// with the next checkpoint.
     pub fn mark_rebuild(&self, lane: LaneId) {
         let last = self.last_ever(lane);
         self.inner.rebuilding.borrow_mut().insert(lane, last);

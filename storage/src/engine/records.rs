@@ -20,8 +20,8 @@ const DOOMED_LEN_MIN: usize = 1 + PartitionId::ENCODED_LEN;
 pub(crate) struct LaneRecord {
     pub(crate) applied: Option<EntryId>,
     pub(crate) state: Bytes,
-    /// The lane has no state: it is being copied from another broker. `applied` is then the last entry that its log had,
-    /// and `state` is empty.
+    /// The lane has no state: it is being copied from another broker. `applied` is then the last entry that its log
+    /// had, and `state` is empty.
     pub(crate) rebuilding: bool,
 }
 

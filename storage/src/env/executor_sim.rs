@@ -1,11 +1,11 @@
 //! A deterministic single-thread executor with virtual time.
 //!
 //! Owns: tasks in groups (a group is one incarnation of one simulated node), the order in which they run, the timers,
-//! the clocks: one virtual time, and for each node a clock that drifts from it and a wall clock that steps. A node that is
-//! stopped runs no task until it continues; its timers ring meanwhile, as under SIGSTOP. The seed decides which ready task runs next; when none is ready, the clock jumps to the next timer;
-//! without a timer the world is deadlocked, and it panics with the names of the waiting tasks. Time passes: tasks that
-//! wake each other for ever at one moment are a fault, and it panics with their names. Does not own: the disk.
-//! Only tests and the simulator run it.
+//! the clocks: one virtual time, and for each node a clock that drifts from it and a wall clock that steps. A node that
+//! is stopped runs no task until it continues; its timers ring meanwhile, as under SIGSTOP. The seed decides which
+//! ready task runs next; when none is ready, the clock jumps to the next timer; without a timer the world is
+//! deadlocked, and it panics with the names of the waiting tasks. Time passes: tasks that wake each other for ever at
+//! one moment are a fault, and it panics with their names. Does not own: the disk. Only tests and the simulator run it.
 //!
 //! Affinity: shard-local (one thread is the whole world).
 #![allow(clippy::panic, reason = "a deadlock in a simulation is a failed test")]

@@ -1,10 +1,10 @@
 //! A simulated network between the nodes of a [`World`]: messages, each of which travels on its own.
 //!
 //! **Fault model.** A message arrives after a random delay, so two messages may change places. By the odds of
-//! [`NetFaults`] it is lost, arrives twice, or arrives long after. A way from one node to another may be cut: what is sent
-//! over it, or would arrive over it, is lost; the way back works unless it is cut too. A node that is down has no inbox:
-//! what arrives is lost. A stopped node receives, and reads when it continues. A message never changes its content.
-//! Harsher than TCP, which keeps the order within a connection: what holds here holds there.
+//! [`NetFaults`] it is lost, arrives twice, or arrives long after. A way from one node to another may be cut: what is
+//! sent over it, or would arrive over it, is lost; the way back works unless it is cut too. A node that is down has no
+//! inbox: what arrives is lost. A stopped node receives, and reads when it continues. A message never changes its
+//! content. Harsher than TCP, which keeps the order within a connection: what holds here holds there.
 //!
 //! Owns: messages on their way, ways that are cut, the inboxes. Does not own: what a message is (bytes of frames, in a
 //! simulated cluster), requests and answers. Its tasks belong to a node of their own, so a kill of the sender does not

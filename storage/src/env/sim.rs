@@ -2,9 +2,9 @@
 //!
 //! Owns: the nodes' disks, and the incarnation of each node's process. [`World::kill_node`] is `kill -9`: tasks are
 //! dropped, the disk is unchanged. [`World::crash_node`] is a power cut: tasks are dropped, then the disk loses what
-//! its fault model says. [`World::wipe_node`] loses the whole disk. An [`Env`] made before any of them belongs to the dead
-//! incarnation: make a new one. [`World::stop_node`] is SIGSTOP. A node's clock may drift, its wall clock may step. The
-//! same seed gives the same run. The network between nodes is [`super::net_sim::SimNet`].
+//! its fault model says. [`World::wipe_node`] loses the whole disk. An [`Env`] made before any of them belongs to the
+//! dead incarnation: make a new one. [`World::stop_node`] is SIGSTOP. A node's clock may drift, its wall clock may
+//! step. The same seed gives the same run. The network between nodes is [`super::net_sim::SimNet`].
 //!
 //! Affinity: shard-local, a world lives on one thread.
 
@@ -109,7 +109,8 @@ impl World {
         self.executor.set_drift(node, ppm);
     }
 
-    /// Stops a node, as SIGSTOP does: none of its tasks runs until [`World::continue_node`] or a kill. Time passes for it.
+    /// Stops a node, as SIGSTOP does: none of its tasks runs until [`World::continue_node`] or a kill. Time passes for
+    /// it.
     pub fn stop_node(&self, node: u32) {
         self.executor.stop(node);
     }

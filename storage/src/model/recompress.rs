@@ -1,5 +1,5 @@
-//! A batch in another codec: the same records, offsets, timestamps and sequence numbers, in other bytes. Pure; costs the
-//! time of unpacking and packing.
+//! A batch in another codec: the same records, offsets, timestamps and sequence numbers, in other bytes. Pure; costs
+//! the time of unpacking and packing.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

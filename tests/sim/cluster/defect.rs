@@ -1,4 +1,5 @@
-//! Brokers of a cluster that are wrong on purpose, at the seams of the simulated world: what the simulation must notice.
+//! Brokers of a cluster that are wrong on purpose, at the seams of the simulated world: what the simulation must
+//! notice.
 //!
 //! | defect | made by |
 //! | --- | --- |

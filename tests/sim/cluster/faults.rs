@@ -1,5 +1,5 @@
-//! What goes wrong in a cluster, as the plan has it. Each fault begins at its time and ends by itself; what has not ended
-//! when the run calms down is ended then.
+//! What goes wrong in a cluster, as the plan has it. Each fault begins at its time and ends by itself; what has not
+//! ended when the run calms down is ended then.
 
 use std::rc::Rc;
 use std::time::Duration;

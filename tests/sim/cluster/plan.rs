@@ -1,5 +1,5 @@
-//! What a run of a cluster will do, drawn from its seed before it begins. Every part has a name, and a run may leave parts
-//! out: so a failing seed is made smaller.
+//! What a run of a cluster will do, drawn from its seed before it begins. Every part has a name, and a run may leave
+//! parts out: so a failing seed is made smaller.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

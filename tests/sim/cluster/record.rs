@@ -1,5 +1,6 @@
-//! What the replicas of every lane did, noted at the moment they did it: who led a term, which entry each replica applied
-//! at an index and to what state, which votes were granted. Rules that need no client's view are checked here, at once.
+//! What the replicas of every lane did, noted at the moment they did it: who led a term, which entry each replica
+//! applied at an index and to what state, which votes were granted. Rules that need no client's view are checked here,
+//! at once.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

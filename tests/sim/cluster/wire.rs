@@ -1,5 +1,5 @@
-//! The connection of one life of a broker to the others: the frames of `rpc::frame` over the simulated network, requests
-//! with an id, answered or not.
+//! The connection of one life of a broker to the others: the frames of `rpc::frame` over the simulated network,
+//! requests with an id, answered or not.
 //!
 //! Owns: matching answers to requests. Notes votes that leave this broker. A late answer to an earlier life finds no
 //! request: ids begin at random.

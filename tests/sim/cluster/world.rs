@@ -1,5 +1,5 @@
-//! The world of a run: machines with a disk and clocks each, the network between them, one bucket, and clients that live
-//! on. Nothing but disks, bucket and what the controller's replicas know outlives a broker.
+//! The world of a run: machines with a disk and clocks each, the network between them, one bucket, and clients that
+//! live on. Nothing but disks, bucket and what the controller's replicas know outlives a broker.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

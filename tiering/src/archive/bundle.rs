@@ -181,8 +181,8 @@ pub(super) async fn build<H: LaneHost>(
     BuiltBundle { parts, bundle: bundle.finish(), applied }
 }
 
-/// A moved log start of a partition that has an entry in the bundle: the entry says it. So the trims that retention makes
-/// all day in partitions that are written cost no events.
+/// A moved log start of a partition that has an entry in the bundle: the entry says it. So the trims that retention
+/// makes all day in partitions that are written cost no events.
 fn is_said_by_entry(event: &LaneEvent, input: &[(PartitionId, Vec<Batch>)], log_starts: &[Option<Offset>]) -> bool {
     let LaneEvent::LogStartMoved { partition, to } = event else { return false };
     let at = input.binary_search_by_key(partition, |(id, _)| *id).ok();

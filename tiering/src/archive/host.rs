@@ -188,8 +188,8 @@ pub trait LaneState {
         }
     }
 
-    /// A seal or a closed lane manifest shows that the lane goes on in a later epoch (R6): what this node acknowledges from
-    /// now on is in no cluster that lives on.
+    /// A seal or a closed lane manifest shows that the lane goes on in a later epoch (R6): what this node acknowledges
+    /// from now on is in no cluster that lives on.
     fn superseded(&self, _next: LineageEpoch) {}
 
     /// Is the local disk filling up? Then bundles are made as soon as there is enough for one: local bytes go only when

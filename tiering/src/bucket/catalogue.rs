@@ -1,8 +1,8 @@
 //! Changes to the catalogue: topics and lanes that an archiver is about to refer to, merged into the catalogue.
 //!
 //! Owns: that merge. Does not own: the catalogue's content and form (`manifest::Catalogue`), reading and writing the
-//! object (`bucket`). Pure; *message*. A lane is in the catalogue before its first bundle is written, a topic before its
-//! first row.
+//! object (`bucket`). Pure; *message*. A lane is in the catalogue before its first bundle is written, a topic before
+//! its first row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,8 +36,8 @@ impl CatalogueChange {
             && self.without_rows(catalogue).is_none_or(|wanted| says(catalogue.unarchived.as_ref(), &wanted))
     }
 
-    /// Takes the change in: lanes are never removed, topics sorted by id. What the catalogue says of a topic as of a later
-    /// revision stays.
+    /// Takes the change in: lanes are never removed, topics sorted by id. What the catalogue says of a topic as of a
+    /// later revision stays.
     pub fn merge_into(&self, catalogue: &mut Catalogue, now: TimestampMs) {
         let mut topics: BTreeMap<TopicId, CatalogueTopic> =
             catalogue.topics.drain(..).map(|topic| (topic.id, topic)).collect();

@@ -1,7 +1,7 @@
 //! The next bundle of a lane: whether it counts, and what it changes.
 //!
-//! Owns: the order within a bundle: partitions that come, then ranges, then log starts and partitions that go. All of it
-//! is judged before any of it is taken. Pure.
+//! Owns: the order within a bundle: partitions that come, then ranges, then log starts and partitions that go. All of
+//! it is judged before any of it is taken. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,8 @@ impl FollowedLane {
     /// Takes the bundle that [`super::Next::Bundle`] asked for: its index, where that lies, the object's size.
     ///
     /// # Errors
-    /// Why it does not count; nothing has changed then, and the lane manifest is to be read next: it may be ahead of it.
+    /// Why it does not count; nothing has changed then, and the lane manifest is to be read next: it may be ahead of
+    /// it.
     pub fn on_bundle(&mut self, found: &DataIndex, at: IndexRef, size: u64) -> Result<Changes, FollowError> {
         let taken = self.take_bundle(found, at, size);
         if taken.is_err() {

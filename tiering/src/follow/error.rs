@@ -42,7 +42,7 @@ pub enum FollowError {
         "the lane manifest goes on at bundle {found}, one read before at bundle {known}: the bucket shows an older state"
     )]
     Older {
-        /// Its `follow_from`.
+        /// The bundle that the manifest read last goes on at.
         found: Sequence,
         /// The greatest `follow_from` so far.
         known: Sequence,

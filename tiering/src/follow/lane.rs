@@ -1,7 +1,7 @@
 //! One lane of one home, as it is followed: base, tail, and what to read next.
 //!
-//! Owns: the lane's position. Does not own: a new base (`rebase`), a bundle (`bundle`). Pure; *message* by type, kept by
-//! the shard that follows the lane.
+//! Owns: the lane's position. Does not own: a new base (`rebase`), a bundle (`bundle`). Pure; *message* by type, kept
+//! by the shard that follows the lane.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,8 +16,8 @@ use crate::keys::{Home, LineageEpoch, ObjectName, Sequence};
 use crate::manifest::{LaneManifest, ObjectPageRef, PageRef, PublishedLane};
 use crate::store::ETag;
 
-/// Ranges and events in a tail. A source publishes at least once a minute while its bundles come, so that a tail of 10,000
-/// partitions and a lag of 10 s holds 60,000.
+/// Ranges and events in a tail. A source publishes at least once a minute while its bundles come, so that a tail of
+/// 10,000 partitions and a lag of 10 s holds 60,000.
 pub const TAIL_ENTRIES_MAX: usize = 300_000;
 
 /// What a lane is followed for.
@@ -132,8 +132,8 @@ impl FollowedLane {
         self.home.bundle(self.lane, self.last.next())
     }
 
-    /// The lane manifest is to be read before the next bundle: nothing was at the bundle's key for a while, or an object
-    /// that a row names is gone. No effect on a lane that ended.
+    /// The lane manifest is to be read before the next bundle: nothing was at the bundle's key for a while, or an
+    /// object that a row names is gone. No effect on a lane that ended.
     pub fn look_at_manifest(&mut self) {
         if matches!(self.stage, Stage::Following) {
             self.stage = Stage::Manifest;
@@ -170,8 +170,8 @@ impl FollowedLane {
         self.last_written
     }
 
-    /// The epoch of a restore that closed the lane manifest: no bundle after the next seal counts, and the root may name
-    /// another home already.
+    /// The epoch of a restore that closed the lane manifest: no bundle after the next seal counts, and the root may
+    /// name another home already.
     #[must_use]
     pub fn closed_for(&self) -> Option<LineageEpoch> {
         self.closed_for

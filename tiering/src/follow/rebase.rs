@@ -1,7 +1,7 @@
 //! A new base: the lane manifest was published again, and its pages replace the tail below its `follow_from`.
 //!
-//! Owns: which pages have to be read, and the state made of them. A page that the base before has is not read again: none
-//! of its partitions changed in between, unless the tail that goes says so. Pure.
+//! Owns: which pages have to be read, and the state made of them. A page that the base before has is not read again:
+//! none of its partitions changed in between, unless the tail that goes says so. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

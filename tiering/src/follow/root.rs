@@ -1,7 +1,7 @@
 //! Which home of a source is served, root after root.
 //!
-//! Owns: that the name stands for one cluster, that its epoch never falls, that a takeover counts only from its switch on.
-//! Does not own: reading the root. Pure; *messages*.
+//! Owns: that the name stands for one cluster, that its epoch never falls, that a takeover counts only from its switch
+//! on. Does not own: reading the root. Pure; *messages*.
 
 use tidewater_storage::disposition::Disposition;
 

@@ -23,7 +23,8 @@ pub struct ObjectBuilder {
     pieces: Vec<Bytes>,
     position: u64,
     open: Option<OpenRun>,
-    /// Of bundles and parts: what the current partition's batches change in producers, and those of the partitions before.
+    /// Of bundles and parts: what the current partition's batches change in producers, and those of the partitions
+    /// before.
     changes: BTreeMap<ProducerId, ProducerState>,
     producers: Vec<PartitionProducers>,
 }

@@ -103,9 +103,10 @@ pub fn follow_producers(known: &mut BTreeMap<ProducerId, ProducerState>, changes
     }
 }
 
-/// A count, then each producer: the difference of its id to the one before's, its epoch, the difference of `seen` to the one
-/// before's (of the first to `seen`), its batches. Offsets of a producer's batches count from `start`, then from the batch
-/// before's end; timestamps from `seen`, then from the batch before's; sequences from the batch before's last plus one.
+/// A count, then each producer: the difference of its id to the one before's, its epoch, the difference of `seen` to
+/// the one before's (of the first to `seen`), its batches. Offsets of a producer's batches count from `start`, then
+/// from the batch before's end; timestamps from `seen`, then from the batch before's; sequences from the batch before's
+/// last plus one.
 pub(crate) fn put_producers(out: &mut Encoder, producers: &[ProducerState], start: Offset, seen: TimestampMs) {
     assert!(producers.is_sorted_by(|a, b| a.id < b.id), "producers ascend");
     let (mut id, mut seen) = (0i64, seen);

@@ -55,7 +55,8 @@ impl PartitionManifest {
         Self::take(bytes, &[], |_, _, _| Ok(()))
     }
 
-    /// As [`PartitionManifest::decode`]; sections of the tags in `further`, which come after its own, are given to `read`.
+    /// As [`PartitionManifest::decode`]; sections of the tags in `further`, which come after its own, are given to
+    /// `read`.
     pub(super) fn take(
         bytes: &[u8],
         further: &[u64],

@@ -1,7 +1,7 @@
 //! What is published of a lane's live and pending objects: immutable pages of their names.
 //!
-//! Owns: the pages' content and encoding (`FORMAT.md` §4), which of them are written again. Does not own: the puts. Without
-//! them a restore would read every spill page to learn which objects the lane still needs. Pure.
+//! Owns: the pages' content and encoding (`FORMAT.md` §4), which of them are written again. Does not own: the puts.
+//! Without them a restore would read every spill page to learn which objects the lane still needs. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -131,8 +131,8 @@ impl PublishedLane {
         Ok(lane)
     }
 
-    /// The lane's state that this publishes, given what its pages of objects hold. Log indexes of the cluster that wrote it
-    /// mean nothing to others: everything is as of `at`.
+    /// The lane's state that this publishes, given what its pages of objects hold. Log indexes of the cluster that
+    /// wrote it mean nothing to others: everything is as of `at`.
     #[must_use]
     pub fn state(&self, objects: Vec<LaneObject>, at: LogIndex) -> LaneManifest {
         let mut lane = LaneManifest::new(self.home, self.lane);

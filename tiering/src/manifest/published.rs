@@ -1,7 +1,8 @@
 //! What is published of a partition beside its manifest: leader epochs and idempotent producers at its archived end.
 //!
 //! Owns: the cut at the archived end, the encoding (`FORMAT.md` §5, tags 7 and 8). Does not own: the broker's tables of
-//! both, from which a publication takes them. The checkpoint holds those tables themselves and not these sections. Pure.
+//! both, from which a publication takes them. The checkpoint holds those tables themselves and not these sections.
+//! Pure.
 
 use bytes::Bytes;
 use tidewater_storage::codec::{CodecError, Decoder, Encoder};

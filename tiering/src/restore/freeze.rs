@@ -1,4 +1,5 @@
-//! Ends the lanes of a source, or only reads them: manifests closed, bundles walked to the first free key, seals put there.
+//! Ends the lanes of a source, or only reads them: manifests closed, bundles walked to the first free key, seals put
+//! there.
 //!
 //! Owns: these requests. Does not own: what they mean (`order`), what is made of manifests and bundles (the caller's
 //! `take`). Each step may be repeated, also by another attempt.
@@ -74,8 +75,8 @@ impl Lanes {
         Err(RestoreError::Busy { key })
     }
 
-    /// Gives `take` every bundle from `from` on, whose predecessor's index has the checksum `crc`. If `take` refuses one,
-    /// or one is missing, the walk ends before it.
+    /// Gives `take` every bundle from `from` on, whose predecessor's index has the checksum `crc`. If `take` refuses
+    /// one, or one is missing, the walk ends before it.
     pub(super) async fn walk(
         &self,
         lane: LaneId,

@@ -14,13 +14,13 @@
 //! ```
 //!
 //! Up to the switch nothing reads the new home, and each step may be repeated: a restore that was killed is run again
-//! with the same data directory and finds what it did. Another restore finds the root taken and is refused, or takes over
-//! with an epoch of its own from the same source; the switch of the first then meets another version of the root. After
-//! the switch everything that the new epoch needs is in the bucket, so the data directory may be lost again.
+//! with the same data directory and finds what it did. Another restore finds the root taken and is refused, or takes
+//! over with an epoch of its own from the same source; the switch of the first then meets another version of the root.
+//! After the switch everything that the new epoch needs is in the bucket, so the data directory may be lost again.
 //!
-//! A broker of the source that was only cut off may write until the seal: what it has put into the bucket before counts.
-//! What it puts later lies where nothing reads it. Deletes that it was allowed before its manifest was closed concern
-//! objects that the closed manifest does not name.
+//! A broker of the source that was only cut off may write until the seal: what it has put into the bucket before
+//! counts. What it puts later lies where nothing reads it. Deletes that it was allowed before its manifest was closed
+//! concern objects that the closed manifest does not name.
 //!
 //! Pure. Everything is a *message*.
 

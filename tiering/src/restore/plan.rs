@@ -1,11 +1,14 @@
-//! What a restored cluster begins with: lanes and topics of the new home, made from the lanes of the source as they ended.
+//! What a restored cluster begins with: lanes and topics of the new home, made from the lanes of the source as they
+//! ended.
 //!
-//! Owns: which topics come back, and what of a lane's state goes on under the new home. Pure: the same source gives the same
-//! plan, also to another attempt.
+//! Owns: which topics come back, and what of a lane's state goes on under the new home. Pure: the same source gives the
+//! same plan, also to another attempt.
 //!
-//! - Lanes and partitions keep their numbers, objects stay where they are: rows of the new home name objects of the source.
+//! - Lanes and partitions keep their numbers, objects stay where they are: rows of the new home name objects of the
+//!   source.
 //! - Log indexes of the source mean nothing in the new lanes' logs: all state is as of [`SEED`].
-//! - A topic that the source had deleted does not come back; its partitions stay dropped, until their objects are deleted.
+//! - A topic that the source had deleted does not come back; its partitions stay dropped, until their objects are
+//!   deleted.
 //! - Producers and leader epochs are as of the archived end, so that a batch sent again is recognised and one that was
 //!   never archived is appended.
 

@@ -23,8 +23,8 @@ const PAGES_AT_ONCE: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct LaneRead {
     pub(super) followed: FollowedLane,
-    /// What each partition's page of the base names beside its rows: objects of its own that are to be deleted, and those
-    /// that its rows name, which may be trimmed by a bundle.
+    /// What each partition's page of the base names beside its rows: objects of its own that are to be deleted, and
+    /// those that its rows name, which may be trimmed by a bundle.
     pub(super) own: BTreeMap<PartitionId, Vec<ObjectName>>,
     pub(super) end: LaneEnd,
 }

@@ -93,7 +93,8 @@ pub(super) async fn switch(
     Err(RestoreError::Busy { key })
 }
 
-/// Puts a root over the version that was judged. Whether it did is for the caller to read: an answer may have been lost.
+/// Puts a root over the version that was judged. Whether it did is for the caller to read: an answer may have been
+/// lost.
 async fn put(store: &dyn ObjectStore, key: &ObjectKey, root: &Root, version: ETag) -> Result<(), RestoreError> {
     match store.put(key, root.encode(), PutMode::IfMatch(version)).await {
         Ok(_) | Err(StoreError::Taken { .. }) => Ok(()),

@@ -77,8 +77,8 @@ impl Restore {
         Ok(plan(source, catalogue.as_ref(), &read, self.now).report)
     }
 
-    /// Restores: ends the source, writes the new home, makes the switch. Returns what came back; `None` if this attempt had
-    /// made the switch before.
+    /// Restores: ends the source, writes the new home, makes the switch. Returns what came back; `None` if this attempt
+    /// had made the switch before.
     ///
     /// # Errors
     /// [`RestoreError`]: run it again with the same attempt, once the cause is removed.

@@ -1,7 +1,8 @@
 //! When each partition is to be looked at again, by the wall clock.
 //!
-//! Owns: the queue. Does not own: the clock, the looking. A clock that is set forward makes the partitions that it passed due at the
-//! next look; a clock that is set back makes partitions wait, as it lowers the age of their records. Shard-local by use.
+//! Owns: the queue. Does not own: the clock, the looking. A clock that is set forward makes the partitions that it
+//! passed due at the next look; a clock that is set back makes partitions wait, as it lowers the age of their records.
+//! Shard-local by use.
 
 use std::collections::{BTreeMap, BTreeSet};
 

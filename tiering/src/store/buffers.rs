@@ -1,8 +1,8 @@
 //! Buffers for bodies, used again and again instead of fresh memory for each.
 //!
 //! Fresh megabytes cost more than reading them out of the page cache: the kernel clears every page at its first touch.
-//! Owns: the free buffers, within a bound. Does not own: what is read into them. *Node-wide*: a body may be dropped on any
-//! thread, its buffer comes back here.
+//! Owns: the free buffers, within a bound. Does not own: what is read into them. *Node-wide*: a body may be dropped on
+//! any thread, its buffer comes back here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

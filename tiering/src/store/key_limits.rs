@@ -1,7 +1,7 @@
 //! How long object keys may be, by kind of store.
 //!
-//! Owns: the limits and their check, so that a name from outside (a topic, a table) which cannot become a key is refused
-//! when it is set, not each time something is written under it. Pure.
+//! Owns: the limits and their check, so that a name from outside (a topic, a table) which cannot become a key is
+//! refused when it is set, not each time something is written under it. Pure.
 
 use crate::keys::KEY_BYTES_MAX;
 

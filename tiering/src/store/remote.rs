@@ -40,11 +40,11 @@ const JOINED_BYTES: usize = 16 << 10;
 const PIECES_MAX: usize = 4;
 /// One request that carries next to nothing; one with a body has longer by [`UPLINK_FLOOR`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes a second at which a body still arrives in time: a 64 MiB object has 316 s, five tries of it less than half of the
-/// archiver's grace. With one deadline for all sizes a slower line would begin the same PUT for ever.
+/// Bytes a second at which a body still arrives in time: a 64 MiB object has 316 s, five tries of it less than half of
+/// the archiver's grace. With one deadline for all sizes a slower line would begin the same PUT for ever.
 const UPLINK_FLOOR: u64 = 256 << 10;
-/// What carries more has no longer. The client's own deadline, which covers lists, deletes and the pieces of large puts, is
-/// for this.
+/// What carries more has no longer. The client's own deadline, which covers lists, deletes and the pieces of large
+/// puts, is for this.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
 /// Says for S3 whether bodies are left out of the signature, instead of the transport.
 const UNSIGNED_PAYLOAD: &str = "AWS_UNSIGNED_PAYLOAD";

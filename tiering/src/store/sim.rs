@@ -6,8 +6,8 @@
 //! length, so an error) or with a flipped byte (not seen: checksums must). For a while nothing may be answered at
 //! all. Objects are never lost once a write was answered, and conditional puts always hold.
 //!
-//! Several callers share a bucket: [`SimBucket::store_for`] names one, and [`SimBucket::set_faults_for`] has requests of
-//! that caller fail in their own way, up to being answered by nothing while the others are served.
+//! Several callers share a bucket: [`SimBucket::store_for`] names one, and [`SimBucket::set_faults_for`] has requests
+//! of that caller fail in their own way, up to being answered by nothing while the others are served.
 //!
 //! The bucket's tasks run on the [`Env`] it was made with (a node of its own), so killing a caller's node neither
 //! stops nor undoes what it asked for. [`SimStore`] is `Send` and talks to them by channel; all draws come from the

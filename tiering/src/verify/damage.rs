@@ -59,7 +59,7 @@ pub struct DamagedRange {
 /// An object that the store did not give: nothing is known of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unread {
-    /// Its key.
+    /// The key of the object in the bucket.
     pub object: String,
     pub reason: String,
 }

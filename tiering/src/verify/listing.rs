@@ -1,7 +1,8 @@
 //! `quick`: data objects are listed instead of read.
 //!
 //! What must be there is in the order of keys within a folder, so each folder is listed once from the first name to the
-//! last, a thousand at a time. An object that a listing does not have is asked for by itself before it counts as missing.
+//! last, a thousand at a time. An object that a listing does not have is asked for by itself before it counts as
+//! missing.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The bundles from a lane manifest's `follow_from` on: does each follow the one before it, and continue its partitions?
+//! The bundles from a lane manifest's `follow_from` on: does each follow the one before it, and continue its
+//! partitions?
 //!
 //! [`Tail`] judges one index after the other and is pure; the walk that reads them is [`Run::follow`]. An offset that a
 //! partition's log start has passed may be missing or come twice: a trim may run ahead of the archive.

@@ -1,10 +1,11 @@
-//! What one fetch session remembers (KIP-227): its partitions, which of them are to be read, and what the client knows of each.
+//! What one fetch session remembers (KIP-227): its partitions, which of them are to be read, and what the client knows
+//! of each.
 //!
-//! Pure. A partition is *queued* when it is to be read at the next look: it is new, its offset changed, it had data or an
-//! error the last time, or it moved since. All others are *idle*: the client stands at their end, and an alarm is
-//! registered there (`crate::partition::read::watch`), so a fetch costs what changed, not what there is. The queue is the
-//! rotation: a partition that brought data goes to its end, one that was not reached stays in front. A fetch without a session is
-//! a session that lives for one request.
+//! Pure. A partition is *queued* when it is to be read at the next look: it is new, its offset changed, it had data or
+//! an error the last time, or it moved since. All others are *idle*: the client stands at their end, and an alarm is
+//! registered there (`crate::partition::read::watch`), so a fetch costs what changed, not what there is. The queue is
+//! the rotation: a partition that brought data goes to its end, one that was not reached stays in front. A fetch
+//! without a session is a session that lives for one request.
 
 mod answers;
 
@@ -370,9 +371,10 @@ impl Session {
         })
     }
 
-    /// Puts what was looked at where it belongs: unread partitions to the front, those with data or an error to the end,
-    /// the rest idle. Answers the alarms to register, which count as registered from here on: those of the idle partitions
-    /// if anybody will ask what moved, now (`waits`) or in a later request; while waiting those with data too.
+    /// Puts what was looked at where it belongs: unread partitions to the front, those with data or an error to the
+    /// end, the rest idle. Answers the alarms to register, which count as registered from here on: those of the idle
+    /// partitions if anybody will ask what moved, now (`waits`) or in a later request; while waiting those with data
+    /// too.
     #[must_use = "what is answered counts as watched"]
     pub(super) fn settle(
         &mut self,

@@ -1,9 +1,9 @@
 //! The fetch sessions of one shard: their ids and epochs, how many there may be, who makes room (KIP-227).
 //!
-//! Decides as Kafka's `FetchManager` does. A session lives on the shard of the connection that made it; elsewhere its id
-//! is not known and the client begins a new one, as after a restart. While a request works on a session it is lent out:
-//! a second request of the same session meanwhile is refused, and a connection that breaks takes its session along.
-//! Shard-local.
+//! Decides as Kafka's `FetchManager` does. A session lives on the shard of the connection that made it; elsewhere its
+//! id is not known and the client begins a new one, as after a restart. While a request works on a session it is lent
+//! out: a second request of the same session meanwhile is refused, and a connection that breaks takes its session
+//! along. Shard-local.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

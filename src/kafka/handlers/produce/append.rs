@@ -30,8 +30,8 @@ pub(super) struct PlannedPart {
 /// An append under way.
 pub(super) type Append = Pin<Box<dyn Future<Output = Vec<Outcome>>>>;
 
-/// Hands the batches to their lanes, in the first poll unless one of them is recompressed first or a request before it on
-/// the connection does that. Resolves when each is committed or refused; outcomes are in the order of `parts`.
+/// Hands the batches to their lanes, in the first poll unless one of them is recompressed first or a request before it
+/// on the connection does that. Resolves when each is committed or refused; outcomes are in the order of `parts`.
 pub(super) fn append(broker: Rc<Broker>, order: Rc<HandOver>, parts: Vec<PlannedPart>) -> Append {
     Box::pin(async move {
         let late = parts.iter().any(|part| part.to.is_some());
@@ -102,7 +102,8 @@ fn in_place(done: impl Iterator<Item = Outcome>, refused: Vec<(usize, Refusal)>)
     out
 }
 
-/// The outcomes, or `None` when `timeout` has passed: then the append goes on by itself, and holds `lease()` until it ends.
+/// The outcomes, or `None` when `timeout` has passed: then the append goes on by itself, and holds `lease()` until it
+/// ends.
 pub(super) async fn within(
     env: &Env,
     deadlines: &Deadlines,

@@ -2,9 +2,9 @@
 //! producer's timestamps may lie. Pure.
 //!
 //! The header's greatest timestamp decides about the future. For the past a batch must be opened, since its header does
-//! not name the least; that costs only topics which set the limit. A refused batch is opened to name its bad records, as
-//! Kafka does, so that the client fails those and says of the others that they were in their company; but only while the
-//! request has not cost too much already ([`Opened`]), for a batch of a kilobyte may unpack to 64 MiB.
+//! not name the least; that costs only topics which set the limit. A refused batch is opened to name its bad records,
+//! as Kafka does, so that the client fails those and says of the others that they were in their company; but only while
+//! the request has not cost too much already ([`Opened`]), for a batch of a kilobyte may unpack to 64 MiB.
 
 use bytes::Bytes;
 use tidewater_storage::model::record::{RecordError, Records, read};

@@ -1,5 +1,5 @@
-//! Blobs that checkpoints hold of partitions: `tests/golden/broker/partition-v*.hex`. Every version that was ever written
-//! is read; the newest is what is written, to the byte.
+//! Blobs that checkpoints hold of partitions: `tests/golden/broker/partition-v*.hex`. Every version that was ever
+//! written is read; the newest is what is written, to the byte.
 
 use std::path::PathBuf;
 

@@ -197,8 +197,8 @@ impl Upper {
 }
 
 impl Machine {
-    /// Opens, applies the journal's entries after the checkpoint again, and starts. A proposal that is not in the journal
-    /// did not happen; what was acknowledged must be there.
+    /// Opens, applies the journal's entries after the checkpoint again, and starts. A proposal that is not in the
+    /// journal did not happen; what was acknowledged must be there.
     pub(super) async fn open(env: &Env, dir: PathBuf, config: EngineConfig, history: &Rc<History>) -> Self {
         let (engine, recovered) = match Engine::open(env.clone(), dir, config).await {
             Ok(opened) => opened,

@@ -80,8 +80,8 @@ impl Content {
         self.pending = kept;
     }
 
-    /// A sync of these changes failed: no later sync makes the writes durable. Lengths are the file system's own: a later
-    /// sync that succeeds covers them, in their order.
+    /// A sync of these changes failed: no later sync makes the writes durable. Lengths are the file system's own: a
+    /// later sync that succeeds covers them, in their order.
     pub(super) fn doom(&mut self, covered: &BTreeSet<u64>) {
         for (number, pending) in (self.first_pending..).zip(&mut self.pending) {
             pending.doomed |= covered.contains(&number) && matches!(pending.change, Change::Write { .. });

@@ -1,4 +1,5 @@
-//! A bucket that answers a key with another object, whole in itself: readers get an error, and no request waits for ever.
+//! A bucket that answers a key with another object, whole in itself: readers get an error, and no request waits for
+//! ever.
 
 use std::sync::mpsc;
 use std::thread;

@@ -1,5 +1,5 @@
-//! From what is published and the bundles after it alone, a lane is rebuilt as it was: rows, ends, log starts, leader epochs,
-//! producers, live objects. At any moment; exactly, once the lane rests.
+//! From what is published and the bundles after it alone, a lane is rebuilt as it was: rows, ends, log starts, leader
+//! epochs, producers, live objects. At any moment; exactly, once the lane rests.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A lane restored from what its archivers left, by restores that are dropped anywhere and begin again, beside archivers of
-//! the old epoch that go on: what the restored lane begins with reads back byte for byte, and stays.
+//! A lane restored from what its archivers left, by restores that are dropped anywhere and begin again, beside
+//! archivers of the old epoch that go on: what the restored lane begins with reads back byte for byte, and stays.
 
 use futures::future::{Either, select};
 use tidewater_storage::env::Env;

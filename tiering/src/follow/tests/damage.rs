@@ -1,4 +1,5 @@
-//! What is wrong in a bucket is a typed error, changes nothing of what is served, and passes when the bucket is right again.
+//! What is wrong in a bucket is a typed error, changes nothing of what is served, and passes when the bucket is right
+//! again.
 
 use tidewater_storage::model::{LaneId, Offset};
 

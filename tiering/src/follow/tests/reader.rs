@@ -48,8 +48,8 @@ impl Reader {
         }
     }
 
-    /// Follows until the next bundle is missing or nothing helps. Looks at the manifest after a bundle that does not count,
-    /// and first of all if `look` says so.
+    /// Follows until the next bundle is missing or nothing helps. Looks at the manifest after a bundle that does not
+    /// count, and first of all if `look` says so.
     pub(super) fn poll(&mut self, bucket: &Bucket, look: bool) -> Polled {
         if look {
             self.lane.look_at_manifest();
@@ -133,8 +133,8 @@ impl Reader {
         }
     }
 
-    /// What is followed is what the bucket's bundles, and the manifest that is the base, tell; and every offset lies in an
-    /// object that holds it.
+    /// What is followed is what the bucket's bundles, and the manifest that is the base, tell; and every offset lies in
+    /// an object that holds it.
     ///
     /// `exact`: no bundle of a dead leader was met, whose ends stay answered.
     pub(super) fn equals_bucket(&self, writer: &Writer, exact: bool) {

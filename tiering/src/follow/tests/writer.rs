@@ -198,8 +198,8 @@ impl Writer {
         *sequence += records as i32;
     }
 
-    /// Bundles up to `batches` batches of each partition that `picks` has a bit for. `unborn`: a dead leader made another one
-    /// of the same sequence, of the other partitions, whose put is still under way.
+    /// Bundles up to `batches` batches of each partition that `picks` has a bit for. `unborn`: a dead leader made
+    /// another one of the same sequence, of the other partitions, whose put is still under way.
     pub(super) fn bundle(&mut self, picks: u64, batches: u64, unborn: bool) {
         if unborn {
             let events = self.events.clone();
@@ -403,8 +403,8 @@ impl Writer {
         self.versions
     }
 
-    /// Deletes bundles that no row and no follower needs, and pages that no manifest names. A dead leader's bundle may then
-    /// arrive where a deleted one was.
+    /// Deletes bundles that no row and no follower needs, and pages that no manifest names. A dead leader's bundle may
+    /// then arrive where a deleted one was.
     pub(super) fn delete(&mut self, arrive: bool) {
         let needed = |object: &ObjectName| {
             self.lane.must_follow(object)
@@ -431,8 +431,8 @@ impl Writer {
         self.bucket.pages.retain(|page, _| named.contains(page) || objects.contains(page));
     }
 
-    /// Another cluster takes over: the manifest is closed, the lane sealed, and a new epoch goes on from what the bucket has.
-    /// `read` reads a lane to its end for a restore.
+    /// Another cluster takes over: the manifest is closed, the lane sealed, and a new epoch goes on from what the
+    /// bucket has. `read` reads a lane to its end for a restore.
     pub(super) fn take_over(&mut self, read: impl FnOnce(&Bucket, Home) -> FollowedLane) {
         let before = self.home();
         let home = Home { epoch: LineageEpoch(before.epoch.0 + 1), ..before };
@@ -474,8 +474,8 @@ impl Writer {
         }
     }
 
-    /// Epochs are those of the log at its archived end, and so are producers, with fewer of their last batches perhaps: a
-    /// publication knows only the last few of the whole log. Unless a trim passed something over.
+    /// Epochs are those of the log at its archived end, and so are producers, with fewer of their last batches perhaps:
+    /// a publication knows only the last few of the whole log. Unless a trim passed something over.
     pub(super) fn check_facts(&self, followed: &FollowedLane) {
         for (partition, known) in followed.partitions() {
             let Some(log) = self.logs.get(partition).filter(|log| !log.jumped && !known.is_dropped()) else { continue };

@@ -1,8 +1,8 @@
 //! Writes of large objects past the page cache.
 //!
-//! An archive is written once and read later, if at all. Through the page cache each of its bytes evicts another one and
-//! costs a page that has to be found and, on a virtual machine, backed by the host: there the copy alone took 2 s of
-//! processor time a GB, four times what receiving and replicating the byte had cost.
+//! An archive is written once and read later, if at all. Through the page cache each of its bytes evicts another one
+//! and costs a page that has to be found and, on a virtual machine, backed by the host: there the copy alone took 2 s
+//! of processor time a GB, four times what receiving and replicating the byte had cost.
 //!
 //! Owns: the aligned buffers and the writes. Does not own: when a file is synced and placed. Runs on blocking threads.
 
@@ -49,8 +49,8 @@ impl AlignedBuffer {
 }
 
 impl DirectWrites {
-    /// Writes `pieces` back to back into the empty file at `path`. `false` if the file system takes no direct writes or the
-    /// object is small: then the file is empty, and the caller writes it.
+    /// Writes `pieces` back to back into the empty file at `path`. `false` if the file system takes no direct writes or
+    /// the object is small: then the file is empty, and the caller writes it.
     ///
     /// # Errors
     /// The disk's.

@@ -57,7 +57,8 @@ pub(super) fn store_error(key: &str, error: &Error) -> StoreError {
             // Request timeout, conflict, locked, too early, too many requests.
             Some(408 | 409 | 423 | 425 | 429) => StoreError::Unavailable { key, detail },
             Some(507) => StoreError::NoSpace { key },
-            // Redirects lead to another region or to a login page. 501 and 505 say that the store cannot do this at all.
+            // Redirects lead to another region or to a login page. 501 and 505 say that the store cannot do this at
+            // all.
             Some(300..=499 | 501 | 505) => StoreError::Refused { key, detail },
             None if detail.contains("redirect without LOCATION") || detail.contains("certificate") => {
                 StoreError::Refused { key, detail }

@@ -1,5 +1,5 @@
-//! Does any licence to delete ever cover an object that someone may still read? Random histories of a lane, its readers,
-//! a takeover, and the old leader that goes on after it.
+//! Does any licence to delete ever cover an object that someone may still read? Random histories of a lane, its
+//! readers, a takeover, and the old leader that goes on after it.
 //!
 //! At each DELETE the test computes from scratch what can be reached: from the state itself, from every manifest that a
 //! reader may hold (the one that was current a grace ago, and all since) with the bundles behind it, and from what a
