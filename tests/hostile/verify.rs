@@ -1,4 +1,4 @@
-//! `tidewater verify` on the bucket of a real broker: whole after a stop and after a kill.
+//! `tidewater verify` on the bucket of a real broker: whole after a stop and after a kill, and each damage by object.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::steady::{create, produce};
+use super::steady::{create, damage, files, produce};
 use super::support::broker::{Broker, Options};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +62,57 @@ fn a_bucket_is_whole_after_a_stop_and_after_a_kill() {
         let report: Value = serde_json::from_str(&out).expect("JSON");
         assert_eq!(code, 0);
         assert!(report["bytes"].as_u64() >= Some(160 * 50_000), "every record is read: {report}");
+    }
+}
+
+/// The report for a bucket, and the exit code.
+fn report(bucket: &Path, args: &[&str]) -> (i32, Value) {
+    let (code, out, err) = verify(bucket, &[args, &["--json"]].concat());
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}")))
+}
+
+/// The kinds of damage that are reported for an object.
+fn kinds_of(report: &Value, object: &str) -> Vec<String> {
+    let all = report["damage"].as_array().expect("a list");
+    all.iter().filter(|one| one["object"] == object).map(|one| one["kind"].as_str().expect("text").to_owned()).collect()
+}
+
+/// An object that no published manifest names yet is no part of what a replica or a restore reads, and is not looked at.
+/// What is looked at holds every record.
+#[test]
+fn damage_is_named_wherever_records_lie() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let bucket = archive(dir.path(), false);
+    let key = |path: &Path| path.strip_prefix(&bucket).expect("inside").display().to_string();
+    let data = ["/lanes/", "/parts/", "/segments/", "/gathered/"].map(|part| files(&bucket, part)).concat();
+    let mut looked_at = Vec::new();
+    for path in &data {
+        let good = std::fs::read(path).expect("readable");
+        damage(path, good.len() / 3);
+        let (code, report) = report(&bucket, &[]);
+        assert!(code == 0 || !kinds_of(&report, &key(path)).is_empty(), "{path:?}, exit code {code}: {report:#}");
+        std::fs::write(path, &good).expect("written");
+        looked_at.extend((code == 3).then_some((path, good)));
+    }
+    let bytes: usize = looked_at.iter().map(|(_, good)| good.len()).sum();
+    assert!(bytes >= 160 * 50_000, "damage in {bytes} bytes of {} objects is seen", looked_at.len());
+
+    let (path, good) = looked_at.iter().max_by_key(|(_, good)| good.len()).expect("records");
+    std::fs::write(path, &good[..good.len() / 2]).expect("written");
+    let (code, cut) = report(&bucket, &["--quick"]);
+    assert!(code == 3 && !kinds_of(&cut, &key(path)).is_empty(), "{cut:#}");
+    std::fs::remove_file(path).expect("removed");
+    for args in [&[][..], &["--quick"][..]] {
+        let (code, missing) = report(&bucket, args);
+        assert_eq!((code, kinds_of(&missing, &key(path))), (3, vec!["missing".to_owned()]), "{missing:#}");
+    }
+    std::fs::write(path, good).expect("written");
+    assert_eq!(report(&bucket, &[]).0, 0, "it is whole again");
+
+    for path in files(&bucket, "/manifests/") {
+        damage(&path, 40);
+        let (code, report) = report(&bucket, &["--quick"]);
+        assert!(code == 3 && !kinds_of(&report, &key(&path)).is_empty(), "{report:#}");
     }
 }
 
