@@ -27,7 +27,6 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod follow;
-pub mod lineage;
 pub mod message;
 pub mod produce;
 pub mod read;
@@ -35,5 +34,6 @@ pub mod router;
 pub mod shard;
 pub mod state;
 pub mod sums;
+pub mod superseded;
 #[cfg(test)]
 pub(crate) mod three;

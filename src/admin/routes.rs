@@ -128,7 +128,7 @@ async fn ready(State(AdminState { services, .. }): State<AdminState>) -> Respons
     if services.images.borrow().revision == 0 {
         return not("starting: the controller's lane is not recovered yet\n".to_owned());
     }
-    if let Some(end) = services.tier.lineage.ended() {
+    if let Some(end) = services.tier.superseded.by() {
         return not(format!("superseded: {end}\n"));
     }
     match survey::soon(services.reports.call(CONTROLLER_SHARD, ReportRequest::Reach)).await {
@@ -180,7 +180,7 @@ async fn this_broker(State(state): State<AdminState>) -> Response {
 }
 
 fn bucket_state(tier: &Tier) -> String {
-    if let Some(end) = tier.lineage.ended() {
+    if let Some(end) = tier.superseded.by() {
         return format!("superseded: {end}");
     }
     match tier.opening() {

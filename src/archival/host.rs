@@ -185,7 +185,7 @@ impl LaneState for Host {
 
     fn superseded(&self, next: LineageEpoch) {
         let own = self.lane.archive().home.epoch;
-        self.shard.lineage().end(own, next, "an archiver met the end of its lane in the bucket");
+        self.shard.superseded().note(own, next, "an archiver met the end of its lane in the bucket");
     }
 
     fn applied(&self) -> LogIndex {

@@ -35,11 +35,11 @@ use super::peers::{self, Peers};
 use crate::controller::client::{CONTROLLER_SHARD, ControllerHandle};
 use crate::controller::leaders::Leaders;
 use crate::limits;
-use crate::partition::lineage::Lineage;
 use crate::partition::message::{PartitionRequest, PartitionStatus};
 use crate::partition::shard::{DescribeExtra, PartitionShard};
 use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
+use crate::partition::superseded::Superseded;
 use crate::rpc::Rpc;
 use crate::shard::mesh::{Mesh, Reply};
 
@@ -64,7 +64,7 @@ pub struct Tier {
     /// Requests by kind.
     stats: Arc<StoreStats>,
     /// Whether the cluster was restored elsewhere.
-    pub lineage: Lineage,
+    pub superseded: Superseded,
     opened: watch::Receiver<Opening>,
     /// Who leads each lane, for the side runtime. The controller's shard writes it.
     leaders: Arc<watch::Sender<Arc<Leaders>>>,
@@ -106,10 +106,10 @@ impl Tier {
         let store = store::open(url, handle.clone(), &options)?;
         let claim = Claim { cluster: home.cluster, epoch: home.epoch, name: name.clone(), confirmed };
         let (sender, opened) = watch::channel(Opening::Waiting(None));
-        let lineage = Lineage::default();
-        let opening = BucketOpening { claim, url: url.to_owned(), sender, lineage: lineage.clone() };
+        let superseded = Superseded::default();
+        let opening = BucketOpening { claim, url: url.to_owned(), sender, superseded: superseded.clone() };
         handle.spawn(opening.run(Arc::clone(&store), rooted));
-        Ok(Self { store, home, name, url: url.to_owned(), stats, lineage, opened, leaders: Arc::default() })
+        Ok(Self { store, home, name, url: url.to_owned(), stats, superseded, opened, leaders: Arc::default() })
     }
 
     /// A tier over a store that exists already, whose bucket the caller opens and passes to the sender: for simulated
@@ -117,8 +117,8 @@ impl Tier {
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
         let (sender, opened) = watch::channel(Opening::Waiting(None));
-        let (lineage, stats, leaders) = (Lineage::default(), Arc::default(), Arc::default());
-        (Self { store, home, name, url: String::new(), stats, lineage, opened, leaders }, sender)
+        let (superseded, stats, leaders) = (Superseded::default(), Arc::default(), Arc::default());
+        (Self { store, home, name, url: String::new(), stats, superseded, opened, leaders }, sender)
     }
 
     /// Requests to the store so far.
@@ -154,13 +154,13 @@ struct BucketOpening {
     url: String,
     /// Has the latest state.
     sender: watch::Sender<Opening>,
-    lineage: Lineage,
+    superseded: Superseded,
 }
 
 impl BucketOpening {
     /// Calls `rooted` once the bucket is open.
     async fn run(self, store: Arc<dyn ObjectStore>, rooted: impl FnOnce() + Send) {
-        let Self { claim, url, sender, lineage } = self;
+        let Self { claim, url, sender, superseded } = self;
         let mut pause = Duration::from_millis(250);
         let mut refusals = 0;
         loop {
@@ -186,7 +186,7 @@ impl BucketOpening {
                 Err(error) => {
                     tracing::error!(bucket = %url, %error, "the bucket must not be used; nothing is archived");
                     if let BucketError::Refused(RootRefusal::Superseded { found, own, .. }) = &error {
-                        lineage.end(*own, *found, "the bucket's root names it");
+                        superseded.note(*own, *found, "the bucket's root names it");
                     }
                     sender.send_replace(Opening::Refused(error.to_string()));
                     return;
@@ -321,7 +321,7 @@ pub fn start_with(
         by_lane: RefCell::default(),
     });
     shard.set_extra(Rc::clone(&archivers) as Rc<dyn DescribeExtra>);
-    shard.set_lineage(tier.lineage.clone());
+    shard.set_superseded(tier.superseded.clone());
     env.tasks.spawn("archiving", Rc::clone(&archivers).archive());
     env.tasks.spawn("hold of retention", Rc::clone(&archivers).end_hold());
     if shard.here == CONTROLLER_SHARD {

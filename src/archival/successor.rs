@@ -1,6 +1,6 @@
 //! Looks each minute whether the bucket's root names a later lineage epoch: then the cluster was restored elsewhere.
 //!
-//! Owns: that look, on each broker's controller shard. Does not own: what follows (`partition::lineage`); seals and
+//! Owns: that look, on each broker's controller shard. Does not own: what follows (`partition::superseded`); seals and
 //! closed manifests, which the archiver of a lane meets (`tiering::archive`); a root at the start (`Bucket::open`). A
 //! root that cannot be read, or is gone, says nothing. Two answers must agree: one may be damaged or misdirected on its
 //! way.
@@ -20,11 +20,11 @@ const INTERVAL: Duration = Duration::from_mins(1);
 impl ShardArchivers {
     /// Ends when another epoch has taken over.
     pub(super) async fn watch_root(self: Rc<Self>, bucket: Bucket) {
-        while self.tier.lineage.ended().is_none() {
+        while self.tier.superseded.by().is_none() {
             self.env.tasks.sleep(INTERVAL).await;
             let Some(next) = successor(&bucket).await else { continue };
             if successor(&bucket).await == Some(next) {
-                self.tier.lineage.end(bucket.home.epoch, next, "the bucket's root names it");
+                self.tier.superseded.note(bucket.home.epoch, next, "the bucket's root names it");
             }
         }
     }

@@ -25,9 +25,9 @@ use super::run::{Archives, Cadence, Opening, Tier, start_with};
 use crate::controller::client::ControllerHandle;
 use crate::controller::image::ClusterImage;
 use crate::kafka::handlers::fixture::{cluster, leaders_of};
-use crate::partition::lineage::LineageEnd;
 use crate::partition::message::ProduceError;
 use crate::partition::state::command::{LaneCommand, LaneOp};
+use crate::partition::superseded::SupersededBy;
 use crate::partition::three::{Broker, NODES, Three, address};
 use crate::shard::mesh::Mesh;
 
@@ -225,7 +225,7 @@ fn a_leader_that_reaches_the_bucket_but_no_peer_deletes_nothing() {
 
 /// What a producer of a superseded broker is answered.
 fn superseded() -> ProduceError {
-    ProduceError::Superseded(LineageEnd { own: LineageEpoch(1), next: LineageEpoch(2) })
+    ProduceError::Superseded(SupersededBy { own: LineageEpoch(1), next: LineageEpoch(2) })
 }
 
 #[test]

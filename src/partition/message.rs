@@ -7,9 +7,9 @@ use tidewater_storage::model::{
     Term, TimestampMs,
 };
 
-use super::lineage::LineageEnd;
 use super::read::internal::InternalRequest;
 use super::read::watch::{Alarm, Watched};
+use super::superseded::SupersededBy;
 use crate::shard::mesh::Reply;
 
 /// A partition's address: identity, lane, and the shard that runs the lane.
@@ -107,7 +107,7 @@ pub enum ProduceError {
     Busy,
     /// The cluster was restored elsewhere. Nothing was written, and nothing will be: no retry helps.
     #[error("{0}")]
-    Superseded(LineageEnd),
+    Superseded(SupersededBy),
 }
 
 /// Which records a reader may see.

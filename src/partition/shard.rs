@@ -13,7 +13,6 @@ use tidewater_storage::engine::{Engine, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::{Deadlines, Env, Mono, Notify};
 use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, OffsetRange, PartitionId, ShardId, TopicId};
 
-use super::lineage::Lineage;
 use super::message::{
     ActiveProducer, EpochEnd, ListedOffset, OffsetSpec, PartitionAddress, PartitionRequest, PartitionStatus,
     ProduceDone, ProduceError, ProducePart, ReadDone, ReadError, ReadPart, TrimError,
@@ -31,6 +30,7 @@ use super::router::Serve;
 use super::state::lane::DataLane;
 use super::state::replica::Replica;
 use super::sums::TopicSums;
+use super::superseded::Superseded;
 use crate::shard::mesh::{Inbox, Reply};
 
 /// Partitions summed up for metrics before others get their turn: about a millisecond.
@@ -46,7 +46,7 @@ pub struct PartitionShard {
     peers: RefCell<Option<Rc<dyn PeerRead>>>,
     followed: RefCell<HashMap<PartitionId, Rc<FollowedPartition>>>,
     /// Has the cluster gone on elsewhere?
-    lineage: RefCell<Lineage>,
+    superseded: RefCell<Superseded>,
     patience: Deadlines,
     /// Notified when leadership of a lane begins or ends.
     leadership: Rc<Notify>,
@@ -98,7 +98,7 @@ impl PartitionShard {
             extra: RefCell::default(),
             peers: RefCell::default(),
             followed: RefCell::default(),
-            lineage: RefCell::default(),
+            superseded: RefCell::default(),
             patience,
             leadership: Rc::default(),
             watchers: RefCell::default(),
@@ -139,14 +139,14 @@ impl PartitionShard {
     }
 
     /// Attaches the node's knowledge of whether the cluster has gone on elsewhere.
-    pub fn set_lineage(&self, lineage: Lineage) {
-        *self.lineage.borrow_mut() = lineage;
+    pub fn set_superseded(&self, superseded: Superseded) {
+        *self.superseded.borrow_mut() = superseded;
     }
 
     /// Whether the cluster has gone on elsewhere.
     #[must_use]
-    pub fn lineage(&self) -> Lineage {
-        self.lineage.borrow().clone()
+    pub fn superseded(&self) -> Superseded {
+        self.superseded.borrow().clone()
     }
 
     /// Attaches what adds to a partition's status.
@@ -254,7 +254,7 @@ impl PartitionShard {
 
     fn produce(&self, parts: Vec<ProducePart>, reply: Reply<Vec<Result<ProduceDone, ProduceError>>>) {
         let slots = AnswerSlot::of_request(parts.len(), reply);
-        if let Some(end) = self.lineage.borrow().ended() {
+        if let Some(end) = self.superseded.borrow().by() {
             slots.into_iter().for_each(|slot| slot.answer(Err(ProduceError::Superseded(end))));
             return;
         }

@@ -3,7 +3,7 @@
 //!
 //! Does not own: Kafka requests, Raft, HTTP, Iceberg. Formats are in `FORMAT.md`, reasons in `DESIGN.md`.
 //!
-//! Records go out through the archiver, which stands on four layers:
+//! Records go out through the archiver, which stands on these layers:
 //! 1. [`archive`]: one [`archive::Archiver`] per led lane. Its first loop takes committed batches from the lane and
 //!    writes bundles, its second everything else (segment objects, gathering, publishing, deleting). What must precede
 //!    what is [`archive::order`].

@@ -20,7 +20,7 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
     sheet.gauge(
         "tidewater_superseded",
         "1 when the cluster was restored elsewhere: this broker stores nothing any more and is to be stopped",
-        f64::from(u8::from(tier.lineage.ended().is_some())),
+        f64::from(u8::from(tier.superseded.by().is_some())),
     );
     let by_kind = |read: fn(&StoreStats, RequestKind) -> u64| {
         RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), read(stats, *kind))).collect()

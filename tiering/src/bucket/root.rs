@@ -36,8 +36,8 @@ pub enum RootRefusal {
     /// R7.
     #[error(
         "the bucket already holds a cluster named {name} (id {found}, epoch {epoch}), and this data directory does not \
-         belong to it (its id is {own}); start with another --cluster-name, use the data directory of that cluster, or \
-         remove that cluster's objects if nobody needs them"
+         belong to it (its id is {own}). If that cluster lost its brokers: tidewater restore --from this bucket. Else use \
+         the data directory of that cluster, or start with another --cluster-name"
     )]
     Foreign {
         /// The name in question.
@@ -47,10 +47,10 @@ pub enum RootRefusal {
         epoch: LineageEpoch,
         own: ClusterId,
     },
-    /// A restore or takeover went on without this data directory.
+    /// A restore went on without this data directory.
     #[error(
-        "cluster {name} ({cluster}) lives on in epoch {found}, this data directory is of epoch {own}: it was restored or \
-         taken over elsewhere; do not start this copy, its data directory may be kept for inspection"
+        "cluster {name} ({cluster}) lives on in epoch {found}, this data directory is of epoch {own}: it was restored \
+         elsewhere; do not start this copy, its data directory may be kept for inspection"
     )]
     Superseded {
         name: ClusterName,
