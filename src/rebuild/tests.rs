@@ -137,7 +137,7 @@ impl Follower {
                 Ok(copied) => break copied,
                 // The leader has not applied more than this replica had.
                 Err(CopyError::Leader { .. }) => env.tasks.sleep(Duration::from_millis(20)).await,
-                Err(error) => unreachable!("{error}"),
+                Err(error) => panic!("with this seed the copy is refused: {error}"),
             }
         };
         assert!(self.engine.is_rebuilding(LANE) && progress.round.get() > 0);
