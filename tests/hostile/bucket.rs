@@ -10,6 +10,8 @@ use super::support::broker::{Broker, Options, http_get};
 
 const CORRUPT_MESSAGE: i16 = 2;
 const KAFKA_STORAGE_ERROR: i16 = 56;
+/// While the bucket is away: a topic that has its first records, or changes, is in the catalogue later.
+const CATALOGUE: &str = "a topic's change is not in the bucket's catalogue yet";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker whose bucket is a directory beside its data.
@@ -225,7 +227,7 @@ fn a_damaged_root_is_not_overwritten() {
 fn a_bucket_that_goes_away_and_comes_back() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (options, bucket) = options(&dir);
-    let options = options.expect("archiving").expect("housekeeping of the bucket fails");
+    let options = options.expect("archiving").expect("housekeeping of the bucket fails").expect(CATALOGUE);
     let broker = Broker::start(&options);
     let written = write_and_trim(&broker, "away");
     let aside = dir.path().join("aside");
