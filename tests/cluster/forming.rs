@@ -88,7 +88,7 @@ fn a_broker_that_lost_its_disk_is_replaced_by_an_empty_one() {
     assert!(watched.trim_end().contains("the cluster is healthy"), "{watched}");
     cluster.wait_healthy(PATIENCE);
     let rebuilt = |name: &str| metric(cluster.broker(2), &format!("tidewater_rebuild_{name}"));
-    assert!(rebuilt("replicas_done_total") > 1.0, "the controller's lane and those of topics");
+    assert!(rebuilt("replicas_done_total") >= 1.0, "lanes whose logs no longer reach back are copied");
     assert!(rebuilt("copied_bytes_total") > 0.0);
     assert_eq!((rebuilt("replicas_left"), rebuilt("left_bytes")), (0.0, 0.0), "nothing is left");
     // The rebuilt replicas carry the log alone with either of the others.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tidewater::controller::features::CLUSTER_MAX;
 use tidewater::rpc::frame::{self, Body, Frame};
 use tidewater::rpc::handshake::{self, Client, HEADER_LEN, Hello, MemberOf, PROTOCOLS};
 use tidewater_storage::model::{NodeId, ReplicaIncarnation};
@@ -90,7 +91,7 @@ fn hello(member: Option<MemberOf>) -> Hello {
         member,
         version: "0.0.1-stranger".to_owned(),
         feature: 0,
-        feature_max: 1,
+        feature_max: CLUSTER_MAX,
         expects: None,
         has_secret: false,
         shard: 0,

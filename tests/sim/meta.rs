@@ -13,11 +13,18 @@ use crate::plan::Plan;
 use crate::run::{run, run_with};
 use crate::seeds::{quietly, shrink};
 
+/// The Iceberg library draws the names of its metadata files by itself.
+fn without_drawn_names(line: &String) -> &str {
+    line.find("/metadata/").map_or(line, |at| &line[..at])
+}
+
 #[test]
 fn the_same_seed_twice_is_the_same_run() {
     for seed in [3, 14, 16] {
         let plan = Plan::of(seed, BTreeSet::new());
         let (once, again) = (run(plan.clone(), false), run(plan, false));
+        let once: Vec<&str> = once.iter().map(without_drawn_names).collect();
+        let again: Vec<&str> = again.iter().map(without_drawn_names).collect();
         let differ = once.iter().zip(&again).position(|(a, b)| a != b);
         let at = differ.unwrap_or(0);
         assert!(
