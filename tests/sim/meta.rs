@@ -14,7 +14,7 @@ use crate::run::{run, run_with};
 use crate::seeds::{quietly, shrink};
 
 /// The Iceberg library draws the names of its metadata files by itself.
-fn without_drawn_names(line: &String) -> &str {
+fn without_drawn_names(line: &str) -> &str {
     line.find("/metadata/").map_or(line, |at| &line[..at])
 }
 
@@ -23,8 +23,8 @@ fn the_same_seed_twice_is_the_same_run() {
     for seed in [3, 14, 16] {
         let plan = Plan::of(seed, BTreeSet::new());
         let (once, again) = (run(plan.clone(), false), run(plan, false));
-        let once: Vec<&str> = once.iter().map(without_drawn_names).collect();
-        let again: Vec<&str> = again.iter().map(without_drawn_names).collect();
+        let once: Vec<&str> = once.iter().map(|line| without_drawn_names(line)).collect();
+        let again: Vec<&str> = again.iter().map(|line| without_drawn_names(line)).collect();
         let differ = once.iter().zip(&again).position(|(a, b)| a != b);
         let at = differ.unwrap_or(0);
         assert!(
