@@ -8,7 +8,7 @@
 //! 3. [`state`] applies committed entries: batches are appended to their partition's replica, commands change it.
 //! 4. [`read`] answers reads from the local log or from the bucket, and wakes readers that wait at a partition's end.
 //!
-//! Beside them, [`sums`] adds up a topic's partitions for metrics, and [`lineage`] knows whether the cluster was
+//! Beside them, [`sums`] adds up a topic's partitions for metrics, and [`superseded`] knows whether the cluster was
 //! restored elsewhere: then nothing is appended any more.
 //!
 //! Invariants:

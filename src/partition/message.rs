@@ -90,6 +90,13 @@ pub enum ProduceError {
         expected: i32,
         found: i32,
     },
+    /// As [`ProduceError::OutOfOrder`], but the batch that is missing was refused here a short time ago. Nothing was
+    /// written: send that one again, then this one.
+    #[error(
+        "producer {producer} epoch {epoch}: the batch with sequence {expected} was refused for now, and this one, with \
+         sequence {found}, waits for it"
+    )]
+    Early { producer: i64, epoch: i16, expected: i32, found: i32 },
     /// A newer instance of the producer exists.
     #[error("producer {producer}: epoch {found} is older than {current}")]
     Fenced { producer: i64, current: i16, found: i16 },
@@ -108,6 +115,27 @@ pub enum ProduceError {
     /// The cluster was restored elsewhere. Nothing was written, and nothing will be: no retry helps.
     #[error("{0}")]
     Superseded(SupersededBy),
+}
+
+impl ProduceError {
+    /// Nothing was written, and the same batch may be taken when it comes again.
+    #[must_use]
+    pub fn is_for_now(&self) -> bool {
+        match self {
+            Self::NotLeader(_)
+            | Self::NotEnoughReplicas { .. }
+            | Self::NoSpace(_)
+            | Self::Busy
+            | Self::Early { .. } => true,
+            Self::UnknownPartition(_)
+            | Self::Unconfirmed
+            | Self::OutOfOrder { .. }
+            | Self::Fenced { .. }
+            | Self::TooLarge { .. }
+            | Self::Invalid(_)
+            | Self::Superseded(_) => false,
+        }
+    }
 }
 
 /// Which records a reader may see.

@@ -2,7 +2,7 @@
 
 pub mod gather;
 pub mod in_flight;
-pub mod producer_starts;
 pub mod producers;
 pub mod proposer;
+pub mod refusals;
 pub mod trims;

@@ -240,6 +240,37 @@ mod tests {
         });
     }
 
+    /// The first batch is stored and its producer does not know, the second comes before the broker leads, the third
+    /// when it does.
+    #[test]
+    fn what_a_follower_refused_is_no_gap_once_it_leads() {
+        in_three(16, async |three| {
+            let old = three.leader_of(&NODES).await;
+            for sequence in 0..2 {
+                assert!(old.send(7, sequence).await.is_ok());
+            }
+            three.converge().await;
+            let next = three.brokers.iter().find(|broker| !broker.leads()).expect("one of two");
+            for sequence in 1..3 {
+                let answer = next.send(7, sequence).await;
+                assert!(matches!(answer, Err(ProduceError::NotLeader(_))), "{answer:?}");
+            }
+            let raft = old.lane.status.raft().expect("is attached");
+            while !next.leads() {
+                let _ = raft.transfer_leadership(ReplicaId::first(next.node)).await;
+                three.env.tasks.sleep(Duration::from_millis(500)).await;
+            }
+            let answer = next.send(7, 3).await;
+            assert!(matches!(answer, Err(ProduceError::Early { expected: 2, found: 3, .. })), "{answer:?}");
+            for sequence in 1..4 {
+                let stored = next.send(7, sequence).await.expect("is stored");
+                assert_eq!(stored.base_offset.get(), sequence as u64, "once");
+            }
+            let gap = next.send(7, 5).await;
+            assert!(matches!(gap, Err(ProduceError::OutOfOrder { expected: 4, found: 5, .. })), "{gap:?}");
+        });
+    }
+
     #[test]
     fn producers_of_a_leader_that_is_cut_off_are_answered_soon() {
         in_three(11, async |three| {

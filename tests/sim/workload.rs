@@ -196,7 +196,7 @@ impl Client {
                     }
                 }
                 Err(error) => {
-                    let lost = matches!(error, ProduceError::OutOfOrder { .. } if !unknown);
+                    let lost = matches!(error, ProduceError::OutOfOrder { .. });
                     assert!(!lost, "p{partition}: the broker has forgotten a producer: {error}");
                     let bad = matches!(
                         error,

@@ -24,8 +24,8 @@ use tidewater_storage::model::batch::{patch, stamp_log_append_time};
 use tidewater_storage::model::{BatchHeader, Offset, PartitionId, Term, TimestampMs, TimestampType};
 
 use super::gather::AnswerSlot;
-use super::producer_starts::{ProducerStarts, Sequenced};
 use super::producers::{self, Verdict};
+use super::refusals::{Refusals, Sequenced};
 use crate::limits;
 use crate::partition::message::{Origin, ProduceDone, ProduceError, ProducePart};
 use crate::partition::state::apply::Outcome;
@@ -93,8 +93,8 @@ pub struct Proposer {
     round: Cell<u64>,
     /// Batches that came again while their first copy is in flight, by that copy: answered with its outcome.
     duplicates: RefCell<BTreeMap<(PartitionId, Offset), Vec<(AnswerSlot, ProduceDone)>>>,
-    /// First batches that were refused and are expected again.
-    starts: RefCell<ProducerStarts>,
+    /// Batches that were refused for now and are expected again.
+    refusals: RefCell<Refusals>,
     blocked: Cell<bool>,
     /// Batches were queued, or leadership changed.
     work: Rc<Notify>,
@@ -131,7 +131,7 @@ impl Proposer {
             term: Cell::new(None),
             round: Cell::new(0),
             duplicates: RefCell::default(),
-            starts: RefCell::default(),
+            refusals: RefCell::default(),
             blocked: Cell::new(false),
             work,
             oldest: Cell::new(None),
@@ -304,7 +304,7 @@ impl Proposer {
                         duplicates.entry((id, done.base_offset)).or_default().push((slot, done));
                     }
                     Err(error) => {
-                        if matches!(error, ProduceError::NotLeader(_) | ProduceError::NotEnoughReplicas { .. }) {
+                        if error.is_for_now() {
                             self.refused(id, sequenced);
                         }
                         slot.answer(Err(error));
@@ -437,12 +437,23 @@ impl Proposer {
         let Some(producer) = header.producer_id else { return Ok(None) };
         let (applied, in_flight, round) = (replica.producers(), replica.in_flight.borrow(), self.round.get());
         let entry = in_flight.producer(round, producer).or_else(|| applied.get(producer));
-        if let (None, Some(batch)) = (entry, Sequenced::of(header)) {
-            let mut starts = self.starts.borrow_mut();
-            starts.check(replica.id, &batch, self.env.clock.now())?;
-            starts.taken(replica.id, producer);
-        }
-        let Verdict::Duplicate(known) = producers::check(entry, header)? else { return Ok(None) };
+        let verdict = match (producers::check(entry, header), Sequenced::of(header)) {
+            (Ok(Verdict::Append), Some(batch)) => {
+                let mut refusals = self.refusals.borrow_mut();
+                if entry.is_none() {
+                    refusals.check_first(replica.id, &batch, self.env.clock.now())?;
+                }
+                refusals.taken(replica.id, &batch);
+                Verdict::Append
+            }
+            (Err(error @ ProduceError::OutOfOrder { expected, .. }), Some(batch)) => {
+                let refusals = self.refusals.borrow();
+                let explained = refusals.explain_gap(replica.id, &batch, expected, self.env.clock.now());
+                return Err(explained.unwrap_or(error));
+            }
+            (verdict, _) => verdict?,
+        };
+        let Verdict::Duplicate(known) = verdict else { return Ok(None) };
         let (base_offset, log_append_time) = (known.base_offset, Some(known.timestamp));
         let done = ProduceDone { base_offset, log_append_time, log_start: replica.log_start() };
         // All that landed in this round is applied: a failure ends the round.
@@ -461,11 +472,10 @@ impl Proposer {
         }
     }
 
-    /// A batch was refused for now: if its partition does not know the producer, no later batch may be the first.
+    /// A batch was refused for now: no later one of its producer is taken in its place, or called out of order.
     fn refused(&self, id: PartitionId, batch: Option<Sequenced>) {
-        let (Some(batch), Some(replica)) = (batch, self.lane.replica(id)) else { return };
-        if replica.producers().get(batch.producer()).is_none() {
-            self.starts.borrow_mut().note(id, batch, self.env.clock.now());
+        if let Some(batch) = batch {
+            self.refusals.borrow_mut().note(id, batch, self.env.clock.now());
         }
     }
 
