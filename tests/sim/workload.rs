@@ -185,7 +185,6 @@ impl Client {
 
     /// Takes what is acknowledged out of the window.
     fn settle(&self, partition: i32, window: &mut VecDeque<Waiting>, answers: Vec<Result<Offset, ProduceError>>) {
-        let mut unknown = false;
         let mut left = VecDeque::new();
         for (waiting, answer) in window.drain(..).zip(answers) {
             match answer {
@@ -203,7 +202,6 @@ impl Client {
                         ProduceError::Fenced { .. } | ProduceError::Invalid(_) | ProduceError::TooLarge { .. }
                     );
                     assert!(!bad, "p{partition}: a good batch is refused: {error}");
-                    unknown = true;
                     if waiting.idempotent {
                         left.push_back(waiting);
                     }
