@@ -38,7 +38,7 @@ pub struct Identity {
     /// Never changes once it is set; nil until the broker belongs to a cluster.
     pub cluster: Uuid,
     pub cluster_name: String,
-    /// The lineage epoch: 1 for a new cluster, one more at each restore or takeover.
+    /// The lineage epoch: 1 for a new cluster, one more at each restore.
     pub epoch: u32,
     /// This broker's Kafka node id; [`UNASSIGNED`] until the broker belongs to a cluster.
     pub node: i32,

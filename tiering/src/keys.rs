@@ -25,7 +25,7 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// Lineage epoch: 1 for a new cluster, one more at each restore or takeover.
+/// Lineage epoch: 1 for a new cluster, one more at each restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LineageEpoch(pub u32);

@@ -268,6 +268,8 @@ pub(super) enum Probe {
     Free,
     /// A bundle to be settled by this command.
     Adopt(Command),
+    /// The lane's manifest was published and is not found.
+    ManifestGone(ObjectName),
     /// Something that ends this lane's archiving.
     Stop(StopReason),
 }
@@ -280,10 +282,16 @@ pub(super) async fn probe<H: LaneHost>(
     store: &dyn ObjectStore,
     known: impl Fn() -> Known,
 ) -> Result<Probe, StoreError> {
-    if let Some(published) = published(host, store).await?
-        && let Err(reason) = host.with_lane(|lane| judge_published(&published, lane, known()))
-    {
-        return Ok(Probe::Stop(reason));
+    match published(host, store).await? {
+        InBucket::Found(published) => {
+            if let Err(reason) = host.with_lane(|lane| judge_published(&published, lane, known())) {
+                return Ok(Probe::Stop(reason));
+            }
+        }
+        InBucket::Absent(object) if host.with_lane(|lane| lane.etag.is_some()) => {
+            return Ok(Probe::ManifestGone(object));
+        }
+        InBucket::Absent(_) | InBucket::Damaged => {}
     }
     let (object, sequence) = host.with_lane(|lane| (lane.home.bundle(lane.lane, lane.last.next()), lane.last.next()));
     let found = match indexes.at_key(object).await {
@@ -310,20 +318,27 @@ pub(super) async fn probe<H: LaneHost>(
     })
 }
 
-/// The lane's manifest as it lies in the bucket; `None` if there is none, or none that decodes in two answers: the next
-/// publication writes a new one.
-async fn published<H: LaneHost>(host: &H, store: &dyn ObjectStore) -> Result<Option<PublishedLane>, StoreError> {
-    let key = host.with_lane(|lane| lane.home.lane_manifest(lane.lane)).key();
+/// The lane's manifest as it lies in the bucket.
+enum InBucket {
+    Found(PublishedLane),
+    /// There is none of this name.
+    Absent(ObjectName),
+    /// It does not decode in two answers: the next publication writes a new one.
+    Damaged,
+}
+
+async fn published<H: LaneHost>(host: &H, store: &dyn ObjectStore) -> Result<InBucket, StoreError> {
+    let object = host.with_lane(|lane| lane.home.lane_manifest(lane.lane));
     for _ in 0..2 {
-        let got = match store.get(&key, None).await {
-            Err(StoreError::NotFound { .. }) => return Ok(None),
+        let got = match store.get(&object.key(), None).await {
+            Err(StoreError::NotFound { .. }) => return Ok(InBucket::Absent(object)),
             got => got?,
         };
         if let Ok(found) = PublishedLane::decode(&got.body) {
-            return Ok(Some(found));
+            return Ok(InBucket::Found(found));
         }
     }
-    Ok(None)
+    Ok(InBucket::Damaged)
 }
 
 /// The command that settles the bundle of `index`, an object of `size` bytes with its index `at`.

@@ -168,6 +168,7 @@ impl<H: LaneHost> BundleLoop<H> {
         let term = shared.term()?;
         let known = || shared.known(term);
         let look = async || match bundle::probe(&*shared.host, &shared.indexes, &*shared.bucket.store, known).await? {
+            Probe::ManifestGone(object) => Err(shared.manifest_gone(object).await),
             Probe::Stop(reason) => Err(StepError::Stop(reason)),
             found => Ok(found),
         };
@@ -181,7 +182,7 @@ impl<H: LaneHost> BundleLoop<H> {
                 shared.note(|status| status.adopted += 1);
                 Ok(())
             }
-            Probe::Stop(reason) => Err(StepError::Stop(reason)),
+            Probe::ManifestGone(_) | Probe::Stop(_) => unreachable!("the look has ended with them"),
         }
     }
 

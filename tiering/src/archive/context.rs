@@ -20,7 +20,7 @@ use super::status::{ArchiveStatus, Ended};
 use super::steps::StepError;
 use crate::bucket::{Bucket, CatalogueChange, CatalogueKeeper};
 use crate::fetch::Indexes;
-use crate::keys::{Nonce, Sequence};
+use crate::keys::{Nonce, ObjectName, Sequence};
 use crate::manifest::{Command, Quarantine};
 use crate::store::StoreError;
 
@@ -36,7 +36,8 @@ pub(super) struct LaneContext<H> {
     pub(super) catalogue: Rc<CatalogueKeeper>,
     pub(super) indexes: Indexes,
     pub(super) config: ArchiveConfig,
-    /// Each step notes its own counts; `probed` and `failing` belong to the bundle loop.
+    /// Each step notes its own counts; `probed` and `failing` belong to the bundle loop, which also probes again if
+    /// another step finds a reason to.
     pub(super) status: RefCell<ArchiveStatus>,
     /// What was applied when this archiver began.
     began: LogIndex,
@@ -201,6 +202,16 @@ impl<H: LaneHost> LaneContext<H> {
                 StoreError::Unavailable { key, detail }
             }
             Err(unknown) => unknown,
+        }
+    }
+
+    /// Why the lane's manifest, which was published, is not found: it is gone, or the bucket is away. The bundle loop looks
+    /// again before anything else is done.
+    pub(super) async fn manifest_gone(&self, object: ObjectName) -> StepError {
+        self.note(|status| status.probed = false);
+        match self.unless_away(StoreError::NotFound { key: object.key().to_string() }).await {
+            StoreError::NotFound { .. } => StepError::Stop(StopReason::ManifestGone { object }),
+            error => error.into(),
         }
     }
 

@@ -23,7 +23,8 @@
 //!
 //! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led
 //! to (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must
-//! neither write at their keys nor publish over what is newer.
+//! neither write at their keys nor publish over what is newer. A manifest that was published and is not found beside the
+//! cluster's root says that the bucket lost objects: free keys say nothing then, and local bytes stay.
 //!
 //! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`;
 //! `LaneManifest::must_follow`, which `forget` (`collect.rs`) checks before it proposes `forgotten` (applying that does
@@ -33,7 +34,7 @@
 use tidewater_storage::model::{LaneId, LogIndex, Offset, OffsetRange, PartitionId, Term};
 
 use crate::format::{DataIndex, DataKind};
-use crate::keys::{Home, LineageEpoch, Sequence};
+use crate::keys::{Home, LineageEpoch, ObjectName, Sequence};
 use crate::manifest::{BundledEnd, LaneManifest, PublishedLane};
 
 /// Why archiving of a lane stops until an operator looks.
@@ -109,12 +110,18 @@ pub enum StopReason {
     /// The object is not a bundle.
     #[error("what lies at the key of bundle {sequence} is not a readable bundle: {reason}")]
     Unreadable { sequence: Sequence, reason: String },
-    /// The lane manifest was closed by a takeover (R6).
+    /// The lane manifest was closed by a restore (R6).
     #[error("the lane manifest was closed for epoch {next}; this copy of the cluster must not write")]
     Closed {
         /// The epoch that took over.
         next: LineageEpoch,
     },
+    /// The lane manifest was published and is not there any more, although the cluster's root is.
+    #[error(
+        "the lane manifest {object} was published and is gone from the bucket, perhaps with other objects: put the bucket's \
+         objects back from the store's versions or a copy, and run tidewater verify"
+    )]
+    ManifestGone { object: ObjectName },
 }
 
 /// How far this replica, or one before it, can have written to the bucket, unless entries are lost here.

@@ -66,14 +66,17 @@ impl<H: LaneHost> Housekeeping<H> {
         Err(StepError::Later(format!("{name} was written by others {CONFLICTS_MAX} times in a row")))
     }
 
-    /// Another version lies there. If its command was never applied (a lost answer, a predecessor that died), it is
-    /// overwritten. Otherwise archiving of the lane stops: a version of a later term is a successor's, and then the
+    /// Another version lies there, or none. If its command was never applied (a lost answer, a predecessor that died), it
+    /// is overwritten. Otherwise archiving of the lane stops: a version of a later term is a successor's, and then the
     /// command that stops it is not applied here; or it shows that entries are lost here.
     async fn reconcile(&self, name: ObjectName, term: Term) -> Result<PutMode, StepError> {
         if self.shared.host.leading() != Some(term) {
             return Err(StepError::End(Ended::Deposed));
         }
         let got = match self.shared.bucket.store.get(&name.key(), None).await {
+            Err(StoreError::NotFound { .. }) if self.shared.host.with_lane(|lane| lane.etag.is_some()) => {
+                return Err(self.shared.manifest_gone(name).await);
+            }
             Err(StoreError::NotFound { .. }) => return Ok(PutMode::IfAbsent),
             other => other?,
         };

@@ -5,6 +5,7 @@
 
 mod clocks;
 mod damage;
+mod gone;
 mod local_damage;
 mod misplaced;
 mod parts;

@@ -1,6 +1,6 @@
 //! Which home of a source is served, root after root.
 //!
-//! Owns: that the name stands for one cluster, that its epoch never falls, that a takeover counts only from its switch
+//! Owns: that the name stands for one cluster, that its epoch never falls, that a restore counts only from its switch
 //! on. Does not own: reading the root. Pure; *messages*.
 
 use tidewater_storage::disposition::Disposition;

@@ -49,7 +49,7 @@ pub struct PublishedLane {
     pub objects: Option<Vec<ObjectPageRef>>,
     /// Bundles held for partitions that moved away and for cuts (R5, R9), with the number of holds.
     pub pins: Vec<(ObjectName, u32)>,
-    /// Set when a takeover closed it: no later publication, so no later licence to delete (R6).
+    /// Set when a restore closed it: no later publication, so no later licence to delete (R6).
     pub closed_for: Option<LineageEpoch>,
 }
 

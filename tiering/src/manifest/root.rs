@@ -21,7 +21,7 @@ pub struct Root {
     pub epoch: LineageEpoch,
     /// Where the catalogue of that epoch is.
     pub catalogue: ObjectKey,
-    /// The cluster and epoch it was restored or taken over from.
+    /// The cluster and epoch it was restored from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Home>,
     /// The restore that made this epoch. While `catalogue` is another epoch's, it is not complete.

@@ -1,9 +1,9 @@
 //! Does any licence to delete ever cover an object that someone may still read? Random histories of a lane, its
-//! readers, a takeover, and the old leader that goes on after it.
+//! readers, a restore, and the old leader that goes on after it.
 //!
 //! At each DELETE the test computes from scratch what can be reached: from the state itself, from every manifest that a
 //! reader may hold (the one that was current a grace ago, and all since) with the bundles behind it, and from what a
-//! takeover read. `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
+//! restore read. `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
 
 use super::*;
 
@@ -24,7 +24,7 @@ enum Defect {
     NoGrace,
     /// Objects go once the intent is applied, published or not.
     NoPublication,
-    /// A takeover seals the lane and does not close its manifest.
+    /// A restore seals the lane and does not close its manifest.
     NotClosed,
 }
 
@@ -33,7 +33,7 @@ struct History {
     draws: u64,
     now: i64,
     snapshots: Vec<Snapshot>,
-    /// What a takeover goes on from.
+    /// What a restore goes on from.
     taken_over: Option<BTreeSet<ObjectName>>,
     defect: Defect,
     /// Objects deleted.
