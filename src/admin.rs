@@ -1,11 +1,11 @@
 //! Admin HTTP on the side runtime: health, metrics, the state of topics and groups. No logic of the broker is here.
 //!
 //! From below: [`report`] is one shard's part of a scrape, `state` what all routes share, `survey` gathers the parts of
-//! all shards, `metrics` renders them, `lanes` lists lanes and resumes stopped ones, `replicas` has the sources,
+//! all shards, `metrics` renders them, [`lanes`] lists lanes and resumes stopped ones, `replicas` has the sources,
 //! [`cluster`] asks all brokers, `stage` answers while the broker starts, `routes` is the router.
 
 pub mod cluster;
-mod lanes;
+pub mod lanes;
 mod metrics;
 mod replicas;
 pub mod report;

@@ -8,6 +8,7 @@ mod catalogue;
 pub mod host;
 mod peers;
 mod retain;
+pub mod root;
 pub mod run;
 mod successor;
 #[cfg(test)]

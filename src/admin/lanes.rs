@@ -1,14 +1,16 @@
-//! `GET /v1/lanes`: the state of each lane's archiving. `POST /v1/lanes/{lane}/resume`: an operator resumes a stopped
-//! one.
+//! `GET /v1/lanes`: the state of each lane's archiving, as [`LaneStatus`], which `tidewater lane` reads. `POST
+//! /v1/lanes/{lane}/resume`: an operator resumes a stopped one.
 //!
-//! A lane that no shard archives yet, because the bucket is not open, is not listed.
+//! A lane that no shard archives, because the bucket is not open or its root is gone, is not listed.
+
+use std::fmt;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, ShardId};
 use tidewater_tiering::archive::ArchiveStatus;
 
@@ -18,21 +20,21 @@ use super::survey::{self, soon};
 use crate::archival::run::Resumed;
 
 /// One lane of `GET /v1/lanes`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct LaneStatus {
-    lane: u32,
-    shard: u16,
-    state: LaneState,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    pub lane: u32,
+    pub shard: u16,
+    pub state: LaneState,
     /// Of the states failing and stopped.
-    reason: Option<String>,
-    last_bundle: Option<u64>,
+    pub reason: Option<String>,
+    pub last_bundle: Option<u64>,
     /// Partitions whose local log cannot be read; topic describe shows the reason.
-    unreadable_partitions: usize,
+    pub unreadable_partitions: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum LaneState {
+pub enum LaneState {
     /// Working, or idle.
     Archiving,
     /// Looking at the bucket before the first write.
@@ -41,6 +43,17 @@ enum LaneState {
     Failing,
     /// Waiting for an operator.
     Stopped,
+}
+
+impl fmt::Display for LaneState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Archiving => "archiving",
+            Self::Looking => "looking",
+            Self::Failing => "failing",
+            Self::Stopped => "stopped",
+        })
+    }
 }
 
 impl LaneStatus {

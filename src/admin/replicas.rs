@@ -185,9 +185,9 @@ impl Sources {
         let lanes = self.lanes(id);
         let now = self.published.sources.get(&id);
         let (state, reason) = now.map_or((SourceState::Opening, None), |now| (now.state, now.reason.clone()));
-        let behind = lanes.iter().find(|lane| lane.reason.is_some()).map(|lane| {
-            let why = lane.reason.as_deref().unwrap_or_default();
-            format!("lane {} on broker {}: {why}", lane.lane, lane.broker)
+        let behind = lanes.iter().find_map(|lane| {
+            let why = lane.reason.as_ref()?;
+            Some(format!("lane {} on broker {}: {why}", lane.lane, lane.broker))
         });
         let topics = self.topics(id);
         let asked = self.facts.brokers.values().flatten();

@@ -27,6 +27,7 @@ use crate::kafka::metrics::{KafkaMetrics, Snapshot};
 use crate::partition::produce::proposer::ProposerTimings;
 use crate::partition::shard::PartitionShard;
 use crate::partition::sums::TopicSums;
+use crate::partition::superseded::SupersededBy;
 use crate::raft::Lane;
 use crate::rebuild::{RebuildCounts, RebuildFacts, RebuildProgress};
 use crate::replica::facts::ReplicaFacts;
@@ -79,6 +80,9 @@ pub struct ShardFacts {
     pub disk: DiskUsage,
     pub replicas: ReplicaFacts,
     pub rebuild: Option<RebuildFacts>,
+    /// Of the node, as the disk: whether the cluster was restored elsewhere, and why the bucket's root counts as gone.
+    pub superseded: Option<SupersededBy>,
+    pub bucket_gone: Option<String>,
 }
 
 /// A message to a shard's [`Reporter`].
@@ -160,8 +164,8 @@ impl Reporter {
                     drop(tasks.spawn("unfollow", async move { reply.send(controller.unfollow(id).await) }));
                 }
                 ReportRequest::EndHold(reply) => {
-                    let controller = self.gatherer.controller.clone();
-                    drop(tasks.spawn("end hold", async move { reply.send(controller.end_hold().await) }));
+                    let (controller, now) = (self.gatherer.controller.clone(), self.gatherer.env.clock.wall());
+                    drop(tasks.spawn("end hold", async move { reply.send(controller.end_hold(now).await) }));
                 }
                 ReportRequest::Transfer(lane, to, reply) => {
                     let gatherer = self.gatherer.clone();
@@ -185,6 +189,8 @@ impl Reporter {
             disk: self.engine.usage(),
             replicas: self.replicas.facts(),
             rebuild: self.rebuild(),
+            superseded: self.archives.superseded(),
+            bucket_gone: self.archives.root_gone(),
         }
     }
 

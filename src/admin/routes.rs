@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::cluster::documents::ClusterStatus;
 use super::cluster::gather::Reach;
 use super::report::ReportRequest;
 use super::stage::{Stage, StartStage};
@@ -42,27 +43,6 @@ struct TopicGroup {
     group: String,
     state: &'static str,
     lag_records: u64,
-}
-
-/// `GET /v1/cluster`.
-#[derive(Debug, Serialize)]
-struct ClusterStatus {
-    id: String,
-    name: String,
-    broker: i32,
-    bucket: String,
-    bucket_state: String,
-    topics: usize,
-    partitions: usize,
-    connections: u64,
-    disk_used_bytes: u64,
-    disk_limit_bytes: u64,
-    /// Bytes that producers may still write.
-    disk_admissible_bytes: u64,
-    /// Committed bytes that belong in the bucket and are not there yet.
-    archive_lag_bytes: u64,
-    /// Age of the oldest of them.
-    archive_lag_ms: u64,
 }
 
 /// An open admin port.
@@ -182,6 +162,9 @@ async fn this_broker(State(state): State<AdminState>) -> Response {
 fn bucket_state(tier: &Tier) -> String {
     if let Some(end) = tier.superseded.by() {
         return format!("superseded: {end}");
+    }
+    if let Some(why) = tier.root.gone() {
+        return format!("gone: {why}");
     }
     match tier.opening() {
         Opening::Open(_) => "open".into(),

@@ -30,7 +30,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl ShardArchivers {
-    fn leads_controller(&self) -> bool {
+    pub(super) fn leads_controller(&self) -> bool {
         leads_controller(&self.controller.image(), &self.controller.leaders())
     }
 
@@ -39,6 +39,8 @@ impl ShardArchivers {
         let mut seen = None;
         let mut pause = BACKOFF.0;
         loop {
+            // A catalogue that is written into an emptied bucket would name only what changes from now on.
+            self.tier.root.until_found().await;
             let led = self.controller.leaders_changed();
             if !self.leads_controller() {
                 seen = None;

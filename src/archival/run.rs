@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 use super::host::Host;
 use super::peers::{self, Peers};
+use super::root::RootPresence;
 use crate::controller::client::{CONTROLLER_SHARD, ControllerHandle};
 use crate::controller::leaders::Leaders;
 use crate::limits;
@@ -39,7 +40,7 @@ use crate::partition::message::{PartitionRequest, PartitionStatus};
 use crate::partition::shard::{DescribeExtra, PartitionShard};
 use crate::partition::state::lane::DataLane;
 use crate::partition::state::replica::Replica;
-use crate::partition::superseded::Superseded;
+use crate::partition::superseded::{Superseded, SupersededBy};
 use crate::rpc::Rpc;
 use crate::shard::mesh::{Mesh, Reply};
 
@@ -65,6 +66,8 @@ pub struct Tier {
     stats: Arc<StoreStats>,
     /// Whether the cluster was restored elsewhere.
     pub superseded: Superseded,
+    /// Whether the root is still there, once the bucket was opened.
+    pub root: RootPresence,
     opened: watch::Receiver<Opening>,
     /// Who leads each lane, for the side runtime. The controller's shard writes it.
     leaders: Arc<watch::Sender<Arc<Leaders>>>,
@@ -109,7 +112,8 @@ impl Tier {
         let superseded = Superseded::default();
         let opening = BucketOpening { claim, url: url.to_owned(), sender, superseded: superseded.clone() };
         handle.spawn(opening.run(Arc::clone(&store), rooted));
-        Ok(Self { store, home, name, url: url.to_owned(), stats, superseded, opened, leaders: Arc::default() })
+        let (root, leaders) = (RootPresence::default(), Arc::default());
+        Ok(Self { store, home, name, url: url.to_owned(), stats, superseded, root, opened, leaders })
     }
 
     /// A tier over a store that exists already, whose bucket the caller opens and passes to the sender: for simulated
@@ -117,8 +121,9 @@ impl Tier {
     #[must_use]
     pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
         let (sender, opened) = watch::channel(Opening::Waiting(None));
-        let (superseded, stats, leaders) = (Superseded::default(), Arc::default(), Arc::default());
-        (Self { store, home, name, url: String::new(), stats, superseded, opened, leaders }, sender)
+        let (superseded, root) = (Superseded::default(), RootPresence::default());
+        let (stats, leaders) = (Arc::default(), Arc::default());
+        (Self { store, home, name, url: String::new(), stats, superseded, root, opened, leaders }, sender)
     }
 
     /// Requests to the store so far.
@@ -145,6 +150,12 @@ impl Tier {
     #[must_use]
     pub fn opening(&self) -> Opening {
         self.opened.borrow().clone()
+    }
+
+    /// The bucket was opened, and its root is still there as far as this broker knows.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        matches!(&*self.opened.borrow(), Opening::Open(_)) && !self.root.is_gone()
     }
 }
 
@@ -248,6 +259,18 @@ impl Archives {
     #[must_use]
     pub fn status(&self) -> Vec<(LaneId, ArchiveStatus)> {
         self.shard.by_lane.borrow().iter().map(|(lane, archiver)| (*lane, archiver.status())).collect()
+    }
+
+    /// The cluster goes on elsewhere.
+    #[must_use]
+    pub fn superseded(&self) -> Option<SupersededBy> {
+        self.shard.tier.superseded.by()
+    }
+
+    /// Why the bucket's root counts as gone.
+    #[must_use]
+    pub fn root_gone(&self) -> Option<String> {
+        self.shard.tier.root.gone()
     }
 
     /// Reads from other brokers what this one has not, and answers theirs.
@@ -418,6 +441,10 @@ impl ShardArchivers {
                     None => lane.status.leadership_changed().await,
                 }
             };
+            if self.tier.root.is_gone() {
+                self.tier.root.until_found().await;
+                continue;
+            }
             let archiver = Archiver::new(ArchiverParts {
                 env: self.env.clone(),
                 host: Rc::new(Host::new(
@@ -432,12 +459,14 @@ impl ShardArchivers {
                 config: self.cadence.archive.clone(),
             });
             self.by_lane.borrow_mut().insert(lane.id, archiver.clone());
-            let ended = match select(pin!(archiver.run()), pin!(until_term_ends(&lane, term))).await {
+            let (term_ends, root_lost) = (pin!(until_term_ends(&lane, term)), pin!(self.tier.root.until_lost()));
+            let ended = match select(pin!(archiver.run()), select(term_ends, root_lost)).await {
                 Either::Left((ended, _)) => ended,
                 Either::Right(_) => Ended::Deposed,
             };
             self.by_lane.borrow_mut().remove(&lane.id);
             match ended {
+                Ended::Deposed if self.tier.root.is_gone() => {}
                 Ended::Deposed if lane.status.leading() != Some(term) && lane.status.leading().is_some() => {}
                 Ended::Deposed if lane.status.leading().is_none() => pause = START_BACKOFF.0,
                 Ended::Deposed => {
@@ -453,8 +482,8 @@ impl ShardArchivers {
         }
     }
 
-    /// Local bytes go only behind what the bucket holds. A leader must have looked at the bucket first; a follower goes
-    /// by the archived end that it has applied.
+    /// Local bytes go only behind what the bucket holds, and only while its root is there. A leader must have looked at the
+    /// bucket first; a follower goes by the archived end that it has applied.
     pub(super) fn may_trim(&self, lane: &DataLane, replica: &Replica, to: Offset) -> bool {
         if !replica.config().archived {
             return to <= replica.log_start();
@@ -464,7 +493,7 @@ impl ShardArchivers {
             // A lane's only replica leads soon; until then its data directory may be one put back from a backup.
             None => self.controller.image().replicas(lane.id).len() > 1,
         };
-        looked && lane.archive().stopped.is_none() && to <= replica.manifest().archived_end
+        looked && self.tier.is_there() && lane.archive().stopped.is_none() && to <= replica.manifest().archived_end
     }
 
     fn lane_status(&self, lane: LaneId) -> Option<ArchiveStatus> {
@@ -482,6 +511,7 @@ async fn until_term_ends(lane: &DataLane, term: Term) {
 impl DescribeExtra for ShardArchivers {
     fn stands_still(&self, lane: LaneId) -> bool {
         match self.tier.opening() {
+            Opening::Open(_) if self.tier.root.is_gone() => true,
             Opening::Open(_) => self.lane_status(lane).is_some_and(|a| a.stopped.is_some() || a.failing.is_some()),
             Opening::Waiting(_) | Opening::Refused(_) => true,
         }
@@ -495,9 +525,10 @@ impl DescribeExtra for ShardArchivers {
                     format!("the bucket cannot be opened now: {w}")
                 })),
                 Opening::Refused(why) => Some(why),
-                Opening::Open(_) => archiver.as_ref().and_then(|a| {
-                    let unread = || a.unread.get(&replica.id).cloned();
-                    a.stopped.clone().or_else(|| a.failing.clone()).or_else(unread)
+                Opening::Open(_) => self.tier.root.gone().or_else(|| {
+                    let archiver = archiver.as_ref()?;
+                    let unread = || archiver.unread.get(&replica.id).cloned();
+                    archiver.stopped.clone().or_else(|| archiver.failing.clone()).or_else(unread)
                 }),
             };
     }

@@ -17,9 +17,10 @@ use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::bucket::{Bucket, Claim};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::format::{DataIndex, DataKind, ObjectBuilder, Seal};
-use tidewater_tiering::keys::{ClusterName, LineageEpoch, Nonce, ObjectKey, ObjectKind};
+use tidewater_tiering::keys::{ClusterId, ClusterName, LineageEpoch, Nonce, ObjectKey, ObjectKind};
 use tidewater_tiering::manifest::Root;
 use tidewater_tiering::store::{Faults, PutMode, SimBucket};
+use uuid::Uuid;
 
 use super::run::{Archives, Cadence, Opening, Tier, start_with};
 use crate::controller::client::ControllerHandle;
@@ -220,6 +221,80 @@ fn a_leader_that_reaches_the_bucket_but_no_peer_deletes_nothing() {
         others.iter().for_each(|node| cluster.sim.set_faults_for(caller(*node), None));
         three.env.tasks.sleep(GRACE * 4).await;
         assert!(!cluster.sim.objects().contains_key(stray.as_str()), "their leader removes it");
+    });
+}
+
+#[test]
+fn a_bucket_that_is_emptied_ends_archiving_and_no_local_byte_goes_until_it_is_back() {
+    in_three(9, async |cluster| {
+        let three = &cluster.three;
+        let leader = three.leader_of(&NODES).await;
+        cluster.configure(leader).await;
+        cluster.send(leader, 50).await;
+        cluster.until_archived(leader).await;
+        let held = cluster.sim.objects();
+        cluster.sim.wipe();
+        three.env.tasks.sleep(Duration::from_secs(70)).await;
+        let log = |broker: &Broker| broker.lane.replica(address().id).expect("is there").log.bounds();
+        let starts: Vec<Offset> = three.brokers.iter().map(|broker| log(broker).start).collect();
+        for (node, archives) in &cluster.archives {
+            let why = archives.root_gone().expect("every broker knows it");
+            assert!(why.contains("three/root is gone"), "{node}: {why}");
+        }
+        assert_eq!(cluster.archivers(), Vec::<NodeId>::new());
+        let archived = archived_end(leader);
+        cluster.send(leader, 100).await;
+        three.env.tasks.sleep(Duration::from_secs(300)).await;
+        assert_eq!(archived_end(leader), archived, "nothing is archived beside the loss");
+        assert_eq!(three.brokers.iter().map(|broker| log(broker).start).collect::<Vec<_>>(), starts);
+        let lane = leader.lane.archive().home.lane_manifest(leader.lane.id).key();
+        let there = cluster.sim.objects();
+        assert!(!there.contains_key(lane.as_str()), "no new manifest hides the loss: {:?}", there.keys());
+        // Nor does the next leader.
+        three.cut_off(leader.node, true);
+        let next = three.leader_of(&Three::others(leader.node)).await;
+        three.env.tasks.sleep(Duration::from_secs(100)).await;
+        assert_eq!(archived_end(next), archived);
+        three.cut_off(leader.node, false);
+
+        // Another cluster that takes the name does not make it right.
+        let key = ClusterName::new("three").expect("legal").root_key();
+        let root = Root::decode(&held[key.as_str()]).expect("decodes");
+        let foreign = Root { cluster: ClusterId(Uuid::from_u128(77)), ..root.clone() };
+        cluster.sim.tamper(key.as_str(), Some(foreign.encode()));
+        three.env.tasks.sleep(Duration::from_secs(60)).await;
+        assert!(cluster.archives.values().all(|archives| archives.root_gone().is_some()));
+        // An outage is no loss, and no return either.
+        cluster.sim.set_faults(Faults { down: true, ..usual() });
+        three.env.tasks.sleep(Duration::from_secs(60)).await;
+        assert!(cluster.archives.values().all(|archives| archives.root_gone().is_some()));
+        cluster.sim.set_faults(usual());
+        held.into_iter().for_each(|(key, body)| cluster.sim.tamper(&key, Some(body)));
+        three.env.tasks.sleep(Duration::from_secs(30)).await;
+        assert!(cluster.archives.values().all(|archives| archives.root_gone().is_none()));
+        let leader = three.leader_of(&NODES).await;
+        cluster.until_archived(leader).await;
+        three.converge().await;
+        three.env.tasks.sleep(Duration::from_secs(10)).await;
+        assert!(three.brokers.iter().zip(&starts).all(|(broker, start)| log(broker).start > *start), "they trim again");
+    });
+}
+
+#[test]
+fn a_bucket_that_does_not_answer_is_not_taken_for_an_emptied_one() {
+    in_three(10, async |cluster| {
+        let three = &cluster.three;
+        let leader = three.leader_of(&NODES).await;
+        cluster.configure(leader).await;
+        cluster.send(leader, 5).await;
+        cluster.until_archived(leader).await;
+        cluster.sim.set_faults(Faults { down: true, ..usual() });
+        three.env.tasks.sleep(Duration::from_secs(300)).await;
+        assert!(cluster.archives.values().all(|archives| archives.root_gone().is_none()));
+        assert_eq!(cluster.archivers(), [leader.node]);
+        cluster.sim.set_faults(usual());
+        cluster.send(leader, 5).await;
+        cluster.until_archived(leader).await;
     });
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Reading, Remote};
+use crate::admin::cluster::documents::{BrokerRow, ClusterStatus, LaneRow, PartitionRow, PartitionState};
 use crate::client::Client;
 use crate::console::{CliError, admin, output};
 
@@ -88,20 +89,9 @@ async fn info(args: Reading) -> Result<(), CliError> {
         return output::json(&serde_json::json!({ "kafka": cluster, "admin": status, "admin_error": error }));
     }
     output::line(&format!("cluster     {}", cluster.cluster_id))?;
-    match status {
-        Ok(Some(status)) => {
-            for (label, key) in [
-                ("name", "name"),
-                ("bucket", "bucket"),
-                ("bucket is", "bucket_state"),
-                ("topics", "topics"),
-                ("partitions", "partitions"),
-            ] {
-                let value = status.get(key).map(|v| v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned));
-                output::line(&format!("{label:<11} {}", value.unwrap_or_default()))?;
-            }
-            figures(&status)?;
-        }
+    match status.and_then(|found| found.map(|found| admin::read(&args.remote.admin, "/v1/cluster", found)).transpose())
+    {
+        Ok(Some(status)) => figures(&status)?,
         Ok(None) => {}
         Err(error) => eprintln!("tidewater: {error}"),
     }
@@ -113,47 +103,38 @@ async fn info(args: Reading) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Connections, disk usage and archive lag.
-fn figures(status: &Value) -> Result<(), CliError> {
-    let size = |key: &str| output::bytes(number(status, key).unwrap_or_default());
-    output::line(&format!("connections {}", number(status, "connections").unwrap_or_default()))?;
+/// What the admin port adds: names, counts, disk usage and archive lag.
+fn figures(status: &ClusterStatus) -> Result<(), CliError> {
+    output::line(&format!("name        {}", status.name))?;
+    output::line(&format!("bucket      {}", status.bucket))?;
+    output::line(&format!("bucket is   {}", status.bucket_state))?;
+    output::line(&format!("topics      {}", status.topics))?;
+    output::line(&format!("partitions  {}", status.partitions))?;
+    output::line(&format!("connections {}", status.connections))?;
     output::line(&format!(
         "disk        {} of {} used, {} left for producers",
-        size("disk_used_bytes"),
-        size("disk_limit_bytes"),
-        size("disk_admissible_bytes")
+        output::bytes(status.disk_used_bytes),
+        output::bytes(status.disk_limit_bytes),
+        output::bytes(status.disk_admissible_bytes)
     ))?;
-    let behind = match number(status, "archive_lag_bytes") {
-        None | Some(0) => "all committed records are in the bucket".to_owned(),
-        Some(bytes) => format!(
+    let behind = match status.archive_lag_bytes {
+        0 => "all committed records are in the bucket".to_owned(),
+        bytes => format!(
             "{} not in the bucket yet, the oldest for {}",
             output::bytes(bytes),
-            output::millis(number(status, "archive_lag_ms").unwrap_or_default())
+            output::millis(status.archive_lag_ms)
         ),
     };
     output::line(&format!("archive     {behind}"))
 }
 
-fn number(value: &Value, key: &str) -> Option<u64> {
-    value.get(key).and_then(Value::as_u64)
+/// A cell of a table; `-` for none.
+fn cell(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
-    value.get(key).and_then(Value::as_str)
-}
-
-/// A field for a table; `-` for none.
-fn shown(value: &Value, key: &str) -> String {
-    match value.get(key) {
-        None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(list)) => list.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-        Some(other) => other.to_string(),
-    }
-}
-
-fn rows(value: Value) -> Vec<Value> {
-    if let Value::Array(rows) = value { rows } else { Vec::new() }
+fn ids(nodes: &[i32]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// A document of the admin port that every broker of this version has.
@@ -163,68 +144,77 @@ async fn get(addr: &str, path: &str) -> Result<Value, CliError> {
 }
 
 async fn brokers(args: Reading) -> Result<(), CliError> {
-    let brokers = get(&args.remote.admin, "/v1/cluster/brokers").await?;
+    const PATH: &str = "/v1/cluster/brokers";
+    let found = get(&args.remote.admin, PATH).await?;
     if args.json {
-        return output::json(&brokers);
+        return output::json(&found);
     }
     let header = ["BROKER", "KAFKA", "RPC", "RACK", "STATE", "LEADS", "REPLICAS", "DISK USED", "DISK LEFT", "RTT"];
     let mut table = output::table(&header);
     let mut notes = Vec::new();
-    for row in rows(brokers) {
-        let size = |key: &str| number(&row, key).map_or("-".to_owned(), output::bytes);
-        let is = |key: &str| row.get(key).and_then(Value::as_bool) == Some(true);
-        let rebuild = row.get("rebuild").filter(|rebuild| !rebuild.is_null());
-        let state = match (is("reachable"), is("controller"), rebuild) {
+    for row in admin::read::<Vec<BrokerRow>>(&args.remote.admin, PATH, found)? {
+        let state = match (row.reachable, row.controller, &row.rebuild) {
             (true, true, _) => "controller".to_owned(),
-            (true, false, Some(rebuild)) => {
-                format!("rebuilding {}/{}", shown(rebuild, "replicas_done"), shown(rebuild, "replicas"))
-            }
+            (true, false, Some(rebuild)) => format!("rebuilding {}/{}", rebuild.replicas_done, rebuild.replicas),
             (true, false, None) => "up".to_owned(),
             (false, ..) => "away".to_owned(),
         };
-        let rtt = number(&row, "rtt_us").map_or("-".to_owned(), |us| format!("{:.1}ms", us as f64 / 1000.0));
-        notes.extend(text(&row, "reason").map(|why| format!("broker {}: {why}", shown(&row, "id"))));
+        notes.extend(row.reason.map(|why| format!("broker {}: {why}", row.id)));
         table.add_row([
-            shown(&row, "id"),
-            shown(&row, "kafka"),
-            shown(&row, "rpc"),
-            shown(&row, "rack"),
+            row.id.to_string(),
+            row.kafka,
+            cell(row.rpc),
+            cell(row.rack),
             state,
-            shown(&row, "lanes_led"),
-            shown(&row, "replicas"),
-            size("disk_used_bytes"),
-            size("disk_admissible_bytes"),
-            rtt,
+            row.lanes_led.to_string(),
+            row.replicas.to_string(),
+            cell(row.disk_used_bytes.map(output::bytes)),
+            cell(row.disk_admissible_bytes.map(output::bytes)),
+            cell(row.rtt_us.map(|us| format!("{:.1}ms", us as f64 / 1000.0))),
         ]);
     }
     output::print(&table)?;
     notes.iter().try_for_each(|note| output::line(note))
 }
 
-async fn partitions(args: PartitionsArgs) -> Result<(), CliError> {
-    let path = match &args.topic {
+/// The partitions, of one topic or of all: as the admin port gives them, and as this version reads them.
+async fn partition_rows(admin: &str, topic: Option<&str>) -> Result<Vec<(Value, PartitionRow)>, CliError> {
+    let path = match topic {
         Some(topic) => format!("/v1/cluster/partitions?topic={topic}"),
         None => "/v1/cluster/partitions".to_owned(),
     };
-    let found = admin::get(&args.reading.remote.admin, &path).await?;
-    let found = found.ok_or_else(|| match &args.topic {
-        Some(topic) => crate::client::ClientError::UnknownTopic(topic.clone()).into(),
+    let found = admin::get(admin, &path).await?;
+    let found = found.ok_or_else(|| match topic {
+        Some(topic) => crate::client::ClientError::UnknownTopic(topic.to_owned()).into(),
         None => CliError::Refused("the broker does not list partitions; it may be of an older version".to_owned()),
     })?;
-    let mut rows = rows(found);
+    let documents: Vec<Value> = admin::read(admin, &path, found)?;
+    documents.into_iter().map(|document| Ok((document.clone(), admin::read(admin, &path, document)?))).collect()
+}
+
+async fn partitions(args: PartitionsArgs) -> Result<(), CliError> {
+    let mut rows = partition_rows(&args.reading.remote.admin, args.topic.as_deref()).await?;
     if args.unhealthy {
-        rows.retain(|row| text(row, "state") != Some("healthy"));
+        rows.retain(|(_, row)| row.state != PartitionState::Healthy);
     }
     if args.reading.json {
-        return output::json(&rows);
+        return output::json(&rows.into_iter().map(|(document, _)| document).collect::<Vec<_>>());
     }
     if rows.is_empty() && args.unhealthy {
         return output::line("all partitions are healthy");
     }
-    let keys = ["topic", "partition", "lane", "leader", "leader_epoch", "replicas", "in_sync", "state"];
     let mut table = output::table(&["TOPIC", "PARTITION", "LANE", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "STATE"]);
-    for row in &rows {
-        table.add_row(keys.map(|key| shown(row, key).replace('_', if key == "state" { " " } else { "_" })));
+    for (_, row) in rows {
+        table.add_row([
+            row.topic,
+            row.partition.to_string(),
+            row.lane.to_string(),
+            cell(row.leader),
+            row.leader_epoch.to_string(),
+            ids(&row.replicas),
+            ids(&row.in_sync),
+            row.state.to_string(),
+        ]);
     }
     output::print(&table)
 }
@@ -244,18 +234,17 @@ async fn transfer(args: TransferArgs) -> Result<(), CliError> {
 
 /// The lane of `TOPIC:PARTITION`.
 async fn lane_of(admin: &str, of: &str) -> Result<u32, CliError> {
-    let split = of.rsplit_once(':').and_then(|(topic, partition)| Some((topic, partition.parse::<u64>().ok()?)));
+    let split = of.rsplit_once(':').and_then(|(topic, partition)| Some((topic, partition.parse::<i32>().ok()?)));
     let Some((topic, partition)) = split else {
         return Err(CliError::Usage(format!("{of:?} is neither a lane's number nor TOPIC:PARTITION")));
     };
-    let found = admin::get(admin, &format!("/v1/cluster/partitions?topic={topic}")).await?;
-    let found = found.ok_or_else(|| crate::client::ClientError::UnknownTopic(topic.to_owned()))?;
-    let row = rows(found).into_iter().find(|row| number(row, "partition") == Some(partition));
-    let lane = row.and_then(|row| number(&row, "lane")).and_then(|lane| u32::try_from(lane).ok());
+    let mut rows = partition_rows(admin, Some(topic)).await?.into_iter();
+    let lane = rows.find_map(|(_, row)| (row.partition == partition).then_some(row.lane));
     lane.ok_or_else(|| CliError::Refused(format!("topic {topic} has no partition {partition}")))
 }
 
 async fn grow(args: GrowArgs) -> Result<(), CliError> {
+    const LANES: &str = "/v1/cluster/lanes";
     let admin = &args.remote.admin;
     let factor = args.replication_factor;
     admin::post(admin, &format!("/v1/cluster/grow/{factor}")).await?;
@@ -268,7 +257,7 @@ async fn grow(args: GrowArgs) -> Result<(), CliError> {
         ProgressStyle::with_template("{bar:30} {pos}/{len} replicas in sync, {msg}").expect("the template is right"),
     );
     loop {
-        let lanes = rows(get(admin, "/v1/cluster/lanes").await?);
+        let lanes: Vec<LaneRow> = admin::read(admin, LANES, get(admin, LANES).await?)?;
         let progress = Progress::of(&lanes, factor);
         bar.set_length(progress.wanted);
         bar.set_position(progress.in_sync);
@@ -295,15 +284,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(lanes: &[Value], factor: u16) -> Self {
+    fn of(lanes: &[LaneRow], factor: u16) -> Self {
         let mut progress = Self::default();
         for lane in lanes {
-            let list = |key: &str| rows(lane.get(key).cloned().unwrap_or_default());
-            let voters = list("voters");
-            let in_sync = list("in_sync").iter().filter(|node| voters.contains(node)).count() as u64;
+            let in_sync = lane.in_sync.iter().filter(|node| lane.voters.contains(node)).count() as u64;
             progress.wanted += u64::from(factor);
             progress.in_sync += in_sync.min(u64::from(factor));
-            progress.behind += list("followers").iter().filter_map(|of| number(of, "behind_entries")).sum::<u64>();
+            progress.behind += lane.followers.iter().map(|follower| follower.behind_entries).sum::<u64>();
         }
         progress
     }
@@ -314,18 +301,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::admin::cluster::facts::FollowerFacts;
 
     #[test]
     fn a_cluster_has_grown_when_every_replica_votes_and_is_in_sync() {
-        let grown = json!({ "voters": [1, 2, 3], "in_sync": [1, 2, 3], "followers": [] });
-        let growing = json!({ "voters": [1], "in_sync": [1], "followers": [{ "node": 2, "behind_entries": 70 }] });
+        let all = vec![1, 2, 3];
+        let grown = LaneRow { voters: all.clone(), in_sync: all, ..LaneRow::default() };
+        let follower = FollowerFacts { node: 2, behind_entries: 70, silent_ms: None };
+        let growing = LaneRow { voters: vec![1], in_sync: vec![1], followers: vec![follower], ..LaneRow::default() };
         let progress = Progress::of(&[grown, growing], 3);
         assert_eq!(progress, Progress { wanted: 6, in_sync: 4, behind: 70 });
     }
 
     #[test]
-    fn cells_are_read_without_json() {
-        let row = json!({ "replicas": [2, 3, 1], "leader": null, "topic": "orders" });
-        assert_eq!(["replicas", "leader", "topic", "none"].map(|key| shown(&row, key)), ["2,3,1", "-", "orders", "-"]);
+    fn a_field_that_a_document_lacks_is_named() {
+        let mut document = json!({
+            "topic": "orders", "partition": 0, "lane": 1, "leader": null, "leader_epoch": 5, "replicas": [2, 3, 1],
+            "in_sync": [], "state": "under_replicated", "new": true
+        });
+        let row: PartitionRow = admin::read("here:9644", "/v1/cluster/partitions", document.clone()).expect("reads");
+        assert_eq!(
+            (row.leader, row.state.to_string(), ids(&row.replicas)),
+            (None, "under replicated".into(), "2,3,1".into())
+        );
+        document.as_object_mut().expect("an object").remove("in_sync");
+        let error =
+            admin::read::<PartitionRow>("here:9644", "/v1/cluster/partitions", document).expect_err("is missing");
+        let said = error.to_string();
+        assert!(said.contains("here:9644") && said.contains("missing field `in_sync`"), "{said}");
     }
 }

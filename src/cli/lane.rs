@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Reading;
+use crate::admin::lanes::{LaneState, LaneStatus};
 use crate::console::{CliError, admin, output};
 
 /// How long `resume` watches the lane, which may look at the bucket three times with ten seconds between.
@@ -36,38 +37,35 @@ pub(super) async fn run(command: LaneCommand) -> Result<(), CliError> {
     }
 }
 
-async fn lanes(admin: &str) -> Result<Vec<Value>, CliError> {
-    match admin::get(admin, "/v1/lanes").await? {
-        Some(Value::Array(lanes)) => Ok(lanes),
-        _ => Err(CliError::Admin { addr: admin.to_owned(), why: "it does not list lanes".to_owned() }),
-    }
-}
+const LANES: &str = "/v1/lanes";
 
-fn text<'a>(lane: &'a Value, key: &str) -> Option<&'a str> {
-    lane.get(key).and_then(Value::as_str)
+/// The lanes: as the admin port gives them, and as this version reads them.
+async fn lanes(admin: &str) -> Result<(Value, Vec<LaneStatus>), CliError> {
+    let found = admin::get(admin, LANES).await?;
+    let why = || CliError::Admin { addr: admin.to_owned(), why: "it does not list lanes".to_owned() };
+    let document = found.ok_or_else(why)?;
+    let lanes = admin::read(admin, LANES, document.clone())?;
+    Ok((document, lanes))
 }
 
 async fn list(args: Reading) -> Result<(), CliError> {
-    let lanes = lanes(&args.remote.admin).await?;
+    let (document, lanes) = lanes(&args.remote.admin).await?;
     if args.json {
-        return output::json(&lanes);
+        return output::json(&document);
     }
     if lanes.is_empty() {
-        return output::line("no lane archives yet; tidewater cluster info shows the state of the bucket");
+        return output::line("no lane archives now; tidewater cluster info shows the state of the bucket");
     }
     let mut table = output::table(&["LANE", "SHARD", "STATE", "LAST BUNDLE", "UNREADABLE", "REASON"]);
-    for lane in &lanes {
-        let number = |key: &str| lane.get(key).and_then(Value::as_u64).map_or("-".to_owned(), |n| n.to_string());
-        let word = |key: &str| text(lane, key).unwrap_or("-").to_owned();
-        let cells = [
-            number("lane"),
-            number("shard"),
-            word("state"),
-            number("last_bundle"),
-            number("unreadable_partitions"),
-            word("reason"),
-        ];
-        table.add_row(cells);
+    for lane in lanes {
+        table.add_row([
+            lane.lane.to_string(),
+            lane.shard.to_string(),
+            lane.state.to_string(),
+            lane.last_bundle.map_or("-".to_owned(), |bundle| bundle.to_string()),
+            lane.unreadable_partitions.to_string(),
+            lane.reason.unwrap_or_else(|| "-".to_owned()),
+        ]);
     }
     output::print(&table)
 }
@@ -76,40 +74,43 @@ async fn list(args: Reading) -> Result<(), CliError> {
 async fn resume(args: ResumeArgs) -> Result<(), CliError> {
     let ResumeArgs { lane, reading } = args;
     let admin = &reading.remote.admin;
-    let answer = admin::post(admin, &format!("/v1/lanes/{lane}/resume")).await?;
-    let Some(had) = text(&answer, "had_stopped") else {
+    let answer = admin::post(admin, &format!("{LANES}/{lane}/resume")).await?;
+    let Some(had) = answer.get("had_stopped").and_then(Value::as_str) else {
         if reading.json {
             return output::json(&answer);
         }
         return output::line(&format!("lane {lane} was not stopped"));
     };
     let now = watch(admin, lane).await?;
-    let state = text(&now, "state").unwrap_or_default();
     if reading.json {
         output::json(&serde_json::json!({ "lane": lane, "had_stopped": had, "now": now }))?;
-    } else if state == "archiving" {
+    } else if now.state == LaneState::Archiving {
         output::line(&format!("lane {lane} archives again; it had stopped: {had}"))?;
     }
-    let why = text(&now, "reason").unwrap_or("it is still looking at the bucket");
-    match state {
-        "archiving" => Ok(()),
-        "stopped" => Err(CliError::Refused(format!("lane {lane} has stopped again: {why}"))),
-        _ => Err(CliError::Refused(format!(
+    let why = now.reason.as_deref().unwrap_or("it is still looking at the bucket");
+    match now.state {
+        LaneState::Archiving => Ok(()),
+        LaneState::Stopped => Err(CliError::Refused(format!("lane {lane} has stopped again: {why}"))),
+        LaneState::Looking | LaneState::Failing => Err(CliError::Refused(format!(
             "lane {lane} is resumed but does not archive yet: {why}; see tidewater lane list"
         ))),
     }
 }
 
 /// The lane's row once it archives or has stopped, or its last row after [`WATCH`].
-async fn watch(admin: &str, lane: u32) -> Result<Value, CliError> {
+async fn watch(admin: &str, lane: u32) -> Result<LaneStatus, CliError> {
     let until = Instant::now() + WATCH;
     loop {
-        let found =
-            lanes(admin).await?.into_iter().find(|row| row.get("lane").and_then(Value::as_u64) == Some(lane.into()));
-        let now = found.unwrap_or_default();
-        if matches!(text(&now, "state"), Some("archiving" | "stopped")) || Instant::now() >= until {
-            return Ok(now);
+        let (_, rows) = lanes(admin).await?;
+        let now = rows.into_iter().find(|row| row.lane == lane);
+        let is_late = Instant::now() >= until;
+        match now {
+            Some(now) if is_late || matches!(now.state, LaneState::Archiving | LaneState::Stopped) => return Ok(now),
+            None if is_late => {
+                let why = format!("lane {lane} is resumed, but the broker at {admin} archives it no longer");
+                return Err(CliError::Refused(why));
+            }
+            _ => tokio::time::sleep(WATCH_PAUSE).await,
         }
-        tokio::time::sleep(WATCH_PAUSE).await;
     }
 }

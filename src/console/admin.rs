@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use reqwest::{Client, Method, Response, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::CliError;
@@ -99,6 +100,19 @@ fn reason(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// A document of the admin port as this version knows it.
+///
+/// # Errors
+/// It lacks a field, or has another form; the text names it.
+pub(crate) fn read<T: DeserializeOwned>(addr: &str, path: &str, document: Value) -> Result<T, CliError> {
+    serde_json::from_value(document).map_err(|error| {
+        CliError::Refused(format!(
+            "the broker at {addr} answers {path} in a form that this version does not know ({error}); use the tidewater command \
+             of the broker's version"
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TopicId, TopicName};
+use tidewater_storage::model::{
+    LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TimestampMs, TopicId, TopicName,
+};
 use tokio::sync::Notify;
 
 use super::brokers::Registration;
@@ -481,12 +483,12 @@ impl ControllerHandle {
         self.change(Ask::Unfollow { id }).await
     }
 
-    /// Ends the hold of retention after a restore; false if there was none.
+    /// Ends the hold of retention after a restore; false if there was none at `now`, or it had ended by itself.
     ///
     /// # Errors
     /// The controller is not available.
-    pub async fn end_hold(&self) -> Result<bool, TopicError> {
-        let held = self.image().lineage.as_ref().is_some_and(|lineage| lineage.hold_until.is_some());
+    pub async fn end_hold(&self, now: TimestampMs) -> Result<bool, TopicError> {
+        let held = self.image().lineage.as_ref().is_some_and(|lineage| lineage.holds(now));
         self.change(Ask::EndHold).await.map(|()| held)
     }
 
@@ -563,4 +565,43 @@ pub(super) struct PeerAsk {
     pub(super) ask: Ask,
     /// An earlier try may have been carried out.
     pub(super) again: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tidewater_storage::env::sim::World;
+
+    use super::*;
+    use crate::controller::lineage::Lineage;
+    use crate::kafka::handlers::fixture::image;
+
+    #[test]
+    fn a_hold_that_has_ended_by_itself_is_not_ended_again() {
+        let world = World::new(1);
+        let env = world.env();
+        world.block_on(async {
+            let hold_until = Some(TimestampMs(1000));
+            let (restored, ends) = (TimestampMs(0), BTreeMap::new());
+            let lineage = Lineage { epoch: 2, source: 1, restored, hold_until, epoch_base: 0, ends };
+            let (mesh, mut inboxes) = Mesh::new(1, 8);
+            let image = ClusterImage { lineage: Some(Arc::new(lineage)), ..image(&[]) };
+            let controller = ControllerHandle::new(Arc::new(image), mesh);
+            let inbox = inboxes.remove(0);
+            let answer = async move {
+                while let Some(request) = inbox.recv().await {
+                    match request {
+                        ControllerRequest::Ask { ask: Ask::EndHold, reply, .. } => {
+                            reply.send(Ok(Answered::Done { revision: 1 }));
+                        }
+                        other => unreachable!("{other:?}"),
+                    }
+                }
+            };
+            let _controller = env.tasks.spawn("controller", answer);
+            assert_eq!(controller.end_hold(TimestampMs(999)).await, Ok(true));
+            assert_eq!(controller.end_hold(TimestampMs(1000)).await, Ok(false), "a day has passed");
+        });
+    }
 }

@@ -32,6 +32,18 @@ pub struct BrokerFacts {
     pub replicas: ReplicaFacts,
     /// Its replicas that are being rebuilt; `None`: none.
     pub rebuild: Option<RebuildFacts>,
+    /// The cluster was restored elsewhere; `None`: not that this broker knows of.
+    pub superseded: Option<SupersededFacts>,
+    /// Why its bucket's root counts as gone; `None`: it is there.
+    pub bucket_gone: Option<String>,
+}
+
+/// Lineage epochs: the broker's own, and the one in which the cluster goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SupersededFacts {
+    pub own: u32,
+    pub next: u32,
 }
 
 /// A replica of a lane. A message.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, NodeId, ShardId};
 
-use super::facts::{BrokerFacts, ClusterFacts, PeerFacts};
+use super::facts::{BrokerFacts, ClusterFacts, PeerFacts, SupersededFacts};
 use crate::admin::report::ReportRequest;
 use crate::controller::client::{CONTROLLER_SHARD, ControllerHandle};
 use crate::controller::state::shard_of;
@@ -173,6 +173,8 @@ impl Gatherer {
                 facts.rebuild.get_or_insert_default().add(rebuild);
             }
             // Of the node; every shard reports the same.
+            facts.superseded = shard.superseded.map(|end| SupersededFacts { own: end.own.0, next: end.next.0 });
+            facts.bucket_gone = shard.bucket_gone;
             facts.disk_used_bytes = shard.disk.total();
             facts.disk_limit_bytes = shard.disk.limit;
             facts.disk_admissible_bytes = shard.disk.admissible();

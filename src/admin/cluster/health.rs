@@ -1,11 +1,15 @@
 //! What is wrong with the cluster, and what to do about it. Pure.
+//!
+//! Owns: the judgement, and [`Health`], the document in which the admin port gives it and `tidewater cluster health` reads
+//! it. A field that is missing there is an error that names it. Does not own: the facts (`facts`, `gather`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, NodeId};
 
-use super::facts::{BrokerFacts, ClusterFacts, LaneFacts};
+use super::facts::{BrokerFacts, ClusterFacts, LaneFacts, SupersededFacts};
 use super::rebuilding::{self, Rebuilding};
 
 /// A follower that lacks so many entries is shown as behind.
@@ -17,9 +21,9 @@ const IN_SYNC_ENTRIES: u64 = 1000;
 /// A disk with less than this part of its budget left is shown as nearly full.
 const DISK_LEFT: f64 = 0.05;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::admin) enum Standing {
+pub enum Standing {
     /// Every replica is in sync.
     Healthy,
     /// All partitions serve; a further failure may stop some.
@@ -28,20 +32,35 @@ pub(in crate::admin) enum Standing {
     Unavailable,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unavailable => "unavailable",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::admin) enum ProblemKind {
+pub enum ProblemKind {
     Leaderless,
+    Superseded,
+    BucketGone,
     Unreachable,
     Refused,
     Full,
     UnderReplicated,
     Behind,
     Rebuilding,
+    /// Of a broker of a newer version.
+    #[serde(other)]
+    Unknown,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(in crate::admin) struct Problem {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
     pub kind: ProblemKind,
     /// Brokers that it is about.
     pub brokers: Vec<i32>,
@@ -52,16 +71,16 @@ pub(in crate::admin) struct Problem {
     pub advice: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(in crate::admin) struct Counts {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
     pub all: usize,
     pub leaderless: usize,
     pub under_replicated: usize,
 }
 
 /// `GET /v1/cluster/health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(in crate::admin) struct Health {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
     pub status: Standing,
     pub brokers: usize,
     pub reachable: usize,
@@ -190,7 +209,11 @@ fn brokers(facts: &ClusterFacts, problems: &mut Vec<Problem>) -> Vec<NodeId> {
                 let what = format!("broker {} and broker {id} refuse each other: {why}", facts.image.here);
                 problems.push(about(ProblemKind::Refused, *id, what, advice.to_owned()));
             }
-            (Some(Ok(broker)), None) => disk(*id, broker, problems),
+            (Some(Ok(broker)), None) => {
+                superseded(*id, broker, problems);
+                bucket(*id, broker, problems);
+                disk(*id, broker, problems);
+            }
             (answer, None) => {
                 away.push(*id);
                 let why = answer.and_then(|answer| answer.as_ref().err()).map_or("it was not asked", String::as_str);
@@ -207,6 +230,27 @@ fn brokers(facts: &ClusterFacts, problems: &mut Vec<Problem>) -> Vec<NodeId> {
         }
     }
     away
+}
+
+fn superseded(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
+    let Some(SupersededFacts { own, next }) = broker.superseded else { return };
+    let what = format!(
+        "broker {id} is superseded: the cluster was restored from its bucket and goes on in epoch {next}, the broker is of epoch \
+         {own} and stores nothing any more"
+    );
+    let advice = format!(
+        "stop broker {id} and connect its clients to the restored cluster; keep its data directory until you know that no \
+         record is missing there"
+    );
+    problems.push(about(ProblemKind::Superseded, id, what, advice));
+}
+
+fn bucket(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
+    let Some(why) = &broker.bucket_gone else { return };
+    let what = format!("broker {id} archives nothing: {why}; the bucket was emptied or is another one");
+    let advice = "put the bucket's objects back under the same URL, from the store's versions or a copy, and run tidewater \
+                  verify; archiving goes on by itself, and until then what is on the disks stays";
+    problems.push(about(ProblemKind::BucketGone, id, what, advice.to_owned()));
 }
 
 fn disk(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
@@ -354,6 +398,42 @@ mod tests {
         assert_eq!((health.lanes.under_replicated, health.partitions.under_replicated), (2, 4));
         assert!(health.problems[0].advice.contains("--replace 1"), "{health:?}");
         assert!(health.problems[1].what.contains("2 lanes without an in-sync replica on broker 1"), "{health:?}");
+    }
+
+    #[test]
+    fn a_superseded_broker_and_an_emptied_bucket_are_named_with_what_to_do() {
+        let mut facts = healthy();
+        let superseded = Some(SupersededFacts { own: 1, next: 2 });
+        facts.brokers.insert(NodeId(1), Ok(BrokerFacts { superseded, ..good() }));
+        let gone = Some("the cluster's root tidewater/root is gone from the bucket".to_owned());
+        facts.brokers.insert(NodeId(3), Ok(BrokerFacts { bucket_gone: gone, ..good() }));
+        let health = judge(&facts);
+        assert_eq!(kinds(&health), [ProblemKind::Superseded, ProblemKind::BucketGone]);
+        assert_eq!((health.status, health.reachable), (Standing::Degraded, 3));
+        assert_eq!((&health.problems[0].brokers, &health.problems[1].brokers), (&vec![1], &vec![3]));
+        assert!(health.problems[0].what.contains("goes on in epoch 2"), "{health:?}");
+        assert!(health.problems[0].advice.contains("stop broker 1"), "{health:?}");
+        assert!(health.problems[1].advice.contains("put the bucket's objects back"), "{health:?}");
+    }
+
+    #[test]
+    fn the_document_is_read_as_it_was_written_and_a_missing_field_is_named() {
+        let mut facts = healthy();
+        let lanes = vec![LaneRebuild { lane: 1, ..LaneRebuild::default() }];
+        let rebuild = Some(RebuildFacts { lanes, replicas: 1, ..RebuildFacts::default() });
+        facts.brokers.insert(NodeId(3), Ok(BrokerFacts { rebuild, ..good() }));
+        let health = judge(&facts);
+        let mut json = serde_json::to_value(&health).expect("writes");
+        let mut read: Health = serde_json::from_value(json.clone()).expect("reads");
+        // Only problems need them here.
+        read.rebuilds
+            .iter_mut()
+            .zip(&health.rebuilds)
+            .for_each(|(read, sent)| read.lanes_left = sent.lanes_left.clone());
+        assert_eq!(read, health);
+        json["problems"][0].as_object_mut().expect("an object").remove("advice");
+        let error = serde_json::from_value::<Health>(json).expect_err("a field is missing");
+        assert!(error.to_string().contains("missing field `advice`"), "{error}");
     }
 
     #[test]

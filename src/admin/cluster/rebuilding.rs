@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use indicatif::HumanBytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, NodeId};
 
 use super::facts::ClusterFacts;
@@ -13,8 +13,8 @@ use super::health::of_leader;
 use crate::rebuild::LaneRebuild;
 
 /// A broker whose replicas are being rebuilt.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(in crate::admin) struct Rebuilding {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuilding {
     pub broker: i32,
     pub replicas_done: u64,
     /// Those, and the ones that are being copied or wait.
@@ -35,7 +35,7 @@ pub(in crate::admin) struct Rebuilding {
 
 impl Rebuilding {
     /// Why nothing is being copied now, if that is so.
-    pub(in crate::admin) fn waits(&self) -> Option<&str> {
+    pub(super) fn waits(&self) -> Option<&str> {
         let copies = self.lanes.iter().any(|lane| lane.from.is_some());
         self.lanes.iter().find_map(|lane| lane.waits.as_deref()).filter(|_| !copies)
     }

@@ -4,75 +4,19 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tidewater_storage::model::{LaneId, NodeId};
 
-use super::facts::{ClusterFacts, FollowerFacts};
+use super::documents::{BrokerRow, LaneRow, PartitionRow, PartitionState};
+use super::facts::ClusterFacts;
 use super::gather::{ClusterOperator, TransferError};
 use super::health::{self, judge};
-use super::rebuilding::{self, Rebuilding};
+use super::rebuilding;
 use crate::admin::report::ReportRequest;
 use crate::admin::state::{AdminState, refused};
 use crate::admin::survey::soon;
 use crate::controller::client::{CONTROLLER_SHARD, TopicError};
 use crate::kafka::view::PartitionView;
-
-/// One broker of `GET /v1/cluster/brokers`.
-#[derive(Debug, Serialize)]
-struct BrokerRow {
-    id: i32,
-    /// This one answers the request.
-    here: bool,
-    controller: bool,
-    kafka: String,
-    /// `None` for one that has not registered.
-    rpc: Option<String>,
-    rack: Option<String>,
-    /// It has answered.
-    reachable: bool,
-    /// Why it has not.
-    reason: Option<String>,
-    version: Option<String>,
-    lanes_led: usize,
-    replicas: usize,
-    connections: Option<u64>,
-    disk_used_bytes: Option<u64>,
-    disk_limit_bytes: Option<u64>,
-    disk_admissible_bytes: Option<u64>,
-    /// From this broker, of small requests.
-    rtt_us: Option<u64>,
-    /// Its replicas that are being rebuilt; `None`: none.
-    rebuild: Option<Rebuilding>,
-}
-
-/// One lane of `GET /v1/cluster/lanes`.
-#[derive(Debug, Serialize)]
-struct LaneRow {
-    lane: u32,
-    factor: u16,
-    replicas: Vec<i32>,
-    leader: Option<i32>,
-    term: Option<u64>,
-    in_sync: Vec<i32>,
-    /// As the lane itself has them; empty if its leader has not answered.
-    voters: Vec<i32>,
-    learners: Vec<i32>,
-    followers: Vec<FollowerFacts>,
-}
-
-/// One partition of `GET /v1/cluster/partitions`.
-#[derive(Debug, Serialize)]
-struct PartitionRow {
-    topic: String,
-    partition: i32,
-    lane: u32,
-    leader: Option<i32>,
-    leader_epoch: i32,
-    /// The preferred leader first.
-    replicas: Vec<i32>,
-    in_sync: Vec<i32>,
-    state: &'static str,
-}
 
 #[derive(Debug, Deserialize)]
 pub(in crate::admin) struct Of {
@@ -219,10 +163,10 @@ fn partition_rows(facts: &ClusterFacts, of: Option<&str>) -> Vec<PartitionRow> {
             let view = PartitionView::of(&facts.image, &facts.leaders, partition);
             let preferred = view.replicas.first() == view.leader.as_ref();
             let state = match () {
-                () if view.leader.is_none() || !health::is_led(facts, partition.lane) => "leaderless",
-                () if view.in_sync.len() < view.replicas.len() => "under_replicated",
-                () if !preferred => "not_preferred",
-                () => "healthy",
+                () if view.leader.is_none() || !health::is_led(facts, partition.lane) => PartitionState::Leaderless,
+                () if view.in_sync.len() < view.replicas.len() => PartitionState::UnderReplicated,
+                () if !preferred => PartitionState::NotPreferred,
+                () => PartitionState::Healthy,
             };
             PartitionRow {
                 topic: topic.name.to_string(),
@@ -260,7 +204,11 @@ mod tests {
         let lanes = lane_rows(&facts);
         assert_eq!((lanes.len(), lanes[1].leader, &lanes[1].replicas), (2, Some(2), &vec![2, 3, 1]));
         let rows = partition_rows(&facts, None);
-        assert_eq!((rows.len(), rows[0].state, rows[0].leader), (3, "leaderless", Some(2)), "its leader is away");
+        assert_eq!(
+            (rows.len(), rows[0].state, rows[0].leader),
+            (3, PartitionState::Leaderless, Some(2)),
+            "its leader is away"
+        );
         assert_eq!(partition_rows(&facts, Some("users")).len(), 2);
     }
 }

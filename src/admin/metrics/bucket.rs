@@ -8,14 +8,19 @@ use tidewater_tiering::store::{RequestKind, StoreStats};
 use super::by_shard;
 use super::samples::{Sheet, and, label};
 use crate::admin::report::ShardReport;
-use crate::archival::run::{Opening, Tier};
+use crate::archival::run::Tier;
 
 pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
     let stats = tier.stats();
     sheet.gauge(
         "tidewater_bucket_open",
-        "1 when the bucket is open; 0 while it cannot be opened or is refused: tidewater cluster info shows the reason",
-        f64::from(u8::from(matches!(tier.opening(), Opening::Open(_)))),
+        "1 when the bucket is open; 0 while it cannot be opened, is refused, or its root is gone: tidewater cluster info shows the reason",
+        f64::from(u8::from(tier.is_there())),
+    );
+    sheet.gauge(
+        "tidewater_bucket_root_gone",
+        "1 when the bucket was emptied or is another one: nothing is archived, what is on the disks stays, and the bucket's objects are to be put back",
+        f64::from(u8::from(tier.root.is_gone())),
     );
     sheet.gauge(
         "tidewater_superseded",

@@ -8,9 +8,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{get, number, rows, shown, text};
+use super::get;
+use crate::admin::cluster::Rebuilding;
+use crate::admin::cluster::health::{Counts, Health, Standing};
 use crate::cli::Reading;
-use crate::console::{CliError, output};
+use crate::console::{CliError, admin, output};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,52 +29,52 @@ pub(in crate::cli) struct HealthArgs {
     reading: Reading,
 }
 
+/// The cluster's health: as the admin port gives it, and as this version reads it.
+struct Looked {
+    document: Value,
+    health: Health,
+}
+
 pub(super) async fn run(args: HealthArgs) -> Result<(), CliError> {
     if args.watch {
         return watch(&args).await;
     }
-    let health = look(&args).await?;
+    let Looked { document, health } = look(&args).await?;
     if args.reading.json {
-        output::json(&health)?;
+        output::json(&document)?;
     } else {
         print(&health)?;
     }
-    match status(&health) {
-        "healthy" => Ok(()),
+    match health.status {
+        Standing::Healthy => Ok(()),
         status => Err(CliError::Refused(format!("the cluster is {status}"))),
     }
 }
 
-async fn look(args: &HealthArgs) -> Result<Value, CliError> {
-    get(&args.reading.remote.admin, "/v1/cluster/health").await
+async fn look(args: &HealthArgs) -> Result<Looked, CliError> {
+    const PATH: &str = "/v1/cluster/health";
+    let addr = &args.reading.remote.admin;
+    let document = get(addr, PATH).await?;
+    let health = admin::read(addr, PATH, document.clone())?;
+    Ok(Looked { document, health })
 }
 
-fn status(health: &Value) -> &str {
-    text(health, "status").unwrap_or("unknown")
-}
-
-fn problems(health: &Value) -> Vec<Value> {
-    rows(health.get("problems").cloned().unwrap_or_default())
-}
-
-fn print(health: &Value) -> Result<(), CliError> {
-    let count = |of: &str, key: &str| health.get(of).and_then(|of| number(of, key)).unwrap_or_default();
-    let all = |of: &str| {
+fn print(health: &Health) -> Result<(), CliError> {
+    let all = |of: Counts| {
         format!(
             "{}, {} without a leader, {} under-replicated",
-            output::count(count(of, "all")),
-            output::count(count(of, "leaderless")),
-            output::count(count(of, "under_replicated"))
+            output::count(of.all as u64),
+            output::count(of.leaderless as u64),
+            output::count(of.under_replicated as u64)
         )
     };
-    let reachable = number(health, "reachable").unwrap_or_default();
-    output::line(&format!("cluster     {}", status(health)))?;
-    output::line(&format!("brokers     {}, {reachable} reachable", shown(health, "brokers")))?;
-    output::line(&format!("lanes       {}", all("lanes")))?;
-    output::line(&format!("partitions  {}", all("partitions")))?;
-    for problem in problems(health) {
-        output::line(&format!("\n{}", text(&problem, "what").unwrap_or_default()))?;
-        output::line(&format!("  {}", text(&problem, "advice").unwrap_or_default()))?;
+    output::line(&format!("cluster     {}", health.status))?;
+    output::line(&format!("brokers     {}, {} reachable", health.brokers, health.reachable))?;
+    output::line(&format!("lanes       {}", all(health.lanes)))?;
+    output::line(&format!("partitions  {}", all(health.partitions)))?;
+    for problem in &health.problems {
+        output::line(&format!("\n{}", problem.what))?;
+        output::line(&format!("  {}", problem.advice))?;
     }
     Ok(())
 }
@@ -83,24 +85,28 @@ async fn watch(args: &HealthArgs) -> Result<(), CliError> {
     let (mut seen, mut last) = (Seen::default(), Value::Null);
     let (screen, mut bars) = (MultiProgress::new(), BTreeMap::new());
     loop {
-        let health = match look(args).await {
-            Ok(health) => health,
-            Err(error) => serde_json::json!({ "status": "unknown", "error": error.to_string() }),
+        let (document, health) = match look(args).await {
+            Ok(Looked { document, health }) => (document, Ok(health)),
+            Err(error) => {
+                let error = error.to_string();
+                (serde_json::json!({ "status": "unknown", "error": &error }), Err(error))
+            }
         };
         if args.reading.json {
-            if health != last {
-                output::line(&health.to_string())?;
+            if document != last {
+                output::line(&document.to_string())?;
             }
         } else {
             let now = Timestamp::now().strftime("%H:%M:%SZ").to_string();
-            let changes = seen.changes(&health);
+            let changes = seen.changes(health.as_ref());
             screen.suspend(|| changes.iter().try_for_each(|line| output::line(&format!("{now}  {line}"))))?;
-            show_rebuilds(&screen, &mut bars, &rebuilds(&health));
+            let rebuilds = health.iter().flat_map(|health| &health.rebuilds).map(Bar::of).collect::<Vec<_>>();
+            show_rebuilds(&screen, &mut bars, &rebuilds);
         }
-        if args.exit_when_healthy && status(&health) == "healthy" {
+        if args.exit_when_healthy && health.is_ok_and(|health| health.status == Standing::Healthy) {
             return Ok(());
         }
-        last = health;
+        last = document;
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -115,21 +121,20 @@ struct Seen {
 
 impl Seen {
     /// Lines about what is different now. The figures in a problem's text are no difference.
-    fn changes(&mut self, health: &Value) -> Vec<String> {
+    fn changes(&mut self, health: Result<&Health, &String>) -> Vec<String> {
         let mut lines = Vec::new();
-        let status = status(health);
+        let status = health.map_or_else(|_| "unknown".to_owned(), |health| health.status.to_string());
         if self.status != status {
             lines.push(format!("the cluster is {status}"));
-            status.clone_into(&mut self.status);
+            self.status = status;
         }
         let mut now = BTreeMap::new();
-        if let Some(error) = text(health, "error") {
-            now.insert("error".to_owned(), (error.to_owned(), None));
-        }
-        for problem in problems(health) {
-            let about = format!("{} {}", shown(&problem, "kind"), shown(&problem, "brokers"));
-            let advice = text(&problem, "advice").map(ToOwned::to_owned);
-            now.insert(about, (text(&problem, "what").unwrap_or_default().to_owned(), advice));
+        match health {
+            Err(error) => drop(now.insert("error".to_owned(), (error.clone(), None))),
+            Ok(health) => now.extend(health.problems.iter().map(|problem| {
+                let about = format!("{:?} {:?}", problem.kind, problem.brokers);
+                (about, (problem.what.clone(), Some(problem.advice.clone())))
+            })),
         }
         for (about, (what, advice)) in &now {
             if !self.problems.contains_key(about) {
@@ -144,40 +149,37 @@ impl Seen {
     }
 }
 
-/// The rebuild of one broker, for a bar.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Rebuild {
-    broker: u64,
+/// The progress bar of one broker's rebuild.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bar {
+    broker: i32,
     done: u64,
     all: u64,
     words: String,
 }
 
-fn rebuilds(health: &Value) -> Vec<Rebuild> {
-    let of = |row: &Value| {
-        let figure = |key: &str| number(row, key).unwrap_or_default();
-        let (copied, bytes, bucket) = (figure("copied_bytes"), figure("bytes"), figure("bucket_bytes"));
-        let mut words = format!("{} of {} replicas", figure("replicas_done"), figure("replicas"));
+impl Bar {
+    fn of(rebuild: &Rebuilding) -> Self {
+        let mut words = format!("{} of {} replicas", rebuild.replicas_done, rebuild.replicas);
         // Without bytes to copy, replicas are what moves.
-        let (done, all) = match bytes {
-            0 => (figure("replicas_done"), figure("replicas")),
+        let (done, all) = match rebuild.bytes {
+            0 => (rebuild.replicas_done, rebuild.replicas),
             bytes => {
-                words += &format!(", {} of {}", output::bytes(copied), output::bytes(bytes));
-                (copied, bytes)
+                words += &format!(", {} of {}", output::bytes(rebuild.copied_bytes), output::bytes(bytes));
+                (rebuild.copied_bytes, bytes)
             }
         };
-        if bucket > 0 {
-            words += &format!(", {} stay in the bucket", output::bytes(bucket));
+        if rebuild.bucket_bytes > 0 {
+            words += &format!(", {} stay in the bucket", output::bytes(rebuild.bucket_bytes));
         }
-        if let Some(left) = number(row, "left_ms").filter(|_| bytes > 0) {
+        if let Some(left) = rebuild.left_ms.filter(|_| rebuild.bytes > 0) {
             words += &format!(", about {} left", output::millis(left.max(1000)));
         }
-        Rebuild { broker: figure("broker"), done, all, words }
-    };
-    rows(health.get("rebuilds").cloned().unwrap_or_default()).iter().map(of).collect()
+        Self { broker: rebuild.broker, done, all, words }
+    }
 }
 
-fn show_rebuilds(screen: &MultiProgress, bars: &mut BTreeMap<u64, ProgressBar>, rebuilds: &[Rebuild]) {
+fn show_rebuilds(screen: &MultiProgress, bars: &mut BTreeMap<i32, ProgressBar>, rebuilds: &[Bar]) {
     bars.retain(|broker, bar| {
         let goes_on = rebuilds.iter().any(|rebuild| rebuild.broker == *broker);
         if !goes_on {
@@ -198,34 +200,59 @@ fn show_rebuilds(screen: &MultiProgress, bars: &mut BTreeMap<u64, ProgressBar>, 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::admin::cluster::health::{Problem, ProblemKind};
+
+    fn health(status: Standing, problems: &[(ProblemKind, &str)]) -> Health {
+        let problem = |(kind, what): &(ProblemKind, &str)| Problem {
+            kind: *kind,
+            brokers: vec![3],
+            lanes: Vec::new(),
+            what: (*what).to_owned(),
+            advice: "wait".to_owned(),
+        };
+        Health {
+            status,
+            brokers: 3,
+            reachable: 3,
+            lanes: Counts::default(),
+            partitions: Counts::default(),
+            problems: problems.iter().map(problem).collect(),
+            rebuilds: Vec::new(),
+        }
+    }
 
     #[test]
     fn only_changes_are_printed() {
-        let problem = |what: &str| json!({ "kind": "rebuilding", "brokers": [3], "what": what, "advice": "wait" });
+        let degraded = |what| health(Standing::Degraded, &[(ProblemKind::Rebuilding, what)]);
         let mut seen = Seen::default();
-        let first = json!({ "status": "degraded", "problems": [problem("1 of 4 replicas")] });
-        assert_eq!(seen.changes(&first), ["the cluster is degraded", "1 of 4 replicas", "  wait"]);
-        let further = json!({ "status": "degraded", "problems": [problem("3 of 4 replicas")] });
-        assert!(seen.changes(&further).is_empty(), "the bar shows it");
-        let away = json!({ "status": "unknown", "error": "connection refused" });
-        assert_eq!(seen.changes(&away), ["the cluster is unknown", "connection refused", "no longer: 3 of 4 replicas"]);
-        let healthy = json!({ "status": "healthy", "problems": [] });
-        assert_eq!(seen.changes(&healthy), ["the cluster is healthy", "no longer: connection refused"]);
+        let first = degraded("1 of 4 replicas");
+        assert_eq!(seen.changes(Ok(&first)), ["the cluster is degraded", "1 of 4 replicas", "  wait"]);
+        assert!(seen.changes(Ok(&degraded("3 of 4 replicas"))).is_empty(), "the bar shows it");
+        let away = "connection refused".to_owned();
+        let lines = seen.changes(Err(&away));
+        assert_eq!(lines, ["the cluster is unknown", "connection refused", "no longer: 3 of 4 replicas"]);
+        let healthy = health(Standing::Healthy, &[]);
+        assert_eq!(seen.changes(Ok(&healthy)), ["the cluster is healthy", "no longer: connection refused"]);
     }
 
     #[test]
     fn a_rebuild_shows_what_is_copied_and_what_stays_in_the_bucket() {
-        let row = |bytes: u64| {
-            json!({ "broker": 3, "replicas_done": 12, "replicas": 40, "copied_bytes": bytes / 2, "bytes": bytes,
-                    "bucket_bytes": 1_u64 << 40, "left_ms": 20_000 })
+        let rebuild = |bytes: u64| Rebuilding {
+            broker: 3,
+            replicas_done: 12,
+            replicas: 40,
+            copied_bytes: bytes / 2,
+            bytes,
+            bucket_bytes: 1 << 40,
+            left_ms: Some(20_000),
+            ..Rebuilding::default()
         };
-        let found = rebuilds(&json!({ "rebuilds": [row(2 << 30), row(0)] }));
-        assert_eq!((found[0].broker, found[0].done, found[0].all), (3, 1 << 30, 2 << 30));
+        let found = Bar::of(&rebuild(2 << 30));
+        assert_eq!((found.broker, found.done, found.all), (3, 1 << 30, 2 << 30));
         let words = "12 of 40 replicas, 1.00 GiB of 2.00 GiB, 1.00 TiB stay in the bucket, about 20s left";
-        assert_eq!(found[0].words, words);
-        assert_eq!((found[1].done, found[1].all), (12, 40), "nothing of it has to be copied");
+        assert_eq!(found.words, words);
+        let found = Bar::of(&rebuild(0));
+        assert_eq!((found.done, found.all), (12, 40), "nothing of it has to be copied");
     }
 }
