@@ -1,7 +1,8 @@
 //! The catalog seam: holds the pointer to a table's current metadata and moves it by compare-and-set.
 //!
 //! Owns: the trait, its types and errors. [`object_store`] is the built-in one, whose state is objects of the bucket;
-//! [`wire`] its JSON for the Iceberg REST routes. Does not own: HTTP, what is in a commit.
+//! [`ReadOnlyCatalog`] reads that of another cluster; [`wire`] has the JSON of the Iceberg REST routes. Does not own:
+//! HTTP, what is in a commit.
 //!
 //! Contract of [`Catalog::commit`]. **Atomicity**: all updates or none. **Ordering**: commits of a table are totally
 //! ordered; requirements are checked on the state the updates are applied to. **Retries**: an implementation may
@@ -28,6 +29,7 @@ mod namespaces;
 pub mod object_store;
 mod pointer;
 mod purge;
+mod read_only;
 mod rename;
 mod requirement;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub mod wire;
 
 pub use namespaces::PropertyChange;
 pub use object_store::ObjectStoreCatalog;
+pub use read_only::ReadOnlyCatalog;
 
 /// A table's state at one commit. *Message*.
 #[derive(Clone, Debug)]
@@ -88,6 +91,12 @@ pub enum CatalogError {
     /// The file the pointer names is gone.
     #[error("Failed to open input stream for file: {location}, the metadata of {table}; restore it or drop the table")]
     MetadataMissing { table: TableIdent, location: String },
+    /// The table's files are not where this catalog reads.
+    #[error(
+        "{table} is at {location}, which is not in {bucket}: its files are named as its own cluster reaches its bucket; \
+         use that URL"
+    )]
+    Elsewhere { table: TableIdent, location: String, bucket: String },
     /// The request contradicts itself.
     #[error("{detail}")]
     Unprocessable { detail: String },
@@ -117,7 +126,9 @@ impl CatalogError {
             Self::NoSuchNamespace(_) | Self::NoSuchTable(_) | Self::MetadataMissing { .. } => Disposition::Absent,
             Self::NamespaceExists(_) | Self::TableExists(_) | Self::Conflict { .. } => Disposition::Conflict,
             Self::Unknown { .. } => Disposition::Unknown,
-            Self::NamespaceNotEmpty(_) | Self::Invalid { .. } | Self::Unprocessable { .. } => Disposition::Refused,
+            Self::NamespaceNotEmpty(_) | Self::Invalid { .. } | Self::Elsewhere { .. } | Self::Unprocessable { .. } => {
+                Disposition::Refused
+            }
             Self::Busy { .. } => Disposition::Retry,
             Self::Damaged { .. } => Disposition::Corrupt,
             Self::Metadata(error) => of_metadata(error),

@@ -55,6 +55,12 @@ impl Warehouse {
         if self.prefix.is_empty() { self.bucket.clone() } else { format!("{}/{}", self.bucket, self.prefix) }
     }
 
+    /// URI of the bucket that it is in, without a slash at the end.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
     /// Prefix of its keys in the bucket, with a slash at the end unless empty.
     #[must_use]
     pub fn key_prefix(&self) -> String {

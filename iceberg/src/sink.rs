@@ -34,6 +34,9 @@ mod tests;
 
 pub use status::{Outcome, PartitionStatus, PauseReason, SinkStatus};
 
+/// The namespace of topics' tables.
+pub const NAMESPACE: &str = "topics";
+
 /// The settings of one topic's sink.
 #[derive(Clone, Debug)]
 pub struct SinkConfig {
@@ -77,7 +80,7 @@ impl SinkConfig {
     /// `topics.<topic>`.
     #[must_use]
     pub fn default_table(topic: &TopicName) -> TableIdent {
-        TableIdent::new(iceberg::NamespaceIdent::new("topics".to_owned()), topic.as_str().to_owned())
+        TableIdent::new(iceberg::NamespaceIdent::new(NAMESPACE.to_owned()), topic.as_str().to_owned())
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tidewater_iceberg::catalog::{Catalog, CatalogError, Loaded, NamespaceIdent, ObjectStoreCatalog, TableIdent};
 use tidewater_iceberg::commit::{TableOwner, identity};
+use tidewater_iceberg::sink::NAMESPACE;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -23,8 +24,6 @@ use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
 use crate::shard::mesh::Mesh;
 
-/// Where sinks make their tables.
-const NAMESPACE: &str = "topics";
 /// The first look after a start, and the second after one that found something.
 const SOON: Duration = Duration::from_secs(30);
 /// Between looks otherwise: each costs a listing, and two gets for every table without a running sink.

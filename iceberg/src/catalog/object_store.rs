@@ -32,7 +32,7 @@ const COMMIT_ATTEMPTS: usize = 10;
 /// A pointer write without an answer is looked after this often before it is called unknown.
 const ANSWER_ATTEMPTS: usize = 3;
 /// Bytes of a metadata file at most. Every commit reads and writes one, and so does each client that loads the table.
-const METADATA_BYTES_MAX: usize = 64 << 20;
+pub(super) const METADATA_BYTES_MAX: usize = 64 << 20;
 /// Iceberg's switch for deleting metadata files that fell off the log.
 const DELETE_METADATA: &str = "write.metadata.delete-after-commit.enabled";
 
@@ -95,18 +95,7 @@ impl ObjectStoreCatalog {
 
     /// The pointer object of a table with its version; `None` if there is none.
     pub(super) async fn pointer(&self, table: &TableIdent) -> Result<Option<(Pointer, ETag)>, CatalogError> {
-        let key = self.keys.table(table)?;
-        let got = match self.store().get(&key, None).await {
-            Ok(got) => got,
-            Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let damaged = |detail: String| CatalogError::Damaged { key: key.as_str().to_owned(), detail };
-        let pointer: Pointer = serde_json::from_slice(&got.body).map_err(|e| damaged(e.to_string()))?;
-        if pointer.format != FORMAT {
-            return Err(damaged(format!("format {} is not known; a newer Tidewater wrote it", pointer.format)));
-        }
-        Ok(Some((pointer, got.etag)))
+        Pointer::read(&**self.store(), &self.keys.table(table)?).await
     }
 
     /// The live pointer of a table; a move that was left unfinished is finished first.

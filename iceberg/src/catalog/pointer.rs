@@ -2,7 +2,10 @@
 
 use iceberg::TableIdent;
 use serde::{Deserialize, Serialize};
+use tidewater_tiering::store::{ETag, ObjectKey, ObjectStore, StoreError};
 use uuid::Uuid;
+
+use super::CatalogError;
 
 /// Format of pointer and namespace objects.
 pub(super) const FORMAT: u32 = 1;
@@ -28,4 +31,21 @@ pub(super) enum PointerState {
     Live,
     /// The table is being renamed; any request that finds this finishes the rename.
     Moving { to: TableIdent },
+}
+
+impl Pointer {
+    /// The pointer at `key` with its version; `None` if there is none.
+    pub(super) async fn read(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<(Self, ETag)>, CatalogError> {
+        let got = match store.get(key, None).await {
+            Ok(got) => got,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let damaged = |detail: String| CatalogError::Damaged { key: key.as_str().to_owned(), detail };
+        let pointer: Self = serde_json::from_slice(&got.body).map_err(|e| damaged(e.to_string()))?;
+        if pointer.format != FORMAT {
+            return Err(damaged(format!("format {} is not known; a newer Tidewater wrote it", pointer.format)));
+        }
+        Ok(Some((pointer, got.etag)))
+    }
 }

@@ -215,9 +215,10 @@ impl From<CatalogError> for ErrorAnswer {
             CatalogError::File(FileError::Location(_)) => (400, "BadRequestException"),
             CatalogError::File(FileError::Store(StoreError::Denied { .. })) => (403, "ForbiddenException"),
             CatalogError::File(e) if e.disposition().passes() => (503, "ServiceUnavailableException"),
-            CatalogError::Damaged { .. } | CatalogError::Metadata(_) | CatalogError::File(_) => {
-                (500, "InternalServerError")
-            }
+            CatalogError::Damaged { .. }
+            | CatalogError::Elsewhere { .. }
+            | CatalogError::Metadata(_)
+            | CatalogError::File(_) => (500, "InternalServerError"),
         };
         Self::new(code, kind, error.to_string())
     }
