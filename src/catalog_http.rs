@@ -1,8 +1,8 @@
 //! The Iceberg REST catalog over HTTP: routes, path and query parameters, status codes.
 //!
-//! Owns: the axum router and its server loop. Does not own: what a request does (`tidewater_iceberg::catalog`), its
-//! JSON (`catalog::wire`), which callers are refused (`net::http`; there is no authentication: listen on loopback).
-//! *Node-wide*; side runtime.
+//! Owns: the axum router and its server loop, and beside the cluster's own tables those of followed topics (`served`).
+//! Does not own: what a request does (`tidewater_iceberg::catalog`, `replica::tables`), its JSON (`catalog::wire`),
+//! which callers are refused (`net::http`; there is no authentication: listen on loopback). *Node-wide*; side runtime.
 //!
 //! Every route exists with and without a prefix (`/v1/namespaces`, `/v1/{prefix}/namespaces`); the prefix and the
 //! warehouse a client names are accepted and mean nothing: there is one warehouse.
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tokio::net::TcpListener;
 
 use crate::limits::CATALOG_BODY_BYTES_MAX;
@@ -21,12 +20,15 @@ use crate::net::http::HttpGuard;
 mod answer;
 mod errors;
 mod namespaces;
+mod served;
 mod tables;
 
-/// The extractor by which a route gets the catalog.
-pub(crate) type Catalog = axum::extract::State<Arc<ObjectStoreCatalog>>;
+pub use served::ServedCatalog;
 
-pub fn router(catalog: Arc<ObjectStoreCatalog>) -> Router {
+/// The extractor by which a route gets the catalog.
+pub(crate) type Catalog = axum::extract::State<Arc<ServedCatalog>>;
+
+pub fn router(catalog: Arc<ServedCatalog>) -> Router {
     let routes = Router::new()
         .route("/v1/config", get(answer::config))
         .nest("/v1", resources())
@@ -37,7 +39,7 @@ pub fn router(catalog: Arc<ObjectStoreCatalog>) -> Router {
     errors::as_json(routes, errors::Limits::default())
 }
 
-fn resources() -> Router<Arc<ObjectStoreCatalog>> {
+fn resources() -> Router<Arc<ServedCatalog>> {
     Router::new()
         .route("/namespaces", get(namespaces::list).post(namespaces::create))
         .route(
@@ -62,7 +64,7 @@ fn resources() -> Router<Arc<ObjectStoreCatalog>> {
 pub async fn serve(
     listener: TcpListener,
     guard: HttpGuard,
-    catalog: Arc<ObjectStoreCatalog>,
+    catalog: Arc<ServedCatalog>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     axum::serve(listener, guard.protect(router(catalog), answer::refused)).with_graceful_shutdown(stop).await

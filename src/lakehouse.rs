@@ -33,12 +33,14 @@ mod without {
     use crate::controller::image::ClusterImage;
     use crate::net::http::HttpPort;
     use crate::partition::message::PartitionRequest;
+    use crate::replica::published::Subscriber;
     use crate::shard::mesh::Mesh;
 
     /// Nothing to start: this binary was built without tables.
     pub fn start(
         _tier: &Tier,
         _images: watch::Receiver<Arc<ClusterImage>>,
+        _sources: Subscriber,
         _meshes: (Mesh<PartitionRequest>, Mesh<ControllerRequest>),
         _states: TableStates,
         _handle: &Handle,

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use tidewater_iceberg::catalog::wire::{Config, ENDPOINTS, ErrorAnswer};
-use tidewater_iceberg::catalog::{CatalogError, NamespaceIdent, ObjectStoreCatalog, TableIdent};
+use tidewater_iceberg::catalog::{CatalogError, NamespaceIdent, TableIdent};
+
+use super::Catalog;
 
 /// A route's failure.
 pub(super) struct Failure(ErrorAnswer);
@@ -70,7 +72,7 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
 }
 
 /// `GET /v1/config`: any warehouse name is accepted.
-pub(super) async fn config(State(_): State<std::sync::Arc<ObjectStoreCatalog>>) -> Json<Config> {
+pub(super) async fn config(_: Catalog) -> Json<Config> {
     Json(Config { defaults: HashMap::new(), overrides: HashMap::new(), endpoints: ENDPOINTS })
 }
 

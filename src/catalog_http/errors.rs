@@ -113,7 +113,7 @@ fn failure(code: u16, message: String) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashMap;
     use std::io::{Read, Write};
     use std::net::SocketAddr;
@@ -127,6 +127,7 @@ mod tests {
     use tidewater_tiering::store::DirectoryStore;
     use tokio::runtime::{Builder, Runtime};
 
+    use super::super::ServedCatalog;
     use super::*;
 
     fn runtime() -> Runtime {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[allow(clippy::disallowed_methods, reason = "a test")]
-    fn serve(runtime: &Runtime, router: Router) -> SocketAddr {
+    pub(in crate::catalog_http) fn serve(runtime: &Runtime, router: Router) -> SocketAddr {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
             let address = listener.local_addr().expect("bound");
@@ -144,7 +145,7 @@ mod tests {
     }
 
     /// Status and body.
-    fn ask(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+    pub(in crate::catalog_http) fn ask(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> (u16, String) {
         let mut socket = std::net::TcpStream::connect(address).expect("connects");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -161,7 +162,7 @@ mod tests {
     }
 
     /// Is this an Iceberg error with that code and type?
-    fn is_error(answer: &(u16, String), code: u16, kind: &str) -> bool {
+    pub(in crate::catalog_http) fn is_error(answer: &(u16, String), code: u16, kind: &str) -> bool {
         let body: Value = serde_json::from_str(&answer.1).unwrap_or_default();
         let error = &body["error"];
         answer.0 == code
@@ -176,7 +177,8 @@ mod tests {
         let store = DirectoryStore::open(dir.path().to_owned(), runtime.handle().clone()).expect("opens");
         let warehouse = Warehouse::new(&format!("file://{}", dir.path().display()), "lake").expect("legal");
         let files = TableFiles::new(Arc::new(store), warehouse);
-        let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
+        let catalog = ObjectStoreCatalog::new(files, Names::random(), HashMap::new());
+        let catalog = Arc::new(ServedCatalog::alone(Arc::new(catalog)));
         let address = serve(&runtime, super::super::router(catalog));
         let large = vec![b' '; crate::limits::CATALOG_BODY_BYTES_MAX + 1];
         let create = br#"{"namespace":["n"]}"#;

@@ -6,7 +6,7 @@ use axum::extract::Query;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use tidewater_iceberg::catalog::wire::{CommitTable, CreateTable, RegisterTable, RenameTable, TableAnswer, TableList};
-use tidewater_iceberg::catalog::{Catalog as _, CatalogError, Loaded, TableIdent};
+use tidewater_iceberg::catalog::{CatalogError, Loaded, TableIdent};
 
 use super::Catalog;
 use super::answer::{Answer, Names, body, path_namespace, path_table};
@@ -46,7 +46,7 @@ pub(super) async fn exists(catalog: Catalog, names: Names) -> Answer<StatusCode>
 
 pub(super) async fn commit(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Json<TableAnswer>> {
     let asked: CommitTable = body(&bytes)?;
-    let loaded = catalog.commit(&path_table(&names)?, asked.requirements, asked.updates).await?;
+    let loaded = catalog.commit(&path_table(&names)?, asked).await?;
     answer(&catalog, loaded)
 }
 

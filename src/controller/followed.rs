@@ -127,25 +127,36 @@ impl Followed {
         lanes.into_iter().map(|lane| (lane, follower(&self.live, SourceLane { source, lane }))).collect()
     }
 
-    /// The image with the topics of its sources. A topic of the cluster itself wins over a source's of the same name,
-    /// and an earlier source's over a later one's.
+    /// The topics of sources that clients see, by name. A topic of the cluster itself wins over a source's of the same
+    /// name, and an earlier source's over a later one's.
+    #[must_use]
+    pub fn shown(&self, image: &ClusterImage) -> BTreeMap<&TopicName, &FollowedTopic> {
+        let is_own = |topic: &TopicImage| image.topics.contains_key(&topic.name) || image.names.contains_key(&topic.id);
+        let mut topics: Vec<&FollowedTopic> = self
+            .topics
+            .values()
+            .filter(|topic| image.sources.contains_key(&topic.source) && !is_own(&topic.image))
+            .collect();
+        topics.sort_unstable_by_key(|topic| {
+            (image.sources.get(&topic.source).map(|source| source.since), topic.image.id)
+        });
+        let mut shown = BTreeMap::new();
+        for topic in topics {
+            shown.entry(&topic.image.name).or_insert(topic);
+        }
+        shown
+    }
+
+    /// The image with the topics of its sources that are [`Followed::shown`].
     #[must_use]
     pub fn view(self: &Arc<Self>, image: &Arc<ClusterImage>) -> Arc<ClusterImage> {
         if image.sources.is_empty() {
             return Arc::clone(image);
         }
         let mut view = ClusterImage { followed: Arc::clone(self), ..(**image).clone() };
-        let mut shown: Vec<&FollowedTopic> =
-            self.topics.values().filter(|topic| image.sources.contains_key(&topic.source)).collect();
-        shown.sort_unstable_by_key(|topic| {
-            (image.sources.get(&topic.source).map(|source| source.since), topic.image.id)
-        });
-        for topic in shown {
-            let FollowedTopic { image: topic, .. } = topic;
-            if !view.topics.contains_key(&topic.name) && !view.names.contains_key(&topic.id) {
-                view.names.insert(topic.id, topic.name.clone());
-                view.topics.insert(topic.name.clone(), Arc::clone(topic));
-            }
+        for (name, topic) in self.shown(image) {
+            view.names.insert(topic.image.id, name.clone());
+            view.topics.insert(name.clone(), Arc::clone(&topic.image));
         }
         Arc::new(view)
     }

@@ -23,7 +23,7 @@ use super::left_over::LeftOver;
 use super::reader::MeshReader;
 use super::states::TableStates;
 use crate::archival::run::Tier;
-use crate::catalog_http;
+use crate::catalog_http::{self, ServedCatalog};
 use crate::config::topic::IcebergMode;
 use crate::controller::client::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
@@ -31,6 +31,8 @@ use crate::controller::leaders::Leaders;
 use crate::limits::TABLE_TURNS_AT_ONCE;
 use crate::net::http::HttpPort;
 use crate::partition::message::PartitionRequest;
+use crate::replica::published::Subscriber;
+use crate::replica::tables::FollowedTables;
 use crate::shard::mesh::Mesh;
 
 /// Starts the catalog's port and the sinks. Returns whether the port is served.
@@ -40,6 +42,7 @@ use crate::shard::mesh::Mesh;
 pub fn start(
     tier: &Tier,
     images: watch::Receiver<Arc<ClusterImage>>,
+    sources: Subscriber,
     (partitions, controller): (Mesh<PartitionRequest>, Mesh<ControllerRequest>),
     states: TableStates,
     handle: &Handle,
@@ -51,7 +54,8 @@ pub fn start(
     // No configuration is sent with tables: DuckDB takes an endpoint without keys for a secret of the table, and
     // prefers it to the user's own.
     let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
-    let served = Arc::clone(&catalog);
+    let followed = FollowedTables::new(images.clone(), sources);
+    let served = Arc::new(ServedCatalog::new(Arc::clone(&catalog), followed));
     handle.spawn(async move {
         let served = match port.into_tokio() {
             Ok((listener, guard)) => catalog_http::serve(listener, guard, served, std::future::pending()).await,

@@ -197,11 +197,12 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         images: images.clone(),
         tier: tier.clone(),
         tables: tables.clone(),
-        replicas: admin::Replicas { published: sources, side: handle.clone() },
+        replicas: admin::Replicas { published: sources.clone(), side: handle.clone() },
     };
     admin_port.serve(services);
     let asked = (meshes.partitions, meshes.controller);
-    let with_tables = lakehouse::start(&tier, images, asked, tables, &handle, sockets::http(catalog_socket, &config))
+    let port = sockets::http(catalog_socket, &config);
+    let with_tables = lakehouse::start(&tier, images, sources, asked, tables, &handle, port)
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);
     Ok(Running { kafka, admin, catalog, cluster_id, shards: threads, stops, side, _data: data })

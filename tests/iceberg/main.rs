@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tidewater::catalog_http;
+use tidewater::catalog_http::{self, ServedCatalog};
 use tidewater::config::node::HttpNames;
 use tidewater::net::http::HttpGuard;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
@@ -126,7 +126,8 @@ fn engines_read_what_the_sink_wrote() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let guard = HttpGuard::new(address, HttpNames::default());
-        tokio::spawn(catalog_http::serve(listener, guard, catalog, std::future::pending()));
+        let served = Arc::new(ServedCatalog::alone(catalog));
+        tokio::spawn(catalog_http::serve(listener, guard, served, std::future::pending()));
         address
     });
     check_http(address);

@@ -1,0 +1,242 @@
+//! Tables of followed topics: which source a table's name belongs to, and reading the table from that source's bucket.
+//!
+//! Owns: which tables of sources are seen here. Does not own: what a pointer says (`ReadOnlyCatalog`), tables of this
+//! cluster, HTTP (`catalog_http`). Node-wide; runs on the side runtime.
+//!
+//! The table of a topic stays the source's: nothing of it is kept here, each load reads the source's catalog, and the
+//! source's brokers commit to it. A topic of this cluster wins over a followed one of its name, and so does its table.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use tidewater_iceberg::catalog::{CatalogError, Loaded, NamespaceIdent, ReadOnlyCatalog, TableIdent};
+use tidewater_iceberg::files::TableFiles;
+use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::sink::{NAMESPACE, SinkConfig};
+use tidewater_read_replica::TopicPattern;
+use tidewater_storage::model::TopicName;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::published::{Published, Subscriber};
+use crate::config::topic::IcebergMode;
+use crate::controller::followed::FollowedTopic;
+use crate::controller::image::ClusterImage;
+
+/// How long a source's bucket may take for one table.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the buckets of all sources may take for a listing.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+/// Tables that a listing looks at side by side.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// The tables of followed topics. Cheap to clone.
+#[derive(Clone)]
+pub struct FollowedTables {
+    /// The cluster's own topics, and its sources.
+    images: watch::Receiver<Arc<ClusterImage>>,
+    published: Subscriber,
+}
+
+/// Whose table a name is.
+#[derive(Debug)]
+pub enum Owner {
+    /// This cluster's, or no one's.
+    Own,
+    /// A followed topic's; whether it has a table is not known yet.
+    Source(SourceTable),
+    /// It cannot be said now.
+    Unknown(SourceError),
+}
+
+/// The table that a followed topic has or may get.
+#[derive(Clone, Debug)]
+pub struct SourceTable {
+    table: TableIdent,
+    /// The source's name.
+    name: String,
+    url: String,
+    catalog: ReadOnlyCatalog,
+}
+
+/// Why a source's table is not read, or not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(
+        "{table} is the table of a topic that is followed from the source {name}, and can only be read here; write to \
+         it through the catalog of the cluster whose bucket is {url}"
+    )]
+    ReadOnly { table: TableIdent, name: String, url: String },
+    #[error(
+        "Table already exists: {table} is the name of the table of a topic that is followed from the source {name} \
+         ({url}); choose another name"
+    )]
+    Reserved { table: TableIdent, name: String, url: String },
+    /// The source's topics are not known since this broker's start.
+    #[error(
+        "{table} may be a table of the source {name}, whose topics are not known here: {why}; try again, or follow the \
+         source no longer (tidewater replica delete {name})"
+    )]
+    Unread { table: TableIdent, name: String, why: String },
+    #[error("{table} may be a table of a source, and this broker does not know its sources yet; try again")]
+    Starting { table: TableIdent },
+    #[error("the source {name} ({url}): {error}")]
+    Failed { name: String, url: String, error: CatalogError },
+    #[error("the source {name}: its bucket {url} has not answered for {table} within {PATIENCE:?}; try again")]
+    TimedOut { table: TableIdent, name: String, url: String },
+}
+
+impl fmt::Debug for FollowedTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowedTables").finish_non_exhaustive()
+    }
+}
+
+impl FollowedTables {
+    /// `images` are the controller's, without topics of sources.
+    #[must_use]
+    pub fn new(images: watch::Receiver<Arc<ClusterImage>>, published: Subscriber) -> Self {
+        Self { images, published }
+    }
+
+    fn now(&self) -> (Arc<ClusterImage>, Arc<Published>) {
+        (Arc::clone(&self.images.borrow()), Arc::clone(&self.published.borrow()))
+    }
+
+    /// Is it there because the cluster has sources?
+    #[must_use]
+    pub fn has_namespace(&self, namespace: &NamespaceIdent) -> bool {
+        namespace.iter().eq([NAMESPACE]) && !self.images.borrow().sources.is_empty()
+    }
+
+    /// Whose table `table` is. Asks no bucket.
+    #[must_use]
+    pub fn owner(&self, table: &TableIdent) -> Owner {
+        let (image, published) = self.now();
+        owner(&image, &published, table)
+    }
+
+    /// The tables of followed topics with `iceberg.mode`. One that a source's bucket does not answer for in time is
+    /// among them: loading it says why. Those of a source whose topics are not known are missing, as its topics are.
+    pub async fn list(&self) -> BTreeSet<String> {
+        let (image, published) = self.now();
+        let tables = tables(&image, &published);
+        let mut names: BTreeSet<String> = tables.iter().map(|table| table.table.name.clone()).collect();
+        let look = |table: SourceTable| async move {
+            let found = table.catalog.table_exists(&table.table).await;
+            (table.table.name, found)
+        };
+        let mut looks = stream::iter(tables).map(look).buffer_unordered(LOOKS_AT_ONCE);
+        let absent = async {
+            while let Some((name, found)) = looks.next().await {
+                if matches!(found, Ok(false)) {
+                    names.remove(&name);
+                }
+            }
+        };
+        if timeout(LIST_PATIENCE, absent).await.is_err() {
+            tracing::info!("sources did not answer for all of their tables, which are listed unseen");
+        }
+        names
+    }
+}
+
+fn owner(image: &ClusterImage, published: &Published, table: &TableIdent) -> Owner {
+    let Ok(topic) = TopicName::new(&table.name) else { return Owner::Own };
+    if *table != SinkConfig::default_table(&topic) {
+        return Owner::Own;
+    }
+    if image.revision == 0 {
+        return Owner::Unknown(SourceError::Starting { table: table.clone() });
+    }
+    if image.sources.is_empty() || image.topics.contains_key(&topic) {
+        return Owner::Own;
+    }
+    if let Some(followed) = published.followed.shown(image).get(&topic) {
+        return of_topic(image, published, followed).map_or_else(Owner::Unknown, Owner::Source);
+    }
+    let open = |id| published.sources.get(id).is_some_and(|source| source.open.is_some());
+    // A pattern was checked when the source was made.
+    let may_have = |topics: &str| topics.parse::<TopicPattern>().map_or(true, |pattern| pattern.matches(&topic));
+    let mut unread = image.sources.iter().filter(|(id, record)| !open(*id) && may_have(&record.spec.topics));
+    match unread.next() {
+        Some((id, record)) => {
+            let why = published.sources.get(id).and_then(|source| source.reason.clone());
+            let why = why.unwrap_or_else(|| "its catalogue was not read yet".to_owned());
+            Owner::Unknown(SourceError::Unread { table: table.clone(), name: record.spec.name.to_string(), why })
+        }
+        None => Owner::Own,
+    }
+}
+
+/// The tables that followed topics have or will have soon.
+fn tables(image: &ClusterImage, published: &Published) -> Vec<SourceTable> {
+    let shown = published.followed.shown(image).into_values();
+    let with_table = shown.filter(|followed| followed.image.config.iceberg_mode == IcebergMode::KeyValue);
+    with_table.filter_map(|followed| of_topic(image, published, followed).ok()).collect()
+}
+
+/// The table of a topic that is shown.
+fn of_topic(image: &ClusterImage, published: &Published, followed: &FollowedTopic) -> Result<SourceTable, SourceError> {
+    let table = SinkConfig::default_table(&followed.image.name);
+    let open = published.sources.get(&followed.source).and_then(|source| source.open.as_ref());
+    let (Some(record), Some(open)) = (image.sources.get(&followed.source), open) else {
+        // It comes and goes with the image; the two are not changed at once.
+        return Err(SourceError::Starting { table });
+    };
+    let (name, url) = (record.spec.name.to_string(), record.spec.url.clone());
+    let warehouse = Warehouse::new(&url, &open.name.warehouse_prefix()).map_err(|error| SourceError::Failed {
+        name: name.clone(),
+        url: url.clone(),
+        error: error.into(),
+    })?;
+    let catalog = ReadOnlyCatalog::new(TableFiles::new(Arc::clone(&open.store), warehouse));
+    Ok(SourceTable { table, name, url, catalog })
+}
+
+impl SourceTable {
+    /// The table as the source committed it last.
+    ///
+    /// # Errors
+    /// [`SourceError::Failed`] with [`CatalogError::NoSuchTable`] if the source has no such table; why the source
+    /// cannot be read.
+    pub async fn load(&self) -> Result<Loaded, SourceError> {
+        self.within(self.catalog.load(&self.table)).await
+    }
+
+    /// Has the source this table?
+    ///
+    /// # Errors
+    /// Why the source cannot be read.
+    pub async fn exists(&self) -> Result<bool, SourceError> {
+        self.within(self.catalog.table_exists(&self.table)).await
+    }
+
+    async fn within<T>(&self, asked: impl Future<Output = Result<T, CatalogError>>) -> Result<T, SourceError> {
+        let (name, url) = (self.name.clone(), self.url.clone());
+        match timeout(PATIENCE, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(SourceError::Failed { name, url, error }),
+            Err(_) => Err(SourceError::TimedOut { table: self.table.clone(), name, url }),
+        }
+    }
+
+    /// Why it is not changed from here.
+    #[must_use]
+    pub fn read_only(self) -> SourceError {
+        SourceError::ReadOnly { table: self.table, name: self.name, url: self.url }
+    }
+
+    /// Why no table is made under its name.
+    #[must_use]
+    pub fn reserved(self) -> SourceError {
+        SourceError::Reserved { table: self.table, name: self.name, url: self.url }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
