@@ -17,7 +17,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tidewater_storage::codec::CodecError;
 use tidewater_storage::engine::{Engine, Recovered, RecoveredLane};
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Env, Notify};
 use tidewater_storage::model::{LaneId, NodeId, PartitionId, ReplicaId, ReplicaIncarnation, ShardId};
 use tidewater_tiering::keys::Home;
 use tidewater_tiering::manifest::LaneManifest;
@@ -122,6 +122,12 @@ pub struct Lanes {
     transport: RefCell<Option<Rc<dyn PeerTransport>>>,
     witnessed: RefCell<Option<Witnessed>>,
     catch_up_bytes: Cell<u64>,
+    /// Groups that are being started.
+    starting: Cell<usize>,
+    /// One of them has started, or failed.
+    started: Notify,
+    /// See [`Lanes::shutdown`].
+    stopping: Cell<bool>,
 }
 
 impl Lanes {
@@ -156,6 +162,9 @@ impl Lanes {
             transport: RefCell::default(),
             witnessed: RefCell::default(),
             catch_up_bytes: Cell::new(CATCH_UP_BYTES),
+            starting: Cell::new(0),
+            started: Notify::default(),
+            stopping: Cell::new(false),
         };
         lanes.recover_data(recovered)?;
         Ok(lanes)
@@ -339,7 +348,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Starts a lane's group from what its state machine holds.
+    /// Starts a lane's group from what its state machine holds, unless the shard stops.
     async fn start(
         &self,
         assignment: &Assignment,
@@ -348,6 +357,10 @@ impl Lanes {
         membership: Option<Bytes>,
         on_death: OnDeath,
     ) -> Result<(), ShardFailure> {
+        if self.stopping.get() {
+            return Ok(());
+        }
+        let _start = StartUnderWay::begin(self);
         let log = self.engine.lane(assignment.lane);
         let options = LaneOptions {
             may_initialise: assignment.may_initialise,
@@ -437,12 +450,40 @@ impl Lanes {
         raft.handle(to, from, request).await
     }
 
-    /// Stops the Raft groups.
+    /// Has [`Lanes::shutdown`] begun? What fails then fails because the shard stops.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Stops the Raft groups and starts no other; the journal may be closed afterwards. A group that is being started has
+    /// started before.
     pub(super) async fn shutdown(&self) {
+        self.stopping.set(true);
+        while self.starting.get() > 0 {
+            self.started.notified().await;
+        }
         // The controller's last: its lane is the first in order.
         for (_, _, raft) in self.groups().into_iter().rev() {
             raft.shutdown().await;
         }
+    }
+}
+
+/// A group that is being started, until dropped.
+struct StartUnderWay<'a>(&'a Lanes);
+
+impl<'a> StartUnderWay<'a> {
+    fn begin(lanes: &'a Lanes) -> Self {
+        lanes.starting.set(lanes.starting.get() + 1);
+        Self(lanes)
+    }
+}
+
+impl Drop for StartUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.starting.set(self.0.starting.get() - 1);
+        self.0.started.notify();
     }
 }
 
@@ -472,6 +513,10 @@ pub(super) fn abort(fatal: LaneFatal) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tidewater_storage::engine::EngineConfig;
+    use tidewater_storage::env::sim::World;
     use tidewater_tiering::keys::{ClusterId, LineageEpoch};
     use uuid::Uuid;
 
@@ -491,6 +536,38 @@ mod tests {
 
     fn replica(node: i32, incarnation: u32) -> ReplicaId {
         ReplicaId { node: NodeId(node), incarnation: ReplicaIncarnation(incarnation) }
+    }
+
+    /// A broker that is told to stop right after its start: the lanes that are still to be started are not, and none is
+    /// left that would write to a closed journal.
+    #[test]
+    fn a_shard_that_stops_starts_no_further_lane() {
+        for stops_after in 0..12 {
+            let world = World::new(3);
+            let env = world.env();
+            world.block_on(async {
+                let (engine, recovered) =
+                    Engine::open(env.clone(), "/shard".into(), EngineConfig::default()).await.expect("opens");
+                let seat = Seat { shards: 1, ..seat(1, 0) };
+                let lanes = Rc::new(Lanes::recover(&env, &seat, &engine, recovered).expect("recovers"));
+                engine.set_source(lanes.source());
+                engine.start();
+                let voters = vec![replica(1, 0), replica(2, 0), replica(3, 0)];
+                let image = LaneImage { factor: 3, replicas: voters.clone(), initial: voters };
+                let table: BTreeMap<LaneId, LaneImage> = (1..40).map(|lane| (LaneId(lane), image.clone())).collect();
+                let starts = Rc::clone(&lanes);
+                let ensured = env.tasks.spawn("ensure", async move {
+                    starts.ensure(&table, |fatal| panic!("a lane died: {fatal}")).await
+                });
+                while lanes.groups().len() < stops_after {
+                    env.tasks.sleep(Duration::from_micros(10)).await;
+                }
+                lanes.shutdown().await;
+                engine.close().await;
+                assert_eq!(ensured.await.expect("ends"), Ok(()), "stopped after {stops_after} lanes");
+                assert!(lanes.groups().len() <= stops_after + 2, "{} lanes run", lanes.groups().len());
+            });
+        }
     }
 
     #[test]

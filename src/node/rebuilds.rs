@@ -157,7 +157,7 @@ impl Rebuilds {
         let progress = self.progress.of(lane);
         tracing::info!(%lane, replica = %me, "a lane of this broker is rebuilt from its leader");
         let (begun, mut said, mut tries) = (self.env.clock.now(), None, 0_usize);
-        loop {
+        while !self.lanes.is_stopping() {
             let to = self.leader(lane, tries);
             tries += 1;
             let failed = match to {
@@ -176,9 +176,9 @@ impl Rebuilds {
                                 tracing::info!(%lane, replica = %me, from = %to, partitions, bytes, bucket_bytes, ?took, "a lane is rebuilt");
                                 return;
                             }
-                            Err(error) => end(lane, &error),
+                            Err(error) => return self.end(lane, &error),
                         },
-                        Err(CopyError::Engine(error)) => end(lane, &error),
+                        Err(CopyError::Engine(error)) => return self.end(lane, &error),
                         Err(error) => error.to_string(),
                     }
                 }
@@ -193,6 +193,15 @@ impl Rebuilds {
         }
     }
 
+    /// The lane's state is in between two, and its disk failed: a start finds it marked and begins again. While the shard
+    /// stops, that is all there is to it.
+    fn end(&self, lane: LaneId, error: &dyn std::fmt::Display) {
+        if !self.lanes.is_stopping() {
+            tracing::error!(%lane, %error, "a lane could not be rebuilt; the broker stops, start it again");
+            std::process::abort();
+        }
+    }
+
     /// The broker to copy from: the lane's leader; while it is not known, every peer in turn, which names the leader in
     /// its refusal.
     fn leader(&self, lane: LaneId, tries: usize) -> Option<NodeId> {
@@ -201,12 +210,6 @@ impl Rebuilds {
         let peers = self.rpc.peers();
         known.or_else(|| Some(peers.get(tries.checked_rem(peers.len())?)?.node))
     }
-}
-
-/// The lane's state is in between two, and its disk failed: a start finds it marked and begins again.
-fn end(lane: LaneId, error: &dyn std::fmt::Display) -> ! {
-    tracing::error!(%lane, %error, "a lane could not be rebuilt; the broker stops, start it again");
-    std::process::abort();
 }
 
 /// Answers requests for the lanes of this broker, whichever shard they arrive on.
