@@ -33,16 +33,17 @@ pub enum Side {
 }
 
 impl Pair {
-    /// Starts both. The replica's own bucket is in its data directory.
+    /// Starts both. The replica's own bucket is in its data directory; on S3 it may only read the source's.
     pub fn start(dir: &Path, on_s3: bool) -> Self {
         let s3 = on_s3.then(|| S3::start(dir, "replicated"));
         let bucket = s3.as_ref().map_or_else(|| format!("file://{}", dir.join("bucket").display()), S3::url);
-        let envs = s3.as_ref().map(S3::envs).unwrap_or_default();
-        let with = |name: &str, bucket: Option<String>| {
+        let envs = |of: fn(&S3) -> Vec<(String, String)>| s3.as_ref().map(of).unwrap_or_default();
+        let with = |name: &str, bucket: Option<String>, envs| {
             let expected = EXPECTED.iter().map(ToString::to_string).collect();
-            Options { bucket, envs: envs.clone(), expected, ..Options::new(&dir.join(name)) }
+            Options { bucket, envs, expected, ..Options::new(&dir.join(name)) }
         };
-        let options = [with("source", Some(bucket.clone())), with("replica", None)];
+        let source = with("source", Some(bucket.clone()), envs(S3::envs));
+        let options = [source, with("replica", None, envs(S3::reading_envs))];
         let brokers = [0, 1].map(|n: usize| Some(Broker::start(&options[n])));
         Self { bucket, options, brokers, _s3: s3 }
     }

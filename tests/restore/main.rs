@@ -6,6 +6,8 @@
 mod support;
 
 mod drill;
+mod killed;
+mod permissions;
 mod refusals;
 mod tools;
 mod writer;

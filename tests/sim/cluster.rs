@@ -3,7 +3,8 @@
 //! away, by seed.
 //!
 //! [`plan`] draws what goes wrong; [`world`] holds machines, network and bucket; [`broker`] is one life of a broker,
-//! [`wire`] its connection to the others, [`images`] the topics that it knows of; [`clients`] write and read;
+//! [`wire`] its connection to the others, [`images`] the topics that it knows of; [`clients`] write and read,
+//! [`groups`] commit offsets;
 //! [`record`] notes what every replica does; [`invariants`] says, one file each, what must hold; [`defects`] has
 //! brokers that are wrong on purpose and must be caught.
 
@@ -11,6 +12,7 @@ mod broker;
 mod clients;
 mod defect;
 mod faults;
+mod groups;
 mod images;
 mod invariants;
 mod plan;

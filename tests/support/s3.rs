@@ -11,6 +11,8 @@ use super::python;
 
 const KEY: &str = "testkey";
 const SECRET: &str = "testsecret";
+/// Of one who may list and read alone.
+const READER: (&str, &str) = ("readerkey", "readersecret");
 
 /// A running server with one bucket.
 pub struct S3 {
@@ -74,7 +76,9 @@ impl S3 {
         std::fs::create_dir_all(dir.join("weed")).expect("directory");
         let identity = serde_json::json!({"identities": [{"name": "admin",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]});
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
+            {"name": "reader", "credentials": [{"accessKey": READER.0, "secretKey": READER.1}],
+            "actions": ["Read", "List"]}]});
         std::fs::write(dir.join("s3.json"), identity.to_string()).expect("config");
         let ports = free_ports_of(9);
         let tls = with_tls.then(|| certificate(dir));
@@ -112,6 +116,16 @@ impl S3 {
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .to_vec()
+    }
+
+    /// The same, to list and to read alone.
+    pub fn reading_envs(&self) -> Vec<(String, String)> {
+        let reading = |(name, value): (String, String)| match name.as_str() {
+            "AWS_ACCESS_KEY_ID" => (name, READER.0.to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => (name, READER.1.to_owned()),
+            _ => (name, value),
+        };
+        self.envs().into_iter().map(reading).collect()
     }
 
     /// What the broker needs to reach it over TLS.

@@ -1,4 +1,5 @@
-//! One life of a broker in a cluster: engine, data lanes with voters on other brokers, proposers, archivers.
+//! One life of a broker in a cluster: engine, data lanes with voters on other brokers, proposers, archivers, the
+//! coordinator of groups.
 //!
 //! Composed by hand, as `src/node` composes them; the controller is the simulation's ([`super::images`]).
 
@@ -11,6 +12,7 @@ use tidewater::archival::run::{Archives, Opening, Tier, start_with};
 use tidewater::controller::client::{ControllerHandle, ControllerRequest};
 use tidewater::controller::image::ClusterImage;
 use tidewater::controller::reconcile::{self, Reconcile};
+use tidewater::group::GroupRouter;
 use tidewater::limits::PRODUCER_ID_EXPIRATION_MS;
 use tidewater::node::lanes::{Lanes, Seat};
 use tidewater::node::source::ShardSource;
@@ -27,6 +29,7 @@ use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::keys::{ClusterName, Nonce};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 
+use super::groups;
 use super::record::Witness;
 use super::wire::{Calls, Transport, Wire, node_id};
 use super::world::{Cluster, Obituaries};
@@ -41,6 +44,7 @@ pub(crate) struct Broker {
     pub(crate) engine: Engine,
     pub(crate) partitions: Rc<PartitionShard>,
     pub(crate) mesh: Mesh<PartitionRequest>,
+    pub(crate) groups: GroupRouter,
     _archives: Option<Archives>,
 }
 
@@ -71,8 +75,9 @@ impl Broker {
         drop(env.tasks.spawn("partition inbox", Rc::clone(&partitions).drain(inboxes.remove(0))));
         let placeholder = ClusterImage { revision: 0, ..(*image).clone() };
         let controller = follow_images(&env, cluster, node, &partitions, Arc::new(placeholder));
+        let groups = groups::coordinate(&env, HERE, &partitions, &mesh, &controller);
         let archives = archive(&env, cluster, node, &partitions, &engine, &controller).await?;
-        Ok(Rc::new(Self { engine, partitions, mesh, _archives: archives }))
+        Ok(Rc::new(Self { engine, partitions, mesh, groups, _archives: archives }))
     }
 
     /// The term in which it leads a lane and serves.

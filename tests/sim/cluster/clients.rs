@@ -16,6 +16,7 @@ use tidewater_storage::model::{BatchHeader, Offset, ProducerId};
 
 use super::broker::Broker;
 use super::defect::Defect;
+use super::groups::Group;
 use super::world::{Cluster, Spot};
 use crate::history::Sent;
 use crate::workload::batch;
@@ -86,6 +87,12 @@ impl Clients {
             clients.spawn(cluster, "topics".to_owned(), client().come_and_go());
         }
         clients
+    }
+
+    pub(crate) fn commit(&self, cluster: &Cluster, groups: &[Group]) {
+        for (n, group) in groups.iter().enumerate() {
+            self.spawn(cluster, format!("group {n}"), group.clone().commit(Rc::clone(&self.stop)));
+        }
     }
 
     fn spawn(&self, cluster: &Cluster, name: String, work: impl Future<Output = ()> + 'static) {

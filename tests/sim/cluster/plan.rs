@@ -140,7 +140,7 @@ pub(crate) enum What {
 }
 
 /// Parts that are no events, by name.
-const PARTS: &[&str] = &["readers", "topics", "trim", "archive"];
+const PARTS: &[&str] = &["readers", "topics", "trim", "archive", "groups"];
 
 impl ClusterPlan {
     /// The plan of a seed for so many brokers.
@@ -203,6 +203,7 @@ impl ClusterPlan {
         let rare = match part {
             "topics" => self.seed.is_multiple_of(2),
             "trim" => self.seed.is_multiple_of(3),
+            "groups" => self.seed % 4 == 2,
             _ => true,
         };
         rare && !self.without.contains(part)

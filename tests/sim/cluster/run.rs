@@ -5,6 +5,7 @@ use std::rc::Rc;
 use tidewater_storage::model::Offset;
 
 use super::clients::{self, Clients};
+use super::groups::{self, Group};
 use super::plan::ClusterPlan;
 use super::world::{Cluster, Spot};
 use super::{faults, invariants};
@@ -28,7 +29,9 @@ async fn whole(cluster: &Rc<Cluster>) {
     cluster.watch_over();
     cluster.plan.all_nodes().for_each(|node| cluster.start(node));
     make_topic(cluster);
+    let consumers = consumers(cluster);
     let clients = Clients::start(cluster);
+    clients.commit(cluster, &consumers);
     invariants::watch(cluster);
     faults::disturb(cluster).await;
     settle(cluster, &clients).await;
@@ -43,6 +46,9 @@ async fn whole(cluster: &Rc<Cluster>) {
     settle(cluster, &clients).await;
     everything_read(cluster).await;
     at_rest(cluster).await;
+    for group in &consumers {
+        group.check().await;
+    }
     for partition in cluster.history.partitions() {
         let summary = cluster.history.with(partition, |past| past.summary());
         cluster.note(format!("p{partition}: {summary}"));
@@ -55,6 +61,15 @@ async fn whole(cluster: &Rc<Cluster>) {
 async fn at_rest(cluster: &Cluster) {
     wait_for(cluster, "replicas have applied the same", level).await;
     invariants::at_rest(cluster);
+}
+
+/// Groups, and the topic of their offsets.
+fn consumers(cluster: &Rc<Cluster>) -> Vec<Group> {
+    if !cluster.plan.has("groups") {
+        return Vec::new();
+    }
+    groups::make_topic(cluster);
+    ["early", "bird"].map(|name| Group::new(cluster, name)).to_vec()
 }
 
 fn make_topic(cluster: &Rc<Cluster>) {
