@@ -177,6 +177,8 @@ public class Clients {
         must(described.state() == ClassicGroupState.STABLE && described.members().size() == 2, described);
         for (var member : members) {
             var held = member.assignment().iterator().next();
+            // Waits for the client's own question for committed offsets: committed() would take its older answer.
+            member.position(held);
             member.commitSync(Map.of(held, new OffsetAndMetadata(7, "here")));
             must(member.committed(Set.of(held)).get(held).offset() == 7, "committed");
         }
