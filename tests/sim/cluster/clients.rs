@@ -14,7 +14,6 @@ use tidewater::partition::message::{
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{BatchHeader, Offset, ProducerId};
 
-use super::broker::Broker;
 use super::defect::Defect;
 use super::groups::Group;
 use super::world::{Cluster, Spot};
@@ -28,6 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const READ_WITHIN: Duration = Duration::from_secs(5);
 /// Batches of one producer and partition in flight, as in Kafka's clients.
 const IN_FLIGHT: u64 = 4;
+/// How often a broker with a defect looks at its watermark.
+const WATERMARK_LOOKS: u32 = 15;
 /// Partitions of passing topics are numbered from here.
 const PASSING_FROM: i32 = 100;
 
@@ -180,9 +181,6 @@ impl Client {
     async fn send(&self, spot: &Spot, bytes: Bytes) -> Result<Offset, ProduceError> {
         let node = self.guess.get();
         let Some(broker) = self.cluster.broker(node) else { return Err(ProduceError::Unconfirmed) };
-        if let Some(base) = self.by_watermark(&broker, node, spot, &bytes) {
-            return Ok(base);
-        }
         let mesh = broker.mesh.clone();
         drop(broker);
         let header = BatchHeader::parse(&bytes).expect("well formed");
@@ -190,18 +188,28 @@ impl Client {
         let parts = vec![ProducePart { address: spot.address, batch, origin: Origin::Client { acks_all: true } }];
         let call = mesh.call(spot.address.shard, |reply| PartitionRequest::Produce(parts, reply));
         let answers = within(&self.env, PATIENCE, call).await.and_then(Result::ok).unwrap_or_default();
-        answers.into_iter().next().unwrap_or(Err(ProduceError::Unconfirmed)).map(|done| done.base_offset)
+        let answer = answers.into_iter().next().unwrap_or(Err(ProduceError::Unconfirmed)).map(|done| done.base_offset);
+        match answer {
+            Err(error) => self.by_watermark(node, spot, &bytes).await.ok_or(error),
+            stored => stored,
+        }
     }
 
-    /// A broker's defect: a batch that it proposed once is answered when the watermark has passed that offset, which
-    /// the next leader's batches do, too.
-    fn by_watermark(&self, broker: &Broker, node: u32, spot: &Spot, bytes: &Bytes) -> Option<Offset> {
-        if self.cluster.plan.defect != Some(Defect::DuplicateByWatermark) {
+    /// A broker's defect: a batch that it proposed and that failed is answered when its watermark has passed that offset,
+    /// which the next leader's batches do, too.
+    async fn by_watermark(&self, node: u32, spot: &Spot, bytes: &Bytes) -> Option<Offset> {
+        if self.cluster.plan.defect != Some(Defect::AnswerByWatermark) {
             return None;
         }
         let base = self.cluster.was_placed(node, spot.address.id, bytes)?;
-        let replica = broker.partitions.replica(spot.address.id)?;
-        (base < replica.high_watermark()).then_some(base)
+        for _ in 0..WATERMARK_LOOKS {
+            self.env.tasks.sleep(Duration::from_millis(100)).await;
+            let replica = self.cluster.broker(node).and_then(|broker| broker.partitions.replica(spot.address.id));
+            if replica.is_some_and(|replica| base < replica.high_watermark()) {
+                return Some(base);
+            }
+        }
+        None
     }
 
     async fn read_on(self) {

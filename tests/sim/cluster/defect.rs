@@ -8,7 +8,7 @@
 //! | drop from a stale image | an old image of the topics claims to be the newest |
 //! | a lease without a quorum (reads and sweeps while deposed) | heartbeats are answered by the leader's own transport |
 //! | a rebuild that loses the vote | a broker whose disk was lost comes back under the same raft id, as if new |
-//! | a duplicate answered by watermark | a batch that comes again is answered when the watermark has passed its offset |
+//! | a batch answered by watermark | one that a leader proposed is answered when its watermark has passed that offset |
 
 use tidewater::raft::network::PeerRequest;
 
@@ -37,7 +37,7 @@ pub(crate) enum Defect {
     DropFromStaleImage,
     LeaseWithoutQuorum,
     RebirthUnderTheSameId,
-    DuplicateByWatermark,
+    AnswerByWatermark,
 }
 
 impl Defect {
@@ -47,7 +47,7 @@ impl Defect {
         Self::DropFromStaleImage,
         Self::LeaseWithoutQuorum,
         Self::RebirthUnderTheSameId,
-        Self::DuplicateByWatermark,
+        Self::AnswerByWatermark,
     ];
 
     /// Does the transport of such a broker answer an append by itself?

@@ -180,7 +180,7 @@ impl ClusterPlan {
                 (3_000, What::Wipe { node: 2, down_ms: 100 }),
                 (5_000, What::Wipe { node: 3, down_ms: 100 }),
             ],
-            Defect::DuplicateByWatermark => vec![
+            Defect::AnswerByWatermark => vec![
                 (1_500, isolate(2_500)),
                 (4_500, What::Transfer { lane: LaneId(1), to: 1 }),
                 (5_500, isolate(2_500)),

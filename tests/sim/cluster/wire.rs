@@ -205,7 +205,7 @@ impl PeerTransport for Transport {
         let lies = wire.defect.is_some_and(|defect| defect.lies_for(&request));
         Box::pin(async move {
             if let (PeerRequest::Append { entries, .. }, Some(cluster)) = (&request, wire.cluster.upgrade())
-                && wire.defect == Some(Defect::DuplicateByWatermark)
+                && wire.defect == Some(Defect::AnswerByWatermark)
             {
                 cluster.placed(wire.node, entries);
             }
