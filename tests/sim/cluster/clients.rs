@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 const READ_WITHIN: Duration = Duration::from_secs(5);
 /// Batches of one producer and partition in flight, as in Kafka's clients.
 const IN_FLIGHT: u64 = 4;
-/// How often a broker with a defect looks at its watermark.
-const WATERMARK_LOOKS: u32 = 15;
+/// How often a broker with a defect looks at its watermark, at most.
+const WATERMARK_LOOKS: u64 = 40;
 /// Partitions of passing topics are numbered from here.
 const PASSING_FROM: i32 = 100;
 
@@ -202,7 +202,8 @@ impl Client {
             return None;
         }
         let base = self.cluster.was_placed(node, spot.address.id, bytes)?;
-        for _ in 0..WATERMARK_LOOKS {
+        // Another producer gives up earlier, and gets the offset from the next leader.
+        for _ in 0..self.env.rng.below(WATERMARK_LOOKS) {
             self.env.tasks.sleep(Duration::from_millis(100)).await;
             let replica = self.cluster.broker(node).and_then(|broker| broker.partitions.replica(spot.address.id));
             if replica.is_some_and(|replica| base < replica.high_watermark()) {
