@@ -538,8 +538,8 @@ mod tests {
         ReplicaId { node: NodeId(node), incarnation: ReplicaIncarnation(incarnation) }
     }
 
-    /// A broker that is told to stop right after its start: the lanes that are still to be started are not, and none is
-    /// left that would write to a closed journal.
+    /// A broker that is stopped right after its start: the lanes that are still to be started are not, and none is left
+    /// that would write to a closed journal.
     #[test]
     fn a_shard_that_stops_starts_no_further_lane() {
         for stops_after in 0..12 {
