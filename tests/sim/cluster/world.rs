@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tidewater::partition::message::PartitionAddress;
 use tidewater::partition::state::command::LaneOp;
 use tidewater_storage::env::Env;
@@ -238,7 +238,10 @@ impl Cluster {
     /// For a defect: notes at which offsets a leader proposes batches.
     pub(crate) fn placed(&self, node: u32, entries: &[JournalEntry]) {
         for entry in entries {
-            if let Ok(LaneOp::Batches { batches, .. }) = LaneOp::decode(&entry.payload) {
+            // Behind Raft's own byte, which says what kind of entry it is.
+            let mut payload = entry.payload.clone();
+            payload.meta.advance(1);
+            if let Ok(LaneOp::Batches { batches, .. }) = LaneOp::decode(&payload) {
                 let mut placed = self.placed.borrow_mut();
                 for batch in batches {
                     placed.insert((node, batch.partition, body(&batch.bytes)), batch.base_offset);
