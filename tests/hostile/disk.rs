@@ -249,7 +249,7 @@ fn a_full_disk_refuses_writes_until_something_goes() {
 #[test]
 fn a_deleted_topic_frees_its_share_of_a_directory_bucket() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let options = options(&dir).expect("the disk is full").arg("--disk-bytes", "600MiB").arg("--cache-bytes", "16MiB");
+    let options = options(&dir).expect("the disk is full").arg("--disk-bytes", "640MiB").arg("--cache-bytes", "16MiB");
     let broker = Broker::start(&options);
     let archived = [("segment.bytes", "8388608"), ("archive.lag.ms", "100"), ("local.retention.bytes", "1")];
     create(&broker, "fat", 1, &archived);

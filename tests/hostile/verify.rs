@@ -22,12 +22,15 @@ fn archive(dir: &Path, is_killed: bool) -> PathBuf {
     let broker = Broker::start(&options);
     create(&broker, "whole", 2, SMALL);
     let value = Bytes::from("y".repeat(50_000));
-    for n in 0..160 {
-        produce(&broker, "whole", n % 2, &value);
+    // Several bundles, on a fast machine, too.
+    for _ in 0..4 {
+        for n in 0..40 {
+            produce(&broker, "whole", n % 2, &value);
+        }
+        broker.wait_topic("whole", "archived", PATIENCE, |partitions| {
+            partitions.iter().all(|p| p["archived_end_offset"] == p["high_watermark"])
+        });
     }
-    broker.wait_topic("whole", "archived", PATIENCE, |partitions| {
-        partitions.iter().all(|p| p["archived_end_offset"] == p["high_watermark"])
-    });
     if is_killed {
         broker.kill();
     } else {
@@ -100,7 +103,13 @@ fn damage_is_named_wherever_records_lie() {
     let bytes: usize = looked_at.iter().map(|(_, good)| good.len()).sum();
     assert!(bytes >= 160 * 50_000, "damage in {bytes} bytes of {} objects is seen", looked_at.len());
 
-    let (path, good) = looked_at.iter().max_by_key(|(_, good)| good.len()).expect("records");
+    // Without its last bundle a lane ends earlier; nothing shows that there was one more.
+    let is_last = |path: &Path| {
+        let of_lane = |other: &&PathBuf| other.parent() == path.parent() && other.as_path() > path;
+        key(path).contains("/lanes/") && !data.iter().any(|other| of_lane(&other))
+    };
+    let named = looked_at.iter().filter(|(path, _)| !is_last(path));
+    let (path, good) = named.max_by_key(|(_, good)| good.len()).expect("records");
     // Its second half may be replaced, and is not looked at then.
     std::fs::write(path, &good[..16]).expect("written");
     let (code, cut) = report(&bucket, &["--quick"]);
