@@ -25,7 +25,7 @@ mod rebuilds;
 mod replicas;
 mod reshard;
 pub mod restore;
-mod seed;
+pub mod seed;
 mod shard_main;
 mod side;
 mod sockets;

@@ -207,7 +207,8 @@ fn finish(
 }
 
 /// What the controller of the restored cluster begins with. Pure.
-fn begun(
+#[must_use]
+pub fn begun(
     identity: &Identity,
     attempt: &Attempt,
     catalogue: &Catalogue,

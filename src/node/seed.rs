@@ -72,7 +72,12 @@ pub(super) fn make(
     makes.into_iter().try_for_each(|made| made?.wait())
 }
 
-pub(super) async fn make_shard(
+/// Makes one shard in `dir`, which is empty: the controller's lane with `state` if it runs here, and the lanes of
+/// `seeds`, which must all run here.
+///
+/// # Errors
+/// The disk refuses; what was made so far is of no use.
+pub async fn make_shard(
     env: &Env,
     seat: Seat,
     dir: PathBuf,
