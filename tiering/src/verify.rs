@@ -9,12 +9,14 @@
 //! `follow_from` on (`tail`, a pure judgement) → what each object must hold ([`named`]) → the objects, in the order of
 //! their names, each read once however many rows name it (`object`), or with `quick` only listed (`listing`). Pages are
 //! read whole and checked in either case. What a pass holds in memory is bounded: names beyond the bound are left for
-//! the next pass, which reads the manifests again.
+//! the next pass, which reads the manifests again. Lanes, pages and listings are asked for side by side, within bounds.
 //!
-//! The cluster may go on writing meanwhile. An object that is missing is damage only if the manifests name it still
-//! when they are read again; otherwise it was replaced and deleted in its time, and is counted as `replaced`.
+//! The cluster may go on writing meanwhile. An object that is missing, or listed with another size, is damage only if
+//! the manifests name it still when they are read again (`doubt`); otherwise it was replaced and deleted in its time,
+//! and is counted as `replaced`.
 
 mod damage;
+mod doubt;
 mod lanes;
 mod listing;
 mod named;
@@ -26,18 +28,28 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream;
 use serde::Serialize;
 use tidewater_storage::model::{LaneId, TimestampMs, TopicId, TopicName};
 
-use crate::keys::{ClusterId, ClusterName, LineageEpoch, ObjectKey, ObjectName, Sequence};
+use crate::keys::{ClusterId, ClusterName, Home, LineageEpoch, ObjectKey, ObjectName, Sequence};
 use crate::manifest::PointerError;
 use crate::store::{Buffers, ObjectStore, StoreError};
 pub use damage::{Damage, DamageKind, DamagedRange, Findings, Unread};
 use lanes::Lane;
 use named::Named;
+use rows::Walked;
+use tail::Followed;
 
 /// Objects and rows of them that a pass holds: about 64 MiB.
 const NAMED_MAX: usize = 1 << 18;
+/// Objects, without their rows, that a pass holds with `quick`: about 100 MiB.
+const NAMED_QUICK_MAX: usize = 1 << 19;
+/// Lanes whose manifests are walked at once.
+const LANES_AT_ONCE: usize = 8;
+/// Pages and spill pages, of all lanes, that are read at once; spill pages until their rows are noted.
+const PAGES_AT_ONCE: usize = 64;
 /// Body bytes on their way at once, and as many permits. Small objects that are being checked take as much again.
 const BYTES_IN_FLIGHT: usize = 128 << 20;
 /// Bytes of freed bodies kept for the next ones.
@@ -129,7 +141,18 @@ struct Run<'a> {
     tell: &'a dyn Fn(VerifyProgress),
     /// Permits, one a byte of a body in flight.
     room: tokio::sync::Semaphore,
+    /// Permits, one a page or spill page.
+    pages: tokio::sync::Semaphore,
     buffers: Buffers,
+    /// For checks of bytes; `None` outside of a runtime, as in a simulation: they are made in place.
+    threads: Option<tokio::runtime::Handle>,
+}
+
+/// What a pass found in a lane's manifest and bundles.
+struct Passed {
+    read: Lane,
+    walked: Walked,
+    ended: Followed,
 }
 
 impl Run<'_> {
@@ -158,7 +181,7 @@ pub async fn verify(
     request: &VerifyRequest,
     tell: &dyn Fn(VerifyProgress),
 ) -> Result<VerifyReport, VerifyError> {
-    verify_within(store, request, tell, NAMED_MAX).await
+    verify_within(store, request, tell, if request.quick { NAMED_QUICK_MAX } else { NAMED_MAX }).await
 }
 
 /// With a bound on what a pass holds.
@@ -175,7 +198,9 @@ pub(crate) async fn verify_within(
         progress: Cell::default(),
         tell,
         room: tokio::sync::Semaphore::new(BYTES_IN_FLIGHT),
+        pages: tokio::sync::Semaphore::new(PAGES_AT_ONCE),
         buffers: Buffers::new(BUFFERS_BYTES),
+        threads: tokio::runtime::Handle::try_current().ok(),
     };
     let start = run.start(&request.name).await?;
     let mut report = VerifyReport {
@@ -199,21 +224,22 @@ pub(crate) async fn verify_within(
     loop {
         // Only the first pass reports what it finds on the way to the objects: later ones meet it again.
         let is_first = from.is_none();
-        let mut named = Named::new(from, named_max);
-        for lane in &start.lanes {
-            let Some(read) = run.lane(start.home, *lane, is_first).await else { continue };
-            let walked = run.rows_of(&read, &mut named, is_first).await;
-            let ended = run.follow(&read, walked.ends, &mut named, lasts.get(lane).copied(), is_first).await;
-            if is_first {
-                lasts.insert(*lane, ended.last);
+        let named = RefCell::new(Named::new(from, named_max, !run.quick));
+        let pass = |lane: LaneId| run.pass(start.home, lane, &named, lasts.get(&lane).copied(), is_first);
+        let passed: Vec<Option<Passed>> =
+            stream::iter(start.lanes.iter().copied()).map(pass).buffered(LANES_AT_ONCE).collect().await;
+        if is_first {
+            for Passed { read, walked, ended } in passed.into_iter().flatten() {
+                lasts.insert(read.lane, ended.last);
                 report.rows += walked.rows + ended.entries;
-                topics.extend(walked.topics);
                 report.lanes.push(lane_report(&read, walked.partitions, &ended));
+                topics.extend(walked.topics);
             }
         }
+        let named = named.into_inner();
         from = named.left_from();
-        let missing = if run.quick { run.list(named).await } else { run.read_objects(named).await };
-        report.replaced += run.settle_missing(start.home, missing).await;
+        let doubts = if run.quick { run.list(named).await } else { run.read_objects(named).await };
+        report.replaced += run.settle(start.home, doubts).await;
         if from.is_none() {
             break;
         }
@@ -224,7 +250,25 @@ pub(crate) async fn verify_within(
     Ok(report)
 }
 
-fn lane_report(read: &Lane, partitions: u64, ended: &tail::Followed) -> LaneReport {
+impl Run<'_> {
+    /// Notes in `named` what a lane names; `None` if its manifest cannot be used.
+    async fn pass(
+        &self,
+        home: Home,
+        lane: LaneId,
+        named: &RefCell<Named>,
+        upto: Option<Sequence>,
+        is_first: bool,
+    ) -> Option<Passed> {
+        let read = self.lane(home, lane, is_first).await?;
+        let mut walked = self.rows_of(&read, named, is_first).await;
+        let ends = std::mem::take(&mut walked.ends);
+        let ended = self.follow(&read, ends, named, upto, is_first).await;
+        Some(Passed { read, walked, ended })
+    }
+}
+
+fn lane_report(read: &Lane, partitions: u64, ended: &Followed) -> LaneReport {
     let published = read.published.as_ref();
     LaneReport {
         lane: read.lane,

@@ -1,4 +1,9 @@
 //! What is wrong with a bucket: [`Damage`], and the bounded list of it. *Messages*.
+//!
+//! The list is in the order of keys, and keeps the first of them: objects are looked at side by side, and what is
+//! reported must not depend on which answer came first.
+
+use std::cmp::Ordering;
 
 use serde::Serialize;
 use tidewater_storage::model::{OffsetRange, PartitionId};
@@ -103,18 +108,53 @@ impl Findings {
     }
 
     pub(super) fn add(&mut self, damage: Damage) {
-        if self.damage.len() < FINDINGS_MAX {
-            self.damage.push(damage);
-        } else {
-            self.damage_left_out += 1;
-        }
+        self.damage_left_out += insert(&mut self.damage, damage, |a, b| {
+            (&a.object, a.kind, &a.reason).cmp(&(&b.object, b.kind, &b.reason))
+        });
     }
 
     pub(super) fn unread(&mut self, object: String, reason: String) {
-        if self.unread.len() < FINDINGS_MAX {
-            self.unread.push(Unread { object, reason });
-        } else {
-            self.unread_left_out += 1;
+        let unread = Unread { object, reason };
+        self.unread_left_out +=
+            insert(&mut self.unread, unread, |a, b| (&a.object, &a.reason).cmp(&(&b.object, &b.reason)));
+    }
+}
+
+/// Adds to a sorted list that keeps its first [`FINDINGS_MAX`]; the number of those that are left out because of it.
+fn insert<T>(list: &mut Vec<T>, found: T, order: impl Fn(&T, &T) -> Ordering) -> u64 {
+    let at = list.partition_point(|known| order(known, &found).is_le());
+    if at >= FINDINGS_MAX {
+        return 1;
+    }
+    let is_full = list.len() >= FINDINGS_MAX;
+    list.truncate(FINDINGS_MAX - 1);
+    list.insert(at, found);
+    u64::from(is_full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_the_first_by_key_in_whichever_order_they_were_found() {
+        let damage = |n: usize| Damage {
+            kind: DamageKind::Missing,
+            object: format!("{n:06}"),
+            ranges: Vec::new(),
+            ranges_left_out: 0,
+            reason: String::new(),
+        };
+        let count = FINDINGS_MAX + 17;
+        let (mut forth, mut back, mut mixed) = (Findings::default(), Findings::default(), Findings::default());
+        for n in 0..count {
+            forth.add(damage(n));
+            back.add(damage(count - 1 - n));
+            mixed.add(damage(n * 11 % count));
         }
+        assert_eq!((forth.damage.len(), forth.damage_left_out), (FINDINGS_MAX, 17));
+        assert_eq!(forth.damage[FINDINGS_MAX - 1], damage(FINDINGS_MAX - 1));
+        assert_eq!(forth, back);
+        assert_eq!(forth, mixed);
     }
 }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidewater_storage::model::{LaneId, TopicId, TopicName};
 
 use super::damage::{Damage, DamageKind};
-use super::named::{Named, Wanted};
 use super::object::is_settled;
 use super::{Run, VerifyError};
 use crate::fetch::indexes::IndexError;
@@ -29,14 +28,6 @@ pub(super) struct Lane {
     pub(super) lane: LaneId,
     /// `None`: nothing was published yet.
     pub(super) published: Option<PublishedLane>,
-}
-
-/// An object that was not there.
-pub(super) struct MissingObject {
-    pub(super) object: ObjectName,
-    /// The object by whose name manifests know it: itself, or the bundle of a part.
-    pub(super) named: ObjectName,
-    pub(super) wanted: Wanted,
 }
 
 impl Start {
@@ -163,44 +154,6 @@ impl Run<'_> {
         let prefix = format!("{}pages/{:010}/", home.prefix(), lane.0);
         self.store.list(&prefix, None, 1).await.is_ok_and(|listed| !listed.is_empty())
             && self.store.head(&home.lane_manifest(lane).key()).await.is_err()
-    }
-
-    /// Objects that were missing are damage if the manifests, read again, name them still. The number of those that
-    /// they do not.
-    pub(super) async fn settle_missing(&self, home: Home, missing: Vec<MissingObject>) -> u64 {
-        let mut by_lane: BTreeMap<LaneId, Vec<MissingObject>> = BTreeMap::new();
-        for object in missing {
-            by_lane.entry(object.wanted.lane).or_default().push(object);
-        }
-        let mut replaced = 0;
-        for (lane, missing) in by_lane {
-            let still = self.named_now(home, lane, &missing).await;
-            for MissingObject { object, named, wanted } in missing {
-                if still.contains(&named) {
-                    let reason = "a manifest or a bundle names it";
-                    self.find(Damage::new(DamageKind::Missing, &object, reason).of(wanted.ranges));
-                } else {
-                    replaced += 1;
-                }
-            }
-        }
-        replaced
-    }
-
-    /// Those of the missing objects that the lane names now. What cannot be read does not speak for them.
-    async fn named_now(&self, home: Home, lane: LaneId, missing: &[MissingObject]) -> BTreeSet<ObjectName> {
-        let names: BTreeSet<ObjectName> = missing.iter().map(|missing| missing.named).collect();
-        let Some(read) = self.lane(home, lane, false).await else { return names };
-        let mut found = BTreeSet::new();
-        let mut from = names.first().copied();
-        while from.is_some() {
-            let mut named = Named::new(from, super::NAMED_MAX);
-            let walked = self.rows_of(&read, &mut named, false).await;
-            self.follow(&read, walked.ends, &mut named, None, false).await;
-            from = named.left_from();
-            found.extend(named.into_objects().into_keys().filter(|object| names.contains(object)));
-        }
-        found
     }
 
     /// Every topic that has records in the bucket must be in the catalogue: a restore makes topics from it.

@@ -12,7 +12,7 @@ use tidewater_storage::model::{BatchHeader, OffsetRange, PartitionId, RunSum};
 
 use super::Run;
 use super::damage::{Damage, DamageKind};
-use super::lanes::MissingObject;
+use super::doubt::Doubt;
 use super::named::{At, Named, Wanted};
 use crate::fetch::indexes::{FoundIndex, IndexError, check_name};
 use crate::format::{Body, DataIndex, ExtentObject, FormatError, IndexRef, TRAILER_LEN, Trailer, decode_index};
@@ -27,6 +27,8 @@ const READ_BYTES: u64 = 8 << 20;
 const GAP_BYTES: u64 = 256 << 10;
 /// Bytes read for an index whose place is not known.
 const TAIL_BYTES: u64 = 64 << 10;
+/// Fewer bytes are checked where they arrive: handing them to another thread would cost as much.
+const CHECKED_IN_PLACE: usize = 256 << 10;
 /// Reads before bytes count as damaged.
 const READS: u32 = 3;
 
@@ -156,6 +158,11 @@ impl Outcome {
         }
     }
 
+    fn add(&mut self, checked: Checked) {
+        self.bytes += checked.bytes;
+        self.damage.extend(checked.damage);
+    }
+
     fn is_good(&self) -> bool {
         self.damage.is_empty() && self.missing.is_empty() && self.unread.is_empty()
     }
@@ -163,7 +170,7 @@ impl Outcome {
 
 impl Run<'_> {
     /// Reads every object; those that are not there.
-    pub(super) async fn read_objects(&self, named: Named) -> Vec<MissingObject> {
+    pub(super) async fn read_objects(&self, named: Named) -> Vec<Doubt> {
         let reads = stream::iter(named.into_objects()).map(async |(object, wanted)| {
             let outcome = self.read_object(object, &wanted).await;
             self.advance(|progress| progress.objects += 1);
@@ -175,7 +182,7 @@ impl Run<'_> {
             outcome.damage.into_iter().for_each(|damage| self.find(damage));
             outcome.unread.iter().for_each(|(object, error)| self.unread(object, error));
             for (object, ranges) in outcome.missing {
-                missing.push(MissingObject { object, named, wanted: Wanted { ranges, ..wanted.clone() } });
+                missing.push(Doubt::missing(object, named, Wanted { ranges, ..wanted }));
             }
         }
         missing
@@ -213,7 +220,13 @@ impl Run<'_> {
                 _ => self.read_span(&span).await.map(|(bytes, permit)| (bytes, Some(permit))),
             };
             match bytes {
-                Ok((bytes, _permit)) => self.check_span(&span, &bytes, &mut out),
+                Ok((bytes, _permit)) => {
+                    let of = span.object;
+                    match self.check(span, bytes).await {
+                        Ok(checked) => out.add(checked),
+                        Err(error) => out.unread.push((of, error.to_string())),
+                    }
+                }
                 Err(error) => {
                     let ranges: Vec<_> = span.runs.iter().map(|run| (run.partition, run.sum.offsets)).collect();
                     out.failed(span.object, &ranges, &IndexError::Store(error));
@@ -294,21 +307,46 @@ impl Run<'_> {
         self.room.acquire_many(u32::try_from(len).unwrap_or(u32::MAX)).await.ok()
     }
 
-    fn check_span(&self, span: &Span, bytes: &Bytes, out: &mut Outcome) {
-        let mut bad: Vec<(PartitionId, OffsetRange, String)> = Vec::new();
-        for run in &span.runs {
-            let part = slice(bytes, &(run.start..run.end()), span.bytes.start);
-            if let Some(fault) = fault_of(run, &part) {
-                bad.push((run.partition, run.sum.offsets, fault));
+    /// Checks what was read, on a thread of the runtime beside the reads of other objects.
+    async fn check(&self, span: Span, bytes: Bytes) -> Result<Checked, StoreError> {
+        match &self.threads {
+            Some(threads) if bytes.len() >= CHECKED_IN_PLACE => {
+                match threads.spawn_blocking(move || check_span(&span, &bytes)).await {
+                    Ok(checked) => Ok(checked),
+                    Err(ended) => match ended.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => Err(StoreError::Closed),
+                    },
+                }
             }
-            out.bytes += u64::from(run.sum.len);
-        }
-        if let Some((_, _, reason)) = bad.first() {
-            let place = format!("bytes {}..{}: {reason}", span.bytes.start, span.bytes.end);
-            let ranges = bad.iter().map(|(partition, offsets, _)| (*partition, *offsets));
-            out.damage.push(Damage::new(DamageKind::Checksum, &span.object, place).of(ranges));
+            _ => Ok(check_span(&span, &bytes)),
         }
     }
+}
+
+/// What a check of a span found.
+struct Checked {
+    /// Bytes that were checked.
+    bytes: u64,
+    damage: Option<Damage>,
+}
+
+fn check_span(span: &Span, bytes: &Bytes) -> Checked {
+    let mut bad: Vec<(&SpanRun, String)> = Vec::new();
+    let mut checked = 0;
+    for run in &span.runs {
+        let part = slice(bytes, &(run.start..run.end()), span.bytes.start);
+        if let Some(fault) = fault_of(run, &part) {
+            bad.push((run, fault));
+        }
+        checked += u64::from(run.sum.len);
+    }
+    let damage = bad.first().map(|(first, reason)| {
+        let reason = format!("bytes {}..{}: {reason}", first.start, first.end());
+        let ranges = bad.iter().map(|(run, _)| (run.partition, run.sum.offsets));
+        Damage::new(DamageKind::Checksum, &span.object, reason).of(ranges)
+    });
+    Checked { bytes: checked, damage }
 }
 
 /// `wanted` of an object whose bytes from `from` on are `bytes`; what they do not have is left out.

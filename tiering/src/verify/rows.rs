@@ -1,11 +1,13 @@
 //! A lane's pages and spill pages: every row of every partition, in order, checked to continue each other.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 use tidewater_storage::model::{OffsetRange, PartitionId, TopicId};
+use tokio::sync::SemaphorePermit;
 
 use super::Run;
 use super::damage::{Damage, DamageKind};
@@ -18,13 +20,17 @@ use crate::fetch::locate::{Step, unfold};
 use crate::format::FormatError;
 use crate::keys::ObjectName;
 use crate::manifest::{
-    PartitionManifest, PublishedPartition, Row, Source, SpillPage, SpillRow, Violation, check_partition,
+    PageRef, PartitionManifest, PublishedPartition, Row, Source, SpillPage, SpillRow, Violation, check_partition,
     decode_page_unchecked, decode_spill,
 };
 use crate::store::StoreError;
 
-/// Spill pages of a partition that are read at once.
-const PAGES_AT_ONCE: usize = 16;
+/// Pages of a lane that are walked at once. Their partition manifests lie in memory meanwhile.
+const LANE_PAGES_AT_ONCE: usize = 8;
+/// Partitions of a page whose spill pages are read at once.
+const PARTITIONS_AT_ONCE: usize = 16;
+/// Spill pages of a partition that are read at once. All of them lie in memory until their rows are noted.
+const SPILL_PAGES_AT_ONCE: usize = super::PAGES_AT_ONCE;
 
 /// What a walk over a lane's pages found.
 #[derive(Debug, Default)]
@@ -37,46 +43,56 @@ pub(super) struct Walked {
 
 impl Run<'_> {
     /// Notes in `named` what every row of the lane's pages names; reports damage of pages if `is_first`.
-    pub(super) async fn rows_of(&self, lane: &Lane, named: &mut Named, is_first: bool) -> Walked {
+    pub(super) async fn rows_of(&self, lane: &Lane, named: &RefCell<Named>, is_first: bool) -> Walked {
+        let pages = stream::iter(lane.published.iter().flat_map(|published| &published.pages));
+        let walks = pages.map(|page| self.rows_of_page(lane, page, named, is_first));
+        let mut walks = std::pin::pin!(walks.buffered(LANE_PAGES_AT_ONCE));
         let mut out = Walked::default();
-        let find = |damage: Damage| {
-            if is_first {
-                self.find(damage)
-            }
-        };
-        for page in lane.published.iter().flat_map(|published| &published.pages) {
-            let read = self.page(&page.page, |object| decode_page_unchecked(page, object)).await;
-            let partitions = match read {
-                Ok(partitions) => partitions,
-                Err(bad) => {
-                    if is_first && self.names_page(lane, &page.page).await {
-                        self.bad_page(bad, &format!("partitions {} to {} are in it", page.first, page.last), None);
-                    }
-                    continue;
-                }
-            };
-            for PublishedPartition { manifest, .. } in partitions {
-                out.partitions += 1;
-                if let Err(violation) = check_partition(&manifest) {
-                    find(contradiction(&page.page, &violation));
-                }
-                let ArchivedTo { dropped, .. } = *out.ends.entry(manifest.id).or_insert(ArchivedTo {
-                    end: manifest.archived_end,
-                    log_start: manifest.log_start,
-                    dropped: manifest.dropped,
-                });
-                if dropped {
-                    continue;
-                }
-                if manifest.bytes() > 0 {
-                    out.topics.insert(manifest.id.topic);
-                }
-                if is_first {
-                    self.advance(|progress| progress.bytes_total += manifest.bytes());
-                }
-                out.rows += self.rows_of_partition(lane, &manifest, named, is_first).await;
+        while let Some(walked) = walks.next().await {
+            out.partitions += walked.partitions;
+            out.rows += walked.rows;
+            out.topics.extend(walked.topics);
+            for (partition, to) in walked.ends {
+                out.ends.entry(partition).or_insert(to);
             }
         }
+        out
+    }
+
+    async fn rows_of_page(&self, lane: &Lane, page: &PageRef, named: &RefCell<Named>, is_first: bool) -> Walked {
+        let mut out = Walked::default();
+        let read = {
+            let _permit = self.page_permits(1).await;
+            self.page(&page.page, |object| decode_page_unchecked(page, object)).await
+        };
+        let partitions = match read {
+            Ok(partitions) => partitions,
+            Err(bad) => {
+                if is_first && self.names_page(lane, &page.page).await {
+                    self.bad_page(bad, &format!("partitions {} to {} are in it", page.first, page.last), None);
+                }
+                return out;
+            }
+        };
+        for PublishedPartition { manifest, .. } in &partitions {
+            out.partitions += 1;
+            if let (Err(violation), true) = (check_partition(manifest), is_first) {
+                self.find(contradiction(&page.page, &violation));
+            }
+            let PartitionManifest { archived_end: end, log_start, dropped, .. } = *manifest;
+            out.ends.insert(manifest.id, ArchivedTo { end, log_start, dropped });
+            if manifest.bytes() > 0 && !dropped {
+                out.topics.insert(manifest.id.topic);
+            }
+        }
+        let living = partitions.iter().map(|published| &published.manifest).filter(|manifest| !manifest.dropped);
+        let walks = stream::iter(living).map(|manifest| {
+            if is_first {
+                self.advance(|progress| progress.bytes_total += manifest.bytes());
+            }
+            self.rows_of_partition(lane, manifest, named, is_first)
+        });
+        out.rows = walks.buffered(PARTITIONS_AT_ONCE).fold(0, |sum, rows| async move { sum + rows }).await;
         out
     }
 
@@ -84,7 +100,7 @@ impl Run<'_> {
         &self,
         lane: &Lane,
         manifest: &PartitionManifest,
-        named: &mut Named,
+        named: &RefCell<Named>,
         is_first: bool,
     ) -> u64 {
         let mut rows = 0;
@@ -101,12 +117,14 @@ impl Run<'_> {
             };
             // The pages that follow it are read with it.
             let mut pages = vec![first];
-            while let (Some(Step::Page(page)), true) = (left.front().copied(), pages.len() < PAGES_AT_ONCE) {
+            while let (Some(Step::Page(page)), true) = (left.front().copied(), pages.len() < SPILL_PAGES_AT_ONCE) {
                 pages.push(page);
                 left.pop_front();
             }
-            let reads = stream::iter(pages.clone()).map(|page| self.spill(manifest.id, page)).buffered(PAGES_AT_ONCE);
-            let read: Vec<Result<SpillPage, BadPage>> = reads.collect().await;
+            // All permits at once: partitions that each hold some and wait for more would wait for ever.
+            let _permits = self.page_permits(pages.len()).await;
+            let reads = stream::iter(pages.clone()).map(|page| self.spill(manifest.id, page));
+            let read: Vec<Result<SpillPage, BadPage>> = reads.buffered(SPILL_PAGES_AT_ONCE).collect().await;
             for (row, page) in pages.into_iter().zip(read).rev() {
                 match page {
                     Ok(page) => {
@@ -122,7 +140,7 @@ impl Run<'_> {
         rows
     }
 
-    fn name_row(&self, lane: &Lane, partition: PartitionId, row: &Row, named: &mut Named, is_first: bool) {
+    fn name_row(&self, lane: &Lane, partition: PartitionId, row: &Row, named: &RefCell<Named>, is_first: bool) {
         let object = row.object();
         let is_others = object.owner().is_some_and(|owner| owner != partition);
         if is_others || !is_of_lineage(lane.home, &object) {
@@ -136,7 +154,7 @@ impl Run<'_> {
             Source::Bundle(_) => At::Bundle,
             Source::Object { index, .. } => At::Index(index),
         };
-        named.add(lane.lane, object, at, Some((partition, row.offsets)));
+        named.borrow_mut().add(lane.lane, object, at, Some((partition, row.offsets)));
     }
 
     /// A spill page that covers what its row says, of lower level than the page it was found in.
@@ -154,6 +172,12 @@ impl Run<'_> {
             }
             _ => Ok(page),
         }
+    }
+
+    /// Permits for so many pages, of at most [`super::PAGES_AT_ONCE`].
+    async fn page_permits(&self, pages: usize) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.pages.acquire_many(u32::try_from(pages).unwrap_or(u32::MAX)).await.ok()
     }
 
     /// Reads a page whole and decodes it; damaged only after several reads.

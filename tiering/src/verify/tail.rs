@@ -4,8 +4,11 @@
 //! [`Tail`] judges one index after the other and is pure; the walk that reads them is [`Run::follow`]. An offset that a
 //! partition's log start has passed may be missing or come twice: a trim may run ahead of the archive.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 
+use futures::StreamExt as _;
+use futures::stream;
 use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId, TimestampMs};
 
 use super::Run;
@@ -18,6 +21,9 @@ use crate::format::{DataIndex, DataKind, ExtentObject, LaneEvent, PartitionEntry
 use crate::keys::{Home, LineageEpoch, ObjectKey, ObjectKind, ObjectName, Sequence};
 use crate::manifest::PublishedLane;
 use crate::store::StoreError;
+
+/// Bundles whose indexes are read at once, as long as all of them are there.
+const BUNDLES_AHEAD: usize = 8;
 
 /// How far a partition is archived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +165,7 @@ impl Run<'_> {
         &self,
         lane: &Lane,
         ends: BTreeMap<PartitionId, ArchivedTo>,
-        named: &mut Named,
+        named: &RefCell<Named>,
         upto: Option<Sequence>,
         is_first: bool,
     ) -> Followed {
@@ -170,12 +176,23 @@ impl Run<'_> {
                 self.find(damage)
             }
         };
+        let mut ahead: VecDeque<(Sequence, Result<FoundIndex, IndexError>)> = VecDeque::new();
+        let mut width = 1;
         while upto.is_none_or(|upto| tail.next <= upto) {
             let bundle = tail.bundle();
-            let found = match self.index_at(bundle).await {
+            if ahead.front().is_none_or(|(sequence, _)| *sequence != tail.next) {
+                let sequences = (tail.next.0..).take(width).map(Sequence);
+                let reads = stream::iter(sequences.filter(|next| upto.is_none_or(|upto| *next <= upto)));
+                let read = async |sequence| (sequence, self.index_at(lane.home.bundle(lane.lane, sequence)).await);
+                ahead = reads.map(read).buffered(BUNDLES_AHEAD).collect().await;
+                width = (width * 2).min(BUNDLES_AHEAD);
+            }
+            let Some((_, answer)) = ahead.pop_front() else { return out };
+            let found = match answer {
                 Ok(found) => found,
                 Err(IndexError::Store(StoreError::NotFound { .. })) => {
                     // The end, unless there is a bundle beyond.
+                    ahead.clear();
                     match self.bundle_beyond(lane, tail.next, is_first).await {
                         Some(next) => {
                             while tail.next < next {
@@ -228,16 +245,17 @@ impl Run<'_> {
         bundle: ObjectName,
         found: &FoundIndex,
         tail: &Tail,
-        named: &mut Named,
+        named: &RefCell<Named>,
     ) -> (u64, u64) {
         let (mut entries, mut bytes) = (0, 0);
         for entry in found.index.partitions.iter().filter(|entry| tail.is_wanted(entry)) {
             (entries, bytes) = (entries + 1, bytes + entry.bytes());
-            named.add(lane, bundle, At::Bundle, Some((entry.partition, entry.offsets)));
+            named.borrow_mut().add(lane, bundle, At::Bundle, Some((entry.partition, entry.offsets)));
             if self.quick {
                 for extent in &entry.extents {
                     if let ExtentObject::Part(part) = extent.object {
-                        named.add(lane, part, At::Part, extent.offsets().map(|offsets| (entry.partition, offsets)));
+                        let offsets = extent.offsets().map(|offsets| (entry.partition, offsets));
+                        named.borrow_mut().add(lane, part, At::Part, offsets);
                     }
                 }
             }
