@@ -196,6 +196,11 @@ impl FollowedLane {
         self.state.as_ref()
     }
 
+    /// The lane's own state and its partitions, as [`FollowedLane::state`] and [`FollowedLane::partitions`].
+    pub(crate) fn into_parts(self) -> (Option<LaneManifest>, BTreeMap<PartitionId, FollowedPartition>) {
+        (self.state, self.partitions)
+    }
+
     /// Ranges and events in the tail.
     #[must_use]
     pub fn tail_entries(&self) -> usize {

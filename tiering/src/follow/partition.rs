@@ -107,6 +107,12 @@ impl FollowedPartition {
         self.manifest.dropped
     }
 
+    /// As a page has it, with sequences as log indexes.
+    pub(crate) fn into_published(self) -> PublishedPartition {
+        let facts = LogFacts { epochs: self.epochs, producers: self.producers.into_values().collect() };
+        PublishedPartition { manifest: self.manifest, facts }
+    }
+
     pub(super) fn origin(&self) -> Origin {
         self.origin
     }

@@ -4,8 +4,11 @@
 //! Owns: these requests. Does not own: what they mean (`order`), what is made of manifests and bundles (the caller's
 //! `take`). Each step may be repeated, also by another attempt.
 
+use std::collections::VecDeque;
+use std::future::ready;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt};
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{LaneId, TimestampMs};
 
@@ -20,6 +23,8 @@ use crate::store::{ETag, ObjectStore, PutMode, StoreError};
 
 /// How often a conditional put that met another writer is tried again.
 pub(super) const CONFLICTS_MAX: usize = 16;
+/// Bundles of a lane whose indexes are read at once, as long as all of them are there.
+const BUNDLES_AHEAD: usize = 8;
 
 /// How the walk along a lane's bundles ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,8 +90,13 @@ impl Lanes {
         mut take: impl FnMut(&FoundIndex) -> Result<(), String>,
     ) -> Result<LaneEnd, RestoreError> {
         let (mut at, mut crc) = (from, crc);
+        // Of the bundles from `at` on. Many lanes have no bundle to follow: nothing is read ahead before the first.
+        let (mut ahead, mut width) = (VecDeque::new(), 0);
         loop {
-            match self.look(lane, at, crc).await? {
+            if ahead.is_empty() {
+                ahead = self.found_from(lane, at, width).await;
+            }
+            match self.look(lane, at, crc, ahead.pop_front()).await? {
                 Look::End(end) => return Ok(end),
                 Look::Again => {}
                 Look::Bundle(found) => {
@@ -94,16 +104,37 @@ impl Lanes {
                         return Ok(LaneEnd::Damaged { at, reason });
                     }
                     (at, crc) = (at.next(), found.at.crc);
+                    width = (width * 2).clamp(1, BUNDLES_AHEAD);
                 }
             }
         }
     }
 
-    /// What lies at the key of bundle `at`. A free key is sealed if there is an attempt.
-    async fn look(&self, lane: LaneId, at: Sequence, crc: u32) -> Result<Look, RestoreError> {
+    /// The indexes of bundle `at` and those after it, up to the first that is not read at once: what its key holds,
+    /// [`Lanes::look`] finds out when its turn comes.
+    async fn found_from(&self, lane: LaneId, at: Sequence, count: usize) -> VecDeque<FoundIndex> {
+        let objects = stream::iter((at.0..).take(count).map(|next| self.home.bundle(lane, Sequence(next))));
+        let reads = objects.map(|object| self.indexes.at_key(object)).buffered(BUNDLES_AHEAD);
+        let good = reads.take_while(|found| ready(found.is_ok()));
+        good.filter_map(|found| ready(found.ok())).collect().await
+    }
+
+    /// What lies at the key of bundle `at`, of which `found` was read before. A free key is sealed if there is an
+    /// attempt.
+    async fn look(
+        &self,
+        lane: LaneId,
+        at: Sequence,
+        crc: u32,
+        found: Option<FoundIndex>,
+    ) -> Result<Look, RestoreError> {
         let object = self.home.bundle(lane, at);
         let damaged = |reason: String| Look::End(LaneEnd::Damaged { at, reason });
-        match self.indexes.at_key(object).await {
+        let found = match found {
+            Some(found) => Ok(found),
+            None => self.indexes.at_key(object).await,
+        };
+        match found {
             Ok(found) => Ok(match judge_key(self.home, lane, at, &found.index) {
                 KeyContent::Bundle => Look::Bundle(Box::new(found)),
                 KeyContent::Seal => Look::End(LaneEnd::Sealed),

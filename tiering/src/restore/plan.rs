@@ -73,11 +73,10 @@ pub(super) fn own_objects(manifest: &PartitionManifest) -> Vec<ObjectName> {
 
 /// The plan of a restore into `home`. `source` is the catalogue read after the last lane ended; `None`: the source has
 /// archived nothing.
-pub(super) fn plan(home: Home, source: Option<&Catalogue>, lanes: &[LaneRead], now: TimestampMs) -> Plan {
+pub(super) fn plan(home: Home, source: Option<&Catalogue>, lanes: Vec<LaneRead>, now: TimestampMs) -> Plan {
     let empty = Catalogue::new(home, now);
     let source = source.unwrap_or(&empty);
-    let topics = living(source, lanes);
-    let seeds = lanes.iter().map(|lane| seed(home, lane, &topics)).collect();
+    let topics = living(source, &lanes);
     let base = epoch_base(home.epoch);
     let restored = |topic: &&CatalogueTopic| CatalogueTopic {
         partitions: topic.partitions.iter().map(|found| CataloguePartition { epoch_base: base, ..*found }).collect(),
@@ -95,8 +94,9 @@ pub(super) fn plan(home: Home, source: Option<&Catalogue>, lanes: &[LaneRead], n
         unarchived: Some(UnarchivedTopics { revision: 0, topics: unarchived }),
         ..empty.clone()
     };
-    let report = report(source, &topics, &catalogue, lanes);
-    Plan { catalogue, lanes: seeds, report }
+    let report = report(source, &topics, &catalogue, &lanes);
+    let lanes = lanes.into_iter().map(|lane| seed(home, lane, &topics)).collect();
+    Plan { catalogue, lanes, report }
 }
 
 /// Topics that come back: neither deleted nor, of two with one name, the older one.
@@ -114,36 +114,35 @@ fn living<'a>(source: &'a Catalogue, lanes: &[LaneRead]) -> BTreeMap<TopicId, &'
     by_name.into_values().map(|topic| (topic.id, topic)).collect()
 }
 
-fn seed(home: Home, read: &LaneRead, topics: &BTreeMap<TopicId, &CatalogueTopic>) -> LaneSeed {
-    let state = read.followed.state().expect("the lane was followed for a restore");
-    let live = state.live.iter().map(|(object, live)| (*object, Live { since: SEED, ..live.clone() }));
-    let pending = state.pending.iter().map(|(object, gone)| (*object, Pending { intended: SEED, ..gone.clone() }));
+fn seed(home: Home, read: LaneRead, topics: &BTreeMap<TopicId, &CatalogueTopic>) -> LaneSeed {
+    let LaneRead { followed, own, .. } = read;
+    let (state, partitions) = followed.into_parts();
+    let state = state.expect("the lane was followed for a restore");
+    let live = state.live.into_iter().map(|(object, live)| (object, Live { since: SEED, ..live }));
+    let pending = state.pending.into_iter().map(|(object, gone)| (object, Pending { intended: SEED, ..gone }));
     let archive = LaneManifest {
         changed: Some(SEED),
         live: live.collect(),
         pending: pending.collect(),
         ..LaneManifest::new(home, state.lane)
     };
-    let kept = read.followed.partitions().values().map(|found| {
-        let own = read.own.get(&found.id()).map_or(&[][..], Vec::as_slice);
-        restamped(found, own, topics.contains_key(&found.id().topic))
+    let kept = partitions.into_values().map(|found| {
+        let own = own.get(&found.id()).map_or(&[][..], Vec::as_slice);
+        let lives = topics.contains_key(&found.id().topic);
+        restamped(found, own, lives)
     });
     let partitions = kept.filter(|published| !published.manifest.is_gone()).collect();
     LaneSeed { archive, partitions }
 }
 
-fn restamped(found: &FollowedPartition, own: &[ObjectName], lives: bool) -> PublishedPartition {
-    let mut manifest = found.manifest().clone();
-    let unnamed = own.iter().filter(|object| !manifest.names(object)).map(|object| (*object, SEED));
-    manifest.pending = unnamed.collect();
+fn restamped(found: FollowedPartition, own: &[ObjectName], lives: bool) -> PublishedPartition {
+    let PublishedPartition { mut manifest, facts } = found.into_published();
+    let rows = manifest.rows.iter().map(|row| row.object());
+    let named: BTreeSet<ObjectName> = rows.chain(manifest.spilled.iter().map(|page| page.page)).collect();
+    manifest.pending = own.iter().filter(|object| !named.contains(object)).map(|object| (*object, SEED)).collect();
     manifest.changed = Some(SEED);
     manifest.dropped = !lives;
-    let facts = if lives {
-        LogFacts { epochs: found.epochs().to_vec(), producers: found.producers().values().cloned().collect() }
-    } else {
-        LogFacts::default()
-    };
-    let facts = facts.cut(manifest.archived_end);
+    let facts = if lives { facts.cut(manifest.archived_end) } else { LogFacts::default() };
     PublishedPartition { manifest, facts }
 }
 

@@ -74,7 +74,7 @@ impl Restore {
         let source = served_home(&self.root().await?).map_err(super::RestoreRefusal::from)?;
         let lanes = self.lanes(source, None);
         let (catalogue, read) = self.read_all(&lanes).await?;
-        Ok(plan(source, catalogue.as_ref(), &read, self.now).report)
+        Ok(plan(source, catalogue.as_ref(), read, self.now).report)
     }
 
     /// Restores: ends the source, writes the new home, makes the switch. Returns what came back; `None` if this attempt
@@ -89,8 +89,7 @@ impl Restore {
         }
         let lanes = self.lanes(attempt.source, Some(*attempt));
         let (catalogue, read) = self.read_all(&lanes).await?;
-        let plan = plan(attempt.home(), catalogue.as_ref(), &read, self.now);
-        drop(read);
+        let plan = plan(attempt.home(), catalogue.as_ref(), read, self.now);
         if plan.report.damaged && !self.accept_damage {
             return Err(RestoreError::Damaged(plan.report.damage()));
         }
