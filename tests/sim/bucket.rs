@@ -1,34 +1,46 @@
-//! Opening the cluster's place in the bucket, as the side runtime does.
+//! A cluster's bucket through the cluster's lineage epochs: it is followed by a replica on another machine, its broker
+//! is lost and restored from it, once or twice, while what is left of the broker before goes on or comes back.
+//!
+//! Built on the world of one broker: that one has a controller, groups and producers with a state, which a restore
+//! brings back; what several voters add ends above the bucket and is the matter of [`crate::cluster`].
+//!
+//! [`plan`] draws what happens; [`epochs`] holds the broker that clients ask now, those before, and what clients know;
+//! [`clients`] write, read, commit and delete; [`follower`] is the replica; [`archived`] reads the bundles for itself;
+//! [`restorer`] is one restore with its crashes, [`loss`] a loss from the end of the broker to the next one's start;
+//! [`run`] is a whole run; [`defect`] has restores that are wrong on purpose. [`open`] opens a broker's place in the
+//! bucket, in every simulated world.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod archived;
+mod clients;
+mod defect;
+mod epochs;
+mod follower;
+mod loss;
+mod open;
+mod plan;
+mod restorer;
+mod run;
 
-use tidewater::archival::run::{Opening, Tier};
-use tidewater_storage::env::Env;
-use tidewater_tiering::bucket::{Bucket, Claim};
-use tidewater_tiering::keys::{ClusterName, Nonce};
-use tidewater_tiering::store::ObjectStore;
+use std::collections::BTreeSet;
 
-use crate::world::{NAME, World};
+pub(crate) use open::open;
+use plan::EpochsPlan;
 
-/// A tier that opens in its own time.
-pub(crate) fn open(env: &Env, world: &World, store: &Arc<dyn ObjectStore>) -> Tier {
-    let name = ClusterName::new(NAME).expect("legal");
-    let (tier, opening) = Tier::over(Arc::clone(store), world.home(), name.clone());
-    let claim = Claim { cluster: world.home().cluster, epoch: world.home().epoch, name, confirmed: false };
-    let (opener, store) = (env.clone(), Arc::clone(store));
-    drop(env.tasks.spawn("bucket opening", async move {
-        loop {
-            let nonce = Nonce(opener.rng.next_u64());
-            match Bucket::open(Arc::clone(&store), &claim, nonce, opener.clock.wall()).await {
-                Ok(bucket) => {
-                    opening.send_replace(Opening::Open(bucket));
-                    return;
-                }
-                Err(error) if error.disposition().passes() => opener.tasks.sleep(Duration::from_millis(500)).await,
-                Err(error) => panic!("the bucket is refused: {error}"),
-            }
-        }
-    }));
-    tier
+use crate::seeds;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 500;
+
+#[test]
+fn followed_and_restored_it_is_what_was_archived() {
+    let test = "bucket::followed_and_restored_it_is_what_was_archived";
+    seeds::each(test, SEEDS, EpochsPlan::of, |plan, trace| {
+        run::run(plan, trace);
+    });
+}
+
+#[test]
+fn a_seed_of_a_bucket_is_a_run() {
+    let plan = || EpochsPlan::of(5, BTreeSet::new());
+    assert_eq!(run::run(plan(), false), run::run(plan(), false));
 }

@@ -31,15 +31,15 @@ pub(crate) async fn disturb(world: &Rc<World>) {
             What::Weather(faults) => world.bucket.set_faults(*faults),
             What::Disk(fault) => {
                 world.disk_may_fail();
-                world.machines.disk().inject(fault.clone());
+                world.disk().inject(fault.clone());
             }
             What::Short(twist) => {
                 world.disk_may_fail();
-                world.machines.disk().twist(twist.clone());
+                world.disk().twist(twist.clone());
             }
             What::Full { left, ms } => {
                 world.disk_may_fail();
-                let disk = world.machines.disk();
+                let disk = world.disk();
                 disk.set_capacity(disk.used() + left);
                 world.sleep_ms(*ms).await;
                 disk.set_capacity(u64::MAX);
@@ -50,5 +50,5 @@ pub(crate) async fn disturb(world: &Rc<World>) {
     let end = begun + world.plan.rough_ms;
     world.sleep_ms(end.saturating_sub(world.now_ms())).await;
     world.bucket.set_faults(Faults { latency_max: Duration::from_millis(5), ..Faults::default() });
-    world.machines.disk().clear_faults();
+    world.disk().clear_faults();
 }

@@ -35,18 +35,23 @@ pub(crate) fn watch(world: &Rc<World>) {
             let pause = std::time::Duration::from_millis(10 + watcher.rng.below(300));
             watcher.tasks.sleep(pause).await;
             let Some(world) = world.upgrade() else { return };
-            let Some(node) = world.way().node() else { continue };
-            node.lanes().iter().for_each(|lane| archive_behind_log::check_lane_now(lane));
-            for partition in &world.topic().partitions {
-                let Some(replica) = node.replica(partition.id) else {
-                    panic!("partition {} is gone", partition.id);
-                };
-                forward_only::check(&world.history, &replica);
-                archive_behind_log::check(&replica);
-                local_after_bucket::check(&world, &node, &replica);
-            }
+            look(&world);
         }
     }));
+}
+
+/// What the broker shows now, if it serves.
+pub(crate) fn look(world: &World) {
+    let Some(node) = world.way().node() else { return };
+    node.lanes().iter().for_each(|lane| archive_behind_log::check_lane_now(lane));
+    for partition in &world.topic().partitions {
+        let Some(replica) = node.replica(partition.id) else {
+            panic!("partition {} is gone", partition.id);
+        };
+        forward_only::check(&world.history, &replica);
+        archive_behind_log::check(&replica);
+        local_after_bucket::check(world, &node, &replica);
+    }
 }
 
 /// Once everything is archived and no client writes.

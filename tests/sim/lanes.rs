@@ -7,7 +7,7 @@ use tidewater::limits::PRODUCER_ID_EXPIRATION_MS;
 use tidewater::node::lanes::{Lanes, Seat};
 use tidewater::node::source::ShardSource;
 use tidewater_storage::engine::{CheckpointSource, EngineError, LaneCheckpoint, PartitionCheckpoint};
-use tidewater_storage::model::{EntryId, LaneId, NodeId, PartitionId, ReplicaIncarnation, ShardId};
+use tidewater_storage::model::{EntryId, LaneId, PartitionId, ReplicaId, ShardId};
 
 use crate::defect::Defect;
 use crate::world::{Obituaries, World};
@@ -16,7 +16,7 @@ use crate::world::{Obituaries, World};
 pub(crate) fn seat(world: &World, here: ShardId) -> Seat {
     let shards = world.plan.shards;
     let forget_producers_after_ms = PRODUCER_ID_EXPIRATION_MS;
-    let (lanes, node, incarnation) = (u32::from(shards), NodeId(0), ReplicaIncarnation(0));
+    let (lanes, ReplicaId { node, incarnation }) = (u32::from(shards), world.replica());
     Seat { here, shards, lanes, node, incarnation, home: world.home(), forget_producers_after_ms }
 }
 

@@ -6,6 +6,7 @@
 //! [`topics`] are its clients; [`faults`] kills and disturbs; [`history`] notes what was asked and answered;
 //! [`invariants`] says, one file each, what must hold during a run and after it. [`awaits`] ends one history at each of
 //! its awaits, [`rot`] damages stored bytes, [`defects`] has brokers that are wrong on purpose and must be caught.
+//! [`cluster`] has several brokers with voters on each; [`bucket`] follows and restores one broker by its bucket.
 //!
 //! `TIDEWATER_SEEDS=n` runs that many, from `TIDEWATER_SEED_FROM`; `TIDEWATER_SEED=s` one, with its trace;
 //! `TIDEWATER_TIGHT_JOURNAL=1` gives all of them the short journal that one in eight has. A seed that fails is

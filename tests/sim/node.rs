@@ -25,7 +25,7 @@ use tidewater::shard::mesh::{Inbox, Mesh};
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::JournalConfig;
-use tidewater_storage::model::{PartitionId, ReplicaId, ShardId};
+use tidewater_storage::model::{PartitionId, ShardId};
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
@@ -257,12 +257,12 @@ impl Node {
 }
 
 /// A cluster of one, with a data lane for each shard.
-fn controller_options(world: &World, placeholder: &ClusterImage, shards: u16) -> ControllerOptions {
+pub(crate) fn controller_options(world: &World, placeholder: &ClusterImage, shards: u16) -> ControllerOptions {
     let broker = placeholder.broker().clone();
     let address =
         BrokerAddress { endpoints: broker.endpoints.clone(), rpc: None, rack: None, shards, level: CLUSTER_MAX };
     ControllerOptions {
-        voters: vec![ReplicaId::first(broker.id)],
+        voters: vec![world.replica()],
         around: Surroundings { cluster_name: placeholder.cluster_name.clone(), broker, shards },
         cluster: world.cluster(),
         founders: Vec::new(),
@@ -276,8 +276,7 @@ fn controller_options(world: &World, placeholder: &ClusterImage, shards: u16) ->
 /// The bucket as the broker uses it: with retries, and with its defect, if it has one.
 fn retrying(env: &Env, world: &World) -> Arc<dyn ObjectStore> {
     let policy = RetryPolicy { attempts_max: 3, ..RetryPolicy::default() };
-    let store: Arc<dyn ObjectStore> =
-        Arc::new(Retrying::new(world.bucket.store(), policy, Arc::new(SimSleeper::new(env))));
+    let store: Arc<dyn ObjectStore> = Arc::new(Retrying::new(world.store(), policy, Arc::new(SimSleeper::new(env))));
     match world.plan.defect {
         Some(defect) => defect.spoil_store(env, store),
         None => store,

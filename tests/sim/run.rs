@@ -65,7 +65,7 @@ pub(crate) async fn finish(world: &Rc<World>, clients: &Clients) {
     invariants::at_rest(world).await;
 }
 
-async fn wait_for(world: &World, what: &str, done: impl Fn(&World) -> bool) {
+pub(crate) async fn wait_for(world: &World, what: &str, done: impl Fn(&World) -> bool) {
     let until = world.machines.now().nanos() / 1_000_000 + CALM_MS;
     while !done(world) {
         assert!(world.machines.now().nanos() / 1_000_000 < until, "never: {what}; {}", state(world));
@@ -79,7 +79,7 @@ fn state(world: &World) -> String {
     world.topic().partitions.iter().map(of).collect::<Vec<_>>().join("\n")
 }
 
-fn archived(world: &World) -> bool {
+pub(crate) fn archived(world: &World) -> bool {
     let Some(node) = world.way().node() else { return false };
     world.topic().partitions.iter().all(|partition| {
         node.describe(partition.id).is_some_and(|status| status.archived_end_offset == status.high_watermark)

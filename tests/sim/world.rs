@@ -1,6 +1,7 @@
 //! The simulated world of a run: a machine that is killed and started again, a bucket, and clients that live on.
 //!
-//! Node 0 is the broker, 1 the clients, 2 the bucket. Nothing but the disk and the bucket outlives the broker.
+//! Node 0 is the broker, 1 the clients, 2 the bucket. Nothing but the disk and the bucket outlives the broker. Worlds
+//! made with [`World::beside`] share all but the broker: it is one of another lineage epoch, on a machine of its own.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -12,11 +13,11 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tidewater::config::topic::TopicConfig;
 use tidewater::controller::image::{BrokerImage, ClusterImage, TopicImage};
-use tidewater_storage::env::sim::World as Machines;
+use tidewater_storage::env::sim::{SimDisk, World as Machines};
 use tidewater_storage::env::{Env, Sleep};
-use tidewater_storage::model::{NodeId, Offset};
+use tidewater_storage::model::{NodeId, Offset, ReplicaId, ReplicaIncarnation};
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
-use tidewater_tiering::store::{Faults, SimBucket};
+use tidewater_tiering::store::{Faults, ObjectStore, SimBucket};
 use uuid::Uuid;
 
 use crate::history::History;
@@ -31,7 +32,8 @@ const EXCUSED: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) plan: Plan,
-    pub(crate) machines: Machines,
+    pub(crate) machines: Rc<Machines>,
+    seat: BrokerSeat,
     pub(crate) clients: Env,
     pub(crate) bucket: SimBucket,
     pub(crate) history: History,
@@ -43,6 +45,14 @@ pub(crate) struct World {
     alive: Cell<bool>,
     excused_until: Cell<u64>,
     deaths: (flume::Sender<(u64, String)>, flume::Receiver<(u64, String)>),
+}
+
+/// Where the broker runs, and as whom.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BrokerSeat {
+    pub(crate) machine: u32,
+    pub(crate) epoch: LineageEpoch,
+    pub(crate) incarnation: ReplicaIncarnation,
 }
 
 /// What a client may see of the broker.
@@ -87,7 +97,7 @@ pub(crate) fn overrides(env: &Env) -> BTreeMap<String, String> {
 
 impl World {
     pub(crate) fn new(plan: Plan) -> Self {
-        let machines = Machines::new(plan.seed);
+        let machines = Rc::new(Machines::new(plan.seed));
         let clients = machines.env_of(1);
         let bucket = SimBucket::new(&machines.env_of(2), Faults::default());
         let overrides = overrides(&clients);
@@ -98,9 +108,11 @@ impl World {
         if let Some(defect) = plan.defect {
             defect.spoil_disk(&machines.disk());
         }
+        let seat = BrokerSeat { machine: 0, epoch: LineageEpoch::FIRST, incarnation: ReplicaIncarnation(0) };
         Self {
             plan,
             machines,
+            seat,
             clients,
             bucket,
             history,
@@ -114,8 +126,52 @@ impl World {
         }
     }
 
+    /// A world of the same machines, clients, bucket and topic, whose broker has another seat and is not started.
+    pub(crate) fn beside(&self, plan: Plan, seat: BrokerSeat) -> Self {
+        Self {
+            plan,
+            machines: Rc::clone(&self.machines),
+            seat,
+            clients: self.clients.clone(),
+            bucket: self.bucket.clone(),
+            history: self.history.clone(),
+            overrides: self.overrides.clone(),
+            topic: self.topic.clone(),
+            node: Rc::default(),
+            lives: Cell::new(0),
+            alive: Cell::new(false),
+            excused_until: Cell::new(0),
+            deaths: flume::unbounded(),
+        }
+    }
+
     pub(crate) fn home(&self) -> Home {
-        Home { cluster: ClusterId(CLUSTER), epoch: LineageEpoch(1) }
+        Home { cluster: ClusterId(CLUSTER), epoch: self.seat.epoch }
+    }
+
+    /// The broker's replica of every lane.
+    pub(crate) fn replica(&self) -> ReplicaId {
+        ReplicaId { node: NodeId(0), incarnation: self.seat.incarnation }
+    }
+
+    /// The broker's machine.
+    pub(crate) fn machine(&self) -> u32 {
+        self.seat.machine
+    }
+
+    /// The broker's disk.
+    pub(crate) fn disk(&self) -> SimDisk {
+        self.machines.disk_of(self.seat.machine)
+    }
+
+    /// The bucket as the broker has it.
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.bucket.store_for(self.seat.machine)
+    }
+
+    /// Is the broker's machine on?
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.get()
     }
 
     pub(crate) fn cluster(&self) -> Uuid {
@@ -202,7 +258,7 @@ impl World {
             return;
         }
         self.lives.set(self.lives.get() + 1);
-        let env = self.machines.env();
+        let env = self.machines.env_of(self.seat.machine);
         let (world, slot, starting, obituaries) =
             (Rc::clone(self), Rc::clone(&self.node), env.clone(), self.obituaries());
         drop(env.tasks.spawn("node", async move {
@@ -221,9 +277,9 @@ impl World {
         self.alive.set(false);
         let node = self.node.borrow_mut().take();
         if power_cut {
-            self.machines.crash();
+            self.machines.crash_node(self.seat.machine);
         } else {
-            self.machines.kill();
+            self.machines.kill_node(self.seat.machine);
         }
         if let Some(node) = node {
             node.forget();

@@ -1,0 +1,54 @@
+//! What the bundles in the bucket say, read for itself as they come: what a replica that has followed a lane up to a
+//! bundle must show.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidewater_storage::model::{LaneId, Offset, PartitionId};
+use tidewater_tiering::format::{Body, decode_index, read_whole};
+use tidewater_tiering::keys::{Home, LineageEpoch, ObjectKey, ObjectKind, ObjectName, Sequence};
+use tidewater_tiering::store::SimBucket;
+
+type Ends = BTreeMap<PartitionId, Offset>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Archived {
+    seen: RefCell<BTreeSet<String>>,
+    bundles: RefCell<BTreeMap<(LineageEpoch, LaneId, Sequence), Ends>>,
+    /// What each restored epoch began with.
+    seeds: RefCell<BTreeMap<LineageEpoch, Ends>>,
+}
+
+impl Archived {
+    /// Reads the bundles that are new.
+    pub(crate) fn look(&self, bucket: &SimBucket) {
+        for (key, body) in bucket.objects() {
+            if !key.contains("/lanes/") || !self.seen.borrow_mut().insert(key.clone()) {
+                continue;
+            }
+            let name = ObjectKey::new(&key).ok().and_then(|key| ObjectName::parse(&key)).expect("a bundle's key");
+            let ObjectKind::Bundle { lane, sequence } = name.kind else { continue };
+            let (index, _) = read_whole(&body, Body::Index).expect("is whole");
+            let index = decode_index(&index).expect("decodes");
+            assert_eq!((index.home, index.lane, index.sequence), (name.home, lane, sequence), "{key} is of another");
+            let ends = index.partitions.iter().filter(|entry| !entry.offsets.is_empty());
+            let ends = ends.map(|entry| (entry.partition, entry.offsets.end)).collect();
+            self.bundles.borrow_mut().insert((name.home.epoch, lane, sequence), ends);
+        }
+    }
+
+    pub(crate) fn restored(&self, epoch: LineageEpoch, ends: Ends) {
+        self.seeds.borrow_mut().insert(epoch, ends);
+    }
+
+    /// Where a partition ends after a bundle of its lane; `None`: it is not known what the epoch began with.
+    pub(crate) fn end(&self, home: Home, lane: LaneId, upto: Sequence, partition: PartitionId) -> Option<Offset> {
+        let begun = match home.epoch {
+            LineageEpoch::FIRST => Offset::ZERO,
+            epoch => self.seeds.borrow().get(&epoch)?.get(&partition).copied().unwrap_or_default(),
+        };
+        let bundles = self.bundles.borrow();
+        let mut of_lane = bundles.range((home.epoch, lane, Sequence(0))..=(home.epoch, lane, upto)).rev();
+        Some(of_lane.find_map(|(_, ends)| ends.get(&partition).copied()).unwrap_or(begun))
+    }
+}
