@@ -240,6 +240,7 @@ impl JournalState {
     /// Applies what becomes true with durability. A commit without records is not written, so it has no address; it can
     /// only free others.
     pub(super) fn apply_effects(&mut self, placed: Option<&PlacedCommit>, effects: Vec<CommitEffect>) {
+        let mut gone = Vec::new();
         for effect in effects {
             match (effect, placed) {
                 (CommitEffect::RecordsFreed { addresses }, _) => {
@@ -247,13 +248,16 @@ impl JournalState {
                 }
                 (CommitEffect::EntryPlaced { lane, id, at, len }, Some(commit)) => {
                     let address = RecordAddress { file: commit.file, at: commit.position + at as u64, len };
-                    self.place(lane, id, address);
+                    gone.extend(self.place(lane, id, address));
                 }
                 (CommitEffect::LaneState { lane, kind }, Some(commit)) => self.place_meta(lane, kind, commit.file),
                 (CommitEffect::EntryPlaced { .. } | CommitEffect::LaneState { .. }, None) => {
                     unreachable!("a record was in a commit that was not written")
                 }
             }
+        }
+        if !gone.is_empty() {
+            self.filling(0).effects.push(CommitEffect::RecordsFreed { addresses: gone });
         }
     }
 
@@ -272,12 +276,18 @@ impl JournalState {
         self.files.len() > 1 && self.files.first_key_value().is_some_and(|(_, file)| file.live.get() == 0)
     }
 
-    /// Sets a durable entry's address and counts its bytes as live; a removed entry is not counted.
-    pub(super) fn place(&mut self, lane: LaneId, id: EntryId, address: RecordAddress) {
-        let Some(lane) = self.lanes.get_mut(&lane) else { return };
-        if let Placement::Placed { before } = lane.place(id, address) {
-            before.iter().for_each(|before| self.free(before));
-            self.file(&address).add_live(address.len);
+    /// Sets a durable entry's address and counts its bytes as live. Returns the address if the entry was removed while
+    /// its commit was in flight. The record that removes it may not be durable yet, and a power cut would bring the
+    /// entry back, so its bytes stay live until the commit that is filled now: that one holds the record, or follows it.
+    fn place(&mut self, lane: LaneId, id: EntryId, address: RecordAddress) -> Option<RecordAddress> {
+        let placement = self.lanes.get_mut(&lane).map_or(Placement::Gone, |lane| lane.place(id, address));
+        self.file(&address).add_live(address.len);
+        match placement {
+            Placement::Placed { before } => {
+                before.iter().for_each(|before| self.free(before));
+                None
+            }
+            Placement::Gone => Some(address),
         }
     }
 
