@@ -4,6 +4,7 @@
 //! [`image::ClusterImage`], which all shards receive and reconcile their lanes with (`reconcile`). Handlers on any
 //! shard use [`client::ControllerHandle`]; `service` is what answers them.
 
+pub mod ask;
 pub mod brokers;
 pub mod client;
 pub mod command;

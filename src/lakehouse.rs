@@ -29,7 +29,7 @@ mod without {
 
     use super::TableStates;
     use crate::archival::run::Tier;
-    use crate::controller::client::ControllerRequest;
+    use crate::controller::ask::ControllerRequest;
     use crate::controller::image::ClusterImage;
     use crate::net::http::HttpPort;
     use crate::partition::message::PartitionRequest;

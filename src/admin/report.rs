@@ -19,7 +19,7 @@ use tidewater_tiering::fetch::{HydrateCounts, RemoteReader};
 use super::cluster::facts::{ClusterFacts, FollowerFacts, LaneFacts};
 use super::cluster::gather::{Gatherer, Reach, TransferError};
 use crate::archival::run::{Archives, Resumed};
-use crate::controller::client::TopicError;
+use crate::controller::ask::TopicError;
 use crate::controller::lane::ControllerLane;
 use crate::controller::sources::{SourceId, SourceSpec};
 use crate::kafka::Server;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidewater_storage::model::{LaneId, NodeId, TopicId, TopicName};
 use uuid::Uuid;
 
-use super::client::{TopicError, TopicSpec};
+use super::ask::{TopicError, TopicSpec};
 use super::command::Command;
 use super::features;
 use super::lane_table::LaneRecord;

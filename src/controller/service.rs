@@ -28,8 +28,9 @@ use tidewater_storage::model::{NodeId, ReplicaId, ShardId};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use super::ask::{Answered, Ask, AskError, ControllerRequest};
 use super::brokers::BrokerAddress;
-use super::client::{Answered, Ask, AskError, ControllerHandle, ControllerRequest};
+use super::client::ControllerHandle;
 use super::command::Founder;
 use super::image::ClusterImage;
 use super::lane::ControllerLane;

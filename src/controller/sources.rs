@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tidewater_tiering::keys::ClusterName;
 use uuid::Uuid;
 
-use super::client::TopicError;
+use super::ask::TopicError;
 use super::command::Command;
 use super::features::{CLUSTER, REPLICAS};
 use super::state::ControllerState;

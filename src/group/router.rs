@@ -12,7 +12,8 @@ use super::message::{
 };
 use super::state::{Join, Joined, Leave, Sync, Synced};
 use super::{OFFSETS_PARTITIONS, OFFSETS_TOPIC};
-use crate::controller::client::{ControllerHandle, TopicError, TopicSpec};
+use crate::controller::ask::{TopicError, TopicSpec};
+use crate::controller::client::ControllerHandle;
 use crate::limits::GROUP_ID_BYTES_MAX;
 use crate::partition::message::PartitionAddress;
 use crate::shard::mesh::{Mesh, reply_pair};

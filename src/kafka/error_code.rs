@@ -3,7 +3,7 @@
 //! Matches are exhaustive, so a new variant below must decide here what clients see. The choice follows what clients do
 //! with a code: retriable ones only where trying again can help, and never one that makes a producer skip a record.
 
-use crate::controller::client::TopicError;
+use crate::controller::ask::TopicError;
 use crate::group::GroupError;
 use crate::partition::message::{ProduceError, ReadError, TrimError};
 use tidewater_storage::model::BatchError;

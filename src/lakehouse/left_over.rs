@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use super::states::TableStates;
 use crate::archival::leads_controller;
-use crate::controller::client::{Answered, Ask, CONTROLLER_SHARD, ControllerRequest};
+use crate::controller::ask::{Answered, Ask, ControllerRequest};
+use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
 use crate::shard::mesh::Mesh;

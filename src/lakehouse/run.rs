@@ -25,7 +25,7 @@ use super::states::TableStates;
 use crate::archival::run::Tier;
 use crate::catalog_http::{self, ServedCatalog};
 use crate::config::topic::IcebergMode;
-use crate::controller::client::ControllerRequest;
+use crate::controller::ask::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::leaders::Leaders;
 use crate::limits::TABLE_TURNS_AT_ONCE;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewater::archival::run::{Cadence, start_with};
+use tidewater::controller::ask::{ControllerRequest, TopicError, TopicSpec};
 use tidewater::controller::brokers::BrokerAddress;
-use tidewater::controller::client::{ControllerHandle, ControllerRequest, TopicError, TopicSpec};
+use tidewater::controller::client::ControllerHandle;
 use tidewater::controller::features::CLUSTER_MAX;
 use tidewater::controller::image::{ClusterImage, TopicImage};
 use tidewater::controller::reconcile::{self, Reconcile};

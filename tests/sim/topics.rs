@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidewater::controller::client::{TopicError, TopicSpec};
+use tidewater::controller::ask::{TopicError, TopicSpec};
 use tidewater::controller::image::TopicImage;
 use tidewater_storage::model::{Offset, ProducerId, TopicId};
 

@@ -15,7 +15,8 @@ use super::rebuilding;
 use crate::admin::report::ReportRequest;
 use crate::admin::state::{AdminState, refused};
 use crate::admin::survey::soon;
-use crate::controller::client::{CONTROLLER_SHARD, TopicError};
+use crate::controller::ask::TopicError;
+use crate::controller::client::CONTROLLER_SHARD;
 use crate::kafka::view::PartitionView;
 
 #[derive(Debug, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidewater_storage::model::TopicName;
 
 use crate::config::topic::{self, Shape};
-use crate::controller::client::{ConfigChange, ConfigOp, TopicError};
+use crate::controller::ask::{ConfigChange, ConfigOp, TopicError};
 use crate::controller::command::Command;
 use crate::controller::state::{ControllerState, TopicRecord};
 use crate::limits::TOPIC_SETTINGS_BYTES_MAX;

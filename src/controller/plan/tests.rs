@@ -4,8 +4,8 @@ use tidewater_storage::model::ReplicaId;
 
 use super::*;
 use crate::config::topic::{self, Shape};
+use crate::controller::ask::{ConfigChange, ConfigOp};
 use crate::controller::brokers;
-use crate::controller::client::{ConfigChange, ConfigOp};
 use crate::controller::command::Founder;
 
 fn context(planned: &Planned) -> Context<'_> {

@@ -9,7 +9,7 @@ use tidewater_storage::env::Mono;
 use tidewater_storage::model::{NodeId, TopicId};
 
 use super::Controller;
-use crate::controller::client::{Answered, Ask, AskError, PeerAsk, TopicError};
+use crate::controller::ask::{Answered, Ask, AskError, PeerAsk, TopicError};
 use crate::rpc::{RpcError, Service};
 
 /// After a try that found no leader; twice as long each time, up to the second.

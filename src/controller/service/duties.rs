@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::select;
 
 use super::Controller;
+use crate::controller::ask::{AskError, TopicError};
 use crate::controller::brokers::Registration;
-use crate::controller::client::{AskError, TopicError};
 use crate::controller::command::{Command, Founder};
 use crate::controller::features::{CLUSTER, CLUSTER_MAX};
 use crate::controller::plan;
@@ -114,7 +114,7 @@ impl Controller {
             }
             let (birth, address) = (own.birth, own.address.clone());
             let registration = Registration { birth, node: Some(self.here()), replaces: None, address };
-            match self.ask(crate::controller::client::Ask::Register(registration), CONTROLLER_PATIENCE).await {
+            match self.ask(crate::controller::ask::Ask::Register(registration), CONTROLLER_PATIENCE).await {
                 Ok(_) => continue,
                 Err(TopicError::Unavailable | TopicError::TimedOut) => {}
                 Err(error) => tracing::error!(%error, "this broker's new address is refused; asked again"),

@@ -9,8 +9,8 @@ use futures::future::{Either, join_all, select};
 use tidewater_storage::model::{LaneId, NodeId};
 
 use super::{Controller, Queued};
+use crate::controller::ask::{Answered, Ask, AskError, Quorum, Registered, TopicError};
 use crate::controller::brokers;
-use crate::controller::client::{Answered, Ask, AskError, Quorum, Registered, TopicError};
 use crate::controller::command::Command;
 use crate::controller::features;
 use crate::controller::placement::Planned;

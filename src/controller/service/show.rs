@@ -9,7 +9,7 @@ use futures::future::{join_all, select};
 use tidewater_storage::model::ShardId;
 
 use super::Controller;
-use crate::controller::client::{Answered, Ask};
+use crate::controller::ask::{Answered, Ask};
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::LeaderReport;
 use crate::controller::reconcile::Reconcile;

@@ -14,9 +14,9 @@ use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::manifest::LaneManifest;
 
 use super::*;
+use crate::controller::ask::{TopicError, TopicSpec};
 use crate::controller::brokers::Registration;
 use crate::controller::brokers::tests::address;
-use crate::controller::client::{TopicError, TopicSpec};
 use crate::controller::features::CLUSTER_MAX;
 use crate::controller::image::{BrokerImage, LaneImage};
 use crate::controller::reconcile::{self, Prepare};

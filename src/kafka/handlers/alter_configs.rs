@@ -7,7 +7,7 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::incremental_alter_configs::{keys_once, of_topics, once};
-use crate::controller::client::{ConfigChange, ConfigOp, TopicError};
+use crate::controller::ask::{ConfigChange, ConfigOp, TopicError};
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;

@@ -8,7 +8,7 @@ use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, Cr
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::describe_configs::{self, Described};
-use crate::controller::client::{TopicError, TopicSpec};
+use crate::controller::ask::{TopicError, TopicSpec};
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::kafka::RequestContext;
 use crate::kafka::answer_room::AnswerRoom;

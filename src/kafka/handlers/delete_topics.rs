@@ -8,7 +8,7 @@ use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use tidewater_storage::model::TopicId;
 use uuid::Uuid;
 
-use crate::controller::client::TopicError;
+use crate::controller::ask::TopicError;
 use crate::controller::image::ClusterImage;
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;

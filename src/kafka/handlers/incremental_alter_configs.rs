@@ -7,7 +7,7 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::describe_configs::{BROKER, TOPIC};
-use crate::controller::client::{ConfigChange, ConfigOp, TopicError};
+use crate::controller::ask::{ConfigChange, ConfigOp, TopicError};
 use crate::kafka::RequestContext;
 use crate::kafka::at_once::at_once;
 use crate::kafka::error_code::ErrorCode;

@@ -3,7 +3,7 @@
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use tidewater_storage::model::ProducerId;
 
-use crate::controller::client::TopicError;
+use crate::controller::ask::TopicError;
 use crate::kafka::RequestContext;
 use crate::kafka::error_code::ErrorCode;
 

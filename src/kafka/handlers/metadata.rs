@@ -12,7 +12,7 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 use tidewater_storage::model::TopicName;
 use uuid::Uuid;
 
-use crate::controller::client::{TopicError, TopicSpec};
+use crate::controller::ask::{TopicError, TopicSpec};
 use crate::controller::image::{BrokerImage, ClusterImage, TopicImage};
 use crate::controller::leaders::Leaders;
 use crate::kafka::RequestContext;

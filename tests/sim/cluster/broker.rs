@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewater::archival::run::{Archives, Opening, Tier, start_with};
-use tidewater::controller::client::{ControllerHandle, ControllerRequest};
+use tidewater::controller::ask::ControllerRequest;
+use tidewater::controller::client::ControllerHandle;
 use tidewater::controller::image::ClusterImage;
 use tidewater::controller::reconcile::{self, Reconcile};
 use tidewater::group::GroupRouter;
