@@ -190,6 +190,7 @@ mod tests {
             "replica describe east",
             "replica delete east --admin b:2",
             "demo --brokers 3 --exit",
+            "demo --disaster --brokers 3 --exit",
             "check --data-dir /d",
             "verify --from s3://bucket/lake --cluster-name east --quick --json",
             "restore --from s3://bucket/prefix --data-dir /d --plan --json",

@@ -11,7 +11,9 @@ mod audit;
 mod broker;
 mod cluster;
 mod content;
+mod disaster;
 mod error;
+mod processes;
 mod progress;
 mod read;
 mod report;
@@ -20,6 +22,7 @@ mod wait;
 mod write;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use error::DemoError;
 
@@ -55,6 +58,14 @@ pub fn run_cluster(config: &NodeConfig, brokers: u16, exit: bool) -> Result<(), 
     cluster::run(config, brokers, exit)
 }
 
+/// Has a cluster of so many brokers lose all of them with their disks, and restores it: see [`disaster`].
+///
+/// # Errors
+/// A broker does not start, or something does not come back.
+pub fn run_disaster(config: &NodeConfig, brokers: u16, exit: bool) -> Result<(), DemoError> {
+    disaster::run(config, brokers, exit)
+}
+
 /// Starts a broker, runs the demo with `records` records and serves on until SIGINT or SIGTERM; with `exit` it returns
 /// after the demo.
 ///
@@ -87,13 +98,24 @@ async fn journey_and_serve(broker: &DemoBroker, records: u64, exit: bool) -> Res
     if exit {
         return Ok(());
     }
-    for line in report::next_steps(broker, TOPIC) {
-        output::line(&line)?;
-    }
+    serve_on(&report::next_steps(broker, TOPIC)).await
+}
+
+/// Prints commands to try, and waits for the signal that ends the demo.
+async fn serve_on(next_steps: &[String]) -> Result<(), DemoError> {
+    next_steps.iter().try_for_each(|line| output::line(line))?;
     signalled().await.map_err(|interrupted| match interrupted {
         DemoError::Interrupted => DemoError::Stopped,
         other => other,
     })
+}
+
+/// `49 ms`, `1.2 s`.
+fn seconds(duration: Duration) -> String {
+    match duration.as_millis() {
+        ms @ 0..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
 }
 
 async fn signalled() -> Result<(), DemoError> {

@@ -40,9 +40,12 @@ pub(crate) struct DemoArgs {
     /// Records to write
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     pub records: u64,
-    /// Brokers; with 3 or 5 they form a cluster on this machine, and one is killed under load
+    /// Brokers; with 3 or 5 they form a cluster on this machine, and one is killed under load (with --disaster all)
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = brokers)]
     pub brokers: u16,
+    /// Lose every broker and every disk under load, and restore from the bucket, while a replica cluster reads it
+    #[arg(long, conflicts_with = "records")]
+    pub disaster: bool,
     /// End after the demo instead of serving on
     #[arg(long)]
     pub exit: bool,
@@ -81,6 +84,7 @@ pub(super) fn demo(args: DemoArgs, below: ServeArgs) -> Result<(), CliError> {
     crate::trace::start_quietly();
     let config = args.serve.over(below).resolve()?;
     let done = match args.brokers {
+        brokers if args.disaster => crate::demo::run_disaster(&config, brokers, args.exit),
         1 => crate::demo::run(config, args.records, args.exit),
         brokers => crate::demo::run_cluster(&config, brokers, args.exit),
     };

@@ -1,11 +1,9 @@
 //! `tidewater demo --brokers 3`: several brokers on this machine as one cluster; one is killed under load. Shown, and
 //! checked before it is printed: that every acknowledged record is there once, and how long clients waited.
 //!
-//! Brokers are processes of this binary with ports of the system's choice (`processes`), in a directory of this run,
-//! which is removed at the end. Brokers start → topic with three replicas → paced writers, one for each partition → the
+//! Brokers are processes of this binary with free ports (`processes`), in a directory of this run, which is removed at
+//! the end. Brokers start → topic with three replicas → paced writers, one for each partition → the
 //! leader of most partitions is killed → the log is read from the others and compared → the broker is started again.
-
-mod processes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,12 +15,12 @@ use tokio::time::{Instant, sleep};
 
 use super::content::{Checksum, order};
 use super::error::DemoError;
+use super::processes::{Processes, Run};
 use super::progress::Phase;
 use super::write::{Acknowledged, Written};
-use super::{TOPIC, output, read, signalled};
+use super::{TOPIC, output, read, seconds, serve_on, signalled};
 use crate::client::{Client, NewTopic, Producer};
 use crate::config::node::NodeConfig;
-use processes::Processes;
 
 const PARTITIONS: i32 = 6;
 /// Records of a batch, and the time between two batches of a partition.
@@ -41,20 +39,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn run(config: &NodeConfig, brokers: u16, exit: bool) -> Result<(), DemoError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(DemoError::Runtime)?;
-    let phase = Phase::begin(&format!("starting {brokers} brokers"), None);
-    let mut processes = Processes::start(config, brokers)?;
+    let mut run = Run::new(config, "cluster");
+    let bucket = if config.bucket_is_embedded { run.bucket("bucket") } else { config.bucket.clone() };
     let ended = runtime.block_on(async {
         tokio::select! {
-            ended = journey(&mut processes, phase, exit) => ended,
+            // First, so that no broker is started that a signal would leave behind, or whose end by it is an error.
+            biased;
             signal = signalled() => signal,
+            ended = start_and_journey(config, &mut run, &bucket, (brokers, exit)) => ended,
         }
     });
     drop(runtime);
-    processes.remove();
-    match ended {
-        Err(DemoError::Stopped) => Ok(()),
-        ended => ended,
-    }
+    run.end(ended)
+}
+
+async fn start_and_journey(
+    config: &NodeConfig,
+    run: &mut Run,
+    bucket: &str,
+    (brokers, exit): (u16, bool),
+) -> Result<(), DemoError> {
+    let phase = Phase::begin(&format!("starting {brokers} brokers"), None);
+    let mut processes = Processes::start(config, run, bucket, ("broker", brokers))?;
+    journey(&mut processes, phase, exit).await
 }
 
 async fn journey(processes: &mut Processes, phase: Phase, exit: bool) -> Result<(), DemoError> {
@@ -73,28 +80,27 @@ async fn journey(processes: &mut Processes, phase: Phase, exit: bool) -> Result<
     compare(processes, &written).await?;
 
     let phase = Phase::begin("starting the killed broker again", None);
-    processes.restart_killed()?;
+    processes.start_all()?;
     let took = processes.wait_healthy(PATIENCE).await?;
     phase.done(&format!("it has caught up: every replica in sync again, after {}", seconds(took)));
     output::line(&format!("\n{} records acknowledged, none lost, none doubled.", output::count(records)))?;
     if exit {
         return Ok(());
     }
-    for line in processes.next_steps() {
-        output::line(&line)?;
-    }
-    signalled().await.map_err(|interrupted| match interrupted {
-        DemoError::Interrupted => DemoError::Stopped,
-        other => other,
-    })
+    serve_on(&next_steps(processes)).await
 }
 
-/// `49 ms`, `1.2 s`.
-fn seconds(duration: Duration) -> String {
-    match duration.as_millis() {
-        ms @ 0..1000 => format!("{ms} ms"),
-        _ => format!("{:.1} s", duration.as_secs_f64()),
-    }
+/// Commands to try with the brokers that serve on.
+fn next_steps(processes: &Processes) -> Vec<String> {
+    let (kafka, admin) = (processes.bootstrap(), processes.admin());
+    vec![
+        String::new(),
+        "The brokers serve on (Ctrl-C ends them and removes their data). Try:".to_owned(),
+        format!("  tidewater cluster health --admin {admin}"),
+        format!("  tidewater cluster partitions --admin {admin}"),
+        format!("  tidewater cluster transfer-leadership {TOPIC}:0 2 --admin {admin}"),
+        format!("  kcat -b {kafka} -L"),
+    ]
 }
 
 /// What one writer was answered.

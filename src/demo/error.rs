@@ -1,6 +1,7 @@
 //! Why the demo failed, with what to do.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::ClientError;
@@ -16,7 +17,7 @@ pub enum DemoError {
     /// Printing, or a request over HTTP, failed.
     #[error(transparent)]
     Cli(#[from] CliError),
-    /// A process or a file of the cluster demo.
+    /// A process of a demo with several.
     #[error("cannot start or end a broker: {0}")]
     Process(#[from] io::Error),
     #[error("cannot start the demo's runtime: {0}")]
@@ -31,9 +32,22 @@ pub enum DemoError {
     /// The answer of a port lacks a field.
     #[error("the answer of {of} lacks {what}")]
     Silent { of: &'static str, what: String },
-    /// A broker of the cluster demo.
-    #[error("broker {broker} ended with {status}; its log is {log}")]
-    Broker { broker: usize, status: String, log: std::path::PathBuf },
+    /// A broker that is a process of its own.
+    #[error("{broker} ended with {status}: {last} (its log: {})", log.display())]
+    Broker {
+        broker: String,
+        status: String,
+        /// The last line of the log.
+        last: String,
+        log: PathBuf,
+    },
+    #[error("cannot write {}: {source}; choose another place with --data-dir", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("no free port of 127.0.0.1 was found between {first} and {last}; end programs that listen there")]
+    Ports { first: u16, last: u16 },
+    /// A command that the demo runs as a user would.
+    #[error("tidewater {command} failed: {why}")]
+    Command { command: String, why: String },
     /// Another producer wrote between two batches of the demo.
     #[error(
         "partition {partition}: the next batch should have offset {expected} and has {found}; stop the other producer of the topic"
@@ -50,9 +64,15 @@ pub enum DemoError {
     Table(String),
     #[error("log, bucket and table differ: {0}")]
     Differs(String),
+    /// By the demo of a disaster.
+    #[error("not everything came back: {0}")]
+    NotRestored(String),
     /// By a signal, before the end of the demo.
     #[error("interrupted; acknowledged records are kept, the next run continues after them")]
     Interrupted,
+    /// The same of a demo whose brokers are processes of their own.
+    #[error("interrupted; the demo's brokers are ended and their data is removed")]
+    Ended,
     /// By a signal, while serving on after the demo.
     #[error("stopped")]
     Stopped,
