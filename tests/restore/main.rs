@@ -11,6 +11,7 @@ mod permissions;
 mod refusals;
 mod tools;
 mod writer;
+mod zombie;
 
 /// Runs a client's call to its end.
 fn run<T>(future: impl Future<Output = T>) -> T {
