@@ -17,6 +17,7 @@ mod clients;
 mod history;
 
 mod load;
+mod offsets;
 mod pair;
 mod refusals;
 mod topics;
