@@ -1,6 +1,7 @@
 //! Clusters that form, grow and take a broker in another's place; starts that are refused in words, with nothing
 //! harmed.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tidewater::client::Client;
@@ -80,6 +81,8 @@ fn a_broker_that_lost_its_disk_is_replaced_by_an_empty_one() {
     // Not in the bucket, so it is copied.
     create(&cluster.bootstrap(), "local", 3, &[("remote.storage.enable", "false")]);
     produce_of(&cluster.bootstrap(), "local", 3, 240, 900_000);
+    cluster.wait_healthy(PATIENCE);
+    let written = written + write_until_purged(&cluster);
     cluster.kill(2);
     cluster.wipe(2);
     // An empty directory alone does not make it broker 3 again: it would forget what it has voted and acknowledged.
@@ -90,16 +93,51 @@ fn a_broker_that_lost_its_disk_is_replaced_by_an_empty_one() {
     assert!(watched.trim_end().contains("the cluster is healthy"), "{watched}");
     cluster.wait_healthy(PATIENCE);
     let rebuilt = |name: &str| metric(cluster.broker(2), &format!("tidewater_rebuild_{name}"));
-    // Open: how soon the logs of the others forget what is beyond their window, so that it is copied and not sent again.
-    // `rebuild/tests.rs` has copies.
     let (done, copied) = (rebuilt("replicas_done_total"), rebuilt("copied_bytes_total"));
     println!("{done} replicas were rebuilt, {copied} bytes copied");
+    assert!(done > 0.0 && copied > 0.0, "{done} replicas were rebuilt, {copied} bytes copied\n{}", cluster.logs());
     assert_eq!((rebuilt("replicas_left"), rebuilt("left_bytes")), (0.0, 0.0), "nothing is left");
     // The rebuilt replicas carry the log alone with either of the others.
     cluster.kill(0);
     let more = produce(&cluster.bootstrap(), "orders", 6, 20);
     let log = read_all(&cluster.bootstrap(), "orders", 6);
     assert_eq!(log.iter().map(Vec::len).sum::<usize>(), written + more);
+}
+
+/// Checkpoints that each shard of each broker has taken, by broker and labels.
+fn checkpoints(cluster: &Cluster) -> BTreeMap<(usize, String), u64> {
+    let mut taken = BTreeMap::new();
+    for n in cluster.running() {
+        let (status, text) = http_get(&cluster.broker(n).admin, "/metrics").expect("the admin port answers");
+        assert_eq!(status, 200, "{text}");
+        let samples = text.lines().filter_map(|line| line.strip_prefix("tidewater_storage_checkpoints_total"));
+        for (labels, count) in samples.filter_map(|sample| sample.rsplit_once(' ')) {
+            taken.insert((n, labels.to_owned()), count.parse().expect("a count"));
+        }
+    }
+    assert!(!taken.is_empty(), "no shard shows its checkpoints");
+    taken
+}
+
+/// Until the journals of all brokers hold only what is written here: a follower keeps what was applied since the
+/// checkpoint before the last. A shard without changes takes none, so both topics are written to. How many records of
+/// topic `orders`.
+fn write_until_purged(cluster: &Cluster) -> usize {
+    let (begun, before, mut written) = (Instant::now(), checkpoints(cluster), 0);
+    loop {
+        written += produce(&cluster.bootstrap(), "orders", 6, 6);
+        produce_of(&cluster.bootstrap(), "local", 3, 3, 10);
+        let taken = checkpoints(cluster);
+        if before.iter().all(|(shard, count)| taken.get(shard).is_some_and(|taken| *taken >= count + 2)) {
+            return written;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "not two checkpoints more: {taken:?}, before {before:?}\n{}",
+            cluster.logs()
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// A metric without labels.
