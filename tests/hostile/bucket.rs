@@ -1,12 +1,15 @@
 //! A bucket that is damaged, that becomes unavailable, or that is unavailable from the start.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tidewater::client::Client;
 
-use super::steady::{create, damage, fetch, files, produce, read_to_end, serves_on};
-use super::support::broker::{Broker, Options, http_get};
+use super::scrape::{scrape, sum};
+use super::steady::{create, damage, fetch, files, produce, read_to_end, run, serves_on};
+use super::support::broker::{Broker, Options, binary, http_get};
 
 const CORRUPT_MESSAGE: i16 = 2;
 const KAFKA_STORAGE_ERROR: i16 = 56;
@@ -255,6 +258,86 @@ fn a_bucket_that_goes_away_and_comes_back() {
     broker.wait_topic("away", "archived again", PATIENCE, |p| p[0]["archived_end_offset"] == p[0]["high_watermark"]);
     let all: Vec<Bytes> = written.into_iter().chain(more).collect();
     assert!(read_to_end(&broker, "away", 0, 0) == all);
+    serves_on(&broker);
+    broker.stop();
+}
+
+/// Moves all objects of one directory bucket into another; what the store keeps for itself stays.
+fn move_objects(from: &Path, to: &Path) {
+    let own = from.join(".tidewater");
+    for path in files(from, "").into_iter().filter(|path| !path.starts_with(&own)) {
+        let new = to.join(path.strip_prefix(from).expect("below it"));
+        std::fs::create_dir_all(new.parent().expect("a directory")).expect("made");
+        std::fs::rename(path, new).expect("moved");
+    }
+}
+
+/// Exit code and output of `tidewater cluster health`.
+fn health(broker: &Broker) -> (Option<i32>, String) {
+    let output = Command::new(binary()).args(["cluster", "health", "--admin", &broker.admin]).output().expect("runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The bucket answers and has no object any more.
+#[test]
+fn an_emptied_bucket_is_named_and_no_local_record_goes_until_its_objects_are_back() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (mut options, bucket) = options(&dir);
+    // The last ones are of the minute in which the broker does not know it yet.
+    for line in ["the bucket was emptied", "archiving fails", "housekeeping of the bucket fails", CATALOGUE] {
+        options = options.expect(line);
+    }
+    let broker = Broker::start(&options);
+    serves_on(&broker);
+    create(&broker, "emptied", 1, &[("segment.bytes", "1048576"), ("archive.lag.ms", "200")]);
+    let mut written = values("before");
+    for (value, n) in written.iter().zip(0..) {
+        assert_eq!(produce(&broker, "emptied", 0, value), n);
+    }
+    let archived = |p: &[serde_json::Value]| p[0]["archived_end_offset"] == p[0]["high_watermark"];
+    for topic in ["emptied", "steady"] {
+        broker.wait_topic(topic, "archived", PATIENCE, archived);
+    }
+    let aside = dir.path().join("aside");
+    move_objects(&bucket, &aside);
+    let start = Instant::now();
+    while !bucket_state(&broker).starts_with("gone: ") {
+        assert!(start.elapsed() < Duration::from_secs(90), "{}\n{}", bucket_state(&broker), broker.log());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("noticed after {:?}: {}", start.elapsed(), bucket_state(&broker));
+    let (code, said) = health(&broker);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("broker 1 archives nothing") && said.contains("put the bucket's objects back"), "{said}");
+    assert_eq!(sum(&scrape(&broker), "tidewater_bucket_root_gone", &[]), 1.0);
+    assert!(broker.log().contains("the bucket was emptied"), "{}", broker.log());
+
+    // The disk shall keep little, and most of the topic was archived: its copies are gone, so it stays.
+    let little = [("local.retention.bytes".to_owned(), Some("65536".to_owned()))];
+    run(async { Client::connect(&broker.kafka).await?.alter_configs("emptied", &little).await }).expect("altered");
+    for value in values("meanwhile") {
+        assert_eq!(produce(&broker, "emptied", 0, &value), written.len() as u64);
+        written.push(value);
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        serves_on(&broker);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let status = broker.topic("emptied");
+    let partition = &status["partitions"][0];
+    assert_eq!(partition["archived_end_offset"], 80, "archived beside the loss: {partition:#}");
+    assert_eq!(partition["local_start_offset"], 0, "local records went, whose copies are gone: {partition:#}");
+    assert!(partition["archive_stopped"].as_str().is_some_and(|why| why.contains("is gone")), "{partition:#}");
+    assert!(read_to_end(&broker, "emptied", 0, 0) == written, "what is local is served");
+
+    move_objects(&aside, &bucket);
+    broker.wait_topic("emptied", "archived again and trimmed", PATIENCE, |p| {
+        archived(p) && p[0]["local_start_offset"].as_u64() > Some(80)
+    });
+    assert_eq!(bucket_state(&broker), "open");
+    assert_eq!(health(&broker).0, Some(0), "{}", health(&broker).1);
+    assert!(read_to_end(&broker, "emptied", 0, 0) == written, "from the bucket");
     serves_on(&broker);
     broker.stop();
 }
