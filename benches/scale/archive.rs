@@ -218,7 +218,7 @@ impl Maker {
             };
             manifest.archived_end = row.offsets.end;
             manifest.rows.push(row);
-            if manifest.rows.len() % 128 == 0 {
+            if manifest.rows.len().is_multiple_of(128) {
                 self.spill(&mut manifest);
             }
         }
