@@ -5,6 +5,7 @@
 //! [`cluster`] asks all brokers, `stage` answers while the broker starts, `routes` is the router.
 
 pub mod cluster;
+mod cuts;
 pub mod lanes;
 mod metrics;
 mod replicas;
@@ -14,6 +15,7 @@ mod stage;
 mod state;
 mod survey;
 
+pub use cuts::CutRow;
 pub use routes::AdminPort;
 pub use stage::StartStage;
 pub use state::{Replicas, Services};

@@ -5,6 +5,7 @@
 //! (`partition::state::dirty`), what ages waits in a queue by time. Shard-local.
 
 mod catalogue;
+pub mod cuts;
 pub mod host;
 mod peers;
 mod retain;

@@ -197,6 +197,9 @@ mod tests {
             "restore --from s3://bucket/prefix --cluster-name n --data-dir /d --exit --take-over --accept-damage",
             "restore lift --admin b:2",
             "dashboard",
+            "restore cuts --from file:///b --cluster-name n --json",
+            "restore --from s3://b --data-dir /d --at 2026-11-29T10:00:00Z --plan",
+            "restore --from s3://b --data-dir /d --at newest",
             "inspect journal /d/shard-0",
         ] {
             let words = std::iter::once("tidewater").chain(line.split(' '));

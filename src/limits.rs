@@ -48,6 +48,9 @@ pub const LANE_QUEUE_BYTES_MAX: usize = 8 << 30;
 /// Messages in one inbox of a shard; each mesh has one.
 pub const MESH_INBOX_MAX: usize = 4096;
 
+/// The default of `--cut-interval-ms`: time between two cuts of the cluster.
+pub const CUT_INTERVAL_MS: u64 = 60_000;
+
 /// The default of `--producer-id-expiration-ms`: an idempotent producer that was silent for this long, in the log's
 /// time, is forgotten.
 pub const PRODUCER_ID_EXPIRATION_MS: u64 = 86_400_000;

@@ -18,7 +18,7 @@ use super::report::ReportRequest;
 use super::stage::{Stage, StartStage};
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
-use super::{cluster, lanes, metrics, replicas};
+use super::{cluster, cuts, lanes, metrics, replicas};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
@@ -81,6 +81,7 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/cluster/partitions", get(cluster::routes::partitions))
         .route("/v1/cluster/grow/{factor}", post(cluster::routes::grow))
         .route("/v1/cluster/restore/lift", post(cluster::routes::end_hold))
+        .route("/v1/cuts", get(cuts::list).post(cuts::make))
         .route("/v1/topics", get(topics))
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))

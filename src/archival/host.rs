@@ -174,6 +174,12 @@ impl Host {
     }
 }
 
+/// Is the bucket on this machine's disk, and that disk nearly full?
+pub(super) fn is_short_of_space(engine: &Engine) -> bool {
+    let usage = engine.usage();
+    usage.bucket > 0 && usage.admissible() < usage.limit / SHORT_OF_SPACE_BELOW
+}
+
 impl LaneState for Host {
     fn lane(&self) -> LaneId {
         self.lane.id
@@ -283,8 +289,7 @@ impl LaneState for Host {
     }
 
     fn is_short_of_space(&self) -> bool {
-        let usage = self.engine.usage();
-        usage.bucket > 0 && usage.admissible() < usage.limit / SHORT_OF_SPACE_BELOW
+        is_short_of_space(&self.engine)
     }
 
     fn dropped(&self, partition: PartitionId) -> bool {

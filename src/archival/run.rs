@@ -30,6 +30,7 @@ use tidewater_tiering::store::{self, ObjectStore, OpenError, StoreOptions, Store
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::cuts::CutStats;
 use super::host::Host;
 use super::peers::{self, Peers};
 use super::root::RootPresence;
@@ -68,6 +69,8 @@ pub struct Tier {
     pub superseded: Superseded,
     /// Whether the root is still there, once the bucket was opened.
     pub root: RootPresence,
+    /// Of the cuts made on this broker's schedule.
+    pub cuts: Arc<CutStats>,
     opened: watch::Receiver<Opening>,
     /// Who leads each lane, for the side runtime. The controller's shard writes it.
     leaders: Arc<watch::Sender<Arc<Leaders>>>,
@@ -112,8 +115,8 @@ impl Tier {
         let superseded = Superseded::default();
         let opening = BucketOpening { claim, url: url.to_owned(), sender, superseded: superseded.clone() };
         handle.spawn(opening.run(Arc::clone(&store), rooted));
-        let (root, leaders) = (RootPresence::default(), Arc::default());
-        Ok(Self { store, home, name, url: url.to_owned(), stats, superseded, root, opened, leaders })
+        let (root, leaders, cuts) = (RootPresence::default(), Arc::default(), Arc::default());
+        Ok(Self { store, home, name, url: url.to_owned(), stats, superseded, root, cuts, opened, leaders })
     }
 
     /// A tier over a store that exists already, whose bucket the caller opens and passes to the sender: for simulated
@@ -122,8 +125,8 @@ impl Tier {
     pub fn over(store: Arc<dyn ObjectStore>, home: Home, name: ClusterName) -> (Self, watch::Sender<Opening>) {
         let (sender, opened) = watch::channel(Opening::Waiting(None));
         let (superseded, root) = (Superseded::default(), RootPresence::default());
-        let (stats, leaders) = (Arc::default(), Arc::default());
-        (Self { store, home, name, url: String::new(), stats, superseded, root, opened, leaders }, sender)
+        let (stats, leaders, cuts) = (Arc::default(), Arc::default(), Arc::default());
+        (Self { store, home, name, url: String::new(), stats, superseded, root, cuts, opened, leaders }, sender)
     }
 
     /// Requests to the store so far.
@@ -218,8 +221,8 @@ pub(super) struct ShardArchivers {
     pub(super) shard: Rc<PartitionShard>,
     pub(super) controller: ControllerHandle,
     pub(super) tier: Tier,
-    remote: Rc<RemoteReader>,
-    engine: Engine,
+    pub(super) remote: Rc<RemoteReader>,
+    pub(super) engine: Engine,
     pub(super) cadence: Cadence,
     /// The archiver of each lane that this shard leads.
     by_lane: RefCell<BTreeMap<LaneId, Archiver<Host>>>,
@@ -239,8 +242,10 @@ pub fn start(
     controller: &ControllerHandle,
     tier: &Tier,
     remote: &Rc<RemoteReader>,
+    cut_interval: Duration,
 ) -> Archives {
-    start_with(env, shard, engine, controller, tier, remote, Cadence::default())
+    let cadence = Cadence { cut_interval: Some(cut_interval), ..Cadence::default() };
+    start_with(env, shard, engine, controller, tier, remote, cadence)
 }
 
 /// The archivers of a shard, for metrics and operators. Shard-local.
@@ -315,11 +320,15 @@ pub struct Cadence {
     pub archive: ArchiveConfig,
     /// Time between two looks at local retention.
     pub retention_interval: Duration,
+    /// Time between two cuts of the cluster; zero: none are made on a schedule, and those that there are grow old. `None`:
+    /// no cuts are made or released here.
+    pub cut_interval: Option<Duration>,
 }
 
 impl Default for Cadence {
     fn default() -> Self {
-        Self { archive: ArchiveConfig::default(), retention_interval: limits::RETENTION_INTERVAL }
+        let (archive, retention_interval) = (ArchiveConfig::default(), limits::RETENTION_INTERVAL);
+        Self { archive, retention_interval, cut_interval: None }
     }
 }
 
@@ -375,6 +384,9 @@ impl ShardArchivers {
         let catalogue = Rc::new(CatalogueKeeper::new(bucket.clone(), self.env.clock.clone()));
         if self.shard.here == CONTROLLER_SHARD {
             self.env.tasks.spawn("root", Rc::clone(&self).watch_root(bucket.clone()));
+            if let Some(interval) = self.cadence.cut_interval {
+                self.env.tasks.spawn("cuts", Rc::clone(&self).make_cuts(bucket.clone(), interval));
+            }
             self.env.tasks.spawn("catalogue", Rc::clone(&self).follow_topics(Rc::clone(&catalogue)));
         }
         let archive = |lane| {

@@ -66,7 +66,7 @@ fn cadence() -> Cadence {
         tick: Duration::from_millis(50),
         ..ArchiveConfig::default()
     };
-    Cadence { archive, retention_interval: Duration::from_secs(1) }
+    Cadence { archive, retention_interval: Duration::from_secs(1), ..Cadence::default() }
 }
 
 fn caller(node: NodeId) -> u32 {

@@ -11,9 +11,10 @@ use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::restore::{Progress, Report};
 
 use super::process::ServeArgs;
+use crate::admin::CutRow;
 use crate::config::node::NodeConfig;
 use crate::console::{CliError, output};
-use crate::node::restore::{self, RestoreOptions, Restored};
+use crate::node::restore::{self, CutChoice, RestoreOptions, Restored};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -32,6 +33,10 @@ pub(super) struct RestoreArgs {
     /// broker
     #[arg(long)]
     exit: bool,
+    /// Go back to the newest cut at or before this time (2026-11-29T10:00:00Z), or to the newest of all (newest); what was
+    /// archived later does not come back. Without it, all that was archived comes back
+    #[arg(long, value_name = "TIME", value_parser = choice)]
+    at: Option<CutChoice>,
     /// Take the cluster from a restore that is under way and will never end
     #[arg(long)]
     take_over: bool,
@@ -43,8 +48,32 @@ pub(super) struct RestoreArgs {
     json: bool,
 }
 
+fn choice(text: &str) -> Result<CutChoice, String> {
+    if text == "newest" {
+        return Ok(CutChoice::Newest);
+    }
+    let time: jiff::Timestamp =
+        text.parse().map_err(|_| format!("{text:?} is neither newest nor a time like 2026-11-29T10:00:00Z"))?;
+    Ok(CutChoice::At(TimestampMs(time.as_millisecond())))
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CutsArgs {
+    /// The bucket: file:///dir, s3://bucket/prefix, gs://…, az://…
+    #[arg(long, env = "TIDEWATER_BUCKET", value_name = "URL")]
+    from: String,
+    /// The cluster's name in the bucket
+    #[arg(long, env = "TIDEWATER_CLUSTER_NAME", default_value = "tidewater", value_name = "NAME")]
+    cluster_name: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum RestoreCommand {
+    /// The cuts in a bucket: earlier states that restore --at can go back to; needs no broker
+    Cuts(CutsArgs),
     /// End the hold of retention after a restore before its 24 hours have passed
     Lift(super::Reading),
 }
@@ -61,8 +90,10 @@ pub(super) async fn lift(args: super::Reading) -> Result<(), CliError> {
 }
 
 pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
-    if let Some(RestoreCommand::Lift(reading)) = args.command {
-        return super::block_on(lift(reading));
+    match args.command {
+        Some(RestoreCommand::Lift(reading)) => return super::block_on(lift(reading)),
+        Some(RestoreCommand::Cuts(args)) => return cuts(&args),
+        None => {}
     }
     if args.json && !args.plan && !args.exit {
         return Err(CliError::Usage("--json needs --plan or --exit: a broker that serves prints no result".to_owned()));
@@ -81,6 +112,7 @@ pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
     let shown = Arc::clone(&bars);
     let options = RestoreOptions {
         take_over: args.take_over,
+        at: args.at,
         accept_damage: args.accept_damage,
         progress: Arc::new(move |progress| shown.show(progress)),
     };
@@ -99,6 +131,22 @@ pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
     }
     print(&config, &restored, false, false)?;
     crate::node::serve(config).map_err(failed)
+}
+
+fn cuts(args: &CutsArgs) -> Result<(), CliError> {
+    let cuts = restore::cuts(&args.from, &args.cluster_name).map_err(|error| CliError::Process(error.to_string()))?;
+    let rows: Vec<CutRow> = cuts.iter().rev().map(CutRow::of).collect();
+    if args.json {
+        return output::json(&rows);
+    }
+    let mut table = output::table(&["CUT", "AT", "AGO", "LANES", "SIZE"]);
+    for row in &rows {
+        let at = TimestampMs(row.at_ms);
+        let ago = u64::try_from(wall().since_ms(at)).unwrap_or(0);
+        let cells = [row.number.to_string(), output::when(at), output::millis(ago), row.lanes.to_string()];
+        table.add_row(cells.into_iter().chain([output::bytes(row.bytes)]));
+    }
+    output::print(&table)
 }
 
 /// A bar on a terminal, nothing elsewhere.
@@ -153,6 +201,10 @@ fn print(config: &NodeConfig, restored: &Restored, as_json: bool, planned: bool)
         ));
     };
     table(report)?;
+    if let Some(cut) = report.cut {
+        let at = output::when(cut.at);
+        output::line(&format!("\ncut {} of {at}: what was archived later does not come back", cut.number))?;
+    }
     if planned {
         output::line(&format!("\nthis is what a restore of {} would bring back; nothing was changed", root.name))
     } else {
@@ -197,4 +249,20 @@ fn until(written: TimestampMs) -> String {
     }
     let ago = u64::try_from(wall().since_ms(written)).unwrap_or(0);
     format!("{} ({} ago)", output::when(written), output::millis(ago))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_rfc_3339_or_newest() {
+        let at = |ms| Ok(CutChoice::At(TimestampMs(ms)));
+        assert_eq!(choice("newest"), Ok(CutChoice::Newest));
+        assert_eq!(choice("1970-01-01T00:01:00Z"), at(60_000));
+        assert_eq!(choice("1970-01-01T02:01:00.5+02:00"), at(60_500));
+        for bad in ["", "yesterday", "2026-11-29", "1700000000"] {
+            assert!(choice(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -123,6 +123,10 @@ pub struct RawConfig {
     /// How long a partition remembers a silent idempotent producer, in milliseconds [default: 86400000]
     #[arg(long, env = "TIDEWATER_PRODUCER_ID_EXPIRATION_MS", value_name = "MS")]
     pub producer_id_expiration_ms: Option<u64>,
+    /// Time between two cuts of the cluster, earlier states that tidewater restore --at can go back to, in milliseconds;
+    /// 0 makes none on a schedule [default: 60000]
+    #[arg(long, env = "TIDEWATER_CUT_INTERVAL_MS", value_name = "MS")]
+    pub cut_interval_ms: Option<u64>,
     /// Kafka connections of the node; more are closed at once [default: 20000]
     #[arg(long, env = "TIDEWATER_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
@@ -257,6 +261,8 @@ pub struct NodeConfig {
     pub offsets_retention_minutes: u64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: u64,
+    /// `cut.interval.ms`; 0: no cuts on a schedule.
+    pub cut_interval_ms: u64,
     /// `max.connections`.
     pub max_connections: usize,
     /// `max.connections.per.ip`.
@@ -328,6 +334,7 @@ impl RawConfig {
             group_max_size: self.group_max_size.or(below.group_max_size),
             offsets_retention_minutes: self.offsets_retention_minutes.or(below.offsets_retention_minutes),
             producer_id_expiration_ms: self.producer_id_expiration_ms.or(below.producer_id_expiration_ms),
+            cut_interval_ms: self.cut_interval_ms.or(below.cut_interval_ms),
             max_connections: self.max_connections.or(below.max_connections),
             max_connections_per_ip: self.max_connections_per_ip.or(below.max_connections_per_ip),
             connections_max_idle_ms: self.connections_max_idle_ms.or(below.connections_max_idle_ms),

@@ -12,6 +12,10 @@ pub const LANE_TABLE: u16 = 1;
 /// Sources are followed.
 pub const REPLICAS: u16 = 2;
 
+/// Cuts are made: every broker asks for them before it deletes from the bucket. They came with the same release as
+/// sources.
+pub const CUTS: u16 = REPLICAS;
+
 /// The highest level of [`CLUSTER`] that this version supports.
 pub const CLUSTER_MAX: u16 = REPLICAS;
 

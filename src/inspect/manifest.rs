@@ -1,8 +1,10 @@
-//! Metadata of the bucket: lane manifests, pages of partition manifests, spill pages, root and catalogue.
+//! Metadata of the bucket: lane manifests, pages of partition manifests, spill pages, cuts, root, catalogue and index of
+//! cuts.
 
 use serde::Serialize;
 use tidewater_storage::codec::{CodecError, Sections};
 use tidewater_storage::model::TimestampMs;
+use tidewater_tiering::cuts::{Cut, CutIndex};
 use tidewater_tiering::format::{Body, DecodeNames, FormatError, INDEX_BYTES_MAX, ProducerState, read_whole};
 use tidewater_tiering::keys::ObjectKind;
 use tidewater_tiering::manifest::{
@@ -23,6 +25,8 @@ pub(super) enum ManifestView {
     Lane(LaneView),
     Page(PageView),
     Spill(SpillView),
+    Cut(CutView),
+    Cuts(CutIndex),
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +112,28 @@ pub(super) struct SpillView {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct CutView {
+    cluster: String,
+    epoch: u32,
+    number: u64,
+    at: i64,
+    /// Revision of the catalogue in it, and its topics.
+    catalogue: u64,
+    topics: usize,
+    lanes: Vec<CutLaneView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CutLaneView {
+    lane: u32,
+    /// Of the lane manifest in it; `None`: there was none.
+    as_of: Option<u64>,
+    follow_from: Option<u64>,
+    last_bundle: u64,
+    written: i64,
+}
+
+#[derive(Debug, Serialize)]
 struct RowView {
     start: u64,
     end: u64,
@@ -123,6 +149,7 @@ pub(super) fn called(body: Body) -> &'static str {
         Body::LaneManifest => "a lane manifest",
         Body::Page => "a page of a lane manifest",
         Body::Spill => "a spill page",
+        Body::Cut => "a cut",
     }
 }
 
@@ -139,6 +166,7 @@ pub(super) async fn view(source: &Source) -> Result<ManifestView, InspectError> 
     let decoded = match trailer.body {
         Body::LaneManifest => PublishedLane::decode(&bytes).map(|lane| ManifestView::Lane(LaneView::of(&lane))),
         Body::Page => page(&bytes).map(ManifestView::Page),
+        Body::Cut => return cut(source, &bytes),
         Body::Spill | Body::Index => return spill(source, &bytes),
     };
     decoded.map_err(|error| InspectError::Format { what: source.name.clone(), source: error })
@@ -157,6 +185,9 @@ async fn pointer(source: &Source) -> Result<ManifestView, InspectError> {
     let wrong = |error| InspectError::Pointer { what: source.name.clone(), source: error };
     if source.name.ends_with("catalogue") {
         return Catalogue::decode(&bytes).map(ManifestView::Catalogue).map_err(wrong);
+    }
+    if source.name.ends_with("cuts/index") {
+        return CutIndex::decode(&bytes).map(ManifestView::Cuts).map_err(wrong);
     }
     match Root::decode(&bytes) {
         Ok(root) => Ok(ManifestView::Root(root)),
@@ -186,6 +217,33 @@ fn page(object: &bytes::Bytes) -> Result<PageView, FormatError> {
         partitions: partitions.iter().map(PartitionView::of).collect(),
         objects: objects.iter().map(ObjectView::of).collect(),
     })
+}
+
+fn cut(source: &Source, bytes: &bytes::Bytes) -> Result<ManifestView, InspectError> {
+    let wrong = |error| InspectError::Format { what: source.name.clone(), source: error };
+    let cut = Cut::decode(bytes).map_err(wrong)?;
+    let catalogue = Catalogue::decode(&cut.catalogue)
+        .map_err(|error| InspectError::Pointer { what: source.name.clone(), source: error })?;
+    let mut lanes = Vec::with_capacity(cut.lanes.len());
+    for lane in &cut.lanes {
+        let manifest = lane.manifest.as_ref().map(PublishedLane::decode).transpose().map_err(wrong)?;
+        lanes.push(CutLaneView {
+            lane: lane.lane.0,
+            as_of: manifest.as_ref().map(|found| found.as_of.0),
+            follow_from: manifest.as_ref().map(|found| found.follow_from.0),
+            last_bundle: lane.last.0,
+            written: lane.written.0,
+        });
+    }
+    Ok(ManifestView::Cut(CutView {
+        cluster: cut.home.cluster.to_string(),
+        epoch: cut.home.epoch.0,
+        number: cut.number,
+        at: cut.at.0,
+        catalogue: catalogue.revision,
+        topics: catalogue.topics.len(),
+        lanes,
+    }))
 }
 
 /// Decodes a spill page; the partition is in its key.
@@ -387,9 +445,11 @@ fn print_page(page: &PageView) -> Result<(), CliError> {
 impl View for ManifestView {
     fn print(&self) -> Result<(), CliError> {
         match self {
-            // These two are JSON in the bucket, too.
+            // The first three are JSON in the bucket, too.
             Self::Root(root) => output::json(root)?,
             Self::Catalogue(catalogue) => output::json(catalogue)?,
+            Self::Cuts(index) => output::json(index)?,
+            Self::Cut(cut) => output::json(cut)?,
             Self::Lane(lane) => print_lane(lane)?,
             Self::Page(page) => print_page(page)?,
             Self::Spill(spill) => {

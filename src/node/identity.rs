@@ -338,7 +338,7 @@ mod tests {
     fn a_restore_is_noted_until_it_is_complete() {
         let cluster = ClusterId(Uuid::from_u128(7));
         let source = Home { cluster, epoch: LineageEpoch(1) };
-        let attempt = Attempt { id: Uuid::from_u128(5), source, epoch: LineageEpoch(2), over: None };
+        let attempt = Attempt { id: Uuid::from_u128(5), source, epoch: LineageEpoch(2), over: None, cut: None };
         let noted = Identity::restoring(attempt, Uuid::from_u128(6), "tidewater", 2);
         let text = serde_json::to_string(&noted).expect("plain");
         assert_eq!(Identity::parse(&text), Ok(noted.clone()));

@@ -20,6 +20,7 @@ use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{
     LaneId, NodeId, Offset, PartitionId, ReplicaIncarnation, ShardId, TimestampMs, TopicId, TopicName,
 };
+use tidewater_tiering::cuts::CutEntry;
 use tidewater_tiering::keys::{ClusterName, Home, Nonce};
 use tidewater_tiering::manifest::{Catalogue, Root};
 use tidewater_tiering::restore::{
@@ -46,11 +47,32 @@ use crate::limits::LANES_MAX;
 /// Lanes read at once.
 const LANES_AT_ONCE: usize = 8;
 
+/// Which cut a restore goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutChoice {
+    Newest,
+    /// The newest that was made then or before.
+    At(TimestampMs),
+}
+
+impl CutChoice {
+    /// The latest time that it may be of.
+    fn latest(self) -> Option<TimestampMs> {
+        match self {
+            Self::Newest => None,
+            Self::At(at) => Some(at),
+        }
+    }
+}
+
 /// What the operator asks for.
 #[derive(Clone)]
 pub struct RestoreOptions {
     /// Take the root from a restore that is under way and never ends.
     pub take_over: bool,
+    /// Go back to a cut instead of bringing back all that was archived. A restore that is run again goes back to the cut
+    /// that it chose first.
+    pub at: Option<CutChoice>,
     /// Go on with what lies before the damage of a damaged archive.
     pub accept_damage: bool,
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
@@ -58,7 +80,8 @@ pub struct RestoreOptions {
 
 impl std::fmt::Debug for RestoreOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RestoreOptions(take over {}, accept damage {})", self.take_over, self.accept_damage)
+        let Self { take_over, at, accept_damage, .. } = self;
+        write!(f, "RestoreOptions(take over {take_over}, at {at:?}, accept damage {accept_damage})")
     }
 }
 
@@ -78,7 +101,10 @@ pub fn survey(config: &NodeConfig, options: &RestoreOptions) -> Result<Restored,
     let side = Side::start()?;
     let restore = open(config, options, &side)?;
     let surveyed = side.handle().block_on(async {
-        let report = restore.survey().await?;
+        let report = match options.at {
+            None => restore.survey().await?,
+            Some(at) => restore.survey_cut(restore.cut_at(at.latest()).await?.number).await?,
+        };
         Ok::<_, RestoreError>(Restored { root: restore.root().await?, report: Some(report) })
     });
     side.stop();
@@ -96,12 +122,29 @@ pub fn restore(config: &NodeConfig, options: &RestoreOptions) -> Result<Restored
     restored
 }
 
+/// The cuts in a bucket that a restore could go back to now.
+///
+/// # Errors
+/// There is no such cluster, or the bucket does not answer.
+pub fn cuts(url: &str, name: &str) -> Result<Vec<CutEntry>, StartError> {
+    let side = Side::start()?;
+    let options = RestoreOptions { take_over: false, at: None, accept_damage: false, progress: Arc::new(|_| {}) };
+    let restore = open_at(url, name, &options, &side)?;
+    let found = side.handle().block_on(restore.cuts());
+    side.stop();
+    Ok(found?.cuts)
+}
+
 fn open(config: &NodeConfig, options: &RestoreOptions, side: &Side) -> Result<Restore, StartError> {
-    let bad = |why: String| StartError::Bucket { url: config.bucket.clone(), why };
-    let store = store::open(&config.bucket, side.handle(), &StoreOptions::default()).map_err(|e| bad(e.to_string()))?;
+    open_at(&config.bucket, &config.cluster_name, options, side)
+}
+
+fn open_at(url: &str, name: &str, options: &RestoreOptions, side: &Side) -> Result<Restore, StartError> {
+    let bad = |why: String| StartError::Bucket { url: url.to_owned(), why };
+    let store = store::open(url, side.handle(), &StoreOptions::default()).map_err(|e| bad(e.to_string()))?;
     Ok(Restore {
         store,
-        name: ClusterName::new(&config.cluster_name).map_err(|e| bad(e.to_string()))?,
+        name: ClusterName::new(name).map_err(|e| bad(e.to_string()))?,
         accept_damage: options.accept_damage,
         now: wall(),
         nonce: Arc::new(|| Nonce(Uuid::new_v4().as_u64_pair().0)),
@@ -128,6 +171,11 @@ fn run(config: &NodeConfig, options: &RestoreOptions, side: &Side, restore: &Res
         }
     };
     let attempt = identity.restoring.ok_or_else(|| not_empty(&data, config))?;
+    if options.at.is_some() && attempt.cut.is_none() {
+        let why = "the restore that began with it brings back all that was archived, not a cut: run it again without --at, \
+                   or give an empty directory and --take-over";
+        return Err(StartError::DataDir { path: data.path.clone(), why: why.to_owned() });
+    }
     let (report, catalogue, lanes) = side.handle().block_on(async {
         let report = restore.run(&attempt).await?;
         let (catalogue, lanes) = read_home(&restore.store, attempt.home()).await?;
@@ -142,11 +190,17 @@ fn run(config: &NodeConfig, options: &RestoreOptions, side: &Side, restore: &Res
 async fn judge(restore: &Restore, options: &RestoreOptions) -> Result<Attempt, RestoreError> {
     let root = restore.root().await?;
     let attempt = restore::begin(&root, Uuid::new_v4(), options.take_over)?;
-    let report = restore.survey().await?;
+    let (report, cut) = match options.at {
+        None => (restore.survey().await?, None),
+        Some(at) => {
+            let cut = restore.cut_at(at.latest()).await?.number;
+            (restore.survey_cut(cut).await?, Some(cut))
+        }
+    };
     if report.damaged && !options.accept_damage {
         return Err(RestoreError::Damaged(report.damage()));
     }
-    Ok(attempt)
+    Ok(Attempt { cut, ..attempt })
 }
 
 fn not_empty(data: &DataDir, config: &NodeConfig) -> StartError {

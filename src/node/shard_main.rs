@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidewater_read_replica::ReplicaConfig;
 use tidewater_storage::engine::{Engine, EngineConfig};
@@ -238,7 +239,10 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         config: ReplicaConfig::default(),
         published: start.sources,
     });
-    let archives = archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote);
+    let archives = {
+        let cut_interval = Duration::from_millis(start.config.cut_interval_ms);
+        archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote, cut_interval)
+    };
     archives.join_peers(&rpc, &start.meshes.partitions);
     let reporter = Reporter {
         here,

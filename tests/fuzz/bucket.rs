@@ -9,6 +9,7 @@ use tidewater_storage::env::sim::World;
 use tidewater_storage::model::{
     LaneId, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex, Term, TimestampMs, TopicId,
 };
+use tidewater_tiering::cuts::{Cut, CutIndex};
 use tidewater_tiering::fetch::{ChunkCache, ChunkId};
 use tidewater_tiering::format::{Body, IndexRef, Trailer, decode_index, encode_index, follow_producers, read_whole};
 use tidewater_tiering::keys::{Nonce, ObjectKind, ObjectName, Sequence};
@@ -49,6 +50,8 @@ pub(crate) fn targets() -> Vec<Target> {
                 "revision":3,"written":1,"lanes":[1],"topics":[]}"#;
             [seeds(&["root_v1.json", "catalogue_v1.json"]), vec![catalogue.to_vec()]].concat()
         }),
+        Target::new("bucket_cut", cut, || seeds(&["cut_v1.bin"])).mended(mend),
+        Target::new("bucket_cuts", cuts, || seeds(&["cuts_v1.json"])),
         Target::new("bucket_key", key, || {
             let keys = [
                 "tidewater/00000000000000000000000000007177/1/lanes/3/17",
@@ -83,6 +86,21 @@ fn mend(input: &mut Vec<u8>) {
     input[at + 12..at + 16].copy_from_slice(&crc.to_be_bytes());
     let crc = crc32c::crc32c(&input[at..at + 20]);
     input[at + 20..at + 24].copy_from_slice(&crc.to_be_bytes());
+}
+
+fn cut(input: &[u8]) {
+    let Ok(cut) = Cut::decode(&Bytes::copy_from_slice(input)) else { return };
+    let again = cut.encode().expect("what was read can be written");
+    assert_eq!(Cut::decode(&again), Ok(cut));
+}
+
+fn cuts(input: &[u8]) {
+    let Ok(mut index) = CutIndex::decode(input) else { return };
+    assert_eq!(CutIndex::decode(&index.encode()).as_ref(), Ok(&index));
+    let _ = (index.horizon(LaneId(3)), index.find(Some(TimestampMs(0))).map(|cut| cut.key(index.home)));
+    let newest = index.cuts.last().map(|cut| cut.number);
+    index.thin(TimestampMs(1_700_000_000_000));
+    assert_eq!(index.cuts.last().map(|cut| cut.number), newest, "the newest stays");
 }
 
 fn object(input: &[u8]) {

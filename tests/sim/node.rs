@@ -106,7 +106,7 @@ pub(crate) fn cadence() -> Cadence {
         backoff: (Duration::from_millis(200), Duration::from_secs(2)),
         short_of_space: (Duration::from_secs(8), Duration::from_millis(700)),
     };
-    Cadence { archive, retention_interval: Duration::from_millis(400) }
+    Cadence { archive, retention_interval: Duration::from_millis(400), ..Cadence::default() }
 }
 
 /// One mesh per layer, and the ends of them.

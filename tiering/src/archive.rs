@@ -15,6 +15,7 @@ mod config;
 mod context;
 mod gather;
 mod grace;
+mod held;
 pub mod host;
 mod housekeeping;
 pub mod order;

@@ -299,6 +299,12 @@ impl Home {
         format!("{}/{:010}/", self.cluster, self.epoch.0)
     }
 
+    /// Where the index of this home's cuts lies.
+    #[must_use]
+    pub fn cuts_key(&self) -> ObjectKey {
+        ObjectKey(format!("{}cuts/index", self.prefix()).into())
+    }
+
     /// Names an object of this home.
     #[must_use]
     pub const fn name(self, kind: ObjectKind) -> ObjectName {

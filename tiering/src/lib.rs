@@ -27,6 +27,7 @@
 //! Others than its brokers read a cluster's bucket by:
 //! 9. [`follow`]: which object of a lane to read next, and what its content changes.
 //! 10. [`restore`]: the lanes of a lost cluster ended, and a new lineage epoch begun from what they left.
+//! 11. [`cuts`]: earlier states of the whole cluster, kept for restores to go back to.
 //!
 //! Invariants. T1, T2 and T4 are checked by `manifest::check_lane`, `check_partition` and their `_step` forms after
 //! every command of the tests; DESIGN.md's R1 to R11 are the rules that lead to them:
@@ -43,6 +44,7 @@
 
 pub mod archive;
 pub mod bucket;
+pub mod cuts;
 pub mod fetch;
 pub mod follow;
 pub mod format;

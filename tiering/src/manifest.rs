@@ -36,5 +36,6 @@ pub use partition::{Covering, PartitionManifest, Quarantined};
 pub use publish::{PublishPlan, PublishRequest, plan_publish};
 pub use published::{LEADER_EPOCHS_MAX, LogFacts, PublishedPartition};
 pub use root::{PointerError, Root};
+pub(crate) use root::{from_json, to_json};
 pub use row::{Row, Source};
 pub use spill::{SpillPage, SpillRow, decode_spill, encode_spill, plan_spill};

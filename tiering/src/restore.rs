@@ -6,6 +6,7 @@
 //! [`Restore::run`] reads every lane with `follow`, as a follower does, up to its end, which it makes the end for good;
 //! plans the new home from that; writes it; makes the switch. No record is copied.
 
+mod cut;
 mod error;
 mod freeze;
 mod home;
@@ -15,11 +16,14 @@ mod read;
 mod report;
 mod root;
 mod run;
+mod tail;
 
 pub use error::RestoreError;
 pub use freeze::LaneEnd;
+pub(crate) use freeze::Lanes;
 pub use home::{read_catalogue, read_lane};
 pub use order::{Attempt, RestoreRefusal, begin};
 pub use plan::{LaneSeed, SEED, epoch_base, first_producer_id};
-pub use report::{LaneReport, PartitionReport, Report, TopicReport};
+pub use report::{CutReport, LaneReport, PartitionReport, Report, TopicReport};
 pub use run::{Progress, Restore};
+pub(crate) use tail::LaneTail;

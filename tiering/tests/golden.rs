@@ -14,6 +14,7 @@ use tidewater_storage::model::{
     Batch, Compression, Incarnation, LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, PartitionIndex,
     ProducerEpoch, ProducerId, Term, TimestampMs, TopicId, TopicName, batch,
 };
+use tidewater_tiering::cuts::{Cut, CutEntry, CutIndex, CutLane, CutLaneState};
 use tidewater_tiering::format::{
     Body, DataIndex, DataKind, EpochStart, ExtentObject, IndexRef, LaneEvent, ObjectBuilder, ProducerBatch,
     ProducerState, Seal, decode_index, encode_index, read_whole,
@@ -331,4 +332,35 @@ fn a_root() {
     let root = Root::new(name, home().cluster, TimestampMs(1_700_000_000_000));
     let frozen = golden("root_v1.json", &root.encode());
     assert_eq!(Root::decode(&frozen), Ok(root));
+}
+
+#[test]
+fn a_cut_and_the_index_of_cuts() {
+    let manifest = kept("lane_manifest_v1_objects.bin");
+    let lane = |lane: u32, manifest: Option<Bytes>, last: u64, last_crc: u32, written: i64| CutLaneState {
+        lane: LaneId(lane),
+        manifest,
+        last: Sequence(last),
+        last_crc,
+        written: TimestampMs(written),
+    };
+    let cut = Cut {
+        home: home(),
+        number: 42,
+        nonce: Nonce(0x5eed),
+        at: TimestampMs(1_700_000_000_000),
+        catalogue: kept("catalogue_v1.json"),
+        lanes: vec![lane(3, Some(manifest), 19, 0xfeed, 1_699_999_999_000), lane(4, None, 0, 0, -1)],
+    };
+    let frozen = golden("cut_v1.bin", &cut.encode().expect("small"));
+    assert_eq!(Cut::decode(&frozen), Ok(cut));
+
+    let lanes = vec![
+        CutLane { lane: LaneId(3), as_of: LogIndex(900), last: Sequence(19) },
+        CutLane { lane: LaneId(4), as_of: LogIndex(0), last: Sequence(0) },
+    ];
+    let entry = CutEntry { number: 42, at: TimestampMs(1_700_000_000_000), size: 700, catalogue: 3, lanes };
+    let index = CutIndex { next: 44, cuts: vec![entry], ..CutIndex::new(home()) };
+    let frozen = golden("cuts_v1.json", &index.encode());
+    assert_eq!(CutIndex::decode(&frozen), Ok(index));
 }

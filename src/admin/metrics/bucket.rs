@@ -27,6 +27,23 @@ pub(super) fn fill(sheet: &mut Sheet, tier: &Tier, shards: &[ShardReport]) {
         "1 when the cluster was restored elsewhere: this broker stores nothing any more and is to be stopped",
         f64::from(u8::from(tier.superseded.by().is_some())),
     );
+    let cuts = &tier.cuts;
+    sheet.counter("tidewater_cuts_made", "Cuts that this broker made on its schedule", cuts.made());
+    sheet.counter(
+        "tidewater_cut_failures",
+        "Cuts that were due and could not be made: the log says why",
+        cuts.failed(),
+    );
+    sheet.gauge(
+        "tidewater_cuts_kept",
+        "Cuts that a restore can go back to; 0 on brokers that make none",
+        cuts.kept() as f64,
+    );
+    sheet.gauge(
+        "tidewater_cut_newest_timestamp_seconds",
+        "When the newest cut was made, seconds since 1970; 0 on brokers that make none. In an idle cluster it stands still",
+        cuts.newest_ms() as f64 / 1000.0,
+    );
     let by_kind = |read: fn(&StoreStats, RequestKind) -> u64| {
         RequestKind::ALL.iter().map(|kind| (label("kind", kind.label()), read(stats, *kind))).collect()
     };

@@ -94,6 +94,9 @@ impl RawConfig {
         let expiration = self.producer_id_expiration_ms.unwrap_or(crate::limits::PRODUCER_ID_EXPIRATION_MS);
         let range_ms = 1..=i64::MAX as u64;
         range("--producer-id-expiration-ms", expiration, range_ms.contains(&expiration), "at least 1")?;
+        let cut_interval = self.cut_interval_ms.unwrap_or(crate::limits::CUT_INTERVAL_MS);
+        let cuts = cut_interval == 0 || (1_000..=86_400_000).contains(&cut_interval);
+        range("--cut-interval-ms", cut_interval, cuts, "0, or 1000 to 86400000")?;
         let max_connections = self.max_connections.unwrap_or(CONNECTIONS_MAX);
         range("--max-connections", max_connections as u64, max_connections > 0, "1 or more")?;
         let per_ip = self.max_connections_per_ip.unwrap_or(max_connections);
@@ -131,6 +134,7 @@ impl RawConfig {
             group_max_size,
             offsets_retention_minutes: retention,
             producer_id_expiration_ms: expiration,
+            cut_interval_ms: cut_interval,
             max_connections,
             max_connections_per_ip: per_ip,
             connections_max_idle_ms: idle,

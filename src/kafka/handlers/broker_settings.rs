@@ -38,6 +38,7 @@ const OF_PROCESS: &[OfProcess] = &[
     of_process("producer.id.expiration.ms", INT, "--producer-id-expiration-ms", |c| {
         c.producer_id_expiration_ms.to_string()
     }),
+    of_process("cut.interval.ms", LONG, "--cut-interval-ms", |c| c.cut_interval_ms.to_string()),
     of_process("max.connections", INT, "--max-connections", |c| c.max_connections.to_string()),
     of_process("max.connections.per.ip", INT, "--max-connections-per-ip", |c| c.max_connections_per_ip.to_string()),
     of_process("connections.max.idle.ms", LONG, "--connections-max-idle-ms", |c| c.connections_max_idle_ms.to_string()),

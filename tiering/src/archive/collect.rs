@@ -3,8 +3,6 @@
 //! Owns: those steps. Does not own: what retention decides (`retention`), the guards (`manifest`). Shard-local. A
 //! partition that cannot be worked on now (a page that does not read) does not hold up the others.
 
-use std::collections::BTreeMap;
-
 use tidewater_storage::model::{Offset, PartitionId};
 
 use super::host::LaneHost;
@@ -13,7 +11,9 @@ use super::steps::{StepError, StepSeries};
 use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::{Step, unfold};
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
-use crate::manifest::{Command, Deleted, PartitionManifest, Row, SpillPage, SpillRow, Trimmed, Unfolded, plan_spill};
+use crate::manifest::{
+    Command, Deleted, Grace, PartitionManifest, Row, SpillPage, SpillRow, Trimmed, Unfolded, plan_spill,
+};
 use crate::retention::{self, Extent};
 use crate::store::{PutMode, StoreError};
 
@@ -24,6 +24,12 @@ const LEVELS_MAX: usize = 8;
 
 fn extent(row: &Row) -> Extent {
     Extent { offsets: row.offsets, bytes: row.bytes, max_timestamp: row.max_timestamp }
+}
+
+/// Objects that may be deleted: of the lane, each with its parts, and of partitions.
+struct Due {
+    lane: Vec<(ObjectName, Vec<ObjectName>)>,
+    partitions: Vec<(PartitionId, Vec<ObjectName>)>,
 }
 
 fn page_extent(page: &SpillRow) -> Extent {
@@ -262,39 +268,49 @@ impl<H: LaneHost> Housekeeping<H> {
             self.shared.now(),
             self.shared.env.clock.now(),
         );
-        let mut due = self.shared.host.with_lane(|lane| lane.deletable(grace));
-        due.truncate(DELETE_BATCH);
-        let mut of_partitions: BTreeMap<PartitionId, Vec<ObjectName>> = BTreeMap::new();
-        let mut room = DELETE_BATCH;
-        let due_partitions: Vec<PartitionId> = self.lists.borrow().deletes.iter().copied().collect();
-        for partition in due_partitions {
-            if self.shared.host.with_partition(partition, |manifest| manifest.pending.is_empty()) != Some(false) {
-                self.lists.borrow_mut().deletes.remove(&partition);
-                continue;
-            }
-            let look =
-                |manifest: &PartitionManifest| self.shared.host.with_lane(|lane| manifest.deletable(lane, grace));
-            let mut objects = self.shared.host.with_partition(partition, look).unwrap_or_default();
-            objects.truncate(room);
-            room -= objects.len();
-            if !objects.is_empty() {
-                of_partitions.insert(partition, objects);
-            }
-        }
-        if due.is_empty() && of_partitions.is_empty() {
+        let due = self.due(Grace { horizon: self.horizon_read().flatten(), ..grace });
+        if due.lane.is_empty() && due.partitions.is_empty() {
             return Ok(false);
         }
-        let shared = due.iter().flat_map(|(object, parts)| parts.iter().chain([object]));
-        let keys: Vec<ObjectKey> = shared.chain(of_partitions.values().flatten()).map(ObjectName::key).collect();
+        let due = self.due(Grace { horizon: self.horizon().await?, ..grace });
+        if due.lane.is_empty() && due.partitions.is_empty() {
+            return Ok(false);
+        }
+        let shared = due.lane.iter().flat_map(|(object, parts)| parts.iter().chain([object]));
+        let own = due.partitions.iter().flat_map(|(_, objects)| objects);
+        let keys: Vec<ObjectKey> = shared.chain(own).map(ObjectName::key).collect();
         let count = keys.len() as u64;
         self.shared.confirm_leadership(term).await?;
         self.shared.bucket.store.delete(keys).await?;
-        let lane = due.into_iter().map(|(object, _)| object).collect();
-        self.shared
-            .propose(Command::Deleted(Deleted { lane, partitions: of_partitions.into_iter().collect() }))
-            .await?;
+        let lane = due.lane.into_iter().map(|(object, _)| object).collect();
+        self.shared.propose(Command::Deleted(Deleted { lane, partitions: due.partitions })).await?;
         self.shared.note(|status| status.deleted += count);
         Ok(true)
+    }
+
+    /// What may be deleted, at most a batch. Partitions without pending objects leave the list.
+    fn due(&self, grace: Grace) -> Due {
+        let mut lane = self.shared.host.with_lane(|lane| lane.deletable(grace));
+        lane.truncate(DELETE_BATCH);
+        let mut partitions = Vec::new();
+        let mut room = DELETE_BATCH;
+        let listed: Vec<PartitionId> = self.lists.borrow().deletes.iter().copied().collect();
+        for partition in listed {
+            let look = |manifest: &PartitionManifest| {
+                let due = self.shared.host.with_lane(|lane| manifest.deletable(lane, grace));
+                (!manifest.pending.is_empty()).then_some(due)
+            };
+            let Some(mut objects) = self.shared.host.with_partition(partition, look).flatten() else {
+                self.lists.borrow_mut().deletes.remove(&partition);
+                continue;
+            };
+            objects.truncate(room);
+            room -= objects.len();
+            if !objects.is_empty() {
+                partitions.push((partition, objects));
+            }
+        }
+        Due { lane, partitions }
     }
 
     /// Forgets dropped partitions that have nothing left in the bucket, and takes their topics out of the catalogue.

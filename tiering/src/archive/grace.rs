@@ -38,11 +38,11 @@ impl PublicationAges {
         }
     }
 
-    /// What may be deleted at `wall` and `now` with this grace.
+    /// What may be deleted at `wall` and `now` with this grace, if there are no cuts.
     pub(super) fn grace(&self, grace: Duration, wall: TimestampMs, now: Mono) -> Grace {
         let stood = self.0.iter().rev().find(|(_, since)| now.since(*since) >= grace);
         let ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-        Grace { now: wall, ms, stood: stood.map(|(as_of, _)| *as_of) }
+        Grace { now: wall, ms, stood: stood.map(|(as_of, _)| *as_of), horizon: None }
     }
 }
 

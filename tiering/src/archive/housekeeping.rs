@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use tidewater_storage::env::{Mono, Sleep};
-use tidewater_storage::model::{OffsetRange, PartitionId, TimestampMs};
+use tidewater_storage::model::{LogIndex, OffsetRange, PartitionId, TimestampMs};
 
 use super::context::LaneContext;
 use super::grace::PublicationAges;
@@ -32,6 +32,8 @@ pub(super) struct Housekeeping<H> {
     /// A manifest was published since objects that no row names were last looked for.
     pub(super) unnamed_to_find: Cell<bool>,
     pub(super) publication_ages: RefCell<PublicationAges>,
+    /// What the index of cuts said, and when it was read: see `held`.
+    pub(super) cuts_read: Cell<Option<(Mono, Option<LogIndex>)>>,
     pub(super) lists: RefCell<WorkLists>,
 }
 
@@ -105,7 +107,8 @@ impl<H: LaneHost> Housekeeping<H> {
         let published = shared.host.with_lane(LaneManifest::published_as_of);
         let publication_ages = RefCell::new(PublicationAges::new(published, shared.env.clock.now()));
         let unnamed_to_find = Cell::new(true);
-        Self { shared, unpublished, unnamed_to_find, publication_ages, lists: RefCell::default() }
+        let (cuts_read, lists) = (Cell::new(None), RefCell::default());
+        Self { shared, unpublished, unnamed_to_find, publication_ages, cuts_read, lists }
     }
 
     pub(super) async fn run(&self) -> Ended {

@@ -26,7 +26,7 @@ use super::housekeeping::Housekeeping;
 use super::steps::{StepError, StepSeries};
 use crate::fetch::locate::Step;
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
-use crate::manifest::{SpillPage, SpillRow};
+use crate::manifest::{LaneManifest, SpillPage, SpillRow};
 use crate::store::PutMode;
 
 /// Keys per LIST, and per DELETE.
@@ -89,7 +89,8 @@ impl<H: LaneHost> Housekeeping<H> {
             after = listed.last().map(|last| last.key.clone());
             let old = listed.into_iter().filter(|object| now.since_ms(object.modified) >= grace);
             let mut candidates: Vec<ObjectName> = old.filter_map(|object| ObjectName::parse(&object.key)).collect();
-            candidates.retain(|object| object.home == shared.bucket.home && self.is_unnamed(object, term));
+            let parts = shared.host.with_lane(LaneManifest::parts);
+            candidates.retain(|object| object.home == shared.bucket.home && self.is_unnamed(object, &parts, term));
             self.retain_unnamed_by_pages(&mut candidates, &mut names, series).await?;
             if !candidates.is_empty() {
                 shared.confirm_leadership(term).await?;
@@ -97,7 +98,8 @@ impl<H: LaneHost> Housekeeping<H> {
                 if candidates.iter().filter_map(ObjectName::owner).any(is_nowhere) {
                     shared.host.confirm_topics().await?;
                 }
-                candidates.retain(|object| self.is_unnamed(object, term));
+                let parts = shared.host.with_lane(LaneManifest::parts);
+                candidates.retain(|object| self.is_unnamed(object, &parts, term));
                 let count = candidates.len() as u64;
                 tracing::info!(lane = %shared.host.lane(), count, "objects that nothing names are removed");
                 shared.bucket.store.delete(candidates.iter().map(ObjectName::key).collect()).await?;
@@ -120,7 +122,8 @@ impl<H: LaneHost> Housekeeping<H> {
     }
 
     /// Is it this lane's to judge, and does neither the lane nor a resident row name it? Spill pages are not looked at.
-    fn is_unnamed(&self, object: &ObjectName, term: Term) -> bool {
+    /// `parts` are the lane's.
+    fn is_unnamed(&self, object: &ObjectName, parts: &BTreeSet<ObjectName>, term: Term) -> bool {
         let host = &*self.shared.host;
         let lane_id = host.lane();
         match object.kind {
@@ -129,8 +132,9 @@ impl<H: LaneHost> Housekeeping<H> {
                 lane == lane_id && of <= term && !host.with_lane(|lane| lane.names(object))
             }
             ObjectKind::Part { partition, lane, sequence, term: of, .. } => {
-                let is_free = |lane: &crate::manifest::LaneManifest| sequence <= lane.last && !lane.names(object);
-                lane == lane_id && of <= term && host.with_lane(is_free) && self.is_orphan(partition, object)
+                let is_settled = |lane: &LaneManifest| sequence <= lane.last;
+                let is_free = host.with_lane(is_settled) && !parts.contains(object);
+                lane == lane_id && of <= term && is_free && self.is_orphan(partition, object)
             }
             ObjectKind::Segment { partition, term: of, .. } => of <= term && self.is_orphan(partition, object),
             ObjectKind::Spill { partition, .. } => self.is_orphan(partition, object),

@@ -4,6 +4,7 @@
 #![allow(clippy::panic)]
 
 mod clocks;
+mod cuts;
 mod damage;
 mod gone;
 mod local_damage;
@@ -245,10 +246,12 @@ impl Bench {
                 all.iter().any(|m| m.names(name) || m.pending.iter().any(|(object, _)| object == name))
             })
         };
+        let parts = self.lane.with_lane(LaneManifest::parts);
         let orphan = |key: &String| {
             let Some(name) = ObjectName::parse(&ObjectKey::new(key).expect("legal")) else { return false };
             let catalogue = matches!(name.kind, ObjectKind::Catalogue);
-            !catalogue && !self.lane.with_lane(|lane| lane.names(&name)) && !named_by_partition(&name)
+            let is_named = |lane: &LaneManifest| lane.names(&name) || parts.contains(&name);
+            !catalogue && !self.lane.with_lane(is_named) && !named_by_partition(&name)
         };
         self.sim.objects().into_keys().filter(orphan).collect()
     }

@@ -39,6 +39,8 @@ pub enum Body {
     Page,
     /// Rows of a partition manifest.
     Spill,
+    /// A cut of the whole cluster.
+    Cut,
 }
 
 /// A checked trailer.
@@ -57,11 +59,14 @@ impl Body {
             Self::LaneManifest => 2,
             Self::Page => 3,
             Self::Spill => 4,
+            Self::Cut => 5,
         }
     }
 
     fn from_code(code: u16) -> Option<Self> {
-        [Self::Index, Self::LaneManifest, Self::Page, Self::Spill].into_iter().find(|body| body.code() == code)
+        [Self::Index, Self::LaneManifest, Self::Page, Self::Spill, Self::Cut]
+            .into_iter()
+            .find(|body| body.code() == code)
     }
 }
 

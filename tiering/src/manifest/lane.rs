@@ -50,7 +50,7 @@ pub struct Live {
     /// Parts of a bundle that no row names yet. They are deleted with the bundle. A part that a row takes over
     /// ([`super::Command::Replaced`]) belongs to its partition alone from then on, as a segment object does.
     pub parts: Vec<ObjectName>,
-    /// Holds that others have on it: partitions that moved away, cuts (R5, R9).
+    /// Holds that others have on it: partitions that moved away (R5).
     pub pins: u32,
     /// Spill pages of level 0 that name it.
     pub spilled: u32,
@@ -80,6 +80,8 @@ pub struct Grace {
     pub ms: i64,
     /// The last state whose publication has stood for as long by the monotonic clock of the process that deletes.
     pub stood: Option<LogIndex>,
+    /// The last intent that no retained cut is in the way of; `None`: there is no cut (`cuts`).
+    pub horizon: Option<LogIndex>,
 }
 
 impl LaneManifest {
@@ -121,12 +123,14 @@ impl LaneManifest {
         self.publications.iter().find(|publication| publication.as_of >= intended).map(|publication| publication.at)
     }
 
-    /// Has a published manifest forgotten it for long enough, by both clocks? A publication in the future is one of
-    /// before the wall clock was put back: then the other clock alone decides.
+    /// Has a published manifest forgotten it for long enough, by both clocks, and does no retained cut reach it? A
+    /// publication in the future is one of before the wall clock was put back: then the other clock alone decides.
     #[must_use]
     pub fn is_past_grace(&self, intended: LogIndex, grace: Grace) -> bool {
         let passed = |since: TimestampMs| since > grace.now || grace.now.since_ms(since) >= grace.ms;
-        grace.stood.is_some_and(|as_of| intended <= as_of) && self.forgotten_since(intended).is_some_and(passed)
+        grace.horizon.is_none_or(|horizon| intended <= horizon)
+            && grace.stood.is_some_and(|as_of| intended <= as_of)
+            && self.forgotten_since(intended).is_some_and(passed)
     }
 
     /// Live objects that no spill page, no hold and no row of `partitions` (all of the lane's) names: what a
@@ -173,7 +177,15 @@ impl LaneManifest {
         }
     }
 
-    /// Does the lane's own state name this object (live, pending, a part of either, a published page, its manifest)?
+    /// Parts of its live and pending bundles.
+    #[must_use]
+    pub fn parts(&self) -> BTreeSet<ObjectName> {
+        let pending = self.pending.values().map(|pending| &pending.parts);
+        self.live.values().map(|live| &live.parts).chain(pending).flatten().copied().collect()
+    }
+
+    /// Does the lane's own state name this object (live, pending, a published page, its manifest)? Parts of bundles are
+    /// not looked at: see [`LaneManifest::parts`].
     #[must_use]
     pub fn names(&self, object: &ObjectName) -> bool {
         self.live.contains_key(object)
@@ -182,8 +194,6 @@ impl LaneManifest {
             || *object == self.home.lane_manifest(self.lane)
             || self.pages.iter().any(|page| page.page == *object)
             || self.object_pages.iter().flatten().any(|page| page.page == *object)
-            || self.live.values().any(|live| live.parts.contains(object))
-            || self.pending.values().any(|pending| pending.parts.contains(object))
     }
 }
 

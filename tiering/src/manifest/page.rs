@@ -47,7 +47,7 @@ pub struct PublishedLane {
     /// Pages of its live and pending objects; `None`: a version wrote this that did not publish them, and neither what
     /// [`PublishedPartition::facts`] holds.
     pub objects: Option<Vec<ObjectPageRef>>,
-    /// Bundles held for partitions that moved away and for cuts (R5, R9), with the number of holds.
+    /// Bundles held for partitions that moved away (R5), with the number of holds.
     pub pins: Vec<(ObjectName, u32)>,
     /// Set when a restore closed it: no later publication, so no later licence to delete (R6).
     pub closed_for: Option<LineageEpoch>,

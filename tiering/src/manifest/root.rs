@@ -80,7 +80,7 @@ impl Root {
     }
 }
 
-pub(super) fn to_json<T: Serialize>(value: &T) -> Bytes {
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Bytes {
     // An empty object put over a root or a catalogue would lose it: a value that cannot be written ends the process.
     let mut json = serde_json::to_vec_pretty(value).expect("plain values under string keys can be written as JSON");
     json.push(b'\n');
@@ -88,7 +88,7 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Bytes {
 }
 
 /// Looks at `format` first, so that a newer shape gives the clearer error.
-pub(super) fn from_json<T: for<'de> Deserialize<'de>>(what: &'static str, bytes: &[u8]) -> Result<T, PointerError> {
+pub(crate) fn from_json<T: for<'de> Deserialize<'de>>(what: &'static str, bytes: &[u8]) -> Result<T, PointerError> {
     #[derive(Deserialize)]
     struct Version {
         format: u16,

@@ -1,7 +1,7 @@
 //! Why a restore did not get on. Each names what to do.
 
 use tidewater_storage::disposition::Disposition;
-use tidewater_storage::model::LaneId;
+use tidewater_storage::model::{LaneId, TimestampMs};
 
 use super::order::RestoreRefusal;
 use crate::keys::{ClusterName, Home, ObjectKey, ObjectName};
@@ -38,6 +38,16 @@ pub enum RestoreError {
          lies before the damage", .0.join("; ")
     )]
     Damaged(Vec<String>),
+    /// Nothing to go back to.
+    #[error(
+        "the bucket has no cut of epoch {} that --at could take{}; tidewater restore cuts lists those that it has",
+        home.epoch, oldest.map_or_else(String::new, |oldest| format!(": the oldest is of {} (milliseconds since 1970)", oldest.0))
+    )]
+    NoCut {
+        home: Home,
+        /// When the oldest cut was made, milliseconds since 1970.
+        oldest: Option<TimestampMs>,
+    },
     #[error("object {key} was written by others many times in a row; run the restore again")]
     Busy { key: ObjectKey },
 }
@@ -48,7 +58,7 @@ impl RestoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Store(error) | Self::Preflight(PreflightError::Store(error)) => error.disposition(),
-            Self::Refused(_) | Self::NoCluster { .. } => Disposition::Refused,
+            Self::Refused(_) | Self::NoCluster { .. } | Self::NoCut { .. } => Disposition::Refused,
             Self::Preflight(_) | Self::Foreign { .. } => Disposition::Fatal,
             Self::Unreadable { .. } | Self::Damaged(_) => Disposition::Corrupt,
             Self::Busy { .. } => Disposition::Retry,

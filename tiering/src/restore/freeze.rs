@@ -39,14 +39,14 @@ pub enum LaneEnd {
 
 /// The lanes of one home. With an attempt, they are ended; without one, nothing is written.
 #[derive(Clone, Debug)]
-pub(super) struct Lanes {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) indexes: Indexes,
-    pub(super) home: Home,
-    pub(super) fence: Option<Attempt>,
+pub(crate) struct Lanes {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) indexes: Indexes,
+    pub(crate) home: Home,
+    pub(crate) fence: Option<Attempt>,
     /// A lane with a missing bundle ends before it, and is sealed there.
-    pub(super) accept_damage: bool,
-    pub(super) now: TimestampMs,
+    pub(crate) accept_damage: bool,
+    pub(crate) now: TimestampMs,
 }
 
 impl Lanes {
@@ -87,14 +87,29 @@ impl Lanes {
         lane: LaneId,
         from: Sequence,
         crc: u32,
+        take: impl FnMut(&FoundIndex) -> Result<(), String>,
+    ) -> Result<LaneEnd, RestoreError> {
+        self.walk_to(lane, Sequence(u64::MAX), (from, crc), take).await
+    }
+
+    /// As [`Lanes::walk`], from the bundle and checksum of `from` on, at most up to the bundle `last`.
+    pub(super) async fn walk_to(
+        &self,
+        lane: LaneId,
+        last: Sequence,
+        from: (Sequence, u32),
         mut take: impl FnMut(&FoundIndex) -> Result<(), String>,
     ) -> Result<LaneEnd, RestoreError> {
-        let (mut at, mut crc) = (from, crc);
+        let (mut at, mut crc) = from;
         // Of the bundles from `at` on. Many lanes have no bundle to follow: nothing is read ahead before the first.
         let (mut ahead, mut width) = (VecDeque::new(), 0);
         loop {
+            if at > last {
+                return Ok(LaneEnd::Open);
+            }
             if ahead.is_empty() {
-                ahead = self.found_from(lane, at, width).await;
+                let left = usize::try_from(last.0 - at.0).unwrap_or(usize::MAX).saturating_add(1);
+                ahead = self.found_from(lane, at, left.min(width)).await;
             }
             match self.look(lane, at, crc, ahead.pop_front()).await? {
                 Look::End(end) => return Ok(end),

@@ -7,6 +7,8 @@
 //! lane       manifest PUT if it is the version read: closed, so no later publication and no later licence to delete
 //!              → bundles read up to the first free key → seal PUT if absent there (a bundle came first: read it, go on)
 //! lanes      every lane of the source's catalogue is sealed → the catalogue read again, until it names no other lane
+//! cut        only to go back: every lane of the source is sealed → the source's index of cuts PUT if it is the version
+//!              read: closed, so no later release of the cut → the cut is read, lanes and catalogue as they are in it
 //! home       nothing of the source changes any more → the plan, equal in every attempt → pages → lane manifests →
 //!              catalogue, all in the home of the new epoch
 //! switch     root PUT if it is the version of this attempt: `catalogue` is the new home's
@@ -52,6 +54,9 @@ pub struct Attempt {
     /// The unfinished restore that it takes the root from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<Uuid>,
+    /// The cut of the source that it goes back to; `None`: all that was archived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<u64>,
 }
 
 /// Why a restore does not begin, or ends.
@@ -105,7 +110,7 @@ pub fn begin(root: &Root, id: Uuid, take_over: bool) -> Result<Attempt, RestoreR
         return Err(RestoreRefusal::Exhausted { name });
     }
     let over = root.attempt.filter(|_| !is_complete);
-    Ok(Attempt { id, source, epoch: LineageEpoch(root.epoch.0 + 1), over })
+    Ok(Attempt { id, source, epoch: LineageEpoch(root.epoch.0 + 1), over, cut: None })
 }
 
 impl Attempt {

@@ -181,5 +181,6 @@ fn report(
         lanes: lanes.iter().map(super::report::LaneReport::of).collect(),
         damaged: !strays.is_empty() || lanes.iter().any(|lane| matches!(lane.end, LaneEnd::Damaged { .. })),
         strays: strays.iter().map(ToString::to_string).collect(),
+        cut: None,
     }
 }

@@ -10,11 +10,12 @@ use tidewater_storage::model::{LaneId, PartitionId};
 use super::error::RestoreError;
 use super::freeze::{LaneEnd, Lanes, unreadable};
 use super::plan::own_objects;
+use crate::cuts::CutLaneState;
 use crate::fetch::indexes::FoundIndex;
 use crate::follow::{FollowedLane, Next, Purpose, ReadPages};
-use crate::keys::ObjectName;
-use crate::manifest::{ObjectPageRef, PageRef, decode_objects, decode_page};
-use crate::store::StoreError;
+use crate::keys::{ObjectName, Sequence};
+use crate::manifest::{ObjectPageRef, PageRef, PublishedLane, decode_objects, decode_page};
+use crate::store::{ETag, StoreError};
 
 /// Pages read at once.
 const PAGES_AT_ONCE: usize = 16;
@@ -32,13 +33,44 @@ pub(super) struct LaneRead {
 impl Lanes {
     /// Reads a lane; ends it, if there is an attempt.
     pub(super) async fn read(&self, lane: LaneId) -> Result<LaneRead, RestoreError> {
+        let manifest = self.manifest(lane).await?;
+        self.read_from(lane, manifest, Sequence(u64::MAX)).await
+    }
+
+    /// Reads a lane as it is in a cut. Writes nothing.
+    pub(super) async fn read_cut(&self, lane: &CutLaneState) -> Result<LaneRead, RestoreError> {
+        debug_assert!(self.fence.is_none(), "a cut is only read");
+        let object = self.home.lane_manifest(lane.lane);
+        let decode = |body: &bytes::Bytes| PublishedLane::decode(body).map_err(|error| unreadable(object, &error));
+        let manifest = lane.manifest.as_ref().map(decode).transpose()?;
+        if let Some(found) = manifest.as_ref().filter(|found| (found.home, found.lane) != (self.home, lane.lane)) {
+            return Err(RestoreError::Foreign { object, home: found.home, lane: found.lane });
+        }
+        // No version that the store gives: nothing is put over it.
+        let manifest = manifest.map(|found| (found, ETag("cut".into())));
+        let mut read = self.read_from(lane.lane, manifest, lane.last).await?;
+        let (last, crc) = (read.followed.last(), read.followed.last_crc());
+        if !matches!(read.end, LaneEnd::Damaged { .. }) && (last, crc) != (lane.last, lane.last_crc) {
+            let reason = format!("the cut reaches to bundle {}, and another one lies there now", lane.last);
+            read.end = LaneEnd::Damaged { at: last.next(), reason };
+        }
+        Ok(read)
+    }
+
+    /// Reads a lane from its manifest on, up to the bundle `until` at most.
+    async fn read_from(
+        &self,
+        lane: LaneId,
+        manifest: Option<(PublishedLane, ETag)>,
+        until: Sequence,
+    ) -> Result<LaneRead, RestoreError> {
         let object = self.home.lane_manifest(lane);
         let mut followed = FollowedLane::new(self.home, lane, Purpose::Restore);
         let refused = |error: crate::follow::FollowError| RestoreError::Unreadable {
             key: object.key(),
             reason: error.to_string(),
         };
-        match self.manifest(lane).await? {
+        match manifest {
             Some((published, version)) => drop(followed.on_manifest(published, version).map_err(refused)?),
             None => followed.on_no_manifest().map_err(refused)?,
         }
@@ -55,7 +87,7 @@ impl Lanes {
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
-        let end = self.walk(lane, from, crc, take).await?;
+        let end = self.walk_to(lane, until, (from, crc), take).await?;
         Ok(LaneRead { followed, own, end })
     }
 

@@ -22,6 +22,17 @@ pub struct Report {
     pub strays: Vec<String>,
     /// A lane ends before a damaged or missing bundle, or there are strays: more is lost than what was not archived.
     pub damaged: bool,
+    /// The cut that it goes back to; `None`: all that was archived comes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutReport>,
+}
+
+/// The cut that a restore goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CutReport {
+    pub number: u64,
+    /// What was archived before this time is in it.
+    pub at: TimestampMs,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

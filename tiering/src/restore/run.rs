@@ -25,7 +25,7 @@ use crate::manifest::{Catalogue, Root};
 use crate::store::{self, ObjectStore};
 
 /// Lanes read or written at once.
-const LANES_AT_ONCE: usize = 8;
+pub(super) const LANES_AT_ONCE: usize = 8;
 /// Memory for indexes of bundles; none is read twice.
 const INDEX_BYTES: u64 = 16 << 20;
 
@@ -71,10 +71,15 @@ impl Restore {
     /// # Errors
     /// What the store says; an object that a restore needs cannot be read.
     pub async fn survey(&self) -> Result<Report, RestoreError> {
-        let source = served_home(&self.root().await?).map_err(super::RestoreRefusal::from)?;
+        let source = self.served().await?;
         let lanes = self.lanes(source, None);
         let (catalogue, read) = self.read_all(&lanes).await?;
         Ok(plan(source, catalogue.as_ref(), read, self.now).report)
+    }
+
+    /// The home that a restore would go on from.
+    pub(super) async fn served(&self) -> Result<Home, RestoreError> {
+        Ok(served_home(&self.root().await?).map_err(super::RestoreRefusal::from)?)
     }
 
     /// Restores: ends the source, writes the new home, makes the switch. Returns what came back; `None` if this attempt
@@ -87,9 +92,14 @@ impl Restore {
         if let Held::Switched(_) = root::raise(&*self.store, &self.name, attempt, self.now).await? {
             return Ok(None);
         }
-        let lanes = self.lanes(attempt.source, Some(*attempt));
-        let (catalogue, read) = self.read_all(&lanes).await?;
-        let plan = plan(attempt.home(), catalogue.as_ref(), read, self.now);
+        let plan = match attempt.cut {
+            None => {
+                let lanes = self.lanes(attempt.source, Some(*attempt));
+                let (catalogue, read) = self.read_all(&lanes).await?;
+                plan(attempt.home(), catalogue.as_ref(), read, self.now)
+            }
+            Some(number) => self.plan_of_cut(attempt, number).await?,
+        };
         if plan.report.damaged && !self.accept_damage {
             return Err(RestoreError::Damaged(plan.report.damage()));
         }
@@ -98,30 +108,40 @@ impl Restore {
         Ok(Some(plan.report))
     }
 
-    fn lanes(&self, home: Home, fence: Option<Attempt>) -> Lanes {
+    pub(super) fn lanes(&self, home: Home, fence: Option<Attempt>) -> Lanes {
         let indexes = Indexes::new(Arc::clone(&self.store), INDEX_BYTES);
         Lanes { store: Arc::clone(&self.store), indexes, home, fence, accept_damage: self.accept_damage, now: self.now }
     }
 
-    /// Reads every lane that the catalogue names, then the catalogue again until it names no other lane.
+    /// Reads every lane of the source, ends it if there is an attempt.
     async fn read_all(&self, lanes: &Lanes) -> Result<(Option<Catalogue>, Vec<LaneRead>), RestoreError> {
-        let mut read: BTreeMap<LaneId, LaneRead> = BTreeMap::new();
+        self.each_lane(lanes.home, |lane| lanes.read(lane)).await
+    }
+
+    /// Does `read` with every lane that the catalogue names, then reads the catalogue again until it names no other
+    /// lane.
+    pub(super) async fn each_lane<T>(
+        &self,
+        home: Home,
+        read: impl AsyncFn(LaneId) -> Result<T, RestoreError>,
+    ) -> Result<(Option<Catalogue>, Vec<T>), RestoreError> {
+        let mut all: BTreeMap<LaneId, T> = BTreeMap::new();
         loop {
-            let catalogue = home::read_catalogue(&*self.store, lanes.home).await?;
+            let catalogue = home::read_catalogue(&*self.store, home).await?;
             let named: Vec<LaneId> = catalogue.iter().flat_map(|catalogue| &catalogue.lanes).copied().collect();
-            let missing: Vec<LaneId> = named.into_iter().filter(|lane| !read.contains_key(lane)).collect();
+            let missing: Vec<LaneId> = named.into_iter().filter(|lane| !all.contains_key(lane)).collect();
             if missing.is_empty() {
-                return Ok((catalogue, read.into_values().collect()));
+                return Ok((catalogue, all.into_values().collect()));
             }
-            let (total, done) = (read.len() + missing.len(), Cell::new(read.len()));
+            let (total, done) = (all.len() + missing.len(), Cell::new(all.len()));
             let reads = stream::iter(missing).map(async |lane| {
-                let one = lanes.read(lane).await?;
+                let one = read(lane).await?;
                 done.set(done.get() + 1);
                 (self.progress)(Progress::Read { done: done.get(), total });
                 Ok::<_, RestoreError>((lane, one))
             });
-            let reads: Vec<(LaneId, LaneRead)> = reads.buffered(LANES_AT_ONCE).try_collect().await?;
-            read.extend(reads);
+            let reads: Vec<(LaneId, T)> = reads.buffered(LANES_AT_ONCE).try_collect().await?;
+            all.extend(reads);
         }
     }
 

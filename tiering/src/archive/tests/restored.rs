@@ -10,7 +10,7 @@ use crate::manifest::{Root, check_partition};
 use crate::restore::{self, Attempt, LaneSeed, Restore, RestoreError, RestoreRefusal};
 
 /// A restore of the bench's cluster, as run by another machine.
-fn of(bench: &Bench, env: &Env) -> Restore {
+pub(super) fn of(bench: &Bench, env: &Env) -> Restore {
     let nonces = env.rng.next_u64();
     let count = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(nonces));
     Restore {
@@ -24,7 +24,7 @@ fn of(bench: &Bench, env: &Env) -> Restore {
 }
 
 /// Begins an attempt, however often the bucket fails.
-async fn begin(restore: &Restore, id: u128, take_over: bool) -> Result<Attempt, RestoreRefusal> {
+pub(super) async fn begin(restore: &Restore, id: u128, take_over: bool) -> Result<Attempt, RestoreRefusal> {
     loop {
         match restore.root().await {
             Ok(root) => return restore::begin(&root, Uuid::from_u128(id), take_over),
@@ -34,7 +34,7 @@ async fn begin(restore: &Restore, id: u128, take_over: bool) -> Result<Attempt, 
 }
 
 /// Runs an attempt to its end. Each run is dropped after a time by the seed, the first ones early.
-async fn to_the_end(bench: &Bench, env: &Env, attempt: Attempt) -> Result<(), RestoreError> {
+pub(super) async fn to_the_end(bench: &Bench, env: &Env, attempt: Attempt) -> Result<(), RestoreError> {
     let mut patience = Duration::from_millis(20);
     loop {
         let restore = of(bench, env);
@@ -71,7 +71,7 @@ fn seed_of(bench: &Bench, attempt: &Attempt) -> LaneSeed {
 }
 
 /// The bench of the restored cluster. What was archived when the old one was last looked at is in it.
-fn reborn(bench: &Bench, attempt: &Attempt, archived: &[(PartitionId, Offset)]) -> Bench {
+pub(super) fn reborn(bench: &Bench, attempt: &Attempt, archived: &[(PartitionId, Offset)]) -> Bench {
     let seed = seed_of(bench, attempt);
     let env = bench.world.env_of(50);
     let lane = bench.lane.restored(&env, seed);
@@ -94,7 +94,7 @@ fn reborn(bench: &Bench, attempt: &Attempt, archived: &[(PartitionId, Offset)]) 
     }
 }
 
-fn archived(bench: &Bench) -> Vec<(PartitionId, Offset)> {
+pub(super) fn archived(bench: &Bench) -> Vec<(PartitionId, Offset)> {
     let end = |id: &PartitionId| bench.lane.with_partition(*id, |manifest| manifest.archived_end);
     bench.partitions.iter().filter_map(|id| Some((*id, end(id)?))).collect()
 }

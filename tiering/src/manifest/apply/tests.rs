@@ -239,7 +239,7 @@ fn bundle(world: &mut World, end: u64) {
 
 /// By a process that has waited long enough for everything.
 fn grace(now: i64, ms: i64) -> Grace {
-    Grace { now: TimestampMs(now), ms, stood: Some(LogIndex(u64::MAX)) }
+    Grace { now: TimestampMs(now), ms, stood: Some(LogIndex(u64::MAX)), horizon: None }
 }
 
 #[test]

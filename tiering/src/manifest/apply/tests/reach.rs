@@ -3,7 +3,8 @@
 //!
 //! At each DELETE the test computes from scratch what can be reached: from the state itself, from every manifest that a
 //! reader may hold (the one that was current a grace ago, and all since) with the bundles behind it, and from what a
-//! restore read. `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
+//! restore read, and from every retained cut (`cuts`): the manifest that its maker read with the bundles up to its last.
+//! `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
 
 use super::*;
 
@@ -14,6 +15,17 @@ struct Snapshot {
     at: i64,
     follow_from: Sequence,
     names: BTreeSet<ObjectName>,
+    as_of: LogIndex,
+}
+
+/// A cut, or one that is being made.
+struct MadeCut {
+    /// When its maker began.
+    began: i64,
+    as_of: LogIndex,
+    reach: BTreeSet<ObjectName>,
+    /// Whether the index names it.
+    noted: bool,
 }
 
 /// A rule that is left out on purpose, to see that the test would notice.
@@ -26,6 +38,12 @@ enum Defect {
     NoPublication,
     /// A restore seals the lane and does not close its manifest.
     NotClosed,
+    /// Who deletes does not ask for cuts.
+    NoHorizon,
+    /// A cut is noted however long its making took.
+    SlowCut,
+    /// Who deletes goes by an index that was read long ago.
+    StaleIndex,
 }
 
 struct History {
@@ -38,12 +56,21 @@ struct History {
     defect: Defect,
     /// Objects deleted.
     deleted: usize,
+    gone: BTreeSet<ObjectName>,
+    cuts: Vec<MadeCut>,
+    /// What the index of cuts said to who deletes, and when.
+    index_read: Option<(i64, Option<LogIndex>)>,
+    /// Deletions that cuts put off.
+    held: usize,
 }
 
 impl History {
     fn new(seed: u64, defect: Defect) -> Self {
         let (snapshots, taken_over) = (Vec::new(), None);
-        Self { world: World::new(), draws: seed, now: 1_000, snapshots, taken_over, defect, deleted: 0 }
+        let (cuts, index_read) = (Vec::new(), None);
+        let (now, deleted, held, gone) = (1_000, 0, 0, BTreeSet::new());
+        let (world, draws) = (World::new(), seed);
+        Self { world, draws, now, snapshots, taken_over, defect, deleted, gone, cuts, index_read, held }
     }
 
     /// SplitMix64.
@@ -86,6 +113,7 @@ impl History {
             reach.extend(self.reach_of(snapshot));
         }
         reach.extend(self.taken_over.iter().flatten());
+        reach.extend(self.cuts.iter().filter(|cut| cut.noted).flat_map(|cut| &cut.reach));
         reach
     }
 
@@ -93,7 +121,10 @@ impl History {
         self.now += self.below(30) as i64;
         let (a, b, who) = (self.below(64), 1 + self.below(63), self.below(PARTITIONS as u64) as i32);
         let step = Step { kind: 0, who, a, b, wrong: self.below(12) == 0 };
-        match self.below(24) {
+        match self.below(28) {
+            24 => self.begin_cut(),
+            25..=26 => return self.note_cut(),
+            27 if self.below(3) == 0 => self.release_cut(),
             0..=6 if self.taken_over.is_none() => self.apply(Step { kind: 0, ..step }),
             7..=11 => self.apply(Step { kind: 3 + (a % 2) as u8, ..step }),
             12 => self.apply(Step { kind: 5, ..step }),
@@ -123,7 +154,8 @@ impl History {
     /// The manifest is put; a leader that dies then never proposes the command.
     fn publish(&mut self) {
         let follow_from = self.world.lane.last.next();
-        self.snapshots.push(Snapshot { at: self.now, follow_from, names: self.named() });
+        let as_of = self.world.at;
+        self.snapshots.push(Snapshot { at: self.now, follow_from, names: self.named(), as_of });
         if self.below(4) > 0 {
             let (as_of, sequence, at) = (self.world.at, self.world.lane.last, TimestampMs(self.now));
             let (pages, objects, etag) = (Vec::new(), None, String::from("e"));
@@ -134,8 +166,52 @@ impl History {
 
     /// From the last manifest and all bundles behind it.
     fn take_over(&mut self) {
-        let nothing = Snapshot { at: 0, follow_from: Sequence(1), names: BTreeSet::new() };
+        let nothing = nothing();
         self.taken_over = Some(self.reach_of(self.snapshots.last().unwrap_or(&nothing)));
+    }
+
+    /// A maker reads the manifest and the bundles behind it.
+    fn begin_cut(&mut self) {
+        let nothing = nothing();
+        let snapshot = self.snapshots.last().unwrap_or(&nothing);
+        let (began, as_of, reach) = (self.now, snapshot.as_of, self.reach_of(snapshot));
+        self.cuts.push(MadeCut { began, as_of, reach, noted: false });
+    }
+
+    /// A maker puts the index, or gives up. A cut that is noted is there whole.
+    fn note_cut(&mut self) -> Result<(), String> {
+        let Some(at) = self.cuts.iter().position(|cut| !cut.noted) else { return Ok(()) };
+        let mut cut = self.cuts.remove(at);
+        if self.now - cut.began > GRACE_MS / 4 && self.defect != Defect::SlowCut {
+            return Ok(());
+        }
+        if let Some(object) = cut.reach.intersection(&self.gone).next() {
+            return Err(format!("{object} was deleted and a cut that is noted now reaches it"));
+        }
+        cut.noted = true;
+        self.cuts.push(cut);
+        Ok(())
+    }
+
+    fn release_cut(&mut self) {
+        let noted = self.cuts.iter().filter(|cut| cut.noted).count();
+        let chosen = self.below(noted.max(1) as u64) as usize;
+        let at = self.cuts.iter().enumerate().filter(|(_, cut)| cut.noted).nth(chosen).map(|(at, _)| at);
+        at.into_iter().for_each(|at| drop(self.cuts.remove(at)));
+    }
+
+    /// As `archive::held`.
+    fn horizon(&mut self) -> Option<LogIndex> {
+        let fresh = |read: i64| self.now - read < GRACE_MS / 4 || self.defect == Defect::StaleIndex;
+        match self.index_read {
+            Some((read, horizon)) if fresh(read) => horizon,
+            _ => {
+                let noted = self.cuts.iter().filter(|cut| cut.noted);
+                let horizon = noted.map(|cut| cut.as_of).min();
+                self.index_read = Some((self.now, horizon));
+                horizon
+            }
+        }
     }
 
     fn delete(&mut self) -> Result<(), String> {
@@ -143,7 +219,10 @@ impl History {
             Defect::NoGrace => (0, LogIndex(u64::MAX)),
             _ => (GRACE_MS, LogIndex(u64::MAX)),
         };
-        let grace = Grace { now: TimestampMs(self.now), ms, stood: Some(stood) };
+        let horizon = self.horizon().filter(|_| self.defect != Defect::NoHorizon);
+        let grace = Grace { now: TimestampMs(self.now), ms, stood: Some(stood), horizon };
+        let free = self.world.lane.deletable(Grace { horizon: None, ..grace }).len();
+        self.held += free - self.world.lane.deletable(grace).len();
         let lane = &self.world.lane;
         let mut of_lane: Vec<ObjectName> = lane.deletable(grace).into_iter().map(|(object, _)| object).collect();
         let deletable = |partition: &PartitionManifest| match self.defect {
@@ -159,39 +238,49 @@ impl History {
         if let Some(object) = all.clone().find(|object| reach.contains(object)) {
             return Err(format!("{object} is deleted and can be reached"));
         }
-        self.deleted += all.count();
+        self.deleted += all.clone().count();
+        self.gone.extend(all.copied());
         let deleted = Deleted { lane: of_lane, partitions: of_partitions };
         self.world.apply(&Command::Deleted(deleted)).expect("always");
         Ok(())
     }
 }
 
-/// The first seed whose history deletes what can be reached; how many objects all of them deleted.
-fn first_violation(histories: u64, defect: Defect) -> (Option<(u64, String)>, usize) {
-    let mut deleted = 0;
+/// What a lane has published before it published anything.
+fn nothing() -> Snapshot {
+    Snapshot { at: 0, follow_from: Sequence(1), names: BTreeSet::new(), as_of: LogIndex(0) }
+}
+
+/// The first seed whose history deletes what can be reached; how many objects all of them deleted, and how many
+/// deletions cuts put off.
+fn first_violation(histories: u64, defect: Defect) -> (Option<(u64, String)>, usize, usize) {
+    let (mut deleted, mut held) = (0, 0);
     for seed in 0..histories {
         let mut history = History::new(seed, defect);
         for _ in 0..120 {
             if let Err(violation) = history.step() {
-                return (Some((seed, violation)), deleted);
+                return (Some((seed, violation)), deleted, held);
             }
         }
         deleted += history.deleted;
+        held += history.held;
     }
-    (None, deleted)
+    (None, deleted, held)
 }
 
 #[test]
 fn nothing_that_can_be_reached_is_deleted() {
     let histories = std::env::var("TIDEWATER_HISTORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
-    let (violation, deleted) = first_violation(histories, Defect::None);
+    let (violation, deleted, held) = first_violation(histories, Defect::None);
     assert_eq!(violation, None);
+    assert!(held > 0, "cuts put off {held} deletions in {histories} histories");
     assert!(deleted as u64 > histories, "{deleted} objects deleted in {histories} histories");
 }
 
 #[test]
 fn each_rule_that_is_left_out_is_noticed() {
-    for defect in [Defect::NoGrace, Defect::NoPublication, Defect::NotClosed] {
+    use Defect::{NoGrace, NoHorizon, NoPublication, NotClosed, SlowCut, StaleIndex};
+    for defect in [NoGrace, NoPublication, NotClosed, NoHorizon, SlowCut, StaleIndex] {
         assert!(first_violation(3_000, defect).0.is_some(), "{defect:?}");
     }
 }

@@ -1,0 +1,55 @@
+//! What cuts hold: how far this lane may delete.
+//!
+//! Owns: reading the index of cuts, how long an answer counts. Does not own: what the index means ([`crate::cuts`], which
+//! says why an answer of this age is new enough). Shard-local.
+
+use std::time::Duration;
+
+use tidewater_storage::model::LogIndex;
+
+use super::host::LaneHost;
+use super::housekeeping::Housekeeping;
+use super::steps::StepError;
+use crate::cuts::{part_of, read_index};
+use crate::restore::RestoreError;
+use crate::store::{PutMode, StoreError};
+
+/// An answer is asked for again after this long at the latest, so that what cuts held goes soon after their release.
+const READ_AGAIN: Duration = Duration::from_secs(300);
+
+impl<H: LaneHost> Housekeeping<H> {
+    /// What [`Housekeeping::horizon`] says without a request; `None`: the index has to be read first.
+    pub(super) fn horizon_read(&self) -> Option<Option<LogIndex>> {
+        let counts = part_of(self.shared.delete_grace()).min(READ_AGAIN);
+        let (read, horizon) = self.cuts_read.get()?;
+        (self.shared.env.clock.now().since(read) < counts).then_some(horizon)
+    }
+
+    /// The last intent of this lane that no retained cut is in the way of; `None`: there is no cut. An index that cannot
+    /// be read lets nothing be deleted.
+    pub(super) async fn horizon(&self) -> Result<Option<LogIndex>, StepError> {
+        if let Some(horizon) = self.horizon_read() {
+            return Ok(horizon);
+        }
+        let shared = &*self.shared;
+        let now = shared.env.clock.now();
+        let (store, home) = (&*shared.bucket.store, shared.bucket.home);
+        // That there is no index is believed only of a bucket that has the root, and asked for repeatedly.
+        let is_absent = |error: &RestoreError| matches!(error, RestoreError::Store(StoreError::NotFound { .. }));
+        let read = shared.read_again(is_absent, async || match read_index(store, home).await? {
+            (_, PutMode::IfAbsent) => {
+                let absent = StoreError::NotFound { key: home.cuts_key().to_string() };
+                Err(RestoreError::Store(shared.unless_away(absent).await))
+            }
+            (index, _) => Ok(index),
+        });
+        let horizon = match read.await {
+            Ok(index) => index.horizon(shared.host.lane()),
+            Err(error) if is_absent(&error) => None,
+            Err(error) => return Err(StepError::Later(format!("nothing is deleted from the bucket: {error}"))),
+        };
+        // As of before the request: a cut that was noted during it may be missing in the answer.
+        self.cuts_read.set(Some((now, horizon)));
+        Ok(horizon)
+    }
+}

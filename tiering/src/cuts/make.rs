@@ -1,0 +1,392 @@
+//! Makes cuts and releases those that are not kept: [`CutMaker`].
+//!
+//! Owns: these requests and their order. Does not own: when it is called, what is kept (`thin`). It needs nothing but the
+//! bucket: any broker may make a cut, several may at once, and each step may be the last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tidewater_storage::disposition::Disposition;
+use tidewater_storage::model::{LaneId, LogIndex, TimestampMs};
+
+use super::index::{CONFLICTS_MAX, CutEntry, CutIndex, CutLane, NUMBER_END, read_index};
+use super::object::{Cut, CutLaneState};
+use super::thin::KEPT_MS;
+use crate::fetch::Indexes;
+use crate::format::INDEX_BYTES_MAX;
+use crate::keys::{Home, LineageEpoch, Nonce, ObjectKey, ObjectKind, ObjectName, Sequence};
+use crate::manifest::Catalogue;
+use crate::restore::{LaneEnd, LaneTail, Lanes, RestoreError};
+use crate::store::{ObjectStore, PutMode, StoreError};
+
+/// Lanes read at once.
+const LANES_AT_ONCE: usize = 8;
+/// The put of the index is over by so many times [`CutMaker::within`], or the cut is taken out again: a lane that deletes
+/// a whole grace after the making began goes by an index that it read later than that.
+const PUT_WITHIN: u32 = 3;
+/// Numbers that are tried for a new cut, each twice as far from the one before: those of makers that ended half-way are
+/// taken, and where the index was lost, many are.
+const NUMBERS_MAX: u32 = 16;
+/// While no bundle and no change of a topic comes, a cut is made only this long after the last, and only if a lane was
+/// published since: what retention forgets is then no longer held by the old cut.
+const QUIET_MS: i64 = 3_600_000;
+/// Cut objects that the index does not name are looked for with every so many cuts.
+const STRAYS_EVERY: u64 = 64;
+const LIST_MAX: usize = 1000;
+
+/// See the header.
+#[derive(Clone, Debug)]
+pub struct CutMaker {
+    pub store: Arc<dyn ObjectStore>,
+    pub home: Home,
+    /// Indexes of bundles that were read.
+    pub indexes: Indexes,
+    /// From its first request until the index is put it takes no more than this ([`super::part_of`]).
+    pub within: Duration,
+}
+
+/// What a maker came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutDone {
+    /// The newest cut; `None` if nothing was ever archived.
+    pub newest: Option<CutEntry>,
+    /// It was made now; otherwise nothing has changed since.
+    pub made: bool,
+    /// How many cuts are kept.
+    pub kept: usize,
+    /// How many were released.
+    pub released: usize,
+}
+
+/// Why no cut was made. The next call begins again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CutError {
+    #[error(transparent)]
+    Read(#[from] RestoreError),
+    /// What a restore of now would meet, too.
+    #[error("lane {lane} ends before bundle {at}: {reason}; no cut is made of a damaged archive: see tidewater verify")]
+    Damaged { lane: LaneId, at: Sequence, reason: String },
+    #[error("a restore has ended this epoch of the cluster")]
+    Closed { epoch: Option<LineageEpoch> },
+    #[error(
+        "a cut took {} ms, more than the {} ms in which it has to be noted; it is given up, the next is tried when it is due",
+        took.as_millis(), within.as_millis()
+    )]
+    Slow { took: Duration, within: Duration },
+    #[error("a cut of {lanes} lanes, or the index with it, is larger than 64 MiB, which no reader takes")]
+    Large { lanes: usize },
+}
+
+impl From<StoreError> for CutError {
+    fn from(error: StoreError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl CutError {
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Read(error) => error.disposition(),
+            Self::Damaged { .. } => Disposition::Corrupt,
+            Self::Closed { .. } => Disposition::Fatal,
+            Self::Slow { .. } => Disposition::Retry,
+            Self::Large { .. } => Disposition::Refused,
+        }
+    }
+}
+
+/// The cluster as it was read.
+struct State {
+    /// The catalogue's object, and its revision.
+    catalogue: (Bytes, u64),
+    lanes: BTreeMap<LaneId, LaneTail>,
+}
+
+impl CutMaker {
+    /// Makes a cut if anything has changed since the newest, and releases those that are not kept any longer. `clock`
+    /// gives the wall clock's time, and the time since any fixed moment; the longer of both says how long it took, as the
+    /// second may stand still while a machine sleeps.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub async fn make(&self, nonce: Nonce, clock: impl Fn() -> (TimestampMs, Duration)) -> Result<CutDone, CutError> {
+        let began = clock();
+        let at = began.0;
+        let took = || {
+            let now = clock();
+            let by_wall = Duration::from_millis(u64::try_from(now.0.since_ms(at)).unwrap_or(0));
+            now.1.saturating_sub(began.1).max(by_wall)
+        };
+        let (mut index, mode) = read_index(&*self.store, self.home).await?;
+        if index.closed_for.is_some() {
+            return Err(CutError::Closed { epoch: index.closed_for });
+        }
+        let new = match index.cuts.last() {
+            Some(newest) if self.is_quiet(newest, at).await? => None,
+            newest => self.read().await?.filter(|state| newest.is_none_or(|cut| !state.is_in(cut, at))),
+        };
+        let mut put = None;
+        if let Some(state) = new {
+            let entry = self.put_cut(&state, &index, at, nonce).await?;
+            index.next = entry.number + 1;
+            index.cuts.push(entry.clone());
+            put = Some(entry);
+        }
+        let released = index.thin(at);
+        if put.is_none() && released.is_empty() {
+            return Ok(done(&index, false, 0));
+        }
+        let own: Vec<ObjectKey> = put.iter().map(|cut| cut.key(self.home)).collect();
+        let slow = |took| CutError::Slow { took, within: self.within };
+        let took_before = took();
+        if took_before > self.within && put.is_some() {
+            self.store.delete(own).await?;
+            return Err(slow(took_before));
+        }
+        let object = index.encode();
+        if object.len() > INDEX_BYTES_MAX as usize {
+            self.store.delete(own).await?;
+            return Err(CutError::Large { lanes: put.map_or(0, |cut| cut.lanes.len()) });
+        }
+        match self.store.put(&self.home.cuts_key(), object, mode).await {
+            Ok(_) => {
+                // A lane may have deleted by an index that it read before this one was there.
+                if let Some(late) = put.as_ref().filter(|_| took() > self.within * PUT_WITHIN) {
+                    self.withdraw(late).await?;
+                    return Err(slow(took()));
+                }
+            }
+            // Another maker was first, or the lost answer was this one's.
+            Err(StoreError::Taken { .. }) => {
+                let (now, _) = read_index(&*self.store, self.home).await?;
+                let is_noted = put.as_ref().is_some_and(|put| now.cuts.contains(put));
+                if !is_noted {
+                    self.store.delete(own).await?;
+                }
+                // Another's cut is as new as this one would be.
+                return Ok(done(&now, is_noted, 0));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let keys = released.iter().map(|number| self.home.name(ObjectKind::Cut { number: *number }).key());
+        self.store.delete(keys.collect()).await?;
+        if put.as_ref().is_some_and(|cut| cut.number.is_multiple_of(STRAYS_EVERY)) {
+            self.sweep(&index).await?;
+        }
+        Ok(done(&index, put.is_some(), released.len()))
+    }
+
+    /// Releases the cuts that are not kept any longer at `now`, also the newest once it is older than any cut is kept.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub async fn release_old(&self, now: TimestampMs) -> Result<CutDone, CutError> {
+        let (mut index, mode) = read_index(&*self.store, self.home).await?;
+        if index.closed_for.is_some() {
+            return Err(CutError::Closed { epoch: index.closed_for });
+        }
+        let mut released = index.thin(now);
+        if let [last] = index.cuts.as_slice()
+            && now.since_ms(last.at) >= KEPT_MS
+        {
+            released.push(last.number);
+            index.cuts.clear();
+        }
+        if !released.is_empty() {
+            self.store.put(&self.home.cuts_key(), index.encode(), mode).await?;
+            let keys = released.iter().map(|number| self.home.name(ObjectKind::Cut { number: *number }).key());
+            self.store.delete(keys.collect()).await?;
+        }
+        Ok(done(&index, false, released.len()))
+    }
+
+    /// Releases all cuts, as on a disk that is full.
+    ///
+    /// # Errors
+    /// [`CutError`].
+    pub async fn release_all(&self) -> Result<usize, CutError> {
+        let (mut index, mode) = read_index(&*self.store, self.home).await?;
+        if index.closed_for.is_some() {
+            return Err(CutError::Closed { epoch: index.closed_for });
+        }
+        let released = std::mem::take(&mut index.cuts);
+        if !released.is_empty() {
+            self.store.put(&self.home.cuts_key(), index.encode(), mode).await?;
+            self.store.delete(released.iter().map(|cut| cut.key(self.home)).collect()).await?;
+        }
+        Ok(released.len())
+    }
+
+    /// Takes a cut out of the index again that was noted too late.
+    async fn withdraw(&self, cut: &CutEntry) -> Result<(), CutError> {
+        for _ in 0..CONFLICTS_MAX {
+            let (mut index, mode) = read_index(&*self.store, self.home).await?;
+            if index.closed_for.is_some() {
+                return Err(CutError::Closed { epoch: index.closed_for });
+            }
+            index.cuts.retain(|kept| kept != cut);
+            match self.store.put(&self.home.cuts_key(), index.encode(), mode).await {
+                Ok(_) => return Ok(self.store.delete(vec![cut.key(self.home)]).await?),
+                Err(StoreError::Taken { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RestoreError::Busy { key: self.home.cuts_key() }.into())
+    }
+
+    /// Is there neither a bundle nor a change of the catalogue after the newest cut? One request a lane.
+    async fn is_quiet(&self, newest: &CutEntry, at: TimestampMs) -> Result<bool, CutError> {
+        if at.since_ms(newest.at) >= QUIET_MS {
+            return Ok(false);
+        }
+        if self.catalogue().await?.is_none_or(|(catalogue, _)| catalogue.revision != newest.catalogue) {
+            return Ok(false);
+        }
+        let free = stream::iter(newest.lanes.clone()).map(async |lane| {
+            match self.store.head(&self.home.bundle(lane.lane, lane.last.next()).key()).await {
+                Ok(_) => Ok(false),
+                Err(StoreError::NotFound { .. }) => Ok(true),
+                Err(error) => Err(error),
+            }
+        });
+        let free: Vec<bool> = free.buffered(LANES_AT_ONCE).try_collect().await?;
+        Ok(free.into_iter().all(|free| free))
+    }
+
+    async fn catalogue(&self) -> Result<Option<(Catalogue, Bytes)>, CutError> {
+        let key = self.home.name(ObjectKind::Catalogue).key();
+        let got = match self.store.get(&key, None).await {
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            got => got?,
+        };
+        let catalogue = Catalogue::decode(&got.body);
+        let catalogue = catalogue.map_err(|error| RestoreError::Unreadable { key, reason: error.to_string() })?;
+        Ok(Some((catalogue, got.body)))
+    }
+
+    /// Every lane that the catalogue names, then the catalogue again until it names no other lane. `None` if nothing was
+    /// ever archived.
+    async fn read(&self) -> Result<Option<State>, CutError> {
+        let lanes = Lanes {
+            store: Arc::clone(&self.store),
+            indexes: self.indexes.clone(),
+            home: self.home,
+            fence: None,
+            accept_damage: false,
+            now: TimestampMs::NONE,
+        };
+        let mut read: BTreeMap<LaneId, LaneTail> = BTreeMap::new();
+        loop {
+            let Some((catalogue, body)) = self.catalogue().await? else { return Ok(None) };
+            let missing: Vec<LaneId> =
+                catalogue.lanes.iter().copied().filter(|lane| !read.contains_key(lane)).collect();
+            if missing.is_empty() {
+                return Ok(Some(State { catalogue: (body, catalogue.revision), lanes: read }));
+            }
+            let tails = stream::iter(missing).map(|lane| lanes.tail(lane));
+            let tails: Vec<LaneTail> = tails.buffered(LANES_AT_ONCE).try_collect().await?;
+            for tail in tails {
+                match &tail.end {
+                    LaneEnd::Open => {}
+                    LaneEnd::Sealed => return Err(CutError::Closed { epoch: None }),
+                    LaneEnd::Damaged { at, reason } => {
+                        let (lane, at, reason) = (tail.lane, *at, reason.clone());
+                        return Err(CutError::Damaged { lane, at, reason });
+                    }
+                }
+                read.insert(tail.lane, tail);
+            }
+        }
+    }
+
+    /// Puts the cut's object under a number that is free.
+    async fn put_cut(
+        &self,
+        state: &State,
+        index: &CutIndex,
+        at: TimestampMs,
+        nonce: Nonce,
+    ) -> Result<CutEntry, CutError> {
+        let mut number = index.next;
+        for step in (0..NUMBERS_MAX).map(|n| 1_u64 << n) {
+            if number >= NUMBER_END {
+                break;
+            }
+            let cut = Cut {
+                home: self.home,
+                number,
+                nonce,
+                at,
+                catalogue: state.catalogue.0.clone(),
+                lanes: state.lanes.values().map(lane_state).collect(),
+            };
+            let object = cut.encode().ok_or(CutError::Large { lanes: state.lanes.len() })?;
+            let entry = CutEntry {
+                number,
+                at,
+                size: object.len() as u64,
+                catalogue: state.catalogue.1,
+                lanes: state.lanes.values().map(cut_lane).collect(),
+            };
+            match self.store.put(&entry.key(self.home), object, PutMode::IfAbsent).await {
+                Ok(_) => return Ok(entry),
+                Err(StoreError::Taken { .. }) => number += step,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RestoreError::Busy { key: self.home.cuts_key() }.into())
+    }
+
+    /// Deletes cuts that the index has passed and does not name: of makers that were second, or ended.
+    async fn sweep(&self, index: &CutIndex) -> Result<(), CutError> {
+        let listed = self.store.list(&format!("{}cuts/", self.home.prefix()), None, LIST_MAX).await?;
+        let is_stray = |key: &ObjectKey| match ObjectName::parse(key).map(|object| object.kind) {
+            Some(ObjectKind::Cut { number }) => {
+                number < index.next && index.cuts.iter().all(|cut| cut.number != number)
+            }
+            _ => false,
+        };
+        let strays: Vec<ObjectKey> = listed.into_iter().map(|found| found.key).filter(is_stray).collect();
+        if !strays.is_empty() {
+            self.store.delete(strays).await?;
+        }
+        Ok(())
+    }
+}
+
+fn done(index: &CutIndex, made: bool, released: usize) -> CutDone {
+    CutDone { newest: index.cuts.last().cloned(), made, kept: index.cuts.len(), released }
+}
+
+fn lane_state(tail: &LaneTail) -> CutLaneState {
+    CutLaneState {
+        lane: tail.lane,
+        manifest: tail.manifest.as_ref().map(crate::manifest::PublishedLane::encode),
+        last: tail.last,
+        last_crc: tail.last_crc,
+        written: tail.written,
+    }
+}
+
+fn cut_lane(tail: &LaneTail) -> CutLane {
+    CutLane {
+        lane: tail.lane,
+        as_of: tail.manifest.as_ref().map_or(LogIndex(0), |published| published.as_of),
+        last: tail.last,
+    }
+}
+
+impl State {
+    /// Would a cut of this state be the same as `cut`?
+    fn is_in(&self, cut: &CutEntry, at: TimestampMs) -> bool {
+        let lanes: Vec<CutLane> = self.lanes.values().map(cut_lane).collect();
+        let same_ends = lanes.len() == cut.lanes.len()
+            && lanes.iter().zip(&cut.lanes).all(|(a, b)| (a.lane, a.last) == (b.lane, b.last));
+        let is_recent = at.since_ms(cut.at) < QUIET_MS;
+        self.catalogue.1 == cut.catalogue && same_ends && (is_recent || lanes == cut.lanes)
+    }
+}
