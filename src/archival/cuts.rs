@@ -102,8 +102,8 @@ pub fn may_make_cuts(image: &ClusterImage) -> bool {
 }
 
 impl ShardArchivers {
-    /// Runs on the controller's shard as long as there are cuts to make. With an interval of zero none are made, and those
-    /// that were made before or on demand are released when they are old.
+    /// Runs on the controller's shard as long as there are cuts to make. With an interval of zero none are made, and
+    /// those that were made before or on demand are released when they are old.
     pub(super) async fn make_cuts(self: Rc<Self>, bucket: Bucket, interval: Duration) {
         let archive = &self.cadence.archive;
         let maker = CutMaker {

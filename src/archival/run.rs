@@ -320,8 +320,8 @@ pub struct Cadence {
     pub archive: ArchiveConfig,
     /// Time between two looks at local retention.
     pub retention_interval: Duration,
-    /// Time between two cuts of the cluster; zero: none are made on a schedule, and those that there are grow old. `None`:
-    /// no cuts are made or released here.
+    /// Time between two cuts of the cluster; zero: none are made on a schedule, and those that there are grow old.
+    /// `None`: no cuts are made or released here.
     pub cut_interval: Option<Duration>,
 }
 

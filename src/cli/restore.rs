@@ -33,8 +33,8 @@ pub(super) struct RestoreArgs {
     /// broker
     #[arg(long)]
     exit: bool,
-    /// Go back to the newest cut at or before this time (2026-11-29T10:00:00Z), or to the newest of all (newest); what was
-    /// archived later does not come back. Without it, all that was archived comes back
+    /// Go back to the newest cut at or before this time (2026-11-29T10:00:00Z), or to the newest of all (newest); what
+    /// was archived later does not come back. Without it, all that was archived comes back
     #[arg(long, value_name = "TIME", value_parser = choice)]
     at: Option<CutChoice>,
     /// Take the cluster from a restore that is under way and will never end

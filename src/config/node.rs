@@ -123,8 +123,8 @@ pub struct RawConfig {
     /// How long a partition remembers a silent idempotent producer, in milliseconds [default: 86400000]
     #[arg(long, env = "TIDEWATER_PRODUCER_ID_EXPIRATION_MS", value_name = "MS")]
     pub producer_id_expiration_ms: Option<u64>,
-    /// Time between two cuts of the cluster, earlier states that tidewater restore --at can go back to, in milliseconds;
-    /// 0 makes none on a schedule [default: 60000]
+    /// Time between two cuts of the cluster, earlier states that tidewater restore --at can go back to, in
+    /// milliseconds; 0 makes none on a schedule [default: 60000]
     #[arg(long, env = "TIDEWATER_CUT_INTERVAL_MS", value_name = "MS")]
     pub cut_interval_ms: Option<u64>,
     /// Kafka connections of the node; more are closed at once [default: 20000]

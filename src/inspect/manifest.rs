@@ -1,5 +1,5 @@
-//! Metadata of the bucket: lane manifests, pages of partition manifests, spill pages, cuts, root, catalogue and index of
-//! cuts.
+//! Metadata of the bucket: lane manifests, pages of partition manifests, spill pages, cuts, root, catalogue and index
+//! of cuts.
 
 use serde::Serialize;
 use tidewater_storage::codec::{CodecError, Sections};

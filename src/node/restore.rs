@@ -70,8 +70,8 @@ impl CutChoice {
 pub struct RestoreOptions {
     /// Take the root from a restore that is under way and never ends.
     pub take_over: bool,
-    /// Go back to a cut instead of bringing back all that was archived. A restore that is run again goes back to the cut
-    /// that it chose first.
+    /// Go back to a cut instead of bringing back all that was archived. A restore that is run again goes back to the
+    /// cut that it chose first.
     pub at: Option<CutChoice>,
     /// Go on with what lies before the damage of a damaged archive.
     pub accept_damage: bool,

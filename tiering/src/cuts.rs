@@ -15,10 +15,9 @@
 //!
 //! Why the deleting lane sees every cut that matters: an object that a cut reaches was named by a manifest that the
 //! cut's maker read, so the manifest that forgot it came later, and its grace ends more than `delete.grace` after the
-//! maker began. The index that the lane goes by was read in the last quarter of that time, and the maker has noted the cut
-//! in the quarters before: it begins the PUT in the first, and no PUT takes longer than two.
-//! An object that a cut reaches is not pending in the manifest that it reads: its intent has a later log index than that
-//! manifest's `as_of`.
+//! maker began. The index that the lane goes by was read in the last quarter of that time, and the maker has noted the
+//! cut in the quarters before: it begins the PUT in the first, and no PUT takes longer than two. An object that a cut
+//! reaches is not pending in the manifest that it reads: its intent has a later log index than that manifest's `as_of`.
 
 mod index;
 mod make;
@@ -32,8 +31,8 @@ pub use make::{CutDone, CutError, CutMaker};
 pub use object::{Cut, CutLaneState};
 pub use thin::thin;
 
-/// The part of the shortest grace within which a cut is made, and for which a lane that deletes goes by an index that it
-/// has read.
+/// The part of the shortest grace within which a cut is made, and for which a lane that deletes goes by an index that
+/// it has read.
 #[must_use]
 pub fn part_of(grace: Duration) -> Duration {
     grace / 4

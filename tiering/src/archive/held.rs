@@ -1,7 +1,7 @@
 //! What cuts hold: how far this lane may delete.
 //!
-//! Owns: reading the index of cuts, how long an answer counts. Does not own: what the index means ([`crate::cuts`], which
-//! says why an answer of this age is new enough). Shard-local.
+//! Owns: reading the index of cuts, how long an answer counts. Does not own: what the index means ([`crate::cuts`],
+//! which says why an answer of this age is new enough). Shard-local.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ impl<H: LaneHost> Housekeeping<H> {
         (self.shared.env.clock.now().since(read) < counts).then_some(horizon)
     }
 
-    /// The last intent of this lane that no retained cut is in the way of; `None`: there is no cut. An index that cannot
-    /// be read lets nothing be deleted.
+    /// The last intent of this lane that no retained cut is in the way of; `None`: there is no cut. An index that
+    /// cannot be read lets nothing be deleted.
     pub(super) async fn horizon(&self) -> Result<Option<LogIndex>, StepError> {
         if let Some(horizon) = self.horizon_read() {
             return Ok(horizon);

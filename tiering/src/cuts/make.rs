@@ -1,7 +1,7 @@
 //! Makes cuts and releases those that are not kept: [`CutMaker`].
 //!
-//! Owns: these requests and their order. Does not own: when it is called, what is kept (`thin`). It needs nothing but the
-//! bucket: any broker may make a cut, several may at once, and each step may be the last.
+//! Owns: these requests and their order. Does not own: when it is called, what is kept (`thin`). It needs nothing but
+//! the bucket: any broker may make a cut, several may at once, and each step may be the last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::store::{ObjectStore, PutMode, StoreError};
 
 /// Lanes read at once.
 const LANES_AT_ONCE: usize = 8;
-/// The put of the index is over by so many times [`CutMaker::within`], or the cut is taken out again: a lane that deletes
-/// a whole grace after the making began goes by an index that it read later than that.
+/// The put of the index is over by so many times [`CutMaker::within`], or the cut is taken out again: a lane that
+/// deletes a whole grace after the making began goes by an index that it read later than that.
 const PUT_WITHIN: u32 = 3;
 /// Numbers that are tried for a new cut, each twice as far from the one before: those of makers that ended half-way are
 /// taken, and where the index was lost, many are.
@@ -72,7 +72,7 @@ pub enum CutError {
     #[error("a restore has ended this epoch of the cluster")]
     Closed { epoch: Option<LineageEpoch> },
     #[error(
-        "a cut took {} ms, more than the {} ms in which it has to be noted; it is given up, the next is tried when it is due",
+        "a cut took {} ms, more than the {} ms in which it has to be noted; it is given up, and another is made later",
         took.as_millis(), within.as_millis()
     )]
     Slow { took: Duration, within: Duration },
@@ -108,8 +108,8 @@ struct State {
 
 impl CutMaker {
     /// Makes a cut if anything has changed since the newest, and releases those that are not kept any longer. `clock`
-    /// gives the wall clock's time, and the time since any fixed moment; the longer of both says how long it took, as the
-    /// second may stand still while a machine sleeps.
+    /// gives the wall clock's time, and the time since any fixed moment; the longer of both says how long it took, as
+    /// the second may stand still while a machine sleeps.
     ///
     /// # Errors
     /// [`CutError`].
@@ -268,8 +268,8 @@ impl CutMaker {
         Ok(Some((catalogue, got.body)))
     }
 
-    /// Every lane that the catalogue names, then the catalogue again until it names no other lane. `None` if nothing was
-    /// ever archived.
+    /// Every lane that the catalogue names, then the catalogue again until it names no other lane. `None` if nothing
+    /// was ever archived.
     async fn read(&self) -> Result<Option<State>, CutError> {
         let lanes = Lanes {
             store: Arc::clone(&self.store),

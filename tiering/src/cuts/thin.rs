@@ -16,8 +16,8 @@ const CUTS_MAX: usize = 256;
 
 /// The numbers of the cuts that are released at `now`. `cuts` are numbers and times, by number.
 ///
-/// The first cut of a slot is kept. So one that is kept now as the first of its minute is there later to be the first of
-/// its hour and of its day. A cut in the future, as after a clock was put back, counts as just made.
+/// The first cut of a slot is kept. So one that is kept now as the first of its minute is there later to be the first
+/// of its hour and of its day. A cut in the future, as after a clock was put back, counts as just made.
 #[must_use]
 pub fn thin(cuts: &[(u64, TimestampMs)], now: TimestampMs) -> Vec<u64> {
     debug_assert!(cuts.is_sorted_by(|a, b| a.0 < b.0), "cuts are sorted by number");

@@ -1,7 +1,7 @@
 //! A restore to a cut: the cuts of a cluster, what one would bring back, the plan of going back to one.
 //!
-//! Owns: these requests. Does not own: cuts ([`crate::cuts`]), the plan (`plan`). What the source archived after the cut
-//! stays in the bucket; nothing of the new home names it.
+//! Owns: these requests. Does not own: cuts ([`crate::cuts`]), the plan (`plan`). What the source archived after the
+//! cut stays in the bucket; nothing of the new home names it.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidewater_storage::model::TimestampMs;

@@ -41,7 +41,8 @@ pub enum RestoreError {
     /// Nothing to go back to.
     #[error(
         "the bucket has no cut of epoch {} that --at could take{}; tidewater restore cuts lists those that it has",
-        home.epoch, oldest.map_or_else(String::new, |oldest| format!(": the oldest is of {} (milliseconds since 1970)", oldest.0))
+        home.epoch,
+        oldest.map_or_else(String::new, |oldest| format!(": the oldest is of {oldest} (milliseconds since 1970)"))
     )]
     NoCut {
         home: Home,
