@@ -1,7 +1,7 @@
 //! What is wrong with a bucket: [`Damage`], and the bounded list of it. *Messages*.
 //!
-//! The list is in the order of keys, and keeps the first of them: objects are looked at side by side, and what is
-//! reported must not depend on which answer came first.
+//! The list is sorted, causes before what follows from them, and keeps the first: objects are looked at side by side,
+//! and what is reported must not depend on which answer came first.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,7 @@ const FINDINGS_MAX: usize = 10_000;
 /// Ranges kept of one finding.
 const RANGES_MAX: usize = 1_000;
 
-/// What is wrong with an object, or between two.
+/// What is wrong with an object, or between two. Findings are reported in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DamageKind {
@@ -109,7 +109,7 @@ impl Findings {
 
     pub(super) fn add(&mut self, damage: Damage) {
         self.damage_left_out += insert(&mut self.damage, damage, |a, b| {
-            (&a.object, a.kind, &a.reason).cmp(&(&b.object, b.kind, &b.reason))
+            (a.kind, &a.object, &a.reason).cmp(&(b.kind, &b.object, &b.reason))
         });
     }
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn findings_are_the_first_by_key_in_whichever_order_they_were_found() {
+    fn findings_are_the_first_in_whichever_order_they_were_found() {
         let damage = |n: usize| Damage {
             kind: DamageKind::Missing,
             object: format!("{n:06}"),

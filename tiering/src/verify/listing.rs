@@ -16,7 +16,8 @@ use crate::store::{Listed, StoreError};
 
 /// Keys of a LIST.
 const LIST_MAX: usize = 1000;
-/// Objects that are listed one LIST after the other. More waste fewer LISTs: the last of a slice gives keys of the next.
+/// Objects that are listed one LIST after the other. The last LIST of a slice gives keys of the next slice, which are
+/// listed twice: with more objects, that happens less often.
 const SLICE_OBJECTS: usize = 5_000;
 /// Slices listed at once.
 const LISTS_AT_ONCE: usize = 32;
