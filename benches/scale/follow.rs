@@ -1,4 +1,5 @@
-//! A replica cluster's discovery of a source over a store of 20 ms: from nothing until every lane is at its last bundle.
+//! A replica cluster's discovery of a source over a store of 20 ms: from nothing until every lane is at its last
+//! bundle.
 
 use std::rc::Rc;
 use std::sync::Arc;

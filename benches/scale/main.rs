@@ -1,9 +1,9 @@
 //! What restore, follow and verify cost by the size of the archive.
 //!
-//! Owns: the command line, the sizes. `cargo bench -p tidewater-read-replica --bench scale -- restore` measures; without
-//! `--bench` (as `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every figure runs on tiny inputs, to check that
-//! it works. `benches/README.md` explains the numbers. It belongs to the crate that sees all three and little else, so
-//! the broker need not be built for it.
+//! Owns: the command line, the sizes. `cargo bench -p tidewater-read-replica --bench scale -- restore` measures;
+//! without `--bench` (as `cargo test` runs it) or with `TIDEWATER_BENCH_SMALL=1` every figure runs on tiny inputs, to
+//! check that it works. `benches/README.md` explains the numbers. It belongs to the crate that sees all three and
+//! little else, so the broker need not be built for it.
 #![allow(
     clippy::panic,
     clippy::disallowed_methods,

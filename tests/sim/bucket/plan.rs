@@ -1,5 +1,6 @@
 //! What a run will do, drawn from its seed before it begins: what goes wrong in each epoch, how the cluster is lost and
-//! restored between two of them. Every part has a name, and a run may leave parts out: so a failing seed is made smaller.
+//! restored between two of them. Every part has a name, and a run may leave parts out: so a failing seed is made
+//! smaller.
 
 use std::collections::BTreeSet;
 
