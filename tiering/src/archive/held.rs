@@ -1,8 +1,9 @@
-//! What cuts hold: how far this lane may delete.
+//! What cuts hold: how far this lane may delete, and which pages only cuts name.
 //!
-//! Owns: reading the index of cuts, how long an answer counts. Does not own: what the index means ([`crate::cuts`],
-//! which says why an answer of this age is new enough). Shard-local.
+//! Owns: reading the index of cuts, how long an answer counts, reading cuts for the sweeper. Does not own: what the
+//! index means ([`crate::cuts`], which says why an answer of this age is new enough). Shard-local.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidewater_storage::model::LogIndex;
@@ -10,7 +11,10 @@ use tidewater_storage::model::LogIndex;
 use super::host::LaneHost;
 use super::housekeeping::Housekeeping;
 use super::steps::StepError;
-use crate::cuts::{part_of, read_index};
+use crate::cuts::{Cut, CutIndex, part_of, read_index};
+use crate::format::FormatError;
+use crate::keys::ObjectName;
+use crate::manifest::PublishedLane;
 use crate::restore::RestoreError;
 use crate::store::{PutMode, StoreError};
 
@@ -31,8 +35,40 @@ impl<H: LaneHost> Housekeeping<H> {
         if let Some(horizon) = self.horizon_read() {
             return Ok(horizon);
         }
+        // As of before the request: a cut that was noted during it may be missing in the answer.
+        let now = self.shared.env.clock.now();
+        let horizon = self.index_of_cuts().await?.horizon(self.shared.host.lane());
+        self.cuts_read.set(Some((now, horizon)));
+        Ok(horizon)
+    }
+
+    /// Pages that this lane's manifests in retained cuts name.
+    pub(super) async fn pages_in_cuts(&self) -> Result<BTreeSet<ObjectName>, StepError> {
+        let (shared, lane) = (&*self.shared, self.shared.host.lane());
+        let mut pages = BTreeSet::new();
+        for entry in self.index_of_cuts().await?.cuts {
+            let key = entry.key(shared.bucket.home);
+            let object = match shared.bucket.store.get(&key, None).await {
+                Ok(got) => got.body,
+                // It was released meanwhile.
+                Err(StoreError::NotFound { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let later = |error: FormatError| StepError::Later(format!("{key}: {error}"));
+            let cut = Cut::decode(&object).map_err(later)?;
+            for manifest in
+                cut.lanes.iter().filter(|state| state.lane == lane).filter_map(|state| state.manifest.as_ref())
+            {
+                let published = PublishedLane::decode(manifest).map_err(later)?;
+                pages.extend(published.pages.iter().map(|page| page.page));
+                pages.extend(published.objects.iter().flatten().map(|page| page.page));
+            }
+        }
+        Ok(pages)
+    }
+
+    async fn index_of_cuts(&self) -> Result<CutIndex, StepError> {
         let shared = &*self.shared;
-        let now = shared.env.clock.now();
         let (store, home) = (&*shared.bucket.store, shared.bucket.home);
         // That there is no index is believed only of a bucket that has the root, and asked for repeatedly.
         let is_absent = |error: &RestoreError| matches!(error, RestoreError::Store(StoreError::NotFound { .. }));
@@ -43,13 +79,10 @@ impl<H: LaneHost> Housekeeping<H> {
             }
             (index, _) => Ok(index),
         });
-        let horizon = match read.await {
-            Ok(index) => index.horizon(shared.host.lane()),
-            Err(error) if is_absent(&error) => None,
-            Err(error) => return Err(StepError::Later(format!("nothing is deleted from the bucket: {error}"))),
-        };
-        // As of before the request: a cut that was noted during it may be missing in the answer.
-        self.cuts_read.set(Some((now, horizon)));
-        Ok(horizon)
+        match read.await {
+            Ok(index) => Ok(index),
+            Err(error) if is_absent(&error) => Ok(CutIndex::new(home)),
+            Err(error) => Err(StepError::Later(format!("nothing is deleted from the bucket: {error}"))),
+        }
     }
 }

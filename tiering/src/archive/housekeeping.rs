@@ -70,6 +70,8 @@ pub(super) struct WorkLists {
     pub(super) scrub_from: Option<ScrubPosition>,
     /// Partitions that no lane carries, by when the sweeper first missed them.
     pub(super) missed: BTreeMap<PartitionId, Mono>,
+    /// Pages of this lane's manifests that it does not name, by when the sweeper first saw them.
+    pub(super) unnamed_pages: BTreeMap<ObjectName, Mono>,
 }
 
 impl WorkLists {

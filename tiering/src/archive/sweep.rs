@@ -8,6 +8,9 @@
 //! - An object's age is by the store's clock on both sides: the sweep writes an object of its own and takes the time
 //!   that the store gives it. An upload that is under way is younger than the grace (`segment::replace` gives up after
 //!   half).
+//! - A manifest may have been put whose command was never applied, and a cut may have been made of it. So a page is
+//!   removed only if no retained cut names it, and if an earlier sweep saw it a whole grace ago: cuts that were begun
+//!   before this leader's manifest replaced that one are noted by then.
 //! - A part is kept while its bundle may still be settled, however old it is.
 //! - A leader that was cut off from its peers confirms that it leads before it deletes, and so finds that it does not.
 //!   An object that a later term wrote is never removed.
@@ -70,6 +73,15 @@ fn hash(object: &ObjectName) -> u64 {
     hasher.finish()
 }
 
+/// Pages of lane manifests that a sweep finds unnamed.
+struct SweptPages {
+    began: Mono,
+    /// By when a sweep of this archiver first saw them.
+    unnamed: BTreeMap<ObjectName, Mono>,
+    /// Those that retained cuts name, once they are asked for.
+    in_cuts: Option<BTreeSet<ObjectName>>,
+}
+
 impl<H: LaneHost> Housekeeping<H> {
     /// Lists this epoch once and removes what nothing names.
     pub(super) async fn sweep(&self, series: &mut StepSeries) -> Result<(), StepError> {
@@ -82,6 +94,7 @@ impl<H: LaneHost> Housekeeping<H> {
         let grace = i64::try_from(shared.config.delete_grace.as_millis()).unwrap_or(i64::MAX);
         let now = self.store_time().await?;
         let mut names = NamesInPages::default();
+        let mut pages = SweptPages { began: shared.env.clock.now(), unnamed: BTreeMap::new(), in_cuts: None };
         loop {
             let after_key = after.as_ref().map(ObjectKey::as_str);
             let listed = shared.bucket.store.list(&prefix, after_key, LIST_MAX).await?;
@@ -92,6 +105,7 @@ impl<H: LaneHost> Housekeeping<H> {
             let parts = shared.host.with_lane(LaneManifest::parts);
             candidates.retain(|object| object.home == shared.bucket.home && self.is_unnamed(object, &parts, term));
             self.retain_unnamed_by_pages(&mut candidates, &mut names, series).await?;
+            self.retain_unnamed_by_cuts(&mut candidates, &mut pages, series).await?;
             if !candidates.is_empty() {
                 shared.confirm_leadership(term).await?;
                 let is_nowhere = |partition| shared.host.whereabouts(partition) == Whereabouts::Nowhere;
@@ -107,6 +121,7 @@ impl<H: LaneHost> Housekeeping<H> {
                 series.note(Ok(count > 0))?;
             }
             if !more {
+                self.lists.borrow_mut().unnamed_pages = pages.unnamed;
                 return Ok(());
             }
         }
@@ -185,6 +200,34 @@ impl<H: LaneHost> Housekeeping<H> {
             }
             objects.retain(|object| object.owner() != Some(partition) || !names.may_name(partition, object));
         }
+        Ok(())
+    }
+
+    /// Of pages of lane manifests, leaves those that no retained cut names and no cut that is being made will.
+    async fn retain_unnamed_by_cuts(
+        &self,
+        objects: &mut Vec<ObjectName>,
+        pages: &mut SweptPages,
+        series: &mut StepSeries,
+    ) -> Result<(), StepError> {
+        let is_page = |object: &ObjectName| matches!(object.kind, ObjectKind::Page { .. });
+        let grace = self.shared.config.delete_grace;
+        for page in objects.iter().filter(|object| is_page(object)) {
+            let seen = self.lists.borrow().unnamed_pages.get(page).copied();
+            pages.unnamed.insert(*page, seen.unwrap_or(pages.began));
+        }
+        let is_old = |page: &ObjectName| pages.unnamed.get(page).is_some_and(|seen| pages.began.since(*seen) >= grace);
+        objects.retain(|object| !is_page(object) || is_old(object));
+        if objects.iter().any(is_page) && pages.in_cuts.is_none() {
+            match self.pages_in_cuts().await {
+                Ok(found) => pages.in_cuts = Some(found),
+                Err(error) => {
+                    series.note(Err(error))?;
+                }
+            }
+        }
+        let is_free = |page: &ObjectName| pages.in_cuts.as_ref().is_some_and(|named| !named.contains(page));
+        objects.retain(|object| !is_page(object) || is_free(object));
         Ok(())
     }
 
