@@ -58,7 +58,7 @@ pub fn run_cluster(config: &NodeConfig, brokers: u16, exit: bool) -> Result<(), 
     cluster::run(config, brokers, exit)
 }
 
-/// Has a cluster of so many brokers lose all of them with their disks, and restores it: see [`disaster`].
+/// Starts a cluster, kills all its brokers, deletes their disks and restores it from its bucket: see [`disaster`].
 ///
 /// # Errors
 /// A broker does not start, or something does not come back.

@@ -2,7 +2,7 @@
 //!
 //! Owns: when a cut is made, on the broker that leads the controller's lane; what is counted of them. Does not own: how
 //! one is made and how long it is kept (`tiering::cuts`), cuts on demand (`admin`). Makers may race, so that it does no
-//! harm if two brokers hold themselves for the leader.
+//! harm if two brokers believe that they lead.
 //!
 //! A broker whose own disk holds the bucket keeps no cuts while that disk is nearly full: what they hold could be
 //! deleted.
@@ -102,8 +102,8 @@ pub fn may_make_cuts(image: &ClusterImage) -> bool {
 }
 
 impl ShardArchivers {
-    /// Runs on the controller's shard as long as there are cuts to make. With an interval of zero none are made, and
-    /// those that were made before or on demand are released when they are old.
+    /// Runs on the controller's shard as long as there are cuts to make. With an interval of zero none are made on
+    /// schedule, and those that were made before or on demand are released when they are old.
     pub(super) async fn make_cuts(self: Rc<Self>, bucket: Bucket, interval: Duration) {
         let archive = &self.cadence.archive;
         let maker = CutMaker {

@@ -139,7 +139,10 @@ fn cuts(args: &CutsArgs) -> Result<(), CliError> {
     if args.json {
         return output::json(&rows);
     }
-    let mut table = output::table(&["CUT", "AT", "AGO", "LANES", "SIZE"]);
+    if rows.is_empty() {
+        eprintln!("no cuts yet: a restore brings back all that was archived");
+    }
+    let mut table = output::table(&["CUT", "AT", "AGO", "LANES", "CUT SIZE"]);
     for row in &rows {
         let at = TimestampMs(row.at_ms);
         let ago = u64::try_from(wall().since_ms(at)).unwrap_or(0);

@@ -131,7 +131,7 @@ async fn wait_bucket(source: &mut Processes, bucket: &str) -> Result<(), DemoErr
             return Ok(());
         }
         if begun.elapsed() > BUCKET_PATIENCE {
-            let why = format!("the bucket {bucket} is {state}");
+            let why = format!("the bucket {bucket}: {state}");
             return Err(DemoError::Stalled { step: "opening the bucket", after: BUCKET_PATIENCE, why });
         }
         sleep(LOOK).await;

@@ -288,7 +288,7 @@ impl Processes {
         Ok(())
     }
 
-    /// kill -9 of the broker with this node id, which is its place in the seed list.
+    /// kill -9 of the broker with this node id, which is its position in the seed list, from 1.
     pub(super) fn kill(&mut self, node: i32) -> Result<(), DemoError> {
         let n = usize::try_from(node - 1).unwrap_or(0);
         if let Some(mut child) = self.all.get_mut(n).and_then(|process| process.child.take()) {

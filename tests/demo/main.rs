@@ -1,4 +1,4 @@
-//! `tidewater demo` in its three forms, as README says them: what they print, what they leave behind, how they fail.
+//! `tidewater demo` in its forms, as README says them: what they print, what they leave behind, how they fail.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]
 
 use std::path::{Path, PathBuf};

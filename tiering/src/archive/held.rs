@@ -29,7 +29,7 @@ impl<H: LaneHost> Housekeeping<H> {
         (self.shared.env.clock.now().since(read) < counts).then_some(horizon)
     }
 
-    /// The last intent of this lane that no retained cut is in the way of; `None`: there is no cut. An index that
+    /// The last intent of this lane that no kept cut is in the way of; `None`: there is no cut. An index that
     /// cannot be read lets nothing be deleted.
     pub(super) async fn horizon(&self) -> Result<Option<LogIndex>, StepError> {
         if let Some(horizon) = self.horizon_read() {
@@ -42,7 +42,7 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(horizon)
     }
 
-    /// Pages that this lane's manifests in retained cuts name.
+    /// Pages that this lane's manifests in kept cuts name.
     pub(super) async fn pages_in_cuts(&self) -> Result<BTreeSet<ObjectName>, StepError> {
         let (shared, lane) = (&*self.shared, self.shared.host.lane());
         let mut pages = BTreeSet::new();

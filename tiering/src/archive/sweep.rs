@@ -9,7 +9,7 @@
 //!   that the store gives it. An upload that is under way is younger than the grace (`segment::replace` gives up after
 //!   half).
 //! - A manifest may have been put whose command was never applied, and a cut may have been made of it. So a page is
-//!   removed only if no retained cut names it, and if an earlier sweep saw it a whole grace ago: cuts that were begun
+//!   removed only if no kept cut names it, and if an earlier sweep saw it a whole grace ago: cuts that were begun
 //!   before this leader's manifest replaced that one are noted by then.
 //! - A part is kept while its bundle may still be settled, however old it is.
 //! - A leader that was cut off from its peers confirms that it leads before it deletes, and so finds that it does not.
@@ -78,7 +78,7 @@ struct SweptPages {
     began: Mono,
     /// By when a sweep of this archiver first saw them.
     unnamed: BTreeMap<ObjectName, Mono>,
-    /// Those that retained cuts name, once they are asked for.
+    /// Those that kept cuts name, once they are asked for.
     in_cuts: Option<BTreeSet<ObjectName>>,
 }
 
@@ -203,7 +203,7 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(())
     }
 
-    /// Of pages of lane manifests, leaves those that no retained cut names and no cut that is being made will.
+    /// Of pages of lane manifests, leaves those that no kept cut names and no cut that is being made will.
     async fn retain_unnamed_by_cuts(
         &self,
         objects: &mut Vec<ObjectName>,

@@ -80,7 +80,7 @@ pub struct Grace {
     pub ms: i64,
     /// The last state whose publication has stood for as long by the monotonic clock of the process that deletes.
     pub stood: Option<LogIndex>,
-    /// The last intent that no retained cut is in the way of; `None`: there is no cut (`cuts`).
+    /// The last intent that no kept cut is in the way of; `None`: there is no cut (`cuts`).
     pub horizon: Option<LogIndex>,
 }
 
@@ -123,7 +123,7 @@ impl LaneManifest {
         self.publications.iter().find(|publication| publication.as_of >= intended).map(|publication| publication.at)
     }
 
-    /// Has a published manifest forgotten it for long enough, by both clocks, and does no retained cut reach it? A
+    /// Has a published manifest forgotten it for long enough, by both clocks, and does no kept cut reach it? A
     /// publication in the future is one of before the wall clock was put back: then the other clock alone decides.
     #[must_use]
     pub fn is_past_grace(&self, intended: LogIndex, grace: Grace) -> bool {

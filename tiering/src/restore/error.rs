@@ -42,11 +42,11 @@ pub enum RestoreError {
     #[error(
         "the bucket has no cut of epoch {} that --at could take{}; tidewater restore cuts lists those that it has",
         home.epoch,
-        oldest.map_or_else(String::new, |oldest| format!(": the oldest is of {oldest} (milliseconds since 1970)"))
+        oldest.map_or_else(String::new, |oldest| format!(": the oldest is of {}", rfc3339(oldest)))
     )]
     NoCut {
         home: Home,
-        /// When the oldest cut was made, milliseconds since 1970.
+        /// When the oldest cut was made.
         oldest: Option<TimestampMs>,
     },
     #[error("object {key} was written by others many times in a row; run the restore again")]
@@ -73,4 +73,9 @@ fn listed(others: &[ClusterName]) -> String {
     }
     let names: Vec<&str> = others.iter().map(ClusterName::as_str).collect();
     format!("; it holds {}", names.join(", "))
+}
+
+/// As `--at` takes it.
+fn rfc3339(time: TimestampMs) -> String {
+    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| format!("{time} ms since 1970"), |time| time.to_string())
 }

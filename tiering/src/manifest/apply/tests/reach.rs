@@ -3,7 +3,7 @@
 //!
 //! At each DELETE the test computes from scratch what can be reached: from the state itself, from every manifest that a
 //! reader may hold (the one that was current a grace ago, and all since) with the bundles behind it, and from what a
-//! restore read, and from every retained cut (`cuts`): the manifest that its maker read with the bundles up to its
+//! restore read, and from every kept cut (`cuts`): the manifest that its maker read with the bundles up to its
 //! last. `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
 
 use super::*;
