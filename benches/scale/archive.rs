@@ -47,7 +47,7 @@ pub struct Shape {
     pub tail: u64,
 }
 
-/// The bucket.
+/// A bucket with an archive in it, and what measurements must know of it.
 pub struct Archive {
     pub name: ClusterName,
     pub objects: Objects,
