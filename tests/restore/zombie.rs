@@ -1,5 +1,5 @@
 //! The lost cluster that is not dead: a broker that hung through the restore and goes on, and the same one started again.
-//! Neither acknowledges a record once it has looked at the bucket, and neither changes what is in it.
+//! Neither acknowledges a record once it has looked at the bucket, and neither changes what the restored cluster has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,11 +30,12 @@ fn signal(broker: &Broker, name: &str) {
     assert!(told.success());
 }
 
-/// All that lay in the bucket is as it was; objects that nothing names may have come.
+/// All that lay in the bucket is as it was; objects that nothing names may have come. The catalogue of the lost epoch,
+/// which nothing reads once the switch is made, may have been written by a broker that had not looked at the bucket yet.
 fn unchanged(bucket: &Path, before: &BTreeMap<String, Vec<u8>>) {
     let after = content(bucket);
-    let other: Vec<&String> =
-        before.iter().filter(|(key, body)| after.get(*key) != Some(*body)).map(|(key, _)| key).collect();
+    let kept = before.iter().filter(|(key, _)| !key.ends_with("/0000000001/catalogue"));
+    let other: Vec<&String> = kept.filter(|(key, body)| after.get(*key) != Some(*body)).map(|(key, _)| key).collect();
     assert!(other.is_empty(), "changed or gone: {other:?}");
 }
 
