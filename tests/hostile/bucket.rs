@@ -17,12 +17,13 @@ const KAFKA_STORAGE_ERROR: i16 = 56;
 const CATALOGUE: &str = "a topic's change is not in the bucket's catalogue yet";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A broker whose bucket is a directory beside its data.
+/// A broker whose bucket is a directory beside its data. Of a bucket that is harmed no cut can be made.
 fn options(dir: &tempfile::TempDir) -> (Options, PathBuf) {
     let bucket = dir.path().join("bucket");
     std::fs::create_dir_all(&bucket).expect("bucket");
     let url = format!("file://{}", bucket.display());
-    (Options { bucket: Some(url), ..Options::new(&dir.path().join("data")) }.arg("--shards", "1"), bucket)
+    let options = Options { bucket: Some(url), ..Options::new(&dir.path().join("data")) }.arg("--shards", "1");
+    (options.expect("no cut is made now"), bucket)
 }
 
 const SMALL: &[(&str, &str)] =
