@@ -49,6 +49,7 @@ pub(super) fn poisoned(action: &'static str, file: &Path, error: io::Error) -> J
 async fn write(inner: &JournalInner, mut commit: CommitBuffer) -> Result<(), JournalError> {
     if commit.is_empty() {
         inner.state.borrow_mut().apply_effects(None, commit.effects);
+        wake_keeper(inner);
         return Ok(());
     }
     let len = commit.padded_len() as u64;
@@ -59,16 +60,20 @@ async fn write(inner: &JournalInner, mut commit: CommitBuffer) -> Result<(), Jou
     head.file.write_at(buffer, placed.position).await.map_err(|error| poisoned("write", &head.path, error))?;
     counters.written_bytes.add(len);
     counters.write.note(clock.now().since(begun));
-    let oldest_is_free = {
+    {
         let mut state = inner.state.borrow_mut();
         state.made_durable(&placed, commit.effects);
         state.evict();
-        state.oldest_is_free()
-    };
-    if oldest_is_free {
+    }
+    wake_keeper(inner);
+    Ok(())
+}
+
+/// If the commit has freed the oldest file.
+fn wake_keeper(inner: &JournalInner) {
+    if inner.state.borrow().oldest_is_free() {
         inner.keep_wake.notify();
     }
-    Ok(())
 }
 
 fn place(inner: &JournalInner, head: &JournalFile, commit: &mut CommitBuffer, len: u64) -> (PlacedCommit, AlignedBuf) {
