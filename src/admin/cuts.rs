@@ -29,7 +29,7 @@ const INDEX_BYTES: u64 = 4 << 20;
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct CutRow {
     pub number: u64,
-    /// What was archived before this time is in it; milliseconds since 1970.
+    /// Nothing that was archived after this time is in it; milliseconds since 1970.
     pub at_ms: i64,
     pub lanes: usize,
     /// Bytes of the cut's object; the data it reaches are not counted.

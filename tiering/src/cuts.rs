@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! make     index read → of each lane: manifest read → bundles read up to the first free key → catalogue read, until it
-//!            names no other lane → cut PUT if absent → all that within a part of delete.grace, by either clock
-//!            → index PUT if it is the version read: the cut exists; it is taken out again if that PUT lasted too long
+//!            names no other lane and lacks no topic → cut PUT if absent → all that within a part of delete.grace, by
+//!            either clock → index PUT if it is the version read: the cut exists; it is taken out again if that PUT
+//!            lasted too long
 //! delete   the index read, at most that part of delete.grace ago → an object whose intent came after the `as_of` of a
 //!            cut in it stays
 //! release  index PUT without the cut → its object DELETE
-//! restore  root raised, lanes ended → index PUT with `closed_for`: the cut that was chosen stays → cut read
+//! restore  root raised → index PUT with `closed_for`: the cut that was chosen stays → cut read → lanes ended
 //! ```
 //!
 //! Why the deleting lane sees every cut that matters: an object that a cut reaches was named by a manifest that the

@@ -81,6 +81,11 @@ impl<H: LaneHost> Housekeeping<H> {
         });
         match read.await {
             Ok(index) => Ok(index),
+            // An index is never deleted: one that held something has to come back first, or a new one.
+            Err(error) if is_absent(&error) && self.cuts_read.get().is_some_and(|(_, horizon)| horizon.is_some()) => {
+                let was = "the index of cuts, which was there before, is not found";
+                Err(StepError::Later(format!("nothing is deleted from the bucket: {was}: {error}")))
+            }
             Err(error) if is_absent(&error) => Ok(CutIndex::new(home)),
             Err(error) => Err(StepError::Later(format!("nothing is deleted from the bucket: {error}"))),
         }

@@ -40,7 +40,8 @@ pub struct CutIndex {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutEntry {
     pub number: u64,
-    /// When its making began, by its maker's clock: what was archived before is in it.
+    /// When its last read was over, by its maker's clock: nothing that was archived later is in it. All that was
+    /// archived when its making began is.
     pub at: TimestampMs,
     /// Bytes of the cut's object.
     pub size: u64,
@@ -107,7 +108,7 @@ impl CutIndex {
         self.cuts.iter().filter_map(in_lane).min()
     }
 
-    /// The newest cut that was made at `at` or before; the newest of all without `at`.
+    /// The newest cut with nothing that was archived after `at`; the newest of all without `at`.
     #[must_use]
     pub fn find(&self, at: Option<TimestampMs>) -> Option<&CutEntry> {
         self.cuts.iter().rev().find(|cut| at.is_none_or(|at| cut.at <= at))

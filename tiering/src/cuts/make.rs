@@ -3,14 +3,14 @@
 //! Owns: these requests and their order. Does not own: when it is called, what is kept (`thin`). It needs nothing but
 //! the bucket: any broker may make a cut, several may at once, and each step may be the last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidewater_storage::disposition::Disposition;
-use tidewater_storage::model::{LaneId, LogIndex, TimestampMs};
+use tidewater_storage::model::{LaneId, LogIndex, TimestampMs, TopicId};
 
 use super::index::{CONFLICTS_MAX, CutEntry, CutIndex, CutLane, NUMBER_END, read_index};
 use super::object::{Cut, CutLaneState};
@@ -71,11 +71,12 @@ pub enum CutError {
     Damaged { lane: LaneId, at: Sequence, reason: String },
     #[error("a restore has ended this epoch of the cluster")]
     Closed { epoch: Option<LineageEpoch> },
+    /// Without the time that it took: callers report an error again only if its text is another one.
     #[error(
-        "a cut took {} ms, more than the {} ms in which it has to be noted; it is given up, and another is made later",
-        took.as_millis(), within.as_millis()
+        "a cut took more than the {} ms in which it has to be noted; it is given up, and another is made later",
+        within.as_millis()
     )]
-    Slow { took: Duration, within: Duration },
+    Slow { within: Duration },
     #[error("a cut of {lanes} lanes, or the index with it, is larger than 64 MiB, which no reader takes")]
     Large { lanes: usize },
 }
@@ -112,13 +113,23 @@ impl CutMaker {
     /// the second may stand still while a machine sleeps.
     ///
     /// # Errors
-    /// [`CutError`].
+    /// [`CutError`]. What is too old is released all the same: an archive of which no cut can be made would otherwise
+    /// free nothing for ever.
     pub async fn make(&self, nonce: Nonce, clock: impl Fn() -> (TimestampMs, Duration)) -> Result<CutDone, CutError> {
+        let made = self.make_new(nonce, &clock).await;
+        if made.as_ref().is_err_and(|error| !matches!(error, CutError::Closed { .. }))
+            && let Err(error) = self.release_old(clock().0).await
+        {
+            tracing::debug!(%error, "old cuts are not released now");
+        }
+        made
+    }
+
+    async fn make_new(&self, nonce: Nonce, clock: impl Fn() -> (TimestampMs, Duration)) -> Result<CutDone, CutError> {
         let began = clock();
-        let at = began.0;
         let took = || {
             let now = clock();
-            let by_wall = Duration::from_millis(u64::try_from(now.0.since_ms(at)).unwrap_or(0));
+            let by_wall = Duration::from_millis(u64::try_from(now.0.since_ms(began.0)).unwrap_or(0));
             now.1.saturating_sub(began.1).max(by_wall)
         };
         let (mut index, mode) = read_index(&*self.store, self.home).await?;
@@ -126,9 +137,11 @@ impl CutMaker {
             return Err(CutError::Closed { epoch: index.closed_for });
         }
         let new = match index.cuts.last() {
-            Some(newest) if self.is_quiet(newest, at).await? => None,
-            newest => self.read().await?.filter(|state| newest.is_none_or(|cut| !state.is_in(cut, at))),
+            Some(newest) if self.is_quiet(newest, began.0).await? => None,
+            newest => self.read().await?.filter(|state| newest.is_none_or(|cut| !state.is_in(cut, began.0))),
         };
+        // As of after the last read: nothing that is archived later is in the cut. A clock may be put back meanwhile.
+        let at = clock().0.max(began.0);
         let mut put = None;
         if let Some(state) = new {
             let entry = self.put_cut(&state, &index, at, nonce).await?;
@@ -141,11 +154,12 @@ impl CutMaker {
             return Ok(done(&index, false, 0));
         }
         let own: Vec<ObjectKey> = put.iter().map(|cut| cut.key(self.home)).collect();
-        let slow = |took| CutError::Slow { took, within: self.within };
-        let took_before = took();
-        if took_before > self.within && put.is_some() {
+        let slow = || CutError::Slow { within: self.within };
+        // A lane may have deleted by an index that it read before the cut was noted.
+        let is_late = || took() > self.within * PUT_WITHIN;
+        if took() > self.within && put.is_some() {
             self.store.delete(own).await?;
-            return Err(slow(took_before));
+            return Err(slow());
         }
         let object = index.encode();
         if object.len() > INDEX_BYTES_MAX as usize {
@@ -154,10 +168,9 @@ impl CutMaker {
         }
         match self.store.put(&self.home.cuts_key(), object, mode).await {
             Ok(_) => {
-                // A lane may have deleted by an index that it read before this one was there.
-                if let Some(late) = put.as_ref().filter(|_| took() > self.within * PUT_WITHIN) {
+                if let Some(late) = put.as_ref().filter(|_| is_late()) {
                     self.withdraw(late).await?;
-                    return Err(slow(took()));
+                    return Err(slow());
                 }
             }
             // Another maker was first, or the lost answer was this one's.
@@ -166,6 +179,9 @@ impl CutMaker {
                 let is_noted = put.as_ref().is_some_and(|put| now.cuts.contains(put));
                 if !is_noted {
                     self.store.delete(own).await?;
+                } else if let Some(late) = put.as_ref().filter(|_| is_late()) {
+                    self.withdraw(late).await?;
+                    return Err(slow());
                 }
                 // Another's cut is as new as this one would be.
                 return Ok(done(&now, is_noted, 0));
@@ -270,6 +286,10 @@ impl CutMaker {
 
     /// Every lane that the catalogue names, then the catalogue again until it names no other lane. `None` if nothing
     /// was ever archived.
+    ///
+    /// A topic that was deleted meanwhile may be alive in a lane that was read and missing in the catalogue, which a
+    /// restore would take for damage: then all is read again. A topic that is both created and cleaned away meanwhile
+    /// has no rows, as their objects take a whole grace to go.
     async fn read(&self) -> Result<Option<State>, CutError> {
         let lanes = Lanes {
             store: Arc::clone(&self.store),
@@ -280,14 +300,25 @@ impl CutMaker {
             now: TimestampMs::NONE,
         };
         let mut read: BTreeMap<LaneId, LaneTail> = BTreeMap::new();
+        let mut topics: BTreeSet<TopicId> = BTreeSet::new();
+        let mut deleted = 0;
         loop {
             let Some((catalogue, body)) = self.catalogue().await? else { return Ok(None) };
+            let found: BTreeSet<TopicId> = catalogue.topics.iter().map(|topic| topic.id).collect();
+            if !topics.is_subset(&found) {
+                deleted += 1;
+                if deleted > CONFLICTS_MAX {
+                    return Err(RestoreError::Busy { key: self.home.name(ObjectKind::Catalogue).key() }.into());
+                }
+                read.clear();
+            }
+            topics = found;
             let missing: Vec<LaneId> =
                 catalogue.lanes.iter().copied().filter(|lane| !read.contains_key(lane)).collect();
             if missing.is_empty() {
                 return Ok(Some(State { catalogue: (body, catalogue.revision), lanes: read }));
             }
-            let tails = stream::iter(missing).map(|lane| lanes.tail(lane));
+            let tails = stream::iter(missing).map(|lane| lanes.tail(lane, None));
             let tails: Vec<LaneTail> = tails.buffered(LANES_AT_ONCE).try_collect().await?;
             for tail in tails {
                 match &tail.end {

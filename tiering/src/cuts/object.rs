@@ -21,7 +21,7 @@ pub struct Cut {
     pub number: u64,
     /// Of the attempt that made it.
     pub nonce: Nonce,
-    /// When its making began.
+    /// When its last read was over.
     pub at: TimestampMs,
     /// The catalogue's object as it was after the last lane was read.
     pub catalogue: Bytes,

@@ -14,6 +14,7 @@ use tidewater_storage::model::{LaneId, TimestampMs};
 
 use super::error::RestoreError;
 use super::order::{Attempt, KeyContent, judge_key};
+use crate::cuts::CutLaneState;
 use crate::fetch::Indexes;
 use crate::fetch::indexes::{FoundIndex, IndexError};
 use crate::format::{FormatError, ObjectBuilder};
@@ -51,25 +52,35 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// The lane's manifest with its version; closed if there is an attempt, also that of a lane that published nothing.
-    pub(super) async fn manifest(&self, lane: LaneId) -> Result<Option<(PublishedLane, ETag)>, RestoreError> {
+    /// In place of one that is damaged, the one in `cut` is taken, and put there if there is an attempt.
+    pub(super) async fn manifest(
+        &self,
+        lane: LaneId,
+        cut: Option<&CutLaneState>,
+    ) -> Result<Option<(PublishedLane, ETag)>, RestoreError> {
         let object = self.home.lane_manifest(lane);
         let key = object.key();
         for _ in 0..CONFLICTS_MAX {
-            let (found, mode) = match self.store.get(&key, None).await {
+            let (found, version) = match self.store.get(&key, None).await {
                 Ok(got) => {
-                    let found = PublishedLane::decode(&got.body).map_err(|error| unreadable(object, &error))?;
-                    if (found.home, found.lane) != (self.home, lane) {
+                    let found = match (PublishedLane::decode(&got.body), cut) {
+                        (Err(error), Some(cut)) if error.disposition() == Disposition::Corrupt => {
+                            self.manifest_in(cut)?
+                        }
+                        (found, _) => Some(found.map_err(|error| unreadable(object, &error))?),
+                    };
+                    if let Some(found) = found.as_ref().filter(|found| (found.home, found.lane) != (self.home, lane)) {
                         return Err(RestoreError::Foreign { object, home: found.home, lane: found.lane });
                     }
-                    (Some((found, got.etag.clone())), PutMode::IfMatch(got.etag))
+                    (found, Some(got.etag))
                 }
-                Err(StoreError::NotFound { .. }) => (None, PutMode::IfAbsent),
+                Err(StoreError::NotFound { .. }) => (None, None),
                 Err(error) => return Err(error.into()),
             };
-            let open = found.as_ref().map(|(found, _)| found.clone());
-            let Some(closed) = self.fence.and_then(|attempt| attempt.closing(lane, open, self.now)) else {
-                return Ok(found);
+            let Some(closed) = self.fence.and_then(|attempt| attempt.closing(lane, found.clone(), self.now)) else {
+                return Ok(found.zip(version));
             };
+            let mode = version.map_or(PutMode::IfAbsent, PutMode::IfMatch);
             match self.store.put(&key, closed.encode(), mode).await {
                 Ok(done) => return Ok(Some((closed, done.etag))),
                 // Its own put, whose answer was lost, or a publication that came first.

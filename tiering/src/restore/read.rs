@@ -33,21 +33,15 @@ pub(super) struct LaneRead {
 impl Lanes {
     /// Reads a lane; ends it, if there is an attempt.
     pub(super) async fn read(&self, lane: LaneId) -> Result<LaneRead, RestoreError> {
-        let manifest = self.manifest(lane).await?;
+        let manifest = self.manifest(lane, None).await?;
         self.read_from(lane, manifest, Sequence(u64::MAX)).await
     }
 
     /// Reads a lane as it is in a cut. Writes nothing.
     pub(super) async fn read_cut(&self, lane: &CutLaneState) -> Result<LaneRead, RestoreError> {
         debug_assert!(self.fence.is_none(), "a cut is only read");
-        let object = self.home.lane_manifest(lane.lane);
-        let decode = |body: &bytes::Bytes| PublishedLane::decode(body).map_err(|error| unreadable(object, &error));
-        let manifest = lane.manifest.as_ref().map(decode).transpose()?;
-        if let Some(found) = manifest.as_ref().filter(|found| (found.home, found.lane) != (self.home, lane.lane)) {
-            return Err(RestoreError::Foreign { object, home: found.home, lane: found.lane });
-        }
         // No version that the store gives: nothing is put over it.
-        let manifest = manifest.map(|found| (found, ETag("cut".into())));
+        let manifest = self.manifest_in(lane)?.map(|found| (found, ETag("cut".into())));
         let mut read = self.read_from(lane.lane, manifest, lane.last).await?;
         let (last, crc) = (read.followed.last(), read.followed.last_crc());
         if !matches!(read.end, LaneEnd::Damaged { .. }) && (last, crc) != (lane.last, lane.last_crc) {
@@ -55,6 +49,19 @@ impl Lanes {
             read.end = LaneEnd::Damaged { at: last.next(), reason };
         }
         Ok(read)
+    }
+
+    /// The lane's manifest in a cut.
+    pub(super) fn manifest_in(&self, lane: &CutLaneState) -> Result<Option<PublishedLane>, RestoreError> {
+        let object = self.home.lane_manifest(lane.lane);
+        let decode = |body: &bytes::Bytes| PublishedLane::decode(body).map_err(|error| unreadable(object, &error));
+        let manifest = lane.manifest.as_ref().map(decode).transpose()?;
+        match manifest {
+            Some(found) if (found.home, found.lane) != (self.home, lane.lane) => {
+                Err(RestoreError::Foreign { object, home: found.home, lane: found.lane })
+            }
+            manifest => Ok(manifest),
+        }
     }
 
     /// Reads a lane from its manifest on, up to the bundle `until` at most.

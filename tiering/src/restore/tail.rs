@@ -7,6 +7,7 @@ use tidewater_storage::model::{LaneId, TimestampMs};
 
 use super::error::RestoreError;
 use super::freeze::{LaneEnd, Lanes};
+use crate::cuts::CutLaneState;
 use crate::keys::Sequence;
 use crate::manifest::PublishedLane;
 
@@ -26,9 +27,9 @@ pub(crate) struct LaneTail {
 }
 
 impl Lanes {
-    /// Reads a lane's tail; ends the lane, if there is an attempt.
-    pub(crate) async fn tail(&self, lane: LaneId) -> Result<LaneTail, RestoreError> {
-        let manifest = self.manifest(lane).await?.map(|(published, _)| published);
+    /// Reads a lane's tail; ends the lane, if there is an attempt. A damaged manifest is replaced by the one in `cut`.
+    pub(crate) async fn tail(&self, lane: LaneId, cut: Option<&CutLaneState>) -> Result<LaneTail, RestoreError> {
+        let manifest = self.manifest(lane, cut).await?.map(|(published, _)| published);
         let base = manifest.as_ref().map(|found| (found.follow_from, found.last_crc, found.written));
         let (from, crc, mut written) = base.unwrap_or((Sequence::NONE.next(), 0, TimestampMs::NONE));
         let (mut last, mut last_crc) = (Sequence(from.0.saturating_sub(1)), crc);

@@ -1,6 +1,6 @@
 //! Cuts made beside an archiver that gathers, trims and deletes: each one that is kept restores, byte for byte.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use tidewater_storage::env::Mono;
@@ -8,6 +8,7 @@ use tidewater_storage::env::Mono;
 use super::restored::{archived, begin, of, reborn, to_the_end};
 use super::*;
 use crate::cuts::{CutDone, CutError, CutIndex, CutMaker, part_of, read_index};
+use crate::manifest::Catalogue;
 use crate::restore::{Attempt, RestoreError};
 use crate::store::Faults;
 
@@ -177,4 +178,194 @@ fn makers_that_race_are_dropped_or_late_leave_an_index_that_names_what_is_there(
         let newest = bench.world.block_on(of(&bench, &env).cut_at(None)).expect("there is one");
         assert_eq!(Some(&newest), index.cuts.last());
     }
+}
+
+/// Two seconds of life, all of it archived and published.
+fn quiet_bench(seed: u64) -> Bench {
+    let bench = Bench::new(seed, Faults::default(), 2);
+    bench.live_for(Duration::from_secs(2), 6);
+    bench.settle();
+    bench.sim.set_faults(Faults::default());
+    bench
+}
+
+/// A clock of which each reading is `times[n]` after `begin`, and later ones the last of them.
+fn clock_of<const N: usize>(begin: TimestampMs, times: [Duration; N]) -> impl Fn() -> (TimestampMs, Duration) {
+    let next = Cell::new(0);
+    move || {
+        let time = times[next.get().min(N - 1)];
+        next.set(next.get() + 1);
+        (TimestampMs(begin.0 + i64::try_from(time.as_millis()).expect("short")), time)
+    }
+}
+
+impl Bench {
+    fn index_key(&self) -> String {
+        self.bucket.home.cuts_key().as_str().to_owned()
+    }
+
+    fn manifest_key(&self) -> String {
+        self.bucket.home.lane_manifest(self.lane.lane()).key().as_str().to_owned()
+    }
+}
+
+#[test]
+fn a_time_before_the_last_read_does_not_find_the_cut() {
+    let bench = quiet_bench(980);
+    let (begin, ms) = (bench.env.clock.wall(), Duration::from_millis);
+    let clock = clock_of(begin, [ms(0), ms(700)]);
+    let made = bench.world.block_on(bench.maker().make(Nonce(1), clock)).expect("made");
+    let index = bench.index();
+    assert_eq!(made.newest.as_ref(), index.cuts.last());
+    let found = |after: i64| index.find(Some(TimestampMs(begin.0 + after))).map(|cut| cut.number);
+    assert_eq!((found(699), found(700)), (None, Some(1)));
+    let env = bench.world.env_of(20);
+    bench.world.block_on(of(&bench, &env).survey_cut(1)).expect("the cut says the same time");
+}
+
+#[test]
+fn what_is_too_old_is_released_although_no_cut_can_be_made() {
+    let (day, bench) = (Duration::from_secs(24 * 3600), quiet_bench(981));
+    let maker = bench.maker();
+    let cut = bench.world.block_on(bench.cut(&maker)).expect("made").newest.expect("one");
+    // A hole: a bundle after the next one.
+    let bundle = |sequence: Sequence| bench.bucket.home.bundle(bench.lane.lane(), sequence).key();
+    let last = cut.lanes[0].last;
+    let body = bench.sim.objects()[bundle(last).as_str()].clone();
+    bench.sim.tamper(bundle(last.next().next()).as_str(), Some(body));
+    for (days, kept) in [(6, 1), (8, 0)] {
+        let clock = clock_of(bench.env.clock.wall(), [day * days]);
+        let failed = bench.world.block_on(maker.make(Nonce(2), clock));
+        assert!(matches!(failed, Err(CutError::Damaged { .. })), "{failed:?}");
+        assert_eq!(bench.index().cuts.len(), kept, "after {days} days");
+    }
+    assert!(!bench.sim.objects().contains_key(cut.key(bench.bucket.home).as_str()));
+}
+
+#[test]
+fn a_cut_that_is_noted_too_late_is_taken_out_again_although_the_answer_was_lost() {
+    let bench = quiet_bench(982);
+    let (maker, begin) = (bench.maker(), bench.env.clock.wall());
+    let in_time = clock_of(begin, [Duration::ZERO]);
+    bench.world.block_on(maker.make(Nonce(3), in_time)).expect("made");
+    let (noted, cut) = (bench.index().encode(), bench.index().cuts[0].clone());
+    bench.sim.tamper(&bench.index_key(), None);
+    bench.sim.tamper(cut.key(bench.bucket.home).as_str(), None);
+    // The same maker's put arrives before the one that is answered; then time passes.
+    let readings = Cell::new(0);
+    let clock = || {
+        readings.set(readings.get() + 1);
+        if readings.get() == 3 {
+            bench.sim.tamper(&bench.index_key(), Some(noted.clone()));
+        }
+        if readings.get() > 3 { (begin, maker.within * 3 + Duration::from_secs(1)) } else { (begin, Duration::ZERO) }
+    };
+    let late = bench.world.block_on(maker.make(Nonce(3), clock));
+    assert!(matches!(late, Err(CutError::Slow { .. })), "{late:?}");
+    assert_eq!(bench.index().cuts, []);
+    assert!(!bench.sim.objects().contains_key(cut.key(bench.bucket.home).as_str()));
+}
+
+#[test]
+fn lanes_are_read_again_if_a_topic_is_gone_by_the_last_read_of_the_catalogue() {
+    let bench = Rc::new(quiet_bench(983));
+    let latency = Duration::from_millis(10);
+    bench.sim.set_faults(Faults { latency_min: latency, latency_max: latency, ..Faults::default() });
+    let catalogue = bench.bucket.home.name(ObjectKind::Catalogue).key();
+    let _ = bench.sim.take_log();
+    let making = Rc::clone(&bench);
+    let made = Rc::new(RefCell::new(None));
+    let noted = Rc::clone(&made);
+    let task = bench.env.tasks.spawn("cut", async move {
+        let done = making.cut(&making.maker()).await;
+        *noted.borrow_mut() = Some(done);
+    });
+    let mut log: Vec<String> = Vec::new();
+    let reads = |log: &[String], key: &str| log.iter().filter(|line| **line == format!("get {key}")).count();
+    while reads(&log, catalogue.as_str()) == 0 {
+        bench.world.run_for(Duration::from_millis(1));
+        log.extend(bench.sim.take_log());
+    }
+    let mut without = Catalogue::decode(&bench.sim.objects()[catalogue.as_str()]).expect("reads");
+    let gone = without.topics.remove(0);
+    without.revision += 1;
+    bench.sim.tamper(catalogue.as_str(), Some(without.encode()));
+    bench.world.run_for(Duration::from_secs(2));
+    log.extend(bench.sim.take_log());
+    drop(task);
+    let done = made.borrow_mut().take().expect("ended").expect("made");
+    assert_eq!(done.newest.expect("one").catalogue, without.revision, "without {}", gone.name);
+    assert_eq!(reads(&log, &bench.manifest_key()), 2, "{log:#?}");
+}
+
+#[test]
+fn a_damaged_manifest_of_now_does_not_hold_up_a_restore_to_a_cut_that_has_a_good_one() {
+    let bench = quiet_bench(984);
+    let known = archived(&bench);
+    bench.world.block_on(bench.cut(&bench.maker())).expect("made");
+    bench.append_some(5);
+    bench.settle();
+    bench.sim.tamper(&bench.manifest_key(), Some(Bytes::from_static(b"damaged")));
+    let env = bench.world.env_of(20);
+    let report = bench.world.block_on(of(&bench, &env).survey_cut(1)).expect("surveyed");
+    assert!(!report.damaged, "{report:?}");
+    let attempt = bench.world.block_on(async {
+        let attempt = begin(&of(&bench, &env), 1, false).await.expect("begins");
+        let attempt = Attempt { cut: Some(1), ..attempt };
+        to_the_end(&bench, &env, attempt).await.map(|()| attempt)
+    });
+    let attempt = attempt.expect("restored");
+    let closed = PublishedLane::decode(&bench.sim.objects()[&bench.manifest_key()]).expect("reads again");
+    assert_eq!(closed.closed_for, Some(attempt.epoch));
+    reborn(&bench, &attempt, &known).all_reads_back();
+}
+
+#[test]
+fn what_ending_the_source_needs_is_looked_at_before_anything_is_changed() {
+    let bench = quiet_bench(985);
+    bench.world.block_on(bench.cut(&bench.maker())).expect("made");
+    let catalogue = bench.bucket.home.name(ObjectKind::Catalogue).key();
+    bench.sim.tamper(catalogue.as_str(), Some(Bytes::from_static(b"damaged")));
+    let env = bench.world.env_of(20);
+    let refused = bench.world.block_on(of(&bench, &env).survey_cut(1));
+    assert!(matches!(&refused, Err(RestoreError::Unreadable { key, .. }) if *key == catalogue), "{refused:?}");
+}
+
+#[test]
+fn a_restore_to_a_cut_that_was_released_meanwhile_ends_no_lane() {
+    let bench = quiet_bench(986);
+    bench.world.block_on(bench.cut(&bench.maker())).expect("made");
+    let env = bench.world.env_of(20);
+    let outcome = bench.world.block_on(async {
+        let attempt = begin(&of(&bench, &env), 1, false).await.expect("begins");
+        bench.maker().release_all().await.expect("released");
+        to_the_end(&bench, &env, Attempt { cut: Some(1), ..attempt }).await
+    });
+    assert!(matches!(outcome, Err(RestoreError::NoCut { .. })), "{outcome:?}");
+    let manifest = PublishedLane::decode(&bench.sim.objects()[&bench.manifest_key()]).expect("reads");
+    assert_eq!(manifest.closed_for, None);
+}
+
+#[test]
+fn nothing_is_deleted_while_an_index_that_held_something_is_not_found() {
+    let bench = quiet_bench(987);
+    bench.forgetful();
+    bench.world.block_on(bench.cut(&bench.maker())).expect("made");
+    let index = bench.index().encode();
+    let archiver = bench.archiver();
+    let task = bench.env.tasks.spawn("archiver", async move { archiver.run().await });
+    let live = || {
+        for _ in 0..20 {
+            bench.append_some(6);
+            bench.world.run_for(Duration::from_secs(5));
+        }
+    };
+    live();
+    bench.sim.tamper(&bench.index_key(), None);
+    live();
+    task.cancel();
+    bench.sim.tamper(&bench.index_key(), Some(index));
+    let env = bench.world.env_of(20);
+    let report = bench.world.block_on(of(&bench, &env).survey_cut(1));
+    assert!(report.as_ref().is_ok_and(|report| !report.damaged), "{report:?}");
 }
