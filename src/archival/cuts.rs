@@ -114,7 +114,7 @@ impl ShardArchivers {
         };
         let every = if interval.is_zero() { RELEASE_OLD } else { interval };
         let mut due = self.env.clock.now();
-        let mut reported: Option<String> = None;
+        let mut reported = None;
         loop {
             self.env.tasks.sleep(every.min(LOOK)).await;
             if !self.leads_controller() || !may_make_cuts(&self.controller.image()) {
@@ -151,15 +151,16 @@ impl ShardArchivers {
             } else {
                 continue;
             };
-            // Once for each reason: what will not pass by itself would fill the log.
+            // Once for each kind of reason: what does not pass by itself would fill the log. A text may have times in it.
+            let kind = |error: &CutError| (std::mem::discriminant(error), error.disposition());
             match failure {
                 Some(error) if error.disposition() == Disposition::Fatal => {
                     tracing::warn!(%error, "no cuts are made any more");
                     return self.tier.cuts.leads_no_more();
                 }
-                Some(error) if reported.as_ref() != Some(&error.to_string()) => {
+                Some(error) if reported != Some(kind(&error)) => {
                     tracing::warn!(%error, "no cut is made now");
-                    reported = Some(error.to_string());
+                    reported = Some(kind(&error));
                 }
                 Some(_) => {}
                 None => reported = None,
