@@ -29,12 +29,13 @@ pub use command::{
     Unfolded,
 };
 pub use invariants::{Violation, check_lane, check_lane_step, check_partition, check_partition_step};
+pub(crate) use lane::is_manifest_page;
 pub use lane::{Grace, LaneManifest, Live, Pending, Publication, is_shared};
 pub use objects::{LaneObject, LaneObjectState, ObjectPageRef, decode_objects, take_objects};
 pub use page::{PageRef, PublishedLane, decode_page, decode_page_unchecked};
 pub use partition::{Covering, PartitionManifest, Quarantined};
 pub use publish::{PublishPlan, PublishRequest, plan_publish};
-pub use published::{LEADER_EPOCHS_MAX, LogFacts, PublishedPartition};
+pub use published::{LEADER_EPOCHS_MAX, LogFacts, PENDING_PUBLISHED_MAX, PublishedPartition};
 pub use root::{PointerError, Root};
 pub(crate) use root::{from_json, to_json};
 pub use row::{Row, Source};

@@ -10,9 +10,10 @@ use super::housekeeping::Housekeeping;
 use super::steps::{StepError, StepSeries};
 use crate::fetch::indexes::IndexError;
 use crate::fetch::locate::{Step, unfold};
-use crate::keys::{ObjectKey, ObjectKind, ObjectName};
+use crate::keys::{ObjectKey, ObjectName};
 use crate::manifest::{
-    Command, Deleted, Grace, PartitionManifest, Row, SpillPage, SpillRow, Trimmed, Unfolded, plan_spill,
+    Command, Deleted, Grace, PartitionManifest, Row, SpillPage, SpillRow, Trimmed, Unfolded, is_manifest_page,
+    plan_spill,
 };
 use crate::retention::{self, Extent};
 use crate::store::{PutMode, StoreError};
@@ -30,6 +31,12 @@ fn extent(row: &Row) -> Extent {
 struct Due {
     lane: Vec<(ObjectName, Vec<ObjectName>)>,
     partitions: Vec<(PartitionId, Vec<ObjectName>)>,
+}
+
+impl Due {
+    fn is_empty(&self) -> bool {
+        self.lane.is_empty() && self.partitions.is_empty()
+    }
 }
 
 fn page_extent(page: &SpillRow) -> Extent {
@@ -250,7 +257,7 @@ impl<H: LaneHost> Housekeeping<H> {
     fn ask_for_publication(&self) {
         let waiting = self.shared.host.with_manifests(|lane, partitions| {
             let unseen = |intended| lane.forgotten_since(intended).is_none();
-            let shared = lane.pending.iter().filter(|(object, _)| !matches!(object.kind, ObjectKind::Page { .. }));
+            let shared = lane.pending.iter().filter(|(object, _)| !is_manifest_page(object));
             let own = partitions.iter().flat_map(|manifest| &manifest.pending);
             shared.map(|(_, pending)| pending.intended).chain(own.map(|(_, at)| *at)).any(unseen)
         });
@@ -268,13 +275,17 @@ impl<H: LaneHost> Housekeeping<H> {
             self.shared.now(),
             self.shared.env.clock.now(),
         );
-        let due = self.due(Grace { horizon: self.horizon_read().flatten(), ..grace });
-        if due.lane.is_empty() && due.partitions.is_empty() {
+        let due = self.due(Grace { horizon: self.horizon_read().flatten(), ..grace }, true);
+        if due.is_empty() {
             return Ok(false);
         }
-        let due = self.due(Grace { horizon: self.horizon().await?, ..grace });
-        if due.lane.is_empty() && due.partitions.is_empty() {
-            return Ok(false);
+        let read = match due.lane.iter().any(|(object, _)| is_manifest_page(object)) {
+            true => self.read_pages_in_cuts().await,
+            false => Ok(()),
+        };
+        let due = self.due(Grace { horizon: self.horizon().await?, ..grace }, false);
+        if due.is_empty() {
+            return read.map(|()| false);
         }
         let shared = due.lane.iter().flat_map(|(object, parts)| parts.iter().chain([object]));
         let own = due.partitions.iter().flat_map(|(_, objects)| objects);
@@ -288,9 +299,13 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// What may be deleted, at most a batch. Partitions without pending objects leave the list.
-    fn due(&self, grace: Grace) -> Due {
+    /// What may be deleted, at most a batch. Partitions without pending objects leave the list. `unread_pages`: pages of
+    /// manifests are in it although the pages that cuts name have to be read first.
+    fn due(&self, grace: Grace, unread_pages: bool) -> Due {
         let mut lane = self.shared.host.with_lane(|lane| lane.deletable(grace));
+        let in_cuts = self.pages_in_cuts();
+        let is_free = |page: &ObjectName| in_cuts.as_ref().map_or(unread_pages, |cuts| !cuts.name(page));
+        lane.retain(|(object, _)| !is_manifest_page(object) || is_free(object));
         lane.truncate(DELETE_BATCH);
         let mut partitions = Vec::new();
         let mut room = DELETE_BATCH;

@@ -16,6 +16,7 @@ use tidewater_storage::model::{LogIndex, OffsetRange, PartitionId, TimestampMs};
 
 use super::context::LaneContext;
 use super::grace::PublicationAges;
+use super::held::PagesInCuts;
 use super::host::{LaneHost, Loop};
 use super::scrub::ScrubPosition;
 use super::status::Ended;
@@ -34,6 +35,8 @@ pub(super) struct Housekeeping<H> {
     pub(super) publication_ages: RefCell<PublicationAges>,
     /// What the index of cuts said, and when it was read: see `held`.
     pub(super) cuts_read: Cell<Option<(Mono, Option<LogIndex>)>>,
+    /// Pages of manifests that cuts hold.
+    pub(super) pages_in_cuts: RefCell<PagesInCuts>,
     pub(super) lists: RefCell<WorkLists>,
 }
 
@@ -109,8 +112,8 @@ impl<H: LaneHost> Housekeeping<H> {
         let published = shared.host.with_lane(LaneManifest::published_as_of);
         let publication_ages = RefCell::new(PublicationAges::new(published, shared.env.clock.now()));
         let unnamed_to_find = Cell::new(true);
-        let (cuts_read, lists) = (Cell::new(None), RefCell::default());
-        Self { shared, unpublished, unnamed_to_find, publication_ages, cuts_read, lists }
+        let (cuts_read, pages_in_cuts, lists) = (Cell::new(None), RefCell::default(), RefCell::default());
+        Self { shared, unpublished, unnamed_to_find, publication_ages, cuts_read, pages_in_cuts, lists }
     }
 
     pub(super) async fn run(&self) -> Ended {

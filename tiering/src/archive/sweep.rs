@@ -29,7 +29,7 @@ use super::housekeeping::Housekeeping;
 use super::steps::{StepError, StepSeries};
 use crate::fetch::locate::Step;
 use crate::keys::{ObjectKey, ObjectKind, ObjectName};
-use crate::manifest::{LaneManifest, SpillPage, SpillRow};
+use crate::manifest::{LaneManifest, PartitionManifest, SpillPage, SpillRow, is_manifest_page};
 use crate::store::PutMode;
 
 /// Keys per LIST, and per DELETE.
@@ -78,8 +78,6 @@ struct SweptPages {
     began: Mono,
     /// By when a sweep of this archiver first saw them.
     unnamed: BTreeMap<ObjectName, Mono>,
-    /// Those that kept cuts name, once they are asked for.
-    in_cuts: Option<BTreeSet<ObjectName>>,
 }
 
 impl<H: LaneHost> Housekeeping<H> {
@@ -94,7 +92,7 @@ impl<H: LaneHost> Housekeeping<H> {
         let grace = i64::try_from(shared.config.delete_grace.as_millis()).unwrap_or(i64::MAX);
         let now = self.store_time().await?;
         let mut names = NamesInPages::default();
-        let mut pages = SweptPages { began: shared.env.clock.now(), unnamed: BTreeMap::new(), in_cuts: None };
+        let mut pages = SweptPages { began: shared.env.clock.now(), unnamed: BTreeMap::new() };
         loop {
             let after_key = after.as_ref().map(ObjectKey::as_str);
             let listed = shared.bucket.store.list(&prefix, after_key, LIST_MAX).await?;
@@ -102,8 +100,8 @@ impl<H: LaneHost> Housekeeping<H> {
             after = listed.last().map(|last| last.key.clone());
             let old = listed.into_iter().filter(|object| now.since_ms(object.modified) >= grace);
             let mut candidates: Vec<ObjectName> = old.filter_map(|object| ObjectName::parse(&object.key)).collect();
-            let parts = shared.host.with_lane(LaneManifest::parts);
-            candidates.retain(|object| object.home == shared.bucket.home && self.is_unnamed(object, &parts, term));
+            candidates.retain(|object| object.home == shared.bucket.home);
+            self.retain_unnamed(&mut candidates, term);
             self.retain_unnamed_by_pages(&mut candidates, &mut names, series).await?;
             self.retain_unnamed_by_cuts(&mut candidates, &mut pages, series).await?;
             if !candidates.is_empty() {
@@ -112,8 +110,7 @@ impl<H: LaneHost> Housekeeping<H> {
                 if candidates.iter().filter_map(ObjectName::owner).any(is_nowhere) {
                     shared.host.confirm_topics().await?;
                 }
-                let parts = shared.host.with_lane(LaneManifest::parts);
-                candidates.retain(|object| self.is_unnamed(object, &parts, term));
+                self.retain_unnamed(&mut candidates, term);
                 let count = candidates.len() as u64;
                 tracing::info!(lane = %shared.host.lane(), count, "objects that nothing names are removed");
                 shared.bucket.store.delete(candidates.iter().map(ObjectName::key).collect()).await?;
@@ -136,9 +133,28 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(shared.bucket.store.head(&key).await?.modified)
     }
 
-    /// Is it this lane's to judge, and does neither the lane nor a resident row name it? Spill pages are not looked at.
-    /// `parts` are the lane's.
-    fn is_unnamed(&self, object: &ObjectName, parts: &BTreeSet<ObjectName>, term: Term) -> bool {
+    /// Leaves those of `objects` that are this lane's to judge and that neither the lane nor the resident state of their
+    /// partition names. Spill pages are not looked at.
+    fn retain_unnamed(&self, objects: &mut Vec<ObjectName>, term: Term) {
+        let parts = self.shared.host.with_lane(LaneManifest::parts);
+        let mut owned: BTreeMap<PartitionId, BTreeSet<ObjectName>> = BTreeMap::new();
+        for object in objects.iter() {
+            if let Some(partition) = object.owner() {
+                owned.entry(partition).or_default().insert(*object);
+            }
+        }
+        let orphans = owned.into_iter().flat_map(|(partition, objects)| self.orphans(partition, objects)).collect();
+        objects.retain(|object| self.is_unnamed(object, &parts, &orphans, term));
+    }
+
+    /// `parts` are the lane's; `orphans` are what no partition names.
+    fn is_unnamed(
+        &self,
+        object: &ObjectName,
+        parts: &BTreeSet<ObjectName>,
+        orphans: &BTreeSet<ObjectName>,
+        term: Term,
+    ) -> bool {
         let host = &*self.shared.host;
         let lane_id = host.lane();
         match object.kind {
@@ -146,25 +162,27 @@ impl<H: LaneHost> Housekeeping<H> {
             ObjectKind::Gathered { lane, term: of, .. } | ObjectKind::Page { lane, term: of, .. } => {
                 lane == lane_id && of <= term && !host.with_lane(|lane| lane.names(object))
             }
-            ObjectKind::Part { partition, lane, sequence, term: of, .. } => {
+            ObjectKind::Part { lane, sequence, term: of, .. } => {
                 let is_settled = |lane: &LaneManifest| sequence <= lane.last;
                 let is_free = host.with_lane(is_settled) && !parts.contains(object);
-                lane == lane_id && of <= term && is_free && self.is_orphan(partition, object)
+                lane == lane_id && of <= term && is_free && orphans.contains(object)
             }
-            ObjectKind::Segment { partition, term: of, .. } => of <= term && self.is_orphan(partition, object),
-            ObjectKind::Spill { partition, .. } => self.is_orphan(partition, object),
+            ObjectKind::Segment { term: of, .. } => of <= term && orphans.contains(object),
+            ObjectKind::Spill { .. } => orphans.contains(object),
             ObjectKind::Catalogue | ObjectKind::LaneManifest { .. } | ObjectKind::Cut { .. } => false,
         }
     }
 
-    fn is_orphan(&self, partition: PartitionId, object: &ObjectName) -> bool {
+    /// Those of a partition's objects that its state does not name, if this lane carries it; all of them, if no lane
+    /// has carried it for long.
+    fn orphans(&self, partition: PartitionId, objects: BTreeSet<ObjectName>) -> BTreeSet<ObjectName> {
         match self.shared.host.whereabouts(partition) {
-            Whereabouts::Elsewhere => false,
-            Whereabouts::Nowhere => self.is_long_missed(partition),
+            Whereabouts::Elsewhere => BTreeSet::new(),
+            Whereabouts::Nowhere if self.is_long_missed(partition) => objects,
+            Whereabouts::Nowhere => BTreeSet::new(),
             Whereabouts::Here => {
-                self.shared.host.with_partition(partition, |manifest| {
-                    !manifest.names(object) && !manifest.pending.iter().any(|(pending, _)| pending == object)
-                }) == Some(true)
+                let unnamed = |manifest: &PartitionManifest| manifest.unnamed(objects);
+                self.shared.host.with_partition(partition, unnamed).unwrap_or_default()
             }
         }
     }
@@ -210,24 +228,19 @@ impl<H: LaneHost> Housekeeping<H> {
         pages: &mut SweptPages,
         series: &mut StepSeries,
     ) -> Result<(), StepError> {
-        let is_page = |object: &ObjectName| matches!(object.kind, ObjectKind::Page { .. });
         let grace = self.shared.config.delete_grace;
-        for page in objects.iter().filter(|object| is_page(object)) {
+        for page in objects.iter().filter(|object| is_manifest_page(object)) {
             let seen = self.lists.borrow().unnamed_pages.get(page).copied();
             pages.unnamed.insert(*page, seen.unwrap_or(pages.began));
         }
         let is_old = |page: &ObjectName| pages.unnamed.get(page).is_some_and(|seen| pages.began.since(*seen) >= grace);
-        objects.retain(|object| !is_page(object) || is_old(object));
-        if objects.iter().any(is_page) && pages.in_cuts.is_none() {
-            match self.pages_in_cuts().await {
-                Ok(found) => pages.in_cuts = Some(found),
-                Err(error) => {
-                    series.note(Err(error))?;
-                }
-            }
+        objects.retain(|object| !is_manifest_page(object) || is_old(object));
+        if objects.iter().any(is_manifest_page) {
+            series.note(self.read_pages_in_cuts().await.map(|()| false))?;
         }
-        let is_free = |page: &ObjectName| pages.in_cuts.as_ref().is_some_and(|named| !named.contains(page));
-        objects.retain(|object| !is_page(object) || is_free(object));
+        let in_cuts = self.pages_in_cuts();
+        let is_free = |page: &ObjectName| in_cuts.as_ref().is_some_and(|cuts| !cuts.name(page));
+        objects.retain(|object| !is_manifest_page(object) || is_free(object));
         Ok(())
     }
 

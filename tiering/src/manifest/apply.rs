@@ -316,7 +316,7 @@ impl PartitionManifest {
             let Some(object) = object else { continue };
             let one = self.replace(at, new, object);
             if one.is_err() {
-                self.intend(at, object.object);
+                self.release(at, [object.object]);
             }
             result = match (result, one) {
                 (Err(first), _) => Err(first),
@@ -335,7 +335,9 @@ impl PartitionManifest {
         if within.is_empty() || offered.end > self.archived_end || self.dropped {
             return Err(Rejected::Outside { partition, covered, offered });
         }
-        if self.pending.iter().any(|(other, _)| *other == object.object) {
+        let is_pending = |object| self.pending.iter().any(|(other, _)| *other == object);
+        // Shared objects are pending in the lane, which has looked.
+        if !is_shared(&object.object) && is_pending(object.object) {
             return Err(Rejected::Named(Box::new(object.object)));
         }
         let touched = |row: &&Row| !row.offsets.intersect(&within).is_empty();
@@ -402,7 +404,7 @@ impl PartitionManifest {
             let count = self.rows.iter().take_while(|row| inside(&row.offsets)).count();
             let covered: Vec<OffsetRange> = self.rows.iter().take(count).map(|row| row.offsets).collect();
             if !matches(&covered) {
-                self.intend(at, page.page);
+                self.release(at, [page.page]);
                 return Err(mismatch);
             }
             self.rows.drain(..count);
@@ -414,7 +416,7 @@ impl PartitionManifest {
         let run: Vec<SpillRow> = self.spilled.iter().skip(start).take(count).copied().collect();
         let covered: Vec<OffsetRange> = run.iter().map(|row| row.offsets).collect();
         if !matches(&covered) || run.iter().any(|row| row.level().checked_add(1) != Some(page.level())) {
-            self.intend(at, page.page);
+            self.release(at, [page.page]);
             return Err(mismatch);
         }
         self.spilled.splice(start..start + count, [page]);
@@ -488,26 +490,20 @@ impl PartitionManifest {
 
     fn deleted(&mut self, deleted: &Deleted) -> Applied {
         let before = self.pending.len();
-        for (_, objects) in deleted.partitions.iter().filter(|(id, _)| *id == self.id) {
-            self.pending.retain(|(object, _)| !objects.contains(object));
+        let own = deleted.partitions.iter().filter(|(id, _)| *id == self.id);
+        let gone: BTreeSet<&ObjectName> = own.flat_map(|(_, objects)| objects).collect();
+        if !gone.is_empty() {
+            self.pending.retain(|(object, _)| !gone.contains(object));
         }
         if self.pending.len() == before { Applied::Unchanged } else { Applied::Changed }
     }
 
-    /// Intends to delete those of `objects` that are this partition's own and that nothing names any more.
+    /// Intends to delete those of `objects` that are this partition's own and that nothing names any more. An object of
+    /// another partition, which a row may name after a fork, is not this one's to delete.
     fn release(&mut self, at: LogIndex, objects: impl IntoIterator<Item = ObjectName>) {
-        let objects: BTreeSet<ObjectName> = objects.into_iter().collect();
-        for object in objects {
-            self.intend(at, object);
-        }
-    }
-
-    /// An object of another partition, which a row may name after a fork, is not this one's to delete.
-    fn intend(&mut self, at: LogIndex, object: ObjectName) {
-        let again = self.pending.iter().any(|(other, _)| *other == object);
-        if object.owner() == Some(self.id) && !self.names(&object) && !again {
-            self.pending.push((object, at));
-        }
+        let is_own = |object: &ObjectName| object.owner() == Some(self.id);
+        let unnamed = self.unnamed(objects.into_iter().filter(is_own).collect());
+        self.pending.extend(unnamed.into_iter().map(|object| (object, at)));
     }
 }
 

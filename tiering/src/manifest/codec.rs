@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use tidewater_storage::codec::{CodecError, Decoder, Encoder, Sections};
-use tidewater_storage::model::{Offset, OffsetRange, TimestampMs};
+use tidewater_storage::model::{LogIndex, Offset, OffsetRange, TimestampMs};
 
 use super::lane::{LaneManifest, Live, Pending, Publication};
 use super::objects::{put_object_page_refs, take_object_page_refs};
@@ -43,7 +43,7 @@ impl PartitionManifest {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
-        self.put(&mut out);
+        self.put_with(&mut out, &self.pending);
         out.finish()
     }
 
@@ -97,7 +97,8 @@ impl PartitionManifest {
         Ok(manifest)
     }
 
-    pub(super) fn put(&self, out: &mut Encoder) {
+    /// Writes all but the pending objects, and `pending` for those.
+    pub(super) fn put_with(&self, out: &mut Encoder, pending: &[(ObjectName, LogIndex)]) {
         out.section(HEADER, true, |out| {
             out.partition(self.id);
             out.option(self.changed, |out, index| out.var(index.0));
@@ -120,10 +121,10 @@ impl PartitionManifest {
                 }
             });
         }
-        if !self.pending.is_empty() {
+        if !pending.is_empty() {
             out.section(PENDING, false, |out| {
-                out.count(self.pending.len());
-                for (object, intended) in &self.pending {
+                out.count(pending.len());
+                for (object, intended) in pending {
                     out.name(*object);
                     out.var(intended.0);
                 }

@@ -80,7 +80,8 @@ pub struct Grace {
     pub ms: i64,
     /// The last state whose publication has stood for as long by the monotonic clock of the process that deletes.
     pub stood: Option<LogIndex>,
-    /// The last intent that no kept cut is in the way of; `None`: there is no cut (`cuts`).
+    /// The last intent that no kept cut is in the way of; `None`: there is no cut (`cuts`). It does not count for pages
+    /// of manifests.
     pub horizon: Option<LogIndex>,
 }
 
@@ -149,10 +150,14 @@ impl LaneManifest {
         candidates.into_iter().collect()
     }
 
-    /// Pending objects, each with its parts, that may be deleted now.
+    /// Pending objects, each with its parts, that may be deleted now. A page of manifests may be in a kept cut all the
+    /// same: the caller leaves out those that cuts name. By the horizon, each publication would add pages that stay for
+    /// as long as cuts do, and their names would fill the next publication's pages.
     #[must_use]
     pub fn deletable(&self, grace: Grace) -> Vec<(ObjectName, Vec<ObjectName>)> {
+        let without_cuts = Grace { horizon: None, ..grace };
         let due = |object: &ObjectName, pending: &Pending| {
+            let grace = if is_manifest_page(object) { without_cuts } else { grace };
             self.is_past_grace(pending.intended, grace) && !self.must_follow(object)
         };
         let pending = self.pending.iter().filter(|(object, pending)| due(object, pending));
@@ -201,4 +206,10 @@ impl LaneManifest {
 #[must_use]
 pub fn is_shared(object: &ObjectName) -> bool {
     matches!(object.kind, ObjectKind::Bundle { .. } | ObjectKind::Gathered { .. })
+}
+
+/// Is it a page that lane manifests name?
+#[must_use]
+pub(crate) fn is_manifest_page(object: &ObjectName) -> bool {
+    matches!(object.kind, ObjectKind::Page { .. })
 }

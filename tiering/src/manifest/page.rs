@@ -167,20 +167,25 @@ impl PublishedLane {
     }
 }
 
-/// The object of a page.
+/// The record of a partition in a page.
+pub(super) fn encode_record(manifest: &PartitionManifest, facts: &LogFacts) -> Bytes {
+    let mut record = Encoder::new();
+    put(&mut record, manifest, facts);
+    record.finish()
+}
+
+/// The object of a page, of its partitions' records.
 #[must_use]
-pub(super) fn encode_page(home: Home, lane: LaneId, partitions: &[(&PartitionManifest, LogFacts)]) -> (Bytes, u32) {
+pub(super) fn encode_page(home: Home, lane: LaneId, records: &[Bytes]) -> (Bytes, u32) {
     let mut out = Encoder::new();
     out.section(HEADER, true, |out| {
         out.home(home);
         out.var(lane.0.into());
     });
     out.section(PARTITIONS, true, |out| {
-        out.count(partitions.len());
-        for (manifest, facts) in partitions {
-            let mut record = Encoder::new();
-            put(&mut record, manifest, facts);
-            out.bytes(record.as_slice());
+        out.count(records.len());
+        for record in records {
+            out.bytes(record);
         }
     });
     let (object, index) = body_only(Body::Page, &out.finish());

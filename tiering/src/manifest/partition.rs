@@ -1,5 +1,7 @@
 //! Where every archived offset of one partition lies.
 
+use std::collections::BTreeSet;
+
 use tidewater_storage::model::{LogIndex, Offset, OffsetRange, PartitionId, TimestampMs};
 
 use super::lane::{Grace, LaneManifest};
@@ -115,6 +117,22 @@ impl PartitionManifest {
     #[must_use]
     pub fn names(&self, object: &ObjectName) -> bool {
         self.rows.iter().any(|row| row.object() == *object) || self.spilled.iter().any(|page| page.page == *object)
+    }
+
+    /// Those of `objects` that no resident row or page names and that are not pending. There may be many pending
+    /// objects, so they are passed over once for all of `objects`.
+    #[must_use]
+    pub fn unnamed(&self, mut objects: BTreeSet<ObjectName>) -> BTreeSet<ObjectName> {
+        let rows = self.rows.iter().map(Row::object);
+        let pages = self.spilled.iter().map(|page| page.page);
+        let pending = self.pending.iter().map(|(object, _)| *object);
+        for named in rows.chain(pages).chain(pending) {
+            if objects.is_empty() {
+                break;
+            }
+            objects.remove(&named);
+        }
+        objects
     }
 
     /// Is any of `offsets` quarantined?

@@ -9,7 +9,7 @@ use tidewater_storage::model::{LogIndex, PartitionId, Term, TimestampMs};
 use super::command::Published;
 use super::lane::LaneManifest;
 use super::objects::plan_objects;
-use super::page::{PageRef, PublishedLane, encode_page};
+use super::page::{PageRef, PublishedLane, encode_page, encode_record};
 use super::partition::PartitionManifest;
 use super::published::LogFacts;
 use crate::keys::{Nonce, ObjectKind, ObjectName};
@@ -121,34 +121,51 @@ fn write_pages(
     pages: &mut Vec<(ObjectName, Bytes)>,
     refs: &mut Vec<PageRef>,
 ) {
-    let (home, lane) = (request.lane.home, request.lane.lane);
-    let mut left: &[&PartitionManifest] = waiting;
-    while let (Some(first), true) = (left.first(), !left.is_empty()) {
-        let mut bytes = 0;
-        let fitting = left.iter().take_while(|partition| {
-            bytes += 64 + partition.rows.len() * 24 + partition.spilled.len() * 100;
-            bytes <= PAGE_BYTES
-        });
-        let (now, later) = left.split_at(fitting.count().max(1));
-        left = later;
-        let facts = |partition: &PartitionManifest| match partition.dropped {
+    let (mut open, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for partition in waiting.drain(..) {
+        let facts = match partition.dropped {
             true => LogFacts::default(),
             false => (request.facts)(partition.id).cut(partition.archived_end),
         };
-        let records: Vec<_> = now.iter().map(|partition| (*partition, facts(partition))).collect();
-        let (object, crc) = encode_page(home, lane, &records);
-        let name = home.name(ObjectKind::Page { lane, term: request.term, nonce: nonce() });
-        refs.push(PageRef {
-            page: name,
-            first: first.id,
-            last: now.last().map_or(first.id, |last| last.id),
-            count: u32::try_from(now.len()).expect("a page is cut far below 4 GiB"),
-            size: u32::try_from(object.len()).expect("a page is cut far below 4 GiB"),
-            crc,
-        });
-        pages.push((name, object));
+        let record = encode_record(partition, &facts);
+        let more = room_for(partition).max(record.len());
+        if bytes + more > PAGE_BYTES {
+            write_page(request, &open, &records, nonce, pages, refs);
+            (open, records, bytes) = (Vec::new(), Vec::new(), 0);
+        }
+        open.push(partition.id);
+        records.push(record);
+        bytes += more;
     }
-    waiting.clear();
+    write_page(request, &open, &records, nonce, pages, refs);
+}
+
+/// Bytes that a page reserves for a partition whose record takes no more.
+fn room_for(partition: &PartitionManifest) -> usize {
+    64 + partition.rows.len() * 24 + partition.spilled.len() * 100
+}
+
+fn write_page(
+    request: &PublishRequest<'_>,
+    partitions: &[PartitionId],
+    records: &[Bytes],
+    nonce: &mut impl FnMut() -> Nonce,
+    pages: &mut Vec<(ObjectName, Bytes)>,
+    refs: &mut Vec<PageRef>,
+) {
+    let (Some(first), Some(last)) = (partitions.first(), partitions.last()) else { return };
+    let (home, lane) = (request.lane.home, request.lane.lane);
+    let (object, crc) = encode_page(home, lane, records);
+    let page = home.name(ObjectKind::Page { lane, term: request.term, nonce: nonce() });
+    refs.push(PageRef {
+        page,
+        first: *first,
+        last: *last,
+        count: u32::try_from(partitions.len()).expect("a page is cut far below 4 GiB"),
+        size: u32::try_from(object.len()).expect("a page is cut far below 4 GiB"),
+        crc,
+    });
+    pages.push((page, object));
 }
 
 #[cfg(test)]

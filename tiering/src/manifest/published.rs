@@ -14,6 +14,11 @@ use crate::format::{EpochStart, ProducerState, put_producers, take_producers};
 /// Leader epochs published of a partition; of more than these the oldest are left out.
 pub const LEADER_EPOCHS_MAX: usize = 256;
 
+/// Pending objects published of a partition; of more than these the last intended are left out. Without a bound, a busy
+/// partition whose objects cuts hold for a week would make a record that no reader takes, and write all of it again at
+/// each publication. A restore does not learn of those left out, so they stay in the bucket.
+pub const PENDING_PUBLISHED_MAX: usize = 1024;
+
 const EPOCHS: u64 = 7;
 const PRODUCERS: u64 = 8;
 /// Least bytes of an encoded epoch.
@@ -63,6 +68,7 @@ impl LogFacts {
 }
 
 impl PublishedPartition {
+    /// The record; it has no more than [`PENDING_PUBLISHED_MAX`] pending objects.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
@@ -95,7 +101,7 @@ pub(super) fn put(out: &mut Encoder, manifest: &PartitionManifest, facts: &LogFa
     let end = manifest.archived_end;
     assert!(facts.epochs.iter().all(|epoch| epoch.start < end), "{}: epochs end at {end}", manifest.id);
     assert!(are_ascending(&facts.epochs), "{}: leader epochs {:?}", manifest.id, facts.epochs);
-    manifest.put(out);
+    manifest.put_with(out, manifest.pending.get(..PENDING_PUBLISHED_MAX).unwrap_or(&manifest.pending));
     if !facts.epochs.is_empty() {
         out.section(EPOCHS, false, |out| {
             out.list(facts.epochs.iter(), |out, epoch| {

@@ -1,14 +1,14 @@
 //! Cuts made beside an archiver that gathers, trims and deletes: each one that is kept restores, byte for byte.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::env::Mono;
 
 use super::restored::{archived, begin, of, reborn, to_the_end};
 use super::*;
-use crate::cuts::{CutDone, CutError, CutIndex, CutMaker, part_of, read_index};
-use crate::manifest::Catalogue;
+use crate::cuts::{Cut, CutDone, CutError, CutIndex, CutMaker, part_of, read_index};
+use crate::manifest::{Catalogue, PublishedLane, is_manifest_page};
 use crate::restore::{Attempt, RestoreError};
 use crate::store::Faults;
 
@@ -120,6 +120,31 @@ fn what_cuts_held_goes_once_they_are_released() {
     assert_eq!(orphans, Vec::<String>::new());
     let left = kept.iter().filter(|cut| bench.sim.objects().contains_key(cut.key(bench.bucket.home).as_str())).count();
     assert_eq!(left, 0, "released cuts are deleted");
+}
+
+#[test]
+fn pages_that_publications_replaced_go_unless_a_kept_cut_names_them() {
+    let (bench, _) = with_cuts(960);
+    bench.settle();
+    let (lane, objects) = (bench.lane.lane(), bench.sim.objects());
+    let mut in_cuts = BTreeSet::new();
+    for entry in bench.index().cuts {
+        let cut = Cut::decode(&objects[entry.key(bench.bucket.home).as_str()]).expect("reads");
+        for manifest in cut.lanes.iter().filter(|state| state.lane == lane).filter_map(|state| state.manifest.as_ref())
+        {
+            let published = PublishedLane::decode(manifest).expect("reads");
+            in_cuts.extend(published.pages.iter().map(|page| page.page));
+            in_cuts.extend(published.objects.iter().flatten().map(|page| page.page));
+        }
+    }
+    assert!(in_cuts.len() > 3, "{in_cuts:?}");
+    assert!(in_cuts.iter().all(|page| objects.contains_key(page.key().as_str())), "cuts hold their pages");
+    // What the last publication replaced waits for the next.
+    let waiting: BTreeSet<ObjectName> = bench.lane.with_lane(|lane| {
+        let forgotten = lane.pending.iter().filter(|(_, pending)| lane.forgotten_since(pending.intended).is_some());
+        forgotten.map(|(object, _)| *object).filter(is_manifest_page).collect()
+    });
+    assert!(!waiting.is_empty() && waiting.is_subset(&in_cuts), "{waiting:?} beside {in_cuts:?}");
 }
 
 #[test]

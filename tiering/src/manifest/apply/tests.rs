@@ -315,3 +315,33 @@ fn many_publications_are_thinned_but_never_lie() {
     // What was intended at index 100 was forgotten by round 100; thinning may only say later.
     assert!(world.lane.forgotten_since(LogIndex(100)).is_some_and(|at| at.0 >= 100));
 }
+
+#[test]
+fn what_is_deleted_leaves_the_pending_objects_and_the_rest_stays_in_order() {
+    let (mut world, of_others) = (World::new(), id(1));
+    let segment = |partition, n: u64| {
+        home().name(ObjectKind::Segment { partition, base: Offset::new(n), term: Term(1), nonce: Nonce(n) })
+    };
+    let manifest = world.partitions.get_mut(&id(0)).expect("made above");
+    // Intended in the order of draws, not of names.
+    manifest.pending = (0..50).map(|n| (segment(id(0), n * 37 % 50), LogIndex(0))).collect();
+    let before = manifest.pending.clone();
+    let gone: Vec<ObjectName> = (10..30).map(|n| segment(id(0), n)).collect();
+    let partitions = vec![(id(0), gone[..5].to_vec()), (of_others, gone.clone()), (id(0), gone[5..].to_vec())];
+    world.apply(&Command::Deleted(Deleted { lane: Vec::new(), partitions })).expect("always");
+    let left: Vec<(ObjectName, LogIndex)> = before.into_iter().filter(|(object, _)| !gone.contains(object)).collect();
+    assert_eq!(world.partitions[&id(0)].pending, left);
+
+    // Released again: what is pending already, what a row names and what is another's are not intended.
+    bundle(&mut world, 10);
+    let manifest = world.partitions.get_mut(&id(0)).expect("made above");
+    let (named, bundle) = (segment(id(0), 90), manifest.rows[0].object());
+    let source = Source::Object { object: named, start: 0, len: 1, index: IndexRef::default() };
+    manifest.rows[0].source = source;
+    let new = segment(id(0), 12);
+    manifest.release(LogIndex(9), [left[0].0, named, bundle, segment(of_others, 12), new]);
+    assert_eq!(manifest.pending.last(), Some(&(new, LogIndex(9))));
+    assert_eq!(manifest.pending.len(), left.len() + 1);
+    let all = BTreeSet::from([named, new, left[0].0, gone[0]]);
+    assert_eq!(manifest.unnamed(all), BTreeSet::from([gone[0]]), "what the sweeper may take");
+}

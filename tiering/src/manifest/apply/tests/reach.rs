@@ -3,10 +3,12 @@
 //!
 //! At each DELETE the test computes from scratch what can be reached: from the state itself, from every manifest that a
 //! reader may hold (the one that was current a grace ago, and all since) with the bundles behind it, and from what a
-//! restore read, and from every kept cut (`cuts`): the manifest that its maker read with the bundles up to its
-//! last. `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
+//! restore read, and from every kept cut (`cuts`): the manifest that its maker read with the bundles up to its last.
+//! `TIDEWATER_HISTORIES` sets how many are tried; 100,000 were.
 
 use super::*;
+use crate::manifest::PageRef;
+use crate::manifest::lane::is_manifest_page;
 
 const GRACE_MS: i64 = 100;
 
@@ -44,6 +46,16 @@ enum Defect {
     SlowCut,
     /// Who deletes goes by an index that was read long ago.
     StaleIndex,
+    /// Who deletes does not ask which pages of manifests cuts name.
+    PagesInCuts,
+}
+
+/// What the index of cuts and the cuts in it said to who deletes.
+struct IndexRead {
+    at: i64,
+    horizon: Option<LogIndex>,
+    /// Pages of manifests that cuts name.
+    pages: BTreeSet<ObjectName>,
 }
 
 struct History {
@@ -58,8 +70,7 @@ struct History {
     deleted: usize,
     gone: BTreeSet<ObjectName>,
     cuts: Vec<MadeCut>,
-    /// What the index of cuts said to who deletes, and when.
-    index_read: Option<(i64, Option<LogIndex>)>,
+    index_read: Option<IndexRead>,
     /// Deletions that cuts put off.
     held: usize,
 }
@@ -151,14 +162,21 @@ impl History {
         self.world.apply(&Command::Forgotten { objects }).expect("free");
     }
 
-    /// The manifest is put; a leader that dies then never proposes the command.
+    /// The manifest is put with a new page beside pages of the last one; a leader that dies then never proposes the
+    /// command.
     fn publish(&mut self) {
         let follow_from = self.world.lane.last.next();
         let as_of = self.world.at;
-        self.snapshots.push(Snapshot { at: self.now, follow_from, names: self.named(), as_of });
+        let mut pages = self.world.lane.pages.clone();
+        pages.retain(|_| self.below(3) > 0);
+        let kind = ObjectKind::Page { lane: LANE, term: Term(1), nonce: Nonce(self.below(u64::MAX)) };
+        let page = home().name(kind);
+        pages.push(PageRef { page, first: id(0), last: id(0), count: 1, size: 1, crc: 0 });
+        let names = self.named().into_iter().chain(pages.iter().map(|page| page.page)).collect();
+        self.snapshots.push(Snapshot { at: self.now, follow_from, names, as_of });
         if self.below(4) > 0 {
             let (as_of, sequence, at) = (self.world.at, self.world.lane.last, TimestampMs(self.now));
-            let (pages, objects, etag) = (Vec::new(), None, String::from("e"));
+            let (objects, etag) = (None, String::from("e"));
             let published = Published { as_of, sequence, etag, pages, objects, at };
             self.world.apply(&Command::Published(published)).expect("newer");
         }
@@ -201,17 +219,15 @@ impl History {
     }
 
     /// As `archive::held`.
-    fn horizon(&mut self) -> Option<LogIndex> {
-        let fresh = |read: i64| self.now - read < GRACE_MS / 4 || self.defect == Defect::StaleIndex;
-        match self.index_read {
-            Some((read, horizon)) if fresh(read) => horizon,
-            _ => {
-                let noted = self.cuts.iter().filter(|cut| cut.noted);
-                let horizon = noted.map(|cut| cut.as_of).min();
-                self.index_read = Some((self.now, horizon));
-                horizon
-            }
-        }
+    fn read_index(&mut self) -> &IndexRead {
+        let is_new = |read: &IndexRead| self.now - read.at < GRACE_MS / 4 || self.defect == Defect::StaleIndex;
+        let read = self.index_read.take().filter(is_new).unwrap_or_else(|| {
+            let noted = || self.cuts.iter().filter(|cut| cut.noted);
+            let reach = noted().flat_map(|cut| &cut.reach);
+            let pages = reach.filter(|object| is_manifest_page(object)).copied().collect();
+            IndexRead { at: self.now, horizon: noted().map(|cut| cut.as_of).min(), pages }
+        });
+        self.index_read.insert(read)
     }
 
     fn delete(&mut self) -> Result<(), String> {
@@ -219,20 +235,22 @@ impl History {
             Defect::NoGrace => (0, LogIndex(u64::MAX)),
             _ => (GRACE_MS, LogIndex(u64::MAX)),
         };
-        let horizon = self.horizon().filter(|_| self.defect != Defect::NoHorizon);
+        let defect = self.defect;
+        let index = self.read_index();
+        let horizon = index.horizon.filter(|_| defect != Defect::NoHorizon);
+        let in_cuts = if defect == Defect::PagesInCuts { BTreeSet::new() } else { index.pages.clone() };
         let grace = Grace { now: TimestampMs(self.now), ms, stood: Some(stood), horizon };
         let free = self.world.lane.deletable(Grace { horizon: None, ..grace }).len();
-        self.held += free - self.world.lane.deletable(grace).len();
         let lane = &self.world.lane;
         let mut of_lane: Vec<ObjectName> = lane.deletable(grace).into_iter().map(|(object, _)| object).collect();
+        of_lane.retain(|object| !in_cuts.contains(object));
+        self.held += free - of_lane.len();
         let deletable = |partition: &PartitionManifest| match self.defect {
             Defect::NoPublication => partition.pending.iter().map(|(object, _)| *object).collect(),
             _ => partition.deletable(lane, grace),
         };
         let of_partitions: Vec<(PartitionId, Vec<ObjectName>)> =
             self.world.partitions.values().map(|partition| (partition.id, deletable(partition))).collect();
-        // Pages of the manifest are not modelled.
-        of_lane.retain(|object| !matches!(object.kind, ObjectKind::Page { .. }));
         let reach = self.reach();
         let all = of_lane.iter().chain(of_partitions.iter().flat_map(|(_, objects)| objects));
         if let Some(object) = all.clone().find(|object| reach.contains(object)) {
@@ -279,8 +297,8 @@ fn nothing_that_can_be_reached_is_deleted() {
 
 #[test]
 fn each_rule_that_is_left_out_is_noticed() {
-    use Defect::{NoGrace, NoHorizon, NoPublication, NotClosed, SlowCut, StaleIndex};
-    for defect in [NoGrace, NoPublication, NotClosed, NoHorizon, SlowCut, StaleIndex] {
+    use Defect::{NoGrace, NoHorizon, NoPublication, NotClosed, PagesInCuts, SlowCut, StaleIndex};
+    for defect in [NoGrace, NoPublication, NotClosed, NoHorizon, SlowCut, StaleIndex, PagesInCuts] {
         assert!(first_violation(3_000, defect).0.is_some(), "{defect:?}");
     }
 }
