@@ -29,7 +29,7 @@ use plan::EpochsPlan;
 use crate::seeds;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 120;
 
 #[test]
 fn followed_and_restored_it_is_what_was_archived() {

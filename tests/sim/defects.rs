@@ -1,6 +1,7 @@
 //! Every defect on purpose is caught, within so many seeds.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::defect::Defect;
@@ -25,9 +26,9 @@ fn every_defect_on_purpose_is_caught() {
     assert!(escaped.is_empty(), "no check failed within {SEEDS} seeds: {escaped:?}");
 }
 
-/// The first of so many seeds whose run fails.
-pub(crate) fn caught(defect: &str, seeds: u64, run: impl Fn(u64) + Sync) -> Option<u64> {
-    let (next, seen, found) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+/// What the first run that fails says, of so many seeds.
+pub(crate) fn caught(defect: &str, seeds: u64, run: impl Fn(u64) + Sync) -> Option<String> {
+    let (next, seen, found) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
     std::thread::scope(|scope| {
         for _ in 0..threads() {
             scope.spawn(|| {
@@ -40,12 +41,12 @@ pub(crate) fn caught(defect: &str, seeds: u64, run: impl Fn(u64) + Sync) -> Opti
                     if let Some(why) = failed
                         && !seen.swap(true, Ordering::Relaxed)
                     {
-                        found.store(seed, Ordering::Relaxed);
                         eprintln!("{defect} is caught by seed {seed}: {}", why.lines().next().unwrap_or_default());
+                        *found.lock().expect("no thread panics") = Some(why);
                     }
                 }
             });
         }
     });
-    seen.into_inner().then(|| found.into_inner())
+    found.into_inner().expect("no thread panics")
 }

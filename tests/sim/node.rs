@@ -1,16 +1,20 @@
 //! One life of the broker: shards composed as `src/node/shard_main.rs` composes them, without sockets, on one thread.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
 use tidewater::archival::run::{Cadence, start_with};
 use tidewater::controller::ask::{ControllerRequest, TopicError, TopicSpec};
 use tidewater::controller::brokers::BrokerAddress;
 use tidewater::controller::client::ControllerHandle;
 use tidewater::controller::features::CLUSTER_MAX;
 use tidewater::controller::image::{ClusterImage, TopicImage};
+use tidewater::controller::peers::PeerCalls;
 use tidewater::controller::reconcile::{self, Reconcile};
 use tidewater::controller::service::{Controller, ControllerOptions};
 use tidewater::controller::state::Surroundings;
@@ -22,11 +26,12 @@ use tidewater::partition::shard::{DescribeExtra, Local, PartitionShard};
 use tidewater::partition::state::lane::DataLane;
 use tidewater::partition::state::replica::Replica;
 use tidewater::raft::LaneFatal;
+use tidewater::rpc::{RpcError, Service};
 use tidewater::shard::mesh::{Inbox, Mesh};
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::Env;
 use tidewater_storage::journal::JournalConfig;
-use tidewater_storage::model::{PartitionId, ShardId};
+use tidewater_storage::model::{NodeId, PartitionId, ShardId};
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
@@ -55,6 +60,29 @@ pub(crate) struct Shard {
 
 /// Why a broker does not come up.
 pub(crate) type NoStart = String;
+
+/// Other brokers, of which there are none. With them, as in production, the controller tells who leads its lane, and
+/// its leader keeps the bucket's catalogue up to date.
+struct NoPeers;
+
+impl PeerCalls for NoPeers {
+    fn call(&self, to: NodeId, _: Service, _: Bytes, _: Duration) -> LocalBoxFuture<'static, Result<Bytes, RpcError>> {
+        let (broker, why) = (to.to_string(), "there is no other broker".to_owned());
+        Box::pin(std::future::ready(Err(RpcError::Unreachable { broker, why })))
+    }
+
+    fn connected(&self) -> BTreeSet<NodeId> {
+        BTreeSet::new()
+    }
+
+    fn is_connected_at(&self, _: NodeId, _: &(String, u16)) -> bool {
+        false
+    }
+
+    fn changed(&self) -> LocalBoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
 
 /// Adds nothing to a partition's status.
 pub(crate) struct Nothing;
@@ -193,7 +221,8 @@ impl Node {
         let lane = lane_0.expect("shard 0 has the controller's lane");
         let options = controller_options(world, &placeholder, count);
         let (reconcile, handle) = (meshes.reconcile.clone(), controller.clone());
-        let service = Controller::new(env.clone(), lane, options, None, reconcile, handle, Some(images));
+        let peers = world.has_catalogue.get().then(|| Rc::new(NoPeers) as _);
+        let service = Controller::new(env.clone(), lane, options, peers, reconcile, handle, Some(images));
         drop(env.tasks.spawn("controller", Rc::new(service).run(inboxes.controller.remove(0))));
         while controller.image().revision == 0 {
             env.tasks.sleep(Duration::from_millis(1)).await;

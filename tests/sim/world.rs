@@ -3,7 +3,7 @@
 //! Node 0 is the broker, 1 the clients, 2 the bucket. Nothing but the disk and the bucket outlives the broker. Worlds
 //! made with [`World::beside`] share all but the broker: it is one of another lineage epoch, on a machine of its own.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::rc::Rc;
@@ -38,7 +38,10 @@ pub(crate) struct World {
     pub(crate) bucket: SimBucket,
     pub(crate) history: History,
     pub(crate) overrides: BTreeMap<String, String>,
-    topic: OnceCell<Arc<TopicImage>>,
+    topic: RefCell<Option<Arc<TopicImage>>>,
+    /// The controller says who leads its lane, as in production, so the bucket has a catalogue: for simulations that read
+    /// one. The draws of all others stay as they were.
+    pub(crate) has_catalogue: Cell<bool>,
     /// The broker while it serves.
     node: Rc<RefCell<Option<Rc<Node>>>>,
     lives: Cell<u64>,
@@ -117,7 +120,8 @@ impl World {
             bucket,
             history,
             overrides,
-            topic: OnceCell::new(),
+            topic: RefCell::default(),
+            has_catalogue: Cell::new(false),
             node: Rc::default(),
             lives: Cell::new(0),
             alive: Cell::new(false),
@@ -137,6 +141,7 @@ impl World {
             history: self.history.clone(),
             overrides: self.overrides.clone(),
             topic: self.topic.clone(),
+            has_catalogue: self.has_catalogue.clone(),
             node: Rc::default(),
             lives: Cell::new(0),
             alive: Cell::new(false),
@@ -184,13 +189,13 @@ impl World {
 
     /// The run's topic; known since the broker served first.
     pub(crate) fn topic(&self) -> Arc<TopicImage> {
-        Arc::clone(self.topic.get().expect("the broker has served"))
+        Arc::clone(self.topic.borrow().as_ref().expect("the broker has served"))
     }
 
-    /// The broker has this topic; it must be the one it had before, unless no client has ever got that one in an
-    /// answer.
+    /// The broker has this topic; it must be the one it had before. A restored broker may have it in other lanes, if
+    /// nothing of it was archived.
     pub(crate) fn topic_is(&self, image: &Arc<TopicImage>) {
-        let known = self.topic.get_or_init(|| Arc::clone(image));
+        let Some(known) = self.topic.replace(Some(Arc::clone(image))) else { return };
         assert_eq!(known.id, image.id, "the topic has another id than before");
         assert_eq!(known.partitions.len(), image.partitions.len(), "the topic has other partitions than before");
         assert_eq!(known.overrides, image.overrides, "the topic has other settings than before");

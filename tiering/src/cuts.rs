@@ -1,6 +1,6 @@
 //! Cuts: earlier states of a whole cluster that a restore can go back to.
 //!
-//! Owns: what a cut is ([`Cut`]), which cuts a home has ([`CutIndex`]), how long they are kept ([`thin`]), making one
+//! Owns: what a cut is ([`Cut`]), which cuts a home has ([`CutIndex`]), how long they are kept ([`thin()`]), making one
 //! ([`CutMaker`]). Does not own: restoring to one (`restore`), when one is due (the broker's package).
 //!
 //! ```text

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewater_storage::model::{LaneId, Offset, PartitionId};
+use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId};
 use tidewater_tiering::format::{Body, decode_index, read_whole};
 use tidewater_tiering::keys::{Home, LineageEpoch, ObjectKey, ObjectKind, ObjectName, Sequence};
 use tidewater_tiering::store::SimBucket;
@@ -15,6 +15,8 @@ type Ends = BTreeMap<PartitionId, Offset>;
 pub(crate) struct Archived {
     seen: RefCell<BTreeSet<String>>,
     bundles: RefCell<BTreeMap<(LineageEpoch, LaneId, Sequence), Ends>>,
+    /// The offsets of each partition that bundles hold, as they came.
+    held: RefCell<BTreeMap<PartitionId, Vec<OffsetRange>>>,
     /// What each restored epoch began with.
     seeds: RefCell<BTreeMap<LineageEpoch, Ends>>,
 }
@@ -31,14 +33,22 @@ impl Archived {
             let (index, _) = read_whole(&body, Body::Index).expect("is whole");
             let index = decode_index(&index).expect("decodes");
             assert_eq!((index.home, index.lane, index.sequence), (name.home, lane, sequence), "{key} is of another");
-            let ends = index.partitions.iter().filter(|entry| !entry.offsets.is_empty());
-            let ends = ends.map(|entry| (entry.partition, entry.offsets.end)).collect();
+            let mut ends = Ends::new();
+            for entry in index.partitions.iter().filter(|entry| !entry.offsets.is_empty()) {
+                self.held.borrow_mut().entry(entry.partition).or_default().push(entry.offsets);
+                ends.insert(entry.partition, entry.offsets.end);
+            }
             self.bundles.borrow_mut().insert((name.home.epoch, lane, sequence), ends);
         }
     }
 
     pub(crate) fn restored(&self, epoch: LineageEpoch, ends: Ends) {
         self.seeds.borrow_mut().insert(epoch, ends);
+    }
+
+    /// Did any bundle hold this offset? Not so where records were deleted before they were archived.
+    pub(crate) fn holds(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.held.borrow().get(&partition).is_some_and(|held| held.iter().any(|range| range.contains(offset)))
     }
 
     /// Where a partition ends after a bundle of its lane; `None`: it is not known what the epoch began with.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use tidewater::group::GroupId;
 use tidewater::group::message::{Commit, CommitAsk};
-use tidewater::partition::message::{PartitionRequest, ProduceError};
+use tidewater::partition::message::{PartitionAddress, PartitionRequest, ProduceError};
 use tidewater_storage::model::{Offset, ProducerId};
 
 use super::epochs::Epochs;
@@ -175,6 +175,16 @@ async fn trim(epochs: Rc<Epochs>) {
         }
         drop(busy);
     }
+}
+
+/// Deletes records at a broker that is none any more; what it answers does not matter.
+pub(crate) async fn delete_some(epochs: &Epochs, old: &World, address: PartitionAddress) {
+    let Some(node) = old.way().node() else { return };
+    let Some(end) = node.replica(address.id).map(|replica| replica.high_watermark()) else { return };
+    let (mesh, to) = (node.mesh.clone(), Offset::new(epochs.below(end.get() + 1)));
+    drop(node);
+    let call = mesh.call(address.shard, |reply| PartitionRequest::Trim(address, to, reply));
+    let _ = within(&epochs.env, PATIENCE, call).await;
 }
 
 /// Commits offsets up to the ends, and sometimes reads them.

@@ -63,6 +63,7 @@ impl Drop for Busy {
 impl Epochs {
     pub(crate) fn new(plan: EpochsPlan) -> Rc<Self> {
         let first = World::new(plan.lives.first().expect("one life").clone());
+        first.has_catalogue.set(true);
         Rc::new(Self {
             plan,
             env: first.clients.clone(),

@@ -19,6 +19,8 @@ use crate::world::{NAME, World};
 
 /// Machines for restores: two for each loss, from here on.
 const MACHINES_FROM: u32 = 10;
+/// The archive is waited for so long at most before a broker that rests is lost.
+const REST_MS: u64 = 10_000;
 
 /// Loses the cluster and restores it; clients go on when it returns.
 pub(crate) async fn happen(epochs: &Rc<Epochs>, n: usize, loss: Loss) {
@@ -33,6 +35,9 @@ pub(crate) async fn happen(epochs: &Rc<Epochs>, n: usize, loss: Loss) {
         };
         old.bucket.set_faults_for(old.machine(), Some(faults));
         epochs.sleep_ms(epochs.below(2_500)).await;
+    }
+    if loss.idle {
+        rest(epochs, &old).await;
     }
     epochs.restoring.set(true);
     if loss.old != Old::Stays {
@@ -58,7 +63,7 @@ pub(crate) async fn happen(epochs: &Rc<Epochs>, n: usize, loss: Loss) {
     let (restored, ()) = futures::join!(restored, asking);
     cut(epochs, &restored);
     if loss.old != Old::Gone {
-        haunt(epochs, &old);
+        haunt(epochs, &old, loss.idle);
     }
     let ends = ends(epochs, &restored);
     let next = Rc::new(restored.world);
@@ -82,6 +87,17 @@ pub(crate) async fn happen(epochs: &Rc<Epochs>, n: usize, loss: Loss) {
     }
     epochs.restoring.set(false);
     epochs.closed.set(false);
+}
+
+/// Clients ask nothing more, and what they wrote is archived.
+async fn rest(epochs: &Epochs, old: &World) {
+    epochs.close().await;
+    for _ in 0..REST_MS / 50 {
+        if crate::run::archived(old) {
+            return;
+        }
+        epochs.sleep_ms(50).await;
+    }
 }
 
 /// Restores with one or two restorers; exactly one of them has the cluster.
@@ -127,6 +143,7 @@ fn bounds(restored: &Restored, id: PartitionId) -> (Offset, Offset) {
 
 /// Holds what is restored against what was, and takes out of the past what was lost.
 fn cut(epochs: &Epochs, restored: &Restored) {
+    epochs.archived.look(&epochs.now().bucket);
     let all = restored.lanes.iter().flat_map(|lane| &lane.partitions);
     let seeds = all.map(|published| (published.manifest.id, published.manifest.archived_end)).collect();
     epochs.archived.restored(restored.attempt.epoch, seeds);
@@ -152,13 +169,16 @@ fn cut(epochs: &Epochs, restored: &Restored) {
         epochs.history.with(number, |past| {
             assert!(end >= past.archived_end, "p{number}: ends at {end}, {} was archived", past.archived_end);
             assert!(start <= past.trim_asked, "p{number}: starts at {start}, {} was asked for", past.trim_asked);
+            // Only where the log start has passed what was archived is the end not that of a batch.
             let crosses = past.seen.values().find(|seen| seen.offsets.start < end && seen.offsets.end > end);
-            assert!(crosses.is_none(), "p{number}: ends at {end}, within {crosses:?}");
-            past.seen.retain(|base, _| *base < end);
+            assert!(crosses.is_none() || start == end, "p{number}: ends at {end}, within {crosses:?}");
+            // What was deleted before it was archived is lost with its producer's state; it may be sent again.
+            let is_there = |base: Offset| base < end && epochs.archived.holds(id, base);
+            past.seen.retain(|base, _| is_there(*base));
             past.acked_end = Offset::ZERO;
             for sent in past.sent.values_mut() {
                 match sent.acked {
-                    Some(base) if base >= end => {
+                    Some(base) if !is_there(base) => {
                         sent.acked = None;
                         epochs.cut_off.borrow_mut().insert(sent.writer);
                     }
@@ -175,8 +195,8 @@ fn cut(epochs: &Epochs, restored: &Restored) {
 }
 
 /// Clients that have not heard of the restore write to the old broker while it runs: once it must have noticed, nothing
-/// is acknowledged.
-fn haunt(epochs: &Rc<Epochs>, old: &Rc<World>) {
+/// is acknowledged. If it is `idle`, they only delete records until then.
+fn haunt(epochs: &Rc<Epochs>, old: &Rc<World>, idle: bool) {
     let (epochs, old, since_ms) = (Rc::clone(epochs), Rc::clone(old), epochs.now_ms());
     let this = Rc::clone(&epochs);
     drop(epochs.env.tasks.spawn("client of a zombie", async move {
@@ -186,11 +206,15 @@ fn haunt(epochs: &Rc<Epochs>, old: &Rc<World>) {
             this.sleep_ms(1 + this.below(pause_ms)).await;
             let number = i32::try_from(this.below(u64::try_from(old.plan.partitions).expect("some"))).expect("few");
             let address = old.topic().partition(number).expect("is there").address();
+            let begun_ms = this.now_ms();
+            let noticed = begun_ms > since_ms + super::run::NOTICED_WITHIN_MS;
+            if idle && !noticed {
+                clients::delete_some(&this, &old, address).await;
+                continue;
+            }
             let (bytes, _) = crate::workload::batch(&this.env, 1_000_000, n, None);
             n += 1;
-            let begun_ms = this.now_ms();
             let answer = crate::workload::send(&this.env, &old.way(), address, bytes).await;
-            let noticed = begun_ms > since_ms + super::run::NOTICED_WITHIN_MS;
             assert!(!noticed || answer.is_err(), "p{number}: a broker of a lost epoch acknowledges {answer:?}");
         }
     }));

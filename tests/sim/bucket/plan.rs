@@ -21,6 +21,7 @@ const PARTS: &[&str] = &[
     "second-loss",
     "zombie",
     "late",
+    "idle",
     "kills",
     "rival",
     "retention",
@@ -47,6 +48,9 @@ pub(crate) struct Loss {
     pub(crate) old: Old,
     /// Of the old broker's PUTs, some reach the bucket seconds later.
     pub(crate) late: bool,
+    /// An old broker that stays has archived everything by then, and gets no more records: it has no bundle to write,
+    /// and does not meet the seal.
+    pub(crate) idle: bool,
     /// Until the restore begins.
     pub(crate) pause_ms: u64,
     /// The restore's process ends after so many awaits, once for each.
@@ -119,11 +123,13 @@ impl Loss {
         let (late, pause_ms) = (below(2) == 0, below(2) * below(3_000));
         let kills = kills(rng);
         let rival = Rival { after_ms: below(400), take_over: below(2) == 0, kills: self::kills(rng) };
-        let (races, end_hold) = (below(3) == 0, below(2) == 0);
+        let (races, end_hold, idle) = (below(3) == 0, below(2) == 0, below(2) == 0);
         let has = |part: &str| !without.contains(part);
+        let old = if has("zombie") { old } else { Old::Gone };
         Self {
-            old: if has("zombie") { old } else { Old::Gone },
+            old,
             late: late && has("late"),
+            idle: old == Old::Stays && idle && has("idle"),
             pause_ms,
             kills: if has("kills") { kills } else { Vec::new() },
             rival: (races && has("rival")).then_some(rival),

@@ -23,6 +23,9 @@ pub(crate) fn run(plan: EpochsPlan, trace: bool) -> Vec<String> {
     epochs.history.print(trace);
     let machines = Rc::clone(&epochs.now().machines);
     machines.block_on(whole(&epochs));
+    for request in epochs.now().bucket.take_log() {
+        epochs.history.keep(request);
+    }
     let notes = epochs.history.trace();
     epochs.dissolve();
     notes
