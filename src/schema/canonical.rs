@@ -5,9 +5,15 @@
 
 pub mod avro;
 pub mod avro_print;
+mod builtin;
+pub mod json_schema;
+pub mod protobuf;
+pub mod protobuf_print;
 
 use super::definition::SchemaKind;
 use avro::AvroSchema;
+use json_schema::JsonSchema;
+use protobuf::ProtobufSchema;
 
 /// A schema that another refers to, found in the registry. Those it refers to itself come before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,8 @@ impl Format {
 #[derive(Clone, Debug)]
 pub enum Parsed {
     Avro(AvroSchema),
+    Json(JsonSchema),
+    Protobuf(Box<ProtobufSchema>),
 }
 
 /// Why a text is no schema.
@@ -82,7 +90,8 @@ impl Parsed {
     ) -> Result<Self, ParseError> {
         match kind {
             SchemaKind::Avro => AvroSchema::parse(text, references, strictness).map(Self::Avro),
-            SchemaKind::Json | SchemaKind::Protobuf => Err(ParseError::new("not supported")),
+            SchemaKind::Json => JsonSchema::parse(text, references).map(Self::Json),
+            SchemaKind::Protobuf => ProtobufSchema::parse(text, references).map(Box::new).map(Self::Protobuf),
         }
     }
 
@@ -90,6 +99,8 @@ impl Parsed {
     pub const fn kind(&self) -> SchemaKind {
         match self {
             Self::Avro(_) => SchemaKind::Avro,
+            Self::Json(_) => SchemaKind::Json,
+            Self::Protobuf(_) => SchemaKind::Protobuf,
         }
     }
 
@@ -98,6 +109,8 @@ impl Parsed {
     pub fn canonical(&self) -> String {
         match self {
             Self::Avro(schema) => avro_print::print(schema, avro_print::Style::Canonical),
+            Self::Json(schema) => schema.canonical(),
+            Self::Protobuf(schema) => protobuf_print::print(schema, false),
         }
     }
 
@@ -106,6 +119,8 @@ impl Parsed {
     pub fn normalized(&self) -> String {
         match self {
             Self::Avro(schema) => avro_print::print(schema, avro_print::Style::Normalized),
+            Self::Json(schema) => schema.normalized(),
+            Self::Protobuf(schema) => protobuf_print::print(schema, true),
         }
     }
 
@@ -114,6 +129,8 @@ impl Parsed {
     pub fn inlined(&self) -> String {
         match self {
             Self::Avro(schema) => avro_print::print(schema, avro_print::Style::Inlined),
+            Self::Json(schema) => schema.normalized(),
+            Self::Protobuf(schema) => protobuf_print::print(schema, true),
         }
     }
 
@@ -121,6 +138,7 @@ impl Parsed {
     #[must_use]
     pub fn formatted(&self, format: Format) -> Option<String> {
         match (self, format) {
+            (Self::Protobuf(schema), Format::Serialized) => Some(schema.serialized()),
             (Self::Avro(schema), Format::Resolved) => Some(avro_print::print(schema, avro_print::Style::Inlined)),
             _ => None,
         }

@@ -5,6 +5,8 @@
 //! difference and its path, in the form in which Confluent's registry lists them.
 
 pub mod avro;
+pub mod json_schema;
+pub mod protobuf;
 
 use super::canonical::Parsed;
 use super::settings::Level;
@@ -73,5 +75,8 @@ pub fn check<E: Earlier>(
 fn differences(reader: &Parsed, writer: &Parsed, sides: Sides) -> Vec<String> {
     match (reader, writer) {
         (Parsed::Avro(reader), Parsed::Avro(writer)) => avro::differences(reader, writer, sides),
+        (Parsed::Json(reader), Parsed::Json(writer)) => json_schema::differences(reader, writer, sides),
+        (Parsed::Protobuf(reader), Parsed::Protobuf(writer)) => protobuf::differences(reader, writer, sides),
+        _ => vec!["Incompatible because of different schema type".to_owned()],
     }
 }

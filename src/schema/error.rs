@@ -72,6 +72,9 @@ pub enum SchemaError {
     NotAcceptable(String),
     #[error("HTTP 415 Unsupported Media Type: {0}")]
     MediaType(String),
+    /// Before it is read.
+    #[error("the body has more than {0} bytes")]
+    BodyTooLarge(usize),
     /// A record could not be written: whether it will appear is not known.
     #[error("The schema registry could not write to _schemas: {0}")]
     Store(String),
@@ -91,6 +94,7 @@ impl SchemaError {
             Self::NoRoute(_) => 404,
             Self::NoMethod(_) => 405,
             Self::NotAcceptable(_) => 406,
+            Self::BodyTooLarge(_) => 413,
             Self::MediaType(_) => 415,
             Self::Unprocessable(_) => 422,
             Self::SubjectNotFound(_) => 40401,
