@@ -19,6 +19,7 @@ mod process;
 mod produce;
 mod replica;
 mod restore;
+mod schema;
 mod seek;
 mod topic;
 mod verify;
@@ -66,6 +67,9 @@ enum Command {
     /// Read other clusters' topics from their buckets
     #[command(subcommand)]
     Replica(replica::ReplicaCommand),
+    /// List, register, check and delete schemas
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
     /// Check that everything of a cluster is in its bucket, and whole
     Verify(verify::VerifyArgs),
     /// Restore a lost cluster from its bucket, then serve as its first broker
@@ -124,6 +128,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Cluster(command)) => block_on(cluster::run(command)),
         Some(Command::Lane(command)) => block_on(lane::run(command)),
         Some(Command::Replica(command)) => block_on(replica::run(command)),
+        Some(Command::Schema(command)) => block_on(schema::run(command)),
     }
 }
 
@@ -189,6 +194,14 @@ mod tests {
             "replica list --json",
             "replica describe east",
             "replica delete east --admin b:2",
+            "schema list orders --deleted --json",
+            "schema get orders-value --schema-version 3",
+            "schema get --id 7 --registry a:1",
+            "schema register orders-value order.avsc --reference com.a.Money=money:1 --normalize",
+            "schema check orders-value order.proto --type protobuf",
+            "schema delete orders-value --schema-version 2 --permanent",
+            "schema mode READONLY --subject orders-value",
+            "schema compatibility FULL_TRANSITIVE --json",
             "demo --brokers 3 --exit",
             "demo --disaster --brokers 3 --exit",
             "check --data-dir /d",

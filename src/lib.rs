@@ -3,14 +3,15 @@
 //! Layers, lowest first. A module uses only its own row and the rows above it here; `tests/tidy.rs` reads this list.
 //!
 //! - `config` `limits` `trace`: settings, caps, logging
+//! - `schema`: the Schema Registry's rules, without I/O
 //! - `shard` `net`: executors, messages between shards, sockets
 //! - `raft`: the log of a lane, agreed on by openraft
 //! - `rpc`: connections between brokers
 //! - `partition`: offsets, entries, reads; what a lane's log does to its partitions
 //! - `rebuild`: a lane's state copied to a replica that cannot catch up from the log
-//! - `controller` `group` `archival` `replica` `lakehouse` `catalog_http`: topics, consumer groups, the bucket, other
-//!   clusters' buckets, tables
-//! - `kafka` `admin`: the protocol, the admin port
+//! - `controller` `group` `archival` `replica` `lakehouse` `catalog_http` `schema_registry`: topics, consumer groups, the
+//!   bucket, other clusters' buckets, tables, schemas
+//! - `kafka` `admin` `schema_http`: the protocol, the admin port, the port of the Schema Registry
 //! - `client`: a Kafka client, for commands and tests
 //! - `node`: start and stop of a broker
 //! - `console`: printing and errors of commands
@@ -39,5 +40,8 @@ pub mod raft;
 pub mod rebuild;
 pub mod replica;
 pub mod rpc;
+pub mod schema;
+pub mod schema_http;
+pub mod schema_registry;
 pub mod shard;
 pub mod trace;

@@ -132,6 +132,16 @@ pub const CATALOG_REQUESTS_AT_ONCE: usize = 8;
 /// summaries; Spark's largest seen were below 1 MiB.
 pub const CATALOG_BODY_BYTES_MAX: usize = 8 << 20;
 
+/// Requests to the Schema Registry at the same time; the next wait.
+pub const SCHEMA_REQUESTS_AT_ONCE: usize = 8;
+
+/// Requests to the Schema Registry that wait for its state.
+pub const SCHEMA_REQUESTS_QUEUED_MAX: usize = 64;
+
+/// Body of a request to the Schema Registry; a larger one is refused with 413. A schema of 1 MiB with every character
+/// escaped fits.
+pub const SCHEMA_BODY_BYTES_MAX: usize = 8 << 20;
+
 /// Other clusters that a cluster follows. Each takes memory for cold reads of its own on every shard.
 pub const SOURCES_MAX: usize = 8;
 

@@ -47,6 +47,9 @@ pub struct RawConfig {
     /// Address of the Iceberg REST catalog [default: 127.0.0.1:8181]
     #[arg(long, env = "TIDEWATER_CATALOG_ADDR", value_name = "HOST:PORT")]
     pub catalog_addr: Option<String>,
+    /// Address of the Schema Registry [default: 127.0.0.1:8081]
+    #[arg(long, env = "TIDEWATER_SCHEMA_ADDR", value_name = "HOST:PORT")]
+    pub schema_addr: Option<String>,
     /// Address for the other brokers of the cluster [default: 127.0.0.1:33145]
     #[arg(long, env = "TIDEWATER_RPC_ADDR", value_name = "HOST:PORT")]
     pub rpc_addr: Option<String>,
@@ -220,7 +223,10 @@ pub struct NodeConfig {
     pub advertised: Option<(String, u16)>,
     pub admin_addr: SocketAddr,
     pub catalog_addr: SocketAddr,
-    /// The names by which clients may call the admin and catalog ports.
+    pub schema_addr: SocketAddr,
+    /// `--schema-addr` was given.
+    pub schema_addr_is_given: bool,
+    /// The names by which clients may call the admin, catalog and schema ports.
     pub http_names: HttpNames,
     /// Address to bind for other brokers; port 0 takes a free one.
     pub rpc_addr: SocketAddr,
@@ -309,6 +315,7 @@ impl RawConfig {
             advertised_kafka_addr: self.advertised_kafka_addr.or(below.advertised_kafka_addr),
             admin_addr: self.admin_addr.or(below.admin_addr),
             catalog_addr: self.catalog_addr.or(below.catalog_addr),
+            schema_addr: self.schema_addr.or(below.schema_addr),
             http_allowed_hosts: self.http_allowed_hosts.or(below.http_allowed_hosts),
             rpc_addr: self.rpc_addr.or(below.rpc_addr),
             advertised_rpc_addr: self.advertised_rpc_addr.or(below.advertised_rpc_addr),
@@ -350,6 +357,7 @@ impl NodeConfig {
             ("--kafka-addr", self.kafka_addr),
             ("--admin-addr", self.admin_addr),
             ("--catalog-addr", self.catalog_addr),
+            ("--schema-addr", self.schema_addr),
         ];
         let exposed = addrs.into_iter().filter(|(_, addr)| !addr.ip().is_loopback()).map(|(flag, addr)| {
             format!("{flag} {addr} can be reached from other machines and has no authentication: anyone may read, write and delete")

@@ -52,7 +52,7 @@ pub(crate) async fn delete(addr: &str, path: &str) -> Result<Option<Value>, CliE
 }
 
 /// A document, or the status and reason of another answer.
-async fn ask(
+pub(crate) async fn ask(
     addr: &str,
     method: Method,
     path: &str,
@@ -74,7 +74,10 @@ async fn ask(
     if status == StatusCode::OK {
         return document.map(Ok).map_err(|e| failed(format!("the answer is not JSON: {e}")));
     }
-    let why = document.ok().and_then(|value| value.get("error")?.as_str().map(ToOwned::to_owned));
+    let why = document.ok().and_then(|value| {
+        // The admin port says `error`, the Schema Registry `message`.
+        value.get("error").or_else(|| value.get("message"))?.as_str().map(ToOwned::to_owned)
+    });
     Ok(Err((status, why.unwrap_or_else(|| String::from_utf8_lossy(&body).trim().to_owned()))))
 }
 

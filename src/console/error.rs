@@ -28,6 +28,11 @@ pub enum CliError {
     /// The admin port does not answer as it should.
     #[error("cannot ask the admin port {addr}: {why}; if it is at another address, name it with --admin HOST:PORT")]
     Admin { addr: String, why: String },
+    /// The Schema Registry does not answer as it should.
+    #[error(
+        "cannot ask the schema registry {addr}: {why}; if it is at another address, name it with --registry HOST:PORT"
+    )]
+    Registry { addr: String, why: String },
     /// The broker, or a rule of the command, says no; the text says why.
     #[error("{0}")]
     Refused(String),

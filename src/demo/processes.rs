@@ -165,7 +165,7 @@ impl Processes {
         let dir = dir.display().to_string();
         let mut words = vec!["--data-dir", &dir, "--kafka-addr", kafka, "--admin-addr", admin];
         words.extend(["--catalog-addr", catalog, "--rpc-addr", rpc, "--shards", "1"]);
-        words.extend(["--cluster-name", &self.cluster_name, "--bucket", &self.bucket]);
+        words.extend(["--schema-addr", "127.0.0.1:0", "--cluster-name", &self.cluster_name, "--bucket", &self.bucket]);
         let seeds = self.all.iter().map(|process| process.ports.rpc.as_str()).collect::<Vec<_>>().join(",");
         if self.all.len() > 1 {
             words.extend(["--seed", &seeds]);

@@ -165,8 +165,18 @@ pub fn memory() -> Vec<Bound> {
             "SOURCES_MAX, SOURCE_STORE_BYTES_MAX",
         ),
     ];
+    rows.push(schemas());
     rows.extend(tables());
     rows
+}
+
+fn schemas() -> Bound {
+    Bound {
+        what: "requests to the Schema Registry",
+        per: Per::Node,
+        bytes: (limits::SCHEMA_REQUESTS_AT_ONCE * 4 * limits::SCHEMA_BODY_BYTES_MAX) as u64,
+        from: "SCHEMA_REQUESTS_AT_ONCE, four times SCHEMA_BODY_BYTES_MAX each: as sent, as parsed and as printed",
+    }
 }
 
 #[cfg(feature = "lakehouse")]

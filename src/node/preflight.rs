@@ -119,6 +119,7 @@ pub fn settings(config: &NodeConfig) -> Vec<Check> {
         port("kafka address", "--kafka-addr", config.kafka_addr),
         port("admin address", "--admin-addr", config.admin_addr),
         port("catalog address", "--catalog-addr", config.catalog_addr),
+        port("schema address", "--schema-addr", config.schema_addr),
     ]
 }
 

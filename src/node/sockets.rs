@@ -26,6 +26,20 @@ pub(super) fn bind_rpc(config: &NodeConfig, identity: &Identity) -> Result<Bound
     }
 }
 
+/// Binds the address of the Schema Registry. A broker that did not ask for an address takes any port when the default one
+/// is in use: several run on one machine, and few of them are asked for schemas.
+pub(super) fn bind_schemas(config: &NodeConfig) -> Result<Bound, BindError> {
+    let bound = bind("--schema-addr", config.schema_addr);
+    match bound {
+        Err(error) if !config.schema_addr_is_given => {
+            let any = bind("--schema-addr", SocketAddr::new(config.schema_addr.ip(), 0))?;
+            tracing::info!(%error, addr = %any.addr(), "the schema registry is served at another port than the default one");
+            Ok(any)
+        }
+        bound => bound,
+    }
+}
+
 /// Binds, and waits a short time for an address in use: the kernel frees the sockets of a killed broker only after it
 /// has torn down its rings, a little after the process has ended.
 pub(super) fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindError> {

@@ -38,6 +38,8 @@ use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_M
 use crate::net::listen::Bound;
 use crate::net::placement::Placement;
 use crate::rpc::{self, Rpc, RpcMember, RpcNode, RpcOptions};
+use crate::schema_http;
+use crate::schema_registry::{RegistryMeshes, SchemaRegistry};
 use crate::shard::executor;
 use crate::shard::mesh::Mesh;
 
@@ -50,6 +52,8 @@ pub struct Running {
     pub admin: SocketAddr,
     /// The Iceberg catalog; `None` without the lakehouse.
     pub catalog: Option<SocketAddr>,
+    /// The Schema Registry.
+    pub schemas: SocketAddr,
     /// The cluster's id as Kafka prints it.
     pub cluster_id: String,
     shards: Vec<JoinHandle<()>>,
@@ -74,7 +78,8 @@ pub fn serve(config: NodeConfig) -> Result<(), StartError> {
     }
     let running = start(config)?;
     tracing::info!(
-        kafka = %running.kafka, admin = %running.admin, catalog = ?running.catalog, cluster = %running.cluster_id,
+        kafka = %running.kafka, admin = %running.admin, catalog = ?running.catalog, schemas = %running.schemas,
+        cluster = %running.cluster_id,
         "tidewater is ready"
     );
     running.wait_for_signal();
@@ -121,7 +126,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     };
     let rpc_socket = sockets::bind_rpc(&config, &identity)?;
     let catalog_socket = sockets::bind("--catalog-addr", config.catalog_addr)?;
-    let (kafka, catalog) = (bound.addr(), catalog_socket.addr());
+    let schema_socket = sockets::bind_schemas(&config)?;
+    let (kafka, catalog, schemas) = (bound.addr(), catalog_socket.addr(), schema_socket.addr());
     let address = address_of(&config, kafka, rpc_socket.addr(), identity.shards);
     let rpc = rpc_node(&config, &identity)?;
     let image = placeholder_image(&identity, &address);
@@ -200,12 +206,16 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         replicas: admin::Replicas { published: sources.clone(), side: handle.clone() },
     };
     admin_port.serve(services);
+    let registry_meshes =
+        RegistryMeshes { partitions: meshes.partitions.clone(), controller: meshes.controller.clone() };
+    let registry = SchemaRegistry::start(registry_meshes, images.clone(), tier.leaders(), &handle);
+    schema_http::start(registry, sockets::http(schema_socket, &config), &handle);
     let asked = (meshes.partitions, meshes.controller);
     let port = sockets::http(catalog_socket, &config);
     let with_tables = lakehouse::start(&tier, images, sources, asked, tables, &handle, port)
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);
-    Ok(Running { kafka, admin, catalog, cluster_id, shards: threads, stops, side, _data: data })
+    Ok(Running { kafka, admin, catalog, schemas, cluster_id, shards: threads, stops, side, _data: data })
 }
 
 impl Running {

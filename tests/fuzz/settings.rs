@@ -32,7 +32,7 @@ pub(crate) fn targets() -> Vec<Target> {
 fn config_file(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(raw) = RawConfig::parse(text) {
-        let raw = RawConfig { kafka_addr: None, admin_addr: None, catalog_addr: None, ..raw };
+        let raw = RawConfig { kafka_addr: None, admin_addr: None, catalog_addr: None, schema_addr: None, ..raw };
         let _ = raw.over(RawConfig::default()).resolve().map(|config| config.exposure_warnings());
     }
 }

@@ -124,6 +124,7 @@ impl Broker {
         }
         // Not a flag: binaries of older versions, which some tests start, do not have it.
         command.env("TIDEWATER_RPC_ADDR", options.rpc.as_deref().unwrap_or("127.0.0.1:0"));
+        command.env("TIDEWATER_SCHEMA_ADDR", "127.0.0.1:0");
         command.args(&options.args).envs(options.envs.iter().cloned());
         command.env("TIDEWATER_GROUP_INITIAL_REBALANCE_DELAY_MS", "0");
         command.stdin(Stdio::null()).stdout(file.try_clone().expect("clone")).stderr(file);

@@ -50,7 +50,8 @@ impl RawConfig {
             return Err(ConfigError::ClusterName(cluster_name));
         }
         let allowed = self.http_allowed_hosts.unwrap_or_default().into_iter().map(allowed_host);
-        let given = [&self.kafka_addr, &self.advertised_kafka_addr, &self.admin_addr, &self.catalog_addr];
+        let given =
+            [&self.kafka_addr, &self.advertised_kafka_addr, &self.admin_addr, &self.catalog_addr, &self.schema_addr];
         let own = given.into_iter().flatten().filter_map(|text| Some(host_port(text)?.0.to_ascii_lowercase()));
         let http_names = HttpNames { own: own.collect(), allowed: allowed.collect::<Result<_, _>>()? };
         let seeds: Vec<String> = self.seed.unwrap_or_default().into_iter().map(seed).collect::<Result<_, _>>()?;
@@ -112,9 +113,11 @@ impl RawConfig {
             advertised,
             admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
             catalog_addr: bind_address("--catalog-addr", self.catalog_addr.as_deref(), 8181)?,
+            schema_addr: bind_address("--schema-addr", self.schema_addr.as_deref(), 8081)?,
             http_names,
             rpc_addr,
             rpc_addr_is_given: self.rpc_addr.is_some(),
+            schema_addr_is_given: self.schema_addr.is_some(),
             advertised_rpc,
             cluster_secret_file: self.cluster_secret_file,
             rpc_tls,
