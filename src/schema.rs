@@ -5,11 +5,11 @@
 //! state is what the records say and nothing else, so that every broker that follows the topic has the same one.
 //!
 //! Parts: `json` (text that survives a round trip), `subject`, `definition` and `settings` (what is stored), `record`
-//! (Confluent's form of it), `state`, `lookup`, `plan`, `answer`; `canonical` (languages: reading and printing) and
-//! `compat` (whether schemas fit each other); `http` (routes and bodies of Confluent's API).
+//! (Confluent's form of it), `state`, `lookup`, `plan`, `answer`; `framing` (ids in records); `canonical` (languages:
+//! reading and printing) and `compat` (whether schemas fit each other); `http` (routes and bodies of Confluent's API).
 //!
 //! Invariants:
-//! 1. An id of a context stands for one schema, for ever: it is not given again, whatever is deleted.
+//! 1. An id of a context stands for one schema, for ever: no delete makes it free for another.
 //! 2. A schema has one id in a context, in every subject that has it, until its last version is permanently deleted.
 //! 3. Versions of a subject grow; a version that was permanently deleted may be given again only if it was the highest.
 
@@ -18,6 +18,7 @@ pub mod canonical;
 pub mod compat;
 pub mod definition;
 pub mod error;
+pub mod framing;
 pub mod http;
 pub mod json;
 pub mod limits;

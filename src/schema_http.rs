@@ -1,8 +1,8 @@
 //! The Schema Registry over HTTP: Confluent's API on its usual port 8081.
 //!
 //! Owns: the server loop, caps on requests, and media types. Does not own: routes, bodies and codes
-//! ([`crate::schema::http`]), the state ([`crate::schema_registry`]), which callers are refused (`net::http`; there is no
-//! authentication: listen on loopback). *Node-wide*; side runtime.
+//! ([`crate::schema::http`]), the state ([`crate::schema_registry`]), which callers are refused (`net::http`; there
+//! is no authentication: listen on loopback). *Node-wide*; side runtime.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::schema::SchemaError;
 use crate::schema::http::reply::{Reply, media_type};
 use crate::schema::http::route::{Routed, route};
 use crate::schema::http::{self, MEDIA_TYPES};
+use crate::schema::json::Json;
 use crate::schema_registry::SchemaRegistry;
 
 /// A request that waits or runs for longer is answered with an error.
@@ -62,7 +63,8 @@ async fn serve(listener: TcpListener, guard: HttpGuard, registry: SchemaRegistry
 /// A request that the port's rules refuse.
 fn refused(why: String) -> Response {
     let [kind, ..] = MEDIA_TYPES;
-    sent(StatusCode::FORBIDDEN.as_u16(), kind, format!(r#"{{"error_code":403,"message":{why:?}}}"#))
+    let body = Json::object([("error_code", 403.into()), ("message", why.into())]);
+    sent(StatusCode::FORBIDDEN.as_u16(), kind, body.to_string())
 }
 
 fn sent(status: u16, kind: &'static str, body: String) -> Response {

@@ -1,9 +1,9 @@
 //! The Schema Registry of this broker: the state of `_schemas`, kept where that topic's partition is led.
 //!
-//! One task ([`keeper`]) holds the state. It reads the partition from its start when this broker begins to lead its lane,
-//! plans one command at a time on the state, writes the records with the broker's own produce path ([`log`]), applies
-//! them once they are committed, and then answers. What it holds is of one term: it is dropped when that ends, and nothing
-//! is written in another, so that no two brokers give one id.
+//! One task ([`keeper`]) holds the state. It reads the partition from its start when this broker begins to lead its
+//! lane, plans one command at a time on the state, writes the records with the broker's own produce path ([`log`]),
+//! applies them once they are committed, and then answers. What it holds is of one term: it is dropped when that
+//! ends, and nothing is written in another, so that no two brokers give one id.
 //!
 //! Owns: when the state is read, written and dropped. Does not own: what a command means ([`crate::schema`]), HTTP
 //! ([`crate::schema_http`]). *Node-wide*; runs on the side runtime.

@@ -1,8 +1,8 @@
 //! Whether schemas fit each other, at each of the seven levels.
 //!
-//! One question is asked of each language: can a reader with one schema read what was written with another? A level says
-//! in which direction it is asked, and of how many earlier schemas. Answers are lists of messages, each with the kind of
-//! difference and its path, in the form in which Confluent's registry lists them.
+//! One question is asked of each language: can a reader with one schema read what was written with another? A level
+//! says in which direction it is asked, and of how many earlier schemas. Answers are lists of messages, each with the
+//! kind of difference and its path, in the form in which Confluent's registry lists them.
 
 pub mod avro;
 pub mod json_schema;
@@ -38,8 +38,8 @@ pub trait Earlier {
     fn parsed(&self) -> Result<Parsed, Self::Error>;
 }
 
-/// What keeps `new` from being registered after `earlier`, the latest first; empty if nothing does. The first schema that
-/// does not fit decides.
+/// What keeps `new` from being registered after `earlier`, the latest first; empty if nothing does. The first schema
+/// that does not fit decides.
 ///
 /// # Errors
 /// An earlier schema cannot be read.

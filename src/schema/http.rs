@@ -1,7 +1,7 @@
 //! Confluent's HTTP API over the core, without a server: a request's parts in, status and body out.
 //!
-//! The contract: paths and query parameters ([`route`]), bodies ([`body`]), and answers with Confluent's names, codes and
-//! media types ([`reply`]). A server gives a [`Request`] to [`route`] and sends what [`reply`] makes.
+//! The contract: paths and query parameters ([`route`]), bodies ([`body`]), and answers with Confluent's names, codes
+//! and media types ([`reply`]). A server gives a [`Request`] to [`route`] and sends what [`reply`] makes.
 
 pub mod body;
 pub mod reply;

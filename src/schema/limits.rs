@@ -12,6 +12,10 @@ pub const SUBJECT_BYTES_MAX: usize = 4 << 10;
 pub const JSON_DEPTH_MAX: usize = 96;
 /// Levels of a schema while it is walked: types in types.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
+/// Levels of a schema through the types that it names: each step takes a part of a thread's stack.
+pub const TYPE_CHAIN_MAX: usize = 200;
+/// Steps that a comparison of two schemas goes down. Two recursive schemas make longer ways than either has.
+pub const COMPARISON_DEPTH_MAX: usize = 300;
 /// References that one schema names.
 pub const REFERENCES_MAX: usize = 1_000;
 /// Schemas that one schema reaches over references, and the references' own.

@@ -1,7 +1,8 @@
 //! What a command writes: pure functions from the state to records and an answer.
 //!
-//! The records take effect when they are committed and applied, and only then the answer goes out. One command is planned
-//! at a time, on a state that holds everything written before: ids and versions are given here and nowhere else.
+//! The records take effect when they are committed and applied, and only then the answer goes out. One command is
+//! planned at a time, on a state that holds everything written before: ids and versions are given here and nowhere
+//! else.
 
 use super::canonical::{Parsed, Strictness};
 use super::compat::{self, Earlier};

@@ -1,8 +1,8 @@
 //! A script of questions with the answers that Confluent's contract gives: `questions/*.txt`, each a list of scenes.
 //!
-//! `## name` begins a scene with an empty registry. A question is a line with method, path and body; the line below, after
-//! `=`, is the status and what the answer has: of an object at least these members (`null`: not there), of an array
-//! exactly these items, of a string that begins with `~` the rest somewhere inside. A body after `@`, `@JSON` or
+//! `## name` begins a scene with an empty registry. A question is a line with method, path and body; the line below,
+//! after `=`, is the status and what the answer has: of an object at least these members (`null`: not there), of an
+//! array exactly these items, of a string that begins with `~` the rest somewhere inside. A body after `@`, `@JSON` or
 //! `@PROTOBUF` is a schema's text, and members behind ` || ` go beside it; `\n` in it is a line's end.
 //!
 //! Every record goes through its bytes, and every scene is replayed from them.

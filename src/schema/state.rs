@@ -1,7 +1,8 @@
 //! All that the registry knows: rebuilt from the records of `_schemas`, one after the other.
 //!
 //! [`State::apply`] is the only way to change it, so that a broker that follows the log has the state of the one that
-//! wrote it. A version that is soft deleted stays: its id still answers, since data that was written with it may be read.
+//! wrote it. A version that is soft deleted stays: its id still answers, since data that was written with it may be
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::super::json::Json;
-use super::super::limits::SCHEMA_DEPTH_MAX;
+use super::super::limits::{SCHEMA_DEPTH_MAX, TYPE_CHAIN_MAX};
 use super::{ParseError, Resolved, Strictness};
 
 /// The place of a type in its schema.
@@ -166,6 +166,7 @@ impl AvroSchema {
             }
         }
         let root = parser.text(text)?;
+        parser.check_chains(root)?;
         Ok(Self { types: parser.types, root, referred })
     }
 
@@ -215,6 +216,29 @@ impl Parser {
     fn add(&mut self, shape: Shape) -> TypeId {
         self.types.push(AvroType { shape, doc: None, aliases: Vec::new(), attributes: Vec::new() });
         TypeId(self.types.len() - 1)
+    }
+
+    /// Refuses types that lead to each other over more steps than printing and comparing may go down: walks them as
+    /// those do, without calling itself.
+    fn check_chains(&self, root: TypeId) -> Parsed<()> {
+        let mut entered = std::collections::HashSet::new();
+        let mut left = vec![(root, 0_usize)];
+        while let Some((id, depth)) = left.pop() {
+            let Some(of) = self.get(id) else { continue };
+            if of.shape.name().is_some() && !entered.insert(id) {
+                continue;
+            }
+            if depth > TYPE_CHAIN_MAX {
+                return error(format!("types lead to each other over more than {TYPE_CHAIN_MAX} steps"));
+            }
+            match &of.shape {
+                Shape::Record { fields, .. } => left.extend(fields.iter().rev().map(|field| (field.of, depth + 1))),
+                Shape::Array(of) | Shape::Map(of) => left.push((*of, depth + 1)),
+                Shape::Union(branches) => left.extend(branches.iter().rev().map(|branch| (*branch, depth + 1))),
+                Shape::Primitive(_) | Shape::Enum { .. } | Shape::Fixed { .. } => {}
+            }
+        }
+        Ok(())
     }
 
     fn is_known(&self, text: &str, space: Option<&str>) -> bool {
@@ -521,76 +545,4 @@ fn check_name(name: &str) -> Parsed<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<AvroSchema, ParseError> {
-        AvroSchema::parse(text, &[], Strictness::New)
-    }
-
-    #[test]
-    fn what_avro_forbids_is_refused() {
-        for (bad, why) in [
-            ("", "no JSON"),
-            ("3", "not yet supported"),
-            (r#""strin""#, "Undefined name"),
-            (r#"{"name":"a"}"#, "No type"),
-            (r#"{"type":{"type":"string"}}"#, "No type"),
-            (r#"{"type":"record","name":"a"}"#, "no fields"),
-            (r#"{"type":"record","fields":[]}"#, "No name"),
-            (r#"{"type":"record","name":"1a","fields":[]}"#, "Illegal initial"),
-            (r#"{"type":"record","name":"a-b","fields":[]}"#, "Illegal character"),
-            (r#"{"type":"record","name":"a","fields":[{"name":"f"}]}"#, "No field type"),
-            (r#"{"type":"record","name":"a","fields":[{"name":"f","type":"nope"}]}"#, "not a defined name"),
-            (
-                r#"{"type":"record","name":"a","fields":[{"name":"f","type":"int"},{"name":"f","type":"int"}]}"#,
-                "Duplicate field",
-            ),
-            (r#"{"type":"record","name":"a","fields":[{"name":"f","type":"int","default":"x"}]}"#, "Invalid default"),
-            (
-                r#"{"type":"record","name":"a","fields":[{"name":"f","type":"int","default":2147483648}]}"#,
-                "Invalid default",
-            ),
-            (r#"{"type":"enum","name":"e"}"#, "no symbols"),
-            (r#"{"type":"enum","name":"e","symbols":["A","A"]}"#, "Duplicate enum"),
-            (r#"{"type":"enum","name":"e","symbols":["A"],"default":"B"}"#, "Enum Default"),
-            (r#"{"type":"fixed","name":"f"}"#, "no size"),
-            (r#"{"type":"array"}"#, "no items"),
-            (r#"{"type":"map"}"#, "no values"),
-            (r#"["int","int"]"#, "Duplicate in union"),
-            (r#"["int",["string"]]"#, "Nested union"),
-            (r#"[{"type":"fixed","name":"f","size":1},{"type":"fixed","name":"f","size":1}]"#, "redefine"),
-        ] {
-            let error = parse(bad).err().expect(bad);
-            assert!(error.0.contains(why), "{bad}: {error}");
-        }
-        let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(70), "}".repeat(70));
-        assert!(parse(&deep).err().expect("too deep").0.contains("nest deeper"));
-    }
-
-    #[test]
-    fn defaults_are_checked_for_new_schemas_only() {
-        let text = r#"{"type":"record","name":"a","fields":[{"name":"f","type":"string","default":null}]}"#;
-        assert!(parse(text).is_err());
-        assert!(AvroSchema::parse(text, &[], Strictness::Known).is_ok());
-        let any_branch = r#"{"type":"record","name":"a","fields":[{"name":"f","type":["null","int"],"default":1}]}"#;
-        assert!(parse(any_branch).is_ok());
-    }
-
-    #[test]
-    fn a_record_may_contain_itself() {
-        let text = r#"{"type":"record","name":"n.List","fields":[{"name":"next","type":["null","List"]}]}"#;
-        let schema = parse(text).expect("parses");
-        let Shape::Record { fields, .. } = &schema.get(schema.root()).shape else { unreachable!("a record") };
-        let Shape::Union(branches) = &schema.get(fields[0].of).shape else { unreachable!("a union") };
-        assert_eq!(branches[1], schema.root());
-    }
-
-    #[test]
-    fn names_are_looked_up_around_and_then_without_a_namespace() {
-        let outer = Resolved { name: "A".into(), text: r#"{"type":"enum","name":"A","symbols":["X"]}"#.into() };
-        let text = r#"{"type":"record","name":"n.R","fields":[{"name":"a","type":"A"}]}"#;
-        assert!(AvroSchema::parse(text, &[outer], Strictness::New).is_ok());
-        assert!(parse(text).is_err());
-    }
-}
+mod tests;

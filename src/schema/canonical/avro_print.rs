@@ -235,8 +235,8 @@ impl Printer<'_> {
     }
 }
 
-/// The name as it is written where `space` is around: in full unless it is of that namespace. A type that is called like
-/// a primitive is written in full.
+/// The name as it is written where `space` is around: in full unless it is of that namespace. A type that is called
+/// like a primitive is written in full.
 fn qualified(name: &Name, space: Option<&str>) -> String {
     let is_primitive = Primitive::ALL.iter().any(|primitive| primitive.as_str() == name.name);
     if name.space.as_deref() == space && !is_primitive { name.name.clone() } else { name.full() }

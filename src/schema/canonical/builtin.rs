@@ -1,4 +1,5 @@
-//! Protobuf files that a schema may import without registering them: those of Confluent's registry, beside Protobuf's own.
+//! Protobuf files that a schema may import without registering them: those of Confluent's registry, beside Protobuf's
+//! own.
 
 /// The text of a file.
 pub(super) fn source(name: &str) -> Option<&'static str> {

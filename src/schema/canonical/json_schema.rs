@@ -1,7 +1,7 @@
 //! JSON Schema: read, checked against the rules of its draft, and with every `$ref` found among what is registered.
 //!
-//! Nothing is fetched: a reference leads into the schema itself, into one of the schemas it is registered with, or into a
-//! draft's own schema. The text is stored as it was sent, without spaces.
+//! Nothing is fetched: a reference leads into the schema itself, into one of the schemas it is registered with, or
+//! into a draft's own schema. The text is stored as it was sent, without spaces.
 
 use super::super::json::Json;
 use super::super::limits::SCHEMA_DEPTH_MAX;

@@ -101,7 +101,8 @@ fn read(text: &str) -> Result<FileDescriptorProto, ParseError> {
     Ok(parsed)
 }
 
-/// A descriptor names the file it was made from; here it is the file that is registered. Places in its source are left out.
+/// A descriptor names the file it was made from; here it is the file that is registered. Places in its source are
+/// left out.
 fn without_name(descriptor: FileDescriptorProto) -> FileDescriptorProto {
     FileDescriptorProto { name: Some(UNNAMED.to_owned()), source_code_info: None, ..descriptor }
 }

@@ -1,22 +1,23 @@
 //! Avro: the rules of schema resolution, every difference with its path into the reader.
 //!
-//! As in Java's `SchemaCompatibility`: names are compared without their namespaces, a reader's aliases count, and a pair
-//! of types that is already being compared counts as fitting, so that recursive schemas end.
+//! As in Java's `SchemaCompatibility`: names are compared without their namespaces, a reader's aliases count, and a
+//! pair of types that is already being compared counts as fitting, so that recursive schemas end.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::super::canonical::avro::{AvroSchema, AvroType, Field, Name, Primitive, Shape, TypeId};
-use super::super::limits::{COMPARISONS_MAX, DIFFERENCES_MAX};
+use super::super::limits::{COMPARISON_DEPTH_MAX, COMPARISONS_MAX, DIFFERENCES_MAX};
 use super::Sides;
 
 /// Why `reader` cannot read what was written with `writer`, as Confluent's registry words it.
 #[must_use]
 pub fn differences(reader: &AvroSchema, writer: &AvroSchema, sides: Sides) -> Vec<String> {
-    let mut comparison = Comparison { reader, writer, seen: HashMap::new(), path: Vec::new(), left: COMPARISONS_MAX };
+    let mut comparison =
+        Comparison { reader, writer, seen: HashMap::new(), path: Vec::new(), left: COMPARISONS_MAX, depth: 0 };
     let found = comparison.compare(reader.root(), writer.root());
     let mut messages: Vec<String> = found.iter().take(DIFFERENCES_MAX).map(|d| d.message(sides)).collect();
     if comparison.left == 0 {
-        messages.push(format!("{{errorType:'TOO_LARGE', description:'The schemas have more than {COMPARISONS_MAX} pairs of types to compare', additionalInfo:''}}"));
+        messages.push(format!("{{errorType:'TOO_LARGE', description:'The schemas are too large or too deep to compare', additionalInfo:''}}"));
     }
     messages
 }
@@ -82,8 +83,9 @@ struct Comparison<'a> {
     /// Pairs that were compared, or are being compared (`None`).
     seen: HashMap<(TypeId, TypeId), Option<Vec<Difference>>>,
     path: Vec<String>,
-    /// Comparisons that may still be made.
+    /// Comparisons that may still be made; none when it went too deep.
     left: usize,
+    depth: usize,
 }
 
 impl<'a> Comparison<'a> {
@@ -93,10 +95,16 @@ impl<'a> Comparison<'a> {
             Some(None) => return Vec::new(),
             None => {}
         }
+        if self.depth >= COMPARISON_DEPTH_MAX {
+            self.left = 0;
+        }
         let Some(left) = self.left.checked_sub(1) else { return Vec::new() };
         self.left = left;
         self.seen.insert((reader, writer), None);
-        let found = self.of_pair(reader, writer);
+        self.depth += 1;
+        let mut found = self.of_pair(reader, writer);
+        self.depth -= 1;
+        found.truncate(DIFFERENCES_MAX);
         self.seen.insert((reader, writer), Some(found.clone()));
         found
     }
@@ -197,6 +205,9 @@ impl<'a> Comparison<'a> {
         let by_name: HashMap<&str, &Field> = from.iter().map(|field| (field.name.as_str(), field)).collect();
         self.path.push("fields".to_owned());
         for (n, field) in to.iter().enumerate() {
+            if found.len() > DIFFERENCES_MAX {
+                break;
+            }
             self.path.push(n.to_string());
             let names = std::iter::once(&field.name).chain(&field.aliases);
             match names.into_iter().find_map(|name| by_name.get(name.as_str())) {
@@ -248,6 +259,7 @@ mod tests {
             seen: HashMap::new(),
             path: Vec::new(),
             left: COMPARISONS_MAX,
+            depth: 0,
         };
         let found = comparison.compare(reader.root(), writer.root());
         found.iter().map(|d| format!("{:?} {} {}", d.rule, d.path, d.info)).collect::<Vec<_>>().join("\n")

@@ -1,9 +1,9 @@
 //! JSON Schema: does the newer schema accept all that the older one accepts?
 //!
-//! Two schemas are walked together, each seen as its [`View`]. A change that only widens is no difference; every other is
-//! reported with the path at which it is. The rule that surprises: an object that allows any further property (an open
-//! content model) has already allowed the property that is added, with any value, so adding one narrows it; an object
-//! that allows none may not lose a property.
+//! Two schemas are walked together, each seen as its [`View`]. A change that only widens is no difference; every
+//! other is reported with the path at which it is. The rule that surprises: an object that allows any further
+//! property (an open content model) has already allowed the property that is added, with any value, so adding one
+//! narrows it; an object that allows none may not lose a property.
 
 mod view;
 
@@ -13,7 +13,7 @@ use regex::Regex;
 
 use super::super::canonical::json_schema::JsonSchema;
 use super::super::json::Json;
-use super::super::limits::{COMPARISONS_MAX, DIFFERENCES_MAX};
+use super::super::limits::{COMPARISON_DEPTH_MAX, COMPARISONS_MAX, DIFFERENCES_MAX};
 use super::Sides;
 use view::{Criterion, Kind, Operand, View};
 
@@ -31,6 +31,8 @@ fn compare(reader: &JsonSchema, writer: &JsonSchema) -> Vec<Difference> {
         path: Vec::new(),
         found: Vec::new(),
         seen: HashSet::new(),
+        trail: Vec::new(),
+        depth: 0,
         left: COMPARISONS_MAX,
     };
     walk.compare(&Operand::At(writer.root()), &Operand::At(reader.root()));
@@ -91,7 +93,7 @@ impl Difference {
             kind if kind.ends_with("_ADDED") || kind.ends_with("_REMOVED") => {
                 format!("The keyword at path '{path}' in the {reader} schema narrows what the {writer} schema allows")
             }
-            _ => format!("The {reader} and {writer} schemas have more than {COMPARISONS_MAX} parts to compare"),
+            _ => format!("The {reader} and {writer} schemas are too large or too deep to compare"),
         };
         format!("{{errorType:\"{kind}\", description:\"{what}\"}}")
     }
@@ -104,7 +106,11 @@ struct Walk<'a> {
     found: Vec<Difference>,
     /// Pairs of places that are being compared or were.
     seen: HashSet<(usize, usize)>,
+    /// What is in `seen`, in order: an attempt takes its own out again.
+    trail: Vec<(usize, usize)>,
+    /// Comparisons that may still be made; none when it went too deep.
     left: usize,
+    depth: usize,
 }
 
 impl<'a> Walk<'a> {
@@ -122,9 +128,11 @@ impl<'a> Walk<'a> {
     /// The differences between two schemas, without reporting them.
     fn attempt(&mut self, old: &Operand<'a>, new: &Operand<'a>) -> Vec<Difference> {
         let found = std::mem::take(&mut self.found);
-        let seen = self.seen.clone();
+        let mark = self.trail.len();
         self.compare(old, new);
-        self.seen = seen;
+        for pair in self.trail.drain(mark..) {
+            self.seen.remove(&pair);
+        }
         std::mem::replace(&mut self.found, found)
     }
 
@@ -133,6 +141,15 @@ impl<'a> Walk<'a> {
     }
 
     fn compare(&mut self, old: &Operand<'a>, new: &Operand<'a>) {
+        if self.depth >= COMPARISON_DEPTH_MAX || self.found.len() > DIFFERENCES_MAX {
+            self.left = 0;
+        }
+        self.depth += 1;
+        self.compare_once(old, new);
+        self.depth -= 1;
+    }
+
+    fn compare_once(&mut self, old: &Operand<'a>, new: &Operand<'a>) {
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
         if let (Operand::At(old), Operand::At(new)) = (old, new) {
@@ -141,6 +158,7 @@ impl<'a> Walk<'a> {
             if !self.seen.insert(pair) {
                 return;
             }
+            self.trail.push(pair);
         }
         let (old, new) = (view::of(self.old, old), view::of(self.new, new));
         if self.over_combined(&old, &new) {
@@ -171,6 +189,8 @@ impl<'a> Walk<'a> {
                     path: Vec::new(),
                     found: Vec::new(),
                     seen: HashSet::new(),
+                    trail: Vec::new(),
+                    depth: self.depth,
                     left: self.left,
                 };
                 let shrinks = other.fits(&Operand::At(*to), &Operand::At(*from));

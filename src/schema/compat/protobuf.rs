@@ -9,7 +9,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
 use super::super::canonical::protobuf::ProtobufSchema;
-use super::super::limits::{COMPARISONS_MAX, DIFFERENCES_MAX};
+use super::super::limits::{COMPARISON_DEPTH_MAX, COMPARISONS_MAX, DIFFERENCES_MAX};
 use super::Sides;
 
 /// Why data of `writer` cannot be read with `reader`, as Confluent's registry names it.
@@ -27,8 +27,12 @@ fn compare(reader: &ProtobufSchema, writer: &ProtobufSchema) -> Vec<Difference> 
         found: Vec::new(),
         seen: BTreeSet::new(),
         left: COMPARISONS_MAX,
+        depth: 0,
     };
     walk.messages(&writer.compiled().message_type, &reader.compiled().message_type);
+    if walk.left == 0 {
+        walk.add("TOO_LARGE");
+    }
     walk.found
 }
 
@@ -181,6 +185,7 @@ struct Walk<'a> {
     /// Pairs of imported messages that are being compared or were.
     seen: BTreeSet<(&'a str, &'a str)>,
     left: usize,
+    depth: usize,
 }
 
 /// The fields of a message outside and inside each `oneof`, by number.
@@ -226,8 +231,18 @@ impl<'a> Walk<'a> {
     }
 
     fn message(&mut self, old: &'a DescriptorProto, new: &'a DescriptorProto) {
+        if self.depth >= COMPARISON_DEPTH_MAX || self.found.len() > DIFFERENCES_MAX {
+            self.left = 0;
+        }
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
+        self.depth += 1;
+        self.fields_of(old, new);
+        self.depth -= 1;
+        self.messages(&old.nested_type, &new.nested_type);
+    }
+
+    fn fields_of(&mut self, old: &'a DescriptorProto, new: &'a DescriptorProto) {
         let (mut before, after) = (Fields::of(old), Fields::of(new));
         for (name, members) in &after.oneofs {
             let existed = |number: &i32| before.oneofs.values().any(|oneof| oneof.contains_key(number));
@@ -259,7 +274,6 @@ impl<'a> Walk<'a> {
                 _ => {}
             });
         }
-        self.messages(&old.nested_type, &new.nested_type);
     }
 
     fn field(&mut self, old: &'a FieldDescriptorProto, new: &'a FieldDescriptorProto) {
