@@ -52,7 +52,7 @@ impl fmt::Debug for SchemaRegistry {
 enum Ask {
     /// Answer when the state holds all that is committed.
     Current(oneshot::Sender<Result<(), SchemaError>>),
-    Change(Command, oneshot::Sender<Result<Answer, SchemaError>>),
+    Change(Box<Command>, oneshot::Sender<Result<Answer, SchemaError>>),
 }
 
 impl SchemaRegistry {
@@ -87,7 +87,7 @@ impl SchemaRegistry {
     /// # Errors
     /// It is refused, or it is not known whether it was written.
     pub async fn command(&self, command: Command) -> Result<Answer, SchemaError> {
-        self.ask(|reply| Ask::Change(command, reply)).await
+        self.ask(|reply| Ask::Change(Box::new(command), reply)).await
     }
 
     async fn ask<T>(

@@ -3,7 +3,7 @@
 use super::definition::Guid;
 use super::subject::{Context, Subject};
 
-/// A refusal.
+/// A refusal, with the message that a client sees.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     #[error("Subject '{0}' not found.")]
@@ -106,7 +106,7 @@ impl SchemaError {
             Self::VersionNotSoftDeleted(..) => 40407,
             Self::NoSubjectConfig(_) => 40408,
             Self::NoSubjectMode(_) => 40409,
-            // Confluent's own constant is 40901, and its answers carry 409 all the same; clients look for 409.
+            // What Confluent's documentation says; its newest sources have 40901. Clients look at the status.
             Self::Incompatible { .. } => 409,
             Self::InvalidSchema(_) => 42201,
             Self::InvalidVersion(_) => 42202,

@@ -117,6 +117,77 @@ fn run(name: &str, script: &str) -> (usize, Vec<String>) {
     (asked, bad)
 }
 
+const SCRIPTS: [(&str, &str); 5] = [
+    ("subjects", include_str!("questions/subjects.txt")),
+    ("settings", include_str!("questions/settings.txt")),
+    ("avro", include_str!("questions/avro.txt")),
+    ("json", include_str!("questions/json.txt")),
+    ("protobuf", include_str!("questions/protobuf.txt")),
+];
+
+/// Rounds of [`damaged_questions_are_answered_too`]; `TIDEWATER_FUZZ_ROUNDS=n` asks for another number.
+const ROUNDS: u64 = 4;
+
+/// Every question again with a few bytes of its body and path changed, taken out or written twice: each is
+/// answered, and the state replays.
+#[test]
+fn damaged_questions_are_answered_too() {
+    let rounds = std::env::var("TIDEWATER_FUZZ_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
+    for round in 0..rounds {
+        let mut random = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % below.max(1) as u64).expect("small")
+        };
+        for (name, script) in SCRIPTS {
+            let mut registry = Registry::default();
+            for line in script.lines() {
+                if line.starts_with("## ") {
+                    check_replay(&registry, name);
+                    registry = Registry::default();
+                }
+                if line.is_empty() || line.starts_with(['#', '=']) {
+                    continue;
+                }
+                let mut words = line.splitn(3, ' ');
+                let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+                let body = body(words.next().unwrap_or_default());
+                // Half of the questions stay whole, so that the damaged ones meet something.
+                let (target, body) = match next(4) {
+                    0 | 1 => (target.to_owned(), body),
+                    2 => (target.to_owned(), damaged(&body, &mut next)),
+                    _ => (damaged(target, &mut next), body),
+                };
+                let reply = registry.ask(method, &target, &body);
+                assert!((200..600).contains(&reply.status), "{method} {target} {body}");
+            }
+            check_replay(&registry, name);
+        }
+    }
+}
+
+fn damaged(text: &str, next: &mut impl FnMut(usize) -> usize) -> String {
+    const LETTERS: &[u8] = b"{}[]\"\\:,0-9.e+azAZ_ =;()<>*/%#?\x01\xc3\xa9tfn";
+    let mut bytes = text.as_bytes().to_vec();
+    for _ in 0..=next(4) {
+        let at = next(bytes.len());
+        let letter = LETTERS.get(next(LETTERS.len())).copied().unwrap_or_default();
+        match (next(4), bytes.get_mut(at)) {
+            (0, Some(byte)) => *byte = letter,
+            (1, Some(_)) => drop(bytes.remove(at)),
+            (2, Some(_)) => {
+                let end = (at + 1 + next(40)).min(bytes.len());
+                let twice = bytes.get(at..end).unwrap_or_default().to_vec();
+                drop(bytes.splice(at..at, twice).collect::<Vec<_>>());
+            }
+            _ => bytes.insert(at.min(bytes.len()), letter),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn check_replay(registry: &Registry, scene: &str) {
     let mut replayed = State::default();
     for (key, value) in &registry.written {
@@ -130,15 +201,8 @@ fn check_replay(registry: &Registry, scene: &str) {
 
 #[test]
 fn questions_are_answered_as_confluents_registry_answers_them() {
-    let scripts = [
-        ("subjects", include_str!("questions/subjects.txt")),
-        ("settings", include_str!("questions/settings.txt")),
-        ("avro", include_str!("questions/avro.txt")),
-        ("json", include_str!("questions/json.txt")),
-        ("protobuf", include_str!("questions/protobuf.txt")),
-    ];
     let (mut asked, mut bad) = (0, Vec::new());
-    for (name, script) in scripts {
+    for (name, script) in SCRIPTS {
         let (questions, wrong) = run(name, script);
         asked += questions;
         bad.extend(wrong);

@@ -148,7 +148,7 @@ pub enum Query {
     ClusterId,
 }
 
-/// A change.
+/// A change of the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Register {

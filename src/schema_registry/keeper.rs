@@ -60,7 +60,7 @@ impl Keeper {
             // A client that has gone does not wait for its answer.
             match ask {
                 Ask::Current(reply) => drop(reply.send(self.current().await)),
-                Ask::Change(command, reply) => drop(reply.send(self.change(command).await)),
+                Ask::Change(command, reply) => drop(reply.send(self.change(*command).await)),
             }
         }
     }

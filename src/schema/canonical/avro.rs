@@ -323,7 +323,7 @@ impl Parser {
             },
         };
         let is_enum = kind == "enum";
-        let kept = |name: &str| !TYPE_RESERVED.contains(&name) && !(is_enum && name == "default");
+        let kept = |name: &str| !(TYPE_RESERVED.contains(&name) || is_enum && name == "default");
         let attributes = others(json, kept);
         if let Some(of) = self.types.get_mut(id.0) {
             of.attributes = attributes;

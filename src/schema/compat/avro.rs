@@ -17,10 +17,13 @@ pub fn differences(reader: &AvroSchema, writer: &AvroSchema, sides: Sides) -> Ve
     let found = comparison.compare(reader.root(), writer.root());
     let mut messages: Vec<String> = found.iter().take(DIFFERENCES_MAX).map(|d| d.message(sides)).collect();
     if comparison.left == 0 {
-        messages.push(format!("{{errorType:'TOO_LARGE', description:'The schemas are too large or too deep to compare', additionalInfo:''}}"));
+        messages.push(TOO_LARGE.to_owned());
     }
     messages
 }
+
+const TOO_LARGE: &str =
+    "{errorType:'TOO_LARGE', description:'The schemas are too large or too deep to compare', additionalInfo:''}";
 
 /// A rule that two types break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -213,8 +213,8 @@ impl<'a> Walk<'a> {
     /// A schema beside a combination: it may be one of several that are accepted, or all that were demanded.
     fn over_combined(&mut self, old: &View<'a>, new: &View<'a>) -> bool {
         let part = |view: &View<'a>| Operand::Part(Box::new(view.clone()));
-        let found = match (old, new) {
-            (View::Combined(..), View::Combined(..)) => return false,
+        match (old, new) {
+            (View::Combined(..), View::Combined(..)) => false,
             (_, View::Combined(criterion, subs)) if subs.len() == 1 || *criterion != Criterion::All => {
                 subs.iter().any(|sub| self.fits(&part(old), sub))
             }
@@ -223,9 +223,8 @@ impl<'a> Walk<'a> {
             }
             // All of the older alternatives are accepted.
             (View::Combined(_, subs), _) => !subs.is_empty() && subs.iter().all(|sub| self.fits(sub, &part(new))),
-            _ => return false,
-        };
-        found
+            _ => false,
+        }
     }
 
     fn combined(&mut self, old: (Criterion, &[Operand<'a>]), new: (Criterion, &[Operand<'a>])) {

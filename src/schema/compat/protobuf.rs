@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+use prost_types::{DescriptorProto, FieldDescriptorProto};
 
 use super::super::canonical::protobuf::ProtobufSchema;
 use super::super::limits::{COMPARISON_DEPTH_MAX, COMPARISONS_MAX, DIFFERENCES_MAX};
@@ -101,7 +101,7 @@ impl<'a> Types<'a> {
         for (file, is_imported) in files {
             let prefix = if file.package().is_empty() { String::new() } else { format!(".{}", file.package()) };
             for message in &file.message_type {
-                Self::add(&mut messages, file, &prefix, message, (prefix.len(), is_imported));
+                Self::add(&mut messages, &prefix, message, (prefix.len(), is_imported));
             }
         }
         Self { messages, is_proto3: schema.compiled().syntax() == "proto3" }
@@ -109,14 +109,13 @@ impl<'a> Types<'a> {
 
     fn add(
         messages: &mut BTreeMap<String, Known<'a>>,
-        file: &'a FileDescriptorProto,
         prefix: &str,
         message: &'a DescriptorProto,
         (package, is_imported): (usize, bool),
     ) {
         let name = format!("{prefix}.{}", message.name());
         for nested in &message.nested_type {
-            Self::add(messages, file, &name, nested, (package, is_imported));
+            Self::add(messages, &name, nested, (package, is_imported));
         }
         messages.insert(name, Known { message, package, is_imported });
     }

@@ -39,11 +39,11 @@ fn what_avro_forbids_is_refused() {
         (r#"["int",["string"]]"#, "Nested union"),
         (r#"[{"type":"fixed","name":"f","size":1},{"type":"fixed","name":"f","size":1}]"#, "redefine"),
     ] {
-        let error = parse(bad).err().expect(bad);
+        let error = parse(bad).expect_err(bad);
         assert!(error.0.contains(why), "{bad}: {error}");
     }
     let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(70), "}".repeat(70));
-    assert!(parse(&deep).err().expect("too deep").0.contains("nest deeper"));
+    assert!(parse(&deep).expect_err("too deep").0.contains("nest deeper"));
 }
 
 #[test]
