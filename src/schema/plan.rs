@@ -9,6 +9,7 @@ use super::compat::{self, Earlier};
 use super::definition::{Definition, Metadata};
 use super::error::SchemaError;
 use super::json::Json;
+use super::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use super::lookup::{Found, ReadSchema};
 use super::record::{Record, Registered};
 use super::request::{Answer, Command, Submitted, VersionId};
@@ -35,6 +36,21 @@ impl State {
     /// # Errors
     /// The command is refused; nothing is written.
     pub fn plan(&self, command: &Command) -> Planned {
+        let plan = self.planned(command)?;
+        // What a reader of the log would refuse is not written.
+        for record in &plan.records {
+            let (key, value) = record.encode();
+            let value = value.map_or(0, |value| value.len());
+            for (found, max) in [(key.len(), KEY_BYTES_MAX), (value, VALUE_BYTES_MAX)] {
+                if found > max {
+                    return Err(SchemaError::TooLarge { found, max });
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    fn planned(&self, command: &Command) -> Planned {
         match command {
             Command::Register { subject, schema, normalize } => self.plan_register(subject, schema, *normalize),
             Command::DeleteVersion { subject, version, permanent } => {
@@ -82,6 +98,9 @@ impl State {
             self.check_fit(subject, &read, &config)?;
         }
         let version = match submitted.version.filter(|version| *version > 0) {
+            None if self.version(subject, next_version, Deleted::With).is_some() => {
+                return Err(SchemaError::NotPermitted(format!("Subject {subject} has no versions left")));
+            }
             None => next_version,
             Some(version) if version == next_version || mode.is_import() => version,
             Some(version) => {
@@ -104,7 +123,12 @@ impl State {
         let print = definition.fingerprint();
         let id = match given {
             Some(id) => self.checked_id(&context, id, &definition)?,
-            None => self.id_of(&context, print).unwrap_or_else(|| self.next_id(&context)),
+            None => match self.id_of(&context, print) {
+                Some(id) => id,
+                None => Some(self.next_id(&context))
+                    .filter(|id| *id < i32::MAX)
+                    .ok_or_else(|| SchemaError::NotPermitted(format!("Context {context} has no schema ids left")))?,
+            },
         };
         let mut records = Vec::new();
         if !context.is_default() && !self.contexts().any(|used| *used == context) {
@@ -345,9 +369,7 @@ impl State {
     /// Settings may lie on subjects, contexts, and the context that stands for all.
     fn check_place(&self, subject: Option<&Subject>) -> Result<(), SchemaError> {
         match subject {
-            Some(subject) if !subject.is_context() && !subject.is_valid() => {
-                Err(SchemaError::InvalidSubject(subject.to_string()))
-            }
+            Some(subject) if !subject.is_place() => Err(SchemaError::InvalidSubject(subject.to_string())),
             _ => Ok(()),
         }
     }

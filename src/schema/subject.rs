@@ -73,6 +73,13 @@ impl Subject {
         self.name().is_empty()
     }
 
+    /// May settings lie here? Those of a whole context may, and those of all contexts.
+    #[must_use]
+    pub fn is_place(&self) -> bool {
+        let controls = self.qualified.chars().any(char::is_control);
+        self.is_valid() || (self.is_context() && !controls && self.qualified.len() <= SUBJECT_BYTES_MAX)
+    }
+
     /// May a schema be registered here?
     #[must_use]
     pub fn is_valid(&self) -> bool {
