@@ -11,6 +11,8 @@
 //!    manifests and expires snapshots;
 //! 6. [`catalog`] moves the table's pointer to the new metadata by compare-and-set.
 //!
+//! [`columns`] says what columns a value with a schema needs and fills them; it is no part of a turn yet.
+//!
 //! [`sink`] calls them in this order, one turn at a time, for one topic. Below all of them: [`schema`] (columns and
 //! ids), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique names). [`audit`] reads a table
 //! back. Everything runs on the side runtime. DESIGN.md says why, FORMAT.md what is stored.
@@ -27,6 +29,7 @@
 pub mod audit;
 pub mod bounds;
 pub mod catalog;
+pub mod columns;
 pub mod commit;
 pub mod files;
 #[cfg(test)]

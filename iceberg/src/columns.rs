@@ -1,0 +1,48 @@
+//! Typed columns: what a value's schema becomes in a table, and values of that schema as columns.
+//!
+//! In the order in which a value passes through:
+//!
+//! 1. the schema of a value's writer is parsed and becomes a [`shape::Shape`], which does not depend on the format;
+//! 2. [`evolve::plan`] compares the shape with the table's schema and its [`map::ColumnMap`]: columns to add, rename or
+//!    promote, what conflicts, and where each part of a value goes ([`evolve::Place`]);
+//! 3. a decoder appends values to [`build::Columns`].
+//!
+//! Pure: no I/O, no clock. Several writers' schemas append to the same columns, so that a turn with records of many
+//! schemas makes one file.
+//!
+//! Invariants:
+//! - a value is appended whole or not at all ([`build::Columns::truncate`]);
+//! - the columns of a value take no more than the limit that the caller gives, for any bytes;
+//! - a field id, once in the map, means the same member for ever, also when the column gets another name.
+
+pub mod build;
+pub mod evolve;
+pub mod fault;
+pub mod fill;
+pub mod map;
+pub mod shape;
+
+/// Field ids that columns of values take in one table at most, those of lists, maps and structs included.
+pub const COLUMNS_MAX: usize = 1_000;
+/// Structs, lists and maps inside each other at most.
+pub const DEPTH_MAX: usize = 16;
+
+/// Why a schema cannot be a table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The text cannot be read.
+    #[error("the schema is not valid: {0}")]
+    Schema(String),
+    #[error("type {name} contains itself; a table's columns cannot")]
+    Recursive { name: String },
+    #[error("types are nested deeper than the {max} levels that a table may have")]
+    Depth { max: usize },
+    #[error("the table would have {columns} columns, nested ones included; at most {max} are allowed")]
+    Columns { columns: usize, max: usize },
+    /// No value of it has any content.
+    #[error("the schema has no column: all its values are null or empty")]
+    Empty,
+    /// The table is not as its column map says.
+    #[error("the table does not fit its column map: {0}")]
+    Table(String),
+}

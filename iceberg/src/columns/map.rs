@@ -1,0 +1,240 @@
+//! [`ColumnMap`]: which field id a member of a value has in the table, also after the column was renamed.
+//!
+//! Kept in the table's property [`PROPERTY`], and changed only in the commit that changes the schema: the columns that
+//! a schema's values go to are the same after a restart and for each committer. The text is frozen (FORMAT.md).
+//!
+//! A member is found by the field id of what it is in (the root, a struct, a list's element, a map's value) and its
+//! key, so a column that is renamed keeps what is in it. In the text a field's key is its name, a branch of a union is
+//! `<full name>`, a value that is not a record is `$`, JSON members without columns are `$rest`; a name that begins
+//! with `<`, `$` or `\` has a `\` before it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::columns::shape::Key;
+
+/// The table property that holds it.
+pub const PROPERTY: &str = "tidewater.columns";
+/// Of the text in the property. A reader that meets another one stops.
+pub const FORMAT: u32 = 1;
+/// What members of the root are in. Iceberg's field ids begin at 1.
+pub const ROOT: i32 = 0;
+
+/// Why the property cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    #[error("property {PROPERTY} cannot be read: {0}")]
+    Invalid(String),
+    #[error("property {PROPERTY} has format {0}; this version reads format {FORMAT}")]
+    Format(u32),
+}
+
+/// What the map says of one column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Field id of what it is in, or [`ROOT`].
+    pub parent: i32,
+    /// The newest key.
+    pub key: Key,
+    /// Keys that it had before a rename, which values of older schemas still have.
+    pub former: Vec<Key>,
+}
+
+/// Field id → key, of the members of structs; elements of lists and values of maps are found by their parent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnMap {
+    columns: BTreeMap<i32, Column>,
+    /// Field ids by parent and key, newest and former ones.
+    keys: BTreeMap<(i32, Key), Vec<i32>>,
+}
+
+impl ColumnMap {
+    /// From the property's text; a table without the property has an empty map.
+    ///
+    /// # Errors
+    /// The text is damaged or of another format.
+    pub fn parse(text: &str) -> Result<Self, MapError> {
+        let invalid = |e: serde_json::Error| MapError::Invalid(e.to_string());
+        let head: Head = serde_json::from_str(text).map_err(invalid)?;
+        if head.format != FORMAT {
+            return Err(MapError::Format(head.format));
+        }
+        let text: Text = serde_json::from_str(text).map_err(invalid)?;
+        let mut map = Self::default();
+        for (id, column) in text.columns {
+            map.insert(id, column.into());
+        }
+        Ok(map)
+    }
+
+    /// The property's text.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let columns = self.columns.iter().map(|(id, column)| (*id, column.into())).collect();
+        serde_json::to_string(&Text { format: FORMAT, columns }).expect("numbers and strings are JSON")
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    #[must_use]
+    pub fn column(&self, id: i32) -> Option<&Column> {
+        self.columns.get(&id)
+    }
+
+    /// Columns in `parent` whose newest key is `key`, in the order of their ids: one for each type that the member had,
+    /// if a conflict made another column.
+    pub fn at(&self, parent: i32, key: &Key) -> impl Iterator<Item = i32> {
+        self.ids(parent, key).filter(move |id| self.columns.get(id).is_some_and(|column| column.key == *key))
+    }
+
+    /// Columns in `parent` that had `key` before a rename.
+    pub fn formerly_at(&self, parent: i32, key: &Key) -> impl Iterator<Item = i32> {
+        self.ids(parent, key).filter(move |id| self.columns.get(id).is_some_and(|column| column.key != *key))
+    }
+
+    fn ids(&self, parent: i32, key: &Key) -> impl Iterator<Item = i32> {
+        self.keys.get(&(parent, key.clone())).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    /// Whether what is in `parent` are branches of a union.
+    #[must_use]
+    pub fn is_union(&self, parent: i32) -> bool {
+        let inside = self.keys.range((parent, Key::first())..).take_while(|((at, _), _)| *at == parent);
+        inside.into_iter().any(|((_, key), _)| matches!(key, Key::Branch(_)))
+    }
+
+    /// Adds a column.
+    pub fn add(&mut self, id: i32, parent: i32, key: Key) {
+        assert!(!self.columns.contains_key(&id), "field id {id} is given out once");
+        self.insert(id, Column { parent, key, former: Vec::new() });
+    }
+
+    /// Gives column `id` the key `to`; values that have the old key still find it.
+    pub fn rename(&mut self, id: i32, to: &Key) {
+        let Some(mut column) = self.columns.remove(&id) else { return };
+        column.former.retain(|key| key != to);
+        let old = std::mem::replace(&mut column.key, to.clone());
+        column.former.push(old);
+        self.insert(id, column);
+    }
+
+    fn insert(&mut self, id: i32, column: Column) {
+        for key in std::iter::once(&column.key).chain(&column.former) {
+            let ids = self.keys.entry((column.parent, key.clone())).or_default();
+            if let Err(at) = ids.binary_search(&id) {
+                ids.insert(at, id);
+            }
+        }
+        self.columns.insert(id, column);
+    }
+}
+
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Text {
+    format: u32,
+    columns: BTreeMap<i32, ColumnText>,
+}
+
+fn is_root(parent: &i32) -> bool {
+    *parent == ROOT
+}
+
+#[derive(Serialize, Deserialize)]
+struct ColumnText {
+    #[serde(default, rename = "in", skip_serializing_if = "is_root")]
+    parent: i32,
+    key: String,
+    #[serde(default, rename = "was", skip_serializing_if = "Vec::is_empty")]
+    former: Vec<String>,
+}
+
+impl From<&Column> for ColumnText {
+    fn from(column: &Column) -> Self {
+        let former = column.former.iter().map(key_text).collect();
+        Self { parent: column.parent, key: key_text(&column.key), former }
+    }
+}
+
+impl From<ColumnText> for Column {
+    fn from(text: ColumnText) -> Self {
+        let former = text.former.iter().map(|text| parse_key(text)).collect();
+        Self { parent: text.parent, key: parse_key(&text.key), former }
+    }
+}
+
+fn key_text(key: &Key) -> String {
+    match key {
+        Key::Field(name) if name.starts_with(['<', '$', '\\']) => format!("\\{name}"),
+        Key::Field(name) => name.clone(),
+        Key::Branch(name) => format!("<{name}>"),
+        Key::Whole => "$".to_owned(),
+        Key::Rest => "$rest".to_owned(),
+    }
+}
+
+fn parse_key(text: &str) -> Key {
+    if let Some(name) = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')) {
+        return Key::Branch(name.to_owned());
+    }
+    match text {
+        "$" => Key::Whole,
+        "$rest" => Key::Rest,
+        text => Key::Field(text.strip_prefix('\\').unwrap_or(text).to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &str) -> Key {
+        Key::Field(name.to_owned())
+    }
+
+    fn sample() -> ColumnMap {
+        let mut map = ColumnMap::default();
+        map.add(12, ROOT, field("id"));
+        map.add(13, ROOT, field("payload"));
+        map.add(14, 13, Key::Branch("com.acme.Order".to_owned()));
+        map.add(15, 14, field("$odd"));
+        map.add(16, ROOT, Key::Whole);
+        map.add(17, ROOT, Key::Rest);
+        map.rename(12, &field("orderId"));
+        map
+    }
+
+    /// Tables have this text: it changes only with [`FORMAT`], and every old one stays readable.
+    #[test]
+    fn the_text_is_frozen() {
+        let text = r#"{"format":1,"columns":{"12":{"key":"orderId","was":["id"]},"13":{"key":"payload"},"#.to_owned()
+            + r#""14":{"in":13,"key":"<com.acme.Order>"},"15":{"in":14,"key":"\\$odd"},"#
+            + r#""16":{"key":"$"},"17":{"key":"$rest"}}}"#;
+        assert_eq!(sample().to_text(), text);
+        assert_eq!(ColumnMap::parse(&text), Ok(sample()));
+    }
+
+    #[test]
+    fn another_format_and_damage_are_refused() {
+        assert_eq!(ColumnMap::parse(r#"{"format":2,"columns":[]}"#), Err(MapError::Format(2)));
+        assert!(matches!(ColumnMap::parse("{"), Err(MapError::Invalid(_))));
+        assert!(matches!(ColumnMap::parse(r#"{"format":1}"#), Err(MapError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_renamed_column_is_found_by_both_names() {
+        let map = sample();
+        assert_eq!(map.at(ROOT, &field("orderId")).collect::<Vec<_>>(), [12]);
+        assert_eq!(map.at(ROOT, &field("id")).count(), 0);
+        assert_eq!(map.formerly_at(ROOT, &field("id")).collect::<Vec<_>>(), [12]);
+        assert!(map.is_union(13) && !map.is_union(ROOT) && !map.is_union(14));
+    }
+}

@@ -1,0 +1,110 @@
+//! [`Shape`]: what columns a value needs; the same for each format of schemas.
+//!
+//! Pure. Everything in it is optional; a part without content (Avro's `null`, a record without fields) is not in it.
+
+use iceberg::spec::PrimitiveType;
+
+/// What a part of a value becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Primitive(PrimitiveType),
+    /// A type that a schema may give to what was a plainer one, such as a timestamp to a long. Columns of the plain
+    /// type stay, and get what a reader with the older schema would read.
+    Logical {
+        kind: PrimitiveType,
+        base: PrimitiveType,
+    },
+    /// At least one member.
+    Struct(Vec<Member>),
+    List(Box<Shape>),
+    /// Keys are strings.
+    Map(Box<Shape>),
+}
+
+/// A field of a struct.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which field or branch of the source it is.
+    pub source: usize,
+    pub key: Key,
+    /// Earlier keys of the same member, which the schema names.
+    pub aliases: Vec<Key>,
+    /// The name of its type as a branch of a union, if it could become one, and the type's earlier names.
+    pub branch: Vec<String>,
+    pub shape: Shape,
+}
+
+/// What distinguishes a member from its siblings, for as long as the table lives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    Field(String),
+    /// A branch of a union, by the full name of its type.
+    Branch(String),
+    /// A value that is not a record: the only member of the root.
+    Whole,
+    /// Members of a JSON object that have no columns, as one text.
+    Rest,
+}
+
+impl Key {
+    /// The least key in the order of keys.
+    pub(super) fn first() -> Self {
+        Self::Field(String::new())
+    }
+
+    /// The column's name before siblings are looked at. Lower case: engines differ in whether they can show others.
+    #[must_use]
+    pub fn column_name(&self) -> String {
+        match self {
+            Self::Field(name) => name.to_lowercase(),
+            Self::Branch(full) => full.rsplit('.').next().unwrap_or(full).to_lowercase(),
+            Self::Whole => "value".to_owned(),
+            Self::Rest => "rest".to_owned(),
+        }
+    }
+}
+
+impl Shape {
+    /// Field ids that the shape takes.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Primitive(_) | Self::Logical { .. } => 0,
+            Self::Struct(members) => members.iter().map(|member| 1 + member.shape.columns()).sum(),
+            Self::List(element) => 1 + element.columns(),
+            Self::Map(value) => 2 + value.columns(),
+        }
+    }
+
+    /// Whether it is a union of several types, as a struct of its branches.
+    #[must_use]
+    pub fn is_union(&self) -> bool {
+        matches!(self, Self::Struct(members) if members.iter().any(|member| matches!(member.key, Key::Branch(_))))
+    }
+
+    /// A word for it, as it is appended to the name of a column that had another type before.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Struct(_) => "struct",
+            Self::List(_) => "list",
+            Self::Map(_) => "map",
+            Self::Primitive(kind) | Self::Logical { kind, .. } => match kind {
+                PrimitiveType::Boolean => "boolean",
+                PrimitiveType::Int => "int",
+                PrimitiveType::Long => "long",
+                PrimitiveType::Float => "float",
+                PrimitiveType::Double => "double",
+                PrimitiveType::Decimal { .. } => "decimal",
+                PrimitiveType::Date => "date",
+                PrimitiveType::Time => "time",
+                PrimitiveType::Timestamp | PrimitiveType::TimestampNs => "timestamp",
+                PrimitiveType::Timestamptz | PrimitiveType::TimestamptzNs => "timestamptz",
+                PrimitiveType::String => "string",
+                PrimitiveType::Uuid => "uuid",
+                PrimitiveType::Fixed(_) => "fixed",
+                PrimitiveType::Binary => "binary",
+            },
+        }
+    }
+}
