@@ -2,10 +2,12 @@
 //!
 //! In the order in which a value passes through:
 //!
-//! 1. the schema of a value's writer is parsed and becomes a [`shape::Shape`], which does not depend on the format;
+//! 1. [`avro`] parses the schema of a value's writer and says which columns it needs, as a
+//!    [`shape::Shape`], which no longer depends on the format;
 //! 2. [`evolve::plan`] compares the shape with the table's schema and its [`map::ColumnMap`]: columns to add, rename or
 //!    promote, what conflicts, and where each part of a value goes ([`evolve::Place`]);
-//! 3. a decoder appends values to [`build::Columns`].
+//! 3. [`avro::decode::Decoder`] is compiled from schema and places, and appends values to
+//!    [`build::Columns`].
 //!
 //! Pure: no I/O, no clock. Several writers' schemas append to the same columns, so that a turn with records of many
 //! schemas makes one file.
@@ -15,10 +17,13 @@
 //! - the columns of a value take no more than the limit that the caller gives, for any bytes;
 //! - a field id, once in the map, means the same member for ever, also when the column gets another name.
 
+pub mod avro;
 pub mod build;
 pub mod evolve;
 pub mod fault;
 pub mod fill;
+#[cfg(test)]
+mod fixture;
 pub mod map;
 pub mod shape;
 
