@@ -2,11 +2,11 @@
 //!
 //! In the order in which a value passes through:
 //!
-//! 1. [`avro`] parses the schema of a value's writer and says which columns it needs, as a
+//! 1. [`avro`] or [`json`] parses the schema of a value's writer and says which columns it needs, as a
 //!    [`shape::Shape`], which no longer depends on the format;
 //! 2. [`evolve::plan`] compares the shape with the table's schema and its [`map::ColumnMap`]: columns to add, rename or
 //!    promote, what conflicts, and where each part of a value goes ([`evolve::Place`]);
-//! 3. [`avro::decode::Decoder`] is compiled from schema and places, and appends values to
+//! 3. [`avro::decode::Decoder`] or [`json::decode::Decoder`] is compiled from schema and places, and appends values to
 //!    [`build::Columns`].
 //!
 //! Pure: no I/O, no clock. Several writers' schemas append to the same columns, so that a turn with records of many
@@ -24,6 +24,7 @@ pub mod fault;
 pub mod fill;
 #[cfg(test)]
 mod fixture;
+pub mod json;
 pub mod map;
 pub mod shape;
 
