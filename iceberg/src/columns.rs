@@ -30,6 +30,8 @@ pub mod shape;
 
 /// Field ids that columns of values take in one table at most, those of lists, maps and structs included.
 pub const COLUMNS_MAX: usize = 1_000;
+/// Bytes of a member's name or of a type's full name at most: they enter each metadata file, twice.
+pub const NAME_BYTES_MAX: usize = 255;
 /// Structs, lists and maps inside each other at most.
 pub const DEPTH_MAX: usize = 16;
 
@@ -45,6 +47,8 @@ pub enum Refused {
     Depth { max: usize },
     #[error("the table would have {columns} columns, nested ones included; at most {max} are allowed")]
     Columns { columns: usize, max: usize },
+    #[error("a name begins with {start:?} and has {bytes} bytes; at most {max} are allowed")]
+    Name { start: String, bytes: usize, max: usize },
     /// No value of it has any content.
     #[error("the schema has no column: all its values are null or empty")]
     Empty,

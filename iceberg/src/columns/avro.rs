@@ -42,11 +42,11 @@ pub enum Node {
     String,
     /// Days since 1970.
     Date,
-    /// An int.
+    /// Milliseconds of the day, an int.
     TimeMillis,
-    /// A long.
+    /// Microseconds of the day, a long.
     TimeMicros,
-    /// A long.
+    /// Since 1970, a long.
     Timestamp {
         unit: Unit,
         /// Without a time zone: `local-timestamp-*`.

@@ -123,11 +123,12 @@ pub struct Plan {
 /// Compares `shape` with `table`.
 ///
 /// # Errors
-/// The table would have too many columns, or is not as its map says.
+/// The table would have too many columns or a name that is too long, or is not as its map says.
 pub fn plan(table: &Table<'_>, shape: &Shape, on_conflict: OnConflict) -> Result<Plan, Refused> {
     let Shape::Struct(members) = shape else {
         return Err(Refused::Table("a value's shape is not a struct".to_owned()));
     };
+    shape.check_names()?;
     let mut planner = Planner {
         map: table.map.clone(),
         reserved: table.reserved,

@@ -4,6 +4,8 @@
 
 use iceberg::spec::PrimitiveType;
 
+use crate::columns::{NAME_BYTES_MAX, Refused};
+
 /// What a part of a value becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -73,6 +75,25 @@ impl Shape {
             Self::Struct(members) => members.iter().map(|member| 1 + member.shape.columns()).sum(),
             Self::List(element) => 1 + element.columns(),
             Self::Map(value) => 2 + value.columns(),
+        }
+    }
+
+    /// Refuses names that are too long for a table's metadata.
+    pub(super) fn check_names(&self) -> Result<(), Refused> {
+        match self {
+            Self::Primitive(_) | Self::Logical { .. } => Ok(()),
+            Self::List(inner) | Self::Map(inner) => inner.check_names(),
+            Self::Struct(members) => members.iter().try_for_each(|member| {
+                let names = std::iter::once(&member.key).chain(&member.aliases).filter_map(|key| match key {
+                    Key::Field(name) | Key::Branch(name) => Some(name),
+                    Key::Whole | Key::Rest => None,
+                });
+                if let Some(name) = names.chain(&member.branch).find(|name| name.len() > NAME_BYTES_MAX) {
+                    let start = name.chars().take(20).collect();
+                    return Err(Refused::Name { start, bytes: name.len(), max: NAME_BYTES_MAX });
+                }
+                member.shape.check_names()
+            }),
         }
     }
 

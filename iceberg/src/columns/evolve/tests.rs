@@ -194,3 +194,11 @@ fn a_table_has_no_more_than_its_columns() {
     let refused = table.plan(&wide(600), OnConflict::Report).map(|_| ());
     assert_eq!(refused, Err(Refused::Columns { columns: 1200, max: COLUMNS_MAX }));
 }
+
+#[test]
+fn a_long_name_does_not_enter_the_metadata() {
+    let table = Owned::new();
+    let named = |len: usize| of(vec![field("s", of(vec![field(&"n".repeat(len), INT)]))]);
+    assert!(table.plan(&named(255), OnConflict::Report).is_ok());
+    assert!(matches!(table.plan(&named(256), OnConflict::Report), Err(Refused::Name { bytes: 256, .. })));
+}

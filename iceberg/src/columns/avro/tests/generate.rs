@@ -74,7 +74,12 @@ impl Generator {
             let name = |kind: &Json| {
                 kind.as_str().or(kind["name"].as_str()).or(kind["type"].as_str()).expect("a name").to_owned()
             };
-            if branches.iter().all(|other| name(other) != name(&branch)) {
+            // The reference takes two types of decimals for the same branch.
+            let logical = |kind: &Json| kind["logicalType"].as_str().map(ToOwned::to_owned);
+            let is_other = |other: &Json| {
+                name(other) != name(&branch) && (logical(other) != logical(&branch) || logical(other).is_none())
+            };
+            if branches.iter().all(is_other) {
                 branches.push(branch);
             }
         }
