@@ -39,6 +39,7 @@ pub mod names;
 pub mod plan;
 pub mod properties;
 pub mod read;
+pub mod registry;
 pub mod schema;
 pub mod sink;
 pub mod translate;
