@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, LargeBinaryArray};
 use iceberg::spec::{DataFile, DataFileBuilder, DataFileBuilderError, Datum, PrimitiveLiteral};
 
 /// Bytes of a bound at most: Iceberg's default metrics mode is `truncate(16)`.
@@ -32,33 +31,54 @@ pub fn upper(value: &[u8]) -> Option<Vec<u8>> {
     Some(bound)
 }
 
-/// Smallest and largest value seen in a column, shortened: never more than two bounds in memory.
-#[derive(Debug, Default)]
-pub struct ColumnBounds {
-    least: Option<Vec<u8>>,
-    /// `Some(None)`: there are values and no short upper bound.
-    greatest: Option<Option<Vec<u8>>>,
+/// [`lower`] of text: cut between two characters.
+#[must_use]
+pub fn lower_text(text: &str) -> &str {
+    text.get(..floor(text)).unwrap_or(text)
 }
 
-impl ColumnBounds {
-    /// Bounds of all values of `column`.
-    #[must_use]
-    pub fn of(column: &LargeBinaryArray) -> Self {
-        let values = || (0..column.len()).filter(|at| column.is_valid(*at)).map(|at| column.value(at));
-        Self { least: values().min().map(|value| lower(value).to_vec()), greatest: values().max().map(upper) }
+/// [`upper`] of text: the last character that has a greater one is replaced by it.
+#[must_use]
+pub fn upper_text(text: &str) -> Option<String> {
+    if text.len() <= BOUND_BYTES_MAX {
+        return Some(text.to_owned());
     }
+    let mut prefix = lower_text(text).to_owned();
+    while let Some(last) = prefix.pop() {
+        // The code points between are those of surrogates, which text has none of.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        if let Some(next) = next.filter(|next| prefix.len() + next.len_utf8() <= BOUND_BYTES_MAX) {
+            prefix.push(next);
+            return Some(prefix);
+        }
+    }
+    None
+}
 
-    /// The lower bound; `None` without values.
-    #[must_use]
-    pub fn lower(&self) -> Option<Datum> {
-        self.least.clone().map(Datum::binary)
-    }
+/// Where the longest prefix of whole characters ends that a bound has room for.
+fn floor(text: &str) -> usize {
+    (0..=BOUND_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
 
-    /// The upper bound; `None` without values, or where no short one exists.
-    #[must_use]
-    pub fn upper(&self) -> Option<Datum> {
-        self.greatest.clone().flatten().map(Datum::binary)
-    }
+/// The bounds of values, given least and greatest first; `None` without values, or where no short one exists.
+pub type Bounds = (Option<Datum>, Option<Datum>);
+
+/// Bounds of binary values.
+pub fn of_binary<'a>(values: impl Iterator<Item = &'a [u8]>) -> Bounds {
+    let (least, greatest) = extremes(values);
+    (least.map(|value| Datum::binary(lower(value).to_vec())), greatest.and_then(upper).map(Datum::binary))
+}
+
+/// Bounds of text.
+pub fn of_text<'a>(values: impl Iterator<Item = &'a str>) -> Bounds {
+    let (least, greatest) = extremes(values);
+    (least.map(|text| Datum::string(lower_text(text))), greatest.and_then(upper_text).map(Datum::string))
+}
+
+fn extremes<T: Ord + Copy>(values: impl Iterator<Item = T>) -> (Option<T>, Option<T>) {
+    values.fold((None, None), |(least, greatest), value| {
+        (Some(least.map_or(value, |held: T| held.min(value))), Some(greatest.map_or(value, |held: T| held.max(value))))
+    })
 }
 
 /// Bytes of a bound that are as many as the client liked: 0 for numbers, times and the like.
@@ -140,20 +160,38 @@ mod tests {
     }
 
     #[test]
-    fn a_column_of_nulls_has_no_bounds() {
-        let bounds = ColumnBounds::of(&LargeBinaryArray::from(vec![None, None]));
-        assert_eq!((bounds.lower(), bounds.upper()), (None, None));
+    fn without_values_there_are_no_bounds() {
+        assert_eq!(of_binary(std::iter::empty()), (None, None));
+        assert_eq!(of_text(std::iter::empty()), (None, None));
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(lower_text("0123456789abcde\u{e9}"), "0123456789abcde");
+        assert_eq!(upper_text("0123456789abcde\u{e9}").as_deref(), Some("0123456789abcdf"));
+        assert_eq!(upper_text(&"\u{10ffff}".repeat(5)), None, "no character is greater");
+        assert_eq!(upper_text(&format!("a{}", "\u{10ffff}".repeat(5))).as_deref(), Some("b"));
+        assert_eq!(upper_text(&"\u{d7ff}".repeat(6)).map(|text| text.len()), Some(15));
     }
 
     proptest! {
         #[test]
         fn bounds_are_short_and_hold(values in proptest::collection::vec(
             proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xff)], 0..40), 1..10)) {
-            let column = LargeBinaryArray::from(values.iter().map(|v| Some(v.as_slice())).collect::<Vec<_>>());
-            let bounds = ColumnBounds::of(&column);
-            let low = bounds.least.expect("there are values");
-            prop_assert!(low.len() <= BOUND_BYTES_MAX && values.iter().all(|value| low <= *value));
-            if let Some(high) = bounds.greatest.expect("there are values") {
+            let low = lower(values.iter().min().expect("there are values"));
+            prop_assert!(low.len() <= BOUND_BYTES_MAX && values.iter().all(|value| low <= value.as_slice()));
+            if let Some(high) = upper(values.iter().max().expect("there are values")) {
+                prop_assert!(high.len() <= BOUND_BYTES_MAX && values.iter().all(|value| high >= *value));
+            }
+        }
+
+        #[test]
+        fn bounds_of_text_are_short_and_hold(values in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![any::<char>(), Just('\u{10ffff}'), Just('\u{7f}')], 0..20), 1..10)) {
+            let values: Vec<String> = values.into_iter().map(|text| text.into_iter().collect()).collect();
+            let low = lower_text(values.iter().min().expect("there are values"));
+            prop_assert!(low.len() <= BOUND_BYTES_MAX && values.iter().all(|value| low <= value.as_str()));
+            if let Some(high) = upper_text(values.iter().max().expect("there are values")) {
                 prop_assert!(high.len() <= BOUND_BYTES_MAX && values.iter().all(|value| high >= *value));
             }
         }

@@ -23,7 +23,7 @@ pub mod evolve;
 pub mod fault;
 pub mod fill;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod json;
 pub mod map;
 pub mod shape;

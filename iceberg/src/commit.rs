@@ -2,7 +2,8 @@
 //!
 //! Owns: fast appends over iceberg's types, the check of offsets and fencing epoch on the refreshed base, conflicts
 //! and unknown answers, and, in the same commits, what keeps a table small: merging manifests, expiring snapshots
-//! ([`maintain`]), then deleting what only those named ([`garbage`]). Does not own: which rows (`plan`, `sink`),
+//! ([`maintain`]), then deleting what only those named ([`garbage`]); changes of the schema, which are commits of their
+//! own. Does not own: which rows (`plan`, `sink`),
 //! where the pointer lies (`catalog`). *Message*; one committer per table, on the tokio side runtime.
 //!
 //! iceberg's own `Transaction` applies an append blindly again after a conflict: a second writer would add its rows
@@ -22,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::spec::{DataFile, MAIN_BRANCH, TableMetadata};
+use iceberg::spec::{DataFile, MAIN_BRANCH, Schema, TableMetadata};
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
@@ -59,9 +60,23 @@ pub struct Append {
     /// The offsets after it, all partitions.
     pub to: Offsets,
     pub skipped: Vec<Skipped>,
+    /// Table properties to set, or to remove, in the same commit.
+    pub properties: Vec<(&'static str, Option<String>)>,
+    /// Files in other places that go with it: deleted if the append fails for good.
+    pub beside: Vec<String>,
     /// An attempt got no answer, so it may be in the table: its files must never be deleted from here on.
     pub uncertain: bool,
 }
+
+/// A change of a table's schema.
+#[derive(Clone, Debug, Default)]
+pub struct SchemaChange {
+    pub schema: Option<Schema>,
+    pub property: Option<(&'static str, String)>,
+}
+
+/// In place of a schema's id: the schema that was added last, in the same commit.
+const LAST_ADDED: i32 = -1;
 
 /// Why an append did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +155,11 @@ impl Committer {
         Self { catalog, table, owner, names, bounds, reported: Vec::new(), current: None }
     }
 
+    #[must_use]
+    pub fn table(&self) -> &TableIdent {
+        &self.table
+    }
+
     /// The table's state as last seen, if any.
     #[must_use]
     pub fn current(&self) -> Option<&Loaded> {
@@ -178,6 +198,37 @@ impl Committer {
     /// Forgets the loaded table: the next append loads it again.
     pub fn forget(&mut self) {
         self.current = None;
+    }
+
+    /// Changes the schema, and with it the property that says what its columns hold. Refused with
+    /// [`CommitError::Moved`] if another writer changed the schema first.
+    ///
+    /// # Errors
+    /// The catalog. After [`Disposition::Unknown`] the change may be in the table: planning again finds out.
+    pub async fn change_schema(&mut self, base: &Loaded, change: SchemaChange) -> Result<Loaded, CommitError> {
+        self.current = None;
+        let requirements = vec![
+            TableRequirement::UuidMatch { uuid: base.metadata.uuid() },
+            TableRequirement::CurrentSchemaIdMatch { current_schema_id: base.metadata.current_schema_id() },
+            TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: base.metadata.last_column_id() },
+        ];
+        let mut updates = Vec::new();
+        if let Some(schema) = change.schema {
+            updates.push(TableUpdate::AddSchema { schema });
+            updates.push(TableUpdate::SetCurrentSchema { schema_id: LAST_ADDED });
+        }
+        if let Some((key, value)) = change.property {
+            updates.push(TableUpdate::SetProperties { updates: HashMap::from([(key.to_owned(), value)]) });
+        }
+        match self.catalog.commit(&self.table, requirements, updates).await {
+            Ok(loaded) => {
+                self.check(&loaded.metadata)?;
+                self.current = Some(loaded.clone());
+                Ok(loaded)
+            }
+            Err(CatalogError::Conflict { .. }) => Err(CommitError::Moved { table: self.table.clone() }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sets a property of the table as it was last seen; refused if rows came meanwhile.

@@ -26,8 +26,10 @@ use uuid::Uuid;
 use crate::catalog::{Catalog, ObjectStoreCatalog};
 use crate::files::TableFiles;
 use crate::location::Warehouse;
+use crate::mode::TableMode;
 use crate::names::Names;
 use crate::read::{LogRead, LogReadError, LogReader, PartitionBounds};
+use crate::registry::{SchemaSource, SchemaSourceError, WriterSchema};
 use crate::sink::{SinkConfig, TableSink};
 
 /// What happens at a step.
@@ -244,14 +246,22 @@ impl MemoryLog {
 
     /// Appends a batch of one record as it is.
     pub fn append_record(&self, partition: i32, record: Record) {
+        self.append_records(partition, [record]);
+    }
+
+    /// Appends a batch of records as they are.
+    pub fn append_records(&self, partition: i32, records: impl IntoIterator<Item = Record>) {
         let mut partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let log = partitions.entry(partition).or_default();
         let mut builder = BatchBuilder::new(Compression::Lz4);
-        builder.push(record);
+        let start = log.end;
+        for record in records {
+            builder.push(record);
+            log.end += 1;
+        }
         let mut bytes = BytesMut::from(&builder.build()[..]);
-        patch(&mut bytes, Offset::new(log.end), LeaderEpoch(1));
-        log.batches.push((log.end, log.end + 1, bytes.freeze()));
-        log.end += 1;
+        patch(&mut bytes, Offset::new(start), LeaderEpoch(1));
+        log.batches.push((start, log.end, bytes.freeze()));
     }
 
     /// Damages the last batch of a partition.
@@ -347,10 +357,52 @@ impl LogReader for MemoryLog {
     }
 }
 
+/// A schema registry in memory. A schema's GUID is its id as a number.
+#[derive(Debug, Default)]
+pub struct MemoryRegistry {
+    schemas: Mutex<BTreeMap<u128, Arc<WriterSchema>>>,
+    away: std::sync::atomic::AtomicBool,
+}
+
+impl MemoryRegistry {
+    pub fn register(&self, id: u32, schema: WriterSchema) {
+        self.schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), Arc::new(schema));
+    }
+
+    /// Whether questions get no answer.
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn get(&self, id: u128) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(SchemaSourceError { reason: "simulated".to_owned() });
+        }
+        Ok(self.schemas.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned())
+    }
+}
+
+#[async_trait]
+impl SchemaSource for MemoryRegistry {
+    async fn by_id(&self, id: u32) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+        self.get(id.into())
+    }
+
+    async fn by_guid(&self, guid: Uuid) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+        self.get(guid.as_u128())
+    }
+
+    async fn latest(&self, _: &str) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+        Ok(None)
+    }
+}
+
 /// A bucket, a log, and processes that come and go.
 pub struct World {
     pub store: MemoryStore,
     pub log: Arc<MemoryLog>,
+    pub registry: Arc<MemoryRegistry>,
+    pub mode: TableMode,
     pub cluster: Uuid,
     pub topic: TopicId,
     pub seed: u64,
@@ -360,7 +412,13 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let cluster = Uuid::from_u128(7);
         let topic = TopicId(Uuid::from_u128(9));
-        Self { store: MemoryStore::default(), log: Arc::default(), cluster, topic, seed }
+        let (store, log, registry) = (MemoryStore::default(), Arc::default(), Arc::default());
+        Self { store, log, registry, mode: TableMode::KeyValue, cluster, topic, seed }
+    }
+
+    /// With a topic whose values are columns.
+    pub fn typed(seed: u64) -> Self {
+        Self { mode: TableMode::ValueSchemaIdPrefix, ..Self::new(seed) }
     }
 
     pub fn catalog(&self) -> Arc<ObjectStoreCatalog> {
@@ -373,6 +431,7 @@ impl World {
         let topic = TopicName::new("orders").expect("legal");
         let mut config = SinkConfig::new(self.cluster, topic, self.topic, epoch);
         config.target_lag_ms = 0;
+        config.mode = self.mode;
         config
     }
 
@@ -389,30 +448,44 @@ impl World {
     pub fn sink_with(&mut self, config: SinkConfig) -> TableSink {
         self.seed += 1;
         let catalog = self.catalog();
-        TableSink::new(config, catalog, self.log.clone(), Names::seeded(self.seed << 32))
+        let sink = TableSink::new(config, catalog, self.log.clone(), Names::seeded(self.seed << 32));
+        sink.with_schemas(self.registry.clone())
     }
 
     /// The table's rows: (partition, offset) and value.
     pub async fn rows(&self) -> Vec<(i32, u64, String)> {
+        let mut rows = Vec::new();
+        for file in self.data_files(&self.table()).await {
+            read_parquet(file, &mut rows);
+        }
+        rows.sort();
+        rows
+    }
+
+    /// The bodies of a table's data files; none of a table that is not there.
+    pub async fn data_files(&self, table: &TableIdent) -> Vec<Bytes> {
         let catalog = self.catalog();
-        let table = catalog.load(&self.table()).await.expect("table loads");
+        let table = match catalog.load(table).await {
+            Err(crate::catalog::CatalogError::NoSuchTable(_)) => return Vec::new(),
+            loaded => loaded.expect("table loads"),
+        };
         let files = catalog.files();
         let Some(snapshot) = table.metadata.current_snapshot() else { return Vec::new() };
         let list = files.read(snapshot.manifest_list()).await.expect("manifest list is there");
         let list = ManifestList::parse_with_version(&list, table.metadata.format_version()).expect("parses");
-        let mut rows = Vec::new();
+        let mut bodies = Vec::new();
         for manifest in list.entries() {
             let manifest = manifest.load_manifest(&files.io()).await.expect("manifest is there");
             for entry in manifest.entries().iter().filter(|entry| entry.is_alive()) {
                 let body = files.read(entry.file_path()).await.expect("data file is there");
                 assert_eq!(body.len() as u64, entry.file_size_in_bytes());
-                let before = rows.len();
-                read_parquet(body, &mut rows);
-                assert_eq!((rows.len() - before) as u64, entry.record_count());
+                let reader = ParquetRecordBatchReaderBuilder::try_new(body.clone()).expect("parquet");
+                let rows = reader.metadata().file_metadata().num_rows();
+                assert_eq!(rows.unsigned_abs(), entry.record_count());
+                bodies.push(body);
             }
         }
-        rows.sort();
-        rows
+        bodies
     }
 
     /// What the table should hold: everything in the log from `start` on.

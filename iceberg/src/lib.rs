@@ -4,18 +4,19 @@
 //!
 //! 1. [`plan`] compares the offsets in the table with the log's and decides which ranges to take, or how long to wait;
 //! 2. [`read`] is the trait by which the broker hands over batches of a range, from its log or its bucket;
-//! 3. [`translate`] opens batches and collects rows by hour, within the caps of one turn;
+//! 3. [`translate`] opens batches and collects rows by hour, within the caps of one turn; where values have schemas,
+//!    [`registry`] is the trait by which the broker hands over those, and [`columns`] says what columns a value needs
+//!    and fills them;
 //! 4. [`mod@write`] makes Parquet files of them, with the settings in [`properties`] and no more of a value in the
 //!    metadata than [`bounds`] allows;
 //! 5. [`commit`] adds the files and the offsets they reach to the table in one snapshot, and in the same commit merges
 //!    manifests and expires snapshots;
 //! 6. [`catalog`] moves the table's pointer to the new metadata by compare-and-set.
 //!
-//! [`columns`] says what columns a value with a schema needs and fills them; it is no part of a turn yet.
-//!
 //! [`sink`] calls them in this order, one turn at a time, for one topic. Below all of them: [`schema`] (columns and
-//! ids), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique names). [`audit`] reads a table
-//! back. Everything runs on the side runtime. DESIGN.md says why, FORMAT.md what is stored.
+//! ids), [`mode`] (which kind of table), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique
+//! names). [`audit`] reads a table back. Everything runs on the side runtime. DESIGN.md says why, FORMAT.md what is
+//! stored.
 //!
 //! Invariants:
 //! - **I1** Each offset of a partition lies in exactly one committed snapshot's range (`commit`, by comparing offsets).
@@ -25,6 +26,9 @@
 //!   only below the warehouse (`files`).
 //! - **I5** Nothing whose size a client chooses enters a footer, an index or a manifest at full length (`bounds`), and
 //!   no table's metadata file outgrows its cap (`commit::maintain`, `catalog`).
+//! - **I6** Each record of a typed topic is a row of its table or a dead letter, never both, and the commit to its table
+//!   decides (`sink::dead_letters`).
+//! - **I7** A field id is in a table's schema before any file has it (`sink::typed`).
 
 pub mod audit;
 pub mod bounds;
@@ -35,6 +39,7 @@ pub mod files;
 #[cfg(test)]
 mod fixture;
 pub mod location;
+pub mod mode;
 pub mod names;
 pub mod plan;
 pub mod properties;

@@ -134,7 +134,7 @@ impl TableSettings {
             page_rows: bytes(read.number(PAGE_ROWS, 1..=1 << 31), 20_000),
             dictionary_bytes: bytes(
                 read.number(DICTIONARY_BYTES, 1..=LARGEST).map(|asked| asked.min(PAGE_BYTES_MAX)),
-                1 << 20,
+                64 << 10,
             ),
         };
         let merge = MergeSettings {

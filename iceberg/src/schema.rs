@@ -1,14 +1,17 @@
-//! The table of a `key_value` topic: columns, field ids, partition spec. Frozen: FORMAT.md lists the ids.
+//! The columns that are the same in each table: their field ids, the partition spec. Frozen: FORMAT.md lists the ids.
+//! [`file`](mod@file) says what columns a data file has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use iceberg::spec::{
     ListType, NestedField, PartitionSpec, PrimitiveType, Schema, StructType, TableMetadata, Transform, Type,
     UnboundPartitionSpec,
 };
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
+
+pub mod file;
 
 /// Field ids, as iceberg numbers a fresh schema: level by level.
 pub mod ids {
@@ -34,6 +37,10 @@ pub mod ids {
     pub const HEADER_KEY: i32 = 10;
     /// A header's value.
     pub const HEADER_VALUE: i32 = 11;
+    /// `reason`, in tables of dead letters.
+    pub const REASON: i32 = 12;
+    /// `schema_id`, in tables of dead letters.
+    pub const SCHEMA_ID: i32 = 13;
 }
 
 /// Name of the partition field. Without a dot: Avro, in which manifests carry it, allows none.
@@ -45,11 +52,9 @@ fn primitive(kind: PrimitiveType) -> Type {
     Type::Primitive(kind)
 }
 
-/// The table's schema.
-///
-/// # Errors
-/// None in practice: the fields are constants; iceberg's builder is fallible.
-pub fn table_schema() -> iceberg::Result<Schema> {
+/// `tidewater`, with what each row says of its record.
+#[must_use]
+pub fn system_field() -> NestedField {
     let header = StructType::new(vec![
         NestedField::required(ids::HEADER_KEY, "key", primitive(PrimitiveType::String)).into(),
         NestedField::optional(ids::HEADER_VALUE, "value", primitive(PrimitiveType::Binary)).into(),
@@ -63,12 +68,34 @@ pub fn table_schema() -> iceberg::Result<Schema> {
         NestedField::optional(ids::HEADERS, "headers", Type::List(headers)).into(),
         NestedField::optional(ids::KEY, "key", primitive(PrimitiveType::Binary)).into(),
     ]);
-    Schema::builder()
-        .with_fields(vec![
-            NestedField::required(ids::TIDEWATER, "tidewater", Type::Struct(system)).into(),
-            NestedField::optional(ids::VALUE, "value", primitive(PrimitiveType::Binary)).into(),
-        ])
-        .build()
+    NestedField::required(ids::TIDEWATER, "tidewater", Type::Struct(system))
+}
+
+fn value_field() -> NestedField {
+    NestedField::optional(ids::VALUE, "value", primitive(PrimitiveType::Binary))
+}
+
+/// The schema with which every table is made, and that of a `key_value` table.
+///
+/// # Errors
+/// None in practice: the fields are constants; iceberg's builder is fallible.
+pub fn table_schema() -> iceberg::Result<Schema> {
+    Schema::builder().with_fields(vec![system_field().into(), value_field().into()]).build()
+}
+
+/// The schema of a table of dead letters. A table that is made with it gets other field ids, by level: it is made with
+/// [`table_schema`] and then changed to this.
+///
+/// # Errors
+/// None in practice, as [`table_schema`].
+pub fn dead_letter_schema() -> iceberg::Result<Schema> {
+    let fields = vec![
+        system_field().into(),
+        value_field().into(),
+        NestedField::optional(ids::REASON, "reason", primitive(PrimitiveType::String)).into(),
+        NestedField::optional(ids::SCHEMA_ID, "schema_id", primitive(PrimitiveType::Int)).into(),
+    ];
+    Schema::builder().with_fields(fields).build()
 }
 
 /// `hour(tidewater.timestamp)`.
@@ -127,15 +154,6 @@ pub fn system_fields() -> Fields {
     ])
 }
 
-/// [`table_schema`] in Arrow, as iceberg itself would convert it.
-#[must_use]
-pub fn arrow_schema() -> ArrowSchemaRef {
-    Arc::new(ArrowSchema::new(vec![
-        field(ids::TIDEWATER, "tidewater", DataType::Struct(system_fields()), false),
-        field(ids::VALUE, "value", DataType::LargeBinary, true),
-    ]))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -145,10 +163,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrow_is_what_iceberg_converts_to() {
-        let ours = arrow_schema();
+    fn the_system_columns_in_arrow_are_what_iceberg_converts_to() {
         let theirs = iceberg::arrow::schema_to_arrow_schema(&table_schema().expect("schema")).expect("converts");
-        assert_eq!(*ours, theirs);
+        assert_eq!(*theirs.field(0).data_type(), DataType::Struct(system_fields()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The sink of one topic: plan → read → translate → write → commit, one turn at a time.
 //!
-//! Owns: making the table, the turn, the caps on what a turn holds in memory ([`take`] keeps them), the status that
-//! `topic describe` and metrics show. Does not own: when turns happen (root: `lakehouse`). *Message*: one task on the
-//! side runtime drives it.
+//! Owns: the turn, the caps on what a turn holds in memory ([`take`] keeps them), the status that `topic describe` and
+//! metrics show; [`make`] makes tables, [`typed`] lets their columns follow schemas, [`dead_letters`] has what is no
+//! row. Does not own: when turns happen (root: `lakehouse`). *Message*: one task on the side runtime drives it.
 //!
 //! **Exactly once**: a turn begins with the table's own offsets; its commit is refused unless the table still has
 //! them. **Crash, cancellation**: at any point; a dropped turn leaves garbage files at most. **Order**: each
@@ -18,20 +18,29 @@ use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{PartitionIndex, TimestampMs, TopicId, TopicName};
 use uuid::Uuid;
 
-use crate::catalog::{Catalog, CatalogError, Loaded, NewTable};
+use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, identity, offsets};
 use crate::files::TableFiles;
+use crate::mode::TableMode;
 use crate::names::Names;
 use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
+use crate::properties::FileSettings;
 use crate::read::{LogReadError, LogReader, PartitionBounds};
-use crate::schema;
+use crate::registry::{NoRegistry, SchemaSource, SchemaSourceError};
+use crate::schema::{self, file::FileSchema};
+use crate::translate::{Decoding, Translation};
 use crate::write::{DataFileWriter, WriteError};
 
+mod dead_letters;
+mod make;
 pub mod status;
 mod take;
 #[cfg(test)]
 mod tests;
+mod typed;
 
+use dead_letters::{DeadLetters, PENDING};
+pub use dead_letters::{dead_letter_table, is_under_own_name};
 pub use status::{Outcome, PartitionStatus, PauseReason, SinkStatus};
 
 /// The namespace of topics' tables.
@@ -47,6 +56,8 @@ pub struct SinkConfig {
     pub epoch: u64,
     /// Where the rows go; [`SinkConfig::default_table`] unless the topic names another.
     pub table: TableIdent,
+    /// `iceberg.mode`.
+    pub mode: TableMode,
     /// `iceberg.target.lag.ms`.
     pub target_lag_ms: i64,
     /// `iceberg.delete`: the table is marked to go when the topic is deleted.
@@ -69,6 +80,7 @@ impl SinkConfig {
             topic,
             topic_id,
             epoch,
+            mode: TableMode::KeyValue,
             target_lag_ms: 30_000,
             delete: false,
             turn_bytes: 128 << 20,
@@ -96,6 +108,9 @@ const LOOK_AGAIN_MS: i64 = 5 * 60 * 1000;
 pub enum SinkError {
     #[error(transparent)]
     Read(#[from] LogReadError),
+    /// A value's schema cannot be had now.
+    #[error(transparent)]
+    Schemas(#[from] SchemaSourceError),
     /// Data files.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -108,7 +123,7 @@ impl SinkError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Read(_) => Disposition::Retry,
+            Self::Read(_) | Self::Schemas(_) => Disposition::Retry,
             Self::Write(error) => error.disposition(),
             Self::Commit(error) => error.disposition(),
         }
@@ -128,6 +143,12 @@ pub struct TableSink {
     log: Arc<dyn LogReader>,
     names: Names,
     committer: Committer,
+    source: Arc<dyn SchemaSource>,
+    /// What the registry gave.
+    schemas: typed::KnownSchemas,
+    /// Decoders of the last turn.
+    decoding: Option<Decoding>,
+    dead: DeadLetters,
     /// An append that may be in the table: settled before anything else.
     unsettled: Option<Append>,
     last_commit: Option<TimestampMs>,
@@ -141,11 +162,13 @@ pub struct TableSink {
 }
 
 impl TableSink {
-    /// A sink that has done nothing yet.
+    /// A sink that has done nothing yet. It has no registry: [`TableSink::with_schemas`] gives it one.
     #[must_use]
     pub fn new(config: SinkConfig, catalog: Arc<dyn Catalog>, log: Arc<dyn LogReader>, names: Names) -> Self {
         let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: config.epoch };
-        let committer = Committer::new(catalog.clone(), config.table.clone(), owner, names.clone(), config.bounds);
+        let committer = |table| Committer::new(catalog.clone(), table, owner.clone(), names.clone(), config.bounds);
+        let dead = DeadLetters::new(&config, committer(dead_letter_table(&config.topic)));
+        let committer = committer(config.table.clone());
         let status = SinkStatus::new(config.table.clone());
         Self {
             config,
@@ -153,6 +176,10 @@ impl TableSink {
             log,
             names,
             committer,
+            source: Arc::new(NoRegistry),
+            schemas: typed::KnownSchemas::new(),
+            decoding: None,
+            dead,
             unsettled: None,
             last_commit: None,
             behind: false,
@@ -161,6 +188,13 @@ impl TableSink {
             looked_at: TimestampMs(0),
             status,
         }
+    }
+
+    /// Where the schemas of values come from.
+    #[must_use]
+    pub fn with_schemas(mut self, source: Arc<dyn SchemaSource>) -> Self {
+        self.source = source;
+        self
     }
 
     #[must_use]
@@ -198,14 +232,16 @@ impl TableSink {
 
     /// Deletes what cut-off turns left behind. A failure leaves garbage until the next time.
     async fn sweep(&mut self, now: TimestampMs) {
-        match self.committer.sweep(now).await {
-            Ok(swept) if swept.files == 0 => {}
-            Ok(swept) => {
-                self.status.orphans += swept.files;
-                let table = &self.config.table;
-                tracing::info!(%table, files = swept.files, bytes = swept.bytes, "files of cut-off commits deleted");
+        for committer in [&self.committer, &self.dead.committer] {
+            let table = committer.table();
+            match committer.sweep(now).await {
+                Ok(swept) if swept.files == 0 => {}
+                Ok(swept) => {
+                    self.status.orphans += swept.files;
+                    tracing::info!(%table, files = swept.files, bytes = swept.bytes, "files of cut-off commits deleted");
+                }
+                Err(error) => tracing::warn!(%table, %error, "tried again in a day"),
             }
-            Err(error) => tracing::warn!(table = %self.config.table, %error, "tried again in a day"),
         }
     }
 
@@ -250,7 +286,9 @@ impl TableSink {
         }
         let mut log = self.log.partitions(self.config.topic_id).await?;
         let base = self.base(now).await?;
+        self.settle_dead(&base, now).await?;
         let base = self.mark(base).await?;
+        let base = self.fit_to_mode(base).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
         let mut asked = BTreeSet::new();
         let plan = loop {
@@ -293,18 +331,42 @@ impl TableSink {
         base: &Loaded,
         now: TimestampMs,
     ) -> Result<Outcome, SinkError> {
-        let mut taken = self.take(ranges, &from).await?;
-        let rows = taken.translation.rows();
+        let translation = self.translation(ranges, &from, base).await?;
+        let mut taken = self.take(ranges, &from, translation).await?;
+        let (rows, dead_rows) = (taken.translation.rows(), taken.translation.dead_rows());
+        self.decoding = taken.translation.take_decoding();
         if taken.to == from {
             return Ok(Outcome::Idle);
         }
-        let files = self.writer(base)?.write(taken.translation.take_hours()).await?;
+        // The turn may have changed the table's columns.
+        let base = self.committer.current().unwrap_or(base).clone();
+        let settings = self.committer.settings(&base.metadata).files;
+        let writer = self.writer(&self.config.table, &base, settings)?;
+        let key_value = FileSchema::key_value().map_err(CatalogError::from)?;
+        let schema = self.decoding.as_ref().map_or(&key_value, Decoding::file_schema);
+        let files = writer.write(schema, taken.translation.take_hours()).await?;
         let written: u64 = files.iter().map(DataFile::record_count).sum();
         assert_eq!(written, rows, "every row that was taken is in a data file");
-        let skipped = taken.translation.take_skipped();
-        let append = Append { files, table: base.metadata.uuid(), from, to: taken.to, skipped, uncertain: false };
+        let (mut pending, mut beside) = (None, Vec::new());
+        if dead_rows > 0 {
+            let table = &self.dead.table;
+            tracing::warn!(%table, rows = dead_rows, first = taken.translation.first_dead(), "records are dead letters");
+            let prepared = self.prepare_dead(&mut taken.translation).await?;
+            (pending, beside) = (Some(prepared.property), prepared.files);
+        }
+        let append = Append {
+            files,
+            table: base.metadata.uuid(),
+            from,
+            to: taken.to,
+            skipped: taken.translation.take_skipped(),
+            properties: vec![(PENDING, pending)],
+            beside,
+            uncertain: false,
+        };
         self.behind = taken.behind;
         let outcome = self.commit(append, rows, now).await?;
+        self.status.dead_letters += dead_rows;
         if let Some(base) = self.committer.current() {
             let table = offsets::of(&self.config.table, &base.metadata)?;
             self.status.see(log, &table, &base.metadata);
@@ -312,23 +374,45 @@ impl TableSink {
         Ok(outcome)
     }
 
-    fn writer(&mut self, base: &Loaded) -> Result<DataFileWriter, SinkError> {
-        let spec = schema::find_hour_spec(&base.metadata).ok_or_else(|| CommitError::Unfit {
-            table: self.config.table.clone(),
-            detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
-        })?;
+    /// What the turn's records are translated with.
+    async fn translation(
+        &mut self,
+        ranges: &[PlannedRange],
+        from: &Offsets,
+        base: &Loaded,
+    ) -> Result<Translation, SinkError> {
+        if !self.config.mode.is_typed() {
+            return Ok(Translation::new());
+        }
+        let dead = self.known_dead(ranges, from).await?;
+        let mut decoding = self.decoding(base)?;
+        decoding.set_dead(dead);
+        Ok(Translation::typed(decoding))
+    }
+
+    fn no_hour_spec(&self, table: &TableIdent) -> CommitError {
+        let detail = "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned();
+        CommitError::Unfit { table: table.clone(), detail }
+    }
+
+    fn writer(&self, table: &TableIdent, base: &Loaded, settings: FileSettings) -> Result<DataFileWriter, SinkError> {
+        let spec = schema::find_hour_spec(&base.metadata).ok_or_else(|| self.no_hour_spec(table))?;
         let (files, location) = (self.catalog.files(), base.metadata.location());
-        let settings = self.committer.settings(&base.metadata).files;
         Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), settings))
     }
 
     async fn commit(&mut self, mut append: Append, rows: u64, now: TimestampMs) -> Result<Outcome, SinkError> {
         match self.committer.append(&mut append, now).await {
-            Ok(_) => {
+            Ok(base) => {
                 self.last_commit = Some(now);
                 self.status.skip(&append.skipped);
                 let files = append.files.len();
-                Ok(Outcome::Committed { rows, files, more: self.behind })
+                // What fails here is reported by the next turn, which begins with it.
+                let settled = self.settle_dead(&base, now).await;
+                if let Err(error) = &settled {
+                    tracing::debug!(table = %self.dead.table, %error, "dead letters are not there yet");
+                }
+                Ok(Outcome::Committed { rows, files, more: self.behind || settled.is_err() })
             }
             Err(error) if matches!(error.disposition(), Disposition::Retry | Disposition::Unknown) => {
                 self.unsettled = Some(append);
@@ -337,7 +421,8 @@ impl TableSink {
             // An earlier attempt may have reached the table before another writer continued from there.
             Err(error) if append.uncertain => Err(error.into()),
             Err(error) => {
-                let files: Vec<_> = append.files.iter().map(|file| file.file_path().to_owned()).collect();
+                let mut files: Vec<_> = append.files.iter().map(|file| file.file_path().to_owned()).collect();
+                files.append(&mut append.beside);
                 self.catalog.files().take_back(&files).await;
                 Err(error.into())
             }
@@ -360,7 +445,7 @@ impl TableSink {
                 Ok(base)
             }
             Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => {
-                self.make_table().await?;
+                make::make_table(&*self.catalog, &self.config, &self.config.table).await?;
                 Ok(self.committer.refresh().await?)
             }
             Err(error) => Err(error.into()),
@@ -376,40 +461,13 @@ impl TableSink {
         Ok(self.committer.set_property(&base, identity::DELETE, value).await?)
     }
 
-    async fn make_table(&self) -> Result<(), SinkError> {
-        self.catalog.ensure_namespace(&self.config.table.namespace).await?;
-        let owner = TableOwner { cluster: self.config.cluster, topic: self.config.topic_id, epoch: self.config.epoch };
-        let mut properties = owner.properties();
-        properties.extend(
-            [
-                (identity::TOPIC_NAME, self.config.topic.as_str()),
-                (identity::DELETE, if self.config.delete { "true" } else { "false" }),
-                ("write.metadata.delete-after-commit.enabled", "true"),
-                ("write.metadata.previous-versions-max", &self.config.bounds.metadata_kept.to_string()),
-                ("write.parquet.compression-codec", "zstd"),
-            ]
-            .map(|(key, value)| (key.to_owned(), value.to_owned())),
-        );
-        let new = NewTable {
-            schema: schema::table_schema().map_err(CatalogError::from)?,
-            spec: Some(schema::hour_spec().map_err(CatalogError::from)?),
-            order: None,
-            location: None,
-            properties,
-            format: iceberg::spec::FormatVersion::V2,
-        };
-        match self.catalog.create(&self.config.table, new).await {
-            Ok(_) | Err(CatalogError::TableExists(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Drops the topic's table with its files (`iceberg.delete=true`). Another owner's table is left alone, also one
-    /// that took the name after this one was loaded.
+    /// Drops the topic's table and that of its dead letters with their files (`iceberg.delete=true`). Another owner's
+    /// table is left alone, also one that took the name after this one was loaded.
     ///
     /// # Errors
     /// The catalog; [`CommitError::Foreign`].
     pub async fn drop_table(&mut self) -> Result<(), SinkError> {
+        self.drop_dead().await?;
         let dropped = match self.committer.refresh().await {
             Ok(base) => self.catalog.drop_one(&self.config.table, Some(base.metadata.uuid()), true).await,
             Err(CommitError::Catalog(error)) => Err(error),
@@ -421,12 +479,13 @@ impl TableSink {
         }
     }
 
-    /// Removes the mark by which the table is dropped with its topic: no sink keeps it up to date from here on.
+    /// Removes the marks by which the tables are dropped with their topic: no sink keeps them up to date from here on.
     ///
     /// # Errors
     /// The catalog; the table is another's.
     pub async fn unmark(&mut self) -> Result<(), SinkError> {
         self.config.delete = false;
+        self.unmark_dead().await?;
         match self.committer.refresh().await {
             Ok(base) => self.mark(base).await.map(drop),
             Err(error) if error.is_table_gone() => Ok(()),

@@ -1,29 +1,39 @@
 //! Batches as producers sent them → rows of a table, gathered per hour partition.
 //!
 //! Owns: opening batches, what becomes of those that cannot be opened, the cut at the asked range and at what there is
-//! [`Room`] for. The columns are [`key_value`]'s. Does not own: which ranges (`plan`), files (`write`). Pure: no I/O,
-//! no clock. *Message*.
+//! [`Room`] for, which records are dead letters. The columns are those of [`rows`]; where values have schemas,
+//! [`Decoding`] says what becomes of them, and a schema that has not come up before ends the call
+//! ([`Stop::Schema`]). Does not own: which ranges (`plan`), the registry (`sink`), files (`write`). Pure: no I/O, no
+//! clock. *Message*.
 //!
-//! Invariants: every offset of the range up to where it stopped is a row, or a control record, or lies in exactly one
-//! [`Skipped`] range, or was never a record (a hole that compaction left). A row's offset is inside the range. Rows
-//! take no more than their room; a single record may if it is the first.
+//! Invariants: every offset of the range up to where it stopped is a row, or a dead letter, or a control record, or
+//! lies in exactly one [`Skipped`] range, or was never a record (a hole that compaction left). A row's offset is inside
+//! the range. Rows take no more than their room; a single record may if it is the first.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use tidewater_storage::model::record::{RecordError, Records};
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionIndex, record};
 
+use crate::columns::fault::{BadValue, Fault};
 use crate::schema::HOUR_US;
 
-pub mod key_value;
+pub mod decoding;
+pub mod framing;
+pub mod rows;
 pub mod skipped;
 #[cfg(test)]
 mod tests;
+pub mod value_schema;
 
-pub use key_value::HourRows;
+pub use decoding::Decoding;
+pub use rows::HourRows;
 pub use skipped::Skipped;
+
+use decoding::Verdict;
+use framing::{Framed, WrittenWith};
+use rows::Placed;
 
 /// A compressed batch may unpack to this many bytes; one that wants more is skipped, not trusted.
 pub const UNPACKED_BYTES_MAX: usize = 256 << 20;
@@ -32,6 +42,14 @@ const RECORDS_MAX: u32 = 4 << 20;
 
 /// What an open hour takes beside its rows: columns without rows, and its file's manifest entry. Bytes.
 const HOUR_BYTES: usize = 4096;
+/// Bytes that the columns of one value may take; one that wants more is a dead letter.
+const VALUE_BYTES_MAX: usize = UNPACKED_BYTES_MAX;
+/// What a dead letter costs beside its record: its reason.
+const REASON_BYTES: usize = 256;
+/// Characters of a dead letter's reason at most: conflicts name columns, which clients name.
+const REASON_CHARS_MAX: usize = 400;
+/// Schemas that are looked up at once. A batch is opened again after each lookup.
+const UNDECIDED_MAX: usize = 1_000;
 /// What a range left out takes until it is committed, with the longest reason. Bytes.
 const SKIPPED_BYTES: usize = 512;
 
@@ -51,29 +69,93 @@ pub struct Room {
 pub struct Added {
     /// The first offset not taken, possibly in the middle of a batch: where the next call for this partition begins.
     pub next: Offset,
-    /// It stopped there because there was no room.
-    pub full: bool,
+    /// Why it stopped there; `None` at the end of what it was given.
+    pub stop: Option<Stop>,
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// There is no room.
+    Full,
+    /// Its value's schema has no [`Verdict`] yet: the first of [`Translation::undecided`].
+    Schema,
 }
 
 /// Rows gathered so far, of any partitions.
 #[derive(Debug, Default)]
 pub struct Translation {
     hours: BTreeMap<i32, HourRows>,
+    /// Of values that have schemas; else values are bytes.
+    decoding: Option<Decoding>,
+    dead: BTreeMap<i32, HourRows>,
+    first_dead: Option<String>,
+    undecided: Vec<WrittenWith>,
     skipped: Vec<Skipped>,
     rows: u64,
+    dead_rows: u64,
     bytes: usize,
 }
 
 impl Translation {
+    /// Of values as bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Rows so far.
+    /// Of values as columns.
+    #[must_use]
+    pub fn typed(decoding: Decoding) -> Self {
+        Self { decoding: Some(decoding), ..Self::default() }
+    }
+
+    /// How values become columns; `None` where they stay bytes. Replaced only while there are no rows.
+    pub fn decoding_mut(&mut self) -> Option<&mut Decoding> {
+        self.decoding.as_mut()
+    }
+
+    /// Takes out how values become columns.
+    #[must_use]
+    pub fn take_decoding(&mut self) -> Option<Decoding> {
+        self.decoding.take()
+    }
+
+    /// Goes on with the columns that the table has now.
+    pub fn set_decoding(&mut self, decoding: Decoding) {
+        assert!(self.hours.is_empty(), "rows of two versions of a table do not mix");
+        self.decoding = Some(decoding);
+    }
+
+    /// After [`Stop::Schema`]: the schemas without a verdict that the rest of the batch names, in its order, each once,
+    /// at most 1,000.
+    #[must_use]
+    pub fn undecided(&self) -> &[WrittenWith] {
+        &self.undecided
+    }
+
+    /// Rows so far, without dead letters.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Dead letters so far.
+    #[must_use]
+    pub fn dead_rows(&self) -> u64 {
+        self.dead_rows
+    }
+
+    /// Why the first dead letter is one.
+    #[must_use]
+    pub fn first_dead(&self) -> Option<&str> {
+        self.first_dead.as_deref()
+    }
+
+    /// Whether nothing was taken.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0 && self.dead_rows == 0
     }
 
     /// Bytes so far: rows as they are held, what gave none as it is stored, so that a turn over damage ends too.
@@ -82,10 +164,16 @@ impl Translation {
         self.bytes
     }
 
-    /// Hour partitions open.
+    /// Hour partitions open, those of dead letters too: files to be written.
     #[must_use]
     pub fn hours(&self) -> usize {
-        self.hours.len()
+        self.hours.len() + self.dead.len()
+    }
+
+    /// Takes the dead letters out, by hour.
+    #[must_use]
+    pub fn take_dead(&mut self) -> BTreeMap<i32, HourRows> {
+        std::mem::take(&mut self.dead)
     }
 
     /// Takes the rows out, by hour.
@@ -131,14 +219,14 @@ impl Translation {
         let mut next = range.start;
         while !bytes.is_empty() {
             if self.bytes >= room.share {
-                return Added { next, full: true };
+                return Added { next, stop: Some(Stop::Full) };
             }
             match Batch::split_from(&mut bytes) {
                 Ok(batch) => {
                     let inside = batch.header.offsets().intersect(&range);
                     if !inside.is_empty() && inside.start >= next {
-                        if let Some(next) = self.add_batch(partition, &batch, inside, room) {
-                            return Added { next, full: true };
+                        if let Some((next, stop)) = self.add_batch(partition, &batch, inside, room) {
+                            return Added { next, stop: Some(stop) };
                         }
                         next = inside.end;
                     }
@@ -153,17 +241,17 @@ impl Translation {
                 }
             }
         }
-        Added { next, full: false }
+        Added { next, stop: None }
     }
 
-    /// Returns the offset of the first record that there is no room for, if there is one.
+    /// Returns the offset of the first record that was not taken, if there is one, and why.
     fn add_batch(
         &mut self,
         partition: PartitionIndex,
         batch: &Batch,
         inside: OffsetRange,
         room: &Room,
-    ) -> Option<Offset> {
+    ) -> Option<(Offset, Stop)> {
         let stored = batch.bytes.len();
         // No bit of the header counts before its checksum: a data batch with a flipped control bit has rows.
         let checked = batch.header.verify_crc(&batch.bytes).map_err(|e| e.to_string());
@@ -178,23 +266,146 @@ impl Translation {
                 return None;
             }
         };
-        for record in records.flatten().filter(|r| inside.contains(r.offset)) {
-            let micros = key_value::micros(record.timestamp);
-            let hour = i32::try_from(micros.div_euclid(HOUR_US)).unwrap_or(i32::MAX);
-            let open = self.hours.len();
-            let entry = self.hours.entry(hour);
-            let opens = matches!(entry, Entry::Vacant(_));
-            let cost = key_value::row_bytes(&record) + if opens { HOUR_BYTES } else { 0 };
-            let bytes = self.bytes.saturating_add(cost);
-            if self.rows > 0 && (bytes > room.bytes || (opens && open >= room.hours)) {
-                return Some(record.offset);
+        for record in records.clone().flatten().filter(|r| inside.contains(r.offset)) {
+            let (kind, micros) = (batch.header.timestamp_type(), rows::micros(record.timestamp));
+            let placed = Placed { partition, kind, micros, record: &record };
+            let added = match &self.decoding {
+                None => self.add_bytes(&placed, room),
+                Some(_) => self.add_typed(&placed, room),
+            };
+            if let Err(stop) = added {
+                if stop == Stop::Schema {
+                    self.find_undecided(records, record.offset);
+                }
+                return Some((record.offset, stop));
             }
-            entry.or_default().push(partition, batch.header.timestamp_type(), micros, &record);
-            self.bytes = bytes;
-            self.rows += 1;
         }
         None
     }
+
+    /// Collects the schemas without a verdict that records from `from` on name.
+    fn find_undecided(&mut self, records: Records<'_>, from: Offset) {
+        self.undecided.clear();
+        let Some(decoding) = &self.decoding else { return };
+        let mut seen = HashSet::new();
+        for record in records.flatten().filter(|record| record.offset >= from) {
+            let Framed::Value(with, _) = framing::of(&record) else { continue };
+            if decoding.verdict(with).is_none() && seen.insert(with) {
+                self.undecided.push(with);
+            }
+            if self.undecided.len() >= UNDECIDED_MAX {
+                break;
+            }
+        }
+    }
+
+    /// Adds a record with its value as bytes.
+    fn add_bytes(&mut self, placed: &Placed<'_>, room: &Room) -> Result<(), Stop> {
+        let (hour, opens) = (hour_of(placed), self.opens(hour_of(placed)));
+        let cost = rows::row_bytes(placed.record) + if opens { HOUR_BYTES } else { 0 };
+        self.reserve(cost, opens, room)?;
+        self.hours.entry(hour).or_insert_with(HourRows::key_value).push(placed);
+        self.bytes = self.bytes.saturating_add(cost);
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn opens(&self, hour: i32) -> bool {
+        !self.hours.contains_key(&hour)
+    }
+
+    /// Whether there is room for `cost` bytes, and for another hour if the record `opens` one. The first record of a
+    /// turn always has room.
+    fn reserve(&self, cost: usize, opens: bool, room: &Room) -> Result<(), Stop> {
+        let is_full = self.bytes.saturating_add(cost) > room.bytes || (opens && self.hours() >= room.hours);
+        if !self.is_empty() && is_full { Err(Stop::Full) } else { Ok(()) }
+    }
+
+    /// Adds a record whose value has a schema.
+    fn add_typed(&mut self, placed: &Placed<'_>, room: &Room) -> Result<(), Stop> {
+        let Some(decoding) = &self.decoding else { return self.add_bytes(placed, room) };
+        if decoding.is_dead(placed.partition, placed.record.offset) {
+            self.bytes = self.bytes.saturating_add(rows::row_bytes(placed.record));
+            return Ok(());
+        }
+        let (with, value) = match framing::of(placed.record) {
+            Framed::Null => return self.add_value(placed, None, room).map(drop),
+            Framed::Value(with, value) => (with, value),
+            Framed::Bare(why) => return self.add_dead(placed, None, why, room),
+        };
+        let why = match decoding.verdict(with) {
+            None => return Err(Stop::Schema),
+            Some(Verdict::Dead(why)) => format!("{with}: {why}"),
+            Some(Verdict::Unknown) => format!("{with} is not in the registry"),
+            Some(Verdict::Rows(_)) => match self.add_value(placed, Some((with, value)), room)? {
+                Ok(()) => return Ok(()),
+                Err(bad) => format!("{with}: {bad}"),
+            },
+        };
+        self.add_dead(placed, with.id(), &why, room)
+    }
+
+    /// Adds a record with the parts of its value, or without any for a value that is null. The outer error: it has to
+    /// wait; the inner one: it is no row.
+    fn add_value(
+        &mut self,
+        placed: &Placed<'_>,
+        value: Option<(WrittenWith, &[u8])>,
+        room: &Room,
+    ) -> Result<Result<(), BadValue>, Stop> {
+        let Some(decoding) = &self.decoding else { return Err(Stop::Full) };
+        let (hour, opens) = (hour_of(placed), self.opens(hour_of(placed)));
+        let mut cost = rows::system_bytes(placed.record);
+        if opens {
+            cost = cost.saturating_add(HOUR_BYTES + decoding.layout.open_bytes());
+        }
+        self.reserve(cost, opens, room)?;
+        let left = room.bytes.saturating_sub(self.bytes.saturating_add(cost));
+        let limit = if self.is_empty() { VALUE_BYTES_MAX } else { left.min(VALUE_BYTES_MAX) };
+        let rows = self.hours.entry(hour).or_insert_with(|| HourRows::typed(&decoding.layout));
+        let filled = rows.push_typed(placed, |columns| match value {
+            None => {
+                columns.push_null();
+                Ok(0)
+            }
+            Some((with, bytes)) => match decoding.verdict(with) {
+                Some(Verdict::Rows(decoder)) => decoder.push(bytes, columns, limit),
+                _ => unreachable!("{with} has a decoder"),
+            },
+        });
+        if filled.is_err() && rows.is_empty() {
+            self.hours.remove(&hour);
+        }
+        match filled {
+            Ok(charged) => {
+                self.bytes = self.bytes.saturating_add(cost).saturating_add(charged);
+                self.rows += 1;
+                Ok(Ok(()))
+            }
+            Err(BadValue { fault: Fault::Full, .. }) => Err(Stop::Full),
+            Err(BadValue { fault: Fault::Large(limit), .. }) if limit < VALUE_BYTES_MAX => Err(Stop::Full),
+            Err(bad) => Ok(Err(bad)),
+        }
+    }
+
+    /// Adds a dead letter.
+    fn add_dead(&mut self, placed: &Placed<'_>, schema: Option<i32>, why: &str, room: &Room) -> Result<(), Stop> {
+        let hour = hour_of(placed);
+        let opens = !self.dead.contains_key(&hour);
+        let cost = rows::row_bytes(placed.record) + REASON_BYTES + if opens { HOUR_BYTES } else { 0 };
+        self.reserve(cost, opens, room)?;
+        let why: String = why.chars().take(REASON_CHARS_MAX).collect();
+        self.dead.entry(hour).or_insert_with(HourRows::dead_letters).push_dead(placed, &why, schema);
+        self.first_dead.get_or_insert(why);
+        self.bytes = self.bytes.saturating_add(cost);
+        self.dead_rows += 1;
+        Ok(())
+    }
+}
+
+/// The hour partition of a record.
+fn hour_of(placed: &Placed<'_>) -> i32 {
+    i32::try_from(placed.micros.div_euclid(HOUR_US)).unwrap_or(i32::MAX)
 }
 
 /// A batch's records, all of which can be read: a batch is in the table whole, or recorded as skipped. They are read

@@ -125,9 +125,9 @@ pub static SETTINGS: &[Setting] = &[
     ),
     honoured(
         "iceberg.mode",
-        Shape::Word(&["disabled", "key_value"]),
+        Shape::Word(&["disabled", "key_value", "value_schema_id_prefix"]),
         "disabled",
-        "Keep the topic as the Iceberg table topics.<topic>: key_value has key and value as binary columns.",
+        "Keep the topic as the Iceberg table topics.<topic>: key_value has key and value as binary columns; value_schema_id_prefix has a column for each part of a value, whose schema its id says, and topics.<topic>~dlq for values that cannot be decoded.",
     ),
     honoured(
         "iceberg.target.lag.ms",
@@ -246,6 +246,8 @@ pub enum IcebergMode {
     Disabled,
     /// Key and value as binary columns.
     KeyValue,
+    /// A column for each part of a value, whose schema an id says.
+    ValueSchemaIdPrefix,
 }
 
 /// A topic's settings with defaults filled in. `None` is "no limit".
@@ -375,10 +377,10 @@ impl TopicConfig {
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
             archived: text("remote.storage.enable") == "true",
             archive_lag_ms: natural("archive.lag.ms"),
-            iceberg_mode: if text("iceberg.mode") == "key_value" {
-                IcebergMode::KeyValue
-            } else {
-                IcebergMode::Disabled
+            iceberg_mode: match text("iceberg.mode") {
+                "key_value" => IcebergMode::KeyValue,
+                "value_schema_id_prefix" => IcebergMode::ValueSchemaIdPrefix,
+                _ => IcebergMode::Disabled,
             },
             iceberg_target_lag_ms: natural("iceberg.target.lag.ms"),
             iceberg_delete: text("iceberg.delete") == "true",

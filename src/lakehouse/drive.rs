@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::commit::CommitError;
 use tidewater_iceberg::names::Names;
+use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::{Outcome, PauseReason, SinkConfig, SinkError, SinkStatus, TableSink};
 use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{Offset, TimestampMs, TopicId};
@@ -71,6 +72,7 @@ pub(super) enum Stop {
 pub(super) struct MaintenanceTask {
     pub(super) config: SinkConfig,
     pub(super) catalog: Arc<ObjectStoreCatalog>,
+    pub(super) schemas: Arc<dyn SchemaSource>,
     pub(super) log: Arc<MeshReader>,
     pub(super) states: TableStates,
     pub(super) turns: Arc<Semaphore>,
@@ -82,7 +84,8 @@ impl MaintenanceTask {
     fn sink(&self) -> TableSink {
         let mut config = self.config.clone();
         config.delete = self.settings.borrow().delete;
-        TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random())
+        let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
+        sink.with_schemas(Arc::clone(&self.schemas))
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tidewater_iceberg::catalog::{Catalog, CatalogError, Loaded, NamespaceIdent, ObjectStoreCatalog, TableIdent};
 use tidewater_iceberg::commit::{TableOwner, identity};
-use tidewater_iceberg::sink::NAMESPACE;
+use tidewater_iceberg::sink::{NAMESPACE, is_under_own_name};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -136,7 +136,7 @@ impl LeftOver {
             && owner.cluster == image.cluster
             && owner.epoch >> 32 == self.lineage
             && image.topic_by_id(owner.topic).is_none()
-            && metadata.properties().get(identity::TOPIC_NAME) == Some(&table.name)
+            && metadata.properties().get(identity::TOPIC_NAME).is_some_and(|topic| is_under_own_name(table, topic))
     }
 }
 
@@ -212,6 +212,7 @@ mod tests {
                 delete: "true",
             };
             make(&catalog, &gone).await;
+            make(&catalog, &Made { table: "gone~dlq", ..gone }).await;
             make(&catalog, &Made { table: "unmarked", topic_name: "unmarked", delete: "false", ..gone }).await;
             make(&catalog, &Made { table: "alive", topic_name: "alive", topic: 1, ..gone }).await;
             make(&catalog, &Made { table: "renamed", ..gone }).await;
@@ -229,7 +230,7 @@ mod tests {
             left
         });
         std::fs::remove_dir_all(&dir).expect("removed");
-        assert_eq!(left[0], ["alive", "foreign", "gone", "renamed", "restored", "unmarked"]);
+        assert_eq!(left[0], ["alive", "foreign", "gone", "gone~dlq", "renamed", "restored", "unmarked"]);
         assert_eq!(left[1], ["alive", "foreign", "renamed", "restored", "unmarked"]);
     }
 }

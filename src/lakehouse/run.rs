@@ -11,7 +11,9 @@ use std::sync::Arc;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::mode::TableMode;
 use tidewater_iceberg::names::Names;
+use tidewater_iceberg::registry::{NoRegistry, SchemaSource};
 use tidewater_iceberg::sink::SinkConfig;
 use tidewater_storage::model::{Term, TopicId};
 use tokio::runtime::Handle;
@@ -72,6 +74,7 @@ pub fn start(
     handle.spawn(follow(
         Sinks {
             catalog,
+            schemas: Arc::new(NoRegistry),
             log,
             states,
             lineage,
@@ -102,8 +105,18 @@ fn committing(image: &ClusterImage, leaders: &Leaders, topic: &TopicImage) -> Op
     (leader.node == image.here && leader.term > Term(0)).then_some(leader.term)
 }
 
+/// How the records of a topic become rows; `None` without a table.
+fn table_mode(topic: &TopicImage) -> Option<TableMode> {
+    match topic.config.iceberg_mode {
+        IcebergMode::Disabled => None,
+        IcebergMode::KeyValue => Some(TableMode::KeyValue),
+        IcebergMode::ValueSchemaIdPrefix => Some(TableMode::ValueSchemaIdPrefix),
+    }
+}
+
 struct Sinks {
     catalog: Arc<ObjectStoreCatalog>,
+    schemas: Arc<dyn SchemaSource>,
     log: Arc<MeshReader>,
     states: TableStates,
     /// The lineage epoch: the high half of the fencing epoch.
@@ -147,10 +160,14 @@ impl Sinks {
         let wanted: BTreeMap<TopicId, (&Arc<TopicImage>, Term)> = image
             .topics
             .values()
-            .filter(|topic| topic.config.iceberg_mode == IcebergMode::KeyValue)
+            .filter(|topic| table_mode(topic).is_some())
             .filter_map(|topic| Some((topic.id, (topic, committing(image, leaders, topic)?))))
             .collect();
-        let is_over = |id: &TopicId, sink: &Sink| wanted.get(id).is_none_or(|(_, term)| *term != sink.term);
+        let is_over = |id: &TopicId, sink: &Sink| {
+            wanted
+                .get(id)
+                .is_none_or(|(topic, term)| *term != sink.term || table_mode(topic) != table_mode(&sink.topic))
+        };
         let over: Vec<TopicId> =
             self.running.iter().filter(|(id, sink)| is_over(id, sink)).map(|(id, _)| *id).collect();
         for id in over {
@@ -177,8 +194,12 @@ impl Sinks {
         let (stop, stopped) = watch::channel(Stop::Not);
         let epoch = fencing_epoch(self.lineage, term);
         let task = MaintenanceTask {
-            config: SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch),
+            config: SinkConfig {
+                mode: table_mode(topic).unwrap_or_default(),
+                ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)
+            },
             catalog: Arc::clone(&self.catalog),
+            schemas: Arc::clone(&self.schemas),
             log: Arc::clone(&self.log),
             states: self.states.clone(),
             turns: Arc::clone(&self.turns),
@@ -193,8 +214,8 @@ impl Sinks {
         let Some(sink) = self.running.remove(&id) else { return };
         let stop = match image.topic_by_id(id) {
             None if sink.topic.config.iceberg_delete => Stop::AndDrop,
-            // Another broker commits from now on, or this one in a later term.
-            Some(topic) if topic.config.iceberg_mode == IcebergMode::KeyValue => Stop::HandOver,
+            // Another broker commits from now on, or this one in a later term or in another mode.
+            Some(topic) if table_mode(topic).is_some() => Stop::HandOver,
             _ => Stop::Now,
         };
         sink.stop.send_replace(stop);

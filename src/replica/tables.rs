@@ -176,7 +176,7 @@ fn owner(image: &ClusterImage, published: &Published, table: &TableIdent) -> Own
 /// The tables that followed topics have or will have soon.
 fn tables(image: &ClusterImage, published: &Published) -> Vec<SourceTable> {
     let shown = published.followed.shown(image).into_values();
-    let with_table = shown.filter(|followed| followed.image.config.iceberg_mode == IcebergMode::KeyValue);
+    let with_table = shown.filter(|followed| followed.image.config.iceberg_mode != IcebergMode::Disabled);
     with_table.filter_map(|followed| of_topic(image, published, followed).ok()).collect()
 }
 

@@ -77,6 +77,18 @@ impl Layout {
         Ok(Arc::new(layout))
     }
 
+    /// Whether the table's top-level field at `index` is one of our columns.
+    #[must_use]
+    pub fn has(&self, index: usize) -> bool {
+        self.slot(index).is_some()
+    }
+
+    /// Bytes that columns take before they have a value, about.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.columns().map_or(0, |columns| columns.iter().map(Column::open_bytes).sum())
+    }
+
     /// Which of our columns the table's top-level field at `index` is.
     pub(super) fn slot(&self, index: usize) -> Option<usize> {
         self.fields.iter().position(|(at, _)| *at == index)
@@ -204,6 +216,16 @@ impl Column {
 
     pub(super) fn len(&self) -> usize {
         self.nulls.len()
+    }
+
+    fn open_bytes(&self) -> usize {
+        let inside = match &self.values {
+            Values::Struct(columns) => columns.iter().map(Self::open_bytes).sum(),
+            Values::List { items, .. } => items.open_bytes(),
+            Values::Map { keys, items, .. } => keys.open_bytes() + items.open_bytes(),
+            _ => 0,
+        };
+        size_of::<Self>() + inside
     }
 
     pub(super) fn push_null(&mut self) {

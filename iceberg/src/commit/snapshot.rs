@@ -88,6 +88,12 @@ impl Maker<'_> {
         };
         let mut updates =
             vec![TableUpdate::AddSnapshot { snapshot }, self.set_main(snapshot_id), self.properties(base, append)?];
+        let removed =
+            append.properties.iter().filter(|(key, value)| value.is_none() && base.properties().contains_key(*key));
+        let removals: Vec<String> = removed.map(|(key, _)| (*key).to_owned()).collect();
+        if !removals.is_empty() {
+            updates.push(TableUpdate::RemoveProperties { removals });
+        }
         let Expiry { snapshots, refs } = plan_expiry(self.bounds, &self.settings.retention, base, self.refs, now);
         updates.extend(refs.into_iter().map(|ref_name| TableUpdate::RemoveSnapshotRef { ref_name }));
         if !snapshots.is_empty() {
@@ -288,6 +294,8 @@ impl Maker<'_> {
             (offsets::OFFSETS.to_owned(), offsets::encode(&append.to)),
             (EPOCH.to_owned(), self.owner.epoch.to_string()),
         ]);
+        let set = append.properties.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.clone()?)));
+        updates.extend(set);
         if !append.skipped.is_empty() {
             let (mut ranges, before) = offsets::skipped(base);
             for range in last(&append.skipped, offsets::SKIPPED_KEPT) {

@@ -86,6 +86,8 @@ pub struct SinkStatus {
     pub skipped_offsets: u64,
     /// Rows this sink has committed.
     pub rows: u64,
+    /// Records that this sink has made dead letters.
+    pub dead_letters: u64,
     pub commits: u64,
     /// Files of cut-off commits it has deleted.
     pub orphans: u64,
@@ -107,6 +109,7 @@ impl SinkStatus {
             skipped: Vec::new(),
             skipped_offsets: 0,
             rows: 0,
+            dead_letters: 0,
             commits: 0,
             orphans: 0,
             committed_at: None,

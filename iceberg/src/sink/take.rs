@@ -5,10 +5,11 @@
 
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 
+use super::typed::Resolved;
 use super::{SinkError, TableSink};
 use crate::plan::{self, Offsets, PlannedRange};
 use crate::read::LogReadError;
-use crate::translate::{Room, Translation};
+use crate::translate::{Room, Stop, Translation};
 
 /// Bytes asked of the log at once, as stored.
 const READ_BYTES: usize = 4 << 20;
@@ -25,10 +26,16 @@ pub(super) struct Taken {
 }
 
 impl TableSink {
-    /// Reads and translates, each partition its share, up to the caps of a turn. A partition that cannot be read gives
-    /// the records before that and does not stop the others; it is an error only if no partition gives any.
-    pub(super) async fn take(&mut self, ranges: &[PlannedRange], from: &Offsets) -> Result<Taken, SinkError> {
-        let mut taken = Taken { translation: Translation::new(), to: from.clone(), behind: false };
+    /// Reads into `translation`, each partition its share, up to the caps of a turn. A partition that cannot be read, or
+    /// whose next value has a schema that cannot be had now, gives the records before that and does not stop the
+    /// others; it is an error only if no partition gives any.
+    pub(super) async fn take(
+        &mut self,
+        ranges: &[PlannedRange],
+        from: &Offsets,
+        translation: Translation,
+    ) -> Result<Taken, SinkError> {
+        let mut taken = Taken { translation, to: from.clone(), behind: false };
         let mut failed = None;
         self.status.unreadable.clear();
         let mut ranges = ranges.to_vec();
@@ -57,7 +64,7 @@ impl TableSink {
                         self.turned_away.get_or_insert(range.partition);
                     }
                 }
-                Some(LogReadError::NoTopic(topic)) => return Err(LogReadError::NoTopic(topic).into()),
+                Some(error) if !is_of_partition(&error) => return Err(error),
                 Some(error) => {
                     self.status.unreadable.insert(range.partition, error.to_string());
                     failed.get_or_insert(error);
@@ -68,7 +75,7 @@ impl TableSink {
             |(partition, next): (&PartitionIndex, &Offset)| from.get(partition).is_some_and(|from| next < from);
         assert!(!taken.to.iter().any(is_behind), "a turn moves no partition back: from {from:?} to {:?}", taken.to);
         match failed {
-            Some(error) if taken.to == *from => Err(error.into()),
+            Some(error) if taken.to == *from => Err(error),
             _ => Ok(taken),
         }
     }
@@ -90,18 +97,21 @@ impl TableSink {
     /// Takes from one partition until there is no room; returns what is left of the range, and why it could not be read
     /// if so.
     async fn take_partition(
-        &self,
+        &mut self,
         range: &PlannedRange,
         room: &Room,
         translation: &mut Translation,
-    ) -> (OffsetRange, Option<LogReadError>) {
+    ) -> (OffsetRange, Option<SinkError>) {
         let mut left = range.offsets;
         while !left.is_empty() && translation.bytes() < room.share {
             let bytes = (room.share - translation.bytes()).min(READ_BYTES);
             let read = match self.log.read(self.config.topic_id, range.partition, left, bytes).await {
                 Ok(read) => read,
-                Err(error) => return (left, Some(error)),
+                Err(error) => return (left, Some(error.into())),
             };
+            if let Some(decoding) = translation.decoding_mut() {
+                decoding.ask_again();
+            }
             if read.offsets.start > left.start {
                 let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
                 translation.skip(range.partition, hole, "the log has a hole here", 0);
@@ -109,10 +119,18 @@ impl TableSink {
             }
             let before = left.start;
             for batches in read.batches {
-                let added = translation.add(range.partition, batches, left, read.offsets.end, room);
-                left.start = added.next;
-                if added.full {
-                    return (left, None);
+                loop {
+                    let added = translation.add(range.partition, batches.clone(), left, read.offsets.end, room);
+                    left.start = added.next;
+                    match added.stop {
+                        None => break,
+                        Some(Stop::Full) => return (left, None),
+                        Some(Stop::Schema) => match self.resolve(translation).await {
+                            Ok(Resolved::GoOn) => {}
+                            Ok(Resolved::EndTurn) => return (left, None),
+                            Err(error) => return (left, Some(error)),
+                        },
+                    }
                 }
             }
             if left.start == before {
@@ -120,10 +138,18 @@ impl TableSink {
                 left.start = read.offsets.end.min(left.end);
             }
             if left.start == before {
-                return (left, Some(no_progress(range.partition, left)));
+                return (left, Some(no_progress(range.partition, left).into()));
             }
         }
         (left, None)
+    }
+}
+
+/// Whether the other partitions may go on.
+fn is_of_partition(error: &SinkError) -> bool {
+    match error {
+        SinkError::Read(LogReadError::NoTopic(_)) | SinkError::Write(_) | SinkError::Commit(_) => false,
+        SinkError::Read(_) | SinkError::Schemas(_) => true,
     }
 }
 

@@ -9,6 +9,7 @@ use tidewater_storage::model::record::{BatchBuilder, Record, RecordHeader};
 use tidewater_storage::model::{Compression, LeaderEpoch, TimestampMs};
 
 use super::*;
+use crate::schema::file::FileSchema;
 
 #[derive(Debug, PartialEq)]
 struct Row {
@@ -23,7 +24,7 @@ struct Row {
 fn rows(translation: &mut Translation) -> Vec<Row> {
     let mut out = Vec::new();
     for (hour, rows) in translation.take_hours() {
-        let batch = rows.finish().expect("columns fit");
+        let batch = rows.finish(&FileSchema::key_value().expect("columns")).expect("columns fit");
         let system = batch.column(0).as_struct();
         let headers = system.column(4).as_list::<i32>();
         let (keys, values) = (system.column(5).as_binary::<i64>(), batch.column(1).as_binary::<i64>());
@@ -65,7 +66,7 @@ fn expected(records: &[Record], range: OffsetRange) -> Vec<Row> {
     let row = |(n, r): (usize, &Record)| Row {
         partition: 3,
         offset: n as i64,
-        micros: key_value::micros(r.timestamp),
+        micros: rows::micros(r.timestamp),
         key: r.key.as_ref().map(|b| b.to_vec()),
         value: r.value.as_ref().map(|b| b.to_vec()),
         headers: r
@@ -123,7 +124,7 @@ proptest! {
         let added = translation.add(PartitionIndex(3), bytes.freeze(), range, end, &AMPLE);
         prop_assert!(translation.skipped().is_empty());
         prop_assert_eq!(rows(&mut translation), expected(&records, range));
-        prop_assert_eq!(added, Added { next: range.start.max(range.end.min(end)), full: false });
+        prop_assert_eq!(added, Added { next: range.start.max(range.end.min(end)), stop: None });
     }
 
     #[test]
@@ -144,7 +145,7 @@ proptest! {
             let mut translation = Translation::new();
             let added = translation.add(PartitionIndex(3), log.clone(), left, end, &room);
             prop_assert!(added.next > left.start, "one record at the least");
-            prop_assert_eq!(added.full, added.next < end);
+            prop_assert_eq!(added.stop.is_some(), added.next < end);
             prop_assert!(translation.hours() <= hours);
             prop_assert!(translation.bytes() <= bytes || translation.rows() == 1);
             left.start = added.next;
@@ -202,11 +203,11 @@ fn a_batch_numbered_wrongly_is_left_out() {
 fn headers_are_counted_as_they_are_held() {
     let header = |key: &'static [u8]| RecordHeader { key: Bytes::from_static(key), value: None };
     let mut record = Record::new(TimestampMs(1), None, None);
-    let bare = key_value::row_bytes(&record);
+    let bare = rows::row_bytes(&record);
     record.headers = vec![header(b""); 1000];
-    assert_eq!(key_value::row_bytes(&record) - bare, 16_000);
+    assert_eq!(rows::row_bytes(&record) - bare, 16_000);
     record.headers = vec![header(&[0xff; 10])];
-    assert_eq!(key_value::row_bytes(&record) - bare, 16 + 30);
+    assert_eq!(rows::row_bytes(&record) - bare, 16 + 30);
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn control_batches_are_not_rows() {
     let mut translation = Translation::new();
     let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
     let added = translation.add(PartitionIndex(0), Bytes::from(bytes), range, range.end, &AMPLE);
-    assert_eq!(added, Added { next: range.end, full: false });
+    assert_eq!(added, Added { next: range.end, stop: None });
     assert_eq!((translation.rows(), translation.skipped().len()), (0, 0));
 }
 
@@ -234,7 +235,7 @@ fn crc32c_of(bytes: &[u8]) -> u32 {
 
 #[test]
 fn impossible_timestamps_are_moved_to_the_bounds() {
-    assert_eq!(key_value::micros(TimestampMs(i64::MAX)) / HOUR_US, 253_402_300_799_999_999 / HOUR_US);
-    assert_eq!(key_value::micros(TimestampMs(-1)), -1000);
-    assert!(i32::try_from(key_value::micros(TimestampMs(i64::MIN)).div_euclid(HOUR_US)).is_ok());
+    assert_eq!(rows::micros(TimestampMs(i64::MAX)) / HOUR_US, 253_402_300_799_999_999 / HOUR_US);
+    assert_eq!(rows::micros(TimestampMs(-1)), -1000);
+    assert!(i32::try_from(rows::micros(TimestampMs(i64::MIN)).div_euclid(HOUR_US)).is_ok());
 }

@@ -1,0 +1,228 @@
+//! Tables with a column for each part of a value: which schemas come up, and the changes of the table that they need.
+//!
+//! Owns: asking the registry, the change of the table's schema in a commit of its own before any file has the new
+//! columns. Does not own: which columns (`columns::evolve`), reading values (`translate`). *Message*; one task.
+//!
+//! **Order**: schema and map first, then files of its columns, then the append. A schema that needs a change while the
+//! turn has rows ends the turn before the first record that names it. **Crash, lost answer, another writer's change**:
+//! whatever the table is then, planning for the same schema finds what is still missing, or nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use iceberg::spec::TableMetadata;
+
+use super::make::without_value;
+use super::{SinkError, TableSink};
+use crate::catalog::{CatalogError, Loaded};
+use crate::columns::evolve::{self, OnConflict, Plan, Table};
+use crate::columns::map::{self, ColumnMap};
+use crate::columns::{Refused, shape::Shape};
+use crate::commit::{CommitError, SchemaChange};
+use crate::registry::{SchemaSourceError, WriterSchema};
+use crate::schema::ids;
+use crate::translate::Translation;
+use crate::translate::decoding::{Decoding, RESERVED, Verdict};
+use crate::translate::framing::WrittenWith;
+use crate::translate::value_schema::ValueSchema;
+
+/// Schemas kept from the registry at most; they never change.
+const SCHEMAS_MAX: usize = 1_000;
+/// Questions to the registry at once.
+const ASKED_AT_ONCE: usize = 16;
+
+/// Schemas that the registry gave.
+pub(super) type KnownSchemas = HashMap<WrittenWith, Arc<WriterSchema>>;
+
+/// Whether the translation can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resolved {
+    /// The first schema that was asked for has a verdict now, or the table was changed for one.
+    GoOn,
+    /// The table has to change first, and the turn has rows of its present columns.
+    EndTurn,
+}
+
+impl TableSink {
+    /// Decoders for the table as it is in `base`: those of the last turn if it has not changed.
+    pub(super) fn decoding(&mut self, base: &Loaded) -> Result<Decoding, SinkError> {
+        match self.decoding.take() {
+            Some(decoding) if decoding.is_for(&base.metadata) => Ok(decoding),
+            _ => Ok(Decoding::new(&base.metadata).map_err(CatalogError::from)?),
+        }
+    }
+
+    /// Brings the table into the form that the mode needs, without rows: a new typed one gets rid of `value`, and has a
+    /// column map from then on.
+    pub(super) async fn fit_to_mode(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
+        let metadata = &base.metadata;
+        let (is_typed, has_map) = (self.config.mode.is_typed(), metadata.properties().contains_key(map::PROPERTY));
+        let has_value = metadata.current_schema().as_struct().fields().iter().any(|field| field.id == ids::VALUE);
+        if !is_typed && has_map && !has_value {
+            let detail = format!(
+                "its values are typed columns, and iceberg.mode={} needs a column value; set the mode back, or drop or \
+                 rename the table",
+                self.config.mode.word()
+            );
+            return Err(CommitError::Unfit { table: self.config.table.clone(), detail }.into());
+        }
+        // A table that has rows of `value` keeps it; it is null from then on.
+        if !is_typed || has_map || !has_value || metadata.snapshots().len() > 0 {
+            return Ok(base);
+        }
+        let schema = without_value(metadata.current_schema())?;
+        let property = Some((map::PROPERTY, ColumnMap::default().to_text()));
+        Ok(self.committer.change_schema(&base, SchemaChange { schema, property }).await?)
+    }
+
+    /// Finds out what becomes of values of the schemas that stopped `translation`.
+    pub(super) async fn resolve(&mut self, translation: &mut Translation) -> Result<Resolved, SinkError> {
+        let undecided = translation.undecided().to_vec();
+        let answers = self.ask(&undecided).await;
+        for (at, (with, answer)) in undecided.into_iter().zip(answers).enumerate() {
+            let verdict = match answer {
+                Err(error) if at == 0 => return Err(error.into()),
+                Err(_) => continue,
+                Ok(None) => Verdict::Unknown,
+                Ok(Some(schema)) => match self.verdict(with, &schema, translation).await? {
+                    Judged::Verdict(verdict) => verdict,
+                    Judged::Changed => return Ok(Resolved::GoOn),
+                    Judged::Later if at == 0 => return Ok(Resolved::EndTurn),
+                    Judged::Later => continue,
+                },
+            };
+            if let Some(decoding) = translation.decoding_mut() {
+                decoding.decide(with, verdict);
+            }
+        }
+        Ok(Resolved::GoOn)
+    }
+
+    async fn ask(&mut self, undecided: &[WrittenWith]) -> Vec<Result<Option<Arc<WriterSchema>>, SchemaSourceError>> {
+        let questions: Vec<_> = undecided
+            .iter()
+            .map(|with| {
+                let (with, known, source) = (*with, self.schemas.get(with).cloned(), Arc::clone(&self.source));
+                async move {
+                    match (known, with) {
+                        (Some(known), _) => Ok(Some(known)),
+                        (None, WrittenWith::Id(id)) => source.by_id(id).await,
+                        (None, WrittenWith::Guid(guid)) => source.by_guid(guid).await,
+                    }
+                }
+            })
+            .collect();
+        let answers: Vec<_> = futures::stream::iter(questions).buffered(ASKED_AT_ONCE).collect().await;
+        for (with, answer) in undecided.iter().zip(&answers) {
+            if let Ok(Some(schema)) = answer {
+                if self.schemas.len() >= SCHEMAS_MAX {
+                    self.schemas.clear();
+                }
+                self.schemas.insert(*with, Arc::clone(schema));
+            }
+        }
+        answers
+    }
+
+    /// What becomes of values of `schema`; changes the table if that is needed and the turn has no rows yet.
+    async fn verdict(
+        &mut self,
+        with: WrittenWith,
+        schema: &WriterSchema,
+        translation: &mut Translation,
+    ) -> Result<Judged, SinkError> {
+        let dead = |why: String| Ok(Judged::Verdict(Verdict::Dead(why.into())));
+        let base = match self.committer.current() {
+            Some(base) => base.clone(),
+            None => self.committer.refresh().await?,
+        };
+        let parsed = match ValueSchema::parse(schema) {
+            Ok(parsed) => parsed,
+            Err(refused) => return dead(refused.to_string()),
+        };
+        let shape = match parsed.shape(base.metadata.format_version()) {
+            Ok(shape) => shape,
+            Err(refused) => return dead(refused.to_string()),
+        };
+        let (map, plan) = match self.plan(&base.metadata, &shape)? {
+            (map, Ok(plan)) => (map, plan),
+            (_, Err(refused)) => return dead(refused.to_string()),
+        };
+        if !plan.conflicts.is_empty() {
+            let conflicts: Vec<_> = plan.conflicts.iter().take(3).map(ToString::to_string).collect();
+            return dead(conflicts.join("; "));
+        }
+        if plan.changes.is_empty() && plan.map == map {
+            let Some(decoding) = translation.decoding_mut() else { return dead("values are bytes".to_owned()) };
+            if !decoding.is_for(&base.metadata) {
+                return Err(CommitError::Moved { table: self.config.table.clone() }.into());
+            }
+            return match parsed.decoder(&plan, decoding.layout()) {
+                Ok(decoder) => Ok(Judged::Verdict(Verdict::Rows(decoder))),
+                Err(refused) => dead(refused.to_string()),
+            };
+        }
+        if !translation.is_empty() {
+            return Ok(Judged::Later);
+        }
+        let changed = self.change(&base, &plan).await?;
+        let (table, first) = (&self.config.table, plan.changes.first());
+        tracing::info!(%table, %with, changes = plan.changes.len(), ?first, "columns of a table follow a schema");
+        // A schema that asks for changes again would change the table for ever.
+        let settled = match self.plan(&changed.metadata, &shape)? {
+            (map, Ok(plan)) => plan.changes.is_empty() && plan.map == map,
+            (_, Err(_)) => false,
+        };
+        let mut decoding = Decoding::new(&changed.metadata).map_err(CatalogError::from)?;
+        if !settled {
+            decoding.decide(with, Verdict::Dead("its columns need changes again and again".into()));
+        }
+        if let Some(old) = translation.take_decoding() {
+            decoding.set_dead(old.into_dead());
+        }
+        translation.set_decoding(decoding);
+        Ok(Judged::Changed)
+    }
+
+    /// The table's map, and the plan for values of `shape`.
+    fn plan(&self, metadata: &TableMetadata, shape: &Shape) -> Result<(ColumnMap, Result<Plan, Refused>), SinkError> {
+        let map = match metadata.properties().get(map::PROPERTY) {
+            None => ColumnMap::default(),
+            Some(text) => ColumnMap::parse(text)
+                .map_err(|e| CommitError::Unfit { table: self.config.table.clone(), detail: e.to_string() })?,
+        };
+        let specs: Vec<_> = metadata.partition_specs_iter().flat_map(|spec| spec.fields()).collect();
+        let orders = metadata.sort_orders_iter().flat_map(|order| &order.fields);
+        let sources = specs.iter().map(|field| field.source_id);
+        let pinned: Vec<i32> = sources.chain(orders.map(|field| field.source_id)).collect();
+        let names: Vec<String> = specs.iter().map(|field| field.name.to_lowercase()).collect();
+        let taken: Vec<&str> = names.iter().map(String::as_str).collect();
+        let table = Table {
+            schema: metadata.current_schema(),
+            last_column_id: metadata.last_column_id(),
+            map: &map,
+            reserved: &RESERVED,
+            pinned: &pinned,
+            taken: &taken,
+        };
+        let plan = evolve::plan(&table, shape, OnConflict::Report);
+        Ok((map, plan))
+    }
+
+    /// Commits the plan's schema and map.
+    async fn change(&mut self, base: &Loaded, plan: &Plan) -> Result<Loaded, SinkError> {
+        let schema = (!plan.changes.is_empty()).then(|| plan.schema.clone());
+        let property = Some((map::PROPERTY, plan.map.to_text()));
+        Ok(self.committer.change_schema(base, SchemaChange { schema, property }).await?)
+    }
+}
+
+/// What is known of a schema's values.
+enum Judged {
+    Verdict(Verdict),
+    /// The table was changed for it: decoders begin again.
+    Changed,
+    /// The table has to be changed for it, in another turn.
+    Later,
+}

@@ -1,0 +1,157 @@
+//! [`Decoding`]: what becomes of values of each schema, for a table as it is at one moment.
+//!
+//! Owns: the layout of the table's columns, a [`Verdict`] for each schema that has come up, the offsets that are dead
+//! letters already. Does not own: asking the registry, changing the table (`sink::typed`). Pure. *Message*.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use iceberg::spec::{Schema, TableMetadata};
+use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
+use uuid::Uuid;
+
+use super::framing::WrittenWith;
+use super::value_schema::ValueDecoder;
+use crate::columns::build::Layout;
+use crate::columns::map;
+use crate::schema::file::FileSchema;
+use crate::schema::ids;
+
+/// Verdicts kept at most; beyond that all are found again, since one may hold a decoder of a thousand columns.
+const VERDICTS_MAX: usize = 4_096;
+
+/// Top-level columns that no value goes to.
+pub const RESERVED: [i32; 2] = [ids::TIDEWATER, ids::VALUE];
+
+/// What becomes of values of one schema.
+#[derive(Debug)]
+pub enum Verdict {
+    Rows(ValueDecoder),
+    /// Dead letters; why.
+    Dead(Arc<str>),
+    /// The same, but only for values that were read before the registry was asked.
+    Unknown,
+}
+
+/// What a table is at one moment, as far as values depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableVersion {
+    table: Uuid,
+    schema_id: i32,
+    columns: Option<String>,
+}
+
+impl TableVersion {
+    #[must_use]
+    pub fn of(metadata: &TableMetadata) -> Self {
+        Self {
+            table: metadata.uuid(),
+            schema_id: metadata.current_schema_id(),
+            columns: metadata.properties().get(map::PROPERTY).cloned(),
+        }
+    }
+}
+
+/// Offsets that the table of dead letters has, by partition, ascending and apart.
+pub type DeadOffsets = BTreeMap<PartitionIndex, Vec<OffsetRange>>;
+
+/// Decoders for one version of a table.
+#[derive(Debug)]
+pub struct Decoding {
+    version: TableVersion,
+    pub(super) layout: Arc<Layout>,
+    /// The columns of data files.
+    file: FileSchema,
+    verdicts: HashMap<WrittenWith, Verdict>,
+    dead: DeadOffsets,
+}
+
+impl Decoding {
+    /// For the table with this metadata; no schema has come up yet.
+    ///
+    /// # Errors
+    /// The table has a type that Arrow lacks.
+    pub fn new(metadata: &TableMetadata) -> iceberg::Result<Self> {
+        let schema: &Schema = metadata.current_schema();
+        let layout = Layout::new(schema, &RESERVED)
+            .map_err(|e| iceberg::Error::new(iceberg::ErrorKind::FeatureUnsupported, e.to_string()))?;
+        let file = FileSchema::typed(schema, &layout)?;
+        let (version, verdicts) = (TableVersion::of(metadata), HashMap::new());
+        Ok(Self { version, layout, file, verdicts, dead: DeadOffsets::new() })
+    }
+
+    #[must_use]
+    pub fn is_for(&self, metadata: &TableMetadata) -> bool {
+        self.version == TableVersion::of(metadata)
+    }
+
+    #[must_use]
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    #[must_use]
+    pub fn file_schema(&self) -> &FileSchema {
+        &self.file
+    }
+
+    /// What becomes of values of schema `with`; `None` if that is not known yet.
+    #[must_use]
+    pub fn verdict(&self, with: WrittenWith) -> Option<&Verdict> {
+        self.verdicts.get(&with)
+    }
+
+    pub fn decide(&mut self, with: WrittenWith, verdict: Verdict) {
+        if self.verdicts.len() >= VERDICTS_MAX {
+            self.verdicts.clear();
+        }
+        self.verdicts.insert(with, verdict);
+    }
+
+    /// Forgets which schemas the registry did not have: records that are read from now on may be younger than that
+    /// answer.
+    pub fn ask_again(&mut self) {
+        self.verdicts.retain(|_, verdict| !matches!(verdict, Verdict::Unknown));
+    }
+
+    /// Sets which offsets are dead letters already, whatever becomes of their values by now.
+    pub fn set_dead(&mut self, dead: DeadOffsets) {
+        self.dead = dead;
+    }
+
+    /// The offsets of [`Decoding::set_dead`], for the next version of the table.
+    #[must_use]
+    pub fn into_dead(self) -> DeadOffsets {
+        self.dead
+    }
+
+    #[must_use]
+    pub fn is_dead(&self, partition: PartitionIndex, offset: Offset) -> bool {
+        let Some(ranges) = self.dead.get(&partition) else { return false };
+        let at = ranges.partition_point(|range| range.end <= offset);
+        ranges.get(at).is_some_and(|range| range.contains(offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::World;
+
+    #[test]
+    fn dead_offsets_are_found_in_ranges() {
+        let range = |start, end| OffsetRange::new(Offset::new(start), Offset::new(end));
+        let mut decoding = futures::executor::block_on(async {
+            let mut world = World::new(1);
+            world.log.append(0, 1, tidewater_storage::model::TimestampMs(1));
+            world.sink(1).run_once(tidewater_storage::model::TimestampMs(1)).await;
+            let loaded = crate::catalog::Catalog::load(&*world.catalog(), &world.table()).await.expect("loads");
+            Decoding::new(&loaded.metadata).expect("columns")
+        });
+        decoding.set_dead([(PartitionIndex(1), vec![range(3, 5), range(9, 10)])].into());
+        let dead = |partition, offset| decoding.is_dead(PartitionIndex(partition), Offset::new(offset));
+        let found: Vec<u64> = (0..12).filter(|offset| dead(1, *offset)).collect();
+        assert_eq!(found, [3, 4, 9]);
+        assert!(!dead(0, 3));
+    }
+}

@@ -1,0 +1,122 @@
+//! Which schema a record's value was written with: the id before it, or in a header.
+//!
+//! Both have one form: 0 and an id of four bytes, or 1 and a GUID of sixteen. The header comes first, and then all of
+//! the value is what was written. Pure. (The registry has the same parser for its own questions; it is built without
+//! this crate, and this crate without it.)
+
+use tidewater_storage::model::record::Record;
+use uuid::Uuid;
+
+/// The header that newer clients write instead of a prefix.
+pub const VALUE_HEADER: &[u8] = b"__value_schema_id";
+
+/// The name of a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WrittenWith {
+    Id(u32),
+    Guid(Uuid),
+}
+
+impl WrittenWith {
+    /// The id as a table's column of ints holds it.
+    #[must_use]
+    pub fn id(self) -> Option<i32> {
+        match self {
+            Self::Id(id) => i32::try_from(id).ok(),
+            Self::Guid(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for WrittenWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "schema {id}"),
+            Self::Guid(guid) => write!(f, "schema {guid}"),
+        }
+    }
+}
+
+/// What a record's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framed<'a> {
+    /// There is none: a tombstone.
+    Null,
+    Value(WrittenWith, &'a [u8]),
+    /// Neither the value nor a header names a schema; why.
+    Bare(&'static str),
+}
+
+/// The schema that `record`'s value names, and what was written with it.
+#[must_use]
+pub fn of(record: &Record) -> Framed<'_> {
+    let Some(value) = record.value.as_deref() else { return Framed::Null };
+    match record.headers.iter().rev().find(|header| header.key == VALUE_HEADER) {
+        Some(header) => match header.value.as_deref().and_then(written_with) {
+            Some((with, [])) => Framed::Value(with, value),
+            _ => Framed::Bare("its header __value_schema_id is not an id or GUID of a schema"),
+        },
+        None => match written_with(value) {
+            Some((with, rest)) => Framed::Value(with, rest),
+            None => Framed::Bare("it does not begin with the id of a schema, nor is there a header __value_schema_id"),
+        },
+    }
+}
+
+fn written_with(bytes: &[u8]) -> Option<(WrittenWith, &[u8])> {
+    let (form, rest) = bytes.split_first()?;
+    match form {
+        0 => rest.split_first_chunk().map(|(id, rest)| (WrittenWith::Id(u32::from_be_bytes(*id)), rest)),
+        1 => rest.split_first_chunk().map(|(guid, rest)| (WrittenWith::Guid(Uuid::from_bytes(*guid)), rest)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use tidewater_storage::model::TimestampMs;
+    use tidewater_storage::model::record::RecordHeader;
+
+    use super::*;
+
+    fn record(value: &[u8], header: Option<&[u8]>) -> Record {
+        let mut record = Record::new(TimestampMs(1), None, Some(Bytes::copy_from_slice(value)));
+        record.headers.extend(header.map(|value| RecordHeader {
+            key: Bytes::from_static(VALUE_HEADER),
+            value: Some(Bytes::copy_from_slice(value)),
+        }));
+        record
+    }
+
+    #[test]
+    fn a_prefix_or_a_header_names_the_schema_and_the_header_comes_first() {
+        let prefixed = record(&[0, 0, 0, 1, 2, 9], None);
+        assert_eq!(of(&prefixed), Framed::Value(WrittenWith::Id(258), &[9]));
+        let in_header = record(&[0, 0, 0, 1, 2, 9], Some(&[0, 0, 0, 0, 7]));
+        assert_eq!(of(&in_header), Framed::Value(WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9]));
+        let guid = Uuid::from_u128(77);
+        let by_guid = record(&[5], Some(&[&[1][..], guid.as_bytes()].concat()));
+        assert_eq!(of(&by_guid), Framed::Value(WrittenWith::Guid(guid), &[5]));
+        assert_eq!(of(&Record::new(TimestampMs(1), None, None)), Framed::Null);
+    }
+
+    #[test]
+    fn what_names_no_schema_is_bare() {
+        for value in [&[][..], &[0], &[0, 0, 0, 1], &[1, 2, 3], &[2, 0, 0, 0, 1], b"{}"] {
+            assert!(matches!(of(&record(value, None)), Framed::Bare(_)), "{value:?}");
+        }
+        for header in [&[][..], &[0, 0, 0, 1], &[0, 0, 0, 0, 1, 9]] {
+            assert!(matches!(of(&record(&[0, 0, 0, 0, 1], Some(header))), Framed::Bare(_)), "{header:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(value in proptest::collection::vec(any::<u8>(), 0..40),
+            header in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))) {
+            let _ = of(&record(&value, header.as_deref()));
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Rows of one hour partition, growing: the system columns, which are the same in each table, and those of the values.
+//!
+//! Nulls stay nulls (key, value, header value). A header name that is not UTF-8 has its bad bytes replaced by U+FFFD.
+//! Timestamps go from milliseconds to microseconds; those outside the years 1 to 9999, which no engine can show, are
+//! moved to that bound.
+
+use arrow::array::{
+    ArrayBuilder, ArrayRef, Int32Builder, Int64Builder, LargeBinaryBuilder, ListBuilder, RecordBatch, StringBuilder,
+    StructArray, StructBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use std::sync::Arc;
+use tidewater_storage::model::record::Record;
+use tidewater_storage::model::{PartitionIndex, TimestampMs, TimestampType};
+
+use crate::columns::build::{Columns, Layout};
+use crate::schema;
+use crate::schema::file::FileSchema;
+
+/// 0001-01-01T00:00:00Z.
+const MICROS_MIN: i64 = -62_135_596_800_000_000;
+/// 9999-12-31T23:59:59.999999Z.
+const MICROS_MAX: i64 = 253_402_300_799_999_999;
+
+/// A Kafka timestamp as the table holds it: microseconds since the epoch.
+#[must_use]
+pub fn micros(timestamp: TimestampMs) -> i64 {
+    timestamp.0.saturating_mul(1000).clamp(MICROS_MIN, MICROS_MAX)
+}
+
+/// What a row costs beside its key, value and headers: the fixed columns.
+const ROW_BYTES: usize = 48;
+/// What a header costs beside its name and value: two offsets and two bits.
+const HEADER_BYTES: usize = 16;
+
+/// Bytes a record takes as a row of key and value.
+#[must_use]
+pub fn row_bytes(record: &Record) -> usize {
+    system_bytes(record) + record.value.as_ref().map_or(0, Bytes::len)
+}
+
+/// Bytes a record takes in the system columns.
+#[must_use]
+pub fn system_bytes(record: &Record) -> usize {
+    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    // A bad byte of a name becomes three.
+    let name = |key: &Bytes| if std::str::from_utf8(key).is_ok() { key.len() } else { key.len().saturating_mul(3) };
+    let headers = record.headers.iter().map(|header| HEADER_BYTES + name(&header.key) + len(&header.value));
+    ROW_BYTES + len(&record.key) + headers.sum::<usize>()
+}
+
+/// A record with what its batch says of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed<'a> {
+    pub partition: PartitionIndex,
+    pub kind: TimestampType,
+    /// Its timestamp, from [`micros`].
+    pub micros: i64,
+    pub record: &'a Record,
+}
+
+/// Rows of one hour partition, growing.
+#[derive(Debug)]
+pub struct HourRows {
+    system: SystemColumns,
+    values: ValueColumns,
+}
+
+/// Columns that depend on the kind of table.
+#[derive(Debug)]
+enum ValueColumns {
+    /// The value's bytes.
+    Bytes(LargeBinaryBuilder),
+    /// The value's parts.
+    Typed(Columns),
+    /// The value's bytes, and why it is not in the topic's table.
+    Dead { value: LargeBinaryBuilder, reason: StringBuilder, schema: Int32Builder },
+}
+
+impl HourRows {
+    /// For rows of a `key_value` table.
+    #[must_use]
+    pub fn key_value() -> Self {
+        Self { system: SystemColumns::default(), values: ValueColumns::Bytes(LargeBinaryBuilder::with_capacity(0, 0)) }
+    }
+
+    /// For rows of typed columns.
+    #[must_use]
+    pub fn typed(layout: &Arc<Layout>) -> Self {
+        Self { system: SystemColumns::default(), values: ValueColumns::Typed(Columns::new(layout)) }
+    }
+
+    /// For dead letters.
+    #[must_use]
+    pub fn dead_letters() -> Self {
+        let (value, reason) = (LargeBinaryBuilder::with_capacity(0, 0), StringBuilder::with_capacity(0, 0));
+        let values = ValueColumns::Dead { value, reason, schema: Int32Builder::with_capacity(0) };
+        Self { system: SystemColumns::default(), values }
+    }
+
+    /// Adds a record with its value as bytes.
+    pub fn push(&mut self, placed: &Placed<'_>) {
+        let ValueColumns::Bytes(value) = &mut self.values else { unreachable!("rows of a key_value table") };
+        value.append_option(placed.record.value.as_deref());
+        self.system.push(placed);
+    }
+
+    /// Adds a record whose value `fill` appends as one row. An error of `fill` leaves the rows as they were.
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    pub fn push_typed<T, E>(
+        &mut self,
+        placed: &Placed<'_>,
+        fill: impl FnOnce(&mut Columns) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let ValueColumns::Typed(columns) = &mut self.values else { unreachable!("rows of typed columns") };
+        let before = columns.rows();
+        let filled = fill(columns)?;
+        assert_eq!(columns.rows(), before + 1, "a value is one row");
+        self.system.push(placed);
+        Ok(filled)
+    }
+
+    /// Adds a dead letter: `reason` says why, `schema` is the id of the schema that it names.
+    pub fn push_dead(&mut self, placed: &Placed<'_>, why: &str, schema_id: Option<i32>) {
+        let ValueColumns::Dead { value, reason, schema } = &mut self.values else {
+            unreachable!("rows of dead letters")
+        };
+        value.append_option(placed.record.value.as_deref());
+        reason.append_value(why);
+        schema.append_option(schema_id);
+        self.system.push(placed);
+    }
+
+    /// Rows so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.system.offset.len()
+    }
+
+    /// Whether there is no row yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As an Arrow batch with the table's field ids.
+    ///
+    /// # Errors
+    /// The columns do not fit the schema: it is of another table, or a defect here.
+    pub fn finish(self, schema: &FileSchema) -> Result<RecordBatch, ArrowError> {
+        let mut arrays = vec![self.system.finish()?];
+        match self.values {
+            ValueColumns::Bytes(mut value) => arrays.push(Arc::new(value.finish())),
+            ValueColumns::Typed(columns) => arrays.extend(columns.finish()?.into_iter().map(|(_, array)| array)),
+            ValueColumns::Dead { mut value, mut reason, mut schema } => {
+                arrays.extend([
+                    Arc::new(value.finish()) as ArrayRef,
+                    Arc::new(reason.finish()),
+                    Arc::new(schema.finish()),
+                ]);
+            }
+        }
+        RecordBatch::try_new(schema.arrow.clone(), arrays)
+    }
+}
+
+/// The `tidewater` struct of rows.
+#[derive(Debug)]
+struct SystemColumns {
+    partition: Int32Builder,
+    offset: Int64Builder,
+    timestamp: TimestampMicrosecondBuilder,
+    timestamp_type: Int32Builder,
+    headers: ListBuilder<StructBuilder>,
+    key: LargeBinaryBuilder,
+}
+
+impl Default for SystemColumns {
+    /// Columns without any capacity: of a thousand rows each, which is what Arrow begins with, an hour would take 56
+    /// KB.
+    fn default() -> Self {
+        let names = StringBuilder::with_capacity(0, 0);
+        let contents = LargeBinaryBuilder::with_capacity(0, 0);
+        let header = StructBuilder::new(schema::header_fields(), vec![Box::new(names), Box::new(contents)]);
+        Self {
+            partition: Int32Builder::with_capacity(0),
+            offset: Int64Builder::with_capacity(0),
+            timestamp: TimestampMicrosecondBuilder::with_capacity(0).with_timezone("+00:00"),
+            timestamp_type: Int32Builder::with_capacity(0),
+            headers: ListBuilder::with_capacity(header, 0).with_field(schema::header_element()),
+            key: LargeBinaryBuilder::with_capacity(0, 0),
+        }
+    }
+}
+
+impl SystemColumns {
+    fn push(&mut self, placed: &Placed<'_>) {
+        let record = placed.record;
+        self.partition.append_value(placed.partition.0);
+        self.offset.append_value(record.offset.to_wire());
+        self.timestamp.append_value(placed.micros);
+        self.timestamp_type.append_value(match placed.kind {
+            TimestampType::Create => 0,
+            TimestampType::LogAppend => 1,
+        });
+        let list = self.headers.values();
+        for header in &record.headers {
+            if let Some(key) = list.field_builder::<StringBuilder>(0) {
+                key.append_value(String::from_utf8_lossy(&header.key));
+            }
+            if let Some(value) = list.field_builder::<LargeBinaryBuilder>(1) {
+                value.append_option(header.value.as_deref());
+            }
+            list.append(true);
+        }
+        self.headers.append(true);
+        self.key.append_option(record.key.as_deref());
+    }
+
+    fn finish(mut self) -> Result<ArrayRef, ArrowError> {
+        let system: Vec<ArrayRef> = vec![
+            Arc::new(self.partition.finish()),
+            Arc::new(self.offset.finish()),
+            Arc::new(self.timestamp.finish()),
+            Arc::new(self.timestamp_type.finish()),
+            Arc::new(self.headers.finish()),
+            Arc::new(self.key.finish()),
+        ];
+        Ok(Arc::new(StructArray::try_new(schema::system_fields(), system, None)?))
+    }
+}
