@@ -64,11 +64,21 @@ pub enum Service {
     Rebuild = 5,
     Group = 6,
     Status = 7,
+    /// Between schema registries: commands for the leader of `_schemas`.
+    Schemas = 8,
 }
 
 impl Service {
-    pub const ALL: [Self; 7] =
-        [Self::Join, Self::Controller, Self::Leaders, Self::Partition, Self::Rebuild, Self::Group, Self::Status];
+    pub const ALL: [Self; 8] = [
+        Self::Join,
+        Self::Controller,
+        Self::Leaders,
+        Self::Partition,
+        Self::Rebuild,
+        Self::Group,
+        Self::Status,
+        Self::Schemas,
+    ];
 
     /// `None` for a code of a newer version.
     #[must_use]
@@ -91,6 +101,7 @@ impl Service {
             Self::Rebuild => "rebuild",
             Self::Group => "group",
             Self::Status => "status",
+            Self::Schemas => "schemas",
         }
     }
 }

@@ -5,7 +5,7 @@
 //! state is what the records say and nothing else, so that every broker that follows the topic has the same one.
 //!
 //! Parts: `json` (text that survives a round trip), `subject`, `definition` and `settings` (what is stored), `record`
-//! (Confluent's form of it), `state`, `lookup`, `plan`, `answer`; `framing` (ids in records); `canonical` (languages:
+//! (Confluent's form of it), `state`, `lookup`, `rereads`, `plan`, `answer`, `whole`; `framing` (ids in records); `canonical` (languages:
 //! reading and printing) and `compat` (whether schemas fit each other); `http` (routes and bodies of Confluent's API).
 //!
 //! Invariants:
@@ -28,9 +28,11 @@ mod plan;
 mod questions;
 pub mod record;
 pub mod request;
+mod rereads;
 pub mod settings;
 pub mod state;
 pub mod subject;
+pub mod whole;
 
 pub use error::SchemaError;
 pub use plan::Plan;

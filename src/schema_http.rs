@@ -78,12 +78,13 @@ async fn answer(State(port): State<Port>, request: Request) -> Response {
     let accepted = media_type(text(request.headers(), &ACCEPT));
     let kind = *accepted.as_ref().unwrap_or(&default);
     let late = |what: &str| Err(SchemaError::Timeout(format!("{what} {PATIENCE:?}")));
+    let mut is_command = false;
     let answered = match accepted {
         Err(error) => Err(error),
         Ok(_) => match timeout(PATIENCE, port.permits.clone().acquire_owned()).await {
             Err(_) | Ok(Err(_)) => late("other requests took more than"),
             Ok(Ok(permit)) => {
-                let running = AssertUnwindSafe(carried_out(&port.registry, request)).catch_unwind();
+                let running = AssertUnwindSafe(carried_out(&port.registry, request, &mut is_command)).catch_unwind();
                 let answered = timeout(PATIENCE, running).await;
                 drop(permit);
                 match answered {
@@ -98,11 +99,20 @@ async fn answer(State(port): State<Port>, request: Request) -> Response {
         },
     };
     let reply = answered.unwrap_or_else(|error| {
-        if error.status() >= 500 {
-            tracing::warn!(%method, path, %error, "a request to the schema registry failed");
+        match &error {
+            // Passes when there is a leader again, and is the client's to try again.
+            SchemaError::NoLeader | SchemaError::Forward(_) => {
+                tracing::info!(%method, path, %error, "a request to the schema registry failed for now");
+            }
+            error if error.status() >= 500 => {
+                tracing::warn!(%method, path, %error, "a request to the schema registry failed");
+            }
+            _ => {}
         }
         Reply::from(error)
     });
+    let counts = port.registry.counts();
+    if is_command { &counts.commands } else { &counts.queries }.note(reply.status);
     sent(reply.status, kind, reply.body)
 }
 
@@ -110,20 +120,23 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-async fn carried_out(registry: &SchemaRegistry, request: Request) -> Result<Reply, SchemaError> {
+async fn carried_out(registry: &SchemaRegistry, request: Request, is_command: &mut bool) -> Result<Reply, SchemaError> {
     let (parts, body) = request.into_parts();
     let body =
         to_bytes(body, SCHEMA_BODY_BYTES_MAX).await.map_err(|_| SchemaError::BodyTooLarge(SCHEMA_BODY_BYTES_MAX))?;
-    let routed = route(&http::Request {
+    let request = http::Request {
         method: parts.method.as_str(),
         path: parts.uri.path(),
         query: parts.uri.query().unwrap_or_default(),
         content_type: text(&parts.headers, &CONTENT_TYPE),
         body: &body,
-    })?;
-    Ok(match routed {
+    };
+    Ok(match route(&request)? {
         Routed::Root => Reply::root(),
         Routed::Query(query) => registry.query(query).await?.into(),
-        Routed::Command(command) => registry.command(command).await?.into(),
+        Routed::Command(command) => {
+            *is_command = true;
+            registry.command(command, &request).await?
+        }
     })
 }

@@ -13,6 +13,7 @@ mod kafka;
 mod process;
 mod replicas;
 mod samples;
+mod schemas;
 mod storage;
 mod threads;
 mod topics;
@@ -51,6 +52,7 @@ pub(super) fn render(services: &Services, survey: &Survey) -> String {
     bucket::fill(&mut sheet, &services.tier, &survey.shards);
     cluster::fill(&mut sheet, &survey.shards);
     replicas::fill(&mut sheet, &survey.image, &survey.shards);
+    schemas::fill(&mut sheet, &services.registry);
     sheet.text()
 }
 

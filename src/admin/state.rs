@@ -16,6 +16,7 @@ use crate::group::GroupRequest;
 use crate::lakehouse::TableStates;
 use crate::partition::message::PartitionRequest;
 use crate::replica::published::Subscriber;
+use crate::schema_registry::SchemaRegistry;
 use crate::shard::mesh::{Depths, Mesh};
 
 /// The parts of the broker that the routes ask. Node-wide, cheap to clone.
@@ -31,6 +32,7 @@ pub struct Services {
     pub tier: Tier,
     pub tables: TableStates,
     pub replicas: Replicas,
+    pub registry: SchemaRegistry,
 }
 
 impl Services {

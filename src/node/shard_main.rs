@@ -48,6 +48,8 @@ use crate::replica::published::{Publisher, Subscriber};
 use crate::replica::shard::{ReplicaParts, ReplicaShard};
 use crate::replica::sources::{self, SourcesParts};
 use crate::rpc::{self, Rpc, RpcArrival, RpcNode};
+use crate::schema_registry::peers::PeerCall;
+use crate::schema_registry::{self, SchemaRegistry};
 use crate::shard::mesh::{Depths, Inbox, Mesh};
 
 /// The parts that a shard is started with. A message.
@@ -73,6 +75,9 @@ pub(super) struct ShardStart {
     pub sources: Subscriber,
     /// Publishes what is known of sources; shard 0 has it.
     pub sources_out: Option<Publisher>,
+    pub registry: SchemaRegistry,
+    /// Calls of the registry to other brokers; shard 0 carries them.
+    pub registry_calls: Option<Inbox<PeerCall>>,
     pub meshes: Meshes,
     pub inboxes: Inboxes,
     pub placement: Placement,
@@ -153,6 +158,10 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     peers::serve_inbox(&env, &lanes, &source, start.inboxes.raft);
     peers::serve_join(&rpc, &start.notes, &start.config.seeds, &start.address, &controller);
     crate::controller::peers::serve(&rpc, &controller);
+    schema_registry::peers::serve(&rpc, &start.registry);
+    if let Some(calls) = start.registry_calls {
+        schema_registry::peers::carry(&env, &rpc, calls);
+    }
     // The seeds of this start, not those of the founding: brokers may have moved.
     let me = Hello { seeds: start.config.seeds.clone(), ..join::hello(&start.identity, &[], &start.address) };
     peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity, me);

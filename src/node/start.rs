@@ -136,10 +136,18 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let (meshes, inboxes) = meshes(identity.shards);
     assert_eq!(inboxes.len(), usize::from(identity.shards), "each shard has its inboxes");
     let placement = Placement::new(identity.shards);
+    let (registry_calls, registry_inboxes) = Mesh::new(1, MESH_INBOX_MAX);
+    let mut registry_inbox = registry_inboxes.into_iter().next();
     let (status_sender, statuses) = flume::bounded(usize::from(identity.shards) * 4);
     budgets.watch(&config, &tier, &side);
     let (image_sender, images) = tokio::sync::watch::channel(Arc::clone(&image));
     let mut image_sender = Some(image_sender);
+    let registry_meshes = RegistryMeshes {
+        partitions: meshes.partitions.clone(),
+        controller: meshes.controller.clone(),
+        peers: registry_calls,
+    };
+    let registry = SchemaRegistry::new(registry_meshes, images.clone(), tier.leaders(), handle.clone());
     let (source_sender, sources) = tokio::sync::watch::channel(Arc::default());
     let mut source_sender = Some(source_sender);
     let (mut threads, mut stops) = (Vec::new(), Vec::new());
@@ -174,6 +182,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             images: image_sender.take(),
             sources: sources.clone(),
             sources_out: source_sender.take(),
+            registry: registry.clone(),
+            registry_calls: registry_inbox.take(),
             meshes: meshes.clone(),
             inboxes,
             placement: placement.clone(),
@@ -204,11 +214,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         tier: tier.clone(),
         tables: tables.clone(),
         replicas: admin::Replicas { published: sources.clone(), side: handle.clone() },
+        registry: registry.clone(),
     };
     admin_port.serve(services);
-    let registry_meshes =
-        RegistryMeshes { partitions: meshes.partitions.clone(), controller: meshes.controller.clone() };
-    let registry = SchemaRegistry::start(registry_meshes, images.clone(), tier.leaders(), &handle);
     schema_http::start(registry, sockets::http(schema_socket, &config), &handle);
     let asked = (meshes.partitions, meshes.controller);
     let port = sockets::http(catalog_socket, &config);

@@ -8,6 +8,8 @@ pub mod avro;
 pub mod json_schema;
 pub mod protobuf;
 
+use std::sync::Arc;
+
 use super::canonical::Parsed;
 use super::settings::Level;
 
@@ -35,7 +37,7 @@ pub trait Earlier {
     ///
     /// # Errors
     /// It cannot be read any more.
-    fn parsed(&self) -> Result<Parsed, Self::Error>;
+    fn parsed(&self) -> Result<Arc<Parsed>, Self::Error>;
 }
 
 /// What keeps `new` from being registered after `earlier`, the latest first; empty if nothing does. The first schema

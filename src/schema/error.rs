@@ -80,6 +80,14 @@ pub enum SchemaError {
     Store(String),
     #[error("The schema registry did not answer in time: {0}")]
     Timeout(String),
+    /// The schema is registered, but a restore from the bucket would lose it: its id is not given out yet.
+    #[error(
+        "The schema is registered and its id is not given out, because the bucket does not hold it yet ({0}). Register it again: it gets the same id"
+    )]
+    NotArchived(String),
+    /// The broker that leads `_schemas` gave no answer that can be used; it may have carried out the request.
+    #[error("Error while forwarding the request to the leader of _schemas: {0}")]
+    Forward(String),
     /// This broker neither leads `_schemas` nor reaches the broker that does.
     #[error("The leader of _schemas is not known; try again")]
     NoLeader,
@@ -120,7 +128,8 @@ impl SchemaError {
             Self::InvalidRules(_) => 42210,
             Self::ContextNotEmpty(_) => 42211,
             Self::Store(_) => 50001,
-            Self::Timeout(_) => 50002,
+            Self::Timeout(_) | Self::NotArchived(_) => 50002,
+            Self::Forward(_) => 50003,
             Self::NoLeader => 50004,
         }
     }

@@ -1,6 +1,7 @@
 //! Finding schemas: by name over all contexts, by id, by text, and those that a schema refers to.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::canonical::{ParseError, Parsed, Resolved, Strictness};
 use super::definition::{Definition, Metadata, Reference};
@@ -134,11 +135,18 @@ impl State {
     }
 
     /// Reads a schema that is registered.
-    pub(super) fn reread(&self, subject: &Subject, definition: &Definition) -> Result<Parsed, SchemaError> {
+    pub(super) fn reread(&self, subject: &Subject, definition: &Definition) -> Result<Arc<Parsed>, SchemaError> {
+        let (context, print) = (subject.context(), definition.fingerprint());
+        if let Some(parsed) = self.rereads().get(&context, print) {
+            return Ok(parsed);
+        }
         let resolved = self.resolve(subject, &definition.references)?;
         let kind = definition.kind;
         let broken = |error| invalid(format!("A registered schema of type {kind} cannot be read: {error}"));
-        Parsed::parse(kind, &definition.text, &resolved, Strictness::Known).map_err(broken)
+        let parsed = Arc::new(Parsed::parse(kind, &definition.text, &resolved, Strictness::Known).map_err(broken)?);
+        let bytes = resolved.iter().map(|resolved| resolved.text.len()).sum::<usize>() + definition.text.len();
+        self.rereads().keep(&context, print, &parsed, bytes);
+        Ok(parsed)
     }
 
     /// With the number in place of −1, so that a later version does not change what the schema means.

@@ -4,6 +4,8 @@
 //! planned at a time, on a state that holds everything written before: ids and versions are given here and nowhere
 //! else.
 
+use std::sync::Arc;
+
 use super::canonical::{Parsed, Strictness};
 use super::compat::{self, Earlier};
 use super::definition::{Definition, Metadata};
@@ -415,7 +417,7 @@ impl Earlier for Old<'_> {
         &self.found.schema.definition.text
     }
 
-    fn parsed(&self) -> Result<Parsed, SchemaError> {
+    fn parsed(&self) -> Result<Arc<Parsed>, SchemaError> {
         self.state.reread(self.found.subject, &self.found.schema.definition)
     }
 }

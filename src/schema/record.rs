@@ -11,7 +11,8 @@
 //! | `NOOP` | nothing, or the ids below | nothing |
 //!
 //! Our own addition lies in the value of `NOOP`, which other readers skip: the next id of a context, so that an id is
-//! not given again when the record that used it is no longer in the log (`{"context":".","nextId":7}`).
+//! not given again when the record that used it is no longer in the log (`{"context":".","nextId":7}`). In a restored
+//! cluster `"lineage"` is with it: the cluster's lineage epoch, in which ids were left out.
 //!
 //! Keys of other kinds are left to others: [`RecordError::Kind`] says which, and a log that holds any is not cut.
 
@@ -62,6 +63,8 @@ pub enum Record {
     NextId {
         context: Context,
         next: i32,
+        /// The lineage epoch of a restored cluster that has left ids out.
+        lineage: Option<u32>,
     },
 }
 
@@ -140,7 +143,7 @@ impl Record {
                 None => Self::Noop,
             },
             "NOOP" => match value.as_ref().and_then(next_id) {
-                Some((context, next)) => Self::NextId { context, next },
+                Some((context, next, lineage)) => Self::NextId { context, next, lineage },
                 None => Self::Noop,
             },
             other => return Err(RecordError::Kind(other.chars().take(64).collect())),
@@ -183,9 +186,10 @@ impl Record {
                 (key_of("CLEAR_SUBJECT", subject.as_ref(), None, 0), Some(value))
             }
             Self::Noop => (noop_key(), None),
-            Self::NextId { context, next } => {
-                let value = Json::object([("context", context.as_str().into()), ("nextId", (*next).into())]);
-                (noop_key(), Some(value))
+            Self::NextId { context, next, lineage } => {
+                let lineage = lineage.map_or(Json::Null, |lineage| Json::Integer(lineage.to_string()));
+                let members = [("context", context.as_str().into()), ("nextId", (*next).into()), ("lineage", lineage)];
+                (noop_key(), Some(Json::object(members)))
             }
         };
         (Bytes::from(key.to_string()), value.map(|value| Bytes::from(value.to_string())))
@@ -223,9 +227,10 @@ fn optional_subject(key: &Json) -> Result<Option<Subject>, RecordError> {
     }
 }
 
-fn next_id(value: &Json) -> Option<(Context, i32)> {
+fn next_id(value: &Json) -> Option<(Context, i32, Option<u32>)> {
     let next = value.get("nextId")?.as_i32().filter(|next| *next > 0)?;
-    Some((Context::parse(value.get("context")?.as_str()?), next))
+    let lineage = value.given("lineage").and_then(Json::as_i64).and_then(|lineage| u32::try_from(lineage).ok());
+    Some((Context::parse(value.get("context")?.as_str()?), next, lineage))
 }
 
 fn registered(value: &Json) -> Result<Registered, RecordError> {
@@ -361,7 +366,7 @@ mod tests {
             ),
             (Record::Noop, r#"{"keytype":"NOOP","magic":0}"#, None),
             (
-                Record::NextId { context: Context::default(), next: 7 },
+                Record::NextId { context: Context::default(), next: 7, lineage: None },
                 r#"{"keytype":"NOOP","magic":0}"#,
                 Some(r#"{"context":".","nextId":7}"#),
             ),

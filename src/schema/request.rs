@@ -148,6 +148,14 @@ pub enum Query {
     ClusterId,
 }
 
+impl Query {
+    /// Is an answer that was right once right for ever? An id and a GUID stand for one schema.
+    #[must_use]
+    pub const fn is_of_what_never_changes(&self) -> bool {
+        matches!(self, Self::Id { with_max_id: false, .. } | Self::IdText { .. } | Self::Guid { .. } | Self::Kinds)
+    }
+}
+
 /// A change of the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -184,6 +192,23 @@ pub enum Command {
     DeleteContext {
         context: Context,
     },
+}
+
+impl Command {
+    /// Has it the same effect and answer when it is carried out twice? Then it is tried again where it is not known
+    /// whether it was carried out.
+    #[must_use]
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Register { .. } | Self::SetConfig { .. } => true,
+            Self::SetMode { mode, .. } => !mode.is_import(),
+            Self::DeleteVersion { .. }
+            | Self::DeleteSubject { .. }
+            | Self::DeleteConfig { .. }
+            | Self::DeleteMode { .. }
+            | Self::DeleteContext { .. } => false,
+        }
+    }
 }
 
 /// A schema as an answer shows it.

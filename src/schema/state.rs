@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::definition::{Fingerprint, Guid};
 use super::record::{Record, Registered};
+use super::rereads::Rereads;
 use super::settings::{Config, Mode};
 use super::subject::{Context, Subject};
 
@@ -22,6 +23,9 @@ pub struct State {
     modes: BTreeMap<Option<Subject>, Mode>,
     /// By version referred to, the versions that do and are not deleted.
     referrers: BTreeMap<(Subject, i32), BTreeSet<(Subject, i32)>>,
+    /// The newest lineage epoch of a restored cluster that has left ids out; 0: none has.
+    lineage: u32,
+    rereads: Rereads,
 }
 
 /// The ids of a context.
@@ -87,7 +91,8 @@ impl State {
             Record::DeleteSubject { subject, up_to } => self.delete(&subject, up_to),
             Record::ClearSubject { subject } => self.clear(subject.as_ref()),
             Record::Noop => {}
-            Record::NextId { context, next } => {
+            Record::NextId { context, next, lineage } => {
+                self.lineage = self.lineage.max(lineage.unwrap_or_default());
                 let ids = self.contexts.entry(context).or_default();
                 ids.next = ids.next.max(next);
             }
@@ -116,6 +121,7 @@ impl State {
     fn forget(&mut self, subject: &Subject, version: i32) {
         let Some(versions) = self.subjects.get_mut(subject) else { return };
         let Some(schema) = versions.remove(&version) else { return };
+        self.rereads.forget();
         if versions.is_empty() {
             self.subjects.remove(subject);
         }
@@ -177,8 +183,10 @@ impl State {
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         let contexts = self.used.iter().map(|context| Record::Context { context: context.clone(), is_used: true });
+        let lineage = (self.lineage > 0).then_some(self.lineage);
         let next =
-            self.contexts.iter().map(|(context, ids)| Record::NextId { context: context.clone(), next: ids.next });
+            |(context, ids): (&Context, &Ids)| Record::NextId { context: context.clone(), next: ids.next, lineage };
+        let next = self.contexts.iter().map(next);
         let schemas = self.subjects.iter().flat_map(|(subject, versions)| {
             versions.iter().map(|(version, schema)| Record::Schema {
                 subject: subject.clone(),
@@ -195,16 +203,33 @@ impl State {
         contexts.chain(next).chain(schemas).chain(configs).chain(modes).collect()
     }
 
-    /// Records after which no id is given that a lost record may have used: `gap` ids of every context are left out.
+    /// Records after which no id is given that a lost record may have used: `gap` ids of every context are left out, once
+    /// in the lineage epoch of a restored cluster.
     #[must_use]
-    pub fn skipping_ids(&self, gap: i32) -> Vec<Record> {
+    pub fn skipping_ids(&self, gap: i32, lineage: u32) -> Vec<Record> {
         let mut contexts: BTreeSet<Context> = self.contexts.keys().chain(&self.used).cloned().collect();
         contexts.insert(Context::default());
         let skip = |context: Context| {
             let next = self.next_id(&context).saturating_add(gap);
-            Record::NextId { context, next }
+            Record::NextId { context, next, lineage: Some(lineage) }
         };
         contexts.into_iter().map(skip).collect()
+    }
+
+    pub(super) const fn rereads(&self) -> &Rereads {
+        &self.rereads
+    }
+
+    /// The newest lineage epoch in which [`State::skipping_ids`] was applied; 0: in none.
+    #[must_use]
+    pub const fn lineage(&self) -> u32 {
+        self.lineage
+    }
+
+    /// Subjects, and versions in them, soft-deleted ones included.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.subjects.len(), self.subjects.values().map(BTreeMap::len).sum())
     }
 
     /// The versions of a subject, the lowest first.
@@ -377,7 +402,7 @@ mod tests {
         assert_eq!(state.next_id(&Context::default()), 8);
         let rebuilt = built(state.records());
         assert_eq!(rebuilt.next_id(&Context::default()), 8, "the record that used id 7 is not in the log any more");
-        let restored = built(rebuilt.records().into_iter().chain(rebuilt.skipping_ids(1000)));
+        let restored = built(rebuilt.records().into_iter().chain(rebuilt.skipping_ids(1000, 2)));
         assert_eq!(restored.next_id(&Context::default()), 1008);
         assert_eq!(restored.next_id(&Context::parse(".c")), 1004);
     }

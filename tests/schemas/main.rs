@@ -1,8 +1,12 @@
-//! The Schema Registry of a real broker: its port and its commands, and ids that stay over kill -9.
+//! The Schema Registry of real brokers: its port and its commands, ids that stay over kill -9, failovers and restores.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, dead_code, reason = "a test binary")]
 
 #[path = "../support/support.rs"]
 mod support;
+
+mod asked;
+mod cluster;
+mod restored;
 
 use std::path::Path;
 use std::process::Command;

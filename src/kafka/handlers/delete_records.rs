@@ -14,6 +14,7 @@ use crate::kafka::error_code::ErrorCode;
 use crate::kafka::named_twice::by_topic;
 use crate::kafka::topic_ref::TopicRef;
 use crate::partition::message::{OffsetSpec, PartitionAddress};
+use crate::schema::SCHEMAS_TOPIC;
 
 /// Trims every partition named, each independently. Of a partition named more than once the last offset counts, and it
 /// is answered once, as by Kafka.
@@ -58,7 +59,9 @@ fn topics(asked: Vec<DeleteRecordsTopic>) -> Vec<(messages::TopicName, Vec<Delet
 fn address(image: &ClusterImage, topic: &TopicRef, index: i32) -> Result<PartitionAddress, ErrorCode> {
     let (topic, partition) = topic.partition(image, index)?;
     match () {
-        () if topic.name.is_internal() => Err(ErrorCode::INVALID_TOPIC_EXCEPTION),
+        () if topic.name.is_internal() || topic.name.as_str() == SCHEMAS_TOPIC => {
+            Err(ErrorCode::INVALID_TOPIC_EXCEPTION)
+        }
         () if image.source_of(topic.id).is_some() => Err(ErrorCode::POLICY_VIOLATION),
         () => Ok(partition.address()),
     }

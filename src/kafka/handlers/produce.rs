@@ -30,6 +30,7 @@ use crate::kafka::view::Hints;
 use crate::kafka::wire::leader::NodeEndpoint;
 use crate::kafka::wire::produce::{HINTS_FROM, PartitionAnswer, ProduceRequest, ProduceTopic, decode, encode_response};
 use crate::partition::message::{CheckedBatch, OffsetSpec, Origin, ProduceError, ProducePart};
+use crate::schema::SCHEMAS_TOPIC;
 
 /// What a topic or a partition takes while its request is in work, beside its records: where they lie, the batch's
 /// header, its place in the queue, its answer. Bytes.
@@ -181,7 +182,7 @@ fn plan(image: &ClusterImage, version: i16, now: TimestampMs, request: ProduceRe
                     let why = "the request names the partition more than once; none of its batches is appended";
                     return Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));
                 }
-                if found.name.is_internal() {
+                if found.name.is_internal() || found.name.as_str() == SCHEMAS_TOPIC {
                     return Err(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, "the topic is the broker's own"));
                 }
                 if let Some(source) = image.source_of(found.id) {
