@@ -1,9 +1,9 @@
 //! Tables on this broker: one sink for each topic with `iceberg.mode`, and the built-in catalog's port.
 //!
 //! Everything here runs on the side runtime. Owns: which sinks run (`run`), their turns (`drive`), tables left over by
-//! topics that are gone (`left_over`), the log as sinks read it (`reader`), what others see of them (`states`). Does
-//! not own: how a table is written (`tidewater_iceberg`). Without the feature `lakehouse` no sink runs and the port
-//! stays closed.
+//! topics that are gone (`left_over`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them
+//! (`schemas`), what others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without
+//! the feature `lakehouse` no sink runs and the port stays closed.
 
 mod states;
 
@@ -15,6 +15,8 @@ mod left_over;
 pub mod reader;
 #[cfg(feature = "lakehouse")]
 mod run;
+#[cfg(feature = "lakehouse")]
+pub mod schemas;
 
 #[cfg(feature = "lakehouse")]
 pub use run::start;

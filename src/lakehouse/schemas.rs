@@ -1,0 +1,93 @@
+//! [`SchemaSource`] over this broker's Schema Registry: the schemas that a table's values were written with.
+//!
+//! Owns: the words of the two sides, and a bounded cache of answers, which never change. Does not own: where a schema
+//! is looked up ([`SchemaRegistry::whole`]). Node-wide; side runtime.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tidewater_iceberg::registry::{SchemaKind, SchemaSource, SchemaSourceError, WriterSchema};
+use uuid::Uuid;
+
+use crate::schema::definition::{self, Guid};
+use crate::schema::subject::Subject;
+use crate::schema::whole::{Wanted, WholeSchema};
+use crate::schema_registry::SchemaRegistry;
+
+/// Schemas that are kept; when there are as many, all are forgotten.
+const KEPT_MAX: usize = 1_000;
+/// A longer text is not kept: a schema may have a megabyte, and its references eight.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// See the header.
+#[derive(Debug)]
+pub struct RegistrySchemas {
+    registry: SchemaRegistry,
+    kept: Mutex<BTreeMap<Wanted, Arc<WriterSchema>>>,
+}
+
+type Found = Result<Option<Arc<WriterSchema>>, SchemaSourceError>;
+
+impl RegistrySchemas {
+    #[must_use]
+    pub const fn new(registry: SchemaRegistry) -> Self {
+        Self { registry, kept: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// A schema that no other will ever be found in place of.
+    async fn fixed(&self, wanted: Wanted) -> Found {
+        if let Some(kept) = self.kept().get(&wanted) {
+            return Ok(Some(Arc::clone(kept)));
+        }
+        let Some(found) = self.ask(wanted.clone()).await? else { return Ok(None) };
+        let bytes = found.references.iter().map(|(_, text)| text.len()).sum::<usize>() + found.text.len();
+        if bytes <= KEPT_BYTES_MAX {
+            let mut kept = self.kept();
+            if kept.len() >= KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(wanted, Arc::clone(&found));
+        }
+        Ok(Some(found))
+    }
+
+    async fn ask(&self, wanted: Wanted) -> Found {
+        let found = self.registry.whole(wanted).await;
+        let found = found.map_err(|error| SchemaSourceError { reason: error.to_string() })?;
+        Ok(found.map(|found| Arc::new(of(found))))
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<Wanted, Arc<WriterSchema>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn of(found: WholeSchema) -> WriterSchema {
+    WriterSchema {
+        kind: match found.kind {
+            definition::SchemaKind::Avro => SchemaKind::Avro,
+            definition::SchemaKind::Json => SchemaKind::Json,
+            definition::SchemaKind::Protobuf => SchemaKind::Protobuf,
+        },
+        text: found.text.into(),
+        references: found.references.into_iter().map(|reference| (reference.name, reference.text.into())).collect(),
+    }
+}
+
+#[async_trait]
+impl SchemaSource for RegistrySchemas {
+    async fn by_id(&self, id: u32) -> Found {
+        // No id is above the greatest that the registry gives.
+        let Ok(id) = i32::try_from(id) else { return Ok(None) };
+        self.fixed(Wanted::Id(id)).await
+    }
+
+    async fn by_guid(&self, guid: Uuid) -> Found {
+        self.fixed(Wanted::Guid(Guid::from_bytes(guid.into_bytes()))).await
+    }
+
+    async fn latest(&self, subject: &str) -> Found {
+        self.ask(Wanted::Latest(Subject::parse(subject))).await
+    }
+}
