@@ -225,12 +225,12 @@ impl SchemaRegistry {
 
     async fn carry_out(&self, command: Command, request: RequestParts) -> Result<Reply, SchemaError> {
         let deadline = Instant::now() + COMMAND_PATIENCE;
-        let address = match self.address() {
-            Some(address) => address,
-            None => self.make_topic().await?,
-        };
         let repeatable = command.is_repeatable();
         loop {
+            let address = match self.address() {
+                Some(address) => address,
+                None => self.make_topic().await?,
+            };
             let tried = match self.shared.leader(address) {
                 None => Tried::NotLeader,
                 Some(leader) if leader.node == self.shared.here() => self.lead(address, command.clone()).await?,

@@ -23,6 +23,7 @@ mod meter;
 mod mutate;
 mod peers;
 mod requests;
+mod schemas;
 mod settings;
 mod shard_dir;
 mod table;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::broker::{Broker, Options, http_ask};
+use super::support::broker::{Broker, Options, free_ports_of, http_ask};
 
 /// Whether the answer is a refusal: status 403, and a reason in the port's own JSON that names the setting.
 fn refuses(addr: &str, method: &str, path: &str, headers: &[(&str, &str)], reason: &str) {
@@ -20,11 +20,14 @@ fn status(addr: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> u16
 #[test]
 fn web_pages_are_refused_and_clients_are_not() {
     let dir = tempfile::tempdir().expect("tempdir");
+    let schemas = format!("127.0.0.1:{}", free_ports_of(1)[0]);
     let options = Options::new(&dir.path().join("data")).arg("--http-allowed-hosts", "console.example");
+    let options = options.arg("--schema-addr", &schemas);
     let broker = Broker::start(&options);
     let admin = ("/v1/lanes/1/resume", broker.admin.as_str(), "/error");
     let catalog = ("/v1/namespaces", broker.catalog.as_str(), "/error/message");
-    for (path, addr, reason) in [admin, catalog] {
+    let registry = ("/subjects/s/versions", schemas.as_str(), "/message");
+    for (path, addr, reason) in [admin, catalog, registry] {
         let local = ("Host", addr);
         // A page of another origin, by either header; one that is not in any list; one in a sandbox.
         for header in [

@@ -48,8 +48,8 @@ fn an_answered_id_is_in_the_bucket_and_a_restored_cluster_leaves_ids_out() {
         let next = register(&addr, &format!("s{n}"), &text(n)).expect("answers");
         assert_eq!(next.body["id"], last + 1001, "lineage {lineage}: {}", next.body);
         ids.push(last + 1001);
-        let in_context = register(&addr, ":.dev:s", &text(n)).expect("answers").body["id"].as_i64();
-        assert_eq!(in_context, Some(1 + 1001 * lineage));
+        let in_context = register(&addr, &format!(":.dev:s{n}"), &text(n)).expect("answers");
+        assert_eq!(in_context.body["id"], 1 + 1001 * lineage, "{}", in_context.body);
         broker.stop();
         // Once for each restore: not at each start.
         let broker = Broker::start(&options);
