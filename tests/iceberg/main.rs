@@ -5,6 +5,8 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod typed;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::Arc;

@@ -18,6 +18,11 @@ pub fn kafka_clients() -> PathBuf {
     environment("python-kafka", "kafka-clients.txt")
 }
 
+/// The interpreter with confluent-kafka and its serializers for Avro and JSON Schema.
+pub fn schema_clients() -> PathBuf {
+    environment("python-schemas", "schema-clients.txt")
+}
+
 fn environment(name: &str, requirements: &str) -> PathBuf {
     let requirements = source("support/python").join(requirements);
     let stamp = std::fs::read_to_string(&requirements).expect("requirements");
@@ -31,7 +36,12 @@ fn environment(name: &str, requirements: &str) -> PathBuf {
 
 /// Runs a script of the test sources with arguments; gives what it printed.
 pub fn script(path: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
-    let mut command = Command::new(python());
+    script_in(&python(), path, args, envs)
+}
+
+/// As [`script`], with another interpreter.
+pub fn script_in(python: &Path, path: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
+    let mut command = Command::new(python);
     command.arg(source(path)).args(args).envs(envs.iter().copied());
     let output = command.output().expect("python runs");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
