@@ -36,6 +36,7 @@ mod without {
     use crate::net::http::HttpPort;
     use crate::partition::message::PartitionRequest;
     use crate::replica::published::Subscriber;
+    use crate::schema_registry::SchemaRegistry;
     use crate::shard::mesh::Mesh;
 
     /// Nothing to start: this binary was built without tables.
@@ -43,7 +44,7 @@ mod without {
         _tier: &Tier,
         _images: watch::Receiver<Arc<ClusterImage>>,
         _sources: Subscriber,
-        _meshes: (Mesh<PartitionRequest>, Mesh<ControllerRequest>),
+        _asked: (Mesh<PartitionRequest>, Mesh<ControllerRequest>, SchemaRegistry),
         _states: TableStates,
         _handle: &Handle,
         _catalog: HttpPort,

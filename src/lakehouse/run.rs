@@ -13,7 +13,7 @@ use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::mode::TableMode;
 use tidewater_iceberg::names::Names;
-use tidewater_iceberg::registry::{NoRegistry, SchemaSource};
+use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::SinkConfig;
 use tidewater_storage::model::{Term, TopicId};
 use tokio::runtime::Handle;
@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::drive::{MaintenanceTask, SinkSettings, Stop, keep};
 use super::left_over::LeftOver;
 use super::reader::MeshReader;
+use super::schemas::RegistrySchemas;
 use super::states::TableStates;
 use crate::archival::run::Tier;
 use crate::catalog_http::{self, ServedCatalog};
@@ -35,6 +36,7 @@ use crate::net::http::HttpPort;
 use crate::partition::message::PartitionRequest;
 use crate::replica::published::Subscriber;
 use crate::replica::tables::FollowedTables;
+use crate::schema_registry::SchemaRegistry;
 use crate::shard::mesh::Mesh;
 
 /// Starts the catalog's port and the sinks. Returns whether the port is served.
@@ -45,7 +47,7 @@ pub fn start(
     tier: &Tier,
     images: watch::Receiver<Arc<ClusterImage>>,
     sources: Subscriber,
-    (partitions, controller): (Mesh<PartitionRequest>, Mesh<ControllerRequest>),
+    (partitions, controller, registry): (Mesh<PartitionRequest>, Mesh<ControllerRequest>, SchemaRegistry),
     states: TableStates,
     handle: &Handle,
     port: HttpPort,
@@ -74,7 +76,7 @@ pub fn start(
     handle.spawn(follow(
         Sinks {
             catalog,
-            schemas: Arc::new(NoRegistry),
+            schemas: Arc::new(RegistrySchemas::new(registry)),
             log,
             states,
             lineage,

@@ -217,8 +217,8 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         registry: registry.clone(),
     };
     admin_port.serve(services);
-    schema_http::start(registry, sockets::http(schema_socket, &config), &handle);
-    let asked = (meshes.partitions, meshes.controller);
+    schema_http::start(registry.clone(), sockets::http(schema_socket, &config), &handle);
+    let asked = (meshes.partitions, meshes.controller, registry);
     let port = sockets::http(catalog_socket, &config);
     let with_tables = lakehouse::start(&tier, images, sources, asked, tables, &handle, port)
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
