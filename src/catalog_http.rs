@@ -19,9 +19,11 @@ use crate::net::http::HttpGuard;
 
 mod answer;
 mod errors;
+mod etag;
 mod namespaces;
 mod served;
 mod tables;
+mod views;
 
 pub use served::ServedCatalog;
 
@@ -55,6 +57,14 @@ fn resources() -> Router<Arc<ServedCatalog>> {
         .route("/namespaces/{namespace}/tables/{table}/metrics", post(tables::metrics))
         .route("/namespaces/{namespace}/register", post(tables::register))
         .route("/tables/rename", post(tables::rename))
+        .route("/transactions/commit", post(tables::commit_several))
+        .route("/namespaces/{namespace}/views", get(views::list).post(views::create))
+        .route(
+            "/namespaces/{namespace}/views/{view}",
+            get(views::load).head(views::exists).post(views::replace).delete(views::drop_view),
+        )
+        .route("/namespaces/{namespace}/register-view", post(views::register))
+        .route("/views/rename", post(views::rename))
 }
 
 /// Serves the catalog until `stop` resolves; requests in flight are answered. Web pages are refused as `guard` says.

@@ -23,22 +23,30 @@ use crate::files::{FileError, TableFiles};
 use crate::location::LocationError;
 
 mod creation;
+mod entries;
 mod json;
 mod keys;
+mod members;
 mod namespaces;
 pub mod object_store;
 mod pointer;
 mod purge;
+mod raw;
 mod read_only;
 mod rename;
 mod requirement;
 #[cfg(test)]
 mod tests;
+mod transactions;
+mod views;
 pub mod wire;
 
 pub use namespaces::PropertyChange;
 pub use object_store::ObjectStoreCatalog;
+pub use raw::RawLoaded;
 pub use read_only::ReadOnlyCatalog;
+pub use transactions::TableCommit;
+pub use views::{LoadedView, NewView, ViewRequirement, ViewUpdate};
 
 /// A table's state at one commit. *Message*.
 #[derive(Clone, Debug)]
@@ -70,12 +78,30 @@ pub enum CatalogError {
     NoSuchNamespace(NamespaceIdent),
     #[error("Namespace already exists: {0}")]
     NamespaceExists(NamespaceIdent),
-    #[error("Namespace is not empty: {0}; drop its tables first")]
+    #[error("Namespace is not empty: {0}; drop its tables and views first")]
     NamespaceNotEmpty(NamespaceIdent),
     #[error("Table does not exist: {0}")]
     NoSuchTable(TableIdent),
     #[error("Table already exists: {0}")]
     TableExists(TableIdent),
+    #[error("View does not exist: {0}")]
+    NoSuchView(TableIdent),
+    #[error("View already exists: {0}")]
+    ViewExists(TableIdent),
+    /// A table and a view cannot share a name.
+    #[error("{by} with same name already exists: {name}")]
+    NameTaken {
+        name: TableIdent,
+        /// What has the name.
+        by: &'static str,
+    },
+    #[error("Cannot rename {from} to {to}. {by} already exists")]
+    RenameTaken {
+        from: TableIdent,
+        to: TableIdent,
+        /// What has the name.
+        by: &'static str,
+    },
     /// Another writer committed first; load again and decide again.
     #[error("{detail} ({table}); load the table again and retry")]
     Conflict { table: TableIdent, detail: String },
@@ -88,6 +114,12 @@ pub enum CatalogError {
         /// What is wrong and what to do.
         detail: String,
     },
+    /// The commit would write the metadata without them.
+    #[error(
+        "the metadata of {name} has members that this version does not know and would lose: {members}; change it with \
+         what wrote them, or upgrade"
+    )]
+    UnknownMembers { name: TableIdent, members: String },
     /// The file the pointer names is gone.
     #[error("Failed to open input stream for file: {location}, the metadata of {table}; restore it or drop the table")]
     MetadataMissing { table: TableIdent, location: String },
@@ -123,12 +155,20 @@ impl CatalogError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::NoSuchNamespace(_) | Self::NoSuchTable(_) | Self::MetadataMissing { .. } => Disposition::Absent,
-            Self::NamespaceExists(_) | Self::TableExists(_) | Self::Conflict { .. } => Disposition::Conflict,
-            Self::Unknown { .. } => Disposition::Unknown,
-            Self::NamespaceNotEmpty(_) | Self::Invalid { .. } | Self::Elsewhere { .. } | Self::Unprocessable { .. } => {
-                Disposition::Refused
+            Self::NoSuchNamespace(_) | Self::NoSuchTable(_) | Self::NoSuchView(_) | Self::MetadataMissing { .. } => {
+                Disposition::Absent
             }
+            Self::NamespaceExists(_) | Self::TableExists(_) | Self::ViewExists(_) | Self::Conflict { .. } => {
+                Disposition::Conflict
+            }
+            Self::Unknown { .. } => Disposition::Unknown,
+            Self::NamespaceNotEmpty(_)
+            | Self::Invalid { .. }
+            | Self::UnknownMembers { .. }
+            | Self::NameTaken { .. }
+            | Self::RenameTaken { .. }
+            | Self::Elsewhere { .. }
+            | Self::Unprocessable { .. } => Disposition::Refused,
             Self::Busy { .. } => Disposition::Retry,
             Self::Damaged { .. } => Disposition::Corrupt,
             Self::Metadata(error) => of_metadata(error),

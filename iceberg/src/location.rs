@@ -73,7 +73,8 @@ impl Warehouse {
     pub fn holds(&self, key: &ObjectKey) -> bool {
         key.as_str().strip_prefix(&self.key_prefix()).is_some_and(|rest| {
             let rest = rest.to_ascii_lowercase();
-            !rest.starts_with("catalog/tables/") && !rest.starts_with("catalog/namespaces/")
+            let own = ["tables/", "namespaces/", "views/", "transactions/"];
+            !rest.strip_prefix("catalog/").is_some_and(|rest| own.iter().any(|kind| rest.starts_with(kind)))
         })
     }
 
@@ -164,6 +165,8 @@ mod tests {
             ("lake/catalog/tables-1/data/x", true),
             ("lake/catalog/tables/topics/t.json", false),
             ("lake/Catalog/namespaces/topics.json", false),
+            ("lake/catalog/views/topics/v/1.json", false),
+            ("lake/catalog/transactions/1.json", false),
             ("lakes/x", false),
             ("root", false),
         ] {

@@ -71,6 +71,13 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
         .map_err(|error| CatalogError::Invalid { detail: format!("Malformed request: {error}") }.into())
 }
 
+/// As [`body`], for views: Java's catalogs call every fault in the description of one an illegal argument.
+pub(super) fn argument<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Failure::new(ErrorAnswer::new(400, "IllegalArgumentException", format!("Malformed request: {error}")))
+    })
+}
+
 /// `GET /v1/config`: any warehouse name is accepted.
 pub(super) async fn config(_: Catalog) -> Json<Config> {
     Json(Config { defaults: HashMap::new(), overrides: HashMap::new(), endpoints: ENDPOINTS })

@@ -99,6 +99,7 @@ async fn enveloped(response: Response, method: &Method, path: &str) -> Response 
 fn failure(code: u16, message: String) -> Response {
     let kind = match code {
         400 => "BadRequestException",
+        401 => "NotAuthorizedException",
         403 => "ForbiddenException",
         404 => "NotFoundException",
         405 => "UnsupportedOperationException",
@@ -146,9 +147,20 @@ pub(super) mod tests {
 
     /// Status and body.
     pub(in crate::catalog_http) fn ask(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+        ask_with(address, method, path, "", body)
+    }
+
+    /// The same with more headers, each with its line's end.
+    pub(in crate::catalog_http) fn ask_with(
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (u16, String) {
         let mut socket = std::net::TcpStream::connect(address).expect("connects");
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
             body.len()
         );
         socket.write_all(head.as_bytes()).expect("writes");

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use tidewater_iceberg::catalog::wire::{CommitTable, ErrorAnswer};
 use tidewater_iceberg::catalog::{
-    Catalog as _, CatalogError, Loaded, NamespaceIdent, NewTable, ObjectStoreCatalog, PropertyChange, TableIdent,
-    TableRequirement,
+    Catalog as _, CatalogError, Loaded, NamespaceIdent, NewTable, ObjectStoreCatalog, PropertyChange, RawLoaded,
+    TableCommit, TableIdent, TableRequirement,
 };
 
 use super::answer::{Answer, Failure};
@@ -120,11 +120,20 @@ impl ServedCatalog {
         Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
     }
 
-    pub(super) async fn load(&self, table: &TableIdent) -> Answer<Loaded> {
-        match self.own.load(table).await {
+    /// `None` if the metadata file is `known`.
+    pub(super) async fn load(
+        &self,
+        table: &TableIdent,
+        known: impl Fn(&str) -> bool + Send + Sync,
+    ) -> Answer<Option<RawLoaded>> {
+        match self.own.load_raw(table, &known).await {
             Err(error @ CatalogError::NoSuchTable(_)) => match self.owner(table) {
                 Owner::Own => Err(error.into()),
-                Owner::Source(found) => Ok(found.load().await?),
+                Owner::Source(found) => {
+                    let loaded = found.load().await?;
+                    let known = loaded.location.as_deref().is_some_and(known);
+                    Ok(if known { None } else { Some(loaded.try_into()?) })
+                }
                 Owner::Unknown(error) => Err(error.into()),
             },
             loaded => Ok(loaded?),
@@ -164,6 +173,13 @@ impl ServedCatalog {
             self.own_or(table, SourceTable::read_only).await?;
         }
         Ok(self.own.commit(table, asked.requirements, asked.updates).await?)
+    }
+
+    pub(super) async fn commit_all(&self, commits: Vec<TableCommit>) -> Answer<()> {
+        for commit in &commits {
+            self.own_or(&commit.table, SourceTable::read_only).await?;
+        }
+        Ok(self.own.commit_all(commits).await?)
     }
 
     pub(super) async fn drop_table(&self, table: &TableIdent, purge: bool) -> Answer<()> {
@@ -233,6 +249,8 @@ impl ServedCatalog {
         Ok(self.own.change_namespace(namespace, updates, removals).await?)
     }
 }
+
+mod views;
 
 #[cfg(test)]
 mod tests;

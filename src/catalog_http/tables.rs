@@ -3,17 +3,32 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::Query;
-use axum::http::StatusCode;
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tidewater_iceberg::catalog::wire::{CommitTable, CreateTable, RegisterTable, RenameTable, TableAnswer, TableList};
-use tidewater_iceberg::catalog::{CatalogError, Loaded, TableIdent};
+use tidewater_iceberg::catalog::wire::{
+    CommitTable, CommitTransaction, CreateTable, RegisterTable, RenameTable, TableAnswer, TableList,
+};
+use tidewater_iceberg::catalog::{CatalogError, Loaded, RawLoaded, TableIdent};
 
 use super::Catalog;
 use super::answer::{Answer, Names, body, path_namespace, path_table};
+use super::etag;
 use super::namespaces::Listing;
 
-fn answer(catalog: &Catalog, loaded: Loaded) -> Answer<Json<TableAnswer>> {
-    Ok(Json(TableAnswer::new(loaded, catalog.table_config().clone())?))
+fn answer(catalog: &Catalog, loaded: Loaded) -> Answer<Response> {
+    Ok(raw_answer(catalog, loaded.try_into()?, false))
+}
+
+fn raw_answer(catalog: &Catalog, loaded: RawLoaded, refs_alone: bool) -> Response {
+    let tag = loaded.location.as_deref().map(|location| etag::of(location, refs_alone));
+    let answer = TableAnswer::new(loaded, catalog.table_config().clone());
+    let body = Json(if refs_alone { answer.with_refs_alone() } else { answer });
+    match tag {
+        Some(tag) => ([(ETAG, tag)], body).into_response(),
+        None => body.into_response(),
+    }
 }
 
 pub(super) async fn list(catalog: Catalog, names: Names, Query(query): Query<Listing>) -> Answer<Json<TableList>> {
@@ -22,7 +37,7 @@ pub(super) async fn list(catalog: Catalog, names: Names, Query(query): Query<Lis
     Ok(Json(TableList { identifiers, next_page_token }))
 }
 
-pub(super) async fn create(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Json<TableAnswer>> {
+pub(super) async fn create(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Response> {
     let asked: CreateTable = body(&bytes)?;
     let table = TableIdent::new(path_namespace(&names)?, asked.name.clone());
     let staged = asked.stage_create;
@@ -31,9 +46,26 @@ pub(super) async fn create(catalog: Catalog, names: Names, bytes: Bytes) -> Answ
     answer(&catalog, loaded)
 }
 
-pub(super) async fn load(catalog: Catalog, names: Names) -> Answer<Json<TableAnswer>> {
-    let loaded = catalog.load(&path_table(&names)?).await?;
-    answer(&catalog, loaded)
+/// Query of a load.
+#[derive(Debug, Deserialize)]
+pub(super) struct Load {
+    /// `refs`: only snapshots that branches and tags point to; `all` or none: every one.
+    #[serde(default)]
+    snapshots: Option<String>,
+}
+
+pub(super) async fn load(
+    catalog: Catalog,
+    names: Names,
+    Query(query): Query<Load>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let refs_alone = query.snapshots.is_some_and(|wanted| wanted.eq_ignore_ascii_case("refs"));
+    let known = |location: &str| etag::is_known(&headers, location, refs_alone);
+    match catalog.load(&path_table(&names)?, known).await? {
+        Some(loaded) => Ok(raw_answer(&catalog, loaded, refs_alone)),
+        None => Ok(StatusCode::NOT_MODIFIED.into_response()),
+    }
 }
 
 pub(super) async fn exists(catalog: Catalog, names: Names) -> Answer<StatusCode> {
@@ -44,10 +76,16 @@ pub(super) async fn exists(catalog: Catalog, names: Names) -> Answer<StatusCode>
     Err(CatalogError::NoSuchTable(table).into())
 }
 
-pub(super) async fn commit(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Json<TableAnswer>> {
+pub(super) async fn commit(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Response> {
     let asked: CommitTable = body(&bytes)?;
     let loaded = catalog.commit(&path_table(&names)?, asked).await?;
     answer(&catalog, loaded)
+}
+
+pub(super) async fn commit_several(catalog: Catalog, bytes: Bytes) -> Answer<StatusCode> {
+    let asked: CommitTransaction = body(&bytes)?;
+    catalog.commit_all(asked.into_commits()?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Query of a drop.
@@ -64,7 +102,7 @@ pub(super) async fn drop_table(catalog: Catalog, names: Names, Query(query): Que
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn register(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Json<TableAnswer>> {
+pub(super) async fn register(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Response> {
     let asked: RegisterTable = body(&bytes)?;
     let table = TableIdent::new(path_namespace(&names)?, asked.name);
     let loaded = catalog.register(&table, &asked.metadata_location).await?;

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use iceberg::spec::TableMetadata;
+use tidewater_iceberg::catalog::wire::views::{CommitView, CreateView};
 use tidewater_iceberg::catalog::wire::{
-    CommitTable, CreateNamespace, CreateTable, RegisterTable, RenameTable, UpdateProperties, page,
+    CommitTable, CommitTransaction, CreateNamespace, CreateTable, RegisterTable, RenameTable, UpdateProperties, page,
 };
-use tidewater_iceberg::catalog::{Catalog, NamespaceIdent, ObjectStoreCatalog, TableIdent};
+use tidewater_iceberg::catalog::{Catalog, NamespaceIdent, ObjectStoreCatalog, TableCommit, TableIdent};
 use tidewater_iceberg::commit::offsets;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
@@ -41,7 +42,7 @@ pub(crate) fn targets() -> Vec<Target> {
 /// First byte: which request; then its body.
 fn request(input: &[u8]) {
     let Some((which, body)) = input.split_first() else { return };
-    match which % 6 {
+    match which % 9 {
         0 => {
             if let Ok(asked) = serde_json::from_slice::<CreateTable>(body) {
                 let name = asked.name.clone();
@@ -77,6 +78,30 @@ fn request(input: &[u8]) {
         }
         3 => drop(serde_json::from_slice::<UpdateProperties>(body)),
         4 => drop(serde_json::from_slice::<RegisterTable>(body)),
+        6 => {
+            if let Ok(asked) = serde_json::from_slice::<CreateView>(body) {
+                with_catalog(async |catalog| {
+                    let view = TableIdent::new(namespace(), asked.name.clone());
+                    if catalog.create_view(&view, asked.into_new()).await.is_ok() {
+                        let _ = catalog.replace_view(&view, &[], &[]).await;
+                    }
+                });
+            }
+        }
+        7 => {
+            if let Ok(asked) = serde_json::from_slice::<CommitView>(body) {
+                with_catalog(async |catalog| {
+                    let view = make_view(&catalog).await;
+                    let _ = catalog.replace_view(&view, &asked.requirements, &asked.updates).await;
+                    let _ = catalog.load_view(&view).await;
+                });
+            }
+        }
+        8 => {
+            if let Ok(asked) = serde_json::from_slice::<CommitTransaction>(body) {
+                drop(asked.into_commits());
+            }
+        }
         _ => {
             drop(serde_json::from_slice::<RenameTable>(body));
             let token = String::from_utf8_lossy(body);
@@ -105,10 +130,18 @@ fn with_bucket(act: impl AsyncFnOnce(SimBucket, ObjectStoreCatalog)) {
     });
 }
 
-/// A table's pointer, its namespace and its first metadata file, in the order of their keys.
+async fn make_view(catalog: &ObjectStoreCatalog) -> TableIdent {
+    let asked = serde_json::from_str::<CreateView>(VIEW).expect("sound");
+    let view = TableIdent::new(namespace(), asked.name.clone());
+    catalog.create_view(&view, asked.into_new()).await.expect("a sound view");
+    view
+}
+
+/// The namespace, pointers, a view's entry and the first metadata files, in the order of their keys.
 async fn made(bucket: &SimBucket, catalog: &ObjectStoreCatalog) -> Vec<(String, Bytes)> {
     let new = serde_json::from_str::<CreateTable>(CREATE).expect("sound").into_new().expect("sound");
     catalog.create(&TableIdent::new(namespace(), "t".to_owned()), new).await.expect("a sound table");
+    make_view(catalog).await;
     bucket.objects().into_iter().collect()
 }
 
@@ -124,6 +157,18 @@ fn object(input: &[u8]) {
         let _ = catalog.list_tables(&namespace()).await;
         let _ = catalog.load(&table).await;
         let _ = catalog.commit(&table, Vec::new(), Vec::new()).await;
+        let several = ["t", "v"].map(|name| TableCommit {
+            table: TableIdent::new(namespace(), name.to_owned()),
+            requirements: Vec::new(),
+            updates: Vec::new(),
+        });
+        let _ = catalog.commit_all(several.to_vec()).await;
+        let view = TableIdent::new(namespace(), "v".to_owned());
+        let _ = catalog.list_views(&namespace()).await;
+        let update = serde_json::from_str::<CommitView>(REPLACEMENT).expect("sound");
+        let _ = catalog.replace_view(&view, &update.requirements, &update.updates).await;
+        let _ = catalog.rename_view(&view, &TableIdent::new(namespace(), "w".to_owned())).await;
+        let _ = catalog.drop_view(&view).await;
         let _ = catalog.rename(&table, &TableIdent::new(namespace(), "u".to_owned())).await;
         let _ = catalog.drop_table(&table, true).await;
     });
@@ -154,6 +199,18 @@ const CREATE: &str = r#"{"name":"t","schema":{"type":"struct","schema-id":0,"fie
     "write-order":{"order-id":1,"fields":[{"source-id":1,"transform":"identity","direction":"asc","null-order":"nulls-first"}]},
     "stage-create":false,"properties":{"format-version":"2","k":"v"}}"#;
 
+const VIEW: &str = r#"{"name":"v","schema":{"type":"struct","schema-id":0,"fields":[
+    {"id":1,"name":"a","required":false,"type":"long"}]},"view-version":{"version-id":1,"schema-id":0,
+    "timestamp-ms":1767225600001,"summary":{"engine-name":"x"},"default-namespace":["topics"],
+    "representations":[{"type":"sql","sql":"select 1","dialect":"spark"}]},"properties":{"k":"v"}}"#;
+
+const REPLACEMENT: &str = r#"{"requirements":[],"updates":[
+    {"action":"set-properties","updates":{"version.history.num-entries":"2"}},
+    {"action":"add-schema","schema":{"type":"struct","schema-id":1,"fields":[{"id":1,"name":"b","required":false,"type":"long"}]}},
+    {"action":"add-view-version","view-version":{"version-id":2,"schema-id":-1,"timestamp-ms":1767225600002,"summary":{},
+    "default-namespace":["topics"],"representations":[{"type":"sql","sql":"select 2","dialect":"spark"}]}},
+    {"action":"set-current-view-version","view-version-id":-1}]}"#;
+
 fn requests() -> Vec<Vec<u8>> {
     let commit = r#"{"identifier":{"namespace":["topics"],"name":"t"},
         "requirements":[{"type":"assert-current-schema-id","current-schema-id":0},{"type":"assert-ref-snapshot-id","ref":"main","snapshot-id":null}],
@@ -170,6 +227,9 @@ fn requests() -> Vec<Vec<u8>> {
         (3, r#"{"removals":["a"],"updates":{"b":"c"}}"#),
         (4, r#"{"name":"t","metadata-location":"s3://bucket/t/metadata/1.json"}"#),
         (5, r#"{"source":{"namespace":["a"],"name":"t"},"destination":{"namespace":["b"],"name":"u"}}"#),
+        (6, VIEW),
+        (7, REPLACEMENT),
+        (8, &format!(r#"{{"table-changes":[{commit}]}}"#)),
     ];
     bodies.map(|(which, body)| [&[which][..], body.as_bytes()].concat()).to_vec()
 }

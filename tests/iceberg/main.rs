@@ -1,7 +1,8 @@
-//! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines.
+//! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines; and the compatibility kit.
 #![allow(clippy::disallowed_methods, reason = "a test")]
 #![cfg(feature = "lakehouse")]
 
+mod kit;
 #[path = "../support/support.rs"]
 mod support;
 
@@ -9,6 +10,8 @@ mod typed;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,6 +32,7 @@ use tidewater_storage::model::{
 };
 use tidewater_tiering::store;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 
 /// Rows per partition; the engine script knows both numbers.
 const ROWS: u64 = 1000;
@@ -86,7 +90,7 @@ async fn fill(catalog: Arc<ObjectStoreCatalog>) {
     assert!(matches!(outcome, Outcome::Committed { rows, .. } if rows == ROWS * PARTITIONS as u64), "{outcome:?}");
 }
 
-fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> String {
+fn ask(address: SocketAddr, method: &str, path: &str) -> String {
     let mut socket = std::net::TcpStream::connect(address).expect("connects");
     let request =
         format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -96,7 +100,7 @@ fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> String {
     answer
 }
 
-fn check_http(address: std::net::SocketAddr) {
+fn check_http(address: SocketAddr) {
     let expect = |method: &str, path: &str, status: &str, text: &str| {
         let answer = ask(address, method, path);
         assert!(
@@ -115,23 +119,42 @@ fn check_http(address: std::net::SocketAddr) {
     expect("GET", "/v1/nonsense/at/all", "404", "NotFoundException");
 }
 
-#[test]
-fn engines_read_what_the_sink_wrote() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    let folder = tempfile::tempdir().expect("a directory");
-    let url = format!("file://{}", folder.path().display());
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime")
+}
+
+/// A catalog on a directory bucket.
+fn catalog(runtime: &Runtime, folder: &Path) -> Arc<ObjectStoreCatalog> {
+    let url = format!("file://{}", folder.display());
     let bucket = store::open(&url, runtime.handle().clone(), &store::StoreOptions::default()).expect("opens");
     let files = TableFiles::new(bucket, Warehouse::new(&url, "iceberg").expect("a URI"));
-    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
-    let address = runtime.block_on(async {
-        fill(catalog.clone()).await;
+    Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()))
+}
+
+fn serve(runtime: &Runtime, catalog: Arc<ObjectStoreCatalog>) -> SocketAddr {
+    runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let guard = HttpGuard::new(address, HttpNames::default());
         let served = Arc::new(ServedCatalog::alone(catalog));
         tokio::spawn(catalog_http::serve(listener, guard, served, std::future::pending()));
         address
-    });
+    })
+}
+
+#[test]
+fn engines_read_what_the_sink_wrote() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
+    let catalog = catalog(&runtime, folder.path());
+    runtime.block_on(fill(catalog.clone()));
+    let address = serve(&runtime, catalog);
     check_http(address);
     support::python::script("iceberg/engines.py", &[&format!("http://{address}")], &[]);
+}
+
+#[test]
+fn the_compatibility_kit_passes() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
+    let open = serve(&runtime, catalog(&runtime, &folder.path().join("open")));
+    kit::run(open, folder.path(), &[]);
 }

@@ -9,6 +9,7 @@ use tidewater_tiering::store::PutMode;
 
 use super::keys::path_segment;
 use super::object_store::{Claim, ObjectStoreCatalog, Swing, failed};
+use super::pointer::Kind;
 use super::{CatalogError, Loaded, NewTable};
 
 /// The property by which clients choose the format version; it never reaches the table's properties.
@@ -17,7 +18,7 @@ pub(super) const FORMAT_VERSION: &str = "format-version";
 impl ObjectStoreCatalog {
     /// The location of a table whose creator chose none: below its namespace's `location` property or the warehouse,
     /// with a suffix that a dropped or renamed table of the same name did not have.
-    async fn default_location(&self, table: &TableIdent) -> Result<String, CatalogError> {
+    pub(super) async fn default_location(&self, table: &TableIdent) -> Result<String, CatalogError> {
         let namespace = self.load_namespace(&table.namespace).await?;
         let base = match namespace.get("location") {
             Some(location) => location.trim_end_matches('/').to_owned(),
@@ -49,9 +50,7 @@ impl ObjectStoreCatalog {
     /// # Errors
     /// As `create`, except that nothing is written.
     pub async fn stage(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError> {
-        if self.table_exists(table).await? {
-            return Err(CatalogError::TableExists(table.clone()));
-        }
+        self.check_free(table, Kind::Table).await?;
         self.load_namespace(&table.namespace).await?;
         let metadata = self.prepare(table, new).await?;
         self.files.make_directories(metadata.location()).await?;
@@ -93,15 +92,16 @@ impl ObjectStoreCatalog {
         metadata: TableMetadata,
     ) -> Result<Loaded, CatalogError> {
         self.load_namespace(&table.namespace).await?;
-        if self.table_exists(table).await? {
-            return Err(CatalogError::TableExists(table.clone()));
-        }
+        self.check_free(table, Kind::Table).await?;
         let location = self.write_metadata(&metadata, 0).await?;
         let pointer = self.fresh_pointer(&metadata, &location);
         match self.swing(table, &pointer, PutMode::IfAbsent, Claim::File { base: None }).await? {
             Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location) }),
             // Our file stays: if our table was there and was renamed before the other one came, the file is in use.
-            Swing::Lost => Err(CatalogError::TableExists(table.clone())),
+            Swing::Lost => {
+                self.check_free(table, Kind::Table).await?;
+                Err(CatalogError::TableExists(table.clone()))
+            }
         }
     }
 

@@ -1,12 +1,13 @@
 //! Keys of the catalog's objects: the only file that builds or parses one.
 //!
-//! `<warehouse>/catalog/namespaces/<namespace>.json` and `<warehouse>/catalog/tables/<namespace>/<table>.json`. Names
-//! are written with letters, digits, `-` and `_` as they are (a table's also with `.`) and any other byte as `=XX`;
+//! `<warehouse>/catalog/namespaces/<namespace>.json`, `<warehouse>/catalog/tables/<namespace>/<table or view>.json` and
+//! `<warehouse>/catalog/views/<namespace>/<view>/<entry>.json`, `<warehouse>/catalog/transactions/<uuid>.json`. Names are written with letters, digits, `-` and `_` as they are (a table's also with `.`) and any other byte as `=XX`;
 //! the levels of a namespace are joined by `.`. Names that a directory bucket could not hold as file names are refused;
 //! every legal topic name fits.
 
 use iceberg::{NamespaceIdent, TableIdent};
 use tidewater_tiering::store::ObjectKey;
+use uuid::Uuid;
 
 use super::CatalogError;
 
@@ -54,6 +55,20 @@ impl CatalogKeys {
         format!("{}tables/{}/", self.prefix, levels(namespace))
     }
 
+    /// Entries of the list of views.
+    pub(super) fn views(&self, namespace: &NamespaceIdent) -> String {
+        format!("{}views/{}/", self.prefix, levels(namespace))
+    }
+
+    pub(super) fn view_entry(&self, view: &TableIdent, entry: Uuid) -> Result<ObjectKey, CatalogError> {
+        self.key(&format!("{}{}/{entry}{SUFFIX}", self.views(&view.namespace), escape(&view.name, true)))
+    }
+
+    pub(super) fn transaction(&self, id: Uuid) -> Result<ObjectKey, CatalogError> {
+        self.key(&format!("{}transactions/{id}{SUFFIX}", self.prefix))
+    }
+
+    /// The pointer of a table or view.
     pub(super) fn table(&self, table: &TableIdent) -> Result<ObjectKey, CatalogError> {
         self.key(&format!("{}{}{SUFFIX}", self.tables(&table.namespace), escape(&table.name, true)))
     }
@@ -68,6 +83,13 @@ impl CatalogKeys {
     pub(super) fn parse_table(&self, namespace: &NamespaceIdent, key: &ObjectKey) -> Option<TableIdent> {
         let name = key.as_str().strip_prefix(&self.tables(namespace))?.strip_suffix(SUFFIX)?;
         Some(TableIdent::new(namespace.clone(), unescape(name)?))
+    }
+
+    /// The view of `namespace` and the entry whose key this is.
+    pub(super) fn parse_view_entry(&self, namespace: &NamespaceIdent, key: &ObjectKey) -> Option<(TableIdent, Uuid)> {
+        let rest = key.as_str().strip_prefix(&self.views(namespace))?.strip_suffix(SUFFIX)?;
+        let (name, entry) = rest.split_once('/')?;
+        Some((TableIdent::new(namespace.clone(), unescape(name)?), entry.parse().ok()?))
     }
 }
 
@@ -142,7 +164,9 @@ mod tests {
             let namespace = NamespaceIdent::from_vec(levels).expect("not empty");
             let table = TableIdent::new(namespace.clone(), name);
             let key = keys.table(&table).expect("legal");
-            prop_assert_eq!(keys.parse_table(&namespace, &key), Some(table));
+            prop_assert_eq!(keys.parse_table(&namespace, &key), Some(table.clone()));
+            let key = keys.view_entry(&table, Uuid::from_u128(7)).expect("legal");
+            prop_assert_eq!(keys.parse_view_entry(&namespace, &key), Some((table, Uuid::from_u128(7))));
             let key = keys.namespace(&namespace).expect("legal");
             prop_assert_eq!(keys.parse_namespace(&key), Some(namespace));
         }

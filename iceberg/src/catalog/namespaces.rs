@@ -101,12 +101,15 @@ impl ObjectStoreCatalog {
         Ok(children.into_iter().collect())
     }
 
-    /// Drops a namespace without tables and without namespaces below it.
+    /// Drops a namespace without tables and views and without namespaces below it.
     ///
     /// # Errors
     /// [`CatalogError::NamespaceNotEmpty`], [`CatalogError::NoSuchNamespace`]; the bucket.
     pub async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<(), CatalogError> {
-        if !self.list_tables(namespace).await?.is_empty() || !self.list_namespaces(Some(namespace)).await?.is_empty() {
+        self.load_namespace(namespace).await?;
+        if !self.list_keys(&self.keys.tables(namespace)).await?.is_empty()
+            || !self.list_namespaces(Some(namespace)).await?.is_empty()
+        {
             return Err(CatalogError::NamespaceNotEmpty(namespace.clone()));
         }
         Ok(self.store().delete(vec![self.keys.namespace(namespace)?]).await?)

@@ -1,8 +1,9 @@
-//! The built-in catalog: its state is one small object per namespace and per table, moved by conditional put, so it
+//! The built-in catalog: its state is one small object per namespace, table and view, moved by conditional put, so it
 //! survives the cluster, and all brokers share it without agreeing on anything else.
 //!
-//! Owns: tables' pointers and metadata files (namespaces, creation, rename and purge are its other files). Does not
-//! own: HTTP (root), data files and manifests (`commit`, engines). *Node-wide*; used on the tokio side runtime.
+//! Owns: pointers and tables' metadata files (namespaces, views, transactions, creation, rename and purge are its other
+//! files). Does not own: HTTP (root), data files and manifests (`commit`, engines). *Node-wide*; used on the tokio side
+//! runtime.
 //!
 //! A pointer's content is new at every write (`revision`), as some stores' ETags are hashes of the content. A commit
 //! writes a new, uniquely named metadata file and then moves the pointer with put-if-match: readers see the old or the
@@ -22,15 +23,17 @@ use tidewater_tiering::store::{ETag, ObjectKey, ObjectStore, PutMode, StoreError
 use uuid::Uuid;
 
 use super::keys::CatalogKeys;
-use super::pointer::{FORMAT, Pointer, PointerState};
+use super::pointer::{FORMAT, Kind, Pointer, PointerState};
+use super::raw::OwnFiles;
+use super::transactions::as_seen;
 use super::{Catalog, CatalogError, Loaded, NewTable};
 use crate::files::TableFiles;
 use crate::names::Names;
 
 /// A commit whose requirements still hold is tried this often against others that win the race.
-const COMMIT_ATTEMPTS: usize = 10;
+pub(super) const COMMIT_ATTEMPTS: usize = 10;
 /// A pointer write without an answer is looked after this often before it is called unknown.
-const ANSWER_ATTEMPTS: usize = 3;
+pub(super) const ANSWER_ATTEMPTS: usize = 3;
 /// Bytes of a metadata file at most. Every commit reads and writes one, and so does each client that loads the table.
 pub(super) const METADATA_BYTES_MAX: usize = 64 << 20;
 /// Iceberg's switch for deleting metadata files that fell off the log.
@@ -42,7 +45,17 @@ pub struct ObjectStoreCatalog {
     pub(super) files: TableFiles,
     pub(super) names: Names,
     pub(super) keys: CatalogKeys,
+    pub(super) own: OwnFiles,
     table_config: Arc<HashMap<String, String>>,
+}
+
+/// A table's next state, written and not yet reached by a pointer.
+pub(super) struct Built {
+    pub(super) metadata: TableMetadata,
+    /// URI of its file.
+    pub(super) location: String,
+    /// What fell off the metadata log.
+    pub(super) expired: Vec<MetadataLog>,
 }
 
 /// How a conditional pointer write ended.
@@ -63,6 +76,11 @@ pub(super) enum Claim<'a> {
     },
     /// By its revision.
     Revision,
+    /// By the revisions that the pointer of a view remembers, written on top of revision `base`.
+    Past {
+        /// What the pointer's revision was before.
+        base: Uuid,
+    },
 }
 
 /// What became of a pointer write.
@@ -80,7 +98,7 @@ impl ObjectStoreCatalog {
     #[must_use]
     pub fn new(files: TableFiles, names: Names, table_config: HashMap<String, String>) -> Self {
         let keys = CatalogKeys::new(&files.warehouse().key_prefix(), files.warehouse().is_directory());
-        Self { files, names, keys, table_config: Arc::new(table_config) }
+        Self { files, names, keys, own: OwnFiles::default(), table_config: Arc::new(table_config) }
     }
 
     /// The configuration that clients get with each table.
@@ -93,23 +111,70 @@ impl ObjectStoreCatalog {
         self.files.store()
     }
 
-    /// The pointer object of a table with its version; `None` if there is none.
+    /// The pointer object of a table or view with its version; `None` if there is none.
     pub(super) async fn pointer(&self, table: &TableIdent) -> Result<Option<(Pointer, ETag)>, CatalogError> {
         Pointer::read(&**self.store(), &self.keys.table(table)?).await
     }
 
-    /// The live pointer of a table; a move that was left unfinished is finished first.
-    pub(super) async fn live(&self, table: &TableIdent) -> Result<(Pointer, ETag), CatalogError> {
-        match self.pointer(table).await? {
-            Some((pointer, etag)) if pointer.state == PointerState::Live => Ok((pointer, etag)),
-            Some((pointer, etag)) => {
-                self.finish_move(table, pointer, &etag).await?;
-                match self.pointer(table).await? {
-                    Some((pointer, etag)) if pointer.state == PointerState::Live => Ok((pointer, etag)),
-                    _ => Err(CatalogError::NoSuchTable(table.clone())),
-                }
+    /// The live pointer that has the name, of a table or a view; `None` if there is none. What others left unfinished
+    /// is finished first.
+    ///
+    /// # Errors
+    /// [`CatalogError::Busy`] if others begin something new each time; damage; the bucket.
+    pub(super) async fn settled(&self, name: &TableIdent) -> Result<Option<(Pointer, ETag)>, CatalogError> {
+        for _ in 0..COMMIT_ATTEMPTS {
+            let Some((pointer, etag)) = self.pointer(name).await? else { return Ok(None) };
+            match pointer.state {
+                PointerState::Live => return Ok(Some((pointer, etag))),
+                PointerState::Moving { .. } => self.finish_move(name, pointer, &etag).await?,
+                PointerState::Prepared { .. } => self.finish_prepared(name, pointer, &etag).await?,
             }
-            None => Err(CatalogError::NoSuchTable(table.clone())),
+        }
+        Err(CatalogError::Busy { detail: format!("{name} is being changed by others all the time; try again") })
+    }
+
+    /// As [`ObjectStoreCatalog::settled`] for those who only look: a table in a transaction is as the transaction has
+    /// it so far, and stays in it.
+    ///
+    /// # Errors
+    /// As `settled`.
+    pub(super) async fn seen(&self, name: &TableIdent) -> Result<Option<Pointer>, CatalogError> {
+        for _ in 0..COMMIT_ATTEMPTS {
+            let Some((pointer, etag)) = self.pointer(name).await? else { return Ok(None) };
+            if matches!(pointer.state, PointerState::Moving { .. }) {
+                self.finish_move(name, pointer, &etag).await?;
+            } else if let Some(seen) = as_seen(&**self.store(), &self.keys, name, pointer).await? {
+                return Ok(Some(seen));
+            }
+        }
+        Err(CatalogError::Busy { detail: format!("{name} is being changed by others all the time; try again") })
+    }
+
+    /// The pointer of a table as [`ObjectStoreCatalog::seen`] has it.
+    pub(super) async fn seen_table(&self, table: &TableIdent) -> Result<Pointer, CatalogError> {
+        let found = self.seen(table).await?.filter(|pointer| pointer.kind() == Kind::Table);
+        found.ok_or_else(|| CatalogError::NoSuchTable(table.clone()))
+    }
+
+    /// As [`ObjectStoreCatalog::settled`], where it must be of `kind`.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchTable`] or [`CatalogError::NoSuchView`]; as `settled`.
+    pub(super) async fn live_one(&self, kind: Kind, name: &TableIdent) -> Result<(Pointer, ETag), CatalogError> {
+        let found = self.settled(name).await?.filter(|(pointer, _)| pointer.kind() == kind);
+        found.ok_or_else(|| kind.absent(name))
+    }
+
+    /// The live pointer of a table.
+    pub(super) async fn live(&self, table: &TableIdent) -> Result<(Pointer, ETag), CatalogError> {
+        self.live_one(Kind::Table, table).await
+    }
+
+    /// Refuses a name that something has already, where one of `kind` is to be made.
+    pub(super) async fn check_free(&self, name: &TableIdent, kind: Kind) -> Result<(), CatalogError> {
+        match self.seen(name).await? {
+            None => Ok(()),
+            Some(found) => Err(kind.taken(name, found.kind())),
         }
     }
 
@@ -122,10 +187,10 @@ impl ObjectStoreCatalog {
         claim: Claim<'_>,
     ) -> Result<Swing, CatalogError> {
         let key = self.keys.table(table)?;
-        let body = serde_json::to_vec(pointer).map_err(iceberg::Error::from)?;
+        let body = pointer.encode()?;
         let mut detail = String::new();
         for _ in 0..ANSWER_ATTEMPTS {
-            match self.store().put(&key, Bytes::from(body.clone()), mode.clone()).await {
+            match self.store().put(&key, body.clone(), mode.clone()).await {
                 Ok(_) => return Ok(Swing::Done),
                 Err(StoreError::Taken { .. }) => match self.fate(table, pointer, claim).await {
                     Ok(Fate::Ours) => return Ok(Swing::Done),
@@ -145,10 +210,15 @@ impl ObjectStoreCatalog {
         let Some((found, _)) = self.pointer(table).await? else {
             return Ok(Fate::Open("the table was dropped or renamed meanwhile"));
         };
-        if found.revision == pointer.revision {
+        if found.has_been(pointer.revision) {
             return Ok(Fate::Ours);
         }
-        let Claim::File { base } = claim else { return Ok(Fate::Theirs) };
+        let base = match claim {
+            Claim::File { base } => base,
+            Claim::Revision => return Ok(Fate::Theirs),
+            Claim::Past { base } if found.has_been(base) => return Ok(Fate::Theirs),
+            Claim::Past { .. } => return Ok(Fate::Open("the pointer does not remember this commit's base")),
+        };
         if found.metadata_location == pointer.metadata_location {
             return Ok(Fate::Ours);
         }
@@ -174,7 +244,20 @@ impl ObjectStoreCatalog {
             table_uuid: metadata.uuid(),
             metadata_location: location.to_owned(),
             revision: self.names.uuid(),
+            view: None,
             state: PointerState::Live,
+        }
+    }
+
+    /// Refuses a metadata file that is too large to be read.
+    pub(super) async fn check_size(&self, location: &str) -> Result<(), CatalogError> {
+        match self.files.size(location).await?.unwrap_or(0) {
+            bytes if bytes > METADATA_BYTES_MAX as u64 => {
+                let detail =
+                    format!("{location} has {bytes} bytes, more than the {METADATA_BYTES_MAX} of a metadata file");
+                Err(CatalogError::Invalid { detail })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -195,11 +278,12 @@ impl ObjectStoreCatalog {
             return Err(CatalogError::Invalid { detail });
         }
         self.files.write(&location, Bytes::from(body)).await?;
+        self.own.add(&location);
         Ok(location)
     }
 
     /// Deletes what fell off the metadata log, if the table wants that; a failure leaves garbage and is only logged.
-    async fn forget_old_metadata(&self, metadata: &TableMetadata, expired: Vec<MetadataLog>) {
+    pub(super) async fn forget_old_metadata(&self, metadata: &TableMetadata, expired: Vec<MetadataLog>) {
         if expired.is_empty() || metadata.properties().get(DELETE_METADATA).is_none_or(|v| v != "true") {
             return;
         }
@@ -209,15 +293,16 @@ impl ObjectStoreCatalog {
         }
     }
 
-    /// One attempt at a commit: `None` if another commit came first.
-    async fn try_commit(
+    /// Applies `updates` to the table at `pointer` if all `requirements` hold, and writes its next metadata file. If
+    /// nothing changes, that is the one it has.
+    pub(super) async fn build(
         &self,
         table: &TableIdent,
+        pointer: &Pointer,
         requirements: &[TableRequirement],
         updates: &[TableUpdate],
-    ) -> Result<Option<Loaded>, CatalogError> {
-        let (pointer, etag) = self.live(table).await?;
-        let base = self.read_metadata(&pointer.metadata_location).await?;
+    ) -> Result<Built, CatalogError> {
+        let base = self.read_base(table, &pointer.metadata_location).await?;
         for requirement in requirements {
             if requirement.check(Some(&base)).is_err() {
                 let detail = super::requirement::explain(requirement, &base);
@@ -231,15 +316,30 @@ impl ObjectStoreCatalog {
         let built = builder.build().map_err(|error| failed(table, error))?;
         if built.changes.is_empty() {
             let metadata = self.read_metadata(&pointer.metadata_location).await?;
-            return Ok(Some(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) }));
+            return Ok(Built { metadata, location: pointer.metadata_location.clone(), expired: Vec::new() });
         }
         let location = self.write_metadata(&built.metadata, version_after(&pointer.metadata_location)).await?;
-        let next = self.fresh_pointer(&built.metadata, &location);
+        Ok(Built { metadata: built.metadata, location, expired: built.expired_metadata_logs })
+    }
+
+    /// One attempt at a commit: `None` if another commit came first.
+    async fn try_commit(
+        &self,
+        table: &TableIdent,
+        requirements: &[TableRequirement],
+        updates: &[TableUpdate],
+    ) -> Result<Option<Loaded>, CatalogError> {
+        let (pointer, etag) = self.live(table).await?;
+        let Built { metadata, location, expired } = self.build(table, &pointer, requirements, updates).await?;
+        if location == pointer.metadata_location {
+            return Ok(Some(Loaded { metadata: Arc::new(metadata), location: Some(location) }));
+        }
+        let next = self.fresh_pointer(&metadata, &location);
         let claim = Claim::File { base: Some(&pointer.metadata_location) };
         match self.swing(table, &next, PutMode::IfMatch(etag), claim).await? {
             Swing::Done => {
-                self.forget_old_metadata(&built.metadata, built.expired_metadata_logs).await;
-                Ok(Some(Loaded { metadata: Arc::new(built.metadata), location: Some(location) }))
+                self.forget_old_metadata(&metadata, expired).await;
+                Ok(Some(Loaded { metadata: Arc::new(metadata), location: Some(location) }))
             }
             Swing::Lost => {
                 self.files.take_back(&[location]).await;
@@ -253,18 +353,6 @@ impl ObjectStoreCatalog {
         if let Err(error) = self.files.delete(files).await {
             tracing::warn!(%error, "unused file could not be deleted");
         }
-    }
-
-    /// Tables of a namespace, sorted by name.
-    ///
-    /// # Errors
-    /// [`CatalogError::NoSuchNamespace`]; the bucket.
-    pub async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>, CatalogError> {
-        self.load_namespace(namespace).await?;
-        let found = self.list_keys(&self.keys.tables(namespace)).await?;
-        let mut tables: Vec<_> = found.iter().filter_map(|key| self.keys.parse_table(namespace, key)).collect();
-        tables.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(tables)
     }
 
     pub(super) async fn list_keys(&self, prefix: &str) -> Result<Vec<ObjectKey>, CatalogError> {
@@ -286,11 +374,7 @@ impl ObjectStoreCatalog {
     /// # Errors
     /// The bucket.
     pub async fn table_exists(&self, table: &TableIdent) -> Result<bool, CatalogError> {
-        match self.live(table).await {
-            Ok(_) => Ok(true),
-            Err(CatalogError::NoSuchTable(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(self.seen(table).await?.is_some_and(|pointer| pointer.kind() == Kind::Table))
     }
 
     /// Takes a table into the catalog whose metadata file exists already.
@@ -299,16 +383,15 @@ impl ObjectStoreCatalog {
     /// [`CatalogError::TableExists`], [`CatalogError::NoSuchNamespace`], a file that is no table metadata.
     pub async fn register(&self, table: &TableIdent, location: &str) -> Result<Loaded, CatalogError> {
         self.load_namespace(&table.namespace).await?;
-        let bytes = self.files.size(location).await?.unwrap_or(0);
-        if bytes > METADATA_BYTES_MAX as u64 {
-            let detail = format!("{location} has {bytes} bytes, more than the {METADATA_BYTES_MAX} of a metadata file");
-            return Err(CatalogError::Invalid { detail });
-        }
+        self.check_size(location).await?;
         let metadata = self.read_metadata(location).await?;
         let pointer = self.fresh_pointer(&metadata, location);
         match self.swing(table, &pointer, PutMode::IfAbsent, Claim::Revision).await? {
             Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location.to_owned()) }),
-            Swing::Lost => Err(CatalogError::TableExists(table.clone())),
+            Swing::Lost => {
+                self.check_free(table, Kind::Table).await?;
+                Err(CatalogError::TableExists(table.clone()))
+            }
         }
     }
 }
@@ -323,7 +406,7 @@ pub(super) fn failed(table: &TableIdent, error: iceberg::Error) -> CatalogError 
 }
 
 /// The number of the metadata file after `location`, from its name's leading digits.
-fn version_after(location: &str) -> u64 {
+pub(super) fn version_after(location: &str) -> u64 {
     let name = location.rsplit('/').next().unwrap_or_default();
     let digits: String = name.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
     digits.parse().map_or(1, |version: u64| version.saturating_add(1))
@@ -343,19 +426,19 @@ impl Catalog for ObjectStoreCatalog {
     }
 
     async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError> {
-        let (pointer, _) = self.live(table).await?;
+        let pointer = self.seen_table(table).await?;
         match self.read_metadata(&pointer.metadata_location).await {
             Ok(metadata) => Ok(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) }),
             // The file may have fallen off the log between the two reads: then the pointer has moved.
-            Err(error) => match self.live(table).await? {
-                (later, _) if later.revision == pointer.revision => {
+            Err(error) => match self.seen_table(table).await? {
+                later if later.metadata_location == pointer.metadata_location => {
                     let location = pointer.metadata_location;
                     match self.files.size(&location).await? {
                         None => Err(CatalogError::MetadataMissing { table: table.clone(), location }),
                         Some(_) => Err(error),
                     }
                 }
-                (later, _) => {
+                later => {
                     let metadata = self.read_metadata(&later.metadata_location).await?;
                     Ok(Loaded { metadata: Arc::new(metadata), location: Some(later.metadata_location) })
                 }

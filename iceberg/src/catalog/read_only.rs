@@ -12,7 +12,8 @@ use iceberg::spec::TableMetadata;
 
 use super::keys::CatalogKeys;
 use super::object_store::METADATA_BYTES_MAX;
-use super::pointer::{Pointer, PointerState};
+use super::pointer::{Kind, Pointer, PointerState};
+use super::transactions::as_seen;
 use super::{CatalogError, Loaded};
 use crate::files::TableFiles;
 use crate::location::FilePlace;
@@ -51,7 +52,7 @@ impl ReadOnlyCatalog {
             };
             // The file may have fallen off the log between the two reads: then the pointer has moved.
             let later = self.live(table).await?;
-            if later.revision == pointer.revision {
+            if later.metadata_location == pointer.metadata_location {
                 return Err(error);
             }
             pointer = later;
@@ -72,10 +73,17 @@ impl ReadOnlyCatalog {
     }
 
     async fn live(&self, table: &TableIdent) -> Result<Pointer, CatalogError> {
-        match Pointer::read(&**self.files.store(), &self.keys.table(table)?).await? {
-            Some((pointer, _)) if pointer.state == PointerState::Live => Ok(pointer),
-            _ => Err(CatalogError::NoSuchTable(table.clone())),
+        let (store, key) = (&**self.files.store(), self.keys.table(table)?);
+        for _ in 0..LOAD_ATTEMPTS {
+            let found = Pointer::read(store, &key).await?.map(|(pointer, _)| pointer);
+            let Some(pointer) = found.filter(|pointer| pointer.kind() == Kind::Table) else { break };
+            match as_seen(store, &self.keys, table, pointer).await? {
+                Some(pointer) if pointer.state == PointerState::Live => return Ok(pointer),
+                Some(_) => break,
+                None => {}
+            }
         }
+        Err(CatalogError::NoSuchTable(table.clone()))
     }
 
     async fn metadata(&self, table: &TableIdent, location: &str) -> Result<TableMetadata, CatalogError> {
@@ -148,7 +156,7 @@ mod tests {
             let (orders, key) = (world.table(), reader.keys.table(&world.table()).expect("legal"));
             let (pointer, etag) = Pointer::read(&world.store, &key).await.expect("reads").expect("is there");
             let to = TableIdent::from_strs(["topics", "moved"]).expect("legal");
-            let moving = Pointer { state: PointerState::Moving { to: to.clone() }, ..pointer };
+            let moving = Pointer { state: PointerState::Moving { to: to.clone(), entry: None }, ..pointer };
             let body = serde_json::to_vec(&moving).expect("JSON").into();
             let mode = tidewater_tiering::store::PutMode::IfMatch(etag);
             tidewater_tiering::store::ObjectStore::put(&world.store, &key, body, mode).await.expect("put");

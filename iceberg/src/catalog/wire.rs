@@ -1,15 +1,18 @@
 //! JSON of the Iceberg REST catalog (iceberg `open-api/rest-catalog-open-api.yaml`): requests, answers, errors with
 //! their codes. Routes and sockets are the root's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use iceberg::spec::{FormatVersion, Schema, SortOrder, UnboundPartitionSpec};
 use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tidewater_tiering::store::StoreError;
 
+pub mod views;
+
 use super::creation::FORMAT_VERSION;
-use super::{CatalogError, Loaded, NewTable};
+use super::{CatalogError, NewTable, RawLoaded, TableCommit};
 use crate::files::FileError;
 
 /// What `/v1/config` lists as served, so that clients do not try the rest.
@@ -29,6 +32,15 @@ pub const ENDPOINTS: &[&str] = &[
     "POST /v1/{prefix}/namespaces/{namespace}/register",
     "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/metrics",
     "POST /v1/{prefix}/tables/rename",
+    "GET /v1/{prefix}/namespaces/{namespace}/views",
+    "POST /v1/{prefix}/namespaces/{namespace}/views",
+    "GET /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "HEAD /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "POST /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "DELETE /v1/{prefix}/namespaces/{namespace}/views/{view}",
+    "POST /v1/{prefix}/views/rename",
+    "POST /v1/{prefix}/namespaces/{namespace}/register-view",
+    "POST /v1/{prefix}/transactions/commit",
 ];
 
 /// Answer of `/v1/config`.
@@ -139,6 +151,27 @@ pub struct CommitTable {
     pub updates: Vec<TableUpdate>,
 }
 
+/// Request: commit to several tables at once.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CommitTransaction {
+    pub table_changes: Vec<CommitTable>,
+}
+
+impl CommitTransaction {
+    /// As the catalog takes it.
+    ///
+    /// # Errors
+    /// A change that does not name its table.
+    pub fn into_commits(self) -> Result<Vec<TableCommit>, CatalogError> {
+        let named = |change: CommitTable| match change.identifier {
+            Some(table) => Ok(TableCommit { table, requirements: change.requirements, updates: change.updates }),
+            None => Err(CatalogError::Invalid { detail: "a table change has no identifier".to_owned() }),
+        };
+        self.table_changes.into_iter().map(named).collect()
+    }
+}
+
 /// Request: register a table whose metadata file exists.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -161,19 +194,28 @@ pub struct TableAnswer {
     /// Its metadata file; absent while staged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata_location: Option<String>,
-    pub metadata: serde_json::Value,
+    pub metadata: Value,
     /// What the client needs to reach its files.
     pub config: HashMap<String, String>,
 }
 
 impl TableAnswer {
     /// A loaded table and the configuration for its client.
-    ///
-    /// # Errors
-    /// If its metadata cannot be serialised: a defect.
-    pub fn new(loaded: Loaded, config: HashMap<String, String>) -> Result<Self, CatalogError> {
-        let metadata = super::json::ordered(&loaded.metadata)?;
-        Ok(Self { metadata_location: loaded.location, metadata, config })
+    #[must_use]
+    pub fn new(loaded: RawLoaded, config: HashMap<String, String>) -> Self {
+        Self { metadata_location: loaded.location, metadata: loaded.metadata, config }
+    }
+
+    /// Without the snapshots that no branch or tag points to.
+    #[must_use]
+    pub fn with_refs_alone(mut self) -> Self {
+        let refs = self.metadata.get("refs").and_then(Value::as_object);
+        let ids = refs.into_iter().flat_map(|refs| refs.values());
+        let ids: HashSet<i64> = ids.filter_map(|named| named.get("snapshot-id").and_then(Value::as_i64)).collect();
+        if let Some(snapshots) = self.metadata.get_mut("snapshots").and_then(Value::as_array_mut) {
+            snapshots.retain(|one| one.get("snapshot-id").and_then(Value::as_i64).is_some_and(|id| ids.contains(&id)));
+        }
+        self
     }
 }
 
@@ -204,12 +246,17 @@ impl From<CatalogError> for ErrorAnswer {
         let (code, kind) = match &error {
             CatalogError::NoSuchNamespace(_) => (404, "NoSuchNamespaceException"),
             CatalogError::NoSuchTable(_) => (404, "NoSuchTableException"),
+            CatalogError::NoSuchView(_) => (404, "NoSuchViewException"),
             CatalogError::MetadataMissing { .. } => (404, "NotFoundException"),
-            CatalogError::NamespaceExists(_) | CatalogError::TableExists(_) => (409, "AlreadyExistsException"),
+            CatalogError::NamespaceExists(_)
+            | CatalogError::TableExists(_)
+            | CatalogError::ViewExists(_)
+            | CatalogError::NameTaken { .. }
+            | CatalogError::RenameTaken { .. } => (409, "AlreadyExistsException"),
             CatalogError::NamespaceNotEmpty(_) => (409, "NamespaceNotEmptyException"),
             CatalogError::Conflict { .. } => (409, "CommitFailedException"),
             CatalogError::Unknown { .. } => (500, "CommitStateUnknownException"),
-            CatalogError::Invalid { .. } => (400, "BadRequestException"),
+            CatalogError::Invalid { .. } | CatalogError::UnknownMembers { .. } => (400, "BadRequestException"),
             CatalogError::Unprocessable { .. } => (422, "UnprocessableEntityException"),
             CatalogError::Busy { .. } => (503, "ServiceUnavailableException"),
             CatalogError::File(FileError::Location(_)) => (400, "BadRequestException"),
@@ -224,14 +271,16 @@ impl From<CatalogError> for ErrorAnswer {
     }
 }
 
-/// One page of sorted `items`: those after `token`, at most `size`, and the token of the next page.
+/// One page of sorted `items`: those after `token`, at most `size`, and the token of the next page. A client that sends
+/// no token, not even an empty one, knows no pages and gets all.
 pub fn page<T>(
     items: Vec<T>,
     token: Option<&str>,
     size: Option<usize>,
     name: impl Fn(&T) -> String,
 ) -> (Vec<T>, Option<String>) {
-    let after = token.filter(|token| !token.is_empty());
+    let Some(token) = token else { return (items, None) };
+    let after = Some(token).filter(|token| !token.is_empty());
     let mut rest: Vec<T> = items.into_iter().filter(|item| after.is_none_or(|t| name(item).as_str() > t)).collect();
     match size.filter(|size| *size > 0 && *size < rest.len()) {
         None => (rest, None),
@@ -240,5 +289,24 @@ pub fn page<T>(
             let next = rest.last().map(name);
             (rest, next)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_snapshots_with_a_name_are_left() {
+        let snapshots = json!([{"snapshot-id": 1}, {"snapshot-id": 2}, {"snapshot-id": 3}]);
+        let refs = json!({"main": {"snapshot-id": 3, "type": "branch"}, "kept": {"snapshot-id": 1, "type": "tag"}});
+        let metadata = json!({"snapshots": snapshots, "refs": refs, "current-snapshot-id": 3});
+        let answer = TableAnswer::new(RawLoaded { metadata, location: None }, HashMap::new()).with_refs_alone();
+        assert_eq!(answer.metadata["snapshots"], json!([{"snapshot-id": 1}, {"snapshot-id": 3}]));
+        let empty = RawLoaded { metadata: json!({"snapshots": [{"snapshot-id": 1}]}), location: None };
+        let answer = TableAnswer::new(empty, HashMap::new()).with_refs_alone();
+        assert_eq!(answer.metadata["snapshots"], json!([]));
     }
 }

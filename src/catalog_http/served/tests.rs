@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tidewater_iceberg::catalog::wire::ENDPOINTS;
 
-use super::super::errors::tests::{ask, is_error, serve};
-use super::super::router;
+use super::super::errors::tests::{ask, ask_with, is_error, serve};
+use super::super::{etag, router};
 use super::*;
 use crate::replica::tables::tests::{Bench, table};
 
@@ -196,4 +197,96 @@ fn an_error_of_a_source_is_what_it_means_here() {
     assert_eq!(kind(CatalogError::NoSuchTable(table("t"))), 404);
     assert_eq!(kind(CatalogError::Damaged { key: key(), detail: String::new() }), 500);
     assert_eq!(kind(CatalogError::Busy { detail: String::new() }), 503);
+}
+
+#[test]
+fn every_endpoint_that_is_listed_is_served() {
+    let (_bench, address) = served();
+    for endpoint in ENDPOINTS {
+        let (method, path) = endpoint.split_once(' ').expect("method and path");
+        let path = path.replace("{prefix}", "p").replace("{namespace}", "nothing");
+        let path = path.replace("{table}", "nothing").replace("{view}", "nothing");
+        let (status, body) = ask(address, method, &path, b"{}");
+        assert!(status != 405 && !body.contains("No route"), "{endpoint}: {status} {body}");
+    }
+}
+
+#[test]
+fn a_table_that_the_client_has_is_not_sent_again() {
+    let (bench, address) = served();
+    for name in ["left", "orders"] {
+        let path = format!("/v1/namespaces/topics/tables/{name}");
+        let (_, loaded) = get(address, &format!("/namespaces/topics/tables/{name}"));
+        let location = loaded["metadata-location"].as_str().expect("is committed");
+        let known = |refs| format!("If-None-Match: {}\r\n", etag::of(location, refs));
+        assert_eq!(ask_with(address, "GET", &path, &known(false), b""), (304, String::new()), "{name}");
+        assert_eq!(ask_with(address, "GET", &path, &known(true), b"").0, 200, "{name}");
+        let refs = format!("{path}?snapshots=refs");
+        assert_eq!(ask_with(address, "GET", &refs, &known(true), b"").0, 304, "{name}");
+    }
+    let set = json!({"updates": [{"action": "set-properties", "updates": {"a": "b"}}]});
+    let left = "/namespaces/topics/tables/left";
+    let old = get(address, left).1["metadata-location"].as_str().expect("is committed").to_owned();
+    assert_eq!(send(address, "POST", left, &set).0, 200);
+    let known = format!("If-None-Match: {}\r\n", etag::of(&old, false));
+    assert_eq!(ask_with(address, "GET", &format!("/v1{left}"), &known, b"").0, 200, "it was changed");
+    drop(bench);
+}
+
+#[test]
+fn a_listing_has_pages_for_clients_that_know_them() {
+    let (_bench, address) = served();
+    let page = |query: &str| {
+        let (status, page) = get(address, &format!("/namespaces/topics/tables{query}"));
+        assert_eq!(status, 200, "{page}");
+        (page["identifiers"].as_array().expect("a list").len(), page["next-page-token"].as_str().map(str::to_owned))
+    };
+    assert_eq!(page(""), (4, None));
+    assert_eq!(page("?pageSize=2"), (4, None), "without a token all are sent");
+    let (first, next) = page("?pageSize=3&pageToken=");
+    assert_eq!((first, next.as_deref()), (3, Some("orders")));
+    assert_eq!(page("?pageSize=3&pageToken=orders"), (1, None));
+}
+
+#[test]
+fn views_and_commits_to_several_tables_respect_the_tables_of_sources() {
+    let (bench, address) = served();
+    let before = sources(&bench);
+    let view = |name: &str| {
+        json!({"name": name, "schema": schema(), "properties": {}, "view-version": {
+            "version-id": 1, "schema-id": 0, "timestamp-ms": 1_760_000_000_000_i64, "summary": {},
+            "representations": [{"type": "sql", "sql": "select 1", "dialect": "spark"}],
+            "default-namespace": ["topics"],
+        }})
+    };
+    let made = send(address, "POST", "/namespaces/topics/views", &view("orders"));
+    assert!(is_error(&made, 409, "AlreadyExistsException"), "{made:?}");
+    let made = send(address, "POST", "/namespaces/topics/views", &view("left"));
+    assert!(is_error(&made, 409, "AlreadyExistsException"), "{made:?}");
+    assert_eq!(send(address, "POST", "/namespaces/topics/views", &view("mine")).0, 200);
+    let moved = send(address, "POST", "/views/rename", &rename("mine", "orders"));
+    assert!(is_error(&moved, 409, "AlreadyExistsException"), "{moved:?}");
+    let listed = get(address, "/namespaces/topics/views");
+    assert_eq!(listed, (200, json!({"identifiers": [{"namespace": ["topics"], "name": "mine"}]})));
+    assert_eq!(names(address), ["both", "left", "orders", "wind"], "a view is no table");
+    assert_eq!(send(address, "HEAD", "/namespaces/topics/views/mine", &Value::Null).0, 204);
+    let missing = send(address, "GET", "/namespaces/topics/views/left", &Value::Null);
+    assert!(is_error(&missing, 404, "NoSuchViewException"), "{missing:?}");
+    let bad = send(address, "POST", "/namespaces/topics/views", &json!({"name": "x"}));
+    assert!(is_error(&bad, 400, "IllegalArgumentException"), "{bad:?}");
+
+    bench.make("here", "second");
+    let change = |name: &str| {
+        json!({"identifier": {"namespace": ["topics"], "name": name}, "requirements": [],
+            "updates": [{"action": "set-properties", "updates": {"a": "b"}}]})
+    };
+    let several = |names: [&str; 2]| json!({"table-changes": names.map(change)});
+    let refused = send(address, "POST", "/transactions/commit", &several(["left", "orders"]));
+    assert!(is_error(&refused, 403, "ForbiddenException"), "{refused:?}");
+    assert_eq!(send(address, "POST", "/transactions/commit", &several(["left", "second"])).0, 204);
+    for name in ["left", "second"] {
+        let (_, loaded) = get(address, &format!("/namespaces/topics/tables/{name}"));
+        assert_eq!(loaded["metadata"]["properties"]["a"], "b", "{name}");
+    }
+    assert_eq!(sources(&bench), before);
 }
