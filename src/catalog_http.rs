@@ -2,7 +2,7 @@
 //!
 //! Owns: the axum router and its server loop, and beside the cluster's own tables those of followed topics (`served`).
 //! Does not own: what a request does (`tidewater_iceberg::catalog`, `replica::tables`), its JSON (`catalog::wire`),
-//! which callers are refused (`net::http`; there is no authentication: listen on loopback). *Node-wide*; side runtime.
+//! which web pages are refused (`net::http`), which token is right (`net::tokens`). *Node-wide*; side runtime.
 //!
 //! Every route exists with and without a prefix (`/v1/namespaces`, `/v1/{prefix}/namespaces`); the prefix and the
 //! warehouse a client names are accepted and mean nothing: there is one warehouse.
@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 
 use crate::limits::CATALOG_BODY_BYTES_MAX;
 use crate::net::http::HttpGuard;
+use crate::net::tokens::Tokens;
 
+mod access;
 mod answer;
 mod errors;
 mod etag;
@@ -67,15 +69,21 @@ fn resources() -> Router<Arc<ServedCatalog>> {
         .route("/views/rename", post(views::rename))
 }
 
-/// Serves the catalog until `stop` resolves; requests in flight are answered. Web pages are refused as `guard` says.
+/// Serves the catalog until `stop` resolves; requests in flight are answered. Web pages are refused as `guard` says;
+/// with `tokens`, every request needs one.
 ///
 /// # Errors
 /// What the listener says.
 pub async fn serve(
     listener: TcpListener,
     guard: HttpGuard,
+    tokens: Option<Arc<Tokens>>,
     catalog: Arc<ServedCatalog>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, guard.protect(router(catalog), answer::refused)).with_graceful_shutdown(stop).await
+    let router = match tokens {
+        Some(tokens) => access::protect(router(catalog), tokens),
+        None => router(catalog),
+    };
+    axum::serve(listener, guard.protect(router, answer::refused)).with_graceful_shutdown(stop).await
 }

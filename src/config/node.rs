@@ -47,6 +47,10 @@ pub struct RawConfig {
     /// Address of the Iceberg REST catalog [default: 127.0.0.1:8181]
     #[arg(long, env = "TIDEWATER_CATALOG_ADDR", value_name = "HOST:PORT")]
     pub catalog_addr: Option<String>,
+    /// File with the tokens and clients that may call the catalog, one a line: `token NAME TOKEN` or `client ID SECRET`
+    /// [default: none, every caller may]
+    #[arg(long, env = "TIDEWATER_CATALOG_TOKENS_FILE", value_name = "FILE")]
+    pub catalog_tokens_file: Option<PathBuf>,
     /// Address of the Schema Registry [default: 127.0.0.1:8081]
     #[arg(long, env = "TIDEWATER_SCHEMA_ADDR", value_name = "HOST:PORT")]
     pub schema_addr: Option<String>,
@@ -223,6 +227,7 @@ pub struct NodeConfig {
     pub advertised: Option<(String, u16)>,
     pub admin_addr: SocketAddr,
     pub catalog_addr: SocketAddr,
+    pub catalog_tokens_file: Option<PathBuf>,
     pub schema_addr: SocketAddr,
     /// `--schema-addr` was given.
     pub schema_addr_is_given: bool,
@@ -315,6 +320,7 @@ impl RawConfig {
             advertised_kafka_addr: self.advertised_kafka_addr.or(below.advertised_kafka_addr),
             admin_addr: self.admin_addr.or(below.admin_addr),
             catalog_addr: self.catalog_addr.or(below.catalog_addr),
+            catalog_tokens_file: self.catalog_tokens_file.or(below.catalog_tokens_file),
             schema_addr: self.schema_addr.or(below.schema_addr),
             http_allowed_hosts: self.http_allowed_hosts.or(below.http_allowed_hosts),
             rpc_addr: self.rpc_addr.or(below.rpc_addr),
@@ -359,7 +365,9 @@ impl NodeConfig {
             ("--catalog-addr", self.catalog_addr),
             ("--schema-addr", self.schema_addr),
         ];
-        let exposed = addrs.into_iter().filter(|(_, addr)| !addr.ip().is_loopback()).map(|(flag, addr)| {
+        let guarded = |flag: &str| flag == "--catalog-addr" && self.catalog_tokens_file.is_some();
+        let open = addrs.into_iter().filter(|(flag, addr)| !addr.ip().is_loopback() && !guarded(flag));
+        let exposed = open.map(|(flag, addr)| {
             format!("{flag} {addr} can be reached from other machines and has no authentication: anyone may read, write and delete")
         });
         let open = self.cluster_secret_file.is_none() && self.rpc_tls.is_none() && !self.rpc_addr.ip().is_loopback();

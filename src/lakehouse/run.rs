@@ -61,8 +61,9 @@ pub fn start(
     let followed = FollowedTables::new(images.clone(), sources);
     let served = Arc::new(ServedCatalog::new(Arc::clone(&catalog), followed));
     handle.spawn(async move {
+        let tokens = port.tokens.clone();
         let served = match port.into_tokio() {
-            Ok((listener, guard)) => catalog_http::serve(listener, guard, served, std::future::pending()).await,
+            Ok((listener, guard)) => catalog_http::serve(listener, guard, tokens, served, std::future::pending()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = served {

@@ -1,4 +1,4 @@
-//! Who may call the HTTP ports: keeps web pages away from ports without authentication.
+//! Who may call the HTTP ports: keeps web pages away from the ports.
 //!
 //! A browser lets every page send requests to `127.0.0.1`, and to the network of the machine it runs on. [`HttpGuard`]
 //! refuses two kinds of requests before a route sees them, both with status 403:
@@ -24,6 +24,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 
+use super::tokens::Tokens;
 use crate::config::node::HttpNames;
 
 /// The setting that an answer names.
@@ -47,6 +48,8 @@ pub struct HttpPort {
     pub socket: TcpListener,
     /// The rules of this socket.
     pub guard: HttpGuard,
+    /// `None`: a caller needs no token.
+    pub tokens: Option<Arc<Tokens>>,
 }
 
 impl HttpPort {

@@ -31,6 +31,9 @@ pub enum StartError {
         /// What is wrong and what to do.
         why: String,
     },
+    /// The setting, the file, and what to do.
+    #[error("{0}")]
+    Tokens(String),
     /// The brokers of `--seed` and this one cannot be in one cluster; what to do.
     #[error("this broker is in no cluster: {0}")]
     Cluster(String),

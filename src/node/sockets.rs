@@ -1,12 +1,15 @@
 //! The sockets of a start, and the rules for callers of the HTTP ones.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::StartError;
 use super::identity::Identity;
 use crate::config::node::{HttpNames, NodeConfig};
 use crate::net::http::{HttpGuard, HttpPort};
 use crate::net::listen::{BindError, Bound};
+use crate::net::tokens::Tokens;
 
 /// How long a start waits for an address in use, and between tries.
 const BIND_PATIENCE: Duration = Duration::from_secs(3);
@@ -63,7 +66,16 @@ pub(super) fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindEr
 
 /// A bound socket, and who may call it.
 pub(super) fn http(bound: Bound, config: &NodeConfig) -> HttpPort {
-    HttpPort { guard: HttpGuard::new(bound.addr(), names(config)), socket: bound.into_std() }
+    HttpPort { guard: HttpGuard::new(bound.addr(), names(config)), socket: bound.into_std(), tokens: None }
+}
+
+/// Who may call the catalog; `None`: every caller.
+///
+/// # Errors
+/// The file of tokens is of no use.
+pub(super) fn tokens(config: &NodeConfig) -> Result<Option<Arc<Tokens>>, StartError> {
+    let loaded = config.catalog_tokens_file.as_deref().map(Tokens::load).transpose().map_err(StartError::Tokens)?;
+    Ok(loaded.map(Arc::new))
 }
 
 /// The names of the settings, and the machine's.

@@ -35,6 +35,7 @@ use crate::controller::state::kafka_id;
 use crate::kafka::limits::ACCEPTED_MAX;
 use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_MAX};
+use crate::net::http::HttpPort;
 use crate::net::listen::Bound;
 use crate::net::placement::Placement;
 use crate::rpc::{self, Rpc, RpcMember, RpcNode, RpcOptions};
@@ -99,6 +100,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         return Err(StartError::Unfit(unfit));
     }
     preflight::open_files();
+    let tokens = sockets::tokens(&config)?;
     let data = DataDir::lock(&config.data_dir)?;
     let side = Side::start()?;
     let handle = side.handle();
@@ -219,7 +221,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     admin_port.serve(services);
     schema_http::start(registry.clone(), sockets::http(schema_socket, &config), &handle);
     let asked = (meshes.partitions, meshes.controller, registry);
-    let port = sockets::http(catalog_socket, &config);
+    let port = HttpPort { tokens, ..sockets::http(catalog_socket, &config) };
     let with_tables = lakehouse::start(&tier, images, sources, asked, tables, &handle, port)
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use iceberg::spec::TableMetadata;
+use tidewater::net::tokens::Tokens;
 use tidewater_iceberg::catalog::wire::views::{CommitView, CreateView};
 use tidewater_iceberg::catalog::wire::{
     CommitTable, CommitTransaction, CreateNamespace, CreateTable, RegisterTable, RenameTable, UpdateProperties, page,
@@ -16,7 +17,7 @@ use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::translate::{Room, Translation};
 use tidewater_storage::env::sim::World;
-use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
+use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex, TimestampMs};
 use tidewater_tiering::store::{Faults, SimBucket};
 
 use super::batches;
@@ -100,6 +101,9 @@ fn request(input: &[u8]) {
         8 => {
             if let Ok(asked) = serde_json::from_slice::<CommitTransaction>(body) {
                 drop(asked.into_commits());
+            }
+            if let Ok(tokens) = Tokens::parse(&String::from_utf8_lossy(body)) {
+                drop(tokens.issue("a", "0123456789abcdef", TimestampMs(0)));
             }
         }
         _ => {
@@ -230,6 +234,7 @@ fn requests() -> Vec<Vec<u8>> {
         (6, VIEW),
         (7, REPLACEMENT),
         (8, &format!(r#"{{"table-changes":[{commit}]}}"#)),
+        (8, "# who\ntoken a 0123456789abcdef\nclient b 0123456789abcdef"),
     ];
     bodies.map(|(which, body)| [&[which][..], body.as_bytes()].concat()).to_vec()
 }

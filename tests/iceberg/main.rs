@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use tidewater::catalog_http::{self, ServedCatalog};
 use tidewater::config::node::HttpNames;
 use tidewater::net::http::HttpGuard;
+use tidewater::net::tokens::Tokens;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
@@ -131,13 +132,13 @@ fn catalog(runtime: &Runtime, folder: &Path) -> Arc<ObjectStoreCatalog> {
     Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()))
 }
 
-fn serve(runtime: &Runtime, catalog: Arc<ObjectStoreCatalog>) -> SocketAddr {
+fn serve(runtime: &Runtime, catalog: Arc<ObjectStoreCatalog>, tokens: Option<Tokens>) -> SocketAddr {
     runtime.block_on(async {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
         let address = listener.local_addr().expect("bound");
         let guard = HttpGuard::new(address, HttpNames::default());
         let served = Arc::new(ServedCatalog::alone(catalog));
-        tokio::spawn(catalog_http::serve(listener, guard, served, std::future::pending()));
+        tokio::spawn(catalog_http::serve(listener, guard, tokens.map(Arc::new), served, std::future::pending()));
         address
     })
 }
@@ -147,14 +148,19 @@ fn engines_read_what_the_sink_wrote() {
     let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
     let catalog = catalog(&runtime, folder.path());
     runtime.block_on(fill(catalog.clone()));
-    let address = serve(&runtime, catalog);
+    let address = serve(&runtime, catalog, None);
     check_http(address);
     support::python::script("iceberg/engines.py", &[&format!("http://{address}")], &[]);
 }
 
+/// The second run wants tokens, which the kit's client gets for its secret.
 #[test]
-fn the_compatibility_kit_passes() {
+fn the_compatibility_kit_passes_with_and_without_tokens() {
+    let tokens = Tokens::parse("client kit the-secret-of-the-kit").expect("parses");
     let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
-    let open = serve(&runtime, catalog(&runtime, &folder.path().join("open")));
+    let open = serve(&runtime, catalog(&runtime, &folder.path().join("open")), None);
     kit::run(open, folder.path(), &[]);
+    let guarded = serve(&runtime, catalog(&runtime, &folder.path().join("guarded")), Some(tokens));
+    let oauth = format!("http://{guarded}/v1/oauth/tokens");
+    kit::run(guarded, folder.path(), &[("credential", "kit:the-secret-of-the-kit"), ("oauth2-server-uri", &oauth)]);
 }

@@ -113,6 +113,7 @@ impl RawConfig {
             advertised,
             admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
             catalog_addr: bind_address("--catalog-addr", self.catalog_addr.as_deref(), 8181)?,
+            catalog_tokens_file: self.catalog_tokens_file,
             schema_addr: bind_address("--schema-addr", self.schema_addr.as_deref(), 8081)?,
             http_names,
             rpc_addr,

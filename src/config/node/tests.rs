@@ -118,6 +118,15 @@ fn an_rpc_port_that_others_reach_needs_tls_or_a_secret() {
 }
 
 #[test]
+fn a_catalog_port_that_others_reach_needs_tokens() {
+    let raw = RawConfig { catalog_addr: Some("0.0.0.0:1".into()), ..RawConfig::default() };
+    let open = raw.clone().resolve().expect("holds").exposure_warnings();
+    assert!(matches!(&open[..], [one] if one.contains("--catalog-addr")), "{open:?}");
+    let guarded = RawConfig { catalog_tokens_file: Some("tokens".into()), ..raw };
+    assert_eq!(guarded.resolve().expect("holds").exposure_warnings(), Vec::<String>::new());
+}
+
+#[test]
 fn a_wildcard_needs_an_advertised_address() {
     let raw = RawConfig { kafka_addr: Some("0.0.0.0:9092".into()), ..RawConfig::default() };
     assert!(matches!(raw.clone().resolve(), Err(ConfigError::WildcardAdvertised(_))));
