@@ -114,6 +114,9 @@ pub enum CatalogError {
         /// What is wrong and what to do.
         detail: String,
     },
+    /// The description of a view makes no sense; clients know it by this name.
+    #[error("{detail}")]
+    IllegalArgument { detail: String },
     /// The commit would write the metadata without them.
     #[error(
         "the metadata of {name} has members that this version does not know and would lose: {members}; change it with \
@@ -164,6 +167,7 @@ impl CatalogError {
             Self::Unknown { .. } => Disposition::Unknown,
             Self::NamespaceNotEmpty(_)
             | Self::Invalid { .. }
+            | Self::IllegalArgument { .. }
             | Self::UnknownMembers { .. }
             | Self::NameTaken { .. }
             | Self::RenameTaken { .. }

@@ -73,9 +73,8 @@ pub(super) fn body<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
 
 /// As [`body`], for views: Java's catalogs call every fault in the description of one an illegal argument.
 pub(super) fn argument<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        Failure::new(ErrorAnswer::new(400, "IllegalArgumentException", format!("Malformed request: {error}")))
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| CatalogError::IllegalArgument { detail: format!("Malformed request: {error}") }.into())
 }
 
 /// `GET /v1/config`: any warehouse name is accepted.

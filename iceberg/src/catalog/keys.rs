@@ -61,7 +61,7 @@ impl CatalogKeys {
     }
 
     pub(super) fn view_entry(&self, view: &TableIdent, entry: Uuid) -> Result<ObjectKey, CatalogError> {
-        self.key(&format!("{}{}/{entry}{SUFFIX}", self.views(&view.namespace), escape(&view.name, true)))
+        self.key(&format!("{}{}/{entry}{SUFFIX}", self.views(&view.namespace), escape(&view.name, false)))
     }
 
     pub(super) fn transaction(&self, id: Uuid) -> Result<ObjectKey, CatalogError> {

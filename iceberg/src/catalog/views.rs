@@ -69,7 +69,7 @@ impl ObjectStoreCatalog {
         let format = ViewFormatVersion::V1;
         let metadata = ViewMetadataBuilder::new(location, new.schema, new.version, format, new.properties)
             .and_then(|builder| builder.assign_uuid(self.names.uuid()).build())
-            .map_err(|error| failed(view, error))?
+            .map_err(|error| unfit(view, error))?
             .metadata;
         let loaded = self.write_view(&metadata, 0).await?;
         // If another was faster, our file stays: ours may have been there, and renamed before the other one came.
@@ -173,9 +173,9 @@ impl ObjectStoreCatalog {
         check_numbers(&metadata, metadata.versions().map(|version| &**version).chain(added))?;
         let mut builder = metadata.into_builder();
         for update in updates.iter().cloned() {
-            builder = apply(builder, update).map_err(|error| failed(view, error))?;
+            builder = apply(builder, update).map_err(|error| unfit(view, error))?;
         }
-        let built = builder.build().map_err(|error| failed(view, error))?;
+        let built = builder.build().map_err(|error| unfit(view, error))?;
         if built.changes.is_empty() {
             return Ok(Some(base));
         }
@@ -269,6 +269,14 @@ fn check_numbers<'a>(
     }
     let detail = "an id or a time of the view is out of range; correct its metadata file and register it again";
     Err(CatalogError::Invalid { detail: detail.to_owned() })
+}
+
+/// What an iceberg error means for a view.
+fn unfit(view: &TableIdent, error: iceberg::Error) -> CatalogError {
+    match failed(view, error) {
+        CatalogError::Invalid { detail } => CatalogError::IllegalArgument { detail },
+        other => other,
+    }
 }
 
 fn apply(builder: ViewMetadataBuilder, update: ViewUpdate) -> iceberg::Result<ViewMetadataBuilder> {

@@ -257,6 +257,7 @@ impl From<CatalogError> for ErrorAnswer {
             CatalogError::Conflict { .. } => (409, "CommitFailedException"),
             CatalogError::Unknown { .. } => (500, "CommitStateUnknownException"),
             CatalogError::Invalid { .. } | CatalogError::UnknownMembers { .. } => (400, "BadRequestException"),
+            CatalogError::IllegalArgument { .. } => (400, "IllegalArgumentException"),
             CatalogError::Unprocessable { .. } => (422, "UnprocessableEntityException"),
             CatalogError::Busy { .. } => (503, "ServiceUnavailableException"),
             CatalogError::File(FileError::Location(_)) => (400, "BadRequestException"),
