@@ -2,8 +2,8 @@
 //! from any machine that can read it.
 //!
 //! Owns: the walk over a cluster's objects and what counts as damage. Does not own: repair (the scrubber of the lane's
-//! leader), objects that nothing names (the sweeper), tables (the Iceberg crate). Nothing is written. Free functions
-//! over a store: no broker, no clock.
+//! leader), objects that nothing names (the sweeper), tables (`verify` of the Iceberg crate, which adds to the same
+//! [`Findings`]). Nothing is written. Free functions over a store: no broker, no clock.
 //!
 //! One **pass**: root → catalogue → the manifest of each lane → its pages and spill pages (`rows`) → the bundles from
 //! `follow_from` on (`tail`, a pure judgement) → what each object must hold ([`named`]) → the objects, in the order of
@@ -11,10 +11,14 @@
 //! read whole and checked in either case. What a pass holds in memory is bounded: names beyond the bound are left for
 //! the next pass, which reads the manifests again. Lanes, pages and listings are asked for side by side, within bounds.
 //!
+//! Then the cuts that are kept (`cuts`): their objects, the pages and the bundles' indexes that they reach, and whether
+//! the data objects that those name are there, by listings.
+//!
 //! The cluster may go on writing meanwhile. An object that is missing, or listed with another size, is damage only if
 //! the manifests name it still when they are read again (`doubt`); otherwise it was replaced and deleted in its time,
 //! and is counted as `replaced`.
 
+mod cuts;
 mod damage;
 mod doubt;
 mod lanes;
@@ -36,10 +40,11 @@ use tidewater_storage::model::{LaneId, TimestampMs, TopicId, TopicName};
 use crate::keys::{ClusterId, ClusterName, Home, LineageEpoch, ObjectKey, ObjectName, Sequence};
 use crate::manifest::PointerError;
 use crate::store::{Buffers, ObjectStore, StoreError};
-pub use damage::{Damage, DamageKind, DamagedRange, Findings, Unread};
+pub use cuts::CutsReport;
+pub use damage::{Damage, DamageKind, DamagedCut, DamagedRange, Findings, Unread};
 use lanes::Lane;
 use named::Named;
-use rows::Walked;
+use rows::{Walk, Walked};
 use tail::Followed;
 
 /// Objects and rows of them that a pass holds: about 64 MiB.
@@ -92,6 +97,7 @@ pub struct VerifyReport {
     pub rows: u64,
     /// Objects that the cluster replaced and deleted while this ran.
     pub replaced: u64,
+    pub cuts: CutsReport,
     /// Topics by id, for printing.
     pub topics: BTreeMap<TopicId, TopicName>,
     #[serde(flatten)]
@@ -213,6 +219,7 @@ pub(crate) async fn verify_within(
         bytes: 0,
         rows: 0,
         replaced: 0,
+        cuts: CutsReport::default(),
         topics: start.topics(),
         findings: Findings::default(),
         notes: start.notes.clone(),
@@ -246,6 +253,7 @@ pub(crate) async fn verify_within(
     }
     run.check_catalogue(&start, &topics).await;
     let done = run.progress.get();
+    report.cuts = run.cuts(start.home, named_max, &mut report.notes).await;
     (report.objects, report.bytes, report.findings) = (done.objects, done.bytes, run.findings.into_inner());
     Ok(report)
 }
@@ -261,7 +269,11 @@ impl Run<'_> {
         is_first: bool,
     ) -> Option<Passed> {
         let read = self.lane(home, lane, is_first).await?;
-        let mut walked = self.rows_of(&read, named, is_first).await;
+        let walk = Walk::of_lane(named, is_first);
+        let mut walked = self.rows_of(&read, walk).await;
+        if is_first {
+            self.object_pages_of(&read, walk).await;
+        }
         let ends = std::mem::take(&mut walked.ends);
         let ended = self.follow(&read, ends, named, upto, is_first).await;
         Some(Passed { read, walked, ended })

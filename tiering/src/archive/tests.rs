@@ -17,6 +17,7 @@ mod scrub;
 mod sweep;
 mod two_leaders;
 mod verify;
+mod verify_cuts;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

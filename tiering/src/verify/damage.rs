@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use serde::Serialize;
-use tidewater_storage::model::{OffsetRange, PartitionId};
+use tidewater_storage::model::{OffsetRange, PartitionId, TimestampMs};
 
 use crate::keys::ObjectName;
 
@@ -35,7 +35,7 @@ pub enum DamageKind {
     Gap,
     /// Offsets lie in two objects.
     Overlap,
-    /// An object does not hold the offsets that a row says it does.
+    /// An object does not hold the offsets that a row says it does, or two objects say different things of a third.
     Contradiction,
     /// The catalogue does not have a topic that has records in the bucket.
     Unlisted,
@@ -51,7 +51,21 @@ pub struct Damage {
     pub ranges: Vec<DamagedRange>,
     /// Further ranges.
     pub ranges_left_out: u64,
+    /// Cuts that reach it, by number: a restore to one of them meets the damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<DamagedCut>,
+    /// The table that it is of, `namespace.name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
     pub reason: String,
+}
+
+/// A cut that cannot be gone back to as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct DamagedCut {
+    pub number: u64,
+    /// The cut's time.
+    pub at: TimestampMs,
 }
 
 /// Offsets of a partition.
@@ -82,7 +96,19 @@ pub struct Findings {
 
 impl Damage {
     pub(super) fn new(kind: DamageKind, object: &ObjectName, reason: impl Into<String>) -> Self {
-        Self { kind, object: object.to_string(), ranges: Vec::new(), ranges_left_out: 0, reason: reason.into() }
+        Self::at(kind, object.to_string(), reason)
+    }
+
+    /// Of an object whose key is no object's name, as the index of cuts.
+    pub(super) fn at(kind: DamageKind, key: impl Into<String>, reason: impl Into<String>) -> Self {
+        let (object, reason) = (key.into(), reason.into());
+        Self { kind, object, ranges: Vec::new(), ranges_left_out: 0, cuts: Vec::new(), table: None, reason }
+    }
+
+    /// Of a file of a table.
+    #[must_use]
+    pub fn of_table(kind: DamageKind, table: &str, file: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { table: Some(table.to_owned()), ..Self::at(kind, file, reason) }
     }
 
     /// The same, with what cannot be read because of it.
@@ -107,13 +133,22 @@ impl Findings {
         self.damage.is_empty() && self.unread.is_empty()
     }
 
-    pub(super) fn add(&mut self, damage: Damage) {
+    /// Adds damage; beyond the bound it is only counted.
+    pub fn add(&mut self, damage: Damage) {
         self.damage_left_out += insert(&mut self.damage, damage, |a, b| {
             (a.kind, &a.object, &a.reason).cmp(&(b.kind, &b.object, &b.reason))
         });
     }
 
-    pub(super) fn unread(&mut self, object: String, reason: String) {
+    /// Notes that cuts reach an object that was found damaged.
+    pub(super) fn concerns(&mut self, object: &str, cuts: &[DamagedCut]) {
+        for damage in self.damage.iter_mut().filter(|damage| damage.object == object) {
+            damage.cuts = cuts.to_vec();
+        }
+    }
+
+    /// Notes an object that the store did not give.
+    pub fn unread(&mut self, object: String, reason: String) {
         let unread = Unread { object, reason };
         self.unread_left_out +=
             insert(&mut self.unread, unread, |a, b| (&a.object, &a.reason).cmp(&(&b.object, &b.reason)));
@@ -138,13 +173,7 @@ mod tests {
 
     #[test]
     fn findings_are_the_first_in_whichever_order_they_were_found() {
-        let damage = |n: usize| Damage {
-            kind: DamageKind::Missing,
-            object: format!("{n:06}"),
-            ranges: Vec::new(),
-            ranges_left_out: 0,
-            reason: String::new(),
-        };
+        let damage = |n: usize| Damage::at(DamageKind::Missing, format!("{n:06}"), "");
         let count = FINDINGS_MAX + 17;
         let (mut forth, mut back, mut mixed) = (Findings::default(), Findings::default(), Findings::default());
         for n in 0..count {

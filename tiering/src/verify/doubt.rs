@@ -9,6 +9,7 @@ use tidewater_storage::model::{LaneId, OffsetRange, PartitionId};
 
 use super::damage::{Damage, DamageKind};
 use super::named::{Named, Wanted};
+use super::rows::Walk;
 use super::{NAMED_MAX, Run};
 use crate::keys::{Home, ObjectName};
 
@@ -32,6 +33,12 @@ impl Doubt {
     /// The object has another size than it should.
     pub(super) fn size(object: ObjectName, wanted: Wanted, reason: String) -> Self {
         Self { object, named: object, wanted, kind: DamageKind::Size, reason }
+    }
+
+    /// Of an object that cuts reach.
+    pub(super) fn damage_of_cut(self) -> Damage {
+        let reason = if self.kind == DamageKind::Missing { "cuts reach it".to_owned() } else { self.reason };
+        Damage::new(self.kind, &self.object, reason)
     }
 
     /// `ranges`: what the lane says that the object holds, if that was not noted.
@@ -69,7 +76,7 @@ impl Run<'_> {
         let mut from = left.keys().next().copied();
         while from.is_some() {
             let named = RefCell::new(Named::only(left.keys().copied().collect(), from, NAMED_MAX));
-            let walked = self.rows_of(&read, &named, false).await;
+            let walked = self.rows_of(&read, Walk::of_lane(&named, false)).await;
             self.follow(&read, walked.ends, &named, None, false).await;
             let named = named.into_inner();
             from = named.left_from();

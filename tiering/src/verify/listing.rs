@@ -80,7 +80,7 @@ impl Run<'_> {
         let least = TRAILER_LEN as u64;
         let expected = match wanted.at {
             At::Index(index) => Some(index.end().saturating_add(least)).filter(|expected| *expected != size),
-            At::Bundle | At::Part => Some(least).filter(|least| size < *least),
+            At::Bundle | At::Part | At::Page => Some(least).filter(|least| size < *least),
         }?;
         Some(Doubt::size(object, wanted, format!("it has {size} bytes, not {expected}")))
     }

@@ -18,6 +18,8 @@ pub(super) enum At {
     Index(IndexRef),
     /// A part whose bundle says what it holds: only its existence is of interest.
     Part,
+    /// A page, which is read by itself.
+    Page,
 }
 
 /// What an object must hold.

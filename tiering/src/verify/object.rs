@@ -246,7 +246,7 @@ impl Run<'_> {
         let key = object.key();
         let known = match at {
             At::Index(index) => Some(index),
-            At::Bundle | At::Part => None,
+            At::Bundle | At::Part | At::Page => None,
         };
         let size = known.map(|index| index.end().saturating_add(TRAILER_LEN as u64));
         let (head, size) = match size {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
-use tidewater_storage::model::{OffsetRange, PartitionId, TopicId};
+use tidewater_storage::model::{LaneId, OffsetRange, PartitionId, TopicId};
 use tokio::sync::SemaphorePermit;
 
 use super::Run;
@@ -21,7 +21,7 @@ use crate::format::FormatError;
 use crate::keys::ObjectName;
 use crate::manifest::{
     PageRef, PartitionManifest, PublishedPartition, Row, Source, SpillPage, SpillRow, Violation, check_partition,
-    decode_page_unchecked, decode_spill,
+    decode_objects, decode_page_unchecked, decode_spill,
 };
 use crate::store::StoreError;
 
@@ -41,11 +41,58 @@ pub(super) struct Walked {
     pub(super) rows: u64,
 }
 
+/// How a walk over pages goes.
+#[derive(Clone, Copy)]
+pub(super) struct Walk<'a> {
+    /// Gets what rows name.
+    pub(super) named: &'a RefCell<Named>,
+    pub(super) faults: Faults<'a>,
+    /// Pages that were walked already, which are passed over: cuts have most of theirs in common.
+    pub(super) seen: Option<&'a RefCell<BTreeSet<ObjectName>>>,
+    /// Pages are noted in `named`, too.
+    pub(super) names_pages: bool,
+}
+
+/// What becomes of damage of pages.
+#[derive(Clone, Copy)]
+pub(super) enum Faults<'a> {
+    /// It is reported, if the lane's manifest of now still names the page.
+    Report,
+    /// It is kept for the caller to judge.
+    Keep(&'a RefCell<Vec<BadPage>>),
+    /// Another walk reports it.
+    Pass,
+}
+
+impl<'a> Walk<'a> {
+    /// Over the pages of a lane as it is now.
+    pub(super) fn of_lane(named: &'a RefCell<Named>, report: bool) -> Self {
+        let faults = if report { Faults::Report } else { Faults::Pass };
+        Self { named, faults, seen: None, names_pages: false }
+    }
+
+    fn reports(&self) -> bool {
+        matches!(self.faults, Faults::Report)
+    }
+
+    /// Is the page to be walked?
+    fn enter(&self, page: ObjectName) -> bool {
+        self.seen.is_none_or(|seen| seen.borrow_mut().insert(page))
+    }
+
+    fn name_page(&self, lane: LaneId, page: ObjectName, range: Option<(PartitionId, OffsetRange)>) {
+        if self.names_pages {
+            self.named.borrow_mut().add(lane, page, At::Page, range);
+        }
+    }
+}
+
 impl Run<'_> {
-    /// Notes in `named` what every row of the lane's pages names; reports damage of pages if `is_first`.
-    pub(super) async fn rows_of(&self, lane: &Lane, named: &RefCell<Named>, is_first: bool) -> Walked {
-        let pages = stream::iter(lane.published.iter().flat_map(|published| &published.pages));
-        let walks = pages.map(|page| self.rows_of_page(lane, page, named, is_first));
+    /// Notes what every row of the lane's pages names.
+    pub(super) async fn rows_of(&self, lane: &Lane, walk: Walk<'_>) -> Walked {
+        let pages = lane.published.iter().flat_map(|published| &published.pages);
+        let pages = stream::iter(pages.filter(|page| walk.enter(page.page)));
+        let walks = pages.map(|page| self.rows_of_page(lane, page, walk));
         let mut walks = std::pin::pin!(walks.buffered(LANE_PAGES_AT_ONCE));
         let mut out = Walked::default();
         while let Some(walked) = walks.next().await {
@@ -59,8 +106,31 @@ impl Run<'_> {
         out
     }
 
-    async fn rows_of_page(&self, lane: &Lane, page: &PageRef, named: &RefCell<Named>, is_first: bool) -> Walked {
+    /// Reads the pages that list the lane's objects ([`PublishedLane::objects`]). What is in them is needed by no
+    /// reader, and by a restore.
+    pub(super) async fn object_pages_of(&self, lane: &Lane, walk: Walk<'_>) {
+        let pages = lane.published.iter().flat_map(|published| published.objects.iter().flatten());
+        let pages = stream::iter(pages.filter(|page| walk.enter(page.page)));
+        let mut reads = std::pin::pin!(
+            pages
+                .map(|page| async move {
+                    walk.name_page(lane.lane, page.page, None);
+                    let _permit = self.page_permits(1).await;
+                    self.page(&page.page, |object| decode_objects(page, object)).await.err().map(|bad| (page, bad))
+                })
+                .buffered(LANE_PAGES_AT_ONCE)
+        );
+        while let Some(read) = reads.next().await {
+            if let Some((page, bad)) = read {
+                let content = format!("objects {} to {} of lane {} are in it", page.first, page.last, lane.lane);
+                self.bad_page(lane, walk, Some(&page.page), bad.with(&content, None)).await;
+            }
+        }
+    }
+
+    async fn rows_of_page(&self, lane: &Lane, page: &PageRef, walk: Walk<'_>) -> Walked {
         let mut out = Walked::default();
+        walk.name_page(lane.lane, page.page, None);
         let read = {
             let _permit = self.page_permits(1).await;
             self.page(&page.page, |object| decode_page_unchecked(page, object)).await
@@ -68,16 +138,16 @@ impl Run<'_> {
         let partitions = match read {
             Ok(partitions) => partitions,
             Err(bad) => {
-                if is_first && self.names_page(lane, &page.page).await {
-                    self.bad_page(bad, &format!("partitions {} to {} are in it", page.first, page.last), None);
-                }
+                let content = format!("partitions {} to {} are in it", page.first, page.last);
+                self.bad_page(lane, walk, Some(&page.page), bad.with(&content, None)).await;
                 return out;
             }
         };
         for PublishedPartition { manifest, .. } in &partitions {
             out.partitions += 1;
-            if let (Err(violation), true) = (check_partition(manifest), is_first) {
-                self.find(contradiction(&page.page, &violation));
+            if let Err(violation) = check_partition(manifest) {
+                let bad = BadPage::Damaged(contradiction(&page.page, &violation));
+                self.bad_page(lane, walk, None, bad).await;
             }
             let PartitionManifest { archived_end: end, log_start, dropped, .. } = *manifest;
             out.ends.insert(manifest.id, ArchivedTo { end, log_start, dropped });
@@ -87,22 +157,16 @@ impl Run<'_> {
         }
         let living = partitions.iter().map(|published| &published.manifest).filter(|manifest| !manifest.dropped);
         let walks = stream::iter(living).map(|manifest| {
-            if is_first {
+            if walk.reports() {
                 self.advance(|progress| progress.bytes_total += manifest.bytes());
             }
-            self.rows_of_partition(lane, manifest, named, is_first)
+            self.rows_of_partition(lane, manifest, walk)
         });
         out.rows = walks.buffered(PARTITIONS_AT_ONCE).fold(0, |sum, rows| async move { sum + rows }).await;
         out
     }
 
-    async fn rows_of_partition(
-        &self,
-        lane: &Lane,
-        manifest: &PartitionManifest,
-        named: &RefCell<Named>,
-        is_first: bool,
-    ) -> u64 {
+    async fn rows_of_partition(&self, lane: &Lane, manifest: &PartitionManifest, walk: Walk<'_>) -> u64 {
         let mut rows = 0;
         let mut left: VecDeque<Step> = manifest.spilled.iter().copied().map(Step::Page).collect();
         left.extend(manifest.rows.iter().copied().map(Step::Row));
@@ -110,7 +174,7 @@ impl Run<'_> {
             let first = match step {
                 Step::Row(row) => {
                     rows += 1;
-                    self.name_row(lane, manifest.id, &row, named, is_first);
+                    self.name_row(lane, manifest.id, &row, walk);
                     continue;
                 }
                 Step::Page(page) => page,
@@ -120,6 +184,10 @@ impl Run<'_> {
             while let (Some(Step::Page(page)), true) = (left.front().copied(), pages.len() < SPILL_PAGES_AT_ONCE) {
                 pages.push(page);
                 left.pop_front();
+            }
+            pages.retain(|page| walk.enter(page.page));
+            for page in &pages {
+                walk.name_page(lane.lane, page.page, Some((manifest.id, page.offsets)));
             }
             // All permits at once: partitions that each hold some and wait for more would wait for ever.
             let _permits = self.page_permits(pages.len()).await;
@@ -132,19 +200,22 @@ impl Run<'_> {
                             left.push_front(step);
                         }
                     }
-                    Err(bad) if is_first => self.bad_page(bad, "it holds rows", Some((manifest.id, row.offsets))),
-                    Err(_) => {}
+                    Err(bad) => {
+                        let bad = bad.with("it holds rows", Some((manifest.id, row.offsets)));
+                        self.bad_page(lane, walk, None, bad).await;
+                    }
                 }
             }
         }
         rows
     }
 
-    fn name_row(&self, lane: &Lane, partition: PartitionId, row: &Row, named: &RefCell<Named>, is_first: bool) {
+    fn name_row(&self, lane: &Lane, partition: PartitionId, row: &Row, walk: Walk<'_>) {
         let object = row.object();
         let is_others = object.owner().is_some_and(|owner| owner != partition);
         if is_others || !is_of_lineage(lane.home, &object) {
-            if is_first {
+            // A cut has such a row only if a manifest had it.
+            if walk.reports() {
                 let reason = format!("a row of {partition} names it, which is not of its lineage");
                 self.find(Damage::new(DamageKind::Foreign, &object, reason).of([(partition, row.offsets)]));
             }
@@ -154,7 +225,7 @@ impl Run<'_> {
             Source::Bundle(_) => At::Bundle,
             Source::Object { index, .. } => At::Index(index),
         };
-        named.borrow_mut().add(lane.lane, object, at, Some((partition, row.offsets)));
+        walk.named.borrow_mut().add(lane.lane, object, at, Some((partition, row.offsets)));
     }
 
     /// A spill page that covers what its row says, of lower level than the page it was found in.
@@ -213,27 +284,52 @@ impl Run<'_> {
         })
     }
 
-    fn bad_page(&self, bad: BadPage, content: &str, range: Option<(PartitionId, OffsetRange)>) {
-        match bad {
-            BadPage::Damaged(damage) => {
-                let reason = format!("{}; {content}", damage.reason);
-                self.find(Damage { reason, ..damage }.of(range));
+    /// What a walk does with a page that is bad. `page`: it counts only as long as the lane's manifest names this page.
+    async fn bad_page(&self, lane: &Lane, walk: Walk<'_>, page: Option<&ObjectName>, bad: BadPage) {
+        match walk.faults {
+            Faults::Report => {
+                if let Some(page) = page
+                    && !self.names_page(lane, page).await
+                {
+                    return;
+                }
+                match bad {
+                    BadPage::Damaged(damage) => self.find(damage),
+                    BadPage::Unread(page, error) => self.unread(&page, &error),
+                }
             }
-            BadPage::Unread(page, error) => self.unread(&page, &error),
+            Faults::Keep(kept) => kept.borrow_mut().push(bad),
+            Faults::Pass => {}
         }
     }
 
     /// Is the page still one of the lane's, by the manifest as it is now?
     async fn names_page(&self, lane: &Lane, page: &ObjectName) -> bool {
         let again = self.lane(lane.home, lane.lane, false).await.and_then(|again| again.published);
-        again.is_none_or(|published| published.pages.iter().any(|named| named.page == *page))
+        again.is_none_or(|published| {
+            let objects = published.objects.iter().flatten().map(|named| named.page);
+            published.pages.iter().map(|named| named.page).chain(objects).any(|named| named == *page)
+        })
     }
 }
 
 /// A page without which rows are not known.
-enum BadPage {
+pub(super) enum BadPage {
     Damaged(Damage),
     Unread(ObjectName, StoreError),
+}
+
+impl BadPage {
+    /// With what is in it.
+    fn with(self, content: &str, range: Option<(PartitionId, OffsetRange)>) -> Self {
+        match self {
+            Self::Damaged(damage) => {
+                let reason = format!("{}; {content}", damage.reason);
+                Self::Damaged(Damage { reason, ..damage }.of(range))
+            }
+            Self::Unread(..) => self,
+        }
+    }
 }
 
 fn contradiction(page: &ObjectName, violation: &Violation) -> Damage {

@@ -264,7 +264,7 @@ impl Run<'_> {
     }
 
     /// The index at a key; a verdict on its bytes only after several reads.
-    async fn index_at(&self, bundle: ObjectName) -> Result<FoundIndex, IndexError> {
+    pub(super) async fn index_at(&self, bundle: ObjectName) -> Result<FoundIndex, IndexError> {
         let mut tries = 0;
         loop {
             tries += 1;

@@ -13,17 +13,17 @@ use crate::restore::{Attempt, RestoreError};
 use crate::store::Faults;
 
 impl Bench {
-    fn maker(&self) -> CutMaker {
+    pub(super) fn maker(&self) -> CutMaker {
         let within = part_of(self.config.delete_grace);
         CutMaker { store: self.sim.store(), home: self.bucket.home, indexes: self.reader.indexes(), within }
     }
 
-    async fn cut(&self, maker: &CutMaker) -> Result<CutDone, CutError> {
+    pub(super) async fn cut(&self, maker: &CutMaker) -> Result<CutDone, CutError> {
         let clock = || (self.env.clock.wall(), self.env.clock.now().since(Mono::default()));
         maker.make(Nonce(self.env.rng.next_u64()), clock).await
     }
 
-    fn index(&self) -> CutIndex {
+    pub(super) fn index(&self) -> CutIndex {
         self.sim.set_faults(Faults::default());
         self.world.block_on(read_index(&*self.sim.store(), self.bucket.home)).expect("reads").0
     }
@@ -39,9 +39,9 @@ impl Bench {
 }
 
 /// What was archived when the making of each cut began, by its number.
-type Known = Rc<RefCell<BTreeMap<u64, Vec<(PartitionId, Offset)>>>>;
+pub(super) type Known = Rc<RefCell<BTreeMap<u64, Vec<(PartitionId, Offset)>>>>;
 
-fn with_cuts(seed: u64) -> (Rc<Bench>, Known) {
+pub(super) fn with_cuts(seed: u64) -> (Rc<Bench>, Known) {
     let bench = Rc::new(Bench::new(seed, Faults::rough(), 4));
     bench.forgetful();
     let known = Known::default();
@@ -206,7 +206,7 @@ fn makers_that_race_are_dropped_or_late_leave_an_index_that_names_what_is_there(
 }
 
 /// Two seconds of life, all of it archived and published.
-fn quiet_bench(seed: u64) -> Bench {
+pub(super) fn quiet_bench(seed: u64) -> Bench {
     let bench = Bench::new(seed, Faults::default(), 2);
     bench.live_for(Duration::from_secs(2), 6);
     bench.settle();
@@ -225,7 +225,7 @@ fn clock_of<const N: usize>(begin: TimestampMs, times: [Duration; N]) -> impl Fn
 }
 
 impl Bench {
-    fn index_key(&self) -> String {
+    pub(super) fn index_key(&self) -> String {
         self.bucket.home.cuts_key().as_str().to_owned()
     }
 

@@ -10,7 +10,7 @@ use crate::manifest::{
 use crate::verify::{DamageKind, DamagedRange, VerifyReport, VerifyRequest, verify, verify_within};
 
 impl Bench {
-    fn verify(&self, quick: bool) -> VerifyReport {
+    pub(super) fn verify(&self, quick: bool) -> VerifyReport {
         let request = VerifyRequest { name: self.bucket.root.name.clone(), quick };
         self.world.block_on(verify(self.sim.store(), &request, &|_| {})).expect("the root is there")
     }
@@ -20,27 +20,27 @@ impl Bench {
         self.world.block_on(verify_within(self.sim.store(), &request, &|_| {}, held_max)).expect("the root is there")
     }
 
-    fn object(&self, name: &ObjectName) -> Bytes {
+    pub(super) fn object(&self, name: &ObjectName) -> Bytes {
         self.sim.objects()[name.key().as_str()].clone()
     }
 
-    fn flip(&self, name: &ObjectName, at: usize) {
+    pub(super) fn flip(&self, name: &ObjectName, at: usize) {
         let mut body = BytesMut::from(&self.object(name)[..]);
         body[at] ^= 4;
         self.sim.tamper(name.key().as_str(), Some(body.freeze()));
     }
 
-    fn published(&self) -> PublishedLane {
+    pub(super) fn published(&self) -> PublishedLane {
         let name = self.bucket.home.lane_manifest(self.lane.lane());
         PublishedLane::decode(&self.object(&name)).expect("decodes")
     }
 
-    fn put_manifest(&self, published: &PublishedLane) {
+    pub(super) fn put_manifest(&self, published: &PublishedLane) {
         let key = self.bucket.home.lane_manifest(self.lane.lane()).key();
         self.sim.tamper(key.as_str(), Some(published.encode()));
     }
 
-    fn published_partitions(&self) -> Vec<PublishedPartition> {
+    pub(super) fn published_partitions(&self) -> Vec<PublishedPartition> {
         let pages = self.published().pages;
         pages.iter().flat_map(|page| decode_page(page, &self.object(&page.page)).expect("decodes")).collect()
     }
@@ -61,7 +61,7 @@ impl Bench {
 }
 
 /// An archive with rows of every kind, and at least four bundles behind its manifest.
-fn archive(seed: u64) -> Bench {
+pub(super) fn archive(seed: u64) -> Bench {
     let mut bench = Bench::new(seed, Faults::default(), 5);
     for _ in 0..6 {
         (0..20).for_each(|_| bench.lane.append(bench.partitions[0], 3, 200));
@@ -84,7 +84,7 @@ fn archive(seed: u64) -> Bench {
 }
 
 /// The only damage found in a full run.
-fn only(report: &VerifyReport) -> (DamageKind, String, Vec<DamagedRange>) {
+pub(super) fn only(report: &VerifyReport) -> (DamageKind, String, Vec<DamagedRange>) {
     assert_eq!((report.findings.damage.len(), report.findings.unread.len()), (1, 0), "{:#?}", report.findings);
     let damage = &report.findings.damage[0];
     (damage.kind, damage.object.clone(), damage.ranges.clone())
