@@ -13,7 +13,7 @@ use serde::Serialize;
 use tidewater_storage::env::clock::wall;
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::bucket::Bucket;
-use tidewater_tiering::cuts::{CutEntry, CutMaker, read_index};
+use tidewater_tiering::cuts::{CutEntry, CutMaker, Unsettled, read_index};
 use tidewater_tiering::fetch::Indexes;
 use tidewater_tiering::keys::Nonce;
 use uuid::Uuid;
@@ -94,6 +94,7 @@ async fn make_one(bucket: Bucket, within: Duration) -> Response {
         store: bucket.store,
         home: bucket.home,
         within,
+        unsettled: Unsettled::default(),
     };
     let began = tokio::time::Instant::now();
     match maker.make(Nonce(Uuid::new_v4().as_u64_pair().0), || (wall(), began.elapsed())).await {

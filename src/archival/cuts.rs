@@ -16,7 +16,7 @@ use tidewater_storage::disposition::Disposition;
 use tidewater_storage::env::Mono;
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::bucket::Bucket;
-use tidewater_tiering::cuts::{CutDone, CutError, CutMaker, part_of};
+use tidewater_tiering::cuts::{CutDone, CutError, CutMaker, Unsettled, part_of};
 use tidewater_tiering::keys::Nonce;
 
 use super::host::is_short_of_space;
@@ -111,6 +111,7 @@ impl ShardArchivers {
             home: bucket.home,
             indexes: self.remote.indexes(),
             within: self.tier.cut_within(archive),
+            unsettled: Unsettled::default(),
         };
         let every = if interval.is_zero() { RELEASE_OLD } else { interval };
         let mut due = self.env.clock.now();

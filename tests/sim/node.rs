@@ -129,6 +129,7 @@ pub(crate) fn cadence() -> Cadence {
         sweep_interval: Duration::from_secs(4),
         scrub_interval: Duration::from_secs(5),
         scrub_bytes: 64 << 10,
+        pending_max: (usize::MAX, usize::MAX),
         tick: Duration::from_millis(100),
         housekeeping_interval: Duration::from_millis(500),
         backoff: (Duration::from_millis(200), Duration::from_secs(2)),

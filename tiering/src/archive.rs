@@ -22,6 +22,7 @@ pub mod order;
 mod parts;
 pub mod plan;
 mod publish;
+mod relieve;
 pub mod scrub;
 mod segment;
 /// A lane in memory, for simulations here and in other crates.

@@ -10,7 +10,7 @@
 //!            lasted too long
 //! delete   the index read, at most that part of delete.grace ago → an object whose intent came after the `as_of` of a
 //!            cut in it stays
-//! release  index PUT without the cut → its object DELETE
+//! release  index PUT without the cut → its object DELETE; by the maker, or by a lane that cuts make too large (`archive`)
 //! restore  root raised → index PUT with `closed_for`: the cut that was chosen stays → cut read → lanes ended
 //! ```
 //!
@@ -27,8 +27,8 @@ mod thin;
 
 use std::time::Duration;
 
-pub use index::{CutEntry, CutIndex, CutLane, close_index, read_index};
-pub use make::{CutDone, CutError, CutMaker};
+pub use index::{CutEntry, CutIndex, CutLane, close_index, read_index, release_oldest};
+pub use make::{CutDone, CutError, CutMaker, Unsettled};
 pub use object::{Cut, CutLaneState};
 pub use thin::thin;
 

@@ -34,6 +34,9 @@ pub struct ArchiveConfig {
     /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is short of
     /// space for the bucket: longer than a read's deadline, as no reader but this broker uses such a bucket.
     pub short_of_space: (Duration, Duration),
+    /// Objects of a partition, and of a lane with its partitions, that may wait for their deletion: with more the oldest
+    /// cut is released. They take about 90 bytes of memory each, and 60 in checkpoints.
+    pub pending_max: (usize, usize),
     /// How often the bucket is listed for objects that nothing names.
     pub sweep_interval: Duration,
     /// How often the scrubber runs: over what is quarantined, and over the next [`ArchiveConfig::scrub_bytes`] of the
@@ -66,6 +69,7 @@ impl Default for ArchiveConfig {
             delete_grace: Duration::from_secs(3600),
             short_of_space: (Duration::from_secs(45), Duration::from_secs(10)),
             retention_interval: Duration::from_secs(60),
+            pending_max: (1 << 18, 1 << 20),
             sweep_interval: Duration::from_secs(6 * 3600),
             scrub_interval: Duration::from_secs(3600),
             scrub_bytes: 16 << 20,

@@ -1,8 +1,8 @@
 //! Everything of a lane that is not its next bundle, one step after the other: [`Housekeeping`].
 //!
 //! Owns: the order and cadence of the steps, and the lists of partitions they look at: a partition to which nothing
-//! happened is on none of them. Does not own: any step (`parts`, `collect`, `segment`, `gather`, `publish`, `sweep`,
-//! `scrub`). Shard-local. A step that fails is logged and tried again in the next round; it does not hold up the
+//! happened is on none of them. Does not own: any step (`parts`, `collect`, `relieve`, `segment`, `gather`, `publish`,
+//! `sweep`, `scrub`). Shard-local. A step that fails is logged and tried again in the next round; it does not hold up the
 //! others.
 
 use std::cell::{Cell, RefCell};
@@ -47,6 +47,7 @@ struct LastRuns {
     sweep: Option<Mono>,
     scrub: Option<Mono>,
     publish: Option<Mono>,
+    relief: Option<Mono>,
     gather: Option<Mono>,
 }
 
@@ -224,6 +225,10 @@ impl<H: LaneHost> Housekeeping<H> {
         }
         series.note(self.forget().await)?;
         series.note(self.delete().await)?;
+        if due(last.relief, config.retention_interval, now()) {
+            last.relief = Some(now());
+            series.note(self.relieve().await)?;
+        }
         series.note(self.clean().await)?;
         // A predecessor's manifest may still lie in the bucket and name pages that this replica knows nothing of.
         let is_published = last.publish.is_some() || !self.unpublished.get();

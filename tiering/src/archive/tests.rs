@@ -7,6 +7,7 @@ mod clocks;
 mod cuts;
 mod damage;
 mod gone;
+mod late_index;
 mod local_damage;
 mod misplaced;
 mod parts;
@@ -70,6 +71,7 @@ fn quick() -> ArchiveConfig {
         sweep_interval: Duration::from_secs(15),
         scrub_interval: Duration::from_secs(6),
         scrub_bytes: 20_000,
+        pending_max: (usize::MAX, usize::MAX),
         tick: Duration::from_millis(50),
         housekeeping_interval: Duration::from_millis(200),
         backoff: (Duration::from_millis(20), Duration::from_millis(500)),
@@ -109,13 +111,17 @@ impl Bench {
     }
 
     fn archiver(&self) -> Archiver<Rc<SimLane>> {
+        self.archiver_with(self.config.clone())
+    }
+
+    fn archiver_with(&self, config: ArchiveConfig) -> Archiver<Rc<SimLane>> {
         Archiver::new(ArchiverParts {
             env: self.env.clone(),
             host: Rc::new(Rc::clone(&self.lane)),
             bucket: self.bucket.clone(),
             catalogue: Rc::new(CatalogueKeeper::new(self.bucket.clone(), self.env.clock.clone())),
             indexes: self.reader.indexes(),
-            config: self.config.clone(),
+            config,
         })
     }
 

@@ -166,6 +166,35 @@ pub async fn close_index(store: &dyn ObjectStore, home: Home, epoch: LineageEpoc
     Err(RestoreError::Busy { key: home.cuts_key() })
 }
 
+/// Releases the oldest cut that has the lane, unless it is the newest of all; the cut. `None` also after a restore.
+///
+/// # Errors
+/// As [`read_index`]; [`RestoreError::Busy`].
+pub async fn release_oldest(
+    store: &dyn ObjectStore,
+    home: Home,
+    lane: LaneId,
+) -> Result<Option<CutEntry>, RestoreError> {
+    for _ in 0..CONFLICTS_MAX {
+        let (mut index, mode) = read_index(store, home).await?;
+        let has_lane = |cut: &CutEntry| cut.lanes.iter().any(|found| found.lane == lane);
+        let Some(at) = index.cuts.iter().position(has_lane) else { return Ok(None) };
+        if index.closed_for.is_some() || at + 1 == index.cuts.len() {
+            return Ok(None);
+        }
+        let oldest = index.cuts.remove(at);
+        match store.put(&home.cuts_key(), index.encode(), mode).await {
+            Ok(_) => {
+                store.delete(vec![oldest.key(home)]).await?;
+                return Ok(Some(oldest));
+            }
+            Err(StoreError::Taken { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(RestoreError::Busy { key: home.cuts_key() })
+}
+
 impl CutEntry {
     /// Where the cut lies.
     #[must_use]

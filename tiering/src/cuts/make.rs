@@ -4,7 +4,7 @@
 //! the bucket: any broker may make a cut, several may at once, and each step may be the last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +46,31 @@ pub struct CutMaker {
     pub indexes: Indexes,
     /// From its first request until the index is put it takes no more than this ([`super::part_of`]).
     pub within: Duration,
+    /// Cuts whose put of the index had no answer; shared by clones.
+    pub unsettled: Unsettled,
+}
+
+/// A cut of which it is not known whether the index names it or ever will.
+#[derive(Clone, Debug, Default)]
+pub struct Unsettled(Arc<Mutex<Option<(CutEntry, Moment)>>>);
+
+/// A reading of a maker's clocks.
+type Moment = (TimestampMs, Duration);
+
+impl Unsettled {
+    fn set(&self, cut: Option<(CutEntry, Moment)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cut;
+    }
+
+    fn get(&self) -> Option<(CutEntry, Moment)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The longer of the times that two clocks have measured.
+fn between(began: Moment, now: Moment) -> Duration {
+    let by_wall = Duration::from_millis(u64::try_from(now.0.since_ms(began.0)).unwrap_or(0));
+    now.1.saturating_sub(began.1).max(by_wall)
 }
 
 /// What a maker came to.
@@ -116,7 +141,10 @@ impl CutMaker {
     /// [`CutError`]. What is too old is released all the same: an archive of which no cut can be made would otherwise
     /// free nothing for ever.
     pub async fn make(&self, nonce: Nonce, clock: impl Fn() -> (TimestampMs, Duration)) -> Result<CutDone, CutError> {
-        let made = self.make_new(nonce, &clock).await;
+        let made = match self.settle(&clock).await {
+            Ok(()) => self.make_new(nonce, &clock).await,
+            Err(error) => Err(error),
+        };
         if made.as_ref().is_err_and(|error| !matches!(error, CutError::Closed { .. }))
             && let Err(error) = self.release_old(clock().0).await
         {
@@ -127,11 +155,7 @@ impl CutMaker {
 
     async fn make_new(&self, nonce: Nonce, clock: impl Fn() -> (TimestampMs, Duration)) -> Result<CutDone, CutError> {
         let began = clock();
-        let took = || {
-            let now = clock();
-            let by_wall = Duration::from_millis(u64::try_from(now.0.since_ms(began.0)).unwrap_or(0));
-            now.1.saturating_sub(began.1).max(by_wall)
-        };
+        let took = || between(began, clock());
         let (mut index, mode) = read_index(&*self.store, self.home).await?;
         if index.closed_for.is_some() {
             return Err(CutError::Closed { epoch: index.closed_for });
@@ -186,7 +210,11 @@ impl CutMaker {
                 // Another's cut is as new as this one would be.
                 return Ok(done(&now, is_noted, 0));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                // It may arrive later: the next call looks.
+                self.unsettled.set(put.map(|cut| (cut, began)));
+                return Err(error.into());
+            }
         }
         let keys = released.iter().map(|number| self.home.name(ObjectKind::Cut { number: *number }).key());
         self.store.delete(keys.collect()).await?;
@@ -194,6 +222,36 @@ impl CutMaker {
             self.sweep(&index).await?;
         }
         Ok(done(&index, put.is_some(), released.len()))
+    }
+
+    /// What became of a put of the index without an answer. If the index names the cut, the put may have arrived at any
+    /// time: the cut counts if not even now it would be too late, and is taken out otherwise. If not, the index is put
+    /// with another content; then the late put finds that it is not the version that it was to replace.
+    async fn settle(&self, clock: impl Fn() -> (TimestampMs, Duration)) -> Result<(), CutError> {
+        let Some((cut, began)) = self.unsettled.get() else { return Ok(()) };
+        let (mut index, mode) = read_index(&*self.store, self.home).await?;
+        if index.closed_for.is_some() {
+            self.unsettled.set(None);
+            return Err(CutError::Closed { epoch: index.closed_for });
+        }
+        if index.cuts.contains(&cut) {
+            if between(began, clock()) > self.within * PUT_WITHIN {
+                self.withdraw(&cut).await?;
+            }
+        } else {
+            // Some stores compare versions by content: a number that was never the next one makes it a new one.
+            index.next = index.next.max(cut.number) + 1;
+            match self.store.put(&self.home.cuts_key(), index.encode(), mode).await {
+                Ok(_) => self.store.delete(vec![cut.key(self.home)]).await?,
+                // Another's put, or the late one: the next call looks again.
+                Err(StoreError::Taken { .. }) => {
+                    return Err(RestoreError::Busy { key: self.home.cuts_key() }.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.unsettled.set(None);
+        Ok(())
     }
 
     /// Releases the cuts that are not kept any longer at `now`, also the newest once it is older than any cut is kept.

@@ -7,7 +7,7 @@ use tidewater_storage::env::Mono;
 
 use super::restored::{archived, begin, of, reborn, to_the_end};
 use super::*;
-use crate::cuts::{Cut, CutDone, CutError, CutIndex, CutMaker, part_of, read_index};
+use crate::cuts::{Cut, CutDone, CutError, CutIndex, CutMaker, Unsettled, part_of, read_index};
 use crate::manifest::{Catalogue, PublishedLane, is_manifest_page};
 use crate::restore::{Attempt, RestoreError};
 use crate::store::Faults;
@@ -15,7 +15,8 @@ use crate::store::Faults;
 impl Bench {
     pub(super) fn maker(&self) -> CutMaker {
         let within = part_of(self.config.delete_grace);
-        CutMaker { store: self.sim.store(), home: self.bucket.home, indexes: self.reader.indexes(), within }
+        let (home, indexes) = (self.bucket.home, self.reader.indexes());
+        CutMaker { store: self.sim.store(), home, indexes, within, unsettled: Unsettled::default() }
     }
 
     pub(super) async fn cut(&self, maker: &CutMaker) -> Result<CutDone, CutError> {
@@ -100,26 +101,51 @@ fn every_cut_that_is_kept_restores_although_the_cluster_went_on_and_deleted() {
     assert!(went_back * 2 > restored, "{went_back} of {restored} restores went back to something older");
 }
 
+/// Objects that wait for their deletion.
+fn waiting(bench: &Bench) -> usize {
+    bench.lane.with_manifests(|lane, all| {
+        lane.pending.len() + all.iter().map(|manifest| manifest.pending.len()).sum::<usize>()
+    })
+}
+
 #[test]
 fn what_cuts_held_goes_once_they_are_released() {
     let (bench, _) = with_cuts(950);
     bench.settle();
     let kept = bench.index().cuts;
     assert!(bench.index().horizon(bench.lane.lane()).is_some());
-    let pending = |bench: &Bench| {
-        bench.lane.with_manifests(|lane, all| {
-            lane.pending.len() + all.iter().map(|manifest| manifest.pending.len()).sum::<usize>()
-        })
-    };
-    let held = pending(&bench);
+    let held = waiting(&bench);
     bench.world.block_on(bench.maker().release_all()).expect("released");
     assert_eq!(bench.index().cuts, []);
     bench.settle();
-    assert!(held > 20 && pending(&bench) * 4 < held, "{held} objects were held, {} are left", pending(&bench));
+    assert!(held > 20 && waiting(&bench) * 4 < held, "{held} objects were held, {} are left", waiting(&bench));
     let orphans: Vec<String> = bench.orphans().into_iter().filter(|key| !key.contains("/cuts/")).collect();
     assert_eq!(orphans, Vec::<String>::new());
     let left = kept.iter().filter(|cut| bench.sim.objects().contains_key(cut.key(bench.bucket.home).as_str())).count();
     assert_eq!(left, 0, "released cuts are deleted");
+}
+
+#[test]
+fn a_lane_that_lists_too_many_objects_releases_the_oldest_cut_and_not_the_newest() {
+    let (bench, _) = with_cuts(951);
+    bench.settle();
+    let (before, waiting) = (bench.index().cuts, waiting(&bench));
+    assert!(before.len() > 2 && waiting > 20, "{} cuts, {waiting} objects", before.len());
+    let relieved = |max: (usize, usize)| {
+        let mut config = bench.config.clone();
+        config.pending_max = max;
+        let archiver = bench.archiver_with(config);
+        let task = bench.env.tasks.spawn("archiver", async move { archiver.run().await });
+        bench.world.run_for(Duration::from_secs(120));
+        task.cancel();
+        bench.index().cuts
+    };
+    assert_eq!(relieved((waiting * 2, waiting * 2)), before, "there is room");
+    let kept = relieved((waiting * 2, waiting / 2));
+    assert!(kept.len() < before.len() && before.ends_with(&kept), "{kept:?} of {before:?}");
+    let gone = before.iter().filter(|cut| !kept.contains(cut));
+    assert!(gone.clone().all(|cut| !bench.sim.objects().contains_key(cut.key(bench.bucket.home).as_str())));
+    assert_eq!(relieved((0, usize::MAX)), before[before.len() - 1..], "the newest stays");
 }
 
 #[test]
