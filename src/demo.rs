@@ -2,7 +2,8 @@
 //! is printed.
 //!
 //! Broker starts → topic → records written over the Kafka protocol (`write`) → archived and trimmed from the local disk
-//! (`wait`) → read back from the bucket and compared (`read`) → counted in the table (`table`) → printed (`report`).
+//! (`wait`) → read back from the bucket and compared (`read`) → counted in the table (`table`) → Avro values as columns
+//! (`typed`) → printed (`report`).
 //! Owns: the order, the topic and its settings. No logic of the broker is here: the demo is a client of its own
 //! process, over the Kafka, admin and catalog ports. Runs on its own tokio runtime, never on a shard.
 
@@ -18,6 +19,7 @@ mod progress;
 mod read;
 mod report;
 mod table;
+mod typed;
 mod wait;
 mod write;
 
@@ -128,14 +130,15 @@ async fn signalled() -> Result<(), DemoError> {
 
 async fn journey(broker: &DemoBroker, records: u64) -> Result<(), DemoError> {
     let mut client = Client::connect(&broker.kafka).await?;
-    let partitions = ensure_topic(&mut client).await?;
-    let before = bounds(&mut client, &partitions).await?;
+    let partitions = ensure_topic(&mut client, TOPIC, PARTITIONS, &SETTINGS).await?;
+    let before = bounds(&mut client, TOPIC, &partitions).await?;
     let written = write::run(broker, TOPIC, &before, records).await?;
-    let log = bounds(&mut client, &partitions).await?;
+    let log = bounds(&mut client, TOPIC, &partitions).await?;
     wait::archived(broker, TOPIC, &log).await?;
     wait::trimmed(broker, TOPIC, &log).await?;
     let read = read::run(broker, TOPIC, &log, &written).await?;
     let table = table::run(broker, TOPIC, &log, &written).await?;
+    typed::run(broker).await?;
     let outcome = report::Outcome { before, written, log, read, table };
     report::print(&outcome)?;
     let differences = outcome.differences();
@@ -143,29 +146,34 @@ async fn journey(broker: &DemoBroker, records: u64) -> Result<(), DemoError> {
 }
 
 /// Creates the topic, or checks that an existing one has the demo's settings. Returns its partitions.
-async fn ensure_topic(client: &mut Client) -> Result<Vec<i32>, DemoError> {
-    let found = match client.topic(TOPIC).await {
+async fn ensure_topic(
+    client: &mut Client,
+    topic: &'static str,
+    partitions: i32,
+    settings: &[(&str, &str)],
+) -> Result<Vec<i32>, DemoError> {
+    let found = match client.topic(topic).await {
         Ok(found) => {
-            for entry in client.topic_configs(TOPIC).await? {
-                let wanted = SETTINGS.iter().find(|(name, _)| *name == entry.name).map(|(_, value)| *value);
+            for entry in client.topic_configs(topic).await? {
+                let wanted = settings.iter().find(|(name, _)| *name == entry.name).map(|(_, value)| *value);
                 let value = entry.value.unwrap_or_default();
                 if wanted.is_some_and(|wanted| wanted != value) {
-                    return Err(DemoError::NotOurs { topic: TOPIC, setting: entry.name, value });
+                    return Err(DemoError::NotOurs { topic, setting: entry.name, value });
                 }
             }
             found
         }
         Err(ClientError::UnknownTopic(_)) => {
-            let configs = SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let configs = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             client
                 .create_topic(&NewTopic {
-                    name: TOPIC.into(),
-                    partitions: Some(PARTITIONS),
+                    name: topic.into(),
+                    partitions: Some(partitions),
                     configs,
                     ..NewTopic::default()
                 })
                 .await?;
-            client.topic(TOPIC).await?
+            client.topic(topic).await?
         }
         Err(other) => return Err(other.into()),
     };
@@ -173,9 +181,9 @@ async fn ensure_topic(client: &mut Client) -> Result<Vec<i32>, DemoError> {
 }
 
 /// Log start and end of each partition, by Kafka's ListOffsets.
-async fn bounds(client: &mut Client, partitions: &[i32]) -> Result<Bounds, DemoError> {
-    let starts = client.list_offsets(TOPIC, partitions, OffsetQuery::Earliest).await?;
-    let ends: BTreeMap<_, _> = client.list_offsets(TOPIC, partitions, OffsetQuery::Latest).await?.into_iter().collect();
+async fn bounds(client: &mut Client, topic: &str, partitions: &[i32]) -> Result<Bounds, DemoError> {
+    let starts = client.list_offsets(topic, partitions, OffsetQuery::Earliest).await?;
+    let ends: BTreeMap<_, _> = client.list_offsets(topic, partitions, OffsetQuery::Latest).await?.into_iter().collect();
     let bound = |(n, start): (i32, Option<u64>)| {
         let start = start.unwrap_or(0);
         (n, (start, ends.get(&n).copied().flatten().unwrap_or(start)))

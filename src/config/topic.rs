@@ -377,7 +377,7 @@ impl TopicConfig {
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
             archived: text("remote.storage.enable") == "true",
             archive_lag_ms: natural("archive.lag.ms"),
-            iceberg_mode: match text("iceberg.mode") {
+            iceberg_mode: match text("iceberg.mode").as_str() {
                 "key_value" => IcebergMode::KeyValue,
                 "value_schema_id_prefix" => IcebergMode::ValueSchemaIdPrefix,
                 _ => IcebergMode::Disabled,

@@ -7,11 +7,14 @@ use crate::node::Running;
 
 #[derive(Clone, Debug)]
 pub(super) struct DemoBroker {
-    /// `HOST:PORT`, like the next two.
+    /// `HOST:PORT`, like the next three.
     pub(super) kafka: String,
     pub(super) admin: String,
     /// `None` in a build without tables.
     pub(super) catalog: Option<String>,
+    /// Of the schema registry.
+    #[cfg_attr(not(feature = "lakehouse"), allow(dead_code, reason = "only typed tables need schemas"))]
+    pub(super) schemas: String,
     /// As in `--bucket`.
     pub(super) bucket: String,
     #[cfg_attr(not(feature = "lakehouse"), allow(dead_code, reason = "only tables are read by the cluster's name"))]
@@ -25,6 +28,7 @@ impl DemoBroker {
             kafka: reachable(running.kafka),
             admin: reachable(running.admin),
             catalog: running.catalog.map(reachable),
+            schemas: reachable(running.schemas),
             bucket,
             cluster_name,
             data_dir,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use tidewater_storage::model::TimestampMs;
 use tidewater_storage::model::record::Record;
 
-const ITEMS: [&str; 8] = ["tea", "coffee", "lamp", "chair", "notebook", "bicycle", "umbrella", "kettle"];
+pub(super) const ITEMS: [&str; 8] = ["tea", "coffee", "lamp", "chair", "notebook", "bicycle", "umbrella", "kettle"];
 const CUSTOMERS: u64 = 25_000;
 
 /// The order at `offset` of `partition`; a customer's orders stay in one partition.
@@ -22,7 +22,7 @@ pub(super) fn order(partition: i32, offset: u64, at: TimestampMs) -> Record {
 }
 
 /// SplitMix64's mixing step (Steele, Lea, Flood 2014).
-fn mix(n: u64) -> u64 {
+pub(super) fn mix(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

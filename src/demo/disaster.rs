@@ -293,7 +293,11 @@ async fn read_replica(clusters: &Clusters, ledgers: &Ledgers) -> Result<u64, Dem
 async fn ends(bootstrap: &str) -> Result<BTreeMap<i32, u64>, DemoError> {
     let mut client = Client::connect(bootstrap).await?;
     let partitions: Vec<i32> = (0..PARTITIONS).collect();
-    Ok(bounds(&mut client, &partitions).await?.into_iter().map(|(partition, (_, end))| (partition, end)).collect())
+    Ok(bounds(&mut client, TOPIC, &partitions)
+        .await?
+        .into_iter()
+        .map(|(partition, (_, end))| (partition, end))
+        .collect())
 }
 
 /// The logs that end at `ends`, as they were written.

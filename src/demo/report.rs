@@ -7,7 +7,7 @@ use super::content::Checksum;
 use super::read::Read;
 use super::table::Table;
 use super::write::Written;
-use super::{Bounds, count, output};
+use super::{Bounds, count, output, typed};
 use crate::console::CliError;
 
 #[derive(Clone, Debug, Default)]
@@ -156,6 +156,8 @@ pub(super) fn next_steps(broker: &DemoBroker, topic: &str) -> Vec<String> {
         format!(
             "SELECT decode(value)->>'$.item' AS item, count(*), sum((decode(value)->>'$.cents')::BIGINT) FROM lake.topics.{topic} GROUP BY ALL;"
         ),
+        format!("SELECT item, sum(quantity * price), count(coupon) FROM lake.topics.{} GROUP BY ALL;", typed::TOPIC),
+        format!("SELECT tidewater.offset, reason FROM lake.topics.\"{}~dlq\";", typed::TOPIC),
         String::new(),
         "# Trino: etc/catalog/lake.properties".into(),
         "connector.name=iceberg".into(),

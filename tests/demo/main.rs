@@ -55,11 +55,13 @@ fn a_cluster_of_three_is_lost_and_comes_back() {
 #[test]
 fn log_bucket_and_table_have_the_same_records() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let ports = ["--kafka-addr", "--admin-addr", "--catalog-addr"];
+    let ports = ["--kafka-addr", "--admin-addr", "--catalog-addr", "--schema-addr"];
     let ports: Vec<&str> = ports.into_iter().flat_map(|port| [port, "127.0.0.1:0"]).collect();
     let (output, out, err) = demo(dir.path(), &[&["--records", "20000", "--exit"], &ports[..]].concat());
     assert!(output.status.success(), "{err}");
     assert!(out.contains("log, bucket and table hold the same 20,000 records"), "{out}");
+    assert!(out.contains("2,000 rows in topics.demo_orders: order_id long, item string, quantity int"), "{out}");
+    assert!(out.contains("coupon string; 1 in topics.demo_orders~dlq"), "{out}");
 }
 
 #[test]
