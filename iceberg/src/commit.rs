@@ -62,6 +62,8 @@ pub struct Append {
     pub skipped: Vec<Skipped>,
     /// Table properties to set, or to remove, in the same commit.
     pub properties: Vec<(&'static str, Option<String>)>,
+    /// Further keys of the snapshot's summary.
+    pub summary: Vec<(&'static str, String)>,
     /// Files in other places that go with it: deleted if the append fails for good.
     pub beside: Vec<String>,
     /// An attempt got no answer, so it may be in the table: its files must never be deleted from here on.

@@ -361,6 +361,7 @@ impl TableSink {
             to: taken.to,
             skipped: taken.translation.take_skipped(),
             properties: vec![(PENDING, pending)],
+            summary: Vec::new(),
             beside,
             uncertain: false,
         };

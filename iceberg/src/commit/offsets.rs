@@ -55,7 +55,8 @@ pub fn lineage(metadata: &TableMetadata) -> impl Iterator<Item = &Snapshot> {
     .take(metadata.snapshots().len())
 }
 
-fn nearest<'a>(metadata: &'a TableMetadata, key: &str) -> Option<&'a String> {
+/// What the newest snapshot that has `key` in its summary says there.
+pub(crate) fn nearest<'a>(metadata: &'a TableMetadata, key: &str) -> Option<&'a String> {
     lineage(metadata).find_map(|snapshot| snapshot.summary().additional_properties.get(key))
 }
 

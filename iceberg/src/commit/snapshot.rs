@@ -280,6 +280,7 @@ impl Maker<'_> {
         properties.insert(offsets::OFFSETS.to_owned(), offsets::encode(&append.to));
         properties.insert(offsets::APPEND.to_owned(), id.to_owned());
         properties.insert(EPOCH.to_owned(), self.owner.epoch.to_string());
+        properties.extend(append.summary.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         if !append.skipped.is_empty() {
             let last = last(&append.skipped, offsets::SKIPPED_IN_SUMMARY);
             let ranges = serde_json::to_string(last).map_err(iceberg::Error::from)?;

@@ -17,6 +17,8 @@
 //!
 //! **A table that goes back** (dropped and made again, or rolled back by its owner) is filled again from the log. What
 //! is in `<topic>~dlq` stays a dead letter then, even if its value could be read by now ([`TableSink::known_dead`]).
+//! After a restore of the cluster an offset may be another record's; then the table pauses until its owner has rolled
+//! `<topic>~dlq` back as well.
 
 use iceberg::spec::{TableMetadata, read_data_files_from_avro, write_data_files_to_avro};
 use iceberg::{NamespaceIdent, TableIdent};
@@ -38,7 +40,7 @@ use crate::translate::decoding::DeadOffsets;
 
 /// Property of a topic's table: the dead letters of its last commit, as JSON ([`Pending`]); not there if it had none.
 pub(super) const PENDING: &str = "tidewater.dead-letters";
-/// Property of a table of dead letters: the topic's table was filled up to here when the last ones came.
+/// Property and summary key of a table of dead letters: the topic's table was filled up to here when the last ones came.
 pub(super) const REACHED: &str = "tidewater.dead-letters.offsets";
 /// What a topic's name gets for its table of dead letters. No topic's name has `~`.
 const SUFFIX: &str = "~dlq";
@@ -121,8 +123,15 @@ fn counted(appends: u64) -> Offsets {
     if appends == 0 { Offsets::new() } else { Offsets::from([(PartitionIndex(0), Offset::new(appends))]) }
 }
 
+/// How far the topic's table was when the last dead letters came. A user who rolls back moves this too.
 fn reached(metadata: &TableMetadata) -> Offsets {
-    metadata.properties().get(REACHED).and_then(|text| offsets::decode(text)).unwrap_or_default()
+    let text = offsets::nearest(metadata, REACHED).or_else(|| metadata.properties().get(REACHED));
+    text.and_then(|text| offsets::decode(text)).unwrap_or_default()
+}
+
+/// The lineage epoch of a fencing epoch: it grows with each restore, after which offsets may be other records'.
+fn lineage(epoch: u64) -> u64 {
+    epoch >> 32
 }
 
 impl TableSink {
@@ -241,6 +250,7 @@ impl TableSink {
             to: counted(pending.append),
             skipped: Vec::new(),
             properties: vec![(REACHED, Some(offsets::encode(&to)))],
+            summary: vec![(REACHED, offsets::encode(&to))],
             beside: Vec::new(),
             uncertain: true,
         };
@@ -264,6 +274,15 @@ impl TableSink {
             self.dead.known = None;
             return Ok(DeadOffsets::new());
         }
+        if lineage(identity::epoch(&dead.metadata)) < lineage(self.config.epoch) {
+            let detail = format!(
+                "it has dead letters of offsets above those of the topic's table, and the cluster was restored since: \
+                 they may be other records' by now. Roll it back to a snapshot whose {REACHED} is not above the \
+                 {} of the topic's table, or drop or rename it",
+                offsets::OFFSETS
+            );
+            return Err(CommitError::Unfit { table: self.dead.table.clone(), detail }.into());
+        }
         let start = |offsets: &Offsets, partition| offsets.get(&partition).copied().unwrap_or(Offset::ZERO);
         match &self.dead.known {
             Some((table, floor, known))
@@ -279,7 +298,8 @@ impl TableSink {
         }
     }
 
-    /// Looks whether there is a table of dead letters, unless that is known. One that is another's counts as none until it is needed.
+    /// Looks whether there is a table of dead letters, unless that is known. One that is another's counts as none until
+    /// it is needed.
     async fn look_for_dead(&mut self) -> Result<(), SinkError> {
         if self.dead.committer.current().is_none() && !self.dead.absent {
             match self.dead.committer.refresh().await {

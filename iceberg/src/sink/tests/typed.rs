@@ -140,25 +140,52 @@ fn a_table_that_goes_back_is_filled_again_and_its_dead_letters_stay_dead() {
         }
         // By now its values could be read.
         world.registry.register(UNKNOWN, schema(SchemaKind::Json, r#"{"type":"string"}"#));
-        let catalog = world.catalog();
-        let loaded = catalog.load(&world.table()).await.expect("loads");
-        let mut snapshots: Vec<_> = loaded.metadata.snapshots().collect();
-        snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
-        let (ref_name, retention) = (MAIN_BRANCH.to_owned(), SnapshotRetention::branch(None, None, None));
-        let reference = SnapshotReference::new(snapshots[1].snapshot_id(), retention);
-        let back = vec![TableUpdate::SetSnapshotRef { ref_name, reference }];
-        let uuid = vec![TableRequirement::UuidMatch { uuid: loaded.metadata.uuid() }];
-        catalog.commit(&world.table(), uuid, back).await.expect("rolled back");
+        roll_back(&world, &world.table(), 1).await;
         let mut sink = world.sink(2);
         drain(&mut sink, NOW).await;
         produced.check(&world, "rolled back").await;
         // The same sink has an idea of the table that is gone.
         for purge in [true, false] {
-            catalog.drop_table(&world.table(), purge).await.expect("dropped");
+            world.catalog().drop_table(&world.table(), purge).await.expect("dropped");
             produced.append(&world, 0, &[1, 10], NOW);
             drain(&mut sink, NOW).await;
             produced.check(&world, "dropped").await;
         }
+    });
+}
+
+/// Moves main of a table back to its snapshot number `n`.
+async fn roll_back(world: &World, table: &TableIdent, n: usize) {
+    let catalog = world.catalog();
+    let loaded = catalog.load(table).await.expect("loads");
+    let mut snapshots: Vec<_> = loaded.metadata.snapshots().collect();
+    snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
+    let (ref_name, retention) = (MAIN_BRANCH.to_owned(), SnapshotRetention::branch(None, None, None));
+    let reference = SnapshotReference::new(snapshots[n].snapshot_id(), retention);
+    let back = vec![TableUpdate::SetSnapshotRef { ref_name, reference }];
+    let uuid = vec![TableRequirement::UuidMatch { uuid: loaded.metadata.uuid() }];
+    catalog.commit(table, uuid, back).await.expect("rolled back");
+}
+
+#[test]
+fn after_a_restore_dead_letters_above_the_table_are_not_taken_for_those_of_new_records() {
+    block_on(async {
+        let (mut world, mut produced) = begin(209);
+        let mut sink = world.sink(1);
+        for _ in 0..3 {
+            produced.append(&world, 0, &[1, 9], NOW);
+            drain(&mut sink, NOW).await;
+        }
+        roll_back(&world, &world.table(), 1).await;
+        let mut sink = world.sink(1 << 32);
+        match sink.run_once(NOW).await {
+            Outcome::Paused(PauseReason::Unfit { detail, .. }) => assert!(detail.contains("Roll it back"), "{detail}"),
+            other => panic!("{other:?}"),
+        }
+        roll_back(&world, &dead_letter_table(&world.config(1).topic), 1).await;
+        let mut sink = world.sink(1 << 32);
+        drain(&mut sink, NOW).await;
+        produced.check(&world, "restored").await;
     });
 }
 
@@ -249,6 +276,35 @@ fn a_typed_table_without_a_value_is_no_table_of_keys_and_values() {
         world.mode = TableMode::ValueSchemaIdPrefix;
         drain(&mut world.sink(3), NOW).await;
         produced.check(&world, "mode and back").await;
+    });
+}
+
+#[test]
+fn however_little_a_turn_may_hold_each_record_is_in_one_table() {
+    block_on(async {
+        for seed in 0..12 {
+            let (mut world, mut produced) = begin(500 + seed);
+            drain(&mut world.sink(1), NOW).await;
+            let mut random = Random::new(seed);
+            for _ in 0..12 {
+                let hour = random.below(5) as i64;
+                produced.append_random(&world, &mut random, 6, NOW.plus_ms(hour * 3_600_000));
+            }
+            let mut config = world.config(2);
+            config.turn_bytes = 3_000 + 2_000 * usize::try_from(seed).expect("small");
+            config.turn_hours = 1 + random.below(4);
+            let most = config.turn_hours;
+            let mut sink = world.sink_with(config);
+            for turn in 0.. {
+                assert!(turn < 1_000, "never idle: {:?}", sink.status());
+                match sink.run_once(NOW).await {
+                    Outcome::Idle => break,
+                    Outcome::Committed { files, .. } => assert!(files <= most, "{files} files"),
+                    other => panic!("{other:?}"),
+                }
+            }
+            produced.check(&world, &format!("seed {seed}")).await;
+        }
     });
 }
 
