@@ -26,7 +26,7 @@
 //!   only below the warehouse (`files`).
 //! - **I5** Nothing whose size a client chooses enters a footer, an index or a manifest at full length (`bounds`), and
 //!   no table's metadata file outgrows its cap (`commit::maintain`, `catalog`).
-//! - **I6** Each record of a typed topic is a row of its table or a dead letter, never both, and the commit to its table
+//! - **I6** Each record of a typed topic is a row of its table or a dead letter, never both; the commit to its table
 //!   decides (`sink::dead_letters`).
 //! - **I7** A field id is in a table's schema before any file has it (`sink::typed`).
 

@@ -40,7 +40,7 @@ use crate::translate::decoding::DeadOffsets;
 
 /// Property of a topic's table: the dead letters of its last commit, as JSON ([`Pending`]); not there if it had none.
 pub(super) const PENDING: &str = "tidewater.dead-letters";
-/// Property and summary key of a table of dead letters: the topic's table was filled up to here when the last ones came.
+/// Property and summary key of a table of dead letters: how far the topic's table was when the last ones came.
 pub(super) const REACHED: &str = "tidewater.dead-letters.offsets";
 /// What a topic's name gets for its table of dead letters. No topic's name has `~`.
 const SUFFIX: &str = "~dlq";

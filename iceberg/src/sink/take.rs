@@ -26,7 +26,7 @@ pub(super) struct Taken {
 }
 
 impl TableSink {
-    /// Reads into `translation`, each partition its share, up to the caps of a turn. A partition that cannot be read, or
+    /// Reads into `translation`, each partition its share, up to the caps of a turn. A partition that cannot be read or
     /// whose next value has a schema that cannot be had now, gives the records before that and does not stop the
     /// others; it is an error only if no partition gives any.
     pub(super) async fn take(

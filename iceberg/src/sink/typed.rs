@@ -5,7 +5,7 @@
 //!
 //! **Order**: schema and map first, then files of its columns, then the append. A schema that needs a change while the
 //! turn has rows ends the turn before the first record that names it. **Crash, lost answer, another writer's change**:
-//! whatever the table is then, planning for the same schema finds what is still missing, or nothing.
+//! planning for the same schema on the table as it is then finds what is still missing, or nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -114,7 +114,7 @@ impl Decoding {
         self.verdicts.retain(|_, verdict| !matches!(verdict, Verdict::Unknown));
     }
 
-    /// Sets which offsets are dead letters already, whatever becomes of their values by now.
+    /// Sets which offsets are dead letters already, and stay so even if their values could be read.
     pub fn set_dead(&mut self, dead: DeadOffsets) {
         self.dead = dead;
     }

@@ -84,7 +84,7 @@ fn collect(array: &ArrayRef, out: &mut Vec<ArrayRef>) {
     }
 }
 
-/// Bytes of `rows` rows from `from` on: of the system columns, which come first, what clients choose; of the others all.
+/// Bytes of `rows` rows from `from` on: of the system columns, which come first, what clients choose, else all.
 pub(super) fn bytes(batch: &RecordBatch, from: usize, rows: usize) -> usize {
     let columns = batch.columns().iter().enumerate();
     columns.map(|(at, column)| array_bytes(column, from, from + rows, at > 0)).sum()

@@ -1,4 +1,4 @@
-//! Tables whose columns follow the schemas of values: each record in one of two tables, once, whatever fails.
+//! Tables whose columns follow the schemas of values: each record in one of two tables, once, also when any step fails.
 
 use futures::executor::block_on;
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
