@@ -37,8 +37,10 @@ PERSON = {"id": {"type": "integer"}, "name": {"type": "string"}, "height": {"typ
 
 
 def person(**more):
+    """Closed: to an open one, nothing may be added at the registry's default level."""
     schema = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Person", "type": "object"}
-    return json.dumps({**schema, "properties": {**PERSON, **more}, "required": ["id", "name"]})
+    more = {"properties": {**PERSON, **more}, "required": ["id", "name"], "additionalProperties": False}
+    return json.dumps({**schema, **more})
 
 
 PEOPLE = [person(), person(email={"type": "string"})]

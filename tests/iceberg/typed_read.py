@@ -60,7 +60,8 @@ def duckdb(uri, produced):
     db.execute("SET TimeZone='UTC'")
     db.execute(f"ATTACH 'wh' AS lake (TYPE iceberg, ENDPOINT '{uri}', AUTHORIZATION_TYPE 'none')")
     for topic, of in produced.items():
-        rows = db.execute(f"SELECT {', '.join(COLUMNS[topic])} FROM lake.topics.{topic}").fetchall()
+        columns = ", ".join(f'"{column}"' for column in COLUMNS[topic])
+        rows = db.execute(f"SELECT {columns} FROM lake.topics.{topic}").fetchall()
         letters = db.execute(f'SELECT value, reason FROM lake.topics."{topic}~dlq"').fetchall()
         check("duckdb", topic, of, rows, letters)
     reasons = db.execute('SELECT reason, count(*) FROM lake.topics."orders~dlq" GROUP BY 1 ORDER BY 2 DESC').fetchall()
