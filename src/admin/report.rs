@@ -80,9 +80,11 @@ pub struct ShardFacts {
     pub disk: DiskUsage,
     pub replicas: ReplicaFacts,
     pub rebuild: Option<RebuildFacts>,
-    /// Of the node, as the disk: whether the cluster was restored elsewhere, and why the bucket's root counts as gone.
+    /// Of the node, as the disk: whether the cluster was restored elsewhere, why the bucket's root counts as gone, and why
+    /// no cuts are made.
     pub superseded: Option<SupersededBy>,
     pub bucket_gone: Option<String>,
+    pub cuts_failing: Option<String>,
 }
 
 /// A message to a shard's [`Reporter`].
@@ -191,6 +193,7 @@ impl Reporter {
             rebuild: self.rebuild(),
             superseded: self.archives.superseded(),
             bucket_gone: self.archives.root_gone(),
+            cuts_failing: self.archives.cuts_failing(),
         }
     }
 

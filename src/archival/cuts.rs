@@ -5,14 +5,14 @@
 //! harm if two brokers believe that they lead.
 //!
 //! A broker whose own disk holds the bucket keeps no cuts while that disk is nearly full: what they hold could be
-//! deleted.
+//! deleted. A failure never ends the schedule, unless a restore has ended this epoch of the cluster: its cause may go at
+//! any time, and until then `tidewater cluster health` names it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidewater_storage::disposition::Disposition;
 use tidewater_storage::env::Mono;
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::bucket::Bucket;
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_mins(1);
 /// Time between two looks for cuts that are too old, where none are made on a schedule.
 const RELEASE_OLD: Duration = Duration::from_hours(1);
+/// Failures in a row, of a kind that passes by itself, before it is reported as a problem of the cluster.
+const FAILURES_MAX: u64 = 5;
 
 /// Of the cuts that this broker made on its schedule. Node-wide.
 #[derive(Debug, Default)]
@@ -39,6 +41,15 @@ pub struct CutStats {
     kept: AtomicU64,
     /// When the newest was made, milliseconds since 1970; 0: not known.
     newest: AtomicI64,
+    /// The last try, if it failed.
+    failing: Mutex<Option<Failing>>,
+}
+
+#[derive(Clone, Debug)]
+struct Failing {
+    why: String,
+    passes: bool,
+    in_a_row: u64,
 }
 
 impl CutStats {
@@ -65,7 +76,25 @@ impl CutStats {
         self.newest.load(Ordering::Relaxed)
     }
 
+    /// Why no cuts are made, if that does not pass by itself or has lasted; `None` also on a broker that makes none.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.as_ref().filter(|last| !last.passes || last.in_a_row >= FAILURES_MAX).map(|last| last.why.clone())
+    }
+
+    fn note_failing(&self, error: Option<&CutError>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = failing.as_ref().map_or(0, |last| last.in_a_row);
+        *failing = error.map(|error| Failing {
+            why: error.to_string(),
+            passes: error.disposition().passes(),
+            in_a_row: before + 1,
+        });
+    }
+
     fn note(&self, done: &Result<CutDone, CutError>) {
+        self.note_failing(done.as_ref().err());
         match done {
             Ok(done) => {
                 self.made.fetch_add(u64::from(done.made), Ordering::Relaxed);
@@ -79,6 +108,7 @@ impl CutStats {
     }
 
     fn leads_no_more(&self) {
+        self.note_failing(None);
         self.kept.store(0, Ordering::Relaxed);
         self.newest.store(0, Ordering::Relaxed);
     }
@@ -155,7 +185,7 @@ impl ShardArchivers {
             // Once for each kind of reason: what does not pass by itself would fill the log. A text may have times in it.
             let kind = |error: &CutError| (std::mem::discriminant(error), error.disposition());
             match failure {
-                Some(error) if error.disposition() == Disposition::Fatal => {
+                Some(error @ CutError::Closed { .. }) => {
                     tracing::warn!(%error, "no cuts are made any more");
                     return self.tier.cuts.leads_no_more();
                 }
@@ -164,8 +194,42 @@ impl ShardArchivers {
                     reported = Some(kind(&error));
                 }
                 Some(_) => {}
-                None => reported = None,
+                None => {
+                    if reported.take().is_some() {
+                        tracing::info!("cuts are made again");
+                    }
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewater_storage::model::LaneId;
+    use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
+    use tidewater_tiering::restore::RestoreError;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_problem_once_it_lasts_or_does_not_pass_and_no_more_when_its_cause_has_gone() {
+        let stats = CutStats::default();
+        let done = || Ok(CutDone { newest: None, made: false, kept: 0, released: 0 });
+        let slow = || Err(CutError::Slow { within: Duration::from_secs(1) });
+        for _ in 1..FAILURES_MAX {
+            stats.note(&slow());
+            assert_eq!(stats.failing(), None);
+        }
+        stats.note(&slow());
+        assert!(stats.failing().is_some_and(|why| why.contains("took more than")));
+        stats.note(&done());
+        assert_eq!(stats.failing(), None);
+        let home = Home { cluster: ClusterId::default(), epoch: LineageEpoch(3) };
+        let foreign = RestoreError::Foreign { object: home.lane_manifest(LaneId(1)), home, lane: LaneId(2) };
+        stats.note(&Err(foreign.into()));
+        assert!(stats.failing().is_some_and(|why| why.contains("two clusters share a cluster id")));
+        stats.leads_no_more();
+        assert_eq!(stats.failing(), None, "another broker makes them");
     }
 }

@@ -272,6 +272,12 @@ impl Archives {
         self.shard.tier.superseded.by()
     }
 
+    /// Why no cuts are made; see [`CutStats::failing`].
+    #[must_use]
+    pub fn cuts_failing(&self) -> Option<String> {
+        self.shard.tier.cuts.failing()
+    }
+
     /// Why the bucket's root counts as gone.
     #[must_use]
     pub fn root_gone(&self) -> Option<String> {

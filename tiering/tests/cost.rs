@@ -190,3 +190,55 @@ fn what_followers_and_restores_need_costs_little() {
         assert!(objects <= 9_256 * 24, "{objects} bytes of objects");
     }
 }
+
+/// Bytes that a week of objects takes which wait for their deletion because cuts hold them: in memory, in checkpoints,
+/// and of the largest partition's state there.
+fn a_week_of(partitions: u64, objects: u64) -> [usize; 3] {
+    let (mut memory, mut encoded, mut largest) = (0, 0, 0);
+    for n in 0..partitions {
+        let mut state = PartitionManifest::new(partition(n), Offset::ZERO, LogIndex(0));
+        let empty = state.encode().len();
+        state.pending = (0..objects)
+            .map(|at| {
+                let base = Offset::new(at * 80_000);
+                let kind = ObjectKind::Segment { partition: state.id, base, term: Term(7), nonce: Nonce(at << 40 | n) };
+                (home().name(kind), LogIndex(50_000_000 + at))
+            })
+            .collect();
+        memory += state.pending.len() * size_of::<(tidewater_tiering::keys::ObjectName, LogIndex)>();
+        let bytes = state.encode().len();
+        assert_eq!(PartitionManifest::decode(&state.encode()).as_ref(), Ok(&state), "it reads back");
+        encoded += bytes - empty;
+        largest = largest.max(bytes);
+    }
+    [memory, encoded, largest]
+}
+
+#[test]
+fn objects_that_cuts_hold_take_little_and_their_bound_holds() {
+    // A trickle gives each partition a segment object and some spill pages a week; 200 MB/s in 10,000 partitions give
+    // each 192 objects of 64 MiB; one partition with 100 MB/s gives 32 MiB in a bundle, three times a second. The last
+    // is the bound of a partition, and four of it are that of a lane.
+    let bound = tidewater_tiering::archive::ArchiveConfig::default().pending_max;
+    for (what, partitions, objects) in [
+        ("10,000 that trickle", 10_000, 4),
+        ("10,000 with 20 KB/s each", 10_000, 192),
+        ("one with 100 MB/s, half a day", 1, 130_000),
+        ("the bound of a partition", 1, bound.0 as u64),
+    ] {
+        let [memory, encoded, largest] = a_week_of(partitions, objects);
+        let each = (partitions * objects) as f64;
+        println!(
+            "{what}: {:.1} MB in memory ({:.1} a name), {:.1} MB in checkpoints ({:.1} a name), the largest state {:.2} MB",
+            memory as f64 / 1e6,
+            memory as f64 / each,
+            encoded as f64 / 1e6,
+            encoded as f64 / each,
+            largest as f64 / 1e6
+        );
+        assert!(memory as f64 / each <= 112.0 && encoded as f64 / each <= 80.0);
+    }
+    let [memory, _, largest] = a_week_of(1, bound.0 as u64);
+    assert!(largest < 24 << 20, "{largest} bytes of one partition are written again with each of its changes");
+    assert!(memory / bound.0 * bound.1 < 128 << 20, "a lane's names fit in memory");
+}

@@ -36,6 +36,8 @@ pub struct BrokerFacts {
     pub superseded: Option<SupersededFacts>,
     /// Why its bucket's root counts as gone; `None`: it is there.
     pub bucket_gone: Option<String>,
+    /// Why no cuts are made; `None`: they are, or by another broker.
+    pub cuts_failing: Option<String>,
 }
 
 /// Lineage epochs: the broker's own, and the one in which the cluster goes on.

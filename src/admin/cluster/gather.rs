@@ -175,6 +175,7 @@ impl Gatherer {
             // Of the node; every shard reports the same.
             facts.superseded = shard.superseded.map(|end| SupersededFacts { own: end.own.0, next: end.next.0 });
             facts.bucket_gone = shard.bucket_gone;
+            facts.cuts_failing = shard.cuts_failing;
             facts.disk_used_bytes = shard.disk.total();
             facts.disk_limit_bytes = shard.disk.limit;
             facts.disk_admissible_bytes = shard.disk.admissible();

@@ -54,6 +54,7 @@ pub enum ProblemKind {
     UnderReplicated,
     Behind,
     Rebuilding,
+    NoCuts,
     /// Of a broker of a newer version.
     #[serde(other)]
     Unknown,
@@ -212,6 +213,7 @@ fn brokers(facts: &ClusterFacts, problems: &mut Vec<Problem>) -> Vec<NodeId> {
             (Some(Ok(broker)), None) => {
                 superseded(*id, broker, problems);
                 bucket(*id, broker, problems);
+                cuts(*id, broker, problems);
                 disk(*id, broker, problems);
             }
             (answer, None) => {
@@ -251,6 +253,13 @@ fn bucket(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
     let advice = "put the bucket's objects back under the same URL, from the store's versions or a copy, and run tidewater \
                   verify; archiving goes on by itself, and until then what is on the disks stays";
     problems.push(about(ProblemKind::BucketGone, id, what, advice.to_owned()));
+}
+
+fn cuts(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
+    let Some(why) = &broker.cuts_failing else { return };
+    let what = format!("no cuts are made (by broker {id}): {why}");
+    let advice = "a restore can go back only to the cuts that are kept already; mend the cause, tidewater verify names damage;                   they are made again by themselves";
+    problems.push(about(ProblemKind::NoCuts, id, what, advice.to_owned()));
 }
 
 fn disk(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
@@ -401,14 +410,17 @@ mod tests {
     }
 
     #[test]
-    fn a_superseded_broker_and_an_emptied_bucket_are_named_with_what_to_do() {
+    fn a_superseded_broker_an_emptied_bucket_and_cuts_that_fail_are_named_with_what_to_do() {
         let mut facts = healthy();
         let superseded = Some(SupersededFacts { own: 1, next: 2 });
         facts.brokers.insert(NodeId(1), Ok(BrokerFacts { superseded, ..good() }));
         let gone = Some("the cluster's root tidewater/root is gone from the bucket".to_owned());
         facts.brokers.insert(NodeId(3), Ok(BrokerFacts { bucket_gone: gone, ..good() }));
+        let cuts_failing = Some("two clusters share a cluster id".to_owned());
+        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: led(&[1, 3]), cuts_failing, ..good() }));
         let health = judge(&facts);
-        assert_eq!(kinds(&health), [ProblemKind::Superseded, ProblemKind::BucketGone]);
+        assert_eq!(kinds(&health), [ProblemKind::Superseded, ProblemKind::BucketGone, ProblemKind::NoCuts]);
+        assert!(health.problems[2].what.contains("no cuts are made (by broker 2): two clusters"), "{health:?}");
         assert_eq!((health.status, health.reachable), (Standing::Degraded, 3));
         assert_eq!((&health.problems[0].brokers, &health.problems[1].brokers), (&vec![1], &vec![3]));
         assert!(health.problems[0].what.contains("goes on in epoch 2"), "{health:?}");
