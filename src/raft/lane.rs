@@ -1,8 +1,9 @@
 //! The handle to one lane: propose, query leadership, shut down.
 //!
 //! Owns: the group's start (recovery, first membership, first election), its watcher task, its end. What peers ask is
-//! in [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`]. A lane that
-//! is dropped without [`Lane::shutdown`] runs on. Affinity: shard-local; the handle is a cheap clone.
+//! in [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`], heartbeats and
+//! election timers in [`beat`]. A lane that is dropped without [`Lane::shutdown`] runs on. Affinity: shard-local; the
+//! handle is a cheap clone.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use openraft::ServerState;
 use openraft::errors::Fatal;
 use openraft_rt::{Oneshot as _, WatchReceiver as _};
-use tidewater_storage::env::Env;
+use tidewater_storage::env::{Env, Mono};
 use tidewater_storage::journal::{JournalError, LaneLog, Payload};
 use tidewater_storage::model::{EntryId, LaneId, LogIndex, NodeId, ReplicaId, Term};
 
@@ -34,6 +35,7 @@ use super::type_config::{CommittedLeader, Entry, Membership, Proposed, Types, lo
 use crate::config::node::CATCH_UP_BYTES;
 
 pub(crate) mod answering;
+mod beat;
 mod gate;
 mod lease;
 pub(crate) mod members;
@@ -156,6 +158,13 @@ struct Inner {
     standing: Rc<Standing>,
     /// Has the lane more than one voter?
     several: Cell<bool>,
+    /// Voters and learners.
+    replicas: Cell<usize>,
+    /// When a request of the leader arrived last that was accepted.
+    heard: Cell<Option<Mono>>,
+    elections: Cell<beat::Elections>,
+    /// Has the lane's beat begun?
+    beats: Cell<bool>,
     gate: Gate,
     /// Resolves when the state machine is gone.
     state_machine_gone: Cell<Option<oneshot::Receiver<()>>>,
@@ -241,6 +250,10 @@ impl Lane {
             raft,
             standing,
             several: Cell::new(false),
+            replicas: Cell::new(0),
+            heard: Cell::default(),
+            elections: Cell::default(),
+            beats: Cell::default(),
             gate: Gate::default(),
             state_machine_gone: Cell::new(Some(gone)),
             entry_bytes_max,
@@ -399,7 +412,7 @@ impl Inner {
     }
 }
 
-/// Follows openraft's view until the group ends: leadership for the layer above, ticks only for several replicas.
+/// Follows openraft's view until the group ends: leadership for the layer above, the beat for several replicas.
 async fn watch(inner: Rc<Inner>) {
     let mut server = inner.raft.server_metrics();
     loop {
@@ -412,8 +425,9 @@ async fn watch(inner: Rc<Inner>) {
             (View { term, leader, leads }, members.voter_ids().count(), members.nodes().count())
         };
         inner.several.set(voters > 1);
-        inner.raft.runtime_config().tick(replicas > 1);
+        inner.replicas.set(replicas);
         inner.standing.see(view);
+        inner.saw_term(view.term, view.leader.is_some());
         inner.gate_after(view);
         if server.changed().await.is_err() {
             break;

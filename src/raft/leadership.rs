@@ -156,6 +156,11 @@ impl Standing {
         &self.in_flight
     }
 
+    /// openraft's view, as last seen.
+    pub(crate) fn view(&self) -> View {
+        self.view.get()
+    }
+
     pub(crate) fn leadership(&self) -> Leadership {
         let view = self.view.get();
         let ready = self.notified.get() == Notified::Leading(view.term);

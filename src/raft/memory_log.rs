@@ -67,6 +67,8 @@ pub(crate) struct MemoryDisk {
     unsynced: Rc<RefCell<VecDeque<Waiting>>>,
     /// Nothing is kept behind the checkpoint for replicas that lag.
     pub(crate) short: Rc<Cell<bool>>,
+    /// A sync takes this much longer than it would.
+    pub(crate) slower: Rc<Cell<Duration>>,
 }
 
 impl MemoryDisk {
@@ -136,7 +138,7 @@ impl MemoryLog {
         drop(self.env.tasks.spawn("memory-log", async move {
             while disk.unsynced() > 0 {
                 let batch = disk.unsynced();
-                env.tasks.sleep(Duration::from_nanos(env.rng.below(most))).await;
+                env.tasks.sleep(disk.slower.get() + Duration::from_nanos(env.rng.below(most))).await;
                 let written: Vec<_> = disk.unsynced.borrow_mut().drain(..batch).collect();
                 for (write, done) in written {
                     disk.durable.borrow_mut().write(&write);

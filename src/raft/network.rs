@@ -30,13 +30,16 @@ use tidewater_storage::model::{EntryId, LaneId, ReplicaId, Term};
 
 use super::codec::{self, CodecError};
 use super::leadership::Standing;
-use super::runtime::ShardRuntime;
+use super::runtime::{ShardRuntime, time};
 use super::type_config::{CommittedLeader, LeaderId, Types, Vote, entry_id, log_id, replica_id};
 
 pub mod in_process;
 
 /// A follower's disk may take long over entries; a heartbeat may not, and has openraft's shorter time.
 const APPEND_ANSWER_IN: Duration = Duration::from_secs(3);
+/// A vote is answered once it is on the voter's disk, which may have much to do. openraft's own time for it is the
+/// shortest election timeout.
+const VOTE_ANSWER_IN: Duration = Duration::from_secs(4);
 /// Entries of one request: a leader sends at most [`super::PROPOSALS_MAX`].
 const ENTRIES_MAX: usize = 4096;
 /// An index that no log reaches; indexes beyond it could overflow.
@@ -404,8 +407,8 @@ impl Peer {
         reply.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 
-    async fn ask_vote(&self, request: PeerRequest, option: &RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        match self.call(request, option.hard_ttl()).await? {
+    async fn ask_vote(&self, request: PeerRequest, within: Duration) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(request, within).await? {
             PeerReply::Vote { vote, granted, last } => {
                 Ok(VoteResponse { vote: vote_in(vote), vote_granted: granted, last_log_id: last.map(log_id) })
             }
@@ -488,11 +491,12 @@ impl RaftNetworkV2<Types> for Peer {
     async fn vote(
         &mut self,
         rpc: VoteRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let last = rpc.last_log_id.as_ref().map(entry_id);
         let request = PeerRequest::Vote { vote: vote_out(&rpc.vote), last, transfer: rpc.leadership_transfer };
-        self.ask_vote(request, &option).await
+        time::hold_timeout(VOTE_ANSWER_IN);
+        self.ask_vote(request, VOTE_ANSWER_IN).await
     }
 
     async fn pre_vote(
@@ -501,7 +505,7 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let last = rpc.last_log_id.as_ref().map(entry_id);
-        self.ask_vote(PeerRequest::PreVote { vote: vote_out(&rpc.vote), last }, &option).await
+        self.ask_vote(PeerRequest::PreVote { vote: vote_out(&rpc.vote), last }, option.hard_ttl()).await
     }
 
     /// On success openraft takes the last entry of the leader's own meta, which is the last purged one, as held by the

@@ -24,7 +24,8 @@ const ELECTION_MS: u64 = 300;
 const ELECTION_STEP_MS: u64 = 40;
 /// Ranks above this one wait as long as it does: a lane has at most five voters.
 const RANK_MAX: usize = 4;
-const HEARTBEAT_MS: u64 = 100;
+/// Between two heartbeats of a leader. Milliseconds.
+pub(crate) const HEARTBEAT_MS: u64 = 100;
 /// A follower that answered within this time gets no heartbeat. Milliseconds.
 const HEARTBEAT_SPARED_MS: u64 = 80;
 /// The answer to "do you hold my log up to here?", the stand-in for openraft's snapshots.
@@ -49,7 +50,7 @@ pub(crate) fn settings(lane: LaneId, rank: usize) -> Arc<Config> {
         enable_leader_restore: Some(false),
         allow_log_reversion: Some(false),
         enable_pre_vote: Some(true),
-        // Ticks cost a wake-up each; the watcher turns them on when there is more than one replica.
+        // Ticks cost a wake-up each; they are on while a follower hears nothing of its leader.
         enable_tick: false,
         api_channel_size: Some(CHANNEL),
         notification_channel_size: Some(CHANNEL),

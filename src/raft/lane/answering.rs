@@ -101,8 +101,14 @@ async fn answer(inner: &Rc<Inner>, from: ReplicaId, request: PeerRequest) -> Res
     request.check(from, here)?;
     match request {
         PeerRequest::Append { vote, previous, entries, committed } => {
+            let arrived = inner.env.clock.now();
             let request = network::append_in(vote, previous, entries, committed)?;
-            Ok(network::append_out(raft.append_entries(request).await?))
+            let answered = network::append_out(raft.append_entries(request).await?);
+            // The answer may have waited for the disk; the sign of life has not.
+            if !matches!(answered, PeerReply::Append(AppendReply::HigherVote(_))) {
+                inner.heard(arrived);
+            }
+            Ok(answered)
         }
         PeerRequest::Rebuild { vote, at } => {
             // Answered once everything up to `at` is durable here, like any append.

@@ -10,7 +10,7 @@ use openraft_rt::{AsyncRuntime as _, Instant as _, Mpsc as _, MpscReceiver as _}
 use tidewater_storage::env::sim::World;
 
 use super::scope::{current, enter, scoped};
-use super::time::ShardInstant;
+use super::time::{ShardInstant, hold_timeout};
 use super::{ShardRuntime, mpsc};
 
 thread_local! {
@@ -100,4 +100,26 @@ fn a_full_queue_is_served_in_order() {
     drop(second);
     assert!(third.as_mut().poll(&mut cx).is_ready(), "the second left the line");
     assert_eq!(receiver.try_recv(), Ok(3));
+}
+
+#[test]
+fn a_future_may_ask_the_timeout_around_it_for_more_time() {
+    let mut runtime = ShardRuntime::new(1);
+    runtime.block_on(async {
+        let start = ShardInstant::now();
+        let held = async {
+            hold_timeout(Duration::from_millis(400));
+            // One within it has its own deadline.
+            assert!(ShardRuntime::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.is_err());
+            assert_eq!(start.elapsed(), Duration::from_millis(100));
+            std::future::pending::<()>().await;
+        };
+        let around = ShardRuntime::timeout(Duration::from_millis(600), async {
+            assert!(ShardRuntime::timeout(Duration::from_millis(60), held).await.is_err());
+            assert_eq!(start.elapsed(), Duration::from_millis(400));
+            std::future::pending::<()>().await;
+        });
+        assert!(around.await.is_err());
+        assert_eq!(start.elapsed(), Duration::from_millis(600), "only the nearest is asked");
+    });
 }

@@ -6,6 +6,7 @@
 //! however near it is: openraft's ticks compute the next moment from the clock, and would otherwise wait again for the
 //! one that is still to come. Affinity: shard-local.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::pin::Pin;
@@ -133,6 +134,17 @@ impl Future for ShardSleep {
     }
 }
 
+thread_local! {
+    /// What the future that is being polled asked for with [`hold_timeout`].
+    static HELD_UNTIL: Cell<Option<ShardInstant>> = const { Cell::new(None) };
+}
+
+/// Moves the deadline of the [`ShardTimeout`] that polls the caller: it ends no earlier than this long from now. openraft
+/// gives a vote the shortest election timeout, and that is no measure for the voter's disk.
+pub(crate) fn hold_timeout(time: Duration) {
+    HELD_UNTIL.set(Some(<ShardInstant as openraft_rt::Instant>::now() + time));
+}
+
 /// The deadline passed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("deadline has elapsed")]
@@ -159,8 +171,15 @@ impl<F: Future> Future for ShardTimeout<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(value) = this.future.poll(cx) {
+        let outer = HELD_UNTIL.take();
+        let polled = this.future.poll(cx);
+        let held = HELD_UNTIL.replace(outer);
+        if let Poll::Ready(value) = polled {
             return Poll::Ready(Ok(value));
+        }
+        if let Some(held) = held.filter(|held| held > this.deadline) {
+            *this.deadline = held;
+            *this.sleep = None;
         }
         let deadline = *this.deadline;
         let sleep = this.sleep.get_or_insert_with(|| ShardSleep::until(deadline));

@@ -563,3 +563,24 @@ fn a_follower_that_stands_wins_soon_after_the_lease_and_never_within_it() {
         cluster.check();
     }
 }
+
+#[test]
+fn a_leader_is_elected_however_slow_the_disks_are() {
+    for (seed, slow) in [(1, 100), (2, 200), (3, 350), (4, 500), (5, 800)] {
+        let mut cluster = Cluster::new(seed);
+        cluster.propose(3);
+        let (leader, lane) = cluster.await_leader();
+        drop(lane);
+        cluster.world.run_for(Duration::from_secs(1));
+        cluster.kill(leader, 0);
+        cluster.replicas.values().for_each(|replica| replica.disk.slower.set(Duration::from_millis(slow)));
+        let killed = cluster.world.env_of(99).clock.now();
+        drop(cluster.await_leader());
+        let took = cluster.world.env_of(99).clock.now().since(killed);
+        println!("syncs of {slow} ms: a leader after {took:?}");
+        assert!(took < Duration::from_secs(20), "syncs of {slow} ms: a leader after {took:?}");
+        cluster.replicas.values().for_each(|replica| replica.disk.slower.set(Duration::ZERO));
+        cluster.start(leader);
+        cluster.check();
+    }
+}
