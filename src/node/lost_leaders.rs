@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, NodeId, ReplicaId};
 
@@ -28,15 +30,32 @@ const TRIES: u32 = 25;
 /// After the lease, between the first follower and the second, which stands only if the first has not won.
 const APART: Duration = Duration::from_millis(120);
 
+/// The connections of this shard with other brokers.
+pub trait Connections {
+    fn connected(&self) -> BTreeSet<NodeId>;
+    /// Resolves at the first change after this call.
+    fn changed(&self) -> LocalBoxFuture<'_, ()>;
+}
+
+impl Connections for Rpc {
+    fn connected(&self) -> BTreeSet<NodeId> {
+        Rpc::connected(self)
+    }
+
+    fn changed(&self) -> LocalBoxFuture<'_, ()> {
+        Rpc::changed(self).boxed_local()
+    }
+}
+
 /// Watches the connections of this shard.
-pub(super) fn watch(env: &Env, lanes: &Rc<Lanes>, controller: &ControllerHandle, rpc: &Rpc) {
-    let (env, lanes, controller, rpc) = (env.clone(), Rc::clone(lanes), controller.clone(), rpc.clone());
+pub fn watch(env: &Env, lanes: &Rc<Lanes>, controller: &ControllerHandle, peers: Rc<dyn Connections>) {
+    let (env, lanes, controller) = (env.clone(), Rc::clone(lanes), controller.clone());
     let tasks = env.tasks.clone();
     tasks.spawn("lost leaders", async move {
         let mut before = BTreeSet::new();
         loop {
-            let changed = rpc.changed();
-            let connected = rpc.connected();
+            let changed = peers.changed();
+            let connected = peers.connected();
             let lost: BTreeSet<NodeId> = before.difference(&connected).copied().collect();
             before = connected;
             for (lane, me, raft) in lanes.groups() {
@@ -44,13 +63,13 @@ pub(super) fn watch(env: &Env, lanes: &Rc<Lanes>, controller: &ControllerHandle,
                     continue;
                 };
                 let turn = turn(&controller.image(), lane, me, leader);
-                let (env, rpc) = (env.clone(), rpc.clone());
+                let (env, peers) = (env.clone(), Rc::clone(&peers));
                 env.tasks.clone().spawn("stand", async move {
                     if turn > 0 {
                         env.tasks.sleep(LEASE + APART * turn).await;
                     }
                     for _ in 0..TRIES {
-                        if !stand(lane, leader, &raft, &rpc).await {
+                        if !stand(lane, leader, &raft, &*peers).await {
                             return;
                         }
                         env.tasks.sleep(TRY_EVERY).await;
@@ -63,8 +82,8 @@ pub(super) fn watch(env: &Env, lanes: &Rc<Lanes>, controller: &ControllerHandle,
 }
 
 /// Stands if the leader is still the one that was lost; false if not.
-async fn stand(lane: LaneId, lost: NodeId, raft: &Lane, rpc: &Rpc) -> bool {
-    let is_lost = raft.leadership().leader == Some(lost) && !rpc.connected().contains(&lost);
+async fn stand(lane: LaneId, lost: NodeId, raft: &Lane, peers: &dyn Connections) -> bool {
+    let is_lost = raft.leadership().leader == Some(lost) && !peers.connected().contains(&lost);
     if is_lost {
         tracing::debug!(%lane, leader = %lost, "the leader's broker was lost: this replica stands for election");
         raft.stand().await;

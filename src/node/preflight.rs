@@ -105,7 +105,13 @@ fn bucket(url: &str) -> Result<String, String> {
 #[must_use]
 pub fn settings(config: &NodeConfig) -> Vec<Check> {
     let port = |what, flag, addr: SocketAddr| {
-        check(what, Bound::bind(flag, addr).map(|_| format!("{addr} is free")).map_err(|e| e.to_string()))
+        check(
+            what,
+            Bound::bind(flag, addr)
+                .and_then(Bound::listen)
+                .map(|_| format!("{addr} is free"))
+                .map_err(|e| e.to_string()),
+        )
     };
     let files = preflight::raise_open_files().map(|limit| format!("{limit} may be open")).map_err(|e| e.to_string());
     let lock = super::identity::DataDir::lock(&config.data_dir);

@@ -27,7 +27,8 @@ const SAID_EVERY: Duration = Duration::from_secs(30);
 /// For all hand-overs at the end of the process.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
-pub(super) struct Replicas {
+/// The keeper of the lanes that this shard leads.
+pub struct Replicas {
     env: Env,
     lanes: Rc<Lanes>,
     controller: ControllerHandle,
@@ -54,7 +55,8 @@ pub(super) fn wanted(image: &ClusterImage, lane: LaneId) -> Wanted {
 }
 
 impl Replicas {
-    pub(super) fn start(env: &Env, lanes: &Rc<Lanes>, controller: &ControllerHandle) -> Rc<Self> {
+    /// Looks at the lanes from now on.
+    pub fn start(env: &Env, lanes: &Rc<Lanes>, controller: &ControllerHandle) -> Rc<Self> {
         let keeper = Rc::new(Self {
             env: env.clone(),
             lanes: Rc::clone(lanes),

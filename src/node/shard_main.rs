@@ -39,7 +39,7 @@ use crate::controller::state::Surroundings;
 use crate::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use crate::kafka::metrics::KafkaMetrics;
 use crate::kafka::{self, Arrival, Broker};
-use crate::net::listen::Bound;
+use crate::net::listen::{Bound, Listening};
 use crate::net::placement::Placement;
 use crate::partition::message::PartitionRequest;
 use crate::partition::router::Router;
@@ -81,8 +81,8 @@ pub(super) struct ShardStart {
     pub meshes: Meshes,
     pub inboxes: Inboxes,
     pub placement: Placement,
-    /// The Kafka socket, on the shard that accepts.
-    pub bound: Option<Bound>,
+    /// Brings the Kafka socket once every shard serves, to the shard that accepts.
+    pub kafka_opens: Option<flume::Receiver<Listening>>,
     pub status: flume::Sender<ShardStatus>,
     pub stage: StartStage,
     pub stop: flume::Receiver<()>,
@@ -167,7 +167,8 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity, me);
     rpc.serve_connections(start.inboxes.peers);
     if let Some(socket) = start.rpc_socket {
-        let (listener, arrivals) = (socket.into_listener(), start.meshes.peers.clone());
+        let listening = socket.listen().map_err(|e| ShardFailure::new(here, &e))?;
+        let (listener, arrivals) = (listening.into_listener(), start.meshes.peers.clone());
         env.tasks.spawn("accept brokers", rpc::accept(env.clone(), listener, arrivals, start.rpc.clone()));
     }
     lanes.start_controller(controller_voters(&start.identity), lanes::abort).await?;
@@ -234,10 +235,13 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         metrics: Rc::clone(&metrics),
     });
     let server = kafka::serve(broker, start.inboxes.arrivals);
-    if let Some(bound) = start.bound {
-        let (arrivals, placement) = (start.meshes.arrivals.clone(), start.placement.clone());
+    if let Some(opens) = start.kafka_opens {
+        let (its, arrivals, placement) = (env.clone(), start.meshes.arrivals.clone(), start.placement.clone());
         let max = start.config.max_connections;
-        env.tasks.spawn("accept", kafka::accept(env.clone(), bound.into_listener(), arrivals, placement, max));
+        env.tasks.spawn("accept", async move {
+            let Ok(listening) = opens.recv_async().await else { return };
+            kafka::accept(its, listening.into_listener(), arrivals, placement, max).await;
+        });
     }
     let replicas = ReplicaShard::start(ReplicaParts {
         env: env.clone(),
@@ -273,7 +277,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     };
     env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
     let own = Replicas::start(&env, &lanes, &controller);
-    lost_leaders::watch(&env, &lanes, &controller, &rpc);
+    lost_leaders::watch(&env, &lanes, &controller, Rc::new(rpc.clone()));
     serving.set(true);
     let _ = start.status.send_async(ShardStatus::Serving(here)).await;
 

@@ -8,7 +8,7 @@ use super::error::StartError;
 use super::identity::Identity;
 use crate::config::node::{HttpNames, NodeConfig};
 use crate::net::http::{HttpGuard, HttpPort};
-use crate::net::listen::{BindError, Bound};
+use crate::net::listen::{BindError, Bound, Listening};
 use crate::net::tokens::Tokens;
 
 /// How long a start waits for an address in use, and between tries.
@@ -64,9 +64,9 @@ pub(super) fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindEr
     }
 }
 
-/// A bound socket, and who may call it.
-pub(super) fn http(bound: Bound, config: &NodeConfig) -> HttpPort {
-    HttpPort { guard: HttpGuard::new(bound.addr(), names(config)), socket: bound.into_std(), tokens: None }
+/// A listening socket, and who may call it.
+pub(super) fn http(listening: Listening, config: &NodeConfig) -> HttpPort {
+    HttpPort { guard: HttpGuard::new(listening.addr(), names(config)), socket: listening.into_std(), tokens: None }
 }
 
 /// Who may call the catalog; `None`: every caller.

@@ -107,7 +107,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let stage = StartStage::new("the data directory is being read");
     let admin_socket = sockets::bind("--admin-addr", config.admin_addr)?;
     let admin = admin_socket.addr();
-    let admin_port = AdminPort::open(stage.clone(), sockets::http(admin_socket, &config), &handle);
+    let admin_port = AdminPort::open(stage.clone(), sockets::http(admin_socket.listen()?, &config), &handle);
     let identity = identify(&data, &config)?;
     stage.set("the seeds are being asked for the cluster");
     let (identity, held) = enter_cluster(&data, identity, &config, &stage)?;
@@ -153,7 +153,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let (source_sender, sources) = tokio::sync::watch::channel(Arc::default());
     let mut source_sender = Some(source_sender);
     let (mut threads, mut stops) = (Vec::new(), Vec::new());
-    let (mut bound, mut rpc_socket) = (Some(bound), Some(rpc_socket));
+    let mut rpc_socket = Some(rpc_socket);
+    let (open_kafka, kafka_opens) = flume::bounded(1);
+    let mut kafka_opens = Some(kafka_opens);
     for (n, inboxes) in (0..identity.shards).zip(inboxes) {
         let (stop_sender, stop) = flume::bounded(1);
         stops.push(stop_sender);
@@ -189,7 +191,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             meshes: meshes.clone(),
             inboxes,
             placement: placement.clone(),
-            bound: bound.take(),
+            kafka_opens: kafka_opens.take(),
             status: status_sender.clone(),
             stage: stage.clone(),
             stop,
@@ -205,6 +207,10 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     // From here on a shard's directory holds votes, whether or not there is a cluster yet.
     await_serving(&statuses, identity.shards, START_PATIENCE, &stage, || note(|identity| identity.begun = true))?;
     note(|identity| identity.formed = true);
+    // Only now: a client that gets a connection gets answers, from all shards.
+    if open_kafka.send(bound.listen()?).is_err() {
+        return Err(StartError::Shard { shard: 0, why: "it ended while starting; see the log above".into() });
+    }
 
     let tables = TableStates::default();
     let services = admin::Services {
@@ -219,9 +225,9 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
         registry: registry.clone(),
     };
     admin_port.serve(services);
-    schema_http::start(registry.clone(), sockets::http(schema_socket, &config), &handle);
+    schema_http::start(registry.clone(), sockets::http(schema_socket.listen()?, &config), &handle);
     let asked = (meshes.partitions, meshes.controller, registry);
-    let port = HttpPort { tokens, ..sockets::http(catalog_socket, &config) };
+    let port = HttpPort { tokens, ..sockets::http(catalog_socket.listen()?, &config) };
     let with_tables = lakehouse::start(&tier, images, sources, asked, tables, &handle, port)
         .map_err(|why| StartError::Bucket { url: config.bucket.clone(), why })?;
     let catalog = with_tables.then_some(catalog);
@@ -328,7 +334,7 @@ fn enter_cluster(
     let held =
         if config.kafka_addr.port() == 0 { Some(sockets::bind("--kafka-addr", config.kafka_addr)?) } else { None };
     let kafka = held.as_ref().map_or(config.kafka_addr, Bound::addr);
-    let socket = sockets::bind("--rpc-addr", config.rpc_addr)?;
+    let socket = sockets::bind("--rpc-addr", config.rpc_addr)?.listen()?;
     let address = address_of(config, kafka, socket.addr(), identity.shards);
     let registration =
         Registration { birth: identity.birth, node: None, replaces: config.replace.map(NodeId), address };

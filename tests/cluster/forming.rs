@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use kafka_protocol::messages::MetadataRequest;
 use tidewater::client::Client;
 
 use super::clients::{create, read_all};
 use super::run;
 use super::support::broker::{Broker, Options, free_ports, free_ports_of, http_get};
 use super::support::cluster::{Cluster, ClusterOptions};
+use super::support::wire::Wire;
 use super::tools::{cli, produce, produce_of};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,6 +69,39 @@ fn three_brokers_form_one_cluster_and_survive_the_loss_of_each() {
     }
     let log = read_all(&cluster.bootstrap(), "orders", 6);
     assert_eq!(log.iter().map(Vec::len).sum::<usize>(), written);
+}
+
+/// A client that has a connection waits for its answer until its own timeout, so a broker that cannot answer yet takes
+/// none.
+#[test]
+fn a_start_that_waits_for_a_quorum_refuses_clients_until_it_can_answer() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut cluster = Cluster::start(dir.path(), 3, &options(&dir));
+    cluster.wait_healthy(PATIENCE);
+    (0..3).for_each(|n| cluster.kill(n));
+    cluster.restart(0);
+    let begun = Instant::now();
+    while !cluster.broker(0).log().contains("not serving yet") {
+        assert!(begun.elapsed() < PATIENCE, "it does not say that it waits:\n{}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let kafka = cluster.broker(0).kafka.clone();
+    let refused = std::net::TcpStream::connect(&kafka).expect_err("nothing would answer");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{refused}");
+    cluster.restart(1);
+    let mut wire = loop {
+        if let Ok(wire) = Wire::connect(&kafka) {
+            break wire;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no connection:\n{}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let connected = Instant::now();
+    wire.call(&MetadataRequest::default(), 9).expect("an answer");
+    assert!(connected.elapsed() < Duration::from_secs(5), "answered after {:?}", connected.elapsed());
+    cluster.restart(2);
+    cluster.wait_ready();
+    cluster.wait_healthy(PATIENCE);
 }
 
 #[test]
