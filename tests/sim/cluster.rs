@@ -29,6 +29,7 @@ use crate::seeds;
 /// Seeds of an ordinary run.
 const SEEDS_OF_THREE: u64 = 1000;
 const SEEDS_OF_FIVE: u64 = 200;
+const SEEDS_OF_REPLACEMENTS: u64 = 100;
 
 #[test]
 fn three_brokers_lose_double_and_move_nothing() {
@@ -92,6 +93,28 @@ fn a_deposed_leader_deletes_nothing_and_shows_no_old_end() {
         (plan.lanes, plan.rough_ms) = (1, 40_000);
         let whom = Whom::Leader(LaneId(1));
         plan.events = vec![event("cut", 4_000, What::Isolate { whom, ways: Ways::Both, ms: 30_000 })];
+        run::run(plan, false);
+    }
+}
+
+/// Two of three brokers lose their disks and are replaced by empty ones, one after the other, under every other fault.
+#[test]
+fn brokers_that_lost_their_disks_are_replaced() {
+    let test = "cluster::brokers_that_lost_their_disks_are_replaced";
+    seeds::each(test, SEEDS_OF_REPLACEMENTS, ClusterPlan::with_replacements, |plan, trace| {
+        run::run(plan, trace);
+    });
+}
+
+/// Its connections break, and the followers do not wait for their election timeouts.
+#[test]
+fn a_killed_leader_is_followed_soon_after_the_lease() {
+    for seed in 0..16 {
+        let mut plan = ClusterPlan::of(3, seed, ["trim".to_owned()].into());
+        (plan.lanes, plan.rough_ms, plan.keepers) = (1, 16_000, true);
+        let lose = |at_ms| (at_ms, What::LoseLeader { lane: LaneId(1), within_ms: 800, down_ms: 1_000 });
+        let events = [2_000, 6_000, 10_000].map(lose).into_iter().enumerate();
+        plan.events = events.map(|(n, (at_ms, what))| event(&format!("kill {n}"), at_ms, what)).collect();
         run::run(plan, false);
     }
 }

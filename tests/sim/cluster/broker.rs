@@ -3,11 +3,13 @@
 //!
 //! Composed by hand, as `src/node` composes them; the controller is the simulation's ([`super::images`]).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use tidewater::archival::run::{Archives, Opening, Tier, start_with};
 use tidewater::controller::ask::ControllerRequest;
 use tidewater::controller::client::ControllerHandle;
@@ -16,6 +18,8 @@ use tidewater::controller::reconcile::{self, Reconcile};
 use tidewater::group::GroupRouter;
 use tidewater::limits::PRODUCER_ID_EXPIRATION_MS;
 use tidewater::node::lanes::{Lanes, Seat};
+use tidewater::node::lost_leaders::{self, Connections};
+use tidewater::node::replicas::Replicas;
 use tidewater::node::source::ShardSource;
 use tidewater::partition::message::PartitionRequest;
 use tidewater::partition::shard::PartitionShard;
@@ -24,7 +28,7 @@ use tidewater::rebuild::{CopyError, CopyOptions, RebuildSource, copy};
 use tidewater::shard::mesh::{Inbox, Mesh};
 use tidewater_storage::engine::{CheckpointSource, Engine, EngineError, LaneCheckpoint, PartitionCheckpoint};
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{EntryId, LaneId, PartitionId, ReplicaIncarnation, ShardId, Term};
+use tidewater_storage::model::{EntryId, LaneId, NodeId, PartitionId, ShardId, Term};
 use tidewater_tiering::bucket::{Bucket, Claim};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::keys::{ClusterName, Nonce};
@@ -39,6 +43,8 @@ use crate::node::{Nothing, cadence, engine_config};
 const HERE: ShardId = ShardId(0);
 /// Room for what a replica that was away for seconds catches up from.
 const JOURNAL_BYTES: u64 = 24 << 20;
+/// How soon a broker notices that a connection has broken.
+const CONNECTIONS_SEEN: Duration = Duration::from_millis(20);
 
 /// A broker while it serves.
 pub(crate) struct Broker {
@@ -75,7 +81,12 @@ impl Broker {
         let (mesh, mut inboxes) = Mesh::new(1, 4096);
         drop(env.tasks.spawn("partition inbox", Rc::clone(&partitions).drain(inboxes.remove(0))));
         let placeholder = ClusterImage { revision: 0, ..(*image).clone() };
-        let controller = follow_images(&env, cluster, node, &partitions, Arc::new(placeholder));
+        let controller = follow_images(&env, cluster, node, &lanes, Arc::new(placeholder));
+        if cluster.plan.keepers {
+            drop(Replicas::start(&env, &lanes, &controller));
+            let peers = Peers { env: env.clone(), cluster: Rc::downgrade(cluster), me: node };
+            lost_leaders::watch(&env, &lanes, &controller, Rc::new(peers));
+        }
         let groups = groups::coordinate(&env, HERE, &partitions, &mesh, &controller);
         let archives = archive(&env, cluster, node, &partitions, &engine, &controller).await?;
         Ok(Rc::new(Self { engine, partitions, mesh, groups, _archives: archives }))
@@ -98,7 +109,7 @@ fn seat(cluster: &Cluster, node: u32) -> Seat {
         shards: 1,
         lanes: cluster.plan.lanes,
         node: node_id(node),
-        incarnation: ReplicaIncarnation(0),
+        incarnation: cluster.replica(node).incarnation,
         home: cluster.home(),
         forget_producers_after_ms: PRODUCER_ID_EXPIRATION_MS,
     }
@@ -145,7 +156,7 @@ fn follow_images(
     env: &Env,
     cluster: &Rc<Cluster>,
     node: u32,
-    partitions: &Rc<PartitionShard>,
+    lanes: &Rc<Lanes>,
     placeholder: Arc<ClusterImage>,
 ) -> ControllerHandle {
     let (requests, mut inboxes) = Mesh::new(1, 64);
@@ -153,7 +164,19 @@ fn follow_images(
     drop(env.tasks.spawn("unanswered", async move { while unanswered.recv().await.is_some() {} }));
     let controller = ControllerHandle::new(placeholder, requests);
     let (reconcile, mut inboxes) = Mesh::new(1, 16);
-    reconcile::serve(env, partitions, &controller, inboxes.remove(0));
+    let starting = Rc::clone(lanes);
+    let obituaries = cluster.obituaries(node);
+    // An image that is older than a replacement gives the broker nothing to run; the next one does.
+    let prepare: reconcile::Prepare = Rc::new(move |image: Arc<ClusterImage>| {
+        let (lanes, obituaries) = (Rc::clone(&starting), obituaries.clone());
+        Box::pin(async move {
+            let dies = obituaries.clone();
+            if let Err(why) = lanes.ensure(&image.lanes, move |fatal| dies.note(fatal.to_string())).await {
+                obituaries.note(why.to_string());
+            }
+        })
+    });
+    reconcile::serve_with(env, &lanes.partitions, &controller, inboxes.remove(0), prepare);
     let (cluster, follower) = (Rc::downgrade(cluster), env.clone());
     drop(env.tasks.spawn("follow images", async move {
         let mut followed = 0;
@@ -169,6 +192,29 @@ fn follow_images(
         }
     }));
     controller
+}
+
+/// Connections with the brokers that live: the kernel closes those of a process that ends, and not those that are cut.
+struct Peers {
+    env: Env,
+    cluster: Weak<Cluster>,
+    me: u32,
+}
+
+impl Connections for Peers {
+    fn connected(&self) -> BTreeSet<NodeId> {
+        let Some(cluster) = self.cluster.upgrade() else { return BTreeSet::new() };
+        cluster.plan.all_nodes().filter(|node| *node != self.me && cluster.is_alive(*node)).map(node_id).collect()
+    }
+
+    fn changed(&self) -> LocalBoxFuture<'_, ()> {
+        let before = self.connected();
+        Box::pin(async move {
+            while self.connected() == before {
+                self.env.tasks.sleep(CONNECTIONS_SEEN).await;
+            }
+        })
+    }
 }
 
 /// Opens the bucket and starts archivers and retention; none in a run without an archive.

@@ -8,6 +8,7 @@
 //! | drop from a stale image | an old image of the topics claims to be the newest |
 //! | a lease without a quorum (reads and sweeps while deposed) | heartbeats are answered by the leader's own transport |
 //! | a rebuild that loses the vote | a broker whose disk was lost comes back under the same raft id, as if new |
+//! | a replacement under the same id | the lane table gives an empty broker the replica of the lost one |
 //! | a batch answered by watermark | one that a leader proposed is answered when its watermark has passed that offset |
 
 use tidewater::raft::network::PeerRequest;
@@ -37,16 +38,18 @@ pub(crate) enum Defect {
     DropFromStaleImage,
     LeaseWithoutQuorum,
     RebirthUnderTheSameId,
+    ReplaceUnderTheSameId,
     AnswerByWatermark,
 }
 
 impl Defect {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::AckBeforeMajority,
         Self::VoteWithoutSync,
         Self::DropFromStaleImage,
         Self::LeaseWithoutQuorum,
         Self::RebirthUnderTheSameId,
+        Self::ReplaceUnderTheSameId,
         Self::AnswerByWatermark,
     ];
 

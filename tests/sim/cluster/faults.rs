@@ -8,8 +8,10 @@ use tidewater_storage::env::net_sim::NetFaults;
 use tidewater_tiering::store::Faults;
 
 use super::plan::{Event, Ways, What};
-use super::wire::replica;
 use super::world::Cluster;
+
+/// How long a broker that is to be lost waits for the members of all lanes.
+const MEMBERS_MS: u64 = 8_000;
 
 /// Disturbs the world as planned. When it returns every broker is started and everything behaves.
 pub(crate) async fn disturb(cluster: &Rc<Cluster>) {
@@ -114,15 +116,47 @@ async fn happen(cluster: &Rc<Cluster>, event: Event) {
             cluster.sleep_ms(down_ms).await;
             cluster.start(node);
         }
+        What::Replace { node, down_ms } => {
+            if !members_settle(cluster).await {
+                return cluster.note(format!("node {node} is not replaced: a lane lacks a member"));
+            }
+            cluster.replace(node);
+            cluster.sleep_ms(down_ms).await;
+            cluster.start(node);
+        }
+        What::LoseLeader { lane, within_ms, down_ms } => {
+            let (lost, ..) = cluster.leader(lane).expect("nothing else goes wrong");
+            cluster.end(lost, false);
+            let begun = cluster.now_ms();
+            while cluster.leader(lane).is_none() {
+                assert!(cluster.now_ms() < begun + within_ms, "lane {lane} has no leader after {within_ms} ms");
+                cluster.sleep_ms(5).await;
+            }
+            cluster.note(format!("lane {lane} has another leader after {} ms", cluster.now_ms() - begun));
+            cluster.sleep_ms(down_ms).await;
+            cluster.start(lost);
+        }
         What::Transfer { lane, to } => {
             let Some((node, _, broker)) = cluster.leader(lane) else { return };
             let raft = broker.partitions.lane(lane).and_then(|lane| lane.status.raft().cloned());
             if let Some(raft) = raft.filter(|_| node != to) {
-                let asked = raft.transfer_leadership(replica(to));
+                let asked = raft.transfer_leadership(cluster.replica(to));
                 let _ = crate::world::within(&cluster.clients, Duration::from_secs(5), asked).await;
             }
         }
     }
+}
+
+/// Waits until every lane has the members of the table: then any one disk may be lost. False if that takes long.
+async fn members_settle(cluster: &Cluster) -> bool {
+    let until = cluster.now_ms() + MEMBERS_MS;
+    while !super::run::members_are_wanted(cluster) {
+        if cluster.now_ms() > until {
+            return false;
+        }
+        cluster.sleep_ms(50).await;
+    }
+    true
 }
 
 fn isolate(cluster: &Cluster, node: u32, ways: Ways, cut: bool) {

@@ -1,4 +1,4 @@
-//! The topics of the simulated cluster, as a controller that never fails decides them, and their way to each broker:
+//! The topics of the simulated cluster and the replicas of its brokers, as a controller that never fails decides them, and their way to each broker:
 //! every change makes an image, which reaches each broker in its own time, in order.
 
 use std::cell::{Cell, RefCell};
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tidewater::config::topic::TopicConfig;
 use tidewater::controller::image::{BrokerImage, ClusterImage, LaneImage, PartitionImage, TopicImage};
-use tidewater_storage::model::{Incarnation, LaneId, PartitionId, PartitionIndex, ShardId, TopicId, TopicName};
+use tidewater_storage::model::{
+    Incarnation, LaneId, PartitionId, PartitionIndex, ReplicaId, ReplicaIncarnation, ShardId, TopicId, TopicName,
+};
 use uuid::Uuid;
 
 use super::defect::Defect;
@@ -19,9 +21,13 @@ use super::world::Cluster;
 /// Longest usual time until a broker has an image.
 const USUAL_DELAY_MS: u64 = 60;
 
+type Incarnations = BTreeMap<u32, ReplicaIncarnation>;
+
 #[derive(Debug)]
 pub(crate) struct Images {
     topics: RefCell<BTreeMap<TopicName, Arc<TopicImage>>>,
+    /// Of brokers that were replaced.
+    incarnations: RefCell<Incarnations>,
     revision: Cell<u64>,
 }
 
@@ -29,6 +35,7 @@ pub(crate) struct Images {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     topics: RefCell<BTreeMap<TopicName, Arc<TopicImage>>>,
+    incarnations: RefCell<Incarnations>,
     revision: Cell<u64>,
     /// Virtual time until which it learns nothing.
     pub(crate) lags_until_ms: Cell<u64>,
@@ -36,7 +43,7 @@ pub(crate) struct Known {
 
 impl Images {
     pub(crate) fn new() -> Self {
-        Self { topics: RefCell::default(), revision: Cell::new(0) }
+        Self { topics: RefCell::default(), incarnations: RefCell::default(), revision: Cell::new(0) }
     }
 
     /// Makes a topic; its partitions go round the lanes, from `first_lane`.
@@ -75,6 +82,24 @@ impl Images {
         self.publish(cluster);
     }
 
+    /// An empty broker takes the place of a lost one; gives its incarnation.
+    pub(crate) fn replace(&self, cluster: &Rc<Cluster>, node: u32) -> ReplicaIncarnation {
+        let same = cluster.plan.defect == Some(Defect::ReplaceUnderTheSameId);
+        let now = {
+            let mut all = self.incarnations.borrow_mut();
+            let held = all.entry(node).or_insert(ReplicaIncarnation(0));
+            held.0 += u32::from(!same);
+            *held
+        };
+        self.publish(cluster);
+        now
+    }
+
+    /// The replica of every lane on this broker.
+    pub(crate) fn replica(&self, node: u32) -> ReplicaId {
+        replica_of(&self.incarnations.borrow(), node)
+    }
+
     pub(crate) fn revision(&self) -> u64 {
         self.revision.get()
     }
@@ -82,26 +107,27 @@ impl Images {
     fn publish(&self, cluster: &Rc<Cluster>) {
         let revision = self.revision.get() + 1;
         self.revision.set(revision);
-        let topics = self.topics.borrow().clone();
+        let (topics, incarnations) = (self.topics.borrow().clone(), self.incarnations.borrow().clone());
         for node in cluster.plan.all_nodes() {
-            let (cluster, topics) = (Rc::clone(cluster), topics.clone());
+            let (cluster, topics, incarnations) = (Rc::clone(cluster), topics.clone(), incarnations.clone());
             let env = cluster.clients.clone();
             drop(env.clone().tasks.spawn("image", async move {
                 env.tasks.sleep(Duration::from_millis(env.rng.below(USUAL_DELAY_MS))).await;
                 while cluster.now_ms() < cluster.slot(node).known.lags_until_ms.get() {
                     cluster.sleep_ms(20).await;
                 }
-                cluster.slot(node).known.learn(revision, topics);
+                cluster.slot(node).known.learn(revision, topics, incarnations);
             }));
         }
     }
 }
 
 impl Known {
-    fn learn(&self, revision: u64, topics: BTreeMap<TopicName, Arc<TopicImage>>) {
+    fn learn(&self, revision: u64, topics: BTreeMap<TopicName, Arc<TopicImage>>, incarnations: Incarnations) {
         if revision > self.revision.get() {
             self.revision.set(revision);
             *self.topics.borrow_mut() = topics;
+            *self.incarnations.borrow_mut() = incarnations;
         }
     }
 
@@ -110,9 +136,9 @@ impl Known {
         let topics = self.topics.borrow().clone();
         let nodes = || cluster.plan.all_nodes();
         let brokers = nodes().map(|node| (node_id(node), BrokerImage::plain(node_id(node), "sim", 9092))).collect();
-        let replicas: Vec<_> = nodes().map(replica).collect();
+        let replicas: Vec<_> = nodes().map(|node| replica_of(&self.incarnations.borrow(), node)).collect();
         let factor = u16::try_from(cluster.plan.nodes).expect("few");
-        let lane = LaneImage { factor, replicas: replicas.clone(), initial: replicas };
+        let lane = LaneImage { factor, replicas, initial: nodes().map(replica).collect() };
         let lanes = cluster.plan.all_lanes().map(|id| (id, lane.clone())).collect();
         let stale = cluster.plan.defect == Some(Defect::DropFromStaleImage);
         Arc::new(ClusterImage {
@@ -131,4 +157,9 @@ impl Known {
             revision: if stale { cluster.images.revision() } else { self.revision.get() },
         })
     }
+}
+
+fn replica_of(incarnations: &Incarnations, node: u32) -> ReplicaId {
+    let incarnation = incarnations.get(&node).copied().unwrap_or_default();
+    ReplicaId { incarnation, ..replica(node) }
 }

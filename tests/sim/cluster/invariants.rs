@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use tidewater_storage::model::Term;
 
-use super::wire::replica;
 use super::world::Cluster;
 
 /// Looks at the newest leader of each lane until the run ends.
@@ -46,7 +45,7 @@ pub(crate) fn look(cluster: &Cluster, objects: bool) {
             // A new life has seen no term before its group runs.
             let term = lane.status.raft().map(|raft| raft.leadership().term).filter(|term| *term > Term(0));
             if let Some(term) = term {
-                vote_once::check_kept(&cluster.record, lane.id, replica(node), term, cluster.now_ms());
+                vote_once::check_kept(&cluster.record, lane.id, cluster.replica(node), term, cluster.now_ms());
             }
         }
     }

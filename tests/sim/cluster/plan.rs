@@ -29,6 +29,9 @@ pub(crate) struct ClusterPlan {
     pub(crate) events: Vec<Event>,
     /// Names of the parts left out.
     pub(crate) without: BTreeSet<String>,
+    /// Do brokers keep the members of lanes as the table says, and stand for the leader of a broker that was lost? Runs
+    /// that were drawn before they could do without.
+    pub(crate) keepers: bool,
     /// What is wrong with the brokers, on purpose.
     pub(crate) defect: Option<Defect>,
 }
@@ -132,6 +135,17 @@ pub(crate) enum What {
         node: u32,
         down_ms: u64,
     },
+    /// The node's disk is lost, and an empty broker takes its place, once all lanes have the members that they shall have.
+    Replace {
+        node: u32,
+        down_ms: u64,
+    },
+    /// The lane's leader is killed; another has to lead within this time.
+    LoseLeader {
+        lane: LaneId,
+        within_ms: u64,
+        down_ms: u64,
+    },
     /// The lane's leader hands over.
     Transfer {
         lane: LaneId,
@@ -149,7 +163,8 @@ impl ClusterPlan {
         let lanes = 1 + u32::try_from(rng.below(2)).expect("small");
         let partitions = 1 + i32::try_from(rng.below(3)).expect("small");
         let rough_ms = ROUGH_MS.0 + rng.below(ROUGH_MS.1);
-        let mut plan = Self { seed, nodes, lanes, partitions, rough_ms, events: Vec::new(), without, defect: None };
+        let (events, keepers, defect) = (Vec::new(), false, None);
+        let mut plan = Self { seed, nodes, lanes, partitions, rough_ms, events, without, keepers, defect };
         plan.events = plan.draw_events(&rng);
         plan.events.retain(|event| !plan.without.contains(&event.name));
         plan
@@ -180,6 +195,7 @@ impl ClusterPlan {
                 (3_000, What::Wipe { node: 2, down_ms: 100 }),
                 (5_000, What::Wipe { node: 3, down_ms: 100 }),
             ],
+            Defect::ReplaceUnderTheSameId => Self::replacements(),
             Defect::AnswerByWatermark => vec![
                 (1_500, isolate(2_500)),
                 (4_500, What::Transfer { lane: LaneId(1), to: 1 }),
@@ -195,7 +211,33 @@ impl ClusterPlan {
             .collect();
         plan.events.sort_by_key(|event| event.at_ms);
         (plan.lanes, plan.rough_ms, plan.defect) = (1, plan.rough_ms.max(14_000), Some(defect));
+        plan.keepers = defect == Defect::ReplaceUnderTheSameId;
+        if plan.keepers {
+            plan.rough_ms = plan.rough_ms.max(20_000);
+        }
         plan
+    }
+
+    /// The plan of a seed for three brokers of which two lose their disks, the second while the third is cut off.
+    pub(crate) fn with_replacements(seed: u64, without: BTreeSet<String>) -> Self {
+        let mut plan = Self::of(3, seed, without);
+        let drawn = std::mem::take(&mut plan.events);
+        let own = Self::replacements().into_iter().enumerate();
+        let own = own.map(|(n, (at_ms, what))| Event { name: format!("r{n}"), at_ms, what });
+        plan.events = own.chain(drawn.into_iter().filter(|_| !seed.is_multiple_of(4))).collect();
+        plan.events.retain(|event| !plan.without.contains(&event.name));
+        plan.events.sort_by_key(|event| event.at_ms);
+        (plan.keepers, plan.rough_ms) = (true, plan.rough_ms.max(20_000));
+        plan
+    }
+
+    fn replacements() -> Vec<(u64, What)> {
+        let cut_off = What::Isolate { whom: Whom::Node(1), ways: Ways::Both, ms: 4_000 };
+        vec![
+            (1_500, What::Replace { node: 2, down_ms: 100 }),
+            (10_000, cut_off),
+            (10_100, What::Replace { node: 3, down_ms: 100 }),
+        ]
     }
 
     /// Is that part in?

@@ -88,6 +88,9 @@ fn make_topic(cluster: &Rc<Cluster>) {
 async fn settle(cluster: &Rc<Cluster>, clients: &Clients) {
     clients.stop();
     wait_for(cluster, "all brokers serve", |c| c.serving().len() == c.plan.nodes as usize).await;
+    if cluster.plan.keepers {
+        wait_for(cluster, "every lane has the members that it shall have", members_are_wanted).await;
+    }
     wait_for(cluster, "every lane has a leader", |c| c.plan.all_lanes().all(|lane| c.leader(lane).is_some())).await;
     wait_for(cluster, &format!("clients have their answers: {:?}", clients.running()), |_| {
         clients.running().is_empty()
@@ -105,6 +108,20 @@ async fn wait_for(cluster: &Cluster, what: &str, done: impl Fn(&Cluster) -> bool
         cluster.sleep_ms(50).await;
     }
     cluster.note(what.to_owned());
+}
+
+/// The leader of every lane has committed the replicas of the brokers' present disks as its voters, and nothing else.
+pub(crate) fn members_are_wanted(cluster: &Cluster) -> bool {
+    let mut wanted: Vec<_> = cluster.plan.all_nodes().map(|node| cluster.images.replica(node)).collect();
+    wanted.sort_unstable();
+    cluster.plan.all_lanes().all(|lane| {
+        let Some((_, _, broker)) = cluster.leader(lane) else { return false };
+        let Some(raft) = broker.partitions.lane(lane).and_then(|lane| lane.status.raft().cloned()) else {
+            return false;
+        };
+        let held = raft.membership();
+        held.voters == wanted && held.learners.is_empty() && held.committed && !held.joint
+    })
 }
 
 /// Every replica of a lane has applied the same.

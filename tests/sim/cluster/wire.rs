@@ -187,7 +187,7 @@ pub(crate) fn node_id(node: u32) -> NodeId {
     NodeId(i32::try_from(node).expect("small"))
 }
 
-/// The replica of every lane on this broker.
+/// The replica of every lane on the broker's first disk.
 pub(crate) fn replica(node: u32) -> ReplicaId {
     ReplicaId::first(node_id(node))
 }

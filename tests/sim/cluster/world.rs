@@ -13,7 +13,7 @@ use tidewater_storage::env::Env;
 use tidewater_storage::env::net_sim::SimNet;
 use tidewater_storage::env::sim::World;
 use tidewater_storage::journal::JournalEntry;
-use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, PartitionId, Term};
+use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, PartitionId, ReplicaId, ReplicaIncarnation, Term};
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::store::{Faults, SimBucket};
 use uuid::Uuid;
@@ -22,6 +22,7 @@ use super::broker::Broker;
 use super::images::{Images, Known};
 use super::plan::{ClusterPlan, Whom};
 use super::record::Record;
+use super::wire::replica;
 use crate::history::{History, body};
 
 /// Machines that are no broker.
@@ -46,6 +47,8 @@ pub(crate) struct Slot {
     alive: Cell<bool>,
     excused_until: Cell<u64>,
     pub(crate) known: Known,
+    /// With which the broker came to its disk.
+    incarnation: Cell<ReplicaIncarnation>,
     /// Its power is cut when it next votes; how long it is down.
     ends_at_vote: Cell<Option<u64>>,
 }
@@ -112,6 +115,23 @@ impl Cluster {
 
     pub(crate) fn slot(&self, node: u32) -> &Slot {
         self.slots.get(&node).expect("a broker's number")
+    }
+
+    /// The replica of every lane on this machine's disk.
+    pub(crate) fn replica(&self, node: u32) -> ReplicaId {
+        ReplicaId { incarnation: self.slot(node).incarnation.get(), ..replica(node) }
+    }
+
+    /// Is the broker's process there, whether it serves or not?
+    pub(crate) fn is_alive(&self, node: u32) -> bool {
+        self.slot(node).alive.get()
+    }
+
+    /// The broker ends, its disk is lost, and the controller takes an empty one in its place.
+    pub(crate) fn replace(self: &Rc<Self>, node: u32) {
+        self.end(node, true);
+        self.machines.wipe_node(node);
+        self.slot(node).incarnation.set(self.images.replace(self, node));
     }
 
     /// The broker on this machine, if it serves.
