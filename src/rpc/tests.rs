@@ -1,6 +1,9 @@
 //! Brokers over loopback: real sockets, each broker an executor of its own.
 #![allow(clippy::disallowed_methods, reason = "the clock of the test, not of a shard")]
 
+mod hostile;
+mod tls;
+
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,8 +19,9 @@ use tidewater_storage::journal::{JournalEntry, Payload};
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{Compression, EntryId, LogIndex, Term, TimestampMs};
 
+use self::tls::{certificates, with_tls};
 use super::*;
-use crate::net::listen::Bound;
+use crate::net::listen::{Bound, Listening};
 use crate::raft::network::{AppendReply, PeerVote};
 use crate::shard::mesh::{Inbox, Mesh};
 
@@ -57,6 +61,12 @@ fn peer(node: i32, at: SocketAddr) -> PeerAddress {
     PeerAddress { node: NodeId(node), host: at.ip().to_string(), port: at.port(), birth: None }
 }
 
+/// Peers may connect from here on.
+fn listen(at: &str) -> Listening {
+    let bound = Bound::bind("--rpc-addr", at.parse().expect("an address")).expect("binds");
+    bound.listen().expect("listens")
+}
+
 /// A broker that serves on a thread of its own until it is dropped or ended.
 struct Serving {
     at: SocketAddr,
@@ -67,15 +77,15 @@ struct Serving {
 impl Serving {
     fn start(node: RpcNode, at: &str, set_up: impl FnOnce(&Rpc) + Send + 'static) -> Self {
         let (mesh, mut inboxes) = Mesh::new(1, 64);
-        let bound = Bound::bind("--rpc-addr", at.parse().expect("an address")).expect("binds");
-        Self::shard(node, bound.addr(), ShardId(0), inboxes.remove(0), Some((bound, mesh)), set_up)
+        let socket = listen(at);
+        Self::shard(node, socket.addr(), ShardId(0), inboxes.remove(0), Some((socket, mesh)), set_up)
     }
 
     /// Several shards; the first accepts.
     fn shards(node: &RpcNode, count: u16, set_up: impl FnOnce(&Rpc) + Clone + Send + 'static) -> Vec<Self> {
         let (mesh, inboxes) = Mesh::new(count, 64);
-        let bound = Bound::bind("--rpc-addr", "127.0.0.1:0".parse().expect("an address")).expect("binds");
-        let (at, mut accepts) = (bound.addr(), Some((bound, mesh)));
+        let socket = listen("127.0.0.1:0");
+        let (at, mut accepts) = (socket.addr(), Some((socket, mesh)));
         let start =
             |(shard, inbox)| Self::shard(node.clone(), at, ShardId(shard), inbox, accepts.take(), set_up.clone());
         (0..count).zip(inboxes).map(start).collect()
@@ -86,7 +96,7 @@ impl Serving {
         at: SocketAddr,
         shard: ShardId,
         inbox: Inbox<RpcArrival>,
-        accepts: Option<(Bound, Mesh<RpcArrival>)>,
+        accepts: Option<(Listening, Mesh<RpcArrival>)>,
         set_up: impl FnOnce(&Rpc) + Send + 'static,
     ) -> Self {
         let (stop, stopped) = flume::bounded::<()>(1);
@@ -97,8 +107,8 @@ impl Serving {
                 rpc.set_shard(shard);
                 set_up(&rpc);
                 rpc.serve_connections(inbox);
-                let accepting = accepts.map(|(bound, mesh)| {
-                    env.tasks.spawn("accept", accept(env.clone(), bound.into_listener(), mesh, node.clone()))
+                let accepting = accepts.map(|(socket, mesh)| {
+                    env.tasks.spawn("accept", accept(env.clone(), socket.into_listener(), mesh, node.clone()))
                 });
                 let _ = stopped.recv_async().await;
                 if let Some(accepting) = accepting {
@@ -423,185 +433,6 @@ fn unanswered_bytes_have_a_cap_and_dropped_calls_give_theirs_back() {
         assert!(matches!(late, Err(RpcError::TimedOut { .. })), "{late:?}");
         assert_eq!(rpc.peers()[0].in_flight_bytes, 0);
     });
-}
-
-/// A stranger that speaks as it likes.
-fn stranger(at: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(at).expect("connects");
-    stream.set_read_timeout(Some(PATIENCE * 2)).expect("a timeout");
-    stream
-}
-
-/// What it gets until the connection is closed.
-fn rest(mut stream: TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    match stream.read_to_end(&mut all) {
-        Ok(_) => all,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => all,
-        Err(error) => panic!("the connection stays open: {error}"),
-    }
-}
-
-/// A connection that has shaken hands as `node`.
-fn shaken(at: SocketAddr, node: &RpcNode) -> TcpStream {
-    let mut stream = stranger(at);
-    let receive = |stream: &mut TcpStream| {
-        let mut head = [0; handshake::HEADER_LEN];
-        stream.read_exact(&mut head).expect("a message");
-        let (kind, len) = handshake::header(&head).expect("ours");
-        let mut body = vec![0; len];
-        stream.read_exact(&mut body).expect("its body");
-        (kind, body)
-    };
-    let (client, first) = handshake::Client::start(node.hello(None, ShardId(0)), None, handshake::Binding::default());
-    stream.write_all(&first).expect("sends");
-    let (kind, body) = receive(&mut stream);
-    let (client, proof) = client.welcome(kind, &body).expect("fits");
-    stream.write_all(&proof).expect("sends");
-    let (kind, body) = receive(&mut stream);
-    client.accepted(kind, &body).expect("accepted");
-    stream
-}
-
-#[test]
-fn hostile_peers_end_their_own_connections_only() {
-    let serving = Serving::start(broker(1), "127.0.0.1:0", echoes);
-    let (at, three) = (serving.at, broker(3));
-    for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"TWRP\x01\xff\xff", b"TWRP\x09\x00\x00", &[0; 64]] {
-        let mut stream = stranger(at);
-        stream.write_all(garbage).expect("sends");
-        let answer = rest(stream);
-        assert!(answer.starts_with(b"TWRP\x05"), "refused in words: {answer:?}");
-    }
-    let mut tls = stranger(at);
-    tls.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").expect("sends");
-    let answer = String::from_utf8_lossy(&rest(tls)).into_owned();
-    assert!(answer.contains("this broker does not: give every broker --rpc-tls-cert"), "{answer}");
-
-    let call = frame::encode(&frame::Frame { id: 1, body: frame::Body::Call { service: 7, body: Bytes::new() } });
-    let answer = frame::encode(&frame::Frame { id: 1, body: frame::Body::Answer(Ok(Bytes::new())) });
-    let mut damaged = call.concat();
-    damaged[9] ^= 1;
-    for bytes in [vec![0xff; 4], vec![0; 4], damaged, answer.concat(), [0, 0, 1, 0].repeat(100)] {
-        let mut stream = shaken(at, &three);
-        stream.write_all(&bytes).expect("sends");
-        assert!(rest(stream).is_empty(), "{bytes:?}");
-    }
-    // Large lengths cost nothing until bytes come; ends in the middle of a frame are no garbage.
-    let halves: Vec<_> = (0..50)
-        .map(|_| {
-            let mut stream = shaken(at, &three);
-            stream.write_all(&(frame::FRAME_BYTES_MAX as u32).to_be_bytes()).expect("sends");
-            stream
-        })
-        .collect();
-    let mut sound = shaken(at, &three);
-    sound.write_all(&call.concat()).expect("sends");
-    let mut answered = [0; 17];
-    sound.read_exact(&mut answered).expect("answered beside the others");
-    drop(halves);
-    let silent = stranger(at);
-    let begun = Instant::now();
-    assert!(rest(silent).is_empty());
-    assert!(begun.elapsed() < limits::HANDSHAKE_MAX + Duration::from_secs(1), "{:?}", begun.elapsed());
-    let counts = serving.end();
-    assert_eq!((counts.cut_off, counts.handshakes_refused), (5, 6), "{counts:?}");
-}
-
-/// Answers wait for it up to a bound; its own connection is not read meanwhile, and others are served.
-#[test]
-fn a_peer_that_does_not_read_answers_holds_little_memory() {
-    let serving = Serving::start(broker(1), "127.0.0.1:0", |rpc| {
-        echoes(rpc);
-        let large = Bytes::from(vec![5; 1 << 20]);
-        rpc.serve(Service::Rebuild, Rc::new(move |_, _| std::future::ready(Ok(large.clone())).boxed_local()));
-    });
-    let mut greedy = shaken(serving.at, &broker(3));
-    greedy.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
-    let body = || frame::Body::Call { service: Service::Rebuild.code(), body: Bytes::from(vec![0; 1000]) };
-    let mut sent = 0;
-    while let Ok(n) = greedy.write(&frame::encode(&frame::Frame { id: 1, body: body() }).concat()) {
-        sent += n;
-        assert!(sent < 64 << 20, "it is read without an end");
-    }
-    with_peers(broker(2), vec![peer(1, serving.at)], |rpc| async move {
-        assert_eq!(echo(&rpc, 1, "served").await, Ok(Bytes::from_static(b"served")));
-    });
-    let counts = serving.end();
-    assert!(counts.requests_received < 400, "{counts:?}");
-    drop(greedy);
-}
-
-/// A peer that stops, as SIGSTOP makes it: its system accepts, nothing answers.
-#[test]
-fn a_peer_that_does_not_answer_the_handshake_is_away() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-    let at = listener.local_addr().expect("bound");
-    with_peers(broker(2), vec![peer(1, at)], |rpc| async move {
-        let begun = Instant::now();
-        while rpc.counts().peers[0].connects_failed < 2 {
-            rpc.shard.env.tasks.sleep(Duration::from_millis(50)).await;
-            assert!(begun.elapsed() < PATIENCE * 2);
-        }
-        let error = echo(&rpc, 1, "").await.expect_err("away").to_string();
-        assert!(error.contains("did not finish the handshake"), "{error}");
-    });
-    drop(listener);
-}
-
-/// An authority and a certificate for 127.0.0.1, made by openssl.
-fn certificates(dir: &Path, name: &str) -> crate::config::node::RpcTlsFiles {
-    let make = |arguments: &str| {
-        let done = std::process::Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(dir)
-            .output()
-            .expect("openssl is installed");
-        assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
-    make(&format!("req -x509 {key} -subj /CN={name}-ca -keyout {name}-ca.key -out {name}-ca.pem"));
-    make(&format!(
-        "req -x509 {key} -subj /CN={name} -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=CA:FALSE \
-         -CA {name}-ca.pem -CAkey {name}-ca.key -keyout {name}.key -out {name}.pem"
-    ));
-    let path = |file: String| dir.join(file);
-    crate::config::node::RpcTlsFiles {
-        cert: path(format!("{name}.pem")),
-        key: path(format!("{name}.key")),
-        ca: path(format!("{name}-ca.pem")),
-    }
-}
-
-fn with_tls(node: i32, files: Option<crate::config::node::RpcTlsFiles>) -> RpcOptions {
-    let config = crate::config::node::NodeConfig {
-        rpc_tls: files,
-        ..crate::config::node::RawConfig::default().resolve().expect("holds")
-    };
-    RpcOptions::load(&config, birth(node)).expect("loads")
-}
-
-#[test]
-fn with_tls_both_sides_show_a_certificate_of_the_same_authority() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let (ours, foreign) = (certificates(dir.path(), "ours"), certificates(dir.path(), "foreign"));
-    let with = |node, files| of_cluster(with_tls(node, Some(files)), 1, node);
-    let serving = Serving::start(with(1, ours.clone()), "127.0.0.1:0", echoes);
-    with_peers(with(2, ours.clone()), vec![peer(1, serving.at)], |rpc| async move {
-        assert_eq!(echo(&rpc, 1, "in").await, Ok(Bytes::from_static(b"in")));
-        let large = Bytes::from(vec![3; 5 << 20]);
-        let answer = rpc.call(NodeId(1), Service::Status, large.clone(), PATIENCE).await.expect("answered");
-        assert_eq!(answer, large);
-        let appends = (0..20).map(|n| to_lane(&rpc, n, 1, 2, append(2, vec![entry(1 << 20)])));
-        assert!(join_all(appends).await.into_iter().all(|reply| reply.is_ok()));
-    });
-    let plain = refused(broker(2), &serving, 1);
-    assert!(plain.contains("this broker speaks TLS (--rpc-tls-cert)"), "{plain}");
-    let other = refused(with(2, foreign), &serving, 1);
-    assert!(other.contains("--rpc-tls-ca"), "{other}");
-    let open = Serving::start(broker(1), "127.0.0.1:0", echoes);
-    let why = refused(with(2, ours), &open, 1);
-    assert!(why.contains("does not speak TLS") && why.contains("give every broker --rpc-tls-cert"), "{why}");
 }
 
 /// Not a test of speed: it prints what the connections carry (`--nocapture`).
