@@ -7,12 +7,13 @@ use crate::support::cluster::Cluster;
 
 /// Partitions of a topic, by the broker (from 0) that leads them. Those without a leader are left out.
 pub fn by_leader(cluster: &Cluster, topic: &str) -> BTreeMap<usize, Vec<i32>> {
-    let rows = cluster.get(&format!("/v1/cluster/partitions?topic={topic}")).unwrap_or_default();
+    let rows = cluster.get(&format!("/v1/cluster/partitions?topic={topic}"));
+    let rows = rows.unwrap_or_else(|| panic!("no broker says who leads {topic}\n{}", cluster.logs()));
     let mut by_leader: BTreeMap<usize, Vec<i32>> = BTreeMap::new();
-    for row in rows.as_array().into_iter().flatten() {
+    for row in rows.as_array().expect("a list of partitions") {
         let leader = row["leader"].as_u64().and_then(|id| usize::try_from(id).ok()?.checked_sub(1));
-        let partition = row["partition"].as_i64().and_then(|n| i32::try_from(n).ok());
-        if let (Some(leader), Some(partition)) = (leader, partition) {
+        let partition = row["partition"].as_i64().and_then(|n| i32::try_from(n).ok()).expect("a partition's number");
+        if let Some(leader) = leader {
             by_leader.entry(leader).or_default().push(partition);
         }
     }
@@ -38,7 +39,7 @@ pub fn not_controller(cluster: &Cluster) -> usize {
     let rows = cluster.get("/v1/cluster/brokers").expect("a broker answers");
     let is_controller = |n: &usize| {
         let row = rows.as_array().into_iter().flatten().find(|row| row["id"] == *n + 1);
-        row.is_none_or(|row| row["controller"] == true)
+        row.unwrap_or_else(|| panic!("broker {} is missing: {rows:#}", n + 1))["controller"] == true
     };
     (0..BROKERS).rev().find(|n| !is_controller(n)).expect("two brokers are not the controller")
 }

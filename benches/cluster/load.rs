@@ -139,10 +139,10 @@ fn measure(work: &Work<'_>) -> (Samples, u64) {
 impl Work<'_> {
     /// Requests for the partitions that a broker leads.
     fn requests(&self, broker: usize) -> Vec<Bytes> {
-        let led = leaders::by_leader(self.cluster, self.topic).remove(&broker).unwrap_or_default();
+        let led = leaders::by_leader(self.cluster, self.topic).remove(&broker).into_iter().flatten();
         let request =
             |partition| frame(&produce_request(self.topic, partition, self.batch.clone()), PRODUCE_VERSION, 0);
-        led.into_iter().map(|partition| request(partition).expect("encodes")).collect()
+        led.map(|partition| request(partition).expect("encodes")).collect()
     }
 
     fn connection(&self, nth: usize) -> Seen {

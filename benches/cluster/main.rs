@@ -15,6 +15,7 @@ mod failover;
 mod frozen;
 mod idle;
 mod leaders;
+mod librdkafka;
 mod load;
 #[path = "../figures/machine.rs"]
 #[allow(dead_code, reason = "shared with the figures")]

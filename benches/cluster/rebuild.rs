@@ -177,7 +177,7 @@ fn wait_archived(cluster: &Cluster, records: u64) {
     loop {
         let rows: Vec<serde_json::Value> = (0..BROKERS)
             .filter_map(|n| cluster.get_of(n, &format!("/v1/topics/{ARCHIVED}")))
-            .flat_map(|topic| topic["partitions"].as_array().cloned().unwrap_or_default())
+            .flat_map(|topic| topic["partitions"].as_array().cloned().expect("a list of partitions"))
             .collect();
         let partitions = u64::from(PARTITIONS.unsigned_abs());
         let is_done = |partition: u64| {
@@ -206,5 +206,8 @@ fn wait_degraded(cluster: &Cluster) {
 fn sum(broker: &Broker, name: &str) -> f64 {
     let (_, text) = http_get(&broker.admin, "/metrics").expect("metrics");
     let samples = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
-    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    let values = samples.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).expect("a number"));
+    let values: Vec<f64> = values.collect();
+    assert!(!values.is_empty(), "the broker shows no {name}");
+    values.into_iter().sum()
 }

@@ -66,5 +66,5 @@ pub fn now() -> TimestampMs {
 
 /// A number out of a partition's status.
 pub fn number(partition: &serde_json::Value, field: &str) -> u64 {
-    partition[field].as_u64().unwrap_or_default()
+    partition[field].as_u64().unwrap_or_else(|| panic!("{field} of a partition is no number: {partition}"))
 }

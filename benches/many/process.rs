@@ -1,43 +1,64 @@
-//! Resources of a process, read from `/proc`.
+//! Resources of a process, read from `/proc`. A process that has ended, or a field that is not there, ends the program:
+//! a figure of 0 would pass for a good one.
 
 use std::time::Duration;
 
 /// Kernel ticks a second in `/proc/*/stat` (`USER_HZ`, 100 on every Linux this runs on).
 const TICKS: u64 = 100;
 
+fn read(pid: u32, file: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    text.unwrap_or_else(|error| panic!("process {pid} is measured and /proc/{pid}/{file} cannot be read: {error}"))
+}
+
+/// The number behind `name` in a file of `name value` lines.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok())
+}
+
+/// A field of `/proc/*/status` that counts KiB, such as `VmRSS:`, in bytes.
+pub fn memory(pid: u32, name: &str) -> u64 {
+    let status = read(pid, "status");
+    field(&status, name).unwrap_or_else(|| panic!("process {pid} has ended: it has no {name}\n{status}")) << 10
+}
+
 /// Resident memory, bytes.
 pub fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
-    line.trim().split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10
+    memory(pid, "VmRSS:")
+}
+
+/// Its threads.
+pub fn threads(pid: u32) -> u64 {
+    field(&read(pid, "status"), "Threads:").expect("the kernel counts threads")
 }
 
 /// Processor time since the start, all threads.
 pub fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = read(pid, "stat");
     // The second field is the program's name in parentheses; user and system time are the 12th and 13th after it.
-    let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 = after.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
+    let (_, after) = stat.rsplit_once(')').expect("the name stands in parentheses");
+    let fields = after.split_ascii_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|n| n.parse::<u64>().expect("a number of ticks")).sum();
     Duration::from_millis(ticks * 1000 / TICKS)
 }
 
 /// Voluntary and involuntary context switches of all threads.
 pub fn switches(pid: u32) -> u64 {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |status: String| -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs").flatten();
+    // A thread may end between the two readings.
+    let of = |status: String| {
         let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
-        lines.filter_map(|line| line.rsplit_once('\t')?.1.parse::<u64>().ok()).sum()
+        lines.map(|line| line.rsplit('\t').next().and_then(|n| n.parse::<u64>().ok()).expect("a number")).sum::<u64>()
     };
-    tasks.map(|task| of(std::fs::read_to_string(task.path().join("status")).unwrap_or_default())).sum()
+    tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok()).map(of).sum()
 }
 
 /// Open files.
 pub fn files(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs").count()
 }
 
 /// Bytes that the process has written to disk since its start.
 pub fn written(pid: u32) -> u64 {
-    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)
+    field(&read(pid, "io"), "write_bytes:").expect("the kernel counts bytes written")
 }

@@ -11,6 +11,9 @@
     reason = "a measuring program: it stops with a message"
 )]
 
+#[path = "../../tests/support/allocator.rs"]
+#[allow(unreachable_pub, reason = "shared")]
+mod allocator;
 mod archive;
 mod cost;
 mod follow;
@@ -31,7 +34,7 @@ use std::path::PathBuf;
 use archive::Shape;
 
 #[global_allocator]
-static METER: memory::Meter = memory::Meter;
+static METER: allocator::Counted = allocator::Counted(memory::count);
 
 /// A figure: its name on the command line and its function.
 type Figure = (&'static str, fn(&Run));

@@ -1,15 +1,12 @@
-//! A global allocator that counts the bytes that are allocated, and the most there were at once.
-#![allow(unsafe_code, reason = "an allocator is an unsafe trait; everything goes to the system's")]
+//! The bytes that are allocated, and the most there were at once, as the global allocator reports them.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 
-pub struct Meter;
-
-fn count(bytes: isize) {
+/// For the allocator.
+pub fn count(bytes: isize) {
     let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
     if bytes > 0 {
         PEAK.fetch_max(live, Ordering::Relaxed);
@@ -28,31 +25,4 @@ pub fn measured<T>(act: impl FnOnce() -> T) -> (T, usize) {
     let done = act();
     let peak = PEAK.load(Ordering::Relaxed) - before;
     (done, usize::try_from(peak).unwrap_or(0))
-}
-
-// SAFETY: every call is the system allocator's, with its arguments as they came.
-unsafe impl GlobalAlloc for Meter {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        count(new.cast_signed() - layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, new) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
 }

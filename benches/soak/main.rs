@@ -17,6 +17,9 @@ mod load;
 #[allow(dead_code, reason = "shared with the figures")]
 mod machine;
 mod plot;
+#[path = "../many/process.rs"]
+#[allow(dead_code, reason = "shared with idle and many")]
+mod process;
 #[path = "../../tests/support/support.rs"]
 mod support;
 mod watch;

@@ -3,13 +3,13 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::load::{Counts, TOPIC};
-use super::machine::cpu_of;
+use super::process;
 use super::support::broker::http_get;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,27 +33,32 @@ pub struct Sample {
 /// The sampling thread.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    paused: Arc<AtomicBool>,
+    /// Held while a sample is taken.
+    paused: Arc<Mutex<bool>>,
     thread: JoinHandle<Vec<Sample>>,
 }
 
 impl Watch {
     pub fn start(pid: Arc<AtomicU32>, counts: Arc<Counts>, admin: String, data: PathBuf) -> Self {
-        let (stop, paused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (stopped, held) = (Arc::clone(&stop), Arc::clone(&paused));
+        let (stop, paused) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stopped, held): (_, Arc<Mutex<bool>>) = (Arc::clone(&stop), Arc::clone(&paused));
         let thread = std::thread::spawn(move || {
             let (begin, mut samples, mut last) = (Instant::now(), Vec::new(), (0, Duration::ZERO, Instant::now()));
             while !stopped.load(Ordering::Relaxed) {
                 std::thread::sleep(EVERY);
-                if held.load(Ordering::Relaxed) {
+                let paused = held.lock().expect("no thread panics");
+                if *paused {
                     continue;
                 }
                 let pid = pid.load(Ordering::Relaxed);
-                let (cpu, now) = (cpu_of(pid), Instant::now());
+                let (cpu, now) = (process::cpu(pid), Instant::now());
                 let used = if pid == last.0 { cpu.saturating_sub(last.1) } else { Duration::ZERO };
                 let share = 100.0 * used.as_secs_f64() / (now - last.2).as_secs_f64();
                 last = (pid, cpu, now);
-                let mut sample = take(pid, &counts, &admin, &data);
+                let Some(mut sample) = take(pid, &counts, &admin, &data) else {
+                    println!("no sample at {:.0} s: the admin port does not answer", begin.elapsed().as_secs_f64());
+                    continue;
+                };
                 (sample.second, sample.cpu_percent) = (begin.elapsed().as_secs_f64(), share as u64);
                 samples.push(sample);
             }
@@ -62,9 +67,9 @@ impl Watch {
         Self { stop, paused, thread }
     }
 
-    /// No sample is taken while the broker restarts.
+    /// No sample is taken while the broker restarts; one that is being taken is finished first.
     pub fn pause(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
+        *self.paused.lock().expect("no thread panics") = paused;
     }
 
     pub fn stop(self) -> Vec<Sample> {
@@ -73,25 +78,20 @@ impl Watch {
     }
 }
 
-fn take(pid: u32, counts: &Counts, admin: &str, data: &Path) -> Sample {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let handles = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64);
-    let (archive_lag_records, table_lag_records) = lags(admin).unwrap_or_default();
-    Sample {
-        resident_mib: number("VmRSS:") >> 10,
-        handles,
-        threads: number("Threads:"),
+/// `None` if the broker does not report its lags.
+fn take(pid: u32, counts: &Counts, admin: &str, data: &Path) -> Option<Sample> {
+    let (archive_lag_records, table_lag_records) = lags(admin)?;
+    Some(Sample {
+        resident_mib: process::resident(pid) >> 20,
+        handles: process::files(pid) as u64,
+        threads: process::threads(pid),
         disk_mib: size(data) >> 20,
         archive_lag_records,
         table_lag_records,
         produced: counts.produced.load(Ordering::Relaxed),
         consumed: counts.consumed.load(Ordering::Relaxed),
         ..Sample::default()
-    }
+    })
 }
 
 /// Records that the bucket lacks, and records that the table lacks.

@@ -21,6 +21,9 @@ mod machine;
 mod many;
 mod memory;
 mod paced;
+#[path = "../many/process.rs"]
+#[allow(dead_code, reason = "shared with idle and many")]
+mod process;
 mod producer;
 mod rows;
 #[path = "../../tests/support/support.rs"]

@@ -4,15 +4,19 @@
 //! broker that bypasses the page cache would look twice as good. So the program touches and holds most memory, and the
 //! page cache recycles the rest.
 
-use super::Run;
 use super::contender::Field;
+use super::{Run, process};
 
 const PAGE: usize = 4096;
 
 /// Touches memory until `free_gib` are left and holds it while the value lives. `TIDEWATER_BENCH_HOLD=0` releases it
 /// at once: most hosts keep the pages populated, and other programs on the machine have room.
 pub fn populate(free_gib: usize) -> Vec<Vec<u8>> {
-    let available = field_of("/proc/meminfo", "MemAvailable:") * 1024;
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("the machine's memory");
+    let kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:")?.split_ascii_whitespace().next()?.parse::<usize>().ok());
+    let available = kib.expect("the kernel says what is available") << 10;
     let mut held = Vec::new();
     for _ in 0..(available >> 30).saturating_sub(free_gib) {
         let mut block = vec![0_u8; 1 << 30];
@@ -24,18 +28,11 @@ pub fn populate(free_gib: usize) -> Vec<Vec<u8>> {
     if hold { held } else { Vec::new() }
 }
 
-/// A number of a file of `name: number kB` lines.
-fn field_of(path: &str, name: &str) -> usize {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
 pub fn run(_: &Run, field: &Field) {
     println!("after the rows above\n\n| | resident | greatest so far |\n|---|---|---|");
     let kafka = field.kafka.as_ref().map(|kafka| ("Kafka, heap 1 GiB", kafka.pid()));
     for (name, pid) in [("ours", field.ours.pid())].into_iter().chain(kafka) {
-        let mib = |what| field_of(&format!("/proc/{pid}/status"), what) / 1024;
+        let mib = |what| process::memory(pid, what) >> 20;
         println!("| {name} | {} MiB | {} MiB |", mib("VmRSS:"), mib("VmHWM:"));
     }
 }

@@ -10,6 +10,9 @@
 #![allow(clippy::ptr_arg, reason = "a mender may change the length")]
 #![cfg(feature = "lakehouse")]
 
+#[path = "../support/allocator.rs"]
+#[allow(unreachable_pub, reason = "shared")]
+mod allocator;
 mod answers;
 mod author;
 mod batches;
@@ -30,7 +33,7 @@ mod table;
 mod target;
 
 #[global_allocator]
-static METER: meter::Meter = meter::Meter;
+static METER: allocator::Counted = allocator::Counted(meter::count);
 
 #[test]
 fn no_decoder_falls_over_bytes_from_outside() {

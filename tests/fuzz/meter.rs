@@ -1,18 +1,14 @@
-//! A global allocator that counts, per thread, what is allocated while a target runs.
+//! What each thread allocates while a target runs, as the global allocator reports it.
 //!
 //! An allocation that the machine could not give would end the process without a word, so while armed a single one
 //! beyond [`SINGLE_MAX`] ends it with one: target and input are written down first.
-#![allow(unsafe_code, reason = "an allocator is an unsafe trait; everything goes to the system's")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Beyond this a single allocation is given up on.
 const SINGLE_MAX: usize = 2 << 30;
-
-pub(crate) struct Meter;
 
 thread_local! {
     static ARMED: Cell<bool> = const { Cell::new(false) };
@@ -36,7 +32,8 @@ struct Running {
     since: Option<Instant>,
 }
 
-fn count(bytes: isize) {
+/// For the allocator.
+pub(crate) fn count(bytes: isize) {
     if ARMED.get() {
         let live = LIVE.get() + bytes;
         LIVE.set(live);
@@ -68,33 +65,6 @@ pub(crate) fn watch(patience: Duration) {
         if running.since.is_some_and(|since| since.elapsed() > patience) {
             running.end("hangs");
         }
-    }
-}
-
-// SAFETY: every call is the system allocator's, with its arguments as they came.
-unsafe impl GlobalAlloc for Meter {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        count(new.cast_signed() - layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, new) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
     }
 }
 
