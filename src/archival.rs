@@ -6,6 +6,7 @@
 
 mod catalogue;
 pub mod cuts;
+mod holds;
 pub mod host;
 mod peers;
 mod retain;

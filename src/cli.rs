@@ -10,6 +10,7 @@
 mod check;
 mod cluster;
 mod consume;
+mod copy;
 mod dashboard;
 mod describe;
 mod group;
@@ -213,6 +214,9 @@ mod tests {
             "restore cuts --from file:///b --cluster-name n --json",
             "restore --from s3://b --data-dir /d --at 2026-11-29T10:00:00Z --plan",
             "restore --from s3://b --data-dir /d --at newest",
+            "restore --from s3://b --topic orders --as orders_new --cluster-name n --at newest --json",
+            "restore --from s3://b --topic orders --admin b:2 --no-wait",
+            "topic fork orders --at 2026-11-29T10:00:00Z --as orders_test --json",
             "inspect journal /d/shard-0",
         ] {
             let words = std::iter::once("tidewater").chain(line.split(' '));

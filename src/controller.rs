@@ -8,6 +8,7 @@ pub mod ask;
 pub mod brokers;
 pub mod client;
 pub mod command;
+pub mod copies;
 pub mod features;
 pub mod followed;
 pub mod image;

@@ -9,8 +9,8 @@
 //! - `rpc`: connections between brokers
 //! - `partition`: offsets, entries, reads; what a lane's log does to its partitions
 //! - `rebuild`: a lane's state copied to a replica that cannot catch up from the log
-//! - `controller` `group` `archival` `replica` `lakehouse` `catalog_http` `schema_registry`: topics, consumer groups, the
-//!   bucket, other clusters' buckets, tables, schemas
+//! - `controller` `group` `archival` `replica` `copies` `lakehouse` `catalog_http` `schema_registry`: topics, consumer
+//!   groups, the bucket, other clusters' buckets, copies of topics, tables, schemas
 //! - `kafka` `admin` `schema_http`: the protocol, the admin port, the port of the Schema Registry
 //! - `client`: a Kafka client, for commands and tests
 //! - `node`: start and stop of a broker
@@ -27,6 +27,7 @@ pub mod client;
 pub mod config;
 pub mod console;
 pub mod controller;
+pub mod copies;
 pub mod demo;
 pub mod group;
 pub mod inspect;

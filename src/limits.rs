@@ -154,6 +154,19 @@ pub const SOURCE_READ_BYTES_MAX: u64 = 16 << 20;
 /// Indexes of a source's objects that one shard keeps (`FetchConfig::index_bytes`).
 pub const SOURCE_INDEX_BYTES_MAX: u64 = 8 << 20;
 
+/// Topics that a cluster copies from buckets at the same time. Each takes memory of its own on every shard that copies
+/// partitions of it.
+pub const COPIES_MAX: usize = 4;
+
+/// Chunks of a copy's origin on their way, on one shard (`FetchConfig::memory_bytes`).
+pub const COPY_READ_BYTES_MAX: u64 = 8 << 20;
+
+/// Indexes of its objects that one shard keeps (`FetchConfig::index_bytes`).
+pub const COPY_INDEX_BYTES_MAX: u64 = 4 << 20;
+
+/// Bodies of requests to another bucket that a copy comes from, on one shard.
+pub const COPY_STORE_BYTES_MAX: u64 = 16 << 20;
+
 /// The default of `--max-connections`; each connection takes a file handle.
 pub const CONNECTIONS_MAX: usize = 20_000;
 

@@ -13,6 +13,7 @@
 
 mod idle;
 mod load;
+#[allow(dead_code, reason = "shared with the soak")]
 mod process;
 mod start;
 #[path = "../../tests/support/support.rs"]

@@ -2,6 +2,7 @@
 //!
 //! Any broker answers: cuts are in the bucket, and makers may race.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tidewater_tiering::keys::Nonce;
 use uuid::Uuid;
 
 use super::state::{AdminState, refused};
-use crate::archival::cuts::may_make_cuts;
+use crate::archival::cuts::{cuts_in_use, may_make_cuts};
 use crate::archival::run::Opening;
 
 /// Memory for indexes of bundles; none is read twice.
@@ -84,17 +85,19 @@ pub(super) async fn make(State(state): State<AdminState>) -> Response {
     };
     let side = state.services.replicas.side.clone();
     let within = state.services.tier.cut_within(&ArchiveConfig::default());
-    let made = side.clone().spawn_blocking(move || side.block_on(make_one(bucket, within))).await;
+    let in_use = cuts_in_use(&state.services.images.borrow());
+    let made = side.clone().spawn_blocking(move || side.block_on(make_one(bucket, within, in_use))).await;
     made.unwrap_or_else(|_| refused(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping"))
 }
 
-async fn make_one(bucket: Bucket, within: Duration) -> Response {
+async fn make_one(bucket: Bucket, within: Duration, in_use: BTreeSet<u64>) -> Response {
     let maker = CutMaker {
         indexes: Indexes::new(Arc::clone(&bucket.store), INDEX_BYTES),
         store: bucket.store,
         home: bucket.home,
         within,
         unsettled: Unsettled::default(),
+        in_use,
     };
     let began = tokio::time::Instant::now();
     match maker.make(Nonce(Uuid::new_v4().as_u64_pair().0), || (wall(), began.elapsed())).await {

@@ -8,6 +8,7 @@
 
 mod bucket;
 mod cluster;
+mod copies;
 mod groups;
 mod kafka;
 mod process;
@@ -53,6 +54,7 @@ pub(super) fn render(services: &Services, survey: &Survey) -> String {
     cluster::fill(&mut sheet, &survey.shards);
     replicas::fill(&mut sheet, &survey.image, &survey.shards);
     schemas::fill(&mut sheet, &services.registry);
+    copies::fill(&mut sheet, &survey.shards);
     sheet.text()
 }
 

@@ -22,6 +22,10 @@ use crate::archival::run::{Archives, Resumed};
 use crate::controller::ask::TopicError;
 use crate::controller::lane::ControllerLane;
 use crate::controller::sources::{SourceId, SourceSpec};
+use crate::copies::error::CopyError;
+use crate::copies::facts::{CopyCounts, CopyFacts};
+use crate::copies::prepare::{CopyAsk, CopyBegun};
+use crate::copies::shard::CopyShard;
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
 use crate::partition::produce::proposer::ProposerTimings;
@@ -70,6 +74,8 @@ pub struct ShardReport {
     pub rpc: RpcCounts,
     /// Sources, and the lanes of theirs that this shard follows.
     pub replicas: ReplicaFacts,
+    /// Topics that are made as copies.
+    pub copies: CopyCounts,
 }
 
 /// A shard's part of what a broker says about itself. A message.
@@ -79,6 +85,7 @@ pub struct ShardFacts {
     pub connections: u64,
     pub disk: DiskUsage,
     pub replicas: ReplicaFacts,
+    pub copies: Vec<CopyFacts>,
     pub rebuild: Option<RebuildFacts>,
     /// Of the node, as the disk: whether the cluster was restored elsewhere, why the bucket's root counts as gone, and why
     /// no cuts are made.
@@ -106,6 +113,8 @@ pub enum ReportRequest {
     Grow(u16, Reply<Result<usize, TopicError>>),
     /// Ends the hold of retention after a restore; the answer is whether there was one. For shard 0.
     EndHold(Reply<Result<bool, TopicError>>),
+    /// Begins a copy of an archived topic. For shard 0.
+    Copy(CopyAsk, Reply<Result<CopyBegun, CopyError>>),
     /// Follows another cluster's bucket. For shard 0.
     Follow(SourceId, SourceSpec, Reply<Result<(), TopicError>>),
     /// Follows a source no longer. For shard 0.
@@ -126,6 +135,7 @@ pub struct Reporter {
     pub rebuilds: Rc<RebuildProgress>,
     pub gatherer: Gatherer,
     pub replicas: ReplicaShard,
+    pub copies: CopyShard,
 }
 
 impl fmt::Debug for Reporter {
@@ -161,6 +171,10 @@ impl Reporter {
                     let controller = self.gatherer.controller.clone();
                     drop(tasks.spawn("follow", async move { reply.send(controller.follow(id, spec).await) }));
                 }
+                ReportRequest::Copy(ask, reply) => {
+                    let begun = self.copies.begin(ask);
+                    drop(tasks.spawn("begin a copy", async move { reply.send(begun.await) }));
+                }
                 ReportRequest::Unfollow(id, reply) => {
                     let controller = self.gatherer.controller.clone();
                     drop(tasks.spawn("unfollow", async move { reply.send(controller.unfollow(id).await) }));
@@ -190,6 +204,7 @@ impl Reporter {
             connections: self.kafka.snapshot().connections_open,
             disk: self.engine.usage(),
             replicas: self.replicas.facts(),
+            copies: self.copies.facts(),
             rebuild: self.rebuild(),
             superseded: self.archives.superseded(),
             bucket_gone: self.archives.root_gone(),
@@ -232,6 +247,7 @@ impl Reporter {
             rebuilt: self.rebuilds.counts(),
             rpc: self.gatherer.rpc.as_ref().map(Rpc::counts).unwrap_or_default(),
             replicas: self.replicas.facts(),
+            copies: self.copies.counts(),
         }
     }
 }

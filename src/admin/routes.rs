@@ -18,7 +18,7 @@ use super::report::ReportRequest;
 use super::stage::{Stage, StartStage};
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
-use super::{cluster, cuts, lanes, metrics, replicas};
+use super::{cluster, copies, cuts, lanes, metrics, replicas};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
@@ -82,6 +82,8 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/cluster/grow/{factor}", post(cluster::routes::grow))
         .route("/v1/cluster/restore/lift", post(cluster::routes::end_hold))
         .route("/v1/cuts", get(cuts::list).post(cuts::make))
+        .route("/v1/copies", get(copies::list).post(copies::create))
+        .route("/v1/copies/{topic}", get(copies::describe))
         .route("/v1/topics", get(topics))
         .route("/v1/topics/{topic}", get(topic))
         .route("/v1/groups", get(groups))

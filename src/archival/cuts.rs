@@ -8,6 +8,7 @@
 //! deleted. A failure never ends the schedule, unless a restore has ended this epoch of the cluster: its cause may go at
 //! any time, and until then `tidewater cluster health` names it.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -131,12 +132,19 @@ pub fn may_make_cuts(image: &ClusterImage) -> bool {
     image.features.get(CLUSTER).is_some_and(|level| *level >= CUTS)
 }
 
+/// Cuts that copies of topics are taken from: they stay until the copies are complete.
+#[must_use]
+pub fn cuts_in_use(image: &ClusterImage) -> BTreeSet<u64> {
+    image.topics.values().filter_map(|topic| topic.copy.as_ref()?.cut_in_use(image.cluster)).collect()
+}
+
 impl ShardArchivers {
     /// Runs on the controller's shard as long as there are cuts to make. With an interval of zero none are made on
     /// schedule, and those that were made before or on demand are released when they are old.
     pub(super) async fn make_cuts(self: Rc<Self>, bucket: Bucket, interval: Duration) {
         let archive = &self.cadence.archive;
-        let maker = CutMaker {
+        let mut maker = CutMaker {
+            in_use: BTreeSet::new(),
             store: Arc::clone(&bucket.store),
             home: bucket.home,
             indexes: self.remote.indexes(),
@@ -152,6 +160,7 @@ impl ShardArchivers {
                 self.tier.cuts.leads_no_more();
                 continue;
             }
+            maker.in_use = cuts_in_use(&self.controller.image());
             let now = self.env.clock.now();
             let failure = if is_short_of_space(&self.engine) {
                 match maker.release_all().await {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tidewater_storage::engine::Engine;
 use tidewater_storage::log::ReadError;
-use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, ProducerId, Term};
+use tidewater_storage::model::{
+    LaneId, LeaderEpoch, LogIndex, Offset, OffsetRange, PartitionId, ProducerId, Term, TopicId,
+};
 use tidewater_tiering::archive::{
     LaneState, LocalLog, LocalRead, LocalReadError, LocalSegment, Loop, Propose, ProposeError, TopicFacts, Unarchived,
     Whereabouts,
@@ -77,11 +79,13 @@ impl Host {
         Some(LocalRead { batches, sums: Vec::new() })
     }
 
-    /// How long records are kept. For a while after a restore nothing is deleted: after a long outage retention would
-    /// take at once what was restored.
-    fn policy(&self, config: &TopicConfig) -> RetentionPolicy {
-        let now = self.shard.env().clock.wall();
-        if self.controller.image().lineage.as_ref().is_some_and(|lineage| lineage.holds(now)) {
+    /// How long records are kept. For a while after a restore, and of a topic that is made as a copy, nothing is
+    /// deleted: after a long outage retention would take at once what was restored.
+    fn policy(&self, topic: TopicId, config: &TopicConfig) -> RetentionPolicy {
+        let (now, image) = (self.shard.env().clock.wall(), self.controller.image());
+        let copy = image.topic_by_id(topic).and_then(|topic| topic.copy.as_ref());
+        if image.lineage.as_ref().is_some_and(|lineage| lineage.holds(now)) || copy.is_some_and(|copy| copy.holds(now))
+        {
             return RetentionPolicy::default();
         }
         RetentionPolicy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes }
@@ -254,7 +258,7 @@ impl LaneState for Host {
     }
 
     fn retention(&self, partition: PartitionId) -> Option<RetentionPolicy> {
-        self.lane.replica(partition).map(|replica| self.policy(&replica.config()))
+        self.lane.replica(partition).map(|replica| self.policy(partition.topic, &replica.config()))
     }
 
     fn events(&self, after: LogIndex) -> Vec<LaneEvent> {
@@ -273,7 +277,10 @@ impl LaneState for Host {
         let image = self.controller.image();
         let topic = image.topic_by_id(partition.topic)?;
         let config = replica.config();
-        Some(TopicFacts { catalogue: Self::catalogue_topic(topic, Some(&self.lane)), retention: self.policy(&config) })
+        Some(TopicFacts {
+            catalogue: Self::catalogue_topic(topic, Some(&self.lane)),
+            retention: self.policy(topic.id, &config),
+        })
     }
 
     fn catalogue(&self) -> Option<CatalogueChange> {

@@ -69,9 +69,12 @@ impl ShardArchivers {
         let config = replica.config();
         let segments = replica.log.segments();
         let archived_end = config.archived.then(|| replica.manifest().archived_end);
+        let image = self.controller.image();
+        let copy = image.topic_by_id(replica.id.topic).and_then(|topic| topic.copy.as_ref());
+        let is_held = copy.is_some_and(|copy| copy.holds(self.env.clock.wall()));
         let limits = RetentionLimits {
-            total_ms: config.retention_ms.filter(|_| !config.archived),
-            total_bytes: config.retention_bytes.filter(|_| !config.archived),
+            total_ms: config.retention_ms.filter(|_| !config.archived && !is_held),
+            total_bytes: config.retention_bytes.filter(|_| !config.archived && !is_held),
             local_ms: config.local_retention_ms,
             local_bytes: config.local_retention_bytes,
         };

@@ -361,7 +361,7 @@ pub fn start_with(
     shard.set_extra(Rc::clone(&archivers) as Rc<dyn DescribeExtra>);
     shard.set_superseded(tier.superseded.clone());
     env.tasks.spawn("archiving", Rc::clone(&archivers).archive());
-    env.tasks.spawn("hold of retention", Rc::clone(&archivers).end_hold());
+    env.tasks.spawn("hold of retention", Rc::clone(&archivers).end_holds());
     if shard.here == CONTROLLER_SHARD {
         env.tasks.spawn("leaders for tables", Rc::clone(&archivers).show_leaders());
     }
@@ -400,24 +400,6 @@ impl ShardArchivers {
             self.env.tasks.spawn("archiver", async move { this.archive_lane(lane, bucket, catalogue).await })
         };
         self.tend_lanes(archive).await;
-    }
-
-    /// Once the hold after a restore has ended, every partition is due for retention.
-    async fn end_hold(self: Rc<Self>) {
-        let mut image = self.controller.image_after(0).await;
-        let mut was_held = false;
-        loop {
-            let now = self.env.clock.wall();
-            let until = image.lineage.as_ref().and_then(|lineage| lineage.hold_until.filter(|until| now < *until));
-            let Some(until) = until else { break };
-            was_held = true;
-            let left = Duration::from_millis(until.since_ms(now).unsigned_abs());
-            select(pin!(self.env.tasks.sleep(left)), pin!(self.controller.image_after(image.revision))).await;
-            image = self.controller.image();
-        }
-        for lane in self.shard.lanes().into_iter().filter(|_| was_held) {
-            lane.replicas().iter().for_each(|replica| lane.dirty.mark(replica.id, &replica.marks));
-        }
     }
 
     async fn show_leaders(self: Rc<Self>) {

@@ -1,4 +1,4 @@
-//! `tidewater restore`: a lost cluster from its bucket, on this machine.
+//! `tidewater restore`: a lost cluster from its bucket, on this machine; or one topic, into a cluster that runs.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::restore::{Progress, Report};
 
+use super::copy::{self, CopyRequest};
 use super::process::ServeArgs;
 use crate::admin::CutRow;
 use crate::config::node::NodeConfig;
@@ -43,12 +44,25 @@ pub(super) struct RestoreArgs {
     /// Go on though the archive is damaged, with what lies before the damage
     #[arg(long)]
     accept_damage: bool,
-    /// Print JSON; with --plan or --exit
+    /// Restore only this topic, into the cluster that runs at --admin: its records with their offsets, timestamps and
+    /// leader epochs, and its settings. The bucket may be of any cluster, and of this one
+    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["plan", "exit", "take_over", "accept_damage"])]
+    topic: Option<String>,
+    /// With --topic: its name here; without it, the same name
+    #[arg(long = "as", value_name = "NAME", requires = "topic")]
+    name: Option<String>,
+    /// With --topic: admin address of a broker of the cluster that gets the topic
+    #[arg(long, env = "TIDEWATER_ADMIN", default_value = "127.0.0.1:9644", value_name = "HOST:PORT")]
+    admin: String,
+    /// With --topic: return when the copy has begun; the brokers make it
+    #[arg(long, requires = "topic")]
+    no_wait: bool,
+    /// Print JSON; with --plan, --exit or --topic
     #[arg(long)]
     json: bool,
 }
 
-fn choice(text: &str) -> Result<CutChoice, String> {
+pub(super) fn choice(text: &str) -> Result<CutChoice, String> {
     if text == "newest" {
         return Ok(CutChoice::Newest);
     }
@@ -94,6 +108,19 @@ pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
         Some(RestoreCommand::Lift(reading)) => return super::block_on(lift(reading)),
         Some(RestoreCommand::Cuts(args)) => return cuts(&args),
         None => {}
+    }
+    if let Some(topic) = args.topic {
+        let serve = args.serve.over(below);
+        let cluster_name = serve.raw.cluster_name.unwrap_or_else(|| "tidewater".to_owned());
+        return super::block_on(copy::run(CopyRequest {
+            from: args.from.map(|url| (url, cluster_name)),
+            topic,
+            name: args.name,
+            at: args.at,
+            wait: !args.no_wait,
+            json: args.json,
+            admin: args.admin,
+        }));
     }
     if args.json && !args.plan && !args.exit {
         return Err(CliError::Usage("--json needs --plan or --exit: a broker that serves prints no result".to_owned()));

@@ -6,12 +6,14 @@ use clap::{Args, Subcommand};
 use kafka_protocol::ResponseError;
 use serde::Serialize;
 
+use super::copy::CopyRequest;
 use super::seek::{of, within};
-use super::{Reading, Remote, consume, describe, produce};
+use super::{Reading, Remote, consume, copy, describe, produce};
 use crate::client::{Client, ClientError, NewTopic, OffsetQuery, TopicInfo};
 use crate::config::spelling;
 use crate::config::topic::{SETTINGS, setting as setting_named};
 use crate::console::{CliError, output};
+use crate::node::restore::CutChoice;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopicCommand {
@@ -31,6 +33,8 @@ pub(super) enum TopicCommand {
     Consume(consume::ConsumeArgs),
     /// Delete records before an offset
     Trim(TrimArgs),
+    /// Make a topic that begins with the archived records of another one, and goes its own way from there
+    Fork(ForkArgs),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +96,24 @@ pub(super) struct TrimArgs {
     topic: String,
     #[command(flatten)]
     aim: Aim,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ForkArgs {
+    /// The topic
+    topic: String,
+    /// The name of the new topic
+    #[arg(long = "as", value_name = "NAME")]
+    name: String,
+    /// Begin with what was archived up to the newest cut at or before this time (2026-11-29T10:00:00Z), or up to the
+    /// newest of all (newest). Without it, with all that is archived now
+    #[arg(long, value_name = "TIME", value_parser = super::restore::choice)]
+    at: Option<CutChoice>,
+    /// Return when the copy has begun: the brokers make it
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    reading: Reading,
 }
 
 /// The target of `topic trim` and `group seek`.
@@ -195,6 +217,7 @@ pub(super) async fn run(command: TopicCommand) -> Result<(), CliError> {
         TopicCommand::Delete(args) => delete(args).await,
         TopicCommand::Produce(args) => produce::run(args).await,
         TopicCommand::Consume(args) => consume::run(args).await,
+        TopicCommand::Fork(args) => fork(args).await,
         TopicCommand::Trim(args) => trim(args).await,
     }
 }
@@ -259,6 +282,12 @@ async fn delete(args: DeleteArgs) -> Result<(), CliError> {
         output::line(&format!("deleted topic {topic}"))?;
     }
     Ok(())
+}
+
+async fn fork(args: ForkArgs) -> Result<(), CliError> {
+    let ForkArgs { topic, name, at, no_wait, reading } = args;
+    let (admin, json) = (reading.remote.admin, reading.json);
+    copy::run(CopyRequest { from: None, topic, name: Some(name), at, wait: !no_wait, json, admin }).await
 }
 
 /// The starts that a trim to `to` would give: not before the present start, and not beyond the end.

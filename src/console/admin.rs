@@ -10,6 +10,8 @@ use serde_json::Value;
 use super::error::CliError;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For requests that read much of a bucket before they are answered.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 /// Far above the state of the largest topic.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -42,6 +44,17 @@ pub(crate) async fn post_json(addr: &str, path: &str, document: &Value) -> Resul
     ask(addr, Method::POST, path, Some(document)).await?.map_err(|(_, why)| CliError::Refused(why))
 }
 
+/// As [`post_json`]; the broker may take as long as `timeout`.
+pub(crate) async fn post_json_within(
+    addr: &str,
+    path: &str,
+    document: &Value,
+    timeout: Duration,
+) -> Result<Value, CliError> {
+    let answer = ask_within(addr, Method::POST, path, Some(document), timeout).await?;
+    answer.map_err(|(_, why)| CliError::Refused(why))
+}
+
 /// Deletes what is at `path`; `None` when it does not exist. A refusal is the broker's text.
 pub(crate) async fn delete(addr: &str, path: &str) -> Result<Option<Value>, CliError> {
     match ask(addr, Method::DELETE, path, None).await? {
@@ -58,10 +71,20 @@ pub(crate) async fn ask(
     path: &str,
     document: Option<&Value>,
 ) -> Result<Result<Value, (StatusCode, String)>, CliError> {
+    ask_within(addr, method, path, document, TIMEOUT).await
+}
+
+async fn ask_within(
+    addr: &str,
+    method: Method,
+    path: &str,
+    document: Option<&Value>,
+    timeout: Duration,
+) -> Result<Result<Value, (StatusCode, String)>, CliError> {
     let failed = |why: String| CliError::Admin { addr: addr.to_owned(), why };
-    let broken = |error: reqwest::Error| failed(reason(&error));
+    let broken = |error: reqwest::Error| failed(reason(&error, timeout));
     // A proxy of the environment is for the internet, not for a broker's port.
-    let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(broken)?;
+    let client = Client::builder().timeout(timeout).no_proxy().build().map_err(broken)?;
     let mut request = client.request(method, format!("http://{addr}{path}")).header("accept", "application/json");
     if let Some(document) = document {
         request = request.header("content-type", "application/json").body(document.to_string());
@@ -94,9 +117,9 @@ async fn body(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::Error
 }
 
 /// The innermost cause, such as "Connection refused (os error 111)": the outer ones name only the URL.
-fn reason(error: &reqwest::Error) -> String {
+fn reason(error: &reqwest::Error, timeout: Duration) -> String {
     if error.is_timeout() {
-        return format!("no answer within {TIMEOUT:?}");
+        return format!("no answer within {timeout:?}");
     }
     let mut cause: &dyn Error = error;
     while let Some(inner) = cause.source() {

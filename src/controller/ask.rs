@@ -6,9 +6,12 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TopicId, TopicName};
+use tidewater_storage::model::{
+    LogIndex, NodeId, ProducerId, ReplicaIncarnation, ShardId, Term, TimestampMs, TopicId, TopicName,
+};
 
 use super::brokers::Registration;
+use super::copies::TopicCopy;
 use super::leaders::{LaneReport, LeaderReport};
 use super::sources::{SourceId, SourceSpec};
 use super::state::TopicRecord;
@@ -29,6 +32,9 @@ pub struct TopicSpec {
     pub validate_only: bool,
     /// Made by the broker for itself.
     pub internal: bool,
+    /// It is made as a copy of an archived topic, with this base of its leader epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<(Box<TopicCopy>, i32)>,
 }
 
 /// One change of a topic's settings (KIP-339).
@@ -137,6 +143,8 @@ pub enum Ask {
     Unfollow { id: SourceId },
     /// End the hold of retention after a restore.
     EndHold,
+    /// A partition of a copy is complete.
+    Copied { id: TopicId, partition: i32, at: TimestampMs },
 }
 
 /// The answer to an [`Ask`]. A message; between brokers as JSON.

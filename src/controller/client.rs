@@ -289,8 +289,19 @@ impl ControllerHandle {
     /// # Errors
     /// The controller is not available.
     pub async fn end_hold(&self, now: TimestampMs) -> Result<bool, TopicError> {
-        let held = self.image().lineage.as_ref().is_some_and(|lineage| lineage.holds(now));
+        let image = self.image();
+        let copies = image.topics.values().filter_map(|topic| topic.copy.as_ref());
+        let held = image.lineage.as_ref().is_some_and(|lineage| lineage.holds(now))
+            || copies.filter(|copy| copy.finished.is_some()).any(|copy| copy.holds(now));
         self.change(Ask::EndHold).await.map(|()| held)
+    }
+
+    /// Notes that a partition of a copy is complete.
+    ///
+    /// # Errors
+    /// The controller is not available.
+    pub async fn copied(&self, id: TopicId, partition: i32, at: TimestampMs) -> Result<(), TopicError> {
+        self.change(Ask::Copied { id, partition, at }).await
     }
 
     /// Answers a request of another broker, as the body of an answer.

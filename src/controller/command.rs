@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{LaneId, NodeId, ReplicaId, TopicId, TopicName};
+use tidewater_storage::model::{LaneId, NodeId, ReplicaId, TimestampMs, TopicId, TopicName};
 use uuid::Uuid;
 
 use super::brokers::BrokerAddress;
+use super::copies::TopicCopy;
 use super::lane_table::LaneRecord;
 use super::sources::{SourceId, SourceSpec};
 
@@ -38,7 +39,15 @@ pub enum Command {
         lanes: Vec<LaneId>,
         /// Settings that were given.
         overrides: BTreeMap<String, String>,
+        /// What its leader epochs are counted from at least.
+        #[serde(default, skip_serializing_if = "is_zero_base")]
+        epoch_base: i32,
+        /// It is made as a copy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        copy: Option<Box<TopicCopy>>,
     },
+    /// A partition of a copy is complete.
+    Copied { id: TopicId, partition: i32, at: TimestampMs },
     DeleteTopic {
         name: TopicName,
         /// A later topic of the same name has another id and stays.
@@ -107,6 +116,11 @@ pub struct Founder {
 
 fn is_zero(level: &u16) -> bool {
     *level == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
+pub(super) fn is_zero_base(base: &i32) -> bool {
+    *base == 0
 }
 
 /// An entry of the controller's lane that this version cannot read: a command that is not known, or an unknown field.

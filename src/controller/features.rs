@@ -16,6 +16,9 @@ pub const REPLICAS: u16 = 2;
 /// sources.
 pub const CUTS: u16 = REPLICAS;
 
+/// Topics are made as copies of archived ones. They came with the same release, too.
+pub const COPIES: u16 = REPLICAS;
+
 /// The highest level of [`CLUSTER`] that this version supports.
 pub const CLUSTER_MAX: u16 = REPLICAS;
 

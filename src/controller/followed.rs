@@ -75,6 +75,7 @@ impl FollowedTopic {
             config: Arc::new(TopicConfig::resolve(&overrides)),
             overrides,
             revision: 0,
+            copy: None,
         };
         Self { source, image: Arc::new(topic), lanes: partitions.iter().map(|(_, lane)| *lane).collect() }
     }

@@ -10,6 +10,7 @@ use tidewater_storage::model::{
 use uuid::Uuid;
 
 use super::brokers::{BrokerAddress, BrokerRecord, Endpoint};
+use super::copies::TopicCopy;
 use super::followed::Followed;
 use super::lineage::Lineage;
 use super::sources::{SourceId, SourceRecord};
@@ -85,6 +86,8 @@ pub struct TopicImage {
     pub overrides: BTreeMap<String, String>,
     /// The controller's revision at the topic's last change; 0 if no version that kept it has changed the topic.
     pub revision: u64,
+    /// Where its first records came from, if it was made as a copy.
+    pub copy: Option<Arc<TopicCopy>>,
 }
 
 /// Where a partition lives.

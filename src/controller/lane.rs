@@ -212,11 +212,12 @@ mod tests {
     use tidewater_storage::engine::EngineConfig;
     use tidewater_storage::env::sim::World;
     use tidewater_storage::journal::JournalConfig;
-    use tidewater_storage::model::{LogIndex, NodeId, ReplicaId, TopicId, TopicName};
+    use tidewater_storage::model::{LogIndex, NodeId, ReplicaId, TimestampMs, TopicId, TopicName};
 
     use super::*;
     use crate::controller::brokers;
     use crate::controller::command::Founder;
+    use crate::controller::copies;
     use crate::controller::lane_table::{LaneRecord, Pool};
     use crate::controller::sources::{self, SourceId};
     use crate::partition::state::golden;
@@ -227,7 +228,8 @@ mod tests {
         state.apply(crate::controller::plan::genesis(uuid::Uuid::from_u128(9)));
         let (name, id) = (TopicName::new("orders").expect("legal"), TopicId(uuid::Uuid::from_u128(7)));
         let overrides = BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]);
-        state.apply(Command::CreateTopic { name: name.clone(), id, lanes: vec![LaneId(1), LaneId(2)], overrides });
+        let lanes = vec![LaneId(1), LaneId(2)];
+        state.apply(Command::CreateTopic { name: name.clone(), id, lanes, overrides, epoch_base: 0, copy: None });
         golden::frozen("controller-v2", &encode(b"voters", &state));
         let read = |name| decode(&golden::kept(name)).expect("is read");
         assert_eq!(read("controller-v2"), (state.clone(), Bytes::from_static(b"voters")));
@@ -254,6 +256,20 @@ mod tests {
         assert_eq!(state.lanes.lanes[&LaneId(1)].initial[1].incarnation.0, 0);
         golden::frozen("controller-v2-cluster", &encode(b"voters", &state));
         let kept = golden::kept("controller-v2-cluster");
+        assert_eq!(decode(&kept).expect("is read"), (state, Bytes::from_static(b"voters")));
+    }
+
+    #[test]
+    fn a_topic_that_is_a_copy_is_frozen() {
+        let mut state = ControllerState::default();
+        state.apply(crate::controller::plan::genesis(uuid::Uuid::from_u128(9)));
+        let (name, id) = (TopicName::new("orders").expect("legal"), TopicId(uuid::Uuid::from_u128(4)));
+        let copy = Some(Box::new(copies::tests::copy(&[(40, 90), (0, 0)])));
+        let (lanes, overrides) = (vec![LaneId(1), LaneId(2)], BTreeMap::new());
+        state.apply(Command::CreateTopic { name, id, lanes, overrides, epoch_base: 1 << 20, copy });
+        state.apply(Command::Copied { id, partition: 1, at: TimestampMs(50) });
+        golden::frozen("controller-v2-copies", &encode(b"voters", &state));
+        let kept = golden::kept("controller-v2-copies");
         assert_eq!(decode(&kept).expect("is read"), (state, Bytes::from_static(b"voters")));
     }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::ask::{TopicError, TopicSpec};
 use super::command::Command;
+use super::copies;
 use super::features;
 use super::lane_table::LaneRecord;
 use super::placement::{self, Planned};
@@ -74,7 +75,14 @@ pub fn create(
     } else {
         assigned(state, context, &spec.assignments, 0, factor)?
     };
-    Ok(Command::CreateTopic { name, id, lanes, overrides })
+    let (copy, epoch_base) = match &spec.copy {
+        Some((copy, base)) => {
+            copies::check(state, copy)?;
+            (Some(copy.clone()), *base)
+        }
+        None => (None, 0),
+    };
+    Ok(Command::CreateTopic { name, id, lanes, overrides, epoch_base, copy })
 }
 
 /// The replication factor of topics that do not name one.

@@ -105,6 +105,7 @@ pub fn plan(
                     topic: topic.name.clone(),
                     overrides: topic.overrides.clone(),
                     epoch_base: partition.epoch_base,
+                    copied: topic.copy.as_ref().and_then(|copy| copy.range(partition.id.index)),
                     revision,
                 }),
                 Some(overrides) if overrides != topic.overrides => commands.push(LaneCommand::Configure {
@@ -480,6 +481,7 @@ mod tests {
                 topic: tidewater_storage::model::TopicName::new("orders").expect("legal"),
                 overrides: BTreeMap::new(),
                 epoch_base: 0,
+                copied: None,
                 revision: 9,
             };
             shard.lane.propose(LaneOp::Command(create)).await.expect("as its former leader");

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{
     Incarnation, LaneId, NodeId, PartitionId, PartitionIndex, ProducerId, ReplicaId, ReplicaIncarnation, ShardId,
-    TopicId, TopicName,
+    TimestampMs, TopicId, TopicName,
 };
 use uuid::Uuid;
 
 use super::brokers::{BrokerAddress, BrokerRecord};
-use super::command::{Command, Founder};
+use super::command::{Command, Founder, is_zero_base};
+use super::copies::TopicCopy;
 use super::features;
 use super::image::{BrokerImage, ClusterImage, LaneImage, PartitionImage, TopicImage};
 use super::lane_table::{LaneRecord, LaneTable, Pool};
@@ -62,6 +63,12 @@ pub struct TopicRecord {
     /// [`ControllerState::revision`] after the topic's last change; 0 if that was before revisions were kept per topic.
     #[serde(default)]
     pub changed: u64,
+    /// What its leader epochs are counted from at least; 0 for most.
+    #[serde(default, skip_serializing_if = "is_zero_base")]
+    pub epoch_base: i32,
+    /// Where its first records came from, if it was made as a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Box<TopicCopy>>,
 }
 
 /// What a command came to.
@@ -100,10 +107,13 @@ impl ControllerState {
                 self.cluster = cluster;
                 self.found(founders, voters, level, changed);
             }
-            Command::CreateTopic { name, id, lanes, overrides } if !self.topics.contains_key(&name) => {
+            Command::CreateTopic { name, id, lanes, overrides, epoch_base, copy }
+                if !self.topics.contains_key(&name) =>
+            {
                 self.load(&lanes);
-                self.topics.insert(name, TopicRecord { id, lanes, overrides, changed });
+                self.topics.insert(name, TopicRecord { id, lanes, overrides, changed, epoch_base, copy });
             }
+            Command::Copied { id, partition, at } => return self.copied(id, partition, at, changed),
             Command::DeleteTopic { name, id } if self.topics.get(&name).is_some_and(|t| t.id == id) => {
                 let gone = self.topics.remove(&name);
                 self.unload(gone.map(|topic| topic.lanes).unwrap_or_default());
@@ -146,10 +156,7 @@ impl ControllerState {
             Command::Unfollow { id } if self.sources.contains_key(&id) => {
                 self.sources.remove(&id);
             }
-            Command::EndHold {} => match &mut self.lineage {
-                Some(lineage) => Arc::make_mut(lineage).hold_until = None,
-                None => return Verdict::Stale,
-            },
+            Command::EndHold {} => return self.end_hold(changed),
             Command::Genesis { .. }
             | Command::CreateTopic { .. }
             | Command::DeleteTopic { .. }
@@ -158,6 +165,39 @@ impl ControllerState {
             | Command::Unfollow { .. } => return Verdict::Stale,
         }
         Verdict::Done
+    }
+
+    fn copied(&mut self, id: TopicId, partition: i32, at: TimestampMs, changed: u64) -> Verdict {
+        let topic = self.topics.values_mut().find(|topic| topic.id == id);
+        let Some(TopicRecord { copy: Some(copy), changed: last, .. }) = topic else { return Verdict::Stale };
+        copy.complete(partition, at);
+        *last = changed;
+        Verdict::Done
+    }
+
+    /// Is there a hold of retention that may not have ended by itself?
+    #[must_use]
+    pub fn may_hold(&self) -> bool {
+        let of_copy =
+            |topic: &TopicRecord| topic.copy.as_ref().is_some_and(|copy| copy.finished.is_some() && !copy.lifted);
+        self.lineage.as_ref().is_some_and(|lineage| lineage.hold_until.is_some()) || self.topics.values().any(of_copy)
+    }
+
+    /// Of the restore, and of copies that are complete.
+    fn end_hold(&mut self, changed: u64) -> Verdict {
+        let mut verdict = Verdict::Stale;
+        if let Some(lineage) = &mut self.lineage {
+            Arc::make_mut(lineage).hold_until = None;
+            verdict = Verdict::Done;
+        }
+        for topic in self.topics.values_mut() {
+            if let Some(copy) = topic.copy.as_mut().filter(|copy| copy.finished.is_some() && !copy.lifted) {
+                copy.lifted = true;
+                topic.changed = changed;
+                verdict = Verdict::Done;
+            }
+        }
+        verdict
     }
 
     fn found(&mut self, founders: Vec<Founder>, voters: Vec<ReplicaId>, level: u16, revision: u64) {
@@ -354,7 +394,7 @@ impl TopicRecord {
                 incarnation: Incarnation(0),
             },
             lane: *lane,
-            epoch_base,
+            epoch_base: epoch_base.max(self.epoch_base),
             shard: shard_of(*lane, shards),
         };
         TopicImage {
@@ -364,6 +404,7 @@ impl TopicRecord {
             config: Arc::new(TopicConfig::resolve(&self.overrides)),
             overrides: self.overrides.clone(),
             revision: self.changed,
+            copy: self.copy.as_ref().map(|copy| Arc::new(TopicCopy::clone(copy))),
         }
     }
 }
@@ -397,6 +438,7 @@ pub fn kafka_id(id: Uuid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::copies;
 
     fn create(name: &str, id: u128) -> Command {
         Command::CreateTopic {
@@ -404,6 +446,8 @@ mod tests {
             id: TopicId(Uuid::from_u128(id)),
             lanes: vec![LaneId(1), LaneId(2)],
             overrides: BTreeMap::new(),
+            epoch_base: 0,
+            copy: None,
         }
     }
 
@@ -434,6 +478,30 @@ mod tests {
         let old = String::from_utf8(state.encode().to_vec()).expect("text").replace(",\"changed\":4", "");
         let state = ControllerState::decode(old.as_bytes()).expect("the version before wrote none");
         assert_eq!(state.topics.get(&name()).map(|topic| topic.changed), Some(0));
+    }
+
+    #[test]
+    fn a_copy_is_complete_with_its_last_partition() {
+        let mut state = ControllerState::default();
+        let (id, at) = (TopicId(Uuid::from_u128(1)), TimestampMs(50));
+        let Command::CreateTopic { name, lanes, overrides, .. } = create("a", 1) else { unreachable!("it is one") };
+        let copy = Some(Box::new(copies::tests::copy(&[(0, 5), (3, 3)])));
+        state.apply(Command::CreateTopic { name, id, lanes, overrides, epoch_base: 7 << 20, copy });
+        assert_eq!(state.apply(Command::Copied { id: TopicId::default(), partition: 0, at }), Verdict::Stale);
+        for partition in [1, 0] {
+            assert_eq!(state.apply(Command::Copied { id, partition, at }), Verdict::Done);
+        }
+        assert_eq!(ControllerState::decode(&state.encode()).as_ref(), Some(&state));
+        let around = Surroundings {
+            cluster_name: "tidewater".into(),
+            broker: BrokerImage::plain(NodeId(1), "localhost", 9092),
+            shards: 2,
+        };
+        let image = state.image(&around, None);
+        let topic = image.topic("a").expect("is there");
+        assert_eq!(topic.copy.as_ref().and_then(|copy| copy.finished), Some(at));
+        assert!(topic.partitions.iter().all(|partition| partition.epoch_base == 7 << 20));
+        assert_eq!(topic.revision, 3);
     }
 
     #[test]

@@ -192,6 +192,7 @@ impl GroupRouter {
             configs: Vec::new(),
             validate_only: false,
             internal: true,
+            copy: None,
         };
         match self.controller.create_topic(spec).await {
             Ok(topic) => Ok(topic),

@@ -132,7 +132,7 @@ impl From<&ProduceError> for ErrorCode {
             // Clients retry it until their delivery timeout: retention or archiving may free space by then.
             ProduceError::NoSpace(_) => Self::KAFKA_STORAGE_ERROR,
             // The one retriable code by which every client knows that nothing was appended.
-            ProduceError::Busy | ProduceError::Early { .. } => Self::NOT_ENOUGH_REPLICAS,
+            ProduceError::Busy | ProduceError::Copying { .. } | ProduceError::Early { .. } => Self::NOT_ENOUGH_REPLICAS,
             // Not retriable in any client; they show the text to the application. NOT_LEADER_OR_FOLLOWER would have
             // them look for another leader until their delivery timeout.
             ProduceError::Superseded(_) => Self::POLICY_VIOLATION,

@@ -166,7 +166,14 @@ mod tests {
         state.apply(crate::controller::plan::genesis(CLUSTER));
         let name = TopicName::new("alive").expect("legal");
         let id = TopicId(Uuid::from_u128(1));
-        state.apply(Command::CreateTopic { name, id, lanes: Vec::new(), overrides: BTreeMap::new() });
+        state.apply(Command::CreateTopic {
+            name,
+            id,
+            lanes: Vec::new(),
+            overrides: BTreeMap::new(),
+            epoch_base: 0,
+            copy: None,
+        });
         let broker = BrokerImage::plain(NodeId(0), "localhost", 9092);
         let around = Surroundings { cluster_name: "tidewater".to_owned(), broker, shards: 1 };
         state.image(&around, None)

@@ -258,7 +258,7 @@ mod tests {
         state.apply(crate::controller::plan::genesis(uuid::Uuid::from_u128(7)));
         let name = tidewater_storage::model::TopicName::new("orders").expect("legal");
         let (id, lanes) = (TopicId(uuid::Uuid::from_u128(1)), vec![LaneId(2), LaneId(1)]);
-        state.apply(Command::CreateTopic { name, id, lanes, overrides: BTreeMap::new() });
+        state.apply(Command::CreateTopic { name, id, lanes, overrides: BTreeMap::new(), epoch_base: 0, copy: None });
         let broker = BrokerImage::plain(NodeId(1), "localhost", 9092);
         let around = Surroundings { cluster_name: "tidewater".to_owned(), broker, shards: 1 };
         let image = state.image(&around, None);

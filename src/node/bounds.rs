@@ -103,6 +103,13 @@ pub fn memory() -> Vec<Bound> {
             "SOURCES_MAX times: SOURCE_READ_BYTES_MAX as in the row above, SOURCE_INDEX_BYTES_MAX",
         ),
         bound(
+            "copies of topics",
+            Per::Shard,
+            limits::COPIES_MAX as u64
+                * (limits::COPY_READ_BYTES_MAX * 31 / 8 + limits::COPY_INDEX_BYTES_MAX + limits::COPY_STORE_BYTES_MAX),
+            "COPIES_MAX times: COPY_READ_BYTES_MAX as in the rows above, COPY_INDEX_BYTES_MAX, COPY_STORE_BYTES_MAX",
+        ),
+        bound(
             "archiver: a bundle and an object in flight",
             Per::Shard,
             archive.bundle_bytes_max + archive.object_bytes_max,
@@ -294,7 +301,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (4240, 2192), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (4700, 2396), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 1091, "MiB of 1,000 connections");
     }
 }

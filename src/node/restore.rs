@@ -289,13 +289,16 @@ pub fn begun(
         let ids = topic.partition_ids();
         ends.insert(topic.id, ids.map(|id| found.get(&id).copied().unwrap_or(Offset::ZERO)).collect());
         let lanes = topic.partitions.iter().map(|partition| partition.lane).collect();
-        create(&mut state, &topic.name, topic.id, lanes, &topic.configs);
+        // Greater than that of the epoch only where the topic was a copy from a later lineage.
+        let base = topic.partitions.iter().map(|partition| partition.epoch_base.0).max().unwrap_or(0);
+        let base = if base > epoch_base(attempt.epoch).0 { base } else { 0 };
+        create(&mut state, (&topic.name, topic.id), lanes, &topic.configs, base);
     }
     for (n, topic) in catalogue.unarchived.iter().flat_map(|known| &known.topics).enumerate() {
         let lane = |index: usize| LaneId(u32::try_from(n + index).unwrap_or_default() % lane_count + 1);
         let lanes: Vec<LaneId> = (0..topic.partitions as usize).map(lane).collect();
         ends.insert(topic.id, vec![Offset::ZERO; lanes.len()]);
-        create(&mut state, &topic.name, topic.id, lanes, &topic.configs);
+        create(&mut state, (&topic.name, topic.id), lanes, &topic.configs, 0);
     }
     state.next_producer_id = first_producer_id(attempt.epoch);
     state.lineage = Some(Arc::new(Lineage {
@@ -311,11 +314,11 @@ pub fn begun(
 
 fn create(
     state: &mut ControllerState,
-    name: &TopicName,
-    id: TopicId,
+    (name, id): (&TopicName, TopicId),
     lanes: Vec<LaneId>,
     configs: &BTreeMap<String, String>,
+    epoch_base: i32,
 ) {
     let (name, overrides) = (name.clone(), configs.clone());
-    state.apply(Command::CreateTopic { name, id, lanes, overrides });
+    state.apply(Command::CreateTopic { name, id, lanes, overrides, epoch_base, copy: None });
 }

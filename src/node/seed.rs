@@ -27,7 +27,7 @@ use super::on_executor::on_executor;
 use super::status::ShardFailure;
 use crate::config::topic::TopicConfig;
 use crate::controller::lane::begun_with as controller_begun_with;
-use crate::controller::state::{ControllerState, shard_of};
+use crate::controller::state::{ControllerState, TopicRecord, shard_of};
 use crate::partition::state::lane::{RecoveredState, log_settings};
 use crate::partition::state::lane_blob::begun_with;
 use crate::partition::state::replica::{Birth, Replica};
@@ -96,8 +96,8 @@ pub async fn make_shard(
         controller.restore(AT, &blob).map_err(|e| failed(&e))?;
         engine.touch_lane(LaneId::CONTROLLER);
     }
-    let topics: BTreeMap<TopicId, (&TopicName, &BTreeMap<String, String>)> =
-        state.topics.iter().map(|(name, topic)| (topic.id, (name, &topic.overrides))).collect();
+    let topics: BTreeMap<TopicId, (&TopicName, &TopicRecord)> =
+        state.topics.iter().map(|(name, topic)| (topic.id, (name, topic))).collect();
     let base = state.lineage.as_ref().map_or(0, |lineage| lineage.epoch_base);
     for LaneSeed { archive, partitions } in seeds {
         let lane = archive.lane;
@@ -105,11 +105,12 @@ pub async fn make_shard(
         let gone = gone.into_iter().map(|published| (published.manifest.id, published.manifest)).collect();
         let replica = |published: PublishedPartition| {
             let id = published.manifest.id;
-            let (name, overrides) = topics.get(&id.topic).copied()?;
+            let (name, topic) = topics.get(&id.topic).copied()?;
+            let overrides = &topic.overrides;
             let settings = log_settings(&TopicConfig::resolve(overrides));
             let log = engine.create_partition(id, lane, AT, settings);
             log.reset(published.manifest.archived_end);
-            let birth = Birth { topic: name.clone(), epoch_base: base };
+            let birth = Birth { topic: name.clone(), epoch_base: base.max(topic.epoch_base) };
             Some((Replica::restored(published, (lane, SEED), birth, overrides.clone(), log), SEED))
         };
         let replicas: Option<Vec<_>> = kept.into_iter().map(replica).collect();

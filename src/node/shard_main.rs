@@ -36,6 +36,8 @@ use crate::controller::image::ClusterImage;
 use crate::controller::reconcile::{self, Reconcile};
 use crate::controller::service::{Controller, ControllerOptions};
 use crate::controller::state::Surroundings;
+use crate::copies::origin::OriginParts;
+use crate::copies::shard::{CopyParts, CopyShard};
 use crate::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use crate::kafka::metrics::KafkaMetrics;
 use crate::kafka::{self, Arrival, Broker};
@@ -222,6 +224,17 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
     tracing::info!(shard = %here, partitions, ?read, ?applied, ?followed, "a shard has recovered");
 
     let metrics = Rc::new(KafkaMetrics::default());
+    let copies = CopyShard::start(CopyParts {
+        origins: OriginParts {
+            env: env.clone(),
+            remote: Rc::clone(&remote),
+            tier: start.tier.clone(),
+            side: start.side.clone(),
+        },
+        controller: controller.clone(),
+        partitions: Rc::clone(&local),
+        router: router.clone(),
+    });
     let broker = Rc::new(Broker {
         env: env.clone(),
         router,
@@ -274,6 +287,7 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             rpc: Some(rpc.clone()),
         },
         replicas,
+        copies,
     };
     env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
     let own = Replicas::start(&env, &lanes, &controller);

@@ -119,8 +119,14 @@ impl Fixture {
         }
         for n in 0..count {
             let (partition, topic) = (self.address(n).id, TopicName::new("orders").expect("legal"));
-            let create =
-                LaneCommand::Create { partition, topic, overrides: overrides.clone(), epoch_base: 0, revision: 0 };
+            let create = LaneCommand::Create {
+                partition,
+                topic,
+                overrides: overrides.clone(),
+                epoch_base: 0,
+                copied: None,
+                revision: 0,
+            };
             self.lane.propose(LaneOp::Command(create)).await.expect("is made");
         }
     }

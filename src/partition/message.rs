@@ -41,6 +41,8 @@ pub struct CheckedBatch {
 pub enum Origin {
     /// A Kafka client; the topic's limits apply, with acks=all also its `min.insync.replicas`.
     Client { acks_all: bool },
+    /// A copy of another topic's records, which keeps their offsets and leader epochs.
+    Copy,
     /// The broker's group coordinator, whose state is of this term of the lane: stored in no other.
     Coordinator(Term),
 }
@@ -109,6 +111,11 @@ pub enum ProduceError {
     /// The disk budget or the journal has no room; freed by retention, archiving or the operator.
     #[error("no space for more data: {0}")]
     NoSpace(String),
+    /// Records of another topic are being copied into the partition. Nothing was written: retry.
+    #[error(
+        "another topic's records are being copied into the partition, up to offset {until}; retry when that is done"
+    )]
+    Copying { until: Offset },
     /// The lane's queue is full: retry later.
     #[error("too many requests wait for this partition's lane")]
     Busy,
@@ -126,6 +133,7 @@ impl ProduceError {
             | Self::NotEnoughReplicas { .. }
             | Self::NoSpace(_)
             | Self::Busy
+            | Self::Copying { .. }
             | Self::Early { .. } => true,
             Self::UnknownPartition(_)
             | Self::Unconfirmed

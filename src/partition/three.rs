@@ -113,6 +113,7 @@ impl Three {
             topic: TopicName::new("orders").expect("legal"),
             overrides: BTreeMap::new(),
             epoch_base: 0,
+            copied: None,
             revision: 1,
         };
         let leader = this.leader_of(&NODES).await;

@@ -191,6 +191,7 @@ async fn clients(env: Env, shard: Rc<Fixture>, running: Rc<Cell<bool>>) {
                     topic: TopicName::new("orders").expect("legal"),
                     overrides: overrides.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
                     epoch_base: 0,
+                    copied: None,
                     revision: 0,
                 }
             }

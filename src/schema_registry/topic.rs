@@ -60,6 +60,7 @@ impl SchemaRegistry {
             configs: configs.to_vec(),
             validate_only: false,
             internal: true,
+            copy: None,
         };
         match self.ask_controller(Ask::Create { spec, id: None }, MAKE_PATIENCE).await? {
             Ok(_) | Err(TopicError::Exists(_)) => {}

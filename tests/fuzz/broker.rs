@@ -7,7 +7,7 @@ use tidewater::config::topic::TopicConfig;
 use tidewater::controller::command::Command;
 use tidewater::controller::state::{ControllerState, Surroundings};
 use tidewater::partition::produce::producers::ProducerTable;
-use tidewater::partition::state::command::{LaneCommand, LaneOp, PlacedBatch};
+use tidewater::partition::state::command::{CopiedRange, LaneCommand, LaneOp, PlacedBatch};
 use tidewater::partition::state::lane_blob::membership_of;
 use tidewater::partition::state::replica::{Birth, Replica};
 use tidewater::{group, raft};
@@ -71,6 +71,7 @@ fn lane_entries() -> Vec<Vec<u8>> {
             topic,
             overrides: overrides.clone(),
             epoch_base: 3,
+            copied: Some(CopiedRange { start: Offset::new(4), end: Offset::new(9) }),
             revision: 9,
         }),
         LaneOp::Command(LaneCommand::Configure { partition, overrides, revision: 9 }),

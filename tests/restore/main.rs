@@ -5,6 +5,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod copies;
 mod cuts;
 mod drill;
 mod killed;

@@ -251,6 +251,7 @@ impl Node {
                 configs: world.overrides.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect(),
                 validate_only: false,
                 internal: false,
+                copy: None,
             };
             match self.controller.create_topic(spec).await {
                 Ok(_) | Err(TopicError::Exists(_) | TopicError::Unavailable) => {}

@@ -112,6 +112,7 @@ impl Passing {
             ],
             validate_only: false,
             internal: false,
+            copy: None,
         };
         match within(&self.desk.env, PATIENCE, controller.create_topic(spec)).await {
             Some(Ok(image)) => {

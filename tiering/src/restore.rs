@@ -17,6 +17,7 @@ mod report;
 mod root;
 mod run;
 mod tail;
+mod topic;
 
 pub use error::RestoreError;
 pub use freeze::LaneEnd;
@@ -27,3 +28,4 @@ pub use plan::{LaneSeed, SEED, epoch_base, first_producer_id};
 pub use report::{CutReport, LaneReport, PartitionReport, Report, TopicReport};
 pub use run::{Progress, Restore};
 pub(crate) use tail::LaneTail;
+pub use topic::{FoundTopic, TopicState};

@@ -9,6 +9,7 @@ use tidewater_storage::model::NodeId;
 
 use crate::controller::image::ClusterImage;
 use crate::controller::leaders::Leaders;
+use crate::copies::facts::CopyFacts;
 use crate::rebuild::RebuildFacts;
 use crate::replica::facts::ReplicaFacts;
 
@@ -30,6 +31,8 @@ pub struct BrokerFacts {
     pub peers: Vec<PeerFacts>,
     /// The sources, and the lanes of theirs that it follows.
     pub replicas: ReplicaFacts,
+    /// Partitions that it copies from the bucket.
+    pub copies: Vec<CopyFacts>,
     /// Its replicas that are being rebuilt; `None`: none.
     pub rebuild: Option<RebuildFacts>,
     /// The cluster was restored elsewhere; `None`: not that this broker knows of.

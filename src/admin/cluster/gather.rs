@@ -169,6 +169,7 @@ impl Gatherer {
             facts.connections += shard.connections;
             facts.lanes.extend(shard.lanes);
             facts.replicas.add(shard.replicas);
+            facts.copies.extend(shard.copies);
             if let Some(rebuild) = shard.rebuild {
                 facts.rebuild.get_or_insert_default().add(rebuild);
             }

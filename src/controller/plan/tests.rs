@@ -45,6 +45,7 @@ fn spec(name: &str) -> TopicSpec {
         configs: Vec::new(),
         validate_only: false,
         internal: false,
+        copy: None,
     }
 }
 

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use futures::channel::oneshot;
 use futures::future::{Either, join_all, select};
-use tidewater_storage::model::{LaneId, NodeId};
+use tidewater_storage::model::{LaneId, NodeId, TopicId};
 
 use super::{Controller, Queued};
-use crate::controller::ask::{Answered, Ask, AskError, Quorum, Registered, TopicError};
+use crate::controller::ask::{Answered, Ask, AskError, Quorum, Registered, TopicError, TopicSpec};
 use crate::controller::brokers;
 use crate::controller::command::Command;
 use crate::controller::features;
@@ -138,26 +138,7 @@ impl Controller {
         let context = Context { num_partitions: self.options.num_partitions, planned };
         let done = || Plan::Answer(Ok(Answered::Done { revision: state.revision }));
         let (command, then, validate_only) = match ask {
-            Ask::Create { spec, id } => {
-                let Some(id) = id else {
-                    return refused(TopicError::InvalidRequest("the topic's id is missing".to_owned()));
-                };
-                let made = state.topics.get(spec.name.as_str()).filter(|record| record.id == id && !spec.validate_only);
-                if let Some(record) = made {
-                    return Plan::Answer(Ok(Answered::Topic { record: record.clone(), revision: state.revision }));
-                }
-                match plan::create(&state, context, &spec, id) {
-                    Ok(Command::CreateTopic { name, id, lanes, overrides }) => {
-                        let record = TopicRecord { id, lanes: lanes.clone(), overrides: overrides.clone(), changed: 0 };
-                        if spec.validate_only {
-                            return Plan::Answer(Ok(Answered::Topic { record, revision: state.revision }));
-                        }
-                        (Ok(Command::CreateTopic { name, id, lanes, overrides }), Then::Topic(record), false)
-                    }
-                    Ok(other) => unreachable!("a topic is made by {other:?}"),
-                    Err(error) => return refused(error),
-                }
-            }
+            Ask::Create { spec, id } => return plan_creation(&state, context, &spec, id),
             Ask::Delete { name, id } => match plan::delete(&state, &name, id) {
                 Err(TopicError::Unknown(_) | TopicError::UnknownId(_)) if again => return done(),
                 planned => (planned, Then::Done, false),
@@ -191,9 +172,13 @@ impl Controller {
                 Some(command) => (Ok(command), Then::Done, false),
                 None => return done(),
             },
-            Ask::EndHold => match state.lineage.as_ref().and_then(|lineage| lineage.hold_until) {
-                Some(_) => (Ok(Command::EndHold {}), Then::Done, false),
-                None => return done(),
+            Ask::EndHold if state.may_hold() => (Ok(Command::EndHold {}), Then::Done, false),
+            Ask::EndHold => return done(),
+            Ask::Copied { id, partition, at } => match state.topics.values().find(|topic| topic.id == id) {
+                Some(TopicRecord { copy: Some(copy), .. }) if !copy.done.contains(&partition) => {
+                    (Ok(Command::Copied { id, partition, at }), Then::Done, false)
+                }
+                _ => return done(),
             },
             Ask::Quorum => unreachable!("it needs no plan"),
         };
@@ -306,6 +291,35 @@ impl Controller {
     }
 }
 
+fn plan_creation(state: &ControllerState, context: Context<'_>, spec: &TopicSpec, id: Option<TopicId>) -> Plan {
+    let Some(id) = id else {
+        return refused(TopicError::InvalidRequest("the topic's id is missing".to_owned()));
+    };
+    let made = state.topics.get(spec.name.as_str()).filter(|record| record.id == id && !spec.validate_only);
+    if let Some(record) = made {
+        return Plan::Answer(Ok(Answered::Topic { record: record.clone(), revision: state.revision }));
+    }
+    let command = match plan::create(state, context, spec, id) {
+        Ok(command) => command,
+        Err(error) => return refused(error),
+    };
+    let Command::CreateTopic { id, lanes, overrides, epoch_base, copy, .. } = &command else {
+        unreachable!("a topic is made by {command:?}");
+    };
+    let record = TopicRecord {
+        id: *id,
+        lanes: lanes.clone(),
+        overrides: overrides.clone(),
+        changed: 0,
+        epoch_base: *epoch_base,
+        copy: copy.clone(),
+    };
+    if spec.validate_only {
+        return Plan::Answer(Ok(Answered::Topic { record, revision: state.revision }));
+    }
+    Plan::Write(Planning { commands: vec![command], then: Then::Topic(record) })
+}
+
 fn refused(error: TopicError) -> Plan {
     Plan::Answer(Err(AskError::Final(error)))
 }
@@ -323,7 +337,7 @@ fn subject(ask: &Ask) -> Option<String> {
         Ask::Partitions { topic, .. } | Ask::Configs { topic, .. } => topic,
         // No topic has the empty name.
         Ask::Register(_) | Ask::Widen { .. } | Ask::Follow { .. } | Ask::Unfollow { .. } | Ask::EndHold => "",
-        Ask::ProducerIds | Ask::Quorum => return None,
+        Ask::ProducerIds | Ask::Quorum | Ask::Copied { .. } => return None,
     };
     Some(name.replace('.', "_"))
 }

@@ -271,6 +271,7 @@ fn spec(name: &str, factor: i16) -> TopicSpec {
         configs: Vec::new(),
         validate_only: false,
         internal: false,
+        copy: None,
     }
 }
 

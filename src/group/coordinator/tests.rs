@@ -129,7 +129,7 @@ fn topic(name: &str, id: u128) -> Arc<TopicImage> {
     };
     let name = TopicName::new(name).expect("legal");
     let (config, overrides) = (Arc::default(), BTreeMap::new());
-    Arc::new(TopicImage { id, name, partitions: vec![partition], config, overrides, revision: 0 })
+    Arc::new(TopicImage { id, name, partitions: vec![partition], config, overrides, revision: 0, copy: None })
 }
 
 fn image(revision: u64, t: Option<u128>) -> Arc<ClusterImage> {

@@ -66,6 +66,7 @@ fn spec(topic: &CreatableTopic, twice: bool, validate_only: bool) -> Result<Topi
             .collect(),
         validate_only,
         internal: false,
+        copy: None,
     })
 }
 

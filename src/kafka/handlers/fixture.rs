@@ -28,7 +28,7 @@ pub(crate) fn image(topics: &[(&str, i32)]) -> ClusterImage {
         });
         let config = Arc::default();
         let overrides = BTreeMap::new();
-        Arc::new(TopicImage { id, name, partitions: partitions.collect(), config, overrides, revision: 0 })
+        Arc::new(TopicImage { id, name, partitions: partitions.collect(), config, overrides, revision: 0, copy: None })
     });
     let topics: Vec<_> = made.collect();
     ClusterImage {

@@ -106,6 +106,7 @@ fn auto_spec(name: &str) -> TopicSpec {
         configs: Vec::new(),
         validate_only: false,
         internal: false,
+        copy: None,
     }
 }
 

@@ -379,8 +379,14 @@ impl Proposer {
             Origin::Coordinator(formed_in) if formed_in != term => {
                 return Err(ProduceError::NotLeader(self.lane.leader_hint(id)));
             }
-            Origin::Coordinator(_) => limits::BATCH_BYTES_MAX,
+            Origin::Coordinator(_) | Origin::Copy => limits::BATCH_BYTES_MAX,
         };
+        let is_copy = part.origin == Origin::Copy;
+        match replica.copying_until() {
+            Some(until) if !is_copy => return Err(ProduceError::Copying { until }),
+            None if is_copy => return Err(ProduceError::Invalid("the copy of the partition is complete")),
+            _ => {}
+        }
         if header.len > max {
             return Err(ProduceError::TooLarge { size: header.len, max });
         }
@@ -392,14 +398,21 @@ impl Proposer {
         }
         let round = self.round.get();
         let mut in_flight = replica.in_flight.borrow_mut();
-        let (base_offset, epoch) = (in_flight.end(round, replica.high_watermark()), replica.leader_epoch(term));
+        let base_offset = in_flight.end(round, replica.high_watermark());
+        let mut epoch = replica.leader_epoch(term);
+        if is_copy {
+            if header.base_offset != base_offset || header.leader_epoch > epoch {
+                return Err(ProduceError::Invalid("a batch of a copy does not continue the partition"));
+            }
+            epoch = header.leader_epoch;
+        }
         debug_assert!(base_offset >= replica.log_start(), "{id}: a batch at {base_offset} below the log start");
         debug_assert!(
             replica.epochs().last().is_none_or(|(last, _)| *last <= epoch),
             "{id}: epoch {epoch:?} goes back"
         );
         let mut bytes = part.batch.bytes;
-        let stamped = (config.timestamp_type == TimestampType::LogAppend).then(|| {
+        let stamped = (config.timestamp_type == TimestampType::LogAppend && !is_copy).then(|| {
             stamp_log_append_time(&mut bytes, at);
             at
         });

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use tidewater_storage::journal::Payload;
-use tidewater_storage::model::{EntryId, LogIndex, PartitionId, Term, TimestampMs};
+use tidewater_storage::model::{EntryId, LogIndex, Offset, PartitionId, Term, TimestampMs};
 use tidewater_tiering::manifest;
 
-use super::command::{EntryError, LaneCommand, LaneOp, PlacedBatch};
+use super::command::{CopiedRange, EntryError, LaneCommand, LaneOp, PlacedBatch};
 use super::lane::{DataLane, log_settings};
 use super::lane_events::LaneEvent;
 use super::replica::{Birth, Replica};
@@ -143,10 +143,11 @@ impl DataLane {
                 let current: Vec<bool> = commands.into_iter().map(|command| self.apply_command(id, command)).collect();
                 return current.into_iter().all(|current| current);
             }
-            LaneCommand::Create { partition, topic, overrides, epoch_base, revision } => {
+            LaneCommand::Create { partition, topic, overrides, epoch_base, copied, revision } => {
                 if let Some(replica) = self.replica(partition) {
                     if self.is_covered(partition, id.index) && replica.may_be_created_at(id.index) {
                         self.note(id.index, LaneEvent::Created { partition, topic, overrides, epoch_base });
+                        self.note_start(id.index, partition, copied);
                     }
                     return true;
                 }
@@ -154,11 +155,16 @@ impl DataLane {
                 let log = self.engine.create_partition(partition, self.id, id, settings);
                 let (name, configs) = (topic.clone(), overrides.clone());
                 let replica = Replica::born(partition, self.id, id.index, Birth { topic, epoch_base }, overrides, log);
+                let replica = match copied {
+                    Some(copied) => replica.born_as_copy(copied, id.index),
+                    None => replica,
+                };
                 replica.set_revision(revision);
                 self.dirty.mark(partition, &replica.marks);
                 self.replicas.borrow_mut().insert(Rc::new(replica));
                 self.engine.touch_partition(partition);
                 self.note(id.index, LaneEvent::Created { partition, topic: name, overrides: configs, epoch_base });
+                self.note_start(id.index, partition, copied);
             }
             // A checkpoint holds no partition whose drop it covers; a partition of that id would be another one.
             LaneCommand::Drop { partition, .. } if self.is_covered(partition, id.index) => {}
@@ -196,6 +202,13 @@ impl DataLane {
             }
         }
         true
+    }
+
+    /// A partition that a copy begins above 0 is, for readers of the bucket, one whose log start has moved.
+    fn note_start(&self, index: LogIndex, partition: PartitionId, copied: Option<CopiedRange>) {
+        if let Some(to) = copied.map(|copied| copied.start).filter(|start| *start > Offset::ZERO) {
+            self.note(index, LaneEvent::LogStartMoved { partition, to });
+        }
     }
 
     fn note(&self, index: LogIndex, event: LaneEvent) {
@@ -241,7 +254,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tidewater_storage::env::sim::World;
-    use tidewater_storage::model::{LaneId, Offset, TopicName};
+    use tidewater_storage::model::{LaneId, TopicName};
 
     use super::*;
     use crate::partition::fixture::Fixture;
@@ -300,6 +313,7 @@ mod tests {
                 topic: TopicName::new("orders").expect("legal"),
                 overrides: BTreeMap::new(),
                 epoch_base: 0,
+                copied: None,
                 revision,
             };
             let configure = |partition, revision: u64| {
@@ -380,6 +394,7 @@ mod tests {
                 topic: TopicName::new("orders").expect("legal"),
                 overrides: of(1_000_000),
                 epoch_base: 0,
+                copied: None,
                 revision: 0,
             };
             let configure = |bytes| LaneCommand::Configure { partition: id, overrides: of(bytes), revision: 0 };

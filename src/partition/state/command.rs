@@ -75,6 +75,9 @@ pub enum LaneCommand {
         overrides: BTreeMap<String, String>,
         /// What its leader epochs are counted from.
         epoch_base: i32,
+        /// Of a topic that is copied: these offsets are copied before anything else is written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        copied: Option<CopiedRange>,
         #[serde(default, skip_serializing_if = "is_zero")]
         revision: u64,
     },
@@ -103,6 +106,15 @@ pub enum LaneCommand {
         /// The new log start; an earlier one than held changes nothing.
         to: Offset,
     },
+}
+
+/// The offsets of a partition that come from another topic's archive. The partition begins at `start`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedRange {
+    pub start: Offset,
+    /// Until the partition has reached it, only the copy is written.
+    pub end: Offset,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this signature")]
@@ -352,8 +364,14 @@ mod tests {
             epoch: LeaderEpoch(2),
             bytes: Bytes::from_static(bytes),
         };
-        let create =
-            LaneCommand::Create { partition: id(), topic, overrides: overrides.clone(), epoch_base: 3, revision };
+        let create = LaneCommand::Create {
+            partition: id(),
+            topic,
+            overrides: overrides.clone(),
+            epoch_base: 3,
+            copied: None,
+            revision,
+        };
         let batches = LaneOp::Batches {
             at: TimestampMs(1_767_225_600_000),
             producers_after_ms: if revision == 0 { PRODUCERS_AFTER_MS } else { 1000 },
@@ -367,6 +385,21 @@ mod tests {
             LaneOp::Command(LaneCommand::Drop { partition: id(), revision }),
             LaneOp::Archive(Bytes::from_static(b"archive")),
         ]
+    }
+
+    #[test]
+    fn the_creation_of_a_partition_of_a_copy_is_frozen() {
+        let create = LaneCommand::Create {
+            partition: id(),
+            topic: TopicName::new("orders").expect("legal"),
+            overrides: BTreeMap::new(),
+            epoch_base: 1 << 20,
+            copied: Some(CopiedRange { start: Offset::new(40), end: Offset::new(90) }),
+            revision: 17,
+        };
+        let entries = || vec![LaneOp::Command(create.clone())];
+        let kept = golden::frozen("lane-entries-v3-copied", &written(entries()));
+        assert_eq!(format!("{:?}", read(&kept)), format!("{:?}", entries()));
     }
 
     #[test]

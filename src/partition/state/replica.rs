@@ -20,7 +20,7 @@ use tidewater_storage::model::{
 use tidewater_tiering::manifest::{PartitionManifest, PublishedPartition};
 
 use super::codec::LittleEndian;
-use super::command::PlacedBatch;
+use super::command::{CopiedRange, PlacedBatch};
 use super::dirty::Marks;
 use crate::config::topic::TopicConfig;
 use crate::partition::message::{ProduceDone, ProduceError};
@@ -38,6 +38,8 @@ pub struct Replica {
     /// What its lane's proposer has in flight.
     pub in_flight: RefCell<InFlight>,
     birth: Birth,
+    /// Offsets that are copied from another topic's archive before anything else is written.
+    copied: Option<CopiedRange>,
     /// Log index of the command that created it; `None` if a version wrote its checkpoint that did not keep it.
     created: Option<LogIndex>,
     settings: RefCell<Settings>,
@@ -75,6 +77,7 @@ const EPOCHS: u64 = 3;
 const MANIFEST: u64 = 4;
 const PRODUCERS: u64 = 5;
 const REVISION: u64 = 10;
+const COPIED: u64 = 12;
 const WHAT: &str = "partition checkpoint";
 /// Marks of unarchived data are at least this far apart.
 const MARK_INTERVAL: Duration = Duration::from_millis(100);
@@ -108,6 +111,7 @@ struct OldHead {
 /// What a blob holds of a partition.
 struct Decoded {
     birth: Birth,
+    copied: Option<CopiedRange>,
     created: Option<LogIndex>,
     overrides: BTreeMap<String, String>,
     log_start: Offset,
@@ -143,6 +147,7 @@ impl Replica {
             waiters: Waiters::default(),
             in_flight: RefCell::default(),
             birth,
+            copied: None,
             created: Some(at),
             settings: RefCell::new(Settings { overrides, config }),
             producers: RefCell::default(),
@@ -155,6 +160,18 @@ impl Replica {
             damage_logged: RefCell::default(),
             marks: Marks::default(),
         }
+    }
+
+    /// A newborn partition that begins at the start of what is copied into it.
+    #[must_use]
+    pub fn born_as_copy(self, copied: CopiedRange, at: LogIndex) -> Self {
+        // A log that an entry applied twice finds with batches stays as it is.
+        if self.log.end() == Offset::ZERO && copied.start > Offset::ZERO {
+            self.log.reset(copied.start);
+        }
+        self.log_start.set(copied.start);
+        self.manifest.replace(PartitionManifest::new(self.id, copied.start, at));
+        Self { copied: Some(copied), ..self }
     }
 
     /// A partition as the bucket has it, over a log that is empty from the archived end on. Its state is as of `at`.
@@ -179,6 +196,12 @@ impl Replica {
         replica.producers.replace(ProducerTable::published(facts.producers));
         replica.manifest.replace(manifest);
         replica
+    }
+
+    /// Where the copy of another topic's records ends that is under way; `None` if there is none, or if it is complete.
+    #[must_use]
+    pub fn copying_until(&self) -> Option<Offset> {
+        self.copied.map(|copied| copied.end).filter(|end| self.high_watermark() < *end)
     }
 
     #[must_use]
@@ -415,6 +438,12 @@ impl Replica {
         if self.revision() > 0 {
             out.section(REVISION, true, |out| out.var(self.revision()));
         }
+        if let Some(copied) = self.copied {
+            out.section(COPIED, true, |out| {
+                out.offset(copied.start);
+                out.offset(copied.end);
+            });
+        }
         out.finish()
     }
 
@@ -435,7 +464,7 @@ impl Replica {
             return Err(CodecError::Field { what: WHAT, field: "log start, which lies behind the log's end", at: 0 });
         }
         let mut replica = Self::born(id, lane, LogIndex(0), read.birth, read.overrides, log);
-        replica.created = read.created;
+        (replica.created, replica.copied) = (read.created, read.copied);
         replica.log_start.set(read.log_start);
         replica.revision.set(read.revision);
         replica.last_append.set(read.last_append);
@@ -454,8 +483,9 @@ impl Decoded {
     fn take(body: &[u8]) -> Result<Self, CodecError> {
         let mut sections = Sections::new(WHAT, body);
         let (mut birth, mut bounds, mut epochs, mut manifest, mut producers) = (None, None, None, None, None);
-        let mut revision = 0;
-        while let Some((tag, mut body)) = sections.next(&[BIRTH, BOUNDS, EPOCHS, MANIFEST, PRODUCERS, REVISION])? {
+        let (mut revision, mut copied) = (0, None);
+        let known = [BIRTH, BOUNDS, EPOCHS, MANIFEST, PRODUCERS, REVISION, COPIED];
+        while let Some((tag, mut body)) = sections.next(&known)? {
             match tag {
                 BIRTH => {
                     let topic = TopicName::new(&body.text()?).map_err(|_| body.bad("topic name"))?;
@@ -471,6 +501,7 @@ impl Decoded {
                 }
                 MANIFEST => manifest = Some(PartitionManifest::decode(body.rest())?),
                 REVISION => revision = body.var()?,
+                COPIED => copied = Some(CopiedRange { start: body.offset()?, end: body.offset()? }),
                 _ => producers = Some(ProducerTable::decode(&mut body)?),
             }
             body.end()?;
@@ -479,6 +510,7 @@ impl Decoded {
         let (log_start, last_append) = sections.required(BOUNDS, bounds)?;
         Ok(Self {
             birth,
+            copied,
             created,
             overrides,
             log_start,
@@ -500,7 +532,8 @@ impl Decoded {
         let manifest = PartitionManifest::decode(from.blob()?)?;
         let producers = ProducerTable::decode_positional(&mut from, timed)?;
         let (birth, overrides) = (head.birth, head.overrides);
-        Ok(Self { birth, created: None, overrides, log_start, revision: 0, last_append, epochs, manifest, producers })
+        let (copied, created, revision) = (None, None, 0);
+        Ok(Self { birth, copied, created, overrides, log_start, revision, last_append, epochs, manifest, producers })
     }
 }
 

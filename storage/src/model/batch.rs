@@ -271,6 +271,18 @@ pub fn stamp_log_append_time(batch: &mut BytesMut, now: TimestampMs) {
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
+/// Takes the producer's id, epoch and sequence out of a batch, and sets the CRC: the records stay as they are, and no
+/// producer is remembered for them.
+///
+/// # Panics
+/// If `batch` is shorter than a header: it must have passed [`BatchHeader::parse`].
+pub fn forget_producer(batch: &mut BytesMut) {
+    assert!(batch.len() >= HEADER_LEN, "only a parsed batch loses its producer");
+    batch[43..57].fill(0xff);
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -360,5 +372,20 @@ mod tests {
             let seen = BatchHeader::parse(&bytes).and_then(|h| h.verify_crc(&bytes));
             prop_assert!(seen.is_err());
         }
+    }
+
+    #[test]
+    fn a_batch_without_its_producer_has_the_same_records() {
+        let mut builder = BatchBuilder::new(Compression::None).producer(ProducerId(9), ProducerEpoch(2), 5);
+        builder.push(Record::new(TimestampMs(1_767_225_600_000), None, Some(Bytes::from_static(b"v"))));
+        let before = builder.build();
+        let mut after = BytesMut::from(&before[..]);
+        forget_producer(&mut after);
+        let header = BatchHeader::parse(&after).expect("a batch");
+        assert_eq!((header.producer_id, header.base_sequence), (None, -1));
+        assert!(header.verify_crc(&after).is_ok());
+        assert_eq!(after[57..], before[57..]);
+        let of_before = BatchHeader::parse(&before).expect("a batch");
+        assert_eq!((header.offsets(), header.max_timestamp), (of_before.offsets(), of_before.max_timestamp));
     }
 }

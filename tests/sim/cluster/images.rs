@@ -71,6 +71,7 @@ impl Images {
             config: Arc::new(TopicConfig::resolve(&overrides)),
             overrides,
             revision,
+            copy: None,
         });
         self.topics.borrow_mut().insert(topic.name.clone(), Arc::clone(&topic));
         self.publish(cluster);

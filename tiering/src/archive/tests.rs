@@ -16,6 +16,7 @@ mod rebuilt;
 mod restored;
 mod scrub;
 mod sweep;
+mod topic;
 mod two_leaders;
 mod verify;
 mod verify_cuts;

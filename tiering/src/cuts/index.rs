@@ -3,6 +3,8 @@
 //! Owns: its content and form (`FORMAT.md` §8), reading it, closing it. Does not own: what is added to it and taken out
 //! (`make`).
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, LogIndex, TimestampMs};
@@ -114,10 +116,10 @@ impl CutIndex {
         self.cuts.iter().rev().find(|cut| at.is_none_or(|at| cut.at <= at))
     }
 
-    /// Takes out the cuts that are not kept any longer at `now`; their numbers.
-    pub fn thin(&mut self, now: TimestampMs) -> Vec<u64> {
+    /// Takes out the cuts that are not kept any longer at `now` and not `in_use`; their numbers.
+    pub fn thin(&mut self, now: TimestampMs, in_use: &BTreeSet<u64>) -> Vec<u64> {
         let cuts: Vec<(u64, TimestampMs)> = self.cuts.iter().map(|cut| (cut.number, cut.at)).collect();
-        let released = thin(&cuts, now);
+        let released: Vec<u64> = thin(&cuts, now).into_iter().filter(|number| !in_use.contains(number)).collect();
         self.cuts.retain(|cut| !released.contains(&cut.number));
         released
     }

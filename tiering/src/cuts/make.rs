@@ -48,6 +48,8 @@ pub struct CutMaker {
     pub within: Duration,
     /// Cuts whose put of the index had no answer; shared by clones.
     pub unsettled: Unsettled,
+    /// Numbers of cuts that topics are being copied from: they are not released.
+    pub in_use: BTreeSet<u64>,
 }
 
 /// A cut of which it is not known whether the index names it or ever will.
@@ -173,7 +175,7 @@ impl CutMaker {
             index.cuts.push(entry.clone());
             put = Some(entry);
         }
-        let released = index.thin(at);
+        let released = index.thin(at, &self.in_use);
         if put.is_none() && released.is_empty() {
             return Ok(done(&index, false, 0));
         }
@@ -263,9 +265,10 @@ impl CutMaker {
         if index.closed_for.is_some() {
             return Err(CutError::Closed { epoch: index.closed_for });
         }
-        let mut released = index.thin(now);
+        let mut released = index.thin(now, &self.in_use);
         if let [last] = index.cuts.as_slice()
             && now.since_ms(last.at) >= KEPT_MS
+            && !self.in_use.contains(&last.number)
         {
             released.push(last.number);
             index.cuts.clear();
@@ -278,7 +281,7 @@ impl CutMaker {
         Ok(done(&index, false, released.len()))
     }
 
-    /// Releases all cuts, as on a disk that is full.
+    /// Releases all cuts that are not in use, as on a disk that is full.
     ///
     /// # Errors
     /// [`CutError`].
@@ -287,7 +290,9 @@ impl CutMaker {
         if index.closed_for.is_some() {
             return Err(CutError::Closed { epoch: index.closed_for });
         }
-        let released = std::mem::take(&mut index.cuts);
+        let (kept, released): (Vec<CutEntry>, Vec<CutEntry>) =
+            std::mem::take(&mut index.cuts).into_iter().partition(|cut| self.in_use.contains(&cut.number));
+        index.cuts = kept;
         if !released.is_empty() {
             self.store.put(&self.home.cuts_key(), index.encode(), mode).await?;
             self.store.delete(released.iter().map(|cut| cut.key(self.home)).collect()).await?;

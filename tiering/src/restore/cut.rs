@@ -72,7 +72,7 @@ impl Restore {
         Ok(())
     }
 
-    async fn cut_in(&self, index: &CutIndex, number: u64) -> Result<Cut, RestoreError> {
+    pub(super) async fn cut_in(&self, index: &CutIndex, number: u64) -> Result<Cut, RestoreError> {
         let source = index.home;
         let oldest = index.cuts.first().map(|cut| cut.at);
         let entry = index.cuts.iter().find(|cut| cut.number == number);

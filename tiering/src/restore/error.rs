@@ -1,7 +1,7 @@
 //! Why a restore did not get on. Each names what to do.
 
 use tidewater_storage::disposition::Disposition;
-use tidewater_storage::model::{LaneId, TimestampMs};
+use tidewater_storage::model::{LaneId, TimestampMs, TopicName};
 
 use super::order::RestoreRefusal;
 use crate::keys::{ClusterName, Home, ObjectKey, ObjectName};
@@ -49,6 +49,21 @@ pub enum RestoreError {
         /// When the oldest cut was made.
         oldest: Option<TimestampMs>,
     },
+    /// No topic of that name, or one that was deleted.
+    #[error(
+        "the cluster has no topic {topic} there{}; if it was deleted, --at TIME goes back to before: tidewater restore cuts \
+         lists the times", named(.others)
+    )]
+    NoTopic {
+        topic: TopicName,
+        /// Topics that there are, some of them.
+        others: Vec<TopicName>,
+    },
+    #[error(
+        "topic {topic} has no records in the bucket: it is not archived (remote.storage.enable=false), or nothing was \
+         written to it yet"
+    )]
+    NotArchived { topic: TopicName },
     #[error("object {key} was written by others many times in a row; run the restore again")]
     Busy { key: ObjectKey },
 }
@@ -59,7 +74,11 @@ impl RestoreError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Store(error) | Self::Preflight(PreflightError::Store(error)) => error.disposition(),
-            Self::Refused(_) | Self::NoCluster { .. } | Self::NoCut { .. } => Disposition::Refused,
+            Self::Refused(_)
+            | Self::NoCluster { .. }
+            | Self::NoCut { .. }
+            | Self::NoTopic { .. }
+            | Self::NotArchived { .. } => Disposition::Refused,
             Self::Preflight(_) | Self::Foreign { .. } => Disposition::Fatal,
             Self::Unreadable { .. } | Self::Damaged(_) => Disposition::Corrupt,
             Self::Busy { .. } => Disposition::Retry,
@@ -73,6 +92,14 @@ fn listed(others: &[ClusterName]) -> String {
     }
     let names: Vec<&str> = others.iter().map(ClusterName::as_str).collect();
     format!("; it holds {}", names.join(", "))
+}
+
+fn named(others: &[TopicName]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = others.iter().map(TopicName::as_str).collect();
+    format!("; it has {}", names.join(", "))
 }
 
 /// As `--at` takes it.

@@ -54,6 +54,13 @@ pub fn epoch_base(epoch: LineageEpoch) -> LeaderEpoch {
     LeaderEpoch(base.expect("no restore begins beyond the last epoch that has leader epochs"))
 }
 
+/// The leader-epoch base of a partition that had `found`. It is the epoch's, unless the partition is of a copy whose
+/// records have later leader epochs: then it is the next multiple above.
+fn base_of(epoch: LeaderEpoch, found: LeaderEpoch) -> LeaderEpoch {
+    let next = || (found.0 >> EPOCH_BASE_BITS).checked_add(1)?.checked_mul(1 << EPOCH_BASE_BITS);
+    if found < epoch { epoch } else { LeaderEpoch(next().unwrap_or(found.0)) }
+}
+
 /// The first producer id of an epoch of the lineage: above every one that the epochs before gave out.
 #[must_use]
 pub fn first_producer_id(epoch: LineageEpoch) -> i64 {
@@ -79,7 +86,11 @@ pub(super) fn plan(home: Home, source: Option<&Catalogue>, lanes: Vec<LaneRead>,
     let topics = living(source, &lanes);
     let base = epoch_base(home.epoch);
     let restored = |topic: &&CatalogueTopic| CatalogueTopic {
-        partitions: topic.partitions.iter().map(|found| CataloguePartition { epoch_base: base, ..*found }).collect(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|found| CataloguePartition { epoch_base: base_of(base, found.epoch_base), ..*found })
+            .collect(),
         // The revisions of the source's controller mean nothing to the new one.
         revision: 0,
         ..(*topic).clone()

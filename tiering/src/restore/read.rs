@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tidewater_storage::model::{LaneId, PartitionId};
+use tidewater_storage::model::{LaneId, PartitionId, TopicId};
 
 use super::error::RestoreError;
 use super::freeze::{LaneEnd, Lanes, unreadable};
 use super::plan::own_objects;
+use super::topic::of_topic;
 use crate::cuts::CutLaneState;
 use crate::fetch::indexes::FoundIndex;
 use crate::follow::{FollowedLane, Next, Purpose, ReadPages};
@@ -34,15 +35,35 @@ impl Lanes {
     /// Reads a lane; ends it, if there is an attempt.
     pub(super) async fn read(&self, lane: LaneId) -> Result<LaneRead, RestoreError> {
         let manifest = self.manifest(lane, None).await?;
-        self.read_from(lane, manifest, Sequence(u64::MAX)).await
+        self.read_from(lane, manifest, Sequence(u64::MAX), None).await
+    }
+
+    /// Reads what a lane has of one topic. Writes nothing.
+    pub(super) async fn read_topic(&self, lane: LaneId, topic: TopicId) -> Result<LaneRead, RestoreError> {
+        debug_assert!(self.fence.is_none(), "the lane goes on");
+        let manifest = self.manifest(lane, None).await?;
+        self.read_from(lane, manifest, Sequence(u64::MAX), Some(topic)).await
+    }
+
+    /// Reads what a lane has of one topic in a cut. Writes nothing.
+    pub(super) async fn read_topic_in_cut(
+        &self,
+        lane: &CutLaneState,
+        topic: TopicId,
+    ) -> Result<LaneRead, RestoreError> {
+        self.read_cut_of(lane, Some(topic)).await
     }
 
     /// Reads a lane as it is in a cut. Writes nothing.
     pub(super) async fn read_cut(&self, lane: &CutLaneState) -> Result<LaneRead, RestoreError> {
+        self.read_cut_of(lane, None).await
+    }
+
+    async fn read_cut_of(&self, lane: &CutLaneState, topic: Option<TopicId>) -> Result<LaneRead, RestoreError> {
         debug_assert!(self.fence.is_none(), "a cut is only read");
         // No version that the store gives: nothing is put over it.
         let manifest = self.manifest_in(lane)?.map(|found| (found, ETag("cut".into())));
-        let mut read = self.read_from(lane.lane, manifest, lane.last).await?;
+        let mut read = self.read_from(lane.lane, manifest, lane.last, topic).await?;
         let (last, crc) = (read.followed.last(), read.followed.last_crc());
         if !matches!(read.end, LaneEnd::Damaged { .. }) && (last, crc) != (lane.last, lane.last_crc) {
             let reason = format!("the cut reaches to bundle {}, and another one lies there now", lane.last);
@@ -64,15 +85,21 @@ impl Lanes {
         }
     }
 
-    /// Reads a lane from its manifest on, up to the bundle `until` at most.
+    /// Reads a lane from its manifest on, up to the bundle `until` at most. Of one topic, only what its records need is
+    /// read.
     async fn read_from(
         &self,
         lane: LaneId,
-        manifest: Option<(PublishedLane, ETag)>,
+        mut manifest: Option<(PublishedLane, ETag)>,
         until: Sequence,
+        topic: Option<TopicId>,
     ) -> Result<LaneRead, RestoreError> {
         let object = self.home.lane_manifest(lane);
-        let mut followed = FollowedLane::new(self.home, lane, Purpose::Restore);
+        let purpose = if topic.is_some() { Purpose::Read } else { Purpose::Restore };
+        if let (Some((published, _)), Some(topic)) = (&mut manifest, topic) {
+            published.pages.retain(|page| (page.first.topic..=page.last.topic).contains(&topic));
+        }
+        let mut followed = FollowedLane::new(self.home, lane, purpose);
         let refused = |error: crate::follow::FollowError| RestoreError::Unreadable {
             key: object.key(),
             reason: error.to_string(),
@@ -90,9 +117,12 @@ impl Lanes {
             followed.on_pages(pages).map_err(refused)?;
         }
         let (from, crc) = (followed.last().next(), followed.last_crc());
-        let take = |found: &FoundIndex| match followed.on_bundle(&found.index, found.at, found.size) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
+        let take = |found: &FoundIndex| {
+            let taken = match topic {
+                Some(topic) => followed.on_bundle(&of_topic(&found.index, topic), found.at, found.size),
+                None => followed.on_bundle(&found.index, found.at, found.size),
+            };
+            taken.map(drop).map_err(|error| error.to_string())
         };
         let end = self.walk_to(lane, until, (from, crc), take).await?;
         Ok(LaneRead { followed, own, end })

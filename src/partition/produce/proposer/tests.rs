@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use tidewater_storage::env::sim::World;
+use tidewater_storage::model::{LeaderEpoch, TopicName};
 
 use super::*;
 use crate::partition::fixture::Fixture;
+use crate::partition::state::command::{CopiedRange, LaneCommand};
 
 fn on_a_shard(act: impl AsyncFnOnce(&Fixture)) {
     let world = World::new(1);
@@ -126,5 +128,44 @@ fn a_coordinator_writes_in_its_own_term_alone() {
         };
         assert!(matches!(of(Term(term.0 - 1)).await.remove(0), Err(ProduceError::NotLeader(_))));
         assert_eq!(base(of(term).await.remove(0)), 0);
+    });
+}
+
+#[test]
+fn a_copy_is_written_before_anything_else_and_keeps_offsets_and_leader_epochs() {
+    on_a_shard(async |shard| {
+        let partition = shard.address(1).id;
+        let create = LaneCommand::Create {
+            partition,
+            topic: TopicName::new("orders").expect("legal"),
+            overrides: BTreeMap::new(),
+            epoch_base: 1 << 20,
+            copied: Some(CopiedRange { start: Offset::new(40), end: Offset::new(42) }),
+            revision: 0,
+        };
+        shard.lane.propose(LaneOp::Command(create)).await.expect("is made");
+        let copy = |offset: u64| {
+            let mut part = shard.record(1, TimestampMs(1000));
+            patch(&mut part.batch.bytes, Offset::new(offset), LeaderEpoch(7));
+            part.batch.header = BatchHeader::parse(&part.batch.bytes).expect("a batch");
+            ProducePart { origin: Origin::Copy, ..part }
+        };
+        let produce = async |part| shard.router.produce(vec![part]).await.remove(0);
+        let client = async || produce(shard.record(1, TimestampMs(1000))).await;
+        assert_eq!(client().await, Err(ProduceError::Copying { until: Offset::new(42) }));
+        assert!(matches!(produce(copy(41)).await, Err(ProduceError::Invalid(_))), "a gap");
+        assert_eq!(base(produce(copy(40)).await), 40);
+        assert!(matches!(produce(copy(40)).await, Err(ProduceError::Invalid(_))), "it is there already");
+        assert!(client().await.is_err());
+        assert_eq!(base(produce(copy(41)).await), 41);
+        assert!(matches!(produce(copy(42)).await, Err(ProduceError::Invalid(_))), "it is complete");
+        assert_eq!(base(client().await), 42);
+        let replica = shard.lane.replica(partition).expect("is there");
+        let epoch = replica.leader_epoch(shard.lane.status.leading().expect("leads"));
+        let epochs = [(LeaderEpoch(7), Offset::new(40)), (epoch, Offset::new(42))];
+        assert_eq!((replica.epochs().as_slice(), replica.log_start()), (&epochs[..], Offset::new(40)));
+        assert_eq!(replica.manifest().archived_end, Offset::new(40));
+        let again = Replica::decode(partition, replica.lane, &replica.encode(), replica.log.clone()).expect("is read");
+        assert_eq!(again.encode(), replica.encode());
     });
 }

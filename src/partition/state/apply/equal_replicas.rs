@@ -110,6 +110,8 @@ impl Writer {
                 topic,
                 overrides: BTreeMap::new(),
                 epoch_base: 5,
+                // One of them is a copy, which begins above 0.
+                copied: (*partition == 3).then_some(CopiedRange { start: Offset::new(40), end: Offset::new(45) }),
                 revision: *revision,
             }),
             Step::Drop { partition, revision } => {

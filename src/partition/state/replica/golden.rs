@@ -57,6 +57,18 @@ fn the_revision_is_kept() {
 }
 
 #[test]
+fn what_is_copied_is_kept() {
+    let birth = Birth { topic: TopicName::new("orders").expect("legal"), epoch_base: 1 << 20 };
+    let copied = CopiedRange { start: Offset::new(40), end: Offset::new(90) };
+    let born = Replica::born(PartitionId::default(), LaneId(1), LogIndex(4), birth, BTreeMap::new(), log());
+    let blob = golden::frozen("partition-v3-copied", &born.born_as_copy(copied, LogIndex(4)).encode());
+    let log = log();
+    log.reset(Offset::new(40));
+    let read = Replica::decode(PartitionId::default(), LaneId(1), &blob, log).expect("is read");
+    assert_eq!((read.copying_until(), read.log_start(), read.encode()), (Some(Offset::new(90)), Offset::new(40), blob));
+}
+
+#[test]
 fn version_2_is_read_and_lacks_only_the_index_of_its_creation() {
     let (read, ours) = (read("partition-v2"), replica());
     assert!(read.created.is_none() && ours.created == Some(LogIndex(4)));

@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidewater_storage::env::Mono;
+use tidewater_storage::model::LeaderEpoch;
 
 use super::restored::{archived, begin, of, reborn, to_the_end};
 use super::*;
 use crate::cuts::{Cut, CutDone, CutError, CutIndex, CutMaker, Unsettled, part_of, read_index};
-use crate::manifest::{Catalogue, PublishedLane, is_manifest_page};
+use crate::manifest::{Catalogue, CataloguePartition, PublishedLane, is_manifest_page};
 use crate::restore::{Attempt, RestoreError};
 use crate::store::Faults;
 
@@ -16,7 +17,8 @@ impl Bench {
     pub(super) fn maker(&self) -> CutMaker {
         let within = part_of(self.config.delete_grace);
         let (home, indexes) = (self.bucket.home, self.reader.indexes());
-        CutMaker { store: self.sim.store(), home, indexes, within, unsettled: Unsettled::default() }
+        let unsettled = Unsettled::default();
+        CutMaker { store: self.sim.store(), home, indexes, within, unsettled, in_use: BTreeSet::new() }
     }
 
     pub(super) async fn cut(&self, maker: &CutMaker) -> Result<CutDone, CutError> {
@@ -33,8 +35,12 @@ impl Bench {
     fn forgetful(&self) {
         let policy = RetentionPolicy { retention_ms: None, retention_bytes: Some(20_000) };
         for id in &self.partitions {
-            self.lane.logs.borrow_mut().get_mut(id).and_then(|log| log.facts.as_mut()).expect("there").retention =
-                policy;
+            let mut logs = self.lane.logs.borrow_mut();
+            let facts = logs.get_mut(id).and_then(|log| log.facts.as_mut()).expect("there");
+            facts.retention = policy;
+            // Two partitions a topic.
+            let (lane, epoch_base) = (self.lane.lane(), LeaderEpoch(0));
+            facts.catalogue.partitions = vec![CataloguePartition { incarnation: id.incarnation, lane, epoch_base }; 2];
         }
     }
 }
