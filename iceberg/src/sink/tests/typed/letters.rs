@@ -86,8 +86,6 @@ pub(super) struct Produced(pub(super) BTreeMap<(i32, u64), (Option<Bytes>, Fate)
 
 /// A value of Avro version `id` made of `n`, and the row that it should be.
 fn avro(id: u32, n: u64) -> (Vec<u8>, Cell) {
-    // One limit for all tests of the process: the first that is set holds.
-    apache_avro::util::max_allocation_bytes(1 << 16);
     let text = AVRO.iter().find(|(held, _)| *held == id).expect("a version").1;
     let schema = apache_avro::Schema::parse_str(text).expect("valid");
     let number = n as i64;
