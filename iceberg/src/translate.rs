@@ -49,7 +49,7 @@ const REASON_BYTES: usize = 256;
 /// Characters of a dead letter's reason at most: conflicts name columns, which clients name.
 const REASON_CHARS_MAX: usize = 400;
 /// Schemas that are looked up at once. A batch is opened again after each lookup.
-const UNDECIDED_MAX: usize = 1_000;
+const UNDECIDED_MAX: usize = 250;
 /// What a range left out takes until it is committed, with the longest reason. Bytes.
 const SKIPPED_BYTES: usize = 512;
 
@@ -128,7 +128,7 @@ impl Translation {
     }
 
     /// After [`Stop::Schema`]: the schemas without a verdict that the rest of the batch names, in its order, each once,
-    /// at most 1,000.
+    /// at most 250.
     #[must_use]
     pub fn undecided(&self) -> &[WrittenWith] {
         &self.undecided

@@ -28,7 +28,7 @@ use crate::translate::framing::WrittenWith;
 use crate::translate::value_schema::ValueSchema;
 
 /// Schemas kept from the registry at most; they never change.
-const SCHEMAS_MAX: usize = 1_000;
+const SCHEMAS_MAX: usize = 250;
 /// Questions to the registry at once.
 const ASKED_AT_ONCE: usize = 16;
 

@@ -17,8 +17,9 @@ use crate::columns::map;
 use crate::schema::file::FileSchema;
 use crate::schema::ids;
 
-/// Verdicts kept at most; beyond that all are found again, since one may hold a decoder of a thousand columns.
-const VERDICTS_MAX: usize = 4_096;
+/// Verdicts kept at most: one may hold a decoder of a thousand columns. Beyond that all are found again. More than those
+/// that are found at once, so that a turn gets on.
+const VERDICTS_MAX: usize = 1_000;
 
 /// Top-level columns that no value goes to.
 pub const RESERVED: [i32; 2] = [ids::TIDEWATER, ids::VALUE];
