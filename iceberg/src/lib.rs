@@ -15,8 +15,8 @@
 //!
 //! [`sink`] calls them in this order, one turn at a time, for one topic. Below all of them: [`schema`] (columns and
 //! ids), [`mode`] (which kind of table), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique
-//! names). [`audit`] reads a table back. Everything runs on the side runtime. DESIGN.md says why, FORMAT.md what is
-//! stored.
+//! names). [`audit`] reads a table back; [`mod@verify`] looks whether all that tables name is there. Everything runs on
+//! the side runtime. DESIGN.md says why, FORMAT.md what is stored.
 //!
 //! Invariants:
 //! - **I1** Each offset of a partition lies in exactly one committed snapshot's range (`commit`, by comparing offsets).
@@ -48,4 +48,5 @@ pub mod registry;
 pub mod schema;
 pub mod sink;
 pub mod translate;
+pub mod verify;
 pub mod write;

@@ -1,17 +1,22 @@
 //! `tidewater verify`: is everything of a cluster there in its bucket, and whole? Needs no broker.
 //!
 //! For people and for cron: exit code 0 if all is whole, 3 if something is damaged or missing, 1 if the bucket could
-//! not be looked at or not all of it, 2 for a wrong command line.
+//! not be looked at or not all of it, 2 for a wrong command line. Tables are checked by the Iceberg crate; a binary
+//! without it says that they were not.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use tidewater_storage::model::{PartitionId, TopicId, TopicName};
 use tidewater_tiering::keys::ClusterName;
-use tidewater_tiering::store::{self, StoreOptions};
-use tidewater_tiering::verify::{Damage, DamagedRange, VerifyProgress, VerifyReport, VerifyRequest, verify};
+use tidewater_tiering::store::{self, ObjectStore, StoreOptions};
+use tidewater_tiering::verify::{
+    Damage, DamagedCut, DamagedRange, VerifyProgress, VerifyReport, VerifyRequest, verify,
+};
 
 use crate::console::{CliError, output};
 
@@ -19,6 +24,8 @@ use crate::console::{CliError, output};
 const DAMAGE_PRINTED: usize = 100;
 /// Ranges of one damage that are printed.
 const RANGES_PRINTED: usize = 5;
+/// Cuts of one damage that are printed.
+const CUTS_PRINTED: usize = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -36,17 +43,44 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Looked {
+    #[serde(flatten)]
+    archive: VerifyReport,
+    tables: Tables,
+}
+
+#[derive(Debug, Serialize)]
+struct Tables {
+    checked: bool,
+    /// Why they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    tables: Vec<TableLine>,
+}
+
+/// A table that was checked.
+#[derive(Debug, Serialize)]
+struct TableLine {
+    table: String,
+    snapshots: u64,
+    /// Data and delete files that they name.
+    files: u64,
+    bytes: u64,
+}
+
 pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let name = ClusterName::new(&args.cluster_name).map_err(|error| CliError::Usage(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let request = VerifyRequest { name, quick: args.quick };
-    let report = runtime.block_on(look(&args.from, &request))?;
+    let looked = runtime.block_on(look(&args.from, &request))?;
     if args.json {
-        output::json(&report)?;
+        output::json(&looked)?;
     } else {
-        print(&report)?;
+        print(&looked)?;
     }
-    let findings = &report.findings;
+    let (report, findings) = (&looked.archive, &looked.archive.findings);
     let (damaged, unread) = (findings.damage.len() as u64, findings.unread.len() as u64);
     let (damaged, unread) = (damaged + findings.damage_left_out, unread + findings.unread_left_out);
     match (damaged, unread) {
@@ -64,7 +98,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     }
 }
 
-async fn look(url: &str, request: &VerifyRequest) -> Result<VerifyReport, CliError> {
+async fn look(url: &str, request: &VerifyRequest) -> Result<Looked, CliError> {
     // Opening the store would create a missing directory.
     if let Some(directory) = url.strip_prefix("file://") {
         let path = Path::new(directory);
@@ -88,12 +122,102 @@ async fn look(url: &str, request: &VerifyRequest) -> Result<VerifyReport, CliErr
             bar.set_message(format!("{} objects", output::count(progress.objects)));
         }
     };
-    let report = verify(store, request, &tell).await;
+    let report = verify(Arc::clone(&store), request, &tell).await;
+    let mut archive = match report {
+        Ok(archive) => archive,
+        Err(error) => {
+            bar.finish_and_clear();
+            return Err(CliError::Refused(error.to_string()));
+        }
+    };
+    bar.set_message("tables");
+    let tables = look_at_tables(url, store, request, &mut archive).await;
     bar.finish_and_clear();
-    report.map_err(|error| CliError::Refused(error.to_string()))
+    Ok(Looked { archive, tables })
 }
 
-fn print(report: &VerifyReport) -> Result<(), CliError> {
+fn not_checked(reason: impl Into<String>) -> Tables {
+    Tables { checked: false, reason: Some(reason.into()), tables: Vec::new() }
+}
+
+/// Adds what is wrong with tables to the archive's findings.
+#[cfg(feature = "lakehouse")]
+async fn look_at_tables(
+    url: &str,
+    store: Arc<dyn ObjectStore>,
+    request: &VerifyRequest,
+    archive: &mut VerifyReport,
+) -> Tables {
+    use tidewater_iceberg::files::TableFiles;
+    use tidewater_iceberg::location::Warehouse;
+    use tidewater_iceberg::verify::{TableReport, verify};
+
+    let warehouse = match Warehouse::new(url, &request.name.warehouse_prefix()) {
+        Ok(warehouse) => warehouse,
+        Err(error) => return not_checked(error.to_string()),
+    };
+    let prefix = warehouse.key_prefix();
+    let report = match verify(TableFiles::new(store, warehouse), request.quick, &mut archive.findings).await {
+        Ok(report) => report,
+        Err(error) => {
+            archive.findings.unread(prefix, error.to_string());
+            return not_checked(format!("they could not be listed: {error}"));
+        }
+    };
+    archive.notes.extend(report.notes);
+    let line =
+        |TableReport { table, snapshots, files, bytes }: TableReport| TableLine { table, snapshots, files, bytes };
+    Tables { checked: true, reason: None, tables: report.tables.into_iter().map(line).collect() }
+}
+
+#[cfg(not(feature = "lakehouse"))]
+async fn look_at_tables(
+    _url: &str,
+    _store: Arc<dyn ObjectStore>,
+    _request: &VerifyRequest,
+    _archive: &mut VerifyReport,
+) -> Tables {
+    not_checked("this binary was built without tables (feature lakehouse)")
+}
+
+fn print(looked: &Looked) -> Result<(), CliError> {
+    let report = &looked.archive;
+    print_archive(report)?;
+    print_tables(&looked.tables)?;
+    for note in &report.notes {
+        output::line(&format!("note: {note}"))?;
+    }
+    for damage in report.findings.damage.iter().take(DAMAGE_PRINTED) {
+        output::line(&text_of(damage, &report.topics))?;
+    }
+    for unread in report.findings.unread.iter().take(DAMAGE_PRINTED) {
+        output::line(&format!("NOT READ: {}: {}", unread.object, unread.reason))?;
+    }
+    let kept = report.findings.damage.len();
+    let more = kept.saturating_sub(DAMAGE_PRINTED) as u64 + report.findings.damage_left_out;
+    if more > 0 {
+        output::line(&format!("and {} more damages; --json has {}", output::count(more), output::count(kept as u64)))?;
+    }
+    Ok(())
+}
+
+fn print_tables(tables: &Tables) -> Result<(), CliError> {
+    if let Some(reason) = &tables.reason {
+        return output::line(&format!("tables: not checked: {reason}"));
+    }
+    if tables.tables.is_empty() {
+        return Ok(());
+    }
+    let mut table = output::table(&["TABLE", "SNAPSHOTS", "FILES", "SIZE"]);
+    for line in &tables.tables {
+        let (snapshots, files) = (output::count(line.snapshots), output::count(line.files));
+        table.add_row([line.table.clone(), snapshots, files, output::bytes(line.bytes)]);
+    }
+    output::line("")?;
+    output::print(&table)
+}
+
+fn print_archive(report: &VerifyReport) -> Result<(), CliError> {
     let VerifyReport { name, cluster, epoch, objects, bytes, rows, .. } = report;
     let read = match report.quick {
         true => "listed".to_owned(),
@@ -119,24 +243,20 @@ fn print(report: &VerifyReport) -> Result<(), CliError> {
         let replaced = output::count(report.replaced);
         output::line(&format!("{replaced} objects were replaced and deleted while this ran, as clusters do"))?;
     }
-    for note in &report.notes {
-        output::line(&format!("note: {note}"))?;
-    }
-    for damage in report.findings.damage.iter().take(DAMAGE_PRINTED) {
-        output::line(&text_of(damage, &report.topics))?;
-    }
-    for unread in report.findings.unread.iter().take(DAMAGE_PRINTED) {
-        output::line(&format!("NOT READ: {}: {}", unread.object, unread.reason))?;
-    }
-    let kept = report.findings.damage.len();
-    let more = kept.saturating_sub(DAMAGE_PRINTED) as u64 + report.findings.damage_left_out;
-    if more > 0 {
-        output::line(&format!("and {} more damages; --json has {}", output::count(more), output::count(kept as u64)))?;
+    let cuts = &report.cuts;
+    if cuts.kept > 0 {
+        output::line(&format!(
+            "{} cuts from {} to {}, {} objects listed",
+            output::count(cuts.kept),
+            output::when(cuts.oldest),
+            output::when(cuts.newest),
+            output::count(cuts.objects),
+        ))?;
     }
     Ok(())
 }
 
-/// `DAMAGED (missing): KEY: orders-3 offsets [5, 9): reason`.
+/// `DAMAGED (missing): KEY: table topics.orders: orders-3 offsets [5, 9), cut 7 of TIME: reason`.
 fn text_of(damage: &Damage, topics: &BTreeMap<TopicId, TopicName>) -> String {
     let kind = serde_json::to_value(damage.kind).unwrap_or_default();
     let kind = kind.as_str().unwrap_or_default().to_owned();
@@ -150,6 +270,13 @@ fn text_of(damage: &Damage, topics: &BTreeMap<TopicId, TopicName>) -> String {
     if more > 0 {
         ranges.push(format!("{} more ranges", output::count(more)));
     }
+    let cut = |cut: &DamagedCut| format!("cut {} of {}", cut.number, output::when(cut.at));
+    ranges.extend(damage.cuts.iter().take(CUTS_PRINTED).map(cut));
+    let more = damage.cuts.len().saturating_sub(CUTS_PRINTED) as u64;
+    if more > 0 {
+        ranges.push(format!("{} more cuts", output::count(more)));
+    }
     let lost = if ranges.is_empty() { String::new() } else { format!("{}: ", ranges.join(", ")) };
-    format!("DAMAGED ({kind}): {}: {lost}{}", damage.object, damage.reason)
+    let table = damage.table.as_ref().map_or(String::new(), |table| format!("table {table}: "));
+    format!("DAMAGED ({kind}): {}: {table}{lost}{}", damage.object, damage.reason)
 }

@@ -1,12 +1,13 @@
 //! A cluster goes back to a cut: a topic that was deleted and records that were written later are undone.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tidewater::client::Client;
 
 use super::run;
 use super::support::broker::{Broker, Options, http_ask, http_get};
-use super::tools::{create, ends_of, read_all, restore, restored};
+use super::tools::{content, create, ends_of, read_all, restore, restored};
 use super::writer::Writer;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,6 +32,46 @@ fn command(words: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// `tidewater verify` of a bucket with two cuts and a table: exit code and JSON.
+fn verify(bucket: &str, words: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let mut command = std::process::Command::new(super::support::broker::binary());
+    let output = command.args(["verify", "--from", bucket, "--json"]).args(words).output().expect("the command runs");
+    let report = serde_json::from_slice(&output.stdout);
+    (
+        output.status.code(),
+        report.unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr))),
+    )
+}
+
+/// What is taken away of cuts and tables is named, with the cuts or the table; put back, all is whole.
+fn damage_is_named(dir: &Path, bucket: &str) {
+    for words in [&[][..], &["--quick"][..]] {
+        let (code, whole) = verify(bucket, words);
+        assert_eq!((code, &whole["cuts"]["kept"], &whole["tables"]["checked"]), (Some(0), &2.into(), &true.into()));
+        assert_eq!(whole["tables"]["tables"][0]["table"], "topics.orders", "{whole:#}");
+    }
+    let files = content(dir);
+    let named = |part: &str, end: &str| {
+        let found = files.keys().find(|path| path.contains(part) && path.ends_with(end));
+        found.unwrap_or_else(|| panic!("no {part}…{end} in {:?}", files.keys())).clone()
+    };
+    for (path, cuts, table) in [
+        (named("/cuts/", "00000000000000000001"), Some(1), None),
+        (named("/data/", ".parquet"), None, Some("topics.orders")),
+        (named("/metadata/tidewater-snap-", ".avro"), None, Some("topics.orders")),
+    ] {
+        std::fs::remove_file(&path).expect("removed");
+        let (code, report) = verify(bucket, &["--quick"]);
+        let damage = &report["damage"][0];
+        assert_eq!((code, &damage["kind"]), (Some(3), &"missing".into()), "{report:#}");
+        assert!(path.ends_with(damage["object"].as_str().expect("a key")), "{path}: {damage}");
+        assert_eq!(damage["cuts"][0]["number"].as_u64(), cuts, "{damage}");
+        assert_eq!(damage["table"].as_str(), table, "{damage}");
+        std::fs::write(&path, &files[&path]).expect("written");
+    }
+    assert_eq!(verify(bucket, &[]).0, Some(0));
+}
+
 #[test]
 fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -40,7 +81,7 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let broker = Broker::start(&by_hand);
     let (addr, admin) = (broker.kafka.clone(), broker.admin.clone());
     let make = || json(http_ask(&admin, "POST", "/v1/cuts", &[("Host", &admin)]));
-    create(&addr, "orders", 2, &[QUICK]);
+    create(&addr, "orders", 2, &[QUICK, ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")]);
     create(&addr, "gone", 1, &[QUICK]);
     let mut orders = Writer::new(&addr, "orders", 2);
     let mut gone = Writer::new(&addr, "gone", 1);
@@ -68,7 +109,11 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let listed = json(http_get(&admin, "/v1/cuts"));
     let listed = listed.as_array().expect("a list");
     assert_eq!(listed.len(), 2, "{listed:?}");
+    broker.wait_topic("orders", "all is in the table", PATIENCE, |partitions| {
+        partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
+    });
     broker.kill();
+    damage_is_named(&dir.path().join("bucket"), &bucket);
 
     let listing = command(&["restore", "cuts", "--from", &bucket, "--json"]);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&listing).expect("JSON").as_array(), Some(listed));

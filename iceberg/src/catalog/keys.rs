@@ -68,6 +68,11 @@ impl CatalogKeys {
         self.key(&format!("{}transactions/{id}{SUFFIX}", self.prefix))
     }
 
+    /// The folder of all tables' keys.
+    pub(super) fn all_tables(&self) -> String {
+        format!("{}tables/", self.prefix)
+    }
+
     /// The pointer of a table or view.
     pub(super) fn table(&self, table: &TableIdent) -> Result<ObjectKey, CatalogError> {
         self.key(&format!("{}{}{SUFFIX}", self.tables(&table.namespace), escape(&table.name, true)))
@@ -90,6 +95,13 @@ impl CatalogKeys {
         let rest = key.as_str().strip_prefix(&self.views(namespace))?.strip_suffix(SUFFIX)?;
         let (name, entry) = rest.split_once('/')?;
         Some((TableIdent::new(namespace.clone(), unescape(name)?), entry.parse().ok()?))
+    }
+
+    /// The table whose key this is, in any namespace.
+    pub(super) fn parse_any_table(&self, key: &ObjectKey) -> Option<TableIdent> {
+        let (levels, _) = key.as_str().strip_prefix(&self.all_tables())?.split_once('/')?;
+        let namespace = NamespaceIdent::from_vec(levels.split('.').map(unescape).collect::<Option<_>>()?).ok()?;
+        self.parse_table(&namespace, key)
     }
 }
 
@@ -165,6 +177,7 @@ mod tests {
             let table = TableIdent::new(namespace.clone(), name);
             let key = keys.table(&table).expect("legal");
             prop_assert_eq!(keys.parse_table(&namespace, &key), Some(table.clone()));
+            prop_assert_eq!(keys.parse_any_table(&key), Some(table.clone()));
             let key = keys.view_entry(&table, Uuid::from_u128(7)).expect("legal");
             prop_assert_eq!(keys.parse_view_entry(&namespace, &key), Some((table, Uuid::from_u128(7))));
             let key = keys.namespace(&namespace).expect("legal");

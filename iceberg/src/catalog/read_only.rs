@@ -1,14 +1,15 @@
 //! The catalog of another cluster, read from its bucket and never written.
 //!
 //! Owns: loading a table by its pointer. Does not own: which of the tables may be seen here (root: `replica::tables`).
-//! *Node-wide*; used on the tokio side runtime. It only gets objects and never lists them: a bucket that is followed
-//! need not allow more. A rename that was cut off is not finished here: a table that is on the move is not there until
+//! *Node-wide*; used on the tokio side runtime. It only gets objects and, but for [`ReadOnlyCatalog::tables`], does not
+//! list them: a bucket that is followed need not allow more. A rename that was cut off is not finished here: a table that is on the move is not there until
 //! its own cluster has finished that.
 
 use std::sync::Arc;
 
 use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
+use tidewater_tiering::store::ObjectKey;
 
 use super::keys::CatalogKeys;
 use super::object_store::METADATA_BYTES_MAX;
@@ -20,6 +21,8 @@ use crate::location::FilePlace;
 
 /// A load begins again this often when the table's cluster commits meanwhile.
 const LOAD_ATTEMPTS: usize = 5;
+/// Keys of a LIST.
+const LIST_MAX: usize = 1000;
 
 /// Another cluster's tables.
 #[derive(Clone, Debug)]
@@ -58,6 +61,35 @@ impl ReadOnlyCatalog {
             pointer = later;
         }
         Err(CatalogError::Busy { detail: format!("{table} is committed to all the time; try again") })
+    }
+
+    /// All tables, by namespace and name. Lists the bucket.
+    ///
+    /// # Errors
+    /// The bucket.
+    pub async fn tables(&self) -> Result<Vec<TableIdent>, CatalogError> {
+        let (mut tables, mut after) = (Vec::new(), None::<ObjectKey>);
+        loop {
+            let prefix = self.keys.all_tables();
+            let page = self.files.store().list(&prefix, after.as_ref().map(ObjectKey::as_str), LIST_MAX).await?;
+            after = page.last().map(|last| last.key.clone());
+            let is_last = page.len() < LIST_MAX;
+            tables.extend(page.iter().filter_map(|listed| self.keys.parse_any_table(&listed.key)));
+            if is_last {
+                tables.sort_by(|a: &TableIdent, b: &TableIdent| {
+                    a.namespace.iter().cmp(b.namespace.iter()).then_with(|| a.name.cmp(&b.name))
+                });
+                return Ok(tables);
+            }
+        }
+    }
+
+    /// The location of the metadata file that the table's pointer names.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchTable`]; damage; the bucket.
+    pub async fn metadata_location(&self, table: &TableIdent) -> Result<String, CatalogError> {
+        Ok(self.live(table).await?.metadata_location)
     }
 
     /// Whether the table exists.
