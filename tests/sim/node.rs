@@ -215,7 +215,8 @@ impl Node {
                 lane_0.clone_from(&lanes.controller);
             }
             let tier = bucket::open(&env, world, &store);
-            start_with(&env, &partitions, &engine, &controller, &tier, &remote, cadence());
+            let cadence = Cadence { cut_interval: world.cut_interval.get(), ..cadence() };
+            start_with(&env, &partitions, &engine, &controller, &tier, &remote, cadence);
             shards.push(Shard { partitions, engine });
         }
         let (controller, groups) = (controller_handle.expect("shard 0"), group_router.expect("shard 0"));
@@ -311,6 +312,7 @@ fn retrying(env: &Env, world: &World) -> Arc<dyn ObjectStore> {
     let store: Arc<dyn ObjectStore> = Arc::new(Retrying::new(world.store(), policy, Arc::new(SimSleeper::new(env))));
     match world.plan.defect {
         Some(defect) => defect.spoil_store(env, store),
+        None if world.is_blind_to_cuts.get() => bucket::without_cuts(store),
         None => store,
     }
 }

@@ -42,6 +42,10 @@ pub(crate) struct World {
     /// The controller says who leads its lane, as in production, so the bucket has a catalogue: for simulations that read
     /// one. The draws of all others stay as they were.
     pub(crate) has_catalogue: Cell<bool>,
+    /// The broker makes cuts this often; `None`: it makes none.
+    pub(crate) cut_interval: Cell<Option<Duration>>,
+    /// A defect on purpose: the broker does not see cuts that are kept.
+    pub(crate) is_blind_to_cuts: Cell<bool>,
     /// The broker while it serves.
     node: Rc<RefCell<Option<Rc<Node>>>>,
     lives: Cell<u64>,
@@ -122,6 +126,8 @@ impl World {
             overrides,
             topic: RefCell::default(),
             has_catalogue: Cell::new(false),
+            cut_interval: Cell::new(None),
+            is_blind_to_cuts: Cell::new(false),
             node: Rc::default(),
             lives: Cell::new(0),
             alive: Cell::new(false),
@@ -142,6 +148,8 @@ impl World {
             overrides: self.overrides.clone(),
             topic: self.topic.clone(),
             has_catalogue: self.has_catalogue.clone(),
+            cut_interval: self.cut_interval.clone(),
+            is_blind_to_cuts: self.is_blind_to_cuts.clone(),
             node: Rc::default(),
             lives: Cell::new(0),
             alive: Cell::new(false),

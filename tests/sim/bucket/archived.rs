@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use tidewater_storage::model::{LaneId, Offset, OffsetRange, PartitionId};
 use tidewater_tiering::format::{Body, decode_index, read_whole};
 use tidewater_tiering::keys::{Home, LineageEpoch, ObjectKey, ObjectKind, ObjectName, Sequence};
-use tidewater_tiering::store::SimBucket;
 
 type Ends = BTreeMap<PartitionId, Offset>;
 
@@ -23,26 +23,35 @@ pub(crate) struct Archived {
 
 impl Archived {
     /// Reads the bundles that are new.
-    pub(crate) fn look(&self, bucket: &SimBucket) {
-        for (key, body) in bucket.objects() {
+    pub(crate) fn look(&self, objects: &BTreeMap<String, Bytes>) {
+        for (key, body) in objects {
             if !key.contains("/lanes/") || !self.seen.borrow_mut().insert(key.clone()) {
                 continue;
             }
-            let name = ObjectKey::new(&key).ok().and_then(|key| ObjectName::parse(&key)).expect("a bundle's key");
+            let name = ObjectKey::new(key).ok().and_then(|key| ObjectName::parse(&key)).expect("a bundle's key");
             let ObjectKind::Bundle { lane, sequence } = name.kind else { continue };
-            let (index, _) = read_whole(&body, Body::Index).expect("is whole");
+            let (index, _) = read_whole(body, Body::Index).expect("is whole");
             let index = decode_index(&index).expect("decodes");
             assert_eq!((index.home, index.lane, index.sequence), (name.home, lane, sequence), "{key} is of another");
             let mut ends = Ends::new();
+            let is_over = self.seeds.borrow().last_key_value().is_some_and(|(epoch, _)| *epoch > name.home.epoch);
             for entry in index.partitions.iter().filter(|entry| !entry.offsets.is_empty()) {
-                self.held.borrow_mut().entry(entry.partition).or_default().push(entry.offsets);
+                if !is_over {
+                    self.held.borrow_mut().entry(entry.partition).or_default().push(entry.offsets);
+                }
                 ends.insert(entry.partition, entry.offsets.end);
             }
             self.bundles.borrow_mut().insert((name.home.epoch, lane, sequence), ends);
         }
     }
 
+    /// An epoch begins with these ends: what lay beyond them is not archived any more.
     pub(crate) fn restored(&self, epoch: LineageEpoch, ends: Ends) {
+        for (partition, held) in &mut *self.held.borrow_mut() {
+            let end = ends.get(partition).copied().unwrap_or_default();
+            held.iter_mut().for_each(|range| range.end = range.end.min(end));
+            held.retain(|range| range.start < range.end);
+        }
         self.seeds.borrow_mut().insert(epoch, ends);
     }
 

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{Offset, PartitionId};
-use tidewater_tiering::keys::Home;
+use tidewater_tiering::keys::{Home, LineageEpoch};
 use tidewater_tiering::store::Faults;
 
 use super::archived::Archived;
+use super::cuts;
+use super::defect::Defect;
+use super::kept::Kept;
 use super::plan::EpochsPlan;
 use crate::history::History;
 use crate::world::World;
@@ -21,6 +24,11 @@ pub(crate) struct Epochs {
     pub(crate) env: Env,
     pub(crate) history: History,
     pub(crate) archived: Archived,
+    pub(crate) kept: Kept,
+    /// Epochs that went back to a cut, or are being made so.
+    pub(crate) back: RefCell<BTreeSet<LineageEpoch>>,
+    /// A put may arrive later than a part of the grace that cuts count on.
+    pub(crate) puts_may_be_late: Cell<bool>,
     now: RefCell<Rc<World>>,
     /// Worlds of epochs that are over.
     pub(crate) before: RefCell<Vec<Rc<World>>>,
@@ -64,11 +72,19 @@ impl Epochs {
     pub(crate) fn new(plan: EpochsPlan) -> Rc<Self> {
         let first = World::new(plan.lives.first().expect("one life").clone());
         first.has_catalogue.set(true);
+        let is_blind = plan.defect == Some(Defect::HorizonIgnoresCuts);
+        first.is_blind_to_cuts.set(is_blind);
+        // A broker that does not see the cuts would write the index without them.
+        let by_itself = plan.has("cuts") && !is_blind && plan.defect != Some(Defect::NotedTooLate);
+        first.cut_interval.set(by_itself.then_some(cuts::INTERVAL));
         Rc::new(Self {
             plan,
             env: first.clients.clone(),
             history: first.history.clone(),
             archived: Archived::default(),
+            kept: Kept::default(),
+            back: RefCell::default(),
+            puts_may_be_late: Cell::new(false),
             now: RefCell::new(Rc::new(first)),
             before: RefCell::default(),
             closed: Cell::new(false),
@@ -93,6 +109,18 @@ impl Epochs {
     pub(crate) fn go_on_in(&self, next: Rc<World>) {
         let before = self.now.replace(next);
         self.before.borrow_mut().push(before);
+    }
+
+    /// Is an epoch over because a later one went back to a cut? What it still shows is undone.
+    pub(crate) fn is_undone(&self, epoch: LineageEpoch) -> bool {
+        self.back.borrow().last().is_some_and(|back| *back > epoch)
+    }
+
+    /// Looks at the bucket.
+    pub(crate) fn look_at_bucket(&self) {
+        let objects = self.now().bucket.objects();
+        self.archived.look(&objects);
+        self.kept.look(self, &objects);
     }
 
     /// A number for a producer.

@@ -18,7 +18,7 @@ use tidewater_storage::env::Env;
 use tidewater_storage::model::{LaneId, Offset, PartitionId};
 use tidewater_tiering::fetch::{FetchConfig, RemoteError, RemoteReader};
 use tidewater_tiering::follow::Changes;
-use tidewater_tiering::keys::ClusterName;
+use tidewater_tiering::keys::{ClusterName, LineageEpoch};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 
 use super::defect::Defect;
@@ -170,8 +170,7 @@ impl Follower {
     /// What is shown now: the end of the last bundle that was followed, or the log start where that has passed it; and
     /// within an epoch nothing that moves back.
     fn check(&self, epochs: &Epochs) {
-        let world = epochs.now();
-        epochs.archived.look(&world.bucket);
+        epochs.archived.look(&epochs.now().bucket.objects());
         for Served { id, number, lane, follower } in self.served(epochs) {
             let (status, partition) = (follower.status(), follower.partition(id));
             let (start, end) = (partition.log_start(), partition.high_watermark());
@@ -184,7 +183,8 @@ impl Follower {
             assert!(start <= asked, "p{number}: the replica's log starts at {start}, {asked} was asked for");
             let before = epochs.shown.borrow_mut().insert(id, (status.home, start, end));
             let Some((home, before_start, before_end)) = before else { continue };
-            assert!(end >= before_end, "p{number}: the replica's end fell from {before_end} to {end}");
+            let went_back = home != status.home && epochs.is_undone(home.epoch);
+            assert!(end >= before_end || went_back, "p{number}: the replica's end fell from {before_end} to {end}");
             assert!(
                 start >= before_start || home != status.home,
                 "p{number}: the replica's log start fell from {before_start} to {start}"
@@ -232,7 +232,12 @@ impl Follower {
             }
             let max_bytes = 1 + usize::try_from(below(30_000)).expect("small");
             let fair = epochs.fair_weather() || !epochs.plan.has("replica-weather");
-            let read = self.read(&epochs, &partition, from, max_bytes).await;
+            let epoch = follower.status().home.epoch;
+            let read = self.read(&epochs, &partition, epoch, from, max_bytes).await;
+            if epochs.is_undone(epoch) {
+                open = None;
+                continue;
+            }
             let fair = fair && (epochs.fair_weather() || !epochs.plan.has("replica-weather"));
             match read {
                 Ok(Some(next)) => {
@@ -253,6 +258,7 @@ impl Follower {
         &self,
         epochs: &Epochs,
         partition: &PartitionReader,
+        epoch: LineageEpoch,
         from: Offset,
         max_bytes: usize,
     ) -> Result<Option<Offset>, RemoteError> {
@@ -266,6 +272,9 @@ impl Follower {
             partition.read_batches(&self.reader, from, max_bytes).await?
         };
         let Some(read) = read else { return Ok(None) };
+        if epochs.is_undone(epoch) {
+            return Ok(None);
+        }
         let covered = epochs.history.observed(number, &read.batches).expect("a read has batches");
         assert!(covered.contains(from), "p{number}: the replica answered {covered} for {from}");
         Ok(Some(covered.end))
@@ -293,7 +302,7 @@ impl Follower {
             while from < end {
                 // Retention goes on.
                 from = from.max(reader.log_start());
-                match self.read(epochs, &reader, from, 40_000).await {
+                match self.read(epochs, &reader, world.home().epoch, from, 40_000).await {
                     Ok(Some(next)) => from = next,
                     Err(RemoteError::BelowStart { .. }) => {}
                     other => panic!("p{number}: the replica cannot read {from}: {other:?}"),

@@ -2,11 +2,14 @@
 //!
 //! What may be lost is what lies at or above the ends that the restore printed; everything else is as it was.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidewater::controller::image::PartitionImage;
 use tidewater_storage::model::{Offset, PartitionId};
-use tidewater_tiering::keys::ClusterName;
+use tidewater_tiering::cuts::Cut;
+use tidewater_tiering::keys::{ClusterName, Sequence};
 use tidewater_tiering::manifest::Root;
 use tidewater_tiering::restore::RestoreError;
 use tidewater_tiering::store::Faults;
@@ -34,6 +37,7 @@ pub(crate) async fn happen(epochs: &Rc<Epochs>, n: usize, loss: Loss) {
             ..Faults::default()
         };
         old.bucket.set_faults_for(old.machine(), Some(faults));
+        epochs.puts_may_be_late.set(true);
         epochs.sleep_ms(epochs.below(2_500)).await;
     }
     if loss.idle {
@@ -61,7 +65,7 @@ pub(crate) async fn happen(epochs: &Rc<Epochs>, n: usize, loss: Loss) {
         restore(epochs, n, &loss, &old).await
     };
     let (restored, ()) = futures::join!(restored, asking);
-    cut(epochs, &restored);
+    hold_against_the_past(epochs, &restored);
     if loss.old != Old::Gone {
         haunt(epochs, &old, loss.idle);
     }
@@ -104,11 +108,13 @@ async fn rest(epochs: &Epochs, old: &World) {
 async fn restore(epochs: &Rc<Epochs>, n: usize, loss: &Loss, old: &World) -> Restored {
     let machine = MACHINES_FROM + 2 * u32::try_from(n).expect("few");
     let source = old.home();
-    let first = Restorer { machine, take_over: false, source, kills: loss.kills.clone() };
+    let back = loss.back;
+    let first = Restorer { machine, take_over: false, source, kills: loss.kills.clone(), back };
     let Some(rival) = &loss.rival else {
         return first.run(epochs).await.unwrap_or_else(|error| panic!("the only restore is refused: {error}"));
     };
-    let second = Restorer { machine: machine + 1, take_over: rival.take_over, source, kills: rival.kills.clone() };
+    let second =
+        Restorer { machine: machine + 1, take_over: rival.take_over, source, kills: rival.kills.clone(), back };
     let late = async {
         epochs.sleep_ms(rival.after_ms).await;
         second.run(epochs).await
@@ -141,9 +147,24 @@ fn bounds(restored: &Restored, id: PartitionId) -> (Offset, Offset) {
     found.map_or((Offset::ZERO, Offset::ZERO), |manifest| (manifest.log_start, manifest.archived_end))
 }
 
+/// Where a partition must begin and end that goes back to a cut: at the end of the cut's last bundle of its lane.
+fn end_in_cut(epochs: &Epochs, cut: &Cut, partition: &PartitionImage, start: Offset) -> Offset {
+    let last = cut.lanes.iter().find(|state| state.lane == partition.lane).map_or(Sequence::NONE, |state| state.last);
+    let end = epochs.archived.end(cut.home, partition.lane, last, partition.id);
+    end.expect("it is known what the epoch began with").max(start)
+}
+
 /// Holds what is restored against what was, and takes out of the past what was lost.
-fn cut(epochs: &Epochs, restored: &Restored) {
-    epochs.archived.look(&epochs.now().bucket);
+fn hold_against_the_past(epochs: &Epochs, restored: &Restored) {
+    epochs.archived.look(&epochs.now().bucket.objects());
+    let ends_in_cut: BTreeMap<i32, Offset> = match &restored.cut {
+        Some(cut) => {
+            let topic = epochs.now().topic();
+            let end = |found: &PartitionImage| end_in_cut(epochs, cut, found, bounds(restored, found.id).0);
+            topic.partitions.iter().map(|found| (found.id.index.0, end(found))).collect()
+        }
+        None => BTreeMap::new(),
+    };
     let all = restored.lanes.iter().flat_map(|lane| &lane.partitions);
     let seeds = all.map(|published| (published.manifest.id, published.manifest.archived_end)).collect();
     epochs.archived.restored(restored.attempt.epoch, seeds);
@@ -163,11 +184,18 @@ fn cut(epochs: &Epochs, restored: &Restored) {
         if let Some(report) = &restored.report {
             assert_eq!(end, of(report), "p{number}: the restore prints another end than the broker begins with");
         }
-        if let Some((_, _, shown)) = epochs.shown.borrow().get(&id) {
+        let in_cut = ends_in_cut.get(&number).copied();
+        if let Some(expected) = in_cut {
+            assert_eq!(end, expected, "p{number}: the cut does not end there");
+        }
+        if let Some((home, _, shown)) = epochs.shown.borrow().get(&id)
+            && !epochs.is_undone(home.epoch)
+        {
             assert!(end >= *shown, "p{number}: ends at {end}, the replica has shown {shown}");
         }
         epochs.history.with(number, |past| {
-            assert!(end >= past.archived_end, "p{number}: ends at {end}, {} was archived", past.archived_end);
+            let archived = past.archived_end;
+            assert!(end >= archived || in_cut.is_some(), "p{number}: ends at {end}, {archived} was archived");
             assert!(start <= past.trim_asked, "p{number}: starts at {start}, {} was asked for", past.trim_asked);
             // Only where the log start has passed what was archived is the end not that of a batch.
             let crosses = past.seen.values().find(|seen| seen.offsets.start < end && seen.offsets.end > end);

@@ -27,6 +27,8 @@ const PARTS: &[&str] = &[
     "retention",
     "replica-dies",
     "replica-weather",
+    "cuts",
+    "back",
 ];
 
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub(crate) struct Loss {
     pub(crate) rival: Option<Rival>,
     /// An operator lets retention delete again.
     pub(crate) end_hold: bool,
+    /// The restore goes back to a cut; which one of those that there are.
+    pub(crate) back: Option<u64>,
 }
 
 /// What becomes of the broker that was lost.
@@ -106,6 +110,8 @@ impl EpochsPlan {
             "trim" => self.seed.is_multiple_of(2),
             "replica-dies" => self.seed.is_multiple_of(4),
             "replica-weather" => self.seed % 4 == 1,
+            // Cuts hold back deletes: half of the seeds have none.
+            "cuts" => self.seed % 4 < 2 || self.defect.is_some(),
             _ => true,
         };
         rare && !self.without.contains(part)
@@ -124,6 +130,7 @@ impl Loss {
         let kills = kills(rng);
         let rival = Rival { after_ms: below(400), take_over: below(2) == 0, kills: self::kills(rng) };
         let (races, end_hold, idle) = (below(3) == 0, below(2) == 0, below(2) == 0);
+        let back = (below(2) == 0).then(|| below(1 << 20));
         let has = |part: &str| !without.contains(part);
         let old = if has("zombie") { old } else { Old::Gone };
         Self {
@@ -134,6 +141,7 @@ impl Loss {
             kills: if has("kills") { kills } else { Vec::new() },
             rival: (races && has("rival")).then_some(rival),
             end_hold: end_hold && has("retention"),
+            back: back.filter(|_| has("back") && has("cuts")),
         }
     }
 }

@@ -16,12 +16,14 @@ use tidewater::node::restore::begun;
 use tidewater::node::seed::make_shard;
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{ReplicaIncarnation, ShardId};
+use tidewater_tiering::cuts::Cut;
 use tidewater_tiering::keys::{ClusterName, Home, Nonce};
 use tidewater_tiering::manifest::Catalogue;
 use tidewater_tiering::restore::{self, Attempt, LaneSeed, Report, Restore, RestoreError};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 use uuid::Uuid;
 
+use super::cuts;
 use super::epochs::Epochs;
 use crate::lanes::seat;
 use crate::node::{controller_options, engine_config};
@@ -35,6 +37,8 @@ pub(crate) struct Restorer {
     /// What it means to restore.
     pub(crate) source: Home,
     pub(crate) kills: Vec<u64>,
+    /// It goes back to a cut, the one of this number among those that there are.
+    pub(crate) back: Option<u64>,
 }
 
 /// What survives a crash: `node.json`, and what `--plan` has printed.
@@ -42,6 +46,7 @@ pub(crate) struct Restorer {
 struct Notes {
     attempt: Option<Attempt>,
     printed: Option<Report>,
+    cut: Option<Cut>,
 }
 
 /// A restored broker that is not started.
@@ -50,6 +55,8 @@ pub(crate) struct Restored {
     pub(crate) printed: Report,
     pub(crate) report: Option<Report>,
     pub(crate) lanes: Vec<LaneSeed>,
+    /// What it went back to.
+    pub(crate) cut: Option<Cut>,
     pub(crate) world: World,
 }
 
@@ -124,25 +131,60 @@ impl Restorer {
                 let root = restore.root().await?;
                 let id = Uuid::from_u64_pair(env.rng.next_u64(), env.rng.next_u64());
                 let attempt = restore::begin(&root, id, self.take_over)?;
-                let printed = restore.survey().await?;
+                // The cuts of another home are not those that it chooses from.
                 if attempt.source != self.source {
                     let (found, source_epoch, own) = (attempt.source.epoch, self.source.epoch, attempt.epoch);
                     let late = restore::RestoreRefusal::Overtaken { name: root.name, found, source_epoch, own };
                     return Err(late.into());
                 }
-                *notes.borrow_mut() = Notes { attempt: Some(attempt), printed: Some(printed) };
+                let cut = self.choose(epochs);
+                let printed = match &cut {
+                    Some(cut) => restore.survey_cut(cut.number).await,
+                    None => restore.survey().await,
+                };
+                let printed = printed.map_err(|error| again(error, attempt.source))?;
+                let attempt = Attempt { cut: cut.as_ref().map(|cut| cut.number), ..attempt };
+                if let Some(cut) = &cut {
+                    epochs.note(format!("attempt {} goes back to cut {}", attempt.id, cut.number));
+                    epochs.back.borrow_mut().insert(attempt.epoch);
+                }
+                *notes.borrow_mut() = Notes { attempt: Some(attempt), printed: Some(printed), cut };
                 attempt
             }
         };
-        let report = restore.run(&attempt).await?;
+        let report = match restore.run(&attempt).await {
+            // The broker released the cut before the restore kept it: nothing is ended yet, another is chosen.
+            Err(RestoreError::NoCut { .. }) => {
+                let cut = cuts::eligible(epochs).pop();
+                let number = cut.as_ref().map(|cut| cut.number);
+                epochs.note(format!("attempt {}: its cut was released, it takes {number:?}", attempt.id));
+                let printed = match number {
+                    Some(number) => restore.survey_cut(number).await,
+                    None => restore.survey().await,
+                };
+                let printed = printed.map_err(|error| again(error, attempt.source))?;
+                let attempt = Attempt { cut: number, ..attempt };
+                *notes.borrow_mut() = Notes { attempt: Some(attempt), printed: Some(printed), cut };
+                return Err(RestoreError::Busy { key: attempt.source.cuts_key() });
+            }
+            done => done?,
+        };
         let catalogue = restore::read_catalogue(&**store, attempt.home()).await?.expect("the root names it");
         let mut lanes = Vec::new();
         for lane in &catalogue.lanes {
             lanes.push(restore::read_lane(store, attempt.home(), *lane).await?);
         }
         let world = self.make(env, epochs, &attempt, &catalogue, &lanes).await;
-        let printed = notes.borrow().printed.clone().expect("noted with the attempt");
-        Ok(Restored { attempt, printed, report, lanes, world })
+        let (printed, cut) = (notes.borrow().printed.clone(), notes.borrow().cut.clone());
+        let printed = printed.expect("noted with the attempt");
+        Ok(Restored { attempt, printed, report, lanes, cut, world })
+    }
+
+    /// The cut to go back to; `None`: none was asked for, or there is none.
+    fn choose(&self, epochs: &Epochs) -> Option<Cut> {
+        let mut cuts = cuts::eligible(epochs);
+        let n = self.back?.checked_rem(cuts.len() as u64)?;
+        Some(cuts.swap_remove(usize::try_from(n).expect("few")))
     }
 
     /// Makes the shards of the next broker.
@@ -181,5 +223,13 @@ impl Restorer {
             made.unwrap_or_else(|error| panic!("a shard of the restored broker cannot be made: {error}"));
         }
         world
+    }
+}
+
+/// A cut that was released before the restore kept it is no reason to end: an operator chooses another.
+fn again(error: RestoreError, source: Home) -> RestoreError {
+    match error {
+        RestoreError::NoCut { .. } => RestoreError::Busy { key: source.cuts_key() },
+        error => error,
     }
 }

@@ -8,7 +8,7 @@ use tidewater_tiering::manifest::Catalogue;
 
 use super::epochs::{Epochs, mild};
 use super::plan::EpochsPlan;
-use super::{clients, follower, loss};
+use super::{clients, cuts, follower, loss};
 use crate::world::World;
 use crate::{faults, invariants};
 
@@ -40,6 +40,9 @@ async fn whole(epochs: &Rc<Epochs>) {
     drop(first);
     let replica = follower::keep(epochs);
     clients::start(epochs);
+    if epochs.plan.has("cuts") {
+        cuts::make_on_demand(epochs);
+    }
     watch(epochs);
     live(epochs).await;
     for (n, loss) in epochs.plan.losses.clone().into_iter().enumerate() {
@@ -85,7 +88,7 @@ fn watch(epochs: &Rc<Epochs>) {
             watcher.tasks.sleep(Duration::from_millis(10 + watcher.rng.below(300))).await;
             let Some(epochs) = epochs.upgrade() else { return };
             let world = epochs.now();
-            epochs.archived.look(&world.bucket);
+            epochs.look_at_bucket();
             if !epochs.restoring.get() {
                 invariants::look(&world);
             }
