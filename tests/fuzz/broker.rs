@@ -156,6 +156,8 @@ fn some_commands() -> Vec<Command> {
             id,
             lanes: vec![LaneId(1), LaneId(2)],
             overrides: overrides.clone(),
+            epoch_base: 0,
+            copy: None,
         },
         Command::AddPartitions { name: name.clone(), from: 2, lanes: vec![LaneId(1)] },
         Command::Configure { name: name.clone(), overrides },

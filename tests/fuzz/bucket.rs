@@ -1,7 +1,7 @@
 //! What lies in the bucket: data objects and their indexes, manifests, pages, spills, pointers, keys; and the manifests
 //! and commands that lanes keep in the same encoding.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -99,7 +99,7 @@ fn cuts(input: &[u8]) {
     assert_eq!(CutIndex::decode(&index.encode()).as_ref(), Ok(&index));
     let _ = (index.horizon(LaneId(3)), index.find(Some(TimestampMs(0))).map(|cut| cut.key(index.home)));
     let newest = index.cuts.last().map(|cut| cut.number);
-    index.thin(TimestampMs(1_700_000_000_000));
+    index.thin(TimestampMs(1_700_000_000_000), &BTreeSet::new());
     assert_eq!(index.cuts.last().map(|cut| cut.number), newest, "the newest stays");
 }
 

@@ -170,7 +170,7 @@ fn address(index: usize) -> PartitionAddress {
 async fn create(lane: &DataLane, partition: PartitionId) {
     let overrides = BTreeMap::from([("remote.storage.enable".to_owned(), "false".to_owned())]);
     let topic = TopicName::new("bench").expect("legal");
-    let command = LaneCommand::Create { partition, topic, overrides, epoch_base: 0, revision: 0 };
+    let command = LaneCommand::Create { partition, topic, overrides, epoch_base: 0, copied: None, revision: 0 };
     lane.propose(LaneOp::Command(command)).await.expect("the partition is created");
 }
 

@@ -1,6 +1,7 @@
 //! Cuts of a run: made by the broker on its schedule and by an operator on demand, and which of them a restore may
 //! choose.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,7 +57,14 @@ async fn make(epochs: &Epochs, env: &Env) {
         _ => (store, part_of(cadence().archive.delete_grace)),
     };
     let indexes = Indexes::new(Arc::clone(&store), 1 << 20);
-    let maker = CutMaker { store, home: world.home(), indexes, within, unsettled: Unsettled::default() };
+    let maker = CutMaker {
+        store,
+        home: world.home(),
+        indexes,
+        within,
+        unsettled: Unsettled::default(),
+        in_use: BTreeSet::new(),
+    };
     let clock = || (env.clock.wall(), env.clock.now().since(Mono::default()));
     match maker.make(Nonce(env.rng.next_u64()), clock).await {
         Ok(done) if done.made => {
