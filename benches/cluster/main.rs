@@ -21,9 +21,6 @@ mod load;
 #[allow(dead_code, reason = "shared with the figures")]
 mod machine;
 mod paced;
-#[path = "../many/process.rs"]
-#[allow(dead_code, reason = "shared with idle and many")]
-mod process;
 mod rebuild;
 #[path = "../figures/report.rs"]
 #[allow(dead_code, reason = "shared with the figures")]
@@ -35,6 +32,8 @@ mod topics;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use machine::process;
 
 use report::Table;
 use support::cluster::{Cluster, ClusterOptions};

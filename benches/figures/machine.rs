@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[path = "../many/process.rs"]
 #[allow(dead_code, reason = "not every program measures all of it")]
-mod process;
+pub mod process;
 
 #[allow(unused_imports, reason = "not every program measures another process")]
 pub use process::{cpu as cpu_of, written as written_by};

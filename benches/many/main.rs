@@ -13,7 +13,7 @@
 
 mod idle;
 mod load;
-#[allow(dead_code, reason = "shared with the soak")]
+#[allow(dead_code, reason = "shared with other programs")]
 mod process;
 mod start;
 #[path = "../../tests/support/support.rs"]

@@ -17,9 +17,6 @@ mod load;
 #[allow(dead_code, reason = "shared with the figures")]
 mod machine;
 mod plot;
-#[path = "../many/process.rs"]
-#[allow(dead_code, reason = "shared with idle and many")]
-mod process;
 #[path = "../../tests/support/support.rs"]
 mod support;
 mod watch;
@@ -28,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use machine::process;
 
 use load::{Counts, PARTITIONS, TOPIC};
 use support::broker::{Broker, Options};

@@ -21,15 +21,14 @@ mod machine;
 mod many;
 mod memory;
 mod paced;
-#[path = "../many/process.rs"]
-#[allow(dead_code, reason = "shared with idle and many")]
-mod process;
 mod producer;
 mod rows;
 #[path = "../../tests/support/support.rs"]
 mod support;
 
 use std::path::PathBuf;
+
+use machine::process;
 
 use contender::Field;
 
