@@ -48,7 +48,7 @@ fn damage_is_named(dir: &Path, bucket: &str) {
     for words in [&[][..], &["--quick"][..]] {
         let (code, whole) = verify(bucket, words);
         assert_eq!((code, &whole["cuts"]["kept"], &whole["tables"]["checked"]), (Some(0), &2.into(), &true.into()));
-        assert_eq!(whole["tables"]["tables"][0]["table"], "topics.orders", "{whole:#}");
+        assert_eq!(whole["tables"]["tables"][0]["table"], "topics.tabled", "{whole:#}");
     }
     let files = content(dir);
     let named = |part: &str, end: &str| {
@@ -57,8 +57,8 @@ fn damage_is_named(dir: &Path, bucket: &str) {
     };
     for (path, cuts, table) in [
         (named("/cuts/", "00000000000000000001"), Some(1), None),
-        (named("/data/", ".parquet"), None, Some("topics.orders")),
-        (named("/metadata/tidewater-snap-", ".avro"), None, Some("topics.orders")),
+        (named("/data/", ".parquet"), None, Some("topics.tabled")),
+        (named("/metadata/tidewater-snap-", ".avro"), None, Some("topics.tabled")),
     ] {
         std::fs::remove_file(&path).expect("removed");
         let (code, report) = verify(bucket, &["--quick"]);
@@ -81,7 +81,12 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let broker = Broker::start(&by_hand);
     let (addr, admin) = (broker.kafka.clone(), broker.admin.clone());
     let make = || json(http_ask(&admin, "POST", "/v1/cuts", &[("Host", &admin)]));
-    create(&addr, "orders", 2, &[QUICK, ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")]);
+    create(&addr, "orders", 2, &[QUICK]);
+    create(&addr, "tabled", 1, &[QUICK, ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")]);
+    Writer::new(&addr, "tabled", 1).write(&addr, 20);
+    broker.wait_topic("tabled", "all is in the table", PATIENCE, |partitions| {
+        partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
+    });
     create(&addr, "gone", 1, &[QUICK]);
     let mut orders = Writer::new(&addr, "orders", 2);
     let mut gone = Writer::new(&addr, "gone", 1);
@@ -109,9 +114,6 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let listed = json(http_get(&admin, "/v1/cuts"));
     let listed = listed.as_array().expect("a list");
     assert_eq!(listed.len(), 2, "{listed:?}");
-    broker.wait_topic("orders", "all is in the table", PATIENCE, |partitions| {
-        partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
-    });
     broker.kill();
     damage_is_named(&dir.path().join("bucket"), &bucket);
 

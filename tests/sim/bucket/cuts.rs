@@ -119,7 +119,7 @@ impl ObjectStore for OddIndex {
         if let How::Slow(sleeper) = &self.how
             && is_index(key)
         {
-            tidewater_tiering::store::Sleeper::sleep(sleeper, cadence().archive.delete_grace * 3).await;
+            tidewater_tiering::store::Sleeper::sleep(sleeper, cadence().archive.delete_grace * 3 / 2).await;
         }
         self.store.put(key, body, mode).await
     }

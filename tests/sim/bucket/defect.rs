@@ -10,7 +10,7 @@
 //! | forgotten producers | the restored partitions know no producer | no batch lies there twice |
 //! | a read is not tried again | readers of the replica go by old rows and ask for no new ones | readers stay open |
 //! | the horizon ignores cuts | the broker reads an index without cuts | what a kept cut reaches is there |
-//! | a cut is noted too late | a maker's put of the index takes three graces, and it does not mind | the same |
+//! | a cut is noted too late | a maker's put of the index takes one and a half graces, and it does not mind | the same |
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
