@@ -6,11 +6,11 @@
 //! | seal before close | PUTs of closed manifests are answered at once and done later | named objects are there |
 //! | no seal | the restore's PUTs of seals are answered and never done | what a replica has shown stays |
 //! | no clamp of group offsets | the restored controller knows no ends of partitions | commits are in the log |
-//! | seed without new stamps | what lanes begin with is as of a late entry of the lost log | all is archived in the end |
+//! | seed without new stamps | lanes begin as of a late entry of the lost log | all is archived in the end |
 //! | forgotten producers | the restored partitions know no producer | no batch lies there twice |
 //! | a read is not tried again | readers of the replica go by old rows and ask for no new ones | readers stay open |
 //! | the horizon ignores cuts | the broker reads an index without cuts | what a kept cut reaches is there |
-//! | a cut is noted too late | a maker's put of the index takes one and a half graces, and it does not mind | the same |
+//! | a cut is noted too late | a maker's put of the index takes longer than the grace | the same |
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
