@@ -45,6 +45,7 @@ impl Registries {
         }
         (0..3).for_each(|n| cluster.spawn(n));
         cluster.wait_ready();
+        cluster.wait_healthy(PATIENCE);
         Self { cluster, addrs, ids: BTreeMap::new() }
     }
 
