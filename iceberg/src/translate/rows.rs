@@ -68,6 +68,7 @@ pub struct HourRows {
 }
 
 /// Columns that depend on the kind of table.
+#[allow(clippy::large_enum_variant, reason = "one for each hour of a turn; the columns themselves are on the heap")]
 #[derive(Debug)]
 enum ValueColumns {
     /// The value's bytes.
