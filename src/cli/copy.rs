@@ -4,10 +4,11 @@
 //! The brokers make the copy: it goes on when this command ends.
 
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::console::{CliError, admin, output};
 use crate::node::restore::CutChoice;

@@ -97,7 +97,7 @@ fn avro(id: u32, n: u64) -> (Vec<u8>, Cell) {
         (
             "note",
             Value::Union(
-                u32::from(n % 3 > 0),
+                u32::from(!n.is_multiple_of(3)),
                 Box::new(match n % 3 {
                     0 => Value::Null,
                     _ => Value::String(format!("note {n}")),
@@ -106,7 +106,7 @@ fn avro(id: u32, n: u64) -> (Vec<u8>, Cell) {
         ),
         ("tags", Value::Array((0..n % 4).map(|n| Value::String(format!("tag {n}"))).collect())),
         ("parts", Value::Map((0..n % 3).map(|n| (format!("part {n}"), Value::Double(n as f64 / 2.0))).collect())),
-        ("paid", Value::Boolean(n % 2 == 0)),
+        ("paid", Value::Boolean(n.is_multiple_of(2))),
     ];
     let apache_avro::Schema::Record(record) = &schema else { unreachable!("a record") };
     let value = record.fields.iter().map(|field| {
@@ -155,7 +155,7 @@ fn record(kind: u32, n: u64, at: TimestampMs) -> (Record, Fate) {
         1..=4 => {
             let (bytes, cell) = avro(kind, n);
             // The reference schema may also be named in a header, by id or GUID.
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 let mut record = Record::new(at, key, Some(Bytes::from(bytes)));
                 let named = match n % 2 {
                     0 => [&[0][..], &kind.to_be_bytes()].concat(),
