@@ -106,7 +106,7 @@ impl Run<'_> {
         out
     }
 
-    /// Reads the pages that list the lane's objects ([`PublishedLane::objects`]). What is in them is needed by no
+    /// Reads the pages that list the lane's objects (`PublishedLane::objects`). What is in them is needed by no
     /// reader, and by a restore.
     pub(super) async fn object_pages_of(&self, lane: &Lane, walk: Walk<'_>) {
         let pages = lane.published.iter().flat_map(|published| published.objects.iter().flatten());
