@@ -2,7 +2,7 @@
 //!
 //! Kept twice: as written, which is what is printed, and compiled, in which every type is found. Imports are schemas of
 //! the registry under the names by which they are imported, and the files that come with Protobuf and with Confluent's
-//! registry ([`builtin`](super::builtin)). Parsing is `protox`'s; it calls itself for what is nested, so the nesting
+//! registry ([`super::builtin`]). Parsing is `protox`'s; it calls itself for what is nested, so the nesting
 //! of a text is measured before.
 
 use base64::Engine;
