@@ -27,7 +27,7 @@ pub fn resident(pid: u32) -> u64 {
     memory(pid, "VmRSS:")
 }
 
-/// How many threads it has now.
+/// Its threads.
 pub fn threads(pid: u32) -> u64 {
     field(&read(pid, "status"), "Threads:").expect("the kernel counts threads")
 }
