@@ -249,22 +249,6 @@ impl File {
         Ok(bytes)
     }
 
-    /// Waits until every write in this file that another process has begun is through, also of a process that was killed;
-    /// and lets later processes wait for the writes of this handle. The kernel keeps a direct write that it has begun:
-    /// the process is gone and the lock of its data directory free while the write is on its way, and it may land over
-    /// what the next process has written since. Of a file that is written again at the same positions, every handle for
-    /// writing is taken over before the file is read or written.
-    ///
-    /// # Errors
-    /// The system's error; `TimedOut` after a minute, since another process may have the file open.
-    pub async fn take_over(&self) -> io::Result<()> {
-        match &self.kind {
-            FileKind::Dma(file) => file.take_over().await,
-            // A simulated process that ends takes its writes with it.
-            FileKind::Sim(_) => Ok(()),
-        }
-    }
-
     /// Makes completed writes durable (fdatasync).
     ///
     /// # Errors

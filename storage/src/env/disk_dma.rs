@@ -24,7 +24,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use glommio::io::{DmaFile, OpenOptions};
@@ -41,9 +41,6 @@ const PROBE_BYTES: usize = 64 << 10;
 const LOOKED_AT_MAX: usize = 4096;
 /// One read of [`DmaHandle::read_at`]. Bytes.
 const READ_STEP: u64 = 4 << 20;
-/// How long [`DmaHandle::take_over`] waits, and between tries.
-const TAKE_OVER_MAX: Duration = Duration::from_secs(60);
-const TAKE_OVER_PAUSE: Duration = Duration::from_millis(5);
 
 thread_local! {
     /// Devices (`st_dev`) probed on this thread: glommio keeps its answer per thread and device.
@@ -315,25 +312,6 @@ impl DmaHandle {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "buffer of a simulated file written to a real one"))
             }
         }
-    }
-
-    /// The lock is on the description that the ring's requests hold, not on that of `held`.
-    pub(super) async fn take_over(&self) -> io::Result<()> {
-        #[allow(clippy::disallowed_methods, reason = "waits for the real disk")]
-        let start = Instant::now();
-        while !syscall::try_lock(&*self.file)? {
-            if start.elapsed() > TAKE_OVER_MAX {
-                let why = "another process writes to this file, or ended and left a write that does not get through";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-            }
-            glommio::timer::sleep(TAKE_OVER_PAUSE).await;
-        }
-        let waited = start.elapsed();
-        if waited >= TAKE_OVER_PAUSE {
-            let path = fs::read_link(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-            tracing::info!(?path, ?waited, "waited for a write of a process that has ended");
-        }
-        Ok(())
     }
 
     pub(super) async fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {

@@ -59,7 +59,7 @@ impl SpareFile {
         file.sync().await?;
         env.disk.sync_dir(dir).await?;
         file.close().await?;
-        open_durable(env, path).await
+        env.disk.open(path, OpenMode::ReadWriteDurable).await
     }
 
     /// Begins its next use.
@@ -69,13 +69,6 @@ impl SpareFile {
         let (live, first_sequence) = (Cell::new(0), Cell::new(0));
         Rc::new(JournalFile { number, generation, path, file, bytes, live, first_sequence })
     }
-}
-
-/// Opens a file for commits, once no earlier process has a write under way in it.
-pub(super) async fn open_durable(env: &Env, path: &Path) -> io::Result<File> {
-    let file = env.disk.open(path, OpenMode::ReadWriteDurable).await?;
-    file.take_over().await?;
-    Ok(file)
 }
 
 impl JournalFile {
