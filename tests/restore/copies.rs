@@ -271,9 +271,10 @@ fn one_topic_of_a_lost_cluster_comes_into_a_cluster_of_three() {
     let lost = format!("file://{}", dir.path().join("lost").display());
     let options = Options { bucket: Some(lost.clone()), ..Options::new(&dir.path().join("source")) };
     let source = Broker::start(&options);
+    // First, so that the catalogue that knows the others knows it.
+    create(&source.kafka, "local", 1, &[("remote.storage.enable", "false")]);
     create(&source.kafka, "orders", 3, &[QUICK]);
     create(&source.kafka, "other", 2, &[QUICK]);
-    create(&source.kafka, "local", 1, &[("remote.storage.enable", "false")]);
     fill(&source.kafka, "orders", 30_000);
     Writer::new(&source.kafka, "other", 2).write(&source.kafka, 20);
     archived(&source, "orders");
