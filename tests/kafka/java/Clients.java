@@ -211,7 +211,7 @@ public class Clients {
 
     static void admin(Admin admin) throws Exception {
         var resource = new ConfigResource(ConfigResource.Type.TOPIC, TOPIC);
-        must(admin.describeConfigs(List.of(resource)).all().get().get(resource).get("retention.ms").value().equals("3600000"), "configs");
+        must(admin.describeConfigs(List.of(resource)).all().get().get(resource).get("retention.ms").value().equals("-1"), "configs");
         var change = new AlterConfigOp(new ConfigEntry("retention.ms", "7200000"), AlterConfigOp.OpType.SET);
         admin.incrementalAlterConfigs(Map.of(resource, List.of(change))).all().get();
         must(admin.describeConfigs(List.of(resource)).all().get().get(resource).get("retention.ms").value().equals("7200000"), "altered");
@@ -273,7 +273,7 @@ public class Clients {
     public static void main(String[] args) throws Exception {
         boot = args[0];
         try (Admin admin = Admin.create(settings())) {
-            NewTopic topic = new NewTopic(TOPIC, 2, (short) 1).configs(Map.of("retention.ms", "3600000"));
+            NewTopic topic = new NewTopic(TOPIC, 2, (short) 1).configs(Map.of("retention.ms", "-1"));
             admin.createTopics(List.of(topic)).all().get();
             try {
                 admin.createTopics(List.of(topic)).all().get();
