@@ -27,7 +27,7 @@ pub fn resident(pid: u32) -> u64 {
     memory(pid, "VmRSS:")
 }
 
-/// Its threads.
+/// Threads of a process now, the kernel workers of its rings among them.
 pub fn threads(pid: u32) -> u64 {
     field(&read(pid, "status"), "Threads:").expect("the kernel counts threads")
 }
