@@ -1,7 +1,7 @@
 //! The leader's side: sessions, each of which gives one lane's state to one replica.
 //!
 //! Owns: the sessions of a shard, what changed behind each, the log that is held for it. A session ends when the
-//! replica has caught up, asks for nothing for a minute, or this replica leads no longer. Nothing of a session is
+//! replica has caught up, asks for nothing for a minute, or another replica leads. Nothing of a session is
 //! durable. Retries: the replica's. Shard-local.
 
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use tidewater_storage::engine::{ChangeWatch, Engine};
 use tidewater_storage::env::{Env, Mono};
 use tidewater_storage::log::{LogBounds, ReadError};
-use tidewater_storage::model::{EntryId, LaneId, Offset, PartitionId, ReplicaId, Term};
+use tidewater_storage::model::{EntryId, LaneId, Offset, PartitionId, ReplicaId};
 
 use super::message::{PartitionAt, Reply, Request};
 use super::progress::Forecast;
@@ -43,8 +43,6 @@ pub trait LaneSource {
 struct Session {
     lane: LaneId,
     replica: ReplicaId,
-    /// The term in which it was opened.
-    term: Term,
     watch: ChangeWatch,
     /// Partitions to give in this round.
     round: RefCell<VecDeque<PartitionId>>,
@@ -116,18 +114,21 @@ impl RebuildSource {
         Ok(reply.encode())
     }
 
-    /// The lane's group, if this replica leads it.
-    fn leading(&self, lane: LaneId) -> Result<(Lane, Term), Refused> {
+    /// The lane's group, unless another replica is known to lead it, which has more and holds its log for the others.
+    /// Without a leader any replica gives what it has applied, since that is committed: where the disk of the third is
+    /// lost, there is no leader until this one is rebuilt.
+    fn giving(&self, lane: LaneId) -> Result<Lane, Refused> {
         let raft = self.lanes.raft(lane).ok_or_else(|| format!("lane {lane} does not run here"))?;
-        let seen = raft.leadership();
-        if !seen.ready {
-            return Err(format!("this broker does not lead lane {lane}; leader: {:?}", seen.leader));
+        match raft.leadership().leader {
+            Some(leader) if leader != raft.me().node => {
+                Err(format!("this broker does not lead lane {lane}; leader: {leader}"))
+            }
+            _ => Ok(raft),
         }
-        Ok((raft, seen.term))
     }
 
     async fn open(self: &Rc<Self>, lane: LaneId, replica: ReplicaId, last: Option<EntryId>) -> Result<Reply, Refused> {
-        let (raft, term) = self.leading(lane)?;
+        let raft = self.giving(lane)?;
         let members = raft.membership();
         if !members.is_voter(replica) && !members.is_learner(replica) {
             return Err(format!("replica {replica} is no member of lane {lane}"));
@@ -151,7 +152,6 @@ impl RebuildSource {
         let session = Session {
             lane,
             replica,
-            term,
             watch,
             round: RefCell::new(partitions.iter().copied().collect()),
             settled: RefCell::default(),
@@ -166,7 +166,7 @@ impl RebuildSource {
     }
 
     async fn survey(&self, lane: LaneId) -> Result<Reply, Refused> {
-        self.leading(lane)?;
+        self.giving(lane)?;
         Ok(Reply::Surveyed(self.count(&self.engine.partitions_of(lane)).await))
     }
 
@@ -193,8 +193,8 @@ impl RebuildSource {
             self.sessions.borrow_mut().remove(&number);
             Err(format!("the copy of lane {lane} is given up: {why}"))
         };
-        if !self.leading(lane).is_ok_and(|(_, term)| term == session.term) {
-            return ended("this broker leads it no longer");
+        if self.giving(lane).is_err() {
+            return ended("another broker leads it");
         }
         if session.settled.borrow().as_ref().is_some_and(|(_, hold)| hold.is_broken()) {
             return ended("the journal has no room for the entries that the replica would need next");
@@ -246,7 +246,7 @@ impl RebuildSource {
     /// At this instant: the lane's state, its partitions, and what is still to be given.
     fn settle(&self, session: &Session) -> Result<Reply, Refused> {
         let lane = session.lane;
-        let (raft, _) = self.leading(lane)?;
+        let raft = self.giving(lane)?;
         let point = self.engine.lane_now(lane).ok_or_else(|| format!("lane {lane} has no state here"))?;
         // Entries are applied and the state is read on this shard: no entry lies between.
         let hold = raft.hold_log(point.applied.index);
@@ -291,12 +291,12 @@ impl RebuildSource {
 
     fn is_over(&self, session: &Session) -> bool {
         let idle = self.env.clock.now().since(session.asked.get()) > IDLE;
-        let Ok((raft, term)) = self.leading(session.lane) else { return true };
+        let Ok(raft) = self.giving(session.lane) else { return true };
         let caught_up = session.settled.borrow().as_ref().is_some_and(|(at, _)| {
             let progress = raft.progress().into_iter().find(|progress| progress.replica == session.replica);
             progress.and_then(|progress| progress.matched).is_some_and(|matched| matched.index >= at.index)
         });
-        idle || caught_up || term != session.term
+        idle || caught_up
     }
 }
 

@@ -99,7 +99,6 @@ fn a_deposed_leader_deletes_nothing_and_shows_no_old_end() {
 
 /// Two of three brokers lose their disks and are replaced by empty ones, one after the other, under every other fault.
 #[test]
-#[ignore = "seeds 1 and 3 find a replaced broker whose lane is not attached when the history should be at rest"]
 fn brokers_that_lost_their_disks_are_replaced() {
     let test = "cluster::brokers_that_lost_their_disks_are_replaced";
     seeds::each(test, SEEDS_OF_REPLACEMENTS, ClusterPlan::with_replacements, |plan, trace| {

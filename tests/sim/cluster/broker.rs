@@ -120,14 +120,17 @@ fn on_death(cluster: &Rc<Cluster>, node: u32) -> impl Fn(LaneFatal) + 'static {
     move |fatal| obituaries.note(fatal.to_string())
 }
 
-/// Rebuilds lanes that cannot catch up, as `node::rebuilds` does; the leader is asked as the simulation knows it.
+/// Rebuilds lanes that cannot catch up, as `node::rebuilds` does; the leader is asked as the simulation knows it, and
+/// while it knows none, every other broker in turn.
 async fn rebuild(env: Env, cluster: Weak<Cluster>, node: u32, engine: Engine, lanes: Rc<Lanes>, wire: Rc<Wire>) {
-    loop {
+    for look in 0.. {
         env.tasks.sleep(Duration::from_millis(100 + env.rng.below(200))).await;
         for lane in lanes.to_rebuild() {
             let Some(me) = lanes.begin_rebuild(lane).await else { continue };
             let Some(cluster) = cluster.upgrade() else { return };
-            let Some((leader, ..)) = cluster.leader(lane).filter(|(leader, ..)| *leader != node) else { continue };
+            let others: Vec<u32> = cluster.plan.all_nodes().filter(|other| *other != node).collect();
+            let known = cluster.leader(lane).map(|(leader, ..)| leader).filter(|leader| *leader != node);
+            let leader = known.unwrap_or_else(|| others[look % others.len()]);
             let calls = Calls { wire: Rc::clone(&wire), to: leader };
             let progress = Rc::default();
             let copied = copy(&env, &engine, CopyOptions { lane, me, calls: &calls, progress }).await;

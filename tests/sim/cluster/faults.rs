@@ -147,16 +147,29 @@ async fn happen(cluster: &Rc<Cluster>, event: Event) {
     }
 }
 
-/// Waits until every lane has the members of the table: then any one disk may be lost. False if that takes long.
+/// Waits until every lane has the members of the table and none is being rebuilt: then any one disk may be lost. False if
+/// that takes long.
 async fn members_settle(cluster: &Cluster) -> bool {
     let until = cluster.now_ms() + MEMBERS_MS;
-    while !super::run::members_are_wanted(cluster) {
+    while !super::run::members_are_wanted(cluster) || !is_whole(cluster) {
         if cluster.now_ms() > until {
             return false;
         }
         cluster.sleep_ms(50).await;
     }
     true
+}
+
+/// Does every broker have the state of every lane? One that is being rebuilt has dropped it.
+fn is_whole(cluster: &Cluster) -> bool {
+    let serving = cluster.serving();
+    let lane_is_whole = |lane| {
+        serving.iter().all(|(_, broker)| {
+            let raft = broker.partitions.lane(lane).and_then(|lane| lane.status.raft().cloned());
+            raft.is_some_and(|raft| raft.needs_rebuild().is_empty())
+        })
+    };
+    serving.len() == cluster.plan.all_nodes().count() && cluster.plan.all_lanes().all(lane_is_whole)
 }
 
 fn isolate(cluster: &Cluster, node: u32, ways: Ways, cut: bool) {

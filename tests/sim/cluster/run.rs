@@ -146,7 +146,10 @@ fn state(cluster: &Cluster) -> String {
     let mut lines = Vec::new();
     for (node, broker) in cluster.serving() {
         for lane in broker.partitions.lanes() {
-            let raft = lane.status.raft().expect("is attached");
+            let Some(raft) = lane.status.raft() else {
+                lines.push(format!("node {node}: {lane:?} {:?} has no Raft group", lane.status));
+                continue;
+            };
             let (leadership, needs, progress) = (raft.leadership(), raft.needs_rebuild(), raft.progress());
             let stopped = lane.archive().stopped.clone();
             lines.push(format!("node {node}: {lane:?} {:?} {leadership:?} {stopped:?}", lane.status));
