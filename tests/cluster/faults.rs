@@ -149,7 +149,7 @@ fn faults_under_load_lose_nothing() {
         let most = if dice.below(6) == 0 { 6000 } else { 1800 };
         let lasts = Duration::from_millis(200 + dice.below(most));
         let (before, begun) = (clients.acknowledged(), Instant::now());
-        let wipes = fault > 0 && fault % 40 == 0;
+        let wipes = fault % 20 == 10;
         let kind = if wipes {
             wipe(&mut cluster, n);
             "Wipe".to_owned()

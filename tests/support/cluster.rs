@@ -181,7 +181,11 @@ impl Cluster {
             if health.as_ref().is_some_and(|health| health["status"] == "healthy") {
                 return;
             }
-            assert!(begun.elapsed() < patience, "the cluster is not healthy: {health:#?}\n{}", self.logs());
+            if begun.elapsed() > patience {
+                let lanes = |n| format!("lanes of broker {}: {:?}\n", n + 1, self.get_of(n, "/v1/cluster/lanes"));
+                let lanes: String = self.running().into_iter().map(lanes).collect();
+                panic!("the cluster is not healthy: {health:#?}\n{lanes}{}", self.logs());
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -4,14 +4,13 @@
 //!
 //! A connection's origin is found by its port: `/proc/net/tcp` has the socket's inode, `/proc/<pid>/fd` the process.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a proxy waits for bytes until it looks at the rules again.
 const LOOK: Duration = Duration::from_millis(20);
@@ -24,6 +23,7 @@ struct Rules {
     slow: Mutex<HashSet<usize>>,
     /// Processes of the brokers.
     pids: Mutex<Vec<u32>>,
+    seen: Mutex<Seen>,
     /// Counts up when all connections are to be closed.
     epoch: AtomicU64,
     over: AtomicBool,
@@ -117,27 +117,59 @@ impl Rules {
 
     /// The broker that has the socket of this local port; `None` for another process.
     fn origin(&self, port: u16) -> Option<usize> {
-        let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-        let inode = table.lines().skip(1).find_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let local = u16::from_str_radix(words.get(1)?.rsplit_once(':')?.1, 16).ok()?;
-            (local == port).then(|| words.get(9).map(|inode| (*inode).to_owned())).flatten()
-        })?;
-        let pids = self.pids.lock().expect("no thread panics with it").clone();
-        let socket = format!("socket:[{inode}]");
-        let has = |pid: &u32| {
-            let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            fds.into_iter().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == Path::new(&socket)))
-        };
-        pids.iter().position(has)
+        let mut seen = self.seen.lock().expect("no thread panics with it");
+        if seen.at.is_none_or(|at| at.elapsed() > LOOK) {
+            let pids = self.pids.lock().expect("no thread panics with it").clone();
+            *seen = Seen { ports: ports_of(&pids), at: Some(Instant::now()) };
+        }
+        seen.ports.get(&port).copied()
     }
 }
 
+/// The brokers of local ports. One look serves all connections that wait for theirs: it reads every socket of the
+/// machine, and a look for each would leave a busy machine no time to answer them.
+#[derive(Debug, Default)]
+struct Seen {
+    ports: HashMap<u16, usize>,
+    at: Option<Instant>,
+}
+
+fn ports_of(pids: &[u32]) -> HashMap<u16, usize> {
+    let mut brokers = HashMap::new();
+    for (n, pid) in pids.iter().enumerate() {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let names = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()?.into_os_string().into_string().ok());
+        let inode = |name: String| Some(name.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
+        brokers.extend(names.filter_map(inode).map(|inode| (inode, n)));
+    }
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let port = u16::from_str_radix(words.get(1)?.rsplit_once(':')?.1, 16).ok()?;
+        Some((port, *brokers.get(*words.get(9)?)?))
+    };
+    table.lines().skip(1).filter_map(row).collect()
+}
+
+/// Which broker a connection comes from. One that has just been started may not be in the list for a moment.
+fn origin(client: &TcpStream, rules: &Rules) -> Option<usize> {
+    let port = client.peer_addr().ok()?.port();
+    let _ = client.set_read_timeout(Some(LOOK));
+    for _ in 0..50 {
+        if let Some(from) = rules.origin(port) {
+            return Some(from);
+        }
+        // It has given up.
+        if matches!(client.peek(&mut [0]), Ok(0)) {
+            return None;
+        }
+        thread::sleep(LOOK);
+    }
+    None
+}
+
 fn connection(client: TcpStream, to: usize, addr: &str, rules: &Arc<Rules>) {
-    // A broker that has just been started may not be in the list for a moment.
-    let port = client.peer_addr().map_or(0, |addr| addr.port());
-    let from = (0..50).find_map(|_| rules.origin(port).or_else(|| (thread::sleep(LOOK), None).1));
-    let Some(from) = from else { return };
+    let Some(from) = origin(&client, rules) else { return };
     let Ok(server) = TcpStream::connect(addr) else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let epoch = rules.epoch.load(Ordering::SeqCst);
