@@ -21,6 +21,7 @@ mod defect;
 mod defects;
 mod faults;
 mod groups;
+mod hasty;
 mod history;
 mod invariants;
 mod lanes;

@@ -24,6 +24,8 @@ mod sim;
 
 #[doc(hidden)]
 pub mod contract;
+#[doc(hidden)]
+pub mod meddler;
 
 use std::fmt;
 use std::ops::Range;

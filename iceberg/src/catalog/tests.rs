@@ -1,15 +1,13 @@
 //! Races over a table's pointer: lost answers while others rename, commit, drop and create.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use tidewater_tiering::store::{
-    ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
-};
+use tidewater_tiering::store::meddler::Meddler;
+use tidewater_tiering::store::{Head, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
 
 use super::*;
 use crate::fixture::{MemoryStore, World};
@@ -51,7 +49,11 @@ fn is_pointer(key: &ObjectKey) -> bool {
 }
 
 #[async_trait]
-impl ObjectStore for Interrupted {
+impl Meddler for Interrupted {
+    fn below(&self) -> &dyn ObjectStore {
+        &self.inner
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
         let done = self.inner.put(key, body, mode).await;
         match is_pointer(key).then(|| self.meanwhile.take("lost put")).flatten() {
@@ -63,31 +65,11 @@ impl ObjectStore for Interrupted {
         }
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
-        self.inner.get(key, range).await
-    }
-
-    async fn get_if_changed(&self, key: &ObjectKey, known: &ETag) -> Result<Option<Got>, StoreError> {
-        self.inner.get_if_changed(key, known).await
-    }
-
     async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
         if let Some(deed) = is_pointer(key).then(|| self.meanwhile.take("look")).flatten() {
             deed.await;
         }
         self.inner.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(prefix, after, max).await
-    }
-
-    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
-        self.inner.delete(keys).await
-    }
-
-    async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
-        self.inner.put_large(key, size, source).await
     }
 }
 
@@ -100,7 +82,7 @@ fn interrupted(
     let meanwhile = Arc::new(Meanwhile(Mutex::new(Some((moment, Box::pin(deed))))));
     let store = Interrupted { inner: world.store.clone(), meanwhile };
     let warehouse = Warehouse::new("s3://bucket", "lake").expect("legal");
-    ObjectStoreCatalog::new(TableFiles::new(Arc::new(store), warehouse), Names::seeded(99), HashMap::new())
+    ObjectStoreCatalog::new(TableFiles::new(Arc::new(store).over(), warehouse), Names::seeded(99), HashMap::new())
 }
 
 fn named(name: &str) -> TableIdent {

@@ -14,9 +14,8 @@ use tidewater_tiering::cuts::{Cut, CutMaker, Unsettled, part_of};
 use tidewater_tiering::fetch::Indexes;
 use tidewater_tiering::keys::{Nonce, ObjectKey};
 use tidewater_tiering::manifest::Catalogue;
-use tidewater_tiering::store::{
-    ByteSource, ETag, Got, Head, Listed, ObjectStore, PutDone, PutMode, RetryPolicy, Retrying, SimSleeper, StoreError,
-};
+use tidewater_tiering::store::meddler::Meddler;
+use tidewater_tiering::store::{Got, ObjectStore, PutDone, PutMode, RetryPolicy, Retrying, SimSleeper, StoreError};
 
 use super::defect::Defect;
 use super::epochs::Epochs;
@@ -88,12 +87,12 @@ pub(crate) fn eligible(epochs: &Epochs) -> Vec<Cut> {
 
 /// A bucket in which a put of the index of cuts takes longer than the grace.
 fn slow_index(env: &Env, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-    Arc::new(OddIndex { store, how: How::Slow(SimSleeper::new(env)) })
+    Arc::new(OddIndex { store, how: How::Slow(SimSleeper::new(env)) }).over()
 }
 
 /// A bucket whose index of cuts always says that there is none.
 pub(crate) fn without_cuts(store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-    Arc::new(OddIndex { store, how: How::Empty })
+    Arc::new(OddIndex { store, how: How::Empty }).over()
 }
 
 #[derive(Debug)]
@@ -114,7 +113,11 @@ fn is_index(key: &ObjectKey) -> bool {
 }
 
 #[async_trait]
-impl ObjectStore for OddIndex {
+impl Meddler for OddIndex {
+    fn below(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
         if let How::Slow(sleeper) = &self.how
             && is_index(key)
@@ -132,25 +135,5 @@ impl ObjectStore for OddIndex {
             got.body = index.encode();
         }
         Ok(got)
-    }
-
-    async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
-        self.store.get_if_changed(key, etag).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
-        self.store.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.store.list(prefix, after, max).await
-    }
-
-    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
-        self.store.delete(keys).await
-    }
-
-    async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
-        self.store.put_large(key, size, source).await
     }
 }

@@ -12,23 +12,20 @@
 //! | the horizon ignores cuts | the broker reads an index without cuts | what a kept cut reaches is there |
 //! | a cut is noted too late | a maker's put of the index takes longer than the grace | the same |
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use tidewater::controller::state::ControllerState;
 use tidewater_storage::env::Env;
 use tidewater_storage::model::LogIndex;
 use tidewater_tiering::restore::LaneSeed;
-use tidewater_tiering::store::{
-    ByteSource, ETag, Got, Head, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
-};
+use tidewater_tiering::store::meddler::Meddler;
+use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode};
 
 use super::plan::{EpochsPlan, Old};
 use super::run::run;
 use crate::defects::caught;
+use crate::hasty::Hasty;
 
 /// Seeds within which a defect must be noticed: the rarest shows in one of 25.
 const SEEDS: u64 = 150;
@@ -112,22 +109,19 @@ impl Defect {
 
     /// The bucket as such a restore uses it.
     pub(crate) fn spoil_restorer(self, env: &Env, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-        let (keys, later) = match self {
-            Self::SealBeforeClose => ("/manifests/", Some(Duration::from_secs(40))),
-            Self::NoSeal => ("/lanes/", None),
-            _ => return store,
-        };
-        let hasty = Arc::new(Hasty { store, keys, put_off: Mutex::default() });
-        let Some(later) = later else { return hasty };
-        let (slow, worker) = (Arc::clone(&hasty), env.clone());
-        drop(env.tasks.spawn("hasty restore", async move {
-            worker.tasks.sleep(later).await;
-            let put_off = std::mem::take(&mut *slow.put_off.lock().unwrap_or_else(PoisonError::into_inner));
-            for (key, body, mode) in put_off {
-                let _ = slow.store.put(&key, body, mode).await;
+        match self {
+            Self::SealBeforeClose => {
+                // The manifests of the home that is made are put as they should be: nothing lies there.
+                let closes = |key: &ObjectKey, mode: &PutMode| {
+                    key.as_str().contains("/manifests/") && matches!(mode, PutMode::IfMatch(_))
+                };
+                let hasty = Hasty::new(store, closes);
+                hasty.work(env, Duration::from_secs(40), false);
+                hasty.over()
             }
-        }));
-        hasty
+            Self::NoSeal => Hasty::new(store, |key, _| key.as_str().contains("/lanes/")).over(),
+            _ => store,
+        }
     }
 
     /// What such a restore begins with.
@@ -150,50 +144,5 @@ impl Defect {
             }
             Self::SealBeforeClose | Self::NoSeal | Self::ReadOnce | Self::HorizonIgnoresCuts | Self::NotedTooLate => {}
         }
-    }
-}
-
-/// Says that objects under some keys are there before they are.
-#[derive(Debug)]
-struct Hasty {
-    store: Arc<dyn ObjectStore>,
-    keys: &'static str,
-    put_off: Mutex<Vec<(ObjectKey, Bytes, PutMode)>>,
-}
-
-#[async_trait]
-impl ObjectStore for Hasty {
-    async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
-        // The manifests of the home that is made are put as they should be: nothing lies there.
-        let is_closing = matches!(mode, PutMode::IfMatch(_)) || self.keys == "/lanes/";
-        if !key.as_str().contains(self.keys) || !is_closing {
-            return self.store.put(key, body, mode).await;
-        }
-        self.put_off.lock().unwrap_or_else(PoisonError::into_inner).push((key.clone(), body, mode));
-        Ok(PutDone { etag: ETag("soon".into()) })
-    }
-
-    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
-        self.store.get(key, range).await
-    }
-
-    async fn get_if_changed(&self, key: &ObjectKey, etag: &ETag) -> Result<Option<Got>, StoreError> {
-        self.store.get_if_changed(key, etag).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
-        self.store.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.store.list(prefix, after, max).await
-    }
-
-    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
-        self.store.delete(keys).await
-    }
-
-    async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
-        self.store.put_large(key, size, source).await
     }
 }

@@ -1,6 +1,5 @@
 //! A put of the index of cuts that has no answer and arrives late: no cut that is noted too late is kept.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -8,7 +7,8 @@ use async_trait::async_trait;
 use super::cuts::quiet_bench;
 use super::*;
 use crate::cuts::{CutError, CutMaker, part_of};
-use crate::store::{ByteSource, ETag, Got, Head, Listed, ObjectStore, PutDone, PutMode, StoreError};
+use crate::store::meddler::Meddler;
+use crate::store::{ObjectStore, PutDone, PutMode, StoreError};
 
 /// Keeps one put of a key back: the caller gets no answer.
 #[derive(Debug)]
@@ -32,37 +32,17 @@ impl Late {
 }
 
 #[async_trait]
-impl ObjectStore for Late {
+impl Meddler for Late {
+    fn below(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
     async fn put(&self, key: &ObjectKey, body: Bytes, mode: PutMode) -> Result<PutDone, StoreError> {
         if *key == self.key && std::mem::take(&mut *self.is_armed.lock().expect("no panic")) {
             *self.kept.lock().expect("no panic") = Some((body, mode));
             return Err(StoreError::Unavailable { key: key.to_string(), detail: "no answer".to_owned() });
         }
         self.store.put(key, body, mode).await
-    }
-
-    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Got, StoreError> {
-        self.store.get(key, range).await
-    }
-
-    async fn get_if_changed(&self, key: &ObjectKey, known: &ETag) -> Result<Option<Got>, StoreError> {
-        self.store.get_if_changed(key, known).await
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<Head, StoreError> {
-        self.store.head(key).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Listed>, StoreError> {
-        self.store.list(prefix, after, max).await
-    }
-
-    async fn delete(&self, keys: Vec<ObjectKey>) -> Result<(), StoreError> {
-        self.store.delete(keys).await
-    }
-
-    async fn put_large(&self, key: &ObjectKey, size: u64, source: ByteSource) -> Result<PutDone, StoreError> {
-        self.store.put_large(key, size, source).await
     }
 }
 
@@ -72,7 +52,7 @@ fn without_answer(seed: u64) -> (Bench, Arc<Late>, CutMaker) {
     let store = bench.sim.store();
     let key = bench.bucket.home.cuts_key();
     let late = Arc::new(Late { store, key, is_armed: Mutex::new(false), kept: Mutex::default() });
-    let maker = CutMaker { store: late.clone(), ..bench.maker() };
+    let maker = CutMaker { store: late.clone().over(), ..bench.maker() };
     make(&bench, &maker, Duration::ZERO).expect("made");
     bench.append_some(5);
     bench.settle();
