@@ -188,7 +188,7 @@ pub enum ConfigError {
     #[error("--replace needs --seed: the addresses of brokers of the cluster")]
     ReplaceWithoutSeed,
     #[error("{setting} is {value}, but {expected} is expected")]
-    Range { setting: &'static str, value: u64, expected: &'static str },
+    Range { setting: &'static str, value: u64, expected: String },
     /// Not legal in object keys.
     #[error("--cluster-name {0:?}: use 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit")]
     ClusterName(String),

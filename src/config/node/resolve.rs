@@ -1,9 +1,16 @@
 //! Defaults of the settings, and what is checked before a start.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use super::{ConfigError, HttpNames, NodeConfig, RPC_PORT, RawConfig, RpcTlsFiles};
-use crate::limits::{CONNECTIONS_MAX, GROUP_MEMBERS_MAX};
+use crate::limits::{
+    CONNECTIONS_MAX, CONNECTIONS_MAX_IDLE_MS, CUT_INTERVAL_MS, GROUP_MEMBERS_MAX, PRODUCER_ID_EXPIRATION_MS,
+};
+
+const KAFKA_PORT: u16 = 9092;
+/// Kafka's protocol has 31 bits for a session timeout. Milliseconds.
+const SESSION_MAX: u64 = i32::MAX as u64;
 
 /// `--catch-up-bytes`, if it is not given.
 pub const CATCH_UP_BYTES: u64 = 256 << 20;
@@ -16,99 +23,34 @@ impl RawConfig {
     /// # Errors
     /// The first setting that is wrong.
     pub fn resolve(self) -> Result<NodeConfig, ConfigError> {
-        let data_dir = self.data_dir.unwrap_or_else(|| "tidewater-data".into());
+        let data_dir = self.data_dir.clone().unwrap_or_else(|| "tidewater-data".into());
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
-        let kafka_addr = bind_address("--kafka-addr", self.kafka_addr.as_deref(), 9092)?;
-        let advertised = match &self.advertised_kafka_addr {
-            Some(text) => Some(host_port(text).ok_or_else(|| ConfigError::Address {
-                setting: "--advertised-kafka-addr",
-                value: text.clone(),
-                port: 9092,
-            })?),
-            None if kafka_addr.ip().is_unspecified() => return Err(ConfigError::WildcardAdvertised(kafka_addr)),
-            None => None,
-        };
-        let rpc_addr = bind_address("--rpc-addr", self.rpc_addr.as_deref(), RPC_PORT)?;
-        let advertised_rpc = match &self.advertised_rpc_addr {
-            Some(text) => Some(host_port(text).ok_or_else(|| ConfigError::Address {
-                setting: "--advertised-rpc-addr",
-                value: text.clone(),
-                port: RPC_PORT,
-            })?),
-            None if rpc_addr.ip().is_unspecified() && self.seed.is_some() => {
-                return Err(ConfigError::WildcardRpc(rpc_addr));
-            }
-            None => None,
-        };
-        let rpc_tls = match (self.rpc_tls_cert, self.rpc_tls_key, self.rpc_tls_ca) {
-            (None, None, None) => None,
-            (Some(cert), Some(key), Some(ca)) => Some(RpcTlsFiles { cert, key, ca }),
-            _ => return Err(ConfigError::HalfTls),
-        };
-        let cluster_name = self.cluster_name.unwrap_or_else(|| "tidewater".into());
-        if !is_cluster_name(&cluster_name) {
-            return Err(ConfigError::ClusterName(cluster_name));
+        let (kafka_addr, advertised) = self.kafka_addresses()?;
+        let (rpc_addr, advertised_rpc) = self.rpc_addresses()?;
+        let (http_names, seeds) = (self.http_names()?, self.seeds()?);
+        let session_min = within(
+            "--group-min-session-timeout-ms",
+            self.group_min_session_timeout_ms.unwrap_or(6000),
+            0..=SESSION_MAX,
+        )?;
+        let max_connections =
+            within("--max-connections", self.max_connections.unwrap_or(CONNECTIONS_MAX), 1..=u64::MAX)?;
+        let cut_interval_ms = self.cut_interval_ms.unwrap_or(CUT_INTERVAL_MS);
+        if cut_interval_ms != 0 && !(1_000..=86_400_000).contains(&cut_interval_ms) {
+            let expected = "0 (no cuts) or 1000 to 86400000".to_owned();
+            return Err(ConfigError::Range { setting: "--cut-interval-ms", value: cut_interval_ms, expected });
         }
-        let allowed = self.http_allowed_hosts.unwrap_or_default().into_iter().map(allowed_host);
-        let given =
-            [&self.kafka_addr, &self.advertised_kafka_addr, &self.admin_addr, &self.catalog_addr, &self.schema_addr];
-        let own = given.into_iter().flatten().filter_map(|text| Some(host_port(text)?.0.to_ascii_lowercase()));
-        let http_names = HttpNames { own: own.collect(), allowed: allowed.collect::<Result<_, _>>()? };
-        let seeds: Vec<String> = self.seed.unwrap_or_default().into_iter().map(seed).collect::<Result<_, _>>()?;
-        if let Some((_, twice)) = seeds.iter().enumerate().find(|(n, seed)| seeds.iter().take(*n).any(|s| s == *seed)) {
-            return Err(ConfigError::SeedTwice(twice.clone()));
-        }
-        let rack = self.rack.filter(|rack| !rack.is_empty());
-        if let Some(rack) = rack.as_ref().filter(|rack| rack.len() > 255 || rack.chars().any(char::is_control)) {
-            return Err(ConfigError::Rack(rack.clone()));
-        }
-        match self.replace {
-            Some(node) if node < 1 => return Err(ConfigError::Replace(node)),
-            Some(_) if seeds.is_empty() => return Err(ConfigError::ReplaceWithoutSeed),
-            _ => {}
-        }
-        let range = |setting, value: u64, ok: bool, expected| {
-            if ok { Ok(()) } else { Err(ConfigError::Range { setting, value, expected }) }
-        };
-        let num_partitions = self.num_partitions.unwrap_or(1);
-        range("--num-partitions", num_partitions.into(), (1..=100_000).contains(&num_partitions), "1 to 100000")?;
         if let Some(factor) = self.default_replication_factor {
-            let factors = 1..=15;
-            range("--default-replication-factor", factor.into(), factors.contains(&factor), "1 to 15")?;
+            within("--default-replication-factor", factor, 1..=15)?;
         }
         if let Some(shards) = self.shards {
-            range("--shards", shards.into(), (1..=1024).contains(&shards), "1 to 1024")?;
+            within("--shards", shards, 1..=1024)?;
         }
-        let catch_up_bytes = self.catch_up_bytes.map_or(CATCH_UP_BYTES, |bytes| bytes.0);
-        range("--catch-up-bytes", catch_up_bytes, catch_up_bytes >= CATCH_UP_BYTES_MIN, "at least 67108864 (64MiB)")?;
-        let session_min = self.group_min_session_timeout_ms.unwrap_or(6000);
-        let session_max = self.group_max_session_timeout_ms.unwrap_or(30 * 60 * 1000);
-        let sessions = session_min <= session_max && session_max <= i32::MAX as u64;
-        let expected = "at least --group-min-session-timeout-ms and at most 2147483647";
-        range("--group-max-session-timeout-ms", session_max, sessions, expected)?;
-        let group_max_size = self.group_max_size.unwrap_or(GROUP_MEMBERS_MAX);
-        let sizes = 1..=i32::MAX as usize;
-        range("--group-max-size", group_max_size as u64, sizes.contains(&group_max_size), "1 to 2147483647")?;
-        let retention = self.offsets_retention_minutes.unwrap_or(7 * 24 * 60);
-        let minutes = 1..=u64::from(u32::MAX);
-        range("--offsets-retention-minutes", retention, minutes.contains(&retention), "1 to 4294967295")?;
-        let expiration = self.producer_id_expiration_ms.unwrap_or(crate::limits::PRODUCER_ID_EXPIRATION_MS);
-        let range_ms = 1..=i64::MAX as u64;
-        range("--producer-id-expiration-ms", expiration, range_ms.contains(&expiration), "at least 1")?;
-        let cut_interval = self.cut_interval_ms.unwrap_or(crate::limits::CUT_INTERVAL_MS);
-        let cuts = cut_interval == 0 || (1_000..=86_400_000).contains(&cut_interval);
-        range("--cut-interval-ms", cut_interval, cuts, "0, or 1000 to 86400000")?;
-        let max_connections = self.max_connections.unwrap_or(CONNECTIONS_MAX);
-        range("--max-connections", max_connections as u64, max_connections > 0, "1 or more")?;
-        let per_ip = self.max_connections_per_ip.unwrap_or(max_connections);
-        range("--max-connections-per-ip", per_ip as u64, per_ip > 0, "1 or more")?;
-        let idle = self.connections_max_idle_ms.unwrap_or(crate::limits::CONNECTIONS_MAX_IDLE_MS);
-        range("--connections-max-idle-ms", idle, idle >= 1000, "at least 1000")?;
         Ok(NodeConfig {
             bucket_is_embedded: self.bucket.is_none(),
             bucket: self.bucket.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
             data_dir,
-            cluster_name,
+            cluster_name: cluster_name(self.cluster_name)?,
             kafka_addr,
             advertised,
             admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
@@ -121,28 +63,138 @@ impl RawConfig {
             schema_addr_is_given: self.schema_addr.is_some(),
             advertised_rpc,
             cluster_secret_file: self.cluster_secret_file,
-            rpc_tls,
+            rpc_tls: match (self.rpc_tls_cert, self.rpc_tls_key, self.rpc_tls_ca) {
+                (None, None, None) => None,
+                (Some(cert), Some(key), Some(ca)) => Some(RpcTlsFiles { cert, key, ca }),
+                _ => return Err(ConfigError::HalfTls),
+            },
+            replace: replaced(self.replace, &seeds)?,
             seeds,
-            replace: self.replace,
-            rack,
+            rack: rack(self.rack)?,
             default_replication_factor: self.default_replication_factor,
             shards: self.shards,
             cache_bytes: self.cache_bytes.map(|b| b.0),
             disk_bytes: self.disk_bytes.map(|b| b.0),
-            catch_up_bytes,
-            num_partitions,
+            catch_up_bytes: within(
+                "--catch-up-bytes",
+                self.catch_up_bytes.map_or(CATCH_UP_BYTES, |bytes| bytes.0),
+                CATCH_UP_BYTES_MIN..=u64::MAX,
+            )?,
+            num_partitions: within("--num-partitions", self.num_partitions.unwrap_or(1), 1..=100_000)?,
             auto_create_topics: self.auto_create_topics_enable.unwrap_or(true),
             group_initial_rebalance_delay_ms: self.group_initial_rebalance_delay_ms.unwrap_or(3000),
             group_min_session_timeout_ms: session_min,
-            group_max_session_timeout_ms: session_max,
-            group_max_size,
-            offsets_retention_minutes: retention,
-            producer_id_expiration_ms: expiration,
-            cut_interval_ms: cut_interval,
+            group_max_session_timeout_ms: within(
+                "--group-max-session-timeout-ms",
+                self.group_max_session_timeout_ms.unwrap_or(30 * 60 * 1000),
+                session_min..=SESSION_MAX,
+            )?,
+            group_max_size: within(
+                "--group-max-size",
+                self.group_max_size.unwrap_or(GROUP_MEMBERS_MAX),
+                1..=i32::MAX as u64,
+            )?,
+            offsets_retention_minutes: within(
+                "--offsets-retention-minutes",
+                self.offsets_retention_minutes.unwrap_or(7 * 24 * 60),
+                1..=u64::from(u32::MAX),
+            )?,
+            producer_id_expiration_ms: within(
+                "--producer-id-expiration-ms",
+                self.producer_id_expiration_ms.unwrap_or(PRODUCER_ID_EXPIRATION_MS),
+                1..=i64::MAX as u64,
+            )?,
+            cut_interval_ms,
             max_connections,
-            max_connections_per_ip: per_ip,
-            connections_max_idle_ms: idle,
+            max_connections_per_ip: within(
+                "--max-connections-per-ip",
+                self.max_connections_per_ip.unwrap_or(max_connections),
+                1..=u64::MAX,
+            )?,
+            connections_max_idle_ms: within(
+                "--connections-max-idle-ms",
+                self.connections_max_idle_ms.unwrap_or(CONNECTIONS_MAX_IDLE_MS),
+                1000..=u64::MAX,
+            )?,
         })
+    }
+
+    /// Where the Kafka port is bound, and what clients are to use if that is another address.
+    fn kafka_addresses(&self) -> Result<(SocketAddr, Option<(String, u16)>), ConfigError> {
+        let addr = bind_address("--kafka-addr", self.kafka_addr.as_deref(), KAFKA_PORT)?;
+        let advertised = advertised("--advertised-kafka-addr", self.advertised_kafka_addr.as_deref(), KAFKA_PORT)?;
+        if advertised.is_none() && addr.ip().is_unspecified() {
+            return Err(ConfigError::WildcardAdvertised(addr));
+        }
+        Ok((addr, advertised))
+    }
+
+    /// As [`Self::kafka_addresses`], for other brokers. A broker alone needs no address that others can use.
+    fn rpc_addresses(&self) -> Result<(SocketAddr, Option<(String, u16)>), ConfigError> {
+        let addr = bind_address("--rpc-addr", self.rpc_addr.as_deref(), RPC_PORT)?;
+        let advertised = advertised("--advertised-rpc-addr", self.advertised_rpc_addr.as_deref(), RPC_PORT)?;
+        if advertised.is_none() && addr.ip().is_unspecified() && self.seed.is_some() {
+            return Err(ConfigError::WildcardRpc(addr));
+        }
+        Ok((addr, advertised))
+    }
+
+    fn http_names(&self) -> Result<HttpNames, ConfigError> {
+        let allowed = self.http_allowed_hosts.iter().flatten().cloned().map(allowed_host);
+        let given =
+            [&self.kafka_addr, &self.advertised_kafka_addr, &self.admin_addr, &self.catalog_addr, &self.schema_addr];
+        let own = given.into_iter().flatten().filter_map(|text| Some(host_port(text)?.0.to_ascii_lowercase()));
+        Ok(HttpNames { own: own.collect(), allowed: allowed.collect::<Result<_, _>>()? })
+    }
+
+    fn seeds(&self) -> Result<Vec<String>, ConfigError> {
+        let seeds: Vec<String> = self.seed.iter().flatten().cloned().map(seed).collect::<Result<_, _>>()?;
+        match seeds.iter().enumerate().find(|(n, seed)| seeds.iter().take(*n).any(|s| s == *seed)) {
+            Some((_, twice)) => Err(ConfigError::SeedTwice(twice.clone())),
+            None => Ok(seeds),
+        }
+    }
+}
+
+/// The value, if it is one of `range`.
+fn within<T>(setting: &'static str, value: T, range: RangeInclusive<u64>) -> Result<T, ConfigError>
+where
+    T: Copy + TryInto<u64>,
+{
+    let Ok(number) = value.try_into() else { unreachable!("a setting has at most 64 bits") };
+    if range.contains(&number) {
+        return Ok(value);
+    }
+    let expected = match (range.start(), range.end()) {
+        (start, &u64::MAX) => format!("at least {start}"),
+        (start, end) => format!("{start} to {end}"),
+    };
+    Err(ConfigError::Range { setting, value: number, expected })
+}
+
+/// The address of `setting`, if it is given.
+fn advertised(setting: &'static str, given: Option<&str>, port: u16) -> Result<Option<(String, u16)>, ConfigError> {
+    let address = |text| host_port(text).ok_or_else(|| ConfigError::Address { setting, value: text.to_owned(), port });
+    given.map(address).transpose()
+}
+
+fn cluster_name(given: Option<String>) -> Result<String, ConfigError> {
+    let name = given.unwrap_or_else(|| "tidewater".into());
+    if is_cluster_name(&name) { Ok(name) } else { Err(ConfigError::ClusterName(name)) }
+}
+
+fn rack(given: Option<String>) -> Result<Option<String>, ConfigError> {
+    match given.filter(|rack| !rack.is_empty()) {
+        Some(rack) if rack.len() > 255 || rack.chars().any(char::is_control) => Err(ConfigError::Rack(rack)),
+        rack => Ok(rack),
+    }
+}
+
+fn replaced(given: Option<i32>, seeds: &[String]) -> Result<Option<i32>, ConfigError> {
+    match given {
+        Some(node) if node < 1 => Err(ConfigError::Replace(node)),
+        Some(_) if seeds.is_empty() => Err(ConfigError::ReplaceWithoutSeed),
+        node => Ok(node),
     }
 }
 
