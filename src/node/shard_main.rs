@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidewater_read_replica::ReplicaConfig;
 use tidewater_storage::engine::{Engine, EngineConfig};
 use tidewater_storage::env::{Deadlines, Env};
-use tidewater_storage::model::{NodeId, ReplicaId, ReplicaIncarnation};
+use tidewater_storage::model::{NodeId, ReplicaId, ReplicaIncarnation, ShardId};
 use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 
 use super::forming::{self, Hello};
@@ -45,7 +45,8 @@ use crate::net::listen::{Bound, Listening};
 use crate::net::placement::Placement;
 use crate::partition::message::PartitionRequest;
 use crate::partition::router::Router;
-use crate::partition::shard::{Local, PartitionShard};
+use crate::partition::shard::Local;
+use crate::rebuild::RebuildProgress;
 use crate::replica::published::{Publisher, Subscriber};
 use crate::replica::shard::{ReplicaParts, ReplicaShard};
 use crate::replica::sources::{self, SourcesParts};
@@ -81,7 +82,6 @@ pub(super) struct ShardStart {
     /// Calls of the registry to other brokers; shard 0 carries them.
     pub registry_calls: Option<Inbox<PeerCall>>,
     pub meshes: Meshes,
-    pub inboxes: Inboxes,
     pub placement: Placement,
     /// Brings the Kafka socket once every shard serves, to the shard that accepts.
     pub kafka_opens: Option<flume::Receiver<Listening>>,
@@ -132,80 +132,163 @@ pub(super) struct Inboxes {
     pub peers: Inbox<RpcArrival>,
 }
 
+/// What all steps after the recovery use.
+struct Core {
+    env: Env,
+    here: ShardId,
+    engine: Engine,
+    lanes: Rc<Lanes>,
+    controller: ControllerHandle,
+    rpc: Rpc,
+    /// Partitions in the checkpoint.
+    recovered: usize,
+}
+
+impl Core {
+    fn failed(&self, why: &impl std::fmt::Display) -> ShardFailure {
+        ShardFailure::new(self.here, why)
+    }
+}
+
 /// Runs a shard until `start.stop` closes.
-pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
+pub(super) async fn run(mut start: ShardStart, inboxes: Inboxes) -> Result<(), ShardFailure> {
     let env = Env::real(start.seed);
-    let here = start.seat.here;
     let begun = env.clock.now();
-    let options = controller_options(&start);
     // The cache lists its directory while checkpoint and journal are read.
-    let mut fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
-    fetch.root = Some(start.tier.name.root_key());
-    let remote = env.tasks.spawn("chunk cache", RemoteReader::open(env.clone(), Arc::clone(&start.tier.store), fetch));
+    let remote = {
+        let mut fetch = FetchConfig::new(start.cache_dir.clone(), start.cache_bytes);
+        fetch.root = Some(start.tier.name.root_key());
+        env.tasks.spawn("chunk cache", RemoteReader::open(env.clone(), Arc::clone(&start.tier.store), fetch))
+    };
+    let core = recover(env, &start).await?;
+    let opened = core.env.clock.now();
+    serve_brokers(&core, &mut start, inboxes.raft, inboxes.peers)?;
+    core.lanes.start_controller(controller_voters(&start.identity), lanes::abort).await?;
+    let led = core.env.clock.now();
+
+    let Some(remote) = remote.await else { return Ok(()) };
+    let remote = Rc::new(remote.map_err(|e| core.failed(&e))?);
+    let serving = Rc::new(Cell::new(false));
+    let rebuilds = serve_partitions(&core, &start, &remote, &serving, (inboxes.partitions, inboxes.reconcile));
+    let local = Rc::new(Local(Rc::clone(&core.lanes.partitions)));
+    let router = Router::new(core.here, local, start.meshes.partitions.clone());
+    let coordinator = coordinator(&core, &start, &router);
+    run_controller(&core, &mut start, inboxes.controller);
+    let _ = start.status.send_async(ShardStatus::Recovered(core.here)).await;
+    waiting::first_image(&core.env, &core.lanes, &core.controller, &core.rpc, &start.stage).await;
+    // Other shards may have their image earlier; their requests stay in the inbox until this shard knows its topics.
+    coordinator.serve(inboxes.groups);
+    let (read, applied) = (opened.since(begun), led.since(opened));
+    let (partitions, followed) = (core.recovered, core.env.clock.now().since(led));
+    tracing::info!(shard = %core.here, partitions, ?read, ?applied, ?followed, "a shard has recovered");
+
+    let broker = broker(&core, &start, router, coordinator);
+    let (router, metrics) = (broker.router.clone(), Rc::clone(&broker.metrics));
+    let server = serve_kafka(broker, &mut start, inboxes.arrivals);
+    let reporter = serve_archive(&core, &start, remote, router, (metrics, server.clone(), rebuilds));
+    core.env.tasks.spawn("reports", reporter.serve(inboxes.reports));
+    let own = Replicas::start(&core.env, &core.lanes, &core.controller);
+    lost_leaders::watch(&core.env, &core.lanes, &core.controller, Rc::new(core.rpc.clone()));
+    serving.set(true);
+    let _ = start.status.send_async(ShardStatus::Serving(core.here)).await;
+
+    let _ = start.stop.recv_async().await;
+    own.leave().await;
+    server.stop().await;
+    stop(core).await;
+    Ok(())
+}
+
+/// Opens the engine. The lanes are as the checkpoint has them, and their groups do not run yet.
+async fn recover(env: Env, start: &ShardStart) -> Result<Core, ShardFailure> {
+    let here = start.seat.here;
     let opened = Engine::open(env.clone(), start.dir.clone(), start.engine.clone()).await;
     let (engine, recovered) = opened.map_err(|e| ShardFailure::new(here, &e))?;
-    let (opened, partitions) = (env.clock.now(), recovered.partitions.len());
+    let partitions = recovered.partitions.len();
     let lanes = Rc::new(Lanes::recover(&env, &start.seat, &engine, recovered)?);
     engine.set_source(lanes.source());
     engine.start();
-
     let controller = ControllerHandle::new(Arc::clone(&start.image), start.meshes.controller.clone());
     let rpc = Rpc::new(&env, &start.rpc);
     rpc.set_shard(here);
     lanes.set_transport(rpc.transport());
     lanes.set_catch_up_bytes(start.config.catch_up_bytes);
-    let source = Rebuilds::source(&env, &engine, &lanes);
-    peers::serve_raft(&rpc, &lanes, &start.meshes.raft);
-    rebuilds::serve(&rpc, &source, &lanes, &start.meshes.raft);
-    peers::serve_inbox(&env, &lanes, &source, start.inboxes.raft);
-    peers::serve_join(&rpc, &start.notes, &start.config.seeds, &start.address, &controller);
-    crate::controller::peers::serve(&rpc, &controller);
-    schema_registry::peers::serve(&rpc, &start.registry);
-    if let Some(calls) = start.registry_calls {
-        schema_registry::peers::carry(&env, &rpc, calls);
+    Ok(Core { env, here, engine, lanes, controller, rpc, recovered: partitions })
+}
+
+/// Answers other brokers, and finds them.
+fn serve_brokers(
+    core: &Core,
+    start: &mut ShardStart,
+    raft: Inbox<PeerMessage>,
+    connections: Inbox<RpcArrival>,
+) -> Result<(), ShardFailure> {
+    let Core { env, engine, lanes, controller, rpc, .. } = core;
+    let source = Rebuilds::source(env, engine, lanes);
+    peers::serve_raft(rpc, lanes, &start.meshes.raft);
+    rebuilds::serve(rpc, &source, lanes, &start.meshes.raft);
+    peers::serve_inbox(env, lanes, &source, raft);
+    peers::serve_join(rpc, &start.notes, &start.config.seeds, &start.address, controller);
+    crate::controller::peers::serve(rpc, controller);
+    schema_registry::peers::serve(rpc, &start.registry);
+    if let Some(calls) = start.registry_calls.take() {
+        schema_registry::peers::carry(env, rpc, calls);
     }
     // The seeds of this start, not those of the founding: brokers may have moved.
     let me = Hello { seeds: start.config.seeds.clone(), ..join::hello(&start.identity, &[], &start.address) };
-    peers::follow_addresses(&env, &rpc, &start.rpc, &controller, &start.identity, me);
-    rpc.serve_connections(start.inboxes.peers);
-    if let Some(socket) = start.rpc_socket {
-        let listening = socket.listen().map_err(|e| ShardFailure::new(here, &e))?;
+    peers::follow_addresses(env, rpc, &start.rpc, controller, &start.identity, me);
+    rpc.serve_connections(connections);
+    if let Some(socket) = start.rpc_socket.take() {
+        let listening = socket.listen().map_err(|e| core.failed(&e))?;
         let (listener, arrivals) = (listening.into_listener(), start.meshes.peers.clone());
         env.tasks.spawn("accept brokers", rpc::accept(env.clone(), listener, arrivals, start.rpc.clone()));
     }
-    lanes.start_controller(controller_voters(&start.identity), lanes::abort).await?;
-    let led = env.clock.now();
+    Ok(())
+}
 
-    let Some(remote) = remote.await else { return Ok(()) };
-    let remote = Rc::new(remote.map_err(|e| ShardFailure::new(here, &e))?);
-    lanes.partitions.set_remote(Rc::clone(&remote));
-    let local: Rc<PartitionShard> = Rc::clone(&lanes.partitions);
-    env.tasks.spawn("partition inbox", Rc::clone(&local).drain(start.inboxes.partitions));
-    let rebuilds = Rebuilds::start(&env, &engine, &lanes, &rpc, &controller);
-    let serving = Rc::new(Cell::new(false));
-    let prepare = prepare(&lanes, &start.identity, &start.status, &serving);
-    reconcile::serve_with(&env, &local, &controller, start.inboxes.reconcile, prepare);
+/// Answers other shards about this one's partitions, and lets the lanes follow the controller's images.
+fn serve_partitions(
+    core: &Core,
+    start: &ShardStart,
+    remote: &Rc<RemoteReader>,
+    serving: &Rc<Cell<bool>>,
+    (requests, images): (Inbox<PartitionRequest>, Inbox<Reconcile>),
+) -> Rc<RebuildProgress> {
+    let Core { env, engine, lanes, controller, rpc, .. } = core;
+    lanes.partitions.set_remote(Rc::clone(remote));
+    env.tasks.spawn("partition inbox", Rc::clone(&lanes.partitions).drain(requests));
+    let rebuilds = Rebuilds::start(env, engine, lanes, rpc, controller);
+    let prepare = prepare(lanes, &start.identity, &start.status, serving);
+    reconcile::serve_with(env, &lanes.partitions, controller, images, prepare);
+    rebuilds.progress()
+}
 
-    let router = Router::new(here, Rc::new(Local(Rc::clone(&local))), start.meshes.partitions.clone());
+fn coordinator(core: &Core, start: &ShardStart, router: &Router) -> Coordinator {
+    let config = &start.config;
     let settings = GroupSettings {
-        initial_rebalance_delay_ms: start.config.group_initial_rebalance_delay_ms,
-        session_min_ms: start.config.group_min_session_timeout_ms,
-        session_max_ms: start.config.group_max_session_timeout_ms,
-        members_max: start.config.group_max_size,
-        offsets_retention_ms: i64::try_from(start.config.offsets_retention_minutes.saturating_mul(60_000))
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+        session_min_ms: config.group_min_session_timeout_ms,
+        session_max_ms: config.group_max_session_timeout_ms,
+        members_max: config.group_max_size,
+        offsets_retention_ms: i64::try_from(config.offsets_retention_minutes.saturating_mul(60_000))
             .unwrap_or(i64::MAX),
         ..GroupSettings::default()
     };
-    let coordinator =
-        Coordinator::new(env.clone(), router.clone(), controller.clone(), Rc::clone(&local) as _, settings);
-    let groups = GroupRouter::new(here, coordinator.clone(), start.meshes.groups.clone(), controller.clone());
+    let leaders = Rc::clone(&core.lanes.partitions) as _;
+    Coordinator::new(core.env.clone(), router.clone(), core.controller.clone(), leaders, settings)
+}
 
+/// What only shard 0 runs: the controller, and the discovery of sources.
+fn run_controller(core: &Core, start: &mut ShardStart, requests: Inbox<ControllerRequest>) {
+    let Core { env, lanes, controller, rpc, .. } = core;
     if let Some(lane) = lanes.controller.clone() {
+        let options = controller_options(start);
         let (peers, shards) = (Some(Rc::new(rpc.clone()) as _), start.meshes.reconcile.clone());
-        let service = Controller::new(env.clone(), lane, options, peers, shards, controller.clone(), start.images);
-        env.tasks.spawn("controller", Rc::new(service).run(start.inboxes.controller));
+        let images = start.images.take();
+        let service = Controller::new(env.clone(), lane, options, peers, shards, controller.clone(), images);
+        env.tasks.spawn("controller", Rc::new(service).run(requests));
     }
-    if let Some(publisher) = start.sources_out {
+    if let Some(publisher) = start.sources_out.take() {
         sources::start(SourcesParts {
             env: env.clone(),
             controller: controller.clone(),
@@ -216,39 +299,29 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             publisher,
         });
     }
-    let _ = start.status.send_async(ShardStatus::Recovered(here)).await;
-    waiting::first_image(&env, &lanes, &controller, &rpc, &start.stage).await;
-    // Other shards may have their image earlier; their requests stay in the inbox until this shard knows its topics.
-    coordinator.serve(start.inboxes.groups);
-    let (read, applied, followed) = (opened.since(begun), led.since(opened), env.clock.now().since(led));
-    tracing::info!(shard = %here, partitions, ?read, ?applied, ?followed, "a shard has recovered");
+}
 
-    let metrics = Rc::new(KafkaMetrics::default());
-    let copies = CopyShard::start(CopyParts {
-        origins: OriginParts {
-            env: env.clone(),
-            remote: Rc::clone(&remote),
-            tier: start.tier.clone(),
-            side: start.side.clone(),
-        },
-        controller: controller.clone(),
-        partitions: Rc::clone(&local),
-        router: router.clone(),
-    });
-    let broker = Rc::new(Broker {
+fn broker(core: &Core, start: &ShardStart, router: Router, coordinator: Coordinator) -> Rc<Broker> {
+    let Core { env, controller, .. } = core;
+    Rc::new(Broker {
         env: env.clone(),
         router,
         controller: controller.clone(),
-        groups,
+        groups: GroupRouter::new(core.here, coordinator, start.meshes.groups.clone(), controller.clone()),
         cluster: ClusterOperator::new(start.meshes.reports.clone()),
         config: Arc::clone(&start.config),
         fetches: kafka::handlers::fetch::FetchSessions::default(),
         deadlines: Deadlines::new(env.clone()),
         recompressor: kafka::recompress::Recompressor::new(start.side.clone()),
-        metrics: Rc::clone(&metrics),
-    });
-    let server = kafka::serve(broker, start.inboxes.arrivals);
-    if let Some(opens) = start.kafka_opens {
+        metrics: Rc::default(),
+    })
+}
+
+/// Serves connections that are handed to this shard, and accepts them where the socket is.
+fn serve_kafka(broker: Rc<Broker>, start: &mut ShardStart, arrivals: Inbox<Arrival>) -> kafka::Server {
+    let env = broker.env.clone();
+    let server = kafka::serve(broker, arrivals);
+    if let Some(opens) = start.kafka_opens.take() {
         let (its, arrivals, placement) = (env.clone(), start.meshes.arrivals.clone(), start.placement.clone());
         let max = start.config.max_connections;
         env.tasks.spawn("accept", async move {
@@ -256,30 +329,49 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
             kafka::accept(its, listening.into_listener(), arrivals, placement, max).await;
         });
     }
+    server
+}
+
+/// Starts what reads and writes buckets: copies, followed topics, archiving with retention. Gives what reports on it.
+fn serve_archive(
+    core: &Core,
+    start: &ShardStart,
+    remote: Rc<RemoteReader>,
+    router: Router,
+    (kafka, server, rebuilds): (Rc<KafkaMetrics>, kafka::Server, Rc<RebuildProgress>),
+) -> Reporter {
+    let Core { env, engine, lanes, controller, rpc, .. } = core;
+    let local = &lanes.partitions;
+    let origins = OriginParts {
+        env: env.clone(),
+        remote: Rc::clone(&remote),
+        tier: start.tier.clone(),
+        side: start.side.clone(),
+    };
+    let (partitions, of_copies) = (Rc::clone(local), controller.clone());
+    let copies = CopyShard::start(CopyParts { origins, controller: of_copies, partitions, router });
     let replicas = ReplicaShard::start(ReplicaParts {
         env: env.clone(),
         controller: controller.clone(),
-        partitions: Rc::clone(&local),
+        partitions: Rc::clone(local),
         remote: Rc::clone(&remote),
         shards: start.seat.shards,
         config: ReplicaConfig::default(),
-        published: start.sources,
+        published: start.sources.clone(),
     });
-    let archives = {
-        let cut_interval = Duration::from_millis(start.config.cut_interval_ms);
-        archival::run::start(&env, &local, &engine, &controller, &start.tier, &remote, cut_interval)
-    };
-    archives.join_peers(&rpc, &start.meshes.partitions);
-    let reporter = Reporter {
-        here,
+    let cut_interval = Duration::from_millis(start.config.cut_interval_ms);
+    let archives = archival::run::start(env, local, engine, controller, &start.tier, &remote, cut_interval);
+    archives.join_peers(rpc, &start.meshes.partitions);
+    Reporter {
+        here: core.here,
         engine: engine.clone(),
-        partitions: Rc::clone(&local),
-        kafka: metrics,
-        server: server.clone(),
+        partitions: Rc::clone(local),
+        kafka,
+        server,
         remote,
         archives,
         controller_lane: lanes.controller.clone(),
-        rebuilds: rebuilds.progress(),
+        rebuilds,
         gatherer: Gatherer {
             env: env.clone(),
             controller: controller.clone(),
@@ -288,23 +380,20 @@ pub(super) async fn run(start: ShardStart) -> Result<(), ShardFailure> {
         },
         replicas,
         copies,
-    };
-    env.tasks.spawn("reports", reporter.serve(start.inboxes.reports));
-    let own = Replicas::start(&env, &lanes, &controller);
-    lost_leaders::watch(&env, &lanes, &controller, Rc::new(rpc.clone()));
-    serving.set(true);
-    let _ = start.status.send_async(ShardStatus::Serving(here)).await;
-
-    let _ = start.stop.recv_async().await;
-    own.leave().await;
-    server.stop().await;
-    if let Err(error) = engine.checkpoint().await {
-        tracing::warn!(shard = %here, %error, "the last checkpoint failed; the next start replays the journal instead");
     }
-    lanes.shutdown().await;
-    rpc.stop();
-    engine.close().await;
-    Ok(())
+}
+
+async fn stop(core: Core) {
+    if let Err(error) = core.engine.checkpoint().await {
+        tracing::warn!(
+            shard = %core.here,
+            %error,
+            "the last checkpoint failed; the next start replays the journal instead"
+        );
+    }
+    core.lanes.shutdown().await;
+    core.rpc.stop();
+    core.engine.close().await;
 }
 
 /// Starts the lanes that an image brings to this shard. A failure ends the start, or the process once it serves.

@@ -189,14 +189,13 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
             registry: registry.clone(),
             registry_calls: registry_inbox.take(),
             meshes: meshes.clone(),
-            inboxes,
             placement: placement.clone(),
             kafka_opens: kafka_opens.take(),
             status: status_sender.clone(),
             stage: stage.clone(),
             stop,
         };
-        threads.push(spawn_shard(start)?);
+        threads.push(spawn_shard(start, inboxes)?);
     }
     drop(status_sender);
     let note = |change: fn(&mut Identity)| {
@@ -510,10 +509,10 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
 }
 
 /// Starts a shard on its own thread, pinned to a core.
-fn spawn_shard(start: ShardStart) -> Result<JoinHandle<()>, StartError> {
+fn spawn_shard(start: ShardStart, inboxes: Inboxes) -> Result<JoinHandle<()>, StartError> {
     let (here, status) = (start.seat.here, start.status.clone());
     let run = move || async move {
-        if let Err(failure) = shard_main::run(start).await {
+        if let Err(failure) = shard_main::run(start, inboxes).await {
             let _ = status.send(ShardStatus::Failed(failure));
         }
     };
