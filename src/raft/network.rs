@@ -31,12 +31,17 @@ use tidewater_storage::model::{EntryId, LaneId, ReplicaId, Term};
 use super::codec::{self, CodecError};
 use super::leadership::Standing;
 use super::runtime::{ShardRuntime, time};
+use super::settings::LEASE;
 use super::type_config::{CommittedLeader, LeaderId, Types, Vote, entry_id, log_id, replica_id};
 
 pub mod in_process;
 
-/// A follower's disk may take long over entries; a heartbeat may not, and has openraft's shorter time.
+/// A follower's disk may take long over entries.
 const APPEND_ANSWER_IN: Duration = Duration::from_secs(3);
+/// The answer to a heartbeat proves that the follower followed when it was sent: that is of use for as long as a lease.
+/// openraft's own time for it is the interval of heartbeats; brokers that need longer for a round trip, because they are
+/// far apart or busy, would never prove that they lead, while their followers hear them and elect nobody else.
+const HEARTBEAT_ANSWER_IN: Duration = LEASE;
 /// A vote is answered once it is on the voter's disk, which may have much to do. openraft's own time for it is the
 /// shortest election timeout.
 const VOTE_ANSWER_IN: Duration = Duration::from_secs(4);
@@ -471,9 +476,14 @@ impl RaftNetworkV2<Types> for Peer {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let within = if rpc.entries.is_empty() { option.hard_ttl() } else { APPEND_ANSWER_IN };
+        let within = if rpc.entries.is_empty() {
+            time::hold_timeout(HEARTBEAT_ANSWER_IN);
+            HEARTBEAT_ANSWER_IN
+        } else {
+            APPEND_ANSWER_IN
+        };
         let previous = rpc.prev_log_id.as_ref().map(entry_id);
         let last = rpc.entries.last().map(|entry| entry_id(&entry.log_id)).or(previous);
         let request = PeerRequest::Append {

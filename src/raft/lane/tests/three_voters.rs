@@ -8,6 +8,8 @@ use crate::raft::LEASE;
 use crate::raft::log_store::LogDevice;
 use crate::raft::network::in_process::InProcess;
 
+mod apart;
+
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 struct Replica {
@@ -37,6 +39,8 @@ struct Cluster {
     acknowledged: Vec<(EntryId, u64)>,
     unknown: BTreeSet<u64>,
     next: u64,
+    /// Between two replicas, one way.
+    delay: Duration,
 }
 
 fn machine(node: NodeId) -> u32 {
@@ -45,6 +49,10 @@ fn machine(node: NodeId) -> u32 {
 
 impl Cluster {
     fn new(seed: u64) -> Self {
+        Self::apart(seed, Duration::from_millis(2))
+    }
+
+    fn apart(seed: u64, delay: Duration) -> Self {
         let mut cluster = Self {
             world: World::new(seed),
             wires: InProcess::new(),
@@ -53,6 +61,7 @@ impl Cluster {
             acknowledged: Vec::new(),
             unknown: BTreeSet::new(),
             next: 0,
+            delay,
         };
         for node in NODES {
             cluster.replicas.insert(node, Replica::new(ReplicaId::first(node), true));
@@ -67,7 +76,7 @@ impl Cluster {
 
     fn start(&mut self, node: NodeId) {
         let env = self.world.env_of(machine(node));
-        let transport = self.wires.transport(env.clone(), node, Duration::from_millis(2));
+        let transport = self.wires.transport(env.clone(), node, self.delay);
         let replica = self.replica(node);
         let (disk, id, may_initialise) = (replica.disk.clone(), replica.id, replica.may_initialise);
         let numbers = Rc::new(Numbers::default());
