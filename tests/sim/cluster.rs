@@ -4,12 +4,13 @@
 //!
 //! [`plan`] draws what goes wrong; [`world`] holds machines, network and bucket; [`broker`] is one life of a broker,
 //! [`wire`] its connection to the others, [`images`] the topics that it knows of; [`clients`] write and read,
-//! [`groups`] commit offsets;
+//! [`groups`] commit offsets; [`controllers`] decide on other topics over lane 0;
 //! [`record`] notes what every replica does; [`invariants`] says, one file each, what must hold; [`defects`] has
 //! brokers that are wrong on purpose and must be caught.
 
 mod broker;
 mod clients;
+mod controllers;
 mod defect;
 mod faults;
 mod groups;
@@ -30,6 +31,7 @@ use crate::seeds;
 const SEEDS_OF_THREE: u64 = 1000;
 const SEEDS_OF_FIVE: u64 = 200;
 const SEEDS_OF_REPLACEMENTS: u64 = 100;
+const SEEDS_OF_CONTROLLERS: u64 = 200;
 
 #[test]
 fn three_brokers_lose_double_and_move_nothing() {
@@ -95,6 +97,15 @@ fn a_deposed_leader_deletes_nothing_and_shows_no_old_end() {
         plan.events = vec![event("cut", 4_000, What::Isolate { whom, ways: Ways::Both, ms: 30_000 })];
         run::run(plan, false);
     }
+}
+
+/// What the controllers answered is what all of them have in the end, under every fault.
+#[test]
+fn controllers_decide_once_and_forget_nothing() {
+    let test = "cluster::controllers_decide_once_and_forget_nothing";
+    seeds::each(test, SEEDS_OF_CONTROLLERS, ClusterPlan::with_controllers, |plan, trace| {
+        run::run(plan, trace);
+    });
 }
 
 /// Two of three brokers lose their disks and are replaced by empty ones, one after the other, under every other fault.

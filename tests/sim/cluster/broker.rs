@@ -1,7 +1,8 @@
 //! One life of a broker in a cluster: engine, data lanes with voters on other brokers, proposers, archivers, the
 //! coordinator of groups.
 //!
-//! Composed by hand, as `src/node` composes them; the controller is the simulation's ([`super::images`]).
+//! Composed by hand, as `src/node` composes them; the lanes follow the simulation's controller ([`super::images`]), not
+//! the one that a broker may run besides.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use tidewater_tiering::fetch::{FetchConfig, RemoteReader};
 use tidewater_tiering::keys::{ClusterName, Nonce};
 use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 
+use super::controllers::{self, Control};
 use super::groups;
 use super::record::Witness;
 use super::wire::{Calls, Transport, Wire, node_id};
@@ -52,6 +54,7 @@ pub(crate) struct Broker {
     pub(crate) partitions: Rc<PartitionShard>,
     pub(crate) mesh: Mesh<PartitionRequest>,
     pub(crate) groups: GroupRouter,
+    pub(crate) control: Option<Control>,
     _archives: Option<Archives>,
 }
 
@@ -76,20 +79,26 @@ impl Broker {
         }));
         let image = cluster.slot(node).known.image(cluster, node);
         lanes.ensure(&image.lanes, on_death(cluster, node)).await.map_err(|error| error.to_string())?;
-        let rebuilds = rebuild(env.clone(), Rc::downgrade(cluster), node, engine.clone(), Rc::clone(&lanes), wire);
+        let weak = Rc::downgrade(cluster);
+        let rebuilds = rebuild(env.clone(), weak, node, engine.clone(), Rc::clone(&lanes), Rc::clone(&wire));
         drop(env.tasks.spawn("rebuilds", rebuilds));
         let (mesh, mut inboxes) = Mesh::new(1, 4096);
         drop(env.tasks.spawn("partition inbox", Rc::clone(&partitions).drain(inboxes.remove(0))));
         let placeholder = ClusterImage { revision: 0, ..(*image).clone() };
         let controller = follow_images(&env, cluster, node, &lanes, Arc::new(placeholder));
+        let peers = || Peers { env: env.clone(), wire: Rc::clone(&wire), cluster: Rc::downgrade(cluster), me: node };
         if cluster.plan.keepers {
             drop(Replicas::start(&env, &lanes, &controller));
-            let peers = Peers { env: env.clone(), cluster: Rc::downgrade(cluster), me: node };
-            lost_leaders::watch(&env, &lanes, &controller, Rc::new(peers));
+            lost_leaders::watch(&env, &lanes, &controller, Rc::new(peers()));
         }
+        let control = if cluster.plan.controllers {
+            Some(controllers::start(&env, cluster, node, &lanes, peers(), &image).await?)
+        } else {
+            None
+        };
         let groups = groups::coordinate(&env, HERE, &partitions, &mesh, &controller);
         let archives = archive(&env, cluster, node, &partitions, &engine, &controller).await?;
-        Ok(Rc::new(Self { engine, partitions, mesh, groups, _archives: archives }))
+        Ok(Rc::new(Self { engine, partitions, mesh, groups, control, _archives: archives }))
     }
 
     /// The term in which it leads a lane and serves.
@@ -198,8 +207,9 @@ fn follow_images(
 }
 
 /// Connections with the brokers that live: the kernel closes those of a process that ends, and not those that are cut.
-struct Peers {
-    env: Env,
+pub(crate) struct Peers {
+    pub(crate) env: Env,
+    pub(crate) wire: Rc<Wire>,
     cluster: Weak<Cluster>,
     me: u32,
 }

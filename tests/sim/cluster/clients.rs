@@ -14,6 +14,7 @@ use tidewater::partition::message::{
 use tidewater_storage::env::Env;
 use tidewater_storage::model::{BatchHeader, Offset, ProducerId};
 
+use super::controllers;
 use super::defect::Defect;
 use super::groups::Group;
 use super::world::{Cluster, Spot};
@@ -86,6 +87,13 @@ impl Clients {
         }
         if cluster.plan.has("topics") {
             clients.spawn(cluster, "topics".to_owned(), client().come_and_go());
+        }
+        if cluster.plan.controllers {
+            for n in 0..3 {
+                let stop = Rc::clone(&clients.stop);
+                let work = controllers::administer(Rc::clone(cluster), n, move || stop.get());
+                clients.spawn(cluster, format!("administrator {n}"), work);
+            }
         }
         clients
     }

@@ -9,6 +9,7 @@
 //! | end, log start, archived end, leader epoch never move back | `forward_only` | always |
 //! | what the newest leader names is in the bucket | `named_objects` | always, end |
 //! | a read by lease shows all that was acknowledged before it | `clients::read` | at every read |
+//! | lane 0: equal at equal applied; answers hold; no producer id twice | `controllers` | always, end |
 //! | acknowledged once, in order, at its offset; nothing invented; no holes | those of one broker | end |
 
 pub(crate) mod election_safety;
@@ -34,6 +35,7 @@ pub(crate) fn watch(cluster: &Rc<Cluster>) {
             watcher.tasks.sleep(Duration::from_millis(20 + watcher.rng.below(200))).await;
             let Some(cluster) = cluster.upgrade() else { return };
             look(&cluster, watcher.rng.below(8) == 0);
+            cluster.decisions.look(&cluster);
         }
     }));
 }

@@ -32,6 +32,8 @@ pub(crate) struct ClusterPlan {
     /// Do brokers keep the members of lanes as the table says, and stand for the leader of a broker that was lost? Runs
     /// that were drawn before they could do without.
     pub(crate) keepers: bool,
+    /// Do brokers run lane 0 with a controller over it?
+    pub(crate) controllers: bool,
     /// What is wrong with the brokers, on purpose.
     pub(crate) defect: Option<Defect>,
 }
@@ -163,8 +165,18 @@ impl ClusterPlan {
         let lanes = 1 + u32::try_from(rng.below(2)).expect("small");
         let partitions = 1 + i32::try_from(rng.below(3)).expect("small");
         let rough_ms = ROUGH_MS.0 + rng.below(ROUGH_MS.1);
-        let (events, keepers, defect) = (Vec::new(), false, None);
-        let mut plan = Self { seed, nodes, lanes, partitions, rough_ms, events, without, keepers, defect };
+        let mut plan = Self {
+            seed,
+            nodes,
+            lanes,
+            partitions,
+            rough_ms,
+            events: Vec::new(),
+            without,
+            keepers: false,
+            controllers: false,
+            defect: None,
+        };
         plan.events = plan.draw_events(&rng);
         plan.events.retain(|event| !plan.without.contains(&event.name));
         plan
@@ -229,6 +241,13 @@ impl ClusterPlan {
         plan.events.sort_by_key(|event| event.at_ms);
         (plan.keepers, plan.rough_ms) = (true, plan.rough_ms.max(20_000));
         plan
+    }
+
+    /// The plan of a seed for three or five brokers with controllers, which little else is asked of.
+    pub(crate) fn with_controllers(seed: u64, mut without: BTreeSet<String>) -> Self {
+        without.extend(["readers", "topics", "trim", "groups"].map(str::to_owned));
+        let nodes = if seed.is_multiple_of(5) { 5 } else { 3 };
+        Self { controllers: true, ..Self::of(nodes, seed, without) }
     }
 
     fn replacements() -> Vec<(u64, What)> {

@@ -8,7 +8,7 @@ use super::clients::{self, Clients};
 use super::groups::{self, Group};
 use super::plan::ClusterPlan;
 use super::world::{Cluster, Spot};
-use super::{faults, invariants};
+use super::{controllers, faults, invariants};
 
 /// Virtual time in which everything must have caught up once nothing goes wrong any more.
 const CALM_MS: u64 = 120_000;
@@ -61,6 +61,10 @@ async fn whole(cluster: &Rc<Cluster>) {
 async fn at_rest(cluster: &Cluster) {
     wait_for(cluster, "replicas have applied the same", level).await;
     invariants::at_rest(cluster);
+    if cluster.plan.controllers {
+        wait_for(cluster, "controllers have applied the same", controllers::level).await;
+        cluster.decisions.at_rest(cluster);
+    }
 }
 
 /// Groups, and the topic of their offsets.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::channel::oneshot;
 use futures::future::LocalBoxFuture;
+use tidewater::controller::client::ControllerHandle;
 use tidewater::node::lanes::Lanes;
 use tidewater::raft::network::{AppendReply, Calling, PeerError, PeerReply, PeerRequest, PeerTransport};
 use tidewater::rebuild::{RebuildCalls, RebuildSource};
@@ -25,6 +26,8 @@ use super::defect::Defect;
 use super::world::Cluster;
 
 const REBUILD: u8 = Service::Rebuild as u8;
+const CONTROLLER: u8 = Service::Controller as u8;
+const LEADERS: u8 = Service::Leaders as u8;
 /// For one request of a rebuild.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,7 @@ pub(crate) struct Wire {
     defect: Option<Defect>,
     lanes: Rc<Lanes>,
     source: Rc<RebuildSource>,
+    controller: RefCell<Option<ControllerHandle>>,
     waiting: RefCell<BTreeMap<u64, oneshot::Sender<Body>>>,
     next: Cell<u64>,
 }
@@ -78,6 +82,7 @@ impl Wire {
             defect: cluster.plan.defect,
             lanes: Rc::clone(lanes),
             source,
+            controller: RefCell::default(),
             waiting: RefCell::default(),
             next: Cell::new(env.rng.next_u64()),
         });
@@ -109,10 +114,9 @@ impl Wire {
                 drop(env.tasks.spawn("wire answer", async move { self.answer(from, frame.id, asked).await }));
             }
             Body::Call { service, body } => {
-                assert_eq!(service, REBUILD, "no other service is called here");
                 let env = self.env.clone();
                 drop(env.tasks.spawn("wire call", async move {
-                    let answer = self.source.answer(&body).await;
+                    let answer = self.called(service, &body).await;
                     self.send(from, frame.id, Body::Answer(answer));
                 }));
             }
@@ -121,6 +125,40 @@ impl Wire {
                 if let Some(waiting) = waiting {
                     let _ = waiting.send(answer);
                 }
+            }
+        }
+    }
+
+    /// From now on others reach the controller of this broker.
+    pub(crate) fn set_controller(&self, handle: ControllerHandle) {
+        self.controller.replace(Some(handle));
+    }
+
+    async fn called(&self, service: u8, body: &[u8]) -> Result<Bytes, String> {
+        if service == REBUILD {
+            return self.source.answer(body).await;
+        }
+        let controller = self.controller.borrow().clone().ok_or("no controller runs here yet")?;
+        let answered = match service {
+            CONTROLLER => controller.serve_peer(body).await,
+            LEADERS => controller.take_report(body).await.map(|()| Bytes::new()),
+            _ => unreachable!("no broker of a simulation calls service {service}"),
+        };
+        Ok(answered.expect("requests arrive as they were sent"))
+    }
+
+    /// Calls a service of another broker; `None` when this one ends before the answer.
+    pub(crate) fn call(
+        self: &Rc<Self>,
+        to: u32,
+        service: Service,
+        body: Bytes,
+    ) -> impl Future<Output = Option<Result<Bytes, String>>> + use<> {
+        let asked = self.ask(to, Body::Call { service: service as u8, body });
+        async move {
+            match asked.await? {
+                Body::Answer(answer) => Some(answer),
+                other => unreachable!("a call is answered with {other:?}"),
             }
         }
     }

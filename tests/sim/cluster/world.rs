@@ -19,6 +19,7 @@ use tidewater_tiering::store::{Faults, SimBucket};
 use uuid::Uuid;
 
 use super::broker::Broker;
+use super::controllers::Decisions;
 use super::images::{Images, Known};
 use super::plan::{ClusterPlan, Whom};
 use super::record::Record;
@@ -62,6 +63,7 @@ pub(crate) struct Cluster {
     pub(crate) history: History,
     pub(crate) record: Rc<Record>,
     pub(crate) images: Images,
+    pub(crate) decisions: Decisions,
     /// The greatest leader epoch that a newest leader showed, by the history's number of the partition.
     pub(crate) epochs: RefCell<BTreeMap<i32, LeaderEpoch>>,
     spots: RefCell<BTreeMap<i32, Spot>>,
@@ -101,6 +103,7 @@ impl Cluster {
             history: History::default(),
             record: Rc::default(),
             images: Images::new(),
+            decisions: Decisions::default(),
             epochs: RefCell::default(),
             spots: RefCell::default(),
             slots,
