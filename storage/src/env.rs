@@ -24,6 +24,7 @@ pub mod real;
 pub mod rng;
 pub mod sim;
 mod syscall;
+mod take_over;
 pub mod tasks;
 
 pub use aligned::{ALIGNMENT, AlignedBuf};

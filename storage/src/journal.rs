@@ -197,6 +197,8 @@ pub(crate) struct JournalInner {
     commit_wake: Notify,
     /// To `release::run`: a file became free, or the next file is needed.
     keep_wake: Notify,
+    /// Held by `commit::run` for as long as it may write.
+    committing: Mutex<()>,
     /// Held by `release::run` while it changes files.
     keeping: Mutex<()>,
     /// The disk is full and the next file cannot be made; a commit may be waiting for that file.
@@ -244,6 +246,7 @@ impl Journal {
             counters: JournalCounters::default(),
             commit_wake: Notify::default(),
             keep_wake: Notify::default(),
+            committing: Mutex::default(),
             keeping: Mutex::default(),
             stalled: Cell::new(false),
         });
@@ -356,8 +359,8 @@ impl Journal {
         self.inner.state.borrow().failure.clone()
     }
 
-    /// Flushes, then ends the journal's tasks; once it returns, the directory may be opened again. Later calls get
-    /// [`JournalError::Closed`].
+    /// Flushes, then ends the journal's tasks; once it returns, no write is under way and the directory may be opened
+    /// again, also while clones of this handle exist. Later calls get [`JournalError::Closed`].
     ///
     /// # Errors
     /// [`JournalError::Poisoned`].
@@ -368,6 +371,8 @@ impl Journal {
         };
         self.inner.fail(&JournalError::Closed);
         drop(self.inner.keeping.lock().await);
+        drop(self.inner.committing.lock().await);
+        self.inner.state.borrow().hand_over_files()?;
         flushed
     }
 }

@@ -1,11 +1,16 @@
-//! The engine on the real disk under a real executor, once through: append, write back, checkpoint, close, open, read.
-//! A smoke test: faults are tested on the simulated disk.
+//! The engine on the real disk under a real executor, once through: append, write back, checkpoint, close, open, read;
+//! and the locks that keep a start from files which another process still writes. Other faults are tested on the
+//! simulated disk.
 
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tidewater_storage::engine::{CheckpointSource, Engine, EngineConfig, LaneCheckpoint, PartitionCheckpoint};
+use tidewater_storage::engine::{
+    CheckpointSource, Engine, EngineConfig, LaneCheckpoint, PartitionCheckpoint, relocate,
+};
 use tidewater_storage::env::{Env, real};
 use tidewater_storage::journal::{JournalConfig, JournalEntry, Payload};
 use tidewater_storage::log::LogSettings;
@@ -58,9 +63,15 @@ impl CheckpointSource for Above {
     }
 }
 
-fn config() -> EngineConfig {
-    let journal = JournalConfig { file_bytes: 1 << 20, capacity_bytes: 8 << 20, ..JournalConfig::default() };
-    EngineConfig { journal, recent_bytes: 1 << 20, checkpoint_bytes: 2 << 20, ..EngineConfig::default() }
+/// With the segments in `segments`.
+fn config(segments: &Path) -> EngineConfig {
+    EngineConfig {
+        journal: JournalConfig { file_bytes: 1 << 20, capacity_bytes: 8 << 20, ..JournalConfig::default() },
+        recent_bytes: 1 << 20,
+        checkpoint_bytes: 2 << 20,
+        segments: Some(segments.to_path_buf()),
+        ..EngineConfig::default()
+    }
 }
 
 async fn check(engine: &Engine) {
@@ -81,8 +92,9 @@ async fn check(engine: &Engine) {
     }
 }
 
-async fn fill(env: Env, dir: std::path::PathBuf) {
-    let (engine, recovered) = Engine::open(env.clone(), dir, config()).await.expect("opens");
+/// Fills a new shard `0` in `dir` and closes it. The handle stays.
+async fn fill(env: Env, dir: &Path) -> Engine {
+    let (engine, recovered) = Engine::open(env.clone(), dir.join("0"), config(dir)).await.expect("opens");
     assert!(recovered.partitions.is_empty());
     let above = Rc::new(Above { engine: RefCell::new(Some(engine.clone())), applied: Cell::new(None) });
     engine.set_source(above.clone());
@@ -112,20 +124,69 @@ async fn fill(env: Env, dir: std::path::PathBuf) {
     let counts = engine.counts();
     assert!(counts.checkpoints > 0 && counts.segments_closed > 10 && counts.run_reads > 0, "{counts:?}");
     *above.engine.borrow_mut() = None;
+    engine
+}
+
+/// Opens shard `shard` in `dir` and reads what [`fill`] wrote.
+async fn reopen(env: Env, dir: &Path, shard: &str) {
+    let (engine, recovered) = Engine::open(env, dir.join(shard), config(dir)).await.expect("opens again");
+    assert_eq!(recovered.lanes[0].applied, Some(entry(BATCHES - 1)));
+    assert_eq!(recovered.partitions.len(), 4);
+    check(&engine).await;
+    engine.close().await;
 }
 
 #[test]
 fn it_appends_writes_back_checkpoints_and_recovers() {
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("temporary directory");
-    let path = dir.path().join("0");
-    let again = path.clone();
-    real::run(1, |env| fill(env, path)).expect("executor");
+    drop(real::run(1, |env| fill(env, dir.path())).expect("executor"));
+    real::run(2, |env| reopen(env, dir.path(), "0")).expect("executor");
+}
+
+/// The lock stands for a write that the kernel has not ended: both belong to an open file description.
+#[test]
+fn a_start_waits_for_each_file_that_a_killed_process_still_writes() {
+    let held = Duration::from_millis(200);
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("temporary directory");
+    drop(real::run(1, |env| fill(env, dir.path())).expect("executor"));
+    let shard = dir.path().join("0");
+    let journal = std::fs::read_dir(shard.join("journal")).expect("lists").map(|entry| entry.expect("entry").path());
+    let mut files: Vec<_> = journal.filter(|path| path.extension().is_some_and(|it| it == "journal")).collect();
+    assert!(files.len() > 1, "a live file and a spare one: {files:?}");
+    files.extend(["checkpoint.0", "checkpoint.1", "checkpoint.pages"].map(|name| shard.join(name)));
+    let root = dir.path();
     real::run(2, |env| async move {
-        let (engine, recovered) = Engine::open(env, again, config()).await.expect("opens again");
-        assert_eq!(recovered.lanes[0].applied, Some(entry(BATCHES - 1)));
-        assert_eq!(recovered.partitions.len(), 4);
-        check(&engine).await;
-        engine.close().await;
+        for file in files {
+            // An earlier start may have removed a spare file.
+            let Ok(writing) = std::fs::File::options().write(true).open(&file) else { continue };
+            writing.lock().expect("locks");
+            let begun = Instant::now();
+            let ending = std::thread::spawn(move || {
+                std::thread::sleep(held);
+                drop(writing);
+            });
+            reopen(env.clone(), root, "0").await;
+            assert!(begun.elapsed() >= held, "{} was used while it was written to", file.display());
+            ending.join().expect("ends");
+        }
     })
     .expect("executor");
+}
+
+/// As in a change of the number of shards: what drained the old shard may still have handles, on an executor that has
+/// ended.
+#[test]
+fn a_closed_shard_is_moved_at_once_while_handles_of_it_live() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("temporary directory");
+    let old = real::run(1, |env| fill(env, dir.path())).expect("executor");
+    let (begun, root) = (Instant::now(), dir.path());
+    real::run(2, |env| async move {
+        let (from, to) = ([root.join("0")], [root.join("1")]);
+        let moved = relocate(&env, &from, &to, &config(root).journal, |_| 0).await.expect("moves");
+        assert_eq!((moved.lanes, moved.partitions), (1, 4));
+    })
+    .expect("executor");
+    real::run(3, |env| reopen(env, root, "1")).expect("executor");
+    assert!(begun.elapsed() < Duration::from_secs(50), "it waited for its own handles: {:?}", begun.elapsed());
+    drop(old);
 }

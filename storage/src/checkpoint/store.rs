@@ -67,6 +67,12 @@ impl CheckpointStore {
             let empty = Root::empty().encode();
             disk.write_atomic(&zero, &empty).await.map_err(failed(&zero, true))?;
         }
+        // What an earlier process has begun to write is through before anything is read.
+        let path = pages_path(dir);
+        let pages = open_or_create(&disk, &path).await?;
+        for slot in [&zero, &one] {
+            take_over_slot(&disk, slot).await.map_err(failed(slot, false))?;
+        }
         let first = read_slot(&disk, &zero).await;
         let second = read_slot(&disk, &one).await;
         let (current, previous) = match (first, second) {
@@ -75,8 +81,6 @@ impl CheckpointStore {
             (Ok(only), Err(_)) | (Err(_), Ok(only)) => (only, None),
             (Err(first), Err(second)) => return Err(CheckpointError::NoRoot { dir: dir.into(), first, second }),
         };
-        let path = pages_path(dir);
-        let pages = open_or_create(&disk, &path).await?;
         let len = pages.len().await.map_err(failed(&path, false))?;
         let mut store = Self { disk, dir: dir.into(), pages, current, previous, len };
         write_root_again(&store.disk, dir, &store.pages, &store.current).await?;
@@ -85,6 +89,14 @@ impl CheckpointStore {
             other => other?,
         };
         Ok((store, records))
+    }
+
+    /// Leaves the files to the next process, or to the next store of this one. No commit may follow.
+    ///
+    /// # Errors
+    /// A failed call.
+    pub fn hand_over(&self) -> Result<(), CheckpointError> {
+        self.pages.hand_over().map_err(failed(&pages_path(&self.dir), false))
     }
 
     /// A page of the newest root is unreadable: opens the root before, if all its pages can be read. Whether the
@@ -295,7 +307,17 @@ async fn open_or_create(disk: &Disk, path: &Path) -> Result<File, CheckpointErro
         Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open(path, OpenMode::CreateNew).await,
         other => other,
     };
-    opened.map_err(failed(path, false))
+    let file = opened.map_err(failed(path, false))?;
+    file.take_over().await.map_err(failed(path, false))?;
+    Ok(file)
+}
+
+/// Waits for writes of an earlier process in a slot. One that is absent or does not open has none; its reader says what
+/// that means.
+async fn take_over_slot(disk: &Disk, path: &Path) -> io::Result<()> {
+    let Ok(file) = disk.open(path, OpenMode::ReadWrite).await else { return Ok(()) };
+    file.take_over().await?;
+    file.close().await
 }
 
 async fn write_slot(file: &File, path: &Path, root: &Root) -> Result<u64, CheckpointError> {
@@ -314,7 +336,7 @@ async fn write_slot(file: &File, path: &Path, root: &Root) -> Result<u64, Checkp
 async fn write_root_again(disk: &Disk, dir: &Path, pages: &File, current: &Root) -> Result<(), CheckpointError> {
     pages.sync().await.map_err(failed(&pages_path(dir), true))?;
     let path = slot_path(dir, current.generation);
-    let slot = disk.open(&path, OpenMode::ReadWrite).await.map_err(failed(&path, false))?;
+    let slot = open_or_create(disk, &path).await?;
     write_slot(&slot, &path, current).await?;
     slot.close().await.map_err(failed(&path, false))?;
     disk.sync_dir(dir).await.map_err(failed(dir, true))

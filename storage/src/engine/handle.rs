@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// Takes a last checkpoint, then ends upkeep and journal and closes all files. What the checkpoint does not have,
-    /// the journal has.
+    /// the journal has. Once it returns, the shard may be opened again, also while clones of this handle exist.
     pub async fn close(&self) {
         self.inner.ending.set(true);
         self.inner.shared.wake.notify();
@@ -199,8 +199,12 @@ impl Engine {
         if let Err(error) = self.inner.journal.close().await {
             tracing::warn!(%error, "the journal did not close cleanly; the next start recovers from what is durable");
         }
-        self.inner.shared.handles.close_all().await;
+        // No checkpoint begins from here on, and the lock waits for one that is under way.
         *self.inner.source.borrow_mut() = None;
+        if let Err(error) = self.inner.store.lock().await.hand_over() {
+            tracing::warn!(%error, "the checkpoint did not close cleanly; it is complete, the next start reads it");
+        }
+        self.inner.shared.handles.close_all().await;
     }
 
     /// Reports to the budget what journal and checkpoint take now.

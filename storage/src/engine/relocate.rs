@@ -118,7 +118,8 @@ type Held = (Vec<(Key, LaneId, Bytes)>, Vec<Doomed>, BTreeMap<LaneId, LaneHistor
 
 /// Everything a drained shard is: its records with the lane each belongs to, and its lanes' logs in short.
 async fn read(env: &Env, dir: &Path, config: &JournalConfig) -> Result<Held, RelocateError> {
-    let (_, records) = CheckpointStore::open(env.disk.clone(), dir).await.map_err(OpenError::from)?;
+    let (store, records) = CheckpointStore::open(env.disk.clone(), dir).await.map_err(OpenError::from)?;
+    store.hand_over()?;
     let (mut out, mut doomed, mut lanes) = (Vec::new(), Vec::new(), BTreeMap::<LaneId, LaneHistory>::new());
     for (key, blob) in records {
         match key {
@@ -168,6 +169,7 @@ async fn write(env: &Env, dir: &Path, config: &JournalConfig, contents: NewShard
     records.insert(Key::Shard, Some(ShardRecord { journal_sequence: 0, doomed }.encode()));
     let (mut store, _) = CheckpointStore::open(env.disk.clone(), dir).await?;
     store.commit(records).await?;
+    store.hand_over()?;
     let journal = Journal::open(env.clone(), &dir.join("journal"), config.clone()).await.map_err(OpenError::from)?;
     for (lane, LaneHistory { applied, vote, rebuilding }) in lanes {
         let log = journal.lane(lane);

@@ -249,6 +249,35 @@ impl File {
         Ok(bytes)
     }
 
+    /// Waits until no other handle has taken over this file, and takes it over: also from a process that was killed,
+    /// whose direct writes the kernel goes on with after the process and the lock of its data directory are gone. Such a
+    /// write may land over what the next process has written since. So every handle that writes to the same positions of
+    /// a file again takes the file over before it reads or writes. Ends with [`File::hand_over`] or when the file is
+    /// closed and no write is under way.
+    ///
+    /// # Errors
+    /// The system's error; `TimedOut` after a minute.
+    pub async fn take_over(&self) -> io::Result<()> {
+        match &self.kind {
+            FileKind::Dma(file) => file.take_over().await,
+            // A simulated process that ends takes its writes with it.
+            FileKind::Sim(_) => Ok(()),
+        }
+    }
+
+    /// Leaves the file to the next handle that takes it over, in this process or another. The caller has no write under
+    /// way and begins no other. A file that is to be opened again in this process needs it: tasks that have not ended
+    /// keep their clones open, and an executor that has ended does not close them.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn hand_over(&self) -> io::Result<()> {
+        match &self.kind {
+            FileKind::Dma(file) => file.hand_over(),
+            FileKind::Sim(_) => Ok(()),
+        }
+    }
+
     /// Makes completed writes durable (fdatasync).
     ///
     /// # Errors

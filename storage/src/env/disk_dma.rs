@@ -33,7 +33,7 @@ use super::aligned::{ALIGNMENT, AlignedBuf, align_down, align_up};
 use super::blocking::blocking;
 use super::disk::{DirEntry, OpenMode, is_disk_full};
 use super::pace::Pace;
-use super::syscall;
+use super::{syscall, take_over};
 
 /// Bytes of the probe file: enough for written blocks on every file system.
 const PROBE_BYTES: usize = 64 << 10;
@@ -41,7 +41,6 @@ const PROBE_BYTES: usize = 64 << 10;
 const LOOKED_AT_MAX: usize = 4096;
 /// One read of [`DmaHandle::read_at`]. Bytes.
 const READ_STEP: u64 = 4 << 20;
-
 thread_local! {
     /// Devices (`st_dev`) probed on this thread: glommio keeps its answer per thread and device.
     static PROBED: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
@@ -312,6 +311,15 @@ impl DmaHandle {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "buffer of a simulated file written to a real one"))
             }
         }
+    }
+
+    /// The lock is on the description that the ring's requests hold, not on that of `held`.
+    pub(super) async fn take_over(&self) -> io::Result<()> {
+        take_over::take_over(&*self.file).await
+    }
+
+    pub(super) fn hand_over(&self) -> io::Result<()> {
+        syscall::unlock(&*self.file)
     }
 
     pub(super) async fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {

@@ -74,4 +74,40 @@ mod tests {
         })
         .expect("executor");
     }
+
+    #[test]
+    fn a_file_is_taken_over_once_the_last_handle_for_writing_is_closed() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("temporary directory");
+        run(1, |env| async move {
+            let path = dir.path().join("file");
+            env.disk.open(&path, OpenMode::CreateNew).await.expect("creates").close().await.expect("closes");
+            let first = env.disk.open(&path, OpenMode::ReadWriteDurable).await.expect("opens");
+            first.take_over().await.expect("no other handle has it");
+            first.take_over().await.expect("this handle has it");
+            let second = env.disk.open(&path, OpenMode::ReadWriteDurable).await.expect("opens");
+            let begun = env.clock.now();
+            let held = Duration::from_millis(40);
+            let tasks = env.tasks.clone();
+            let closing = env.tasks.spawn("closing", async move {
+                tasks.sleep(held).await;
+                first.close().await.expect("closes");
+            });
+            second.take_over().await.expect("closed");
+            assert!(env.clock.now().since(begun) >= held);
+            assert_eq!(closing.await, Some(()));
+            // A handle that stays open may leave the file to the next one.
+            let next = env.disk.open(&path, OpenMode::ReadWrite).await.expect("opens");
+            second.hand_over().expect("unlocks");
+            next.take_over().await.expect("handed over");
+            next.close().await.expect("closes");
+            second.take_over().await.expect("closed");
+            // Readers are not kept away, and do not keep others away.
+            let reader = env.disk.open(&path, OpenMode::Read).await.expect("opens");
+            second.close().await.expect("closes");
+            let third = env.disk.open(&path, OpenMode::ReadWrite).await.expect("opens");
+            third.take_over().await.expect("a reader has no lock");
+            drop(reader);
+        })
+        .expect("executor");
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -20,6 +21,23 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     // SAFETY: statvfs returned success, so it has filled the structure.
     let stat = unsafe { stat.assume_init() };
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Locks the open file for this process, unless another open file description has the lock (flock). The lock ends when the
+/// last reference to the description does; a request in the kernel's hands is one.
+pub(super) fn try_lock(file: &impl AsRawFd) -> io::Result<bool> {
+    // SAFETY: flock takes a descriptor, which is open for as long as its owner is borrowed, and touches no memory.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) }
+}
+
+/// Ends the lock of [`try_lock`].
+pub(super) fn unlock(file: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: as in `try_lock`.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Tries to set up a ring of one entry and takes it down again (io_uring_setup).
@@ -68,9 +86,5 @@ pub(super) fn raise_open_files() -> io::Result<u64> {
 /// Writes everything of the file system that holds the open file to the device, and waits for it (syncfs).
 pub(super) fn sync_file_system(file: &std::fs::File) -> io::Result<()> {
     // SAFETY: the descriptor is open for as long as `file` is borrowed; the call takes no memory of ours.
-    if unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(file)) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::syncfs(file.as_raw_fd()) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

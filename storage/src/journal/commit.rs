@@ -17,6 +17,7 @@ use crate::env::{ALIGNMENT, AlignedBuf};
 
 /// Runs until the journal fails or is closed.
 pub(super) async fn run(inner: Rc<JournalInner>) {
+    let _committing = inner.committing.lock().await;
     loop {
         let commit = inner.state.borrow_mut().take_commit();
         match commit {

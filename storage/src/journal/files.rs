@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::JournalError;
+use super::commit::poisoned;
 use super::layout::{LAYOUT_FILE, Layout, LayoutFile, file_name};
 use super::state::JournalState;
 use crate::env::{Env, File, OpenMode};
@@ -59,7 +61,7 @@ impl SpareFile {
         file.sync().await?;
         env.disk.sync_dir(dir).await?;
         file.close().await?;
-        env.disk.open(path, OpenMode::ReadWriteDurable).await
+        open_durable(env, path).await
     }
 
     /// Begins its next use.
@@ -69,6 +71,13 @@ impl SpareFile {
         let (live, first_sequence) = (Cell::new(0), Cell::new(0));
         Rc::new(JournalFile { number, generation, path, file, bytes, live, first_sequence })
     }
+}
+
+/// Opens a file for commits, once no earlier process has a write under way in it.
+pub(super) async fn open_durable(env: &Env, path: &Path) -> io::Result<File> {
+    let file = env.disk.open(path, OpenMode::ReadWriteDurable).await?;
+    file.take_over().await?;
+    Ok(file)
 }
 
 impl JournalFile {
@@ -93,6 +102,16 @@ impl JournalFile {
 }
 
 impl JournalState {
+    /// Leaves all files to the next process, or to the next journal of this one. No write may follow.
+    pub(super) fn hand_over_files(&self) -> Result<(), JournalError> {
+        let live = self.files.values().chain(&self.next).map(|file| (&file.file, &file.path));
+        let free = self.spares.iter().chain(&self.dropping).map(|spare| (&spare.file, &spare.path));
+        for (file, path) in live.chain(free) {
+            file.hand_over().map_err(|error| poisoned("unlocking", path, error))?;
+        }
+        Ok(())
+    }
+
     /// The layout of all files as they are now, with `coming` as the next one.
     pub(super) fn layout(&self, coming: Option<&JournalFile>) -> Layout {
         let live = self.files.values().chain(&self.next).map(|file| file.row());

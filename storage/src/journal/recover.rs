@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::files::{JournalFile, SpareFile, write_layout};
+use super::files::{JournalFile, SpareFile, open_durable, write_layout};
 use super::format::{BLOCK, CommitHeader, FormatError, Located, Record};
 use super::lane::{EntrySlot, LaneState, NewestStateRecords, RecordAddress};
 use super::layout::{LAYOUT_FILE, Layout, LayoutFile, file_name};
@@ -223,13 +223,15 @@ async fn open_files(env: &Env, dir: &Path, layout: &Layout) -> Result<(LiveFiles
     for &LayoutFile { number, generation, bytes, first_sequence } in &layout.files {
         let path = dir.join(file_name(number));
         if generation == 0 {
-            // A missing spare is no loss: it holds nothing.
-            if let Ok(file) = env.disk.open(&path, OpenMode::ReadWriteDurable).await {
-                spares.push(SpareFile { number, path, file, bytes });
+            match open_durable(env, &path).await {
+                Ok(file) => spares.push(SpareFile { number, path, file, bytes }),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(io_failed("opening", &path)(error)),
+                // A missing spare is no loss: it holds nothing.
+                Err(_) => {}
             }
             continue;
         }
-        let file = env.disk.open(&path, OpenMode::ReadWriteDurable).await.map_err(io_failed("opening", &path))?;
+        let file = open_durable(env, &path).await.map_err(io_failed("opening", &path))?;
         let file = SpareFile { number, path, file, bytes }.used_as(generation);
         file.first_sequence.set(first_sequence);
         if live.insert(generation, file).is_some() {
