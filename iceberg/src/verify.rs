@@ -122,23 +122,20 @@ enum Fault {
 impl Checker {
     /// Checks a table until what it found is found twice.
     async fn table(&self, table: TableIdent) -> Checked {
-        let mut before: Option<Checked> = None;
-        for _ in 0..CHECKS {
-            let mut found = self.once(&table).await;
-            match before.take() {
-                None if found.damage.is_empty() => return found,
-                None => {}
-                Some(before) => {
-                    let is_new = found.damage.keys().any(|key| !before.damage.contains_key(key));
-                    if !is_new {
-                        return found;
-                    }
-                    found.damage.retain(|key, _| before.damage.contains_key(key));
-                }
-            }
-            before = Some(found);
+        let mut found = self.once(&table).await;
+        if found.damage.is_empty() {
+            return found;
         }
-        before.unwrap_or_default()
+        for _ in 1..CHECKS {
+            let mut again = self.once(&table).await;
+            let is_new = again.damage.keys().any(|key| !found.damage.contains_key(key));
+            if !is_new {
+                return again;
+            }
+            again.damage.retain(|key, _| found.damage.contains_key(key));
+            found = again;
+        }
+        found
     }
 
     async fn once(&self, table: &TableIdent) -> Checked {
@@ -240,8 +237,13 @@ impl Checker {
         let new: Vec<ManifestFile> =
             list.into_iter().filter(|manifest| check.seen.insert(hash(&manifest.manifest_path))).collect();
         let reads = stream::iter(new).map(async |manifest| {
-            let size = u64::try_from(manifest.manifest_length).ok();
-            let read = self.read(&manifest.manifest_path, size, Manifest::parse_avro).await;
+            let read = match u64::try_from(manifest.manifest_length) {
+                Ok(size) => self.read(&manifest.manifest_path, Some(size), Manifest::parse_avro).await,
+                Err(_) => {
+                    let reason = format!("its manifest list says {} bytes", manifest.manifest_length);
+                    Err(Fault::Damaged(DamageKind::Contradiction, reason))
+                }
+            };
             (manifest.manifest_path, read)
         });
         let mut reads = std::pin::pin!(reads.buffered(READS_AT_ONCE));

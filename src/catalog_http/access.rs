@@ -110,8 +110,11 @@ struct Form(Vec<(String, String)>);
 impl Form {
     fn parse(body: &[u8]) -> Self {
         let pairs = body.split(|byte| *byte == b'&').map(|pair| {
-            let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            (decoded(halves.next().unwrap_or_default()), decoded(halves.next().unwrap_or_default()))
+            let halves = pair.iter().position(|byte| *byte == b'=').and_then(|end| pair.split_at_checked(end));
+            match halves {
+                Some((name, [_, value @ ..])) => (decoded(name), decoded(value)),
+                _ => (decoded(pair), String::new()),
+            }
         });
         Self(pairs.collect())
     }

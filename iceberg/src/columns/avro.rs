@@ -113,10 +113,7 @@ impl Schema {
             parser.text(reference)?;
         }
         let root = parser.text(text)?;
-        let names = parser.names.into_iter().map(|(full, id)| {
-            let aliases = parser.aliases.remove(&id).unwrap_or_default();
-            (id, TypeName { full, aliases })
-        });
+        let names = parser.names.into_iter().map(|(full, Named { id, aliases })| (id, TypeName { full, aliases }));
         let mut schema = Self {
             names: names.collect(),
             empty: Vec::new(),
@@ -244,8 +241,14 @@ enum Height {
 #[derive(Debug, Default)]
 struct Parser {
     nodes: Vec<Node>,
-    names: HashMap<String, NodeId>,
-    aliases: HashMap<NodeId, Vec<String>>,
+    names: HashMap<String, Named>,
+}
+
+/// A type with a name, and the full names that it had.
+#[derive(Debug)]
+struct Named {
+    id: NodeId,
+    aliases: Vec<String>,
 }
 
 fn invalid(what: impl Into<String>) -> Refused {
@@ -290,7 +293,7 @@ impl Parser {
         }
         let qualified = qualified(name, namespace);
         let found = self.names.get(&qualified).or_else(|| self.names.get(name));
-        found.copied().ok_or_else(|| invalid(format!("type {qualified} is not defined")))
+        found.map(|named| named.id).ok_or_else(|| invalid(format!("type {qualified} is not defined")))
     }
 
     fn union(&mut self, branches: &[Json], namespace: &str) -> Result<NodeId, Refused> {
@@ -355,7 +358,7 @@ impl Parser {
             check_name(name)?;
             let kind = field.get("type").ok_or_else(|| invalid(format!("field {name} lacks a type")))?;
             let node = self.schema(kind, &namespace)?;
-            parsed.push(Field { name: name.to_owned(), aliases: texts(field.get("aliases")), node });
+            parsed.push(Field { name: name.to_owned(), aliases: aliases(field)?, node });
         }
         let mut names: Vec<&str> = parsed.iter().map(|field| field.name.as_str()).collect();
         names.sort_unstable();
@@ -373,11 +376,10 @@ impl Parser {
         let full = qualified(name, namespace);
         full.split('.').try_for_each(check_name)?;
         let own = full.rsplit_once('.').map_or("", |(namespace, _)| namespace).to_owned();
-        if primitive(&full).is_some() || self.names.insert(full.clone(), id).is_some() {
+        let aliases = aliases(json)?.iter().map(|alias| qualified(alias, &own)).collect();
+        if primitive(&full).is_some() || self.names.insert(full.clone(), Named { id, aliases }).is_some() {
             return Err(invalid(format!("type {full} is defined twice")));
         }
-        let aliases = texts(json.get("aliases")).iter().map(|alias| qualified(alias, &own)).collect();
-        self.aliases.insert(id, aliases);
         Ok(own)
     }
 }
@@ -398,9 +400,12 @@ fn qualified(name: &str, namespace: &str) -> String {
     format!("{namespace}.{name}")
 }
 
-fn texts(json: Option<&Json>) -> Vec<String> {
-    let texts = json.and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
-    texts.iter().filter_map(Json::as_str).map(ToOwned::to_owned).collect()
+/// Earlier names of a type or field.
+fn aliases(json: &Json) -> Result<Vec<String>, Refused> {
+    let Some(written) = json.get("aliases") else { return Ok(Vec::new()) };
+    let aliases = written.as_array().ok_or_else(|| invalid(format!("aliases are not an array: {written}")))?;
+    let text = |alias: &Json| alias.as_str().map(ToOwned::to_owned);
+    aliases.iter().map(|alias| text(alias).ok_or_else(|| invalid(format!("an alias is no text: {alias}")))).collect()
 }
 
 fn primitive(name: &str) -> Option<Node> {

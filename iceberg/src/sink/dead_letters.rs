@@ -124,9 +124,13 @@ fn counted(appends: u64) -> Offsets {
 }
 
 /// How far the topic's table was when the last dead letters came. A user who rolls back moves this too.
-fn reached(metadata: &TableMetadata) -> Offsets {
+fn reached(table: &TableIdent, metadata: &TableMetadata) -> Result<Offsets, CommitError> {
     let text = offsets::nearest(metadata, REACHED).or_else(|| metadata.properties().get(REACHED));
-    text.and_then(|text| offsets::decode(text)).unwrap_or_default()
+    let Some(text) = text else { return Ok(Offsets::new()) };
+    offsets::decode(text).ok_or_else(|| CommitError::Unfit {
+        table: table.clone(),
+        detail: format!("its {REACHED} is not offsets by partition: {text:?}; put back what the last snapshot had"),
+    })
 }
 
 /// The lineage epoch of a fencing epoch: it grows with each restore, after which offsets may be other records'.
@@ -238,7 +242,7 @@ impl TableSink {
             read_data_files_from_avro(&mut &*list, schema, spec, &partition, format).map_err(CatalogError::from)?;
         let rows: u64 = files.iter().map(iceberg::spec::DataFile::record_count).sum();
         assert_eq!(rows, pending.rows, "the list of dead letters has those that were decided");
-        let mut to = reached(&dead.metadata);
+        let mut to = reached(&self.dead.table, &dead.metadata)?;
         for (partition, next) in offsets::of(&self.config.table, &base.metadata)? {
             let held = to.entry(partition).or_insert(next);
             *held = next.max(*held);
@@ -267,7 +271,7 @@ impl TableSink {
     ) -> Result<DeadOffsets, SinkError> {
         self.look_for_dead().await?;
         let Some(dead) = self.dead.committer.current() else { return Ok(DeadOffsets::new()) };
-        let (uuid, reached) = (dead.metadata.uuid(), reached(&dead.metadata));
+        let (uuid, reached) = (dead.metadata.uuid(), reached(&self.dead.table, &dead.metadata)?);
         let is_behind =
             |range: &PlannedRange| reached.get(&range.partition).is_some_and(|reached| range.offsets.start < *reached);
         if !ranges.iter().any(is_behind) {

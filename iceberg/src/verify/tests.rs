@@ -119,6 +119,32 @@ fn each_file_with_other_bytes_is_named() {
     });
 }
 
+/// A length that no file has says nothing of the file, and no file fits it.
+#[test]
+fn a_manifest_list_with_a_negative_length_is_damage() {
+    block_on(async {
+        let world = written().await;
+        let checker = Checker {
+            files: files(&world, "s3://bucket"),
+            catalog: ReadOnlyCatalog::new(files(&world, "s3://bucket")),
+            quick: true,
+        };
+        let list = keys(&world, "/metadata/tidewater-snap-", ".avro").remove(0);
+        let body = world.store.get(&list, None).await.expect("is there").body;
+        let parsed = ManifestList::parse_with_version(&body, iceberg::spec::FormatVersion::V2).expect("a list");
+        let mut manifests: Vec<ManifestFile> = parsed.consume_entries().into_iter().collect();
+        manifests[0].manifest_length = -5;
+        let (listed, seen) = (HashMap::new(), HashSet::new());
+        let report = TableReport { table: "topics.orders".to_owned(), snapshots: 0, files: 0, bytes: 0 };
+        let (name, found) = (report.table.clone(), Checked::default());
+        let mut check = Check { name, listed, seen, report, found, elsewhere: 0 };
+        checker.manifests(manifests, &mut check).await;
+        let [damage] = Vec::from_iter(check.found.damage.into_values()).try_into().expect("one");
+        assert_eq!(damage.kind, DamageKind::Contradiction);
+        assert!(damage.reason.contains("-5 bytes"), "{}", damage.reason);
+    });
+}
+
 #[test]
 fn a_damaged_pointer_and_metadata_file_are_named() {
     block_on(async {

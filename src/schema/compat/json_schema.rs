@@ -427,7 +427,8 @@ impl<'a> Walk<'a> {
                 (_, None) => {}
             });
         } else {
-            let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+            // All items of an array without a tuple are its rest.
+            let (before, after) = (before.unwrap_or(&[]), after.unwrap_or(&[]));
             let (rest_before, rest_after) = (view::items_rest(old), view::items_rest(new));
             self.inside("items", |walk| {
                 for n in 0..before.len().max(after.len()) {

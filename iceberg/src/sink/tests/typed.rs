@@ -1,13 +1,14 @@
 //! Tables whose columns follow the schemas of values: each record in one of two tables, once, also when any step fails.
 
 use futures::executor::block_on;
-use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
+use iceberg::spec::{MAIN_BRANCH, Snapshot, SnapshotReference, SnapshotRetention};
 use iceberg::{TableRequirement, TableUpdate};
 
 use super::*;
 use crate::columns::fixture::{Cell, Random};
 use crate::mode::TableMode;
 use crate::registry::SchemaKind;
+use crate::sink::dead_letters::REACHED;
 
 mod files;
 mod letters;
@@ -186,6 +187,43 @@ fn after_a_restore_dead_letters_above_the_table_are_not_taken_for_those_of_new_r
         let mut sink = world.sink(1 << 32);
         drain(&mut sink, NOW).await;
         produced.check(&world, "restored").await;
+    });
+}
+
+/// How far dead letters reach says which offsets stay dead: a guess would make rows of them.
+#[test]
+fn a_table_of_dead_letters_whose_reach_cannot_be_read_stops_its_topic() {
+    block_on(async {
+        let (mut world, mut produced) = begin(210);
+        let mut sink = world.sink(1);
+        produced.append(&world, 0, &[1, 9], NOW);
+        drain(&mut sink, NOW).await;
+        let dead = dead_letter_table(&world.config(1).topic);
+        roll_back(&world, &dead, 0).await;
+        let loaded = world.catalog().load(&dead).await.expect("loads");
+        let snapshot = loaded.metadata.current_snapshot().expect("one").as_ref().clone();
+        let mut properties = snapshot.summary().clone();
+        properties.additional_properties.insert(REACHED.to_owned(), "[1]".to_owned());
+        let damaged = Snapshot::builder()
+            .with_snapshot_id(77)
+            .with_parent_snapshot_id(Some(snapshot.snapshot_id()))
+            .with_sequence_number(snapshot.sequence_number() + 1)
+            .with_timestamp_ms(snapshot.timestamp_ms() + 1)
+            .with_manifest_list(snapshot.manifest_list())
+            .with_summary(properties)
+            .with_schema_id(loaded.metadata.current_schema_id())
+            .build();
+        let retention = SnapshotRetention::branch(None, None, None);
+        let (ref_name, reference) = (MAIN_BRANCH.to_owned(), SnapshotReference::new(77, retention));
+        let updates =
+            vec![TableUpdate::AddSnapshot { snapshot: damaged }, TableUpdate::SetSnapshotRef { ref_name, reference }];
+        let uuid = vec![TableRequirement::UuidMatch { uuid: loaded.metadata.uuid() }];
+        world.catalog().commit(&dead, uuid, updates).await.expect("committed");
+        produced.append(&world, 0, &[1], NOW);
+        match world.sink(2).run_once(NOW).await {
+            Outcome::Paused(PauseReason::Unfit { detail, .. }) => assert!(detail.contains(REACHED), "{detail}"),
+            other => panic!("{other:?}"),
+        }
     });
 }
 

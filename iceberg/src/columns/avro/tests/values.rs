@@ -250,6 +250,8 @@ fn schemas_that_no_table_can_have_are_refused_by_name() {
         json!(7),
         json!({"type": "record", "name": "r", "fields": [{"name": "a", "type": "int"}, {"name": "a", "type": "int"}]}),
         json!({"type": "record", "name": "a b", "fields": []}),
+        json!({"type": "record", "name": "r", "aliases": "q", "fields": [{"name": "a", "type": "int"}]}),
+        json!({"type": "record", "name": "r", "fields": [{"name": "a", "type": "int", "aliases": ["b", 7]}]}),
     ] {
         assert!(matches!(parse(&bad), Err(Refused::Schema(_))), "{bad}");
     }
