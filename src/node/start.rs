@@ -13,36 +13,35 @@ use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
 use uuid::Uuid;
 
 use super::budgets::Budgets;
-use super::cores::default_shards;
 use super::error::StartError;
 use super::identity::{DataDir, Identity, Notes};
-use super::join::{self, Joining};
 use super::lanes::Seat;
-use super::on_executor::on_executor;
 use super::preflight;
 use super::reshard;
-use super::shard_main::{self, Inboxes, Meshes, ShardStart};
+use super::shard_main::{Inboxes, Meshes, ShardStart};
 use super::side::Side;
 use super::sockets;
-use super::status::ShardStatus;
 use crate::admin::{self, AdminPort, StartStage};
 use crate::archival::run::{Opening, Tier};
 use crate::config::node::NodeConfig;
-use crate::controller::brokers::{BrokerAddress, Endpoint, Registration};
-use crate::controller::features::CLUSTER_MAX;
+use crate::controller::brokers::BrokerAddress;
 use crate::controller::image::{BrokerImage, ClusterImage};
 use crate::controller::state::kafka_id;
 use crate::kafka::limits::ACCEPTED_MAX;
 use crate::lakehouse::{self, TableStates};
 use crate::limits::{BUCKET_RESTART_PATIENCE, BUCKET_START_PATIENCE, MESH_INBOX_MAX};
 use crate::net::http::HttpPort;
-use crate::net::listen::Bound;
 use crate::net::placement::Placement;
-use crate::rpc::{self, Rpc, RpcMember, RpcNode, RpcOptions};
 use crate::schema_http;
 use crate::schema_registry::{RegistryMeshes, SchemaRegistry};
-use crate::shard::executor;
 use crate::shard::mesh::Mesh;
+
+mod entry;
+mod serving;
+
+pub(super) use entry::address_of;
+use entry::{enter_cluster, identify, rpc_node};
+use serving::{await_serving, spawn_shard};
 
 /// Between log lines of a long start, which has no time limit: a large journal takes long.
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -259,145 +258,6 @@ impl Running {
     }
 }
 
-/// The identity of this data directory. A fresh one gets its birth id, and without `--seed` a new cluster.
-fn identify(data: &DataDir, config: &NodeConfig) -> Result<Identity, StartError> {
-    let bad = |why: String| StartError::DataDir { path: data.path.clone(), why };
-    let cores = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
-    let Some(identity) = data.identity()? else {
-        let shards = config.shards.unwrap_or_else(|| default_shards(cores));
-        let birth = Uuid::new_v4();
-        let identity = if config.seeds.is_empty() {
-            if let Some(node) = config.replace {
-                return Err(bad(format!("--replace {node} needs --seed with the addresses of brokers of the cluster")));
-            }
-            Identity { birth, ..Identity::newborn(Uuid::new_v4(), &config.cluster_name, shards) }
-        } else {
-            Identity::unassigned(birth, &config.cluster_name, shards)
-        };
-        data.make_first(identity.shards)?;
-        data.write(&identity)?;
-        return Ok(identity);
-    };
-    if identity.cluster_name != config.cluster_name {
-        return Err(bad(format!(
-            "it holds the cluster {:?} and --cluster-name asks for {:?}: a cluster cannot be renamed",
-            identity.cluster_name, config.cluster_name
-        )));
-    }
-    if let Some(node) = config.replace.filter(|node| identity.is_member() && identity.node != *node) {
-        return Err(bad(format!(
-            "it is node {} of a cluster, and --replace {node} is for a start with an empty data directory; start it \
-             without --replace, or choose another directory with --data-dir",
-            identity.node
-        )));
-    }
-    if identity.restoring.is_some() {
-        return Err(bad(format!(
-            "a restore that prepares it is not complete: run tidewater restore --from {} again with this --data-dir",
-            config.bucket
-        )));
-    }
-    data.check_shards(&identity)?;
-    if !identity.birth.is_nil() {
-        return Ok(identity);
-    }
-    // Written by a version that knew no other broker.
-    let identity = Identity { birth: Uuid::new_v4(), ..identity };
-    data.write(&identity)?;
-    Ok(identity)
-}
-
-/// Brings a data directory that belongs to no cluster into that of `--seed`. Also returns the Kafka socket if its port
-/// had to be known for that.
-fn enter_cluster(
-    data: &DataDir,
-    identity: Identity,
-    config: &NodeConfig,
-    stage: &StartStage,
-) -> Result<(Identity, Option<Bound>), StartError> {
-    if identity.is_member() {
-        check_seeds(&identity, config)?;
-        return Ok((identity, None));
-    }
-    if config.seeds.is_empty() {
-        let why = "this data directory was started with --seed before and is in no cluster yet: give --seed again, or \
-                   choose an empty directory for a cluster of one";
-        return Err(StartError::Cluster(why.to_owned()));
-    }
-    if config.bucket_is_embedded {
-        let why = "the brokers of a cluster share one bucket, and without --bucket each has its own: give every broker \
-                   the same --bucket";
-        return Err(StartError::Cluster(why.to_owned()));
-    }
-    // Clients are refused until there is a cluster; but a port that the system chooses has to be known to it.
-    let held =
-        if config.kafka_addr.port() == 0 { Some(sockets::bind("--kafka-addr", config.kafka_addr)?) } else { None };
-    let kafka = held.as_ref().map_or(config.kafka_addr, Bound::addr);
-    let socket = sockets::bind("--rpc-addr", config.rpc_addr)?.listen()?;
-    let address = address_of(config, kafka, socket.addr(), identity.shards);
-    let registration =
-        Registration { birth: identity.birth, node: None, replaces: config.replace.map(NodeId), address };
-    let joining = Joining { identity, seeds: config.seeds.clone(), registration };
-    let (node, dir, stage) = (rpc_node(config, &joining.identity)?, data.path.clone(), stage.clone());
-    let joined = on_executor(ShardId(0), move |env| async move {
-        let rpc = Rpc::new(&env, &node);
-        let (arrivals, inboxes) = Mesh::new(1, MESH_INBOX_MAX);
-        inboxes.into_iter().for_each(|inbox| rpc.serve_connections(inbox));
-        let accepting = rpc::accept(env.clone(), socket.into_listener(), arrivals, node);
-        let accepting = env.tasks.spawn("accept brokers", accepting);
-        let joined = Box::pin(join::run(&env, &rpc, &dir, &joining, &stage)).await;
-        accepting.cancel();
-        rpc.stop();
-        Ok(joined)
-    });
-    Ok((joined?.wait()??, held))
-}
-
-/// Asks the seeds of a member whether they are in the same cluster.
-fn check_seeds(identity: &Identity, config: &NodeConfig) -> Result<(), StartError> {
-    if config.seeds.is_empty() {
-        return Ok(());
-    }
-    let options = RpcOptions::load(config, identity.birth).map_err(|error| StartError::Cluster(error.to_string()))?;
-    let address = address_of(config, config.kafka_addr, config.rpc_addr, identity.shards);
-    let me = join::hello(identity, &config.seeds, &address);
-    let (identity, seeds) = (identity.clone(), config.seeds.clone());
-    let checked = on_executor(ShardId(0), move |env| async move {
-        let rpc = Rpc::new(&env, &RpcNode::new(options));
-        let checked = join::check(&env, &rpc, &identity, &me, &seeds).await;
-        rpc.stop();
-        Ok(checked)
-    });
-    checked?.wait()?.map_err(StartError::Cluster)
-}
-
-/// How other brokers and clients reach this broker.
-pub(super) fn address_of(config: &NodeConfig, kafka: SocketAddr, rpc: SocketAddr, shards: u16) -> BrokerAddress {
-    let (host, port) = config.advertised.clone().unwrap_or_else(|| (kafka.ip().to_string(), kafka.port()));
-    let rpc = config.advertised_rpc.clone().unwrap_or_else(|| (rpc.ip().to_string(), rpc.port()));
-    BrokerAddress {
-        endpoints: vec![Endpoint::plain(&host, port)],
-        rpc: Some(rpc),
-        rack: config.rack.clone(),
-        shards,
-        level: CLUSTER_MAX,
-    }
-}
-
-fn rpc_node(config: &NodeConfig, identity: &Identity) -> Result<RpcNode, StartError> {
-    let options = RpcOptions::load(config, identity.birth).map_err(|error| StartError::Cluster(error.to_string()))?;
-    let node = RpcNode::new(options);
-    if identity.is_member() {
-        node.set_member(RpcMember {
-            cluster: identity.cluster,
-            node: NodeId(identity.node),
-            incarnation: ReplicaIncarnation(identity.incarnation),
-            feature: 0,
-        });
-    }
-    Ok(node)
-}
-
 /// Gives the data directory the number of shards of the settings; returns the identity and the engine settings of each
 /// shard. Runs before anything else writes `node.json`.
 fn lay_out(
@@ -506,102 +366,4 @@ fn meshes(shards: u16) -> (Meshes, Vec<Inboxes>) {
         })
         .collect();
     (Meshes { partitions, controller, reconcile, groups, arrivals, reports, raft, peers }, inboxes)
-}
-
-/// Starts a shard on its own thread, pinned to a core.
-fn spawn_shard(start: ShardStart, inboxes: Inboxes) -> Result<JoinHandle<()>, StartError> {
-    let (here, status) = (start.seat.here, start.status.clone());
-    let run = move || async move {
-        if let Err(failure) = shard_main::run(start, inboxes).await {
-            let _ = status.send(ShardStatus::Failed(failure));
-        }
-    };
-    executor::spawn(here, run).map_err(|e| StartError::System { what: "a thread for a shard", why: e.to_string() })
-}
-
-/// Waits until every shard serves, without a limit, and logs every `patience` how many do.
-/// `opened` is called when all have opened their directories.
-fn await_serving(
-    statuses: &flume::Receiver<ShardStatus>,
-    shards: u16,
-    patience: Duration,
-    stage: &StartStage,
-    opened: impl FnOnce(),
-) -> Result<(), StartError> {
-    let (mut recovered, mut serving, mut waited) = (0_u16, 0_u16, Duration::ZERO);
-    let mut opened = Some(opened);
-    stage.set(format!("{shards} shards read their checkpoints and journals"));
-    while serving < shards {
-        match statuses.recv_timeout(patience) {
-            Ok(ShardStatus::Serving(_)) => serving += 1,
-            Ok(ShardStatus::Recovered(shard)) => {
-                recovered += 1;
-                tracing::debug!(%shard, "recovered");
-                if recovered < shards {
-                    stage.set(format!("{recovered} of {shards} shards have read their checkpoints and journals"));
-                }
-                if let Some(opened) = opened.take_if(|_| recovered == shards) {
-                    opened();
-                }
-            }
-            Ok(ShardStatus::Failed(failure)) => {
-                return Err(StartError::Shard { shard: failure.shard.0, why: failure.why });
-            }
-            Err(flume::RecvTimeoutError::Timeout) => {
-                waited += patience;
-                tracing::warn!(
-                    ?waited,
-                    shards,
-                    recovered,
-                    serving,
-                    "the start takes long: a large journal is read, or the cluster has no quorum; it continues"
-                );
-            }
-            Err(flume::RecvTimeoutError::Disconnected) => {
-                return Err(StartError::Shard {
-                    shard: serving,
-                    why: "it ended while starting; see the log above".into(),
-                });
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::node::status::ShardFailure;
-
-    fn stage() -> StartStage {
-        StartStage::new("starting")
-    }
-
-    #[test]
-    fn a_start_that_lasts_is_waited_for() {
-        let (sender, statuses) = flume::bounded(4);
-        let begun = std::cell::Cell::new(false);
-        let shard = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(60));
-            sender.send(ShardStatus::Recovered(ShardId(0))).expect("is heard");
-            std::thread::sleep(Duration::from_millis(60));
-            sender.send(ShardStatus::Serving(ShardId(0))).expect("is heard");
-        });
-        await_serving(&statuses, 1, Duration::from_millis(10), &stage(), || begun.set(true))
-            .expect("late is not never");
-        assert!(begun.get(), "all have opened their directories");
-        shard.join().expect("ends");
-    }
-
-    #[test]
-    fn a_start_that_failed_is_not_waited_for() {
-        let (sender, statuses) = flume::bounded(4);
-        let why = "its journal is damaged".to_owned();
-        sender.send(ShardStatus::Failed(ShardFailure { shard: ShardId(1), why })).expect("room");
-        let failed = await_serving(&statuses, 2, Duration::from_secs(9), &stage(), || {}).expect_err("it failed");
-        assert!(matches!(failed, StartError::Shard { shard: 1, .. }), "{failed}");
-        drop(sender);
-        let ended = await_serving(&statuses, 2, Duration::from_secs(9), &stage(), || {}).expect_err("it ended");
-        assert!(ended.to_string().contains("ended while starting"), "{ended}");
-    }
 }
