@@ -2,12 +2,12 @@
 //!
 //! In the order in which a value passes through:
 //!
-//! 1. [`avro`] or [`json`] parses the schema of a value's writer and says which columns it needs, as a
+//! 1. [`avro`], [`json`] or [`protobuf`] parses the schema of a value's writer and says which columns it needs, as a
 //!    [`shape::Shape`], which no longer depends on the format;
 //! 2. [`evolve::plan`] compares the shape with the table's schema and its [`map::ColumnMap`]: columns to add, rename or
 //!    promote, what conflicts, and where each part of a value goes ([`evolve::Place`]);
-//! 3. [`avro::decode::Decoder`] or [`json::decode::Decoder`] is compiled from schema and places, and appends values to
-//!    [`build::Columns`].
+//! 3. the format's decoder ([`avro::decode`], [`json::decode`], [`protobuf::decode`]) is compiled from schema and
+//!    places, and appends values to [`build::Columns`].
 //!
 //! Pure: no I/O, no clock. Several writers' schemas append to the same columns, so that a turn with records of many
 //! schemas makes one file.
@@ -19,6 +19,7 @@
 
 pub mod avro;
 pub mod build;
+mod compile;
 pub mod evolve;
 pub mod fault;
 pub mod fill;
@@ -26,6 +27,7 @@ pub mod fill;
 pub(crate) mod fixture;
 pub mod json;
 pub mod map;
+pub mod protobuf;
 pub mod shape;
 
 /// Field ids that columns of values take in one table at most, those of lists, maps and structs included.

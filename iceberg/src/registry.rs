@@ -6,30 +6,21 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use prost_reflect::FileDescriptor;
 use uuid::Uuid;
 
-/// The language that a schema is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SchemaKind {
-    Avro,
-    Json,
-    Protobuf,
-}
-
-impl std::fmt::Display for SchemaKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Avro => "Avro",
-            Self::Json => "JSON Schema",
-            Self::Protobuf => "Protobuf",
-        })
-    }
-}
-
 /// A schema as it was registered, with all that it refers to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriterSchema {
+    Avro(SchemaText),
+    Json(SchemaText),
+    /// Compiled by the registry, which knows how imports are found; or why it does not compile any more.
+    Protobuf(Result<FileDescriptor, String>),
+}
+
+/// A schema that is read as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WriterSchema {
-    pub kind: SchemaKind,
+pub struct SchemaText {
     pub text: Arc<str>,
     /// Name (as the schema refers to it) and text of each schema that this one needs, directly or not; each comes after
     /// those that it needs itself.

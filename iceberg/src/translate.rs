@@ -31,8 +31,8 @@ pub use decoding::Decoding;
 pub use rows::HourRows;
 pub use skipped::Skipped;
 
-use decoding::Verdict;
-use framing::{Framed, WrittenWith};
+use decoding::{ValueType, Verdict};
+use framing::Framed;
 use rows::Placed;
 
 /// A compressed batch may unpack to this many bytes; one that wants more is skipped, not trusted.
@@ -90,7 +90,7 @@ pub struct Translation {
     decoding: Option<Decoding>,
     dead: BTreeMap<i32, HourRows>,
     first_dead: Option<String>,
-    undecided: Vec<WrittenWith>,
+    undecided: Vec<ValueType>,
     skipped: Vec<Skipped>,
     rows: u64,
     dead_rows: u64,
@@ -127,10 +127,10 @@ impl Translation {
         self.decoding = Some(decoding);
     }
 
-    /// After [`Stop::Schema`]: the schemas without a verdict that the rest of the batch names, in its order, each once,
-    /// at most 250.
+    /// After [`Stop::Schema`]: the types of values without a verdict that the rest of the batch names, in its order, each
+    /// once, at most 250.
     #[must_use]
-    pub fn undecided(&self) -> &[WrittenWith] {
+    pub fn undecided(&self) -> &[ValueType] {
         &self.undecided
     }
 
@@ -289,9 +289,10 @@ impl Translation {
         let Some(decoding) = &self.decoding else { return };
         let mut seen = HashSet::new();
         for record in records.flatten().filter(|record| record.offset >= from) {
-            let Framed::Value(with, _) = framing::of(&record) else { continue };
-            if decoding.verdict(with).is_none() && seen.insert(with) {
-                self.undecided.push(with);
+            let Framed::Value(written) = framing::of(&record) else { continue };
+            let Ok((of, _)) = decoding.type_of(&written) else { continue };
+            if decoding.verdict(of).is_none() && seen.insert(of) {
+                self.undecided.push(of);
             }
             if self.undecided.len() >= UNDECIDED_MAX {
                 break;
@@ -328,21 +329,26 @@ impl Translation {
             self.bytes = self.bytes.saturating_add(rows::row_bytes(placed.record));
             return Ok(());
         }
-        let (with, value) = match framing::of(placed.record) {
+        let written = match framing::of(placed.record) {
             Framed::Null => return self.add_value(placed, None, room).map(drop),
-            Framed::Value(with, value) => (with, value),
+            Framed::Value(written) => written,
             Framed::Bare(why) => return self.add_dead(placed, None, why, room),
         };
-        let why = match decoding.verdict(with) {
+        let id = written.with.id();
+        let (of, value) = match decoding.type_of(&written) {
+            Ok(found) => found,
+            Err(why) => return self.add_dead(placed, id, &format!("{}: {why}", written.with), room),
+        };
+        let why = match decoding.verdict(of) {
             None => return Err(Stop::Schema),
-            Some(Verdict::Dead(why)) => format!("{with}: {why}"),
-            Some(Verdict::Unknown) => format!("{with} is not in the registry"),
-            Some(Verdict::Rows(_)) => match self.add_value(placed, Some((with, value)), room)? {
+            Some(Verdict::Dead(why)) => format!("{of}: {why}"),
+            Some(Verdict::Unknown) => format!("{of} is not in the registry"),
+            Some(Verdict::Rows(_)) => match self.add_value(placed, Some((of, value)), room)? {
                 Ok(()) => return Ok(()),
-                Err(bad) => format!("{with}: {bad}"),
+                Err(bad) => format!("{of}: {bad}"),
             },
         };
-        self.add_dead(placed, with.id(), &why, room)
+        self.add_dead(placed, id, &why, room)
     }
 
     /// Adds a record with the parts of its value, or without any for a value that is null. The outer error: it has to
@@ -350,7 +356,7 @@ impl Translation {
     fn add_value(
         &mut self,
         placed: &Placed<'_>,
-        value: Option<(WrittenWith, &[u8])>,
+        value: Option<(ValueType, &[u8])>,
         room: &Room,
     ) -> Result<Result<(), BadValue>, Stop> {
         let Some(decoding) = &self.decoding else { return Err(Stop::Full) };
@@ -368,9 +374,9 @@ impl Translation {
                 columns.push_null();
                 Ok(0)
             }
-            Some((with, bytes)) => match decoding.verdict(with) {
+            Some((of, bytes)) => match decoding.verdict(of) {
                 Some(Verdict::Rows(decoder)) => decoder.push(bytes, columns, limit),
-                _ => unreachable!("{with} has a decoder"),
+                _ => unreachable!("{of} has a decoder"),
             },
         });
         if filled.is_err() && rows.is_empty() {

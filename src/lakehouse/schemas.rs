@@ -1,15 +1,17 @@
 //! [`SchemaSource`] over this broker's Schema Registry: the schemas that a table's values were written with.
 //!
-//! Owns: the words of the two sides, and a bounded cache of answers, which never change. Does not own: where a schema
-//! is looked up ([`SchemaRegistry::whole`]). Node-wide; side runtime.
+//! Owns: the words of the two sides, compiling files of Protobuf, and a bounded cache of answers, which never change.
+//! Does not own: where a schema is looked up ([`SchemaRegistry::whole`]). Node-wide; side runtime.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tidewater_iceberg::registry::{SchemaKind, SchemaSource, SchemaSourceError, WriterSchema};
+use tidewater_iceberg::registry::{SchemaSource, SchemaSourceError, SchemaText, WriterSchema};
 use uuid::Uuid;
 
+use crate::schema::canonical::Resolved;
+use crate::schema::canonical::protobuf::ProtobufSchema;
 use crate::schema::definition::{self, Guid};
 use crate::schema::subject::Subject;
 use crate::schema::whole::{Wanted, WholeSchema};
@@ -41,7 +43,8 @@ impl RegistrySchemas {
             return Ok(Some(Arc::clone(kept)));
         }
         let Some(found) = self.ask(wanted.clone()).await? else { return Ok(None) };
-        let bytes = found.references.iter().map(|(_, text)| text.len()).sum::<usize>() + found.text.len();
+        let bytes = found.references.iter().map(|reference| reference.text.len()).sum::<usize>() + found.text.len();
+        let found = Arc::new(of(found));
         if bytes <= KEPT_BYTES_MAX {
             let mut kept = self.kept();
             if kept.len() >= KEPT_MAX {
@@ -52,10 +55,9 @@ impl RegistrySchemas {
         Ok(Some(found))
     }
 
-    async fn ask(&self, wanted: Wanted) -> Found {
+    async fn ask(&self, wanted: Wanted) -> Result<Option<WholeSchema>, SchemaSourceError> {
         let found = self.registry.whole(wanted).await;
-        let found = found.map_err(|error| SchemaSourceError { reason: error.to_string() })?;
-        Ok(found.map(|found| Arc::new(of(found))))
+        found.map_err(|error| SchemaSourceError { reason: error.to_string() })
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<Wanted, Arc<WriterSchema>>> {
@@ -64,14 +66,18 @@ impl RegistrySchemas {
 }
 
 fn of(found: WholeSchema) -> WriterSchema {
-    WriterSchema {
-        kind: match found.kind {
-            definition::SchemaKind::Avro => SchemaKind::Avro,
-            definition::SchemaKind::Json => SchemaKind::Json,
-            definition::SchemaKind::Protobuf => SchemaKind::Protobuf,
-        },
-        text: found.text.into(),
-        references: found.references.into_iter().map(|reference| (reference.name, reference.text.into())).collect(),
+    let WholeSchema { kind, text, references } = found;
+    let as_text = |text: String, references: Vec<Resolved>| SchemaText {
+        text: text.into(),
+        references: references.into_iter().map(|reference| (reference.name, reference.text.into())).collect(),
+    };
+    match kind {
+        definition::SchemaKind::Avro => WriterSchema::Avro(as_text(text, references)),
+        definition::SchemaKind::Json => WriterSchema::Json(as_text(text, references)),
+        definition::SchemaKind::Protobuf => {
+            let compiled = ProtobufSchema::parse(&text, &references).and_then(|schema| schema.descriptor());
+            WriterSchema::Protobuf(compiled.map_err(|why| why.to_string()))
+        }
     }
 }
 
@@ -88,6 +94,6 @@ impl SchemaSource for RegistrySchemas {
     }
 
     async fn latest(&self, subject: &str) -> Found {
-        self.ask(Wanted::Latest(Subject::parse(subject))).await
+        Ok(self.ask(Wanted::Latest(Subject::parse(subject))).await?.map(|found| Arc::new(of(found))))
     }
 }

@@ -247,7 +247,7 @@ impl Column {
     }
 
     /// Cuts to `len` values. Values that were appended without their null bit, or a part of a struct or list, go too.
-    fn truncate(&mut self, len: usize) {
+    pub(super) fn truncate(&mut self, len: usize) {
         self.nulls.truncate(len);
         match &mut self.values {
             Values::Bool(values) => values.truncate(len),

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use iceberg::spec::{ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type};
 
 use crate::columns::map::{ColumnMap, ROOT};
-use crate::columns::shape::{Key, Member, Shape};
+use crate::columns::shape::{Key, Member, Shape, column_name};
 use crate::columns::{COLUMNS_MAX, Refused};
 
 #[cfg(test)]
@@ -222,7 +222,7 @@ impl Planner<'_> {
                     None
                 }
                 (None, first) => {
-                    let name = member.key.column_name();
+                    let name = column_name(&member.name);
                     let name = match first {
                         Some(_) => names.free(&format!("{name}__{}", member.shape.word())),
                         None => names.free(&name),
@@ -266,11 +266,12 @@ impl Planner<'_> {
     }
 
     fn rename(&mut self, id: i32, field: Option<&mut NestedFieldRef>, to: &Key, names: &mut Names) {
-        let was = self.map.column(id).map(|column| column.key.column_name());
+        let was = self.map.column(id).map(|column| column_name(&column.key.name()));
         self.map.rename(id, to);
         let Some(field) = field.filter(|field| Some(&field.name) == was.as_ref()) else { return };
-        let name = to.column_name();
-        if field.name == name {
+        let name = column_name(&to.name());
+        // A number is found by the name that the column has.
+        if field.name == name || matches!(to, Key::Number { .. }) {
             return;
         }
         let name = names.free(&name);
@@ -320,6 +321,7 @@ impl Planner<'_> {
         let inner = Member {
             source: 0,
             key: branch(&member.branch[0]),
+            name: branch(&member.branch[0]).name(),
             aliases: member.branch[1..].iter().map(branch).collect(),
             branch: Vec::new(),
             shape: member.shape.clone(),
@@ -375,6 +377,10 @@ impl Planner<'_> {
     fn new_field(&mut self, parent: i32, name: &str, member: &Member, path: &str) -> (NestedFieldRef, Place) {
         let (id, path) = (self.next_id(), joined(path, name));
         self.map.add(id, parent, member.key.clone());
+        // Values of a format that has no numbers know it by name.
+        if let Key::Number { .. } = member.key {
+            self.map.also(id, Key::Field(member.name.clone()));
+        }
         if self.inside_new == 0 {
             self.changes.push(Change::Add { id, path: path.clone() });
         }

@@ -51,6 +51,16 @@ pub enum Fault {
     Deep,
     #[error("{0} is expected here")]
     Type(&'static str),
+    #[error("a field has no number, or a wire type that there is not")]
+    Tag,
+    #[error("field {0} is not written as its type is")]
+    Wire(u32),
+    #[error("a group does not end, or ends where none began")]
+    Group,
+    #[error("field {0} is required and missing")]
+    Required(u32),
+    #[error("a duration is longer than 10,000 years, or its parts have two signs")]
+    Duration,
     /// A long that no double equals, or a number of JSON beyond 64 bits.
     #[error("a number is out of the range of its column")]
     Range,
@@ -60,6 +70,16 @@ impl Fault {
     /// Whether the bytes are not a value of the schema; else they are, but no row.
     #[must_use]
     pub fn is_malformed(self) -> bool {
-        !matches!(self, Self::Key | Self::Range | Self::Decimal | Self::Uuid | Self::Time | Self::Large(_) | Self::Full)
+        !matches!(
+            self,
+            Self::Key
+                | Self::Range
+                | Self::Decimal
+                | Self::Uuid
+                | Self::Time
+                | Self::Duration
+                | Self::Large(_)
+                | Self::Full
+        )
     }
 }

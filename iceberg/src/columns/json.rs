@@ -108,7 +108,8 @@ impl Schema {
 }
 
 fn member(source: usize, key: Key, node: &Node, depth: usize) -> Result<Member, Refused> {
-    Ok(Member { source, key, aliases: Vec::new(), branch: Vec::new(), shape: shape(node, depth)? })
+    let name = key.name();
+    Ok(Member { source, key, name, aliases: Vec::new(), branch: Vec::new(), shape: shape(node, depth)? })
 }
 
 fn shape(node: &Node, depth: usize) -> Result<Shape, Refused> {

@@ -5,8 +5,8 @@
 //!
 //! A member is found by the field id of what it is in (the root, a struct, a list's element, a map's value) and its
 //! key, so a column that is renamed keeps what is in it. In the text a field's key is its name, a branch of a union is
-//! `<full name>`, a value that is not a record is `$`, JSON members without columns are `$rest`; a name that begins
-//! with `<`, `$` or `\` has a `\` before it.
+//! `<full name>`, a field known by its number is `$5`, at the root `$Message.5`, a value that is not a record is `$`,
+//! JSON members without columns are `$rest`; a name that begins with `<`, `$` or `\` has a `\` before it.
 
 use std::collections::BTreeMap;
 
@@ -122,6 +122,13 @@ impl ColumnMap {
         self.insert(id, column);
     }
 
+    /// Values that have `key` find column `id`, too, unless a column has it as its own.
+    pub fn also(&mut self, id: i32, key: Key) {
+        let Some(mut column) = self.columns.remove(&id) else { return };
+        column.former.push(key);
+        self.insert(id, column);
+    }
+
     fn insert(&mut self, id: i32, column: Column) {
         for key in std::iter::once(&column.key).chain(&column.former) {
             let ids = self.keys.entry((column.parent, key.clone())).or_default();
@@ -175,6 +182,8 @@ fn key_text(key: &Key) -> String {
     match key {
         Key::Field(name) if name.starts_with(['<', '$', '\\']) => format!("\\{name}"),
         Key::Field(name) => name.clone(),
+        Key::Number { message: None, number } => format!("${number}"),
+        Key::Number { message: Some(message), number } => format!("${message}.{number}"),
         Key::Branch(name) => format!("<{name}>"),
         Key::Whole => "$".to_owned(),
         Key::Rest => "$rest".to_owned(),
@@ -186,9 +195,17 @@ fn parse_key(text: &str) -> Key {
         return Key::Branch(name.to_owned());
     }
     match text {
-        "$" => Key::Whole,
-        "$rest" => Key::Rest,
-        text => Key::Field(text.strip_prefix('\\').unwrap_or(text).to_owned()),
+        "$" => return Key::Whole,
+        "$rest" => return Key::Rest,
+        _ => {}
+    }
+    let numbered = text.strip_prefix('$').map(|text| match text.rsplit_once('.') {
+        Some((message, number)) => (Some(message.to_owned()), number),
+        None => (None, text),
+    });
+    match numbered.and_then(|(message, number)| Some((message, number.parse().ok()?))) {
+        Some((message, number)) => Key::Number { message, number },
+        None => Key::Field(text.strip_prefix('\\').unwrap_or(text).to_owned()),
     }
 }
 
@@ -208,6 +225,9 @@ mod tests {
         map.add(15, 14, field("$odd"));
         map.add(16, ROOT, Key::Whole);
         map.add(17, ROOT, Key::Rest);
+        map.add(18, ROOT, Key::Number { message: Some("Outer.Order".to_owned()), number: 536_870_911 });
+        map.add(19, 18, Key::Number { message: None, number: 1 });
+        map.add(20, 18, field("$1"));
         map.rename(12, &field("orderId"));
         map
     }
@@ -217,7 +237,8 @@ mod tests {
     fn the_text_is_frozen() {
         let text = r#"{"format":1,"columns":{"12":{"key":"orderId","was":["id"]},"13":{"key":"payload"},"#.to_owned()
             + r#""14":{"in":13,"key":"<com.acme.Order>"},"15":{"in":14,"key":"\\$odd"},"#
-            + r#""16":{"key":"$"},"17":{"key":"$rest"}}}"#;
+            + r#""16":{"key":"$"},"17":{"key":"$rest"},"18":{"key":"$Outer.Order.536870911"},"#
+            + r#""19":{"in":18,"key":"$1"},"20":{"in":18,"key":"\\$1"}}}"#;
         assert_eq!(sample().to_text(), text);
         assert_eq!(ColumnMap::parse(&text), Ok(sample()));
     }

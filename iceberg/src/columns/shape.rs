@@ -29,6 +29,8 @@ pub struct Member {
     /// Which field or branch of the source it is.
     pub source: usize,
     pub key: Key,
+    /// As the schema has it: a new column gets it, before siblings are looked at.
+    pub name: String,
     /// Earlier keys of the same member, which the schema names.
     pub aliases: Vec<Key>,
     /// The name of its type as a branch of a union, if it could become one, and the type's earlier names.
@@ -40,6 +42,12 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     Field(String),
+    /// A field by its number, which its name may change around. At the root with the name of its message: a table may
+    /// have values of several.
+    Number {
+        message: Option<String>,
+        number: u32,
+    },
     /// A branch of a union, by the full name of its type.
     Branch(String),
     /// A value that is not a record: the only member of the root.
@@ -54,16 +62,24 @@ impl Key {
         Self::Field(String::new())
     }
 
-    /// The column's name before siblings are looked at. Lower case: engines differ in whether they can show others.
+    /// A name for the member: what the key says, the digits of a number.
     #[must_use]
-    pub fn column_name(&self) -> String {
+    pub fn name(&self) -> String {
         match self {
-            Self::Field(name) => name.to_lowercase(),
-            Self::Branch(full) => full.rsplit('.').next().unwrap_or(full).to_lowercase(),
+            Self::Field(name) => name.clone(),
+            Self::Number { number, .. } => number.to_string(),
+            Self::Branch(full) => full.rsplit_once('.').map_or(full.as_str(), |(_, last)| last).to_owned(),
             Self::Whole => "value".to_owned(),
             Self::Rest => "rest".to_owned(),
         }
     }
+}
+
+/// The name of a member's column before siblings are looked at. Lower case: engines differ in whether they can show
+/// others.
+#[must_use]
+pub fn column_name(name: &str) -> String {
+    name.to_lowercase()
 }
 
 impl Shape {
@@ -86,9 +102,12 @@ impl Shape {
             Self::Struct(members) => members.iter().try_for_each(|member| {
                 let names = std::iter::once(&member.key).chain(&member.aliases).filter_map(|key| match key {
                     Key::Field(name) | Key::Branch(name) => Some(name),
+                    Key::Number { message, .. } => message.as_ref(),
                     Key::Whole | Key::Rest => None,
                 });
-                if let Some(name) = names.chain(&member.branch).find(|name| name.len() > NAME_BYTES_MAX) {
+                if let Some(name) =
+                    names.chain(&member.branch).chain([&member.name]).find(|name| name.len() > NAME_BYTES_MAX)
+                {
                     let start = name.chars().take(20).collect();
                     return Err(Refused::Name { start, bytes: name.len(), max: NAME_BYTES_MAX });
                 }

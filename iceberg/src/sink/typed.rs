@@ -23,7 +23,7 @@ use crate::commit::{CommitError, SchemaChange};
 use crate::registry::{SchemaSourceError, WriterSchema};
 use crate::schema::ids;
 use crate::translate::Translation;
-use crate::translate::decoding::{Decoding, RESERVED, Verdict};
+use crate::translate::decoding::{Decoding, RESERVED, ValueType, Verdict};
 use crate::translate::framing::WrittenWith;
 use crate::translate::value_schema::ValueSchema;
 
@@ -80,12 +80,19 @@ impl TableSink {
     pub(super) async fn resolve(&mut self, translation: &mut Translation) -> Result<Resolved, SinkError> {
         let undecided = translation.undecided().to_vec();
         let answers = self.ask(&undecided).await;
-        for (at, (with, answer)) in undecided.into_iter().zip(answers).enumerate() {
+        for (at, (of, answer)) in undecided.into_iter().zip(answers).enumerate() {
             let verdict = match answer {
                 Err(error) if at == 0 => return Err(error.into()),
                 Err(_) => continue,
                 Ok(None) => Verdict::Unknown,
-                Ok(Some(schema)) => match self.verdict(with, &schema, translation).await? {
+                // Then its values are asked for again, each with its message.
+                Ok(Some(schema)) if of.message.is_none() && matches!(*schema, WriterSchema::Protobuf(Ok(_))) => {
+                    if let Some(decoding) = translation.decoding_mut() {
+                        decoding.has_messages(of.with);
+                    }
+                    continue;
+                }
+                Ok(Some(schema)) => match self.verdict(of, &schema, translation).await? {
                     Judged::Verdict(verdict) => verdict,
                     Judged::Changed => return Ok(Resolved::GoOn),
                     Judged::Later if at == 0 => return Ok(Resolved::EndTurn),
@@ -93,16 +100,16 @@ impl TableSink {
                 },
             };
             if let Some(decoding) = translation.decoding_mut() {
-                decoding.decide(with, verdict);
+                decoding.decide(of, verdict);
             }
         }
         Ok(Resolved::GoOn)
     }
 
-    async fn ask(&mut self, undecided: &[WrittenWith]) -> Vec<Result<Option<Arc<WriterSchema>>, SchemaSourceError>> {
+    async fn ask(&mut self, undecided: &[ValueType]) -> Vec<Result<Option<Arc<WriterSchema>>, SchemaSourceError>> {
         let questions: Vec<_> = undecided
             .iter()
-            .map(|with| {
+            .map(|ValueType { with, .. }| {
                 let (with, known, source) = (*with, self.schemas.get(with).cloned(), Arc::clone(&self.source));
                 async move {
                     match (known, with) {
@@ -114,7 +121,7 @@ impl TableSink {
             })
             .collect();
         let answers: Vec<_> = futures::stream::iter(questions).buffered(ASKED_AT_ONCE).collect().await;
-        for (with, answer) in undecided.iter().zip(&answers) {
+        for (ValueType { with, .. }, answer) in undecided.iter().zip(&answers) {
             if let Ok(Some(schema)) = answer {
                 if self.schemas.len() >= SCHEMAS_MAX {
                     self.schemas.clear();
@@ -125,10 +132,11 @@ impl TableSink {
         answers
     }
 
-    /// What becomes of values of `schema`; changes the table if that is needed and the turn has no rows yet.
+    /// What becomes of values of type `of`, which is of `schema`; changes the table if that is needed and
+    /// the turn has no rows yet.
     async fn verdict(
         &mut self,
-        with: WrittenWith,
+        of: ValueType,
         schema: &WriterSchema,
         translation: &mut Translation,
     ) -> Result<Judged, SinkError> {
@@ -137,7 +145,7 @@ impl TableSink {
             Some(base) => base.clone(),
             None => self.committer.refresh().await?,
         };
-        let parsed = match ValueSchema::parse(schema) {
+        let parsed = match ValueSchema::parse(schema, of.message) {
             Ok(parsed) => parsed,
             Err(refused) => return dead(refused.to_string()),
         };
@@ -168,7 +176,8 @@ impl TableSink {
         }
         let changed = self.change(&base, &plan).await?;
         let (table, first) = (&self.config.table, plan.changes.first());
-        tracing::info!(%table, %with, changes = plan.changes.len(), ?first, "columns of a table follow a schema");
+        let changes = plan.changes.len();
+        tracing::info!(%table, schema = %of, changes, ?first, "columns of a table follow a schema");
         // A schema that asks for changes again would change the table for ever.
         let settled = match self.plan(&changed.metadata, &shape)? {
             (map, Ok(plan)) => plan.changes.is_empty() && plan.map == map,
@@ -176,7 +185,7 @@ impl TableSink {
         };
         let mut decoding = Decoding::new(&changed.metadata).map_err(CatalogError::from)?;
         if !settled {
-            decoding.decide(with, Verdict::Dead("its columns need changes again and again".into()));
+            decoding.decide(of, Verdict::Dead("its columns need changes again and again".into()));
         }
         if let Some(old) = translation.take_decoding() {
             decoding.set_dead(old.into_dead());

@@ -1,19 +1,20 @@
 //! [`Decoding`]: what becomes of values of each schema, for a table as it is at one moment.
 //!
-//! Owns: the layout of the table's columns, a [`Verdict`] for each schema that has come up, the offsets that are dead
-//! letters already. Does not own: asking the registry, changing the table (`sink::typed`). Pure. *Message*.
+//! Owns: the layout of the table's columns, a [`Verdict`] for each type of values that has come up, the offsets that
+//! are dead letters already. Does not own: asking the registry, changing the table (`sink::typed`). Pure. *Message*.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::spec::{Schema, TableMetadata};
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 use uuid::Uuid;
 
-use super::framing::WrittenWith;
+use super::framing::{Written, WrittenWith};
 use super::value_schema::ValueDecoder;
 use crate::columns::build::Layout;
 use crate::columns::map;
+use crate::columns::protobuf::path::MessagePath;
 use crate::schema::file::FileSchema;
 use crate::schema::ids;
 
@@ -24,7 +25,24 @@ const VERDICTS_MAX: usize = 1_000;
 /// Top-level columns that no value goes to.
 pub const RESERVED: [i32; 2] = [ids::TIDEWATER, ids::VALUE];
 
-/// What becomes of values of one schema.
+/// What a value is of: a schema, and a message of that where values say which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueType {
+    pub with: WrittenWith,
+    pub message: Option<MessagePath>,
+}
+
+impl std::fmt::Display for ValueType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.message {
+            None => self.with.fmt(f),
+            Some(path) if path == MessagePath::FIRST => self.with.fmt(f),
+            Some(path) => write!(f, "{}, message {path}", self.with),
+        }
+    }
+}
+
+/// What becomes of values of one type.
 #[derive(Debug)]
 pub enum Verdict {
     Rows(ValueDecoder),
@@ -63,7 +81,9 @@ pub struct Decoding {
     pub(super) layout: Arc<Layout>,
     /// The columns of data files.
     file: FileSchema,
-    verdicts: HashMap<WrittenWith, Verdict>,
+    /// Schemas of which each value names a message.
+    files: HashSet<WrittenWith>,
+    verdicts: HashMap<ValueType, Verdict>,
     dead: DeadOffsets,
 }
 
@@ -77,8 +97,8 @@ impl Decoding {
         let layout = Layout::new(schema, &RESERVED)
             .map_err(|e| iceberg::Error::new(iceberg::ErrorKind::FeatureUnsupported, e.to_string()))?;
         let file = FileSchema::typed(schema, &layout)?;
-        let (version, verdicts) = (TableVersion::of(metadata), HashMap::new());
-        Ok(Self { version, layout, file, verdicts, dead: DeadOffsets::new() })
+        let (version, verdicts, files) = (TableVersion::of(metadata), HashMap::new(), HashSet::new());
+        Ok(Self { version, layout, file, files, verdicts, dead: DeadOffsets::new() })
     }
 
     #[must_use]
@@ -96,17 +116,43 @@ impl Decoding {
         &self.file
     }
 
-    /// What becomes of values of schema `with`; `None` if that is not known yet.
-    #[must_use]
-    pub fn verdict(&self, with: WrittenWith) -> Option<&Verdict> {
-        self.verdicts.get(&with)
+    /// What `written` is of, as far as is known, and the bytes of that.
+    ///
+    /// # Errors
+    /// It does not say which message of its schema it is; why.
+    pub fn type_of<'a>(&self, written: &Written<'a>) -> Result<(ValueType, &'a [u8]), &'static str> {
+        let with = written.with;
+        if self.files.contains(&with) {
+            let (path, value) = written.message()?;
+            return Ok((ValueType { with, message: Some(path) }, value));
+        }
+        let of = ValueType { with, message: None };
+        match written.whole() {
+            // The header says more than an id: which message, if the schema turns out to have any.
+            Err(_) if !self.verdicts.contains_key(&of) => Ok((of, &[])),
+            whole => whole.map(|value| (of, value)),
+        }
     }
 
-    pub fn decide(&mut self, with: WrittenWith, verdict: Verdict) {
+    /// What becomes of values of this type; `None` if that is not known yet.
+    #[must_use]
+    pub fn verdict(&self, of: ValueType) -> Option<&Verdict> {
+        self.verdicts.get(&of)
+    }
+
+    /// Values of schema `with` say which message they are.
+    pub fn has_messages(&mut self, with: WrittenWith) {
+        if self.files.len() >= VERDICTS_MAX {
+            self.files.clear();
+        }
+        self.files.insert(with);
+    }
+
+    pub fn decide(&mut self, of: ValueType, verdict: Verdict) {
         if self.verdicts.len() >= VERDICTS_MAX {
             self.verdicts.clear();
         }
-        self.verdicts.insert(with, verdict);
+        self.verdicts.insert(of, verdict);
     }
 
     /// Forgets which schemas the registry did not have: records that are read from now on may be younger than that

@@ -1,11 +1,14 @@
 //! Which schema a record's value was written with: the id before it, or in a header.
 //!
-//! Both have one form: 0 and an id of four bytes, or 1 and a GUID of sixteen. The header comes first, and then all of
-//! the value is what was written. Pure. (The registry has the same parser for its own questions; it is built without
+//! Both have one form: 0 and an id of four bytes, or 1 and a GUID of sixteen; of a schema of Protobuf, the path of the
+//! value's message follows, which only the registry's answer tells from the value. The header comes first, and then all
+//! of the value is what was written. Pure. (The registry has the same parser for its own questions; it is built without
 //! this crate, and this crate without it.)
 
 use tidewater_storage::model::record::Record;
 use uuid::Uuid;
+
+use crate::columns::protobuf::path::MessagePath;
 
 /// The header that newer clients write instead of a prefix.
 pub const VALUE_HEADER: &[u8] = b"__value_schema_id";
@@ -37,12 +40,48 @@ impl std::fmt::Display for WrittenWith {
     }
 }
 
+/// A value and the schema that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written<'a> {
+    pub with: WrittenWith,
+    /// What follows the schema in the header, if it is named there.
+    header: Option<&'a [u8]>,
+    value: &'a [u8],
+}
+
+impl<'a> Written<'a> {
+    /// What was written, of a schema that is one type.
+    ///
+    /// # Errors
+    /// It is not clear what was written; why.
+    pub fn whole(&self) -> Result<&'a [u8], &'static str> {
+        match self.header {
+            None | Some([]) => Ok(self.value),
+            Some(_) => Err(BAD_HEADER),
+        }
+    }
+
+    /// Which message was written, of a schema of Protobuf, and its bytes.
+    ///
+    /// # Errors
+    /// It is not clear what was written; why.
+    pub fn message(&self) -> Result<(MessagePath, &'a [u8]), &'static str> {
+        match self.header.map(MessagePath::split_from) {
+            Some(Some((path, []))) => Ok((path, self.value)),
+            Some(_) => Err(BAD_HEADER),
+            None => MessagePath::split_from(self.value).ok_or("no index of a message follows the schema's id"),
+        }
+    }
+}
+
+const BAD_HEADER: &str = "its header __value_schema_id is not an id or GUID of a schema";
+
 /// What a record's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed<'a> {
     /// There is none: a tombstone.
     Null,
-    Value(WrittenWith, &'a [u8]),
+    Value(Written<'a>),
     /// Neither the value nor a header names a schema; why.
     Bare(&'static str),
 }
@@ -53,11 +92,11 @@ pub fn of(record: &Record) -> Framed<'_> {
     let Some(value) = record.value.as_deref() else { return Framed::Null };
     match record.headers.iter().rev().find(|header| header.key == VALUE_HEADER) {
         Some(header) => match header.value.as_deref().and_then(written_with) {
-            Some((with, [])) => Framed::Value(with, value),
-            _ => Framed::Bare("its header __value_schema_id is not an id or GUID of a schema"),
+            Some((with, rest)) => Framed::Value(Written { with, header: Some(rest), value }),
+            None => Framed::Bare(BAD_HEADER),
         },
         None => match written_with(value) {
-            Some((with, rest)) => Framed::Value(with, rest),
+            Some((with, value)) => Framed::Value(Written { with, header: None, value }),
             None => Framed::Bare("it does not begin with the id of a schema, nor is there a header __value_schema_id"),
         },
     }
@@ -90,16 +129,36 @@ mod tests {
         record
     }
 
+    fn whole<'a>(framed: &Framed<'a>) -> Option<(WrittenWith, &'a [u8])> {
+        let Framed::Value(written) = framed else { return None };
+        Some((written.with, written.whole().ok()?))
+    }
+
     #[test]
     fn a_prefix_or_a_header_names_the_schema_and_the_header_comes_first() {
         let prefixed = record(&[0, 0, 0, 1, 2, 9], None);
-        assert_eq!(of(&prefixed), Framed::Value(WrittenWith::Id(258), &[9]));
+        assert_eq!(whole(&of(&prefixed)), Some((WrittenWith::Id(258), &[9][..])));
         let in_header = record(&[0, 0, 0, 1, 2, 9], Some(&[0, 0, 0, 0, 7]));
-        assert_eq!(of(&in_header), Framed::Value(WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9]));
+        assert_eq!(whole(&of(&in_header)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
         let guid = Uuid::from_u128(77);
         let by_guid = record(&[5], Some(&[&[1][..], guid.as_bytes()].concat()));
-        assert_eq!(of(&by_guid), Framed::Value(WrittenWith::Guid(guid), &[5]));
+        assert_eq!(whole(&of(&by_guid)), Some((WrittenWith::Guid(guid), &[5][..])));
         assert_eq!(of(&Record::new(TimestampMs(1), None, None)), Framed::Null);
+    }
+
+    #[test]
+    fn a_message_is_named_behind_the_schema_where_that_is() {
+        let message = |record: &Record| {
+            let Framed::Value(written) = of(record) else { unreachable!("it names a schema") };
+            written.message().map(|(path, value)| (path.to_string(), value.to_vec()))
+        };
+        assert_eq!(message(&record(&[0, 0, 0, 1, 2, 0, 9], None)), Ok(("0".to_owned(), vec![9])));
+        assert_eq!(message(&record(&[0, 0, 0, 1, 2, 4, 2, 0, 9], None)), Ok(("1.0".to_owned(), vec![9])));
+        assert_eq!(message(&record(&[9], Some(&[0, 0, 0, 1, 2, 2, 4]))), Ok(("2".to_owned(), vec![9])));
+        for (value, header) in [(&[0, 0, 0, 0, 1][..], None), (&[0][..], Some(&[0, 0, 0, 0, 1][..]))] {
+            assert!(message(&record(value, header)).is_err(), "{value:?}");
+        }
+        assert!(message(&record(&[0], Some(&[0, 0, 0, 0, 1, 0, 0]))).is_err(), "more than a path");
     }
 
     #[test]
@@ -107,9 +166,10 @@ mod tests {
         for value in [&[][..], &[0], &[0, 0, 0, 1], &[1, 2, 3], &[2, 0, 0, 0, 1], b"{}"] {
             assert!(matches!(of(&record(value, None)), Framed::Bare(_)), "{value:?}");
         }
-        for header in [&[][..], &[0, 0, 0, 1], &[0, 0, 0, 0, 1, 9]] {
+        for header in [&[][..], &[0, 0, 0, 1]] {
             assert!(matches!(of(&record(&[0, 0, 0, 0, 1], Some(header))), Framed::Bare(_)), "{header:?}");
         }
+        assert_eq!(whole(&of(&record(&[0, 0, 0, 0, 1], Some(&[0, 0, 0, 0, 1, 9])))), None, "more than an id");
     }
 
     proptest! {

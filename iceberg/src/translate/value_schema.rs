@@ -10,43 +10,39 @@ use crate::columns::avro::shape::Nanos;
 use crate::columns::build::{Columns, Layout};
 use crate::columns::evolve::Plan;
 use crate::columns::fault::BadValue;
+use crate::columns::protobuf::path::MessagePath;
 use crate::columns::shape::Shape;
-use crate::columns::{Refused, avro, json};
-use crate::registry::{SchemaKind, WriterSchema};
-
-/// Why values of a schema are no rows.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SchemaRefused {
-    #[error("{0} schemas are not supported")]
-    Kind(SchemaKind),
-    #[error(transparent)]
-    Columns(#[from] Refused),
-}
+use crate::columns::{Refused, avro, json, protobuf};
+use crate::registry::WriterSchema;
 
 /// A parsed schema.
 #[derive(Clone, Debug)]
 pub enum ValueSchema {
     Avro(Arc<avro::Schema>),
     Json(Arc<json::Schema>),
+    Protobuf(Arc<protobuf::Schema>),
 }
 
 impl ValueSchema {
-    /// Parses what a registry gave.
+    /// Parses what a registry gave; `message` is the one that values name, of a file of Protobuf.
     ///
     /// # Errors
     /// Values of the schema cannot be rows of a table.
-    pub fn parse(schema: &WriterSchema) -> Result<Self, SchemaRefused> {
-        match schema.kind {
-            SchemaKind::Avro => {
-                let references: Vec<&str> = schema.references.iter().map(|(_, text)| &**text).collect();
-                Ok(Self::Avro(Arc::new(avro::Schema::parse(&schema.text, &references)?)))
+    pub fn parse(schema: &WriterSchema, message: Option<MessagePath>) -> Result<Self, Refused> {
+        match (schema, message) {
+            (WriterSchema::Avro(of), _) => {
+                let references: Vec<&str> = of.references.iter().map(|(_, text)| &**text).collect();
+                Ok(Self::Avro(Arc::new(avro::Schema::parse(&of.text, &references)?)))
             }
-            SchemaKind::Json => {
-                let references: Vec<_> =
-                    schema.references.iter().map(|(name, text)| (name.as_str(), &**text)).collect();
-                Ok(Self::Json(Arc::new(json::Schema::parse(&schema.text, &references)?)))
+            (WriterSchema::Json(of), _) => {
+                let references: Vec<_> = of.references.iter().map(|(name, text)| (name.as_str(), &**text)).collect();
+                Ok(Self::Json(Arc::new(json::Schema::parse(&of.text, &references)?)))
             }
-            SchemaKind::Protobuf => Err(SchemaRefused::Kind(schema.kind)),
+            (WriterSchema::Protobuf(Err(why)), _) => Err(Refused::Schema(why.clone())),
+            (WriterSchema::Protobuf(Ok(_)), None) => Err(Refused::Schema("a value names no message of it".to_owned())),
+            (WriterSchema::Protobuf(Ok(file)), Some(message)) => {
+                Ok(Self::Protobuf(Arc::new(protobuf::Schema::new(file, &message)?)))
+            }
         }
     }
 
@@ -58,6 +54,7 @@ impl ValueSchema {
         match self {
             Self::Avro(schema) => schema.shape(if format == FormatVersion::V3 { Nanos::Keep } else { Nanos::Cut }),
             Self::Json(schema) => schema.shape(),
+            Self::Protobuf(schema) => schema.shape(),
         }
     }
 
@@ -69,6 +66,7 @@ impl ValueSchema {
         match self {
             Self::Avro(schema) => avro::decode::Decoder::new(schema, plan, layout).map(ValueDecoder::Avro),
             Self::Json(schema) => json::decode::Decoder::new(schema, plan, layout).map(ValueDecoder::Json),
+            Self::Protobuf(schema) => protobuf::decode::Decoder::new(schema, plan, layout).map(ValueDecoder::Protobuf),
         }
     }
 }
@@ -78,6 +76,7 @@ impl ValueSchema {
 pub enum ValueDecoder {
     Avro(avro::decode::Decoder),
     Json(json::decode::Decoder),
+    Protobuf(protobuf::decode::Decoder),
 }
 
 impl ValueDecoder {
@@ -89,6 +88,7 @@ impl ValueDecoder {
         match self {
             Self::Avro(decoder) => decoder.push(value, columns, limit),
             Self::Json(decoder) => decoder.push(value, columns, limit),
+            Self::Protobuf(decoder) => decoder.push(value, columns, limit),
         }
     }
 }

@@ -11,6 +11,7 @@ use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto};
 use protox::Compiler;
 use protox::file::{File, FileResolver, GoogleFileResolver};
+use protox::prost_reflect::{DescriptorPool, FileDescriptor};
 
 use super::super::limits::SCHEMA_DEPTH_MAX;
 use super::builtin;
@@ -60,6 +61,18 @@ impl ProtobufSchema {
     #[must_use]
     pub fn imports(&self) -> &[FileDescriptorProto] {
         &self.imports
+    }
+
+    /// The file as readers of its values need it, with what it imports.
+    ///
+    /// # Errors
+    /// A rule of Protobuf is broken that compiling does not look at.
+    pub fn descriptor(&self) -> Result<FileDescriptor, ParseError> {
+        let refused = |why: &dyn std::fmt::Display| ParseError::new(why.to_string());
+        let mut pool = DescriptorPool::new();
+        let files = self.imports.iter().chain([&self.compiled]).cloned();
+        pool.add_file_descriptor_protos(files).map_err(|why| refused(&why))?;
+        pool.get_file_by_name(UNNAMED).ok_or_else(|| refused(&"the compiler gave no descriptor"))
     }
 
     /// Base64 of the compiled descriptor, entries of maps included.
@@ -183,6 +196,11 @@ mod tests {
         let text = "syntax = \"proto3\"; import \"confluent/type/decimal.proto\"; import \"google/type/money.proto\"; import \"google/protobuf/timestamp.proto\"; import \"confluent/meta.proto\"; message A { confluent.type.Decimal d = 1; google.type.Money m = 2; google.protobuf.Timestamp t = 3; string s = 4 [(confluent.field_meta).doc = \"x\"]; }";
         let schema = ProtobufSchema::parse(text, &[]).expect("compiles");
         assert!(schema.imports().iter().any(|file| file.name() == "confluent/type/decimal.proto"));
+        let file = schema.descriptor().expect("a descriptor");
+        let fields: Vec<_> = file.messages().flat_map(|message| message.fields().collect::<Vec<_>>()).collect();
+        let found = fields.iter().filter_map(|field| Some(field.kind().as_message()?.full_name().to_owned()));
+        let wanted = ["confluent.type.Decimal", "google.type.Money", "google.protobuf.Timestamp"];
+        assert_eq!(found.collect::<Vec<_>>(), wanted);
     }
 
     /// karapace#1060 and #1319.

@@ -20,6 +20,7 @@ use super::shape::{DECIMAL_DIGITS_MAX, TEXT_DIGITS_MAX};
 use super::{Node, NodeId, Schema};
 use crate::columns::Refused;
 use crate::columns::build::{Column, Columns, Layout, Values};
+use crate::columns::compile::{defect, targets};
 use crate::columns::evolve::{MemberPlace, Place, Plan};
 use crate::columns::fault::{BadValue, Fault};
 use crate::columns::fill::{
@@ -128,28 +129,13 @@ enum Step {
     },
 }
 
-fn defect(what: impl Into<String>) -> Refused {
-    Refused::Table(what.into())
-}
-
 impl Decoder {
     /// For values of `schema`, whose shape `plan` was made of, into columns of `layout`, which is of the plan's schema.
     ///
     /// # Errors
     /// The plan is of another schema, or has conflicts.
     pub fn new(schema: &Arc<Schema>, plan: &Plan, layout: &Arc<Layout>) -> Result<Self, Refused> {
-        if let Some(conflict) = plan.conflicts.first() {
-            return Err(defect(conflict.to_string()));
-        }
-        let columns = layout.columns().map_err(|e| defect(e.to_string()))?;
-        let slot = |place: &MemberPlace| {
-            let target = place.target.as_ref().map(|(target, place)| {
-                let slot = layout.slot(*target).ok_or_else(|| defect("a value's column is reserved"))?;
-                Ok((slot, place.clone()))
-            });
-            Ok(MemberPlace { source: place.source, target: target.transpose()? })
-        };
-        let places = plan.places.iter().map(slot).collect::<Result<Vec<_>, Refused>>()?;
+        let (places, columns) = targets(plan, layout)?;
         let compiler = Compiler { schema };
         let (body, extra) = compiler.root(&places, &columns)?;
         let width = columns.iter().map(Column::width).sum::<usize>() + extra;

@@ -84,7 +84,7 @@ impl Shapes<'_> {
         };
         let name = self.schema.type_name(named);
         let branch = if shape.is_union() { Vec::new() } else { [vec![name.full], name.aliases].concat() };
-        Member { source, key, aliases, branch, shape }
+        Member { source, name: key.name(), key, aliases, branch, shape }
     }
 
     /// `None` if the type is no column.

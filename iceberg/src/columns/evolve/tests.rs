@@ -9,7 +9,7 @@ fn field(name: &str, shape: Shape) -> Member {
 fn aliased(name: &str, aliases: &[&str], shape: Shape) -> Member {
     let key = |name: &str| Key::Field(name.to_owned());
     let aliases = aliases.iter().map(|name| key(name)).collect();
-    Member { source: 0, key: key(name), aliases, branch: Vec::new(), shape }
+    Member { source: 0, key: key(name), name: name.to_owned(), aliases, branch: Vec::new(), shape }
 }
 
 fn of(mut members: Vec<Member>) -> Shape {

@@ -7,14 +7,14 @@ use iceberg::{TableRequirement, TableUpdate};
 use super::*;
 use crate::columns::fixture::{Cell, Random};
 use crate::mode::TableMode;
-use crate::registry::SchemaKind;
+use crate::registry::WriterSchema;
 use crate::sink::dead_letters::REACHED;
 
 mod files;
 mod letters;
 
 use letters::{
-    AVRO, CONFLICT, PROTOBUF, Produced, RECURSIVE, UNKNOWN, dead_rows, framed, register_all, schema, typed_rows,
+    AVRO, CONFLICT, LOST, PROTOBUF, Produced, RECURSIVE, UNKNOWN, dead_rows, framed, register_all, schema, typed_rows,
 };
 
 /// A world with its registry filled, and one record of the first version so that conflicts have something to conflict
@@ -41,20 +41,23 @@ fn rows_of_many_schemas_share_files_and_what_is_no_row_is_a_dead_letter() {
         drain(&mut sink, NOW).await;
         assert_eq!(columns(&world).await, [(1, "tidewater"), (12, "id"), (13, "customer"), (14, "amount")].map(own));
         // All columns are there: one turn takes all schemas into one file, and all dead letters into another.
-        for id in [2, 3, 4, 5] {
+        for id in [2, 3, 4, 5, 8] {
             produced.append(&world, 0, &[id], NOW);
             drain(&mut sink, NOW).await;
         }
-        produced.append(&world, 0, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 4, 3, 2, 1, 0], NOW);
+        produced.append(&world, 0, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 14, 15, 4, 3, 2, 1, 0], NOW);
         let outcome = sink.run_once(NOW).await;
-        assert!(matches!(outcome, Outcome::Committed { rows: 11, files: 1, more: false }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Committed { rows: 12, files: 1, more: false }), "{outcome:?}");
         produced.check(&world, "all schemas").await;
-        assert_eq!(sink.status().dead_letters, 7);
+        assert_eq!(sink.status().dead_letters, 10);
         let reasons: Vec<_> = dead_rows(&world).await.into_values().map(|(_, why, id)| (id, why)).collect();
         for (id, part) in [
             (Some(CONFLICT.0 as i32), "column amount is long; the schema has string there"),
             (Some(RECURSIVE.0 as i32), "type Tree contains itself"),
-            (Some(PROTOBUF.0 as i32), "Protobuf schemas are not supported"),
+            (Some(LOST as i32), "the schema is not valid: lost.proto is not in the registry"),
+            (Some(PROTOBUF.0 as i32), "no index of a message follows"),
+            (Some(PROTOBUF.0 as i32), "message 2: the schema is not valid: its file has no message 2"),
+            (Some(PROTOBUF.0 as i32), "message 1: a field has no number"),
             (Some(UNKNOWN as i32), "schema 99 is not in the registry"),
             (None, "it does not begin with the id of a schema"),
             (Some(1), "the value ends too early"),
@@ -121,7 +124,7 @@ fn an_id_that_is_registered_later_makes_rows_of_later_records_only() {
         let mut sink = world.sink(1);
         drain(&mut sink, NOW).await;
         produced.check(&world, "unknown").await;
-        world.registry.register(UNKNOWN, schema(SchemaKind::Avro, AVRO[0].1));
+        world.registry.register(UNKNOWN, WriterSchema::Avro(schema(AVRO[0].1)));
         let value = framed(UNKNOWN, &[2, 2, b'x', 4]);
         world.log.append_record(1, tidewater_storage::model::record::Record::new(NOW, None, Some(value)));
         drain(&mut sink, NOW).await;
@@ -140,7 +143,7 @@ fn a_table_that_goes_back_is_filled_again_and_its_dead_letters_stay_dead() {
             drain(&mut sink, NOW).await;
         }
         // By now its values could be read.
-        world.registry.register(UNKNOWN, schema(SchemaKind::Json, r#"{"type":"string"}"#));
+        world.registry.register(UNKNOWN, WriterSchema::Json(schema(r#"{"type":"string"}"#)));
         roll_back(&world, &world.table(), 1).await;
         let mut sink = world.sink(2);
         drain(&mut sink, NOW).await;
@@ -424,7 +427,7 @@ fn two_writers_that_disagree_about_a_record_put_it_into_one_table() {
             let full = world.registry.clone();
             let poor = Arc::new(crate::fixture::MemoryRegistry::default());
             for (id, text) in [AVRO[0], AVRO[3]] {
-                poor.register(id, schema(SchemaKind::Avro, text));
+                poor.register(id, WriterSchema::Avro(schema(text)));
             }
             let registries = [full, poor];
             let rival = |world: &mut World, at: usize| {

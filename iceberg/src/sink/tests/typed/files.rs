@@ -72,7 +72,7 @@ fn typed_columns_have_their_bounds_and_nothing_long_is_in_them() {
     block_on(async {
         for (seed, bytes) in [(400, 4), (401, 300_000)] {
             let mut world = World::typed(seed);
-            world.registry.register(1, schema(SchemaKind::Avro, SCHEMA));
+            world.registry.register(1, WriterSchema::Avro(schema(SCHEMA)));
             let records = (0..3).map(|n| Record::new(NOW, None, Some(framed(1, &value(n, bytes)))));
             world.log.append_records(0, records.collect::<Vec<_>>());
             let mut sink = world.sink(1);

@@ -1,5 +1,5 @@
 //! Records of a topic whose values have schemas that change, what each should become by a reference that reads them
-//! one by one (apache-avro, serde_json), and what the tables hold.
+//! one by one (apache-avro, serde_json, prost-reflect), and what the tables hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,17 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
 use tidewater_storage::model::TimestampMs;
 use tidewater_storage::model::record::{Record, RecordHeader};
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::columns::fixture::{Cell, Random, cell};
+use crate::columns::protobuf::tests::compile;
 use crate::fixture::{MemoryRegistry, World};
-use crate::registry::{SchemaKind, WriterSchema};
+use crate::registry::{SchemaText, WriterSchema};
 use crate::sink::dead_letter_table;
 use crate::translate::framing::VALUE_HEADER;
 
@@ -56,19 +59,26 @@ pub(super) const RECURSIVE: (u32, &str) = (
     7,
     r#"{"type":"record","name":"Tree","fields":[{"name":"left","type":["null","Tree"]},{"name":"id","type":"long"}]}"#,
 );
-pub(super) const PROTOBUF: (u32, &str) = (8, r#"syntax = "proto3"; message Order { int64 id = 1; }"#);
+/// Its second message has columns of the others, and one of its own.
+pub(super) const PROTOBUF: (u32, &str) = (
+    8,
+    r#"syntax = "proto3"; message Item {} message Order { int64 id = 1; bool flag = 4; optional string memo = 9; }"#,
+);
+/// What it imports is no longer in the registry.
+pub(super) const LOST: u32 = 13;
 pub(super) const UNKNOWN: u32 = 99;
 
-pub(super) fn schema(kind: SchemaKind, text: &str) -> WriterSchema {
-    WriterSchema { kind, text: text.into(), references: Vec::new() }
+pub(super) fn schema(text: &str) -> SchemaText {
+    SchemaText { text: text.into(), references: Vec::new() }
 }
 
 pub(super) fn register_all(registry: &MemoryRegistry) {
     for (id, text) in AVRO.into_iter().chain([CONFLICT, RECURSIVE]) {
-        registry.register(id, schema(SchemaKind::Avro, text));
+        registry.register(id, WriterSchema::Avro(schema(text)));
     }
-    registry.register(JSON.0, schema(SchemaKind::Json, JSON.1));
-    registry.register(PROTOBUF.0, schema(SchemaKind::Protobuf, PROTOBUF.1));
+    registry.register(JSON.0, WriterSchema::Json(schema(JSON.1)));
+    registry.register(PROTOBUF.0, WriterSchema::Protobuf(Ok(compile(PROTOBUF.1))));
+    registry.register(LOST, WriterSchema::Protobuf(Err("lost.proto is not in the registry".to_owned())));
 }
 
 /// What a record should become.
@@ -116,6 +126,28 @@ fn avro(id: u32, n: u64) -> (Vec<u8>, Cell) {
     let bytes = apache_avro::to_avro_datum(&schema, Value::Record(value.collect())).expect("encodes");
     let read = apache_avro::from_avro_datum(&schema, &mut bytes.as_slice(), None).expect("decodes");
     (bytes, reference(&read))
+}
+
+/// A message made of `n`, and the row that it should be.
+fn protobuf(n: u64) -> (Vec<u8>, Cell) {
+    let order = compile(PROTOBUF.1).messages().nth(1).expect("two messages");
+    let mut message = DynamicMessage::new(order.clone());
+    message.set_field_by_name("id", prost_reflect::Value::I64(n as i64));
+    message.set_field_by_name("flag", prost_reflect::Value::Bool(n % 2 == 1));
+    if n.is_multiple_of(3) {
+        message.set_field_by_name("memo", prost_reflect::Value::String(format!("memo {n}")));
+    }
+    let bytes = message.encode_to_vec();
+    let read = DynamicMessage::decode(order, bytes.as_slice()).expect("decodes");
+    let field = |name| read.get_field_by_name(name).expect("a field").into_owned();
+    let mut cells = BTreeMap::from([
+        ("id".to_owned(), Cell::Int(field("id").as_i64().expect("a number").into())),
+        ("flag".to_owned(), Cell::Bool(field("flag").as_bool().expect("a flag"))),
+    ]);
+    if read.has_field_by_name("memo") {
+        cells.insert("memo".to_owned(), Cell::Text(field("memo").as_str().expect("text").to_owned()));
+    }
+    (bytes, Cell::Struct(cells))
 }
 
 /// As the reference reads it, with the name that a field has after its rename.
@@ -175,7 +207,22 @@ fn record(kind: u32, n: u64, at: TimestampMs) -> (Record, Fate) {
             ];
             (Some(framed(5, text.as_bytes())), Fate::Row(Cell::Struct(cells.into())))
         }
-        6..=8 => (Some(framed(kind, b"\x04hi")), Fate::Dead),
+        8 => {
+            let (bytes, cell) = protobuf(n);
+            // The message with index 1: behind the schema's id, in the header if the id is there.
+            let path = [2, 2];
+            if n.is_multiple_of(5) {
+                let mut record = Record::new(at, key, Some(Bytes::from(bytes)));
+                let named = [&[0][..], &kind.to_be_bytes(), &path].concat();
+                record.headers = vec![RecordHeader { key: VALUE_HEADER.into(), value: Some(named.into()) }];
+                return (record, Fate::Row(cell));
+            }
+            (Some(framed(kind, &[&path[..], &bytes].concat())), Fate::Row(cell))
+        }
+        6 | 7 | LOST => (Some(framed(kind, b"\x04hi")), Fate::Dead),
+        // No message, or bytes that are none.
+        14 => (Some(framed(8, &[2, [1, 4][n as usize % 2], 8])), Fate::Dead),
+        15 => (Some(framed(8, &[&[2, 2][..], &protobuf(n).0, &[0]].concat())), Fate::Dead),
         9 => (Some(framed(UNKNOWN, b"hello")), Fate::Dead),
         10 => (Some(Bytes::from_static(b"no schema at all")), Fate::Dead),
         // Cut off, or followed by what is not the value's.
@@ -199,7 +246,7 @@ impl Produced {
 
     /// A batch of up to `most` random records.
     pub(super) fn append_random(&mut self, world: &World, random: &mut Random, most: usize, at: TimestampMs) {
-        let kinds: Vec<u32> = (0..=random.below(most)).map(|_| random.below(13) as u32).collect();
+        let kinds: Vec<u32> = (0..=random.below(most)).map(|_| random.below(16) as u32).collect();
         let partition = random.below(3) as i32;
         self.append(world, partition, &kinds, at);
     }
