@@ -31,6 +31,7 @@ mod settings;
 mod shard_dir;
 mod table;
 mod target;
+mod values;
 
 #[global_allocator]
 static METER: allocator::Counted = allocator::Counted(meter::count);

@@ -54,6 +54,7 @@ pub(crate) fn all() -> Vec<Target> {
         super::peers::targets(),
         super::table::targets(),
         super::settings::targets(),
+        super::values::targets(),
         super::schemas::targets(),
     ];
     lists.into_iter().flatten().collect()

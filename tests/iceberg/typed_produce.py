@@ -8,7 +8,11 @@ from confluent_kafka import Producer
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf import descriptor_pool, message_factory, timestamp_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 ROWS = 400
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -44,6 +48,62 @@ def person(**more):
 
 
 PEOPLE = [person(), person(email={"type": "string"})]
+
+
+def reading_class(fields):
+    """The class of a message that is the second one of its file. A field: number, name, type, how often or a message."""
+    file = FileDescriptorProto(name="reading.proto", package="plant", syntax="proto3")
+    file.dependency.append("google/protobuf/timestamp.proto")
+    unit, reading = file.message_type.add(name="Unit"), file.message_type.add(name="Reading")
+    unit.field.add(number=1, name="name", type=Field.TYPE_STRING, label=Field.LABEL_OPTIONAL)
+    for number, name, kind, more in fields:
+        field = reading.field.add(number=number, name=name, type=kind, label=Field.LABEL_OPTIONAL)
+        if kind == Field.TYPE_MESSAGE:
+            field.type_name = more
+        elif more == "repeated":
+            field.label = Field.LABEL_REPEATED
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("plant.Reading"))
+
+
+READING = [
+    (1, "id", Field.TYPE_INT64, None),
+    (3, "level", Field.TYPE_DOUBLE, None),
+    (4, "tags", Field.TYPE_STRING, "repeated"),
+    (5, "at", Field.TYPE_MESSAGE, ".google.protobuf.Timestamp"),
+]
+# As it begins; with a field renamed and two more.
+READINGS = [
+    reading_class([*READING, (2, "site", Field.TYPE_STRING, None)]),
+    reading_class(
+        [
+            *READING,
+            (2, "place", Field.TYPE_STRING, None),
+            (6, "unit", Field.TYPE_MESSAGE, ".plant.Unit"),
+            (7, "ticks", Field.TYPE_UINT64, None),
+        ]
+    ),
+]
+
+
+def reading(version, n):
+    """Numbers and texts that are their types' defaults are not written, and are in the table."""
+    row = {"id": n, "site": f"site {n % 9} é" if n % 9 else "", "level": (n % 5) / 4, "tags": [f"t{n % 3}"] * (n % 4)}
+    at = START + timedelta(seconds=n, microseconds=n)
+    row.update(at=at.isoformat() if n % 7 else None, unit=None, ticks=None)
+    value = READINGS[version](id=n, level=row["level"], tags=row["tags"])
+    setattr(value, ["site", "place"][version], row["site"])
+    if n % 7:
+        value.at.FromDatetime(at)
+    if version == 1:
+        row["ticks"] = 2**64 - n if n % 2 else 0
+        value.ticks = row["ticks"]
+        if n % 3:
+            row["unit"] = {"name": f"unit {n % 3}"}
+            value.unit.name = row["unit"]["name"]
+    return value, row
 
 
 def order(version, n):
@@ -98,16 +158,17 @@ class Topic:
 def main(bootstrap, registry, out):
     client = SchemaRegistryClient({"url": registry})
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    orders, people = Topic(producer, "orders"), Topic(producer, "people")
+    orders, people, readings = Topic(producer, "orders"), Topic(producer, "people"), Topic(producer, "readings")
     orders.fill([AvroSerializer(client, text) for text in ORDERS], order)
     people.fill([JSONSerializer(text, client) for text in PEOPLE], human)
+    readings.fill([ProtobufSerializer(kind, client, {"use.deprecated.format": False}) for kind in READINGS], reading)
     assert producer.flush(60) == 0
-    versions = {name: client.get_versions(f"{name}-value") for name in ("orders", "people")}
-    assert versions == {"orders": [1, 2, 3, 4], "people": [1, 2]}, versions
-    topics = {topic.topic: {"rows": topic.rows, "garbage": topic.garbage} for topic in (orders, people)}
+    versions = {name: client.get_versions(f"{name}-value") for name in ("orders", "people", "readings")}
+    assert versions == {"orders": [1, 2, 3, 4], "people": [1, 2], "readings": [1, 2]}, versions
+    topics = {topic.topic: {"rows": topic.rows, "garbage": topic.garbage} for topic in (orders, people, readings)}
     with open(out, "w", encoding="utf-8") as file:
         json.dump(topics, file)
-    print(f"produced {len(orders.rows)} orders and {len(people.rows)} people")
+    print(f"produced {len(orders.rows)} orders, {len(people.rows)} people and {len(readings.rows)} readings")
 
 
 if __name__ == "__main__":

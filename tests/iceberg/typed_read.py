@@ -4,8 +4,13 @@ import json
 import sys
 import tempfile
 from datetime import timezone
+from decimal import Decimal
 
-COLUMNS = {"orders": ["id", "buyer", "amount", "tags", "at", "note"], "people": ["id", "name", "height", "email"]}
+COLUMNS = {
+    "orders": ["id", "buyer", "amount", "tags", "at", "note"],
+    "people": ["id", "name", "height", "email"],
+    "readings": ["id", "site", "level", "tags", "at", "unit", "ticks"],
+}
 
 
 def expected(topic, produced):
@@ -20,6 +25,8 @@ def expected(topic, produced):
 
 def plain(value):
     """As JSON has it. A schema's timestamps are in UTC."""
+    if isinstance(value, Decimal):
+        return int(value)
     if hasattr(value, "astimezone"):
         return value.astimezone(timezone.utc).isoformat()
     return value
