@@ -2,8 +2,8 @@
 //!
 //! Owns: fast appends over iceberg's types, the check of offsets and fencing epoch on the refreshed base, conflicts
 //! and unknown answers, and, in the same commits, what keeps a table small: merging manifests, expiring snapshots
-//! ([`maintain`]), then deleting what only those named ([`garbage`]); changes of the schema, which are commits of their
-//! own. Does not own: which rows (`plan`, `sink`),
+//! ([`maintain`]), then deleting what only those named ([`garbage`]); changes of the schema and files that take the
+//! place of others ([`Replacement`]), which are commits of their own. Does not own: which rows (`plan`, `sink`),
 //! where the pointer lies (`catalog`). *Message*; one committer per table, on the tokio side runtime.
 //!
 //! iceberg's own `Transaction` applies an append blindly again after a conflict: a second writer would add its rows
@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::spec::{DataFile, MAIN_BRANCH, Schema, TableMetadata};
+use iceberg::spec::{DataFile, Schema, TableMetadata};
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
@@ -41,12 +41,15 @@ pub mod identity;
 pub mod maintain;
 pub mod offsets;
 pub mod orphans;
-pub mod snapshot;
+mod replace;
+pub(crate) mod snapshot;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 
 pub use identity::{Foreign, TableOwner};
 pub use maintain::Bounds;
+pub use replace::Replacement;
 
 /// What one commit adds.
 #[derive(Clone, Debug)]
@@ -239,13 +242,7 @@ impl Committer {
     /// The catalog.
     pub async fn set_property(&mut self, base: &Loaded, key: &str, value: &str) -> Result<Loaded, CommitError> {
         self.current = None;
-        let requirements = vec![
-            TableRequirement::UuidMatch { uuid: base.metadata.uuid() },
-            TableRequirement::RefSnapshotIdMatch {
-                r#ref: MAIN_BRANCH.to_owned(),
-                snapshot_id: base.metadata.current_snapshot_id(),
-            },
-        ];
+        let requirements = snapshot::on_main(&base.metadata);
         let updates = HashMap::from([(key.to_owned(), value.to_owned())]);
         let loaded =
             self.catalog.commit(&self.table, requirements, vec![TableUpdate::SetProperties { updates }]).await?;
@@ -332,20 +329,37 @@ impl Committer {
         id: &str,
         now: TimestampMs,
     ) -> Result<Option<Loaded>, CommitError> {
-        let maker = snapshot::Maker {
+        let made = self.maker(settings, &maintain::refs(&base.metadata)?).make(&base.metadata, append, id, now).await?;
+        let done = self.put(base, made, &mut append.uncertain).await?;
+        if let Some(loaded) = &done {
+            let held = offsets::of(&self.table, &loaded.metadata)?;
+            assert_eq!(held, append.to, "a commit leaves the table at the offsets that its append reaches");
+        }
+        Ok(done)
+    }
+
+    fn maker<'a>(&'a self, settings: &'a TableSettings, refs: &'a maintain::Refs) -> snapshot::Maker<'a> {
+        snapshot::Maker {
             files: self.catalog.files(),
             names: &self.names,
             table: &self.table,
             owner: &self.owner,
             bounds: &self.bounds,
             settings,
-            refs: &maintain::refs(&base.metadata)?,
-        };
-        let made = maker.make(&base.metadata, append, id, now).await?;
+            refs,
+        }
+    }
+
+    /// Commits what was made on `base`, and deletes what only the snapshots that it expires named. `None` if the base
+    /// was not current any more, or if that is not known: then `uncertain` is set.
+    async fn put(
+        &mut self,
+        base: &Loaded,
+        made: snapshot::Made,
+        uncertain: &mut bool,
+    ) -> Result<Option<Loaded>, CommitError> {
         match self.catalog.commit(&self.table, made.requirements, made.updates).await {
             Ok(loaded) => {
-                let held = offsets::of(&self.table, &loaded.metadata)?;
-                assert_eq!(held, append.to, "a commit leaves the table at the offsets that its append reaches");
                 self.current = Some(loaded.clone());
                 garbage::collect(&self.catalog.files(), &base.metadata, &loaded.metadata).await;
                 Ok(Some(loaded))
@@ -369,7 +383,7 @@ impl Committer {
             // The outcome may be unknown: the next attempt, or the next call, looks at the table.
             Err(error) => {
                 self.current = None;
-                append.uncertain |= may_have_happened(&error);
+                *uncertain |= may_have_happened(&error);
                 if matches!(error, CatalogError::Unknown { .. }) { Ok(None) } else { Err(error.into()) }
             }
         }

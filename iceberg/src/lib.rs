@@ -13,7 +13,8 @@
 //!    manifests and expires snapshots;
 //! 6. [`catalog`] moves the table's pointer to the new metadata by compare-and-set.
 //!
-//! [`sink`] calls them in this order, one turn at a time, for one topic. Below all of them: [`schema`] (columns and
+//! [`sink`] calls them in this order, one turn at a time, for one topic. [`compact`] writes small files of an hour that is
+//! over again as few large ones, and commits them in their place. Below all of them: [`schema`] (columns and
 //! ids), [`mode`] (which kind of table), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique
 //! names). [`audit`] reads a table back; [`mod@verify`] looks whether all that tables name is there. Everything runs on
 //! the side runtime. DESIGN.md says why, FORMAT.md what is stored.
@@ -35,6 +36,7 @@ pub mod bounds;
 pub mod catalog;
 pub mod columns;
 pub mod commit;
+pub mod compact;
 pub mod files;
 #[cfg(test)]
 mod fixture;

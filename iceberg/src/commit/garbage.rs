@@ -1,5 +1,5 @@
 //! Deleting what expired snapshots alone named: their manifest lists, manifests that merging dropped, and data files
-//! that an engine's maintenance had replaced.
+//! that compaction or an engine's maintenance had replaced.
 //!
 //! Runs after the commit that expired them (I4). Order: data files, manifests, then lists, so that a run that was cut
 //! off can be repeated from the lists that are left; [`recover`] does that at start from the metadata log. A failure
@@ -84,7 +84,13 @@ async fn try_collect(
         replaced.extend(deleted_by(files, oldest, &manifests).await?);
     }
     if !replaced.is_empty() {
-        keep_alive(files, after, &mut replaced).await?;
+        // What a snapshot removed is read by a later one only if something added it again, and by an earlier one not at
+        // all where all those have expired: then the two ends of the line answer for all of it.
+        let readers = match (kept.first(), kept.last()) {
+            (Some(newest), Some(oldest)) if is_quick => vec![*newest, *oldest],
+            _ => after.snapshots().map(AsRef::as_ref).collect(),
+        };
+        keep_alive(files, after, readers, &mut replaced).await?;
         delete(files, replaced).await?;
     }
     delete(files, dead).await?;
@@ -126,10 +132,15 @@ async fn read_lists(
     futures::stream::iter(lists).buffered(READS_AT_ONCE).try_collect().await
 }
 
-/// Takes out of `paths` what any snapshot that is kept still reads. Rare: only after an engine replaced files.
-async fn keep_alive(files: &TableFiles, after: &TableMetadata, paths: &mut BTreeSet<String>) -> iceberg::Result<()> {
+/// Takes out of `paths` what any of `readers` still reads.
+async fn keep_alive(
+    files: &TableFiles,
+    after: &TableMetadata,
+    readers: Vec<&Snapshot>,
+    paths: &mut BTreeSet<String>,
+) -> iceberg::Result<()> {
     let mut manifests = HashMap::new();
-    for list in read_lists(files, after, after.snapshots().map(AsRef::as_ref).collect()).await? {
+    for list in read_lists(files, after, readers).await? {
         manifests.extend(list.into_iter().map(|manifest| (manifest.manifest_path.clone(), manifest)));
     }
     for manifest in manifests.into_values() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use iceberg::TableUpdate;
 use iceberg::spec::{
     MAIN_BRANCH, ManifestContentType, ManifestFile, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
 };
@@ -48,6 +49,12 @@ pub struct Bounds {
     pub sweep_every_ms: i64,
     /// An append is tried this often against others (engines' maintenance, users' changes) that win the race.
     pub commit_attempts: usize,
+    /// Small files are written again once there are this many side by side, or enough for a file of the target size.
+    pub compact_files: usize,
+    /// Not before their hour is over, and they are in the table, for this long.
+    pub compact_quiet_ms: i64,
+    /// Bytes of small files that one commit replaces.
+    pub compact_bytes: u64,
 }
 
 impl Default for Bounds {
@@ -67,6 +74,9 @@ impl Default for Bounds {
             orphan_age_ms: 24 * 3_600_000,
             sweep_every_ms: 24 * 3_600_000,
             commit_attempts: 20,
+            compact_files: 5,
+            compact_quiet_ms: 10 * 60_000,
+            compact_bytes: 512 << 20,
         }
     }
 }
@@ -168,6 +178,16 @@ pub struct Expiry {
     /// The oldest first.
     pub snapshots: Vec<i64>,
     pub refs: Vec<String>,
+}
+
+impl Expiry {
+    /// The updates of a commit that does this.
+    #[must_use]
+    pub fn into_updates(self) -> Vec<TableUpdate> {
+        let refs = self.refs.into_iter().map(|ref_name| TableUpdate::RemoveSnapshotRef { ref_name });
+        let snapshots = Some(self.snapshots).filter(|snapshots| !snapshots.is_empty());
+        refs.chain(snapshots.map(|snapshot_ids| TableUpdate::RemoveSnapshots { snapshot_ids })).collect()
+    }
 }
 
 /// What expires, as the Iceberg specification's "Snapshot Retention Policy" has it, and further snapshots of main, the

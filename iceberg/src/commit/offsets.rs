@@ -19,6 +19,8 @@ use crate::translate::Skipped;
 pub const OFFSETS: &str = "tidewater.offsets";
 /// Summary key: which append it was.
 pub const APPEND: &str = "tidewater.append";
+/// Property and summary key of a table of dead letters: how far the topic's table was when the last ones came.
+pub const DEAD_LETTERS_REACHED: &str = "tidewater.dead-letters.offsets";
 /// Summary key: the last ranges left out by this snapshot, at most [`SKIPPED_IN_SUMMARY`]. Property: the last of all
 /// those, at most [`SKIPPED_KEPT`].
 pub const SKIPPED: &str = "tidewater.skipped";

@@ -17,7 +17,6 @@ use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
 use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::store::{Listed, ObjectKey};
-use uuid::Uuid;
 
 use super::identity::{TableOwner, epoch};
 use super::maintain::MANIFEST_PREFIX;
@@ -25,6 +24,7 @@ use super::snapshot::read_list;
 use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::files::{FileError, TableFiles};
 use crate::location::FilePlace;
+use crate::write::DataFileName;
 
 /// Keys of one listing.
 const PAGE: usize = 1000;
@@ -117,13 +117,8 @@ pub async fn sweep(table: SweptTable<'_>, base: &Loaded, before: TimestampMs) ->
 /// Whether the name is of the form `data/hour=<n>/<uuid>.parquet` or `metadata/tidewater-….avro` and the file is old.
 fn is_old_and_ours(found: &Listed, prefix: &str, before: TimestampMs) -> bool {
     let Some(name) = found.key.as_str().strip_prefix(prefix) else { return false };
-    let ours = match name.split_once('/') {
-        Some((hour, file)) => {
-            hour.strip_prefix("hour=").is_some_and(|n| n.parse::<i32>().is_ok())
-                && file.strip_suffix(".parquet").is_some_and(|id| Uuid::try_parse(id).is_ok())
-        }
-        None => name.starts_with(MANIFEST_PREFIX) && name.ends_with(".avro"),
-    };
+    let is_metadata = !name.contains('/') && name.starts_with(MANIFEST_PREFIX) && name.ends_with(".avro");
+    let ours = is_metadata || DataFileName::parse(name).is_some();
     ours && found.modified < before
 }
 
@@ -177,6 +172,8 @@ fn hash(key: &ObjectKey) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]

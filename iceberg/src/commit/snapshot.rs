@@ -4,6 +4,7 @@
 //! [`Made::written`].
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
@@ -15,7 +16,7 @@ use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::model::TimestampMs;
 
 use super::identity::{EPOCH, TableOwner};
-use super::maintain::{Bounds, Expiry, MANIFEST_PREFIX, Refs, plan_expiry, plan_merge};
+use super::maintain::{Bounds, MANIFEST_PREFIX, Refs, plan_expiry, plan_merge};
 use super::{Append, CommitError, offsets};
 use crate::bounds;
 use crate::files::TableFiles;
@@ -48,6 +49,14 @@ pub(super) struct Made {
     pub(super) written: Vec<String>,
 }
 
+/// A manifest's entry of a file that is in the table.
+pub(super) struct EntryCopy {
+    pub(super) file: DataFile,
+    /// The snapshot that added it.
+    pub(super) added_by: i64,
+    pub(super) sequence: i64,
+}
+
 impl Maker<'_> {
     /// Makes the snapshot that adds `append` to `base`.
     pub(super) async fn make(
@@ -57,10 +66,7 @@ impl Maker<'_> {
         id: &str,
         now: TimestampMs,
     ) -> Result<Made, CommitError> {
-        let spec = schema::find_hour_spec(base).ok_or_else(|| CommitError::Unfit {
-            table: self.table.clone(),
-            detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
-        })?;
+        let spec = self.hour_spec(base)?;
         let snapshot_id = self.fresh_snapshot_id(base);
         let mut written = Vec::new();
         let mut manifests = self.base_manifests(base).await?;
@@ -70,6 +76,38 @@ impl Maker<'_> {
             manifests.push(manifest);
         }
         let manifests = self.merge(base, &spec, snapshot_id, manifests, &mut written).await?;
+        let summary = self.summary(base, append, id)?;
+        let snapshot = self.snapshot(base, snapshot_id, manifests, summary, now, &mut written).await?;
+        let mut updates =
+            vec![TableUpdate::AddSnapshot { snapshot }, self.set_main(snapshot_id), self.properties(base, append)?];
+        let removed =
+            append.properties.iter().filter(|(key, value)| value.is_none() && base.properties().contains_key(*key));
+        let removals: Vec<String> = removed.map(|(key, _)| (*key).to_owned()).collect();
+        if !removals.is_empty() {
+            updates.push(TableUpdate::RemoveProperties { removals });
+        }
+        updates.extend(plan_expiry(self.bounds, &self.settings.retention, base, self.refs, now).into_updates());
+        Ok(Made { requirements: on_main(base), updates, written })
+    }
+
+    /// The spec that files are written with.
+    pub(super) fn hour_spec(&self, base: &TableMetadata) -> Result<Arc<PartitionSpec>, CommitError> {
+        schema::find_hour_spec(base).ok_or_else(|| CommitError::Unfit {
+            table: self.table.clone(),
+            detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
+        })
+    }
+
+    /// Writes the list of `manifests`; returns the snapshot of them on top of `base`.
+    pub(super) async fn snapshot(
+        &self,
+        base: &TableMetadata,
+        snapshot_id: i64,
+        manifests: Vec<ManifestFile>,
+        summary: Summary,
+        now: TimestampMs,
+        written: &mut Vec<String>,
+    ) -> Result<Snapshot, CommitError> {
         let list =
             format!("{}/metadata/{MANIFEST_PREFIX}snap-{snapshot_id}-{}.avro", base.location(), self.names.uuid());
         let row_range = self.write_list(base, snapshot_id, &list, manifests).await?;
@@ -80,36 +118,15 @@ impl Maker<'_> {
             .with_sequence_number(base.next_sequence_number())
             .with_timestamp_ms(now.0.max(base.last_updated_ms()))
             .with_manifest_list(list)
-            .with_summary(self.summary(base, append, id)?)
+            .with_summary(summary)
             .with_schema_id(base.current_schema_id());
-        let snapshot = match row_range {
+        Ok(match row_range {
             Some((first, rows)) => snapshot.with_row_range(first, rows).build(),
             None => snapshot.build(),
-        };
-        let mut updates =
-            vec![TableUpdate::AddSnapshot { snapshot }, self.set_main(snapshot_id), self.properties(base, append)?];
-        let removed =
-            append.properties.iter().filter(|(key, value)| value.is_none() && base.properties().contains_key(*key));
-        let removals: Vec<String> = removed.map(|(key, _)| (*key).to_owned()).collect();
-        if !removals.is_empty() {
-            updates.push(TableUpdate::RemoveProperties { removals });
-        }
-        let Expiry { snapshots, refs } = plan_expiry(self.bounds, &self.settings.retention, base, self.refs, now);
-        updates.extend(refs.into_iter().map(|ref_name| TableUpdate::RemoveSnapshotRef { ref_name }));
-        if !snapshots.is_empty() {
-            updates.push(TableUpdate::RemoveSnapshots { snapshot_ids: snapshots });
-        }
-        let requirements = vec![
-            TableRequirement::UuidMatch { uuid: base.uuid() },
-            TableRequirement::RefSnapshotIdMatch {
-                r#ref: MAIN_BRANCH.to_owned(),
-                snapshot_id: base.current_snapshot_id(),
-            },
-        ];
-        Ok(Made { requirements, updates, written })
+        })
     }
 
-    fn fresh_snapshot_id(&self, base: &TableMetadata) -> i64 {
+    pub(super) fn fresh_snapshot_id(&self, base: &TableMetadata) -> i64 {
         loop {
             let id = self.names.snapshot_id();
             if base.snapshot_by_id(id).is_none() {
@@ -118,12 +135,15 @@ impl Maker<'_> {
         }
     }
 
-    async fn base_manifests(&self, base: &TableMetadata) -> Result<Vec<ManifestFile>, CommitError> {
+    pub(super) async fn base_manifests(&self, base: &TableMetadata) -> Result<Vec<ManifestFile>, CommitError> {
         let Some(snapshot) = base.current_snapshot() else { return Ok(Vec::new()) };
-        Ok(read_list(&self.files, base, snapshot).await?)
+        let mut manifests = read_list(&self.files, base, snapshot).await?;
+        // One whose files were all replaced served the snapshot that replaced them.
+        manifests.retain(|manifest| manifest.has_added_files() || manifest.has_existing_files());
+        Ok(manifests)
     }
 
-    fn manifest_writer(
+    pub(super) fn manifest_writer(
         &self,
         base: &TableMetadata,
         spec: &PartitionSpec,
@@ -163,7 +183,7 @@ impl Maker<'_> {
     }
 
     /// Main at its new snapshot, with the retention that the owner gave it.
-    fn set_main(&self, snapshot_id: i64) -> TableUpdate {
+    pub(super) fn set_main(&self, snapshot_id: i64) -> TableUpdate {
         let held = self.refs.get(MAIN_BRANCH).map(|main| main.retention.clone());
         let retention = held.unwrap_or(SnapshotRetention::branch(None, None, None));
         let reference = SnapshotReference::new(snapshot_id, retention);
@@ -231,20 +251,25 @@ impl Maker<'_> {
     ) -> Result<ManifestFile, CommitError> {
         let mut writer = self.manifest_writer(base, spec, snapshot_id)?;
         for entry in entries {
-            let incomplete = || CommitError::Unfit {
-                table: self.table.clone(),
-                detail: format!("the manifest entry of {} has no snapshot or sequence number", entry.file_path()),
-            };
-            let added_by = entry.snapshot_id().ok_or_else(incomplete)?;
-            let sequence = entry.sequence_number().ok_or_else(incomplete)?;
-            let file = bounds::without_long_bounds(entry.data_file(), spec.spec_id(), OLD_BOUND_BYTES_MAX);
-            let file = file.map_err(|error| CommitError::Unfit {
-                table: self.table.clone(),
-                detail: format!("the manifest entry of {} cannot be copied: {error}", entry.file_path()),
-            })?;
-            writer.add_existing_file(file, added_by, sequence, entry.file_sequence_number)?;
+            let copy = self.copy(spec, entry)?;
+            writer.add_existing_file(copy.file, copy.added_by, copy.sequence, entry.file_sequence_number)?;
         }
         Ok(writer.write_manifest_file().await?)
+    }
+
+    /// What `entry` says of its file, for another manifest.
+    pub(super) fn copy(&self, spec: &PartitionSpec, entry: &ManifestEntryRef) -> Result<EntryCopy, CommitError> {
+        let unfit = |what: String| CommitError::Unfit {
+            table: self.table.clone(),
+            detail: format!("the manifest entry of {} {what}", entry.file_path()),
+        };
+        let incomplete = || unfit("has no snapshot or sequence number".to_owned());
+        let file = bounds::without_long_bounds(entry.data_file(), spec.spec_id(), OLD_BOUND_BYTES_MAX);
+        Ok(EntryCopy {
+            file: file.map_err(|error| unfit(format!("cannot be copied: {error}")))?,
+            added_by: entry.snapshot_id().ok_or_else(incomplete)?,
+            sequence: entry.sequence_number().ok_or_else(incomplete)?,
+        })
     }
 
     /// Writes the manifest list; for format 3 returns the range of row ids given out.
@@ -276,7 +301,7 @@ impl Maker<'_> {
         }
         let mut properties = collector.build();
         let previous = base.current_snapshot().map(|s| &s.summary().additional_properties);
-        totals(&mut properties, previous, append);
+        totals(&mut properties, previous, FileSums::of(&append.files), FileSums::default());
         properties.insert(offsets::OFFSETS.to_owned(), offsets::encode(&append.to));
         properties.insert(offsets::APPEND.to_owned(), id.to_owned());
         properties.insert(EPOCH.to_owned(), self.owner.epoch.to_string());
@@ -311,6 +336,13 @@ impl Maker<'_> {
     }
 }
 
+/// That the table is `base`'s and that its main has not moved.
+pub(super) fn on_main(base: &TableMetadata) -> Vec<TableRequirement> {
+    let main =
+        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: base.current_snapshot_id() };
+    vec![TableRequirement::UuidMatch { uuid: base.uuid() }, main]
+}
+
 /// The last `most` of `ranges`.
 fn last(ranges: &[Skipped], most: usize) -> &[Skipped] {
     ranges.get(ranges.len().saturating_sub(most)..).unwrap_or_default()
@@ -322,7 +354,7 @@ fn count(ranges: &[Skipped]) -> u64 {
 }
 
 /// The manifests of a snapshot.
-pub(super) async fn read_list(
+pub(crate) async fn read_list(
     files: &TableFiles,
     metadata: &TableMetadata,
     snapshot: &Snapshot,
@@ -332,26 +364,46 @@ pub(super) async fn read_list(
     Ok(list.consume_entries().into_iter().collect())
 }
 
+/// Rows, bytes and number of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileSums {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+}
+
+impl FileSums {
+    pub(super) fn of<'a>(files: impl IntoIterator<Item = &'a DataFile>) -> Self {
+        files.into_iter().fold(Self::default(), |sums, file| Self {
+            rows: sums.rows.saturating_add(file.record_count()),
+            bytes: sums.bytes.saturating_add(file.file_size_in_bytes()),
+            files: sums.files + 1,
+        })
+    }
+}
+
 /// Running totals of the summary (Iceberg spec, "Optional Snapshot Summary Fields"). Left out where the previous
-/// snapshot, an engine's, has none.
-fn totals(properties: &mut HashMap<String, String>, previous: Option<&HashMap<String, String>>, append: &Append) {
-    let records: u64 = append.files.iter().map(DataFile::record_count).sum();
-    let bytes: u64 = append.files.iter().map(DataFile::file_size_in_bytes).sum();
-    let files = u64::try_from(append.files.len()).unwrap_or(u64::MAX);
-    for (key, added) in [
-        ("total-records", records),
-        ("total-files-size", bytes),
-        ("total-data-files", files),
-        ("total-delete-files", 0),
-        ("total-position-deletes", 0),
-        ("total-equality-deletes", 0),
+/// snapshot, an engine's, has none, or less than is removed.
+pub(super) fn totals(
+    properties: &mut HashMap<String, String>,
+    previous: Option<&HashMap<String, String>>,
+    added: FileSums,
+    removed: FileSums,
+) {
+    for (key, added, removed) in [
+        ("total-records", added.rows, removed.rows),
+        ("total-files-size", added.bytes, removed.bytes),
+        ("total-data-files", added.files, removed.files),
+        ("total-delete-files", 0, 0),
+        ("total-position-deletes", 0, 0),
+        ("total-equality-deletes", 0, 0),
     ] {
         let before = match previous {
             None => Some(0),
             Some(previous) => previous.get(key).and_then(|value| value.parse::<u64>().ok()),
         };
-        if let Some(before) = before {
-            properties.insert(key.to_owned(), before.saturating_add(added).to_string());
+        if let Some(after) = before.and_then(|before| before.saturating_add(added).checked_sub(removed)) {
+            properties.insert(key.to_owned(), after.to_string());
         }
     }
 }

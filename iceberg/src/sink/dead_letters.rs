@@ -32,6 +32,7 @@ use super::{NAMESPACE, SinkConfig, SinkError, TableSink};
 use crate::audit::{self, AuditError};
 use crate::catalog::{CatalogError, Loaded};
 use crate::commit::maintain::MANIFEST_PREFIX;
+use crate::commit::offsets::DEAD_LETTERS_REACHED;
 use crate::commit::{Append, CommitError, Committer, SchemaChange, identity, offsets};
 use crate::plan::{Offsets, PlannedRange};
 use crate::schema::{self, file::FileSchema, ids};
@@ -40,8 +41,6 @@ use crate::translate::decoding::DeadOffsets;
 
 /// Property of a topic's table: the dead letters of its last commit, as JSON ([`Pending`]); not there if it had none.
 pub(super) const PENDING: &str = "tidewater.dead-letters";
-/// Property and summary key of a table of dead letters: how far the topic's table was when the last ones came.
-pub(super) const REACHED: &str = "tidewater.dead-letters.offsets";
 /// What a topic's name gets for its table of dead letters. No topic's name has `~`.
 const SUFFIX: &str = "~dlq";
 /// Bytes of a topic's name in that of its table of dead letters at most: a directory bucket holds file names of 255
@@ -125,11 +124,15 @@ fn counted(appends: u64) -> Offsets {
 
 /// How far the topic's table was when the last dead letters came. A user who rolls back moves this too.
 fn reached(table: &TableIdent, metadata: &TableMetadata) -> Result<Offsets, CommitError> {
-    let text = offsets::nearest(metadata, REACHED).or_else(|| metadata.properties().get(REACHED));
-    let Some(text) = text else { return Ok(Offsets::new()) };
+    let text = offsets::nearest(metadata, DEAD_LETTERS_REACHED);
+    let Some(text) = text.or_else(|| metadata.properties().get(DEAD_LETTERS_REACHED)) else {
+        return Ok(Offsets::new());
+    };
     offsets::decode(text).ok_or_else(|| CommitError::Unfit {
         table: table.clone(),
-        detail: format!("its {REACHED} is not offsets by partition: {text:?}; put back what the last snapshot had"),
+        detail: format!(
+            "its {DEAD_LETTERS_REACHED} is not offsets by partition: {text:?}; put back what the last snapshot had"
+        ),
     })
 }
 
@@ -253,8 +256,8 @@ impl TableSink {
             from: counted(held),
             to: counted(pending.append),
             skipped: Vec::new(),
-            properties: vec![(REACHED, Some(offsets::encode(&to)))],
-            summary: vec![(REACHED, offsets::encode(&to))],
+            properties: vec![(DEAD_LETTERS_REACHED, Some(offsets::encode(&to)))],
+            summary: vec![(DEAD_LETTERS_REACHED, offsets::encode(&to))],
             beside: Vec::new(),
             uncertain: true,
         };
@@ -281,8 +284,8 @@ impl TableSink {
         if lineage(identity::epoch(&dead.metadata)) < lineage(self.config.epoch) {
             let detail = format!(
                 "it has dead letters of offsets above those of the topic's table, and the cluster was restored since: \
-                 they may be other records' by now. Roll it back to a snapshot whose {REACHED} is not above the \
-                 {} of the topic's table, or drop or rename it",
+                 they may be other records' by now. Roll it back to a snapshot whose {DEAD_LETTERS_REACHED} is \
+                 not above the {} of the topic's table, or drop or rename it",
                 offsets::OFFSETS
             );
             return Err(CommitError::Unfit { table: self.dead.table.clone(), detail }.into());

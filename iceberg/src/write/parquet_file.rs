@@ -97,7 +97,7 @@ fn count_nans(fields: &Fields, columns: &[ArrayRef], nans: &mut HashMap<i32, u64
 
 fn describe(schema: &FileSchema, metadata: &ParquetMetaData) -> iceberg::Result<DataFileBuilder> {
     let (mut sizes, mut values, mut nulls) = (HashMap::new(), HashMap::new(), HashMap::new());
-    let (mut lower, mut upper) = (HashMap::new(), HashMap::new());
+    let (mut lower, mut upper): (HashMap<i32, Option<Datum>>, HashMap<i32, Option<Datum>>) = Default::default();
     for group in metadata.row_groups() {
         assert_eq!(group.columns().len(), schema.leaves.len(), "a file has the columns of its schema");
         for (leaf, chunk) in schema.leaves.iter().zip(group.columns()) {
@@ -108,8 +108,8 @@ fn describe(schema: &FileSchema, metadata: &ParquetMetaData) -> iceberg::Result<
                 *nulls.entry(leaf.id).or_insert(0) += count;
             }
             let (least, greatest) = extremes(leaf, statistics)?;
-            widen(&mut lower, leaf.id, least, |held, new| new < held);
-            widen(&mut upper, leaf.id, greatest, |held, new| new > held);
+            widen(lower.entry(leaf.id).or_insert(None), least, |held, new| new < held);
+            widen(upper.entry(leaf.id).or_insert(None), greatest, |held, new| new > held);
         }
     }
     let offsets = metadata.row_groups().iter().filter_map(parquet::file::metadata::RowGroupMetaData::file_offset);
@@ -120,16 +120,21 @@ fn describe(schema: &FileSchema, metadata: &ParquetMetaData) -> iceberg::Result<
         .column_sizes(sizes)
         .value_counts(values)
         .null_value_counts(nulls)
-        .lower_bounds(lower)
-        .upper_bounds(upper)
+        .lower_bounds(known(lower))
+        .upper_bounds(known(upper))
         .split_offsets(Some(offsets.collect()));
     Ok(builder)
 }
 
-fn widen(bounds: &mut HashMap<i32, Datum>, id: i32, new: Option<Datum>, wider: impl Fn(&Datum, &Datum) -> bool) {
+fn known(bounds: HashMap<i32, Option<Datum>>) -> HashMap<i32, Datum> {
+    bounds.into_iter().filter_map(|(id, bound)| Some((id, bound?))).collect()
+}
+
+/// Replaces `held` by `new` if that is wider.
+pub(super) fn widen(held: &mut Option<Datum>, new: Option<Datum>, wider: impl Fn(&Datum, &Datum) -> bool) {
     let Some(new) = new else { return };
-    if bounds.get(&id).is_none_or(|held| wider(held, &new)) {
-        bounds.insert(id, new);
+    if held.as_ref().is_none_or(|held| wider(held, &new)) {
+        *held = Some(new);
     }
 }
 

@@ -225,7 +225,9 @@ async fn open_files(env: &Env, dir: &Path, layout: &Layout) -> Result<(LiveFiles
         if generation == 0 {
             match open_durable(env, &path).await {
                 Ok(file) => spares.push(SpareFile { number, path, file, bytes }),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(io_failed("opening", &path)(error)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(io_failed("opening", &path)(error));
+                }
                 // A missing spare is no loss: it holds nothing.
                 Err(_) => {}
             }

@@ -6,10 +6,11 @@ use iceberg::{TableRequirement, TableUpdate};
 
 use super::*;
 use crate::columns::fixture::{Cell, Random};
+use crate::commit::offsets::DEAD_LETTERS_REACHED;
 use crate::mode::TableMode;
 use crate::registry::WriterSchema;
-use crate::sink::dead_letters::REACHED;
 
+mod compacted;
 mod files;
 mod letters;
 
@@ -206,7 +207,7 @@ fn a_table_of_dead_letters_whose_reach_cannot_be_read_stops_its_topic() {
         let loaded = world.catalog().load(&dead).await.expect("loads");
         let snapshot = loaded.metadata.current_snapshot().expect("one").as_ref().clone();
         let mut properties = snapshot.summary().clone();
-        properties.additional_properties.insert(REACHED.to_owned(), "[1]".to_owned());
+        properties.additional_properties.insert(DEAD_LETTERS_REACHED.to_owned(), "[1]".to_owned());
         let damaged = Snapshot::builder()
             .with_snapshot_id(77)
             .with_parent_snapshot_id(Some(snapshot.snapshot_id()))
@@ -224,7 +225,9 @@ fn a_table_of_dead_letters_whose_reach_cannot_be_read_stops_its_topic() {
         world.catalog().commit(&dead, uuid, updates).await.expect("committed");
         produced.append(&world, 0, &[1], NOW);
         match world.sink(2).run_once(NOW).await {
-            Outcome::Paused(PauseReason::Unfit { detail, .. }) => assert!(detail.contains(REACHED), "{detail}"),
+            Outcome::Paused(PauseReason::Unfit { detail, .. }) => {
+                assert!(detail.contains(DEAD_LETTERS_REACHED), "{detail}")
+            }
             other => panic!("{other:?}"),
         }
     });

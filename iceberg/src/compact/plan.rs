@@ -1,0 +1,149 @@
+//! Which small files to write again as one, decided. Pure.
+//!
+//! Files of one hour are put together in the order of their commits, so that each partition's records stay in the order
+//! of their offsets; a group is a run of neighbours in that order. A file takes part if
+//! - it is smaller than three quarters of the target size;
+//! - its hour is over, and a while more: late records of an hour come in its last minutes;
+//! - it is a while old: a backlog is written to hours that are long over.
+//!
+//! **Write amplification**: a group has at least twice the bytes of its largest file, so a row is written again at most
+//! log2(target ÷ first file) times, and far less often where files are alike.
+
+use std::collections::BTreeSet;
+
+use tidewater_storage::model::TimestampMs;
+
+use crate::commit::survey::OurFile;
+use crate::schema::HOUR_US;
+
+/// Milliseconds of an hour partition.
+const HOUR_MS: i64 = HOUR_US / 1000;
+
+/// What a plan goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a file that is as large as it should be.
+    pub target_bytes: u64,
+    /// Files of a group at least, unless together they make a file that is large enough.
+    pub min_files: usize,
+    /// Milliseconds since the end of a file's hour, and since the file was added, at least.
+    pub quiet_ms: i64,
+    /// Bytes of all groups of a plan; the first group may exceed it.
+    pub run_bytes: u64,
+    /// Files of all groups of a plan, likewise.
+    pub run_files: usize,
+}
+
+impl Limits {
+    /// A file with fewer bytes is small.
+    #[must_use]
+    pub fn small_below(&self) -> u64 {
+        self.target_bytes - self.target_bytes / 4
+    }
+}
+
+/// Files of one hour that become one, in the order of their rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub hour: i32,
+    pub files: Vec<OurFile>,
+}
+
+impl Group {
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.files.iter().map(|file| file.rows).sum()
+    }
+
+    /// The data sequence number of the file that it becomes.
+    #[must_use]
+    pub fn sequence(&self) -> i64 {
+        self.files.iter().map(|file| file.sequence).max().unwrap_or_default()
+    }
+}
+
+/// What to do, and what is left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Those with the smallest files first.
+    pub groups: Vec<Group>,
+    /// There are further groups.
+    pub more: bool,
+    /// Small files in all, those of the groups included.
+    pub small: u64,
+    /// Small files that are too new, or of an hour that is not over long enough.
+    pub waiting: u64,
+}
+
+/// Decides. `files` are all of ours, in the order of manifests; `deletes` are hours for which the table has delete
+/// files, of which nothing is written again.
+#[must_use]
+pub fn plan(limits: &Limits, mut files: Vec<OurFile>, deletes: &BTreeSet<i32>, now: TimestampMs) -> Plan {
+    assert!(limits.target_bytes > 0 && limits.min_files > 1, "a group has several files: {limits:?}");
+    // Stable: files of one commit stay in the order of their manifest.
+    files.sort_by_key(|file| (file.name.hour, file.sequence));
+    let mut plan = Plan::default();
+    let mut groups = Vec::new();
+    for hour in files.chunk_by(|a, b| a.name.hour == b.name.hour) {
+        let mut run: Vec<OurFile> = Vec::new();
+        for file in hour {
+            let is_small = file.bytes < limits.small_below();
+            let is_quiet = is_quiet(limits, file, now);
+            plan.small += u64::from(is_small);
+            plan.waiting += u64::from(is_small && !is_quiet);
+            let takes_part = is_small && is_quiet && !deletes.contains(&file.name.hour);
+            let bytes: u64 = run.iter().map(|file| file.bytes).sum();
+            if !takes_part || bytes.saturating_add(file.bytes) > limits.target_bytes {
+                settle(limits, &run, &mut groups);
+                run.clear();
+            }
+            if takes_part {
+                run.push(*file);
+            }
+        }
+        settle(limits, &run, &mut groups);
+    }
+    groups.sort_by_key(|group: &Group| (group.bytes() / group.files.len() as u64, group.hour));
+    let (mut bytes, mut count) = (0_u64, 0);
+    for group in groups {
+        bytes = bytes.saturating_add(group.bytes());
+        count += group.files.len();
+        if !plan.groups.is_empty() && (bytes > limits.run_bytes || count > limits.run_files) {
+            plan.more = true;
+            break;
+        }
+        plan.groups.push(group);
+    }
+    plan
+}
+
+fn is_quiet(limits: &Limits, file: &OurFile, now: TimestampMs) -> bool {
+    let over = TimestampMs((i64::from(file.name.hour) + 1) * HOUR_MS);
+    let since = |time: TimestampMs| now.since_ms(time);
+    since(over) >= limits.quiet_ms && file.added.is_none_or(|added| since(added) >= limits.quiet_ms)
+}
+
+/// Makes a group of `run`, or of what is before and after its largest file if that is most of it.
+fn settle(limits: &Limits, run: &[OurFile], groups: &mut Vec<Group>) {
+    let Some((at, largest)) = run.iter().enumerate().max_by_key(|(_, file)| file.bytes) else { return };
+    let bytes: u64 = run.iter().map(|file| file.bytes).sum();
+    if run.len() < 2 || (run.len() < limits.min_files && bytes < limits.small_below()) {
+        return;
+    }
+    if bytes - largest.bytes >= largest.bytes {
+        groups.push(Group { hour: largest.name.hour, files: run.to_vec() });
+        return;
+    }
+    // Each part has less than half of the bytes, so this ends soon.
+    let (before, rest) = run.split_at(at);
+    settle(limits, before, groups);
+    settle(limits, rest.get(1..).unwrap_or_default(), groups);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Writing the rows of a group's files again, in their order, with the columns that the table has now.
+//!
+//! **Memory**: the files of the group as they are stored, at most the target size, each until it has been read; one
+//! batch of rows; and what `write` holds of the file that it makes. Between batches other tasks get their turn.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::spec::{DataFile, Schema, TableMetadata};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+
+use super::plan::Group;
+use super::project::{ProjectError, id_of, project};
+use crate::commit::survey::OurFile;
+use crate::files::{FileError, TableFiles};
+use crate::schema::file::FileSchema;
+use crate::write::{DICTIONARY_VALUE_BYTES, DataFileWriter, WriteError};
+
+/// Files of a group that are read at once.
+const READS_AT_ONCE: usize = 4;
+/// About how many bytes a batch has, as the file's footer counts them.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Rows of a batch at most: a value that a dictionary holds once may be in each of them.
+const BATCH_ROWS: u64 = 1024;
+
+/// Why a group is left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum RewriteError {
+    #[error("data file {path}: {source}")]
+    File { path: String, source: FileError },
+    #[error("data file {path}: {source}")]
+    Parquet { path: String, source: ParquetError },
+    #[error("data file {path}: {source}")]
+    Arrow { path: String, source: arrow::error::ArrowError },
+    /// A data file is not what its manifest entry says.
+    #[error("data file {path} has {found} {what}, its manifest says {expected}")]
+    Disagrees { path: String, what: &'static str, expected: u64, found: u64 },
+    /// Its columns cannot be read as the table's.
+    #[error("data file {path} cannot be read as the table's columns are now: {source}")]
+    Columns { path: String, source: ProjectError },
+    /// The table's columns cannot be written.
+    #[error("the table's columns cannot be written: {0}")]
+    Schema(iceberg::Error),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl RewriteError {
+    /// Whether the bucket did not answer: the group may succeed another time.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::File { source, .. } => source.disposition().passes(),
+            Self::Write(error) => error.disposition().passes(),
+            _ => false,
+        }
+    }
+}
+
+/// A file of the group, read but not opened.
+struct Input {
+    path: String,
+    body: Bytes,
+    metadata: Arc<ParquetMetaData>,
+    /// Field ids of its top-level columns.
+    ids: BTreeSet<i32>,
+}
+
+/// Writes the rows of `group`; `read` is called with each file that has been read through.
+pub(super) async fn rewrite(
+    files: &TableFiles,
+    table: &TableMetadata,
+    writer: &DataFileWriter,
+    group: &Group,
+    mut read: impl FnMut(&OurFile),
+) -> Result<Vec<DataFile>, RewriteError> {
+    let inputs: Vec<Input> = futures::stream::iter(group.files.clone())
+        .map(async |file| open(files, &file.name.path(table.location()), &file).await)
+        .buffered(READS_AT_ONCE)
+        .try_collect()
+        .await?;
+    let schema = file_schema(table.current_schema(), &inputs).map_err(RewriteError::Schema)?;
+    let plain = plain_columns(&inputs);
+    let mut output = writer.hour_files(&schema, group.hour, schema.leaves.iter().map(|leaf| plain.contains(&leaf.id)));
+    for (input, file) in inputs.into_iter().zip(&group.files) {
+        let path = input.path.clone();
+        let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(input.body).map_err(parquet)?;
+        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted(&builder, &schema));
+        let rows = batch_rows(&input.metadata);
+        let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(parquet)?;
+        for batch in reader {
+            let batch = batch.map_err(|source| RewriteError::Arrow { path: path.clone(), source })?;
+            let batch = project(&batch, &schema.arrow);
+            let batch = batch.map_err(|source| RewriteError::Columns { path: path.clone(), source })?;
+            output.push(&batch).await?;
+            tokio::task::yield_now().await;
+        }
+        read(file);
+    }
+    let written = output.finish().await?;
+    let rows: u64 = written.iter().map(DataFile::record_count).sum();
+    assert_eq!(rows, group.rows(), "the files written have the rows of those read");
+    Ok(written)
+}
+
+/// Reads a file and compares it with its manifest entry.
+async fn open(files: &TableFiles, path: &str, file: &OurFile) -> Result<Input, RewriteError> {
+    let body = files.read_range(path, 0..file.bytes).await;
+    let body = body.map_err(|source| RewriteError::File { path: path.to_owned(), source })?;
+    agree(path, "bytes", file.bytes, body.len() as u64)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone());
+    let builder = builder.map_err(|source| RewriteError::Parquet { path: path.to_owned(), source })?;
+    let metadata = Arc::clone(builder.metadata());
+    agree(path, "rows", file.rows, metadata.file_metadata().num_rows().unsigned_abs())?;
+    let ids = builder.schema().fields().iter().filter_map(|field| id_of(field)).collect();
+    Ok(Input { path: path.to_owned(), body, metadata, ids })
+}
+
+fn agree(path: &str, what: &'static str, expected: u64, found: u64) -> Result<(), RewriteError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(RewriteError::Disagrees { path: path.to_owned(), what, expected, found })
+}
+
+/// The table's columns that any of the files has; the others are null in all rows, and a file may lack them.
+fn file_schema(table: &Schema, inputs: &[Input]) -> iceberg::Result<FileSchema> {
+    let has = |id: i32| inputs.iter().any(|input| input.ids.contains(&id));
+    let fields = table.as_struct().fields().iter().filter(|field| has(field.id)).cloned();
+    FileSchema::new(&Arc::new(Schema::builder().with_fields(fields).build()?))
+}
+
+/// The places of the columns of a file that `schema` has.
+fn wanted(builder: &ParquetRecordBatchReaderBuilder<Bytes>, schema: &FileSchema) -> Vec<usize> {
+    let ids: BTreeSet<i32> = schema.arrow.fields().iter().filter_map(|field| id_of(field)).collect();
+    let fields = builder.schema().fields().iter().enumerate();
+    fields.filter(|(_, field)| id_of(field).is_some_and(|id| ids.contains(&id))).map(|(at, _)| at).collect()
+}
+
+/// Field ids of columns that some file has without a dictionary, because a value of it is large.
+fn plain_columns(inputs: &[Input]) -> BTreeSet<i32> {
+    let groups = inputs.iter().flat_map(|input| input.metadata.row_groups());
+    let chunks = groups.flat_map(|group| group.columns());
+    let plain = chunks.filter(|chunk| {
+        let is_large = usize::try_from(chunk.uncompressed_size()).is_ok_and(|size| size > DICTIONARY_VALUE_BYTES);
+        chunk.dictionary_page_offset().is_none() && is_large
+    });
+    let info = plain.map(|chunk| chunk.column_descr().self_type().get_basic_info());
+    info.filter(|info| info.has_id()).map(|info| info.id()).collect()
+}
+
+/// Rows of a batch of about [`BATCH_BYTES`]; at least one.
+fn batch_rows(metadata: &ParquetMetaData) -> usize {
+    let (bytes, rows) = metadata.row_groups().iter().fold((0_u64, 0_u64), |(bytes, rows), group| {
+        (bytes.saturating_add(group.total_byte_size().unsigned_abs()), rows + group.num_rows().unsigned_abs())
+    });
+    let each = (bytes / rows.max(1)).max(1);
+    usize::try_from((BATCH_BYTES / each).clamp(1, BATCH_ROWS)).unwrap_or(1)
+}
