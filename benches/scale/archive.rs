@@ -161,6 +161,7 @@ impl Maker {
                 })
                 .collect(),
             revision: 1,
+            copy: None,
         };
         let topics = all.chunks(PARTITIONS_OF_TOPIC).enumerate().map(of_topic).collect();
         let lanes = (0..self.shape.lanes).map(|lane| self.lane_of(lane)).collect();

@@ -125,6 +125,7 @@ impl DirectoryBucket {
                 epoch_base: LeaderEpoch(0),
             }],
             revision: 1,
+            copy: None,
         };
         let catalogue = Catalogue { lanes: vec![LANE], topics: vec![topic], ..Catalogue::new(home, NOW) };
         self.put(&home.name(ObjectKind::Catalogue).key(), vec![catalogue.encode()]);

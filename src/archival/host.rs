@@ -27,6 +27,7 @@ use tidewater_tiering::retention::RetentionPolicy;
 use super::leads_controller;
 use crate::config::topic::TopicConfig;
 use crate::controller::client::ControllerHandle;
+use crate::controller::copies::TopicCopy;
 use crate::controller::image::{ClusterImage, PartitionImage, TopicImage};
 use crate::partition::message::PartitionAddress;
 use crate::partition::produce::producers::{BATCHES_REMEMBERED, ProducerEntry, Remembered};
@@ -106,6 +107,7 @@ impl Host {
             configs: topic.overrides.clone(),
             partitions: topic.partitions.iter().map(partition).collect(),
             revision: topic.revision,
+            copy: topic.copy.as_deref().and_then(TopicCopy::catalogued),
         }
     }
 
@@ -116,6 +118,7 @@ impl Host {
             name: topic.name.clone(),
             partitions: u32::try_from(topic.partitions.len()).expect("a topic has at most 2^31 partitions"),
             configs: topic.overrides.clone(),
+            copy: topic.copy.as_deref().and_then(TopicCopy::catalogued),
         };
         let mut topics: Vec<UnarchivedTopic> = image.topics.values().map(|found| topic(found)).collect();
         topics.sort_unstable_by_key(|topic| topic.id);

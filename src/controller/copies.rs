@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{LaneId, LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicId, TopicName};
-use tidewater_tiering::keys::ClusterName;
+use tidewater_storage::model::{LeaderEpoch, PartitionIndex, TimestampMs};
+use tidewater_tiering::manifest::CatalogueCopy;
+pub use tidewater_tiering::manifest::{CopyOrigin, CopyPartition};
 use uuid::Uuid;
 
 use super::ask::TopicError;
@@ -40,38 +41,6 @@ pub struct TopicCopy {
     pub lifted: bool,
 }
 
-/// The archived topic that is copied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CopyOrigin {
-    /// The bucket's URL; `None`: this cluster's own.
-    pub url: Option<String>,
-    pub cluster_name: ClusterName,
-    pub cluster: Uuid,
-    /// The lineage epoch that it was found in.
-    pub epoch: u32,
-    pub topic: TopicName,
-    pub topic_id: TopicId,
-    /// The cut that it is taken from; `None`: what was archived at `at`.
-    pub cut: Option<u64>,
-    /// Of the cut, or when the topic was looked at.
-    pub at: TimestampMs,
-}
-
-/// One partition of a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CopyPartition {
-    /// The origin's lane.
-    pub lane: LaneId,
-    /// First offset that readers see once the partition is complete; within the first batch.
-    pub log_start: Offset,
-    /// First offset of the first batch.
-    pub start: Offset,
-    /// After the last batch.
-    pub end: Offset,
-}
-
 impl TopicCopy {
     /// The offsets that are copied into a partition; `None` for one that was added later.
     #[must_use]
@@ -97,6 +66,22 @@ impl TopicCopy {
     #[must_use]
     pub fn cut_in_use(&self, cluster: Uuid) -> Option<u64> {
         self.origin.cut.filter(|_| self.finished.is_none() && self.origin.cluster == cluster)
+    }
+
+    /// What the catalogue says of it; `None` once it is complete.
+    #[must_use]
+    pub fn catalogued(&self) -> Option<Box<CatalogueCopy>> {
+        let Self { origin, partitions, began, .. } = self;
+        let (origin, partitions, began) = (origin.clone(), partitions.clone(), *began);
+        self.finished.is_none().then(|| Box::new(CatalogueCopy { origin, partitions, began }))
+    }
+
+    /// The copy in a cluster that is restored while it is not complete. Which partitions are is found out by the leaders
+    /// of their lanes.
+    #[must_use]
+    pub fn resumed(copy: &CatalogueCopy) -> Self {
+        let CatalogueCopy { origin, partitions, began } = copy.clone();
+        Self { origin, partitions, began, done: BTreeSet::new(), finished: None, lifted: false }
     }
 
     /// Notes that a partition is complete.
@@ -132,12 +117,7 @@ pub(super) fn check(state: &ControllerState, copy: &TopicCopy) -> Result<(), Top
             "{COPIES_MAX} topics are being copied, which is the most at a time: wait for one of them, or delete it"
         ));
     }
-    let is_sound = |part: &CopyPartition| {
-        part.start <= part.log_start
-            && part.log_start <= part.end
-            && (part.start < part.end || part.start == part.log_start)
-    };
-    match copy.partitions.iter().position(|part| !is_sound(part)) {
+    match copy.partitions.iter().position(|part| !part.is_sound()) {
         Some(n) => refuse(format!("partition {n} of the copy has the offsets {:?}", copy.partitions.get(n))),
         None => Ok(()),
     }
@@ -145,6 +125,9 @@ pub(super) fn check(state: &ControllerState, copy: &TopicCopy) -> Result<(), Top
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use tidewater_storage::model::{LaneId, Offset, TopicId, TopicName};
+    use tidewater_tiering::keys::ClusterName;
+
     use super::*;
     use crate::controller::command::Command;
 
@@ -186,6 +169,17 @@ pub(crate) mod tests {
         copy.complete(0, TimestampMs(99));
         assert_eq!((copy.finished, copy.cut_in_use(own)), (Some(TimestampMs(30)), None));
         assert!(copy.holds(TimestampMs(29 + HOLD_MS)) && !copy.holds(TimestampMs(30 + HOLD_MS)));
+    }
+
+    #[test]
+    fn the_catalogue_names_a_copy_until_it_is_complete_and_a_restore_goes_on_from_there() {
+        let mut copy = copy(&[(0, 5), (3, 3)]);
+        let begun = copy.clone();
+        copy.complete(1, TimestampMs(20));
+        let catalogued = copy.catalogued().expect("it is not complete");
+        assert_eq!(TopicCopy::resumed(&catalogued), begun);
+        copy.complete(0, TimestampMs(30));
+        assert_eq!(copy.catalogued(), None);
     }
 
     #[test]

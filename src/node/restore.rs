@@ -22,7 +22,7 @@ use tidewater_storage::model::{
 };
 use tidewater_tiering::cuts::CutEntry;
 use tidewater_tiering::keys::{ClusterName, Home, Nonce};
-use tidewater_tiering::manifest::{Catalogue, Root};
+use tidewater_tiering::manifest::{Catalogue, CatalogueCopy, Root};
 use tidewater_tiering::restore::{
     self, Attempt, LaneSeed, Progress, Report, Restore, RestoreError, epoch_base, first_producer_id,
 };
@@ -39,6 +39,7 @@ use super::start::address_of;
 use crate::config::node::NodeConfig;
 use crate::controller::brokers::BrokerAddress;
 use crate::controller::command::{Command, Founder};
+use crate::controller::copies::TopicCopy;
 use crate::controller::features::CLUSTER_MAX;
 use crate::controller::lineage::{HOLD_MS, Lineage};
 use crate::controller::state::ControllerState;
@@ -292,13 +293,13 @@ pub fn begun(
         // Greater than that of the epoch only where the topic was a copy from a later lineage.
         let base = topic.partitions.iter().map(|partition| partition.epoch_base.0).max().unwrap_or(0);
         let base = if base > epoch_base(attempt.epoch).0 { base } else { 0 };
-        create(&mut state, (&topic.name, topic.id), lanes, &topic.configs, base);
+        create(&mut state, (&topic.name, topic.id), lanes, &topic.configs, base, topic.copy.as_deref());
     }
     for (n, topic) in catalogue.unarchived.iter().flat_map(|known| &known.topics).enumerate() {
         let lane = |index: usize| LaneId(u32::try_from(n + index).unwrap_or_default() % lane_count + 1);
         let lanes: Vec<LaneId> = (0..topic.partitions as usize).map(lane).collect();
         ends.insert(topic.id, vec![Offset::ZERO; lanes.len()]);
-        create(&mut state, (&topic.name, topic.id), lanes, &topic.configs, 0);
+        create(&mut state, (&topic.name, topic.id), lanes, &topic.configs, 0, topic.copy.as_deref());
     }
     state.next_producer_id = first_producer_id(attempt.epoch);
     state.lineage = Some(Arc::new(Lineage {
@@ -318,7 +319,8 @@ fn create(
     lanes: Vec<LaneId>,
     configs: &BTreeMap<String, String>,
     epoch_base: i32,
+    copy: Option<&CatalogueCopy>,
 ) {
-    let (name, overrides) = (name.clone(), configs.clone());
-    state.apply(Command::CreateTopic { name, id, lanes, overrides, epoch_base, copy: None });
+    let (name, overrides, copy) = (name.clone(), configs.clone(), copy.map(TopicCopy::resumed).map(Box::new));
+    state.apply(Command::CreateTopic { name, id, lanes, overrides, epoch_base, copy });
 }

@@ -111,7 +111,9 @@ pub async fn make_shard(
             let log = engine.create_partition(id, lane, AT, settings);
             log.reset(published.manifest.archived_end);
             let birth = Birth { topic: name.clone(), epoch_base: base.max(topic.epoch_base) };
-            Some((Replica::restored(published, (lane, SEED), birth, overrides.clone(), log), SEED))
+            let copied = topic.copy.as_ref().and_then(|copy| copy.range(id.index));
+            let replica = Replica::restored(published, (lane, SEED), birth, overrides.clone(), log);
+            Some((replica.copying(copied), SEED))
         };
         let replicas: Option<Vec<_>> = kept.into_iter().map(replica).collect();
         let replicas = replicas.expect("a partition that is not dropped is of a topic that comes back");

@@ -374,6 +374,7 @@ mod tests {
             configs: BTreeMap::new(),
             partitions: Vec::new(),
             revision,
+            copy: None,
         };
         let topics = [
             topic(1, "orders", 3),

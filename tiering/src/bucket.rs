@@ -300,6 +300,7 @@ mod tests {
                 configs: BTreeMap::from([("retention.ms".to_owned(), retention.to_owned())]),
                 partitions: Vec::new(),
                 revision,
+                copy: None,
             };
             let of = |topics: Vec<CatalogueTopic>| topics.into_iter().map(|t| (t.id, t)).collect::<BTreeMap<_, _>>();
             let nothing = || None;

@@ -11,6 +11,7 @@ mod apply;
 mod catalogue;
 mod codec;
 mod command;
+mod copied;
 mod invariants;
 mod lane;
 mod objects;
@@ -28,6 +29,7 @@ pub use command::{
     Bundled, BundledEnd, Command, Deleted, NewObject, NewRow, Published, Quarantine, Replaced, Spilled, Trimmed,
     Unfolded,
 };
+pub use copied::{CatalogueCopy, CopyOrigin, CopyPartition};
 pub use invariants::{Violation, check_lane, check_lane_step, check_partition, check_partition_step};
 pub(crate) use lane::is_manifest_page;
 pub use lane::{Grace, LaneManifest, Live, Pending, Publication, is_shared};

@@ -21,10 +21,10 @@ use tidewater_tiering::format::{
 };
 use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch, Nonce, ObjectKind, Sequence};
 use tidewater_tiering::manifest::{
-    Bundled, BundledEnd, Catalogue, CataloguePartition, CatalogueTopic, Command, LaneManifest, Live, LogFacts,
-    PartitionManifest, Pending, PublishRequest, Published, PublishedLane, PublishedPartition, Root, Row, Source,
-    SpillPage, SpillRow, UnarchivedTopic, UnarchivedTopics, decode_objects, decode_page, decode_spill, encode_spill,
-    plan_publish,
+    Bundled, BundledEnd, Catalogue, CatalogueCopy, CataloguePartition, CatalogueTopic, Command, CopyOrigin,
+    CopyPartition, LaneManifest, Live, LogFacts, PartitionManifest, Pending, PublishRequest, Published, PublishedLane,
+    PublishedPartition, Root, Row, Source, SpillPage, SpillRow, UnarchivedTopic, UnarchivedTopics, decode_objects,
+    decode_page, decode_spill, encode_spill, plan_publish,
 };
 use uuid::Uuid;
 
@@ -246,11 +246,44 @@ fn a_catalogue() {
         configs: configs.clone(),
         partitions: vec![placed],
         revision: 4,
+        copy: None,
     });
     let (id, name) = (TopicId(Uuid::from_u128(0x71)), TopicName::new("scratch").expect("legal"));
-    let unarchived = UnarchivedTopic { id, name, partitions: 3, configs };
+    let unarchived = UnarchivedTopic { id, name, partitions: 3, configs, copy: None };
     catalogue.unarchived = Some(UnarchivedTopics { revision: 7, topics: vec![unarchived] });
     let frozen = golden("catalogue_v1.json", &catalogue.encode());
+    assert_eq!(Catalogue::decode(&frozen), Ok(catalogue));
+}
+
+#[test]
+fn a_catalogue_with_a_topic_that_is_being_copied() {
+    let origin = CopyOrigin {
+        url: Some("s3://lost/lake".to_owned()),
+        cluster_name: ClusterName::new("east").expect("legal"),
+        cluster: Uuid::from_u128(0x72),
+        epoch: 2,
+        topic: TopicName::new("orders").expect("legal"),
+        topic_id: TopicId(Uuid::from_u128(0x73)),
+        cut: Some(9),
+        at: TimestampMs(1_700_000_000_000),
+    };
+    let part =
+        CopyPartition { lane: LaneId(3), start: Offset::new(40), log_start: Offset::new(42), end: Offset::new(90) };
+    let copy = CatalogueCopy { origin, partitions: vec![part], began: TimestampMs(1_700_000_000_001) };
+    let mut catalogue = Catalogue::new(home(), TimestampMs(1_700_000_000_002));
+    catalogue.topics.push(CatalogueTopic {
+        id: partition().topic,
+        name: TopicName::new("orders_test").expect("legal"),
+        configs: BTreeMap::new(),
+        partitions: vec![CataloguePartition {
+            incarnation: Incarnation(0),
+            lane: LaneId(3),
+            epoch_base: LeaderEpoch(1 << 20),
+        }],
+        revision: 4,
+        copy: Some(Box::new(copy)),
+    });
+    let frozen = golden("catalogue_v1_copy.json", &catalogue.encode());
     assert_eq!(Catalogue::decode(&frozen), Ok(catalogue));
 }
 

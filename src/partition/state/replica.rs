@@ -198,6 +198,12 @@ impl Replica {
         replica
     }
 
+    /// The same partition with what is copied into it: it goes on where its log ends.
+    #[must_use]
+    pub fn copying(self, copied: Option<CopiedRange>) -> Self {
+        Self { copied, ..self }
+    }
+
     /// Where the copy of another topic's records ends that is under way; `None` if there is none, or if it is complete.
     #[must_use]
     pub fn copying_until(&self) -> Option<Offset> {

@@ -98,6 +98,7 @@ mod tests {
             configs: BTreeMap::from([("retention.ms".into(), retention.into())]),
             partitions: bases.iter().map(partition).collect(),
             revision,
+            copy: None,
         }
     }
 
@@ -139,6 +140,7 @@ mod tests {
                 name: TopicName::new(name).expect("legal"),
                 partitions: 3,
                 configs: BTreeMap::new(),
+                copy: None,
             };
             let topics = names.iter().enumerate().map(topic).collect();
             CatalogueChange { unarchived: Some(UnarchivedTopics { revision, topics }), ..CatalogueChange::default() }
@@ -163,6 +165,7 @@ mod tests {
             configs: BTreeMap::from([("retention.ms".into(), "-1".into())]),
             partitions: Vec::new(),
             revision: 1,
+            copy: None,
         };
         let change = CatalogueChange {
             topics: BTreeMap::from([(TopicId::default(), topic)]),

@@ -9,6 +9,7 @@ use tidewater_storage::model::{
     Incarnation, LaneId, LeaderEpoch, PartitionId, PartitionIndex, TimestampMs, TopicId, TopicName,
 };
 
+use super::copied::CatalogueCopy;
 use super::root::{PointerError, from_json, to_json};
 use crate::format::FORMAT_VERSION;
 use crate::keys::Home;
@@ -50,6 +51,9 @@ pub struct UnarchivedTopic {
     pub partitions: u32,
     /// Configs as set by users; defaults are not written.
     pub configs: BTreeMap<String, String>,
+    /// Where its records are being copied from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Box<CatalogueCopy>>,
 }
 
 /// A topic in the catalogue.
@@ -65,6 +69,9 @@ pub struct CatalogueTopic {
     /// version that did not know revisions.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
+    /// Where its first records are being copied from, while that is not complete: a restore goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Box<CatalogueCopy>>,
 }
 
 /// A partition in the catalogue.

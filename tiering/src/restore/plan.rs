@@ -9,6 +9,7 @@
 //! - Log indexes of the source mean nothing in the new lanes' logs: all state is as of [`SEED`].
 //! - A topic that the source had deleted does not come back; its partitions stay dropped, until their objects are
 //!   deleted.
+//! - A topic that was being copied from another comes back as one: the restored cluster goes on with the copy.
 //! - Producers and leader epochs are as of the archived end, so that a batch sent again is recognised and one that was
 //!   never archived is appended.
 
@@ -23,8 +24,8 @@ use super::report::{PartitionReport, Report, TopicReport};
 use crate::follow::FollowedPartition;
 use crate::keys::{Home, LineageEpoch, ObjectName};
 use crate::manifest::{
-    Catalogue, CataloguePartition, CatalogueTopic, LaneManifest, Live, LogFacts, PartitionManifest, Pending,
-    PublishedPartition, UnarchivedTopic, UnarchivedTopics, is_shared,
+    Catalogue, CatalogueCopy, CataloguePartition, CatalogueTopic, LaneManifest, Live, LogFacts, PartitionManifest,
+    Pending, PublishedPartition, UnarchivedTopic, UnarchivedTopics, is_shared,
 };
 
 /// The log index that all of a restored lane's state is as of: the lane's log begins after it.
@@ -93,11 +94,13 @@ pub(super) fn plan(home: Home, source: Option<&Catalogue>, lanes: Vec<LaneRead>,
             .collect(),
         // The revisions of the source's controller mean nothing to the new one.
         revision: 0,
+        copy: restored_copy(home, topic.copy.as_deref()),
         ..(*topic).clone()
     };
     let mut unarchived: Vec<UnarchivedTopic> =
         source.unarchived.iter().flat_map(|known| &known.topics).cloned().collect();
     unarchived.retain(|topic| topics.values().all(|living| living.name != topic.name));
+    unarchived.iter_mut().for_each(|topic| topic.copy = restored_copy(home, topic.copy.as_deref()));
     let catalogue = Catalogue {
         revision: 1,
         lanes: source.lanes.clone(),
@@ -108,6 +111,10 @@ pub(super) fn plan(home: Home, source: Option<&Catalogue>, lanes: Vec<LaneRead>,
     let report = report(source, &topics, &catalogue, &lanes);
     let lanes = lanes.into_iter().map(|lane| seed(home, lane, &topics)).collect();
     Plan { catalogue, lanes, report }
+}
+
+fn restored_copy(home: Home, copy: Option<&CatalogueCopy>) -> Option<Box<CatalogueCopy>> {
+    copy.map(|copy| Box::new(CatalogueCopy { origin: copy.origin.restored_into(home), ..copy.clone() }))
 }
 
 /// Topics that come back: neither deleted nor, of two with one name, the older one.
@@ -189,9 +196,18 @@ fn report(
             .flat_map(|known| &known.topics)
             .map(|topic| topic.name.clone())
             .collect(),
+        copies: copies(restored),
         lanes: lanes.iter().map(super::report::LaneReport::of).collect(),
         damaged: !strays.is_empty() || lanes.iter().any(|lane| matches!(lane.end, LaneEnd::Damaged { .. })),
         strays: strays.iter().map(ToString::to_string).collect(),
         cut: None,
     }
+}
+
+/// Topics whose copies go on.
+fn copies(restored: &Catalogue) -> Vec<TopicName> {
+    let archived = restored.topics.iter().filter(|topic| topic.copy.is_some()).map(|topic| &topic.name);
+    let unarchived = restored.unarchived.iter().flat_map(|known| &known.topics);
+    let unarchived = unarchived.filter(|topic| topic.copy.is_some()).map(|topic| &topic.name);
+    archived.chain(unarchived).cloned().collect()
 }

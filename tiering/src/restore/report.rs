@@ -1,6 +1,6 @@
 //! What a restore brings back, for people and programs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, Offset, PartitionId, TimestampMs, TopicId, TopicName};
 
 use super::freeze::LaneEnd;
@@ -9,7 +9,8 @@ use crate::follow::FollowedPartition;
 use crate::keys::Sequence;
 
 /// See the header. A *message*; as JSON, offsets and counts are numbers and times milliseconds since 1970.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// Topics that come back with their archived records, by id.
     pub topics: Vec<TopicReport>,
@@ -17,6 +18,9 @@ pub struct Report {
     pub unarchived: Vec<TopicName>,
     /// Topics of the source's catalogue that had been deleted, or replaced by a newer one of the same name.
     pub deleted: Vec<TopicName>,
+    /// Topics of the two lists above that were being copied from other topics: the restored cluster goes on with that,
+    /// and they take records once it is complete.
+    pub copies: Vec<TopicName>,
     pub lanes: Vec<LaneReport>,
     /// Partitions of topics that the catalogue does not name: it is older than what lies beside it.
     pub strays: Vec<String>,
@@ -28,14 +32,14 @@ pub struct Report {
 }
 
 /// The cut that a restore goes back to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutReport {
     pub number: u64,
     /// What was archived before this time is in it.
     pub at: TimestampMs,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicReport {
     pub id: TopicId,
     pub name: TopicName,
@@ -43,7 +47,7 @@ pub struct TopicReport {
     pub partitions: Vec<PartitionReport>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionReport {
     pub partition: i32,
     /// The lane that holds it; `None` if nothing of it was archived.
@@ -57,7 +61,7 @@ pub struct PartitionReport {
     pub max_timestamp: TimestampMs,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneReport {
     pub lane: LaneId,
     /// The last bundle that counts; 0 if there is none.

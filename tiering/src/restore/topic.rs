@@ -12,7 +12,8 @@ use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, PartitionI
 use super::error::RestoreError;
 use super::freeze::LaneEnd;
 use super::home::read_catalogue;
-use super::report::CutReport;
+use super::read::LaneRead;
+use super::report::{CutReport, LaneReport, PartitionReport, Report, TopicReport};
 use super::run::{LANES_AT_ONCE, Restore};
 use crate::cuts::{Cut, read_index};
 use crate::follow::FollowedPartition;
@@ -42,6 +43,8 @@ pub struct FoundTopic {
     pub cut: Option<CutReport>,
     /// By number: where its records lie, and the leader epoch of the last one that is known.
     pub partitions: Vec<(PartitionManifest, Option<LeaderEpoch>)>,
+    /// The same for people: this topic and its lanes.
+    pub report: Report,
 }
 
 impl Restore {
@@ -71,8 +74,12 @@ impl Restore {
         let Some(topic) = found.pop().cloned() else { return Err(missing(&catalogue, name)) };
         let lanes: BTreeSet<LaneId> = topic.partitions.iter().map(|partition| partition.lane).collect();
         let reads = stream::iter(lanes).map(|lane| self.lane_of(home, cut.as_ref(), lane, topic.id));
-        let reads: Vec<BTreeMap<PartitionId, FollowedPartition>> = reads.buffered(LANES_AT_ONCE).try_collect().await?;
-        let mut all: BTreeMap<PartitionId, FollowedPartition> = reads.into_iter().flatten().collect();
+        let reads: Vec<Option<LaneRead>> = reads.buffered(LANES_AT_ONCE).try_collect().await?;
+        let reads: Vec<LaneRead> = reads.into_iter().flatten().collect();
+        let cut = cut.map(|cut| CutReport { number: cut.number, at: cut.at });
+        let report = report(&topic, &reads, cut);
+        let mut all: BTreeMap<PartitionId, FollowedPartition> =
+            reads.into_iter().flat_map(|read| followed(read, topic.id)).collect();
         if !all.is_empty() && all.values().all(FollowedPartition::is_dropped) {
             return Err(missing(&catalogue, name));
         }
@@ -85,8 +92,7 @@ impl Restore {
             None => (PartitionManifest::new(id, Offset::ZERO, LogIndex(0)), None),
         };
         let partitions = topic.partition_ids().map(partition).collect();
-        let cut = cut.map(|cut| CutReport { number: cut.number, at: cut.at });
-        Ok(FoundTopic { home, topic, cut, partitions })
+        Ok(FoundTopic { home, topic, cut, partitions, report })
     }
 
     /// The partitions of a topic in one lane, in the cut of that number or now.
@@ -105,7 +111,8 @@ impl Restore {
             None => None,
         };
         let read = self.lane_of(home, cut.as_ref(), lane, topic).await?;
-        Ok(read.into_iter().map(|(id, found)| (id, found.into_published().manifest)).collect())
+        let found = read.into_iter().flat_map(|read| followed(read, topic));
+        Ok(found.map(|(id, found)| (id, found.into_published().manifest)).collect())
     }
 
     async fn cut_of(&self, home: Home, number: u64) -> Result<Cut, RestoreError> {
@@ -113,19 +120,20 @@ impl Restore {
         self.cut_in(&index, number).await
     }
 
+    /// What a lane has of a topic; `None` if the cut does not have the lane.
     async fn lane_of(
         &self,
         home: Home,
         cut: Option<&Cut>,
         lane: LaneId,
         topic: TopicId,
-    ) -> Result<BTreeMap<PartitionId, FollowedPartition>, RestoreError> {
+    ) -> Result<Option<LaneRead>, RestoreError> {
         let lanes = self.lanes(home, None);
         let read = match cut {
             None => lanes.read_topic(lane, topic).await?,
             Some(cut) => match cut.lanes.iter().find(|state| state.lane == lane) {
                 Some(state) => lanes.read_topic_in_cut(state, topic).await?,
-                None => return Ok(BTreeMap::new()),
+                None => return Ok(None),
             },
         };
         if let LaneEnd::Damaged { at, reason } = &read.end
@@ -133,9 +141,27 @@ impl Restore {
         {
             return Err(RestoreError::Damaged(vec![format!("lane {lane}: bundle {at}: {reason}")]));
         }
-        let (_, mut partitions) = read.followed.into_parts();
-        partitions.retain(|id, _| id.topic == topic);
-        Ok(partitions)
+        Ok(Some(read))
+    }
+}
+
+/// The partitions of a topic in a lane.
+fn followed(read: LaneRead, topic: TopicId) -> impl Iterator<Item = (PartitionId, FollowedPartition)> {
+    let (_, partitions) = read.followed.into_parts();
+    partitions.into_iter().filter(move |(id, _)| id.topic == topic)
+}
+
+fn report(topic: &CatalogueTopic, reads: &[LaneRead], cut: Option<CutReport>) -> Report {
+    let partition = |id: PartitionId| {
+        let found = reads.iter().find_map(|read| Some((read.followed.partitions().get(&id)?, read.followed.lane())));
+        PartitionReport::of(id, found)
+    };
+    let partitions = topic.partition_ids().map(partition).collect();
+    Report {
+        topics: vec![TopicReport { id: topic.id, name: topic.name.clone(), partitions }],
+        lanes: reads.iter().map(LaneReport::of).collect(),
+        cut,
+        ..Report::default()
     }
 }
 

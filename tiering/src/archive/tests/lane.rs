@@ -162,8 +162,14 @@ impl SimLane {
     pub fn create(&self, id: PartitionId, retention: RetentionPolicy) {
         let at = self.next_index();
         let name = TopicName::new(&format!("t{}", id.topic.0.as_u128())).expect("legal");
-        let catalogue =
-            CatalogueTopic { id: id.topic, name, configs: BTreeMap::new(), partitions: Vec::new(), revision: 0 };
+        let catalogue = CatalogueTopic {
+            id: id.topic,
+            name,
+            configs: BTreeMap::new(),
+            partitions: Vec::new(),
+            revision: 0,
+            copy: None,
+        };
         self.manifests.borrow_mut().insert(id, PartitionManifest::new(id, Offset::ZERO, at));
         let log = Log {
             batches: Vec::new(),
