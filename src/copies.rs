@@ -2,7 +2,8 @@
 //!
 //! In the order of what happens: [`prepare`] (shard 0) finds the topic in the bucket and has the controller make a
 //! topic with the same partitions, offsets and settings; the leaders of its lanes then copy the records ([`shard`],
-//! every shard) from the bucket into the partitions' logs; [`facts`] is what a broker says about that. What the
+//! every shard) from the bucket into the partitions' logs, a few topics at a time (`places`); [`facts`] is what a broker
+//! says about that. What the
 //! controller keeps of a copy: `controller::copies`.
 //!
 //! 1. A partition of a copy begins at the first offset of its origin and takes nothing but the copy until it has
@@ -17,5 +18,6 @@
 pub mod error;
 pub mod facts;
 pub mod origin;
+mod places;
 pub mod prepare;
 pub mod shard;

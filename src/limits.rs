@@ -154,8 +154,8 @@ pub const SOURCE_READ_BYTES_MAX: u64 = 16 << 20;
 /// Indexes of a source's objects that one shard keeps (`FetchConfig::index_bytes`).
 pub const SOURCE_INDEX_BYTES_MAX: u64 = 8 << 20;
 
-/// Topics that a cluster copies from buckets at the same time. Each takes memory of its own on every shard that copies
-/// partitions of it.
+/// Topics that a shard copies from buckets at the same time; more wait for their turn. Each takes memory of its own on
+/// every shard that copies partitions of it.
 pub const COPIES_MAX: usize = 4;
 
 /// Chunks of a copy's origin on their way, on one shard (`FetchConfig::memory_bytes`).

@@ -1,5 +1,5 @@
-//! `/v1/copies`: topics that are made as copies of archived topics. `POST` begins one, `GET` lists them or describes
-//! one.
+//! `/v1/copies`: topics that are made as copies of archived topics. `POST` begins one, or only says what it would copy;
+//! `GET` lists them or describes one.
 //!
 //! Shard 0 of the broker that is asked finds the topic in the bucket; the copy is made by the leaders of its lanes,
 //! which are asked how far they are.
@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{TimestampMs, TopicName};
 use tidewater_tiering::keys::ClusterName;
-use tidewater_tiering::restore::TopicState;
+use tidewater_tiering::restore::{Report, TopicState};
 use uuid::Uuid;
 
 use super::cluster::facts::ClusterFacts;
@@ -23,8 +23,9 @@ use super::survey::soon;
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::copies::TopicCopy;
 use crate::controller::image::TopicImage;
+use crate::copies::error::CopyError;
 use crate::copies::facts::CopyFacts;
-use crate::copies::prepare::CopyAsk;
+use crate::copies::prepare::{CopyAsk, CopyPlan};
 
 /// The body of `POST /v1/copies`.
 #[derive(Debug, Deserialize)]
@@ -42,6 +43,9 @@ pub(super) struct Asked {
     /// The newest cut of all.
     #[serde(default)]
     newest_cut: bool,
+    /// Say what would be copied, and make nothing.
+    #[serde(default)]
+    plan: bool,
 }
 
 fn usual_name() -> String {
@@ -53,7 +57,7 @@ fn usual_name() -> String {
 struct CopyRow {
     topic: String,
     id: Uuid,
-    /// `copying`, `failing` or `complete`.
+    /// `queued`, `copying`, `failing` or `complete`.
     state: &'static str,
     /// Why it does not get on.
     reason: Option<String>,
@@ -85,6 +89,20 @@ struct CopyPartitionRow {
     reason: Option<String>,
 }
 
+/// The answer to `POST /v1/copies` with `plan`: members of the whole cluster's plan, and what is of a copy alone.
+#[derive(Debug, Serialize)]
+struct Planned {
+    cluster: Uuid,
+    name: ClusterName,
+    epoch: u32,
+    /// Always false: nothing was made.
+    restored: bool,
+    /// The topic that would be made.
+    topic: String,
+    left_out: Vec<String>,
+    report: Report,
+}
+
 /// The answer to `POST /v1/copies`.
 #[derive(Debug, Serialize)]
 struct Begun {
@@ -97,23 +115,41 @@ struct Begun {
 }
 
 pub(super) async fn create(State(state): State<AdminState>, Json(asked): Json<Asked>) -> Response {
+    let plan = asked.plan;
     let ask = match read(asked) {
         Ok(ask) => ask,
         Err(why) => return refused(StatusCode::BAD_REQUEST, &why),
     };
+    if plan {
+        return planned(&state, ask).await;
+    }
     let begun = state.services.reports.call(CONTROLLER_SHARD, |reply| ReportRequest::Copy(ask, reply)).await;
     match begun {
         Ok(Ok(begun)) => match row(&begun.topic, &BTreeMap::new()) {
             Some(copy) => Json(Begun { resumed: begun.resumed, left_out: begun.left_out, copy }).into_response(),
             None => refused(StatusCode::INTERNAL_SERVER_ERROR, "the topic was made, but not as a copy: delete it"),
         },
-        Ok(Err(error)) => {
-            let is_conflict = error.is_conflict();
-            let status = if is_conflict { StatusCode::CONFLICT } else { StatusCode::UNPROCESSABLE_ENTITY };
-            refused(status, &error.to_string())
-        }
+        Ok(Err(error)) => no_copy(&error),
         Err(_) => silent(),
     }
+}
+
+async fn planned(state: &AdminState, ask: CopyAsk) -> Response {
+    let topic = ask.name.to_string();
+    let planned = state.services.reports.call(CONTROLLER_SHARD, |reply| ReportRequest::PlanCopy(ask, reply)).await;
+    match planned {
+        Ok(Ok(CopyPlan { home, cluster_name: name, report, left_out })) => {
+            let (cluster, epoch) = (home.cluster.0, home.epoch.0);
+            Json(Planned { cluster, name, epoch, restored: false, topic, left_out, report }).into_response()
+        }
+        Ok(Err(error)) => no_copy(&error),
+        Err(_) => silent(),
+    }
+}
+
+fn no_copy(error: &CopyError) -> Response {
+    let status = if error.is_conflict() { StatusCode::CONFLICT } else { StatusCode::UNPROCESSABLE_ENTITY };
+    refused(status, &error.to_string())
 }
 
 fn read(asked: Asked) -> Result<CopyAsk, String> {
@@ -189,9 +225,12 @@ fn row(topic: &TopicImage, known: &BTreeMap<(Uuid, i32), CopyFacts>) -> Option<C
     };
     let partitions: Vec<CopyPartitionRow> = (0..).zip(&copy.partitions).map(partition).collect();
     let reason = partitions.iter().find_map(|found| found.reason.clone());
+    let facts = || (0..).zip(&copy.partitions).filter_map(|(n, _)| known.get(&(topic.id.0, n)));
+    let waits = facts().any(|fact| fact.queued) && facts().all(|fact| fact.queued);
     let state = match (&copy.finished, &reason) {
         (Some(_), _) => "complete",
         (None, Some(_)) => "failing",
+        (None, None) if waits => "queued",
         (None, None) => "copying",
     };
     let origin = &copy.origin;

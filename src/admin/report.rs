@@ -24,7 +24,7 @@ use crate::controller::lane::ControllerLane;
 use crate::controller::sources::{SourceId, SourceSpec};
 use crate::copies::error::CopyError;
 use crate::copies::facts::{CopyCounts, CopyFacts};
-use crate::copies::prepare::{CopyAsk, CopyBegun};
+use crate::copies::prepare::{CopyAsk, CopyBegun, CopyPlan};
 use crate::copies::shard::CopyShard;
 use crate::kafka::Server;
 use crate::kafka::metrics::{KafkaMetrics, Snapshot};
@@ -115,6 +115,8 @@ pub enum ReportRequest {
     EndHold(Reply<Result<bool, TopicError>>),
     /// Begins a copy of an archived topic. For shard 0.
     Copy(CopyAsk, Reply<Result<CopyBegun, CopyError>>),
+    /// What a copy would bring, on shard 0.
+    PlanCopy(CopyAsk, Reply<Result<CopyPlan, CopyError>>),
     /// Follows another cluster's bucket. For shard 0.
     Follow(SourceId, SourceSpec, Reply<Result<(), TopicError>>),
     /// Follows a source no longer. For shard 0.
@@ -174,6 +176,10 @@ impl Reporter {
                 ReportRequest::Copy(ask, reply) => {
                     let begun = self.copies.begin(ask);
                     drop(tasks.spawn("begin a copy", async move { reply.send(begun.await) }));
+                }
+                ReportRequest::PlanCopy(ask, reply) => {
+                    let planned = self.copies.plan(ask);
+                    drop(tasks.spawn("plan a copy", async move { reply.send(planned.await) }));
                 }
                 ReportRequest::Unfollow(id, reply) => {
                     let controller = self.gatherer.controller.clone();

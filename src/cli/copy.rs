@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tidewater_tiering::restore::Report;
 use tokio::time::Instant;
 
 use crate::console::{CliError, admin, output};
@@ -28,6 +29,8 @@ pub(super) struct CopyRequest {
     pub(super) topic: String,
     pub(super) name: Option<String>,
     pub(super) at: Option<CutChoice>,
+    /// Only print what would be copied.
+    pub(super) plan: bool,
     pub(super) wait: bool,
     pub(super) json: bool,
     /// Admin address of a broker.
@@ -43,6 +46,9 @@ impl CopyRequest {
         }
         if let Some(name) = &self.name {
             body["name"] = json!(name);
+        }
+        if self.plan {
+            body["plan"] = json!(true);
         }
         match self.at {
             None => {}
@@ -63,6 +69,9 @@ pub(super) async fn run(request: CopyRequest) -> Result<(), CliError> {
         )),
         error => error,
     })?;
+    if request.plan {
+        return if request.json { output::json(&begun) } else { print_plan(&begun) };
+    }
     let topic = text(&begun, "topic");
     if !request.json && begun.get("resumed").and_then(Value::as_bool) == Some(true) {
         output::line(&format!("the copy {topic} had begun before, and goes on"))?;
@@ -118,6 +127,37 @@ async fn wait(addr: &str, topic: &str) -> Result<Value, CliError> {
     }
 }
 
+fn print_plan(planned: &Value) -> Result<(), CliError> {
+    let report = planned.get("report").cloned().unwrap_or_default();
+    let report: Report = serde_json::from_value(report)
+        .map_err(|error| CliError::Refused(format!("the broker's answer cannot be read: {error}")))?;
+    super::restore::table(&report)?;
+    let topic = text(planned, "topic");
+    if let Some(cut) = report.cut {
+        output::line(&format!(
+            "\ncut {} of {}: what was archived later is not copied",
+            cut.number,
+            output::when(cut.at)
+        ))?;
+    }
+    print_left_out(planned, &topic, "would not have")?;
+    let records = report.topics.iter().flat_map(|topic| &topic.partitions);
+    let records: u64 = records.map(|found| found.end.get().saturating_sub(found.log_start.get())).sum();
+    output::line(&format!(
+        "\nthis is what topic {topic} would get, {} records; nothing was changed",
+        output::count(records)
+    ))
+}
+
+fn print_left_out(document: &Value, topic: &str, verb: &str) -> Result<(), CliError> {
+    let left_out = document.get("left_out").and_then(Value::as_array);
+    let left_out: Vec<&str> = left_out.into_iter().flatten().filter_map(Value::as_str).collect();
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    output::line(&format!("settings that {topic} {verb}: {}", left_out.join(", ")))
+}
+
 fn print(begun: &Value, last: &Value) -> Result<(), CliError> {
     let (topic, origin) = (text(last, "topic"), text(last, "origin_topic"));
     let from = last.get("from").and_then(Value::as_str).map_or(String::new(), |url| format!(" of {url}"));
@@ -133,11 +173,7 @@ fn print(begun: &Value, last: &Value) -> Result<(), CliError> {
         table.add_row(cells);
     }
     output::print(&table)?;
-    let left_out: Vec<&str> =
-        begun.get("left_out").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-    if !left_out.is_empty() {
-        output::line(&format!("settings that {topic} does not have: {}", left_out.join(", ")))?;
-    }
+    print_left_out(begun, &topic, "does not have")?;
     match text(last, "state").as_str() {
         "complete" => output::line(&format!(
             "topic {topic} has the {} records of {origin}{from}: {as_of}; retention deletes nothing of it for 24 hours",
@@ -170,6 +206,7 @@ mod tests {
             topic: "orders".to_owned(),
             name: Some("test".to_owned()),
             at: None,
+            plan: false,
             wait: true,
             json: false,
             admin: String::new(),
@@ -179,5 +216,7 @@ mod tests {
         request.from = Some(("s3://b".to_owned(), "east".to_owned()));
         let body = json!({ "topic": "orders", "name": "test", "at_ms": 7, "from": "s3://b", "cluster_name": "east" });
         assert_eq!(request.body(), body);
+        request.plan = true;
+        assert_eq!(request.body()["plan"], true);
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct RestoreArgs {
     /// The bucket of the lost cluster
     #[arg(long, value_name = "URL", required = true)]
     from: Option<String>,
-    /// Print what would come back, and change nothing
+    /// Print what would come back, or with --topic what would be copied, and change nothing
     #[arg(long, conflicts_with = "exit")]
     plan: bool,
     /// End after the restore instead of serving; tidewater serve with the same --data-dir and --bucket starts the
@@ -46,7 +46,7 @@ pub(super) struct RestoreArgs {
     accept_damage: bool,
     /// Restore only this topic, into the cluster that runs at --admin: its records with their offsets, timestamps and
     /// leader epochs, and its settings. The bucket may be of any cluster, and of this one
-    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["plan", "exit", "take_over", "accept_damage"])]
+    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["exit", "take_over", "accept_damage"])]
     topic: Option<String>,
     /// With --topic: its name here; without it, the same name
     #[arg(long = "as", value_name = "NAME", requires = "topic")]
@@ -117,6 +117,7 @@ pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
             topic,
             name: args.name,
             at: args.at,
+            plan: args.plan,
             wait: !args.no_wait,
             json: args.json,
             admin: args.admin,
@@ -242,7 +243,7 @@ fn print(config: &NodeConfig, restored: &Restored, as_json: bool, planned: bool)
     }
 }
 
-fn table(report: &Report) -> Result<(), CliError> {
+pub(super) fn table(report: &Report) -> Result<(), CliError> {
     let mut table = output::table(&["TOPIC", "PARTITION", "LOG START", "END", "SIZE", "LAST RECORD", "ARCHIVED UNTIL"]);
     for topic in &report.topics {
         for partition in &topic.partitions {
@@ -265,6 +266,11 @@ fn table(report: &Report) -> Result<(), CliError> {
     }
     for name in &report.deleted {
         output::line(&format!("topic {name} was deleted: it does not come back"))?;
+    }
+    for name in &report.copies {
+        output::line(&format!(
+            "topic {name} was being copied from another: the restored cluster goes on with that, and producers wait for it"
+        ))?;
     }
     for damage in report.damage() {
         output::line(&format!("damaged: {damage}"))?;

@@ -287,7 +287,7 @@ async fn delete(args: DeleteArgs) -> Result<(), CliError> {
 async fn fork(args: ForkArgs) -> Result<(), CliError> {
     let ForkArgs { topic, name, at, no_wait, reading } = args;
     let (admin, json) = (reading.remote.admin, reading.json);
-    copy::run(CopyRequest { from: None, topic, name: Some(name), at, wait: !no_wait, json, admin }).await
+    copy::run(CopyRequest { from: None, topic, name: Some(name), at, plan: false, wait: !no_wait, json, admin }).await
 }
 
 /// The starts that a trim to `to` would give: not before the present start, and not beyond the end.

@@ -15,6 +15,10 @@ pub enum CopyError {
     /// The name is in use.
     #[error("topic {name} exists already; choose another name with --as, or delete it first")]
     Taken { name: TopicName },
+    #[error(
+        "the copy {name} is under way: the same command without --plan waits for it, GET /v1/copies/{name} shows how far it is"
+    )]
+    UnderWay { name: TopicName },
     #[error("topic {name} is the broker's own: it is not copied")]
     Internal { name: TopicName },
     /// The topic belongs to a source.
@@ -86,7 +90,7 @@ impl CopyError {
     /// Was it refused because of what the cluster is, not because of the bucket?
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Taken { .. } | Self::Internal { .. } | Self::Refused(_))
+        matches!(self, Self::Taken { .. } | Self::UnderWay { .. } | Self::Internal { .. } | Self::Refused(_))
     }
 
     /// [`Disposition::Retry`]: the same request may simply be made again.

@@ -14,6 +14,8 @@ pub struct CopyFacts {
     pub reached: u64,
     /// Why it does not get on.
     pub reason: Option<String>,
+    /// It waits until one of the topics that are being copied is complete or does not get on.
+    pub queued: bool,
 }
 
 /// What a shard has copied since it started. A message; several shards' add up.

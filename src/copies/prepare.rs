@@ -1,4 +1,5 @@
 //! Begins a copy: finds the topic in the bucket, and has the controller make one with the same partitions and offsets.
+//! Or plans one: the same up to the controller's checks, and nothing is made.
 //!
 //! Owns: what is checked before anything is made. Does not own: copying (`shard`). On shard 0. Nothing of a copy that is
 //! refused stays anywhere; one that is made goes on by itself.
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidewater_storage::model::{BatchHeader, LeaderEpoch, Offset, TopicName};
 use tidewater_tiering::fetch::RemoteReader;
-use tidewater_tiering::keys::ClusterName;
+use tidewater_tiering::keys::{ClusterName, Home};
 use tidewater_tiering::manifest::PartitionManifest;
-use tidewater_tiering::restore::{FoundTopic, TopicState};
+use tidewater_tiering::restore::{FoundTopic, Report, TopicState};
 
 use super::error::CopyError;
 use super::origin::{Origin, OriginParts};
@@ -45,6 +46,26 @@ pub struct CopyBegun {
     pub left_out: Vec<String>,
 }
 
+/// What a copy would bring. A message.
+#[derive(Clone, Debug)]
+pub struct CopyPlan {
+    pub home: Home,
+    pub cluster_name: ClusterName,
+    /// The topic as it is found in the bucket.
+    pub report: Report,
+    /// Settings of the origin that the topic would not get.
+    pub left_out: Vec<String>,
+}
+
+/// A copy that may be made.
+struct Prepared {
+    /// Of the topic that is made.
+    spec: TopicSpec,
+    left_out: Vec<String>,
+    found: FoundTopic,
+    cluster_name: ClusterName,
+}
+
 /// Begins a copy, unless the same one is under way already.
 ///
 /// # Errors
@@ -53,6 +74,37 @@ pub async fn begin(parts: &OriginParts, controller: &ControllerHandle, ask: Copy
     if let Some(topic) = under_way(controller, &ask)? {
         return Ok(CopyBegun { topic, resumed: true, left_out: Vec::new() });
     }
+    let Prepared { spec, left_out, .. } = prepare(parts, controller, &ask).await?;
+    let topic = create(controller, spec, &ask.name).await?;
+    Ok(CopyBegun { topic, resumed: false, left_out })
+}
+
+/// What [`begin`] would copy. Makes nothing.
+///
+/// # Errors
+/// Why there would be no copy, or that it is under way.
+pub async fn plan(parts: &OriginParts, controller: &ControllerHandle, ask: CopyAsk) -> Result<CopyPlan, CopyError> {
+    if under_way(controller, &ask)?.is_some() {
+        return Err(CopyError::UnderWay { name: ask.name });
+    }
+    let Prepared { spec, left_out, found, cluster_name } = prepare(parts, controller, &ask).await?;
+    create(controller, TopicSpec { validate_only: true, ..spec }, &ask.name).await?;
+    Ok(CopyPlan { home: found.home, cluster_name, report: found.report, left_out })
+}
+
+async fn create(
+    controller: &ControllerHandle,
+    spec: TopicSpec,
+    name: &TopicName,
+) -> Result<Arc<TopicImage>, CopyError> {
+    controller.create_topic(spec).await.map_err(|error| match error {
+        TopicError::Exists(_) => CopyError::Taken { name: name.clone() },
+        error => error.into(),
+    })
+}
+
+/// Finds the topic and reads the ends of its partitions.
+async fn prepare(parts: &OriginParts, controller: &ControllerHandle, ask: &CopyAsk) -> Result<Prepared, CopyError> {
     let image = controller.image();
     let (url, cluster_name) = match &ask.from {
         Some((url, name)) => (Some(url.as_str()), name),
@@ -74,7 +126,7 @@ pub async fn begin(parts: &OriginParts, controller: &ControllerHandle, ask: Copy
             cluster_name: cluster_name.clone(),
             cluster: found.home.cluster.0,
             epoch: found.home.epoch.0,
-            topic: ask.topic,
+            topic: ask.topic.clone(),
             topic_id: found.topic.id,
             cut: found.cut.map(|cut| cut.number),
             at: found.cut.map_or(now, |cut| cut.at),
@@ -96,11 +148,8 @@ pub async fn begin(parts: &OriginParts, controller: &ControllerHandle, ask: Copy
         internal: false,
         copy: Some((Box::new(copy), base)),
     };
-    match controller.create_topic(spec).await {
-        Ok(topic) => Ok(CopyBegun { topic, resumed: false, left_out }),
-        Err(TopicError::Exists(_)) => Err(CopyError::Taken { name: ask.name }),
-        Err(error) => Err(error.into()),
-    }
+    let cluster_name = cluster_name.clone();
+    Ok(Prepared { spec, left_out, found, cluster_name })
 }
 
 /// The same copy, if it has begun and is not complete.

@@ -3,7 +3,7 @@
 //!
 //! Owns: which partitions are copied, one step after the other. Does not own: where a batch goes (the proposer). Shard-
 //! local. Copies take turns: at most `TURNS` reads are under way, each of `STEP_BYTES`, so a copy takes the room in
-//! queues and journal that a few producers would take.
+//! queues and journal that a few producers would take. More topics than have a place (`places`) wait for one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,17 +17,19 @@ use bytes::BytesMut;
 use futures::future::select;
 use tidewater_storage::env::Notify;
 use tidewater_storage::model::batch::forget_producer;
-use tidewater_storage::model::{Batch, BatchHeader, Offset, OffsetRange, PartitionId, TopicId};
+use tidewater_storage::model::{Batch, BatchHeader, Offset, OffsetRange, PartitionId};
 use tidewater_tiering::fetch::{RemoteRead, RemoteReader};
 use tokio::sync::Semaphore;
 
 use super::error::CopyError;
 use super::facts::{CopyCounts, CopyFacts};
 use super::origin::{Origin, OriginParts};
-use super::prepare::{self, CopyAsk, CopyBegun};
+use super::places::Places;
+use super::prepare::{self, CopyAsk, CopyBegun, CopyPlan};
 use crate::controller::client::ControllerHandle;
 use crate::controller::copies::{CopyPartition, TopicCopy};
 use crate::controller::image::PartitionImage;
+use crate::limits::COPIES_MAX;
 use crate::partition::message::{CheckedBatch, Origin as ProduceOrigin, PartitionAddress, ProducePart};
 use crate::partition::router::Router;
 use crate::partition::shard::PartitionShard;
@@ -59,7 +61,7 @@ pub struct CopyShard {
 struct Inner {
     parts: CopyParts,
     jobs: RefCell<BTreeMap<PartitionId, Rc<Job>>>,
-    origins: RefCell<BTreeMap<TopicId, Rc<Origin>>>,
+    origins: Places<Origin>,
     turns: Semaphore,
     records: Cell<u64>,
     bytes: Cell<u64>,
@@ -71,6 +73,8 @@ struct Job {
     of: CopyPartition,
     reached: Cell<Offset>,
     reason: RefCell<Option<String>>,
+    /// It waits for a place.
+    queued: Cell<bool>,
 }
 
 /// What a step came to.
@@ -93,7 +97,7 @@ impl CopyShard {
         let inner = Inner {
             parts,
             jobs: RefCell::default(),
-            origins: RefCell::default(),
+            origins: Places::new(COPIES_MAX),
             turns: Semaphore::new(TURNS),
             records: Cell::default(),
             bytes: Cell::default(),
@@ -110,6 +114,12 @@ impl CopyShard {
         async move { prepare::begin(&parts, &controller, ask).await }
     }
 
+    /// What a copy would bring. On shard 0.
+    pub fn plan(&self, ask: CopyAsk) -> impl Future<Output = Result<CopyPlan, CopyError>> + use<> {
+        let (parts, controller) = (self.inner.parts.origins.clone(), self.inner.parts.controller.clone());
+        async move { prepare::plan(&parts, &controller, ask).await }
+    }
+
     /// What this shard says about the copies that it makes.
     #[must_use]
     pub fn facts(&self) -> Vec<CopyFacts> {
@@ -119,6 +129,7 @@ impl CopyShard {
             partition: id.index.0,
             reached: job.reached.get().get(),
             reason: job.reason.borrow().clone(),
+            queued: job.queued.get(),
         };
         jobs.iter().map(fact).collect()
     }
@@ -163,6 +174,7 @@ impl Inner {
                     of: *of,
                     reached: Cell::new(of.start),
                     reason: RefCell::default(),
+                    queued: Cell::new(false),
                 });
                 self.jobs.borrow_mut().insert(partition.id, Rc::clone(&job));
                 let this = Rc::clone(self);
@@ -202,7 +214,7 @@ impl Inner {
         self.jobs.borrow_mut().remove(&id);
         let is_last = self.jobs.borrow().keys().all(|other| other.topic != id.topic);
         if is_last {
-            self.origins.borrow_mut().remove(&id.topic);
+            self.origins.free(id.topic);
         }
         // Leadership may have come back, or the topic's image been replaced, while the task was ending.
         if self.wanted(job).is_some() {
@@ -212,15 +224,19 @@ impl Inner {
 
     /// Logged once, until it is another reason.
     fn failed(&self, job: &Job, copy: &TopicCopy, error: &CopyError) {
+        let topic = job.partition.id.topic;
         if error.is_of_old_manifest()
-            && let Some(origin) = self.origins.borrow().get(&job.partition.id.topic)
+            && let Some(origin) = self.origins.held(topic)
         {
             origin.forget(job.of.lane);
         }
         let reason = error.to_string();
         if error.is_usual() {
             tracing::debug!(partition = %job.partition.id, %reason, "a copy is tried again");
-        } else if job.reason.borrow().as_ref() != Some(&reason) {
+            return;
+        }
+        self.origins.yield_place(topic);
+        if job.reason.borrow().as_ref() != Some(&reason) {
             let (partition, origin) = (job.partition.id, &copy.origin.topic);
             tracing::warn!(%partition, %origin, %reason, "a copy of a topic does not get on; it is tried again");
             job.reason.replace(Some(reason));
@@ -242,8 +258,10 @@ impl Inner {
         let reached = replica.high_watermark();
         job.reached.set(reached);
         if reached < job.of.end {
+            // First the place, then the turn: those that wait for a place keep none from a turn.
+            let origin = self.origin(job, copy).await?;
             let _turn = self.turns.acquire().await;
-            return self.append(job, copy, &replica).await.map(|()| Step::On);
+            return self.append(job, copy, &replica, &origin).await.map(|()| Step::On);
         }
         if replica.log_start() < job.of.log_start {
             let trim = LaneCommand::Trim { partition: id, to: job.of.log_start };
@@ -256,9 +274,8 @@ impl Inner {
     }
 
     /// Reads the next batches and appends them.
-    async fn append(&self, job: &Job, copy: &TopicCopy, replica: &Replica) -> Result<(), CopyError> {
+    async fn append(&self, job: &Job, copy: &TopicCopy, replica: &Replica, origin: &Origin) -> Result<(), CopyError> {
         let (id, reached) = (job.partition.id, replica.high_watermark());
-        let origin = self.origin(id.topic, copy)?;
         let manifest = origin.manifest(&copy.origin, job.of.lane, id.index).await?;
         // Readers of the origin do not see the first records of the first batch; the batch is copied whole.
         let from = reached.max(job.of.log_start);
@@ -283,14 +300,14 @@ impl Inner {
         Ok(())
     }
 
-    fn origin(&self, topic: TopicId, copy: &TopicCopy) -> Result<Rc<Origin>, CopyError> {
-        if let Some(held) = self.origins.borrow().get(&topic) {
-            return Ok(Rc::clone(held));
-        }
+    /// The origin, once the topic has a place.
+    async fn origin(&self, job: &Job, copy: &TopicCopy) -> Result<Rc<Origin>, CopyError> {
         let of = &copy.origin;
-        let opened = Rc::new(Origin::open(&self.parts.origins, of.url.as_deref(), &of.cluster_name)?);
-        self.origins.borrow_mut().insert(topic, Rc::clone(&opened));
-        Ok(opened)
+        let open = || Origin::open(&self.parts.origins, of.url.as_deref(), &of.cluster_name);
+        job.queued.set(self.origins.held(job.partition.id.topic).is_none());
+        let origin = self.origins.take(job.partition.id.topic, open).await;
+        job.queued.set(false);
+        origin
     }
 }
 

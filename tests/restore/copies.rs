@@ -1,6 +1,7 @@
 //! One topic of a bucket in a living cluster: `topic fork` and `restore --topic`, under load, over kill -9, with one
 //! broker and with three, and what is refused.
 
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use super::support::broker::{Broker, Options, binary, http_ask, http_get};
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::support::python::kafka_clients;
 use super::support::wire::Wire;
-use super::tools::{create, read_all};
+use super::tools::{create, ends_of, read_all, restored};
 use super::writer::Writer;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -322,6 +323,8 @@ fn one_topic_of_a_lost_cluster_comes_into_a_cluster_of_three() {
         let words = ask(more);
         refused(&words.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     };
+    refused(&[&words[..], &["--plan"]].concat(), "topic orders_old exists already");
+    refuse(&["--topic", "nothing", "--plan"], "has no topic nothing there");
     refuse(&["--topic", "nothing"], "has no topic nothing there");
     // It is not archived; the catalogue may be older than the topic.
     refuse(&["--topic", "local"], "local");
@@ -331,6 +334,25 @@ fn one_topic_of_a_lost_cluster_comes_into_a_cluster_of_three() {
     let none = format!("file://{}", dir.path().join("none").display());
     refused(&["restore", "--from", &none, "--topic", "other", "--admin", &admin], "none");
     assert!(http_get(&admin, "/v1/copies/new").is_some_and(|(status, _)| status == 404), "nothing was made");
+}
+
+/// Begins the copy `orders` with these words. Its bucket goes away in the midst; the copy as it stands there.
+fn interrupt(admin: &str, words: &[&str], (objects, gone): (&Path, &Path)) -> Value {
+    done(&[words, &["--no-wait"]].concat());
+    std::fs::rename(objects, gone).expect("the bucket is away");
+    let begun = Instant::now();
+    while copy_of(admin, "orders")["state"] == "copying" && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    copy_of(admin, "orders")
+}
+
+fn is_complete(admin: &str, topic: &str) {
+    let begun = Instant::now();
+    while copy_of(admin, topic)["state"] != "complete" {
+        assert!(begun.elapsed() < PATIENCE, "{}", copy_of(admin, topic));
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
@@ -348,15 +370,15 @@ fn a_copy_waits_for_its_bucket_and_producers_wait_for_the_copy() {
     let broker = Broker::start(&options.expect("a copy of a topic does not get on"));
     let (addr, admin) = (broker.kafka.clone(), broker.admin.clone());
     let words = ["restore", "--from", &lost, "--topic", "orders", "--admin", &admin];
-    done(&[&words[..], &["--no-wait"]].concat());
-    // The bucket goes away in the midst.
+    let planned = done(&[&words[..], &["--plan"]].concat());
+    assert_eq!((planned["restored"].as_bool(), planned["topic"].as_str()), (Some(false), Some("orders")), "{planned}");
+    assert_eq!(ends_of(&planned).values().sum::<u64>(), 60_000, "{planned}");
+    assert!(planned["report"]["lanes"][0]["written"].as_i64().is_some_and(|at| at > 0), "{planned}");
+    let shown = tidewater(&[&words[..], &["--plan"]].concat());
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("nothing was changed"), "{shown:?}");
+    assert!(http_get(&admin, "/v1/copies/orders").is_some_and(|(status, _)| status == 404), "nothing was made");
     let (objects, gone) = (dir.path().join("lost"), dir.path().join("gone"));
-    std::fs::rename(&objects, &gone).expect("the bucket is away");
-    let begun = Instant::now();
-    while copy_of(&admin, "orders")["state"] == "copying" && begun.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let now = copy_of(&admin, "orders");
+    let now = interrupt(&admin, &words, (&objects, &gone));
     println!("{} of {} records are copied", now["copied"], now["records"]);
     assert_eq!((now["state"].as_str(), now["from"].as_str()), (Some("failing"), Some(lost.as_str())), "{now}");
     let parts = now["partitions"].as_array().expect("partitions");
@@ -369,12 +391,42 @@ fn a_copy_waits_for_its_bucket_and_producers_wait_for_the_copy() {
     let (code, why) = answer.expect_err("the copy is under way");
     assert_eq!(code, 19, "NOT_ENOUGH_REPLICAS, which producers retry: {why}");
     std::fs::rename(&gone, &objects).expect("the bucket is back");
-    let begun = Instant::now();
-    while copy_of(&admin, "orders")["state"] != "complete" {
-        assert!(begun.elapsed() < PATIENCE, "{}", copy_of(&admin, "orders"));
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    is_complete(&admin, "orders");
     Writer::new(&addr, "orders", 3).write(&addr, 3);
     assert_eq!(read_all(&addr, "orders", 3).concat().len(), 60_003);
+    broker.stop();
+}
+
+/// Two clusters are lost: first the one that is copied from, then, in the midst of the copy, the one that copies.
+#[test]
+fn a_copy_that_is_not_complete_goes_on_when_its_cluster_is_restored() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let [first, own] = ["first", "own"].map(|name| format!("file://{}", dir.path().join(name).display()));
+    let source = Broker::start(&Options { bucket: Some(first.clone()), ..Options::new(&dir.path().join("source")) });
+    create(&source.kafka, "orders", 3, &[QUICK]);
+    fill(&source.kafka, "orders", 60_000);
+    archived(&source, "orders");
+    let shapes_of = |addr: &str| (0..3).map(|n| shapes(addr, "orders", n, 0)).collect::<Vec<_>>();
+    let before = shapes_of(&source.kafka);
+    source.kill();
+    let options = Options { bucket: Some(own.clone()), ..Options::new(&dir.path().join("data")) };
+    let broker = Broker::start(&options.expect("a copy of a topic does not get on"));
+    let words = ["restore", "--from", &first, "--topic", "orders", "--admin", &broker.admin];
+    let (objects, gone) = (dir.path().join("first"), dir.path().join("gone"));
+    let now = interrupt(&broker.admin, &words, (&objects, &gone));
+    assert_ne!(now["state"], "complete", "{now}");
+    archived(&broker, "orders");
+    broker.kill();
+    let data = dir.path().join("again");
+    let report = restored(&own, &data, &["--exit"]);
+    assert_eq!(report["report"]["copies"], serde_json::json!(["orders"]), "{report}");
+    println!("{} of {} records were archived", ends_of(&report).values().sum::<u64>(), now["records"]);
+    let options = Options { bucket: Some(own), ..Options::new(&data) };
+    let broker = Broker::start(&options.expect("a copy of a topic does not get on"));
+    std::fs::rename(&gone, &objects).expect("the bucket is back");
+    is_complete(&broker.admin, "orders");
+    assert_eq!(shapes_of(&broker.kafka), before, "offsets, leader epochs, timestamps and sizes of batches");
+    Writer::new(&broker.kafka, "orders", 3).write(&broker.kafka, 3);
+    assert_eq!(read_all(&broker.kafka, "orders", 3).concat().len(), 60_003);
     broker.stop();
 }
