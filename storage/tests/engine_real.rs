@@ -1,6 +1,7 @@
 //! The engine on the real disk under a real executor, once through: append, write back, checkpoint, close, open, read;
 //! and the locks that keep a start from files which another process still writes. Other faults are tested on the
 //! simulated disk.
+#![allow(clippy::disallowed_methods, reason = "the real disk and its time")]
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
