@@ -35,6 +35,7 @@ mod raw;
 mod read_only;
 mod rename;
 mod requirement;
+mod schemas;
 #[cfg(test)]
 mod tests;
 mod transactions;

@@ -314,6 +314,7 @@ impl ObjectStoreCatalog {
             builder = update.apply(builder).map_err(|error| failed(table, error))?;
         }
         let built = builder.build().map_err(|error| failed(table, error))?;
+        super::schemas::check_removed(table, updates, &built.metadata)?;
         if built.changes.is_empty() {
             let metadata = self.read_metadata(&pointer.metadata_location).await?;
             return Ok(Built { metadata, location: pointer.metadata_location.clone(), expired: Vec::new() });

@@ -185,3 +185,44 @@ fn a_drop_takes_what_was_committed_meanwhile_with_it() {
         assert_eq!(left, ["lake/catalog/namespaces/topics.json"]);
     });
 }
+
+/// As an engine sends it.
+fn updates(json: serde_json::Value) -> Vec<TableUpdate> {
+    let asked: wire::CommitTable = serde_json::from_value(serde_json::json!({ "updates": json })).expect("is known");
+    asked.updates
+}
+
+#[test]
+fn engines_may_remove_schemas_that_nothing_uses() {
+    block_on(async {
+        let mut world = World::new(90);
+        world.log.append(0, 1, tidewater_storage::model::TimestampMs(1));
+        world.sink(1).run_once(tidewater_storage::model::TimestampMs(1)).await;
+        let (catalog, table) = (world.catalog(), world.table());
+        let first = catalog.load(&table).await.expect("loads").metadata.current_schema().clone();
+        for name in ["a", "b"] {
+            let field = iceberg::spec::NestedField::optional(
+                100,
+                name,
+                iceberg::spec::Type::Primitive(iceberg::spec::PrimitiveType::Long),
+            );
+            let fields = first.as_struct().fields().iter().cloned().chain([Arc::new(field)]);
+            let schema = Schema::builder().with_fields(fields).build().expect("legal");
+            let change = serde_json::json!([
+                {"action": "add-schema", "schema": schema},
+                {"action": "set-current-schema", "schema-id": -1},
+            ]);
+            catalog.commit(&table, Vec::new(), updates(change)).await.expect("changed");
+        }
+        let remove = |id: i32| updates(serde_json::json!([{"action": "remove-schemas", "schema-ids": [id]}]));
+        for (id, part) in [(0, "is that of snapshot"), (2, "current schema")] {
+            let refused = catalog.commit(&table, Vec::new(), remove(id)).await.expect_err("is in use");
+            let text = refused.to_string();
+            assert!(matches!(refused, CatalogError::Invalid { .. }) && text.contains(part), "{text}");
+        }
+        let after = catalog.commit(&table, Vec::new(), remove(1)).await.expect("removed").metadata;
+        let mut left: Vec<i32> = after.schemas_iter().map(|schema| schema.schema_id()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [0, 2]);
+    });
+}

@@ -1,11 +1,11 @@
-//! What keeps a table flat, decided: which manifests to merge, which snapshots and references to expire. Pure.
+//! What keeps a table flat, decided: which manifests to merge, which snapshots, references and schemas to expire. Pure.
 
 use std::collections::{BTreeMap, HashSet};
 
-use iceberg::TableUpdate;
 use iceberg::spec::{
     MAIN_BRANCH, ManifestContentType, ManifestFile, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
 };
+use iceberg::{TableRequirement, TableUpdate};
 use serde::Deserialize;
 use tidewater_storage::model::TimestampMs;
 
@@ -178,15 +178,27 @@ pub struct Expiry {
     /// The oldest first.
     pub snapshots: Vec<i64>,
     pub refs: Vec<String>,
+    /// In ascending order.
+    pub schemas: Vec<i32>,
 }
 
 impl Expiry {
+    /// What must hold of the table besides, as it is in `base`: another writer could make a schema that goes current.
+    #[must_use]
+    pub fn requirement(&self, base: &TableMetadata) -> Option<TableRequirement> {
+        let current_schema_id = base.current_schema_id();
+        (!self.schemas.is_empty()).then_some(TableRequirement::CurrentSchemaIdMatch { current_schema_id })
+    }
+
     /// The updates of a commit that does this.
     #[must_use]
     pub fn into_updates(self) -> Vec<TableUpdate> {
         let refs = self.refs.into_iter().map(|ref_name| TableUpdate::RemoveSnapshotRef { ref_name });
         let snapshots = Some(self.snapshots).filter(|snapshots| !snapshots.is_empty());
-        refs.chain(snapshots.map(|snapshot_ids| TableUpdate::RemoveSnapshots { snapshot_ids })).collect()
+        let schemas = Some(self.schemas).filter(|schemas| !schemas.is_empty());
+        refs.chain(snapshots.map(|snapshot_ids| TableUpdate::RemoveSnapshots { snapshot_ids }))
+            .chain(schemas.map(|schema_ids| TableUpdate::RemoveSchemas { schema_ids }))
+            .collect()
     }
 }
 
@@ -266,7 +278,25 @@ pub fn plan_expiry(
     }
     let current = metadata.current_snapshot_id();
     assert!(expiry.snapshots.iter().all(|id| Some(*id) != current), "the current snapshot never expires");
+    if !expiry.snapshots.is_empty() {
+        expiry.schemas = unused_schemas(metadata, &expiry.snapshots);
+    }
     expiry
+}
+
+/// Schemas that neither the table nor a snapshot beside those that `expire` has: branches and tags are names of
+/// snapshots. None while a snapshot is kept that does not say which it was written with.
+fn unused_schemas(metadata: &TableMetadata, expire: &[i64]) -> Vec<i32> {
+    let expire: HashSet<i64> = expire.iter().copied().collect();
+    let kept = metadata.snapshots().filter(|snapshot| !expire.contains(&snapshot.snapshot_id()));
+    let Some(mut used) = kept.map(|snapshot| snapshot.schema_id()).collect::<Option<HashSet<i32>>>() else {
+        return Vec::new();
+    };
+    used.insert(metadata.current_schema_id());
+    let mut unused: Vec<i32> =
+        metadata.schemas_iter().map(|schema| schema.schema_id()).filter(|id| !used.contains(id)).collect();
+    unused.sort_unstable();
+    unused
 }
 
 fn max_ref_age(reference: &SnapshotReference) -> Option<i64> {

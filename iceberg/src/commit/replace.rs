@@ -103,7 +103,8 @@ impl Committer {
             return Ok(0);
         }
         let expired = expiry.snapshots.len() as u64;
-        let made = Made { requirements: on_main(&base.metadata), updates: expiry.into_updates(), written: Vec::new() };
+        let requirements = on_main(&base.metadata).into_iter().chain(expiry.requirement(&base.metadata)).collect();
+        let made = Made { requirements, updates: expiry.into_updates(), written: Vec::new() };
         match self.put(&base, made, &mut false).await? {
             Some(_) => Ok(expired),
             None => Err(CommitError::Moved { table: self.table.clone() }),

@@ -86,8 +86,10 @@ impl Maker<'_> {
         if !removals.is_empty() {
             updates.push(TableUpdate::RemoveProperties { removals });
         }
-        updates.extend(plan_expiry(self.bounds, &self.settings.retention, base, self.refs, now).into_updates());
-        Ok(Made { requirements: on_main(base), updates, written })
+        let expiry = plan_expiry(self.bounds, &self.settings.retention, base, self.refs, now);
+        let requirements = on_main(base).into_iter().chain(expiry.requirement(base)).collect();
+        updates.extend(expiry.into_updates());
+        Ok(Made { requirements, updates, written })
     }
 
     /// The spec that files are written with.
