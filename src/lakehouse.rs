@@ -20,7 +20,7 @@ pub mod schemas;
 
 #[cfg(feature = "lakehouse")]
 pub use run::start;
-pub use states::{TableState, TableStates, TableSums};
+pub use states::{DeadLetter, DeadLettersState, TableState, TableStates, TableSums, TableView};
 
 #[cfg(not(feature = "lakehouse"))]
 mod without {

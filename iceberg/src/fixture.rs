@@ -361,7 +361,9 @@ impl LogReader for MemoryLog {
 #[derive(Debug, Default)]
 pub struct MemoryRegistry {
     schemas: Mutex<BTreeMap<u128, Arc<WriterSchema>>>,
+    latest: Mutex<BTreeMap<String, u32>>,
     away: std::sync::atomic::AtomicBool,
+    asked: std::sync::atomic::AtomicUsize,
 }
 
 impl MemoryRegistry {
@@ -369,12 +371,23 @@ impl MemoryRegistry {
         self.schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into(), Arc::new(schema));
     }
 
+    /// Makes schema `id` the newest of a subject.
+    pub fn set_latest(&self, subject: &str, id: u32) {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.to_owned(), id);
+    }
+
     /// Whether questions get no answer.
     pub fn set_away(&self, away: bool) {
         self.away.store(away, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Questions so far.
+    pub fn asked(&self) -> usize {
+        self.asked.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     fn get(&self, id: u128) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if self.away.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(SchemaSourceError { reason: "simulated".to_owned() });
         }
@@ -392,8 +405,11 @@ impl SchemaSource for MemoryRegistry {
         self.get(guid.as_u128())
     }
 
-    async fn latest(&self, _: &str) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
-        Ok(None)
+    async fn latest(&self, subject: &str) -> Result<Option<(u32, Arc<WriterSchema>)>, SchemaSourceError> {
+        let id = self.latest.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied();
+        // An absent subject is not known without the registry either.
+        let found = self.get(u128::from(id.unwrap_or(0)))?;
+        Ok(id.zip(found))
     }
 }
 
@@ -431,7 +447,7 @@ impl World {
         let topic = TopicName::new("orders").expect("legal");
         let mut config = SinkConfig::new(self.cluster, topic, self.topic, epoch);
         config.target_lag_ms = 0;
-        config.mode = self.mode;
+        config.mode = self.mode.clone();
         config
     }
 

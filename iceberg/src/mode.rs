@@ -1,31 +1,39 @@
 //! [`TableMode`]: how a topic's records become rows.
 
+use std::sync::Arc;
+
 /// What the columns of a topic's table are (`iceberg.mode`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TableMode {
     /// Key and value as bytes.
     #[default]
     KeyValue,
     /// Each value names its schema, before its bytes or in a header; its parts are columns.
     ValueSchemaIdPrefix,
+    /// Values name no schema: they are read with the newest one of a subject of the registry.
+    ValueSchemaLatest { subject: Arc<str> },
+    /// Values are JSON, as this JSON Schema describes them.
+    Json { schema: Arc<str> },
 }
 
 impl TableMode {
     /// The word of the topic's setting.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::KeyValue => "key_value",
             Self::ValueSchemaIdPrefix => "value_schema_id_prefix",
+            Self::ValueSchemaLatest { .. } => "value_schema_latest",
+            Self::Json { .. } => "json",
         }
     }
 
     /// Whether the parts of values are columns.
     #[must_use]
-    pub fn is_typed(self) -> bool {
+    pub fn is_typed(&self) -> bool {
         match self {
             Self::KeyValue => false,
-            Self::ValueSchemaIdPrefix => true,
+            Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json { .. } => true,
         }
     }
 }

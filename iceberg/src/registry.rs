@@ -55,11 +55,12 @@ pub trait SchemaSource: Send + Sync {
     /// The registry cannot be asked now.
     async fn by_guid(&self, guid: Uuid) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError>;
 
-    /// The newest version of a subject that is not deleted.
+    /// The newest version of a subject that is not deleted, with its id in the subject's context. A
+    /// schema that was registered before the call is found, or a newer one.
     ///
     /// # Errors
     /// The registry cannot be asked now.
-    async fn latest(&self, subject: &str) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError>;
+    async fn latest(&self, subject: &str) -> Result<Option<(u32, Arc<WriterSchema>)>, SchemaSourceError>;
 }
 
 /// What a broker without a registry has: every question waits.
@@ -67,7 +68,7 @@ pub trait SchemaSource: Send + Sync {
 pub struct NoRegistry;
 
 impl NoRegistry {
-    fn answer() -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+    fn answer<T>() -> Result<Option<T>, SchemaSourceError> {
         Err(SchemaSourceError { reason: "this broker has no schema registry".to_owned() })
     }
 }
@@ -82,7 +83,7 @@ impl SchemaSource for NoRegistry {
         Self::answer()
     }
 
-    async fn latest(&self, _subject: &str) -> Result<Option<Arc<WriterSchema>>, SchemaSourceError> {
+    async fn latest(&self, _subject: &str) -> Result<Option<(u32, Arc<WriterSchema>)>, SchemaSourceError> {
         Self::answer()
     }
 }

@@ -25,13 +25,15 @@ use crate::mode::TableMode;
 use crate::names::Names;
 use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
 use crate::properties::FileSettings;
-use crate::read::{LogReadError, LogReader, PartitionBounds};
-use crate::registry::{NoRegistry, SchemaSource, SchemaSourceError};
+use crate::read::{LogReader, PartitionBounds};
+use crate::registry::{NoRegistry, SchemaSource, WriterSchema};
 use crate::schema::{self, file::FileSchema};
+use crate::translate::framing::WrittenWith;
 use crate::translate::{Decoding, Translation};
-use crate::write::{DataFileWriter, WriteError};
+use crate::write::DataFileWriter;
 
 mod dead_letters;
+mod error;
 mod make;
 pub mod status;
 mod take;
@@ -39,9 +41,11 @@ mod take;
 mod tests;
 mod typed;
 
+use dead_letters::report::DeadTurn;
 use dead_letters::{DeadLetters, PENDING};
-pub use dead_letters::{dead_letter_table, is_under_own_name};
-pub use status::{Outcome, PartitionStatus, PauseReason, SinkStatus};
+pub use dead_letters::{dead_letter_table, is_under_own_name, topic_of_dead_letters};
+pub use error::SinkError;
+pub use status::{HeldBy, Outcome, PartitionStatus, PauseReason, SinkStatus, Unreadable};
 
 /// The namespace of topics' tables.
 pub const NAMESPACE: &str = "topics";
@@ -103,39 +107,6 @@ const FIRST_SWEEP_MS: i64 = 6 * 60 * 1000;
 /// A table that nothing is added to is loaded again after this long: a user may have dropped or changed it.
 const LOOK_AGAIN_MS: i64 = 5 * 60 * 1000;
 
-/// Why a turn failed; the next one tries again.
-#[derive(Debug, thiserror::Error)]
-pub enum SinkError {
-    #[error(transparent)]
-    Read(#[from] LogReadError),
-    /// A value's schema cannot be had now.
-    #[error(transparent)]
-    Schemas(#[from] SchemaSourceError),
-    /// Data files.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-impl SinkError {
-    /// What a caller should do about it.
-    #[must_use]
-    pub fn disposition(&self) -> Disposition {
-        match self {
-            Self::Read(_) | Self::Schemas(_) => Disposition::Retry,
-            Self::Write(error) => error.disposition(),
-            Self::Commit(error) => error.disposition(),
-        }
-    }
-}
-
-impl From<CatalogError> for SinkError {
-    fn from(error: CatalogError) -> Self {
-        Self::Commit(error.into())
-    }
-}
-
 /// The sink of one topic.
 pub struct TableSink {
     config: SinkConfig,
@@ -146,11 +117,13 @@ pub struct TableSink {
     source: Arc<dyn SchemaSource>,
     /// What the registry gave.
     schemas: typed::KnownSchemas,
+    /// The schema of all values in this turn, where they name none.
+    of_all: Option<(WrittenWith, Arc<WriterSchema>)>,
     /// Decoders of the last turn.
     decoding: Option<Decoding>,
     dead: DeadLetters,
-    /// An append that may be in the table: settled before anything else.
-    unsettled: Option<Append>,
+    /// An append that may be in the table, and its dead letters: settled before anything else.
+    unsettled: Option<(Append, DeadTurn)>,
     last_commit: Option<TimestampMs>,
     behind: bool,
     /// The first partition that the last turn had no room for; the next turn begins with it.
@@ -178,6 +151,7 @@ impl TableSink {
             committer,
             source: Arc::new(NoRegistry),
             schemas: typed::KnownSchemas::new(),
+            of_all: None,
             decoding: None,
             dead,
             unsettled: None,
@@ -219,6 +193,7 @@ impl TableSink {
             Err(error) => self.settle_error(error),
         };
         self.status.note(&outcome, now);
+        self.report_dead(now);
         let next_sweep = now.plus_ms(self.config.bounds.sweep_every_ms);
         // Not later than a full period from now: the clock may have been set back.
         let sweep_at = self.sweep_at.unwrap_or(now.plus_ms(FIRST_SWEEP_MS)).min(next_sweep);
@@ -247,6 +222,9 @@ impl TableSink {
 
     fn settle_error(&mut self, error: SinkError) -> Outcome {
         match error {
+            SinkError::NoSchema { subject } => {
+                Outcome::Paused(PauseReason::NoSchema { table: self.config.table.clone(), subject })
+            }
             SinkError::Commit(CommitError::Foreign(foreign)) => Outcome::Paused(PauseReason::Foreign(foreign)),
             SinkError::Commit(CommitError::Fenced { table, found, ours }) => {
                 Outcome::Paused(PauseReason::Fenced { table, found, ours })
@@ -281,12 +259,15 @@ impl TableSink {
         // A clock that was set back must not make the table wait until that time comes again.
         let last_commit = self.last_commit.map_or(now, |last| last.min(now));
         self.last_commit = Some(last_commit);
-        if let Some(append) = self.unsettled.take() {
-            return self.commit(append, 0, now).await;
+        if let Some((append, dead)) = self.unsettled.take() {
+            return self.commit(append, 0, dead, now).await;
         }
         let mut log = self.log.partitions(self.config.topic_id).await?;
         let base = self.base(now).await?;
         self.settle_dead(&base, now).await?;
+        if self.config.mode.is_typed() {
+            self.look_for_dead().await?;
+        }
         let base = self.mark(base).await?;
         let base = self.fit_to_mode(base).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
@@ -348,9 +329,8 @@ impl TableSink {
         let written: u64 = files.iter().map(DataFile::record_count).sum();
         assert_eq!(written, rows, "every row that was taken is in a data file");
         let (mut pending, mut beside) = (None, Vec::new());
+        let dead = DeadTurn { rows: dead_rows, first: taken.translation.first_dead().cloned() };
         if dead_rows > 0 {
-            let table = &self.dead.table;
-            tracing::warn!(%table, rows = dead_rows, first = taken.translation.first_dead(), "records are dead letters");
             let prepared = self.prepare_dead(&mut taken.translation).await?;
             (pending, beside) = (Some(prepared.property), prepared.files);
         }
@@ -366,8 +346,7 @@ impl TableSink {
             uncertain: false,
         };
         self.behind = taken.behind;
-        let outcome = self.commit(append, rows, now).await?;
-        self.status.dead_letters += dead_rows;
+        let outcome = self.commit(append, rows, dead, now).await?;
         if let Some(base) = self.committer.current() {
             let table = offsets::of(&self.config.table, &base.metadata)?;
             self.status.see(log, &table, &base.metadata);
@@ -386,8 +365,10 @@ impl TableSink {
             return Ok(Translation::new());
         }
         let dead = self.known_dead(ranges, from).await?;
+        let naming = self.naming().await?;
         let mut decoding = self.decoding(base)?;
-        decoding.set_dead(dead);
+        let ends = ranges.iter().map(|range| (range.partition, range.offsets.end)).collect();
+        decoding.begin_turn(ends, naming, dead);
         Ok(Translation::typed(decoding))
     }
 
@@ -402,11 +383,18 @@ impl TableSink {
         Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), settings))
     }
 
-    async fn commit(&mut self, mut append: Append, rows: u64, now: TimestampMs) -> Result<Outcome, SinkError> {
+    async fn commit(
+        &mut self,
+        mut append: Append,
+        rows: u64,
+        dead: DeadTurn,
+        now: TimestampMs,
+    ) -> Result<Outcome, SinkError> {
         match self.committer.append(&mut append, now).await {
             Ok(base) => {
                 self.last_commit = Some(now);
                 self.status.skip(&append.skipped);
+                self.note_dead(dead);
                 let files = append.files.len();
                 // What fails here is reported by the next turn, which begins with it.
                 let settled = self.settle_dead(&base, now).await;
@@ -416,7 +404,7 @@ impl TableSink {
                 Ok(Outcome::Committed { rows, files, more: self.behind || settled.is_err() })
             }
             Err(error) if matches!(error.disposition(), Disposition::Retry | Disposition::Unknown) => {
-                self.unsettled = Some(append);
+                self.unsettled = Some((append, dead));
                 Err(error.into())
             }
             // An earlier attempt may have reached the table before another writer continued from there.

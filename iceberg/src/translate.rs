@@ -82,6 +82,14 @@ pub enum Stop {
     Schema,
 }
 
+/// A record that is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRecord {
+    pub partition: PartitionIndex,
+    pub offset: Offset,
+    pub reason: String,
+}
+
 /// Rows gathered so far, of any partitions.
 #[derive(Debug, Default)]
 pub struct Translation {
@@ -89,7 +97,7 @@ pub struct Translation {
     /// Of values that have schemas; else values are bytes.
     decoding: Option<Decoding>,
     dead: BTreeMap<i32, HourRows>,
-    first_dead: Option<String>,
+    first_dead: Option<DeadRecord>,
     undecided: Vec<ValueType>,
     skipped: Vec<Skipped>,
     rows: u64,
@@ -146,10 +154,10 @@ impl Translation {
         self.dead_rows
     }
 
-    /// Why the first dead letter is one.
+    /// The first dead letter that came up.
     #[must_use]
-    pub fn first_dead(&self) -> Option<&str> {
-        self.first_dead.as_deref()
+    pub fn first_dead(&self) -> Option<&DeadRecord> {
+        self.first_dead.as_ref()
     }
 
     /// Whether nothing was taken.
@@ -275,7 +283,7 @@ impl Translation {
             };
             if let Err(stop) = added {
                 if stop == Stop::Schema {
-                    self.find_undecided(records, record.offset);
+                    self.find_undecided(partition, records, record.offset);
                 }
                 return Some((record.offset, stop));
             }
@@ -284,14 +292,14 @@ impl Translation {
     }
 
     /// Collects the schemas without a verdict that records from `from` on name.
-    fn find_undecided(&mut self, records: Records<'_>, from: Offset) {
+    fn find_undecided(&mut self, partition: PartitionIndex, records: Records<'_>, from: Offset) {
         self.undecided.clear();
         let Some(decoding) = &self.decoding else { return };
         let mut seen = HashSet::new();
         for record in records.flatten().filter(|record| record.offset >= from) {
-            let Framed::Value(written) = framing::of(&record) else { continue };
+            let Framed::Value(written) = framing::of(&record, decoding.naming()) else { continue };
             let Ok((of, _)) = decoding.type_of(&written) else { continue };
-            if decoding.verdict(of).is_none() && seen.insert(of) {
+            if decoding.verdict(of, partition, record.offset).is_none() && seen.insert(of) {
                 self.undecided.push(of);
             }
             if self.undecided.len() >= UNDECIDED_MAX {
@@ -329,7 +337,7 @@ impl Translation {
             self.bytes = self.bytes.saturating_add(rows::row_bytes(placed.record));
             return Ok(());
         }
-        let written = match framing::of(placed.record) {
+        let written = match framing::of(placed.record, decoding.naming()) {
             Framed::Null => return self.add_value(placed, None, room).map(drop),
             Framed::Value(written) => written,
             Framed::Bare(why) => return self.add_dead(placed, None, why, room),
@@ -339,10 +347,10 @@ impl Translation {
             Ok(found) => found,
             Err(why) => return self.add_dead(placed, id, &format!("{}: {why}", written.with), room),
         };
-        let why = match decoding.verdict(of) {
+        let why = match decoding.verdict(of, placed.partition, placed.record.offset) {
             None => return Err(Stop::Schema),
             Some(Verdict::Dead(why)) => format!("{of}: {why}"),
-            Some(Verdict::Unknown) => format!("{of} is not in the registry"),
+            Some(Verdict::Unknown(_)) => format!("{of} is not in the registry"),
             Some(Verdict::Rows(_)) => match self.add_value(placed, Some((of, value)), room)? {
                 Ok(()) => return Ok(()),
                 Err(bad) => format!("{of}: {bad}"),
@@ -374,7 +382,7 @@ impl Translation {
                 columns.push_null();
                 Ok(0)
             }
-            Some((of, bytes)) => match decoding.verdict(of) {
+            Some((of, bytes)) => match decoding.verdict(of, placed.partition, placed.record.offset) {
                 Some(Verdict::Rows(decoder)) => decoder.push(bytes, columns, limit),
                 _ => unreachable!("{of} has a decoder"),
             },
@@ -402,7 +410,8 @@ impl Translation {
         self.reserve(cost, opens, room)?;
         let why: String = why.chars().take(REASON_CHARS_MAX).collect();
         self.dead.entry(hour).or_insert_with(HourRows::dead_letters).push_dead(placed, &why, schema);
-        self.first_dead.get_or_insert(why);
+        let (partition, offset) = (placed.partition, placed.record.offset);
+        self.first_dead.get_or_insert(DeadRecord { partition, offset, reason: why });
         self.bytes = self.bytes.saturating_add(cost);
         self.dead_rows += 1;
         Ok(())

@@ -22,6 +22,7 @@ use super::{cluster, copies, cuts, lanes, metrics, replicas};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
+use crate::lakehouse::{DeadLettersState, TableView};
 use crate::limits::SURVEYS_AT_ONCE;
 use crate::net::http::HttpPort;
 use crate::partition::message::{PartitionRequest, PartitionStatus};
@@ -33,6 +34,9 @@ struct TopicStatus {
     name: String,
     id: String,
     table: Option<String>,
+    /// What holds up the table or a partition of it, in the words of `tidewater_topic_table_held_up`.
+    table_held_by: Vec<&'static str>,
+    dead_letters: Option<DeadLettersState>,
     partitions: Vec<PartitionStatus>,
     groups: Vec<TopicGroup>,
 }
@@ -225,5 +229,9 @@ async fn status_of(services: &Services, topic: &TopicImage, groups: &[GroupLag])
         Some(TopicGroup { group: group.group.clone(), state: group.state, lag_records })
     });
     let groups = groups.collect();
-    TopicStatus { name, id: topic.id.to_string(), table, partitions, groups }
+    let (table, table_held_by, dead_letters) = match table {
+        None => (None, Vec::new(), None),
+        Some(TableView { table, held_by, dead_letters }) => (Some(table), held_by, dead_letters),
+    };
+    TopicStatus { name, id: topic.id.to_string(), table, table_held_by, dead_letters, partitions, groups }
 }

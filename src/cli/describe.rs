@@ -126,7 +126,23 @@ fn partitions(status: &Value) -> Result<(), CliError> {
     if let Some(name) = status.get("table").and_then(Value::as_str) {
         output::line(&format!("\nTable   {name}"))?;
     }
+    if let Some(line) = status.get("dead_letters").and_then(dead_letters) {
+        output::line(&line)?;
+    }
     notes.iter().try_for_each(|note| output::line(note))
+}
+
+/// What the topic's table of dead letters has; `None` if there is no such table.
+fn dead_letters(dead: &Value) -> Option<String> {
+    let table = dead.get("table")?.as_str()?;
+    let rows = dead.get("rows").and_then(Value::as_u64)?;
+    let mut line = format!("Dead letters   {} rows in {table}", output::count(rows));
+    if let Some(last) = dead.get("last").filter(|last| last.is_object()) {
+        let number = |key: &str| last.get(key).and_then(Value::as_u64).map_or("?".to_owned(), |n| n.to_string());
+        let reason = last.get("reason").and_then(Value::as_str).unwrap_or("?");
+        line.push_str(&format!("; the last: partition {} offset {}: {reason}", number("partition"), number("offset")));
+    }
+    Some(line)
 }
 
 /// Names the partitions that the asked broker does not carry.
@@ -171,4 +187,22 @@ async fn offsets_only(client: &mut Client, info: &TopicInfo) -> Result<(), CliEr
         table.add_row([partition.to_string(), number(start), number(local), number(end)]);
     }
     output::print(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn dead_letters_are_shown_with_the_last_reason() {
+        let mut dead = json!({"table": "topics.a~dlq", "rows": null, "committed": 0, "last": null});
+        assert_eq!(dead_letters(&dead), None, "there is no such table");
+        dead["rows"] = json!(1200);
+        assert_eq!(dead_letters(&dead).as_deref(), Some("Dead letters   1,200 rows in topics.a~dlq"));
+        dead["last"] = json!({"partition": 3, "offset": 17, "reason": "schema 99 is not in the registry"});
+        let line = dead_letters(&dead).expect("is shown");
+        assert!(line.ends_with("; the last: partition 3 offset 17: schema 99 is not in the registry"), "{line}");
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Args, Command};
 
 use super::node::RawConfig;
-use super::topic::{Kind, SETTINGS, Shape};
+use super::topic::{IcebergMode, Kind, SETTINGS, Shape};
 use crate::trace;
 
 /// The part of the reference that is not generated.
@@ -71,5 +71,7 @@ fn values(shape: Shape) -> String {
         Shape::Word(words) | Shape::List(words) => format!("`{}`", words.join("`, `")),
         Shape::Fraction => "0 to 1".into(),
         Shape::Text => "text".into(),
+        Shape::IcebergMode => format!("`{}`", IcebergMode::forms().join("`, `")),
+        Shape::JsonSchema => "a JSON Schema".into(),
     }
 }

@@ -20,6 +20,12 @@ use tidewater_storage::model::{Compression, TimestampType};
 
 use crate::limits::SETTING_BYTES_MAX;
 
+mod iceberg;
+#[cfg(test)]
+mod tests;
+
+pub use self::iceberg::IcebergMode;
+
 /// The effect of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -45,6 +51,10 @@ pub enum Shape {
     Fraction,
     /// Any text up to `SETTING_BYTES_MAX`.
     Text,
+    /// [`IcebergMode`].
+    IcebergMode,
+    /// A JSON Schema, or nothing.
+    JsonSchema,
 }
 
 /// One row of the table.
@@ -125,9 +135,15 @@ pub static SETTINGS: &[Setting] = &[
     ),
     honoured(
         "iceberg.mode",
-        Shape::Word(&["disabled", "key_value", "value_schema_id_prefix"]),
+        Shape::IcebergMode,
         "disabled",
-        "Keep the topic as the Iceberg table topics.<topic>: key_value has key and value as binary columns; value_schema_id_prefix has a column for each part of a value, whose schema its id says, and topics.<topic>~dlq for values that cannot be decoded.",
+        "Keep the topic as the Iceberg table topics.<topic>: key_value has key and value as binary columns; the others have a column for each part of a value, and topics.<topic>~dlq for values that cannot be decoded. value_schema_id_prefix: each value says its schema by an id; value_schema_latest: all are read with the newest schema of the subject, <topic>-value if none is named; json: all are JSON with the columns of iceberg.json.schema.",
+    ),
+    honoured(
+        "iceberg.json.schema",
+        Shape::JsonSchema,
+        "",
+        "The JSON Schema of a topic's values for iceberg.mode=json; members that it does not name are left out.",
     ),
     honoured(
         "iceberg.target.lag.ms",
@@ -240,16 +256,6 @@ pub enum SettingError {
     Refused { name: &'static str, value: String, why: &'static str },
 }
 
-/// How a topic becomes a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IcebergMode {
-    Disabled,
-    /// Key and value as binary columns.
-    KeyValue,
-    /// A column for each part of a value, whose schema an id says.
-    ValueSchemaIdPrefix,
-}
-
 /// A topic's settings with defaults filled in. `None` is "no limit".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -267,6 +273,8 @@ pub struct TopicConfig {
     pub archive_lag_ms: u64,
     /// `iceberg.mode`.
     pub iceberg_mode: IcebergMode,
+    /// `iceberg.json.schema`; empty: none.
+    pub iceberg_json_schema: String,
     /// `iceberg.target.lag.ms`.
     pub iceberg_target_lag_ms: u64,
     /// `iceberg.delete`.
@@ -334,6 +342,14 @@ impl Setting {
                 Err(_) => "Not a number of type DOUBLE".to_owned(),
             },
             Shape::Text => return Ok(()),
+            Shape::IcebergMode => match IcebergMode::parse(value) {
+                Ok(_) => return Ok(()),
+                Err(expected) => expected,
+            },
+            Shape::JsonSchema => match iceberg::check_json_schema(value) {
+                Ok(()) => return Ok(()),
+                Err(why) => format!("A JSON Schema is expected: {why}"),
+            },
         };
         match self.refuses {
             Some(why) => Err(SettingError::Refused { name: self.name, value: value.to_owned(), why }),
@@ -377,11 +393,11 @@ impl TopicConfig {
             local_retention_bytes: local("local.retention.bytes", "retention.bytes"),
             archived: text("remote.storage.enable") == "true",
             archive_lag_ms: natural("archive.lag.ms"),
-            iceberg_mode: match text("iceberg.mode").as_str() {
-                "key_value" => IcebergMode::KeyValue,
-                "value_schema_id_prefix" => IcebergMode::ValueSchemaIdPrefix,
-                _ => IcebergMode::Disabled,
+            iceberg_mode: match IcebergMode::parse(&text("iceberg.mode")) {
+                Ok(mode) => mode,
+                Err(why) => unreachable!("the value of iceberg.mode passed its check: {why}"),
             },
+            iceberg_json_schema: text("iceberg.json.schema"),
             iceberg_target_lag_ms: natural("iceberg.target.lag.ms"),
             iceberg_delete: text("iceberg.delete") == "true",
             segment_bytes: natural("segment.bytes"),
@@ -416,97 +432,5 @@ impl TopicConfig {
 impl Default for TopicConfig {
     fn default() -> Self {
         Self::resolve(&BTreeMap::new())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_passes_its_own_check() {
-        for row in SETTINGS {
-            row.check(row.default).expect(row.name);
-        }
-    }
-
-    #[test]
-    fn refused_values_say_why() {
-        let refused = check("cleanup.policy", "compact").expect_err("refused");
-        assert_eq!(refused.to_string(), "cleanup.policy=compact is refused: compaction is not supported");
-        assert!(matches!(check("segment.bytes", "12"), Err(SettingError::Value { .. })));
-        assert!(matches!(check("nonsense", "1"), Err(SettingError::Unknown(_))));
-    }
-
-    #[test]
-    fn no_shape_takes_a_value_without_end() {
-        let long = SETTING_BYTES_MAX + 1;
-        let values = [
-            ("leader.replication.throttled.replicas", "x".repeat(long)),
-            ("cleanup.policy", format!("delete{}", ",delete".repeat(long / 7))),
-            ("retention.ms", format!("{}1", "0".repeat(long - 1))),
-            ("min.cleanable.dirty.ratio", format!("0.{}", "5".repeat(long))),
-        ];
-        for (name, value) in values {
-            let refused = check(name, &value).expect_err(name);
-            assert!(matches!(refused, SettingError::TooLong { .. }), "{name}");
-            assert!(refused.to_string().len() < 200, "the value is not told again");
-        }
-        check("leader.replication.throttled.replicas", &"x".repeat(SETTING_BYTES_MAX)).expect("fits");
-    }
-
-    #[test]
-    fn refusals_are_kafkas_words() {
-        let words = |name, value| check(name, value).expect_err("refused").to_string();
-        assert_eq!(
-            words("retention.ms", "-5"),
-            "Invalid value -5 for configuration retention.ms: Value must be at least -1"
-        );
-        assert_eq!(
-            words("retention.ms", "week"),
-            "Invalid value week for configuration retention.ms: Not a number of type LONG"
-        );
-        assert_eq!(
-            words("message.timestamp.type", "Now"),
-            "Invalid value Now for configuration message.timestamp.type: String must be one of: CreateTime, LogAppendTime"
-        );
-        assert_eq!(words("nonsense", "1"), "Unknown topic config name: nonsense");
-    }
-
-    #[test]
-    fn compression_is_resolved_with_the_level_of_its_codec() {
-        let of = |pairs: &[(&str, &str)]| {
-            pairs.iter().for_each(|(name, value)| check(name, value).expect("taken"));
-            TopicConfig::resolve(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()).compression
-        };
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&[("compression.type", "producer"), ("compression.zstd.level", "9")]), None);
-        let codecs = ["uncompressed", "gzip", "snappy", "lz4", "zstd"].map(|name| of(&[("compression.type", name)]));
-        assert_eq!(codecs, Compression::ALL.map(|codec| Some(TopicCompression { codec, level: None })));
-        let level = |codec: &str, level: &str| {
-            of(&[("compression.type", codec), (&format!("compression.{codec}.level"), level)]).and_then(|to| to.level)
-        };
-        assert_eq!((level("gzip", "-1"), level("gzip", "9")), (None, Some(9)));
-        assert_eq!((level("lz4", "9"), level("lz4", "1"), level("zstd", "-7")), (None, Some(1), Some(-7)));
-        for (name, value) in [
-            ("compression.type", "none"),
-            ("compression.type", "LZ4"),
-            ("compression.gzip.level", "0"),
-            ("compression.gzip.level", "10"),
-            ("compression.lz4.level", "0"),
-            ("compression.zstd.level", "23"),
-        ] {
-            assert!(matches!(check(name, value), Err(SettingError::Value { .. })), "{name}={value}");
-        }
-    }
-
-    #[test]
-    fn minus_two_is_as_the_total() {
-        let set = |pairs: &[(&str, &str)]| {
-            TopicConfig::resolve(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
-        };
-        assert_eq!(set(&[]).local_retention_ms, Some(86_400_000));
-        assert_eq!(set(&[("retention.ms", "5"), ("local.retention.ms", "-2")]).local_retention_ms, Some(5));
-        assert_eq!(set(&[("retention.ms", "-1")]).retention_ms, None);
     }
 }

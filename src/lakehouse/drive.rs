@@ -11,13 +11,15 @@ use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::commit::CommitError;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::registry::SchemaSource;
-use tidewater_iceberg::sink::{Outcome, PauseReason, SinkConfig, SinkError, SinkStatus, TableSink};
+use tidewater_iceberg::sink::{
+    HeldBy, Outcome, PauseReason, SinkConfig, SinkError, SinkStatus, TableSink, dead_letter_table,
+};
 use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{Offset, TimestampMs, TopicId};
 use tokio::sync::{Semaphore, watch};
 
 use super::reader::MeshReader;
-use super::states::{TableState, TableStates};
+use super::states::{DeadLetter, DeadLettersState, TableState, TableStates};
 use crate::controller::image::TopicImage;
 
 /// How long a sink whose topic has grown gives the archive before it looks again.
@@ -157,9 +159,9 @@ async fn drop_table(mut sink: TableSink) {
 
 /// Turns of one sink until it is stopped.
 async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
-    let MaintenanceTask { states, turns, mut settings, mut stopped, .. } = task;
+    let MaintenanceTask { config, states, turns, mut settings, mut stopped, .. } = task;
     let mut logged: Option<(PauseReason, TimestampMs)> = None;
-    let growth = Growth { log: task.log, topic: task.config.topic_id };
+    let growth = Growth { log: task.log, topic: config.topic_id };
     let mut backoff = BACKOFF.0;
     let mut unreadable = 0;
     while *stopped.borrow() == Stop::Not {
@@ -171,7 +173,7 @@ async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
             let _turn = turns.acquire().await;
             sink.run_once(now).await
         };
-        states.set(growth.topic, state_of(sink.status()));
+        states.set(growth.topic, state_of(&config, sink.status()));
         let bad = &sink.status().unreadable;
         if bad.len() > unreadable {
             let table = &sink.status().table;
@@ -237,7 +239,7 @@ impl Growth {
     }
 }
 
-fn state_of(status: &SinkStatus) -> TableState {
+fn state_of(config: &SinkConfig, status: &SinkStatus) -> TableState {
     let mut skipped: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     for range in &status.skipped {
         let text = format!("[{}, {}): {}", range.start, range.end, range.reason);
@@ -247,9 +249,24 @@ fn state_of(status: &SinkStatus) -> TableState {
         table: status.table.to_string(),
         partitions: status.partitions.iter().map(|(n, p)| (n.0, (p.table.get(), p.lag))).collect(),
         skipped,
-        unreadable: status.unreadable.iter().map(|(n, why)| (n.0, why.clone())).collect(),
+        unreadable: status.unreadable.iter().map(|(n, partition)| (n.0, partition.why.clone())).collect(),
         paused: status.paused.as_ref().map(ToString::to_string).or_else(|| status.error.clone()),
+        held_by: status.held_by().into_iter().map(HeldBy::word).collect(),
         rows: status.rows,
         commits: status.commits,
+        dead_letters: config.mode.is_typed().then(|| dead_letters_of(config, status)),
+    }
+}
+
+fn dead_letters_of(config: &SinkConfig, status: &SinkStatus) -> DeadLettersState {
+    DeadLettersState {
+        table: dead_letter_table(&config.topic).to_string(),
+        rows: status.dead_rows,
+        committed: status.dead_letters,
+        last: status.last_dead.as_ref().map(|last| DeadLetter {
+            partition: last.partition.0,
+            offset: last.offset.get(),
+            reason: last.reason.clone(),
+        }),
     }
 }

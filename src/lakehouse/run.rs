@@ -110,11 +110,15 @@ fn committing(image: &ClusterImage, leaders: &Leaders, topic: &TopicImage) -> Op
 
 /// How the records of a topic become rows; `None` without a table.
 fn table_mode(topic: &TopicImage) -> Option<TableMode> {
-    match topic.config.iceberg_mode {
-        IcebergMode::Disabled => None,
-        IcebergMode::KeyValue => Some(TableMode::KeyValue),
-        IcebergMode::ValueSchemaIdPrefix => Some(TableMode::ValueSchemaIdPrefix),
-    }
+    Some(match &topic.config.iceberg_mode {
+        IcebergMode::Disabled => return None,
+        IcebergMode::KeyValue => TableMode::KeyValue,
+        IcebergMode::ValueSchemaIdPrefix => TableMode::ValueSchemaIdPrefix,
+        IcebergMode::ValueSchemaLatest { subject } => TableMode::ValueSchemaLatest {
+            subject: subject.clone().unwrap_or_else(|| format!("{}-value", topic.name)).into(),
+        },
+        IcebergMode::Json => TableMode::Json { schema: topic.config.iceberg_json_schema.as_str().into() },
+    })
 }
 
 struct Sinks {
@@ -135,6 +139,7 @@ struct Sink {
     topic: Arc<TopicImage>,
     /// The term of its fencing epoch.
     term: Term,
+    mode: TableMode,
     settings: watch::Sender<SinkSettings>,
     stop: watch::Sender<Stop>,
 }
@@ -160,23 +165,23 @@ async fn follow(
 impl Sinks {
     /// Starts and stops without waiting for any of them: a turn may take minutes when the bucket is slow.
     fn reconcile(&mut self, image: &ClusterImage, leaders: &Leaders) {
-        let wanted: BTreeMap<TopicId, (&Arc<TopicImage>, Term)> = image
+        let wanted: BTreeMap<TopicId, (&Arc<TopicImage>, Term, TableMode)> = image
             .topics
             .values()
-            .filter(|topic| table_mode(topic).is_some())
-            .filter_map(|topic| Some((topic.id, (topic, committing(image, leaders, topic)?))))
+            .filter_map(|topic| {
+                let mode = table_mode(topic)?;
+                Some((topic.id, (topic, committing(image, leaders, topic)?, mode)))
+            })
             .collect();
         let is_over = |id: &TopicId, sink: &Sink| {
-            wanted
-                .get(id)
-                .is_none_or(|(topic, term)| *term != sink.term || table_mode(topic) != table_mode(&sink.topic))
+            wanted.get(id).is_none_or(|(_, term, mode)| *term != sink.term || *mode != sink.mode)
         };
         let over: Vec<TopicId> =
             self.running.iter().filter(|(id, sink)| is_over(id, sink)).map(|(id, _)| *id).collect();
         for id in over {
             self.stop(id, image);
         }
-        for (id, (topic, term)) in wanted {
+        for (id, (topic, term, mode)) in wanted {
             match self.running.get_mut(&id) {
                 Some(sink) => {
                     // An idle sink sleeps: only a change that concerns it wakes it.
@@ -187,18 +192,18 @@ impl Sinks {
                 }
                 // `ended` brings us here again.
                 None if self.stopping.contains(&id) => {}
-                None => self.start(image, topic, term),
+                None => self.start(image, topic, term, mode),
             }
         }
     }
 
-    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>, term: Term) {
+    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>, term: Term, mode: TableMode) {
         let (settings, seen) = watch::channel(SinkSettings::of(topic));
         let (stop, stopped) = watch::channel(Stop::Not);
         let epoch = fencing_epoch(self.lineage, term);
         let task = MaintenanceTask {
             config: SinkConfig {
-                mode: table_mode(topic).unwrap_or_default(),
+                mode: mode.clone(),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)
             },
             catalog: Arc::clone(&self.catalog),
@@ -210,7 +215,7 @@ impl Sinks {
             stopped,
         };
         self.tasks.spawn(keep(task));
-        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), term, settings, stop });
+        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), term, mode, settings, stop });
     }
 
     fn stop(&mut self, id: TopicId, image: &ClusterImage) {

@@ -42,7 +42,7 @@ impl RegistrySchemas {
         if let Some(kept) = self.kept().get(&wanted) {
             return Ok(Some(Arc::clone(kept)));
         }
-        let Some(found) = self.ask(wanted.clone()).await? else { return Ok(None) };
+        let Some(found) = self.whole(wanted.clone()).await? else { return Ok(None) };
         let bytes = found.references.iter().map(|reference| reference.text.len()).sum::<usize>() + found.text.len();
         let found = Arc::new(of(found));
         if bytes <= KEPT_BYTES_MAX {
@@ -55,7 +55,7 @@ impl RegistrySchemas {
         Ok(Some(found))
     }
 
-    async fn ask(&self, wanted: Wanted) -> Result<Option<WholeSchema>, SchemaSourceError> {
+    async fn whole(&self, wanted: Wanted) -> Result<Option<WholeSchema>, SchemaSourceError> {
         let found = self.registry.whole(wanted).await;
         found.map_err(|error| SchemaSourceError { reason: error.to_string() })
     }
@@ -66,7 +66,7 @@ impl RegistrySchemas {
 }
 
 fn of(found: WholeSchema) -> WriterSchema {
-    let WholeSchema { kind, text, references } = found;
+    let WholeSchema { kind, text, references, id: _ } = found;
     let as_text = |text: String, references: Vec<Resolved>| SchemaText {
         text: text.into(),
         references: references.into_iter().map(|reference| (reference.name, reference.text.into())).collect(),
@@ -93,7 +93,11 @@ impl SchemaSource for RegistrySchemas {
         self.fixed(Wanted::Guid(Guid::from_bytes(guid.into_bytes()))).await
     }
 
-    async fn latest(&self, subject: &str) -> Found {
-        Ok(self.ask(Wanted::Latest(Subject::parse(subject))).await?.map(|found| Arc::new(of(found))))
+    async fn latest(&self, subject: &str) -> Result<Option<(u32, Arc<WriterSchema>)>, SchemaSourceError> {
+        let Some(found) = self.whole(Wanted::Latest(Subject::parse(subject))).await? else { return Ok(None) };
+        let id = u32::try_from(found.id).map_err(|_| SchemaSourceError {
+            reason: format!("the newest schema of the subject {subject} has the id {}, which is none", found.id),
+        })?;
+        Ok(Some((id, Arc::new(of(found)))))
     }
 }

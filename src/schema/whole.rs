@@ -19,6 +19,8 @@ pub enum Wanted {
 /// See the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WholeSchema {
+    /// In the context of its subject.
+    pub id: i32,
     pub kind: SchemaKind,
     pub text: String,
     /// Each after those that it refers to itself. Empty if one of them is no longer registered.
@@ -41,7 +43,7 @@ impl State {
         };
         let definition = &found.schema.definition;
         let references = self.resolve(found.subject, &definition.references).unwrap_or_default();
-        Some(WholeSchema { kind: definition.kind, text: definition.text.clone(), references })
+        Some(WholeSchema { id: found.schema.id, kind: definition.kind, text: definition.text.clone(), references })
     }
 }
 
@@ -78,6 +80,8 @@ mod tests {
         let wanted = Some(("C".to_owned(), vec!["a!=A".to_owned(), "b!=B".to_owned()]));
         assert_eq!(of(&Wanted::Id(3)), wanted);
         assert_eq!(of(&Wanted::Latest(Subject::parse("c"))), wanted);
+        let newest = state.whole(&Wanted::Latest(Subject::parse("c"))).map(|found| found.id);
+        assert_eq!(newest, Some(3));
         let print = |text: &str| Definition { text: text.into(), ..Definition::default() }.fingerprint();
         assert_eq!(of(&Wanted::Guid(print("D").guid())), Some(("D".to_owned(), Vec::new())), "of any context");
         assert_eq!(of(&Wanted::Id(4)), None);

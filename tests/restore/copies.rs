@@ -190,7 +190,7 @@ fn a_topic_is_forked_under_load_and_both_go_their_own_way() {
 /// What the source loses, its forks keep; and the cluster's own bucket brings the source back.
 fn outlive_their_source(
     broker: &Broker,
-    bucket: &std::path::Path,
+    bucket: &Path,
     other: &Writer,
     by_confluent: &[String],
     at_the_cut: &[(u64, u64)],

@@ -39,6 +39,10 @@ use crate::schema::{self, file::FileSchema, ids};
 use crate::translate::Translation;
 use crate::translate::decoding::DeadOffsets;
 
+pub(super) mod report;
+
+use report::Unlogged;
+
 /// Property of a topic's table: the dead letters of its last commit, as JSON ([`Pending`]); not there if it had none.
 pub(super) const PENDING: &str = "tidewater.dead-letters";
 /// What a topic's name gets for its table of dead letters. No topic's name has `~`.
@@ -64,6 +68,23 @@ fn dead_letter_name(topic: &str) -> String {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let start: String = topic.chars().take(NAME_BYTES_MAX - 17).collect();
     format!("{start}-{hash:016x}{SUFFIX}")
+}
+
+/// The topic whose table of dead letters has the name of `table`; `None`: it is no such name. A long topic's name is cut
+/// in it, so that one is looked for among the `known` topics.
+#[must_use]
+pub fn topic_of_dead_letters<'a>(
+    table: &TableIdent,
+    mut known: impl Iterator<Item = &'a TopicName>,
+) -> Option<TopicName> {
+    let name = table.name.strip_suffix(SUFFIX).filter(|_| table.namespace.iter().eq([NAMESPACE]))?;
+    if name.len() == NAME_BYTES_MAX {
+        let long = known.find(|topic| topic.as_str().len() > NAME_BYTES_MAX && dead_letter_table(topic) == *table);
+        if let Some(long) = long {
+            return Some(long.clone());
+        }
+    }
+    TopicName::new(name).ok()
 }
 
 /// Whether a table whose properties name `topic` has the name that it was made with.
@@ -94,6 +115,7 @@ pub(super) struct DeadLetters {
     settled: Option<String>,
     /// Dead letters at or above offsets that the topic's table had when they were read.
     known: Option<(Uuid, Offsets, DeadOffsets)>,
+    unlogged: Unlogged,
 }
 
 /// Dead letters that are ready for the commit that decides them.
@@ -107,7 +129,7 @@ pub(super) struct Prepared {
 impl DeadLetters {
     pub(super) fn new(config: &SinkConfig, committer: Committer) -> Self {
         let table = dead_letter_table(&config.topic);
-        Self { table, committer, absent: false, settled: None, known: None }
+        Self { table, committer, absent: false, settled: None, known: None, unlogged: Unlogged::default() }
     }
 }
 
@@ -266,13 +288,13 @@ impl TableSink {
         Ok(())
     }
 
-    /// Offsets in `ranges` that are dead letters already, because the topic's table went back to before them.
+    /// Offsets in `ranges` that are dead letters already, because the topic's table went back to before them. After
+    /// [`TableSink::look_for_dead`].
     pub(super) async fn known_dead(
         &mut self,
         ranges: &[PlannedRange],
         held: &Offsets,
     ) -> Result<DeadOffsets, SinkError> {
-        self.look_for_dead().await?;
         let Some(dead) = self.dead.committer.current() else { return Ok(DeadOffsets::new()) };
         let (uuid, reached) = (dead.metadata.uuid(), reached(&self.dead.table, &dead.metadata)?);
         let is_behind =
@@ -307,7 +329,7 @@ impl TableSink {
 
     /// Looks whether there is a table of dead letters, unless that is known. One that is another's counts as none until
     /// it is needed.
-    async fn look_for_dead(&mut self) -> Result<(), SinkError> {
+    pub(super) async fn look_for_dead(&mut self) -> Result<(), SinkError> {
         if self.dead.committer.current().is_none() && !self.dead.absent {
             match self.dead.committer.refresh().await {
                 Ok(_) => {}
@@ -401,5 +423,19 @@ mod tests {
         assert_eq!(dead_letter_name("orders"), "orders~dlq");
         let table = dead_letter_table(&TopicName::new("orders").expect("legal"));
         assert!(is_under_own_name(&table, "orders") && !is_under_own_name(&table, "order"));
+    }
+
+    #[test]
+    fn a_table_of_dead_letters_names_its_topic() {
+        let topics = ["orders".to_owned(), "a".repeat(249), format!("{}b", "a".repeat(248)), "a".repeat(244)];
+        let topics = topics.map(|name| TopicName::new(&name).expect("legal"));
+        for topic in &topics {
+            assert_eq!(topic_of_dead_letters(&dead_letter_table(topic), topics.iter()).as_ref(), Some(topic));
+        }
+        let orders = TableIdent::from_strs([NAMESPACE, "orders"]).expect("legal");
+        let elsewhere = TableIdent::from_strs(["other", "orders~dlq"]).expect("legal");
+        for table in [orders, elsewhere] {
+            assert_eq!(topic_of_dead_letters(&table, topics.iter()), None, "{table}");
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! The outcome of a turn, and the status that `topic describe` and metrics show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
 use tidewater_storage::model::{Offset, PartitionIndex, TimestampMs};
 
 use super::SinkError;
+use super::error::REGISTER_IT;
 use crate::commit::{Foreign, offsets};
 use crate::plan::Offsets;
 use crate::read::PartitionBounds;
-use crate::translate::Skipped;
+use crate::translate::{DeadRecord, Skipped};
 
 /// Lines in the log about what one commit left out.
 const SKIPPED_LINES: usize = 10;
@@ -61,6 +63,11 @@ pub enum PauseReason {
         /// What was refused, and what to do.
         detail: String,
     },
+    /// The subject whose newest schema all values have is not in the registry.
+    #[error(
+        "table {table} waits: the subject {subject} has no schema, with which values are to be read; {REGISTER_IT}"
+    )]
+    NoSchema { table: TableIdent, subject: Arc<str> },
     /// The table holds records that the log does not.
     #[error(
         "the table holds partition {partition} up to {table}, the log ends at {log}; roll the table back to a snapshot \
@@ -76,6 +83,64 @@ pub struct PartitionStatus {
     pub lag: u64,
 }
 
+/// What holds up a table, or a partition of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HeldBy {
+    /// The table is another's.
+    Foreign,
+    /// A later writer exists.
+    Fenced,
+    /// The table was changed so that nothing can be appended.
+    Unfit,
+    /// The bucket or the catalog refuses.
+    Refused,
+    /// The table has records that the log does not have.
+    Ahead,
+    /// The log cannot be read now.
+    Log,
+    /// A schema cannot be had now, or is not registered yet.
+    Registry,
+    /// The bucket or the catalog does not answer now.
+    Bucket,
+}
+
+impl HeldBy {
+    /// The label of the metric.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Fenced => "fenced",
+            Self::Unfit => "unfit",
+            Self::Refused => "refused",
+            Self::Ahead => "ahead",
+            Self::Log => "log",
+            Self::Registry => "registry",
+            Self::Bucket => "bucket",
+        }
+    }
+}
+
+impl PauseReason {
+    fn held_by(&self) -> HeldBy {
+        match self {
+            Self::Foreign(_) => HeldBy::Foreign,
+            Self::Fenced { .. } => HeldBy::Fenced,
+            Self::Unfit { .. } => HeldBy::Unfit,
+            Self::Refused { .. } => HeldBy::Refused,
+            Self::Ahead { .. } => HeldBy::Ahead,
+            Self::NoSchema { .. } => HeldBy::Registry,
+        }
+    }
+}
+
+/// Why a partition could not be read, while the others went on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    pub held_by: HeldBy,
+    pub why: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct SinkStatus {
     pub table: TableIdent,
@@ -88,6 +153,10 @@ pub struct SinkStatus {
     pub rows: u64,
     /// Records that this sink has made dead letters.
     pub dead_letters: u64,
+    /// The first dead letter of the last commit that had any, of this sink.
+    pub last_dead: Option<DeadRecord>,
+    /// Rows of the table of dead letters, as last seen; `None` without such a table.
+    pub dead_rows: Option<u64>,
     pub commits: u64,
     /// Files of cut-off commits it has deleted.
     pub orphans: u64,
@@ -97,7 +166,9 @@ pub struct SinkStatus {
     /// What the last turn failed with, if it did.
     pub error: Option<String>,
     /// Partitions that could not be read in the last turn that took anything, and why: the others went on.
-    pub unreadable: BTreeMap<PartitionIndex, String>,
+    pub unreadable: BTreeMap<PartitionIndex, Unreadable>,
+    /// What the last turn as a whole was held up by.
+    held_by: Option<HeldBy>,
     pub snapshot: Option<i64>,
 }
 
@@ -110,12 +181,15 @@ impl SinkStatus {
             skipped_offsets: 0,
             rows: 0,
             dead_letters: 0,
+            last_dead: None,
+            dead_rows: None,
             commits: 0,
             orphans: 0,
             committed_at: None,
             paused: None,
             error: None,
             unreadable: BTreeMap::new(),
+            held_by: None,
             snapshot: None,
         }
     }
@@ -124,6 +198,12 @@ impl SinkStatus {
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.partitions.values().map(|partition| partition.lag).sum()
+    }
+
+    /// Everything that holds up the table or a partition of it.
+    #[must_use]
+    pub fn held_by(&self) -> BTreeSet<HeldBy> {
+        self.unreadable.values().map(|partition| partition.held_by).chain(self.held_by).collect()
     }
 
     pub(super) fn see(&mut self, log: &[PartitionBounds], table: &Offsets, metadata: &TableMetadata) {
@@ -160,14 +240,21 @@ impl SinkStatus {
     pub(super) fn note(&mut self, outcome: &Outcome, now: TimestampMs) {
         self.paused = None;
         self.error = None;
+        self.held_by = None;
         match outcome {
             Outcome::Committed { rows, .. } => {
                 self.rows += rows;
                 self.commits += 1;
                 self.committed_at = Some(now);
             }
-            Outcome::Paused(reason) => self.paused = Some(reason.clone()),
-            Outcome::Failed(error) => self.error = Some(error.to_string()),
+            Outcome::Paused(reason) => {
+                self.paused = Some(reason.clone());
+                self.held_by = Some(reason.held_by());
+            }
+            Outcome::Failed(error) => {
+                self.error = Some(error.to_string());
+                self.held_by = Some(error.held_by());
+            }
             Outcome::Idle | Outcome::Wait { .. } | Outcome::Again => {}
         }
     }

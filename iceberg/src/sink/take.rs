@@ -6,7 +6,7 @@
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 
 use super::typed::Resolved;
-use super::{SinkError, TableSink};
+use super::{SinkError, TableSink, Unreadable};
 use crate::plan::{self, Offsets, PlannedRange};
 use crate::read::LogReadError;
 use crate::translate::{Room, Stop, Translation};
@@ -66,7 +66,8 @@ impl TableSink {
                 }
                 Some(error) if !is_of_partition(&error) => return Err(error),
                 Some(error) => {
-                    self.status.unreadable.insert(range.partition, error.to_string());
+                    let unreadable = Unreadable { held_by: error.held_by(), why: error.to_string() };
+                    self.status.unreadable.insert(range.partition, unreadable);
                     failed.get_or_insert(error);
                 }
             }
@@ -109,9 +110,6 @@ impl TableSink {
                 Ok(read) => read,
                 Err(error) => return (left, Some(error.into())),
             };
-            if let Some(decoding) = translation.decoding_mut() {
-                decoding.ask_again();
-            }
             if read.offsets.start > left.start {
                 let hole = OffsetRange::new(left.start, read.offsets.start.min(left.end));
                 translation.skip(range.partition, hole, "the log has a hole here", 0);
@@ -148,7 +146,10 @@ impl TableSink {
 /// Whether the other partitions may go on.
 fn is_of_partition(error: &SinkError) -> bool {
     match error {
-        SinkError::Read(LogReadError::NoTopic(_)) | SinkError::Write(_) | SinkError::Commit(_) => false,
+        SinkError::Read(LogReadError::NoTopic(_))
+        | SinkError::NoSchema { .. }
+        | SinkError::Write(_)
+        | SinkError::Commit(_) => false,
         SinkError::Read(_) | SinkError::Schemas(_) => true,
     }
 }

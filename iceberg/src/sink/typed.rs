@@ -20,11 +20,12 @@ use crate::columns::evolve::{self, OnConflict, Plan, Table};
 use crate::columns::map::{self, ColumnMap};
 use crate::columns::{Refused, shape::Shape};
 use crate::commit::{CommitError, SchemaChange};
-use crate::registry::{SchemaSourceError, WriterSchema};
+use crate::mode::TableMode;
+use crate::registry::{SchemaSourceError, SchemaText, WriterSchema};
 use crate::schema::ids;
 use crate::translate::Translation;
 use crate::translate::decoding::{Decoding, RESERVED, ValueType, Verdict};
-use crate::translate::framing::WrittenWith;
+use crate::translate::framing::{Naming, WrittenWith};
 use crate::translate::value_schema::ValueSchema;
 
 /// Schemas kept from the registry at most; they never change.
@@ -76,15 +77,34 @@ impl TableSink {
         Ok(self.committer.change_schema(&base, SchemaChange { schema, property }).await?)
     }
 
+    /// How values name their schemas in the turn that begins. The newest schema of a subject is asked for once a turn,
+    /// after the turn has seen where the log ends: no record of the turn is of a schema that was registered later.
+    pub(super) async fn naming(&mut self) -> Result<Naming, SinkError> {
+        let (with, schema) = match &self.config.mode {
+            TableMode::KeyValue | TableMode::ValueSchemaIdPrefix => return Ok(Naming::Each),
+            TableMode::ValueSchemaLatest { subject } => match self.source.latest(subject).await? {
+                Some((id, schema)) => (WrittenWith::Id(id), schema),
+                None => return Err(SinkError::NoSchema { subject: Arc::clone(subject) }),
+            },
+            TableMode::Json { schema } => {
+                let text = SchemaText { text: Arc::clone(schema), references: Vec::new() };
+                (WrittenWith::Setting, Arc::new(WriterSchema::Json(text)))
+            }
+        };
+        self.of_all = Some((with, schema));
+        Ok(Naming::All(with))
+    }
+
     /// Finds out what becomes of values of the schemas that stopped `translation`.
     pub(super) async fn resolve(&mut self, translation: &mut Translation) -> Result<Resolved, SinkError> {
         let undecided = translation.undecided().to_vec();
         let answers = self.ask(&undecided).await;
         for (at, (of, answer)) in undecided.into_iter().zip(answers).enumerate() {
+            let Some(ends) = translation.decoding_mut().map(|decoding| decoding.ends()) else { break };
             let verdict = match answer {
                 Err(error) if at == 0 => return Err(error.into()),
                 Err(_) => continue,
-                Ok(None) => Verdict::Unknown,
+                Ok(None) => Verdict::Unknown(ends),
                 // Then its values are asked for again, each with its message.
                 Ok(Some(schema)) if of.message.is_none() && matches!(*schema, WriterSchema::Protobuf(Ok(_))) => {
                     if let Some(decoding) = translation.decoding_mut() {
@@ -93,6 +113,11 @@ impl TableSink {
                     continue;
                 }
                 Ok(Some(schema)) => match self.verdict(of, &schema, translation).await? {
+                    // What the topic's settings say is the owner's, and no fault of a value.
+                    Judged::Verdict(Verdict::Dead(why)) if of.with == WrittenWith::Setting => {
+                        let detail = format!("{of}: {why}; change the setting, or drop or rename the table");
+                        return Err(CommitError::Unfit { table: self.config.table.clone(), detail }.into());
+                    }
                     Judged::Verdict(verdict) => verdict,
                     Judged::Changed => return Ok(Resolved::GoOn),
                     Judged::Later if at == 0 => return Ok(Resolved::EndTurn),
@@ -110,19 +135,24 @@ impl TableSink {
         let questions: Vec<_> = undecided
             .iter()
             .map(|ValueType { with, .. }| {
-                let (with, known, source) = (*with, self.schemas.get(with).cloned(), Arc::clone(&self.source));
+                let of_all = self.of_all.as_ref().filter(|(of_all, _)| of_all == with).map(|(_, schema)| schema);
+                let (with, known) = (*with, of_all.or_else(|| self.schemas.get(with)).cloned());
+                let source = Arc::clone(&self.source);
                 async move {
                     match (known, with) {
                         (Some(known), _) => Ok(Some(known)),
                         (None, WrittenWith::Id(id)) => source.by_id(id).await,
                         (None, WrittenWith::Guid(guid)) => source.by_guid(guid).await,
+                        (None, WrittenWith::Setting) => unreachable!("the schema of a setting is known"),
                     }
                 }
             })
             .collect();
         let answers: Vec<_> = futures::stream::iter(questions).buffered(ASKED_AT_ONCE).collect().await;
         for (ValueType { with, .. }, answer) in undecided.iter().zip(&answers) {
-            if let Ok(Some(schema)) = answer {
+            if let Ok(Some(schema)) = answer
+                && self.of_all.is_none()
+            {
                 if self.schemas.len() >= SCHEMAS_MAX {
                     self.schemas.clear();
                 }
@@ -188,7 +218,7 @@ impl TableSink {
             decoding.decide(of, Verdict::Dead("its columns need changes again and again".into()));
         }
         if let Some(old) = translation.take_decoding() {
-            decoding.set_dead(old.into_dead());
+            decoding = decoding.in_turn_of(old);
         }
         translation.set_decoding(decoding);
         Ok(Judged::Changed)

@@ -10,11 +10,12 @@ use iceberg::spec::{Schema, TableMetadata};
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 use uuid::Uuid;
 
-use super::framing::{Written, WrittenWith};
+use super::framing::{Naming, Written, WrittenWith};
 use super::value_schema::ValueDecoder;
 use crate::columns::build::Layout;
 use crate::columns::map;
 use crate::columns::protobuf::path::MessagePath;
+use crate::plan::Offsets;
 use crate::schema::file::FileSchema;
 use crate::schema::ids;
 
@@ -48,8 +49,8 @@ pub enum Verdict {
     Rows(ValueDecoder),
     /// Dead letters; why.
     Dead(Arc<str>),
-    /// The same, but only for values that were read before the registry was asked.
-    Unknown,
+    /// The same, but only for records below these offsets, which were there before the registry was asked.
+    Unknown(Arc<Offsets>),
 }
 
 /// What a table is at one moment, as far as values depend on it.
@@ -85,6 +86,9 @@ pub struct Decoding {
     files: HashSet<WrittenWith>,
     verdicts: HashMap<ValueType, Verdict>,
     dead: DeadOffsets,
+    /// Where the log ended before any question of this turn; every record of the turn is below.
+    ends: Arc<Offsets>,
+    naming: Naming,
 }
 
 impl Decoding {
@@ -98,7 +102,8 @@ impl Decoding {
             .map_err(|e| iceberg::Error::new(iceberg::ErrorKind::FeatureUnsupported, e.to_string()))?;
         let file = FileSchema::typed(schema, &layout)?;
         let (version, verdicts, files) = (TableVersion::of(metadata), HashMap::new(), HashSet::new());
-        Ok(Self { version, layout, file, files, verdicts, dead: DeadOffsets::new() })
+        let (dead, ends, naming) = (DeadOffsets::new(), Arc::default(), Naming::default());
+        Ok(Self { version, layout, file, files, verdicts, dead, ends, naming })
     }
 
     #[must_use]
@@ -134,10 +139,18 @@ impl Decoding {
         }
     }
 
-    /// What becomes of values of this type; `None` if that is not known yet.
+    /// What becomes of the value of a record, which is of this type; `None` if that is not known yet, or not for a
+    /// record that is younger than the registry's answer.
     #[must_use]
-    pub fn verdict(&self, of: ValueType) -> Option<&Verdict> {
-        self.verdicts.get(&of)
+    pub fn verdict(&self, of: ValueType, partition: PartitionIndex, offset: Offset) -> Option<&Verdict> {
+        let is_younger = |ends: &Offsets| ends.get(&partition).is_none_or(|end| offset >= *end);
+        self.verdicts.get(&of).filter(|verdict| !matches!(verdict, Verdict::Unknown(ends) if is_younger(ends)))
+    }
+
+    /// Where the log ended when the turn began.
+    #[must_use]
+    pub fn ends(&self) -> Arc<Offsets> {
+        Arc::clone(&self.ends)
     }
 
     /// Values of schema `with` say which message they are.
@@ -155,21 +168,21 @@ impl Decoding {
         self.verdicts.insert(of, verdict);
     }
 
-    /// Forgets which schemas the registry did not have: records that are read from now on may be younger than that
-    /// answer.
-    pub fn ask_again(&mut self) {
-        self.verdicts.retain(|_, verdict| !matches!(verdict, Verdict::Unknown));
+    /// For a turn: where the log ended before it, how values name their schemas, and which offsets are dead letters
+    /// already and stay so even if their values could be read.
+    pub fn begin_turn(&mut self, ends: Offsets, naming: Naming, dead: DeadOffsets) {
+        (self.ends, self.naming, self.dead) = (Arc::new(ends), naming, dead);
     }
 
-    /// Sets which offsets are dead letters already, and stay so even if their values could be read.
-    pub fn set_dead(&mut self, dead: DeadOffsets) {
-        self.dead = dead;
-    }
-
-    /// The offsets of [`Decoding::set_dead`], for the next version of the table.
     #[must_use]
-    pub fn into_dead(self) -> DeadOffsets {
-        self.dead
+    pub fn naming(&self) -> Naming {
+        self.naming
+    }
+
+    /// Goes on with the turn of `before`, with the next version of the table.
+    #[must_use]
+    pub fn in_turn_of(self, before: Self) -> Self {
+        Self { ends: before.ends, naming: before.naming, dead: before.dead, ..self }
     }
 
     #[must_use]
@@ -185,17 +198,38 @@ mod tests {
     use super::*;
     use crate::fixture::World;
 
-    #[test]
-    fn dead_offsets_are_found_in_ranges() {
-        let range = |start, end| OffsetRange::new(Offset::new(start), Offset::new(end));
-        let mut decoding = futures::executor::block_on(async {
+    /// Of a table of keys and values.
+    fn fresh() -> Decoding {
+        futures::executor::block_on(async {
             let mut world = World::new(1);
             world.log.append(0, 1, tidewater_storage::model::TimestampMs(1));
             world.sink(1).run_once(tidewater_storage::model::TimestampMs(1)).await;
             let loaded = crate::catalog::Catalog::load(&*world.catalog(), &world.table()).await.expect("loads");
             Decoding::new(&loaded.metadata).expect("columns")
-        });
-        decoding.set_dead([(PartitionIndex(1), vec![range(3, 5), range(9, 10)])].into());
+        })
+    }
+
+    #[test]
+    fn a_schema_that_was_not_there_is_unknown_to_older_records_only() {
+        let mut decoding = fresh();
+        let of = ValueType { with: WrittenWith::Id(9), message: None };
+        decoding.begin_turn([(PartitionIndex(0), Offset::new(5))].into(), Naming::Each, DeadOffsets::new());
+        decoding.decide(of, Verdict::Unknown(decoding.ends()));
+        decoding.begin_turn([(PartitionIndex(0), Offset::new(8))].into(), Naming::Each, DeadOffsets::new());
+        let known = |partition, offset| decoding.verdict(of, PartitionIndex(partition), Offset::new(offset)).is_some();
+        assert!(known(0, 4) && !known(0, 5) && !known(0, 7), "the answer is of the turn before");
+        assert!(!known(1, 0), "this partition's end was not known then");
+    }
+
+    #[test]
+    fn dead_offsets_are_found_in_ranges() {
+        let range = |start, end| OffsetRange::new(Offset::new(start), Offset::new(end));
+        let mut decoding = fresh();
+        decoding.begin_turn(
+            Offsets::new(),
+            Naming::Each,
+            [(PartitionIndex(1), vec![range(3, 5), range(9, 10)])].into(),
+        );
         let dead = |partition, offset| decoding.is_dead(PartitionIndex(partition), Offset::new(offset));
         let found: Vec<u64> = (0..12).filter(|offset| dead(1, *offset)).collect();
         assert_eq!(found, [3, 4, 9]);

@@ -1,8 +1,10 @@
-//! Which schema a record's value was written with: the id before it, or in a header.
+//! Which schema a record's value was written with: the id before it, or in a header; or one schema that all values of
+//! the topic have.
 //!
-//! Both have one form: 0 and an id of four bytes, or 1 and a GUID of sixteen; of a schema of Protobuf, the path of the
-//! value's message follows, which only the registry's answer tells from the value. The header comes first, and then all
-//! of the value is what was written. Pure. (The registry has the same parser for its own questions; it is built without
+//! Prefix and header have one form: 0 and an id of four bytes, or 1 and a GUID of sixteen; of a schema of Protobuf, the
+//! path of the value's message follows, which only the registry's answer tells from the value. The header comes first,
+//! and then all of the value is what was written. Pure. (The registry has the same parser for its own questions; it is
+//! built without
 //! this crate, and this crate without it.)
 
 use tidewater_storage::model::record::Record;
@@ -18,6 +20,18 @@ pub const VALUE_HEADER: &[u8] = b"__value_schema_id";
 pub enum WrittenWith {
     Id(u32),
     Guid(Uuid),
+    /// That of the setting `iceberg.json.schema`.
+    Setting,
+}
+
+/// How the values of a topic name their schemas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// Each one names its own.
+    #[default]
+    Each,
+    /// None does; all of a value is what was written, with this schema.
+    All(WrittenWith),
 }
 
 impl WrittenWith {
@@ -26,7 +40,7 @@ impl WrittenWith {
     pub fn id(self) -> Option<i32> {
         match self {
             Self::Id(id) => i32::try_from(id).ok(),
-            Self::Guid(_) => None,
+            Self::Guid(_) | Self::Setting => None,
         }
     }
 }
@@ -36,6 +50,7 @@ impl std::fmt::Display for WrittenWith {
         match self {
             Self::Id(id) => write!(f, "schema {id}"),
             Self::Guid(guid) => write!(f, "schema {guid}"),
+            Self::Setting => f.write_str("the schema of iceberg.json.schema"),
         }
     }
 }
@@ -44,9 +59,19 @@ impl std::fmt::Display for WrittenWith {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written<'a> {
     pub with: WrittenWith,
-    /// What follows the schema in the header, if it is named there.
-    header: Option<&'a [u8]>,
+    path: PathIn<'a>,
     value: &'a [u8],
+}
+
+/// Where the path of a value's message is, of a schema of Protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PathIn<'a> {
+    /// What follows the schema in the header.
+    Header(&'a [u8]),
+    /// At the beginning of the value.
+    Value,
+    /// None is written: it is the first message.
+    Nowhere,
 }
 
 impl<'a> Written<'a> {
@@ -55,9 +80,9 @@ impl<'a> Written<'a> {
     /// # Errors
     /// It is not clear what was written; why.
     pub fn whole(&self) -> Result<&'a [u8], &'static str> {
-        match self.header {
-            None | Some([]) => Ok(self.value),
-            Some(_) => Err(BAD_HEADER),
+        match self.path {
+            PathIn::Value | PathIn::Nowhere | PathIn::Header([]) => Ok(self.value),
+            PathIn::Header(_) => Err(BAD_HEADER),
         }
     }
 
@@ -66,10 +91,13 @@ impl<'a> Written<'a> {
     /// # Errors
     /// It is not clear what was written; why.
     pub fn message(&self) -> Result<(MessagePath, &'a [u8]), &'static str> {
-        match self.header.map(MessagePath::split_from) {
-            Some(Some((path, []))) => Ok((path, self.value)),
-            Some(_) => Err(BAD_HEADER),
-            None => MessagePath::split_from(self.value).ok_or("no index of a message follows the schema's id"),
+        match self.path {
+            PathIn::Header(header) => match MessagePath::split_from(header) {
+                Some((path, [])) => Ok((path, self.value)),
+                _ => Err(BAD_HEADER),
+            },
+            PathIn::Value => MessagePath::split_from(self.value).ok_or("no index of a message follows the schema's id"),
+            PathIn::Nowhere => Ok((MessagePath::FIRST, self.value)),
         }
     }
 }
@@ -86,17 +114,20 @@ pub enum Framed<'a> {
     Bare(&'static str),
 }
 
-/// The schema that `record`'s value names, and what was written with it.
+/// The schema that `record`'s value has, and what was written with it.
 #[must_use]
-pub fn of(record: &Record) -> Framed<'_> {
+pub fn of(record: &Record, naming: Naming) -> Framed<'_> {
     let Some(value) = record.value.as_deref() else { return Framed::Null };
+    if let Naming::All(with) = naming {
+        return Framed::Value(Written { with, path: PathIn::Nowhere, value });
+    }
     match record.headers.iter().rev().find(|header| header.key == VALUE_HEADER) {
         Some(header) => match header.value.as_deref().and_then(written_with) {
-            Some((with, rest)) => Framed::Value(Written { with, header: Some(rest), value }),
+            Some((with, rest)) => Framed::Value(Written { with, path: PathIn::Header(rest), value }),
             None => Framed::Bare(BAD_HEADER),
         },
         None => match written_with(value) {
-            Some((with, value)) => Framed::Value(Written { with, header: None, value }),
+            Some((with, value)) => Framed::Value(Written { with, path: PathIn::Value, value }),
             None => Framed::Bare("it does not begin with the id of a schema, nor is there a header __value_schema_id"),
         },
     }
@@ -137,19 +168,30 @@ mod tests {
     #[test]
     fn a_prefix_or_a_header_names_the_schema_and_the_header_comes_first() {
         let prefixed = record(&[0, 0, 0, 1, 2, 9], None);
-        assert_eq!(whole(&of(&prefixed)), Some((WrittenWith::Id(258), &[9][..])));
+        assert_eq!(whole(&of(&prefixed, Naming::Each)), Some((WrittenWith::Id(258), &[9][..])));
         let in_header = record(&[0, 0, 0, 1, 2, 9], Some(&[0, 0, 0, 0, 7]));
-        assert_eq!(whole(&of(&in_header)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
+        assert_eq!(whole(&of(&in_header, Naming::Each)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
         let guid = Uuid::from_u128(77);
         let by_guid = record(&[5], Some(&[&[1][..], guid.as_bytes()].concat()));
-        assert_eq!(whole(&of(&by_guid)), Some((WrittenWith::Guid(guid), &[5][..])));
-        assert_eq!(of(&Record::new(TimestampMs(1), None, None)), Framed::Null);
+        assert_eq!(whole(&of(&by_guid, Naming::Each)), Some((WrittenWith::Guid(guid), &[5][..])));
+        assert_eq!(of(&Record::new(TimestampMs(1), None, None), Naming::Each), Framed::Null);
+    }
+
+    #[test]
+    fn where_all_values_have_one_schema_nothing_in_them_names_another() {
+        let all = Naming::All(WrittenWith::Id(7));
+        let looks_framed = record(&[0, 0, 0, 1, 2, 9], Some(&[0, 0, 0, 0, 3]));
+        assert_eq!(whole(&of(&looks_framed, all)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
+        assert_eq!(whole(&of(&record(&[], None), all)), Some((WrittenWith::Id(7), &[][..])));
+        assert_eq!(of(&Record::new(TimestampMs(1), None, None), all), Framed::Null);
+        let Framed::Value(written) = of(&looks_framed, all) else { unreachable!("it has a value") };
+        assert_eq!(written.message(), Ok((MessagePath::FIRST, &[0, 0, 0, 1, 2, 9][..])), "no path is written");
     }
 
     #[test]
     fn a_message_is_named_behind_the_schema_where_that_is() {
         let message = |record: &Record| {
-            let Framed::Value(written) = of(record) else { unreachable!("it names a schema") };
+            let Framed::Value(written) = of(record, Naming::Each) else { unreachable!("it names a schema") };
             written.message().map(|(path, value)| (path.to_string(), value.to_vec()))
         };
         assert_eq!(message(&record(&[0, 0, 0, 1, 2, 0, 9], None)), Ok(("0".to_owned(), vec![9])));
@@ -164,19 +206,23 @@ mod tests {
     #[test]
     fn what_names_no_schema_is_bare() {
         for value in [&[][..], &[0], &[0, 0, 0, 1], &[1, 2, 3], &[2, 0, 0, 0, 1], b"{}"] {
-            assert!(matches!(of(&record(value, None)), Framed::Bare(_)), "{value:?}");
+            assert!(matches!(of(&record(value, None), Naming::Each), Framed::Bare(_)), "{value:?}");
         }
         for header in [&[][..], &[0, 0, 0, 1]] {
-            assert!(matches!(of(&record(&[0, 0, 0, 0, 1], Some(header))), Framed::Bare(_)), "{header:?}");
+            assert!(matches!(of(&record(&[0, 0, 0, 0, 1], Some(header)), Naming::Each), Framed::Bare(_)), "{header:?}");
         }
-        assert_eq!(whole(&of(&record(&[0, 0, 0, 0, 1], Some(&[0, 0, 0, 0, 1, 9])))), None, "more than an id");
+        assert_eq!(
+            whole(&of(&record(&[0, 0, 0, 0, 1], Some(&[0, 0, 0, 0, 1, 9])), Naming::Each)),
+            None,
+            "more than an id"
+        );
     }
 
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(value in proptest::collection::vec(any::<u8>(), 0..40),
             header in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))) {
-            let _ = of(&record(&value, header.as_deref()));
+            let _ = of(&record(&value, header.as_deref()), Naming::Each);
         }
     }
 }

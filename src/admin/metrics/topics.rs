@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::samples::{Labels, Sheet, label};
+use super::samples::{Labels, Sheet, and, label};
 use crate::admin::state::Services;
 use crate::admin::survey::Survey;
 use crate::lakehouse::TableSums;
@@ -13,7 +13,7 @@ use crate::partition::sums::TopicSums;
 /// The label of the sum over topics beyond the cap. No topic can have this name.
 const OTHER: &str = "(other)";
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Row {
     log: TopicSums,
     table: Option<TableSums>,
@@ -76,17 +76,17 @@ const METRICS: &[Metric] = &[
     Metric {
         name: "tidewater_topic_table_lag_records",
         help: "Records in the bucket but not in the table",
-        read: |r| r.table.map(|table| table.lag_records as f64),
+        read: |r| r.table.as_ref().map(|table| table.lag_records as f64),
     },
     Metric {
         name: "tidewater_topic_table_skipped_ranges",
         help: "Ranges left out of the table because they could not be decoded",
-        read: |r| r.table.map(|table| table.skipped_ranges as f64),
+        read: |r| r.table.as_ref().map(|table| table.skipped_ranges as f64),
     },
     Metric {
         name: "tidewater_topic_table_paused",
         help: "1 while the table is paused; tidewater topic describe shows the reason",
-        read: |r| r.table.map(|table| f64::from(u8::from(table.paused))),
+        read: |r| r.table.as_ref().map(|table| f64::from(u8::from(table.paused))),
     },
 ];
 
@@ -95,14 +95,29 @@ const COUNTERS: &[Metric] = &[
     Metric {
         name: "tidewater_topic_table_rows",
         help: "Rows committed to the table",
-        read: |r| r.table.map(|table| table.rows as f64),
+        read: |r| r.table.as_ref().map(|table| table.rows as f64),
     },
     Metric {
         name: "tidewater_topic_table_commits",
         help: "Commits to the table",
-        read: |r| r.table.map(|table| table.commits as f64),
+        read: |r| r.table.as_ref().map(|table| table.commits as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_dead_letters",
+        help: "Records that could not be decoded and were committed to the table of dead letters; tidewater topic describe shows the last reason",
+        read: |r| Some(r.table.as_ref()?.dead_letters? as f64),
     },
 ];
+
+/// One sample for each reason that holds up a topic's table, or one that says that there is none.
+fn held_up(labels: &Labels, row: &Row) -> Vec<(Labels, f64)> {
+    let with = |reason| and(labels.clone(), "reason", reason);
+    match &row.table {
+        None => Vec::new(),
+        Some(table) if table.held_by.is_empty() => vec![(with("none"), 0.0)],
+        Some(table) => table.held_by.iter().map(|reason| (with(*reason), 1.0)).collect(),
+    }
+}
 
 pub(super) fn fill(sheet: &mut Sheet, services: &Services, survey: &Survey) {
     let image = &survey.image;
@@ -134,7 +149,31 @@ pub(super) fn fill(sheet: &mut Sheet, services: &Services, survey: &Survey) {
     };
     METRICS.iter().for_each(|metric| sheet.gauges(metric.name, metric.help, read(metric)));
     COUNTERS.iter().for_each(|metric| sheet.amounts(metric.name, metric.help, read(metric)));
+    sheet.gauges(
+        "tidewater_topic_table_held_up",
+        "1 for each reason why the table, or a partition of it, is not brought up to date: registry, bucket and log do not answer now; unfit, refused, foreign, ahead and fenced wait for an operator; 0 with the reason none",
+        rows.iter().flat_map(|(labels, row)| held_up(labels, row)).collect(),
+    );
     sheet.gauge("tidewater_topics", "Topics, internal ones included", image.topics.len() as f64);
     let partitions: u64 = sums.values().map(|sums| sums.partitions).sum();
     sheet.gauge("tidewater_partitions", "Partitions that serve", partitions as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_a_sample_for_each_reason_that_holds_it_up() {
+        let labels = label("topic", "orders");
+        let row = |held_by: &[&'static str]| {
+            let table = TableSums { held_by: held_by.iter().copied().collect(), ..TableSums::default() };
+            Row { table: Some(table), ..Row::default() }
+        };
+        let of = |row: &Row| held_up(&labels, row).into_iter().map(|(labels, n)| (labels[1].1.to_string(), n));
+        assert_eq!(of(&Row::default()).count(), 0, "without a table");
+        assert_eq!(of(&row(&[])).collect::<Vec<_>>(), [("none".to_owned(), 0.0)]);
+        let two = ["bucket", "registry"];
+        assert_eq!(of(&row(&two)).collect::<Vec<_>>(), two.map(|reason| (reason.to_owned(), 1.0)));
+    }
 }

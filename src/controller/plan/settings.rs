@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidewater_storage::model::TopicName;
 
-use crate::config::topic::{self, Shape};
+use crate::config::topic::{self, IcebergMode, Shape, TopicConfig};
 use crate::controller::ask::{ConfigChange, ConfigOp, TopicError};
 use crate::controller::command::Command;
 use crate::controller::state::{ControllerState, TopicRecord};
@@ -56,8 +56,22 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
             "remote.storage.enable=false is refused: switching it off again would strand what is in the bucket; delete the topic instead".into(),
         ));
     }
+    check_columns(&overrides)?;
     check_size(&record.overrides, &overrides)?;
     Ok(Command::Configure { name: name.clone(), overrides })
+}
+
+/// A table of JSON needs to know its columns.
+pub(super) fn check_columns(overrides: &BTreeMap<String, String>) -> Result<(), TopicError> {
+    let TopicConfig { iceberg_mode, iceberg_json_schema, .. } = TopicConfig::resolve(overrides);
+    if iceberg_mode != IcebergMode::Json || !iceberg_json_schema.is_empty() {
+        return Ok(());
+    }
+    Err(TopicError::InvalidConfig(
+        "iceberg.mode=json is refused without iceberg.json.schema, which says the table's columns; set both, or use \
+         another mode"
+            .to_owned(),
+    ))
 }
 
 /// Every partition carries its topic's settings. A topic that has too many already may get fewer.

@@ -14,6 +14,7 @@ mod compacted;
 mod expiry;
 mod files;
 mod letters;
+mod modes;
 
 use letters::{
     AVRO, CONFLICT, LOST, PROTOBUF, Produced, RECURSIVE, UNKNOWN, dead_rows, framed, register_all, schema, typed_rows,
@@ -51,7 +52,10 @@ fn rows_of_many_schemas_share_files_and_what_is_no_row_is_a_dead_letter() {
         let outcome = sink.run_once(NOW).await;
         assert!(matches!(outcome, Outcome::Committed { rows: 12, files: 1, more: false }), "{outcome:?}");
         produced.check(&world, "all schemas").await;
-        assert_eq!(sink.status().dead_letters, 10);
+        let status = sink.status();
+        assert_eq!((status.dead_letters, status.dead_rows), (10, Some(10)));
+        let last = status.last_dead.as_ref().expect("has some");
+        assert_eq!((last.partition, last.offset.get()), (PartitionIndex(0), 12), "the first of that commit: {last:?}");
         let reasons: Vec<_> = dead_rows(&world).await.into_values().map(|(_, why, id)| (id, why)).collect();
         for (id, part) in [
             (Some(CONFLICT.0 as i32), "column amount is long; the schema has string there"),
@@ -108,8 +112,10 @@ fn a_registry_that_is_away_stops_only_what_needs_it_and_loses_nothing() {
         let outcome = sink.run_once(NOW).await;
         assert!(matches!(outcome, Outcome::Committed { rows: 2, .. }), "{outcome:?}");
         assert_eq!(sink.status().unreadable.len(), 2);
+        assert_eq!(sink.status().held_by().into_iter().collect::<Vec<_>>(), [HeldBy::Registry]);
         world.registry.set_away(false);
         drain(&mut sink, NOW).await;
+        assert!(sink.status().held_by().is_empty());
         // What is known already needs no registry either.
         world.registry.set_away(true);
         produced.append(&world, 0, &[1, 1], NOW);
@@ -132,6 +138,36 @@ fn an_id_that_is_registered_later_makes_rows_of_later_records_only() {
         drain(&mut sink, NOW).await;
         assert_eq!(dead_rows(&world).await.keys().collect::<Vec<_>>(), [&(0, 2)]);
         assert!(typed_rows(&world).await.contains_key(&(1, 0)));
+    });
+}
+
+#[test]
+fn ids_that_no_schema_has_are_asked_for_once_in_a_backlog() {
+    block_on(async {
+        let (mut world, mut produced) = begin(210);
+        drain(&mut world.sink(1), NOW).await;
+        // 40 batches, each with 20 of the same 30 ids: more than a read of the log gives, and more than a turn holds.
+        for batch in 0..40_u32 {
+            let made = (0..20).map(|n| {
+                let value = framed(1_000 + (batch + n) % 30, &[7; 200]);
+                tidewater_storage::model::record::Record::new(NOW, None, Some(value))
+            });
+            world.log.append_records(0, made.collect::<Vec<_>>());
+        }
+        let mut config = world.config(2);
+        config.turn_bytes = 40_000;
+        let (mut sink, before) = (world.sink_with(config), world.registry.asked());
+        drain(&mut sink, NOW).await;
+        assert!(sink.status().commits > 3, "{} turns", sink.status().commits);
+        assert_eq!((sink.status().dead_letters, world.registry.asked() - before), (800, 30));
+        // A record that came after the answer: the id may have a schema by now.
+        produced.append(&world, 1, &[1], NOW);
+        world
+            .log
+            .append_records(0, [tidewater_storage::model::record::Record::new(NOW, None, Some(framed(1_000, &[7])))]);
+        let before = world.registry.asked();
+        drain(&mut sink, NOW).await;
+        assert_eq!((sink.status().dead_letters, world.registry.asked() - before), (801, 2), "1000, and schema 1");
     });
 }
 

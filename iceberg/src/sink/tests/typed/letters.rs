@@ -95,7 +95,7 @@ pub(super) enum Fate {
 pub(super) struct Produced(pub(super) BTreeMap<(i32, u64), (Option<Bytes>, Fate)>);
 
 /// A value of Avro version `id` made of `n`, and the row that it should be.
-fn avro(id: u32, n: u64) -> (Vec<u8>, Cell) {
+pub(super) fn avro(id: u32, n: u64) -> (Vec<u8>, Cell) {
     let text = AVRO.iter().find(|(held, _)| *held == id).expect("a version").1;
     let schema = apache_avro::Schema::parse_str(text).expect("valid");
     let number = n as i64;

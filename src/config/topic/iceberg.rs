@@ -1,0 +1,125 @@
+//! `iceberg.mode` and `iceberg.json.schema`: their values, read and checked in one place.
+
+/// The words of `iceberg.mode`.
+const DISABLED: &str = "disabled";
+const KEY_VALUE: &str = "key_value";
+const ID_PREFIX: &str = "value_schema_id_prefix";
+const LATEST: &str = "value_schema_latest";
+const JSON: &str = "json";
+/// What follows [`LATEST`] where the subject is named.
+const SUBJECT: &str = ":subject=";
+
+/// How a topic becomes a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IcebergMode {
+    Disabled,
+    /// Key and value as binary columns.
+    KeyValue,
+    /// A column for each part of a value, whose schema an id says.
+    ValueSchemaIdPrefix,
+    /// The same of values that name no schema: they are read with the newest one of a subject.
+    ValueSchemaLatest {
+        /// `None`: `<topic>-value`.
+        subject: Option<String>,
+    },
+    /// The same of JSON, whose columns `iceberg.json.schema` says.
+    Json,
+}
+
+impl IcebergMode {
+    /// # Errors
+    /// `text` is no value of the setting; what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            DISABLED => return Ok(Self::Disabled),
+            KEY_VALUE => return Ok(Self::KeyValue),
+            ID_PREFIX => return Ok(Self::ValueSchemaIdPrefix),
+            LATEST => return Ok(Self::ValueSchemaLatest { subject: None }),
+            JSON => return Ok(Self::Json),
+            _ => {}
+        }
+        match text.strip_prefix(LATEST).and_then(|rest| rest.strip_prefix(SUBJECT)) {
+            Some(subject) if subject.is_empty() || subject.chars().any(char::is_control) => {
+                Err("The subject must not be empty and has no control characters".to_owned())
+            }
+            Some(subject) => Ok(Self::ValueSchemaLatest { subject: Some(subject.to_owned()) }),
+            None => Err(format!("String must be one of: {}", Self::forms().join(", "))),
+        }
+    }
+
+    /// The legal values, for people.
+    #[must_use]
+    pub fn forms() -> [String; 6] {
+        let named = format!("{LATEST}{SUBJECT}NAME");
+        [DISABLED.into(), KEY_VALUE.into(), ID_PREFIX.into(), LATEST.into(), named, JSON.into()]
+    }
+
+    /// Whether the parts of values are columns, and values that cannot be decoded are dead letters.
+    #[must_use]
+    pub fn is_typed(&self) -> bool {
+        match self {
+            Self::Disabled | Self::KeyValue => false,
+            Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json => true,
+        }
+    }
+}
+
+/// Checks a value of `iceberg.json.schema`; an empty one is none.
+///
+/// # Errors
+/// It is no JSON Schema, or none that a table can have.
+pub(super) fn check_json_schema(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    #[cfg(feature = "lakehouse")]
+    {
+        use tidewater_iceberg::columns::json::Schema;
+        Schema::parse(text, &[]).and_then(|schema| schema.shape()).map(drop).map_err(|refused| refused.to_string())
+    }
+    #[cfg(not(feature = "lakehouse"))]
+    {
+        serde_json::from_str::<serde_json::Value>(text).map(drop).map_err(|e| format!("it is not JSON: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_read_and_nothing_else() {
+        for form in IcebergMode::forms() {
+            IcebergMode::parse(&form).expect("legal");
+        }
+        let named = IcebergMode::parse("value_schema_latest:subject=a:b=c").expect("legal");
+        assert_eq!(named, IcebergMode::ValueSchemaLatest { subject: Some("a:b=c".to_owned()) });
+        for (text, part) in [
+            ("", "String must be one of: disabled, key_value, "),
+            ("Json", "String must be one of"),
+            ("value_schema_latest:", "value_schema_latest:subject=NAME"),
+            ("value_schema_latest:subject=", "must not be empty"),
+            ("value_schema_latest:subject=a\nb", "control characters"),
+            ("json:subject=a", "String must be one of"),
+        ] {
+            let refused = IcebergMode::parse(text).expect_err("is no form");
+            assert!(refused.contains(part), "{text:?}: {refused}");
+        }
+    }
+
+    #[cfg(feature = "lakehouse")]
+    #[test]
+    fn a_json_schema_is_one_that_a_table_can_have() {
+        check_json_schema("").expect("none");
+        check_json_schema(r#"{"properties":{"a":{"type":"integer"}}}"#).expect("legal");
+        for (text, part) in [
+            ("{", "it is not JSON"),
+            ("[]", "it is no object"),
+            (r#"{"type":"null"}"#, "no column"),
+            (r##"{"properties":{"a":{"$ref":"#"}}}"##, "contains itself"),
+        ] {
+            let refused = check_json_schema(text).expect_err("is refused");
+            assert!(refused.contains(part), "{text}: {refused}");
+        }
+    }
+}
