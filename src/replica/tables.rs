@@ -3,8 +3,9 @@
 //! Owns: which tables of sources are seen here. Does not own: what a pointer says (`ReadOnlyCatalog`), tables of this
 //! cluster, HTTP (`catalog_http`). Node-wide; runs on the side runtime.
 //!
-//! The table of a topic stays the source's: nothing of it is kept here, each load reads the source's catalog, and the
-//! source's brokers commit to it. A topic of this cluster wins over a followed one of its name, and so does its table.
+//! The table of a topic stays the source's, and so does that of its dead letters: nothing of them is kept here, each load
+//! reads the source's catalog, and the source's brokers commit to them. A topic of this cluster wins over a followed one
+//! of its name, and so do its tables.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ use futures::stream;
 use tidewater_iceberg::catalog::{CatalogError, Loaded, NamespaceIdent, ReadOnlyCatalog, TableIdent};
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
-use tidewater_iceberg::sink::{NAMESPACE, SinkConfig};
+use tidewater_iceberg::sink::{NAMESPACE, SinkConfig, dead_letter_table, topic_of_dead_letters};
 use tidewater_read_replica::TopicPattern;
 use tidewater_storage::model::TopicName;
 use tokio::sync::watch;
@@ -53,7 +54,7 @@ pub enum Owner {
     Unknown(SourceError),
 }
 
-/// The table that a followed topic has or may get.
+/// A table that a followed topic has or may get.
 #[derive(Clone, Debug)]
 pub struct SourceTable {
     table: TableIdent,
@@ -146,18 +147,18 @@ impl FollowedTables {
 }
 
 fn owner(image: &ClusterImage, published: &Published, table: &TableIdent) -> Owner {
-    let Ok(topic) = TopicName::new(&table.name) else { return Owner::Own };
-    if *table != SinkConfig::default_table(&topic) {
-        return Owner::Own;
-    }
+    let shown = published.followed.shown(image);
+    let of_rows = TopicName::new(&table.name).ok().filter(|topic| *table == SinkConfig::default_table(topic));
+    let of_dead = || topic_of_dead_letters(table, image.topics.keys().chain(shown.keys().copied()));
+    let Some(topic) = of_rows.or_else(of_dead) else { return Owner::Own };
     if image.revision == 0 {
         return Owner::Unknown(SourceError::Starting { table: table.clone() });
     }
     if image.sources.is_empty() || image.topics.contains_key(&topic) {
         return Owner::Own;
     }
-    if let Some(followed) = published.followed.shown(image).get(&topic) {
-        return of_topic(image, published, followed).map_or_else(Owner::Unknown, Owner::Source);
+    if let Some(followed) = shown.get(&topic) {
+        return of_topic(image, published, followed, table.clone()).map_or_else(Owner::Unknown, Owner::Source);
     }
     let open = |id| published.sources.get(id).is_some_and(|source| source.open.is_some());
     // A pattern was checked when the source was made.
@@ -173,16 +174,25 @@ fn owner(image: &ClusterImage, published: &Published, table: &TableIdent) -> Own
     }
 }
 
-/// The tables that followed topics have or will have soon.
+/// The tables that followed topics have or will have soon, and those of dead letters that they may have.
 fn tables(image: &ClusterImage, published: &Published) -> Vec<SourceTable> {
     let shown = published.followed.shown(image).into_values();
-    let with_table = shown.filter(|followed| followed.image.config.iceberg_mode != IcebergMode::Disabled);
-    with_table.filter_map(|followed| of_topic(image, published, followed).ok()).collect()
+    let named = shown.flat_map(|followed| {
+        let (mode, topic) = (&followed.image.config.iceberg_mode, &followed.image.name);
+        let rows = (*mode != IcebergMode::Disabled).then(|| SinkConfig::default_table(topic));
+        let dead = mode.is_typed().then(|| dead_letter_table(topic));
+        rows.into_iter().chain(dead).map(move |table| (followed, table))
+    });
+    named.filter_map(|(followed, table)| of_topic(image, published, followed, table).ok()).collect()
 }
 
-/// The table of a topic that is shown.
-fn of_topic(image: &ClusterImage, published: &Published, followed: &FollowedTopic) -> Result<SourceTable, SourceError> {
-    let table = SinkConfig::default_table(&followed.image.name);
+/// `table` of a topic that is shown.
+fn of_topic(
+    image: &ClusterImage,
+    published: &Published,
+    followed: &FollowedTopic,
+    table: TableIdent,
+) -> Result<SourceTable, SourceError> {
     let open = published.sources.get(&followed.source).and_then(|source| source.open.as_ref());
     let (Some(record), Some(open)) = (image.sources.get(&followed.source), open) else {
         // It comes and goes with the image; the two are not changed at once.

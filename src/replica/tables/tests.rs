@@ -90,7 +90,7 @@ impl Bench {
             topic("east", 4, "own", "key_value"),
             topic("east", 5, "both", "key_value"),
             topic("west", 6, "both", "key_value"),
-            topic("west", 7, "wind", "key_value"),
+            topic("west", 7, "wind", "value_schema_id_prefix"),
         ];
         let followed = Followed::new(topics, SOURCES.map(id).into(), BTreeSet::new());
         let published = Published { followed: Arc::new(followed), sources: SOURCES.map(open).into() };
@@ -175,6 +175,29 @@ fn tables_of_followed_topics_are_those_of_their_sources() {
     }
     let elsewhere = TableIdent::from_strs(["other", "orders"]).expect("legal");
     assert!(matches!(bench.tables().owner(&elsewhere), Owner::Own));
+}
+
+#[test]
+fn a_table_of_dead_letters_is_its_topics_sources() {
+    let bench = Bench::new();
+    bench.make("east", "orders~dlq");
+    bench.make("east", "own~dlq");
+    assert_eq!(bench.list(), ["both", "orders", "wind"], "wind has had none, the others have no typed columns");
+    let error = bench.uuid("wind~dlq").expect_err("there is none yet");
+    assert!(matches!(error, SourceError::Failed { error: CatalogError::NoSuchTable(_), .. }), "{error}");
+    bench.make("west", "wind~dlq");
+    assert_eq!(bench.list(), ["both", "orders", "wind", "wind~dlq"]);
+    let there = bench.runtime.block_on(bench.catalog("west").load(&table("wind~dlq"))).expect("loads");
+    assert_eq!(bench.uuid("wind~dlq").expect("loads"), there.metadata.uuid());
+    bench.uuid("orders~dlq").expect("from when its columns were typed");
+    for name in ["own~dlq", "other~dlq", "~dlq"] {
+        assert!(matches!(bench.tables().owner(&table(name)), Owner::Own), "{name}");
+    }
+    let Owner::Source(found) = bench.tables().owner(&table("wind~dlq")) else { panic!("is a source's") };
+    assert!(matches!(found.read_only(), SourceError::ReadOnly { .. }));
+    bench.unread("west", None);
+    let text = bench.uuid("wind~dlq").expect_err("is not known").to_string();
+    assert!(text.contains("source west"), "{text}");
 }
 
 #[test]
