@@ -111,7 +111,7 @@ const COUNTERS: &[Metric] = &[
 
 /// One sample for each reason that holds up a topic's table, or one that says that there is none.
 fn held_up(labels: &Labels, row: &Row) -> Vec<(Labels, f64)> {
-    let with = |reason| and(labels.clone(), "reason", reason);
+    let with = |reason: &'static str| and(labels.clone(), "reason", reason);
     match &row.table {
         None => Vec::new(),
         Some(table) if table.held_by.is_empty() => vec![(with("none"), 0.0)],

@@ -1,4 +1,4 @@
-//! Values of several versions of a message in the same columns: a field is its number, whatever it is called.
+//! Values of several versions of a message in the same columns: a field is its number, not its name.
 
 use super::*;
 use crate::columns::avro;

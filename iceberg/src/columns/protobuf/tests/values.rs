@@ -3,7 +3,7 @@
 use super::*;
 use crate::columns::protobuf::decode::wire::{Raw, Reader, Wire};
 
-/// A varint.
+/// A number as a varint.
 fn number(mut number: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while number >= 0x80 {
