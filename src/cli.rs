@@ -14,6 +14,7 @@ mod copy;
 mod dashboard;
 mod describe;
 mod group;
+mod iceberg;
 mod lane;
 mod partitioner;
 mod process;
@@ -65,6 +66,9 @@ enum Command {
     /// Show the archiving of lanes, and resume a stopped lane
     #[command(subcommand)]
     Lane(lane::LaneCommand),
+    /// Show the tables of topics; compact them, expire their snapshots
+    #[command(subcommand)]
+    Iceberg(iceberg::IcebergCommand),
     /// Read other clusters' topics from their buckets
     #[command(subcommand)]
     Replica(replica::ReplicaCommand),
@@ -128,6 +132,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Some(Command::Group(command)) => block_on(group::run(command)),
         Some(Command::Cluster(command)) => block_on(cluster::run(command)),
         Some(Command::Lane(command)) => block_on(lane::run(command)),
+        Some(Command::Iceberg(command)) => block_on(iceberg::run(command)),
         Some(Command::Replica(command)) => block_on(replica::run(command)),
         Some(Command::Schema(command)) => block_on(schema::run(command)),
     }
@@ -191,6 +196,10 @@ mod tests {
             "topic create t --replication-factor 3",
             "lane list --json",
             "lane resume 1",
+            "iceberg status --json",
+            "iceberg status orders --admin b:2",
+            "iceberg compact orders --no-wait",
+            "iceberg expire topics.orders --json",
             "replica create --from s3://bucket/lake --topics orders*,users --cluster-name prod --name east",
             "replica list --json",
             "replica describe east",

@@ -1,12 +1,14 @@
 //! Tables on this broker: one sink for each topic with `iceberg.mode`, and the built-in catalog's port.
 //!
-//! Everything here runs on the side runtime. Owns: which sinks run (`run`), their turns (`drive`), tables left over by
-//! topics that are gone (`left_over`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them
+//! Everything here runs on the side runtime. Owns: which sinks run (`run`), their turns (`drive`), when small files are
+//! compacted (`compact`), tables left over by topics that are gone (`left_over`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them
 //! (`schemas`), what others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without
 //! the feature `lakehouse` no sink runs and the port stays closed.
 
 mod states;
 
+#[cfg(feature = "lakehouse")]
+mod compact;
 #[cfg(feature = "lakehouse")]
 mod drive;
 #[cfg(feature = "lakehouse")]
@@ -20,7 +22,9 @@ pub mod schemas;
 
 #[cfg(feature = "lakehouse")]
 pub use run::start;
-pub use states::{DeadLetter, DeadLettersState, TableState, TableStates, TableSums, TableView};
+pub use states::{
+    Compaction, DeadLetter, DeadLettersState, OrderRefused, TableOrder, TableState, TableStates, TableSums, TableView,
+};
 
 #[cfg(not(feature = "lakehouse"))]
 mod without {

@@ -125,6 +125,10 @@ pub const SURVEY_PATIENCE: Duration = Duration::from_secs(5);
 /// open batch of up to 256 MiB; the memory of the batch is free again when the file is written.
 pub const TABLE_TURNS_AT_ONCE: usize = 2;
 
+/// Tables that are compacted at the same time, each with four files of 128 MiB in memory at worst. The others wait: no
+/// reader misses rows because of it.
+pub const COMPACTIONS_AT_ONCE: usize = 1;
+
 /// Requests to the Iceberg catalog at the same time; the next wait.
 pub const CATALOG_REQUESTS_AT_ONCE: usize = 8;
 

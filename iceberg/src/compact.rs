@@ -43,7 +43,8 @@ mod tests;
 use plan::{Group, Limits, Plan};
 pub use rewrite::RewriteError;
 
-/// The largest file that compaction makes, whatever the table's target size: three times as many bytes are held.
+/// The largest file that compaction makes, also where the table's target size is larger: a run holds four times as many
+/// bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
 
 const NO_HOURS: &str = "it has no partition spec by hour";

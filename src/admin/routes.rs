@@ -18,7 +18,7 @@ use super::report::ReportRequest;
 use super::stage::{Stage, StartStage};
 use super::state::{AdminState, Services, refused};
 use super::survey::{self, GroupLag};
-use super::{cluster, copies, cuts, lanes, metrics, replicas};
+use super::{cluster, copies, cuts, lanes, metrics, replicas, tables};
 use crate::archival::run::{Opening, Tier};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::controller::image::TopicImage;
@@ -94,6 +94,10 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/groups/{group}", get(group))
         .route("/v1/replicas", get(replicas::list).post(replicas::create))
         .route("/v1/replicas/{source}", get(replicas::describe).delete(replicas::delete))
+        .route("/v1/iceberg", get(tables::list))
+        .route("/v1/iceberg/{topic}", get(tables::describe))
+        .route("/v1/iceberg/{topic}/compact", post(tables::compact))
+        .route("/v1/iceberg/{topic}/expire", post(tables::expire))
         .route("/v1/lanes", get(lanes::list))
         .route("/v1/lanes/{lane}/resume", post(lanes::resume))
         .layer(from_fn(move |request: Request, next: Next| guard.clone().guard(request, next)))

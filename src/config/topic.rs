@@ -153,6 +153,12 @@ pub static SETTINGS: &[Setting] = &[
     ),
     honoured("iceberg.delete", Shape::Boolean, "false", "Delete the table and its files with the topic."),
     honoured(
+        "iceberg.compaction",
+        Shape::Boolean,
+        "true",
+        "Write small data files of the table again as few large ones, once the hour that they are of is over.",
+    ),
+    honoured(
         "segment.bytes",
         Shape::Integer { min: 16_384, max: 2_147_483_647 },
         "1073741824",
@@ -279,6 +285,8 @@ pub struct TopicConfig {
     pub iceberg_target_lag_ms: u64,
     /// `iceberg.delete`.
     pub iceberg_delete: bool,
+    /// `iceberg.compaction`.
+    pub iceberg_compaction: bool,
     /// `segment.bytes`.
     pub segment_bytes: u64,
     /// `segment.ms`.
@@ -400,6 +408,7 @@ impl TopicConfig {
             iceberg_json_schema: text("iceberg.json.schema"),
             iceberg_target_lag_ms: natural("iceberg.target.lag.ms"),
             iceberg_delete: text("iceberg.delete") == "true",
+            iceberg_compaction: text("iceberg.compaction") == "true",
             segment_bytes: natural("segment.bytes"),
             segment_ms: natural("segment.ms"),
             min_insync: usize::try_from(natural("min.insync.replicas")).unwrap_or(usize::MAX),

@@ -18,6 +18,7 @@ use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{Offset, TimestampMs, TopicId};
 use tokio::sync::{Semaphore, watch};
 
+use super::compact;
 use super::reader::MeshReader;
 use super::states::{DeadLetter, DeadLettersState, TableState, TableStates};
 use crate::controller::image::TopicImage;
@@ -49,11 +50,18 @@ pub(super) struct SinkSettings {
     lag_ms: u64,
     /// `iceberg.delete`.
     delete: bool,
+    /// `iceberg.compaction`.
+    pub(super) compaction: bool,
 }
 
 impl SinkSettings {
     pub(super) fn of(topic: &TopicImage) -> Self {
-        Self { lag_ms: topic.config.iceberg_target_lag_ms, delete: topic.config.iceberg_delete }
+        let config = &topic.config;
+        Self {
+            lag_ms: config.iceberg_target_lag_ms,
+            delete: config.iceberg_delete,
+            compaction: config.iceberg_compaction,
+        }
     }
 }
 
@@ -78,6 +86,8 @@ pub(super) struct MaintenanceTask {
     pub(super) log: Arc<MeshReader>,
     pub(super) states: TableStates,
     pub(super) turns: Arc<Semaphore>,
+    /// Permits for tables that are compacted at the same time.
+    pub(super) compactions: Arc<Semaphore>,
     pub(super) settings: watch::Receiver<SinkSettings>,
     pub(super) stopped: watch::Receiver<Stop>,
 }
@@ -94,6 +104,9 @@ impl MaintenanceTask {
 /// Keeps a topic's table up to date until it is stopped; returns the topic.
 pub(super) async fn keep(mut task: MaintenanceTask) -> TopicId {
     let topic = task.config.topic_id;
+    let orders = task.states.begin_compaction(topic);
+    #[allow(clippy::disallowed_methods, reason = "this task is on the side runtime itself")]
+    let compaction = tokio::spawn(compact::keep(task.clone(), orders));
     while *task.stopped.borrow() == Stop::Not {
         #[allow(clippy::disallowed_methods, reason = "this task is on the side runtime itself")]
         let mut turns = tokio::spawn(drive(task.sink(), task.clone()));
@@ -110,6 +123,8 @@ pub(super) async fn keep(mut task: MaintenanceTask) -> TopicId {
             let _ = tokio::time::timeout(PANIC_PAUSE, task.stopped.changed()).await;
         }
     }
+    // A run that is dropped leaves garbage files at most.
+    compaction.abort();
     task.states.remove(topic);
     let sink = task.sink();
     let stop = *task.stopped.borrow();

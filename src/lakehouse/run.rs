@@ -31,7 +31,7 @@ use crate::config::topic::IcebergMode;
 use crate::controller::ask::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::leaders::Leaders;
-use crate::limits::TABLE_TURNS_AT_ONCE;
+use crate::limits::{COMPACTIONS_AT_ONCE, TABLE_TURNS_AT_ONCE};
 use crate::net::http::HttpPort;
 use crate::partition::message::PartitionRequest;
 use crate::replica::published::Subscriber;
@@ -85,6 +85,7 @@ pub fn start(
             stopping: HashSet::new(),
             tasks: JoinSet::new(),
             turns: Arc::new(Semaphore::new(TABLE_TURNS_AT_ONCE)),
+            compactions: Arc::new(Semaphore::new(COMPACTIONS_AT_ONCE)),
         },
         images,
         tier.leaders(),
@@ -133,6 +134,7 @@ struct Sinks {
     stopping: HashSet<TopicId>,
     tasks: JoinSet<TopicId>,
     turns: Arc<Semaphore>,
+    compactions: Arc<Semaphore>,
 }
 
 struct Sink {
@@ -211,6 +213,7 @@ impl Sinks {
             log: Arc::clone(&self.log),
             states: self.states.clone(),
             turns: Arc::clone(&self.turns),
+            compactions: Arc::clone(&self.compactions),
             settings: seen,
             stopped,
         };

@@ -1,10 +1,12 @@
-//! How far each topic's table is, as the admin API and metrics show it. *Node-wide*.
+//! How far each topic's table is and what its files are like, as the admin API and metrics show it, and the way to the
+//! task that compacts it. *Node-wide*.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidewater_storage::model::TopicId;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::topic::IcebergMode;
 use crate::controller::image::TopicImage;
@@ -62,6 +64,62 @@ pub struct TableView {
     pub dead_letters: Option<DeadLettersState>,
 }
 
+/// What an operator asks of a topic's table.
+#[derive(Debug)]
+pub enum TableOrder {
+    /// Compact it now. [`Compaction::ordered`] counts those that are done.
+    Compact,
+    /// Expire snapshots now; answers how many, or why not.
+    Expire(oneshot::Sender<Result<u64, String>>),
+}
+
+/// How far a run of compaction is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionProgress {
+    pub files: u64,
+    pub files_read: u64,
+    pub bytes: u64,
+    pub bytes_read: u64,
+}
+
+/// The last run that replaced files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCompaction {
+    pub at_ms: i64,
+    pub files_in: u64,
+    pub files_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// A table's data files and their compaction, since this broker commits to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// The figures below are known.
+    pub seen: bool,
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that this cluster wrote and that are smaller than three quarters of the target size.
+    pub small_files: u64,
+    /// Small files that are too new, or of an hour that is not over.
+    pub waiting_files: u64,
+    /// Files that the next run writes again.
+    pub due_files: u64,
+    pub target_bytes: u64,
+    /// Files that were replaced, and those in their place.
+    pub files_in: u64,
+    pub files_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// A run that is under way.
+    pub progress: Option<CompactionProgress>,
+    pub last: Option<LastCompaction>,
+    /// Why the last run left files as they are.
+    pub reason: Option<String>,
+    /// Runs that an operator asked for and that are done.
+    pub ordered: u64,
+}
+
 /// A table in figures, for metrics. *Message*.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableSums {
@@ -78,6 +136,15 @@ pub struct TableSums {
     pub commits: u64,
     /// Dead letters committed since the broker started; `None` where no value can be one.
     pub dead_letters: Option<u64>,
+    /// Data files, their bytes, and those that are small.
+    pub files: u64,
+    pub bytes: u64,
+    pub small_files: u64,
+    /// Files and bytes that compaction replaced since the broker started.
+    pub compacted_files: u64,
+    pub compacted_bytes: u64,
+    /// When it last did, in milliseconds since 1970; 0 for never.
+    pub compacted_at_ms: u64,
 }
 
 impl TableSums {
@@ -95,6 +162,12 @@ impl TableSums {
                 (Some(ours), Some(theirs)) => Some(ours + theirs),
                 (ours, theirs) => ours.or(theirs),
             },
+            files: self.files + other.files,
+            bytes: self.bytes + other.bytes,
+            small_files: self.small_files + other.small_files,
+            compacted_files: self.compacted_files + other.compacted_files,
+            compacted_bytes: self.compacted_bytes + other.compacted_bytes,
+            compacted_at_ms: self.compacted_at_ms.max(other.compacted_at_ms),
         }
     }
 }
@@ -103,6 +176,25 @@ impl TableSums {
 #[derive(Clone, Debug, Default)]
 pub struct TableStates {
     by_topic: Arc<RwLock<HashMap<TopicId, TableState>>>,
+    compactions: Arc<RwLock<HashMap<TopicId, CompactedTable>>>,
+}
+
+#[derive(Debug)]
+struct CompactedTable {
+    state: Compaction,
+    orders: mpsc::Sender<TableOrder>,
+}
+
+/// Orders of one table that wait; one more is refused.
+const ORDERS_MAX: usize = 8;
+
+/// Why an order was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderRefused {
+    /// This broker does not commit to the table.
+    NotHere,
+    /// As many as are kept wait already.
+    Full,
 }
 
 impl TableStates {
@@ -113,6 +205,53 @@ impl TableStates {
 
     pub fn remove(&self, topic: TopicId) {
         self.by_topic.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+        self.compactions.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
+    }
+
+    /// This broker begins to compact a topic's table: where operators' orders come from.
+    pub fn begin_compaction(&self, topic: TopicId) -> mpsc::Receiver<TableOrder> {
+        let (orders, taken) = mpsc::channel(ORDERS_MAX);
+        let table = CompactedTable { state: Compaction::default(), orders };
+        self.compactions.write().unwrap_or_else(PoisonError::into_inner).insert(topic, table);
+        taken
+    }
+
+    /// Changes what is shown of a table's compaction.
+    pub fn note_compaction(&self, topic: TopicId, change: impl FnOnce(&mut Compaction)) {
+        let mut compactions = self.compactions.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = compactions.get_mut(&topic) {
+            change(&mut table.state);
+        }
+    }
+
+    /// A table's compaction; `None` if another broker commits to it, or none does.
+    #[must_use]
+    pub fn compaction(&self, topic: TopicId) -> Option<Compaction> {
+        let compactions = self.compactions.read().unwrap_or_else(PoisonError::into_inner);
+        compactions.get(&topic).map(|table| table.state.clone())
+    }
+
+    /// Asks something of a table.
+    ///
+    /// # Errors
+    /// [`OrderRefused`].
+    pub fn order(&self, topic: TopicId, order: TableOrder) -> Result<(), OrderRefused> {
+        let compactions = self.compactions.read().unwrap_or_else(PoisonError::into_inner);
+        let table = compactions.get(&topic).ok_or(OrderRefused::NotHere)?;
+        table.orders.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => OrderRefused::Full,
+            mpsc::error::TrySendError::Closed(_) => OrderRefused::NotHere,
+        })
+    }
+
+    /// The name of a topic's table, why it stands still if it does, and the records that it lacks; `None` if this
+    /// broker does not commit to it.
+    #[must_use]
+    pub fn summary(&self, topic: TopicId) -> Option<(String, Option<String>, u64)> {
+        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
+        let state = by_topic.get(&topic)?;
+        let lag = state.partitions.values().map(|(_, lag)| lag).sum();
+        Some((state.table.clone(), state.paused.clone(), lag))
     }
 
     /// Whether a topic's sink has its table and nothing stops it.
@@ -130,6 +269,7 @@ impl TableStates {
         }
         let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
         let state = by_topic.get(&topic.id)?;
+        let compaction = self.compaction(topic.id).unwrap_or_default();
         Some(TableSums {
             lag_records: state.partitions.values().map(|(_, lag)| lag).sum(),
             skipped_ranges: state.skipped.values().map(|ranges| ranges.len() as u64).sum(),
@@ -138,6 +278,12 @@ impl TableStates {
             rows: state.rows,
             commits: state.commits,
             dead_letters: state.dead_letters.as_ref().map(|dead| dead.committed),
+            files: compaction.files,
+            bytes: compaction.bytes,
+            small_files: compaction.small_files,
+            compacted_files: compaction.files_in,
+            compacted_bytes: compaction.bytes_in,
+            compacted_at_ms: compaction.last.map_or(0, |last| last.at_ms.unsigned_abs()),
         })
     }
 

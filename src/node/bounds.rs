@@ -203,7 +203,13 @@ fn tables() -> Vec<Bound> {
         bytes: (limits::CATALOG_REQUESTS_AT_ONCE * 4 * limits::CATALOG_BODY_BYTES_MAX) as u64,
         from: "CATALOG_REQUESTS_AT_ONCE, four times CATALOG_BODY_BYTES_MAX each: as sent and as parsed",
     };
-    vec![turns, requests]
+    let compactions = Bound {
+        what: "tables being compacted",
+        per: Per::Node,
+        bytes: limits::COMPACTIONS_AT_ONCE as u64 * 4 * tidewater_iceberg::compact::FILE_BYTES_MAX,
+        from: "COMPACTIONS_AT_ONCE, four times FILE_BYTES_MAX each: the files that are read and the one that is written",
+    };
+    vec![turns, compactions, requests]
 }
 
 #[cfg(not(feature = "lakehouse"))]
@@ -301,7 +307,7 @@ mod tests {
     #[test]
     fn the_worst_case_is_known() {
         let (one, two) = (worst_case(1, 0), worst_case(2, 0));
-        assert_eq!((one >> 20, (two - one) >> 20), (4700, 2396), "MiB of a node of one shard, and of each shard more");
+        assert_eq!((one >> 20, (two - one) >> 20), (5212, 2396), "MiB of a node of one shard, and of each shard more");
         assert_eq!((worst_case(1, 1000) - one) >> 20, 1091, "MiB of 1,000 connections");
     }
 }

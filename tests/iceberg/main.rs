@@ -21,6 +21,8 @@ use tidewater::config::node::HttpNames;
 use tidewater::net::http::HttpGuard;
 use tidewater::net::tokens::Tokens;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
+use tidewater_iceberg::commit::{Bounds, TableOwner};
+use tidewater_iceberg::compact::Compactor;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
@@ -141,6 +143,41 @@ fn serve(runtime: &Runtime, catalog: Arc<ObjectStoreCatalog>, tokens: Option<Tok
         tokio::spawn(catalog_http::serve(listener, guard, tokens.map(Arc::new), served, std::future::pending()));
         address
     })
+}
+
+/// The same table in some hundred commits, so that each hour has several files, and these compacted.
+async fn fill_and_compact(catalog: Arc<ObjectStoreCatalog>) {
+    let topic = TopicName::new("orders").expect("legal");
+    let (cluster, topic_id, epoch) = (uuid::Uuid::from_u128(1), TopicId(uuid::Uuid::from_u128(2)), 1);
+    let config = SinkConfig {
+        target_lag_ms: 0,
+        turn_bytes: 1_500,
+        bounds: Bounds { compact_quiet_ms: 0, ..Bounds::default() },
+        ..SinkConfig::new(cluster, topic, topic_id, epoch)
+    };
+    let mut sink = TableSink::new(config.clone(), catalog.clone(), Arc::new(KnownLog), Names::random());
+    let mut commits = 0;
+    loop {
+        match sink.run_once(TimestampMs(NOW)).await {
+            Outcome::Committed { .. } => commits += 1,
+            Outcome::Idle => break,
+            other => panic!("after {commits} commits: {other:?}"),
+        }
+    }
+    let owner = TableOwner { cluster, topic: topic_id, epoch };
+    let mut compactor = Compactor::new(catalog, config.table, owner, Names::random(), config.bounds);
+    let now = tidewater_storage::env::clock::wall();
+    let run = compactor.run(now, |_| {}).await.expect("runs");
+    assert!(run.files_in > 10 * run.files_out && run.files_out > 10 && run.left.is_empty(), "{run:?}");
+}
+
+#[test]
+fn engines_read_what_was_compacted() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
+    let catalog = catalog(&runtime, folder.path());
+    runtime.block_on(fill_and_compact(catalog.clone()));
+    let address = serve(&runtime, catalog, None);
+    support::python::script("iceberg/engines.py", &[&format!("http://{address}")], &[]);
 }
 
 #[test]

@@ -88,6 +88,26 @@ const METRICS: &[Metric] = &[
         help: "1 while the table is paused; tidewater topic describe shows the reason",
         read: |r| r.table.as_ref().map(|table| f64::from(u8::from(table.paused))),
     },
+    Metric {
+        name: "tidewater_topic_table_files",
+        help: "Data files of the table, as last counted: once an hour",
+        read: |r| r.table.as_ref().map(|table| table.files as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_bytes",
+        help: "Bytes of the table's data files, as last counted",
+        read: |r| r.table.as_ref().map(|table| table.bytes as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_small_files",
+        help: "Data files below three quarters of the table's target size, as last counted",
+        read: |r| r.table.as_ref().map(|table| table.small_files as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_compacted_timestamp_seconds",
+        help: "When compaction last replaced files of the table; 0 for not since the broker started",
+        read: |r| r.table.as_ref().map(|table| table.compacted_at_ms as f64 / 1e3),
+    },
 ];
 
 /// Counters.
@@ -106,6 +126,16 @@ const COUNTERS: &[Metric] = &[
         name: "tidewater_topic_table_dead_letters",
         help: "Records that could not be decoded and were committed to the table of dead letters; tidewater topic describe shows the last reason",
         read: |r| Some(r.table.as_ref()?.dead_letters? as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_compacted_files",
+        help: "Data files of the table that compaction replaced",
+        read: |r| r.table.as_ref().map(|table| table.compacted_files as f64),
+    },
+    Metric {
+        name: "tidewater_topic_table_compacted_bytes",
+        help: "Bytes of the data files that compaction replaced",
+        read: |r| r.table.as_ref().map(|table| table.compacted_bytes as f64),
     },
 ];
 

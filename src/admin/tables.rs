@@ -1,0 +1,134 @@
+//! `/v1/iceberg`: the tables of topics. `GET` lists them or describes one, with its data files and their compaction;
+//! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either.
+//!
+//! A broker knows the files of the tables that it commits to; of others it says which broker does.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::state::{AdminState, Services, refused};
+use crate::config::topic::IcebergMode;
+use crate::controller::image::{ClusterImage, TopicImage};
+use crate::lakehouse::{Compaction, OrderRefused, TableOrder};
+
+/// A table of `GET /v1/iceberg`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    pub topic: String,
+    /// `namespace.table`; none while it is not known.
+    pub table: Option<String>,
+    /// The broker that commits to it; none without a leader.
+    pub broker: Option<i32>,
+    /// `iceberg.compaction`.
+    pub compaction: bool,
+    /// Why the table is not brought up to date, if so.
+    pub paused: Option<String>,
+    pub lag_records: Option<u64>,
+    /// If this broker commits to it.
+    pub files: Option<Compaction>,
+}
+
+fn status_of(services: &Services, topic: &TopicImage) -> TableStatus {
+    let leaders = Arc::clone(&services.tier.leaders().borrow());
+    let leader = topic.partition(0).and_then(|partition| leaders.of(partition.lane));
+    let summary = services.tables.summary(topic.id);
+    let (table, paused, lag_records) =
+        summary.map_or((None, None, None), |(t, paused, lag)| (Some(t), paused, Some(lag)));
+    TableStatus {
+        topic: topic.name.to_string(),
+        table,
+        broker: leader.map(|leader| leader.node.0),
+        compaction: topic.config.iceberg_compaction,
+        paused,
+        lag_records,
+        files: services.tables.compaction(topic.id),
+    }
+}
+
+fn has_table(topic: &TopicImage) -> bool {
+    topic.config.iceberg_mode != IcebergMode::Disabled
+}
+
+pub(super) async fn list(State(AdminState { services, .. }): State<AdminState>) -> Json<Vec<TableStatus>> {
+    let image = services.images.borrow().clone();
+    Json(image.topics.values().filter(|topic| has_table(topic)).map(|topic| status_of(&services, topic)).collect())
+}
+
+/// The topic with this name, or whose table has it; or the refusal.
+fn find<'a>(image: &'a ClusterImage, name: &str) -> Result<&'a TopicImage, Response> {
+    let missing = |why: String| Err(refused(StatusCode::NOT_FOUND, &why));
+    let topic = image.topic(name).or_else(|| image.topic(name.strip_prefix("topics.")?));
+    match topic {
+        Some(topic) if has_table(topic) => Ok(topic),
+        Some(_) => missing(format!("topic {name} has no table; set iceberg.mode to make one")),
+        None => missing(format!("topic {name} does not exist")),
+    }
+}
+
+pub(super) async fn describe(
+    State(AdminState { services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+) -> Response {
+    let image = services.images.borrow().clone();
+    match find(&image, &name) {
+        Ok(topic) => Json(status_of(&services, topic)).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+/// Gives an order to the task that compacts the topic's table; returns the table as it was before.
+fn order(services: &Services, name: &str, order: TableOrder) -> Result<TableStatus, Response> {
+    let image = services.images.borrow().clone();
+    let topic = find(&image, name)?;
+    let status = status_of(services, topic);
+    match services.tables.order(topic.id, order) {
+        Ok(()) => Ok(status),
+        Err(OrderRefused::Full) => {
+            let why = "other requests for this table are waiting; ask again when they are done";
+            Err(refused(StatusCode::TOO_MANY_REQUESTS, why))
+        }
+        Err(OrderRefused::NotHere) => {
+            let by = status.broker.map_or("no broker commits to it now".to_owned(), |id| format!("broker {id} does"));
+            let why =
+                format!("this broker does not commit to the table of topic {name}; {by}: ask that one's admin port");
+            Err(refused(StatusCode::CONFLICT, &why))
+        }
+    }
+}
+
+/// Answers at once.
+pub(super) async fn compact(
+    State(AdminState { services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+) -> Response {
+    match order(&services, &name, TableOrder::Compact) {
+        Ok(status) => Json(status).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+/// Answers when it is done.
+pub(super) async fn expire(
+    State(AdminState { services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+) -> Response {
+    let (reply, done) = oneshot::channel();
+    let status = match order(&services, &name, TableOrder::Expire(reply)) {
+        Ok(status) => status,
+        Err(refusal) => return refusal,
+    };
+    match done.await {
+        Ok(Ok(expired)) => {
+            let (topic, table) = (status.topic, status.table);
+            Json(serde_json::json!({ "topic": topic, "table": table, "expired_snapshots": expired })).into_response()
+        }
+        Ok(Err(why)) => refused(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "another broker commits to the table now; ask again"),
+    }
+}
