@@ -14,8 +14,8 @@
 //!
 //! **Sink**: its commits and these do not wait for each other. An append between the survey and the commit does not
 //! matter, since it replaces no file; where both commit at once, the loser repeats its commit, not its files. **Crash,
-//! cancellation**: at any point; files that no snapshot names are orphans ([`crate::commit::orphans`]), a day old long
-//! after any run. **Only ours**: files with our names, of the spec by hour, of tables of format 2. A format 3 table
+//! cancellation**: at any point; files that no snapshot names are orphans ([`crate::commit::orphans`]), which are not swept
+//! during a run. **Only ours**: files with our names, of the spec by hour, of tables of format 2. A format 3 table
 //! gives each row an id, which iceberg 0.10 does not show of existing files.
 
 use std::collections::BTreeSet;
@@ -27,6 +27,7 @@ use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
 
 use crate::catalog::{Catalog, Loaded};
+use crate::commit::orphans::SweepLock;
 use crate::commit::survey::{self, Survey};
 use crate::commit::{Bounds, CommitError, Committer, Replacement, TableOwner};
 use crate::names::Names;
@@ -126,6 +127,7 @@ pub struct Compactor {
     committer: Committer,
     names: Names,
     bounds: Bounds,
+    sweep_lock: SweepLock,
 }
 
 impl Compactor {
@@ -133,7 +135,14 @@ impl Compactor {
     #[must_use]
     pub fn new(catalog: Arc<dyn Catalog>, table: TableIdent, owner: TableOwner, names: Names, bounds: Bounds) -> Self {
         let committer = Committer::new(Arc::clone(&catalog), table, owner, names.clone(), bounds);
-        Self { catalog, committer, names, bounds }
+        Self { catalog, committer, names, bounds, sweep_lock: SweepLock::default() }
+    }
+
+    /// The lock that the sweeps of this table's sink hold.
+    #[must_use]
+    pub fn with_sweep_lock(mut self, lock: SweepLock) -> Self {
+        self.sweep_lock = lock;
+        self
     }
 
     /// What the table's files are like, without a change.
@@ -152,6 +161,8 @@ impl Compactor {
     /// # Errors
     /// The first failure that concerns the whole table.
     pub async fn run(&mut self, now: TimestampMs, report: impl Fn(Progress)) -> Result<Run, CompactError> {
+        let lock = Arc::clone(&self.sweep_lock);
+        let _held = lock.lock().await;
         let base = self.committer.refresh().await?;
         let settings = self.committer.settings(&base.metadata);
         let (plan, survey, target) = self.plan(&base, &settings, now).await?;

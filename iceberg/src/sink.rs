@@ -19,6 +19,7 @@ use tidewater_storage::model::{PartitionIndex, TimestampMs, TopicId, TopicName};
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, CatalogError, Loaded};
+use crate::commit::orphans::SweepLock;
 use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, identity, offsets};
 use crate::files::TableFiles;
 use crate::mode::TableMode;
@@ -129,6 +130,7 @@ pub struct TableSink {
     /// The first partition that the last turn had no room for; the next turn begins with it.
     turned_away: Option<PartitionIndex>,
     sweep_at: Option<TimestampMs>,
+    sweep_lock: SweepLock,
     /// When the table was last loaded rather than known from a commit.
     looked_at: TimestampMs,
     status: SinkStatus,
@@ -159,6 +161,7 @@ impl TableSink {
             behind: false,
             turned_away: None,
             sweep_at: None,
+            sweep_lock: SweepLock::default(),
             looked_at: TimestampMs(0),
             status,
         }
@@ -168,6 +171,13 @@ impl TableSink {
     #[must_use]
     pub fn with_schemas(mut self, source: Arc<dyn SchemaSource>) -> Self {
         self.source = source;
+        self
+    }
+
+    /// The lock that this table's compaction holds.
+    #[must_use]
+    pub fn with_sweep_lock(mut self, lock: SweepLock) -> Self {
+        self.sweep_lock = lock;
         self
     }
 
@@ -199,8 +209,12 @@ impl TableSink {
         let sweep_at = self.sweep_at.unwrap_or(now.plus_ms(FIRST_SWEEP_MS)).min(next_sweep);
         self.sweep_at = Some(sweep_at);
         if now >= sweep_at && matches!(outcome, Outcome::Committed { more: false, .. }) {
-            self.sweep_at = Some(next_sweep);
-            self.sweep(now).await;
+            let lock = Arc::clone(&self.sweep_lock);
+            // While the table is compacted, the next commit tries again.
+            if let Ok(_held) = lock.try_lock() {
+                self.sweep_at = Some(next_sweep);
+                self.sweep(now).await;
+            }
         }
         outcome
     }

@@ -35,6 +35,7 @@ pub(super) async fn keep(task: MaintenanceTask, mut orders: mpsc::Receiver<Table
     let owner = TableOwner { cluster: config.cluster, topic, epoch: config.epoch };
     let catalog = Arc::clone(&task.catalog) as _;
     let compactor = Compactor::new(catalog, config.table.clone(), owner, Names::random(), config.bounds);
+    let compactor = compactor.with_sweep_lock(Arc::clone(&task.sweep_lock));
     let mut keeper = Keeper { compactor, states: task.states.clone(), topic };
     let mut pause = FIRST_LOOK;
     let mut is_first = true;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::commit::CommitError;
+use tidewater_iceberg::commit::orphans::SweepLock;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::{
@@ -88,6 +89,8 @@ pub(super) struct MaintenanceTask {
     pub(super) turns: Arc<Semaphore>,
     /// Permits for tables that are compacted at the same time.
     pub(super) compactions: Arc<Semaphore>,
+    /// Between the sink's sweeps and the compaction of its table.
+    pub(super) sweep_lock: SweepLock,
     pub(super) settings: watch::Receiver<SinkSettings>,
     pub(super) stopped: watch::Receiver<Stop>,
 }
@@ -97,7 +100,7 @@ impl MaintenanceTask {
         let mut config = self.config.clone();
         config.delete = self.settings.borrow().delete;
         let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
-        sink.with_schemas(Arc::clone(&self.schemas))
+        sink.with_schemas(Arc::clone(&self.schemas)).with_sweep_lock(Arc::clone(&self.sweep_lock))
     }
 }
 

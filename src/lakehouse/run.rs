@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
+use tidewater_iceberg::commit::orphans::SweepLock;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::mode::TableMode;
@@ -214,6 +215,7 @@ impl Sinks {
             states: self.states.clone(),
             turns: Arc::clone(&self.turns),
             compactions: Arc::clone(&self.compactions),
+            sweep_lock: SweepLock::default(),
             settings: seen,
             stopped,
         };

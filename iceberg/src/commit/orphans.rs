@@ -3,20 +3,22 @@
 //! Owns: recognising and deleting them. A file is deleted only if its name is one that this crate gives (an engine's
 //! files are left to the engine), it is older than [`Bounds::orphan_age_ms`](super::Bounds), and no snapshot that the
 //! table keeps reads it. A writer that could still commit an older file is fenced by then: the caller sweeps right
-//! after a commit of its own, with no append of its own unsettled. The table is loaded again between each listing and
-//! its deletes: a committer whose successor has committed meanwhile deletes nothing more, and files of snapshots that
-//! came since count as named.
+//! after a commit of its own, with no append of its own unsettled, and not while it compacts ([`SweepLock`]). The table
+//! is loaded again between each listing and its deletes: a committer whose successor has committed meanwhile deletes
+//! nothing more, and files of snapshots that came since count as named.
 //!
 //! **Memory**: eight bytes for each file of the table, and one manifest at a time. Names are kept as hashes; two that
 //! collide keep an orphan alive, never the reverse. **Crash**: at any point; the next sweep continues.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
 use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::store::{Listed, ObjectKey};
+use tokio::sync::Mutex;
 
 use super::identity::{TableOwner, epoch};
 use super::maintain::MANIFEST_PREFIX;
@@ -28,6 +30,10 @@ use crate::write::DataFileName;
 
 /// Keys of one listing.
 const PAGE: usize = 1000;
+
+/// Held by a sweep of a table, and by compaction from its first file to its commit: a process that was stopped for a day
+/// in between must not sweep those files and then commit them.
+pub type SweepLock = Arc<Mutex<()>>;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

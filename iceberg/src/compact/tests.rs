@@ -320,6 +320,30 @@ fn a_file_that_is_not_what_its_manifest_says_stays_and_the_others_go_on() {
     });
 }
 
+#[test]
+fn files_that_are_not_committed_yet_are_not_swept() {
+    block_on(async {
+        let mut world = five(13).await;
+        let lock = SweepLock::default();
+        let mut config = world.config(1);
+        config.bounds.sweep_every_ms = 1;
+        let mut sink = world.sink_with(config).with_sweep_lock(Arc::clone(&lock));
+        world.log.append(0, 1, NOW);
+        sink.run_once(NOW).await;
+        world.log.append(0, 1, NOW);
+        // The process was stopped for days between the files and their commit; the sink goes on first.
+        let before = async move {
+            let outcome = sink.run_once(NOW.plus_ms(1000 * 3_600_000)).await;
+            assert!(matches!(outcome, Outcome::Committed { rows: 1, .. }), "{outcome:?}");
+            assert_eq!(sink.status().orphans, 0);
+        };
+        let catalog = Arc::new(Interrupted { inner: world.catalog(), before: Mutex::new(Some(Box::pin(before))) });
+        let run = compactor_on(&mut world, catalog).with_sweep_lock(lock).run(now(), |_| {}).await.expect("runs");
+        assert_eq!(run.files_out, 1);
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
 /// Sweeps orphans as the sink does once a day.
 async fn sweep(world: &mut World) {
     let mut config = world.config(1);
