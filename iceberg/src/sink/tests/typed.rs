@@ -55,7 +55,7 @@ fn rows_of_many_schemas_share_files_and_what_is_no_row_is_a_dead_letter() {
         let status = sink.status();
         assert_eq!((status.dead_letters, status.dead_rows), (10, Some(10)));
         let last = status.last_dead.as_ref().expect("has some");
-        assert_eq!((last.partition, last.offset.get()), (PartitionIndex(0), 12), "the first of that commit: {last:?}");
+        assert_eq!((last.partition, last.offset.get()), (PartitionIndex(0), 13), "the first of that commit: {last:?}");
         let reasons: Vec<_> = dead_rows(&world).await.into_values().map(|(_, why, id)| (id, why)).collect();
         for (id, part) in [
             (Some(CONFLICT.0 as i32), "column amount is long; the schema has string there"),
