@@ -145,7 +145,7 @@ fn held_up(labels: &Labels, row: &Row) -> Vec<(Labels, f64)> {
     match &row.table {
         None => Vec::new(),
         Some(table) if table.held_by.is_empty() => vec![(with("none"), 0.0)],
-        Some(table) => table.held_by.iter().map(|reason| (with(*reason), 1.0)).collect(),
+        Some(table) => table.held_by.iter().map(|reason| (with(reason), 1.0)).collect(),
     }
 }
 
