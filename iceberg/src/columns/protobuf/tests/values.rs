@@ -168,7 +168,7 @@ fn the_last_of_a_oneof_counts_and_clears_the_others() {
     ] {
         assert_eq!(
             rows(file, std::slice::from_ref(&value), 1000)[0],
-            Ok(row(&[&wanted[..], &[d.clone()]].concat())),
+            Ok(row(&[&wanted[..], std::slice::from_ref(&d)].concat())),
             "{value:?}"
         );
     }
@@ -274,7 +274,7 @@ fn items_are_charged_before_they_are_read() {
     let fields: String = (1..=900).map(|at| format!("optional double f{at} = {at};")).collect();
     let wide = format!("message R {{ repeated M v = 1; }} message M {{ {fields} }}");
     let value = [0x0a, 0].repeat(10_000);
-    assert_eq!(rows(&wide, &[value.clone()], 64 << 20)[0], Err(Fault::Large(64 << 20)));
+    assert_eq!(rows(&wide, std::slice::from_ref(&value), 64 << 20)[0], Err(Fault::Large(64 << 20)));
     assert!(rows(&wide, &[value], 128 << 20)[0].is_ok());
     // A default is longer than the two bytes of an item that lacks it.
     let long = format!(
