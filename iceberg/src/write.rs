@@ -7,9 +7,9 @@
 //!
 //! **Memory** beside the rows: the open file as encoded pages, as a row group and as the body of the put, so three
 //! times the target size, and one slice of rows. Slices are cut by bytes, because the Parquet writer looks at its page
-//! and dictionary limits only between slices. Columns of client-chosen size get no Parquet statistics ([`crate::bounds`]), and
-//! a dictionary only where no value is large: the dictionary would be a second copy of the values. Other statistics
-//! are of column chunks, not of pages.
+//! and dictionary limits only between slices. Columns of client-chosen size get no Parquet statistics
+//! ([`crate::bounds`]), and a dictionary only where no value is large: the dictionary would be a second copy of the
+//! values. Other statistics are of column chunks, not of pages.
 //!
 //! zstd-1: levels 3 and 6 bought nothing on real records and cost up to two thirds of the speed.
 
