@@ -317,7 +317,7 @@ impl Asked<'_> {
             Some(Ok(_)) => decisions.set(&name, Fate::Absent),
             // The broker's image does not have it yet, or its controller could not ask.
             Some(Err(TopicError::UnknownId(_) | TopicError::Unavailable)) => decisions.set(&name, Fate::Made(id)),
-            // A doubled request may have found it deleted by the first.
+            // A try without an answer may have deleted it.
             Some(Err(TopicError::Unknown(_))) | None => {}
             Some(Err(error)) => panic!("{name} cannot be deleted: {error}"),
         }

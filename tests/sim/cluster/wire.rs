@@ -5,7 +5,7 @@
 //! request: ids begin at random.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Wire {
     lanes: Rc<Lanes>,
     source: Rc<RebuildSource>,
     controller: RefCell<Option<ControllerHandle>>,
+    /// Calls that have arrived: a connection of brokers delivers each once, whatever the network doubles.
+    called: RefCell<BTreeSet<(u32, u64)>>,
     waiting: RefCell<BTreeMap<u64, oneshot::Sender<Body>>>,
     next: Cell<u64>,
 }
@@ -83,6 +85,7 @@ impl Wire {
             lanes: Rc::clone(lanes),
             source,
             controller: RefCell::default(),
+            called: RefCell::default(),
             waiting: RefCell::default(),
             next: Cell::new(env.rng.next_u64()),
         });
@@ -114,6 +117,9 @@ impl Wire {
                 drop(env.tasks.spawn("wire answer", async move { self.answer(from, frame.id, asked).await }));
             }
             Body::Call { service, body } => {
+                if !self.called.borrow_mut().insert((from, frame.id)) {
+                    return;
+                }
                 let env = self.env.clone();
                 drop(env.tasks.spawn("wire call", async move {
                     let answer = self.called(service, &body).await;
