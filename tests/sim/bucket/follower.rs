@@ -233,7 +233,7 @@ impl Follower {
             let max_bytes = 1 + usize::try_from(below(30_000)).expect("small");
             let fair = epochs.fair_weather() || !epochs.plan.has("replica-weather");
             let epoch = follower.status().home.epoch;
-            let read = self.read(&epochs, &partition, epoch, from, max_bytes).await;
+            let read = self.read(&epochs, &partition, Some(epoch), from, max_bytes).await;
             if epochs.is_undone(epoch) {
                 open = None;
                 continue;
@@ -254,11 +254,13 @@ impl Follower {
         }
     }
 
+    /// Reads what the replica shows of `epoch`, or of the last one (`None`): that is not undone, though an attempt that
+    /// was refused may have gone back to a cut for the next.
     async fn read(
         &self,
         epochs: &Epochs,
         partition: &PartitionReader,
-        epoch: LineageEpoch,
+        epoch: Option<LineageEpoch>,
         from: Offset,
         max_bytes: usize,
     ) -> Result<Option<Offset>, RemoteError> {
@@ -272,7 +274,7 @@ impl Follower {
             partition.read_batches(&self.reader, from, max_bytes).await?
         };
         let Some(read) = read else { return Ok(None) };
-        if epochs.is_undone(epoch) {
+        if epoch.is_some_and(|epoch| epochs.is_undone(epoch)) {
             return Ok(None);
         }
         let covered = epochs.history.observed(number, &read.batches).expect("a read has batches");
@@ -302,7 +304,7 @@ impl Follower {
             while from < end {
                 // Retention goes on.
                 from = from.max(reader.log_start());
-                match self.read(epochs, &reader, world.home().epoch, from, 40_000).await {
+                match self.read(epochs, &reader, None, from, 40_000).await {
                     Ok(Some(next)) => from = next,
                     Err(RemoteError::BelowStart { .. }) => {}
                     other => panic!("p{number}: the replica cannot read {from}: {other:?}"),
