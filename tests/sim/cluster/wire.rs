@@ -41,7 +41,7 @@ pub(crate) struct Wire {
     lanes: Rc<Lanes>,
     source: Rc<RebuildSource>,
     controller: RefCell<Option<ControllerHandle>>,
-    /// Calls that have arrived: a connection of brokers delivers each once, whatever the network doubles.
+    /// Calls that have arrived: a connection of brokers delivers each once, also where the network doubles messages.
     called: RefCell<BTreeSet<(u32, u64)>>,
     waiting: RefCell<BTreeMap<u64, oneshot::Sender<Body>>>,
     next: Cell<u64>,
