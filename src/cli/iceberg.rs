@@ -172,10 +172,13 @@ async fn compact(args: CompactArgs) -> Result<(), CliError> {
             false => output::line(&format!("compaction of the table of {topic} is asked for")),
         };
     }
-    let before = before.files.unwrap_or_default();
+    let Some(before) = before.files else {
+        return Err(CliError::Refused(format!("the broker that answered does not commit to the table of {topic}")));
+    };
     let after = wait(addr, &topic, before.ordered).await?;
-    let (files_in, files_out) = (after.files_in - before.files_in, after.files_out - before.files_out);
-    let (bytes_in, bytes_out) = (after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out);
+    let since = |after: u64, before: u64| after.checked_sub(before).ok_or_else(|| started_again(&topic));
+    let (files_in, files_out) = (since(after.files_in, before.files_in)?, since(after.files_out, before.files_out)?);
+    let (bytes_in, bytes_out) = (since(after.bytes_in, before.bytes_in)?, since(after.bytes_out, before.bytes_out)?);
     if reading.json {
         return output::json(&json!({
             "topic": topic, "files_in": files_in, "files_out": files_out, "bytes_in": bytes_in, "bytes_out": bytes_out,
@@ -196,6 +199,14 @@ async fn compact(args: CompactArgs) -> Result<(), CliError> {
     }
 }
 
+/// The broker counts from its start, and forgets what it was asked before.
+fn started_again(topic: &str) -> CliError {
+    CliError::Refused(format!(
+        "the broker that compacts the table of {topic} was started again meanwhile; see tidewater iceberg status \
+         {topic}, and ask again"
+    ))
+}
+
 /// Waits until one more of the runs that were asked for is done than `ordered`.
 async fn wait(addr: &str, topic: &str, ordered: u64) -> Result<Compaction, CliError> {
     let style = ProgressStyle::with_template("  {msg:32} {bar:40} {bytes}/{total_bytes}");
@@ -212,6 +223,10 @@ async fn wait(addr: &str, topic: &str, ordered: u64) -> Result<Compaction, CliEr
             }
             Ok(TableStatus { files: Some(files), .. }) => {
                 failed = 0;
+                if files.ordered < ordered {
+                    bar.finish_and_clear();
+                    return Err(started_again(topic));
+                }
                 if files.ordered > ordered {
                     bar.finish_and_clear();
                     return Ok(files);
