@@ -274,6 +274,8 @@ fn lane_facts(lane: LaneId, shard: ShardId, raft: &Lane) -> LaneFacts {
         shard: shard.0,
         leads: leadership.leader == Some(me.node),
         term: leadership.term.0,
+        leader: leadership.leader.map(|node| node.0),
+        heard_ms: raft.heard_ms(),
         applied: index(raft.applied()),
         voters: membership.voters.iter().map(|replica| replica.node.0).collect(),
         learners: membership.learners.iter().map(|replica| replica.node.0).collect(),

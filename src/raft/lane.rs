@@ -334,6 +334,12 @@ impl Lane {
         self.inner.standing.applied()
     }
 
+    /// Time since a request of a leader was accepted here, in ms; `None` if there was none since the group started.
+    #[must_use]
+    pub fn heard_ms(&self) -> Option<u64> {
+        self.inner.heard_ms()
+    }
+
     /// Proposals that have no answer yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {

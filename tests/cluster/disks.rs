@@ -106,7 +106,7 @@ fn a_slow_disk_holds_nobody_else_up() {
     let mut cluster = Cluster::start(dir.path(), 3, &options(&dir));
     cluster.wait_healthy(PATIENCE);
     create(&cluster.bootstrap(), TOPIC, PARTITIONS, LOCAL);
-    cluster.wait_balanced(TOPIC, PATIENCE);
+    cluster.wait_settled(PATIENCE);
     let before = waits(&cluster, 300);
     let terms = cluster.terms();
     let slow = SlowDisk::of(cluster.broker(1).pid(), &cluster.options[1].data, 8);

@@ -182,10 +182,33 @@ impl Cluster {
                 return;
             }
             if begun.elapsed() > patience {
-                let lanes = |n| format!("lanes of broker {}: {:?}\n", n + 1, self.get_of(n, "/v1/cluster/lanes"));
-                let lanes: String = self.running().into_iter().map(lanes).collect();
-                panic!("the cluster is not healthy: {health:#?}\n{lanes}{}", self.logs());
+                let facts: String = self.running().into_iter().map(|n| self.facts_of(n)).collect();
+                panic!("the cluster is not healthy: {health:#?}\n{facts}{}", self.logs());
             }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// What a broker says of its lanes, and of its connections with others.
+    fn facts_of(&self, n: usize) -> String {
+        let lanes = self.get_of(n, "/v1/cluster/lanes");
+        let metrics = http_get(&self.broker(n).admin, "/metrics").map_or_else(String::new, |(_, text)| text);
+        let of_rpc = |line: &&str| line.starts_with("tidewater_rpc");
+        let rpc: Vec<&str> = metrics.lines().filter(of_rpc).collect();
+        format!("lanes of broker {}: {lanes:?}\nits connections: {rpc:#?}\n", n + 1)
+    }
+
+    /// Waits until every lane is led by its preferred leader: from then on no lane changes its leader by itself.
+    pub fn wait_settled(&self, patience: Duration) {
+        let begun = Instant::now();
+        loop {
+            let lanes = self.get("/v1/cluster/lanes").map(rows).unwrap_or_default();
+            let settled =
+                |lane: &serde_json::Value| lane["leader"].is_number() && lane["leader"] == lane["replicas"][0];
+            if !lanes.is_empty() && lanes.iter().all(settled) {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "lanes are led elsewhere: {lanes:#?}\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -74,6 +74,22 @@ pub struct LaneRow {
     pub voters: Vec<i32>,
     pub learners: Vec<i32>,
     pub followers: Vec<FollowerFacts>,
+    /// As each broker that answers says of its own replica. A broker that has none yet is left out.
+    pub held: Vec<HeldReplica>,
+}
+
+/// What a broker says of its own replica of a lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldReplica {
+    pub node: i32,
+    /// The shard of the broker that runs it.
+    pub shard: u16,
+    pub term: u64,
+    pub leader: Option<i32>,
+    /// Time since it accepted a request of the leader; `None`: none since its start, or it leads.
+    pub heard_ms: Option<u64>,
+    /// Index of the last entry that it has applied.
+    pub applied: u64,
 }
 
 /// One partition of `GET /v1/cluster/partitions`.

@@ -59,6 +59,10 @@ pub struct LaneFacts {
     pub shard: u16,
     pub leads: bool,
     pub term: u64,
+    /// The leader as this replica knows it.
+    pub leader: Option<i32>,
+    /// Time since a request of the leader was accepted here; `None` if there was none since the start.
+    pub heard_ms: Option<u64>,
     /// Index of the last entry applied here.
     pub applied: u64,
     pub voters: Vec<i32>,

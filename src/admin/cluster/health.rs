@@ -258,7 +258,8 @@ fn bucket(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
 fn cuts(id: NodeId, broker: &BrokerFacts, problems: &mut Vec<Problem>) {
     let Some(why) = &broker.cuts_failing else { return };
     let what = format!("no cuts are made (by broker {id}): {why}");
-    let advice = "a restore can go back only to the cuts that are kept already; mend the cause, tidewater verify names damage;                   they are made again by themselves";
+    let advice = "a restore can go back only to the cuts that are kept already; mend the cause, tidewater verify names damage; \
+                  they are made again by themselves";
     problems.push(about(ProblemKind::NoCuts, id, what, advice.to_owned()));
 }
 
@@ -287,9 +288,13 @@ fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &
         missing.iter().for_each(|node| by_broker.entry(*node).or_default().push(*lane));
     }
     for (node, lanes) in by_broker {
-        let advice = match away.contains(&node) {
-            true => format!("they catch up by themselves once broker {node} is back"),
-            false => format!(
+        let advice = match () {
+            () if away.contains(&node) => format!("they catch up by themselves once broker {node} is back"),
+            () if lanes.iter().all(|lane| follows(facts, node, *lane)) => format!(
+                "broker {node} follows, and its answers come too late to count: its CPU, the leaders' or the network is \
+                 overloaded"
+            ),
+            () => format!(
                 "they are being caught up; if their number does not fall, see the log of broker {node} and its disk"
             ),
         };
@@ -324,6 +329,15 @@ fn replicas(facts: &ClusterFacts, short: &BTreeMap<LaneId, Vec<NodeId>>, away: &
             lanes,
         });
     }
+}
+
+/// Does the broker say that it hears the lane's leader and has all that the leader has?
+fn follows(facts: &ClusterFacts, node: NodeId, lane: LaneId) -> bool {
+    let Some(led) = of_leader(facts, lane) else { return false };
+    let Some(Ok(broker)) = facts.brokers.get(&node) else { return false };
+    let all = led.followers.iter().any(|follower| follower.node == node.0 && follower.behind_entries == 0);
+    let hears = |own: &LaneFacts| own.term == led.term && own.heard_ms.is_some_and(|ms| ms < SILENT_MS);
+    all && broker.lanes.iter().any(|own| own.lane == lane.0 && hears(own))
 }
 
 fn numbers(lanes: &[LaneId]) -> Vec<u32> {
@@ -487,6 +501,17 @@ mod tests {
         assert_eq!((health.problems[0].what.as_str(), &health.problems[0].lanes), (expected, &vec![1, 7]));
         assert_eq!((health.rebuilds.len(), health.rebuilds[0].left_ms), (1, Some(6000)));
         assert_eq!(health.status, Standing::Degraded);
+    }
+
+    #[test]
+    fn a_follower_whose_answers_are_late_is_told_from_one_that_catches_up() {
+        let mut facts = healthy();
+        facts.brokers.insert(NodeId(2), Ok(BrokerFacts { lanes: led(&[1]), ..good() }));
+        let advice = |facts: &ClusterFacts| judge(facts).problems[0].advice.clone();
+        assert!(advice(&facts).contains("they are being caught up"), "{}", advice(&facts));
+        let own = |lane| LaneFacts { lane, leader: Some(2), heard_ms: Some(200), ..LaneFacts::default() };
+        facts.brokers.insert(NodeId(3), Ok(BrokerFacts { lanes: [0, 1].map(own).to_vec(), ..good() }));
+        assert!(advice(&facts).contains("its answers come too late to count"), "{}", advice(&facts));
     }
 
     #[test]

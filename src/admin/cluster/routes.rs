@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tidewater_storage::model::{LaneId, NodeId};
 
-use super::documents::{BrokerRow, LaneRow, PartitionRow, PartitionState};
+use super::documents::{BrokerRow, HeldReplica, LaneRow, PartitionRow, PartitionState};
 use super::facts::ClusterFacts;
 use super::gather::{ClusterOperator, TransferError};
 use super::health::{self, judge};
@@ -152,9 +152,25 @@ fn lane_rows(facts: &ClusterFacts) -> Vec<LaneRow> {
             voters: own.map_or_else(Vec::new, |own| own.voters.clone()),
             learners: own.map_or_else(Vec::new, |own| own.learners.clone()),
             followers: own.map_or_else(Vec::new, |own| own.followers.clone()),
+            held: held_replicas(facts, *lane),
         }
     });
     rows.collect()
+}
+
+fn held_replicas(facts: &ClusterFacts, lane: LaneId) -> Vec<HeldReplica> {
+    let answers = facts.brokers.iter().filter_map(|(node, answer)| Some((node, answer.as_ref().ok()?)));
+    let held = answers.flat_map(|(node, broker)| {
+        broker.lanes.iter().filter(|own| own.lane == lane.0).map(|own| HeldReplica {
+            node: node.0,
+            shard: own.shard,
+            term: own.term,
+            leader: own.leader,
+            heard_ms: own.heard_ms.filter(|_| !own.leads),
+            applied: own.applied,
+        })
+    });
+    held.collect()
 }
 
 fn partition_rows(facts: &ClusterFacts, of: Option<&str>) -> Vec<PartitionRow> {

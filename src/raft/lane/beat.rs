@@ -82,6 +82,12 @@ impl Inner {
         self.heard.set(self.heard.get().max(Some(at)));
     }
 
+    /// Time since a request of the leader was accepted. ms.
+    pub(super) fn heard_ms(&self) -> Option<u64> {
+        let since = self.env.clock.now().since(self.heard.get()?);
+        Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// The term is `term`, and its leader is known or not.
     pub(super) fn saw_term(self: &Rc<Self>, term: Term, leader_is_known: bool) {
         let (before, now) = (self.elections.get(), self.env.clock.now());
