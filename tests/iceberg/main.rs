@@ -127,10 +127,10 @@ fn runtime() -> Runtime {
 }
 
 /// A catalog on a directory bucket.
-fn catalog(runtime: &Runtime, folder: &Path) -> Arc<ObjectStoreCatalog> {
+fn catalog(runtime: &Runtime, folder: &Path, warehouse: &str) -> Arc<ObjectStoreCatalog> {
     let url = format!("file://{}", folder.display());
     let bucket = store::open(&url, runtime.handle().clone(), &store::StoreOptions::default()).expect("opens");
-    let files = TableFiles::new(bucket, Warehouse::new(&url, "iceberg").expect("a URI"));
+    let files = TableFiles::new(bucket, Warehouse::new(&url, warehouse).expect("a URI"));
     Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()))
 }
 
@@ -174,7 +174,7 @@ async fn fill_and_compact(catalog: Arc<ObjectStoreCatalog>) {
 #[test]
 fn engines_read_what_was_compacted() {
     let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
-    let catalog = catalog(&runtime, folder.path());
+    let catalog = catalog(&runtime, folder.path(), "iceberg");
     runtime.block_on(fill_and_compact(catalog.clone()));
     let address = serve(&runtime, catalog, None);
     support::python::script("iceberg/engines.py", &[&format!("http://{address}")], &[]);
@@ -183,7 +183,7 @@ fn engines_read_what_was_compacted() {
 #[test]
 fn engines_read_what_the_sink_wrote() {
     let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
-    let catalog = catalog(&runtime, folder.path());
+    let catalog = catalog(&runtime, folder.path(), "iceberg");
     runtime.block_on(fill(catalog.clone()));
     let address = serve(&runtime, catalog, None);
     check_http(address);
@@ -195,9 +195,9 @@ fn engines_read_what_the_sink_wrote() {
 fn the_compatibility_kit_passes_with_and_without_tokens() {
     let tokens = Tokens::parse("client kit the-secret-of-the-kit").expect("parses");
     let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a directory"));
-    let open = serve(&runtime, catalog(&runtime, &folder.path().join("open")), None);
+    let open = serve(&runtime, catalog(&runtime, &folder.path().join("open"), "iceberg"), None);
     kit::run(open, folder.path(), &[]);
-    let guarded = serve(&runtime, catalog(&runtime, &folder.path().join("guarded")), Some(tokens));
+    let guarded = serve(&runtime, catalog(&runtime, &folder.path().join("guarded"), "iceberg"), Some(tokens));
     let oauth = format!("http://{guarded}/v1/oauth/tokens");
     kit::run(guarded, folder.path(), &[("credential", "kit:the-secret-of-the-kit"), ("oauth2-server-uri", &oauth)]);
 }

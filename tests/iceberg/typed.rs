@@ -1,20 +1,53 @@
-//! Typed tables end to end: stock serializers and the broker's registry on one side, engines on the other.
+//! Typed tables end to end: stock serializers and the broker's registry on one side, four engines on the other, before
+//! and after compaction.
 
+use std::path::Path;
 use std::time::Duration;
 
+use iceberg::TableIdent;
+use tidewater_iceberg::catalog::Catalog;
+use tidewater_iceberg::commit::{Bounds, TableOwner, identity};
+use tidewater_iceberg::compact::Compactor;
+use tidewater_iceberg::names::Names;
+use tidewater_storage::model::TopicId;
+
 use super::support::broker::{Broker, Options, free_ports_of};
-use super::support::python;
+use super::support::trino::Trino;
+use super::support::{maven, python};
 
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What the broker does to the files of an hour that has been over for a while, at once and beside the broker.
+fn compact(bucket: &Path, topic: &str) {
+    let runtime = super::runtime();
+    let catalog = super::catalog(&runtime, bucket, "tidewater/warehouse");
+    let table = TableIdent::from_strs(["topics", topic]).expect("a name");
+    runtime.block_on(async {
+        let loaded = catalog.load(&table).await.expect("loads");
+        let property = |name: &str| loaded.metadata.properties()[name].clone();
+        let owner = TableOwner {
+            cluster: property(identity::CLUSTER).parse().expect("an id"),
+            topic: TopicId(property(identity::TOPIC).parse().expect("an id")),
+            epoch: property(identity::EPOCH).parse().expect("a number"),
+        };
+        let bounds = Bounds { compact_quiet_ms: 0, ..Bounds::default() };
+        let mut compactor = Compactor::new(catalog.clone(), table, owner, Names::random(), bounds);
+        let run = compactor.run(tidewater_storage::env::clock::wall(), |_| {}).await.expect("runs");
+        println!("{topic}: {} files became {}", run.files_in, run.files_out);
+        assert!(run.files_out > 0 && run.files_in > run.files_out && run.left.is_empty(), "{run:?}");
+    });
+}
 
 #[test]
 fn columns_follow_the_schemas_of_stock_clients_and_garbage_is_set_aside() {
     let dir = tempfile::tempdir().expect("a directory");
     let registry = format!("127.0.0.1:{}", free_ports_of(1)[0]);
+    let bucket = dir.path().join("bucket");
     let options = Options::new(&dir.path().join("data")).arg("--schema-addr", &registry);
+    let options = Options { bucket: Some(format!("file://{}", bucket.display())), ..options };
     let broker = Broker::start(&options.expect("records are dead letters"));
     for topic in ["orders", "people", "readings"] {
-        let mut words = vec!["topic", "create", topic, "--partitions", "2"];
+        let mut words = vec!["topic", "create", topic, "--partitions", "2", "--set", "retention.ms=-1"];
         for setting in ["iceberg.mode=value_schema_id_prefix", "archive.lag.ms=300", "iceberg.target.lag.ms=500"] {
             words.extend(["--set", setting]);
         }
@@ -30,6 +63,18 @@ fn columns_follow_the_schemas_of_stock_clients_and_garbage_is_set_aside() {
         });
     }
     let catalog = format!("http://{}", broker.catalog);
-    print!("{}", python::script("iceberg/typed_read.py", &[&catalog, &produced], &[]));
+    let trino = Trino::start(dir.path(), &catalog, None);
+    let read = || {
+        print!("{}", python::script("iceberg/typed_read.py", &[&catalog, &produced], &[]));
+        print!("{}", python::script("iceberg/typed_trino.py", &[&trino.port.to_string(), &produced], &[]));
+    };
+    read();
+    for topic in ["orders", "people", "readings"] {
+        compact(&bucket, topic);
+    }
+    read();
+    let (jars, java) = (maven::jars("spark").display().to_string(), maven::java17().display().to_string());
+    let envs = [("JAVA_HOME", java.as_str()), ("SPARK_LOCAL_IP", "127.0.0.1")];
+    print!("{}", python::script("iceberg/typed_spark.py", &[&catalog, &jars, &produced], &envs));
     broker.stop();
 }

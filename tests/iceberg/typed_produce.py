@@ -2,6 +2,7 @@
 Usage: typed_produce.py BOOTSTRAP REGISTRY OUT. Writes to OUT, as JSON, the rows and the garbage of each topic."""
 import json
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 
 from confluent_kafka import Producer
@@ -15,6 +16,8 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 ROWS = 400
+# Between parts, so that each comes with a commit of its own.
+PAUSE = 1.0
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -130,14 +133,19 @@ def human(version, n):
 
 
 class Topic:
+    """What was sent to one topic, two seconds of a past day apart."""
+
     def __init__(self, producer, topic):
         self.producer, self.topic, self.rows, self.garbage = producer, topic, [], []
 
     def send(self, value):
-        self.producer.produce(self.topic, key=str(len(self.rows)).encode(), value=value)
+        at = START + timedelta(seconds=2 * len(self.rows))
+        key = str(len(self.rows)).encode()
+        self.producer.produce(self.topic, key=key, value=value, timestamp=int(at.timestamp() * 1000))
         self.producer.poll(0)
 
     def fill(self, serializers, make):
+        """Yields after each part."""
         context = SerializationContext(self.topic, MessageField.VALUE)
         for version, serialize in enumerate(serializers):
             for i in range(ROWS):
@@ -147,6 +155,8 @@ class Topic:
                 self.rows.append(row)
                 if i % 50 == 49:
                     self.spoil(framed, i // 50 % 4)
+                if i % 100 == 99:
+                    yield True
 
     def spoil(self, framed, how):
         """A value that is no value of any schema."""
@@ -159,10 +169,15 @@ def main(bootstrap, registry, out):
     client = SchemaRegistryClient({"url": registry})
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     orders, people, readings = Topic(producer, "orders"), Topic(producer, "people"), Topic(producer, "readings")
-    orders.fill([AvroSerializer(client, text) for text in ORDERS], order)
-    people.fill([JSONSerializer(text, client) for text in PEOPLE], human)
-    readings.fill([ProtobufSerializer(kind, client, {"use.deprecated.format": False}) for kind in READINGS], reading)
-    assert producer.flush(60) == 0
+    parts = [
+        orders.fill([AvroSerializer(client, text) for text in ORDERS], order),
+        people.fill([JSONSerializer(text, client) for text in PEOPLE], human),
+        readings.fill([ProtobufSerializer(kind, client, {"use.deprecated.format": False}) for kind in READINGS], reading),
+    ]
+    while parts:
+        parts = [part for part in parts if next(part, False)]
+        assert producer.flush(60) == 0
+        time.sleep(PAUSE)
     versions = {name: client.get_versions(f"{name}-value") for name in ("orders", "people", "readings")}
     assert versions == {"orders": [1, 2, 3, 4], "people": [1, 2], "readings": [1, 2]}, versions
     topics = {topic.topic: {"rows": topic.rows, "garbage": topic.garbage} for topic in (orders, people, readings)}

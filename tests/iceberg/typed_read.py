@@ -1,61 +1,26 @@
 """Reads the tables of typed_produce.py's topics with PyIceberg and DuckDB and compares every value of every column with
 what was produced. Usage: typed_read.py CATALOG OUT"""
-import json
 import sys
 import tempfile
-from datetime import timezone
-from decimal import Decimal
 
-COLUMNS = {
-    "orders": ["id", "buyer", "amount", "tags", "at", "note"],
-    "people": ["id", "name", "height", "email"],
-    "readings": ["id", "site", "level", "tags", "at", "unit", "ticks"],
-}
+from typed_rows import COLUMNS, check, check_history, produced
 
 
-def expected(topic, produced):
-    rows = []
-    for row in produced["rows"]:
-        row = dict(row)
-        if topic == "orders":
-            row["buyer"] = row.pop("customer")
-        rows.append(tuple(row[column] for column in COLUMNS[topic]))
-    return sorted(rows)
-
-
-def plain(value):
-    """As JSON has it. A schema's timestamps are in UTC."""
-    if isinstance(value, Decimal):
-        return int(value)
-    if hasattr(value, "astimezone"):
-        return value.astimezone(timezone.utc).isoformat()
-    return value
-
-
-def check(engine, topic, produced, rows, letters):
-    rows = sorted(tuple(plain(value) for value in row) for row in rows)
-    wanted = expected(topic, produced)
-    assert len(rows) == len(wanted), f"{engine}: {topic} has {len(rows)} rows, not {len(wanted)}"
-    for n, column in enumerate(COLUMNS[topic]):
-        differ = [(found[n], want[n]) for found, want in zip(rows, wanted) if found[n] != want[n]]
-        assert not differ, f"{engine}: {topic}.{column}: {len(differ)} values differ, the first is {differ[0]}"
-    assert sorted(bytes(value).hex() for value, _ in letters) == sorted(produced["garbage"]), f"{engine}: {topic}~dlq"
-    assert all(reason for _, reason in letters), f"{engine}: dead letters without a reason"
-    print(f"{engine}: {topic}: {len(rows)} rows, {len(COLUMNS[topic])} columns, {len(letters)} dead letters as produced")
-
-
-def pyiceberg(uri, produced):
+def pyiceberg(uri, topics):
     from pyiceberg.catalog import load_catalog
 
     catalog = load_catalog("lake", type="rest", uri=uri, warehouse="any name")
-    for topic, of in produced.items():
-        read = catalog.load_table(f"topics.{topic}").scan(selected_fields=tuple(COLUMNS[topic])).to_arrow().to_pylist()
+    for topic, of in topics.items():
+        table = catalog.load_table(f"topics.{topic}")
+        read = table.scan(selected_fields=tuple(COLUMNS[topic])).to_arrow().to_pylist()
         letters = catalog.load_table(f"topics.{topic}~dlq").scan().to_arrow().to_pylist()
         rows = [tuple(row[column] for column in COLUMNS[topic]) for row in read]
         check("pyiceberg", topic, of, rows, [(row["value"], row["reason"]) for row in letters])
+        snapshots = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number)
+        check_history("pyiceberg", topic, [table.scan(snapshot_id=of.snapshot_id).count() for of in snapshots])
 
 
-def duckdb(uri, produced):
+def duckdb(uri, topics):
     import duckdb
 
     config = {"extension_directory": tempfile.mkdtemp(), "autoinstall_known_extensions": "false"}
@@ -66,7 +31,7 @@ def duckdb(uri, produced):
         db.execute(f"LOAD {name}")
     db.execute("SET TimeZone='UTC'")
     db.execute(f"ATTACH 'wh' AS lake (TYPE iceberg, ENDPOINT '{uri}', AUTHORIZATION_TYPE 'none')")
-    for topic, of in produced.items():
+    for topic, of in topics.items():
         columns = ", ".join(f'"{column}"' for column in COLUMNS[topic])
         rows = db.execute(f"SELECT {columns} FROM lake.topics.{topic}").fetchall()
         letters = db.execute(f'SELECT value, reason FROM lake.topics."{topic}~dlq"').fetchall()
@@ -76,7 +41,5 @@ def duckdb(uri, produced):
 
 
 if __name__ == "__main__":
-    with open(sys.argv[2], encoding="utf-8") as file:
-        topics = json.load(file)
-    pyiceberg(sys.argv[1], topics)
-    duckdb(sys.argv[1], topics)
+    pyiceberg(sys.argv[1], produced(sys.argv[2]))
+    duckdb(sys.argv[1], produced(sys.argv[2]))
