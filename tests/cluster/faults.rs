@@ -126,7 +126,7 @@ impl Fault {
 #[test]
 fn faults_under_load_lose_nothing() {
     let seed = seed();
-    let faults = number("TIDEWATER_FAULTS").unwrap_or(60);
+    let faults = number("TIDEWATER_FAULTS").unwrap_or(100);
     println!("seed {seed}, {faults} faults");
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");
