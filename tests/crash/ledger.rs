@@ -23,16 +23,18 @@ impl Found {
     }
 
     fn id(&self) -> Id {
-        let mut parts = self.value.split(':');
+        let mut parts = self.value.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
         let mut number = || parts.next().and_then(|part| part.parse().ok());
         (number().expect("a producer"), number().expect("a number"))
     }
 }
 
-/// The value of a record: begins with its producer and number, which also decide its length.
+/// The value of a record: JSON with its producer and number, which also decide its length. Of some the end is missing.
 pub fn value_of((producer, number): Id) -> String {
     let len = (number.wrapping_mul(2_654_435_761) >> 7) % 900;
-    format!("{producer}:{number}:{}", "abcdefghij".repeat(90).get(..len as usize).expect("shorter"))
+    let text = "abcdefghij".repeat(90);
+    let end = if number.is_multiple_of(17) { "" } else { "\"}" };
+    format!("{{\"p\":{producer},\"n\":{number},\"t\":\"{}{end}", text.get(..len as usize).expect("shorter"))
 }
 
 /// What producers know. Offsets are `None` where only "appended before" was answered.

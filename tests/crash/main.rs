@@ -38,9 +38,14 @@ const SETTINGS: &[(&str, &str)] = &[
     ("segment.bytes", "131072"),
     ("local.retention.bytes", "65536"),
     ("archive.lag.ms", "300"),
-    ("iceberg.mode", "key_value"),
     ("iceberg.target.lag.ms", "1000"),
 ];
+/// Records are rows as they are.
+const AS_BYTES: &[(&str, &str)] = &[("iceberg.mode", "key_value")];
+/// The parts of values are columns, and a value whose end is missing is a dead letter.
+const AS_COLUMNS: &[(&str, &str)] = &[("iceberg.mode", "json"), ("iceberg.json.schema", COLUMNS)];
+const COLUMNS: &str =
+    r#"{"type":"object","properties":{"p":{"type":"integer"},"n":{"type":"integer"},"t":{"type":"string"}}}"#;
 const CATCH_UP: Duration = Duration::from_secs(90);
 
 /// WARN and ERROR lines that a kill may cause, with the reason why each is no fault of the broker.
@@ -64,8 +69,9 @@ fn killed_again_and_again() {
     let kills = number("TIDEWATER_KILLS").unwrap_or(100);
     let brokers = number("TIDEWATER_BROKERS").unwrap_or(2).clamp(1, kills.max(1));
     println!("seed {seed}, {kills} kills of {brokers} brokers");
-    let side_by_side: Vec<_> =
-        (0..brokers).map(|n| std::thread::spawn(move || one_broker(seed + n, kills.div_ceil(brokers), &[]))).collect();
+    let side_by_side: Vec<_> = (0..brokers)
+        .map(|n| std::thread::spawn(move || one_broker(seed + n, kills.div_ceil(brokers), &[], AS_BYTES)))
+        .collect();
     let failed = side_by_side.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
     assert_eq!(failed, 0, "brokers failed, seed {seed}; see above");
 }
@@ -77,18 +83,31 @@ fn killed_into_other_numbers_of_shards() {
     let seed = seed();
     let kills = number("TIDEWATER_KILLS").unwrap_or(8).min(8);
     println!("seed {seed}, {kills} kills into other numbers of shards");
-    one_broker(seed, kills, &[2, 1, 3]);
+    one_broker(seed, kills, &[2, 1, 3], AS_BYTES);
 }
 
-/// One broker from its first start to its last check. `shards` are the numbers of shards of its starts, in turn.
-fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
+/// The table and its dead letters together are the log, and no record is in both.
+#[test]
+fn killed_while_columns_and_dead_letters_are_written() {
+    let seed = seed();
+    let kills = number("TIDEWATER_KILLS").unwrap_or(30).min(30);
+    println!("seed {seed}, {kills} kills beside a typed table");
+    one_broker(seed, kills, &[], AS_COLUMNS);
+}
+
+/// One broker from its first start to its last check. `shards` are the numbers of shards of its starts, in turn; `table`
+/// has the settings of the topic's table.
+fn one_broker(seed: u64, kills: u64, shards: &[u16], table: &[(&str, &str)]) {
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");
     let mut options = Options::new(&dir.path().join("data"));
     options.expected = EXPECTED.iter().map(ToString::to_string).collect();
+    if table == AS_COLUMNS {
+        options = options.expect("records are dead letters");
+    }
     ask_for(&mut options, shards, 0);
     let mut broker = Broker::start(&options);
-    create(&broker);
+    create(&broker, table);
 
     let clients = Clients::start(&broker, seed);
     for kill in 0..kills {
@@ -116,7 +135,7 @@ fn one_broker(seed: u64, kills: u64, shards: &[u16]) {
     caught_up(&broker);
     let cold = read_all(&broker);
     assert!(cold == found, "what the bucket gives back is not what the log gave, seed {seed}");
-    table_is_log(&broker, dir.path(), &found);
+    table_is_log(&broker, dir.path(), &found, if table == AS_BYTES { "table" } else { "typed" });
     broker.stop();
 }
 
@@ -184,8 +203,8 @@ fn ask_for(options: &mut Options, shards: &[u16], start: u64) {
     }
 }
 
-fn create(broker: &Broker) {
-    let configs = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+fn create(broker: &Broker, table: &[(&str, &str)]) {
+    let configs = SETTINGS.iter().chain(table).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let topic = NewTopic { name: TOPIC.to_owned(), partitions: Some(PARTITIONS), configs, ..NewTopic::default() };
     run(async { Client::connect(&broker.kafka).await?.create_topic(&topic).await }).expect("topic is made");
 }
@@ -234,7 +253,7 @@ fn caught_up(broker: &Broker) {
 }
 
 /// Every row of the table against every record of the log, with PyIceberg.
-fn table_is_log(broker: &Broker, dir: &Path, found: &[Vec<Found>]) {
+fn table_is_log(broker: &Broker, dir: &Path, found: &[Vec<Found>], script: &str) {
     let mut lines = String::new();
     for (partition, records) in found.iter().enumerate() {
         for (offset, record) in records.iter().enumerate() {
@@ -244,6 +263,6 @@ fn table_is_log(broker: &Broker, dir: &Path, found: &[Vec<Found>]) {
     let log = dir.join("log.tsv");
     std::fs::write(&log, lines).expect("file");
     let catalog = format!("http://{}", broker.catalog);
-    let said = python::script("crash/table.py", &[&catalog, TOPIC, &log.display().to_string()], &[]);
+    let said = python::script(&format!("crash/{script}.py"), &[&catalog, TOPIC, &log.display().to_string()], &[]);
     println!("{}", said.trim());
 }
