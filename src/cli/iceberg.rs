@@ -175,7 +175,7 @@ async fn compact(args: CompactArgs) -> Result<(), CliError> {
     let Some(before) = before.files else {
         return Err(CliError::Refused(format!("the broker that answered does not commit to the table of {topic}")));
     };
-    let after = wait(addr, &topic, before.ordered).await?;
+    let after = wait(addr, &topic, &before).await?;
     let since = |after: u64, before: u64| after.checked_sub(before).ok_or_else(|| started_again(&topic));
     let (files_in, files_out) = (since(after.files_in, before.files_in)?, since(after.files_out, before.files_out)?);
     let (bytes_in, bytes_out) = (since(after.bytes_in, before.bytes_in)?, since(after.bytes_out, before.bytes_out)?);
@@ -207,8 +207,8 @@ fn started_again(topic: &str) -> CliError {
     ))
 }
 
-/// Waits until one more of the runs that were asked for is done than `ordered`.
-async fn wait(addr: &str, topic: &str, ordered: u64) -> Result<Compaction, CliError> {
+/// Waits until one more of the runs that were asked for is done than `before`.
+async fn wait(addr: &str, topic: &str, before: &Compaction) -> Result<Compaction, CliError> {
     let style = ProgressStyle::with_template("  {msg:32} {bar:40} {bytes}/{total_bytes}");
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -223,11 +223,11 @@ async fn wait(addr: &str, topic: &str, ordered: u64) -> Result<Compaction, CliEr
             }
             Ok(TableStatus { files: Some(files), .. }) => {
                 failed = 0;
-                if files.ordered < ordered {
+                if files.since_ms != before.since_ms {
                     bar.finish_and_clear();
                     return Err(started_again(topic));
                 }
-                if files.ordered > ordered {
+                if files.ordered > before.ordered {
                     bar.finish_and_clear();
                     return Ok(files);
                 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
+use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::TopicId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -95,6 +96,8 @@ pub struct LastCompaction {
 /// A table's data files and their compaction, since this broker commits to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compaction {
+    /// When this broker began to commit to the table, since its start; all counts are since then.
+    pub since_ms: i64,
     /// The figures below are known.
     pub seen: bool,
     pub files: u64,
@@ -211,7 +214,8 @@ impl TableStates {
     /// This broker begins to compact a topic's table: where operators' orders come from.
     pub fn begin_compaction(&self, topic: TopicId) -> mpsc::Receiver<TableOrder> {
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
-        let table = CompactedTable { state: Compaction::default(), orders };
+        let state = Compaction { since_ms: wall().0, ..Compaction::default() };
+        let table = CompactedTable { state, orders };
         self.compactions.write().unwrap_or_else(PoisonError::into_inner).insert(topic, table);
         taken
     }
