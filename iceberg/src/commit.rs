@@ -241,9 +241,20 @@ impl Committer {
     /// # Errors
     /// The catalog.
     pub async fn set_property(&mut self, base: &Loaded, key: &str, value: &str) -> Result<Loaded, CommitError> {
+        self.set_properties(base, HashMap::from([(key.to_owned(), value.to_owned())])).await
+    }
+
+    /// The same of several, in one commit.
+    ///
+    /// # Errors
+    /// The catalog.
+    pub async fn set_properties(
+        &mut self,
+        base: &Loaded,
+        updates: HashMap<String, String>,
+    ) -> Result<Loaded, CommitError> {
         self.current = None;
         let requirements = snapshot::on_main(&base.metadata);
-        let updates = HashMap::from([(key.to_owned(), value.to_owned())]);
         let loaded =
             self.catalog.commit(&self.table, requirements, vec![TableUpdate::SetProperties { updates }]).await?;
         self.current = Some(loaded.clone());

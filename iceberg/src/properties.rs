@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
+use iceberg::spec::TableProperties;
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 
 use crate::commit::Bounds;
@@ -105,6 +106,30 @@ pub struct TableSettings {
     pub merge: MergeSettings,
     pub retry: RetrySettings,
     pub invalid: Vec<InvalidProperty>,
+}
+
+/// What the names of properties that Tidewater keeps for itself begin with.
+pub const OWN_PREFIX: &str = "tidewater.";
+
+/// Checks properties that a topic's owner gives to its table.
+///
+/// # Errors
+/// Iceberg or Tidewater keeps one of them for itself, or one that the sink acts on has no valid value.
+pub fn check<'a>(given: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), String> {
+    let mut properties = HashMap::new();
+    for (name, value) in given {
+        if name.to_ascii_lowercase().starts_with(OWN_PREFIX) {
+            return Err(format!("{name} is one of those that Tidewater keeps for itself ({OWN_PREFIX}*)"));
+        }
+        if TableProperties::RESERVED_PROPERTIES.contains(&name) {
+            return Err(format!("{name} is one of those that Iceberg keeps for itself"));
+        }
+        properties.insert(name.to_owned(), value.to_owned());
+    }
+    match TableSettings::of(&properties, &Bounds::default()).invalid.into_iter().next() {
+        None => Ok(()),
+        Some(InvalidProperty { name, expected, .. }) => Err(format!("{name} must be {expected}")),
+    }
 }
 
 impl TableSettings {
@@ -293,6 +318,20 @@ mod tests {
         let names: Vec<_> = wrong.invalid.iter().map(|invalid| invalid.name).collect();
         assert_eq!(names, [MAX_SNAPSHOT_AGE, MIN_SNAPSHOTS, FILE_BYTES, CODEC, LEVEL, MERGE_ENABLED]);
         assert_eq!(TableSettings { invalid: Vec::new(), ..wrong }, settings(&[]));
+    }
+
+    #[test]
+    fn an_owner_gives_no_property_that_is_kept_for_others() {
+        assert_eq!(check([(CODEC, "snappy"), ("comment", "of sales")].into_iter()), Ok(()));
+        for (name, value, part) in [
+            ("tidewater.epoch", "0", "Tidewater keeps"),
+            ("Tidewater.x", "0", "Tidewater keeps"),
+            ("format-version", "3", "Iceberg keeps"),
+            (FILE_BYTES, "large", "a whole number"),
+        ] {
+            let refused = check([(CODEC, "zstd"), (name, value)].into_iter()).expect_err("refused");
+            assert!(refused.contains(part) && refused.contains(name), "{refused}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! partition's records in order; turns resume where the table ends. **Retries**: the caller calls again, when
 //! [`Outcome`] says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use iceberg::TableIdent;
@@ -44,11 +44,11 @@ mod typed;
 
 use dead_letters::report::DeadTurn;
 use dead_letters::{DeadLetters, PENDING};
-pub use dead_letters::{dead_letter_table, is_under_own_name, topic_of_dead_letters};
+pub use dead_letters::{dead_letter_table, is_dead_letter_name, is_under_own_name, topic_of_default_table};
 pub use error::SinkError;
 pub use status::{HeldBy, Outcome, PartitionStatus, PauseReason, SinkStatus, Unreadable};
 
-/// The namespace of topics' tables.
+/// The namespace of the tables of topics that name no other.
 pub const NAMESPACE: &str = "topics";
 
 /// The settings of one topic's sink.
@@ -67,6 +67,8 @@ pub struct SinkConfig {
     pub target_lag_ms: i64,
     /// `iceberg.delete`: the table is marked to go when the topic is deleted.
     pub delete: bool,
+    /// `iceberg.table.properties`: given to the tables that are made, and to the topic's own whenever it has others.
+    pub properties: BTreeMap<String, String>,
     /// Bytes a turn takes, unpacked: what it holds in memory, about twice. Only a turn's first record may exceed it.
     pub turn_bytes: usize,
     /// Hour partitions a turn opens, each a data file.
@@ -88,6 +90,7 @@ impl SinkConfig {
             mode: TableMode::KeyValue,
             target_lag_ms: 30_000,
             delete: false,
+            properties: BTreeMap::new(),
             turn_bytes: 128 << 20,
             turn_hours: 256,
             bounds: Bounds::default(),
@@ -142,7 +145,7 @@ impl TableSink {
     pub fn new(config: SinkConfig, catalog: Arc<dyn Catalog>, log: Arc<dyn LogReader>, names: Names) -> Self {
         let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: config.epoch };
         let committer = |table| Committer::new(catalog.clone(), table, owner.clone(), names.clone(), config.bounds);
-        let dead = DeadLetters::new(&config, committer(dead_letter_table(&config.topic)));
+        let dead = DeadLetters::new(&config, committer(dead_letter_table(&config.table)));
         let committer = committer(config.table.clone());
         let status = SinkStatus::new(config.table.clone());
         Self {
@@ -283,6 +286,7 @@ impl TableSink {
             self.look_for_dead().await?;
         }
         let base = self.mark(base).await?;
+        let base = self.give_properties(base).await?;
         let base = self.fit_to_mode(base).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
         let mut asked = BTreeSet::new();
@@ -462,6 +466,18 @@ impl TableSink {
         }
         let value = if self.config.delete { "true" } else { "false" };
         Ok(self.committer.set_property(&base, identity::DELETE, value).await?)
+    }
+
+    /// Gives the table the properties of the setting that it lacks, or has with other values.
+    async fn give_properties(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
+        let held = base.metadata.properties();
+        let differs = |(key, value): &(&String, &String)| held.get(*key) != Some(*value);
+        let given = self.config.properties.iter().filter(differs);
+        let updates: Vec<_> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
+        if updates.is_empty() {
+            return Ok(base);
+        }
+        Ok(self.committer.set_properties(&base, updates.into_iter().collect()).await?)
     }
 
     /// Drops the topic's table and that of its dead letters with their files (`iceberg.delete=true`). Another owner's

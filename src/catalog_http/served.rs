@@ -6,7 +6,7 @@
 //!
 //! A name belongs to this cluster if its own catalog has a table of it. So a table that a topic of this cluster left
 //! behind stays within reach, and nothing that a source does changes what an own name means. A cluster that has sources
-//! has the namespace of topics, with or without an own one.
+//! has the namespaces of their topics' tables, with or without own ones.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl ServedCatalog {
             return Ok(own);
         };
         let mut names: BTreeSet<String> = own.into_iter().map(|table| table.name).collect();
-        names.extend(followed.list().await);
+        names.extend(followed.list(namespace).await);
         Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
     }
 
@@ -197,10 +197,7 @@ impl ServedCatalog {
         let found = self.own.list_namespaces(parent).await;
         let Some(parent) = parent else {
             let mut all: BTreeSet<NamespaceIdent> = found?.into_iter().collect();
-            let topics = NamespaceIdent::new(tidewater_iceberg::sink::NAMESPACE.to_owned());
-            if self.is_followed(&topics) {
-                all.insert(topics);
-            }
+            all.extend(self.followed.iter().flat_map(FollowedTables::namespaces));
             return Ok(all.into_iter().collect());
         };
         self.or_empty(parent, found)

@@ -21,10 +21,12 @@ use tidewater_storage::model::{Compression, TimestampType};
 use crate::limits::SETTING_BYTES_MAX;
 
 mod iceberg;
+mod table;
 #[cfg(test)]
 mod tests;
 
 pub use self::iceberg::IcebergMode;
+pub use self::table::{NAMESPACE, TableName};
 
 /// The effect of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,10 @@ pub enum Shape {
     IcebergMode,
     /// A JSON Schema, or nothing.
     JsonSchema,
+    /// [`TableName`], or nothing.
+    TableName,
+    /// Properties of a table as pairs, or nothing.
+    TableProperties,
 }
 
 /// One row of the table.
@@ -137,13 +143,25 @@ pub static SETTINGS: &[Setting] = &[
         "iceberg.mode",
         Shape::IcebergMode,
         "disabled",
-        "Keep the topic as the Iceberg table topics.<topic>: key_value has key and value as binary columns; the others have a column for each part of a value, and topics.<topic>~dlq for values that cannot be decoded. value_schema_id_prefix: each value says its schema by an id; value_schema_latest: all are read with the newest schema of the subject, <topic>-value if none is named; json: all are JSON with the columns of iceberg.json.schema.",
+        "Keep the topic as an Iceberg table: key_value has key and value as binary columns; the others have a column for each part of a value, and a table beside it, whose name ends in ~dlq, for values that cannot be decoded. value_schema_id_prefix: each value says its schema by an id; value_schema_latest: all are read with the newest schema of the subject, <topic>-value if none is named; json: all are JSON with the columns of iceberg.json.schema.",
     ),
     honoured(
         "iceberg.json.schema",
         Shape::JsonSchema,
         "",
         "The JSON Schema of a topic's values for iceberg.mode=json; members that it does not name are left out.",
+    ),
+    honoured(
+        "iceberg.table",
+        Shape::TableName,
+        "",
+        "The topic's table, topics.<topic> if this is not set; that of dead letters has the same name with ~dlq. It cannot be changed while iceberg.mode is on: set that to disabled before. The table under the old name stays as it is, and the one under the new name begins with what the topic still has, unless it is the old one, renamed in the catalog.",
+    ),
+    honoured(
+        "iceberg.table.properties",
+        Shape::TableProperties,
+        "",
+        "Properties of the table, which it gets when it is made and keeps: one that is changed in the catalog is set back. One that is taken out of the list stays with the table as it is.",
     ),
     honoured(
         "iceberg.target.lag.ms",
@@ -281,6 +299,10 @@ pub struct TopicConfig {
     pub iceberg_mode: IcebergMode,
     /// `iceberg.json.schema`; empty: none.
     pub iceberg_json_schema: String,
+    /// `iceberg.table`; empty: `topics.<topic>`. [`TopicConfig::table_of`] has the name.
+    pub iceberg_table: String,
+    /// `iceberg.table.properties`.
+    pub iceberg_table_properties: BTreeMap<String, String>,
     /// `iceberg.target.lag.ms`.
     pub iceberg_target_lag_ms: u64,
     /// `iceberg.delete`.
@@ -358,6 +380,14 @@ impl Setting {
                 Ok(()) => return Ok(()),
                 Err(why) => format!("A JSON Schema is expected: {why}"),
             },
+            Shape::TableProperties => match table::parse_properties(value) {
+                Ok(_) => return Ok(()),
+                Err(why) => format!("Properties of a table are expected: {why}"),
+            },
+            Shape::TableName => match table::check_table(value) {
+                Ok(()) => return Ok(()),
+                Err(expected) => expected,
+            },
         };
         match self.refuses {
             Some(why) => Err(SettingError::Refused { name: self.name, value: value.to_owned(), why }),
@@ -406,6 +436,11 @@ impl TopicConfig {
                 Err(why) => unreachable!("the value of iceberg.mode passed its check: {why}"),
             },
             iceberg_json_schema: text("iceberg.json.schema"),
+            iceberg_table: text("iceberg.table"),
+            iceberg_table_properties: match table::parse_properties(&text("iceberg.table.properties")) {
+                Ok(properties) => properties,
+                Err(why) => unreachable!("the value of iceberg.table.properties passed its check: {why}"),
+            },
             iceberg_target_lag_ms: natural("iceberg.target.lag.ms"),
             iceberg_delete: text("iceberg.delete") == "true",
             iceberg_compaction: text("iceberg.compaction") == "true",

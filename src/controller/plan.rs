@@ -17,7 +17,7 @@ use super::lane_table::LaneRecord;
 use super::placement::{self, Planned};
 use super::state::{ControllerState, Verdict};
 use crate::limits::{LANES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICATION_FACTOR_MAX};
-use settings::{check_columns, check_setting, check_size, internal_settings};
+use settings::{check_columns, check_setting, check_size, check_table, internal_settings};
 
 pub use settings::{INTERNAL_SETTINGS, configure, mend_internal};
 
@@ -69,6 +69,7 @@ pub fn create(
         overrides.extend(internal_settings());
     }
     check_columns(&overrides)?;
+    check_table(state, &name, &overrides)?;
     check_size(&BTreeMap::new(), &overrides)?;
     let lanes = if spec.assignments.is_empty() {
         let wanted = spec.partitions.unwrap_or(i32::try_from(context.num_partitions).unwrap_or(i32::MAX));

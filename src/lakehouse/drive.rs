@@ -278,7 +278,7 @@ fn state_of(config: &SinkConfig, status: &SinkStatus) -> TableState {
 
 fn dead_letters_of(config: &SinkConfig, status: &SinkStatus) -> DeadLettersState {
     DeadLettersState {
-        table: dead_letter_table(&config.topic).to_string(),
+        table: dead_letter_table(&config.table).to_string(),
         rows: status.dead_rows,
         committed: status.dead_letters,
         last: status.last_dead.as_ref().map(|last| DeadLetter {

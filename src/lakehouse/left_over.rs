@@ -7,16 +7,17 @@
 //! the broker that leads the controller's lane looks: the image of another may lag behind a topic that was just made.
 //! One task on the side runtime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewater_iceberg::catalog::{Catalog, CatalogError, Loaded, NamespaceIdent, ObjectStoreCatalog, TableIdent};
+use tidewater_iceberg::catalog::{Catalog, CatalogError, Loaded, ObjectStoreCatalog, TableIdent};
 use tidewater_iceberg::commit::{TableOwner, identity};
-use tidewater_iceberg::sink::{NAMESPACE, is_under_own_name};
+use tidewater_iceberg::sink::is_under_own_name;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::run::table_of;
 use super::states::TableStates;
 use crate::archival::leads_controller;
 use crate::controller::ask::{Answered, Ask, ControllerRequest};
@@ -109,13 +110,11 @@ impl LeftOver {
     }
 
     async fn find(&self, image: &ClusterImage, states: &TableStates) -> Result<Vec<(TableIdent, Uuid)>, CatalogError> {
-        let tables = match self.catalog.list_tables(&NamespaceIdent::new(NAMESPACE.to_owned())).await {
-            Err(CatalogError::NoSuchNamespace(_)) => return Ok(Vec::new()),
-            tables => tables?,
-        };
+        let kept: BTreeSet<TableIdent> =
+            image.topics.values().filter(|topic| states.is_kept(topic.id)).map(|topic| table_of(topic)).collect();
         let mut found = Vec::new();
-        for table in tables {
-            if image.topic(&table.name).is_some_and(|topic| states.is_kept(topic.id)) {
+        for table in self.tables().await? {
+            if kept.contains(&table) {
                 continue;
             }
             match self.catalog.load(&table).await {
@@ -129,6 +128,19 @@ impl LeftOver {
         Ok(found)
     }
 
+    /// All tables: a topic that is gone no longer says in which namespace its table lies.
+    async fn tables(&self) -> Result<Vec<TableIdent>, CatalogError> {
+        let mut tables = Vec::new();
+        for namespace in self.catalog.list_namespaces(None).await? {
+            match self.catalog.list_tables(&namespace).await {
+                // It was dropped since.
+                Err(CatalogError::NoSuchNamespace(_)) => {}
+                listed => tables.extend(listed?),
+            }
+        }
+        Ok(tables)
+    }
+
     fn is_left_over(&self, image: &ClusterImage, table: &TableIdent, loaded: &Loaded) -> bool {
         let metadata = &loaded.metadata;
         let Some(owner) = TableOwner::of(metadata) else { return false };
@@ -136,7 +148,7 @@ impl LeftOver {
             && owner.cluster == image.cluster
             && owner.epoch >> 32 == self.lineage
             && image.topic_by_id(owner.topic).is_none()
-            && metadata.properties().get(identity::TOPIC_NAME).is_some_and(|topic| is_under_own_name(table, topic))
+            && is_under_own_name(table, metadata.properties())
     }
 }
 
@@ -144,11 +156,12 @@ impl LeftOver {
 mod tests {
     use std::collections::HashMap;
 
-    use tidewater_iceberg::catalog::NewTable;
+    use tidewater_iceberg::catalog::{NamespaceIdent, NewTable};
     use tidewater_iceberg::files::TableFiles;
     use tidewater_iceberg::location::Warehouse;
     use tidewater_iceberg::names::Names;
     use tidewater_iceberg::schema;
+    use tidewater_iceberg::sink::NAMESPACE;
     use tidewater_storage::model::{NodeId, TopicId, TopicName};
     use tidewater_tiering::store::DirectoryStore;
 
@@ -179,8 +192,12 @@ mod tests {
         state.image(&around, None)
     }
 
+    #[derive(Clone, Copy)]
     struct Made<'a> {
+        namespace: &'a str,
         table: &'a str,
+        /// Of `tidewater.table`; empty: none, as in versions before it.
+        made_as: &'a str,
         topic_name: &'a str,
         topic: u128,
         cluster: Uuid,
@@ -194,9 +211,12 @@ mod tests {
         let mut properties = owner.properties();
         properties.insert(identity::TOPIC_NAME.to_owned(), made.topic_name.to_owned());
         properties.insert(identity::DELETE.to_owned(), made.delete.to_owned());
+        if !made.made_as.is_empty() {
+            properties.insert(identity::TABLE.to_owned(), made.made_as.to_owned());
+        }
         let (schema, format) = (schema::table_schema().expect("legal"), iceberg::spec::FormatVersion::V2);
         let new = NewTable { schema, spec: None, order: None, location: None, properties, format };
-        let namespace = NamespaceIdent::new(NAMESPACE.to_owned());
+        let namespace = NamespaceIdent::new(made.namespace.to_owned());
         catalog.ensure_namespace(&namespace).await.expect("made");
         catalog.create(&TableIdent::new(namespace, made.table.to_owned()), new).await.expect("made");
     }
@@ -211,7 +231,9 @@ mod tests {
         let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
         let left = runtime.block_on(async {
             let gone = Made {
+                namespace: NAMESPACE,
                 table: "gone",
+                made_as: "",
                 topic_name: "gone",
                 topic: 2,
                 cluster: CLUSTER,
@@ -224,20 +246,25 @@ mod tests {
             make(&catalog, &Made { table: "alive", topic_name: "alive", topic: 1, ..gone }).await;
             make(&catalog, &Made { table: "renamed", ..gone }).await;
             make(&catalog, &Made { table: "restored", topic_name: "restored", lineage: LINEAGE - 1, ..gone }).await;
+            let named = Made { namespace: "lake", table: "o", made_as: "lake.o", ..gone };
+            make(&catalog, &named).await;
+            make(&catalog, &Made { table: "o~dlq", made_as: "lake.o~dlq", ..named }).await;
+            make(&catalog, &Made { table: "moved", ..named }).await;
             make(&catalog, &Made { table: "foreign", topic_name: "foreign", cluster: Uuid::nil(), ..gone }).await;
             let (image, states) = (image(), TableStates::default());
             let mut left_over = LeftOver::new(Arc::clone(&catalog), LINEAGE);
-            let namespace = NamespaceIdent::new(NAMESPACE.to_owned());
             let mut left = Vec::new();
             for _ in 0..2 {
                 left_over.look(&image, &states).await.expect("looks");
-                let tables = catalog.list_tables(&namespace).await.expect("lists");
-                left.push(tables.into_iter().map(|table| table.name).collect::<Vec<_>>());
+                let tables = left_over.tables().await.expect("lists");
+                left.push(tables.into_iter().map(|table| table.name).collect::<BTreeSet<_>>());
             }
             left
         });
         std::fs::remove_dir_all(&dir).expect("removed");
-        assert_eq!(left[0], ["alive", "foreign", "gone", "gone~dlq", "renamed", "restored", "unmarked"]);
-        assert_eq!(left[1], ["alive", "foreign", "renamed", "restored", "unmarked"]);
+        let kept = ["alive", "foreign", "moved", "renamed", "restored", "unmarked"].map(str::to_owned);
+        let gone = ["gone", "gone~dlq", "o", "o~dlq"].map(str::to_owned);
+        assert_eq!(left[0], kept.iter().chain(&gone).cloned().collect());
+        assert_eq!(left[1], kept.into());
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use tidewater_iceberg::catalog::ObjectStoreCatalog;
+use tidewater_iceberg::catalog::{NamespaceIdent, ObjectStoreCatalog, TableIdent};
 use tidewater_iceberg::commit::orphans::SweepLock;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
@@ -110,6 +110,28 @@ fn committing(image: &ClusterImage, leaders: &Leaders, topic: &TopicImage) -> Op
     (leader.node == image.here && leader.term > Term(0)).then_some(leader.term)
 }
 
+/// What a topic's sink is made with: it is stopped, and another one started, when this changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TableSpec {
+    table: TableIdent,
+    mode: TableMode,
+    properties: BTreeMap<String, String>,
+}
+
+impl TableSpec {
+    /// `None` without a table.
+    fn of(topic: &TopicImage) -> Option<Self> {
+        let (mode, properties) = (table_mode(topic)?, topic.config.iceberg_table_properties.clone());
+        Some(Self { table: table_of(topic), mode, properties })
+    }
+}
+
+/// Where a topic's table lies, or would lie.
+pub(super) fn table_of(topic: &TopicImage) -> TableIdent {
+    let table = topic.config.table_of(&topic.name);
+    TableIdent::new(NamespaceIdent::new(table.namespace.to_owned()), table.name.to_owned())
+}
+
 /// How the records of a topic become rows; `None` without a table.
 fn table_mode(topic: &TopicImage) -> Option<TableMode> {
     Some(match &topic.config.iceberg_mode {
@@ -142,7 +164,7 @@ struct Sink {
     topic: Arc<TopicImage>,
     /// The term of its fencing epoch.
     term: Term,
-    mode: TableMode,
+    spec: TableSpec,
     settings: watch::Sender<SinkSettings>,
     stop: watch::Sender<Stop>,
 }
@@ -168,23 +190,24 @@ async fn follow(
 impl Sinks {
     /// Starts and stops without waiting for any of them: a turn may take minutes when the bucket is slow.
     fn reconcile(&mut self, image: &ClusterImage, leaders: &Leaders) {
-        let wanted: BTreeMap<TopicId, (&Arc<TopicImage>, Term, TableMode)> = image
+        let wanted: BTreeMap<TopicId, (&Arc<TopicImage>, Term, TableSpec)> = image
             .topics
             .values()
             .filter_map(|topic| {
-                let mode = table_mode(topic)?;
-                Some((topic.id, (topic, committing(image, leaders, topic)?, mode)))
+                // Most topics of a broker have no table, or one that another broker commits to.
+                let term = committing(image, leaders, topic)?;
+                Some((topic.id, (topic, term, TableSpec::of(topic)?)))
             })
             .collect();
         let is_over = |id: &TopicId, sink: &Sink| {
-            wanted.get(id).is_none_or(|(_, term, mode)| *term != sink.term || *mode != sink.mode)
+            wanted.get(id).is_none_or(|(_, term, spec)| *term != sink.term || *spec != sink.spec)
         };
         let over: Vec<TopicId> =
             self.running.iter().filter(|(id, sink)| is_over(id, sink)).map(|(id, _)| *id).collect();
         for id in over {
             self.stop(id, image);
         }
-        for (id, (topic, term, mode)) in wanted {
+        for (id, (topic, term, spec)) in wanted {
             match self.running.get_mut(&id) {
                 Some(sink) => {
                     // An idle sink sleeps: only a change that concerns it wakes it.
@@ -195,18 +218,20 @@ impl Sinks {
                 }
                 // `ended` brings us here again.
                 None if self.stopping.contains(&id) => {}
-                None => self.start(image, topic, term, mode),
+                None => self.start(image, topic, term, spec),
             }
         }
     }
 
-    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>, term: Term, mode: TableMode) {
+    fn start(&mut self, image: &ClusterImage, topic: &Arc<TopicImage>, term: Term, spec: TableSpec) {
         let (settings, seen) = watch::channel(SinkSettings::of(topic));
         let (stop, stopped) = watch::channel(Stop::Not);
         let epoch = fencing_epoch(self.lineage, term);
         let task = MaintenanceTask {
             config: SinkConfig {
-                mode: mode.clone(),
+                table: spec.table.clone(),
+                mode: spec.mode.clone(),
+                properties: spec.properties.clone(),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)
             },
             catalog: Arc::clone(&self.catalog),
@@ -220,15 +245,16 @@ impl Sinks {
             stopped,
         };
         self.tasks.spawn(keep(task));
-        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), term, mode, settings, stop });
+        self.running.insert(topic.id, Sink { topic: Arc::clone(topic), term, spec, settings, stop });
     }
 
     fn stop(&mut self, id: TopicId, image: &ClusterImage) {
         let Some(sink) = self.running.remove(&id) else { return };
         let stop = match image.topic_by_id(id) {
             None if sink.topic.config.iceberg_delete => Stop::AndDrop,
-            // Another broker commits from now on, or this one in a later term or in another mode.
-            Some(topic) if table_mode(topic).is_some() => Stop::HandOver,
+            // Another broker commits from now on, or this one in a later term or with other settings. What commits to
+            // another table leaves this one behind.
+            Some(topic) if TableSpec::of(topic).is_some_and(|spec| spec.table == sink.spec.table) => Stop::HandOver,
             _ => Stop::Now,
         };
         sink.stop.send_replace(stop);
@@ -284,5 +310,18 @@ mod tests {
         assert_eq!(see(2, 1, 4), Some(Term(4)));
         assert_eq!(see(2, 2, 5), None, "it moved");
         assert_eq!(see(2, 1, 6), Some(Term(6)), "and came back with a greater epoch");
+    }
+
+    #[test]
+    fn a_topic_that_names_no_table_has_the_one_of_the_crate() {
+        let mut topic =
+            crate::kafka::handlers::fixture::image(&[("orders", 1)]).topics.into_values().next().expect("one");
+        assert_eq!(table_of(&topic), SinkConfig::default_table(&topic.name));
+        assert_eq!(TableSpec::of(&topic), None, "no mode");
+        let config = Arc::make_mut(&mut Arc::make_mut(&mut topic).config);
+        config.iceberg_mode = IcebergMode::KeyValue;
+        config.iceberg_table = "lake.o".to_owned();
+        let spec = TableSpec::of(&topic).expect("a table");
+        assert_eq!(spec.table, TableIdent::from_strs(["lake", "o"]).expect("legal"));
     }
 }

@@ -17,14 +17,14 @@ use futures::stream;
 use tidewater_iceberg::catalog::{CatalogError, Loaded, NamespaceIdent, ReadOnlyCatalog, TableIdent};
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
-use tidewater_iceberg::sink::{NAMESPACE, SinkConfig, dead_letter_table, topic_of_dead_letters};
+use tidewater_iceberg::sink::{NAMESPACE, dead_letter_table, is_dead_letter_name, topic_of_default_table};
 use tidewater_read_replica::TopicPattern;
 use tidewater_storage::model::TopicName;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::published::{Published, Subscriber};
-use crate::config::topic::IcebergMode;
+use crate::config::topic::{IcebergMode, TopicConfig};
 use crate::controller::followed::FollowedTopic;
 use crate::controller::image::ClusterImage;
 
@@ -111,7 +111,18 @@ impl FollowedTables {
     /// Is it there because the cluster has sources?
     #[must_use]
     pub fn has_namespace(&self, namespace: &NamespaceIdent) -> bool {
-        namespace.iter().eq([NAMESPACE]) && !self.images.borrow().sources.is_empty()
+        let (image, published) = self.now();
+        let is_here = |table: &TableIdent| table.namespace == *namespace;
+        (namespace.iter().eq([NAMESPACE]) && !image.sources.is_empty())
+            || named(&image, &published).any(|(_, table)| is_here(&table))
+    }
+
+    /// The namespaces that are there because the cluster has sources.
+    #[must_use]
+    pub fn namespaces(&self) -> BTreeSet<NamespaceIdent> {
+        let (image, published) = self.now();
+        let topics = (!image.sources.is_empty()).then(|| NamespaceIdent::new(NAMESPACE.to_owned()));
+        named(&image, &published).map(|(_, table)| table.namespace).chain(topics).collect()
     }
 
     /// Whose table `table` is. Asks no bucket.
@@ -121,11 +132,12 @@ impl FollowedTables {
         owner(&image, &published, table)
     }
 
-    /// The tables of followed topics with `iceberg.mode`. One that a source's bucket does not answer for in time is
+    /// The tables in `namespace` of followed topics with `iceberg.mode`. One that a source's bucket does not answer for in time is
     /// among them: loading it says why. Those of a source whose topics are not known are missing, as its topics are.
-    pub async fn list(&self) -> BTreeSet<String> {
+    pub async fn list(&self, namespace: &NamespaceIdent) -> BTreeSet<String> {
         let (image, published) = self.now();
-        let tables = tables(&image, &published);
+        let mut tables = tables(&image, &published);
+        tables.retain(|table| table.table.namespace == *namespace);
         let mut names: BTreeSet<String> = tables.iter().map(|table| table.table.name.clone()).collect();
         let look = |table: SourceTable| async move {
             let found = table.catalog.table_exists(&table.table).await;
@@ -147,19 +159,19 @@ impl FollowedTables {
 }
 
 fn owner(image: &ClusterImage, published: &Published, table: &TableIdent) -> Owner {
-    let shown = published.followed.shown(image);
-    let of_rows = TopicName::new(&table.name).ok().filter(|topic| *table == SinkConfig::default_table(topic));
-    let of_dead = || topic_of_dead_letters(table, image.topics.keys().chain(shown.keys().copied()));
-    let Some(topic) = of_rows.or_else(of_dead) else { return Owner::Own };
     if image.revision == 0 {
         return Owner::Unknown(SourceError::Starting { table: table.clone() });
     }
-    if image.sources.is_empty() || image.topics.contains_key(&topic) {
+    if image.sources.is_empty() || image.topics.values().any(|topic| has(&topic.name, &topic.config, table)) {
         return Owner::Own;
     }
-    if let Some(followed) = shown.get(&topic) {
+    let shown = published.followed.shown(image);
+    if let Some(followed) = shown.values().find(|followed| has(&followed.image.name, &followed.image.config, table)) {
         return of_topic(image, published, followed, table.clone()).map_or_else(Owner::Unknown, Owner::Source);
     }
+    // Which names the topics of an unread source have chosen is not known.
+    let is_free = |topic: &TopicName| !image.topics.contains_key(topic) && !shown.contains_key(topic);
+    let Some(topic) = topic_of_default_table(table).filter(is_free) else { return Owner::Own };
     let open = |id| published.sources.get(id).is_some_and(|source| source.open.is_some());
     // A pattern was checked when the source was made.
     let may_have = |topics: &str| topics.parse::<TopicPattern>().map_or(true, |pattern| pattern.matches(&topic));
@@ -174,16 +186,33 @@ fn owner(image: &ClusterImage, published: &Published, table: &TableIdent) -> Own
     }
 }
 
+/// Whether `table` has, or would have, the rows or the dead letters of `topic`.
+fn has(topic: &TopicName, config: &TopicConfig, table: &TableIdent) -> bool {
+    let of_rows = config.table_of(topic);
+    table.namespace.iter().eq([of_rows.namespace])
+        && (table.name == of_rows.name || is_dead_letter_name(&table.name, of_rows.name))
+}
+
 /// The tables that followed topics have or will have soon, and those of dead letters that they may have.
 fn tables(image: &ClusterImage, published: &Published) -> Vec<SourceTable> {
-    let shown = published.followed.shown(image).into_values();
-    let named = shown.flat_map(|followed| {
-        let (mode, topic) = (&followed.image.config.iceberg_mode, &followed.image.name);
-        let rows = (*mode != IcebergMode::Disabled).then(|| SinkConfig::default_table(topic));
-        let dead = mode.is_typed().then(|| dead_letter_table(topic));
-        rows.into_iter().chain(dead).map(move |table| (followed, table))
-    });
+    let named = named(image, published);
     named.filter_map(|(followed, table)| of_topic(image, published, followed, table).ok()).collect()
+}
+
+/// The names of those tables, each with its topic.
+fn named<'a>(
+    image: &'a ClusterImage,
+    published: &'a Published,
+) -> impl Iterator<Item = (&'a FollowedTopic, TableIdent)> {
+    let shown = published.followed.shown(image).into_values();
+    shown.flat_map(|followed| {
+        let config = &followed.image.config;
+        let name = config.table_of(&followed.image.name);
+        let of_rows = TableIdent::new(NamespaceIdent::new(name.namespace.to_owned()), name.name.to_owned());
+        let of_dead = config.iceberg_mode.is_typed().then(|| dead_letter_table(&of_rows));
+        let is_kept = config.iceberg_mode != IcebergMode::Disabled;
+        is_kept.then_some(of_rows).into_iter().chain(of_dead).map(move |table| (followed, table))
+    })
 }
 
 /// `table` of a topic that is shown.

@@ -16,6 +16,9 @@ pub const EPOCH: &str = "tidewater.epoch";
 
 /// Property: the name of the topic it holds.
 pub const TOPIC_NAME: &str = "tidewater.topic";
+/// Property: the name that the table was made under, `namespace.table`. Tables of versions that knew one namespace lack
+/// it.
+pub const TABLE: &str = "tidewater.table";
 /// Property: `true` if the table is dropped with its topic (`iceberg.delete`). On the table, so that it outlives a
 /// broker that is killed after the topic's deletion.
 pub const DELETE: &str = "tidewater.delete-with-topic";

@@ -20,8 +20,10 @@
 //! After a restore of the cluster an offset may be another record's; then the table pauses until its owner has rolled
 //! `<topic>~dlq` back as well.
 
+use std::collections::HashMap;
+
+use iceberg::TableIdent;
 use iceberg::spec::{TableMetadata, read_data_files_from_avro, write_data_files_to_avro};
-use iceberg::{NamespaceIdent, TableIdent};
 use serde::{Deserialize, Serialize};
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex, TimestampMs, TopicName};
@@ -45,52 +47,58 @@ use report::Unlogged;
 
 /// Property of a topic's table: the dead letters of its last commit, as JSON ([`Pending`]); not there if it had none.
 pub(super) const PENDING: &str = "tidewater.dead-letters";
-/// What a topic's name gets for its table of dead letters. No topic's name has `~`.
+/// What a table's name gets for that of its dead letters. No topic's name and no `iceberg.table` has `~`.
 const SUFFIX: &str = "~dlq";
-/// Bytes of a topic's name in that of its table of dead letters at most: a directory bucket holds file names of 255
+/// Bytes of a table's name in that of its dead letters at most: a directory bucket holds file names of 255
 /// bytes, in which `~` takes three.
 const NAME_BYTES_MAX: usize = 244;
 
-/// The table of a topic's dead letters: `topics.<topic>~dlq`.
+/// The table of the dead letters of a topic whose rows go to `table`: the same name with `~dlq`.
 #[must_use]
-pub fn dead_letter_table(topic: &TopicName) -> TableIdent {
-    TableIdent::new(NamespaceIdent::new(NAMESPACE.to_owned()), dead_letter_name(topic.as_str()))
+pub fn dead_letter_table(table: &TableIdent) -> TableIdent {
+    TableIdent::new(table.namespace.clone(), dead_letter_name(&table.name))
 }
 
 /// A name that is too long is cut, and gets a number made of all of it.
-fn dead_letter_name(topic: &str) -> String {
-    if topic.len() <= NAME_BYTES_MAX {
-        return format!("{topic}{SUFFIX}");
+fn dead_letter_name(table: &str) -> String {
+    if table.len() <= NAME_BYTES_MAX {
+        return format!("{table}{SUFFIX}");
     }
     // FNV-1a: names must be the same in each version.
-    let hash = topic
+    let hash = table
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let start: String = topic.chars().take(NAME_BYTES_MAX - 17).collect();
+    let start: String = table.chars().take(NAME_BYTES_MAX - 17).collect();
     format!("{start}-{hash:016x}{SUFFIX}")
 }
 
-/// The topic whose table of dead letters has the name of `table`; `None`: it is no such name. A long topic's name is cut
-/// in it, so that one is looked for among the `known` topics.
+/// Whether `dead` is the name of the dead letters of a topic whose table is called `table`.
 #[must_use]
-pub fn topic_of_dead_letters<'a>(
-    table: &TableIdent,
-    mut known: impl Iterator<Item = &'a TopicName>,
-) -> Option<TopicName> {
-    let name = table.name.strip_suffix(SUFFIX).filter(|_| table.namespace.iter().eq([NAMESPACE]))?;
-    if name.len() == NAME_BYTES_MAX {
-        let long = known.find(|topic| topic.as_str().len() > NAME_BYTES_MAX && dead_letter_table(topic) == *table);
-        if let Some(long) = long {
-            return Some(long.clone());
-        }
-    }
-    TopicName::new(name).ok()
+pub fn is_dead_letter_name(dead: &str, table: &str) -> bool {
+    dead.ends_with(SUFFIX) && dead == dead_letter_name(table)
 }
 
-/// Whether a table whose properties name `topic` has the name that it was made with.
+/// The name of a topic that may have `table` without naming one: for its rows, or for its dead letters. A long topic's
+/// name is cut in the latter, and not found.
 #[must_use]
-pub fn is_under_own_name(table: &TableIdent, topic: &str) -> bool {
-    table.name == topic || table.name == dead_letter_name(topic)
+pub fn topic_of_default_table(table: &TableIdent) -> Option<TopicName> {
+    if !table.namespace.iter().eq([NAMESPACE]) {
+        return None;
+    }
+    TopicName::new(table.name.strip_suffix(SUFFIX).unwrap_or(&table.name)).ok()
+}
+
+/// Whether a table with these properties still has the name that it was made with.
+#[must_use]
+pub fn is_under_own_name(table: &TableIdent, properties: &HashMap<String, String>) -> bool {
+    match (properties.get(identity::TABLE), properties.get(identity::TOPIC_NAME)) {
+        (Some(made), _) => *made == table.to_string(),
+        // Of a version that knew one namespace.
+        (None, Some(topic)) => {
+            table.namespace.iter().eq([NAMESPACE]) && (table.name == *topic || is_dead_letter_name(&table.name, topic))
+        }
+        (None, None) => false,
+    }
 }
 
 /// Dead letters that a commit to the topic's table has decided.
@@ -128,7 +136,7 @@ pub(super) struct Prepared {
 
 impl DeadLetters {
     pub(super) fn new(config: &SinkConfig, committer: Committer) -> Self {
-        let table = dead_letter_table(&config.topic);
+        let table = dead_letter_table(&config.table);
         Self { table, committer, absent: false, settled: None, known: None, unlogged: Unlogged::default() }
     }
 }
@@ -421,21 +429,32 @@ mod tests {
         assert_eq!(names.len(), 3);
         assert!(names.iter().all(|name| name.len() <= 248 && name.ends_with(SUFFIX)), "{names:?}");
         assert_eq!(dead_letter_name("orders"), "orders~dlq");
-        let table = dead_letter_table(&TopicName::new("orders").expect("legal"));
-        assert!(is_under_own_name(&table, "orders") && !is_under_own_name(&table, "order"));
+        assert!(names.iter().zip(["a"; 3]).all(|(name, other)| !is_dead_letter_name(name, other)));
     }
 
     #[test]
-    fn a_table_of_dead_letters_names_its_topic() {
-        let topics = ["orders".to_owned(), "a".repeat(249), format!("{}b", "a".repeat(248)), "a".repeat(244)];
-        let topics = topics.map(|name| TopicName::new(&name).expect("legal"));
-        for topic in &topics {
-            assert_eq!(topic_of_dead_letters(&dead_letter_table(topic), topics.iter()).as_ref(), Some(topic));
-        }
-        let orders = TableIdent::from_strs([NAMESPACE, "orders"]).expect("legal");
-        let elsewhere = TableIdent::from_strs(["other", "orders~dlq"]).expect("legal");
-        for table in [orders, elsewhere] {
-            assert_eq!(topic_of_dead_letters(&table, topics.iter()), None, "{table}");
+    fn a_table_is_under_its_own_name_until_it_is_renamed() {
+        let table = |namespace: &str, name: &str| TableIdent::from_strs([namespace, name]).expect("legal");
+        let with = |key: &str, value: &str| HashMap::from([(key.to_owned(), value.to_owned())]);
+        let (made, old) = (with(identity::TABLE, "lake.o"), with(identity::TOPIC_NAME, "orders"));
+        assert!(is_under_own_name(&table("lake", "o"), &made));
+        assert!(!is_under_own_name(&table(NAMESPACE, "o"), &made) && !is_under_own_name(&table("lake", "p"), &made));
+        assert!(is_under_own_name(&table(NAMESPACE, "orders"), &old));
+        assert!(is_under_own_name(&table(NAMESPACE, "orders~dlq"), &old));
+        assert!(!is_under_own_name(&table("lake", "orders"), &old));
+        assert!(!is_under_own_name(&table(NAMESPACE, "order"), &old));
+        assert!(!is_under_own_name(&table(NAMESPACE, "orders"), &HashMap::new()));
+    }
+
+    #[test]
+    fn a_table_names_the_topic_that_may_have_it() {
+        let table = |namespace: &str, name: &str| TableIdent::from_strs([namespace, name]).expect("legal");
+        let topic = TopicName::new("orders").ok();
+        assert_eq!(topic_of_default_table(&table(NAMESPACE, "orders")), topic);
+        assert_eq!(topic_of_default_table(&table(NAMESPACE, "orders~dlq")), topic);
+        assert_eq!(dead_letter_table(&table("lake", "o")), table("lake", "o~dlq"));
+        for other in [table("lake", "orders"), table(NAMESPACE, "a b")] {
+            assert_eq!(topic_of_default_table(&other), None, "{other}");
         }
     }
 }

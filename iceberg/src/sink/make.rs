@@ -1,6 +1,8 @@
 //! Making a topic's tables: its own and that of its dead letters. Both begin as tables of key and value, because a new
 //! table gets its field ids by level; what else it has is added, or taken away, in a second commit.
 
+use std::collections::HashMap;
+
 use iceberg::TableIdent;
 use iceberg::spec::Schema;
 
@@ -17,14 +19,21 @@ pub(super) async fn make_table(
 ) -> Result<(), SinkError> {
     catalog.ensure_namespace(&table.namespace).await?;
     let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: config.epoch };
-    let mut properties = owner.properties();
-    properties.extend(
+    let mut properties = HashMap::from(
         [
-            (identity::TOPIC_NAME, config.topic.as_str()),
-            (identity::DELETE, if config.delete { "true" } else { "false" }),
             ("write.metadata.delete-after-commit.enabled", "true"),
             ("write.metadata.previous-versions-max", &config.bounds.metadata_kept.to_string()),
             ("write.parquet.compression-codec", "zstd"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
+    properties.extend(config.properties.clone());
+    properties.extend(owner.properties());
+    properties.extend(
+        [
+            (identity::TOPIC_NAME, config.topic.as_str()),
+            (identity::TABLE, &table.to_string()),
+            (identity::DELETE, if config.delete { "true" } else { "false" }),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned())),
     );

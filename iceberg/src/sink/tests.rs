@@ -11,6 +11,7 @@ use crate::fixture::{Fault, World};
 mod caps;
 mod client_sized;
 mod doubles;
+mod named;
 mod typed;
 
 use doubles::Faulty;

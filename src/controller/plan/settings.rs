@@ -57,6 +57,8 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
         ));
     }
     check_columns(&overrides)?;
+    check_same_table(name, &record.overrides, &overrides)?;
+    check_table(state, name, &overrides)?;
     check_size(&record.overrides, &overrides)?;
     Ok(Command::Configure { name: name.clone(), overrides })
 }
@@ -72,6 +74,51 @@ pub(super) fn check_columns(overrides: &BTreeMap<String, String>) -> Result<(), 
          another mode"
             .to_owned(),
     ))
+}
+
+/// No two topics write one table, and none takes its name from a table that it is writing.
+pub(super) fn check_table(
+    state: &ControllerState,
+    topic: &TopicName,
+    overrides: &BTreeMap<String, String>,
+) -> Result<(), TopicError> {
+    let config = TopicConfig::resolve(overrides);
+    if config.iceberg_mode == IcebergMode::Disabled {
+        return Ok(());
+    }
+    let table = config.table_of(topic);
+    let is_of = |(other, record): &(&TopicName, &TopicRecord)| {
+        // Most topics neither have that name nor name a table: their settings are not read.
+        let may_be = other.as_str() == table.name || record.overrides.contains_key("iceberg.table");
+        *other != topic && may_be && {
+            let config = TopicConfig::resolve(&record.overrides);
+            config.iceberg_mode != IcebergMode::Disabled && config.table_of(other) == table
+        }
+    };
+    match state.topics.iter().find(is_of) {
+        None => Ok(()),
+        Some((other, _)) => Err(TopicError::InvalidConfig(format!(
+            "{table} is the table of topic {other}: choose another one for topic {topic} with iceberg.table"
+        ))),
+    }
+}
+
+fn check_same_table(
+    topic: &TopicName,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<(), TopicError> {
+    let (before, after) = (TopicConfig::resolve(before), TopicConfig::resolve(after));
+    let is_table = |config: &TopicConfig| config.iceberg_mode != IcebergMode::Disabled;
+    let (old, new) = (before.table_of(topic), after.table_of(topic));
+    if old == new || !is_table(&before) || !is_table(&after) {
+        return Ok(());
+    }
+    Err(TopicError::InvalidConfig(format!(
+        "iceberg.table cannot be changed while topic {topic} is kept as table {old}: set iceberg.mode=disabled first, \
+         and then the name and the mode; the table {old} stays as it is then, and {new} begins with what the topic \
+         still has, unless it is {old}, renamed in the catalog"
+    )))
 }
 
 /// Every partition carries its topic's settings. A topic that has too many already may get fewer.

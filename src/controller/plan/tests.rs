@@ -258,3 +258,33 @@ fn settings_change_all_or_none() {
         other => unreachable!("{other:?}"),
     }
 }
+
+#[test]
+fn a_table_is_of_one_topic_and_keeps_its_name() {
+    let set = |key: &str, value: &str| ConfigOp { key: key.into(), change: ConfigChange::Set(value.into()) };
+    let mut state = with_topic("orders");
+    let mut give = |topic: &str, ops: &[ConfigOp]| {
+        let command = configure(&state, topic, ops).map_err(|refused| refused.to_string())?;
+        state.apply(command);
+        Ok::<(), String>(())
+    };
+    give("orders", &[set("iceberg.mode", "key_value"), set("iceberg.table", "lake.o")]).expect("its first table");
+    let refused = give("orders", &[set("iceberg.table", "lake.p")]).expect_err("while it is a table");
+    assert!(refused.contains("iceberg.mode=disabled") && refused.contains("lake.o"), "{refused}");
+    give("orders", &[set("iceberg.table", "lake.o"), set("iceberg.delete", "true")]).expect("the same name");
+    give("orders", &[set("iceberg.mode", "disabled"), set("iceberg.table", "x")]).expect("it is none then");
+    give("orders", &[set("iceberg.mode", "key_value")]).expect("and this is another");
+    let with = |configs: &[(&str, &str)], name: &str| {
+        let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), Some((*v).to_owned()))).collect();
+        create(&state, &Planned::default(), &TopicSpec { configs, ..spec(name) }, TopicId::default())
+    };
+    for (name, configs) in [
+        ("x", &[("iceberg.mode", "key_value")][..]),
+        ("y", &[("iceberg.mode", "key_value"), ("iceberg.table", "topics.x")]),
+    ] {
+        let refused = with(configs, name).expect_err("the table of orders").to_string();
+        assert!(refused.contains("topics.x is the table of topic orders"), "{refused}");
+    }
+    with(&[("iceberg.table", "x")], "y").expect("it has no table yet");
+    with(&[("iceberg.mode", "key_value"), ("iceberg.table", "lake.x")], "x").expect("another namespace");
+}

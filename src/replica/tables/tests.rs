@@ -41,7 +41,11 @@ fn cluster() -> ClusterName {
 }
 
 fn topic(source: &str, n: u128, name: &str, mode: &str) -> FollowedTopic {
-    let overrides = BTreeMap::from([("iceberg.mode".to_owned(), mode.to_owned())]);
+    topic_with(source, n, name, &[("iceberg.mode", mode)])
+}
+
+fn topic_with(source: &str, n: u128, name: &str, settings: &[(&str, &str)]) -> FollowedTopic {
+    let overrides = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let name = TopicName::new(name).expect("legal");
     let id_of_topic = TopicId(Uuid::from_u128(100 + n));
     FollowedTopic::new(id(source), (id_of_topic, name), overrides, &[(Incarnation(0), LaneId(1))], 1)
@@ -146,7 +150,7 @@ impl Bench {
     }
 
     fn list(&self) -> Vec<String> {
-        self.runtime.block_on(self.tables().list()).into_iter().collect()
+        self.runtime.block_on(self.tables().list(&NamespaceIdent::new(NAMESPACE.to_owned()))).into_iter().collect()
     }
 }
 
@@ -198,6 +202,34 @@ fn a_table_of_dead_letters_is_its_topics_sources() {
     bench.unread("west", None);
     let text = bench.uuid("wind~dlq").expect_err("is not known").to_string();
     assert!(text.contains("source west"), "{text}");
+}
+
+#[test]
+fn a_followed_table_lies_where_its_topic_says() {
+    let bench = Bench::new();
+    let named = [("iceberg.mode", "value_schema_id_prefix"), ("iceberg.table", "lake.wind")];
+    bench.published.send_modify(|held| {
+        let others = held.followed.all().filter(|topic| topic.image.name.as_str() != "wind").cloned();
+        let topics = others.chain([topic_with("west", 7, "wind", &named)]);
+        let followed = Followed::new(topics, SOURCES.map(id).into(), BTreeSet::new());
+        *held = Arc::new(Published { followed: Arc::new(followed), sources: held.sources.clone() });
+    });
+    let lake = NamespaceIdent::new("lake".to_owned());
+    let ident = |name: &str| TableIdent::new(lake.clone(), name.to_owned());
+    let catalog = bench.catalog("west");
+    bench.runtime.block_on(async {
+        catalog.ensure_namespace(&lake).await.expect("made");
+        catalog.create(&ident("wind"), made()).await.expect("made");
+    });
+    assert_eq!(bench.list(), ["both", "orders"], "topics.wind is no table of a followed topic");
+    assert!(matches!(bench.tables().owner(&table("wind")), Owner::Own));
+    assert_eq!(bench.runtime.block_on(bench.tables().list(&lake)), ["wind".to_owned()].into());
+    assert!(bench.tables().has_namespace(&lake));
+    assert_eq!(bench.tables().namespaces(), [lake.clone(), NamespaceIdent::new(NAMESPACE.to_owned())].into());
+    for name in ["wind", "wind~dlq"] {
+        assert!(matches!(bench.tables().owner(&ident(name)), Owner::Source(_)), "{name}");
+    }
+    assert!(matches!(bench.tables().owner(&ident("orders")), Owner::Own));
 }
 
 #[test]

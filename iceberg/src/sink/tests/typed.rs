@@ -224,7 +224,7 @@ fn after_a_restore_dead_letters_above_the_table_are_not_taken_for_those_of_new_r
             Outcome::Paused(PauseReason::Unfit { detail, .. }) => assert!(detail.contains("Roll it back"), "{detail}"),
             other => panic!("{other:?}"),
         }
-        roll_back(&world, &dead_letter_table(&world.config(1).topic), 1).await;
+        roll_back(&world, &dead_letter_table(&world.table()), 1).await;
         let mut sink = world.sink(1 << 32);
         drain(&mut sink, NOW).await;
         produced.check(&world, "restored").await;
@@ -239,7 +239,7 @@ fn a_table_of_dead_letters_whose_reach_cannot_be_read_stops_its_topic() {
         let mut sink = world.sink(1);
         produced.append(&world, 0, &[1, 9], NOW);
         drain(&mut sink, NOW).await;
-        let dead = dead_letter_table(&world.config(1).topic);
+        let dead = dead_letter_table(&world.table());
         roll_back(&world, &dead, 0).await;
         let loaded = world.catalog().load(&dead).await.expect("loads");
         let snapshot = loaded.metadata.current_snapshot().expect("one").as_ref().clone();
@@ -275,7 +275,7 @@ fn a_table_of_dead_letters_that_is_dropped_is_made_again() {
     block_on(async {
         let (mut world, mut produced) = begin(205);
         let mut sink = world.sink(1);
-        let dead = dead_letter_table(&world.config(1).topic);
+        let dead = dead_letter_table(&world.table());
         produced.append(&world, 0, &[9, 10], NOW);
         drain(&mut sink, NOW).await;
         world.catalog().drop_table(&dead, true).await.expect("dropped");
@@ -301,15 +301,14 @@ fn both_tables_say_whether_they_go_with_the_topic() {
             sink.set_delete(delete);
             produced.append(&world, 0, &[1], NOW);
             drain(&mut sink, NOW).await;
-            for table in [world.table(), dead_letter_table(&world.config(1).topic)] {
+            for table in [world.table(), dead_letter_table(&world.table())] {
                 let loaded = world.catalog().load(&table).await.expect("loads");
                 assert_eq!(identity::goes_with_topic(&loaded.metadata), delete, "{table}");
-                let topic = loaded.metadata.properties().get(identity::TOPIC_NAME).cloned().unwrap_or_default();
-                assert!(is_under_own_name(&table, &topic));
+                assert!(is_under_own_name(&table, loaded.metadata.properties()));
             }
         }
         sink.unmark().await.expect("unmarked");
-        let dead = world.catalog().load(&dead_letter_table(&world.config(1).topic)).await.expect("loads");
+        let dead = world.catalog().load(&dead_letter_table(&world.table())).await.expect("loads");
         assert!(!identity::goes_with_topic(&dead.metadata));
     });
 }

@@ -316,7 +316,7 @@ pub(super) type DeadRow = (Option<Bytes>, String, Option<i32>);
 
 /// The dead letters by partition and offset.
 pub(super) async fn dead_rows(world: &World) -> BTreeMap<(i32, u64), DeadRow> {
-    let table = dead_letter_table(&world.config(1).topic);
+    let table = dead_letter_table(&world.table());
     let mut rows = BTreeMap::new();
     for body in world.data_files(&table).await {
         let reader = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|builder| builder.build());
