@@ -1,4 +1,5 @@
-//! [`TableMode`]: how a topic's records become rows.
+//! [`TableMode`]: how a topic's records become rows; [`ConflictPolicy`]: what becomes of values that the columns cannot
+//! take.
 
 use std::sync::Arc;
 
@@ -36,4 +37,16 @@ impl TableMode {
             Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json { .. } => true,
         }
     }
+}
+
+/// What becomes of values whose schema has another type than the table's column (`iceberg.evolution.conflict`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// They are dead letters.
+    #[default]
+    DeadLetters,
+    /// The table gets a column for them beside the other one, `<name>__<type>`.
+    Column,
+    /// The table stops before the first of them.
+    Pause,
 }

@@ -22,7 +22,7 @@ use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::commit::orphans::SweepLock;
 use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, identity, offsets};
 use crate::files::TableFiles;
-use crate::mode::TableMode;
+use crate::mode::{ConflictPolicy, TableMode};
 use crate::names::Names;
 use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
 use crate::properties::FileSettings;
@@ -63,6 +63,8 @@ pub struct SinkConfig {
     pub table: TableIdent,
     /// `iceberg.mode`.
     pub mode: TableMode,
+    /// `iceberg.evolution.conflict`.
+    pub conflict: ConflictPolicy,
     /// `iceberg.target.lag.ms`.
     pub target_lag_ms: i64,
     /// `iceberg.delete`: the table is marked to go when the topic is deleted.
@@ -88,6 +90,7 @@ impl SinkConfig {
             topic_id,
             epoch,
             mode: TableMode::KeyValue,
+            conflict: ConflictPolicy::default(),
             target_lag_ms: 30_000,
             delete: false,
             properties: BTreeMap::new(),
@@ -199,6 +202,14 @@ impl TableSink {
         self.config.delete = delete;
     }
 
+    /// Takes over a changed `iceberg.evolution.conflict`: schemas are judged again. Dead letters stay what they are.
+    pub fn set_conflict(&mut self, conflict: ConflictPolicy) {
+        if self.config.conflict != conflict {
+            self.config.conflict = conflict;
+            self.decoding = None;
+        }
+    }
+
     /// One turn. A failure is in the outcome and in the status.
     pub async fn run_once(&mut self, now: TimestampMs) -> Outcome {
         let outcome = match self.turn(now).await {
@@ -241,6 +252,12 @@ impl TableSink {
         match error {
             SinkError::NoSchema { subject } => {
                 Outcome::Paused(PauseReason::NoSchema { table: self.config.table.clone(), subject })
+            }
+            SinkError::Conflict { partition, offset, detail } => {
+                // The owner may change the column.
+                self.committer.forget();
+                let table = self.config.table.clone();
+                Outcome::Paused(PauseReason::Conflict { table, partition, offset, detail })
             }
             SinkError::Commit(CommitError::Foreign(foreign)) => Outcome::Paused(PauseReason::Foreign(foreign)),
             SinkError::Commit(CommitError::Fenced { table, found, ours }) => {

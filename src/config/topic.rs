@@ -25,7 +25,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use self::iceberg::IcebergMode;
+pub use self::iceberg::{ConflictPolicy, IcebergMode};
 pub use self::table::{NAMESPACE, TableName};
 
 /// The effect of a setting.
@@ -162,6 +162,12 @@ pub static SETTINGS: &[Setting] = &[
         Shape::TableProperties,
         "",
         "Properties of the table, which it gets when it is made and keeps: one that is changed in the catalog is set back. One that is taken out of the list stays with the table as it is.",
+    ),
+    honoured(
+        "iceberg.evolution.conflict",
+        Shape::Word(ConflictPolicy::WORDS),
+        ConflictPolicy::DLQ,
+        "Where a schema has another type than the table's column, and the column cannot grow to it: dlq makes its records dead letters in topics.<topic>~dlq; column adds a column <name>__<type> for its values, and the other one is null there; pause stops the table before the first such record until the setting, the schema or the column is changed.",
     ),
     honoured(
         "iceberg.target.lag.ms",
@@ -303,6 +309,8 @@ pub struct TopicConfig {
     pub iceberg_table: String,
     /// `iceberg.table.properties`.
     pub iceberg_table_properties: BTreeMap<String, String>,
+    /// `iceberg.evolution.conflict`.
+    pub iceberg_conflict: ConflictPolicy,
     /// `iceberg.target.lag.ms`.
     pub iceberg_target_lag_ms: u64,
     /// `iceberg.delete`.
@@ -441,6 +449,7 @@ impl TopicConfig {
                 Ok(properties) => properties,
                 Err(why) => unreachable!("the value of iceberg.table.properties passed its check: {why}"),
             },
+            iceberg_conflict: ConflictPolicy::parse(&text("iceberg.evolution.conflict")),
             iceberg_target_lag_ms: natural("iceberg.target.lag.ms"),
             iceberg_delete: text("iceberg.delete") == "true",
             iceberg_compaction: text("iceberg.compaction") == "true",

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidewater_iceberg::catalog::ObjectStoreCatalog;
 use tidewater_iceberg::commit::CommitError;
 use tidewater_iceberg::commit::orphans::SweepLock;
+use tidewater_iceberg::mode::ConflictPolicy;
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::{
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use super::compact;
 use super::reader::MeshReader;
 use super::states::{DeadLetter, DeadLettersState, TableState, TableStates};
+use crate::config::topic;
 use crate::controller::image::TopicImage;
 
 /// How long a sink whose topic has grown gives the archive before it looks again.
@@ -51,6 +53,8 @@ pub(super) struct SinkSettings {
     lag_ms: u64,
     /// `iceberg.delete`.
     delete: bool,
+    /// `iceberg.evolution.conflict`.
+    conflict: ConflictPolicy,
     /// `iceberg.compaction`.
     pub(super) compaction: bool,
 }
@@ -61,6 +65,11 @@ impl SinkSettings {
         Self {
             lag_ms: config.iceberg_target_lag_ms,
             delete: config.iceberg_delete,
+            conflict: match config.iceberg_conflict {
+                topic::ConflictPolicy::DeadLetters => ConflictPolicy::DeadLetters,
+                topic::ConflictPolicy::Column => ConflictPolicy::Column,
+                topic::ConflictPolicy::Pause => ConflictPolicy::Pause,
+            },
             compaction: config.iceberg_compaction,
         }
     }
@@ -98,7 +107,8 @@ pub(super) struct MaintenanceTask {
 impl MaintenanceTask {
     fn sink(&self) -> TableSink {
         let mut config = self.config.clone();
-        config.delete = self.settings.borrow().delete;
+        let settings = *self.settings.borrow();
+        (config.delete, config.conflict) = (settings.delete, settings.conflict);
         let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
         sink.with_schemas(Arc::clone(&self.schemas)).with_sweep_lock(Arc::clone(&self.sweep_lock))
     }
@@ -186,6 +196,7 @@ async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
         let held = *settings.borrow_and_update();
         sink.set_target_lag_ms(i64::try_from(held.lag_ms).unwrap_or(i64::MAX));
         sink.set_delete(held.delete);
+        sink.set_conflict(held.conflict);
         let now = wall();
         let outcome = {
             let _turn = turns.acquire().await;

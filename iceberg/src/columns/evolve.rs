@@ -221,13 +221,17 @@ impl Planner<'_> {
                     self.conflicts.push(Conflict { path, column, member: member.shape.word().to_owned() });
                     None
                 }
+                (None, Some(_)) if self.was_dropped(&candidates.ids, &at, member.shape.word()) => None,
                 (None, first) => {
-                    let name = column_name(&member.name);
+                    let (name, word) = (column_name(&member.name), member.shape.word());
                     let name = match first {
-                        Some(_) => names.free(&format!("{name}__{}", member.shape.word())),
+                        Some(_) => names.free(&format!("{name}__{word}")),
                         None => names.free(&name),
                     };
                     let (field, place) = self.new_field(parent, &name, member, path);
+                    if first.is_some() {
+                        self.map.is_beside_as(field.id, word);
+                    }
                     at.insert(field.id, fields.len());
                     fields.push(field);
                     Some((fields.len() - 1, place))
@@ -236,6 +240,12 @@ impl Planner<'_> {
             places.push(MemberPlace { source: member.source, target });
         }
         (fields, places)
+    }
+
+    /// Whether one of the columns `ids` was added for members of this type and then dropped by the table's owner.
+    fn was_dropped(&self, ids: &[i32], living: &HashMap<i32, usize>, word: &str) -> bool {
+        let beside_as = |id: &i32| self.map.column(*id).and_then(|column| column.beside_as.as_deref());
+        ids.iter().any(|id| !living.contains_key(id) && beside_as(id) == Some(word))
     }
 
     /// The columns of each member. Keys come before former keys, those before aliases, so that no member takes a column

@@ -39,6 +39,10 @@ pub struct Column {
     pub key: Key,
     /// Keys that it had before a rename, which values of older schemas still have.
     pub former: Vec<Key>,
+    /// Of a column that was added beside one of another type: the word for its type ([`Shape::word`]).
+    ///
+    /// [`Shape::word`]: crate::columns::shape::Shape::word
+    pub beside_as: Option<String>,
 }
 
 /// Field id → key, of the members of structs; elements of lists and values of maps are found by their parent.
@@ -110,7 +114,14 @@ impl ColumnMap {
     /// Adds a column.
     pub fn add(&mut self, id: i32, parent: i32, key: Key) {
         assert!(!self.columns.contains_key(&id), "field id {id} is given out once");
-        self.insert(id, Column { parent, key, former: Vec::new() });
+        self.insert(id, Column { parent, key, former: Vec::new(), beside_as: None });
+    }
+
+    /// Column `id` was added beside a column of another type, for members whose type has this word.
+    pub fn is_beside_as(&mut self, id: i32, word: &str) {
+        if let Some(column) = self.columns.get_mut(&id) {
+            column.beside_as = Some(word.to_owned());
+        }
     }
 
     /// Gives column `id` the key `to`; values that have the old key still find it.
@@ -162,19 +173,22 @@ struct ColumnText {
     key: String,
     #[serde(default, rename = "was", skip_serializing_if = "Vec::is_empty")]
     former: Vec<String>,
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    beside_as: Option<String>,
 }
 
 impl From<&Column> for ColumnText {
     fn from(column: &Column) -> Self {
         let former = column.former.iter().map(key_text).collect();
-        Self { parent: column.parent, key: key_text(&column.key), former }
+        let (parent, key, beside_as) = (column.parent, key_text(&column.key), column.beside_as.clone());
+        Self { parent, key, former, beside_as }
     }
 }
 
 impl From<ColumnText> for Column {
     fn from(text: ColumnText) -> Self {
         let former = text.former.iter().map(|text| parse_key(text)).collect();
-        Self { parent: text.parent, key: parse_key(&text.key), former }
+        Self { parent: text.parent, key: parse_key(&text.key), former, beside_as: text.beside_as }
     }
 }
 
@@ -241,6 +255,18 @@ mod tests {
             + r#""19":{"in":18,"key":"$1"},"20":{"in":18,"key":"\\$1"}}}"#;
         assert_eq!(sample().to_text(), text);
         assert_eq!(ColumnMap::parse(&text), Ok(sample()));
+    }
+
+    #[test]
+    fn what_a_column_beside_is_for_is_in_the_text() {
+        let mut map = ColumnMap::default();
+        map.add(12, ROOT, field("a"));
+        map.add(13, ROOT, field("a"));
+        map.is_beside_as(13, "string");
+        map.rename(13, &field("b"));
+        let text = r#"{"format":1,"columns":{"12":{"key":"a"},"13":{"key":"b","was":["a"],"as":"string"}}}"#;
+        assert_eq!(map.to_text(), text);
+        assert_eq!(ColumnMap::parse(text), Ok(map));
     }
 
     #[test]

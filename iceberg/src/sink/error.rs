@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidewater_storage::disposition::Disposition;
+use tidewater_storage::model::{Offset, PartitionIndex};
 
 use super::HeldBy;
 use crate::catalog::CatalogError;
@@ -13,6 +14,9 @@ use crate::write::WriteError;
 
 /// What to do about a subject without a schema.
 pub(super) const REGISTER_IT: &str = "register one, or set another subject or mode in iceberg.mode";
+/// What to do about a schema that the columns cannot take.
+pub(super) const CHOOSE: &str = "set iceberg.evolution.conflict=column for a column of their own, or dlq to make them \
+     dead letters; or change the schema or the column so that the types fit";
 
 /// Why a turn failed; the next one tries again.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,9 @@ pub enum SinkError {
     /// The subject whose newest schema all values have is not in the registry.
     #[error("the subject {subject} has no schema, with which values are to be read; {REGISTER_IT}")]
     NoSchema { subject: Arc<str> },
+    /// `iceberg.evolution.conflict=pause`, and the schema of the value at `offset` has another type than a column.
+    #[error("partition {partition}, offset {offset}: {detail}; {CHOOSE}")]
+    Conflict { partition: PartitionIndex, offset: Offset, detail: String },
     /// Data files.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -37,7 +44,7 @@ impl SinkError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Read(_) | Self::Schemas(_) | Self::NoSchema { .. } => Disposition::Retry,
+            Self::Read(_) | Self::Schemas(_) | Self::NoSchema { .. } | Self::Conflict { .. } => Disposition::Retry,
             Self::Write(error) => error.disposition(),
             Self::Commit(error) => error.disposition(),
         }
@@ -48,6 +55,7 @@ impl SinkError {
         match self {
             Self::Read(_) => HeldBy::Log,
             Self::Schemas(_) | Self::NoSchema { .. } => HeldBy::Registry,
+            Self::Conflict { .. } => HeldBy::Conflict,
             Self::Write(_) | Self::Commit(_) => HeldBy::Bucket,
         }
     }

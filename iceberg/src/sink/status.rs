@@ -8,7 +8,7 @@ use iceberg::spec::TableMetadata;
 use tidewater_storage::model::{Offset, PartitionIndex, TimestampMs};
 
 use super::SinkError;
-use super::error::REGISTER_IT;
+use super::error::{CHOOSE, REGISTER_IT};
 use crate::commit::{Foreign, offsets};
 use crate::plan::Offsets;
 use crate::read::PartitionBounds;
@@ -68,6 +68,9 @@ pub enum PauseReason {
         "table {table} waits: the subject {subject} has no schema, with which values are to be read; {REGISTER_IT}"
     )]
     NoSchema { table: TableIdent, subject: Arc<str> },
+    /// A value's schema has another type than its column, and the topic's setting is to stop there.
+    #[error("table {table} stops before partition {partition}, offset {offset}: {detail}; {CHOOSE}")]
+    Conflict { table: TableIdent, partition: PartitionIndex, offset: Offset, detail: String },
     /// The table holds records that the log does not.
     #[error(
         "the table holds partition {partition} up to {table}, the log ends at {log}; roll the table back to a snapshot \
@@ -100,6 +103,8 @@ pub enum HeldBy {
     Log,
     /// A schema cannot be had now, or is not registered yet.
     Registry,
+    /// A value's schema has another type than its column, and the topic's setting is to stop there.
+    Conflict,
     /// The bucket or the catalog does not answer now.
     Bucket,
 }
@@ -116,6 +121,7 @@ impl HeldBy {
             Self::Ahead => "ahead",
             Self::Log => "log",
             Self::Registry => "registry",
+            Self::Conflict => "conflict",
             Self::Bucket => "bucket",
         }
     }
@@ -130,6 +136,7 @@ impl PauseReason {
             Self::Refused { .. } => HeldBy::Refused,
             Self::Ahead { .. } => HeldBy::Ahead,
             Self::NoSchema { .. } => HeldBy::Registry,
+            Self::Conflict { .. } => HeldBy::Conflict,
         }
     }
 }

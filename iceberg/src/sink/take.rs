@@ -28,7 +28,7 @@ pub(super) struct Taken {
 impl TableSink {
     /// Reads into `translation`, each partition its share, up to the caps of a turn. A partition that cannot be read or
     /// whose next value has a schema that cannot be had now, gives the records before that and does not stop the
-    /// others; it is an error only if no partition gives any.
+    /// others; it is an error only if no partition gives any. A conflict that pauses the table ends the turn.
     pub(super) async fn take(
         &mut self,
         ranges: &[PlannedRange],
@@ -63,6 +63,15 @@ impl TableSink {
                     if next.start == range.offsets.start {
                         self.turned_away.get_or_insert(range.partition);
                     }
+                }
+                // What comes before the record is taken; then nothing is, of the other partitions either.
+                Some(error @ SinkError::Conflict { .. }) => {
+                    self.turned_away = Some(range.partition);
+                    (taken.behind, self.behind) = (true, true);
+                    if next.start == range.offsets.start {
+                        return Err(error);
+                    }
+                    break;
                 }
                 Some(error) if !is_of_partition(&error) => return Err(error),
                 Some(error) => {
@@ -126,6 +135,10 @@ impl TableSink {
                         Some(Stop::Schema) => match self.resolve(translation).await {
                             Ok(Resolved::GoOn) => {}
                             Ok(Resolved::EndTurn) => return (left, None),
+                            Ok(Resolved::Conflict(detail)) => {
+                                let (partition, offset) = (range.partition, left.start);
+                                return (left, Some(SinkError::Conflict { partition, offset, detail }));
+                            }
                             Err(error) => return (left, Some(error)),
                         },
                     }
@@ -148,6 +161,7 @@ fn is_of_partition(error: &SinkError) -> bool {
     match error {
         SinkError::Read(LogReadError::NoTopic(_))
         | SinkError::NoSchema { .. }
+        | SinkError::Conflict { .. }
         | SinkError::Write(_)
         | SinkError::Commit(_) => false,
         SinkError::Read(_) | SinkError::Schemas(_) => true,

@@ -20,7 +20,7 @@ use crate::columns::evolve::{self, OnConflict, Plan, Table};
 use crate::columns::map::{self, ColumnMap};
 use crate::columns::{Refused, shape::Shape};
 use crate::commit::{CommitError, SchemaChange};
-use crate::mode::TableMode;
+use crate::mode::{ConflictPolicy, TableMode};
 use crate::registry::{SchemaSourceError, SchemaText, WriterSchema};
 use crate::schema::ids;
 use crate::translate::Translation;
@@ -37,12 +37,14 @@ const ASKED_AT_ONCE: usize = 16;
 pub(super) type KnownSchemas = HashMap<WrittenWith, Arc<WriterSchema>>;
 
 /// Whether the translation can go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     /// The first schema that was asked for has a verdict now, or the table was changed for one.
     GoOn,
     /// The table has to change first, and the turn has rows of its present columns.
     EndTurn,
+    /// The table has to stop before the record: why its schema conflicts with the columns.
+    Conflict(String),
 }
 
 impl TableSink {
@@ -121,7 +123,8 @@ impl TableSink {
                     Judged::Verdict(verdict) => verdict,
                     Judged::Changed => return Ok(Resolved::GoOn),
                     Judged::Later if at == 0 => return Ok(Resolved::EndTurn),
-                    Judged::Later => continue,
+                    Judged::Conflict(why) if at == 0 => return Ok(Resolved::Conflict(format!("{of}: {why}"))),
+                    Judged::Later | Judged::Conflict(_) => continue,
                 },
             };
             if let Some(decoding) = translation.decoding_mut() {
@@ -189,7 +192,10 @@ impl TableSink {
         };
         if !plan.conflicts.is_empty() {
             let conflicts: Vec<_> = plan.conflicts.iter().take(3).map(ToString::to_string).collect();
-            return dead(conflicts.join("; "));
+            let why = conflicts.join("; ");
+            // That of a setting pauses the table in any case.
+            let pauses = self.config.conflict == ConflictPolicy::Pause && of.with != WrittenWith::Setting;
+            return if pauses { Ok(Judged::Conflict(why)) } else { dead(why) };
         }
         if plan.changes.is_empty() && plan.map == map {
             let Some(decoding) = translation.decoding_mut() else { return dead("values are bytes".to_owned()) };
@@ -245,7 +251,11 @@ impl TableSink {
             pinned: &pinned,
             taken: &taken,
         };
-        let plan = evolve::plan(&table, shape, OnConflict::Report);
+        let on_conflict = match self.config.conflict {
+            ConflictPolicy::DeadLetters | ConflictPolicy::Pause => OnConflict::Report,
+            ConflictPolicy::Column => OnConflict::Column,
+        };
+        let plan = evolve::plan(&table, shape, on_conflict);
         Ok((map, plan))
     }
 
@@ -264,4 +274,6 @@ enum Judged {
     Changed,
     /// The table has to be changed for it, in another turn.
     Later,
+    /// Some column has another type, and the topic's setting is to stop there.
+    Conflict(String),
 }

@@ -181,7 +181,7 @@ pub(super) fn fill(sheet: &mut Sheet, services: &Services, survey: &Survey) {
     COUNTERS.iter().for_each(|metric| sheet.amounts(metric.name, metric.help, read(metric)));
     sheet.gauges(
         "tidewater_topic_table_held_up",
-        "1 for each reason why the table, or a partition of it, is not brought up to date: registry, bucket and log do not answer now; unfit, refused, foreign, ahead and fenced wait for an operator; 0 with the reason none",
+        "1 for each reason why the table, or a partition of it, is not brought up to date: registry, bucket and log do not answer now; unfit, refused, foreign, ahead, fenced and conflict wait for an operator; 0 with the reason none",
         rows.iter().flat_map(|(labels, row)| held_up(labels, row)).collect(),
     );
     sheet.gauge("tidewater_topics", "Topics, internal ones included", image.topics.len() as f64);

@@ -1,4 +1,4 @@
-//! `iceberg.mode` and `iceberg.json.schema`: their values, read and checked in one place.
+//! `iceberg.mode`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their values, read and checked in one place.
 
 /// The words of `iceberg.mode`.
 const DISABLED: &str = "disabled";
@@ -60,6 +60,34 @@ impl IcebergMode {
         match self {
             Self::Disabled | Self::KeyValue => false,
             Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json => true,
+        }
+    }
+}
+
+/// What becomes of values whose schema has another type than the table's column (`iceberg.evolution.conflict`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// They are dead letters.
+    DeadLetters,
+    /// The table gets a column for them beside the other one.
+    Column,
+    /// The table stops before the first of them.
+    Pause,
+}
+
+impl ConflictPolicy {
+    pub(super) const DLQ: &'static str = "dlq";
+    const COLUMN: &'static str = "column";
+    const PAUSE: &'static str = "pause";
+    pub(super) const WORDS: &'static [&'static str] = &[Self::DLQ, Self::COLUMN, Self::PAUSE];
+
+    /// The policy of one of [`ConflictPolicy::WORDS`].
+    pub(super) fn parse(word: &str) -> Self {
+        match word {
+            Self::DLQ => Self::DeadLetters,
+            Self::COLUMN => Self::Column,
+            Self::PAUSE => Self::Pause,
+            word => unreachable!("the value {word} of iceberg.evolution.conflict passed its check"),
         }
     }
 }

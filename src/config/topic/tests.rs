@@ -92,6 +92,21 @@ fn a_mode_that_was_taken_is_the_mode_that_the_topic_has() {
 }
 
 #[test]
+fn a_conflict_of_schemas_has_one_of_three_policies() {
+    let name = "iceberg.evolution.conflict";
+    let resolve =
+        |word: &str| TopicConfig::resolve(&BTreeMap::from([(name.to_owned(), word.to_owned())])).iceberg_conflict;
+    let policies =
+        [("dlq", ConflictPolicy::DeadLetters), ("column", ConflictPolicy::Column), ("pause", ConflictPolicy::Pause)];
+    for (word, policy) in policies {
+        check(name, word).expect("taken");
+        assert_eq!(resolve(word), policy);
+    }
+    assert!(matches!(check(name, "Column"), Err(SettingError::Value { .. })));
+    assert_eq!(TopicConfig::default().iceberg_conflict, ConflictPolicy::DeadLetters);
+}
+
+#[test]
 fn minus_two_is_as_the_total() {
     let set = |pairs: &[(&str, &str)]| {
         TopicConfig::resolve(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())

@@ -154,6 +154,59 @@ fn a_type_that_does_not_fit_is_reported_or_gets_a_column() {
 }
 
 #[test]
+fn a_column_beside_has_a_name_of_its_own_and_is_found_by_every_later_schema() {
+    let mut table = Owned::new();
+    let list = |item: Shape| Shape::List(Box::new(item));
+    table.follow(&of(vec![
+        field("Amount", INT),
+        field("amount__STRING", INT),
+        field("tags", list(INT)),
+        field("lines", list(of(vec![field("n", INT)]))),
+        field("m", Shape::Map(Box::new(of(vec![field("n", INT)])))),
+    ]));
+    let text = of(vec![
+        field("m", Shape::Map(Box::new(of(vec![field("n", TEXT)])))),
+        field("lines", list(of(vec![field("n", TEXT)]))),
+        field("tags", list(TEXT)),
+        field("Amount", TEXT),
+    ]);
+    let at = table.last_column_id;
+    assert_eq!(
+        table.follow(&text),
+        [
+            add(at + 1, "m.n__string"),
+            add(at + 2, "lines.n__string"),
+            add(at + 3, "tags__list"),
+            add(at + 5, "amount__string_1"),
+        ],
+        "inside structs, also those of lists and maps; a list of another type is a column beside the list"
+    );
+    let more = of(vec![field("Amount", TEXT), field("tags", list(TEXT)), field("more", INT)]);
+    assert_eq!(table.follow(&more), [add(at + 6, "more")]);
+    // The column that was there first still grows, and takes what fits into it.
+    assert!(matches!(table.follow(&of(vec![field("Amount", LONG)]))[..], [Change::Promote { .. }]));
+    let places = table.plan(&of(vec![field("Amount", INT)]), OnConflict::Column).expect("plan").places;
+    assert_eq!(places[0].target, Some((1, Place::Leaf(PrimitiveType::Long))));
+}
+
+#[test]
+fn a_column_beside_that_the_owner_dropped_is_not_made_again() {
+    let mut table = Owned::new();
+    let (number, text) = (of(vec![field("a", INT), field("b", INT)]), of(vec![field("a", TEXT), field("b", INT)]));
+    table.follow(&number);
+    assert_eq!(table.follow(&text), [add(5, "a__string")]);
+    table.fields.retain(|field| field.name != "a__string");
+    table.map = ColumnMap::parse(&table.map.to_text()).expect("own text");
+    assert_eq!(table.follow(&text), [], "that part of the value is left out");
+    assert_eq!(table.plan(&text, OnConflict::Column).expect("plan").places[0].target, None);
+    assert_eq!(table.plan(&text, OnConflict::Report).expect("plan").conflicts.len(), 1, "no value is cut unasked");
+    assert_eq!(table.follow(&of(vec![field("a", Shape::List(Box::new(INT)))])), [add(6, "a__list")], "of other types");
+    // The first column goes: its values get one again, since its type is not known any more.
+    table.fields.retain(|field| field.name != "a");
+    assert_eq!(table.follow(&number), [add(8, "a__int")]);
+}
+
+#[test]
 fn an_alias_renames_a_column_that_no_other_member_claims() {
     let mut table = Owned::new();
     table.follow(&of(vec![field("a", INT), field("b", INT)]));

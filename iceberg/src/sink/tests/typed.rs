@@ -11,6 +11,7 @@ use crate::mode::TableMode;
 use crate::registry::WriterSchema;
 
 mod compacted;
+mod conflicts;
 mod expiry;
 mod files;
 mod letters;

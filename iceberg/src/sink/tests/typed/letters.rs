@@ -298,10 +298,11 @@ pub(super) async fn typed_rows(world: &World) -> BTreeMap<(i32, u64), Cell> {
                     system.column(1).as_primitive::<Int64Type>().value(at) as u64,
                 );
                 let fields = batch.schema_ref().fields().clone();
-                let cells = fields.iter().zip(batch.columns()).skip(1).map(|(field, column)| {
+                // A column that the table has no longer is in older files only.
+                let cells = fields.iter().zip(batch.columns()).skip(1).filter_map(|(field, column)| {
                     let id = field.metadata()[PARQUET_FIELD_ID_META_KEY].parse().expect("a field id");
-                    let name = &schema.field_by_id(id).expect("a column of the table").name;
-                    (after_rename(name), cell(column, at))
+                    let name = &schema.field_by_id(id)?.name;
+                    Some((after_rename(name), cell(column, at)))
                 });
                 let row = Cell::Struct(cells.filter(|(_, cell)| *cell != Cell::Null).collect());
                 assert!(rows.insert(place, row).is_none(), "{place:?} is there twice");
