@@ -56,6 +56,8 @@ pub use replace::Replacement;
 pub struct Append {
     /// Data files; none if everything in the range was skipped or was control records.
     pub files: Vec<DataFile>,
+    /// The table's partition spec that the files are of.
+    pub spec_id: i32,
     /// Iceberg's id of the table it was planned for: a new table under the same name is another.
     pub table: Uuid,
     /// The table's offsets this was planned from, all partitions.

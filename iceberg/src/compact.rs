@@ -1,4 +1,5 @@
-//! Compaction: small data files of an hour that is over become few large ones with the same rows.
+//! Compaction: small data files of a partition, in tables by hour of one that is over, become few large ones with the
+//! same rows.
 //!
 //! A commit every 30 seconds makes at least one file each; a query opens every one of them. A run does, for one table:
 //! 1. [`crate::commit::survey`] reads the manifests of the current snapshot;
@@ -15,8 +16,8 @@
 //! **Sink**: its commits and these do not wait for each other. An append between the survey and the commit does not
 //! matter, since it replaces no file; where both commit at once, the loser repeats its commit, not its files. **Crash,
 //! cancellation**: at any point; files that no snapshot names are orphans ([`crate::commit::orphans`]), which are not swept
-//! during a run. **Only ours**: files with our names, of the spec by hour, of tables of format 2. A format 3 table
-//! gives each row an id, which iceberg 0.10 does not show of existing files.
+//! during a run. **Only ours**: files with our names, of the spec with which the table is written, of tables of format 2.
+//! A format 3 table gives each row an id, which iceberg 0.10 does not show of existing files.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,8 +32,8 @@ use crate::commit::orphans::SweepLock;
 use crate::commit::survey::{self, Survey};
 use crate::commit::{Bounds, CommitError, Committer, Replacement, TableOwner};
 use crate::names::Names;
+use crate::partition::Partitioner;
 use crate::properties::TableSettings;
-use crate::schema;
 use crate::write::DataFileWriter;
 
 pub mod plan;
@@ -48,7 +49,7 @@ pub use rewrite::RewriteError;
 /// bytes.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
 
-const NO_HOURS: &str = "it has no partition spec by hour";
+const NO_SPEC: &str = "its partition spec is not one with which it can be written";
 
 /// What a table's files are like. *Message*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,11 +176,12 @@ impl Compactor {
         let mut replacement = Replacement {
             table: base.metadata.uuid(),
             schema_id: base.metadata.current_schema_id(),
+            spec_id: self.spec_id(&base)?,
             removed: BTreeSet::new(),
             added: Vec::new(),
             uncertain: false,
         };
-        self.rewrite(&base, &settings, &plan.groups, &mut replacement, &mut run, report).await?;
+        self.rewrite(&base, &settings, (&plan.groups, &survey), &mut replacement, &mut run, report).await?;
         if replacement.removed.is_empty() {
             run.more = false;
             return Ok(run);
@@ -222,12 +224,18 @@ impl Compactor {
             run_bytes: self.bounds.compact_bytes,
             run_files: self.bounds.manifest_files,
         };
-        let Some(spec) = schema::find_hour_spec(&base.metadata) else {
-            return Ok((Plan::default(), Survey::blocked(NO_HOURS), target_bytes));
+        let Some(by) = Partitioner::of_table(&base.metadata) else {
+            return Ok((Plan::default(), Survey::blocked(NO_SPEC), target_bytes));
         };
-        let mut survey = survey::survey(&self.catalog.files(), &base.metadata, &spec).await?;
+        let mut survey = survey::survey(&self.catalog.files(), &base.metadata, &by).await?;
         let plan = plan::plan(&limits, std::mem::take(&mut survey.files), &survey.deletes, now);
         Ok((plan, survey, target_bytes))
+    }
+
+    /// The spec with which the table is written.
+    fn spec_id(&self, base: &Loaded) -> Result<i32, CommitError> {
+        let unfit = || CommitError::Unfit { table: self.committer.table().clone(), detail: NO_SPEC.to_owned() };
+        Ok(Partitioner::of_table(&base.metadata).ok_or_else(unfit)?.spec_id())
     }
 
     /// Writes the groups again. One that cannot be is left as it is; if the bucket does not answer, all are given up.
@@ -235,18 +243,16 @@ impl Compactor {
         &self,
         base: &Loaded,
         settings: &TableSettings,
-        groups: &[Group],
+        (groups, survey): (&[Group], &Survey),
         replacement: &mut Replacement,
         run: &mut Run,
         report: impl Fn(Progress),
     ) -> Result<(), CompactError> {
         let files = self.catalog.files();
-        let spec = schema::find_hour_spec(&base.metadata)
-            .ok_or_else(|| CommitError::Unfit { table: self.committer.table().clone(), detail: NO_HOURS.to_owned() })?;
         let mut settings = settings.files.clone();
         settings.file_bytes = settings.file_bytes.min(usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX));
         let (names, location) = (self.names.clone(), base.metadata.location());
-        let writer = DataFileWriter::new(files.clone(), names, location, spec.spec_id(), settings);
+        let writer = DataFileWriter::new(files.clone(), names, location, replacement.spec_id, settings);
         let mut progress = Progress {
             files: groups.iter().map(|group| group.files.len() as u64).sum(),
             bytes: groups.iter().map(Group::bytes).sum(),
@@ -254,7 +260,8 @@ impl Compactor {
         };
         report(progress);
         for group in groups {
-            let written = rewrite::rewrite(&files, &base.metadata, &writer, group, |file| {
+            let of = (group, survey.partition(group.partition));
+            let written = rewrite::rewrite(&files, &base.metadata, &writer, of, |file| {
                 progress.files_read += 1;
                 progress.bytes_read += file.bytes;
                 report(progress);
@@ -272,7 +279,7 @@ impl Compactor {
                 }
                 Err(error) => {
                     let table = self.committer.table();
-                    tracing::warn!(%table, hour = group.hour, %error, "small files are not written again");
+                    tracing::warn!(%table, folder = %group.folder, %error, "small files are not written again");
                     run.left.push(error.to_string());
                 }
             }

@@ -4,9 +4,9 @@
 //!
 //! 1. [`plan`] compares the offsets in the table with the log's and decides which ranges to take, or how long to wait;
 //! 2. [`read`] is the trait by which the broker hands over batches of a range, from its log or its bucket;
-//! 3. [`translate`] opens batches and collects rows by hour, within the caps of one turn; where values have schemas,
-//!    [`registry`] is the trait by which the broker hands over those, and [`columns`] says what columns a value needs
-//!    and fills them;
+//! 3. [`translate`] opens batches and collects rows by [`partition`], within the caps of one turn; where values have
+//!    schemas, [`registry`] is the trait by which the broker hands over those, and [`columns`] says what columns a
+//!    value needs and fills them;
 //! 4. [`mod@write`] makes Parquet files of them, with the settings in [`properties`] and no more of a value in the
 //!    metadata than [`bounds`] allows;
 //! 5. [`commit`] adds the files and the offsets they reach to the table in one snapshot, and in the same commit merges
@@ -43,6 +43,7 @@ mod fixture;
 pub mod location;
 pub mod mode;
 pub mod names;
+pub mod partition;
 pub mod plan;
 pub mod properties;
 pub mod read;

@@ -98,7 +98,7 @@ pub fn dead_letter_schema() -> iceberg::Result<Schema> {
     Schema::builder().with_fields(fields).build()
 }
 
-/// `hour(tidewater.timestamp)`.
+/// `hour(tidewater.timestamp)`: the spec of tables whose topics choose none, and of dead letters.
 ///
 /// # Errors
 /// None in practice, as [`table_schema`].
@@ -109,15 +109,20 @@ pub fn hour_spec() -> iceberg::Result<UnboundPartitionSpec> {
 /// The hour spec among those of a table, which may have got others since; `None` if a user removed it.
 #[must_use]
 pub fn find_hour_spec(metadata: &TableMetadata) -> Option<Arc<PartitionSpec>> {
-    let is_hour = |spec: &PartitionSpec| match spec.fields() {
-        [field] => field.source_id == ids::TIMESTAMP && field.transform == Transform::Hour,
-        _ => false,
-    };
     let default = metadata.default_partition_spec();
-    if is_hour(default) {
+    if is_by_hour(default) {
         return Some(default.clone());
     }
-    metadata.partition_specs_iter().find(|spec| is_hour(spec)).cloned()
+    metadata.partition_specs_iter().find(|spec| is_by_hour(spec)).cloned()
+}
+
+/// Whether it is [`hour_spec`].
+#[must_use]
+pub fn is_by_hour(spec: &PartitionSpec) -> bool {
+    match spec.fields() {
+        [field] => field.source_id == ids::TIMESTAMP && field.transform == Transform::Hour,
+        _ => false,
+    }
 }
 
 fn field(id: i32, name: &str, kind: DataType, nullable: bool) -> Field {

@@ -24,11 +24,13 @@ use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage,
 use crate::files::TableFiles;
 use crate::mode::{ConflictPolicy, TableMode};
 use crate::names::Names;
+use crate::partition::Partitioner;
+use crate::partition::spec::PartitionChoice;
 use crate::plan::{self, Offsets, Plan, PlannedRange, Situation};
 use crate::properties::FileSettings;
 use crate::read::{LogReader, PartitionBounds};
 use crate::registry::{NoRegistry, SchemaSource, WriterSchema};
-use crate::schema::{self, file::FileSchema};
+use crate::schema::file::FileSchema;
 use crate::translate::framing::WrittenWith;
 use crate::translate::{Decoding, Translation};
 use crate::write::DataFileWriter;
@@ -69,12 +71,14 @@ pub struct SinkConfig {
     pub target_lag_ms: i64,
     /// `iceberg.delete`: the table is marked to go when the topic is deleted.
     pub delete: bool,
+    /// `iceberg.partition.spec`: that of a table that is made. One that is there keeps its own.
+    pub partition: PartitionChoice,
     /// `iceberg.table.properties`: given to the tables that are made, and to the topic's own whenever it has others.
     pub properties: BTreeMap<String, String>,
     /// Bytes a turn takes, unpacked: what it holds in memory, about twice. Only a turn's first record may exceed it.
     pub turn_bytes: usize,
-    /// Hour partitions a turn opens, each a data file.
-    pub turn_hours: usize,
+    /// Partitions of the table that a turn opens, each a data file.
+    pub turn_files: usize,
     /// What may accumulate in the table where its properties ask for nothing else.
     pub bounds: Bounds,
 }
@@ -93,9 +97,10 @@ impl SinkConfig {
             conflict: ConflictPolicy::default(),
             target_lag_ms: 30_000,
             delete: false,
+            partition: PartitionChoice::default(),
             properties: BTreeMap::new(),
             turn_bytes: 128 << 20,
-            turn_hours: 256,
+            turn_files: 256,
             bounds: Bounds::default(),
         }
     }
@@ -357,10 +362,11 @@ impl TableSink {
         // The turn may have changed the table's columns.
         let base = self.committer.current().unwrap_or(base).clone();
         let settings = self.committer.settings(&base.metadata).files;
-        let writer = self.writer(&self.config.table, &base, settings)?;
+        let spec_id = taken.translation.partitioner().spec_id();
+        let writer = self.writer(&base, spec_id, settings);
         let key_value = FileSchema::key_value().map_err(CatalogError::from)?;
         let schema = self.decoding.as_ref().map_or(&key_value, Decoding::file_schema);
-        let files = writer.write(schema, taken.translation.take_hours()).await?;
+        let files = writer.write(schema, taken.translation.take_rows()).await?;
         let written: u64 = files.iter().map(DataFile::record_count).sum();
         assert_eq!(written, rows, "every row that was taken is in a data file");
         let (mut pending, mut beside) = (None, Vec::new());
@@ -371,6 +377,7 @@ impl TableSink {
         }
         let append = Append {
             files,
+            spec_id,
             table: base.metadata.uuid(),
             from,
             to: taken.to,
@@ -396,26 +403,30 @@ impl TableSink {
         from: &Offsets,
         base: &Loaded,
     ) -> Result<Translation, SinkError> {
+        let no_spec = || self.no_spec(&self.config.table);
+        let by = Partitioner::of_table(&base.metadata).ok_or_else(no_spec)?;
         if !self.config.mode.is_typed() {
-            return Ok(Translation::new());
+            return Ok(Translation::new(by));
         }
         let dead = self.known_dead(ranges, from).await?;
         let naming = self.naming().await?;
         let mut decoding = self.decoding(base)?;
         let ends = ranges.iter().map(|range| (range.partition, range.offsets.end)).collect();
         decoding.begin_turn(ends, naming, dead);
-        Ok(Translation::typed(decoding))
+        Ok(Translation::typed(by, decoding))
     }
 
-    fn no_hour_spec(&self, table: &TableIdent) -> CommitError {
-        let detail = "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned();
+    fn no_spec(&self, table: &TableIdent) -> CommitError {
+        let detail =
+            "its partition spec is over columns by which it cannot be written, and that by hour was removed; add \
+                      hour(tidewater.timestamp) again"
+                .to_owned();
         CommitError::Unfit { table: table.clone(), detail }
     }
 
-    fn writer(&self, table: &TableIdent, base: &Loaded, settings: FileSettings) -> Result<DataFileWriter, SinkError> {
-        let spec = schema::find_hour_spec(&base.metadata).ok_or_else(|| self.no_hour_spec(table))?;
+    fn writer(&self, base: &Loaded, spec_id: i32, settings: FileSettings) -> DataFileWriter {
         let (files, location) = (self.catalog.files(), base.metadata.location());
-        Ok(DataFileWriter::new(files, self.names.clone(), location, spec.spec_id(), settings))
+        DataFileWriter::new(files, self.names.clone(), location, spec_id, settings)
     }
 
     async fn commit(

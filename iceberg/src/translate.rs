@@ -1,4 +1,4 @@
-//! Batches as producers sent them → rows of a table, gathered per hour partition.
+//! Batches as producers sent them → rows of a table, gathered per partition of the table.
 //!
 //! Owns: opening batches, what becomes of those that cannot be opened, the cut at the asked range and at what there is
 //! [`Room`] for, which records are dead letters. The columns are those of [`rows`]; where values have schemas,
@@ -17,7 +17,7 @@ use tidewater_storage::model::record::{RecordError, Records};
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionIndex, record};
 
 use crate::columns::fault::{BadValue, Fault};
-use crate::schema::HOUR_US;
+use crate::partition::{PartitionKey, Partitioner, hour_of};
 
 pub mod decoding;
 pub mod framing;
@@ -28,7 +28,7 @@ mod tests;
 pub mod value_schema;
 
 pub use decoding::Decoding;
-pub use rows::HourRows;
+pub use rows::PartitionRows;
 pub use skipped::Skipped;
 
 use decoding::{ValueType, Verdict};
@@ -40,8 +40,9 @@ pub const UNPACKED_BYTES_MAX: usize = 256 << 20;
 /// Records of one batch at the most: a row takes some hundred bytes until its file is written, however small it is.
 const RECORDS_MAX: u32 = 4 << 20;
 
-/// What an open hour takes beside its rows: columns without rows, and its file's manifest entry. Bytes.
-const HOUR_BYTES: usize = 4096;
+/// What an open partition of the table takes beside its rows: columns without rows, and its file's manifest entry.
+/// Bytes.
+const OPEN_BYTES: usize = 4096;
 /// Bytes that the columns of one value may take; one that wants more is a dead letter.
 const VALUE_BYTES_MAX: usize = UNPACKED_BYTES_MAX;
 /// What a dead letter costs beside its record: its reason.
@@ -60,8 +61,8 @@ pub struct Room {
     pub share: usize,
     /// No record takes [`Translation::bytes`] beyond this: the turn's cap.
     pub bytes: usize,
-    /// No record takes [`Translation::hours`] beyond this.
-    pub hours: usize,
+    /// No record takes [`Translation::files`] beyond this.
+    pub files: usize,
 }
 
 /// How far [`Translation::add`] came.
@@ -91,12 +92,13 @@ pub struct DeadRecord {
 }
 
 /// Rows gathered so far, of any partitions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Translation {
-    hours: BTreeMap<i32, HourRows>,
+    by: Partitioner,
+    open: BTreeMap<PartitionKey, PartitionRows>,
     /// Of values that have schemas; else values are bytes.
     decoding: Option<Decoding>,
-    dead: BTreeMap<i32, HourRows>,
+    dead: BTreeMap<PartitionKey, PartitionRows>,
     first_dead: Option<DeadRecord>,
     undecided: Vec<ValueType>,
     skipped: Vec<Skipped>,
@@ -106,16 +108,33 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Of values as bytes.
+    /// Of values as bytes, for a table that `by` partitions.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(by: Partitioner) -> Self {
+        Self {
+            by,
+            open: BTreeMap::new(),
+            decoding: None,
+            dead: BTreeMap::new(),
+            first_dead: None,
+            undecided: Vec::new(),
+            skipped: Vec::new(),
+            rows: 0,
+            dead_rows: 0,
+            bytes: 0,
+        }
     }
 
     /// Of values as columns.
     #[must_use]
-    pub fn typed(decoding: Decoding) -> Self {
-        Self { decoding: Some(decoding), ..Self::default() }
+    pub fn typed(by: Partitioner, decoding: Decoding) -> Self {
+        Self { decoding: Some(decoding), ..Self::new(by) }
+    }
+
+    /// What partitions the table.
+    #[must_use]
+    pub fn partitioner(&self) -> &Partitioner {
+        &self.by
     }
 
     /// How values become columns; `None` where they stay bytes. Replaced only while there are no rows.
@@ -131,7 +150,7 @@ impl Translation {
 
     /// Goes on with the columns that the table has now.
     pub fn set_decoding(&mut self, decoding: Decoding) {
-        assert!(self.hours.is_empty(), "rows of two versions of a table do not mix");
+        assert!(self.open.is_empty(), "rows of two versions of a table do not mix");
         self.decoding = Some(decoding);
     }
 
@@ -172,25 +191,25 @@ impl Translation {
         self.bytes
     }
 
-    /// Hour partitions open, those of dead letters too: files to be written.
+    /// Partitions of the tables that are open, those of dead letters too: files to be written.
     #[must_use]
-    pub fn hours(&self) -> usize {
-        self.hours.len() + self.dead.len()
+    pub fn files(&self) -> usize {
+        self.open.len() + self.dead.len()
     }
 
     /// Takes the dead letters out, by hour.
     #[must_use]
-    pub fn take_dead(&mut self) -> BTreeMap<i32, HourRows> {
+    pub fn take_dead(&mut self) -> BTreeMap<PartitionKey, PartitionRows> {
         std::mem::take(&mut self.dead)
     }
 
-    /// Takes the rows out, by hour.
+    /// Takes the rows out, by partition of the table.
     #[must_use]
-    pub fn take_hours(&mut self) -> BTreeMap<i32, HourRows> {
+    pub fn take_rows(&mut self) -> BTreeMap<PartitionKey, PartitionRows> {
         self.bytes = 0;
-        let hours = std::mem::take(&mut self.hours);
-        debug_assert!(hours.values().all(|rows| !rows.is_empty()), "an hour is opened by its first row");
-        hours
+        let open = std::mem::take(&mut self.open);
+        debug_assert!(open.values().all(|rows| !rows.is_empty()), "a partition is opened by its first row");
+        open
     }
 
     /// What is left out so far, neighbours joined.
@@ -310,23 +329,20 @@ impl Translation {
 
     /// Adds a record with its value as bytes.
     fn add_bytes(&mut self, placed: &Placed<'_>, room: &Room) -> Result<(), Stop> {
-        let (hour, opens) = (hour_of(placed), self.opens(hour_of(placed)));
-        let cost = rows::row_bytes(placed.record) + if opens { HOUR_BYTES } else { 0 };
+        let key = self.by.key(placed);
+        let opens = !self.open.contains_key(&key);
+        let cost = rows::row_bytes(placed.record) + if opens { OPEN_BYTES } else { 0 };
         self.reserve(cost, opens, room)?;
-        self.hours.entry(hour).or_insert_with(HourRows::key_value).push(placed);
+        self.open.entry(key).or_insert_with(PartitionRows::key_value).push(placed);
         self.bytes = self.bytes.saturating_add(cost);
         self.rows += 1;
         Ok(())
     }
 
-    fn opens(&self, hour: i32) -> bool {
-        !self.hours.contains_key(&hour)
-    }
-
-    /// Whether there is room for `cost` bytes, and for another hour if the record `opens` one. The first record of a
-    /// turn always has room.
+    /// Whether there is room for `cost` bytes, and for another file if the record `opens` a partition. The first record
+    /// of a turn always has room.
     fn reserve(&self, cost: usize, opens: bool, room: &Room) -> Result<(), Stop> {
-        let is_full = self.bytes.saturating_add(cost) > room.bytes || (opens && self.hours() >= room.hours);
+        let is_full = self.bytes.saturating_add(cost) > room.bytes || (opens && self.files() >= room.files);
         if !self.is_empty() && is_full { Err(Stop::Full) } else { Ok(()) }
     }
 
@@ -368,15 +384,16 @@ impl Translation {
         room: &Room,
     ) -> Result<Result<(), BadValue>, Stop> {
         let Some(decoding) = &self.decoding else { return Err(Stop::Full) };
-        let (hour, opens) = (hour_of(placed), self.opens(hour_of(placed)));
+        let key = self.by.key(placed);
+        let opens = !self.open.contains_key(&key);
         let mut cost = rows::system_bytes(placed.record);
         if opens {
-            cost = cost.saturating_add(HOUR_BYTES + decoding.layout.open_bytes());
+            cost = cost.saturating_add(OPEN_BYTES + decoding.layout.open_bytes());
         }
         self.reserve(cost, opens, room)?;
         let left = room.bytes.saturating_sub(self.bytes.saturating_add(cost));
         let limit = if self.is_empty() { VALUE_BYTES_MAX } else { left.min(VALUE_BYTES_MAX) };
-        let rows = self.hours.entry(hour).or_insert_with(|| HourRows::typed(&decoding.layout));
+        let rows = self.open.entry(key.clone()).or_insert_with(|| PartitionRows::typed(&decoding.layout));
         let filled = rows.push_typed(placed, |columns| match value {
             None => {
                 columns.push_null();
@@ -388,7 +405,7 @@ impl Translation {
             },
         });
         if filled.is_err() && rows.is_empty() {
-            self.hours.remove(&hour);
+            self.open.remove(&key);
         }
         match filled {
             Ok(charged) => {
@@ -404,23 +421,18 @@ impl Translation {
 
     /// Adds a dead letter.
     fn add_dead(&mut self, placed: &Placed<'_>, schema: Option<i32>, why: &str, room: &Room) -> Result<(), Stop> {
-        let hour = hour_of(placed);
-        let opens = !self.dead.contains_key(&hour);
-        let cost = rows::row_bytes(placed.record) + REASON_BYTES + if opens { HOUR_BYTES } else { 0 };
+        let key = PartitionKey::Hour(hour_of(placed));
+        let opens = !self.dead.contains_key(&key);
+        let cost = rows::row_bytes(placed.record) + REASON_BYTES + if opens { OPEN_BYTES } else { 0 };
         self.reserve(cost, opens, room)?;
         let why: String = why.chars().take(REASON_CHARS_MAX).collect();
-        self.dead.entry(hour).or_insert_with(HourRows::dead_letters).push_dead(placed, &why, schema);
+        self.dead.entry(key).or_insert_with(PartitionRows::dead_letters).push_dead(placed, &why, schema);
         let (partition, offset) = (placed.partition, placed.record.offset);
         self.first_dead.get_or_insert(DeadRecord { partition, offset, reason: why });
         self.bytes = self.bytes.saturating_add(cost);
         self.dead_rows += 1;
         Ok(())
     }
-}
-
-/// The hour partition of a record.
-fn hour_of(placed: &Placed<'_>) -> i32 {
-    i32::try_from(placed.micros.div_euclid(HOUR_US)).unwrap_or(i32::MAX)
 }
 
 /// A batch's records, all of which can be read: a batch is in the table whole, or recorded as skipped. They are read

@@ -1,9 +1,9 @@
 //! Rows → Parquet data files under the table's location.
 //!
 //! Owns: Parquet settings, what a data file reports to the manifest (counts, bounds, sizes, partition value).
-//! [`name`] says how files are named, [`hour_files`] rolls them by bytes, [`parquet_file`] writes one, [`leaves`] looks at the columns whose
-//! values have any size. Does not own: which rows, commits, what the table's properties ask for (`properties`). Files
-//! that no commit names are garbage and harmless.
+//! [`name`] says how files are named, [`partition_files`] rolls them by bytes, [`parquet_file`] writes one, [`leaves`]
+//! looks at the columns whose values have any size. Does not own: which rows, commits, what the table's properties ask
+//! for (`properties`). Files that no commit names are garbage and harmless.
 //!
 //! **Memory** beside the rows: the open file as encoded pages, as a row group and as the body of the put, so three
 //! times the target size, and one slice of rows. Slices are cut by bytes, because the Parquet writer looks at its page
@@ -22,18 +22,19 @@ use tidewater_storage::disposition::Disposition;
 
 use crate::files::TableFiles;
 use crate::names::Names;
+use crate::partition::PartitionKey;
 use crate::properties::FileSettings;
 use crate::schema::file::FileSchema;
-use crate::translate::HourRows;
+use crate::translate::PartitionRows;
 
-mod hour_files;
 mod leaves;
 mod name;
 mod parquet_file;
+mod partition_files;
 
-pub use hour_files::HourFiles;
 use leaves::ClientLeaves;
 pub use name::DataFileName;
+pub use partition_files::PartitionFiles;
 
 /// Rows of one slice at most: the target size of a file is met within a slice.
 const SLICE_ROWS: usize = 16 * 1024;
@@ -94,35 +95,35 @@ impl DataFileWriter {
     pub async fn write(
         &self,
         schema: &FileSchema,
-        hours: BTreeMap<i32, HourRows>,
+        rows: BTreeMap<PartitionKey, PartitionRows>,
     ) -> Result<Vec<DataFile>, WriteError> {
-        let mut out = Vec::with_capacity(hours.len());
-        for (hour, rows) in hours {
-            out.append(&mut self.write_hour(schema, hour, rows.finish(schema)?).await?);
+        let mut out = Vec::with_capacity(rows.len());
+        for (key, rows) in rows {
+            out.append(&mut self.write_partition(schema, key, rows.finish(schema)?).await?);
         }
         Ok(out)
     }
 
-    /// Files of one hour with the columns of `schema`, to be written batch by batch. `plain` says of each of its leaves
-    /// whether it has a value so large that the column gets no dictionary.
+    /// Files of one partition with the columns of `schema`, to be written batch by batch. `plain` says of each of its
+    /// leaves whether it has a value so large that the column gets no dictionary.
     #[must_use]
-    pub fn hour_files<'a>(
+    pub fn partition_files<'a>(
         &'a self,
         schema: &'a FileSchema,
-        hour: i32,
+        key: PartitionKey,
         plain: impl Iterator<Item = bool>,
-    ) -> HourFiles<'a> {
-        HourFiles::new(self, schema, hour, properties(&self.settings, schema, plain))
+    ) -> PartitionFiles<'a> {
+        PartitionFiles::new(self, schema, key, properties(&self.settings, schema, plain))
     }
 
-    async fn write_hour(
+    async fn write_partition(
         &self,
         schema: &FileSchema,
-        hour: i32,
+        key: PartitionKey,
         batch: RecordBatch,
     ) -> Result<Vec<DataFile>, WriteError> {
         let leaves = ClientLeaves::of(schema, &batch)?;
-        let mut files = self.hour_files(schema, hour, leaves.largest().map(|bytes| bytes > DICTIONARY_VALUE_BYTES));
+        let mut files = self.partition_files(schema, key, leaves.largest().map(|bytes| bytes > DICTIONARY_VALUE_BYTES));
         files.push(&batch).await?;
         files.finish().await
     }

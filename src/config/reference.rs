@@ -73,6 +73,7 @@ fn values(shape: Shape) -> String {
         Shape::Text => "text".into(),
         Shape::IcebergMode => format!("`{}`", IcebergMode::forms().join("`, `")),
         Shape::JsonSchema => "a JSON Schema".into(),
+        Shape::PartitionSpec => "`(FIELD, FIELD)`".into(),
         Shape::TableProperties => "`KEY=VALUE,KEY=VALUE`".into(),
         Shape::TableName => "`NAMESPACE.TABLE`, `TABLE`".into(),
     }

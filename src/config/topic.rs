@@ -59,6 +59,8 @@ pub enum Shape {
     JsonSchema,
     /// [`TableName`], or nothing.
     TableName,
+    /// The fields of a partition spec, in parentheses.
+    PartitionSpec,
     /// Properties of a table as pairs, or nothing.
     TableProperties,
 }
@@ -156,6 +158,12 @@ pub static SETTINGS: &[Setting] = &[
         Shape::TableName,
         "",
         "The topic's table, topics.<topic> if this is not set; that of dead letters has the same name with ~dlq. It cannot be changed while iceberg.mode is on: set that to disabled before. The table under the old name stays as it is, and the one under the new name begins with what the topic still has, unless it is the old one, renamed in the catalog.",
+    ),
+    honoured(
+        "iceberg.partition.spec",
+        Shape::PartitionSpec,
+        "(hour(tidewater.timestamp))",
+        "How the table is partitioned when it is made: a list of year(c), month(c), day(c), hour(c), bucket(n, c), truncate(n, c) and c, where c is tidewater.timestamp, tidewater.partition, tidewater.offset or tidewater.key; () is not at all. A table that is there keeps its spec. That of dead letters is by hour.",
     ),
     honoured(
         "iceberg.table.properties",
@@ -307,6 +315,8 @@ pub struct TopicConfig {
     pub iceberg_json_schema: String,
     /// `iceberg.table`; empty: `topics.<topic>`. [`TopicConfig::table_of`] has the name.
     pub iceberg_table: String,
+    /// `iceberg.partition.spec`.
+    pub iceberg_partition_spec: String,
     /// `iceberg.table.properties`.
     pub iceberg_table_properties: BTreeMap<String, String>,
     /// `iceberg.evolution.conflict`.
@@ -388,6 +398,10 @@ impl Setting {
                 Ok(()) => return Ok(()),
                 Err(why) => format!("A JSON Schema is expected: {why}"),
             },
+            Shape::PartitionSpec => match table::check_partition_spec(value) {
+                Ok(()) => return Ok(()),
+                Err(why) => format!("A partition spec is expected: {why}"),
+            },
             Shape::TableProperties => match table::parse_properties(value) {
                 Ok(_) => return Ok(()),
                 Err(why) => format!("Properties of a table are expected: {why}"),
@@ -445,6 +459,7 @@ impl TopicConfig {
             },
             iceberg_json_schema: text("iceberg.json.schema"),
             iceberg_table: text("iceberg.table"),
+            iceberg_partition_spec: text("iceberg.partition.spec"),
             iceberg_table_properties: match table::parse_properties(&text("iceberg.table.properties")) {
                 Ok(properties) => properties,
                 Err(why) => unreachable!("the value of iceberg.table.properties passed its check: {why}"),

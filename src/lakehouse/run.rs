@@ -14,6 +14,7 @@ use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::mode::TableMode;
 use tidewater_iceberg::names::Names;
+use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::SinkConfig;
 use tidewater_storage::model::{Term, TopicId};
@@ -115,6 +116,7 @@ fn committing(image: &ClusterImage, leaders: &Leaders, topic: &TopicImage) -> Op
 struct TableSpec {
     table: TableIdent,
     mode: TableMode,
+    partition: PartitionChoice,
     properties: BTreeMap<String, String>,
 }
 
@@ -122,7 +124,11 @@ impl TableSpec {
     /// `None` without a table.
     fn of(topic: &TopicImage) -> Option<Self> {
         let (mode, properties) = (table_mode(topic)?, topic.config.iceberg_table_properties.clone());
-        Some(Self { table: table_of(topic), mode, properties })
+        let partition = match PartitionChoice::parse(&topic.config.iceberg_partition_spec) {
+            Ok(partition) => partition,
+            Err(why) => unreachable!("the value of iceberg.partition.spec passed its check: {why}"),
+        };
+        Some(Self { table: table_of(topic), mode, partition, properties })
     }
 }
 
@@ -231,6 +237,7 @@ impl Sinks {
             config: SinkConfig {
                 table: spec.table.clone(),
                 mode: spec.mode.clone(),
+                partition: spec.partition.clone(),
                 properties: spec.properties.clone(),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)
             },

@@ -132,8 +132,9 @@ impl FollowedTables {
         owner(&image, &published, table)
     }
 
-    /// The tables in `namespace` of followed topics with `iceberg.mode`. One that a source's bucket does not answer for in time is
-    /// among them: loading it says why. Those of a source whose topics are not known are missing, as its topics are.
+    /// The tables in `namespace` of followed topics with `iceberg.mode`. One that a source's bucket does not answer for
+    /// in time is among them: loading it says why. Those of a source whose topics are not known are missing, as its
+    /// topics are.
     pub async fn list(&self, namespace: &NamespaceIdent) -> BTreeSet<String> {
         let (image, published) = self.now();
         let mut tables = tables(&image, &published);

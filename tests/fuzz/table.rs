@@ -15,6 +15,7 @@ use tidewater_iceberg::commit::offsets;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::names::Names;
+use tidewater_iceberg::partition::Partitioner;
 use tidewater_iceberg::translate::{Room, Translation};
 use tidewater_storage::env::sim::World;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex, TimestampMs};
@@ -188,11 +189,11 @@ fn objects() -> Vec<Vec<u8>> {
 }
 
 fn rows(input: &[u8]) {
-    let mut translation = Translation::new();
+    let mut translation = Translation::new(Partitioner::by_hour());
     let all = OffsetRange::new(Offset::ZERO, Offset::MAX);
-    let room = Room { share: 16 << 20, bytes: 16 << 20, hours: 16 };
+    let room = Room { share: 16 << 20, bytes: 16 << 20, files: 16 };
     let _ = translation.add(PartitionIndex(0), Bytes::copy_from_slice(input), all, Offset::new(1_000_000), &room);
-    let _ = (translation.rows(), translation.bytes(), translation.take_hours());
+    let _ = (translation.rows(), translation.bytes(), translation.take_rows());
 }
 
 const CREATE: &str = r#"{"name":"t","schema":{"type":"struct","schema-id":0,"fields":[

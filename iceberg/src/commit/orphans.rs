@@ -120,7 +120,8 @@ pub async fn sweep(table: SweptTable<'_>, base: &Loaded, before: TimestampMs) ->
     Ok(swept)
 }
 
-/// Whether the name is of the form `data/hour=<n>/<uuid>.parquet` or `metadata/tidewater-….avro` and the file is old.
+/// Whether the name is of the form `data/hour=<n>/<uuid>.parquet`, `data/part=<hash>/<uuid>.parquet` or
+/// `metadata/tidewater-….avro` and the file is old.
 fn is_old_and_ours(found: &Listed, prefix: &str, before: TimestampMs) -> bool {
     let Some(name) = found.key.as_str().strip_prefix(prefix) else { return false };
     let is_metadata = !name.contains('/') && name.starts_with(MANIFEST_PREFIX) && name.ends_with(".avro");
@@ -193,12 +194,14 @@ mod tests {
         let id = Uuid::from_u128(5);
         let before = TimestampMs(1000);
         assert!(is_old_and_ours(&listed(&format!("hour=-3/{id}.parquet"), 999), prefix, before));
+        assert!(is_old_and_ours(&listed(&format!("part=00000000000000ff/{id}.parquet"), 999), prefix, before));
         assert!(is_old_and_ours(&listed("tidewater-snap-1.avro", 999), prefix, before));
         for (name, modified) in [
             (format!("hour=3/{id}.parquet"), 1000),
             (format!("tidewater_hour=2025-01-01-10/{id}.parquet"), 0),
             ("hour=3/00000-0-engine.parquet".to_owned(), 0),
             (format!("hour=3/deeper/{id}.parquet"), 0),
+            (format!("{id}.parquet"), 0),
             (format!("{id}-m0.avro"), 0),
             ("00001-x.metadata.json".to_owned(), 0),
         ] {

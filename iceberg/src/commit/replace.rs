@@ -29,6 +29,7 @@ use super::identity::EPOCH;
 use super::snapshot::{EntryCopy, FileSums, Made, Maker, on_main, totals};
 use super::{Bounds, CommitError, Committer, maintain, offsets, survey};
 use crate::catalog::{CatalogError, Loaded};
+use crate::partition::Partitioner;
 use crate::write::DataFileName;
 
 /// Keys of a summary that say how far the table is, and not what its snapshot added.
@@ -41,6 +42,8 @@ pub struct Replacement {
     pub table: Uuid,
     /// The schema whose columns the new files have.
     pub schema_id: i32,
+    /// The partition spec of all its files.
+    pub spec_id: i32,
     pub removed: BTreeSet<DataFileName>,
     /// With their data sequence numbers.
     pub added: Vec<(DataFile, i64)>,
@@ -133,15 +136,17 @@ impl Maker<'_> {
         if !is_same || base.format_version() != FormatVersion::V2 {
             return Ok(Look::Moved);
         }
-        let spec = self.hour_spec(base)?;
-        let found = survey::survey(&self.files, base, &spec).await?;
+        let Some(by) = base.partition_spec_by_id(replacement.spec_id).and_then(|spec| Partitioner::of_spec(spec))
+        else {
+            return Ok(Look::Moved);
+        };
+        let found = survey::survey(&self.files, base, &by).await?;
         let has_all = |names: &BTreeSet<DataFileName>| {
             let there = found.files.iter().filter(|file| names.contains(&file.name)).count();
             !names.is_empty() && there == names.len()
         };
         if has_all(&replacement.removed) {
-            let is_free = |name: &DataFileName| !found.deletes.contains(&name.hour);
-            let is_free = found.obstacle.is_none() && replacement.removed.iter().all(is_free);
+            let is_free = found.is_free(&replacement.removed);
             let touched = found.manifests_of(&replacement.removed);
             return Ok(if is_free { Look::Replaces(touched) } else { Look::Moved });
         }
@@ -156,7 +161,7 @@ impl Maker<'_> {
         touched: BTreeSet<String>,
         now: TimestampMs,
     ) -> Result<Made, CommitError> {
-        let (spec, snapshot_id) = (self.hour_spec(base)?, self.fresh_snapshot_id(base));
+        let (spec, snapshot_id) = (self.spec(base, replacement.spec_id)?, self.fresh_snapshot_id(base));
         let mut written = Vec::new();
         let Rewritten { mut manifests, removed } =
             self.without(base, &spec, snapshot_id, replacement, &touched, &mut written).await?;

@@ -22,7 +22,6 @@ use crate::bounds;
 use crate::files::TableFiles;
 use crate::names::Names;
 use crate::properties::TableSettings;
-use crate::schema;
 use crate::translate::{Skipped, skipped};
 
 /// Manifests or manifest lists read at once.
@@ -66,7 +65,7 @@ impl Maker<'_> {
         id: &str,
         now: TimestampMs,
     ) -> Result<Made, CommitError> {
-        let spec = self.hour_spec(base)?;
+        let spec = self.spec(base, append.spec_id)?;
         let snapshot_id = self.fresh_snapshot_id(base);
         let mut written = Vec::new();
         let mut manifests = self.base_manifests(base).await?;
@@ -76,7 +75,7 @@ impl Maker<'_> {
             manifests.push(manifest);
         }
         let manifests = self.merge(base, &spec, snapshot_id, manifests, &mut written).await?;
-        let summary = self.summary(base, append, id)?;
+        let summary = self.summary(base, &spec, append, id)?;
         let snapshot = self.snapshot(base, snapshot_id, manifests, summary, now, &mut written).await?;
         let mut updates =
             vec![TableUpdate::AddSnapshot { snapshot }, self.set_main(snapshot_id), self.properties(base, append)?];
@@ -92,11 +91,13 @@ impl Maker<'_> {
         Ok(Made { requirements, updates, written })
     }
 
-    /// The spec that files are written with.
-    pub(super) fn hour_spec(&self, base: &TableMetadata) -> Result<Arc<PartitionSpec>, CommitError> {
-        schema::find_hour_spec(base).ok_or_else(|| CommitError::Unfit {
+    /// The spec that files were written with.
+    pub(super) fn spec(&self, base: &TableMetadata, id: i32) -> Result<Arc<PartitionSpec>, CommitError> {
+        base.partition_spec_by_id(id).cloned().ok_or_else(|| CommitError::Unfit {
             table: self.table.clone(),
-            detail: "its partition spec by hour was removed; add hour(tidewater.timestamp) again".to_owned(),
+            detail: format!(
+                "its partition spec {id} was removed while files of it were written; they are written again"
+            ),
         })
     }
 
@@ -295,11 +296,16 @@ impl Maker<'_> {
         Ok(range)
     }
 
-    fn summary(&self, base: &TableMetadata, append: &Append, id: &str) -> Result<Summary, CommitError> {
+    fn summary(
+        &self,
+        base: &TableMetadata,
+        spec: &Arc<PartitionSpec>,
+        append: &Append,
+        id: &str,
+    ) -> Result<Summary, CommitError> {
         let mut collector = SnapshotSummaryCollector::default();
         for file in &append.files {
-            let spec = base.default_partition_spec().clone();
-            collector.add_file(file, base.current_schema().clone(), spec);
+            collector.add_file(file, base.current_schema().clone(), spec.clone());
         }
         let mut properties = collector.build();
         let previous = base.current_snapshot().map(|s| &s.summary().additional_properties);

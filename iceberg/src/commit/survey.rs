@@ -1,17 +1,16 @@
-//! What a snapshot has: its data files of ours, and hours and tables that must be left alone because of delete files.
+//! What a snapshot has: its data files of ours, and partitions and tables that must be left alone because of delete
+//! files.
 //!
-//! **Memory**: one manifest, and about 64 bytes for each data file of ours.
+//! **Memory**: one manifest, about 64 bytes for each data file of ours, and the values of each partition.
 
 use std::collections::{BTreeSet, HashMap};
 
-use iceberg::spec::{
-    DataFile, DataFileFormat, Literal, ManifestContentType, ManifestFile, PartitionSpec, PrimitiveLiteral,
-    TableMetadata,
-};
+use iceberg::spec::{DataFileFormat, ManifestContentType, ManifestFile, TableMetadata};
 use tidewater_storage::model::TimestampMs;
 
 use super::snapshot::read_list;
 use crate::files::TableFiles;
+use crate::partition::{PartitionKey, Partitioner};
 use crate::write::DataFileName;
 
 /// A data file of ours that is in the table.
@@ -26,6 +25,8 @@ pub struct OurFile {
     pub added: Option<TimestampMs>,
     /// Index of its manifest in the survey.
     pub manifest: u32,
+    /// Index of its partition in [`Survey::partitions`].
+    pub partition: u32,
 }
 
 /// See the header.
@@ -33,20 +34,48 @@ pub struct OurFile {
 pub struct Survey {
     /// In the order of manifests.
     pub files: Vec<OurFile>,
-    /// Hours for which there are delete files.
-    pub deletes: BTreeSet<i32>,
+    /// The partitions of the files, each once.
+    pub partitions: Vec<PartitionKey>,
+    /// Indexes of partitions for which there are delete files.
+    pub deletes: BTreeSet<u32>,
     /// Why no file of the table may be replaced.
     pub obstacle: Option<String>,
     /// All data files, engines' too, and their bytes.
     pub data_files: u64,
     pub data_bytes: u64,
     manifests: Vec<String>,
+    known: HashMap<PartitionKey, u32>,
 }
 
 impl Survey {
     /// Of a table of which nothing may be replaced.
     pub(crate) fn blocked(why: &str) -> Self {
         Self { obstacle: Some(why.to_owned()), ..Self::default() }
+    }
+
+    /// The partition of files with this index.
+    ///
+    /// # Panics
+    /// No file of the survey has it.
+    pub(crate) fn partition(&self, index: u32) -> &PartitionKey {
+        let found = self.partitions.get(index as usize);
+        assert!(found.is_some(), "partition {index} of {}", self.partitions.len());
+        found.unwrap_or_else(|| unreachable!("it was found"))
+    }
+
+    /// The index of a partition, which is noted if it is new.
+    fn index(&mut self, key: PartitionKey) -> u32 {
+        let next = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
+        *self.known.entry(key).or_insert_with_key(|key| {
+            self.partitions.push(key.clone());
+            next
+        })
+    }
+
+    /// Whether no delete file concerns these files.
+    pub(crate) fn is_free(&self, names: &BTreeSet<DataFileName>) -> bool {
+        let files = self.files.iter().filter(|file| names.contains(&file.name));
+        self.obstacle.is_none() && files.map(|file| file.partition).all(|at| !self.deletes.contains(&at))
     }
 
     /// The paths of the manifests that have these files.
@@ -56,15 +85,11 @@ impl Survey {
     }
 }
 
-/// Surveys the current snapshot; `spec` is that by hour.
+/// Surveys the current snapshot; files count as ours if they are of the spec of `by`.
 ///
 /// # Errors
 /// A manifest cannot be read.
-pub(crate) async fn survey(
-    files: &TableFiles,
-    metadata: &TableMetadata,
-    spec: &PartitionSpec,
-) -> iceberg::Result<Survey> {
+pub(crate) async fn survey(files: &TableFiles, metadata: &TableMetadata, by: &Partitioner) -> iceberg::Result<Survey> {
     let mut survey = Survey::default();
     let Some(snapshot) = metadata.current_snapshot() else { return Ok(survey) };
     let added: HashMap<i64, TimestampMs> =
@@ -73,21 +98,27 @@ pub(crate) async fn survey(
         if !manifest.has_added_files() && !manifest.has_existing_files() {
             continue;
         }
-        let is_hourly = manifest.partition_spec_id == spec.spec_id();
+        let is_ours = manifest.partition_spec_id == by.spec_id();
         match manifest.content {
-            ManifestContentType::Deletes if !is_hourly => {
-                survey.obstacle = Some("it has delete files that are not of an hour".to_owned());
+            ManifestContentType::Deletes if !is_ours => {
+                survey.obstacle = Some("it has delete files of another partition spec".to_owned());
             }
             ManifestContentType::Deletes => {
                 let loaded = manifest.load_manifest(&files.io()).await?;
                 for entry in loaded.entries().iter().filter(|entry| entry.is_alive()) {
-                    match hour_of(entry.data_file()) {
-                        Some(hour) => drop(survey.deletes.insert(hour)),
-                        None => survey.obstacle = Some("it has a delete file without an hour".to_owned()),
+                    match PartitionKey::of(entry.data_file().partition(), by.is_by_hour()) {
+                        Some(key) => {
+                            let index = survey.index(key);
+                            survey.deletes.insert(index);
+                        }
+                        None => survey.obstacle = Some("it has a delete file without a partition".to_owned()),
                     }
                 }
             }
-            ManifestContentType::Data => survey.add(files, metadata.location(), &manifest, is_hourly, &added).await?,
+            ManifestContentType::Data => {
+                let of = is_ours.then_some(by);
+                survey.add(files, metadata.location(), &manifest, of, &added).await?;
+            }
         }
     }
     Ok(survey)
@@ -99,7 +130,7 @@ impl Survey {
         files: &TableFiles,
         location: &str,
         manifest: &ManifestFile,
-        is_hourly: bool,
+        by: Option<&Partitioner>,
         added: &HashMap<i64, TimestampMs>,
     ) -> iceberg::Result<()> {
         let loaded = manifest.load_manifest(&files.io()).await?;
@@ -109,11 +140,13 @@ impl Survey {
             let file = entry.data_file();
             self.data_files += 1;
             self.data_bytes = self.data_bytes.saturating_add(file.file_size_in_bytes());
-            let Some(name) = DataFileName::of_path(location, file.file_path()).filter(|_| is_hourly) else { continue };
+            let key = by.and_then(|by| PartitionKey::of(file.partition(), by.is_by_hour()));
+            let (Some(key), Some(name)) = (key, DataFileName::of_path(location, file.file_path())) else { continue };
             let is_plain = file.file_format() == DataFileFormat::Parquet && file.key_metadata().is_none();
-            let (Some(sequence), true) = (entry.sequence_number(), is_plain && hour_of(file) == Some(name.hour)) else {
+            let (Some(sequence), true) = (entry.sequence_number(), is_plain && name.folder == key.folder()) else {
                 continue;
             };
+            let partition = self.index(key);
             self.files.push(OurFile {
                 name,
                 bytes: file.file_size_in_bytes(),
@@ -121,16 +154,9 @@ impl Survey {
                 sequence,
                 added: entry.snapshot_id().and_then(|id| added.get(&id).copied()),
                 manifest: place,
+                partition,
             });
         }
         Ok(())
-    }
-}
-
-/// The hour in a file's partition value.
-fn hour_of(file: &DataFile) -> Option<i32> {
-    match file.partition().iter().next() {
-        Some(Some(Literal::Primitive(PrimitiveLiteral::Int(hour)))) => Some(*hour),
-        _ => None,
     }
 }

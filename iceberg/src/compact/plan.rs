@@ -1,9 +1,10 @@
 //! Which small files to write again as one, decided. Pure.
 //!
-//! Files of one hour are put together in the order of their commits, so that each partition's records stay in the order
-//! of their offsets; a group is a run of neighbours in that order. A file takes part if
+//! Files of one partition are put together in the order of their commits, so that each partition's records stay in the
+//! order of their offsets; a group is a run of neighbours in that order. A file takes part if
 //! - it is smaller than three quarters of the target size;
-//! - its hour is over, and a while more: late records of an hour come in its last minutes;
+//! - its hour is over, and a while more: late records of an hour come in its last minutes. Only in tables by hour:
+//!   days, months and partitions without a time are open for long or for ever;
 //! - it is a while old: a backlog is written to hours that are long over.
 //!
 //! **Write amplification**: a group has at least twice the bytes of its largest file, so a row is written again at most
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use tidewater_storage::model::TimestampMs;
 
 use crate::commit::survey::OurFile;
+use crate::partition::Folder;
 use crate::schema::HOUR_US;
 
 /// Milliseconds of an hour partition.
@@ -42,10 +44,12 @@ impl Limits {
     }
 }
 
-/// Files of one hour that become one, in the order of their rows.
+/// Files of one partition that become one, in the order of their rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    pub hour: i32,
+    /// As in [`OurFile`].
+    pub partition: u32,
+    pub folder: Folder,
     pub files: Vec<OurFile>,
 }
 
@@ -80,23 +84,23 @@ pub struct Plan {
     pub waiting: u64,
 }
 
-/// Decides. `files` are all of ours, in the order of manifests; `deletes` are hours for which the table has delete
-/// files, of which nothing is written again.
+/// Decides. `files` are all of ours, in the order of manifests; `deletes` are partitions for which the table has
+/// delete files, of which nothing is written again.
 #[must_use]
-pub fn plan(limits: &Limits, mut files: Vec<OurFile>, deletes: &BTreeSet<i32>, now: TimestampMs) -> Plan {
+pub fn plan(limits: &Limits, mut files: Vec<OurFile>, deletes: &BTreeSet<u32>, now: TimestampMs) -> Plan {
     assert!(limits.target_bytes > 0 && limits.min_files > 1, "a group has several files: {limits:?}");
     // Stable: files of one commit stay in the order of their manifest.
-    files.sort_by_key(|file| (file.name.hour, file.sequence));
+    files.sort_by_key(|file| (file.name.folder, file.partition, file.sequence));
     let mut plan = Plan::default();
     let mut groups = Vec::new();
-    for hour in files.chunk_by(|a, b| a.name.hour == b.name.hour) {
+    for of_partition in files.chunk_by(|a, b| a.partition == b.partition) {
         let mut run: Vec<OurFile> = Vec::new();
-        for file in hour {
+        for file in of_partition {
             let is_small = file.bytes < limits.small_below();
             let is_quiet = is_quiet(limits, file, now);
             plan.small += u64::from(is_small);
             plan.waiting += u64::from(is_small && !is_quiet);
-            let takes_part = is_small && is_quiet && !deletes.contains(&file.name.hour);
+            let takes_part = is_small && is_quiet && !deletes.contains(&file.partition);
             let bytes: u64 = run.iter().map(|file| file.bytes).sum();
             if !takes_part || bytes.saturating_add(file.bytes) > limits.target_bytes {
                 settle(limits, &run, &mut groups);
@@ -108,7 +112,7 @@ pub fn plan(limits: &Limits, mut files: Vec<OurFile>, deletes: &BTreeSet<i32>, n
         }
         settle(limits, &run, &mut groups);
     }
-    groups.sort_by_key(|group: &Group| (group.bytes() / group.files.len() as u64, group.hour));
+    groups.sort_by_key(|group: &Group| (group.bytes() / group.files.len() as u64, group.folder, group.partition));
     let (mut bytes, mut count) = (0_u64, 0);
     for group in groups {
         bytes = bytes.saturating_add(group.bytes());
@@ -123,9 +127,12 @@ pub fn plan(limits: &Limits, mut files: Vec<OurFile>, deletes: &BTreeSet<i32>, n
 }
 
 fn is_quiet(limits: &Limits, file: &OurFile, now: TimestampMs) -> bool {
-    let over = TimestampMs((i64::from(file.name.hour) + 1) * HOUR_MS);
     let since = |time: TimestampMs| now.since_ms(time);
-    since(over) >= limits.quiet_ms && file.added.is_none_or(|added| since(added) >= limits.quiet_ms)
+    let is_over = match file.name.folder {
+        Folder::Hour(hour) => since(TimestampMs((i64::from(hour) + 1) * HOUR_MS)) >= limits.quiet_ms,
+        Folder::Part(_) => true,
+    };
+    is_over && file.added.is_none_or(|added| since(added) >= limits.quiet_ms)
 }
 
 /// Makes a group of `run`, or of what is before and after its largest file if that is most of it.
@@ -136,7 +143,7 @@ fn settle(limits: &Limits, run: &[OurFile], groups: &mut Vec<Group>) {
         return;
     }
     if bytes - largest.bytes >= largest.bytes {
-        groups.push(Group { hour: largest.name.hour, files: run.to_vec() });
+        groups.push(Group { partition: largest.partition, folder: largest.name.folder, files: run.to_vec() });
         return;
     }
     // Each part has less than half of the bytes, so this ends soon.

@@ -18,6 +18,7 @@ use super::plan::Group;
 use super::project::{ProjectError, id_of, project};
 use crate::commit::survey::OurFile;
 use crate::files::{FileError, TableFiles};
+use crate::partition::PartitionKey;
 use crate::schema::file::FileSchema;
 use crate::write::{DICTIONARY_VALUE_BYTES, DataFileWriter, WriteError};
 
@@ -71,12 +72,13 @@ struct Input {
     ids: BTreeSet<i32>,
 }
 
-/// Writes the rows of `group`; `read` is called with each file that has been read through.
+/// Writes the rows of `group`, which are of the partition `key`; `read` is called with each file that has been read
+/// through.
 pub(super) async fn rewrite(
     files: &TableFiles,
     table: &TableMetadata,
     writer: &DataFileWriter,
-    group: &Group,
+    (group, key): (&Group, &PartitionKey),
     mut read: impl FnMut(&OurFile),
 ) -> Result<Vec<DataFile>, RewriteError> {
     let inputs: Vec<Input> = futures::stream::iter(group.files.clone())
@@ -86,7 +88,8 @@ pub(super) async fn rewrite(
         .await?;
     let schema = file_schema(table.current_schema(), &inputs).map_err(RewriteError::Schema)?;
     let plain = plain_columns(&inputs);
-    let mut output = writer.hour_files(&schema, group.hour, schema.leaves.iter().map(|leaf| plain.contains(&leaf.id)));
+    let is_plain = schema.leaves.iter().map(|leaf| plain.contains(&leaf.id));
+    let mut output = writer.partition_files(&schema, key.clone(), is_plain);
     for (input, file) in inputs.into_iter().zip(&group.files) {
         let path = input.path.clone();
         let parquet = |source| RewriteError::Parquet { path: path.clone(), source };

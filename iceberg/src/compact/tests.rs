@@ -23,6 +23,7 @@ use crate::commit::offsets;
 use crate::commit::snapshot::read_list;
 use crate::files::TableFiles;
 use crate::fixture::{Fault, World};
+use crate::schema;
 use crate::sink::{Outcome, TableSink};
 
 const NOW: TimestampMs = TimestampMs(1_760_000_000_000);

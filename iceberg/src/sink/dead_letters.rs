@@ -178,7 +178,8 @@ impl TableSink {
         let append = appends(&self.dead.table, &base.metadata)? + 1;
         let rows = translation.dead_rows();
         let settings = self.dead.committer.settings(&base.metadata).files;
-        let writer = self.writer(&self.dead.table, &base, settings)?;
+        let partition = self.partition_type(&base.metadata)?;
+        let writer = self.writer(&base, partition.0, settings);
         let schema = FileSchema::dead_letters().map_err(CatalogError::from)?;
         let files = writer.write(&schema, translation.take_dead()).await?;
         let written: u64 = files.iter().map(iceberg::spec::DataFile::record_count).sum();
@@ -186,7 +187,6 @@ impl TableSink {
         let mut paths: Vec<String> = files.iter().map(|file| file.file_path().to_owned()).collect();
         let list = format!("{}/metadata/{MANIFEST_PREFIX}dead-{}.avro", base.metadata.location(), self.names.uuid());
         let mut body = Vec::new();
-        let partition = self.partition_type(&base.metadata)?;
         write_data_files_to_avro(&mut body, files, &partition.1, base.metadata.format_version())
             .map_err(CatalogError::from)?;
         self.catalog.files().write(&list, body.into()).await.map_err(CatalogError::from)?;
@@ -198,7 +198,7 @@ impl TableSink {
 
     /// The spec of data files and the type of its values.
     fn partition_type(&self, metadata: &TableMetadata) -> Result<(i32, iceberg::spec::StructType), SinkError> {
-        let spec = schema::find_hour_spec(metadata).ok_or_else(|| self.no_hour_spec(&self.dead.table))?;
+        let spec = schema::find_hour_spec(metadata).ok_or_else(|| self.no_spec(&self.dead.table))?;
         let kind = spec.partition_type(metadata.current_schema()).map_err(CatalogError::from)?;
         Ok((spec.spec_id(), kind))
     }
@@ -282,6 +282,7 @@ impl TableSink {
         }
         let mut append = Append {
             files,
+            spec_id: spec,
             table: pending.table,
             from: counted(held),
             to: counted(pending.append),

@@ -39,7 +39,11 @@ pub(super) async fn make_table(
     );
     let new = NewTable {
         schema: schema::table_schema().map_err(CatalogError::from)?,
-        spec: Some(schema::hour_spec().map_err(CatalogError::from)?),
+        // Dead letters are few, and are looked for by when they came.
+        spec: Some(
+            if *table == config.table { config.partition.to_spec() } else { schema::hour_spec() }
+                .map_err(CatalogError::from)?,
+        ),
         order: None,
         location: None,
         properties,

@@ -1,4 +1,4 @@
-//! What a turn takes: each partition its share of the bytes and hours that a turn may hold.
+//! What a turn takes: each partition its share of the bytes and files that a turn may hold.
 //!
 //! Owns: the order and the shares, holes, partitions that cannot be read. Does not own: what may be taken (`plan`), the
 //! cut at a record (`translate`). *Message*; one task.
@@ -15,8 +15,9 @@ use crate::translate::{Room, Stop, Translation};
 const READ_BYTES: usize = 4 << 20;
 /// Bytes that are worth a read; a partition's share is no less while the turn has them.
 const BYTES_WORTH_READING: usize = 1 << 20;
-/// The same of hours: a day's backlog takes two turns, however many partitions share them.
-const HOURS_WORTH_READING: usize = 16;
+/// The same of files, of which each partition of the table needs one: a day's backlog of hours takes two turns, however
+/// many partitions of the topic share them.
+const FILES_WORTH_READING: usize = 16;
 
 /// What one turn read.
 pub(super) struct Taken {
@@ -92,15 +93,15 @@ impl TableSink {
 
     /// What the first of so many partitions may take beside what the turn holds; `None` if that is not worth a read.
     fn room(&self, taken: &Translation, partitions: usize) -> Option<Room> {
-        let (most, hours) = (self.config.turn_bytes, self.config.turn_hours.max(1));
-        let (bytes_left, hours_left) = (most.saturating_sub(taken.bytes()), hours.saturating_sub(taken.hours()));
-        if bytes_left <= most / 128 || hours_left == 0 {
+        let (most, files) = (self.config.turn_bytes, self.config.turn_files.max(1));
+        let (bytes_left, files_left) = (most.saturating_sub(taken.bytes()), files.saturating_sub(taken.files()));
+        if bytes_left <= most / 128 || files_left == 0 {
             return None;
         }
         Some(Room {
             share: taken.bytes() + plan::share(bytes_left, partitions, BYTES_WORTH_READING),
             bytes: most,
-            hours: taken.hours() + plan::share(hours_left, partitions, HOURS_WORTH_READING),
+            files: taken.files() + plan::share(files_left, partitions, FILES_WORTH_READING),
         })
     }
 

@@ -12,6 +12,7 @@ mod caps;
 mod client_sized;
 mod doubles;
 mod named;
+mod partitioned;
 mod typed;
 
 use doubles::Faulty;

@@ -1,4 +1,5 @@
-//! Rows of one hour partition, growing: the system columns, which are the same in each table, and those of the values.
+//! Rows of one partition of a table, growing: the system columns, which are the same in each table, and those of the
+//! values.
 //!
 //! Nulls stay nulls (key, value, header value). A header name that is not UTF-8 has its bad bytes replaced by U+FFFD.
 //! Timestamps go from milliseconds to microseconds; those outside the years 1 to 9999, which no engine can show, are
@@ -60,15 +61,18 @@ pub struct Placed<'a> {
     pub record: &'a Record,
 }
 
-/// Rows of one hour partition, growing.
+/// Rows of one partition of a table, growing.
 #[derive(Debug)]
-pub struct HourRows {
+pub struct PartitionRows {
     system: SystemColumns,
     values: ValueColumns,
 }
 
 /// Columns that depend on the kind of table.
-#[allow(clippy::large_enum_variant, reason = "one for each hour of a turn; the columns themselves are on the heap")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each open partition of a turn; the columns themselves are on the heap"
+)]
 #[derive(Debug)]
 enum ValueColumns {
     /// The value's bytes.
@@ -79,7 +83,7 @@ enum ValueColumns {
     Dead { value: LargeBinaryBuilder, reason: StringBuilder, schema: Int32Builder },
 }
 
-impl HourRows {
+impl PartitionRows {
     /// For rows of a `key_value` table.
     #[must_use]
     pub fn key_value() -> Self {
@@ -180,8 +184,8 @@ struct SystemColumns {
 }
 
 impl Default for SystemColumns {
-    /// Columns without any capacity: of a thousand rows each, which is what Arrow begins with, an hour would take 56
-    /// KB.
+    /// Columns without any capacity: of a thousand rows each, which is what Arrow begins with, a partition would
+    /// take 56 KB.
     fn default() -> Self {
         let names = StringBuilder::with_capacity(0, 0);
         let contents = LargeBinaryBuilder::with_capacity(0, 0);

@@ -9,6 +9,7 @@ use tidewater_storage::model::record::{BatchBuilder, Record, RecordHeader};
 use tidewater_storage::model::{Compression, LeaderEpoch, TimestampMs};
 
 use super::*;
+use crate::schema::HOUR_US;
 use crate::schema::file::FileSchema;
 
 #[derive(Debug, PartialEq)]
@@ -23,7 +24,8 @@ struct Row {
 
 fn rows(translation: &mut Translation) -> Vec<Row> {
     let mut out = Vec::new();
-    for (hour, rows) in translation.take_hours() {
+    for (key, rows) in translation.take_rows() {
+        let PartitionKey::Hour(hour) = key else { panic!("by hour") };
         let batch = rows.finish(&FileSchema::key_value().expect("columns")).expect("columns fit");
         let system = batch.column(0).as_struct();
         let headers = system.column(4).as_list::<i32>();
@@ -51,7 +53,7 @@ fn rows(translation: &mut Translation) -> Vec<Row> {
 }
 
 /// Room for everything that the tests put in.
-const AMPLE: Room = Room { share: usize::MAX, bytes: usize::MAX, hours: usize::MAX };
+const AMPLE: Room = Room { share: usize::MAX, bytes: usize::MAX, files: usize::MAX };
 
 fn batch(codec: Compression, base: u64, records: &[Record]) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
@@ -101,7 +103,7 @@ fn a_control_bit_that_damage_made_hides_nothing() {
     let mut bytes = batch(Compression::Lz4, 0, &[record]).to_vec();
     bytes[22] ^= 1 << 5;
     let end = Offset::new(1);
-    let mut translation = Translation::new();
+    let mut translation = Translation::new(Partitioner::by_hour());
     translation.add(PartitionIndex(3), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end, &AMPLE);
     assert_eq!(translation.skipped().len(), 1);
 }
@@ -120,7 +122,7 @@ proptest! {
         }
         let end = Offset::new(records.len() as u64);
         let range = OffsetRange::new(Offset::new(from), Offset::new(from + len));
-        let mut translation = Translation::new();
+        let mut translation = Translation::new(Partitioner::by_hour());
         let added = translation.add(PartitionIndex(3), bytes.freeze(), range, end, &AMPLE);
         prop_assert!(translation.skipped().is_empty());
         prop_assert_eq!(rows(&mut translation), expected(&records, range));
@@ -130,7 +132,7 @@ proptest! {
     #[test]
     fn however_little_room_there_is_each_record_comes_once(
         records in proptest::collection::vec(any_record(), 1..40), cut in 1usize..39, codec in 0usize..5,
-        share in 1usize..20_000, bytes in 1usize..20_000, hours in 1usize..6,
+        share in 1usize..20_000, bytes in 1usize..20_000, files in 1usize..6,
     ) {
         let cut = cut.min(records.len());
         let codec = Compression::ALL[codec];
@@ -138,15 +140,15 @@ proptest! {
         if cut < records.len() {
             log.extend_from_slice(&batch(codec, cut as u64, &records[cut..]));
         }
-        let (log, room) = (log.freeze(), Room { share, bytes, hours });
+        let (log, room) = (log.freeze(), Room { share, bytes, files });
         let end = Offset::new(records.len() as u64);
         let (mut left, mut seen) = (OffsetRange::new(Offset::ZERO, end), Vec::new());
         while !left.is_empty() {
-            let mut translation = Translation::new();
+            let mut translation = Translation::new(Partitioner::by_hour());
             let added = translation.add(PartitionIndex(3), log.clone(), left, end, &room);
             prop_assert!(added.next > left.start, "one record at the least");
             prop_assert_eq!(added.stop.is_some(), added.next < end);
-            prop_assert!(translation.hours() <= hours);
+            prop_assert!(translation.files() <= files);
             prop_assert!(translation.bytes() <= bytes || translation.rows() == 1);
             left.start = added.next;
             seen.extend(rows(&mut translation));
@@ -166,7 +168,7 @@ proptest! {
         bad[21 + at % span] ^= 1 << bit;
         let end = Offset::new((first.len() + second.len()) as u64);
         let bytes = Bytes::from([&good[..], &bad].concat());
-        let mut translation = Translation::new();
+        let mut translation = Translation::new(Partitioner::by_hour());
         translation.add(PartitionIndex(3), bytes, OffsetRange::new(Offset::ZERO, end), end, &AMPLE);
         let seen = rows(&mut translation);
         prop_assert_eq!(seen, expected(&first, OffsetRange::new(Offset::ZERO, end)));
@@ -176,7 +178,7 @@ proptest! {
 
     #[test]
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let mut translation = Translation::new();
+        let mut translation = Translation::new(Partitioner::by_hour());
         let end = Offset::new(10);
         translation.add(PartitionIndex(0), Bytes::from(bytes), OffsetRange::new(Offset::ZERO, end), end, &AMPLE);
     }
@@ -193,7 +195,7 @@ fn a_batch_numbered_wrongly_is_left_out() {
     bytes[second] = 0;
     let crc = crc32c_of(&bytes);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    let mut translation = Translation::new();
+    let mut translation = Translation::new(Partitioner::by_hour());
     let range = OffsetRange::new(Offset::ZERO, Offset::new(3));
     translation.add(PartitionIndex(0), Bytes::from(bytes), range, range.end, &AMPLE);
     assert_eq!((translation.rows(), translation.skipped().len(), translation.skipped()[0].end), (0, 1, 3));
@@ -217,7 +219,7 @@ fn control_batches_are_not_rows() {
     bytes[22] |= 0x20;
     let crc = crc32c_of(&bytes);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    let mut translation = Translation::new();
+    let mut translation = Translation::new(Partitioner::by_hour());
     let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
     let added = translation.add(PartitionIndex(0), Bytes::from(bytes), range, range.end, &AMPLE);
     assert_eq!(added, Added { next: range.end, stop: None });

@@ -1,12 +1,14 @@
-//! [`DataFileName`]: `hour=<n>/<uuid>.parquet`, the names of the data files that this crate writes below a table's
-//! `data`. Files of other names are an engine's.
+//! [`DataFileName`]: `hour=<n>/<uuid>.parquet` or `part=<hash>/<uuid>.parquet`, the names of the data files that this
+//! crate writes below a table's `data`. Files of other names are an engine's.
 
 use uuid::Uuid;
 
-/// See the header. Ordered by hour.
+use crate::partition::Folder;
+
+/// See the header. Ordered by folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DataFileName {
-    pub hour: i32,
+    pub folder: Folder,
     pub id: Uuid,
 }
 
@@ -14,10 +16,10 @@ impl DataFileName {
     /// Of a file below `data`, given relative to that; `None` if it is not such a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        let (hour, file) = name.split_once('/')?;
-        let hour = hour.strip_prefix("hour=")?.parse().ok()?;
+        let (folder, file) = name.split_once('/')?;
+        let folder = Folder::parse(folder)?;
         let id = Uuid::try_parse(file.strip_suffix(".parquet")?).ok()?;
-        Some(Self { hour, id })
+        Some(Self { folder, id })
     }
 
     /// Of a file of the table at `location`; `None` if it has another place or name.
@@ -35,7 +37,7 @@ impl DataFileName {
     }
 
     fn relative(&self) -> String {
-        format!("hour={}/{}.parquet", self.hour, self.id)
+        format!("{}/{}.parquet", self.folder, self.id)
     }
 }
 
@@ -45,12 +47,16 @@ mod tests {
 
     #[test]
     fn a_name_leads_back_to_its_path() {
-        let name = DataFileName { hour: -3, id: Uuid::from_u128(5) };
-        assert_eq!(DataFileName::of_path("s3://b/t", &name.path("s3://b/t")), Some(name));
-        let id = name.id;
+        let id = Uuid::from_u128(5);
+        for folder in [Folder::Hour(-3), Folder::Part(7)] {
+            let name = DataFileName { folder, id };
+            assert_eq!(DataFileName::of_path("s3://b/t", &name.path("s3://b/t")), Some(name));
+        }
         for other in [
             format!("s3://b/u/data/hour=1/{id}.parquet"),
             format!("s3://b/t/data/hour=01/{id}.parquet"),
+            format!("s3://b/t/data/part=7/{id}.parquet"),
+            format!("s3://b/t/data/{id}.parquet"),
             format!("s3://b/t/data/hour=1/{}.parquet", id.simple()),
             format!("s3://b/t/data/tidewater_hour=1/{id}.parquet"),
             format!("s3://b/t/data/hour=1/00000-0-{id}.parquet"),

@@ -1,5 +1,5 @@
-//! `iceberg.table` and `iceberg.table.properties`: what a topic's table is called and made with, read and checked in one
-//! place. Pure.
+//! `iceberg.table`, `iceberg.partition.spec` and `iceberg.table.properties`: what a topic's table is called and made
+//! with, read and checked in one place. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +87,22 @@ pub(super) fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, S
     Ok(properties)
 }
 
+/// Checks a value of `iceberg.partition.spec`.
+///
+/// # Errors
+/// It is no spec, or none that a table can have; what was expected.
+pub(super) fn check_partition_spec(text: &str) -> Result<(), String> {
+    #[cfg(feature = "lakehouse")]
+    {
+        tidewater_iceberg::partition::spec::PartitionChoice::parse(text).map(drop)
+    }
+    #[cfg(not(feature = "lakehouse"))]
+    {
+        let form = "fields in parentheses, such as (day(tidewater.timestamp))";
+        if text.starts_with('(') && text.ends_with(')') { Ok(()) } else { Err(form.to_owned()) }
+    }
+}
+
 /// Checks a value of `iceberg.table`; an empty one is none.
 ///
 /// # Errors
@@ -144,5 +160,17 @@ mod tests {
         for text in ["tidewater.topic-id=x", "uuid=x", "a=1,write.parquet.compression-codec=lzo"] {
             assert!(parse_properties(text).is_err(), "{text}");
         }
+    }
+
+    #[cfg(feature = "lakehouse")]
+    #[test]
+    fn the_default_spec_is_that_of_the_crate() {
+        use tidewater_iceberg::partition::spec::PartitionChoice;
+
+        let default = TopicConfig::default().iceberg_partition_spec;
+        assert_eq!(PartitionChoice::parse(&default), Ok(PartitionChoice::default()));
+        assert!(
+            check_partition_spec("(day(tidewater.timestamp), customer)").expect_err("no column").contains("customer")
+        );
     }
 }

@@ -13,8 +13,9 @@ const LIMITS: Limits = Limits { target_bytes: 1000, min_files: 5, quiet_ms: 600_
 const NOW: TimestampMs = TimestampMs(20 * HOUR_MS);
 
 fn file(id: u128, hour: i32, bytes: u64, sequence: i64) -> OurFile {
-    let name = DataFileName { hour, id: Uuid::from_u128(id) };
-    OurFile { name, bytes, rows: bytes / 10, sequence, added: None, manifest: 0 }
+    let name = DataFileName { folder: Folder::Hour(hour), id: Uuid::from_u128(id) };
+    let partition = u32::try_from(hour).expect("after 1970");
+    OurFile { name, bytes, rows: bytes / 10, sequence, added: None, manifest: 0, partition }
 }
 
 fn of(files: &[OurFile]) -> Plan {
@@ -44,6 +45,24 @@ fn a_file_that_is_most_of_a_group_stays_and_its_neighbours_do_not_wait_for_it() 
 }
 
 #[test]
+fn of_other_specs_only_new_files_wait_and_no_two_partitions_of_a_folder_mix() {
+    let files = |partition: u32, added: Option<TimestampMs>| -> Vec<_> {
+        let in_part = |n: u128| {
+            let mut file = OurFile { added, partition, ..file(n + 10 * u128::from(partition), 0, 100, n as i64) };
+            file.name.folder = Folder::Part(7);
+            file
+        };
+        (1..=5).map(in_part).collect()
+    };
+    let both = |added| [files(1, added), files(2, added)].concat();
+    assert_eq!(ids(&of(&both(None))), [[11, 12, 13, 14, 15], [21, 22, 23, 24, 25]]);
+    let new = of(&both(Some(NOW.plus_ms(-599_999))));
+    assert_eq!((new.groups.len(), new.waiting), (0, 10));
+    let deletes = BTreeSet::from([2]);
+    assert_eq!(ids(&plan(&LIMITS, both(None), &deletes, NOW)), [[11, 12, 13, 14, 15]]);
+}
+
+#[test]
 fn an_hour_that_goes_on_a_new_file_and_deletes_keep_files_as_they_are() {
     let files = |hour, added: Option<TimestampMs>| -> Vec<_> {
         (1..=5).map(|n| OurFile { added, ..file(n, hour, 100, n as i64) }).collect()
@@ -67,7 +86,7 @@ fn a_run_takes_the_smallest_files_first_and_says_that_there_is_more() {
     let hour = |hour: i32, bytes| (0..8).map(move |n| file((hour * 10 + n) as u128, hour, bytes, n.into()));
     let files: Vec<_> = (0..8).flat_map(|n| hour(n, if n == 5 { 20 } else { 110 })).collect();
     let plan = of(&files);
-    assert_eq!(plan.groups[0].hour, 5);
+    assert_eq!(plan.groups[0].partition, 5);
     assert!(plan.more && plan.groups.len() < 8);
     assert!(plan.groups.iter().map(Group::bytes).sum::<u64>() <= LIMITS.run_bytes);
 }
@@ -95,11 +114,11 @@ proptest! {
             prop_assert!(group.files.len() >= 2 && group.bytes() <= LIMITS.target_bytes);
             prop_assert!(group.files.iter().all(|file| file.bytes * 2 <= group.bytes()));
             prop_assert!(group.files.iter().all(|file| file.bytes < LIMITS.small_below() && file.added.is_none()));
-            prop_assert!(group.files.iter().all(|file| file.name.hour == group.hour && seen.insert(file.name)));
+            prop_assert!(group.files.iter().all(|file| file.partition == group.partition && seen.insert(file.name)));
             prop_assert!(group.files.is_sorted_by_key(|file| file.sequence));
             // No other file of the hour comes between its first and its last.
             let span = group.files[0].sequence..=group.sequence();
-            let between = files.iter().filter(|f| f.name.hour == group.hour && span.contains(&f.sequence));
+            let between = files.iter().filter(|f| f.partition == group.partition && span.contains(&f.sequence));
             prop_assert_eq!(between.count(), group.files.len());
         }
     }
@@ -121,15 +140,16 @@ proptest! {
             for group in plan.groups {
                 written += group.bytes();
                 files.retain(|file| !group.files.contains(file));
-                files.push(file(next, group.hour, group.bytes(), group.sequence()));
+                let hour = i32::try_from(group.partition).expect("an hour");
+                files.push(file(next, hour, group.bytes(), group.sequence()));
                 next += 1;
             }
         }
         prop_assert!(written <= total * 3, "{written} bytes for {total}");
         // What is left small has too few small neighbours.
-        let mut by_hour: BTreeMap<i32, Vec<OurFile>> = BTreeMap::new();
+        let mut by_hour: BTreeMap<u32, Vec<OurFile>> = BTreeMap::new();
         files.sort_by_key(|file| file.sequence);
-        files.iter().for_each(|file| by_hour.entry(file.name.hour).or_default().push(*file));
+        files.iter().for_each(|file| by_hour.entry(file.partition).or_default().push(*file));
         for hour in by_hour.values() {
             let tiny = hour.windows(5).filter(|five| five.iter().all(|file| file.bytes <= 20)).count();
             prop_assert_eq!(tiny, 0);

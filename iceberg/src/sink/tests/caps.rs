@@ -40,7 +40,7 @@ fn a_batch_of_a_thousand_hours_is_taken_a_few_hours_at_a_time() {
         world.log.append_each(0, (0..1000).map(|n| (NOW.plus_ms(n * HOUR_MS), Bytes::new())));
         world.log.append(0, 5, NOW);
         let mut config = world.config(1);
-        config.turn_hours = 4;
+        config.turn_files = 4;
         let mut sink = world.sink_with(config);
         let turns = turns(&mut sink).await;
         assert!(turns.len() >= 250 && turns.iter().all(|(_, files)| *files <= 4), "{turns:?}");
@@ -58,7 +58,7 @@ fn partitions_share_the_hours_of_a_turn() {
         }
         world.log.append(3, 5, NOW);
         let mut config = world.config(1);
-        config.turn_hours = 64;
+        config.turn_files = 64;
         let mut sink = world.sink_with(config);
         assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { files: 1..=64, more: true, .. }));
         let next = |sink: &TableSink, partition| sink.status().partitions[&PartitionIndex(partition)].table.get();

@@ -8,6 +8,7 @@ use tidewater_storage::model::record::{Record, RecordHeader};
 
 use super::*;
 use crate::bounds;
+use crate::schema;
 
 /// Such a prefix has no upper bound that is shorter.
 fn awkward(bytes: usize) -> Bytes {

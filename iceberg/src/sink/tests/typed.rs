@@ -373,8 +373,8 @@ fn however_little_a_turn_may_hold_each_record_is_in_one_table() {
             }
             let mut config = world.config(2);
             config.turn_bytes = 3_000 + 2_000 * usize::try_from(seed).expect("small");
-            config.turn_hours = 1 + random.below(4);
-            let most = config.turn_hours;
+            config.turn_files = 1 + random.below(4);
+            let most = config.turn_files;
             let mut sink = world.sink_with(config);
             for turn in 0.. {
                 assert!(turn < 1_000, "never idle: {:?}", sink.status());

@@ -1,24 +1,26 @@
-//! [`HourFiles`]: the data files of one hour, written slice by slice and closed at their target size.
+//! [`PartitionFiles`]: the data files of one partition of a table, written slice by slice and closed at their target
+//! size.
 //!
 //! Owns: rolling, and what the Parquet writer is not asked for: null counts and bounds of client-sized
 //! columns, gathered slice by slice.
 
 use arrow::array::RecordBatch;
-use iceberg::spec::{DataContentType, DataFile, Datum, Literal, Struct};
+use iceberg::spec::{DataContentType, DataFile, Datum};
 use parquet::file::properties::WriterProperties;
 
 use super::leaves::{self, ClientLeaves, Described};
 use super::parquet_file::{ParquetFile, widen};
 use super::{DataFileName, DataFileWriter, SLICE_BYTES, SLICE_ROWS, WriteError};
 use crate::bounds::{self, BOUND_BYTES_MAX};
+use crate::partition::PartitionKey;
 use crate::schema::file::FileSchema;
 
 /// See the header.
-pub struct HourFiles<'a> {
+pub struct PartitionFiles<'a> {
     writer: &'a DataFileWriter,
     schema: &'a FileSchema,
     properties: WriterProperties,
-    hour: i32,
+    key: PartitionKey,
     open: Option<OpenFile<'a>>,
     done: Vec<DataFile>,
 }
@@ -41,14 +43,14 @@ struct Extent {
     is_unbounded: bool,
 }
 
-impl<'a> HourFiles<'a> {
+impl<'a> PartitionFiles<'a> {
     pub(super) fn new(
         writer: &'a DataFileWriter,
         schema: &'a FileSchema,
-        hour: i32,
+        key: PartitionKey,
         properties: WriterProperties,
     ) -> Self {
-        Self { writer, schema, properties, hour, open: None, done: Vec::new() }
+        Self { writer, schema, properties, key, open: None, done: Vec::new() }
     }
 
     /// Writes the rows of `batch`, whose columns are those of the schema.
@@ -62,7 +64,7 @@ impl<'a> HourFiles<'a> {
             let rows = slice_rows(batch, from);
             let open = match self.open.take() {
                 Some(open) => open,
-                None => OpenFile::create(self.writer, self.schema, self.hour, self.properties.clone()).await?,
+                None => OpenFile::create(self.writer, self.schema, &self.key, self.properties.clone()).await?,
             };
             let open = self.open.insert(open);
             open.file.write(&batch.slice(from, rows)).await?;
@@ -91,7 +93,7 @@ impl<'a> HourFiles<'a> {
         described
             .content(DataContentType::Data)
             .file_path(path.clone())
-            .partition(Struct::from_iter([Some(Literal::int(self.hour))]))
+            .partition(self.key.to_struct())
             .partition_spec_id(self.writer.spec_id);
         let file = described.build().map_err(|e| incomplete(e.to_string()))?;
         assert_eq!(file.record_count(), rows, "the file has the rows that were given to it");
@@ -104,10 +106,10 @@ impl<'a> OpenFile<'a> {
     async fn create(
         writer: &DataFileWriter,
         schema: &'a FileSchema,
-        hour: i32,
+        key: &PartitionKey,
         properties: WriterProperties,
     ) -> Result<Self, WriteError> {
-        let path = DataFileName { hour, id: writer.names.uuid() }.path(&writer.location);
+        let path = DataFileName { folder: key.folder(), id: writer.names.uuid() }.path(&writer.location);
         let file = ParquetFile::create(writer.files.io().new_output(&path)?, schema, properties).await?;
         Ok(Self { path, file, rows: 0, columns: Vec::new() })
     }

@@ -1,0 +1,292 @@
+//! Partitions of a table: which one a record belongs to, by any spec over the columns that each table has.
+//!
+//! Owns: [`PartitionKey`] (the values of one partition) and [`Partitioner`] (record → key). [`spec`] says which specs
+//! there are. Pure.
+//!
+//! A table that was made without `iceberg.partition.spec` has [`schema::hour_spec`]; its keys, its files' names and its
+//! compaction are by hour. Of other specs a key has a value for each field.
+
+use std::fmt;
+use std::sync::Arc;
+
+use iceberg::spec::{Datum, Literal, PartitionSpec, PrimitiveLiteral, Struct, TableMetadata, Transform};
+use iceberg::transform::{BoxedTransformFunction, create_transform_function};
+
+use crate::bounds::BOUND_BYTES_MAX;
+use crate::schema::{self, HOUR_US};
+use crate::translate::rows::Placed;
+
+pub mod spec;
+
+use spec::SystemColumn;
+
+/// One value of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartitionValue {
+    Null,
+    Int(i32),
+    Long(i64),
+    Binary(Vec<u8>),
+}
+
+/// The values of one partition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PartitionKey {
+    /// Of the spec by hour: hours since 1970.
+    Hour(i32),
+    /// Of any other spec: its fields' values.
+    Fields(Vec<PartitionValue>),
+}
+
+/// The folder of a partition's files below `data`. Two partitions may share one: it is a name and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Folder {
+    /// `hour=<hours since 1970>`.
+    Hour(i32),
+    /// `part=<16 hex digits>`, made of the values: they may be bytes that a client chose.
+    Part(u64),
+}
+
+impl PartitionKey {
+    /// The key that a manifest entry's partition is; `None` if it is of no spec of ours. `by_hour`: of the spec by
+    /// hour.
+    #[must_use]
+    pub fn of(partition: &Struct, by_hour: bool) -> Option<Self> {
+        let values = partition.iter().map(|value| match value {
+            None => Some(PartitionValue::Null),
+            Some(Literal::Primitive(value)) => PartitionValue::of(value),
+            Some(_) => None,
+        });
+        let values: Vec<PartitionValue> = values.collect::<Option<_>>()?;
+        match (by_hour, values.as_slice()) {
+            (false, _) => Some(Self::Fields(values)),
+            (true, [PartitionValue::Int(hour)]) => Some(Self::Hour(*hour)),
+            (true, _) => None,
+        }
+    }
+
+    /// As a manifest entry has it.
+    #[must_use]
+    pub fn to_struct(&self) -> Struct {
+        match self {
+            Self::Hour(hour) => Struct::from_iter([Some(Literal::int(*hour))]),
+            Self::Fields(values) => values.iter().map(PartitionValue::literal).collect(),
+        }
+    }
+
+    #[must_use]
+    pub fn folder(&self) -> Folder {
+        match self {
+            Self::Hour(hour) => Folder::Hour(*hour),
+            Self::Fields(values) => {
+                let mut bytes = Vec::new();
+                values.iter().for_each(|value| value.write(&mut bytes));
+                // FNV-1a.
+                Folder::Part(
+                    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+                    }),
+                )
+            }
+        }
+    }
+}
+
+impl PartitionValue {
+    fn of(value: &PrimitiveLiteral) -> Option<Self> {
+        match value {
+            PrimitiveLiteral::Int(value) => Some(Self::Int(*value)),
+            PrimitiveLiteral::Long(value) => Some(Self::Long(*value)),
+            PrimitiveLiteral::Binary(value) => Some(Self::Binary(value.clone())),
+            _ => None,
+        }
+    }
+
+    fn literal(&self) -> Option<Literal> {
+        match self {
+            Self::Null => None,
+            Self::Int(value) => Some(Literal::int(*value)),
+            Self::Long(value) => Some(Literal::long(*value)),
+            Self::Binary(value) => Some(Literal::binary(value.clone())),
+        }
+    }
+
+    /// Appends bytes that no other value has, nor a value and what follows it.
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.push(0),
+            Self::Int(value) => {
+                out.push(1);
+                out.extend(value.to_be_bytes());
+            }
+            Self::Long(value) => {
+                out.push(2);
+                out.extend(value.to_be_bytes());
+            }
+            Self::Binary(value) => {
+                out.push(3);
+                out.extend((value.len() as u64).to_be_bytes());
+                out.extend(value);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hour(hour) => write!(f, "hour={hour}"),
+            Self::Part(hash) => write!(f, "part={hash:016x}"),
+        }
+    }
+}
+
+impl Folder {
+    /// `None` if the name is not one that [`Folder`]'s `Display` gives.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let folder = match name.strip_prefix("hour=") {
+            Some(hour) => Self::Hour(hour.parse().ok()?),
+            None => Self::Part(u64::from_str_radix(name.strip_prefix("part=")?, 16).ok()?),
+        };
+        (folder.to_string() == name).then_some(folder)
+    }
+}
+
+/// Which partition a record belongs to, by one spec of a table.
+#[derive(Clone, Debug)]
+pub struct Partitioner {
+    spec_id: i32,
+    /// `None`: by hour.
+    fields: Option<Arc<[Field]>>,
+}
+
+#[derive(Debug)]
+struct Field {
+    column: SystemColumn,
+    transform: Transform,
+    /// Iceberg's hash. Of the other functions, it truncates no bytes, and the rest are divisions.
+    bucket: Option<BoxedTransformFunction>,
+}
+
+impl Partitioner {
+    /// By hour, of no table: for dead letters, and where there is none yet.
+    #[must_use]
+    pub fn by_hour() -> Self {
+        Self { spec_id: 0, fields: None }
+    }
+
+    /// By the spec with which a table's files are written: its default one if that is over columns that each table has,
+    /// else that by hour, if it has had that. `None` if it has neither.
+    #[must_use]
+    pub fn of_table(metadata: &TableMetadata) -> Option<Self> {
+        let default = metadata.default_partition_spec();
+        Self::of_spec(default).or_else(|| schema::find_hour_spec(metadata).and_then(|spec| Self::of_spec(&spec)))
+    }
+
+    /// By a spec of a table; `None` if it is over other columns, or not of those that the setting may have.
+    #[must_use]
+    pub fn of_spec(spec: &PartitionSpec) -> Option<Self> {
+        let spec_id = spec.spec_id();
+        if schema::is_by_hour(spec) {
+            return Some(Self { spec_id, fields: None });
+        }
+        let field = |field: &iceberg::spec::PartitionField| {
+            let column = SystemColumn::of_id(field.source_id)?;
+            column.check(field.transform).ok()?;
+            let is_bucket = matches!(field.transform, Transform::Bucket(_));
+            let bucket = if is_bucket { Some(create_transform_function(&field.transform).ok()?) } else { None };
+            Some(Field { column, transform: field.transform, bucket })
+        };
+        let fields: Vec<Field> = spec.fields().iter().map(field).collect::<Option<_>>()?;
+        Some(Self { spec_id, fields: Some(fields.into()) })
+    }
+
+    /// Which of the table's specs it is.
+    #[must_use]
+    pub fn spec_id(&self) -> i32 {
+        self.spec_id
+    }
+
+    #[must_use]
+    pub fn is_by_hour(&self) -> bool {
+        self.fields.is_none()
+    }
+
+    /// The partition of a record.
+    #[must_use]
+    pub fn key(&self, placed: &Placed<'_>) -> PartitionKey {
+        match &self.fields {
+            None => PartitionKey::Hour(hour_of(placed)),
+            Some(fields) => PartitionKey::Fields(fields.iter().map(|field| field.value(placed)).collect()),
+        }
+    }
+}
+
+impl Field {
+    /// Iceberg specification, "Partition Transforms".
+    fn value(&self, placed: &Placed<'_>) -> PartitionValue {
+        match (&self.bucket, self.column) {
+            (Some(bucket), column) => column.datum(placed).map_or(PartitionValue::Null, |source| {
+                match bucket.transform_literal(&source).map(|value| value.as_ref().map(Datum::literal).cloned()) {
+                    Ok(Some(PrimitiveLiteral::Int(bucket))) => PartitionValue::Int(bucket),
+                    other => unreachable!("{column} has a hash: {other:?}"),
+                }
+            }),
+            (None, SystemColumn::Timestamp) => PartitionValue::Int(time(self.transform, placed.micros)),
+            (None, SystemColumn::Partition) => {
+                let partition = placed.partition.0;
+                let width = self.width().map_or(1, |width| i32::try_from(width).unwrap_or(i32::MAX));
+                PartitionValue::Int(partition - partition.rem_euclid(width))
+            }
+            (None, SystemColumn::Offset) => {
+                let offset = placed.record.offset.to_wire();
+                PartitionValue::Long(offset - offset.rem_euclid(self.width().map_or(1, i64::from)))
+            }
+            (None, SystemColumn::Key) => placed.record.key.as_ref().map_or(PartitionValue::Null, |key| {
+                let width = self.width().map_or(0, |width| width as usize).min(BOUND_BYTES_MAX);
+                PartitionValue::Binary(key.get(..width).unwrap_or(key).to_vec())
+            }),
+        }
+    }
+
+    fn width(&self) -> Option<u32> {
+        match self.transform {
+            Transform::Truncate(width) => Some(width.max(1)),
+            _ => None,
+        }
+    }
+}
+
+/// Years, months, days or hours between 1970 and a time in microseconds, rounded down.
+fn time(transform: Transform, micros: i64) -> i32 {
+    let days = micros.div_euclid(24 * HOUR_US);
+    // Days since the first of March of year 0, in eras of 400 years.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let month = (5 * (day - (365 * year + year / 4 - year / 100)) + 2) / 153;
+    // Months since January of 1970; `month` counts from March.
+    let months = (era * 400 + year) * 12 + month + 2 - 1970 * 12;
+    let since = match transform {
+        Transform::Year => months.div_euclid(12),
+        Transform::Month => months,
+        Transform::Day => days,
+        _ => micros.div_euclid(HOUR_US),
+    };
+    i32::try_from(since).unwrap_or(i32::MAX)
+}
+
+/// The hour of a record.
+#[must_use]
+pub fn hour_of(placed: &Placed<'_>) -> i32 {
+    i32::try_from(placed.micros.div_euclid(HOUR_US)).unwrap_or(i32::MAX)
+}
+
+/// Whether the transform is of time.
+pub(crate) fn is_time(transform: Transform) -> bool {
+    matches!(transform, Transform::Year | Transform::Month | Transform::Day | Transform::Hour)
+}
+
+#[cfg(test)]
+mod tests;
