@@ -79,7 +79,7 @@ pub struct Append {
 #[derive(Clone, Debug, Default)]
 pub struct SchemaChange {
     pub schema: Option<Schema>,
-    pub property: Option<(&'static str, String)>,
+    pub properties: Vec<(&'static str, String)>,
 }
 
 /// In place of a schema's id: the schema that was added last, in the same commit.
@@ -224,8 +224,9 @@ impl Committer {
             updates.push(TableUpdate::AddSchema { schema });
             updates.push(TableUpdate::SetCurrentSchema { schema_id: LAST_ADDED });
         }
-        if let Some((key, value)) = change.property {
-            updates.push(TableUpdate::SetProperties { updates: HashMap::from([(key.to_owned(), value)]) });
+        if !change.properties.is_empty() {
+            let properties = change.properties.into_iter().map(|(key, value)| (key.to_owned(), value));
+            updates.push(TableUpdate::SetProperties { updates: properties.collect() });
         }
         match self.catalog.commit(&self.table, requirements, updates).await {
             Ok(loaded) => {

@@ -15,6 +15,8 @@ pub enum TableMode {
     ValueSchemaLatest { subject: Arc<str> },
     /// Values are JSON, as this JSON Schema describes them.
     Json { schema: Arc<str> },
+    /// Values are JSON, and the columns are those that are found in them.
+    JsonFound,
 }
 
 impl TableMode {
@@ -25,7 +27,7 @@ impl TableMode {
             Self::KeyValue => "key_value",
             Self::ValueSchemaIdPrefix => "value_schema_id_prefix",
             Self::ValueSchemaLatest { .. } => "value_schema_latest",
-            Self::Json { .. } => "json",
+            Self::Json { .. } | Self::JsonFound => "json",
         }
     }
 
@@ -34,7 +36,7 @@ impl TableMode {
     pub fn is_typed(&self) -> bool {
         match self {
             Self::KeyValue => false,
-            Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json { .. } => true,
+            Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json { .. } | Self::JsonFound => true,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The sink of one topic: plan → read → translate → write → commit, one turn at a time.
 //!
 //! Owns: the turn, the caps on what a turn holds in memory ([`take`] keeps them), the status that `topic describe` and
-//! metrics show; [`make`] makes tables, [`typed`] lets their columns follow schemas, [`dead_letters`] has what is no
-//! row. Does not own: when turns happen (root: `lakehouse`). *Message*: one task on the side runtime drives it.
+//! metrics show; [`make`] makes tables, [`typed`] lets their columns follow schemas, [`found`] finds columns in JSON
+//! without one, [`dead_letters`] has what is no row. Does not own: when turns happen (root: `lakehouse`). *Message*:
+//! one task on the side runtime drives it.
 //!
 //! **Exactly once**: a turn begins with the table's own offsets; its commit is refused unless the table still has
 //! them. **Crash, cancellation**: at any point; a dropped turn leaves garbage files at most. **Order**: each
@@ -37,6 +38,7 @@ use crate::write::DataFileWriter;
 
 mod dead_letters;
 mod error;
+mod found;
 mod make;
 pub mod status;
 mod take;
@@ -409,7 +411,7 @@ impl TableSink {
             return Ok(Translation::new(by));
         }
         let dead = self.known_dead(ranges, from).await?;
-        let naming = self.naming().await?;
+        let naming = self.naming(ranges, base).await?;
         let mut decoding = self.decoding(base)?;
         let ends = ranges.iter().map(|range| (range.partition, range.offsets.end)).collect();
         decoding.begin_turn(ends, naming, dead);

@@ -435,6 +435,23 @@ impl Translation {
     }
 }
 
+/// Shows `look` the values of records in `bytes` (whole batches back to back) that lie inside `range`, until it returns
+/// false. What cannot be opened is left out.
+pub fn look_at_values(mut bytes: Bytes, range: OffsetRange, mut look: impl FnMut(&[u8]) -> bool) {
+    while !bytes.is_empty() {
+        let Ok(batch) = Batch::split_from(&mut bytes) else { return };
+        if batch.header.verify_crc(&batch.bytes).is_err() || batch.header.is_control() {
+            continue;
+        }
+        let Ok(records) = opened(&batch) else { continue };
+        for record in records.flatten().filter(|record| range.contains(record.offset)) {
+            if !record.value.as_deref().is_none_or(&mut look) {
+                return;
+            }
+        }
+    }
+}
+
 /// A batch's records, all of which can be read: a batch is in the table whole, or recorded as skipped. They are read
 /// twice rather than kept, because millions of small ones take 20 times their unpacked bytes. Their offsets ascend,
 /// because one offset says how much of a batch the table has.

@@ -145,13 +145,13 @@ pub static SETTINGS: &[Setting] = &[
         "iceberg.mode",
         Shape::IcebergMode,
         "disabled",
-        "Keep the topic as an Iceberg table: key_value has key and value as binary columns; the others have a column for each part of a value, and a table beside it, whose name ends in ~dlq, for values that cannot be decoded. value_schema_id_prefix: each value says its schema by an id; value_schema_latest: all are read with the newest schema of the subject, <topic>-value if none is named; json: all are JSON with the columns of iceberg.json.schema.",
+        "Keep the topic as an Iceberg table: key_value has key and value as binary columns; the others have a column for each part of a value, and a table beside it, whose name ends in ~dlq, for values that cannot be decoded. value_schema_id_prefix: each value says its schema by an id; value_schema_latest: all are read with the newest schema of the subject, <topic>-value if none is named; json: all are JSON with the columns of iceberg.json.schema or, without that, those that are found in the values.",
     ),
     honoured(
         "iceberg.json.schema",
         Shape::JsonSchema,
         "",
-        "The JSON Schema of a topic's values for iceberg.mode=json; members that it does not name are left out.",
+        "The JSON Schema of a topic's values for iceberg.mode=json; members that it does not name are left out. Without one, columns are found in the values.",
     ),
     honoured(
         "iceberg.table",

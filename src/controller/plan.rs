@@ -17,7 +17,7 @@ use super::lane_table::LaneRecord;
 use super::placement::{self, Planned};
 use super::state::{ControllerState, Verdict};
 use crate::limits::{LANES_MAX, PARTITIONS_PER_TOPIC_MAX, REPLICATION_FACTOR_MAX};
-use settings::{check_columns, check_setting, check_size, check_table, internal_settings};
+use settings::{check_setting, check_size, check_table, internal_settings};
 
 pub use settings::{INTERNAL_SETTINGS, configure, mend_internal};
 
@@ -68,7 +68,6 @@ pub fn create(
     if spec.internal {
         overrides.extend(internal_settings());
     }
-    check_columns(&overrides)?;
     check_table(state, &name, &overrides)?;
     check_size(&BTreeMap::new(), &overrides)?;
     let lanes = if spec.assignments.is_empty() {

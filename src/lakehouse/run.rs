@@ -147,6 +147,7 @@ fn table_mode(topic: &TopicImage) -> Option<TableMode> {
         IcebergMode::ValueSchemaLatest { subject } => TableMode::ValueSchemaLatest {
             subject: subject.clone().unwrap_or_else(|| format!("{}-value", topic.name)).into(),
         },
+        IcebergMode::Json if topic.config.iceberg_json_schema.is_empty() => TableMode::JsonFound,
         IcebergMode::Json => TableMode::Json { schema: topic.config.iceberg_json_schema.as_str().into() },
     })
 }

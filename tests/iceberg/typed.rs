@@ -11,7 +11,7 @@ use tidewater_iceberg::compact::Compactor;
 use tidewater_iceberg::names::Names;
 use tidewater_storage::model::TopicId;
 
-use super::support::broker::{Broker, Options, free_ports_of};
+use super::support::broker::{Broker, Options, free_ports_of, http_get};
 use super::support::trino::Trino;
 use super::support::{maven, python};
 
@@ -76,5 +76,57 @@ fn columns_follow_the_schemas_of_stock_clients_and_garbage_is_set_aside() {
     let (jars, java) = (maven::jars("spark").display().to_string(), maven::java17().display().to_string());
     let envs = [("JAVA_HOME", java.as_str()), ("SPARK_LOCAL_IP", "127.0.0.1")];
     print!("{}", python::script("iceberg/typed_spark.py", &[&catalog, &jars, &produced], &envs));
+    broker.stop();
+}
+
+/// The names of a table's columns, as the catalog has them.
+fn columns(broker: &Broker, topic: &str) -> Vec<String> {
+    let (status, body) =
+        http_get(&broker.catalog, &format!("/v1/namespaces/topics/tables/{topic}")).expect("the catalog answers");
+    assert_eq!(status, 200, "{body}");
+    let loaded: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let (schemas, current) = (&loaded["metadata"]["schemas"], &loaded["metadata"]["current-schema-id"]);
+    let schema = schemas.as_array().into_iter().flatten().find(|schema| schema["schema-id"] == *current);
+    let fields = schema.and_then(|schema| schema["fields"].as_array()).expect("a schema");
+    fields.iter().filter_map(|field| Some(field["name"].as_str()?.to_owned())).collect()
+}
+
+#[test]
+fn json_needs_no_schema_and_a_setting_says_what_becomes_of_one_that_does_not_fit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options::new(&dir.path().join("data")).expect("a table is not brought up to date");
+    let broker = Broker::start(&options.expect("records are dead letters"));
+    let schema = |kind: &str| format!(r#"iceberg.json.schema={{"properties":{{"n":{{"type":"{kind}"}}}}}}"#);
+    let common = ["iceberg.mode=json", "archive.lag.ms=300", "iceberg.target.lag.ms=500", "--partitions", "1"];
+    let [mode, archive, lag, flag, one] = common;
+    broker.cli(&["topic", "create", "visits", flag, one, "--set", mode, "--set", archive, "--set", lag]);
+    let words = ["topic", "create", "points", flag, one, "--set", mode, "--set", archive, "--set", lag];
+    broker.cli(&[&words[..], &["--set", &schema("integer")]].concat());
+    let produce = |topic: &str, lines: &str| {
+        let path = dir.path().join("lines");
+        std::fs::write(&path, lines).expect("written");
+        broker.cli(&["topic", "produce", topic, "--file", &path.display().to_string()]);
+    };
+    let all_in_table = |topic: &str| {
+        broker.wait_topic(topic, "all is in the table", PATIENCE, |partitions| {
+            partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
+        });
+    };
+    produce("visits", "{\"page\":\"/\",\"ms\":3,\"by\":{\"id\":7}}\nno json\n");
+    all_in_table("visits");
+    assert_eq!(columns(&broker, "visits"), ["tidewater", "by", "ms", "page", "rest"]);
+    assert_eq!(broker.topic("visits")["dead_letters"]["rows"], 1);
+    produce("points", "{\"n\":1}\n");
+    all_in_table("points");
+    broker.cli(&["topic", "alter", "points", "--set", &schema("string")]);
+    produce("points", "{\"n\":\"two\"}\n");
+    let until = std::time::Instant::now() + PATIENCE;
+    while broker.topic("points")["table_held_by"] != serde_json::json!(["unfit"]) {
+        assert!(std::time::Instant::now() < until, "not paused: {}", broker.topic("points"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    broker.cli(&["topic", "alter", "points", "--set", "iceberg.evolution.conflict=column"]);
+    all_in_table("points");
+    assert_eq!(columns(&broker, "points"), ["tidewater", "n", "n__string"]);
     broker.stop();
 }

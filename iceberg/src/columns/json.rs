@@ -14,8 +14,9 @@
 //! | anything with null as another type or branch | the same: all columns are optional |
 //! | allOf of objects | one struct |
 //! | several types, several branches, no type, an object or array of anything | string of JSON, as it was written |
+//! | object with `x-tidewater-rest` | struct; members that the schema does not name are its string `rest`, as JSON |
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::columns::shape::{Key, Member, Shape};
 use crate::columns::{COLUMNS_MAX, DEPTH_MAX, Refused};
@@ -85,6 +86,12 @@ impl Schema {
         Self { root }
     }
 
+    /// A JSON Schema that [`Schema::parse`] reads as this schema.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        text(&self.root).to_string()
+    }
+
     #[must_use]
     pub fn root(&self) -> &Node {
         &self.root
@@ -104,6 +111,32 @@ impl Schema {
             return Err(Refused::Columns { columns, max: COLUMNS_MAX });
         }
         Ok(shape)
+    }
+}
+
+/// The word for [`Members::keeps_rest`] in the text of a schema.
+const KEEPS_REST: &str = "x-tidewater-rest";
+
+fn text(node: &Node) -> Json {
+    match node {
+        Node::Boolean => json!({"type": "boolean"}),
+        Node::Integer => json!({"type": "integer"}),
+        Node::Number => json!({"type": "number"}),
+        Node::Text => json!({"type": "string"}),
+        Node::DateTime => json!({"type": "string", "format": "date-time"}),
+        Node::Date => json!({"type": "string", "format": "date"}),
+        Node::Uuid => json!({"type": "string", "format": "uuid"}),
+        Node::Any => json!({}),
+        Node::List(item) => json!({"type": "array", "items": text(item)}),
+        Node::Map(item) => json!({"type": "object", "additionalProperties": text(item)}),
+        Node::Object(Members { named, keeps_rest }) => {
+            let properties: serde_json::Map<_, _> =
+                named.iter().map(|(name, node)| (name.clone(), text(node))).collect();
+            match keeps_rest {
+                true => json!({"type": "object", "properties": properties, KEEPS_REST: true}),
+                false => json!({"type": "object", "properties": properties}),
+            }
+        }
     }
 }
 
@@ -298,8 +331,9 @@ impl<'a> Parser<'a> {
                 members.push((name.clone(), node));
             }
         }
-        if !members.is_empty() {
-            return Ok(Node::Object(Members { named: members, keeps_rest: false }));
+        let keeps_rest = place.json.get(KEEPS_REST).and_then(Json::as_bool) == Some(true);
+        if keeps_rest || !members.is_empty() {
+            return Ok(Node::Object(Members { named: members, keeps_rest }));
         }
         match place.json.get("additionalProperties") {
             Some(values) if values.is_object() => {

@@ -222,7 +222,7 @@ impl TableSink {
             return Err(CommitError::Unfit { table: self.dead.table.clone(), detail }.into());
         }
         let schema = Some(schema::dead_letter_schema().map_err(CatalogError::from)?);
-        Ok(self.dead.committer.change_schema(&base, SchemaChange { schema, property: None }).await?)
+        Ok(self.dead.committer.change_schema(&base, SchemaChange { schema, properties: Vec::new() }).await?)
     }
 
     /// Appends the dead letters that the last commit to the topic's table (`base`) decided, unless they are there.

@@ -14,13 +14,14 @@ use futures::StreamExt;
 use iceberg::spec::TableMetadata;
 
 use super::make::without_value;
-use super::{SinkError, TableSink};
+use super::{SinkError, TableSink, found};
 use crate::catalog::{CatalogError, Loaded};
 use crate::columns::evolve::{self, OnConflict, Plan, Table};
 use crate::columns::map::{self, ColumnMap};
 use crate::columns::{Refused, shape::Shape};
 use crate::commit::{CommitError, SchemaChange};
 use crate::mode::{ConflictPolicy, TableMode};
+use crate::plan::PlannedRange;
 use crate::registry::{SchemaSourceError, SchemaText, WriterSchema};
 use crate::schema::ids;
 use crate::translate::Translation;
@@ -75,13 +76,13 @@ impl TableSink {
             return Ok(base);
         }
         let schema = without_value(metadata.current_schema())?;
-        let property = Some((map::PROPERTY, ColumnMap::default().to_text()));
-        Ok(self.committer.change_schema(&base, SchemaChange { schema, property }).await?)
+        let properties = vec![(map::PROPERTY, ColumnMap::default().to_text())];
+        Ok(self.committer.change_schema(&base, SchemaChange { schema, properties }).await?)
     }
 
     /// How values name their schemas in the turn that begins. The newest schema of a subject is asked for once a turn,
     /// after the turn has seen where the log ends: no record of the turn is of a schema that was registered later.
-    pub(super) async fn naming(&mut self) -> Result<Naming, SinkError> {
+    pub(super) async fn naming(&mut self, ranges: &[PlannedRange], base: &Loaded) -> Result<Naming, SinkError> {
         let (with, schema) = match &self.config.mode {
             TableMode::KeyValue | TableMode::ValueSchemaIdPrefix => return Ok(Naming::Each),
             TableMode::ValueSchemaLatest { subject } => match self.source.latest(subject).await? {
@@ -92,9 +93,26 @@ impl TableSink {
                 let text = SchemaText { text: Arc::clone(schema), references: Vec::new() };
                 (WrittenWith::Setting, Arc::new(WriterSchema::Json(text)))
             }
+            TableMode::JsonFound => {
+                let text = self.find_columns(ranges, &base.metadata).await?;
+                // Decoders of the last turn are of what was known then.
+                if !self.found().is_some_and(|last| **last == *text) {
+                    self.decoding = None;
+                }
+                let text = SchemaText { text, references: Vec::new() };
+                (WrittenWith::Found, Arc::new(WriterSchema::Json(text)))
+            }
         };
         self.of_all = Some((with, schema));
         Ok(Naming::All(with))
+    }
+
+    /// What was found in the values of this turn and those before it.
+    fn found(&self) -> Option<&Arc<str>> {
+        match self.of_all.as_ref().map(|(with, schema)| (with, &**schema)) {
+            Some((WrittenWith::Found, WriterSchema::Json(text))) => Some(&text.text),
+            _ => None,
+        }
     }
 
     /// Finds out what becomes of values of the schemas that stopped `translation`.
@@ -116,7 +134,7 @@ impl TableSink {
                 }
                 Ok(Some(schema)) => match self.verdict(of, &schema, translation).await? {
                     // What the topic's settings say is the owner's, and no fault of a value.
-                    Judged::Verdict(Verdict::Dead(why)) if of.with == WrittenWith::Setting => {
+                    Judged::Verdict(Verdict::Dead(why)) if is_of_owner(of.with) => {
                         let detail = format!("{of}: {why}; change the setting, or drop or rename the table");
                         return Err(CommitError::Unfit { table: self.config.table.clone(), detail }.into());
                     }
@@ -146,7 +164,9 @@ impl TableSink {
                         (Some(known), _) => Ok(Some(known)),
                         (None, WrittenWith::Id(id)) => source.by_id(id).await,
                         (None, WrittenWith::Guid(guid)) => source.by_guid(guid).await,
-                        (None, WrittenWith::Setting) => unreachable!("the schema of a setting is known"),
+                        (None, WrittenWith::Setting | WrittenWith::Found) => {
+                            unreachable!("the schema of a setting or of the turn is known")
+                        }
                     }
                 }
             })
@@ -186,7 +206,7 @@ impl TableSink {
             Ok(shape) => shape,
             Err(refused) => return dead(refused.to_string()),
         };
-        let (map, plan) = match self.plan(&base.metadata, &shape)? {
+        let (map, plan) = match self.plan(&base.metadata, &shape, of)? {
             (map, Ok(plan)) => (map, plan),
             (_, Err(refused)) => return dead(refused.to_string()),
         };
@@ -197,7 +217,11 @@ impl TableSink {
             let pauses = self.config.conflict == ConflictPolicy::Pause && of.with != WrittenWith::Setting;
             return if pauses { Ok(Judged::Conflict(why)) } else { dead(why) };
         }
-        if plan.changes.is_empty() && plan.map == map {
+        let is_kept = |metadata: &TableMetadata| {
+            let of_turn = self.found().filter(|_| of.with == WrittenWith::Found);
+            of_turn.is_none_or(|text| found::kept(metadata) == Some(&**text))
+        };
+        if plan.changes.is_empty() && plan.map == map && is_kept(&base.metadata) {
             let Some(decoding) = translation.decoding_mut() else { return dead("values are bytes".to_owned()) };
             if !decoding.is_for(&base.metadata) {
                 return Err(CommitError::Moved { table: self.config.table.clone() }.into());
@@ -215,7 +239,7 @@ impl TableSink {
         let changes = plan.changes.len();
         tracing::info!(%table, schema = %of, changes, ?first, "columns of a table follow a schema");
         // A schema that asks for changes again would change the table for ever.
-        let settled = match self.plan(&changed.metadata, &shape)? {
+        let settled = match self.plan(&changed.metadata, &shape, of)? {
             (map, Ok(plan)) => plan.changes.is_empty() && plan.map == map,
             (_, Err(_)) => false,
         };
@@ -230,8 +254,13 @@ impl TableSink {
         Ok(Judged::Changed)
     }
 
-    /// The table's map, and the plan for values of `shape`.
-    fn plan(&self, metadata: &TableMetadata, shape: &Shape) -> Result<(ColumnMap, Result<Plan, Refused>), SinkError> {
+    /// The table's map, and the plan for values of `shape`, which are of type `of`.
+    fn plan(
+        &self,
+        metadata: &TableMetadata,
+        shape: &Shape,
+        of: ValueType,
+    ) -> Result<(ColumnMap, Result<Plan, Refused>), SinkError> {
         let map = match metadata.properties().get(map::PROPERTY) {
             None => ColumnMap::default(),
             Some(text) => ColumnMap::parse(text)
@@ -252,6 +281,8 @@ impl TableSink {
             taken: &taken,
         };
         let on_conflict = match self.config.conflict {
+            // What was found in the values of a turn is no fault of one of them.
+            ConflictPolicy::DeadLetters if of.with == WrittenWith::Found => OnConflict::Column,
             ConflictPolicy::DeadLetters | ConflictPolicy::Pause => OnConflict::Report,
             ConflictPolicy::Column => OnConflict::Column,
         };
@@ -262,9 +293,15 @@ impl TableSink {
     /// Commits the plan's schema and map.
     async fn change(&mut self, base: &Loaded, plan: &Plan) -> Result<Loaded, SinkError> {
         let schema = (!plan.changes.is_empty()).then(|| plan.schema.clone());
-        let property = Some((map::PROPERTY, plan.map.to_text()));
-        Ok(self.committer.change_schema(base, SchemaChange { schema, property }).await?)
+        let mut properties = vec![(map::PROPERTY, plan.map.to_text())];
+        properties.extend(self.found().map(|text| (found::PROPERTY, text.to_string())));
+        Ok(self.committer.change_schema(base, SchemaChange { schema, properties }).await?)
     }
+}
+
+/// Whether the table's owner, and no producer, says what values are.
+fn is_of_owner(with: WrittenWith) -> bool {
+    matches!(with, WrittenWith::Setting | WrittenWith::Found)
 }
 
 /// What is known of a schema's values.

@@ -22,6 +22,8 @@ pub enum WrittenWith {
     Guid(Uuid),
     /// That of the setting `iceberg.json.schema`.
     Setting,
+    /// What was found in the values themselves.
+    Found,
 }
 
 /// How the values of a topic name their schemas.
@@ -40,7 +42,7 @@ impl WrittenWith {
     pub fn id(self) -> Option<i32> {
         match self {
             Self::Id(id) => i32::try_from(id).ok(),
-            Self::Guid(_) | Self::Setting => None,
+            Self::Guid(_) | Self::Setting | Self::Found => None,
         }
     }
 }
@@ -51,6 +53,7 @@ impl std::fmt::Display for WrittenWith {
             Self::Id(id) => write!(f, "schema {id}"),
             Self::Guid(guid) => write!(f, "schema {guid}"),
             Self::Setting => f.write_str("the schema of iceberg.json.schema"),
+            Self::Found => f.write_str("the columns found in the values"),
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum IcebergMode {
         /// `None`: `<topic>-value`.
         subject: Option<String>,
     },
-    /// The same of JSON, whose columns `iceberg.json.schema` says.
+    /// The same of JSON, whose columns `iceberg.json.schema` says, or else the values.
     Json,
 }
 

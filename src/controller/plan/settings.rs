@@ -56,24 +56,10 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
             "remote.storage.enable=false is refused: switching it off again would strand what is in the bucket; delete the topic instead".into(),
         ));
     }
-    check_columns(&overrides)?;
     check_same_table(name, &record.overrides, &overrides)?;
     check_table(state, name, &overrides)?;
     check_size(&record.overrides, &overrides)?;
     Ok(Command::Configure { name: name.clone(), overrides })
-}
-
-/// A table of JSON needs to know its columns.
-pub(super) fn check_columns(overrides: &BTreeMap<String, String>) -> Result<(), TopicError> {
-    let TopicConfig { iceberg_mode, iceberg_json_schema, .. } = TopicConfig::resolve(overrides);
-    if iceberg_mode != IcebergMode::Json || !iceberg_json_schema.is_empty() {
-        return Ok(());
-    }
-    Err(TopicError::InvalidConfig(
-        "iceberg.mode=json is refused without iceberg.json.schema, which says the table's columns; set both, or use \
-         another mode"
-            .to_owned(),
-    ))
 }
 
 /// No two topics write one table, and none takes its name from a table that it is writing.

@@ -459,12 +459,78 @@ fn columns_found_in_values_keep_all_that_the_values_say() {
             inference.observe(value.to_string().as_bytes());
         }
         let Some(schema) = inference.schema() else {
-            assert!(
-                values.iter().all(|value| value.as_object().is_some_and(|object| object.values().all(Json::is_null)))
-            );
+            assert!(values.is_empty());
             continue;
         };
+        assert_eq!(Schema::parse(&schema.to_text(), &[]), Ok(schema.clone()), "kept as text");
         let both = Both::new(schema);
         both.compare(&values.iter().map(|value| value.to_string().into_bytes()).collect::<Vec<_>>());
     }
+}
+
+fn found(schema: Option<&Schema>, values: &[&str]) -> Schema {
+    let mut inference = schema.map_or_else(infer::Inference::default, infer::Inference::of);
+    values.iter().for_each(|value| inference.observe(value.as_bytes()));
+    inference.schema().expect("an object")
+}
+
+/// `name:word` of the columns, in the order of the names.
+fn words(schema: &Schema) -> Vec<String> {
+    let Shape::Struct(members) = schema.shape().expect("shape") else { unreachable!("a struct") };
+    members.iter().map(|member| format!("{}:{}", member.name, member.shape.word())).collect()
+}
+
+#[test]
+fn columns_are_found_once_and_more_come_later() {
+    let first = found(
+        None,
+        &[
+            r#"{"b":true,"n":1,"x":1,"t":"2026-01-01","mixed":1,"null":null,"none":[],"empty":{}}"#,
+            r#"{"x":0.5,"mixed":"a","list":[1],"in":{"a":1}}"#,
+            "7",
+            "no json",
+        ],
+    );
+    let kept = ["b:boolean", "in:struct", "list:list", "mixed:string", "n:long", "t:string", "x:double"];
+    assert_eq!(words(&first)[..7], kept);
+    assert_eq!(words(&first)[7..], ["rest:string"], "what says nothing is no column yet");
+    // A later turn begins with what is kept: types stay, members come, also inside of objects.
+    let text = Schema::parse(&first.to_text(), &[]).expect("own text");
+    let later = found(Some(&text), &[r#"{"n":0.5,"b":"x","list":"x","in":{"z":1},"none":[1.5],"x":1,"in2":1}"#]);
+    let names: Vec<_> = words(&later);
+    let wanted = [
+        "b:boolean",
+        "in:struct",
+        "in2:long",
+        "list:list",
+        "mixed:string",
+        "n:long",
+        "none:list",
+        "t:string",
+        "x:double",
+    ];
+    assert_eq!(names[..9], wanted);
+    assert_eq!(found(Some(&later), &["{}"]), later, "nothing shrinks");
+    let Node::Object(root) = later.root() else { unreachable!("an object") };
+    let inner = root.named.iter().find(|(name, _)| name == "in").map(|(_, node)| node.clone());
+    let Some(Node::Object(inner)) = inner else { unreachable!("an object") };
+    assert_eq!(inner.named, [("a".to_owned(), Node::Integer), ("z".to_owned(), Node::Integer)]);
+}
+
+#[test]
+fn what_is_found_in_values_is_bounded() {
+    let wide = |prefix: &str, count: usize| {
+        let members: Vec<String> = (0..count).map(|n| format!(r#""{prefix}{n}":[{{"a":1}}]"#)).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let mut schema = found(None, &[&wide("m", 400)]);
+    for turn in 0..4 {
+        schema = found(Some(&schema), &[&wide(&format!("t{turn}"), 400)]);
+        let columns = schema.shape().expect("a table can have them").columns();
+        assert!(columns <= infer::COLUMNS_FOUND_MAX + 1, "{columns} columns");
+    }
+    let deep = found(None, &[r#"{"a":{"b":{"c":{"d":{"e":{"f":1}}}}}}"#]).to_text();
+    assert!(deep.contains(r#""d":{}"#), "deeper is text: {deep}");
+    let long = format!(r#"{{"{}":1,"":1,"ok":1}}"#, "n".repeat(256));
+    assert_eq!(words(&found(None, &[&long])), ["ok:long", "rest:string"]);
 }

@@ -14,6 +14,7 @@ mod compacted;
 mod conflicts;
 mod expiry;
 mod files;
+mod found;
 mod letters;
 mod modes;
 

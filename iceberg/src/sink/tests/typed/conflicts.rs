@@ -134,9 +134,13 @@ fn a_column_beside_takes_them_and_is_found_again_by_later_schemas_and_after_a_re
         append(&world, &mut produced, 1, &[FLAG, OTHER, LONG, TEXT, FLAG], policy);
         drain(&mut sink(&mut world, 2, policy), NOW).await;
         produced.check(&world, "restarted").await;
-        let all = ["amount", "id", "item", "amount__string", "note", "amount__boolean"];
+        let all = ["amount", "id", "item", "amount__string", "amount__boolean", "note"];
         assert_eq!(names(&world).await, all);
         // Files from before the columns are read and written again with them.
+        for kind in [LONG, TEXT, LATER] {
+            append(&world, &mut produced, 0, &[kind], policy);
+            drain(&mut sink(&mut world, 2, policy), NOW).await;
+        }
         let (config, catalog) = (world.config(1), world.catalog());
         let owner = TableOwner { cluster: config.cluster, topic: config.topic_id, epoch: 2 };
         let mut compactor = Compactor::new(catalog, config.table, owner, Names::seeded(500 << 32), config.bounds);
