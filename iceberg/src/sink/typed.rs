@@ -96,7 +96,7 @@ impl TableSink {
             TableMode::JsonFound => {
                 let text = self.find_columns(ranges, &base.metadata).await?;
                 // Decoders of the last turn are of what was known then.
-                if !self.found().is_some_and(|last| **last == *text) {
+                if self.found().is_none_or(|last| **last != *text) {
                     self.decoding = None;
                 }
                 let text = SchemaText { text, references: Vec::new() };
