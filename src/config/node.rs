@@ -98,8 +98,8 @@ pub struct RawConfig {
     /// Disk for the cache of chunks from the bucket, in bytes or with a unit (10GiB) [default: a tenth of --disk-bytes]
     #[arg(long, env = "TIDEWATER_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<ByteSize>,
-    /// Disk for data directory, directory bucket and cache together [default: nine tenths of the free space and of what
-    /// the data directory holds]
+    /// Disk for data directory, cache, and a directory bucket on the same file system, together [default: nine tenths of
+    /// the free space and of what the data directory holds]
     #[arg(long, env = "TIDEWATER_DISK_BYTES", value_name = "BYTES")]
     pub disk_bytes: Option<ByteSize>,
     /// Journal of a shard up to which entries are kept for replicas that were away; one that lacks older entries is

@@ -1,4 +1,5 @@
-//! The disk budget: what `--disk-bytes` and `--cache-bytes` amount to, and how much of it a directory bucket uses.
+//! The disk budget: what `--disk-bytes` and `--cache-bytes` amount to, and how much of it a directory bucket uses. A
+//! bucket on another file system than the data directory uses nothing of it, wherever it is.
 //!
 //! Without `--disk-bytes` the budget is nine tenths of the free space and of the bytes in the data directory together.
 //! The second number takes a look at every file, the bucket's included; so a start uses the number of the start before,
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidewater_storage::budget::{DiskBudget, DiskUsage, DiskUse};
-use tidewater_storage::env::preflight::free_bytes;
+use tidewater_storage::env::preflight::{free_bytes, share_a_file_system};
 use tidewater_tiering::store::RequestKind;
 
 use super::error::StartError;
@@ -81,21 +82,35 @@ impl Budgets {
         }
         let Some(dir) = config.bucket.strip_prefix("file://").map(PathBuf::from) else { return };
         let account = self.disk.account(DiskUse::Bucket);
-        let tier = tier.clone();
+        let (tier, data_dir) = (tier.clone(), config.data_dir.clone());
         side.handle().spawn(async move {
             let (mut known, mut seen) = (0, None);
             loop {
                 let changes = [RequestKind::Put, RequestKind::PutLarge, RequestKind::Delete];
                 let changes: u64 = changes.iter().map(|kind| tier.stats().requests(*kind)).sum();
                 if seen.replace(changes) != Some(changes) {
-                    let looked = dir.clone();
-                    let now = tokio::task::spawn_blocking(move || preflight::held(&looked)).await.unwrap_or(known);
+                    let (data_dir, dir) = (data_dir.clone(), dir.clone());
+                    let look = tokio::task::spawn_blocking(move || held_beside(&data_dir, &dir));
+                    let now = look.await.unwrap_or(known);
                     account.change(known, now);
                     known = now;
                 }
                 tokio::time::sleep(BUCKET_LOOK).await;
             }
         });
+    }
+}
+
+/// Bytes in a directory bucket, as far as they take room from the data directory. A bucket that is not made yet holds
+/// none.
+fn held_beside(data_dir: &Path, bucket: &Path) -> u64 {
+    match share_a_file_system(data_dir, bucket) {
+        Ok(false) => 0,
+        Ok(true) => preflight::held(bucket),
+        Err(error) => {
+            tracing::debug!(%error, bucket = %bucket.display(), "cannot look whether the bucket is on the data directory's file system");
+            0
+        }
     }
 }
 
@@ -180,6 +195,20 @@ mod tests {
         assert_eq!(grown(&usage, 1000, true), Some(1800));
         assert_eq!(grown(&usage, 1000, false), Some(1260), "a bucket elsewhere");
         assert_eq!(grown(&DiskUsage { limit: u64::MAX, ..usage }, 1000, true), None);
+    }
+
+    #[test]
+    fn a_bucket_on_another_file_system_takes_nothing() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (data, bucket) = (dir.path().join("data"), dir.path().join("bucket"));
+        std::fs::create_dir(&data).expect("made");
+        assert_eq!(held_beside(&data, &bucket), 0, "not made yet");
+        std::fs::create_dir(&bucket).expect("made");
+        std::fs::write(bucket.join("root"), [0; 100]).expect("written");
+        assert_eq!(held_beside(&data, &bucket), 100);
+        let elsewhere = Path::new("/proc/self/fd");
+        assert_ne!(preflight::held(elsewhere), 0, "links have a length");
+        assert_eq!(held_beside(&data, elsewhere), 0);
     }
 
     #[test]

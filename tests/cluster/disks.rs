@@ -1,4 +1,4 @@
-//! One of three brokers with a disk that is full or slow: the cluster goes on, says so, and is whole again afterwards.
+//! A broker with a disk that is full or slow: the cluster goes on, says so, and is whole again afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::clients::{create, read_all};
 use super::run;
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::support::disk::SlowDisk;
-use super::tools::{produce, produce_of};
+use super::tools::{cli, produce, produce_of};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "orders";
@@ -98,6 +98,40 @@ fn waits(cluster: &Cluster, count: usize) -> (Duration, Duration) {
     });
     waits.sort_unstable();
     (waits[waits.len() / 2], waits[waits.len() - 1])
+}
+
+#[test]
+fn a_full_disk_beside_the_bucket_costs_no_cut() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let options = ClusterOptions {
+        small_disk: Some((0, "1400m".to_owned())),
+        args: vec!["--cut-interval-ms".to_owned(), "1000".to_owned()],
+        ..options(&dir)
+    };
+    let cluster = Cluster::start(dir.path(), 1, &options);
+    cli(&cluster, 0, &["topic", "create", TOPIC, "--partitions", "6", "--set", "archive.lag.ms=100"]);
+    produce(&cluster.bootstrap(), TOPIC, PARTITIONS, 60);
+    let cuts = |cluster: &Cluster| {
+        let kept = cluster.get("/v1/cuts").expect("it answers");
+        kept.as_array().unwrap_or_else(|| panic!("{kept}")).len()
+    };
+    let begun = Instant::now();
+    while cuts(&cluster) == 0 {
+        assert!(begun.elapsed() < PATIENCE, "no cut is made\n{}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    cluster.small_disk.as_ref().expect("it has one").1.fill();
+    let begun = Instant::now();
+    while !cluster.logs().contains("the disk is full: producers are refused") {
+        assert!(begun.elapsed() < PATIENCE, "it does not notice\n{}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // A look at the cuts or two.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_ne!(cuts(&cluster), 0, "the bucket has room\n{}", cluster.logs());
+    cluster.small_disk.as_ref().expect("it has one").1.free();
+    cluster.check_logs();
 }
 
 #[test]

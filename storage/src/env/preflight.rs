@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::aligned::ALIGNMENT;
@@ -150,9 +150,28 @@ pub fn free_bytes(dir: &Path) -> Result<u64, Unfit> {
     syscall::free_bytes(dir).map_err(|error| Unfit::Directory { path: dir.to_path_buf(), error })
 }
 
+/// Do two directories lie on the same file system, so that what one of them takes is missing to the other?
+///
+/// # Errors
+/// One of them cannot be looked at.
+pub fn share_a_file_system(one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(one)?.dev() == fs::metadata(other)?.dev())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_systems_are_told_apart() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let below = dir.path().join("below");
+        let missing = share_a_file_system(dir.path(), &below).expect_err("it is not there");
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        fs::create_dir(&below).expect("made");
+        assert!(share_a_file_system(dir.path(), &below).expect("looked"));
+        assert!(!share_a_file_system(dir.path(), Path::new("/proc")).expect("looked"));
+    }
 
     #[test]
     fn verdicts_tell_the_cases_apart() {
