@@ -57,7 +57,7 @@ fn usual_name() -> String {
 struct CopyRow {
     topic: String,
     id: Uuid,
-    /// `queued`, `copying`, `failing` or `complete`.
+    /// `queued`, `copying`, `failing`, `archiving` (all is copied, not all is in the bucket yet) or `complete`.
     state: &'static str,
     /// Why it does not get on.
     reason: Option<String>,
@@ -227,10 +227,12 @@ fn row(topic: &TopicImage, known: &BTreeMap<(Uuid, i32), CopyFacts>) -> Option<C
     let reason = partitions.iter().find_map(|found| found.reason.clone());
     let facts = || (0..).zip(&copy.partitions).filter_map(|(n, _)| known.get(&(topic.id.0, n)));
     let waits = facts().any(|fact| fact.queued) && facts().all(|fact| fact.queued);
+    let archives = facts().any(|fact| fact.archiving) && facts().all(|fact| fact.archiving);
     let state = match (&copy.finished, &reason) {
         (Some(_), _) => "complete",
         (None, Some(_)) => "failing",
         (None, None) if waits => "queued",
+        (None, None) if archives => "archiving",
         (None, None) => "copying",
     };
     let origin = &copy.origin;

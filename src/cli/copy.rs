@@ -100,6 +100,9 @@ async fn wait(addr: &str, topic: &str) -> Result<Value, CliError> {
                 let done = number(&now, "copied");
                 bar.set_length(number(&now, "records"));
                 bar.set_position(done);
+                if text(&now, "state") == "archiving" {
+                    bar.set_message(format!("{topic} is being archived"));
+                }
                 if text(&now, "state") == "complete" {
                     bar.finish_and_clear();
                     return Ok(now);

@@ -16,6 +16,8 @@ pub struct CopyFacts {
     pub reason: Option<String>,
     /// It waits until one of the topics that are being copied is complete or does not get on.
     pub queued: bool,
+    /// All of it is copied; it is complete once all of it is archived.
+    pub archiving: bool,
 }
 
 /// What a shard has copied since it started. A message; several shards' add up.

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use futures::future::select;
 use tidewater_storage::env::Notify;
 use tidewater_storage::model::batch::forget_producer;
-use tidewater_storage::model::{Batch, BatchHeader, Offset, OffsetRange, PartitionId};
+use tidewater_storage::model::{Batch, BatchHeader, Offset, OffsetRange, PartitionId, TopicId};
 use tidewater_tiering::fetch::{RemoteRead, RemoteReader};
 use tokio::sync::Semaphore;
 
@@ -40,6 +40,8 @@ use crate::partition::state::replica::Replica;
 const TURNS: usize = 4;
 /// Bytes that are read and stored in one step.
 const STEP_BYTES: usize = 2 << 20;
+/// Between looks at whether what was copied is archived.
+const ARCHIVE_LOOK: Duration = Duration::from_millis(500);
 /// After a step that failed; twice as long each time, up to the second.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -75,6 +77,8 @@ struct Job {
     reason: RefCell<Option<String>>,
     /// It waits for a place.
     queued: Cell<bool>,
+    /// All of it is copied, and not all of that is archived.
+    archiving: Cell<bool>,
 }
 
 /// What a step came to.
@@ -130,6 +134,7 @@ impl CopyShard {
             reached: job.reached.get().get(),
             reason: job.reason.borrow().clone(),
             queued: job.queued.get(),
+            archiving: job.archiving.get(),
         };
         jobs.iter().map(fact).collect()
     }
@@ -175,6 +180,7 @@ impl Inner {
                     reached: Cell::new(of.start),
                     reason: RefCell::default(),
                     queued: Cell::new(false),
+                    archiving: Cell::new(false),
                 });
                 self.jobs.borrow_mut().insert(partition.id, Rc::clone(&job));
                 let this = Rc::clone(self);
@@ -267,10 +273,25 @@ impl Inner {
             let trim = LaneCommand::Trim { partition: id, to: job.of.log_start };
             lane.propose(LaneOp::Command(trim)).await.map_err(|error| CopyError::Trim(error.to_string()))?;
         }
+        // A restore of the cluster brings back what is archived, and goes on with copies that are not complete.
+        if replica.config().archived && replica.manifest().archived_end < job.of.end {
+            job.archiving.set(true);
+            self.free_if_copied(id.topic);
+            self.parts.origins.env.tasks.sleep(ARCHIVE_LOOK).await;
+            return Ok(Step::On);
+        }
         let now = self.parts.origins.env.clock.wall();
         self.parts.controller.copied(id.topic, id.index.0, now).await?;
         tracing::info!(partition = %id, origin = %copy.origin.topic, end = %job.of.end, "a partition is copied");
         Ok(Step::Done)
+    }
+
+    /// Gives the topic's place up once none of its partitions here has anything left to copy.
+    fn free_if_copied(&self, topic: TopicId) {
+        let jobs = self.jobs.borrow();
+        if jobs.iter().filter(|(id, _)| id.topic == topic).all(|(_, job)| job.archiving.get()) {
+            self.origins.free(topic);
+        }
     }
 
     /// Reads the next batches and appends them.

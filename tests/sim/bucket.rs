@@ -4,16 +4,18 @@
 //! Built on the world of one broker: that one has a controller, groups and producers with a state, which a restore
 //! brings back; what several voters add ends above the bucket and is the matter of [`crate::cluster`].
 //!
-//! Meanwhile the broker and an operator make cuts, and a restore may go back to one.
+//! Meanwhile the broker and an operator make cuts, and a restore may go back to one; an operator forks the topic.
 //!
 //! [`plan`] draws what happens; [`epochs`] holds the broker that clients ask now, those before, and what clients know;
-//! [`clients`] write, read, commit and delete; [`cuts`] makes cuts, [`kept`] holds the bucket against what they reach; [`follower`] is the replica; [`archived`] reads the bundles for itself;
+//! [`clients`] write, read, commit and delete; [`copies`] are forks; [`cuts`] makes cuts,
+//! [`kept`] holds the bucket against what they reach; [`follower`] is the replica; [`archived`] reads the bundles for itself;
 //! [`restorer`] is one restore with its crashes, [`loss`] a loss from the end of the broker to the next one's start;
 //! [`run`] is a whole run; [`defect`] has restores that are wrong on purpose. [`open`] opens a broker's place in the
 //! bucket, in every simulated world.
 
 mod archived;
 mod clients;
+mod copies;
 mod cuts;
 mod defect;
 mod epochs;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tidewater_storage::model::{Batch, Offset, OffsetRange, ProducerId};
 
 /// First byte of a batch that its broker does not patch: after offset, length, epoch, magic and CRC.
-const BODY: usize = 21;
+pub(crate) const BODY: usize = 21;
 
 /// What a producer sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

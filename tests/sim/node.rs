@@ -18,6 +18,8 @@ use tidewater::controller::peers::PeerCalls;
 use tidewater::controller::reconcile::{self, Reconcile};
 use tidewater::controller::service::{Controller, ControllerOptions};
 use tidewater::controller::state::Surroundings;
+use tidewater::copies::origin::OriginParts;
+use tidewater::copies::shard::{CopyParts, CopyShard};
 use tidewater::group::{Coordinator, GroupRequest, GroupRouter, GroupSettings};
 use tidewater::node::lanes::Lanes;
 use tidewater::partition::message::{PartitionRequest, PartitionStatus};
@@ -38,7 +40,7 @@ use tidewater_tiering::store::{ObjectStore, RetryPolicy, Retrying, SimSleeper};
 use tokio::sync::watch;
 
 use crate::lanes::{seat, source};
-use crate::world::World;
+use crate::world::{self, World};
 use crate::{bucket, table};
 
 /// The broker while it serves.
@@ -50,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) controller: ControllerHandle,
     /// Shard 0's.
     pub(crate) groups: GroupRouter,
+    /// Shard 0's, where [`World::has_copies`].
+    pub(crate) copies: Option<CopyShard>,
 }
 
 /// One of its shards.
@@ -195,6 +199,7 @@ impl Node {
         }
         let store = retrying(&env, world);
         let (mut shards, mut controller_handle, mut group_router, mut lane_0) = (Vec::new(), None, None, None);
+        let mut copies = None;
         for (seat, engine, lanes) in opened {
             let here = seat.here;
             let controller = ControllerHandle::new(Arc::clone(&placeholder), meshes.controller.clone());
@@ -205,6 +210,7 @@ impl Node {
             reconcile::serve(&env, &partitions, &controller, inboxes.reconcile.remove(0));
             let local = Rc::new(Local(Rc::clone(&partitions)));
             let router = Router::new(here, local, meshes.partitions.clone());
+            let for_copies = router.clone();
             let settings = GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() };
             let coordinator =
                 Coordinator::new(env.clone(), router, controller.clone(), Rc::clone(&partitions) as _, settings);
@@ -217,6 +223,12 @@ impl Node {
             let tier = bucket::open(&env, world, &store);
             let cadence = Cadence { cut_interval: world.cut_interval.get(), ..cadence() };
             start_with(&env, &partitions, &engine, &controller, &tier, &remote, cadence);
+            if world.has_copies.get() {
+                let origins = OriginParts { env: env.clone(), remote, tier, side: world::side() };
+                let partitions = Rc::clone(&partitions);
+                let shard = CopyShard::start(CopyParts { origins, controller, partitions, router: for_copies });
+                copies.get_or_insert(shard);
+            }
             shards.push(Shard { partitions, engine });
         }
         let (controller, groups) = (controller_handle.expect("shard 0"), group_router.expect("shard 0"));
@@ -229,7 +241,7 @@ impl Node {
         while controller.image().revision == 0 {
             env.tasks.sleep(Duration::from_millis(1)).await;
         }
-        let node = Rc::new(Self { env, shards, mesh: meshes.partitions, controller, groups });
+        let node = Rc::new(Self { env, shards, mesh: meshes.partitions, controller, groups, copies });
         node.make_topic(world).await?;
         if world.plan.has("table") {
             table::keep(&node, world, &store, images_seen);

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -18,6 +18,7 @@ use tidewater_storage::env::{Env, Sleep};
 use tidewater_storage::model::{NodeId, Offset, ReplicaId, ReplicaIncarnation};
 use tidewater_tiering::keys::{ClusterId, Home, LineageEpoch};
 use tidewater_tiering::store::{Faults, ObjectStore, SimBucket};
+use tokio::runtime::{Builder, Handle, Runtime};
 use uuid::Uuid;
 
 use crate::history::History;
@@ -42,6 +43,8 @@ pub(crate) struct World {
     /// The controller says who leads its lane, as in production, so the bucket has a catalogue: for simulations that read
     /// one. The draws of all others stay as they were.
     pub(crate) has_catalogue: Cell<bool>,
+    /// The broker's shards copy topics: for simulations in which some are forked.
+    pub(crate) has_copies: Cell<bool>,
     /// The broker makes cuts this often; `None`: it makes none.
     pub(crate) cut_interval: Cell<Option<Duration>>,
     /// A defect on purpose: the broker does not see cuts that are kept.
@@ -86,6 +89,13 @@ impl Obituaries {
     }
 }
 
+/// Where production opens buckets by their URLs: nothing here does.
+pub(crate) fn side() -> Handle {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime that nothing runs on"));
+    RUNTIME.handle().clone()
+}
+
 /// Settings of a run's topic: segments roll and local bytes go within a run.
 pub(crate) fn overrides(env: &Env) -> BTreeMap<String, String> {
     let rng = &env.rng;
@@ -126,6 +136,7 @@ impl World {
             overrides,
             topic: RefCell::default(),
             has_catalogue: Cell::new(false),
+            has_copies: Cell::new(false),
             cut_interval: Cell::new(None),
             is_blind_to_cuts: Cell::new(false),
             node: Rc::default(),
@@ -148,6 +159,7 @@ impl World {
             overrides: self.overrides.clone(),
             topic: self.topic.clone(),
             has_catalogue: self.has_catalogue.clone(),
+            has_copies: self.has_copies.clone(),
             cut_interval: self.cut_interval.clone(),
             is_blind_to_cuts: self.is_blind_to_cuts.clone(),
             node: Rc::default(),

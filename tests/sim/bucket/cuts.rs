@@ -1,7 +1,6 @@
 //! Cuts of a run: made by the broker on its schedule and by an operator on demand, and which of them a restore may
 //! choose.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tidewater::archival::cuts::cuts_in_use;
 use tidewater_storage::env::{Env, Mono};
 use tidewater_tiering::cuts::{Cut, CutMaker, Unsettled, part_of};
 use tidewater_tiering::fetch::Indexes;
@@ -55,15 +55,10 @@ async fn make(epochs: &Epochs, env: &Env) {
         Some(Defect::NotedTooLate) => (slow_index(env, store), Duration::from_secs(3_600)),
         _ => (store, part_of(cadence().archive.delete_grace)),
     };
+    // As the broker that is asked does it: the cut that a copy needs is not released.
+    let in_use = world.way().node().map(|node| cuts_in_use(&node.controller.image())).unwrap_or_default();
     let indexes = Indexes::new(Arc::clone(&store), 1 << 20);
-    let maker = CutMaker {
-        store,
-        home: world.home(),
-        indexes,
-        within,
-        unsettled: Unsettled::default(),
-        in_use: BTreeSet::new(),
-    };
+    let maker = CutMaker { store, home: world.home(), indexes, within, unsettled: Unsettled::default(), in_use };
     let clock = || (env.clock.wall(), env.clock.now().since(Mono::default()));
     match maker.make(Nonce(env.rng.next_u64()), clock).await {
         Ok(done) if done.made => {

@@ -12,6 +12,7 @@ use tidewater_tiering::keys::{Home, LineageEpoch};
 use tidewater_tiering::store::Faults;
 
 use super::archived::Archived;
+use super::copies::Copies;
 use super::cuts;
 use super::defect::Defect;
 use super::kept::Kept;
@@ -25,6 +26,7 @@ pub(crate) struct Epochs {
     pub(crate) history: History,
     pub(crate) archived: Archived,
     pub(crate) kept: Kept,
+    pub(crate) copies: Copies,
     /// Epochs that went back to a cut, or are being made so.
     pub(crate) back: RefCell<BTreeSet<LineageEpoch>>,
     /// A put may arrive later than a part of the grace that cuts count on.
@@ -72,6 +74,7 @@ impl Epochs {
     pub(crate) fn new(plan: EpochsPlan) -> Rc<Self> {
         let first = World::new(plan.lives.first().expect("one life").clone());
         first.has_catalogue.set(true);
+        first.has_copies.set(plan.has("copies"));
         let is_blind = plan.defect == Some(Defect::HorizonIgnoresCuts);
         first.is_blind_to_cuts.set(is_blind);
         // A broker that does not see the cuts would write the index without them.
@@ -83,6 +86,7 @@ impl Epochs {
             history: first.history.clone(),
             archived: Archived::default(),
             kept: Kept::default(),
+            copies: Copies::default(),
             back: RefCell::default(),
             puts_may_be_late: Cell::new(false),
             now: RefCell::new(Rc::new(first)),

@@ -29,6 +29,7 @@ const PARTS: &[&str] = &[
     "replica-weather",
     "cuts",
     "back",
+    "copies",
 ];
 
 #[derive(Clone, Debug)]
@@ -112,6 +113,7 @@ impl EpochsPlan {
             "replica-weather" => self.seed % 4 == 1,
             // Cuts hold back deletes: half of the seeds have none.
             "cuts" => self.seed % 4 < 2 || self.defect.is_some(),
+            "copies" => self.seed.is_multiple_of(3) && self.defect.is_none(),
             _ => true,
         };
         rare && !self.without.contains(part)

@@ -8,7 +8,7 @@ use tidewater_tiering::manifest::Catalogue;
 
 use super::epochs::{Epochs, mild};
 use super::plan::EpochsPlan;
-use super::{clients, cuts, follower, loss};
+use super::{clients, copies, cuts, follower, loss};
 use crate::world::World;
 use crate::{faults, invariants};
 
@@ -43,6 +43,9 @@ async fn whole(epochs: &Rc<Epochs>) {
     if epochs.plan.has("cuts") {
         cuts::make_on_demand(epochs);
     }
+    if epochs.plan.has("copies") {
+        copies::make(epochs);
+    }
     watch(epochs);
     live(epochs).await;
     for (n, loss) in epochs.plan.losses.clone().into_iter().enumerate() {
@@ -61,6 +64,9 @@ async fn whole(epochs: &Rc<Epochs>) {
     world.start();
     drop(world.serving().await);
     crate::run::everything_read(&world).await;
+    if epochs.plan.has("copies") {
+        copies::check(epochs).await;
+    }
     invariants::at_end(&world).await;
     if epochs.plan.has("group") {
         clients::check(epochs).await;
