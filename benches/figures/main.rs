@@ -11,6 +11,7 @@
 )]
 
 mod append;
+mod compact;
 mod fetch;
 mod loopback;
 mod machine;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 /// A figure: its name on the command line and its function.
 type Figure = (&'static str, fn(&Run));
 
-const FIGURES: [Figure; 8] = [
+const FIGURES: [Figure; 9] = [
     ("append", append::run),
     ("produce", produce::run),
     ("fetch_hot", fetch::hot),
@@ -39,6 +40,7 @@ const FIGURES: [Figure; 8] = [
     ("s3", s3::run),
     ("puts", puts::run),
     ("table", table::run),
+    ("compact", compact::run),
 ];
 
 /// Scale of a run and the directory of its files.

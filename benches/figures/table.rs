@@ -1,7 +1,7 @@
 //! Table rows a second and core: batches in memory → translate → Parquet → commit, into a directory. Values of twenty
 //! columns beside bytes, and beside what Parquet alone costs for the same rows.
 
-mod values;
+pub(crate) mod values;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,6 +28,7 @@ use tidewater_storage::model::{
     Compression, LeaderEpoch, Offset, OffsetRange, PartitionIndex, TimestampMs, TopicId, TopicName,
 };
 use tidewater_tiering::store::{StoreOptions, open};
+use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use values::{Kind, Registry};
@@ -40,14 +41,14 @@ const BATCH: u64 = 500;
 const NOW: i64 = 1_700_000_000_000;
 
 /// One partition's batches in memory.
-struct Log {
+pub(crate) struct Log {
     batches: Vec<Bytes>,
     /// Of all values.
     value_bytes: u64,
 }
 
 impl Log {
-    fn new(kind: Kind, rows: u64) -> Self {
+    pub(crate) fn new(kind: Kind, rows: u64) -> Self {
         let mut value_bytes = 0;
         let batches = (0..rows / BATCH).map(|n| {
             let mut builder = BatchBuilder::new(Compression::Lz4);
@@ -64,6 +65,10 @@ impl Log {
         });
         let batches = batches.collect();
         Self { batches, value_bytes }
+    }
+
+    pub(crate) fn value_bytes(&self) -> u64 {
+        self.value_bytes
     }
 }
 
@@ -126,7 +131,8 @@ pub fn run(run: &Run) {
         let rows: u64 = run.pick(1_000_000, 2_000);
         let log = Arc::new(Log::new(kind, rows));
         let cost = write(kind, dir.path(), &log, rows);
-        let alone = parquet_alone(dir.path(), kind, rows);
+        let alone = parquet_alone(dir.path(), kind);
+        assert_eq!(alone.rows, rows, "the files have every row");
         let per_core = |cpu: Duration| log.value_bytes as f64 / cpu.as_secs_f64().max(0.01);
         table.row(&[
             kind.name().to_owned(),
@@ -136,57 +142,93 @@ pub fn run(run: &Run) {
             format!("{:.0}", rows as f64 / cost.wall.as_secs_f64()),
             format!("{:.0}", rows as f64 / cost.cpu.as_secs_f64().max(0.01)),
             format!("**{}**", mb_per_s(per_core(cost.cpu))),
-            mb_per_s(per_core(alone)),
-            ratio(per_core(cost.cpu), per_core(alone)),
+            mb_per_s(per_core(alone.cpu)),
+            ratio(per_core(cost.cpu), per_core(alone.cpu)),
         ]);
+    }
+}
+
+/// A topic's log on its way into its table.
+pub(crate) struct Filling {
+    pub(crate) runtime: Runtime,
+    pub(crate) catalog: Arc<ObjectStoreCatalog>,
+    pub(crate) config: SinkConfig,
+    sink: TableSink,
+    commits: u64,
+    pub(crate) files: u64,
+    pub(crate) rows: u64,
+}
+
+impl Filling {
+    /// In the directory `dir`; `adjust` changes the sink's settings.
+    pub(crate) fn begin(kind: Kind, dir: &Path, log: &Arc<Log>, adjust: impl FnOnce(&mut SinkConfig)) -> Self {
+        let runtime = topic::runtime();
+        let url = format!("file://{}", dir.display());
+        let store = open(&url, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
+        let files = TableFiles::new(store, Warehouse::new(&url, "lake").expect("legal"));
+        let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
+        let topic = TopicName::new(topic::NAME).expect("legal");
+        let mut config = SinkConfig::new(Uuid::from_u128(1), topic, TopicId(Uuid::from_u128(2)), 1);
+        config.target_lag_ms = 0;
+        if kind != Kind::KeyValue {
+            config.mode = TableMode::ValueSchemaIdPrefix;
+        }
+        adjust(&mut config);
+        let sink = TableSink::new(config.clone(), Arc::clone(&catalog) as _, Arc::clone(log) as _, Names::random());
+        let sink = sink.with_schemas(Arc::new(Registry::new()));
+        Self { runtime, catalog, config, sink, commits: 0, files: 0, rows: 0 }
+    }
+
+    /// One commit more.
+    pub(crate) fn commit(&mut self) {
+        loop {
+            let now = TimestampMs(NOW + self.commits as i64);
+            match self.runtime.block_on(self.sink.run_once(now)) {
+                Outcome::Committed { rows, files: new, .. } => {
+                    self.rows += rows;
+                    self.files += new as u64;
+                    self.commits += 1;
+                    return;
+                }
+                Outcome::Again => {}
+                other => panic!("the sink stands still at {} rows: {other:?}", self.rows),
+            }
+        }
     }
 }
 
 /// A topic's log becomes its table.
 fn write(kind: Kind, dir: &Path, log: &Arc<Log>, rows: u64) -> Cost {
-    let runtime = topic::runtime();
-    let url = format!("file://{}", dir.display());
-    let store = open(&url, runtime.handle().clone(), &StoreOptions::default()).expect("the store opens");
-    let files = TableFiles::new(store, Warehouse::new(&url, "lake").expect("legal"));
-    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
-    let topic = TopicName::new(topic::NAME).expect("legal");
-    let mut config = SinkConfig::new(Uuid::from_u128(1), topic, TopicId(Uuid::from_u128(2)), 1);
-    config.target_lag_ms = 0;
-    if kind != Kind::KeyValue {
-        config.mode = TableMode::ValueSchemaIdPrefix;
-    }
-    let sink = TableSink::new(config, catalog, Arc::clone(log) as _, Names::random());
-    let mut sink = sink.with_schemas(Arc::new(Registry::new()));
-    let (start, cpu, mut commits, mut files, mut written) =
-        (Instant::now(), machine::cpu_of(std::process::id()), 0_u64, 0, 0);
-    while written < rows {
-        let now = TimestampMs(NOW + commits as i64);
-        match runtime.block_on(sink.run_once(now)) {
-            Outcome::Committed { rows, files: new, .. } => {
-                written += rows;
-                files += new as u64;
-                commits += 1;
-            }
-            Outcome::Again => {}
-            other => panic!("the sink stands still at {written} rows: {other:?}"),
-        }
+    let mut filling = Filling::begin(kind, dir, log, |_| {});
+    let (start, cpu) = (Instant::now(), machine::cpu_of(std::process::id()));
+    while filling.rows < rows {
+        filling.commit();
     }
     let cpu = machine::cpu_of(std::process::id()).saturating_sub(cpu);
-    assert_eq!(written, rows, "every row once");
-    Cost { commits, files, wall: start.elapsed(), cpu }
+    assert_eq!(filling.rows, rows, "every row once");
+    Cost { commits: filling.commits, files: filling.files, wall: start.elapsed(), cpu }
 }
 
-/// Processor time of the Parquet writer alone, with the settings of data files, for the rows of all data files below
-/// `dir`.
-fn parquet_alone(dir: &Path, kind: Kind, rows: u64) -> Duration {
+/// What the Parquet writer alone takes.
+#[derive(Default)]
+pub(crate) struct Alone {
+    pub(crate) rows: u64,
+    /// Of the data files, as they are stored.
+    pub(crate) bytes: u64,
+    pub(crate) cpu: Duration,
+}
+
+/// The Parquet writer alone, with the settings of data files, for the rows of all data files below `dir`.
+pub(crate) fn parquet_alone(dir: &Path, kind: Kind) -> Alone {
     let properties = WriterProperties::builder()
         .set_compression(parquet::basic::Compression::ZSTD(ZstdLevel::try_new(1).expect("a level")))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_dictionary_page_size_limit(64 << 10)
         .build();
-    let (mut took, mut seen) = (Duration::ZERO, 0);
+    let mut alone = Alone::default();
     for path in data_files(dir) {
         let file = File::open(path).expect("opens");
+        alone.bytes += file.metadata().expect("it is there").len();
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").with_batch_size(16 << 10);
         let batches: Vec<_> = reader.build().expect("reads").map(|batch| batch.expect("a batch")).collect();
         let Some(schema) = batches.first().map(|batch| batch.schema()) else { continue };
@@ -198,12 +240,11 @@ fn parquet_alone(dir: &Path, kind: Kind, rows: u64) -> Duration {
         for batch in &batches {
             writer.write(batch).expect("writes");
         }
-        seen += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        alone.rows += batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
         drop(writer.into_inner().expect("ends"));
-        took += machine::cpu_of(std::process::id()).saturating_sub(cpu);
+        alone.cpu += machine::cpu_of(std::process::id()).saturating_sub(cpu);
     }
-    assert_eq!(seen, rows, "the files have every row");
-    took
+    alone
 }
 
 /// The data files below a directory.

@@ -136,7 +136,8 @@ fn partitions(status: &Value) -> Result<(), CliError> {
 fn dead_letters(dead: &Value) -> Option<String> {
     let table = dead.get("table")?.as_str()?;
     let rows = dead.get("rows").and_then(Value::as_u64)?;
-    let mut line = format!("Dead letters   {} rows in {table}", output::count(rows));
+    let unit = if rows == 1 { "row" } else { "rows" };
+    let mut line = format!("Dead letters   {} {unit} in {table}", output::count(rows));
     if let Some(last) = dead.get("last").filter(|last| last.is_object()) {
         let number = |key: &str| last.get(key).and_then(Value::as_u64).map_or("?".to_owned(), |n| n.to_string());
         let reason = last.get("reason").and_then(Value::as_str).unwrap_or("?");
@@ -201,6 +202,8 @@ mod tests {
         assert_eq!(dead_letters(&dead), None, "there is no such table");
         dead["rows"] = json!(1200);
         assert_eq!(dead_letters(&dead).as_deref(), Some("Dead letters   1,200 rows in topics.a~dlq"));
+        dead["rows"] = json!(1);
+        assert_eq!(dead_letters(&dead).as_deref(), Some("Dead letters   1 row in topics.a~dlq"));
         dead["last"] = json!({"partition": 3, "offset": 17, "reason": "schema 99 is not in the registry"});
         let line = dead_letters(&dead).expect("is shown");
         assert!(line.ends_with("; the last: partition 3 offset 17: schema 99 is not in the registry"), "{line}");

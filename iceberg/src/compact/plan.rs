@@ -7,8 +7,10 @@
 //!   days, months and partitions without a time are open for long or for ever;
 //! - it is a while old: a backlog is written to hours that are long over.
 //!
-//! **Write amplification**: a group has at least twice the bytes of its largest file, so a row is written again at most
-//! log2(target ÷ first file) times, and far less often where files are alike.
+//! **Write amplification**: a group has a multiple of the bytes of its largest file. Of an hour that is over it is two:
+//! nothing but late records comes there, so most rows are written again once. Other partitions may get rows for ever;
+//! there it is four, until the group makes a file that is large enough: of files of 1 MiB and a target of 128 MiB a row
+//! is written again two and a half times, and some ten small files stay.
 
 use std::collections::BTreeSet;
 
@@ -135,18 +137,26 @@ fn is_quiet(limits: &Limits, file: &OurFile, now: TimestampMs) -> bool {
     is_over && file.added.is_none_or(|added| since(added) >= limits.quiet_ms)
 }
 
-/// Makes a group of `run`, or of what is before and after its largest file if that is most of it.
+/// So many times the bytes of its largest file a group has at least.
+fn growth(limits: &Limits, folder: Folder, bytes: u64) -> u64 {
+    match folder {
+        Folder::Part(_) if bytes < limits.small_below() => 4,
+        Folder::Part(_) | Folder::Hour(_) => 2,
+    }
+}
+
+/// Makes a group of `run`, or of what is before and after its largest file if that is too much of it.
 fn settle(limits: &Limits, run: &[OurFile], groups: &mut Vec<Group>) {
     let Some((at, largest)) = run.iter().enumerate().max_by_key(|(_, file)| file.bytes) else { return };
     let bytes: u64 = run.iter().map(|file| file.bytes).sum();
     if run.len() < 2 || (run.len() < limits.min_files && bytes < limits.small_below()) {
         return;
     }
-    if bytes - largest.bytes >= largest.bytes {
+    if bytes >= largest.bytes.saturating_mul(growth(limits, largest.name.folder, bytes)) {
         groups.push(Group { partition: largest.partition, folder: largest.name.folder, files: run.to_vec() });
         return;
     }
-    // Each part has less than half of the bytes, so this ends soon.
+    // Each part has fewer files, so this ends.
     let (before, rest) = run.split_at(at);
     settle(limits, before, groups);
     settle(limits, rest.get(1..).unwrap_or_default(), groups);

@@ -52,14 +52,14 @@ fn of_other_specs_only_new_files_wait_and_no_two_partitions_of_a_folder_mix() {
             file.name.folder = Folder::Part(7);
             file
         };
-        (1..=5).map(in_part).collect()
+        (1..=8).map(in_part).collect()
     };
     let both = |added| [files(1, added), files(2, added)].concat();
-    assert_eq!(ids(&of(&both(None))), [[11, 12, 13, 14, 15], [21, 22, 23, 24, 25]]);
+    assert_eq!(ids(&of(&both(None))), [[11, 12, 13, 14, 15, 16, 17, 18], [21, 22, 23, 24, 25, 26, 27, 28]]);
     let new = of(&both(Some(NOW.plus_ms(-599_999))));
-    assert_eq!((new.groups.len(), new.waiting), (0, 10));
+    assert_eq!((new.groups.len(), new.waiting), (0, 16));
     let deletes = BTreeSet::from([2]);
-    assert_eq!(ids(&plan(&LIMITS, both(None), &deletes, NOW)), [[11, 12, 13, 14, 15]]);
+    assert_eq!(ids(&plan(&LIMITS, both(None), &deletes, NOW)), [[11, 12, 13, 14, 15, 16, 17, 18]]);
 }
 
 #[test]
@@ -105,6 +105,31 @@ fn any_files() -> impl Strategy<Value = Vec<OurFile>> {
 }
 
 proptest! {
+    #[test]
+    fn rows_of_a_partition_that_goes_on_are_written_again_three_times_at_most(
+        sizes in prop::collection::vec(6..=14_u64, 100..600),
+    ) {
+        let (mut files, mut next, mut written) = (Vec::<OurFile>::new(), 10_000, 0);
+        let in_part = |id: u128, bytes: u64, sequence: i64| {
+            let mut file = file(id, 0, bytes, sequence);
+            file.name.folder = Folder::Part(7);
+            file
+        };
+        for (n, bytes) in sizes.iter().enumerate() {
+            files.push(in_part(n as u128, *bytes, n as i64));
+            for group in of(&files).groups {
+                written += group.bytes();
+                files.retain(|file| !group.files.contains(file));
+                files.push(in_part(next, group.bytes(), group.sequence()));
+                next += 1;
+            }
+        }
+        let total: u64 = sizes.iter().sum();
+        prop_assert!(written <= total * 3, "{written} bytes for {total}");
+        let small = files.iter().filter(|file| file.bytes < LIMITS.small_below()).count();
+        prop_assert!(small < 20, "{small} of {} files are small", files.len());
+    }
+
     #[test]
     fn groups_are_neighbours_of_one_hour_each_file_once(files in any_files()) {
         let plan = of(&files);
