@@ -1,10 +1,12 @@
 //! Tables on this broker: one sink for each topic with `iceberg.mode`, and the built-in catalog's port.
 //!
 //! Everything here runs on the side runtime. Owns: which sinks run (`run`), their turns (`drive`), when small files are
-//! compacted (`compact`), tables left over by topics that are gone (`left_over`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them
-//! (`schemas`), what others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without
+//! compacted (`compact`), what operators ask of them (`orders`, `operate`), tables left over by topics that are gone
+//! (`left_over`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them (`schemas`), what
+//! others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without
 //! the feature `lakehouse` no sink runs and the port stays closed.
 
+mod orders;
 mod states;
 
 #[cfg(feature = "lakehouse")]
@@ -14,17 +16,18 @@ mod drive;
 #[cfg(feature = "lakehouse")]
 mod left_over;
 #[cfg(feature = "lakehouse")]
+mod operate;
+#[cfg(feature = "lakehouse")]
 pub mod reader;
 #[cfg(feature = "lakehouse")]
 mod run;
 #[cfg(feature = "lakehouse")]
 pub mod schemas;
 
+pub use orders::{DetachedTables, OrderRefused, SinkOrder, TableOrder};
 #[cfg(feature = "lakehouse")]
 pub use run::start;
-pub use states::{
-    Compaction, DeadLetter, DeadLettersState, OrderRefused, TableOrder, TableState, TableStates, TableSums, TableView,
-};
+pub use states::{Compaction, DeadLetter, DeadLettersState, TableState, TableStates, TableSums, TableView};
 
 #[cfg(not(feature = "lakehouse"))]
 mod without {

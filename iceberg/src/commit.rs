@@ -36,6 +36,7 @@ use crate::plan::Offsets;
 use crate::properties::{InvalidProperty, RetrySettings, TableSettings};
 use crate::translate::Skipped;
 
+mod detach;
 pub mod garbage;
 pub mod identity;
 pub mod maintain;
@@ -208,17 +209,17 @@ impl Committer {
     }
 
     /// Changes the schema, and with it the property that says what its columns hold. Refused with
-    /// [`CommitError::Moved`] if another writer changed the schema first.
+    /// [`CommitError::Moved`] if another writer changed the schema, or added a snapshot, first.
     ///
     /// # Errors
     /// The catalog. After [`Disposition::Unknown`] the change may be in the table: planning again finds out.
     pub async fn change_schema(&mut self, base: &Loaded, change: SchemaChange) -> Result<Loaded, CommitError> {
         self.current = None;
-        let requirements = vec![
-            TableRequirement::UuidMatch { uuid: base.metadata.uuid() },
+        let mut requirements = snapshot::on_main(&base.metadata);
+        requirements.extend([
             TableRequirement::CurrentSchemaIdMatch { current_schema_id: base.metadata.current_schema_id() },
             TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: base.metadata.last_column_id() },
-        ];
+        ]);
         let mut updates = Vec::new();
         if let Some(schema) = change.schema {
             updates.push(TableUpdate::AddSchema { schema });

@@ -88,6 +88,12 @@ impl MemoryStore {
         self.lock().dead = false;
     }
 
+    /// Whether the step of an armed fault has not come yet.
+    pub fn fault_is_ahead(&self) -> bool {
+        let state = self.lock();
+        state.fault.is_some_and(|(step, _)| step > state.steps)
+    }
+
     pub fn steps(&self) -> u64 {
         self.lock().steps
     }

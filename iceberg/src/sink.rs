@@ -37,6 +37,7 @@ use crate::translate::{Decoding, Translation};
 use crate::write::DataFileWriter;
 
 mod dead_letters;
+mod detach;
 mod error;
 mod found;
 mod make;
@@ -49,6 +50,7 @@ mod typed;
 use dead_letters::report::DeadTurn;
 use dead_letters::{DeadLetters, PENDING};
 pub use dead_letters::{dead_letter_table, is_dead_letter_name, is_under_own_name, topic_of_default_table};
+pub use detach::Detached;
 pub use error::SinkError;
 pub use status::{HeldBy, Outcome, PartitionStatus, PauseReason, SinkStatus, Unreadable};
 
@@ -537,6 +539,8 @@ impl TableSink {
         self.unmark_dead().await?;
         match self.committer.refresh().await {
             Ok(base) => self.mark(base).await.map(drop),
+            // It is not dropped with its topic.
+            Err(CommitError::Foreign(foreign)) if foreign.is_free() => Ok(()),
             Err(error) if error.is_table_gone() => Ok(()),
             Err(error) => Err(error.into()),
         }

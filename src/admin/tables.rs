@@ -1,21 +1,27 @@
 //! `/v1/iceberg`: the tables of topics. `GET` lists them or describes one, with its data files and their compaction;
-//! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either.
+//! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either, `POST …/detach` to
+//! give it up.
 //!
 //! A broker knows the files of the tables that it commits to; of others it says which broker does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use tidewater_storage::model::TopicId;
 use tokio::sync::oneshot;
 
 use super::state::{AdminState, Services, refused};
 use crate::config::topic::IcebergMode;
 use crate::controller::image::{ClusterImage, TopicImage};
-use crate::lakehouse::{Compaction, OrderRefused, TableOrder};
+use crate::lakehouse::{Compaction, OrderRefused, SinkOrder, TableOrder, TableStates};
+
+/// How long this broker may take to hear of a change that the controller has made.
+const IMAGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A table of `GET /v1/iceberg`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,12 +88,16 @@ pub(super) async fn describe(
     }
 }
 
-/// Gives an order to the task that compacts the topic's table; returns the table as it was before.
-fn order(services: &Services, name: &str, order: TableOrder) -> Result<TableStatus, Response> {
+/// Gives an order to a task of the topic's table, by `give`; returns the table as it was before.
+fn order(
+    services: &Services,
+    name: &str,
+    give: impl FnOnce(&TableStates, TopicId) -> Result<(), OrderRefused>,
+) -> Result<TableStatus, Response> {
     let image = services.images.borrow().clone();
     let topic = find(&image, name)?;
     let status = status_of(services, topic);
-    match services.tables.order(topic.id, order) {
+    match give(&services.tables, topic.id) {
         Ok(()) => Ok(status),
         Err(OrderRefused::Full) => {
             let why = "other requests for this table are waiting; ask again when they are done";
@@ -107,7 +117,7 @@ pub(super) async fn compact(
     State(AdminState { services, .. }): State<AdminState>,
     Path(name): Path<String>,
 ) -> Response {
-    match order(&services, &name, TableOrder::Compact) {
+    match order(&services, &name, |tables, topic| tables.order(topic, TableOrder::Compact)) {
         Ok(status) => Json(status).into_response(),
         Err(refusal) => refusal,
     }
@@ -119,7 +129,7 @@ pub(super) async fn expire(
     Path(name): Path<String>,
 ) -> Response {
     let (reply, done) = oneshot::channel();
-    let status = match order(&services, &name, TableOrder::Expire(reply)) {
+    let status = match order(&services, &name, |tables, topic| tables.order(topic, TableOrder::Expire(reply))) {
         Ok(status) => status,
         Err(refusal) => return refusal,
     };
@@ -129,6 +139,35 @@ pub(super) async fn expire(
             Json(serde_json::json!({ "topic": topic, "table": table, "expired_snapshots": expired })).into_response()
         }
         Ok(Err(why)) => refused(StatusCode::SERVICE_UNAVAILABLE, &why),
-        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "another broker commits to the table now; ask again"),
+        Err(_) => gone(),
+    }
+}
+
+/// The task that was asked has ended.
+fn gone() -> Response {
+    refused(StatusCode::SERVICE_UNAVAILABLE, "another broker commits to the table now, or none does; ask again")
+}
+
+/// Answers when the table is given up and this broker knows that its topic has none.
+pub(super) async fn detach(
+    State(AdminState { mut services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+) -> Response {
+    let (reply, done) = oneshot::channel();
+    let asked = order(&services, &name, |tables, topic| tables.order_of_sink(topic, SinkOrder::Detach(reply)));
+    let topic = match asked {
+        Ok(status) => status.topic,
+        Err(refusal) => return refusal,
+    };
+    match done.await {
+        Ok(Ok(detached)) => {
+            let is_known = |image: &Arc<ClusterImage>| image.topic(&topic).is_none_or(|topic| !has_table(topic));
+            // If it is late, the change is made all the same.
+            let _ = tokio::time::timeout(IMAGE_PATIENCE, services.images.wait_for(is_known)).await;
+            let (table, dead) = (detached.table, detached.dead_letters);
+            Json(serde_json::json!({ "topic": topic, "table": table, "dead_letters": dead })).into_response()
+        }
+        Ok(Err(why)) => refused(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(_) => gone(),
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum IcebergCommand {
     Compact(CompactArgs),
     /// Expire the snapshots that the table's settings no longer keep, now, and delete their files
     Expire(TableArgs),
+    /// Write a table no longer and give it up: the topic has none from then on, the table stays with all rows and is an engine's
+    Detach(TableArgs),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +66,7 @@ pub(super) async fn run(command: IcebergCommand) -> Result<(), CliError> {
         IcebergCommand::Status(StatusArgs { topic: Some(topic), reading }) => describe(&topic, &reading).await,
         IcebergCommand::Compact(args) => compact(args).await,
         IcebergCommand::Expire(args) => expire(args).await,
+        IcebergCommand::Detach(args) => detach(args).await,
     }
 }
 
@@ -256,4 +259,18 @@ async fn expire(args: TableArgs) -> Result<(), CliError> {
     let expired = done.get("expired_snapshots").and_then(Value::as_u64);
     let expired = expired.ok_or_else(|| CliError::Refused("the broker does not say how many expired".to_owned()))?;
     output::line(&format!("{} snapshots of the table of {topic} expired", output::count(expired)))
+}
+
+async fn detach(args: TableArgs) -> Result<(), CliError> {
+    let TableArgs { topic, reading } = args;
+    let path = format!("{TABLES}/{topic}/detach");
+    let done = admin::post_json_within(&reading.remote.admin, &path, &json!({}), admin::LONG).await?;
+    if reading.json {
+        return output::json(&done);
+    }
+    let name = |key: &str| done.get(key).and_then(Value::as_str);
+    let table =
+        name("table").ok_or_else(|| CliError::Refused("the broker does not say which table it was".to_owned()))?;
+    output::line(&format!("{table} was given up: Tidewater writes it no longer, and iceberg.mode is disabled"))?;
+    name("dead_letters").map_or(Ok(()), |dead| output::line(&format!("{dead} was given up as well")))
 }

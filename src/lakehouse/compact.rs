@@ -15,7 +15,8 @@ use tidewater_storage::model::{TimestampMs, TopicId};
 use tokio::sync::mpsc;
 
 use super::drive::MaintenanceTask;
-use super::states::{Compaction, CompactionProgress, LastCompaction, TableOrder, TableStates};
+use super::orders::TableOrder;
+use super::states::{Compaction, CompactionProgress, LastCompaction, TableStates};
 
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;

@@ -18,13 +18,16 @@ use tidewater_iceberg::sink::{
 };
 use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{Offset, TimestampMs, TopicId};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 
-use super::compact;
+use super::orders::SinkOrder;
 use super::reader::MeshReader;
 use super::states::{DeadLetter, DeadLettersState, TableState, TableStates};
+use super::{compact, operate};
 use crate::config::topic;
+use crate::controller::ask::ControllerRequest;
 use crate::controller::image::TopicImage;
+use crate::shard::mesh::Mesh;
 
 /// How long a sink whose topic has grown gives the archive before it looks again.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
@@ -95,6 +98,8 @@ pub(super) struct MaintenanceTask {
     pub(super) schemas: Arc<dyn SchemaSource>,
     pub(super) log: Arc<MeshReader>,
     pub(super) states: TableStates,
+    /// Where the topic's settings are changed.
+    pub(super) controller: Mesh<ControllerRequest>,
     pub(super) turns: Arc<Semaphore>,
     /// Permits for tables that are compacted at the same time.
     pub(super) compactions: Arc<Semaphore>,
@@ -117,12 +122,13 @@ impl MaintenanceTask {
 /// Keeps a topic's table up to date until it is stopped; returns the topic.
 pub(super) async fn keep(mut task: MaintenanceTask) -> TopicId {
     let topic = task.config.topic_id;
-    let orders = task.states.begin_compaction(topic);
+    let orders = task.states.begin(topic);
+    let sink_orders = Arc::new(Mutex::new(orders.sink));
     #[allow(clippy::disallowed_methods, reason = "this task is on the side runtime itself")]
-    let compaction = tokio::spawn(compact::keep(task.clone(), orders));
+    let compaction = tokio::spawn(compact::keep(task.clone(), orders.compaction));
     while *task.stopped.borrow() == Stop::Not {
         #[allow(clippy::disallowed_methods, reason = "this task is on the side runtime itself")]
-        let mut turns = tokio::spawn(drive(task.sink(), task.clone()));
+        let mut turns = tokio::spawn(drive(task.sink(), task.clone(), Arc::clone(&sink_orders)));
         let turned = tokio::select! {
             turned = &mut turns => turned,
             // A turn that is dropped leaves garbage files at most.
@@ -186,10 +192,16 @@ async fn drop_table(mut sink: TableSink) {
 }
 
 /// Turns of one sink until it is stopped.
-async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
-    let MaintenanceTask { config, states, turns, mut settings, mut stopped, .. } = task;
+async fn drive(
+    mut sink: TableSink,
+    mut task: MaintenanceTask,
+    orders: Arc<Mutex<mpsc::Receiver<SinkOrder>>>,
+) -> TableSink {
+    // The task before this one, if it panicked, has dropped them.
+    let mut orders = orders.lock().await;
+    let MaintenanceTask { config, states, turns, mut settings, mut stopped, .. } = task.clone();
     let mut logged: Option<(PauseReason, TimestampMs)> = None;
-    let growth = Growth { log: task.log, topic: config.topic_id };
+    let growth = Growth { log: Arc::clone(&task.log), topic: config.topic_id };
     let mut backoff = BACKOFF.0;
     let mut unreadable = 0;
     while *stopped.borrow() == Stop::Not {
@@ -244,10 +256,18 @@ async fn drive(mut sink: TableSink, task: MaintenanceTask) -> TableSink {
             }
             tokio::time::sleep(pause).await;
         };
-        tokio::select! {
-            () = rest => {}
-            _ = stopped.changed() => {}
-            _ = settings.changed() => {}
+        // Before the pause, which may be none.
+        let mut order = orders.try_recv().ok();
+        if order.is_none() {
+            tokio::select! {
+                () = rest => {}
+                _ = stopped.changed() => {}
+                _ = settings.changed() => {}
+                Some(asked) = orders.recv() => order = Some(asked),
+            }
+        }
+        if let Some(order) = order {
+            operate::carry_out(&mut sink, order, &mut task).await;
         }
     }
     sink

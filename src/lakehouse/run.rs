@@ -75,13 +75,14 @@ pub fn start(
     let log = Arc::new(MeshReader { images: images.clone(), partitions, away: Arc::default() });
     let lineage = u64::from(tier.home.epoch.0);
     let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
-    handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller, states.clone()));
+    handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller.clone(), states.clone()));
     handle.spawn(follow(
         Sinks {
             catalog,
             schemas: Arc::new(RegistrySchemas::new(registry)),
             log,
             states,
+            controller,
             lineage,
             running: HashMap::new(),
             stopping: HashSet::new(),
@@ -157,6 +158,7 @@ struct Sinks {
     schemas: Arc<dyn SchemaSource>,
     log: Arc<MeshReader>,
     states: TableStates,
+    controller: Mesh<ControllerRequest>,
     /// The lineage epoch: the high half of the fencing epoch.
     lineage: u64,
     running: HashMap<TopicId, Sink>,
@@ -246,6 +248,7 @@ impl Sinks {
             schemas: Arc::clone(&self.schemas),
             log: Arc::clone(&self.log),
             states: self.states.clone(),
+            controller: self.controller.clone(),
             turns: Arc::clone(&self.turns),
             compactions: Arc::clone(&self.compactions),
             sweep_lock: SweepLock::default(),

@@ -7,8 +7,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::TopicId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::orders::{OrderRefused, SinkOrder, TableOrder};
 use crate::config::topic::IcebergMode;
 use crate::controller::image::TopicImage;
 use crate::partition::message::PartitionStatus;
@@ -63,15 +64,6 @@ pub struct TableView {
     pub table: String,
     pub held_by: Vec<&'static str>,
     pub dead_letters: Option<DeadLettersState>,
-}
-
-/// What an operator asks of a topic's table.
-#[derive(Debug)]
-pub enum TableOrder {
-    /// Compact it now. [`Compaction::ordered`] counts those that are done.
-    Compact,
-    /// Expire snapshots now; answers how many, or why not.
-    Expire(oneshot::Sender<Result<u64, String>>),
 }
 
 /// How far a run of compaction is.
@@ -179,26 +171,26 @@ impl TableSums {
 #[derive(Clone, Debug, Default)]
 pub struct TableStates {
     by_topic: Arc<RwLock<HashMap<TopicId, TableState>>>,
-    compactions: Arc<RwLock<HashMap<TopicId, CompactedTable>>>,
+    compactions: Arc<RwLock<HashMap<TopicId, KeptTable>>>,
 }
 
+/// A table that this broker commits to.
 #[derive(Debug)]
-struct CompactedTable {
+struct KeptTable {
     state: Compaction,
     orders: mpsc::Sender<TableOrder>,
+    sink_orders: mpsc::Sender<SinkOrder>,
+}
+
+/// Where operators' orders for one table come from.
+#[derive(Debug)]
+pub struct Orders {
+    pub compaction: mpsc::Receiver<TableOrder>,
+    pub sink: mpsc::Receiver<SinkOrder>,
 }
 
 /// Orders of one table that wait; one more is refused.
 const ORDERS_MAX: usize = 8;
-
-/// Why an order was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrderRefused {
-    /// This broker does not commit to the table.
-    NotHere,
-    /// As many as are kept wait already.
-    Full,
-}
 
 impl TableStates {
     /// Replaces a topic's state.
@@ -211,13 +203,14 @@ impl TableStates {
         self.compactions.write().unwrap_or_else(PoisonError::into_inner).remove(&topic);
     }
 
-    /// This broker begins to compact a topic's table: where operators' orders come from.
-    pub fn begin_compaction(&self, topic: TopicId) -> mpsc::Receiver<TableOrder> {
-        let (orders, taken) = mpsc::channel(ORDERS_MAX);
+    /// This broker begins to commit to a topic's table: where operators' orders come from.
+    pub fn begin(&self, topic: TopicId) -> Orders {
+        let (orders, compaction) = mpsc::channel(ORDERS_MAX);
+        let (sink_orders, sink) = mpsc::channel(ORDERS_MAX);
         let state = Compaction { since_ms: wall().0, ..Compaction::default() };
-        let table = CompactedTable { state, orders };
+        let table = KeptTable { state, orders, sink_orders };
         self.compactions.write().unwrap_or_else(PoisonError::into_inner).insert(topic, table);
-        taken
+        Orders { compaction, sink }
     }
 
     /// Changes what is shown of a table's compaction.
@@ -235,14 +228,31 @@ impl TableStates {
         compactions.get(&topic).map(|table| table.state.clone())
     }
 
-    /// Asks something of a table.
+    /// Asks something of the task that compacts a table.
     ///
     /// # Errors
     /// [`OrderRefused`].
     pub fn order(&self, topic: TopicId, order: TableOrder) -> Result<(), OrderRefused> {
+        self.send(topic, order, |table| &table.orders)
+    }
+
+    /// Asks something of the task that fills a table.
+    ///
+    /// # Errors
+    /// [`OrderRefused`].
+    pub fn order_of_sink(&self, topic: TopicId, order: SinkOrder) -> Result<(), OrderRefused> {
+        self.send(topic, order, |table| &table.sink_orders)
+    }
+
+    fn send<T>(
+        &self,
+        topic: TopicId,
+        order: T,
+        to: impl FnOnce(&KeptTable) -> &mpsc::Sender<T>,
+    ) -> Result<(), OrderRefused> {
         let compactions = self.compactions.read().unwrap_or_else(PoisonError::into_inner);
         let table = compactions.get(&topic).ok_or(OrderRefused::NotHere)?;
-        table.orders.try_send(order).map_err(|error| match error {
+        to(table).try_send(order).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OrderRefused::Full,
             mpsc::error::TrySendError::Closed(_) => OrderRefused::NotHere,
         })

@@ -6,6 +6,7 @@ mod kit;
 #[path = "../support/support.rs"]
 mod support;
 
+mod operate;
 mod typed;
 
 use std::collections::HashMap;

@@ -1,6 +1,7 @@
 //! Whose table it is: cluster, topic and fencing epoch, kept as table properties.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use iceberg::TableIdent;
 use iceberg::spec::TableMetadata;
@@ -22,6 +23,8 @@ pub const TABLE: &str = "tidewater.table";
 /// Property: `true` if the table is dropped with its topic (`iceberg.delete`). On the table, so that it outlives a
 /// broker that is killed after the topic's deletion.
 pub const DELETE: &str = "tidewater.delete-with-topic";
+/// Property: the id of the topic that a table was of before it was given up (`iceberg detach`).
+pub const DETACHED: &str = "tidewater.detached";
 
 /// A writer of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,21 +35,48 @@ pub struct TableOwner {
     pub epoch: u64,
 }
 
-/// A table that another cluster or topic writes, or that no Tidewater made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "table {table} belongs to cluster {found_cluster:?} topic {found_topic:?}, not to cluster {cluster} topic {topic}; \
-     it is left alone. Rename or drop that table in the catalog, or give the topic another one"
-)]
+/// A table that another cluster or topic writes, that was given up, or that no Tidewater made.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
     pub table: TableIdent,
     /// The cluster it names, if any.
     pub found_cluster: Option<String>,
     /// The topic it names, if any.
     pub found_topic: Option<String>,
+    /// It was a topic's before, and was given up.
+    pub is_detached: bool,
     pub cluster: Uuid,
     pub topic: TopicId,
 }
+
+impl Foreign {
+    /// Whether no cluster and no topic owns it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.found_cluster.is_none() && self.found_topic.is_none()
+    }
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, found_cluster, found_topic, is_detached, cluster, topic } = self;
+        if self.is_free() && *is_detached {
+            return write!(
+                f,
+                "table {table} was given up by tidewater iceberg detach and is not written any more. Rename or drop it \
+                 in the catalog, or give the topic another one with iceberg.table; to go on in this one at the offsets \
+                 that it has, set its properties {CLUSTER}={cluster} and {TOPIC}={topic} in an engine"
+            );
+        }
+        write!(
+            f,
+            "table {table} belongs to cluster {found_cluster:?} topic {found_topic:?}, not to cluster {cluster} topic \
+             {topic}; it is left alone. Rename or drop that table in the catalog, or give the topic another one"
+        )
+    }
+}
+
+impl std::error::Error for Foreign {}
 
 impl TableOwner {
     /// The table properties that record it.
@@ -80,7 +110,9 @@ impl TableOwner {
         if ours {
             return Ok(());
         }
-        Err(Foreign { table: table.clone(), found_cluster, found_topic, cluster: self.cluster, topic: self.topic })
+        let is_detached = found(DETACHED).is_some();
+        let (table, cluster, topic) = (table.clone(), self.cluster, self.topic);
+        Err(Foreign { table, found_cluster, found_topic, is_detached, cluster, topic })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Catalogs that go wrong in one way and else do what they are asked.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use iceberg::spec::FormatVersion;
 use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
 use uuid::Uuid;
@@ -18,6 +19,8 @@ pub(super) enum Fault {
     Invalid(AtomicUsize),
     /// Just before a table is dropped, a user drops it and gives its name to one of their own.
     Swapped,
+    /// Just before the first commit, this happens.
+    Before(Mutex<Option<BoxFuture<'static, ()>>>),
 }
 
 /// A catalog with such a fault.
@@ -50,6 +53,12 @@ impl Catalog for Faulty {
         requirements: Vec<TableRequirement>,
         updates: Vec<TableUpdate>,
     ) -> Result<Loaded, CatalogError> {
+        if let Fault::Before(event) = &self.fault {
+            let event = event.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(event) = event {
+                event.await;
+            }
+        }
         match &self.fault {
             Fault::Invalid(left) if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() => {
                 Err(CatalogError::Invalid { detail: "no".to_owned() })

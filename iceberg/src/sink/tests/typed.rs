@@ -12,6 +12,7 @@ use crate::registry::WriterSchema;
 
 mod compacted;
 mod conflicts;
+mod detached;
 mod expiry;
 mod files;
 mod found;

@@ -11,13 +11,14 @@ use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
-use tidewater_storage::model::TimestampMs;
 use tidewater_storage::model::record::{Record, RecordHeader};
+use tidewater_storage::model::{PartitionIndex, TimestampMs};
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
 use crate::columns::fixture::{Cell, Random, cell};
 use crate::columns::protobuf::tests::compile;
+use crate::commit::offsets;
 use crate::fixture::{MemoryRegistry, World};
 use crate::registry::{SchemaText, WriterSchema};
 use crate::sink::dead_letter_table;
@@ -254,6 +255,17 @@ impl Produced {
     /// Every record is in one of the two tables, once, as it should be.
     pub(super) async fn check(&self, world: &World, context: &str) {
         self.check_with(world, context, &|_, fate| matches!(fate, Fate::Dead)).await;
+    }
+
+    /// The same of the records below the offsets that the table has; no other record is in either table.
+    pub(super) async fn check_taken(&self, world: &World, context: &str) {
+        let loaded = world.catalog().load(&world.table()).await.expect("loads");
+        let held = offsets::of(&world.table(), &loaded.metadata).expect("can be read");
+        let is_taken = |(partition, offset): &(i32, u64)| {
+            held.get(&PartitionIndex(*partition)).is_some_and(|next| *offset < next.get())
+        };
+        let taken = self.0.iter().filter(|(at, _)| is_taken(at)).map(|(at, record)| (*at, record.clone()));
+        Self(taken.collect()).check(world, context).await;
     }
 
     /// The same where `is_dead` says what is to be a dead letter; a record that may be either is left to the tables.

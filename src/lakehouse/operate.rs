@@ -1,0 +1,64 @@
+//! What operators ask of the task that fills a topic's table, carried out between two of its turns.
+//!
+//! Runs on the side runtime, in the sink's task. Does not own: what happens to a table (`tidewater_iceberg::sink`), who
+//! may ask (`admin::tables`).
+
+use std::time::Duration;
+
+use tidewater_iceberg::sink::TableSink;
+use tidewater_storage::env::clock::wall;
+
+use super::drive::{MaintenanceTask, Stop};
+use super::orders::{DetachedTables, SinkOrder};
+use crate::controller::ask::{Answered, Ask, ConfigChange, ConfigOp, ControllerRequest};
+use crate::controller::client::CONTROLLER_SHARD;
+use crate::limits::CONTROLLER_PATIENCE;
+
+/// How long the sink of a table that was given up waits for its end, before it looks at the table again.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Carries `order` out. A failure is in the answer; the asking side may have gone.
+pub(super) async fn carry_out(sink: &mut TableSink, order: SinkOrder, task: &mut MaintenanceTask) {
+    match order {
+        SinkOrder::Detach(reply) => {
+            let done = detach(sink, task).await;
+            let is_done = done.is_ok();
+            let _ = reply.send(done);
+            if is_done {
+                let ended = task.stopped.wait_for(|stop| *stop != Stop::Not);
+                let _ = tokio::time::timeout(END_PATIENCE, ended).await;
+            }
+        }
+    }
+}
+
+/// The table first: a sink without its table pauses, while a table whose topic has no sink would keep its owner.
+async fn detach(sink: &mut TableSink, task: &MaintenanceTask) -> Result<DetachedTables, String> {
+    let detached = {
+        let _turn = task.turns.acquire().await;
+        sink.detach(wall()).await.map_err(|error| error.to_string())?
+    };
+    let topic = task.config.topic.as_str();
+    let change = ConfigChange::Set("disabled".to_owned());
+    let ops = vec![ConfigOp { key: "iceberg.mode".to_owned(), change }];
+    let ask = Ask::Configs { topic: topic.to_owned(), ops, validate_only: false };
+    let asked = task.controller.call(CONTROLLER_SHARD, |reply| ControllerRequest::Ask {
+        ask,
+        patience: CONTROLLER_PATIENCE,
+        reply,
+    });
+    let why = match asked.await {
+        Ok(Ok(Answered::Done { .. })) => {
+            let table = detached.table.to_string();
+            tracing::info!(%table, topic, "the table was given up; its topic has no table from now on");
+            return Ok(DetachedTables { table, dead_letters: detached.dead_letters.map(|table| table.to_string()) });
+        }
+        Ok(Ok(other)) => format!("the controller answered a change of settings with {other:?}"),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(format!(
+        "table {} was given up, but iceberg.mode of topic {topic} is not disabled yet: {why}; ask again",
+        detached.table
+    ))
+}
