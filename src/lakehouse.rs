@@ -24,7 +24,7 @@ mod run;
 #[cfg(feature = "lakehouse")]
 pub mod schemas;
 
-pub use orders::{DetachedTables, OrderRefused, SinkOrder, TableOrder};
+pub use orders::{DetachedTables, LeavingRows, OrderRefused, RewindOrder, RewoundTables, SinkOrder, TableOrder};
 #[cfg(feature = "lakehouse")]
 pub use run::start;
 pub use states::{Compaction, DeadLetter, DeadLettersState, TableState, TableStates, TableSums, TableView};

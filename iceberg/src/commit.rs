@@ -30,12 +30,13 @@ use tidewater_storage::model::TimestampMs;
 use uuid::Uuid;
 
 use crate::catalog::{Catalog, CatalogError, Loaded};
-use crate::files::FileError;
+use crate::files::{FileError, TableFiles};
 use crate::names::Names;
 use crate::plan::Offsets;
 use crate::properties::{InvalidProperty, RetrySettings, TableSettings};
 use crate::translate::Skipped;
 
+pub(crate) mod cut;
 mod detach;
 pub mod garbage;
 pub mod identity;
@@ -166,6 +167,11 @@ impl Committer {
     #[must_use]
     pub fn table(&self) -> &TableIdent {
         &self.table
+    }
+
+    /// The files of the warehouse.
+    pub(crate) fn files(&self) -> TableFiles {
+        self.catalog.files()
     }
 
     /// The table's state as last seen, if any.

@@ -36,12 +36,14 @@ use crate::partition::Partitioner;
 use crate::properties::TableSettings;
 use crate::write::DataFileWriter;
 
+mod part;
 pub mod plan;
 mod project;
 mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use part::FilePart;
 use plan::{Group, Limits, Plan};
 pub use rewrite::RewriteError;
 

@@ -41,6 +41,7 @@ mod detach;
 mod error;
 mod found;
 mod make;
+mod rewind;
 pub mod status;
 mod take;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use dead_letters::{DeadLetters, PENDING};
 pub use dead_letters::{dead_letter_table, is_dead_letter_name, is_under_own_name, topic_of_default_table};
 pub use detach::Detached;
 pub use error::SinkError;
+pub use rewind::{RewindAsk, RewindError, RewindTo, Rewound, RewoundPartition};
 pub use status::{HeldBy, Outcome, PartitionStatus, PauseReason, SinkStatus, Unreadable};
 
 /// The namespace of the tables of topics that name no other.

@@ -99,6 +99,7 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/iceberg/{topic}/compact", post(tables::compact))
         .route("/v1/iceberg/{topic}/expire", post(tables::expire))
         .route("/v1/iceberg/{topic}/detach", post(tables::detach))
+        .route("/v1/iceberg/{topic}/rewind", post(tables::rewind))
         .route("/v1/lanes", get(lanes::list))
         .route("/v1/lanes/{lane}/resume", post(lanes::resume))
         .layer(from_fn(move |request: Request, next: Next| guard.clone().guard(request, next)))

@@ -1,6 +1,6 @@
 //! `/v1/iceberg`: the tables of topics. `GET` lists them or describes one, with its data files and their compaction;
 //! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either, `POST …/detach` to
-//! give it up.
+//! give it up, `POST …/rewind` to take it back.
 //!
 //! A broker knows the files of the tables that it commits to; of others it says which broker does.
 
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::state::{AdminState, Services, refused};
 use crate::config::topic::IcebergMode;
 use crate::controller::image::{ClusterImage, TopicImage};
-use crate::lakehouse::{Compaction, OrderRefused, SinkOrder, TableOrder, TableStates};
+use crate::lakehouse::{Compaction, OrderRefused, RewindOrder, SinkOrder, TableOrder, TableStates};
 
 /// How long this broker may take to hear of a change that the controller has made.
 const IMAGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -168,6 +168,28 @@ pub(super) async fn detach(
             Json(serde_json::json!({ "topic": topic, "table": table, "dead_letters": dead })).into_response()
         }
         Ok(Err(why)) => refused(StatusCode::SERVICE_UNAVAILABLE, &why),
+        Err(_) => gone(),
+    }
+}
+
+/// Answers when the table was taken back, before it is filled again.
+pub(super) async fn rewind(
+    State(AdminState { services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+    Json(asked): Json<RewindOrder>,
+) -> Response {
+    let words = [asked.at_ms.is_some(), !asked.offsets.is_empty(), asked.to_log];
+    if words.iter().filter(|is_there| **is_there).count() != 1 {
+        return refused(StatusCode::BAD_REQUEST, "name one of at_ms, offsets and to_log");
+    }
+    let (reply, done) = oneshot::channel();
+    let asked = order(&services, &name, |tables, topic| tables.order_of_sink(topic, SinkOrder::Rewind(asked, reply)));
+    if let Err(refusal) = asked {
+        return refusal;
+    }
+    match done.await {
+        Ok(Ok(rewound)) => Json(rewound).into_response(),
+        Ok(Err(why)) => refused(StatusCode::CONFLICT, &why),
         Err(_) => gone(),
     }
 }

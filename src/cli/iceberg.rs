@@ -8,10 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidewater_storage::model::TimestampMs;
 
+use rewind::RewindArgs;
+
 use super::Reading;
 use crate::admin::TableStatus;
 use crate::console::{CliError, admin, output};
 use crate::lakehouse::Compaction;
+
+mod rewind;
 
 const TABLES: &str = "/v1/iceberg";
 /// Between looks at a run.
@@ -29,6 +33,8 @@ pub(super) enum IcebergCommand {
     Expire(TableArgs),
     /// Write a table no longer and give it up: the topic has none from then on, the table stays with all rows and is an engine's
     Detach(TableArgs),
+    /// Take a table and its dead letters back to an earlier point; it is filled again from there, as schemas and settings are now
+    Rewind(RewindArgs),
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +73,7 @@ pub(super) async fn run(command: IcebergCommand) -> Result<(), CliError> {
         IcebergCommand::Compact(args) => compact(args).await,
         IcebergCommand::Expire(args) => expire(args).await,
         IcebergCommand::Detach(args) => detach(args).await,
+        IcebergCommand::Rewind(args) => rewind::run(args).await,
     }
 }
 

@@ -288,7 +288,7 @@ impl Growth {
     }
 }
 
-fn state_of(config: &SinkConfig, status: &SinkStatus) -> TableState {
+pub(super) fn state_of(config: &SinkConfig, status: &SinkStatus) -> TableState {
     let mut skipped: BTreeMap<i32, Vec<String>> = BTreeMap::new();
     for range in &status.skipped {
         let text = format!("[{}, {}): {}", range.start, range.end, range.reason);

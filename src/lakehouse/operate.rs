@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
-use tidewater_iceberg::sink::TableSink;
+use tidewater_iceberg::rewind::Leaving;
+use tidewater_iceberg::sink::{RewindAsk, RewindTo, TableSink};
 use tidewater_storage::env::clock::wall;
+use tidewater_storage::model::{Offset, PartitionIndex, TimestampMs};
 
-use super::drive::{MaintenanceTask, Stop};
-use super::orders::{DetachedTables, SinkOrder};
+use super::drive::{MaintenanceTask, Stop, state_of};
+use super::orders::{DetachedTables, LeavingRows, RewindOrder, RewoundPartition, RewoundTables, SinkOrder};
 use crate::controller::ask::{Answered, Ask, ConfigChange, ConfigOp, ControllerRequest};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::limits::CONTROLLER_PATIENCE;
@@ -29,7 +31,57 @@ pub(super) async fn carry_out(sink: &mut TableSink, order: SinkOrder, task: &mut
                 let _ = tokio::time::timeout(END_PATIENCE, ended).await;
             }
         }
+        SinkOrder::Rewind(order, reply) => {
+            let done = rewind(sink, &order, task).await;
+            let _ = reply.send(done);
+        }
     }
+}
+
+async fn rewind(sink: &mut TableSink, order: &RewindOrder, task: &MaintenanceTask) -> Result<RewoundTables, String> {
+    let to = match order {
+        RewindOrder { at_ms: Some(at), .. } => RewindTo::Time(TimestampMs(*at)),
+        RewindOrder { to_log: true, .. } => RewindTo::Log,
+        RewindOrder { offsets, .. } => {
+            RewindTo::Offsets(offsets.iter().map(|(at, to)| (PartitionIndex(*at), Offset::new(*to))).collect())
+        }
+    };
+    let ask = RewindAsk { to, is_plan: order.plan, is_forced: order.force };
+    let done = {
+        let _turn = task.turns.acquire().await;
+        sink.rewind(&ask, wall()).await.map_err(|error| error.to_string())?
+    };
+    // Who asks next sees the table as it is now.
+    task.states.set(task.config.topic_id, state_of(&task.config, sink.status()));
+    let (table, topic) = (done.table.to_string(), task.config.topic.to_string());
+    let partitions = done.partitions.iter().map(|(at, step)| RewoundPartition {
+        partition: at.0,
+        from: step.from.get(),
+        to: step.to.get(),
+        lost: step.lost,
+    });
+    let partitions: Vec<_> = partitions.collect();
+    if !order.plan && !partitions.is_empty() {
+        let rows = done.leaving.rows;
+        tracing::info!(%table, rows, ?partitions, "the table was taken back and is filled again from there");
+    }
+    let dead = done.dead_letters;
+    Ok(RewoundTables {
+        topic,
+        table,
+        plan: order.plan,
+        snapshot: done.snapshot.map(|(id, _)| id),
+        snapshot_at_ms: done.snapshot.map(|(_, at)| at.0),
+        partitions,
+        leaving: leaving(done.leaving),
+        dead_letters: dead.as_ref().map(|(table, _)| table.to_string()),
+        dead_letters_leaving: dead.map(|(_, found)| leaving(found)),
+    })
+}
+
+fn leaving(found: Leaving) -> LeavingRows {
+    let Leaving { rows, files, rewritten, bytes } = found;
+    LeavingRows { rows, files, rewritten_files: rewritten, bytes }
 }
 
 /// The table first: a sink without its table pauses, while a table whose topic has no sink would keep its owner.

@@ -1,7 +1,9 @@
 //! What operators ask of the tasks of a topic's table, and what those answer. Types alone: they are there without
 //! tables in the binary, too.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 /// Where an answer goes: what was done, or why it was not.
@@ -21,6 +23,71 @@ pub enum TableOrder {
 pub enum SinkOrder {
     /// Give the table up and set `iceberg.mode=disabled`.
     Detach(OrderReply<DetachedTables>),
+    /// Take the table back.
+    Rewind(RewindOrder, OrderReply<RewoundTables>),
+}
+
+/// To where a table goes back. The body of `POST /v1/iceberg/{topic}/rewind`: one of the first three members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewindOrder {
+    /// How it was then, in milliseconds since 1970.
+    #[serde(default)]
+    pub at_ms: Option<i64>,
+    /// The first offset of each partition that leaves.
+    #[serde(default)]
+    pub offsets: BTreeMap<i32, u64>,
+    /// The ends of the log.
+    #[serde(default)]
+    pub to_log: bool,
+    /// Change nothing.
+    #[serde(default)]
+    pub plan: bool,
+    /// Also where the log no longer has the offsets.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A table that was taken back, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewoundTables {
+    pub topic: String,
+    /// `namespace.table`.
+    pub table: String,
+    /// Nothing was changed.
+    pub plan: bool,
+    /// The snapshot whose offsets it has now, and when that was made, if a time was asked for.
+    pub snapshot: Option<i64>,
+    pub snapshot_at_ms: Option<i64>,
+    /// Those that go back.
+    pub partitions: Vec<RewoundPartition>,
+    pub leaving: LeavingRows,
+    /// That of dead letters, if the topic has one, and what leaves it.
+    pub dead_letters: Option<String>,
+    pub dead_letters_leaving: Option<LeavingRows>,
+}
+
+/// One partition that goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RewoundPartition {
+    pub partition: i32,
+    /// The table's next offset before.
+    pub from: u64,
+    /// The one after: it is filled from here.
+    pub to: u64,
+    /// Offsets between the two that the log no longer has.
+    pub lost: u64,
+}
+
+/// What leaves a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingRows {
+    pub rows: u64,
+    pub files: u64,
+    /// Files among them whose other rows are written again.
+    pub rewritten_files: u64,
+    /// Of all these files.
+    pub bytes: u64,
 }
 
 /// Tables that were given up.

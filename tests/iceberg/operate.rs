@@ -111,9 +111,9 @@ fn a_table_that_was_given_up_stays_and_its_topic_goes_on_without_it() {
     broker.stop();
 }
 
-/// Of three brokers one commits to the table: the others say which, and that one gives it up.
+/// Of three brokers one commits to the table: the others say which, and that one does what is asked.
 #[test]
-fn any_broker_says_which_one_gives_a_table_up() {
+fn any_broker_says_which_one_changes_a_table() {
     let dir = tempfile::tempdir().expect("a directory");
     let bucket = dir.path().join("bucket");
     // Brokers that form a cluster meet others that are not there yet.
@@ -136,12 +136,60 @@ fn any_broker_says_which_one_gives_a_table_up() {
     all_in_table(committer, "orders");
     let id = cluster.get_of(by, "/v1/cluster").expect("answers")["broker"].clone();
     for n in cluster.running().into_iter().filter(|n| *n != by) {
-        let why = refusal(cluster.broker(n), &["iceberg", "detach", "orders"]);
-        assert!(why.contains(&format!("broker {id} does")), "{why}");
+        for words in [&["iceberg", "detach", "orders"][..], &["iceberg", "rewind", "orders", "--to", "0:1"]] {
+            let why = refusal(cluster.broker(n), words);
+            assert!(why.contains(&format!("broker {id} does")), "{why}");
+        }
     }
+    committer.cli(&["iceberg", "rewind", "orders", "--to", "0:1"]);
+    all_in_table(committer, "orders");
+    assert_eq!(rows(&bucket, "orders"), 3);
     json(committer, &["iceberg", "detach", "orders"]);
     assert_eq!(TableOwner::of(&load(&bucket, "orders").metadata), None);
     produce(first, dir.path(), "orders", "d\n");
     assert_eq!(rows(&bucket, "orders"), 3);
     cluster.check_logs();
+}
+
+/// A schema that was wrong made dead letters; it is mended, and their records are read again.
+#[test]
+fn records_of_a_mistake_are_written_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bucket = dir.path().join("bucket");
+    let options = Options::new(&dir.path().join("data")).expect("records are dead letters");
+    let broker = Broker::start(&Options { bucket: Some(format!("file://{}", bucket.display())), ..options });
+    let schema = |kind: &str| format!(r#"iceberg.json.schema={{"properties":{{"n":{{"type":"{kind}"}}}}}}"#);
+    let wrong = schema("integer");
+    let settings = ["iceberg.mode=json", &wrong, "archive.lag.ms=300", "iceberg.target.lag.ms=500"];
+    let mut words = vec!["topic", "create", "points", "--partitions", "1"];
+    settings.iter().for_each(|setting| words.extend(["--set", setting]));
+    broker.cli(&words);
+    produce(&broker, dir.path(), "points", "{\"n\":1}\n");
+    all_in_table(&broker, "points");
+    std::thread::sleep(Duration::from_millis(50));
+    let then = jiff::Timestamp::now().to_string();
+    for n in ["two", "three"] {
+        produce(&broker, dir.path(), "points", &format!("{{\"n\":\"{n}\"}}\n"));
+        all_in_table(&broker, "points");
+    }
+    assert_eq!((rows(&bucket, "points"), rows(&bucket, "points~dlq")), (1, 2));
+    broker.cli(&["topic", "alter", "points", "--set", &schema("string"), "--set", "iceberg.evolution.conflict=column"]);
+    let at = ["iceberg", "rewind", "points", "--at", &then];
+    let plan = broker.cli(&[&at[..], &["--plan"]].concat());
+    assert!(plan.contains("2 rows would leave topics.points~dlq") && plan.contains("nothing was changed"), "{plan}");
+    assert_eq!(rows(&bucket, "points~dlq"), 2);
+    assert!(refusal(&broker, &["iceberg", "rewind", "points", "--to", "5:0"]).contains("partition 5"));
+    assert!(refusal(&broker, &["iceberg", "rewind", "points", "--at", "2020-01-01T00:00:00Z"]).contains("--to"));
+    let done = json(&broker, &at);
+    assert_eq!(done["partitions"], serde_json::json!([{ "partition": 0, "from": 3, "to": 1, "lost": 0 }]));
+    assert_eq!(done["dead_letters_leaving"]["rows"], 2);
+    all_in_table(&broker, "points");
+    assert_eq!((rows(&bucket, "points"), rows(&bucket, "points~dlq")), (3, 0));
+    let fields = load(&bucket, "points").metadata.current_schema().as_struct().fields().to_vec();
+    assert_eq!(fields.iter().map(|field| &*field.name).collect::<Vec<_>>(), ["tidewater", "n", "n__string"]);
+    // From the very first record on: with this schema, it is the dead letter.
+    broker.cli(&["iceberg", "rewind", "points", "--to", "0:0"]);
+    all_in_table(&broker, "points");
+    assert_eq!((rows(&bucket, "points"), rows(&bucket, "points~dlq")), (2, 1));
+    broker.stop();
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{DataFile, Schema, TableMetadata};
@@ -20,7 +21,7 @@ use crate::commit::survey::OurFile;
 use crate::files::{FileError, TableFiles};
 use crate::partition::PartitionKey;
 use crate::schema::file::FileSchema;
-use crate::write::{DICTIONARY_VALUE_BYTES, DataFileWriter, WriteError};
+use crate::write::{DICTIONARY_VALUE_BYTES, DataFileWriter, PartitionFiles, WriteError};
 
 /// Files of a group that are read at once.
 const READS_AT_ONCE: usize = 4;
@@ -64,9 +65,9 @@ impl RewriteError {
 }
 
 /// A file of the group, read but not opened.
-struct Input {
-    path: String,
-    body: Bytes,
+pub(super) struct Input {
+    pub(super) path: String,
+    pub(super) body: Bytes,
     metadata: Arc<ParquetMetaData>,
     /// Field ids of its top-level columns.
     ids: BTreeSet<i32>,
@@ -82,7 +83,7 @@ pub(super) async fn rewrite(
     mut read: impl FnMut(&OurFile),
 ) -> Result<Vec<DataFile>, RewriteError> {
     let inputs: Vec<Input> = futures::stream::iter(group.files.clone())
-        .map(async |file| open(files, &file.name.path(table.location()), &file).await)
+        .map(async |file| open(files, &file.name.path(table.location()), file.bytes, file.rows).await)
         .buffered(READS_AT_ONCE)
         .try_collect()
         .await?;
@@ -91,19 +92,7 @@ pub(super) async fn rewrite(
     let is_plain = schema.leaves.iter().map(|leaf| plain.contains(&leaf.id));
     let mut output = writer.partition_files(&schema, key.clone(), is_plain);
     for (input, file) in inputs.into_iter().zip(&group.files) {
-        let path = input.path.clone();
-        let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(input.body).map_err(parquet)?;
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted(&builder, &schema));
-        let rows = batch_rows(&input.metadata);
-        let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(parquet)?;
-        for batch in reader {
-            let batch = batch.map_err(|source| RewriteError::Arrow { path: path.clone(), source })?;
-            let batch = project(&batch, &schema.arrow);
-            let batch = batch.map_err(|source| RewriteError::Columns { path: path.clone(), source })?;
-            output.push(&batch).await?;
-            tokio::task::yield_now().await;
-        }
+        pour(input, &schema, &mut output, Ok).await?;
         read(file);
     }
     let written = output.finish().await?;
@@ -112,15 +101,38 @@ pub(super) async fn rewrite(
     Ok(written)
 }
 
+/// Writes the rows of a file in the columns of `schema`, batch by batch, as `change` leaves them.
+pub(super) async fn pour(
+    input: Input,
+    schema: &FileSchema,
+    output: &mut PartitionFiles<'_>,
+    change: impl Fn(RecordBatch) -> Result<RecordBatch, RewriteError>,
+) -> Result<(), RewriteError> {
+    let path = input.path.clone();
+    let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(input.body).map_err(parquet)?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted(&builder, schema));
+    let rows = batch_rows(&input.metadata);
+    let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(parquet)?;
+    for batch in reader {
+        let batch = batch.map_err(|source| RewriteError::Arrow { path: path.clone(), source })?;
+        let batch = project(&batch, &schema.arrow);
+        let batch = batch.map_err(|source| RewriteError::Columns { path: path.clone(), source })?;
+        output.push(&change(batch)?).await?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
 /// Reads a file and compares it with its manifest entry.
-async fn open(files: &TableFiles, path: &str, file: &OurFile) -> Result<Input, RewriteError> {
-    let body = files.read_range(path, 0..file.bytes).await;
+pub(super) async fn open(files: &TableFiles, path: &str, bytes: u64, rows: u64) -> Result<Input, RewriteError> {
+    let body = files.read_range(path, 0..bytes).await;
     let body = body.map_err(|source| RewriteError::File { path: path.to_owned(), source })?;
-    agree(path, "bytes", file.bytes, body.len() as u64)?;
+    agree(path, "bytes", bytes, body.len() as u64)?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(body.clone());
     let builder = builder.map_err(|source| RewriteError::Parquet { path: path.to_owned(), source })?;
     let metadata = Arc::clone(builder.metadata());
-    agree(path, "rows", file.rows, metadata.file_metadata().num_rows().unsigned_abs())?;
+    agree(path, "rows", rows, metadata.file_metadata().num_rows().unsigned_abs())?;
     let ids = builder.schema().fields().iter().filter_map(|field| id_of(field)).collect();
     Ok(Input { path: path.to_owned(), body, metadata, ids })
 }
@@ -133,7 +145,7 @@ fn agree(path: &str, what: &'static str, expected: u64, found: u64) -> Result<()
 }
 
 /// The table's columns that any of the files has; the others are null in all rows, and a file may lack them.
-fn file_schema(table: &Schema, inputs: &[Input]) -> iceberg::Result<FileSchema> {
+pub(super) fn file_schema(table: &Schema, inputs: &[Input]) -> iceberg::Result<FileSchema> {
     let has = |id: i32| inputs.iter().any(|input| input.ids.contains(&id));
     let fields = table.as_struct().fields().iter().filter(|field| has(field.id)).cloned();
     FileSchema::new(&Arc::new(Schema::builder().with_fields(fields).build()?))
@@ -147,7 +159,7 @@ fn wanted(builder: &ParquetRecordBatchReaderBuilder<Bytes>, schema: &FileSchema)
 }
 
 /// Field ids of columns that some file has without a dictionary, because a value of it is large.
-fn plain_columns(inputs: &[Input]) -> BTreeSet<i32> {
+pub(super) fn plain_columns(inputs: &[Input]) -> BTreeSet<i32> {
     let groups = inputs.iter().flat_map(|input| input.metadata.row_groups());
     let chunks = groups.flat_map(|group| group.columns());
     let plain = chunks.filter(|chunk| {

@@ -113,6 +113,25 @@ pub(super) struct Pending {
     rows: u64,
 }
 
+/// The topic's table was taken back, and this one goes back with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Return {
+    /// Iceberg's id of the table that goes back.
+    table: Uuid,
+    /// How many appends that table has once it is done: it counts as one.
+    append: u64,
+    /// The first offset of each partition whose dead letters leave, as in `tidewater.offsets`.
+    back_to: String,
+}
+
+/// What [`PENDING`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Decided {
+    Letters(Pending),
+    Return(Return),
+}
+
 /// What a sink knows of the table of dead letters.
 pub(super) struct DeadLetters {
     pub(super) table: TableIdent,
@@ -135,6 +154,22 @@ pub(super) struct Prepared {
 }
 
 impl DeadLetters {
+    /// The table is looked for again.
+    pub(super) fn forget_absence(&mut self) {
+        self.absent = false;
+        self.committer.forget();
+    }
+
+    /// Whether the table has so many appends.
+    pub(super) fn has_append(&self, dead: &Loaded, append: u64) -> Result<bool, CommitError> {
+        Ok(appends(&self.table, &dead.metadata)? >= append)
+    }
+
+    /// See [`reached`].
+    pub(super) fn reached(&self, dead: &Loaded) -> Result<Offsets, CommitError> {
+        reached(&self.table, &dead.metadata)
+    }
+
     pub(super) fn new(config: &SinkConfig, committer: Committer) -> Self {
         let table = dead_letter_table(&config.table);
         Self { table, committer, absent: false, settled: None, known: None, unlogged: Unlogged::default() }
@@ -148,7 +183,7 @@ fn appends(table: &TableIdent, metadata: &TableMetadata) -> Result<u64, CommitEr
     Ok(held.get(&PartitionIndex(0)).map_or(0, |appends| appends.get()))
 }
 
-fn counted(appends: u64) -> Offsets {
+pub(super) fn counted(appends: u64) -> Offsets {
     if appends == 0 { Offsets::new() } else { Offsets::from([(PartitionIndex(0), Offset::new(appends))]) }
 }
 
@@ -231,25 +266,48 @@ impl TableSink {
         if self.dead.settled.as_ref() == Some(text) {
             return Ok(());
         }
-        let pending: Pending = serde_json::from_str(text).map_err(|e| CommitError::Unfit {
+        let decided: Decided = serde_json::from_str(text).map_err(|e| CommitError::Unfit {
             table: self.config.table.clone(),
             detail: format!("its property {PENDING} cannot be read ({e}); remove it to give up those dead letters"),
         })?;
+        let (Decided::Letters(Pending { table, .. }) | Decided::Return(Return { table, .. })) = &decided;
         let dead = match self.dead.committer.refresh().await {
-            Ok(dead) if dead.metadata.uuid() == pending.table => Some(dead),
+            Ok(dead) if dead.metadata.uuid() == *table => Some(dead),
             Ok(_) => None,
             Err(error) if error.is_table_gone() => None,
             Err(error) => return Err(error.into()),
         };
-        match dead {
-            None => tracing::warn!(
+        match (dead, decided) {
+            (None, Decided::Letters(pending)) => tracing::warn!(
                 table = %self.dead.table, rows = pending.rows,
                 "the table was dropped while dead letters were on their way to it; they went with it"
             ),
-            Some(dead) => self.append_dead(&dead, &pending, base, now).await?,
+            (None, Decided::Return(_)) => {}
+            (Some(dead), Decided::Letters(pending)) => self.append_dead(&dead, &pending, base, now).await?,
+            (Some(dead), Decided::Return(Return { append, back_to, .. })) => {
+                let to = offsets::decode(&back_to).ok_or_else(|| CommitError::Unfit {
+                    table: self.config.table.clone(),
+                    detail: format!("its property {PENDING} has no offsets in {back_to:?}; remove it to give that up"),
+                })?;
+                self.take_dead_back(dead, (&to, append), now).await?;
+                self.dead.known = None;
+            }
         }
         self.dead.settled = Some(text.clone());
         Ok(())
+    }
+
+    /// The value of [`PENDING`] by which the table of dead letters goes back to `to`; `None` without that table.
+    pub(super) async fn decide_return(&mut self, to: &Offsets) -> Result<Option<String>, SinkError> {
+        let dead = match self.dead.committer.refresh().await {
+            Ok(dead) => dead,
+            Err(CommitError::Foreign(_)) => return Ok(None),
+            Err(error) if error.is_table_gone() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let append = appends(&self.dead.table, &dead.metadata)? + 1;
+        let decided = Return { table: dead.metadata.uuid(), append, back_to: offsets::encode(to) };
+        Ok(Some(serde_json::to_string(&decided).expect("numbers and strings are JSON")))
     }
 
     async fn append_dead(

@@ -73,8 +73,8 @@ pub enum PauseReason {
     Conflict { table: TableIdent, partition: PartitionIndex, offset: Offset, detail: String },
     /// The table holds records that the log does not.
     #[error(
-        "the table holds partition {partition} up to {table}, the log ends at {log}; roll the table back to a snapshot \
-         at or below that (its summary says tidewater.offsets)"
+        "the table holds partition {partition} up to {table}, the log ends at {log}; tidewater iceberg rewind takes it \
+         back with --to log"
     )]
     Ahead { partition: PartitionIndex, table: Offset, log: Offset },
 }

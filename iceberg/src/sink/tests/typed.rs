@@ -18,6 +18,7 @@ mod files;
 mod found;
 mod letters;
 mod modes;
+mod rewound;
 
 use letters::{
     AVRO, CONFLICT, LOST, PROTOBUF, Produced, RECURSIVE, UNKNOWN, dead_rows, framed, register_all, schema, typed_rows,

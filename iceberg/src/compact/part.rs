@@ -1,0 +1,99 @@
+//! [`FilePart`]: a data file of which some rows are to leave the table.
+//!
+//! **Memory**: as `rewrite`, of one file.
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{Int32Type, Int64Type};
+use iceberg::spec::{DataFile, TableMetadata};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tidewater_storage::model::PartitionIndex;
+
+use super::project::{ProjectError, id_of};
+use super::rewrite::{Input, RewriteError, file_schema, open, plain_columns, pour};
+use crate::files::TableFiles;
+use crate::partition::PartitionKey;
+use crate::plan::Offsets;
+use crate::schema::ids;
+use crate::write::DataFileWriter;
+
+/// See the header.
+pub(crate) struct FilePart<'a> {
+    pub(crate) files: &'a TableFiles,
+    pub(crate) table: &'a TableMetadata,
+    pub(crate) file: &'a DataFile,
+}
+
+impl FilePart<'_> {
+    async fn open(&self) -> Result<Input, RewriteError> {
+        let (path, bytes, rows) = (self.file.file_path(), self.file.file_size_in_bytes(), self.file.record_count());
+        open(self.files, path, bytes, rows).await
+    }
+
+    /// How many rows are at or above `to` of their partition.
+    pub(crate) async fn rows_from(&self, to: &Offsets) -> Result<u64, RewriteError> {
+        let Input { path, body, .. } = self.open().await?;
+        let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(parquet)?;
+        let is_place = |info: &parquet::schema::types::BasicTypeInfo| {
+            info.has_id() && [ids::PARTITION, ids::OFFSET].contains(&info.id())
+        };
+        let columns = builder.parquet_schema().columns().iter().enumerate();
+        let places = columns.filter(|(_, column)| is_place(column.self_type().get_basic_info())).map(|(at, _)| at);
+        let mask = ProjectionMask::leaves(builder.parquet_schema(), places);
+        let mut leave = 0;
+        for batch in builder.with_projection(mask).build().map_err(parquet)? {
+            let batch = batch.map_err(|source| RewriteError::Arrow { path: path.clone(), source })?;
+            leave += (batch.num_rows() - self.stays(&batch, to)?.true_count()) as u64;
+            tokio::task::yield_now().await;
+        }
+        Ok(leave)
+    }
+
+    /// Writes the rows below `to` of their partition again, in the columns that the table has now.
+    pub(crate) async fn write_below(
+        &self,
+        to: &Offsets,
+        writer: &DataFileWriter,
+        key: PartitionKey,
+    ) -> Result<Vec<DataFile>, RewriteError> {
+        let inputs = [self.open().await?];
+        let schema = file_schema(self.table.current_schema(), &inputs).map_err(RewriteError::Schema)?;
+        let plain = plain_columns(&inputs);
+        let is_plain = schema.leaves.iter().map(|leaf| plain.contains(&leaf.id));
+        let mut output = writer.partition_files(&schema, key, is_plain);
+        let [input] = inputs;
+        let path = input.path.clone();
+        pour(input, &schema, &mut output, |batch| {
+            let stays = self.stays(&batch, to)?;
+            filter_record_batch(&batch, &stays).map_err(|source| RewriteError::Arrow { path: path.clone(), source })
+        })
+        .await?;
+        Ok(output.finish().await?)
+    }
+
+    /// Which rows of a batch stay.
+    fn stays(&self, batch: &RecordBatch, to: &Offsets) -> Result<BooleanArray, RewriteError> {
+        let missing = |column: &str| RewriteError::Columns {
+            path: self.file.file_path().to_owned(),
+            source: ProjectError::Missing(column.to_owned()),
+        };
+        let schema = batch.schema();
+        let system = schema.fields().iter().position(|field| id_of(field) == Some(ids::TIDEWATER));
+        let system = system.and_then(|at| batch.column(at).as_struct_opt()).ok_or_else(|| missing("tidewater"))?;
+        let column = |id| {
+            let at = system.fields().iter().position(|field| id_of(field) == Some(id))?;
+            system.columns().get(at)
+        };
+        let partitions = column(ids::PARTITION).and_then(|it| it.as_primitive_opt::<Int32Type>());
+        let offsets = column(ids::OFFSET).and_then(|it| it.as_primitive_opt::<Int64Type>());
+        let partitions = partitions.filter(|it| it.null_count() == 0).ok_or_else(|| missing("tidewater.partition"))?;
+        let offsets = offsets.filter(|it| it.null_count() == 0).ok_or_else(|| missing("tidewater.offset"))?;
+        let places = partitions.values().iter().zip(offsets.values());
+        let stays = places.map(|(partition, offset)| {
+            to.get(&PartitionIndex(*partition)).is_none_or(|to| u64::try_from(*offset).is_ok_and(|it| it < to.get()))
+        });
+        Ok(stays.map(Some).collect())
+    }
+}
