@@ -221,6 +221,11 @@ impl TableSink {
         }
     }
 
+    /// The next turn takes what there is, and does not wait for the target lag.
+    pub fn hurry(&mut self) {
+        self.behind = true;
+    }
+
     /// One turn. A failure is in the outcome and in the status.
     pub async fn run_once(&mut self, now: TimestampMs) -> Outcome {
         let outcome = match self.turn(now).await {

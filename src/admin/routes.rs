@@ -98,6 +98,7 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/iceberg/{topic}", get(tables::describe))
         .route("/v1/iceberg/{topic}/compact", post(tables::compact))
         .route("/v1/iceberg/{topic}/expire", post(tables::expire))
+        .route("/v1/iceberg/{topic}/backfill", post(tables::backfill))
         .route("/v1/iceberg/{topic}/detach", post(tables::detach))
         .route("/v1/iceberg/{topic}/rewind", post(tables::rewind))
         .route("/v1/lanes", get(lanes::list))

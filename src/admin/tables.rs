@@ -1,6 +1,7 @@
 //! `/v1/iceberg`: the tables of topics. `GET` lists them or describes one, with its data files and their compaction;
 //! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either, `POST …/detach` to
-//! give it up, `POST …/rewind` to take it back.
+//! give it up, `POST …/rewind` to take it back,
+//! `POST …/backfill` to commit what there is now.
 //!
 //! A broker knows the files of the tables that it commits to; of others it says which broker does.
 
@@ -22,6 +23,9 @@ use crate::lakehouse::{Compaction, OrderRefused, RewindOrder, SinkOrder, TableOr
 
 /// How long this broker may take to hear of a change that the controller has made.
 const IMAGE_PATIENCE: Duration = Duration::from_secs(10);
+/// A topic that has just got its table is looked at again so often, with this pause.
+const NEW_TABLE_LOOKS: usize = 25;
+const NEW_TABLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// A table of `GET /v1/iceberg`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +40,21 @@ pub struct TableStatus {
     /// Why the table is not brought up to date, if so.
     pub paused: Option<String>,
     pub lag_records: Option<u64>,
+    /// How far it is, if this broker commits to it.
+    #[serde(default)]
+    pub partitions: Vec<TablePartition>,
     /// If this broker commits to it.
     pub files: Option<Compaction>,
+}
+
+/// One partition of a topic in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablePartition {
+    pub partition: i32,
+    /// The next offset that the table takes.
+    pub offset: u64,
+    /// Records that it may take and has not.
+    pub lag_records: u64,
 }
 
 fn status_of(services: &Services, topic: &TopicImage) -> TableStatus {
@@ -53,6 +70,12 @@ fn status_of(services: &Services, topic: &TopicImage) -> TableStatus {
         compaction: topic.config.iceberg_compaction,
         paused,
         lag_records,
+        partitions: services
+            .tables
+            .partitions(topic.id)
+            .into_iter()
+            .map(|(partition, (offset, lag_records))| TablePartition { partition, offset, lag_records })
+            .collect(),
         files: services.tables.compaction(topic.id),
     }
 }
@@ -192,4 +215,31 @@ pub(super) async fn rewind(
         Ok(Err(why)) => refused(StatusCode::CONFLICT, &why),
         Err(_) => gone(),
     }
+}
+
+/// Answers at once, with the table as it is; of a topic that has just got one, when it is begun.
+pub(super) async fn backfill(
+    State(AdminState { services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+) -> Response {
+    let hurry = |tables: &TableStates, topic| match tables.order_of_sink(topic, SinkOrder::Hurry) {
+        // The others that wait begin a turn as well.
+        Err(OrderRefused::Full) => Ok(()),
+        taken => taken,
+    };
+    let mut looks = 0;
+    loop {
+        match order(&services, &name, hurry) {
+            Ok(status) => return Json(status).into_response(),
+            Err(refusal) if looks >= NEW_TABLE_LOOKS || !commits_here(&services, &name) => return refusal,
+            Err(_) => looks += 1,
+        }
+        tokio::time::sleep(NEW_TABLE_PAUSE).await;
+    }
+}
+
+/// Whether this broker is the one that should commit to the topic's table.
+fn commits_here(services: &Services, name: &str) -> bool {
+    let image = services.images.borrow().clone();
+    find(&image, name).is_ok_and(|topic| status_of(services, topic).broker == Some(image.here.0))
 }

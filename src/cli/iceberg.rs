@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidewater_storage::model::TimestampMs;
 
+use backfill::BackfillArgs;
 use rewind::RewindArgs;
 
 use super::Reading;
@@ -15,6 +16,7 @@ use crate::admin::TableStatus;
 use crate::console::{CliError, admin, output};
 use crate::lakehouse::Compaction;
 
+mod backfill;
 mod rewind;
 
 const TABLES: &str = "/v1/iceberg";
@@ -33,6 +35,8 @@ pub(super) enum IcebergCommand {
     Expire(TableArgs),
     /// Write a table no longer and give it up: the topic has none from then on, the table stays with all rows and is an engine's
     Detach(TableArgs),
+    /// Wait, with a progress bar, until a table has everything that its topic has now
+    Backfill(BackfillArgs),
     /// Take a table and its dead letters back to an earlier point; it is filled again from there, as schemas and settings are now
     Rewind(RewindArgs),
 }
@@ -73,6 +77,7 @@ pub(super) async fn run(command: IcebergCommand) -> Result<(), CliError> {
         IcebergCommand::Compact(args) => compact(args).await,
         IcebergCommand::Expire(args) => expire(args).await,
         IcebergCommand::Detach(args) => detach(args).await,
+        IcebergCommand::Backfill(args) => backfill::run(args).await,
         IcebergCommand::Rewind(args) => rewind::run(args).await,
     }
 }

@@ -31,6 +31,7 @@ pub(super) async fn carry_out(sink: &mut TableSink, order: SinkOrder, task: &mut
                 let _ = tokio::time::timeout(END_PATIENCE, ended).await;
             }
         }
+        SinkOrder::Hurry => sink.hurry(),
         SinkOrder::Rewind(order, reply) => {
             let done = rewind(sink, &order, task).await;
             let _ = reply.send(done);

@@ -23,6 +23,8 @@ pub enum TableOrder {
 pub enum SinkOrder {
     /// Give the table up and set `iceberg.mode=disabled`.
     Detach(OrderReply<DetachedTables>),
+    /// Commit what there is now, without the wait for `iceberg.target.lag.ms`.
+    Hurry,
     /// Take the table back.
     Rewind(RewindOrder, OrderReply<RewoundTables>),
 }

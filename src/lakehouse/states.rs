@@ -268,6 +268,13 @@ impl TableStates {
         Some((state.table.clone(), state.paused.clone(), lag))
     }
 
+    /// The next offset of a topic's table and the records that it lacks, by partition; none before its sink's first turn.
+    #[must_use]
+    pub fn partitions(&self, topic: TopicId) -> BTreeMap<i32, (u64, u64)> {
+        let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);
+        by_topic.get(&topic).map(|state| state.partitions.clone()).unwrap_or_default()
+    }
+
     /// Whether a topic's sink has its table and nothing stops it.
     #[must_use]
     pub fn is_kept(&self, topic: TopicId) -> bool {

@@ -193,3 +193,32 @@ fn records_of_a_mistake_are_written_again() {
     assert_eq!((rows(&bucket, "points"), rows(&bucket, "points~dlq")), (2, 1));
     broker.stop();
 }
+
+/// A topic that has records already gets a table: it begins at the start of the log.
+#[test]
+fn a_table_of_an_old_topic_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bucket = dir.path().join("bucket");
+    let options = Options::new(&dir.path().join("data"));
+    let broker = Broker::start(&Options { bucket: Some(format!("file://{}", bucket.display())), ..options });
+    let lag = ["archive.lag.ms=300", "iceberg.target.lag.ms=600000", "segment.bytes=65536"];
+    let mut words = vec!["topic", "create", "old", "--partitions", "2"];
+    lag.iter().for_each(|setting| words.extend(["--set", setting]));
+    broker.cli(&words);
+    let lines: String = (0..5_000).map(|n| format!("{n:0>50}\n")).collect();
+    produce(&broker, dir.path(), "old", &lines);
+    assert!(refusal(&broker, &["iceberg", "backfill", "old"]).contains("set iceberg.mode"));
+    broker.cli(&["topic", "alter", "old", "--set", "iceberg.mode=key_value"]);
+    let done = json(&broker, &["iceberg", "backfill", "old"]);
+    assert_eq!((&done["records"], &done["left"]), (&serde_json::json!(5_000), &serde_json::json!(0)));
+    assert_eq!(rows(&bucket, "old"), 5_000);
+    // The target lag is ten minutes: without the command these would wait.
+    produce(&broker, dir.path(), "old", "a\nb\nc\n");
+    let now = json(&broker, &["iceberg", "backfill", "old", "--no-wait"]);
+    assert_eq!(now["records"], 5_003);
+    let done = broker.cli(&["iceberg", "backfill", "old"]);
+    assert!(done.contains("has all 5,003 records"), "{done}");
+    assert_eq!(rows(&bucket, "old"), 5_003);
+    assert!(broker.cli(&["iceberg", "backfill", "old", "--no-wait"]).contains("0 of 5,003 records left"));
+    broker.stop();
+}
