@@ -9,6 +9,8 @@
 //! 3. the format's decoder ([`avro::decode`], [`json::decode`], [`protobuf::decode`]) is compiled from schema and
 //!    places, and appends values to [`build::Columns`].
 //!
+//! Keys of records go the same way into columns of their own ([`key`](mod@key)).
+//!
 //! Pure: no I/O, no clock. Several writers' schemas append to the same columns, so that a turn with records of many
 //! schemas makes one file.
 //!
@@ -26,6 +28,7 @@ pub mod fill;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod json;
+pub mod key;
 pub mod map;
 pub mod protobuf;
 pub mod shape;

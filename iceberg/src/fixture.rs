@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::catalog::{Catalog, ObjectStoreCatalog};
 use crate::files::TableFiles;
 use crate::location::Warehouse;
-use crate::mode::TableMode;
+use crate::mode::{KeyMode, TableMode};
 use crate::names::Names;
 use crate::read::{LogRead, LogReadError, LogReader, PartitionBounds};
 use crate::registry::{SchemaSource, SchemaSourceError, WriterSchema};
@@ -425,6 +425,7 @@ pub struct World {
     pub log: Arc<MemoryLog>,
     pub registry: Arc<MemoryRegistry>,
     pub mode: TableMode,
+    pub key: KeyMode,
     pub cluster: Uuid,
     pub topic: TopicId,
     pub seed: u64,
@@ -435,7 +436,7 @@ impl World {
         let cluster = Uuid::from_u128(7);
         let topic = TopicId(Uuid::from_u128(9));
         let (store, log, registry) = (MemoryStore::default(), Arc::default(), Arc::default());
-        Self { store, log, registry, mode: TableMode::KeyValue, cluster, topic, seed }
+        Self { store, log, registry, mode: TableMode::KeyValue, key: KeyMode::Binary, cluster, topic, seed }
     }
 
     /// With a topic whose values are columns.
@@ -454,6 +455,7 @@ impl World {
         let mut config = SinkConfig::new(self.cluster, topic, self.topic, epoch);
         config.target_lag_ms = 0;
         config.mode = self.mode.clone();
+        config.key = self.key;
         config
     }
 

@@ -1,5 +1,5 @@
-//! [`TableMode`]: how a topic's records become rows; [`ConflictPolicy`]: what becomes of values that the columns cannot
-//! take.
+//! [`TableMode`] and [`KeyMode`]: how a topic's records become rows; [`ConflictPolicy`]: what becomes of values that
+//! the columns cannot take.
 
 use std::sync::Arc;
 
@@ -39,6 +39,18 @@ impl TableMode {
             Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json { .. } | Self::JsonFound => true,
         }
     }
+}
+
+/// What a record's key becomes, beside its bytes in `tidewater.key` (`iceberg.key.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyMode {
+    /// Nothing.
+    #[default]
+    Binary,
+    /// A column of text.
+    Text,
+    /// Each key names its schema, before its bytes or in a header: a struct of its parts, or a column of its type.
+    SchemaIdPrefix,
 }
 
 /// What becomes of values whose schema has another type than the table's column (`iceberg.evolution.conflict`).

@@ -16,6 +16,8 @@ pub enum WriterSchema {
     Json(SchemaText),
     /// Compiled by the registry, which knows how imports are found; or why it does not compile any more.
     Protobuf(Result<FileDescriptor, String>),
+    /// Text in UTF-8. No registry gives it: it is what a topic's setting says of keys.
+    Text,
 }
 
 /// A schema that is read as text.

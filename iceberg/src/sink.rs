@@ -23,7 +23,7 @@ use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::commit::orphans::SweepLock;
 use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, identity, offsets};
 use crate::files::TableFiles;
-use crate::mode::{ConflictPolicy, TableMode};
+use crate::mode::{ConflictPolicy, KeyMode, TableMode};
 use crate::names::Names;
 use crate::partition::Partitioner;
 use crate::partition::spec::PartitionChoice;
@@ -71,6 +71,8 @@ pub struct SinkConfig {
     pub table: TableIdent,
     /// `iceberg.mode`.
     pub mode: TableMode,
+    /// `iceberg.key.mode`.
+    pub key: KeyMode,
     /// `iceberg.evolution.conflict`.
     pub conflict: ConflictPolicy,
     /// `iceberg.target.lag.ms`.
@@ -100,6 +102,7 @@ impl SinkConfig {
             topic_id,
             epoch,
             mode: TableMode::KeyValue,
+            key: KeyMode::default(),
             conflict: ConflictPolicy::default(),
             target_lag_ms: 30_000,
             delete: false,
@@ -109,6 +112,12 @@ impl SinkConfig {
             turn_files: 256,
             bounds: Bounds::default(),
         }
+    }
+
+    /// Whether keys or values are decoded, and records of which one cannot be are dead letters.
+    #[must_use]
+    pub fn has_dead_letters(&self) -> bool {
+        self.mode.is_typed() || self.key != KeyMode::Binary
     }
 
     /// `topics.<topic>`.
@@ -315,7 +324,7 @@ impl TableSink {
         let mut log = self.log.partitions(self.config.topic_id).await?;
         let base = self.base(now).await?;
         self.settle_dead(&base, now).await?;
-        if self.config.mode.is_typed() {
+        if self.config.has_dead_letters() {
             self.look_for_dead().await?;
         }
         let base = self.mark(base).await?;
@@ -416,14 +425,14 @@ impl TableSink {
     ) -> Result<Translation, SinkError> {
         let no_spec = || self.no_spec(&self.config.table);
         let by = Partitioner::of_table(&base.metadata).ok_or_else(no_spec)?;
-        if !self.config.mode.is_typed() {
+        if !self.config.has_dead_letters() {
             return Ok(Translation::new(by));
         }
         let dead = self.known_dead(ranges, from).await?;
-        let naming = self.naming(ranges, base).await?;
+        let namings = self.namings(ranges, base).await?;
         let mut decoding = self.decoding(base)?;
         let ends = ranges.iter().map(|range| (range.partition, range.offsets.end)).collect();
-        decoding.begin_turn(ends, naming, dead);
+        decoding.begin_turn(ends, namings, dead);
         Ok(Translation::typed(by, decoding))
     }
 

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tidewater_storage::model::record::{RecordError, Records};
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionIndex, record};
 
+use crate::columns::build::Columns;
 use crate::columns::fault::{BadValue, Fault};
 use crate::partition::{PartitionKey, Partitioner, hour_of};
 
@@ -31,8 +32,8 @@ pub use decoding::Decoding;
 pub use rows::PartitionRows;
 pub use skipped::Skipped;
 
-use decoding::{ValueType, Verdict};
-use framing::Framed;
+use decoding::{Fate, ValueLayout, ValueType, Verdict};
+use framing::{Framed, Part};
 use rows::Placed;
 
 /// A compressed batch may unpack to this many bytes; one that wants more is skipped, not trusted.
@@ -79,7 +80,7 @@ pub struct Added {
 pub enum Stop {
     /// There is no room.
     Full,
-    /// Its value's schema has no [`Verdict`] yet: the first of [`Translation::undecided`].
+    /// Its key's or value's schema has no [`Verdict`] yet: the first of [`Translation::undecided`].
     Schema,
 }
 
@@ -96,7 +97,7 @@ pub struct DeadRecord {
 pub struct Translation {
     by: Partitioner,
     open: BTreeMap<PartitionKey, PartitionRows>,
-    /// Of values that have schemas; else values are bytes.
+    /// Of keys or values that have schemas; else both are bytes.
     decoding: Option<Decoding>,
     dead: BTreeMap<PartitionKey, PartitionRows>,
     first_dead: Option<DeadRecord>,
@@ -125,7 +126,7 @@ impl Translation {
         }
     }
 
-    /// Of values as columns.
+    /// Of keys or values as columns.
     #[must_use]
     pub fn typed(by: Partitioner, decoding: Decoding) -> Self {
         Self { decoding: Some(decoding), ..Self::new(by) }
@@ -137,12 +138,12 @@ impl Translation {
         &self.by
     }
 
-    /// How values become columns; `None` where they stay bytes. Replaced only while there are no rows.
+    /// How keys and values become columns; `None` where both stay bytes. Replaced only while there are no rows.
     pub fn decoding_mut(&mut self) -> Option<&mut Decoding> {
         self.decoding.as_mut()
     }
 
-    /// Takes out how values become columns.
+    /// Takes out how keys and values become columns.
     #[must_use]
     pub fn take_decoding(&mut self) -> Option<Decoding> {
         self.decoding.take()
@@ -154,8 +155,8 @@ impl Translation {
         self.decoding = Some(decoding);
     }
 
-    /// After [`Stop::Schema`]: the types of values without a verdict that the rest of the batch names, in its order, each
-    /// once, at most 250.
+    /// After [`Stop::Schema`]: the types of keys and values without a verdict that the rest of the batch names, in its
+    /// order, each once, at most 250.
     #[must_use]
     pub fn undecided(&self) -> &[ValueType] {
         &self.undecided
@@ -310,19 +311,21 @@ impl Translation {
         None
     }
 
-    /// Collects the schemas without a verdict that records from `from` on name.
+    /// Collects the types without a verdict that records from `from` on name.
     fn find_undecided(&mut self, partition: PartitionIndex, records: Records<'_>, from: Offset) {
         self.undecided.clear();
         let Some(decoding) = &self.decoding else { return };
         let mut seen = HashSet::new();
         for record in records.flatten().filter(|record| record.offset >= from) {
-            let Framed::Value(written) = framing::of(&record, decoding.naming()) else { continue };
-            let Ok((of, _)) = decoding.type_of(&written) else { continue };
-            if decoding.verdict(of, partition, record.offset).is_none() && seen.insert(of) {
-                self.undecided.push(of);
-            }
-            if self.undecided.len() >= UNDECIDED_MAX {
-                break;
+            for part in Part::ALL {
+                let Framed::Value(written) = framing::of(&record, part, decoding.naming(part)) else { continue };
+                let Ok((of, _)) = decoding.type_of(&written) else { continue };
+                if decoding.verdict(of, partition, record.offset).is_none() && seen.insert(of) {
+                    self.undecided.push(of);
+                }
+                if self.undecided.len() >= UNDECIDED_MAX {
+                    return;
+                }
             }
         }
     }
@@ -346,66 +349,66 @@ impl Translation {
         if !self.is_empty() && is_full { Err(Stop::Full) } else { Ok(()) }
     }
 
-    /// Adds a record whose value has a schema.
+    /// Adds a record whose key or value has a schema.
     fn add_typed(&mut self, placed: &Placed<'_>, room: &Room) -> Result<(), Stop> {
         let Some(decoding) = &self.decoding else { return self.add_bytes(placed, room) };
         if decoding.is_dead(placed.partition, placed.record.offset) {
             self.bytes = self.bytes.saturating_add(rows::row_bytes(placed.record));
             return Ok(());
         }
-        let written = match framing::of(placed.record, decoding.naming()) {
-            Framed::Null => return self.add_value(placed, None, room).map(drop),
-            Framed::Value(written) => written,
-            Framed::Bare(why) => return self.add_dead(placed, None, why, room),
-        };
-        let id = written.with.id();
-        let (of, value) = match decoding.type_of(&written) {
-            Ok(found) => found,
-            Err(why) => return self.add_dead(placed, id, &format!("{}: {why}", written.with), room),
-        };
-        let why = match decoding.verdict(of, placed.partition, placed.record.offset) {
-            None => return Err(Stop::Schema),
-            Some(Verdict::Dead(why)) => format!("{of}: {why}"),
-            Some(Verdict::Unknown(_)) => format!("{of} is not in the registry"),
-            Some(Verdict::Rows(_)) => match self.add_value(placed, Some((of, value)), room)? {
-                Ok(()) => return Ok(()),
-                Err(bad) => format!("{of}: {bad}"),
+        // What is a dead letter for one part waits for no schema of the other.
+        match (decoding.fate(Part::Key, placed), decoding.fate(Part::Value, placed)) {
+            (Fate::Dead { schema, why }, _) | (_, Fate::Dead { schema, why }) => {
+                self.add_dead(placed, schema, &why, room)
+            }
+            (Fate::Undecided, _) | (_, Fate::Undecided) => Err(Stop::Schema),
+            (key, value) => match self.add_parts(placed, &key, &value, room)? {
+                Ok(()) => Ok(()),
+                Err((of, bad)) => self.add_dead(placed, of.with.id(), &format!("{of}: {bad}"), room),
             },
-        };
-        self.add_dead(placed, id, &why, room)
+        }
     }
 
-    /// Adds a record with the parts of its value, or without any for a value that is null. The outer error: it has to
-    /// wait; the inner one: it is no row.
-    fn add_value(
+    /// Adds a record with the parts of its key and value. The outer error: it has to wait; the inner one: it is no row.
+    fn add_parts(
         &mut self,
         placed: &Placed<'_>,
-        value: Option<(ValueType, &[u8])>,
+        key: &Fate<'_>,
+        value: &Fate<'_>,
         room: &Room,
-    ) -> Result<Result<(), BadValue>, Stop> {
-        let Some(decoding) = &self.decoding else { return Err(Stop::Full) };
-        let key = self.by.key(placed);
-        let opens = !self.open.contains_key(&key);
-        let mut cost = rows::system_bytes(placed.record);
+    ) -> Result<Result<(), (ValueType, BadValue)>, Stop> {
+        let Some(decoding) = &self.decoding else { unreachable!("parts have decoders") };
+        let partition = self.by.key(placed);
+        let opens = !self.open.contains_key(&partition);
+        let mut cost = match decoding.layouts.value {
+            ValueLayout::Bytes(_) => rows::row_bytes(placed.record),
+            ValueLayout::Columns(_) => rows::system_bytes(placed.record),
+        };
         if opens {
-            cost = cost.saturating_add(OPEN_BYTES + decoding.layout.open_bytes());
+            cost = cost.saturating_add(OPEN_BYTES + decoding.layouts.open_bytes());
         }
         self.reserve(cost, opens, room)?;
         let left = room.bytes.saturating_sub(self.bytes.saturating_add(cost));
         let limit = if self.is_empty() { VALUE_BYTES_MAX } else { left.min(VALUE_BYTES_MAX) };
-        let rows = self.open.entry(key.clone()).or_insert_with(|| PartitionRows::typed(&decoding.layout));
-        let filled = rows.push_typed(placed, |columns| match value {
-            None => {
+        let rows = self.open.entry(partition.clone()).or_insert_with(|| PartitionRows::typed(&decoding.layouts));
+        let fill = |fate: &Fate<'_>, columns: &mut Columns, limit: usize| match fate {
+            Fate::Plain => {
                 columns.push_null();
                 Ok(0)
             }
-            Some((of, bytes)) => match decoding.verdict(of, placed.partition, placed.record.offset) {
-                Some(Verdict::Rows(decoder)) => decoder.push(bytes, columns, limit),
+            Fate::Decoded(of, bytes) => match decoding.verdict(*of, placed.partition, placed.record.offset) {
+                Some(Verdict::Rows(decoder)) => decoder.push(bytes, columns, limit).map_err(|bad| (*of, bad)),
                 _ => unreachable!("{of} has a decoder"),
             },
+            Fate::Undecided | Fate::Dead { .. } => unreachable!("{fate:?} is no row"),
+        };
+        let filled = rows.push_typed(placed, |keys, values| {
+            let charged = fill(key, keys, limit)?;
+            let of_value = values.map(|values| fill(value, values, limit.saturating_sub(charged))).transpose()?;
+            Ok(charged + of_value.unwrap_or(0))
         });
         if filled.is_err() && rows.is_empty() {
-            self.open.remove(&key);
+            self.open.remove(&partition);
         }
         match filled {
             Ok(charged) => {
@@ -413,8 +416,8 @@ impl Translation {
                 self.rows += 1;
                 Ok(Ok(()))
             }
-            Err(BadValue { fault: Fault::Full, .. }) => Err(Stop::Full),
-            Err(BadValue { fault: Fault::Large(limit), .. }) if limit < VALUE_BYTES_MAX => Err(Stop::Full),
+            Err((_, BadValue { fault: Fault::Full, .. })) => Err(Stop::Full),
+            Err((_, BadValue { fault: Fault::Large(_), .. })) if limit < VALUE_BYTES_MAX => Err(Stop::Full),
             Err(bad) => Ok(Err(bad)),
         }
     }

@@ -25,7 +25,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use self::iceberg::{ConflictPolicy, IcebergMode};
+pub use self::iceberg::{ConflictPolicy, IcebergMode, KeyMode};
 pub use self::table::{NAMESPACE, TableName};
 
 /// The effect of a setting.
@@ -146,6 +146,12 @@ pub static SETTINGS: &[Setting] = &[
         Shape::IcebergMode,
         "disabled",
         "Keep the topic as an Iceberg table: key_value has key and value as binary columns; the others have a column for each part of a value, and a table beside it, whose name ends in ~dlq, for values that cannot be decoded. value_schema_id_prefix: each value says its schema by an id; value_schema_latest: all are read with the newest schema of the subject, <topic>-value if none is named; json: all are JSON with the columns of iceberg.json.schema or, without that, those that are found in the values.",
+    ),
+    honoured(
+        "iceberg.key.mode",
+        Shape::Word(KeyMode::WORDS),
+        KeyMode::BINARY,
+        "Columns of the records' keys, beside their bytes in tidewater.key: binary has none; string a column key of text; schema_id_prefix a struct key with a member for each part of a key (or a column key, if a key is one value), whose schema an id before the key or in the header __key_schema_id says. Records whose keys cannot be decoded are dead letters. When it is changed, columns that are there stay, and keys of the other kind get one beside, as key__struct.",
     ),
     honoured(
         "iceberg.json.schema",
@@ -311,6 +317,8 @@ pub struct TopicConfig {
     pub archive_lag_ms: u64,
     /// `iceberg.mode`.
     pub iceberg_mode: IcebergMode,
+    /// `iceberg.key.mode`.
+    pub iceberg_key_mode: KeyMode,
     /// `iceberg.json.schema`; empty: none.
     pub iceberg_json_schema: String,
     /// `iceberg.table`; empty: `topics.<topic>`. [`TopicConfig::table_of`] has the name.
@@ -457,6 +465,7 @@ impl TopicConfig {
                 Ok(mode) => mode,
                 Err(why) => unreachable!("the value of iceberg.mode passed its check: {why}"),
             },
+            iceberg_key_mode: KeyMode::parse(&text("iceberg.key.mode")),
             iceberg_json_schema: text("iceberg.json.schema"),
             iceberg_table: text("iceberg.table"),
             iceberg_partition_spec: text("iceberg.partition.spec"),

@@ -303,7 +303,7 @@ pub(super) fn state_of(config: &SinkConfig, status: &SinkStatus) -> TableState {
         held_by: status.held_by().into_iter().map(HeldBy::word).collect(),
         rows: status.rows,
         commits: status.commits,
-        dead_letters: config.mode.is_typed().then(|| dead_letters_of(config, status)),
+        dead_letters: config.has_dead_letters().then(|| dead_letters_of(config, status)),
     }
 }
 

@@ -12,7 +12,7 @@ use tidewater_iceberg::catalog::{NamespaceIdent, ObjectStoreCatalog, TableIdent}
 use tidewater_iceberg::commit::orphans::SweepLock;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
-use tidewater_iceberg::mode::TableMode;
+use tidewater_iceberg::mode::{KeyMode, TableMode};
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::registry::SchemaSource;
@@ -29,7 +29,7 @@ use super::schemas::RegistrySchemas;
 use super::states::TableStates;
 use crate::archival::run::Tier;
 use crate::catalog_http::{self, ServedCatalog};
-use crate::config::topic::IcebergMode;
+use crate::config::topic::{self, IcebergMode};
 use crate::controller::ask::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::leaders::Leaders;
@@ -117,6 +117,7 @@ fn committing(image: &ClusterImage, leaders: &Leaders, topic: &TopicImage) -> Op
 struct TableSpec {
     table: TableIdent,
     mode: TableMode,
+    key: KeyMode,
     partition: PartitionChoice,
     properties: BTreeMap<String, String>,
 }
@@ -129,7 +130,7 @@ impl TableSpec {
             Ok(partition) => partition,
             Err(why) => unreachable!("the value of iceberg.partition.spec passed its check: {why}"),
         };
-        Some(Self { table: table_of(topic), mode, partition, properties })
+        Some(Self { table: table_of(topic), mode, key: key_mode(topic), partition, properties })
     }
 }
 
@@ -151,6 +152,15 @@ fn table_mode(topic: &TopicImage) -> Option<TableMode> {
         IcebergMode::Json if topic.config.iceberg_json_schema.is_empty() => TableMode::JsonFound,
         IcebergMode::Json => TableMode::Json { schema: topic.config.iceberg_json_schema.as_str().into() },
     })
+}
+
+/// What columns the keys of a topic have.
+fn key_mode(topic: &TopicImage) -> KeyMode {
+    match topic.config.iceberg_key_mode {
+        topic::KeyMode::Binary => KeyMode::Binary,
+        topic::KeyMode::Text => KeyMode::Text,
+        topic::KeyMode::SchemaIdPrefix => KeyMode::SchemaIdPrefix,
+    }
 }
 
 struct Sinks {
@@ -240,6 +250,7 @@ impl Sinks {
             config: SinkConfig {
                 table: spec.table.clone(),
                 mode: spec.mode.clone(),
+                key: spec.key,
                 partition: spec.partition.clone(),
                 properties: spec.properties.clone(),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)

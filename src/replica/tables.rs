@@ -210,7 +210,7 @@ fn named<'a>(
         let config = &followed.image.config;
         let name = config.table_of(&followed.image.name);
         let of_rows = TableIdent::new(NamespaceIdent::new(name.namespace.to_owned()), name.name.to_owned());
-        let of_dead = config.iceberg_mode.is_typed().then(|| dead_letter_table(&of_rows));
+        let of_dead = config.has_dead_letters().then(|| dead_letter_table(&of_rows));
         let is_kept = config.iceberg_mode != IcebergMode::Disabled;
         is_kept.then_some(of_rows).into_iter().chain(of_dead).map(move |table| (followed, table))
     })

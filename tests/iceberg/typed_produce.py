@@ -52,6 +52,12 @@ def person(**more):
 
 PEOPLE = [person(), person(email={"type": "string"})]
 
+CUSTOMER_ID = {"name": "customer_id", "type": "long"}
+REGION = {"name": "region", "type": ["null", "string"], "default": None}
+TRIP = avro("Trip", [ID, {"name": "stops", "type": {"type": "array", "items": "int"}}])
+# Of keys: as it begins; with a field more.
+TRIP_KEYS = [avro("TripKey", [CUSTOMER_ID]), avro("TripKey", [CUSTOMER_ID, REGION])]
+
 
 def reading_class(fields):
     """The class of a message that is the second one of its file. A field: number, name, type, how often or a message."""
@@ -129,7 +135,7 @@ def human(version, n):
         row["height"] = 1 + n / 1000
     if version == 1:
         row["email"] = f"{n}@example.com"
-    return {name: value for name, value in row.items() if value is not None}, row
+    return {name: value for name, value in row.items() if value is not None}, {"key": str(n), **row}
 
 
 class Topic:
@@ -138,9 +144,9 @@ class Topic:
     def __init__(self, producer, topic):
         self.producer, self.topic, self.rows, self.garbage = producer, topic, [], []
 
-    def send(self, value):
+    def send(self, value, key=b""):
         at = START + timedelta(seconds=2 * len(self.rows))
-        key = str(len(self.rows)).encode()
+        key = str(len(self.rows)).encode() if key == b"" else key
         self.producer.produce(self.topic, key=key, value=value, timestamp=int(at.timestamp() * 1000))
         self.producer.poll(0)
 
@@ -158,6 +164,30 @@ class Topic:
                 if i % 100 == 99:
                     yield True
 
+    def fill_keyed(self, value_serializer, key_serializers):
+        """Yields after each part. Some keys are null, and some values; keys that are of no schema spoil good values."""
+        of_key, of_value = (SerializationContext(self.topic, field) for field in (MessageField.KEY, MessageField.VALUE))
+        for version, serialize in enumerate(key_serializers):
+            for i in range(ROWS):
+                n = version * ROWS + i
+                row = {"id": n, "stops": [n % 7] * (n % 3), "key": {"customer_id": n % 11, "region": None}}
+                if version == 1 and n % 2:
+                    row["key"]["region"] = f"region {n % 3} é"
+                value = value_serializer({name: row[name] for name in ("id", "stops")}, of_value)
+                key = serialize(row["key"], of_key)
+                if i % 50 == 49:
+                    bad = [b"no frame at all", bytes([0, 0x7F, 0, 0, 1]) + key[5:], key[:-1], key + b"\x00"]
+                    self.garbage.append(value.hex())
+                    self.send(value, bad[i // 50 % 4])
+                if n % 13 == 0:
+                    key, row["key"] = None, None
+                elif n % 17 == 0:
+                    value, row["id"], row["stops"] = None, None, None
+                self.send(value, key)
+                self.rows.append(row)
+                if i % 100 == 99:
+                    yield True
+
     def spoil(self, framed, how):
         """A value that is no value of any schema."""
         bad = [b"no frame at all", bytes([0, 0x7F, 0, 0, 1]) + framed[5:], framed[:-1], framed + b"\x00"][how]
@@ -168,22 +198,24 @@ class Topic:
 def main(bootstrap, registry, out):
     client = SchemaRegistryClient({"url": registry})
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    orders, people, readings = Topic(producer, "orders"), Topic(producer, "people"), Topic(producer, "readings")
+    topics = [Topic(producer, name) for name in ("orders", "people", "readings", "trips")]
+    orders, people, readings, trips = topics
     parts = [
         orders.fill([AvroSerializer(client, text) for text in ORDERS], order),
         people.fill([JSONSerializer(text, client) for text in PEOPLE], human),
         readings.fill([ProtobufSerializer(kind, client, {"use.deprecated.format": False}) for kind in READINGS], reading),
+        trips.fill_keyed(AvroSerializer(client, TRIP), [AvroSerializer(client, text) for text in TRIP_KEYS]),
     ]
     while parts:
         parts = [part for part in parts if next(part, False)]
         assert producer.flush(60) == 0
         time.sleep(PAUSE)
-    versions = {name: client.get_versions(f"{name}-value") for name in ("orders", "people", "readings")}
-    assert versions == {"orders": [1, 2, 3, 4], "people": [1, 2], "readings": [1, 2]}, versions
-    topics = {topic.topic: {"rows": topic.rows, "garbage": topic.garbage} for topic in (orders, people, readings)}
+    versions = {name: client.get_versions(f"{name}-value") for name in ("orders", "people", "readings", "trips")}
+    assert versions == {"orders": [1, 2, 3, 4], "people": [1, 2], "readings": [1, 2], "trips": [1]}, versions
+    assert client.get_versions("trips-key") == [1, 2]
     with open(out, "w", encoding="utf-8") as file:
-        json.dump(topics, file)
-    print(f"produced {len(orders.rows)} orders, {len(people.rows)} people and {len(readings.rows)} readings")
+        json.dump({topic.topic: {"rows": topic.rows, "garbage": topic.garbage} for topic in topics}, file)
+    print("produced " + ", ".join(f"{len(topic.rows)} {topic.topic}" for topic in topics))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,17 @@ fn with_uuids(field: &FieldRef, is_uuid: &dyn Fn(&str) -> bool) -> FieldRef {
 pub struct Layout {
     /// Of the columns, with their index among the table's top-level fields.
     fields: Vec<(usize, FieldRef)>,
+    /// They are of records' keys.
+    of_keys: bool,
+}
+
+/// Which columns the members of a value are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowColumns {
+    /// All of a layout.
+    All,
+    /// Those inside the layout's column at this index, which is a struct: the value is a record's key.
+    Inside(usize),
 }
 
 impl Layout {
@@ -69,12 +80,29 @@ impl Layout {
     /// # Errors
     /// The schema has a type that Arrow lacks.
     pub fn new(schema: &Schema, reserved: &[i32]) -> Result<Arc<Self>, ArrowError> {
+        Self::with(schema, false, |id| !reserved.contains(&id))
+    }
+
+    /// Top-level fields of `schema` with an id in `ids`, which are of records' keys.
+    ///
+    /// # Errors
+    /// The schema has a type that Arrow lacks.
+    pub fn of_keys(schema: &Schema, ids: &[i32]) -> Result<Arc<Self>, ArrowError> {
+        Self::with(schema, true, |id| ids.contains(&id))
+    }
+
+    fn with(schema: &Schema, of_keys: bool, has: impl Fn(i32) -> bool) -> Result<Arc<Self>, ArrowError> {
         let arrow = arrow_schema(schema).map_err(|e| ArrowError::SchemaError(e.to_string()))?;
         let top = schema.as_struct().fields().iter().zip(arrow.fields()).enumerate();
-        let ours = top.filter(|(_, (field, _))| !reserved.contains(&field.id));
-        let layout = Self { fields: ours.map(|(at, (_, arrow))| (at, arrow.clone())).collect() };
+        let ours = top.filter(|(_, (field, _))| has(field.id));
+        let layout = Self { fields: ours.map(|(at, (_, arrow))| (at, arrow.clone())).collect(), of_keys };
         layout.columns()?;
         Ok(Arc::new(layout))
+    }
+
+    /// Whether the columns are of records' keys.
+    pub(super) fn is_of_keys(&self) -> bool {
+        self.of_keys
     }
 
     /// Whether the table's top-level field at `index` is one of our columns.
@@ -124,8 +152,63 @@ impl Columns {
         Arc::ptr_eq(&self.layout, layout)
     }
 
+    /// Appends a row. `fill` appends the members of its value, or nothing and returns false if that is null. An error
+    /// leaves the columns as they were.
+    pub(super) fn push_row<E>(
+        &mut self,
+        row: RowColumns,
+        fill: impl FnOnce(&mut [Column]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let filled = match row {
+            RowColumns::All => fill(&mut self.columns).map(|has_value| {
+                if !has_value {
+                    self.columns.iter_mut().for_each(Column::push_null);
+                }
+            }),
+            RowColumns::Inside(at) => self.push_inside(at, fill),
+        };
+        match filled {
+            Ok(()) => self.end_row(),
+            Err(_) => self.truncate(self.rows),
+        }
+        filled
+    }
+
+    fn push_inside<E>(&mut self, at: usize, fill: impl FnOnce(&mut [Column]) -> Result<bool, E>) -> Result<(), E> {
+        let Column { nulls, values } = &mut self.columns[at];
+        let Values::Struct(inside) = values else { unreachable!("members are inside a struct") };
+        match fill(inside)? {
+            true => nulls.append_non_null(),
+            false => self.columns[at].push_null(),
+        }
+        self.push_nulls_beside(at);
+        Ok(())
+    }
+
+    /// Appends a row with one column that `fill` appends to; the others are null. An error leaves the columns as they
+    /// were.
+    pub(super) fn push_only<E>(&mut self, at: usize, fill: impl FnOnce(&mut Column) -> Result<(), E>) -> Result<(), E> {
+        let filled = fill(&mut self.columns[at]);
+        match filled {
+            Ok(()) => {
+                self.push_nulls_beside(at);
+                self.end_row();
+            }
+            Err(_) => self.truncate(self.rows),
+        }
+        filled
+    }
+
+    fn push_nulls_beside(&mut self, at: usize) {
+        self.columns
+            .iter_mut()
+            .enumerate()
+            .filter(|(other, _)| *other != at)
+            .for_each(|(_, column)| column.push_null());
+    }
+
     /// Counts a row that has been appended to each column.
-    pub(super) fn end_row(&mut self) {
+    fn end_row(&mut self) {
         self.rows += 1;
         // All of them are compared when they become arrays.
         debug_assert!(self.columns.last().is_none_or(|column| column.len() == self.rows), "each column has the row");

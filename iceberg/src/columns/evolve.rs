@@ -224,9 +224,10 @@ impl Planner<'_> {
                 (None, Some(_)) if self.was_dropped(&candidates.ids, &at, member.shape.word()) => None,
                 (None, first) => {
                     let (name, word) = (column_name(&member.name), member.shape.word());
+                    // `key_1` would not say which of two columns is the record's key.
                     let name = match first {
-                        Some(_) => names.free(&format!("{name}__{word}")),
-                        None => names.free(&name),
+                        None if !(member.key.is_of_record() && names.0.contains(&name)) => names.free(&name),
+                        _ => names.free(&format!("{name}__{word}")),
                     };
                     let (field, place) = self.new_field(parent, &name, member, path);
                     if first.is_some() {

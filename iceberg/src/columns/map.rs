@@ -6,7 +6,8 @@
 //! A member is found by the field id of what it is in (the root, a struct, a list's element, a map's value) and its
 //! key, so a column that is renamed keeps what is in it. In the text a field's key is its name, a branch of a union is
 //! `<full name>`, a field known by its number is `$5`, at the root `$Message.5`, a value that is not a record is `$`,
-//! JSON members without columns are `$rest`; a name that begins with `<`, `$` or `\` has a `\` before it.
+//! JSON members without columns are `$rest`, the record's key is `$key`, or `$keytext` as text; a name that begins with
+//! `<`, `$` or `\` has a `\` before it.
 
 use std::collections::BTreeMap;
 
@@ -102,6 +103,12 @@ impl ColumnMap {
 
     fn ids(&self, parent: i32, key: &Key) -> impl Iterator<Item = i32> {
         self.keys.get(&(parent, key.clone())).map(Vec::as_slice).unwrap_or_default().iter().copied()
+    }
+
+    /// Top-level columns of records' keys.
+    pub fn record_keys(&self) -> impl Iterator<Item = i32> {
+        let is_key = |column: &Column| column.parent == ROOT && column.key.is_of_record();
+        self.columns.iter().filter(move |(_, column)| is_key(column)).map(|(id, _)| *id)
     }
 
     /// Whether what is in `parent` are branches of a union.
@@ -201,6 +208,8 @@ fn key_text(key: &Key) -> String {
         Key::Branch(name) => format!("<{name}>"),
         Key::Whole => "$".to_owned(),
         Key::Rest => "$rest".to_owned(),
+        Key::RecordKey => "$key".to_owned(),
+        Key::TextKey => "$keytext".to_owned(),
     }
 }
 
@@ -211,6 +220,8 @@ fn parse_key(text: &str) -> Key {
     match text {
         "$" => return Key::Whole,
         "$rest" => return Key::Rest,
+        "$key" => return Key::RecordKey,
+        "$keytext" => return Key::TextKey,
         _ => {}
     }
     let numbered = text.strip_prefix('$').map(|text| match text.rsplit_once('.') {
@@ -267,6 +278,26 @@ mod tests {
         let text = r#"{"format":1,"columns":{"12":{"key":"a"},"13":{"key":"b","was":["a"],"as":"string"}}}"#;
         assert_eq!(map.to_text(), text);
         assert_eq!(ColumnMap::parse(text), Ok(map));
+    }
+
+    /// As [`the_text_is_frozen`]. Texts from before keys had columns have `$key` only as a field's name, with a `\`.
+    #[test]
+    fn keys_of_records_are_in_the_text() {
+        let mut map = ColumnMap::default();
+        map.add(12, ROOT, Key::TextKey);
+        map.add(13, ROOT, Key::RecordKey);
+        map.add(14, 13, field("customerId"));
+        map.add(15, 13, Key::Number { message: Some("OrderKey".to_owned()), number: 1 });
+        map.add(16, ROOT, field("$key"));
+        map.add(17, ROOT, field("key"));
+        map.add(18, ROOT, Key::RecordKey);
+        map.is_beside_as(18, "string");
+        let text = r#"{"format":1,"columns":{"12":{"key":"$keytext"},"13":{"key":"$key"},"#.to_owned()
+            + r#""14":{"in":13,"key":"customerId"},"15":{"in":13,"key":"$OrderKey.1"},"16":{"key":"\\$key"},"#
+            + r#""17":{"key":"key"},"18":{"key":"$key","as":"string"}}}"#;
+        assert_eq!(map.to_text(), text);
+        assert_eq!(ColumnMap::parse(&text), Ok(map.clone()));
+        assert_eq!(map.record_keys().collect::<Vec<_>>(), [12, 13, 18]);
     }
 
     #[test]

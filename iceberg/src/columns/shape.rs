@@ -54,6 +54,10 @@ pub enum Key {
     Whole,
     /// Members of a JSON object that have no columns, as one text.
     Rest,
+    /// The key of a record, read with a schema: at the root, beside the members of the value.
+    RecordKey,
+    /// The key of a record as text. Not the same member: a topic may have had keys of both kinds.
+    TextKey,
 }
 
 impl Key {
@@ -71,7 +75,14 @@ impl Key {
             Self::Branch(full) => full.rsplit_once('.').map_or(full.as_str(), |(_, last)| last).to_owned(),
             Self::Whole => "value".to_owned(),
             Self::Rest => "rest".to_owned(),
+            Self::RecordKey | Self::TextKey => "key".to_owned(),
         }
+    }
+
+    /// Whether it is the key of a record, and no part of a value.
+    #[must_use]
+    pub fn is_of_record(&self) -> bool {
+        matches!(self, Self::RecordKey | Self::TextKey)
     }
 }
 
@@ -103,7 +114,7 @@ impl Shape {
                 let names = std::iter::once(&member.key).chain(&member.aliases).filter_map(|key| match key {
                     Key::Field(name) | Key::Branch(name) => Some(name),
                     Key::Number { message, .. } => message.as_ref(),
-                    Key::Whole | Key::Rest => None,
+                    Key::Whole | Key::Rest | Key::RecordKey | Key::TextKey => None,
                 });
                 if let Some(name) =
                     names.chain(&member.branch).chain([&member.name]).find(|name| name.len() > NAME_BYTES_MAX)

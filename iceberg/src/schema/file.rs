@@ -12,7 +12,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::schema::types::ColumnPath;
 
 use crate::bounds::BOUND_BYTES_MAX;
-use crate::columns::build::{Layout, arrow_schema};
+use crate::columns::build::arrow_schema;
 
 /// Columns of data files.
 #[derive(Clone, Debug)]
@@ -72,12 +72,13 @@ impl FileSchema {
         Self::new(&Arc::new(super::dead_letter_schema()?))
     }
 
-    /// Of a table with schema `table`, with the columns of `layout` alone.
+    /// Of a table with schema `table`, with the top-level fields at the indexes of which `has` is true, and the system
+    /// columns.
     ///
     /// # Errors
     /// As [`FileSchema::new`].
-    pub fn typed(table: &Schema, layout: &Layout) -> iceberg::Result<Self> {
-        let ours = table.as_struct().fields().iter().enumerate().filter(|(at, _)| layout.has(*at));
+    pub fn typed(table: &Schema, has: impl Fn(usize) -> bool) -> iceberg::Result<Self> {
+        let ours = table.as_struct().fields().iter().enumerate().filter(|(at, _)| has(*at));
         let fields = std::iter::once(Arc::new(super::system_field())).chain(ours.map(|(_, field)| field.clone()));
         Self::new(&Arc::new(Schema::builder().with_fields(fields).build()?))
     }

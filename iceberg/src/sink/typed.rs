@@ -1,4 +1,5 @@
-//! Tables with a column for each part of a value: which schemas come up, and the changes of the table that they need.
+//! Tables with a column for each part of a value, or columns of keys: which schemas come up, and the changes of the
+//! table that they need.
 //!
 //! Owns: asking the registry, the change of the table's schema in a commit of its own before any file has the new
 //! columns. Does not own: which columns (`columns::evolve`), reading values (`translate`). *Message*; one task.
@@ -16,17 +17,18 @@ use iceberg::spec::TableMetadata;
 use super::make::without_value;
 use super::{SinkError, TableSink, found};
 use crate::catalog::{CatalogError, Loaded};
+use crate::columns::Refused;
 use crate::columns::evolve::{self, OnConflict, Plan, Table};
 use crate::columns::map::{self, ColumnMap};
-use crate::columns::{Refused, shape::Shape};
+use crate::columns::shape::{Key, Shape};
 use crate::commit::{CommitError, SchemaChange};
-use crate::mode::{ConflictPolicy, TableMode};
+use crate::mode::{ConflictPolicy, KeyMode, TableMode};
 use crate::plan::PlannedRange;
 use crate::registry::{SchemaSourceError, SchemaText, WriterSchema};
 use crate::schema::ids;
 use crate::translate::Translation;
-use crate::translate::decoding::{Decoding, RESERVED, ValueType, Verdict};
-use crate::translate::framing::{Naming, WrittenWith};
+use crate::translate::decoding::{Decoding, Namings, RESERVED, ValueType, ValuesAs, Verdict};
+use crate::translate::framing::{Naming, Part, WrittenWith};
 use crate::translate::value_schema::ValueSchema;
 
 /// Schemas kept from the registry at most; they never change.
@@ -53,8 +55,13 @@ impl TableSink {
     pub(super) fn decoding(&mut self, base: &Loaded) -> Result<Decoding, SinkError> {
         match self.decoding.take() {
             Some(decoding) if decoding.is_for(&base.metadata) => Ok(decoding),
-            _ => Ok(Decoding::new(&base.metadata).map_err(CatalogError::from)?),
+            _ => self.new_decoding(&base.metadata),
         }
+    }
+
+    fn new_decoding(&self, metadata: &TableMetadata) -> Result<Decoding, SinkError> {
+        let values = if self.config.mode.is_typed() { ValuesAs::Columns } else { ValuesAs::Bytes };
+        Ok(Decoding::new(metadata, values).map_err(CatalogError::from)?)
     }
 
     /// Brings the table into the form that the mode needs, without rows: a new typed one gets rid of `value`, and has a
@@ -80,11 +87,22 @@ impl TableSink {
         Ok(self.committer.change_schema(&base, SchemaChange { schema, properties }).await?)
     }
 
-    /// How values name their schemas in the turn that begins. The newest schema of a subject is asked for once a turn,
-    /// after the turn has seen where the log ends: no record of the turn is of a schema that was registered later.
-    pub(super) async fn naming(&mut self, ranges: &[PlannedRange], base: &Loaded) -> Result<Naming, SinkError> {
+    /// How keys and values name their schemas in the turn that begins. The newest schema of a subject is asked for once
+    /// a turn, after the turn has seen where the log ends: no record of the turn is of a schema that was registered
+    /// later.
+    pub(super) async fn namings(&mut self, ranges: &[PlannedRange], base: &Loaded) -> Result<Namings, SinkError> {
+        let key = match self.config.key {
+            KeyMode::Binary => Naming::Bytes,
+            KeyMode::Text => Naming::All(WrittenWith::Text),
+            KeyMode::SchemaIdPrefix => Naming::Each,
+        };
+        Ok(Namings { key, value: self.naming_of_values(ranges, base).await? })
+    }
+
+    async fn naming_of_values(&mut self, ranges: &[PlannedRange], base: &Loaded) -> Result<Naming, SinkError> {
         let (with, schema) = match &self.config.mode {
-            TableMode::KeyValue | TableMode::ValueSchemaIdPrefix => return Ok(Naming::Each),
+            TableMode::KeyValue => return Ok(Naming::Bytes),
+            TableMode::ValueSchemaIdPrefix => return Ok(Naming::Each),
             TableMode::ValueSchemaLatest { subject } => match self.source.latest(subject).await? {
                 Some((id, schema)) => (WrittenWith::Id(id), schema),
                 None => return Err(SinkError::NoSchema { subject: Arc::clone(subject) }),
@@ -156,14 +174,14 @@ impl TableSink {
         let questions: Vec<_> = undecided
             .iter()
             .map(|ValueType { with, .. }| {
-                let of_all = self.of_all.as_ref().filter(|(of_all, _)| of_all == with).map(|(_, schema)| schema);
-                let (with, known) = (*with, of_all.or_else(|| self.schemas.get(with)).cloned());
+                let (with, known) = (*with, self.schema_of_all(*with).or_else(|| self.schemas.get(with)).cloned());
                 let source = Arc::clone(&self.source);
                 async move {
                     match (known, with) {
                         (Some(known), _) => Ok(Some(known)),
                         (None, WrittenWith::Id(id)) => source.by_id(id).await,
                         (None, WrittenWith::Guid(guid)) => source.by_guid(guid).await,
+                        (None, WrittenWith::Text) => Ok(Some(Arc::new(WriterSchema::Text))),
                         (None, WrittenWith::Setting | WrittenWith::Found) => {
                             unreachable!("the schema of a setting or of the turn is known")
                         }
@@ -174,7 +192,7 @@ impl TableSink {
         let answers: Vec<_> = futures::stream::iter(questions).buffered(ASKED_AT_ONCE).collect().await;
         for (ValueType { with, .. }, answer) in undecided.iter().zip(&answers) {
             if let Ok(Some(schema)) = answer
-                && self.of_all.is_none()
+                && self.schema_of_all(*with).is_none()
             {
                 if self.schemas.len() >= SCHEMAS_MAX {
                     self.schemas.clear();
@@ -185,7 +203,12 @@ impl TableSink {
         answers
     }
 
-    /// What becomes of values of type `of`, which is of `schema`; changes the table if that is needed and
+    /// The schema of all values, if it is the one meant.
+    fn schema_of_all(&self, with: WrittenWith) -> Option<&Arc<WriterSchema>> {
+        self.of_all.as_ref().filter(|(of_all, _)| *of_all == with).map(|(_, schema)| schema)
+    }
+
+    /// What becomes of keys or values of type `of`, which is of `schema`; changes the table if that is needed and
     /// the turn has no rows yet.
     async fn verdict(
         &mut self,
@@ -202,7 +225,12 @@ impl TableSink {
             Ok(parsed) => parsed,
             Err(refused) => return dead(refused.to_string()),
         };
-        let shape = match parsed.shape(base.metadata.format_version()) {
+        let format = base.metadata.format_version();
+        let shape = match of.part {
+            Part::Key => parsed.key_shape(format),
+            Part::Value => parsed.shape(format),
+        };
+        let shape = match shape {
             Ok(shape) => shape,
             Err(refused) => return dead(refused.to_string()),
         };
@@ -226,7 +254,11 @@ impl TableSink {
             if !decoding.is_for(&base.metadata) {
                 return Err(CommitError::Moved { table: self.config.table.clone() }.into());
             }
-            return match parsed.decoder(&plan, decoding.layout()) {
+            let decoder = match of.part {
+                Part::Key => parsed.key_decoder(&plan, decoding.layout(of.part)),
+                Part::Value => parsed.decoder(&plan, decoding.layout(of.part)),
+            };
+            return match decoder {
                 Ok(decoder) => Ok(Judged::Verdict(Verdict::Rows(decoder))),
                 Err(refused) => dead(refused.to_string()),
             };
@@ -234,7 +266,7 @@ impl TableSink {
         if !translation.is_empty() {
             return Ok(Judged::Later);
         }
-        let changed = self.change(&base, &plan).await?;
+        let changed = self.change(&base, &plan, of).await?;
         let (table, first) = (&self.config.table, plan.changes.first());
         let changes = plan.changes.len();
         tracing::info!(%table, schema = %of, changes, ?first, "columns of a table follow a schema");
@@ -243,7 +275,7 @@ impl TableSink {
             (map, Ok(plan)) => plan.changes.is_empty() && plan.map == map,
             (_, Err(_)) => false,
         };
-        let mut decoding = Decoding::new(&changed.metadata).map_err(CatalogError::from)?;
+        let mut decoding = self.new_decoding(&changed.metadata)?;
         if !settled {
             decoding.decide(of, Verdict::Dead("its columns need changes again and again".into()));
         }
@@ -271,7 +303,9 @@ impl TableSink {
         let sources = specs.iter().map(|field| field.source_id);
         let pinned: Vec<i32> = sources.chain(orders.map(|field| field.source_id)).collect();
         let names: Vec<String> = specs.iter().map(|field| field.name.to_lowercase()).collect();
-        let taken: Vec<&str> = names.iter().map(String::as_str).collect();
+        // Whether values or keys come first must not decide which of them has the name.
+        let of_keys = (of.part == Part::Value && self.config.key != KeyMode::Binary).then(|| Key::RecordKey.name());
+        let taken: Vec<&str> = names.iter().chain(&of_keys).map(String::as_str).collect();
         let table = Table {
             schema: metadata.current_schema(),
             last_column_id: metadata.last_column_id(),
@@ -291,17 +325,18 @@ impl TableSink {
     }
 
     /// Commits the plan's schema and map.
-    async fn change(&mut self, base: &Loaded, plan: &Plan) -> Result<Loaded, SinkError> {
+    async fn change(&mut self, base: &Loaded, plan: &Plan, of: ValueType) -> Result<Loaded, SinkError> {
         let schema = (!plan.changes.is_empty()).then(|| plan.schema.clone());
         let mut properties = vec![(map::PROPERTY, plan.map.to_text())];
-        properties.extend(self.found().map(|text| (found::PROPERTY, text.to_string())));
+        let found = self.found().filter(|_| of.with == WrittenWith::Found);
+        properties.extend(found.map(|text| (found::PROPERTY, text.to_string())));
         Ok(self.committer.change_schema(base, SchemaChange { schema, properties }).await?)
     }
 }
 
-/// Whether the table's owner, and no producer, says what values are.
+/// Whether the table's owner, and no producer, says what keys or values are.
 fn is_of_owner(with: WrittenWith) -> bool {
-    matches!(with, WrittenWith::Setting | WrittenWith::Found)
+    matches!(with, WrittenWith::Setting | WrittenWith::Found | WrittenWith::Text)
 }
 
 /// What is known of a schema's values.

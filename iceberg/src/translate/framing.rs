@@ -1,5 +1,5 @@
-//! Which schema a record's value was written with: the id before it, or in a header; or one schema that all values of
-//! the topic have.
+//! Which schema a record's key or value was written with: the id before it, or in a header; or one schema that all
+//! keys or values of the topic have.
 //!
 //! Prefix and header have one form: 0 and an id of four bytes, or 1 and a GUID of sixteen; of a schema of Protobuf, the
 //! path of the value's message follows, which only the registry's answer tells from the value. The header comes first,
@@ -12,8 +12,48 @@ use uuid::Uuid;
 
 use crate::columns::protobuf::path::MessagePath;
 
-/// The header that newer clients write instead of a prefix.
+/// The headers that newer clients write instead of a prefix.
 pub const VALUE_HEADER: &[u8] = b"__value_schema_id";
+pub const KEY_HEADER: &[u8] = b"__key_schema_id";
+
+/// What of a record has a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Part {
+    Key,
+    Value,
+}
+
+impl Part {
+    pub const ALL: [Self; 2] = [Self::Key, Self::Value];
+
+    fn of(self, record: &Record) -> Option<&[u8]> {
+        match self {
+            Self::Key => record.key.as_deref(),
+            Self::Value => record.value.as_deref(),
+        }
+    }
+
+    fn header(self) -> &'static [u8] {
+        match self {
+            Self::Key => KEY_HEADER,
+            Self::Value => VALUE_HEADER,
+        }
+    }
+
+    fn bad_header(self) -> &'static str {
+        match self {
+            Self::Key => "its header __key_schema_id is not an id or GUID of a schema",
+            Self::Value => "its header __value_schema_id is not an id or GUID of a schema",
+        }
+    }
+
+    fn no_schema(self) -> &'static str {
+        match self {
+            Self::Key => "it does not begin with the id of a schema, nor is there a header __key_schema_id",
+            Self::Value => "it does not begin with the id of a schema, nor is there a header __value_schema_id",
+        }
+    }
+}
 
 /// The name of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,9 +64,11 @@ pub enum WrittenWith {
     Setting,
     /// What was found in the values themselves.
     Found,
+    /// None: it is text, as the setting `iceberg.key.mode` says.
+    Text,
 }
 
-/// How the values of a topic name their schemas.
+/// How the keys or values of a topic name their schemas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
     /// Each one names its own.
@@ -34,6 +76,8 @@ pub enum Naming {
     Each,
     /// None does; all of a value is what was written, with this schema.
     All(WrittenWith),
+    /// They have none, and stay bytes.
+    Bytes,
 }
 
 impl WrittenWith {
@@ -42,7 +86,7 @@ impl WrittenWith {
     pub fn id(self) -> Option<i32> {
         match self {
             Self::Id(id) => i32::try_from(id).ok(),
-            Self::Guid(_) | Self::Setting | Self::Found => None,
+            Self::Guid(_) | Self::Setting | Self::Found | Self::Text => None,
         }
     }
 }
@@ -54,13 +98,15 @@ impl std::fmt::Display for WrittenWith {
             Self::Guid(guid) => write!(f, "schema {guid}"),
             Self::Setting => f.write_str("the schema of iceberg.json.schema"),
             Self::Found => f.write_str("the columns found in the values"),
+            Self::Text => f.write_str("text of iceberg.key.mode"),
         }
     }
 }
 
-/// A value and the schema that it names.
+/// A key or value and the schema that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written<'a> {
+    pub part: Part,
     pub with: WrittenWith,
     path: PathIn<'a>,
     value: &'a [u8],
@@ -85,7 +131,7 @@ impl<'a> Written<'a> {
     pub fn whole(&self) -> Result<&'a [u8], &'static str> {
         match self.path {
             PathIn::Value | PathIn::Nowhere | PathIn::Header([]) => Ok(self.value),
-            PathIn::Header(_) => Err(BAD_HEADER),
+            PathIn::Header(_) => Err(self.part.bad_header()),
         }
     }
 
@@ -97,7 +143,7 @@ impl<'a> Written<'a> {
         match self.path {
             PathIn::Header(header) => match MessagePath::split_from(header) {
                 Some((path, [])) => Ok((path, self.value)),
-                _ => Err(BAD_HEADER),
+                _ => Err(self.part.bad_header()),
             },
             PathIn::Value => MessagePath::split_from(self.value).ok_or("no index of a message follows the schema's id"),
             PathIn::Nowhere => Ok((MessagePath::FIRST, self.value)),
@@ -105,33 +151,35 @@ impl<'a> Written<'a> {
     }
 }
 
-const BAD_HEADER: &str = "its header __value_schema_id is not an id or GUID of a schema";
-
-/// What a record's value is.
+/// What a record's key or value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed<'a> {
-    /// There is none: a tombstone.
+    /// There is none: of a value, a tombstone.
     Null,
+    /// Without a schema, by the topic's settings.
+    Bytes(&'a [u8]),
     Value(Written<'a>),
-    /// Neither the value nor a header names a schema; why.
+    /// Neither it nor a header names a schema; why.
     Bare(&'static str),
 }
 
-/// The schema that `record`'s value has, and what was written with it.
+/// The schema that a part of `record` has, and what was written with it.
 #[must_use]
-pub fn of(record: &Record, naming: Naming) -> Framed<'_> {
-    let Some(value) = record.value.as_deref() else { return Framed::Null };
-    if let Naming::All(with) = naming {
-        return Framed::Value(Written { with, path: PathIn::Nowhere, value });
+pub fn of(record: &Record, part: Part, naming: Naming) -> Framed<'_> {
+    let Some(value) = part.of(record) else { return Framed::Null };
+    match naming {
+        Naming::Each => {}
+        Naming::All(with) => return Framed::Value(Written { part, with, path: PathIn::Nowhere, value }),
+        Naming::Bytes => return Framed::Bytes(value),
     }
-    match record.headers.iter().rev().find(|header| header.key == VALUE_HEADER) {
+    match record.headers.iter().rev().find(|header| header.key == part.header()) {
         Some(header) => match header.value.as_deref().and_then(written_with) {
-            Some((with, rest)) => Framed::Value(Written { with, path: PathIn::Header(rest), value }),
-            None => Framed::Bare(BAD_HEADER),
+            Some((with, rest)) => Framed::Value(Written { part, with, path: PathIn::Header(rest), value }),
+            None => Framed::Bare(part.bad_header()),
         },
         None => match written_with(value) {
-            Some((with, value)) => Framed::Value(Written { with, path: PathIn::Value, value }),
-            None => Framed::Bare("it does not begin with the id of a schema, nor is there a header __value_schema_id"),
+            Some((with, value)) => Framed::Value(Written { part, with, path: PathIn::Value, value }),
+            None => Framed::Bare(part.no_schema()),
         },
     }
 }
@@ -171,30 +219,35 @@ mod tests {
     #[test]
     fn a_prefix_or_a_header_names_the_schema_and_the_header_comes_first() {
         let prefixed = record(&[0, 0, 0, 1, 2, 9], None);
-        assert_eq!(whole(&of(&prefixed, Naming::Each)), Some((WrittenWith::Id(258), &[9][..])));
+        assert_eq!(whole(&of(&prefixed, Part::Value, Naming::Each)), Some((WrittenWith::Id(258), &[9][..])));
         let in_header = record(&[0, 0, 0, 1, 2, 9], Some(&[0, 0, 0, 0, 7]));
-        assert_eq!(whole(&of(&in_header, Naming::Each)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
+        assert_eq!(
+            whole(&of(&in_header, Part::Value, Naming::Each)),
+            Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..]))
+        );
         let guid = Uuid::from_u128(77);
         let by_guid = record(&[5], Some(&[&[1][..], guid.as_bytes()].concat()));
-        assert_eq!(whole(&of(&by_guid, Naming::Each)), Some((WrittenWith::Guid(guid), &[5][..])));
-        assert_eq!(of(&Record::new(TimestampMs(1), None, None), Naming::Each), Framed::Null);
+        assert_eq!(whole(&of(&by_guid, Part::Value, Naming::Each)), Some((WrittenWith::Guid(guid), &[5][..])));
+        assert_eq!(of(&Record::new(TimestampMs(1), None, None), Part::Value, Naming::Each), Framed::Null);
     }
 
     #[test]
     fn where_all_values_have_one_schema_nothing_in_them_names_another() {
         let all = Naming::All(WrittenWith::Id(7));
         let looks_framed = record(&[0, 0, 0, 1, 2, 9], Some(&[0, 0, 0, 0, 3]));
-        assert_eq!(whole(&of(&looks_framed, all)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
-        assert_eq!(whole(&of(&record(&[], None), all)), Some((WrittenWith::Id(7), &[][..])));
-        assert_eq!(of(&Record::new(TimestampMs(1), None, None), all), Framed::Null);
-        let Framed::Value(written) = of(&looks_framed, all) else { unreachable!("it has a value") };
+        assert_eq!(whole(&of(&looks_framed, Part::Value, all)), Some((WrittenWith::Id(7), &[0, 0, 0, 1, 2, 9][..])));
+        assert_eq!(whole(&of(&record(&[], None), Part::Value, all)), Some((WrittenWith::Id(7), &[][..])));
+        assert_eq!(of(&Record::new(TimestampMs(1), None, None), Part::Value, all), Framed::Null);
+        let Framed::Value(written) = of(&looks_framed, Part::Value, all) else { unreachable!("it has a value") };
         assert_eq!(written.message(), Ok((MessagePath::FIRST, &[0, 0, 0, 1, 2, 9][..])), "no path is written");
     }
 
     #[test]
     fn a_message_is_named_behind_the_schema_where_that_is() {
         let message = |record: &Record| {
-            let Framed::Value(written) = of(record, Naming::Each) else { unreachable!("it names a schema") };
+            let Framed::Value(written) = of(record, Part::Value, Naming::Each) else {
+                unreachable!("it names a schema")
+            };
             written.message().map(|(path, value)| (path.to_string(), value.to_vec()))
         };
         assert_eq!(message(&record(&[0, 0, 0, 1, 2, 0, 9], None)), Ok(("0".to_owned(), vec![9])));
@@ -209,23 +262,47 @@ mod tests {
     #[test]
     fn what_names_no_schema_is_bare() {
         for value in [&[][..], &[0], &[0, 0, 0, 1], &[1, 2, 3], &[2, 0, 0, 0, 1], b"{}"] {
-            assert!(matches!(of(&record(value, None), Naming::Each), Framed::Bare(_)), "{value:?}");
+            assert!(matches!(of(&record(value, None), Part::Value, Naming::Each), Framed::Bare(_)), "{value:?}");
         }
         for header in [&[][..], &[0, 0, 0, 1]] {
-            assert!(matches!(of(&record(&[0, 0, 0, 0, 1], Some(header)), Naming::Each), Framed::Bare(_)), "{header:?}");
+            assert!(
+                matches!(of(&record(&[0, 0, 0, 0, 1], Some(header)), Part::Value, Naming::Each), Framed::Bare(_)),
+                "{header:?}"
+            );
         }
         assert_eq!(
-            whole(&of(&record(&[0, 0, 0, 0, 1], Some(&[0, 0, 0, 0, 1, 9])), Naming::Each)),
+            whole(&of(&record(&[0, 0, 0, 0, 1], Some(&[0, 0, 0, 0, 1, 9])), Part::Value, Naming::Each)),
             None,
             "more than an id"
         );
+    }
+
+    #[test]
+    fn a_key_has_a_header_of_its_own() {
+        let header = |name: &'static [u8], id: u8| RecordHeader {
+            key: Bytes::from_static(name),
+            value: Some(Bytes::copy_from_slice(&[0, 0, 0, 0, id])),
+        };
+        let framed = Bytes::from_static(&[0, 0, 0, 0, 1, 9]);
+        let mut record = Record::new(TimestampMs(1), Some(framed.clone()), Some(framed));
+        record.headers = vec![header(VALUE_HEADER, 5)];
+        assert_eq!(whole(&of(&record, Part::Key, Naming::Each)), Some((WrittenWith::Id(1), &[9][..])));
+        record.headers = vec![header(KEY_HEADER, 6)];
+        assert_eq!(whole(&of(&record, Part::Key, Naming::Each)), Some((WrittenWith::Id(6), &[0, 0, 0, 0, 1, 9][..])));
+        assert_eq!(whole(&of(&record, Part::Value, Naming::Each)), Some((WrittenWith::Id(1), &[9][..])));
+        record.headers[0].value = None;
+        let Framed::Bare(why) = of(&record, Part::Key, Naming::Each) else { unreachable!("its header is empty") };
+        assert!(why.contains("__key_schema_id"), "{why}");
+        assert_eq!(of(&record, Part::Key, Naming::Bytes), Framed::Bytes(&[0, 0, 0, 0, 1, 9]));
+        record.key = None;
+        assert_eq!(of(&record, Part::Key, Naming::Each), Framed::Null);
     }
 
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(value in proptest::collection::vec(any::<u8>(), 0..40),
             header in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))) {
-            let _ = of(&record(&value, header.as_deref()), Naming::Each);
+            let _ = of(&record(&value, header.as_deref()), Part::Value, Naming::Each);
         }
     }
 }

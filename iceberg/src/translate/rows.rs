@@ -1,5 +1,5 @@
-//! Rows of one partition of a table, growing: the system columns, which are the same in each table, and those of the
-//! values.
+//! Rows of one partition of a table, growing: the system columns, which are the same in each table, and those of keys
+//! and values.
 //!
 //! Nulls stay nulls (key, value, header value). A header name that is not UTF-8 has its bad bytes replaced by U+FFFD.
 //! Timestamps go from milliseconds to microseconds; those outside the years 1 to 9999, which no engine can show, are
@@ -15,7 +15,8 @@ use std::sync::Arc;
 use tidewater_storage::model::record::Record;
 use tidewater_storage::model::{PartitionIndex, TimestampMs, TimestampType};
 
-use crate::columns::build::{Columns, Layout};
+use super::decoding::{Layouts, ValueLayout};
+use crate::columns::build::Columns;
 use crate::schema;
 use crate::schema::file::FileSchema;
 
@@ -65,6 +66,8 @@ pub struct Placed<'a> {
 #[derive(Debug)]
 pub struct PartitionRows {
     system: SystemColumns,
+    /// Of keys; `None` where they are bytes alone.
+    keys: Option<Columns>,
     values: ValueColumns,
 }
 
@@ -75,8 +78,8 @@ pub struct PartitionRows {
 )]
 #[derive(Debug)]
 enum ValueColumns {
-    /// The value's bytes.
-    Bytes(LargeBinaryBuilder),
+    /// The value's bytes, and the index of that column among the table's top-level fields.
+    Bytes { value: LargeBinaryBuilder, at: usize },
     /// The value's parts.
     Typed(Columns),
     /// The value's bytes, and why it is not in the topic's table.
@@ -87,13 +90,18 @@ impl PartitionRows {
     /// For rows of a `key_value` table.
     #[must_use]
     pub fn key_value() -> Self {
-        Self { system: SystemColumns::default(), values: ValueColumns::Bytes(LargeBinaryBuilder::with_capacity(0, 0)) }
+        let values = ValueColumns::Bytes { value: LargeBinaryBuilder::with_capacity(0, 0), at: 1 };
+        Self { system: SystemColumns::default(), keys: None, values }
     }
 
     /// For rows of typed columns.
     #[must_use]
-    pub fn typed(layout: &Arc<Layout>) -> Self {
-        Self { system: SystemColumns::default(), values: ValueColumns::Typed(Columns::new(layout)) }
+    pub fn typed(layouts: &Layouts) -> Self {
+        let values = match &layouts.value {
+            ValueLayout::Bytes(at) => ValueColumns::Bytes { value: LargeBinaryBuilder::with_capacity(0, 0), at: *at },
+            ValueLayout::Columns(layout) => ValueColumns::Typed(Columns::new(layout)),
+        };
+        Self { system: SystemColumns::default(), keys: Some(Columns::new(&layouts.key)), values }
     }
 
     /// For dead letters.
@@ -101,31 +109,50 @@ impl PartitionRows {
     pub fn dead_letters() -> Self {
         let (value, reason) = (LargeBinaryBuilder::with_capacity(0, 0), StringBuilder::with_capacity(0, 0));
         let values = ValueColumns::Dead { value, reason, schema: Int32Builder::with_capacity(0) };
-        Self { system: SystemColumns::default(), values }
+        Self { system: SystemColumns::default(), keys: None, values }
     }
 
-    /// Adds a record with its value as bytes.
+    /// Adds a record with its key and value as bytes.
     pub fn push(&mut self, placed: &Placed<'_>) {
-        let ValueColumns::Bytes(value) = &mut self.values else { unreachable!("rows of a key_value table") };
+        let (None, ValueColumns::Bytes { value, .. }) = (&self.keys, &mut self.values) else {
+            unreachable!("rows of a key_value table")
+        };
         value.append_option(placed.record.value.as_deref());
         self.system.push(placed);
     }
 
-    /// Adds a record whose value `fill` appends as one row. An error of `fill` leaves the rows as they were.
+    /// Adds a record. `fill` appends one row to the columns of its key and one to those of its value, where values have
+    /// columns. An error of `fill` leaves the rows as they were.
     ///
     /// # Errors
     /// Those of `fill`.
     pub fn push_typed<T, E>(
         &mut self,
         placed: &Placed<'_>,
-        fill: impl FnOnce(&mut Columns) -> Result<T, E>,
+        fill: impl FnOnce(&mut Columns, Option<&mut Columns>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let ValueColumns::Typed(columns) = &mut self.values else { unreachable!("rows of typed columns") };
-        let before = columns.rows();
-        let filled = fill(columns)?;
-        assert_eq!(columns.rows(), before + 1, "a value is one row");
-        self.system.push(placed);
-        Ok(filled)
+        let before = self.len();
+        let Some(keys) = &mut self.keys else { unreachable!("rows of typed columns") };
+        let values = match &mut self.values {
+            ValueColumns::Typed(columns) => Some(columns),
+            ValueColumns::Bytes { .. } | ValueColumns::Dead { .. } => None,
+        };
+        let filled = fill(keys, values);
+        let rows = if filled.is_ok() { before + 1 } else { before };
+        if filled.is_err() {
+            keys.truncate(before);
+        }
+        assert_eq!(keys.rows(), rows, "a key is one row");
+        match &mut self.values {
+            ValueColumns::Typed(columns) => assert_eq!(columns.rows(), rows, "a value is one row"),
+            ValueColumns::Bytes { value, .. } if filled.is_ok() => value.append_option(placed.record.value.as_deref()),
+            ValueColumns::Bytes { .. } => {}
+            ValueColumns::Dead { .. } => unreachable!("rows of typed columns"),
+        }
+        if filled.is_ok() {
+            self.system.push(placed);
+        }
+        filled
     }
 
     /// Adds a dead letter: `reason` says why, `schema` is the id of the schema that it names.
@@ -157,17 +184,18 @@ impl PartitionRows {
     /// The columns do not fit the schema: it is of another table, or a defect here.
     pub fn finish(self, schema: &FileSchema) -> Result<RecordBatch, ArrowError> {
         let mut arrays = vec![self.system.finish()?];
+        let mut others = self.keys.map(Columns::finish).transpose()?.unwrap_or_default();
         match self.values {
-            ValueColumns::Bytes(mut value) => arrays.push(Arc::new(value.finish())),
-            ValueColumns::Typed(columns) => arrays.extend(columns.finish()?.into_iter().map(|(_, array)| array)),
+            ValueColumns::Bytes { mut value, at } => others.push((at, Arc::new(value.finish()))),
+            ValueColumns::Typed(columns) => others.extend(columns.finish()?),
             ValueColumns::Dead { mut value, mut reason, mut schema } => {
-                arrays.extend([
-                    Arc::new(value.finish()) as ArrayRef,
-                    Arc::new(reason.finish()),
-                    Arc::new(schema.finish()),
-                ]);
+                let columns =
+                    [Arc::new(value.finish()) as ArrayRef, Arc::new(reason.finish()), Arc::new(schema.finish())];
+                others.extend(columns.into_iter().enumerate());
             }
         }
+        others.sort_by_key(|(at, _)| *at);
+        arrays.extend(others.into_iter().map(|(_, array)| array));
         RecordBatch::try_new(schema.arrow.clone(), arrays)
     }
 }

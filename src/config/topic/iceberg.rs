@@ -1,4 +1,7 @@
-//! `iceberg.mode`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their values, read and checked in one place.
+//! `iceberg.mode`, `iceberg.key.mode`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their values, read and
+//! checked in one place.
+
+use super::TopicConfig;
 
 /// The words of `iceberg.mode`.
 const DISABLED: &str = "disabled";
@@ -47,19 +50,46 @@ impl IcebergMode {
         }
     }
 
+    /// Whether the parts of values are columns.
+    fn is_typed(&self) -> bool {
+        match self {
+            Self::Disabled | Self::KeyValue => false,
+            Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json => true,
+        }
+    }
+
     /// The legal values, for people.
     #[must_use]
     pub fn forms() -> [String; 6] {
         let named = format!("{LATEST}{SUBJECT}NAME");
         [DISABLED.into(), KEY_VALUE.into(), ID_PREFIX.into(), LATEST.into(), named, JSON.into()]
     }
+}
 
-    /// Whether the parts of values are columns, and values that cannot be decoded are dead letters.
-    #[must_use]
-    pub fn is_typed(&self) -> bool {
-        match self {
-            Self::Disabled | Self::KeyValue => false,
-            Self::ValueSchemaIdPrefix | Self::ValueSchemaLatest { .. } | Self::Json => true,
+/// What columns a record's key has beside its bytes (`iceberg.key.mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyMode {
+    /// None.
+    Binary,
+    /// One of text.
+    Text,
+    /// Those of its schema, which an id says.
+    SchemaIdPrefix,
+}
+
+impl KeyMode {
+    pub(super) const BINARY: &'static str = "binary";
+    const TEXT: &'static str = "string";
+    const ID_PREFIX: &'static str = "schema_id_prefix";
+    pub(super) const WORDS: &'static [&'static str] = &[Self::BINARY, Self::TEXT, Self::ID_PREFIX];
+
+    /// The mode of one of [`KeyMode::WORDS`].
+    pub(super) fn parse(word: &str) -> Self {
+        match word {
+            Self::BINARY => Self::Binary,
+            Self::TEXT => Self::Text,
+            Self::ID_PREFIX => Self::SchemaIdPrefix,
+            word => unreachable!("the value {word} of iceberg.key.mode passed its check"),
         }
     }
 }
@@ -89,6 +119,15 @@ impl ConflictPolicy {
             Self::PAUSE => Self::Pause,
             word => unreachable!("the value {word} of iceberg.evolution.conflict passed its check"),
         }
+    }
+}
+
+impl TopicConfig {
+    /// Whether keys or values are decoded into columns; records of which one cannot be are dead letters then.
+    #[must_use]
+    pub fn has_dead_letters(&self) -> bool {
+        let with_keys = self.iceberg_key_mode != KeyMode::Binary && self.iceberg_mode != IcebergMode::Disabled;
+        self.iceberg_mode.is_typed() || with_keys
     }
 }
 

@@ -92,6 +92,23 @@ fn a_mode_that_was_taken_is_the_mode_that_the_topic_has() {
 }
 
 #[test]
+fn keys_are_bytes_text_or_of_a_schema_and_then_there_are_dead_letters() {
+    let resolve = |mode: &str, key: &str| {
+        let overrides = [("iceberg.mode", mode), ("iceberg.key.mode", key)];
+        TopicConfig::resolve(&overrides.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    };
+    for (word, mode) in
+        [("binary", KeyMode::Binary), ("string", KeyMode::Text), ("schema_id_prefix", KeyMode::SchemaIdPrefix)]
+    {
+        check("iceberg.key.mode", word).expect("taken");
+        let config = resolve("key_value", word);
+        assert_eq!((config.iceberg_key_mode, config.has_dead_letters()), (mode, mode != KeyMode::Binary));
+        assert!(!resolve("disabled", word).has_dead_letters() && resolve("json", word).has_dead_letters());
+    }
+    assert!(matches!(check("iceberg.key.mode", "json"), Err(SettingError::Value { .. })));
+}
+
+#[test]
 fn a_conflict_of_schemas_has_one_of_three_policies() {
     let name = "iceberg.evolution.conflict";
     let resolve =

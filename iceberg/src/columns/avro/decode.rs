@@ -19,8 +19,8 @@ use iceberg::spec::PrimitiveType;
 use super::shape::{DECIMAL_DIGITS_MAX, TEXT_DIGITS_MAX};
 use super::{Node, NodeId, Schema};
 use crate::columns::Refused;
-use crate::columns::build::{Column, Columns, Layout, Values};
-use crate::columns::compile::{defect, targets};
+use crate::columns::build::{Column, Columns, Layout, RowColumns, Values};
+use crate::columns::compile::{Targets, defect, targets};
 use crate::columns::evolve::{MemberPlace, Place, Plan};
 use crate::columns::fault::{BadValue, Fault};
 use crate::columns::fill::{
@@ -37,6 +37,7 @@ use cursor::Cursor;
 pub struct Decoder {
     schema: Arc<Schema>,
     layout: Arc<Layout>,
+    row: RowColumns,
     body: Body,
     width: usize,
 }
@@ -135,11 +136,9 @@ impl Decoder {
     /// # Errors
     /// The plan is of another schema, or has conflicts.
     pub fn new(schema: &Arc<Schema>, plan: &Plan, layout: &Arc<Layout>) -> Result<Self, Refused> {
-        let (places, columns) = targets(plan, layout)?;
-        let compiler = Compiler { schema };
-        let (body, extra) = compiler.root(&places, &columns)?;
-        let width = columns.iter().map(Column::width).sum::<usize>() + extra;
-        Ok(Self { schema: schema.clone(), layout: layout.clone(), body, width })
+        let Targets { row, places, columns, width } = targets(plan, layout)?;
+        let (body, extra) = Compiler { schema }.root(&places, &columns)?;
+        Ok(Self { schema: schema.clone(), layout: layout.clone(), row, body, width: width + extra })
     }
 
     /// Appends `value` as a row, if it takes no more than `limit` bytes; returns the bytes that it is charged.
@@ -149,25 +148,18 @@ impl Decoder {
     pub fn push(&self, value: &[u8], columns: &mut Columns, limit: usize) -> Result<usize, BadValue> {
         assert!(columns.is_of(&self.layout), "columns and decoder are of one layout");
         let mut cursor = Cursor::new(value, limit);
-        match self.row(&mut cursor, &mut columns.columns) {
-            Ok(()) => {
-                columns.end_row();
-                Ok(cursor.charged())
-            }
-            Err(fault) => {
-                columns.truncate(columns.rows());
-                Err(BadValue { at: cursor.position(), fault })
-            }
+        match columns.push_row(self.row, |columns| self.row(&mut cursor, columns)) {
+            Ok(()) => Ok(cursor.charged()),
+            Err(fault) => Err(BadValue { at: cursor.position(), fault }),
         }
     }
 
-    fn row(&self, cursor: &mut Cursor<'_>, columns: &mut [Column]) -> Result<(), Fault> {
+    /// False: the value is null, and no column was filled.
+    fn row(&self, cursor: &mut Cursor<'_>, columns: &mut [Column]) -> Result<bool, Fault> {
         cursor.charge(1, self.width.saturating_add(cursor.left()))?;
-        if !self.body(&self.body, cursor, columns)? {
-            columns.iter_mut().for_each(Column::push_null);
-        }
+        let has_value = self.body(&self.body, cursor, columns)?;
         match cursor.left() {
-            0 => Ok(()),
+            0 => Ok(has_value),
             left => Err(Fault::Long(left)),
         }
     }

@@ -17,8 +17,8 @@ use iceberg::spec::PrimitiveType;
 use super::cursor::Cursor;
 use super::{Members, Node, Schema};
 use crate::columns::Refused;
-use crate::columns::build::{Column, Columns, Layout, Values};
-use crate::columns::compile::{defect, targets};
+use crate::columns::build::{Column, Columns, Layout, RowColumns, Values};
+use crate::columns::compile::{Targets, defect, targets};
 use crate::columns::evolve::{MemberPlace, Place, Plan};
 use crate::columns::fault::{BadValue, Fault};
 use crate::columns::fill::{date, exact_double, has_twice, push_text, to_offset, uuid};
@@ -34,6 +34,7 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 #[derive(Debug)]
 pub struct Decoder {
     layout: Arc<Layout>,
+    row: RowColumns,
     body: Body,
     width: usize,
 }
@@ -99,9 +100,9 @@ impl Decoder {
     /// # Errors
     /// The plan is of another schema, or has conflicts.
     pub fn new(schema: &Schema, plan: &Plan, layout: &Arc<Layout>) -> Result<Self, Refused> {
-        let (places, columns) = targets(plan, layout)?;
+        let Targets { row, places, columns, width } = targets(plan, layout)?;
         let body = match schema.root() {
-            Node::Object(members) => Body::Object(object(members, &places, &columns)?),
+            Node::Object(named) => Body::Object(object(named, &places, &columns)?),
             root => {
                 let [MemberPlace { target, .. }] = places.as_slice() else {
                     return Err(defect("the plan is of another schema"));
@@ -115,8 +116,7 @@ impl Decoder {
                 Body::Whole { step, target, missing }
             }
         };
-        let width = columns.iter().map(Column::width).sum();
-        Ok(Self { layout: layout.clone(), body, width })
+        Ok(Self { layout: layout.clone(), row, body, width })
     }
 
     /// Appends `value` as a row, if it takes no more than `limit` bytes; returns the bytes that it is charged.
@@ -127,22 +127,17 @@ impl Decoder {
         assert!(columns.is_of(&self.layout), "columns and decoder are of one layout");
         let text = std::str::from_utf8(value).map_err(|e| BadValue { at: e.valid_up_to(), fault: Fault::Utf8 })?;
         let mut cursor = Cursor::new(text, limit);
-        match self.row(&mut cursor, value.len(), &mut columns.columns) {
-            Ok(()) => {
-                columns.end_row();
-                Ok(cursor.charged())
-            }
-            Err(fault) => {
-                columns.truncate(columns.rows());
-                Err(BadValue { at: cursor.position(), fault })
-            }
+        match columns.push_row(self.row, |columns| self.row(&mut cursor, value.len(), columns)) {
+            Ok(()) => Ok(cursor.charged()),
+            Err(fault) => Err(BadValue { at: cursor.position(), fault }),
         }
     }
 
-    fn row(&self, cursor: &mut Cursor<'_>, len: usize, columns: &mut [Column]) -> Result<(), Fault> {
+    /// False: the value is null, and no column was filled.
+    fn row(&self, cursor: &mut Cursor<'_>, len: usize, columns: &mut [Column]) -> Result<bool, Fault> {
         cursor.charge(self.width.saturating_add(len))?;
         match &self.body {
-            Body::Object(_) if cursor.takes_null()? => columns.iter_mut().for_each(Column::push_null),
+            Body::Object(_) if cursor.takes_null()? => return cursor.end().map(|()| false),
             Body::Object(object) => fill_object(object, cursor, columns)?,
             Body::Whole { step, target, missing } => {
                 match target {
@@ -154,7 +149,7 @@ impl Decoder {
                 }
             }
         }
-        cursor.end()
+        cursor.end().map(|()| true)
     }
 }
 

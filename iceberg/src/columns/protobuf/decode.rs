@@ -20,8 +20,8 @@ use iceberg::spec::PrimitiveType;
 
 use super::{Arity, Field, Kind, MessageId, Missing, Scalar, Schema};
 use crate::columns::Refused;
-use crate::columns::build::{Column, Columns, Layout, Values};
-use crate::columns::compile::{defect, targets};
+use crate::columns::build::{Column, Columns, Layout, RowColumns, Values};
+use crate::columns::compile::{Targets, defect, targets};
 use crate::columns::evolve::{MemberPlace, Place, Plan};
 use crate::columns::fault::BadValue;
 
@@ -42,6 +42,7 @@ const NUMBER_CHARS: usize = 20;
 #[derive(Debug)]
 pub struct Decoder {
     layout: Arc<Layout>,
+    row: RowColumns,
     body: Body,
     width: usize,
 }
@@ -52,10 +53,9 @@ impl Decoder {
     /// # Errors
     /// The plan is of another schema, or has conflicts.
     pub fn new(schema: &Schema, plan: &Plan, layout: &Arc<Layout>) -> Result<Self, Refused> {
-        let (places, columns) = targets(plan, layout)?;
+        let Targets { row, places, columns, width } = targets(plan, layout)?;
         let (body, extra) = Compiler { schema }.body(schema.root(), &places, &columns)?;
-        let width = columns.iter().map(Column::width).sum::<usize>() + extra;
-        Ok(Self { layout: layout.clone(), body, width })
+        Ok(Self { layout: layout.clone(), row, body, width: width + extra })
     }
 
     /// Appends `value`, which begins behind the path of its message, as a row, if it takes no more than `limit` bytes;
@@ -66,16 +66,13 @@ impl Decoder {
     pub fn push(&self, value: &[u8], columns: &mut Columns, limit: usize) -> Result<usize, BadValue> {
         assert!(columns.is_of(&self.layout), "columns and decoder are of one layout");
         let mut run = Run::new(value, limit);
-        let charged = run.charge(self.width.saturating_add(value.len()));
-        match charged.and_then(|()| message(&self.body, &[value], &mut run, &mut columns.columns)) {
-            Ok(()) => {
-                columns.end_row();
-                Ok(run.charged())
-            }
-            Err(fault) => {
-                columns.truncate(columns.rows());
-                Err(BadValue { at: run.position(), fault })
-            }
+        let filled = columns.push_row(self.row, |columns| {
+            run.charge(self.width.saturating_add(value.len()))?;
+            message(&self.body, &[value], &mut run, columns).map(|()| true)
+        });
+        match filled {
+            Ok(()) => Ok(run.charged()),
+            Err(fault) => Err(BadValue { at: run.position(), fault }),
         }
     }
 }

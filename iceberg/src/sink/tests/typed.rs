@@ -16,6 +16,7 @@ mod detached;
 mod expiry;
 mod files;
 mod found;
+mod keys;
 mod letters;
 mod modes;
 mod rewound;
@@ -409,15 +410,18 @@ fn fill_typed(world: &World, produced: &mut Produced, round: i64) {
     }
 }
 
+/// What produces a round of four.
+type Fill = fn(&World, &mut Produced, i64);
+
 /// Runs the work with faults, restarting the process whenever it dies, and checks both tables.
-fn run_typed(world: &mut World, context: &str) {
+fn run_typed(world: &mut World, context: &str, fill: Fill) {
     block_on(async {
         let mut produced = Produced::default();
         register_all(&world.registry);
         let mut epoch = 1;
         let mut sink = world.sink(epoch);
         for round in 0..4 {
-            fill_typed(world, &mut produced, round);
+            fill(world, &mut produced, round);
             for turn in 0.. {
                 assert!(turn < 500, "{context}: never idle: {:?}", sink.status());
                 let outcome = sink.run_once(NOW).await;
@@ -439,15 +443,19 @@ fn run_typed(world: &mut World, context: &str) {
 
 #[test]
 fn a_fault_at_any_single_step_neither_doubles_nor_loses_in_either_table() {
-    let mut calm = World::typed(300);
-    run_typed(&mut calm, "calm");
+    fail_at_each_step(&|| World::typed(300), fill_typed);
+}
+
+fn fail_at_each_step(make: &dyn Fn() -> World, fill: Fill) {
+    let mut calm = make();
+    run_typed(&mut calm, "calm", fill);
     let steps = calm.store.steps();
     assert!(steps > 100, "the work has steps to fail at: {steps}");
     for step in 1..=steps {
         for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::Refused, Fault::LostAnswer] {
-            let mut world = World::typed(300);
+            let mut world = make();
             world.store.arm(step, fault);
-            run_typed(&mut world, &format!("{fault:?} at step {step} of {steps}"));
+            run_typed(&mut world, &format!("{fault:?} at step {step} of {steps}"), fill);
         }
     }
 }
@@ -457,7 +465,7 @@ fn many_faults_neither_double_nor_lose_in_either_table() {
     for seed in 0..150 {
         let mut world = World::typed(seed * 1000);
         world.store.arm_random(seed, 5 + seed % 100);
-        run_typed(&mut world, &format!("seed {seed}"));
+        run_typed(&mut world, &format!("seed {seed}"), fill_typed);
     }
 }
 

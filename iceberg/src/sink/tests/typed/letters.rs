@@ -172,7 +172,22 @@ fn reference(value: &Value) -> Cell {
 }
 
 fn after_rename(name: &str) -> String {
-    if name == "customer" { "client".to_owned() } else { name.to_owned() }
+    match name {
+        "customer" => "client".to_owned(),
+        // Of keys.
+        "customerid" => "buyer".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Files have the names that the members of structs had when they were written.
+fn after_renames(cell: Cell) -> Cell {
+    match cell {
+        Cell::Struct(cells) => {
+            Cell::Struct(cells.into_iter().map(|(name, cell)| (after_rename(&name), after_renames(cell))).collect())
+        }
+        cell => cell,
+    }
 }
 
 /// Bytes of a value with its schema's id before it.
@@ -181,7 +196,7 @@ pub(super) fn framed(id: u32, value: &[u8]) -> Bytes {
 }
 
 /// A record made of `n` whose value is one of `kinds`: an Avro version, 5 of JSON, and so on.
-fn record(kind: u32, n: u64, at: TimestampMs) -> (Record, Fate) {
+pub(super) fn record(kind: u32, n: u64, at: TimestampMs) -> (Record, Fate) {
     let key = Some(Bytes::from(format!("key {n}")));
     let (value, fate) = match kind {
         0 => (None, Fate::Row(Cell::Struct(BTreeMap::new()))),
@@ -314,7 +329,7 @@ pub(super) async fn typed_rows(world: &World) -> BTreeMap<(i32, u64), Cell> {
                 let cells = fields.iter().zip(batch.columns()).skip(1).filter_map(|(field, column)| {
                     let id = field.metadata()[PARQUET_FIELD_ID_META_KEY].parse().expect("a field id");
                     let name = &schema.field_by_id(id)?.name;
-                    Some((after_rename(name), cell(column, at)))
+                    Some((after_rename(name), after_renames(cell(column, at))))
                 });
                 let row = Cell::Struct(cells.filter(|(_, cell)| *cell != Cell::Null).collect());
                 assert!(rows.insert(place, row).is_none(), "{place:?} is there twice");
