@@ -12,7 +12,6 @@ use std::sync::Arc;
 use iceberg::spec::{Datum, Literal, PartitionSpec, PrimitiveLiteral, Struct, TableMetadata, Transform};
 use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 
-use crate::bounds::BOUND_BYTES_MAX;
 use crate::schema::{self, HOUR_US};
 use crate::translate::rows::Placed;
 
@@ -234,26 +233,29 @@ impl Field {
                 }
             }),
             (None, SystemColumn::Timestamp) => PartitionValue::Int(time(self.transform, placed.micros)),
+            (None, SystemColumn::Partition) if self.transform == Transform::Identity => {
+                PartitionValue::Int(placed.partition.0)
+            }
             (None, SystemColumn::Partition) => {
                 let partition = placed.partition.0;
-                let width = self.width().map_or(1, |width| i32::try_from(width).unwrap_or(i32::MAX));
+                let Ok(width) = i32::try_from(self.width()) else { unreachable!("checked: {:?}", self.transform) };
                 PartitionValue::Int(partition - partition.rem_euclid(width))
             }
             (None, SystemColumn::Offset) => {
                 let offset = placed.record.offset.to_wire();
-                PartitionValue::Long(offset - offset.rem_euclid(self.width().map_or(1, i64::from)))
+                PartitionValue::Long(offset - offset.rem_euclid(i64::from(self.width())))
             }
             (None, SystemColumn::Key) => placed.record.key.as_ref().map_or(PartitionValue::Null, |key| {
-                let width = self.width().map_or(0, |width| width as usize).min(BOUND_BYTES_MAX);
-                PartitionValue::Binary(key.get(..width).unwrap_or(key).to_vec())
+                PartitionValue::Binary(key.get(..self.width() as usize).unwrap_or(key).to_vec())
             }),
         }
     }
 
-    fn width(&self) -> Option<u32> {
+    /// Of a truncation.
+    fn width(&self) -> u32 {
         match self.transform {
-            Transform::Truncate(width) => Some(width.max(1)),
-            _ => None,
+            Transform::Truncate(width) if width > 0 => width,
+            other => unreachable!("{} passed its check with {other}", self.column),
         }
     }
 }

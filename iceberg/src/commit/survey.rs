@@ -65,7 +65,7 @@ impl Survey {
 
     /// The index of a partition, which is noted if it is new.
     fn index(&mut self, key: PartitionKey) -> u32 {
-        let next = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
+        let next = index_of(self.partitions.len());
         *self.known.entry(key).or_insert_with_key(|key| {
             self.partitions.push(key.clone());
             next
@@ -83,6 +83,15 @@ impl Survey {
         let files = self.files.iter().filter(|file| names.contains(&file.name));
         files.filter_map(|file| self.manifests.get(file.manifest as usize).cloned()).collect()
     }
+}
+
+/// The index of what is added to so many others.
+///
+/// # Panics
+/// There are 2^32: they would not fit into memory.
+fn index_of(others: usize) -> u32 {
+    let Ok(index) = u32::try_from(others) else { unreachable!("{others} partitions or manifests are in memory") };
+    index
 }
 
 /// Surveys the current snapshot; files count as ours if they are of the spec of `by`.
@@ -134,7 +143,7 @@ impl Survey {
         added: &HashMap<i64, TimestampMs>,
     ) -> iceberg::Result<()> {
         let loaded = manifest.load_manifest(&files.io()).await?;
-        let place = u32::try_from(self.manifests.len()).unwrap_or(u32::MAX);
+        let place = index_of(self.manifests.len());
         self.manifests.push(manifest.manifest_path.clone());
         for entry in loaded.entries().iter().filter(|entry| entry.is_alive()) {
             let file = entry.data_file();
