@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
 
-use crate::limits::CATALOG_BODY_BYTES_MAX;
+use crate::limits::{CATALOG_BODY_BYTES_MAX, CATALOG_SIGN_BYTES_MAX};
 use crate::net::http::HttpGuard;
 use crate::net::tokens::Tokens;
 
@@ -24,10 +24,12 @@ mod errors;
 mod etag;
 mod namespaces;
 mod served;
+mod signing;
 mod tables;
 mod views;
 
 pub use served::ServedCatalog;
+pub use signing::Signing;
 
 /// The extractor by which a route gets the catalog.
 pub(crate) type Catalog = axum::extract::State<Arc<ServedCatalog>>;
@@ -57,6 +59,8 @@ fn resources() -> Router<Arc<ServedCatalog>> {
             get(tables::load).head(tables::exists).post(tables::commit).delete(tables::drop_table),
         )
         .route("/namespaces/{namespace}/tables/{table}/metrics", post(tables::metrics))
+        .route("/namespaces/{namespace}/tables/{table}/sign", signed(post(signing::sign)))
+        .route("/aws/s3/sign", signed(post(signing::sign_for_any)))
         .route("/namespaces/{namespace}/register", post(tables::register))
         .route("/tables/rename", post(tables::rename))
         .route("/transactions/commit", post(tables::commit_several))
@@ -67,6 +71,11 @@ fn resources() -> Router<Arc<ServedCatalog>> {
         )
         .route("/namespaces/{namespace}/register-view", post(views::register))
         .route("/views/rename", post(views::rename))
+}
+
+/// With the cap on a request to sign another.
+fn signed(route: MethodRouter<Arc<ServedCatalog>>) -> MethodRouter<Arc<ServedCatalog>> {
+    route.layer(DefaultBodyLimit::max(CATALOG_SIGN_BYTES_MAX))
 }
 
 /// Serves the catalog until `stop` resolves; requests in flight are answered. Web pages are refused as `guard` says;

@@ -6,5 +6,6 @@
 pub mod http;
 pub mod listen;
 pub mod placement;
+pub mod sign_counts;
 pub mod stream;
 pub mod tokens;

@@ -71,11 +71,30 @@ impl Warehouse {
     /// systems know other spellings.
     #[must_use]
     pub fn holds(&self, key: &ObjectKey) -> bool {
-        key.as_str().strip_prefix(&self.key_prefix()).is_some_and(|rest| {
+        self.holds_name(key.as_str())
+    }
+
+    /// As [`Warehouse::holds`], for a key that an engine chose, which may have characters that ours do not have.
+    #[must_use]
+    pub fn holds_name(&self, key: &str) -> bool {
+        key.strip_prefix(&self.key_prefix()).is_some_and(|rest| {
             let rest = rest.to_ascii_lowercase();
             let own = ["tables/", "namespaces/", "views/", "transactions/"];
-            !rest.strip_prefix("catalog/").is_some_and(|rest| own.iter().any(|kind| rest.starts_with(kind)))
+            !rest.is_empty()
+                && !rest.strip_prefix("catalog/").is_some_and(|rest| own.iter().any(|kind| rest.starts_with(kind)))
         })
+    }
+
+    /// What the keys of all files at `location` begin with, a slash at the end. It holds no object of the catalog.
+    ///
+    /// # Errors
+    /// The location is not in the bucket, is not below the warehouse, or has the catalog's objects in it.
+    pub fn folder(&self, location: &str) -> Result<String, LocationError> {
+        let outside = || LocationError::Outside { location: location.to_owned(), warehouse: self.uri() };
+        let FilePlace::Object(key) = self.locate(location.trim_end_matches('/'))? else { return Err(outside()) };
+        let folder = format!("{key}/");
+        let catalog = folder.strip_prefix(&self.key_prefix()).is_some_and(|rest| rest.eq_ignore_ascii_case("catalog/"));
+        if catalog || !self.holds_name(&folder) { Err(outside()) } else { Ok(folder) }
     }
 
     /// The directory of the bucket, if it is one of this machine.
@@ -151,6 +170,33 @@ mod tests {
         }
         assert!(normalise("/bare/path").is_err());
         assert!(normalise("file:///d/../etc").is_err());
+    }
+
+    #[test]
+    fn a_folder_holds_one_table_and_nothing_of_the_catalog() {
+        let house = Warehouse::new("s3://b/p", "lake").expect("warehouse");
+        for (location, wanted) in [
+            ("s3://b/p/lake/topics/t-1", Some("lake/topics/t-1/")),
+            ("s3a://b/p/lake/topics/t-1//", Some("lake/topics/t-1/")),
+            ("s3://b/p/lake/catalog/t-1", Some("lake/catalog/t-1/")),
+            ("s3://b/p/lake", None),
+            ("s3://b/p/lake/", None),
+            ("s3://b/p/lakes/t", None),
+            ("s3://b/p/topics/t", None),
+            ("s3://b/p", None),
+            ("s3://b/lake/t", None),
+            ("s3://c/p/lake/t", None),
+            ("s3://b/p/lake/catalog", None),
+            ("s3://b/p/lake/Catalog/tables", None),
+            ("s3://b/p/lake/catalog/views/x", None),
+            ("s3://b/p/lake/t/../u", None),
+            ("file:///p/lake/t", None),
+        ] {
+            assert_eq!(house.folder(location).ok().as_deref(), wanted, "{location}");
+        }
+        let whole = Warehouse::new("s3://b", "").expect("warehouse");
+        assert!(whole.folder("s3://b").is_err() && whole.folder("s3://b/").is_err());
+        assert_eq!(whole.folder("s3://b/t").as_deref(), Ok("t/"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! series a topic. No other metric has a label for the partition.
 
 mod bucket;
+mod catalog;
 mod cluster;
 mod copies;
 mod groups;
@@ -55,6 +56,7 @@ pub(super) fn render(services: &Services, survey: &Survey) -> String {
     replicas::fill(&mut sheet, &survey.image, &survey.shards);
     schemas::fill(&mut sheet, &services.registry);
     copies::fill(&mut sheet, &survey.shards);
+    catalog::fill(&mut sheet, &services.signs);
     sheet.text()
 }
 

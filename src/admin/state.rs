@@ -14,6 +14,7 @@ use crate::archival::run::Tier;
 use crate::controller::image::ClusterImage;
 use crate::group::GroupRequest;
 use crate::lakehouse::TableStates;
+use crate::net::sign_counts::SignCounts;
 use crate::partition::message::PartitionRequest;
 use crate::replica::published::Subscriber;
 use crate::schema_registry::SchemaRegistry;
@@ -31,6 +32,8 @@ pub struct Services {
     pub images: watch::Receiver<Arc<ClusterImage>>,
     pub tier: Tier,
     pub tables: TableStates,
+    /// Of the catalog.
+    pub signs: Arc<SignCounts>,
     pub replicas: Replicas,
     pub registry: SchemaRegistry,
 }

@@ -8,6 +8,7 @@ use axum::extract::Path;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use tidewater_iceberg::catalog::wire::signing::SIGN_ENDPOINT;
 use tidewater_iceberg::catalog::wire::{Config, ENDPOINTS, ErrorAnswer};
 use tidewater_iceberg::catalog::{CatalogError, NamespaceIdent, TableIdent};
 
@@ -23,6 +24,15 @@ impl Failure {
             tracing::warn!(code, %message, "a request to the Iceberg catalog failed");
         }
         Self(answer)
+    }
+
+    /// Its HTTP status.
+    pub(super) fn code(&self) -> u16 {
+        self.0.error.code
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.0.error.message
     }
 }
 
@@ -48,7 +58,7 @@ pub(super) type Answer<T> = Result<T, Failure>;
 pub(super) type Names = Path<HashMap<String, String>>;
 
 /// Between the levels of a namespace in a path (specification: "unit separator", `0x1F`).
-const LEVELS: char = '\u{1f}';
+pub(super) const LEVELS: char = '\u{1f}';
 
 /// A namespace from its form in a path or query.
 pub(super) fn namespace(text: &str) -> Answer<NamespaceIdent> {
@@ -78,8 +88,9 @@ pub(super) fn argument<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
 }
 
 /// `GET /v1/config`: any warehouse name is accepted.
-pub(super) async fn config(_: Catalog) -> Json<Config> {
-    Json(Config { defaults: HashMap::new(), overrides: HashMap::new(), endpoints: ENDPOINTS })
+pub(super) async fn config(catalog: Catalog) -> Json<Config> {
+    let endpoints = ENDPOINTS.iter().copied().chain(catalog.signing().map(|_| SIGN_ENDPOINT)).collect();
+    Json(Config { defaults: HashMap::new(), overrides: HashMap::new(), endpoints })
 }
 
 /// Anything else.

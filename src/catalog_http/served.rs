@@ -16,8 +16,10 @@ use tidewater_iceberg::catalog::{
     Catalog as _, CatalogError, Loaded, NamespaceIdent, NewTable, ObjectStoreCatalog, PropertyChange, RawLoaded,
     TableCommit, TableIdent, TableRequirement,
 };
+use tidewater_iceberg::location::Warehouse;
 
 use super::answer::{Answer, Failure};
+use super::signing::Signing;
 use crate::replica::tables::{FollowedTables, Owner, SourceError, SourceTable};
 
 /// See the header.
@@ -26,13 +28,15 @@ pub struct ServedCatalog {
     own: Arc<ObjectStoreCatalog>,
     /// `None` where nothing can be followed.
     followed: Option<FollowedTables>,
+    /// `None`: no requests to the bucket are signed.
+    signing: Option<Arc<Signing>>,
 }
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         let message = error.to_string();
         let (code, kind) = match error {
-            SourceError::ReadOnly { .. } => (403, "ForbiddenException"),
+            SourceError::ReadOnly { .. } | SourceError::Elsewhere { .. } => (403, "ForbiddenException"),
             SourceError::Reserved { .. } => (409, "AlreadyExistsException"),
             SourceError::Unread { .. } | SourceError::Starting { .. } | SourceError::TimedOut { .. } => AWAY,
             // That the source's bucket denies access is no refusal of this request.
@@ -54,13 +58,28 @@ impl ServedCatalog {
     /// The tables of this cluster and those of followed topics.
     #[must_use]
     pub fn new(own: Arc<ObjectStoreCatalog>, followed: FollowedTables) -> Self {
-        Self { own, followed: Some(followed) }
+        Self { own, followed: Some(followed), signing: None }
     }
 
     /// The tables of `own` alone.
     #[must_use]
     pub fn alone(own: Arc<ObjectStoreCatalog>) -> Self {
-        Self { own, followed: None }
+        Self { own, followed: None, signing: None }
+    }
+
+    /// With signatures for clients that have no keys of the bucket.
+    #[must_use]
+    pub fn with_signing(self, signing: Signing) -> Self {
+        Self { signing: Some(Arc::new(signing)), ..self }
+    }
+
+    pub(super) fn signing(&self) -> Option<&Signing> {
+        self.signing.as_deref()
+    }
+
+    /// Where this cluster's tables are.
+    pub(super) fn warehouse(&self) -> &Warehouse {
+        self.own.warehouse()
     }
 
     /// The configuration that clients get with each table. It is the same for a source's: the client reaches that
@@ -136,6 +155,21 @@ impl ServedCatalog {
                 }
                 Owner::Unknown(error) => Err(error.into()),
             },
+            loaded => Ok(loaded?),
+        }
+    }
+
+    /// As [`ServedCatalog::load`], for a table of this cluster.
+    pub(super) async fn load_own(
+        &self,
+        table: &TableIdent,
+        known: impl Fn(&str) -> bool + Send + Sync,
+    ) -> Answer<Option<RawLoaded>> {
+        match self.own.load_raw(table, &known).await {
+            Err(error @ CatalogError::NoSuchTable(_)) => {
+                self.own_or(table, SourceTable::elsewhere).await?;
+                Err(error.into())
+            }
             loaded => Ok(loaded?),
         }
     }

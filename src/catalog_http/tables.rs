@@ -14,17 +14,27 @@ use tidewater_iceberg::catalog::{CatalogError, Loaded, RawLoaded, TableIdent};
 
 use super::Catalog;
 use super::answer::{Answer, Names, body, path_namespace, path_table};
-use super::etag;
+use super::etag::{self, Form};
 use super::namespaces::Listing;
+use super::signing;
 
-fn answer(catalog: &Catalog, loaded: Loaded) -> Answer<Response> {
-    Ok(raw_answer(catalog, loaded.try_into()?, false))
+/// The form of the answer that a client wants.
+fn form(catalog: &Catalog, headers: &HeaderMap, refs_alone: bool) -> Form {
+    Form { refs_alone, signing: catalog.signing().is_some() && signing::is_asked_for(headers) }
 }
 
-fn raw_answer(catalog: &Catalog, loaded: RawLoaded, refs_alone: bool) -> Response {
-    let tag = loaded.location.as_deref().map(|location| etag::of(location, refs_alone));
-    let answer = TableAnswer::new(loaded, catalog.table_config().clone());
-    let body = Json(if refs_alone { answer.with_refs_alone() } else { answer });
+fn answer(catalog: &Catalog, table: &TableIdent, loaded: Loaded, form: Form) -> Answer<Response> {
+    Ok(raw_answer(catalog, table, loaded.try_into()?, form))
+}
+
+fn raw_answer(catalog: &Catalog, table: &TableIdent, loaded: RawLoaded, form: Form) -> Response {
+    let tag = loaded.location.as_deref().map(|location| etag::of(location, form));
+    let mut config = catalog.table_config().clone();
+    if let Some(signing) = catalog.signing().filter(|_| form.signing) {
+        config.extend(signing.config(catalog, table, &loaded));
+    }
+    let answer = TableAnswer::new(loaded, config);
+    let body = Json(if form.refs_alone { answer.with_refs_alone() } else { answer });
     match tag {
         Some(tag) => ([(ETAG, tag)], body).into_response(),
         None => body.into_response(),
@@ -37,13 +47,13 @@ pub(super) async fn list(catalog: Catalog, names: Names, Query(query): Query<Lis
     Ok(Json(TableList { identifiers, next_page_token }))
 }
 
-pub(super) async fn create(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Response> {
+pub(super) async fn create(catalog: Catalog, names: Names, headers: HeaderMap, bytes: Bytes) -> Answer<Response> {
     let asked: CreateTable = body(&bytes)?;
     let table = TableIdent::new(path_namespace(&names)?, asked.name.clone());
     let staged = asked.stage_create;
     let new = asked.into_new()?;
     let loaded = if staged { catalog.stage(&table, new).await? } else { catalog.create(&table, new).await? };
-    answer(&catalog, loaded)
+    answer(&catalog, &table, loaded, form(&catalog, &headers, false))
 }
 
 /// Query of a load.
@@ -61,9 +71,10 @@ pub(super) async fn load(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let refs_alone = query.snapshots.is_some_and(|wanted| wanted.eq_ignore_ascii_case("refs"));
-    let known = |location: &str| etag::is_known(&headers, location, refs_alone);
-    match catalog.load(&path_table(&names)?, known).await? {
-        Some(loaded) => Ok(raw_answer(&catalog, loaded, refs_alone)),
+    let (table, form) = (path_table(&names)?, form(&catalog, &headers, refs_alone));
+    let known = |location: &str| etag::is_known(&headers, location, form);
+    match catalog.load(&table, known).await? {
+        Some(loaded) => Ok(raw_answer(&catalog, &table, loaded, form)),
         None => Ok(StatusCode::NOT_MODIFIED.into_response()),
     }
 }
@@ -78,8 +89,9 @@ pub(super) async fn exists(catalog: Catalog, names: Names) -> Answer<StatusCode>
 
 pub(super) async fn commit(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Response> {
     let asked: CommitTable = body(&bytes)?;
-    let loaded = catalog.commit(&path_table(&names)?, asked).await?;
-    answer(&catalog, loaded)
+    let table = path_table(&names)?;
+    let loaded = catalog.commit(&table, asked).await?;
+    answer(&catalog, &table, loaded, Form::default())
 }
 
 pub(super) async fn commit_several(catalog: Catalog, bytes: Bytes) -> Answer<StatusCode> {
@@ -102,11 +114,11 @@ pub(super) async fn drop_table(catalog: Catalog, names: Names, Query(query): Que
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn register(catalog: Catalog, names: Names, bytes: Bytes) -> Answer<Response> {
+pub(super) async fn register(catalog: Catalog, names: Names, headers: HeaderMap, bytes: Bytes) -> Answer<Response> {
     let asked: RegisterTable = body(&bytes)?;
     let table = TableIdent::new(path_namespace(&names)?, asked.name);
     let loaded = catalog.register(&table, &asked.metadata_location).await?;
-    answer(&catalog, loaded)
+    answer(&catalog, &table, loaded, form(&catalog, &headers, false))
 }
 
 pub(super) async fn rename(catalog: Catalog, bytes: Bytes) -> Answer<StatusCode> {

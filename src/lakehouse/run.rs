@@ -18,6 +18,7 @@ use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::SinkConfig;
 use tidewater_storage::model::{Term, TopicId};
+use tidewater_tiering::store::S3Signer;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -28,7 +29,7 @@ use super::reader::MeshReader;
 use super::schemas::RegistrySchemas;
 use super::states::TableStates;
 use crate::archival::run::Tier;
-use crate::catalog_http::{self, ServedCatalog};
+use crate::catalog_http::{self, ServedCatalog, Signing};
 use crate::config::topic::{self, IcebergMode};
 use crate::controller::ask::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
@@ -57,11 +58,17 @@ pub fn start(
     let prefix = tier.name.warehouse_prefix();
     let warehouse = Warehouse::new(&tier.url, &prefix).map_err(|e| e.to_string())?;
     let files = TableFiles::new(Arc::clone(&tier.store), warehouse);
-    // No configuration is sent with tables: DuckDB takes an endpoint without keys for a secret of the table, and
-    // prefers it to the user's own.
+    // No configuration is sent with tables unasked: DuckDB takes an endpoint without keys for a secret of the table,
+    // and prefers it to the user's own.
     let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
     let followed = FollowedTables::new(images.clone(), sources);
-    let served = Arc::new(ServedCatalog::new(Arc::clone(&catalog), followed));
+    let served = ServedCatalog::new(Arc::clone(&catalog), followed);
+    let signer = if port.signs_for_callers() { S3Signer::open(&tier.url).map_err(|e| e.to_string())? } else { None };
+    let served = match signer {
+        Some(signer) => served.with_signing(Signing::new(signer, Arc::clone(&port.signs))),
+        None => served,
+    };
+    let served = Arc::new(served);
     handle.spawn(async move {
         let tokens = port.tokens.clone();
         let served = match port.into_tokio() {

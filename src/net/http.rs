@@ -24,6 +24,7 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 
+use super::sign_counts::SignCounts;
 use super::tokens::Tokens;
 use crate::config::node::HttpNames;
 
@@ -50,9 +51,18 @@ pub struct HttpPort {
     pub guard: HttpGuard,
     /// `None`: a caller needs no token.
     pub tokens: Option<Arc<Tokens>>,
+    /// Requests to the bucket that were signed for callers.
+    pub signs: Arc<SignCounts>,
 }
 
 impl HttpPort {
+    /// May callers have requests to the bucket signed? Only those with a token, or of this machine: who reaches the port
+    /// alone would read every table without any key.
+    #[must_use]
+    pub fn signs_for_callers(&self) -> bool {
+        self.tokens.is_some() || self.guard.loopback
+    }
+
     /// The socket for the side runtime, which must be the calling one.
     ///
     /// # Errors

@@ -66,7 +66,8 @@ pub(super) fn bind(flag: &'static str, addr: SocketAddr) -> Result<Bound, BindEr
 
 /// A listening socket, and who may call it.
 pub(super) fn http(listening: Listening, config: &NodeConfig) -> HttpPort {
-    HttpPort { guard: HttpGuard::new(listening.addr(), names(config)), socket: listening.into_std(), tokens: None }
+    let guard = HttpGuard::new(listening.addr(), names(config));
+    HttpPort { guard, socket: listening.into_std(), tokens: None, signs: Arc::default() }
 }
 
 /// Who may call the catalog; `None`: every caller.

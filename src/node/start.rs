@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::error::StartError;
@@ -15,6 +16,7 @@ use crate::config::node::NodeConfig;
 use crate::controller::state::kafka_id;
 use crate::lakehouse::{self, TableStates};
 use crate::net::http::HttpPort;
+use crate::net::sign_counts::SignCounts;
 use crate::schema_http;
 
 mod entry;
@@ -105,10 +107,11 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     shards.open_kafka(bound.listen()?)?;
 
     let tables = TableStates::default();
-    admin_port.serve(services(&ground, &shards, &tables));
+    let signs = Arc::<SignCounts>::default();
+    admin_port.serve(services(&ground, &shards, &tables, &signs));
     let handle = ground.side.handle();
     schema_http::start(shards.registry.clone(), sockets::http(schema_socket.listen()?, config), &handle);
-    let port = HttpPort { tokens, ..sockets::http(catalog_socket.listen()?, config) };
+    let port = HttpPort { tokens, signs, ..sockets::http(catalog_socket.listen()?, config) };
     let with_tables = start_tables(&ground, &shards, tables, port)?;
     let catalog = with_tables.then_some(catalog);
     let (shards, stops) = shards.into_threads();
@@ -118,7 +121,7 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
 }
 
 /// What the admin port shows and changes.
-fn services(ground: &Ground, shards: &Shards, tables: &TableStates) -> admin::Services {
+fn services(ground: &Ground, shards: &Shards, tables: &TableStates, signs: &Arc<SignCounts>) -> admin::Services {
     admin::Services {
         partitions: shards.meshes.partitions.clone(),
         groups: shards.meshes.groups.clone(),
@@ -127,6 +130,7 @@ fn services(ground: &Ground, shards: &Shards, tables: &TableStates) -> admin::Se
         images: shards.images.clone(),
         tier: ground.tier.clone(),
         tables: tables.clone(),
+        signs: Arc::clone(signs),
         replicas: admin::Replicas { published: shards.sources.clone(), side: ground.side.handle() },
         registry: shards.registry.clone(),
     }

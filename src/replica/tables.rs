@@ -73,6 +73,11 @@ pub enum SourceError {
     )]
     ReadOnly { table: TableIdent, name: String, url: String },
     #[error(
+        "{table} is the table of a topic that is followed from the source {name}, and its files are in the bucket {url}: \
+         have requests for them signed by the catalog of that cluster, or give the engine keys of that bucket"
+    )]
+    Elsewhere { table: TableIdent, name: String, url: String },
+    #[error(
         "Table already exists: {table} is the name of the table of a topic that is followed from the source {name} \
          ({url}); choose another name"
     )]
@@ -269,6 +274,12 @@ impl SourceTable {
     #[must_use]
     pub fn read_only(self) -> SourceError {
         SourceError::ReadOnly { table: self.table, name: self.name, url: self.url }
+    }
+
+    /// Why no requests for its files are signed here.
+    #[must_use]
+    pub fn elsewhere(self) -> SourceError {
+        SourceError::Elsewhere { table: self.table, name: self.name, url: self.url }
     }
 
     /// Why no table is made under its name.

@@ -7,6 +7,7 @@ mod kit;
 mod support;
 
 mod operate;
+mod signing;
 mod typed;
 
 use std::collections::HashMap;

@@ -23,6 +23,11 @@ pub fn schema_clients() -> PathBuf {
     environment("python-schemas", "schema-clients.txt")
 }
 
+/// The interpreter with PyIceberg and the file system of it that has its requests signed.
+pub fn signing_clients() -> PathBuf {
+    environment("python-signing", "signing-clients.txt")
+}
+
 fn environment(name: &str, requirements: &str) -> PathBuf {
     let requirements = source("support/python").join(requirements);
     let stamp = std::fs::read_to_string(&requirements).expect("requirements");

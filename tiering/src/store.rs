@@ -47,6 +47,7 @@ pub use limit::Limited;
 pub use open::{OpenError, StoreOptions, attach, open};
 pub use preflight::{PreflightError, prove};
 pub use remote::RemoteStore;
+pub use remote::signer::{BucketAddress, S3Signer};
 pub use retry::{RetryPolicy, Retrying, Sleeper, TokioSleeper};
 pub use sim::{Faults, SimBucket, SimSleeper, SimStore};
 

@@ -11,11 +11,18 @@ use super::keys::path_segment;
 use super::object_store::{Claim, ObjectStoreCatalog, Swing, failed};
 use super::pointer::Kind;
 use super::{CatalogError, Loaded, NewTable};
+use crate::location::Warehouse;
 
 /// The property by which clients choose the format version; it never reaches the table's properties.
 pub(super) const FORMAT_VERSION: &str = "format-version";
 
 impl ObjectStoreCatalog {
+    /// Where locations are.
+    #[must_use]
+    pub fn warehouse(&self) -> &Warehouse {
+        self.files.warehouse()
+    }
+
     /// The location of a table whose creator chose none: below its namespace's `location` property or the warehouse,
     /// with a suffix that a dropped or renamed table of the same name did not have.
     pub(super) async fn default_location(&self, table: &TableIdent) -> Result<String, CatalogError> {

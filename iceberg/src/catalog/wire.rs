@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidewater_tiering::store::StoreError;
 
+pub mod signing;
 pub mod views;
 
 use super::creation::FORMAT_VERSION;
@@ -49,8 +50,8 @@ pub struct Config {
     /// What a client may override.
     pub defaults: HashMap<String, String>,
     pub overrides: HashMap<String, String>,
-    /// [`ENDPOINTS`].
-    pub endpoints: &'static [&'static str],
+    /// [`ENDPOINTS`], and those that this catalog serves beside.
+    pub endpoints: Vec<&'static str>,
 }
 
 /// Request: create a namespace.

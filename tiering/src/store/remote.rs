@@ -5,6 +5,7 @@
 //! does them for all stores alike; the crate's own are off). Affinity: *node-wide*.
 
 mod answer;
+pub(super) mod signer;
 
 use std::future::Future;
 use std::ops::Range;
@@ -48,6 +49,9 @@ const UPLINK_FLOOR: u64 = 256 << 10;
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
 /// Says for S3 whether bodies are left out of the signature, instead of the transport.
 const UNSIGNED_PAYLOAD: &str = "AWS_UNSIGNED_PAYLOAD";
+/// Schemes of S3.
+const S3: &str = "s3";
+const S3A: &str = "s3a";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the parts of a version that has two (Google's etag and generation).
 const VERSION_MARK: char = '\n';
@@ -68,16 +72,8 @@ impl RemoteStore {
     /// [`OpenError`].
     pub fn open(url: &str, handle: Handle) -> Result<Self, OpenError> {
         let unknown = || OpenError::Url { url: url.to_owned() };
-        let (scheme, rest) = url.split_once("://").ok_or_else(unknown)?;
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.is_empty() {
-            return Err(unknown());
-        }
-        let prefix = prefix.trim_matches('/');
-        if !prefix.is_empty() && ObjectKey::new(prefix).is_err() {
-            return Err(unknown());
-        }
-        let prefix: Arc<str> = if prefix.is_empty() { "".into() } else { format!("{prefix}/").into() };
+        let (scheme, bucket, prefix) = parts(url).ok_or_else(unknown)?;
+        let prefix = prefix.into();
         let inner = client(scheme, bucket)
             .ok_or_else(unknown)?
             .map_err(|error| OpenError::Configuration { url: url.to_owned(), detail: error.to_string() })?;
@@ -329,21 +325,43 @@ fn deadline(bytes: u64) -> Duration {
     REQUEST_TIMEOUT + Duration::from_secs(bytes.min(REQUEST_BYTES_MAX) / UPLINK_FLOOR)
 }
 
+/// Scheme, bucket and prefix of a URL; the prefix is empty or ends with a slash.
+fn parts(url: &str) -> Option<(&str, &str, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.trim_matches('/');
+    if bucket.is_empty() || (!prefix.is_empty() && ObjectKey::new(prefix).is_err()) {
+        return None;
+    }
+    Some((scheme, bucket, if prefix.is_empty() { String::new() } else { format!("{prefix}/") }))
+}
+
+/// Does the environment variable hold the URL of a plain endpoint?
+fn plain(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|url| url.starts_with("http://"))
+}
+
+fn options(http: bool) -> ClientOptions {
+    let options = ClientOptions::new().with_timeout(deadline(REQUEST_BYTES_MAX)).with_connect_timeout(CONNECT_TIMEOUT);
+    options.with_allow_http(http)
+}
+
+/// [`super::retry`] does retries.
+fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+fn s3_builder(bucket: &str) -> AmazonS3Builder {
+    let http = plain("AWS_ENDPOINT_URL") || plain("AWS_ENDPOINT_URL_S3") || plain("AWS_ENDPOINT");
+    let client = AmazonS3Builder::from_env().with_client_options(options(http)).with_retry(no_retries());
+    let client = client.with_unsigned_payload(unsigned_payload(http, std::env::var(UNSIGNED_PAYLOAD).ok()));
+    client.with_bucket_name(bucket)
+}
+
 fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Upstream>>> {
-    let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
-    let plain = |name: &str| std::env::var(name).is_ok_and(|url| url.starts_with("http://"));
-    let options = |http| {
-        let options =
-            ClientOptions::new().with_timeout(deadline(REQUEST_BYTES_MAX)).with_connect_timeout(CONNECT_TIMEOUT);
-        options.with_allow_http(http)
-    };
+    let retry = no_retries();
     Some(match scheme {
-        "s3" | "s3a" => {
-            let http = plain("AWS_ENDPOINT_URL") || plain("AWS_ENDPOINT_URL_S3") || plain("AWS_ENDPOINT");
-            let client = AmazonS3Builder::from_env().with_client_options(options(http)).with_retry(retry);
-            let client = client.with_unsigned_payload(unsigned_payload(http, std::env::var(UNSIGNED_PAYLOAD).ok()));
-            client.with_bucket_name(bucket).build().map(|client| Arc::new(client) as _)
-        }
+        S3 | S3A => s3_builder(bucket).build().map(|client| Arc::new(client) as _),
         "gs" | "gcs" => {
             let client = GoogleCloudStorageBuilder::from_env().with_client_options(options(false)).with_retry(retry);
             client.with_bucket_name(bucket).build().map(|client| Arc::new(client) as _)
