@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tidewater_iceberg::catalog::wire::ENDPOINTS;
+use tidewater_iceberg::catalog::wire::signing::SIGN_ENDPOINT;
+use tidewater_tiering::store::S3Signer;
 
 use super::super::errors::tests::{ask, ask_with, is_error, serve};
 use super::super::{etag, router};
@@ -290,4 +292,46 @@ fn views_and_commits_to_several_tables_respect_the_tables_of_sources() {
         assert_eq!(loaded["metadata"]["properties"]["a"], "b", "{name}");
     }
     assert_eq!(sources(&bench), before);
+}
+
+#[test]
+fn requests_are_signed_for_own_tables_and_a_client_that_asks_is_turned_to_them() {
+    let bench = Bench::new();
+    bench.make("here", "left");
+    let own = Arc::new(bench.catalog("here"));
+    let signer = S3Signer::open("s3://bucket/lake").expect("configured").expect("signs");
+    let signing = Signing::new(signer, Arc::default());
+    let signs = ServedCatalog::new(own, bench.tables()).with_signing(signing);
+    let address = serve(&bench.runtime, router(Arc::new(signs)));
+    let (_, config) = get(address, "/config");
+    let listed = config["endpoints"].as_array().expect("a list");
+    assert!(listed.contains(&json!(SIGN_ENDPOINT)), "{config}");
+    let load = |table: &str, modes: &str| -> Value {
+        let header = format!("X-Iceberg-Access-Delegation: {modes}\r\n");
+        let path = format!("/v1/namespaces/topics/tables/{table}");
+        let (status, body) = ask_with(address, "GET", &path, &header, b"");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).expect("JSON")["config"].take()
+    };
+    let config = load("left", "vended-credentials, Remote-Signing");
+    let path = "v1/namespaces/topics/tables/left/sign";
+    assert_eq!((&config["s3.signer.endpoint"], &config["signer.endpoint"]), (&json!(path), &json!(path)));
+    assert_eq!(config["s3.remote-signing-enabled"], "true");
+    assert_eq!(load("left", "vended-credentials"), json!({}));
+    assert_eq!(load("orders", "remote-signing"), json!({}), "its files are elsewhere");
+    let asked = json!({"method": "GET", "region": "r", "uri": "https://evil/x", "headers": {}});
+    for (table, status, wanted) in
+        [("left", 403, "not signed: "), ("orders", 403, "in the bucket"), ("nothing", 404, "does not exist")]
+    {
+        let (found, body) = send(address, "POST", &format!("/namespaces/topics/tables/{table}/sign"), &asked);
+        assert!(found == status && body.contains(wanted), "{table}: {found} {body}");
+    }
+    assert_eq!(send(address, "POST", "/aws/s3/sign", &asked).0, 403);
+    let mut other = asked.clone();
+    other["provider"] = json!("gcs");
+    let (status, body) = send(address, "POST", "/namespaces/topics/tables/left/sign", &other);
+    assert!(status == 403 && body.contains("another than s3"), "{body}");
+    let (_bench, unsigned) = served();
+    let (status, body) = send(unsigned, "POST", "/namespaces/topics/tables/left/sign", &asked);
+    assert!(status == 403 && body.contains("signs no requests"), "{body}");
 }

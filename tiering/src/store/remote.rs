@@ -5,6 +5,7 @@
 //! does them for all stores alike; the crate's own are off). Affinity: *node-wide*.
 
 mod answer;
+mod s3;
 pub(super) mod signer;
 
 use std::future::Future;
@@ -16,7 +17,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
@@ -32,6 +32,7 @@ use super::{
     Buffers, ByteSource, ETag, Got, Head, KeyLimits, Listed, ObjectKey, ObjectStore, PutDone, PutMode, StoreError,
 };
 use answer::store_error;
+use s3::{S3, S3A, plain, s3_builder};
 
 /// Bytes of one piece of a large put; S3 wants at least 5 MiB and at most 10,000 pieces.
 const PIECE_BYTES: usize = 8 << 20;
@@ -47,11 +48,6 @@ const UPLINK_FLOOR: u64 = 256 << 10;
 /// What carries more has no longer. The client's own deadline, which covers lists, deletes and the pieces of large
 /// puts, is for this.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
-/// Says for S3 whether bodies are left out of the signature, instead of the transport.
-const UNSIGNED_PAYLOAD: &str = "AWS_UNSIGNED_PAYLOAD";
-/// Schemes of S3.
-const S3: &str = "s3";
-const S3A: &str = "s3a";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between the parts of a version that has two (Google's etag and generation).
 const VERSION_MARK: char = '\n';
@@ -336,11 +332,6 @@ fn parts(url: &str) -> Option<(&str, &str, String)> {
     Some((scheme, bucket, if prefix.is_empty() { String::new() } else { format!("{prefix}/") }))
 }
 
-/// Does the environment variable hold the URL of a plain endpoint?
-fn plain(name: &str) -> bool {
-    std::env::var(name).is_ok_and(|url| url.starts_with("http://"))
-}
-
 fn options(http: bool) -> ClientOptions {
     let options = ClientOptions::new().with_timeout(deadline(REQUEST_BYTES_MAX)).with_connect_timeout(CONNECT_TIMEOUT);
     options.with_allow_http(http)
@@ -349,13 +340,6 @@ fn options(http: bool) -> ClientOptions {
 /// [`super::retry`] does retries.
 fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
-}
-
-fn s3_builder(bucket: &str) -> AmazonS3Builder {
-    let http = plain("AWS_ENDPOINT_URL") || plain("AWS_ENDPOINT_URL_S3") || plain("AWS_ENDPOINT");
-    let client = AmazonS3Builder::from_env().with_client_options(options(http)).with_retry(no_retries());
-    let client = client.with_unsigned_payload(unsigned_payload(http, std::env::var(UNSIGNED_PAYLOAD).ok()));
-    client.with_bucket_name(bucket)
 }
 
 fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Upstream>>> {
@@ -373,15 +357,6 @@ fn client(scheme: &str, bucket: &str) -> Option<object_store::Result<Arc<dyn Ups
         }
         _ => return None,
     })
-}
-
-/// Are bodies left out of a request's signature? TLS protects them on their way already, and the sum over every byte
-/// costs more than the rest of a PUT. `set` is the value of [`UNSIGNED_PAYLOAD`], which decides if it is there.
-fn unsigned_payload(http: bool, set: Option<String>) -> bool {
-    match set.as_deref().map(str::trim) {
-        Some(value) => matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on" | "y"),
-        None => !http,
-    }
 }
 
 fn version(e_tag: Option<&String>, version: Option<&String>) -> ETag {
@@ -424,15 +399,9 @@ async fn past_end(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use object_store::aws::AmazonS3Builder;
 
-    #[test]
-    fn bodies_are_signed_where_no_transport_protects_them() {
-        assert!(unsigned_payload(false, None), "https");
-        assert!(!unsigned_payload(true, None), "http");
-        assert!(unsigned_payload(true, Some("true".to_owned())));
-        assert!(!unsigned_payload(false, Some("false".to_owned())), "a bucket policy may want signed bodies");
-    }
+    use super::*;
 
     #[test]
     fn a_large_body_has_the_time_that_a_slow_line_takes() {

@@ -18,7 +18,8 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::answer::store_error;
-use super::{S3, S3A, options, parts, s3_builder};
+use super::s3::{S3, S3A, s3_builder, yes};
+use super::{options, parts};
 use crate::store::{OpenError, StoreError};
 
 /// What the crate takes where no region is set.
@@ -46,7 +47,7 @@ impl BucketAddress {
     /// cannot be addressed otherwise than by a host that does not name the bucket.
     fn of(builder: &AmazonS3Builder, bucket: &str, prefix: String) -> Option<Self> {
         let value = |key: AmazonS3ConfigKey| builder.get_config_value(&key);
-        let is_set = |key| value(key).is_some_and(|set| matches!(&*set, "true" | "1"));
+        let is_set = |key| value(key).is_some_and(|set| yes(&set));
         if is_set(AmazonS3ConfigKey::SkipSignature) || is_set(AmazonS3ConfigKey::S3Express) {
             return None;
         }
@@ -202,6 +203,8 @@ mod tests {
         assert!(!named.by_path && named.by_host);
         assert_eq!(address(hosted.with_endpoint("https://store.example")), None, "the host does not name the bucket");
         assert_eq!(address(builder().with_skip_signature(true)), None);
+        let by_name = |name: AmazonS3ConfigKey| address(builder().with_config(name, "Yes"));
+        assert_eq!(by_name(AmazonS3ConfigKey::SkipSignature), None, "as the environment may have it");
     }
 
     #[test]
