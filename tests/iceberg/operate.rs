@@ -28,7 +28,7 @@ fn refusal(broker: &Broker, args: &[&str]) -> String {
 
 fn json(broker: &Broker, args: &[&str]) -> serde_json::Value {
     let text = broker.cli(&[args, &["--json"]].concat());
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+    serde_json::from_str(&text).expect("JSON")
 }
 
 fn produce(broker: &Broker, dir: &Path, topic: &str, lines: &str) {
