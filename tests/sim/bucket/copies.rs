@@ -190,7 +190,7 @@ async fn is_the_origin(epochs: &Epochs, node: &Node, topic: &TopicImage, copy: &
     let (name, end) = (&topic.name, end_of(copy, number));
     let status = node.describe(partition.id).expect("is there");
     let (start, high_watermark) = (Offset::new(status.log_start_offset), Offset::new(status.high_watermark));
-    let of = copy.partitions.iter().nth(usize::try_from(number).expect("not negative")).expect("is there");
+    let of = copy.partitions.get(usize::try_from(number).expect("not negative")).expect("is there");
     let is_held = topic.copy.as_ref().is_some_and(|copy| !copy.lifted);
     assert!(start >= of.log_start, "{name} p{number} begins at {start}, before {}", of.log_start);
     assert!(!is_held || start == of.log_start, "{name} p{number} begins at {start}: retention waits for a day");
