@@ -41,6 +41,7 @@ mod detach;
 mod error;
 mod found;
 mod make;
+mod restored;
 mod rewind;
 pub mod status;
 mod take;
@@ -53,6 +54,7 @@ use dead_letters::{DeadLetters, PENDING};
 pub use dead_letters::{dead_letter_table, is_dead_letter_name, is_under_own_name, topic_of_default_table};
 pub use detach::Detached;
 pub use error::SinkError;
+pub use restored::RestoredEnds;
 pub use rewind::{RewindAsk, RewindError, RewindTo, Rewound, RewoundPartition};
 pub use status::{HeldBy, Outcome, PartitionStatus, PauseReason, SinkStatus, Unreadable};
 
@@ -87,6 +89,8 @@ pub struct SinkConfig {
     pub turn_bytes: usize,
     /// Partitions of the table that a turn opens, each a data file.
     pub turn_files: usize,
+    /// The cluster was restored from its bucket.
+    pub restored: Option<RestoredEnds>,
     /// What may accumulate in the table where its properties ask for nothing else.
     pub bounds: Bounds,
 }
@@ -110,6 +114,7 @@ impl SinkConfig {
             properties: BTreeMap::new(),
             turn_bytes: 128 << 20,
             turn_files: 256,
+            restored: None,
             bounds: Bounds::default(),
         }
     }
@@ -323,6 +328,9 @@ impl TableSink {
         }
         let mut log = self.log.partitions(self.config.topic_id).await?;
         let base = self.base(now).await?;
+        if let Some(outcome) = self.return_to_restored(&base, now).await? {
+            return Ok(outcome);
+        }
         self.settle_dead(&base, now).await?;
         if self.config.has_dead_letters() {
             self.look_for_dead().await?;
@@ -402,7 +410,7 @@ impl TableSink {
             from,
             to: taken.to,
             skipped: taken.translation.take_skipped(),
-            properties: vec![(PENDING, pending)],
+            properties: self.config.restored.iter().map(RestoredEnds::mark).chain([(PENDING, pending)]).collect(),
             summary: Vec::new(),
             beside,
             uncertain: false,

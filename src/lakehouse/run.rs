@@ -16,8 +16,8 @@ use tidewater_iceberg::mode::{KeyMode, TableMode};
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::registry::SchemaSource;
-use tidewater_iceberg::sink::SinkConfig;
-use tidewater_storage::model::{Term, TopicId};
+use tidewater_iceberg::sink::{RestoredEnds, SinkConfig};
+use tidewater_storage::model::{PartitionIndex, Term, TopicId};
 use tidewater_tiering::store::S3Signer;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -101,6 +101,13 @@ pub fn start(
         tier.leaders(),
     ));
     Ok(true)
+}
+
+/// Where the topic's log began to go on after the cluster's restore; `None` if there was none, or if the topic is younger.
+fn restored_ends(image: &ClusterImage, topic: TopicId) -> Option<RestoredEnds> {
+    let lineage = image.lineage.as_ref()?;
+    let ends = lineage.ends.get(&topic)?;
+    Some(RestoredEnds { lineage: lineage.epoch, ends: (0..).map(PartitionIndex).zip(ends.iter().copied()).collect() })
 }
 
 /// The fencing epoch of a table's committer: the lineage epoch (high half), then a set bit and the term in which the
@@ -260,6 +267,7 @@ impl Sinks {
                 key: spec.key,
                 partition: spec.partition.clone(),
                 properties: spec.properties.clone(),
+                restored: restored_ends(image, topic.id),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)
             },
             catalog: Arc::clone(&self.catalog),

@@ -95,6 +95,16 @@ impl TableSink {
     /// # Errors
     /// [`RewindError`]. After a failure the tables are as they were, or the next turn finishes it.
     pub async fn rewind(&mut self, ask: &RewindAsk, now: TimestampMs) -> Result<Rewound, RewindError> {
+        self.rewind_with(ask, Vec::new(), now).await
+    }
+
+    /// As [`TableSink::rewind`]; the commit to the topic's table sets `marks` as well.
+    pub(super) async fn rewind_with(
+        &mut self,
+        ask: &RewindAsk,
+        marks: Vec<(&'static str, Option<String>)>,
+        now: TimestampMs,
+    ) -> Result<Rewound, RewindError> {
         let base = self.settle(now).await?;
         self.dead.forget_absence();
         self.look_for_dead().await?;
@@ -111,7 +121,7 @@ impl TableSink {
             done.leaving = look(&mut self.committer, &base, &to, offsets::OFFSETS, None).await?.leaving;
             return Ok(done);
         }
-        done.leaving = self.take_back(base, &to, now).await?;
+        done.leaving = self.take_back(base, &to, marks, now).await?;
         // What the registry said and how schemas were judged held for what was read then.
         (self.schemas, self.decoding, self.of_all) = (typed::KnownSchemas::new(), None, None);
         self.behind = true;
@@ -127,7 +137,13 @@ impl TableSink {
     }
 
     /// Commits both tables' return, the topic's first.
-    async fn take_back(&mut self, base: Loaded, to: &Offsets, now: TimestampMs) -> Result<Leaving, RewindError> {
+    async fn take_back(
+        &mut self,
+        base: Loaded,
+        to: &Offsets,
+        marks: Vec<(&'static str, Option<String>)>,
+        now: TimestampMs,
+    ) -> Result<Leaving, RewindError> {
         let table = base.metadata.uuid();
         let (mut base, mut leaving, mut attempts) = (base, Leaving::default(), 0);
         loop {
@@ -140,6 +156,7 @@ impl TableSink {
             let back = self.decide_return(to).await?;
             let mut properties = skipped_below(&base.metadata, to);
             properties.push((PENDING, back));
+            properties.extend(marks.iter().cloned());
             let cut = Cut { offsets: lowered, properties, summary: Vec::new() };
             let names = self.names.clone();
             let found = look(&mut self.committer, &base, to, offsets::OFFSETS, Some(&names)).await?;

@@ -9,7 +9,7 @@ use crate::columns::fixture::cases;
 use crate::compact::Compactor;
 use crate::fixture::{Fault, MemoryLog};
 use crate::plan::Offsets;
-use crate::sink::{RewindAsk, RewindError, RewindTo, Rewound};
+use crate::sink::{RestoredEnds, RewindAsk, RewindError, RewindTo, Rewound};
 
 /// After the time at which tables of tests are made, so that snapshots have the times that a test gives.
 const LATER: TimestampMs = TimestampMs(4_000_000_000_000);
@@ -175,6 +175,43 @@ fn a_table_that_is_ahead_after_a_restore_goes_back_to_the_log() {
         produced.append(&world, 0, &[9, 1], NOW);
         drain(&mut sink, NOW).await;
         produced.check(&world, "restored").await;
+    });
+}
+
+#[test]
+fn a_restored_topic_takes_its_tables_back_also_when_new_records_have_filled_the_gap() {
+    block_on(async {
+        for fault in [None, Some(Fault::CrashBefore), Some(Fault::CrashAfter), Some(Fault::LostAnswer)] {
+            for step in 1..if fault.is_some() { 40 } else { 2 } {
+                let (mut world, mut produced) = begin(830);
+                let mut sink = world.sink(1);
+                for _ in 0..3 {
+                    produced.append(&world, 0, &[1, 9], NOW);
+                    drain(&mut sink, NOW).await;
+                }
+                // The cluster went back to a cut with three records, and has ten by the time the table is looked at.
+                world.log = Arc::new(MemoryLog::default());
+                let mut produced = Produced::default();
+                produced.append(&world, 0, &[1, 1, 1], NOW);
+                produced.append(&world, 0, &[9, 2, 1, 1, 9, 2, 1], NOW);
+                let sink_of = |world: &mut World, epoch: u64| {
+                    let restored = Some(RestoredEnds { lineage: 2, ends: at(&[(0, 3)]) });
+                    let config = SinkConfig { restored, ..world.config((2 << 32) | epoch) };
+                    world.sink_with(config)
+                };
+                if let Some(fault) = fault {
+                    world.store.arm(world.store.steps() + step, fault);
+                }
+                drop(sink_of(&mut world, 1).run_once(NOW).await);
+                world.store.calm();
+                drain(&mut sink_of(&mut world, 2), NOW).await;
+                produced.check(&world, &format!("{fault:?} at step {step}")).await;
+                // What comes later is beyond those ends, and stays.
+                produced.append(&world, 0, &[1, 9], NOW);
+                drain(&mut sink_of(&mut world, 3), NOW).await;
+                produced.check(&world, &format!("{fault:?} at step {step}, later")).await;
+            }
+        }
     });
 }
 
