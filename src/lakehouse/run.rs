@@ -17,7 +17,7 @@ use tidewater_iceberg::names::Names;
 use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::registry::SchemaSource;
 use tidewater_iceberg::sink::{RestoredEnds, SinkConfig};
-use tidewater_storage::model::{PartitionIndex, Term, TopicId};
+use tidewater_storage::model::{Offset, PartitionIndex, Term, TopicId};
 use tidewater_tiering::store::S3Signer;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -34,6 +34,7 @@ use crate::config::topic::{self, IcebergMode};
 use crate::controller::ask::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
 use crate::controller::leaders::Leaders;
+use crate::controller::lineage::Lineage;
 use crate::limits::{COMPACTIONS_AT_ONCE, TABLE_TURNS_AT_ONCE};
 use crate::net::http::HttpPort;
 use crate::partition::message::PartitionRequest;
@@ -103,11 +104,11 @@ pub fn start(
     Ok(true)
 }
 
-/// Where the topic's log began to go on after the cluster's restore; `None` if there was none, or if the topic is younger.
-fn restored_ends(image: &ClusterImage, topic: TopicId) -> Option<RestoredEnds> {
-    let lineage = image.lineage.as_ref()?;
-    let ends = lineage.ends.get(&topic)?;
-    Some(RestoredEnds { lineage: lineage.epoch, ends: (0..).map(PartitionIndex).zip(ends.iter().copied()).collect() })
+/// Where the topic's log began to go on after the cluster's restore; `None` if the topic is younger. Partitions of which
+/// nothing came back are left out: the table may be all that is left of them.
+fn restored_ends(lineage: &Lineage, topic: TopicId) -> Option<RestoredEnds> {
+    let ends = (0..).map(PartitionIndex).zip(lineage.ends.get(&topic)?.iter().copied());
+    Some(RestoredEnds { lineage: lineage.epoch, ends: ends.filter(|(_, end)| *end > Offset::ZERO).collect() })
 }
 
 /// The fencing epoch of a table's committer: the lineage epoch (high half), then a set bit and the term in which the
@@ -267,7 +268,7 @@ impl Sinks {
                 key: spec.key,
                 partition: spec.partition.clone(),
                 properties: spec.properties.clone(),
-                restored: restored_ends(image, topic.id),
+                restored: image.lineage.as_deref().and_then(|lineage| restored_ends(lineage, topic.id)),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)
             },
             catalog: Arc::clone(&self.catalog),
@@ -305,13 +306,29 @@ impl Sinks {
 
 #[cfg(test)]
 mod tests {
-    use tidewater_storage::model::{LaneId, NodeId};
+    use tidewater_storage::model::{LaneId, NodeId, TimestampMs};
 
     use super::*;
     use crate::controller::command::Command;
     use crate::controller::image::BrokerImage;
     use crate::controller::leaders::{LaneReport, LeaderReport};
     use crate::controller::state::{ControllerState, Surroundings};
+
+    #[test]
+    fn a_partition_of_which_nothing_came_back_takes_no_rows_out_of_its_table() {
+        let topic = TopicId(uuid::Uuid::from_u128(5));
+        let lineage = Lineage {
+            epoch: 3,
+            source: 2,
+            restored: TimestampMs(1),
+            hold_until: None,
+            epoch_base: 0,
+            ends: [(topic, vec![Offset::new(4), Offset::ZERO])].into(),
+        };
+        let ends = [(PartitionIndex(0), Offset::new(4))].into();
+        assert_eq!(restored_ends(&lineage, topic), Some(RestoredEnds { lineage: 3, ends }));
+        assert_eq!(restored_ends(&lineage, TopicId(uuid::Uuid::from_u128(6))), None, "it is younger");
+    }
 
     #[test]
     fn every_later_committer_has_a_greater_epoch_than_all_before_it() {
