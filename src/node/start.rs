@@ -108,12 +108,14 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
 
     let tables = TableStates::default();
     let signs = Arc::<SignCounts>::default();
-    admin_port.serve(services(&ground, &shards, &tables, &signs));
+    let services = services(&ground, &shards, &tables, &signs);
     let handle = ground.side.handle();
     schema_http::start(shards.registry.clone(), sockets::http(schema_socket.listen()?, config), &handle);
     let port = HttpPort { tokens, signs, ..sockets::http(catalog_socket.listen()?, config) };
     let with_tables = start_tables(&ground, &shards, tables, port)?;
     let catalog = with_tables.then_some(catalog);
+    // Last: from now on the broker says that it is ready, which is true of each of its ports.
+    admin_port.serve(services);
     let (shards, stops) = shards.into_threads();
     let Ground { identity, side, data, .. } = ground;
     let cluster_id = kafka_id(identity.cluster);
