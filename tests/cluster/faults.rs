@@ -126,7 +126,7 @@ impl Fault {
 #[test]
 fn faults_under_load_lose_nothing() {
     let seed = seed();
-    let faults = number("TIDEWATER_FAULTS").unwrap_or(100);
+    let faults = number("TIDEWATER_FAULTS").unwrap_or(40);
     println!("seed {seed}, {faults} faults");
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");
@@ -266,7 +266,7 @@ fn a_killed_leader_is_followed_soon() {
     use tidewater_storage::model::Compression;
     use tidewater_storage::model::record::Record;
 
-    let kills = number("TIDEWATER_FAULTS").unwrap_or(50).min(50);
+    let kills = number("TIDEWATER_FAULTS").unwrap_or(20).min(50);
     let dir = tempfile::tempdir().expect("tempdir");
     let bucket = format!("file://{}", dir.path().join("bucket").display());
     let options = ClusterOptions {

@@ -3,7 +3,7 @@
 //! disk. In the end: every acknowledged record once, in order, at its offset, none invented; offsets of groups only
 //! move forward; what members read is the log; bucket and table equal the log.
 //!
-//! `TIDEWATER_FAULTS=n` asks for another number of faults (100), `TIDEWATER_SEED=n` for the same random choices.
+//! `TIDEWATER_FAULTS=n` asks for another number of faults (40), `TIDEWATER_SEED=n` for the same random choices.
 #![allow(clippy::panic, clippy::disallowed_methods, unreachable_pub, reason = "a test binary")]
 
 #[path = "../support/support.rs"]

@@ -281,7 +281,8 @@ fn health(broker: &Broker) -> (Option<i32>, String) {
 
 /// The bucket answers and has no object any more.
 #[test]
-fn an_emptied_bucket_is_named_and_no_local_record_goes_until_its_objects_are_back() {
+#[ignore = "at_length.rs runs it beside others that wait"]
+pub(super) fn an_emptied_bucket_is_named_and_no_local_record_goes_until_its_objects_are_back() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (mut options, bucket) = options(&dir);
     // The last ones are of the minute in which the broker does not know it yet.

@@ -131,7 +131,8 @@ fn an_address_has_no_more_than_its_share() {
 }
 
 #[test]
-fn a_request_that_stays_half_is_given_up() {
+#[ignore = "at_length.rs runs it beside others that wait"]
+pub(super) fn a_request_that_stays_half_is_given_up() {
     let dir = tempfile::tempdir().expect("tempdir");
     let broker = start(&dir);
     let request = frame(&produce_request("never", 0, batch(&[b"whole"])), PRODUCE_VERSION, 1).expect("encodes");

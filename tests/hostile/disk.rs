@@ -223,11 +223,13 @@ fn a_full_disk_refuses_writes_until_something_goes() {
     assert_eq!(refused.0, KAFKA_STORAGE_ERROR, "{}", refused.1);
     assert!(refused.1.contains("disk budget") || refused.1.contains("--disk-bytes"), "{}", refused.1);
     assert!(appended > 20, "refused after {appended} batches");
-    let refused = wire.produce("thin", 0, batch(&[&block])).expect("an answer").expect_err("no room for a batch");
+    // A checkpoint may have made room for a few more meanwhile.
+    let mut refusals = (0..40).map(|_| wire.produce("thin", 0, batch(&[&block])).expect("an answer"));
+    let refused = refusals.find_map(Result::err).expect("no room for 36 MB");
     assert_eq!(refused.0, KAFKA_STORAGE_ERROR);
     // Reads and commands still work.
     assert_eq!(read_to_end(&broker, "fat", 0, 0).len(), appended);
-    assert_eq!(fetch(&broker, "thin", 0, 0).expect("fetch").records.len(), 1);
+    assert!(!fetch(&broker, "thin", 0, 0).expect("fetch").records.is_empty());
     run(async { tidewater::client::Client::connect(&broker.kafka).await?.delete_topic("fat").await }).expect("deleted");
     let start = Instant::now();
     while let Err(refused) = wire.produce("thin", 0, batch(&[&block])).expect("an answer") {
@@ -247,9 +249,12 @@ fn a_full_disk_refuses_writes_until_something_goes() {
 /// The objects of a deleted topic in a directory bucket count against the disk budget. When producers need the space,
 /// they are deleted after seconds, not after the grace of an hour.
 #[test]
-fn a_deleted_topic_frees_its_share_of_a_directory_bucket() {
+#[ignore = "at_length.rs runs it beside others that wait"]
+pub(super) fn a_deleted_topic_frees_its_share_of_a_directory_bucket() {
     let dir = tempfile::tempdir().expect("tempdir");
-    let options = options(&dir).expect("the disk is full").arg("--disk-bytes", "640MiB").arg("--cache-bytes", "16MiB");
+    // On a slow machine a cut is made before the disk is full.
+    let options = options(&dir).expect("the disk is full").expect("its cuts are released");
+    let options = options.arg("--disk-bytes", "640MiB").arg("--cache-bytes", "16MiB");
     let broker = Broker::start(&options);
     let archived = [("segment.bytes", "8388608"), ("archive.lag.ms", "100"), ("local.retention.bytes", "1")];
     create(&broker, "fat", 1, &archived);

@@ -6,6 +6,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod at_length;
 mod bucket;
 mod crowd;
 mod directories;
