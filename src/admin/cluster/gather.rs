@@ -25,13 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at who leads.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Transfers of a lane for one order.
+const TRIES: usize = 4;
+/// Between two of them: an election that another replica won has ended.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Why a lane was not handed over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
-    #[error("there is no lane {0}")]
+    #[error("there is no lane {0}; GET /v1/cluster/lanes lists the lanes")]
     UnknownLane(LaneId),
-    #[error("lane {0} has no leader that could hand it over")]
+    #[error("lane {0} has no leader that could hand it over; tidewater cluster health says why")]
     NoLeader(LaneId),
     #[error("broker {1} has no replica of lane {0} that votes; its replicas are on {2}")]
     NotAReplica(LaneId, NodeId, String),
@@ -226,8 +230,26 @@ impl Gatherer {
         }
     }
 
-    /// Has the leader of a lane hand it over, and waits until the other broker is known to lead.
+    /// Has the leader of a lane hand it over, and waits until the other broker is known to lead. What a busy moment
+    /// prevents, such as an election that the replica did not win in time or a transfer that is under way already, is
+    /// tried again.
     pub async fn transfer(&self, lane: LaneId, to: NodeId) -> Result<(), TransferError> {
+        let mut done = self.transfer_once(lane, to).await;
+        for _ in 1..TRIES {
+            if !matches!(done, Err(TransferError::Failed { .. } | TransferError::NoLeader(_))) {
+                break;
+            }
+            self.env.tasks.sleep(AGAIN).await;
+            done = match self.transfer_once(lane, to).await {
+                // It came to lead after all.
+                Err(TransferError::Already(..)) => Ok(()),
+                done => done,
+            };
+        }
+        done
+    }
+
+    async fn transfer_once(&self, lane: LaneId, to: NodeId) -> Result<(), TransferError> {
         let image = self.controller.image();
         if !image.lanes.contains_key(&lane) {
             return Err(TransferError::UnknownLane(lane));

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
@@ -19,10 +18,6 @@ use crate::kafka::patience;
 use crate::kafka::view::PartitionView;
 use crate::kafka::words::{message, topic_name};
 
-/// Transfers of a lane for one request.
-const TRIES: usize = 4;
-const AGAIN: Duration = Duration::from_millis(500);
-
 /// Kafka's election type: the first replica in sync, even if it is not the preferred one.
 const UNCLEAN: i8 = 1;
 
@@ -32,7 +27,7 @@ pub async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> Elect
     let plan = plan(&ctx.image(), &ctx.leaders(), request);
     let lanes: BTreeSet<(LaneId, NodeId)> = plan.iter().flat_map(|(_, of)| of).filter_map(Planned::transfer).collect();
     let done = lanes.into_iter().map(|(lane, to)| async move {
-        let (transfer, late) = (transfer(ctx, lane, to), ctx.broker.env.tasks.sleep(patience));
+        let (transfer, late) = (ctx.broker.cluster.transfer(lane, to), ctx.broker.env.tasks.sleep(patience));
         match select(pin!(transfer), pin!(late)).await {
             Either::Left((done, _)) => (lane, Some(done)),
             Either::Right(_) => (lane, None),
@@ -44,22 +39,6 @@ pub async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> Elect
         ReplicaElectionResult::default().with_topic(topic).with_partition_result(results)
     });
     ElectLeadersResponse::default().with_replica_election_results(results.collect())
-}
-
-/// Hands a lane over. What a busy moment prevents, such as an election that the replica did not win in time or a
-/// transfer that is under way already, is tried again.
-async fn transfer(ctx: &RequestContext, lane: LaneId, to: NodeId) -> Result<(), TransferError> {
-    for _ in 1..TRIES {
-        match ctx.broker.cluster.transfer(lane, to).await {
-            Err(TransferError::Failed { .. } | TransferError::NoLeader(_)) => {}
-            done => return done,
-        }
-        ctx.broker.env.tasks.sleep(AGAIN).await;
-        if ctx.leaders().of(lane).is_some_and(|led| led.node == to) {
-            return Ok(());
-        }
-    }
-    ctx.broker.cluster.transfer(lane, to).await
 }
 
 /// What became of a lane; `None`: the client's time is over, and the transfer goes on.
