@@ -1,4 +1,4 @@
-//! Why following does not get on for now.
+//! Why following makes no progress for now.
 
 use tidewater_storage::disposition::Disposition;
 use tidewater_tiering::fetch::indexes::IndexError;

@@ -59,7 +59,7 @@ struct CopyRow {
     id: Uuid,
     /// `queued`, `copying`, `failing`, `archiving` (all is copied, not all is in the bucket yet) or `complete`.
     state: &'static str,
-    /// Why it does not get on.
+    /// Why it makes no progress.
     reason: Option<String>,
     /// The bucket it comes from; `None`: the cluster's own.
     from: Option<String>,

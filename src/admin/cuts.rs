@@ -85,7 +85,7 @@ pub(super) async fn make(State(state): State<AdminState>) -> Response {
     };
     let side = state.services.replicas.side.clone();
     let within = state.services.tier.cut_within(&ArchiveConfig::default());
-    let in_use = cuts_in_use(&state.services.images.borrow());
+    let in_use = cuts_in_use(&state.services.images.borrow(), bucket.home);
     let made = side.clone().spawn_blocking(move || side.block_on(make_one(bucket, within, in_use))).await;
     made.unwrap_or_else(|_| refused(StatusCode::SERVICE_UNAVAILABLE, "the broker is stopping"))
 }

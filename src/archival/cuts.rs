@@ -18,7 +18,7 @@ use tidewater_storage::env::Mono;
 use tidewater_tiering::archive::ArchiveConfig;
 use tidewater_tiering::bucket::Bucket;
 use tidewater_tiering::cuts::{CutDone, CutError, CutMaker, Unsettled, part_of};
-use tidewater_tiering::keys::Nonce;
+use tidewater_tiering::keys::{Home, Nonce};
 
 use super::host::is_short_of_space;
 use super::run::{ShardArchivers, Tier};
@@ -132,10 +132,10 @@ pub fn may_make_cuts(image: &ClusterImage) -> bool {
     image.features.get(CLUSTER).is_some_and(|level| *level >= CUTS)
 }
 
-/// Cuts that copies of topics are taken from: they stay until the copies are complete.
+/// Cuts of this home that copies of topics are taken from: they stay until the copies are complete.
 #[must_use]
-pub fn cuts_in_use(image: &ClusterImage) -> BTreeSet<u64> {
-    image.topics.values().filter_map(|topic| topic.copy.as_ref()?.cut_in_use(image.cluster)).collect()
+pub fn cuts_in_use(image: &ClusterImage, home: Home) -> BTreeSet<u64> {
+    image.topics.values().filter_map(|topic| topic.copy.as_ref()?.cut_in_use(home)).collect()
 }
 
 impl ShardArchivers {
@@ -160,10 +160,10 @@ impl ShardArchivers {
                 self.tier.cuts.leads_no_more();
                 continue;
             }
-            maker.in_use = cuts_in_use(&self.controller.image());
+            maker.in_use = cuts_in_use(&self.controller.image(), maker.home);
             let now = self.env.clock.now();
             let failure = if is_short_of_space(&self.engine) {
-                match maker.release_all().await {
+                match maker.release_all(self.env.clock.wall()).await {
                     Ok(0) => None,
                     Ok(released) => {
                         tracing::warn!(

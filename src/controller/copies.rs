@@ -5,17 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-use tidewater_storage::model::{LeaderEpoch, PartitionIndex, TimestampMs};
-use tidewater_tiering::manifest::CatalogueCopy;
-pub use tidewater_tiering::manifest::{CopyOrigin, CopyPartition};
-use uuid::Uuid;
-
 use super::ask::TopicError;
 use super::features::{CLUSTER, COPIES};
 use super::lineage::HOLD_MS;
 use super::state::ControllerState;
 use crate::partition::state::command::CopiedRange;
+use serde::{Deserialize, Serialize};
+use tidewater_storage::model::{LeaderEpoch, PartitionIndex, TimestampMs};
+use tidewater_tiering::keys::Home;
+use tidewater_tiering::manifest::CatalogueCopy;
+pub use tidewater_tiering::manifest::{CopyOrigin, CopyPartition};
 
 /// Leader epochs of copies are counted from a multiple of this, as those of restored clusters: every term of a lane is
 /// lower.
@@ -61,10 +60,10 @@ impl TopicCopy {
         self.finished.map(|finished| TimestampMs(finished.0.saturating_add(HOLD_MS)))
     }
 
-    /// The cut of this cluster that the copy needs.
+    /// The cut of that home that the copy needs.
     #[must_use]
-    pub fn cut_in_use(&self, cluster: Uuid) -> Option<u64> {
-        self.origin.cut.filter(|_| self.finished.is_none() && self.origin.cluster == cluster)
+    pub fn cut_in_use(&self, home: Home) -> Option<u64> {
+        self.origin.cut_in(home).filter(|_| self.finished.is_none())
     }
 
     /// What the catalogue says of it; `None` once it is complete.
@@ -119,7 +118,8 @@ pub(super) fn check(state: &ControllerState, copy: &TopicCopy) -> Result<(), Top
 #[cfg(test)]
 pub(crate) mod tests {
     use tidewater_storage::model::{LaneId, Offset, TopicId, TopicName};
-    use tidewater_tiering::keys::ClusterName;
+    use tidewater_tiering::keys::{ClusterId, ClusterName, LineageEpoch};
+    use uuid::Uuid;
 
     use super::*;
     use crate::controller::command::Command;
@@ -153,8 +153,10 @@ pub(crate) mod tests {
     #[test]
     fn a_copy_holds_its_cut_and_retention_until_it_is_complete() {
         let mut copy = copy(&[(0, 5), (3, 3)]);
-        let own = Uuid::from_u128(9);
-        assert_eq!((copy.cut_in_use(own), copy.cut_in_use(Uuid::from_u128(8))), (Some(7), None));
+        let own = Home { cluster: ClusterId(Uuid::from_u128(9)), epoch: LineageEpoch(1) };
+        let others = [Home { cluster: ClusterId::default(), ..own }, Home { epoch: LineageEpoch(2), ..own }]
+            .map(|home| copy.cut_in_use(home));
+        assert_eq!((copy.cut_in_use(own), others), (Some(7), [None, None]));
         copy.complete(1, TimestampMs(20));
         copy.complete(1, TimestampMs(21));
         assert!(copy.holds(TimestampMs(i64::MAX)) && copy.finished.is_none());

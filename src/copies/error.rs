@@ -1,4 +1,4 @@
-//! Why a copy cannot be begun, or does not get on.
+//! Why a copy cannot be begun, or makes no progress.
 
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::{BatchError, Offset, OffsetRange, PartitionId, TopicName};
@@ -33,6 +33,12 @@ pub enum CopyError {
     Open(#[from] OpenError),
     #[error("{place}: {error}")]
     Find { place: String, error: Box<RestoreError> },
+    /// It was released when the copy began, by the origin's own cluster, or because a lane had no room for what it held.
+    #[error(
+        "{place}: cut {number} of epoch {epoch}, which topic {origin} is copied from, is not kept any more; delete the copy \
+         and begin again: tidewater restore cuts lists the cuts that there are"
+    )]
+    CutReleased { place: String, number: u64, epoch: u32, origin: TopicName },
     #[error("{place}: {error}")]
     Read { place: String, error: Box<RemoteError> },
     /// The origin has forgotten what is still to be copied.

@@ -12,9 +12,9 @@ pub struct CopyFacts {
     pub partition: i32,
     /// Offset after the last record that is copied.
     pub reached: u64,
-    /// Why it does not get on.
+    /// Why it makes no progress.
     pub reason: Option<String>,
-    /// It waits until one of the topics that are being copied is complete or does not get on.
+    /// It waits until one of the topics that are being copied is complete or makes no progress.
     pub queued: bool,
     /// All of it is copied; it is complete once all of it is archived.
     pub archiving: bool,

@@ -93,7 +93,7 @@ impl Origin {
                 self.restore.root().await.map_err(|error| self.find(error))?;
                 let home = Home { cluster: ClusterId(of.cluster), epoch: LineageEpoch(of.epoch) };
                 let read = self.restore.partitions_of(home, of.cut, lane, of.topic_id).await;
-                let read = Rc::new(read.map_err(|error| self.find(error))?);
+                let read = Rc::new(read.map_err(|error| self.not_found(of, error))?);
                 self.lanes.borrow_mut().insert(lane, Rc::clone(&read));
                 read
             }
@@ -105,6 +105,16 @@ impl Origin {
     /// Has the manifests read again: objects that they name are gone.
     pub(super) fn forget(&self, lane: LaneId) {
         self.lanes.borrow_mut().remove(&lane);
+    }
+
+    fn not_found(&self, of: &CopyOrigin, error: RestoreError) -> CopyError {
+        match (error, of.cut) {
+            (RestoreError::NoCut { .. }, Some(number)) => {
+                let (place, epoch, origin) = (self.place.clone(), of.epoch, of.topic.clone());
+                CopyError::CutReleased { place, number, epoch, origin }
+            }
+            (error, _) => self.find(error),
+        }
     }
 
     pub(super) fn find(&self, error: RestoreError) -> CopyError {

@@ -1,7 +1,7 @@
 //! The origins that one shard has open at the same time: at most `COPIES_MAX`, since each takes memory of its own.
 //!
 //! Owns: which topics have a place, and the queue of the others. A topic keeps its place until its copy is complete on
-//! this shard; one that does not get on gives it up to the next in the queue, and queues again. So no number of copies
+//! this shard; one that makes no progress gives it up to the next in the queue, and queues again. So no number of copies
 //! that cannot go on keeps another from its end. Does not own: what is opened. Shard-local.
 
 use std::cell::{Cell, RefCell};
@@ -48,7 +48,7 @@ impl<T> Places<T> {
         Ok(opened)
     }
 
-    /// The topic does not get on: its place goes to the next topic in the queue, if there is one.
+    /// The topic makes no progress: its place goes to the next topic in the queue, if there is one.
     pub(super) fn yield_place(&self, topic: TopicId) {
         if self.queued.get() > 0 {
             self.free(topic);

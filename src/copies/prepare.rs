@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tidewater_storage::model::{BatchHeader, LeaderEpoch, Offset, TopicName};
+use tidewater_tiering::cuts::hold_cut;
 use tidewater_tiering::fetch::RemoteReader;
-use tidewater_tiering::keys::{ClusterName, Home};
+use tidewater_tiering::keys::{ClusterId, ClusterName, Home, LineageEpoch};
 use tidewater_tiering::manifest::PartitionManifest;
 use tidewater_tiering::restore::{FoundTopic, Report, TopicState};
 
@@ -24,6 +25,8 @@ use crate::controller::image::TopicImage;
 
 /// Partitions whose first and last batch are looked at side by side.
 const LOOKS: usize = 8;
+/// For so long a cut stays after a copy of it was asked for, in milliseconds: by then every broker knows of the copy.
+const HELD_MS: i64 = 600_000;
 
 /// A copy that is asked for. A message.
 #[derive(Clone, Debug)]
@@ -75,8 +78,24 @@ pub async fn begin(parts: &OriginParts, controller: &ControllerHandle, ask: Copy
         return Ok(CopyBegun { topic, resumed: true, left_out: Vec::new() });
     }
     let Prepared { spec, left_out, .. } = prepare(parts, controller, &ask).await?;
+    if let Some((copy, _)) = &spec.copy {
+        hold(parts, &copy.origin).await?;
+    }
     let topic = create(controller, spec, &ask.name).await?;
     Ok(CopyBegun { topic, resumed: false, left_out })
+}
+
+/// Holds the cut that a copy is taken from, if it is one of this cluster's own: no maker of cuts knows of the copy yet.
+async fn hold(parts: &OriginParts, of: &CopyOrigin) -> Result<(), CopyError> {
+    let (Some(number), None) = (of.cut, &of.url) else { return Ok(()) };
+    let home = Home { cluster: ClusterId(of.cluster), epoch: LineageEpoch(of.epoch) };
+    let until = parts.env.clock.wall().plus_ms(HELD_MS);
+    let place = "this cluster's bucket".to_owned();
+    match hold_cut(&*parts.tier.store, home, number, until).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CopyError::CutReleased { place, number, epoch: of.epoch, origin: of.topic.clone() }),
+        Err(error) => Err(CopyError::Find { place, error: Box::new(error) }),
+    }
 }
 
 /// What [`begin`] would copy. Makes nothing.

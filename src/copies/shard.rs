@@ -244,7 +244,7 @@ impl Inner {
         self.origins.yield_place(topic);
         if job.reason.borrow().as_ref() != Some(&reason) {
             let (partition, origin) = (job.partition.id, &copy.origin.topic);
-            tracing::warn!(%partition, %origin, %reason, "a copy of a topic does not get on; it is tried again");
+            tracing::warn!(%partition, %origin, %reason, "a copy of a topic makes no progress; it is tried again");
             job.reason.replace(Some(reason));
         }
     }

@@ -95,8 +95,8 @@ pub enum ProduceError {
     /// As [`ProduceError::OutOfOrder`], but the batch that is missing was refused here a short time ago. Nothing was
     /// written: send that one again, then this one.
     #[error(
-        "producer {producer} epoch {epoch}: the batch with sequence {expected} was refused for now, and this one, with \
-         sequence {found}, waits for it"
+        "producer {producer} epoch {epoch}: the batch with sequence {expected} was refused for now, so this one, with \
+         sequence {found}, is refused too; send both again in order"
     )]
     Early { producer: i64, epoch: i16, expected: i32, found: i32 },
     /// A newer instance of the producer exists.

@@ -283,7 +283,7 @@ fn one_topic_of_a_lost_cluster_comes_into_a_cluster_of_three() {
     source.kill();
 
     let own = format!("file://{}", dir.path().join("own").display());
-    let expected = ["a copy of a topic does not get on", "peer", "lane"].map(ToOwned::to_owned).to_vec();
+    let expected = ["a copy of a topic makes no progress", "peer", "lane"].map(ToOwned::to_owned).to_vec();
     let options = ClusterOptions { bucket: Some(own), expected, ..ClusterOptions::default() };
     let mut cluster = Cluster::start(dir.path(), 3, &options);
     let addr = cluster.bootstrap();
@@ -367,7 +367,7 @@ fn a_copy_waits_for_its_bucket_and_producers_wait_for_the_copy() {
     source.kill();
     let own = format!("file://{}", dir.path().join("own").display());
     let options = Options { bucket: Some(own), ..Options::new(&dir.path().join("data")) };
-    let broker = Broker::start(&options.expect("a copy of a topic does not get on"));
+    let broker = Broker::start(&options.expect("a copy of a topic makes no progress"));
     let (addr, admin) = (broker.kafka.clone(), broker.admin.clone());
     let words = ["restore", "--from", &lost, "--topic", "orders", "--admin", &admin];
     let planned = done(&[&words[..], &["--plan"]].concat());
@@ -410,7 +410,7 @@ fn a_copy_that_is_not_complete_goes_on_when_its_cluster_is_restored() {
     let before = shapes_of(&source.kafka);
     source.kill();
     let options = Options { bucket: Some(own.clone()), ..Options::new(&dir.path().join("data")) };
-    let broker = Broker::start(&options.expect("a copy of a topic does not get on"));
+    let broker = Broker::start(&options.expect("a copy of a topic makes no progress"));
     let words = ["restore", "--from", &first, "--topic", "orders", "--admin", &broker.admin];
     let (objects, gone) = (dir.path().join("first"), dir.path().join("gone"));
     let now = interrupt(&broker.admin, &words, (&objects, &gone));
@@ -422,7 +422,7 @@ fn a_copy_that_is_not_complete_goes_on_when_its_cluster_is_restored() {
     assert_eq!(report["report"]["copies"], serde_json::json!(["orders"]), "{report}");
     println!("{} of {} records were archived", ends_of(&report).values().sum::<u64>(), now["records"]);
     let options = Options { bucket: Some(own), ..Options::new(&data) };
-    let broker = Broker::start(&options.expect("a copy of a topic does not get on"));
+    let broker = Broker::start(&options.expect("a copy of a topic makes no progress"));
     std::fs::rename(&gone, &objects).expect("the bucket is back");
     is_complete(&broker.admin, "orders");
     assert_eq!(shapes_of(&broker.kafka), before, "offsets, leader epochs, timestamps and sizes of batches");

@@ -27,7 +27,7 @@ fn archived(broker: &Broker, topic: &str) {
 
 fn command(words: &[&str]) -> String {
     let mut command = std::process::Command::new(super::support::broker::binary());
-    let output = command.args(words).output().expect("the command runs");
+    let output = command.env_remove("TIDEWATER_SEED").args(words).output().expect("the command runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
@@ -51,14 +51,14 @@ fn damage_is_named(dir: &Path, bucket: &str) {
         assert_eq!(whole["tables"]["tables"][0]["table"], "topics.tabled", "{whole:#}");
     }
     let files = content(dir);
-    let named = |part: &str, end: &str| {
-        let found = files.keys().find(|path| path.contains(part) && path.ends_with(end));
-        found.unwrap_or_else(|| panic!("no {part}…{end} in {:?}", files.keys())).clone()
+    let named = |of: &str, part: &str, end: &str| {
+        let found = files.keys().find(|path| path.contains(of) && path.contains(part) && path.ends_with(end));
+        found.unwrap_or_else(|| panic!("no {of}…{part}…{end} in {:?}", files.keys())).clone()
     };
     for (path, cuts, table) in [
-        (named("/cuts/", "00000000000000000001"), Some(1), None),
-        (named("/data/", ".parquet"), None, Some("topics.tabled")),
-        (named("/metadata/tidewater-snap-", ".avro"), None, Some("topics.tabled")),
+        (named("", "/cuts/", "00000000000000000001"), Some(1), None),
+        (named("tabled", "/data/", ".parquet"), None, Some("topics.tabled")),
+        (named("tabled", "/metadata/tidewater-snap-", ".avro"), None, Some("topics.tabled")),
     ] {
         std::fs::remove_file(&path).expect("removed");
         let (code, report) = verify(bucket, &["--quick"]);
@@ -72,6 +72,19 @@ fn damage_is_named(dir: &Path, bucket: &str) {
     assert_eq!(verify(bucket, &[]).0, Some(0));
 }
 
+/// Rows of the topic's table, as an engine reads it from the catalog, once all that the topic holds is in it.
+fn table_rows(broker: &Broker, topic: &str) -> u64 {
+    broker.wait_topic(topic, "all is in the table", PATIENCE, |partitions| {
+        partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
+    });
+    let table = json(http_get(&broker.catalog, &format!("/v1/namespaces/topics/tables/{topic}")));
+    let metadata = &table["metadata"];
+    let snapshots = metadata["snapshots"].as_array().expect("snapshots");
+    let current = snapshots.iter().find(|snapshot| snapshot["snapshot-id"] == metadata["current-snapshot-id"]);
+    let total = &current.expect("one is current")["summary"]["total-records"];
+    total.as_str().and_then(|total| total.parse().ok()).unwrap_or_else(|| panic!("no number of rows: {table:#}"))
+}
+
 #[test]
 fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let dir = tempfile::tempdir().expect("tempdir");
@@ -82,11 +95,12 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let (addr, admin) = (broker.kafka.clone(), broker.admin.clone());
     let make = || json(http_ask(&admin, "POST", "/v1/cuts", &[("Host", &admin)]));
     create(&addr, "orders", 2, &[QUICK]);
-    create(&addr, "tabled", 1, &[QUICK, ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")]);
-    Writer::new(&addr, "tabled", 1).write(&addr, 20);
-    broker.wait_topic("tabled", "all is in the table", PATIENCE, |partitions| {
-        partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
+    let mut tables = ["tabled", "undone"].map(|topic| {
+        create(&addr, topic, 1, &[QUICK, ("iceberg.mode", "key_value"), ("iceberg.target.lag.ms", "500")]);
+        Writer::new(&addr, topic, 1)
     });
+    tables.iter_mut().for_each(|table| table.write(&addr, 20));
+    assert_eq!((table_rows(&broker, "tabled"), table_rows(&broker, "undone")), (20, 20));
     create(&addr, "gone", 1, &[QUICK]);
     let mut orders = Writer::new(&addr, "orders", 2);
     let mut gone = Writer::new(&addr, "gone", 1);
@@ -101,6 +115,8 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     assert_eq!((&again["made"], &again["cut"]["number"]), (&false.into(), &1.into()), "nothing has changed: {again}");
 
     // What is to be undone.
+    tables[1].write(&addr, 7);
+    assert_eq!(table_rows(&broker, "undone"), 27);
     orders.write(&addr, 50);
     run(async { Client::connect(&addr).await?.commit("billing", "orders", &[(0, 60), (1, 60)]).await })
         .expect("commits");
@@ -144,6 +160,10 @@ fn a_deleted_topic_and_its_records_come_back_from_a_cut() {
     let mut held: Vec<(i32, u64)> = held.into_iter().map(|found| (found.partition, found.offset)).collect();
     held.sort_unstable();
     assert_eq!(held, [(0, 20), (1, 30)], "as they were, not ahead of the records");
+    // A table that is ahead of its topic goes back by itself, and on with what is written from now on.
+    assert_eq!(table_rows(&broker, "undone"), 20);
+    ["tabled", "undone"].iter().for_each(|topic| Writer::new(&addr, topic, 1).write(&addr, 3));
+    assert_eq!((table_rows(&broker, "tabled"), table_rows(&broker, "undone")), (23, 23));
     let mut next = Writer::new(&addr, "orders", 2);
     next.write(&addr, 10);
     archived(&broker, "orders");

@@ -13,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Starts the command and kills it after a while; whether it came to its end before.
 fn killed(bucket: &str, data: &std::path::Path, after: Duration) -> bool {
     let mut command = Command::new(binary());
+    command.env_remove("TIDEWATER_SEED");
     command.args(["restore", "--from", bucket, "--data-dir"]).arg(data).args(["--shards", "2", "--exit"]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     std::thread::sleep(after);

@@ -24,6 +24,7 @@ fn a_restore_without_the_right_to_write_is_refused_before_it_begins() {
     let fresh = dir.path().join("fresh");
     let as_reader = |words: &[&str]| -> Output {
         let mut command = Command::new(binary());
+        command.env_remove("TIDEWATER_SEED");
         command.args(words).args(["--from", &s3.url()]).envs(s3.reading_envs());
         command.output().expect("the command runs")
     };

@@ -11,6 +11,7 @@ use super::run;
 /// `tidewater restore` with these words; `data` is the directory that it prepares.
 pub fn restore(bucket: &str, data: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(super::support::broker::binary());
+    command.env_remove("TIDEWATER_SEED");
     command.args(["restore", "--from", bucket, "--data-dir"]).arg(data).args(["--shards", "2"]).args(words);
     command.output().expect("the command runs")
 }

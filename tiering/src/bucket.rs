@@ -224,6 +224,13 @@ impl CatalogueKeeper {
         self.ensure(&change, whole).await
     }
 
+    /// Is the topic in the catalogue, as it was read or written last?
+    #[must_use]
+    pub fn names(&self, topic: TopicId) -> bool {
+        let seen = self.seen.borrow();
+        seen.as_ref().is_some_and(|seen| seen.topics.binary_search_by_key(&topic, |topic| topic.id).is_ok())
+    }
+
     /// Forgets what was read: the next call reads the catalogue again.
     pub fn look_again(&self) {
         *self.seen.borrow_mut() = None;

@@ -27,7 +27,7 @@ mod thin;
 
 use std::time::Duration;
 
-pub use index::{CutEntry, CutIndex, CutLane, close_index, read_index, release_oldest};
+pub use index::{CutEntry, CutIndex, CutLane, close_index, hold_cut, read_index, release_oldest};
 pub use make::{CutDone, CutError, CutMaker, Unsettled};
 pub use object::{Cut, CutLaneState};
 pub use thin::thin;

@@ -392,7 +392,15 @@ fn a_cut_and_the_index_of_cuts() {
         CutLane { lane: LaneId(3), as_of: LogIndex(900), last: Sequence(19) },
         CutLane { lane: LaneId(4), as_of: LogIndex(0), last: Sequence(0) },
     ];
-    let entry = CutEntry { number: 42, at: TimestampMs(1_700_000_000_000), size: 700, catalogue: 3, lanes };
+    let entry = CutEntry {
+        number: 42,
+        at: TimestampMs(1_700_000_000_000),
+        size: 700,
+        catalogue: 3,
+        lanes,
+        needs: vec![],
+        held_until: None,
+    };
     let index = CutIndex { next: 44, cuts: vec![entry], ..CutIndex::new(home()) };
     let frozen = golden("cuts_v1.json", &index.encode());
     assert_eq!(CutIndex::decode(&frozen), Ok(index));

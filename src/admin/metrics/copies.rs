@@ -14,7 +14,7 @@ pub(super) fn fill(sheet: &mut Sheet, shards: &[ShardReport]) {
     );
     sheet.gauge(
         "tidewater_copy_failing",
-        "Partitions whose copy does not get on; GET /v1/copies and the log say why",
+        "Partitions whose copy makes no progress; GET /v1/copies and the log say why",
         counts.failing as f64,
     );
     sheet.counter("tidewater_copy_records", "Records copied, by their offsets", counts.records);

@@ -1,8 +1,10 @@
 //! The helper thread of a glommio executor, for calls that would block a shard: names, directories, small files.
 //!
-//! Owns: two workarounds for glommio 0.9.0. A panic inside `spawn_blocking` hangs the caller and kills the executor at
+//! Owns: three workarounds for glommio 0.9.0. A panic inside `spawn_blocking` hangs the caller and kills the executor at
 //! the next call, so work runs under `catch_unwind`. If an executor ends while its helper works, the helper panics
-//! because its answer is not taken; [`until_settled`] ends an executor only after the helper has finished.
+//! because its answer is not taken; [`until_settled`] ends an executor only after the helper has finished. An executor
+//! that goes to sleep while the helper answers may miss that: one without a timer of its own slept for good, so
+//! [`until_settled`] wakes it now and then.
 //!
 //! Affinity: shard-local.
 
@@ -10,6 +12,10 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Between two wakes of an executor that sleeps.
+const WAKE: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// This thread's executor is about to end. A thread may have several executors, one after the other.
@@ -37,10 +43,16 @@ async fn guarded<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
 /// Runs `main`, an executor's whole life, and then waits for the work that its helper thread still has.
 pub async fn until_settled<F: Future>(main: F) -> F::Output {
     ENDING.set(false);
+    let waking = glommio::spawn_local(async {
+        loop {
+            glommio::timer::sleep(WAKE).await;
+        }
+    });
     let done = main.await;
     ENDING.set(true);
     // The one helper works in order: when it answers this, it has answered all others.
     let _ = guarded(|| Ok(())).await;
+    drop(waking);
     done
 }
 

@@ -56,7 +56,7 @@ async fn make(epochs: &Epochs, env: &Env) {
         _ => (store, part_of(cadence().archive.delete_grace)),
     };
     // As the broker that is asked does it: the cut that a copy needs is not released.
-    let in_use = world.way().node().map(|node| cuts_in_use(&node.controller.image())).unwrap_or_default();
+    let in_use = world.way().node().map(|node| cuts_in_use(&node.controller.image(), world.home())).unwrap_or_default();
     let indexes = Indexes::new(Arc::clone(&store), 1 << 20);
     let maker = CutMaker { store, home: world.home(), indexes, within, unsettled: Unsettled::default(), in_use };
     let clock = || (env.clock.wall(), env.clock.now().since(Mono::default()));

@@ -113,9 +113,7 @@ impl EpochsPlan {
             "replica-weather" => self.seed % 4 == 1,
             // Cuts hold back deletes: half of the seeds have none.
             "cuts" => self.seed % 4 < 2 || self.defect.is_some(),
-            // Seed 75 had them and found that a restore takes the lane of a new topic for damaged when the catalogue does
-            // not name it yet. Until that is mended: TIDEWATER_SEED_FROM=1000.
-            "copies" => self.seed >= 1_000 && self.seed.is_multiple_of(3) && self.defect.is_none(),
+            "copies" => self.seed.is_multiple_of(3) && self.defect.is_none(),
             _ => true,
         };
         rare && !self.without.contains(part)

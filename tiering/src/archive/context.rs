@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidewater_storage::env::Env;
-use tidewater_storage::model::{LogIndex, PartitionId, Term, TimestampMs};
+use tidewater_storage::model::{LogIndex, PartitionId, Term, TimestampMs, TopicId};
 use tokio::sync::Mutex;
 
 use super::config::ArchiveConfig;
@@ -21,12 +21,14 @@ use super::steps::StepError;
 use crate::bucket::{Bucket, CatalogueChange, CatalogueKeeper};
 use crate::fetch::Indexes;
 use crate::keys::{Nonce, ObjectName, Sequence};
-use crate::manifest::{Command, Quarantine};
+use crate::manifest::{CatalogueTopic, Command, Quarantine};
 use crate::store::StoreError;
 
 /// Reads of an object, at least [`ArchiveConfig::backoff`]'s first pause apart, before it counts as damaged or gone: a
 /// single answer may be spoiled, cut or misdirected on its way.
 pub(super) const READS: u32 = 3;
+/// How long a step waits for a topic that this node does not know yet, before it gives way to others.
+const TOPIC_WAIT: Duration = Duration::from_secs(5);
 
 /// See the header.
 pub(super) struct LaneContext<H> {
@@ -127,21 +129,51 @@ impl<H: LaneHost> LaneContext<H> {
     }
 
     /// Makes the catalogue name the lane and the topics of `partitions`.
+    ///
+    /// A topic that this node does not know and the catalogue does not name is waited for: after a start, or behind the
+    /// controller's leader, the lane may have a partition before the node has its topic. Records whose topic the
+    /// catalogue lacks are a damaged archive to a restore.
+    ///
+    /// # Errors
+    /// [`StepError::Later`] if the topic stays unknown; those of the catalogue.
     pub(super) async fn ensure_catalogue(
         &self,
         partitions: impl Iterator<Item = PartitionId>,
     ) -> Result<(), StepError> {
-        let mut change = CatalogueChange { lanes: BTreeSet::from([self.host.lane()]), ..CatalogueChange::default() };
+        let lanes = BTreeSet::from([self.host.lane()]);
+        let partitions: Vec<PartitionId> = partitions.collect();
+        let mut waited = Duration::ZERO;
+        loop {
+            let (topics, unknown) = self.topics_of(&partitions);
+            let change = CatalogueChange { topics, lanes: lanes.clone(), ..CatalogueChange::default() };
+            self.catalogue.ensure(&change, &|| self.host.catalogue()).await?;
+            let Some(topic) = unknown.into_iter().find(|topic| !self.catalogue.names(*topic)) else { return Ok(()) };
+            if waited >= TOPIC_WAIT {
+                return Err(StepError::Later(format!(
+                    "this broker does not know topic {topic} yet, whose records are archived once the catalogue names it"
+                )));
+            }
+            self.env.tasks.sleep(self.config.backoff.0).await;
+            waited += self.config.backoff.0;
+        }
+    }
+
+    /// What the catalogue is to say of the topics of `partitions`, and the topics that this node does not know although
+    /// the lane has not dropped their partitions.
+    fn topics_of(&self, partitions: &[PartitionId]) -> (BTreeMap<TopicId, CatalogueTopic>, BTreeSet<TopicId>) {
+        let (mut topics, mut unknown) = (BTreeMap::new(), BTreeSet::new());
         for partition in partitions {
             // A topic's facts name all its partitions: once is enough.
-            if change.topics.contains_key(&partition.topic) {
+            if topics.contains_key(&partition.topic) {
                 continue;
             }
-            if let Some(facts) = self.host.topic(partition) {
-                change.topics.insert(partition.topic, facts.catalogue);
+            match self.host.topic(*partition) {
+                Some(facts) => drop(topics.insert(partition.topic, facts.catalogue)),
+                None if !self.host.dropped(*partition) => drop(unknown.insert(partition.topic)),
+                None => {}
             }
         }
-        Ok(self.catalogue.ensure(&change, &|| self.host.catalogue()).await?)
+        (topics, unknown)
     }
 
     pub(super) fn note(&self, change: impl FnOnce(&mut ArchiveStatus)) {

@@ -128,9 +128,7 @@ pub trait LaneState {
     }
 
     /// Has the partition's topic been deleted?
-    fn dropped(&self, partition: PartitionId) -> bool {
-        self.topic(partition).is_none()
-    }
+    fn dropped(&self, partition: PartitionId) -> bool;
 
     /// Partitions to which something happened since the last call: batches, commands, settings, a closed segment.
     /// `None`: the host does not know, all are looked at. Partitions whose topics are not archived may be among them.
@@ -161,7 +159,7 @@ pub trait LaneState {
     /// deleted.
     fn log_facts(&self, partition: PartitionId) -> LogFacts;
 
-    /// Facts of the partition's topic; `None` once the topic is deleted.
+    /// Facts of the partition's topic; `None` once the topic is deleted, and as long as this node does not know it.
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts>;
 
     /// How long the partition's records are kept; `None` once the topic is deleted.

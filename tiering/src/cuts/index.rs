@@ -51,6 +51,13 @@ pub struct CutEntry {
     pub catalogue: u64,
     /// By lane.
     pub lanes: Vec<CutLane>,
+    /// Numbers of cuts of this home that topics are copied from which are not complete in this cut, ascending: a restore
+    /// to it goes on with them. All are below its own number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<u64>,
+    /// Someone begins a copy from it: until then it stays, though no maker knows of the copy yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<TimestampMs>,
 }
 
 /// How far a cut reaches in a lane. A *message*.
@@ -100,6 +107,10 @@ impl CutIndex {
         if !index.cuts.iter().all(|cut| cut.lanes.is_sorted_by(|a, b| a.lane < b.lane)) {
             return Err(malformed("lanes of a cut are out of order"));
         }
+        let needs_earlier = |cut: &CutEntry| cut.needs.is_sorted() && cut.needs.last() < Some(&cut.number);
+        if !index.cuts.iter().all(needs_earlier) {
+            return Err(malformed("a cut needs cuts out of order, or one that is no earlier cut"));
+        }
         Ok(index)
     }
 
@@ -116,12 +127,43 @@ impl CutIndex {
         self.cuts.iter().rev().find(|cut| at.is_none_or(|at| cut.at <= at))
     }
 
-    /// Takes out the cuts that are not kept any longer at `now` and not `in_use`; their numbers.
-    pub fn thin(&mut self, now: TimestampMs, in_use: &BTreeSet<u64>) -> Vec<u64> {
+    /// The cuts that are not kept any longer at `now`, but for those `in_use` or held and those that a kept cut needs.
+    #[must_use]
+    pub fn outdated(&self, now: TimestampMs, in_use: &BTreeSet<u64>) -> BTreeSet<u64> {
         let cuts: Vec<(u64, TimestampMs)> = self.cuts.iter().map(|cut| (cut.number, cut.at)).collect();
-        let released: Vec<u64> = thin(&cuts, now).into_iter().filter(|number| !in_use.contains(number)).collect();
-        self.cuts.retain(|cut| !released.contains(&cut.number));
-        released
+        let outdated: BTreeSet<u64> = thin(&cuts, now).into_iter().collect();
+        self.free(now, in_use, |cut| outdated.contains(&cut.number))
+    }
+
+    /// The cuts that `may_go`, but for those `in_use` or held at `now` and those that a cut which stays needs.
+    pub(super) fn free(
+        &self,
+        now: TimestampMs,
+        in_use: &BTreeSet<u64>,
+        may_go: impl Fn(&CutEntry) -> bool,
+    ) -> BTreeSet<u64> {
+        let (mut needed, mut free) = (in_use.clone(), BTreeSet::new());
+        // What a cut needs is earlier than it.
+        for cut in self.cuts.iter().rev() {
+            let is_held = cut.held_until.is_some_and(|until| now < until);
+            if may_go(cut) && !is_held && !needed.contains(&cut.number) {
+                free.insert(cut.number);
+            } else {
+                needed.extend(&cut.needs);
+            }
+        }
+        free
+    }
+
+    /// Is that cut kept?
+    #[must_use]
+    pub fn has(&self, number: u64) -> bool {
+        self.cuts.iter().any(|cut| cut.number == number)
+    }
+
+    /// Takes cuts out.
+    pub fn release(&mut self, numbers: &BTreeSet<u64>) {
+        self.cuts.retain(|cut| !numbers.contains(&cut.number));
     }
 }
 
@@ -168,7 +210,37 @@ pub async fn close_index(store: &dyn ObjectStore, home: Home, epoch: LineageEpoc
     Err(RestoreError::Busy { key: home.cuts_key() })
 }
 
-/// Releases the oldest cut that has the lane, unless it is the newest of all; the cut. `None` also after a restore.
+/// Keeps a cut until then at least, for a copy that is about to begin; `false` if it is not kept any more. After a restore
+/// nothing is released, and nothing needs to be held.
+///
+/// # Errors
+/// As [`read_index`]; [`RestoreError::Busy`].
+pub async fn hold_cut(
+    store: &dyn ObjectStore,
+    home: Home,
+    number: u64,
+    until: TimestampMs,
+) -> Result<bool, RestoreError> {
+    for _ in 0..CONFLICTS_MAX {
+        let (mut index, mode) = read_index(store, home).await?;
+        let is_closed = index.closed_for.is_some();
+        let Some(cut) = index.cuts.iter_mut().find(|cut| cut.number == number) else { return Ok(false) };
+        if is_closed || cut.held_until.is_some_and(|held| held >= until) {
+            return Ok(true);
+        }
+        cut.held_until = Some(until);
+        match store.put(&home.cuts_key(), index.encode(), mode).await {
+            // Whether it was this put is read next.
+            Ok(_) | Err(StoreError::Taken { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(RestoreError::Busy { key: home.cuts_key() })
+}
+
+/// Releases the oldest cut that has the lane, unless it is the newest of all; the cut. `None` also after a restore. It
+/// goes even if a topic is copied from it: what it holds back is as much as the lane's state has room for, and no later
+/// cut holds back any of it.
 ///
 /// # Errors
 /// As [`read_index`]; [`RestoreError::Busy`].
@@ -221,6 +293,8 @@ mod tests {
                 .iter()
                 .map(|(lane, as_of)| CutLane { lane: LaneId(*lane), as_of: LogIndex(*as_of), last: Sequence(1) })
                 .collect(),
+            needs: Vec::new(),
+            held_until: None,
         };
         let cuts = vec![entry(4, &[(1, 70), (2, 8)]), entry(5, &[(1, 90), (2, 9), (3, 0)])];
         CutIndex { next: 6, cuts, ..CutIndex::new(home) }
@@ -241,6 +315,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_copy_is_taken_from_stays_with_every_cut_that_has_the_copy() {
+        let mut index = index();
+        let cut = index.cuts[0].clone();
+        // Of the same minute: all but the first and the newest are outdated.
+        index.cuts = (4..9).map(|number| CutEntry { number, ..cut.clone() }).collect();
+        index.next = 9;
+        let outdated = |index: &CutIndex, in_use: &[u64]| -> Vec<u64> {
+            index.outdated(cut.at, &in_use.iter().copied().collect()).into_iter().collect()
+        };
+        assert_eq!(outdated(&index, &[]), [5, 6, 7]);
+        assert_eq!(outdated(&index, &[6]), [5, 7]);
+        index.cuts[2].held_until = Some(TimestampMs(cut.at.0 + 1));
+        assert_eq!(outdated(&index, &[]), [5, 7]);
+        index.cuts[2].held_until = Some(cut.at);
+        assert_eq!(outdated(&index, &[]), [5, 6, 7]);
+        // Copies of cut 7 and of cut 6 were under way at cuts 8 and 7.
+        index.cuts[4].needs = vec![7];
+        index.cuts[3].needs = vec![6];
+        assert_eq!(outdated(&index, &[]), [5]);
+        assert_eq!(CutIndex::decode(&index.encode()), Ok(index.clone()));
+        // A cut that goes itself holds nothing.
+        index.cuts[4].needs.clear();
+        assert_eq!(outdated(&index, &[]), [5, 6, 7]);
+        index.release(&BTreeSet::from([5, 6, 7]));
+        assert_eq!(index.cuts.iter().map(|cut| cut.number).collect::<Vec<_>>(), [4, 8]);
+    }
+
+    #[test]
     fn numbers_out_of_order_and_newer_formats_are_refused() {
         let refused = |change: fn(&mut CutIndex)| {
             let mut index = index();
@@ -249,6 +351,8 @@ mod tests {
         };
         assert!(refused(|index| index.next = 5).contains("out of order"));
         assert!(refused(|index| index.cuts.swap(0, 1)).contains("out of order"));
+        assert!(refused(|index| index.cuts[1].needs = vec![5]).contains("no earlier cut"));
+        assert!(refused(|index| index.cuts[1].needs = vec![3, 2]).contains("out of order"));
         assert!(refused(|index| index.next = u64::MAX).contains("beyond all"));
         assert!(refused(|index| index.what = "root".to_owned()).contains("it says it is"));
         assert!(refused(|index| index.format = 99).contains("update this one"));

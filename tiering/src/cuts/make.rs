@@ -129,8 +129,8 @@ impl CutError {
 
 /// The cluster as it was read.
 struct State {
-    /// The catalogue's object, and its revision.
-    catalogue: (Bytes, u64),
+    /// The catalogue, and its object.
+    catalogue: (Catalogue, Bytes),
     lanes: BTreeMap<LaneId, LaneTail>,
 }
 
@@ -175,7 +175,8 @@ impl CutMaker {
             index.cuts.push(entry.clone());
             put = Some(entry);
         }
-        let released = index.thin(at, &self.in_use);
+        let released = self.outdated(&index, at).await?;
+        index.release(&released);
         if put.is_none() && released.is_empty() {
             return Ok(done(&index, false, 0));
         }
@@ -202,7 +203,7 @@ impl CutMaker {
             // Another maker was first, or the lost answer was this one's.
             Err(StoreError::Taken { .. }) => {
                 let (now, _) = read_index(&*self.store, self.home).await?;
-                let is_noted = put.as_ref().is_some_and(|put| now.cuts.contains(put));
+                let is_noted = put.as_ref().is_some_and(|put| now.has(put.number));
                 if !is_noted {
                     self.store.delete(own).await?;
                 } else if let Some(late) = put.as_ref().filter(|_| is_late()) {
@@ -218,8 +219,7 @@ impl CutMaker {
                 return Err(error.into());
             }
         }
-        let keys = released.iter().map(|number| self.home.name(ObjectKind::Cut { number: *number }).key());
-        self.store.delete(keys.collect()).await?;
+        self.delete(&released).await?;
         if put.as_ref().is_some_and(|cut| cut.number.is_multiple_of(STRAYS_EVERY)) {
             self.sweep(&index).await?;
         }
@@ -236,7 +236,7 @@ impl CutMaker {
             self.unsettled.set(None);
             return Err(CutError::Closed { epoch: index.closed_for });
         }
-        if index.cuts.contains(&cut) {
+        if index.has(cut.number) {
             if between(began, clock()) > self.within * PUT_WITHIN {
                 self.withdraw(&cut).await?;
             }
@@ -265,39 +265,65 @@ impl CutMaker {
         if index.closed_for.is_some() {
             return Err(CutError::Closed { epoch: index.closed_for });
         }
-        let mut released = index.thin(now, &self.in_use);
-        if let [last] = index.cuts.as_slice()
-            && now.since_ms(last.at) >= KEPT_MS
-            && !self.in_use.contains(&last.number)
+        let mut released = self.outdated(&index, now).await?;
+        let last = index.cuts.iter().find(|cut| !released.contains(&cut.number));
+        if let Some(last) = last.filter(|last| now.since_ms(last.at) >= KEPT_MS)
+            && released.len() + 1 == index.cuts.len()
+            && !self.needed().await?.contains(&last.number)
         {
-            released.push(last.number);
-            index.cuts.clear();
+            released.insert(last.number);
         }
-        if !released.is_empty() {
-            self.store.put(&self.home.cuts_key(), index.encode(), mode).await?;
-            let keys = released.iter().map(|number| self.home.name(ObjectKind::Cut { number: *number }).key());
-            self.store.delete(keys.collect()).await?;
-        }
+        self.release(&mut index, mode, &released).await?;
         Ok(done(&index, false, released.len()))
     }
 
-    /// Releases all cuts that are not in use, as on a disk that is full.
+    /// Releases all cuts that are not in use at `now`, as on a disk that is full.
     ///
     /// # Errors
     /// [`CutError`].
-    pub async fn release_all(&self) -> Result<usize, CutError> {
+    pub async fn release_all(&self, now: TimestampMs) -> Result<usize, CutError> {
         let (mut index, mode) = read_index(&*self.store, self.home).await?;
         if index.closed_for.is_some() {
             return Err(CutError::Closed { epoch: index.closed_for });
         }
-        let (kept, released): (Vec<CutEntry>, Vec<CutEntry>) =
-            std::mem::take(&mut index.cuts).into_iter().partition(|cut| self.in_use.contains(&cut.number));
-        index.cuts = kept;
-        if !released.is_empty() {
-            self.store.put(&self.home.cuts_key(), index.encode(), mode).await?;
-            self.store.delete(released.iter().map(|cut| cut.key(self.home)).collect()).await?;
-        }
+        let released = index.free(now, &self.needed().await?, |_| true);
+        self.release(&mut index, mode, &released).await?;
         Ok(released.len())
+    }
+
+    async fn release(&self, index: &mut CutIndex, mode: PutMode, numbers: &BTreeSet<u64>) -> Result<(), CutError> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        index.release(numbers);
+        self.store.put(&self.home.cuts_key(), index.encode(), mode).await?;
+        Ok(self.delete(numbers).await?)
+    }
+
+    /// Deletes the objects of cuts that are released.
+    async fn delete(&self, numbers: &BTreeSet<u64>) -> Result<(), StoreError> {
+        let keys = numbers.iter().map(|number| self.home.name(ObjectKind::Cut { number: *number }).key());
+        self.store.delete(keys.collect()).await
+    }
+
+    /// The cuts that are not kept any longer at `now`. The catalogue is read only if there are any.
+    async fn outdated(&self, index: &CutIndex, now: TimestampMs) -> Result<BTreeSet<u64>, CutError> {
+        let outdated = index.outdated(now, &self.in_use);
+        if outdated.is_empty() {
+            return Ok(outdated);
+        }
+        Ok(index.outdated(now, &self.needed().await?))
+    }
+
+    /// Cuts that topics are copied from, as this cluster knows it and as a restore would find it: what the catalogue
+    /// names is needed until it says that the copy is complete. A catalogue that nothing can be restored by names none.
+    async fn needed(&self) -> Result<BTreeSet<u64>, CutError> {
+        let catalogue = match self.catalogue().await {
+            Err(CutError::Read(RestoreError::Unreadable { .. })) => None,
+            catalogue => catalogue?,
+        };
+        let named = catalogue.iter().flat_map(|(catalogue, _)| needs(catalogue, self.home));
+        Ok(named.chain(self.in_use.iter().copied()).collect())
     }
 
     /// Takes a cut out of the index again that was noted too late.
@@ -307,7 +333,7 @@ impl CutMaker {
             if index.closed_for.is_some() {
                 return Err(CutError::Closed { epoch: index.closed_for });
             }
-            index.cuts.retain(|kept| kept != cut);
+            index.cuts.retain(|kept| kept.number != cut.number);
             match self.store.put(&self.home.cuts_key(), index.encode(), mode).await {
                 Ok(_) => return Ok(self.store.delete(vec![cut.key(self.home)]).await?),
                 Err(StoreError::Taken { .. }) => {}
@@ -379,7 +405,7 @@ impl CutMaker {
             let missing: Vec<LaneId> =
                 catalogue.lanes.iter().copied().filter(|lane| !read.contains_key(lane)).collect();
             if missing.is_empty() {
-                return Ok(Some(State { catalogue: (body, catalogue.revision), lanes: read }));
+                return Ok(Some(State { catalogue: (catalogue, body), lanes: read }));
             }
             let tails = stream::iter(missing).map(|lane| lanes.tail(lane, None));
             let tails: Vec<LaneTail> = tails.buffered(LANES_AT_ONCE).try_collect().await?;
@@ -415,7 +441,7 @@ impl CutMaker {
                 number,
                 nonce,
                 at,
-                catalogue: state.catalogue.0.clone(),
+                catalogue: state.catalogue.1.clone(),
                 lanes: state.lanes.values().map(lane_state).collect(),
             };
             let object = cut.encode().ok_or(CutError::Large { lanes: state.lanes.len() })?;
@@ -423,8 +449,10 @@ impl CutMaker {
                 number,
                 at,
                 size: object.len() as u64,
-                catalogue: state.catalogue.1,
+                catalogue: state.catalogue.0.revision,
                 lanes: state.lanes.values().map(cut_lane).collect(),
+                needs: needs(&state.catalogue.0, self.home).filter(|needed| *needed < number).collect(),
+                held_until: None,
             };
             match self.store.put(&entry.key(self.home), object, PutMode::IfAbsent).await {
                 Ok(_) => return Ok(entry),
@@ -474,6 +502,15 @@ fn cut_lane(tail: &LaneTail) -> CutLane {
     }
 }
 
+/// Numbers of the cuts of this home that topics are copied from, ascending.
+fn needs(catalogue: &Catalogue, home: Home) -> impl Iterator<Item = u64> {
+    let of_archived = catalogue.topics.iter().filter_map(|topic| topic.copy.as_deref());
+    let others = catalogue.unarchived.iter().flat_map(|known| &known.topics);
+    let copies = of_archived.chain(others.filter_map(|topic| topic.copy.as_deref()));
+    let numbers: BTreeSet<u64> = copies.filter_map(|copy| copy.origin.cut_in(home)).collect();
+    numbers.into_iter()
+}
+
 impl State {
     /// Would a cut of this state be the same as `cut`?
     fn is_in(&self, cut: &CutEntry, at: TimestampMs) -> bool {
@@ -481,6 +518,6 @@ impl State {
         let same_ends = lanes.len() == cut.lanes.len()
             && lanes.iter().zip(&cut.lanes).all(|(a, b)| (a.lane, a.last) == (b.lane, b.last));
         let is_recent = at.since_ms(cut.at) < QUIET_MS;
-        self.catalogue.1 == cut.catalogue && same_ends && (is_recent || lanes == cut.lanes)
+        self.catalogue.0.revision == cut.catalogue && same_ends && (is_recent || lanes == cut.lanes)
     }
 }

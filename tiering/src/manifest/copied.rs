@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidewater_storage::model::{LaneId, Offset, TimestampMs, TopicId, TopicName};
 use uuid::Uuid;
 
-use crate::keys::{ClusterName, Home};
+use crate::keys::{ClusterId, ClusterName, Home, LineageEpoch};
 
 /// A copy that is not complete, in the catalogue. How far each partition is follows from its archived end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,12 +90,18 @@ impl CopyOrigin {
         let moves = self.url.is_none() && self.cut.is_none() && self.cluster == home.cluster.0;
         Self { epoch: if moves { home.epoch.0 } else { self.epoch }, ..self.clone() }
     }
+
+    /// The cut that it is taken from, if that is a cut of this home.
+    #[must_use]
+    pub fn cut_in(&self, home: Home) -> Option<u64> {
+        let of = Home { cluster: ClusterId(self.cluster), epoch: LineageEpoch(self.epoch) };
+        self.cut.filter(|_| of == home)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{ClusterId, LineageEpoch};
 
     #[test]
     fn offsets_that_no_partition_can_have_are_refused() {

@@ -110,7 +110,13 @@ impl PartitionManifest {
     /// Was it dropped, and is nothing of it left to delete? Then its state may go.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.dropped && self.rows.is_empty() && self.spilled.is_empty() && self.pending.is_empty()
+        self.dropped && !self.has_rows() && self.pending.is_empty()
+    }
+
+    /// Has it records in the bucket? One that begins above offset 0, as a copy does, has none at first.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        !self.rows.is_empty() || !self.spilled.is_empty()
     }
 
     /// Does a resident row name this object?

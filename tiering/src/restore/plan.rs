@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, Offset, PartitionId, TimestampMs, TopicId, TopicName};
+use tidewater_storage::model::{LaneId, LeaderEpoch, LogIndex, PartitionId, TimestampMs, TopicId, TopicName};
 
 use super::freeze::LaneEnd;
 use super::order::{EPOCH_BASE_BITS, PRODUCER_ID_BITS};
@@ -181,9 +181,9 @@ fn report(
     };
     let known: BTreeSet<TopicId> = source.topics.iter().map(|topic| topic.id).collect();
     // A topic is in the catalogue before its first row.
-    let is_empty = |found: &FollowedPartition| found.manifest().archived_end == Offset::ZERO;
-    let unknown =
-        |found: &&FollowedPartition| !found.is_dropped() && !known.contains(&found.id().topic) && !is_empty(found);
+    let unknown = |found: &&FollowedPartition| {
+        !found.is_dropped() && !known.contains(&found.id().topic) && found.manifest().has_rows()
+    };
     let all = lanes.iter().flat_map(|lane| lane.followed.partitions().values());
     let strays: Vec<PartitionId> = all.filter(unknown).map(FollowedPartition::id).collect();
     let deleted = source.topics.iter().filter(|topic| !topics.contains_key(&topic.id));

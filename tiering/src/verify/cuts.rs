@@ -229,7 +229,7 @@ impl Run<'_> {
                 return None;
             }
         };
-        if report && self.cut_index(home, false).await.is_none_or(|again| again.cuts.contains(entry)) {
+        if report && self.cut_index(home, false).await.is_none_or(|again| again.has(entry.number)) {
             self.find(Damage { cuts: vec![named_cut(entry.number, entry.at)], ..damage });
         }
         None

@@ -121,7 +121,7 @@ fn what_cuts_held_goes_once_they_are_released() {
     let kept = bench.index().cuts;
     assert!(bench.index().horizon(bench.lane.lane()).is_some());
     let held = waiting(&bench);
-    bench.world.block_on(bench.maker().release_all()).expect("released");
+    bench.world.block_on(bench.maker().release_all(bench.env.clock.wall())).expect("released");
     assert_eq!(bench.index().cuts, []);
     bench.settle();
     assert!(held > 20 && waiting(&bench) * 4 < held, "{held} objects were held, {} are left", waiting(&bench));
@@ -395,7 +395,7 @@ fn a_restore_to_a_cut_that_was_released_meanwhile_ends_no_lane() {
     let env = bench.world.env_of(20);
     let outcome = bench.world.block_on(async {
         let attempt = begin(&of(&bench, &env), 1, false).await.expect("begins");
-        bench.maker().release_all().await.expect("released");
+        bench.maker().release_all(bench.env.clock.wall()).await.expect("released");
         to_the_end(&bench, &env, Attempt { cut: Some(1), ..attempt }).await
     });
     assert!(matches!(outcome, Err(RestoreError::NoCut { .. })), "{outcome:?}");

@@ -78,6 +78,8 @@ pub struct SimLane {
     /// Partitions that other lanes carry, and those of them that this node does not know of before it asks.
     pub elsewhere: RefCell<BTreeSet<PartitionId>>,
     pub not_known_yet: RefCell<BTreeSet<PartitionId>>,
+    /// Partitions of this lane whose topic this node does not know yet.
+    pub without_topic: RefCell<BTreeSet<PartitionId>>,
     /// The leader is cut off from its peers: what it proposes is neither committed nor refused.
     pub cut_off: Cell<bool>,
 }
@@ -101,6 +103,7 @@ impl SimLane {
             clean: RefCell::default(),
             elsewhere: RefCell::default(),
             not_known_yet: RefCell::default(),
+            without_topic: RefCell::default(),
             cut_off: Cell::default(),
         })
     }
@@ -120,6 +123,7 @@ impl SimLane {
             clean: self.clean.clone(),
             elsewhere: RefCell::default(),
             not_known_yet: RefCell::default(),
+            without_topic: RefCell::default(),
             cut_off: Cell::default(),
         })
     }
@@ -399,7 +403,11 @@ impl LaneState for Rc<SimLane> {
     }
 
     fn topic(&self, partition: PartitionId) -> Option<TopicFacts> {
-        self.logs.borrow().get(&partition)?.facts.clone()
+        self.logs.borrow().get(&partition)?.facts.clone().filter(|_| !self.without_topic.borrow().contains(&partition))
+    }
+
+    fn dropped(&self, partition: PartitionId) -> bool {
+        self.logs.borrow().get(&partition).is_none_or(|log| log.facts.is_none())
     }
 
     fn whereabouts(&self, partition: PartitionId) -> Whereabouts {

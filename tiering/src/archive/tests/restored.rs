@@ -6,7 +6,7 @@ use tidewater_storage::env::Env;
 use tidewater_storage::model::LaneId;
 
 use super::*;
-use crate::manifest::{Root, check_partition};
+use crate::manifest::{Catalogue, Root, check_partition};
 use crate::restore::{self, Attempt, LaneSeed, Restore, RestoreError, RestoreRefusal};
 
 /// A restore of the bench's cluster, as run by another machine.
@@ -131,6 +131,44 @@ fn a_restore_that_is_dropped_anywhere_ends_with_all_that_was_archived() {
         assert_eq!((again.epoch, again.source), (LineageEpoch(3), attempt.home()));
         reborn(&next, &again, &archived(&next)).all_reads_back();
     }
+}
+
+/// A copy begins where its origin begins.
+#[test]
+fn a_partition_that_begins_above_offset_0_and_has_no_records_is_no_damage() {
+    let bench = Bench::new(530, Faults::default(), 1);
+    bench.live_for(Duration::from_secs(3), 6);
+    let new = partition(71, 0);
+    bench.lane.create(new, RetentionPolicy::default());
+    bench
+        .lane
+        .alter(new, |manifest| (manifest.log_start, manifest.archived_end) = (Offset::new(142), Offset::new(142)));
+    bench.settle();
+    // The catalogue need not name a topic of which nothing is in the bucket.
+    let key = bench.bucket.catalogue_key();
+    let mut catalogue = Catalogue::decode(&bench.sim.objects()[key.as_str()]).expect("decodes");
+    catalogue.topics.retain(|topic| topic.id != new.topic);
+    bench.sim.tamper(key.as_str(), Some(catalogue.encode()));
+    let report = bench.world.block_on(of(&bench, &bench.env).survey()).expect("surveyed");
+    assert_eq!((report.damaged, report.strays), (false, Vec::new()));
+}
+
+#[test]
+fn records_of_a_topic_that_this_node_does_not_know_yet_wait_for_it() {
+    let bench = Bench::new(531, Faults::default(), 1);
+    bench.live_for(Duration::from_secs(3), 6);
+    let new = partition(71, 0);
+    bench.lane.create(new, RetentionPolicy::default());
+    bench.lane.without_topic.borrow_mut().insert(new);
+    (0..4).for_each(|_| bench.lane.append(new, 1, 700));
+    bench.live_for(Duration::from_secs(20), 6);
+    assert_eq!(bench.lane.with_partition(new, |manifest| manifest.archived_end), Some(Offset::ZERO));
+    let report = bench.world.block_on(of(&bench, &bench.env).survey()).expect("surveyed");
+    assert_eq!((report.damaged, report.strays), (false, Vec::new()));
+    bench.lane.without_topic.borrow_mut().clear();
+    bench.settle();
+    assert_eq!(bench.lane.with_partition(new, |manifest| manifest.archived_end), Some(Offset::new(4)));
+    bench.all_reads_back();
 }
 
 #[test]

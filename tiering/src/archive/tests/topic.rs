@@ -3,10 +3,12 @@
 
 use tidewater_storage::model::TopicName;
 
-use super::cuts::with_cuts;
+use super::cuts::{quiet_bench, with_cuts};
 use super::restored::{archived, of};
 use super::*;
-use crate::manifest::check_partition;
+use crate::cuts::{CutEntry, CutMaker, hold_cut};
+use crate::keys::ClusterName;
+use crate::manifest::{Catalogue, CatalogueCopy, CopyOrigin, check_partition};
 use crate::restore::{FoundTopic, RestoreError, TopicState};
 
 fn name(id: PartitionId) -> TopicName {
@@ -77,10 +79,65 @@ fn a_cut_that_is_in_use_is_not_released() {
     maker.in_use.insert(first);
     let much_later = TimestampMs(bench.env.clock.wall().0 + 30 * 86_400_000);
     bench.world.block_on(maker.release_old(much_later)).expect("releases");
-    bench.world.block_on(maker.release_all()).expect("releases");
+    bench.world.block_on(maker.release_all(bench.env.clock.wall())).expect("releases");
     let left: Vec<u64> = bench.index().cuts.iter().map(|cut| cut.number).collect();
     assert_eq!(left, [first]);
     maker.in_use.clear();
     bench.world.block_on(maker.release_old(much_later)).expect("releases");
     assert_eq!(bench.index().cuts, []);
+}
+
+#[test]
+fn a_cut_that_a_copy_is_about_to_begin_from_is_not_released() {
+    let (bench, _) = with_cuts(991);
+    bench.settle();
+    bench.sim.set_faults(Faults::default());
+    let (store, home, maker) = (bench.sim.store(), bench.bucket.home, bench.maker());
+    let first = bench.index().cuts.first().expect("one").number;
+    let now = bench.env.clock.wall();
+    let hold = |until| bench.world.block_on(hold_cut(&*store, home, first, until));
+    assert_eq!((hold(now.plus_ms(600_000)), hold(now)), (Ok(true), Ok(true)), "the longer one counts");
+    bench.world.block_on(maker.release_all(now)).expect("releases");
+    let left: Vec<u64> = bench.index().cuts.iter().map(|cut| cut.number).collect();
+    assert_eq!(left, [first]);
+    bench.world.block_on(maker.release_all(now.plus_ms(600_000))).expect("releases");
+    assert_eq!((bench.index().cuts, hold(now)), (vec![], Ok(false)));
+}
+
+#[test]
+fn a_cut_says_which_cuts_its_copies_need_and_they_stay_as_long_as_it_does() {
+    let bench = quiet_bench(992);
+    let (home, mut maker) = (bench.bucket.home, bench.maker());
+    let key = home.name(ObjectKind::Catalogue).key();
+    let cut = |maker: &CutMaker, copy: Option<CopyOrigin>| -> CutEntry {
+        let mut catalogue = Catalogue::decode(&bench.sim.objects()[key.as_str()]).expect("reads");
+        let copy = copy.map(|origin| CatalogueCopy { origin, partitions: vec![], began: TimestampMs(0) });
+        catalogue.topics[0].copy = copy.map(Box::new);
+        // Or there would be nothing new to make a cut of.
+        catalogue.revision += 1;
+        bench.sim.tamper(key.as_str(), Some(catalogue.encode()));
+        bench.world.block_on(bench.cut(maker)).expect("made").newest.expect("one")
+    };
+    let kept = || -> Vec<u64> { bench.index().cuts.iter().map(|cut| cut.number).collect() };
+    // The first of its minute stays in any case.
+    let (first, copied) = (cut(&maker, None), cut(&maker, None));
+    let origin = CopyOrigin {
+        url: None,
+        cluster_name: ClusterName::new("tidewater").expect("legal"),
+        cluster: home.cluster.0,
+        epoch: home.epoch.0,
+        topic: name(bench.partitions[0]),
+        topic_id: bench.partitions[0].topic,
+        cut: Some(copied.number),
+        at: copied.at,
+    };
+    let with_copy = cut(&maker, Some(origin));
+    assert_eq!((copied.needs, &with_copy.needs), (vec![], &vec![copied.number]));
+    // The copy is complete; something holds the cut in which it is not.
+    maker.in_use.insert(with_copy.number);
+    let last = cut(&maker, None);
+    assert_eq!(kept(), [first.number, copied.number, with_copy.number, last.number]);
+    maker.in_use.clear();
+    let last = cut(&maker, None);
+    assert_eq!(kept(), [first.number, last.number]);
 }
