@@ -20,6 +20,7 @@ use crate::net::tokens::Tokens;
 
 mod access;
 mod answer;
+mod elsewhere;
 mod errors;
 mod etag;
 mod namespaces;
@@ -95,4 +96,12 @@ pub async fn serve(
         None => router(catalog),
     };
     axum::serve(listener, guard.protect(router, answer::refused)).with_graceful_shutdown(stop).await
+}
+
+/// Answers every request with where the tables are: in the external catalog at `uri`.
+///
+/// # Errors
+/// What the listener says.
+pub async fn serve_elsewhere(listener: TcpListener, guard: HttpGuard, uri: &str) -> std::io::Result<()> {
+    axum::serve(listener, guard.protect(elsewhere::router(uri), answer::refused)).await
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything here runs on the side runtime. Owns: which sinks run (`run`), their turns (`drive`), when small files are
 //! compacted (`compact`), what operators ask of them (`orders`, `operate`), tables left over by topics that are gone
-//! (`left_over`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them (`schemas`), what
+//! (`left_over`), the settings of an external catalog (`external`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them (`schemas`), what
 //! others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without
 //! the feature `lakehouse` no sink runs and the port stays closed.
 
@@ -14,6 +14,8 @@ mod compact;
 #[cfg(feature = "lakehouse")]
 mod drive;
 #[cfg(feature = "lakehouse")]
+pub mod external;
+#[cfg(feature = "lakehouse")]
 mod left_over;
 #[cfg(feature = "lakehouse")]
 mod operate;
@@ -24,7 +26,10 @@ mod run;
 #[cfg(feature = "lakehouse")]
 pub mod schemas;
 
-pub use orders::{DetachedTables, LeavingRows, OrderRefused, RewindOrder, RewoundTables, SinkOrder, TableOrder};
+pub use orders::{
+    AdoptOrder, AdoptedTable, DetachedTables, LeavingRows, OrderRefused, RewindOrder, RewoundTables, SinkOrder,
+    TableOrder,
+};
 #[cfg(feature = "lakehouse")]
 pub use run::start;
 pub use states::{Compaction, DeadLetter, DeadLettersState, TableState, TableStates, TableSums, TableView};
@@ -38,6 +43,7 @@ mod without {
 
     use super::TableStates;
     use crate::archival::run::Tier;
+    use crate::config::node::ExternalCatalog;
     use crate::controller::ask::ControllerRequest;
     use crate::controller::image::ClusterImage;
     use crate::net::http::HttpPort;
@@ -54,9 +60,12 @@ mod without {
         _asked: (Mesh<PartitionRequest>, Mesh<ControllerRequest>, SchemaRegistry),
         _states: TableStates,
         _handle: &Handle,
-        _catalog: HttpPort,
+        (_catalog, external): (HttpPort, Option<&ExternalCatalog>),
     ) -> Result<bool, String> {
-        Ok(false)
+        match external {
+            Some(_) => Err("this binary was built without tables (feature lakehouse)".to_owned()),
+            None => Ok(false),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::files::FileError;
+use crate::schema::system::{PREFIX, STRUCT};
 
 /// One row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +119,11 @@ fn read_file(path: &str, body: Bytes, visit: &mut impl FnMut(Row<'_>)) -> Result
 
 /// Error: the column that is not there.
 fn read_batch(batch: &RecordBatch, visit: &mut impl FnMut(Row<'_>)) -> Result<(), &'static str> {
-    let system = batch.column_by_name("tidewater").and_then(|c| c.as_struct_opt()).ok_or("tidewater")?;
-    let field = |name: &'static str| system.column_by_name(name).ok_or(name);
+    let inside = batch.column_by_name(STRUCT).and_then(|c| c.as_struct_opt());
+    let field = |name: &'static str| match inside {
+        Some(system) => system.column_by_name(name).ok_or(name),
+        None => batch.column_by_name(&format!("{PREFIX}{name}")).ok_or(name),
+    };
     let partitions = field("partition")?.as_primitive_opt::<Int32Type>().ok_or("partition")?;
     let offsets = field("offset")?.as_primitive_opt::<Int64Type>().ok_or("offset")?;
     let times = field("timestamp")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or("timestamp")?;

@@ -1,8 +1,8 @@
 //! The catalog seam: holds the pointer to a table's current metadata and moves it by compare-and-set.
 //!
 //! Owns: the trait, its types and errors. [`object_store`] is the built-in one, whose state is objects of the bucket;
-//! [`ReadOnlyCatalog`] reads that of another cluster; [`wire`] has the JSON of the Iceberg REST routes. Does not own:
-//! HTTP, what is in a commit.
+//! [`ReadOnlyCatalog`] reads that of another cluster; [`rest`] is a catalog of another vendor, over its Iceberg REST
+//! routes; [`wire`] has the JSON of the routes that this process serves. Does not own: serving HTTP, what is in a commit.
 //!
 //! Contract of [`Catalog::commit`]. **Atomicity**: all updates or none. **Ordering**: commits of a table are totally
 //! ordered; requirements are checked on the state the updates are applied to. **Retries**: an implementation may
@@ -35,6 +35,7 @@ mod raw;
 mod read_only;
 mod rename;
 mod requirement;
+pub mod rest;
 mod schemas;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use namespaces::PropertyChange;
 pub use object_store::ObjectStoreCatalog;
 pub use raw::RawLoaded;
 pub use read_only::ReadOnlyCatalog;
+pub use rest::RestCatalog;
 pub use transactions::TableCommit;
 pub use views::{LoadedView, NewView, ViewRequirement, ViewUpdate};
 
@@ -140,12 +142,24 @@ pub enum CatalogError {
     #[error("{detail}")]
     Busy { detail: String },
     /// An object of the catalog is not what was written there.
-    #[error("catalog object {key} is damaged: {detail}; restore it or drop the table by deleting the object")]
+    #[error(
+        "catalog object {key} is damaged: {detail}; put it back from the store's versions or a copy; if there is none, delete it: \
+         the table is dropped then"
+    )]
     Damaged {
         key: String,
         /// What is wrong with it.
         detail: String,
     },
+    /// An external catalog refuses, or does something that a table of Tidewater cannot live with. Nothing was changed.
+    #[error("{detail}")]
+    Refused {
+        /// What it refuses and what to do.
+        detail: String,
+    },
+    /// A read of an external catalog got an answer that is none of the Iceberg REST API.
+    #[error("{detail}")]
+    BadAnswer { detail: String },
     /// A metadata file does not parse, or an update does not apply.
     #[error(transparent)]
     Metadata(#[from] iceberg::Error),
@@ -155,6 +169,12 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
+    /// Whether there is no such table.
+    #[must_use]
+    pub fn is_table_gone(&self) -> bool {
+        matches!(self, Self::NoSuchTable(_) | Self::NoSuchNamespace(_))
+    }
+
     /// What a caller should do about it.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
@@ -173,8 +193,9 @@ impl CatalogError {
             | Self::NameTaken { .. }
             | Self::RenameTaken { .. }
             | Self::Elsewhere { .. }
+            | Self::Refused { .. }
             | Self::Unprocessable { .. } => Disposition::Refused,
-            Self::Busy { .. } => Disposition::Retry,
+            Self::Busy { .. } | Self::BadAnswer { .. } => Disposition::Retry,
             Self::Damaged { .. } => Disposition::Corrupt,
             Self::Metadata(error) => of_metadata(error),
             Self::File(error) => error.disposition(),
@@ -228,6 +249,11 @@ pub trait Catalog: Send + Sync {
     /// # Errors
     /// [`CatalogError::TableExists`] and others; after [`CatalogError::Unknown`] it may be there.
     async fn create(&self, table: &TableIdent, new: NewTable) -> Result<Loaded, CatalogError>;
+
+    /// Whether a commit that was refused never takes effect later. If not, what it was to name may not be deleted then.
+    fn refusals_are_final(&self) -> bool {
+        true
+    }
 
     /// Applies `updates` if all `requirements` hold. See the module for the contract.
     ///

@@ -21,6 +21,7 @@
 
 pub mod avro;
 pub mod build;
+pub mod cell;
 mod compile;
 pub mod evolve;
 pub mod fault;

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::spec::{DataFile, Schema, TableMetadata};
+use iceberg::spec::{DataFile, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
@@ -34,8 +34,10 @@ use crate::files::{FileError, TableFiles};
 use crate::names::Names;
 use crate::plan::Offsets;
 use crate::properties::{InvalidProperty, RetrySettings, TableSettings};
+use crate::schema::system::SystemColumns;
 use crate::translate::Skipped;
 
+pub mod adopt;
 pub(crate) mod cut;
 mod detach;
 pub mod garbage;
@@ -81,10 +83,15 @@ pub struct Append {
 #[derive(Clone, Debug, Default)]
 pub struct SchemaChange {
     pub schema: Option<Schema>,
-    pub properties: Vec<(&'static str, String)>,
+    /// The default partition spec from then on, over columns of the schema after the change.
+    pub spec: Option<UnboundPartitionSpec>,
+    /// The default sort order from then on, likewise.
+    pub order: Option<SortOrder>,
+    /// Those to set, and those to remove.
+    pub properties: Vec<(&'static str, Option<String>)>,
 }
 
-/// In place of a schema's id: the schema that was added last, in the same commit.
+/// In place of the id of a schema, a partition spec or a sort order: the one that was added last, in the same commit.
 const LAST_ADDED: i32 = -1;
 
 /// Why an append did not happen.
@@ -120,7 +127,7 @@ impl CommitError {
     /// Whether the table is gone: then nothing that was planned for it will ever be in it.
     #[must_use]
     pub fn is_table_gone(&self) -> bool {
-        matches!(self, Self::Catalog(CatalogError::NoSuchTable(_) | CatalogError::NoSuchNamespace(_)))
+        matches!(self, Self::Catalog(error) if error.is_table_gone())
     }
 
     /// After [`Disposition::Retry`] and [`Disposition::Unknown`] the same append may succeed, or already be in the
@@ -140,6 +147,9 @@ impl CommitError {
     }
 }
 
+/// Commits in a row of unknown outcome after which the caller gets the catalog's own words, and waits.
+const UNKNOWN_MAX: usize = 3;
+
 /// Whether a commit that failed with `error` may be in the table: only a failed write of the pointer leaves that open.
 fn may_have_happened(error: &CatalogError) -> bool {
     matches!(error, CatalogError::Unknown { .. } | CatalogError::File(_))
@@ -154,6 +164,8 @@ pub struct Committer {
     bounds: Bounds,
     /// Invalid properties that the log has named.
     reported: Vec<InvalidProperty>,
+    /// Commits in a row of which the catalog left open what became of them.
+    unknown: usize,
     current: Option<Loaded>,
 }
 
@@ -161,7 +173,7 @@ impl Committer {
     /// For `table`, which must carry `owner`'s ids.
     #[must_use]
     pub fn new(catalog: Arc<dyn Catalog>, table: TableIdent, owner: TableOwner, names: Names, bounds: Bounds) -> Self {
-        Self { catalog, table, owner, names, bounds, reported: Vec::new(), current: None }
+        Self { catalog, table, owner, names, bounds, reported: Vec::new(), unknown: 0, current: None }
     }
 
     #[must_use]
@@ -231,9 +243,26 @@ impl Committer {
             updates.push(TableUpdate::AddSchema { schema });
             updates.push(TableUpdate::SetCurrentSchema { schema_id: LAST_ADDED });
         }
-        if !change.properties.is_empty() {
-            let properties = change.properties.into_iter().map(|(key, value)| (key.to_owned(), value));
+        if let Some(spec) = change.spec {
+            let default_spec_id = base.metadata.default_partition_spec_id();
+            requirements.push(TableRequirement::DefaultSpecIdMatch { default_spec_id });
+            updates.push(TableUpdate::AddSpec { spec });
+            updates.push(TableUpdate::SetDefaultSpec { spec_id: LAST_ADDED });
+        }
+        if let Some(sort_order) = change.order {
+            let default_sort_order_id = base.metadata.default_sort_order_id();
+            requirements.push(TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id });
+            updates.push(TableUpdate::AddSortOrder { sort_order });
+            updates.push(TableUpdate::SetDefaultSortOrder { sort_order_id: LAST_ADDED.into() });
+        }
+        let (set, removed): (Vec<_>, Vec<_>) = change.properties.into_iter().partition(|(_, value)| value.is_some());
+        if !set.is_empty() {
+            let properties = set.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
             updates.push(TableUpdate::SetProperties { updates: properties.collect() });
+        }
+        if !removed.is_empty() {
+            let removals = removed.into_iter().map(|(key, _)| key.to_owned()).collect();
+            updates.push(TableUpdate::RemoveProperties { removals });
         }
         match self.catalog.commit(&self.table, requirements, updates).await {
             Ok(loaded) => {
@@ -273,6 +302,7 @@ impl Committer {
 
     fn check(&self, metadata: &TableMetadata) -> Result<(), CommitError> {
         self.owner.check(&self.table, metadata)?;
+        SystemColumns::check(metadata).map_err(|detail| CommitError::Unfit { table: self.table.clone(), detail })?;
         let found = identity::epoch(metadata);
         if found > self.owner.epoch {
             return Err(CommitError::Fenced { table: self.table.clone(), found, ours: self.owner.epoch });
@@ -379,15 +409,20 @@ impl Committer {
         made: snapshot::Made,
         uncertain: &mut bool,
     ) -> Result<Option<Loaded>, CommitError> {
+        let unknown = std::mem::take(&mut self.unknown);
+        let expires = made.updates.iter().any(|update| matches!(update, TableUpdate::RemoveSnapshots { .. }));
         match self.catalog.commit(&self.table, made.requirements, made.updates).await {
             Ok(loaded) => {
                 self.current = Some(loaded.clone());
-                garbage::collect(&self.catalog.files(), &base.metadata, &loaded.metadata).await;
+                // A catalog that does not show all snapshots has not lost the others.
+                if expires {
+                    garbage::collect(&self.catalog.files(), &base.metadata, &loaded.metadata).await;
+                }
                 Ok(Some(loaded))
             }
             Err(CatalogError::Conflict { .. }) => {
                 self.current = None;
-                self.catalog.files().take_back(&made.written).await;
+                self.take_back(&made.written).await;
                 Ok(None)
             }
             // A catalog that applied the updates to a later base, whose main is the same: a commit to another branch,
@@ -398,15 +433,26 @@ impl Committer {
                 if now.location == base.location {
                     return Err(error.into());
                 }
-                self.catalog.files().take_back(&made.written).await;
+                self.take_back(&made.written).await;
                 Ok(None)
             }
             // The outcome may be unknown: the next attempt, or the next call, looks at the table.
             Err(error) => {
                 self.current = None;
                 *uncertain |= may_have_happened(&error);
-                if matches!(error, CatalogError::Unknown { .. }) { Ok(None) } else { Err(error.into()) }
+                if !matches!(error, CatalogError::Unknown { .. }) {
+                    return Err(error.into());
+                }
+                self.unknown = unknown + 1;
+                if self.unknown < UNKNOWN_MAX { Ok(None) } else { Err(error.into()) }
             }
+        }
+    }
+
+    /// Deletes what a refused commit was to name. Where it may still take effect, the sweep of orphans deletes it.
+    async fn take_back(&self, written: &[String]) {
+        if self.catalog.refusals_are_final() {
+            self.catalog.files().take_back(written).await;
         }
     }
 }

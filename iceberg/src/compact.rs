@@ -4,8 +4,8 @@
 //! A commit every 30 seconds makes at least one file each; a query opens every one of them. A run does, for one table:
 //! 1. [`crate::commit::survey`] reads the manifests of the current snapshot;
 //! 2. [`mod@plan`] (pure) picks groups of small files;
-//! 3. `rewrite` reads the files of a group and writes their rows in the same order, in the columns that the table has
-//!    now (`project`), with the settings of any data file;
+//! 3. `rewrite` reads the files of a group and writes their rows in the same order, or in the table's sort order
+//!    (`order`), in the columns that the table has now (`project`), with the settings of any data file;
 //! 4. [`Committer::replace`] puts the new files in the place of the old ones, in one snapshot.
 //!
 //! The old files stay until the snapshots that name them expire ([`crate::commit::garbage`]).
@@ -34,8 +34,10 @@ use crate::commit::{Bounds, CommitError, Committer, Replacement, TableOwner};
 use crate::names::Names;
 use crate::partition::Partitioner;
 use crate::properties::TableSettings;
+use crate::sort::TableOrder;
 use crate::write::DataFileWriter;
 
+mod order;
 mod part;
 pub mod plan;
 mod project;
@@ -261,9 +263,13 @@ impl Compactor {
             ..Progress::default()
         };
         report(progress);
+        let order = TableOrder::of(&base.metadata).unwrap_or_else(|why| {
+            tracing::info!(table = %self.committer.table(), %why, "compacted files are not sorted");
+            None
+        });
         for group in groups {
             let of = (group, survey.partition(group.partition));
-            let written = rewrite::rewrite(&files, &base.metadata, &writer, of, |file| {
+            let written = rewrite::rewrite(&files, &base.metadata, &writer, order.as_ref(), of, |file| {
                 progress.files_read += 1;
                 progress.bytes_read += file.bytes;
                 report(progress);

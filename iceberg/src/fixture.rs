@@ -28,6 +28,7 @@ use crate::files::TableFiles;
 use crate::location::Warehouse;
 use crate::mode::{KeyMode, TableMode};
 use crate::names::Names;
+use crate::partition::spec::PartitionChoice;
 use crate::read::{LogRead, LogReadError, LogReader, PartitionBounds};
 use crate::registry::{SchemaSource, SchemaSourceError, WriterSchema};
 use crate::sink::{SinkConfig, TableSink};
@@ -426,6 +427,7 @@ pub struct World {
     pub registry: Arc<MemoryRegistry>,
     pub mode: TableMode,
     pub key: KeyMode,
+    pub partition: PartitionChoice,
     pub cluster: Uuid,
     pub topic: TopicId,
     pub seed: u64,
@@ -436,7 +438,8 @@ impl World {
         let cluster = Uuid::from_u128(7);
         let topic = TopicId(Uuid::from_u128(9));
         let (store, log, registry) = (MemoryStore::default(), Arc::default(), Arc::default());
-        Self { store, log, registry, mode: TableMode::KeyValue, key: KeyMode::Binary, cluster, topic, seed }
+        let (mode, key, partition) = (TableMode::KeyValue, KeyMode::Binary, PartitionChoice::default());
+        Self { store, log, registry, mode, key, partition, cluster, topic, seed }
     }
 
     /// With a topic whose values are columns.
@@ -456,6 +459,7 @@ impl World {
         config.target_lag_ms = 0;
         config.mode = self.mode.clone();
         config.key = self.key;
+        config.partition = self.partition.clone();
         config
     }
 
@@ -523,10 +527,13 @@ fn read_parquet(body: Bytes, rows: &mut Vec<(i32, u64, String)>) {
     let reader = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|builder| builder.build()).expect("parquet");
     for batch in reader {
         let batch = batch.expect("reads");
-        let system = batch.column(0).as_struct();
-        let partitions = system.column(0).as_primitive::<Int32Type>();
-        let offsets = system.column(1).as_primitive::<Int64Type>();
-        let values = batch.column(1).as_binary::<i64>();
+        let (system, value) = match batch.column(0).as_struct_opt() {
+            Some(system) => (system.columns(), 1),
+            None => (batch.columns(), 6),
+        };
+        let partitions = system[0].as_primitive::<Int32Type>();
+        let offsets = system[1].as_primitive::<Int64Type>();
+        let values = batch.column(value).as_binary::<i64>();
         for at in 0..batch.num_rows() {
             let value = String::from_utf8_lossy(values.value(at)).into_owned();
             rows.push((partitions.value(at), offsets.value(at) as u64, value));

@@ -51,6 +51,7 @@ pub mod registry;
 pub mod rewind;
 pub mod schema;
 pub mod sink;
+pub mod sort;
 pub mod translate;
 pub mod verify;
 pub mod write;

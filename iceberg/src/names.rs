@@ -43,6 +43,12 @@ impl Names {
         }
     }
 
+    /// Eight hexadecimal digits, for the end of a name that is found by other means.
+    #[must_use]
+    pub fn suffix(&self) -> String {
+        format!("{:08x}", self.uuid().as_u128() >> 96)
+    }
+
     /// A snapshot id: positive.
     #[must_use]
     pub fn snapshot_id(&self) -> i64 {

@@ -16,7 +16,7 @@ use crate::commit::Bounds;
 
 /// `false`: no snapshot expires and no file is deleted.
 pub const GC_ENABLED: &str = "gc.enabled";
-const MAX_SNAPSHOT_AGE: &str = "history.expire.max-snapshot-age-ms";
+pub(crate) const MAX_SNAPSHOT_AGE: &str = "history.expire.max-snapshot-age-ms";
 const MIN_SNAPSHOTS: &str = "history.expire.min-snapshots-to-keep";
 const MAX_REF_AGE: &str = "history.expire.max-ref-age-ms";
 const FILE_BYTES: &str = "write.target-file-size-bytes";

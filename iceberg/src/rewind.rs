@@ -28,10 +28,11 @@ use crate::commit::{CommitError, offsets};
 use crate::compact::{FilePart, RewriteError};
 use crate::files::TableFiles;
 use crate::names::Names;
-use crate::partition::{PartitionKey, Partitioner};
+use crate::partition::Partitioner;
 use crate::plan::Offsets;
 use crate::properties::FileSettings;
 use crate::schema::ids;
+use crate::schema::system::SystemColumns;
 use crate::write::{DataFileWriter, WriteError};
 
 /// What leaves a table, in figures. *Message*.
@@ -144,7 +145,7 @@ impl Sought<'_> {
         if entry.sequence_number().is_some_and(|sequence| sequence <= safe) || file.record_count() == 0 {
             return Ok(Fate::Stays);
         }
-        if let Some(fate) = by_bounds(file, self.to) {
+        if let Some(fate) = by_bounds(file, SystemColumns::of(self.base), self.to) {
             return Ok(fate);
         }
         let part = FilePart { files: self.files, table: self.base, file };
@@ -165,10 +166,7 @@ impl Sought<'_> {
     ) -> Result<(), CommitError> {
         let file = entry.data_file();
         let spec = self.base.partition_spec_by_id(spec_id).cloned();
-        let key = spec.as_ref().and_then(|spec| {
-            let by = Partitioner::of_spec(spec)?;
-            PartitionKey::of(file.partition(), by.is_by_hour())
-        });
+        let key = spec.as_ref().and_then(|spec| Partitioner::of_spec(spec, self.base)?.key_of_entry(file.partition()));
         let (Some(spec), Some(key), Some(sequence)) = (spec, key, entry.sequence_number()) else {
             return Err(self.unfit(format!(
                 "data file {} has rows that stay, and is of a partition spec with which files cannot be written; choose \
@@ -201,12 +199,14 @@ fn safe(base: &TableMetadata, to: &Offsets, reach: &str) -> i64 {
 }
 
 /// What the bounds of a file's partitions and offsets say; `None` if that is not enough.
-fn by_bounds(file: &DataFile, to: &Offsets) -> Option<Fate> {
-    let bound = |bounds: &std::collections::HashMap<i32, iceberg::spec::Datum>, id| match bounds.get(&id)?.literal() {
-        PrimitiveLiteral::Int(value) => Some(i64::from(*value)),
-        PrimitiveLiteral::Long(value) => Some(*value),
-        _ => None,
-    };
+fn by_bounds(file: &DataFile, system: SystemColumns, to: &Offsets) -> Option<Fate> {
+    let bound =
+        |bounds: &std::collections::HashMap<i32, iceberg::spec::Datum>, id| match bounds.get(&system.id(id))?.literal()
+        {
+            PrimitiveLiteral::Int(value) => Some(i64::from(*value)),
+            PrimitiveLiteral::Long(value) => Some(*value),
+            _ => None,
+        };
     let (lower, upper) = (file.lower_bounds(), file.upper_bounds());
     let partitions = bound(lower, ids::PARTITION)?..=bound(upper, ids::PARTITION)?;
     let (least, greatest) = (bound(lower, ids::OFFSET)?, bound(upper, ids::OFFSET)?);
@@ -262,16 +262,20 @@ mod tests {
     #[test]
     fn bounds_decide_where_they_are_clear() {
         let one = file((1, 1), (50, 99));
-        assert_eq!(by_bounds(&one, &at(&[(0, 0), (2, 0)])), Some(Fate::Stays), "of another partition");
-        assert_eq!(by_bounds(&one, &at(&[(1, 100)])), Some(Fate::Stays));
-        assert_eq!(by_bounds(&one, &at(&[(1, 99)])), None);
-        assert_eq!(by_bounds(&one, &at(&[(1, 51)])), None);
-        assert_eq!(by_bounds(&one, &at(&[(1, 50)])), Some(Fate::Leaves));
+        assert_eq!(
+            by_bounds(&one, SystemColumns::default(), &at(&[(0, 0), (2, 0)])),
+            Some(Fate::Stays),
+            "of another partition"
+        );
+        assert_eq!(by_bounds(&one, SystemColumns::default(), &at(&[(1, 100)])), Some(Fate::Stays));
+        assert_eq!(by_bounds(&one, SystemColumns::default(), &at(&[(1, 99)])), None);
+        assert_eq!(by_bounds(&one, SystemColumns::default(), &at(&[(1, 51)])), None);
+        assert_eq!(by_bounds(&one, SystemColumns::default(), &at(&[(1, 50)])), Some(Fate::Leaves));
         let two = file((0, 1), (50, 99));
-        assert_eq!(by_bounds(&two, &at(&[(0, 10)])), None, "rows of partition 1 stay");
-        assert_eq!(by_bounds(&two, &at(&[(0, 10), (1, 50)])), Some(Fate::Leaves));
-        assert_eq!(by_bounds(&two, &at(&[(0, 10), (1, 70)])), None);
-        assert_eq!(by_bounds(&two, &at(&[(0, 100), (1, 200)])), Some(Fate::Stays));
+        assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 10)])), None, "rows of partition 1 stay");
+        assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 10), (1, 50)])), Some(Fate::Leaves));
+        assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 10), (1, 70)])), None);
+        assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 100), (1, 200)])), Some(Fate::Stays));
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! The columns that are the same in each table: their field ids, the partition spec. Frozen: FORMAT.md lists the ids.
-//! [`file`](mod@file) says what columns a data file has.
+//! [`file`](mod@file) says what columns a data file has, [`system`] how one table has the system columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields};
 use iceberg::spec::{
-    ListType, NestedField, PartitionSpec, PrimitiveType, Schema, StructType, TableMetadata, Transform, Type,
-    UnboundPartitionSpec,
+    NestedField, PartitionSpec, PrimitiveType, Schema, TableMetadata, Transform, Type, UnboundPartitionSpec,
 };
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 pub mod file;
+pub mod system;
+
+use system::SystemColumns;
 
 /// Field ids, as iceberg numbers a fresh schema: level by level.
 pub mod ids {
@@ -48,39 +50,21 @@ pub const HOUR_FIELD: &str = "tidewater_hour";
 /// Microseconds in an hour: the transform is the floor of the quotient (Iceberg spec, "Partition Transforms").
 pub const HOUR_US: i64 = 3_600_000_000;
 
-fn primitive(kind: PrimitiveType) -> Type {
-    Type::Primitive(kind)
-}
-
-/// `tidewater`, with what each row says of its record.
-#[must_use]
-pub fn system_field() -> NestedField {
-    let header = StructType::new(vec![
-        NestedField::required(ids::HEADER_KEY, "key", primitive(PrimitiveType::String)).into(),
-        NestedField::optional(ids::HEADER_VALUE, "value", primitive(PrimitiveType::Binary)).into(),
-    ]);
-    let headers = ListType::new(NestedField::list_element(ids::HEADER, Type::Struct(header), true).into());
-    let system = StructType::new(vec![
-        NestedField::required(ids::PARTITION, "partition", primitive(PrimitiveType::Int)).into(),
-        NestedField::required(ids::OFFSET, "offset", primitive(PrimitiveType::Long)).into(),
-        NestedField::required(ids::TIMESTAMP, "timestamp", primitive(PrimitiveType::Timestamptz)).into(),
-        NestedField::required(ids::TIMESTAMP_TYPE, "timestamp_type", primitive(PrimitiveType::Int)).into(),
-        NestedField::optional(ids::HEADERS, "headers", Type::List(headers)).into(),
-        NestedField::optional(ids::KEY, "key", primitive(PrimitiveType::Binary)).into(),
-    ]);
-    NestedField::required(ids::TIDEWATER, "tidewater", Type::Struct(system))
-}
-
-fn value_field() -> NestedField {
-    NestedField::optional(ids::VALUE, "value", primitive(PrimitiveType::Binary))
-}
-
 /// The schema with which every table is made, and that of a `key_value` table.
 ///
 /// # Errors
 /// None in practice: the fields are constants; iceberg's builder is fallible.
 pub fn table_schema() -> iceberg::Result<Schema> {
-    Schema::builder().with_fields(vec![system_field().into(), value_field().into()]).build()
+    key_value_schema(SystemColumns::default())
+}
+
+/// The schema of the data files of a `key_value` table.
+///
+/// # Errors
+/// None in practice, as [`table_schema`].
+pub fn key_value_schema(system: SystemColumns) -> iceberg::Result<Schema> {
+    let fields = system.fields().into_iter().chain([system.value().into()]);
+    Schema::builder().with_fields(fields).build()
 }
 
 /// The schema of a table of dead letters. A table that is made with it gets other field ids, by level: it is made with
@@ -88,14 +72,14 @@ pub fn table_schema() -> iceberg::Result<Schema> {
 ///
 /// # Errors
 /// None in practice, as [`table_schema`].
-pub fn dead_letter_schema() -> iceberg::Result<Schema> {
-    let fields = vec![
-        system_field().into(),
-        value_field().into(),
-        NestedField::optional(ids::REASON, "reason", primitive(PrimitiveType::String)).into(),
-        NestedField::optional(ids::SCHEMA_ID, "schema_id", primitive(PrimitiveType::Int)).into(),
+pub fn dead_letter_schema(system: SystemColumns) -> iceberg::Result<Schema> {
+    let optional = |id, name, kind| NestedField::optional(id, name, Type::Primitive(kind)).into();
+    let own = [
+        system.value().into(),
+        optional(system.id(ids::REASON), "reason", PrimitiveType::String),
+        optional(system.id(ids::SCHEMA_ID), "schema_id", PrimitiveType::Int),
     ];
-    Schema::builder().with_fields(fields).build()
+    Schema::builder().with_fields(system.fields().into_iter().chain(own)).build()
 }
 
 /// `hour(tidewater.timestamp)`: the spec of tables whose topics choose none, and of dead letters.
@@ -109,20 +93,12 @@ pub fn hour_spec() -> iceberg::Result<UnboundPartitionSpec> {
 /// The hour spec among those of a table, which may have got others since; `None` if a user removed it.
 #[must_use]
 pub fn find_hour_spec(metadata: &TableMetadata) -> Option<Arc<PartitionSpec>> {
+    let system = SystemColumns::of(metadata);
     let default = metadata.default_partition_spec();
-    if is_by_hour(default) {
+    if system.is_by_hour(default) {
         return Some(default.clone());
     }
-    metadata.partition_specs_iter().find(|spec| is_by_hour(spec)).cloned()
-}
-
-/// Whether it is [`hour_spec`].
-#[must_use]
-pub fn is_by_hour(spec: &PartitionSpec) -> bool {
-    match spec.fields() {
-        [field] => field.source_id == ids::TIMESTAMP && field.transform == Transform::Hour,
-        _ => false,
-    }
+    metadata.partition_specs_iter().find(|spec| system.is_by_hour(spec)).cloned()
 }
 
 fn field(id: i32, name: &str, kind: DataType, nullable: bool) -> Field {
@@ -145,20 +121,6 @@ pub fn header_element() -> Field {
     field(ids::HEADER, "element", DataType::Struct(header_fields()), false)
 }
 
-/// Fields of the `tidewater` struct, in Arrow.
-#[must_use]
-pub fn system_fields() -> Fields {
-    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
-    Fields::from(vec![
-        field(ids::PARTITION, "partition", DataType::Int32, false),
-        field(ids::OFFSET, "offset", DataType::Int64, false),
-        field(ids::TIMESTAMP, "timestamp", timestamp, false),
-        field(ids::TIMESTAMP_TYPE, "timestamp_type", DataType::Int32, false),
-        field(ids::HEADERS, "headers", DataType::List(Arc::new(header_element())), true),
-        field(ids::KEY, "key", DataType::LargeBinary, true),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -168,9 +130,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_columns_in_arrow_are_what_iceberg_converts_to() {
+    fn headers_in_arrow_are_what_iceberg_converts_to() {
         let theirs = iceberg::arrow::schema_to_arrow_schema(&table_schema().expect("schema")).expect("converts");
-        assert_eq!(*theirs.field(0).data_type(), DataType::Struct(system_fields()));
+        let DataType::Struct(system) = theirs.field(0).data_type() else { unreachable!("a struct") };
+        let (_, headers) = system.find("headers").expect("there");
+        assert_eq!(*headers.data_type(), DataType::List(Arc::new(header_element())));
     }
 
     #[test]

@@ -32,10 +32,13 @@ use crate::properties::FileSettings;
 use crate::read::{LogReader, PartitionBounds};
 use crate::registry::{NoRegistry, SchemaSource, WriterSchema};
 use crate::schema::file::FileSchema;
+use crate::schema::system::{SystemColumns, SystemLayout};
+use crate::sort::choice::SortChoice;
 use crate::translate::framing::WrittenWith;
 use crate::translate::{Decoding, Translation};
 use crate::write::DataFileWriter;
 
+mod adopt;
 mod dead_letters;
 mod detach;
 mod error;
@@ -43,12 +46,14 @@ mod found;
 mod make;
 mod restored;
 mod rewind;
+mod scatter;
 pub mod status;
 mod take;
 #[cfg(test)]
 mod tests;
 mod typed;
 
+pub use adopt::{AdoptAsk, AdoptError, AdoptFrom, Adopted};
 use dead_letters::report::DeadTurn;
 use dead_letters::{DeadLetters, PENDING};
 pub use dead_letters::{dead_letter_table, is_dead_letter_name, is_under_own_name, topic_of_default_table};
@@ -81,8 +86,12 @@ pub struct SinkConfig {
     pub target_lag_ms: i64,
     /// `iceberg.delete`: the table is marked to go when the topic is deleted.
     pub delete: bool,
-    /// `iceberg.partition.spec`: that of a table that is made. One that is there keeps its own.
+    /// `iceberg.layout`.
+    pub layout: SystemLayout,
+    /// `iceberg.partition.spec`: that of a table that is made, once it has the columns. One that is there keeps its own.
     pub partition: PartitionChoice,
+    /// `iceberg.sort.order`: the table gets it when it changes, and its columns with the schemas that bring them.
+    pub sort: SortChoice,
     /// `iceberg.table.properties`: given to the tables that are made, and to the topic's own whenever it has others.
     pub properties: BTreeMap<String, String>,
     /// Bytes a turn takes, unpacked: what it holds in memory, about twice. Only a turn's first record may exceed it.
@@ -110,7 +119,9 @@ impl SinkConfig {
             conflict: ConflictPolicy::default(),
             target_lag_ms: 30_000,
             delete: false,
+            layout: SystemLayout::default(),
             partition: PartitionChoice::default(),
+            sort: SortChoice::default(),
             properties: BTreeMap::new(),
             turn_bytes: 128 << 20,
             turn_files: 256,
@@ -160,6 +171,10 @@ pub struct TableSink {
     behind: bool,
     /// The first partition that the last turn had no room for; the next turn begins with it.
     turned_away: Option<PartitionIndex>,
+    /// Partitions that stopped in the last turn because they would have opened too many files. They come last in the
+    /// next one, when others have opened most of them.
+    short_of_files: BTreeSet<PartitionIndex>,
+    scatter: scatter::Scatter,
     sweep_at: Option<TimestampMs>,
     sweep_lock: SweepLock,
     /// When the table was last loaded rather than known from a commit.
@@ -191,6 +206,8 @@ impl TableSink {
             last_commit: None,
             behind: false,
             turned_away: None,
+            short_of_files: BTreeSet::new(),
+            scatter: scatter::Scatter::default(),
             sweep_at: None,
             sweep_lock: SweepLock::default(),
             looked_at: TimestampMs(0),
@@ -242,7 +259,8 @@ impl TableSink {
 
     /// One turn. A failure is in the outcome and in the status.
     pub async fn run_once(&mut self, now: TimestampMs) -> Outcome {
-        let outcome = match self.turn(now).await {
+        // Large: every step of a turn is in it.
+        let outcome = match Box::pin(self.turn(now)).await {
             Ok(outcome) => outcome,
             Err(error) => self.settle_error(error),
         };
@@ -337,7 +355,9 @@ impl TableSink {
         }
         let base = self.mark(base).await?;
         let base = self.give_properties(base).await?;
+        let base = self.fit_to_layout(base).await?;
         let base = self.fit_to_mode(base).await?;
+        let base = self.fit_to_order(base).await?;
         let table = offsets::of(&self.config.table, &base.metadata)?;
         let mut asked = BTreeSet::new();
         let plan = loop {
@@ -368,6 +388,10 @@ impl TableSink {
                 self.committer.forget();
                 Ok(Outcome::Paused(PauseReason::Ahead { partition, table, log }))
             }
+            Plan::Run { .. } if self.scatter.rests() => {
+                let (table, detail) = (self.config.table.clone(), self.scatter.to_string());
+                Ok(Outcome::Paused(PauseReason::Unfit { table, detail }))
+            }
             Plan::Run { ranges } => self.take_and_commit(&ranges, &log, table, &base, now).await,
         }
     }
@@ -383,6 +407,7 @@ impl TableSink {
         let translation = self.translation(ranges, &from, base).await?;
         let mut taken = self.take(ranges, &from, translation).await?;
         let (rows, dead_rows) = (taken.translation.rows(), taken.translation.dead_rows());
+        self.scatter.note(&taken, self.config.turn_files);
         self.decoding = taken.translation.take_decoding();
         if taken.to == from {
             return Ok(Outcome::Idle);
@@ -392,9 +417,12 @@ impl TableSink {
         let settings = self.committer.settings(&base.metadata).files;
         let spec_id = taken.translation.partitioner().spec_id();
         let writer = self.writer(&base, spec_id, settings);
-        let key_value = FileSchema::key_value().map_err(CatalogError::from)?;
+        let key_value = FileSchema::key_value(SystemColumns::of(&base.metadata)).map_err(CatalogError::from)?;
         let schema = self.decoding.as_ref().map_or(&key_value, Decoding::file_schema);
-        let files = writer.write(schema, taken.translation.take_rows()).await?;
+        let files = match taken.translation.take_mixed() {
+            Some(mixed) => writer.write_mixed(schema, mixed).await?,
+            None => writer.write(schema, taken.translation.take_rows()).await?,
+        };
         let written: u64 = files.iter().map(DataFile::record_count).sum();
         assert_eq!(written, rows, "every row that was taken is in a data file");
         let (mut pending, mut beside) = (None, Vec::new());
@@ -445,10 +473,9 @@ impl TableSink {
     }
 
     fn no_spec(&self, table: &TableIdent) -> CommitError {
-        let detail =
-            "its partition spec is over columns by which it cannot be written, and that by hour was removed; add \
-                      hour(tidewater.timestamp) again"
-                .to_owned();
+        let detail = "its partition spec is over columns by which it cannot be written, and it has none by hour; give it a spec \
+                      that iceberg.partition.spec could have"
+            .to_owned();
         CommitError::Unfit { table: table.clone(), detail }
     }
 
@@ -502,14 +529,27 @@ impl TableSink {
         let known = self.committer.current().is_some();
         match self.committer.refresh().await {
             Ok(base) => {
-                if !known {
+                if !known && self.catalog.refusals_are_final() {
                     garbage::recover(&self.catalog.files(), &base.metadata).await;
                 }
                 Ok(base)
             }
-            Err(CommitError::Catalog(CatalogError::NoSuchTable(_))) => {
-                make::make_table(&*self.catalog, &self.config, &self.config.table).await?;
-                Ok(self.committer.refresh().await?)
+            Err(error) if error.is_table_gone() => {
+                let table = &self.config.table;
+                let unmade = || CatalogError::Refused {
+                    detail: format!(
+                        "{table} cannot be made: the catalog says that its name is taken, and that there is no such table \
+                         (is it a view, or is the warehouse gone?)"
+                    ),
+                };
+                match make::make_table(&*self.catalog, &self.config, table).await {
+                    Err(SinkError::Commit(error)) if error.is_table_gone() => Err(unmade().into()),
+                    Err(error) => Err(error),
+                    Ok(()) => self.committer.refresh().await.map_err(|error| match error.is_table_gone() {
+                        true => unmade().into(),
+                        false => error.into(),
+                    }),
+                }
             }
             Err(error) => Err(error.into()),
         }

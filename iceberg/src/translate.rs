@@ -16,12 +16,13 @@ use bytes::Bytes;
 use tidewater_storage::model::record::{RecordError, Records};
 use tidewater_storage::model::{Batch, Offset, OffsetRange, PartitionIndex, record};
 
-use crate::columns::build::Columns;
-use crate::columns::fault::{BadValue, Fault};
 use crate::partition::{PartitionKey, Partitioner, hour_of};
 
 pub mod decoding;
 pub mod framing;
+mod headers;
+pub mod mixed;
+mod parts;
 pub mod rows;
 pub mod skipped;
 #[cfg(test)]
@@ -29,10 +30,11 @@ mod tests;
 pub mod value_schema;
 
 pub use decoding::Decoding;
+pub use mixed::MixedRows;
 pub use rows::PartitionRows;
 pub use skipped::Skipped;
 
-use decoding::{Fate, ValueLayout, ValueType, Verdict};
+use decoding::ValueType;
 use framing::{Framed, Part};
 use rows::Placed;
 
@@ -80,7 +82,7 @@ pub struct Added {
 pub enum Stop {
     /// There is no room.
     Full,
-    /// Its key's or value's schema has no [`Verdict`] yet: the first of [`Translation::undecided`].
+    /// Its key's or value's schema has no [`Verdict`](decoding::Verdict) yet: the first of [`Translation::undecided`].
     Schema,
 }
 
@@ -97,6 +99,8 @@ pub struct DeadRecord {
 pub struct Translation {
     by: Partitioner,
     open: BTreeMap<PartitionKey, PartitionRows>,
+    /// In place of `open` where a row's partition is found in its columns.
+    mixed: Option<MixedRows>,
     /// Of keys or values that have schemas; else both are bytes.
     decoding: Option<Decoding>,
     dead: BTreeMap<PartitionKey, PartitionRows>,
@@ -115,6 +119,7 @@ impl Translation {
         Self {
             by,
             open: BTreeMap::new(),
+            mixed: None,
             decoding: None,
             dead: BTreeMap::new(),
             first_dead: None,
@@ -149,10 +154,12 @@ impl Translation {
         self.decoding.take()
     }
 
-    /// Goes on with the columns that the table has now.
-    pub fn set_decoding(&mut self, decoding: Decoding) {
-        assert!(self.open.is_empty(), "rows of two versions of a table do not mix");
-        self.decoding = Some(decoding);
+    /// Goes on with the columns and the partitions that the table has now.
+    pub fn set_decoding(&mut self, by: Partitioner, decoding: Decoding) {
+        let is_empty = self.open.is_empty() && self.mixed.as_ref().is_none_or(|mixed| mixed.rows.is_empty());
+        assert!(is_empty, "rows of two versions of a table do not mix");
+        self.mixed = None;
+        (self.by, self.decoding) = (by, Some(decoding));
     }
 
     /// After [`Stop::Schema`]: the types of keys and values without a verdict that the rest of the batch names, in its
@@ -195,7 +202,7 @@ impl Translation {
     /// Partitions of the tables that are open, those of dead letters too: files to be written.
     #[must_use]
     pub fn files(&self) -> usize {
-        self.open.len() + self.dead.len()
+        self.open.len() + self.mixed.as_ref().map_or(0, |mixed| mixed.partitions.len()) + self.dead.len()
     }
 
     /// Takes the dead letters out, by hour.
@@ -211,6 +218,12 @@ impl Translation {
         let open = std::mem::take(&mut self.open);
         debug_assert!(open.values().all(|rows| !rows.is_empty()), "a partition is opened by its first row");
         open
+    }
+
+    /// Takes the rows out whose partitions were found in their columns, if there are any.
+    #[must_use]
+    pub fn take_mixed(&mut self) -> Option<MixedRows> {
+        self.mixed.take().filter(|mixed| !mixed.rows.is_empty())
     }
 
     /// What is left out so far, neighbours joined.
@@ -347,79 +360,6 @@ impl Translation {
     fn reserve(&self, cost: usize, opens: bool, room: &Room) -> Result<(), Stop> {
         let is_full = self.bytes.saturating_add(cost) > room.bytes || (opens && self.files() >= room.files);
         if !self.is_empty() && is_full { Err(Stop::Full) } else { Ok(()) }
-    }
-
-    /// Adds a record whose key or value has a schema.
-    fn add_typed(&mut self, placed: &Placed<'_>, room: &Room) -> Result<(), Stop> {
-        let Some(decoding) = &self.decoding else { return self.add_bytes(placed, room) };
-        if decoding.is_dead(placed.partition, placed.record.offset) {
-            self.bytes = self.bytes.saturating_add(rows::row_bytes(placed.record));
-            return Ok(());
-        }
-        // What is a dead letter for one part waits for no schema of the other.
-        match (decoding.fate(Part::Key, placed), decoding.fate(Part::Value, placed)) {
-            (Fate::Dead { schema, why }, _) | (_, Fate::Dead { schema, why }) => {
-                self.add_dead(placed, schema, &why, room)
-            }
-            (Fate::Undecided, _) | (_, Fate::Undecided) => Err(Stop::Schema),
-            (key, value) => match self.add_parts(placed, &key, &value, room)? {
-                Ok(()) => Ok(()),
-                Err((of, bad)) => self.add_dead(placed, of.with.id(), &format!("{of}: {bad}"), room),
-            },
-        }
-    }
-
-    /// Adds a record with the parts of its key and value. The outer error: it has to wait; the inner one: it is no row.
-    fn add_parts(
-        &mut self,
-        placed: &Placed<'_>,
-        key: &Fate<'_>,
-        value: &Fate<'_>,
-        room: &Room,
-    ) -> Result<Result<(), (ValueType, BadValue)>, Stop> {
-        let Some(decoding) = &self.decoding else { unreachable!("parts have decoders") };
-        let partition = self.by.key(placed);
-        let opens = !self.open.contains_key(&partition);
-        let mut cost = match decoding.layouts.value {
-            ValueLayout::Bytes(_) => rows::row_bytes(placed.record),
-            ValueLayout::Columns(_) => rows::system_bytes(placed.record),
-        };
-        if opens {
-            cost = cost.saturating_add(OPEN_BYTES + decoding.layouts.open_bytes());
-        }
-        self.reserve(cost, opens, room)?;
-        let left = room.bytes.saturating_sub(self.bytes.saturating_add(cost));
-        let limit = if self.is_empty() { VALUE_BYTES_MAX } else { left.min(VALUE_BYTES_MAX) };
-        let rows = self.open.entry(partition.clone()).or_insert_with(|| PartitionRows::typed(&decoding.layouts));
-        let fill = |fate: &Fate<'_>, columns: &mut Columns, limit: usize| match fate {
-            Fate::Plain => {
-                columns.push_null();
-                Ok(0)
-            }
-            Fate::Decoded(of, bytes) => match decoding.verdict(*of, placed.partition, placed.record.offset) {
-                Some(Verdict::Rows(decoder)) => decoder.push(bytes, columns, limit).map_err(|bad| (*of, bad)),
-                _ => unreachable!("{of} has a decoder"),
-            },
-            Fate::Undecided | Fate::Dead { .. } => unreachable!("{fate:?} is no row"),
-        };
-        let filled = rows.push_typed(placed, |keys, values| {
-            let charged = fill(key, keys, limit)?;
-            let of_value = values.map(|values| fill(value, values, limit.saturating_sub(charged))).transpose()?;
-            Ok(charged + of_value.unwrap_or(0))
-        });
-        if filled.is_err() && rows.is_empty() {
-            self.open.remove(&partition);
-        }
-        match filled {
-            Ok(charged) => {
-                self.bytes = self.bytes.saturating_add(cost).saturating_add(charged);
-                self.rows += 1;
-                Ok(Ok(()))
-            }
-            Err((_, BadValue { fault: Fault::Full, .. })) => Err(Stop::Full),
-            Err((_, BadValue { fault: Fault::Large(_), .. })) if limit < VALUE_BYTES_MAX => Err(Stop::Full),
-            Err(bad) => Ok(Err(bad)),
-        }
     }
 
     /// Adds a dead letter.

@@ -9,13 +9,14 @@
 //! times the target size, and one slice of rows. Slices are cut by bytes, because the Parquet writer looks at its page
 //! and dictionary limits only between slices. Columns of client-chosen size get no Parquet statistics
 //! ([`crate::bounds`]), and a dictionary only where no value is large: the dictionary would be a second copy of the
-//! values. Other statistics are of column chunks, not of pages.
+//! values. Other statistics are of column chunks, not of pages, but for the columns that a file is sorted by.
 //!
 //! zstd-1: levels 3 and 6 bought nothing on real records and cost up to two thirds of the speed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
 use iceberg::spec::DataFile;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use tidewater_storage::disposition::Disposition;
@@ -25,7 +26,7 @@ use crate::names::Names;
 use crate::partition::PartitionKey;
 use crate::properties::FileSettings;
 use crate::schema::file::FileSchema;
-use crate::translate::PartitionRows;
+use crate::translate::{MixedRows, PartitionRows};
 
 mod leaves;
 mod name;
@@ -40,6 +41,8 @@ pub use partition_files::PartitionFiles;
 const SLICE_ROWS: usize = 16 * 1024;
 /// Bytes of one slice at most, unless it is a single row: what a page or a dictionary may exceed its limit by.
 const SLICE_BYTES: usize = 1 << 20;
+/// Bytes of rows that are picked out of those of a turn at once, about: their average counts.
+const PICKED_BYTES: usize = 4 << 20;
 /// Rows of a row group at most.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 /// A column with a value larger than this gets no dictionary in its file.
@@ -68,6 +71,15 @@ impl WriteError {
             Self::Arrow(_) | Self::Incomplete { .. } => Disposition::Refused,
         }
     }
+}
+
+/// The order of the rows of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOrder {
+    /// The table's sort order with this id.
+    pub id: i32,
+    /// Field ids of its columns: these have statistics of pages too, so that readers skip pages of a file.
+    pub columns: BTreeSet<i32>,
 }
 
 /// Writes the data files of one table.
@@ -104,16 +116,41 @@ impl DataFileWriter {
         Ok(out)
     }
 
+    /// The same of rows that share their columns: those of each partition are picked out, some at a time.
+    ///
+    /// # Errors
+    /// As [`DataFileWriter::write`].
+    pub async fn write_mixed(&self, schema: &FileSchema, mixed: MixedRows) -> Result<Vec<DataFile>, WriteError> {
+        let batch = mixed.rows.finish(schema)?;
+        let leaves = ClientLeaves::of(schema, &batch)?;
+        // Of all partitions: to look at each of them again would cost as much as a dictionary saves.
+        let plain: Vec<bool> = leaves.largest().map(|bytes| bytes > DICTIONARY_VALUE_BYTES).collect();
+        let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1);
+        let at_once = (PICKED_BYTES / row_bytes.max(1)).clamp(1, SLICE_ROWS);
+        let mut out = Vec::with_capacity(mixed.partitions.len());
+        for (key, rows) in mixed.partitions {
+            let mut files = self.partition_files(schema, key, plain.iter().copied(), None);
+            for rows in rows.chunks(at_once) {
+                files.push(&take_record_batch(&batch, &UInt32Array::from(rows.to_vec()))?).await?;
+            }
+            out.append(&mut files.finish().await?);
+        }
+        Ok(out)
+    }
+
     /// Files of one partition with the columns of `schema`, to be written batch by batch. `plain` says of each of its
-    /// leaves whether it has a value so large that the column gets no dictionary.
+    /// leaves whether it has a value so large that the column gets no dictionary; `order` how the rows come, if they
+    /// are sorted.
     #[must_use]
     pub fn partition_files<'a>(
         &'a self,
         schema: &'a FileSchema,
         key: PartitionKey,
         plain: impl Iterator<Item = bool>,
+        order: Option<FileOrder>,
     ) -> PartitionFiles<'a> {
-        PartitionFiles::new(self, schema, key, properties(&self.settings, schema, plain))
+        let properties = properties(&self.settings, schema, plain, order.as_ref());
+        PartitionFiles::new(self, schema, key, properties, order.map(|order| order.id))
     }
 
     async fn write_partition(
@@ -123,13 +160,19 @@ impl DataFileWriter {
         batch: RecordBatch,
     ) -> Result<Vec<DataFile>, WriteError> {
         let leaves = ClientLeaves::of(schema, &batch)?;
-        let mut files = self.partition_files(schema, key, leaves.largest().map(|bytes| bytes > DICTIONARY_VALUE_BYTES));
+        let plain = leaves.largest().map(|bytes| bytes > DICTIONARY_VALUE_BYTES);
+        let mut files = self.partition_files(schema, key, plain, None);
         files.push(&batch).await?;
         files.finish().await
     }
 }
 
-fn properties(settings: &FileSettings, schema: &FileSchema, plain: impl Iterator<Item = bool>) -> WriterProperties {
+fn properties(
+    settings: &FileSettings,
+    schema: &FileSchema,
+    plain: impl Iterator<Item = bool>,
+    order: Option<&FileOrder>,
+) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(settings.compression)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -142,6 +185,8 @@ fn properties(settings: &FileSettings, schema: &FileSchema, plain: impl Iterator
     for (leaf, is_plain) in schema.leaves.iter().zip(plain) {
         if leaf.is_client_sized() || leaf.repeated {
             builder = builder.set_column_statistics_enabled(leaf.path.clone(), EnabledStatistics::None);
+        } else if order.is_some_and(|order| order.columns.contains(&leaf.id)) {
+            builder = builder.set_column_statistics_enabled(leaf.path.clone(), EnabledStatistics::Page);
         }
         if is_plain {
             builder = builder.set_column_dictionary_enabled(leaf.path.clone(), false);

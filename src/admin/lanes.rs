@@ -104,7 +104,10 @@ pub(super) async fn resume(State(state): State<AdminState>, Path(lane): Path<u32
         }
         Some(Resumed::NotHere) | None => refused(
             StatusCode::NOT_FOUND,
-            &format!("lane {lane} does not archive here; /v1/lanes lists the lanes that do"),
+            &format!(
+                "this broker does not archive lane {lane}: ask the lane's leader, with --admin; GET /v1/cluster/lanes names \
+                 it"
+            ),
         ),
     }
 }

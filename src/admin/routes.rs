@@ -36,6 +36,12 @@ struct TopicStatus {
     table: Option<String>,
     /// What holds up the table or a partition of it, in the words of `tidewater_topic_table_held_up`.
     table_held_by: Vec<&'static str>,
+    /// Why the table is not partitioned by the whole spec that it was made for; null if it is.
+    table_partition_spec: Option<String>,
+    /// The table's sort order in the words of SQL; null if it has none.
+    table_sort_order: Option<String>,
+    /// Why its files are not sorted by all that was asked for; null if they are.
+    table_sort_order_lacking: Option<String>,
     dead_letters: Option<DeadLettersState>,
     partitions: Vec<PartitionStatus>,
     groups: Vec<TopicGroup>,
@@ -99,6 +105,7 @@ async fn listen(stage: Stage, port: HttpPort) {
         .route("/v1/iceberg/{topic}/compact", post(tables::compact))
         .route("/v1/iceberg/{topic}/expire", post(tables::expire))
         .route("/v1/iceberg/{topic}/backfill", post(tables::backfill))
+        .route("/v1/iceberg/{topic}/adopt", post(tables::adopt))
         .route("/v1/iceberg/{topic}/detach", post(tables::detach))
         .route("/v1/iceberg/{topic}/rewind", post(tables::rewind))
         .route("/v1/lanes", get(lanes::list))
@@ -236,9 +243,25 @@ async fn status_of(services: &Services, topic: &TopicImage, groups: &[GroupLag])
         Some(TopicGroup { group: group.group.clone(), state: group.state, lag_records })
     });
     let groups = groups.collect();
-    let (table, table_held_by, dead_letters) = match table {
-        None => (None, Vec::new(), None),
-        Some(TableView { table, held_by, dead_letters }) => (Some(table), held_by, dead_letters),
-    };
-    TopicStatus { name, id: topic.id.to_string(), table, table_held_by, dead_letters, partitions, groups }
+    let is_there = table.is_some();
+    let TableView {
+        table,
+        held_by: table_held_by,
+        partition_spec: table_partition_spec,
+        sort_order: table_sort_order,
+        sort_order_lacking: table_sort_order_lacking,
+        dead_letters,
+    } = table.unwrap_or_default();
+    TopicStatus {
+        name,
+        id: topic.id.to_string(),
+        table: is_there.then_some(table),
+        table_held_by,
+        table_partition_spec,
+        table_sort_order,
+        table_sort_order_lacking,
+        dead_letters,
+        partitions,
+        groups,
+    }
 }

@@ -1,6 +1,6 @@
 //! `/v1/iceberg`: the tables of topics. `GET` lists them or describes one, with its data files and their compaction;
-//! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either, `POST …/detach` to
-//! give it up, `POST …/rewind` to take it back,
+//! `POST …/compact` and `POST …/expire` ask the broker that commits to a table for a run of either, `POST …/adopt` to
+//! take on one that another program made, `POST …/detach` to give it up, `POST …/rewind` to take it back,
 //! `POST …/backfill` to commit what there is now.
 //!
 //! A broker knows the files of the tables that it commits to; of others it says which broker does.
@@ -17,9 +17,11 @@ use tidewater_storage::model::TopicId;
 use tokio::sync::oneshot;
 
 use super::state::{AdminState, Services, refused};
-use crate::config::topic::IcebergMode;
+use crate::config::topic::{IcebergMode, text_of};
 use crate::controller::image::{ClusterImage, TopicImage};
-use crate::lakehouse::{Compaction, OrderRefused, RewindOrder, SinkOrder, TableOrder, TableStates};
+use crate::lakehouse::{
+    AdoptOrder, Compaction, DeadLettersState, OrderRefused, RewindOrder, SinkOrder, TableOrder, TableStates,
+};
 
 /// How long this broker may take to hear of a change that the controller has made.
 const IMAGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,11 +37,26 @@ pub struct TableStatus {
     pub table: Option<String>,
     /// The broker that commits to it; none without a leader.
     pub broker: Option<i32>,
+    /// `iceberg.mode`.
+    #[serde(default)]
+    pub mode: String,
+    /// `iceberg.key.mode`.
+    #[serde(default)]
+    pub key_mode: String,
     /// `iceberg.compaction`.
     pub compaction: bool,
     /// Why the table is not brought up to date, if so.
     pub paused: Option<String>,
     pub lag_records: Option<u64>,
+    /// Its sort order in the words of SQL, if it has one and this broker commits to it.
+    #[serde(default)]
+    pub sort_order: Option<String>,
+    /// What it lacks of its partition spec or sort order, in words, if this broker commits to it.
+    #[serde(default)]
+    pub lacking: Vec<String>,
+    /// Its table of dead letters, if this broker commits to it.
+    #[serde(default)]
+    pub dead_letters: Option<DeadLettersState>,
     /// How far it is, if this broker commits to it.
     #[serde(default)]
     pub partitions: Vec<TablePartition>,
@@ -63,13 +80,20 @@ fn status_of(services: &Services, topic: &TopicImage) -> TableStatus {
     let summary = services.tables.summary(topic.id);
     let (table, paused, lag_records) =
         summary.map_or((None, None, None), |(t, paused, lag)| (Some(t), paused, Some(lag)));
+    let setting = |name: &str| text_of(name, &topic.overrides);
+    let view = services.tables.fill(topic, &mut []).unwrap_or_default();
     TableStatus {
         topic: topic.name.to_string(),
         table,
         broker: leader.map(|leader| leader.node.0),
+        mode: setting("iceberg.mode"),
+        key_mode: setting("iceberg.key.mode"),
         compaction: topic.config.iceberg_compaction,
         paused,
         lag_records,
+        sort_order: view.sort_order,
+        lacking: view.partition_spec.into_iter().chain(view.sort_order_lacking).collect(),
+        dead_letters: view.dead_letters,
         partitions: services
             .tables
             .partitions(topic.id)
@@ -212,6 +236,24 @@ pub(super) async fn rewind(
     }
     match done.await {
         Ok(Ok(rewound)) => Json(rewound).into_response(),
+        Ok(Err(why)) => refused(StatusCode::CONFLICT, &why),
+        Err(_) => gone(),
+    }
+}
+
+/// Answers when the topic has the table.
+pub(super) async fn adopt(
+    State(AdminState { services, .. }): State<AdminState>,
+    Path(name): Path<String>,
+    Json(asked): Json<AdoptOrder>,
+) -> Response {
+    let (reply, done) = oneshot::channel();
+    let asked = order(&services, &name, |tables, topic| tables.order_of_sink(topic, SinkOrder::Adopt(asked, reply)));
+    if let Err(refusal) = asked {
+        return refusal;
+    }
+    match done.await {
+        Ok(Ok(adopted)) => Json(adopted).into_response(),
         Ok(Err(why)) => refused(StatusCode::CONFLICT, &why),
         Err(_) => gone(),
     }

@@ -16,7 +16,7 @@ use crate::node::restore::CutChoice;
 
 /// Between looks at a copy.
 const LOOK: Duration = Duration::from_millis(300);
-/// A copy that does not get on for so long ends the command.
+/// A copy that makes no progress for so long ends the command.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Looks that may fail in a row: a broker is started again.
 const FAILED_LOOKS_MAX: u32 = 60;
@@ -113,7 +113,7 @@ async fn wait(addr: &str, topic: &str) -> Result<Value, CliError> {
                 if moved.elapsed() > PATIENCE {
                     bar.finish_and_clear();
                     return Err(CliError::Refused(format!(
-                        "the copy {topic} does not get on: {}; it goes on by itself when that is mended, tidewater topic \
+                        "the copy {topic} makes no progress: {}; it goes on by itself when that is mended, tidewater topic \
                          delete {topic} undoes it",
                         text(&now, "reason")
                     )));

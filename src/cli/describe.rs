@@ -126,6 +126,15 @@ fn partitions(status: &Value) -> Result<(), CliError> {
     if let Some(name) = status.get("table").and_then(Value::as_str) {
         output::line(&format!("\nTable   {name}"))?;
     }
+    if let Some(why) = status.get("table_partition_spec").and_then(Value::as_str) {
+        output::line(&format!("Partitions   less than iceberg.partition.spec asked for: {why}"))?;
+    }
+    if let Some(order) = status.get("table_sort_order").and_then(Value::as_str) {
+        output::line(&format!("Sorted by   {order}"))?;
+    }
+    if let Some(why) = status.get("table_sort_order_lacking").and_then(Value::as_str) {
+        output::line(&format!("Sort order   less than was asked for: {why}"))?;
+    }
     if let Some(line) = status.get("dead_letters").and_then(dead_letters) {
         output::line(&line)?;
     }

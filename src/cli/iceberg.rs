@@ -8,15 +8,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tidewater_storage::model::TimestampMs;
 
+use adopt::AdoptArgs;
 use backfill::BackfillArgs;
+use check_catalog::CheckCatalogArgs;
 use rewind::RewindArgs;
 
 use super::Reading;
 use crate::admin::TableStatus;
 use crate::console::{CliError, admin, output};
-use crate::lakehouse::Compaction;
+use crate::lakehouse::{Compaction, DeadLettersState};
 
+mod adopt;
 mod backfill;
+mod check_catalog;
 mod rewind;
 
 const TABLES: &str = "/v1/iceberg";
@@ -33,12 +37,16 @@ pub(super) enum IcebergCommand {
     Compact(CompactArgs),
     /// Expire the snapshots that the table's settings no longer keep, now, and delete their files
     Expire(TableArgs),
+    /// Go on in a table that another program made: its rows stay, the topic's records are added to it
+    Adopt(AdoptArgs),
     /// Write a table no longer and give it up: the topic has none from then on, the table stays with all rows and is an engine's
     Detach(TableArgs),
     /// Wait, with a progress bar, until a table has everything that its topic has now
     Backfill(BackfillArgs),
     /// Take a table and its dead letters back to an earlier point; it is filled again from there, as schemas and settings are now
     Rewind(RewindArgs),
+    /// Try an external catalog with a scratch table: whether the tables of topics can be there; needs no broker
+    CheckCatalog(CheckCatalogArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,9 +84,11 @@ pub(super) async fn run(command: IcebergCommand) -> Result<(), CliError> {
         IcebergCommand::Status(StatusArgs { topic: Some(topic), reading }) => describe(&topic, &reading).await,
         IcebergCommand::Compact(args) => compact(args).await,
         IcebergCommand::Expire(args) => expire(args).await,
+        IcebergCommand::Adopt(args) => adopt::run(args).await,
         IcebergCommand::Detach(args) => detach(args).await,
         IcebergCommand::Backfill(args) => backfill::run(args).await,
         IcebergCommand::Rewind(args) => rewind::run(args).await,
+        IcebergCommand::CheckCatalog(args) => check_catalog::run(args).await,
     }
 }
 
@@ -137,8 +147,16 @@ async fn describe(topic: &str, reading: &Reading) -> Result<(), CliError> {
     line("topic", status.topic.clone())?;
     line("table", status.table.clone().unwrap_or_else(|| "-".to_owned()))?;
     line("broker", status.broker.map_or("none commits to it now".to_owned(), |id| id.to_string()))?;
+    line("mode", modes(&status))?;
     if let Some(why) = &status.paused {
         line("paused", why.clone())?;
+    }
+    if let Some(order) = status.sort_order {
+        line("sorted by", order)?;
+    }
+    status.lacking.into_iter().try_for_each(|why| line("lacking", why))?;
+    if let Some(dead) = status.dead_letters {
+        line("dead letters", dead_letters(&dead))?;
     }
     line("compaction", if status.compaction { "on" } else { "off (iceberg.compaction)" }.to_owned())?;
     let Some(files) = status.files.filter(|files| files.seen) else {
@@ -166,6 +184,25 @@ async fn describe(topic: &str, reading: &Reading) -> Result<(), CliError> {
     }
 }
 
+/// `iceberg.mode`, and `iceberg.key.mode` beside it.
+fn modes(status: &TableStatus) -> String {
+    match status.key_mode.as_str() {
+        // Of a broker of an older version.
+        "" => "-".to_owned(),
+        "binary" => status.mode.clone(),
+        key => format!("{}, keys {key}", status.mode),
+    }
+}
+
+fn dead_letters(dead: &DeadLettersState) -> String {
+    let rows = dead.rows.unwrap_or(0);
+    let mut text = format!("{} in {}", output::count(rows), dead.table);
+    if let Some(last) = &dead.last {
+        text.push_str(&format!("; the last: partition {} offset {}: {}", last.partition, last.offset, last.reason));
+    }
+    text
+}
+
 fn summary_of(files_in: u64, files_out: u64, bytes_in: u64, bytes_out: u64) -> String {
     format!(
         "{} files of {} became {} of {}",
@@ -188,7 +225,10 @@ async fn compact(args: CompactArgs) -> Result<(), CliError> {
         };
     }
     let Some(before) = before.files else {
-        return Err(CliError::Refused(format!("the broker that answered does not commit to the table of {topic}")));
+        return Err(CliError::Refused(format!(
+            "the broker that answered does not commit to the table of {topic}; give --admin of the one that tidewater iceberg \
+             status shows in BROKER"
+        )));
     };
     let after = wait(addr, &topic, &before).await?;
     let since = |after: u64, before: u64| after.checked_sub(before).ok_or_else(|| started_again(&topic));

@@ -83,6 +83,10 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), CliError> {
 pub(super) fn demo(args: DemoArgs, below: ServeArgs) -> Result<(), CliError> {
     crate::trace::start_quietly();
     let config = args.serve.over(below).resolve()?;
+    if config.external_catalog.is_some() {
+        let why = "the demo looks at its table in the built-in catalog; start it without --iceberg-catalog-uri";
+        return Err(CliError::Usage(why.to_owned()));
+    }
     let done = match args.brokers {
         brokers if args.disaster => crate::demo::run_disaster(&config, brokers, args.exit),
         1 => crate::demo::run(config, args.records, args.exit),

@@ -25,7 +25,7 @@ pub(super) struct CreateArgs {
     /// credentials
     #[arg(long, value_name = "URL")]
     from: String,
-    /// Topics to follow, comma-separated; * stands for any characters
+    /// Topics to follow, comma-separated; * stands for any characters, ? for one
     #[arg(long, default_value = "*", value_name = "PATTERN")]
     topics: String,
     /// The source's --cluster-name

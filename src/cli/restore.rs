@@ -17,6 +17,10 @@ use crate::config::node::NodeConfig;
 use crate::console::{CliError, output};
 use crate::node::restore::{self, CutChoice, RestoreOptions, Restored};
 
+/// What `--plan` ends with if a restore would be refused.
+const DAMAGED: &str = "the archive is damaged, see above; put the objects back from a copy of the bucket, or give \
+                       --accept-damage to restore what lies before the damage";
+
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct RestoreArgs {
@@ -28,7 +32,7 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "URL", required = true)]
     from: Option<String>,
     /// Print what would come back, or with --topic what would be copied, and change nothing
-    #[arg(long, conflicts_with = "exit")]
+    #[arg(long, alias = "dry-run", conflicts_with = "exit")]
     plan: bool,
     /// End after the restore instead of serving; tidewater serve with the same --data-dir and --bucket starts the
     /// broker
@@ -150,7 +154,7 @@ pub(super) fn run(args: RestoreArgs, below: ServeArgs) -> Result<(), CliError> {
         bars.end();
         print(&config, &surveyed, args.json, true)?;
         let damaged = surveyed.report.as_ref().is_some_and(|report| report.damaged) && !args.accept_damage;
-        return if damaged { Err(CliError::Refused("the archive is damaged".to_owned())) } else { Ok(()) };
+        return if damaged { Err(CliError::Refused(DAMAGED.to_owned())) } else { Ok(()) };
     }
     let restored = restore::restore(&config, &options).map_err(failed)?;
     bars.end();

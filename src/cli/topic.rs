@@ -126,7 +126,7 @@ pub(super) struct Aim {
     #[arg(long, value_name = "WHERE")]
     pub(super) to: Target,
     /// Show what would be done and change nothing
-    #[arg(long)]
+    #[arg(long, alias = "plan")]
     pub(super) dry_run: bool,
     #[command(flatten)]
     pub(super) reading: Reading,

@@ -90,10 +90,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
             output::count(unread)
         ))),
         (damaged, _) => Err(CliError::Damaged(format!(
-            "cluster {} has {} damages in its bucket; restore the objects from a copy of the bucket, or see OPERATING.md, \
-             \"When something is wrong\"",
-            report.name,
-            output::count(damaged)
+            "{} parts of cluster {} in its bucket are damaged or missing; put the objects back from a copy of the bucket, or \
+             see OPERATING.md, \"When something is wrong\"",
+            output::count(damaged),
+            report.name
         ))),
     }
 }
@@ -196,7 +196,7 @@ fn print(looked: &Looked) -> Result<(), CliError> {
     let kept = report.findings.damage.len();
     let more = kept.saturating_sub(DAMAGE_PRINTED) as u64 + report.findings.damage_left_out;
     if more > 0 {
-        output::line(&format!("and {} more damages; --json has {}", output::count(more), output::count(kept as u64)))?;
+        output::line(&format!("and {} more; --json has {}", output::count(more), output::count(kept as u64)))?;
     }
     Ok(())
 }

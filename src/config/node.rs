@@ -2,6 +2,7 @@
 //! as the node uses them ([`NodeConfig`]); defaults and checks are in `resolve`.
 
 mod byte_size;
+mod external_catalog;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use clap::Args;
 use serde::Deserialize;
 
 pub use byte_size::ByteSize;
+pub use external_catalog::ExternalCatalog;
 pub use resolve::CATCH_UP_BYTES;
 
 use super::spelling;
@@ -51,6 +53,29 @@ pub struct RawConfig {
     /// [default: none, every caller may]
     #[arg(long, env = "TIDEWATER_CATALOG_TOKENS_FILE", value_name = "FILE")]
     pub catalog_tokens_file: Option<PathBuf>,
+    /// URL of an external Iceberg REST catalog, which then holds the tables of topics instead of the built-in one
+    /// [default: none]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_URI", value_name = "URL")]
+    pub iceberg_catalog_uri: Option<String>,
+    /// The warehouse's name in the external catalog [default: none is sent]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_WAREHOUSE", value_name = "NAME")]
+    pub iceberg_catalog_warehouse: Option<String>,
+    /// File with a bearer token for the external catalog; it is read again when it changes [default: none]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_TOKEN_FILE", value_name = "FILE")]
+    pub iceberg_catalog_token_file: Option<PathBuf>,
+    /// File with CLIENT_ID:SECRET, for which an OAuth2 server gives tokens for the external catalog [default: none]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_OAUTH2_CREDENTIAL_FILE", value_name = "FILE")]
+    pub iceberg_catalog_oauth2_credential_file: Option<PathBuf>,
+    /// The OAuth2 server's token endpoint [default: /v1/oauth/tokens of the external catalog]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_OAUTH2_SERVER_URI", value_name = "URL")]
+    pub iceberg_catalog_oauth2_server_uri: Option<String>,
+    /// The scope that the OAuth2 server is asked for [default: catalog]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_OAUTH2_SCOPE", value_name = "SCOPE")]
+    pub iceberg_catalog_oauth2_scope: Option<String>,
+    /// Headers of each request to the external catalog, comma-separated; no secrets, which are seen in the list of
+    /// processes [default: none]
+    #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_HEADERS", value_name = "NAME=VALUE,…", value_delimiter = ',')]
+    pub iceberg_catalog_headers: Option<Vec<String>>,
     /// Address of the Schema Registry [default: 127.0.0.1:8081]
     #[arg(long, env = "TIDEWATER_SCHEMA_ADDR", value_name = "HOST:PORT")]
     pub schema_addr: Option<String>,
@@ -73,7 +98,7 @@ pub struct RawConfig {
     /// Authority that signs the certificates of all brokers, in PEM form
     #[arg(long, env = "TIDEWATER_RPC_TLS_CA", value_name = "FILE")]
     pub rpc_tls_ca: Option<PathBuf>,
-    /// More host names under which clients call the admin and catalog ports, comma-separated; .example.com is every
+    /// More host names under which clients call the admin, catalog and Schema Registry ports, comma-separated; .example.com is every
     /// name below it, * every name. Web pages of these hosts, except by *, may change things [default: none]
     #[arg(long, env = "TIDEWATER_HTTP_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub http_allowed_hosts: Option<Vec<String>>,
@@ -179,6 +204,9 @@ pub enum ConfigError {
         "--http-allowed-hosts {0:?}: write host names without scheme and port, for example broker.example.com, .example.com for all names below it, or * for every name"
     )]
     AllowedHost(String),
+    /// What is wrong with the settings of the external catalog, and what to do.
+    #[error("{0}")]
+    ExternalCatalog(String),
     #[error("--seed names {0:?} twice")]
     SeedTwice(String),
     #[error("--rack {0:?}: use at most 255 characters, none of them a control character")]
@@ -228,6 +256,8 @@ pub struct NodeConfig {
     pub admin_addr: SocketAddr,
     pub catalog_addr: SocketAddr,
     pub catalog_tokens_file: Option<PathBuf>,
+    /// `None`: tables are in the built-in catalog.
+    pub external_catalog: Option<ExternalCatalog>,
     pub schema_addr: SocketAddr,
     /// `--schema-addr` was given.
     pub schema_addr_is_given: bool,
@@ -321,6 +351,17 @@ impl RawConfig {
             admin_addr: self.admin_addr.or(below.admin_addr),
             catalog_addr: self.catalog_addr.or(below.catalog_addr),
             catalog_tokens_file: self.catalog_tokens_file.or(below.catalog_tokens_file),
+            iceberg_catalog_uri: self.iceberg_catalog_uri.or(below.iceberg_catalog_uri),
+            iceberg_catalog_warehouse: self.iceberg_catalog_warehouse.or(below.iceberg_catalog_warehouse),
+            iceberg_catalog_token_file: self.iceberg_catalog_token_file.or(below.iceberg_catalog_token_file),
+            iceberg_catalog_oauth2_credential_file: self
+                .iceberg_catalog_oauth2_credential_file
+                .or(below.iceberg_catalog_oauth2_credential_file),
+            iceberg_catalog_oauth2_server_uri: self
+                .iceberg_catalog_oauth2_server_uri
+                .or(below.iceberg_catalog_oauth2_server_uri),
+            iceberg_catalog_oauth2_scope: self.iceberg_catalog_oauth2_scope.or(below.iceberg_catalog_oauth2_scope),
+            iceberg_catalog_headers: self.iceberg_catalog_headers.or(below.iceberg_catalog_headers),
             schema_addr: self.schema_addr.or(below.schema_addr),
             http_allowed_hosts: self.http_allowed_hosts.or(below.http_allowed_hosts),
             rpc_addr: self.rpc_addr.or(below.rpc_addr),
@@ -380,7 +421,9 @@ impl NodeConfig {
         });
         let any = self.http_names.allowed.iter().any(|name| name == "*");
         let any = any.then(|| {
-            "--http-allowed-hosts * accepts every host name: a web page can read the admin and catalog ports by DNS rebinding".to_owned()
+            "--http-allowed-hosts * accepts every host name: a web page can read the admin, catalog and Schema Registry \
+             ports by DNS rebinding"
+                .to_owned()
         });
         exposed.chain(open).chain(any).collect()
     }

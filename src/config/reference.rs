@@ -17,6 +17,7 @@ const ELSEWHERE: &str = "| `--config` | `TIDEWATER_CONFIG` | TOML file with the 
 |---|---|---|
 | `--bootstrap` | `TIDEWATER_BOOTSTRAP` | Kafka address of the broker [default: 127.0.0.1:9092] |
 | `--admin` | `TIDEWATER_ADMIN` | Admin address of the broker [default: 127.0.0.1:9644] |
+| `--registry` | `TIDEWATER_REGISTRY` | Address of the Schema Registry, for `tidewater schema` [default: 127.0.0.1:8081] |
 
 ## Of the bucket
 
@@ -24,7 +25,7 @@ The usual variables of each store:
 
 | bucket | variables |
 |---|---|
-| `s3://` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`; `AWS_ENDPOINT_URL` for stores that are not AWS, with `AWS_ALLOW_HTTP=true` if it is plain HTTP; `AWS_UNSIGNED_PAYLOAD` (`true` or `false`): leave bodies out of the signature [default: over https, where TLS protects them] |
+| `s3://` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`; without keys, the role of the pod, task or machine (`AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` or `_FULL_URI`, instance metadata); `AWS_ENDPOINT_URL` for stores that are not AWS, also over plain HTTP; `AWS_UNSIGNED_PAYLOAD` (`true` or `false`): leave bodies out of the signature [default: over https, where TLS protects them] |
 | `gs://` | `GOOGLE_SERVICE_ACCOUNT` (a file), `GOOGLE_SERVICE_ACCOUNT_KEY` (its content) or `GOOGLE_APPLICATION_CREDENTIALS` |
 | `az://` | `AZURE_STORAGE_ACCOUNT_NAME` with `AZURE_STORAGE_ACCOUNT_KEY`, or with `AZURE_STORAGE_CLIENT_ID`, `AZURE_STORAGE_CLIENT_SECRET`, `AZURE_STORAGE_TENANT_ID` |
 | `file://` | none |
@@ -74,6 +75,7 @@ fn values(shape: Shape) -> String {
         Shape::IcebergMode => format!("`{}`", IcebergMode::forms().join("`, `")),
         Shape::JsonSchema => "a JSON Schema".into(),
         Shape::PartitionSpec => "`(FIELD, FIELD)`".into(),
+        Shape::SortOrder => "`COLUMN ASC, COLUMN DESC NULLS LAST`".into(),
         Shape::TableProperties => "`KEY=VALUE,KEY=VALUE`".into(),
         Shape::TableName => "`NAMESPACE.TABLE`, `TABLE`".into(),
     }

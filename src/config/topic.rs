@@ -25,7 +25,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use self::iceberg::{ConflictPolicy, IcebergMode, KeyMode};
+pub use self::iceberg::{ConflictPolicy, IcebergMode, KeyMode, Layout};
 pub use self::table::{NAMESPACE, TableName};
 
 /// The effect of a setting.
@@ -61,6 +61,8 @@ pub enum Shape {
     TableName,
     /// The fields of a partition spec, in parentheses.
     PartitionSpec,
+    /// Columns of a sort order with their directions, or nothing.
+    SortOrder,
     /// Properties of a table as pairs, or nothing.
     TableProperties,
 }
@@ -154,6 +156,12 @@ pub static SETTINGS: &[Setting] = &[
         "Columns of the records' keys, beside their bytes in tidewater.key: binary has none; string a column key of text; schema_id_prefix a struct key with a member for each part of a key (or a column key, if a key is one value), whose schema an id before the key or in the header __key_schema_id says. Records whose keys cannot be decoded are dead letters. When it is changed, columns that are there stay, and keys of the other kind get one beside, as key__struct.",
     ),
     honoured(
+        "iceberg.layout",
+        Shape::Word(Layout::WORDS),
+        Layout::STRUCT,
+        "Where the columns are that say which record a row is: struct has them in a struct tidewater; flat at the top level, as tidewater_offset, for engines that read no structs, and headers as text of JSON. It cannot be changed while iceberg.mode is on, and a table that is there keeps its layout.",
+    ),
+    honoured(
         "iceberg.json.schema",
         Shape::JsonSchema,
         "",
@@ -169,7 +177,13 @@ pub static SETTINGS: &[Setting] = &[
         "iceberg.partition.spec",
         Shape::PartitionSpec,
         "(hour(tidewater.timestamp))",
-        "How the table is partitioned when it is made: a list of year(c), month(c), day(c), hour(c), bucket(n, c), truncate(n, c) and c, where c is tidewater.timestamp, tidewater.partition, tidewater.offset or tidewater.key; () is not at all. A table that is there keeps its spec. That of dead letters is by hour.",
+        "How the table is partitioned when it is made: a list of year(c), month(c), day(c), hour(c), bucket(n, c), truncate(n, c) and c, where c is tidewater.timestamp, tidewater.partition, tidewater.offset, tidewater.key or a column of values or keys by its name in SQL, such as address.city; () is not at all. A field over a column that the table does not have yet is added with the column. A table that is there keeps its spec. That of dead letters is by hour.",
+    ),
+    honoured(
+        "iceberg.sort.order",
+        Shape::SortOrder,
+        "",
+        "The table's sort order, by which files are sorted when small ones are written again as large ones: columns with ASC or DESC and NULLS FIRST or NULLS LAST, such as customer, created_at DESC; tidewater.timestamp, tidewater.partition, tidewater.offset, tidewater.key or columns of values or keys by their names in SQL. The table gets it whenever it changes, and a column that it does not have yet with the column; without one, what was set goes. An order that an engine sets afterwards is followed. Files that are large enough stay as they are.",
     ),
     honoured(
         "iceberg.table.properties",
@@ -281,8 +295,8 @@ pub static SETTINGS: &[Setting] = &[
     ),
     accepted("remote.log.copy.disable", Shape::Word(&["false"]), "false", "archiving cannot be switched off"),
     accepted("remote.log.delete.on.disable", Shape::Word(&["false"]), "false", "archiving cannot be switched off"),
-    accepted("leader.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),
-    accepted("follower.replication.throttled.replicas", Shape::Text, "", "there is one replica of each partition"),
+    accepted("leader.replication.throttled.replicas", Shape::Text, "", "replication is not throttled"),
+    accepted("follower.replication.throttled.replicas", Shape::Text, "", "replication is not throttled"),
 ];
 
 /// Why a setting is refused; Kafka's text where Kafka refuses it too, since tools show it.
@@ -319,12 +333,16 @@ pub struct TopicConfig {
     pub iceberg_mode: IcebergMode,
     /// `iceberg.key.mode`.
     pub iceberg_key_mode: KeyMode,
+    /// `iceberg.layout`.
+    pub iceberg_layout: Layout,
     /// `iceberg.json.schema`; empty: none.
     pub iceberg_json_schema: String,
     /// `iceberg.table`; empty: `topics.<topic>`. [`TopicConfig::table_of`] has the name.
     pub iceberg_table: String,
     /// `iceberg.partition.spec`.
     pub iceberg_partition_spec: String,
+    /// `iceberg.sort.order`.
+    pub iceberg_sort_order: String,
     /// `iceberg.table.properties`.
     pub iceberg_table_properties: BTreeMap<String, String>,
     /// `iceberg.evolution.conflict`.
@@ -410,6 +428,10 @@ impl Setting {
                 Ok(()) => return Ok(()),
                 Err(why) => format!("A partition spec is expected: {why}"),
             },
+            Shape::SortOrder => match table::check_sort_order(value) {
+                Ok(()) => return Ok(()),
+                Err(why) => format!("A sort order is expected: {why}"),
+            },
             Shape::TableProperties => match table::parse_properties(value) {
                 Ok(_) => return Ok(()),
                 Err(why) => format!("Properties of a table are expected: {why}"),
@@ -432,20 +454,24 @@ pub fn check(name: &str, value: &str) -> Result<(), SettingError> {
     setting(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?.check(value)
 }
 
+/// The value of a setting: that among the overrides if it is legal, else the default.
+#[must_use]
+pub fn text_of(name: &str, overrides: &BTreeMap<String, String>) -> String {
+    let row = setting(name);
+    assert!(row.is_some(), "the setting {name} has no row in SETTINGS");
+    overrides
+        .get(name)
+        .filter(|value| row.is_some_and(|row| row.check(value).is_ok()))
+        .cloned()
+        .unwrap_or_else(|| row.map_or("", |row| row.default).to_owned())
+}
+
 impl TopicConfig {
     /// The overrides, and defaults for the rest. Overrides were checked when they were set; one that an older version
     /// accepted and this one refuses gives the default, so that the topic goes on serving.
     #[must_use]
     pub fn resolve(overrides: &BTreeMap<String, String>) -> Self {
-        let text = |name: &str| -> String {
-            let row = setting(name);
-            assert!(row.is_some(), "the setting {name} has no row in SETTINGS");
-            overrides
-                .get(name)
-                .filter(|value| row.is_some_and(|row| row.check(value).is_ok()))
-                .cloned()
-                .unwrap_or_else(|| row.map_or("", |row| row.default).to_owned())
-        };
+        let text = |name: &str| text_of(name, overrides);
         let number = |name: &str| {
             let parsed = text(name).trim().parse::<i64>();
             assert!(parsed.is_ok(), "the value of {name} passed its check and is no number");
@@ -466,9 +492,11 @@ impl TopicConfig {
                 Err(why) => unreachable!("the value of iceberg.mode passed its check: {why}"),
             },
             iceberg_key_mode: KeyMode::parse(&text("iceberg.key.mode")),
+            iceberg_layout: Layout::parse(&text("iceberg.layout")),
             iceberg_json_schema: text("iceberg.json.schema"),
             iceberg_table: text("iceberg.table"),
             iceberg_partition_spec: text("iceberg.partition.spec"),
+            iceberg_sort_order: text("iceberg.sort.order"),
             iceberg_table_properties: match table::parse_properties(&text("iceberg.table.properties")) {
                 Ok(properties) => properties,
                 Err(why) => unreachable!("the value of iceberg.table.properties passed its check: {why}"),

@@ -34,7 +34,7 @@ const TRY_PAUSE: Duration = Duration::from_secs(10);
 pub(super) async fn keep(task: MaintenanceTask, mut orders: mpsc::Receiver<TableOrder>) {
     let (config, topic) = (&task.config, task.config.topic_id);
     let owner = TableOwner { cluster: config.cluster, topic, epoch: config.epoch };
-    let catalog = Arc::clone(&task.catalog) as _;
+    let catalog = Arc::clone(&task.catalog);
     let compactor = Compactor::new(catalog, config.table.clone(), owner, Names::random(), config.bounds);
     let compactor = compactor.with_sweep_lock(Arc::clone(&task.sweep_lock));
     let mut keeper = Keeper { compactor, states: task.states.clone(), topic };

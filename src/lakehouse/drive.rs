@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewater_iceberg::catalog::ObjectStoreCatalog;
+use tidewater_iceberg::catalog::Catalog;
 use tidewater_iceberg::commit::CommitError;
 use tidewater_iceberg::commit::orphans::SweepLock;
 use tidewater_iceberg::mode::ConflictPolicy;
@@ -94,7 +94,7 @@ pub(super) enum Stop {
 #[derive(Clone)]
 pub(super) struct MaintenanceTask {
     pub(super) config: SinkConfig,
-    pub(super) catalog: Arc<ObjectStoreCatalog>,
+    pub(super) catalog: Arc<dyn Catalog>,
     pub(super) schemas: Arc<dyn SchemaSource>,
     pub(super) log: Arc<MeshReader>,
     pub(super) states: TableStates,
@@ -114,7 +114,7 @@ impl MaintenanceTask {
         let mut config = self.config.clone();
         let settings = *self.settings.borrow();
         (config.delete, config.conflict) = (settings.delete, settings.conflict);
-        let sink = TableSink::new(config, Arc::clone(&self.catalog) as _, Arc::clone(&self.log) as _, Names::random());
+        let sink = TableSink::new(config, Arc::clone(&self.catalog), Arc::clone(&self.log) as _, Names::random());
         sink.with_schemas(Arc::clone(&self.schemas)).with_sweep_lock(Arc::clone(&self.sweep_lock))
     }
 }
@@ -301,6 +301,9 @@ pub(super) fn state_of(config: &SinkConfig, status: &SinkStatus) -> TableState {
         unreadable: status.unreadable.iter().map(|(n, partition)| (n.0, partition.why.clone())).collect(),
         paused: status.paused.as_ref().map(ToString::to_string).or_else(|| status.error.clone()),
         held_by: status.held_by().into_iter().map(HeldBy::word).collect(),
+        partition_spec: status.partition_spec.clone(),
+        sort_order: status.sort_order.clone(),
+        sort_order_lacking: status.sort_order_lacking.clone(),
         rows: status.rows,
         commits: status.commits,
         dead_letters: config.has_dead_letters().then(|| dead_letters_of(config, status)),

@@ -5,13 +5,17 @@
 
 use std::time::Duration;
 
+use tidewater_iceberg::plan::Offsets;
 use tidewater_iceberg::rewind::Leaving;
-use tidewater_iceberg::sink::{RewindAsk, RewindTo, TableSink};
+use tidewater_iceberg::sink::{AdoptAsk, AdoptFrom, RewindAsk, RewindTo, TableSink};
 use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{Offset, PartitionIndex, TimestampMs};
 
 use super::drive::{MaintenanceTask, Stop, state_of};
-use super::orders::{DetachedTables, LeavingRows, RewindOrder, RewoundPartition, RewoundTables, SinkOrder};
+use super::orders::{
+    AdoptOrder, AdoptStart, AdoptedTable, DetachedTables, LeavingRows, RewindOrder, RewoundPartition, RewoundTables,
+    SinkOrder,
+};
 use crate::controller::ask::{Answered, Ask, ConfigChange, ConfigOp, ControllerRequest};
 use crate::controller::client::CONTROLLER_SHARD;
 use crate::limits::CONTROLLER_PATIENCE;
@@ -36,7 +40,44 @@ pub(super) async fn carry_out(sink: &mut TableSink, order: SinkOrder, task: &mut
             let done = rewind(sink, &order, task).await;
             let _ = reply.send(done);
         }
+        SinkOrder::Adopt(order, reply) => {
+            let done = adopt(sink, order, task).await;
+            let _ = reply.send(done);
+        }
     }
+}
+
+async fn adopt(sink: &mut TableSink, order: AdoptOrder, task: &MaintenanceTask) -> Result<AdoptedTable, String> {
+    let AdoptOrder { table, start, offsets, plan } = order;
+    let offsets: Offsets = offsets.iter().map(|(at, next)| (PartitionIndex(*at), Offset::new(*next))).collect();
+    let from = match start {
+        AdoptStart::Earliest => AdoptFrom::Earliest,
+        AdoptStart::Offsets => AdoptFrom::Offsets(offsets),
+        AdoptStart::Resume => AdoptFrom::Resume(offsets),
+    };
+    let ask = AdoptAsk { table, from, is_plan: plan };
+    let done = {
+        let _turn = task.turns.acquire().await;
+        sink.adopt(&ask, wall()).await.map_err(|error| error.to_string())?
+    };
+    let topic = task.config.topic.to_string();
+    if !plan && !done.was_ours {
+        let (table, rows) = (&done.table, done.rows);
+        tracing::info!(%table, topic, ?rows, "a table that another program made was adopted; its topic goes on in it");
+    }
+    Ok(AdoptedTable {
+        topic,
+        table: done.table.to_string(),
+        plan,
+        was_adopted: done.was_ours,
+        rows: done.rows,
+        snapshots: done.snapshots,
+        partition_spec: done.spec,
+        added_columns: done.added,
+        columns: done.columns,
+        offsets: done.offsets.iter().map(|(at, next)| (at.0, next.get())).collect(),
+        dead_letters: done.dead_letters.map(|table| table.to_string()),
+    })
 }
 
 async fn rewind(sink: &mut TableSink, order: &RewindOrder, task: &MaintenanceTask) -> Result<RewoundTables, String> {

@@ -27,6 +27,62 @@ pub enum SinkOrder {
     Hurry,
     /// Take the table back.
     Rewind(RewindOrder, OrderReply<RewoundTables>),
+    /// Take on a table that another program made.
+    Adopt(AdoptOrder, OrderReply<AdoptedTable>),
+}
+
+/// Where a topic goes on in a table that it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdoptStart {
+    /// At the start of its log.
+    Earliest,
+    /// At `offsets`.
+    Offsets,
+    /// At the table's own offsets, if the topic wrote it before and gave it up; else at `offsets`.
+    #[default]
+    Resume,
+}
+
+/// Which table a topic gets. The body of `POST /v1/iceberg/{topic}/adopt`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptOrder {
+    /// `namespace.table`, which must be the topic's: the one that the asker means.
+    pub table: String,
+    #[serde(default)]
+    pub start: AdoptStart,
+    /// The next offset of each partition; one that is not there begins at the start of its log.
+    #[serde(default)]
+    pub offsets: BTreeMap<i32, u64>,
+    /// Change nothing.
+    #[serde(default)]
+    pub plan: bool,
+}
+
+/// A table that a topic got, or would get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedTable {
+    pub topic: String,
+    /// `namespace.table`.
+    pub table: String,
+    /// Nothing was changed.
+    pub plan: bool,
+    /// The topic had it before the question.
+    pub was_adopted: bool,
+    /// Rows that it had, if its last snapshot says so.
+    pub rows: Option<u64>,
+    pub snapshots: usize,
+    /// As `(day(ts))`.
+    pub partition_spec: String,
+    /// Columns that it gets.
+    pub added_columns: Vec<String>,
+    /// Columns that it had, to which values go by their names.
+    pub columns: Vec<String>,
+    /// Where the topic goes on; at the start of its log in a partition that is not there.
+    pub offsets: BTreeMap<i32, u64>,
+    /// That of dead letters, if the topic gets it back too.
+    pub dead_letters: Option<String>,
 }
 
 /// To where a table goes back. The body of `POST /v1/iceberg/{topic}/rewind`: one of the first three members.

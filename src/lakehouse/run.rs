@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use tidewater_iceberg::catalog::{NamespaceIdent, ObjectStoreCatalog, TableIdent};
+use tidewater_iceberg::catalog::{Catalog, NamespaceIdent, ObjectStoreCatalog, RestCatalog, TableIdent};
 use tidewater_iceberg::commit::orphans::SweepLock;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
@@ -16,7 +16,9 @@ use tidewater_iceberg::mode::{KeyMode, TableMode};
 use tidewater_iceberg::names::Names;
 use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::registry::SchemaSource;
+use tidewater_iceberg::schema::system::SystemLayout;
 use tidewater_iceberg::sink::{RestoredEnds, SinkConfig};
+use tidewater_iceberg::sort::choice::SortChoice;
 use tidewater_storage::model::{Offset, PartitionIndex, Term, TopicId};
 use tidewater_tiering::store::S3Signer;
 use tokio::runtime::Handle;
@@ -24,12 +26,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::drive::{MaintenanceTask, SinkSettings, Stop, keep};
+use super::external;
 use super::left_over::LeftOver;
 use super::reader::MeshReader;
 use super::schemas::RegistrySchemas;
 use super::states::TableStates;
 use crate::archival::run::Tier;
 use crate::catalog_http::{self, ServedCatalog, Signing};
+use crate::config::node::ExternalCatalog;
 use crate::config::topic::{self, IcebergMode};
 use crate::controller::ask::ControllerRequest;
 use crate::controller::image::{ClusterImage, TopicImage};
@@ -43,10 +47,11 @@ use crate::replica::tables::FollowedTables;
 use crate::schema_registry::SchemaRegistry;
 use crate::shard::mesh::Mesh;
 
-/// Starts the catalog's port and the sinks. Returns whether the port is served.
+/// Starts the catalog's port and the sinks. Returns whether the port is served. With an external catalog the port only
+/// says where that is.
 ///
 /// # Errors
-/// No table location can be made of the bucket's URL.
+/// No table location can be made of the bucket's URL, or the external catalog's settings are not legal.
 pub fn start(
     tier: &Tier,
     images: watch::Receiver<Arc<ClusterImage>>,
@@ -54,36 +59,32 @@ pub fn start(
     (partitions, controller, registry): (Mesh<PartitionRequest>, Mesh<ControllerRequest>, SchemaRegistry),
     states: TableStates,
     handle: &Handle,
-    port: HttpPort,
+    (port, external): (HttpPort, Option<&ExternalCatalog>),
 ) -> Result<bool, String> {
     let prefix = tier.name.warehouse_prefix();
     let warehouse = Warehouse::new(&tier.url, &prefix).map_err(|e| e.to_string())?;
     let files = TableFiles::new(Arc::clone(&tier.store), warehouse);
-    // No configuration is sent with tables unasked: DuckDB takes an endpoint without keys for a secret of the table,
-    // and prefers it to the user's own.
-    let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
-    let followed = FollowedTables::new(images.clone(), sources);
-    let served = ServedCatalog::new(Arc::clone(&catalog), followed);
-    let signer = if port.signs_for_callers() { S3Signer::open(&tier.url).map_err(|e| e.to_string())? } else { None };
-    let served = match signer {
-        Some(signer) => served.with_signing(Signing::new(signer, Arc::clone(&port.signs))),
-        None => served,
-    };
-    let served = Arc::new(served);
-    handle.spawn(async move {
-        let tokens = port.tokens.clone();
-        let served = match port.into_tokio() {
-            Ok((listener, guard)) => catalog_http::serve(listener, guard, tokens, served, std::future::pending()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, "the catalog port is not served any more");
-        }
-    });
-    let log = Arc::new(MeshReader { images: images.clone(), partitions, away: Arc::default() });
     let lineage = u64::from(tier.home.epoch.0);
-    let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
-    handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller.clone(), states.clone()));
+    let catalog: Arc<dyn Catalog> = match external {
+        Some(external) => {
+            let catalog = RestCatalog::new(&external::rest_settings(external), files, Names::random());
+            let catalog = catalog.map_err(|error| format!("--iceberg-catalog-uri: {error}"))?;
+            point_elsewhere(external.uri.clone(), handle, port);
+            Arc::new(catalog)
+        }
+        None => {
+            // No configuration is sent with tables unasked: DuckDB takes an endpoint without keys for a secret of the
+            // table, and prefers it to the user's own.
+            let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
+            let followed = FollowedTables::new(images.clone(), sources);
+            serve(tier, ServedCatalog::new(Arc::clone(&catalog), followed), handle, port)?;
+            // An external catalog may have thousands of tables of others, and is not looked through.
+            let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
+            handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller.clone(), states.clone()));
+            catalog
+        }
+    };
+    let log = Arc::new(MeshReader { images: images.clone(), partitions, away: Arc::default() });
     handle.spawn(follow(
         Sinks {
             catalog,
@@ -102,6 +103,41 @@ pub fn start(
         tier.leaders(),
     ));
     Ok(true)
+}
+
+/// Serves the built-in catalog.
+fn serve(tier: &Tier, served: ServedCatalog, handle: &Handle, port: HttpPort) -> Result<(), String> {
+    let signer = if port.signs_for_callers() { S3Signer::open(&tier.url).map_err(|e| e.to_string())? } else { None };
+    let served = match signer {
+        Some(signer) => served.with_signing(Signing::new(signer, Arc::clone(&port.signs))),
+        None => served,
+    };
+    let served = Arc::new(served);
+    handle.spawn(async move {
+        let tokens = port.tokens.clone();
+        let served = match port.into_tokio() {
+            Ok((listener, guard)) => catalog_http::serve(listener, guard, tokens, served, std::future::pending()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, "the catalog port is not served any more");
+        }
+    });
+    Ok(())
+}
+
+/// Serves the port of the built-in catalog with where the external one is.
+fn point_elsewhere(uri: String, handle: &Handle, port: HttpPort) {
+    tracing::info!(%uri, "tables are in an external catalog; the built-in one is not served");
+    handle.spawn(async move {
+        let served = match port.into_tokio() {
+            Ok((listener, guard)) => catalog_http::serve_elsewhere(listener, guard, &uri).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, "the catalog port is not served any more");
+        }
+    });
 }
 
 /// Where the topic's log began to go on after the cluster's restore; `None` if the topic is younger. Partitions of which
@@ -133,7 +169,9 @@ struct TableSpec {
     table: TableIdent,
     mode: TableMode,
     key: KeyMode,
+    layout: SystemLayout,
     partition: PartitionChoice,
+    sort: SortChoice,
     properties: BTreeMap<String, String>,
 }
 
@@ -145,7 +183,15 @@ impl TableSpec {
             Ok(partition) => partition,
             Err(why) => unreachable!("the value of iceberg.partition.spec passed its check: {why}"),
         };
-        Some(Self { table: table_of(topic), mode, key: key_mode(topic), partition, properties })
+        let sort = match SortChoice::parse(&topic.config.iceberg_sort_order) {
+            Ok(sort) => sort,
+            Err(why) => unreachable!("the value of iceberg.sort.order passed its check: {why}"),
+        };
+        let layout = match topic.config.iceberg_layout {
+            topic::Layout::Struct => SystemLayout::Struct,
+            topic::Layout::Flat => SystemLayout::Flat,
+        };
+        Some(Self { table: table_of(topic), mode, key: key_mode(topic), layout, partition, sort, properties })
     }
 }
 
@@ -179,7 +225,7 @@ fn key_mode(topic: &TopicImage) -> KeyMode {
 }
 
 struct Sinks {
-    catalog: Arc<ObjectStoreCatalog>,
+    catalog: Arc<dyn Catalog>,
     schemas: Arc<dyn SchemaSource>,
     log: Arc<MeshReader>,
     states: TableStates,
@@ -266,7 +312,9 @@ impl Sinks {
                 table: spec.table.clone(),
                 mode: spec.mode.clone(),
                 key: spec.key,
+                layout: spec.layout,
                 partition: spec.partition.clone(),
+                sort: spec.sort.clone(),
                 properties: spec.properties.clone(),
                 restored: image.lineage.as_deref().and_then(|lineage| restored_ends(lineage, topic.id)),
                 ..SinkConfig::new(image.cluster, topic.name.clone(), topic.id, epoch)

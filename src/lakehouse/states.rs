@@ -29,6 +29,12 @@ pub struct TableState {
     pub unreadable: BTreeMap<i32, String>,
     /// What holds up the table or a partition of it, in the words of the metric.
     pub held_by: BTreeSet<&'static str>,
+    /// Why the table is not partitioned by the whole spec that it was made for.
+    pub partition_spec: Option<String>,
+    /// The table's sort order in the words of SQL, if it has one.
+    pub sort_order: Option<String>,
+    /// Why its files are not sorted by all that was asked for.
+    pub sort_order_lacking: Option<String>,
     /// Rows this sink has committed.
     pub rows: u64,
     pub commits: u64,
@@ -36,8 +42,8 @@ pub struct TableState {
     pub dead_letters: Option<DeadLettersState>,
 }
 
-/// A topic's dead letters, as `GET /v1/topics/{topic}` shows them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// A topic's dead letters, as the admin API shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLettersState {
     /// `namespace.table`.
     pub table: String,
@@ -50,7 +56,7 @@ pub struct DeadLettersState {
 }
 
 /// One dead letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     pub partition: i32,
     pub offset: u64,
@@ -63,6 +69,10 @@ pub struct TableView {
     /// `namespace.table`.
     pub table: String,
     pub held_by: Vec<&'static str>,
+    /// As in [`TableState`].
+    pub partition_spec: Option<String>,
+    pub sort_order: Option<String>,
+    pub sort_order_lacking: Option<String>,
     pub dead_letters: Option<DeadLettersState>,
 }
 
@@ -324,7 +334,14 @@ impl TableStates {
             status.table_paused = state.paused.as_ref().or(unreadable).cloned();
         }
         let held_by = state.held_by.iter().copied().collect();
-        Some(TableView { table: state.table.clone(), held_by, dead_letters: state.dead_letters.clone() })
+        Some(TableView {
+            table: state.table.clone(),
+            held_by,
+            partition_spec: state.partition_spec.clone(),
+            sort_order: state.sort_order.clone(),
+            sort_order_lacking: state.sort_order_lacking.clone(),
+            dead_letters: state.dead_letters.clone(),
+        })
     }
 }
 

@@ -34,6 +34,8 @@ pub enum StartError {
     /// The setting, the file, and what to do.
     #[error("{0}")]
     Tokens(String),
+    #[error("Iceberg tables cannot be served: {0}")]
+    Tables(String),
     /// The brokers of `--seed` and this one cannot be in one cluster; what to do.
     #[error("this broker is in no cluster: {0}")]
     Cluster(String),

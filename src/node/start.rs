@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::error::StartError;
 use super::identity::DataDir;
 use super::preflight;
@@ -41,6 +44,8 @@ pub struct Running {
     shards: Vec<JoinHandle<()>>,
     stops: Vec<flume::Sender<()>>,
     side: Side,
+    /// Taken by the one that waits for them.
+    signals: Option<Signals>,
     _data: DataDir,
 }
 
@@ -58,7 +63,7 @@ pub fn serve(config: NodeConfig) -> Result<(), StartError> {
     for warning in config.exposure_warnings() {
         tracing::warn!("{warning}");
     }
-    let running = start(config)?;
+    let mut running = start(config)?;
     tracing::info!(
         kafka = %running.kafka, admin = %running.admin, catalog = ?running.catalog, schemas = %running.schemas,
         cluster = %running.cluster_id,
@@ -114,12 +119,14 @@ pub fn start(config: NodeConfig) -> Result<Running, StartError> {
     let port = HttpPort { tokens, signs, ..sockets::http(catalog_socket.listen()?, config) };
     let with_tables = start_tables(&ground, &shards, tables, port)?;
     let catalog = with_tables.then_some(catalog);
+    // Earlier, a start that waits for the bucket could not be ended by a signal.
+    let signals = Signals::listen(&ground.side.handle());
     // Last: from now on the broker says that it is ready, which is true of each of its ports.
     admin_port.serve(services);
     let (shards, stops) = shards.into_threads();
     let Ground { identity, side, data, .. } = ground;
     let cluster_id = kafka_id(identity.cluster);
-    Ok(Running { kafka, admin, catalog, schemas, cluster_id, shards, stops, side, _data: data })
+    Ok(Running { kafka, admin, catalog, schemas, cluster_id, shards, stops, side, signals, _data: data })
 }
 
 /// What the admin port shows and changes.
@@ -142,21 +149,37 @@ fn services(ground: &Ground, shards: &Shards, tables: &TableStates, signs: &Arc<
 fn start_tables(ground: &Ground, shards: &Shards, tables: TableStates, port: HttpPort) -> Result<bool, StartError> {
     let asked = (shards.meshes.partitions.clone(), shards.meshes.controller.clone(), shards.registry.clone());
     let (images, sources) = (shards.images.clone(), shards.sources.clone());
+    let port = (port, ground.config.external_catalog.as_ref());
     lakehouse::start(&ground.tier, images, sources, asked, tables, &ground.side.handle(), port)
-        .map_err(|why| StartError::Bucket { url: ground.config.bucket.clone(), why })
+        .map_err(StartError::Tables)
+}
+
+/// SIGTERM and SIGINT. From the time they are listened to, they no longer end the process by themselves.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// `None` if the system does not let this process listen.
+    fn listen(side: &Handle) -> Option<Self> {
+        let _entered = side.enter();
+        let (terminate, interrupt) = (signal(SignalKind::terminate()).ok()?, signal(SignalKind::interrupt()).ok()?);
+        Some(Self { terminate, interrupt })
+    }
 }
 
 impl Running {
-    fn wait_for_signal(&self) {
+    fn wait_for_signal(&mut self) {
+        let signals = self.signals.take();
         self.side.handle().block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            let Some(Signals { mut terminate, mut interrupt }) = signals else {
                 tracing::error!(
                     "cannot listen for signals; stop the process with SIGKILL, nothing acknowledged is lost"
                 );
                 return std::future::pending().await;
             };
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         });
     }
 

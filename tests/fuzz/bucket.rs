@@ -99,7 +99,8 @@ fn cuts(input: &[u8]) {
     assert_eq!(CutIndex::decode(&index.encode()).as_ref(), Ok(&index));
     let _ = (index.horizon(LaneId(3)), index.find(Some(TimestampMs(0))).map(|cut| cut.key(index.home)));
     let newest = index.cuts.last().map(|cut| cut.number);
-    index.thin(TimestampMs(1_700_000_000_000), &BTreeSet::new());
+    let outdated = index.outdated(TimestampMs(1_700_000_000_000), &BTreeSet::new());
+    index.release(&outdated);
     assert_eq!(index.cuts.last().map(|cut| cut.number), newest, "the newest stays");
 }
 

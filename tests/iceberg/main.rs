@@ -2,13 +2,14 @@
 #![allow(clippy::disallowed_methods, reason = "a test")]
 #![cfg(feature = "lakehouse")]
 
+mod adopt;
+mod columns;
+mod external;
 mod kit;
-#[path = "../support/support.rs"]
-mod support;
-
 mod operate;
 mod signing;
-mod typed;
+#[path = "../support/support.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -153,7 +154,7 @@ async fn fill_and_compact(catalog: Arc<ObjectStoreCatalog>) {
     let (cluster, topic_id, epoch) = (uuid::Uuid::from_u128(1), TopicId(uuid::Uuid::from_u128(2)), 1);
     let config = SinkConfig {
         target_lag_ms: 0,
-        turn_bytes: 3_000,
+        turn_bytes: 8_000,
         bounds: Bounds { compact_quiet_ms: 0, ..Bounds::default() },
         ..SinkConfig::new(cluster, topic, topic_id, epoch)
     };

@@ -11,7 +11,7 @@ use tidewater_iceberg::commit::TableOwner;
 use super::support::broker::{Broker, Options, binary};
 use super::support::cluster::{Cluster, ClusterOptions};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs a command against an admin port; it may be refused.
 fn ask(admin: &str, kafka: &str, args: &[&str]) -> Output {
@@ -20,24 +20,24 @@ fn ask(admin: &str, kafka: &str, args: &[&str]) -> Output {
     command.output().expect("the command runs")
 }
 
-fn refusal(broker: &Broker, args: &[&str]) -> String {
+pub(crate) fn refusal(broker: &Broker, args: &[&str]) -> String {
     let output = ask(&broker.admin, &broker.kafka, args);
     assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn json(broker: &Broker, args: &[&str]) -> serde_json::Value {
+pub(crate) fn json(broker: &Broker, args: &[&str]) -> serde_json::Value {
     let text = broker.cli(&[args, &["--json"]].concat());
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn produce(broker: &Broker, dir: &Path, topic: &str, lines: &str) {
+pub(crate) fn produce(broker: &Broker, dir: &Path, topic: &str, lines: &str) {
     let path = dir.join("lines");
     std::fs::write(&path, lines).expect("written");
     broker.cli(&["topic", "produce", topic, "--file", &path.display().to_string()]);
 }
 
-fn all_in_table(broker: &Broker, topic: &str) {
+pub(crate) fn all_in_table(broker: &Broker, topic: &str) {
     broker.wait_topic(topic, "all is in the table", PATIENCE, |partitions| {
         partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
     });
@@ -92,6 +92,7 @@ fn a_table_that_was_given_up_stays_and_its_topic_goes_on_without_it() {
     }
     let status = broker.cli(&["iceberg", "status", "visits"]);
     assert!(status.contains("iceberg detach") && status.contains("iceberg.table"), "{status}");
+    assert!(status.contains("mode          json\n"), "{status}");
     assert_eq!((rows(&bucket, "visits"), rows(&bucket, "visits~dlq")), (2, 1));
     // It may be given up twice, and its topic goes without it.
     assert_eq!(json(&broker, &["iceberg", "detach", "visits"]), wanted);

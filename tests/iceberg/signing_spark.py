@@ -1,25 +1,10 @@
 """Stock Spark without keys: reads a topic's table, writes one of its own. Usage: signing_spark.py CATALOG JARS"""
-import glob
 import sys
 
-from pyspark.sql import SparkSession
+import spark
 
 catalog, jars = sys.argv[1:]
-lake = "spark.sql.catalog.lake"
-session = (
-    SparkSession.builder.master("local[1]")
-    .config("spark.jars", ",".join(sorted(glob.glob(f"{jars}/*.jar"))))
-    .config("spark.sql.extensions", "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions")
-    .config(lake, "org.apache.iceberg.spark.SparkCatalog")
-    .config(f"{lake}.type", "rest")
-    .config(f"{lake}.uri", catalog)
-    .config(f"{lake}.header.X-Iceberg-Access-Delegation", "remote-signing")
-    .config("spark.driver.memory", "700m")
-    .config("spark.ui.enabled", "false")
-    .config("spark.driver.host", "127.0.0.1")
-    .config("spark.driver.bindAddress", "127.0.0.1")
-    .getOrCreate()
-)
+session = spark.session(catalog, jars, {"header.X-Iceberg-Access-Delegation": "remote-signing"})
 assert session.sql("SELECT count(*), max(tidewater.offset) FROM lake.topics.orders").collect()[0][:] == (100, 99)
 session.sql("CREATE NAMESPACE lake.spark")
 session.sql("CREATE TABLE lake.spark.t PARTITIONED BY (name) AS SELECT id, concat('a/b ', id % 2) name FROM range(10)")

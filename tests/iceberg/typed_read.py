@@ -1,5 +1,5 @@
 """Reads the tables of typed_produce.py's topics with PyIceberg and DuckDB and compares every value of every column with
-what was produced. Usage: typed_read.py CATALOG OUT"""
+what was produced; and which files PyIceberg reads for a value of a column by which a table is partitioned. Usage: typed_read.py CATALOG OUT"""
 import sys
 import tempfile
 
@@ -18,6 +18,24 @@ def pyiceberg(uri, topics):
         check("pyiceberg", topic, of, rows, [(row["value"], row["reason"]) for row in letters])
         snapshots = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number)
         check_history("pyiceberg", topic, [table.scan(snapshot_id=of.snapshot_id).count() for of in snapshots])
+
+
+def pruned(uri, topics):
+    from pyiceberg.catalog import load_catalog
+    from pyiceberg.expressions import EqualTo
+
+    catalog = load_catalog("lake", type="rest", uri=uri, warehouse="any name")
+    for topic, column, value, partitions in [
+        ("orders", "buyer", "customer 3 é", 1),
+        ("readings", "site", "site 4 é", 1),
+        ("readings", "site", "", 1),
+    ]:
+        table = catalog.load_table(f"topics.{topic}")
+        every = list(table.scan().plan_files())
+        some = list(table.scan(row_filter=EqualTo(column, value)).plan_files())
+        found = {repr(task.file.partition) for task in some}
+        assert 0 < len(found) <= partitions and len(some) < len(every), f"{topic}: {found} of {len(every)} files"
+        print(f"pyiceberg: {topic}: {column} = {value!r} is in {len(some)} of {len(every)} files")
 
 
 def duckdb(uri, topics):
@@ -42,4 +60,5 @@ def duckdb(uri, topics):
 
 if __name__ == "__main__":
     pyiceberg(sys.argv[1], produced(sys.argv[2]))
+    pruned(sys.argv[1], produced(sys.argv[2]))
     duckdb(sys.argv[1], produced(sys.argv[2]))

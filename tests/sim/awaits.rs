@@ -1,7 +1,7 @@
-//! One short history, ended at each of its awaits: by a power cut, and by a kill. Then it recovers, and everything is
-//! looked at as after any other run.
+//! Short histories, one with a typed table, ended at each of their awaits: by a power cut, and by a kill. Then it
+//! recovers, and everything is looked at as after any other run.
 //!
-//! A history has some ten thousand awaits; an ordinary run takes as many of them, evenly, as [`RUNS`] says.
+//! A history has some ten thousand awaits; an ordinary run takes as many of them, evenly, as [`History`] says.
 //! `TIDEWATER_AWAITS=n` takes n, `TIDEWATER_AWAIT=k` one, with its trace.
 
 use std::rc::Rc;
@@ -17,22 +17,32 @@ use crate::workload::Clients;
 use crate::world::World;
 use crate::{faults, invariants};
 
-/// Awaits at which an ordinary run ends the history.
-const RUNS: u64 = 160;
-/// The seed of the history: one with groups, one shard and two partitions.
-const SEED: u64 = 6;
+/// A history with one shard and two partitions.
+#[derive(Clone, Copy)]
+struct History {
+    /// The test that has it.
+    test: &'static str,
+    seed: u64,
+    /// Awaits at which an ordinary run ends it.
+    runs: u64,
+}
 
-fn plan() -> Plan {
+/// With groups.
+const GROUPS: History = History { test: "it_may_end_at_any_await", seed: 6, runs: 160 };
+/// With a table whose values have schemas by their ids, and with rivals.
+const TYPED: History = History { test: "with_a_typed_table_it_may_end_at_any_await", seed: 17, runs: 60 };
+
+fn plan(seed: u64) -> Plan {
     let without = ["topics", "readers", "plain", "second-shard"].map(str::to_owned);
-    let mut plan = Plan::of(SEED, without.into());
+    let mut plan = Plan::of(seed, without.into());
     plan.events.clear();
     (plan.rough_ms, plan.partitions) = (2_500, 2);
     plan
 }
 
 /// The history, ended at this await; 0 is never. Gives how many awaits it had.
-fn run(at: u64, trace: bool) -> u64 {
-    let world = Rc::new(World::new(plan()));
+fn run(seed: u64, at: u64, trace: bool) -> u64 {
+    let world = Rc::new(World::new(plan(seed)));
     world.history.print(trace);
     world.machines.halt_at(at);
     let (ender, ending) = (world.clients.clone(), Rc::downgrade(&world));
@@ -68,12 +78,21 @@ async fn whole(world: &Rc<World>) -> u64 {
 
 #[test]
 fn it_may_end_at_any_await() {
+    end_at_awaits(GROUPS);
+}
+
+#[test]
+fn with_a_typed_table_it_may_end_at_any_await() {
+    end_at_awaits(TYPED);
+}
+
+fn end_at_awaits(History { test, seed, runs }: History) {
     if let Some(at) = number("TIDEWATER_AWAIT") {
-        run(at, true);
+        run(seed, at, true);
         return;
     }
-    let all = run(0, false);
-    let runs = number("TIDEWATER_AWAITS").unwrap_or(RUNS).min(all);
+    let all = run(seed, 0, false);
+    let runs = number("TIDEWATER_AWAITS").unwrap_or(runs).min(all);
     let (next, failed) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..threads() {
@@ -85,9 +104,9 @@ fn it_may_end_at_any_await() {
                     }
                     let at = 1 + n * all / runs;
                     if let Some(why) = quietly(|| {
-                        run(at, false);
+                        run(seed, at, false);
                     }) {
-                        let line = format!("ended at await {at}: {why}\n    repeat it: TIDEWATER_AWAIT={at} cargo test --release --test sim any_await");
+                        let line = format!("ended at await {at}: {why}\n    repeat it: TIDEWATER_AWAIT={at} cargo test --release --test sim awaits::{test} -- --exact");
                         failed.lock().expect("no thread panics").push(line);
                     }
                 }

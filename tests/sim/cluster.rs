@@ -28,7 +28,7 @@ use tidewater_storage::model::LaneId;
 use crate::seeds;
 
 /// Seeds of an ordinary run.
-const SEEDS_OF_THREE: u64 = 1000;
+const SEEDS_OF_THREE: u64 = 500;
 const SEEDS_OF_FIVE: u64 = 200;
 const SEEDS_OF_REPLACEMENTS: u64 = 100;
 const SEEDS_OF_CONTROLLERS: u64 = 200;

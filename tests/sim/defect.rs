@@ -9,6 +9,10 @@
 //! | commit the table before its files exist | the files' PUTs are answered at once and done later |
 //! | replay a producer's batch | an acknowledged batch is appended again, behind the proposer's back |
 //! | purge the log before the checkpoint is durable | while the checkpoint is collected |
+//! | lose records that are dead letters | the log does not show them to the sink |
+//! | commit rows and offsets apart | a commit of rows, whose answer is lost, leaves the offsets |
+//! | keep decided dead letters in memory | the commit to the topic's table does not name them |
+//! | read values with a wrong schema | the registry's answer has two fields in each other's place |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +34,14 @@ pub(crate) enum Defect {
     CommitBeforeFiles,
     ReplayBatch,
     PurgeBeforeCheckpoint,
+    DropDeadLetters,
+    RowsWithoutOffsets,
+    DeadLettersInMemory,
+    WrongSchema,
 }
 
 impl Defect {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::AckBeforeSync,
         Self::SkipCheckpointSync,
         Self::SkipSegmentSync,
@@ -41,6 +49,10 @@ impl Defect {
         Self::CommitBeforeFiles,
         Self::ReplayBatch,
         Self::PurgeBeforeCheckpoint,
+        Self::DropDeadLetters,
+        Self::RowsWithoutOffsets,
+        Self::DeadLettersInMemory,
+        Self::WrongSchema,
     ];
 
     /// Makes the disk as forgetful as a broker that does not sync.

@@ -11,6 +11,7 @@
 //! | local bytes go only after the bucket holds them | `local_after_bucket` | always |
 //! | the bucket holds the same bytes as the log | `bucket_equals_log` | rest, end |
 //! | the table holds the same records as the log | `table_equals_log` | rest |
+//! | of a typed table: each record is a row or a dead letter, once, as it should be | `typed_equals_log` | rest |
 
 mod acknowledged_once;
 pub(crate) mod archive_behind_log;
@@ -20,10 +21,12 @@ pub(crate) mod forward_only;
 mod local_after_bucket;
 mod none_invented;
 mod table_equals_log;
+mod typed_equals_log;
 
 use std::rc::Rc;
 
 use crate::history::Past;
+use crate::typed::TableKind;
 use crate::world::World;
 
 /// Looks at the broker again and again until the run ends.
@@ -58,8 +61,10 @@ pub(crate) fn look(world: &World) {
 pub(crate) async fn at_rest(world: &World) {
     past(world).await;
     bucket_equals_log::check(world).await;
-    if world.plan.has("table") {
-        table_equals_log::check(world).await;
+    match TableKind::of(&world.plan) {
+        Some(kind) => typed_equals_log::check(world, kind).await,
+        None if world.plan.has("table") => table_equals_log::check(world).await,
+        None => {}
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) enum What {
 
 /// Parts that are no events, by name.
 pub(crate) const PARTS: &[&str] =
-    &["table", "groups", "topics", "trim", "plain", "readers", "second-shard", "tight-journal"];
+    &["table", "typed", "rivals", "groups", "topics", "trim", "plain", "readers", "second-shard", "tight-journal"];
 
 impl Plan {
     /// The plan of a seed.
@@ -79,6 +79,8 @@ impl Plan {
         let rare = match part {
             "groups" => self.seed.is_multiple_of(3),
             "topics" => self.seed % 3 == 1,
+            "typed" => self.has("table") && (self.seed % 3 == 2 || number("TIDEWATER_TYPED").is_some()),
+            "rivals" => self.has("typed") && (self.seed / 6).is_multiple_of(2),
             "tight-journal" => self.seed % 8 == 7 || number("TIDEWATER_TIGHT_JOURNAL").is_some(),
             _ => true,
         };

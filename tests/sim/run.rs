@@ -49,6 +49,9 @@ async fn whole(world: &Rc<World>, sabotage: impl Fn(&World)) {
     everything_read(world).await;
     invariants::at_end(world).await;
     clients.check(world).await;
+    if world.plan.has("typed") {
+        world.history.note(world.typed.counts.summary());
+    }
     for partition in world.history.partitions() {
         let summary = world.history.with(partition, |past| past.summary());
         world.history.note(format!("p{partition}: {summary}"));
@@ -59,6 +62,7 @@ async fn whole(world: &Rc<World>, sabotage: impl Fn(&World)) {
 pub(crate) async fn finish(world: &Rc<World>, clients: &Clients) {
     world.history.note(format!("{} calm", world.machines.now().nanos()));
     clients.stop();
+    world.typed.calm_down();
     wait_for(world, "clients have their answers", |_| clients.running() == 0).await;
     wait_for(world, "all is archived", archived).await;
     everything_read(world).await;

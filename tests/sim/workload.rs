@@ -22,6 +22,7 @@ use crate::defect::Defect;
 use crate::groups::{self, Group};
 use crate::history::{History, Sent};
 use crate::topics::Passing;
+use crate::typed::{TableKind, values};
 use crate::world::{Way, World, within};
 
 /// How long a client waits for an answer.
@@ -37,6 +38,8 @@ pub(crate) struct Client {
     history: History,
     topic: std::sync::Arc<tidewater::controller::image::TopicImage>,
     defect: Option<Defect>,
+    /// What the values are, where the table is typed.
+    values: Option<TableKind>,
     stop: Rc<Cell<bool>>,
     running: Rc<Cell<u64>>,
 }
@@ -72,6 +75,7 @@ impl Clients {
             history: world.history.clone(),
             topic: world.topic(),
             defect: world.plan.defect,
+            values: TableKind::of(&world.plan),
             stop: Rc::clone(&stop),
             running: Rc::clone(&running),
         };
@@ -166,7 +170,11 @@ impl Client {
         loop {
             let wanted = if self.stop.get() { 0 } else { 1 + self.env.rng.below(IN_FLIGHT) };
             while (window.len() as u64) < wanted {
-                let (bytes, records) = batch(&self.env, writer, n, producer.map(|id| (id, sequence)));
+                let of = producer.map(|id| (id, sequence));
+                let (bytes, records) = match self.values {
+                    None => batch(&self.env, writer, n, of),
+                    Some(kind) => values::batch(&self.env, kind, writer, n, of),
+                };
                 let sent = Sent { writer, n, producer, records, acked: None };
                 self.history.sending(partition, &bytes, sent);
                 window.push_back(Waiting { bytes, idempotent });

@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::history::History;
 use crate::node::Node;
 use crate::plan::Plan;
+use crate::typed::Typed;
 
 /// The cluster's name in its bucket.
 pub(crate) const NAME: &str = "sim";
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) cut_interval: Cell<Option<Duration>>,
     /// A defect on purpose: the broker does not see cuts that are kept.
     pub(crate) is_blind_to_cuts: Cell<bool>,
+    /// Of a typed table.
+    pub(crate) typed: Arc<Typed>,
     /// The broker while it serves.
     node: Rc<RefCell<Option<Rc<Node>>>>,
     lives: Cell<u64>,
@@ -126,6 +129,7 @@ impl World {
             defect.spoil_disk(&machines.disk());
         }
         let seat = BrokerSeat { machine: 0, epoch: LineageEpoch::FIRST, incarnation: ReplicaIncarnation(0) };
+        let typed = Arc::new(Typed::new(plan.seed));
         Self {
             plan,
             machines,
@@ -139,6 +143,7 @@ impl World {
             has_copies: Cell::new(false),
             cut_interval: Cell::new(None),
             is_blind_to_cuts: Cell::new(false),
+            typed,
             node: Rc::default(),
             lives: Cell::new(0),
             alive: Cell::new(false),
@@ -162,6 +167,7 @@ impl World {
             has_copies: self.has_copies.clone(),
             cut_interval: self.cut_interval.clone(),
             is_blind_to_cuts: self.is_blind_to_cuts.clone(),
+            typed: Arc::clone(&self.typed),
             node: Rc::default(),
             lives: Cell::new(0),
             alive: Cell::new(false),

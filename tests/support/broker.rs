@@ -113,6 +113,8 @@ impl Broker {
         let words = options.wrapper.iter().map(PathBuf::from).chain([binary()]).collect::<Vec<_>>();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).arg("serve").arg("--data-dir").arg(&options.data);
+        // In a run of tests it is the seed of random choices; to a broker it is its seed list.
+        command.env_remove("TIDEWATER_SEED");
         command.args(["--kafka-addr", &kafka, "--admin-addr", &admin, "--catalog-addr", &catalog]);
         if let Some(bucket) = &options.bucket {
             command.args(["--bucket", bucket]);

@@ -44,10 +44,10 @@ pub fn script(path: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
     script_in(&python(), path, args, envs)
 }
 
-/// As [`script`], with another interpreter.
+/// As [`script`], with another interpreter. Scripts may import the modules in `support/python`.
 pub fn script_in(python: &Path, path: &str, args: &[&str], envs: &[(&str, &str)]) -> String {
     let mut command = Command::new(python);
-    command.arg(source(path)).args(args).envs(envs.iter().copied());
+    command.arg(source(path)).args(args).env("PYTHONPATH", source("support/python")).envs(envs.iter().copied());
     let output = command.output().expect("python runs");
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{path} {args:?} failed\n{stdout}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -34,8 +34,7 @@ impl ObjectStoreCatalog {
                 format!("{}/{}", self.files.warehouse().uri(), path.join("/"))
             }
         };
-        let unique = self.names.uuid().simple().to_string();
-        Ok(format!("{base}/{}-{}", path_segment(&table.name), unique.get(..8).unwrap_or_default()))
+        Ok(format!("{base}/{}-{}", path_segment(&table.name), self.names.suffix()))
     }
 
     /// The metadata of a new table, not written yet.

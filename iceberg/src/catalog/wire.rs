@@ -266,6 +266,8 @@ impl From<CatalogError> for ErrorAnswer {
             CatalogError::File(e) if e.disposition().passes() => (503, "ServiceUnavailableException"),
             CatalogError::Damaged { .. }
             | CatalogError::Elsewhere { .. }
+            | CatalogError::Refused { .. }
+            | CatalogError::BadAnswer { .. }
             | CatalogError::Metadata(_)
             | CatalogError::File(_) => (500, "InternalServerError"),
         };

@@ -6,6 +6,8 @@
 //!
 //! Rules:
 //! - a member that the map does not know becomes a column at the end of its struct; order counts for nothing;
+//! - in a table that was adopted, a member that has no column by these rules takes the one with its name but for the
+//!   case;
 //! - a column whose member is gone stays, null from then on;
 //! - a member finds its column by its key, else by a key that the column had before, else by an alias that is the key
 //!   of a column that no other member claims: that column is renamed, unless the table's owner gave it another name;
@@ -197,7 +199,8 @@ impl Planner<'_> {
         members: &[Member],
         path: &str,
     ) -> (Vec<NestedFieldRef>, Vec<MemberPlace>) {
-        let found = self.find(parent, members);
+        let mut found = self.find(parent, members);
+        self.adopt(parent, members, &mut found);
         let mut at: HashMap<i32, usize> = fields.iter().enumerate().map(|(at, field)| (field.id, at)).collect();
         let mut names = Names::of(&fields, if parent == ROOT { self.taken } else { &[] });
         let mut places = Vec::with_capacity(members.len());
@@ -274,6 +277,19 @@ impl Planner<'_> {
             }
         }
         found
+    }
+
+    /// Gives members the columns that the table had when it was adopted: by their names without regard to case, where
+    /// no member has such a column by its key.
+    fn adopt(&mut self, parent: i32, members: &[Member], found: &mut [Candidates]) {
+        let mut claimed: HashSet<i32> = found.iter().flat_map(|candidates| candidates.ids.iter().copied()).collect();
+        for (member, candidates) in members.iter().zip(found).filter(|(_, found)| found.ids.is_empty()) {
+            let column = self.map.adopted(parent, &column_name(&member.name)).find(|id| !claimed.contains(id));
+            let Some(id) = column else { continue };
+            claimed.insert(id);
+            self.map.rename(id, &member.key);
+            candidates.ids = vec![id];
+        }
     }
 
     fn rename(&mut self, id: i32, field: Option<&mut NestedFieldRef>, to: &Key, names: &mut Names) {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::columns::shape::Key;
+use crate::columns::shape::{Key, column_name};
 
 /// The table property that holds it.
 pub const PROPERTY: &str = "tidewater.columns";
@@ -44,6 +44,9 @@ pub struct Column {
     ///
     /// [`Shape::word`]: crate::columns::shape::Shape::word
     pub beside_as: Option<String>,
+    /// The table had it when it was adopted: a member whose name differs in case alone, or that is known by a number,
+    /// takes it.
+    pub is_adopted: bool,
 }
 
 /// Field id → key, of the members of structs; elements of lists and values of maps are found by their parent.
@@ -121,7 +124,23 @@ impl ColumnMap {
     /// Adds a column.
     pub fn add(&mut self, id: i32, parent: i32, key: Key) {
         assert!(!self.columns.contains_key(&id), "field id {id} is given out once");
-        self.insert(id, Column { parent, key, former: Vec::new(), beside_as: None });
+        self.insert(id, Column { parent, key, former: Vec::new(), beside_as: None, is_adopted: false });
+    }
+
+    /// Adds a column that the table had when it was adopted.
+    pub fn adopt(&mut self, id: i32, parent: i32, name: &str) {
+        self.add(id, parent, Key::Field(name.to_owned()));
+        if let Some(column) = self.columns.get_mut(&id) {
+            column.is_adopted = true;
+        }
+    }
+
+    /// Columns in `parent` that the table had when it was adopted, with the name `name` in lower case.
+    pub fn adopted(&self, parent: i32, name: &str) -> impl Iterator<Item = i32> {
+        let is_it = move |column: &Column| {
+            column.is_adopted && column.parent == parent && column_name(&column.key.name()) == name
+        };
+        self.columns.iter().filter(move |(_, column)| is_it(column)).map(|(id, _)| *id)
     }
 
     /// Column `id` was added beside a column of another type, for members whose type has this word.
@@ -137,6 +156,7 @@ impl ColumnMap {
         column.former.retain(|key| key != to);
         let old = std::mem::replace(&mut column.key, to.clone());
         column.former.push(old);
+        column.is_adopted = false;
         self.insert(id, column);
     }
 
@@ -182,20 +202,23 @@ struct ColumnText {
     former: Vec<String>,
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     beside_as: Option<String>,
+    #[serde(default, rename = "adopted", skip_serializing_if = "std::ops::Not::not")]
+    is_adopted: bool,
 }
 
 impl From<&Column> for ColumnText {
     fn from(column: &Column) -> Self {
         let former = column.former.iter().map(key_text).collect();
         let (parent, key, beside_as) = (column.parent, key_text(&column.key), column.beside_as.clone());
-        Self { parent, key, former, beside_as }
+        Self { parent, key, former, beside_as, is_adopted: column.is_adopted }
     }
 }
 
 impl From<ColumnText> for Column {
     fn from(text: ColumnText) -> Self {
         let former = text.former.iter().map(|text| parse_key(text)).collect();
-        Self { parent: text.parent, key: parse_key(&text.key), former, beside_as: text.beside_as }
+        let (parent, key) = (text.parent, parse_key(&text.key));
+        Self { parent, key, former, beside_as: text.beside_as, is_adopted: text.is_adopted }
     }
 }
 

@@ -13,7 +13,7 @@ use iceberg::spec::{
 use tidewater_storage::model::TimestampMs;
 
 use super::identity::EPOCH;
-use super::snapshot::{FileSums, Made, Maker, on_main, totals};
+use super::snapshot::{FileSums, Made, Maker, on_main, schema_of, totals};
 use super::{CommitError, Committer, maintain, offsets};
 use crate::catalog::Loaded;
 use crate::plan::Offsets;
@@ -128,7 +128,7 @@ impl Maker<'_> {
             let spec = self.spec(base, manifest.partition_spec_id)?;
             let mut writer = self.manifest_writer(base, &spec, snapshot_id)?;
             for entry in manifest.load_manifest(&self.files.io()).await?.entries().iter().filter(|it| it.is_alive()) {
-                let copy = self.copy(&spec, entry)?;
+                let copy = self.copy(base, &spec, entry)?;
                 if found.removed.contains(entry.file_path()) {
                     out.removed.push((copy.file.clone(), spec.clone()));
                     writer.add_delete_file(copy.file, copy.sequence, entry.file_sequence_number)?;
@@ -150,9 +150,15 @@ impl Maker<'_> {
         (added, removed): (FileSums, FileSums),
     ) -> Summary {
         let mut collector = SnapshotSummaryCollector::default();
-        let schema = base.current_schema();
-        found.added.iter().for_each(|(spec, file, _)| collector.add_file(file, schema.clone(), spec.clone()));
-        out.removed.iter().for_each(|(file, spec)| collector.remove_file(file, schema.clone(), spec.clone()));
+        for (spec, file, _) in &found.added {
+            collector.add_file(file, base.current_schema().clone(), spec.clone());
+        }
+        for (file, spec) in &out.removed {
+            // Else it is left out of the counts that the totals below replace: the collector panics.
+            if let Some(schema) = schema_of(base, spec) {
+                collector.remove_file(file, schema.clone(), spec.clone());
+            }
+        }
         let mut properties = collector.build();
         let previous = base.current_snapshot().map(|s| &s.summary().additional_properties);
         totals(&mut properties, previous, added, removed);

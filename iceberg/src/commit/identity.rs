@@ -64,8 +64,16 @@ impl fmt::Display for Foreign {
             return write!(
                 f,
                 "table {table} was given up by tidewater iceberg detach and is not written any more. Rename or drop it \
-                 in the catalog, or give the topic another one with iceberg.table; to go on in this one at the offsets \
-                 that it has, set its properties {CLUSTER}={cluster} and {TOPIC}={topic} in an engine"
+                 in the catalog, or give the topic another one with iceberg.table; to go on in this one, run \
+                 tidewater iceberg adopt with the topic and --table {table}"
+            );
+        }
+        if self.is_free() {
+            return write!(
+                f,
+                "table {table} was made by another program and has no topic; it is left alone. For the topic to go on \
+                 in it, run tidewater iceberg adopt with the topic and --table {table}; else rename or drop it in the \
+                 catalog, or give the topic another one with iceberg.table"
             );
         }
         write!(

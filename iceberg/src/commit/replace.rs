@@ -136,10 +136,8 @@ impl Maker<'_> {
         if !is_same || base.format_version() != FormatVersion::V2 {
             return Ok(Look::Moved);
         }
-        let Some(by) = base.partition_spec_by_id(replacement.spec_id).and_then(|spec| Partitioner::of_spec(spec))
-        else {
-            return Ok(Look::Moved);
-        };
+        let spec = base.partition_spec_by_id(replacement.spec_id);
+        let Some(by) = spec.and_then(|spec| Partitioner::of_spec(spec, base)) else { return Ok(Look::Moved) };
         let found = survey::survey(&self.files, base, &by).await?;
         let has_all = |names: &BTreeSet<DataFileName>| {
             let there = found.files.iter().filter(|file| names.contains(&file.name)).count();
@@ -201,7 +199,7 @@ impl Maker<'_> {
             }
             let loaded = manifest.load_manifest(&self.files.io()).await?;
             for entry in loaded.entries().iter().filter(|entry| entry.is_alive()) {
-                let EntryCopy { file, added_by, sequence } = self.copy(spec, entry)?;
+                let EntryCopy { file, added_by, sequence } = self.copy(base, spec, entry)?;
                 let (writer, entries) = match &mut open {
                     Some(open) => open,
                     None => open.insert((self.manifest_writer(base, spec, snapshot_id)?, 0)),

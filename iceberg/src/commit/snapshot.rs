@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataFile, FormatVersion, MAIN_BRANCH, ManifestEntryRef, ManifestFile, ManifestList, ManifestListWriter,
-    ManifestWriter, ManifestWriterBuilder, Operation, PartitionSpec, Snapshot, SnapshotReference, SnapshotRetention,
-    SnapshotSummaryCollector, Summary, TableMetadata,
+    DataFile, DataFileBuilderError, FormatVersion, MAIN_BRANCH, ManifestEntryRef, ManifestFile, ManifestList,
+    ManifestListWriter, ManifestWriter, ManifestWriterBuilder, Operation, PartitionSpec, SchemaRef, Snapshot,
+    SnapshotReference, SnapshotRetention, SnapshotSummaryCollector, Summary, TableMetadata,
 };
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::model::TimestampMs;
@@ -21,6 +21,7 @@ use super::{Append, CommitError, offsets};
 use crate::bounds;
 use crate::files::TableFiles;
 use crate::names::Names;
+use crate::partition::Partitioner;
 use crate::properties::TableSettings;
 use crate::translate::{Skipped, skipped};
 
@@ -154,8 +155,11 @@ impl Maker<'_> {
     ) -> Result<ManifestWriter, CommitError> {
         let path = format!("{}/metadata/{MANIFEST_PREFIX}{}.avro", base.location(), self.names.uuid());
         let output = self.files.io().new_output(path)?;
-        let builder =
-            ManifestWriterBuilder::new(output, Some(snapshot_id), base.current_schema().clone(), spec.clone());
+        let schema = schema_of(base, spec).ok_or_else(|| CommitError::Unfit {
+            table: self.table.clone(),
+            detail: format!("no schema that it still has has the columns of its partition spec {}", spec.spec_id()),
+        })?;
+        let builder = ManifestWriterBuilder::new(output, Some(snapshot_id), schema.clone(), spec.clone());
         match base.format_version() {
             FormatVersion::V2 => Ok(builder.build_v2_data()),
             FormatVersion::V3 => Ok(builder.build_v3_data()),
@@ -254,22 +258,34 @@ impl Maker<'_> {
     ) -> Result<ManifestFile, CommitError> {
         let mut writer = self.manifest_writer(base, spec, snapshot_id)?;
         for entry in entries {
-            let copy = self.copy(spec, entry)?;
+            let copy = self.copy(base, spec, entry)?;
             writer.add_existing_file(copy.file, copy.added_by, copy.sequence, entry.file_sequence_number)?;
         }
         Ok(writer.write_manifest_file().await?)
     }
 
     /// What `entry` says of its file, for another manifest.
-    pub(super) fn copy(&self, spec: &PartitionSpec, entry: &ManifestEntryRef) -> Result<EntryCopy, CommitError> {
+    pub(super) fn copy(
+        &self,
+        base: &TableMetadata,
+        spec: &PartitionSpec,
+        entry: &ManifestEntryRef,
+    ) -> Result<EntryCopy, CommitError> {
         let unfit = |what: String| CommitError::Unfit {
             table: self.table.clone(),
             detail: format!("the manifest entry of {} {what}", entry.file_path()),
         };
         let incomplete = || unfit("has no snapshot or sequence number".to_owned());
+        let no_copy = |error: DataFileBuilderError| unfit(format!("cannot be copied: {error}"));
         let file = bounds::without_long_bounds(entry.data_file(), spec.spec_id(), OLD_BOUND_BYTES_MAX);
+        let mut file = file.map_err(no_copy)?;
+        // Of a column that its owner has widened since, the entry has a value of the type before.
+        let key = Partitioner::of_spec(spec, base).and_then(|by| by.key_of_entry(file.partition()));
+        if let Some(partition) = key.map(|key| key.to_struct()).filter(|partition| partition != file.partition()) {
+            file = bounds::to_builder(&file, spec.spec_id()).partition(partition).build().map_err(no_copy)?;
+        }
         Ok(EntryCopy {
-            file: file.map_err(|error| unfit(format!("cannot be copied: {error}")))?,
+            file,
             added_by: entry.snapshot_id().ok_or_else(incomplete)?,
             sequence: entry.sequence_number().ok_or_else(incomplete)?,
         })
@@ -414,4 +430,12 @@ pub(super) fn totals(
             properties.insert(key.to_owned(), after.to_string());
         }
     }
+}
+
+/// The schema by which files of `spec` are described: the current one or, if its owner has dropped a column of an old
+/// spec, the newest that has them all.
+pub(super) fn schema_of<'a>(base: &'a TableMetadata, spec: &PartitionSpec) -> Option<&'a SchemaRef> {
+    let has_all = |schema: &SchemaRef| spec.fields().iter().all(|it| schema.field_by_id(it.source_id).is_some());
+    let current = Some(base.current_schema()).filter(|schema| has_all(schema));
+    current.or_else(|| base.schemas_iter().filter(|schema| has_all(schema)).max_by_key(|schema| schema.schema_id()))
 }

@@ -10,7 +10,7 @@ use tidewater_storage::model::TimestampMs;
 
 use super::snapshot::read_list;
 use crate::files::TableFiles;
-use crate::partition::{PartitionKey, Partitioner};
+use crate::partition::{Folder, PartitionKey, Partitioner};
 use crate::write::DataFileName;
 
 /// A data file of ours that is in the table.
@@ -115,7 +115,7 @@ pub(crate) async fn survey(files: &TableFiles, metadata: &TableMetadata, by: &Pa
             ManifestContentType::Deletes => {
                 let loaded = manifest.load_manifest(&files.io()).await?;
                 for entry in loaded.entries().iter().filter(|entry| entry.is_alive()) {
-                    match PartitionKey::of(entry.data_file().partition(), by.is_by_hour()) {
+                    match by.key_of_entry(entry.data_file().partition()) {
                         Some(key) => {
                             let index = survey.index(key);
                             survey.deletes.insert(index);
@@ -149,12 +149,16 @@ impl Survey {
             let file = entry.data_file();
             self.data_files += 1;
             self.data_bytes = self.data_bytes.saturating_add(file.file_size_in_bytes());
-            let key = by.and_then(|by| PartitionKey::of(file.partition(), by.is_by_hour()));
-            let (Some(key), Some(name)) = (key, DataFileName::of_path(location, file.file_path())) else { continue };
+            let key = by.and_then(|by| by.key_of_entry(file.partition()));
+            let name = DataFileName::of_path(location, file.file_path());
+            let (Some(key), Some(name)) = (key, name) else { continue };
             let is_plain = file.file_format() == DataFileFormat::Parquet && file.key_metadata().is_none();
-            let (Some(sequence), true) = (entry.sequence_number(), is_plain && name.folder == key.folder()) else {
-                continue;
+            let is_there = match (name.folder, key.folder()) {
+                // Made of what the values were then: a merged manifest has those of a column that was widened since.
+                (Folder::Part(_), Folder::Part(_)) => true,
+                (named, wanted) => named == wanted,
             };
+            let (Some(sequence), true) = (entry.sequence_number(), is_plain && is_there) else { continue };
             let partition = self.index(key);
             self.files.push(OurFile {
                 name,

@@ -2,7 +2,9 @@
 //!
 //! **Memory**: as `rewrite`, of one file.
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use std::collections::BTreeSet;
+
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
 use iceberg::spec::{DataFile, TableMetadata};
@@ -10,13 +12,14 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tidewater_storage::model::PartitionIndex;
 
-use super::project::{ProjectError, id_of};
+use super::project::{ProjectError, column_of};
 use super::rewrite::{Input, RewriteError, file_schema, open, plain_columns, pour};
 use crate::files::TableFiles;
 use crate::partition::PartitionKey;
 use crate::plan::Offsets;
 use crate::schema::ids;
-use crate::write::DataFileWriter;
+use crate::schema::system::SystemColumns;
+use crate::write::{DataFileWriter, FileOrder};
 
 /// See the header.
 pub(crate) struct FilePart<'a> {
@@ -36,11 +39,15 @@ impl FilePart<'_> {
         let Input { path, body, .. } = self.open().await?;
         let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
         let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(parquet)?;
-        let is_place = |info: &parquet::schema::types::BasicTypeInfo| {
-            info.has_id() && [ids::PARTITION, ids::OFFSET].contains(&info.id())
-        };
+        let wanted = [ids::PARTITION, ids::OFFSET].map(|id| SystemColumns::of(self.table).id(id));
+        let is_place = |info: &parquet::schema::types::BasicTypeInfo| info.has_id() && wanted.contains(&info.id());
         let columns = builder.parquet_schema().columns().iter().enumerate();
         let places = columns.filter(|(_, column)| is_place(column.self_type().get_basic_info())).map(|(at, _)| at);
+        let places: Vec<usize> = places.collect();
+        // Of before the table was adopted, or of an engine: its rows are no records of the topic's.
+        if places.is_empty() {
+            return Ok(0);
+        }
         let mask = ProjectionMask::leaves(builder.parquet_schema(), places);
         let mut leave = 0;
         for batch in builder.with_projection(mask).build().map_err(parquet)? {
@@ -62,7 +69,9 @@ impl FilePart<'_> {
         let schema = file_schema(self.table.current_schema(), &inputs).map_err(RewriteError::Schema)?;
         let plain = plain_columns(&inputs);
         let is_plain = schema.leaves.iter().map(|leaf| plain.contains(&leaf.id));
-        let mut output = writer.partition_files(&schema, key, is_plain);
+        // The rows that stay keep their order. Pages have no statistics of it: the file is rarely the last one.
+        let order = self.file.sort_order_id().map(|id| FileOrder { id, columns: BTreeSet::new() });
+        let mut output = writer.partition_files(&schema, key, is_plain, order);
         let [input] = inputs;
         let path = input.path.clone();
         pour(input, &schema, &mut output, |batch| {
@@ -79,20 +88,18 @@ impl FilePart<'_> {
             path: self.file.file_path().to_owned(),
             source: ProjectError::Missing(column.to_owned()),
         };
-        let schema = batch.schema();
-        let system = schema.fields().iter().position(|field| id_of(field) == Some(ids::TIDEWATER));
-        let system = system.and_then(|at| batch.column(at).as_struct_opt()).ok_or_else(|| missing("tidewater"))?;
-        let column = |id| {
-            let at = system.fields().iter().position(|field| id_of(field) == Some(id))?;
-            system.columns().get(at)
-        };
-        let partitions = column(ids::PARTITION).and_then(|it| it.as_primitive_opt::<Int32Type>());
-        let offsets = column(ids::OFFSET).and_then(|it| it.as_primitive_opt::<Int64Type>());
-        let partitions = partitions.filter(|it| it.null_count() == 0).ok_or_else(|| missing("tidewater.partition"))?;
-        let offsets = offsets.filter(|it| it.null_count() == 0).ok_or_else(|| missing("tidewater.offset"))?;
-        let places = partitions.values().iter().zip(offsets.values());
-        let stays = places.map(|(partition, offset)| {
-            to.get(&PartitionIndex(*partition)).is_none_or(|to| u64::try_from(*offset).is_ok_and(|it| it < to.get()))
+        let system = SystemColumns::of(self.table);
+        let [partitions, offsets] = [ids::PARTITION, ids::OFFSET].map(|id| column_of(batch, system.id(id)));
+        let partitions = partitions.as_ref().and_then(|it| it.as_primitive_opt::<Int32Type>());
+        let offsets = offsets.as_ref().and_then(|it| it.as_primitive_opt::<Int64Type>());
+        let partitions = partitions.ok_or_else(|| missing("tidewater.partition"))?;
+        let offsets = offsets.ok_or_else(|| missing("tidewater.offset"))?;
+        // Rows without a partition and an offset are no records of the topic's: an engine added them.
+        let stays = partitions.iter().zip(offsets.iter()).map(|place| match place {
+            (Some(partition), Some(offset)) => to
+                .get(&PartitionIndex(partition))
+                .is_none_or(|to| u64::try_from(offset).is_ok_and(|offset| offset < to.get())),
+            _ => true,
         });
         Ok(stays.map(Some).collect())
     }

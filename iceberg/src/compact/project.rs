@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, make_array, new_null_array,
+};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
@@ -24,6 +27,24 @@ pub enum ProjectError {
 /// The field id that Parquet has for `field`.
 pub(super) fn id_of(field: &Field) -> Option<i32> {
     field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
+}
+
+/// The column with this field id: a top-level one, or a member of a struct, which is null where that is.
+pub(super) fn column_of(batch: &RecordBatch, id: i32) -> Option<ArrayRef> {
+    find(batch.schema_ref().fields(), batch.columns(), id)
+}
+
+fn find(fields: &Fields, columns: &[ArrayRef], id: i32) -> Option<ArrayRef> {
+    fields.iter().zip(columns).find_map(|(field, column)| {
+        if id_of(field) == Some(id) {
+            return Some(Arc::clone(column));
+        }
+        let inside = column.as_struct_opt()?;
+        let member = find(inside.fields(), inside.columns(), id)?;
+        let Some(nulls) = inside.nulls() else { return Some(member) };
+        let both = NullBuffer::union(Some(nulls), member.nulls());
+        member.to_data().into_builder().nulls(both).build().ok().map(make_array)
+    })
 }
 
 /// The rows of `batch` with the columns of `wanted`.

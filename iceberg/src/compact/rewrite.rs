@@ -1,7 +1,10 @@
-//! Writing the rows of a group's files again, in their order, with the columns that the table has now.
+//! Writing the rows of a group's files again, in their order or that of the table, with the columns that the table has
+//! now.
 //!
 //! **Memory**: the files of the group as they are stored, at most the target size, each until it has been read; one
-//! batch of rows; and what `write` holds of the file that it makes. Between batches other tasks get their turn.
+//! batch of rows; and what `write` holds of the file that it makes. For a table with a sort order the files stay until
+//! all is written, since they are read once for the keys and once for each range of rows, and what `order` holds comes
+//! on top. Between batches other tasks get their turn.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,13 +18,17 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::order::{Collected, Gathered, Keys, Permutation, SortLimits};
 use super::plan::Group;
 use super::project::{ProjectError, id_of, project};
 use crate::commit::survey::OurFile;
 use crate::files::{FileError, TableFiles};
 use crate::partition::PartitionKey;
 use crate::schema::file::FileSchema;
-use crate::write::{DICTIONARY_VALUE_BYTES, DataFileWriter, PartitionFiles, WriteError};
+use crate::schema::ids;
+use crate::schema::system::SystemColumns;
+use crate::sort::TableOrder;
+use crate::write::{DICTIONARY_VALUE_BYTES, DataFileWriter, FileOrder, PartitionFiles, WriteError};
 
 /// Files of a group that are read at once.
 const READS_AT_ONCE: usize = 4;
@@ -48,6 +55,9 @@ pub enum RewriteError {
     /// The table's columns cannot be written.
     #[error("the table's columns cannot be written: {0}")]
     Schema(iceberg::Error),
+    /// Rows that can be sorted cannot be put in their order.
+    #[error("rows cannot be put in the table's order: {0}")]
+    Sort(String),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -73,12 +83,13 @@ pub(super) struct Input {
     ids: BTreeSet<i32>,
 }
 
-/// Writes the rows of `group`, which are of the partition `key`; `read` is called with each file that has been read
-/// through.
+/// Writes the rows of `group`, which are of the partition `key`, in the order of their files or in `order`; `read` is
+/// called with each file that has been read through.
 pub(super) async fn rewrite(
     files: &TableFiles,
     table: &TableMetadata,
     writer: &DataFileWriter,
+    order: Option<&TableOrder>,
     (group, key): (&Group, &PartitionKey),
     mut read: impl FnMut(&OurFile),
 ) -> Result<Vec<DataFile>, RewriteError> {
@@ -90,15 +101,95 @@ pub(super) async fn rewrite(
     let schema = file_schema(table.current_schema(), &inputs).map_err(RewriteError::Schema)?;
     let plain = plain_columns(&inputs);
     let is_plain = schema.leaves.iter().map(|leaf| plain.contains(&leaf.id));
-    let mut output = writer.partition_files(&schema, key.clone(), is_plain);
-    for (input, file) in inputs.into_iter().zip(&group.files) {
-        pour(input, &schema, &mut output, Ok).await?;
-        read(file);
+    let sorted = match order {
+        Some(order) => permutation(&inputs, &schema, table, order).await?.map(|sorted| (order, sorted)),
+        None => None,
+    };
+    let file_order = sorted
+        .as_ref()
+        .map(|(order, _)| FileOrder { id: order.id, columns: order.fields.iter().map(|field| field.source).collect() });
+    let mut output = writer.partition_files(&schema, key.clone(), is_plain, file_order);
+    match sorted {
+        None => {
+            for (input, file) in inputs.into_iter().zip(&group.files) {
+                pour(input, &schema, &mut output, Ok).await?;
+                read(file);
+            }
+        }
+        Some((_, permutation)) => {
+            pour_sorted(&inputs, &schema, &permutation, &mut output).await?;
+            group.files.iter().for_each(read);
+        }
     }
     let written = output.finish().await?;
     let rows: u64 = written.iter().map(DataFile::record_count).sum();
     assert_eq!(rows, group.rows(), "the files written have the rows of those read");
     Ok(written)
+}
+
+/// Where each row of the files goes; `None` if they are not sorted.
+async fn permutation(
+    inputs: &[Input],
+    schema: &FileSchema,
+    table: &TableMetadata,
+    order: &TableOrder,
+) -> Result<Option<Permutation>, RewriteError> {
+    let system = SystemColumns::of(table);
+    let place = [ids::PARTITION, ids::OFFSET].map(|id| system.id(id));
+    let mut keys = Keys::new(order, place, SortLimits::default());
+    let not_sorted = |why: super::order::Unsorted| {
+        tracing::info!(table = table.location(), rows = "unsorted", %why, "small files are written again as they are");
+        Ok(None)
+    };
+    for input in inputs {
+        for batch in batches(input, schema)? {
+            if let Err(why) = keys.add(&batch?) {
+                return not_sorted(why);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    match sort(keys.finish()).await? {
+        Ok(permutation) => Ok(Some(permutation)),
+        Err(why) => not_sorted(why),
+    }
+}
+
+/// Sorts beside the runtime's tasks: millions of keys take seconds.
+async fn sort(keys: Collected) -> Result<Result<Permutation, super::order::Unsorted>, RewriteError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            runtime.spawn_blocking(|| keys.sort()).await.map_err(|error| RewriteError::Sort(error.to_string()))
+        }
+        // In tests that run on no runtime.
+        Err(_) => Ok(keys.sort()),
+    }
+}
+
+/// Writes the rows of all files in their order, range by range.
+async fn pour_sorted(
+    inputs: &[Input],
+    schema: &FileSchema,
+    permutation: &Permutation,
+    output: &mut PartitionFiles<'_>,
+) -> Result<(), RewriteError> {
+    let failed = |error: arrow::error::ArrowError| RewriteError::Sort(error.to_string());
+    for range in &permutation.ranges {
+        let (mut gathered, mut before) = (Gathered::new(range), 0);
+        for input in inputs {
+            for batch in batches(input, schema)? {
+                let batch = batch?;
+                gathered.pick(&batch, permutation.ranks(before, batch.num_rows())).map_err(failed)?;
+                before += batch.num_rows();
+                tokio::task::yield_now().await;
+            }
+        }
+        for batch in gathered.batches().map_err(failed)? {
+            output.push(&batch.map_err(failed)?).await?;
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the rows of a file in the columns of `schema`, batch by batch, as `change` leaves them.
@@ -108,20 +199,28 @@ pub(super) async fn pour(
     output: &mut PartitionFiles<'_>,
     change: impl Fn(RecordBatch) -> Result<RecordBatch, RewriteError>,
 ) -> Result<(), RewriteError> {
-    let path = input.path.clone();
-    let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(input.body).map_err(parquet)?;
-    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted(&builder, schema));
-    let rows = batch_rows(&input.metadata);
-    let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(parquet)?;
-    for batch in reader {
-        let batch = batch.map_err(|source| RewriteError::Arrow { path: path.clone(), source })?;
-        let batch = project(&batch, &schema.arrow);
-        let batch = batch.map_err(|source| RewriteError::Columns { path: path.clone(), source })?;
-        output.push(&change(batch)?).await?;
+    for batch in batches(&input, schema)? {
+        output.push(&change(batch?)?).await?;
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// The rows of a file in the columns of `schema`, batch by batch.
+fn batches<'a>(
+    input: &'a Input,
+    schema: &'a FileSchema,
+) -> Result<impl Iterator<Item = Result<RecordBatch, RewriteError>> + 'a, RewriteError> {
+    let parquet = |source| RewriteError::Parquet { path: input.path.clone(), source };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(input.body.clone()).map_err(parquet)?;
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted(&builder, schema));
+    let rows = batch_rows(&input.metadata);
+    let reader = builder.with_projection(mask).with_batch_size(rows).build().map_err(parquet)?;
+    Ok(reader.map(|batch| {
+        let batch = batch.map_err(|source| RewriteError::Arrow { path: input.path.clone(), source })?;
+        let batch = project(&batch, &schema.arrow);
+        batch.map_err(|source| RewriteError::Columns { path: input.path.clone(), source })
+    }))
 }
 
 /// Reads a file and compares it with its manifest entry.

@@ -5,16 +5,18 @@
 use std::sync::Mutex;
 
 use arrow::array::AsArray;
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use async_trait::async_trait;
 use futures::executor::block_on;
 use futures::future::BoxFuture;
 use iceberg::spec::{
     DataContentType, DataFileBuilder, DataFileFormat, Literal, MAIN_BRANCH, ManifestListWriter, ManifestWriterBuilder,
-    Operation, Snapshot, SnapshotReference, SnapshotRetention, Struct, Summary,
+    NullOrder, Operation, Snapshot, SnapshotReference, SnapshotRetention, SortDirection, SortField, SortOrder, Struct,
+    Summary, Transform,
 };
 use iceberg::{NamespaceIdent, TableRequirement, TableUpdate};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tidewater_storage::model::record::Record;
 use uuid::Uuid;
 
 use super::*;
@@ -22,7 +24,7 @@ use crate::catalog::NewTable;
 use crate::commit::offsets;
 use crate::commit::snapshot::read_list;
 use crate::files::TableFiles;
-use crate::fixture::{Fault, World};
+use crate::fixture::{Fault, World, value_of};
 use crate::schema;
 use crate::sink::{Outcome, TableSink};
 
@@ -176,6 +178,102 @@ fn of_two_runs_over_the_same_files_one_gives_up_and_leaves_nothing() {
         let there: BTreeSet<_> =
             world.store.keys().into_iter().map(|(key, _)| key).filter(|key| key.ends_with(".parquet")).collect();
         assert_eq!(there, named, "the loser's files are deleted");
+    });
+}
+
+/// The default sort order of the world's table as an engine sets it (`ALTER TABLE … WRITE ORDERED BY`).
+async fn order_by(world: &World, fields: &[(i32, SortDirection)]) {
+    let field = |(source_id, direction): &(i32, SortDirection)| SortField {
+        source_id: *source_id,
+        transform: Transform::Identity,
+        direction: *direction,
+        null_order: NullOrder::Last,
+    };
+    let sort_order = SortOrder { order_id: 1, fields: fields.iter().map(field).collect() };
+    let updates =
+        vec![TableUpdate::AddSortOrder { sort_order }, TableUpdate::SetDefaultSortOrder { sort_order_id: -1 }];
+    world.catalog().commit(&world.table(), Vec::new(), updates).await.expect("set");
+}
+
+/// Appends records with keys that do not ascend, some of them null, in several commits.
+async fn fill_keys(world: &mut World, commits: u64) {
+    let mut sink = world.sink(1);
+    for n in 0..commits {
+        for partition in 0..2 {
+            let end = world.log.ends().get(&partition).copied().unwrap_or(0);
+            let key = |at: u64| (!at.is_multiple_of(4)).then(|| format!("k{}", at * 7919 % 13).into());
+            let records = (end..end + 3).map(|at| Record::new(NOW, key(at + n), Some(value_of(partition, at).into())));
+            world.log.append_records(partition, records.collect::<Vec<_>>());
+        }
+        drain(&mut sink).await;
+    }
+}
+
+/// Key, partition and offset of each row, file by file.
+fn keyed_rows(body: bytes::Bytes) -> Vec<(Option<Vec<u8>>, i32, i64)> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(body).and_then(|builder| builder.build());
+    let mut rows = Vec::new();
+    for batch in reader.expect("parquet") {
+        let batch = batch.expect("reads");
+        let system = batch.column(0).as_struct();
+        let (partitions, offsets) =
+            (system.column(0).as_primitive::<Int32Type>(), system.column(1).as_primitive::<Int64Type>());
+        let keys = arrow::compute::cast(system.column_by_name("key").expect("a key"), &DataType::LargeBinary);
+        let keys = keys.expect("binary");
+        let keys = keys.as_binary::<i64>().iter().map(|key| key.map(<[u8]>::to_vec)).collect::<Vec<_>>();
+        rows.extend(keys.into_iter().zip(partitions.values()).zip(offsets.values()).map(|((k, p), o)| (k, *p, *o)));
+    }
+    rows
+}
+
+/// The ids of the sort orders of the table's files.
+async fn order_ids(world: &World) -> Vec<Option<i32>> {
+    let (loaded, files) = (load(world).await, world.catalog().files());
+    let mut ids = Vec::new();
+    let snapshot = loaded.metadata.current_snapshot().expect("one");
+    for manifest in read_list(&files, &loaded.metadata, snapshot).await.expect("reads") {
+        let manifest = manifest.load_manifest(&files.io()).await.expect("reads");
+        ids.extend(manifest.entries().iter().filter(|it| it.is_alive()).map(|it| it.data_file().sort_order_id()));
+    }
+    ids
+}
+
+#[test]
+fn a_table_with_a_sort_order_gets_sorted_files_with_the_same_rows() {
+    block_on(async {
+        use SortDirection::{Ascending, Descending};
+        let mut world = World::new(20);
+        fill_keys(&mut world, 5).await;
+        order_by(&world, &[(schema::ids::KEY, Descending)]).await;
+        let run = compactor(&mut world).run(now(), |_| {}).await.expect("runs");
+        assert_eq!((run.files_out, run.left.len()), (1, 0), "{run:?}");
+        assert_eq!(world.rows().await, world.expected());
+        assert_eq!(order_ids(&world).await, [Some(1)]);
+        let rows = keyed_rows(world.data_files(&world.table()).await.remove(0));
+        let mut sorted = rows.clone();
+        // Descending, and nulls last.
+        sorted.sort_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        assert_eq!(rows, sorted);
+        assert!(rows.first().is_some_and(|row| row.0.is_some()) && rows.last().is_some_and(|row| row.0.is_none()));
+
+        // Appends are in the order of offsets and say nothing of one; with another order all are sorted by that.
+        fill_keys(&mut world, 5).await;
+        let ids = order_ids(&world).await;
+        assert_eq!((ids.iter().filter(|id| id.is_none()).count(), ids.len()), (5, 6));
+        order_by(&world, &[(schema::ids::PARTITION, Descending), (schema::ids::OFFSET, Descending)]).await;
+        let run = compactor(&mut world).run(now(), |_| {}).await.expect("runs");
+        assert_eq!((run.files_out, run.left.len()), (1, 0), "{run:?}");
+        assert_eq!((world.rows().await, order_ids(&world).await), (world.expected(), vec![Some(2)]));
+        let rows = keyed_rows(world.data_files(&world.table()).await.remove(0));
+        assert!(rows.is_sorted_by(|a, b| (a.1, a.2) > (b.1, b.2)));
+
+        // One that has a column in a list is none to sort by: files are written as they come.
+        fill_keys(&mut world, 5).await;
+        order_by(&world, &[(schema::ids::HEADER_KEY, Ascending)]).await;
+        let run = compactor(&mut world).run(now(), |_| {}).await.expect("runs");
+        assert!(run.files_out == 1 && run.left.is_empty(), "{run:?}");
+        assert_eq!(order_ids(&world).await, [None]);
+        assert_eq!(world.rows().await, world.expected());
     });
 }
 

@@ -1,22 +1,28 @@
 //! [`PartitionChoice`]: the specs that `iceberg.partition.spec` may ask for, read from text. Pure.
 //!
-//! `(hour(tidewater.timestamp))`, `(day(tidewater.timestamp), bucket(16, tidewater.key))`, `()`: transforms in the
-//! order of the fields, over the columns that each table has. What those columns may not have is refused: a partition
-//! for each record, and values of any length in metadata.
+//! `(hour(tidewater.timestamp))`, `(day(tidewater.timestamp), country, bucket(16, customer.id))`, `()`: transforms in
+//! the order of the fields, over the columns that each table has and, by the names that SQL has for them, columns of
+//! values and keys. What the former may not have is refused here: a partition for each record, and values of any length
+//! in metadata. Of the latter, transforms are checked once the columns are there ([`super::column`]);
+//! [`super::wanted`] says what becomes of the spec until then.
 
 use std::fmt;
 
-use iceberg::spec::{Datum, Transform, UnboundPartitionSpec};
+use iceberg::spec::{Datum, Transform};
 
 use super::is_time;
 use crate::bounds::BOUND_BYTES_MAX;
-use crate::schema::{HOUR_FIELD, ids};
+use crate::schema::ids;
 use crate::translate::rows::Placed;
 
 /// Buckets at most: a turn opens 256 partitions, so one that crosses an hour or a day has room for the buckets of both.
 pub const BUCKETS_MAX: u32 = 128;
 /// Fields of a spec at most.
 const FIELDS_MAX: usize = 8;
+/// Bytes of a column's name with those of the structs that it is in, at most.
+const NAME_BYTES_MAX: usize = 512;
+/// What the names of the columns that each table has begin with.
+const SYSTEM: &str = "tidewater.";
 
 /// A column that each table has, by which it may be partitioned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +36,7 @@ pub enum SystemColumn {
 impl SystemColumn {
     const ALL: [Self; 4] = [Self::Partition, Self::Offset, Self::Timestamp, Self::Key];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Partition => "partition",
             Self::Offset => "offset",
@@ -56,7 +62,7 @@ impl SystemColumn {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_prefix("tidewater.")?;
+        let name = text.strip_prefix(SYSTEM)?;
         Self::ALL.into_iter().find(|column| column.name() == name)
     }
 
@@ -101,14 +107,31 @@ impl fmt::Display for SystemColumn {
     }
 }
 
-/// The partition spec that a table is made with.
+/// A column that a field of a spec is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionChoice(Vec<(SystemColumn, Transform)>);
+pub enum SpecColumn {
+    System(SystemColumn),
+    /// Of values or keys: its name in SQL, with those of the structs that it is in.
+    Value(String),
+}
+
+impl fmt::Display for SpecColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(column) => column.fmt(f),
+            Self::Value(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The partition spec that a table is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionChoice(Vec<(SpecColumn, Transform)>);
 
 impl Default for PartitionChoice {
     /// `(hour(tidewater.timestamp))`.
     fn default() -> Self {
-        Self(vec![(SystemColumn::Timestamp, Transform::Hour)])
+        Self(vec![(SpecColumn::System(SystemColumn::Timestamp), Transform::Hour)])
     }
 }
 
@@ -137,14 +160,15 @@ impl PartitionChoice {
     pub fn parse(text: &str) -> Result<Self, String> {
         let form = || "a list such as (day(tidewater.timestamp), bucket(16, tidewater.key)), or ()".to_owned();
         let inside = text.trim().strip_prefix('(').and_then(|text| text.strip_suffix(')')).ok_or_else(form)?;
-        let mut fields: Vec<(SystemColumn, Transform)> = Vec::new();
+        let mut fields: Vec<(SpecColumn, Transform)> = Vec::new();
         for term in split(inside).ok_or_else(form)? {
             let (column, transform) = parse_field(term)?;
-            column.check(transform)?;
-            let is_like = |(held, of): &(SystemColumn, Transform)| {
-                *held == column && name_of(column, *of) == name_of(column, transform)
+            check(&column, transform)?;
+            let is_like = |(held, of): &(SpecColumn, Transform)| {
+                let same_kind = std::mem::discriminant(of) == std::mem::discriminant(&transform);
+                *held == column && (same_kind || (is_time(*of) && is_time(transform)))
             };
-            if fields.iter().any(is_like) || (is_time(transform) && fields.iter().any(|(_, of)| is_time(*of))) {
+            if fields.iter().any(is_like) {
                 return Err(format!("two fields of the same kind of {column}: leave one out"));
             }
             fields.push((column, transform));
@@ -155,29 +179,32 @@ impl PartitionChoice {
         Ok(Self(fields))
     }
 
-    /// For a table that is made.
-    ///
-    /// # Errors
-    /// None in practice: names and columns were checked; iceberg's builder is fallible.
-    pub fn to_spec(&self) -> iceberg::Result<UnboundPartitionSpec> {
-        let mut builder = UnboundPartitionSpec::builder();
-        for (column, transform) in &self.0 {
-            builder = builder.add_partition_field(column.id(), name_of(*column, *transform), *transform)?;
-        }
-        Ok(builder.build())
+    pub(super) fn fields(&self) -> &[(SpecColumn, Transform)] {
+        &self.0
+    }
+
+    /// With other names of the columns of values.
+    pub(super) fn map_values(&self, name: impl Fn(&str) -> String) -> Self {
+        let column = |column: &SpecColumn| match column {
+            SpecColumn::Value(held) => SpecColumn::Value(name(held)),
+            system @ SpecColumn::System(_) => system.clone(),
+        };
+        Self(self.0.iter().map(|(held, transform)| (column(held), *transform)).collect())
     }
 }
 
-/// The name of a partition field. Without dots: Avro, in which manifests carry it, allows none.
-fn name_of(column: SystemColumn, transform: Transform) -> String {
-    let kind = match transform {
-        Transform::Hour => return HOUR_FIELD.to_owned(),
-        time if is_time(time) => return format!("tidewater_{time}"),
-        Transform::Bucket(_) => "_bucket",
-        Transform::Truncate(_) => "_trunc",
-        _ => "",
-    };
-    format!("tidewater_{}{kind}", column.name())
+/// Checks what can be known of a transform before the column is there.
+fn check(column: &SpecColumn, transform: Transform) -> Result<(), String> {
+    match (column, transform) {
+        (SpecColumn::System(column), transform) => column.check(transform),
+        (SpecColumn::Value(_), Transform::Bucket(count)) if !(1..=BUCKETS_MAX).contains(&count) => {
+            Err(format!("a table can be partitioned by bucket(1 to {BUCKETS_MAX}, …) of {column}"))
+        }
+        (SpecColumn::Value(_), Transform::Truncate(width)) if !(1..=i32::MAX as u32).contains(&width) => {
+            Err(format!("a table can be partitioned by truncate(width, …) of {column} with a width of at least 1"))
+        }
+        (SpecColumn::Value(_), _) => Ok(()),
+    }
 }
 
 /// Splits at commas outside of parentheses; `None` if those do not match.
@@ -201,9 +228,9 @@ fn split(text: &str) -> Option<Vec<&str>> {
     (depth == 0).then_some(terms)
 }
 
-fn parse_field(term: &str) -> Result<(SystemColumn, Transform), String> {
+fn parse_field(term: &str) -> Result<(SpecColumn, Transform), String> {
     let Some((name, inside)) = term.strip_suffix(')').and_then(|term| term.split_once('(')) else {
-        return Ok((parse_column(term)?, Transform::Identity));
+        return Ok((parse_column(term, "partitioned")?, Transform::Identity));
     };
     let unknown = || {
         format!("{term:?} is none of year(c), month(c), day(c), hour(c), bucket(n, c), truncate(n, c) and c, a column")
@@ -218,15 +245,25 @@ fn parse_field(term: &str) -> Result<(SystemColumn, Transform), String> {
             let (number, column) = inside.split_once(',').ok_or_else(unknown)?;
             let number = number.trim().parse().map_err(|_| unknown())?;
             let transform = if name == "bucket" { Transform::Bucket(number) } else { Transform::Truncate(number) };
-            return Ok((parse_column(column)?, transform));
+            return Ok((parse_column(column, "partitioned")?, transform));
         }
         _ => return Err(unknown()),
     };
-    Ok((parse_column(inside)?, transform))
+    Ok((parse_column(inside, "partitioned")?, transform))
 }
 
-fn parse_column(text: &str) -> Result<SystemColumn, String> {
-    let names = SystemColumn::ALL.map(|column| column.to_string()).join(", ");
-    SystemColumn::parse(text.trim())
-        .ok_or_else(|| format!("{:?} is no column that a table can be partitioned by; those are {names}", text.trim()))
+/// Reads the name of a column by which a table is to be `made`: partitioned or sorted.
+pub(crate) fn parse_column(text: &str, made: &str) -> Result<SpecColumn, String> {
+    let text = text.trim();
+    if text.starts_with(SYSTEM) {
+        let names = SystemColumn::ALL.map(|column| column.to_string()).join(", ");
+        let column = SystemColumn::parse(text).map(SpecColumn::System);
+        return column.ok_or_else(|| format!("{text:?} is no column that a table can be {made} by; those are {names}"));
+    }
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '(' | ')' | ',' | '"' | '\'' | '`');
+    let is_name = |part: &str| !part.is_empty() && part.chars().all(is_plain);
+    if text.len() <= NAME_BYTES_MAX && text.split('.').all(is_name) {
+        return Ok(SpecColumn::Value(text.to_owned()));
+    }
+    Err(format!("{text:?} is no name of a column, such as country or address.city"))
 }

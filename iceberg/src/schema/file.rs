@@ -11,6 +11,7 @@ use iceberg::spec::{PrimitiveType, Schema, SchemaRef, Type};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::schema::types::ColumnPath;
 
+use super::system::{SystemColumns, VALUE};
 use crate::bounds::BOUND_BYTES_MAX;
 use crate::columns::build::arrow_schema;
 
@@ -43,6 +44,13 @@ impl Leaf {
             _ => false,
         }
     }
+
+    /// Whether it is the value's bytes: a table has no bounds of them. By its name, as an adopted table has it under
+    /// another id.
+    #[must_use]
+    pub fn is_value(&self) -> bool {
+        self.kind == PrimitiveType::Binary && (self.id == super::ids::VALUE || self.path.string() == VALUE)
+    }
 }
 
 impl FileSchema {
@@ -60,16 +68,16 @@ impl FileSchema {
     ///
     /// # Errors
     /// None in practice, as [`super::table_schema`].
-    pub fn key_value() -> iceberg::Result<Self> {
-        Self::new(&Arc::new(super::table_schema()?))
+    pub fn key_value(system: SystemColumns) -> iceberg::Result<Self> {
+        Self::new(&Arc::new(super::key_value_schema(system)?))
     }
 
     /// Of a table of dead letters.
     ///
     /// # Errors
     /// None in practice, as [`super::table_schema`].
-    pub fn dead_letters() -> iceberg::Result<Self> {
-        Self::new(&Arc::new(super::dead_letter_schema()?))
+    pub fn dead_letters(system: SystemColumns) -> iceberg::Result<Self> {
+        Self::new(&Arc::new(super::dead_letter_schema(system)?))
     }
 
     /// Of a table with schema `table`, with the top-level fields at the indexes of which `has` is true, and the system
@@ -77,9 +85,9 @@ impl FileSchema {
     ///
     /// # Errors
     /// As [`FileSchema::new`].
-    pub fn typed(table: &Schema, has: impl Fn(usize) -> bool) -> iceberg::Result<Self> {
+    pub fn typed(table: &Schema, system: SystemColumns, has: impl Fn(usize) -> bool) -> iceberg::Result<Self> {
         let ours = table.as_struct().fields().iter().enumerate().filter(|(at, _)| has(*at));
-        let fields = std::iter::once(Arc::new(super::system_field())).chain(ours.map(|(_, field)| field.clone()));
+        let fields = system.fields().into_iter().chain(ours.map(|(_, field)| field.clone()));
         Self::new(&Arc::new(Schema::builder().with_fields(fields).build()?))
     }
 }

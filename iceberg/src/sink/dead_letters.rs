@@ -37,7 +37,7 @@ use crate::commit::maintain::MANIFEST_PREFIX;
 use crate::commit::offsets::DEAD_LETTERS_REACHED;
 use crate::commit::{Append, CommitError, Committer, SchemaChange, identity, offsets};
 use crate::plan::{Offsets, PlannedRange};
-use crate::schema::{self, file::FileSchema, ids};
+use crate::schema::{self, file::FileSchema, ids, system::SystemColumns};
 use crate::translate::Translation;
 use crate::translate::decoding::DeadOffsets;
 
@@ -215,7 +215,7 @@ impl TableSink {
         let settings = self.dead.committer.settings(&base.metadata).files;
         let partition = self.partition_type(&base.metadata)?;
         let writer = self.writer(&base, partition.0, settings);
-        let schema = FileSchema::dead_letters().map_err(CatalogError::from)?;
+        let schema = FileSchema::dead_letters(SystemColumns::of(&base.metadata)).map_err(CatalogError::from)?;
         let files = writer.write(&schema, translation.take_dead()).await?;
         let written: u64 = files.iter().map(iceberg::spec::DataFile::record_count).sum();
         assert_eq!(written, rows, "every dead letter is in a data file");
@@ -256,8 +256,9 @@ impl TableSink {
             let detail = "its columns reason and schema_id were dropped; drop or rename the table".to_owned();
             return Err(CommitError::Unfit { table: self.dead.table.clone(), detail }.into());
         }
-        let schema = Some(schema::dead_letter_schema().map_err(CatalogError::from)?);
-        Ok(self.dead.committer.change_schema(&base, SchemaChange { schema, properties: Vec::new() }).await?)
+        let system = SystemColumns::made(self.config.layout);
+        let schema = Some(schema::dead_letter_schema(system).map_err(CatalogError::from)?);
+        Ok(self.dead.committer.change_schema(&base, SchemaChange { schema, ..SchemaChange::default() }).await?)
     }
 
     /// Appends the dead letters that the last commit to the topic's table (`base`) decided, unless they are there.

@@ -10,8 +10,10 @@ use tidewater_storage::model::{Offset, PartitionIndex, TimestampMs};
 use super::SinkError;
 use super::error::{CHOOSE, REGISTER_IT};
 use crate::commit::{Foreign, offsets};
+use crate::partition::wanted;
 use crate::plan::Offsets;
 use crate::read::PartitionBounds;
+use crate::sort;
 use crate::translate::{DeadRecord, Skipped};
 
 /// Lines in the log about what one commit left out.
@@ -73,8 +75,8 @@ pub enum PauseReason {
     Conflict { table: TableIdent, partition: PartitionIndex, offset: Offset, detail: String },
     /// The table holds records that the log does not.
     #[error(
-        "the table holds partition {partition} up to {table}, the log ends at {log}; tidewater iceberg rewind takes it \
-         back with --to log"
+        "partition {partition} of the table ends at {table}, the log at {log}; tidewater iceberg rewind TOPIC --to log removes \
+         the rows beyond the log"
     )]
     Ahead { partition: PartitionIndex, table: Offset, log: Offset },
 }
@@ -176,6 +178,12 @@ pub struct SinkStatus {
     pub unreadable: BTreeMap<PartitionIndex, Unreadable>,
     /// What the last turn as a whole was held up by.
     held_by: Option<HeldBy>,
+    /// Why the table is not partitioned by the whole spec that it was made for.
+    pub partition_spec: Option<String>,
+    /// The table's sort order in the words of SQL, if it has one.
+    pub sort_order: Option<String>,
+    /// Why its files are not sorted by all that was asked for.
+    pub sort_order_lacking: Option<String>,
     pub snapshot: Option<i64>,
 }
 
@@ -197,6 +205,9 @@ impl SinkStatus {
             error: None,
             unreadable: BTreeMap::new(),
             held_by: None,
+            partition_spec: None,
+            sort_order: None,
+            sort_order_lacking: None,
             snapshot: None,
         }
     }
@@ -223,6 +234,10 @@ impl SinkStatus {
             })
             .collect();
         (self.skipped, self.skipped_offsets) = offsets::skipped(metadata);
+        self.partition_spec = wanted::lacking(metadata);
+        let order = metadata.default_sort_order();
+        self.sort_order = (!order.is_unsorted()).then(|| sort::words_of(order, metadata.current_schema()));
+        self.sort_order_lacking = sort::wanted::lacking(metadata);
         self.snapshot = metadata.current_snapshot_id();
     }
 

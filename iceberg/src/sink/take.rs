@@ -41,8 +41,8 @@ impl TableSink {
         self.status.unreadable.clear();
         let mut ranges = ranges.to_vec();
         // Otherwise partitions with longer backlogs could come before it in every turn.
-        let first = self.turned_away.take();
-        ranges.sort_by_key(|range| Some(range.partition) != first);
+        let (first, last) = (self.turned_away.take(), std::mem::take(&mut self.short_of_files));
+        ranges.sort_by_key(|range| (Some(range.partition) != first, last.contains(&range.partition)));
         for (at, range) in ranges.iter().enumerate() {
             let Some(room) = self.room(&taken.translation, ranges.len() - at) else {
                 taken.behind = true;
@@ -63,6 +63,8 @@ impl TableSink {
                     taken.behind = true;
                     if next.start == range.offsets.start {
                         self.turned_away.get_or_insert(range.partition);
+                    } else if taken.translation.files() >= room.files {
+                        self.short_of_files.insert(range.partition);
                     }
                 }
                 // What comes before the record is taken; then nothing is, of the other partitions either.

@@ -2,15 +2,19 @@
 #![allow(clippy::panic)]
 
 use futures::executor::block_on;
+use iceberg::TableUpdate;
+use iceberg::spec::{NestedField, Schema, StructType, Type};
 use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode};
 
 use super::*;
 use crate::fixture::{Fault, World};
 
+mod adopted;
 mod caps;
 mod client_sized;
 mod doubles;
+mod flat;
 mod named;
 mod partitioned;
 mod typed;
@@ -229,6 +233,40 @@ fn a_table_that_a_user_drops_is_made_anew_and_filled_from_the_log() {
         assert!(matches!(sink.run_once(NOW.plus_ms(1000)).await, Outcome::Idle));
         drain(&mut sink, NOW.plus_ms(LOOK_AGAIN_MS)).await;
         assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
+fn a_table_whose_offsets_a_user_dropped_gets_no_rows() {
+    block_on(async {
+        let mut world = World::new(71);
+        fill(&world);
+        let mut sink = world.sink(1);
+        drain(&mut sink, NOW).await;
+        let before = world.catalog().load(&world.table()).await.expect("loads").metadata;
+        let top = before.current_schema().as_struct().fields().iter().cloned().map(|field| match &*field.field_type {
+            Type::Struct(inner) => {
+                let left = inner.fields().iter().filter(|inside| inside.name != "offset").cloned().collect();
+                let kind = Type::Struct(StructType::new(left));
+                NestedField::new(field.id, field.name.clone(), kind, field.required).into()
+            }
+            _ => field,
+        });
+        let schema = Schema::builder().with_fields(top).build().expect("a schema");
+        let updates = vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
+        world.catalog().commit(&world.table(), Vec::new(), updates).await.expect("commits");
+        world.log.append(0, 3, NOW);
+        for sink in [&mut sink, &mut world.sink(2)] {
+            let outcome = sink.run_once(NOW.plus_ms(LOOK_AGAIN_MS)).await;
+            match outcome {
+                Outcome::Paused(PauseReason::Unfit { detail, .. }) => {
+                    assert!(detail.contains("partition and offset (field ids 3 and 4)"), "{detail}");
+                }
+                outcome => panic!("{outcome:?}"),
+            }
+        }
+        let after = world.catalog().load(&world.table()).await.expect("loads").metadata;
+        assert_eq!(after.current_snapshot_id(), before.current_snapshot_id());
     });
 }
 

@@ -4,7 +4,7 @@
 //! Owns: asking the registry, the change of the table's schema in a commit of its own before any file has the new
 //! columns. Does not own: which columns (`columns::evolve`), reading values (`translate`). *Message*; one task.
 //!
-//! **Order**: schema and map first, then files of its columns, then the append. A schema that needs a change while the
+//! **Order**: schema and map first, with the partition spec and the sort order over new columns, then files of its columns, then the append. A schema that needs a change while the
 //! turn has rows ends the turn before the first record that names it. **Crash, lost answer, another writer's change**:
 //! planning for the same schema on the table as it is then finds what is still missing, or nothing.
 
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{TableMetadata, Transform};
 
 use super::make::without_value;
 use super::{SinkError, TableSink, found};
@@ -23,11 +23,13 @@ use crate::columns::map::{self, ColumnMap};
 use crate::columns::shape::{Key, Shape};
 use crate::commit::{CommitError, SchemaChange};
 use crate::mode::{ConflictPolicy, KeyMode, TableMode};
+use crate::partition::{Partitioner, wanted};
 use crate::plan::PlannedRange;
 use crate::registry::{SchemaSourceError, SchemaText, WriterSchema};
-use crate::schema::ids;
+use crate::schema::system::SystemColumns;
+use crate::sort;
 use crate::translate::Translation;
-use crate::translate::decoding::{Decoding, Namings, RESERVED, ValueType, ValuesAs, Verdict};
+use crate::translate::decoding::{Decoding, Namings, ValueType, ValuesAs, Verdict};
 use crate::translate::framing::{Naming, Part, WrittenWith};
 use crate::translate::value_schema::ValueSchema;
 
@@ -69,7 +71,8 @@ impl TableSink {
     pub(super) async fn fit_to_mode(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
         let metadata = &base.metadata;
         let (is_typed, has_map) = (self.config.mode.is_typed(), metadata.properties().contains_key(map::PROPERTY));
-        let has_value = metadata.current_schema().as_struct().fields().iter().any(|field| field.id == ids::VALUE);
+        let system = SystemColumns::of(metadata);
+        let has_value = system.has_value(metadata.current_schema());
         if !is_typed && has_map && !has_value {
             let detail = format!(
                 "its values are typed columns, and iceberg.mode={} needs a column value; set the mode back, or drop or \
@@ -82,9 +85,10 @@ impl TableSink {
         if !is_typed || has_map || !has_value || metadata.snapshots().len() > 0 {
             return Ok(base);
         }
-        let schema = without_value(metadata.current_schema())?;
-        let properties = vec![(map::PROPERTY, ColumnMap::default().to_text())];
-        Ok(self.committer.change_schema(&base, SchemaChange { schema, properties }).await?)
+        let schema = without_value(metadata.current_schema(), system)?;
+        let properties = vec![(map::PROPERTY, Some(ColumnMap::default().to_text()))];
+        let change = SchemaChange { schema, properties, ..SchemaChange::default() };
+        Ok(self.committer.change_schema(&base, change).await?)
     }
 
     /// How keys and values name their schemas in the turn that begins. The newest schema of a subject is asked for once
@@ -282,7 +286,8 @@ impl TableSink {
         if let Some(old) = translation.take_decoding() {
             decoding = decoding.in_turn_of(old);
         }
-        translation.set_decoding(decoding);
+        let by = Partitioner::of_table(&changed.metadata).ok_or_else(|| self.no_spec(&self.config.table))?;
+        translation.set_decoding(by, decoding);
         Ok(Judged::Changed)
     }
 
@@ -299,18 +304,21 @@ impl TableSink {
                 .map_err(|e| CommitError::Unfit { table: self.config.table.clone(), detail: e.to_string() })?,
         };
         let specs: Vec<_> = metadata.partition_specs_iter().flat_map(|spec| spec.fields()).collect();
+        // A column as it is sorts alike once it has grown.
         let orders = metadata.sort_orders_iter().flat_map(|order| &order.fields);
+        let orders = orders.filter(|field| field.transform != Transform::Identity);
         let sources = specs.iter().map(|field| field.source_id);
         let pinned: Vec<i32> = sources.chain(orders.map(|field| field.source_id)).collect();
         let names: Vec<String> = specs.iter().map(|field| field.name.to_lowercase()).collect();
         // Whether values or keys come first must not decide which of them has the name.
         let of_keys = (of.part == Part::Value && self.config.key != KeyMode::Binary).then(|| Key::RecordKey.name());
         let taken: Vec<&str> = names.iter().chain(&of_keys).map(String::as_str).collect();
+        let reserved = SystemColumns::of(metadata).reserved();
         let table = Table {
             schema: metadata.current_schema(),
             last_column_id: metadata.last_column_id(),
             map: &map,
-            reserved: &RESERVED,
+            reserved: &reserved,
             pinned: &pinned,
             taken: &taken,
         };
@@ -327,10 +335,16 @@ impl TableSink {
     /// Commits the plan's schema and map.
     async fn change(&mut self, base: &Loaded, plan: &Plan, of: ValueType) -> Result<Loaded, SinkError> {
         let schema = (!plan.changes.is_empty()).then(|| plan.schema.clone());
-        let mut properties = vec![(map::PROPERTY, plan.map.to_text())];
+        let mut properties = vec![(map::PROPERTY, Some(plan.map.to_text()))];
         let found = self.found().filter(|_| of.with == WrittenWith::Found);
-        properties.extend(found.map(|text| (found::PROPERTY, text.to_string())));
-        Ok(self.committer.change_schema(base, SchemaChange { schema, properties }).await?)
+        properties.extend(found.map(|text| (found::PROPERTY, Some(text.to_string()))));
+        let next = schema.as_ref().map(|schema| wanted::next(&base.metadata, schema)).unwrap_or_default();
+        let spec = next.spec;
+        properties.extend(next.text.map(|text| (wanted::PROPERTY, Some(text))));
+        let order = schema.as_ref().map(|schema| sort::wanted::next(&base.metadata, schema)).unwrap_or_default();
+        properties.extend(order.text.map(|text| (sort::wanted::PROPERTY, text)));
+        let change = SchemaChange { schema, spec, order: order.order, properties };
+        Ok(self.committer.change_schema(base, change).await?)
     }
 }
 

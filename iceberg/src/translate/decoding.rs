@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::spec::{Schema, TableMetadata};
+use tidewater_storage::model::record::Record;
 use tidewater_storage::model::{Offset, OffsetRange, PartitionIndex};
 use uuid::Uuid;
 
 use super::framing::{self, Framed, Naming, Part, Written, WrittenWith};
-use super::rows::Placed;
+use super::rows::{self, Placed};
 use super::value_schema::ValueDecoder;
 use crate::columns::build::Layout;
 use crate::columns::map::{self, ColumnMap};
@@ -20,13 +21,11 @@ use crate::columns::protobuf::path::MessagePath;
 use crate::plan::Offsets;
 use crate::schema::file::FileSchema;
 use crate::schema::ids;
+use crate::schema::system::SystemColumns;
 
 /// Verdicts kept at most: one may hold a decoder of a thousand columns. Beyond that all are found again. More than those
 /// that are found at once, so that a turn gets on.
 const VERDICTS_MAX: usize = 1_000;
-
-/// Top-level columns that no value goes to.
-pub const RESERVED: [i32; 2] = [ids::TIDEWATER, ids::VALUE];
 
 /// What a key or value is of: a schema, and a message of that where values say which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +50,8 @@ impl std::fmt::Display for ValueType {
 /// What the reason of a dead letter begins with if it is about the record's key.
 pub const KEY: &str = "key: ";
 
-fn prefix(part: Part) -> &'static str {
+/// What the reason of a dead letter about this part begins with.
+pub(super) fn prefix(part: Part) -> &'static str {
     match part {
         Part::Key => KEY,
         Part::Value => "",
@@ -111,18 +111,18 @@ impl Layouts {
     /// The table has a type that Arrow lacks, a damaged column map, or no `value` for values that are bytes.
     fn of(metadata: &TableMetadata, values: ValuesAs) -> iceberg::Result<Self> {
         let unfit = |why: String| iceberg::Error::new(iceberg::ErrorKind::FeatureUnsupported, why);
-        let schema: &Schema = metadata.current_schema();
+        let (schema, system): (&Schema, _) = (metadata.current_schema(), SystemColumns::of(metadata));
         let map = metadata.properties().get(map::PROPERTY).map(|text| ColumnMap::parse(text)).transpose();
         let map = map.map_err(|e| unfit(e.to_string()))?.unwrap_or_default();
         let keys: Vec<i32> = map.record_keys().collect();
         let key = Layout::of_keys(schema, &keys).map_err(|e| unfit(e.to_string()))?;
         let value = match values {
             ValuesAs::Bytes => {
-                let at = schema.as_struct().fields().iter().position(|field| field.id == ids::VALUE);
+                let at = schema.as_struct().fields().iter().position(|field| field.id == system.id(ids::VALUE));
                 ValueLayout::Bytes(at.ok_or_else(|| unfit("the table has no column value".to_owned()))?)
             }
             ValuesAs::Columns => {
-                let others = [&RESERVED[..], &keys].concat();
+                let others = [system.reserved(), keys].concat();
                 ValueLayout::Columns(Layout::new(schema, &others).map_err(|e| unfit(e.to_string()))?)
             }
         };
@@ -199,8 +199,8 @@ impl Decoding {
     /// # Errors
     /// As the table is, it cannot have such rows: a type that Arrow lacks, a damaged column map, no column `value`.
     pub fn new(metadata: &TableMetadata, values: ValuesAs) -> iceberg::Result<Self> {
-        let layouts = Layouts::of(metadata, values)?;
-        let file = FileSchema::typed(metadata.current_schema(), |index| layouts.has(index))?;
+        let (layouts, system) = (Layouts::of(metadata, values)?, SystemColumns::of(metadata));
+        let file = FileSchema::typed(metadata.current_schema(), system, |index| layouts.has(index))?;
         let (version, verdicts, files) = (TableVersion::of(metadata), HashMap::new(), HashSet::new());
         let (dead, ends) = (DeadOffsets::new(), Arc::default());
         let namings = Namings { key: Naming::Bytes, value: Naming::Bytes };
@@ -222,6 +222,14 @@ impl Decoding {
             (Part::Key, _) => &self.layouts.key,
             (Part::Value, ValueLayout::Columns(layout)) => layout,
             (Part::Value, ValueLayout::Bytes(_)) => unreachable!("values that are bytes have no schema"),
+        }
+    }
+
+    /// Bytes that a record takes beside its columns.
+    pub(super) fn system_bytes(&self, record: &Record) -> usize {
+        match self.layouts.value {
+            ValueLayout::Bytes(_) => rows::row_bytes(record),
+            ValueLayout::Columns(_) => rows::system_bytes(record),
         }
     }
 

@@ -6,9 +6,10 @@
 //! moved to that bound.
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, Int32Builder, Int64Builder, LargeBinaryBuilder, ListBuilder, RecordBatch, StringBuilder,
-    StructArray, StructBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, ArrayRef, AsArray, Int32Builder, Int64Builder, LargeBinaryBuilder, ListArray, ListBuilder,
+    RecordBatch, StringBuilder, StructArray, StructBuilder, TimestampMicrosecondBuilder,
 };
+use arrow::datatypes::{DataType, FieldRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tidewater_storage::model::record::Record;
 use tidewater_storage::model::{PartitionIndex, TimestampMs, TimestampType};
 
 use super::decoding::{Layouts, ValueLayout};
+use super::headers;
 use crate::columns::build::Columns;
 use crate::schema;
 use crate::schema::file::FileSchema;
@@ -144,7 +146,12 @@ impl PartitionRows {
         }
         assert_eq!(keys.rows(), rows, "a key is one row");
         match &mut self.values {
-            ValueColumns::Typed(columns) => assert_eq!(columns.rows(), rows, "a value is one row"),
+            ValueColumns::Typed(columns) => {
+                if filled.is_err() {
+                    columns.truncate(before);
+                }
+                assert_eq!(columns.rows(), rows, "a value is one row");
+            }
             ValueColumns::Bytes { value, .. } if filled.is_ok() => value.append_option(placed.record.value.as_deref()),
             ValueColumns::Bytes { .. } => {}
             ValueColumns::Dead { .. } => unreachable!("rows of typed columns"),
@@ -183,7 +190,7 @@ impl PartitionRows {
     /// # Errors
     /// The columns do not fit the schema: it is of another table, or a defect here.
     pub fn finish(self, schema: &FileSchema) -> Result<RecordBatch, ArrowError> {
-        let mut arrays = vec![self.system.finish()?];
+        let mut arrays = self.system.finish(schema)?;
         let mut others = self.keys.map(Columns::finish).transpose()?.unwrap_or_default();
         match self.values {
             ValueColumns::Bytes { mut value, at } => others.push((at, Arc::new(value.finish()))),
@@ -200,7 +207,7 @@ impl PartitionRows {
     }
 }
 
-/// The `tidewater` struct of rows.
+/// The system columns of rows.
 #[derive(Debug)]
 struct SystemColumns {
     partition: Int32Builder,
@@ -253,15 +260,43 @@ impl SystemColumns {
         self.key.append_option(record.key.as_deref());
     }
 
-    fn finish(mut self) -> Result<ArrayRef, ArrowError> {
-        let system: Vec<ArrayRef> = vec![
+    /// As the columns that come first in a file of `schema`: one struct, or one column for each.
+    fn finish(mut self, schema: &FileSchema) -> Result<Vec<ArrayRef>, ArrowError> {
+        let headers = self.headers.finish();
+        let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.partition.finish()),
             Arc::new(self.offset.finish()),
             Arc::new(self.timestamp.finish()),
             Arc::new(self.timestamp_type.finish()),
-            Arc::new(self.headers.finish()),
+            // Headers, as soon as it is known in which form.
             Arc::new(self.key.finish()),
         ];
-        Ok(Arc::new(StructArray::try_new(schema::system_fields(), system, None)?))
+        match schema.arrow.field(0).data_type() {
+            DataType::Struct(fields) => {
+                columns.insert(HEADERS_AT, headers_of(headers, fields.get(HEADERS_AT))?);
+                Ok(vec![Arc::new(StructArray::try_new(fields.clone(), columns, None)?)])
+            }
+            _ => {
+                columns.insert(HEADERS_AT, Arc::new(headers::as_text(&headers)));
+                Ok(columns)
+            }
+        }
     }
+}
+
+/// Which of the system columns headers are.
+const HEADERS_AT: usize = 4;
+
+/// Lists of headers with the field ids of `wanted`: those of an adopted table are other ones.
+fn headers_of(headers: ListArray, wanted: Option<&FieldRef>) -> Result<ArrayRef, ArrowError> {
+    let Some(DataType::List(element)) = wanted.map(|field| field.data_type()) else {
+        return Err(ArrowError::SchemaError("headers are a list".to_owned()));
+    };
+    let DataType::Struct(members) = element.data_type() else {
+        return Err(ArrowError::SchemaError("a header is a struct".to_owned()));
+    };
+    let (_, offsets, values, nulls) = headers.into_parts();
+    let (_, columns, inner) = values.as_struct().clone().into_parts();
+    let values = StructArray::try_new(members.clone(), columns, inner)?;
+    Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, Arc::new(values), nulls)?))
 }

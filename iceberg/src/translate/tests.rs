@@ -11,6 +11,7 @@ use tidewater_storage::model::{Compression, LeaderEpoch, TimestampMs};
 use super::*;
 use crate::schema::HOUR_US;
 use crate::schema::file::FileSchema;
+use crate::schema::system::SystemColumns;
 
 #[derive(Debug, PartialEq)]
 struct Row {
@@ -26,7 +27,8 @@ fn rows(translation: &mut Translation) -> Vec<Row> {
     let mut out = Vec::new();
     for (key, rows) in translation.take_rows() {
         let PartitionKey::Hour(hour) = key else { panic!("by hour") };
-        let batch = rows.finish(&FileSchema::key_value().expect("columns")).expect("columns fit");
+        let batch =
+            rows.finish(&FileSchema::key_value(SystemColumns::default()).expect("columns")).expect("columns fit");
         let system = batch.column(0).as_struct();
         let headers = system.column(4).as_list::<i32>();
         let (keys, values) = (system.column(5).as_binary::<i64>(), batch.column(1).as_binary::<i64>());

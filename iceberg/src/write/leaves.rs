@@ -9,7 +9,6 @@ use arrow::error::ArrowError;
 
 use crate::bounds;
 use crate::schema::file::{FileSchema, Leaf};
-use crate::schema::ids;
 
 /// The columns of a batch as Parquet counts them.
 pub(super) struct ClientLeaves<'a> {
@@ -58,7 +57,7 @@ impl<'a> ClientLeaves<'a> {
 
 fn describe(leaf: &Leaf, array: &ArrayRef) -> Described {
     let (lower, upper) = match array.data_type() {
-        _ if leaf.id == ids::VALUE => (None, None),
+        _ if leaf.is_value() => (None, None),
         DataType::Utf8 => bounds::of_text(array.as_string::<i32>().iter().flatten()),
         DataType::LargeBinary => bounds::of_binary(array.as_binary::<i64>().iter().flatten()),
         _ => (None, None),

@@ -21,6 +21,8 @@ pub struct PartitionFiles<'a> {
     schema: &'a FileSchema,
     properties: WriterProperties,
     key: PartitionKey,
+    /// The id of the sort order that rows come in.
+    order: Option<i32>,
     open: Option<OpenFile<'a>>,
     done: Vec<DataFile>,
 }
@@ -49,8 +51,9 @@ impl<'a> PartitionFiles<'a> {
         schema: &'a FileSchema,
         key: PartitionKey,
         properties: WriterProperties,
+        order: Option<i32>,
     ) -> Self {
-        Self { writer, schema, properties, key, open: None, done: Vec::new() }
+        Self { writer, schema, properties, key, order, open: None, done: Vec::new() }
     }
 
     /// Writes the rows of `batch`, whose columns are those of the schema.
@@ -95,6 +98,9 @@ impl<'a> PartitionFiles<'a> {
             .file_path(path.clone())
             .partition(self.key.to_struct())
             .partition_spec_id(self.writer.spec_id);
+        if let Some(order) = self.order {
+            described.sort_order_id(order);
+        }
         let file = described.build().map_err(|e| incomplete(e.to_string()))?;
         assert_eq!(file.record_count(), rows, "the file has the rows that were given to it");
         self.done.push(with_extents(&file, columns, self.writer.spec_id).map_err(incomplete)?);

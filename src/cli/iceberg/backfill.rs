@@ -208,7 +208,7 @@ async fn wait(addr: &str, topic: &str, spans: &[Span], each: Option<f64>) -> Res
                     moved = Instant::now();
                 }
                 if let Some(why) = status.paused.filter(|_| moved.elapsed() > PATIENCE) {
-                    break Err(CliError::Refused(format!("the table of {topic} does not get on: {why}")));
+                    break Err(CliError::Refused(format!("the table of {topic} makes no progress: {why}")));
                 }
             }
             Err(error) if failed >= FAILED_LOOKS_MAX => break Err(error),

@@ -25,7 +25,7 @@ pub(in crate::cli) struct RewindArgs {
     #[arg(long, value_name = "PARTITION:OFFSET|log", value_parser = back_to)]
     to: Vec<BackTo>,
     /// Show what would leave the table and be written again, and change nothing
-    #[arg(long)]
+    #[arg(long, alias = "dry-run")]
     plan: bool,
     /// Also where the log no longer has the records: their rows are lost
     #[arg(long)]

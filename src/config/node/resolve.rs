@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::{ConfigError, HttpNames, NodeConfig, RPC_PORT, RawConfig, RpcTlsFiles};
+use super::{ConfigError, ExternalCatalog, HttpNames, NodeConfig, RPC_PORT, RawConfig, RpcTlsFiles};
 use crate::limits::{
     CONNECTIONS_MAX, CONNECTIONS_MAX_IDLE_MS, CUT_INTERVAL_MS, GROUP_MEMBERS_MAX, PRODUCER_ID_EXPIRATION_MS,
 };
@@ -28,6 +28,7 @@ impl RawConfig {
         let (kafka_addr, advertised) = self.kafka_addresses()?;
         let (rpc_addr, advertised_rpc) = self.rpc_addresses()?;
         let (http_names, seeds) = (self.http_names()?, self.seeds()?);
+        let external_catalog = ExternalCatalog::of(&self)?;
         let session_min = within(
             "--group-min-session-timeout-ms",
             self.group_min_session_timeout_ms.unwrap_or(6000),
@@ -56,6 +57,7 @@ impl RawConfig {
             admin_addr: bind_address("--admin-addr", self.admin_addr.as_deref(), 9644)?,
             catalog_addr: bind_address("--catalog-addr", self.catalog_addr.as_deref(), 8181)?,
             catalog_tokens_file: self.catalog_tokens_file,
+            external_catalog,
             schema_addr: bind_address("--schema-addr", self.schema_addr.as_deref(), 8081)?,
             http_names,
             rpc_addr,

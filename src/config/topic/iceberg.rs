@@ -1,4 +1,4 @@
-//! `iceberg.mode`, `iceberg.key.mode`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their values, read and
+//! `iceberg.mode`, `iceberg.key.mode`, `iceberg.layout`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their values, read and
 //! checked in one place.
 
 use super::TopicConfig;
@@ -90,6 +90,30 @@ impl KeyMode {
             Self::TEXT => Self::Text,
             Self::ID_PREFIX => Self::SchemaIdPrefix,
             word => unreachable!("the value {word} of iceberg.key.mode passed its check"),
+        }
+    }
+}
+
+/// Where a table has its system columns (`iceberg.layout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// In a struct.
+    Struct,
+    /// At the top level.
+    Flat,
+}
+
+impl Layout {
+    pub(super) const STRUCT: &'static str = "struct";
+    const FLAT: &'static str = "flat";
+    pub(super) const WORDS: &'static [&'static str] = &[Self::STRUCT, Self::FLAT];
+
+    /// The layout of one of [`Layout::WORDS`].
+    pub(super) fn parse(word: &str) -> Self {
+        match word {
+            Self::STRUCT => Self::Struct,
+            Self::FLAT => Self::Flat,
+            word => unreachable!("the value {word} of iceberg.layout passed its check"),
         }
     }
 }

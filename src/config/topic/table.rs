@@ -1,5 +1,5 @@
-//! `iceberg.table`, `iceberg.partition.spec` and `iceberg.table.properties`: what a topic's table is called and made
-//! with, read and checked in one place. Pure.
+//! `iceberg.table`, `iceberg.partition.spec`, `iceberg.sort.order` and `iceberg.table.properties`: what a topic's table is
+//! called and made with, read and checked in one place. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +87,22 @@ pub(super) fn parse_properties(text: &str) -> Result<BTreeMap<String, String>, S
     Ok(properties)
 }
 
+/// Checks a value of `iceberg.sort.order`.
+///
+/// # Errors
+/// It is no order; what was expected.
+pub(super) fn check_sort_order(text: &str) -> Result<(), String> {
+    #[cfg(feature = "lakehouse")]
+    {
+        tidewater_iceberg::sort::choice::SortChoice::parse(text).map(drop)
+    }
+    #[cfg(not(feature = "lakehouse"))]
+    {
+        let is_plain = text.chars().all(|c| !matches!(c, '(' | ')'));
+        if is_plain { Ok(()) } else { Err("columns with ASC or DESC, such as customer, created_at DESC".to_owned()) }
+    }
+}
+
 /// Checks a value of `iceberg.partition.spec`.
 ///
 /// # Errors
@@ -169,8 +185,12 @@ mod tests {
 
         let default = TopicConfig::default().iceberg_partition_spec;
         assert_eq!(PartitionChoice::parse(&default), Ok(PartitionChoice::default()));
-        assert!(
-            check_partition_spec("(day(tidewater.timestamp), customer)").expect_err("no column").contains("customer")
-        );
+        assert_eq!(check_partition_spec("(day(tidewater.timestamp), customer)"), Ok(()), "a column of values");
+        assert_eq!(check_sort_order("customer DESC NULLS LAST, tidewater.timestamp"), Ok(()));
+        assert_eq!(check_sort_order(&TopicConfig::default().iceberg_sort_order), Ok(()));
+        let refused = check_sort_order("customer upwards").expect_err("no direction");
+        assert!(refused.contains("customer DESC"), "{refused}");
+        let refused = check_partition_spec("(day(tidewater.key))").expect_err("a key has no days");
+        assert!(refused.contains("tidewater.key"), "{refused}");
     }
 }

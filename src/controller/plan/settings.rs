@@ -57,6 +57,7 @@ pub fn configure(state: &ControllerState, topic: &str, ops: &[ConfigOp]) -> Resu
         ));
     }
     check_same_table(name, &record.overrides, &overrides)?;
+    check_same_layout(name, &record.overrides, &overrides)?;
     check_table(state, name, &overrides)?;
     check_size(&record.overrides, &overrides)?;
     Ok(Command::Configure { name: name.clone(), overrides })
@@ -104,6 +105,25 @@ fn check_same_table(
         "iceberg.table cannot be changed while topic {topic} is kept as table {old}: set iceberg.mode=disabled first, \
          and then the name and the mode; the table {old} stays as it is then, and {new} begins with what the topic \
          still has, unless it is {old}, renamed in the catalog"
+    )))
+}
+
+/// A table's columns do not move: a second set of them beside the first would be half empty for ever.
+fn check_same_layout(
+    topic: &TopicName,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Result<(), TopicError> {
+    let (before, after) = (TopicConfig::resolve(before), TopicConfig::resolve(after));
+    let is_table = |config: &TopicConfig| config.iceberg_mode != IcebergMode::Disabled;
+    if before.iceberg_layout == after.iceberg_layout || !is_table(&before) || !is_table(&after) {
+        return Ok(());
+    }
+    let table = before.table_of(topic);
+    Err(TopicError::InvalidConfig(format!(
+        "iceberg.layout cannot be changed while topic {topic} is kept as table {table}, whose columns stay where they are: \
+         set iceberg.mode=disabled, rename or drop the table or choose another name with iceberg.table, and then set the \
+         layout and the mode"
     )))
 }
 

@@ -287,3 +287,20 @@ fn a_table_is_of_one_topic_and_keeps_its_name() {
     with(&[("iceberg.table", "x")], "y").expect("it has no table yet");
     with(&[("iceberg.mode", "key_value"), ("iceberg.table", "lake.x")], "x").expect("another namespace");
 }
+
+#[test]
+fn a_table_keeps_its_layout_while_it_is_one() {
+    let set = |key: &str, value: &str| ConfigOp { key: key.into(), change: ConfigChange::Set(value.into()) };
+    let mut state = with_topic("orders");
+    let mut give = |ops: &[ConfigOp]| {
+        let command = configure(&state, "orders", ops).map_err(|refused| refused.to_string())?;
+        state.apply(command);
+        Ok::<(), String>(())
+    };
+    give(&[set("iceberg.mode", "json"), set("iceberg.layout", "flat")]).expect("from the first");
+    let refused = give(&[set("iceberg.layout", "struct")]).expect_err("while it is a table");
+    assert!(refused.contains("iceberg.mode=disabled") && refused.contains("topics.orders"), "{refused}");
+    give(&[set("iceberg.layout", "flat"), set("iceberg.mode", "key_value")]).expect("the same layout");
+    give(&[set("iceberg.mode", "disabled"), set("iceberg.layout", "struct")]).expect("it is none then");
+    assert!(give(&[set("iceberg.layout", "columns")]).is_err(), "no layout");
+}

@@ -217,9 +217,12 @@ fn topic_config(setting: &Setting, set: Option<&String>) -> Described {
         Shape::List(words) => (LIST, words.len() == 1),
         Shape::Fraction => (DOUBLE, false),
         Shape::Text => (LIST, false),
-        Shape::IcebergMode | Shape::JsonSchema | Shape::TableName | Shape::PartitionSpec | Shape::TableProperties => {
-            (STRING, false)
-        }
+        Shape::IcebergMode
+        | Shape::JsonSchema
+        | Shape::TableName
+        | Shape::PartitionSpec
+        | Shape::SortOrder
+        | Shape::TableProperties => (STRING, false),
     };
     let mut documentation = match setting.kind {
         Kind::Honoured => setting.doc.to_owned(),

@@ -255,3 +255,21 @@ fn a_long_name_does_not_enter_the_metadata() {
     assert!(table.plan(&named(255), OnConflict::Report).is_ok());
     assert!(matches!(table.plan(&named(256), OnConflict::Report), Err(Refused::Name { bytes: 256, .. })));
 }
+
+#[test]
+fn columns_of_an_adopted_table_are_found_by_their_names_and_only_once() {
+    let mut table = Owned::new();
+    for (id, name) in [(3, "userId"), (4, "amount")] {
+        table.fields.push(NestedField::optional(id, name, Type::Primitive(PrimitiveType::Int)).into());
+        table.map.adopt(id, ROOT, name);
+    }
+    table.last_column_id = 4;
+    table.map = ColumnMap::parse(&table.map.to_text()).expect("its own text");
+    let number = Key::Number { message: Some("Order".to_owned()), number: 2 };
+    let by_number = Member { key: number, ..field("amount", INT) };
+    let shape = of(vec![field("USERID", INT), field("userid", INT), by_number.clone()]);
+    let added = Change::Add { id: 5, path: "userid_1".to_owned() };
+    assert_eq!(table.follow(&shape), [added], "the first one has it");
+    assert_eq!(table.map.at(ROOT, &by_number.key).collect::<Vec<_>>(), [4]);
+    assert_eq!(table.follow(&of(vec![field("amount", INT)])), [], "values without numbers find it by its name");
+}

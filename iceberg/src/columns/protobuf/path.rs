@@ -1,4 +1,4 @@
-//! [`MessagePath`]: which message of a file a value is, as Confluent's serialisers write it behind the schema's id.
+//! [`MessagePath`]: which message of a file a value is, as Confluent's serializers write it behind the schema's id.
 //!
 //! A count and so many indexes, zigzag varints all: of a message in the file, then of one declared in that, and so on.
 //! A single 0 is the file's first message. Messages that stand for the entries of maps are not counted: they are not in

@@ -63,6 +63,18 @@ fn of_other_specs_only_new_files_wait_and_no_two_partitions_of_a_folder_mix() {
 }
 
 #[test]
+fn a_partition_whose_files_lie_in_two_folders_is_one() {
+    let part = |n: u128, folder| {
+        let mut file = file(n, 1, 100, n as i64);
+        file.name.folder = Folder::Part(folder);
+        file
+    };
+    let mut files: Vec<_> = (1..=6).map(|n| part(n, if n <= 3 { 5 } else { 9 })).collect();
+    files.push(OurFile { partition: 2, ..part(7, 7) });
+    assert_eq!(ids(&of(&files)), [[1, 2, 3, 4, 5, 6]]);
+}
+
+#[test]
 fn an_hour_that_goes_on_a_new_file_and_deletes_keep_files_as_they_are() {
     let files = |hour, added: Option<TimestampMs>| -> Vec<_> {
         (1..=5).map(|n| OurFile { added, ..file(n, hour, 100, n as i64) }).collect()

@@ -70,6 +70,28 @@ fn partitions_share_the_hours_of_a_turn() {
     });
 }
 
+/// Records of each partition are of the same 40 hours: those that come first may not open all of them.
+#[test]
+fn partitions_of_the_same_hours_do_not_fall_behind_one_another() {
+    block_on(async {
+        let mut world = World::new(27);
+        let mut config = world.config(1);
+        config.turn_files = 64;
+        let mut sink = world.sink_with(config);
+        let hour = |n: i64| NOW.plus_ms((n % 40) * HOUR_MS);
+        for _ in 0..30 {
+            for partition in 0..16 {
+                world.log.append_each(partition, (0..80).map(|n| (hour(n), Bytes::new())));
+            }
+            sink.run_once(NOW).await;
+        }
+        let lags: Vec<_> = sink.status().partitions.values().map(|partition| partition.lag).collect();
+        assert!(lags.iter().all(|lag| *lag <= 3 * 80), "{lags:?}");
+        turns(&mut sink).await;
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
 #[test]
 fn batches_that_unpack_to_much_are_taken_a_few_at_a_time() {
     block_on(async {

@@ -17,6 +17,7 @@ use crate::audit;
 use crate::compact::Compactor;
 use crate::partition::PartitionKey;
 use crate::schema::ids;
+use crate::schema::system::SystemColumns;
 use crate::translate::rows::Placed;
 use crate::verify::verify;
 
@@ -208,7 +209,7 @@ fn typed_tables_and_dead_letters_have_partitions_too() {
         drain(&mut sink, NOW).await;
         assert_eq!(sink.status().dead_letters, world.expected().len() as u64);
         let dead = world.catalog().load(&dead_letter_table(&world.table())).await.expect("loads");
-        assert!(crate::schema::is_by_hour(dead.metadata.default_partition_spec()));
+        assert!(SystemColumns::default().is_by_hour(dead.metadata.default_partition_spec()));
         let rows = world.catalog().load(&world.table()).await.expect("loads");
         let by = rows.metadata.default_partition_spec().fields();
         assert_eq!((by[0].source_id, &*by[0].name), (ids::PARTITION, "tidewater_partition"));

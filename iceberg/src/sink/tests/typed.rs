@@ -19,7 +19,9 @@ mod found;
 mod keys;
 mod letters;
 mod modes;
+mod partitioned;
 mod rewound;
+mod sorted;
 
 use letters::{
     AVRO, CONFLICT, LOST, PROTOBUF, Produced, RECURSIVE, UNKNOWN, dead_rows, framed, register_all, schema, typed_rows,

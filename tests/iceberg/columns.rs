@@ -16,9 +16,13 @@ use super::support::trino::Trino;
 use super::support::{maven, python};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The topics of typed_produce.py, each with what its keys are.
-const TOPICS: [(&str, &str); 4] =
-    [("orders", "binary"), ("people", "string"), ("readings", "binary"), ("trips", "schema_id_prefix")];
+/// The topics of typed_produce.py, each with what its keys are and with its partition spec.
+const TOPICS: [(&str, &str, &str); 4] = [
+    ("orders", "binary", "(bucket(4, customer), month(at))"),
+    ("people", "string", "(hour(tidewater.timestamp))"),
+    ("readings", "binary", "(site)"),
+    ("trips", "schema_id_prefix", "(hour(tidewater.timestamp))"),
+];
 
 /// What the broker does to the files of an hour that has been over for a while, at once and beside the broker.
 fn compact(bucket: &Path, topic: &str) {
@@ -49,20 +53,21 @@ fn columns_follow_the_schemas_of_stock_clients_and_garbage_is_set_aside() {
     let options = Options::new(&dir.path().join("data")).arg("--schema-addr", &registry);
     let options = Options { bucket: Some(format!("file://{}", bucket.display())), ..options };
     let broker = Broker::start(&options.expect("records are dead letters"));
-    for (topic, keys) in TOPICS {
+    for (topic, keys, spec) in TOPICS {
         let mut words = vec!["topic", "create", topic, "--partitions", "2", "--set", "retention.ms=-1"];
         for setting in ["iceberg.mode=value_schema_id_prefix", "archive.lag.ms=300", "iceberg.target.lag.ms=500"] {
             words.extend(["--set", setting]);
         }
         let keys = format!("iceberg.key.mode={keys}");
-        words.extend(["--set", &keys]);
+        let spec = format!("iceberg.partition.spec={spec}");
+        words.extend(["--set", &keys, "--set", &spec]);
         broker.cli(&words);
     }
     let produced = dir.path().join("produced.json").display().to_string();
     let (registry, kafka) = (format!("http://{registry}"), broker.kafka.clone());
     let clients = python::schema_clients();
     print!("{}", python::script_in(&clients, "iceberg/typed_produce.py", &[&kafka, &registry, &produced], &[]));
-    for (topic, _) in TOPICS {
+    for (topic, ..) in TOPICS {
         broker.wait_topic(topic, "all is in the table", PATIENCE, |partitions| {
             partitions.iter().all(|p| p["table_offset"] == p["high_watermark"])
         });
@@ -74,7 +79,7 @@ fn columns_follow_the_schemas_of_stock_clients_and_garbage_is_set_aside() {
         print!("{}", python::script("iceberg/typed_trino.py", &[&trino.port.to_string(), &produced], &[]));
     };
     read();
-    for (topic, _) in TOPICS {
+    for (topic, ..) in TOPICS {
         compact(&bucket, topic);
     }
     read();
