@@ -11,8 +11,10 @@
 )]
 
 mod append;
+mod commits;
 mod compact;
 mod fetch;
+mod live;
 mod loopback;
 mod machine;
 mod produce;
@@ -31,7 +33,7 @@ use std::path::PathBuf;
 /// A figure: its name on the command line and its function.
 type Figure = (&'static str, fn(&Run));
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 11] = [
     ("append", append::run),
     ("produce", produce::run),
     ("fetch_hot", fetch::hot),
@@ -41,6 +43,8 @@ const FIGURES: [Figure; 9] = [
     ("puts", puts::run),
     ("table", table::run),
     ("compact", compact::run),
+    ("commits", commits::run),
+    ("live", live::run),
 ];
 
 /// Scale of a run and the directory of its files.

@@ -1,6 +1,7 @@
 //! Table rows a second and core: batches in memory → translate → Parquet → commit, into a directory. Values of twenty
-//! columns beside bytes, and beside what Parquet alone costs for the same rows.
+//! columns beside bytes, and beside what decoding and Parquet alone cost for the same rows.
 
+mod decode;
 pub(crate) mod values;
 
 use std::collections::HashMap;
@@ -11,15 +12,18 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use iceberg::spec::TableMetadata;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::ZstdLevel;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use tidewater_iceberg::catalog::Catalog as _;
 use tidewater_iceberg::catalog::object_store::ObjectStoreCatalog;
 use tidewater_iceberg::files::TableFiles;
 use tidewater_iceberg::location::Warehouse;
 use tidewater_iceberg::mode::TableMode;
 use tidewater_iceberg::names::Names;
+use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
 use tidewater_iceberg::sink::{Outcome, SinkConfig, TableSink};
 use tidewater_storage::model::batch::patch;
@@ -112,11 +116,13 @@ struct Cost {
     files: u64,
     wall: Duration,
     cpu: Duration,
+    table: Arc<TableMetadata>,
 }
 
 pub fn run(run: &Run) {
     let table = Table::new(&[
         "values",
+        "partitions",
         "rows",
         "commits",
         "files",
@@ -125,17 +131,30 @@ pub fn run(run: &Run) {
         "values per core second",
         "Parquet alone, of the same rows",
         "ratio",
+        "decoding alone",
+        "ratio to both",
     ]);
-    for kind in [Kind::KeyValue, Kind::Avro, Kind::Json, Kind::Protobuf] {
+    let by_hour = "(hour(tidewater.timestamp))";
+    for (kind, partitions) in [
+        (Kind::KeyValue, by_hour),
+        (Kind::Avro, by_hour),
+        (Kind::Avro, "(bucket(16, tidewater.key))"),
+        (Kind::Avro, "(bucket(16, text2))"),
+        (Kind::Avro, "(text0)"),
+        (Kind::Json, by_hour),
+        (Kind::Protobuf, by_hour),
+    ] {
         let dir = run.dir("table");
         let rows: u64 = run.pick(1_000_000, 2_000);
         let log = Arc::new(Log::new(kind, rows));
-        let cost = write(kind, dir.path(), &log, rows);
+        let cost = write(kind, partitions, dir.path(), &log, rows);
         let alone = parquet_alone(dir.path(), kind);
         assert_eq!(alone.rows, rows, "the files have every row");
+        let decoding = (kind != Kind::KeyValue).then(|| decode::alone(kind, &cost.table, rows));
         let per_core = |cpu: Duration| log.value_bytes as f64 / cpu.as_secs_f64().max(0.01);
         table.row(&[
             kind.name().to_owned(),
+            partitions.to_owned(),
             rows.to_string(),
             cost.commits.to_string(),
             cost.files.to_string(),
@@ -144,6 +163,8 @@ pub fn run(run: &Run) {
             format!("**{}**", mb_per_s(per_core(cost.cpu))),
             mb_per_s(per_core(alone.cpu)),
             ratio(per_core(cost.cpu), per_core(alone.cpu)),
+            decoding.map_or_else(|| "–".to_owned(), |cpu| mb_per_s(per_core(cpu))),
+            decoding.map_or_else(|| "–".to_owned(), |cpu| ratio(per_core(cost.cpu), per_core(cpu + alone.cpu))),
         ]);
     }
 }
@@ -155,6 +176,8 @@ pub(crate) struct Filling {
     pub(crate) config: SinkConfig,
     sink: TableSink,
     commits: u64,
+    /// Between two commits, by the clock of the table.
+    pub(crate) every_ms: i64,
     pub(crate) files: u64,
     pub(crate) rows: u64,
 }
@@ -176,13 +199,13 @@ impl Filling {
         adjust(&mut config);
         let sink = TableSink::new(config.clone(), Arc::clone(&catalog) as _, Arc::clone(log) as _, Names::random());
         let sink = sink.with_schemas(Arc::new(Registry::new()));
-        Self { runtime, catalog, config, sink, commits: 0, files: 0, rows: 0 }
+        Self { runtime, catalog, config, sink, commits: 0, every_ms: 1, files: 0, rows: 0 }
     }
 
     /// One commit more.
     pub(crate) fn commit(&mut self) {
         loop {
-            let now = TimestampMs(NOW + self.commits as i64);
+            let now = TimestampMs(NOW + self.commits as i64 * self.every_ms);
             match self.runtime.block_on(self.sink.run_once(now)) {
                 Outcome::Committed { rows, files: new, .. } => {
                     self.rows += rows;
@@ -198,15 +221,18 @@ impl Filling {
 }
 
 /// A topic's log becomes its table.
-fn write(kind: Kind, dir: &Path, log: &Arc<Log>, rows: u64) -> Cost {
-    let mut filling = Filling::begin(kind, dir, log, |_| {});
+fn write(kind: Kind, partitions: &str, dir: &Path, log: &Arc<Log>, rows: u64) -> Cost {
+    let partitions = PartitionChoice::parse(partitions).expect("a spec");
+    let mut filling = Filling::begin(kind, dir, log, |config| config.partition = partitions);
     let (start, cpu) = (Instant::now(), machine::cpu_of(std::process::id()));
     while filling.rows < rows {
         filling.commit();
     }
     let cpu = machine::cpu_of(std::process::id()).saturating_sub(cpu);
     assert_eq!(filling.rows, rows, "every row once");
-    Cost { commits: filling.commits, files: filling.files, wall: start.elapsed(), cpu }
+    let wall = start.elapsed();
+    let table = filling.runtime.block_on(filling.catalog.load(&filling.config.table)).expect("loads").metadata;
+    Cost { commits: filling.commits, files: filling.files, wall, cpu, table }
 }
 
 /// What the Parquet writer alone takes.

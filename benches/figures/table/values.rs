@@ -37,13 +37,22 @@ impl Kind {
     }
 
     /// The id of its schema in the registry.
-    fn id(self) -> u32 {
+    pub fn id(self) -> u32 {
         match self {
             Self::KeyValue => 0,
             Self::Avro => 1,
             Self::Json => 2,
             Self::Protobuf => 3,
         }
+    }
+
+    /// The value of a row behind the bytes that name its schema.
+    pub fn payload(self, row: u64) -> Bytes {
+        self.value(row).slice(match self {
+            Self::KeyValue => 0..,
+            Self::Avro | Self::Json => 5..,
+            Self::Protobuf => 6..,
+        })
     }
 
     /// The value of a row.
@@ -168,6 +177,13 @@ fn columns(words: [&'static str; 4]) -> impl Iterator<Item = (String, &'static s
     of.into_iter().zip(words).flat_map(|((name, count), word)| (0..count).map(move |n| (format!("{name}{n}"), word)))
 }
 
+/// The schema of [`Kind::Avro`].
+pub fn avro_schema() -> String {
+    let fields = columns(["long", "double", "boolean", "string"]);
+    let fields: Vec<_> = fields.map(|(name, word)| format!(r#"{{"name":"{name}","type":"{word}"}}"#)).collect();
+    format!(r#"{{"type":"record","name":"Row","fields":[{}]}}"#, fields.join(","))
+}
+
 /// A registry with the schema of each [`Kind`].
 pub struct Registry {
     schemas: [Arc<WriterSchema>; 3],
@@ -177,10 +193,6 @@ impl Registry {
     pub fn new() -> Self {
         let text = |text: String| SchemaText { text: text.into(), references: Vec::new() };
         let fields = |line: fn((String, &str)) -> String, words| columns(words).map(line).collect::<Vec<_>>().join(",");
-        let avro = fields(
-            |(name, word)| format!(r#"{{"name":"{name}","type":"{word}"}}"#),
-            ["long", "double", "boolean", "string"],
-        );
         let json = fields(
             |(name, word)| format!(r#""{name}":{{"type":"{word}"}}"#),
             ["integer", "number", "boolean", "string"],
@@ -190,7 +202,7 @@ impl Registry {
             .map(|((name, word), number)| format!("{word} {name} = {number};\n"))
             .collect();
         let schemas = [
-            WriterSchema::Avro(text(format!(r#"{{"type":"record","name":"Row","fields":[{avro}]}}"#))),
+            WriterSchema::Avro(text(avro_schema())),
             WriterSchema::Json(text(format!(r#"{{"type":"object","properties":{{{json}}}}}"#))),
             WriterSchema::Protobuf(Ok(compile(&format!("syntax = \"proto3\";\nmessage Row {{\n{proto}}}\n")))),
         ];
