@@ -1,9 +1,10 @@
-//! Taking a table back: the rows at and above given offsets leave it, in one snapshot (Iceberg's operation `overwrite`).
+//! Taking a table back: the rows at and above given offsets leave it, in one snapshot (Iceberg's operation
+//! `overwrite`).
 //!
 //! 1. [`find`] looks at every data file, an engine's too: wholly below the offsets it stays, wholly at or above them it
 //!    leaves, and of one that has both the rows below are written again;
-//! 2. [`crate::commit::Committer::cut`] commits that on the snapshot that was looked at, with the offsets that the table
-//!    has then.
+//! 2. [`crate::commit::Committer::cut`] commits that on the snapshot that was looked at, with the offsets that the
+//!    table has then.
 //!
 //! Most files need no look inside: those of snapshots that reach no further than the offsets stay (`safe`), others are
 //! judged by the bounds that their manifest entry has of partition and offset (`by_bounds`). The rest is read, one file
@@ -186,8 +187,8 @@ impl Sought<'_> {
     }
 }
 
-/// The greatest sequence number of a snapshot all of whose rows are below `to`; 0 without one. A file with such a number
-/// or a smaller one has rows of that snapshot alone.
+/// The greatest sequence number of a snapshot all of whose rows are below `to`; 0 without one. A file with such a
+/// number or a smaller one has rows of that snapshot alone.
 fn safe(base: &TableMetadata, to: &Offsets, reach: &str) -> i64 {
     let is_below = |text: &String| {
         let reached = offsets::decode(text);
@@ -220,7 +221,9 @@ fn by_bounds(file: &DataFile, system: SystemColumns, to: &Offsets) -> Option<Fat
     }
     let all = partitions.end() - partitions.start() + 1;
     let leaves = i64::try_from(concerned.len()).ok() == Some(all) && concerned.iter().all(|to| least >= *to);
-    leaves.then_some(Fate::Leaves)
+    // Bounds leave nulls out: an adopted table's rows of before have no partition and no offset, and stay.
+    let has_all = |id| file.null_value_counts().get(&system.id(id)) == Some(&0);
+    (leaves && has_all(ids::PARTITION) && has_all(ids::OFFSET)).then_some(Fate::Leaves)
 }
 
 /// The offsets of a table that goes back from `held` to `to`.
@@ -239,6 +242,10 @@ mod tests {
     use super::*;
 
     fn file(partitions: (i32, i32), offsets: (i64, i64)) -> DataFile {
+        with_nulls(partitions, offsets, &[(ids::PARTITION, 0), (ids::OFFSET, 0)])
+    }
+
+    fn with_nulls(partitions: (i32, i32), offsets: (i64, i64), nulls: &[(i32, u64)]) -> DataFile {
         let bounds = |partition, offset| {
             HashMap::from([(ids::PARTITION, Datum::int(partition)), (ids::OFFSET, Datum::long(offset))])
         };
@@ -251,6 +258,7 @@ mod tests {
             .file_size_in_bytes(100)
             .lower_bounds(bounds(partitions.0, offsets.0))
             .upper_bounds(bounds(partitions.1, offsets.1))
+            .null_value_counts(nulls.iter().copied().collect())
             .build()
             .expect("complete")
     }
@@ -276,6 +284,16 @@ mod tests {
         assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 10), (1, 50)])), Some(Fate::Leaves));
         assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 10), (1, 70)])), None);
         assert_eq!(by_bounds(&two, SystemColumns::default(), &at(&[(0, 100), (1, 200)])), Some(Fate::Stays));
+    }
+
+    #[test]
+    fn a_file_that_an_engine_made_of_rows_of_ours_and_others_is_read() {
+        let all = at(&[(1, 50)]);
+        for nulls in [&[][..], &[(ids::PARTITION, 0)], &[(ids::PARTITION, 3), (ids::OFFSET, 3)]] {
+            let mixed = with_nulls((1, 1), (50, 99), nulls);
+            assert_eq!(by_bounds(&mixed, SystemColumns::default(), &all), None, "{nulls:?}");
+            assert_eq!(by_bounds(&mixed, SystemColumns::default(), &at(&[(1, 100)])), Some(Fate::Stays), "{nulls:?}");
+        }
     }
 
     #[test]
