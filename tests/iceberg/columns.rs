@@ -16,12 +16,14 @@ use super::support::trino::Trino;
 use super::support::{maven, python};
 
 const PATIENCE: Duration = Duration::from_secs(90);
-/// The topics of typed_produce.py, each with what its keys are and with its partition spec.
-const TOPICS: [(&str, &str, &str); 4] = [
-    ("orders", "binary", "(bucket(4, customer), month(at))"),
-    ("people", "string", "(hour(tidewater.timestamp))"),
-    ("readings", "binary", "(site)"),
-    ("trips", "schema_id_prefix", "(hour(tidewater.timestamp))"),
+/// The topics of typed_produce.py, each with its mode, what its keys are and its partition spec.
+const TOPICS: [(&str, &str, &str, &str); 6] = [
+    ("orders", "value_schema_id_prefix", "binary", "(bucket(4, customer), month(at))"),
+    ("people", "value_schema_id_prefix", "string", "(hour(tidewater.timestamp))"),
+    ("readings", "value_schema_id_prefix", "binary", "(site)"),
+    ("trips", "value_schema_id_prefix", "schema_id_prefix", "(hour(tidewater.timestamp))"),
+    ("fares", "value_schema_latest", "binary", "(truncate(4, city))"),
+    ("visits", "json", "binary", "(day(tidewater.timestamp))"),
 ];
 
 /// What the broker does to the files of an hour that has been over for a while, at once and beside the broker.
@@ -53,14 +55,14 @@ fn columns_follow_the_schemas_of_stock_clients_and_garbage_is_set_aside() {
     let options = Options::new(&dir.path().join("data")).arg("--schema-addr", &registry);
     let options = Options { bucket: Some(format!("file://{}", bucket.display())), ..options };
     let broker = Broker::start(&options.expect("records are dead letters"));
-    for (topic, keys, spec) in TOPICS {
+    for (topic, mode, keys, spec) in TOPICS {
         let mut words = vec!["topic", "create", topic, "--partitions", "2", "--set", "retention.ms=-1"];
-        for setting in ["iceberg.mode=value_schema_id_prefix", "archive.lag.ms=300", "iceberg.target.lag.ms=500"] {
+        for setting in ["archive.lag.ms=300", "iceberg.target.lag.ms=500"] {
             words.extend(["--set", setting]);
         }
-        let keys = format!("iceberg.key.mode={keys}");
+        let (mode, keys) = (format!("iceberg.mode={mode}"), format!("iceberg.key.mode={keys}"));
         let spec = format!("iceberg.partition.spec={spec}");
-        words.extend(["--set", &keys, "--set", &spec]);
+        words.extend(["--set", &mode, "--set", &keys, "--set", &spec]);
         broker.cli(&words);
     }
     let produced = dir.path().join("produced.json").display().to_string();

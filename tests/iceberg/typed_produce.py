@@ -1,12 +1,14 @@
 """Produces with confluent-kafka's own serializers while schemas change, with values among them that no schema fits.
 Usage: typed_produce.py BOOTSTRAP REGISTRY OUT. Writes to OUT, as JSON, the rows and the garbage of each topic."""
+import io
 import json
 import sys
 import time
 from datetime import datetime, timedelta, timezone
 
+import fastavro
 from confluent_kafka import Producer
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -15,6 +17,7 @@ from google.protobuf import descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+NAMES = ("orders", "people", "readings", "trips", "fares", "visits")
 ROWS = 400
 # Between parts, so that each comes with a commit of its own.
 PAUSE = 1.0
@@ -138,6 +141,36 @@ def human(version, n):
     return {name: value for name, value in row.items() if value is not None}, {"key": str(n), **row}
 
 
+# Values that name no schema: it is that of the topic's subject.
+CITY, FARES = {"name": "city", "type": "string"}, {"name": "fare", "type": "double"}
+FARE = avro("Fare", [ID, CITY, FARES, {"name": "paid", "type": ["null", "boolean"]}])
+FARE_WRITER = fastavro.parse_schema(json.loads(FARE))
+
+
+def bare(value, _):
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, FARE_WRITER, value)
+    return out.getvalue()
+
+
+def fare(_, n):
+    row = {"id": n, "city": f"city {n % 7} é", "fare": n / 16, "paid": None if n % 3 == 0 else n % 2 == 0}
+    return row, row
+
+
+def visit(version, n):
+    """JSON that no schema describes: a member that is not there is null, and one that appears later becomes a column."""
+    value = {"page": f"/{n % 5}", "ms": n, "score": n / 4, "tags": [f"t{n % 3}"] * (n % 4)}
+    value["by"] = {"id": n % 9, "name": "é"}
+    if n % 6 == 0:
+        value["ms"] = None
+    if n % 11 == 0:
+        del value["by"]
+    if version == 1 and n % 2:
+        value["referrer"] = f"https://example.com/{n}"
+    return value, {name: value.get(name) for name in ("page", "ms", "score", "tags", "by", "referrer")}
+
+
 class Topic:
     """What was sent to one topic, two seconds of a past day apart."""
 
@@ -198,19 +231,22 @@ class Topic:
 def main(bootstrap, registry, out):
     client = SchemaRegistryClient({"url": registry})
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    topics = [Topic(producer, name) for name in ("orders", "people", "readings", "trips")]
-    orders, people, readings, trips = topics
+    topics = [Topic(producer, name) for name in NAMES]
+    orders, people, readings, trips, fares, visits = topics
+    client.register_schema("fares-value", Schema(FARE, "AVRO"))
     parts = [
         orders.fill([AvroSerializer(client, text) for text in ORDERS], order),
         people.fill([JSONSerializer(text, client) for text in PEOPLE], human),
         readings.fill([ProtobufSerializer(kind, client, {"use.deprecated.format": False}) for kind in READINGS], reading),
         trips.fill_keyed(AvroSerializer(client, TRIP), [AvroSerializer(client, text) for text in TRIP_KEYS]),
+        fares.fill([bare], fare),
+        visits.fill([lambda value, _: json.dumps(value).encode()] * 2, visit),
     ]
     while parts:
         parts = [part for part in parts if next(part, False)]
         assert producer.flush(60) == 0
         time.sleep(PAUSE)
-    versions = {name: client.get_versions(f"{name}-value") for name in ("orders", "people", "readings", "trips")}
+    versions = {name: client.get_versions(f"{name}-value") for name in NAMES[:4]}
     assert versions == {"orders": [1, 2, 3, 4], "people": [1, 2], "readings": [1, 2], "trips": [1]}, versions
     assert client.get_versions("trips-key") == [1, 2]
     with open(out, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Reads the tables of typed_produce.py's topics with PyIceberg and DuckDB and compares every value of every column with
+"""Reads the tables of typed_produce.py's topics with PyIceberg, polars and DuckDB and compares every value of every column with
 what was produced; and which files PyIceberg reads for a value of a column by which a table is partitioned. Usage: typed_read.py CATALOG OUT"""
 import sys
 import tempfile
@@ -18,6 +18,22 @@ def pyiceberg(uri, topics):
         check("pyiceberg", topic, of, rows, [(row["value"], row["reason"]) for row in letters])
         snapshots = sorted(table.snapshots(), key=lambda snapshot: snapshot.sequence_number)
         check_history("pyiceberg", topic, [table.scan(snapshot_id=of.snapshot_id).count() for of in snapshots])
+
+
+def polars(uri, topics):
+    import polars as pl
+    from pyiceberg.catalog import load_catalog
+
+    catalog = load_catalog("lake", type="rest", uri=uri, warehouse="any name")
+
+    def rows(name, columns):
+        # Its own reader of Parquet; PyIceberg finds the files.
+        table = pl.scan_iceberg(catalog.load_table(name), reader_override="native")
+        return table.select(columns).collect().rows()
+
+    for topic, of in topics.items():
+        letters = rows(f"topics.{topic}~dlq", ["value", "reason"])
+        check("polars", topic, of, rows(f"topics.{topic}", COLUMNS[topic]), letters)
 
 
 def pruned(uri, topics):
@@ -60,5 +76,6 @@ def duckdb(uri, topics):
 
 if __name__ == "__main__":
     pyiceberg(sys.argv[1], produced(sys.argv[2]))
+    polars(sys.argv[1], produced(sys.argv[2]))
     pruned(sys.argv[1], produced(sys.argv[2]))
     duckdb(sys.argv[1], produced(sys.argv[2]))

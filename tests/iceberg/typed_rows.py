@@ -8,9 +8,11 @@ COLUMNS = {
     "people": ["key", "id", "name", "height", "email"],
     "readings": ["id", "site", "level", "tags", "at", "unit", "ticks"],
     "trips": ["id", "stops", "key"],
+    "fares": ["id", "city", "fare", "paid"],
+    "visits": ["page", "ms", "score", "tags", "by", "referrer"],
 }
 # The members of columns that are structs.
-STRUCTS = {("readings", "unit"): ["name"], ("trips", "key"): ["customer_id", "region"]}
+STRUCTS = {("readings", "unit"): ["name"], ("trips", "key"): ["customer_id", "region"], ("visits", "by"): ["id", "name"]}
 
 
 def as_text(row):
