@@ -1,10 +1,11 @@
 //! Tables on this broker: one sink for each topic with `iceberg.mode`, and the built-in catalog's port.
 //!
-//! Everything here runs on the side runtime. Owns: which sinks run (`run`), their turns (`drive`), when small files are
-//! compacted (`compact`), what operators ask of them (`orders`, `operate`), tables left over by topics that are gone
-//! (`left_over`), the settings of an external catalog (`external`), the log as sinks read it (`reader`), the registry's schemas as sinks ask for them (`schemas`), what
-//! others see of them (`states`). Does not own: how a table is written (`tidewater_iceberg`). Without
-//! the feature `lakehouse` no sink runs and the port stays closed.
+//! Everything here runs on the side runtimes: the ports on that of HTTP, the rest on that of tables, whose threads give
+//! way to shards. Owns: which sinks run (`run`), their turns (`drive`), when small files are compacted (`compact`),
+//! what operators ask of them (`orders`, `operate`), tables left over by topics that are gone (`left_over`), the
+//! settings of an external catalog (`external`), the log as sinks read it (`reader`), the registry's schemas as sinks
+//! ask for them (`schemas`), what others see of them (`states`). Does not own: how a table is written
+//! (`tidewater_iceberg`). Without the feature `lakehouse` no sink runs and the port stays closed.
 
 mod orders;
 mod states;
@@ -59,7 +60,7 @@ mod without {
         _sources: Subscriber,
         _asked: (Mesh<PartitionRequest>, Mesh<ControllerRequest>, SchemaRegistry),
         _states: TableStates,
-        _handle: &Handle,
+        _handles: (&Handle, &Handle),
         (_catalog, external): (HttpPort, Option<&ExternalCatalog>),
     ) -> Result<bool, String> {
         match external {

@@ -58,7 +58,7 @@ pub fn start(
     sources: Subscriber,
     (partitions, controller, registry): (Mesh<PartitionRequest>, Mesh<ControllerRequest>, SchemaRegistry),
     states: TableStates,
-    handle: &Handle,
+    (side, tables): (&Handle, &Handle),
     (port, external): (HttpPort, Option<&ExternalCatalog>),
 ) -> Result<bool, String> {
     let prefix = tier.name.warehouse_prefix();
@@ -69,7 +69,7 @@ pub fn start(
         Some(external) => {
             let catalog = RestCatalog::new(&external::rest_settings(external), files, Names::random());
             let catalog = catalog.map_err(|error| format!("--iceberg-catalog-uri: {error}"))?;
-            point_elsewhere(external.uri.clone(), handle, port);
+            point_elsewhere(external.uri.clone(), side, port);
             Arc::new(catalog)
         }
         None => {
@@ -77,15 +77,15 @@ pub fn start(
             // table, and prefers it to the user's own.
             let catalog = Arc::new(ObjectStoreCatalog::new(files, Names::random(), HashMap::new()));
             let followed = FollowedTables::new(images.clone(), sources);
-            serve(tier, ServedCatalog::new(Arc::clone(&catalog), followed), handle, port)?;
+            serve(tier, ServedCatalog::new(Arc::clone(&catalog), followed), side, port)?;
             // An external catalog may have thousands of tables of others, and is not looked through.
             let left_over = LeftOver::new(Arc::clone(&catalog), lineage);
-            handle.spawn(left_over.watch(images.clone(), tier.leaders(), controller.clone(), states.clone()));
+            tables.spawn(left_over.watch(images.clone(), tier.leaders(), controller.clone(), states.clone()));
             catalog
         }
     };
     let log = Arc::new(MeshReader { images: images.clone(), partitions, away: Arc::default() });
-    handle.spawn(follow(
+    tables.spawn(follow(
         Sinks {
             catalog,
             schemas: Arc::new(RegistrySchemas::new(registry)),
@@ -140,8 +140,8 @@ fn point_elsewhere(uri: String, handle: &Handle, port: HttpPort) {
     });
 }
 
-/// Where the topic's log began to go on after the cluster's restore; `None` if the topic is younger. Partitions of which
-/// nothing came back are left out: the table may be all that is left of them.
+/// Where the topic's log began to go on after the cluster's restore; `None` if the topic is younger. Partitions of
+/// which nothing came back are left out: the table may be all that is left of them.
 fn restored_ends(lineage: &Lineage, topic: TopicId) -> Option<RestoredEnds> {
     let ends = (0..).map(PartitionIndex).zip(lineage.ends.get(&topic)?.iter().copied());
     Some(RestoredEnds { lineage: lineage.epoch, ends: ends.filter(|(_, end)| *end > Offset::ZERO).collect() })

@@ -150,7 +150,7 @@ fn start_tables(ground: &Ground, shards: &Shards, tables: TableStates, port: Htt
     let asked = (shards.meshes.partitions.clone(), shards.meshes.controller.clone(), shards.registry.clone());
     let (images, sources) = (shards.images.clone(), shards.sources.clone());
     let port = (port, ground.config.external_catalog.as_ref());
-    lakehouse::start(&ground.tier, images, sources, asked, tables, &ground.side.handle(), port)
+    lakehouse::start(&ground.tier, images, sources, asked, tables, (&ground.side.handle(), &ground.side.tables()), port)
         .map_err(StartError::Tables)
 }
 

@@ -20,7 +20,7 @@ pub(super) fn fill(sheet: &mut Sheet) {
     let rows = |name: &str| -> Labels { label("thread", name.to_owned()) };
     sheet.amounts(
         "tidewater_thread_cpu_seconds",
-        "Processor time of the threads of a name (shard-N, tidewater-side, other), in seconds",
+        "Processor time of the threads of a name (shard-N, tidewater-side, tidewater-table, other), in seconds",
         threads.iter().map(|(name, usage)| (rows(name), usage.cpu_seconds)).collect(),
     );
     sheet.counters(
@@ -48,7 +48,7 @@ fn by_name() -> BTreeMap<String, Usage> {
 
 /// Shards and the side runtime by their names; everything else (kernel workers, helpers) as one series.
 fn series(name: &str) -> &str {
-    if name.starts_with("shard-") || name == "tidewater-side" { name } else { "other" }
+    if name.starts_with("shard-") || name == "tidewater-side" || name == "tidewater-table" { name } else { "other" }
 }
 
 fn voluntary_switches(status: &str) -> Option<u64> {
